@@ -1,0 +1,2 @@
+//! The one host binary.
+fn main() {}
