@@ -1,0 +1,182 @@
+//! Device: one microcontroller, its identity and what was last seen of it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ReasonCode;
+
+/// A microcontroller that runs applications.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "wasmbed.github.io",
+    version = "v1alpha1",
+    kind = "Device",
+    namespaced,
+    status = "DeviceStatus",
+    shortname = "wdev",
+    category = "wasmbed"
+)]
+pub struct DeviceSpec {
+    /// Board or product name, for people and selectors.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device_type: String,
+    /// What the device's owner says it can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Standard base64 of the DER SubjectPublicKeyInfo. Pins the device's key; if absent, the first key seen under a
+    /// valid certificate is accepted each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// Whether a person wants this device in the fleet.
+    #[serde(default = "approved_default")]
+    pub approved: bool,
+    /// Keeps the device out for good.
+    #[serde(default)]
+    pub revoked: bool,
+    /// New applications are not placed here; those that run stay.
+    #[serde(default)]
+    pub unschedulable: bool,
+}
+
+fn approved_default() -> bool {
+    true
+}
+
+/// Where a device is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DevicePhase {
+    /// Never seen, or waiting for approval.
+    #[default]
+    Pending,
+    /// Approved and seen, its session not yet stands.
+    Enrolled,
+    /// A gateway holds its session.
+    Connected,
+    /// Its session ended.
+    Disconnected,
+    /// The gateway that held its session is gone.
+    Unreachable,
+    /// It tried and was refused.
+    Rejected,
+    /// Its owner revoked it.
+    Revoked,
+}
+
+/// What was seen of a device; written by the gateway whose name and epoch stand in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceStatus {
+    /// Derived from the conditions, for people.
+    #[serde(default)]
+    pub phase: DevicePhase,
+    /// Name of the gateway that holds, or last held, the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Epoch of that session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// RFC 3339 time of the last sign of life that was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<String>,
+    /// RFC 3339 time at which the session began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_since: Option<String>,
+    /// Revision of the desired set that the device works to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+    /// The generation that the conditions speak of.
+    #[serde(default, rename = "observedGeneration", skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Facts from the device itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<DeviceFacts>,
+    /// What runs there, as the device reported it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<DeviceApplication>,
+    /// `Connected`, `Enrolled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Facts about a device, as it stated them when its session began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceFacts {
+    /// Board or host type.
+    pub board: String,
+    /// Firmware version.
+    pub firmware: String,
+    /// WebAssembly engine with its version.
+    pub engine: String,
+    /// Bytes of the applications' arena.
+    pub memory_bytes: i64,
+    /// Bytes of storage for modules and state.
+    pub flash_bytes: i64,
+    /// Bytes of arena per 1,000 bytes of a loaded module.
+    pub load_permille: i32,
+    /// The largest module accepted, bytes.
+    pub module_bytes_max: i64,
+    /// How many applications run at once.
+    pub applications_max: i32,
+    /// Operator groups beyond WebAssembly MVP, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// Host functions as `module.name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_functions: Vec<String>,
+    /// Capabilities that this device can grant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Why it last started, with detail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_reason: Option<String>,
+}
+
+/// State of one application on one device, in the device's own words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeviceApplicationState {
+    /// The assignment or the module is on its way.
+    #[default]
+    Pulling,
+    /// Verified, about to be loaded.
+    Starting,
+    /// It runs.
+    Running,
+    /// It ended by itself and is not started again.
+    Completed,
+    /// It ended and is started again after a pause.
+    CrashLoop,
+    /// It can't run there.
+    Failed,
+    /// A state of a later firmware.
+    Unknown,
+}
+
+/// One application on one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceApplication {
+    /// UID of the Application.
+    pub uid: String,
+    /// Name of the Application, if the gateway knows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// State as reported.
+    pub state: DeviceApplicationState,
+    /// Why, as reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ReasonCode>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// `sha256:` and 64 hex digits of the module that is loaded or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// 64 hex digits of the assignment that it runs.
+    pub spec_hash: String,
+    /// Starts after the first one.
+    #[serde(default)]
+    pub restarts: i64,
+    /// Arena bytes in use.
+    #[serde(default)]
+    pub memory_bytes: i64,
+}

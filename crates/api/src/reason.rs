@@ -1,0 +1,92 @@
+//! Every reason that a condition, a failure or an Event can give, each with the sentence that explains it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[$attr:meta])* $name:ident => $sentence:literal,)+) => {
+        /// Why something is as it is. The names stand in conditions, failures and Events.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        pub enum ReasonCode {
+            $(#[doc = $sentence] $(#[$attr])* $name,)+
+        }
+
+        impl ReasonCode {
+            /// All reasons.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The name as it stands in resources.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// The sentence that explains it.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$name => $sentence,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    #[default]
+    Unknown => "The device gave a reason that this version does not know.",
+    // Reported by a device.
+    Exited => "The application ended by itself with exit code 0.",
+    ExitedWithError => "The application ended by itself with an exit code other than 0.",
+    Trapped => "The application trapped; the message names the trap.",
+    CpuLimit => "The application used more CPU time between two waits than cpu_time_limit.",
+    MemoryLimit => "The application needs more memory than memory_limit.",
+    StackLimit => "The application nested its calls deeper than the sandbox allows.",
+    DigestMismatch => "The bytes that the device received do not have the digest of the module.",
+    InvalidModule => "The bytes are not a WebAssembly module that the sandbox accepts; the message says what is wrong.",
+    UnknownImport => "The module imports something that the device does not offer, or offers with another type.",
+    CapabilityDenied => "The module uses a capability that config.capabilities does not grant.",
+    OutOfMemory => "The device has not enough memory left.",
+    OutOfFlash => "The device has not enough storage left for the module.",
+    ModuleGone => "The gateway no longer has the module; it will be sent again.",
+    Unsupported => "The device's firmware does not know a feature that the assignment needs.",
+    TooManyApplications => "The device already runs as many applications as it can.",
+    StorageFailed => "The device's storage failed.",
+    // Found by the controller before anything is sent.
+    ModuleTooLarge => "The module is larger than the device or the resource accepts.",
+    UnsupportedFeature => "The module uses WebAssembly operators that the device's engine does not know.",
+    ModuleNotFound => "spec.module names a Module that does not exist in this namespace.",
+    InvalidBase64 => "The field does not hold standard base64.",
+    DeviceNotFound => "target_devices names a Device that does not exist in this namespace.",
+    NoTargets => "target_devices selects no Device.",
+    Unschedulable => "The Device is marked unschedulable and does not run the application yet.",
+    // Application conditions.
+    AllRunning => "Every target runs this generation.",
+    ConnectedRunning => "Every connected target runs this generation; some targets are away.",
+    WaitingForDevices => "Some targets have not reported this generation yet.",
+    DevicesAway => "Some targets are not connected; they get the application when they return.",
+    SomeFailed => "The application failed on some targets.",
+    AllFailed => "The application failed on every target.",
+    NoneConnected => "No target is connected.",
+    Deploying => "The application is being sent to its targets.",
+    UpToDate => "There is nothing left to do.",
+    Terminating => "The Application is being deleted; its devices are letting go of it.",
+    Retrying => "A gateway or the Kubernetes API did not answer; the controller tries again.",
+    RetriesExhausted => "The controller gave up for now after max_retries; it tries again at the next interval or change.",
+    UndeployTimeout => "Connected devices did not confirm the removal in time; the Application was let go of, they converge when they report.",
+    Undeployed => "Every connected device has confirmed the removal.",
+    // Device conditions.
+    SessionStands => "A gateway holds the device's session.",
+    SessionEnded => "The device closed its session or its connection broke.",
+    HeartbeatTimeout => "Nothing was heard from the device for the heartbeat timeout.",
+    GatewayShutdown => "The gateway that held the session stopped.",
+    GatewayLost => "The gateway that held the session does not renew its Lease.",
+    Superseded => "The device began a newer session.",
+    Approved => "The device is approved.",
+    PendingApproval => "The device waits for spec.approved to be set to true.",
+    Revoked => "spec.revoked keeps the device out.",
+    KeyMismatch => "The device's certificate has another key than spec.public_key.",
+    NotEnrolled => "No such Device exists and the gateway's enrollment policy is closed.",
+    ProtocolError => "The device broke the protocol; the message says how.",
+    // DeviceGateway conditions.
+    Serving => "The gateway accepts devices.",
+    Draining => "The gateway is stopping.",
+}

@@ -1,0 +1,176 @@
+//! What controllers and gateways say to each other over HTTPS; `gateway` serves it, `controller` calls it.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `PUT /v1/sets` | [`PutSets`] | [`PutSetsAnswer`]; 409 with [`Refusal`] if the leader term is lower than one seen |
+//! | `HEAD /v1/modules/{digest}` | – | 200 or 404 |
+//! | `PUT /v1/modules/{digest}` | the bytes | 201 new, 200 known, 400 digest mismatch, 413 too large, 507 no space |
+//! | `GET /v1/stream?token=T` | – | [`StreamEvent`] a line (NDJSON), for as long as the connection lasts |
+//! | `GET /v1/logs?namespace=N&application=A&device=D&follow=true` | – | [`LogLine`] a line (NDJSON) |
+//!
+//! Digests are 64 hex digits in paths and JSON. Errors are [`Refusal`]s.
+
+use serde::{Deserialize, Serialize};
+
+use wasmbed_api::{DeviceApplication, DeviceFacts};
+
+/// Full desired sets of some devices. Idempotent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutSets {
+    /// `leaseTransitions` of the leader's Lease: a lower one than seen is refused.
+    pub leader_term: u64,
+    /// At most [`SETS_PER_PUT_MAX`].
+    pub sets: Vec<DeviceSet>,
+}
+
+/// Sets in one PUT, so that a body stays under the gateway's bound.
+pub const SETS_PER_PUT_MAX: usize = 256;
+/// Body of one PUT of sets, bytes.
+pub const PUT_SETS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A Device by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// The desired set of one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceSet {
+    /// Which device.
+    pub device: DeviceKey,
+    /// One more than the highest seen for this device, when the content changes.
+    pub revision: u64,
+    /// At most `wasmbed_protocol::limits::DESIRED_MAX`.
+    pub assignments: Vec<AssignmentEntry>,
+}
+
+/// One assignment of a set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignmentEntry {
+    /// UID of the Application, hyphenated.
+    pub application_uid: String,
+    /// `namespace/name` of the Application, for logs.
+    pub application: String,
+    /// SHA-256 of `spec`, 64 hex digits.
+    pub spec_hash: String,
+    /// Standard base64 of the encoded `wasmbed_protocol::Spec`.
+    pub spec: String,
+    /// Digest of the module, 64 hex digits.
+    pub digest: String,
+    /// 32 hex digits.
+    pub correlation_id: String,
+}
+
+/// Answer to [`PutSets`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PutSetsAnswer {
+    /// The sets that were not taken; all others are on the gateway's disk.
+    pub refused: Vec<SetRefusal>,
+}
+
+/// One set that was not taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetRefusal {
+    /// Which device.
+    pub device: DeviceKey,
+    /// The revision that the gateway holds, for a stale one.
+    pub held_revision: Option<u64>,
+    /// For people.
+    pub message: String,
+    /// Digests that the gateway lacks and that must be uploaded first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_modules: Vec<String>,
+}
+
+/// One line of `GET /v1/stream`. Without a token, or with one that the gateway can't resume, the stream begins with
+/// `Snapshot`; every other line moves the token on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StreamEvent {
+    /// All devices follow as `Device`, then `SnapshotEnd`. What was known before is void.
+    Snapshot {
+        /// Random for each start of the gateway.
+        boot_id: String,
+    },
+    /// The snapshot is complete.
+    SnapshotEnd {
+        /// Where to resume.
+        token: String,
+    },
+    /// The whole view of one device, new or changed.
+    Device {
+        /// Where to resume.
+        token: String,
+        /// What the gateway knows.
+        device: Box<DeviceView>,
+    },
+    /// The gateway forgot the device.
+    Forgotten {
+        /// Where to resume.
+        token: String,
+        /// Which device.
+        device: DeviceKey,
+    },
+    /// Nothing new; sent every few seconds so that both ends notice a broken connection.
+    Idle {
+        /// Where to resume.
+        token: String,
+    },
+}
+
+/// What a gateway knows of one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Which device.
+    pub device: DeviceKey,
+    /// Whether a session stands.
+    pub connected: bool,
+    /// Epoch of that session or of the last one here.
+    pub epoch: u64,
+    /// Highest revision seen from the device or held for it; 0 if none.
+    pub revision_seen: u64,
+    /// Revision of the set that the gateway holds, if it has one.
+    pub revision_held: Option<u64>,
+    /// Revision that the device last reported to work to.
+    pub revision_reported: Option<u64>,
+    /// Facts from its Hello.
+    pub facts: Option<DeviceFacts>,
+    /// From its last report of this session; absent until it reported.
+    pub applications: Option<Vec<DeviceApplication>>,
+}
+
+/// One line of an application's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// RFC 3339 time at the gateway.
+    pub time: String,
+    /// Which device.
+    pub device: DeviceKey,
+    /// `namespace/name` of the Application, or its UID if the gateway does not know the name.
+    pub application: String,
+    /// Counts the application's lines on that device.
+    pub sequence: u64,
+    /// Lines dropped just before this one.
+    pub lines_lost: u32,
+    /// The line.
+    pub text: String,
+}
+
+/// Why a call was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// CamelCase.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// For a lower leader term: the highest seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_term: Option<u64>,
+}

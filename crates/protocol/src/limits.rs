@@ -1,0 +1,32 @@
+//! Bounds of `wasmbed/1`, bytes unless the name says otherwise. Both sides refuse what exceeds them.
+
+/// A frame with its two length bytes: one TLS record.
+pub const FRAME_BYTES_MAX: usize = 4_096;
+/// The CBOR map within a frame.
+pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - 2;
+/// Maps and arrays within each other, the message itself included.
+pub const DEPTH_MAX: usize = 5;
+/// One ModuleGet.
+pub const MODULE_RANGE_BYTES_MAX: u16 = 16_384;
+/// One ModuleChunk's bytes; leaves room for its head in a frame.
+pub const CHUNK_BYTES_MAX: usize = 4_000;
+/// Applications that a device runs at once.
+pub const APPLICATIONS_MAX: usize = 10;
+/// Members of a desired set. More than a device runs, so that the device can refuse the rest by name.
+pub const DESIRED_MAX: usize = 16;
+/// The encoded spec of an assignment; a frame less the envelope and the head.
+pub const SPEC_BYTES_MAX: usize = 2_900;
+/// The signed envelope of an assignment.
+pub const ENVELOPE_BYTES_MAX: usize = 1_024;
+/// A module.
+pub const MODULE_BYTES_MAX: u32 = 1_048_576;
+/// The text of one log line.
+pub const LOG_TEXT_BYTES_MAX: usize = 1_024;
+/// The message of one application's report: sixteen reports fit a frame with room to spare.
+pub const REPORT_MESSAGE_BYTES_MAX: usize = 96;
+/// Detail of an error, a rejection or a goodbye.
+pub const DETAIL_BYTES_MAX: usize = 128;
+/// Detail of the last reset.
+pub const RESET_DETAIL_BYTES_MAX: usize = 256;
+/// Board, firmware and engine names, capability names, import module names.
+pub const NAME_BYTES_MAX: usize = 64;

@@ -1,0 +1,443 @@
+//! The messages of `wasmbed/1` as values; `wasmbed.cddl` is the normative text, `codec` turns one into the other.
+
+use crate::{
+    enumeration::enumeration,
+    ids::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash},
+    list::List,
+};
+
+/// What a device sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DeviceMessage<'a> {
+    /// First frame of a session: who speaks and what it holds.
+    Hello(Hello<'a>),
+    /// Sent every [`Welcome::heartbeat_interval_ms`] while nothing else is.
+    Heartbeat(Heartbeat),
+    /// The whole truth about what runs, after every change of it.
+    Reported(Reported<'a>),
+    /// Asks for the assignment behind a spec hash.
+    AssignmentGet(AssignmentGet),
+    /// Asks for one range of a module; at most one is outstanding.
+    ModuleGet(ModuleGet),
+    /// One line that an application wrote.
+    Log(Log<'a>),
+    /// Says why the last message could not be used; never answered.
+    Error(ErrorNotice<'a>),
+}
+
+/// What a gateway sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GatewayMessage<'a> {
+    /// Answers Hello: the session stands.
+    Welcome(Welcome),
+    /// Answers Hello: no session. The connection ends.
+    Reject(Closing<'a>),
+    /// Ends a standing session.
+    Goodbye(Closing<'a>),
+    /// Answers each Heartbeat.
+    HeartbeatAck(HeartbeatAck),
+    /// The whole desired set; legal when empty.
+    Desired(Desired<'a>),
+    /// Answers AssignmentGet.
+    Assignment(Assignment<'a>),
+    /// Answers AssignmentGet for a spec hash that is in no set any more.
+    AssignmentGone(AssignmentGet),
+    /// A piece of the range last asked for.
+    ModuleChunk(ModuleChunk<'a>),
+    /// Answers ModuleGet: this gateway does not have that module.
+    ModuleGone(ModuleGone),
+    /// Says why the last message could not be used; never answered.
+    Error(ErrorNotice<'a>),
+}
+
+/// Facts about a device, as it states them itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Facts<'a> {
+    /// Board or host type, for example `riscv32-virt` or `linux`.
+    pub board: &'a str,
+    /// Firmware version, for example `0.1.0`.
+    pub firmware: &'a str,
+    /// WebAssembly engine with its version, for example `spacewasm 0.7.1`.
+    pub engine: &'a str,
+    /// Bytes of the applications' arena.
+    pub memory_bytes: u64,
+    /// Bytes of storage for modules and state.
+    pub flash_bytes: u64,
+    /// Bytes of arena that a loaded module takes for each 1,000 bytes of its size, linear memory apart.
+    pub load_permille: u32,
+    /// The largest module accepted, bytes.
+    pub module_bytes_max: u32,
+    /// How many applications run at once.
+    pub applications_max: u8,
+    /// Operator groups beyond WebAssembly MVP: the bits of the host interface document.
+    pub features: u64,
+    /// Host functions, grouped by import module.
+    pub imports: List<'a, ImportModule<'a>>,
+    /// Capabilities that this device can grant, for example `gpio`.
+    pub capabilities: List<'a, &'a str>,
+}
+
+/// The host functions under one import module name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImportModule<'a> {
+    /// For example `wasi_snapshot_preview1`.
+    pub module: &'a str,
+    /// Function names, ascending.
+    pub functions: List<'a, &'a str>,
+}
+
+enumeration! {
+    /// Why a device last started.
+    ResetReason {
+        /// Power was applied, or the process was started.
+        PowerOn = 0,
+        /// A reset was asked for.
+        Requested = 1,
+        /// The watchdog was not fed.
+        Watchdog = 2,
+        /// The firmware panicked.
+        Panic = 3,
+        /// Not a start: the link was lost and made again.
+        Reconnect = 4,
+    }
+}
+
+/// First frame of a session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hello<'a> {
+    /// Facts about the device.
+    pub facts: Facts<'a>,
+    /// Epoch of the last session, 0 if there was none.
+    pub last_epoch: Epoch,
+    /// Revision of the desired set held, 0 if none.
+    pub revision: Revision,
+    /// Why the device last started.
+    pub reset_reason: ResetReason,
+    /// Detail of the last reset, for example a panic message; at most 256 bytes.
+    pub reset_detail: &'a str,
+}
+
+/// Sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Counts within the session, from 1.
+    pub sequence: Sequence,
+    /// Since the device's start, milliseconds.
+    pub uptime_ms: u64,
+    /// Bytes of the applications' arena in use.
+    pub memory_used_bytes: u64,
+    /// CPU time of all applications since the device's start, milliseconds.
+    pub cpu_ms: u64,
+}
+
+enumeration! {
+    /// State of one application on one device.
+    ApplicationState {
+        /// The assignment or the module is not here yet.
+        Pulling = 0,
+        /// Held and verified, about to be loaded.
+        Starting = 1,
+        /// It runs.
+        Running = 2,
+        /// It ended by itself and is not to be started again.
+        Completed = 3,
+        /// It ended or was ended, and is started again after a pause.
+        CrashLoop = 4,
+        /// It can't run here: see the reason.
+        Failed = 5,
+    }
+}
+
+enumeration! {
+    /// Why an application is in its state.
+    ReportReason {
+        /// Nothing to say.
+        None = 0,
+        /// It returned, or called `proc_exit` with 0.
+        Exited = 1,
+        /// It called `proc_exit` with another code.
+        ExitedWithError = 2,
+        /// A trap; the message names it.
+        Trapped = 3,
+        /// More CPU time between two waits than `cpu_time_limit`.
+        CpuLimit = 4,
+        /// More memory than `memory_limit`.
+        MemoryLimit = 5,
+        /// Calls nested too deep.
+        StackLimit = 6,
+        /// The bytes do not hash to the digest.
+        DigestMismatch = 7,
+        /// Not a module, or not one that this device runs.
+        InvalidModule = 8,
+        /// An import that this device lacks, or one of another type.
+        UnknownImport = 9,
+        /// A capability that the assignment does not grant.
+        CapabilityDenied = 10,
+        /// Not enough memory left on the device.
+        OutOfMemory = 11,
+        /// Not enough flash left on the device.
+        OutOfFlash = 12,
+        /// The gateway no longer has the module.
+        ModuleGone = 13,
+        /// A critical key that this firmware does not know.
+        Unsupported = 14,
+        /// More applications than the device runs at once.
+        TooManyApplications = 15,
+        /// Storage failed.
+        StorageFailed = 16,
+    }
+}
+
+/// One application, as it is on the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ApplicationReport<'a> {
+    /// Which application.
+    pub uid: ApplicationUid,
+    /// The assignment it runs, or tries to.
+    pub spec_hash: SpecHash,
+    /// Digest of the module that is loaded or was last; absent before the first load.
+    pub digest: Option<ModuleDigest>,
+    /// Its state.
+    pub state: ApplicationState,
+    /// Why.
+    pub reason: ReportReason,
+    /// For people, at most [`REPORT_MESSAGE_BYTES_MAX`](crate::limits::REPORT_MESSAGE_BYTES_MAX).
+    pub message: &'a str,
+    /// Starts after the first one, of this assignment.
+    pub restarts: u32,
+    /// Arena bytes in use.
+    pub memory_bytes: u64,
+    /// CPU time since it was assigned, milliseconds.
+    pub cpu_ms: u64,
+    /// Of the assignment that led here.
+    pub correlation_id: CorrelationId,
+}
+
+/// What runs on the device; whole, never a difference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reported<'a> {
+    /// Counts reports within the session, from 1.
+    pub sequence: Sequence,
+    /// The revision of the desired set that the device works to.
+    pub revision: Revision,
+    /// At most [`APPLICATIONS_MAX`](crate::limits::APPLICATIONS_MAX), and those refused beyond it.
+    pub applications: List<'a, ApplicationReport<'a>>,
+}
+
+/// Asks for an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssignmentGet {
+    /// From Desired.
+    pub spec_hash: SpecHash,
+}
+
+/// Asks for one exact range of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleGet {
+    /// Which module.
+    pub digest: ModuleDigest,
+    /// First byte.
+    pub offset: u32,
+    /// Bytes, 1 to [`MODULE_RANGE_BYTES_MAX`](crate::limits::MODULE_RANGE_BYTES_MAX).
+    pub length: u16,
+}
+
+/// One line of an application's log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Log<'a> {
+    /// Whose line.
+    pub uid: ApplicationUid,
+    /// Counts this application's lines, those lost included.
+    pub sequence: Sequence,
+    /// Lines dropped just before this one.
+    pub lines_lost: u32,
+    /// At most [`LOG_TEXT_BYTES_MAX`](crate::limits::LOG_TEXT_BYTES_MAX); invalid UTF-8 was replaced.
+    pub text: &'a str,
+}
+
+enumeration! {
+    /// What was wrong with a message.
+    ErrorCode {
+        /// Not a frame of this protocol.
+        Malformed = 0,
+        /// A critical key that the receiver does not know.
+        UnknownCritical = 1,
+        /// A message that makes no sense in this state.
+        Unexpected = 2,
+        /// A revision or epoch lower than one seen.
+        Stale = 3,
+        /// A bound was exceeded.
+        TooLarge = 4,
+    }
+}
+
+/// Says why a message could not be used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ErrorNotice<'a> {
+    /// What was wrong.
+    pub code: ErrorCode,
+    /// Tag of the message meant, if it could be read.
+    pub tag: Option<u32>,
+    /// For people, at most 128 bytes.
+    pub detail: &'a str,
+}
+
+/// The session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Of this session.
+    pub epoch: Epoch,
+    /// Gateway's clock, milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+    /// How often to send a heartbeat.
+    pub heartbeat_interval_ms: u32,
+    /// Silence after which either side gives the session up.
+    pub heartbeat_timeout_ms: u32,
+    /// Log text that the gateway takes per second, bytes; more is counted as lost by the device.
+    pub log_bytes_per_second: u32,
+    /// Whether the gateway has a desired set for this device. If not, the device keeps what it runs.
+    pub desired_known: bool,
+}
+
+enumeration! {
+    /// Why a session ends or does not begin.
+    CloseReason {
+        /// Not enrolled: no Device of that name, and the policy is `closed`.
+        NotEnrolled = 0,
+        /// A Device exists and waits for a person to approve it.
+        PendingApproval = 1,
+        /// Revoked.
+        Revoked = 2,
+        /// The certificate's key is not the one in the Device.
+        KeyMismatch = 3,
+        /// The gateway is full.
+        Overloaded = 4,
+        /// The gateway stops.
+        ShuttingDown = 5,
+        /// A newer session of the same device exists.
+        Superseded = 6,
+        /// The Device was deleted.
+        Deleted = 7,
+        /// The peer broke the protocol.
+        ProtocolError = 8,
+        /// Nothing was heard for too long.
+        HeartbeatTimeout = 9,
+        /// The gateway can't reach the Kubernetes API and knows nothing of this device.
+        Unavailable = 10,
+    }
+}
+
+/// Ends a session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Closing<'a> {
+    /// Why.
+    pub reason: CloseReason,
+    /// When to try again, milliseconds.
+    pub retry_after_ms: u32,
+    /// For people, at most 128 bytes.
+    pub detail: &'a str,
+}
+
+/// Answers a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatAck {
+    /// Of the heartbeat.
+    pub sequence: Sequence,
+    /// Gateway's clock, milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}
+
+/// One member of the desired set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesiredApplication {
+    /// Which application.
+    pub uid: ApplicationUid,
+    /// Which assignment it is to run.
+    pub spec_hash: SpecHash,
+}
+
+/// The whole desired set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Desired<'a> {
+    /// Never lower than one seen.
+    pub revision: Revision,
+    /// At most [`DESIRED_MAX`](crate::limits::DESIRED_MAX).
+    pub applications: List<'a, DesiredApplication>,
+}
+
+/// Answers AssignmentGet. The device checks that SHA-256 of `spec` is the hash it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment<'a> {
+    /// The hash asked for.
+    pub spec_hash: SpecHash,
+    /// A deterministic encoding of [`Spec`], at most [`SPEC_BYTES_MAX`](crate::limits::SPEC_BYTES_MAX).
+    pub spec: &'a [u8],
+    /// Of the change that led here.
+    pub correlation_id: CorrelationId,
+    /// A signed statement about the module, at most 1,024 bytes; empty if there is none.
+    pub envelope: &'a [u8],
+}
+
+enumeration! {
+    /// Whether an application is started again after it ended.
+    RestartPolicy {
+        /// Always.
+        Always = 0,
+        /// Only after a trap, a limit or an exit code other than 0.
+        OnFailure = 1,
+        /// Never.
+        Never = 2,
+    }
+}
+
+/// What a device is to run for one application.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec<'a> {
+    /// Which application.
+    pub uid: ApplicationUid,
+    /// For logs: `namespace/name`.
+    pub name: &'a str,
+    /// Of the module.
+    pub digest: ModuleDigest,
+    /// Of the module, bytes.
+    pub module_bytes: u32,
+    /// Linear memory at most, bytes.
+    pub memory_limit_bytes: u64,
+    /// CPU time between two waits at most, milliseconds.
+    pub cpu_limit_ms: u32,
+    /// After it ended.
+    pub restart_policy: RestartPolicy,
+    /// Command line arguments, the program's name not among them.
+    pub args: List<'a, &'a str>,
+    /// Environment, names ascending.
+    pub env: List<'a, EnvVar<'a>>,
+    /// Granted capabilities, ascending.
+    pub capabilities: List<'a, &'a str>,
+}
+
+/// One environment variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnvVar<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Value.
+    pub value: &'a str,
+}
+
+/// A piece of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleChunk<'a> {
+    /// Which module.
+    pub digest: ModuleDigest,
+    /// Of the first byte.
+    pub offset: u32,
+    /// The bytes, at most [`CHUNK_BYTES_MAX`](crate::limits::CHUNK_BYTES_MAX).
+    pub bytes: &'a [u8],
+}
+
+/// This gateway does not have that module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleGone {
+    /// Which module.
+    pub digest: ModuleDigest,
+}
