@@ -1,0 +1,69 @@
+//! Running other programs, with what they do on screen.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The checkout's top folder.
+pub(crate) fn top() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// A folder for tools and toolchains, outside the checkout and kept between runs.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+    };
+    Ok(base.join("wasmbed"))
+}
+
+/// Prints a headline for a step.
+pub(crate) fn step(text: &str) {
+    println!("\n==> {text}");
+}
+
+/// Runs a command with its output on screen; an exit code other than 0 is an error that shows the command.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    println!("    $ {}", display(command));
+    let status = command.status().with_context(|| format!("can't start {}", display(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", display(command));
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it wrote to standard output.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("can't start {}", display(command)))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", display(command), output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} did not print text", display(command)))
+}
+
+/// Whether a program is on the PATH.
+pub(crate) fn exists(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// The `cargo` that runs this program.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").as_deref().unwrap_or(OsStr::new("cargo")));
+    command.current_dir(top());
+    command
+}
+
+fn display(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,129 @@
+//! `cargo xtask test`: every check, in the order in which a mistake is cheapest to hear of.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{
+    process, system,
+    tools::{self, Tool},
+};
+
+/// Crates that run on microcontrollers.
+const DEVICE_CRATES: [&str; 4] = ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor"];
+/// Crates whose logic may not wait: no asynchronous runtime in their tree.
+const SANS_IO_CRATES: [&str; 5] =
+    ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor", "wasmbed-control"];
+const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
+
+/// Options of the test run.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run only the tests of the workspace, without formatting, lints, bare targets and guests.
+    #[arg(long)]
+    quick: bool,
+    /// Passed to the test programs, after `--`.
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+/// Runs everything and ends with a line `N passed, N failed`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let kubectl = tools::ensure_tool(Tool::Kubectl)?;
+    if !options.quick {
+        formatting_and_lints()?;
+        boundaries()?;
+    }
+    let mut command = process::cargo();
+    command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    command.env("WASMBED_KUBECTL", kubectl);
+    if !options.filter.is_empty() {
+        command.arg("--").args(&options.filter);
+    }
+    process::step("tests of the workspace");
+    let tally = counted(&mut command)?;
+    println!("\n{} passed, {} failed", tally.passed, tally.failed);
+    ensure!(tally.succeeded, "some tests failed: see above");
+    ensure!(tally.passed > 0, "no test ran");
+    Ok(())
+}
+
+fn formatting_and_lints() -> Result<()> {
+    process::step("formatting and lints");
+    if process::exists("rustup") {
+        ensure_component("rustfmt")?;
+        ensure_component("clippy")?;
+    }
+    process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(process::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn ensure_component(name: &str) -> Result<()> {
+    let installed = process::output(Command::new("rustup").args(["component", "list", "--installed"]))?;
+    if installed.lines().any(|line| line.starts_with(name)) {
+        return Ok(());
+    }
+    process::run(Command::new("rustup").args(["component", "add", name]))
+}
+
+/// What each crate may not do, as far as Cargo can say it.
+fn boundaries() -> Result<()> {
+    process::step("boundaries: no tokio in sans-IO crates, device crates without an operating system");
+    for name in SANS_IO_CRATES {
+        let tree = process::output(process::cargo().args(["tree", "--package", name, "--edges", "normal", "--prefix", "none"]))?;
+        if let Some(line) = tree.lines().find(|line| line.starts_with("tokio ")) {
+            bail!("{name} may not depend on an asynchronous runtime, and has {line}");
+        }
+    }
+    let route = system::ensure_target(BARE_TARGET)?;
+    let mut build = route.cargo_build(BARE_TARGET);
+    build.arg("--quiet");
+    for name in DEVICE_CRATES {
+        build.args(["--package", name]);
+    }
+    process::run(&mut build)
+}
+
+struct Tally {
+    passed: usize,
+    failed: usize,
+    succeeded: bool,
+}
+
+/// Runs a test command with its output on screen and adds up the summaries of its test programs.
+fn counted(command: &mut Command) -> Result<Tally> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("can't start cargo")?;
+    let stdout = child.stdout.take().context("cargo has a standard output")?;
+    let (mut passed, mut failed) = (0, 0);
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("can't read what the tests print")?;
+        println!("{line}");
+        passed += count(&line, " passed;").unwrap_or(0);
+        failed += count(&line, " failed;").unwrap_or(0);
+    }
+    let status = child.wait().context("can't wait for cargo")?;
+    Ok(Tally { passed, failed, succeeded: status.success() })
+}
+
+/// The number before `what` in a test program's summary line.
+fn count(line: &str, what: &str) -> Option<usize> {
+    let before = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(what))?.0;
+    before.rsplit(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count;
+
+    #[test]
+    fn summaries_are_added_up() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(count(line, " passed;"), Some(12));
+        assert_eq!(count(line, " failed;"), Some(3));
+        assert_eq!(count("test a ... ok", " passed;"), None);
+    }
+}
