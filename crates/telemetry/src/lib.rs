@@ -1,1 +1,17 @@
-//! Logs, metrics and health of the host processes.
+//! Logs, health and metrics, the same for every host process.
+//!
+//! It may not know what it measures: each process registers its own metrics and names its own components.
+//!
+//! Log fields that have one meaning everywhere: `correlation_id` (32 hex digits), `device` (`namespace/name`), `application`
+//! (`namespace/name`), `gateway`, `epoch`, `revision`, `reason`.
+
+#![forbid(unsafe_code)]
+
+mod health;
+mod logging;
+mod server;
+
+pub use health::{Health, NotReady};
+pub use logging::{LogFormat, LoggingError, init_logging};
+pub use prometheus_client;
+pub use server::{METRICS_CONTENT_TYPE, encode_metrics, router, serve_health};
