@@ -5,12 +5,22 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod codec;
 mod enumeration;
+mod error;
+mod field;
+mod frame;
 mod ids;
 pub mod limits;
 mod list;
 mod message;
+mod reader;
 
+pub use codec::{
+    decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_spec, tag,
+};
+pub use error::{DecodeError, DecodeFault, EncodeError, FrameError, Violation};
+pub use frame::{FRAME_HEAD_BYTES, Frames, frame_length};
 pub use ids::*;
 pub use list::{Item, List};
 pub use message::*;

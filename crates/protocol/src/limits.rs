@@ -28,5 +28,21 @@ pub const REPORT_MESSAGE_BYTES_MAX: usize = 96;
 pub const DETAIL_BYTES_MAX: usize = 128;
 /// Detail of the last reset.
 pub const RESET_DETAIL_BYTES_MAX: usize = 256;
-/// Board, firmware and engine names, capability names, import module names.
+/// Board, firmware and engine names, capability names, import module and function names, names of environment variables.
 pub const NAME_BYTES_MAX: usize = 64;
+/// The encoded facts of a Hello; a frame less what else a Hello carries.
+pub const FACTS_BYTES_MAX: usize = 3_700;
+/// Import modules in a Hello.
+pub const IMPORT_MODULES_MAX: usize = 8;
+/// Host functions of one import module; `wasi_snapshot_preview1` has 46.
+pub const IMPORT_FUNCTIONS_MAX: usize = 64;
+/// Capabilities that a device can grant or an assignment grants.
+pub const CAPABILITIES_MAX: usize = 16;
+/// An application's `namespace/name`: 63 and 253 are the most that Kubernetes allows.
+pub const APPLICATION_NAME_BYTES_MAX: usize = 63 + 1 + 253;
+/// Command line arguments.
+pub const ARGS_MAX: usize = 32;
+/// Environment variables.
+pub const ENV_MAX: usize = 32;
+/// One command line argument, or the value of one environment variable.
+pub const VALUE_BYTES_MAX: usize = 1_024;

@@ -2,10 +2,13 @@
 
 use core::fmt;
 
+use crate::{error::DecodeError, reader::Reader};
+
 /// How one item of a [`List`] is read back from a frame that was checked as a whole.
 pub trait Item<'a>: Copy + fmt::Debug {
-    /// Reads one item. Called only on bytes that decoded before.
-    fn read(decoder: &mut minicbor::Decoder<'a>) -> Result<Self, minicbor::decode::Error>;
+    /// Reads one item.
+    #[doc(hidden)]
+    fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError>;
 }
 
 /// Items of a message, without allocation.
@@ -56,14 +59,20 @@ impl<'a, T: Item<'a>> List<'a, T> {
     /// The items in their order.
     pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
         let source = self.0;
-        let mut decoder = match source {
-            Source::Slice(_) => minicbor::Decoder::new(&[]),
-            Source::Frame { items, .. } => minicbor::Decoder::new(items),
+        let mut reader = match source {
+            Source::Slice(_) => Reader::new(&[]),
+            Source::Frame { items, .. } => Reader::new(items),
         };
         (0..self.len()).map_while(move |index| match source {
             Source::Slice(items) => items.get(index).copied(),
-            Source::Frame { .. } => T::read(&mut decoder).ok(),
+            Source::Frame { .. } => T::read(&mut reader).ok(),
         })
+    }
+}
+
+impl<'a, T> Default for List<'a, T> {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 
