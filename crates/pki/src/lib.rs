@@ -1,1 +1,47 @@
-//! wasmbed-pki
+//! Certificate authorities, identities and the TLS configurations that every process shares.
+//!
+//! It may not open a socket, know a runtime, or decide whether an authenticated peer is welcome: it says who a peer is.
+//!
+//! ```text
+//! services root ── services issuing ── gateway, controller, operator
+//! devices root  ── devices issuing  ── device
+//! cluster authority ── server and client certificates of the embedded Kubernetes API
+//! ```
+//!
+//! Identities are SPIFFE ids (<https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>) in certificates with
+//! ECDSA P-256 keys, which are stored as PKCS#8 v1 (RFC 5208; OpenSSL 3.0 refuses v2).
+
+#![forbid(unsafe_code)]
+
+mod authority;
+mod certificate;
+mod cluster;
+mod error;
+mod file;
+mod identity;
+mod issuer;
+mod spiffe;
+pub mod tls;
+
+pub use authority::Authorities;
+pub use certificate::{CertificateFacts, public_key_base64};
+pub use cluster::ClusterAuthority;
+pub use error::{CertificateError, IdentityError, PkiError, SpiffeError};
+pub use file::write_private;
+pub use identity::{Identity, read_certificates};
+pub use spiffe::{Role, SpiffeId};
+
+/// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing
+/// authorities live ten times as long as the services' leaves.
+pub mod lifetime {
+    /// Roots, 25 years: devices in the field can't be given a new one often.
+    pub const ROOT_DAYS: u64 = 25 * 365;
+    /// Issuing authorities, 15 years.
+    pub const ISSUING_DAYS: u64 = 15 * 365;
+    /// Devices, 10 years: a board may lie in a drawer for long, and `revoked` keeps a stolen one out.
+    pub const DEVICE_DAYS: u64 = 10 * 365;
+    /// Gateways, controllers, operators and clients of the Kubernetes API, one year.
+    pub const SERVICE_DAYS: u64 = 365;
+    /// `notBefore` lies this far back, so that a peer whose clock is a little behind accepts a fresh certificate.
+    pub const BACKDATE_SECONDS: u64 = 3_600;
+}

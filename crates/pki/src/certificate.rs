@@ -1,0 +1,84 @@
+//! What a certificate says.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::{CertificateError, SpiffeId};
+
+/// The facts of a certificate that Wasmbed uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Subject common name, if it has one.
+    pub common_name: Option<String>,
+    /// All URIs among the subject's alternative names.
+    pub uris: Vec<String>,
+    /// DER SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub not_before: i64,
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub not_after: i64,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+}
+
+impl CertificateFacts {
+    /// Reads a DER certificate. Its signature is not checked.
+    ///
+    /// # Errors
+    /// The bytes are no certificate.
+    pub fn parse(der: &[u8]) -> Result<Self, CertificateError> {
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(CertificateError::Malformed);
+        }
+        let names = certificate.subject_alternative_name().map_err(|_| CertificateError::Malformed)?;
+        let uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+        Ok(Self {
+            common_name: certificate
+                .subject()
+                .iter_common_name()
+                .next()
+                .and_then(|name| name.as_str().ok())
+                .map(str::to_owned),
+            uris: uris.collect(),
+            public_key: certificate.public_key().raw.to_vec(),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+            serial: certificate.raw_serial_as_string().replace(':', ""),
+        })
+    }
+
+    /// The one SPIFFE id.
+    ///
+    /// # Errors
+    /// There is not exactly one URI, or it is no id of ours.
+    pub fn spiffe_id(&self) -> Result<SpiffeId, CertificateError> {
+        match self.uris.as_slice() {
+            [uri] => Ok(uri.parse()?),
+            uris => Err(CertificateError::UriCount(uris.len())),
+        }
+    }
+
+    /// The public key as it stands in `Device.spec.public_key`.
+    #[must_use]
+    pub fn public_key_base64(&self) -> String {
+        STANDARD.encode(&self.public_key)
+    }
+}
+
+pub(crate) fn spiffe_id(der: &[u8]) -> Result<SpiffeId, CertificateError> {
+    CertificateFacts::parse(der)?.spiffe_id()
+}
+
+/// The public key of a DER certificate as it stands in `Device.spec.public_key`: standard base64 of the DER
+/// SubjectPublicKeyInfo.
+///
+/// # Errors
+/// The bytes are no certificate.
+pub fn public_key_base64(der: &[u8]) -> Result<String, CertificateError> {
+    Ok(CertificateFacts::parse(der)?.public_key_base64())
+}

@@ -1,0 +1,140 @@
+//! A certificate chain with its private key.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::{CertificateError, CertificateFacts, IdentityError, PkiError, SpiffeId, write_private};
+
+/// A leaf certificate, its issuing authority and the leaf's private key.
+pub struct Identity {
+    /// PEM of the leaf, then of the issuing authorities, the root not among them.
+    pub chain_pem: String,
+    /// PEM of the private key, PKCS#8 v1.
+    pub key_pem: String,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    facts: CertificateFacts,
+}
+
+impl Identity {
+    /// An identity from PEM texts.
+    ///
+    /// # Errors
+    /// What is wrong with which of the two, in words.
+    pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, String> {
+        let chain = parse_certificates(chain_pem.as_bytes())?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|error| format!("holds no PEM private key: {error}"))?;
+        let facts = CertificateFacts::parse(&chain[0]).map_err(|error| error.to_string())?;
+        let signer = rustls::crypto::ring::sign::any_supported_type(&key)
+            .map_err(|_| "holds a private key of a kind that is not supported; use ECDSA P-256".to_owned())?;
+        if signer.public_key().is_none_or(|public| public.as_ref() != facts.public_key) {
+            return Err("the private key does not belong to the certificate".to_owned());
+        }
+        Ok(Self { chain_pem: chain_pem.to_owned(), key_pem: key_pem.to_owned(), chain, key, facts })
+    }
+
+    /// Reads an identity from its two files.
+    ///
+    /// # Errors
+    /// A file can't be read, does not hold PEM of the right kind, or the key does not belong to the certificate.
+    pub fn read(chain_file: &Path, key_file: &Path) -> Result<Self, IdentityError> {
+        let chain_pem = read_text(chain_file)?;
+        let key_pem = read_text(key_file)?;
+        let in_chain = |problem| IdentityError::File { path: chain_file.to_owned(), problem };
+        parse_certificates(chain_pem.as_bytes()).map_err(in_chain)?;
+        Self::from_pem(&chain_pem, &key_pem)
+            .map_err(|problem| IdentityError::File { path: key_file.to_owned(), problem })
+    }
+
+    /// Writes `STEM.crt` and `STEM.key`, both of mode 0600, the key first.
+    ///
+    /// # Errors
+    /// A file could not be written.
+    pub fn write(&self, folder: &Path, stem: &str) -> Result<(), PkiError> {
+        let (chain_file, key_file) = Self::files(folder, stem);
+        for (path, text) in [(key_file, &self.key_pem), (chain_file, &self.chain_pem)] {
+            write_private(&path, text.as_bytes()).map_err(|source| PkiError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Where [`write`](Self::write) puts the chain and the key.
+    #[must_use]
+    pub fn files(folder: &Path, stem: &str) -> (PathBuf, PathBuf) {
+        (folder.join(format!("{stem}.crt")), folder.join(format!("{stem}.key")))
+    }
+
+    /// The leaf, then the issuing authorities.
+    #[must_use]
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.clone()
+    }
+
+    /// The private key.
+    #[must_use]
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
+    }
+
+    /// What the leaf says.
+    #[must_use]
+    pub fn facts(&self) -> &CertificateFacts {
+        &self.facts
+    }
+
+    /// The leaf's SPIFFE id.
+    ///
+    /// # Errors
+    /// The leaf has none, or one that is not ours.
+    pub fn spiffe_id(&self) -> Result<SpiffeId, CertificateError> {
+        self.facts.spiffe_id()
+    }
+
+    /// The leaf's public key as it stands in `Device.spec.public_key`.
+    #[must_use]
+    pub fn public_key_base64(&self) -> String {
+        self.facts.public_key_base64()
+    }
+
+    /// Whether less than a third of the leaf's life is left at `now` (seconds since 1970-01-01T00:00:00Z), or it has
+    /// not begun.
+    #[must_use]
+    pub fn should_renew(&self, now: i64) -> bool {
+        let life = self.facts.not_after.saturating_sub(self.facts.not_before);
+        now < self.facts.not_before || self.facts.not_after.saturating_sub(now) < life / 3
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// Reads a PEM file of one or more certificates, for example the roots that a process trusts.
+///
+/// # Errors
+/// The file can't be read or holds no certificate.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    parse_certificates(read_text(path)?.as_bytes())
+        .map_err(|problem| IdentityError::File { path: path.to_owned(), problem })
+}
+
+pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("is not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("holds no PEM certificate (BEGIN CERTIFICATE)".to_owned());
+    }
+    Ok(certificates)
+}
+
+fn read_text(path: &Path) -> Result<String, IdentityError> {
+    fs::read_to_string(path).map_err(|source| IdentityError::Io { path: path.to_owned(), source })
+}

@@ -1,0 +1,230 @@
+//! One certificate authority on disk: `STEM.crt` and `STEM.key`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+};
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    CertificateFacts, Identity, PkiError, Role, SpiffeId, identity::parse_certificates, lifetime,
+    write_private,
+};
+
+/// An authority that can sign, or one of which only the certificate is here.
+pub(crate) struct Authority {
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    issuer: Option<Issuer<'static, KeyPair>>,
+    key_file: PathBuf,
+}
+
+/// What an authority that does not exist yet is to be.
+pub(crate) struct AuthorityPlan<'a> {
+    pub(crate) stem: &'static str,
+    pub(crate) common_name: String,
+    pub(crate) days: u64,
+    /// Authorities that may stand below it.
+    pub(crate) depth: u8,
+    /// Purposes of everything below it; none means any.
+    pub(crate) purposes: Vec<ExtendedKeyUsagePurpose>,
+    /// Who signs it; itself if none.
+    pub(crate) parent: Option<&'a Authority>,
+}
+
+impl Authority {
+    /// Opens the authority or, if its certificate does not exist, makes it. A key without a certificate, which a
+    /// crash in between leaves, is used.
+    pub(crate) fn create_or_open(folder: &Path, plan: &AuthorityPlan<'_>) -> Result<Self, PkiError> {
+        let (certificate_file, key_file) = Identity::files(folder, plan.stem);
+        let key = match read(&key_file)? {
+            Some(pem) => Some(parse_key(&key_file, &pem)?),
+            None => None,
+        };
+        if let Some(certificate_pem) = read(&certificate_file)? {
+            return Self::open(&certificate_file, certificate_pem, key_file, key);
+        }
+        let key = match key {
+            Some(key) => key,
+            None => {
+                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+                store(&key_file, &key.serialize_pem())?;
+                key
+            }
+        };
+        let params = plan.params()?;
+        let certificate = match plan.parent {
+            Some(parent) => params.signed_by(&key, parent.issuer()?)?,
+            None => params.self_signed(&key)?,
+        };
+        store(&certificate_file, &certificate.pem())?;
+        Self::open(&certificate_file, certificate.pem(), key_file, Some(key))
+    }
+
+    fn open(
+        certificate_file: &Path,
+        certificate_pem: String,
+        key_file: PathBuf,
+        key: Option<KeyPair>,
+    ) -> Result<Self, PkiError> {
+        let problem = |problem: String| PkiError::File { path: certificate_file.to_owned(), problem };
+        let certificate = parse_certificates(certificate_pem.as_bytes()).map_err(problem)?.swap_remove(0);
+        let facts = CertificateFacts::parse(&certificate).map_err(|error| problem(error.to_string()))?;
+        if facts.not_after <= unix_now() {
+            return Err(problem("this authority has expired".to_owned()));
+        }
+        let issuer = match key {
+            Some(key) if key.subject_public_key_info() != facts.public_key => {
+                return Err(problem(format!(
+                    "does not belong to the private key in {}; restore the pair that belongs together",
+                    key_file.display()
+                )));
+            }
+            Some(key) => Some(Issuer::from_ca_cert_der(&certificate, key)?),
+            None => None,
+        };
+        Ok(Self { certificate, certificate_pem, issuer, key_file })
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub(crate) fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Issues a leaf with a fresh key. The chain holds this authority unless it is a root.
+    pub(crate) fn issue(&self, leaf: LeafPlan, include_self: bool) -> Result<Identity, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = leaf.params()?.signed_by(&key, self.issuer()?)?;
+        let mut chain_pem = certificate.pem();
+        if include_self {
+            chain_pem.push_str(&self.certificate_pem);
+        }
+        Identity::from_pem(&chain_pem, &key.serialize_pem())
+            .map_err(|problem| PkiError::File { path: self.key_file.clone(), problem })
+    }
+
+    fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, PkiError> {
+        self.issuer.as_ref().ok_or_else(|| PkiError::File {
+            path: self.key_file.clone(),
+            problem: "this private key is needed to sign and is not here".to_owned(),
+        })
+    }
+}
+
+impl AuthorityPlan<'_> {
+    fn params(&self) -> Result<CertificateParams, PkiError> {
+        let mut params = base_params(&self.common_name, None, self.days)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(self.depth));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.extended_key_usages.clone_from(&self.purposes);
+        Ok(params)
+    }
+}
+
+/// What a leaf is to be.
+pub(crate) struct LeafPlan {
+    pub(crate) common_name: String,
+    pub(crate) organization: Option<String>,
+    pub(crate) names: Vec<SanType>,
+    pub(crate) days: u64,
+    pub(crate) purpose: ExtendedKeyUsagePurpose,
+}
+
+impl LeafPlan {
+    /// A leaf with a SPIFFE id; gateways are servers, all others clients.
+    pub(crate) fn spiffe(id: &SpiffeId, hosts: &[String], days: u64) -> Result<Self, PkiError> {
+        let uri = id.to_string().try_into().map_err(PkiError::Generate)?;
+        let mut names = vec![SanType::URI(uri)];
+        names.extend(host_names(hosts)?);
+        Ok(Self {
+            // RFC 5280 allows 64 characters; the id in the alternative name is what counts.
+            common_name: format!("{} {}", id.role(), id.name()).chars().take(64).collect(),
+            organization: None,
+            names,
+            days,
+            purpose: match id.role() {
+                Role::Gateway => ExtendedKeyUsagePurpose::ServerAuth,
+                Role::Controller | Role::Operator | Role::Device => ExtendedKeyUsagePurpose::ClientAuth,
+            },
+        })
+    }
+
+    fn params(self) -> Result<CertificateParams, PkiError> {
+        let mut params = base_params(&self.common_name, self.organization.as_deref(), self.days)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.subject_alt_names = self.names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![self.purpose];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
+    }
+}
+
+/// DNS names and IP addresses of a server.
+pub(crate) fn host_names(hosts: &[String]) -> Result<Vec<SanType>, PkiError> {
+    let parse = |host: &String| match host.parse() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => rustls_pki_types::DnsName::try_from(host.as_str())
+            .ok()
+            .and_then(|name| name.as_ref().try_into().ok())
+            .map(SanType::DnsName)
+            .ok_or_else(|| PkiError::Name {
+                what: "host",
+                value: host.clone(),
+                expected: "a DNS name or an IP address without a port",
+            }),
+    };
+    hosts.iter().map(parse).collect()
+}
+
+fn base_params(
+    common_name: &str,
+    organization: Option<&str>,
+    days: u64,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    let now = Duration::from_secs(u64::try_from(unix_now()).unwrap_or(0));
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + now.saturating_sub(Duration::from_secs(lifetime::BACKDATE_SECONDS));
+    params.not_after = epoch + now + Duration::from_secs(days * 24 * 3_600);
+    Ok(params)
+}
+
+/// Seconds since 1970-01-01T00:00:00Z.
+pub(crate) fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}
+
+fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PkiError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn store(path: &Path, text: &str) -> Result<(), PkiError> {
+    write_private(path, text.as_bytes()).map_err(|source| PkiError::Io { path: path.to_owned(), source })
+}
+
+fn parse_key(path: &Path, pem: &str) -> Result<KeyPair, PkiError> {
+    KeyPair::from_pem(pem).map_err(|error| PkiError::File {
+        path: path.to_owned(),
+        problem: format!("is not a PEM private key in PKCS#8: {error}"),
+    })
+}
