@@ -126,6 +126,7 @@ impl AuthorityPlan<'_> {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(self.depth));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.extended_key_usages.clone_from(&self.purposes);
+        params.use_authority_key_identifier_extension = self.parent.is_some();
         Ok(params)
     }
 }

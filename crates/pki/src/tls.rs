@@ -304,8 +304,10 @@ pub fn handshake_reason(error: &Error) -> String {
         Error::InvalidCertificate(bad) => match bad {
             Bad::Expired | Bad::ExpiredContext { .. } => "the peer's certificate has expired",
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => "the peer's certificate is not valid yet",
-            Bad::UnknownIssuer => "the peer's certificate does not stand below the root that is trusted here",
-            Bad::BadSignature => "the peer's certificate has a wrong signature",
+            // Another fleet's root may have the same name; then it is the signature that tells.
+            Bad::UnknownIssuer | Bad::BadSignature => {
+                "the peer's certificate does not stand below the root that is trusted here"
+            }
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
                 "the peer's certificate is not meant for this purpose"
             }
