@@ -8,3 +8,4 @@
 pub mod exchange;
 pub mod fleet;
 pub mod gateway;
+pub mod text;
