@@ -2,4 +2,5 @@
 //!
 //! It may not talk to a device or to Kubernetes: those are the processes' own crates.
 
+pub mod config;
 pub mod module;

@@ -1,0 +1,141 @@
+//! The gateway's configuration file.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{HealthSection, Kubernetes, Logging, Seconds, Section, Tls};
+
+/// The file as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayFile {
+    /// The only section.
+    pub gateway: GatewaySection,
+}
+
+impl Section for GatewayFile {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Heartbeat { interval, timeout } = self.gateway.heartbeat;
+        if interval < Seconds::new(1) || interval > Seconds::new(3_600) {
+            return Err(("gateway.heartbeat.interval", format!("found {interval}, expected 1s to 1h")));
+        }
+        if timeout <= interval || timeout > Seconds::new(86_400) {
+            let problem =
+                format!("found {timeout}, expected more than the interval of {interval} and at most 24h");
+            return Err(("gateway.heartbeat.timeout", problem));
+        }
+        let Server { max_connections, handshake_timeout, .. } = self.gateway.server;
+        if max_connections == 0 {
+            return Err(("gateway.server.max_connections", "found 0, expected at least 1".to_owned()));
+        }
+        if handshake_timeout < Seconds::new(1) || handshake_timeout > Seconds::new(300) {
+            let problem = format!("found {handshake_timeout}, expected 1s to 5m");
+            return Err(("gateway.server.handshake_timeout", problem));
+        }
+        Ok(())
+    }
+}
+
+/// All that can be set.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySection {
+    /// Name of its DeviceGateway and in its certificate. Default: the host's name.
+    pub name: Option<String>,
+    /// Namespace of its DeviceGateway and Lease.
+    pub namespace: String,
+    /// `host:port` that devices and controllers are told. Default: the name and the port.
+    pub advertise: Option<String>,
+    /// First part of all SPIFFE ids.
+    pub trust_domain: String,
+    /// Where sets and modules are kept.
+    pub data_dir: PathBuf,
+    /// What happens to devices that nobody created.
+    pub enrollment: Enrollment,
+    /// Certificate, key and trust.
+    pub tls: Tls,
+    /// The one port for devices and controllers.
+    pub server: Server,
+    /// Signs of life.
+    pub heartbeat: Heartbeat,
+    /// Health, readiness and metrics.
+    pub health: HealthSection,
+    /// The Kubernetes API.
+    pub kubernetes: Kubernetes,
+    /// Logs.
+    pub logging: Logging,
+}
+
+impl Default for GatewaySection {
+    fn default() -> Self {
+        Self {
+            name: None,
+            namespace: "wasmbed-system".to_owned(),
+            advertise: None,
+            trust_domain: "wasmbed".to_owned(),
+            data_dir: PathBuf::from("/var/lib/wasmbed/gateway"),
+            enrollment: Enrollment::default(),
+            tls: Tls::installed("gateway", "ca.crt"),
+            server: Server::default(),
+            heartbeat: Heartbeat::default(),
+            health: HealthSection { port: 8082, ..HealthSection::default() },
+            kubernetes: Kubernetes::default(),
+            logging: Logging::default(),
+        }
+    }
+}
+
+/// What happens to devices that nobody created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enrollment {
+    /// They are refused.
+    Closed,
+    /// A Device is created and waits for approval.
+    #[default]
+    Approval,
+    /// A Device is created and its session stands at once, as long as nobody sets `approved` to false.
+    Open,
+}
+
+/// The port for devices and controllers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Address to listen at.
+    pub host: String,
+    /// Port to listen at; 0 takes a free one.
+    pub port: u16,
+    /// Device sessions at most.
+    pub max_connections: usize,
+    /// From the first byte to the end of the handshake.
+    pub handshake_timeout: Seconds,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: "0.0.0.0".to_owned(),
+            port: 8080,
+            max_connections: 1_000,
+            handshake_timeout: Seconds::new(10),
+        }
+    }
+}
+
+/// Signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Heartbeat {
+    /// How often a device sends one.
+    pub interval: Seconds,
+    /// Silence after which a session ends.
+    pub timeout: Seconds,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { interval: Seconds::new(30), timeout: Seconds::new(90) }
+    }
+}
