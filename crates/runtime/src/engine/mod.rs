@@ -1,0 +1,198 @@
+//! The engine behind one trait, so that the sandbox doesn't know which one runs.
+//!
+//! ```text
+//!            start                step -> OutOfFuel
+//!   loaded ---------> running <--------------------+
+//!     ^                 |  \------ step -----------/
+//!     |   Done, Trap    |
+//!     +-----------------+---- step -> HostCall ---> paused --- resume(value) ---> running
+//! ```
+//! `step` in the state `paused` is answered with [`Trap::Engine`]: an engine that went on there would compute with a
+//! stale operand.
+
+mod trap;
+
+use core::fmt;
+
+use crate::host::HostFunction;
+use crate::scan::{Features, ModuleInfo};
+use crate::value::Value;
+
+pub use trap::Trap;
+
+/// Parameters of a host function, the most that any engine passes on.
+pub const ARGUMENTS_MAX: usize = 9;
+
+/// The arguments of a host call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    values: [Value; ARGUMENTS_MAX],
+    length: usize,
+}
+
+impl Arguments {
+    /// The first [`ARGUMENTS_MAX`] of these values.
+    pub fn new(values: impl Iterator<Item = Value>) -> Arguments {
+        let mut arguments = Arguments { values: [Value::I32(0); ARGUMENTS_MAX], length: 0 };
+        for (slot, value) in arguments.values.iter_mut().zip(values) {
+            *slot = value;
+            arguments.length += 1;
+        }
+        arguments
+    }
+
+    /// All of them.
+    pub fn as_slice(&self) -> &[Value] {
+        self.values.get(..self.length).unwrap_or(&[])
+    }
+
+    /// The `i32` at this place as an unsigned number; 0 where the type says otherwise, which the scan has ruled out.
+    pub fn u32(&self, at: usize) -> u32 {
+        match self.as_slice().get(at) {
+            Some(Value::I32(value)) => *value as u32,
+            _ => 0,
+        }
+    }
+
+    /// The `i64` at this place as an unsigned number; 0 where the type says otherwise, which the scan has ruled out.
+    pub fn u64(&self, at: usize) -> u64 {
+        match self.as_slice().get(at) {
+            Some(Value::I64(value)) => *value as u64,
+            _ => 0,
+        }
+    }
+}
+
+/// A call that an application made to its host, and waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct HostCall {
+    /// Which function.
+    pub function: &'static HostFunction,
+    /// Its arguments.
+    pub arguments: Arguments,
+}
+
+/// Why a step ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// The function returned.
+    Done(Option<Value>),
+    /// The fuel is used up; step again to go on.
+    OutOfFuel,
+    /// A host function was called; answer with [`Engine::resume`].
+    HostCall(HostCall),
+    /// The program is over.
+    Trap(Trap),
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Stepped {
+    /// Why it ended.
+    pub step: Step,
+    /// Fuel it used, rounded up to what the engine can tell apart.
+    pub fuel_used: u32,
+}
+
+/// Memory that one application may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// Arena bytes for the loaded module: code, tables, globals, stack.
+    pub heap_bytes: usize,
+    /// Bytes of linear memory, set aside while loading.
+    pub linear_bytes: usize,
+    /// 32-bit words of the call stack.
+    pub stack_words: usize,
+}
+
+/// Why an engine refuses a module that the scan let pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineError {
+    /// The arena has not that much left.
+    OutOfMemory {
+        /// Bytes of the block that did not fit.
+        needed_bytes: usize,
+        /// Bytes left in the arena, perhaps in pieces.
+        free_bytes: usize,
+    },
+    /// The loaded module would take more than its quota.
+    Quota {
+        /// The quota.
+        heap_bytes: usize,
+    },
+    /// It does not validate.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::OutOfMemory { needed_bytes, free_bytes } => {
+                write!(f, "not enough memory: {needed_bytes} bytes more needed, {free_bytes} free")
+            }
+            EngineError::Quota { heap_bytes } => {
+                write!(f, "loaded module needs more than the {heap_bytes} bytes one application may take")
+            }
+            EngineError::Invalid(what) => write!(f, "invalid module: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for EngineError {}
+
+/// An address range outside the linear memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfBounds;
+
+/// One loaded module.
+///
+/// An implementation may be used from one thread at a time and moved between threads; several of them may run on several
+/// threads at once.
+pub trait Engine: Sized {
+    /// The memory that the applications of one sandbox share.
+    type Arena;
+
+    /// Name and version, as a device reports it.
+    const NAME: &'static str;
+    /// Features beyond WebAssembly 1.0 that it runs.
+    const FEATURES: Features;
+
+    /// An arena of this size. Its memory is taken when the first module is loaded.
+    fn arena(bytes: usize) -> Self::Arena;
+
+    /// Bytes in use in the arena.
+    fn arena_used_bytes(arena: &Self::Arena) -> usize;
+
+    /// Loads a module that [`scan`](crate::scan()) has accepted.
+    fn load(arena: &Self::Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError>;
+
+    /// The index, among the module's own functions, of an exported one.
+    fn exported_function(&self, name: &str) -> Option<u32>;
+
+    /// The value of an exported global.
+    fn exported_global(&self, name: &str) -> Option<Value>;
+
+    /// Begins a call of one of the module's own functions; a call that is under way is dropped.
+    fn start(&mut self, function: u32, arguments: &[Value]) -> Result<(), Trap>;
+
+    /// Runs until the function returns, traps, calls the host, or has used about this much fuel.
+    fn step(&mut self, fuel: u32) -> Stepped;
+
+    /// Answers the host call that the last step ended with.
+    fn resume(&mut self, value: Option<Value>) -> Result<(), Trap>;
+
+    /// Copies bytes out of the linear memory.
+    fn read_memory(&self, address: u32, bytes: &mut [u8]) -> Result<(), OutOfBounds>;
+
+    /// Copies bytes into the linear memory.
+    fn write_memory(&mut self, address: u32, bytes: &[u8]) -> Result<(), OutOfBounds>;
+
+    /// Bytes of linear memory right now.
+    fn linear_memory_bytes(&self) -> usize;
+
+    /// Arena bytes that this application holds, linear memory set aside included.
+    fn memory_used_bytes(&self) -> usize;
+
+    /// How often `memory.grow` was refused.
+    fn grows_refused(&self) -> u32;
+}

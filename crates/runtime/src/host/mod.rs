@@ -1,0 +1,121 @@
+//! What an application can ask of its device: the one table of host functions, the traits through which the sandbox
+//! reaches the device, and the functions themselves.
+//!
+//! `docs/host-interface.md` describes every function; a test holds it against [`host_functions`] both ways.
+
+mod errno;
+pub(crate) mod log;
+pub(crate) mod native;
+mod table;
+pub(crate) mod wasi;
+
+use core::fmt;
+
+pub use table::{HostFunction, host_functions};
+pub(crate) use table::{Call, WasiCall};
+
+use crate::sandbox::AppId;
+
+/// Bytes of a key in the key-value store.
+pub const KEY_BYTES_MAX: usize = 64;
+/// Bytes of a value in the key-value store.
+pub const VALUE_BYTES_MAX: usize = 1_024;
+/// Bytes of one log line; a longer one is cut into several.
+pub const LOG_LINE_BYTES_MAX: usize = 256;
+
+/// Why a key-value operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyValueError {
+    /// No room left, on the device or within this application's share.
+    NoSpace,
+    /// Storage failed.
+    Storage,
+}
+
+/// An answer that may come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// Here it is.
+    Ready(T),
+    /// The application sleeps until [`Runtime::complete`](crate::Runtime::complete) is called for it.
+    Pending,
+}
+
+/// Why a pin or a sensor did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeripheralError {
+    /// This device has no such pin or sensor, or not for this use.
+    NotFound,
+    /// It is there and did not work.
+    Failed,
+}
+
+/// The pins and sensors of a board. The defaults say that there are none.
+pub trait Peripherals {
+    /// The level of a pin.
+    fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
+        let _ = pin;
+        Err(PeripheralError::NotFound)
+    }
+
+    /// Sets the level of a pin.
+    fn gpio_write(&mut self, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        let _ = (pin, level);
+        Err(PeripheralError::NotFound)
+    }
+
+    /// A measurement in thousandths of the sensor's unit (m°C, mV, ...).
+    fn sensor_read(&mut self, sensor: u32) -> Result<i32, PeripheralError> {
+        let _ = sensor;
+        Err(PeripheralError::NotFound)
+    }
+}
+
+/// A board without pins and sensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPeripherals;
+
+impl Peripherals for NoPeripherals {}
+
+/// The device, as the sandbox sees it. Every call must return within a millisecond or so: it runs inside a slice.
+pub trait Host {
+    /// Microseconds of a monotonic clock.
+    fn now_us(&mut self) -> u64;
+
+    /// Milliseconds since 1970 in UTC, once the device knows them.
+    fn unix_ms(&mut self) -> Option<u64>;
+
+    /// Fills `bytes` from a cryptographic random source.
+    fn random(&mut self, bytes: &mut [u8]);
+
+    /// One line of an application's log, at most [`LOG_LINE_BYTES_MAX`] bytes and without its line feed; not necessarily
+    /// UTF-8. `lines_lost` were dropped before this one because the application wrote faster than it may.
+    fn log(&mut self, application: AppId, text: &[u8], lines_lost: u32);
+
+    /// Copies the value of a key to the start of `value` and answers its length, or `None` when there is no such key.
+    /// `value` holds [`VALUE_BYTES_MAX`].
+    fn key_value_get(
+        &mut self,
+        application: AppId,
+        key: &[u8],
+        value: &mut [u8],
+    ) -> Answer<Result<Option<usize>, KeyValueError>>;
+
+    /// Stores a value; once answered with `Ok`, it must survive a loss of power.
+    fn key_value_put(&mut self, application: AppId, key: &[u8], value: &[u8]) -> Answer<Result<(), KeyValueError>>;
+
+    /// Removes a key and answers whether it was there.
+    fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>>;
+
+    /// The board's pins and sensors.
+    fn peripherals(&mut self) -> &mut dyn Peripherals;
+}
+
+impl fmt::Display for KeyValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyValueError::NoSpace => "no space left for key-value data",
+            KeyValueError::Storage => "key-value storage failed",
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! The functions of the import module `wasmbed`.
+
+use super::errno::{FAULT, INVAL, IO, NOENT, NOSPC, SUCCESS};
+use super::{Answer, Host, KEY_BYTES_MAX, KeyValueError, PeripheralError, VALUE_BYTES_MAX};
+use crate::engine::{Arguments, Engine, Trap};
+use crate::sandbox::Completion;
+use crate::sandbox::application::{Context, Outcome};
+use crate::value::Value;
+
+/// Bytes that one call of `log` may hand over; lines are cut at 256, and this is the most of a host call's work.
+const LOG_CALL_BYTES_MAX: u32 = 1_024;
+
+/// A key-value call whose answer comes later.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PendingCall {
+    Get { address: u32, length: u32 },
+    Put,
+    Delete,
+}
+
+impl PendingCall {
+    /// The result of the call, if this is an answer to it.
+    pub(crate) fn finish<E: Engine>(&self, completion: Completion<'_>, engine: &mut E) -> Option<Value> {
+        let result = match (self, completion) {
+            (_, Completion::Failed(error)) => -errno_of(error),
+            (PendingCall::Get { address, length }, Completion::Value(Some(value))) => {
+                hand_over(engine, *address, *length, value)
+            }
+            (PendingCall::Get { .. }, Completion::Value(None)) => -NOENT,
+            (PendingCall::Put, Completion::Stored) => SUCCESS,
+            (PendingCall::Delete, Completion::Deleted(found)) => deleted(found),
+            (PendingCall::Get { .. }, Completion::Stored | Completion::Deleted(_))
+            | (PendingCall::Put, Completion::Value(_) | Completion::Deleted(_))
+            | (PendingCall::Delete, Completion::Value(_) | Completion::Stored) => return None,
+        };
+        Some(Value::I32(result))
+    }
+}
+
+fn answer(result: i32) -> Outcome {
+    Outcome::Answer(Some(Value::I32(result)))
+}
+
+fn errno_of(error: KeyValueError) -> i32 {
+    match error {
+        KeyValueError::NoSpace => NOSPC,
+        KeyValueError::Storage => IO,
+    }
+}
+
+fn deleted(found: bool) -> i32 {
+    if found { SUCCESS } else { -NOENT }
+}
+
+fn peripheral(result: Result<i32, PeripheralError>) -> i32 {
+    match result {
+        Ok(value) => value,
+        Err(PeripheralError::NotFound) => -NOENT,
+        Err(PeripheralError::Failed) => -IO,
+    }
+}
+
+/// Writes as much of a value as the program has room for and answers the length of all of it.
+fn hand_over<E: Engine>(engine: &mut E, address: u32, room: u32, value: &[u8]) -> i32 {
+    let fits = value.len().min(room as usize);
+    match engine.write_memory(address, value.get(..fits).unwrap_or(value)) {
+        Ok(()) => i32::try_from(value.len()).unwrap_or(i32::MAX),
+        Err(_) => -FAULT,
+    }
+}
+
+/// `log(text, length)`
+pub(crate) fn log<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Outcome {
+    let (address, length) = (arguments.u32(0), arguments.u32(1));
+    let mut buffer = [0; LOG_CALL_BYTES_MAX as usize];
+    let taken = length.min(LOG_CALL_BYTES_MAX) as usize;
+    let Some(text) = buffer.get_mut(..taken) else { return Outcome::Answer(None) };
+    if context.engine.read_memory(address, text).is_err() {
+        return Outcome::Trap(Trap::HostCall { function: "wasmbed.log", what: "text lies outside the memory" });
+    }
+    context.bytes_moved += taken as u64;
+    context.log.line(context.id, context.now_us, text, context.host);
+    Outcome::Answer(None)
+}
+
+/// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop.
+pub(crate) fn wait<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Outcome {
+    let ms = u64::from(arguments.u32(0)).max(1);
+    Outcome::Sleep { until_us: context.now_us.saturating_add(ms * 1_000), answer: None }
+}
+
+/// `now() -> i64`: milliseconds since 1970, -1 while unknown.
+pub(crate) fn now<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>) -> Outcome {
+    let ms = context.host.unix_ms().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(-1);
+    Outcome::Answer(Some(Value::I64(ms)))
+}
+
+/// `uptime() -> i64`: milliseconds of the device's monotonic clock.
+pub(crate) fn uptime<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>) -> Outcome {
+    let ms = i64::try_from(context.now_us / 1_000).unwrap_or(i64::MAX);
+    Outcome::Answer(Some(Value::I64(ms)))
+}
+
+/// Reads a key: 1 to [`KEY_BYTES_MAX`] bytes.
+fn read_key<'a, E: Engine>(
+    engine: &E,
+    address: u32,
+    length: u32,
+    buffer: &'a mut [u8; KEY_BYTES_MAX],
+) -> Result<&'a [u8], i32> {
+    let key = buffer.get_mut(..length as usize).filter(|key| !key.is_empty()).ok_or(-INVAL)?;
+    engine.read_memory(address, key).map_err(|_| -FAULT)?;
+    Ok(key)
+}
+
+/// `key_value_get(key, key_length, value, value_length) -> length of the value`
+pub(crate) fn key_value_get<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let (address, length) = (arguments.u32(2), arguments.u32(3));
+    let mut key = [0; KEY_BYTES_MAX];
+    let key = match read_key(context.engine, arguments.u32(0), arguments.u32(1), &mut key) {
+        Ok(key) => key,
+        Err(error) => return answer(error),
+    };
+    let mut value = [0; VALUE_BYTES_MAX];
+    context.bytes_moved += (key.len() + VALUE_BYTES_MAX) as u64;
+    match context.host.key_value_get(context.id, key, &mut value) {
+        Answer::Pending => Outcome::Blocked(PendingCall::Get { address, length }),
+        Answer::Ready(Err(error)) => answer(-errno_of(error)),
+        Answer::Ready(Ok(None)) => answer(-NOENT),
+        Answer::Ready(Ok(Some(found))) => {
+            let value = value.get(..found).unwrap_or(&value);
+            answer(hand_over(context.engine, address, length, value))
+        }
+    }
+}
+
+/// `key_value_put(key, key_length, value, value_length) -> 0`
+pub(crate) fn key_value_put<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let mut key = [0; KEY_BYTES_MAX];
+    let key = match read_key(context.engine, arguments.u32(0), arguments.u32(1), &mut key) {
+        Ok(key) => key,
+        Err(error) => return answer(error),
+    };
+    let mut value = [0; VALUE_BYTES_MAX];
+    let Some(value) = value.get_mut(..arguments.u32(3) as usize) else { return answer(-INVAL) };
+    if context.engine.read_memory(arguments.u32(2), value).is_err() {
+        return answer(-FAULT);
+    }
+    context.bytes_moved += (key.len() + value.len()) as u64;
+    match context.host.key_value_put(context.id, key, value) {
+        Answer::Pending => Outcome::Blocked(PendingCall::Put),
+        Answer::Ready(Err(error)) => answer(-errno_of(error)),
+        Answer::Ready(Ok(())) => answer(SUCCESS),
+    }
+}
+
+/// `key_value_delete(key, key_length) -> 0`
+pub(crate) fn key_value_delete<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let mut key = [0; KEY_BYTES_MAX];
+    let key = match read_key(context.engine, arguments.u32(0), arguments.u32(1), &mut key) {
+        Ok(key) => key,
+        Err(error) => return answer(error),
+    };
+    context.bytes_moved += key.len() as u64;
+    match context.host.key_value_delete(context.id, key) {
+        Answer::Pending => Outcome::Blocked(PendingCall::Delete),
+        Answer::Ready(Err(error)) => answer(-errno_of(error)),
+        Answer::Ready(Ok(found)) => answer(deleted(found)),
+    }
+}
+
+/// `gpio_read(pin) -> 0 or 1`
+pub(crate) fn gpio_read<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    answer(peripheral(context.host.peripherals().gpio_read(arguments.u32(0)).map(i32::from)))
+}
+
+/// `gpio_write(pin, level) -> 0`
+pub(crate) fn gpio_write<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let level = match arguments.u32(1) {
+        0 => false,
+        1 => true,
+        _ => return answer(-INVAL),
+    };
+    answer(peripheral(context.host.peripherals().gpio_write(arguments.u32(0), level).map(|()| SUCCESS)))
+}
+
+/// `sensor_read(sensor, milli_units) -> 0`
+pub(crate) fn sensor_read<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    match context.host.peripherals().sensor_read(arguments.u32(0)) {
+        Err(error) => answer(peripheral(Err(error))),
+        Ok(milli_units) => match context.engine.write_memory(arguments.u32(1), &milli_units.to_le_bytes()) {
+            Ok(()) => answer(SUCCESS),
+            Err(_) => answer(-FAULT),
+        },
+    }
+}

@@ -1,0 +1,275 @@
+//! One loaded application: its state, its slices, its meter.
+//!
+//! ```text
+//!              fuel used up, host call answered
+//!                 +-------+
+//!                 v       |
+//!   load ---> Runnable ---+---> wait --------> Sleeping --- due ---------> Runnable
+//!                         +---> Pending -----> Blocked ---- complete() --> Runnable
+//!                         +---> Ending (removed by the runtime)
+//! ```
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::metering::{Calibration, Metering};
+use super::{
+    ARGUMENT_BYTES_MAX, AppId, Completion, Ending, Exceeded, Limits, LoadError, Program, RuntimeConfig, Usage,
+};
+use crate::engine::{Engine, HostCall, Quota, Step, Trap};
+use crate::host::log::LogLines;
+use crate::host::native::PendingCall;
+use crate::host::{self, Call, Host};
+use crate::value::Value;
+
+/// Arguments and environment, each terminated by a zero byte as WASI hands them out.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+}
+
+impl Strings {
+    pub(crate) fn new(program: &Program<'_>) -> Result<Strings, LoadError> {
+        let args = core::iter::once(program.name).chain(program.args.iter().copied());
+        let bytes = args.clone().map(|arg| arg.len() + 1).sum::<usize>()
+            + program.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+        if bytes > ARGUMENT_BYTES_MAX {
+            return Err(LoadError::ArgumentsTooLong { bytes, limit: ARGUMENT_BYTES_MAX });
+        }
+        let terminated = |parts: [&str; 3]| parts.iter().flat_map(|part| part.chars()).chain(['\0']).collect();
+        Ok(Strings {
+            args: args.map(|arg| terminated([arg, "", ""])).collect(),
+            env: program.env.iter().map(|(name, value)| terminated([name, "=", value])).collect(),
+        })
+    }
+}
+
+/// What a host function made of its call.
+pub(crate) enum Outcome {
+    /// It is answered.
+    Answer(Option<Value>),
+    /// The application sleeps, and finds this answer when it wakes.
+    Sleep { until_us: u64, answer: Option<Value> },
+    /// The answer comes through `complete`.
+    Blocked(PendingCall),
+    /// The program asked to end.
+    Exit(u32),
+    /// The call can't be answered.
+    Trap(Trap),
+}
+
+enum State {
+    Runnable,
+    Sleeping { until_us: u64, answer: Option<Value> },
+    Blocked(PendingCall),
+}
+
+/// What a host function works with.
+pub(crate) struct Context<'a, E: Engine, H: Host + ?Sized> {
+    pub(crate) id: AppId,
+    pub(crate) now_us: u64,
+    pub(crate) engine: &'a mut E,
+    pub(crate) host: &'a mut H,
+    pub(crate) strings: &'a Strings,
+    pub(crate) log: &'a mut LogLines,
+    /// Bytes that the call moved; they are paid for.
+    pub(crate) bytes_moved: u64,
+}
+
+/// Bytes that cost a program one microsecond of its CPU limit, whatever the clock says: a host call costs an engine
+/// almost no fuel, and a host with a fast log must not make a flood free.
+const BYTES_PER_US: u64 = 16;
+/// The least that a host call costs, microseconds.
+const HOST_CALL_US: u64 = 2;
+
+pub(crate) struct Application<E: Engine> {
+    pub(crate) id: AppId,
+    engine: E,
+    state: State,
+    strings: Strings,
+    log: LogLines,
+    limits: Limits,
+    linear_bytes: u64,
+    calibration: Calibration,
+    cpu_since_wait_us: u64,
+    cpu_us: u64,
+}
+
+impl<E: Engine> Application<E> {
+    pub(crate) fn new(
+        id: AppId,
+        engine: E,
+        program: &Program<'_>,
+        strings: Strings,
+        quota: Quota,
+        config: &RuntimeConfig,
+    ) -> Application<E> {
+        Application {
+            id,
+            engine,
+            state: State::Runnable,
+            strings,
+            log: LogLines::new(config.log_bytes_per_second),
+            limits: program.limits,
+            linear_bytes: quota.linear_bytes as u64,
+            calibration: Calibration::new(),
+            cpu_since_wait_us: 0,
+            cpu_us: 0,
+        }
+    }
+
+    /// When it can run: 0 for at once, `None` while it waits for an answer.
+    pub(crate) fn due_us(&self) -> Option<u64> {
+        match self.state {
+            State::Runnable => Some(0),
+            State::Sleeping { until_us, .. } => Some(until_us),
+            State::Blocked(_) => None,
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage { memory_bytes: self.engine.memory_used_bytes() as u64, cpu_ms: self.cpu_us / 1_000 }
+    }
+
+    pub(crate) fn flush_log<H: Host + ?Sized>(&mut self, host: &mut H) {
+        self.log.flush(self.id, host);
+    }
+
+    /// Runs one slice. `Some` is the end of the run.
+    pub(crate) fn run<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        now_us: u64,
+        config: &RuntimeConfig,
+    ) -> Option<Ending> {
+        if let State::Sleeping { answer, .. } = self.state {
+            self.state = State::Runnable;
+            if let Err(trap) = self.engine.resume(answer) {
+                return Some(Ending::Trapped(trap));
+            }
+        }
+        let (step, spent_us) = self.compute(host, now_us, config);
+        self.charge(spent_us);
+        let ending = match step {
+            Step::OutOfFuel => None,
+            Step::Done(_) => Some(Ending::Exited { code: 0 }),
+            Step::Trap(trap) => Some(self.ending_of(trap)),
+            Step::HostCall(call) => self.answer(host, call, config),
+        };
+        ending.or_else(|| {
+            let over = self.cpu_since_wait_us > u64::from(self.limits.cpu_ms) * 1_000;
+            over.then_some(Ending::Exceeded(Exceeded::Cpu { limit_ms: self.limits.cpu_ms }))
+        })
+    }
+
+    /// Lets the engine run until the slice is over or it has something to say; answers the CPU time that took.
+    fn compute<H: Host + ?Sized>(&mut self, host: &mut H, start_us: u64, config: &RuntimeConfig) -> (Step, u64) {
+        let slice_us = u64::from(config.slice_ms) * 1_000;
+        match config.metering {
+            Metering::Fixed { fuel_per_ms } => {
+                let stepped = self.engine.step(fuel_per_ms.saturating_mul(config.slice_ms));
+                let spent_us = u64::from(stepped.fuel_used) * 1_000 / u64::from(fuel_per_ms.max(1));
+                (stepped.step, spent_us)
+            }
+            Metering::Measured => {
+                let mut last_us = start_us;
+                // Bounds the slice where a clock stands still; elsewhere time ends it long before.
+                for _ in 0..SLICE_QUANTA_MAX {
+                    let stepped = self.engine.step(self.calibration.quantum());
+                    let now_us = host.now_us().max(last_us);
+                    let quantum_us = now_us - last_us;
+                    self.calibration.learn(stepped.fuel_used, quantum_us);
+                    last_us = now_us;
+                    let spent_us = now_us - start_us;
+                    let fits_another = spent_us + quantum_us.max(1) * 2 <= slice_us;
+                    if !matches!(stepped.step, Step::OutOfFuel) || !fits_another {
+                        return (stepped.step, spent_us);
+                    }
+                }
+                (Step::OutOfFuel, last_us - start_us)
+            }
+        }
+    }
+
+    /// Answers a host call; it is the end of the slice.
+    fn answer<H: Host + ?Sized>(&mut self, host: &mut H, call: HostCall, config: &RuntimeConfig) -> Option<Ending> {
+        let before_us = host.now_us();
+        let mut context = Context {
+            id: self.id,
+            now_us: before_us,
+            engine: &mut self.engine,
+            host: &mut *host,
+            strings: &self.strings,
+            log: &mut self.log,
+            bytes_moved: 0,
+        };
+        let outcome = dispatch(&mut context, &call);
+        let bytes_us = HOST_CALL_US + context.bytes_moved / BYTES_PER_US;
+        let spent_us = match config.metering {
+            Metering::Measured => host.now_us().saturating_sub(before_us).max(bytes_us),
+            Metering::Fixed { .. } => bytes_us,
+        };
+        self.charge(spent_us);
+        match outcome {
+            Outcome::Answer(value) => self.engine.resume(value).err().map(Ending::Trapped),
+            Outcome::Sleep { until_us, answer } => {
+                self.cpu_since_wait_us = 0;
+                self.state = State::Sleeping { until_us, answer };
+                None
+            }
+            Outcome::Blocked(pending) => {
+                self.state = State::Blocked(pending);
+                None
+            }
+            Outcome::Exit(code) => Some(Ending::Exited { code }),
+            Outcome::Trap(trap) => Some(Ending::Trapped(trap)),
+        }
+    }
+
+    /// Takes a late answer; false when it is not the one waited for.
+    pub(crate) fn complete(&mut self, completion: Completion<'_>) -> bool {
+        let State::Blocked(pending) = &self.state else { return false };
+        let Some(value) = pending.finish(completion, &mut self.engine) else { return false };
+        // Woken through the queue of sleepers, due at once: the answer is handed over when the next slice begins.
+        self.state = State::Sleeping { until_us: 0, answer: Some(value) };
+        true
+    }
+
+    fn charge(&mut self, spent_us: u64) {
+        self.cpu_since_wait_us += spent_us;
+        self.cpu_us += spent_us;
+    }
+
+    fn ending_of(&self, trap: Trap) -> Ending {
+        match trap {
+            Trap::StackOverflow => Ending::Exceeded(Exceeded::Stack),
+            // How a program gives up on memory that it can't have.
+            Trap::Unreachable if self.engine.grows_refused() > 0 => {
+                Ending::Exceeded(Exceeded::Memory { available_bytes: self.linear_bytes })
+            }
+            other => Ending::Trapped(other),
+        }
+    }
+}
+
+/// Quanta of one slice at most.
+const SLICE_QUANTA_MAX: u32 = 64;
+
+fn dispatch<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, call: &HostCall) -> Outcome {
+    let arguments = &call.arguments;
+    match call.function.call() {
+        Call::Log => host::native::log(context, arguments),
+        Call::Wait => host::native::wait(context, arguments),
+        Call::Now => host::native::now(context),
+        Call::Uptime => host::native::uptime(context),
+        Call::KeyValueGet => host::native::key_value_get(context, arguments),
+        Call::KeyValuePut => host::native::key_value_put(context, arguments),
+        Call::KeyValueDelete => host::native::key_value_delete(context, arguments),
+        Call::GpioRead => host::native::gpio_read(context, arguments),
+        Call::GpioWrite => host::native::gpio_write(context, arguments),
+        Call::SensorRead => host::native::sensor_read(context, arguments),
+        Call::Wasi(function) => host::wasi::call(context, function, arguments),
+        Call::NotSupported => host::wasi::not_supported(call.function),
+    }
+}

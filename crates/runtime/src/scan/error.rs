@@ -1,0 +1,198 @@
+//! Why a module is refused, in words and as a code.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::Features;
+use crate::value::{Signature, ValueType};
+
+/// The kind of a refusal, for programs; the message of the error is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Not a module, or a damaged one.
+    InvalidModule,
+    /// More bytes than accepted.
+    ModuleTooLarge,
+    /// A count or depth above its bound.
+    TooComplex,
+    /// Operators or sections that the engine does not run.
+    UnsupportedFeature,
+    /// An import that the device lacks, or has with another type.
+    UnknownImport,
+    /// No usable entry, or one that may not be.
+    InvalidEntry,
+    /// An import whose capability is not granted.
+    CapabilityDenied,
+    /// More linear memory at the start than the application's limit.
+    MemoryLimit,
+    /// Not enough arena left on the device.
+    OutOfMemory,
+    /// The device already runs as many applications as it can.
+    TooManyApplications,
+    /// Arguments or environment above their bounds, or an application loaded twice.
+    InvalidProgram,
+}
+
+/// What a scan counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Count {
+    Types,
+    Parameters,
+    Imports,
+    Functions,
+    Globals,
+    Exports,
+    TableElements,
+    ElementSegments,
+    DataSegments,
+}
+
+impl Count {
+    fn noun(self) -> &'static str {
+        match self {
+            Count::Types => "types",
+            Count::Parameters => "parameters in one type",
+            Count::Imports => "imports",
+            Count::Functions => "functions",
+            Count::Globals => "globals",
+            Count::Exports => "exports",
+            Count::TableElements => "table elements",
+            Count::ElementSegments => "element segments",
+            Count::DataSegments => "data segments",
+        }
+    }
+}
+
+/// Why a scan refuses a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the message of each variant says what it means; fields are what the message names")]
+pub enum ScanError {
+    NotWebAssembly,
+    Component,
+    Version(u32),
+    TooLarge { bytes: u64, limit: u32 },
+    Malformed { offset: u32, what: &'static str },
+    TooMany { what: Count, count: u32, limit: u32 },
+    ExportName { bytes: u32, limit: u32 },
+    TooManyLocals { function: u32, count: u64, limit: u32 },
+    TooManyLocalGroups { function: u32, count: u32, limit: u32 },
+    NestedTooDeep { function: u32, limit: u32 },
+    OperandsTooDeep { function: u32, limit: u32 },
+    Unsupported { feature: Features, function: Option<u32> },
+    UnknownOperator { function: u32, operator: u8 },
+    UnknownImport { module: String, name: String },
+    ImportKind { module: String, name: String, kind: &'static str },
+    ImportType { module: String, name: String, found: (Vec<ValueType>, Vec<ValueType>), expected: (&'static [ValueType], &'static [ValueType]) },
+    StartFunction,
+    NoMemory,
+    NoEntry,
+    EntryNotFunction { entry: &'static str },
+    EntryImported { entry: &'static str },
+    EntryType { entry: &'static str, found: (Vec<ValueType>, Vec<ValueType>) },
+}
+
+impl ScanError {
+    /// The kind of this refusal.
+    pub fn code(&self) -> Refusal {
+        match self {
+            ScanError::NotWebAssembly
+            | ScanError::Component
+            | ScanError::Version(_)
+            | ScanError::Malformed { .. }
+            | ScanError::UnknownOperator { .. } => Refusal::InvalidModule,
+            ScanError::TooLarge { .. } => Refusal::ModuleTooLarge,
+            ScanError::NoMemory => Refusal::OutOfMemory,
+            ScanError::TooMany { .. }
+            | ScanError::ExportName { .. }
+            | ScanError::TooManyLocals { .. }
+            | ScanError::TooManyLocalGroups { .. }
+            | ScanError::NestedTooDeep { .. }
+            | ScanError::OperandsTooDeep { .. } => Refusal::TooComplex,
+            ScanError::Unsupported { .. } => Refusal::UnsupportedFeature,
+            ScanError::UnknownImport { .. } | ScanError::ImportKind { .. } | ScanError::ImportType { .. } => {
+                Refusal::UnknownImport
+            }
+            ScanError::StartFunction
+            | ScanError::NoEntry
+            | ScanError::EntryNotFunction { .. }
+            | ScanError::EntryImported { .. }
+            | ScanError::EntryType { .. } => Refusal::InvalidEntry,
+        }
+    }
+}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScanError::NotWebAssembly => f.write_str("not a WebAssembly module: it does not begin with \\0asm"),
+            ScanError::Component => f.write_str("a WebAssembly component; compile to a core module (wasm32-wasip1)"),
+            ScanError::Version(version) => write!(f, "WebAssembly version {version}, only version 1 runs here"),
+            ScanError::TooLarge { bytes, limit } => write!(f, "module has {bytes} bytes, at most {limit} are accepted"),
+            ScanError::Malformed { offset, what } => write!(f, "damaged module: {what} at byte {offset}"),
+            ScanError::TooMany { what, count, limit } => write!(f, "{count} {}, at most {limit}", what.noun()),
+            ScanError::ExportName { bytes, limit } => write!(f, "an export's name has {bytes} bytes, at most {limit}"),
+            ScanError::TooManyLocals { function, count, limit } => {
+                write!(f, "function {function} has {count} locals, at most {limit}")
+            }
+            ScanError::TooManyLocalGroups { function, count, limit } => {
+                write!(f, "function {function} has {count} groups of locals, at most {limit}")
+            }
+            ScanError::NestedTooDeep { function, limit } => {
+                write!(f, "function {function} nests more than {limit} blocks")
+            }
+            ScanError::OperandsTooDeep { function, limit } => {
+                write!(f, "function {function} keeps more than {limit} values on its operand stack")
+            }
+            ScanError::Unsupported { feature, function: Some(function) } => {
+                write!(f, "function {function} uses {feature}, which this engine does not run")
+            }
+            ScanError::Unsupported { feature, function: None } => {
+                write!(f, "module uses {feature}, which this engine does not run")
+            }
+            ScanError::UnknownOperator { function, operator } => {
+                write!(f, "function {function} holds the unknown operator {operator:#04x}")
+            }
+            ScanError::UnknownImport { module, name } => {
+                write!(f, "unknown import '{}.{}'", Short(module), Short(name))
+            }
+            ScanError::ImportKind { module, name, kind } => {
+                write!(f, "import '{}.{}' is a {kind}, only functions are offered", Short(module), Short(name))
+            }
+            ScanError::ImportType { module, name, found, expected } => write!(
+                f,
+                "import '{}.{}' has type {}, here it is {}",
+                Short(module),
+                Short(name),
+                Signature(&found.0, &found.1),
+                Signature(expected.0, expected.1)
+            ),
+            ScanError::StartFunction => f.write_str("module has a start section; export '_start' or 'run' instead"),
+            ScanError::NoMemory => f.write_str("not enough memory left to scan the module"),
+            ScanError::NoEntry => f.write_str("no entry: export a function '_start' or 'run' of type () -> ()"),
+            ScanError::EntryNotFunction { entry } => write!(f, "export '{entry}' is not a function"),
+            ScanError::EntryImported { entry } => {
+                write!(f, "export '{entry}' is an import; it must be a function of the module itself")
+            }
+            ScanError::EntryType { entry, found } => {
+                write!(f, "export '{entry}' has type {}, it must be () -> ()", Signature(&found.0, &found.1))
+            }
+        }
+    }
+}
+
+impl core::error::Error for ScanError {}
+
+/// A name out of a module: cut to what a message holds, without control characters.
+struct Short<'a>(&'a str);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CHARS_MAX: usize = 32;
+        for c in self.0.chars().take(CHARS_MAX) {
+            fmt::Write::write_char(f, if c.is_control() { '?' } else { c })?;
+        }
+        if self.0.chars().nth(CHARS_MAX).is_some() { f.write_str("...") } else { Ok(()) }
+    }
+}

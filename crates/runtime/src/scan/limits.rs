@@ -1,0 +1,77 @@
+//! What a scan accepts.
+
+use super::Features;
+use crate::host::{HostFunction, host_functions};
+
+/// Bounds of a scan; the default is what a device accepts.
+///
+/// Each count bounds the time and the memory that loading takes.
+#[derive(Clone, Debug)]
+pub struct ScanLimits {
+    /// Bytes of a module.
+    pub module_bytes: u32,
+    /// Types.
+    pub types: u32,
+    /// Parameters of one type. Host calls have at most 9.
+    pub parameters: u32,
+    /// Imports. Every call is resolved by a walk over them.
+    pub imports: u32,
+    /// Functions of its own. Engines cut more than 65,535 to 16 bits.
+    pub functions: u32,
+    /// Globals.
+    pub globals: u32,
+    /// Exports. Checking their names for doubles is quadratic.
+    pub exports: u32,
+    /// Bytes of an export's name.
+    pub export_name_bytes: u32,
+    /// Elements of the table.
+    pub table_elements: u32,
+    /// Element segments.
+    pub element_segments: u32,
+    /// Data segments.
+    pub data_segments: u32,
+    /// Groups of locals in one function. Each access walks them.
+    pub local_groups: u32,
+    /// Locals of one function. Every call sets them to zero.
+    pub locals: u32,
+    /// Blocks within each other in one function.
+    pub control_depth: u32,
+    /// Values on the operand stack of one function.
+    pub operand_depth: u32,
+    /// Features that the engine runs.
+    pub features: Features,
+    /// Host functions that imports may name.
+    pub host_functions: &'static [HostFunction],
+    /// Whether a module without an entry is refused.
+    pub entry_required: bool,
+}
+
+/// Blocks within each other: the engine's control frames, less the function's own.
+pub(crate) const CONTROL_FRAMES: usize = 128;
+/// Values on the operand stack of a function that the engine follows.
+pub(crate) const OPERANDS: usize = 128;
+
+impl Default for ScanLimits {
+    fn default() -> Self {
+        ScanLimits {
+            module_bytes: 1_048_576,
+            types: 1_000,
+            parameters: 64,
+            imports: 100,
+            functions: 5_000,
+            globals: 1_000,
+            exports: 100,
+            export_name_bytes: 256,
+            table_elements: 4_096,
+            element_segments: 1_000,
+            data_segments: 5_000,
+            local_groups: 64,
+            locals: 1_000,
+            control_depth: CONTROL_FRAMES as u32 - 1,
+            operand_depth: OPERANDS as u32,
+            features: Features::MUTABLE_GLOBALS.union(Features::CUSTOM_PAGE_SIZES),
+            host_functions: host_functions(),
+            entry_required: true,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Bytes and LEB128 numbers out of a module.
+
+use super::ScanError;
+use super::features::Features;
+use crate::value::ValueType;
+
+/// Reads forward through a part of a module and knows its place in the whole.
+#[derive(Clone)]
+pub(super) struct Reader<'a> {
+    module: &'a [u8],
+    position: usize,
+    end: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(module: &'a [u8]) -> Reader<'a> {
+        Reader { module, position: 0, end: module.len() }
+    }
+
+    /// A reader of the same module that begins elsewhere, at a place read before.
+    pub(super) fn at(&self, position: u32) -> Reader<'a> {
+        Reader { module: self.module, position: position as usize, end: self.module.len() }
+    }
+
+    pub(super) fn position(&self) -> u32 {
+        u32::try_from(self.position).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.position >= self.end
+    }
+
+    pub(super) fn remaining(&self) -> usize {
+        self.end.saturating_sub(self.position)
+    }
+
+    pub(super) fn malformed(&self, what: &'static str) -> ScanError {
+        ScanError::Malformed { offset: self.position(), what }
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, ScanError> {
+        if self.is_empty() {
+            return Err(self.malformed("it ends too early"));
+        }
+        let byte = self.module.get(self.position).copied().ok_or_else(|| self.malformed("it ends too early"))?;
+        self.position += 1;
+        Ok(byte)
+    }
+
+    pub(super) fn bytes(&mut self, length: u32) -> Result<&'a [u8], ScanError> {
+        let length = length as usize;
+        if length > self.remaining() {
+            return Err(self.malformed("it ends too early"));
+        }
+        let bytes = self.module.get(self.position..self.position + length);
+        self.position += length;
+        bytes.ok_or_else(|| self.malformed("it ends too early"))
+    }
+
+    /// A reader of the next `length` bytes; this one goes on behind them.
+    pub(super) fn part(&mut self, length: u32) -> Result<Reader<'a>, ScanError> {
+        let position = self.position;
+        self.bytes(length)?;
+        Ok(Reader { module: self.module, position, end: self.position })
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, ScanError> {
+        let value = self.leb(32, false)?;
+        u32::try_from(value).map_err(|_| self.malformed("a number above 32 bits"))
+    }
+
+    pub(super) fn s32(&mut self) -> Result<i64, ScanError> {
+        self.leb(32, true)
+    }
+
+    pub(super) fn s33(&mut self) -> Result<i64, ScanError> {
+        self.leb(33, true)
+    }
+
+    pub(super) fn s64(&mut self) -> Result<i64, ScanError> {
+        self.leb(64, true)
+    }
+
+    /// A LEB128 number of at most this many bits, in at most as many bytes as the specification allows.
+    fn leb(&mut self, bits: u32, signed: bool) -> Result<i64, ScanError> {
+        let mut value = 0i64;
+        let mut shift = 0;
+        loop {
+            let byte = self.byte()?;
+            value |= i64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+            shift += 7;
+            if byte & 0x80 == 0 {
+                if signed && shift < 64 && byte & 0x40 != 0 {
+                    value |= -1i64 << shift;
+                }
+                if shift > bits {
+                    self.check_last(byte, bits + 7 - shift, signed)?;
+                }
+                return Ok(value);
+            }
+            if shift >= bits {
+                return Err(self.malformed("a number in too many bytes"));
+            }
+        }
+    }
+
+    /// The unused bits of a number's last byte must repeat the sign, or be zero.
+    fn check_last(&self, byte: u8, used: u32, signed: bool) -> Result<(), ScanError> {
+        let rest = (byte & 0x7f) >> used;
+        let all_ones = 0x7f >> used;
+        let negative = signed && byte & (1 << (used - 1)) != 0;
+        if rest == if negative { all_ones } else { 0 } {
+            Ok(())
+        } else {
+            Err(self.malformed("a number with too many bits"))
+        }
+    }
+
+    pub(super) fn name(&mut self) -> Result<&'a str, ScanError> {
+        let length = self.u32()?;
+        let bytes = self.bytes(length)?;
+        core::str::from_utf8(bytes).map_err(|_| self.malformed("a name that is not UTF-8"))
+    }
+
+    /// A value type. One beyond WebAssembly 1.0 comes back as the feature that it belongs to.
+    pub(super) fn value_type(&mut self) -> Result<Result<ValueType, Features>, ScanError> {
+        let byte = self.byte()?;
+        value_type(byte).ok_or_else(|| self.malformed("an unknown value type"))
+    }
+}
+
+/// The value type of an encoding, or the feature that it belongs to, or nothing.
+pub(super) fn value_type(byte: u8) -> Option<Result<ValueType, Features>> {
+    Some(match byte {
+        0x7f => Ok(ValueType::I32),
+        0x7e => Ok(ValueType::I64),
+        0x7d => Ok(ValueType::F32),
+        0x7c => Ok(ValueType::F64),
+        0x7b => Err(Features::SIMD),
+        0x70 | 0x6f => Err(Features::REFERENCE_TYPES),
+        0x63..=0x6e | 0x71..=0x74 => Err(Features::GC),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_and_out_of_range() {
+        let read = |bytes: &[u8]| Reader::new(bytes).u32().ok();
+        assert_eq!(read(&[0x7f]), Some(127));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Some(u32::MAX));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x1f]), None);
+        assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), None);
+        assert_eq!(read(&[0x80]), None);
+        let signed = |bytes: &[u8]| Reader::new(bytes).s32().ok();
+        assert_eq!(signed(&[0x7f]), Some(-1));
+        assert_eq!(signed(&[0x80, 0x80, 0x80, 0x80, 0x78]), Some(i64::from(i32::MIN)));
+        assert_eq!(signed(&[0x80, 0x80, 0x80, 0x80, 0x70]), None);
+        assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0x07]), Some(i64::from(i32::MAX)));
+        let long = |bytes: &[u8]| Reader::new(bytes).s64().ok();
+        assert_eq!(long(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f]), Some(i64::MIN));
+        assert_eq!(long(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7e]), None);
+        assert_eq!(long(&[0x7f]), Some(-1));
+    }
+}
