@@ -1,0 +1,55 @@
+// What an application in C needs to run on a Wasmbed device: the imports of docs/host-interface.md.
+//
+// Build it with
+//   clang --target=wasm32 -Os -nostdlib -I guests/c/include -Wl,--no-entry -Wl,-z,stack-size=8192 app.c -o app.wasm
+// and export the entry with WASMBED_ENTRY(main_function).
+//
+// Functions that return int answer 0 or more for success and, below zero, an error number of WASI preview 1, negated.
+
+#ifndef WASMBED_H
+#define WASMBED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define WASMBED_IMPORT(name) __attribute__((import_module("wasmbed"), import_name(#name)))
+
+// Names the function that a device starts: void f(void).
+#define WASMBED_ENTRY(function) \
+    __attribute__((export_name("run"))) void wasmbed_run(void) { \
+        function(); \
+    }
+
+enum {
+    WASMBED_INVALID = -28,   // a key, a value or a number outside its bounds
+    WASMBED_FAILED = -29,    // storage, pin or sensor is there and did not work
+    WASMBED_NOT_FOUND = -44, // no such key, pin or sensor
+    WASMBED_NO_SPACE = -51,  // no room left for key-value data
+};
+
+// One line of the application's log; more than 256 bytes become several lines.
+WASMBED_IMPORT(log) void wasmbed_log(const char *text, size_t length);
+
+// Sleeps; 0 counts as 1. The processor time that an application may use starts anew after each wait.
+WASMBED_IMPORT(wait) void wasmbed_wait(uint32_t milliseconds);
+
+// Milliseconds since 1970 in UTC, -1 while the device doesn't know them.
+WASMBED_IMPORT(now) int64_t wasmbed_now(void);
+
+// Milliseconds since the device started; they never go back.
+WASMBED_IMPORT(uptime) int64_t wasmbed_uptime(void);
+
+// Data that outlives a restart; needs the capability `key-value`. Keys have 1 to 64 bytes, values at most 1,024.
+// get answers the length of the whole value, of which it wrote as much as there was room for.
+WASMBED_IMPORT(key_value_get) int wasmbed_key_value_get(const char *key, size_t key_length, void *value, size_t room);
+WASMBED_IMPORT(key_value_put) int wasmbed_key_value_put(const char *key, size_t key_length, const void *value, size_t length);
+WASMBED_IMPORT(key_value_delete) int wasmbed_key_value_delete(const char *key, size_t key_length);
+
+// Pins; need the capability `gpio`. A level is 0 or 1.
+WASMBED_IMPORT(gpio_read) int wasmbed_gpio_read(uint32_t pin);
+WASMBED_IMPORT(gpio_write) int wasmbed_gpio_write(uint32_t pin, uint32_t level);
+
+// Sensors, in thousandths of their unit; need the capability `sensor`.
+WASMBED_IMPORT(sensor_read) int wasmbed_sensor_read(uint32_t sensor, int32_t *milli_units);
+
+#endif

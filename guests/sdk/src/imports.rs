@@ -1,0 +1,15 @@
+//! The imports as they are. Numbers below zero are error numbers of WASI preview 1, negated.
+
+#[link(wasm_import_module = "wasmbed")]
+unsafe extern "C" {
+    pub(crate) fn log(text: *const u8, length: usize);
+    pub(crate) safe fn wait(milliseconds: u32);
+    pub(crate) safe fn now() -> i64;
+    pub(crate) safe fn uptime() -> i64;
+    pub(crate) fn key_value_get(key: *const u8, key_length: usize, value: *mut u8, room: usize) -> i32;
+    pub(crate) fn key_value_put(key: *const u8, key_length: usize, value: *const u8, length: usize) -> i32;
+    pub(crate) fn key_value_delete(key: *const u8, key_length: usize) -> i32;
+    pub(crate) safe fn gpio_read(pin: u32) -> i32;
+    pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
+    pub(crate) fn sensor_read(sensor: u32, milli_units: *mut i32) -> i32;
+}
