@@ -7,7 +7,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ReasonCode;
+use crate::{
+    ReasonCode,
+    schema::{
+        self, BASE64_PATTERN, DIGEST_PATTERN, INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX,
+        NAME_PATTERN, TEXT_MAX, WORD_PATTERN,
+    },
+};
 
 /// A WebAssembly module that is to run on devices.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,20 +24,58 @@ use crate::ReasonCode;
     namespaced,
     status = "ApplicationStatus",
     shortname = "wapp",
-    category = "wasmbed"
+    category = "wasmbed",
+    selectable = ".status.phase",
+    selectable = ".spec.module",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.ready",
+        description = "devices that run it, of all targets"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Connected",
+        type_ = "integer",
+        json_path = ".status.counts.connected",
+        priority = "1"
+    ),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.counts.pending", priority = "1"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed", priority = "1"),
+    printcolumn(
+        name = "Complete",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Complete\")].status",
+        priority = "1"
+    ),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.module_digest", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.wasm_bytes) != has(self.module)",
+    "message": "exactly one of wasm_bytes and module must be set",
+}]))]
 pub struct ApplicationSpec {
     /// Name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = NAME_MAX))]
     pub name: Option<String>,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TEXT_MAX))]
     pub description: Option<String>,
     /// Standard base64 of the module, at most 128 KiB decoded. Either this or `module`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = MODULE_BASE64_MIN, max = INLINE_MODULE_BASE64_MAX), regex(pattern = BASE64_PATTERN))]
     pub wasm_bytes: Option<String>,
     /// Name of a Module in the same namespace. Either this or `wasm_bytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN))]
     pub module: Option<String>,
     /// The devices it goes to; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,9 +90,12 @@ pub struct ApplicationSpec {
 pub struct TargetDevices {
     /// Devices by name, at most 1,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1_000), inner(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub device_names: Vec<String>,
     /// Devices by label; an empty selector means all in the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
     pub selector: Option<LabelSelector>,
 }
 
@@ -65,25 +112,38 @@ pub enum RestartPolicy {
 }
 
 /// Limits and surroundings of an application on a device.
+///
+/// `env` and `args` are bounded together, so that an assignment fits one frame of the device protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(has(self.env) ? self.env.map(name, size(name) + size(self.env[name])).sum() : 0) + (has(self.args) ? self.args.map(arg, size(arg)).sum() : 0) <= 1536",
+    "message": "env and args together have at most 1536 characters",
+}]))]
 pub struct ApplicationConfig {
     /// Linear memory at most, bytes.
     #[serde(default = "memory_limit_default")]
+    #[schemars(range(min = 0, max = 4_294_967_296_i64))]
     pub memory_limit: i64,
     /// CPU time between two waits at most, milliseconds.
     #[serde(default = "cpu_time_limit_default")]
+    #[schemars(range(min = 1, max = 3_600_000))]
     pub cpu_time_limit: i64,
     /// Environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::environment")]
     pub env: BTreeMap<String, String>,
     /// Arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = TEXT_MAX)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub args: Vec<String>,
     /// After it ended.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
     /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 32), regex(pattern = WORD_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
 }
 
@@ -134,21 +194,26 @@ pub struct ApplicationStatus {
     pub phase: ApplicationPhase,
     /// The generation that this status speaks of.
     #[serde(default, rename = "observedGeneration", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// `sha256:` and 64 hex digits of the module of that generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71), regex(pattern = DIGEST_PATTERN))]
     pub module_digest: Option<String>,
     /// Devices.
     #[serde(default)]
     pub counts: ApplicationCounts,
     /// `RUNNING/TARGETS`, for the printer column.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 21))]
     pub ready: String,
     /// At most 50, by device name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub failures: Vec<ApplicationFailure>,
     /// `Ready`, `Complete`, `Reconciling`, `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
@@ -156,16 +221,22 @@ pub struct ApplicationStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplicationCounts {
     /// Named or selected, and existing.
+    #[schemars(range(min = 0))]
     pub targets: i32,
     /// Of the targets: with a session.
+    #[schemars(range(min = 0))]
     pub connected: i32,
     /// Of the targets: reported this generation as running or completed.
+    #[schemars(range(min = 0))]
     pub running: i32,
     /// Of the targets: on their way to this generation.
+    #[schemars(range(min = 0))]
     pub pending: i32,
     /// Of the targets: refused before sending, or reported as failed or crash-looping.
+    #[schemars(range(min = 0))]
     pub failed: i32,
     /// Named, but no such Device exists.
+    #[schemars(range(min = 0))]
     pub missing: i32,
 }
 
@@ -173,10 +244,12 @@ pub struct ApplicationCounts {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplicationFailure {
     /// Name of the Device.
+    #[schemars(length(min = 1, max = NAME_MAX))]
     pub device: String,
     /// Why.
     pub reason: ReasonCode,
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = TEXT_MAX))]
     pub message: String,
 }

@@ -5,7 +5,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ReasonCode;
+use crate::{
+    ReasonCode,
+    schema::{
+        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, NAME_MAX, TEXT_MAX, TIME_MAX, UID_PATTERN,
+        WORD_PATTERN,
+    },
+};
 
 /// A microcontroller that runs applications.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,18 +22,52 @@ use crate::ReasonCode;
     namespaced,
     status = "DeviceStatus",
     shortname = "wdev",
-    category = "wasmbed"
+    category = "wasmbed",
+    selectable = ".spec.approved",
+    selectable = ".spec.revoked",
+    selectable = ".status.phase",
+    selectable = ".status.gateway",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".status.gateway"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.device_type"),
+    printcolumn(
+        name = "Heartbeat",
+        type_ = "date",
+        json_path = ".status.last_heartbeat",
+        description = "the last sign of life that was written; not every one is"
+    ),
+    printcolumn(name = "Approved", type_ = "boolean", json_path = ".spec.approved", priority = "1"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Connected\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = "1"),
+    printcolumn(name = "Board", type_ = "string", json_path = ".status.facts.board", priority = "1"),
+    printcolumn(name = "Firmware", type_ = "string", json_path = ".status.facts.firmware", priority = "1"),
+    printcolumn(
+        name = "Memory",
+        type_ = "integer",
+        json_path = ".status.facts.memory_bytes",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct DeviceSpec {
     /// Board or product name, for people and selectors.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
     pub device_type: String,
     /// What the device's owner says it can do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63), regex(pattern = WORD_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
     /// Standard base64 of the DER SubjectPublicKeyInfo. Pins the device's key; if absent, the first key seen under a
     /// valid certificate is accepted each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 40, max = 1_024), regex(pattern = BASE64_PATTERN))]
     pub public_key: Option<String>,
     /// Whether a person wants this device in the fleet.
     #[serde(default = "approved_default")]
@@ -72,30 +112,39 @@ pub struct DeviceStatus {
     pub phase: DevicePhase,
     /// Name of the gateway that holds, or last held, the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_MAX))]
     pub gateway: Option<String>,
     /// Epoch of that session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub epoch: Option<i64>,
     /// RFC 3339 time of the last sign of life that was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
     pub last_heartbeat: Option<String>,
     /// RFC 3339 time at which the session began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
     pub connected_since: Option<String>,
     /// Revision of the desired set that the device works to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub revision: Option<i64>,
     /// The generation that the conditions speak of.
     #[serde(default, rename = "observedGeneration", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// Facts from the device itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<DeviceFacts>,
     /// What runs there, as the device reported it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub applications: Vec<DeviceApplication>,
     /// `Connected`, `Enrolled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
@@ -103,32 +152,47 @@ pub struct DeviceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceFacts {
     /// Board or host type.
+    #[schemars(length(max = 64))]
     pub board: String,
     /// Firmware version.
+    #[schemars(length(max = 64))]
     pub firmware: String,
     /// WebAssembly engine with its version.
+    #[schemars(length(max = 64))]
     pub engine: String,
     /// Bytes of the applications' arena.
+    #[schemars(range(min = 0))]
     pub memory_bytes: i64,
     /// Bytes of storage for modules and state.
+    #[schemars(range(min = 0))]
     pub flash_bytes: i64,
     /// Bytes of arena per 1,000 bytes of a loaded module.
+    #[schemars(range(min = 0))]
     pub load_permille: i32,
     /// The largest module accepted, bytes.
+    #[schemars(range(min = 0))]
     pub module_bytes_max: i64,
     /// How many applications run at once.
+    #[schemars(range(min = 0))]
     pub applications_max: i32,
     /// Operator groups beyond WebAssembly MVP, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 64)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub features: Vec<String>,
     /// Host functions as `module.name`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512), inner(length(max = 129)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub host_functions: Vec<String>,
     /// Capabilities that this device can grant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 64)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub capabilities: Vec<String>,
     /// Why it last started, with detail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
     pub reset_reason: Option<String>,
 }
 
@@ -156,9 +220,11 @@ pub enum DeviceApplicationState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceApplication {
     /// UID of the Application.
+    #[schemars(length(max = 36), regex(pattern = UID_PATTERN))]
     pub uid: String,
-    /// Name of the Application, if the gateway knows it.
+    /// Name of the Application (`namespace/name` or its name), if the gateway knows it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 320))]
     pub name: String,
     /// State as reported.
     pub state: DeviceApplicationState,
@@ -167,16 +233,21 @@ pub struct DeviceApplication {
     pub reason: Option<ReasonCode>,
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = TEXT_MAX))]
     pub message: String,
     /// `sha256:` and 64 hex digits of the module that is loaded or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71), regex(pattern = DIGEST_PATTERN))]
     pub digest: Option<String>,
     /// 64 hex digits of the assignment that it runs.
+    #[schemars(length(max = 64), regex(pattern = HASH_PATTERN))]
     pub spec_hash: String,
     /// Starts after the first one.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub restarts: i64,
     /// Arena bytes in use.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub memory_bytes: i64,
 }

@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::{self, ADDRESS_PATTERN, TIME_MAX};
+
 /// A process that holds devices' connections.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -14,10 +16,29 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "DeviceGatewayStatus",
     shortname = "wgw",
-    category = "wasmbed"
+    category = "wasmbed",
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Connected", type_ = "integer", json_path = ".status.connected"),
+    printcolumn(name = "Max", type_ = "integer", json_path = ".status.connections_max", priority = "1"),
+    printcolumn(name = "Modules", type_ = "integer", json_path = ".status.modules", priority = "1"),
+    printcolumn(
+        name = "Lag-ms",
+        type_ = "integer",
+        json_path = ".status.write_lag_ms",
+        description = "age of the oldest status write that waits",
+        priority = "1"
+    ),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct DeviceGatewaySpec {
     /// `host:port` at which controllers and devices reach it.
+    #[schemars(length(min = 3, max = 263), regex(pattern = ADDRESS_PATTERN))]
     pub address: String,
 }
 
@@ -26,26 +47,34 @@ pub struct DeviceGatewaySpec {
 pub struct DeviceGatewayStatus {
     /// Random for each start of the process, 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub boot_id: Option<String>,
     /// Standing sessions.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub connected: i32,
     /// Sessions it accepts at most.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub connections_max: i32,
     /// Modules held on disk.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub modules: i32,
     /// Age of the oldest status write that still waits, milliseconds.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub write_lag_ms: i64,
     /// RFC 3339 time of this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
     pub observed_at: Option<String>,
     /// Version of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub version: Option<String>,
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }

@@ -6,12 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod application;
+mod crd;
 mod device;
 mod gateway;
 mod module;
 mod reason;
+mod schema;
 
 pub use application::*;
+pub use crd::{crd_yaml, crds, reasons_markdown};
 pub use device::*;
 pub use gateway::*;
 pub use module::*;

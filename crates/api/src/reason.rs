@@ -1,12 +1,14 @@
 //! Every reason that a condition, a failure or an Event can give, each with the sentence that explains it.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 macro_rules! reasons {
     ($($(#[$attr:meta])* $name:ident => $sentence:literal,)+) => {
         /// Why something is as it is. The names stand in conditions, failures and Events.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum ReasonCode {
             $(#[doc = $sentence] $(#[$attr])* $name,)+
         }
@@ -30,9 +32,22 @@ macro_rules! reasons {
     };
 }
 
+/// A name and not one of a list: a status with a reason of a later version is still accepted and read as `Unknown`.
+impl JsonSchema for ReasonCode {
+    fn schema_name() -> Cow<'static, str> {
+        "ReasonCode".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Z][A-Za-z0-9]*$" })
+    }
+}
+
 reasons! {
-    #[default]
-    Unknown => "The device gave a reason that this version does not know.",
     // Reported by a device.
     Exited => "The application ended by itself with exit code 0.",
     ExitedWithError => "The application ended by itself with an exit code other than 0.",
@@ -89,4 +104,8 @@ reasons! {
     // DeviceGateway conditions.
     Serving => "The gateway accepts devices.",
     Draining => "The gateway is stopping.",
+    // Serde wants the one that stands for all others last.
+    #[default]
+    #[serde(other)]
+    Unknown => "The device gave a reason that this version does not know.",
 }
