@@ -66,6 +66,14 @@ const TAG_KEY: u32 = 0;
 macro_rules! record {
     ($type:ty, $name:ident { $($key:literal => $field:ident: $shape:expr,)+ }) => {
         impl<'a> Record<'a> for $type {
+            #[cfg(test)]
+            const NAME: &'static str = stringify!($name);
+
+            #[cfg(test)]
+            fn cddl_entries() -> std::vec::Vec<crate::cddl::Entry> {
+                std::vec![$(crate::cddl::entry::<Self, _>($key, stringify!($field), &$shape, |it| &it.$field)),+]
+            }
+
             fn entries(&self) -> u64 {
                 0 $(+ u64::from(Shape::is_present(&$shape, &self.$field)))+
             }
@@ -103,6 +111,9 @@ macro_rules! record {
         record!($type, $name { $($fields)+ });
 
         impl<'a> WriteItem for $type {
+            #[cfg(test)]
+            const NAME: &'static str = stringify!($name);
+
             fn write_item(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
                 self.write_map(writer)
             }

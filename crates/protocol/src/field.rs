@@ -1,6 +1,9 @@
 //! How each kind of field is written, read and bounded. A field's shape is a value of one of these types, so that the
 //! table in `codec` states a key, a name and a bound once for both directions.
 
+#[cfg(test)]
+use std::{format, string::String, vec::Vec};
+
 use minicbor::encode::Encoder;
 
 use crate::{
@@ -37,6 +40,16 @@ pub(crate) trait Shape<'a> {
     /// What the value breaks, if anything; asked on both sides.
     fn check(&self, _value: &Self::Value) -> Result<(), Violation> {
         Ok(())
+    }
+
+    /// The type as it must stand in `wasmbed.cddl`.
+    #[cfg(test)]
+    fn cddl(&self) -> String;
+
+    /// Whether a map may lack the key.
+    #[cfg(test)]
+    fn is_optional(&self) -> bool {
+        false
     }
 }
 
@@ -112,6 +125,12 @@ impl<'a, T: Bounded> Shape<'a> for Uint<T> {
         let value: u64 = (*value).into();
         if (self.min.into()..=self.max.into()).contains(&value) { Ok(()) } else { Err(self.out_of_range()) }
     }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        let (min, max) = (self.min.into(), self.max.into());
+        if max == u64::MAX { "uint".into() } else { format!("{min}..{max}") }
+    }
 }
 
 /// A value whose form follows from its type alone.
@@ -123,6 +142,10 @@ impl<T> Of<T> {
 
 /// Types that need no bound.
 pub(crate) trait Simple: Copy {
+    /// Name of its rule in `wasmbed.cddl`, in CamelCase.
+    #[cfg(test)]
+    const NAME: &'static str;
+
     fn write(self, writer: &mut Writer<'_>) -> Result<(), EncodeError>;
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }
@@ -137,9 +160,17 @@ impl<'a, T: Simple> Shape<'a> for Of<T> {
     fn read(&self, reader: Option<&mut Reader<'a>>) -> Result<T, DecodeError> {
         T::read(required(reader)?)
     }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        crate::cddl::kebab(T::NAME)
+    }
 }
 
 impl Simple for bool {
+    #[cfg(test)]
+    const NAME: &'static str = "Bool";
+
     fn write(self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
         writer.bool(self)?;
         Ok(())
@@ -153,6 +184,9 @@ impl Simple for bool {
 macro_rules! bytes_field {
     ($($name:ident),+) => {$(
         impl Simple for $name {
+            #[cfg(test)]
+            const NAME: &'static str = stringify!($name);
+
             fn write(self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
                 writer.bytes(&self.0)?;
                 Ok(())
@@ -173,6 +207,9 @@ bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId);
 macro_rules! counter_field {
     ($($name:ident),+) => {$(
         impl Simple for $name {
+            #[cfg(test)]
+            const NAME: &'static str = stringify!($name);
+
             fn write(self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
                 writer.u64(self.0)?;
                 Ok(())
@@ -190,6 +227,9 @@ counter_field!(Epoch, Revision, Sequence);
 macro_rules! enumeration_field {
     ($($name:ident),+) => {$(
         impl Simple for crate::message::$name {
+            #[cfg(test)]
+            const NAME: &'static str = stringify!($name);
+
             fn write(self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
                 writer.u32(self.code())?;
                 Ok(())
@@ -227,6 +267,11 @@ impl<'a> Shape<'a> for Text {
     fn check(&self, value: &&'a str) -> Result<(), Violation> {
         at_most(self.bytes_max, value.len())
     }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        format!("text .size (0..{})", self.bytes_max)
+    }
 }
 
 /// At most so many bytes.
@@ -248,6 +293,11 @@ impl<'a> Shape<'a> for Bytes {
 
     fn check(&self, value: &&'a [u8]) -> Result<(), Violation> {
         at_most(self.bytes_max, value.len())
+    }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        format!("bytes .size (0..{})", self.bytes_max)
     }
 }
 
@@ -271,6 +321,16 @@ impl<'a, S: Shape<'a>> Shape<'a> for Optional<S> {
 
     fn check(&self, value: &Self::Value) -> Result<(), Violation> {
         value.as_ref().map_or(Ok(()), |value| self.0.check(value))
+    }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        self.0.cddl()
+    }
+
+    #[cfg(test)]
+    fn is_optional(&self) -> bool {
+        true
     }
 }
 
@@ -304,6 +364,11 @@ impl<'a, T: Record<'a>> Shape<'a> for Nested<T> {
         let value = T::read_map(reader)?;
         at_most(self.bytes_max, reader.position() - start).map_err(violation)?;
         Ok(value)
+    }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        crate::cddl::kebab(T::NAME)
     }
 }
 
@@ -343,6 +408,11 @@ impl<'a, T: Item<'a> + WriteItem + 'a> Shape<'a> for ListOf<T> {
         }
         Ok(())
     }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        format!("[0*{} {}]", self.items_max, crate::cddl::kebab(T::NAME))
+    }
 }
 
 /// Refuses an item that does not come after the one before it.
@@ -352,10 +422,17 @@ pub(crate) fn ascending<K: Ord>(last: Option<K>, key: K) -> Result<(), Violation
 
 /// How an item of a list is written.
 pub(crate) trait WriteItem {
+    /// Name of its rule in `wasmbed.cddl`, in CamelCase.
+    #[cfg(test)]
+    const NAME: &'static str;
+
     fn write_item(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError>;
 }
 
 impl WriteItem for &str {
+    #[cfg(test)]
+    const NAME: &'static str = "Text";
+
     fn write_item(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
         writer.str(self)?;
         Ok(())
@@ -370,6 +447,14 @@ impl<'a> Item<'a> for &'a str {
 
 /// A struct whose fields are entries of one map.
 pub(crate) trait Record<'a>: Sized {
+    /// Name of its rule in `wasmbed.cddl`, in CamelCase.
+    #[cfg(test)]
+    const NAME: &'static str;
+
+    /// Its entries as they must stand there: key, optional, type, name.
+    #[cfg(test)]
+    fn cddl_entries() -> Vec<crate::cddl::Entry>;
+
     /// Number of entries that are present.
     fn entries(&self) -> u64;
     /// Writes the entries, ascending.

@@ -5,6 +5,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
+#[cfg(test)]
+mod cddl;
 mod codec;
 mod enumeration;
 mod error;

@@ -1,0 +1,193 @@
+//! Properties of the codec over messages and bytes that nobody thought of.
+
+mod accept;
+mod vectors;
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+use wasmbed_protocol::{limits::*, *};
+
+/// Names in strictly ascending order.
+fn names(max: usize) -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::btree_set("[ -~é]{0,40}", 0..max).prop_map(|names| names.into_iter().collect())
+}
+
+fn borrowed(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn round_trip_device(message: DeviceMessage<'_>) -> Result<(), TestCaseError> {
+    let mut out = [0; FRAME_BYTES_MAX];
+    let length = encode_device(&message, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(frame_length(&out), Ok(Some(length)));
+    prop_assert_eq!(decode_device(&out[FRAME_HEAD_BYTES..length]), Ok(message));
+    for short in [length - 1, length / 2, 2, 0] {
+        prop_assert_eq!(encode_device(&message, &mut out[..short]), Err(EncodeError::BufferTooSmall));
+    }
+    Ok(())
+}
+
+fn round_trip_gateway(message: GatewayMessage<'_>) -> Result<(), TestCaseError> {
+    let mut out = [0; FRAME_BYTES_MAX];
+    let length =
+        encode_gateway(&message, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(frame_length(&out), Ok(Some(length)));
+    prop_assert_eq!(decode_gateway(&out[FRAME_HEAD_BYTES..length]), Ok(message));
+    Ok(())
+}
+
+prop_compose! {
+    fn report()(
+        (uid, spec_hash, digest) in any::<([u8; 16], [u8; 32], Option<[u8; 32]>)>(),
+        (state, reason, restarts) in any::<(u32, u32, u32)>(),
+        (memory_bytes, cpu_ms, correlation_id) in any::<(u64, u64, [u8; 16])>(),
+    ) -> ApplicationReport<'static> {
+        ApplicationReport {
+            uid: ApplicationUid(uid),
+            spec_hash: SpecHash(spec_hash),
+            digest: digest.map(ModuleDigest),
+            state: ApplicationState::from(state % 8),
+            reason: ReportReason::from(reason % 20),
+            message: "a message of middling length",
+            restarts,
+            memory_bytes,
+            cpu_ms,
+            correlation_id: CorrelationId(correlation_id),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn hellos_read_back(
+        (board, firmware, detail) in ("\\PC{0,12}", "\\PC{0,12}", "\\PC{0,60}"),
+        (memory_bytes, flash_bytes, features) in any::<(u64, u64, u64)>(),
+        (load_permille, module_bytes_max, applications_max) in any::<(u32, u32, u8)>(),
+        (epoch, revision, reason) in any::<(u64, u64, u32)>(),
+        (modules, functions, capabilities) in (names(4), names(10), names(CAPABILITIES_MAX)),
+    ) {
+        let (functions, capabilities) = (borrowed(&functions), borrowed(&capabilities));
+        let imports: Vec<_> = modules
+            .iter()
+            .map(|module| ImportModule { module, functions: List::new(&functions) })
+            .collect();
+        round_trip_device(DeviceMessage::Hello(Hello {
+            facts: Facts {
+                board: &board, firmware: &firmware, engine: "", memory_bytes, flash_bytes, load_permille,
+                module_bytes_max, applications_max, features,
+                imports: List::new(&imports), capabilities: List::new(&capabilities),
+            },
+            last_epoch: Epoch(epoch),
+            revision: Revision(revision),
+            reset_reason: ResetReason::from(reason),
+            reset_detail: &detail,
+        }))?;
+    }
+
+    #[test]
+    fn reports_read_back(sequence: u64, revision: u64, mut reports in vec(report(), 0..=DESIRED_MAX)) {
+        reports.sort_by_key(|report| report.uid);
+        reports.dedup_by_key(|report| report.uid);
+        round_trip_device(DeviceMessage::Reported(Reported {
+            sequence: Sequence(sequence),
+            revision: Revision(revision),
+            applications: List::new(&reports),
+        }))?;
+    }
+
+    #[test]
+    fn small_messages_of_a_device_read_back(
+        (a, b, c, d) in any::<(u64, u64, u64, u64)>(),
+        (uid, hash, code, tag) in any::<([u8; 16], [u8; 32], u32, Option<u32>)>(),
+        (offset, length) in (0..MODULE_BYTES_MAX, 1..=MODULE_RANGE_BYTES_MAX),
+        text in "\\PC{0,30}",
+    ) {
+        round_trip_device(DeviceMessage::Heartbeat(Heartbeat {
+            sequence: Sequence(a), uptime_ms: b, memory_used_bytes: c, cpu_ms: d,
+        }))?;
+        round_trip_device(DeviceMessage::AssignmentGet(AssignmentGet { spec_hash: SpecHash(hash) }))?;
+        round_trip_device(DeviceMessage::ModuleGet(ModuleGet { digest: ModuleDigest(hash), offset, length }))?;
+        round_trip_device(DeviceMessage::Log(Log {
+            uid: ApplicationUid(uid), sequence: Sequence(a), lines_lost: code, text: &text,
+        }))?;
+        round_trip_device(DeviceMessage::Error(ErrorNotice { code: ErrorCode::from(code), tag, detail: &text }))?;
+    }
+
+    #[test]
+    fn messages_of_a_gateway_read_back(
+        (epoch, unix_ms, known) in any::<(u64, u64, bool)>(),
+        (x, y, z) in any::<(u32, u32, u32)>(),
+        (hash, correlation) in any::<([u8; 32], [u8; 16])>(),
+        uids in proptest::collection::btree_set(any::<[u8; 16]>(), 0..=DESIRED_MAX),
+        (offset, bytes) in (0..MODULE_BYTES_MAX, vec(any::<u8>(), 0..=CHUNK_BYTES_MAX)),
+        text in "\\PC{0,30}",
+    ) {
+        round_trip_gateway(GatewayMessage::Welcome(Welcome {
+            epoch: Epoch(epoch), unix_ms, heartbeat_interval_ms: x, heartbeat_timeout_ms: y,
+            log_bytes_per_second: z, desired_known: known,
+        }))?;
+        let closing = Closing { reason: CloseReason::from(x), retry_after_ms: y, detail: &text };
+        round_trip_gateway(GatewayMessage::Reject(closing))?;
+        round_trip_gateway(GatewayMessage::Goodbye(closing))?;
+        round_trip_gateway(GatewayMessage::HeartbeatAck(HeartbeatAck { sequence: Sequence(epoch), unix_ms }))?;
+        let wanted: Vec<_> = uids
+            .into_iter()
+            .map(|uid| DesiredApplication { uid: ApplicationUid(uid), spec_hash: SpecHash(hash) })
+            .collect();
+        round_trip_gateway(GatewayMessage::Desired(Desired {
+            revision: Revision(epoch), applications: List::new(&wanted),
+        }))?;
+        round_trip_gateway(GatewayMessage::Assignment(Assignment {
+            spec_hash: SpecHash(hash),
+            spec: &bytes[..bytes.len().min(SPEC_BYTES_MAX)],
+            correlation_id: CorrelationId(correlation),
+            envelope: &bytes[..bytes.len().min(ENVELOPE_BYTES_MAX)],
+        }))?;
+        round_trip_gateway(GatewayMessage::ModuleChunk(ModuleChunk {
+            digest: ModuleDigest(hash), offset, bytes: &bytes,
+        }))?;
+        round_trip_gateway(GatewayMessage::ModuleGone(ModuleGone { digest: ModuleDigest(hash) }))?;
+    }
+
+    #[test]
+    fn specs_read_back(
+        (uid, digest, policy) in any::<([u8; 16], [u8; 32], u32)>(),
+        (memory_limit_bytes, cpu_limit_ms, module_bytes) in (any::<u64>(), any::<u32>(), 1..=MODULE_BYTES_MAX),
+        (name, args) in ("\\PC{0,40}", vec("\\PC{0,20}", 0..8)),
+        (variables, capabilities) in (names(8), names(CAPABILITIES_MAX)),
+    ) {
+        let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
+        let env: Vec<_> = variables.iter().map(|name| EnvVar { name, value: "some value" }).collect();
+        let spec = Spec {
+            uid: ApplicationUid(uid), name: &name, digest: ModuleDigest(digest), module_bytes, memory_limit_bytes,
+            cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
+            capabilities: List::new(&capabilities),
+        };
+        let mut out = [0; SPEC_BYTES_MAX];
+        let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(decode_spec(&out[..length]), Ok(spec));
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_harm(bytes in vec(any::<u8>(), 0..200)) {
+        accept::accept(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_are_read_without_harm(
+        which: Index,
+        damage in vec((any::<Index>(), any::<u8>(), 0..3_u8), 1..4),
+    ) {
+        let mut all = Vec::new();
+        vectors::for_each(|_, vector| all.push(vectors::encode(&vector)));
+        let mut bytes = all.swap_remove(which.index(all.len()));
+        for (at, value, how) in damage {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = value,
+                1 => bytes.insert(at, value),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        accept::accept(&bytes);
+    }
+}

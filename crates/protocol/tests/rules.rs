@@ -1,0 +1,283 @@
+//! The rules of the form, one by one, and the largest messages.
+
+use wasmbed_protocol::{limits::*, *};
+
+/// HeartbeatAck, the smallest message, written by hand: {0: 11, 1: 1, 2: 2}.
+const ACK: [u8; 7] = [0xa3, 0x00, 0x0b, 0x01, 0x01, 0x02, 0x02];
+
+fn fault(body: &[u8]) -> DecodeFault {
+    match decode_gateway(body) {
+        Ok(message) => panic!("accepted {body:02x?} as {message:?}"),
+        Err(error) => error.fault,
+    }
+}
+
+#[test]
+fn the_smallest_message_is_what_it_seems() {
+    let ack = HeartbeatAck { sequence: Sequence(1), unix_ms: 2 };
+    assert_eq!(decode_gateway(&ACK), Ok(GatewayMessage::HeartbeatAck(ack)));
+}
+
+#[test]
+fn only_the_deterministic_form_is_accepted() {
+    let cases: [(&str, &[u8]); 9] = [
+        ("a tag in two bytes", &[0xa3, 0x00, 0x18, 0x0b, 0x01, 0x01, 0x02, 0x02]),
+        ("a value in three bytes", &[0xa3, 0x00, 0x0b, 0x01, 0x19, 0x00, 0x01, 0x02, 0x02]),
+        ("a key in two bytes", &[0xa3, 0x00, 0x0b, 0x18, 0x01, 0x01, 0x02, 0x02]),
+        ("a map head in two bytes", &[0xb8, 0x03, 0x00, 0x0b, 0x01, 0x01, 0x02, 0x02]),
+        ("an indefinite map", &[0xbf, 0x00, 0x0b, 0x01, 0x01, 0x02, 0x02, 0xff]),
+        ("keys out of order", &[0xa4, 0x00, 0x0b, 0x02, 0x02, 0x01, 0x01, 0x03, 0x00]),
+        ("a key twice", &[0xa4, 0x00, 0x0b, 0x01, 0x01, 0x02, 0x02, 0x02, 0x02]),
+        (
+            "an unknown key twice",
+            &[0xa5, 0x00, 0x0b, 0x01, 0x01, 0x02, 0x02, 0x18, 0x20, 0x00, 0x18, 0x20, 0x00],
+        ),
+        ("indefinite text in an unknown key", &[0xa4, 0x00, 0x0b, 0x01, 0x01, 0x02, 0x02, 0x03, 0x7f, 0xff]),
+    ];
+    for (what, body) in cases {
+        let fault = fault(body);
+        // Keys out of order look like a missing key 1 to a reader that goes forward only.
+        assert!(matches!(fault, DecodeFault::NotDeterministic | DecodeFault::Missing), "{what}: {fault:?}");
+    }
+}
+
+#[test]
+fn types_that_the_protocol_never_uses_are_refused_even_in_unknown_keys() {
+    let cases: [(&str, &[u8]); 5] = [
+        ("a float", &[0xfa, 0, 0, 0, 0]),
+        ("a half float", &[0xf9, 0, 0]),
+        ("a tag", &[0xc1, 0x00]),
+        ("undefined", &[0xf7]),
+        ("a simple value", &[0xe0]),
+    ];
+    for (what, value) in cases {
+        let body = [&[0xa4][..], &ACK[1..], &[0x03], value].concat();
+        assert_eq!(fault(&body), DecodeFault::WrongType, "{what}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_ignored_and_negative_ones_are_critical() {
+    let known = decode_gateway(&ACK);
+    let values: [&[u8]; 4] = [
+        &[0x00],
+        &[0x62, 0x68, 0x69],
+        &[0x82, 0x01, 0xa1, 0x20, 0xf6],
+        &[0x3b, 255, 255, 255, 255, 255, 255, 255, 255],
+    ];
+    for value in values {
+        let body = [&[0xa4][..], &ACK[1..], &[0x18, 0x20], value].concat();
+        assert_eq!(decode_gateway(&body), known, "{value:02x?}");
+    }
+    let body = [&[0xa4][..], &ACK[1..], &[0x21, 0x00]].concat();
+    let error = decode_gateway(&body).unwrap_err();
+    assert_eq!(error.fault, DecodeFault::UnknownCritical { key: -2 });
+    assert_eq!(
+        (error.tag, error.code(), error.is_newer_version()),
+        (Some(11), ErrorCode::UnknownCritical, true)
+    );
+}
+
+#[test]
+fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
+    let spec = Spec {
+        uid: ApplicationUid::default(),
+        name: "",
+        digest: ModuleDigest::default(),
+        module_bytes: 1,
+        memory_limit_bytes: 0,
+        cpu_limit_ms: 0,
+        restart_policy: RestartPolicy::Always,
+        args: List::empty(),
+        env: List::empty(),
+        capabilities: List::empty(),
+    };
+    let mut out = [0; SPEC_BYTES_MAX];
+    let length = encode_spec(&spec, &mut out).unwrap();
+    assert_eq!(out[0], 0xaa, "ten entries");
+    out[0] = 0xab;
+    out[length..length + 2].copy_from_slice(&[0x20, 0xf5]);
+    let newer = &out[..length + 2];
+    assert_eq!(decode_spec(newer).unwrap_err().fault, DecodeFault::UnknownCritical { key: -1 });
+    let assignment = Assignment {
+        spec_hash: SpecHash::default(),
+        spec: newer,
+        correlation_id: CorrelationId::default(),
+        envelope: &[],
+    };
+    let mut frame = [0; FRAME_BYTES_MAX];
+    let length = encode_gateway(&GatewayMessage::Assignment(assignment), &mut frame).unwrap();
+    assert_eq!(decode_gateway(&frame[2..length]), Ok(GatewayMessage::Assignment(assignment)));
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let depth = |levels: usize| {
+        let mut body = [&[0xa4][..], &ACK[1..], &[0x03]].concat();
+        body.resize(body.len() + levels, 0x81);
+        body.push(0x00);
+        body
+    };
+    assert!(decode_gateway(&depth(DEPTH_MAX - 1)).is_ok());
+    assert_eq!(fault(&depth(DEPTH_MAX)), DecodeFault::TooDeep);
+    assert_eq!(fault(&depth(3_000)), DecodeFault::TooDeep);
+}
+
+#[test]
+fn what_is_cut_short_too_long_or_of_the_other_direction_is_refused() {
+    for end in 0..ACK.len() {
+        assert_eq!(fault(&ACK[..end]), DecodeFault::NotCbor, "{end} bytes");
+    }
+    assert_eq!(fault(&[&ACK[..], &[0x00]].concat()), DecodeFault::TrailingBytes);
+    assert_eq!(decode_device(&ACK).unwrap_err().fault, DecodeFault::UnknownMessage);
+    assert_eq!(fault(&[0xa0]), DecodeFault::Missing);
+    assert_eq!(fault(&[0xa1, 0x00, 0x18, 0x63]), DecodeFault::UnknownMessage);
+    assert_eq!(fault(&[0xbb, 255, 255, 255, 255, 255, 255, 255, 255]), DecodeFault::NotCbor);
+}
+
+#[test]
+fn limits_hold_in_both_directions() {
+    let mut out = [0; FRAME_BYTES_MAX];
+    let long = "x".repeat(DETAIL_BYTES_MAX + 1);
+    let notice = ErrorNotice { code: ErrorCode::Malformed, tag: None, detail: &long };
+    let violation = Violation::TooLong { max: DETAIL_BYTES_MAX };
+    assert_eq!(
+        encode_device(&DeviceMessage::Error(notice), &mut out),
+        Err(EncodeError::Field { field: "detail", violation })
+    );
+    let body = [&[0xa3, 0x00, 0x07, 0x01, 0x00, 0x03, 0x78, 129][..], long.as_bytes()].concat();
+    let error = decode_device(&body).unwrap_err();
+    assert_eq!((error.field, error.fault), (Some("detail"), DecodeFault::Violation(violation)));
+    assert_eq!(error.to_string(), "message 7: detail: longer than 128");
+
+    let get = ModuleGet { digest: ModuleDigest::default(), offset: 0, length: 0 };
+    let violation = Violation::OutOfRange { min: 1, max: 16_384 };
+    assert_eq!(
+        encode_device(&DeviceMessage::ModuleGet(get), &mut out),
+        Err(EncodeError::Field { field: "length", violation })
+    );
+    let wanted = [DesiredApplication { uid: ApplicationUid::default(), spec_hash: SpecHash::default() }; 2];
+    assert_eq!(
+        encode_gateway(
+            &GatewayMessage::Desired(Desired { revision: Revision(1), applications: List::new(&wanted) }),
+            &mut out
+        ),
+        Err(EncodeError::Field { field: "applications", violation: Violation::NotAscending })
+    );
+}
+
+#[test]
+fn the_largest_hello_fits_a_frame() {
+    let name = |n: usize| format!("{n:02}{}", "é".repeat((NAME_BYTES_MAX - 2) / 2));
+    let functions: Vec<String> = (0..52).map(name).collect();
+    let functions: Vec<&str> = functions.iter().map(String::as_str).collect();
+    let imports = [ImportModule { module: functions[0], functions: List::new(&functions) }];
+    let detail = "x".repeat(RESET_DETAIL_BYTES_MAX);
+    let longest = "x".repeat(NAME_BYTES_MAX);
+    let hello = |firmware| Hello {
+        facts: Facts {
+            board: functions[0],
+            firmware,
+            engine: functions[0],
+            memory_bytes: u64::MAX,
+            flash_bytes: u64::MAX,
+            load_permille: u32::MAX,
+            module_bytes_max: u32::MAX,
+            applications_max: u8::MAX,
+            features: u64::MAX,
+            imports: List::new(&imports),
+            capabilities: List::empty(),
+        },
+        last_epoch: Epoch(u64::MAX),
+        revision: Revision(u64::MAX),
+        reset_reason: ResetReason::Unknown(u32::MAX),
+        reset_detail: &detail,
+    };
+    let mut out = [0; FRAME_BYTES_MAX];
+    let mut largest = 0;
+    // The facts grow a byte at a time until their own limit stops them, never the frame's.
+    for length in 0..=NAME_BYTES_MAX {
+        match encode_device(&DeviceMessage::Hello(hello(&longest[..length])), &mut out) {
+            Ok(length) => largest = length,
+            Err(error) => {
+                assert_eq!(error, EncodeError::TooLarge { max: FACTS_BYTES_MAX });
+                assert!(largest > 3_900, "{largest}");
+                return;
+            }
+        }
+    }
+    panic!("the facts never reached their limit; the frame has {largest} bytes");
+}
+
+#[test]
+fn the_largest_report_fits_a_frame() {
+    let message = "x".repeat(REPORT_MESSAGE_BYTES_MAX);
+    let reports: Vec<_> = (0..DESIRED_MAX)
+        .map(|n| ApplicationReport {
+            uid: ApplicationUid([n as u8; 16]),
+            spec_hash: SpecHash([255; 32]),
+            digest: Some(ModuleDigest([255; 32])),
+            state: ApplicationState::Unknown(u32::MAX),
+            reason: ReportReason::Unknown(u32::MAX),
+            message: &message,
+            restarts: u32::MAX,
+            memory_bytes: u64::MAX,
+            cpu_ms: u64::MAX,
+            correlation_id: CorrelationId([255; 16]),
+        })
+        .collect();
+    let reported = Reported {
+        sequence: Sequence(u64::MAX),
+        revision: Revision(u64::MAX),
+        applications: List::new(&reports),
+    };
+    let mut out = [0; FRAME_BYTES_MAX];
+    let length = encode_device(&DeviceMessage::Reported(reported), &mut out).unwrap();
+    assert_eq!(decode_device(&out[2..length]), Ok(DeviceMessage::Reported(reported)));
+}
+
+#[test]
+fn the_largest_assignment_chunk_and_log_fit_a_frame() {
+    let mut out = [0; FRAME_BYTES_MAX];
+    let (spec, envelope) = ([0; SPEC_BYTES_MAX], [0; ENVELOPE_BYTES_MAX]);
+    let assignment = Assignment {
+        spec_hash: SpecHash([255; 32]),
+        spec: &spec,
+        correlation_id: CorrelationId([255; 16]),
+        envelope: &envelope,
+    };
+    encode_gateway(&GatewayMessage::Assignment(assignment), &mut out).unwrap();
+    let bytes = [0; CHUNK_BYTES_MAX];
+    let chunk = ModuleChunk { digest: ModuleDigest([255; 32]), offset: MODULE_BYTES_MAX - 1, bytes: &bytes };
+    encode_gateway(&GatewayMessage::ModuleChunk(chunk), &mut out).unwrap();
+    let text = "x".repeat(LOG_TEXT_BYTES_MAX);
+    let log = Log {
+        uid: ApplicationUid([255; 16]),
+        sequence: Sequence(u64::MAX),
+        lines_lost: u32::MAX,
+        text: &text,
+    };
+    encode_device(&DeviceMessage::Log(log), &mut out).unwrap();
+}
+
+#[test]
+fn a_spec_is_bounded_as_a_whole() {
+    let value = "x".repeat(VALUE_BYTES_MAX);
+    let args = [value.as_str(); 3];
+    let spec = Spec {
+        uid: ApplicationUid::default(),
+        name: "",
+        digest: ModuleDigest::default(),
+        module_bytes: 1,
+        memory_limit_bytes: 0,
+        cpu_limit_ms: 0,
+        restart_policy: RestartPolicy::Always,
+        args: List::new(&args),
+        env: List::empty(),
+        capabilities: List::empty(),
+    };
+    let mut out = [0; FRAME_BYTES_MAX];
+    assert_eq!(encode_spec(&spec, &mut out), Err(EncodeError::TooLarge { max: SPEC_BYTES_MAX }));
+    assert!(encode_spec(&Spec { args: List::new(&args[..2]), ..spec }, &mut out).is_ok());
+    assert!(decode_spec(&[0; SPEC_BYTES_MAX + 1]).is_err());
+}

@@ -1,0 +1,195 @@
+//! One example of every message, and the largest ones that the limits allow.
+
+use wasmbed_protocol::{limits::*, *};
+
+/// A message in either direction, or a spec.
+pub(crate) enum Vector<'a> {
+    Device(DeviceMessage<'a>),
+    Gateway(GatewayMessage<'a>),
+    Spec(Spec<'a>),
+}
+
+/// The body: without a frame's length bytes.
+pub(crate) fn encode(vector: &Vector<'_>) -> Vec<u8> {
+    let mut out = [0; FRAME_BYTES_MAX];
+    let (written, head) = match vector {
+        Vector::Device(message) => (encode_device(message, &mut out), 2),
+        Vector::Gateway(message) => (encode_gateway(message, &mut out), 2),
+        Vector::Spec(spec) => (encode_spec(spec, &mut out), 0),
+    };
+    let length = written.unwrap_or_else(|error| panic!("{error}"));
+    out[head..length].to_vec()
+}
+
+const UID: ApplicationUid = ApplicationUid([0x11; 16]);
+const UID_2: ApplicationUid = ApplicationUid([0x12; 16]);
+const DIGEST: ModuleDigest = ModuleDigest([0x22; 32]);
+const HASH: SpecHash = SpecHash([0x33; 32]);
+const CORRELATION: CorrelationId = CorrelationId([0x44; 16]);
+
+const REPORT: ApplicationReport<'static> = ApplicationReport {
+    uid: UID,
+    spec_hash: HASH,
+    digest: Some(DIGEST),
+    state: ApplicationState::Running,
+    reason: ReportReason::None,
+    message: "",
+    restarts: 2,
+    memory_bytes: 90_112,
+    cpu_ms: 1_234,
+    correlation_id: CORRELATION,
+};
+
+/// Calls `each` with every vector and its name.
+pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
+    device(|name, message| each(name, Vector::Device(message)));
+    gateway(|name, message| each(name, Vector::Gateway(message)));
+    let env = [EnvVar { name: "LANG", value: "C" }, EnvVar { name: "RATE", value: "10" }];
+    let spec = Spec {
+        uid: UID,
+        name: "default/thermometer",
+        digest: DIGEST,
+        module_bytes: 65_536,
+        memory_limit_bytes: 131_072,
+        cpu_limit_ms: 500,
+        restart_policy: RestartPolicy::OnFailure,
+        args: List::new(&["--verbose"]),
+        env: List::new(&env),
+        capabilities: List::new(&["key-value", "sensor"]),
+    };
+    each("spec", Vector::Spec(spec));
+    let bare = Spec { args: List::empty(), env: List::empty(), capabilities: List::empty(), ..spec };
+    each("spec_bare", Vector::Spec(bare));
+}
+
+fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
+    let imports = [
+        ImportModule { module: "wasi_snapshot_preview1", functions: List::new(&["fd_write", "proc_exit"]) },
+        ImportModule { module: "wasmbed", functions: List::new(&["log", "wait"]) },
+    ];
+    each(
+        "hello",
+        DeviceMessage::Hello(Hello {
+            facts: Facts {
+                board: "riscv32-virt",
+                firmware: "0.1.0",
+                engine: "spacewasm 0.7.1",
+                memory_bytes: 393_216,
+                flash_bytes: 4_194_304,
+                load_permille: 2_500,
+                module_bytes_max: 262_144,
+                applications_max: 10,
+                features: 5,
+                imports: List::new(&imports),
+                capabilities: List::new(&["gpio", "sensor"]),
+            },
+            last_epoch: Epoch(6),
+            revision: Revision(41),
+            reset_reason: ResetReason::Watchdog,
+            reset_detail: "the loop stood still for 8 s",
+        }),
+    );
+    each(
+        "heartbeat",
+        DeviceMessage::Heartbeat(Heartbeat {
+            sequence: Sequence(24),
+            uptime_ms: 3_600_000,
+            memory_used_bytes: 256,
+            cpu_ms: 65_536,
+        }),
+    );
+    let failed = ApplicationReport {
+        uid: UID_2,
+        digest: None,
+        state: ApplicationState::Failed,
+        reason: ReportReason::UnknownImport,
+        message: "env.abort is not a function of this device",
+        ..REPORT
+    };
+    each(
+        "reported",
+        DeviceMessage::Reported(Reported {
+            sequence: Sequence(3),
+            revision: Revision(42),
+            applications: List::new(&[REPORT, failed]),
+        }),
+    );
+    each(
+        "reported_empty",
+        DeviceMessage::Reported(Reported {
+            sequence: Sequence(1),
+            revision: Revision(0),
+            applications: List::empty(),
+        }),
+    );
+    each("assignment_get", DeviceMessage::AssignmentGet(AssignmentGet { spec_hash: HASH }));
+    each(
+        "module_get",
+        DeviceMessage::ModuleGet(ModuleGet { digest: DIGEST, offset: 16_384, length: 16_384 }),
+    );
+    each("log", DeviceMessage::Log(Log { uid: UID, sequence: Sequence(7), lines_lost: 1, text: "21.5 °C" }));
+    each(
+        "error_from_device",
+        DeviceMessage::Error(ErrorNotice {
+            code: ErrorCode::Stale,
+            tag: Some(tag::DESIRED),
+            detail: "41 < 42",
+        }),
+    );
+}
+
+fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
+    each(
+        "welcome",
+        GatewayMessage::Welcome(Welcome {
+            epoch: Epoch(7),
+            unix_ms: 1_780_000_000_000,
+            heartbeat_interval_ms: 10_000,
+            heartbeat_timeout_ms: 30_000,
+            log_bytes_per_second: 4_096,
+            desired_known: true,
+        }),
+    );
+    let closing =
+        Closing { reason: CloseReason::PendingApproval, retry_after_ms: 30_000, detail: "not approved" };
+    each("reject", GatewayMessage::Reject(closing));
+    each(
+        "goodbye",
+        GatewayMessage::Goodbye(Closing { reason: CloseReason::Unknown(4_000_000), detail: "", ..closing }),
+    );
+    each(
+        "heartbeat_ack",
+        GatewayMessage::HeartbeatAck(HeartbeatAck { sequence: Sequence(24), unix_ms: 1_780_000_000_000 }),
+    );
+    let wanted = [
+        DesiredApplication { uid: UID, spec_hash: HASH },
+        DesiredApplication { uid: UID_2, spec_hash: HASH },
+    ];
+    each(
+        "desired",
+        GatewayMessage::Desired(Desired { revision: Revision(42), applications: List::new(&wanted) }),
+    );
+    each(
+        "desired_empty",
+        GatewayMessage::Desired(Desired { revision: Revision(43), applications: List::empty() }),
+    );
+    each(
+        "assignment",
+        GatewayMessage::Assignment(Assignment {
+            spec_hash: HASH,
+            spec: &[0xa0],
+            correlation_id: CORRELATION,
+            envelope: &[],
+        }),
+    );
+    each("assignment_gone", GatewayMessage::AssignmentGone(AssignmentGet { spec_hash: HASH }));
+    each(
+        "module_chunk",
+        GatewayMessage::ModuleChunk(ModuleChunk { digest: DIGEST, offset: 0, bytes: b"\0asm\x01\0\0\0" }),
+    );
+    each("module_gone", GatewayMessage::ModuleGone(ModuleGone { digest: DIGEST }));
+    each(
+        "error_from_gateway",
+        GatewayMessage::Error(ErrorNotice { code: ErrorCode::Malformed, tag: None, detail: "not CBOR" }),
+    );
+}
