@@ -27,34 +27,15 @@ use crate::{
     category = "wasmbed",
     selectable = ".status.phase",
     selectable = ".spec.module",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.ready",
-        description = "devices that run it, of all targets"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(
-        name = "Connected",
-        type_ = "integer",
-        json_path = ".status.counts.connected",
-        priority = "1"
-    ),
-    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.counts.pending", priority = "1"),
-    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed", priority = "1"),
-    printcolumn(
-        name = "Complete",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Complete\")].status",
-        priority = "1"
-    ),
-    printcolumn(name = "Digest", type_ = "string", json_path = ".status.module_digest", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.ready", "description": "devices that run it, of all targets"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name": "Connected", "type": "integer", "jsonPath": ".status.counts.connected", "priority": 1}"#,
+    printcolumn = r#"{"name": "Pending", "type": "integer", "jsonPath": ".status.counts.pending", "priority": 1}"#,
+    printcolumn = r#"{"name": "Failed", "type": "integer", "jsonPath": ".status.counts.failed", "priority": 1}"#,
+    printcolumn = r#"{"name": "Complete", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Complete\")].status", "priority": 1}"#,
+    printcolumn = r#"{"name": "Digest", "type": "string", "jsonPath": ".status.module_digest", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "has(self.wasm_bytes) != has(self.module)",

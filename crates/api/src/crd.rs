@@ -21,7 +21,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 /// Only if the definition can't be represented as YAML, which would be a bug.
 pub fn crd_yaml(crd: &CustomResourceDefinition) -> Result<String, SerializeError> {
     // By way of a JSON value, whose keys are sorted: the text stays the same from build to build.
-    let value = serde_json::to_value(crd).map_err(|error| SerializeError::custom(error))?;
+    let value = serde_json::to_value(crd).map_err(SerializeError::custom)?;
     serde_saphyr::to_string(&value)
 }
 

@@ -27,32 +27,17 @@ use crate::{
     selectable = ".spec.revoked",
     selectable = ".status.phase",
     selectable = ".status.gateway",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Gateway", type_ = "string", json_path = ".status.gateway"),
-    printcolumn(name = "Type", type_ = "string", json_path = ".spec.device_type"),
-    printcolumn(
-        name = "Heartbeat",
-        type_ = "date",
-        json_path = ".status.last_heartbeat",
-        description = "the last sign of life that was written; not every one is"
-    ),
-    printcolumn(name = "Approved", type_ = "boolean", json_path = ".spec.approved", priority = "1"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Connected\")].reason",
-        priority = "1"
-    ),
-    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = "1"),
-    printcolumn(name = "Board", type_ = "string", json_path = ".status.facts.board", priority = "1"),
-    printcolumn(name = "Firmware", type_ = "string", json_path = ".status.facts.firmware", priority = "1"),
-    printcolumn(
-        name = "Memory",
-        type_ = "integer",
-        json_path = ".status.facts.memory_bytes",
-        priority = "1"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
+    printcolumn = r#"{"name": "Gateway", "type": "string", "jsonPath": ".status.gateway"}"#,
+    printcolumn = r#"{"name": "Type", "type": "string", "jsonPath": ".spec.device_type"}"#,
+    printcolumn = r#"{"name": "Heartbeat", "type": "date", "jsonPath": ".status.last_heartbeat", "description": "the last sign of life that was written; not every one is"}"#,
+    printcolumn = r#"{"name": "Approved", "type": "boolean", "jsonPath": ".spec.approved", "priority": 1}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Connected\")].reason", "priority": 1}"#,
+    printcolumn = r#"{"name": "Epoch", "type": "integer", "jsonPath": ".status.epoch", "priority": 1}"#,
+    printcolumn = r#"{"name": "Board", "type": "string", "jsonPath": ".status.facts.board", "priority": 1}"#,
+    printcolumn = r#"{"name": "Firmware", "type": "string", "jsonPath": ".status.facts.firmware", "priority": 1}"#,
+    printcolumn = r#"{"name": "Memory", "type": "integer", "jsonPath": ".status.facts.memory_bytes", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 pub struct DeviceSpec {
     /// Board or product name, for people and selectors.

@@ -17,24 +17,14 @@ use crate::schema::{self, ADDRESS_PATTERN, TIME_MAX};
     status = "DeviceGatewayStatus",
     shortname = "wgw",
     category = "wasmbed",
-    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(name = "Connected", type_ = "integer", json_path = ".status.connected"),
-    printcolumn(name = "Max", type_ = "integer", json_path = ".status.connections_max", priority = "1"),
-    printcolumn(name = "Modules", type_ = "integer", json_path = ".status.modules", priority = "1"),
-    printcolumn(
-        name = "Lag-ms",
-        type_ = "integer",
-        json_path = ".status.write_lag_ms",
-        description = "age of the oldest status write that waits",
-        priority = "1"
-    ),
-    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Address", "type": "string", "jsonPath": ".spec.address"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Connected", "type": "integer", "jsonPath": ".status.connected"}"#,
+    printcolumn = r#"{"name": "Max", "type": "integer", "jsonPath": ".status.connections_max", "priority": 1}"#,
+    printcolumn = r#"{"name": "Modules", "type": "integer", "jsonPath": ".status.modules", "priority": 1}"#,
+    printcolumn = r#"{"name": "Lag-ms", "type": "integer", "jsonPath": ".status.write_lag_ms", "description": "age of the oldest status write that waits", "priority": 1}"#,
+    printcolumn = r#"{"name": "Version", "type": "string", "jsonPath": ".status.version", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 pub struct DeviceGatewaySpec {
     /// `host:port` at which controllers and devices reach it.

@@ -15,9 +15,9 @@ use crate::schema::{BASE64_PATTERN, DIGEST_PATTERN, MODULE_BASE64_MAX, MODULE_BA
     namespaced,
     shortname = "wmod",
     category = "wasmbed",
-    printcolumn(name = "Digest", type_ = "string", json_path = ".spec.digest"),
-    printcolumn(name = "Description", type_ = "string", json_path = ".spec.description", priority = "1"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Digest", "type": "string", "jsonPath": ".spec.digest"}"#,
+    printcolumn = r#"{"name": "Description", "type": "string", "jsonPath": ".spec.description", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "self == oldSelf",

@@ -1,5 +1,7 @@
 //! The files generated from the types are the ones that are committed. `UPDATE_GENERATED=1` writes them.
 
+#![cfg(test)]
+
 use std::{fs, path::PathBuf};
 
 fn same_as_committed(path: &str, generated: &str) {

@@ -1,5 +1,7 @@
 //! The schemas as the API server needs them: structural, bounded everywhere, and refusing what must be refused.
 
+#![cfg(test)]
+
 use serde_json::{Value, json};
 use wasmbed_api::{Application, Device, ReasonCode, crds};
 

@@ -124,9 +124,9 @@ pub enum PeerError {
     #[error("{id} answered where {expected} was expected")]
     Id {
         /// Who it is.
-        id: SpiffeId,
+        id: Box<SpiffeId>,
         /// Who was called.
-        expected: SpiffeId,
+        expected: Box<SpiffeId>,
     },
     /// The connection did not agree on a protocol of the profile.
     #[error("the connection's ALPN name is {found}, not {expected}")]
@@ -362,7 +362,7 @@ impl GatewayVerifier {
         let peer = check_id(leaf, &self.trust_domain, &[Role::Gateway])?;
         match &self.gateway {
             Some(expected) if *expected != peer.id => {
-                Err(PeerError::Id { id: peer.id, expected: expected.clone() })
+                Err(PeerError::Id { id: Box::new(peer.id), expected: Box::new(expected.clone()) })
             }
             _ => Ok(()),
         }

@@ -1,5 +1,7 @@
 //! What the authorities leave on disk, and that OpenSSL agrees.
 
+#![cfg(test)]
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};

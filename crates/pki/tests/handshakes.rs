@@ -1,5 +1,7 @@
 //! Who gets through a handshake and who is refused, with which words.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 
 use rustls::{ClientConnection, Connection, ServerConnection, time_provider::TimeProvider};
