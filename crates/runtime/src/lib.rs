@@ -26,12 +26,14 @@ pub mod sandbox;
 pub mod scan;
 mod value;
 
-
 pub use capability::{Capabilities, Capability};
 pub use host::{Answer, Host, HostFunction, KeyValueError, PeripheralError, Peripherals, host_functions};
 pub use sandbox::{
-    AppId, Completion, Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig, Usage,
+    AppId, Completion, Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig,
+    Usage,
 };
 pub use scan::{Features, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
 pub use value::{Value, ValueType};
 
+#[cfg(feature = "spacewasm")]
+pub use engine::spacewasm::Spacewasm;

@@ -10,6 +10,8 @@
 //! `step` in the state `paused` is answered with [`Trap::Engine`]: an engine that went on there would compute with a
 //! stale operand.
 
+#[cfg(feature = "spacewasm")]
+pub mod spacewasm;
 mod trap;
 
 use core::fmt;
@@ -164,7 +166,8 @@ pub trait Engine: Sized {
     fn arena_used_bytes(arena: &Self::Arena) -> usize;
 
     /// Loads a module that [`scan`](crate::scan()) has accepted.
-    fn load(arena: &Self::Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError>;
+    fn load(arena: &Self::Arena, module: &[u8], info: &ModuleInfo, quota: Quota)
+    -> Result<Self, EngineError>;
 
     /// The index, among the module's own functions, of an exported one.
     fn exported_function(&self, name: &str) -> Option<u32>;

@@ -11,8 +11,8 @@ pub(crate) mod wasi;
 
 use core::fmt;
 
-pub use table::{HostFunction, host_functions};
 pub(crate) use table::{Call, WasiCall};
+pub use table::{HostFunction, host_functions};
 
 use crate::sandbox::AppId;
 
@@ -102,7 +102,12 @@ pub trait Host {
     ) -> Answer<Result<Option<usize>, KeyValueError>>;
 
     /// Stores a value; once answered with `Ok`, it must survive a loss of power.
-    fn key_value_put(&mut self, application: AppId, key: &[u8], value: &[u8]) -> Answer<Result<(), KeyValueError>>;
+    fn key_value_put(
+        &mut self,
+        application: AppId,
+        key: &[u8],
+        value: &[u8],
+    ) -> Answer<Result<(), KeyValueError>>;
 
     /// Removes a key and answers whether it was there.
     fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>>;

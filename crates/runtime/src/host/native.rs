@@ -70,13 +70,19 @@ fn hand_over<E: Engine>(engine: &mut E, address: u32, room: u32, value: &[u8]) -
 }
 
 /// `log(text, length)`
-pub(crate) fn log<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Outcome {
+pub(crate) fn log<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
     let (address, length) = (arguments.u32(0), arguments.u32(1));
     let mut buffer = [0; LOG_CALL_BYTES_MAX as usize];
     let taken = length.min(LOG_CALL_BYTES_MAX) as usize;
     let Some(text) = buffer.get_mut(..taken) else { return Outcome::Answer(None) };
     if context.engine.read_memory(address, text).is_err() {
-        return Outcome::Trap(Trap::HostCall { function: "wasmbed.log", what: "text lies outside the memory" });
+        return Outcome::Trap(Trap::HostCall {
+            function: "wasmbed.log",
+            what: "text lies outside the memory",
+        });
     }
     context.bytes_moved += taken as u64;
     context.log.line(context.id, context.now_us, text, context.host);
@@ -84,7 +90,10 @@ pub(crate) fn log<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, 
 }
 
 /// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop.
-pub(crate) fn wait<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Outcome {
+pub(crate) fn wait<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
     let ms = u64::from(arguments.u32(0)).max(1);
     Outcome::Sleep { until_us: context.now_us.saturating_add(ms * 1_000), answer: None }
 }

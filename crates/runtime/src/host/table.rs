@@ -3,8 +3,8 @@
 use core::fmt;
 
 use crate::capability::Capability;
-use crate::value::ValueType::{self, I32, I64};
 use crate::value::Signature;
+use crate::value::ValueType::{self, I32, I64};
 
 /// What a host function does; one arm of the dispatch for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -140,7 +140,10 @@ fn string_sizes<E: Engine, H: Host + ?Sized>(
     write_u32(context.engine, arguments.u32(1), bytes)
 }
 
-fn clock_res_get<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Errno {
+fn clock_res_get<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Errno {
     let resolution_ns: u64 = match arguments.u32(0) {
         CLOCK_REALTIME => 1_000_000,
         CLOCK_MONOTONIC => 1_000,
@@ -157,13 +160,19 @@ fn clock_ns<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, clock:
     }
 }
 
-fn clock_time_get<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Errno {
+fn clock_time_get<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Errno {
     let ns = clock_ns(context, arguments.u32(0))?;
     fault(context.engine.write_memory(arguments.u32(2), &ns.to_le_bytes()))
 }
 
 /// A character device that can only be read (0) or written (1, 2): C's stdout then writes line by line.
-fn fd_fdstat_get<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, arguments: &Arguments) -> Errno {
+fn fd_fdstat_get<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Errno {
     const CHARACTER_DEVICE: u8 = 2;
     const RIGHT_FD_READ: u64 = 1 << 1;
     const RIGHT_FD_WRITE: u64 = 1 << 6;
@@ -196,7 +205,8 @@ fn fd_write<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, argume
     let mut filled = 0;
     for index in 0..count {
         let vector = offset(vectors, index * 8)?;
-        let (address, length) = (read_u32(context.engine, vector)?, read_u32(context.engine, offset(vector, 4)?)?);
+        let (address, length) =
+            (read_u32(context.engine, vector)?, read_u32(context.engine, offset(vector, 4)?)?);
         let taken = length.min(CALL_BYTES_MAX - filled);
         let piece = buffer.get_mut(filled as usize..(filled + taken) as usize).ok_or(FAULT)?;
         fault(context.engine.read_memory(address, piece))?;

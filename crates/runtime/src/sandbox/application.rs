@@ -37,7 +37,8 @@ impl Strings {
         if bytes > ARGUMENT_BYTES_MAX {
             return Err(LoadError::ArgumentsTooLong { bytes, limit: ARGUMENT_BYTES_MAX });
         }
-        let terminated = |parts: [&str; 3]| parts.iter().flat_map(|part| part.chars()).chain(['\0']).collect();
+        let terminated =
+            |parts: [&str; 3]| parts.iter().flat_map(|part| part.chars()).chain(['\0']).collect();
         Ok(Strings {
             args: args.map(|arg| terminated([arg, "", ""])).collect(),
             env: program.env.iter().map(|(name, value)| terminated([name, "=", value])).collect(),
@@ -164,7 +165,12 @@ impl<E: Engine> Application<E> {
     }
 
     /// Lets the engine run until the slice is over or it has something to say; answers the CPU time that took.
-    fn compute<H: Host + ?Sized>(&mut self, host: &mut H, start_us: u64, config: &RuntimeConfig) -> (Step, u64) {
+    fn compute<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        start_us: u64,
+        config: &RuntimeConfig,
+    ) -> (Step, u64) {
         let slice_us = u64::from(config.slice_ms) * 1_000;
         match config.metering {
             Metering::Fixed { fuel_per_ms } => {
@@ -193,7 +199,12 @@ impl<E: Engine> Application<E> {
     }
 
     /// Answers a host call; it is the end of the slice.
-    fn answer<H: Host + ?Sized>(&mut self, host: &mut H, call: HostCall, config: &RuntimeConfig) -> Option<Ending> {
+    fn answer<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        call: HostCall,
+        config: &RuntimeConfig,
+    ) -> Option<Ending> {
         let before_us = host.now_us();
         let mut context = Context {
             id: self.id,

@@ -121,7 +121,9 @@ impl LoadError {
             LoadError::CapabilityDenied { .. } => Refusal::CapabilityDenied,
             LoadError::MemoryLimit { .. } => Refusal::MemoryLimit,
             LoadError::Engine(EngineError::Invalid(_)) => Refusal::InvalidModule,
-            LoadError::Engine(EngineError::OutOfMemory { .. } | EngineError::Quota { .. }) => Refusal::OutOfMemory,
+            LoadError::Engine(EngineError::OutOfMemory { .. } | EngineError::Quota { .. }) => {
+                Refusal::OutOfMemory
+            }
         }
     }
 }
@@ -142,7 +144,9 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LoadError::AlreadyLoaded => f.write_str("already loaded"),
-            LoadError::TooManyApplications { limit } => write!(f, "this device runs {limit} applications, no more"),
+            LoadError::TooManyApplications { limit } => {
+                write!(f, "this device runs {limit} applications, no more")
+            }
             LoadError::ArgumentsTooLong { bytes, limit } => {
                 write!(f, "arguments and environment have {bytes} bytes, at most {limit}")
             }

@@ -68,7 +68,10 @@ mod tests {
                 calibration.learn(fuel, u64::from(fuel) / fuel_per_us);
             }
             let elapsed_us = u64::from(calibration.quantum()) / fuel_per_us;
-            assert!((200..=250).contains(&elapsed_us), "{fuel_per_us} fuel per us: quantum of {elapsed_us} us");
+            assert!(
+                (200..=250).contains(&elapsed_us),
+                "{fuel_per_us} fuel per us: quantum of {elapsed_us} us"
+            );
         }
     }
 

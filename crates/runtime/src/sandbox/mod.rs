@@ -190,7 +190,11 @@ impl<E: Engine> Runtime<E> {
     /// When [`run_slice`](Self::run_slice) has something to do next: now, at a later time, or never without a call of
     /// [`load`](Self::load) or [`complete`](Self::complete). Milliseconds of the same clock as [`Host::now_us`].
     pub fn next_wake(&self, now_ms: u64) -> Option<u64> {
-        self.applications.iter().filter_map(Application::due_us).map(|us| us.div_ceil(1_000).max(now_ms)).min()
+        self.applications
+            .iter()
+            .filter_map(Application::due_us)
+            .map(|us| us.div_ceil(1_000).max(now_ms))
+            .min()
     }
 
     /// Whether [`run_slice`](Self::run_slice) would run something now.
@@ -218,7 +222,9 @@ impl<E: Engine> Runtime<E> {
     /// Hands an application the answer it sleeps for. False when it isn't waiting for an answer of this kind.
     pub fn complete(&mut self, id: AppId, completion: Completion<'_>) -> bool {
         let position = self.position(id);
-        position.and_then(|position| self.applications.get_mut(position)).is_some_and(|app| app.complete(completion))
+        position
+            .and_then(|position| self.applications.get_mut(position))
+            .is_some_and(|app| app.complete(completion))
     }
 
     fn position(&self, id: AppId) -> Option<usize> {
@@ -255,6 +261,10 @@ impl<E: Engine> Runtime<E> {
         let linear = info.memory_wanted_bytes(limit_bytes).min(needed_bytes.max(free_bytes / 2));
         let pages = linear / u64::from(info.page_bytes.max(1));
         let linear_bytes = usize::try_from(pages * u64::from(info.page_bytes)).unwrap_or(usize::MAX);
-        Ok(Quota { heap_bytes: self.config.heap_bytes_max, linear_bytes, stack_words: self.config.stack_words })
+        Ok(Quota {
+            heap_bytes: self.config.heap_bytes_max,
+            linear_bytes,
+            stack_words: self.config.stack_words,
+        })
     }
 }

@@ -67,30 +67,85 @@ impl Count {
 
 /// Why a scan refuses a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the message of each variant says what it means; fields are what the message names")]
+#[allow(
+    missing_docs,
+    reason = "the message of each variant says what it means; fields are what the message names"
+)]
 pub enum ScanError {
     NotWebAssembly,
     Component,
     Version(u32),
-    TooLarge { bytes: u64, limit: u32 },
-    Malformed { offset: u32, what: &'static str },
-    TooMany { what: Count, count: u32, limit: u32 },
-    ExportName { bytes: u32, limit: u32 },
-    TooManyLocals { function: u32, count: u64, limit: u32 },
-    TooManyLocalGroups { function: u32, count: u32, limit: u32 },
-    NestedTooDeep { function: u32, limit: u32 },
-    OperandsTooDeep { function: u32, limit: u32 },
-    Unsupported { feature: Features, function: Option<u32> },
-    UnknownOperator { function: u32, operator: u8 },
-    UnknownImport { module: String, name: String },
-    ImportKind { module: String, name: String, kind: &'static str },
-    ImportType { module: String, name: String, found: (Vec<ValueType>, Vec<ValueType>), expected: (&'static [ValueType], &'static [ValueType]) },
+    TooLarge {
+        bytes: u64,
+        limit: u32,
+    },
+    Malformed {
+        offset: u32,
+        what: &'static str,
+    },
+    TooMany {
+        what: Count,
+        count: u32,
+        limit: u32,
+    },
+    ExportName {
+        bytes: u32,
+        limit: u32,
+    },
+    TooManyLocals {
+        function: u32,
+        count: u64,
+        limit: u32,
+    },
+    TooManyLocalGroups {
+        function: u32,
+        count: u32,
+        limit: u32,
+    },
+    NestedTooDeep {
+        function: u32,
+        limit: u32,
+    },
+    OperandsTooDeep {
+        function: u32,
+        limit: u32,
+    },
+    Unsupported {
+        feature: Features,
+        function: Option<u32>,
+    },
+    UnknownOperator {
+        function: u32,
+        operator: u8,
+    },
+    UnknownImport {
+        module: String,
+        name: String,
+    },
+    ImportKind {
+        module: String,
+        name: String,
+        kind: &'static str,
+    },
+    ImportType {
+        module: String,
+        name: String,
+        found: (Vec<ValueType>, Vec<ValueType>),
+        expected: (&'static [ValueType], &'static [ValueType]),
+    },
     StartFunction,
     NoMemory,
     NoEntry,
-    EntryNotFunction { entry: &'static str },
-    EntryImported { entry: &'static str },
-    EntryType { entry: &'static str, found: (Vec<ValueType>, Vec<ValueType>) },
+    EntryNotFunction {
+        entry: &'static str,
+    },
+    EntryImported {
+        entry: &'static str,
+    },
+    EntryType {
+        entry: &'static str,
+        found: (Vec<ValueType>, Vec<ValueType>),
+    },
 }
 
 impl ScanError {
@@ -126,13 +181,25 @@ impl ScanError {
 impl fmt::Display for ScanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ScanError::NotWebAssembly => f.write_str("not a WebAssembly module: it does not begin with \\0asm"),
-            ScanError::Component => f.write_str("a WebAssembly component; compile to a core module (wasm32-wasip1)"),
-            ScanError::Version(version) => write!(f, "WebAssembly version {version}, only version 1 runs here"),
-            ScanError::TooLarge { bytes, limit } => write!(f, "module has {bytes} bytes, at most {limit} are accepted"),
+            ScanError::NotWebAssembly => {
+                f.write_str("not a WebAssembly module: it does not begin with \\0asm")
+            }
+            ScanError::Component => {
+                f.write_str("a WebAssembly component; compile to a core module (wasm32-wasip1)")
+            }
+            ScanError::Version(version) => {
+                write!(f, "WebAssembly version {version}, only version 1 runs here")
+            }
+            ScanError::TooLarge { bytes, limit } => {
+                write!(f, "module has {bytes} bytes, at most {limit} are accepted")
+            }
             ScanError::Malformed { offset, what } => write!(f, "damaged module: {what} at byte {offset}"),
-            ScanError::TooMany { what, count, limit } => write!(f, "{count} {}, at most {limit}", what.noun()),
-            ScanError::ExportName { bytes, limit } => write!(f, "an export's name has {bytes} bytes, at most {limit}"),
+            ScanError::TooMany { what, count, limit } => {
+                write!(f, "{count} {}, at most {limit}", what.noun())
+            }
+            ScanError::ExportName { bytes, limit } => {
+                write!(f, "an export's name has {bytes} bytes, at most {limit}")
+            }
             ScanError::TooManyLocals { function, count, limit } => {
                 write!(f, "function {function} has {count} locals, at most {limit}")
             }
@@ -158,7 +225,12 @@ impl fmt::Display for ScanError {
                 write!(f, "unknown import '{}.{}'", Short(module), Short(name))
             }
             ScanError::ImportKind { module, name, kind } => {
-                write!(f, "import '{}.{}' is a {kind}, only functions are offered", Short(module), Short(name))
+                write!(
+                    f,
+                    "import '{}.{}' is a {kind}, only functions are offered",
+                    Short(module),
+                    Short(name)
+                )
             }
             ScanError::ImportType { module, name, found, expected } => write!(
                 f,
@@ -168,9 +240,13 @@ impl fmt::Display for ScanError {
                 Signature(&found.0, &found.1),
                 Signature(expected.0, expected.1)
             ),
-            ScanError::StartFunction => f.write_str("module has a start section; export '_start' or 'run' instead"),
+            ScanError::StartFunction => {
+                f.write_str("module has a start section; export '_start' or 'run' instead")
+            }
             ScanError::NoMemory => f.write_str("not enough memory left to scan the module"),
-            ScanError::NoEntry => f.write_str("no entry: export a function '_start' or 'run' of type () -> ()"),
+            ScanError::NoEntry => {
+                f.write_str("no entry: export a function '_start' or 'run' of type () -> ()")
+            }
             ScanError::EntryNotFunction { entry } => write!(f, "export '{entry}' is not a function"),
             ScanError::EntryImported { entry } => {
                 write!(f, "export '{entry}' is an import; it must be a function of the module itself")

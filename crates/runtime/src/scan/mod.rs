@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 pub use error::{Count, Refusal, ScanError};
 pub use features::Features;
 pub use limits::ScanLimits;
+#[cfg(feature = "spacewasm")]
+pub(crate) use limits::{CONTROL_FRAMES, OPERANDS};
 
 use crate::capability::Capabilities;
 use crate::host::HostFunction;

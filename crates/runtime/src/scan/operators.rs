@@ -35,27 +35,27 @@ const fn plain(immediate: Immediate, pops: u32, pushes: u32) -> Option<Plain> {
 pub(super) fn plain_operator(operator: u8) -> Option<Plain> {
     use Immediate::{I32, I64, Index, Memory, MemoryIndex, Nothing, Raw};
     match operator {
-        0x01 => plain(Nothing, 0, 0),                // nop
-        0x1a => plain(Nothing, 1, 0),                // drop
-        0x1b => plain(Nothing, 3, 1),                // select
-        0x20 | 0x23 => plain(Index, 0, 1),           // local.get, global.get
-        0x21 | 0x24 => plain(Index, 1, 0),           // local.set, global.set
-        0x22 => plain(Index, 1, 1),                  // local.tee
-        0x28..=0x35 => plain(Memory, 1, 1),          // loads
-        0x36..=0x3e => plain(Memory, 2, 0),          // stores
-        0x3f => plain(MemoryIndex, 0, 1),            // memory.size
-        0x40 => plain(MemoryIndex, 1, 1),            // memory.grow
-        0x41 => plain(I32, 0, 1),                    // i32.const
-        0x42 => plain(I64, 0, 1),                    // i64.const
-        0x43 => plain(Raw(4), 0, 1),                 // f32.const
-        0x44 => plain(Raw(8), 0, 1),                 // f64.const
-        0x45 | 0x50 => plain(Nothing, 1, 1),         // eqz
+        0x01 => plain(Nothing, 0, 0),                      // nop
+        0x1a => plain(Nothing, 1, 0),                      // drop
+        0x1b => plain(Nothing, 3, 1),                      // select
+        0x20 | 0x23 => plain(Index, 0, 1),                 // local.get, global.get
+        0x21 | 0x24 => plain(Index, 1, 0),                 // local.set, global.set
+        0x22 => plain(Index, 1, 1),                        // local.tee
+        0x28..=0x35 => plain(Memory, 1, 1),                // loads
+        0x36..=0x3e => plain(Memory, 2, 0),                // stores
+        0x3f => plain(MemoryIndex, 0, 1),                  // memory.size
+        0x40 => plain(MemoryIndex, 1, 1),                  // memory.grow
+        0x41 => plain(I32, 0, 1),                          // i32.const
+        0x42 => plain(I64, 0, 1),                          // i64.const
+        0x43 => plain(Raw(4), 0, 1),                       // f32.const
+        0x44 => plain(Raw(8), 0, 1),                       // f64.const
+        0x45 | 0x50 => plain(Nothing, 1, 1),               // eqz
         0x46..=0x4f | 0x51..=0x66 => plain(Nothing, 2, 1), // comparisons
         0x67..=0x69 | 0x79..=0x7b => plain(Nothing, 1, 1), // clz, ctz, popcnt
         0x6a..=0x78 | 0x7c..=0x8a => plain(Nothing, 2, 1), // integer arithmetic
         0x8b..=0x91 | 0x99..=0x9f => plain(Nothing, 1, 1), // abs to sqrt
         0x92..=0x98 | 0xa0..=0xa6 => plain(Nothing, 2, 1), // float arithmetic
-        0xa7..=0xbf => plain(Nothing, 1, 1),         // conversions
+        0xa7..=0xbf => plain(Nothing, 1, 1),               // conversions
         0xc0..=0xc4 => Some(Plain { feature: Features::SIGN_EXTENSION, ..UNARY }),
         _ => None,
     }
@@ -91,16 +91,16 @@ pub(super) fn prefixed_operator(number: u32) -> Option<(u32, Plain)> {
     };
     match number {
         0..=7 => Some((0, Plain { feature: Features::SATURATING_FLOAT, ..UNARY })),
-        8 => bulk(2, 3),         // memory.init
-        9 => bulk(1, 0),         // data.drop
-        10 => bulk(2, 3),        // memory.copy
-        11 => bulk(1, 3),        // memory.fill
-        12 => bulk(2, 3),        // table.init
-        13 => bulk(1, 0),        // elem.drop
-        14 => bulk(2, 3),        // table.copy
-        15 => table(1, 2, 1),    // table.grow
-        16 => table(1, 0, 1),    // table.size
-        17 => table(1, 3, 0),    // table.fill
+        8 => bulk(2, 3),      // memory.init
+        9 => bulk(1, 0),      // data.drop
+        10 => bulk(2, 3),     // memory.copy
+        11 => bulk(1, 3),     // memory.fill
+        12 => bulk(2, 3),     // table.init
+        13 => bulk(1, 0),     // elem.drop
+        14 => bulk(2, 3),     // table.copy
+        15 => table(1, 2, 1), // table.grow
+        16 => table(1, 0, 1), // table.size
+        17 => table(1, 3, 0), // table.fill
         _ => None,
     }
 }

@@ -42,7 +42,8 @@ impl<'a> Reader<'a> {
         if self.is_empty() {
             return Err(self.malformed("it ends too early"));
         }
-        let byte = self.module.get(self.position).copied().ok_or_else(|| self.malformed("it ends too early"))?;
+        let byte =
+            self.module.get(self.position).copied().ok_or_else(|| self.malformed("it ends too early"))?;
         self.position += 1;
         Ok(byte)
     }

@@ -148,14 +148,22 @@ impl<'m, 'l> Scan<'m, 'l> {
         }
     }
 
-    pub(super) fn arity_of_function(&self, function: u32, reader: &Reader<'_>) -> Result<(u32, u32), ScanError> {
+    pub(super) fn arity_of_function(
+        &self,
+        function: u32,
+        reader: &Reader<'_>,
+    ) -> Result<(u32, u32), ScanError> {
         match self.functions.get(function as usize) {
             Some(type_index) => self.arity_of_type(*type_index, reader),
             None => Err(reader.malformed("a function that isn't there")),
         }
     }
 
-    pub(super) fn arity_of_type(&self, type_index: u32, reader: &Reader<'_>) -> Result<(u32, u32), ScanError> {
+    pub(super) fn arity_of_type(
+        &self,
+        type_index: u32,
+        reader: &Reader<'_>,
+    ) -> Result<(u32, u32), ScanError> {
         match self.types.get(type_index as usize) {
             Some(at) => Ok((at.params, at.results)),
             None => Err(reader.malformed("a type that isn't there")),
@@ -213,8 +221,13 @@ impl<'m, 'l> Scan<'m, 'l> {
     }
 
     /// The value types of a type, for messages and comparisons. `None` when one of them is beyond WebAssembly 1.0.
-    fn signature(&self, type_index: u32, reader: &Reader<'m>) -> Result<(Vec<ValueType>, Vec<ValueType>), ScanError> {
-        let at = self.types.get(type_index as usize).ok_or_else(|| reader.malformed("a type that isn't there"))?;
+    fn signature(
+        &self,
+        type_index: u32,
+        reader: &Reader<'m>,
+    ) -> Result<(Vec<ValueType>, Vec<ValueType>), ScanError> {
+        let at =
+            self.types.get(type_index as usize).ok_or_else(|| reader.malformed("a type that isn't there"))?;
         let mut reader = reader.at(at.position);
         let mut list = || {
             let count = reader.u32()?;
@@ -258,19 +271,26 @@ impl<'m, 'l> Scan<'m, 'l> {
         type_index: u32,
         reader: &Reader<'m>,
     ) -> Result<(), ScanError> {
-        let known = self.limits.host_functions.iter().find(|known| known.module() == module && known.name() == name);
+        let known =
+            self.limits.host_functions.iter().find(|known| known.module() == module && known.name() == name);
         let Some(function) = known else {
             return Err(ScanError::UnknownImport { module: module.to_owned(), name: name.to_owned() });
         };
         let found = self.signature(type_index, reader)?;
         if found.0 != function.params() || found.1 != function.results() {
             let expected = (function.params(), function.results());
-            return Err(ScanError::ImportType { module: module.to_owned(), name: name.to_owned(), found, expected });
+            return Err(ScanError::ImportType {
+                module: module.to_owned(),
+                name: name.to_owned(),
+                found,
+                expected,
+            });
         }
         if !self.info.imports.iter().any(|import| core::ptr::eq(import.function, function)) {
             self.info.imports.push(Import { function });
         }
-        self.info.capabilities = function.capability().into_iter().fold(self.info.capabilities, |all, one| all.with(one));
+        self.info.capabilities =
+            function.capability().into_iter().fold(self.info.capabilities, |all, one| all.with(one));
         self.functions.push(type_index);
         self.imported_functions += 1;
         Ok(())
@@ -406,7 +426,8 @@ impl<'m, 'l> Scan<'m, 'l> {
             return Err(ScanError::EntryNotFunction { entry });
         }
         let type_index = self.functions.get(export.index as usize);
-        let type_index = *type_index.ok_or_else(|| reader.malformed("an export of a function that isn't there"))?;
+        let type_index =
+            *type_index.ok_or_else(|| reader.malformed("an export of a function that isn't there"))?;
         let Some(function) = export.index.checked_sub(self.imported_functions) else {
             return Err(ScanError::EntryImported { entry });
         };

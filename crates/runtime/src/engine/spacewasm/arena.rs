@@ -1,0 +1,394 @@
+//! The applications' memory, and the one place with unsafe code: the engine allocates through two C functions without a
+//! context, and takes a module's bytes as a raw pointer.
+//!
+//! An arena is one region apart from the system's heap. Every block in it carries its owner, a [`Space`], which holds the
+//! quota of one application: exhaustion of either is an error of that load and touches no neighbour.
+#![allow(unsafe_code, reason = "the engine's allocator hook, its raw chunks, and the region behind them")]
+
+use alloc::alloc::{alloc, dealloc};
+use alloc::sync::Arc;
+use core::alloc::Layout;
+use core::cell::UnsafeCell;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use linked_list_allocator::Heap;
+use spacewasm as sw;
+
+/// Space in front of a block for its owner; also the largest alignment that a block can have.
+const HEADER: usize = 2 * size_of::<usize>();
+/// Below this there is no room for the region's own list.
+const ARENA_BYTES_MIN: usize = 1_024;
+/// Alignment of the region and of everything in it.
+const ALIGN: usize = 16;
+
+/// A lock for a few instructions. On a device there is one thread and it is always free; on a host the thread that owns
+/// a sandbox is the only one that asks for its arena.
+struct Lock<T> {
+    taken: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `with` hands out the value to one thread at a time, so sharing the lock only moves the value between threads.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+impl<T> Lock<T> {
+    fn new(value: T) -> Lock<T> {
+        Lock { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    fn with<R>(&self, use_it: impl FnOnce(&mut T) -> R) -> R {
+        struct Release<'a>(&'a AtomicBool);
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        while self.taken.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            core::hint::spin_loop();
+        }
+        let _release = Release(&self.taken);
+        // SAFETY: `taken` was false and is now true by this thread; every other one waits above until `_release`.
+        use_it(unsafe { &mut *self.value.get() })
+    }
+}
+
+/// The region, once taken.
+struct Region {
+    start: Option<NonNull<u8>>,
+    heap: Heap,
+}
+
+// SAFETY: `start` is memory that this struct alone owns and frees; the heap's pointers lead into it.
+unsafe impl Send for Region {}
+
+struct Shared {
+    bytes: usize,
+    region: Lock<Region>,
+}
+
+impl Shared {
+    fn layout(&self) -> Option<Layout> {
+        Layout::from_size_align(self.bytes, ALIGN).ok()
+    }
+
+    /// A block of the region; takes the region from the system at the first call.
+    fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.region.with(|region| {
+            if region.start.is_none() {
+                let whole = self.layout()?;
+                // SAFETY: `bytes` is at least ARENA_BYTES_MIN, so the layout is not of size zero.
+                let start = NonNull::new(unsafe { alloc(whole) })?;
+                region.start = Some(start);
+                // SAFETY: the region is `bytes` long, ours alone, and freed only when the heap is gone with this struct.
+                unsafe { region.heap.init(start.as_ptr(), self.bytes) };
+            }
+            region.heap.allocate_first_fit(layout).ok()
+        })
+    }
+
+    /// # Safety
+    /// `block` came from `take` of this region with the same layout and is not used any more.
+    unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: passed on to the caller of this function.
+        self.region.with(|region| unsafe { region.heap.deallocate(block, layout) });
+    }
+
+    fn used_bytes(&self) -> usize {
+        self.region.with(|region| if region.start.is_some() { region.heap.used() } else { 0 })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let start = self.region.with(|region| region.start.take());
+        if let (Some(start), Some(layout)) = (start, self.layout()) {
+            // SAFETY: taken in `take` with this layout; every Space and so every block holds this struct alive.
+            unsafe { dealloc(start.as_ptr(), layout) };
+        }
+    }
+}
+
+/// Memory for the applications of one sandbox.
+pub struct Arena(Arc<Shared>);
+
+impl Arena {
+    /// An arena of this size, at least 1,024 bytes. The memory is taken when the first block is.
+    pub fn new(bytes: usize) -> Arena {
+        let region = Lock::new(Region { start: None, heap: Heap::empty() });
+        Arena(Arc::new(Shared { bytes: bytes.max(ARENA_BYTES_MIN), region }))
+    }
+
+    /// Bytes in use.
+    pub fn used_bytes(&self) -> usize {
+        self.0.used_bytes()
+    }
+}
+
+/// Why a block was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Quota,
+    Arena { needed_bytes: usize, free_bytes: usize },
+}
+
+/// One application's part of an arena.
+pub(super) struct Space {
+    arena: Arc<Shared>,
+    heap_quota_bytes: usize,
+    heap_used_bytes: AtomicUsize,
+    linear_used_bytes: AtomicUsize,
+    grows_refused: AtomicU32,
+    refused: Lock<Option<Refused>>,
+}
+
+impl Space {
+    pub(super) fn new(arena: &Arena, heap_quota_bytes: usize) -> Arc<Space> {
+        Arc::new(Space {
+            arena: arena.0.clone(),
+            heap_quota_bytes,
+            heap_used_bytes: AtomicUsize::new(0),
+            linear_used_bytes: AtomicUsize::new(0),
+            grows_refused: AtomicU32::new(0),
+            refused: Lock::new(None),
+        })
+    }
+
+    /// Bytes that the application holds.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.heap_used_bytes.load(Ordering::Relaxed) + self.linear_used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The last refusal.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.refused.with(|refused| *refused)
+    }
+
+    pub(super) fn grows_refused(&self) -> u32 {
+        self.grows_refused.load(Ordering::Relaxed)
+    }
+
+    fn refuse(&self, why: Refused) {
+        self.refused.with(|refused| *refused = Some(why));
+    }
+
+    fn refuse_arena(&self, needed_bytes: usize) {
+        let free_bytes = self.arena.bytes.saturating_sub(self.arena.used_bytes());
+        self.refuse(Refused::Arena { needed_bytes, free_bytes });
+    }
+
+    fn block_layout(size: usize, align: usize) -> Option<Layout> {
+        let whole = size.checked_add(HEADER)?;
+        if align > HEADER { None } else { Layout::from_size_align(whole, HEADER).ok() }
+    }
+
+    /// A block that belongs to this space. It must be given back before the space is dropped.
+    fn allocate(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let layout = Self::block_layout(size, align)?;
+        let used = self.heap_used_bytes.load(Ordering::Relaxed);
+        if used.checked_add(layout.size()).is_none_or(|all| all > self.heap_quota_bytes) {
+            self.refuse(Refused::Quota);
+            return None;
+        }
+        let Some(block) = self.arena.take(layout) else {
+            self.refuse_arena(layout.size());
+            return None;
+        };
+        self.heap_used_bytes.store(used + layout.size(), Ordering::Relaxed);
+        // SAFETY: the block is HEADER + size bytes long and aligned to HEADER, which a pointer's alignment divides.
+        unsafe { block.cast::<*const Space>().write(ptr::from_ref(self)) };
+        // SAFETY: HEADER lies within the block, or at its end when `size` is zero.
+        Some(unsafe { block.add(HEADER) })
+    }
+}
+
+/// Gives a block back to the space in its header.
+///
+/// # Safety
+/// `block` came from `Space::allocate` with this size and alignment, its space is alive, and it is not used any more.
+unsafe fn release(block: NonNull<u8>, size: usize, align: usize) {
+    let Some(layout) = Space::block_layout(size, align) else { return };
+    // SAFETY: the caller says that the block has a header in front of it.
+    let start = unsafe { block.sub(HEADER) };
+    // SAFETY: `allocate` wrote the header.
+    let owner = unsafe { start.cast::<*const Space>().read() };
+    // SAFETY: the caller says that the space is alive.
+    let space = unsafe { &*owner };
+    space.heap_used_bytes.fetch_sub(layout.size(), Ordering::Relaxed);
+    // SAFETY: `allocate` took the block with this layout from this arena.
+    unsafe { space.arena.give_back(start, layout) };
+}
+
+/// The space that the engine's allocations of this thread go to.
+#[cfg(feature = "std")]
+mod owner {
+    use super::Space;
+    use core::cell::Cell;
+    use core::ptr;
+
+    std::thread_local! {
+        static OWNER: Cell<*const Space> = const { Cell::new(ptr::null()) };
+    }
+
+    pub(super) fn get() -> *const Space {
+        OWNER.with(Cell::get)
+    }
+
+    pub(super) fn set(space: *const Space) {
+        OWNER.with(|owner| owner.set(space));
+    }
+
+    pub(super) fn clear() {
+        set(ptr::null());
+    }
+}
+
+/// The space that the engine's allocations go to. Without threads to tell apart, one load waits for the other.
+#[cfg(not(feature = "std"))]
+mod owner {
+    use super::Space;
+    use core::ptr;
+    use core::sync::atomic::{AtomicPtr, Ordering};
+
+    static OWNER: AtomicPtr<Space> = AtomicPtr::new(ptr::null_mut());
+
+    pub(super) fn get() -> *const Space {
+        OWNER.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set(space: *const Space) {
+        while OWNER
+            .compare_exchange_weak(ptr::null_mut(), space.cast_mut(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            core::hint::spin_loop();
+        }
+    }
+
+    pub(super) fn clear() {
+        OWNER.store(ptr::null_mut(), Ordering::Release);
+    }
+}
+
+/// Runs `build` with every allocation of the engine charged to `space`. Not to be nested. The engine allocates nowhere
+/// else: outside of it, a request is refused.
+pub(super) fn charge_to<R>(space: &Space, build: impl FnOnce() -> R) -> R {
+    struct Clear;
+    impl Drop for Clear {
+        fn drop(&mut self) {
+            owner::clear();
+        }
+    }
+    owner::set(space);
+    let _clear = Clear;
+    build()
+}
+
+/// The engine's request for a block.
+///
+/// # Safety
+/// `error` points to a number that may be written.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __spacewasm_alloc(size: usize, align: usize, error: *mut u32) -> *mut u8 {
+    // SAFETY: the space set by `charge_to` outlives the call within which the engine asks; on a host without `std`
+    // another thread's space may be found here only while that thread builds, and its arena is behind a lock.
+    let space = unsafe { owner::get().as_ref() };
+    match space.and_then(|space| space.allocate(size, align)) {
+        Some(block) => block.as_ptr(),
+        None => {
+            // SAFETY: the caller's promise.
+            unsafe { error.write(sw::AllocError::OutOfMemory.into()) };
+            ptr::null_mut()
+        }
+    }
+}
+
+/// The engine gives a block back, on whichever thread its sandbox lives now.
+///
+/// # Safety
+/// `block` is null or came from `__spacewasm_alloc` with this size and alignment and is not used any more.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __spacewasm_dealloc(block: *mut u8, size: usize, align: usize) {
+    if let Some(block) = NonNull::new(block) {
+        // SAFETY: the caller's promise; the space is alive because an Instance drops it last, after the engine.
+        unsafe { release(block, size, align) };
+    }
+}
+
+/// Linear memory, set aside as one block while loading: growing never moves it and never fails for a neighbour's sake.
+pub(super) struct Linear {
+    space: Arc<Space>,
+    block: Option<NonNull<u8>>,
+    bytes: usize,
+}
+
+impl Linear {
+    pub(super) fn reserve(space: &Arc<Space>, bytes: usize) -> Option<Linear> {
+        let mut linear = Linear { space: space.clone(), block: None, bytes };
+        if bytes > 0 {
+            let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
+            linear.block = space.arena.take(layout);
+            if linear.block.is_none() {
+                space.refuse_arena(bytes);
+                return None;
+            }
+            space.linear_used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Some(linear)
+    }
+
+    fn at_least(&self, bytes: usize) -> Result<NonNull<u8>, sw::AllocError> {
+        match self.block {
+            Some(block) if bytes <= self.bytes => Ok(block),
+            _ => {
+                self.space.grows_refused.fetch_add(1, Ordering::Relaxed);
+                Err(sw::AllocError::OutOfMemory)
+            }
+        }
+    }
+}
+
+impl sw::WasmMemoryAllocator for Linear {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<u8>, sw::AllocError> {
+        self.at_least(layout.size())
+    }
+
+    fn reallocate(&self, _: NonNull<u8>, _: Layout, layout: Layout) -> Result<NonNull<u8>, sw::AllocError> {
+        self.at_least(layout.size())
+    }
+
+    fn deallocate(&self, _: NonNull<u8>, _: Layout) {
+        // The block goes back as a whole, below.
+    }
+}
+
+impl Drop for Linear {
+    fn drop(&mut self) {
+        if let (Some(block), Ok(layout)) = (self.block, Layout::from_size_align(self.bytes, ALIGN)) {
+            self.space.linear_used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+            // SAFETY: taken in `reserve` with this layout; the engine's Memory holds this struct alive and is gone.
+            unsafe { self.space.arena.give_back(block, layout) };
+        }
+    }
+}
+
+/// A view of `bytes` in the form that the engine's reader takes. It must not be used once `bytes` is gone, nor be written
+/// to; the reader does neither.
+pub(super) fn chunk(bytes: &[u8]) -> sw::InnerVec<u8> {
+    // SAFETY: pointer, capacity and length describe one slice, all of it initialised; an InnerVec neither frees nor drops.
+    unsafe { sw::InnerVec::from_raw_parts(bytes.as_ptr().cast_mut(), bytes.len(), bytes.len()) }
+}
+
+/// Everything that belongs to one loaded module.
+pub(super) struct Instance<S> {
+    pub(super) engine: sw::Engine,
+    pub(super) code: sw::CodeBuilder,
+    pub(super) module: sw::ModuleRef,
+    pub(super) slot: S,
+    /// Last: the blocks of everything above carry its address.
+    pub(super) space: Arc<Space>,
+}
+
+// SAFETY: the engine's reference counts and pointers, and the counts of `slot` (see `super::Slot`), are shared only among
+// the fields of one Instance, so that all of them change threads together; `space` and the arena may be shared.
+unsafe impl<S> Send for Instance<S> {}
