@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::anatomy::{Anatomy, Memory};
 use super::feature::Feature;
+use super::info::grouped;
 
 /// Memory that a module may ask for without a word from us: one page of 64 KiB, the least that toolchains make.
 const MEMORY_BYTES_UNREMARKABLE: u64 = 1 << 16;
@@ -88,7 +89,7 @@ pub(crate) fn for_memory(toolchain: Toolchain, memory: Option<Memory>) -> Option
     };
     Some(format!(
         "the memory starts with {} KiB, and a device sets all of it aside; packing can't shrink it: {how}",
-        memory.bytes().div_ceil(1024)
+        grouped(memory.bytes().div_ceil(1024))
     ))
 }
 

@@ -1,0 +1,164 @@
+//! `wasmbed module run`: a module in the device's sandbox, on this machine.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use rand::TryRngCore;
+use wasmbed_runtime::host::NoPeripherals;
+use wasmbed_runtime::{
+    Answer, AppId, Capabilities, Ending, Host, KeyValueError, Limits, Peripherals, Program, Runtime,
+    RuntimeConfig, Spacewasm,
+};
+
+/// How a module is run.
+#[derive(Clone, Debug)]
+pub struct TrialOptions {
+    /// `argv[0]`.
+    pub name: String,
+    /// The arguments after it.
+    pub args: Vec<String>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// What it may do.
+    pub capabilities: Capabilities,
+    /// Limits as in an Application.
+    pub limits: Limits,
+    /// Stop after so many lines.
+    pub lines_max: Option<u64>,
+    /// Let waits pass at once.
+    pub skip_waits: bool,
+}
+
+/// How a run ended, or that it was stopped after its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialEnd {
+    /// On its own.
+    Ended(Ending),
+    /// By us.
+    Stopped,
+}
+
+/// Runs a module until it ends; each line of its log goes to `out` as it comes.
+pub fn try_out(module: &[u8], options: &TrialOptions, out: &mut dyn Write) -> anyhow::Result<TrialEnd> {
+    const ID: AppId = AppId([0; 16]);
+    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig::hosted());
+    let args: Vec<&str> = options.args.iter().map(String::as_str).collect();
+    let env: Vec<(&str, &str)> =
+        options.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let program = Program {
+        name: &options.name,
+        module,
+        limits: options.limits,
+        args: &args,
+        env: &env,
+        capabilities: options.capabilities,
+    };
+    runtime.load(ID, &program).map_err(|error| anyhow::anyhow!("a device refuses it: {error}"))?;
+    let mut host = Console {
+        out,
+        started: Instant::now(),
+        skipped: Duration::ZERO,
+        lines: 0,
+        failed: None,
+        values: BTreeMap::new(),
+        peripherals: NoPeripherals,
+    };
+    loop {
+        if let Some(event) = runtime.run_slice(&mut host) {
+            host.check()?;
+            return Ok(TrialEnd::Ended(event.ending));
+        }
+        host.check()?;
+        if options.lines_max.is_some_and(|max| host.lines >= max) {
+            return Ok(TrialEnd::Stopped);
+        }
+        let now_ms = host.now_us() / 1_000;
+        // Every host call of `Console` is answered at once, so an application that sleeps has a time to wake at.
+        let wake_ms = runtime.next_wake(now_ms).context("the application waits for nothing")?;
+        let pause = Duration::from_millis(wake_ms.saturating_sub(now_ms));
+        if options.skip_waits {
+            host.skipped += pause;
+        } else {
+            std::thread::sleep(pause);
+        }
+    }
+}
+
+/// A device whose log is a stream, whose key-value data lasts as long as the run, and that has no pins and sensors.
+struct Console<'a> {
+    out: &'a mut dyn Write,
+    started: Instant,
+    /// Time that passed without anybody waiting for it.
+    skipped: Duration,
+    lines: u64,
+    failed: Option<std::io::Error>,
+    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    peripherals: NoPeripherals,
+}
+
+impl Console<'_> {
+    fn check(&mut self) -> anyhow::Result<()> {
+        match self.failed.take() {
+            Some(error) => Err(error).context("can't write the application's log"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Host for Console<'_> {
+    fn now_us(&mut self) -> u64 {
+        u64::try_from((self.started.elapsed() + self.skipped).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn unix_ms(&mut self) -> Option<u64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()? + self.skipped;
+        u64::try_from(now.as_millis()).ok()
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        if let Err(error) = rand::rngs::OsRng.try_fill_bytes(bytes) {
+            self.failed = Some(std::io::Error::other(error));
+        }
+    }
+
+    fn log(&mut self, _: AppId, text: &[u8], lines_lost: u32) {
+        self.lines += 1;
+        let mut line = Vec::with_capacity(text.len() + 1);
+        if lines_lost > 0 {
+            line.extend(format!("({lines_lost} lines lost)\n").bytes());
+        }
+        line.extend(text);
+        line.push(b'\n');
+        let written = self.out.write_all(&line).and_then(|()| self.out.flush());
+        self.failed = self.failed.take().or(written.err());
+    }
+
+    fn key_value_get(
+        &mut self,
+        _: AppId,
+        key: &[u8],
+        value: &mut [u8],
+    ) -> Answer<Result<Option<usize>, KeyValueError>> {
+        Answer::Ready(Ok(self.values.get(key).map(|stored| {
+            for (to, from) in value.iter_mut().zip(stored) {
+                *to = *from;
+            }
+            stored.len()
+        })))
+    }
+
+    fn key_value_put(&mut self, _: AppId, key: &[u8], value: &[u8]) -> Answer<Result<(), KeyValueError>> {
+        self.values.insert(key.to_vec(), value.to_vec());
+        Answer::Ready(Ok(()))
+    }
+
+    fn key_value_delete(&mut self, _: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>> {
+        Answer::Ready(Ok(self.values.remove(key).is_some()))
+    }
+
+    fn peripherals(&mut self) -> &mut dyn Peripherals {
+        &mut self.peripherals
+    }
+}
