@@ -1,0 +1,93 @@
+//! What the agent asks the loop around it to do, and what it wants to hear about applications.
+
+use alloc::{string::String, vec::Vec};
+
+use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, ReportReason};
+
+use crate::storage::Operation;
+
+/// Names one load of one application, so that news of an earlier one is told apart. Never reused before a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u32);
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Connect to a gateway; answered by `handle_connected` or `handle_disconnected`.
+    Connect,
+    /// Close the connection; answered by `handle_disconnected`.
+    Close,
+    /// Do this to storage; answered by `handle_storage`. There is at most one at a time.
+    Storage(Operation),
+    /// Load an application from its committed module; answered by [`ApplicationEvent::Started`],
+    /// [`ApplicationEvent::Refused`] or [`ApplicationEvent::Damaged`]. An earlier run of it has been stopped.
+    Start(Start),
+    /// Stop a run and free what it holds; not answered.
+    Stop {
+        /// Which run.
+        run: RunId,
+        /// Of which application.
+        uid: ApplicationUid,
+    },
+}
+
+/// What to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Names this run.
+    pub run: RunId,
+    /// Which application.
+    pub uid: ApplicationUid,
+    /// Its module.
+    pub digest: ModuleDigest,
+    /// Its spec, which decodes.
+    pub spec: Vec<u8>,
+    /// Of the change that led here.
+    pub correlation_id: CorrelationId,
+}
+
+/// What happened to a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplicationEvent {
+    /// It is loaded and runs.
+    Started,
+    /// It could not be loaded.
+    Refused {
+        /// Why.
+        reason: ReportReason,
+        /// For people; cut to the bound of a report.
+        message: String,
+    },
+    /// Its module's bytes do not have their digest any more.
+    Damaged,
+    /// It ended, and holds nothing any more.
+    Ended {
+        /// Why.
+        reason: ReportReason,
+        /// For people; cut to the bound of a report.
+        message: String,
+    },
+    /// It wrote a line.
+    Line {
+        /// The line.
+        text: String,
+        /// Lines dropped just before it.
+        lines_lost: u32,
+    },
+    /// What it uses.
+    Usage {
+        /// Arena bytes.
+        memory_bytes: u64,
+        /// CPU time of this run, milliseconds.
+        cpu_ms: u64,
+    },
+}
+
+/// What all applications use together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceUsage {
+    /// Arena bytes in use.
+    pub memory_used_bytes: u64,
+    /// CPU time of all applications since the device's start, milliseconds.
+    pub cpu_ms: u64,
+}

@@ -1,0 +1,113 @@
+//! What happened, for the device's own log; nothing depends on anyone reading it.
+
+use alloc::{collections::VecDeque, string::String};
+
+use wasmbed_protocol::{
+    ApplicationUid, CloseReason, CorrelationId, Epoch, ModuleDigest, ReportReason, Revision,
+};
+
+use crate::application::Why;
+
+/// Events that wait to be read; more are dropped.
+pub const EVENTS_MAX: usize = 32;
+
+/// Something that people may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session stands.
+    Welcomed {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Whether the gateway has a set for this device.
+        desired_known: bool,
+    },
+    /// The gateway ended the session, or refused it.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+        /// In its words.
+        detail: String,
+        /// When it asked to be tried again, milliseconds.
+        retry_after_ms: u32,
+    },
+    /// Nothing was heard for too long, or the gateway did not answer in time.
+    Silent,
+    /// A frame of the gateway was not usable.
+    BadFrame {
+        /// What was wrong.
+        detail: String,
+    },
+    /// The gateway could not use a message of ours.
+    Complaint {
+        /// In its words.
+        detail: String,
+    },
+    /// The next attempt to connect.
+    Pause {
+        /// In so many milliseconds.
+        pause_ms: u64,
+    },
+    /// A desired set was adopted.
+    Desired {
+        /// Its revision.
+        revision: Revision,
+        /// Its size.
+        applications: usize,
+    },
+    /// A desired set with a lower revision than the one held was refused.
+    StaleDesired {
+        /// Its revision.
+        revision: Revision,
+    },
+    /// An assignment arrived and is one that this device can run.
+    Assigned {
+        /// Of which application.
+        uid: ApplicationUid,
+        /// Of the change that led here.
+        correlation_id: CorrelationId,
+        /// Its module.
+        digest: ModuleDigest,
+    },
+    /// A module is verified and stored.
+    ModuleStored {
+        /// Which.
+        digest: ModuleDigest,
+    },
+    /// An application's assignment or module could not be had, or it ended, or could not be loaded.
+    Trouble {
+        /// Which application.
+        uid: ApplicationUid,
+        /// Of the change that led here.
+        correlation_id: CorrelationId,
+        /// Why.
+        reason: ReportReason,
+        /// For people.
+        message: String,
+    },
+    /// The state record could not be written.
+    StateFailed {
+        /// For people.
+        message: String,
+    },
+}
+
+impl Event {
+    pub(crate) fn trouble(uid: ApplicationUid, correlation_id: CorrelationId, why: &Why) -> Self {
+        Self::Trouble { uid, correlation_id, reason: why.reason, message: why.message.clone() }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events(VecDeque<Event>);
+
+impl Events {
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.0.len() < EVENTS_MAX {
+            self.0.push_back(event);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        self.0.pop_front()
+    }
+}

@@ -1,0 +1,168 @@
+//! Lines that wait to be sent, for each application apart, so that one that floods drops its own and no other's.
+
+use alloc::{collections::VecDeque, string::String};
+
+use wasmbed_protocol::{Sequence, limits::LOG_TEXT_BYTES_MAX};
+
+use crate::text::clip;
+
+/// Text of one application that waits: what a session's pause is likely to hold, for ten applications 20 KiB.
+pub const LOG_QUEUE_BYTES_MAX: usize = 2_048;
+/// Lines of one application that wait; bounds the cost of short lines.
+pub const LOG_QUEUE_LINES_MAX: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) sequence: Sequence,
+    pub(crate) text: String,
+}
+
+/// The oldest line goes when there is no room: after a pause the newest say more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogQueue {
+    lines: VecDeque<Line>,
+    bytes: usize,
+    /// Of the last line that was written, those lost included.
+    written: Sequence,
+    /// Of the last line that was sent.
+    sent: Sequence,
+}
+
+impl LogQueue {
+    pub(crate) fn push(&mut self, text: &str, lines_lost: u32) {
+        self.written = Sequence(self.written.0.saturating_add(u64::from(lines_lost))).next();
+        let text = String::from(clip(text, LOG_TEXT_BYTES_MAX));
+        self.bytes += text.len();
+        self.lines.push_back(Line { sequence: self.written, text });
+        while self.lines.len() > LOG_QUEUE_LINES_MAX || self.bytes > LOG_QUEUE_BYTES_MAX {
+            self.drop_first();
+        }
+    }
+
+    /// The next line and how many were lost just before it.
+    pub(crate) fn front(&self) -> Option<(&Line, u32)> {
+        self.lines.front().map(|line| {
+            let lost = line.sequence.0.saturating_sub(self.sent.0).saturating_sub(1);
+            (line, u32::try_from(lost).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// The first line was sent.
+    pub(crate) fn pop(&mut self) {
+        if let Some(line) = self.lines.front() {
+            self.sent = line.sequence;
+        }
+        self.drop_first();
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(line) = self.lines.pop_front() {
+            self.bytes = self.bytes.saturating_sub(line.text.len());
+        }
+    }
+}
+
+/// How much text may be sent now: a bucket that fills at the gateway's rate and holds one second of it, or one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogBudget {
+    bytes_per_second: u32,
+    available: u64,
+    /// Thousandths of a byte that have not made a whole one.
+    remainder: u64,
+    filled_ms: u64,
+}
+
+impl LogBudget {
+    pub(crate) fn new(bytes_per_second: u32, now_ms: u64) -> Self {
+        let mut budget = Self { bytes_per_second, available: 0, remainder: 0, filled_ms: now_ms };
+        budget.available = budget.capacity();
+        budget
+    }
+
+    fn capacity(self) -> u64 {
+        if self.bytes_per_second == 0 {
+            0
+        } else {
+            u64::from(self.bytes_per_second).max(LOG_TEXT_BYTES_MAX as u64)
+        }
+    }
+
+    pub(crate) fn refill(&mut self, now_ms: u64) {
+        let elapsed = now_ms.saturating_sub(self.filled_ms);
+        self.filled_ms = self.filled_ms.max(now_ms);
+        let earned = elapsed.saturating_mul(u64::from(self.bytes_per_second)).saturating_add(self.remainder);
+        self.available = self.available.saturating_add(earned / 1_000).min(self.capacity());
+        self.remainder = earned % 1_000;
+    }
+
+    pub(crate) fn allows(self, bytes: usize) -> bool {
+        self.bytes_per_second > 0 && self.available >= bytes as u64
+    }
+
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.available = self.available.saturating_sub(bytes as u64);
+    }
+
+    /// When so many bytes may be sent; `None` if never.
+    pub(crate) fn ready_at(self, bytes: usize) -> Option<u64> {
+        let missing = (bytes as u64).saturating_sub(self.available);
+        match self.bytes_per_second {
+            0 => None,
+            rate => Some(self.filled_ms.saturating_add((missing * 1_000).div_ceil(u64::from(rate)))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, string::ToString, vec::Vec};
+
+    fn drain(queue: &mut LogQueue) -> Vec<(u64, u32, String)> {
+        let mut out = Vec::new();
+        while let Some((line, lost)) = queue.front() {
+            out.push((line.sequence.0, lost, line.text.to_string()));
+            queue.pop();
+        }
+        out
+    }
+
+    #[test]
+    fn lost_lines_are_counted_before_the_next_one_sent() {
+        let mut queue = LogQueue::default();
+        queue.push("a", 0);
+        queue.push("b", 3);
+        assert_eq!(drain(&mut queue), [(1, 0, "a".into()), (5, 3, "b".into())]);
+        for line in 0..LOG_QUEUE_LINES_MAX + 2 {
+            queue.push(&format!("{line}"), 0);
+        }
+        let lines = drain(&mut queue);
+        assert_eq!(lines.len(), LOG_QUEUE_LINES_MAX);
+        assert_eq!(lines.first().map(|line| line.1), Some(2), "the two oldest were dropped");
+        assert!(lines.iter().skip(1).all(|line| line.1 == 0));
+    }
+
+    #[test]
+    fn the_queue_holds_its_bytes_only() {
+        let mut queue = LogQueue::default();
+        for _ in 0..10 {
+            queue.push(&"x".repeat(5_000), 0);
+        }
+        let bytes: usize = drain(&mut queue).iter().map(|line| line.2.len()).sum();
+        assert!(bytes <= LOG_QUEUE_BYTES_MAX && bytes >= LOG_TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_budget_fills_at_its_rate() {
+        let mut budget = LogBudget::new(2_000, 0);
+        budget.spend(2_000);
+        assert!(!budget.allows(1));
+        assert_eq!(budget.ready_at(100), Some(50));
+        for now in 1..=50 {
+            budget.refill(now);
+        }
+        assert!(budget.allows(100) && !budget.allows(101));
+        assert!(!LogBudget::new(0, 0).allows(0), "a gateway that takes no logs gets none");
+        assert_eq!(LogBudget::new(0, 0).ready_at(1), None);
+    }
+}
