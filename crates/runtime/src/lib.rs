@@ -27,7 +27,9 @@ pub mod scan;
 mod value;
 
 pub use capability::{Capabilities, Capability};
-pub use host::{Answer, Host, HostFunction, KeyValueError, PeripheralError, Peripherals, host_functions};
+pub use host::{
+    Answer, Host, HostFunction, KeyValueError, NoPeripherals, PeripheralError, Peripherals, host_functions,
+};
 pub use sandbox::{
     AppId, Completion, Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig,
     Usage,
@@ -37,3 +39,5 @@ pub use value::{Value, ValueType};
 
 #[cfg(feature = "spacewasm")]
 pub use engine::spacewasm::Spacewasm;
+#[cfg(feature = "wasmi")]
+pub use engine::wasmi::Wasmi;

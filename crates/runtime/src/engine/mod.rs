@@ -13,6 +13,8 @@
 #[cfg(feature = "spacewasm")]
 pub mod spacewasm;
 mod trap;
+#[cfg(feature = "wasmi")]
+pub mod wasmi;
 
 use core::fmt;
 
@@ -169,14 +171,11 @@ pub trait Engine: Sized {
     fn load(arena: &Self::Arena, module: &[u8], info: &ModuleInfo, quota: Quota)
     -> Result<Self, EngineError>;
 
-    /// The index, among the module's own functions, of an exported one.
-    fn exported_function(&self, name: &str) -> Option<u32>;
-
     /// The value of an exported global.
     fn exported_global(&self, name: &str) -> Option<Value>;
 
-    /// Begins a call of one of the module's own functions; a call that is under way is dropped.
-    fn start(&mut self, function: u32, arguments: &[Value]) -> Result<(), Trap>;
+    /// Begins a call of an exported function that the module defines itself; a call that is under way is dropped.
+    fn start(&mut self, export: &str, arguments: &[Value]) -> Result<(), Trap>;
 
     /// Runs until the function returns, traps, calls the host, or has used about this much fuel.
     fn step(&mut self, fuel: u32) -> Stepped;

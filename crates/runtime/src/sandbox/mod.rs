@@ -152,7 +152,7 @@ impl<E: Engine> Runtime<E> {
         let quota = self.quota(&info, program.limits)?;
         let entry = info.entry.ok_or(LoadError::Scan(crate::scan::ScanError::NoEntry))?;
         let mut engine = E::load(&self.arena, program.module, &info, quota)?;
-        if engine.start(entry.function, &[]).is_err() {
+        if engine.start(entry.kind.name(), &[]).is_err() {
             return Err(LoadError::Engine(crate::engine::EngineError::Invalid(
                 "the entry needs more call stack than there is",
             )));

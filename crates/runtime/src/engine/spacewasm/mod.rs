@@ -72,17 +72,6 @@ impl Engine for Spacewasm {
         Ok(Spacewasm { instance, state: State::Idle, result_type: None })
     }
 
-    fn exported_function(&self, name: &str) -> Option<u32> {
-        let module = self.module()?;
-        module.exports.iter().find(|export| export.name == name).and_then(|export| match export.desc {
-            sw::ExportDesc::Func(index) => match module.get_func_ref(index)? {
-                sw::Ref::Module(index) => Some(index.into()),
-                sw::Ref::Host { .. } | sw::Ref::Extern { .. } => None,
-            },
-            sw::ExportDesc::Table(_) | sw::ExportDesc::Mem(_) | sw::ExportDesc::Global(_) => None,
-        })
-    }
-
     fn exported_global(&self, name: &str) -> Option<Value> {
         let module = self.module()?;
         let export = module.exports.iter().find(|export| export.name == name)?;
@@ -91,8 +80,8 @@ impl Engine for Spacewasm {
         module.globals.get(usize::from(index)).map(|global| from_engine(global.value()))
     }
 
-    fn start(&mut self, function: u32, arguments: &[Value]) -> Result<(), Trap> {
-        let index = u16::try_from(function).map_err(|_| Trap::Engine("a function number above 16 bits"))?;
+    fn start(&mut self, export: &str, arguments: &[Value]) -> Result<(), Trap> {
+        let index = self.own_function(export).ok_or(Trap::Engine("no such export"))?;
         let types = self.module().and_then(|module| module.functions.get(usize::from(index)));
         let result_type = types.ok_or(Trap::Engine("a function that isn't there"))?.return_ty;
         if arguments.len() > super::ARGUMENTS_MAX {
@@ -203,6 +192,18 @@ impl Engine for Spacewasm {
 impl Spacewasm {
     fn module(&self) -> Option<&sw::Module> {
         self.instance.engine.store.modules().first()
+    }
+
+    /// The index, among the module's own functions, of an exported one.
+    fn own_function(&self, name: &str) -> Option<u16> {
+        let module = self.module()?;
+        module.exports.iter().find(|export| export.name == name).and_then(|export| match export.desc {
+            sw::ExportDesc::Func(index) => match module.get_func_ref(index)? {
+                sw::Ref::Module(index) => Some(index),
+                sw::Ref::Host { .. } | sw::Ref::Extern { .. } => None,
+            },
+            sw::ExportDesc::Table(_) | sw::ExportDesc::Mem(_) | sw::ExportDesc::Global(_) => None,
+        })
     }
 }
 

@@ -1,0 +1,199 @@
+//! A device for tests: a clock that the test moves, a log that it can read, key-value data in a map.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use wasmbed_runtime::{
+    Answer, AppId, Capabilities, Event, Host, KeyValueError, Limits, LoadError, Metering, PeripheralError,
+    Peripherals, Program, Runtime, RuntimeConfig, Spacewasm,
+};
+
+/// Ten thousand units of fuel are a millisecond: the same on every machine.
+pub(crate) const FUEL_PER_MS: u32 = 10_000;
+
+pub(crate) struct TestHost {
+    /// Added to real time when there is one.
+    pub(crate) now_us: u64,
+    pub(crate) real_time: Option<Instant>,
+    pub(crate) unix_ms: Option<u64>,
+    pub(crate) lines: Vec<(AppId, String)>,
+    pub(crate) lines_lost: u64,
+    pub(crate) data: BTreeMap<(AppId, Vec<u8>), Vec<u8>>,
+    /// Whether key-value calls are left pending.
+    pub(crate) pending: bool,
+    pub(crate) storage_error: Option<KeyValueError>,
+    pub(crate) board: Board,
+}
+
+#[derive(Default)]
+pub(crate) struct Board {
+    pub(crate) pins: [bool; 4],
+}
+
+impl Peripherals for Board {
+    fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
+        self.pins.get(pin as usize).copied().ok_or(PeripheralError::NotFound)
+    }
+
+    fn gpio_write(&mut self, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        *self.pins.get_mut(pin as usize).ok_or(PeripheralError::NotFound)? = level;
+        Ok(())
+    }
+
+    fn sensor_read(&mut self, sensor: u32) -> Result<i32, PeripheralError> {
+        match sensor {
+            0 => Ok(-21_500),
+            1 => Err(PeripheralError::Failed),
+            _ => Err(PeripheralError::NotFound),
+        }
+    }
+}
+
+impl TestHost {
+    pub(crate) fn new() -> TestHost {
+        TestHost {
+            now_us: 1_000_000,
+            real_time: None,
+            unix_ms: Some(1_700_000_000_123),
+            lines: Vec::new(),
+            lines_lost: 0,
+            data: BTreeMap::new(),
+            pending: false,
+            storage_error: None,
+            board: Board::default(),
+        }
+    }
+
+    /// One whose clock is the machine's.
+    pub(crate) fn real_time() -> TestHost {
+        TestHost { real_time: Some(Instant::now()), ..TestHost::new() }
+    }
+
+    pub(crate) fn lines_of(&self, id: AppId) -> Vec<&str> {
+        self.lines.iter().filter(|(from, _)| *from == id).map(|(_, line)| line.as_str()).collect()
+    }
+}
+
+impl Host for TestHost {
+    fn now_us(&mut self) -> u64 {
+        self.now_us + self.real_time.map_or(0, |start| start.elapsed().as_micros() as u64)
+    }
+
+    fn unix_ms(&mut self) -> Option<u64> {
+        self.unix_ms
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = 0xa0 ^ index as u8;
+        }
+    }
+
+    fn log(&mut self, application: AppId, text: &[u8], lines_lost: u32) {
+        assert!(text.len() <= wasmbed_runtime::host::LOG_LINE_BYTES_MAX);
+        self.lines_lost += u64::from(lines_lost);
+        self.lines.push((application, String::from_utf8_lossy(text).into_owned()));
+    }
+
+    fn key_value_get(
+        &mut self,
+        application: AppId,
+        key: &[u8],
+        value: &mut [u8],
+    ) -> Answer<Result<Option<usize>, KeyValueError>> {
+        if self.pending {
+            return Answer::Pending;
+        }
+        Answer::Ready(match (self.storage_error, self.data.get(&(application, key.to_vec()))) {
+            (Some(error), _) => Err(error),
+            (None, None) => Ok(None),
+            (None, Some(found)) => {
+                value[..found.len()].copy_from_slice(found);
+                Ok(Some(found.len()))
+            }
+        })
+    }
+
+    fn key_value_put(
+        &mut self,
+        application: AppId,
+        key: &[u8],
+        value: &[u8],
+    ) -> Answer<Result<(), KeyValueError>> {
+        if self.pending {
+            return Answer::Pending;
+        }
+        match self.storage_error {
+            Some(error) => Answer::Ready(Err(error)),
+            None => {
+                self.data.insert((application, key.to_vec()), value.to_vec());
+                Answer::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>> {
+        if self.pending {
+            return Answer::Pending;
+        }
+        Answer::Ready(Ok(self.data.remove(&(application, key.to_vec())).is_some()))
+    }
+
+    fn peripherals(&mut self) -> &mut dyn Peripherals {
+        &mut self.board
+    }
+}
+
+pub(crate) const LIMITS: Limits = Limits { memory_bytes: 131_072, cpu_ms: 100 };
+
+pub(crate) fn id(number: u8) -> AppId {
+    AppId([number; 16])
+}
+
+pub(crate) fn wasm(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+/// A device whose CPU time is counted in fuel.
+pub(crate) fn runtime() -> Runtime<Spacewasm> {
+    Runtime::new(config())
+}
+
+pub(crate) fn config() -> RuntimeConfig {
+    RuntimeConfig { metering: Metering::Fixed { fuel_per_ms: FUEL_PER_MS }, ..RuntimeConfig::default() }
+}
+
+pub(crate) fn program(module: &[u8]) -> Program<'_> {
+    Program { name: "test", module, limits: LIMITS, args: &[], env: &[], capabilities: Capabilities::ALL }
+}
+
+pub(crate) fn load(runtime: &mut Runtime<Spacewasm>, number: u8, text: &str) -> Result<(), LoadError> {
+    let module = wasm(text);
+    runtime.load(id(number), &program(&module))
+}
+
+/// Runs until something ends, moving the clock over waits. At most `slices`.
+pub(crate) fn run(runtime: &mut Runtime<Spacewasm>, host: &mut TestHost, slices: usize) -> Option<Event> {
+    for _ in 0..slices {
+        let now_ms = host.now_us / 1_000;
+        match runtime.next_wake(now_ms) {
+            None => return None,
+            Some(wake) if wake > now_ms => host.now_us = wake * 1_000,
+            Some(_) => {}
+        }
+        if let Some(event) = runtime.run_slice(host) {
+            return Some(event);
+        }
+    }
+    None
+}
+
+/// Loads one module, runs it to its end and answers how that was.
+pub(crate) fn ending(text: &str) -> Result<Event, LoadError> {
+    let mut runtime = runtime();
+    load(&mut runtime, 1, text)?;
+    let event = run(&mut runtime, &mut TestHost::new(), 100_000).expect("it ends");
+    assert_eq!(runtime.memory_used_bytes(), 0, "an ended application holds nothing");
+    Ok(event)
+}
