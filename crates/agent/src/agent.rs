@@ -6,7 +6,9 @@
 
 use alloc::{collections::VecDeque, vec::Vec};
 
-use wasmbed_protocol::{ApplicationUid, Epoch, ErrorCode, GatewayMessage, Revision, decode_gateway};
+use wasmbed_protocol::{
+    ApplicationState, ApplicationUid, Epoch, ErrorCode, GatewayMessage, Revision, decode_gateway,
+};
 
 use crate::{
     application::Application,
@@ -309,9 +311,13 @@ impl Agent {
         self.revision
     }
 
-    /// The applications of the desired set, in its order.
-    pub fn applications(&self) -> impl Iterator<Item = ApplicationUid> {
-        self.applications.iter().map(|application| application.uid)
+    /// The applications of the desired set, in its order, with the states that are reported of them.
+    pub fn applications(&self) -> impl Iterator<Item = (ApplicationUid, ApplicationState)> {
+        let failing = self.durability.is_failing();
+        self.applications.iter().map(move |application| {
+            let report = application.report(&self.refusal, failing, false);
+            (report.uid, report.state)
+        })
     }
 
     /// The gateway's clock now, milliseconds since 1970, once a gateway has told it.

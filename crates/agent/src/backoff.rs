@@ -42,7 +42,7 @@ impl Backoff {
     #[must_use]
     pub const fn jittered_ms(self, failures: u32, random: u32) -> u64 {
         let delay = self.delay_ms(failures);
-        ((delay as u128 + 1) * random as u128 >> 32) as u64
+        (((delay as u128 + 1) * random as u128) >> 32) as u64
     }
 }
 

@@ -8,7 +8,16 @@
 
 extern crate alloc;
 
+mod facts;
+mod host;
+mod journal;
+mod key_value;
+#[cfg(feature = "memory")]
+pub mod memory;
 pub mod platform;
-pub mod supervisor;
+mod reason;
+mod supervisor;
+mod wire;
 
+pub use key_value::DATA_BYTES_MAX;
 pub use supervisor::{Config, Supervisor};

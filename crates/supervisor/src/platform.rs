@@ -79,7 +79,8 @@ pub trait Link {
     fn state(&mut self) -> LinkState;
     /// Begins an attempt if it is down; the result shows in [`Link::state`].
     fn connect(&mut self);
-    /// Ends the connection after bytes that were taken have been given to the network, without waiting for the peer.
+    /// Ends the connection after bytes that were taken have been given to the network, without waiting for the peer. From
+    /// then on the link is not up before the next [`Link::connect`].
     fn close(&mut self);
     /// Takes as many bytes as there is room for and says how many; 0 when it is full or not up.
     fn send(&mut self, bytes: &[u8]) -> usize;

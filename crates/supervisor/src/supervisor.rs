@@ -1,40 +1,165 @@
 //! The loop itself.
+//!
+//! ```text
+//!   start: read state record -> read inventory -> agent
+//!
+//!   round: storage answers -> link in -> timers -> effects -> link out -> slices -> storage begins -> watchdog
+//! ```
+//! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many milliseconds of slices.
 
-use alloc::string::String;
-use core::marker::PhantomData;
+use alloc::{string::String, vec::Vec};
 
-use wasmbed_runtime::engine::Engine;
+use wasmbed_agent::{
+    Agent, ApplicationEvent, DeviceUsage, Effect, Restored, SessionState, Start, module_digest,
+    storage::{Done, Inventory, Operation, Outcome, StorageError},
+};
+use wasmbed_protocol::{ApplicationState, ApplicationUid, Epoch, ReportReason, Spec, decode_spec};
+use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, RuntimeConfig, engine::Engine};
 
-use crate::platform::{Board, Platform};
+use crate::{
+    facts::{device_facts, granted},
+    host::{DeviceHost, Slot},
+    journal,
+    key_value::KeyValue,
+    platform::{
+        Board, Entropy as _, Level, Link as _, LinkState, Platform, Storage as _, Timer as _, Watchdog as _,
+    },
+    reason,
+    wire::{Sent, Wire},
+};
+
+/// Reads from the link in one round, a frame's worth each.
+const READS_PER_ROUND: usize = 8;
+/// Frames begun in one round.
+const FRAMES_PER_ROUND: usize = 8;
+/// Slices of one round together, milliseconds: two full ones, so that a frame waits hardly longer than a slice.
+const SLICES_PER_ROUND_MS: u64 = 10;
+/// Storage operations answered at once in one round, for storage that answers at once.
+const STORAGE_PER_ROUND: usize = 16;
+/// Storage that works on one operation for longer is stuck, and the watchdog is not fed any more.
+const STORAGE_STUCK_MS: u64 = 60_000;
+/// Attempts to read the state record after a start, a second apart. After them the device goes on without: it can be
+/// reached at least, and knows no set.
+const RESTORE_ATTEMPTS: u32 = 5;
+/// Between two such attempts.
+const RESTORE_PAUSE_MS: u64 = 1_000;
+/// While the link takes no more, its owner wakes the loop; this is for links that can't.
+const LINK_FULL_PAUSE_MS: u64 = 20;
+/// How often what applications use is read.
+const USAGE_INTERVAL_MS: u64 = 1_000;
 
 /// What a supervisor is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What the board is.
     pub board: Board,
-    /// Bytes of the applications' arena.
-    pub arena_bytes: usize,
+    /// The sandbox: its arena and its bounds.
+    pub runtime: RuntimeConfig,
 }
 
 /// One device: agent, runtime and board in one loop.
 pub struct Supervisor<E: Engine, P: Platform> {
     platform: P,
     config: Config,
-    engine: PhantomData<E>,
+    runtime: Runtime<E>,
+    start: Restoring,
+    agent: Option<Agent>,
+    /// What is loaded.
+    slots: Vec<Slot>,
+    wire: Wire,
+    /// Whether the agent believes in a connection or an attempt at one.
+    linked: Linked,
+    key_value: KeyValue,
+    storage: Desk,
+    /// CPU time of runs that are over, milliseconds.
+    cpu_ms_before: u64,
+    usage_at_ms: u64,
+}
+
+/// Where the start is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Restoring {
+    attempts: u32,
+    retry_at_ms: u64,
+    /// The state record, once it was read.
+    state: Option<Option<Vec<u8>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Linked {
+    No,
+    Connecting,
+    Yes,
+    /// Closed from this side; its end is still to show.
+    Ending,
+}
+
+/// Who waits for storage.
+#[derive(Debug, Default)]
+struct Desk {
+    working: Option<(Owner, u64)>,
+    /// The agent's next operation, while storage works for an application.
+    agents_next: Option<Operation>,
+    last: Option<Owner>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Start,
+    Agent,
+    Application,
 }
 
 impl<E: Engine, P: Platform> Supervisor<E, P> {
     /// A device that has just started. Nothing happens before the first [`Supervisor::poll`].
     pub fn new(config: Config, platform: P, now_ms: u64) -> Self {
-        let _ = now_ms;
-        Self { platform, config, engine: PhantomData }
+        Self {
+            platform,
+            runtime: Runtime::new(config.runtime.clone()),
+            config,
+            start: Restoring { attempts: 0, retry_at_ms: now_ms, state: None },
+            agent: None,
+            slots: Vec::new(),
+            wire: Wire::new(),
+            linked: Linked::No,
+            key_value: KeyValue::default(),
+            storage: Desk::default(),
+            cpu_ms_before: 0,
+            usage_at_ms: now_ms,
+        }
     }
 
     /// Moves everything on by one round and answers the time, on the same clock, at which to call again if nothing happens
     /// before: a link that can be read or written, or a storage operation that is done, is a reason to call at once. The
     /// answer is `now_ms` when there is more to do right away.
     pub fn poll(&mut self, now_ms: u64) -> u64 {
-        now_ms
+        let mut again = self.poll_storage(now_ms);
+        let deadline_ms = match self.agent {
+            None => self.start.retry_at_ms,
+            Some(_) => {
+                again |= self.receive(now_ms);
+                self.with_agent(|agent| agent.handle_timeout(now_ms));
+                again |= self.perform_effects(now_ms);
+                self.read_usage(now_ms);
+                let sent = self.transmit();
+                self.run_slices(now_ms);
+                // What slices and sending led to, so that nothing waits for the next round without need.
+                again |= self.perform_effects(now_ms) || sent == Sent::More;
+                self.deadline(now_ms, sent)
+            }
+        };
+        again |= self.poll_storage(now_ms);
+        if let Some(agent) = &mut self.agent {
+            journal::write_events(self.platform.log(), agent);
+        }
+        let stuck = self
+            .storage
+            .working
+            .is_some_and(|(_, since_ms)| now_ms.saturating_sub(since_ms) > STORAGE_STUCK_MS);
+        if !stuck {
+            self.platform.watchdog().feed();
+        }
+        if again { now_ms } else { deadline_ms.max(now_ms) }
     }
 
     /// The board.
@@ -47,8 +172,354 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         self.platform
     }
 
-    /// For people: what the device is doing.
-    pub fn describe(&self) -> String {
-        String::from(self.config.board.board.as_str())
+    /// The agent, once what storage held was read.
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
     }
+
+    /// Epoch of the session that stands.
+    pub fn session(&self) -> Option<Epoch> {
+        match self.agent.as_ref()?.session() {
+            SessionState::Standing(epoch) => Some(epoch),
+            SessionState::Down | SessionState::Connecting | SessionState::Closing => None,
+        }
+    }
+
+    /// The applications of the desired set and the states that are reported of them.
+    pub fn applications(&self) -> impl Iterator<Item = (ApplicationUid, ApplicationState)> {
+        self.agent.iter().flat_map(Agent::applications)
+    }
+
+    /// How many applications are loaded.
+    pub fn loaded(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn with_agent(&mut self, act: impl FnOnce(&mut Agent)) {
+        if let Some(agent) = &mut self.agent {
+            act(agent);
+        }
+    }
+
+    // Storage.
+
+    /// Takes answers and begins operations. True if there is more to do at once.
+    fn poll_storage(&mut self, now_ms: u64) -> bool {
+        for _ in 0..STORAGE_PER_ROUND {
+            if self.storage.working.is_some() {
+                let Some(outcome) = self.platform.storage().poll() else { return false };
+                self.handle_outcome(now_ms, outcome);
+            }
+            let Some((owner, operation)) = self.next_operation(now_ms) else { return false };
+            self.storage.working = Some((owner, now_ms));
+            self.storage.last = Some(owner);
+            self.platform.storage().start(operation);
+        }
+        true
+    }
+
+    /// The agent and the applications take turns.
+    fn next_operation(&mut self, now_ms: u64) -> Option<(Owner, Operation)> {
+        if self.agent.is_none() {
+            let operation = match &self.start.state {
+                _ if self.start.retry_at_ms > now_ms => return None,
+                None => Operation::ReadState,
+                Some(_) => Operation::Inventory,
+            };
+            return Some((Owner::Start, operation));
+        }
+        if self.storage.agents_next.is_none() {
+            self.perform_effects(now_ms);
+        }
+        let applications_turn = self.storage.last == Some(Owner::Agent) && self.key_value.is_waiting();
+        if !applications_turn && let Some(operation) = self.storage.agents_next.take() {
+            return Some((Owner::Agent, operation));
+        }
+        let operation = self.key_value.poll_storage()?;
+        if let Operation::CommitData { uid, .. } = &operation {
+            let uid = *uid;
+            self.with_agent(|agent| agent.handle_data_record(uid));
+        }
+        Some((Owner::Application, operation))
+    }
+
+    fn handle_outcome(&mut self, now_ms: u64, outcome: Outcome) {
+        match self.storage.working.take() {
+            None => {}
+            Some((Owner::Start, _)) => self.restore(now_ms, outcome),
+            Some((Owner::Agent, _)) => self.with_agent(|agent| agent.handle_storage(now_ms, outcome)),
+            Some((Owner::Application, _)) => {
+                if let Some((id, answered)) = self.key_value.handle_storage(outcome) {
+                    self.runtime.complete(id, answered.completion());
+                }
+            }
+        }
+    }
+
+    fn restore(&mut self, now_ms: u64, outcome: Outcome) {
+        let problem = match (outcome, self.start.state.take()) {
+            (Ok(Done::Record(state)), None) => {
+                self.start.state = Some(state);
+                return;
+            }
+            (Ok(Done::Inventory(inventory)), Some(state)) => {
+                return self.begin(now_ms, Restored { state, inventory });
+            }
+            (Err(StorageError::Failed(message)), state) => {
+                self.start.state = state;
+                message
+            }
+            (_, state) => {
+                self.start.state = state;
+                String::from("storage gave another answer")
+            }
+        };
+        self.start.attempts += 1;
+        self.start.retry_at_ms = now_ms.saturating_add(RESTORE_PAUSE_MS);
+        let attempt = self.start.attempts;
+        let log = self.platform.log();
+        journal::plain(
+            log,
+            Level::Error,
+            format_args!("stored state not read, attempt {attempt}: {problem}"),
+        );
+        if attempt >= RESTORE_ATTEMPTS {
+            let state = self.start.state.take().flatten();
+            self.begin(now_ms, Restored { state, inventory: Inventory::default() });
+        }
+    }
+
+    fn begin(&mut self, now_ms: u64, restored: Restored) {
+        let config = wasmbed_agent::Config {
+            facts: device_facts::<E>(&self.config.board, &self.config.runtime),
+            reset_reason: self.config.board.reset_reason,
+            reset_detail: self.config.board.reset_detail.clone(),
+        };
+        self.agent = Some(Agent::new(config, restored, now_ms));
+    }
+
+    // Link.
+
+    /// Reads what came and tells the agent how the link is. True if more may be there.
+    fn receive(&mut self, now_ms: u64) -> bool {
+        let state = self.platform.link().state();
+        if state == LinkState::Up && self.linked == Linked::Connecting {
+            self.linked = Linked::Yes;
+            self.wire.clear();
+            self.with_agent(|agent| agent.handle_connected(now_ms));
+        }
+        let mut more = false;
+        if self.linked == Linked::Yes {
+            more = self.read_frames(now_ms);
+        }
+        if state == LinkState::Down && self.linked != Linked::No && !more {
+            self.linked = Linked::No;
+            self.wire.clear();
+            let mut random = [0; 4];
+            self.platform.entropy().fill(&mut random);
+            self.with_agent(|agent| agent.handle_disconnected(now_ms, u32::from_le_bytes(random)));
+        }
+        more
+    }
+
+    fn read_frames(&mut self, now_ms: u64) -> bool {
+        let Some(agent) = &mut self.agent else { return false };
+        for _ in 0..READS_PER_ROUND {
+            let read = self.wire.receive(self.platform.link(), |body| agent.handle_frame(now_ms, body));
+            match read {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => {
+                    // The stream can't be followed any further. The link's end is told to the agent when it shows.
+                    journal::plain(
+                        self.platform.log(),
+                        Level::Warn,
+                        format_args!("connection given up: {error}"),
+                    );
+                    self.wire.clear();
+                    self.platform.link().close();
+                    self.linked = Linked::Ending;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn transmit(&mut self) -> Sent {
+        match &mut self.agent {
+            Some(agent) if self.linked == Linked::Yes => {
+                self.wire.send(self.platform.link(), FRAMES_PER_ROUND, |buffer| agent.poll_transmit(buffer))
+            }
+            Some(_) | None => Sent::All,
+        }
+    }
+
+    // Effects.
+
+    /// Does what the agent asks for. True if the link may have changed at once.
+    fn perform_effects(&mut self, now_ms: u64) -> bool {
+        let mut link_touched = false;
+        while self.storage.agents_next.is_none() {
+            let Some(effect) = self.agent.as_mut().and_then(Agent::poll_effect) else { break };
+            match effect {
+                Effect::Connect => {
+                    self.wire.clear();
+                    self.linked = Linked::Connecting;
+                    self.platform.link().connect();
+                    link_touched = true;
+                }
+                Effect::Close => {
+                    self.platform.link().close();
+                    self.linked = Linked::Ending;
+                    link_touched = true;
+                }
+                Effect::Storage(operation) => self.storage.agents_next = Some(operation),
+                Effect::Start(start) => self.start_application(now_ms, &start),
+                Effect::Stop { run, uid } => {
+                    if let Some(index) = self.slots.iter().position(|slot| slot.run == run) {
+                        let slot = self.slots.swap_remove(index);
+                        let used = self.runtime.usage(slot.id()).unwrap_or_default();
+                        self.cpu_ms_before = self.cpu_ms_before.saturating_add(used.cpu_ms);
+                        self.runtime.stop(slot.id());
+                        self.key_value.forget(uid);
+                        journal::about(
+                            self.platform.log(),
+                            Level::Info,
+                            &slot,
+                            format_args!("application stopped"),
+                        );
+                    }
+                }
+            }
+        }
+        link_touched
+    }
+
+    fn start_application(&mut self, now_ms: u64, start: &Start) {
+        let event = match self.load(start) {
+            Ok(slot) => {
+                journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
+                self.slots.push(slot);
+                ApplicationEvent::Started
+            }
+            Err(event) => event,
+        };
+        self.with_agent(|agent| agent.handle_application(now_ms, start.run, event));
+    }
+
+    fn load(&mut self, start: &Start) -> Result<Slot, ApplicationEvent> {
+        let refused = |reason, message: String| ApplicationEvent::Refused { reason, message };
+        let spec = decode_spec(&start.spec).map_err(|error| {
+            refused(ReportReason::Unsupported, alloc::format!("assignment not usable: {error}"))
+        })?;
+        let capabilities = capabilities(&spec, &self.config.board).map_err(|name| {
+            refused(ReportReason::Unsupported, alloc::format!("this device has no '{name}'"))
+        })?;
+        let module = match self.platform.storage().module(&start.digest) {
+            Ok(module) if module_digest(&module) == start.digest => module,
+            Ok(_) | Err(StorageError::Missing) => return Err(ApplicationEvent::Damaged),
+            Err(StorageError::Full) => {
+                return Err(refused(ReportReason::StorageFailed, String::from("storage is full")));
+            }
+            Err(StorageError::Failed(message)) => return Err(refused(ReportReason::StorageFailed, message)),
+        };
+        let args: Vec<&str> = spec.args.iter().collect();
+        let env: Vec<(&str, &str)> =
+            spec.env.iter().map(|variable| (variable.name, variable.value)).collect();
+        let program = Program {
+            name: spec.name.rsplit('/').next().unwrap_or(spec.name),
+            module: &module,
+            limits: Limits {
+                memory_bytes: u32::try_from(spec.memory_limit_bytes).unwrap_or(u32::MAX),
+                cpu_ms: spec.cpu_limit_ms,
+            },
+            args: &args,
+            env: &env,
+            capabilities,
+        };
+        let slot = Slot {
+            uid: start.uid,
+            run: start.run,
+            name: String::from(spec.name),
+            correlation_id: start.correlation_id,
+        };
+        self.runtime.load(slot.id(), &program).map_err(|error| {
+            let (reason, message) = reason::refused(&error);
+            refused(reason, message)
+        })?;
+        Ok(slot)
+    }
+
+    // Applications.
+
+    /// Gives applications their turns, each a slice at most, until the round's time is used up or nobody can run.
+    fn run_slices(&mut self, now_ms: u64) {
+        let Some(agent) = &mut self.agent else { return };
+        let begun_us = self.platform.timer().now_us();
+        for _ in 0..self.slots.len() {
+            if !self.runtime.runnable(now_ms) {
+                return;
+            }
+            let mut host = DeviceHost {
+                platform: &mut self.platform,
+                agent,
+                key_value: &mut self.key_value,
+                slots: &self.slots,
+                now_ms,
+            };
+            if let Some(event) = self.runtime.run_slice(&mut host)
+                && let Some(index) = self.slots.iter().position(|slot| slot.id() == event.id)
+            {
+                let slot = self.slots.swap_remove(index);
+                self.key_value.forget(slot.uid);
+                self.cpu_ms_before = self.cpu_ms_before.saturating_add(event.usage.cpu_ms);
+                let usage = ApplicationEvent::Usage { memory_bytes: 0, cpu_ms: event.usage.cpu_ms };
+                agent.handle_application(now_ms, slot.run, usage);
+                let (reason, message) = reason::ended(&event.ending);
+                agent.handle_application(now_ms, slot.run, ApplicationEvent::Ended { reason, message });
+            }
+            let spent_us = self.platform.timer().now_us().saturating_sub(begun_us);
+            if spent_us >= SLICES_PER_ROUND_MS * 1_000 {
+                return;
+            }
+        }
+    }
+
+    fn read_usage(&mut self, now_ms: u64) {
+        if now_ms < self.usage_at_ms {
+            return;
+        }
+        self.usage_at_ms = now_ms.saturating_add(USAGE_INTERVAL_MS);
+        let Some(agent) = &mut self.agent else { return };
+        let mut cpu_ms = self.cpu_ms_before;
+        for slot in &self.slots {
+            let used = self.runtime.usage(slot.id()).unwrap_or_default();
+            cpu_ms = cpu_ms.saturating_add(used.cpu_ms);
+            let usage = ApplicationEvent::Usage { memory_bytes: used.memory_bytes, cpu_ms: used.cpu_ms };
+            agent.handle_application(now_ms, slot.run, usage);
+        }
+        agent
+            .handle_usage(DeviceUsage { memory_used_bytes: self.runtime.memory_used_bytes() as u64, cpu_ms });
+    }
+
+    fn deadline(&self, now_ms: u64, sent: Sent) -> u64 {
+        let agent = self.agent.as_ref().and_then(Agent::poll_timeout).unwrap_or(u64::MAX);
+        // What is due but can't be sent waits for the link.
+        let agent =
+            if sent == Sent::Blocked { agent.max(now_ms.saturating_add(LINK_FULL_PAUSE_MS)) } else { agent };
+        let runtime = self.runtime.next_wake(now_ms).unwrap_or(u64::MAX);
+        agent.min(runtime)
+    }
+}
+
+/// What the assignment grants, or the name of what this device doesn't have.
+fn capabilities<'a>(spec: &Spec<'a>, board: &Board) -> Result<Capabilities, &'a str> {
+    spec.capabilities
+        .iter()
+        .map(|name| match Capability::from_name(name) {
+            Some(capability) if granted(board).any(|known| known == capability) => Ok(capability),
+            Some(_) | None => Err(name),
+        })
+        .collect()
 }

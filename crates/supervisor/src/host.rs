@@ -1,0 +1,86 @@
+//! The device as applications see it, for the length of one slice.
+
+use alloc::{string::String, vec::Vec};
+
+use wasmbed_agent::{Agent, ApplicationEvent, RunId};
+use wasmbed_protocol::{ApplicationUid, CorrelationId};
+use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals};
+
+use crate::{
+    key_value::{KeyValue, Request},
+    platform::{Entropy as _, LogSink as _, Platform, Timer as _},
+};
+
+/// A loaded application, as the loop knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) uid: ApplicationUid,
+    pub(crate) run: RunId,
+    pub(crate) name: String,
+    pub(crate) correlation_id: CorrelationId,
+}
+
+impl Slot {
+    pub(crate) fn id(&self) -> AppId {
+        AppId(self.uid.0)
+    }
+}
+
+pub(crate) struct DeviceHost<'a, P: Platform> {
+    pub(crate) platform: &'a mut P,
+    pub(crate) agent: &'a mut Agent,
+    pub(crate) key_value: &'a mut KeyValue,
+    pub(crate) slots: &'a [Slot],
+    pub(crate) now_ms: u64,
+}
+
+impl<P: Platform> Host for DeviceHost<'_, P> {
+    fn now_us(&mut self) -> u64 {
+        self.platform.timer().now_us()
+    }
+
+    fn unix_ms(&mut self) -> Option<u64> {
+        self.agent.unix_ms(self.now_ms)
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        self.platform.entropy().fill(bytes);
+    }
+
+    fn log(&mut self, application: AppId, text: &[u8], lines_lost: u32) {
+        let Some(slot) = self.slots.iter().find(|slot| slot.id() == application) else { return };
+        let text = String::from_utf8_lossy(text);
+        self.platform.log().application_line(&slot.uid, &slot.name, &text);
+        let line = ApplicationEvent::Line { text: text.into_owned(), lines_lost };
+        self.agent.handle_application(self.now_ms, slot.run, line);
+    }
+
+    fn key_value_get(
+        &mut self,
+        application: AppId,
+        key: &[u8],
+        _value: &mut [u8],
+    ) -> Answer<Result<Option<usize>, KeyValueError>> {
+        self.key_value.push(application, Request::Get { key: Vec::from(key) });
+        Answer::Pending
+    }
+
+    fn key_value_put(
+        &mut self,
+        application: AppId,
+        key: &[u8],
+        value: &[u8],
+    ) -> Answer<Result<(), KeyValueError>> {
+        self.key_value.push(application, Request::Put { key: Vec::from(key), value: Vec::from(value) });
+        Answer::Pending
+    }
+
+    fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>> {
+        self.key_value.push(application, Request::Delete { key: Vec::from(key) });
+        Answer::Pending
+    }
+
+    fn peripherals(&mut self) -> &mut dyn Peripherals {
+        self.platform.peripherals()
+    }
+}

@@ -1,0 +1,123 @@
+//! The agent's news as lines of the device's own log.
+
+use wasmbed_agent::{Agent, Event, SessionState};
+use wasmbed_protocol::{CorrelationId, ReportReason};
+
+use crate::{
+    host::Slot,
+    platform::{Level, LogSink, Record},
+};
+
+/// A line without fields.
+pub(crate) fn plain<L: LogSink>(log: &mut L, level: Level, message: core::fmt::Arguments<'_>) {
+    log.record(&Record {
+        level,
+        message,
+        application: None,
+        correlation_id: None,
+        epoch: None,
+        revision: None,
+        reason: None,
+    });
+}
+
+/// A line about one application.
+pub(crate) fn about<L: LogSink>(log: &mut L, level: Level, slot: &Slot, message: core::fmt::Arguments<'_>) {
+    log.record(&Record {
+        level,
+        message,
+        application: Some(&slot.name),
+        correlation_id: Some(slot.correlation_id),
+        epoch: None,
+        revision: None,
+        reason: None,
+    });
+}
+
+/// Writes down what the agent has to tell.
+pub(crate) fn write_events<L: LogSink>(log: &mut L, agent: &mut Agent) {
+    while let Some(event) = agent.poll_event() {
+        let epoch = match agent.session() {
+            SessionState::Standing(epoch) => Some(epoch),
+            SessionState::Down | SessionState::Connecting | SessionState::Closing => None,
+        };
+        write_event(log, &event, epoch, agent);
+    }
+}
+
+fn write_event<L: LogSink>(
+    log: &mut L,
+    event: &Event,
+    epoch: Option<wasmbed_protocol::Epoch>,
+    agent: &Agent,
+) {
+    let mut write = |level, message: core::fmt::Arguments<'_>, subject: Subject<'_>| {
+        log.record(&Record {
+            level,
+            message,
+            application: subject.application,
+            correlation_id: subject.correlation_id,
+            epoch,
+            revision: subject.revision,
+            reason: subject.reason,
+        });
+    };
+    let none = Subject::default();
+    match event {
+        Event::Welcomed { desired_known: true, .. } => {
+            write(Level::Info, format_args!("session stands"), none)
+        }
+        Event::Welcomed { desired_known: false, .. } => {
+            let message = format_args!("session stands; the gateway knows no set, so what runs is kept");
+            write(Level::Info, message, none);
+        }
+        Event::Closed { reason, detail, retry_after_ms } => {
+            let message =
+                format_args!("gateway ended the session, try again in {retry_after_ms} ms: {detail}");
+            write(Level::Warn, message, Subject { reason: Some(reason.name()), ..none });
+        }
+        Event::Silent => write(Level::Warn, format_args!("gateway is silent"), none),
+        Event::BadFrame { detail } => write(Level::Warn, format_args!("frame not usable: {detail}"), none),
+        Event::Complaint { detail } => write(Level::Warn, format_args!("gateway complains: {detail}"), none),
+        Event::Pause { pause_ms } => {
+            write(Level::Info, format_args!("not connected, next try in {pause_ms} ms"), none)
+        }
+        Event::Desired { revision, applications } => {
+            let subject = Subject { revision: Some(*revision), ..none };
+            write(Level::Info, format_args!("desired set of {applications} applications"), subject);
+        }
+        Event::StaleDesired { revision } => {
+            let held = agent.revision();
+            let message =
+                format_args!("desired set refused: its revision is lower than {held}, which is held");
+            write(Level::Warn, message, Subject { revision: Some(*revision), ..none });
+        }
+        Event::Assigned { uid, correlation_id, digest } => {
+            let message = format_args!("assignment of {uid} received, module {digest}");
+            write(Level::Info, message, Subject { correlation_id: Some(*correlation_id), ..none });
+        }
+        Event::ModuleStored { digest } => {
+            write(Level::Info, format_args!("module {digest} verified and stored"), none);
+        }
+        Event::Trouble { uid, correlation_id, reason, message } => {
+            let level = if *reason == ReportReason::Exited { Level::Info } else { Level::Warn };
+            let subject = Subject {
+                correlation_id: Some(*correlation_id),
+                reason: Some(reason.name()),
+                ..Subject::default()
+            };
+            write(level, format_args!("application {uid}: {message}"), subject);
+        }
+        Event::StateFailed { message } => {
+            write(Level::Error, format_args!("state record not written: {message}"), none);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Subject<'a> {
+    application: Option<&'a str>,
+    correlation_id: Option<CorrelationId>,
+    revision: Option<wasmbed_protocol::Revision>,
+    reason: Option<&'a str>,
+}
