@@ -390,7 +390,8 @@ fn a_large_memory_brings_the_flag_of_its_own_toolchain() {
             Toolchain::Clang,
             "-Wl,-z,stack-size=",
         ),
-        ("", Toolchain::Unknown, "zig --stack"),
+        ("(global (mut i32) (i32.const 16777216))", Toolchain::Zig, "--stack 16384"),
+        (r#"(@producers (processed-by "mystery" "1"))"#, Toolchain::Unknown, "zig --stack"),
     ] {
         let text = format!(r#"(module (memory 17) (func (export "run")) {producers})"#);
         let packed = pack(&module(&text)).expect("it can be packed");

@@ -9,6 +9,9 @@ use super::info::grouped;
 /// Memory that a module may ask for without a word from us: one page of 64 KiB, the least that toolchains make.
 const MEMORY_BYTES_UNREMARKABLE: u64 = 1 << 16;
 
+/// Where Zig puts the top of the stack unless it is told otherwise; no other toolchain reserves as much.
+const ZIG_STACK_TOP: i32 = 16 << 20;
+
 /// The toolchain that made a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -33,20 +36,24 @@ impl Toolchain {
     /// Reads it from the `producers` section, or, for tools that write none, from marks that they leave.
     pub fn detect(anatomy: &Anatomy) -> Self {
         let made = |word: &str| anatomy.producers.iter().any(|line| line.contains(word));
-        let named = |section: &str| anatomy.sections.iter().any(|known| known.name.contains(section));
-        let imports = |module: &str, name: &str| {
-            anatomy.imports.iter().any(|import| import.module == module && import.name == name)
+        let imports = |module: &str, name: &str, ty: &str| {
+            let mut imports = anatomy.imports.iter();
+            imports.any(|import| import.module == module && import.name == name && import.ty == ty)
         };
         if made("language: Rust") || made("processed-by: rustc") {
             Self::Rust
         } else if made("TinyGo") {
             Self::TinyGo
-        } else if made("language: Go") || imports("wasi_snapshot_preview1", "sched_yield") && named("go:") {
+        } else if made("language: Go") {
             Self::Go
-        } else if made("processed-by: zig") || made("language: zig") {
-            Self::Zig
         } else if made("processed-by: clang") || made("language: C") {
             Self::Clang
+        } else if !anatomy.producers.is_empty() {
+            Self::Unknown
+        } else if anatomy.stack_top == Some(ZIG_STACK_TOP) {
+            Self::Zig
+        } else if imports("env", "abort", "func (i32, i32, i32, i32)") {
+            Self::AssemblyScript
         } else {
             Self::Unknown
         }

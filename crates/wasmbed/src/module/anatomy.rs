@@ -160,6 +160,9 @@ pub struct Anatomy {
     pub(crate) function_types: Vec<u32>,
     #[serde(skip)]
     pub(crate) start: Option<u32>,
+    /// The first global if it is a mutable `i32`: what wasm-ld and its like keep the stack's top in.
+    #[serde(skip)]
+    pub(crate) stack_top: Option<i32>,
 }
 
 impl Anatomy {
@@ -261,8 +264,11 @@ impl<'a> Reader<'a> {
             Payload::TagSection(section) => self.note(Feature::Exceptions, section.range().start, None),
             Payload::GlobalSection(section) => {
                 self.anatomy.globals = section.count();
-                for global in section.into_iter_with_offsets() {
+                for (position, global) in section.into_iter_with_offsets().enumerate() {
                     let (offset, global) = global?;
+                    if position == 0 && global.ty.mutable {
+                        self.anatomy.stack_top = constant(&global.init_expr);
+                    }
                     self.note_value_type(global.ty.content_type, offset, None);
                     self.note_const_expr(&global.init_expr)?;
                 }
@@ -581,6 +587,14 @@ pub(crate) fn element_function(expression: &ConstExpr<'_>) -> Option<u32> {
     let mut operators = expression.get_operators_reader();
     match (operators.read(), operators.read()) {
         (Ok(Operator::RefFunc { function_index }), Ok(Operator::End)) => Some(function_index),
+        _ => None,
+    }
+}
+
+/// The `i32` that a constant expression is, if it is one.
+fn constant(expression: &ConstExpr<'_>) -> Option<i32> {
+    match expression.get_operators_reader().read() {
+        Ok(Operator::I32Const { value }) => Some(value),
         _ => None,
     }
 }
