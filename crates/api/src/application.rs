@@ -22,6 +22,7 @@ use crate::{
     version = "v1alpha1",
     kind = "Application",
     namespaced,
+    derive = "PartialEq",
     status = "ApplicationStatus",
     shortname = "wapp",
     category = "wasmbed",

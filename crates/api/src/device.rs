@@ -20,6 +20,7 @@ use crate::{
     version = "v1alpha1",
     kind = "Device",
     namespaced,
+    derive = "PartialEq",
     status = "DeviceStatus",
     shortname = "wdev",
     category = "wasmbed",

@@ -14,6 +14,7 @@ use crate::schema::{self, ADDRESS_PATTERN, TIME_MAX};
     version = "v1alpha1",
     kind = "DeviceGateway",
     namespaced,
+    derive = "PartialEq",
     status = "DeviceGatewayStatus",
     shortname = "wgw",
     category = "wasmbed",

@@ -13,6 +13,7 @@ use crate::schema::{BASE64_PATTERN, DIGEST_PATTERN, MODULE_BASE64_MAX, MODULE_BA
     version = "v1alpha1",
     kind = "Module",
     namespaced,
+    derive = "PartialEq",
     shortname = "wmod",
     category = "wasmbed",
     printcolumn = r#"{"name": "Digest", "type": "string", "jsonPath": ".spec.digest"}"#,
