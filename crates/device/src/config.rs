@@ -1,0 +1,167 @@
+//! What a device is made with, and what can be wrong with it.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use wasmbed_pki::{CertificateError, Identity, SpiffeId, tls::TlsError};
+use wasmbed_protocol::limits::MODULE_BYTES_MAX;
+use wasmbed_runtime::RuntimeConfig;
+
+/// The board that a Linux process is.
+#[derive(Clone, Debug)]
+pub struct BoardConfig {
+    /// Board or host type.
+    pub board: String,
+    /// The sandbox: its arena, its bounds, and how many applications run at once.
+    pub runtime: RuntimeConfig,
+    /// Bytes of storage for modules, state and applications' data.
+    pub storage_bytes: u64,
+    /// The largest module accepted, bytes.
+    pub module_bytes_max: u32,
+}
+
+impl Default for BoardConfig {
+    /// A small Linux board: room for ten applications of 1 MiB and their modules.
+    fn default() -> Self {
+        Self {
+            board: "linux".into(),
+            runtime: RuntimeConfig::hosted(),
+            storage_bytes: 64 * 1_024 * 1_024,
+            module_bytes_max: MODULE_BYTES_MAX,
+        }
+    }
+}
+
+impl BoardConfig {
+    /// The board of the project's budgets, 512 KiB of RAM and 4 MiB of flash: what each device of a simulated fleet is.
+    #[must_use]
+    pub fn microcontroller() -> Self {
+        Self {
+            board: "linux-simulated".into(),
+            runtime: RuntimeConfig::default(),
+            storage_bytes: 4 * 1_024 * 1_024,
+            module_bytes_max: 256 * 1_024,
+        }
+    }
+}
+
+/// One device. Its namespace and name stand in its certificate.
+#[derive(Debug)]
+pub struct DeviceConfig {
+    /// Certificate chain and private key.
+    pub identity: Identity,
+    /// Roots below which gateways stand; two slots, so that a new root can arrive before the old one goes.
+    pub services_roots: Vec<CertificateDer<'static>>,
+    /// `host:port`, tried in this order.
+    pub gateways: Vec<String>,
+    /// Where modules, state and data are kept; one process at a time.
+    pub data_dir: PathBuf,
+    /// The board.
+    pub board: BoardConfig,
+    /// How long the device loop may stand still before the watchdog ends the process.
+    pub watchdog_timeout: Duration,
+}
+
+impl DeviceConfig {
+    /// The watchdog's time in the overview's class of devices; a round of the loop takes well under 100 ms.
+    pub const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(8);
+
+    /// A device with a board and a watchdog as usual.
+    #[must_use]
+    pub fn new(
+        identity: Identity,
+        services_roots: Vec<CertificateDer<'static>>,
+        gateways: Vec<String>,
+        data_dir: PathBuf,
+    ) -> Self {
+        Self {
+            identity,
+            services_roots,
+            gateways,
+            data_dir,
+            board: BoardConfig::default(),
+            watchdog_timeout: Self::WATCHDOG_TIMEOUT,
+        }
+    }
+}
+
+/// Why a device could not start or had to end.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// Configuration: no gateway to connect to.
+    #[error("no gateway is configured: give at least one as host:port")]
+    NoGateway,
+    /// Configuration: a gateway that is not `host:port`.
+    #[error("the gateway {0:?} is not host:port")]
+    Gateway(String),
+    /// Configuration: the certificate says nothing that we understand.
+    #[error("the device's certificate is not usable: {0}")]
+    Certificate(#[from] CertificateError),
+    /// Configuration: a certificate for something else.
+    #[error("the certificate is for {0}, which is not a device")]
+    NotADevice(SpiffeId),
+    /// Configuration: TLS refuses the identity or the roots.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Configuration: another process uses the data directory.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// I/O: the data directory.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// I/O: the host gives no more threads, sockets or the like.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What happened.
+        source: io::Error,
+    },
+    /// Configuration: an identity for a device of a fleet could not be made.
+    #[error("no identity for simulated device {index}: {problem}")]
+    Identity {
+        /// Which device.
+        index: usize,
+        /// What happened.
+        problem: String,
+    },
+    /// Bug: the device loop panicked; the next start reports it to the gateway.
+    #[error("the device loop panicked: {0}")]
+    Panicked(String),
+}
+
+/// Checks that a gateway is `host:port`.
+pub(crate) fn check_gateways(gateways: &[String]) -> Result<(), DeviceError> {
+    if gateways.is_empty() {
+        return Err(DeviceError::NoGateway);
+    }
+    for gateway in gateways {
+        let port = gateway
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            return Err(DeviceError::Gateway(gateway.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_host_and_port() {
+        let check = |gateway: &str| check_gateways(&[gateway.to_owned()]).is_ok();
+        assert!(check("gateway.example:8080") && check("127.0.0.1:1") && check("[::1]:8080"));
+        assert!(!check("gateway") && !check("gateway:0") && !check(":8080") && !check("gateway:http"));
+        assert!(check_gateways(&[]).is_err());
+    }
+}

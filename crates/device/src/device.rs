@@ -1,0 +1,277 @@
+//! One device in this process.
+
+use std::{
+    any::Any,
+    fs::{self, File, TryLockError},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use rustls_pki_types::CertificateDer;
+use wasmbed_pki::{
+    Identity, Role, SpiffeId,
+    tls::{ClientParams, Profile, client_config, roots},
+};
+use wasmbed_protocol::{ResetReason, limits::RESET_DETAIL_BYTES_MAX};
+use wasmbed_runtime::RuntimeConfig;
+use wasmbed_supervisor::platform::Board;
+
+use crate::{
+    config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
+    counters::{Counters, Progress},
+    mailbox::Mailbox,
+    reactor::{Arrivals, Parts, Reactor},
+    storage::{Disk, StorageThread, Store},
+    watchdog::LoopWatchdog,
+};
+
+/// A device that runs on a thread of its own.
+#[derive(Debug)]
+pub struct Handle {
+    stop: Stop,
+    counters: Arc<Counters>,
+    thread: JoinHandle<Result<(), DeviceError>>,
+}
+
+/// Ends what it came from; may be called from anywhere and more than once.
+#[derive(Clone)]
+pub struct Stop(pub(crate) Vec<Mailbox>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stop").field(&self.0.len()).finish()
+    }
+}
+
+impl Stop {
+    /// Asks for the end; [`Handle::wait`] tells when it has come.
+    pub fn stop(&self) {
+        self.0.iter().for_each(Mailbox::stop);
+    }
+}
+
+impl Handle {
+    /// Asks the device to end: it closes its connection and leaves everything as it is on disk.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// What ends the device, for whoever waits for a signal.
+    #[must_use]
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// What the device has reached.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.counters.progress(1)
+    }
+
+    /// Blocks until the device has ended.
+    ///
+    /// # Errors
+    /// It did not end because it was asked to.
+    pub fn wait(self) -> Result<(), DeviceError> {
+        self.thread.join().unwrap_or_else(|panic| Err(DeviceError::Panicked(panic_text(&*panic))))
+    }
+}
+
+/// Starts a device: it connects to a gateway, and runs what that has for it or what it already holds.
+///
+/// # Errors
+/// The configuration is unusable or the data directory is not accessible. A gateway that can't be reached is no error:
+/// the device keeps trying.
+pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
+    check_gateways(&config.gateways)?;
+    let id = device_id(&config.identity)?;
+    let tls = tls_config(&config.identity, config.services_roots.clone(), &id)?;
+    let lock = lock(&config.data_dir)?;
+    let note = config.data_dir.join("reset");
+    let (reset_reason, reset_detail) = take_note(&note);
+    let storage = config.data_dir.join("storage");
+    let medium = Disk::open(&storage).map_err(|source| DeviceError::Io { path: storage.clone(), source })?;
+    let store = Store::open(medium, config.board.storage_bytes);
+    let store = store.map_err(|source| DeviceError::Io { path: storage, source })?;
+
+    let host = |what| move |source| DeviceError::Host { what, source };
+    let (poll, mailbox) = Reactor::ears().map_err(host("making a poll"))?;
+    let watchdog = LoopWatchdog::start(config.watchdog_timeout, Some(note.clone()));
+    let watchdog = watchdog.map_err(host("starting the watchdog"))?;
+    let counters = Arc::new(Counters::default());
+    let arrivals = One(Some(OneDevice {
+        tls,
+        gateways: config.gateways.into(),
+        board: board(&config.board, reset_reason, reset_detail),
+        runtime: config.board.runtime,
+        store,
+        id,
+    }));
+    let (stop, counted) = (Stop(vec![mailbox.clone()]), Arc::clone(&counters));
+    let thread = thread::Builder::new().name("device".into()).spawn(move || {
+        let _lock = lock;
+        guarded(Some(&note), || {
+            let mut reactor =
+                Reactor::new(poll, mailbox, watchdog, counted).map_err(host("starting the device"))?;
+            reactor.run(arrivals)
+        })
+    });
+    Ok(Handle { stop, counters, thread: thread.map_err(host("starting the device's thread"))? })
+}
+
+/// Runs a device on this thread until `stop` fires elsewhere: [`start`] and [`Handle::wait`] in one.
+///
+/// # Errors
+/// As of both.
+pub fn run(config: DeviceConfig, on_start: impl FnOnce(Stop)) -> Result<(), DeviceError> {
+    let handle = start(config)?;
+    on_start(handle.stopper());
+    handle.wait()
+}
+
+/// Runs a loop; a panic becomes an error and a note for the next start.
+pub(crate) fn guarded(
+    note: Option<&Path>,
+    run: impl FnOnce() -> Result<(), DeviceError>,
+) -> Result<(), DeviceError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic_text(&*panic);
+        if let Some(note) = note {
+            // Without the note the next start gives no reason; the error below says it here and now.
+            let _ = fs::write(note, format!("panic: {text}"));
+        }
+        Err(DeviceError::Panicked(text))
+    })
+}
+
+/// The id in a device's certificate.
+pub(crate) fn device_id(identity: &Identity) -> Result<SpiffeId, DeviceError> {
+    let id = identity.spiffe_id()?;
+    if id.role() == Role::Device { Ok(id) } else { Err(DeviceError::NotADevice(id)) }
+}
+
+pub(crate) fn tls_config(
+    identity: &Identity,
+    services_roots: Vec<CertificateDer<'static>>,
+    id: &SpiffeId,
+) -> Result<Arc<rustls::ClientConfig>, DeviceError> {
+    Ok(client_config(ClientParams {
+        profile: Profile::Device,
+        identity,
+        roots: roots(services_roots)?,
+        trust_domain: id.trust_domain(),
+        gateway: None,
+        time: None,
+    })?)
+}
+
+pub(crate) fn board(config: &BoardConfig, reset_reason: ResetReason, reset_detail: String) -> Board {
+    Board {
+        board: config.board.clone(),
+        firmware: env!("CARGO_PKG_VERSION").into(),
+        flash_bytes: config.storage_bytes,
+        module_bytes_max: config.module_bytes_max,
+        applications_max: u8::try_from(config.runtime.applications_max).unwrap_or(u8::MAX),
+        capabilities: crate::HostPeripherals::CAPABILITIES.map(String::from).into(),
+        reset_reason,
+        reset_detail,
+    }
+}
+
+struct OneDevice {
+    id: SpiffeId,
+    tls: Arc<rustls::ClientConfig>,
+    gateways: Arc<[String]>,
+    board: Board,
+    runtime: RuntimeConfig,
+    store: Store<Disk>,
+}
+
+struct One(Option<OneDevice>);
+
+impl Arrivals for One {
+    fn next_ms(&self) -> Option<u64> {
+        self.0.as_ref().map(|_| 0)
+    }
+
+    fn arrive(&mut self, index: usize, storage: &StorageThread) -> Result<Parts, DeviceError> {
+        let Some(one) = self.0.take() else {
+            return Err(DeviceError::Panicked("a second device where there is one".into()));
+        };
+        Ok(Parts {
+            device: format!("{}/{}", one.id.namespace(), one.id.name()).into(),
+            trust_domain: one.id.trust_domain().into(),
+            tls: one.tls,
+            gateways: one.gateways,
+            board: one.board,
+            runtime: one.runtime,
+            storage: storage.files(index, one.store),
+        })
+    }
+}
+
+/// Held until the process ends, in whatever way.
+fn lock(data_dir: &Path) -> Result<File, DeviceError> {
+    let path = data_dir.join("lock");
+    let failed = |path: PathBuf| move |source: io::Error| DeviceError::Io { path, source };
+    fs::create_dir_all(data_dir).map_err(failed(data_dir.to_owned()))?;
+    let file = File::create(&path).map_err(failed(path.clone()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DeviceError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(DeviceError::Io { path, source }),
+    }
+}
+
+/// Why the process last ended, if it left a note, which is told once.
+fn take_note(note: &Path) -> (ResetReason, String) {
+    let Ok(text) = fs::read_to_string(note) else {
+        return (ResetReason::PowerOn, String::new());
+    };
+    // A note that stays is told once more, no worse.
+    let _ = fs::remove_file(note);
+    let end = text.floor_char_boundary(RESET_DETAIL_BYTES_MAX);
+    match text.get(..end).unwrap_or_default().strip_prefix("panic: ") {
+        Some(detail) => (ResetReason::Panic, detail.to_owned()),
+        None => (ResetReason::Watchdog, text.get(..end).unwrap_or_default().to_owned()),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_told_once_and_within_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = folder.path().join("reset");
+        assert_eq!(take_note(&note), (ResetReason::PowerOn, String::new()));
+        fs::write(&note, "stood still").unwrap();
+        assert_eq!(take_note(&note), (ResetReason::Watchdog, "stood still".into()));
+        assert_eq!(take_note(&note).0, ResetReason::PowerOn);
+        let panicked = guarded(Some(&note), || panic!("{}", "é".repeat(200)));
+        assert!(matches!(panicked, Err(DeviceError::Panicked(_))));
+        let (reason, detail) = take_note(&note);
+        assert_eq!(reason, ResetReason::Panic);
+        assert!(detail.len() <= RESET_DETAIL_BYTES_MAX && detail.starts_with("éé"));
+    }
+
+    #[test]
+    fn a_data_directory_has_one_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        assert!(matches!(lock(folder.path()), Err(DeviceError::InUse(_))));
+        drop(first);
+        assert!(lock(folder.path()).is_ok());
+    }
+}

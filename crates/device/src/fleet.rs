@@ -1,0 +1,245 @@
+//! Many devices in one process, each a real one: its own identity and TLS connection, its own agent, sandbox and storage.
+//!
+//! Devices are spread over a few threads, each with one loop. An idle device costs its TLS connection and its agent's
+//! state; its arena takes memory once an application is loaded.
+
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustls_pki_types::CertificateDer;
+use wasmbed_pki::Identity;
+use wasmbed_protocol::ResetReason;
+
+use crate::{
+    config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
+    counters::{Counters, Progress},
+    device::{Stop, board, device_id, guarded, tls_config},
+    reactor::{Arrivals, Parts, Reactor},
+    storage::{DeviceStorage, Disk, Memory, SharedModules, StorageThread, Store},
+    watchdog::LoopWatchdog,
+};
+
+/// Devices of one process at most: two file descriptors are little, but a host's limit on them is often near 20,000.
+pub const DEVICES_MAX: usize = 10_000;
+
+/// Makes the identity of device `index`, counted from 0; called once for each device when it is switched on.
+pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, String> + Send + Sync>;
+
+/// Where the devices keep modules, state and data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FleetStorage {
+    /// In memory: gone when the process ends, as if each device had been replaced by a new one.
+    Memory,
+    /// In a directory for each, `DIR/NAMESPACE/NAME`.
+    Files(PathBuf),
+}
+
+/// A fleet.
+pub struct FleetConfig {
+    /// How many devices, at most [`DEVICES_MAX`].
+    pub devices: usize,
+    /// Their identities.
+    pub issue: Issue,
+    /// Roots below which gateways stand.
+    pub services_roots: Vec<CertificateDer<'static>>,
+    /// `host:port`, tried in this order.
+    pub gateways: Vec<String>,
+    /// Where they keep what they hold.
+    pub storage: FleetStorage,
+    /// The board that each is.
+    pub board: BoardConfig,
+    /// Threads to spread them over.
+    pub threads: NonZeroUsize,
+    /// Devices switched on per second; all at once if `None`.
+    pub starts_per_second: Option<NonZeroUsize>,
+}
+
+impl FleetConfig {
+    /// A fleet of microcontrollers that keep everything in memory and start all at once.
+    #[must_use]
+    pub fn new(
+        devices: usize,
+        issue: Issue,
+        services_roots: Vec<CertificateDer<'static>>,
+        gateways: Vec<String>,
+    ) -> Self {
+        Self {
+            devices,
+            issue,
+            services_roots,
+            gateways,
+            storage: FleetStorage::Memory,
+            board: BoardConfig::microcontroller(),
+            threads: NonZeroUsize::MIN,
+            starts_per_second: None,
+        }
+    }
+}
+
+impl fmt::Debug for FleetConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetConfig").field("devices", &self.devices).finish_non_exhaustive()
+    }
+}
+
+/// A fleet that runs on threads of its own.
+#[derive(Debug)]
+pub struct FleetHandle {
+    devices: usize,
+    stop: Stop,
+    counters: Arc<Counters>,
+    threads: Vec<JoinHandle<Result<(), DeviceError>>>,
+}
+
+impl FleetHandle {
+    /// How far the fleet has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.counters.progress(self.devices)
+    }
+
+    /// Asks all devices to end.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// What ends the fleet, for whoever waits for a signal.
+    #[must_use]
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Whether a thread has ended already, so that [`FleetHandle::wait`] would say why.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Blocks until all devices have ended.
+    ///
+    /// # Errors
+    /// The first error of a thread that did not end because it was asked to; the others are stopped then.
+    pub fn wait(self) -> Result<(), DeviceError> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or_else(|_| Err(DeviceError::Panicked("a fleet thread".into())));
+            if ended.is_err() {
+                self.stop.stop();
+            }
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+/// Starts a fleet.
+///
+/// # Errors
+/// The configuration is unusable, or the host gives no more threads.
+pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
+    check_gateways(&config.gateways)?;
+    let devices = config.devices.min(DEVICES_MAX);
+    let threads = config.threads.get().min(devices.max(1));
+    let counters = Arc::new(Counters::default());
+    let shared = Arc::new(Shared {
+        issue: config.issue,
+        services_roots: config.services_roots,
+        gateways: config.gateways.into(),
+        storage: config.storage,
+        board: config.board,
+        modules: SharedModules::default(),
+    });
+    let host = |what| move |source| DeviceError::Host { what, source };
+    let mut handle =
+        FleetHandle { devices, stop: Stop(Vec::new()), counters: Arc::clone(&counters), threads: Vec::new() };
+    for first in 0..threads {
+        let (poll, mailbox) = Reactor::ears().map_err(host("making a poll"))?;
+        let watchdog = LoopWatchdog::start(DeviceConfig::WATCHDOG_TIMEOUT.max(FLEET_WATCHDOG_TIMEOUT), None);
+        let watchdog = watchdog.map_err(host("starting a watchdog"))?;
+        let share = Share {
+            shared: Arc::clone(&shared),
+            next: first,
+            step: threads,
+            devices,
+            starts_per_second: config.starts_per_second,
+        };
+        let (counters, ears) = (Arc::clone(&counters), mailbox.clone());
+        let thread = thread::Builder::new().name(format!("devices-{first}")).spawn(move || {
+            guarded(None, || {
+                let mut reactor =
+                    Reactor::new(poll, ears, watchdog, counters).map_err(host("starting a device loop"))?;
+                reactor.run(share)
+            })
+        });
+        handle.stop.0.push(mailbox);
+        handle.threads.push(thread.map_err(host("starting a device thread"))?);
+    }
+    Ok(handle)
+}
+
+/// A loop of thousands may be late by as many handshakes and loads; one that stands still is found all the same.
+const FLEET_WATCHDOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+struct Shared {
+    issue: Issue,
+    services_roots: Vec<CertificateDer<'static>>,
+    gateways: Arc<[String]>,
+    storage: FleetStorage,
+    board: BoardConfig,
+    modules: SharedModules,
+}
+
+/// One thread's devices: every `step`th.
+struct Share {
+    shared: Arc<Shared>,
+    next: usize,
+    step: usize,
+    devices: usize,
+    starts_per_second: Option<NonZeroUsize>,
+}
+
+impl Arrivals for Share {
+    fn next_ms(&self) -> Option<u64> {
+        if self.next >= self.devices {
+            return None;
+        }
+        Some(self.starts_per_second.map_or(0, |rate| self.next as u64 * 1_000 / rate.get() as u64))
+    }
+
+    fn arrive(&mut self, index: usize, storage: &StorageThread) -> Result<Parts, DeviceError> {
+        let number = self.next;
+        self.next += self.step;
+        let shared = &self.shared;
+        let identity =
+            (shared.issue)(number).map_err(|problem| DeviceError::Identity { index: number, problem })?;
+        let id = device_id(&identity)?;
+        let storage = match &shared.storage {
+            FleetStorage::Memory => {
+                let memory = Memory::new(shared.modules.clone());
+                let store = Store::open(memory, shared.board.storage_bytes);
+                DeviceStorage::memory(store.map_err(|source| DeviceError::Host { what: "memory", source })?)
+            }
+            FleetStorage::Files(folder) => {
+                let path = folder.join(id.namespace()).join(id.name());
+                let store =
+                    Disk::open(&path).and_then(|medium| Store::open(medium, shared.board.storage_bytes));
+                storage.files(index, store.map_err(|source| DeviceError::Io { path, source })?)
+            }
+        };
+        Ok(Parts {
+            device: format!("{}/{}", id.namespace(), id.name()).into(),
+            trust_domain: id.trust_domain().into(),
+            tls: tls_config(&identity, shared.services_roots.clone(), &id)?,
+            gateways: Arc::clone(&shared.gateways),
+            board: board(&shared.board, ResetReason::PowerOn, String::new()),
+            runtime: shared.board.runtime.clone(),
+            storage,
+        })
+    }
+}

@@ -1,0 +1,358 @@
+//! The way to a gateway: a non-blocking socket with TLS 1.3 on it, both certificates checked.
+//!
+//! ```text
+//!           +--------------- failed, closed by either side ----------------+
+//!           v                                                              |
+//!   Down -connect-> Resolving -> Opening (TCP, then TLS; address by address) -> Up -close-> Closing
+//! ```
+//! Gateways are tried in the order of the configuration, one in each attempt; the pause between attempts is the agent's.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+    vec,
+};
+
+use mio::{Interest, Registry, Token, net::TcpStream};
+use rustls::{ClientConfig, ClientConnection};
+use wasmbed_pki::tls::{Profile, authenticate_gateway, handshake_reason, server_name};
+use wasmbed_supervisor::platform::{Link, LinkState};
+
+use crate::{counters::Counters, resolve::Resolver};
+
+/// TCP connection and handshake with one address; a handshake takes two round trips and a few milliseconds of CPU.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A name that takes longer is as good as unknown.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For bytes that were taken to reach the network after [`Link::close`].
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A session that ended sooner was turned away: another gateway may have room.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+/// What TLS holds of bytes on their way out: four frames.
+const SEND_BUFFER_BYTES: usize = 16_384;
+
+/// What the links of a device's loop share, and who the device is.
+pub(crate) struct LinkConfig {
+    pub(crate) device: usize,
+    pub(crate) token: Token,
+    pub(crate) registry: Rc<Registry>,
+    pub(crate) resolver: Resolver,
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) trust_domain: Arc<str>,
+    /// `host:port`, at least one.
+    pub(crate) gateways: Arc<[String]>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    tls: ClientConnection,
+    since: Instant,
+}
+
+enum Phase {
+    Down,
+    Resolving {
+        since: Instant,
+    },
+    Opening {
+        connection: Box<Connection>,
+        connected: bool,
+        address: SocketAddr,
+        others: vec::IntoIter<SocketAddr>,
+    },
+    Up {
+        connection: Box<Connection>,
+    },
+    Closing {
+        connection: Box<Connection>,
+    },
+}
+
+/// A [`Link`] over TCP.
+pub(crate) struct TlsLink {
+    config: LinkConfig,
+    phase: Phase,
+    /// Which gateway the next attempt goes to.
+    gateway: usize,
+    /// Received before the connection ended, at most what TLS buffers.
+    rest: Vec<u8>,
+}
+
+impl TlsLink {
+    pub(crate) fn new(config: LinkConfig) -> Self {
+        Self { config, phase: Phase::Down, gateway: 0, rest: Vec::new() }
+    }
+
+    /// When the link has to be moved on although nothing was heard.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Down | Phase::Up { .. } => None,
+            Phase::Resolving { since } => Some(*since + RESOLVE_TIMEOUT),
+            Phase::Opening { connection, .. } => Some(connection.since + OPEN_TIMEOUT),
+            Phase::Closing { connection } => Some(connection.since + CLOSE_TIMEOUT),
+        }
+    }
+
+    /// Takes the answer to a lookup.
+    pub(crate) fn resolved(&mut self, addresses: io::Result<Vec<SocketAddr>>) {
+        if matches!(self.phase, Phase::Resolving { .. }) {
+            match addresses {
+                Ok(addresses) => self.open(addresses.into_iter(), "the name has no address".into()),
+                Err(error) => self.failed(&format!("the name was not found: {error}")),
+            }
+        }
+    }
+
+    fn gateway(&self) -> &str {
+        self.config.gateways.get(self.gateway).map_or("", String::as_str)
+    }
+
+    /// Begins with the next address; `problem` is what to say if there is none.
+    fn open(&mut self, mut addresses: vec::IntoIter<SocketAddr>, problem: String) {
+        let mut problem = problem;
+        while let Some(address) = addresses.next() {
+            match self.begin(address) {
+                Ok(connection) => {
+                    let connection = Box::new(connection);
+                    self.phase = Phase::Opening { connection, connected: false, address, others: addresses };
+                    return;
+                }
+                Err(error) => problem = format!("{address}: {error}"),
+            }
+        }
+        self.failed(&problem);
+    }
+
+    fn begin(&self, address: SocketAddr) -> io::Result<Connection> {
+        let mut stream = TcpStream::connect(address)?;
+        self.config.registry.register(
+            &mut stream,
+            self.config.token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let tls = ClientConnection::new(Arc::clone(&self.config.tls), server_name());
+        let mut tls = tls.map_err(io::Error::other)?;
+        tls.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+        Ok(Connection { stream, tls, since: Instant::now() })
+    }
+
+    /// The attempt is over; the next one goes to the next gateway.
+    fn failed(&mut self, problem: &str) {
+        tracing::debug!(gateway = self.gateway(), problem, "gateway not reached");
+        self.config.counters.failed(&format!("{}: {problem}", self.gateway()));
+        self.phase = Phase::Down;
+        self.gateway = (self.gateway + 1) % self.config.gateways.len().max(1);
+    }
+
+    /// A connection that stood has ended; what it brought may still be read.
+    fn ended(&mut self, problem: &str) {
+        let Phase::Up { mut connection } = std::mem::replace(&mut self.phase, Phase::Down) else {
+            return;
+        };
+        let mut rest = Vec::new();
+        // An error here is the end that is being dealt with.
+        let _ = connection.tls.reader().read_to_end(&mut rest);
+        self.rest = rest;
+        self.config.counters.down();
+        tracing::debug!(gateway = self.gateway(), problem, "connection to the gateway ended");
+        if connection.since.elapsed() < WELCOME_TIMEOUT {
+            self.gateway = (self.gateway + 1) % self.config.gateways.len().max(1);
+        }
+    }
+
+    fn advance_opening(&mut self) {
+        let Phase::Opening { mut connection, mut connected, address, others } =
+            std::mem::replace(&mut self.phase, Phase::Down)
+        else {
+            return;
+        };
+        match connection.advance_handshake(&mut connected) {
+            Ok(true) => self.opened(connection),
+            Ok(false) if connection.since.elapsed() < OPEN_TIMEOUT => {
+                self.phase = Phase::Opening { connection, connected, address, others };
+            }
+            Ok(false) => {
+                let what = if connected { "no handshake" } else { "no answer" };
+                self.open(others, format!("{address}: {what} within {} s", OPEN_TIMEOUT.as_secs()));
+            }
+            Err(problem) => self.open(others, format!("{address}: {problem}")),
+        }
+    }
+
+    fn opened(&mut self, mut connection: Box<Connection>) {
+        match authenticate_gateway(Profile::Device, &connection.tls, &self.config.trust_domain) {
+            Ok(peer) => {
+                tracing::debug!(gateway = %peer.id, "connected");
+                connection.since = Instant::now();
+                self.rest.clear();
+                self.config.counters.up();
+                self.phase = Phase::Up { connection };
+            }
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    fn advance_closing(&mut self) {
+        let Phase::Closing { connection } = &mut self.phase else {
+            return;
+        };
+        let flushed = connection.flush();
+        if flushed.is_err() || !connection.tls.wants_write() || connection.since.elapsed() >= CLOSE_TIMEOUT {
+            self.phase = Phase::Down;
+        }
+    }
+}
+
+impl Connection {
+    /// Whether the handshake is done.
+    fn advance_handshake(&mut self, connected: &mut bool) -> Result<bool, String> {
+        if !*connected {
+            if let Some(error) = self.stream.take_error().map_err(|error| error.to_string())? {
+                return Err(error.to_string());
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => *connected = true,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+                Err(error) => return Err(error.to_string()),
+            }
+            // A device sends small frames and waits for small answers.
+            self.stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        }
+        self.flush().map_err(|error| error.to_string())?;
+        while self.tls.is_handshaking() && self.fill()? {
+            self.flush().map_err(|error| error.to_string())?;
+        }
+        Ok(!self.tls.is_handshaking())
+    }
+
+    /// Gives TLS's bytes to the network until one of them has no more room.
+    fn flush(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the network's bytes to TLS; false when there are none now.
+    fn fill(&mut self) -> Result<bool, String> {
+        match self.tls.read_tls(&mut self.stream) {
+            Ok(0) => Err("the gateway closed the connection".into()),
+            Ok(_) => match self.tls.process_new_packets() {
+                Ok(_) => Ok(true),
+                Err(error) => {
+                    // The alert that tells the gateway; the connection ends either way.
+                    let _ = self.flush();
+                    Err(handshake_reason(&error))
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Reads what has arrived; 0 when nothing has.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, String> {
+        loop {
+            match self.tls.reader().read(buffer) {
+                Ok(0) => return Err("the gateway closed the connection".into()),
+                Ok(length) => return Ok(length),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            if !self.fill()? {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+impl Link for TlsLink {
+    fn state(&mut self) -> LinkState {
+        match &mut self.phase {
+            Phase::Down => {}
+            Phase::Resolving { since } => {
+                if since.elapsed() >= RESOLVE_TIMEOUT {
+                    self.failed("the name was not looked up in time");
+                }
+            }
+            Phase::Opening { .. } => self.advance_opening(),
+            Phase::Up { connection } => {
+                if let Err(error) = connection.flush() {
+                    self.ended(&error.to_string());
+                }
+            }
+            Phase::Closing { .. } => self.advance_closing(),
+        }
+        match self.phase {
+            Phase::Down => LinkState::Down,
+            Phase::Resolving { .. } | Phase::Opening { .. } | Phase::Closing { .. } => LinkState::Connecting,
+            Phase::Up { .. } => LinkState::Up,
+        }
+    }
+
+    fn connect(&mut self) {
+        if !matches!(self.phase, Phase::Down) {
+            return;
+        }
+        self.rest.clear();
+        self.phase = Phase::Resolving { since: Instant::now() };
+        match self.config.resolver.resolve(self.config.device, self.gateway()) {
+            Ok(Some(addresses)) => self.resolved(Ok(addresses)),
+            Ok(None) => {}
+            Err(error) => self.resolved(Err(error)),
+        }
+    }
+
+    fn close(&mut self) {
+        self.rest.clear();
+        match std::mem::replace(&mut self.phase, Phase::Down) {
+            Phase::Up { mut connection } => {
+                self.config.counters.down();
+                if connection.since.elapsed() < WELCOME_TIMEOUT {
+                    self.gateway = (self.gateway + 1) % self.config.gateways.len().max(1);
+                }
+                connection.tls.send_close_notify();
+                connection.since = Instant::now();
+                self.phase = Phase::Closing { connection };
+                self.advance_closing();
+            }
+            closing @ Phase::Closing { .. } => self.phase = closing,
+            Phase::Down | Phase::Resolving { .. } | Phase::Opening { .. } => {}
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        let Phase::Up { connection } = &mut self.phase else {
+            return 0;
+        };
+        // What does not fit into TLS's buffer is not taken.
+        let taken = connection.tls.writer().write(bytes).unwrap_or(0);
+        if let Err(error) = connection.flush() {
+            self.ended(&error.to_string());
+        }
+        taken
+    }
+
+    fn recv(&mut self, buffer: &mut [u8]) -> usize {
+        if let Phase::Up { connection } = &mut self.phase {
+            match connection.read(buffer) {
+                Ok(length) => return length,
+                Err(problem) => self.ended(&problem),
+            }
+        }
+        let length = self.rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.rest[..length]);
+        self.rest.drain(..length);
+        length
+    }
+}

@@ -1,0 +1,40 @@
+//! Device and application logs as `tracing` events, with the fields that all processes share.
+
+use std::sync::Arc;
+
+use wasmbed_protocol::ApplicationUid;
+use wasmbed_supervisor::platform::{Level, LogSink, Record};
+
+/// Writes one device's lines.
+pub(crate) struct DeviceLog {
+    /// `namespace/name`.
+    pub(crate) device: Arc<str>,
+}
+
+impl LogSink for DeviceLog {
+    fn record(&mut self, record: &Record<'_>) {
+        let device = &*self.device;
+        let correlation_id = record.correlation_id.map(tracing::field::display);
+        let (epoch, revision) =
+            (record.epoch.map(|epoch| epoch.0), record.revision.map(|revision| revision.0));
+        let (application, reason, message) = (record.application, record.reason, record.message);
+        // The level of a tracing event is part of its static description, so each needs an event of its own.
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(device, application, correlation_id, epoch, revision, reason, "{message}")
+            };
+        }
+        match record.level {
+            Level::Debug => event!(debug),
+            Level::Info => event!(info),
+            Level::Warn => event!(warn),
+            Level::Error => event!(error),
+        }
+    }
+
+    fn application_line(&mut self, _uid: &ApplicationUid, name: &str, text: &str) {
+        // An application may not steer the terminal that its lines are read on.
+        let text = text.replace(char::is_control, "\u{fffd}");
+        tracing::info!(target: "application", device = &*self.device, application = name, "{text}");
+    }
+}

@@ -1,0 +1,120 @@
+//! Pins and sensors of a device that is a process on a Linux host. A host has no board, so each is exactly what its name
+//! says and nothing else.
+//!
+//! | sensor | what it measures | unit of the thousandths |
+//! |---|---|---|
+//! | 0 | load average of the last minute, `/proc/loadavg` | runnable tasks |
+//! | 1 | memory available on the host, `MemAvailable` of `/proc/meminfo` | MiB |
+//! | 2 | time since this process started | s |
+//! | 3 | temperature of the first thermal zone, where the host has one | °C |
+//!
+//! Pins 0 to 7 are latches in this process: reading one gives what was written to it last, low at first. No voltage
+//! moves anywhere.
+
+use std::{fs, time::Instant};
+
+use wasmbed_runtime::{PeripheralError, Peripherals};
+
+const PINS: usize = 8;
+
+/// The host's sensors and the latches of one device.
+#[derive(Debug)]
+pub struct HostPeripherals {
+    started: Instant,
+    latches: [bool; PINS],
+}
+
+impl HostPeripherals {
+    /// Names of the capabilities that a Linux device can grant, ascending.
+    pub const CAPABILITIES: [&'static str; 3] = ["gpio", "key-value", "sensor"];
+
+    /// All latches low.
+    #[must_use]
+    pub fn new(started: Instant) -> Self {
+        Self { started, latches: [false; PINS] }
+    }
+
+    fn latch(&mut self, pin: u32) -> Result<&mut bool, PeripheralError> {
+        let pin = usize::try_from(pin).map_err(|_| PeripheralError::NotFound)?;
+        self.latches.get_mut(pin).ok_or(PeripheralError::NotFound)
+    }
+}
+
+impl Peripherals for HostPeripherals {
+    fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
+        self.latch(pin).map(|latch| *latch)
+    }
+
+    fn gpio_write(&mut self, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        *self.latch(pin)? = level;
+        Ok(())
+    }
+
+    fn sensor_read(&mut self, sensor: u32) -> Result<i32, PeripheralError> {
+        match sensor {
+            0 => parse_load(&read("/proc/loadavg")?),
+            1 => parse_available(&read("/proc/meminfo")?),
+            2 => Some(i32::try_from(self.started.elapsed().as_millis()).unwrap_or(i32::MAX)),
+            3 => parse_temperature(&read("/sys/class/thermal/thermal_zone0/temp")?),
+            _ => return Err(PeripheralError::NotFound),
+        }
+        .ok_or(PeripheralError::Failed)
+    }
+}
+
+fn read(path: &str) -> Result<String, PeripheralError> {
+    fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => PeripheralError::NotFound,
+        _ => PeripheralError::Failed,
+    })
+}
+
+/// `0.52 0.58 0.59 1/597 12345` as 520.
+fn parse_load(text: &str) -> Option<i32> {
+    let (whole, hundredths) = text.split_whitespace().next()?.split_once('.')?;
+    let hundredths = hundredths.get(..2)?.parse::<i32>().ok()?;
+    whole.parse::<i32>().ok()?.checked_mul(1_000)?.checked_add(hundredths * 10)
+}
+
+/// The line `MemAvailable:  1234 kB` in thousandths of a MiB.
+fn parse_available(text: &str) -> Option<i32> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    Some(i32::try_from(kib * 1_000 / 1_024).unwrap_or(i32::MAX))
+}
+
+/// Linux gives thousandths of a degree already.
+fn parse_temperature(text: &str) -> Option<i32> {
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_s_texts_become_thousandths() {
+        assert_eq!(parse_load("0.52 0.58 0.59 1/597 12345\n"), Some(520));
+        assert_eq!(parse_load("12.07 9 9 1/1 1"), Some(12_070));
+        assert_eq!(parse_load(""), None);
+        assert_eq!(parse_available("MemTotal: 2048 kB\nMemAvailable:    2048 kB\n"), Some(2_000));
+        assert_eq!(parse_temperature("48312\n"), Some(48_312));
+    }
+
+    #[test]
+    fn what_linux_always_has_can_be_read() {
+        let mut peripherals = HostPeripherals::new(Instant::now());
+        for sensor in 0..3 {
+            assert!(peripherals.sensor_read(sensor).is_ok_and(|value| value >= 0), "sensor {sensor}");
+        }
+        assert_eq!(peripherals.sensor_read(99), Err(PeripheralError::NotFound));
+    }
+
+    #[test]
+    fn a_pin_keeps_its_level_and_its_neighbours_theirs() {
+        let mut peripherals = HostPeripherals::new(Instant::now());
+        assert_eq!(peripherals.gpio_write(3, true), Ok(()));
+        assert_eq!((peripherals.gpio_read(3), peripherals.gpio_read(4)), (Ok(true), Ok(false)));
+        assert_eq!(peripherals.gpio_write(8, true), Err(PeripheralError::NotFound));
+    }
+}

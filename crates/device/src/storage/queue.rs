@@ -1,0 +1,99 @@
+//! Brings storage into a loop that must not block: files wait for the disk on a thread of their own.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use wasmbed_agent::storage::{Operation, Outcome, StorageError};
+use wasmbed_protocol::ModuleDigest;
+use wasmbed_supervisor::platform::Storage;
+
+use super::{Disk, Memory, Store};
+use crate::mailbox::{Mail, Mailbox};
+
+struct Job {
+    device: usize,
+    store: Arc<Mutex<Store<Disk>>>,
+    operation: Operation,
+}
+
+/// Does the file operations of all devices of one loop, in their order. Each device has at most one under way, which
+/// bounds the queue.
+pub(crate) struct StorageThread {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl StorageThread {
+    /// Starts the thread; it ends when the last device that uses it is gone.
+    pub(crate) fn start(mailbox: Mailbox) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::Builder::new().name("storage".into()).spawn(move || {
+            for job in queue {
+                let outcome = lock(&job.store).perform(&job.operation);
+                mailbox.put(job.device, Mail::Stored(outcome));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Storage of one device on disk.
+    pub(crate) fn files(&self, device: usize, store: Store<Disk>) -> DeviceStorage {
+        let store = Arc::new(Mutex::new(store));
+        DeviceStorage { backend: Backend::Files { device, store, jobs: self.jobs.clone() }, outcome: None }
+    }
+}
+
+fn lock(store: &Mutex<Store<Disk>>) -> std::sync::MutexGuard<'_, Store<Disk>> {
+    // A store whose operation panicked is as good as one that lost power: it is written for that.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Backend {
+    Files { device: usize, store: Arc<Mutex<Store<Disk>>>, jobs: mpsc::Sender<Job> },
+    Memory(Store<Memory>),
+}
+
+/// Storage of one device.
+pub(crate) struct DeviceStorage {
+    backend: Backend,
+    outcome: Option<Outcome>,
+}
+
+impl DeviceStorage {
+    /// Storage that ends with the process and never waits.
+    pub(crate) fn memory(store: Store<Memory>) -> Self {
+        Self { backend: Backend::Memory(store), outcome: None }
+    }
+
+    /// Takes what the thread answered.
+    pub(crate) fn complete(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Storage for DeviceStorage {
+    fn start(&mut self, operation: Operation) {
+        match &mut self.backend {
+            Backend::Memory(store) => self.outcome = Some(store.perform(&operation)),
+            Backend::Files { device, store, jobs } => {
+                let job = Job { device: *device, store: Arc::clone(store), operation };
+                if jobs.send(job).is_err() {
+                    self.outcome = Some(Err(StorageError::Failed("the storage thread is gone".into())));
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    fn module(&mut self, digest: &ModuleDigest) -> Result<Cow<'_, [u8]>, StorageError> {
+        match &mut self.backend {
+            Backend::Memory(store) => store.module(digest).map(Cow::Owned),
+            Backend::Files { store, .. } => lock(store).module(digest).map(Cow::Owned),
+        }
+    }
+}
