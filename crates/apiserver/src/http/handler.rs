@@ -1,0 +1,346 @@
+//! One request: what it means, whether its client may, and the answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as _, Incoming};
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::params::Params;
+use super::read::{self, Snapshots};
+use super::respond::{self, Body};
+use super::route::{Route, Target, route};
+use super::{discovery, negotiate, openapi, watch, write};
+use crate::access::{Access, Decision, Policy, User};
+use crate::config::Limits;
+use crate::status::{Reason, Status};
+use crate::store::{Constraint, Store};
+use crate::telemetry::Metrics;
+
+/// Bodies are counted in units of this many bytes.
+const BODY_UNIT: usize = 1_024;
+/// Requests slower than this are worth a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What all connections share.
+pub(super) struct State {
+    pub(super) store: Store,
+    pub(super) policy: Policy,
+    pub(super) limits: Limits,
+    pub(super) metrics: Metrics,
+    pub(super) registry: Registry,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) requests: Semaphore,
+    pub(super) watches: Arc<Semaphore>,
+    pub(super) bodies: Semaphore,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// How a request counts in metrics and logs.
+struct Label {
+    verb: &'static str,
+    resource: String,
+}
+
+impl State {
+    pub(super) async fn handle(
+        self: &Arc<State>,
+        user: Option<&User>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let mut label = Label { verb: "other", resource: String::new() };
+        let response = match self.answer(user, &parts, body, &mut label).await {
+            Ok(response) => response,
+            Err(status) => respond::refusal(&status),
+        };
+        let (code, took) = (response.status().as_u16(), started.elapsed());
+        self.metrics.request(label.verb, &label.resource, code, took);
+        let user = user.map_or("", |user| &user.name);
+        let path = parts.uri.path();
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if code >= 500 || took > SLOW {
+            tracing::warn!(method = %parts.method, path, user, code, took_us, "request");
+        } else if code == 401 || code == 403 {
+            tracing::info!(method = %parts.method, path, user, code, took_us, "request");
+        } else {
+            tracing::debug!(method = %parts.method, path, user, code, took_us, "request");
+        }
+        response
+    }
+
+    async fn answer(
+        self: &Arc<State>,
+        user: Option<&User>,
+        parts: &Parts,
+        body: Incoming,
+        label: &mut Label,
+    ) -> Result<Response<Body>, Status> {
+        let route = route(self.store.kinds(), parts.uri.path());
+        match route {
+            Route::Live => return Ok(respond::with_type(StatusCode::OK, TEXT, "ok")),
+            Route::Ready => return Ok(self.ready()),
+            Route::Metrics => return self.metrics(),
+            _ => {}
+        }
+        let user = user.ok_or_else(|| {
+            Status::new(Reason::Unauthorized, "Unauthorized: a client certificate is required")
+        })?;
+        if let Some(name) = parts.headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
+            return Err(Status::new(
+                Reason::Forbidden,
+                format!("impersonation is not offered by this server ({name})"),
+            ));
+        }
+        let params = Params::parse(parts.uri.query());
+        match route {
+            Route::Object(target) => self.object(user, parts, &params, target, body, label).await,
+            other => {
+                label.verb = "discovery";
+                if parts.method != Method::GET {
+                    return method_not_allowed("GET");
+                }
+                params.check_nothing()?;
+                self.discovery(parts, &other)
+            }
+        }
+    }
+
+    fn discovery(&self, parts: &Parts, route: &Route) -> Result<Response<Body>, Status> {
+        let kinds = self.store.kinds();
+        let aggregated = negotiate::aggregated(&parts.headers);
+        let document = match route {
+            Route::Version => Some(discovery::version()),
+            Route::CoreVersions | Route::Groups if aggregated => {
+                let core = matches!(route, Route::CoreVersions);
+                let body = discovery::aggregated(kinds, core).to_string();
+                return Ok(respond::with_type(StatusCode::OK, AGGREGATED, body));
+            }
+            Route::CoreVersions => Some(discovery::core_versions()),
+            Route::Groups => Some(discovery::groups(kinds)),
+            Route::Group(name) => discovery::group(kinds, name),
+            Route::Resources { group, version } => discovery::resources(kinds, group, version),
+            Route::OpenApiIndex => Some(openapi::index(kinds)),
+            Route::OpenApi { group, version } => openapi::document(kinds, group, version),
+            Route::Live | Route::Ready | Route::Metrics | Route::Object(_) | Route::Unknown => None,
+        };
+        let missing = || Status::new(Reason::NotFound, "the server could not find the requested resource");
+        Ok(respond::json(StatusCode::OK, &document.ok_or_else(missing)?))
+    }
+
+    async fn object(
+        self: &Arc<State>,
+        user: &User,
+        parts: &Parts,
+        params: &Params,
+        target: Target,
+        body: Incoming,
+        label: &mut Label,
+    ) -> Result<Response<Body>, Status> {
+        label.resource = target.resource();
+        label.verb = verb(&parts.method, &target, params)?;
+        if label.verb == "watch" {
+            self.allow(user, label, &target, target.name.as_deref().unwrap_or_default())?;
+            let permit = Arc::clone(&self.watches).try_acquire_owned();
+            let permit = permit.map_err(|_| Status::busy("too many watches"))?;
+            let gauge = self.metrics.watch(&label.resource);
+            let shutdown = self.shutdown.clone();
+            return watch::start(&self.store, target, &parts.headers, params, permit, gauge, shutdown);
+        }
+        let _permit = self
+            .requests
+            .try_acquire()
+            .map_err(|_| Status::busy("too many requests, please try again later"))?;
+        if label.verb == "create" {
+            return self.create(user, parts, params, &target, body, label).await;
+        }
+        let name = target.name.clone().unwrap_or_default();
+        let constraints = self.allow(user, label, &target, &name)?;
+        match label.verb {
+            "get" => return read::get(&self.store, &target, &name, &parts.headers, params),
+            "list" => {
+                let (store, snapshots) = (self.store.clone(), Arc::clone(&self.snapshots));
+                let (headers, params) = (parts.headers.clone(), Params::parse(parts.uri.query()));
+                // A long list takes a while to read and to write out.
+                let listed = move || read::list(&store, &snapshots, &target, &headers, &params);
+                return tokio::task::spawn_blocking(listed).await.map_err(Status::internal)?;
+            }
+            _ => {}
+        }
+        let (body, _held) = self.body(parts, body).await?;
+        let request = write::Request {
+            store: &self.store,
+            target: &target,
+            headers: &parts.headers,
+            params,
+            constraints,
+        };
+        match label.verb {
+            "update" => {
+                let decoded = write::parse_object(&parts.headers, &body)?;
+                request.update(&name, decoded).await
+            }
+            "patch" => request.patch(&name, &body).await,
+            "delete" => request.delete(&name, &body).await,
+            "deletecollection" => request.delete_collection(&body).await,
+            other => Err(Status::internal(format!("the verb {other} has no handler"))),
+        }
+    }
+
+    /// A create names its object in the body, so permission can only be judged with it.
+    async fn create(
+        &self,
+        user: &User,
+        parts: &Parts,
+        params: &Params,
+        target: &Target,
+        body: Incoming,
+        label: &Label,
+    ) -> Result<Response<Body>, Status> {
+        if !user.is_administrator() {
+            // Who may create nothing of the kind is refused before the body is read; a rule for certain names passes.
+            self.policy_knows(user, label, target)?;
+        }
+        let (body, _held) = self.body(parts, body).await?;
+        let decoded = write::parse_object(&parts.headers, &body)?;
+        let name = decoded.value["metadata"]["name"].as_str().unwrap_or_default();
+        let constraints = self.allow(user, label, target, name)?;
+        let request =
+            write::Request { store: &self.store, target, headers: &parts.headers, params, constraints };
+        request.create(decoded).await
+    }
+
+    fn allow(
+        &self,
+        user: &User,
+        label: &Label,
+        target: &Target,
+        name: &str,
+    ) -> Result<Vec<Arc<Constraint>>, Status> {
+        match self.policy.decide(user, &access(label, target, name)) {
+            Decision::Allowed(constraints) => Ok(constraints),
+            Decision::Denied(why) => Err(denied(target, name, &why)),
+        }
+    }
+
+    fn policy_knows(&self, user: &User, label: &Label, target: &Target) -> Result<(), Status> {
+        if self.policy.may_for_some_name(user, &access(label, target, "")) {
+            return Ok(());
+        }
+        self.allow(user, label, target, "").map(|_| ())
+    }
+
+    /// Reads a body within bounds; the permit stands for its memory until the request is answered.
+    async fn body(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<(Bytes, tokio::sync::SemaphorePermit<'_>), Status> {
+        if parts.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(Status::new(Reason::UnsupportedMediaType, "compressed bodies are not accepted"));
+        }
+        let most = self.limits.body_bytes_max;
+        let too_large = || {
+            let told = format!("Request entity too large: limit is {most}");
+            Status::new(Reason::RequestEntityTooLarge, told)
+        };
+        if body.size_hint().lower() > most as u64 {
+            return Err(too_large());
+        }
+        let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(most);
+        let units = u32::try_from(expected.min(most) / BODY_UNIT + 1).unwrap_or(u32::MAX);
+        let held = self.bodies.try_acquire_many(units);
+        let held = held.map_err(|_| Status::busy("too many bytes of requests are being worked on"))?;
+        let collected =
+            tokio::time::timeout(self.limits.body_timeout, Limited::new(body, most).collect()).await;
+        match collected {
+            Ok(Ok(collected)) => Ok((collected.to_bytes(), held)),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err(Status::bad_request(format!("the body could not be received: {error}"))),
+            Err(_) => Err(Status::new(Reason::Timeout, "Timeout: the body did not arrive in time")),
+        }
+    }
+
+    fn ready(&self) -> Response<Body> {
+        if self.shutdown.is_cancelled() {
+            return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down");
+        }
+        if !self.store.is_healthy() {
+            return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the store can't be written");
+        }
+        respond::with_type(StatusCode::OK, TEXT, "ok")
+    }
+
+    fn metrics(&self) -> Result<Response<Body>, Status> {
+        if let Ok(snapshot) = self.store.snapshot() {
+            self.metrics.set_revision(snapshot.revision);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).map_err(Status::internal)?;
+        Ok(respond::with_type(StatusCode::OK, OPENMETRICS, text))
+    }
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPENMETRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const AGGREGATED: HeaderValue =
+    HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+
+fn verb(method: &Method, target: &Target, params: &Params) -> Result<&'static str, Status> {
+    let on_object = target.name.is_some();
+    match (method, on_object) {
+        (&Method::GET, true) if params.flag("watch")? => {
+            Err(Status::bad_request("a watch is of a list: use a field selector on metadata.name"))
+        }
+        (&Method::GET, true) => Ok("get"),
+        (&Method::GET, false) if params.flag("watch")? => Ok("watch"),
+        (&Method::GET, false) => Ok("list"),
+        (&Method::POST, false) if !target.kind.namespaced || target.namespace.is_some() => Ok("create"),
+        (&Method::PUT, true) => Ok("update"),
+        (&Method::PATCH, true) => Ok("patch"),
+        (&Method::DELETE, true) if !target.status => Ok("delete"),
+        (&Method::DELETE, false) => Ok("deletecollection"),
+        _ => Err(Status::new(
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+fn access<'a>(label: &'a Label, target: &'a Target, name: &'a str) -> Access<'a> {
+    Access {
+        verb: label.verb,
+        group: &target.kind.group,
+        resource: &label.resource,
+        namespace: target.namespace.as_deref(),
+        name,
+    }
+}
+
+fn denied(target: &Target, name: &str, why: &str) -> Status {
+    let told = if name.is_empty() {
+        format!("{} is forbidden: {why}", target.kind.qualified())
+    } else {
+        return Status::forbidden(&target.kind, name, why);
+    };
+    Status {
+        target: Some((target.kind.group.clone(), target.kind.plural.clone())),
+        ..Status::new(Reason::Forbidden, told)
+    }
+}
+
+fn method_not_allowed(allowed: &'static str) -> Result<Response<Body>, Status> {
+    let told = "the server does not allow this method on the requested resource";
+    let mut response = respond::refusal(&Status::new(Reason::MethodNotAllowed, told));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    Ok(response)
+}

@@ -1,0 +1,16 @@
+//! The Kubernetes protocol over HTTP and mutual TLS.
+
+mod discovery;
+mod handler;
+mod listen;
+mod negotiate;
+mod openapi;
+mod params;
+mod read;
+mod respond;
+mod route;
+mod show;
+mod watch;
+mod write;
+
+pub use listen::{Server, ServerError, serve, start};

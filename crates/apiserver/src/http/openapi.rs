@@ -1,0 +1,247 @@
+//! OpenAPI v3: one document per group and version, for `kubectl explain`, `apply` and code generators.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::kinds::{Kind, Kinds};
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// Where a group's version lies below `/openapi/v3/`.
+fn path_of(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// The index: each document's address with a hash of its content, so that clients can cache it.
+pub(super) fn index(kinds: &Kinds) -> Value {
+    let mut versions: Vec<(&str, &str)> = Vec::new();
+    for kind in kinds.iter() {
+        if !versions.contains(&(&kind.group, &kind.version)) {
+            versions.push((&kind.group, &kind.version));
+        }
+    }
+    let mut paths = Map::new();
+    for (group, version) in versions {
+        if let Some(document) = document(kinds, group, version) {
+            let hash = format!("{:X}", Sha256::digest(document.to_string().as_bytes()));
+            let path = path_of(group, version);
+            paths.insert(
+                path.clone(),
+                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}),
+            );
+        }
+    }
+    json!({ "paths": paths })
+}
+
+/// The document of one group and version.
+pub(super) fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+    let mut schemas = Map::new();
+    let mut paths = Map::new();
+    for kind in kinds.of_group(group).filter(|kind| kind.version == version) {
+        schemas.insert(schema_name(kind), object_schema(kind));
+        schemas.insert(format!("{}List", schema_name(kind)), list_schema(kind));
+        add_paths(kind, &mut paths);
+    }
+    if schemas.is_empty() {
+        return None;
+    }
+    schemas.insert(OBJECT_META.into(), object_meta());
+    schemas.insert(LIST_META.into(), list_meta());
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Wasmbed", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }))
+}
+
+/// `io.github.wasmbed.v1alpha1.Device`.
+fn schema_name(kind: &Kind) -> String {
+    if kind.group.is_empty() {
+        return format!("io.k8s.api.core.{}.{}", kind.version, kind.kind);
+    }
+    let reversed: Vec<&str> = kind.group.rsplit('.').collect();
+    format!("{}.{}.{}", reversed.join("."), kind.version, kind.kind)
+}
+
+fn identity(kind: &Kind) -> Value {
+    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+}
+
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn object_schema(kind: &Kind) -> Value {
+    let mut schema = kind.openapi.clone();
+    for (name, told) in [
+        ("apiVersion", "APIVersion names the version of the schema of this object."),
+        ("kind", "Kind names what this object is."),
+    ] {
+        schema["properties"][name] = json!({"type": "string", "description": told});
+    }
+    schema["properties"]["metadata"] = json!({
+        "description": "Standard object's metadata.",
+        "default": {},
+        "allOf": [reference(OBJECT_META)],
+    });
+    schema["x-kubernetes-group-version-kind"] = json!([identity(kind)]);
+    schema
+}
+
+fn list_schema(kind: &Kind) -> Value {
+    let list = json!({"group": kind.group, "version": kind.version, "kind": kind.list_kind});
+    json!({
+        "type": "object",
+        "description": format!("{} is a list of {}.", kind.list_kind, kind.kind),
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": reference(LIST_META),
+            "items": {"type": "array", "items": reference(&schema_name(kind))},
+        },
+        "x-kubernetes-group-version-kind": [list],
+    })
+}
+
+fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
+    let root = if kind.group.is_empty() { "/api" } else { "/apis" };
+    let base = format!("{root}/{}", kind.api_version());
+    let one = reference(&schema_name(kind));
+    let many = reference(&format!("{}List", schema_name(kind)));
+    let operation = |verb: &str, schema: &Value, body: bool, parameters: &[&str]| {
+        let mut operation = json!({
+            "operationId": format!("{verb}{}{}", kind.version, kind.kind),
+            "x-kubernetes-action": verb,
+            "x-kubernetes-group-version-kind": identity(kind),
+            "parameters": parameters.iter().map(|name| parameter(name, "query")).collect::<Vec<_>>(),
+            "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
+        });
+        if body {
+            operation["requestBody"] = json!({"content": {"application/json": {"schema": schema}}});
+        }
+        operation
+    };
+    let write = ["dryRun", "fieldManager", "fieldValidation"];
+    let list = [
+        "limit",
+        "continue",
+        "labelSelector",
+        "fieldSelector",
+        "resourceVersion",
+        "resourceVersionMatch",
+        "timeoutSeconds",
+        "watch",
+        "allowWatchBookmarks",
+        "sendInitialEvents",
+    ];
+    let mut collection = json!({"get": operation("list", &many, false, &list)});
+    let mut item = json!({"get": operation("get", &one, false, &["resourceVersion"])});
+    if kind.writable {
+        collection["post"] = operation("post", &one, true, &write);
+        collection["delete"] = operation("deletecollection", &many, false, &list[2..4]);
+        item["put"] = operation("put", &one, true, &write);
+        item["patch"] = operation("patch", &one, true, &write);
+        item["delete"] =
+            operation("delete", &one, false, &["dryRun", "propagationPolicy", "gracePeriodSeconds"]);
+    }
+    let (home, mut shared) = if kind.namespaced {
+        paths.insert(
+            format!("{base}/{}", kind.plural),
+            json!({"get": operation("list", &many, false, &list)}),
+        );
+        (format!("{base}/namespaces/{{namespace}}/{}", kind.plural), vec![parameter("namespace", "path")])
+    } else {
+        (format!("{base}/{}", kind.plural), Vec::new())
+    };
+    collection["parameters"] = json!(shared);
+    paths.insert(home.clone(), collection);
+    shared.push(parameter("name", "path"));
+    item["parameters"] = json!(shared);
+    if kind.status_subresource {
+        let mut status = item.clone();
+        if let Some(status) = status.as_object_mut() {
+            status.remove("delete");
+        }
+        paths.insert(format!("{home}/{{name}}/status"), status);
+    }
+    paths.insert(format!("{home}/{{name}}"), item);
+}
+
+fn parameter(name: &str, place: &str) -> Value {
+    let ty = match name {
+        "limit" | "timeoutSeconds" | "gracePeriodSeconds" => "integer",
+        "watch" | "allowWatchBookmarks" | "sendInitialEvents" => "boolean",
+        _ => "string",
+    };
+    json!({"name": name, "in": place, "required": place == "path", "schema": {"type": ty, "uniqueItems": true}})
+}
+
+fn object_meta() -> Value {
+    let text = |told: &str| json!({"type": "string", "description": told});
+    let time = |told: &str| json!({"type": "string", "format": "date-time", "description": told});
+    let count = |told: &str| json!({"type": "integer", "format": "int64", "description": told});
+    let map = |told: &str| json!({"type": "object", "additionalProperties": {"type": "string"}, "description": told});
+    json!({
+        "type": "object",
+        "description": "ObjectMeta is metadata that all stored objects have.",
+        "properties": {
+            "name": text("Name is unique among the objects of a kind in a namespace. It can't be changed."),
+            "generateName": text("GenerateName is the start of a name of which the server makes up the end, if name is absent."),
+            "namespace": text("Namespace is the scope in which the name is unique."),
+            "uid": text("UID tells this object from all others in time and space. Set by the server."),
+            "resourceVersion": text("ResourceVersion changes with every change of the object. Set by the server."),
+            "generation": count("Generation counts changes of what is wanted. Set by the server."),
+            "creationTimestamp": time("CreationTimestamp is when the object was made. Set by the server."),
+            "deletionTimestamp": time("DeletionTimestamp is when someone asked for the object's deletion; finalizers hold it. Set by the server."),
+            "deletionGracePeriodSeconds": count("Seconds the object may take to end. Set by the server."),
+            "labels": map("Labels are pairs of texts by which objects are selected."),
+            "annotations": map("Annotations are pairs of texts for tools; nothing selects by them."),
+            "finalizers": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set",
+                "description": "Finalizers must all be taken off before a deleted object goes."},
+            "ownerReferences": {"type": "array", "description": "OwnerReferences name the objects this one belongs to.",
+                "items": {"type": "object", "required": ["apiVersion", "kind", "name", "uid"], "properties": {
+                    "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "name": {"type": "string"},
+                    "uid": {"type": "string"}, "controller": {"type": "boolean"},
+                    "blockOwnerDeletion": {"type": "boolean"}}}},
+        },
+    })
+}
+
+fn list_meta() -> Value {
+    json!({
+        "type": "object",
+        "description": "ListMeta says where a list stands.",
+        "properties": {
+            "resourceVersion": {"type": "string", "description": "Revision at which the list was read."},
+            "continue": {"type": "string", "description": "Token for the rest of the list."},
+            "remainingItemCount": {"type": "integer", "format": "int64", "description": "How many objects the rest has."},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{document, index};
+    use crate::kinds::Kinds;
+
+    #[test]
+    fn every_version_has_a_document_whose_references_resolve() {
+        let kinds = Kinds::new(&[]).unwrap();
+        let index = index(&kinds);
+        let paths = index["paths"].as_object().unwrap();
+        assert_eq!(paths.len(), 4);
+        for kind in kinds.iter() {
+            let document = document(&kinds, &kind.group, &kind.version).unwrap();
+            let text = document.to_string();
+            for reference in text.split("#/components/schemas/").skip(1) {
+                let name = reference.split('"').next().unwrap();
+                assert!(document["components"]["schemas"][name].is_object(), "{name}");
+            }
+        }
+        assert!(document(&kinds, "nothing", "v1").is_none());
+    }
+}

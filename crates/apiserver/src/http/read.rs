@@ -1,0 +1,191 @@
+//! get and list.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::negotiate;
+use super::params::Params;
+use super::respond::{self, Body};
+use super::route::Target;
+use super::show::{Include, ListMeta, View};
+use crate::selector::Selection;
+use crate::status::{Cause, Reason, Status};
+use crate::store::{Page, Pager, Read, Snapshot, Store};
+
+/// Snapshots kept for lists that are read page by page; each holds old pages on disk.
+const SNAPSHOTS_MAX: usize = 8;
+/// Time between two pages of one list.
+const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Snapshots that later pages are read from, so that a list is of one moment.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    kept: Mutex<VecDeque<(Instant, Arc<Snapshot>)>>,
+}
+
+impl Snapshots {
+    fn keep(&self, snapshot: &Arc<Snapshot>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(since, known)| {
+            since.elapsed() < SNAPSHOT_LIFETIME && known.revision != snapshot.revision
+        });
+        if kept.len() >= SNAPSHOTS_MAX {
+            kept.pop_front();
+        }
+        kept.push_back((Instant::now(), Arc::clone(snapshot)));
+    }
+
+    fn find(&self, revision: u64) -> Option<Arc<Snapshot>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().find(|(_, snapshot)| snapshot.revision == revision)?;
+        (found.0.elapsed() < SNAPSHOT_LIFETIME).then(|| Arc::clone(&found.1))
+    }
+
+    /// Lets go of what nobody came back for.
+    pub(super) fn expire(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(since, _)| since.elapsed() < SNAPSHOT_LIFETIME);
+    }
+}
+
+/// Where a list goes on.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    revision: u64,
+    after: String,
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::json!(self).to_string())
+    }
+
+    fn decode(token: &str) -> Result<Continue, Status> {
+        let decoded = URL_SAFE_NO_PAD.decode(token).ok();
+        let parsed = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        parsed.ok_or_else(|| Status::bad_request("continue key is not valid"))
+    }
+}
+
+pub(super) fn view(headers: &HeaderMap, params: &Params) -> Result<View, Status> {
+    Ok(View { shape: negotiate::shape(headers)?, include: Include::parse(params.get("includeObject"))? })
+}
+
+pub(super) fn get(
+    store: &Store,
+    target: &Target,
+    name: &str,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<Response<Body>, Status> {
+    params.check_get()?;
+    let view = view(headers, params)?;
+    let snapshot = store.snapshot().map_err(Status::internal)?;
+    check_not_newer(params, snapshot.revision)?;
+    let kind = &*target.kind;
+    let stored = snapshot.get(&kind.key(target.namespace.as_deref().unwrap_or_default(), name));
+    let stored = stored.map_err(Status::internal)?.ok_or_else(|| Status::not_found(kind, name))?;
+    Ok(respond::json_bytes(StatusCode::OK, view.object(kind, &stored.into())?))
+}
+
+pub(super) fn list(
+    store: &Store,
+    snapshots: &Snapshots,
+    target: &Target,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<Response<Body>, Status> {
+    params.check_list()?;
+    let view = view(headers, params)?;
+    let kind = &*target.kind;
+    let selection = selection(target, params)?;
+    if params.flag("sendInitialEvents")? || params.flag("allowWatchBookmarks")? {
+        return Err(Status::bad_request("sendInitialEvents and allowWatchBookmarks are for watches"));
+    }
+    let limit = params
+        .number("limit")?
+        .filter(|limit| *limit > 0)
+        .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let goes_on = params.get("continue").map(Continue::decode).transpose()?;
+    let snapshot = match &goes_on {
+        Some(goes_on) => {
+            if params.get("resourceVersion").is_some_and(|version| version != "0") {
+                return Err(Status::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
+            snapshots.find(goes_on.revision).ok_or_else(|| {
+                Status::expired("The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.")
+            })?
+        }
+        None => Arc::new(store.snapshot().map_err(Status::internal)?),
+    };
+    check_version(params, snapshot.revision)?;
+    let after = goes_on.as_ref().map(|goes_on| goes_on.after.as_str());
+    let page =
+        Pager { selection: &selection, after, limit }.read(kind, &*snapshot).map_err(Status::internal)?;
+    let next = page.next.clone().map(|after| {
+        snapshots.keep(&snapshot);
+        Continue { revision: snapshot.revision, after }.encode()
+    });
+    let meta = ListMeta { revision: snapshot.revision, next, remaining: page.remaining };
+    Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
+}
+
+pub(super) fn selection(target: &Target, params: &Params) -> Result<Selection, Status> {
+    let (labels, fields) = (params.get("labelSelector"), params.get("fieldSelector"));
+    let mut selection = Selection::parse(&target.kind, target.namespace.as_deref(), labels, fields)?;
+    if !target.kind.namespaced {
+        selection.namespace = Some(String::new());
+    }
+    Ok(selection)
+}
+
+/// `resourceVersion` of a list: any version, at least this one, or exactly this one.
+fn check_version(params: &Params, revision: u64) -> Result<(), Status> {
+    let version = params.number("resourceVersion")?;
+    match (params.get("resourceVersionMatch"), version) {
+        (None | Some("NotOlderThan"), _) => check_not_newer(params, revision),
+        (Some("Exact"), None | Some(0)) => Err(Status::bad_request(
+            "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\" or without one",
+        )),
+        (Some("Exact"), Some(exact)) if exact == revision => Ok(()),
+        (Some("Exact"), Some(exact)) if exact > revision => Err(too_large(exact, revision)),
+        (Some("Exact"), Some(exact)) => Err(Status::expired(format!(
+            "The resourceVersion for the provided list is too old: {exact} ({revision})"
+        ))),
+        (Some(other), _) => Err(Status::bad_request(format!(
+            "resourceVersionMatch must be Exact or NotOlderThan, not {other:?}"
+        ))),
+    }
+}
+
+pub(super) fn check_not_newer(params: &Params, revision: u64) -> Result<(), Status> {
+    match params.number("resourceVersion")? {
+        Some(version) if version > revision => Err(too_large(version, revision)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A version this store never had: the client's memory is of another store, or of one that was reset.
+pub(super) fn too_large(version: u64, revision: u64) -> Status {
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge",
+        message: "Too large resource version".into(),
+        field: String::new(),
+    };
+    let message = format!("Timeout: Too large resource version: {version}, current: {revision}");
+    Status { causes: vec![cause], retry_after: Some(1), ..Status::new(Reason::Timeout, message) }
+}
+
+/// Everything a watch begins with.
+pub(super) fn initial(snapshot: &Snapshot, target: &Target, selection: &Selection) -> Result<Page, Status> {
+    let pager = Pager { selection, after: None, limit: None };
+    pager.read(&target.kind, snapshot).map_err(Status::internal)
+}

@@ -1,0 +1,156 @@
+//! From a path to what it means.
+
+use std::sync::Arc;
+
+use crate::kinds::{Kind, Kinds};
+
+/// What a path means.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// `/livez` and its like.
+    Live,
+    /// `/readyz` and its like.
+    Ready,
+    Metrics,
+    Version,
+    /// `/api`
+    CoreVersions,
+    /// `/apis`
+    Groups,
+    /// `/apis/GROUP`
+    Group(String),
+    /// `/api/v1`, `/apis/GROUP/VERSION`
+    Resources {
+        group: String,
+        version: String,
+    },
+    /// `/openapi/v3`
+    OpenApiIndex,
+    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`
+    OpenApi {
+        group: String,
+        version: String,
+    },
+    Object(Target),
+    Unknown,
+}
+
+/// Objects of a kind, or one of them.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) kind: Arc<Kind>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) status: bool,
+}
+
+impl Target {
+    /// `devices` or `devices/status`.
+    pub(super) fn resource(&self) -> String {
+        if self.status { format!("{}/status", self.kind.plural) } else { self.kind.plural.clone() }
+    }
+}
+
+pub(super) fn route(kinds: &Kinds, path: &str) -> Route {
+    let Some(parts) = split(path) else { return Route::Unknown };
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let owned = |text: &str| text.to_owned();
+    match parts.as_slice() {
+        ["livez" | "healthz" | "health", ..] => Route::Live,
+        ["readyz" | "ready", ..] => Route::Ready,
+        ["metrics"] => Route::Metrics,
+        ["version"] => Route::Version,
+        ["api"] => Route::CoreVersions,
+        ["apis"] => Route::Groups,
+        ["apis", group] => Route::Group(owned(group)),
+        ["api", version] => Route::Resources { group: String::new(), version: owned(version) },
+        ["apis", group, version] => Route::Resources { group: owned(group), version: owned(version) },
+        ["openapi", "v3"] => Route::OpenApiIndex,
+        ["openapi", "v3", "api", version] => Route::OpenApi { group: String::new(), version: owned(version) },
+        ["openapi", "v3", "apis", group, version] => {
+            Route::OpenApi { group: owned(group), version: owned(version) }
+        }
+        ["api", version, rest @ ..] => object(kinds, "", version, rest),
+        ["apis", group, version, rest @ ..] => object(kinds, group, version, rest),
+        _ => Route::Unknown,
+    }
+}
+
+fn object(kinds: &Kinds, group: &str, version: &str, rest: &[&str]) -> Route {
+    let (namespace, rest) = match rest {
+        // `namespaces/NAME/status` is about the namespace itself.
+        ["namespaces", _, "status"] if group.is_empty() => (None, rest),
+        ["namespaces", namespace, below @ ..] if !below.is_empty() => (Some(namespace.to_string()), below),
+        _ => (None, rest),
+    };
+    let (plural, name, status) = match rest {
+        [plural] => (plural, None, false),
+        [plural, name] => (plural, Some(name.to_string()), false),
+        [plural, name, "status"] => (plural, Some(name.to_string()), true),
+        _ => return Route::Unknown,
+    };
+    let Some(kind) = kinds.get(group, version, plural) else { return Route::Unknown };
+    let scoped = match (kind.namespaced, &namespace, &name) {
+        (true, None, Some(_)) | (false, Some(_), _) => false,
+        (true, Some(_), _) | (true, None, None) | (false, None, _) => true,
+    };
+    if !scoped || (status && !kind.status_subresource) {
+        return Route::Unknown;
+    }
+    Route::Object(Target { kind: Arc::clone(kind), namespace, name, status })
+}
+
+/// Segments, percent-decoded; a segment that decodes to a slash or to nothing is nobody's name.
+fn split(path: &str) -> Option<Vec<String>> {
+    let path = path.strip_prefix('/')?;
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.split('/')
+        .map(|segment| {
+            let decoded = percent_encoding::percent_decode_str(segment).decode_utf8().ok()?;
+            (!decoded.is_empty() && !decoded.contains('/')).then(|| decoded.into_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Route, route};
+    use crate::kinds::Kinds;
+
+    fn told(path: &str) -> String {
+        match route(&Kinds::new(&[]).unwrap(), path) {
+            Route::Object(target) => format!(
+                "{} {:?} {:?} {}",
+                target.kind.qualified(),
+                target.namespace.unwrap_or_default(),
+                target.name.unwrap_or_default(),
+                target.status
+            ),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_mean_what_kubernetes_means() {
+        assert_eq!(told("/api/v1/namespaces"), "namespaces \"\" \"\" false");
+        assert_eq!(told("/api/v1/namespaces/a"), "namespaces \"\" \"a\" false");
+        assert_eq!(told("/api/v1/namespaces/a/status"), "namespaces \"\" \"a\" true");
+        assert_eq!(told("/api/v1/namespaces/a/events"), "events \"a\" \"\" false");
+        assert_eq!(told("/api/v1/events"), "events \"\" \"\" false");
+        let lease = "/apis/coordination.k8s.io/v1/namespaces/a/leases/l%2Db";
+        assert_eq!(told(lease), "leases.coordination.k8s.io \"a\" \"l-b\" false");
+        for nothing in [
+            "/apis/coordination.k8s.io/v1/leases/l",
+            "/api/v1/namespaces/a/events/e/status",
+            "/api/v1/pods",
+            "/api/v1/namespaces/a%2Fb",
+            "/",
+            "/api//v1",
+            "/nothing",
+        ] {
+            assert_eq!(told(nothing), "Unknown", "{nothing}");
+        }
+        assert_eq!(told("/livez?verbose"), "Unknown");
+        assert_eq!(told("/readyz/ping"), "Ready");
+    }
+}

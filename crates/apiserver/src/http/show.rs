@@ -1,0 +1,207 @@
+//! Objects in the form a client asked for: as they are, as rows of a Table, or their metadata alone.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::negotiate::Shape;
+use crate::kinds::{Form, Kind};
+use crate::status::Status;
+use crate::store::Page;
+
+/// How much of each object goes into a Table's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Include {
+    Nothing,
+    Metadata,
+    Whole,
+}
+
+impl Include {
+    pub(super) fn parse(text: Option<&str>) -> Result<Include, Status> {
+        match text {
+            None | Some("Metadata") => Ok(Include::Metadata),
+            Some("None") => Ok(Include::Nothing),
+            Some("Object") => Ok(Include::Whole),
+            Some(other) => Err(Status::bad_request(format!(
+                "includeObject must be None, Metadata or Object, not {other:?}"
+            ))),
+        }
+    }
+}
+
+/// The form of one answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) shape: Shape,
+    pub(super) include: Include,
+}
+
+/// Where a list stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ListMeta {
+    pub(super) revision: u64,
+    pub(super) next: Option<String>,
+    pub(super) remaining: Option<usize>,
+}
+
+impl View {
+    /// One stored object.
+    pub(super) fn object(self, kind: &Kind, stored: &Bytes) -> Result<Bytes, Status> {
+        match (self.shape, kind.form) {
+            (Shape::Object, Form::Stored) => Ok(stored.clone()),
+            (Shape::Object, Form::Events) => {
+                let mut object = parse(stored)?;
+                kind.form.show(&mut object);
+                Ok(object.to_string().into())
+            }
+            (Shape::Partial, _) => {
+                let mut object = parse(stored)?;
+                Ok(partial(&mut object).to_string().into())
+            }
+            (Shape::Table, _) => self.event(kind, stored, true),
+        }
+    }
+
+    /// An object within a watch's event; only the first one of a Table says what the columns are.
+    pub(super) fn event(self, kind: &Kind, stored: &Bytes, first: bool) -> Result<Bytes, Status> {
+        match self.shape {
+            Shape::Object | Shape::Partial => self.object(kind, stored),
+            Shape::Table => {
+                let object = parse(stored)?;
+                let version = object["metadata"]["resourceVersion"].clone();
+                let rows = vec![self.row(kind, object, Timestamp::now())];
+                let columns = if first { columns(kind) } else { Value::Null };
+                let table = json!({
+                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version},
+                    "columnDefinitions": columns, "rows": rows,
+                });
+                Ok(table.to_string().into())
+            }
+        }
+    }
+
+    /// A list.
+    pub(super) fn list(self, kind: &Kind, page: &Page, meta: &ListMeta) -> Result<Bytes, Status> {
+        match self.shape {
+            Shape::Object | Shape::Partial => self.plain_list(kind, page, meta),
+            Shape::Table => {
+                let now = Timestamp::now();
+                let rows: Result<Vec<Value>, Status> =
+                    page.objects.iter().map(|stored| Ok(self.row(kind, parse(stored)?, now))).collect();
+                let table = json!({
+                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.to_json(),
+                    "columnDefinitions": columns(kind), "rows": rows?,
+                });
+                Ok(table.to_string().into())
+            }
+        }
+    }
+
+    /// Stored objects go into the list as they are, without being parsed.
+    fn plain_list(self, kind: &Kind, page: &Page, meta: &ListMeta) -> Result<Bytes, Status> {
+        let (list_kind, api_version) = match self.shape {
+            Shape::Partial => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Shape::Object | Shape::Table => (kind.list_kind.clone(), kind.api_version()),
+        };
+        let bytes: usize = page.objects.iter().map(|object| object.len() + 1).sum();
+        let mut list = Vec::with_capacity(bytes + 256);
+        let head = format!(
+            "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
+            json!(list_kind),
+            json!(api_version),
+            meta.to_json()
+        );
+        list.extend_from_slice(head.as_bytes());
+        for (index, stored) in page.objects.iter().enumerate() {
+            if index > 0 {
+                list.push(b',');
+            }
+            match (self.shape, kind.form) {
+                (Shape::Object, Form::Stored) => list.extend_from_slice(stored),
+                (Shape::Object | Shape::Table, _) => {
+                    let mut object = parse(stored)?;
+                    kind.form.show(&mut object);
+                    list.extend_from_slice(object.to_string().as_bytes());
+                }
+                (Shape::Partial, _) => {
+                    list.extend_from_slice(partial(&mut parse(stored)?).to_string().as_bytes());
+                }
+            }
+        }
+        list.extend_from_slice(b"]}");
+        Ok(list.into())
+    }
+
+    fn row(self, kind: &Kind, mut object: Value, now: Timestamp) -> Value {
+        let mut cells = vec![object["metadata"]["name"].clone()];
+        cells.extend(kind.columns.iter().map(|column| column.cell(&object, now)));
+        match self.include {
+            Include::Nothing => json!({"cells": cells, "object": null}),
+            Include::Metadata => json!({"cells": cells, "object": partial(&mut object)}),
+            Include::Whole => {
+                kind.form.show(&mut object);
+                json!({"cells": cells, "object": object})
+            }
+        }
+    }
+
+    /// What tells a watcher how far it is.
+    pub(super) fn bookmark(self, kind: &Kind, revision: u64, initial_events_end: bool) -> Value {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_events_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        match self.shape {
+            Shape::Object => {
+                json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata})
+            }
+            Shape::Partial => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Shape::Table => {
+                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+                let cells = vec![Value::Null; kind.columns.len() + 1];
+                json!({
+                    "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": {"resourceVersion": revision.to_string()},
+                    "columnDefinitions": null, "rows": [{"cells": cells, "object": object}],
+                })
+            }
+        }
+    }
+}
+
+impl ListMeta {
+    fn to_json(&self) -> Value {
+        let mut meta = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = &self.next {
+            meta["continue"] = json!(next);
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = json!(remaining);
+        }
+        meta
+    }
+}
+
+fn columns(kind: &Kind) -> Value {
+    let name = json!({"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0});
+    let columns = kind.columns.iter().map(|column| {
+        // Ages are worked out here, so what arrives is text.
+        let ty = if column.ty == "date" { "string" } else { &column.ty };
+        json!({
+            "name": column.name, "type": ty, "format": column.format, "description": column.description,
+            "priority": column.priority,
+        })
+    });
+    std::iter::once(name).chain(columns).collect()
+}
+
+fn partial(object: &mut Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take()})
+}
+
+fn parse(stored: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(stored).map_err(Status::internal)
+}

@@ -1,0 +1,256 @@
+//! create, update, patch, delete and deletecollection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::negotiate::MediaType;
+use super::params::Params;
+use super::read;
+use super::respond::{self, Body};
+use super::route::Target;
+use super::show::View;
+use crate::kinds::Kind;
+use crate::resource::{Part, Patch, Preconditions};
+use crate::schema::decode::{self, Decoded};
+use crate::selector::Facets;
+use crate::status::{Reason, Status};
+use crate::store::{Applied, Constraint, Operation, Outcome, Pager, Store, Write};
+
+/// Deletions of one deletecollection that are under way at once: enough to share commits.
+const DELETIONS_AT_ONCE: usize = 64;
+
+/// A write whose client may do it.
+pub(super) struct Request<'a> {
+    pub(super) store: &'a Store,
+    pub(super) target: &'a Target,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) params: &'a Params,
+    pub(super) constraints: Vec<Arc<Constraint>>,
+}
+
+/// The object in a POST's or PUT's body.
+pub(super) fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Decoded, Status> {
+    let media_type = media_type(headers)?;
+    let decoded = match media_type {
+        "application/json" | "" => decode::json(body),
+        "application/yaml" => decode::yaml(body),
+        other => return Err(unsupported(other)),
+    };
+    let decoded = decoded.map_err(|why| Status::bad_request(format!("the body can't be read: {why}")))?;
+    if !decoded.value.is_object() {
+        return Err(Status::bad_request("the body must be one object"));
+    }
+    Ok(decoded)
+}
+
+fn media_type(headers: &HeaderMap) -> Result<&str, Status> {
+    match headers.get(CONTENT_TYPE).map(|value| value.to_str()) {
+        None => Ok(""),
+        Some(Ok(text)) => Ok(MediaType::parse(text).name),
+        Some(Err(_)) => Err(Status::bad_request("the Content-Type header is not text")),
+    }
+}
+
+fn unsupported(media_type: &str) -> Status {
+    Status::new(
+        Reason::UnsupportedMediaType,
+        format!(
+            "the body of the request was in an unknown format {media_type:?} - accepted media types include: \
+             application/json, application/yaml"
+        ),
+    )
+}
+
+impl Request<'_> {
+    pub(super) async fn create(self, decoded: Decoded) -> Result<Response<Body>, Status> {
+        self.params.check_write()?;
+        let Decoded { value: object, duplicates } = decoded;
+        self.one("", Operation::Create { object, duplicates }).await
+    }
+
+    pub(super) async fn update(self, name: &str, decoded: Decoded) -> Result<Response<Body>, Status> {
+        self.params.check_write()?;
+        let Decoded { value: object, duplicates } = decoded;
+        let part = self.part();
+        self.one(name, Operation::Update { part, object, duplicates }).await
+    }
+
+    pub(super) async fn patch(self, name: &str, body: &Bytes) -> Result<Response<Body>, Status> {
+        self.params.check_patch()?;
+        let media_type = media_type(self.headers)?;
+        if self.params.get("force").is_some() && !media_type.starts_with("application/apply-patch") {
+            return Err(Status::bad_request("force is forbidden for patches other than server-side apply"));
+        }
+        let patch = match media_type {
+            // The form is refused whatever the body says.
+            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Value::Null,
+            _ => serde_json::from_slice(body)
+                .map_err(|error| Status::bad_request(format!("the patch can't be read: {error}")))?,
+        };
+        let patch = Patch::parse(media_type, patch)?;
+        let part = self.part();
+        self.one(name, Operation::Patch { part, patch }).await
+    }
+
+    pub(super) async fn delete(self, name: &str, body: &Bytes) -> Result<Response<Body>, Status> {
+        self.params.check_delete()?;
+        let options = DeleteOptions::parse(self.params, self.headers, body)?;
+        let kind = Arc::clone(&self.target.kind);
+        let view = read::view(self.headers, self.params)?;
+        let mut write = self.write(name, Operation::Delete { conditions: options.conditions })?;
+        write.dry_run |= options.dry_run;
+        let applied = self.store.write(write).await?;
+        match applied.outcome {
+            Outcome::Removed => Ok(respond::json(StatusCode::OK, &success(&kind, &applied.object))),
+            Outcome::Created | Outcome::Stored => answer(&kind, view, &applied),
+        }
+    }
+
+    pub(super) async fn delete_collection(self, body: &Bytes) -> Result<Response<Body>, Status> {
+        use futures::{StreamExt, TryStreamExt};
+        self.params.check_delete_collection()?;
+        let options = DeleteOptions::parse(self.params, self.headers, body)?;
+        if options.conditions != Preconditions::default() {
+            return Err(Status::bad_request("preconditions are for one object"));
+        }
+        let selection = read::selection(self.target, self.params)?;
+        let snapshot = self.store.snapshot().map_err(Status::internal)?;
+        let pager = Pager { selection: &selection, after: None, limit: None };
+        let kind = &self.target.kind;
+        let page = pager.read(kind, &snapshot).map_err(Status::internal)?;
+        let mut writes = Vec::with_capacity(page.objects.len());
+        for stored in &page.objects {
+            let stored: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
+            let facets = Facets::of(kind, &stored);
+            // Not the one that took its name meanwhile.
+            let uid = stored["metadata"]["uid"].as_str().map(str::to_owned);
+            let conditions = Preconditions { uid, resource_version: None };
+            let mut write = self.write(&facets.name, Operation::Delete { conditions })?;
+            write.namespace = kind.namespaced.then_some(facets.namespace);
+            write.dry_run |= options.dry_run;
+            writes.push(write);
+        }
+        let deletions = futures::stream::iter(writes.into_iter().map(|write| self.store.write(write)));
+        deletions
+            .buffer_unordered(DELETIONS_AT_ONCE)
+            .map(|deleted| match deleted {
+                Err(status) if !matches!(status.reason, Reason::NotFound | Reason::Conflict) => Err(status),
+                Ok(_) | Err(_) => Ok(()),
+            })
+            .try_collect::<Vec<()>>()
+            .await?;
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200});
+        Ok(respond::json(StatusCode::OK, &status))
+    }
+
+    async fn one(&self, name: &str, operation: Operation) -> Result<Response<Body>, Status> {
+        let view = read::view(self.headers, self.params)?;
+        let applied = self.store.write(self.write(name, operation)?).await?;
+        answer(&self.target.kind, view, &applied)
+    }
+
+    fn write(&self, name: &str, operation: Operation) -> Result<Write, Status> {
+        if !self.target.kind.writable {
+            let told = format!("{} are fixed on this server", self.target.kind.qualified());
+            return Err(Status::new(Reason::MethodNotAllowed, told));
+        }
+        Ok(Write {
+            kind: Arc::clone(&self.target.kind),
+            namespace: self.target.namespace.clone(),
+            name: name.to_owned(),
+            operation,
+            dry_run: self.params.dry_run()?,
+            validation: self.params.field_validation()?,
+            constraints: self.constraints.clone(),
+        })
+    }
+
+    fn part(&self) -> Part {
+        if self.target.status { Part::Status } else { Part::Main }
+    }
+}
+
+fn answer(kind: &Kind, view: View, applied: &Applied) -> Result<Response<Body>, Status> {
+    let code = match applied.outcome {
+        Outcome::Created => StatusCode::CREATED,
+        Outcome::Stored | Outcome::Removed => StatusCode::OK,
+    };
+    let mut response = respond::json_bytes(code, view.object(kind, &applied.object)?);
+    respond::warn(&mut response, &applied.warnings);
+    Ok(response)
+}
+
+fn success(kind: &Kind, removed: &Bytes) -> Value {
+    let removed: Value = serde_json::from_slice(removed).unwrap_or_default();
+    let metadata = &removed["metadata"];
+    let mut details = json!({"name": metadata["name"], "kind": kind.plural, "uid": metadata["uid"]});
+    if !kind.group.is_empty() {
+        details["group"] = json!(kind.group);
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+/// How to delete, from the body or the query.
+#[derive(Debug, Default)]
+struct DeleteOptions {
+    conditions: Preconditions,
+    dry_run: bool,
+}
+
+impl DeleteOptions {
+    fn parse(params: &Params, headers: &HeaderMap, body: &Bytes) -> Result<DeleteOptions, Status> {
+        let mut options = DeleteOptions { dry_run: params.dry_run()?, ..DeleteOptions::default() };
+        propagation(params.get("propagationPolicy"))?;
+        params.number("gracePeriodSeconds")?;
+        if params.flag("orphanDependents")? && params.get("propagationPolicy").is_some() {
+            return Err(Status::bad_request("orphanDependents and propagationPolicy can't be set together"));
+        }
+        if body.is_empty() {
+            return Ok(options);
+        }
+        let decoded = parse_object(headers, body)?.value;
+        let wrong =
+            |name: &str| Status::bad_request(format!("DeleteOptions: {name} has a value that can't be used"));
+        for (name, value) in decoded.as_object().into_iter().flatten() {
+            match name.as_str() {
+                "kind" if value == "DeleteOptions" => {}
+                "apiVersion" | "gracePeriodSeconds" | "orphanDependents" => {}
+                _ if value.is_null() => {}
+                "propagationPolicy" => propagation(Some(value.as_str().ok_or_else(|| wrong(name))?))?,
+                "dryRun" => {
+                    let stages = value.as_array().ok_or_else(|| wrong(name))?;
+                    if stages.iter().any(|stage| stage != "All") {
+                        return Err(wrong(name));
+                    }
+                    options.dry_run |= !stages.is_empty();
+                }
+                "preconditions" => {
+                    let text = |field: &str| value[field].as_str().map(str::to_owned);
+                    options.conditions =
+                        Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
+                }
+                _ => return Err(wrong(name)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Nothing collects dependents here: who owns what is kept as data. So dependents are left alone, whether that is
+/// asked for (Orphan) or deferred (Background); what can't be done is to wait until they are gone.
+fn propagation(policy: Option<&str>) -> Result<(), Status> {
+    match policy {
+        None | Some("Background" | "Orphan") => Ok(()),
+        Some("Foreground") => Err(Status::bad_request(
+            "propagationPolicy Foreground is not offered by this server: it has no garbage collector; use Background",
+        )),
+        Some(other) => Err(Status::bad_request(format!(
+            "propagationPolicy must be Background, Orphan or Foreground, not {other:?}"
+        ))),
+    }
+}

@@ -1,0 +1,91 @@
+//! Patches: what a client wants changed, applied to the object as it stands.
+
+use serde_json::Value;
+
+use crate::kinds::Kind;
+use crate::status::{Cause, Reason, Status};
+
+/// Operations in one JSON patch at most, as in Kubernetes.
+const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+
+/// A patch in one of the forms that are understood.
+#[derive(Clone, Debug)]
+pub enum Patch {
+    /// RFC 7386.
+    Merge(Value),
+    /// RFC 6902.
+    Json(json_patch::Patch),
+    /// Kubernetes' strategic merge, where it means the same as a merge.
+    Strategic(Value),
+}
+
+impl Patch {
+    /// From a body by its media type. Server-side apply isn't offered.
+    pub fn parse(media_type: &str, body: Value) -> Result<Patch, Status> {
+        match media_type {
+            "application/merge-patch+json" => Ok(Patch::Merge(object(body)?)),
+            "application/json-patch+json" => {
+                let patch: json_patch::Patch = serde_json::from_value(body)
+                    .map_err(|error| Status::bad_request(format!("the body is not a JSON patch: {error}")))?;
+                if patch.0.len() > JSON_PATCH_OPERATIONS_MAX {
+                    let why = format!(
+                        "the allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}"
+                    );
+                    return Err(Status::new(Reason::RequestEntityTooLarge, why));
+                }
+                Ok(Patch::Json(patch))
+            }
+            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object(body)?)),
+            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Status::new(
+                Reason::UnsupportedMediaType,
+                "server-side apply is not offered by this server: use client-side apply (kubectl apply without --server-side) or a merge patch",
+            )),
+            other => Err(Status::new(
+                Reason::UnsupportedMediaType,
+                format!(
+                    "the body of the request was in an unknown format {other:?} - accepted media types include: \
+                     application/json-patch+json, application/merge-patch+json"
+                ),
+            )),
+        }
+    }
+
+    /// The object with the patch applied.
+    pub fn apply(&self, kind: &Kind, current: &Value) -> Result<Value, Status> {
+        let mut patched = current.clone();
+        match self {
+            Patch::Merge(patch) => json_patch::merge(&mut patched, patch),
+            Patch::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|error| {
+                let name = current["metadata"]["name"].as_str().unwrap_or_default();
+                Status::invalid(kind, name, vec![Cause::invalid("patch", "\"json-patch\"", error)])
+            })?,
+            Patch::Strategic(patch) => {
+                if kind.counts_generations {
+                    let told = format!("strategic merge patches are not supported for {}", kind.qualified());
+                    return Err(Status::new(Reason::UnsupportedMediaType, told));
+                }
+                if !is_plain(patch) {
+                    return Err(Status::new(
+                        Reason::UnsupportedMediaType,
+                        "this strategic merge patch merges lists or carries directives, which this server doesn't offer: send a merge patch",
+                    ));
+                }
+                json_patch::merge(&mut patched, patch);
+            }
+        }
+        Ok(patched)
+    }
+}
+
+fn object(body: Value) -> Result<Value, Status> {
+    if body.is_object() { Ok(body) } else { Err(Status::bad_request("the patch must be one object")) }
+}
+
+/// Without lists and directives the two kinds of merge are one.
+fn is_plain(patch: &Value) -> bool {
+    match patch {
+        Value::Array(_) => false,
+        Value::Object(fields) => fields.iter().all(|(name, value)| !name.starts_with('$') && is_plain(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}

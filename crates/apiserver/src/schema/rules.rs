@@ -1,0 +1,131 @@
+//! `x-kubernetes-validations`: CEL rules over an object and, on an update, over what it was.
+
+use cel::Value as Cel;
+use serde_json::{Value, json};
+
+use super::library::to_cel;
+use super::node::{Additional, ListType, Node, Rule};
+use super::validate::{list_key, quoted};
+use super::{CAUSES_MAX, join};
+use crate::status::Cause;
+
+/// Appends what the rules object to. A rule that doesn't look at the old value isn't evaluated where nothing changed.
+pub(crate) fn check(root: &Node, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    if !root.has_rules {
+        return;
+    }
+    if !root.rules.is_empty() {
+        // At the root, rules see of the metadata only what Kubernetes shows them.
+        let seen = seen_at_root(object);
+        let old_seen = old.map(seen_at_root);
+        judge(root, &seen, old_seen.as_ref(), "", causes);
+    }
+    children(root, object, old, "", causes);
+}
+
+fn seen_at_root(object: &Value) -> Value {
+    let mut seen = object.clone();
+    let metadata = &object["metadata"];
+    seen["metadata"] = json!({"name": metadata["name"], "generateName": metadata["generateName"]});
+    if let Some(shown) = seen["metadata"].as_object_mut() {
+        shown.retain(|_, value| !value.is_null());
+    }
+    seen
+}
+
+fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+    if !node.has_rules || (value.is_null() && node.nullable) || causes.len() >= CAUSES_MAX {
+        return;
+    }
+    judge(node, value, old, path, causes);
+    children(node, value, old, path, causes);
+}
+
+fn children(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let old = old.and_then(|old| old.get(name));
+                if let Some(field) = node.properties.get(name) {
+                    walk(field, value, old, &join(path, name), causes);
+                } else if let Additional::Schema(additional) = &node.additional {
+                    walk(additional, value, old, &format!("{path}[{name}]"), causes);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(item_node) = node.items.as_deref().filter(|node| node.has_rules) else { return };
+            let olds = old.and_then(Value::as_array);
+            for (index, item) in items.iter().enumerate() {
+                // Only items of a list-as-map have a past of their own.
+                let old = match &node.list {
+                    ListType::Map(keys) => {
+                        let key = list_key(keys, item);
+                        olds.and_then(|olds| olds.iter().find(|old| list_key(keys, old) == key))
+                    }
+                    ListType::Atomic | ListType::Set => {
+                        olds.and_then(|olds| olds.iter().find(|old| *old == item))
+                    }
+                };
+                walk(item_node, item, old, &format!("{path}[{index}]"), causes);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn judge(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+    let unchanged = old == Some(value);
+    let mut variables: Option<Vec<(&str, Cel)>> = None;
+    for rule in &node.rules {
+        if (rule.transition && old.is_none()) || (!rule.transition && unchanged) {
+            continue;
+        }
+        let variables = variables.get_or_insert_with(|| {
+            let mut variables = vec![("self", to_cel(Some(node), value))];
+            variables.extend(old.map(|old| ("oldSelf", to_cel(Some(node), old))));
+            variables
+        });
+        if let Err(message) = holds(rule, variables) {
+            causes.push(cause(rule, value, path, message));
+        }
+    }
+}
+
+fn holds(rule: &Rule, variables: &[(&str, Cel)]) -> Result<(), String> {
+    match rule.expression.evaluate(variables) {
+        Ok(Cel::Bool(true)) => Ok(()),
+        Ok(Cel::Bool(false)) => {
+            let told =
+                rule.message_expression.as_ref().and_then(|expression| expression.evaluate(variables).ok());
+            Err(match (told, &rule.message) {
+                (Some(Cel::String(told)), _) => told.to_string(),
+                (_, Some(message)) => message.clone(),
+                (_, None) => format!("failed rule: {}", rule.expression.source()),
+            })
+        }
+        Ok(_) => Err(format!("rule doesn't answer true or false: {}", rule.expression.source())),
+        Err(error) => Err(format!("rule {} can't be evaluated: {error}", rule.expression.source())),
+    }
+}
+
+fn cause(rule: &Rule, value: &Value, path: &str, message: String) -> Cause {
+    let mut field = path.to_owned();
+    let mut value = value;
+    if let Some(below) = &rule.field_path {
+        field = join(path, below.trim_start_matches('.'));
+        if path.is_empty() {
+            field = below.trim_start_matches('.').to_owned();
+        }
+        for name in below.split('.').filter(|name| !name.is_empty()) {
+            value = &value[name];
+        }
+    }
+    let told = match rule.reason {
+        "FieldValueForbidden" => format!("Forbidden: {message}"),
+        "FieldValueRequired" => format!("Required value: {message}"),
+        "FieldValueDuplicate" => format!("Duplicate value: {}", quoted(value)),
+        _ => format!("Invalid value: {}: {message}", quoted(value)),
+    };
+    Cause::new(rule.reason, if field.is_empty() { "<nil>" } else { &field }, told)
+}

@@ -1,0 +1,288 @@
+//! Label and field selectors, and the few facts about an object that they look at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::kinds::{Form, Kind};
+use crate::status::Status;
+
+/// What selectors see of an object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facets {
+    /// Empty for cluster-wide objects.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Values of the kind's selectable fields, in the kind's order; absent ones are empty.
+    pub fields: Vec<String>,
+}
+
+impl Facets {
+    /// The facets of a stored object.
+    pub fn of(kind: &Kind, object: &Value) -> Facets {
+        let metadata = &object["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let labels = metadata["labels"].as_object().into_iter().flatten();
+        let field = |path: &String| match path.split('.').try_fold(object, |value, name| value.get(name)) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        Facets {
+            namespace: text(&metadata["namespace"]),
+            name: text(&metadata["name"]),
+            labels: labels.map(|(name, value)| (name.clone(), text(value))).collect(),
+            fields: kind.selectable.iter().map(field).collect(),
+        }
+    }
+}
+
+/// One term of a label selector.
+#[derive(Clone, Debug, PartialEq)]
+enum Label {
+    In(String, BTreeSet<String>),
+    NotIn(String, BTreeSet<String>),
+    Exists(String),
+    Absent(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Field {
+    Name,
+    Namespace,
+    Selectable(usize),
+}
+
+/// Which objects of a kind a request means.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// One namespace, or all.
+    pub namespace: Option<String>,
+    labels: Vec<Label>,
+    /// Field, value, and whether they must be equal.
+    fields: Vec<(Field, String, bool)>,
+}
+
+impl Selection {
+    /// All objects of a namespace.
+    pub fn within(namespace: &str) -> Selection {
+        Selection { namespace: Some(namespace.to_owned()), ..Selection::default() }
+    }
+
+    /// Parses a request's `labelSelector` and `fieldSelector`.
+    pub fn parse(
+        kind: &Kind,
+        namespace: Option<&str>,
+        labels: Option<&str>,
+        fields: Option<&str>,
+    ) -> Result<Selection, Status> {
+        Ok(Selection {
+            namespace: namespace.map(str::to_owned),
+            labels: parse_labels(labels.unwrap_or_default())
+                .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?,
+            fields: parse_fields(kind, fields.unwrap_or_default())?,
+        })
+    }
+
+    /// Whether it needs to look into objects at all, beyond their namespace.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The only name that can match, if one is given.
+    pub fn name(&self) -> Option<&str> {
+        self.fields
+            .iter()
+            .find(|(field, _, equal)| *field == Field::Name && *equal)
+            .map(|(_, name, _)| name.as_str())
+    }
+
+    /// Whether the object is meant.
+    pub fn matches(&self, facets: &Facets) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == facets.namespace)
+            && self.labels.iter().all(|label| label.matches(&facets.labels))
+            && self.fields.iter().all(|(field, wanted, equal)| {
+                let value = match field {
+                    Field::Name => &facets.name,
+                    Field::Namespace => &facets.namespace,
+                    Field::Selectable(index) => facets.fields.get(*index).unwrap_or(&facets.namespace),
+                };
+                (value == wanted) == *equal
+            })
+    }
+}
+
+impl Label {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Label::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Label::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Label::Exists(key) => labels.contains_key(key),
+            Label::Absent(key) => !labels.contains_key(key),
+        }
+    }
+}
+
+fn parse_labels(selector: &str) -> Result<Vec<Label>, String> {
+    let mut labels = Vec::new();
+    for term in split_terms(selector) {
+        labels.push(parse_label(term.trim())?);
+    }
+    Ok(labels)
+}
+
+/// Splits at commas outside parentheses.
+fn split_terms(selector: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0usize;
+    let terms = selector.split(move |c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    terms.filter(|term| !term.trim().is_empty())
+}
+
+fn parse_label(term: &str) -> Result<Label, String> {
+    let one = |value: &str| BTreeSet::from([value.to_owned()]);
+    if let Some(key) = term.strip_prefix('!') {
+        return Ok(Label::Absent(label_key(key)?));
+    }
+    if let Some((key, value)) = term.split_once("!=") {
+        return Ok(Label::NotIn(label_key(key)?, one(label_value(value)?)));
+    }
+    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+        return Ok(Label::In(label_key(key)?, one(label_value(value)?)));
+    }
+    if let Some((head, values)) = term.strip_suffix(')').and_then(|term| term.split_once('(')) {
+        let values: Result<BTreeSet<String>, String> =
+            values.split(',').map(|value| label_value(value).map(str::to_owned)).collect();
+        let (key, operator) = head.trim().rsplit_once(char::is_whitespace).ok_or_else(|| term.to_owned())?;
+        return match operator {
+            "in" => Ok(Label::In(label_key(key)?, values?)),
+            "notin" => Ok(Label::NotIn(label_key(key)?, values?)),
+            other => Err(format!("{other:?} is neither in nor notin")),
+        };
+    }
+    Ok(Label::Exists(label_key(term)?))
+}
+
+fn label_key(key: &str) -> Result<String, String> {
+    let key = key.trim();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if key.is_empty() || !key.chars().all(fits) {
+        return Err(format!("{key:?} is not a label's name"));
+    }
+    Ok(key.to_owned())
+}
+
+fn label_value(value: &str) -> Result<&str, String> {
+    let value = value.trim();
+    if value.len() > 63 || !value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Err(format!("{value:?} is not a label's value"));
+    }
+    Ok(value)
+}
+
+fn parse_fields(kind: &Kind, selector: &str) -> Result<Vec<(Field, String, bool)>, Status> {
+    let mut fields = Vec::new();
+    for term in selector.split(',').filter(|term| !term.trim().is_empty()) {
+        let (path, value, equal) = if let Some((path, value)) = term.split_once("!=") {
+            (path, value, false)
+        } else if let Some((path, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+            (path, value, true)
+        } else {
+            return Err(Status::bad_request(format!(
+                "invalid field selector {term:?}: known operators: =, ==, !="
+            )));
+        };
+        let path = path.trim().trim_start_matches('.');
+        let field = match path {
+            "metadata.name" => Field::Name,
+            "metadata.namespace" => Field::Namespace,
+            path => {
+                let stored = match (kind.form, path.strip_prefix("regarding.")) {
+                    (Form::Events, Some(below)) => format!("involvedObject.{below}"),
+                    (Form::Events | Form::Stored, _) => path.to_owned(),
+                };
+                let index = kind.selectable.iter().position(|known| *known == stored);
+                let unsupported = || Status::bad_request(format!("field label not supported: {path}"));
+                Field::Selectable(index.ok_or_else(unsupported)?)
+            }
+        };
+        fields.push((field, value.trim().to_owned(), equal));
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Facets, Selection};
+    use crate::kinds::Kinds;
+
+    fn matches(labels: &str, fields: &str) -> bool {
+        let kinds = Kinds::new(&[]).unwrap();
+        let events = kinds.get("", "v1", "events").unwrap();
+        let facets = Facets::of(
+            events,
+            &json!({"metadata": {"name": "n", "namespace": "ns", "labels": {"a": "1", "x.y/b": ""}},
+                    "involvedObject": {"kind": "Device", "name": "d"}}),
+        );
+        Selection::parse(events, None, Some(labels), Some(fields)).unwrap().matches(&facets)
+    }
+
+    #[test]
+    fn labels() {
+        for yes in [
+            "",
+            "a",
+            "a=1",
+            "a==1,x.y/b",
+            "a in (1, 2)",
+            "a notin (2),!c",
+            "c!=1",
+            "x.y/b=",
+            "a!=2",
+            "c notin (1)",
+        ] {
+            assert!(matches(yes, ""), "{yes}");
+        }
+        for no in ["c", "a=2", "!a", "a notin (1,2)", "a in (2)", "c in (1)", "a!=1"] {
+            assert!(!matches(no, ""), "{no}");
+        }
+    }
+
+    #[test]
+    fn fields() {
+        for yes in [
+            "metadata.name=n",
+            "metadata.namespace!=other",
+            "involvedObject.kind=Device,involvedObject.name==d",
+            "reason=",
+        ] {
+            assert!(matches("", yes), "{yes}");
+        }
+        assert!(!matches("", "involvedObject.name=e"));
+    }
+
+    #[test]
+    fn what_cannot_be_selected_is_refused() {
+        let kinds = Kinds::new(&[]).unwrap();
+        let events = kinds.get("", "v1", "events").unwrap();
+        for (labels, fields) in
+            [("", "spec.a=1"), ("", "nonsense"), ("a within (b)", ""), ("a b", ""), ("=1", "")]
+        {
+            let refused = Selection::parse(events, None, Some(labels), Some(fields)).unwrap_err();
+            assert_eq!(refused.reason.code(), 400, "{labels} {fields}");
+        }
+        let other = kinds.get("events.k8s.io", "v1", "events").unwrap();
+        assert!(Selection::parse(other, None, None, Some("regarding.name=d")).is_ok());
+    }
+}

@@ -1,0 +1,275 @@
+//! Kubernetes' `Status`: how every refusal is told to a client.
+
+use serde_json::{Value, json};
+
+use crate::kinds::Kind;
+
+/// A machine-readable reason; the HTTP code follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// 401: no valid client certificate.
+    Unauthorized,
+    /// 403.
+    Forbidden,
+    /// 404.
+    NotFound,
+    /// 409 on a create.
+    AlreadyExists,
+    /// 409: the object changed meanwhile, or a precondition failed.
+    Conflict,
+    /// 410: the history that was asked for is gone.
+    Expired,
+    /// 422: the object is well-formed and not acceptable.
+    Invalid,
+    /// 400.
+    BadRequest,
+    /// 405.
+    MethodNotAllowed,
+    /// 406.
+    NotAcceptable,
+    /// 413.
+    RequestEntityTooLarge,
+    /// 415.
+    UnsupportedMediaType,
+    /// 429.
+    TooManyRequests,
+    /// 500.
+    InternalError,
+    /// 503.
+    ServiceUnavailable,
+    /// 504.
+    Timeout,
+}
+
+impl Reason {
+    /// HTTP status code.
+    pub fn code(self) -> u16 {
+        match self {
+            Reason::Unauthorized => 401,
+            Reason::Forbidden => 403,
+            Reason::NotFound => 404,
+            Reason::AlreadyExists | Reason::Conflict => 409,
+            Reason::Expired => 410,
+            Reason::Invalid => 422,
+            Reason::BadRequest => 400,
+            Reason::MethodNotAllowed => 405,
+            Reason::NotAcceptable => 406,
+            Reason::RequestEntityTooLarge => 413,
+            Reason::UnsupportedMediaType => 415,
+            Reason::TooManyRequests => 429,
+            Reason::InternalError => 500,
+            Reason::ServiceUnavailable => 503,
+            Reason::Timeout => 504,
+        }
+    }
+
+    /// The word that stands in `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Unauthorized => "Unauthorized",
+            Reason::Forbidden => "Forbidden",
+            Reason::NotFound => "NotFound",
+            Reason::AlreadyExists => "AlreadyExists",
+            Reason::Conflict => "Conflict",
+            Reason::Expired => "Expired",
+            Reason::Invalid => "Invalid",
+            Reason::BadRequest => "BadRequest",
+            Reason::MethodNotAllowed => "MethodNotAllowed",
+            Reason::NotAcceptable => "NotAcceptable",
+            Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
+            Reason::UnsupportedMediaType => "UnsupportedMediaType",
+            Reason::TooManyRequests => "TooManyRequests",
+            Reason::InternalError => "InternalError",
+            Reason::ServiceUnavailable => "ServiceUnavailable",
+            Reason::Timeout => "Timeout",
+        }
+    }
+}
+
+/// One thing wrong with one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cause {
+    /// `FieldValueInvalid` and its like.
+    pub reason: &'static str,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// Path as people write it: `spec.env[0].name`.
+    pub field: String,
+}
+
+impl Cause {
+    /// The value can't be accepted.
+    pub fn invalid(field: &str, value: &str, why: impl std::fmt::Display) -> Cause {
+        Cause::new("FieldValueInvalid", field, format!("Invalid value: {value}: {why}"))
+    }
+
+    /// The field is missing.
+    pub fn required(field: &str, why: &str) -> Cause {
+        let message = if why.is_empty() { "Required value".into() } else { format!("Required value: {why}") };
+        Cause::new("FieldValueRequired", field, message)
+    }
+
+    /// The change isn't allowed.
+    pub fn forbidden(field: &str, why: impl std::fmt::Display) -> Cause {
+        Cause::new("FieldValueForbidden", field, format!("Forbidden: {why}"))
+    }
+
+    pub(crate) fn new(reason: &'static str, field: &str, message: String) -> Cause {
+        Cause { reason, message, field: field.to_owned() }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Decides the HTTP code.
+    pub reason: Reason,
+    /// For people, in the words of Kubernetes where tools read them.
+    pub message: String,
+    /// Name of the object, if one was meant.
+    pub name: Option<String>,
+    /// Group and plural (for Invalid: the kind) of what was meant.
+    pub target: Option<(String, String)>,
+    /// Uid of the object in question.
+    pub uid: Option<String>,
+    /// What is wrong, field by field.
+    pub causes: Vec<Cause>,
+    /// Seconds after which to try again.
+    pub retry_after: Option<u32>,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Status {}
+
+impl Status {
+    /// A refusal without details.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Status {
+        Status {
+            reason,
+            message: message.into(),
+            name: None,
+            target: None,
+            uid: None,
+            causes: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// 400 with a message.
+    pub fn bad_request(message: impl Into<String>) -> Status {
+        Status::new(Reason::BadRequest, message)
+    }
+
+    /// 500; the message names what failed inside.
+    pub fn internal(message: impl std::fmt::Display) -> Status {
+        Status::new(Reason::InternalError, format!("Internal error occurred: {message}"))
+    }
+
+    /// 429 with a pause.
+    pub fn busy(message: &str) -> Status {
+        Status { retry_after: Some(1), ..Status::new(Reason::TooManyRequests, message) }
+    }
+
+    /// 410: list again.
+    pub fn expired(message: impl Into<String>) -> Status {
+        Status::new(Reason::Expired, message)
+    }
+
+    /// 404 for an object.
+    pub fn not_found(kind: &Kind, name: &str) -> Status {
+        Status::about(Reason::NotFound, kind, name, format!("{} \"{name}\" not found", kind.qualified()))
+    }
+
+    /// 409 for a create.
+    pub fn already_exists(kind: &Kind, name: &str) -> Status {
+        Status::about(
+            Reason::AlreadyExists,
+            kind,
+            name,
+            format!("{} \"{name}\" already exists", kind.qualified()),
+        )
+    }
+
+    /// 409 for a write that raced another.
+    pub fn conflict(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Status {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
+        Status::about(Reason::Conflict, kind, name, message)
+    }
+
+    /// 403 for an object.
+    pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Status {
+        let message = format!("{} \"{name}\" is forbidden: {why}", kind.qualified());
+        Status::about(Reason::Forbidden, kind, name, message)
+    }
+
+    /// 422 with its causes; there is at least one.
+    pub fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Status {
+        let told: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let told = match told.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let kind_name =
+            if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        Status {
+            target: Some((kind.group.clone(), kind.kind.clone())),
+            name: Some(name.to_owned()),
+            causes,
+            ..Status::new(Reason::Invalid, format!("{kind_name} \"{name}\" is invalid: {told}"))
+        }
+    }
+
+    fn about(reason: Reason, kind: &Kind, name: &str, message: String) -> Status {
+        Status {
+            target: Some((kind.group.clone(), kind.plural.clone())),
+            name: Some(name.to_owned()),
+            ..Status::new(reason, message)
+        }
+    }
+
+    /// The document that goes over the wire.
+    pub fn to_json(&self) -> Value {
+        let mut details = serde_json::Map::new();
+        if let Some(name) = &self.name {
+            details.insert("name".into(), json!(name));
+        }
+        if let Some((group, kind)) = &self.target {
+            if !group.is_empty() {
+                details.insert("group".into(), json!(group));
+            }
+            details.insert("kind".into(), json!(kind));
+        }
+        if let Some(uid) = &self.uid {
+            details.insert("uid".into(), json!(uid));
+        }
+        if !self.causes.is_empty() {
+            let causes = self
+                .causes
+                .iter()
+                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
+            details.insert("causes".into(), causes.collect());
+        }
+        if let Some(seconds) = self.retry_after {
+            details.insert("retryAfterSeconds".into(), json!(seconds));
+        }
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason.as_str(),
+            "code": self.reason.code(),
+        });
+        if !details.is_empty() {
+            status["details"] = Value::Object(details);
+        }
+        status
+    }
+}

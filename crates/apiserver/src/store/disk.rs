@@ -1,0 +1,194 @@
+//! [`Tables`] on a redb file: one table of objects, one number beside it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
+
+use super::{Read, StorageError, Tables};
+
+const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+const REVISION: &str = "revision";
+const FORMAT: &str = "format";
+/// Version of the layout of tables and keys.
+const FORMAT_VERSION: u64 = 1;
+/// Pages kept in memory: a fleet's devices and some modules; the file system caches the rest.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Why a store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder can't be made or read.
+    #[error("data directory {path}: {error}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("the store in {0} is in use by another process")]
+    InUse(String),
+    /// A newer version of this software wrote it.
+    #[error("the store has format {found}, but this version reads {FORMAT_VERSION}")]
+    Format {
+        /// What stands in the file.
+        found: u64,
+    },
+    /// The file is damaged, or the disk is.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    database: Arc<Database>,
+}
+
+/// The objects at one revision; later writes don't show. It holds old pages on disk, so it isn't kept for long.
+pub struct Snapshot {
+    objects: ReadOnlyTable<&'static str, &'static [u8]>,
+    /// The revision.
+    pub revision: u64,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// Opens or creates the store in a folder.
+    pub fn open(folder: &Path) -> Result<Disk, OpenError> {
+        let shown = || folder.display().to_string();
+        std::fs::create_dir_all(folder).map_err(|error| OpenError::Folder { path: shown(), error })?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join("objects.redb"));
+        let database = database.map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shown()),
+            other => OpenError::Storage(failed(other)),
+        })?;
+        let disk = Disk { database: Arc::new(database) };
+        let transaction = disk.begin()?;
+        let format = {
+            transaction.open_table(OBJECTS).map_err(failed)?;
+            let mut numbers = transaction.open_table(NUMBERS).map_err(failed)?;
+            let format = numbers.get(FORMAT).map_err(failed)?.map(|value| value.value());
+            if format.is_none() {
+                numbers.insert(FORMAT, FORMAT_VERSION).map_err(failed)?;
+            }
+            format.unwrap_or(FORMAT_VERSION)
+        };
+        if format != FORMAT_VERSION {
+            return Err(OpenError::Format { found: format });
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(disk)
+    }
+
+    /// The objects as they are now.
+    pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let numbers = transaction.open_table(NUMBERS).map_err(failed)?;
+        let revision = numbers.get(REVISION).map_err(failed)?.map_or(0, |value| value.value());
+        Ok(Snapshot { objects: transaction.open_table(OBJECTS).map_err(failed)?, revision })
+    }
+
+    /// Begins a batch; dropping it without [`Disk::commit`] undoes it.
+    pub(super) fn begin(&self) -> Result<WriteTransaction, StorageError> {
+        self.database.begin_write().map_err(failed)
+    }
+
+    pub(super) fn open_objects<'t>(transaction: &'t WriteTransaction) -> Result<Batch<'t>, StorageError> {
+        Ok(Batch { objects: transaction.open_table(OBJECTS).map_err(failed)? })
+    }
+
+    /// Makes a batch durable: when this returns, it survives a crash of process and machine.
+    pub(super) fn commit(transaction: WriteTransaction, revision: u64) -> Result<(), StorageError> {
+        transaction.open_table(NUMBERS).map_err(failed)?.insert(REVISION, revision).map_err(failed)?;
+        transaction.commit().map_err(failed)
+    }
+}
+
+/// The objects within a write transaction.
+pub(super) struct Batch<'t> {
+    objects: Table<'t, &'static str, &'static [u8]>,
+}
+
+impl Read for Batch<'_> {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        get(&self.objects, key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        scan(&self.objects, prefix, after, visit)
+    }
+}
+
+impl Tables for Batch<'_> {
+    fn put(&mut self, key: &str, object: &[u8]) -> Result<(), StorageError> {
+        self.objects.insert(key, object).map_err(failed)?;
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), StorageError> {
+        self.objects.remove(key).map_err(failed)?;
+        Ok(())
+    }
+}
+
+impl Read for Snapshot {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        get(&self.objects, key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        scan(&self.objects, prefix, after, visit)
+    }
+}
+
+fn get(
+    objects: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    Ok(objects.get(key).map_err(failed)?.map(|value| value.value().to_vec()))
+}
+
+fn scan(
+    objects: &impl ReadableTable<&'static str, &'static [u8]>,
+    prefix: &str,
+    after: Option<&str>,
+    visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
+) -> Result<(), StorageError> {
+    for entry in objects.range(after.unwrap_or(prefix)..).map_err(failed)? {
+        let (key, object) = entry.map_err(failed)?;
+        let key = key.value();
+        if !key.starts_with(prefix) {
+            break;
+        }
+        if after != Some(key) && visit(key, object.value()).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn failed(error: impl std::fmt::Display) -> StorageError {
+    StorageError(error.to_string())
+}

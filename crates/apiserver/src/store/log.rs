@@ -1,0 +1,161 @@
+//! The history of one folder of objects, bounded in number and bytes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::selector::{Facets, Selection};
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It wasn't there before.
+    Added,
+    /// It was.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+impl Change {
+    /// As a watch names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Change::Added => "ADDED",
+            Change::Modified => "MODIFIED",
+            Change::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Event {
+    /// Revision that the change made.
+    pub revision: u64,
+    /// What happened.
+    pub change: Change,
+    /// The object's JSON after it; of a deletion its last state.
+    pub object: Bytes,
+    /// What selectors see of it now.
+    pub facets: Facets,
+    /// What they saw before.
+    pub previous: Option<Facets>,
+}
+
+impl Event {
+    /// What happened as far as a selection is concerned: an object that moves into it appears, one that moves out goes.
+    pub fn seen_by(&self, selection: &Selection) -> Option<Change> {
+        if selection.is_everything() && selection.namespace.is_none() {
+            return Some(self.change);
+        }
+        let before = self.previous.as_ref().is_some_and(|facets| selection.matches(facets));
+        let after = self.change != Change::Deleted && selection.matches(&self.facets);
+        match (before, after) {
+            (false, false) => None,
+            (false, true) => Some(Change::Added),
+            (true, true) => Some(Change::Modified),
+            (true, false) => Some(Change::Deleted),
+        }
+    }
+}
+
+/// Bounds of a [`Log`].
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Changes kept at most.
+    pub events: usize,
+    /// Bytes of objects kept at most; the newest change is kept whatever its size.
+    pub bytes: usize,
+}
+
+/// The changes asked for are not all there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryExpired {
+    /// The oldest revision from which one can still follow.
+    pub oldest: u64,
+}
+
+/// The latest changes in one folder. Watchers are cursors into it: none has a queue of its own, so a slow one costs
+/// nothing and finds its history expired.
+#[derive(Debug)]
+pub struct Log {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    oldest: u64,
+    bounds: History,
+}
+
+impl Log {
+    /// Empty: what happened up to `revision` isn't known.
+    pub fn new(revision: u64, bounds: History) -> Log {
+        Log { events: VecDeque::new(), bytes: 0, oldest: revision, bounds }
+    }
+
+    /// Adds a change; revisions only grow.
+    pub fn append(&mut self, event: Arc<Event>) {
+        debug_assert!(self.events.back().is_none_or(|last| last.revision < event.revision));
+        self.bytes += event.object.len();
+        self.events.push_back(event);
+        while self.events.len() > 1
+            && (self.events.len() > self.bounds.events || self.bytes > self.bounds.bytes)
+        {
+            let Some(dropped) = self.events.pop_front() else { break };
+            self.bytes -= dropped.object.len();
+            self.oldest = dropped.revision;
+        }
+    }
+
+    /// Up to `most` changes after `revision`, oldest first.
+    pub fn since(&self, revision: u64, most: usize) -> Result<Vec<Arc<Event>>, HistoryExpired> {
+        if revision < self.oldest {
+            return Err(HistoryExpired { oldest: self.oldest });
+        }
+        let start = self.events.partition_point(|event| event.revision <= revision);
+        Ok(self.events.iter().skip(start).take(most).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::{Change, Event, History, HistoryExpired, Log};
+    use crate::selector::Facets;
+
+    fn event(revision: u64, bytes: usize) -> Arc<Event> {
+        Arc::new(Event {
+            revision,
+            change: Change::Added,
+            object: Bytes::from(vec![0; bytes]),
+            facets: Facets::default(),
+            previous: None,
+        })
+    }
+
+    fn revisions(log: &Log, since: u64) -> Result<Vec<u64>, HistoryExpired> {
+        log.since(since, 100).map(|events| events.iter().map(|event| event.revision).collect())
+    }
+
+    #[test]
+    fn a_log_forgets_from_the_front_and_says_so() {
+        let mut log = Log::new(10, History { events: 3, bytes: 100 });
+        assert_eq!(revisions(&log, 10), Ok(vec![]));
+        assert_eq!(revisions(&log, 9), Err(HistoryExpired { oldest: 10 }));
+        for revision in [11, 13, 14] {
+            log.append(event(revision, 10));
+        }
+        assert_eq!(revisions(&log, 10), Ok(vec![11, 13, 14]));
+        assert_eq!(revisions(&log, 12), Ok(vec![13, 14]));
+        log.append(event(20, 10));
+        assert_eq!(revisions(&log, 10), Err(HistoryExpired { oldest: 11 }));
+        assert_eq!(revisions(&log, 11), Ok(vec![13, 14, 20]));
+        log.append(event(21, 95));
+        assert_eq!(revisions(&log, 20), Ok(vec![21]));
+        assert_eq!(revisions(&log, 19), Err(HistoryExpired { oldest: 20 }));
+        assert_eq!(log.since(20, 0).unwrap().len(), 0);
+    }
+}

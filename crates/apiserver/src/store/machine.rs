@@ -1,0 +1,311 @@
+//! The machine: one write after another, each with the next revision.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cel::Value as Cel;
+use serde_json::{Value, json};
+
+use super::log::{Change, Event};
+use super::{Read, StorageError, Tables, namespaces};
+use crate::kinds::{Kind, Kinds};
+use crate::resource::{self, FieldValidation, Moment, Next, Part, Patch, Preconditions};
+use crate::schema::{Expression, ExpressionError};
+use crate::selector::Facets;
+use crate::status::Status;
+
+/// What a client wants done to one object.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Kind of the object.
+    pub kind: Arc<Kind>,
+    /// Namespace in the path; none for cluster-wide kinds.
+    pub namespace: Option<String>,
+    /// Name in the path; empty for a create.
+    pub name: String,
+    /// What to do.
+    pub operation: Operation,
+    /// Answer as if it were done.
+    pub dry_run: bool,
+    /// What becomes of unknown fields.
+    pub validation: FieldValidation,
+    /// What the client's permission asks of the object.
+    pub constraints: Vec<Arc<Constraint>>,
+}
+
+/// The verbs that write.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// POST.
+    Create {
+        /// The body.
+        object: Value,
+        /// Fields that stood twice in it.
+        duplicates: Vec<String>,
+    },
+    /// PUT.
+    Update {
+        /// Which part is replaced.
+        part: Part,
+        /// The body.
+        object: Value,
+        /// Fields that stood twice in it.
+        duplicates: Vec<String>,
+    },
+    /// PATCH.
+    Patch {
+        /// Which part is patched.
+        part: Part,
+        /// The body.
+        patch: Patch,
+    },
+    /// DELETE.
+    Delete {
+        /// Only if these hold.
+        conditions: Preconditions,
+    },
+    /// The server's own: removes a namespace that is being deleted and holds nothing any more.
+    Vacate,
+}
+
+/// A condition on objects that a client may write, in CEL over `object` and `oldObject`.
+#[derive(Debug)]
+pub struct Constraint {
+    expression: Expression,
+    message: String,
+}
+
+impl Constraint {
+    /// Compiles the expression; `message` is told where it doesn't hold.
+    pub fn compile(expression: &str, message: &str) -> Result<Constraint, ExpressionError> {
+        Ok(Constraint { expression: Expression::compile(expression)?, message: message.to_owned() })
+    }
+
+    fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let old = old.map_or(Cel::Null, |old| crate::schema::to_cel(None, old));
+        let variables = [("object", crate::schema::to_cel(None, object)), ("oldObject", old)];
+        match self.expression.evaluate(&variables) {
+            Ok(Cel::Bool(true)) => Ok(()),
+            Ok(_) | Err(_) => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                Err(Status::forbidden(kind, name, &self.message))
+            }
+        }
+    }
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The object is new.
+    Created,
+    /// The object is stored (or was so already).
+    Stored,
+    /// The object is gone.
+    Removed,
+}
+
+/// A write that was done.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The object's JSON as stored; of a removed one its last state.
+    pub object: Bytes,
+    /// What the client should be told.
+    pub warnings: Vec<String>,
+    /// The change for watchers, if there was one.
+    pub event: Option<Arc<Event>>,
+}
+
+/// Why a write was not done.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// The client's fault; the batch goes on.
+    Refused(Status),
+    /// The storage's fault; the batch is lost.
+    Storage(StorageError),
+}
+
+impl From<Status> for ApplyError {
+    fn from(status: Status) -> ApplyError {
+        ApplyError::Refused(status)
+    }
+}
+
+impl From<StorageError> for ApplyError {
+    fn from(error: StorageError) -> ApplyError {
+        ApplyError::Storage(error)
+    }
+}
+
+/// Applies writes; holds the revision and nothing else.
+#[derive(Debug)]
+pub struct Machine {
+    kinds: Arc<Kinds>,
+    revision: u64,
+}
+
+impl Machine {
+    /// Continues at `revision`, the last one that was used.
+    pub fn new(kinds: Arc<Kinds>, revision: u64) -> Machine {
+        Machine { kinds, revision }
+    }
+
+    /// The last revision that was used.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The machine as it was at an earlier revision, for a batch that is undone.
+    pub fn rewound(&self, revision: u64) -> Machine {
+        Machine { kinds: Arc::clone(&self.kinds), revision }
+    }
+
+    /// Applies one write within a transaction of the caller's.
+    pub fn apply(
+        &mut self,
+        tables: &mut dyn Tables,
+        write: &Write,
+        moment: Moment<'_>,
+    ) -> Result<Applied, ApplyError> {
+        let mut warnings = Vec::new();
+        let (next, current) = match &write.operation {
+            Operation::Create { object, duplicates } => {
+                (self.create(tables, write, object, duplicates, moment, &mut warnings)?, None)
+            }
+            Operation::Update { .. }
+            | Operation::Patch { .. }
+            | Operation::Delete { .. }
+            | Operation::Vacate => {
+                let current = self.current(tables, write)?;
+                (self.change(tables, write, &current.shown, moment, &mut warnings)?, Some(current))
+            }
+        };
+        let outcome = match (&next, &current) {
+            (Next::Stored(_), None) => Outcome::Created,
+            (Next::Stored(_) | Next::Unchanged, _) => Outcome::Stored,
+            (Next::Removed(_), _) => Outcome::Removed,
+        };
+        let (Next::Stored(mut object) | Next::Removed(mut object)) = next else {
+            let object = current.map_or_else(Bytes::new, |current| current.bytes);
+            return Ok(Applied { outcome, object, warnings, event: None });
+        };
+        for constraint in &write.constraints {
+            constraint.check(&write.kind, &object, current.as_ref().map(|current| &current.shown))?;
+        }
+        write.kind.form.store(&mut object);
+        if write.dry_run {
+            let object = serialise(&object)?;
+            return Ok(Applied { outcome, object, warnings, event: None });
+        }
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let facets = Facets::of(&write.kind, &object);
+        let key = write.kind.key(&facets.namespace, &facets.name);
+        let bytes = serialise(&object)?;
+        match outcome {
+            Outcome::Created | Outcome::Stored => tables.put(&key, &bytes)?,
+            Outcome::Removed => tables.remove(&key)?,
+        }
+        let event = Arc::new(Event {
+            revision: self.revision,
+            change: match outcome {
+                Outcome::Created => Change::Added,
+                Outcome::Stored => Change::Modified,
+                Outcome::Removed => Change::Deleted,
+            },
+            object: bytes.clone(),
+            facets,
+            previous: current.map(|current| current.facets),
+        });
+        Ok(Applied { outcome, object: bytes, warnings, event: Some(event) })
+    }
+
+    fn create(
+        &self,
+        tables: &dyn Tables,
+        write: &Write,
+        object: &Value,
+        duplicates: &[String],
+        moment: Moment<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Next, ApplyError> {
+        let kind = &*write.kind;
+        let namespace = write.namespace.as_deref();
+        let mut object = resource::create(
+            kind,
+            namespace,
+            object.clone(),
+            duplicates,
+            write.validation,
+            moment,
+            warnings,
+        )?;
+        if let Some(namespace) = namespace {
+            namespaces::check_open(&self.kinds, tables, kind, namespace, &object)?;
+        }
+        namespaces::furnish(kind, &mut object);
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if tables.get(&kind.key(namespace.unwrap_or_default(), name))?.is_some() {
+            return Err(Status::already_exists(kind, name).into());
+        }
+        Ok(Next::Stored(object))
+    }
+
+    fn change(
+        &self,
+        tables: &dyn Tables,
+        write: &Write,
+        current: &Value,
+        moment: Moment<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Next, ApplyError> {
+        let kind = &*write.kind;
+        let next = match &write.operation {
+            Operation::Update { part, object, duplicates } => resource::update(
+                kind,
+                *part,
+                current,
+                object.clone(),
+                duplicates,
+                write.validation,
+                warnings,
+            )?,
+            Operation::Patch { part, patch } => {
+                let patched = patch.apply(kind, current)?;
+                resource::update(kind, *part, current, patched, &[], write.validation, warnings)?
+            }
+            Operation::Delete { conditions } => {
+                let next = resource::delete(kind, current, conditions, moment)?;
+                namespaces::hold(kind, current, next, moment)?
+            }
+            Operation::Vacate => namespaces::vacate(&self.kinds, tables, current)?,
+            Operation::Create { .. } => Next::Unchanged,
+        };
+        Ok(namespaces::keep_furnished(kind, current, next))
+    }
+
+    fn current(&self, tables: &dyn Read, write: &Write) -> Result<Current, ApplyError> {
+        let kind = &*write.kind;
+        let key = kind.key(write.namespace.as_deref().unwrap_or_default(), &write.name);
+        let bytes = tables.get(&key)?.ok_or_else(|| Status::not_found(kind, &write.name))?;
+        let mut shown: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| StorageError(format!("the object at {key} can't be read: {error}")))?;
+        let facets = Facets::of(kind, &shown);
+        kind.form.show(&mut shown);
+        Ok(Current { shown, facets, bytes: bytes.into() })
+    }
+}
+
+struct Current {
+    /// In the form of the kind that is written.
+    shown: Value,
+    facets: Facets,
+    bytes: Bytes,
+}
+
+fn serialise(object: &Value) -> Result<Bytes, ApplyError> {
+    let bytes = serde_json::to_vec(object).map_err(|error| StorageError(error.to_string()))?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,107 @@
+//! Namespaces: objects are created only in ones that stand, and one goes when it is empty.
+//!
+//! ```text
+//! Active ──delete──▶ Terminating ──empty──▶ (absent)
+//! ```
+
+use std::ops::ControlFlow;
+
+use serde_json::{Value, json};
+
+use super::{ApplyError, Read};
+use crate::kinds::{Kind, Kinds};
+use crate::resource::{Moment, Next, is_deleting};
+use crate::status::{Cause, Status};
+
+/// The namespace that can't be deleted.
+const DEFAULT: &str = "default";
+
+fn is_namespace(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.kind == "Namespace"
+}
+
+/// Refuses a create where there is no such namespace, or it is going.
+pub(super) fn check_open(
+    kinds: &Kinds,
+    tables: &dyn Read,
+    kind: &Kind,
+    namespace: &str,
+    object: &Value,
+) -> Result<(), ApplyError> {
+    let Some(namespaces) = kinds.namespaces() else { return Ok(()) };
+    let found = tables.get(&namespaces.key("", namespace))?;
+    let found = found.ok_or_else(|| Status::not_found(namespaces, namespace))?;
+    let found: Value = serde_json::from_slice(&found).unwrap_or_default();
+    if is_deleting(&found) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let cause = Cause {
+            reason: "NamespaceTerminating",
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".into(),
+        };
+        return Err(Status { causes: vec![cause], ..Status::forbidden(kind, name, why) }.into());
+    }
+    Ok(())
+}
+
+/// What the server sets on a new namespace.
+pub(super) fn furnish(kind: &Kind, object: &mut Value) {
+    if is_namespace(kind) {
+        object["spec"] = json!({"finalizers": ["kubernetes"]});
+        object["status"] = json!({"phase": "Active"});
+        let name = object["metadata"]["name"].clone();
+        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+    }
+}
+
+/// What stays on a namespace whatever a client puts in its place.
+pub(super) fn keep_furnished(kind: &Kind, current: &Value, next: Next) -> Next {
+    match next {
+        Next::Stored(mut object) if is_namespace(kind) => {
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = current["metadata"]["name"].clone();
+            object["spec"] = current["spec"].clone();
+            if object == *current { Next::Unchanged } else { Next::Stored(object) }
+        }
+        Next::Stored(_) | Next::Removed(_) | Next::Unchanged => next,
+    }
+}
+
+/// A namespace that is deleted stays, terminating, until it is empty.
+pub(super) fn hold(kind: &Kind, current: &Value, next: Next, moment: Moment<'_>) -> Result<Next, Status> {
+    if !is_namespace(kind) {
+        return Ok(next);
+    }
+    let name = current["metadata"]["name"].as_str().unwrap_or_default();
+    if name == DEFAULT {
+        return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
+    }
+    if is_deleting(current) {
+        return Ok(Next::Unchanged);
+    }
+    let mut object = current.clone();
+    object["metadata"]["deletionTimestamp"] = json!(moment.now);
+    object["status"]["phase"] = json!("Terminating");
+    Ok(Next::Stored(object))
+}
+
+/// Removes a terminating namespace that holds nothing.
+pub(super) fn vacate(kinds: &Kinds, tables: &dyn Read, current: &Value) -> Result<Next, ApplyError> {
+    let name = current["metadata"]["name"].as_str().unwrap_or_default();
+    let held = current["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+    if !is_deleting(current) || held {
+        return Ok(Next::Unchanged);
+    }
+    for kind in kinds.iter().filter(|kind| kind.namespaced) {
+        let mut empty = true;
+        tables.scan(&kind.prefix(Some(name)), None, &mut |_, _| {
+            empty = false;
+            ControlFlow::Break(())
+        })?;
+        if !empty {
+            return Ok(Next::Unchanged);
+        }
+    }
+    Ok(Next::Removed(current.clone()))
+}

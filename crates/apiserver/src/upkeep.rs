@@ -1,0 +1,180 @@
+//! What the server does by itself: it keeps its own objects, ends namespaces and drops old Events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::kinds::{Form, Kind};
+use crate::resource::{FieldValidation, Part, Patch, Preconditions};
+use crate::selector::{Facets, Selection};
+use crate::status::{Reason, Status};
+use crate::store::{Operation, Outcome, Pager, Read, Store, Write};
+
+/// Between two looks at a namespace that waits for its objects' finalizers.
+const NAMESPACE_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks for old Events.
+const EVENT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Makes sure of the namespace `default` and of the definitions, which clients may read.
+pub(crate) async fn seed(store: &Store, definitions: &[Value]) -> Result<(), Status> {
+    if let Some(namespaces) = store.kinds().namespaces() {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+        ensure(store, namespaces, namespace).await?;
+    }
+    if let Some(kind) = store.kinds().get("apiextensions.k8s.io", "v1", "customresourcedefinitions") {
+        for definition in definitions {
+            let mut object = definition.clone();
+            if let Some(fields) = object.as_object_mut() {
+                fields.remove("status");
+            }
+            ensure(store, kind, object).await?;
+            establish(store, kind, definition).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates an object, or brings it to what it should be.
+async fn ensure(store: &Store, kind: &Arc<Kind>, object: Value) -> Result<(), Status> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let patch = Patch::Merge(object.clone());
+    let create = Operation::Create { object, duplicates: Vec::new() };
+    match store.write(own(kind, None, "", create)).await {
+        Err(status) if status.reason == Reason::AlreadyExists => {}
+        other => return other.map(|_| ()),
+    }
+    let patch = Operation::Patch { part: Part::Main, patch };
+    store.write(own(kind, None, &name, patch)).await.map(|_| ())
+}
+
+/// Tools wait for these conditions before they use a kind.
+async fn establish(store: &Store, kind: &Arc<Kind>, definition: &Value) -> Result<(), Status> {
+    let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+    let snapshot = store.snapshot().map_err(Status::internal)?;
+    let stored = snapshot.get(&kind.key("", name)).map_err(Status::internal)?.unwrap_or_default();
+    let stored: Value = serde_json::from_slice(&stored).map_err(Status::internal)?;
+    let condition = |ty: &str, reason: &str| {
+        json!({
+            "type": ty, "status": "True", "reason": reason, "message": "the kind is served",
+            "lastTransitionTime": stored["metadata"]["creationTimestamp"],
+        })
+    };
+    let status = json!({"status": {
+        "acceptedNames": definition["spec"]["names"],
+        "storedVersions": [definition["spec"]["versions"][0]["name"]],
+        "conditions": [condition("NamesAccepted", "NoConflicts"), condition("Established", "InitialNamesAccepted")],
+    }});
+    let patch = Operation::Patch { part: Part::Status, patch: Patch::Merge(status) };
+    store.write(own(kind, None, name, patch)).await.map(|_| ())
+}
+
+fn own(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: Operation) -> Write {
+    Write {
+        kind: Arc::clone(kind),
+        namespace,
+        name: name.to_owned(),
+        operation,
+        dry_run: false,
+        validation: FieldValidation::Ignore,
+        constraints: Vec::new(),
+    }
+}
+
+/// Runs until the server stops.
+pub(crate) async fn run(store: Store, event_lifetime: Duration, shutdown: CancellationToken) {
+    let Some(mut changed) =
+        store.kinds().namespaces().and_then(|kind| store.feed(kind)).map(|feed| feed.subscribe())
+    else {
+        return;
+    };
+    let mut events = tokio::time::interval(EVENT_INTERVAL);
+    events.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut terminating = true;
+    loop {
+        let done = tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = events.tick() => drop_events(&store, event_lifetime).await,
+            Ok(()) = changed.changed() => end_namespaces(&store).await.map(|some| terminating = some),
+            () = tokio::time::sleep(NAMESPACE_INTERVAL), if terminating => {
+                end_namespaces(&store).await.map(|some| terminating = some)
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "upkeep failed and is tried again");
+        }
+    }
+}
+
+/// Calls `work` once a minute until the server stops.
+pub(crate) async fn every_minute(shutdown: CancellationToken, work: impl Fn()) {
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = minute.tick() => work(),
+        }
+    }
+}
+
+/// Deletes what namespaces that are being deleted still hold, and then them. Whether one is left that waits.
+async fn end_namespaces(store: &Store) -> Result<bool, Status> {
+    let Some(namespaces) = store.kinds().namespaces() else { return Ok(false) };
+    let mut waiting = false;
+    let terminating = Selection::parse(namespaces, Some(""), None, Some("status.phase=Terminating"))?;
+    for stored in read(store, namespaces, &terminating)? {
+        let namespace = Facets::of(namespaces, &stored).name;
+        let within = Selection::within(&namespace);
+        for kind in store.kinds().iter().filter(|kind| kind.namespaced && kind.form == Form::Stored) {
+            for stored in read(store, kind, &within)? {
+                delete(store, kind, &stored).await?;
+            }
+        }
+        let vacated = store.write(own(namespaces, None, &namespace, Operation::Vacate)).await;
+        waiting |= vacated.is_ok_and(|applied| applied.outcome != Outcome::Removed);
+    }
+    Ok(waiting)
+}
+
+async fn drop_events(store: &Store, lifetime: Duration) -> Result<(), Status> {
+    let Some(kind) = store.kinds().get("", "v1", "events") else { return Ok(()) };
+    let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    let oldest = Timestamp::now().as_second().saturating_sub(lifetime);
+    for stored in read(store, kind, &Selection::default())? {
+        if last_seen(&stored).is_none_or(|seen| seen < oldest) {
+            delete(store, kind, &stored).await?;
+        }
+    }
+    Ok(())
+}
+
+/// When an Event last happened, in seconds.
+fn last_seen(event: &Value) -> Option<i64> {
+    let times = [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["metadata"]["creationTimestamp"],
+    ];
+    times.iter().filter_map(|time| time.as_str()?.parse::<Timestamp>().ok()).map(Timestamp::as_second).max()
+}
+
+fn read(store: &Store, kind: &Kind, selection: &Selection) -> Result<Vec<Value>, Status> {
+    let snapshot = store.snapshot().map_err(Status::internal)?;
+    let page =
+        Pager { selection, after: None, limit: None }.read(kind, &snapshot).map_err(Status::internal)?;
+    page.objects.iter().map(|stored| serde_json::from_slice(stored).map_err(Status::internal)).collect()
+}
+
+async fn delete(store: &Store, kind: &Arc<Kind>, stored: &Value) -> Result<(), Status> {
+    let facets = Facets::of(kind, stored);
+    let uid = stored["metadata"]["uid"].as_str().map(str::to_owned);
+    let conditions = Preconditions { uid, resource_version: None };
+    let write = own(kind, Some(facets.namespace), &facets.name, Operation::Delete { conditions });
+    match store.write(write).await {
+        Err(status) if !matches!(status.reason, Reason::NotFound | Reason::Conflict) => Err(status),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
