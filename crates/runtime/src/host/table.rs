@@ -140,10 +140,10 @@ const fn native(
 static TABLE: &[HostFunction] = &[
     wasi("args_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::ArgsGet)),
     wasi("args_sizes_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::ArgsSizesGet)),
-    wasi("environ_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::EnvironGet)),
-    wasi("environ_sizes_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::EnvironSizesGet)),
     wasi("clock_res_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::ClockResGet)),
     wasi("clock_time_get", &[I32, I64, I32], &[I32], Call::Wasi(WasiCall::ClockTimeGet)),
+    wasi("environ_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::EnvironGet)),
+    wasi("environ_sizes_get", &[I32, I32], &[I32], Call::Wasi(WasiCall::EnvironSizesGet)),
     wasi("fd_advise", &[I32, I64, I64, I32], &[I32], Call::NotSupported),
     wasi("fd_allocate", &[I32, I64, I64], &[I32], Call::NotSupported),
     wasi("fd_close", &[I32], &[I32], Call::Wasi(WasiCall::FdClose)),

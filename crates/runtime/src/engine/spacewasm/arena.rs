@@ -179,7 +179,7 @@ impl Space {
 
     fn block_layout(size: usize, align: usize) -> Option<Layout> {
         let whole = size.checked_add(HEADER)?;
-        if align > HEADER { None } else { Layout::from_size_align(whole, HEADER).ok() }
+        if align > HEADER { None } else { Some(Layout::from_size_align(whole, HEADER).ok()?.pad_to_align()) }
     }
 
     /// A block that belongs to this space. It must be given back before the space is dropped.
@@ -324,6 +324,7 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn reserve(space: &Arc<Space>, bytes: usize) -> Option<Linear> {
+        let bytes = bytes.checked_next_multiple_of(ALIGN)?;
         let mut linear = Linear { space: space.clone(), block: None, bytes };
         if bytes > 0 {
             let layout = Layout::from_size_align(bytes, ALIGN).ok()?;

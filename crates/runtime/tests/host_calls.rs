@@ -1,0 +1,367 @@
+//! Host functions, called by programs.
+
+mod support;
+
+use support::*;
+use wasmbed_runtime::{Capabilities, Completion, Ending, KeyValueError, Program};
+
+/// Imports for every test; a program checks what it is told and traps where it is told wrong.
+const IMPORTS: &str = r#"
+    (import "wasmbed" "log" (func $log (param i32 i32)))
+    (import "wasmbed" "wait" (func $wait (param i32)))
+    (import "wasmbed" "now" (func $now (result i64)))
+    (import "wasmbed" "uptime" (func $uptime (result i64)))
+    (import "wasmbed" "key_value_get" (func $get (param i32 i32 i32 i32) (result i32)))
+    (import "wasmbed" "key_value_put" (func $put (param i32 i32 i32 i32) (result i32)))
+    (import "wasmbed" "key_value_delete" (func $delete (param i32 i32) (result i32)))
+    (import "wasmbed" "gpio_read" (func $gpio_read (param i32) (result i32)))
+    (import "wasmbed" "gpio_write" (func $gpio_write (param i32 i32) (result i32)))
+    (import "wasmbed" "sensor_read" (func $sensor (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_pwrite" (func $fd_pwrite (param i32 i32 i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_seek" (func $fd_seek (param i32 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_close" (func $fd_close (param i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_fdstat_get" (func $fdstat (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ_sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_get" (func $environ (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_res_get" (func $clock_res (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (func $eq (param i32 i32) (if (i32.ne (local.get 0) (local.get 1)) (then unreachable)))
+    (func $eq64 (param i64 i64) (if (i64.ne (local.get 0) (local.get 1)) (then unreachable)))
+"#;
+
+fn module(data: &str, body: &str) -> Vec<u8> {
+    wasm(&format!("(module {IMPORTS} {data} (func (export \"_start\") {body}))"))
+}
+
+/// Runs a program to its end, which must be exit code 0, and answers the device it ran on.
+fn succeeds(data: &str, body: &str) -> TestHost {
+    let mut host = TestHost::new();
+    let event = ends(&mut host, data, body);
+    assert_eq!(event, Ending::Exited { code: 0 }, "{body}");
+    host
+}
+
+fn ends(host: &mut TestHost, data: &str, body: &str) -> Ending {
+    let mut runtime = runtime();
+    let module = module(data, body);
+    let program =
+        Program { args: &["-v", "two words"], env: &[("LANG", "C"), ("EMPTY", "")], ..program(&module) };
+    runtime.load(id(1), &program).unwrap();
+    run(&mut runtime, host, 10_000).expect("it ends").ending
+}
+
+#[test]
+fn log_makes_lines() {
+    let host = succeeds(
+        r#"(data (i32.const 0) "one\ntwo\n")"#,
+        "(call $log (i32.const 0) (i32.const 3)) (call $log (i32.const 0) (i32.const 8))
+        (call $log (i32.const 0) (i32.const 0)) (call $log (i32.const 100) (i32.const 300))",
+    );
+    let lines = host.lines_of(id(1));
+    assert_eq!(lines[..4], ["one", "one", "two", ""]);
+    assert_eq!(lines[4..].iter().map(|line| line.len()).collect::<Vec<_>>(), [256, 44]);
+}
+
+#[test]
+fn log_outside_the_memory_traps() {
+    let ending = ends(&mut TestHost::new(), "", "(call $log (i32.const 65535) (i32.const 2))");
+    assert_eq!(ending.to_string(), "trapped: wasmbed.log: text lies outside the memory");
+}
+
+#[test]
+fn fd_write_assembles_lines_out_of_pieces() {
+    // One line in two calls, as AssemblyScript does; two lines in one call of two pieces; the rest when it ends.
+    let host = succeeds(
+        r#"(data (i32.const 0) "hello world\nsecond\nlast")
+        (data (i32.const 100) "\00\00\00\00\05\00\00\00")
+        (data (i32.const 108) "\05\00\00\00\07\00\00\00\0c\00\00\00\07\00\00\00")
+        (data (i32.const 124) "\13\00\00\00\04\00\00\00")"#,
+        "(call $eq (call $fd_write (i32.const 1) (i32.const 100) (i32.const 1) (i32.const 200)) (i32.const 0))
+        (call $eq (i32.load (i32.const 200)) (i32.const 5))
+        (call $eq (call $fd_write (i32.const 1) (i32.const 108) (i32.const 2) (i32.const 200)) (i32.const 0))
+        (call $eq (i32.load (i32.const 200)) (i32.const 14))
+        (call $eq (call $fd_write (i32.const 2) (i32.const 124) (i32.const 1) (i32.const 200)) (i32.const 0))",
+    );
+    assert_eq!(host.lines_of(id(1)), ["hello world", "second", "last"]);
+}
+
+#[test]
+fn fd_write_is_bounded_and_checked() {
+    let host = succeeds(
+        r#"(data (i32.const 100) "\00\10\00\00\00\10\00\00") (data (i32.const 108) "\ff\ff\ff\ff\01\00\00\00")"#,
+        "(call $eq (call $fd_write (i32.const 1) (i32.const 100) (i32.const 1) (i32.const 200)) (i32.const 0))
+        (call $eq (i32.load (i32.const 200)) (i32.const 1024))
+        (call $eq (call $fd_write (i32.const 1) (i32.const 108) (i32.const 1) (i32.const 200)) (i32.const 21))
+        (call $eq (call $fd_write (i32.const 1) (i32.const 65534) (i32.const 1) (i32.const 200)) (i32.const 21))
+        (call $eq (call $fd_write (i32.const 1) (i32.const 100) (i32.const 1) (i32.const 65533)) (i32.const 21))
+        (call $eq (call $fd_write (i32.const 1) (i32.const -1) (i32.const -1) (i32.const 200)) (i32.const 21))
+        (call $eq (call $fd_write (i32.const 3) (i32.const 100) (i32.const 1) (i32.const 200)) (i32.const 8))
+        (call $eq (call $fd_write (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)) (i32.const 8))",
+    );
+    assert_eq!(host.lines.len(), 4, "1,024 bytes are four lines; what faulted logged nothing");
+}
+
+#[test]
+fn streams_answer_what_toolchains_need() {
+    succeeds(
+        "",
+        "(call $eq (call $fd_pwrite (i32.const 1) (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 0)) (i32.const 70))
+        (call $eq (call $fd_pwrite (i32.const 7) (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 0)) (i32.const 8))
+        (call $eq (call $fd_seek (i32.const 1) (i64.const 0) (i32.const 0) (i32.const 0)) (i32.const 70))
+        (call $eq (call $prestat (i32.const 3) (i32.const 0)) (i32.const 8))
+        (call $eq (call $fd_close (i32.const 1)) (i32.const 0))
+        (call $eq (call $fd_close (i32.const 3)) (i32.const 8))
+        (i32.store (i32.const 40) (i32.const 9))
+        (call $eq (call $fd_read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 40)) (i32.const 0))
+        (call $eq (i32.load (i32.const 40)) (i32.const 0))
+        (call $eq (call $fd_read (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 40)) (i32.const 8))
+        (call $eq (call $fdstat (i32.const 1) (i32.const 48)) (i32.const 0))
+        (call $eq (i32.load8_u (i32.const 48)) (i32.const 2))
+        (call $eq64 (i64.load (i32.const 56)) (i64.const 64))
+        (call $eq (call $fdstat (i32.const 3) (i32.const 48)) (i32.const 8))
+        (call $eq (call $fdstat (i32.const 0) (i32.const 65520)) (i32.const 21))
+        (call $eq (call $path_open (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0)
+            (i64.const 0) (i32.const 0) (i32.const 0)) (i32.const 52))",
+    );
+}
+
+#[test]
+fn arguments_and_environment() {
+    let host = succeeds(
+        "",
+        "(call $eq (call $args_sizes (i32.const 0) (i32.const 4)) (i32.const 0))
+        (call $eq (i32.load (i32.const 0)) (i32.const 3))
+        (call $eq (i32.load (i32.const 4)) (i32.const 18))
+        (call $eq (call $args (i32.const 16) (i32.const 32)) (i32.const 0))
+        (call $eq (i32.load (i32.const 16)) (i32.const 32))
+        (call $eq (i32.load (i32.const 20)) (i32.const 37))
+        (call $eq (i32.load (i32.const 24)) (i32.const 40))
+        (call $eq (i32.load8_u (i32.const 49)) (i32.const 0))
+        (call $log (i32.const 32) (i32.const 4)) (call $log (i32.const 40) (i32.const 9))
+        (call $eq (call $environ_sizes (i32.const 0) (i32.const 4)) (i32.const 0))
+        (call $eq (i32.load (i32.const 0)) (i32.const 2))
+        (call $eq (i32.load (i32.const 4)) (i32.const 14))
+        (call $eq (call $environ (i32.const 16) (i32.const 64)) (i32.const 0))
+        (call $log (i32.const 64) (i32.const 6)) (call $log (i32.const 71) (i32.const 6))
+        (call $eq (call $environ (i32.const 16) (i32.const 65535)) (i32.const 21))",
+    );
+    assert_eq!(host.lines_of(id(1)), ["test", "two words", "LANG=C", "EMPTY="]);
+}
+
+#[test]
+fn clocks() {
+    succeeds(
+        "",
+        "(call $eq64 (call $now) (i64.const 1700000000123))
+        (call $eq64 (call $uptime) (i64.const 1000))
+        (call $eq (call $clock (i32.const 0) (i64.const 1) (i32.const 8)) (i32.const 0))
+        (call $eq64 (i64.load (i32.const 8)) (i64.const 1700000000123000000))
+        (call $eq (call $clock (i32.const 1) (i64.const 1) (i32.const 8)) (i32.const 0))
+        (call $eq64 (i64.load (i32.const 8)) (i64.const 1000000000))
+        (call $eq (call $clock (i32.const 2) (i64.const 1) (i32.const 8)) (i32.const 28))
+        (call $eq (call $clock (i32.const 1) (i64.const 1) (i32.const 65530)) (i32.const 21))
+        (call $eq (call $clock_res (i32.const 1) (i32.const 8)) (i32.const 0))
+        (call $eq64 (i64.load (i32.const 8)) (i64.const 1000))",
+    );
+    let mut host = TestHost { unix_ms: None, ..TestHost::new() };
+    let ending = ends(
+        &mut host,
+        "",
+        "(call $eq64 (call $now) (i64.const -1))
+        (call $eq (call $clock (i32.const 0) (i64.const 1) (i32.const 8)) (i32.const 58))",
+    );
+    assert_eq!(ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn random_fills_all_of_it() {
+    succeeds(
+        "",
+        "(call $eq (call $random (i32.const 0) (i32.const 300)) (i32.const 0))
+        (call $eq (i32.load8_u (i32.const 255)) (i32.const 0x5f))
+        (call $eq (i32.load8_u (i32.const 299)) (i32.const 0x8b))
+        (call $eq (i32.load8_u (i32.const 300)) (i32.const 0))
+        (call $eq (call $random (i32.const 65000) (i32.const 4096)) (i32.const 21))
+        (call $eq (call $random (i32.const 0) (i32.const -1)) (i32.const 28))",
+    );
+}
+
+#[test]
+fn wait_takes_that_long() {
+    let host = succeeds("", "(call $wait (i32.const 250)) (call $wait (i32.const 0))");
+    assert_eq!(host.now_us, 1_251_000);
+}
+
+#[test]
+fn poll_oneoff_waits_for_the_first_clock() {
+    // Two clocks, 500 ms and 20 ms from now, and user data 7 and 8.
+    let host = succeeds(
+        "",
+        "(i64.store (i32.const 0) (i64.const 7)) (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 500000000))
+        (i64.store (i32.const 48) (i64.const 8)) (i32.store (i32.const 64) (i32.const 1))
+        (i64.store (i32.const 72) (i64.const 20000000))
+        (call $eq (call $poll (i32.const 0) (i32.const 200) (i32.const 2) (i32.const 300)) (i32.const 0))
+        (call $eq (i32.load (i32.const 300)) (i32.const 1))
+        (call $eq64 (i64.load (i32.const 200)) (i64.const 8))
+        (call $eq (i32.load16_u (i32.const 208)) (i32.const 0))
+        (call $eq (call $poll (i32.const 0) (i32.const 200) (i32.const 0) (i32.const 300)) (i32.const 28))
+        (call $eq (call $poll (i32.const 0) (i32.const 200) (i32.const 17) (i32.const 300)) (i32.const 28))
+        (call $eq (call $poll (i32.const 65500) (i32.const 200) (i32.const 1) (i32.const 300)) (i32.const 21))",
+    );
+    assert_eq!(host.now_us, 1_020_000);
+}
+
+#[test]
+fn poll_oneoff_until_a_time_of_day_and_on_streams() {
+    // Until 30 ms from now by the time of day.
+    let host = succeeds(
+        "",
+        "(i32.store (i32.const 16) (i32.const 0)) (i64.store (i32.const 24) (i64.const 1700000000153000000))
+        (i32.store16 (i32.const 40) (i32.const 1))
+        (call $eq (call $poll (i32.const 0) (i32.const 200) (i32.const 1) (i32.const 300)) (i32.const 0))
+        (call $eq (i32.load (i32.const 300)) (i32.const 1))",
+    );
+    assert_eq!(host.now_us, 1_030_000);
+    let host = succeeds(
+        "",
+        "(i32.store8 (i32.const 8) (i32.const 2)) (i32.store (i32.const 16) (i32.const 1))
+        (call $eq (call $poll (i32.const 0) (i32.const 200) (i32.const 1) (i32.const 300)) (i32.const 0))
+        (call $eq (i32.load (i32.const 300)) (i32.const 1))
+        (call $eq (i32.load8_u (i32.const 210)) (i32.const 2))",
+    );
+    assert_eq!(host.now_us, 1_001_000, "ready at once still ends the slice");
+}
+
+#[test]
+fn exit_codes() {
+    assert_eq!(
+        ends(&mut TestHost::new(), "", "(call $exit (i32.const 3)) unreachable"),
+        Ending::Exited { code: 3 }
+    );
+    assert_eq!(
+        ends(&mut TestHost::new(), "", "(call $exit (i32.const 0)) unreachable"),
+        Ending::Exited { code: 0 }
+    );
+}
+
+#[test]
+fn pins_and_sensors() {
+    let host = succeeds(
+        "",
+        "(call $eq (call $gpio_read (i32.const 2)) (i32.const 0))
+        (call $eq (call $gpio_write (i32.const 2) (i32.const 1)) (i32.const 0))
+        (call $eq (call $gpio_read (i32.const 2)) (i32.const 1))
+        (call $eq (call $gpio_write (i32.const 2) (i32.const 2)) (i32.const -28))
+        (call $eq (call $gpio_write (i32.const 9) (i32.const 1)) (i32.const -44))
+        (call $eq (call $gpio_read (i32.const -1)) (i32.const -44))
+        (call $eq (call $sensor (i32.const 0) (i32.const 8)) (i32.const 0))
+        (call $eq (i32.load (i32.const 8)) (i32.const -21500))
+        (call $eq (call $sensor (i32.const 0) (i32.const 65533)) (i32.const -21))
+        (call $eq (call $sensor (i32.const 1) (i32.const 8)) (i32.const -29))
+        (call $eq (call $sensor (i32.const 2) (i32.const 8)) (i32.const -44))",
+    );
+    assert_eq!(host.board.pins, [false, false, true, false]);
+}
+
+#[test]
+fn key_value_data() {
+    let host = succeeds(
+        r#"(data (i32.const 0) "key") (data (i32.const 16) "value")"#,
+        "(call $eq (call $get (i32.const 0) (i32.const 3) (i32.const 32) (i32.const 16)) (i32.const -44))
+        (call $eq (call $put (i32.const 0) (i32.const 3) (i32.const 16) (i32.const 5)) (i32.const 0))
+        (call $eq (call $get (i32.const 0) (i32.const 3) (i32.const 32) (i32.const 2)) (i32.const 5))
+        (call $eq (i32.load (i32.const 32)) (i32.const 0x6176))
+        (call $eq (call $put (i32.const 0) (i32.const 2) (i32.const 16) (i32.const 0)) (i32.const 0))
+        (call $eq (call $get (i32.const 0) (i32.const 2) (i32.const 32) (i32.const 2)) (i32.const 0))
+        (call $eq (call $delete (i32.const 0) (i32.const 2)) (i32.const 0))
+        (call $eq (call $delete (i32.const 0) (i32.const 2)) (i32.const -44))
+        (call $eq (call $put (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 5)) (i32.const -28))
+        (call $eq (call $put (i32.const 0) (i32.const 65) (i32.const 16) (i32.const 5)) (i32.const -28))
+        (call $eq (call $put (i32.const 0) (i32.const 3) (i32.const 16) (i32.const 1025)) (i32.const -28))
+        (call $eq (call $put (i32.const 65534) (i32.const 3) (i32.const 16) (i32.const 5)) (i32.const -21))
+        (call $eq (call $put (i32.const 0) (i32.const 3) (i32.const 65534) (i32.const 5)) (i32.const -21))
+        (call $eq (call $get (i32.const 0) (i32.const 3) (i32.const 65534) (i32.const 5)) (i32.const -21))",
+    );
+    assert_eq!(host.data.get(&(id(1), b"key".to_vec())).map(Vec::as_slice), Some(&b"value"[..]));
+    let mut host = TestHost { storage_error: Some(KeyValueError::NoSpace), ..TestHost::new() };
+    let full =
+        "(call $eq (call $put (i32.const 0) (i32.const 3) (i32.const 16) (i32.const 5)) (i32.const -51))";
+    assert_eq!(ends(&mut host, "", full), Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_pending_answer_wakes_only_the_one_that_waits_for_it() {
+    let module = module(
+        r#"(data (i32.const 0) "key") (data (i32.const 16) "value")"#,
+        "(call $eq (call $put (i32.const 0) (i32.const 3) (i32.const 16) (i32.const 5)) (i32.const 0))
+        (call $eq (call $get (i32.const 0) (i32.const 3) (i32.const 32) (i32.const 16)) (i32.const 2))
+        (call $eq (i32.load16_u (i32.const 32)) (i32.const 0x6968))
+        (call $eq (call $get (i32.const 0) (i32.const 3) (i32.const 32) (i32.const 16)) (i32.const -44))
+        (call $eq (call $delete (i32.const 0) (i32.const 3)) (i32.const -29))",
+    );
+    let mut runtime = runtime();
+    let mut host = TestHost { pending: true, ..TestHost::new() };
+    runtime.load(id(1), &program(&module)).unwrap();
+    let answers = [
+        Completion::Stored,
+        Completion::Value(Some(b"hi")),
+        Completion::Value(None),
+        Completion::Failed(KeyValueError::Storage),
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        assert_eq!(run(&mut runtime, &mut host, 10), None);
+        assert_eq!(
+            runtime.next_wake(host.now_us / 1_000),
+            None,
+            "it waits for an answer and for nothing else"
+        );
+        if number == 0 {
+            assert!(!runtime.complete(id(1), Completion::Deleted(true)), "not the answer it waits for");
+            assert!(!runtime.complete(id(2), answer), "nobody by that name");
+        }
+        assert!(runtime.complete(id(1), answer));
+        assert!(!runtime.complete(id(1), answer), "answered already");
+    }
+    assert_eq!(run(&mut runtime, &mut host, 10).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_table_call_of_a_host_function_pauses_and_resumes_too() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "clock_res_get" (func $res (param i32 i32) (result i32)))
+        (memory (export "memory") 1) (type $t (func (param i32 i32) (result i32)))
+        (table 1 funcref) (elem (i32.const 0) $res)
+        (func $inner (result i32) (i32.add (i32.const 100)
+            (call_indirect (type $t) (i32.const 9) (i32.const 0) (i32.const 0))))
+        (func (export "run") (if (i32.ne (call $inner) (i32.const 128)) (then unreachable))))"#;
+    assert_eq!(ending(text).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_program_without_memory_is_told_so() {
+    let text = r#"(module (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (func (export "run") (if (i32.ne (call $random (i32.const 0) (i32.const 1)) (i32.const 21)) (then unreachable))))"#;
+    assert_eq!(ending(text).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn arguments_are_bounded() {
+    let module = module("", "");
+    let long = "x".repeat(4_096);
+    let program = Program { args: &[&long], capabilities: Capabilities::ALL, ..program(&module) };
+    let error = runtime().load(id(1), &program).unwrap_err();
+    assert_eq!(error.to_string(), "arguments and environment have 4102 bytes, at most 4096");
+}
