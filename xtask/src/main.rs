@@ -2,9 +2,11 @@
 //!
 //! It may not be needed by the product: nothing depends on it.
 
+mod guests;
 mod process;
 mod system;
 mod test;
+mod toolchains;
 mod tools;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +23,14 @@ struct Arguments {
 enum Task {
     /// Run every test; installs what is missing where it may, otherwise prints the commands.
     Test(test::Options),
+    /// Build the sample applications into guests/prebuilt.
+    Guests {
+        /// Build elsewhere and compare with the committed modules instead.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build hello programs with other toolchains, pack them and run them in the sandbox.
+    Toolchains,
     /// Build the tools that tests use, outside the checkout.
     Tools {
         /// The tools to build; all if none is named.
@@ -29,9 +39,19 @@ enum Task {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> std::process::ExitCode {
+    let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Guests { check } => guests::build(check),
+        Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),
+    };
+    match done {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: the message is for a person who can act on it.
+            eprintln!("\nerror: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
     }
 }

@@ -21,7 +21,9 @@ pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
     }
     let names = missing.join(" ");
     if !process::exists("apt-get") || !is_root() {
-        bail!("missing: {names}; on Debian or Ubuntu run\n    sudo apt-get update && sudo apt-get install --no-install-recommends {names}");
+        bail!(
+            "missing: {names}; on Debian or Ubuntu run\n    sudo apt-get update && sudo apt-get install --no-install-recommends {names}"
+        );
     }
     process::step(&format!("installing {names}"));
     process::run(Command::new("apt-get").args(["update", "--quiet=2"]))?;
@@ -92,12 +94,15 @@ pub(crate) fn ensure_target(target: &str) -> Result<Route> {
     }
     if process::exists("rustup") {
         process::step(&format!("adding the target {target}"));
-        if process::run(Command::new("rustup").args(["target", "add", target])).is_ok() && target_installed(target) {
+        if process::run(Command::new("rustup").args(["target", "add", target])).is_ok()
+            && target_installed(target)
+        {
             return Ok(Route::Rustup);
         }
         println!("    rustup could not add it; using Debian's compiler instead");
     }
-    ensure_debian_compiler().with_context(|| format!("no compiler for {target}; with rustup: rustup target add {target}"))
+    ensure_debian_compiler()
+        .with_context(|| format!("no compiler for {target}; with rustup: rustup target add {target}"))
 }
 
 fn ensure_debian_compiler() -> Result<Route> {

@@ -9,12 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    process, system,
+    guests, process, system, toolchains,
     tools::{self, Tool},
 };
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 4] = ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor"];
+const DEVICE_CRATES: [&str; 4] =
+    ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor"];
 /// Crates whose logic may not wait: no asynchronous runtime in their tree.
 const SANS_IO_CRATES: [&str; 5] =
     ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor", "wasmbed-control"];
@@ -37,6 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.quick {
         formatting_and_lints()?;
         boundaries()?;
+        guests::build(true)?;
+        toolchains::run()?;
     }
     let mut command = process::cargo();
     command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
@@ -59,7 +62,15 @@ fn formatting_and_lints() -> Result<()> {
         ensure_component("clippy")?;
     }
     process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
-    process::run(process::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    process::run(process::cargo().args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 fn ensure_component(name: &str) -> Result<()> {
@@ -74,7 +85,15 @@ fn ensure_component(name: &str) -> Result<()> {
 fn boundaries() -> Result<()> {
     process::step("boundaries: no tokio in sans-IO crates, device crates without an operating system");
     for name in SANS_IO_CRATES {
-        let tree = process::output(process::cargo().args(["tree", "--package", name, "--edges", "normal", "--prefix", "none"]))?;
+        let tree = process::output(process::cargo().args([
+            "tree",
+            "--package",
+            name,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ]))?;
         if let Some(line) = tree.lines().find(|line| line.starts_with("tokio ")) {
             bail!("{name} may not depend on an asynchronous runtime, and has {line}");
         }

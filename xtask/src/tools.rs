@@ -45,7 +45,11 @@ fn kubectl() -> Result<PathBuf> {
         build_go("k8s.io/kubernetes/cmd/kubectl", &path)?;
     }
     let version = process::output(Command::new(&path).args(["version", "--client"]))?;
-    ensure!(version.contains(KUBERNETES_VERSION), "{} is not {KUBERNETES_VERSION}; delete it and run again", path.display());
+    ensure!(
+        version.contains(KUBERNETES_VERSION),
+        "{} is not {KUBERNETES_VERSION}; delete it and run again",
+        path.display()
+    );
     Ok(path)
 }
 
