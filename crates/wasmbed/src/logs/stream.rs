@@ -1,0 +1,141 @@
+//! One gateway's log stream: HTTP/1.1 over mutual TLS, one JSON object a line.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+use wasmbed_control::exchange::{LogLine, Refusal};
+use wasmbed_pki::tls::{self, ClientParams, Profile};
+
+use super::{Filter, Source};
+use crate::cluster::encode_query;
+
+/// How long a gateway may take until it answers.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest line taken: a log text of 1,024 bytes with its names, escaped.
+const LINE_BYTES_MAX: usize = 16 * 1_024;
+/// A refusal's body.
+const REFUSAL_BYTES_MAX: usize = 16 * 1_024;
+
+/// The operator's side of TLS; HTTP/1.1 suffices for one answer.
+pub(super) fn tls_config(source: &Source) -> Result<Arc<ClientConfig>> {
+    let params = ClientParams {
+        profile: Profile::Service,
+        identity: &source.identity,
+        roots: tls::roots(source.services_roots.iter().cloned())?,
+        trust_domain: &source.trust_domain,
+        gateway: None,
+        time: None,
+    };
+    let mut config = Arc::unwrap_or_clone(tls::client_config(params)?);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A gateway and what to ask it for.
+pub(super) struct Gateway {
+    address: String,
+    path: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl Gateway {
+    pub(super) fn new(address: &str, tls: &Arc<ClientConfig>, filter: &Filter, follow: bool) -> Self {
+        let mut path = format!("/v1/logs?follow={follow}");
+        let optional = [
+            ("namespace", &filter.namespace),
+            ("application", &filter.application),
+            ("device", &filter.device),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                path.push_str(&format!("&{key}={}", encode_query(value)));
+            }
+        }
+        Self { address: address.to_owned(), path, tls: tls.clone() }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Calls the gateway; the lines follow.
+    ///
+    /// # Errors
+    /// The gateway can't be reached, or refuses.
+    pub(super) async fn open(&self) -> Result<Lines> {
+        let body = timeout(CONNECT_TIMEOUT, self.call())
+            .await
+            .with_context(|| format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))??;
+        Ok(Lines { body, held: BytesMut::new() })
+    }
+
+    async fn call(&self) -> Result<Incoming> {
+        let socket = TcpStream::connect(&self.address).await.context("can't connect")?;
+        let connection =
+            TlsConnector::from(self.tls.clone()).connect(tls::server_name(), socket).await.map_err(
+                |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                    Some(tls) => anyhow::anyhow!("TLS: {}", tls::handshake_reason(tls)),
+                    None => anyhow::Error::new(error).context("TLS"),
+                },
+            )?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.context("HTTP")?;
+        // Ends when the body is dropped or the gateway closes; what went wrong shows in the body.
+        tokio::spawn(connection);
+        let request = http::Request::get(&self.path)
+            .header(http::header::HOST, &self.address)
+            .header(http::header::ACCEPT, "application/x-ndjson")
+            .body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await.context("the gateway closed the connection")?;
+        if answer.status() == http::StatusCode::OK {
+            return Ok(answer.into_body());
+        }
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX).collect().await;
+        let refusal = body.ok().and_then(|body| serde_json::from_slice::<Refusal>(&body.to_bytes()).ok());
+        match refusal {
+            Some(refusal) => bail!("{}: {}", refusal.reason, refusal.message),
+            None => bail!("the gateway answered {status}"),
+        }
+    }
+}
+
+/// The lines of one answer.
+pub(super) struct Lines {
+    body: Incoming,
+    held: BytesMut,
+}
+
+impl Lines {
+    /// The next line; none when the gateway ended the stream.
+    ///
+    /// # Errors
+    /// The connection broke, or the gateway sent what is no line.
+    pub(super) async fn next(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            while let Some(end) = self.held.iter().position(|&byte| byte == b'\n') {
+                let text = self.held.split_to(end);
+                self.held.advance(1);
+                if !text.is_empty() {
+                    return serde_json::from_slice(&text)
+                        .map(Some)
+                        .context("the gateway sent what is no log line");
+                }
+            }
+            if self.held.len() > LINE_BYTES_MAX {
+                bail!("the gateway sent a line longer than {LINE_BYTES_MAX} bytes");
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            if let Ok(data) = frame.context("the connection broke")?.into_data() {
+                self.held.extend_from_slice(&data);
+            }
+        }
+    }
+}
