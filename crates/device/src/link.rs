@@ -80,11 +80,13 @@ pub(crate) struct TlsLink {
     gateway: usize,
     /// Received before the connection ended, at most what TLS buffers.
     rest: Vec<u8>,
+    /// What [`Link::state`] last answered.
+    told: LinkState,
 }
 
 impl TlsLink {
     pub(crate) fn new(config: LinkConfig) -> Self {
-        Self { config, phase: Phase::Down, gateway: 0, rest: Vec::new() }
+        Self { config, phase: Phase::Down, gateway: 0, rest: Vec::new(), told: LinkState::Down }
     }
 
     /// When the link has to be moved on although nothing was heard.
@@ -94,6 +96,19 @@ impl TlsLink {
             Phase::Resolving { since } => Some(*since + RESOLVE_TIMEOUT),
             Phase::Opening { connection, .. } => Some(connection.since + OPEN_TIMEOUT),
             Phase::Closing { connection } => Some(connection.since + CLOSE_TIMEOUT),
+        }
+    }
+
+    /// Whether the link is somewhere else than it last said: no socket will tell of that a second time.
+    pub(crate) fn has_news(&self) -> bool {
+        self.current() != self.told
+    }
+
+    fn current(&self) -> LinkState {
+        match self.phase {
+            Phase::Down => LinkState::Down,
+            Phase::Resolving { .. } | Phase::Opening { .. } | Phase::Closing { .. } => LinkState::Connecting,
+            Phase::Up { .. } => LinkState::Up,
         }
     }
 
@@ -293,11 +308,8 @@ impl Link for TlsLink {
             }
             Phase::Closing { .. } => self.advance_closing(),
         }
-        match self.phase {
-            Phase::Down => LinkState::Down,
-            Phase::Resolving { .. } | Phase::Opening { .. } | Phase::Closing { .. } => LinkState::Connecting,
-            Phase::Up { .. } => LinkState::Up,
-        }
+        self.told = self.current();
+        self.told
     }
 
     fn connect(&mut self) {

@@ -182,6 +182,9 @@ impl Reactor {
             // One more, because the link compares with a finer clock.
             next_ms = next_ms.min(u64::try_from(deadline).unwrap_or(u64::MAX).saturating_add(1));
         }
+        if running.supervisor.platform().link.has_news() {
+            next_ms = now_ms;
+        }
         let states = running.supervisor.applications();
         let runs = states.filter(|(_, state)| *state == ApplicationState::Running).count();
         let reached = (running.supervisor.session().is_some(), runs);

@@ -1,0 +1,229 @@
+//! A device over real TLS, sockets and files, and what it refuses to talk to.
+
+#![cfg(test)]
+
+mod gateway;
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use gateway::{ScriptedGateway, Wanted};
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::CertificateDer;
+use wasmbed_device::{
+    DeviceConfig, DeviceError,
+    fleet::{self, FleetConfig, FleetStorage},
+    start,
+};
+use wasmbed_pki::{
+    Authorities, Identity,
+    tls::{Profile, roots, server_config},
+};
+
+const TRUST: &str = "wasmbed.test";
+/// Far more than anything here takes; only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct World {
+    authorities: Authorities,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { authorities: Authorities::create_or_open(&folder.path().join("pki"), TRUST).unwrap(), folder }
+    }
+
+    fn services_roots(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.authorities.services_root().clone()]
+    }
+
+    fn device_roots(&self) -> Arc<RootCertStore> {
+        roots([self.authorities.devices_root().clone()]).unwrap()
+    }
+
+    fn gateway(&self) -> Arc<ServerConfig> {
+        let identity =
+            self.authorities.issue_gateway("wasmbed-system", "gateway", &["127.0.0.1".into()]).unwrap();
+        server_config(Profile::Device, &identity, self.device_roots()).unwrap()
+    }
+
+    fn device(&self, name: &str) -> Identity {
+        self.authorities.issue_device("default", name).unwrap()
+    }
+
+    fn config(&self, name: &str, gateways: Vec<String>) -> DeviceConfig {
+        DeviceConfig::new(self.device(name), self.services_roots(), gateways, self.folder.path().join(name))
+    }
+}
+
+enum News {
+    /// The device reported something new.
+    Reported {
+        /// Whether the application runs.
+        running: bool,
+        /// How often the module was asked for in this session.
+        module_gets: usize,
+    },
+    /// The handshake failed.
+    Refused(io::Error),
+}
+
+/// Serves sessions, a thread for each, until the listener is gone; says what it sees.
+fn serve(config: Arc<ServerConfig>, wanted: Arc<Wanted>) -> (SocketAddr, mpsc::Receiver<News>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (news, seen) = mpsc::channel();
+    thread::spawn(move || {
+        for (epoch, stream) in listener.incoming().enumerate() {
+            let (config, wanted, news) = (Arc::clone(&config), Arc::clone(&wanted), news.clone());
+            thread::spawn(move || session(stream.unwrap(), config, &wanted, epoch as u64 + 1, &news));
+        }
+    });
+    (address, seen)
+}
+
+fn session(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    wanted: &Wanted,
+    epoch: u64,
+    news: &mpsc::Sender<News>,
+) {
+    let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+    let mut gateway = ScriptedGateway::new(wanted, 5, epoch);
+    let mut buffer = [0; 8_192];
+    let mut told = None;
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => {
+                let answer = gateway.handle(&buffer[..length]);
+                if stream.write_all(&answer).and_then(|()| stream.flush()).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                if stream.conn.is_handshaking() {
+                    // The test may be over.
+                    let _ = news.send(News::Refused(error));
+                }
+                return;
+            }
+        }
+        if gateway.seen != told {
+            told.clone_from(&gateway.seen);
+            // The test may have seen enough.
+            let _ =
+                news.send(News::Reported { running: gateway.is_running(), module_gets: gateway.module_gets });
+        }
+    }
+}
+
+fn hello() -> Arc<Wanted> {
+    Arc::new(Wanted::new(include_bytes!("../../../guests/prebuilt/counter.wasm").to_vec(), &["key-value"]))
+}
+
+/// Waits for the application to run; how often the module was asked for in that session.
+fn until_running(news: &mpsc::Receiver<News>) -> usize {
+    loop {
+        match news.recv_timeout(PATIENCE).expect("the application never ran") {
+            News::Reported { running: true, module_gets } => return module_gets,
+            News::Reported { running: false, .. } => {}
+            News::Refused(error) => panic!("handshake: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_device_pulls_runs_reports_and_goes_on_after_a_restart_without_pulling_again() {
+    let world = World::new();
+    let (address, news) = serve(world.gateway(), hello());
+    let device = start(world.config("one", vec![address.to_string()])).unwrap();
+    assert!(until_running(&news) > 0);
+    device.stop();
+    device.wait().unwrap();
+
+    let device = start(world.config("one", vec![address.to_string()])).unwrap();
+    assert_eq!(until_running(&news), 0, "the module was on disk");
+    let again = start(world.config("one", vec![address.to_string()]));
+    assert!(matches!(again, Err(DeviceError::InUse(_))), "{again:?}");
+    device.stop();
+    device.wait().unwrap();
+}
+
+#[test]
+fn a_gateway_that_is_away_or_an_impostor_is_passed_over_for_the_next() {
+    let (world, other, wanted) = (World::new(), World::new(), hello());
+    // A port that nobody listens on, because it was just given back.
+    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (impostor, refusals) = serve(other.gateway(), Arc::clone(&wanted));
+    // A device's certificate does not make a gateway, even with the right root for clients.
+    let as_device = server_config(Profile::Device, &world.device("two"), world.device_roots()).unwrap();
+    let (device_as_gateway, more_refusals) = serve(as_device, Arc::clone(&wanted));
+    let (address, news) = serve(world.gateway(), Arc::clone(&wanted));
+    let gateways = [away, impostor, device_as_gateway, address].map(|address| address.to_string());
+    let device = start(world.config("one", gateways.to_vec())).unwrap();
+    until_running(&news);
+    for refusals in [refusals, more_refusals] {
+        assert!(matches!(refusals.recv_timeout(PATIENCE), Ok(News::Refused(_))));
+    }
+    assert!(device.progress().attempts_failed >= 3);
+    device.stop();
+    device.wait().unwrap();
+}
+
+#[test]
+fn a_device_needs_a_device_s_certificate_and_a_usable_address() {
+    let world = World::new();
+    let mut config = world.config("one", vec!["127.0.0.1:1".into()]);
+    config.identity = world.authorities.issue_controller("wasmbed-system", "controller").unwrap();
+    assert!(matches!(start(config), Err(DeviceError::NotADevice(_))));
+    assert!(matches!(start(world.config("one", vec![])), Err(DeviceError::NoGateway)));
+    assert!(matches!(start(world.config("one", vec!["gateway".into()])), Err(DeviceError::Gateway(_))));
+}
+
+fn fleet_runs(storage: FleetStorage, devices: usize, world: &World) {
+    let (address, news) = serve(world.gateway(), hello());
+    let folder = world.folder.path().join("pki");
+    let authorities = Authorities::create_or_open(&folder, TRUST).unwrap();
+    let issue = move |index: usize| {
+        authorities.issue_device("default", &format!("simulated-{index}")).map_err(|error| error.to_string())
+    };
+    let mut config =
+        FleetConfig::new(devices, Arc::new(issue), world.services_roots(), vec![address.to_string()]);
+    config.threads = std::num::NonZeroUsize::new(2).unwrap();
+    config.storage = storage;
+    let fleet = fleet::start(config).unwrap();
+    let started = std::time::Instant::now();
+    while fleet.progress().applications_running < devices {
+        assert!(started.elapsed() < PATIENCE && !fleet.is_finished(), "{:?}", fleet.progress());
+        // The counts follow the reports closely, but not at once.
+        let _ = news.recv_timeout(Duration::from_millis(10));
+    }
+    let progress = fleet.progress();
+    assert_eq!((progress.started, progress.connected, progress.sessions), (devices, devices, devices));
+    fleet.stop();
+    fleet.wait().unwrap();
+}
+
+#[test]
+fn a_fleet_in_memory_comes_up() {
+    fleet_runs(FleetStorage::Memory, 40, &World::new());
+}
+
+#[test]
+fn a_fleet_on_disk_comes_up_and_leaves_a_directory_for_each_device() {
+    let world = World::new();
+    let folder = world.folder.path().join("fleet");
+    fleet_runs(FleetStorage::Files(folder.clone()), 10, &world);
+    let exists = |name: &str| Path::new(&folder).join("default").join(name).join("state").exists();
+    assert!(exists("simulated-0") && exists("simulated-9"));
+}
