@@ -1,1 +1,346 @@
-//! A gateway's decisions.
+//! A gateway's decisions: who is let in, what each device is given, what Kubernetes is told.
+//!
+//! [`Gateway`] holds no socket, file or client. A shell feeds it (`handle_*`) and carries out what it asks for (`poll_*`):
+//!
+//! ```text
+//! connections ── handle_accepted, handle_frame, handle_closed ──┐     ┌── poll_wake, poll_transmit ── connections
+//! Device watch ─ handle_device…, handle_write_result ───────────┤     ├── poll_write ── Kubernetes API
+//! controllers ── handle_put_sets, plan_upload ──────────────────┤     ├── poll_answer, stream_page, log_page ── controllers
+//! disk ───────── handle_stored, handle_module_loaded ───────────┤     ├── poll_store ── disk
+//! clock ──────── handle_timeout ────────────────────────────────┘     └── poll_timeout, poll_notice
+//! ```
+//!
+//! Rules that the simulation holds against it: a status never claims what no device reported; the newest epoch wins; a
+//! gateway without a set says so and empties no device; a set is answered only once it is on disk; every queue has its
+//! bound in [`config`].
+
+mod admission;
+pub mod config;
+mod device;
+mod input;
+mod logs;
+mod objects;
+mod session;
+mod sessions;
+mod sets;
+mod status;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod transmit;
+mod uploads;
+mod writer;
+mod writes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+pub use config::{Config, Enrollment};
+pub use input::*;
+pub use logs::LogCursor;
+pub use stream::Cursor;
+pub use writer::Class;
+
+use device::{FactsTable, Record};
+use logs::Logs;
+use session::Session;
+use sets::{Bodies, Modules};
+use stream::Stream;
+use writer::Writer;
+
+use crate::exchange::{DeviceKey, LogLine, StreamEvent};
+
+/// How often unreferenced modules and unseen devices are looked for.
+const SWEEP_MS: u64 = 30_000;
+
+/// A gateway's decisions.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    devices: BTreeMap<Arc<DeviceKey>, Record>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// When sessions are looked at next.
+    timers: BTreeSet<(u64, SessionId)>,
+    /// Sessions with something to send.
+    wakes: BTreeSet<SessionId>,
+    writer: Writer,
+    facts: FactsTable,
+    bodies: Bodies,
+    modules: Modules,
+    stream: Stream,
+    logs: Logs,
+    store: VecDeque<StoreOperation>,
+    /// Operations whose end is awaited, with what happens then.
+    storing: BTreeMap<StoreId, uploads::Storing>,
+    next_store: u64,
+    answers: VecDeque<Answer>,
+    notices: VecDeque<Notice>,
+    leader_term: u64,
+    /// Whether a whole list of Devices has been seen.
+    synced: bool,
+    /// Number of the list of Devices that is being read or was read last.
+    listing: u64,
+    /// When devices of an earlier life count as not having come back.
+    orphans_from: Option<u64>,
+    shutting_down: bool,
+    sweep_at: u64,
+    /// Sessions that were let in and have not ended.
+    admitted: usize,
+    /// Devices that are to be created.
+    creating: usize,
+    counters: Counters,
+}
+
+/// Numbers since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sessions that were welcomed.
+    pub sessions_begun: u64,
+    /// Events that gave way to newer ones.
+    pub events_dropped: u64,
+    /// Notices that gave way to newer ones.
+    pub notices_dropped: u64,
+    /// Log lines that were over the rate.
+    pub log_lines_dropped: u64,
+    /// Heartbeats heard.
+    pub heartbeats: u64,
+}
+
+/// How much there is of everything now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Connections whose device is authenticated.
+    pub connections: usize,
+    /// Sessions that were welcomed and stand.
+    pub sessions: usize,
+    /// Devices known.
+    pub devices: usize,
+    /// Modules on disk.
+    pub modules: usize,
+    /// Bytes of modules on disk, and of uploads under way.
+    pub module_bytes: u64,
+    /// Writes to the Kubernetes API that wait or are under way.
+    pub writes: usize,
+    /// Age of the oldest write that should have been made, milliseconds.
+    pub write_lag_ms: u64,
+    /// Storage operations that wait or are under way.
+    pub store_operations: usize,
+}
+
+impl Gateway {
+    /// A gateway that remembers what its disk holds.
+    #[must_use]
+    pub fn new(config: Config, restored: Restored, now: Now) -> Self {
+        let mut gateway = Self {
+            writer: Writer::new(&config),
+            modules: Modules::new(config.modules_bytes_max, &restored.modules),
+            stream: Stream::new(&config.boot_id),
+            config,
+            devices: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            facts: FactsTable::default(),
+            bodies: Bodies::default(),
+            logs: Logs::default(),
+            store: VecDeque::new(),
+            storing: BTreeMap::new(),
+            next_store: 0,
+            answers: VecDeque::new(),
+            notices: VecDeque::new(),
+            leader_term: restored.leader_term,
+            synced: false,
+            listing: 0,
+            orphans_from: None,
+            shutting_down: false,
+            sweep_at: now.ms + SWEEP_MS,
+            admitted: 0,
+            creating: 0,
+            counters: Counters::default(),
+        };
+        for stored in restored.devices {
+            gateway.restore(stored, now);
+        }
+        gateway
+    }
+
+    fn restore(&mut self, stored: StoredDevice, now: Now) {
+        let key = Arc::new(stored.device);
+        let mut record = Record::new(Arc::clone(&key), now);
+        record.admitted_key = stored.admitted_key;
+        record.stored_uid = stored.uid;
+        if let Some(set) = stored.set {
+            match self.bodies.parse_set(&set) {
+                Ok(set) => {
+                    record.revision_seen = set.revision;
+                    record.set = Some(Arc::new(set));
+                }
+                // It was checked before it was written: the disk is spoilt. Unknown is not empty.
+                Err(error) => self.notice(Notice::StoreFailed {
+                    detail: format!("the set of {}/{} on disk is not usable: {error}", key.namespace, key.name),
+                }),
+            }
+        }
+        self.stream.changed(&key);
+        self.devices.insert(key, record);
+    }
+
+    /// The time may have come for something; may be called at any time.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(&(due, session)) = self.timers.first() {
+            if due > now.ms {
+                break;
+            }
+            self.timers.pop_first();
+            self.session_timeout(session, due, now);
+        }
+        while let Some(key) = self.writer.pop_due(now.ms) {
+            if let Some(record) = self.devices.get_mut(&key) {
+                self.writer.due(&key, &mut record.write);
+            }
+        }
+        if now.ms >= self.sweep_at {
+            self.sweep_at = now.ms + SWEEP_MS;
+            self.sweep(now);
+        }
+    }
+
+    /// When to call [`Gateway::handle_timeout`], milliseconds of the monotonic clock; [`Gateway::poll_write`] may give
+    /// something then too.
+    #[must_use]
+    pub fn poll_timeout(&self) -> u64 {
+        let timer = self.timers.first().map(|(due, _)| *due);
+        [timer, self.writer.timeout()].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at)
+    }
+
+    /// A session that may have something to send or is to be closed.
+    pub fn poll_wake(&mut self) -> Option<SessionId> {
+        self.wakes.pop_first()
+    }
+
+    /// Work for the disk.
+    pub fn poll_store(&mut self) -> Option<StoreOperation> {
+        self.store.pop_front()
+    }
+
+    /// An answer to a controller.
+    pub fn poll_answer(&mut self) -> Option<Answer> {
+        self.answers.pop_front()
+    }
+
+    /// Something for the process's log.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// Ends all sessions with `ShuttingDown` and lets no one in any more.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        self.shutting_down = true;
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.end(session, admission::SHUTTING_DOWN, now);
+        }
+        // Nothing waits for a device to return any more.
+        let keys: Vec<_> = self.devices.keys().cloned().collect();
+        for key in keys {
+            self.schedule(&key, now);
+        }
+    }
+
+    /// Whether all sessions are gone and what is known of them is written; for the end of a shutdown.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.sessions.is_empty() && self.writer.pressing() == 0 && self.store.is_empty() && self.storing.is_empty()
+    }
+
+    /// Whether a whole list of Devices has been seen.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Whether the Kubernetes API failed the last time it was called.
+    #[must_use]
+    pub fn is_api_failing(&self) -> bool {
+        self.writer.failing()
+    }
+
+    /// Numbers since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How much there is of everything.
+    #[must_use]
+    pub fn levels(&self, now: Now) -> Levels {
+        let standing = |session: &&Session| session.state == session::State::Standing;
+        Levels {
+            connections: self.sessions.len(),
+            sessions: self.sessions.values().filter(standing).count(),
+            devices: self.devices.len(),
+            modules: self.modules.len(),
+            module_bytes: self.modules.bytes(),
+            writes: self.writer.depth(),
+            write_lag_ms: self.writer.lag_ms(now.ms),
+            store_operations: self.store.len() + self.storing.len(),
+        }
+    }
+
+    /// Where a reader of the stream begins: where its token says, or with a snapshot.
+    #[must_use]
+    pub fn stream_resume(&self, token: Option<&str>) -> Cursor {
+        self.stream.resume(token)
+    }
+
+    /// The next events for a reader of the stream; none if it has them all.
+    pub fn stream_page(&self, cursor: &mut Cursor) -> Vec<StreamEvent> {
+        self.stream.page(
+            cursor,
+            |after| match after {
+                None => self.devices.range::<DeviceKey, _>(..),
+                Some(after) => self
+                    .devices
+                    .range::<DeviceKey, _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)),
+            }
+            .map(|(key, _)| key),
+            |key| self.devices.get(key).map(Record::view),
+        )
+    }
+
+    /// The line that keeps a quiet stream alive.
+    #[must_use]
+    pub fn stream_idle(&self, cursor: &Cursor) -> Option<StreamEvent> {
+        self.stream.idle(cursor)
+    }
+
+    /// Rises with every change of the stream and every log line, so that readers know when to look.
+    #[must_use]
+    pub fn versions(&self) -> (u64, u64) {
+        (self.stream.sequence(), self.logs.lines())
+    }
+
+    /// The next lines of a log; none if the reader has them all.
+    pub fn log_page(&self, cursor: &mut LogCursor) -> Vec<LogLine> {
+        self.logs.page(cursor)
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if self.notices.len() >= config::NOTICES_MAX {
+            self.notices.pop_front();
+            self.counters.notices_dropped += 1;
+        }
+        self.notices.push_back(notice);
+    }
+}
+
+/// RFC 3339 in UTC, to the second if it is a whole one.
+pub(crate) fn rfc3339(unix_ms: u64) -> String {
+    i64::try_from(unix_ms)
+        .ok()
+        .and_then(|ms| k8s_openapi::jiff::Timestamp::from_millisecond(ms).ok())
+        .unwrap_or_default()
+        .to_string()
+}

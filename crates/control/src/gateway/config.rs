@@ -1,0 +1,131 @@
+//! What a gateway's decisions are set to, and the bounds that nobody sets.
+
+/// What happens to a device with a valid certificate that no Device object names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enrollment {
+    /// It is refused.
+    Closed,
+    /// A Device with `approved: false` is created; the device is let in once a person sets it to true.
+    #[default]
+    Approval,
+    /// A Device with `approved: true` is created and the device is let in.
+    Open,
+}
+
+/// What a gateway's decisions are set to.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of its DeviceGateway, as it stands in `Device.status.gateway`.
+    pub name: String,
+    /// Random for each start, 32 hex digits.
+    pub boot_id: String,
+    /// What happens to unknown devices.
+    pub enrollment: Enrollment,
+    /// How often devices say that they live, milliseconds.
+    pub heartbeat_interval_ms: u32,
+    /// Silence after which a session ends, milliseconds.
+    pub heartbeat_timeout_ms: u32,
+    /// Sessions that may stand at once.
+    pub sessions_max: usize,
+    /// Writes to the Kubernetes API each second, sustained: a real API server spends 2 ms of CPU on each.
+    pub writes_per_second: u32,
+    /// Writes in a burst, so that a fleet of 1,000 shows as Connected within the budget of 2 s.
+    pub writes_burst: u32,
+    /// Bytes of all modules on disk.
+    pub modules_bytes_max: u64,
+}
+
+impl Config {
+    /// The documented defaults.
+    #[must_use]
+    pub fn new(name: &str, boot_id: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            boot_id: boot_id.to_owned(),
+            enrollment: Enrollment::default(),
+            heartbeat_interval_ms: 30_000,
+            heartbeat_timeout_ms: 90_000,
+            sessions_max: 1_000,
+            writes_per_second: 50,
+            writes_burst: 1_000,
+            modules_bytes_max: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// From an authenticated connection to its Hello: a device sends it at once.
+pub const HELLO_TIMEOUT_MS: u64 = 10_000;
+/// How long Welcome waits for its epoch to stand in Device.status. After that the session begins unsynced: an API
+/// server that is slow or away must not keep devices out.
+pub const CLAIM_WAIT_MS: u64 = 500;
+/// Connections beyond the sessions: those that have not said Hello, are being turned away or end.
+pub const CONNECTIONS_EXTRA: usize = 1_024;
+/// Epochs and revisions that a device may state: what JSON numbers hold (RFC 8259 section 6).
+pub const COUNTER_MAX: u64 = (1 << 53) - 1;
+/// AssignmentGets that wait for their answer in one session: a whole desired set.
+pub const ASSIGNMENT_GETS_MAX: usize = wasmbed_protocol::limits::DESIRED_MAX;
+/// Messages of a session that could not be used, before it is ended: a newer firmware sends a few, a broken one many.
+pub const UNUSABLE_MESSAGES_MAX: u32 = 16;
+/// Log text that one device may send each second, bytes.
+pub const LOG_BYTES_PER_SECOND: u32 = 4_096;
+/// Log text in a burst: what a device has buffered while it was away.
+pub const LOG_BYTES_BURST: u32 = 16_384;
+
+/// Retry of a device that waits for its approval.
+pub const RETRY_APPROVAL_MS: u32 = 15_000;
+/// Retry of a device that is refused for good, until a person changes that.
+pub const RETRY_REFUSED_MS: u32 = 300_000;
+/// Retry after a passing condition: full, or nothing known yet.
+pub const RETRY_SOON_MS: u32 = 5_000;
+/// Devices of a gateway that stops come back spread over this span.
+pub const RETRY_SHUTDOWN_SPREAD_MS: u32 = 2_000;
+
+/// A lost connection is written after this, so that a device that returns at once costs one write, not two.
+pub const EDGE_DEBOUNCE_MS: u64 = 1_000;
+/// Results are gathered for this long: a device that starts ten applications reports ten times.
+pub const RESULT_DEBOUNCE_MS: u64 = 200;
+/// Signs of life are written at most this often for one device.
+pub const HEARTBEAT_WRITE_INTERVAL_MS: u64 = 30_000;
+/// Signs of life take at most this share of the sustained rate, one in so many.
+pub const HEARTBEAT_RATE_DIVISOR: u32 = 5;
+/// Calls to the Kubernetes API under way at once: what keeps an API server busy without queueing there.
+pub const WRITES_IN_FLIGHT_MAX: usize = 32;
+/// Pause after the first failure of the Kubernetes API; doubles up to [`API_BACKOFF_MAX_MS`].
+pub const API_BACKOFF_MIN_MS: u64 = 250;
+/// Longest pause.
+pub const API_BACKOFF_MAX_MS: u64 = 15_000;
+/// Pause of one device's writes after its write was refused as invalid or kept conflicting.
+pub const DEVICE_BACKOFF_MS: u64 = 10_000;
+/// Devices that wait to be created. More are told to come back.
+pub const CREATIONS_MAX: usize = 1_024;
+/// Events that wait to be written; the oldest gives way.
+pub const EVENTS_MAX: usize = 1_024;
+/// Lines for the process's log that wait to be fetched; the oldest gives way.
+pub const NOTICES_MAX: usize = 4_096;
+
+/// Storage operations under way at once. More PUTs are refused with `Overloaded`.
+pub const STORE_OPERATIONS_MAX: usize = 64;
+/// Devices that a controller knows and this gateway has not seen yet.
+pub const UNSEEN_DEVICES_MAX: usize = 1_024;
+/// After this, a set for a device that never appeared is dropped.
+pub const UNSEEN_DEVICE_MS: u64 = 60_000;
+/// After this, a module that no set names is deleted: the upload comes before the set.
+pub const MODULE_UNREFERENCED_MS: u64 = 600_000;
+/// Module bytes held in memory while devices pull them.
+pub const MODULE_CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// After this without a reader, a module leaves memory.
+pub const MODULE_CACHE_IDLE_MS: u64 = 30_000;
+
+/// Forgotten devices that a stream can still be told of.
+pub const TOMBSTONES_MAX: usize = 4_096;
+/// Devices in one page of the stream: each is up to some 10 kB of JSON.
+pub const STREAM_PAGE_MAX: usize = 64;
+
+/// Log lines kept of one application.
+pub const LOG_LINES_MAX: usize = 1_000;
+/// Log bytes kept of one application.
+pub const LOG_APPLICATION_BYTES_MAX: usize = 256 * 1024;
+/// Log bytes kept of all applications; the longest log gives way.
+pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Log lines in one page.
+pub const LOG_PAGE_MAX: usize = 256;

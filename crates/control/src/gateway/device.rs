@@ -1,0 +1,386 @@
+//! What a gateway knows of one device: the object in Kubernetes, the live truth, the desired set.
+
+use std::{
+    io,
+    sync::{Arc, Weak},
+};
+
+use serde::Serialize;
+use wasmbed_api::{
+    Device, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, DeviceStatus, ReasonCode,
+};
+use wasmbed_protocol::{
+    ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Epoch, Facts, Hello, ModuleDigest,
+    ReportReason, SpecHash,
+};
+use wasmbed_runtime::scan::Features;
+
+use super::{
+    input::{Now, SessionId},
+    sets::Set,
+    writer::WriteState,
+};
+use crate::exchange::{DeviceKey, DeviceView};
+
+/// One device, known from Kubernetes, from the disk, from a controller or from its own connection.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) key: Arc<DeviceKey>,
+    /// The Device object, once seen.
+    pub(super) object: Option<Object>,
+    /// The key with which it was last let in, as it is on disk.
+    pub(super) admitted_key: Option<String>,
+    /// `metadata.uid` as it is on disk.
+    pub(super) stored_uid: Option<String>,
+    /// When it became known without an object.
+    pub(super) unseen_since: u64,
+    /// Which list of Devices it was last seen in or after.
+    pub(super) listing: u64,
+    /// The session that stands or is about to.
+    pub(super) session: Option<SessionId>,
+    /// A session whose Hello waits for the Device to be created.
+    pub(super) awaiting: Option<SessionId>,
+    /// What its sessions in this process showed.
+    pub(super) live: Option<Box<Live>>,
+    pub(super) set: Option<Arc<Set>>,
+    /// A newer set on its way to the disk.
+    pub(super) staged: Option<Arc<Set>>,
+    /// Highest revision seen from the device, held, or on its way to the disk.
+    pub(super) revision_seen: u64,
+    /// Why it was last turned away, if that still is so.
+    pub(super) rejected: Option<ReasonCode>,
+    pub(super) write: WriteState,
+}
+
+impl Record {
+    pub(super) fn new(key: Arc<DeviceKey>, now: Now) -> Self {
+        Self {
+            key,
+            object: None,
+            admitted_key: None,
+            stored_uid: None,
+            unseen_since: now.ms,
+            listing: 0,
+            session: None,
+            awaiting: None,
+            live: None,
+            set: None,
+            staged: None,
+            revision_seen: 0,
+            rejected: None,
+            write: WriteState::default(),
+        }
+    }
+
+    /// Whether the gateway's set may be given to the device: it is not older than what the device holds.
+    pub(super) fn desired_known(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| set.revision >= self.revision_seen)
+    }
+
+    /// The whole view, as controllers read it.
+    pub(super) fn view(&self) -> DeviceView {
+        let live = self.live.as_deref();
+        DeviceView {
+            device: (*self.key).clone(),
+            connected: live.is_some_and(|live| live.connected && live.standing),
+            epoch: live.map_or(0, |live| live.epoch.0),
+            revision_seen: self.revision_seen,
+            revision_held: self.set.as_ref().map(|set| set.revision),
+            revision_reported: live.and_then(|live| live.revision_reported),
+            facts: live.and_then(|live| live.facts.as_deref().cloned()),
+            applications: live
+                .and_then(|live| live.applications.as_ref())
+                .map(|applications| applications.iter().map(Application::to_resource).collect()),
+        }
+    }
+}
+
+/// What a session in this process showed of the device.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) epoch: Epoch,
+    /// Whether the connection is there.
+    pub(super) connected: bool,
+    /// Whether Welcome was given.
+    pub(super) standing: bool,
+    /// Why the session ended.
+    pub(super) ended: Option<ReasonCode>,
+    pub(super) since_unix_ms: u64,
+    pub(super) last_heard: Now,
+    pub(super) facts: Option<Arc<DeviceFacts>>,
+    pub(super) facts_hash: u64,
+    pub(super) revision_reported: Option<u64>,
+    pub(super) applications: Option<Vec<Application>>,
+    /// Of the applications, memory in use aside.
+    pub(super) applications_hash: u64,
+}
+
+/// One application, as the device last reported it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Application {
+    pub(super) uid: ApplicationUid,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) spec_hash: SpecHash,
+    pub(super) digest: Option<ModuleDigest>,
+    pub(super) state: ApplicationState,
+    pub(super) reason: ReportReason,
+    pub(super) message: Box<str>,
+    pub(super) restarts: u32,
+    pub(super) memory_bytes: u64,
+    /// The last failure that an Event told of, so that a crash loop is one Event.
+    pub(super) failure_told: Option<ReportReason>,
+    pub(super) correlation_id: CorrelationId,
+}
+
+impl Application {
+    pub(super) fn new(report: &ApplicationReport<'_>, name: Option<Arc<str>>) -> Self {
+        Self {
+            uid: report.uid,
+            name,
+            spec_hash: report.spec_hash,
+            digest: report.digest,
+            state: report.state,
+            reason: report.reason,
+            message: report.message.into(),
+            restarts: report.restarts,
+            memory_bytes: report.memory_bytes,
+            failure_told: None,
+            correlation_id: report.correlation_id,
+        }
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        matches!(self.state, ApplicationState::Failed | ApplicationState::CrashLoop)
+    }
+
+    pub(super) fn to_resource(&self) -> DeviceApplication {
+        DeviceApplication {
+            uid: hyphenated(&self.uid),
+            name: self.name.as_deref().map(|name| short_name(name).to_owned()).unwrap_or_default(),
+            state: match self.state {
+                ApplicationState::Pulling => DeviceApplicationState::Pulling,
+                ApplicationState::Starting => DeviceApplicationState::Starting,
+                ApplicationState::Running => DeviceApplicationState::Running,
+                ApplicationState::Completed => DeviceApplicationState::Completed,
+                ApplicationState::CrashLoop => DeviceApplicationState::CrashLoop,
+                ApplicationState::Failed => DeviceApplicationState::Failed,
+                ApplicationState::Unknown(_) => DeviceApplicationState::Unknown,
+            },
+            reason: reason_code(self.reason),
+            message: self.message.to_string(),
+            digest: self.digest.map(|digest| format!("sha256:{digest}")),
+            spec_hash: self.spec_hash.to_string(),
+            restarts: i64::from(self.restarts),
+            memory_bytes: i64::try_from(self.memory_bytes).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// The reason of a report as it stands in resources; `None` if there is nothing to say.
+pub(super) fn reason_code(reason: ReportReason) -> Option<ReasonCode> {
+    Some(match reason {
+        ReportReason::None => return None,
+        ReportReason::Exited => ReasonCode::Exited,
+        ReportReason::ExitedWithError => ReasonCode::ExitedWithError,
+        ReportReason::Trapped => ReasonCode::Trapped,
+        ReportReason::CpuLimit => ReasonCode::CpuLimit,
+        ReportReason::MemoryLimit => ReasonCode::MemoryLimit,
+        ReportReason::StackLimit => ReasonCode::StackLimit,
+        ReportReason::DigestMismatch => ReasonCode::DigestMismatch,
+        ReportReason::InvalidModule => ReasonCode::InvalidModule,
+        ReportReason::UnknownImport => ReasonCode::UnknownImport,
+        ReportReason::CapabilityDenied => ReasonCode::CapabilityDenied,
+        ReportReason::OutOfMemory => ReasonCode::OutOfMemory,
+        ReportReason::OutOfFlash => ReasonCode::OutOfFlash,
+        ReportReason::ModuleGone => ReasonCode::ModuleGone,
+        ReportReason::Unsupported => ReasonCode::Unsupported,
+        ReportReason::TooManyApplications => ReasonCode::TooManyApplications,
+        ReportReason::StorageFailed => ReasonCode::StorageFailed,
+        ReportReason::Unknown(_) => ReasonCode::Unknown,
+    })
+}
+
+/// The Device object: what its owner wants, and the status that later writes are diffed against.
+#[derive(Debug)]
+pub(super) struct Object {
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    pub(super) generation: Option<i64>,
+    pub(super) approved: bool,
+    pub(super) revoked: bool,
+    pub(super) public_key: Option<String>,
+    pub(super) base: Base,
+}
+
+/// Device.status as it is in Kubernetes, as far as a writer needs it.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    pub(super) phase: DevicePhase,
+    pub(super) gateway: Option<String>,
+    pub(super) epoch: u64,
+    pub(super) last_heartbeat_unix_ms: u64,
+    pub(super) has_connected_since: bool,
+    pub(super) revision: Option<i64>,
+    pub(super) observed_generation: Option<i64>,
+    pub(super) facts_hash: u64,
+    pub(super) applications_hash: u64,
+    pub(super) connected: Option<Shown>,
+    pub(super) enrolled: Option<Shown>,
+}
+
+/// A condition as it is in Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) status: bool,
+    pub(super) reason: String,
+    pub(super) since: k8s_openapi::jiff::Timestamp,
+}
+
+impl Object {
+    /// `None` if it lacks what the API server always sets.
+    pub(super) fn new(device: &Device) -> Option<Self> {
+        Some(Self {
+            uid: device.metadata.uid.clone()?,
+            resource_version: device.metadata.resource_version.clone()?,
+            generation: device.metadata.generation,
+            approved: device.spec.approved,
+            revoked: device.spec.revoked,
+            public_key: device.spec.public_key.clone(),
+            base: device.status.as_ref().map(Base::new).unwrap_or_default(),
+        })
+    }
+
+    /// Whether this is older than `other`. Versions are compared as numbers (KEP-5504); others count as newer.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        let number = |object: &Self| object.resource_version.parse::<u64>().ok();
+        matches!((number(self), number(other)), (Some(own), Some(other)) if own < other)
+    }
+}
+
+impl Base {
+    fn new(status: &DeviceStatus) -> Self {
+        let shown = |name: &str| {
+            status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| Shown {
+                status: condition.status == "True",
+                reason: condition.reason.clone(),
+                since: condition.last_transition_time.0,
+            })
+        };
+        Self {
+            phase: status.phase,
+            gateway: status.gateway.clone(),
+            epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
+            last_heartbeat_unix_ms: status
+                .last_heartbeat
+                .as_deref()
+                .and_then(|time| time.parse::<k8s_openapi::jiff::Timestamp>().ok())
+                .and_then(|time| u64::try_from(time.as_millisecond()).ok())
+                .unwrap_or(0),
+            has_connected_since: status.connected_since.is_some(),
+            revision: status.revision,
+            observed_generation: status.observed_generation,
+            facts_hash: status.facts.as_ref().map_or(0, fingerprint),
+            applications_hash: applications_hash(status.applications.iter().cloned()),
+            connected: shown("Connected"),
+            enrolled: shown("Enrolled"),
+        }
+    }
+}
+
+/// Fingerprint of what runs, memory in use aside: it moves all the time and is not worth a write.
+pub(super) fn applications_hash(applications: impl Iterator<Item = DeviceApplication>) -> u64 {
+    let quiet: Vec<_> =
+        applications.map(|application| DeviceApplication { memory_bytes: 0, ..application }).collect();
+    if quiet.is_empty() { 0 } else { fingerprint(&quiet) }
+}
+
+/// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) of a value's JSON: tells whether two values differ without
+/// keeping both.
+pub(super) fn fingerprint(value: &impl Serialize) -> u64 {
+    struct Fnv(u64);
+    impl io::Write for Fnv {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            for byte in bytes {
+                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    match serde_json::to_writer(&mut hash, value) {
+        Ok(()) => hash.0,
+        // Our resources have string keys only; a value that can't be JSON counts as always different from none.
+        Err(_) => u64::MAX,
+    }
+}
+
+/// Facts that many devices of one kind share, so that they are held once.
+#[derive(Debug, Default)]
+pub(super) struct FactsTable(Vec<Weak<DeviceFacts>>);
+
+impl FactsTable {
+    /// Kinds of devices whose facts are shared; further ones are held by each device.
+    const KINDS_MAX: usize = 64;
+
+    pub(super) fn intern(&mut self, facts: DeviceFacts) -> Arc<DeviceFacts> {
+        if let Some(known) = self.0.iter().filter_map(Weak::upgrade).find(|known| **known == facts) {
+            return known;
+        }
+        let facts = Arc::new(facts);
+        self.0.retain(|weak| weak.strong_count() > 0);
+        if self.0.len() < Self::KINDS_MAX {
+            self.0.push(Arc::downgrade(&facts));
+        }
+        facts
+    }
+}
+
+/// A Hello's facts as they stand in Device.status.
+pub(super) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
+    let Facts { board, firmware, engine, memory_bytes, flash_bytes, load_permille, .. } = hello.facts;
+    let features = Features::from_bits(hello.facts.features);
+    let mut reset_reason = hello.reset_reason.name().to_owned();
+    if !hello.reset_detail.is_empty() {
+        reset_reason.push_str(": ");
+        reset_reason.push_str(hello.reset_detail);
+    }
+    DeviceFacts {
+        board: board.to_owned(),
+        firmware: firmware.to_owned(),
+        engine: engine.to_owned(),
+        memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
+        flash_bytes: i64::try_from(flash_bytes).unwrap_or(i64::MAX),
+        load_permille: i32::try_from(load_permille).unwrap_or(i32::MAX),
+        module_bytes_max: i64::from(hello.facts.module_bytes_max),
+        applications_max: i32::from(hello.facts.applications_max),
+        features: Features::NAMES
+            .iter()
+            .filter(|(feature, _)| features.contains(*feature))
+            .map(|(_, name)| (*name).to_owned())
+            .collect(),
+        host_functions: hello
+            .facts
+            .imports
+            .iter()
+            .flat_map(|import| {
+                import.functions.iter().map(move |function| format!("{}.{function}", import.module))
+            })
+            .collect(),
+        capabilities: hello.facts.capabilities.iter().map(str::to_owned).collect(),
+        reset_reason: Some(reset_reason),
+    }
+}
+
+/// RFC 9562 text form.
+pub(super) fn hyphenated(uid: &ApplicationUid) -> String {
+    let hex = uid.to_string();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The part of `namespace/name` after the slash.
+pub(super) fn short_name(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, name)| name)
+}

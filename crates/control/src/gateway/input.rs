@@ -1,0 +1,295 @@
+//! What goes into a gateway's decisions and what comes out of them, transport and storage apart.
+
+use std::sync::Arc;
+
+use wasmbed_api::{Device, DeviceSpec, ReasonCode};
+use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision};
+
+use crate::exchange::{DeviceKey, DeviceSet, PutSetsAnswer, Refusal};
+
+/// The two clocks of an input: one for intervals, one for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, milliseconds from any origin.
+    pub ms: u64,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}
+
+/// One connection; numbers are never used again within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// One call to the Kubernetes API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+/// One `PUT /v1/sets`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One storage operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u64);
+
+/// Who a device's certificate says it is; the handshake proved it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Namespace and name from the SPIFFE id.
+    pub device: DeviceKey,
+    /// Standard base64 of the DER SubjectPublicKeyInfo.
+    pub public_key: String,
+}
+
+/// What a transmission wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transmit {
+    /// Bytes of whole frames, from the start of the buffer.
+    pub written: usize,
+    /// Once these bytes are sent, the connection is to be closed.
+    pub close: bool,
+    /// A heartbeat is answered in these bytes.
+    pub heartbeat: bool,
+}
+
+/// A call to the Kubernetes API.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Creates a Device.
+    CreateDevice {
+        /// Which.
+        device: DeviceKey,
+        /// Its spec.
+        spec: Box<DeviceSpec>,
+    },
+    /// Merges into a Device's status (RFC 7396); the patch carries the resourceVersion that it was made for.
+    PatchStatus {
+        /// Which.
+        device: DeviceKey,
+        /// The patch.
+        patch: serde_json::Value,
+    },
+    /// Reads a Device after a conflict.
+    GetDevice {
+        /// Which.
+        device: DeviceKey,
+    },
+    /// Writes an Event about a Device.
+    Event(Box<Event>),
+}
+
+/// A transition that people should see in `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The Device that it is about.
+    pub device: DeviceKey,
+    /// Its `metadata.uid`.
+    pub uid: String,
+    /// Whether it is a `Warning`.
+    pub warning: bool,
+    /// Why.
+    pub reason: ReasonCode,
+    /// For people.
+    pub message: String,
+    /// When, milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}
+
+/// A call that is to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// For [`Gateway::handle_write_result`](super::Gateway::handle_write_result).
+    pub id: WriteId,
+    /// The call.
+    pub call: Call,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteOutcome {
+    /// 2xx, with the Device as it is now; none for an Event.
+    Done(Option<Box<Device>>),
+    /// 409: another wrote first, or it exists.
+    Conflict,
+    /// 404.
+    NotFound,
+    /// 429.
+    Throttled {
+        /// From Retry-After; 0 if there was none.
+        retry_after_ms: u64,
+    },
+    /// 5xx, a time-out or no connection: it may or may not have happened.
+    Unavailable(String),
+    /// Any other 4xx: it will not succeed as it is.
+    Refused(String),
+}
+
+/// What a gateway finds on its disk when it starts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Restored {
+    /// Highest leader term seen.
+    pub leader_term: u64,
+    /// Devices, each with its set if there is one.
+    pub devices: Vec<StoredDevice>,
+    /// Modules with their sizes in bytes.
+    pub modules: Vec<(ModuleDigest, u32)>,
+}
+
+/// What is kept of a device, so that it is let in and served while Kubernetes is away.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct StoredDevice {
+    /// Which device.
+    pub device: DeviceKey,
+    /// `metadata.uid` of the Device, once seen.
+    pub uid: Option<String>,
+    /// The key with which it was last let in; `None` if it is to be kept out.
+    pub admitted_key: Option<String>,
+    /// Its desired set.
+    pub set: Option<DeviceSet>,
+}
+
+/// An operation on the gateway's disk. They happen in their order; each is durable before it is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreOperation {
+    /// Writes these devices, each as a whole, and the leader term.
+    Put {
+        /// For [`Gateway::handle_stored`](super::Gateway::handle_stored).
+        id: StoreId,
+        /// Highest leader term seen.
+        leader_term: u64,
+        /// The devices.
+        devices: Vec<StoredDevice>,
+    },
+    /// Removes a device.
+    Forget {
+        /// For [`Gateway::handle_stored`](super::Gateway::handle_stored).
+        id: StoreId,
+        /// Which.
+        device: DeviceKey,
+    },
+    /// Removes a module's file. Not answered.
+    DeleteModule {
+        /// Which.
+        digest: ModuleDigest,
+    },
+    /// Reads a module's file, checks its digest, and answers with
+    /// [`Gateway::handle_module_loaded`](super::Gateway::handle_module_loaded).
+    LoadModule {
+        /// Which.
+        digest: ModuleDigest,
+    },
+}
+
+/// Answer to one `PUT /v1/sets`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Which request.
+    pub request: RequestId,
+    /// What to say.
+    pub result: Result<PutSetsAnswer, Refused>,
+}
+
+/// Why a request of a controller is refused as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refused {
+    /// Its leader term is lower than one seen: 409.
+    Fenced(Refusal),
+    /// It can't be right: 400.
+    Invalid(Refusal),
+    /// The disk or the queue before it: 503.
+    Unavailable(Refusal),
+}
+
+/// What to do with a module that a controller wants to upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadDecision {
+    /// It is here.
+    Known,
+    /// Room is set aside until [`Gateway::handle_module_stored`](super::Gateway::handle_module_stored) or
+    /// [`Gateway::handle_upload_ended`](super::Gateway::handle_upload_ended).
+    Accept,
+    /// Larger than a module may be, or empty.
+    BadSize,
+    /// The store is full of modules that sets name.
+    NoSpace,
+}
+
+/// Something that happened, for the process's log and metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A session stands.
+    Began {
+        /// Whose.
+        device: Arc<DeviceKey>,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Whether the epoch stands in Device.status.
+        synced: bool,
+    },
+    /// A session was refused or ended.
+    Ended {
+        /// Whose.
+        device: Arc<DeviceKey>,
+        /// Its epoch; 0 if none was given.
+        epoch: Epoch,
+        /// Why, if the gateway ended it; `None` if the connection broke or the device closed it.
+        reason: Option<CloseReason>,
+        /// What the device did, or what the connection broke with.
+        detail: String,
+    },
+    /// A set is on disk and goes to its device.
+    SetTaken {
+        /// Whose.
+        device: Arc<DeviceKey>,
+        /// Its number.
+        revision: Revision,
+    },
+    /// A device was given an assignment.
+    Assigned {
+        /// Which device.
+        device: Arc<DeviceKey>,
+        /// `namespace/name` of the application.
+        application: Arc<str>,
+        /// Of the change.
+        correlation_id: CorrelationId,
+    },
+    /// A device reported another state of an application.
+    Reported {
+        /// Which device.
+        device: Arc<DeviceKey>,
+        /// `namespace/name` of the application, or its UID.
+        application: Arc<str>,
+        /// Its state.
+        state: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// Of the change.
+        correlation_id: CorrelationId,
+    },
+    /// A device sent something that could not be used; the session goes on.
+    Unusable {
+        /// Which device.
+        device: Arc<DeviceKey>,
+        /// What was wrong.
+        detail: String,
+    },
+    /// A device said that it could not use a message.
+    DeviceError {
+        /// Which device.
+        device: Arc<DeviceKey>,
+        /// What it said.
+        detail: String,
+    },
+    /// A call to the Kubernetes API did not succeed; it is tried again unless it can't succeed.
+    WriteFailed {
+        /// Which device.
+        device: Arc<DeviceKey>,
+        /// What happened.
+        detail: String,
+    },
+    /// The gateway's disk failed.
+    StoreFailed {
+        /// What happened.
+        detail: String,
+    },
+}

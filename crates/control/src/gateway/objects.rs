@@ -1,0 +1,242 @@
+//! Devices as the Kubernetes API shows them.
+
+use std::sync::Arc;
+
+use wasmbed_api::Device;
+
+use super::{
+    Gateway,
+    admission::{self, Admission, Known, plan_admission},
+    config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS, UNSEEN_DEVICE_MS},
+    device::{Object, Record},
+    input::{Now, StoreOperation},
+    session::State,
+    sessions::SUPERSEDED,
+    status::{self, Ownership, Writing},
+    uploads::Storing,
+    writer::Class,
+};
+use crate::exchange::DeviceKey;
+
+impl Gateway {
+    /// A list of all Devices begins; each follows with [`Gateway::handle_device`].
+    pub fn handle_list_started(&mut self) {
+        self.listing += 1;
+    }
+
+    /// The list is complete: what was not in it is gone.
+    pub fn handle_list_done(&mut self, now: Now) {
+        self.synced = true;
+        self.orphans_from.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
+        let listing = self.listing;
+        let gone = |record: &&Record| {
+            record.listing < listing
+                && (record.object.is_some() || now.ms.saturating_sub(record.unseen_since) >= UNSEEN_DEVICE_MS)
+        };
+        let restored = |record: &&Record| record.object.is_none() && record.stored_uid.is_some();
+        let keys: Vec<_> = self
+            .devices
+            .values()
+            .filter(|record| gone(record) || (record.listing < listing && restored(record)))
+            .map(|record| Arc::clone(&record.key))
+            .collect();
+        for key in keys {
+            self.forget(&key, now);
+        }
+        let keys: Vec<_> = self.devices.keys().cloned().collect();
+        for key in keys {
+            self.schedule(&key, now);
+        }
+    }
+
+    /// A Device is new or changed, or stands in a list.
+    pub fn handle_device(&mut self, device: &Device, now: Now) {
+        let (Some(namespace), Some(name)) = (device.metadata.namespace.clone(), device.metadata.name.clone()) else {
+            return;
+        };
+        let Some(object) = Object::new(device) else { return };
+        let key = DeviceKey { namespace, name };
+        let known = self.devices.get(&key);
+        if let Some(uid) = known.and_then(|known| known.object.as_ref().map(|known| known.uid.clone()))
+            && uid != object.uid
+        {
+            self.handle_device_deleted(&key, Some(&uid), now);
+        } else if let Some(uid) = known.and_then(|known| known.stored_uid.clone())
+            && uid != object.uid
+        {
+            // It was recreated while this gateway was away: it inherits nothing.
+            self.forget(&Arc::new(key.clone()), now);
+        }
+        let listing = self.listing;
+        let record = self.record(&key, now);
+        record.listing = listing;
+        if record.object.as_ref().is_some_and(|known| object.is_older_than(known)) {
+            return;
+        }
+        record.object = Some(object);
+        let key = Arc::clone(&record.key);
+        self.observed(&key, now);
+    }
+
+    /// A Device was deleted. One of another UID than `uid` is left alone.
+    pub fn handle_device_deleted(&mut self, device: &DeviceKey, uid: Option<&str>, now: Now) {
+        let Some(record) = self.devices.get(device) else { return };
+        let known = record.object.as_ref().map(|object| object.uid.as_str());
+        if uid.is_some() && known.is_some() && uid != known {
+            return;
+        }
+        let key = Arc::clone(&record.key);
+        self.forget(&key, now);
+    }
+
+    /// The record of a device, made if there is none.
+    pub(super) fn record(&mut self, key: &DeviceKey, now: Now) -> &mut Record {
+        let key = match self.devices.get_key_value(key) {
+            Some((known, _)) => Arc::clone(known),
+            None => {
+                let key = Arc::new(key.clone());
+                self.stream.changed(&key);
+                key
+            }
+        };
+        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Record::new(key, now))
+    }
+
+    /// Draws the consequences of what an object shows.
+    fn observed(&mut self, key: &Arc<DeviceKey>, now: Now) {
+        let Some(record) = self.devices.get_mut(key) else { return };
+        let Some(object) = &record.object else { return };
+        record.write.refetch = false;
+        if record.write.create.take().is_some() {
+            self.creating = self.creating.saturating_sub(1);
+        }
+        let known = Known::Object {
+            approved: object.approved,
+            revoked: object.revoked,
+            public_key: object.public_key.as_deref(),
+        };
+        let ownership = status::ownership(object, record.live.as_deref(), &self.config.name);
+        let (session, awaiting) = (record.session, record.awaiting);
+        let stored_changed = record.stored_uid.as_deref() != Some(object.uid.as_str()) && record.set.is_some();
+        let kept_out = object.revoked || !object.approved;
+        let refused = session.and_then(|id| self.sessions.get(&id)).and_then(|session| {
+            match plan_admission(self.config.enrollment, known, &session.public_key) {
+                Admission::Refuse(refusal) => Some(refusal),
+                Admission::Admit | Admission::Enroll { .. } => None,
+            }
+        });
+        // What the disk says decides who is let in while the API is away.
+        if kept_out && record.admitted_key.take().is_some() || stored_changed {
+            self.store_device(key);
+        }
+        if let Some(session) = session {
+            if let Some(refusal) = refused {
+                self.end(session, refusal, now);
+            } else {
+                match ownership {
+                    Ownership::Lost => self.end(session, SUPERSEDED, now),
+                    Ownership::Own => self.welcome(session, true, now),
+                    Ownership::Claimable | Ownership::None => {}
+                }
+            }
+        }
+        if let Some(awaiting) = awaiting {
+            self.readmit(awaiting, now);
+        }
+        self.schedule(key, now);
+    }
+
+    /// Ends the session of a device and drops all that is known of it.
+    pub(super) fn forget(&mut self, key: &Arc<DeviceKey>, now: Now) {
+        let Some(record) = self.devices.get_mut(key) else { return };
+        self.writer.remove(key, &mut record.write);
+        if record.write.create.take().is_some() {
+            self.creating = self.creating.saturating_sub(1);
+        }
+        let on_disk = record.stored_uid.is_some() || record.set.is_some() || record.admitted_key.is_some();
+        let sessions = [record.session.take(), record.awaiting.take()];
+        self.devices.remove(key);
+        self.stream.forgotten(key);
+        for session in sessions.into_iter().flatten() {
+            self.end(session, DELETED, now);
+        }
+        if on_disk {
+            let id = self.store_id(Storing::Other);
+            self.store.push_back(StoreOperation::Forget { id, device: (**key).clone() });
+        }
+    }
+
+    /// Puts a device in the queue of writes if its status is not what it should be.
+    pub(super) fn schedule(&mut self, key: &Arc<DeviceKey>, now: Now) {
+        let writing = Writing { gateway: &self.config.name, orphans_from: self.orphans_from(), now };
+        let Some(record) = self.devices.get_mut(key) else { return };
+        if record.write.in_flight.is_some() {
+            return;
+        }
+        if record.write.create.is_some() || record.write.refetch {
+            self.writer.schedule(key, &mut record.write, Class::Enrollment, now.ms, now.ms);
+            return;
+        }
+        let Some(plan) = status::plan(record, writing) else { return };
+        let pause = match plan.class {
+            Class::Edge if plan.ends_session && !self.shutting_down => EDGE_DEBOUNCE_MS,
+            Class::Result | Class::Facts => RESULT_DEBOUNCE_MS,
+            Class::Enrollment | Class::Failure | Class::Edge | Class::Event | Class::Heartbeat => 0,
+        };
+        self.writer.schedule(key, &mut record.write, plan.class, plan.due.saturating_add(pause), now.ms);
+    }
+
+    pub(super) fn orphans_from(&self) -> u64 {
+        self.orphans_from.unwrap_or(u64::MAX)
+    }
+
+    /// How a device is known, for admission.
+    pub(super) fn known<'a>(&self, record: Option<&'a Record>) -> Known<'a> {
+        match record {
+            Some(Record { object: Some(object), .. }) => Known::Object {
+                approved: object.approved,
+                revoked: object.revoked,
+                public_key: object.public_key.as_deref(),
+            },
+            _ if self.synced => Known::Missing,
+            Some(record) if record.stored_uid.is_some() => {
+                Known::Stored { admitted_key: record.admitted_key.as_deref() }
+            }
+            _ => Known::Unsynced,
+        }
+    }
+
+    /// A session whose Device was being created: the Device is here, or another one is.
+    fn readmit(&mut self, id: super::SessionId, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let State::AwaitDevice(greeting) = std::mem::replace(&mut session.state, State::AwaitHello) {
+            self.admit(id, *greeting, now);
+        }
+    }
+
+    /// Devices that a controller knew and that never appeared, modules that no set names.
+    pub(super) fn sweep(&mut self, now: Now) {
+        if self.synced {
+            let unseen: Vec<_> = self
+                .devices
+                .values()
+                .filter(|record| record.object.is_none() && record.write.create.is_none())
+                .filter(|record| record.write.in_flight.is_none())
+                .filter(|record| now.ms.saturating_sub(record.unseen_since) >= UNSEEN_DEVICE_MS)
+                .map(|record| Arc::clone(&record.key))
+                .collect();
+            for key in unseen {
+                self.forget(&key, now);
+            }
+        }
+        self.bodies.drop_unused();
+        self.sweep_modules(super::config::MODULE_UNREFERENCED_MS, now);
+    }
+}
+
+const DELETED: admission::Refusal = admission::Refusal {
+    reason: wasmbed_protocol::CloseReason::Deleted,
+    shown: None,
+    retry_after_ms: super::config::RETRY_APPROVAL_MS,
+    detail: "the Device was deleted",
+};

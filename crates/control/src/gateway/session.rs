@@ -1,0 +1,194 @@
+//! One connection and what waits to be sent on it.
+//!
+//! ```text
+//! AwaitHello ─ Hello ─┬─ AwaitDevice ─┐
+//!                     ├───────────────┴─ AwaitClaim ── Standing
+//!                     └─ (any state) ── Closing
+//! ```
+//!
+//! Nothing is queued as bytes: a session remembers what it owes, and frames are made when the connection can take
+//! them. So a slow reader costs no more than a quick one, and of two desired sets only the newer is sent.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use wasmbed_api::DeviceFacts;
+use wasmbed_protocol::{CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
+
+use super::{
+    config::{ASSIGNMENT_GETS_MAX, LOG_BYTES_BURST, LOG_BYTES_PER_SECOND},
+    input::{Identity, Now},
+};
+use crate::exchange::DeviceKey;
+
+/// Where a session is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum State {
+    /// Authenticated, nothing heard.
+    AwaitHello,
+    /// Its Device is being created.
+    AwaitDevice(Box<Greeting>),
+    /// Its epoch is being written to Device.status.
+    AwaitClaim,
+    /// Welcome was given.
+    Standing,
+    /// A Reject or a Goodbye is to be sent.
+    Closing,
+}
+
+/// What a Hello said, kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Greeting {
+    pub(super) facts: Arc<DeviceFacts>,
+    pub(super) last_epoch: u64,
+    pub(super) revision: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) device: Arc<DeviceKey>,
+    pub(super) public_key: Box<str>,
+    pub(super) state: State,
+    pub(super) heard_ms: u64,
+    /// When the timer of this session is due; entries of the timer queue with another time are stale.
+    pub(super) deadline: u64,
+    pub(super) unusable: u32,
+    pub(super) owed: Owed,
+    logs: LogAllowance,
+}
+
+/// What a session owes its device.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    pub(super) welcome: bool,
+    pub(super) heartbeat_ack: Option<Sequence>,
+    pub(super) error: Option<(ErrorCode, Option<u32>, String)>,
+    pub(super) desired: bool,
+    pub(super) assignments: VecDeque<SpecHash>,
+    pub(super) module_gone: Option<ModuleDigest>,
+    pub(super) range: Option<Range>,
+    pub(super) closing: Option<Closing>,
+}
+
+/// A range of a module that the device asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) digest: ModuleDigest,
+    pub(super) next: u32,
+    pub(super) end: u32,
+}
+
+/// Last words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    pub(super) reject: bool,
+    pub(super) reason: CloseReason,
+    pub(super) retry_after_ms: u32,
+    pub(super) detail: String,
+}
+
+impl Session {
+    pub(super) fn new(device: Arc<DeviceKey>, identity: &Identity, now: Now) -> Self {
+        Self {
+            device,
+            public_key: identity.public_key.as_str().into(),
+            state: State::AwaitHello,
+            heard_ms: now.ms,
+            deadline: 0,
+            unusable: 0,
+            owed: Owed::default(),
+            logs: LogAllowance { bytes: LOG_BYTES_BURST, at_ms: now.ms, dropped: 0 },
+        }
+    }
+
+    /// Whether there is anything to send now. A range whose module is not in memory waits for it.
+    pub(super) fn owes(&self, module_in_memory: impl FnOnce(&ModuleDigest) -> bool) -> bool {
+        let Owed { welcome, heartbeat_ack, error, desired, assignments, module_gone, range, closing } = &self.owed;
+        *welcome
+            || heartbeat_ack.is_some()
+            || error.is_some()
+            || *desired
+            || !assignments.is_empty()
+            || module_gone.is_some()
+            || closing.is_some()
+            || range.is_some_and(|range| module_in_memory(&range.digest))
+    }
+
+    /// Remembers an AssignmentGet; false if too many wait.
+    pub(super) fn owe_assignment(&mut self, hash: SpecHash) -> bool {
+        if self.owed.assignments.contains(&hash) {
+            return true;
+        }
+        if self.owed.assignments.len() >= ASSIGNMENT_GETS_MAX {
+            return false;
+        }
+        self.owed.assignments.push_back(hash);
+        true
+    }
+
+    /// Whether a log line fits the allowance, and how many were dropped before it.
+    pub(super) fn allow_log(&mut self, bytes: usize, now: Now) -> Option<u32> {
+        self.logs.allow(u32::try_from(bytes).unwrap_or(u32::MAX), now.ms)
+    }
+}
+
+#[derive(Debug)]
+struct LogAllowance {
+    bytes: u32,
+    at_ms: u64,
+    dropped: u32,
+}
+
+impl LogAllowance {
+    fn allow(&mut self, bytes: u32, now_ms: u64) -> Option<u32> {
+        let earned = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(LOG_BYTES_PER_SECOND)) / 1_000;
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+            self.bytes = self.bytes.saturating_add(earned).min(LOG_BYTES_BURST);
+            self.at_ms = now_ms;
+        }
+        // A line costs at least its head, so that empty ones are bounded too.
+        let cost = bytes.max(64);
+        if self.bytes < cost {
+            self.dropped = self.dropped.saturating_add(1);
+            return None;
+        }
+        self.bytes -= cost;
+        Some(std::mem::take(&mut self.dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let device = DeviceKey { namespace: "default".into(), name: "a".into() };
+        let identity = Identity { device: device.clone(), public_key: "k".into() };
+        Session::new(Arc::new(device), &identity, Now::default())
+    }
+
+    #[test]
+    fn assignments_asked_for_twice_wait_once_and_no_more_than_a_set() {
+        let mut session = session();
+        for index in 0..ASSIGNMENT_GETS_MAX {
+            assert!(session.owe_assignment(SpecHash([index as u8; 32])));
+            assert!(session.owe_assignment(SpecHash([index as u8; 32])));
+        }
+        assert_eq!(session.owed.assignments.len(), ASSIGNMENT_GETS_MAX);
+        assert!(!session.owe_assignment(SpecHash([0xff; 32])));
+    }
+
+    #[test]
+    fn a_log_flood_is_cut_to_the_rate_and_counted() {
+        let mut session = session();
+        let mut taken = 0;
+        for _ in 0..1_000 {
+            taken += u32::from(session.allow_log(1_024, Now::default()).is_some());
+        }
+        assert_eq!(taken, LOG_BYTES_BURST / 1_024);
+        let later = Now { ms: 1_000, unix_ms: 0 };
+        assert_eq!(session.allow_log(1_024, later), Some(1_000 - taken));
+        assert_eq!(session.allow_log(1_024, later), Some(0));
+    }
+}

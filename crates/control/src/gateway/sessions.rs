@@ -1,0 +1,547 @@
+//! Connections: who is let in, what devices say, and how sessions end.
+
+use std::sync::Arc;
+
+use wasmbed_api::{DeviceSpec, ReasonCode};
+use wasmbed_protocol::{
+    AssignmentGet, CloseReason, DeviceMessage, Epoch, ErrorCode, Heartbeat, Hello, Log, ModuleGet, Reported,
+    decode_device, limits::DETAIL_BYTES_MAX, tag,
+};
+
+use super::{
+    Gateway,
+    admission::{self, Admission, Refusal, plan_admission},
+    config::{
+        CLAIM_WAIT_MS, CONNECTIONS_EXTRA, COUNTER_MAX, CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS,
+        RETRY_SOON_MS, UNUSABLE_MESSAGES_MAX,
+    },
+    device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code},
+    input::{Event, Identity, Notice, Now, SessionId, StoreOperation},
+    session::{Closing, Greeting, Owed, Range, Session, State},
+};
+use crate::exchange::DeviceKey;
+
+impl Gateway {
+    /// A device's handshake is done. False if there is no room: the connection is to be closed.
+    #[must_use]
+    pub fn handle_accepted(&mut self, id: SessionId, identity: &Identity, now: Now) -> bool {
+        if self.sessions.len() >= self.config.sessions_max + CONNECTIONS_EXTRA || self.sessions.contains_key(&id) {
+            return false;
+        }
+        let device = match self.devices.get_key_value(&identity.device) {
+            Some((known, _)) => Arc::clone(known),
+            None => Arc::new(identity.device.clone()),
+        };
+        self.sessions.insert(id, Session::new(device, identity, now));
+        self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
+        if self.shutting_down {
+            self.end(id, admission::SHUTTING_DOWN, now);
+        }
+        true
+    }
+
+    /// The body of a frame arrived.
+    pub fn handle_frame(&mut self, id: SessionId, body: &[u8], now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.state == State::Closing {
+            return;
+        }
+        session.heard_ms = now.ms;
+        if let Some(live) = self.devices.get_mut(&session.device).and_then(|record| {
+            let own = record.session == Some(id);
+            record.live.as_deref_mut().filter(|_| own)
+        }) {
+            live.last_heard = now;
+        }
+        match decode_device(body) {
+            Ok(message) => self.handle_message(id, message, now),
+            Err(error) if error.is_newer_version() => {
+                if error.tag != Some(tag::ERROR) {
+                    self.unusable(id, error.code(), error.tag, error.to_string(), now);
+                }
+            }
+            Err(error) => self.end_with(id, PROTOCOL_ERROR, error.to_string(), now),
+        }
+    }
+
+    /// What arrived can't be split into frames.
+    pub fn handle_broken_frame(&mut self, id: SessionId, detail: &str, now: Now) {
+        self.end_with(id, PROTOCOL_ERROR, detail.to_owned(), now);
+    }
+
+    /// The connection is gone.
+    pub fn handle_closed(&mut self, id: SessionId, detail: &str, now: Now) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.timers.remove(&(session.deadline, id));
+        self.wakes.remove(&id);
+        if session.state != State::Closing {
+            let epoch = self.detach(&session.device, id, ReasonCode::SessionEnded, now);
+            self.notice(Notice::Ended { device: session.device, epoch, reason: None, detail: detail.to_owned() });
+        }
+    }
+
+    fn handle_message(&mut self, id: SessionId, message: DeviceMessage<'_>, now: Now) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let device = Arc::clone(&session.device);
+        let standing = session.state == State::Standing;
+        match message {
+            DeviceMessage::Hello(hello) if session.state == State::AwaitHello => self.handle_hello(id, &hello, now),
+            DeviceMessage::Hello(_) => {
+                self.unusable(id, ErrorCode::Unexpected, Some(tag::HELLO), "a second Hello".to_owned(), now);
+            }
+            DeviceMessage::Error(error) => {
+                let detail = format!("{} {:?}: {}", error.code.name(), error.tag, error.detail);
+                self.notice(Notice::DeviceError { device, detail });
+            }
+            _ if session.state == State::AwaitHello => {
+                self.end_with(id, PROTOCOL_ERROR, "the first message is not Hello".to_owned(), now);
+            }
+            _ if !standing => {
+                self.unusable(id, ErrorCode::Unexpected, None, "a message before Welcome".to_owned(), now);
+            }
+            DeviceMessage::Heartbeat(heartbeat) => self.handle_heartbeat(id, &device, heartbeat, now),
+            DeviceMessage::Reported(reported) => self.handle_reported(id, &device, &reported, now),
+            DeviceMessage::AssignmentGet(AssignmentGet { spec_hash }) => {
+                if self.sessions.get_mut(&id).is_some_and(|session| session.owe_assignment(spec_hash)) {
+                    self.wakes.insert(id);
+                } else {
+                    let detail = "too many AssignmentGets at once".to_owned();
+                    self.unusable(id, ErrorCode::TooLarge, Some(tag::ASSIGNMENT_GET), detail, now);
+                }
+            }
+            DeviceMessage::ModuleGet(get) => self.handle_module_get(id, &device, get, now),
+            DeviceMessage::Log(log) => self.handle_log(id, &device, &log, now),
+        }
+    }
+
+    fn handle_hello(&mut self, id: SessionId, hello: &Hello<'_>, now: Now) {
+        if hello.last_epoch.0 > COUNTER_MAX || hello.revision.0 > COUNTER_MAX {
+            self.end_with(id, PROTOCOL_ERROR, "epoch or revision is beyond 2^53".to_owned(), now);
+            return;
+        }
+        let greeting = Greeting {
+            facts: self.facts.intern(facts_to_resource(hello)),
+            last_epoch: hello.last_epoch.0,
+            revision: hello.revision.0,
+        };
+        self.admit(id, greeting, now);
+    }
+
+    /// Lets a device in that has said Hello, or turns it away.
+    pub(super) fn admit(&mut self, id: SessionId, greeting: Greeting, now: Now) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let key = Arc::clone(&session.device);
+        let known = self.known(self.devices.get(&key));
+        match plan_admission(self.config.enrollment, known, &session.public_key) {
+            Admission::Refuse(refusal) => self.turn_away(id, &key, refusal, now),
+            Admission::Enroll { approved } => self.enroll(id, &key, approved, greeting, now),
+            Admission::Admit => {
+                let replaces = self.devices.get(&key).is_some_and(|record| record.session.is_some());
+                if self.admitted >= self.config.sessions_max && !replaces {
+                    self.turn_away(id, &key, admission::OVERLOADED, now);
+                } else {
+                    self.begin(id, &key, &greeting, now);
+                }
+            }
+        }
+    }
+
+    fn turn_away(&mut self, id: SessionId, key: &Arc<DeviceKey>, refusal: Refusal, now: Now) {
+        if let Some(record) = self.devices.get_mut(key)
+            && refusal.shown.is_some()
+        {
+            record.rejected = refusal.shown;
+        }
+        self.end(id, refusal, now);
+        self.schedule(key, now);
+    }
+
+    fn enroll(&mut self, id: SessionId, key: &Arc<DeviceKey>, approved: bool, greeting: Greeting, now: Now) {
+        let waiting = self.devices.get(key).is_some_and(|record| record.write.create.is_some());
+        if !waiting && self.creating >= CREATIONS_MAX {
+            self.turn_away(id, key, admission::OVERLOADED, now);
+            return;
+        }
+        let public_key = self.sessions.get(&id).map(|session| session.public_key.to_string());
+        let record = self.record(key, now);
+        let earlier = if approved { record.awaiting.replace(id) } else { None };
+        if !waiting && record.write.in_flight.is_none() {
+            record.rejected = (!approved).then_some(ReasonCode::PendingApproval);
+            record.write.create = Some(Box::new(DeviceSpec {
+                device_type: greeting.facts.board.clone(),
+                public_key,
+                approved,
+                ..DeviceSpec::default()
+            }));
+            self.creating += 1;
+        }
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != id) {
+            self.end(earlier, SUPERSEDED, now);
+        }
+        if approved {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.state = State::AwaitDevice(Box::new(greeting));
+            }
+            self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
+        } else {
+            self.end(id, admission::PENDING, now);
+        }
+        self.schedule(key, now);
+    }
+
+    fn begin(&mut self, id: SessionId, key: &Arc<DeviceKey>, greeting: &Greeting, now: Now) {
+        if let Some(older) = self.devices.get(key).and_then(|record| record.session) {
+            self.end(older, SUPERSEDED, now);
+        }
+        let api_away = !self.synced || self.writer.failing();
+        let (Some(record), Some(session)) = (self.devices.get_mut(key), self.sessions.get_mut(&id)) else { return };
+        let written = record.object.as_ref().map_or(0, |object| object.base.epoch);
+        let earlier = record.live.as_ref().map_or(0, |live| live.epoch.0);
+        let epoch = Epoch(greeting.last_epoch.max(written).max(earlier)).next();
+        record.awaiting = None;
+        record.session = Some(id);
+        record.rejected = None;
+        record.revision_seen = record.revision_seen.max(greeting.revision);
+        record.live = Some(Box::new(Live {
+            epoch,
+            connected: true,
+            standing: false,
+            ended: None,
+            since_unix_ms: now.unix_ms,
+            last_heard: now,
+            facts_hash: fingerprint(&*greeting.facts),
+            facts: Some(Arc::clone(&greeting.facts)),
+            revision_reported: None,
+            applications: None,
+            applications_hash: 0,
+        }));
+        session.state = State::AwaitClaim;
+        self.admitted += 1;
+        let admitted = record.admitted_key.as_deref() == Some(&*session.public_key);
+        let same_object = record.object.as_ref().is_none_or(|object| Some(&object.uid) == record.stored_uid.as_ref());
+        if !admitted || !same_object {
+            record.admitted_key = Some(session.public_key.to_string());
+            self.store_device(key);
+        }
+        if api_away {
+            self.welcome(id, false, now);
+        } else {
+            self.set_deadline(id, now.ms + CLAIM_WAIT_MS);
+        }
+        self.schedule(key, now);
+    }
+
+    /// Lets a session stand whose epoch is in Device.status, or could not be brought there in time.
+    pub(super) fn welcome(&mut self, id: SessionId, synced: bool, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.state != State::AwaitClaim {
+            return;
+        }
+        let Some(record) = self.devices.get_mut(&session.device) else { return };
+        let Some(live) = record.live.as_deref_mut() else { return };
+        session.state = State::Standing;
+        live.standing = true;
+        let epoch = live.epoch;
+        session.owed.welcome = true;
+        session.owed.desired = record.desired_known();
+        let (device, heard_ms) = (Arc::clone(&session.device), session.heard_ms);
+        self.set_deadline(id, heard_ms.max(now.ms) + u64::from(self.config.heartbeat_timeout_ms));
+        self.wakes.insert(id);
+        self.counters.sessions_begun += 1;
+        self.stream.changed(&device);
+        self.notice(Notice::Began { device, epoch, synced });
+    }
+
+    fn handle_heartbeat(&mut self, id: SessionId, device: &Arc<DeviceKey>, heartbeat: Heartbeat, now: Now) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.owed.heartbeat_ack = Some(heartbeat.sequence);
+            self.wakes.insert(id);
+            self.counters.heartbeats += 1;
+            self.schedule(device, now);
+        }
+    }
+
+    fn handle_reported(&mut self, id: SessionId, device: &Arc<DeviceKey>, reported: &Reported<'_>, now: Now) {
+        if reported.revision.0 > COUNTER_MAX {
+            self.end_with(id, PROTOCOL_ERROR, "revision is beyond 2^53".to_owned(), now);
+            return;
+        }
+        let Some(record) = self.devices.get_mut(device) else { return };
+        let Some(live) = record.live.as_deref_mut() else { return };
+        let mut told = Vec::new();
+        let mut events = Vec::new();
+        let mut applications: Vec<Application> = Vec::with_capacity(reported.applications.len());
+        for report in reported.applications.iter() {
+            let earlier = live.applications.iter().flatten().find(|earlier| earlier.uid == report.uid);
+            let name = record.set.as_ref().and_then(|set| set.application(&report.uid).cloned());
+            let name = name.or_else(|| earlier.and_then(|earlier| earlier.name.clone()));
+            let mut application = Application::new(&report, name);
+            let same = earlier.filter(|earlier| earlier.spec_hash == report.spec_hash);
+            application.failure_told = same.and_then(|earlier| earlier.failure_told);
+            if same.is_none_or(|same| (same.state, same.reason) != (report.state, report.reason)) {
+                told.push(Notice::Reported {
+                    device: Arc::clone(device),
+                    application: display_name(&application),
+                    state: report.state.name(),
+                    reason: report.reason.name(),
+                    correlation_id: report.correlation_id,
+                });
+            }
+            if application.failed() && application.failure_told != Some(report.reason) {
+                application.failure_told = Some(report.reason);
+                events.extend(record.object.as_ref().map(|object| failure(&application, device, &object.uid, now)));
+            }
+            applications.push(application);
+        }
+        let hash = applications_hash(applications.iter().map(Application::to_resource));
+        let revision = Some(reported.revision.0);
+        let changed = live.applications.is_none()
+            || live.applications_hash != hash
+            || live.revision_reported != revision;
+        live.applications = Some(applications);
+        live.applications_hash = hash;
+        live.revision_reported = revision;
+        record.revision_seen = record.revision_seen.max(reported.revision.0);
+        if changed {
+            self.stream.changed(device);
+        }
+        told.into_iter().for_each(|notice| self.notice(notice));
+        for event in events {
+            self.push_event(Box::new(event));
+        }
+        self.schedule(device, now);
+    }
+
+    fn handle_module_get(&mut self, id: SessionId, device: &Arc<DeviceKey>, get: ModuleGet, now: Now) {
+        let set = self.devices.get(device).and_then(|record| record.set.as_ref());
+        // A device gets the modules of its own set only.
+        let bytes = set.and_then(|set| set.module(&get.digest)).map(|assignment| assignment.body.module_bytes);
+        let Some(bytes) = bytes.filter(|_| self.modules.contains(&get.digest)) else {
+            self.refuse_module(id, get.digest);
+            return;
+        };
+        if get.offset >= bytes {
+            let detail = format!("offset {} is not within the module's {bytes} bytes", get.offset);
+            self.unusable(id, ErrorCode::Unexpected, Some(tag::MODULE_GET), detail, now);
+            return;
+        }
+        let end = get.offset.saturating_add(u32::from(get.length)).min(bytes);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            // One range is outstanding: a device that asks again has given up on the one before.
+            session.owed.range = Some(Range { digest: get.digest, next: get.offset, end });
+            self.modules.touch(&get.digest, now.ms);
+            if self.modules.want(&get.digest, id) {
+                self.store.push_back(StoreOperation::LoadModule { digest: get.digest });
+            }
+            self.wakes.insert(id);
+        }
+    }
+
+    pub(super) fn refuse_module(&mut self, id: SessionId, digest: wasmbed_protocol::ModuleDigest) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.state == State::Standing) {
+            session.owed.range = None;
+            session.owed.module_gone = Some(digest);
+            self.wakes.insert(id);
+        }
+    }
+
+    fn handle_log(&mut self, id: SessionId, device: &Arc<DeviceKey>, log: &Log<'_>, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(dropped) = session.allow_log(log.text.len(), now) else {
+            self.counters.log_lines_dropped += 1;
+            return;
+        };
+        let record = self.devices.get(device);
+        let name = record.and_then(|record| record.set.as_ref()?.application(&log.uid).cloned()).or_else(|| {
+            let applications = record?.live.as_ref()?.applications.as_ref()?;
+            applications.iter().find(|application| application.uid == log.uid)?.name.clone()
+        });
+        let name = name.unwrap_or_else(|| super::device::hyphenated(&log.uid).into());
+        let lost = log.lines_lost.saturating_add(dropped);
+        self.logs.push(&name, device, (log.sequence.0, lost, log.text), now);
+    }
+
+    /// A message that could not be used. The session goes on unless there are many.
+    fn unusable(&mut self, id: SessionId, code: ErrorCode, tag: Option<u32>, detail: String, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.unusable += 1;
+        if session.unusable > UNUSABLE_MESSAGES_MAX {
+            self.end_with(id, PROTOCOL_ERROR, format!("too many messages that can't be used; {detail}"), now);
+            return;
+        }
+        let device = Arc::clone(&session.device);
+        session.owed.error = Some((code, tag, shorten(detail.clone())));
+        self.wakes.insert(id);
+        self.notice(Notice::Unusable { device, detail });
+    }
+
+    /// Ends a session with its reason, as soon as the device has taken what it is told.
+    pub(super) fn end(&mut self, id: SessionId, refusal: Refusal, now: Now) {
+        self.end_with(id, refusal, refusal.detail.to_owned(), now);
+    }
+
+    fn end_with(&mut self, id: SessionId, refusal: Refusal, detail: String, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.state == State::Closing {
+            return;
+        }
+        let reject = session.state != State::Standing || session.owed.welcome;
+        let spread = match refusal.reason {
+            // A multiplier that scatters neighbouring numbers (Knuth, The Art of Computer Programming, 6.4).
+            CloseReason::ShuttingDown => (id.0.wrapping_mul(2_654_435_761) % u64::from(RETRY_SHUTDOWN_SPREAD_MS)) as u32,
+            _ => refusal.retry_after_ms,
+        };
+        session.owed = Owed {
+            closing: Some(Closing {
+                reject,
+                reason: refusal.reason,
+                retry_after_ms: spread,
+                detail: shorten(detail.clone()),
+            }),
+            ..Owed::default()
+        };
+        session.state = State::Closing;
+        self.timers.remove(&(session.deadline, id));
+        self.wakes.insert(id);
+        let device = Arc::clone(&session.device);
+        let epoch = self.detach(&device, id, ended(refusal.reason), now);
+        self.notice(Notice::Ended { device, epoch, reason: Some(refusal.reason), detail });
+    }
+
+    /// Takes a session from its device, if it is the device's: a stale one must not end its successor.
+    fn detach(&mut self, key: &Arc<DeviceKey>, id: SessionId, reason: ReasonCode, now: Now) -> Epoch {
+        let Some(record) = self.devices.get_mut(key) else {
+            // The Device was deleted, and its session with it.
+            self.admitted = self.sessions.values().filter(|session| admitted(session)).count();
+            return Epoch(0);
+        };
+        if record.awaiting == Some(id) {
+            record.awaiting = None;
+        }
+        if record.session != Some(id) {
+            return Epoch(0);
+        }
+        record.session = None;
+        self.admitted = self.admitted.saturating_sub(1);
+        let Some(live) = record.live.as_deref_mut() else { return Epoch(0) };
+        live.connected = false;
+        live.standing = false;
+        live.ended = Some(reason);
+        let epoch = live.epoch;
+        self.stream.changed(key);
+        self.schedule(key, now);
+        epoch
+    }
+
+    pub(super) fn session_timeout(&mut self, id: SessionId, due: u64, now: Now) {
+        let timeout = u64::from(self.config.heartbeat_timeout_ms);
+        let Some(session) = self.sessions.get(&id).filter(|session| session.deadline == due) else { return };
+        match session.state {
+            State::AwaitHello => self.end_with(id, HEARTBEAT_TIMEOUT, "no Hello in time".to_owned(), now),
+            State::AwaitDevice(_) => self.end(id, admission::UNAVAILABLE, now),
+            State::AwaitClaim => self.welcome(id, false, now),
+            State::Standing if now.ms >= session.heard_ms + timeout => self.end(id, HEARTBEAT_TIMEOUT, now),
+            State::Standing => self.set_deadline(id, session.heard_ms + timeout),
+            State::Closing => {}
+        }
+    }
+
+    /// A set changed: the device is told if its session stands.
+    pub(super) fn offer_desired(&mut self, key: &Arc<DeviceKey>) {
+        let Some(record) = self.devices.get(key) else { return };
+        if let Some(id) = record.session
+            && record.desired_known()
+            && let Some(session) = self.sessions.get_mut(&id)
+            && session.state == State::Standing
+        {
+            session.owed.desired = true;
+            self.wakes.insert(id);
+        }
+    }
+
+    fn set_deadline(&mut self, id: SessionId, at: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            self.timers.remove(&(session.deadline, id));
+            session.deadline = at;
+            self.timers.insert((at, id));
+        }
+    }
+
+    pub(super) fn push_event(&mut self, event: Box<Event>) {
+        if !self.writer.push_event(event) {
+            self.counters.events_dropped += 1;
+        }
+    }
+}
+
+fn admitted(session: &Session) -> bool {
+    matches!(session.state, State::AwaitClaim | State::Standing)
+}
+
+fn display_name(application: &Application) -> Arc<str> {
+    application.name.clone().unwrap_or_else(|| super::device::hyphenated(&application.uid).into())
+}
+
+fn failure(application: &Application, device: &DeviceKey, uid: &str, now: Now) -> Event {
+    let reason = reason_code(application.reason).unwrap_or_default();
+    let mut message = format!("application {}: {}", display_name(application), reason.sentence());
+    if !application.message.is_empty() {
+        message.push_str(" (");
+        message.push_str(&application.message);
+        message.push(')');
+    }
+    Event {
+        device: device.clone(),
+        uid: uid.to_owned(),
+        warning: true,
+        reason,
+        message,
+        unix_ms: now.unix_ms,
+    }
+}
+
+/// How the end of a session shows in the Device's conditions.
+fn ended(reason: CloseReason) -> ReasonCode {
+    match reason {
+        CloseReason::PendingApproval => ReasonCode::PendingApproval,
+        CloseReason::Revoked => ReasonCode::Revoked,
+        CloseReason::KeyMismatch => ReasonCode::KeyMismatch,
+        CloseReason::ShuttingDown => ReasonCode::GatewayShutdown,
+        CloseReason::Superseded => ReasonCode::Superseded,
+        CloseReason::ProtocolError => ReasonCode::ProtocolError,
+        CloseReason::HeartbeatTimeout => ReasonCode::HeartbeatTimeout,
+        CloseReason::NotEnrolled
+        | CloseReason::Overloaded
+        | CloseReason::Deleted
+        | CloseReason::Unavailable
+        | CloseReason::Unknown(_) => ReasonCode::SessionEnded,
+    }
+}
+
+/// At most what the protocol carries as detail.
+fn shorten(mut detail: String) -> String {
+    if detail.len() > DETAIL_BYTES_MAX {
+        let end = (0..=DETAIL_BYTES_MAX).rev().find(|end| detail.is_char_boundary(*end)).unwrap_or(0);
+        detail.truncate(end);
+    }
+    detail
+}
+
+const PROTOCOL_ERROR: Refusal = Refusal {
+    reason: CloseReason::ProtocolError,
+    shown: None,
+    retry_after_ms: RETRY_SOON_MS,
+    detail: "the device broke the protocol",
+};
+const HEARTBEAT_TIMEOUT: Refusal = Refusal {
+    reason: CloseReason::HeartbeatTimeout,
+    shown: None,
+    retry_after_ms: 0,
+    detail: "nothing was heard for the heartbeat timeout",
+};
+pub(super) const SUPERSEDED: Refusal = Refusal {
+    reason: CloseReason::Superseded,
+    shown: None,
+    retry_after_ms: RETRY_SOON_MS,
+    detail: "a newer session of this device exists",
+};

@@ -1,0 +1,341 @@
+//! Desired sets and modules: what a controller may put here, and what is kept.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha2::{Digest as _, Sha256};
+use wasmbed_protocol::{
+    ApplicationUid, CorrelationId, ModuleDigest, SpecHash, decode_spec,
+    limits::{DESIRED_MAX, SPEC_BYTES_MAX},
+};
+
+use super::{
+    config::{MODULE_CACHE_BYTES_MAX, MODULE_CACHE_IDLE_MS, MODULE_UNREFERENCED_MS},
+    device::hyphenated,
+    input::SessionId,
+};
+use crate::exchange::{AssignmentEntry, DeviceKey, DeviceSet};
+
+/// The desired set of one device, checked.
+#[derive(Debug, PartialEq)]
+pub(super) struct Set {
+    pub(super) revision: u64,
+    pub(super) assignments: Vec<SetAssignment>,
+}
+
+/// One assignment of a set.
+#[derive(Debug, PartialEq)]
+pub(super) struct SetAssignment {
+    pub(super) body: Arc<Body>,
+    pub(super) correlation_id: CorrelationId,
+}
+
+/// What all devices that run the same assignment share.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Body {
+    pub(super) hash: SpecHash,
+    pub(super) spec: Vec<u8>,
+    pub(super) uid: ApplicationUid,
+    pub(super) application: Arc<str>,
+    pub(super) digest: ModuleDigest,
+    pub(super) module_bytes: u32,
+}
+
+impl Set {
+    pub(super) fn find(&self, hash: &SpecHash) -> Option<&SetAssignment> {
+        self.assignments.iter().find(|assignment| assignment.body.hash == *hash)
+    }
+
+    pub(super) fn application(&self, uid: &ApplicationUid) -> Option<&Arc<str>> {
+        let found = self.assignments.iter().find(|assignment| assignment.body.uid == *uid);
+        found.map(|assignment| &assignment.body.application)
+    }
+
+    pub(super) fn module(&self, digest: &ModuleDigest) -> Option<&SetAssignment> {
+        self.assignments.iter().find(|assignment| assignment.body.digest == *digest)
+    }
+
+    /// Whether both ask a device for the same; correlation ids aside.
+    pub(super) fn same_content(&self, other: &Self) -> bool {
+        let hashes = |set: &Self| -> BTreeSet<SpecHash> {
+            set.assignments.iter().map(|assignment| assignment.body.hash).collect()
+        };
+        hashes(self) == hashes(other)
+    }
+
+    /// As a controller sent it, for the disk.
+    pub(super) fn to_exchange(&self, device: &DeviceKey) -> DeviceSet {
+        let assignments = self.assignments.iter().map(|assignment| AssignmentEntry {
+            application_uid: hyphenated(&assignment.body.uid),
+            application: assignment.body.application.to_string(),
+            spec_hash: assignment.body.hash.to_string(),
+            spec: STANDARD.encode(&assignment.body.spec),
+            digest: assignment.body.digest.to_string(),
+            correlation_id: assignment.correlation_id.to_string(),
+        });
+        DeviceSet { device: device.clone(), revision: self.revision, assignments: assignments.collect() }
+    }
+}
+
+/// Bodies that sets share.
+#[derive(Debug, Default)]
+pub(super) struct Bodies(BTreeMap<SpecHash, Weak<Body>>);
+
+impl Bodies {
+    /// Reads a set. The error is for people.
+    pub(super) fn parse_set(&mut self, set: &DeviceSet) -> Result<Set, String> {
+        if set.revision == 0 {
+            return Err("revision is 0; the first is 1".to_owned());
+        }
+        if set.assignments.len() > DESIRED_MAX {
+            return Err(format!("{} assignments, at most {DESIRED_MAX} are allowed", set.assignments.len()));
+        }
+        let mut assignments: Vec<SetAssignment> = Vec::with_capacity(set.assignments.len());
+        for entry in &set.assignments {
+            let body = self.parse_entry(entry).map_err(|error| format!("{}: {error}", entry.application))?;
+            if assignments.iter().any(|other| other.body.uid == body.uid) {
+                return Err(format!("{} stands twice in the set", entry.application));
+            }
+            let correlation_id = CorrelationId(
+                parse_hex(&entry.correlation_id).ok_or("correlation_id is not 32 hex digits".to_owned())?,
+            );
+            assignments.push(SetAssignment { body, correlation_id });
+        }
+        // The protocol wants them in this order.
+        assignments.sort_by_key(|assignment| assignment.body.uid);
+        Ok(Set { revision: set.revision, assignments })
+    }
+
+    fn parse_entry(&mut self, entry: &AssignmentEntry) -> Result<Arc<Body>, String> {
+        let hash = SpecHash(parse_hex(&entry.spec_hash).ok_or("spec_hash is not 64 hex digits")?);
+        let spec = STANDARD.decode(&entry.spec).map_err(|error| format!("spec is not base64: {error}"))?;
+        if let Some(body) = self.0.get(&hash).and_then(Weak::upgrade)
+            && body.spec == spec
+            && *body.application == *entry.application
+        {
+            return Ok(body);
+        }
+        if spec.len() > SPEC_BYTES_MAX {
+            return Err(format!("spec has {} bytes, at most {SPEC_BYTES_MAX} are allowed", spec.len()));
+        }
+        let found = SpecHash(Sha256::digest(&spec).into());
+        if found != hash {
+            return Err(format!("spec hashes to {found}, not to spec_hash {hash}"));
+        }
+        let decoded = decode_spec(&spec).map_err(|error| format!("spec: {error}"))?;
+        if parse_hex(&entry.digest) != Some(decoded.digest.0) {
+            return Err(format!("digest is {}, but spec says {}", entry.digest, decoded.digest));
+        }
+        if entry.application_uid != hyphenated(&decoded.uid) {
+            return Err(format!("application_uid is not the one in spec, {}", hyphenated(&decoded.uid)));
+        }
+        let (uid, digest, module_bytes) = (decoded.uid, decoded.digest, decoded.module_bytes);
+        let application = entry.application.as_str().into();
+        let body = Arc::new(Body { hash, spec, uid, application, digest, module_bytes });
+        self.0.insert(hash, Arc::downgrade(&body));
+        Ok(body)
+    }
+
+    pub(super) fn drop_unused(&mut self) {
+        self.0.retain(|_, body| body.strong_count() > 0);
+    }
+}
+
+/// Exactly `N` bytes of hex.
+pub(super) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes)
+}
+
+/// A module on the gateway's disk.
+#[derive(Debug)]
+pub(super) struct Module {
+    pub(super) bytes: u32,
+    unreferenced_since: Option<u64>,
+    cached: Option<Arc<[u8]>>,
+    used_at: u64,
+    loading: bool,
+    waiting: BTreeSet<SessionId>,
+}
+
+/// The modules on the gateway's disk, and those in memory.
+#[derive(Debug)]
+pub(super) struct Modules {
+    by_digest: BTreeMap<ModuleDigest, Module>,
+    /// Bytes set aside for uploads under way.
+    reserved: BTreeMap<ModuleDigest, u32>,
+    bytes_max: u64,
+}
+
+impl Modules {
+    pub(super) fn new(bytes_max: u64, restored: &[(ModuleDigest, u32)]) -> Self {
+        let mut modules = Self { by_digest: BTreeMap::new(), reserved: BTreeMap::new(), bytes_max };
+        for (digest, bytes) in restored {
+            modules.insert(*digest, *bytes, 0);
+        }
+        modules
+    }
+
+    pub(super) fn contains(&self, digest: &ModuleDigest) -> bool {
+        self.by_digest.contains_key(digest)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_digest.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.by_digest.values().map(|module| u64::from(module.bytes)).sum::<u64>()
+            + self.reserved.values().copied().map(u64::from).sum::<u64>()
+    }
+
+    pub(super) fn fits(&self, bytes: u32) -> bool {
+        self.bytes() + u64::from(bytes) <= self.bytes_max
+    }
+
+    pub(super) fn reserve(&mut self, digest: ModuleDigest, bytes: u32) {
+        self.reserved.insert(digest, bytes);
+    }
+
+    pub(super) fn release(&mut self, digest: &ModuleDigest) {
+        self.reserved.remove(digest);
+    }
+
+    pub(super) fn insert(&mut self, digest: ModuleDigest, bytes: u32, now: u64) {
+        self.reserved.remove(&digest);
+        self.by_digest.entry(digest).or_insert_with(|| Module {
+            bytes,
+            unreferenced_since: Some(now),
+            cached: None,
+            used_at: 0,
+            loading: false,
+            waiting: BTreeSet::new(),
+        });
+    }
+
+    /// A module whose file is gone or spoilt; the sessions that waited for it.
+    pub(super) fn remove(&mut self, digest: &ModuleDigest) -> BTreeSet<SessionId> {
+        self.by_digest.remove(digest).map(|module| module.waiting).unwrap_or_default()
+    }
+
+    pub(super) fn cached(&self, digest: &ModuleDigest) -> Option<&Arc<[u8]>> {
+        self.by_digest.get(digest)?.cached.as_ref()
+    }
+
+    pub(super) fn touch(&mut self, digest: &ModuleDigest, now: u64) {
+        if let Some(module) = self.by_digest.get_mut(digest) {
+            module.used_at = now;
+        }
+    }
+
+    /// Notes that a session waits for the bytes; true if they must be loaded.
+    pub(super) fn want(&mut self, digest: &ModuleDigest, session: SessionId) -> bool {
+        let Some(module) = self.by_digest.get_mut(digest) else { return false };
+        if module.cached.is_some() {
+            return false;
+        }
+        module.waiting.insert(session);
+        !std::mem::replace(&mut module.loading, true)
+    }
+
+    /// Takes loaded bytes, makes room for them, and gives the sessions that waited.
+    pub(super) fn loaded(&mut self, digest: &ModuleDigest, bytes: Arc<[u8]>, now: u64) -> BTreeSet<SessionId> {
+        let room = MODULE_CACHE_BYTES_MAX.saturating_sub(bytes.len() as u64);
+        let mut held: Vec<_> = self
+            .by_digest
+            .iter()
+            .filter_map(|(digest, module)| Some((module.used_at, *digest, module.cached.as_ref()?.len() as u64)))
+            .collect();
+        held.sort_unstable();
+        let mut total: u64 = held.iter().map(|(.., bytes)| bytes).sum();
+        for (_, digest, bytes) in held {
+            if total <= room {
+                break;
+            }
+            total -= bytes;
+            if let Some(module) = self.by_digest.get_mut(&digest) {
+                module.cached = None;
+            }
+        }
+        let Some(module) = self.by_digest.get_mut(digest) else { return BTreeSet::new() };
+        module.loading = false;
+        module.cached = Some(bytes);
+        module.used_at = now;
+        std::mem::take(&mut module.waiting)
+    }
+
+    /// Lets go of bytes that nobody reads and gives the modules to delete: those that no set has named for
+    /// `unreferenced_ms`.
+    pub(super) fn sweep(
+        &mut self,
+        referenced: &BTreeSet<ModuleDigest>,
+        unreferenced_ms: u64,
+        now: u64,
+    ) -> Vec<ModuleDigest> {
+        let mut deleted = Vec::new();
+        for (digest, module) in &mut self.by_digest {
+            if now.saturating_sub(module.used_at) > MODULE_CACHE_IDLE_MS {
+                module.cached = None;
+            }
+            if referenced.contains(digest) || module.loading {
+                module.unreferenced_since = None;
+            } else if now.saturating_sub(*module.unreferenced_since.get_or_insert(now)) >= unreferenced_ms {
+                deleted.push(*digest);
+            }
+        }
+        for digest in &deleted {
+            self.by_digest.remove(digest);
+        }
+        deleted
+    }
+
+    /// How soon modules that no set names go when room is needed: an upload is followed by its set within seconds.
+    pub(super) const UNREFERENCED_TIGHT_MS: u64 = MODULE_UNREFERENCED_MS / 10;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ModuleDigest = ModuleDigest([1; 32]);
+    const B: ModuleDigest = ModuleDigest([2; 32]);
+
+    #[test]
+    fn modules_go_when_no_set_has_named_them_for_long() {
+        let mut modules = Modules::new(100, &[(A, 10), (B, 10)]);
+        let named = BTreeSet::from([A]);
+        assert_eq!(modules.sweep(&named, 1_000, 999), []);
+        assert_eq!(modules.sweep(&named, 1_000, 1_000), [B]);
+        assert_eq!(modules.sweep(&BTreeSet::new(), 1_000, 2_000), [], "it was named until now");
+        assert_eq!(modules.sweep(&BTreeSet::new(), 1_000, 3_000), [A]);
+        assert_eq!(modules.bytes(), 0);
+    }
+
+    #[test]
+    fn uploads_under_way_count() {
+        let mut modules = Modules::new(100, &[]);
+        modules.reserve(A, 60);
+        assert!(!modules.fits(41));
+        modules.release(&A);
+        assert!(modules.fits(41));
+        modules.reserve(A, 60);
+        modules.insert(A, 60, 0);
+        assert_eq!(modules.bytes(), 60);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_longest_unused_goes() {
+        let half = MODULE_CACHE_BYTES_MAX as usize / 2;
+        let mut modules = Modules::new(u64::MAX, &[(A, 1), (B, 1), (ModuleDigest([3; 32]), 1)]);
+        assert!(modules.want(&A, SessionId(1)));
+        assert!(!modules.want(&A, SessionId(2)), "it is being loaded");
+        let waiting = modules.loaded(&A, vec![0; half].into(), 1);
+        assert_eq!(waiting, BTreeSet::from([SessionId(1), SessionId(2)]));
+        modules.loaded(&B, vec![0; half].into(), 2);
+        modules.loaded(&ModuleDigest([3; 32]), vec![0; 1].into(), 3);
+        assert!(modules.cached(&A).is_none() && modules.cached(&B).is_some());
+    }
+}

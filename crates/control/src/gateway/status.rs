@@ -1,0 +1,318 @@
+//! What Device.status should say, and the patch that makes it so.
+
+use serde_json::{Map, Value, json};
+use wasmbed_api::{DevicePhase, ReasonCode};
+
+use super::{
+    config::HEARTBEAT_WRITE_INTERVAL_MS,
+    device::{Application, Live, Object, Record, Shown},
+    input::{Event, Now},
+    rfc3339,
+    writer::Class,
+};
+
+/// A write that is needed.
+#[derive(Debug, PartialEq)]
+pub(super) struct Plan {
+    pub(super) class: Class,
+    /// Earliest time, milliseconds of the monotonic clock.
+    pub(super) due: u64,
+    /// The write ends what it says of a session, so that it may wait for the device to return.
+    pub(super) ends_session: bool,
+}
+
+/// Who writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writing<'a> {
+    /// Name of this gateway.
+    pub(super) gateway: &'a str,
+    /// From here on, devices that an earlier life of this gateway left as Connected are known not to have come back.
+    pub(super) orphans_from: u64,
+    pub(super) now: Now,
+}
+
+/// How the status stands to this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// Gateway and epoch are its own.
+    Own,
+    /// An older session is in it: a newer one of this gateway may take it over.
+    Claimable,
+    /// A newer session is in it.
+    Lost,
+    /// There is no session here.
+    None,
+}
+
+/// Whose the status of a device is.
+pub(super) fn ownership(object: &Object, live: Option<&Live>, gateway: &str) -> Ownership {
+    let Some(live) = live else { return Ownership::None };
+    let own = object.base.gateway.as_deref() == Some(gateway);
+    if own && object.base.epoch == live.epoch.0 {
+        Ownership::Own
+    } else if object.base.epoch < live.epoch.0 {
+        Ownership::Claimable
+    } else {
+        Ownership::Lost
+    }
+}
+
+/// What the status should say; fields that are `None` stay as they are.
+#[derive(Debug)]
+struct Wanted<'a> {
+    phase: DevicePhase,
+    connected: Option<(bool, ReasonCode)>,
+    enrolled: Option<(bool, ReasonCode)>,
+    live: Option<&'a Live>,
+}
+
+fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Option<Wanted<'a>> {
+    let live = record.live.as_deref();
+    let enrolled = if object.revoked {
+        (false, ReasonCode::Revoked)
+    } else if object.approved {
+        (true, ReasonCode::Approved)
+    } else {
+        (false, ReasonCode::PendingApproval)
+    };
+    let ownership = ownership(object, live, writing.gateway);
+    match (ownership, live) {
+        (Ownership::Own | Ownership::Claimable, Some(live)) => {
+            let phase = match enrolled.1 {
+                ReasonCode::Revoked => DevicePhase::Revoked,
+                ReasonCode::PendingApproval => DevicePhase::Pending,
+                _ if live.connected => DevicePhase::Connected,
+                _ => DevicePhase::Disconnected,
+            };
+            let connected = match live.ended {
+                None => (true, ReasonCode::SessionStands),
+                Some(reason) => (false, reason),
+            };
+            Some(Wanted { phase, connected: Some(connected), enrolled: Some(enrolled), live: Some(live) })
+        }
+        (Ownership::Lost, _) => None,
+        (Ownership::None | Ownership::Own | Ownership::Claimable, _) => idle(record, object, enrolled, writing),
+    }
+}
+
+/// What is to be said of a device without a session here: only what this gateway may know.
+fn idle<'a>(
+    record: &Record,
+    object: &Object,
+    enrolled: (bool, ReasonCode),
+    writing: Writing<'_>,
+) -> Option<Wanted<'a>> {
+    let base = &object.base;
+    if base.gateway.as_deref().is_some_and(|gateway| gateway != writing.gateway) {
+        return None;
+    }
+    let connected_before = matches!(base.phase, DevicePhase::Connected);
+    let lost = (connected_before && writing.now.ms >= writing.orphans_from)
+        .then_some((false, ReasonCode::SessionEnded));
+    let wanted = |phase, connected, enrolled| Some(Wanted { phase, connected, enrolled, live: None });
+    if object.revoked {
+        let connected = connected_before.then_some((false, ReasonCode::Revoked));
+        return wanted(DevicePhase::Revoked, connected, Some(enrolled));
+    }
+    if !object.approved {
+        let tried = record.rejected.is_some() || connected_before || base.gateway.is_some();
+        return tried.then_some(()).and_then(|()| wanted(DevicePhase::Pending, lost, Some(enrolled)));
+    }
+    if connected_before {
+        return lost.and_then(|_| wanted(DevicePhase::Disconnected, lost, Some(enrolled)));
+    }
+    if record.rejected == Some(ReasonCode::KeyMismatch) {
+        return wanted(DevicePhase::Rejected, None, Some((false, ReasonCode::KeyMismatch)));
+    }
+    let kept_out = base.enrolled.as_ref().is_some_and(|shown| !shown.status);
+    let mismatch = base.enrolled.as_ref().is_some_and(|shown| shown.reason == ReasonCode::KeyMismatch.as_str());
+    if kept_out && !mismatch {
+        // A person approved it, or took the revocation back.
+        return wanted(DevicePhase::Enrolled, None, Some(enrolled));
+    }
+    None
+}
+
+/// Whether a write is needed, how urgent it is, and from when.
+pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
+    let object = record.object.as_ref()?;
+    let base = &object.base;
+    if record.live.is_none()
+        && base.phase == DevicePhase::Connected
+        && base.gateway.as_deref() == Some(writing.gateway)
+        && writing.now.ms < writing.orphans_from
+        && !object.revoked
+        && object.approved
+    {
+        return Some(Plan { class: Class::Edge, due: writing.orphans_from, ends_session: false });
+    }
+    let wanted = wanted(record, object, writing)?;
+    let now = Plan { class: Class::Facts, due: writing.now.ms, ends_session: false };
+    if wanted.phase != base.phase {
+        let edge = matches!(
+            (wanted.phase, base.phase),
+            (DevicePhase::Connected | DevicePhase::Disconnected, _)
+        );
+        let class = if edge { Class::Edge } else { Class::Enrollment };
+        return Some(Plan { class, ends_session: wanted.phase == DevicePhase::Disconnected, ..now });
+    }
+    if differs(base.enrolled.as_ref(), wanted.enrolled) {
+        return Some(Plan { class: Class::Enrollment, ..now });
+    }
+    if differs(base.connected.as_ref(), wanted.connected) {
+        return Some(Plan { class: Class::Edge, ..now });
+    }
+    let live = wanted.live?;
+    if base.epoch != live.epoch.0 {
+        return Some(Plan { class: Class::Edge, ..now });
+    }
+    if let Some(applications) = &live.applications
+        && live.applications_hash != base.applications_hash
+    {
+        let failed = applications.iter().any(Application::failed);
+        return Some(Plan { class: if failed { Class::Failure } else { Class::Result }, ..now });
+    }
+    if live.revision_reported.is_some_and(|revision| Some(revision) != as_u64(base.revision)) {
+        return Some(Plan { class: Class::Result, ..now });
+    }
+    if (live.facts.is_some() && live.facts_hash != base.facts_hash)
+        || object.generation != base.observed_generation
+    {
+        return Some(Plan { class: Class::Facts, ..now });
+    }
+    let heard = unix_of(live.last_heard);
+    if live.connected && heard > base.last_heartbeat_unix_ms {
+        let age = heard - base.last_heartbeat_unix_ms;
+        let due = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
+        return Some(Plan { class: Class::Heartbeat, due, ends_session: false });
+    }
+    None
+}
+
+/// The merge patch (RFC 7396), and the Event that tells of the transition in it.
+pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Option<Event>)> {
+    let object = record.object.as_ref()?;
+    let base = &object.base;
+    let wanted = wanted(record, object, writing)?;
+    let mut status = Map::new();
+    let mut set = |name: &str, value: Value| drop(status.insert(name.to_owned(), value));
+    if wanted.phase != base.phase {
+        set("phase", json!(wanted.phase));
+    }
+    if object.generation != base.observed_generation {
+        set("observedGeneration", json!(object.generation));
+    }
+    if differs(base.enrolled.as_ref(), wanted.enrolled) || differs(base.connected.as_ref(), wanted.connected) {
+        let connected = condition("Connected", base.connected.as_ref(), wanted.connected, object, writing.now);
+        let enrolled = condition("Enrolled", base.enrolled.as_ref(), wanted.enrolled, object, writing.now);
+        set("conditions", connected.into_iter().chain(enrolled).collect());
+    }
+    if let Some(live) = wanted.live {
+        if base.gateway.as_deref() != Some(writing.gateway) {
+            set("gateway", json!(writing.gateway));
+        }
+        if base.epoch != live.epoch.0 || !base.has_connected_since {
+            set("epoch", json!(live.epoch.0));
+            set("connected_since", json!(rfc3339(live.since_unix_ms)));
+        }
+        if unix_of(live.last_heard) > base.last_heartbeat_unix_ms {
+            set("last_heartbeat", json!(rfc3339(unix_of(live.last_heard))));
+        }
+        if let Some(revision) = live.revision_reported
+            && Some(revision) != as_u64(base.revision)
+        {
+            set("revision", json!(revision));
+        }
+        if let Some(facts) = &live.facts
+            && live.facts_hash != base.facts_hash
+        {
+            set("facts", whole(json!(**facts)));
+        }
+        if let Some(applications) = &live.applications {
+            let quiet = live.applications_hash == base.applications_hash;
+            if !quiet || plan(record, writing).is_some_and(|plan| plan.class == Class::Heartbeat) {
+                let resources: Vec<_> = applications.iter().map(Application::to_resource).collect();
+                set("applications", json!(resources));
+            }
+        }
+    }
+    if status.is_empty() {
+        return None;
+    }
+    let event = (wanted.phase != base.phase).then(|| event(record, object, &wanted, writing.now));
+    let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
+    Some((patch, event))
+}
+
+/// A merge patch keeps what it does not name: what the device no longer says is named with null.
+fn whole(mut facts: Value) -> Value {
+    if let Value::Object(fields) = &mut facts {
+        for name in ["features", "host_functions", "capabilities", "reset_reason"] {
+            fields.entry(name).or_insert(Value::Null);
+        }
+    }
+    facts
+}
+
+fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Event {
+    let (warning, reason) = match wanted.phase {
+        DevicePhase::Connected => (false, ReasonCode::SessionStands),
+        DevicePhase::Enrolled => (false, ReasonCode::Approved),
+        DevicePhase::Pending => (false, ReasonCode::PendingApproval),
+        DevicePhase::Disconnected | DevicePhase::Unreachable => {
+            let reason = wanted.connected.map_or(ReasonCode::SessionEnded, |(_, reason)| reason);
+            (reason == ReasonCode::HeartbeatTimeout, reason)
+        }
+        DevicePhase::Rejected => (true, ReasonCode::KeyMismatch),
+        DevicePhase::Revoked => (true, ReasonCode::Revoked),
+    };
+    Event {
+        device: (*record.key).clone(),
+        uid: object.uid.clone(),
+        warning,
+        reason,
+        message: reason.sentence().to_owned(),
+        unix_ms: now.unix_ms,
+    }
+}
+
+fn differs(shown: Option<&Shown>, wanted: Option<(bool, ReasonCode)>) -> bool {
+    wanted.is_some_and(|(status, reason)| {
+        shown.is_none_or(|shown| shown.status != status || shown.reason != reason.as_str())
+    })
+}
+
+fn condition(
+    name: &str,
+    shown: Option<&Shown>,
+    wanted: Option<(bool, ReasonCode)>,
+    object: &Object,
+    now: Now,
+) -> Option<Value> {
+    let (status, reason, message) = match (wanted, shown) {
+        (Some((status, reason)), _) => (status, reason.as_str().to_owned(), reason.sentence().to_owned()),
+        (None, Some(shown)) => (shown.status, shown.reason.clone(), String::new()),
+        (None, None) => return None,
+    };
+    let since = match shown {
+        Some(shown) if shown.status == status => shown.since.to_string(),
+        _ => rfc3339(now.unix_ms),
+    };
+    Some(json!({
+        "type": name,
+        "status": if status { "True" } else { "False" },
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+        "observedGeneration": object.generation,
+    }))
+}
+
+/// Wall-clock time at which something was heard, to the second that a status shows.
+fn unix_of(now: Now) -> u64 {
+    now.unix_ms / 1_000 * 1_000
+}
+
+fn as_u64(value: Option<i64>) -> Option<u64> {
+    value.and_then(|value| u64::try_from(value).ok())
+}

@@ -1,0 +1,159 @@
+//! The resumable stream that controllers read: a snapshot, then changes.
+//!
+//! The history holds, for each device, only the number of its last change. So it is as long as there are devices, a
+//! reader that was away for long misses nothing, and one that is slow reads each device once. Only forgotten devices need
+//! entries of their own; when the oldest of those is dropped, tokens from before it can't be resumed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::config::{STREAM_PAGE_MAX, TOMBSTONES_MAX};
+use crate::exchange::{DeviceKey, DeviceView, StreamEvent};
+
+/// Where a reader stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// In a snapshot that began at `sequence`, after the device `after`.
+    Snapshot {
+        /// Changes after this follow the snapshot.
+        sequence: u64,
+        /// The last device sent; none yet.
+        after: Option<Arc<DeviceKey>>,
+        /// Whether the snapshot's head was sent.
+        begun: bool,
+    },
+    /// All changes up to this one were sent.
+    Changes {
+        /// Of the last one.
+        sequence: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    boot_id: String,
+    sequence: u64,
+    changes: BTreeMap<u64, Arc<DeviceKey>>,
+    last_change: BTreeMap<Arc<DeviceKey>, u64>,
+    tombstones: BTreeSet<u64>,
+    /// Tokens below this can't be resumed.
+    floor: u64,
+}
+
+impl Stream {
+    pub(super) fn new(boot_id: &str) -> Self {
+        Self {
+            boot_id: boot_id.to_owned(),
+            sequence: 0,
+            changes: BTreeMap::new(),
+            last_change: BTreeMap::new(),
+            tombstones: BTreeSet::new(),
+            floor: 0,
+        }
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Notes that a device is new or changed.
+    pub(super) fn changed(&mut self, device: &Arc<DeviceKey>) {
+        self.sequence += 1;
+        self.changes.insert(self.sequence, Arc::clone(device));
+        if let Some(earlier) = self.last_change.insert(Arc::clone(device), self.sequence) {
+            self.changes.remove(&earlier);
+            self.tombstones.remove(&earlier);
+        }
+    }
+
+    /// Notes that a device is forgotten.
+    pub(super) fn forgotten(&mut self, device: &Arc<DeviceKey>) {
+        self.changed(device);
+        self.tombstones.insert(self.sequence);
+        if self.tombstones.len() > TOMBSTONES_MAX
+            && let Some(oldest) = self.tombstones.pop_first()
+            && let Some(device) = self.changes.remove(&oldest)
+        {
+            self.last_change.remove(&device);
+            self.floor = oldest;
+        }
+    }
+
+    /// Where a reader with this token stands.
+    pub(super) fn resume(&self, token: Option<&str>) -> Cursor {
+        let resumed = token.and_then(|token| token.split_once('.')).and_then(|(boot_id, sequence)| {
+            let sequence: u64 = sequence.parse().ok()?;
+            (boot_id == self.boot_id && (self.floor..=self.sequence).contains(&sequence)).then_some(sequence)
+        });
+        match resumed {
+            Some(sequence) => Cursor::Changes { sequence },
+            None => Cursor::Snapshot { sequence: self.sequence, after: None, begun: false },
+        }
+    }
+
+    fn token(&self, sequence: u64) -> String {
+        format!("{}.{sequence}", self.boot_id)
+    }
+
+    /// The line that keeps a quiet stream alive.
+    pub(super) fn idle(&self, cursor: &Cursor) -> Option<StreamEvent> {
+        match cursor {
+            Cursor::Snapshot { .. } => None,
+            Cursor::Changes { sequence } => Some(StreamEvent::Idle { token: self.token(*sequence) }),
+        }
+    }
+
+    /// The next events, at most a page; none if the reader has them all. `devices` are all in their order from a key
+    /// on, `view` is one of them.
+    pub(super) fn page<'a, I>(
+        &self,
+        cursor: &mut Cursor,
+        devices_after: impl FnOnce(Option<&DeviceKey>) -> I,
+        view: impl Fn(&DeviceKey) -> Option<DeviceView>,
+    ) -> Vec<StreamEvent>
+    where
+        I: Iterator<Item = &'a Arc<DeviceKey>>,
+    {
+        match cursor {
+            Cursor::Changes { sequence } if *sequence < self.floor => {
+                // The reader was so slow that a forgotten device was dropped from the history.
+                *cursor = self.resume(None);
+                self.page(cursor, devices_after, view)
+            }
+            Cursor::Changes { sequence } => {
+                let mut events = Vec::new();
+                for (number, device) in self.changes.range(*sequence + 1..).take(STREAM_PAGE_MAX) {
+                    let token = self.token(*number);
+                    events.push(match view(device) {
+                        Some(view) => StreamEvent::Device { token, device: Box::new(view) },
+                        None => StreamEvent::Forgotten { token, device: (**device).clone() },
+                    });
+                    *sequence = *number;
+                }
+                events
+            }
+            Cursor::Snapshot { sequence, after, begun } => {
+                let mut events = Vec::new();
+                if !std::mem::replace(begun, true) {
+                    events.push(StreamEvent::Snapshot { boot_id: self.boot_id.clone() });
+                }
+                let mut devices = devices_after(after.as_deref()).peekable();
+                // Within a snapshot a token means nothing yet: it begins again.
+                let token = String::new();
+                for device in devices.by_ref().take(STREAM_PAGE_MAX) {
+                    *after = Some(Arc::clone(device));
+                    if let Some(view) = view(device) {
+                        events.push(StreamEvent::Device { token: token.clone(), device: Box::new(view) });
+                    }
+                }
+                if devices.peek().is_none() {
+                    events.push(StreamEvent::SnapshotEnd { token: self.token(*sequence) });
+                    *cursor = Cursor::Changes { sequence: *sequence };
+                }
+                events
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use super::*;
+
+const HASH: SpecHash = SpecHash([5; 32]);
+
+#[test]
+fn results_are_the_devices_own_words() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    world.send(id, &reported(1, &[report(1, HASH, ApplicationState::Running, ReportReason::None)]));
+    world.advance(config::RESULT_DEBOUNCE_MS);
+    let status = world.api.status(&device);
+    assert_eq!(status.revision, Some(1));
+    assert_eq!(status.applications[0].state, wasmbed_api::DeviceApplicationState::Running);
+    let calls = world.api.calls.len();
+    world.send(id, &reported(1, &[report(1, HASH, ApplicationState::Running, ReportReason::None)]));
+    world.advance(1_000);
+    assert_eq!(world.api.calls.len(), calls, "nothing new, nothing written");
+}
+
+#[test]
+fn a_crash_loop_is_one_event() {
+    let mut world = World::synced();
+    world.device("a");
+    let id = world.hello("a", 0, 0);
+    for _ in 0..5 {
+        world.send(id, &reported(1, &[report(1, HASH, ApplicationState::CrashLoop, ReportReason::Trapped)]));
+        world.send(id, &reported(1, &[report(1, HASH, ApplicationState::Running, ReportReason::None)]));
+    }
+    world.advance(5_000);
+    let traps = world.api.events.iter().filter(|event| event.reason == wasmbed_api::ReasonCode::Trapped);
+    assert_eq!(traps.count(), 1);
+}
+
+#[test]
+fn a_short_absence_costs_one_write() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    let calls = world.api.calls.len();
+    world.gateway.handle_closed(id, "reset", world.now);
+    world.advance(config::EDGE_DEBOUNCE_MS - 1);
+    world.hello("a", 1, 0);
+    world.advance(5_000);
+    assert_eq!(world.api.calls.len() - calls, 1);
+    assert_eq!(world.api.status(&device).epoch, Some(2));
+}
+
+#[test]
+fn conflicts_are_read_again_and_resolved() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    // Somebody labels the Device; the watch has not shown it yet.
+    world.api.edit(&device, |device| device.metadata.labels = Some(BTreeMap::from([("a".into(), "b".into())])));
+    world.send(id, &reported(2, &[]));
+    world.advance(1_000);
+    assert_eq!(world.api.status(&device).revision, Some(2));
+    assert_eq!(world.api.calls, ["patch", "patch", "get", "patch"]);
+    assert!(world.api.devices[&device].metadata.labels.is_some());
+}
+
+#[test]
+fn nothing_is_lost_while_the_api_is_away() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    world.api_down = true;
+    world.send(id, &reported(3, &[report(1, HASH, ApplicationState::Failed, ReportReason::OutOfMemory)]));
+    world.advance(300_000 / 4);
+    world.send(id, &heartbeat(1));
+    world.api_down = false;
+    world.advance(config::API_BACKOFF_MAX_MS);
+    let status = world.api.status(&device);
+    assert_eq!((status.revision, status.applications.len()), (Some(3), 1));
+    assert!(world.api.events.iter().any(|event| event.reason == wasmbed_api::ReasonCode::OutOfMemory));
+}
+
+#[test]
+fn throttling_is_obeyed() {
+    let mut world = World::synced();
+    world.device("a");
+    let id = world.connect(&identity("a"));
+    let mut frame = [0; FRAME_BYTES_MAX];
+    let length = encode_device(&DeviceMessage::Hello(hello(0, 0)), &mut frame).unwrap();
+    world.gateway.handle_frame(id, &frame[2..length], world.now);
+    let write = world.gateway.poll_write(world.now).unwrap();
+    world.gateway.handle_write_result(write.id, WriteOutcome::Throttled { retry_after_ms: 7_000 }, world.now);
+    assert!(world.gateway.poll_write(world.now).is_none());
+    let later = Now { ms: world.now.ms + 6_999, ..world.now };
+    assert!(world.gateway.poll_write(later).is_none());
+    let later = Now { ms: world.now.ms + 7_000, ..world.now };
+    assert!(world.gateway.poll_write(later).is_some());
+}
+
+#[test]
+fn signs_of_life_are_written_now_and_then() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    let first = world.api.status(&device).last_heartbeat;
+    let calls = world.api.calls.len();
+    for sequence in 0..12 {
+        world.advance(10_000);
+        world.send(id, &heartbeat(sequence));
+    }
+    assert_ne!(world.api.status(&device).last_heartbeat, first);
+    let written = world.api.calls.len() - calls;
+    assert!((3..=4).contains(&written), "{written} writes in 120 s");
+}
+
+#[test]
+fn devices_of_an_earlier_life_that_do_not_come_back_are_disconnected() {
+    let mut world = World::synced();
+    let (a, b) = (world.device("a"), world.device("b"));
+    world.hello("a", 0, 0);
+    world.hello("b", 0, 0);
+    world.restart(Config::new("gw", "boot-2"), true);
+    world.list();
+    world.hello("b", 1, 0);
+    assert_eq!(world.api.status(&a).phase, DevicePhase::Connected, "it may still come back");
+    let id = SessionId(world.next_session - 1);
+    for sequence in 0..4 {
+        world.advance(30_000);
+        world.send(id, &heartbeat(sequence));
+    }
+    assert_eq!(world.api.status(&a).phase, DevicePhase::Disconnected);
+    assert_eq!(world.api.status(&b).phase, DevicePhase::Connected);
+}
+
+#[test]
+fn the_status_of_another_gateways_device_is_left_alone() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    world.edit(&device, |device| {
+        device.status = Some(DeviceStatus {
+            phase: DevicePhase::Connected,
+            gateway: Some("other".into()),
+            epoch: Some(3),
+            ..DeviceStatus::default()
+        });
+    });
+    world.edit(&device, |device| device.spec.revoked = true);
+    world.advance(200_000);
+    assert!(world.api.calls.is_empty());
+}
+
+#[test]
+fn facts_that_are_gone_are_removed() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.connect(&identity("a"));
+    let mut first = hello(0, 0);
+    first.facts.features = 1;
+    world.send(id, &DeviceMessage::Hello(first));
+    let id = world.connect(&identity("a"));
+    let mut second = hello(1, 0);
+    second.facts.features = 0;
+    world.send(id, &DeviceMessage::Hello(second));
+    assert!(world.api.status(&device).facts.unwrap().features.is_empty());
+    let calls = world.api.calls.len();
+    world.advance(10_000);
+    assert_eq!(world.api.calls.len(), calls, "written once");
+}

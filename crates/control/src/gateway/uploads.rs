@@ -1,0 +1,275 @@
+//! What controllers put here: sets and modules.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use wasmbed_protocol::{ModuleDigest, Revision, limits::MODULE_BYTES_MAX};
+
+use super::{
+    Gateway,
+    config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
+    device::Record,
+    input::{
+        Answer, Notice, Now, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision,
+    },
+    sets::{Modules, Set},
+};
+use crate::exchange::{DeviceKey, DeviceSet, PutSets, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal};
+
+/// What happens once an operation is on the disk.
+#[derive(Debug)]
+pub(super) enum Storing {
+    /// Sets take effect and a controller is answered.
+    Sets { request: RequestId, sets: Vec<(Arc<DeviceKey>, Arc<Set>)>, refused: Vec<SetRefusal> },
+    /// Nothing.
+    Other,
+}
+
+impl Gateway {
+    /// A controller sends desired sets. [`Gateway::poll_answer`] answers, once they are on the disk.
+    pub fn handle_put_sets(&mut self, request: RequestId, put: &PutSets, now: Now) {
+        let refuse = |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
+        let refused = if put.leader_term < self.leader_term {
+            let message = format!("leader term {} is lower than {}, seen before", put.leader_term, self.leader_term);
+            let refusal = refuse("Fenced", message);
+            Some(Refused::Fenced(Refusal { leader_term: Some(self.leader_term), ..refusal }))
+        } else if put.sets.len() > SETS_PER_PUT_MAX {
+            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.sets.len());
+            Some(Refused::Invalid(refuse("TooManySets", message)))
+        } else if self.storing.len() >= STORE_OPERATIONS_MAX {
+            Some(Refused::Unavailable(refuse("Overloaded", "the disk does not keep up; try again".to_owned())))
+        } else if self.shutting_down {
+            Some(Refused::Unavailable(refuse("ShuttingDown", "the gateway stops".to_owned())))
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.answers.push_back(Answer { request, result: Err(refused) });
+            return;
+        }
+        let mut taken: Vec<(Arc<DeviceKey>, Arc<Set>)> = Vec::new();
+        let mut refused = Vec::new();
+        for set in &put.sets {
+            match self.check_set(set, &taken, now) {
+                Ok(Some(entry)) => taken.push(entry),
+                Ok(None) => {}
+                Err(refusal) => refused.push(*refusal),
+            }
+        }
+        if taken.is_empty() && put.leader_term == self.leader_term {
+            self.answers.push_back(Answer { request, result: Ok(PutSetsAnswer { refused }) });
+            return;
+        }
+        self.leader_term = put.leader_term;
+        let devices = taken.iter().filter_map(|(key, set)| {
+            let record = self.devices.get(key)?;
+            Some(StoredDevice { set: Some(set.to_exchange(key)), ..stored(record) })
+        });
+        let devices = devices.collect();
+        for (key, set) in &taken {
+            if let Some(record) = self.devices.get_mut(key) {
+                record.revision_seen = record.revision_seen.max(set.revision);
+                record.staged = Some(Arc::clone(set));
+            }
+        }
+        let id = self.store_id(Storing::Sets { request, sets: taken, refused });
+        self.store.push_back(StoreOperation::Put { id, leader_term: self.leader_term, devices });
+    }
+
+    /// Whether a set is taken; `None` if it is the one held.
+    fn check_set(
+        &mut self,
+        set: &DeviceSet,
+        taken: &[(Arc<DeviceKey>, Arc<Set>)],
+        now: Now,
+    ) -> Result<Option<(Arc<DeviceKey>, Arc<Set>)>, Box<SetRefusal>> {
+        let refuse = |message: String| {
+            Box::new(SetRefusal {
+                device: set.device.clone(),
+                held_revision: None,
+                message,
+                missing_modules: Vec::new(),
+            })
+        };
+        if taken.iter().any(|(key, _)| **key == set.device) {
+            return Err(refuse("the device stands twice in this call".to_owned()));
+        }
+        let parsed = self.bodies.parse_set(set).map_err(refuse)?;
+        let missing: BTreeSet<ModuleDigest> = parsed
+            .assignments
+            .iter()
+            .map(|assignment| assignment.body.digest)
+            .filter(|digest| !self.modules.contains(digest))
+            .collect();
+        if !missing.is_empty() {
+            let missing_modules = missing.iter().map(ToString::to_string).collect();
+            let refusal = refuse("modules must be uploaded first".to_owned());
+            return Err(Box::new(SetRefusal { missing_modules, ..*refusal }));
+        }
+        let unseen = |record: &Record| record.object.is_none();
+        if !self.devices.contains_key(&set.device)
+            && self.devices.values().filter(|record| unseen(record)).count() >= UNSEEN_DEVICES_MAX
+        {
+            return Err(refuse("no such Device has been seen here".to_owned()));
+        }
+        let record = self.record(&set.device, now);
+        if let Some(held) = record.staged.as_ref().or(record.set.as_ref())
+            && held.revision == parsed.revision
+            && record.revision_seen == parsed.revision
+        {
+            return if !held.same_content(&parsed) {
+                let message = format!("revision {} was given to another content", parsed.revision);
+                Err(Box::new(SetRefusal { held_revision: Some(held.revision), ..*refuse(message) }))
+            } else if record.staged.is_some() {
+                // It is not on the disk yet, so this call must wait for it too.
+                Ok(Some((Arc::clone(&record.key), Arc::new(parsed))))
+            } else {
+                Ok(None)
+            };
+        }
+        if parsed.revision < record.revision_seen {
+            let message = format!("revision {} is lower than {}", parsed.revision, record.revision_seen);
+            return Err(Box::new(SetRefusal { held_revision: Some(record.revision_seen), ..*refuse(message) }));
+        }
+        Ok(Some((Arc::clone(&record.key), Arc::new(parsed))))
+    }
+
+    /// A storage operation ended.
+    pub fn handle_stored(&mut self, id: StoreId, result: Result<(), String>, now: Now) {
+        let Some(storing) = self.storing.remove(&id) else { return };
+        if let Err(error) = &result {
+            self.notice(Notice::StoreFailed { detail: error.clone() });
+        }
+        let Storing::Sets { request, sets, refused } = storing else { return };
+        for (key, set) in &sets {
+            if let Some(record) = self.devices.get_mut(key)
+                && record.staged.as_ref().is_some_and(|staged| Arc::ptr_eq(staged, set))
+            {
+                record.staged = None;
+            }
+        }
+        let result = match result {
+            Ok(()) => {
+                for (key, set) in sets {
+                    self.take_set(&key, set, now);
+                }
+                Ok(PutSetsAnswer { refused })
+            }
+            Err(error) => Err(Refused::Unavailable(Refusal {
+                reason: "StoreFailed".to_owned(),
+                message: format!("the gateway's disk failed: {error}"),
+                leader_term: None,
+            })),
+        };
+        self.answers.push_back(Answer { request, result });
+    }
+
+    fn take_set(&mut self, key: &Arc<DeviceKey>, set: Arc<Set>, now: Now) {
+        let Some(record) = self.devices.get_mut(key) else { return };
+        if record.set.as_ref().is_some_and(|held| held.revision > set.revision) {
+            return;
+        }
+        let revision = Revision(set.revision);
+        record.set = Some(set);
+        self.notice(Notice::SetTaken { device: Arc::clone(key), revision });
+        self.stream.changed(key);
+        self.offer_desired(key);
+        self.schedule(key, now);
+    }
+
+    /// A number for a storage operation.
+    pub(super) fn store_id(&mut self, storing: Storing) -> StoreId {
+        let id = StoreId(self.next_store);
+        self.next_store += 1;
+        self.storing.insert(id, storing);
+        id
+    }
+
+    /// Writes what is known of a device to the disk.
+    pub(super) fn store_device(&mut self, key: &Arc<DeviceKey>) {
+        let Some(record) = self.devices.get_mut(key) else { return };
+        record.stored_uid =
+            record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
+        let devices = vec![stored(record)];
+        let id = self.store_id(Storing::Other);
+        self.store.push_back(StoreOperation::Put { id, leader_term: self.leader_term, devices });
+    }
+
+    /// Whether a module of this size is taken. After [`UploadDecision::Accept`] comes
+    /// [`Gateway::handle_module_stored`] or [`Gateway::handle_upload_ended`].
+    pub fn plan_upload(&mut self, digest: ModuleDigest, bytes: u64, now: Now) -> UploadDecision {
+        let bytes = match u32::try_from(bytes) {
+            Ok(bytes) if (1..=MODULE_BYTES_MAX).contains(&bytes) => bytes,
+            _ => return UploadDecision::BadSize,
+        };
+        if self.modules.contains(&digest) {
+            return UploadDecision::Known;
+        }
+        if !self.modules.fits(bytes) {
+            self.sweep_modules(Modules::UNREFERENCED_TIGHT_MS, now);
+        }
+        if !self.modules.fits(bytes) {
+            return UploadDecision::NoSpace;
+        }
+        self.modules.reserve(digest, bytes);
+        UploadDecision::Accept
+    }
+
+    /// Whether a module is on the disk.
+    #[must_use]
+    pub fn has_module(&self, digest: &ModuleDigest) -> bool {
+        self.modules.contains(digest)
+    }
+
+    /// A module is on the disk.
+    pub fn handle_module_stored(&mut self, digest: ModuleDigest, bytes: u32, now: Now) {
+        self.modules.insert(digest, bytes, now.ms);
+    }
+
+    /// An upload ended without a module.
+    pub fn handle_upload_ended(&mut self, digest: ModuleDigest) {
+        self.modules.release(&digest);
+    }
+
+    /// A module was read for devices that pull it, or could not be; then it is gone from here.
+    pub fn handle_module_loaded(&mut self, digest: ModuleDigest, result: Result<Arc<[u8]>, String>, now: Now) {
+        let waiting = match result {
+            Ok(bytes) => self.modules.loaded(&digest, bytes, now.ms),
+            Err(error) => {
+                self.notice(Notice::StoreFailed { detail: format!("module {digest}: {error}") });
+                self.store.push_back(StoreOperation::DeleteModule { digest });
+                let waiting = self.modules.remove(&digest);
+                for session in &waiting {
+                    self.refuse_module(*session, digest);
+                }
+                waiting
+            }
+        };
+        self.wakes.extend(waiting.into_iter().filter(|session| self.sessions.contains_key(session)));
+    }
+
+    pub(super) fn sweep_modules(&mut self, unreferenced_ms: u64, now: Now) {
+        let held = self.devices.values().filter_map(|record| record.set.as_ref());
+        let staged = self.storing.values().flat_map(|storing| match storing {
+            Storing::Sets { sets, .. } => sets.as_slice(),
+            Storing::Other => &[],
+        });
+        let referenced = held
+            .chain(staged.map(|(_, set)| set))
+            .flat_map(|set| set.assignments.iter().map(|assignment| assignment.body.digest))
+            .collect();
+        for digest in self.modules.sweep(&referenced, unreferenced_ms, now.ms) {
+            self.store.push_back(StoreOperation::DeleteModule { digest });
+        }
+    }
+}
+
+/// What the disk keeps of a device.
+fn stored(record: &Record) -> StoredDevice {
+    StoredDevice {
+        device: (*record.key).clone(),
+        uid: record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.clone()),
+        admitted_key: record.admitted_key.clone(),
+        // Operations happen in their order: an older set must not follow a newer one.
+        set: record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_exchange(&record.key)),
+    }
+}

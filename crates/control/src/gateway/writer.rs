@@ -1,0 +1,452 @@
+//! When a call to the Kubernetes API is made: order, rate, back-off.
+//!
+//! The queue holds devices, not values: what is written is worked out when its turn comes, so a device waits at most
+//! once and only its newest truth is written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    config::{
+        API_BACKOFF_MAX_MS, API_BACKOFF_MIN_MS, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, WRITES_IN_FLIGHT_MAX,
+    },
+    input::{Event, WriteId},
+};
+use crate::exchange::DeviceKey;
+
+/// What a write is about, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Revocation, enrollment, rejection.
+    Enrollment,
+    /// An application failed.
+    Failure,
+    /// A session began or ended.
+    Edge,
+    /// Another result.
+    Result,
+    /// Facts and conditions.
+    Facts,
+    /// An Event.
+    Event,
+    /// A sign of life, memory in use.
+    Heartbeat,
+}
+
+/// Where the writes of one device stand.
+#[derive(Debug, Default)]
+pub(super) struct WriteState {
+    queued: Option<Queued>,
+    pub(super) in_flight: Option<WriteId>,
+    /// The object is to be read before the next write.
+    pub(super) refetch: bool,
+    /// The Device is to be created.
+    pub(super) create: Option<Box<wasmbed_api::DeviceSpec>>,
+    /// Conflicts since the last success.
+    pub(super) conflicts: u32,
+    /// No write before this: its last one was refused.
+    pub(super) pause_until: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Queued {
+    class: Class,
+    due: u64,
+    ready: bool,
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) device: Arc<DeviceKey>,
+    pub(super) class: Class,
+    /// When it first waited.
+    pub(super) since: u64,
+    /// The Event itself, to be tried again.
+    pub(super) event: Option<Box<Event>>,
+    /// Told as an Event once the write is done.
+    pub(super) then: Option<Box<Event>>,
+}
+
+/// What may be written now.
+#[derive(Debug, PartialEq)]
+pub(super) enum Turn {
+    Device { device: Arc<DeviceKey>, class: Class, since: u64 },
+    Event(Box<Event>),
+}
+
+/// The queue of all devices.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// By the time at which they become ready.
+    waiting: BTreeSet<(u64, Arc<DeviceKey>)>,
+    ready: BTreeSet<(Class, u64, Arc<DeviceKey>)>,
+    events: VecDeque<Box<Event>>,
+    pub(super) in_flight: BTreeMap<WriteId, InFlight>,
+    next_id: u64,
+    tokens: Tokens,
+    heartbeat_tokens: Tokens,
+    event_reserve: u64,
+    heartbeat_reserve: u64,
+    paused_until: u64,
+    failures: u32,
+}
+
+impl Writer {
+    pub(super) fn new(config: &Config) -> Self {
+        let burst = u64::from(config.writes_burst.max(1));
+        let rate = u64::from(config.writes_per_second.max(1));
+        Self {
+            waiting: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            events: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            next_id: 0,
+            tokens: Tokens::full(rate, burst),
+            heartbeat_tokens: Tokens::full((rate / u64::from(HEARTBEAT_RATE_DIVISOR)).max(1), 1),
+            // What people wait for has the burst; Events and signs of life leave most of it alone.
+            event_reserve: burst / 4,
+            heartbeat_reserve: burst / 2,
+            paused_until: 0,
+            failures: 0,
+        }
+    }
+
+    /// Asks for a write of a device at `due`. A more urgent class or an earlier time wins over what is asked already.
+    pub(super) fn schedule(
+        &mut self,
+        device: &Arc<DeviceKey>,
+        state: &mut WriteState,
+        class: Class,
+        due: u64,
+        now: u64,
+    ) {
+        let due = due.max(state.pause_until);
+        let wanted = match state.queued {
+            Some(queued) if queued.class <= class && queued.due <= due => return,
+            Some(queued) => Queued { class: queued.class.min(class), due: queued.due.min(due), ready: false },
+            None => Queued { class, due, ready: false },
+        };
+        self.remove(device, state);
+        state.queued = Some(wanted);
+        if wanted.due <= now {
+            self.make_ready(device, state);
+        } else {
+            self.waiting.insert((wanted.due, Arc::clone(device)));
+        }
+    }
+
+    /// Takes a device out of the queue.
+    pub(super) fn remove(&mut self, device: &Arc<DeviceKey>, state: &mut WriteState) {
+        if let Some(Queued { class, due, ready }) = state.queued.take() {
+            if ready {
+                self.ready.remove(&(class, due, Arc::clone(device)));
+            } else {
+                self.waiting.remove(&(due, Arc::clone(device)));
+            }
+        }
+    }
+
+    fn make_ready(&mut self, device: &Arc<DeviceKey>, state: &mut WriteState) {
+        if let Some(queued) = &mut state.queued {
+            queued.ready = true;
+            self.ready.insert((queued.class, queued.due, Arc::clone(device)));
+        }
+    }
+
+    /// The next device whose time has come; the caller answers with [`Writer::due`].
+    pub(super) fn pop_due(&mut self, now: u64) -> Option<Arc<DeviceKey>> {
+        let (due, _) = self.waiting.first()?;
+        if *due > now {
+            return None;
+        }
+        self.waiting.pop_first().map(|(_, device)| device)
+    }
+
+    /// Makes a device that [`Writer::pop_due`] gave ready.
+    pub(super) fn due(&mut self, device: &Arc<DeviceKey>, state: &mut WriteState) {
+        self.make_ready(device, state);
+    }
+
+    /// Adds an Event; the oldest gives way, which is told by `false`.
+    pub(super) fn push_event(&mut self, event: Box<Event>) -> bool {
+        self.events.push_back(event);
+        if self.events.len() > EVENTS_MAX {
+            self.events.pop_front();
+            return false;
+        }
+        true
+    }
+
+    /// What may be written now. It costs no token until [`Writer::begin`].
+    /// For a device, the caller answers with [`Writer::taken`].
+    pub(super) fn turn(&mut self, now: u64) -> Option<Turn> {
+        self.tokens.refill(now);
+        self.heartbeat_tokens.refill(now);
+        if now < self.paused_until || self.in_flight.len() >= self.in_flight_max() || !self.tokens.has(1) {
+            return None;
+        }
+        let first = self.ready.first();
+        let event_first = first.is_none_or(|(class, ..)| *class > Class::Event);
+        if event_first && !self.events.is_empty() && self.tokens.has(self.event_reserve.max(1)) {
+            return self.events.pop_front().map(Turn::Event);
+        }
+        let (class, ..) = first?;
+        let may = *class != Class::Heartbeat
+            || (self.tokens.has(self.heartbeat_reserve.max(1)) && self.heartbeat_tokens.has(1));
+        if !may {
+            return None;
+        }
+        let (class, since, device) = self.ready.pop_first()?;
+        Some(Turn::Device { device, class, since })
+    }
+
+    /// Notes that a device's turn came.
+    pub(super) fn taken(state: &mut WriteState) {
+        state.queued = None;
+    }
+
+    /// One call at a time while the API fails, so that it is probed and not flooded.
+    fn in_flight_max(&self) -> usize {
+        if self.failures > 0 { 1 } else { WRITES_IN_FLIGHT_MAX }
+    }
+
+    /// Takes a token and a number for a call.
+    pub(super) fn begin(&mut self, call: InFlight) -> WriteId {
+        self.tokens.take();
+        if call.class == Class::Heartbeat {
+            self.heartbeat_tokens.take();
+        }
+        let id = WriteId(self.next_id);
+        self.next_id += 1;
+        self.in_flight.insert(id, call);
+        id
+    }
+
+    /// The API answered.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.paused_until = 0;
+    }
+
+    /// The API failed or asked for patience. Failures of calls that were under way together count once.
+    pub(super) fn failed(&mut self, retry_after_ms: u64, now: u64) {
+        if now >= self.paused_until {
+            let backoff = API_BACKOFF_MIN_MS.saturating_mul(1 << self.failures.min(16)).min(API_BACKOFF_MAX_MS);
+            self.failures = self.failures.saturating_add(1);
+            self.paused_until = now + backoff;
+        }
+        self.paused_until = self.paused_until.max(now.saturating_add(retry_after_ms.min(60_000)));
+    }
+
+    /// Whether the last answers were failures.
+    pub(super) fn failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// When [`Writer::turn`] or [`Writer::pop_due`] may give something that it does not give now.
+    pub(super) fn timeout(&self) -> Option<u64> {
+        let waiting = self.waiting.first().map(|(due, _)| *due);
+        if self.in_flight.len() >= self.in_flight_max() {
+            return waiting;
+        }
+        let first = self.ready.first();
+        let mut open = None;
+        if let Some((class, ..)) = first {
+            open = Some(if *class == Class::Heartbeat {
+                self.tokens.at(self.heartbeat_reserve.max(1)).max(self.heartbeat_tokens.at(1))
+            } else {
+                self.tokens.at(1)
+            });
+        }
+        if !self.events.is_empty() && first.is_none_or(|(class, ..)| *class > Class::Event) {
+            let event = self.tokens.at(self.event_reserve.max(1));
+            open = Some(open.map_or(event, |open: u64| open.min(event)));
+        }
+        let open = open.map(|open| open.max(self.paused_until));
+        [waiting, open].into_iter().flatten().min()
+    }
+
+    /// Devices and Events that wait or are under way.
+    pub(super) fn depth(&self) -> usize {
+        self.waiting.len() + self.ready.len() + self.events.len() + self.in_flight.len()
+    }
+
+    /// Devices whose write is ready or under way, signs of life aside.
+    pub(super) fn pressing(&self) -> usize {
+        let ready = self.ready.iter().take_while(|(class, ..)| *class < Class::Event).count();
+        ready + self.in_flight.values().filter(|call| call.class < Class::Event).count()
+    }
+
+    /// Age of the oldest write that waits although it is due, signs of life and Events aside.
+    pub(super) fn lag_ms(&self, now: u64) -> u64 {
+        let classes = [Class::Enrollment, Class::Failure, Class::Edge, Class::Result, Class::Facts];
+        let ready = classes.into_iter().filter_map(|class| {
+            let key = (class, 0, Arc::new(DeviceKey { namespace: String::new(), name: String::new() }));
+            self.ready.range(key..).next().filter(|(found, ..)| *found == class).map(|(_, since, _)| *since)
+        });
+        let in_flight = self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since);
+        ready.chain(in_flight).min().map_or(0, |since| now.saturating_sub(since))
+    }
+}
+
+/// A token bucket in thousandths, so that the refill of a millisecond is a whole number.
+#[derive(Debug)]
+struct Tokens {
+    per_second: u64,
+    burst: u64,
+    thousandths: u64,
+    at_ms: Option<u64>,
+}
+
+impl Tokens {
+    fn full(per_second: u64, burst: u64) -> Self {
+        Self { per_second, burst, thousandths: burst * 1_000, at_ms: None }
+    }
+
+    fn refill(&mut self, now: u64) {
+        let earned = now.saturating_sub(self.at_ms.unwrap_or(now)).saturating_mul(self.per_second);
+        self.thousandths = self.thousandths.saturating_add(earned).min(self.burst * 1_000);
+        self.at_ms = Some(now);
+    }
+
+    fn has(&self, count: u64) -> bool {
+        self.thousandths >= count * 1_000
+    }
+
+    fn take(&mut self) {
+        self.thousandths = self.thousandths.saturating_sub(1_000);
+    }
+
+    /// When there will be this many.
+    fn at(&self, count: u64) -> u64 {
+        let missing = (count * 1_000).saturating_sub(self.thousandths);
+        self.at_ms.unwrap_or(0) + missing.div_ceil(self.per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Arc<DeviceKey> {
+        Arc::new(DeviceKey { namespace: "n".into(), name: name.into() })
+    }
+
+    fn writer(rate: u32, burst: u32) -> Writer {
+        Writer::new(&Config { writes_per_second: rate, writes_burst: burst, ..Config::new("g", "b") })
+    }
+
+    fn next(writer: &mut Writer, now: u64) -> Option<(String, Class)> {
+        match writer.turn(now)? {
+            Turn::Device { device, class, since } => {
+                let name = device.name.clone();
+                writer.begin(InFlight { device, class, since, event: None, then: None });
+                writer.in_flight.clear();
+                Some((name, class))
+            }
+            Turn::Event(event) => {
+                let device = Arc::new(event.device.clone());
+                writer.begin(InFlight { device, class: Class::Event, since: now, event: None, then: None });
+                writer.in_flight.clear();
+                Some(("event".into(), Class::Event))
+            }
+        }
+    }
+
+    fn event() -> Box<Event> {
+        Box::new(Event {
+            device: (*key("a")).clone(),
+            uid: "u".into(),
+            warning: false,
+            reason: wasmbed_api::ReasonCode::SessionStands,
+            message: String::new(),
+            unix_ms: 0,
+        })
+    }
+
+    #[test]
+    fn the_order_is_by_class_and_then_by_age() {
+        let mut writer = writer(50, 100);
+        let order = [
+            ("h", Class::Heartbeat, 1),
+            ("r2", Class::Result, 5),
+            ("r1", Class::Result, 4),
+            ("e", Class::Edge, 9),
+            ("f", Class::Failure, 9),
+            ("x", Class::Enrollment, 10),
+        ];
+        for (name, class, due) in order {
+            writer.schedule(&key(name), &mut WriteState::default(), class, due, 10);
+        }
+        assert!(writer.push_event(event()));
+        let names: Vec<_> = std::iter::from_fn(|| next(&mut writer, 10)).map(|(name, _)| name).collect();
+        assert_eq!(names, ["x", "f", "e", "r1", "r2", "event", "h"]);
+    }
+
+    #[test]
+    fn asking_again_moves_forward_and_never_back() {
+        let mut writer = writer(50, 100);
+        let (device, mut state) = (key("a"), WriteState::default());
+        writer.schedule(&device, &mut state, Class::Heartbeat, 1_000, 0);
+        writer.schedule(&device, &mut state, Class::Edge, 500, 0);
+        writer.schedule(&device, &mut state, Class::Heartbeat, 2_000, 0);
+        assert_eq!(writer.depth(), 1);
+        assert_eq!(writer.timeout(), Some(500));
+        assert_eq!(writer.pop_due(499), None);
+        let due = writer.pop_due(500).unwrap();
+        writer.due(&due, &mut state);
+        assert_eq!(next(&mut writer, 500), Some(("a".into(), Class::Edge)));
+    }
+
+    #[test]
+    fn the_sustained_rate_follows_the_burst() {
+        let mut writer = writer(50, 3);
+        for index in 0..10 {
+            writer.schedule(&key(&index.to_string()), &mut WriteState::default(), Class::Edge, 0, 0);
+        }
+        assert_eq!(std::iter::from_fn(|| next(&mut writer, 0)).count(), 3);
+        assert_eq!(writer.timeout(), Some(20));
+        assert_eq!(std::iter::from_fn(|| next(&mut writer, 40)).count(), 2);
+    }
+
+    #[test]
+    fn signs_of_life_take_what_is_left() {
+        let mut writer = writer(50, 10);
+        for index in 0..20 {
+            writer.schedule(&key(&format!("h{index}")), &mut WriteState::default(), Class::Heartbeat, index, 100);
+        }
+        let mut written = 0;
+        for now in 100..1_100 {
+            written += std::iter::from_fn(|| next(&mut writer, now)).count();
+        }
+        assert!((9..=11).contains(&written), "{written} of 50 per second / {HEARTBEAT_RATE_DIVISOR}");
+        // A result still finds tokens at once.
+        writer.schedule(&key("r"), &mut WriteState::default(), Class::Result, 0, 1_100);
+        assert_eq!(next(&mut writer, 1_100), Some(("r".into(), Class::Result)));
+    }
+
+    #[test]
+    fn failures_pause_all_and_retry_after_is_kept() {
+        let mut writer = writer(50, 10);
+        writer.schedule(&key("a"), &mut WriteState::default(), Class::Edge, 0, 0);
+        writer.failed(0, 0);
+        assert_eq!(writer.timeout(), Some(API_BACKOFF_MIN_MS));
+        assert_eq!(writer.turn(API_BACKOFF_MIN_MS - 1), None);
+        writer.failed(0, API_BACKOFF_MIN_MS);
+        assert_eq!(writer.timeout(), Some(3 * API_BACKOFF_MIN_MS));
+        writer.failed(5_000, 3 * API_BACKOFF_MIN_MS);
+        assert_eq!(writer.timeout(), Some(5_000 + 3 * API_BACKOFF_MIN_MS));
+        writer.succeeded();
+        assert!(next(&mut writer, 0).is_some());
+    }
+
+    #[test]
+    fn events_are_bounded() {
+        let mut writer = writer(1, 1);
+        assert_eq!((0..EVENTS_MAX + 5).filter(|_| !writer.push_event(event())).count(), 5);
+        assert_eq!(writer.depth(), EVENTS_MAX);
+    }
+}
