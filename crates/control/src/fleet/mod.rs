@@ -1,1 +1,353 @@
-//! A controller's decisions.
+//! The fleet's decisions: which device runs what, under which revision, and what is said of it.
+//!
+//! [`Fleet`] is an index without a client. A shell feeds it (`handle_*`) what the Kubernetes API and the gateways'
+//! streams say, and carries out what it asks for (`poll_*`):
+//!
+//! ```text
+//! watches ── handle_application, _module, _device, _gateway, _lease ──┐     ┌── poll_put, poll_upload ── gateways
+//! streams ── handle_stream, handle_stream_down ───────────────────────┤     ├── poll_status, poll_finalizer,
+//! answers ── handle_put_outcome, _upload_outcome, _write_outcome ─────┤     │   poll_device_unreachable, poll_event ── API
+//! election ─ handle_leadership ───────────────────────────────────────┤     └── poll_timeout
+//! clock ──── handle_timeout ──────────────────────────────────────────┘
+//! ```
+//!
+//! Rules that it keeps: unknown is not empty (no set is made before every list is complete, the device's facts are known
+//! and the gateway's snapshot is in); a revision grows, and only when the content changes; only a leader plans; a status
+//! counts what devices reported and nothing else.
+
+mod application;
+mod assignment;
+mod calls;
+mod config;
+mod device;
+mod fit;
+mod gateways;
+mod input;
+mod module;
+mod plan;
+mod record;
+mod retry;
+mod set;
+mod status;
+mod target;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod undeploy;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+pub use assignment::{Assigned, correlation_id, plan_assignment};
+pub use config::{FleetConfig, Now};
+pub use fit::plan_fit;
+pub use input::{
+    CallId, FinalizerWrite, FleetEvent, Kind, LeaseSeen, ModuleSource, ObjectKey, Put, PutOutcome,
+    StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource, WriteOutcome,
+};
+pub use module::{ModuleFacts, ModuleNeeds, ModuleRefusal};
+pub use target::{plan_target, selects};
+
+use crate::exchange::{DeviceKey, StreamEvent};
+use gateways::{Gateway, Stream};
+use record::{Application, ApplicationId, Device, DeviceId, FactsPool};
+use writes::Writes;
+
+/// All Applications, Devices and gateways, and what is to be done about them.
+#[derive(Debug)]
+pub struct Fleet {
+    config: FleetConfig,
+    /// `leaseTransitions` of our Lease while we lead.
+    term: Option<u64>,
+    /// A higher term that a gateway has seen: ours has to rise above it before a gateway listens.
+    term_seen: u64,
+    listed: BTreeSet<Kind>,
+    listing: BTreeMap<Kind, BTreeSet<ObjectKey>>,
+    /// When the Kubernetes API was last seen to come back; none while it is away.
+    api_since_ms: Option<u64>,
+    next_id: u32,
+    next_call: u64,
+    applications: BTreeMap<ApplicationId, Application>,
+    application_ids: BTreeMap<ObjectKey, ApplicationId>,
+    devices: BTreeMap<DeviceId, Device>,
+    device_ids: BTreeMap<DeviceKey, DeviceId>,
+    modules: BTreeMap<ObjectKey, Arc<ModuleFacts>>,
+    /// By name: they stand in `Device.status.gateway` by name alone.
+    gateways: BTreeMap<String, Gateway>,
+    /// Applications that list a device by name, whether it exists or not.
+    named: BTreeMap<DeviceKey, BTreeSet<ApplicationId>>,
+    /// Applications with a selector, by namespace.
+    selecting: BTreeMap<String, BTreeSet<ApplicationId>>,
+    /// Applications that name a Module, whether it exists or not.
+    module_users: BTreeMap<ObjectKey, BTreeSet<ApplicationId>>,
+    facts: FactsPool,
+    replan: BTreeSet<DeviceId>,
+    status_queue: BTreeSet<(u64, ApplicationId)>,
+    undeploying: BTreeSet<ApplicationId>,
+    finalizers: BTreeSet<ApplicationId>,
+    unreachable: BTreeSet<DeviceId>,
+    writes: Writes,
+    events: VecDeque<FleetEvent>,
+    next_resync_ms: u64,
+    reconciliations: u64,
+}
+
+impl Fleet {
+    /// An empty index; it decides nothing before it leads and every list is complete.
+    #[must_use]
+    pub fn new(config: FleetConfig) -> Self {
+        Self {
+            writes: Writes::new(&config),
+            config,
+            term: None,
+            term_seen: 0,
+            listed: BTreeSet::new(),
+            listing: BTreeMap::new(),
+            api_since_ms: None,
+            next_id: 0,
+            next_call: 0,
+            applications: BTreeMap::new(),
+            application_ids: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            device_ids: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            named: BTreeMap::new(),
+            selecting: BTreeMap::new(),
+            module_users: BTreeMap::new(),
+            facts: FactsPool::default(),
+            replan: BTreeSet::new(),
+            status_queue: BTreeSet::new(),
+            undeploying: BTreeSet::new(),
+            finalizers: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            events: VecDeque::new(),
+            next_resync_ms: 0,
+            reconciliations: 0,
+        }
+    }
+
+    /// A list of this kind begins: what it does not name until [`Fleet::handle_list_end`] is gone.
+    pub fn handle_list_begin(&mut self, kind: Kind) {
+        self.listing.insert(kind, BTreeSet::new());
+    }
+
+    /// A list of this kind is complete.
+    pub fn handle_list_end(&mut self, now: Now, kind: Kind) {
+        let Some(listed) = self.listing.remove(&kind) else { return };
+        let gone = |known: &mut dyn Iterator<Item = ObjectKey>| -> Vec<ObjectKey> {
+            known.filter(|key| !listed.contains(key)).collect()
+        };
+        match kind {
+            Kind::Application => {
+                for key in gone(&mut self.application_ids.keys().cloned()) {
+                    self.handle_application_deleted(now, &key);
+                }
+            }
+            Kind::Module => {
+                for key in gone(&mut self.modules.keys().cloned()) {
+                    self.handle_module_deleted(now, &key);
+                }
+            }
+            Kind::Device => {
+                for key in gone(&mut self.device_ids.keys().map(device_object)) {
+                    self.handle_device_deleted(now, &DeviceKey { namespace: key.namespace, name: key.name });
+                }
+            }
+            Kind::Gateway => {
+                let names: BTreeSet<&String> = listed.iter().map(|key| &key.name).collect();
+                let gone: Vec<String> =
+                    self.gateways.keys().filter(|name| !names.contains(name)).cloned().collect();
+                for name in gone {
+                    self.handle_gateway_deleted(now, &name);
+                }
+            }
+        }
+        self.listed.insert(kind);
+    }
+
+    /// The Kubernetes API answers, or does not. While it does not, nothing is taken for dead.
+    pub fn handle_api(&mut self, now: Now, reachable: bool) {
+        self.api_since_ms = if reachable { self.api_since_ms.or(Some(now.ms)) } else { None };
+    }
+
+    /// We lead in this term (`leaseTransitions` of the Lease), or we do not. A new leader plans everything anew, from
+    /// what Devices and gateways say.
+    pub fn handle_leadership(&mut self, now: Now, term: Option<u64>) {
+        if self.term == term {
+            return;
+        }
+        self.term = term;
+        self.events.clear();
+        for device in self.devices.values_mut() {
+            device.planned = None;
+        }
+        for gateway in self.gateways.values_mut() {
+            gateway.put = None;
+            gateway.confirmed.clear();
+            gateway.stale.clear();
+            gateway.retry.succeed();
+        }
+        if term.is_some() {
+            self.resync(now);
+        }
+    }
+
+    /// A DeviceGateway exists at this address.
+    pub fn handle_gateway(&mut self, now: Now, key: &ObjectKey, address: &str) {
+        self.mark_listed(Kind::Gateway, key);
+        let gateway = self.gateways.entry(key.name.clone()).or_insert_with(|| Gateway::new(now.ms));
+        if gateway.address.as_deref() != Some(address) {
+            gateway.address = Some(address.to_owned());
+            gateway.retry.succeed();
+        }
+    }
+
+    /// A DeviceGateway was deleted. Its devices keep what they run; its Lease says when they are unreachable.
+    pub fn handle_gateway_deleted(&mut self, now: Now, name: &str) {
+        if let Some(gateway) = self.gateways.get_mut(name) {
+            gateway.address = None;
+            gateway.lease = None;
+        }
+        self.stream_down(now, name);
+    }
+
+    /// A gateway's Lease was seen, or seen to be gone.
+    pub fn handle_lease(&mut self, now: Now, gateway: &str, lease: Option<LeaseSeen>) {
+        let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
+        record.observe_lease(now.ms, lease);
+    }
+
+    /// A line of a gateway's stream.
+    pub fn handle_stream(&mut self, now: Now, gateway: &str, event: StreamEvent) {
+        let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
+        record.stream_failures = 0;
+        match event {
+            StreamEvent::Snapshot { .. } => record.stream = Stream::Filling(BTreeMap::new()),
+            StreamEvent::SnapshotEnd { .. } => self.end_snapshot(now, gateway),
+            StreamEvent::Device { device, .. } => self.handle_view(now, gateway, &device),
+            StreamEvent::Forgotten { device, .. } => self.handle_forgotten(now, gateway, &device),
+            // A resumed stream says so by going on.
+            StreamEvent::Idle { .. } => {
+                if record.snapshot_in && matches!(record.stream, Stream::Down) {
+                    record.stream = Stream::Up;
+                }
+            }
+        }
+    }
+
+    /// A gateway's stream could not be opened, or ended; the text says why.
+    pub fn handle_stream_down(&mut self, now: Now, gateway: &str, error: &str) {
+        let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
+        record.stream_failures = record.stream_failures.saturating_add(1);
+        error.clone_into(&mut record.stream_error);
+        self.stream_down(now, gateway);
+    }
+
+    /// May be called at any time; needed once [`Fleet::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if now.ms >= self.next_resync_ms {
+            self.resync(now);
+        }
+        self.check_gateways(now);
+        self.check_undeploys(now);
+    }
+
+    /// When to call [`Fleet::handle_timeout`] and poll again at the latest, monotonic milliseconds.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Now) -> u64 {
+        let grace_ms = self.config.lease_grace_ms;
+        let gateways = self.gateways.values().flat_map(|gateway| {
+            let expiry = gateway.expires_ms(self.api_since_ms, grace_ms).filter(|expiry| *expiry > now.ms);
+            [gateway.retry.timeout(now.ms), expiry]
+        });
+        let status = self.status_queue.first().map(|(due_ms, _)| (*due_ms).max(self.writes.ready_ms(now.ms)));
+        let undeploys = self.undeploying.iter().filter_map(|id| {
+            let since_ms = self.applications.get(id)?.undeploy.as_ref()?.since_ms;
+            Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))
+        });
+        let waiting = !self.finalizers.is_empty() || !self.unreachable.is_empty();
+        let writes = waiting.then(|| self.writes.ready_ms(now.ms));
+        gateways.flatten().chain(undeploys).chain(status).chain(writes).fold(self.next_resync_ms, u64::min)
+    }
+
+    /// Whether every list is complete: before that nothing is decided.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway]
+            .iter()
+            .all(|kind| self.listed.contains(kind))
+    }
+
+    /// A term that ours must rise above before gateways listen to us: they have seen a higher one than we were given,
+    /// as happens when the Kubernetes API was restored from an older state.
+    #[must_use]
+    pub fn term_wanted(&self) -> Option<u64> {
+        self.term.filter(|term| self.term_seen > *term).map(|_| self.term_seen.saturating_add(1))
+    }
+
+    /// Numbers for metrics.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            applications: self.applications.len(),
+            devices: self.devices.len(),
+            gateways: self.gateways.values().filter(|gateway| gateway.address.is_some()).count(),
+            statuses_queued: self.status_queue.len(),
+            sets_queued: self.gateways.values().map(|gateway| gateway.stale.len()).sum(),
+            writes_in_flight: self.writes.in_flight(),
+            reconciliations: self.reconciliations,
+        }
+    }
+
+    fn mark_listed(&mut self, kind: Kind, key: &ObjectKey) {
+        if let Some(listed) = self.listing.get_mut(&kind) {
+            listed.insert(key.clone());
+        }
+    }
+
+    fn next_call(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+
+    /// Everything is looked at anew; what was given up is tried again.
+    fn resync(&mut self, now: Now) {
+        self.next_resync_ms = now.ms.saturating_add(self.config.resync_interval_ms);
+        self.facts.sweep();
+        for gateway in self.gateways.values_mut() {
+            gateway.retry.renew();
+        }
+        self.replan.extend(self.devices.keys());
+        let ids: Vec<ApplicationId> = self.applications.keys().copied().collect();
+        for id in ids {
+            self.schedule_status(now, id);
+            self.schedule_finalizer(id);
+        }
+    }
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Applications known.
+    pub applications: usize,
+    /// Devices known.
+    pub devices: usize,
+    /// DeviceGateways known.
+    pub gateways: usize,
+    /// Statuses that wait to be looked at.
+    pub statuses_queued: usize,
+    /// Sets that wait for a gateway, summed over gateways.
+    pub sets_queued: usize,
+    /// Writes to the Kubernetes API without an answer.
+    pub writes_in_flight: usize,
+    /// Devices planned and statuses computed since the start.
+    pub reconciliations: u64,
+}
+
+fn device_object(key: &DeviceKey) -> ObjectKey {
+    ObjectKey { namespace: key.namespace.clone(), name: key.name.clone() }
+}

@@ -1,0 +1,353 @@
+//! Applications and Modules come in, change and go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use wasmbed_api::{APPLICATION_FINALIZER, Application as Resource, ReasonCode, TargetDevices};
+
+use super::Fleet;
+use super::assignment::{correlation_id, plan_assignment};
+use super::config::{Now, STATUS_DEBOUNCE_MS};
+use super::input::{Kind, ModuleSource, ObjectKey};
+use super::module::{ModuleFacts, ModuleRefusal};
+use super::record::{Application, ApplicationId, DeviceId, Prepared};
+use super::status::Published;
+use super::target::plan_target;
+use crate::exchange::DeviceKey;
+use crate::text;
+
+impl Fleet {
+    /// An Application exists. `spec.wasm_bytes` is not looked at: `source` says what was in it.
+    pub fn handle_application(&mut self, now: Now, resource: &Resource, source: ModuleSource) {
+        let (Some(key), Some(uid)) = (object_key(&resource.metadata), uid_of(&resource.metadata)) else {
+            return;
+        };
+        self.mark_listed(Kind::Application, &key);
+        let known = self.application_ids.get(&key).copied();
+        let known = known.filter(|id| self.applications.get(id).is_some_and(|known| known.uid == uid));
+        match known {
+            Some(id) => self.update_application(now, id, resource, source),
+            None => {
+                // The same name with another UID is another Application.
+                self.handle_application_deleted(now, &key);
+                self.next_id += 1;
+                let id = ApplicationId(self.next_id);
+                self.application_ids.insert(key.clone(), id);
+                self.applications.insert(id, new_application(key, uid, resource, source));
+                self.enter_indices(id);
+                self.retarget(now, id);
+                self.prepare(now, id);
+                self.check_deletion(now, id);
+            }
+        }
+        let Some(id) = self.application_ids.get(&ObjectKey::clone_of(resource)).copied() else { return };
+        self.schedule_finalizer(id);
+        self.schedule_status(now, id);
+    }
+
+    /// An Application is gone for good.
+    pub fn handle_application_deleted(&mut self, now: Now, key: &ObjectKey) {
+        let Some(id) = self.application_ids.remove(key) else { return };
+        self.leave_indices(id);
+        let Some(application) = self.applications.remove(&id) else { return };
+        for device_id in &application.target_ids {
+            if let Some(device) = self.devices.get_mut(device_id) {
+                device.targeted_by.remove(&id);
+            }
+        }
+        self.replan.extend(&application.target_ids);
+        self.replan.extend(application.undeploy.iter().flat_map(|undeploy| &undeploy.devices));
+        self.undeploying.remove(&id);
+        self.finalizers.remove(&id);
+        if let Some(due_ms) = application.status_due_ms {
+            self.status_queue.remove(&(due_ms, id));
+        }
+        self.renew_gateways();
+    }
+
+    /// A Module exists; its bytes are gone already.
+    pub fn handle_module(&mut self, now: Now, key: &ObjectKey, facts: Arc<ModuleFacts>) {
+        self.mark_listed(Kind::Module, key);
+        if self.modules.get(key) != Some(&facts) {
+            self.modules.insert(key.clone(), facts);
+            self.module_changed(now, key);
+        }
+    }
+
+    /// A Module is gone.
+    pub fn handle_module_deleted(&mut self, now: Now, key: &ObjectKey) {
+        if self.modules.remove(key).is_some() {
+            self.module_changed(now, key);
+        }
+    }
+
+    fn module_changed(&mut self, now: Now, key: &ObjectKey) {
+        let users: Vec<ApplicationId> = self.module_users.get(key).into_iter().flatten().copied().collect();
+        for id in users {
+            self.prepare(now, id);
+            self.schedule_status(now, id);
+        }
+    }
+
+    fn update_application(&mut self, now: Now, id: ApplicationId, resource: &Resource, source: ModuleSource) {
+        let Some(application) = self.applications.get_mut(&id) else { return };
+        let metadata = &resource.metadata;
+        let version = metadata.resource_version.clone().unwrap_or_default();
+        if application.resource_version != version {
+            application.resource_version = version;
+            application.conflicted = false;
+        }
+        application.finalizers = metadata.finalizers.clone().unwrap_or_default();
+        application.published = Published::of(resource.status.as_ref());
+        let deleted_now = metadata.deletion_timestamp.is_some() && !application.deleting;
+        application.deleting = metadata.deletion_timestamp.is_some();
+        let generation = metadata.generation.unwrap_or_default();
+        if application.generation != generation || application.source != source {
+            self.leave_indices(id);
+            if let Some(application) = self.applications.get_mut(&id) {
+                application.generation = generation;
+                application.correlation = correlation_id(application.uid, generation);
+                application.source = source;
+                application.targets = resource.spec.target_devices.clone().map(Box::new);
+                application.config = resource.spec.config.clone();
+            }
+            self.enter_indices(id);
+            self.retarget(now, id);
+            self.prepare(now, id);
+        }
+        if deleted_now {
+            self.check_deletion(now, id);
+        }
+    }
+
+    /// Works out what the Application's generation is to devices, and has its devices planned anew.
+    fn prepare(&mut self, now: Now, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id) else { return };
+        let before = match &application.prepared {
+            Prepared::Ready(assigned) => Some(Arc::clone(assigned)),
+            Prepared::ModuleMissing(before) => before.clone(),
+            Prepared::Refused(_) => None,
+        };
+        let facts = self.module_of(application);
+        let Some(application) = self.applications.get_mut(&id) else { return };
+        application.prepared = match (&application.source, facts) {
+            (ModuleSource::InvalidBase64(message), _) => refused(ReasonCode::InvalidBase64, message.clone()),
+            (ModuleSource::Absent, _) => refused(
+                ReasonCode::InvalidModule,
+                "neither spec.wasm_bytes nor spec.module is set".to_owned(),
+            ),
+            (ModuleSource::Inline(_) | ModuleSource::Named(_), None) => Prepared::ModuleMissing(before),
+            (ModuleSource::Inline(_) | ModuleSource::Named(_), Some(facts)) => match &facts.needs {
+                Err(refusal) => Prepared::Refused(refusal.clone()),
+                Ok(_) => {
+                    let name = application.key.to_string();
+                    match plan_assignment(application.uid, &name, &facts, &application.config) {
+                        Ok(assigned) => Prepared::Ready(Arc::new(assigned)),
+                        Err(refusal) => Prepared::Refused(refusal),
+                    }
+                }
+            },
+        };
+        self.replan.extend(&application.target_ids);
+        self.renew_gateways();
+    }
+
+    /// The facts of an Application's module, if they are known.
+    pub(super) fn module_of(&self, application: &Application) -> Option<Arc<ModuleFacts>> {
+        match &application.source {
+            ModuleSource::Inline(facts) => Some(Arc::clone(facts)),
+            ModuleSource::Named(name) => self.modules.get(&sibling(&application.key, name)).cloned(),
+            ModuleSource::InvalidBase64(_) | ModuleSource::Absent => None,
+        }
+    }
+
+    /// Works out anew which existing devices an Application goes to.
+    fn retarget(&mut self, now: Now, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id) else { return };
+        let namespace = &application.key.namespace;
+        let targets = application.targets.as_deref();
+        let mut wanted = BTreeSet::new();
+        if targets.is_some_and(|targets| targets.selector.is_some()) {
+            let from = DeviceKey { namespace: namespace.clone(), name: String::new() };
+            let all = self.device_ids.range(from..).take_while(|(key, _)| key.namespace == *namespace);
+            wanted.extend(all.filter_map(|(key, device_id)| {
+                let labels = &self.devices.get(device_id)?.labels;
+                plan_target(targets, &key.name, labels).then_some(*device_id)
+            }));
+        }
+        let named = |name: &String| {
+            self.device_ids.get(&DeviceKey { namespace: namespace.clone(), name: name.clone() }).copied()
+        };
+        wanted.extend(targets.iter().flat_map(|targets| &targets.device_names).filter_map(named));
+        self.set_targets(now, id, wanted);
+    }
+
+    fn set_targets(&mut self, now: Now, id: ApplicationId, wanted: BTreeSet<DeviceId>) {
+        let Some(application) = self.applications.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut application.target_ids, wanted);
+        let after = &application.target_ids;
+        for device_id in before.symmetric_difference(after) {
+            if let Some(device) = self.devices.get_mut(device_id) {
+                if after.contains(device_id) {
+                    device.targeted_by.insert(id);
+                } else {
+                    device.targeted_by.remove(&id);
+                }
+            }
+            self.replan.insert(*device_id);
+        }
+        self.schedule_status(now, id);
+    }
+
+    /// Adds or removes one device, after it came, went or changed its labels.
+    pub(super) fn retarget_device(&mut self, now: Now, device_id: DeviceId) {
+        let Some(device) = self.devices.get(&device_id) else { return };
+        let named = self.named.get(&device.key).into_iter().flatten();
+        let selecting = self.selecting.get(&device.key.namespace).into_iter().flatten();
+        let candidates: BTreeSet<ApplicationId> =
+            named.chain(selecting).chain(&device.targeted_by).copied().collect();
+        for id in candidates {
+            let Some((device, application)) = self.devices.get(&device_id).zip(self.applications.get(&id))
+            else {
+                continue;
+            };
+            let is_target = plan_target(application.targets.as_deref(), &device.key.name, &device.labels);
+            if is_target != application.target_ids.contains(&device_id) {
+                let mut wanted = application.target_ids.clone();
+                if is_target {
+                    wanted.insert(device_id)
+                } else {
+                    wanted.remove(&device_id)
+                };
+                self.set_targets(now, id, wanted);
+            }
+        }
+    }
+
+    fn enter_indices(&mut self, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id) else { return };
+        let namespace = &application.key.namespace;
+        if let Some(targets) = &application.targets {
+            for name in &targets.device_names {
+                let key = DeviceKey { namespace: namespace.clone(), name: name.clone() };
+                self.named.entry(key).or_default().insert(id);
+            }
+            if targets.selector.is_some() {
+                self.selecting.entry(namespace.clone()).or_default().insert(id);
+            }
+        }
+        if let ModuleSource::Named(name) = &application.source {
+            self.module_users.entry(sibling(&application.key, name)).or_default().insert(id);
+        }
+    }
+
+    fn leave_indices(&mut self, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id) else { return };
+        let namespace = &application.key.namespace;
+        if let Some(TargetDevices { device_names, selector }) = application.targets.as_deref() {
+            for name in device_names {
+                let key = DeviceKey { namespace: namespace.clone(), name: name.clone() };
+                remove_from(&mut self.named, &key, id);
+            }
+            if selector.is_some() {
+                remove_from(&mut self.selecting, namespace, id);
+            }
+        }
+        if let ModuleSource::Named(name) = &application.source {
+            remove_from(&mut self.module_users, &sibling(&application.key, name), id);
+        }
+    }
+
+    /// Has a status looked at soon, but not sooner than the last write of it allows.
+    pub(super) fn schedule_status(&mut self, now: Now, id: ApplicationId) {
+        let Some(application) = self.applications.get_mut(&id) else { return };
+        let earliest_ms =
+            application.status_written_ms.map_or(0, |ms| ms.saturating_add(self.config.status_interval_ms));
+        let due_ms = earliest_ms.max(now.ms.saturating_add(STATUS_DEBOUNCE_MS));
+        if application.status_due_ms.is_none() {
+            application.status_due_ms = Some(due_ms);
+            self.status_queue.insert((due_ms, id));
+        }
+    }
+
+    /// Something changed: gateways that were given up get all attempts again.
+    pub(super) fn renew_gateways(&mut self) {
+        for gateway in self.gateways.values_mut() {
+            gateway.retry.renew();
+        }
+    }
+}
+
+fn new_application(
+    key: ObjectKey,
+    uid: wasmbed_protocol::ApplicationUid,
+    resource: &Resource,
+    source: ModuleSource,
+) -> Application {
+    let metadata = &resource.metadata;
+    let generation = metadata.generation.unwrap_or_default();
+    Application {
+        key,
+        uid,
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        generation,
+        created_unix_s: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        deleting: metadata.deletion_timestamp.is_some(),
+        finalizers: metadata.finalizers.clone().unwrap_or_default(),
+        source,
+        targets: resource.spec.target_devices.clone().map(Box::new),
+        config: resource.spec.config.clone(),
+        correlation: correlation_id(uid, generation),
+        prepared: Prepared::ModuleMissing(None),
+        target_ids: BTreeSet::new(),
+        published: Published::of(resource.status.as_ref()),
+        status_due_ms: None,
+        status_written_ms: None,
+        writing: false,
+        conflicted: false,
+        undeploy: None,
+    }
+}
+
+impl Application {
+    pub(super) fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|name| name == APPLICATION_FINALIZER)
+    }
+}
+
+impl ObjectKey {
+    fn clone_of(resource: &Resource) -> Self {
+        object_key(&resource.metadata).unwrap_or(Self { namespace: String::new(), name: String::new() })
+    }
+}
+
+fn object_key(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<ObjectKey> {
+    Some(ObjectKey { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
+}
+
+fn uid_of(
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<wasmbed_protocol::ApplicationUid> {
+    text::parse_uid(metadata.uid.as_deref()?)
+}
+
+pub(super) fn sibling(key: &ObjectKey, name: &str) -> ObjectKey {
+    ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() }
+}
+
+fn refused(reason: ReasonCode, message: String) -> Prepared {
+    Prepared::Refused(ModuleRefusal { reason, message })
+}
+
+fn remove_from<K: Ord>(
+    index: &mut std::collections::BTreeMap<K, BTreeSet<ApplicationId>>,
+    key: &K,
+    id: ApplicationId,
+) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}

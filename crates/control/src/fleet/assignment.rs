@@ -1,0 +1,149 @@
+//! What an Application becomes for the devices that run it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy};
+use wasmbed_protocol::limits::SPEC_BYTES_MAX;
+use wasmbed_protocol::{
+    ApplicationUid, CorrelationId, EnvVar, List, ModuleDigest, Spec, SpecHash, encode_spec,
+};
+
+use super::module::{ModuleFacts, ModuleRefusal};
+use crate::exchange::AssignmentEntry;
+use crate::text;
+
+/// One generation of one Application, ready to be sent; the same for every device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assigned {
+    /// SHA-256 of `spec`.
+    pub spec_hash: SpecHash,
+    /// The encoded `wasmbed_protocol::Spec`.
+    pub spec: Box<[u8]>,
+    /// Of the module.
+    pub digest: ModuleDigest,
+}
+
+/// Encodes an assignment.
+///
+/// # Errors
+/// The configuration is not one that devices take; says what is wrong with it.
+pub fn plan_assignment(
+    uid: ApplicationUid,
+    name: &str,
+    module: &ModuleFacts,
+    config: &ApplicationConfig,
+) -> Result<Assigned, ModuleRefusal> {
+    let args: Vec<&str> = config.args.iter().map(String::as_str).collect();
+    let env: Vec<EnvVar<'_>> = config.env.iter().map(|(name, value)| EnvVar { name, value }).collect();
+    let mut capabilities: Vec<&str> = config.capabilities.iter().map(String::as_str).collect();
+    capabilities.sort_unstable();
+    capabilities.dedup();
+    let spec = Spec {
+        uid,
+        name,
+        digest: module.digest,
+        module_bytes: module.size,
+        memory_limit_bytes: u64::try_from(config.memory_limit).unwrap_or(0),
+        cpu_limit_ms: u32::try_from(config.cpu_time_limit.max(0)).unwrap_or(u32::MAX),
+        restart_policy: match config.restart_policy {
+            RestartPolicy::Always => wasmbed_protocol::RestartPolicy::Always,
+            RestartPolicy::OnFailure => wasmbed_protocol::RestartPolicy::OnFailure,
+            RestartPolicy::Never => wasmbed_protocol::RestartPolicy::Never,
+        },
+        args: List::new(&args),
+        env: List::new(&env),
+        capabilities: List::new(&capabilities),
+    };
+    let mut buffer = [0; SPEC_BYTES_MAX];
+    let length = encode_spec(&spec, &mut buffer).map_err(|error| ModuleRefusal {
+        reason: ReasonCode::Unsupported,
+        message: format!(
+            "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args or capabilities"
+        ),
+    })?;
+    let spec = &buffer[..length];
+    Ok(Assigned {
+        spec_hash: SpecHash(Sha256::digest(spec).into()),
+        spec: spec.into(),
+        digest: module.digest,
+    })
+}
+
+/// Names one change on its way through controller, gateway and device. It follows from what changed, so that a new
+/// leader gives the same change the same name.
+#[must_use]
+pub fn correlation_id(uid: ApplicationUid, generation: i64) -> CorrelationId {
+    let mut hash = Sha256::new();
+    hash.update(uid.0);
+    hash.update(generation.to_be_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut id = [0; CorrelationId::LEN];
+    id.copy_from_slice(&digest[..CorrelationId::LEN]);
+    CorrelationId(id)
+}
+
+impl Assigned {
+    /// As a gateway takes it.
+    pub(super) fn entry(
+        &self,
+        uid: ApplicationUid,
+        name: String,
+        correlation: CorrelationId,
+    ) -> AssignmentEntry {
+        AssignmentEntry {
+            application_uid: text::uid_text(uid),
+            application: name,
+            spec_hash: text::spec_hash_hex(self.spec_hash),
+            spec: STANDARD.encode(&self.spec),
+            digest: text::digest_hex(self.digest),
+            correlation_id: text::correlation_hex(correlation),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::testing::module;
+    use wasmbed_protocol::decode_spec;
+
+    const UID: ApplicationUid = ApplicationUid([1; 16]);
+
+    #[test]
+    fn the_encoded_assignment_says_what_the_application_says() {
+        let config = ApplicationConfig {
+            env: [("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1".to_owned())].into(),
+            args: vec!["--fast".to_owned()],
+            capabilities: vec!["sensor".to_owned(), "gpio".to_owned()],
+            restart_policy: RestartPolicy::OnFailure,
+            ..ApplicationConfig::default()
+        };
+        let assigned = plan_assignment(UID, "default/app", &module(7, 100), &config).unwrap();
+        let spec = decode_spec(&assigned.spec).unwrap();
+        assert_eq!(spec.name, "default/app");
+        assert_eq!(spec.module_bytes, 100);
+        assert_eq!(spec.capabilities.iter().collect::<Vec<_>>(), ["gpio", "sensor"]);
+        assert_eq!(spec.env.iter().map(|var| var.name).collect::<Vec<_>>(), ["A", "B"]);
+        assert_eq!(spec.restart_policy, wasmbed_protocol::RestartPolicy::OnFailure);
+        let again = plan_assignment(UID, "default/app", &module(7, 100), &config).unwrap();
+        assert_eq!(assigned.spec_hash, again.spec_hash);
+        let other = plan_assignment(UID, "default/app", &module(8, 100), &config).unwrap();
+        assert_ne!(assigned.spec_hash, other.spec_hash);
+    }
+
+    #[test]
+    fn a_configuration_that_fits_no_frame_is_refused() {
+        let config = ApplicationConfig { args: vec!["x".repeat(4_000)], ..ApplicationConfig::default() };
+        let refusal = plan_assignment(UID, "default/app", &module(7, 100), &config).unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::Unsupported);
+        assert!(refusal.message.contains("shorten"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn a_change_has_one_name_and_each_generation_its_own() {
+        assert_eq!(correlation_id(UID, 1), correlation_id(UID, 1));
+        assert_ne!(correlation_id(UID, 1), correlation_id(UID, 2));
+        assert_ne!(correlation_id(UID, 1), correlation_id(ApplicationUid([2; 16]), 1));
+    }
+}

@@ -1,0 +1,67 @@
+//! Numbers and clocks of the fleet's decisions.
+
+/// The two clocks of an input: one for intervals, one for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, milliseconds from any origin.
+    pub ms: u64,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}
+
+/// How often, how hard and how fast the fleet's controller acts.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// Everything is reconciled anew this often, and what was given up is tried again.
+    pub resync_interval_ms: u64,
+    /// Attempts after the first one before a gateway is left alone until the next interval or change.
+    pub retries_max: u32,
+    /// First pause between two attempts.
+    pub retry_base_ms: u64,
+    /// Each pause is this many times the one before, up to `resync_interval_ms`.
+    pub backoff_multiplier: f64,
+    /// Added to a gateway's lease before its devices are called unreachable.
+    pub lease_grace_ms: u64,
+    /// A deleted Application is let go of after this long, whatever its devices say.
+    pub undeploy_timeout_ms: u64,
+    /// Between two writes of one Application's status.
+    pub status_interval_ms: u64,
+    /// Writes to the Kubernetes API, all Applications together. A real API server spends about 2 ms of CPU on each.
+    pub writes_per_second: u32,
+}
+
+impl Default for FleetConfig {
+    fn default() -> Self {
+        Self {
+            resync_interval_ms: 30_000,
+            retries_max: 3,
+            retry_base_ms: 1_000,
+            backoff_multiplier: 2.0,
+            lease_grace_ms: 10_000,
+            undeploy_timeout_ms: 60_000,
+            status_interval_ms: 1_000,
+            writes_per_second: 50,
+        }
+    }
+}
+
+/// A gateway's Lease is taken to last this long until it has been seen: the gateways' default.
+pub(super) const LEASE_DEFAULT_MS: u64 = 15_000;
+/// A status waits this long for more of the same burst, so that ten reports make one write.
+pub(super) const STATUS_DEBOUNCE_MS: u64 = 50;
+/// Failures listed in one status.
+pub(super) const FAILURES_MAX: usize = 50;
+/// Names of devices in one message; the others are counted.
+pub(super) const NAMES_IN_MESSAGE_MAX: usize = 3;
+/// Writes to the Kubernetes API on their way at once: enough to hide its latency, few enough to stop at once on a 429.
+pub(super) const WRITES_IN_FLIGHT_MAX: usize = 8;
+/// Uploads on their way at once, all gateways together: each holds a module of up to 1 MiB and its base64.
+pub(super) const UPLOADS_IN_FLIGHT_MAX: usize = 4;
+/// Events that wait to be written; more means that the API is away, and the oldest are dropped: conditions say the same.
+pub(super) const EVENTS_QUEUED_MAX: usize = 1_000;
+/// Bytes of the sets in one PUT, well below what a gateway takes, since JSON adds to it.
+pub(super) const PUT_BYTES_MAX: usize = crate::exchange::PUT_SETS_BYTES_MAX / 2;
+/// Pause after a 429 without Retry-After and after a 5xx.
+pub(super) const API_PAUSE_MS: u64 = 1_000;
+/// The longest pause that a 429 can ask for.
+pub(super) const API_PAUSE_MS_MAX: u64 = 60_000;

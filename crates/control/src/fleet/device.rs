@@ -1,0 +1,225 @@
+//! Devices and what gateways say of them come in, change and go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use wasmbed_api::{Device as Resource, DeviceFacts, DevicePhase};
+use wasmbed_protocol::{ApplicationUid, SpecHash};
+
+use super::Fleet;
+use super::config::Now;
+use super::gateways::{Gateway, Stream, View};
+use super::input::{Kind, ObjectKey};
+use super::record::{ApplicationId, Device, DeviceId, ReportedApplication, Seen};
+use crate::exchange::{DeviceKey, DeviceView};
+
+/// What is known of a device by whoever knew it last.
+pub(super) struct Standpoint<'a> {
+    pub(super) connected: bool,
+    pub(super) facts: Option<&'a Arc<DeviceFacts>>,
+    /// Absent until the device reported in its session.
+    pub(super) applications: Option<&'a [ReportedApplication]>,
+    pub(super) revision_reported: u64,
+}
+
+impl Standpoint<'_> {
+    pub(super) fn report_of(&self, uid: ApplicationUid) -> Option<&ReportedApplication> {
+        self.applications?.iter().find(|report| report.uid == uid)
+    }
+
+    /// The set that the device says it works to.
+    pub(super) fn content(&self) -> Option<Vec<(ApplicationUid, SpecHash)>> {
+        Some(self.applications?.iter().map(|report| (report.uid, report.spec_hash)).collect())
+    }
+}
+
+impl Fleet {
+    /// A Device exists.
+    pub fn handle_device(&mut self, now: Now, resource: &Resource) {
+        let metadata = &resource.metadata;
+        let (Some(namespace), Some(name)) = (metadata.namespace.clone(), metadata.name.clone()) else {
+            return;
+        };
+        let key = DeviceKey { namespace, name };
+        self.mark_listed(
+            Kind::Device,
+            &ObjectKey { namespace: key.namespace.clone(), name: key.name.clone() },
+        );
+        let seen = self.read_status(resource);
+        let labels = metadata.labels.clone().unwrap_or_default();
+        let known = self.device_ids.get(&key).copied();
+        let id = known.unwrap_or_else(|| {
+            self.next_id += 1;
+            DeviceId(self.next_id)
+        });
+        let retarget = self.devices.get(&id).is_none_or(|device| device.labels != labels);
+        let device = self.devices.entry(id).or_insert_with(|| Device {
+            key: key.clone(),
+            labels: labels.clone(),
+            resource_version: String::new(),
+            unschedulable: false,
+            revoked: false,
+            seen: Seen::default(),
+            targeted_by: BTreeSet::new(),
+            verdicts: std::collections::BTreeMap::new(),
+            planned: None,
+            writing: false,
+        });
+        device.labels = labels;
+        device.resource_version = metadata.resource_version.clone().unwrap_or_default();
+        device.unschedulable = resource.spec.unschedulable;
+        device.revoked = resource.spec.revoked;
+        device.seen = seen;
+        self.device_ids.insert(key, id);
+        if retarget {
+            self.retarget_device(now, id);
+        }
+        self.device_changed(now, id);
+    }
+
+    /// A Device is gone.
+    pub fn handle_device_deleted(&mut self, now: Now, key: &DeviceKey) {
+        let Some(id) = self.device_ids.remove(key) else { return };
+        let Some(device) = self.devices.remove(&id) else { return };
+        for application_id in device.targeted_by {
+            if let Some(application) = self.applications.get_mut(&application_id) {
+                application.target_ids.remove(&id);
+            }
+            self.schedule_status(now, application_id);
+        }
+        for gateway in self.gateways.values_mut() {
+            gateway.stale.remove(&id);
+            gateway.confirmed.remove(&id);
+        }
+        self.unreachable.remove(&id);
+        self.replan.remove(&id);
+    }
+
+    pub(super) fn handle_view(&mut self, now: Now, name: &str, view: &DeviceView) {
+        let read = View {
+            connected: view.connected,
+            epoch: view.epoch,
+            revision_seen: view.revision_seen,
+            revision_held: view.revision_held,
+            revision_reported: view.revision_reported,
+            facts: view.facts.as_ref().map(|facts| self.facts.intern(facts)),
+            applications: view.applications.as_deref().map(ReportedApplication::read),
+        };
+        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        if let Stream::Filling(views) = &mut gateway.stream {
+            views.insert(view.device.clone(), read);
+            return;
+        }
+        gateway.stream = Stream::Up;
+        gateway.views.insert(view.device.clone(), read);
+        if let Some(id) = self.device_ids.get(&view.device).copied() {
+            self.device_changed(now, id);
+        }
+    }
+
+    pub(super) fn handle_forgotten(&mut self, now: Now, name: &str, key: &DeviceKey) {
+        let id = self.device_ids.get(key).copied();
+        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        match &mut gateway.stream {
+            Stream::Filling(views) => {
+                views.remove(key);
+            }
+            Stream::Up | Stream::Down => {
+                gateway.views.remove(key);
+            }
+        }
+        if let Some(id) = id {
+            gateway.confirmed.remove(&id);
+            self.device_changed(now, id);
+        }
+    }
+
+    /// What the gateway said before is void, and so is what it confirmed: its process or its disk may be another.
+    pub(super) fn end_snapshot(&mut self, now: Now, name: &str) {
+        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        let Stream::Filling(views) = std::mem::replace(&mut gateway.stream, Stream::Up) else { return };
+        let before = std::mem::replace(&mut gateway.views, views);
+        gateway.snapshot_in = true;
+        gateway.forget_holdings();
+        gateway.retry.succeed();
+        let keys: BTreeSet<DeviceKey> = before.into_keys().chain(gateway.views.keys().cloned()).collect();
+        let claimed = self.devices.iter().filter(|(_, device)| device.seen.gateway.as_deref() == Some(name));
+        let named = keys.iter().filter_map(|key| self.device_ids.get(key));
+        let ids: BTreeSet<DeviceId> = claimed.map(|(id, _)| id).chain(named).copied().collect();
+        for id in ids {
+            self.device_changed(now, id);
+        }
+    }
+
+    pub(super) fn stream_down(&mut self, now: Now, name: &str) {
+        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        gateway.stream = Stream::Down;
+        let keys: Vec<DeviceKey> = gateway.views.keys().cloned().collect();
+        for id in keys.iter().filter_map(|key| self.device_ids.get(key).copied()).collect::<Vec<_>>() {
+            self.schedule_statuses_of(now, id);
+        }
+    }
+
+    /// Has a device planned anew, and everything that depends on it looked at.
+    pub(super) fn device_changed(&mut self, now: Now, id: DeviceId) {
+        self.replan.insert(id);
+        self.schedule_statuses_of(now, id);
+    }
+
+    pub(super) fn schedule_statuses_of(&mut self, now: Now, id: DeviceId) {
+        let applications: Vec<ApplicationId> =
+            self.devices.get(&id).into_iter().flat_map(|device| &device.targeted_by).copied().collect();
+        for application_id in applications {
+            self.schedule_status(now, application_id);
+        }
+    }
+
+    /// The view with the highest epoch, or `Device.status` if that is newer than any view.
+    pub(super) fn standpoint<'a>(&'a self, now: Now, device: &'a Device) -> Standpoint<'a> {
+        let views =
+            self.gateways.values().filter_map(|gateway| Some((gateway, gateway.views.get(&device.key)?)));
+        let newest =
+            views.max_by_key(|(gateway, view)| (view.epoch, view.connected && self.is_live(now, gateway)));
+        let seen = &device.seen;
+        match newest {
+            Some((gateway, view)) if view.epoch >= seen.epoch => Standpoint {
+                connected: view.connected && self.is_live(now, gateway),
+                facts: view.facts.as_ref().or(seen.facts.as_ref()),
+                applications: match &view.applications {
+                    Some(applications) => Some(applications),
+                    // Away, it can't report again: what it said last is in its status.
+                    None => (!view.connected).then_some(seen.applications.as_slice()),
+                },
+                revision_reported: view
+                    .revision_reported
+                    .unwrap_or_else(|| if view.connected { 0 } else { seen.revision }),
+            },
+            Some(_) | None => {
+                let gateway = seen.gateway.as_ref().and_then(|name| self.gateways.get(name));
+                Standpoint {
+                    connected: seen.connected && gateway.is_some_and(|gateway| self.is_live(now, gateway)),
+                    facts: seen.facts.as_ref(),
+                    applications: Some(&seen.applications),
+                    revision_reported: seen.revision,
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_live(&self, now: Now, gateway: &Gateway) -> bool {
+        gateway.is_live(now.ms, self.api_since_ms, self.config.lease_grace_ms)
+    }
+
+    fn read_status(&mut self, resource: &Resource) -> Seen {
+        let Some(status) = &resource.status else { return Seen::default() };
+        Seen {
+            connected: status.phase == DevicePhase::Connected,
+            gateway: status.gateway.clone(),
+            epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
+            revision: status.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0),
+            facts: status.facts.as_ref().map(|facts| self.facts.intern(facts)),
+            applications: ReportedApplication::read(&status.applications),
+            other_conditions: status.conditions.iter().filter(|c| c.type_ != "Connected").cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What is known of one gateway: whether it lives, what it said of its devices, what it was sent.
+//!
+//! ```text
+//! stream:  down --Snapshot--> filling --SnapshotEnd--> in --changes--> in
+//!            ^                                          |
+//!            +------------- connection lost ------------+   (what it said stays known until the next SnapshotEnd)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use wasmbed_api::DeviceFacts;
+use wasmbed_protocol::ModuleDigest;
+
+use super::config::LEASE_DEFAULT_MS;
+use super::input::{CallId, LeaseSeen};
+use super::record::{DeviceId, ReportedApplication};
+use super::retry::Retry;
+use crate::exchange::DeviceKey;
+
+/// One gateway.
+#[derive(Debug, Default)]
+pub(super) struct Gateway {
+    /// From its DeviceGateway; none if there is no such object.
+    pub(super) address: Option<String>,
+    pub(super) lease: Option<LeaseSeen>,
+    /// When it was first heard of, or its Lease last changed.
+    pub(super) alive_ms: u64,
+    pub(super) stream: Stream,
+    pub(super) views: BTreeMap<DeviceKey, View>,
+    /// The whole snapshot of this or an earlier connection is in `views`.
+    pub(super) snapshot_in: bool,
+    /// Revisions that it confirmed since its last snapshot.
+    pub(super) confirmed: BTreeMap<DeviceId, u64>,
+    /// Devices whose set it may lack.
+    pub(super) stale: BTreeSet<DeviceId>,
+    pub(super) put: Option<PutInFlight>,
+    /// Modules that it is known to have.
+    pub(super) modules: BTreeSet<ModuleDigest>,
+    pub(super) uploads_wanted: BTreeSet<ModuleDigest>,
+    pub(super) upload: Option<(CallId, ModuleDigest)>,
+    /// Of calls.
+    pub(super) retry: Retry,
+    /// Of the stream: how often in a row it failed.
+    pub(super) stream_failures: u32,
+    pub(super) stream_error: String,
+}
+
+/// The stream of a gateway.
+#[derive(Debug, Default)]
+pub(super) enum Stream {
+    /// No connection.
+    #[default]
+    Down,
+    /// A snapshot is coming in.
+    Filling(BTreeMap<DeviceKey, View>),
+    /// Changes come in.
+    Up,
+}
+
+/// What one gateway knows of one device.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct View {
+    pub(super) connected: bool,
+    pub(super) epoch: u64,
+    pub(super) revision_seen: u64,
+    pub(super) revision_held: Option<u64>,
+    pub(super) revision_reported: Option<u64>,
+    pub(super) facts: Option<Arc<DeviceFacts>>,
+    pub(super) applications: Option<Vec<ReportedApplication>>,
+}
+
+impl View {
+    /// The highest revision that this view names.
+    pub(super) fn highest_revision(&self) -> u64 {
+        self.revision_seen.max(self.revision_held.unwrap_or(0)).max(self.revision_reported.unwrap_or(0))
+    }
+}
+
+/// A PUT that has not been answered.
+#[derive(Debug)]
+pub(super) struct PutInFlight {
+    pub(super) id: CallId,
+    pub(super) sets: BTreeMap<DeviceId, u64>,
+}
+
+impl Gateway {
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self { alive_ms: now_ms, ..Self::default() }
+    }
+
+    /// Whether it is to be counted on: it speaks to us, or its Lease was renewed lately as far as we could see.
+    /// `api_since_ms` is when the Kubernetes API last came back: before that nothing could be seen.
+    pub(super) fn is_live(&self, now_ms: u64, api_since_ms: Option<u64>, grace_ms: u64) -> bool {
+        if !matches!(self.stream, Stream::Down) {
+            return true;
+        }
+        if self.lease.as_ref().is_some_and(|lease| lease.released) {
+            return false;
+        }
+        self.expires_ms(api_since_ms, grace_ms).is_none_or(|expires_ms| now_ms < expires_ms)
+    }
+
+    /// When its Lease runs out if nothing more is seen; never while the API is away.
+    pub(super) fn expires_ms(&self, api_since_ms: Option<u64>, grace_ms: u64) -> Option<u64> {
+        let lease_ms = self.lease.as_ref().map_or(LEASE_DEFAULT_MS, |lease| lease.duration_ms);
+        Some(self.alive_ms.max(api_since_ms?).saturating_add(lease_ms).saturating_add(grace_ms))
+    }
+
+    /// A lease was seen; its own times are not believed, only that it changed.
+    pub(super) fn observe_lease(&mut self, now_ms: u64, lease: Option<LeaseSeen>) {
+        if self.lease != lease {
+            self.alive_ms = now_ms;
+            self.lease = lease;
+        }
+    }
+
+    /// Whether it is known to hold that revision of that device's set.
+    pub(super) fn holds(&self, id: DeviceId, key: &DeviceKey, revision: u64) -> bool {
+        self.confirmed.get(&id) == Some(&revision)
+            || self.views.get(key).and_then(|view| view.revision_held) == Some(revision)
+    }
+
+    /// Everything it had is in doubt: another process, or its disk was lost.
+    pub(super) fn forget_holdings(&mut self) {
+        self.confirmed.clear();
+        self.modules.clear();
+        self.uploads_wanted.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(renewal: &str) -> Option<LeaseSeen> {
+        Some(LeaseSeen { renewal: renewal.to_owned(), duration_ms: 15_000, released: false })
+    }
+
+    #[test]
+    fn a_lease_is_timed_by_what_is_seen_here() {
+        let mut gateway = Gateway::new(0);
+        gateway.observe_lease(1_000, lease("a"));
+        assert!(gateway.is_live(25_999, Some(0), 10_000));
+        assert!(!gateway.is_live(26_000, Some(0), 10_000));
+        gateway.observe_lease(20_000, lease("a"));
+        assert!(!gateway.is_live(26_000, Some(0), 10_000), "the same renewal is no renewal");
+        gateway.observe_lease(27_000, lease("b"));
+        assert!(gateway.is_live(30_000, Some(0), 10_000));
+    }
+
+    #[test]
+    fn nothing_expires_while_the_api_is_away_and_a_lease_and_a_grace_after() {
+        let mut gateway = Gateway::new(0);
+        gateway.observe_lease(0, lease("a"));
+        assert!(gateway.is_live(1_000_000, None, 10_000));
+        assert!(gateway.is_live(1_024_999, Some(1_000_000), 10_000));
+        assert!(!gateway.is_live(1_025_000, Some(1_000_000), 10_000));
+    }
+
+    #[test]
+    fn a_released_lease_ends_it_at_once_and_a_stream_proves_life() {
+        let mut gateway = Gateway::new(0);
+        gateway.observe_lease(0, lease("a").map(|lease| LeaseSeen { released: true, ..lease }));
+        assert!(!gateway.is_live(1, Some(0), 10_000));
+        gateway.stream = Stream::Up;
+        assert!(gateway.is_live(1_000_000, Some(0), 10_000));
+    }
+}

@@ -1,0 +1,207 @@
+//! What goes into a fleet's decisions and what comes out of them.
+
+use std::sync::Arc;
+
+use wasmbed_api::ReasonCode;
+use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
+
+use super::module::ModuleFacts;
+use crate::exchange::{DeviceKey, PutSets, PutSetsAnswer, Refusal};
+
+/// An Application or a Module by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where an Application's module is, its bytes already gone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModuleSource {
+    /// In `wasm_bytes`.
+    Inline(Arc<ModuleFacts>),
+    /// `wasm_bytes` is no standard base64; the text says where.
+    InvalidBase64(String),
+    /// In the Module of that name in the same namespace.
+    Named(String),
+    /// Neither field is set; the schema refuses that, an older object may still say it.
+    Absent,
+}
+
+/// A resource whose complete list the decisions need before they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Applications.
+    Application,
+    /// Modules.
+    Module,
+    /// Devices.
+    Device,
+    /// DeviceGateways.
+    Gateway,
+}
+
+/// What was seen of a gateway's Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseSeen {
+    /// Anything that changes with each renewal; only that it changed matters, not when it says it did.
+    pub renewal: String,
+    /// `leaseDurationSeconds`, in milliseconds.
+    pub duration_ms: u64,
+    /// Its holder gave it up.
+    pub released: bool,
+}
+
+/// A `PUT /v1/sets` that is to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Put {
+    /// For the answer.
+    pub id: CallId,
+    /// Name of the gateway.
+    pub gateway: String,
+    /// Its `host:port`.
+    pub address: String,
+    /// The body.
+    pub body: PutSets,
+}
+
+/// A module that a gateway is to have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upload {
+    /// For the result.
+    pub id: CallId,
+    /// Name of the gateway.
+    pub gateway: String,
+    /// Its `host:port`.
+    pub address: String,
+    /// Which module.
+    pub digest: ModuleDigest,
+    /// Where its bytes are: an Application's `wasm_bytes` or a Module's.
+    pub source: UploadSource,
+    /// The change that it is for.
+    pub correlation_id: CorrelationId,
+}
+
+/// Where the bytes of a module are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UploadSource {
+    /// `wasm_bytes` of that Application.
+    Application(ObjectKey),
+    /// `wasm_bytes` of that Module.
+    Module(ObjectKey),
+}
+
+/// One call, to a gateway or to the Kubernetes API; numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// How a PUT of sets ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PutOutcome {
+    /// 200.
+    Answered(PutSetsAnswer),
+    /// 409: the gateway has seen a higher leader term.
+    Fenced(Refusal),
+    /// Another status, no connection, or no answer in time; the text says which.
+    Failed(String),
+}
+
+/// How an upload ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UploadOutcome {
+    /// The gateway has it.
+    Held,
+    /// The object that holds the bytes is gone or holds other bytes.
+    SourceGone,
+    /// The gateway refused it, or could not be reached; the text says why.
+    Failed(String),
+}
+
+/// A merge patch (RFC 7396) of `Application.status`, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which Application.
+    pub application: ObjectKey,
+    /// The patch.
+    pub patch: serde_json::Value,
+    /// The change that it speaks of.
+    pub correlation_id: CorrelationId,
+}
+
+/// A merge patch of an Application's finalizers, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinalizerWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which Application.
+    pub application: ObjectKey,
+    /// Whether ours is added; otherwise it is removed.
+    pub add: bool,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
+/// A merge patch of `Device.status` for a device whose gateway is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnreachableWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which Device.
+    pub device: DeviceKey,
+    /// The gateway that is gone.
+    pub gateway: String,
+    /// The epoch that it claimed.
+    pub epoch: i64,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
+/// How a write to the Kubernetes API ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteOutcome {
+    /// 2xx.
+    Done {
+        /// The object's resourceVersion after it.
+        resource_version: String,
+    },
+    /// 409: another wrote first; the watch brings what it wrote.
+    Conflict,
+    /// 404.
+    NotFound,
+    /// 429.
+    Throttled {
+        /// From Retry-After; 0 if there was none.
+        retry_after_ms: u64,
+    },
+    /// 5xx, no connection, or no answer in time.
+    Unavailable(String),
+    /// Another 4xx: the same write would be refused again.
+    Refused(String),
+}
+
+/// A transition that people should see in `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetEvent {
+    /// The Application that it is about.
+    pub application: ObjectKey,
+    /// Its `metadata.uid`.
+    pub uid: ApplicationUid,
+    /// Whether it is a `Warning`.
+    pub warning: bool,
+    /// Why.
+    pub reason: ReasonCode,
+    /// For people.
+    pub message: String,
+    /// When, milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}

@@ -1,0 +1,126 @@
+//! What is kept of a module once its bytes are gone: enough for the fit check.
+
+use sha2::{Digest, Sha256};
+use wasmbed_api::ReasonCode;
+use wasmbed_protocol::ModuleDigest;
+use wasmbed_runtime::scan::{Features, Refusal, ScanError, ScanLimits, scan};
+
+/// A module without its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleFacts {
+    /// SHA-256 of the bytes.
+    pub digest: ModuleDigest,
+    /// Size in bytes.
+    pub size: u32,
+    /// What it needs of a device, or why no device can run it.
+    pub needs: Result<ModuleNeeds, ModuleRefusal>,
+}
+
+/// What a module needs of a device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModuleNeeds {
+    /// Host functions as `module.name`.
+    pub imports: Vec<String>,
+    /// Capabilities that its imports need.
+    pub capabilities: Vec<&'static str>,
+    /// Operator groups beyond WebAssembly 1.0.
+    pub features: Vec<&'static str>,
+    /// Linear memory that it starts with, bytes.
+    pub memory_min_bytes: u64,
+}
+
+/// Why no device can run a module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleRefusal {
+    /// For programs.
+    pub reason: ReasonCode,
+    /// For people.
+    pub message: String,
+}
+
+impl ModuleFacts {
+    /// Hashes and scans a module.
+    #[must_use]
+    pub fn analyze(bytes: &[u8]) -> Self {
+        Self {
+            digest: ModuleDigest(Sha256::digest(bytes).into()),
+            size: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            needs: needs(bytes),
+        }
+    }
+}
+
+/// Scans with every feature that the scan can follow: whether a device runs them its facts say.
+fn needs(bytes: &[u8]) -> Result<ModuleNeeds, ModuleRefusal> {
+    let features = Features::NAMES.iter().fold(Features::NONE, |all, (feature, _)| all.union(*feature));
+    let limits = ScanLimits { features, ..ScanLimits::default() };
+    let info = scan(bytes, &limits).map_err(|error| refusal(&error))?;
+    Ok(ModuleNeeds {
+        imports: info
+            .imports
+            .iter()
+            .map(|import| format!("{}.{}", import.function.module(), import.function.name()))
+            .collect(),
+        capabilities: info.capabilities.iter().map(wasmbed_runtime::Capability::name).collect(),
+        features: Features::NAMES
+            .iter()
+            .filter(|(feature, _)| info.features.contains(*feature))
+            .map(|(_, name)| *name)
+            .collect(),
+        memory_min_bytes: info.memory_min_bytes,
+    })
+}
+
+fn refusal(error: &ScanError) -> ModuleRefusal {
+    let reason = match error.code() {
+        Refusal::InvalidModule | Refusal::TooComplex | Refusal::InvalidEntry | Refusal::InvalidProgram => {
+            ReasonCode::InvalidModule
+        }
+        Refusal::ModuleTooLarge => ReasonCode::ModuleTooLarge,
+        Refusal::UnsupportedFeature => ReasonCode::UnsupportedFeature,
+        Refusal::UnknownImport => ReasonCode::UnknownImport,
+        Refusal::CapabilityDenied => ReasonCode::CapabilityDenied,
+        Refusal::MemoryLimit => ReasonCode::MemoryLimit,
+        Refusal::OutOfMemory => ReasonCode::OutOfMemory,
+        Refusal::TooManyApplications => ReasonCode::TooManyApplications,
+    };
+    ModuleRefusal { reason, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_module_are_refused_in_words() {
+        let facts = ModuleFacts::analyze(b"base64 of something else");
+        let refusal = facts.needs.unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::InvalidModule);
+        assert!(refusal.message.contains("not a WebAssembly module"), "{}", refusal.message);
+        assert_eq!(facts.size, 24);
+    }
+
+    #[test]
+    fn imports_memory_and_capabilities_are_read_from_the_bytes() {
+        let bytes = wat::parse_str(
+            r#"(module (import "wasmbed" "gpio_read" (func (param i32) (result i32)))
+               (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+               (memory 2) (func (export "_start") (drop (i32.extend8_s (i32.const 1)))))"#,
+        )
+        .unwrap();
+        let needs = ModuleFacts::analyze(&bytes).needs.unwrap();
+        assert_eq!(needs.imports, ["wasmbed.gpio_read", "wasi_snapshot_preview1.proc_exit"]);
+        assert_eq!(needs.capabilities, ["gpio"]);
+        assert_eq!(needs.features, ["sign-extension operators"]);
+        assert_eq!(needs.memory_min_bytes, 131_072);
+    }
+
+    #[test]
+    fn an_unknown_import_is_named() {
+        let bytes =
+            wat::parse_str(r#"(module (import "env" "launch" (func)) (func (export "_start")))"#).unwrap();
+        let refusal = ModuleFacts::analyze(&bytes).needs.unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::UnknownImport);
+        assert!(refusal.message.contains("env.launch"), "{}", refusal.message);
+    }
+}

@@ -1,0 +1,130 @@
+//! Planning: which set each device is to have, and which gateways are to be told.
+
+use std::sync::Arc;
+
+use super::config::Now;
+use super::record::{Application, ApplicationId, Device, DeviceId, Prepared};
+use super::set::{Candidate, LastReport, Offer, plan_revision, plan_set};
+use super::{Fleet, ModuleFacts};
+use crate::exchange::DeviceKey;
+
+impl Fleet {
+    /// Plans every device that something happened to. Only a leader plans, and only from complete lists.
+    pub(super) fn settle(&mut self, now: Now) {
+        if self.term.is_none() || !self.is_complete() {
+            return;
+        }
+        while let Some(id) = self.replan.pop_first() {
+            self.reconciliations += 1;
+            self.plan_device(now, id);
+        }
+    }
+
+    fn plan_device(&mut self, now: Now, id: DeviceId) {
+        let Some(device) = self.devices.get(&id) else { return };
+        let standpoint = self.standpoint(now, device);
+        let modules: Vec<(ApplicationId, Option<Arc<ModuleFacts>>)> = device
+            .targeted_by
+            .iter()
+            .filter_map(|id| Some((*id, self.module_of(self.applications.get(id)?))))
+            .collect();
+        let candidates = modules.iter().filter_map(|(id, module)| {
+            let application = self.applications.get(id).filter(|application| !application.deleting)?;
+            let present = standpoint.report_of(application.uid).is_some()
+                || device.planned.as_ref().is_some_and(|planned| planned.members.contains(id))
+                || device.seen.applications.iter().any(|report| report.uid == application.uid);
+            Some(candidate(*id, application, module.as_deref(), present))
+        });
+        let plan =
+            plan_set(candidates.collect(), standpoint.facts.map(|facts| &**facts), device.unschedulable);
+        let reported = standpoint.content();
+        let report =
+            reported.as_deref().map(|content| LastReport { revision: standpoint.revision_reported, content });
+        let seen = self.highest_revision(device);
+        let planned = plan
+            .content
+            .map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let verdicts = plan.verdicts.into_iter().collect();
+        let changed = device.verdicts != verdicts;
+        device.verdicts = verdicts;
+        if planned.is_some() {
+            device.planned = planned;
+        }
+        self.route(now, id);
+        if changed {
+            self.schedule_statuses_of(now, id);
+        }
+    }
+
+    /// The highest revision that anyone but us has named for a device.
+    fn highest_revision(&self, device: &Device) -> u64 {
+        let views = self.gateways.values().filter_map(|gateway| gateway.views.get(&device.key));
+        views.map(super::gateways::View::highest_revision).fold(device.seen.revision, u64::max)
+    }
+
+    /// Notes for each gateway whether it may lack the device's set.
+    fn route(&mut self, now: Now, id: DeviceId) {
+        let Some(device) = self.devices.get(&id) else { return };
+        let Some(planned) = device.planned.as_ref().filter(|_| !device.revoked) else {
+            for gateway in self.gateways.values_mut() {
+                gateway.stale.remove(&id);
+            }
+            return;
+        };
+        let routes = self.routes(now, device);
+        let revision = planned.revision;
+        let key = device.key.clone();
+        for (name, gateway) in &mut self.gateways {
+            if routes.contains(name) && !gateway.holds(id, &key, revision) {
+                gateway.stale.insert(id);
+            } else {
+                gateway.stale.remove(&id);
+            }
+        }
+    }
+
+    /// Every live gateway that holds or last held the device; the only one there is, if none is known to.
+    pub(super) fn routes(&self, now: Now, device: &Device) -> Vec<String> {
+        let live = self
+            .gateways
+            .iter()
+            .filter(|(_, gateway)| gateway.address.is_some() && self.is_live(now, gateway));
+        let live: Vec<_> = live.collect();
+        let knows = |name: &String, views: &std::collections::BTreeMap<DeviceKey, _>| {
+            views.contains_key(&device.key) || device.seen.gateway.as_ref() == Some(name)
+        };
+        let known: Vec<String> = live
+            .iter()
+            .filter(|(name, gateway)| knows(name, &gateway.views))
+            .map(|(name, _)| (*name).clone())
+            .collect();
+        match (known.is_empty(), live.as_slice()) {
+            (true, [(only, _)]) => vec![(*only).clone()],
+            (true, _) | (false, _) => known,
+        }
+    }
+}
+
+fn candidate<'a>(
+    id: ApplicationId,
+    application: &'a Application,
+    module: Option<&'a ModuleFacts>,
+    present: bool,
+) -> Candidate<'a> {
+    let offer = match (&application.prepared, module) {
+        (Prepared::Refused(refusal), _) => Offer::Refused(refusal),
+        (Prepared::Ready(assigned), Some(module)) => Offer::Ready(assigned, module),
+        (Prepared::Ready(assigned) | Prepared::ModuleMissing(Some(assigned)), _) => Offer::Kept(assigned),
+        (Prepared::ModuleMissing(None), _) => Offer::Unknown,
+    };
+    Candidate {
+        id,
+        uid: application.uid,
+        key: &application.key,
+        created_unix_s: application.created_unix_s,
+        config: &application.config,
+        offer,
+        present,
+    }
+}

@@ -1,0 +1,300 @@
+//! The desired set of one device: which Applications, in which order, under which revision.
+
+use std::sync::Arc;
+
+use wasmbed_api::{ApplicationConfig, DeviceFacts, ReasonCode};
+use wasmbed_protocol::limits::DESIRED_MAX;
+use wasmbed_protocol::{ApplicationUid, SpecHash};
+
+use super::assignment::Assigned;
+use super::fit::plan_fit;
+use super::input::ObjectKey;
+use super::module::{ModuleFacts, ModuleRefusal};
+use super::record::{ApplicationId, PlannedSet, Verdict};
+
+/// An Application that a device is a target of.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) id: ApplicationId,
+    pub(super) uid: ApplicationUid,
+    pub(super) key: &'a ObjectKey,
+    pub(super) created_unix_s: i64,
+    pub(super) config: &'a ApplicationConfig,
+    pub(super) offer: Offer<'a>,
+    /// The device has it already, or may have it: it stays on an unschedulable device.
+    pub(super) present: bool,
+}
+
+/// What there is to send of an Application.
+#[derive(Clone, Debug)]
+pub(super) enum Offer<'a> {
+    /// This.
+    Ready(&'a Arc<Assigned>, &'a ModuleFacts),
+    /// What was sent before; its Module is missing.
+    Kept(&'a Arc<Assigned>),
+    /// Nothing, and what the device may have is unknown.
+    Unknown,
+    /// Nothing: no device can run it.
+    Refused(&'a ModuleRefusal),
+}
+
+/// The outcome of planning one device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct SetPlan {
+    /// For each candidate.
+    pub(super) verdicts: Vec<(ApplicationId, Verdict)>,
+    /// The set; none if the device is to be left alone, since something about it is unknown.
+    pub(super) content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
+}
+
+/// Plans one device. The oldest Applications come first (then by name), so that the one too many is always the same one.
+pub(super) fn plan_set(
+    mut candidates: Vec<Candidate<'_>>,
+    facts: Option<&DeviceFacts>,
+    unschedulable: bool,
+) -> SetPlan {
+    let Some(facts) = facts else {
+        let verdict = |candidate: Candidate<'_>| match candidate.offer {
+            Offer::Refused(refusal) => (candidate.id, Verdict::Refused(refusal.clone())),
+            Offer::Ready(..) | Offer::Kept(_) | Offer::Unknown => (candidate.id, Verdict::FactsUnknown),
+        };
+        return SetPlan { verdicts: candidates.into_iter().map(verdict).collect(), content: None };
+    };
+    candidates.sort_by_key(|candidate| (candidate.created_unix_s, candidate.key));
+    let room = usize::try_from(facts.applications_max).unwrap_or(0).min(DESIRED_MAX);
+    let mut verdicts = Vec::with_capacity(candidates.len());
+    let mut content = Vec::new();
+    let mut frozen = false;
+    for candidate in candidates {
+        let verdict = judge(&candidate, facts, unschedulable, content.len() < room);
+        match (&verdict, &candidate.offer) {
+            (Verdict::Placed, Offer::Ready(assigned, _)) | (Verdict::Held, Offer::Kept(assigned)) => {
+                content.push((candidate.id, candidate.uid, assigned.spec_hash));
+            }
+            (Verdict::Held, Offer::Unknown) => frozen |= candidate.present,
+            (
+                Verdict::Placed
+                | Verdict::Held
+                | Verdict::Refused(_)
+                | Verdict::Unschedulable
+                | Verdict::FactsUnknown,
+                Offer::Ready(..) | Offer::Kept(_) | Offer::Unknown | Offer::Refused(_),
+            ) => {}
+        }
+        verdicts.push((candidate.id, verdict));
+    }
+    SetPlan { verdicts, content: (!frozen).then_some(content) }
+}
+
+fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: bool) -> Verdict {
+    let module = match candidate.offer {
+        Offer::Refused(refusal) => return Verdict::Refused(refusal.clone()),
+        Offer::Unknown => return Verdict::Held,
+        Offer::Kept(_) if room => return Verdict::Held,
+        Offer::Kept(_) => None,
+        Offer::Ready(_, module) => Some(module),
+    };
+    if let Some(Err(refusal)) = module.map(|module| plan_fit(module, candidate.config, facts)) {
+        return Verdict::Refused(refusal);
+    }
+    if unschedulable && !candidate.present {
+        return Verdict::Unschedulable;
+    }
+    if !room {
+        return Verdict::Refused(ModuleRefusal {
+            reason: ReasonCode::TooManyApplications,
+            message: format!(
+                "the device runs at most {} applications, and older ones fill it",
+                facts.applications_max
+            ),
+        });
+    }
+    Verdict::Placed
+}
+
+/// What a device last said of the set that it works to.
+#[derive(Clone, Debug)]
+pub(super) struct LastReport<'a> {
+    pub(super) revision: u64,
+    pub(super) content: &'a [(ApplicationUid, SpecHash)],
+}
+
+/// Gives content its revision: the same as long as the content is the same, else one more than the highest seen.
+/// `seen` is the highest that any gateway, the device or its status has named.
+pub(super) fn plan_revision(
+    content: Vec<(ApplicationId, ApplicationUid, SpecHash)>,
+    current: Option<&PlannedSet>,
+    seen: u64,
+    report: Option<&LastReport<'_>>,
+) -> PlannedSet {
+    let members = content.iter().map(|(id, ..)| *id).collect();
+    let mut content: Vec<_> = content.into_iter().map(|(_, uid, hash)| (uid, hash)).collect();
+    content.sort_unstable();
+    if let Some(current) = current {
+        // A revision that another controller gave away, or that was given away before ours went out, is not ours.
+        let taken = seen > current.revision || (seen == current.revision && !current.issued);
+        if current.content == content && !taken {
+            return PlannedSet { members, ..current.clone() };
+        }
+        let revision = current.revision.max(seen) + u64::from(current.issued || seen >= current.revision);
+        return PlannedSet { revision, content, members, issued: false };
+    }
+    if let Some(report) = report {
+        let mut reported = report.content.to_vec();
+        reported.sort_unstable();
+        if report.revision == seen && seen > 0 && reported == content {
+            return PlannedSet { revision: seen, content, members, issued: true };
+        }
+    }
+    PlannedSet { revision: seen.saturating_add(1), content, members, issued: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::testing::{device_facts, module};
+
+    const HASH: SpecHash = SpecHash([5; 32]);
+
+    fn uid(n: u8) -> ApplicationUid {
+        ApplicationUid([n; 16])
+    }
+
+    fn content(numbers: &[u8]) -> Vec<(ApplicationId, ApplicationUid, SpecHash)> {
+        numbers.iter().map(|n| (ApplicationId(u32::from(*n)), uid(*n), HASH)).collect()
+    }
+
+    #[test]
+    fn a_revision_moves_with_the_content_only() {
+        let first = plan_revision(content(&[1]), None, 0, None);
+        assert_eq!(first.revision, 1);
+        let sent = PlannedSet { issued: true, ..first };
+        assert_eq!(plan_revision(content(&[1]), Some(&sent), 1, None), sent);
+        assert_eq!(plan_revision(content(&[1, 2]), Some(&sent), 1, None).revision, 2);
+        assert_eq!(plan_revision(content(&[]), Some(&sent), 9, None).revision, 10);
+    }
+
+    #[test]
+    fn content_that_was_never_sent_does_not_use_up_a_revision() {
+        let first = plan_revision(content(&[1]), None, 4, None);
+        assert_eq!(first.revision, 5);
+        assert_eq!(plan_revision(content(&[2]), Some(&first), 4, None).revision, 5);
+    }
+
+    #[test]
+    fn a_revision_that_another_controller_gave_away_is_not_ours() {
+        let ours = plan_revision(content(&[1]), None, 4, None);
+        assert_eq!(plan_revision(content(&[1]), Some(&ours), 5, None).revision, 6);
+        let sent = PlannedSet { issued: true, ..ours };
+        assert_eq!(plan_revision(content(&[1]), Some(&sent), 5, None).revision, 5);
+        assert_eq!(plan_revision(content(&[1]), Some(&sent), 6, None).revision, 7);
+    }
+
+    #[test]
+    fn a_new_leader_takes_over_a_revision_that_the_device_confirms() {
+        let same = [(uid(2), HASH), (uid(1), HASH)];
+        let report = LastReport { revision: 7, content: &same };
+        let plan = plan_revision(content(&[1, 2]), None, 7, Some(&report));
+        assert_eq!((plan.revision, plan.issued), (7, true));
+        let other = LastReport { revision: 7, content: &same[..1] };
+        assert_eq!(plan_revision(content(&[1, 2]), None, 7, Some(&other)).revision, 8);
+        assert_eq!(plan_revision(content(&[1, 2]), None, 8, Some(&report)).revision, 9);
+    }
+
+    struct Fixture {
+        keys: Vec<ObjectKey>,
+        assigned: Arc<Assigned>,
+        module: ModuleFacts,
+        config: ApplicationConfig,
+    }
+
+    impl Fixture {
+        fn new(count: u32) -> Self {
+            let keys = (0..count)
+                .map(|n| ObjectKey { namespace: "default".to_owned(), name: format!("app-{n:02}") })
+                .collect();
+            let assigned = Assigned { spec_hash: HASH, spec: Box::default(), digest: module(1, 100).digest };
+            Self {
+                keys,
+                assigned: Arc::new(assigned),
+                module: module(1, 100),
+                config: ApplicationConfig::default(),
+            }
+        }
+
+        fn candidates(&self) -> Vec<Candidate<'_>> {
+            let candidate = |(index, key)| Candidate {
+                id: ApplicationId(index),
+                uid: uid(index as u8),
+                key,
+                created_unix_s: 0,
+                config: &self.config,
+                offer: Offer::Ready(&self.assigned, &self.module),
+                present: false,
+            };
+            (0..).zip(&self.keys).map(candidate).collect()
+        }
+    }
+
+    fn verdict(plan: &SetPlan, id: u32) -> &Verdict {
+        &plan.verdicts.iter().find(|(other, _)| other.0 == id).unwrap().1
+    }
+
+    #[test]
+    fn the_eleventh_is_refused_and_always_the_same_one() {
+        let fixture = Fixture::new(11);
+        let mut candidates = fixture.candidates();
+        candidates[0].created_unix_s = 100;
+        candidates.reverse();
+        let plan = plan_set(candidates, Some(&device_facts()), false);
+        assert_eq!(plan.content.as_ref().map(Vec::len), Some(10));
+        let Verdict::Refused(refusal) = verdict(&plan, 0) else { panic!("{:?}", plan.verdicts) };
+        assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
+        assert_eq!(*verdict(&plan, 10), Verdict::Placed);
+    }
+
+    #[test]
+    fn a_device_without_facts_is_left_alone() {
+        let fixture = Fixture::new(1);
+        let plan = plan_set(fixture.candidates(), None, false);
+        assert_eq!(plan.content, None);
+        assert_eq!(*verdict(&plan, 0), Verdict::FactsUnknown);
+    }
+
+    #[test]
+    fn an_unschedulable_device_keeps_what_it_has_and_gets_nothing_new() {
+        let fixture = Fixture::new(2);
+        let mut candidates = fixture.candidates();
+        candidates[0].present = true;
+        let plan = plan_set(candidates, Some(&device_facts()), true);
+        assert_eq!(plan.content.as_ref().map(Vec::len), Some(1));
+        assert_eq!(*verdict(&plan, 0), Verdict::Placed);
+        assert_eq!(*verdict(&plan, 1), Verdict::Unschedulable);
+    }
+
+    #[test]
+    fn a_missing_module_freezes_a_device_that_may_run_it_and_no_other() {
+        let fixture = Fixture::new(2);
+        let mut candidates = fixture.candidates();
+        candidates[0].offer = Offer::Unknown;
+        let absent = plan_set(candidates.clone(), Some(&device_facts()), false);
+        assert_eq!(absent.content.as_ref().map(Vec::len), Some(1));
+        candidates[0].present = true;
+        assert_eq!(plan_set(candidates.clone(), Some(&device_facts()), false).content, None);
+        candidates[0].offer = Offer::Kept(&fixture.assigned);
+        let kept = plan_set(candidates, Some(&device_facts()), false);
+        assert_eq!(kept.content.map(|content| content.len()), Some(2));
+    }
+
+    #[test]
+    fn what_does_not_fit_takes_no_room_from_others() {
+        let fixture = Fixture::new(2);
+        let broken = ModuleFacts::analyze(b"no module");
+        let mut candidates = fixture.candidates();
+        candidates[0].offer = Offer::Ready(&fixture.assigned, &broken);
+        let facts = DeviceFacts { applications_max: 1, ..device_facts() };
+        let plan = plan_set(candidates, Some(&facts), false);
+        assert!(matches!(verdict(&plan, 0), Verdict::Refused(_)));
+        assert_eq!(*verdict(&plan, 1), Verdict::Placed);
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole-fleet tests.

@@ -1,0 +1,129 @@
+//! Deletions and dead gateways: what waits for a bounded time.
+//!
+//! ```text
+//! Application deleted --> waits for the connected devices that had it --all confirmed--> finalizer removed
+//!                                          +--60 s--> Event UndeployTimeout, finalizer removed
+//! ```
+
+use std::collections::BTreeSet;
+
+use wasmbed_api::ReasonCode;
+
+use super::Fleet;
+use super::config::Now;
+use super::input::FleetEvent;
+use super::record::{ApplicationId, DeviceId, Undeploy};
+
+impl Fleet {
+    /// A deletion was seen: notes who had the Application and has them planned without it.
+    pub(super) fn check_deletion(&mut self, now: Now, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id).filter(|application| application.deleting) else {
+            return;
+        };
+        if application.undeploy.is_some() {
+            return;
+        }
+        let uid = application.uid;
+        let had = self.devices.iter().filter(|(_, device)| {
+            device.planned.as_ref().is_some_and(|planned| planned.members.contains(&id))
+                || self.standpoint(now, device).report_of(uid).is_some()
+                || device.targeted_by.contains(&id)
+        });
+        let devices: BTreeSet<DeviceId> = had.map(|(device_id, _)| *device_id).collect();
+        self.replan.extend(&devices);
+        self.undeploying.insert(id);
+        if let Some(application) = self.applications.get_mut(&id) {
+            application.undeploy = Some(Undeploy { since_ms: now.ms, devices });
+        }
+        self.renew_gateways();
+    }
+
+    /// Lets go of what devices have let go of, or have kept for too long.
+    pub(super) fn check_undeploys(&mut self, now: Now) {
+        self.settle(now);
+        if self.term.is_none() || !self.is_complete() {
+            return;
+        }
+        for id in self.undeploying.clone() {
+            let Some(application) = self.applications.get(&id) else { continue };
+            let Some(undeploy) = &application.undeploy else { continue };
+            let waits = undeploy.devices.iter().filter(|device_id| self.holds_on(now, **device_id, id));
+            let waiting = waits.count();
+            let late = now.ms >= undeploy.since_ms.saturating_add(self.config.undeploy_timeout_ms);
+            if waiting > 0 && !late {
+                continue;
+            }
+            let (reason, message) = if waiting > 0 {
+                let s = self.config.undeploy_timeout_ms / 1_000;
+                let text = format!("{waiting} connected devices did not confirm the removal within {s} s");
+                (ReasonCode::UndeployTimeout, text)
+            } else {
+                (ReasonCode::Undeployed, ReasonCode::Undeployed.sentence().to_owned())
+            };
+            let event = FleetEvent {
+                application: application.key.clone(),
+                uid: application.uid,
+                warning: waiting > 0,
+                reason,
+                message,
+                unix_ms: now.unix_ms,
+            };
+            let held = application.has_finalizer();
+            self.undeploying.remove(&id);
+            if held {
+                self.push_event(event);
+                self.finalizers.insert(id);
+            }
+        }
+    }
+
+    /// Whether a deletion has to wait for a device: it is connected and has not confirmed, or a live gateway may still
+    /// hold a set with the Application.
+    fn holds_on(&self, now: Now, device_id: DeviceId, id: ApplicationId) -> bool {
+        let (Some(device), Some(application)) = (self.devices.get(&device_id), self.applications.get(&id))
+        else {
+            return false;
+        };
+        let standpoint = self.standpoint(now, device);
+        let unsent = self.gateways.values().any(|gateway| {
+            let moving = gateway.put.as_ref().is_some_and(|put| put.sets.contains_key(&device_id));
+            gateway.address.is_some() && (gateway.stale.contains(&device_id) || moving)
+        });
+        if unsent {
+            return true;
+        }
+        if !standpoint.connected {
+            return false;
+        }
+        let Some(reports) = standpoint.applications else { return true };
+        let behind =
+            device.planned.as_ref().is_some_and(|planned| standpoint.revision_reported < planned.revision);
+        behind || reports.iter().any(|report| report.uid == application.uid)
+    }
+
+    /// Finds gateways that died and what they still claim.
+    pub(super) fn check_gateways(&mut self, now: Now) {
+        if self.term.is_none() || !self.is_complete() || self.api_since_ms.is_none() {
+            return;
+        }
+        let mut lost = Vec::new();
+        for (id, device) in &self.devices {
+            let Some(name) = device.seen.gateway.as_ref().filter(|_| device.seen.connected) else { continue };
+            match self.gateways.get(name) {
+                Some(gateway) if self.is_live(now, gateway) => {}
+                Some(_) => lost.push(*id),
+                None => {}
+            }
+        }
+        // A gateway that only a status names is given a lease and a grace from now.
+        let unheard: BTreeSet<String> =
+            self.devices.values().filter_map(|device| device.seen.gateway.clone()).collect();
+        for name in unheard {
+            self.gateways.entry(name).or_insert_with(|| super::Gateway::new(now.ms));
+        }
+        for id in lost {
+            self.unreachable.insert(id);
+            self.device_changed(now, id);
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Writes to the Kubernetes API: statuses, finalizers, Unreachable marks and Events, within one rate.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+use wasmbed_api::{APPLICATION_FINALIZER, ApplicationStatus, DevicePhase, ReasonCode};
+
+use super::config::{
+    API_PAUSE_MS, API_PAUSE_MS_MAX, EVENTS_QUEUED_MAX, FleetConfig, Now, WRITES_IN_FLIGHT_MAX,
+};
+use super::gateways::{Gateway, Stream};
+use super::input::{CallId, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite, WriteOutcome};
+use super::module::ModuleRefusal;
+use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
+use super::status::{Facts, Published, Standing, plan_standing, plan_status};
+use super::{Fleet, ObjectKey};
+
+/// The rate of all writes, and those on their way.
+#[derive(Debug)]
+pub(super) struct Writes {
+    /// Thousandths of a write that may be made now.
+    tokens: u64,
+    filled_ms: u64,
+    per_second: u64,
+    paused_until_ms: u64,
+    in_flight: BTreeMap<CallId, Subject>,
+}
+
+#[derive(Debug)]
+enum Subject {
+    Status(ApplicationId, Box<ApplicationStatus>),
+    Finalizer(ApplicationId),
+    Unreachable(DeviceId),
+}
+
+const TOKEN: u64 = 1_000;
+
+impl Writes {
+    pub(super) fn new(config: &FleetConfig) -> Self {
+        let per_second = u64::from(config.writes_per_second.max(1));
+        Self {
+            tokens: per_second * TOKEN,
+            filled_ms: 0,
+            per_second,
+            paused_until_ms: 0,
+            in_flight: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether a write may be made now; a second's worth of them can be saved up.
+    fn may_write(&mut self, now_ms: u64) -> bool {
+        let passed_ms = now_ms.saturating_sub(self.filled_ms);
+        self.filled_ms = now_ms.max(self.filled_ms);
+        let filled = passed_ms.saturating_mul(self.per_second);
+        self.tokens = self.tokens.saturating_add(filled).min(self.per_second * TOKEN);
+        now_ms >= self.paused_until_ms && self.tokens >= TOKEN && self.in_flight.len() < WRITES_IN_FLIGHT_MAX
+    }
+
+    /// When the next write may be made, as far as time decides it.
+    pub(super) fn ready_ms(&self, now_ms: u64) -> u64 {
+        if self.in_flight.len() >= WRITES_IN_FLIGHT_MAX {
+            return u64::MAX;
+        }
+        let refill_ms = TOKEN.saturating_sub(self.tokens).div_ceil(self.per_second);
+        self.paused_until_ms.max(self.filled_ms.saturating_add(refill_ms)).max(now_ms)
+    }
+
+    fn begin(&mut self, id: CallId, subject: Subject) {
+        self.tokens = self.tokens.saturating_sub(TOKEN);
+        self.in_flight.insert(id, subject);
+    }
+}
+
+impl Fleet {
+    /// The next status to write. Call until there is none.
+    pub fn poll_status(&mut self, now: Now) -> Option<StatusWrite> {
+        self.settle(now);
+        if self.term.is_none() || !self.is_complete() || !self.counts_known(now) {
+            return None;
+        }
+        while self.writes.may_write(now.ms) {
+            let (due_ms, id) = *self.status_queue.first()?;
+            if due_ms > now.ms {
+                return None;
+            }
+            self.status_queue.pop_first();
+            if let Some(write) = self.status_write(now, id) {
+                return Some(write);
+            }
+        }
+        None
+    }
+
+    /// A status speaks for all gateways: each live one has been heard, or has been given up.
+    fn counts_known(&self, now: Now) -> bool {
+        let heard = |gateway: &Gateway| {
+            let given_up = gateway.stream_failures > self.config.retries_max;
+            gateway.snapshot_in || gateway.address.is_none() || given_up || !self.is_live(now, gateway)
+        };
+        self.gateways.values().all(heard)
+    }
+
+    fn status_write(&mut self, now: Now, id: ApplicationId) -> Option<StatusWrite> {
+        let application = self.applications.get_mut(&id)?;
+        application.status_due_ms = None;
+        // The answer, or the watch, has it looked at again.
+        if application.writing || application.conflicted {
+            return None;
+        }
+        self.reconciliations += 1;
+        let application = self.applications.get(&id)?;
+        let status = self.status_of(now, application);
+        if application.published.says(&status) {
+            return None;
+        }
+        let patch = status_patch(&application.resource_version, &status);
+        let key = application.key.clone();
+        let correlation_id = application.correlation;
+        let call = self.next_call();
+        self.writes.begin(call, Subject::Status(id, Box::new(status)));
+        let application = self.applications.get_mut(&id)?;
+        application.writing = true;
+        application.status_written_ms = Some(now.ms);
+        Some(StatusWrite { id: call, application: key, patch, correlation_id })
+    }
+
+    fn status_of(&self, now: Now, application: &Application) -> ApplicationStatus {
+        let module = self.module_of(application);
+        let missing_module;
+        let (refusal, assigned) = match &application.prepared {
+            Prepared::Refused(refusal) => (Some(refusal), None),
+            Prepared::Ready(assigned) => (None, Some(assigned)),
+            Prepared::ModuleMissing(_) => {
+                missing_module = self.module_missing(application);
+                (Some(&missing_module), None)
+            }
+        };
+        let spec_hash = assigned.map(|assigned| assigned.spec_hash);
+        let mut connected = 0;
+        let targets = application.target_ids.iter().filter_map(|id| Some((*id, self.devices.get(id)?)));
+        let mut trouble: Option<(String, bool)> = None;
+        let mut standings: Vec<(&str, Standing)> = targets
+            .map(|(device_id, device)| {
+                let standpoint = self.standpoint(now, device);
+                connected += usize::from(standpoint.connected);
+                let id = self.application_ids.get(&application.key);
+                let verdict = id.and_then(|id| device.verdicts.get(id)).unwrap_or(&Verdict::FactsUnknown);
+                let report = standpoint.report_of(application.uid);
+                let standing = plan_standing(verdict, standpoint.connected, spec_hash, report);
+                if trouble.as_ref().is_none_or(|(_, given_up)| !given_up) {
+                    trouble = self.trouble_of(device_id).or(trouble.take());
+                }
+                (device.key.name.as_str(), standing)
+            })
+            .collect();
+        standings.sort_unstable_by_key(|(name, _)| *name);
+        let facts = Facts {
+            generation: application.generation,
+            digest: module.map(|facts| facts.digest),
+            deleting: application.deleting,
+            refusal,
+            standings,
+            connected,
+            missing: self.missing_names(application),
+            trouble,
+        };
+        plan_status(&facts, &application.published, now.unix_ms)
+    }
+
+    fn module_missing(&self, application: &Application) -> ModuleRefusal {
+        let name = match &application.source {
+            super::ModuleSource::Named(name) => name.as_str(),
+            super::ModuleSource::Inline(_)
+            | super::ModuleSource::InvalidBase64(_)
+            | super::ModuleSource::Absent => "",
+        };
+        let namespace = &application.key.namespace;
+        let message =
+            format!("spec.module names '{name}', and there is no such Module in namespace {namespace}");
+        ModuleRefusal { reason: ReasonCode::ModuleNotFound, message }
+    }
+
+    fn missing_names<'a>(&self, application: &'a Application) -> Vec<&'a str> {
+        let namespace = &application.key.namespace;
+        let absent = |name: &&str| {
+            let key = crate::exchange::DeviceKey { namespace: namespace.clone(), name: (*name).to_owned() };
+            !self.device_ids.contains_key(&key)
+        };
+        let names = application.targets.iter().flat_map(|targets| &targets.device_names).map(String::as_str);
+        let mut missing: Vec<&str> = names.filter(absent).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Why a device's set does not reach a gateway.
+    fn trouble_of(&self, device_id: DeviceId) -> Option<(String, bool)> {
+        self.gateways.iter().find_map(|(name, gateway)| {
+            if !gateway.stale.contains(&device_id) {
+                return None;
+            }
+            if let Some(failure) = gateway.retry.failure() {
+                return Some((format!("gateway {name}: {failure}"), gateway.retry.has_given_up()));
+            }
+            let unheard = !gateway.snapshot_in && matches!(gateway.stream, Stream::Down);
+            (unheard && gateway.stream_failures > 0).then(|| {
+                let given_up = gateway.stream_failures > self.config.retries_max;
+                (format!("gateway {name}: {}", gateway.stream_error), given_up)
+            })
+        })
+    }
+
+    /// The next change of finalizers. Call until there is none.
+    pub fn poll_finalizer(&mut self, now: Now) -> Option<FinalizerWrite> {
+        self.check_undeploys(now);
+        if self.term.is_none() || !self.is_complete() {
+            return None;
+        }
+        let waiting: Vec<ApplicationId> = self.finalizers.iter().copied().collect();
+        for id in waiting {
+            if !self.writes.may_write(now.ms) {
+                return None;
+            }
+            let Some(application) = self.applications.get(&id) else {
+                self.finalizers.remove(&id);
+                continue;
+            };
+            if application.writing || application.conflicted {
+                continue;
+            }
+            self.finalizers.remove(&id);
+            let add = !application.deleting;
+            if add == application.has_finalizer() {
+                continue;
+            }
+            let mut names = application.finalizers.clone();
+            names.retain(|name| name != APPLICATION_FINALIZER);
+            if add {
+                names.push(APPLICATION_FINALIZER.to_owned());
+            }
+            let patch = json!({
+                "metadata": { "resourceVersion": application.resource_version, "finalizers": names }
+            });
+            let key = application.key.clone();
+            let call = self.next_call();
+            self.writes.begin(call, Subject::Finalizer(id));
+            if let Some(application) = self.applications.get_mut(&id) {
+                application.writing = true;
+            }
+            return Some(FinalizerWrite { id: call, application: key, add, patch });
+        }
+        None
+    }
+
+    /// Has the finalizer added if it is missing, or removed once nothing waits any more.
+    pub(super) fn schedule_finalizer(&mut self, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id) else { return };
+        let done = application.deleting && !self.undeploying.contains(&id);
+        if application.deleting == application.has_finalizer() && (done || !application.deleting) {
+            self.finalizers.insert(id);
+        }
+    }
+
+    /// The next Device to be marked Unreachable: still claimed by a gateway that is gone. Call until there is none.
+    pub fn poll_device_unreachable(&mut self, now: Now) -> Option<UnreachableWrite> {
+        self.term?;
+        self.api_since_ms?;
+        while self.writes.may_write(now.ms) {
+            let id = self.unreachable.pop_first()?;
+            let Some(device) =
+                self.devices.get(&id).filter(|device| device.seen.connected && !device.writing)
+            else {
+                continue;
+            };
+            let Some(name) = device.seen.gateway.clone() else { continue };
+            if self.gateways.get(&name).is_none_or(|gateway| self.is_live(now, gateway)) {
+                continue;
+            }
+            let epoch = i64::try_from(device.seen.epoch).unwrap_or(i64::MAX);
+            let patch = unreachable_patch(device, &name, now);
+            let key = device.key.clone();
+            let call = self.next_call();
+            self.writes.begin(call, Subject::Unreachable(id));
+            if let Some(device) = self.devices.get_mut(&id) {
+                device.writing = true;
+            }
+            return Some(UnreachableWrite { id: call, device: key, gateway: name, epoch, patch });
+        }
+        None
+    }
+
+    /// How a write to the Kubernetes API ended.
+    pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome) {
+        let Some(subject) = self.writes.in_flight.remove(&id) else { return };
+        match &outcome {
+            WriteOutcome::Throttled { retry_after_ms } => {
+                let pause_ms = if *retry_after_ms == 0 { API_PAUSE_MS } else { *retry_after_ms };
+                self.writes.paused_until_ms = now.ms.saturating_add(pause_ms.min(API_PAUSE_MS_MAX));
+            }
+            WriteOutcome::Unavailable(_) => self.writes.paused_until_ms = now.ms.saturating_add(API_PAUSE_MS),
+            WriteOutcome::Done { .. }
+            | WriteOutcome::Conflict
+            | WriteOutcome::NotFound
+            | WriteOutcome::Refused(_) => {}
+        }
+        match subject {
+            Subject::Status(id, status) => {
+                self.application_written(now, id, &outcome, Some(&status));
+            }
+            Subject::Finalizer(id) => {
+                self.application_written(now, id, &outcome, None);
+                self.schedule_finalizer(id);
+            }
+            Subject::Unreachable(id) => {
+                let Some(device) = self.devices.get_mut(&id) else { return };
+                device.writing = false;
+                match outcome {
+                    WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
+                        self.unreachable.insert(id);
+                    }
+                    // The watch brings what another wrote; a refused one is tried at the next interval.
+                    WriteOutcome::Done { .. }
+                    | WriteOutcome::Conflict
+                    | WriteOutcome::NotFound
+                    | WriteOutcome::Refused(_) => {}
+                }
+            }
+        }
+    }
+
+    fn application_written(
+        &mut self,
+        now: Now,
+        id: ApplicationId,
+        outcome: &WriteOutcome,
+        status: Option<&ApplicationStatus>,
+    ) {
+        let Some(application) = self.applications.get_mut(&id) else { return };
+        application.writing = false;
+        match outcome {
+            WriteOutcome::Done { resource_version } => {
+                resource_version.clone_into(&mut application.resource_version);
+                if let Some(status) = status {
+                    let events = application.published.transitions(status);
+                    application.published = Published::of(Some(status));
+                    let (key, uid) = (application.key.clone(), application.uid);
+                    for transition in events {
+                        self.push_event(FleetEvent {
+                            application: key.clone(),
+                            uid,
+                            warning: transition.warning,
+                            reason: transition.reason,
+                            message: transition.message,
+                            unix_ms: now.unix_ms,
+                        });
+                    }
+                }
+            }
+            WriteOutcome::Conflict => application.conflicted = true,
+            WriteOutcome::NotFound
+            | WriteOutcome::Throttled { .. }
+            | WriteOutcome::Unavailable(_)
+            | WriteOutcome::Refused(_) => {}
+        }
+        match outcome {
+            // The watch says that it is gone, or the interval has it tried again.
+            WriteOutcome::NotFound | WriteOutcome::Refused(_) => {}
+            WriteOutcome::Done { .. }
+            | WriteOutcome::Conflict
+            | WriteOutcome::Throttled { .. }
+            | WriteOutcome::Unavailable(_) => self.schedule_status(now, id),
+        }
+    }
+
+    /// The next Event to write. They are for people: one that can't be written is dropped.
+    pub fn poll_event(&mut self) -> Option<FleetEvent> {
+        self.term?;
+        self.events.pop_front()
+    }
+
+    pub(super) fn push_event(&mut self, event: FleetEvent) {
+        if self.events.len() == EVENTS_QUEUED_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// The status of an Application as it would be written now.
+    #[must_use]
+    pub fn status(&self, now: Now, key: &ObjectKey) -> Option<ApplicationStatus> {
+        let application = self.applications.get(self.application_ids.get(key)?)?;
+        Some(self.status_of(now, application))
+    }
+}
+
+/// Fields that are absent are removed (RFC 7396): no failure of an earlier generation may stay.
+fn status_patch(resource_version: &str, status: &ApplicationStatus) -> serde_json::Value {
+    let mut body = json!(status);
+    if let Some(body) = body.as_object_mut() {
+        for field in ["module_digest", "failures", "ready"] {
+            body.entry(field).or_insert(serde_json::Value::Null);
+        }
+    }
+    json!({ "metadata": { "resourceVersion": resource_version }, "status": body })
+}
+
+fn unreachable_patch(device: &Device, gateway: &str, now: Now) -> serde_json::Value {
+    let unix_s = i64::try_from(now.unix_ms / 1_000).unwrap_or(i64::MAX);
+    let mut conditions = device.seen.other_conditions.clone();
+    conditions.push(Condition {
+        type_: "Connected".to_owned(),
+        status: "False".to_owned(),
+        reason: ReasonCode::GatewayLost.as_str().to_owned(),
+        message: format!("gateway {gateway} does not renew its Lease"),
+        observed_generation: None,
+        last_transition_time: super::status::time(unix_s),
+    });
+    json!({
+        "metadata": { "resourceVersion": device.resource_version },
+        "status": { "phase": DevicePhase::Unreachable, "conditions": conditions },
+    })
+}
