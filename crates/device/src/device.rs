@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustls_pki_types::CertificateDer;
+use rustls::RootCertStore;
 use wasmbed_pki::{
     Identity, Role, SpiffeId,
     tls::{ClientParams, Profile, client_config, roots},
@@ -88,7 +88,7 @@ impl Handle {
 pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     check_gateways(&config.gateways)?;
     let id = device_id(&config.identity)?;
-    let tls = tls_config(&config.identity, config.services_roots.clone(), &id)?;
+    let tls = tls_config(&config.identity, roots(config.services_roots)?, &id)?;
     let lock = lock(&config.data_dir)?;
     let note = config.data_dir.join("reset");
     let (reset_reason, reset_detail) = take_note(&note);
@@ -155,13 +155,13 @@ pub(crate) fn device_id(identity: &Identity) -> Result<SpiffeId, DeviceError> {
 
 pub(crate) fn tls_config(
     identity: &Identity,
-    services_roots: Vec<CertificateDer<'static>>,
+    roots: Arc<RootCertStore>,
     id: &SpiffeId,
 ) -> Result<Arc<rustls::ClientConfig>, DeviceError> {
     Ok(client_config(ClientParams {
         profile: Profile::Device,
         identity,
-        roots: roots(services_roots)?,
+        roots,
         trust_domain: id.trust_domain(),
         gateway: None,
         time: None,

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
+use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
-use wasmbed_pki::Identity;
+use wasmbed_pki::{Identity, tls::roots};
 use wasmbed_protocol::ResetReason;
 
 use crate::{
@@ -149,7 +150,7 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
     let counters = Arc::new(Counters::default());
     let shared = Arc::new(Shared {
         issue: config.issue,
-        services_roots: config.services_roots,
+        roots: roots(config.services_roots)?,
         gateways: config.gateways.into(),
         storage: config.storage,
         board: config.board,
@@ -188,7 +189,7 @@ const FLEET_WATCHDOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Shared {
     issue: Issue,
-    services_roots: Vec<CertificateDer<'static>>,
+    roots: Arc<RootCertStore>,
     gateways: Arc<[String]>,
     storage: FleetStorage,
     board: BoardConfig,
@@ -235,7 +236,7 @@ impl Arrivals for Share {
         Ok(Parts {
             device: format!("{}/{}", id.namespace(), id.name()).into(),
             trust_domain: id.trust_domain().into(),
-            tls: tls_config(&identity, shared.services_roots.clone(), &id)?,
+            tls: tls_config(&identity, Arc::clone(&shared.roots), &id)?,
             gateways: Arc::clone(&shared.gateways),
             board: board(&shared.board, ResetReason::PowerOn, String::new()),
             runtime: shared.board.runtime.clone(),

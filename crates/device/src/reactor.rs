@@ -11,6 +11,7 @@ use std::{
 };
 
 use mio::{Events, Poll, Registry, Token, Waker};
+use rustls::crypto::CryptoProvider;
 use wasmbed_protocol::ApplicationState;
 use wasmbed_runtime::{RuntimeConfig, Spacewasm};
 use wasmbed_supervisor::{
@@ -71,6 +72,7 @@ pub(crate) struct Reactor {
     resolver: Resolver,
     watchdog: LoopWatchdog,
     counters: Arc<Counters>,
+    provider: Arc<CryptoProvider>,
     started: Instant,
     devices: Vec<Running>,
     deadlines: BinaryHeap<Reverse<(u64, usize)>>,
@@ -91,6 +93,7 @@ impl Reactor {
             mailbox,
             watchdog,
             counters,
+            provider: wasmbed_pki::tls::provider(),
             started: Instant::now(),
             devices: Vec::new(),
             deadlines: BinaryHeap::new(),
@@ -157,7 +160,7 @@ impl Reactor {
             link,
             storage: parts.storage,
             watchdog: self.watchdog.clone(),
-            entropy: HostEntropy(wasmbed_pki::tls::provider()),
+            entropy: HostEntropy(Arc::clone(&self.provider)),
             peripherals: HostPeripherals::new(now),
             log: DeviceLog { device: parts.device },
             timer: WallTimer(now),

@@ -67,3 +67,43 @@ fn watch(started: Instant, timeout: Duration, late_ms: &Weak<AtomicU64>, note: O
         thread::park_timeout((timeout / 4).max(Duration::from_millis(50)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::Command};
+
+    use super::*;
+
+    const CHILD: &str = "WASMBED_WATCHDOG_CHILD";
+    const SIGABRT: i32 = 6;
+
+    /// The test runs itself again as the process that is ended.
+    #[test]
+    fn a_loop_that_stands_still_ends_its_process_and_leaves_a_note() {
+        if let Some(note) = std::env::var_os(CHILD) {
+            let watchdog = LoopWatchdog::start(Duration::from_millis(100), Some(note.into())).unwrap();
+            thread::park();
+            drop(watchdog);
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let note = folder.path().join("reset");
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "watchdog::tests::a_loop_that_stands_still_ends_its_process_and_leaves_a_note"])
+            .env(CHILD, &note)
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(status.signal(), Some(SIGABRT));
+        assert!(fs::read_to_string(note).unwrap().contains("stood still"));
+    }
+
+    #[test]
+    fn a_loop_that_waits_as_long_as_it_said_is_not_late() {
+        let mut watchdog = LoopWatchdog::start(Duration::from_secs(1), None).unwrap();
+        watchdog.allow(Duration::MAX);
+        assert_eq!(watchdog.late_ms.load(Ordering::Relaxed), u64::MAX);
+        watchdog.feed();
+        assert!(watchdog.late_ms.load(Ordering::Relaxed) < 60_000);
+    }
+}
