@@ -5,7 +5,7 @@
 //! DIR/pki/                  authorities, identities and kubeconfigs of the processes, mode 0600
 //! DIR/apiserver/            the embedded Kubernetes API's store
 //! DIR/gateway/              desired sets and modules
-//! DIR/devices/NAME/         one device's modules, state and applications' data
+//! DIR/devices/NS/NAME/      one device's modules, state and applications' data
 //! ```
 
 use std::{
@@ -107,10 +107,10 @@ impl Layout {
         self.dir.join("gateway")
     }
 
-    /// One device's modules, state and data.
+    /// All devices' modules, state and data.
     #[must_use]
-    pub fn device_dir(&self, name: &str) -> PathBuf {
-        self.dir.join("devices").join(name)
+    pub fn devices_dir(&self) -> PathBuf {
+        self.dir.join("devices")
     }
 
     /// The administrator's kubeconfig.

@@ -4,14 +4,17 @@
 //! gateways as a person would.
 
 pub mod apply;
-pub mod cluster;
+pub mod cli;
+mod cluster;
 pub mod config;
-pub mod crds;
+mod crds;
 pub mod get;
-pub mod kubeconfig;
+mod kubeconfig;
 pub mod layout;
 pub mod logs;
 pub mod module;
 mod output;
-pub mod pki;
-pub mod signals;
+mod pki;
+mod process;
+mod signals;
+//WIP mod up;

@@ -1,2 +1,18 @@
-//! The one host binary.
-fn main() {}
+//! The one host binary of Wasmbed: every process is a subcommand.
+//!
+//! It may not hold logic of a process: it reads configuration, starts what is asked for, and stops it again.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = wasmbed::cli::Arguments::parse();
+    match wasmbed::cli::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

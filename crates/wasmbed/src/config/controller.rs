@@ -47,6 +47,8 @@ pub struct ControllerSection {
     pub name: Option<String>,
     /// Namespace of the leader's Lease.
     pub namespace: String,
+    /// The only namespace whose Applications, Modules and Devices it looks after. Default: all.
+    pub watch_namespace: Option<String>,
     /// First part of all SPIFFE ids.
     pub trust_domain: String,
     /// Certificate, key and trust.
@@ -68,6 +70,7 @@ impl Default for ControllerSection {
         Self {
             name: None,
             namespace: "wasmbed-system".to_owned(),
+            watch_namespace: None,
             trust_domain: "wasmbed".to_owned(),
             tls: Tls::installed("controller", "services-ca.crt"),
             reconciliation: Reconciliation::default(),

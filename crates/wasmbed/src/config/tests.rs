@@ -105,3 +105,15 @@ fn a_missing_file_is_named() {
     let message = error.expect_err("not there").to_string();
     assert!(message.starts_with("can't read the configuration /nowhere/gateway.yaml: "), "{message}");
 }
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    let document = include_str!("../../../../docs/configuration.md");
+    let blocks: Vec<&str> =
+        document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [gateway_block, controller_block] = blocks[..] else { panic!("two blocks of YAML") };
+    assert_eq!(gateway(gateway_block, &[]).expect("loads"), GatewaySection::default());
+    let file = file(controller_block);
+    let loaded = load::<ControllerFile>("controller", Some(file.path()), &[]).expect("loads").controller;
+    assert_eq!(loaded, ControllerSection::default());
+}

@@ -1,0 +1,69 @@
+//! `wasmbed device`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use wasmbed_device::DeviceConfig;
+use wasmbed_pki::{Identity, read_certificates};
+
+use crate::{cli::start_logging, signals::shutdown_on_signal};
+
+/// How to run a device on this machine. Its namespace and name stand in its certificate.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A gateway as host:port; may be given again, they are tried in this order.
+    #[arg(
+        long = "gateway",
+        value_name = "HOST:PORT",
+        required = true,
+        env = "WASMBED_DEVICE_GATEWAYS",
+        value_delimiter = ','
+    )]
+    gateways: Vec<String>,
+    /// PEM: its certificate, then the issuing authority.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CERT_FILE", default_value = "device.crt")]
+    cert_file: PathBuf,
+    /// PEM: its key.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_KEY_FILE", default_value = "device.key")]
+    key_file: PathBuf,
+    /// PEM: the root of the services; a second one may follow the first.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CA_FILE", default_value = "services-ca.crt")]
+    ca_file: PathBuf,
+    /// Folder of modules, state and applications' data; one process at a time.
+    #[arg(long, value_name = "DIR", env = "WASMBED_DEVICE_DATA_DIR", default_value = "device-data")]
+    data_dir: PathBuf,
+    /// Bytes of memory for all applications together.
+    #[arg(long, value_name = "BYTES", env = "WASMBED_DEVICE_MEMORY")]
+    memory: Option<usize>,
+    /// A level, or `target=level` pairs with commas.
+    #[arg(long, env = "WASMBED_LOG", default_value = "info")]
+    log_level: String,
+    /// auto, json or text.
+    #[arg(long, env = "WASMBED_LOG_FORMAT", default_value = "auto")]
+    log_format: String,
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// When it can't start, or fails. A gateway that can't be reached is no error.
+pub async fn run(arguments: Arguments) -> Result<()> {
+    start_logging(&arguments.log_format, &arguments.log_level)?;
+    let shutdown = shutdown_on_signal()?;
+    let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
+    let roots = read_certificates(&arguments.ca_file)?;
+    let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
+    if let Some(bytes) = arguments.memory {
+        config.board.runtime.arena_bytes = bytes;
+    }
+    let device = wasmbed_device::start(config)?;
+    let stop = device.stopper();
+    let stopping = tokio::spawn(async move {
+        shutdown.cancelled().await;
+        stop.stop();
+    });
+    let ended =
+        tokio::task::spawn_blocking(move || device.wait()).await.context("the device's waiter panicked")?;
+    stopping.abort();
+    Ok(ended?)
+}

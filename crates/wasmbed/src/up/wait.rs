@@ -1,0 +1,92 @@
+//! Waiting for what devices report, with what is still missing on screen.
+
+use std::{collections::BTreeMap, pin::pin};
+
+use anyhow::{Context, Result, bail};
+use futures::{Stream, TryStreamExt};
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use wasmbed_api::{Application, ApplicationPhase, Device, DevicePhase};
+
+use super::progress::Progress;
+
+/// Waits until each of the devices has a session.
+pub(super) async fn until_connected(
+    client: &Client,
+    namespace: &str,
+    names: &[String],
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut phases: BTreeMap<&str, DevicePhase> =
+        names.iter().map(|name| (name.as_str(), DevicePhase::Pending)).collect();
+    let mut devices = pin!(objects::<Device>(Api::namespaced(client.clone(), namespace)));
+    while phases.values().any(|phase| *phase != DevicePhase::Connected) {
+        let away: Vec<&str> =
+            phases.iter().filter(|(_, phase)| **phase != DevicePhase::Connected).map(|(name, _)| *name).collect();
+        progress.waiting(format!("waiting for {}", shortened(&away)));
+        let device = devices.try_next().await.context("can't watch Devices")?.context("the watch of Devices ended")?;
+        if let Some(phase) = phases.get_mut(device.name_any().as_str()) {
+            *phase = device.status.map_or(DevicePhase::Pending, |status| status.phase);
+            if *phase == DevicePhase::Rejected {
+                bail!("device {} was refused: kubectl describe wdev says why", device.metadata.name.unwrap_or_default());
+            }
+        }
+    }
+    progress.done("devices", &format!("{0} of {0} Connected", names.len()));
+    Ok(())
+}
+
+/// Waits until an Application runs on every connected target, or says where it failed.
+pub(super) async fn until_running(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut applications = pin!(objects::<Application>(Api::namespaced(client.clone(), namespace)));
+    loop {
+        let next = applications.try_next().await.context("can't watch Applications")?;
+        let application = next.context("the watch of Applications ended")?;
+        if application.name_any() != name {
+            continue;
+        }
+        let generation = application.metadata.generation;
+        let Some(status) = application.status.filter(|status| status.observed_generation == generation) else {
+            progress.waiting(format!("application {name}: waiting for the controller"));
+            continue;
+        };
+        match status.phase {
+            ApplicationPhase::Running => {
+                progress.done("application", &format!("{name} Running, {} devices", status.ready));
+                return Ok(());
+            }
+            ApplicationPhase::Failed | ApplicationPhase::Degraded => {
+                let failure = status.failures.first();
+                let why = failure.map_or_else(String::new, |first| format!(": {}: {}", first.device, first.message));
+                progress.done("application", &format!("{name} {:?}{why}", status.phase));
+                return Ok(());
+            }
+            ApplicationPhase::Pending | ApplicationPhase::Deploying | ApplicationPhase::Terminating => {
+                progress.waiting(format!("application {name}: {:?}, {} devices run it", status.phase, status.ready));
+            }
+        }
+    }
+}
+
+/// Objects as they are and as they change.
+fn objects<K>(api: Api<K>) -> impl Stream<Item = Result<K, watcher::Error>>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    watcher(api, watcher::Config::default()).default_backoff().applied_objects()
+}
+
+/// The first few names, and how many more there are.
+fn shortened(names: &[&str]) -> String {
+    const SHOWN_MAX: usize = 5;
+    let more = names.len().saturating_sub(SHOWN_MAX);
+    let shown = names.get(..names.len().min(SHOWN_MAX)).unwrap_or(names).join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}

@@ -1,0 +1,186 @@
+//! `module check`, `module run` and `module info`, and the committed samples: accepted by a device's scan, small, and
+//! saying what their sources say.
+
+use std::path::PathBuf;
+
+use wasmbed::module::{CheckOptions, Findings, Info, TrialEnd, TrialOptions, check, pack, try_out};
+use wasmbed_runtime::{Capabilities, Capability, Ending, Exceeded, Limits};
+
+fn sample(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../guests/prebuilt/{name}.wasm"));
+    std::fs::read(&path).expect("the sample is committed")
+}
+
+fn module(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("the test's module is valid")
+}
+
+const BOARD: CheckOptions =
+    CheckOptions { memory_limit_bytes: 65_536, device_memory_bytes: 384 * 1_024, capabilities: None };
+
+fn options() -> TrialOptions {
+    TrialOptions {
+        name: "test".into(),
+        args: Vec::new(),
+        env: Vec::new(),
+        capabilities: Capabilities::NONE,
+        limits: Limits { memory_bytes: 65_536, cpu_ms: 200 },
+        lines_max: None,
+        skip_waits: true,
+    }
+}
+
+fn run(module: &[u8], options: &TrialOptions) -> (Vec<String>, anyhow::Result<TrialEnd>) {
+    let mut out = Vec::new();
+    let end = try_out(module, options, &mut out);
+    let text = String::from_utf8(out).expect("the log is text");
+    (text.lines().map(str::to_string).collect(), end)
+}
+
+#[test]
+fn the_samples_are_accepted_and_small() {
+    for (name, bytes_max) in
+        [("hello", 6_000), ("sensor-loop", 8_000), ("counter", 7_000), ("hello-c", 1_000)]
+    {
+        let bytes = sample(name);
+        assert!(bytes.len() <= bytes_max, "{name} has {} bytes", bytes.len());
+        assert_eq!(check(&bytes, &BOARD).refused, Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn ten_rust_samples_fit_a_small_board() {
+    for name in ["hello", "sensor-loop", "counter"] {
+        let tenth = CheckOptions { device_memory_bytes: BOARD.device_memory_bytes / 10, ..BOARD };
+        assert_eq!(check(&sample(name), &tenth).refused, Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn hello_says_hello_and_stays() {
+    for (name, lines) in [
+        ("hello", ["hello from a WebAssembly module", "still here after 10 s", "still here after 20 s"]),
+        ("hello-c", ["hello from C", "hello again, 1", "hello again, 2"]),
+    ] {
+        let (log, end) = run(&sample(name), &TrialOptions { lines_max: Some(3), ..options() });
+        assert_eq!(log, lines);
+        assert_eq!(end.expect("it runs"), TrialEnd::Stopped);
+    }
+}
+
+#[test]
+fn the_counter_counts_where_it_may() {
+    let granted = Capabilities::NONE.with(Capability::KeyValue);
+    let (log, _) =
+        run(&sample("counter"), &TrialOptions { lines_max: Some(3), capabilities: granted, ..options() });
+    assert_eq!(log, ["starting at 0", "count 1", "count 2"]);
+    let (_, end) = run(&sample("counter"), &options());
+    let message = end.expect_err("it is refused").to_string();
+    assert!(message.contains("'key-value'"), "{message}");
+}
+
+#[test]
+fn the_sensor_loop_survives_a_board_without_sensors() {
+    let granted = Capabilities::NONE.with(Capability::Sensor).with(Capability::Gpio);
+    let (log, _) =
+        run(&sample("sensor-loop"), &TrialOptions { lines_max: Some(2), capabilities: granted, ..options() });
+    assert_eq!(log, ["sensor 0: not found", "sensor 0: not found"]);
+}
+
+#[test]
+fn a_run_ends_as_on_a_device() {
+    let end = |text: &str| run(&module(text), &options()).1.expect("it is loaded");
+    assert_eq!(end(r#"(module (func (export "run")))"#), TrialEnd::Ended(Ending::Exited { code: 0 }));
+    let exits = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (func (export "_start") (call $exit (i32.const 7))))"#;
+    assert_eq!(end(exits), TrialEnd::Ended(Ending::Exited { code: 7 }));
+    let loops = r#"(module (func (export "run") (loop (br 0))))"#;
+    assert_eq!(end(loops), TrialEnd::Ended(Ending::Exceeded(Exceeded::Cpu { limit_ms: 200 })));
+    assert!(matches!(
+        end(r#"(module (func (export "run") unreachable))"#),
+        TrialEnd::Ended(Ending::Trapped(_))
+    ));
+}
+
+#[test]
+fn arguments_and_environment_arrive() {
+    // argv[1] is written by the host behind the pointers, its address stands in the second of them.
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "environ_get" (func $env (param i32 i32) (result i32)))
+        (import "wasmbed" "log" (func $log (param i32 i32)))
+        (memory (export "memory") 1)
+        (func (export "run")
+            (drop (call $args (i32.const 0) (i32.const 100)))
+            (call $log (i32.load (i32.const 4)) (i32.const 5))
+            (drop (call $env (i32.const 0) (i32.const 200)))
+            (call $log (i32.load (i32.const 0)) (i32.const 3))))"#;
+    let options =
+        TrialOptions { args: vec!["first".into()], env: vec![("A".into(), "1".into())], ..options() };
+    assert_eq!(run(&module(text), &options).0, ["first", "A=1"]);
+}
+
+#[test]
+fn check_says_everything_at_once() {
+    let text = r#"(module
+        (import "env" "printf" (func (param i32 i32) (result i32)))
+        (import "wasmbed" "log" (func (param i32)))
+        (import "wasmbed" "wait" (func (param i32)))
+        (func (export "run") (param i32) (drop (i32.extend8_s (i32.const 1)))))"#;
+    let Findings { refused, .. } = check(&module(text), &BOARD);
+    for words in ["env.printf", "wasmbed.log", "sign extension", "undefined symbol"] {
+        assert!(refused.iter().any(|line| line.contains(words)), "{words}: {refused:#?}");
+    }
+    assert!(!refused.iter().any(|line| line.contains("wasmbed.wait")), "{refused:#?}");
+}
+
+#[test]
+fn check_knows_when_packing_helps() {
+    let text = r#"(module (memory 1) (func (export "run") (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))))"#;
+    let findings = check(&module(text), &BOARD);
+    assert!(!findings.refused.is_empty());
+    assert!(findings.notes.iter().any(|line| line.contains("module pack")), "{findings:?}");
+    let packed = pack(&module(text)).expect("it can be packed");
+    assert_eq!(check(&packed.bytes, &BOARD).refused, Vec::<String>::new());
+}
+
+#[test]
+fn check_compares_with_limits_and_grants() {
+    let large = module(r#"(module (memory 2) (func (export "run")))"#);
+    let refused = check(&large, &BOARD).refused;
+    assert_eq!(refused, ["it starts with 131,072 bytes of memory, memory_limit is 65,536"]);
+    let tight = CheckOptions { memory_limit_bytes: 1 << 20, device_memory_bytes: 100_000, ..BOARD };
+    assert!(check(&large, &tight).refused[0].contains("on a device, which has 100,000"));
+    let none = CheckOptions { capabilities: Some(Capabilities::NONE), ..BOARD };
+    assert!(check(&sample("counter"), &none).refused[0].contains("`key-value`"));
+    let all = CheckOptions { capabilities: Some(Capabilities::ALL), ..BOARD };
+    assert_eq!(check(&sample("counter"), &all).refused, Vec::<String>::new());
+}
+
+#[test]
+fn check_refuses_what_only_an_engine_would() {
+    // Sound in structure, but adds a float to an integer.
+    let bytes = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x07\x01\x03run\0\0\x0a\x0d\x01\x0b\0\x41\x01\x43\0\0\0\0\x6a\x1a\x0b";
+    let refused = check(bytes, &BOARD).refused;
+    assert!(refused.iter().any(|line| line.contains("invalid WebAssembly at byte")), "{refused:?}");
+}
+
+#[test]
+fn info_describes_a_module_for_programs_too() {
+    let bytes = sample("counter");
+    let info = Info::read(&bytes).expect("it can be read");
+    let json = serde_json::to_value(&info).expect("it is serialisable");
+    assert_eq!(json["bytes"], bytes.len());
+    assert_eq!(json["digest"].as_str().map(str::len), Some(64));
+    assert_eq!(json["memory"]["page_bytes"], 1);
+    let imports = json["imports"].as_array().expect("a list");
+    assert!(
+        imports.iter().any(|import| import["name"] == "key_value_get"
+            && import["type"] == "func (i32, i32, i32, i32) -> i32")
+    );
+    assert!(json["exports"].as_array().expect("a list").iter().any(|export| export["name"] == "run"));
+    let text = info.to_text();
+    for words in ["sha256:", "wasmbed.key_value_put func", "run func ()", "custom page sizes: once"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Processes that a test starts and surely stops.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long a process may take to print what is waited for, or to end after it was asked to.
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a file or a process is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A command of the host binary, built first so that a test never runs an old one.
+///
+/// # Errors
+/// When it can't be built.
+pub fn wasmbed(arguments: &[&str]) -> Result<Command> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let binary = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let binary = binary.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut command = Command::new(binary);
+    command.args(arguments).env_remove("KUBECONFIG").env_remove("WASMBED_DATA_DIR").stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Builds the binary in the profile of this test program, which lies in `target/PROFILE/deps`.
+fn build() -> Result<PathBuf> {
+    let test = std::env::current_exe().context("can't tell where this test program is")?;
+    let profile_dir =
+        test.parent().and_then(Path::parent).context("this test program lies in no target folder")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").context("run the tests with cargo")?);
+    cargo.args(["build", "--quiet", "--package", "wasmbed"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile_dir.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    ensure!(cargo.status().context("can't start cargo")?.success(), "wasmbed could not be built");
+    Ok(profile_dir.join("wasmbed"))
+}
+
+/// A running process, its output in a file. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    /// Where this process began in the file that processes of its name share, bytes.
+    begin: u64,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a command; what it prints is appended to `DIR/NAME.log`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(mut command: Command, name: &str, dir: &Path) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options()
+            .append(true)
+            .create(true)
+            .open(&log)
+            .with_context(|| format!("can't open {}", log.display()))?;
+        let begin = file.metadata().context("can't look at a file")?.len();
+        let child = command
+            .stdout(file.try_clone().context("can't share a file")?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("can't start {name}"))?;
+        Ok(Self { name: name.to_owned(), log, begin, child })
+    }
+
+    /// Everything it has printed.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn printed(&self) -> Result<String> {
+        let bytes = std::fs::read(&self.log).with_context(|| format!("can't read {}", self.log.display()))?;
+        let begin = usize::try_from(self.begin).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(String::from_utf8_lossy(&bytes[begin..]).into_owned())
+    }
+
+    /// Waits until it has printed a line that `wanted` accepts, and returns that line.
+    ///
+    /// # Errors
+    /// With what it printed, when it ended or the time is over.
+    pub fn wait_for_line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let deadline = Instant::now() + PROCESS_TIMEOUT;
+        loop {
+            let ended = self.child.try_wait().context("can't look at a process")?;
+            if let Some(line) = self.printed()?.lines().find(|line| wanted(line)) {
+                return Ok(line.to_owned());
+            }
+            if let Some(status) = ended {
+                bail!("{} ended with {status} before {what}; it printed:\n{}", self.name, self.printed()?);
+            }
+            if Instant::now() > deadline {
+                bail!("{} did not print {what}; it printed:\n{}", self.name, self.printed()?);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Resident memory, bytes.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .context("can't read /proc")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc")?;
+        let kilobytes: u64 =
+            line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is not a number")?;
+        Ok(kilobytes * 1_024)
+    }
+
+    /// Ends it without a warning, as a crash would: SIGKILL.
+    ///
+    /// # Errors
+    /// When it can't be signalled.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().with_context(|| format!("can't kill {}", self.name))?;
+        self.child.wait().with_context(|| format!("can't wait for {}", self.name))?;
+        Ok(())
+    }
+
+    /// Sends a signal by name, for example `INT`.
+    ///
+    /// # Errors
+    /// When it can't be sent.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let sent = Command::new("kill")
+            .args(["-s", signal, &self.child.id().to_string()])
+            .status()
+            .context("can't run kill")?;
+        ensure!(sent.success(), "{} did not take SIG{signal}", self.name);
+        Ok(())
+    }
+
+    /// Asks it to end and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end in time, with what it printed.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        self.signal("TERM")?;
+        self.ended()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time, with what it printed.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + PROCESS_TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait().context("can't look at a process")? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} did not end; it printed:\n{}", self.name, self.printed()?);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already ended is fine, and there is nobody to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let printed = self.printed().unwrap_or_default();
+            let tail: Vec<&str> = printed.lines().rev().take(40).collect();
+            eprintln!("--- the last lines of {}:", self.name);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

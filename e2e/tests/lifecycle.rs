@@ -1,0 +1,140 @@
+//! An Application's life: devices that are away, a new module, deletion.
+
+#![cfg(test)]
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use wasmbed_api::{
+    APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, Device, DeviceApplicationState,
+    DevicePhase,
+};
+use wasmbed_e2e::{Machine, application, digest, fixtures};
+
+fn status(application: &Application) -> ApplicationStatus {
+    application.status.clone().unwrap_or_default()
+}
+
+fn condition(application: &Application, kind: &str) -> Option<(String, String, String)> {
+    let status = application.status.as_ref()?;
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+    Some((found.status.clone(), found.reason.clone(), found.message.clone()))
+}
+
+fn is(application: &Application, kind: &str, value: &str) -> bool {
+    condition(application, kind).is_some_and(|(status, ..)| status == value)
+}
+
+fn runs(device: &Device, digest: &str) -> bool {
+    let applications = device.status.iter().flat_map(|status| &status.applications);
+    applications.into_iter().any(|application| {
+        application.state == DeviceApplicationState::Running && application.digest.as_deref() == Some(digest)
+    })
+}
+
+fn idle(device: &Device) -> bool {
+    device.status.as_ref().is_some_and(|status| status.applications.is_empty())
+}
+
+#[tokio::test]
+async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_returns() -> Result<()> {
+    let mut machine = Machine::start().await?;
+    machine.add_device("here").await?;
+    machine.add_device("away").await?;
+    machine.connected("here").await?;
+    machine.connected("away").await?;
+    machine.kill("away")?;
+    machine
+        .device("away", "Disconnected", |device| {
+            device.status.as_ref().is_some_and(|status| status.phase == DevicePhase::Disconnected)
+        })
+        .await?;
+
+    let wasm = fixtures::ticker("tick");
+    machine.create(&application("ticker", &wasm, &["here", "away"])).await?;
+    let ready = machine
+        .application("ticker", "Ready and not Complete", |application| {
+            is(application, "Ready", "True") && is(application, "Complete", "False")
+        })
+        .await?;
+    let (_, _, message) = condition(&ready, "Complete").context("a condition Complete")?;
+    assert!(message.contains("away"), "the device that is away is named: {message}");
+    assert_eq!(status(&ready).phase, ApplicationPhase::Running);
+    assert_eq!((status(&ready).counts.running, status(&ready).counts.targets), (1, 2));
+
+    // The gateway alone is enough for the device to get its module.
+    machine.stop("controller")?;
+    machine.stop("apiserver")?;
+    machine.start_device("away")?;
+    machine.process("away")?.wait_for_line("the application's log line", |line| line.contains("tick"))?;
+    machine.start_apiserver()?;
+    machine.start_controller()?;
+    machine.device("away", "running the module", |device| runs(device, &digest(&wasm))).await?;
+    machine.application("ticker", "Complete", |application| is(application, "Complete", "True")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_device() -> Result<()> {
+    let mut machine = Machine::start().await?;
+    machine.add_device("board").await?;
+    let (first, second) = (fixtures::ticker("first"), fixtures::ticker("second"));
+    machine.create(&application("ticker", &first, &["board"])).await?;
+    machine.device("board", "running the first module", |device| runs(device, &digest(&first))).await?;
+
+    let change = application("ticker", &second, &["board"]);
+    let updated: Application =
+        machine.merge("ticker", json!({ "spec": { "wasm_bytes": change.spec.wasm_bytes } })).await?;
+    machine.device("board", "running the second module", |device| runs(device, &digest(&second))).await?;
+    let settled = machine
+        .application("ticker", "Ready at the new generation", |application| {
+            is(application, "Complete", "True")
+                && status(application).observed_generation == updated.metadata.generation
+        })
+        .await?;
+    assert_eq!(status(&settled).module_digest, Some(digest(&second)));
+
+    machine.delete::<Application>("ticker").await?;
+    machine.device("board", "running nothing", idle).await?;
+    let gone = machine.api::<Application>();
+    kube::runtime::wait::await_condition(
+        gone,
+        "ticker",
+        kube::runtime::conditions::is_deleted(settled.metadata.uid.as_deref().context("a uid")?),
+    )
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_application_deleted_while_its_device_is_away_goes_and_the_device_drops_it_on_its_return()
+-> Result<()> {
+    let mut machine = Machine::start().await?;
+    machine.add_device("board").await?;
+    let wasm = fixtures::ticker("tick");
+    let made = machine.create(&application("ticker", &wasm, &["board"])).await?;
+    machine.device("board", "running it", |device| runs(device, &digest(&wasm))).await?;
+    let held = machine.application("ticker", "held by its finalizer", |application| {
+        application.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == APPLICATION_FINALIZER)
+    });
+    held.await?;
+    machine.kill("board")?;
+    machine
+        .device("board", "Disconnected", |device| {
+            device.status.as_ref().is_some_and(|status| status.phase == DevicePhase::Disconnected)
+        })
+        .await?;
+
+    machine.delete::<Application>("ticker").await?;
+    let uid = made.metadata.uid.as_deref().context("a uid")?;
+    let gone = kube::runtime::wait::await_condition(
+        machine.api::<Application>(),
+        "ticker",
+        kube::runtime::conditions::is_deleted(uid),
+    );
+    tokio::time::timeout(wasmbed_e2e::TIMEOUT, gone).await.context("the Application is still there")??;
+
+    machine.start_device("board")?;
+    machine.connected("board").await?;
+    machine.device("board", "running nothing", idle).await?;
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The two manifests of the system's architecture overview.
+
+#![cfg(test)]
+
+use anyhow::Result;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use wasmbed_api::ApplicationPhase;
+use wasmbed_e2e::{Machine, fixtures};
+use wasmbed_pki::Identity;
+
+const DEVICE: &str = r#"
+apiVersion: wasmbed.github.io/v1alpha1
+kind: Device
+metadata:
+  name: device-001
+spec:
+  device_type: "hifive1"
+  capabilities: ["wasm", "tls"]
+  public_key: "base64_encoded_public_key"
+status:
+  phase: "Connected"
+  last_heartbeat: "2024-09-01T22:00:00Z"
+"#;
+const APPLICATION: &str = r#"
+apiVersion: wasmbed.github.io/v1alpha1
+kind: Application
+metadata:
+  name: my-wasm-app
+spec:
+  name: "My WASM Application"
+  wasm_bytes: "base64_encoded_wasm_binary"
+  target_devices:
+    device_names: ["device-001"]
+  config:
+    memory_limit: 1048576
+    cpu_time_limit: 1000
+"#;
+
+#[tokio::test]
+async fn as_printed_they_are_refused_naming_the_field() -> Result<()> {
+    let machine = Machine::start().await?;
+    let kubectl = machine.kubectl()?;
+    let said = kubectl.apply_refused(DEVICE)?;
+    assert!(said.contains("spec.public_key"), "{said}");
+    let said = kubectl.apply_refused(APPLICATION)?;
+    assert!(said.contains("spec.wasm_bytes"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_real_base64_the_application_runs() -> Result<()> {
+    let mut machine = Machine::start().await?;
+    let kubectl = machine.kubectl()?;
+    let files = machine.layout().device_identity("default", "device-001")?;
+    let key = Identity::read(&files.certificate, &files.key)?.public_key_base64();
+    kubectl.apply(&DEVICE.replace("base64_encoded_public_key", &key))?;
+    // A status in a manifest claims what no device said: it is not stored.
+    let shown = kubectl.run(&["get", "wdev", "device-001", "-o", "jsonpath={.status.phase}"])?;
+    assert_ne!(shown, "Connected");
+    kubectl.apply(
+        &APPLICATION.replace("base64_encoded_wasm_binary", &STANDARD.encode(fixtures::ticker("tick"))),
+    )?;
+    machine.start_device("device-001")?;
+    machine
+        .application("my-wasm-app", "Running", |application| {
+            application.status.as_ref().is_some_and(|status| status.phase == ApplicationPhase::Running)
+        })
+        .await?;
+    kubectl.run(&["wait", "--for=condition=Ready", "wapp/my-wasm-app", "--timeout=60s"])?;
+    Ok(())
+}
