@@ -48,6 +48,7 @@ const FUNCTIONS: &[&str] = &[
     "startsWith",
     "string",
     "substring",
+    "sum",
     "trim",
     "type",
     "uint",
@@ -111,6 +112,7 @@ impl Expression {
         let _ = context.add_function("isSorted", is_sorted);
         let _ = context.add_function("find", find);
         let _ = context.add_function("findAll", find_all);
+        let _ = context.add_function("sum", sum);
         let _ = context.add_function("min", cel::functions::min);
         let _ = context.add_function("max", cel::functions::max);
         for (name, value) in variables {
@@ -124,6 +126,17 @@ fn is_sorted(This(items): This<Cel>) -> bool {
     match items {
         Cel::List(items) => items.is_sorted(),
         _ => false,
+    }
+}
+
+fn sum(This(items): This<Cel>) -> Result<Cel, cel::ExecutionError> {
+    match items {
+        Cel::List(items) => items.iter().cloned().try_fold(Cel::Int(0), |total, item| match total {
+            // What an empty list sums to; other kinds of numbers begin with themselves.
+            Cel::Int(0) => Ok(item),
+            total => total + item,
+        }),
+        _ => Err(cel::ExecutionError::function_error("sum", "it is for lists of numbers")),
     }
 }
 
