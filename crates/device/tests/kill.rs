@@ -67,14 +67,13 @@ fn serve(config: Arc<ServerConfig>, wanted: Wanted, listener: TcpListener) -> mp
             let mut gateway = ScriptedGateway::new(&wanted, 5, epoch as u64 + 1);
             let mut buffer = [0; 8_192];
             // A session ends when its device is killed.
-            while let Ok(1..) = stream.read(&mut buffer).map(|length| {
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
                 let answer = gateway.handle(&buffer[..length]);
                 let _ = stream.write_all(&answer).and_then(|()| stream.flush());
-                length
-            }) {
+                let running = gateway.is_running();
                 for line in gateway.lines.drain(..) {
                     if let Some(count) = line.strip_prefix("count ").and_then(|count| count.parse().ok())
-                        && news.send((count, gateway.is_running())).is_err()
+                        && news.send((count, running)).is_err()
                     {
                         return;
                     }
