@@ -128,7 +128,9 @@ fn check_says_everything_at_once() {
         (import "wasmbed" "wait" (func (param i32)))
         (func (export "run") (param i32) (drop (i32.extend8_s (i32.const 1)))))"#;
     let Findings { refused, .. } = check(&module(text), &BOARD);
-    for words in ["env.printf", "wasmbed.log", "sign extension", "undefined symbol"] {
+    for words in
+        ["env.printf", "wasmbed.log", "sign extension", "undefined symbol", "entry 'run' is func (i32)"]
+    {
         assert!(refused.iter().any(|line| line.contains(words)), "{words}: {refused:#?}");
     }
     assert!(!refused.iter().any(|line| line.contains("wasmbed.wait")), "{refused:#?}");

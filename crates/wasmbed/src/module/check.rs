@@ -34,12 +34,16 @@ pub struct Findings {
 pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
     let mut findings = Findings::default();
     let limits = ScanLimits::default();
+    let anatomy = Anatomy::read(bytes);
     match scan(bytes, &limits) {
         Ok(info) => check_resources(&info, options, &mut findings),
         Err(error) => {
-            findings.refused.push(error.to_string());
-            if let Ok(anatomy) = Anatomy::read(bytes) {
-                findings.refused.extend(others(&anatomy, &error, limits.host_functions));
+            if let Ok(anatomy) = &anatomy {
+                findings.refused.extend(refusals(anatomy, limits.host_functions));
+            }
+            // What only the scan looks at: counts, depths, a start section.
+            if !names_what_refusals_name(&error) || findings.refused.is_empty() {
+                findings.refused.insert(0, error.to_string());
             }
             if packing_helps(bytes, &limits) {
                 findings
@@ -49,11 +53,10 @@ pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
         }
     }
     // The scan looks at structure; types are validated by the engine, and here.
-    if let Err(error) = Anatomy::read(bytes) {
-        let message = error.to_string();
-        if findings.refused.is_empty() {
-            findings.refused.push(message);
-        }
+    if let Err(error) = anatomy
+        && findings.refused.is_empty()
+    {
+        findings.refused.push(error.to_string());
     }
     findings
 }
@@ -63,18 +66,25 @@ fn packing_helps(bytes: &[u8], limits: &ScanLimits) -> bool {
     pack(bytes).is_ok_and(|packed| scan(&packed.bytes, limits).is_ok())
 }
 
-/// What is wrong beside what the scan said.
-fn others(anatomy: &Anatomy, first: &ScanError, host: &[HostFunction]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let first_import = match first {
-        ScanError::UnknownImport { module, name }
-        | ScanError::ImportKind { module, name, .. }
-        | ScanError::ImportType { module, name, .. } => Some((module.as_str(), name.as_str())),
-        _ => None,
-    };
-    for import in &anatomy.imports {
-        if first_import != Some((import.module.as_str(), import.name.as_str())) {
-            lines.extend(import_problem(import, host));
+/// Whether [`refusals`] says the same with more detail.
+fn names_what_refusals_name(error: &ScanError) -> bool {
+    matches!(
+        error,
+        ScanError::UnknownImport { .. }
+            | ScanError::ImportKind { .. }
+            | ScanError::ImportType { .. }
+            | ScanError::EntryType { .. }
+            | ScanError::Unsupported { .. }
+    )
+}
+
+/// Every import, entry and feature that speaks against a module.
+fn refusals(anatomy: &Anatomy, host: &[HostFunction]) -> Vec<String> {
+    let mut lines: Vec<String> =
+        anatomy.imports.iter().filter_map(|import| import_problem(import, host)).collect();
+    for export in &anatomy.exports {
+        if ["_start", "run"].contains(&export.name.as_str()) && export.ty != "func ()" {
+            lines.push(format!("entry '{}' is {}, a device starts func ()", export.name, export.ty));
         }
     }
     for (feature, used) in &anatomy.features {
