@@ -6,6 +6,7 @@ mod listen;
 mod negotiate;
 mod openapi;
 mod params;
+mod protobuf;
 mod read;
 mod respond;
 mod route;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::negotiate::MediaType;
 use super::params::Params;
+use super::protobuf;
 use super::read;
 use super::respond::{self, Body};
 use super::route::Target;
@@ -38,6 +39,11 @@ pub(super) fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Decoded,
     let decoded = match media_type {
         "application/json" | "" => decode::json(body),
         "application/yaml" => decode::yaml(body),
+        "application/vnd.kubernetes.protobuf" => {
+            let value =
+                protobuf::namespace(body).map_err(|why| Status::new(Reason::UnsupportedMediaType, why))?;
+            Ok(Decoded { value, duplicates: Vec::new() })
+        }
         other => return Err(unsupported(other)),
     };
     let decoded = decoded.map_err(|why| Status::bad_request(format!("the body can't be read: {why}")))?;
