@@ -32,11 +32,14 @@ pub(crate) struct DeviceHost<'a, P: Platform> {
     pub(crate) key_value: &'a mut KeyValue,
     pub(crate) slots: &'a [Slot],
     pub(crate) now_ms: u64,
+    /// What the timer said at `now_ms`: the two may count from different moments.
+    pub(crate) timer_us: u64,
 }
 
 impl<P: Platform> Host for DeviceHost<'_, P> {
     fn now_us(&mut self) -> u64 {
-        self.platform.timer().now_us()
+        let since_us = self.platform.timer().now_us().saturating_sub(self.timer_us);
+        self.now_ms.saturating_mul(1_000).saturating_add(since_us)
     }
 
     fn unix_ms(&mut self) -> Option<u64> {

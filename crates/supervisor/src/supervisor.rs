@@ -467,6 +467,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 key_value: &mut self.key_value,
                 slots: &self.slots,
                 now_ms,
+                timer_us: begun_us,
             };
             if let Some(event) = self.runtime.run_slice(&mut host)
                 && let Some(index) = self.slots.iter().position(|slot| slot.id() == event.id)

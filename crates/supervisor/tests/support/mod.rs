@@ -1,0 +1,415 @@
+//! A gateway that follows a script, and a device beside it, on one virtual clock.
+
+use std::collections::BTreeMap;
+
+use wasmbed_agent::{module_digest, spec_hash};
+use wasmbed_protocol::{
+    ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
+    CorrelationId, Desired, DesiredApplication, DeviceMessage, Epoch, Frames, GatewayMessage, HeartbeatAck,
+    List, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, ReportReason, ResetReason, RestartPolicy,
+    Revision, Spec, SpecHash, Welcome, decode_device, encode_gateway, encode_spec, limits,
+};
+use wasmbed_runtime::{Metering, RuntimeConfig, Spacewasm};
+use wasmbed_supervisor::{
+    Config, Supervisor,
+    memory::{Disk, MemoryBoard, MemoryLink},
+    platform::Board,
+};
+
+pub(crate) type Device = Supervisor<Spacewasm, MemoryBoard>;
+
+pub(crate) fn uid(number: u8) -> ApplicationUid {
+    ApplicationUid([number; 16])
+}
+
+/// What a test says about an application.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) module: Vec<u8>,
+    pub(crate) policy: RestartPolicy,
+    pub(crate) cpu_limit_ms: u32,
+    pub(crate) memory_limit_bytes: u64,
+    pub(crate) capabilities: Vec<&'static str>,
+    pub(crate) args: Vec<String>,
+}
+
+impl Wanted {
+    pub(crate) fn wat(text: &str) -> Self {
+        Self::bytes(wat::parse_str(text).unwrap())
+    }
+
+    pub(crate) fn bytes(module: Vec<u8>) -> Self {
+        Self {
+            module,
+            policy: RestartPolicy::Always,
+            cpu_limit_ms: 100,
+            memory_limit_bytes: 131_072,
+            capabilities: vec![],
+            args: vec![],
+        }
+    }
+
+    pub(crate) fn policy(mut self, policy: RestartPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    pub(crate) fn capabilities(mut self, capabilities: &[&'static str]) -> Self {
+        self.capabilities = capabilities.to_vec();
+        self
+    }
+
+    /// Different bytes of the same program, so long.
+    pub(crate) fn padded(mut self, bytes: usize) -> Self {
+        let mut rest = bytes - self.module.len();
+        while rest > 0 {
+            // A custom section: id, length, an empty name, zeroes.
+            let body = rest.min(100).max(3) - 2;
+            self.module.extend([0, body as u8, 0]);
+            self.module.extend(vec![0; body - 1]);
+            rest = bytes.saturating_sub(self.module.len());
+        }
+        self
+    }
+
+    pub(crate) fn digest(&self) -> ModuleDigest {
+        module_digest(&self.module)
+    }
+
+    fn spec(&self, uid: ApplicationUid) -> Vec<u8> {
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let spec = Spec {
+            uid,
+            name: "default/test",
+            digest: self.digest(),
+            module_bytes: self.module.len() as u32,
+            memory_limit_bytes: self.memory_limit_bytes,
+            cpu_limit_ms: self.cpu_limit_ms,
+            restart_policy: self.policy,
+            args: List::new(&args),
+            env: List::empty(),
+            capabilities: List::new(&self.capabilities),
+        };
+        let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
+        let length = encode_spec(&spec, &mut bytes).unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) spec_hash: SpecHash,
+    pub(crate) digest: Option<ModuleDigest>,
+    pub(crate) state: ApplicationState,
+    pub(crate) reason: ReportReason,
+    pub(crate) message: String,
+    pub(crate) restarts: u32,
+}
+
+impl Report {
+    fn new(report: &ApplicationReport<'_>) -> Self {
+        Self {
+            spec_hash: report.spec_hash,
+            digest: report.digest,
+            state: report.state,
+            reason: report.reason,
+            message: report.message.into(),
+            restarts: report.restarts,
+        }
+    }
+}
+
+/// Answers like a gateway and remembers what it was told.
+#[derive(Default)]
+pub(crate) struct Gateway {
+    pub(crate) revision: u64,
+    pub(crate) wanted: BTreeMap<ApplicationUid, Wanted>,
+    pub(crate) epoch: u64,
+    pub(crate) desired_known: bool,
+    /// Does not have any module.
+    pub(crate) without_modules: bool,
+    /// Flips a bit of every chunk.
+    pub(crate) damages: bool,
+    /// Ends the connection after so many chunk bytes.
+    pub(crate) cut_after_bytes: Option<usize>,
+    /// Says nothing, as half-open peers do.
+    pub(crate) mute: bool,
+    pub(crate) connected: bool,
+    pub(crate) received: Vec<u8>,
+    pub(crate) chunk_bytes: usize,
+    pub(crate) hellos: Vec<(Revision, Epoch, ResetReason)>,
+    pub(crate) reported_revision: Revision,
+    pub(crate) reports: BTreeMap<ApplicationUid, Report>,
+    pub(crate) history: Vec<(ApplicationUid, ApplicationState, ReportReason)>,
+    pub(crate) logs: Vec<(ApplicationUid, u64, u32, String)>,
+    pub(crate) heartbeats: u64,
+    pub(crate) errors: Vec<String>,
+    pub(crate) reject: Option<u32>,
+}
+
+impl Gateway {
+    pub(crate) fn set(&mut self, number: u8, wanted: Wanted) {
+        self.wanted.insert(uid(number), wanted);
+        self.revision += 1;
+        self.desired_known = true;
+    }
+
+    pub(crate) fn remove(&mut self, number: u8) {
+        self.wanted.remove(&uid(number));
+        self.revision += 1;
+        self.desired_known = true;
+    }
+
+    pub(crate) fn desired(&self) -> Vec<DesiredApplication> {
+        self.wanted
+            .iter()
+            .map(|(uid, wanted)| DesiredApplication { uid: *uid, spec_hash: spec_hash(&wanted.spec(*uid)) })
+            .collect()
+    }
+
+    pub(crate) fn send(&self, link: &MemoryLink, message: &GatewayMessage<'_>) {
+        let mut frame = vec![0; limits::FRAME_BYTES_MAX];
+        let length = encode_gateway(message, &mut frame).unwrap();
+        link.with(|channel| channel.to_device.extend(&frame[..length]));
+    }
+
+    pub(crate) fn send_desired(&self, link: &MemoryLink) {
+        let members = self.desired();
+        let desired = Desired { revision: Revision(self.revision), applications: List::new(&members) };
+        self.send(link, &GatewayMessage::Desired(desired));
+    }
+
+    /// True if it did anything.
+    pub(crate) fn poll(&mut self, link: &MemoryLink, now_ms: u64) -> bool {
+        let mut busy = false;
+        if link.accept() {
+            (self.connected, busy) = (true, true);
+            self.received.clear();
+        }
+        self.connected &= link.with(|channel| channel.up);
+        let came: Vec<u8> = link.with(|channel| channel.to_gateway.drain(..).collect());
+        if self.mute || !self.connected {
+            return busy;
+        }
+        busy |= !came.is_empty();
+        self.received.extend(came);
+        let received = std::mem::take(&mut self.received);
+        let mut frames = Frames::new(&received);
+        for body in frames.by_ref() {
+            self.handle(link, now_ms, decode_device(body.unwrap()).unwrap());
+        }
+        self.received = received[frames.consumed()..].to_vec();
+        busy
+    }
+
+    fn handle(&mut self, link: &MemoryLink, now_ms: u64, message: DeviceMessage<'_>) {
+        match message {
+            DeviceMessage::Hello(hello) => {
+                self.hellos.push((hello.revision, hello.last_epoch, hello.reset_reason));
+                assert!(!hello.facts.imports.is_empty());
+                if let Some(retry_after_ms) = self.reject {
+                    let closing = Closing { reason: CloseReason::Overloaded, retry_after_ms, detail: "full" };
+                    self.send(link, &GatewayMessage::Reject(closing));
+                    return link.cut();
+                }
+                self.epoch = self.epoch.max(hello.last_epoch.0) + 1;
+                let welcome = Welcome {
+                    epoch: Epoch(self.epoch),
+                    unix_ms: 1_800_000_000_000 + now_ms,
+                    heartbeat_interval_ms: 10_000,
+                    heartbeat_timeout_ms: 30_000,
+                    log_bytes_per_second: 4_096,
+                    desired_known: self.desired_known,
+                };
+                self.send(link, &GatewayMessage::Welcome(welcome));
+                if self.desired_known {
+                    self.send_desired(link);
+                }
+            }
+            DeviceMessage::Heartbeat(heartbeat) => {
+                self.heartbeats += 1;
+                let ack = HeartbeatAck { sequence: heartbeat.sequence, unix_ms: 1_800_000_000_000 + now_ms };
+                self.send(link, &GatewayMessage::HeartbeatAck(ack));
+            }
+            DeviceMessage::Reported(reported) => {
+                self.reported_revision = reported.revision;
+                self.reports = reported.applications.iter().map(|r| (r.uid, Report::new(&r))).collect();
+                self.history.extend(reported.applications.iter().map(|r| (r.uid, r.state, r.reason)));
+            }
+            DeviceMessage::AssignmentGet(get) => self.answer_assignment(link, get),
+            DeviceMessage::ModuleGet(get) => self.answer_module(link, get),
+            DeviceMessage::Log(log) => {
+                self.logs.push((log.uid, log.sequence.0, log.lines_lost, log.text.into()))
+            }
+            DeviceMessage::Error(error) => self.errors.push(error.detail.into()),
+        }
+    }
+
+    fn answer_assignment(&mut self, link: &MemoryLink, get: AssignmentGet) {
+        let spec =
+            self.wanted.iter().map(|(uid, wanted)| wanted.spec(*uid)).find(|s| spec_hash(s) == get.spec_hash);
+        let answer = match &spec {
+            None => GatewayMessage::AssignmentGone(get),
+            Some(spec) => GatewayMessage::Assignment(Assignment {
+                spec_hash: get.spec_hash,
+                spec,
+                correlation_id: CorrelationId([9; 16]),
+                envelope: &[],
+            }),
+        };
+        self.send(link, &answer);
+    }
+
+    fn answer_module(&mut self, link: &MemoryLink, get: ModuleGet) {
+        let wanted = self.wanted.values().find(|wanted| wanted.digest() == get.digest);
+        let Some(wanted) = wanted.filter(|_| !self.without_modules) else {
+            return self.send(link, &GatewayMessage::ModuleGone(ModuleGone { digest: get.digest }));
+        };
+        let start = get.offset as usize;
+        let range = wanted.module[start..start + usize::from(get.length)].to_vec();
+        for (index, chunk) in range.chunks(limits::CHUNK_BYTES_MAX).enumerate() {
+            if self.cut_after_bytes.is_some_and(|limit| self.chunk_bytes >= limit) {
+                self.cut_after_bytes = None;
+                return link.cut();
+            }
+            let mut bytes = chunk.to_vec();
+            if self.damages {
+                bytes[0] ^= 1;
+            }
+            let offset = get.offset + (index * limits::CHUNK_BYTES_MAX) as u32;
+            self.send(
+                link,
+                &GatewayMessage::ModuleChunk(ModuleChunk { digest: get.digest, offset, bytes: &bytes }),
+            );
+            self.chunk_bytes += chunk.len();
+        }
+    }
+}
+
+pub(crate) fn board() -> Board {
+    Board {
+        board: "memory".into(),
+        firmware: "0.1.0".into(),
+        flash_bytes: 4 << 20,
+        module_bytes_max: 1 << 20,
+        applications_max: 10,
+        capabilities: vec!["key-value".into(), "gpio".into(), "sensor".into()],
+        reset_reason: ResetReason::PowerOn,
+        reset_detail: String::new(),
+    }
+}
+
+/// One device with its gateway.
+pub(crate) struct World {
+    pub(crate) device: Device,
+    pub(crate) link: MemoryLink,
+    pub(crate) gateway: Gateway,
+    pub(crate) now_ms: u64,
+    /// Whether the gateway is there at all.
+    pub(crate) online: bool,
+    /// Rounds without a pause.
+    busy_rounds: u32,
+}
+
+/// Rounds that fit in a millisecond: the clock moves even when an application is never done.
+const ROUNDS_PER_MS: u32 = 10;
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(MemoryBoard::new(Disk::default(), 1), Gateway::default(), 0)
+    }
+
+    pub(crate) fn with(board_of_memory: MemoryBoard, gateway: Gateway, now_ms: u64) -> Self {
+        let link = board_of_memory.link.clone();
+        let runtime = RuntimeConfig {
+            arena_bytes: 8 << 20,
+            metering: Metering::Fixed { fuel_per_ms: 20_000 },
+            ..RuntimeConfig::default()
+        };
+        let device = Supervisor::new(Config { board: board(), runtime }, board_of_memory, now_ms);
+        Self { device, link, gateway, now_ms, online: true, busy_rounds: 0 }
+    }
+
+    /// Loses power and starts again, with what storage holds.
+    pub(crate) fn reboot(self) -> Self {
+        let disk = self.device.into_platform().storage.disk;
+        let mut gateway = self.gateway;
+        gateway.connected = false;
+        gateway.reports.clear();
+        let online = self.online;
+        let mut world = Self::with(MemoryBoard::new(disk, self.now_ms + 7), gateway, self.now_ms + 1);
+        world.online = online;
+        world
+    }
+
+    pub(crate) fn has_power(&mut self) -> bool {
+        !self.device.platform().storage.has_lost_power()
+    }
+
+    /// One round of the device and one of the gateway; the clock moves when neither has anything left to do now.
+    pub(crate) fn step(&mut self) {
+        self.device.platform().timer.now_us = self.now_ms * 1_000;
+        let deadline_ms = self.device.poll(self.now_ms);
+        let busy = if self.online { self.gateway.poll(&self.link, self.now_ms) } else { false };
+        if !self.online {
+            self.link.cut();
+        }
+        if !busy && deadline_ms > self.now_ms {
+            self.now_ms = deadline_ms.min(self.now_ms + 1_000);
+            self.busy_rounds = 0;
+        } else if self.busy_rounds >= ROUNDS_PER_MS {
+            self.now_ms += 1;
+            self.busy_rounds = 0;
+        } else {
+            self.busy_rounds += 1;
+        }
+    }
+
+    /// Steps until the condition holds; panics after so much virtual time.
+    pub(crate) fn until(&mut self, what: &str, within_ms: u64, mut condition: impl FnMut(&mut Self) -> bool) {
+        let end_ms = self.now_ms + within_ms;
+        let mut steps = 0;
+        while !condition(self) {
+            self.step();
+            steps += 1;
+            assert!(
+                self.now_ms <= end_ms && steps < 2_000_000,
+                "not within {within_ms} ms: {what}; reports {:#?}, log {:#?}",
+                self.gateway.reports,
+                self.device.platform().log.records
+            );
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, ms: u64) {
+        let end_ms = self.now_ms + ms;
+        while self.now_ms < end_ms {
+            self.step();
+        }
+    }
+
+    pub(crate) fn state(&self, number: u8) -> Option<(ApplicationState, ReportReason)> {
+        self.gateway.reports.get(&uid(number)).map(|report| (report.state, report.reason))
+    }
+
+    pub(crate) fn message(&self, number: u8) -> &str {
+        self.gateway.reports.get(&uid(number)).map_or("", |report| &report.message)
+    }
+
+    /// Whether this application is reported as running what is wanted now.
+    pub(crate) fn runs_wanted(&self, number: u8) -> bool {
+        let wanted = self.gateway.wanted.get(&uid(number));
+        wanted.is_some_and(|wanted| {
+            self.gateway.reports.get(&uid(number)).is_some_and(|report| {
+                report.state == ApplicationState::Running
+                    && report.digest == Some(wanted.digest())
+                    && report.spec_hash == spec_hash(&wanted.spec(uid(number)))
+            })
+        })
+    }
+
+    pub(crate) fn until_running(&mut self, numbers: &[u8]) {
+        self.until("all run", 120_000, |world| numbers.iter().all(|number| world.runs_wanted(*number)));
+    }
+}
