@@ -5,14 +5,37 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
+mod clock;
 mod config;
+mod driver;
+mod election;
+mod input;
+mod kubernetes;
+mod metrics;
+mod stream;
+mod watch;
 
 pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig};
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wasmbed_control::fleet::{Fleet, FleetConfig};
+use prometheus_client::registry::Registry;
+use wasmbed_telemetry::{Health, serve_health};
+
+use client::GatewayClient;
+use clock::{Clock, milliseconds};
+use driver::Driver;
+use election::Election;
+use kubernetes::Kubernetes;
+use metrics::Metrics;
 
 /// Why a controller could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -50,5 +73,89 @@ impl Running {
     /// Waits for the end: after `shutdown` was cancelled, or because a part failed.
     pub async fn join(self) -> Result<(), Error> {
         self.join.await.unwrap_or_else(|error| Err(Error::Task(error.to_string())))
+    }
+}
+
+/// Starts a controller and returns once its health port is bound. `shutdown` ends it: it gives up leadership first.
+///
+/// # Errors
+/// The configuration can't be used or the health port can't be bound.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
+    let client = GatewayClient::new(&config)?;
+    let kube = kube::Client::try_from(config.kube.clone())?;
+    let address = config.health.listen;
+    let listen_failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen_failed)?;
+    let health_address = listener.local_addr().map_err(listen_failed)?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let health = Health::starting(&["kubernetes", "watches"]);
+    let (sender, inputs) = mpsc::channel(input::INPUTS_MAX);
+    let (term_wanted, wanted) = channel::channel(None);
+    let election = Election {
+        client: kube.clone(),
+        namespace: config.system_namespace.clone(),
+        holder: config.name.clone(),
+        config: config.lease.clone(),
+        wanted,
+        inputs: sender.clone(),
+    };
+    let watches = watch::follow(
+        kube.clone(),
+        config.namespace.clone(),
+        config.system_namespace.clone(),
+        sender.clone(),
+    );
+    let driver = Driver {
+        fleet: Fleet::new(fleet_config(&config)),
+        clock: Clock::new(),
+        client,
+        kubernetes: Kubernetes::new(kube, config.name.clone()),
+        metrics,
+        health: health.clone(),
+        inputs,
+        sender,
+        term_wanted,
+        streams: BTreeMap::new(),
+        leads: false,
+        timeout_ms: 0,
+    };
+    let path = config.health.path.clone();
+    let join = tokio::spawn(async move {
+        // The election outlives the loop, so that leadership is given up only once nothing is sent any more.
+        let stop_election = CancellationToken::new();
+        let election = tokio::spawn(election.run(stop_election.clone()));
+        let watches = tokio::spawn(watches);
+        let stop_server = shutdown.clone();
+        let server = tokio::spawn(async move {
+            serve_health(listener, health, Arc::new(registry), &path, stop_server).await
+        });
+        driver.run(shutdown).await;
+        watches.abort();
+        stop_election.cancel();
+        election.await.map_err(|error| Error::Task(format!("election: {error}")))?;
+        let served = server.await.map_err(|error| Error::Task(format!("health: {error}")))?;
+        served.map_err(|source| Error::Listen { address, source })
+    });
+    Ok(Running { health: health_address, join })
+}
+
+/// Runs a controller until `shutdown`.
+///
+/// # Errors
+/// As [`start`], or a part of it failed.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    start(config, shutdown).await?.join().await
+}
+
+fn fleet_config(config: &Config) -> FleetConfig {
+    let reconciliation = &config.reconciliation;
+    FleetConfig {
+        resync_interval_ms: milliseconds(reconciliation.interval).max(1_000),
+        retries_max: reconciliation.max_retries,
+        backoff_multiplier: reconciliation.backoff_multiplier,
+        lease_grace_ms: milliseconds(config.lease.gateway_grace),
+        ..FleetConfig::default()
     }
 }

@@ -29,14 +29,14 @@ impl Fleet {
             Some(id) => self.update_application(now, id, resource, source),
             None => {
                 // The same name with another UID is another Application.
-                self.handle_application_deleted(now, &key);
+                self.handle_application_deleted(&key);
                 self.next_id += 1;
                 let id = ApplicationId(self.next_id);
                 self.application_ids.insert(key.clone(), id);
                 self.applications.insert(id, new_application(key, uid, resource, source));
                 self.enter_indices(id);
                 self.retarget(now, id);
-                self.prepare(now, id);
+                self.prepare(id);
                 self.check_deletion(now, id);
             }
         }
@@ -46,7 +46,7 @@ impl Fleet {
     }
 
     /// An Application is gone for good.
-    pub fn handle_application_deleted(&mut self, now: Now, key: &ObjectKey) {
+    pub fn handle_application_deleted(&mut self, key: &ObjectKey) {
         let Some(id) = self.application_ids.remove(key) else { return };
         self.leave_indices(id);
         let Some(application) = self.applications.remove(&id) else { return };
@@ -84,7 +84,7 @@ impl Fleet {
     fn module_changed(&mut self, now: Now, key: &ObjectKey) {
         let users: Vec<ApplicationId> = self.module_users.get(key).into_iter().flatten().copied().collect();
         for id in users {
-            self.prepare(now, id);
+            self.prepare(id);
             self.schedule_status(now, id);
         }
     }
@@ -113,7 +113,7 @@ impl Fleet {
             }
             self.enter_indices(id);
             self.retarget(now, id);
-            self.prepare(now, id);
+            self.prepare(id);
         }
         if deleted_now {
             self.check_deletion(now, id);
@@ -121,7 +121,7 @@ impl Fleet {
     }
 
     /// Works out what the Application's generation is to devices, and has its devices planned anew.
-    fn prepare(&mut self, now: Now, id: ApplicationId) {
+    fn prepare(&mut self, id: ApplicationId) {
         let Some(application) = self.applications.get(&id) else { return };
         let before = match &application.prepared {
             Prepared::Ready(assigned) => Some(Arc::clone(assigned)),

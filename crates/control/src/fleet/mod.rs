@@ -143,7 +143,7 @@ impl Fleet {
         match kind {
             Kind::Application => {
                 for key in gone(&mut self.application_ids.keys().cloned()) {
-                    self.handle_application_deleted(now, &key);
+                    self.handle_application_deleted(&key);
                 }
             }
             Kind::Module => {
@@ -263,7 +263,12 @@ impl Fleet {
             let expiry = gateway.expires_ms(self.api_since_ms, grace_ms).filter(|expiry| *expiry > now.ms);
             [gateway.retry.timeout(now.ms), expiry]
         });
-        let status = self.status_queue.first().map(|(due_ms, _)| (*due_ms).max(self.writes.ready_ms(now.ms)));
+        let speaks = self.term.is_some() && self.is_complete() && self.counts_known(now);
+        let status = self
+            .status_queue
+            .first()
+            .filter(|_| speaks)
+            .map(|(due_ms, _)| (*due_ms).max(self.writes.ready_ms(now.ms)));
         let undeploys = self.undeploying.iter().filter_map(|id| {
             let since_ms = self.applications.get(id)?.undeploy.as_ref()?.since_ms;
             Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))

@@ -97,7 +97,7 @@ impl Fleet {
     }
 
     /// A status speaks for all gateways: each live one has been heard, or has been given up.
-    fn counts_known(&self, now: Now) -> bool {
+    pub(super) fn counts_known(&self, now: Now) -> bool {
         let heard = |gateway: &Gateway| {
             let given_up = gateway.stream_failures > self.config.retries_max;
             gateway.snapshot_in || gateway.address.is_none() || given_up || !self.is_live(now, gateway)

@@ -1,0 +1,379 @@
+//! The one loop: inputs into the fleet's decisions, and what they ask for out to tasks.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wasmbed_control::fleet::{CallId, Fleet, Kind, Put, PutOutcome, Upload, UploadOutcome, WriteOutcome};
+use wasmbed_control::text::correlation_hex;
+use wasmbed_telemetry::Health;
+
+use crate::client::GatewayClient;
+use crate::clock::Clock;
+use crate::input::Input;
+use crate::kubernetes::Kubernetes;
+use crate::metrics::{Metrics, Operation};
+use crate::stream;
+
+/// Inputs taken before decisions are carried out: a snapshot of 10,000 devices is planned in few steps.
+const INPUTS_PER_STEP_MAX: usize = 512;
+/// Between two steps that nothing but time asked for.
+const STEP_MIN: Duration = Duration::from_millis(20);
+/// Between two looks at what depends on time alone.
+const TIMEOUT_STEP_MS: u64 = 100;
+
+pub(crate) struct Driver {
+    pub(crate) fleet: Fleet,
+    pub(crate) clock: Clock,
+    pub(crate) client: GatewayClient,
+    pub(crate) kubernetes: Kubernetes,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    /// For the streams that this loop starts.
+    pub(crate) sender: mpsc::Sender<Input>,
+    pub(crate) term_wanted: watch::Sender<Option<u64>>,
+    pub(crate) streams: BTreeMap<String, Stream>,
+    pub(crate) leads: bool,
+    pub(crate) timeout_ms: u64,
+}
+
+pub(crate) struct Stream {
+    address: String,
+    stop: CancellationToken,
+}
+
+enum Outcome {
+    Put { gateway: String, id: CallId, outcome: PutOutcome },
+    Upload { gateway: String, id: CallId, outcome: UploadOutcome },
+    Write { id: CallId, outcome: WriteOutcome },
+    Event,
+}
+
+impl Driver {
+    /// Runs until `shutdown`, then lets calls that are under way end.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        loop {
+            self.start_tasks(&mut tasks);
+            self.report();
+            let now = self.clock.now();
+            let wake_ms = self.fleet.poll_timeout(now);
+            let wake = self.clock.instant(wake_ms).max(tokio::time::Instant::now() + STEP_MIN);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take_inputs(input),
+                    None => break,
+                },
+                Some(joined) = tasks.join_next() => match joined {
+                    Ok(outcome) => self.take_outcome(outcome),
+                    Err(error) => tracing::error!(reason = %error, "a call ended by a bug"),
+                },
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let now = self.clock.now();
+            if now.ms >= self.timeout_ms {
+                self.timeout_ms = now.ms + TIMEOUT_STEP_MS;
+                self.fleet.handle_timeout(now);
+            }
+        }
+        for stream in self.streams.values() {
+            stream.stop.cancel();
+        }
+        // What is under way ends by its own timeout; what it would say no longer matters.
+        tasks.shutdown().await;
+    }
+
+    fn take_inputs(&mut self, first: Input) {
+        self.take_input(first);
+        for _ in 1..INPUTS_PER_STEP_MAX {
+            match self.inputs.try_recv() {
+                Ok(input) => self.take_input(input),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take_input(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::ListBegin(kind) => self.fleet.handle_list_begin(kind),
+            Input::ListEnd(kind) => {
+                self.fleet.handle_list_end(now, kind);
+                if kind == Kind::Gateway {
+                    tracing::debug!("gateways are listed");
+                }
+            }
+            Input::Application(object, source) => self.fleet.handle_application(now, &object, source),
+            Input::ApplicationDeleted(key) => self.fleet.handle_application_deleted(&key),
+            Input::Module(key, facts) => self.fleet.handle_module(now, &key, facts),
+            Input::ModuleDeleted(key) => self.fleet.handle_module_deleted(now, &key),
+            Input::Device(object) => self.fleet.handle_device(now, &object),
+            Input::DeviceDeleted(key) => self.fleet.handle_device_deleted(now, &key),
+            Input::Gateway(key, address) => {
+                self.fleet.handle_gateway(now, &key, &address);
+                self.follow(key.name, address);
+            }
+            Input::GatewayDeleted(name) => {
+                if let Some(stream) = self.streams.remove(&name) {
+                    stream.stop.cancel();
+                }
+                self.fleet.handle_gateway_deleted(now, &name);
+            }
+            Input::Lease(gateway, lease) => self.fleet.handle_lease(now, &gateway, lease),
+            Input::Stream(gateway, event) => self.fleet.handle_stream(now, &gateway, *event),
+            Input::StreamDown(gateway, error) => {
+                self.metrics.count_error(Operation::Stream);
+                self.fleet.handle_stream_down(now, &gateway, &error);
+            }
+            Input::Leadership(term) => {
+                self.leads = term.is_some();
+                self.fleet.handle_leadership(now, term);
+            }
+            Input::Api(reachable) => {
+                self.fleet.handle_api(now, reachable);
+                let state =
+                    if reachable { Ok(()) } else { Err("the Kubernetes API does not answer".to_owned()) };
+                self.health.set("kubernetes", state);
+            }
+        }
+    }
+
+    /// Every gateway's stream is read, also by a controller that does not lead: it takes over from what it knows.
+    fn follow(&mut self, name: String, address: String) {
+        if self.streams.get(&name).is_some_and(|stream| stream.address == address) {
+            return;
+        }
+        let stop = CancellationToken::new();
+        let work = stream::follow(
+            self.client.clone(),
+            name.clone(),
+            address.clone(),
+            self.sender.clone(),
+            stop.clone(),
+        );
+        tokio::spawn(work);
+        if let Some(old) = self.streams.insert(name, Stream { address, stop }) {
+            old.stop.cancel();
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) {
+        let now = self.clock.now();
+        match outcome {
+            Outcome::Put { gateway, id, outcome } => {
+                self.fleet.handle_put_outcome(now, &gateway, id, outcome)
+            }
+            Outcome::Upload { gateway, id, outcome } => {
+                self.fleet.handle_upload_outcome(now, &gateway, id, outcome);
+            }
+            Outcome::Write { id, outcome } => self.fleet.handle_write_outcome(now, id, outcome),
+            Outcome::Event => {}
+        }
+    }
+
+    fn start_tasks(&mut self, tasks: &mut JoinSet<Outcome>) {
+        let now = self.clock.now();
+        while let Some(put) = self.fleet.poll_put(now) {
+            tasks.spawn(put_sets(self.client.clone(), self.metrics.clone(), put));
+        }
+        while let Some(upload) = self.fleet.poll_upload(now) {
+            tasks.spawn(upload_module(
+                self.client.clone(),
+                self.kubernetes.clone(),
+                self.metrics.clone(),
+                upload,
+            ));
+        }
+        self.start_writes(tasks);
+        while let Some(event) = self.fleet.poll_event() {
+            self.metrics.count_event(&event);
+            let kubernetes = self.kubernetes.clone();
+            tasks.spawn(async move {
+                kubernetes.write_event(event).await;
+                Outcome::Event
+            });
+        }
+    }
+
+    fn start_writes(&mut self, tasks: &mut JoinSet<Outcome>) {
+        let now = self.clock.now();
+        while let Some(write) = self.fleet.poll_finalizer(now) {
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            tasks.spawn(async move {
+                let started = Instant::now();
+                let outcome = kubernetes.write_finalizer(&write).await;
+                log_write(&outcome, &write.application.to_string(), "finalizers");
+                finish_write(&metrics, Operation::WriteFinalizer, started, write.id, outcome)
+            });
+        }
+        while let Some(write) = self.fleet.poll_device_unreachable(now) {
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            let device = format!("{}/{}", write.device.namespace, write.device.name);
+            tracing::warn!(
+                device,
+                gateway = write.gateway,
+                epoch = write.epoch,
+                "unreachable: its gateway is gone"
+            );
+            tasks.spawn(async move {
+                let started = Instant::now();
+                let outcome = kubernetes.write_unreachable(&write).await;
+                log_write(&outcome, &device, "Device status");
+                finish_write(&metrics, Operation::WriteUnreachable, started, write.id, outcome)
+            });
+        }
+        while let Some(write) = self.fleet.poll_status(now) {
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            let application = write.application.to_string();
+            let correlation_id = correlation_hex(write.correlation_id);
+            let phase = write.patch["status"]["phase"].as_str().unwrap_or_default();
+            let ready = write.patch["status"]["ready"].as_str().unwrap_or_default();
+            tracing::info!(correlation_id, application, phase, ready, "status changes");
+            tasks.spawn(async move {
+                let started = Instant::now();
+                let outcome = kubernetes.write_status(&write).await;
+                log_write(&outcome, &application, "status");
+                finish_write(&metrics, Operation::WriteStatus, started, write.id, outcome)
+            });
+        }
+    }
+
+    fn report(&self) {
+        self.metrics.set_gauges(&self.fleet.gauges(), self.leads);
+        let lists =
+            if self.fleet.is_complete() { Ok(()) } else { Err("lists are not complete yet".to_owned()) };
+        self.health.set("watches", lists);
+        let wanted = self.fleet.term_wanted();
+        self.term_wanted.send_if_modified(|current| std::mem::replace(current, wanted) != wanted);
+    }
+}
+
+async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome {
+    let started = Instant::now();
+    let mut told = std::collections::BTreeSet::new();
+    for set in &put.body.sets {
+        let device = format!("{}/{}", set.device.namespace, set.device.name);
+        tracing::debug!(
+            device,
+            gateway = put.gateway,
+            revision = set.revision,
+            members = set.assignments.len(),
+            "set"
+        );
+        for entry in &set.assignments {
+            if told.insert(&entry.correlation_id) {
+                let (correlation_id, application) = (&entry.correlation_id, &entry.application);
+                tracing::info!(correlation_id, application, gateway = put.gateway, "sent to the gateway");
+            }
+        }
+    }
+    let outcome = client.put_sets(&put.gateway, &put.address, &put.body).await;
+    let failed = match &outcome {
+        PutOutcome::Answered(answer) => {
+            for refusal in &answer.refused {
+                let device = format!("{}/{}", refusal.device.namespace, refusal.device.name);
+                tracing::warn!(
+                    device,
+                    gateway = put.gateway,
+                    reason = refusal.message,
+                    "the gateway refused a set"
+                );
+            }
+            false
+        }
+        PutOutcome::Fenced(refusal) => {
+            tracing::warn!(
+                gateway = put.gateway,
+                reason = refusal.message,
+                "the gateway has seen a later leader"
+            );
+            true
+        }
+        PutOutcome::Failed(reason) => {
+            tracing::warn!(gateway = put.gateway, reason, "sets could not be sent");
+            true
+        }
+    };
+    metrics.observe(Operation::PutSets, started.elapsed().as_secs_f64(), failed);
+    Outcome::Put { gateway: put.gateway, id: put.id, outcome }
+}
+
+async fn upload_module(
+    client: GatewayClient,
+    kubernetes: Kubernetes,
+    metrics: Metrics,
+    upload: Upload,
+) -> Outcome {
+    let started = Instant::now();
+    let outcome = upload_once(&client, &kubernetes, &upload).await;
+    let correlation_id = correlation_hex(upload.correlation_id);
+    let failed = match &outcome {
+        UploadOutcome::Held => {
+            tracing::info!(correlation_id, gateway = upload.gateway, digest = %upload.digest, "the gateway has the module");
+            false
+        }
+        UploadOutcome::SourceGone => {
+            tracing::warn!(correlation_id, digest = %upload.digest, "the module's bytes are gone from the Kubernetes API");
+            true
+        }
+        UploadOutcome::Failed(reason) => {
+            tracing::warn!(
+                correlation_id,
+                gateway = upload.gateway,
+                reason,
+                "a module could not be uploaded"
+            );
+            true
+        }
+    };
+    metrics.observe(Operation::UploadModule, started.elapsed().as_secs_f64(), failed);
+    Outcome::Upload { gateway: upload.gateway, id: upload.id, outcome }
+}
+
+async fn upload_once(client: &GatewayClient, kubernetes: &Kubernetes, upload: &Upload) -> UploadOutcome {
+    match client.has_module(&upload.gateway, &upload.address, upload.digest).await {
+        Ok(true) => return UploadOutcome::Held,
+        Ok(false) => {}
+        Err(error) => return UploadOutcome::Failed(error.to_string()),
+    }
+    match kubernetes.module_bytes(&upload.source, upload.digest).await {
+        Ok(Some(bytes)) => client.put_module(&upload.gateway, &upload.address, upload.digest, bytes).await,
+        Ok(None) => UploadOutcome::SourceGone,
+        Err(error) => UploadOutcome::Failed(format!("the Kubernetes API did not give the module: {error}")),
+    }
+}
+
+fn log_write(outcome: &WriteOutcome, object: &str, what: &str) {
+    match outcome {
+        WriteOutcome::Done { .. } | WriteOutcome::NotFound => {}
+        WriteOutcome::Conflict => tracing::debug!(object, what, "another wrote first"),
+        WriteOutcome::Throttled { retry_after_ms } => {
+            tracing::warn!(object, what, retry_after_ms, "the Kubernetes API asks to slow down");
+        }
+        WriteOutcome::Unavailable(reason) => {
+            tracing::warn!(object, what, reason, "the Kubernetes API did not take a write")
+        }
+        WriteOutcome::Refused(reason) => {
+            tracing::error!(object, what, reason, "the Kubernetes API refused a write")
+        }
+    }
+}
+
+fn finish_write(
+    metrics: &Metrics,
+    operation: Operation,
+    started: Instant,
+    id: CallId,
+    outcome: WriteOutcome,
+) -> Outcome {
+    let failed = match &outcome {
+        WriteOutcome::Done { .. } | WriteOutcome::Conflict | WriteOutcome::NotFound => false,
+        WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) | WriteOutcome::Refused(_) => true,
+    };
+    metrics.observe(operation, started.elapsed().as_secs_f64(), failed);
+    Outcome::Write { id, outcome }
+}

@@ -1,0 +1,29 @@
+//! What the parts of the process tell its one decider.
+
+use std::sync::Arc;
+
+use wasmbed_api::{Application, Device};
+use wasmbed_control::exchange::{DeviceKey, StreamEvent};
+use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, ObjectKey};
+
+/// One message to the decider.
+pub(crate) enum Input {
+    ListBegin(Kind),
+    ListEnd(Kind),
+    Application(Box<Application>, ModuleSource),
+    ApplicationDeleted(ObjectKey),
+    Module(ObjectKey, Arc<ModuleFacts>),
+    ModuleDeleted(ObjectKey),
+    Device(Box<Device>),
+    DeviceDeleted(DeviceKey),
+    Gateway(ObjectKey, String),
+    GatewayDeleted(String),
+    Lease(String, Option<LeaseSeen>),
+    Stream(String, Box<StreamEvent>),
+    StreamDown(String, String),
+    Leadership(Option<u64>),
+    Api(bool),
+}
+
+/// Inputs that wait for the decider: enough to keep it busy, few enough that a snapshot's reader waits for it.
+pub(crate) const INPUTS_MAX: usize = 1_024;

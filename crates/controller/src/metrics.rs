@@ -1,0 +1,143 @@
+//! What a controller counts.
+
+use wasmbed_control::fleet::{FleetEvent, Gauges};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Operation {
+    PutSets,
+    UploadModule,
+    WriteStatus,
+    WriteFinalizer,
+    WriteUnreachable,
+    Stream,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OperationLabel {
+    pub(crate) operation: Operation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Queue {
+    Statuses,
+    Sets,
+    Writes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabel {
+    queue: Queue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum DeploymentResult {
+    Succeeded,
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeploymentLabel {
+    result: DeploymentResult,
+}
+
+/// The controller's metrics; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    reconciliations: Counter,
+    errors: Family<OperationLabel, Counter>,
+    operations: Family<OperationLabel, Counter>,
+    durations: Family<OperationLabel, Histogram>,
+    queues: Family<QueueLabel, Gauge>,
+    deployments: Family<DeploymentLabel, Counter>,
+    applications: Gauge,
+    devices: Gauge,
+    gateways: Gauge,
+    leads: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciliations: Counter::default(),
+            errors: Family::default(),
+            operations: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15))),
+            queues: Family::default(),
+            deployments: Family::default(),
+            applications: Gauge::default(),
+            devices: Gauge::default(),
+            gateways: Gauge::default(),
+            leads: Gauge::default(),
+        };
+        let all = registry.sub_registry_with_prefix("wasmbed_controller");
+        all.register(
+            "reconciliations",
+            "Devices planned and statuses computed",
+            metrics.reconciliations.clone(),
+        );
+        all.register("operations", "Calls to gateways and to the Kubernetes API", metrics.operations.clone());
+        all.register("errors", "Calls that failed", metrics.errors.clone());
+        let help = "Time from a call to its answer";
+        all.register_with_unit("operation_duration", help, Unit::Seconds, metrics.durations.clone());
+        all.register("queue_depth", "What waits to be done", metrics.queues.clone());
+        let help = "Applications that became ready or failed on a target";
+        all.register("application_deployments", help, metrics.deployments.clone());
+        all.register("applications", "Applications known", metrics.applications.clone());
+        all.register("devices", "Devices known", metrics.devices.clone());
+        all.register("gateways", "Gateways known", metrics.gateways.clone());
+        all.register("leader", "1 while this controller leads", metrics.leads.clone());
+        metrics
+    }
+
+    pub(crate) fn set_gauges(&self, gauges: &Gauges, leads: bool) {
+        let counted = self.reconciliations.get();
+        self.reconciliations.inc_by(gauges.reconciliations.saturating_sub(counted));
+        self.applications.set(number(gauges.applications));
+        self.devices.set(number(gauges.devices));
+        self.gateways.set(number(gauges.gateways));
+        self.leads.set(i64::from(leads));
+        let queues = [
+            (Queue::Statuses, gauges.statuses_queued),
+            (Queue::Sets, gauges.sets_queued),
+            (Queue::Writes, gauges.writes_in_flight),
+        ];
+        for (queue, depth) in queues {
+            self.queues.get_or_create(&QueueLabel { queue }).set(number(depth));
+        }
+    }
+
+    pub(crate) fn observe(&self, operation: Operation, seconds: f64, failed: bool) {
+        let label = OperationLabel { operation };
+        self.operations.get_or_create(&label).inc();
+        self.durations.get_or_create(&label).observe(seconds);
+        if failed {
+            self.errors.get_or_create(&label).inc();
+        }
+    }
+
+    pub(crate) fn count_error(&self, operation: Operation) {
+        self.errors.get_or_create(&OperationLabel { operation }).inc();
+    }
+
+    pub(crate) fn count_event(&self, event: &FleetEvent) {
+        use wasmbed_api::ReasonCode::{AllFailed, AllRunning, ConnectedRunning, SomeFailed};
+        let result = match event.reason {
+            AllRunning | ConnectedRunning => DeploymentResult::Succeeded,
+            AllFailed | SomeFailed => DeploymentResult::Failed,
+            // Neither the end of a deployment nor a failure of one.
+            _ => return,
+        };
+        self.deployments.get_or_create(&DeploymentLabel { result }).inc();
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
