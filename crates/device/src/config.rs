@@ -131,6 +131,22 @@ pub enum DeviceError {
         /// What happened.
         problem: String,
     },
+    /// Configuration: a fleet larger than one process is made for.
+    #[error("{devices} devices are too many for one process, at most {max}")]
+    TooMany {
+        /// How many were asked for.
+        devices: usize,
+        /// How many are possible.
+        max: usize,
+    },
+    /// Configuration: a fleet larger than the host lets one process be.
+    #[error("{needed} open files are needed and the host allows {allowed}: raise it with ulimit -Hn")]
+    Files {
+        /// One for each device, and some.
+        needed: u64,
+        /// The hard limit.
+        allowed: u64,
+    },
     /// Bug: the device loop panicked; the next start reports it to the gateway.
     #[error("the device loop panicked: {0}")]
     Panicked(String),

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -217,7 +218,9 @@ impl Arrivals for One {
 fn lock(data_dir: &Path) -> Result<File, DeviceError> {
     let path = data_dir.join("lock");
     let failed = |path: PathBuf| move |source: io::Error| DeviceError::Io { path, source };
-    fs::create_dir_all(data_dir).map_err(failed(data_dir.to_owned()))?;
+    // What applications keep is nobody else's business.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+    made.map_err(failed(data_dir.to_owned()))?;
     let file = File::create(&path).map_err(failed(path.clone()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

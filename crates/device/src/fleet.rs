@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use wasmbed_pki::{Identity, tls::roots};
@@ -26,8 +27,10 @@ use crate::{
     watchdog::LoopWatchdog,
 };
 
-/// Devices of one process at most: two file descriptors are little, but a host's limit on them is often near 20,000.
+/// Devices of one process at most: what one gateway is made for.
 pub const DEVICES_MAX: usize = 10_000;
+/// Open files of the process beside one socket for each device: its loops, its output, files while they are written.
+const OTHER_FILES: u64 = 256;
 
 /// Makes the identity of device `index`, counted from 0; called once for each device when it is switched on.
 pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, String> + Send + Sync>;
@@ -145,7 +148,11 @@ impl FleetHandle {
 /// The configuration is unusable, or the host gives no more threads.
 pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
     check_gateways(&config.gateways)?;
-    let devices = config.devices.min(DEVICES_MAX);
+    let devices = config.devices;
+    if devices > DEVICES_MAX {
+        return Err(DeviceError::TooMany { devices, max: DEVICES_MAX });
+    }
+    allow_files(devices as u64 + OTHER_FILES)?;
     let threads = config.threads.get().min(devices.max(1));
     let counters = Arc::new(Counters::default());
     let shared = Arc::new(Shared {
@@ -182,6 +189,21 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
         handle.threads.push(thread.map_err(host("starting a device thread"))?);
     }
     Ok(handle)
+}
+
+/// Raises the process's own limit on open files, which hosts often set to 1,024, within what the host allows.
+fn allow_files(needed: u64) -> Result<(), DeviceError> {
+    let limit = getrlimit(Resource::Nofile);
+    let too_few = |current: Option<u64>| current.is_some_and(|current| current < needed);
+    if !too_few(limit.current) {
+        return Ok(());
+    }
+    if too_few(limit.maximum) {
+        return Err(DeviceError::Files { needed, allowed: limit.maximum.unwrap_or_default() });
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised)
+        .map_err(|error| DeviceError::Host { what: "raising the limit on open files", source: error.into() })
 }
 
 /// A loop of thousands may be late by as many handshakes and loads; one that stands still is found all the same.

@@ -146,7 +146,9 @@ fn until_running(news: &mpsc::Receiver<News>) -> usize {
 fn a_device_pulls_runs_reports_and_goes_on_after_a_restart_without_pulling_again() {
     let world = World::new();
     let (address, news) = serve(world.gateway(), hello());
-    let device = start(world.config("one", vec![address.to_string()])).unwrap();
+    // A name is looked up, and all its addresses are tried.
+    let by_name = format!("localhost:{}", address.port());
+    let device = start(world.config("one", vec![by_name])).unwrap();
     assert!(until_running(&news) > 0);
     device.stop();
     device.wait().unwrap();
@@ -188,6 +190,18 @@ fn a_device_needs_a_device_s_certificate_and_a_usable_address() {
     assert!(matches!(start(config), Err(DeviceError::NotADevice(_))));
     assert!(matches!(start(world.config("one", vec![])), Err(DeviceError::NoGateway)));
     assert!(matches!(start(world.config("one", vec!["gateway".into()])), Err(DeviceError::Gateway(_))));
+}
+
+#[test]
+fn a_fleet_has_a_bound() {
+    let issue = |_| Err("never asked".to_owned());
+    let fleet = fleet::start(FleetConfig::new(
+        fleet::DEVICES_MAX + 1,
+        Arc::new(issue),
+        World::new().services_roots(),
+        vec!["127.0.0.1:1".into()],
+    ));
+    assert!(matches!(fleet, Err(DeviceError::TooMany { devices: 10_001, max: 10_000 })));
 }
 
 fn fleet_runs(storage: FleetStorage, devices: usize, world: &World) {
