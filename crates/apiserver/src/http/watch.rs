@@ -170,12 +170,13 @@ impl Watch {
                 return None;
             }
             self.changed.mark_unchanged();
-            if let Err(expired) = self.take_changes() {
-                self.over = true;
-                return Some(self.expired(expired));
-            }
-            if !self.ready.is_empty() {
-                continue;
+            match self.take_changes() {
+                Ok(more) if more || !self.ready.is_empty() => continue,
+                Ok(_) => {}
+                Err(expired) => {
+                    self.over = true;
+                    return Some(self.expired(expired));
+                }
             }
             let wakes = self.wish.ends.min(self.next_bookmark);
             tokio::select! {
@@ -195,18 +196,19 @@ impl Watch {
         }
     }
 
-    fn take_changes(&mut self) -> Result<(), HistoryExpired> {
-        let Some(feed) = self.store.feed(&self.target.kind) else { return Ok(()) };
-        let (events, complete) = feed.since(self.revision)?;
-        for event in events {
+    /// Queues what is new; whether there is more to take at once.
+    fn take_changes(&mut self) -> Result<bool, HistoryExpired> {
+        let Some(feed) = self.store.feed(&self.target.kind) else { return Ok(false) };
+        let changes = feed.since(self.revision)?;
+        for event in changes.events {
             if let Some(change) = event.seen_by(&self.wish.selection)
                 && let Err(error) = self.queue(change, &event.object)
             {
                 tracing::error!(%error, revision = event.revision, "a stored object can't be shown");
             }
         }
-        self.revision = complete;
-        Ok(())
+        self.revision = changes.complete;
+        Ok(changes.more)
     }
 
     fn queue(&mut self, change: Change, stored: &Bytes) -> Result<(), Status> {

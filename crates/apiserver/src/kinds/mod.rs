@@ -156,3 +156,6 @@ impl Kinds {
         self.get("", "v1", "namespaces")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ pub use log::{Change, Event, History, HistoryExpired, Log};
 pub use machine::{Applied, ApplyError, Constraint, Machine, Operation, Outcome, Write};
 pub use memory::Memory;
 pub use page::{Page, Pager};
-pub use writer::{CommitReport, Feed, Store};
+pub use writer::{Changes, CommitReport, Feed, Store};
 
 /// The storage below failed; nothing of the batch was kept.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -49,21 +49,30 @@ impl Feed {
         self.changed.subscribe()
     }
 
-    /// Changes after a revision, and a revision up to which nothing is missing once they are taken.
-    pub fn since(&self, revision: u64) -> Result<(Vec<Arc<Event>>, u64), HistoryExpired> {
+    /// The next changes after a revision.
+    pub fn since(&self, revision: u64) -> Result<Changes, HistoryExpired> {
+        // Read before the log: whatever is published by now is in it.
         let published = self.published.load(Ordering::Acquire);
         let events = self.log().since(revision, FEED_EVENTS_MAX)?;
-        let complete = match events.last() {
-            Some(last) if events.len() == FEED_EVENTS_MAX => last.revision,
-            Some(last) => last.revision.max(published),
-            None => revision.max(published),
-        };
-        Ok((events, complete))
+        let last = events.last().map_or(revision, |last| last.revision);
+        let more = events.len() == FEED_EVENTS_MAX;
+        Ok(Changes { events, complete: if more { last } else { last.max(published) }, more })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Some changes of one folder.
+#[derive(Debug)]
+pub struct Changes {
+    /// Oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// The revision up to which nothing is missing once these are taken.
+    pub complete: u64,
+    /// There may be more at once.
+    pub more: bool,
 }
 
 struct Job {
