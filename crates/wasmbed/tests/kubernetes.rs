@@ -1,0 +1,349 @@
+//! `apply` and `get` against the embedded Kubernetes API, each run as the process that a person starts.
+#![cfg(test)]
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+use wasmbed::layout::{KubeUser, Layout};
+use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
+use wasmbed_pki::{Identity, read_certificates};
+
+/// A device's public key, as the overview's placeholder means it.
+const PUBLIC_KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==";
+const HELLO: &[u8] = include_bytes!("../../../guests/prebuilt/hello.wasm");
+
+/// A Kubernetes API on a free port. It ends when this is dropped.
+struct Api {
+    folder: tempfile::TempDir,
+    layout: Layout,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Api {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::create_or_open(&folder.path().join("state")).unwrap();
+        let files = layout.apiserver_identity().unwrap();
+        let identity = Identity::read(&files.certificate, &files.key).unwrap();
+        let config = Config {
+            data_dir: layout.apiserver_dir(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: ServerTls { certificates: identity.chain(), key: identity.key() },
+            client_roots: read_certificates(&layout.cluster_root()).unwrap(),
+            definitions: wasmbed_api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect(),
+            policy: Policy::standard().unwrap(),
+            limits: Limits::default(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (bound, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(async {
+                    let server = wasmbed_apiserver::start(config).await.unwrap();
+                    bound.send(server.address()).unwrap();
+                    server.run(async { stopped.await.unwrap_or(()) }).await;
+                });
+        });
+        layout.write_kubeconfig(address.recv().unwrap(), KubeUser::Administrator).unwrap();
+        Self { folder, layout, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmbed"));
+        command.args(arguments).env("KUBECONFIG", self.layout.kubeconfig()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+
+    fn get(&self, kind: &str, name: &str) -> Value {
+        serde_json::from_str(&self.succeeds(&["get", kind, name, "-o", "json"])).unwrap()
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A failed server has already said why.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The overview's two manifests, with what is to stand in the two placeholders.
+fn overview(public_key: &str, wasm_bytes: &str) -> String {
+    format!(
+        r#"# Device CRD
+apiVersion: wasmbed.github.io/v1alpha1
+kind: Device
+metadata:
+  name: device-001
+spec:
+  device_type: "hifive1"
+  capabilities: ["wasm", "tls"]
+  public_key: "{public_key}"
+status:
+  phase: "Connected"
+  last_heartbeat: "2024-09-01T22:00:00Z"
+---
+# Application CRD
+apiVersion: wasmbed.github.io/v1alpha1
+kind: Application
+metadata:
+  name: my-wasm-app
+spec:
+  name: "My WASM Application"
+  wasm_bytes: "{wasm_bytes}"
+  target_devices:
+    device_names: ["device-001"]
+  config:
+    memory_limit: 1048576
+    cpu_time_limit: 1000
+"#
+    )
+}
+
+#[test]
+fn the_overviews_manifests_are_refused_with_placeholders_and_taken_with_base64() {
+    let api = Api::start();
+    let printed =
+        api.file("printed.yaml", overview("base64_encoded_public_key", "base64_encoded_wasm_binary"));
+    let error = api.fails(&["apply", path(&printed)]);
+    for field in ["spec.public_key", "spec.wasm_bytes", "document 1", "document 2", "2 of 2 objects"] {
+        assert!(error.contains(field), "{field} is not in {error}");
+    }
+    assert!(api.fails(&["get", "wdev", "device-001"]).contains("not found"));
+
+    let real = api.file("real.yaml", overview(PUBLIC_KEY, "AGFzbQEAAAA="));
+    let output = api.succeeds(&["apply", path(&real)]);
+    assert_eq!(
+        output,
+        "device.wasmbed.github.io/device-001 created\napplication.wasmbed.github.io/my-wasm-app created\n"
+    );
+    let device = api.get("wdev", "device-001");
+    assert_eq!(device["spec"]["approved"], true);
+    assert!(
+        device.get("status").is_none_or(|status| status["phase"] != "Connected"),
+        "a manifest sets no status"
+    );
+    assert_eq!(api.get("wapp", "my-wasm-app")["spec"]["config"]["restart_policy"], "Always");
+}
+
+#[test]
+fn applying_again_changes_what_changed_and_removes_what_is_gone() {
+    let api = Api::start();
+    let manifest = |labels: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata:\n  name: a\n  labels: {labels}\nspec: {spec}\n"
+        );
+        api.file("device.yaml", text)
+    };
+    let file = manifest("{site: lab, floor: '2'}", "{device_type: one, unschedulable: true}");
+    assert!(api.succeeds(&["apply", "-f", path(&file)]).ends_with("created\n"));
+    assert!(api.succeeds(&["apply", path(&file)]).ends_with("unchanged\n"));
+    manifest("{site: roof}", "{device_type: two}");
+    assert!(api.succeeds(&["apply", "--dry-run", path(&file)]).ends_with("configured (dry run)\n"));
+    assert_eq!(api.get("wdev", "a")["spec"]["device_type"], "one");
+    assert!(api.succeeds(&["apply", path(&file)]).ends_with("configured\n"));
+    let device = api.get("wdev", "a");
+    assert_eq!(device["metadata"]["labels"], serde_json::json!({"site": "roof"}));
+    assert_eq!(device["spec"]["device_type"], "two");
+    assert_eq!(device["spec"]["unschedulable"], false, "removed, so the default is back");
+}
+
+#[test]
+fn unknown_fields_kinds_and_rules_are_refused_by_name_and_the_rest_is_applied() {
+    let api = Api::start();
+    let device = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n---\n"
+        )
+    };
+    let text = device("typo", "device_typ: x")
+        + "apiVersion: wasmbed.github.io/v1alpha1\nkind: Gadget\nmetadata: {name: x}\n---\n"
+        + "apiVersion: wasmbed.github.io/v1alpha1\nkind: Application\nmetadata: {name: x}\nspec: {config: {}}\n---\n"
+        + &device("fine", "device_type: x");
+    let file = api.file("mixed.yaml", text);
+    let output = api.run(&["apply", path(&file)]);
+    assert!(!output.status.success());
+    assert!(text_of_out(&output).contains("device.wasmbed.github.io/fine created"));
+    let error = text_of_err(&output);
+    for words in
+        ["device_typ", "no kind \"Gadget\"", "exactly one of wasm_bytes and module", "3 of 4 objects"]
+    {
+        assert!(error.contains(words), "{words} is not in {error}");
+    }
+}
+
+fn text_of_out(output: &Output) -> String {
+    text(&output.stdout)
+}
+
+fn text_of_err(output: &Output) -> String {
+    text(&output.stderr)
+}
+
+#[test]
+fn env_and_args_are_bounded_together_and_modules_are_immutable() {
+    let api = Api::start();
+    let application = |args: usize| {
+        let args = vec![format!("'{}'", "x".repeat(400)); args].join(", ");
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Application\nmetadata: {{name: a}}\n\
+             spec: {{module: m, config: {{env: {{A: b}}, args: [{args}]}}}}\n"
+        );
+        api.file("application.yaml", text)
+    };
+    let file = application(4);
+    assert!(api.fails(&["apply", path(&file)]).contains("at most 1536 characters"));
+    application(3);
+    api.succeeds(&["apply", path(&file)]);
+
+    let module = |bytes: &str| {
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Module\nmetadata: {{name: m}}\nspec: {{wasm_bytes: {bytes}}}\n"
+        );
+        api.file("module.yaml", text)
+    };
+    let file = module("AGFzbQEAAAA=");
+    api.succeeds(&["apply", path(&file)]);
+    module("AGFzbQEAAAAA");
+    let error = api.fails(&["apply", path(&file)]);
+    assert!(error.contains("a Module is immutable"), "{error}");
+}
+
+#[test]
+fn a_webassembly_file_becomes_an_application_and_its_old_modules_go() {
+    let api = Api::start();
+    let small = api.file("Hello World.wasm", HELLO);
+    let output = api.succeeds(&["apply", path(&small), "--all-devices", "--env", "A=1"]);
+    assert_eq!(output, "application.wasmbed.github.io/hello-world created\n");
+    let application = api.get("wapp", "hello-world");
+    assert!(application["spec"]["wasm_bytes"].as_str().unwrap().starts_with("AGFzbQEAAA"));
+    assert_eq!(application["spec"]["target_devices"], serde_json::json!({"selector": {}}));
+
+    let large = |letter: &str| {
+        let data = letter.repeat(150_000);
+        let wat = format!("(module (memory 3) (data (i32.const 0) \"{data}\") (func (export \"run\")))");
+        api.file("large.wasm", wat::parse_str(wat).unwrap())
+    };
+    let file = large("a");
+    let arguments = ["apply", path(&file), "--name", "hello-world", "--device", "a"];
+    api.succeeds(&arguments);
+    let first = api.get("wapp", "hello-world")["spec"]["module"].as_str().unwrap().to_owned();
+    assert!(api.get("wapp", "hello-world")["spec"].get("wasm_bytes").is_none());
+    large("b");
+    let output = api.succeeds(&arguments);
+    assert!(output.contains(&format!("module.wasmbed.github.io/{first} deleted")), "{output}");
+    let modules = api.succeeds(&["get", "wmod", "-o", "name"]);
+    assert_eq!(modules.lines().count(), 1, "{modules}");
+
+    let error = api.fails(&["apply", path(&small)]);
+    assert!(error.contains("--device NAME"), "{error}");
+    let printed = api.succeeds(&["apply", path(&small), "--device", "a", "--print"]);
+    assert!(printed.starts_with("apiVersion: wasmbed.github.io/v1alpha1\nkind: Application"), "{printed}");
+}
+
+#[test]
+fn get_prints_tables_selects_and_names_what_there_is_not() {
+    let api = Api::start();
+    assert_eq!(api.succeeds(&["get"]), "");
+    let folder = api.file("fleet/a.yaml", overview(PUBLIC_KEY, "AGFzbQEAAAA="));
+    let labelled = "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata: {name: b, labels: {site: lab}}\nspec: {approved: false}\n";
+    api.file("fleet/b.yaml", labelled);
+    api.succeeds(&["apply", path(folder.parent().unwrap())]);
+
+    let table = api.succeeds(&["get", "wdev"]);
+    assert!(table.starts_with("NAME         PHASE"), "{table}");
+    assert!(
+        table.lines().any(|line| line.starts_with("device-001   ") && line.contains("hifive1")),
+        "{table}"
+    );
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let wide = api.succeeds(&["get", "devices", "-o", "wide", "-A"]);
+    assert!(wide.starts_with("NAMESPACE   NAME") && wide.contains("APPROVED"), "{wide}");
+    assert_eq!(
+        api.succeeds(&["get", "wdev", "-l", "site=lab", "-o", "name"]),
+        "device.wasmbed.github.io/b\n"
+    );
+    let waiting = api.succeeds(&["get", "wdev", "--field-selector", "spec.approved=false", "-o", "name"]);
+    assert_eq!(waiting, "device.wasmbed.github.io/b\n");
+    let all = api.succeeds(&["get"]);
+    assert!(all.contains("device/device-001") && all.contains("application/my-wasm-app"), "{all}");
+    let yaml = api.succeeds(&["get", "wapp", "my-wasm-app", "-o", "yaml"]);
+    assert!(yaml.contains("kind: Application\n"), "{yaml}");
+
+    assert!(api.fails(&["get", "wdev", "nobody"]).contains("nobody"));
+    assert!(api.fails(&["get", "pods"]).contains("no resource called \"pods\"; try one of"));
+}
+
+#[test]
+fn get_watch_prints_each_change_and_ends_with_its_reader() {
+    use std::io::{BufRead, BufReader};
+
+    let api = Api::start();
+    let mut watch = api.command(&["get", "wdev", "-w"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("NAME"));
+    let file = api.file("fleet.yaml", overview(PUBLIC_KEY, "AGFzbQEAAAA="));
+    api.succeeds(&["apply", path(&file)]);
+    assert!(lines.next().unwrap().unwrap().starts_with("device-001"));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_reached_is_said_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::create_or_open(folder.path()).unwrap();
+    // Port 1 of the loopback interface: nothing listens there.
+    layout.write_kubeconfig(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), KubeUser::Administrator).unwrap();
+    let run = |kubeconfig: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmbed"));
+        command.args(["get", "wdev", "--kubeconfig", path(kubeconfig)]).output().unwrap()
+    };
+    let output = run(&layout.kubeconfig());
+    assert!(text_of_err(&output).contains("could not be reached; is it running"), "{}", text_of_err(&output));
+    let output = run(&folder.path().join("nowhere"));
+    assert!(text_of_err(&output).contains("can't use the kubeconfig"), "{}", text_of_err(&output));
+}
