@@ -59,6 +59,8 @@ pub struct DeviceConfig {
     pub data_dir: PathBuf,
     /// The board.
     pub board: BoardConfig,
+    /// How long one address of a gateway may take for the TCP connection and the handshake.
+    pub connect_timeout: Duration,
     /// How long the device loop may stand still before the watchdog ends the process.
     pub watchdog_timeout: Duration,
 }
@@ -66,6 +68,9 @@ pub struct DeviceConfig {
 impl DeviceConfig {
     /// The watchdog's time in the overview's class of devices; a round of the loop takes well under 100 ms.
     pub const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(8);
+
+    /// A handshake takes two round trips and a few milliseconds of CPU on either side, which may be busy.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// A device with a board and a watchdog as usual.
     #[must_use]
@@ -81,6 +86,7 @@ impl DeviceConfig {
             gateways,
             data_dir,
             board: BoardConfig::default(),
+            connect_timeout: Self::CONNECT_TIMEOUT,
             watchdog_timeout: Self::WATCHDOG_TIMEOUT,
         }
     }

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rustls::RootCertStore;
@@ -106,6 +107,7 @@ pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     let arrivals = One(Some(OneDevice {
         tls,
         gateways: config.gateways.into(),
+        connect_timeout: config.connect_timeout,
         board: board(&config.board, reset_reason, reset_detail),
         runtime: config.board.runtime,
         store,
@@ -186,6 +188,7 @@ struct OneDevice {
     id: SpiffeId,
     tls: Arc<rustls::ClientConfig>,
     gateways: Arc<[String]>,
+    connect_timeout: Duration,
     board: Board,
     runtime: RuntimeConfig,
     store: Store<Disk>,
@@ -207,6 +210,7 @@ impl Arrivals for One {
             trust_domain: one.id.trust_domain().into(),
             tls: one.tls,
             gateways: one.gateways,
+            connect_timeout: one.connect_timeout,
             board: one.board,
             runtime: one.runtime,
             storage: storage.files(index, one.store),

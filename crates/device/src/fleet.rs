@@ -260,6 +260,7 @@ impl Arrivals for Share {
             trust_domain: id.trust_domain().into(),
             tls: tls_config(&identity, Arc::clone(&shared.roots), &id)?,
             gateways: Arc::clone(&shared.gateways),
+            connect_timeout: DeviceConfig::CONNECT_TIMEOUT,
             board: board(&shared.board, ResetReason::PowerOn, String::new()),
             runtime: shared.board.runtime.clone(),
             storage,

@@ -23,8 +23,6 @@ use wasmbed_supervisor::platform::{Link, LinkState};
 
 use crate::{counters::Counters, resolve::Resolver};
 
-/// TCP connection and handshake with one address; a handshake takes two round trips and a few milliseconds of CPU.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A name that takes longer is as good as unknown.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For bytes that were taken to reach the network after [`Link::close`].
@@ -44,6 +42,8 @@ pub(crate) struct LinkConfig {
     pub(crate) trust_domain: Arc<str>,
     /// `host:port`, at least one.
     pub(crate) gateways: Arc<[String]>,
+    /// TCP connection and handshake with one address.
+    pub(crate) connect_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -94,7 +94,7 @@ impl TlsLink {
         match &self.phase {
             Phase::Down | Phase::Up { .. } => None,
             Phase::Resolving { since } => Some(*since + RESOLVE_TIMEOUT),
-            Phase::Opening { connection, .. } => Some(connection.since + OPEN_TIMEOUT),
+            Phase::Opening { connection, .. } => Some(connection.since + self.config.connect_timeout),
             Phase::Closing { connection } => Some(connection.since + CLOSE_TIMEOUT),
         }
     }
@@ -187,12 +187,12 @@ impl TlsLink {
         };
         match connection.advance_handshake(&mut connected) {
             Ok(true) => self.opened(connection),
-            Ok(false) if connection.since.elapsed() < OPEN_TIMEOUT => {
+            Ok(false) if connection.since.elapsed() < self.config.connect_timeout => {
                 self.phase = Phase::Opening { connection, connected, address, others };
             }
             Ok(false) => {
                 let what = if connected { "no handshake" } else { "no answer" };
-                self.open(others, format!("{address}: {what} within {} s", OPEN_TIMEOUT.as_secs()));
+                self.open(others, format!("{address}: {what} within {:?}", self.config.connect_timeout));
             }
             Err(problem) => self.open(others, format!("{address}: {problem}")),
         }

@@ -42,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) trust_domain: Arc<str>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) gateways: Arc<[String]>,
+    pub(crate) connect_timeout: Duration,
     pub(crate) board: Board,
     pub(crate) runtime: RuntimeConfig,
     pub(crate) storage: DeviceStorage,
@@ -153,6 +154,7 @@ impl Reactor {
             tls: parts.tls,
             trust_domain: parts.trust_domain,
             gateways: parts.gateways,
+            connect_timeout: parts.connect_timeout,
             counters: Arc::clone(&self.counters),
         });
         let now = Instant::now();

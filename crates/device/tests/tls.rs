@@ -78,13 +78,24 @@ enum News {
 
 /// Serves sessions, a thread for each, until the listener is gone; says what it sees.
 fn serve(config: Arc<ServerConfig>, wanted: Arc<Wanted>) -> (SocketAddr, mpsc::Receiver<News>) {
+    serve_in_pieces(config, wanted, usize::MAX)
+}
+
+/// The same, with at most `piece` bytes in each TLS record.
+fn serve_in_pieces(
+    config: Arc<ServerConfig>,
+    wanted: Arc<Wanted>,
+    piece: usize,
+) -> (SocketAddr, mpsc::Receiver<News>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (news, seen) = mpsc::channel();
     thread::spawn(move || {
         for (epoch, stream) in listener.incoming().enumerate() {
             let (config, wanted, news) = (Arc::clone(&config), Arc::clone(&wanted), news.clone());
-            thread::spawn(move || session(stream.unwrap(), config, &wanted, epoch as u64 + 1, &news));
+            thread::spawn(move || {
+                session(stream.unwrap(), config, &wanted, (epoch as u64 + 1, piece), &news)
+            });
         }
     });
     (address, seen)
@@ -94,7 +105,7 @@ fn session(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     wanted: &Wanted,
-    epoch: u64,
+    (epoch, piece): (u64, usize),
     news: &mpsc::Sender<News>,
 ) {
     let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
@@ -106,8 +117,10 @@ fn session(
             Ok(0) => return,
             Ok(length) => {
                 let answer = gateway.handle(&buffer[..length]);
-                if stream.write_all(&answer).and_then(|()| stream.flush()).is_err() {
-                    return;
+                for part in answer.chunks(piece) {
+                    if stream.write_all(part).and_then(|()| stream.flush()).is_err() {
+                        return;
+                    }
                 }
             }
             Err(error) => {
@@ -178,6 +191,32 @@ fn a_gateway_that_is_away_or_an_impostor_is_passed_over_for_the_next() {
         assert!(matches!(refusals.recv_timeout(PATIENCE), Ok(News::Refused(_))));
     }
     assert!(device.progress().attempts_failed >= 3);
+    device.stop();
+    device.wait().unwrap();
+}
+
+#[test]
+fn a_gateway_that_never_answers_is_given_up_for_the_next() {
+    let world = World::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, news) = serve(world.gateway(), hello());
+    let gateways = vec![silent.local_addr().unwrap().to_string(), address.to_string()];
+    let mut config = world.config("one", gateways);
+    config.connect_timeout = Duration::from_millis(200);
+    let device = start(config).unwrap();
+    until_running(&news);
+    let problem = device.progress().last_failure.unwrap_or_default();
+    assert!(problem.contains("no handshake within 200ms"), "{problem}");
+    device.stop();
+    device.wait().unwrap();
+}
+
+#[test]
+fn frames_that_arrive_a_byte_at_a_time_are_the_same_frames() {
+    let world = World::new();
+    let (address, news) = serve_in_pieces(world.gateway(), hello(), 1);
+    let device = start(world.config("one", vec![address.to_string()])).unwrap();
+    until_running(&news);
     device.stop();
     device.wait().unwrap();
 }

@@ -9,7 +9,7 @@ use std::{
 use super::Medium;
 
 /// Files in a folder, made durable with fsync.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Disk {
     folder: PathBuf,
 }

@@ -94,8 +94,7 @@ impl<M: Medium> Store<M> {
     /// # Errors
     /// There is none, or the medium failed.
     pub fn module(&mut self, digest: &ModuleDigest) -> Result<Vec<u8>, StorageError> {
-        let bytes = self.medium.read(&named(MODULE, &digest.0), 0, MODULE_BYTES_MAX as usize + 1);
-        bytes.map_err(|error| failure(&error))
+        read_module(&mut self.medium, digest)
     }
 
     fn inventory(&self) -> Inventory {
@@ -203,6 +202,11 @@ impl<M: Medium> Store<M> {
             self.lengths.iter().filter(|(other, _)| *other != name).map(|(_, length)| length).sum();
         if others.saturating_add(length) > self.capacity_bytes { Err(StorageError::Full) } else { Ok(()) }
     }
+}
+
+fn read_module(medium: &mut impl Medium, digest: &ModuleDigest) -> Result<Vec<u8>, StorageError> {
+    let bytes = medium.read(&named(MODULE, &digest.0), 0, MODULE_BYTES_MAX as usize + 1);
+    bytes.map_err(|error| failure(&error))
 }
 
 fn failure(error: &io::Error) -> StorageError {

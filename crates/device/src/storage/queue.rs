@@ -10,7 +10,7 @@ use wasmbed_agent::storage::{Operation, Outcome, StorageError};
 use wasmbed_protocol::ModuleDigest;
 use wasmbed_supervisor::platform::Storage;
 
-use super::{Disk, Memory, Store};
+use super::{Disk, Memory, Store, read_module};
 use crate::mailbox::{Mail, Mailbox};
 
 struct Job {
@@ -40,8 +40,10 @@ impl StorageThread {
 
     /// Storage of one device on disk.
     pub(crate) fn files(&self, device: usize, store: Store<Disk>) -> DeviceStorage {
+        let reader = store.medium.clone();
         let store = Arc::new(Mutex::new(store));
-        DeviceStorage { backend: Backend::Files { device, store, jobs: self.jobs.clone() }, outcome: None }
+        let backend = Backend::Files { device, store, reader, jobs: self.jobs.clone() };
+        DeviceStorage { backend, outcome: None }
     }
 }
 
@@ -51,7 +53,13 @@ fn lock(store: &Mutex<Store<Disk>>) -> std::sync::MutexGuard<'_, Store<Disk>> {
 }
 
 enum Backend {
-    Files { device: usize, store: Arc<Mutex<Store<Disk>>>, jobs: mpsc::Sender<Job> },
+    Files {
+        device: usize,
+        store: Arc<Mutex<Store<Disk>>>,
+        /// Modules are read while the store may be waiting for the disk: a name stands for whole content at any moment.
+        reader: Disk,
+        jobs: mpsc::Sender<Job>,
+    },
     Memory(Store<Memory>),
 }
 
@@ -77,7 +85,7 @@ impl Storage for DeviceStorage {
     fn start(&mut self, operation: Operation) {
         match &mut self.backend {
             Backend::Memory(store) => self.outcome = Some(store.perform(&operation)),
-            Backend::Files { device, store, jobs } => {
+            Backend::Files { device, store, jobs, .. } => {
                 let job = Job { device: *device, store: Arc::clone(store), operation };
                 if jobs.send(job).is_err() {
                     self.outcome = Some(Err(StorageError::Failed("the storage thread is gone".into())));
@@ -93,7 +101,7 @@ impl Storage for DeviceStorage {
     fn module(&mut self, digest: &ModuleDigest) -> Result<Cow<'_, [u8]>, StorageError> {
         match &mut self.backend {
             Backend::Memory(store) => store.module(digest).map(Cow::Owned),
-            Backend::Files { store, .. } => lock(store).module(digest).map(Cow::Owned),
+            Backend::Files { reader, .. } => read_module(reader, digest).map(Cow::Owned),
         }
     }
 }
