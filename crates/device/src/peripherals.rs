@@ -3,10 +3,10 @@
 //!
 //! | sensor | what it measures | unit of the thousandths |
 //! |---|---|---|
-//! | 0 | load average of the last minute, `/proc/loadavg` | runnable tasks |
-//! | 1 | memory available on the host, `MemAvailable` of `/proc/meminfo` | MiB |
-//! | 2 | time since this process started | s |
-//! | 3 | temperature of the first thermal zone, where the host has one | °C |
+//! | 0 | temperature of the first thermal zone; virtual machines often have none, and then there is no sensor 0 | °C |
+//! | 1 | load average of the last minute, `/proc/loadavg` | runnable tasks |
+//! | 2 | memory available on the host, `MemAvailable` of `/proc/meminfo` | MiB |
+//! | 3 | time since this device started | s |
 //!
 //! Pins 0 to 7 are latches in this process: reading one gives what was written to it last, low at first. No voltage
 //! moves anywhere.
@@ -52,10 +52,10 @@ impl Peripherals for HostPeripherals {
 
     fn sensor_read(&mut self, sensor: u32) -> Result<i32, PeripheralError> {
         match sensor {
-            0 => parse_load(&read("/proc/loadavg")?),
-            1 => parse_available(&read("/proc/meminfo")?),
-            2 => Some(i32::try_from(self.started.elapsed().as_millis()).unwrap_or(i32::MAX)),
-            3 => parse_temperature(&read("/sys/class/thermal/thermal_zone0/temp")?),
+            0 => parse_temperature(&read("/sys/class/thermal/thermal_zone0/temp")?),
+            1 => parse_load(&read("/proc/loadavg")?),
+            2 => parse_available(&read("/proc/meminfo")?),
+            3 => Some(i32::try_from(self.started.elapsed().as_millis()).unwrap_or(i32::MAX)),
             _ => return Err(PeripheralError::NotFound),
         }
         .ok_or(PeripheralError::Failed)
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_linux_always_has_can_be_read() {
         let mut peripherals = HostPeripherals::new(Instant::now());
-        for sensor in 0..3 {
+        for sensor in 1..4 {
             assert!(peripherals.sensor_read(sensor).is_ok_and(|value| value >= 0), "sensor {sensor}");
         }
         assert_eq!(peripherals.sensor_read(99), Err(PeripheralError::NotFound));
