@@ -11,22 +11,22 @@ use crate::kubeconfig;
 
 /// How a command reaches the Kubernetes API.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct ClusterArgs {
+pub(crate) struct ClusterArgs {
     /// The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod's service account].
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// The namespace [default: that of the kubeconfig's context].
     #[arg(short, long)]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
 }
 
 /// A reachable Kubernetes API.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The client.
-    pub client: Client,
+    pub(crate) client: Client,
     /// The namespace that a command works in.
-    pub namespace: String,
+    pub(crate) namespace: String,
 }
 
 impl ClusterArgs {
@@ -34,7 +34,7 @@ impl ClusterArgs {
     ///
     /// # Errors
     /// No kubeconfig is found, or it can't be used.
-    pub async fn connect(&self) -> Result<Cluster> {
+    pub(crate) async fn connect(&self) -> Result<Cluster> {
         let config = kubeconfig::client_config(self.kubeconfig.as_ref()).await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("can't make a Kubernetes client of the kubeconfig")?;
@@ -43,7 +43,7 @@ impl ClusterArgs {
 
     /// The kubeconfig file in use, if it is a file.
     #[must_use]
-    pub fn file(&self) -> Option<PathBuf> {
+    pub(crate) fn file(&self) -> Option<PathBuf> {
         let from_environment =
             || std::env::split_paths(&std::env::var_os("KUBECONFIG")?).find(|path| path.exists());
         self.kubeconfig.clone().or_else(from_environment).or_else(|| {
@@ -55,19 +55,19 @@ impl ClusterArgs {
 
 /// One kind of resource, as the API server describes it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// `GROUP/VERSION`, or `v1`.
-    pub api_version: String,
+    pub(crate) api_version: String,
     /// As in manifests.
-    pub kind: String,
+    pub(crate) kind: String,
     /// As in paths.
-    pub plural: String,
+    pub(crate) plural: String,
     /// As in messages.
-    pub singular: String,
+    pub(crate) singular: String,
     /// Other names that people type.
-    pub short_names: Vec<String>,
+    pub(crate) short_names: Vec<String>,
     /// Whether its objects live in namespaces.
-    pub namespaced: bool,
+    pub(crate) namespaced: bool,
 }
 
 impl Resource {
@@ -88,7 +88,7 @@ impl Resource {
 
     /// Whether a person who types `name` means this.
     #[must_use]
-    pub fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         let name = name.to_lowercase();
         let (plain, group) =
             name.split_once('.').map_or((name.as_str(), None), |(plain, group)| (plain, Some(group)));
@@ -100,7 +100,7 @@ impl Resource {
 
     /// `SINGULAR.GROUP/NAME`, as kubectl names objects.
     #[must_use]
-    pub fn object_name(&self, name: &str) -> String {
+    pub(crate) fn object_name(&self, name: &str) -> String {
         match self.api_version.split_once('/') {
             Some((group, _)) => format!("{}.{group}/{name}", self.singular),
             None => format!("{}/{name}", self.singular),
@@ -109,7 +109,7 @@ impl Resource {
 
     /// Path of its collection; all namespaces if `namespace` is none.
     #[must_use]
-    pub fn collection(&self, namespace: Option<&str>) -> String {
+    pub(crate) fn collection(&self, namespace: Option<&str>) -> String {
         let root = if self.api_version.contains('/') { "/apis" } else { "/api" };
         let Self { api_version, plural, .. } = self;
         match namespace.filter(|_| self.namespaced) {
@@ -124,7 +124,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The server does not know them, or can't be reached.
-    pub async fn resources(&self, api_version: &str) -> Result<Vec<Resource>> {
+    pub(crate) async fn resources(&self, api_version: &str) -> Result<Vec<Resource>> {
         let list: APIResourceList = match api_version.contains('/') {
             true => self.client.list_api_group_resources(api_version).await,
             false => self.client.list_core_api_resources(api_version).await,
@@ -145,7 +145,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The server does not know it, or can't be reached.
-    pub async fn resource_of_kind(&self, api_version: &str, kind: &str) -> Result<Resource> {
+    pub(crate) async fn resource_of_kind(&self, api_version: &str, kind: &str) -> Result<Resource> {
         let all = self.resources(api_version).await?;
         let known = all.iter().map(|resource| resource.kind.as_str()).collect::<Vec<_>>().join(", ");
         all.iter()
@@ -158,7 +158,7 @@ impl Cluster {
     ///
     /// # Errors
     /// There is none, or the server can't be reached.
-    pub async fn resource_called(&self, name: &str) -> Result<Resource> {
+    pub(crate) async fn resource_called(&self, name: &str) -> Result<Resource> {
         let ours = self.resources(&format!("{}/{}", wasmbed_api::GROUP, wasmbed_api::VERSION)).await;
         let core = self.resources("v1").await?;
         if let Some(found) = ours.iter().flatten().chain(&core).find(|resource| resource.is_called(name)) {
@@ -172,7 +172,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What the server says, or why it can't be reached.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: http::Method,
         path: &str,
@@ -193,7 +193,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What the server says, or why it can't be reached.
-    pub async fn read(&self, path: &str) -> Result<Option<Value>> {
+    pub(crate) async fn read(&self, path: &str) -> Result<Option<Value>> {
         let request = http::Request::get(path).body(Vec::new()).context("can't make a request")?;
         match self.client.request(request).await {
             Ok(value) => Ok(Some(value)),
@@ -205,7 +205,7 @@ impl Cluster {
 
 /// An error of the Kubernetes client in words for a person: the server's own where it answered.
 #[must_use]
-pub fn explain(error: kube::Error) -> anyhow::Error {
+pub(crate) fn explain(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => anyhow!("{}", status.message),
         error => anyhow::Error::new(error).context(
@@ -216,7 +216,7 @@ pub fn explain(error: kube::Error) -> anyhow::Error {
 
 /// Percent-encodes what stands in a query (RFC 3986, section 2.3: all but unreserved characters).
 #[must_use]
-pub fn encode_query(text: &str) -> String {
+pub(crate) fn encode_query(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
