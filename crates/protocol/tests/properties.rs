@@ -168,6 +168,32 @@ proptest! {
     }
 
     #[test]
+    fn a_stream_gives_the_same_frames_however_it_is_cut(
+        bodies in vec(vec(any::<u8>(), 1..40), 0..6),
+        cuts in vec(1..30_usize, 1..40),
+    ) {
+        let mut stream = Vec::new();
+        for body in &bodies {
+            stream.extend_from_slice(&(body.len() as u16).to_be_bytes());
+            stream.extend_from_slice(body);
+        }
+        let (mut held, mut found, mut rest) = (Vec::new(), Vec::new(), stream.as_slice());
+        for cut in cuts.iter().cycle() {
+            let (came, later) = rest.split_at((*cut).min(rest.len()));
+            held.extend_from_slice(came);
+            let mut frames = Frames::new(&held);
+            found.extend(frames.by_ref().map(|body| body.map(<[u8]>::to_vec)));
+            held.drain(..frames.consumed());
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(found, bodies.into_iter().map(Ok).collect::<Vec<_>>());
+        prop_assert!(held.is_empty());
+    }
+
+    #[test]
     fn any_bytes_are_read_without_harm(bytes in vec(any::<u8>(), 0..200)) {
         accept::accept(&bytes);
     }
