@@ -10,12 +10,13 @@
 //!
 //! Digests are 64 hex digits in paths and JSON. Errors are [`Refusal`]s.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use wasmbed_api::{DeviceApplication, DeviceFacts};
 
 /// Full desired sets of some devices. Idempotent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutSets {
     /// `leaseTransitions` of the leader's Lease: a lower one than seen is refused.
@@ -30,7 +31,7 @@ pub const SETS_PER_PUT_MAX: usize = 256;
 pub const PUT_SETS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A Device by namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceKey {
     /// Namespace.
     pub namespace: String,
@@ -39,7 +40,7 @@ pub struct DeviceKey {
 }
 
 /// The desired set of one device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceSet {
     /// Which device.
@@ -51,7 +52,7 @@ pub struct DeviceSet {
 }
 
 /// One assignment of a set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssignmentEntry {
     /// UID of the Application, hyphenated.
@@ -69,14 +70,14 @@ pub struct AssignmentEntry {
 }
 
 /// Answer to [`PutSets`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PutSetsAnswer {
     /// The sets that were not taken; all others are on the gateway's disk.
     pub refused: Vec<SetRefusal>,
 }
 
 /// One set that was not taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SetRefusal {
     /// Which device.
     pub device: DeviceKey,
@@ -91,7 +92,7 @@ pub struct SetRefusal {
 
 /// One line of `GET /v1/stream`. Without a token, or with one that the gateway can't resume, the stream begins with
 /// `Snapshot`; every other line moves the token on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StreamEvent {
     /// All devices follow as `Device`, then `SnapshotEnd`. What was known before is void.
@@ -126,7 +127,7 @@ pub enum StreamEvent {
 }
 
 /// What a gateway knows of one device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceView {
     /// Which device.
     pub device: DeviceKey,
@@ -147,7 +148,7 @@ pub struct DeviceView {
 }
 
 /// One line of an application's log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// RFC 3339 time at the gateway.
     pub time: String,
@@ -164,7 +165,7 @@ pub struct LogLine {
 }
 
 /// Why a call was refused.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// CamelCase.
     pub reason: String,

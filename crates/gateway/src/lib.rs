@@ -1,1 +1,329 @@
-//! wasmbed-gateway
+//! The gateway process: one TLS 1.3 port for devices and controllers, sets and modules on disk, Device statuses in
+//! Kubernetes.
+//!
+//! It may not decide: it moves bytes, files and calls, and `wasmbed_control::gateway` decides. It may not write a spec,
+//! apart from creating the Device of a device that enrolls.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod config;
+mod core;
+mod device;
+mod journal;
+mod kubernetes;
+mod listener;
+mod metrics;
+mod openapi;
+mod presence;
+mod store;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub use config::{Config, Enrollment, Limits, TlsFiles};
+pub use openapi::document as openapi;
+pub use store::StoreError;
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wasmbed_control::gateway::{self, Gateway, StoreOperation};
+use wasmbed_pki::{
+    Identity, IdentityError, Role, SpiffeId, read_certificates,
+    tls::{Profile, TlsError, roots, server_config},
+};
+use wasmbed_telemetry::{Health, serve_health};
+
+use crate::{
+    core::{Core, Work},
+    listener::{Handshakes, Listener, Refusals},
+    presence::Presence,
+    store::Store,
+};
+
+/// Where a started gateway listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Devices and controllers.
+    pub server: SocketAddr,
+    /// `/health`, `/ready`, `/metrics`.
+    pub health: Option<SocketAddr>,
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Configuration: a certificate or key file.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Configuration: certificates that TLS can't use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Configuration: the certificate is another's.
+    #[error("the certificate in {path} is for {found}, not for {expected}")]
+    WrongCertificate {
+        /// Of the certificate.
+        path: String,
+        /// What it is for.
+        found: String,
+        /// What it should be for.
+        expected: String,
+    },
+    /// Configuration or I/O: the port.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// I/O: the disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Configuration: the Kubernetes client.
+    #[error("the Kubernetes client can't be made: {0}")]
+    Kubernetes(#[from] Box<kube::Error>),
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Handle {
+    /// Where it listens.
+    pub addresses: Addresses,
+    run: tokio::task::JoinHandle<()>,
+}
+
+impl Handle {
+    /// Waits until the gateway has stopped, which it does when the token that it was started with is cancelled: devices
+    /// were told, their statuses written, the Lease released.
+    pub async fn wait(self) {
+        if let Err(error) = self.run.await {
+            tracing::error!(%error, "the gateway ended by a bug");
+        }
+    }
+}
+
+/// Runs a gateway until `shutdown` is cancelled.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    start(config, shutdown).await?.wait().await;
+    Ok(())
+}
+
+/// Starts a gateway, which listens when this returns. It does not wait for the Kubernetes API.
+///
+/// # Errors
+/// It could not start.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
+    let identity = own_identity(&config)?;
+    let services_roots = roots(read_certificates(&config.tls.services_roots)?)?;
+    let device_roots = roots(read_certificates(&config.tls.device_roots)?)?;
+    let devices = server_config(Profile::Device, &identity, device_roots)?;
+    let services = server_config(Profile::Service, &identity, services_roots)?;
+    let opened = store::open(&config.data_dir)?;
+    let listener = bind(config.listen)?;
+    let health_listener = config.health_listen.map(bind).transpose()?;
+    let addresses = Addresses {
+        server: local_address(&listener, config.listen)?,
+        health: health_listener
+            .as_ref()
+            .zip(config.health_listen)
+            .map(|(listener, asked)| local_address(listener, asked))
+            .transpose()?,
+    };
+    let client = kube::Client::try_from(config.kube.clone()).map_err(Box::new)?;
+
+    let (metrics, registry) = metrics::registry();
+    let boot_id = uuid::Uuid::new_v4().simple().to_string();
+    let (mut opened, decisions) = (opened, decisions(&config, &boot_id));
+    let restored = std::mem::take(&mut opened.restored);
+    let core = Arc::new(Core::new(metrics.clone(), |now| Gateway::new(decisions, restored, now)));
+    let stored = Arc::clone(&core);
+    let on_stored: store::OnStored =
+        Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(id, result, now)));
+    let (store, _thread) = opened.start(on_stored)?;
+    let health = Health::starting(&["kubernetes"]);
+    let handshakes = Handshakes::new(&config.limits);
+    let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
+    tracing::info!(gateway = config.name, address, boot_id, "gateway listens");
+
+    let running = Running {
+        listener: Arc::new(Listener {
+            core: Arc::clone(&core),
+            metrics: metrics.clone(),
+            handshakes: Arc::clone(&handshakes),
+            limits: config.limits,
+            trust_domain: config.trust_domain.clone(),
+            devices,
+            services,
+            api: api::Api::new(
+                Arc::clone(&core),
+                store.clone(),
+                metrics.clone(),
+                config.limits.api_connections_max,
+            ),
+            refusals: Refusals::new(),
+        }),
+        presence: Presence {
+            client: client.clone(),
+            core: Arc::clone(&core),
+            metrics: metrics.clone(),
+            handshakes,
+            name: config.name.clone(),
+            namespace: config.namespace.clone(),
+            address,
+            boot_id,
+            connections_max: config.max_connections,
+        },
+        core,
+        store,
+        client,
+        metrics,
+        health: health.clone(),
+        name: config.name,
+        shutdown_timeout: config.limits.shutdown_timeout,
+    };
+    let health_server = health_listener.map(|listener| (listener, health, registry));
+    let run = tokio::spawn(running.run(listener, health_server, shutdown));
+    Ok(Handle { addresses, run })
+}
+
+fn own_identity(config: &Config) -> Result<Identity, Error> {
+    let identity = Identity::read(&config.tls.certificate, &config.tls.key)?;
+    let wrong = |found: String| Error::WrongCertificate {
+        path: config.tls.certificate.display().to_string(),
+        found,
+        expected: format!("spiffe://{}/ns/{}/gateway/{}", config.trust_domain, config.namespace, config.name),
+    };
+    let id: SpiffeId = identity.spiffe_id().map_err(|error| wrong(error.to_string()))?;
+    let own =
+        id.role() == Role::Gateway && id.trust_domain() == config.trust_domain && id.name() == config.name;
+    if own { Ok(identity) } else { Err(wrong(id.to_string())) }
+}
+
+fn decisions(config: &Config, boot_id: &str) -> gateway::Config {
+    let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    gateway::Config {
+        name: config.name.clone(),
+        boot_id: boot_id.to_owned(),
+        enrollment: config.enrollment,
+        heartbeat_interval_ms: millis(config.heartbeat_interval),
+        heartbeat_timeout_ms: millis(config.heartbeat_timeout),
+        sessions_max: config.max_connections,
+        writes_per_second: config.writes_per_second,
+        writes_burst: config.writes_burst,
+        modules_bytes_max: config.limits.modules_bytes_max,
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    listener::bind(address).map_err(|source| Error::Listen { address, source })
+}
+
+fn local_address(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|source| Error::Listen { address: asked, source })
+}
+
+/// All that runs.
+struct Running {
+    listener: Arc<Listener>,
+    presence: Presence,
+    core: Arc<Core>,
+    store: Store,
+    client: kube::Client,
+    metrics: metrics::Metrics,
+    health: Health,
+    name: String,
+    shutdown_timeout: Duration,
+}
+
+impl Running {
+    async fn run(
+        self,
+        listener: TcpListener,
+        health: Option<(TcpListener, Health, Arc<prometheus_client::registry::Registry>)>,
+        shutdown: CancellationToken,
+    ) {
+        // Two steps: first no one is let in any more and all are told, then what told Kubernetes ends.
+        let (accepting, telling) = (CancellationToken::new(), CancellationToken::new());
+        let (connections, services) = (TaskTracker::new(), TaskTracker::new());
+        services.spawn(self.drive(telling.clone()));
+        services.spawn(kubernetes::watch(
+            self.client.clone(),
+            Arc::clone(&self.core),
+            self.health,
+            telling.clone(),
+        ));
+        let saying = tokio::spawn(self.presence.run(telling.clone()));
+        if let Some((listener, health, registry)) = health {
+            let stop = telling.clone();
+            services.spawn(async move {
+                if let Err(error) = serve_health(listener, health, registry, "/health", stop).await {
+                    tracing::error!(%error, "the health port failed");
+                }
+            });
+        }
+        let accept = tokio::spawn(self.listener.run(listener, connections.clone(), accepting.clone()));
+
+        shutdown.cancelled().await;
+        tracing::info!(gateway = self.name, "gateway stops");
+        accepting.cancel();
+        let _ = accept.await;
+        self.core.with(|gateway, now| gateway.handle_shutdown(now));
+        connections.close();
+        let drained = async {
+            connections.wait().await;
+            let mut poll = tokio::time::interval(Duration::from_millis(10));
+            while !self.core.read(|gateway, _| gateway.is_drained()) {
+                poll.tick().await;
+            }
+        };
+        if tokio::time::timeout(self.shutdown_timeout, drained).await.is_err() {
+            tracing::warn!(
+                gateway = self.name,
+                reason = "ShutdownTimeout",
+                "not all that is known could be written; the next start writes it"
+            );
+        }
+        telling.cancel();
+        services.close();
+        let ended = async {
+            let _ = saying.await;
+            services.wait().await;
+        };
+        let _ = tokio::time::timeout(self.shutdown_timeout, ended).await;
+        tracing::info!(gateway = self.name, "gateway stopped");
+    }
+
+    /// The driver: calls and storage, as the decisions ask for them.
+    fn drive(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let (core, store, client) = (Arc::clone(&self.core), self.store.clone(), self.client.clone());
+        let (name, metrics): (Arc<str>, _) = (self.name.as_str().into(), self.metrics.clone());
+        async move {
+            let driven = Arc::clone(&core);
+            let carry_out = move |work: Work| {
+                for write in work.writes {
+                    let (core, client) = (Arc::clone(&core), client.clone());
+                    let (name, metrics) = (Arc::clone(&name), metrics.clone());
+                    tokio::spawn(async move {
+                        let outcome = kubernetes::execute(&client, &name, &write, &metrics).await;
+                        core.with(|gateway, now| gateway.handle_write_result(write.id, outcome, now));
+                    });
+                }
+                for operation in work.store {
+                    if let StoreOperation::LoadModule { digest } = operation {
+                        let (core, store) = (Arc::clone(&core), store.clone());
+                        tokio::spawn(async move {
+                            let bytes = store.read_module(digest).await;
+                            core.with(|gateway, now| gateway.handle_module_loaded(digest, bytes, now));
+                        });
+                    } else {
+                        store.start(operation);
+                    }
+                }
+            };
+            driven.drive(stop, carry_out).await;
+        }
+    }
+}

@@ -96,7 +96,8 @@ impl Logs {
     pub(super) fn page(&self, cursor: &mut LogCursor) -> Vec<LogLine> {
         let wanted = |name: &str| match name.split_once('/') {
             Some((namespace, name)) => {
-                namespace == cursor.namespace && cursor.application.as_deref().is_none_or(|wanted| wanted == name)
+                namespace == cursor.namespace
+                    && cursor.application.as_deref().is_none_or(|wanted| wanted == name)
             }
             // Lines of an application whose name is not known are found by its UID.
             None => cursor.application.as_deref() == Some(name),
@@ -108,7 +109,9 @@ impl Logs {
                 entry.device.namespace == cursor.namespace
                     && cursor.device.as_deref().is_none_or(|wanted| wanted == entry.device.name)
             };
-            found.extend(ring.entries.range(start..).filter(of_device).take(LOG_PAGE_MAX).map(|entry| (name, entry)));
+            found.extend(
+                ring.entries.range(start..).filter(of_device).take(LOG_PAGE_MAX).map(|entry| (name, entry)),
+            );
         }
         found.sort_by_key(|(_, entry)| entry.number);
         let more = found.len() > LOG_PAGE_MAX;

@@ -179,7 +179,10 @@ impl Gateway {
                 }
                 // It was checked before it was written: the disk is spoilt. Unknown is not empty.
                 Err(error) => self.notice(Notice::StoreFailed {
-                    detail: format!("the set of {}/{} on disk is not usable: {error}", key.namespace, key.name),
+                    detail: format!(
+                        "the set of {}/{} on disk is not usable: {error}",
+                        key.namespace, key.name
+                    ),
                 }),
             }
         }
@@ -225,6 +228,12 @@ impl Gateway {
         self.store.pop_front()
     }
 
+    /// Whether [`Gateway::poll_store`] has something.
+    #[must_use]
+    pub fn has_store_work(&self) -> bool {
+        !self.store.is_empty()
+    }
+
     /// An answer to a controller.
     pub fn poll_answer(&mut self) -> Option<Answer> {
         self.answers.pop_front()
@@ -252,7 +261,10 @@ impl Gateway {
     /// Whether all sessions are gone and what is known of them is written; for the end of a shutdown.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.sessions.is_empty() && self.writer.pressing() == 0 && self.store.is_empty() && self.storing.is_empty()
+        self.sessions.is_empty()
+            && self.writer.pressing() == 0
+            && self.store.is_empty()
+            && self.storing.is_empty()
     }
 
     /// Whether a whole list of Devices has been seen.
@@ -299,13 +311,16 @@ impl Gateway {
     pub fn stream_page(&self, cursor: &mut Cursor) -> Vec<StreamEvent> {
         self.stream.page(
             cursor,
-            |after| match after {
-                None => self.devices.range::<DeviceKey, _>(..),
-                Some(after) => self
-                    .devices
-                    .range::<DeviceKey, _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)),
-            }
-            .map(|(key, _)| key),
+            |after| {
+                match after {
+                    None => self.devices.range::<DeviceKey, _>(..),
+                    Some(after) => self.devices.range::<DeviceKey, _>((
+                        std::ops::Bound::Excluded(after),
+                        std::ops::Bound::Unbounded,
+                    )),
+                }
+                .map(|(key, _)| key)
+            },
             |key| self.devices.get(key).map(Record::view),
         )
     }

@@ -51,7 +51,8 @@ impl Gateway {
 
     /// A Device is new or changed, or stands in a list.
     pub fn handle_device(&mut self, device: &Device, now: Now) {
-        let (Some(namespace), Some(name)) = (device.metadata.namespace.clone(), device.metadata.name.clone()) else {
+        let (Some(namespace), Some(name)) = (device.metadata.namespace.clone(), device.metadata.name.clone())
+        else {
             return;
         };
         let Some(object) = Object::new(device) else { return };
@@ -117,14 +118,16 @@ impl Gateway {
         };
         let ownership = status::ownership(object, record.live.as_deref(), &self.config.name);
         let (session, awaiting) = (record.session, record.awaiting);
-        let stored_changed = record.stored_uid.as_deref() != Some(object.uid.as_str()) && record.set.is_some();
+        let stored_changed =
+            record.stored_uid.as_deref() != Some(object.uid.as_str()) && record.set.is_some();
         let kept_out = object.revoked || !object.approved;
-        let refused = session.and_then(|id| self.sessions.get(&id)).and_then(|session| {
-            match plan_admission(self.config.enrollment, known, &session.public_key) {
-                Admission::Refuse(refusal) => Some(refusal),
-                Admission::Admit | Admission::Enroll { .. } => None,
-            }
-        });
+        let refused =
+            session.and_then(|id| self.sessions.get(&id)).and_then(|session| {
+                match plan_admission(self.config.enrollment, known, &session.public_key) {
+                    Admission::Refuse(refusal) => Some(refusal),
+                    Admission::Admit | Admission::Enroll { .. } => None,
+                }
+            });
         // What the disk says decides who is let in while the API is away.
         if kept_out && record.admitted_key.take().is_some() || stored_changed {
             self.store_device(key);

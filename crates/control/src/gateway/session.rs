@@ -103,7 +103,8 @@ impl Session {
 
     /// Whether there is anything to send now. A range whose module is not in memory waits for it.
     pub(super) fn owes(&self, module_in_memory: impl FnOnce(&ModuleDigest) -> bool) -> bool {
-        let Owed { welcome, heartbeat_ack, error, desired, assignments, module_gone, range, closing } = &self.owed;
+        let Owed { welcome, heartbeat_ack, error, desired, assignments, module_gone, range, closing } =
+            &self.owed;
         *welcome
             || heartbeat_ack.is_some()
             || error.is_some()
@@ -141,7 +142,8 @@ struct LogAllowance {
 
 impl LogAllowance {
     fn allow(&mut self, bytes: u32, now_ms: u64) -> Option<u32> {
-        let earned = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(LOG_BYTES_PER_SECOND)) / 1_000;
+        let earned =
+            now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(LOG_BYTES_PER_SECOND)) / 1_000;
         if earned > 0 {
             let earned = u32::try_from(earned).unwrap_or(u32::MAX);
             self.bytes = self.bytes.saturating_add(earned).min(LOG_BYTES_BURST);

@@ -12,8 +12,8 @@ use super::{
     Gateway,
     admission::{self, Admission, Refusal, plan_admission},
     config::{
-        CLAIM_WAIT_MS, CONNECTIONS_EXTRA, COUNTER_MAX, CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS,
-        RETRY_SOON_MS, UNUSABLE_MESSAGES_MAX,
+        CLAIM_WAIT_MS, CONNECTIONS_EXTRA, COUNTER_MAX, CREATIONS_MAX, HELLO_TIMEOUT_MS,
+        RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, UNUSABLE_MESSAGES_MAX,
     },
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code},
     input::{Event, Identity, Notice, Now, SessionId, StoreOperation},
@@ -25,7 +25,9 @@ impl Gateway {
     /// A device's handshake is done. False if there is no room: the connection is to be closed.
     #[must_use]
     pub fn handle_accepted(&mut self, id: SessionId, identity: &Identity, now: Now) -> bool {
-        if self.sessions.len() >= self.config.sessions_max + CONNECTIONS_EXTRA || self.sessions.contains_key(&id) {
+        if self.sessions.len() >= self.config.sessions_max + CONNECTIONS_EXTRA
+            || self.sessions.contains_key(&id)
+        {
             return false;
         }
         let device = match self.devices.get_key_value(&identity.device) {
@@ -76,7 +78,12 @@ impl Gateway {
         self.wakes.remove(&id);
         if session.state != State::Closing {
             let epoch = self.detach(&session.device, id, ReasonCode::SessionEnded, now);
-            self.notice(Notice::Ended { device: session.device, epoch, reason: None, detail: detail.to_owned() });
+            self.notice(Notice::Ended {
+                device: session.device,
+                epoch,
+                reason: None,
+                detail: detail.to_owned(),
+            });
         }
     }
 
@@ -85,7 +92,9 @@ impl Gateway {
         let device = Arc::clone(&session.device);
         let standing = session.state == State::Standing;
         match message {
-            DeviceMessage::Hello(hello) if session.state == State::AwaitHello => self.handle_hello(id, &hello, now),
+            DeviceMessage::Hello(hello) if session.state == State::AwaitHello => {
+                self.handle_hello(id, &hello, now)
+            }
             DeviceMessage::Hello(_) => {
                 self.unusable(id, ErrorCode::Unexpected, Some(tag::HELLO), "a second Hello".to_owned(), now);
             }
@@ -194,7 +203,9 @@ impl Gateway {
             self.end(older, SUPERSEDED, now);
         }
         let api_away = !self.synced || self.writer.failing();
-        let (Some(record), Some(session)) = (self.devices.get_mut(key), self.sessions.get_mut(&id)) else { return };
+        let (Some(record), Some(session)) = (self.devices.get_mut(key), self.sessions.get_mut(&id)) else {
+            return;
+        };
         let written = record.object.as_ref().map_or(0, |object| object.base.epoch);
         let earlier = record.live.as_ref().map_or(0, |live| live.epoch.0);
         let epoch = Epoch(greeting.last_epoch.max(written).max(earlier)).next();
@@ -218,7 +229,8 @@ impl Gateway {
         session.state = State::AwaitClaim;
         self.admitted += 1;
         let admitted = record.admitted_key.as_deref() == Some(&*session.public_key);
-        let same_object = record.object.as_ref().is_none_or(|object| Some(&object.uid) == record.stored_uid.as_ref());
+        let same_object =
+            record.object.as_ref().is_none_or(|object| Some(&object.uid) == record.stored_uid.as_ref());
         if !admitted || !same_object {
             record.admitted_key = Some(session.public_key.to_string());
             self.store_device(key);
@@ -289,7 +301,9 @@ impl Gateway {
             }
             if application.failed() && application.failure_told != Some(report.reason) {
                 application.failure_told = Some(report.reason);
-                events.extend(record.object.as_ref().map(|object| failure(&application, device, &object.uid, now)));
+                events.extend(
+                    record.object.as_ref().map(|object| failure(&application, device, &object.uid, now)),
+                );
             }
             applications.push(application);
         }
@@ -315,7 +329,8 @@ impl Gateway {
     fn handle_module_get(&mut self, id: SessionId, device: &Arc<DeviceKey>, get: ModuleGet, now: Now) {
         let set = self.devices.get(device).and_then(|record| record.set.as_ref());
         // A device gets the modules of its own set only.
-        let bytes = set.and_then(|set| set.module(&get.digest)).map(|assignment| assignment.body.module_bytes);
+        let bytes =
+            set.and_then(|set| set.module(&get.digest)).map(|assignment| assignment.body.module_bytes);
         let Some(bytes) = bytes.filter(|_| self.modules.contains(&get.digest)) else {
             self.refuse_module(id, get.digest);
             return;
@@ -352,10 +367,11 @@ impl Gateway {
             return;
         };
         let record = self.devices.get(device);
-        let name = record.and_then(|record| record.set.as_ref()?.application(&log.uid).cloned()).or_else(|| {
-            let applications = record?.live.as_ref()?.applications.as_ref()?;
-            applications.iter().find(|application| application.uid == log.uid)?.name.clone()
-        });
+        let name =
+            record.and_then(|record| record.set.as_ref()?.application(&log.uid).cloned()).or_else(|| {
+                let applications = record?.live.as_ref()?.applications.as_ref()?;
+                applications.iter().find(|application| application.uid == log.uid)?.name.clone()
+            });
         let name = name.unwrap_or_else(|| super::device::hyphenated(&log.uid).into());
         let lost = log.lines_lost.saturating_add(dropped);
         self.logs.push(&name, device, (log.sequence.0, lost, log.text), now);
@@ -388,7 +404,9 @@ impl Gateway {
         let reject = session.state != State::Standing || session.owed.welcome;
         let spread = match refusal.reason {
             // A multiplier that scatters neighbouring numbers (Knuth, The Art of Computer Programming, 6.4).
-            CloseReason::ShuttingDown => (id.0.wrapping_mul(2_654_435_761) % u64::from(RETRY_SHUTDOWN_SPREAD_MS)) as u32,
+            CloseReason::ShuttingDown => {
+                (id.0.wrapping_mul(2_654_435_761) % u64::from(RETRY_SHUTDOWN_SPREAD_MS)) as u32
+            }
             _ => refusal.retry_after_ms,
         };
         session.owed = Owed {

@@ -242,12 +242,19 @@ impl Modules {
     }
 
     /// Takes loaded bytes, makes room for them, and gives the sessions that waited.
-    pub(super) fn loaded(&mut self, digest: &ModuleDigest, bytes: Arc<[u8]>, now: u64) -> BTreeSet<SessionId> {
+    pub(super) fn loaded(
+        &mut self,
+        digest: &ModuleDigest,
+        bytes: Arc<[u8]>,
+        now: u64,
+    ) -> BTreeSet<SessionId> {
         let room = MODULE_CACHE_BYTES_MAX.saturating_sub(bytes.len() as u64);
         let mut held: Vec<_> = self
             .by_digest
             .iter()
-            .filter_map(|(digest, module)| Some((module.used_at, *digest, module.cached.as_ref()?.len() as u64)))
+            .filter_map(|(digest, module)| {
+                Some((module.used_at, *digest, module.cached.as_ref()?.len() as u64))
+            })
             .collect();
         held.sort_unstable();
         let mut total: u64 = held.iter().map(|(.., bytes)| bytes).sum();

@@ -91,7 +91,9 @@ fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Opti
             Some(Wanted { phase, connected: Some(connected), enrolled: Some(enrolled), live: Some(live) })
         }
         (Ownership::Lost, _) => None,
-        (Ownership::None | Ownership::Own | Ownership::Claimable, _) => idle(record, object, enrolled, writing),
+        (Ownership::None | Ownership::Own | Ownership::Claimable, _) => {
+            idle(record, object, enrolled, writing)
+        }
     }
 }
 
@@ -125,7 +127,8 @@ fn idle<'a>(
         return wanted(DevicePhase::Rejected, None, Some((false, ReasonCode::KeyMismatch)));
     }
     let kept_out = base.enrolled.as_ref().is_some_and(|shown| !shown.status);
-    let mismatch = base.enrolled.as_ref().is_some_and(|shown| shown.reason == ReasonCode::KeyMismatch.as_str());
+    let mismatch =
+        base.enrolled.as_ref().is_some_and(|shown| shown.reason == ReasonCode::KeyMismatch.as_str());
     if kept_out && !mismatch {
         // A person approved it, or took the revocation back.
         return wanted(DevicePhase::Enrolled, None, Some(enrolled));
@@ -149,10 +152,8 @@ pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     let wanted = wanted(record, object, writing)?;
     let now = Plan { class: Class::Facts, due: writing.now.ms, ends_session: false };
     if wanted.phase != base.phase {
-        let edge = matches!(
-            (wanted.phase, base.phase),
-            (DevicePhase::Connected | DevicePhase::Disconnected, _)
-        );
+        let edge =
+            matches!((wanted.phase, base.phase), (DevicePhase::Connected | DevicePhase::Disconnected, _));
         let class = if edge { Class::Edge } else { Class::Enrollment };
         return Some(Plan { class, ends_session: wanted.phase == DevicePhase::Disconnected, ..now });
     }
@@ -202,8 +203,10 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
     if object.generation != base.observed_generation {
         set("observedGeneration", json!(object.generation));
     }
-    if differs(base.enrolled.as_ref(), wanted.enrolled) || differs(base.connected.as_ref(), wanted.connected) {
-        let connected = condition("Connected", base.connected.as_ref(), wanted.connected, object, writing.now);
+    if differs(base.enrolled.as_ref(), wanted.enrolled) || differs(base.connected.as_ref(), wanted.connected)
+    {
+        let connected =
+            condition("Connected", base.connected.as_ref(), wanted.connected, object, writing.now);
         let enrolled = condition("Enrolled", base.enrolled.as_ref(), wanted.enrolled, object, writing.now);
         set("conditions", connected.into_iter().chain(enrolled).collect());
     }

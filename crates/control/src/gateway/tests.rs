@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 use wasmbed_api::{Device, DevicePhase, DeviceSpec, DeviceStatus};
 use wasmbed_protocol::{
-    ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CloseReason, CorrelationId, DeviceMessage,
-    Epoch, ErrorCode, Facts, Frames, GatewayMessage, Heartbeat, Hello, List, ModuleDigest, ModuleGet, ReportReason,
-    Reported, ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash, decode_gateway, encode_device,
-    encode_spec, limits::FRAME_BYTES_MAX,
+    ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CloseReason, CorrelationId,
+    DeviceMessage, Epoch, ErrorCode, Facts, Frames, GatewayMessage, Heartbeat, Hello, List, ModuleDigest,
+    ModuleGet, ReportReason, Reported, ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash,
+    decode_gateway, encode_device, encode_spec, limits::FRAME_BYTES_MAX,
 };
 
 use super::*;
@@ -81,7 +81,8 @@ impl Api {
             Call::PatchStatus { device, patch } => {
                 self.calls.push("patch");
                 let Some(held) = self.devices.get(&device) else { return WriteOutcome::NotFound };
-                if patch["metadata"]["resourceVersion"].as_str() != held.metadata.resource_version.as_deref() {
+                if patch["metadata"]["resourceVersion"].as_str() != held.metadata.resource_version.as_deref()
+                {
                     return WriteOutcome::Conflict;
                 }
                 let mut value = serde_json::to_value(held).unwrap();
@@ -316,7 +317,8 @@ impl World {
                 self.modules.remove(&digest);
             }
             StoreOperation::LoadModule { digest } => {
-                let bytes = self.modules.get(&digest).map(|bytes| bytes.as_slice().into()).ok_or("gone".into());
+                let bytes =
+                    self.modules.get(&digest).map(|bytes| bytes.as_slice().into()).ok_or("gone".into());
                 self.gateway.handle_module_loaded(digest, bytes, self.now);
             }
         }
@@ -393,7 +395,12 @@ fn heartbeat(sequence: u64) -> DeviceMessage<'static> {
     })
 }
 
-fn report(application: u8, hash: SpecHash, state: ApplicationState, reason: ReportReason) -> ApplicationReport<'static> {
+fn report(
+    application: u8,
+    hash: SpecHash,
+    state: ApplicationState,
+    reason: ReportReason,
+) -> ApplicationReport<'static> {
     ApplicationReport {
         uid: ApplicationUid([application; 16]),
         spec_hash: hash,

@@ -41,7 +41,9 @@ impl Gateway {
     /// [`FRAME_BYTES_MAX`] bytes are needed for one. To be called again until it writes nothing.
     pub fn poll_transmit(&mut self, id: SessionId, buffer: &mut [u8], now: Now) -> Transmit {
         let mut frames = Frames { buffer, written: 0, failed: None };
-        let Some(session) = self.sessions.get_mut(&id) else { return Transmit { close: true, ..Transmit::default() } };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Transmit { close: true, ..Transmit::default() };
+        };
         let record = self.devices.get(&session.device);
         let device = Arc::clone(&session.device);
         let owed = &mut session.owed;
@@ -49,7 +51,8 @@ impl Gateway {
         let mut assigned = Vec::new();
         while frames.has_room() {
             if std::mem::take(&mut owed.welcome) {
-                let epoch = record.and_then(|record| record.live.as_ref()).map_or(Epoch(0), |live| live.epoch);
+                let epoch =
+                    record.and_then(|record| record.live.as_ref()).map_or(Epoch(0), |live| live.epoch);
                 frames.push(&GatewayMessage::Welcome(Welcome {
                     epoch,
                     unix_ms: now.unix_ms,
@@ -84,7 +87,8 @@ impl Gateway {
                     applications: List::new(&applications),
                 }));
             } else if let Some(spec_hash) = owed.assignments.pop_front() {
-                let assignment = record.and_then(|record| record.set.as_ref()).and_then(|set| set.find(&spec_hash));
+                let assignment =
+                    record.and_then(|record| record.set.as_ref()).and_then(|set| set.find(&spec_hash));
                 let Some(assignment) = assignment else {
                     frames.push(&GatewayMessage::AssignmentGone(AssignmentGet { spec_hash }));
                     continue;
@@ -124,7 +128,8 @@ impl Gateway {
                 break;
             }
         }
-        let waits_for = owed.range.map(|range| range.digest).filter(|digest| self.modules.cached(digest).is_none());
+        let waits_for =
+            owed.range.map(|range| range.digest).filter(|digest| self.modules.cached(digest).is_none());
         transmit.written = frames.written;
         transmit.close = session.state == State::Closing && session.owed.closing.is_none();
         let failed = frames.failed;

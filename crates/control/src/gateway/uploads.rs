@@ -8,9 +8,7 @@ use super::{
     Gateway,
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
     device::Record,
-    input::{
-        Answer, Notice, Now, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision,
-    },
+    input::{Answer, Notice, Now, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision},
     sets::{Modules, Set},
 };
 use crate::exchange::{DeviceKey, DeviceSet, PutSets, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal};
@@ -27,16 +25,22 @@ pub(super) enum Storing {
 impl Gateway {
     /// A controller sends desired sets. [`Gateway::poll_answer`] answers, once they are on the disk.
     pub fn handle_put_sets(&mut self, request: RequestId, put: &PutSets, now: Now) {
-        let refuse = |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
+        let refuse =
+            |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
         let refused = if put.leader_term < self.leader_term {
-            let message = format!("leader term {} is lower than {}, seen before", put.leader_term, self.leader_term);
+            let message =
+                format!("leader term {} is lower than {}, seen before", put.leader_term, self.leader_term);
             let refusal = refuse("Fenced", message);
             Some(Refused::Fenced(Refusal { leader_term: Some(self.leader_term), ..refusal }))
         } else if put.sets.len() > SETS_PER_PUT_MAX {
-            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.sets.len());
+            let message =
+                format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.sets.len());
             Some(Refused::Invalid(refuse("TooManySets", message)))
         } else if self.storing.len() >= STORE_OPERATIONS_MAX {
-            Some(Refused::Unavailable(refuse("Overloaded", "the disk does not keep up; try again".to_owned())))
+            Some(Refused::Unavailable(refuse(
+                "Overloaded",
+                "the disk does not keep up; try again".to_owned(),
+            )))
         } else if self.shutting_down {
             Some(Refused::Unavailable(refuse("ShuttingDown", "the gateway stops".to_owned())))
         } else {
@@ -128,7 +132,10 @@ impl Gateway {
         }
         if parsed.revision < record.revision_seen {
             let message = format!("revision {} is lower than {}", parsed.revision, record.revision_seen);
-            return Err(Box::new(SetRefusal { held_revision: Some(record.revision_seen), ..*refuse(message) }));
+            return Err(Box::new(SetRefusal {
+                held_revision: Some(record.revision_seen),
+                ..*refuse(message)
+            }));
         }
         Ok(Some((Arc::clone(&record.key), Arc::new(parsed))))
     }
@@ -231,7 +238,12 @@ impl Gateway {
     }
 
     /// A module was read for devices that pull it, or could not be; then it is gone from here.
-    pub fn handle_module_loaded(&mut self, digest: ModuleDigest, result: Result<Arc<[u8]>, String>, now: Now) {
+    pub fn handle_module_loaded(
+        &mut self,
+        digest: ModuleDigest,
+        result: Result<Arc<[u8]>, String>,
+        now: Now,
+    ) {
         let waiting = match result {
             Ok(bytes) => self.modules.loaded(&digest, bytes, now.ms),
             Err(error) => {

@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     config::{
-        API_BACKOFF_MAX_MS, API_BACKOFF_MIN_MS, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, WRITES_IN_FLIGHT_MAX,
+        API_BACKOFF_MAX_MS, API_BACKOFF_MIN_MS, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR,
+        WRITES_IN_FLIGHT_MAX,
     },
     input::{Event, WriteId},
 };
@@ -234,7 +235,8 @@ impl Writer {
     /// The API failed or asked for patience. Failures of calls that were under way together count once.
     pub(super) fn failed(&mut self, retry_after_ms: u64, now: u64) {
         if now >= self.paused_until {
-            let backoff = API_BACKOFF_MIN_MS.saturating_mul(1 << self.failures.min(16)).min(API_BACKOFF_MAX_MS);
+            let backoff =
+                API_BACKOFF_MIN_MS.saturating_mul(1 << self.failures.min(16)).min(API_BACKOFF_MAX_MS);
             self.failures = self.failures.saturating_add(1);
             self.paused_until = now + backoff;
         }
@@ -287,7 +289,8 @@ impl Writer {
             let key = (class, 0, Arc::new(DeviceKey { namespace: String::new(), name: String::new() }));
             self.ready.range(key..).next().filter(|(found, ..)| *found == class).map(|(_, since, _)| *since)
         });
-        let in_flight = self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since);
+        let in_flight =
+            self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since);
         ready.chain(in_flight).min().map_or(0, |since| now.saturating_sub(since))
     }
 }
@@ -416,7 +419,13 @@ mod tests {
     fn signs_of_life_take_what_is_left() {
         let mut writer = writer(50, 10);
         for index in 0..20 {
-            writer.schedule(&key(&format!("h{index}")), &mut WriteState::default(), Class::Heartbeat, index, 100);
+            writer.schedule(
+                &key(&format!("h{index}")),
+                &mut WriteState::default(),
+                Class::Heartbeat,
+                index,
+                100,
+            );
         }
         let mut written = 0;
         for now in 100..1_100 {

@@ -22,8 +22,13 @@ impl Gateway {
                 Turn::Event(event) => {
                     let device = Arc::new(event.device.clone());
                     let call = Call::Event(event.clone());
-                    let in_flight =
-                        InFlight { device, class: Class::Event, since: now.ms, event: Some(event), then: None };
+                    let in_flight = InFlight {
+                        device,
+                        class: Class::Event,
+                        since: now.ms,
+                        event: Some(event),
+                        then: None,
+                    };
                     return Some(Write { id: self.writer.begin(in_flight), call });
                 }
                 Turn::Device { device, class, since } => {

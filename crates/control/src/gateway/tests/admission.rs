@@ -121,7 +121,11 @@ fn the_newest_epoch_wins_across_gateways() {
     });
     assert_eq!(world.closed[&id], CloseReason::Superseded);
     world.advance(10_000);
-    assert_eq!(world.api.status(&device).gateway.as_deref(), Some("other"), "its status is not ours any more");
+    assert_eq!(
+        world.api.status(&device).gateway.as_deref(),
+        Some("other"),
+        "its status is not ours any more"
+    );
     // It comes back here with the other gateway's epoch.
     world.hello("a", 2, 0);
     let status = world.api.status(&device);

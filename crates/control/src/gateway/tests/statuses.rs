@@ -52,7 +52,9 @@ fn conflicts_are_read_again_and_resolved() {
     let device = world.device("a");
     let id = world.hello("a", 0, 0);
     // Somebody labels the Device; the watch has not shown it yet.
-    world.api.edit(&device, |device| device.metadata.labels = Some(BTreeMap::from([("a".into(), "b".into())])));
+    world
+        .api
+        .edit(&device, |device| device.metadata.labels = Some(BTreeMap::from([("a".into(), "b".into())])));
     world.send(id, &reported(2, &[]));
     world.advance(1_000);
     assert_eq!(world.api.status(&device).revision, Some(2));

@@ -1,0 +1,427 @@
+//! The HTTPS API for controllers and operators: see `wasmbed_control::exchange` for what is said.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, FromRequest as _, MatchedPath, Path, Query, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, head, put},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tokio::{net::TcpStream, sync::Semaphore, sync::watch};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use wasmbed_control::{
+    exchange::{PUT_SETS_BYTES_MAX, PutSets, Refusal},
+    gateway::{Cursor, LogCursor, Refused, UploadDecision},
+};
+use wasmbed_pki::Role;
+use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
+
+use crate::{core::Core, metrics::Metrics, openapi, store::Store};
+
+/// Bodies of sets that are read at once: each may be 16 MiB.
+const SETS_AT_ONCE_MAX: usize = 4;
+/// Bodies of modules that are read at once: each may be 1 MiB.
+const MODULES_AT_ONCE_MAX: usize = 16;
+/// For a request's head to arrive over HTTP/1.1.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a request's body to arrive and be worked on.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Streams of one HTTP/2 connection.
+const STREAMS_MAX: u32 = 32;
+/// How often a quiet stream says that it lives.
+const IDLE_EVERY: Duration = Duration::from_secs(5);
+
+/// The API; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api {
+    router: Router,
+    connections: Arc<Semaphore>,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct Shared {
+    core: Arc<Core>,
+    store: Store,
+    metrics: Metrics,
+    sets: Arc<Semaphore>,
+    modules: Arc<Semaphore>,
+}
+
+/// Who calls.
+#[derive(Clone)]
+struct Caller {
+    id: Arc<str>,
+    role: Role,
+    stop: CancellationToken,
+}
+
+/// The handler of an operation of [`openapi::OPERATIONS`].
+fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
+    match operation.id {
+        openapi::Id::PutSets => put(put_sets).layer(DefaultBodyLimit::max(PUT_SETS_BYTES_MAX)),
+        openapi::Id::HasModule => head(has_module),
+        openapi::Id::PutModule => put(put_module).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX as usize)),
+        openapi::Id::Stream => get(stream),
+        openapi::Id::Logs => get(logs),
+        openapi::Id::Document => get(document),
+    }
+}
+
+impl Api {
+    pub(crate) fn new(core: Arc<Core>, store: Store, metrics: Metrics, connections_max: usize) -> Self {
+        let shared = Shared {
+            core,
+            store,
+            metrics,
+            sets: Arc::new(Semaphore::new(SETS_AT_ONCE_MAX)),
+            modules: Arc::new(Semaphore::new(MODULES_AT_ONCE_MAX)),
+        };
+        let router = openapi::OPERATIONS
+            .iter()
+            .fold(Router::new(), |router, operation| router.route(operation.path, handler(operation)))
+            .fallback(|| async {
+                refuse(StatusCode::NOT_FOUND, "NotFound", "no such path; see /openapi.json")
+            })
+            .method_not_allowed_fallback(|| async {
+                refuse(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "see /openapi.json")
+            })
+            .layer(middleware::from_fn_with_state(shared.clone(), guard))
+            .with_state(shared);
+        Self { router, connections: Arc::new(Semaphore::new(connections_max)) }
+    }
+
+    /// Serves one connection. The error is the reason for which it is refused.
+    pub(crate) async fn serve(
+        &self,
+        stream: TlsStream<TcpStream>,
+        id: String,
+        role: Role,
+        stop: CancellationToken,
+    ) -> Result<(), &'static str> {
+        let _permit = self.connections.try_acquire().map_err(|_| "TooManyApiConnections")?;
+        tracing::debug!(peer = id, "API connection");
+        let caller = Caller { id: id.into(), role, stop: stop.clone() };
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .keep_alive_interval(IDLE_EVERY);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "an API connection ended badly");
+        }
+        Ok(())
+    }
+}
+
+/// Authorises by role, bounds the time, counts and measures.
+async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let operation = openapi::OPERATIONS.iter().find(|operation| {
+        path.as_deref() == Some(operation.path)
+            && operation.method.eq_ignore_ascii_case(request.method().as_str())
+    });
+    let route = operation.map_or("other", |operation| operation.path);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let caller = request.extensions().get::<Caller>().cloned();
+    let response = match &caller {
+        Some(caller) if caller.role == Role::Controller || (caller.role == Role::Operator && reads) => {
+            match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "Timeout", "the request took too long"),
+            }
+        }
+        Some(caller) => {
+            tracing::warn!(peer = %caller.id, reason = "Forbidden", method = %request.method(), "request refused");
+            refuse(StatusCode::FORBIDDEN, "Forbidden", &format!("{} may only read", caller.id))
+        }
+        None => refuse(StatusCode::FORBIDDEN, "Forbidden", "no caller"),
+    };
+    shared.metrics.request(route, response.status().as_u16());
+    if operation.is_none_or(|operation| !operation.streams) {
+        shared.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+    }
+    response
+}
+
+fn refuse(status: StatusCode, reason: &str, message: &str) -> Response {
+    answer(status, &Refusal { reason: reason.to_owned(), message: message.to_owned(), leader_term: None })
+}
+
+fn answer(status: StatusCode, refusal: &Refusal) -> Response {
+    (status, axum::Json(refusal)).into_response()
+}
+
+fn overloaded() -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "Overloaded", "the gateway stops")
+}
+
+async fn put_sets(State(shared): State<Shared>, request: Request) -> Response {
+    let Ok(_permit) = shared.sets.acquire().await else { return overloaded() };
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(rejection) => return rejected(&rejection),
+    };
+    let put: PutSets = match serde_json::from_slice(&body) {
+        Ok(put) => put,
+        Err(error) => {
+            return refuse(StatusCode::BAD_REQUEST, "Invalid", &format!("the body is no PutSets: {error}"));
+        }
+    };
+    drop(body);
+    match shared.core.put_sets(put).await.map(|answer| answer.result) {
+        Some(Ok(done)) => axum::Json(done).into_response(),
+        Some(Err(Refused::Fenced(refusal))) => answer(StatusCode::CONFLICT, &refusal),
+        Some(Err(Refused::Invalid(refusal))) => answer(StatusCode::BAD_REQUEST, &refusal),
+        Some(Err(Refused::Unavailable(refusal))) => answer(StatusCode::SERVICE_UNAVAILABLE, &refusal),
+        None => overloaded(),
+    }
+}
+
+fn rejected(rejection: &axum::extract::rejection::BytesRejection) -> Response {
+    let status = rejection.status();
+    let reason = if status == StatusCode::PAYLOAD_TOO_LARGE { "TooLarge" } else { "Invalid" };
+    refuse(status, reason, &rejection.body_text())
+}
+
+fn parse_digest(text: &str) -> Result<ModuleDigest, Response> {
+    let mut digest = [0; ModuleDigest::LEN];
+    match hex::decode_to_slice(text, &mut digest) {
+        Ok(()) => Ok(ModuleDigest(digest)),
+        Err(_) => Err(refuse(StatusCode::BAD_REQUEST, "Invalid", "the digest is not 64 hex digits")),
+    }
+}
+
+async fn has_module(State(shared): State<Shared>, Path(digest): Path<String>) -> Response {
+    match parse_digest(&digest) {
+        Ok(digest) if shared.core.read(|gateway, _| gateway.has_module(&digest)) => {
+            StatusCode::OK.into_response()
+        }
+        Ok(_) => StatusCode::NOT_FOUND.into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn put_module(
+    State(shared): State<Shared>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let digest = match parse_digest(&digest) {
+        Ok(digest) => digest,
+        Err(response) => return response,
+    };
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > u64::from(MODULE_BYTES_MAX)) {
+        return too_large();
+    }
+    let Ok(_permit) = shared.modules.acquire().await else { return overloaded() };
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(rejection) => return rejected(&rejection),
+    };
+    let found = ModuleDigest(Sha256::digest(&body).into());
+    if found != digest {
+        return refuse(StatusCode::BAD_REQUEST, "DigestMismatch", &format!("the body hashes to {found}"));
+    }
+    let bytes = body.len();
+    match shared.core.with(|gateway, now| gateway.plan_upload(digest, bytes as u64, now)) {
+        UploadDecision::Known => StatusCode::OK.into_response(),
+        UploadDecision::BadSize => too_large(),
+        UploadDecision::NoSpace => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, "NoSpace", "the gateway's module store is full")
+        }
+        UploadDecision::Accept => {
+            // In a task of its own, so that a caller who goes away leaves no reservation behind.
+            let shared = shared.clone();
+            let stored = tokio::spawn(async move { store_module(&shared, digest, body).await });
+            stored.await.unwrap_or_else(|_| overloaded())
+        }
+    }
+}
+
+async fn store_module(shared: &Shared, digest: ModuleDigest, body: Bytes) -> Response {
+    // `plan_upload` has found the length to be at most 1 MiB.
+    let bytes = body.len() as u32;
+    match shared.store.write_module(digest, body).await {
+        Ok(()) => {
+            shared.core.with(|gateway, now| gateway.handle_module_stored(digest, bytes, now));
+            tracing::info!(%digest, bytes, "module stored");
+            StatusCode::CREATED.into_response()
+        }
+        Err(error) => {
+            shared.core.with(|gateway, _| gateway.handle_upload_ended(digest));
+            tracing::error!(%digest, %error, reason = "StoreFailed", "a module could not be written");
+            refuse(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "StoreFailed",
+                &format!("the gateway's disk failed: {error}"),
+            )
+        }
+    }
+}
+
+fn too_large() -> Response {
+    let message = format!("a module has 1 to {MODULE_BYTES_MAX} bytes");
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", &message)
+}
+
+async fn document() -> Response {
+    axum::Json(openapi::document()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamQuery {
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    namespace: String,
+    application: Option<String>,
+    device: Option<String>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Where a reader of lines is.
+struct Lines<C> {
+    shared: Shared,
+    cursor: C,
+    versions: watch::Receiver<(u64, u64)>,
+    stop: CancellationToken,
+}
+
+impl<C> Lines<C> {
+    fn new(shared: Shared, cursor: C, caller: Caller) -> Self {
+        let versions = shared.core.versions();
+        Self { shared, cursor, versions, stop: caller.stop }
+    }
+
+    /// Waits for something new; false when the gateway stops. `true` after a while without.
+    async fn wait(&mut self) -> Option<Waited> {
+        tokio::select! {
+            changed = self.versions.changed() => changed.ok().map(|()| Waited::Changed),
+            () = tokio::time::sleep(IDLE_EVERY) => Some(Waited::Idle),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+enum Waited {
+    Changed,
+    Idle,
+}
+
+fn ndjson<S>(lines: S) -> Response
+where
+    S: futures::Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+{
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+fn to_lines<T: serde::Serialize>(values: &[T]) -> Bytes {
+    let mut bytes = Vec::new();
+    for value in values {
+        // Our values have string keys only, and writing to a Vec can't fail.
+        if serde_json::to_writer(&mut bytes, value).is_ok() {
+            bytes.push(b'\n');
+        }
+    }
+    bytes.into()
+}
+
+async fn stream(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<StreamQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &rejection.body_text()),
+    };
+    let cursor = shared.core.read(|gateway, _| gateway.stream_resume(query.token.as_deref()));
+    let lines = Lines::<Cursor>::new(shared, cursor, caller);
+    ndjson(futures::stream::unfold(lines, |mut lines| async {
+        loop {
+            lines.versions.mark_unchanged();
+            let cursor = &mut lines.cursor;
+            let page = lines.shared.core.read(|gateway, _| gateway.stream_page(cursor));
+            if !page.is_empty() {
+                return Some((Ok(to_lines(&page)), lines));
+            }
+            if let Waited::Idle = lines.wait().await? {
+                let idle = lines.shared.core.read(|gateway, _| gateway.stream_idle(&lines.cursor));
+                if let Some(idle) = idle {
+                    return Some((Ok(to_lines(&[idle])), lines));
+                }
+            }
+        }
+    }))
+}
+
+async fn logs(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<LogsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &rejection.body_text()),
+    };
+    let follow = query.follow;
+    let cursor = LogCursor {
+        namespace: query.namespace,
+        application: query.application,
+        device: query.device,
+        read: 0,
+    };
+    let lines = Lines::new(shared, cursor, caller);
+    ndjson(futures::stream::unfold(lines, move |mut lines| async move {
+        loop {
+            lines.versions.mark_unchanged();
+            let cursor = &mut lines.cursor;
+            let page = lines.shared.core.read(|gateway, _| gateway.log_page(cursor));
+            if !page.is_empty() {
+                return Some((Ok(to_lines(&page)), lines));
+            }
+            if !follow {
+                return None;
+            }
+            lines.wait().await?;
+        }
+    }))
+}

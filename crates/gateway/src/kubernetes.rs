@@ -1,0 +1,188 @@
+//! The Kubernetes API: the watch on Devices and the calls that `control` asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::{
+    api::core::v1::{Event as KubeEvent, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use tokio_util::sync::CancellationToken;
+use wasmbed_api::{Device, GROUP, VERSION};
+use wasmbed_control::{
+    exchange::DeviceKey,
+    gateway::{Call, Event, Write, WriteOutcome},
+};
+use wasmbed_telemetry::Health;
+
+use crate::{core::Core, metrics::Metrics};
+
+/// For one call; after that it may or may not have happened.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Watches all Devices until the process ends.
+pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop: CancellationToken) {
+    let devices: Api<Device> = Api::all(client);
+    let mut events = Box::pin(watcher(devices, watcher::Config::default()).default_backoff());
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = stop.cancelled() => return,
+        };
+        match event {
+            Some(Ok(watcher::Event::Init)) => core.with(|gateway, _| gateway.handle_list_started()),
+            Some(Ok(watcher::Event::InitApply(device) | watcher::Event::Apply(device))) => {
+                core.with(|gateway, now| gateway.handle_device(&device, now));
+            }
+            Some(Ok(watcher::Event::InitDone)) => {
+                core.with(|gateway, now| gateway.handle_list_done(now));
+                health.set("kubernetes", Ok(()));
+                tracing::info!("all Devices are known");
+            }
+            Some(Ok(watcher::Event::Delete(device))) => {
+                let metadata = device.metadata;
+                if let (Some(namespace), Some(name)) = (metadata.namespace, metadata.name) {
+                    let key = DeviceKey { namespace, name };
+                    let uid = metadata.uid;
+                    core.with(|gateway, now| gateway.handle_device_deleted(&key, uid.as_deref(), now));
+                }
+            }
+            Some(Err(error)) => {
+                // Devices that are known are served on; it is for people to know.
+                tracing::warn!(reason = "WatchFailed", error = %error, "the watch on Devices broke; trying again");
+                if !core.read(|gateway, _| gateway.is_synced()) {
+                    health.set("kubernetes", Err(format!("Devices can't be listed: {error}")));
+                }
+            }
+            None => return,
+        }
+    }
+}
+
+/// Makes one call and says how it ended.
+pub(crate) async fn execute(
+    client: &Client,
+    gateway: &str,
+    write: &Write,
+    metrics: &Metrics,
+) -> WriteOutcome {
+    let started = tokio::time::Instant::now();
+    let call = match &write.call {
+        Call::CreateDevice { .. } => "create_device",
+        Call::PatchStatus { .. } => "patch_status",
+        Call::GetDevice { .. } => "get_device",
+        Call::Event(_) => "event",
+    };
+    let outcome = match tokio::time::timeout(CALL_TIMEOUT, make(client, gateway, &write.call)).await {
+        Ok(Ok(device)) => WriteOutcome::Done(device),
+        Ok(Err(error)) => outcome(&error),
+        Err(_) => WriteOutcome::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
+    };
+    let name = match &outcome {
+        WriteOutcome::Done(_) => "ok",
+        WriteOutcome::Conflict => "conflict",
+        WriteOutcome::NotFound => "not_found",
+        WriteOutcome::Throttled { .. } => "throttled",
+        WriteOutcome::Unavailable(_) => "unavailable",
+        WriteOutcome::Refused(_) => "refused",
+    };
+    metrics.kubernetes(call, name, started.elapsed());
+    outcome
+}
+
+async fn make(client: &Client, gateway: &str, call: &Call) -> Result<Option<Box<Device>>, kube::Error> {
+    let devices = |key: &DeviceKey| Api::<Device>::namespaced(client.clone(), &key.namespace);
+    match call {
+        Call::CreateDevice { device, spec } => {
+            let object = Device::new(&device.name, (**spec).clone());
+            let created = devices(device).create(&PostParams::default(), &object).await?;
+            Ok(Some(Box::new(created)))
+        }
+        Call::PatchStatus { device, patch } => {
+            let params = PatchParams::default();
+            let patched = devices(device).patch_status(&device.name, &params, &Patch::Merge(patch)).await?;
+            Ok(Some(Box::new(patched)))
+        }
+        Call::GetDevice { device } => Ok(Some(Box::new(devices(device).get(&device.name).await?))),
+        Call::Event(event) => {
+            let events: Api<KubeEvent> = Api::namespaced(client.clone(), &event.device.namespace);
+            events.create(&PostParams::default(), &to_event(event, gateway)).await?;
+            Ok(None)
+        }
+    }
+}
+
+fn outcome(error: &kube::Error) -> WriteOutcome {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            404 => WriteOutcome::NotFound,
+            409 => WriteOutcome::Conflict,
+            429 => {
+                let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+                WriteOutcome::Throttled { retry_after_ms: u64::from(seconds) * 1_000 }
+            }
+            code if code >= 500 => WriteOutcome::Unavailable(status.message.clone()),
+            code => WriteOutcome::Refused(format!("{code} {}: {}", status.reason, status.message)),
+        },
+        other => WriteOutcome::Unavailable(other.to_string()),
+    }
+}
+
+fn to_event(event: &Event, gateway: &str) -> KubeEvent {
+    let time =
+        i64::try_from(event.unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time);
+    KubeEvent {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}.", event.device.name)),
+            namespace: Some(event.device.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some(format!("{GROUP}/{VERSION}")),
+            kind: Some("Device".to_owned()),
+            name: Some(event.device.name.clone()),
+            namespace: Some(event.device.namespace.clone()),
+            uid: Some(event.uid.clone()),
+            ..ObjectReference::default()
+        },
+        type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(event.reason.as_str().to_owned()),
+        message: Some(event.message.clone()),
+        count: Some(1),
+        first_timestamp: time.clone(),
+        last_timestamp: time,
+        source: Some(EventSource {
+            component: Some("wasmbed-gateway".to_owned()),
+            host: Some(gateway.to_owned()),
+        }),
+        reporting_component: Some("wasmbed.github.io/gateway".to_owned()),
+        reporting_instance: Some(gateway.to_owned()),
+        ..KubeEvent::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn api_error(code: u16) -> kube::Error {
+        kube::Error::Api(Status::failure("message", "Reason").with_code(code).boxed())
+    }
+
+    #[test]
+    fn every_answer_has_its_outcome() {
+        assert_eq!(outcome(&api_error(409)), WriteOutcome::Conflict);
+        assert_eq!(outcome(&api_error(404)), WriteOutcome::NotFound);
+        assert_eq!(outcome(&api_error(429)), WriteOutcome::Throttled { retry_after_ms: 0 });
+        assert!(matches!(outcome(&api_error(503)), WriteOutcome::Unavailable(_)));
+        assert!(matches!(outcome(&api_error(422)), WriteOutcome::Refused(_)));
+    }
+}

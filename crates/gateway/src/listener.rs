@@ -1,0 +1,310 @@
+//! The one port: connections are bounded, told apart by ALPN, authenticated, and handed on.
+//!
+//! ```text
+//! accept ── bounds ── ClientHello ─┬─ wasmbed/1 ──── devices' roots ── role device ─────────────── device session
+//!                                  ├─ h2, http/1.1 ─ services' roots ─ role controller, operator ─ HTTPS API
+//!                                  └─ other, none ── refused
+//! ```
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustls::{ServerConfig, server::Acceptor};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wasmbed_control::{exchange::DeviceKey, gateway::Identity};
+use wasmbed_pki::{
+    Role,
+    tls::{Peer, Profile, authenticate_client, handshake_reason},
+};
+
+use crate::{Limits, api, core::Core, device, metrics::Metrics};
+
+/// Bytes of a socket's send buffer: with the kernel's default, slow readers of a 1 MiB module hold 1.4 GB for 1,000
+/// devices; with this, 68 MB.
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// Connections that wait to be accepted: a fleet that comes back at once.
+const BACKLOG: i32 = 4_096;
+/// Refusals that are logged each second; metrics count them all.
+const REFUSALS_LOGGED_PER_SECOND: u64 = 20;
+
+/// What every connection needs.
+pub(crate) struct Listener {
+    pub(crate) core: Arc<Core>,
+    pub(crate) metrics: Metrics,
+    pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) limits: Limits,
+    pub(crate) trust_domain: String,
+    pub(crate) devices: Arc<ServerConfig>,
+    pub(crate) services: Arc<ServerConfig>,
+    pub(crate) api: api::Api,
+    pub(crate) refusals: Refusals,
+}
+
+/// A connection that was not let in.
+#[derive(Debug)]
+struct Refused {
+    /// For metrics.
+    reason: &'static str,
+    /// For people.
+    detail: String,
+}
+
+impl Refused {
+    fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+/// Binds the port.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    // Accepted connections inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Listener {
+    /// Accepts connections until `stop`. Sessions are spawned on `tasks`.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: others must close before it can go on.
+                    tracing::warn!(reason = "AcceptFailed", %error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let slot = match self.handshakes.enter(peer.ip()) {
+                Ok(slot) => slot,
+                Err(reason) => {
+                    self.refuse(peer, &Refused::new(reason, "too many connections in their handshake"));
+                    continue;
+                }
+            };
+            let listener = Arc::clone(&self);
+            let stop = stop.clone();
+            tasks.spawn(async move { listener.serve(stream, peer, slot, stop).await });
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, peer: SocketAddr, slot: Slot, stop: CancellationToken) {
+        let started = Instant::now();
+        // Boxed, so that the handshake's state does not stay within the session's future.
+        let handshake = Box::pin(tokio::time::timeout(self.limits.handshake_timeout, self.handshake(stream)));
+        let result = tokio::select! {
+            result = handshake => result,
+            () = stop.cancelled() => return,
+        };
+        let timeout = || Refused::new("HandshakeTimeout", "the handshake took too long");
+        let (stream, profile, who) = match result.unwrap_or_else(|_| Err(timeout())) {
+            Ok(authenticated) => authenticated,
+            Err(refused) => return self.refuse(peer, &refused),
+        };
+        drop(slot);
+        self.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+        match (profile, who.id.role()) {
+            (Profile::Device, Role::Device) => self.serve_device(stream, peer, &who).await,
+            (Profile::Service, role @ (Role::Controller | Role::Operator)) => {
+                match self.api.serve(*stream, who.id.to_string(), role, stop).await {
+                    Ok(()) => {}
+                    Err(reason) => self.refuse(peer, &Refused::new(reason, who.id.to_string())),
+                }
+            }
+            // `authenticate_client` has asserted the role of the profile.
+            (Profile::Device | Profile::Service, _) => {
+                self.refuse(peer, &Refused::new("WrongRole", who.id.to_string()));
+            }
+        }
+    }
+
+    async fn serve_device(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr, who: &Peer) {
+        let device = DeviceKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
+        let identity = Identity { device, public_key: who.facts.public_key_base64() };
+        let Some((id, waker)) = self.core.accept(&identity) else {
+            return self.refuse(peer, &Refused::new("Full", who.id.to_string()));
+        };
+        drop(identity);
+        let detail = device::serve(&self.core, stream, id, &waker, &self.limits, &self.metrics).await;
+        self.core.close(id, &detail);
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(Box<TlsStream<TcpStream>>, Profile, Peer), Refused> {
+        stream.set_nodelay(true).map_err(|error| Refused::new("ConnectionLost", error.to_string()))?;
+        let start =
+            LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| broken(&error))?;
+        let offered: Option<Vec<Vec<u8>>> =
+            start.client_hello().alpn().map(|names| names.map(<[u8]>::to_vec).collect());
+        let Some(offered) = offered else {
+            return Err(Refused::new("NoAlpn", "the client offers no ALPN name; devices offer wasmbed/1"));
+        };
+        let profile = Profile::select(offered.iter().map(Vec::as_slice));
+        let config = match profile {
+            Some(Profile::Service) => &self.services,
+            // Without a name of ours rustls refuses it, and tells the client why.
+            Some(Profile::Device) | None => &self.devices,
+        };
+        let stream = start.into_stream(Arc::clone(config)).await;
+        let Some(profile) = profile else {
+            let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();
+            return Err(Refused::new("WrongAlpn", format!("the client offers {}", names.join(", "))));
+        };
+        let stream = stream.map_err(|error| broken(&error))?;
+        let who = authenticate_client(profile, stream.get_ref().1, &self.trust_domain)
+            .map_err(|error| Refused::new("WrongIdentity", error.to_string()))?;
+        Ok((Box::new(stream), profile, who))
+    }
+
+    fn refuse(&self, peer: SocketAddr, refused: &Refused) {
+        self.metrics.refused(refused.reason);
+        if self.refusals.may_log() {
+            tracing::info!(%peer, reason = refused.reason, detail = refused.detail, "connection refused");
+        }
+    }
+}
+
+fn broken(error: &io::Error) -> Refused {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(tls @ rustls::Error::NoCertificatesPresented) => {
+            Refused::new("NoCertificate", handshake_reason(tls))
+        }
+        Some(tls @ rustls::Error::InvalidCertificate(_)) => {
+            Refused::new("BadCertificate", handshake_reason(tls))
+        }
+        Some(tls) => Refused::new("HandshakeFailed", handshake_reason(tls)),
+        None => Refused::new("ConnectionLost", error.to_string()),
+    }
+}
+
+/// Bounds on connections that have not proved who they are.
+pub(crate) struct Handshakes {
+    open: AtomicUsize,
+    max: usize,
+    per_source_max: usize,
+    sources: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Handshakes {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            max: limits.handshakes_max,
+            per_source_max: limits.handshakes_per_source_max,
+            sources: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn enter(self: &Arc<Self>, source: IpAddr) -> Result<Slot, &'static str> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open() >= self.max {
+            return Err("TooManyHandshakes");
+        }
+        let count = sources.entry(source).or_default();
+        if *count >= self.per_source_max {
+            return Err("TooManyHandshakesOfSource");
+        }
+        *count += 1;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Slot { handshakes: Arc::clone(self), source })
+    }
+}
+
+/// One of the connections in their handshake.
+struct Slot {
+    handshakes: Arc<Handshakes>,
+    source: IpAddr,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut sources = self.handshakes.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        self.handshakes.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Keeps a flood of refusals from becoming a flood of log lines.
+pub(crate) struct Refusals {
+    started: Instant,
+    second: AtomicU64,
+    logged: AtomicU64,
+}
+
+impl Refusals {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), second: AtomicU64::new(0), logged: AtomicU64::new(0) }
+    }
+
+    fn may_log(&self) -> bool {
+        let second = self.started.elapsed().as_secs();
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            let before = self.logged.swap(0, Ordering::Relaxed);
+            if before > REFUSALS_LOGGED_PER_SECOND {
+                let left_out = before - REFUSALS_LOGGED_PER_SECOND;
+                tracing::warn!(reason = "Flood", left_out, "refusals were left out of this log");
+            }
+        }
+        self.logged.fetch_add(1, Ordering::Relaxed) < REFUSALS_LOGGED_PER_SECOND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_bounded_in_all_and_by_source() {
+        let limits = Limits { handshakes_max: 3, handshakes_per_source_max: 2, ..Limits::default() };
+        let handshakes = Handshakes::new(&limits);
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let first = handshakes.enter(a).ok().unwrap();
+        let _second = handshakes.enter(a).ok().unwrap();
+        assert_eq!(handshakes.enter(a).err(), Some("TooManyHandshakesOfSource"));
+        let _third = handshakes.enter(b).ok().unwrap();
+        assert_eq!(handshakes.enter(b).err(), Some("TooManyHandshakes"));
+        drop(first);
+        assert!(handshakes.enter(a).is_ok());
+        assert_eq!(handshakes.open(), 2);
+        assert_eq!(handshakes.sources.lock().unwrap().len(), 2);
+    }
+}

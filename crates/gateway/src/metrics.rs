@@ -1,0 +1,247 @@
+//! What the process measures, for `/metrics`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use wasmbed_control::gateway::{Counters, Levels, Notice};
+
+/// A reason, in CamelCase.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Reason {
+    reason: &'static str,
+}
+
+/// A request of a controller or operator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Request {
+    route: &'static str,
+    status: u16,
+}
+
+/// A call to the Kubernetes API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Write {
+    call: &'static str,
+    outcome: &'static str,
+}
+
+/// A reported state of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Report {
+    state: &'static str,
+    reason: &'static str,
+}
+
+/// All metrics of the process; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    connections: Gauge,
+    sessions: Gauge,
+    connections_max: Gauge,
+    handshakes_open: Gauge,
+    pub(crate) handshake_seconds: Histogram,
+    refusals: Family<Reason, Counter>,
+    ended: Family<Reason, Counter>,
+    began: Counter,
+    heartbeats: Gauge<i64, AtomicI64>,
+    pub(crate) heartbeat_seconds: Histogram,
+    requests: Family<Request, Counter>,
+    pub(crate) request_seconds: Histogram,
+    reports: Family<Report, Counter>,
+    assignments: Counter<u64, AtomicU64>,
+    devices: Gauge,
+    modules: Gauge,
+    module_bytes: Gauge,
+    kubernetes_calls: Family<Write, Counter>,
+    pub(crate) kubernetes_seconds: Histogram,
+    kubernetes_waiting: Gauge,
+    kubernetes_lag_ms: Gauge,
+    store_operations: Gauge,
+    log_lines_dropped: Gauge,
+    events_dropped: Gauge,
+}
+
+/// From 50 µs to 13 s.
+fn seconds() -> Histogram {
+    Histogram::new((0..19).map(|step| 0.000_05 * f64::from(1 << step)))
+}
+
+impl Metrics {
+    /// Metrics within a registry.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("wasmbed_gateway");
+        macro_rules! register {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+            ($name:literal, $help:literal, $unit:expr, $metric:expr) => {{
+                let metric = $metric;
+                registry.register_with_unit($name, $help, $unit, metric.clone());
+                metric
+            }};
+        }
+        Self {
+            connections: register!("connections", "Connections of authenticated devices", Gauge::default()),
+            sessions: register!("sessions", "Standing sessions of devices", Gauge::default()),
+            connections_max: register!("connections_max", "Sessions accepted at most", Gauge::default()),
+            handshakes_open: register!(
+                "handshakes_open",
+                "Connections in their TLS handshake",
+                Gauge::default()
+            ),
+            handshake_seconds: register!(
+                "handshake",
+                "TLS handshakes that succeeded",
+                Unit::Seconds,
+                seconds()
+            ),
+            refusals: register!(
+                "refusals",
+                "Connections refused before a session, by reason",
+                Family::default()
+            ),
+            ended: register!(
+                "sessions_ended",
+                "Sessions that ended or were rejected, by reason",
+                Family::default()
+            ),
+            began: register!("sessions_begun", "Sessions that were welcomed", Counter::default()),
+            heartbeats: register!("heartbeats", "Heartbeats heard since the start", Gauge::default()),
+            heartbeat_seconds: register!(
+                "heartbeat",
+                "From a heartbeat's arrival to its answer's departure",
+                Unit::Seconds,
+                seconds()
+            ),
+            requests: register!("requests", "Requests of controllers and operators", Family::default()),
+            request_seconds: register!(
+                "request",
+                "Requests of controllers, streams apart",
+                Unit::Seconds,
+                seconds()
+            ),
+            reports: register!(
+                "application_reports",
+                "Changes of state that devices reported",
+                Family::default()
+            ),
+            assignments: register!("assignments", "Assignments given to devices", Counter::default()),
+            devices: register!("devices", "Devices known", Gauge::default()),
+            modules: register!("modules", "Modules on disk", Gauge::default()),
+            module_bytes: register!("module_bytes", "Bytes of modules on disk", Gauge::default()),
+            kubernetes_calls: register!("kubernetes_calls", "Calls to the Kubernetes API", Family::default()),
+            kubernetes_seconds: register!(
+                "kubernetes_call",
+                "Calls to the Kubernetes API",
+                Unit::Seconds,
+                seconds()
+            ),
+            kubernetes_waiting: register!(
+                "kubernetes_waiting",
+                "Writes to the Kubernetes API that wait or are under way",
+                Gauge::default()
+            ),
+            kubernetes_lag_ms: register!(
+                "kubernetes_lag_milliseconds",
+                "Age of the oldest write that is due",
+                Gauge::default()
+            ),
+            store_operations: register!(
+                "store_operations",
+                "Operations that wait for the disk",
+                Gauge::default()
+            ),
+            log_lines_dropped: register!(
+                "log_lines_dropped",
+                "Log lines over a device's rate since the start",
+                Gauge::default()
+            ),
+            events_dropped: register!(
+                "events_dropped",
+                "Kubernetes Events that gave way to newer ones since the start",
+                Gauge::default()
+            ),
+        }
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn request(&self, route: &'static str, status: u16) {
+        self.requests.get_or_create(&Request { route, status }).inc();
+    }
+
+    pub(crate) fn kubernetes(&self, call: &'static str, outcome: &'static str, took: Duration) {
+        self.kubernetes_calls.get_or_create(&Write { call, outcome }).inc();
+        self.kubernetes_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn count(&self, notice: &Notice) {
+        match notice {
+            Notice::Began { .. } => {
+                self.began.inc();
+            }
+            Notice::Ended { reason, .. } => {
+                let reason = reason.map_or("Disconnected", |reason| reason.name());
+                self.ended.get_or_create(&Reason { reason }).inc();
+            }
+            Notice::Assigned { .. } => {
+                self.assignments.inc();
+            }
+            Notice::Reported { state, reason, .. } => {
+                self.reports.get_or_create(&Report { state, reason }).inc();
+            }
+            Notice::SetTaken { .. }
+            | Notice::Unusable { .. }
+            | Notice::DeviceError { .. }
+            | Notice::WriteFailed { .. }
+            | Notice::StoreFailed { .. } => {}
+        }
+    }
+
+    pub(crate) fn level(
+        &self,
+        levels: &Levels,
+        counters: &Counters,
+        handshakes: usize,
+        connections_max: usize,
+    ) {
+        let set_u64 = |gauge: &Gauge, value: u64| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        let set = |gauge: &Gauge, value: usize| set_u64(gauge, value as u64);
+        set(&self.connections, levels.connections);
+        set(&self.sessions, levels.sessions);
+        set(&self.connections_max, connections_max);
+        set(&self.handshakes_open, handshakes);
+        set(&self.devices, levels.devices);
+        set(&self.modules, levels.modules);
+        set_u64(&self.module_bytes, levels.module_bytes);
+        set(&self.kubernetes_waiting, levels.writes);
+        set_u64(&self.kubernetes_lag_ms, levels.write_lag_ms);
+        set(&self.store_operations, levels.store_operations);
+        set_u64(&self.heartbeats, counters.heartbeats);
+        set_u64(&self.log_lines_dropped, counters.log_lines_dropped);
+        set_u64(&self.events_dropped, counters.events_dropped);
+    }
+}
+
+/// The registry of the process and the metrics within it.
+pub(crate) fn registry() -> (Metrics, Arc<Registry>) {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    (metrics, Arc::new(registry))
+}

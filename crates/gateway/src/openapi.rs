@@ -1,0 +1,225 @@
+//! The operations of the HTTPS API, in one table: the router is built from it and the OpenAPI document is made from it, so
+//! that neither can have what the other lacks.
+
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
+use wasmbed_control::exchange::{LogLine, PutSets, PutSetsAnswer, Refusal, StreamEvent};
+
+/// Which operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Id {
+    PutSets,
+    HasModule,
+    PutModule,
+    Stream,
+    Logs,
+    Document,
+}
+
+/// One operation.
+pub(crate) struct Operation {
+    pub(crate) id: Id,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    /// Whether the answer lasts as long as the connection.
+    pub(crate) streams: bool,
+    summary: &'static str,
+    /// Name, whether it is required, description; in the query unless it stands in the path.
+    parameters: &'static [(&'static str, bool, &'static str)],
+    body: Option<Content>,
+    answers: &'static [(u16, &'static str, Option<Content>)],
+}
+
+/// A body: its media type and, for JSON, the name of its schema.
+#[derive(Clone, Copy)]
+struct Content(&'static str, Option<&'static str>);
+
+const JSON: &str = "application/json";
+const REFUSAL: Option<Content> = Some(Content(JSON, Some("Refusal")));
+
+/// All operations.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: Id::PutSets,
+        method: "put",
+        path: "/v1/sets",
+        streams: false,
+        summary: "Puts full desired sets of some devices; answered once they are on the gateway's disk. Idempotent.",
+        parameters: &[],
+        body: Some(Content(JSON, Some("PutSets"))),
+        answers: &[
+            (200, "Taken, apart from those that are listed", Some(Content(JSON, Some("PutSetsAnswer")))),
+            (400, "The body is not what it should be", REFUSAL),
+            (409, "The leader term is lower than one seen", REFUSAL),
+            (413, "The body is too large", REFUSAL),
+            (503, "The disk failed or does not keep up", REFUSAL),
+        ],
+    },
+    Operation {
+        id: Id::HasModule,
+        method: "head",
+        path: "/v1/modules/{digest}",
+        streams: false,
+        summary: "Whether the gateway has a module.",
+        parameters: &[("digest", true, "SHA-256 of the module, 64 hex digits")],
+        body: None,
+        answers: &[
+            (200, "It has", None),
+            (404, "It has not", None),
+            (400, "The digest is no digest", REFUSAL),
+        ],
+    },
+    Operation {
+        id: Id::PutModule,
+        method: "put",
+        path: "/v1/modules/{digest}",
+        streams: false,
+        summary: "Uploads a module of at most 1 MiB.",
+        parameters: &[("digest", true, "SHA-256 of the module, 64 hex digits")],
+        body: Some(Content("application/wasm", None)),
+        answers: &[
+            (200, "It was here already", None),
+            (201, "It is on the gateway's disk", None),
+            (400, "The bytes do not have that digest", REFUSAL),
+            (413, "The module is too large, or empty", REFUSAL),
+            (507, "There is no space left", REFUSAL),
+        ],
+    },
+    Operation {
+        id: Id::Stream,
+        method: "get",
+        path: "/v1/stream",
+        streams: true,
+        summary: "What the gateway knows of its devices: a snapshot unless the token can be resumed, then changes.",
+        parameters: &[("token", false, "The token of the last line that was read")],
+        body: None,
+        answers: &[
+            (200, "One event a line", Some(Content("application/x-ndjson", Some("StreamEvent")))),
+            (400, "An unknown parameter", REFUSAL),
+        ],
+    },
+    Operation {
+        id: Id::Logs,
+        method: "get",
+        path: "/v1/logs",
+        streams: true,
+        summary: "The last lines of applications' logs, and with `follow` those that come.",
+        parameters: &[
+            ("namespace", true, "Namespace of the applications and devices"),
+            ("application", false, "Name of the application; all if absent"),
+            ("device", false, "Name of the device; all if absent"),
+            ("follow", false, "`true` to go on with new lines"),
+        ],
+        body: None,
+        answers: &[
+            (200, "One line of a log a line", Some(Content("application/x-ndjson", Some("LogLine")))),
+            (400, "An unknown or missing parameter", REFUSAL),
+        ],
+    },
+    Operation {
+        id: Id::Document,
+        method: "get",
+        path: "/openapi.json",
+        streams: false,
+        summary: "This document.",
+        parameters: &[],
+        body: None,
+        answers: &[(200, "OpenAPI 3.1", Some(Content(JSON, None)))],
+    },
+];
+
+/// The OpenAPI 3.1 document of the gateway's HTTPS API.
+#[must_use]
+pub fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+    });
+    let mut generator = SchemaGenerator::new(settings);
+    generator.subschema_for::<PutSets>();
+    generator.subschema_for::<PutSetsAnswer>();
+    generator.subschema_for::<StreamEvent>();
+    generator.subschema_for::<LogLine>();
+    generator.subschema_for::<Refusal>();
+    let mut paths = json!({});
+    for operation in OPERATIONS {
+        paths[operation.path][operation.method] = describe(operation);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Wasmbed gateway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "For controllers (all operations) and operators (reading), by the SPIFFE id in their \
+                            client certificates.",
+            "license": { "name": "Apache-2.0" },
+        },
+        "security": [{ "certificate": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "certificate": { "type": "mutualTLS" } },
+            "schemas": generator.take_definitions(true),
+        },
+    })
+}
+
+fn describe(operation: &Operation) -> Value {
+    let parameters: Vec<_> = operation
+        .parameters
+        .iter()
+        .map(|(name, required, description)| {
+            let place = if operation.path.contains(&format!("{{{name}}}")) { "path" } else { "query" };
+            let kind = if *name == "follow" { "boolean" } else { "string" };
+            json!({
+                "name": name, "in": place, "required": required, "description": description,
+                "schema": { "type": kind },
+            })
+        })
+        .collect();
+    let mut responses = json!({
+        "403": { "description": "The caller's role may not do this", "content": content(&REFUSAL) },
+    });
+    for (status, description, body) in operation.answers {
+        responses[status.to_string()] = match body {
+            Some(_) => json!({ "description": description, "content": content(body) }),
+            None => json!({ "description": description }),
+        };
+    }
+    let mut described = json!({
+        "operationId": format!("{:?}", operation.id),
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if operation.body.is_some() {
+        described["requestBody"] = json!({ "required": true, "content": content(&operation.body) });
+    }
+    described
+}
+
+fn content(body: &Option<Content>) -> Value {
+    match body {
+        None => json!({}),
+        Some(Content(media, None)) => json!({ *media: {} }),
+        Some(Content(media, Some(schema))) => {
+            json!({ *media: { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_has_its_schema() {
+        let document = document();
+        let text = document.to_string();
+        let references = text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next());
+        let mut count = 0;
+        for pointer in references {
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+            count += 1;
+        }
+        assert!(count > 10);
+    }
+}
