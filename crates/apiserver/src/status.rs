@@ -126,6 +126,13 @@ pub struct Status {
     pub reason: Reason,
     /// For people, in the words of Kubernetes where tools read them.
     pub message: String,
+    /// For programs.
+    pub details: Box<Details>,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
     /// Name of the object, if one was meant.
     pub name: Option<String>,
     /// Group and plural (for Invalid: the kind) of what was meant.
@@ -149,15 +156,7 @@ impl std::error::Error for Status {}
 impl Status {
     /// A refusal without details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Status {
-        Status {
-            reason,
-            message: message.into(),
-            name: None,
-            target: None,
-            uid: None,
-            causes: Vec::new(),
-            retry_after: None,
-        }
+        Status { reason, message: message.into(), details: Box::default() }
     }
 
     /// 400 with a message.
@@ -172,7 +171,8 @@ impl Status {
 
     /// 429 with a pause.
     pub fn busy(message: &str) -> Status {
-        Status { retry_after: Some(1), ..Status::new(Reason::TooManyRequests, message) }
+        Status::new(Reason::TooManyRequests, message)
+            .with(Details { retry_after: Some(1), ..Details::default() })
     }
 
     /// 410: list again.
@@ -217,45 +217,48 @@ impl Status {
         };
         let kind_name =
             if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
-        Status {
-            target: Some((kind.group.clone(), kind.kind.clone())),
-            name: Some(name.to_owned()),
-            causes,
-            ..Status::new(Reason::Invalid, format!("{kind_name} \"{name}\" is invalid: {told}"))
-        }
+        let target = Some((kind.group.clone(), kind.kind.clone()));
+        let details = Details { name: Some(name.to_owned()), target, causes, ..Details::default() };
+        Status::new(Reason::Invalid, format!("{kind_name} \"{name}\" is invalid: {told}")).with(details)
     }
 
     fn about(reason: Reason, kind: &Kind, name: &str, message: String) -> Status {
-        Status {
-            target: Some((kind.group.clone(), kind.plural.clone())),
+        let target = Some((kind.group.clone(), kind.plural.clone()));
+        Status::new(reason, message).with(Details {
             name: Some(name.to_owned()),
-            ..Status::new(reason, message)
-        }
+            target,
+            ..Details::default()
+        })
+    }
+
+    /// The same refusal with details for programs.
+    pub fn with(self, details: Details) -> Status {
+        Status { details: Box::new(details), ..self }
     }
 
     /// The document that goes over the wire.
     pub fn to_json(&self) -> Value {
         let mut details = serde_json::Map::new();
-        if let Some(name) = &self.name {
+        if let Some(name) = &self.details.name {
             details.insert("name".into(), json!(name));
         }
-        if let Some((group, kind)) = &self.target {
+        if let Some((group, kind)) = &self.details.target {
             if !group.is_empty() {
                 details.insert("group".into(), json!(group));
             }
             details.insert("kind".into(), json!(kind));
         }
-        if let Some(uid) = &self.uid {
+        if let Some(uid) = &self.details.uid {
             details.insert("uid".into(), json!(uid));
         }
-        if !self.causes.is_empty() {
-            let causes = self
-                .causes
-                .iter()
-                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
+        if !self.details.causes.is_empty() {
+            let causes =
+                self.details.causes.iter().map(
+                    |cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}),
+                );
             details.insert("causes".into(), causes.collect());
         }
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.details.retry_after {
             details.insert("retryAfterSeconds".into(), json!(seconds));
         }
         let mut status = json!({

@@ -2,6 +2,8 @@
 //!
 //! The server runs in a process of its own, which is this program again (hence no test harness).
 
+#![expect(clippy::unwrap_used, reason = "a test, although clippy knows tests by their harness")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

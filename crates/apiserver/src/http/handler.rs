@@ -20,12 +20,12 @@ use super::route::{Route, Target, route};
 use super::{discovery, negotiate, openapi, watch, write};
 use crate::access::{Access, Decision, Policy, User};
 use crate::config::Limits;
-use crate::status::{Reason, Status};
+use crate::status::{Details, Reason, Status};
 use crate::store::{Constraint, Store};
 use crate::telemetry::Metrics;
 
 /// Bodies are counted in units of this many bytes.
-const BODY_UNIT: usize = 1_024;
+pub(super) const BODY_UNIT: usize = 1_024;
 /// Requests slower than this are worth a line in the log.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -327,15 +327,12 @@ fn access<'a>(label: &'a Label, target: &'a Target, name: &'a str) -> Access<'a>
 }
 
 fn denied(target: &Target, name: &str, why: &str) -> Status {
-    let told = if name.is_empty() {
-        format!("{} is forbidden: {why}", target.kind.qualified())
-    } else {
+    if !name.is_empty() {
         return Status::forbidden(&target.kind, name, why);
-    };
-    Status {
-        target: Some((target.kind.group.clone(), target.kind.plural.clone())),
-        ..Status::new(Reason::Forbidden, told)
     }
+    let about = Some((target.kind.group.clone(), target.kind.plural.clone()));
+    Status::new(Reason::Forbidden, format!("{} is forbidden: {why}", target.kind.qualified()))
+        .with(Details { target: about, ..Details::default() })
 }
 
 fn method_not_allowed(allowed: &'static str) -> Result<Response<Body>, Status> {

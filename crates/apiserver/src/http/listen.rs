@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::handler::State;
+use super::handler::{BODY_UNIT, State};
 use super::read::Snapshots;
 use crate::access::User;
 use crate::config::{Config, ServerTls};
@@ -107,7 +107,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
         snapshots: Arc::new(Snapshots::default()),
         requests: Semaphore::new(limits.requests_max),
         watches: Arc::new(Semaphore::new(limits.watches_max)),
-        bodies: Semaphore::new(limits.body_bytes_total / 1_024),
+        bodies: Semaphore::new(limits.body_bytes_total / BODY_UNIT),
         shutdown: CancellationToken::new(),
         limits,
     });

@@ -15,7 +15,7 @@ use super::respond::{self, Body};
 use super::route::Target;
 use super::show::{Include, ListMeta, View};
 use crate::selector::Selection;
-use crate::status::{Cause, Reason, Status};
+use crate::status::{Cause, Details, Reason, Status};
 use crate::store::{Page, Pager, Read, Snapshot, Store};
 
 /// Snapshots kept for lists that are read page by page; each holds old pages on disk.
@@ -181,7 +181,8 @@ pub(super) fn too_large(version: u64, revision: u64) -> Status {
         field: String::new(),
     };
     let message = format!("Timeout: Too large resource version: {version}, current: {revision}");
-    Status { causes: vec![cause], retry_after: Some(1), ..Status::new(Reason::Timeout, message) }
+    let details = Details { causes: vec![cause], retry_after: Some(1), ..Details::default() };
+    Status::new(Reason::Timeout, message).with(details)
 }
 
 /// Everything a watch begins with.

@@ -41,7 +41,9 @@ pub(super) fn check_open(
             message: format!("namespace {namespace} is being terminated"),
             field: "metadata.namespace".into(),
         };
-        return Err(Status { causes: vec![cause], ..Status::forbidden(kind, name, why) }.into());
+        let mut status = Status::forbidden(kind, name, why);
+        status.details.causes.push(cause);
+        return Err(status.into());
     }
     Ok(())
 }

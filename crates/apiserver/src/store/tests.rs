@@ -142,7 +142,7 @@ fn a_namespace_goes_when_it_is_empty() {
     assert_eq!(world.memory.get(&namespaces, "", "lab").unwrap()["status"]["phase"], "Terminating");
     let mut other = create(&leases, "b", json!({}));
     other.namespace = Some("lab".into());
-    assert_eq!(world.write(&other).unwrap_err().causes[0].reason, "NamespaceTerminating");
+    assert_eq!(world.write(&other).unwrap_err().details.causes[0].reason, "NamespaceTerminating");
     let vacate = write(&namespaces, "lab", Operation::Vacate);
     assert_eq!(world.write(&vacate).unwrap().outcome, Outcome::Stored);
     let mut gone = delete(&leases, "a");

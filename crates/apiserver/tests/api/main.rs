@@ -1,5 +1,7 @@
 //! The server as its clients see it: kubectl, kube-rs, and hands that write requests of their own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
+
 mod clients;
 mod kubectl;
 mod protocol;
