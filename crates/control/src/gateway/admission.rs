@@ -35,8 +35,8 @@ pub(super) enum Admission {
     Admit,
     /// The Device is created, and the device waits or comes back.
     Enroll {
-        /// `spec.approved` of the new Device.
-        approved: bool,
+        /// Whether the device may wait for that, instead of coming back once it is approved.
+        waits: bool,
     },
     /// The device is turned away.
     Refuse(Refusal),
@@ -100,14 +100,14 @@ pub(super) fn plan_admission(enrollment: Enrollment, known: Known<'_>, key: &str
     match known {
         Known::Object { revoked: true, .. } => Admission::Refuse(REVOKED),
         Known::Object { public_key: Some(pinned), .. } if pinned != key => Admission::Refuse(KEY_MISMATCH),
-        Known::Object { approved: false, .. } => Admission::Refuse(PENDING),
+        Known::Object { approved: false, .. } if enrollment != Enrollment::Open => Admission::Refuse(PENDING),
         Known::Object { .. } => Admission::Admit,
         Known::Stored { admitted_key: Some(admitted) } if admitted == key => Admission::Admit,
         Known::Stored { .. } | Known::Unsynced => Admission::Refuse(UNAVAILABLE),
         Known::Missing => match enrollment {
             Enrollment::Closed => Admission::Refuse(NOT_ENROLLED),
-            Enrollment::Approval => Admission::Enroll { approved: false },
-            Enrollment::Open => Admission::Enroll { approved: true },
+            Enrollment::Approval => Admission::Enroll { waits: false },
+            Enrollment::Open => Admission::Enroll { waits: true },
         },
     }
 }
@@ -141,7 +141,11 @@ mod tests {
     fn unknown_devices_follow_the_policy() {
         let plan = |policy| plan_admission(policy, Known::Missing, "k");
         assert_eq!(plan(Enrollment::Closed), Admission::Refuse(NOT_ENROLLED));
-        assert_eq!(plan(Enrollment::Approval), Admission::Enroll { approved: false });
-        assert_eq!(plan(Enrollment::Open), Admission::Enroll { approved: true });
+        assert_eq!(plan(Enrollment::Approval), Admission::Enroll { waits: false });
+        assert_eq!(plan(Enrollment::Open), Admission::Enroll { waits: true });
+        let unapproved = object(false, false, Some("k"));
+        assert_eq!(plan_admission(Enrollment::Open, unapproved, "k"), Admission::Admit);
+        let revoked = object(false, true, Some("k"));
+        assert_eq!(plan_admission(Enrollment::Open, revoked, "k"), Admission::Refuse(REVOKED));
     }
 }

@@ -8,7 +8,8 @@ pub enum Enrollment {
     /// A Device with `approved: false` is created; the device is let in once a person sets it to true.
     #[default]
     Approval,
-    /// A Device with `approved: true` is created and the device is let in.
+    /// A Device is created as with `Approval`, but approval is not asked for: every device with a valid certificate is
+    /// let in unless its Device says `revoked`.
     Open,
 }
 

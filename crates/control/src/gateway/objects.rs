@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmbed_api::Device;
 
 use super::{
-    Gateway,
+    Enrollment, Gateway,
     admission::{self, Admission, Known, plan_admission},
     config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS, UNSEEN_DEVICE_MS},
     device::{Object, Record},
@@ -120,7 +120,7 @@ impl Gateway {
         let (session, awaiting) = (record.session, record.awaiting);
         let stored_changed =
             record.stored_uid.as_deref() != Some(object.uid.as_str()) && record.set.is_some();
-        let kept_out = object.revoked || !object.approved;
+        let kept_out = object.revoked || (!object.approved && self.config.enrollment != Enrollment::Open);
         let refused =
             session.and_then(|id| self.sessions.get(&id)).and_then(|session| {
                 match plan_admission(self.config.enrollment, known, &session.public_key) {
@@ -171,7 +171,7 @@ impl Gateway {
 
     /// Puts a device in the queue of writes if its status is not what it should be.
     pub(super) fn schedule(&mut self, key: &Arc<DeviceKey>, now: Now) {
-        let writing = Writing { gateway: &self.config.name, orphans_from: self.orphans_from(), now };
+        let writing = Writing::new(&self.config, self.orphans_from, now);
         let Some(record) = self.devices.get_mut(key) else { return };
         if record.write.in_flight.is_some() {
             return;
@@ -187,10 +187,6 @@ impl Gateway {
             Class::Enrollment | Class::Failure | Class::Edge | Class::Event | Class::Heartbeat => 0,
         };
         self.writer.schedule(key, &mut record.write, plan.class, plan.due.saturating_add(pause), now.ms);
-    }
-
-    pub(super) fn orphans_from(&self) -> u64 {
-        self.orphans_from.unwrap_or(u64::MAX)
     }
 
     /// How a device is known, for admission.

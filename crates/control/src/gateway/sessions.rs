@@ -143,7 +143,7 @@ impl Gateway {
         let known = self.known(self.devices.get(&key));
         match plan_admission(self.config.enrollment, known, &session.public_key) {
             Admission::Refuse(refusal) => self.turn_away(id, &key, refusal, now),
-            Admission::Enroll { approved } => self.enroll(id, &key, approved, greeting, now),
+            Admission::Enroll { waits } => self.enroll(id, &key, waits, greeting, now),
             Admission::Admit => {
                 let replaces = self.devices.get(&key).is_some_and(|record| record.session.is_some());
                 if self.admitted >= self.config.sessions_max && !replaces {
@@ -165,7 +165,7 @@ impl Gateway {
         self.schedule(key, now);
     }
 
-    fn enroll(&mut self, id: SessionId, key: &Arc<DeviceKey>, approved: bool, greeting: Greeting, now: Now) {
+    fn enroll(&mut self, id: SessionId, key: &Arc<DeviceKey>, waits: bool, greeting: Greeting, now: Now) {
         let waiting = self.devices.get(key).is_some_and(|record| record.write.create.is_some());
         if !waiting && self.creating >= CREATIONS_MAX {
             self.turn_away(id, key, admission::OVERLOADED, now);
@@ -173,13 +173,13 @@ impl Gateway {
         }
         let public_key = self.sessions.get(&id).map(|session| session.public_key.to_string());
         let record = self.record(key, now);
-        let earlier = if approved { record.awaiting.replace(id) } else { None };
+        let earlier = if waits { record.awaiting.replace(id) } else { None };
         if !waiting && record.write.in_flight.is_none() {
-            record.rejected = (!approved).then_some(ReasonCode::PendingApproval);
+            record.rejected = (!waits).then_some(ReasonCode::PendingApproval);
             record.write.create = Some(Box::new(DeviceSpec {
                 device_type: greeting.facts.board.clone(),
                 public_key,
-                approved,
+                approved: false,
                 ..DeviceSpec::default()
             }));
             self.creating += 1;
@@ -187,7 +187,7 @@ impl Gateway {
         if let Some(earlier) = earlier.filter(|earlier| *earlier != id) {
             self.end(earlier, SUPERSEDED, now);
         }
-        if approved {
+        if waits {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.state = State::AwaitDevice(Box::new(greeting));
             }

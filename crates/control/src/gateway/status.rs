@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use wasmbed_api::{DevicePhase, ReasonCode};
 
 use super::{
-    config::HEARTBEAT_WRITE_INTERVAL_MS,
+    config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS},
     device::{Application, Live, Object, Record, Shown},
     input::{Event, Now},
     rfc3339,
@@ -26,9 +26,22 @@ pub(super) struct Plan {
 pub(super) struct Writing<'a> {
     /// Name of this gateway.
     pub(super) gateway: &'a str,
+    /// Whether a device must be approved.
+    pub(super) asks_approval: bool,
     /// From here on, devices that an earlier life of this gateway left as Connected are known not to have come back.
     pub(super) orphans_from: u64,
     pub(super) now: Now,
+}
+
+impl<'a> Writing<'a> {
+    pub(super) fn new(config: &'a Config, orphans_from: Option<u64>, now: Now) -> Self {
+        Self {
+            gateway: &config.name,
+            asks_approval: config.enrollment != Enrollment::Open,
+            orphans_from: orphans_from.unwrap_or(u64::MAX),
+            now,
+        }
+    }
 }
 
 /// How the status stands to this gateway.
@@ -70,7 +83,7 @@ fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Opti
     let live = record.live.as_deref();
     let enrolled = if object.revoked {
         (false, ReasonCode::Revoked)
-    } else if object.approved {
+    } else if object.approved || !writing.asks_approval {
         (true, ReasonCode::Approved)
     } else {
         (false, ReasonCode::PendingApproval)
@@ -116,7 +129,7 @@ fn idle<'a>(
         let connected = connected_before.then_some((false, ReasonCode::Revoked));
         return wanted(DevicePhase::Revoked, connected, Some(enrolled));
     }
-    if !object.approved {
+    if enrolled.1 == ReasonCode::PendingApproval {
         let tried = record.rejected.is_some() || connected_before || base.gateway.is_some();
         return tried.then_some(()).and_then(|()| wanted(DevicePhase::Pending, lost, Some(enrolled)));
     }
@@ -145,7 +158,7 @@ pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
         && base.gateway.as_deref() == Some(writing.gateway)
         && writing.now.ms < writing.orphans_from
         && !object.revoked
-        && object.approved
+        && (object.approved || !writing.asks_approval)
     {
         return Some(Plan { class: Class::Edge, due: writing.orphans_from, ends_session: false });
     }

@@ -41,7 +41,7 @@ impl Gateway {
     }
 
     fn write_device(&mut self, key: Arc<DeviceKey>, class: Class, since: u64, now: Now) -> Option<Write> {
-        let writing = Writing { gateway: &self.config.name, orphans_from: self.orphans_from(), now };
+        let writing = Writing::new(&self.config, self.orphans_from, now);
         let record = self.devices.get_mut(&key)?;
         Writer::taken(&mut record.write);
         let (call, then) = if record.write.refetch {

@@ -57,6 +57,7 @@ fn closed_and_open_enrollment() {
     let id = open.hello("new", 0, 0);
     assert!(open.take(id)[0].starts_with("Welcome"));
     assert_eq!(open.api.status(&key("new")).phase, DevicePhase::Connected);
+    assert!(!open.api.devices[&key("new")].spec.approved, "a gateway approves nothing");
 }
 
 #[test]
