@@ -278,4 +278,6 @@ fn drop_field(object: &mut Value, name: &str) {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //! with one commit before anyone is answered.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -247,7 +248,11 @@ impl Writer {
                 | Operation::Delete { .. }
                 | Operation::Vacate => Uuid::nil(),
             };
-            match self.machine.apply(tables, &job.write, Moment { now: &now, uid }) {
+            let moment = Moment { now: &now, uid };
+            // A bug that one request finds, here or in a library below, must not end the writer for all others.
+            let applied = catch_unwind(AssertUnwindSafe(|| self.machine.apply(tables, &job.write, moment)))
+                .unwrap_or_else(|_| Err(StorageError("a write panicked; its batch is undone".into()).into()));
+            match applied {
                 Ok(applied) => {
                     done.push(Done { folder: job.write.kind.folder.clone(), applied, reply: job.reply });
                 }
