@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use wasmbed_control::exchange::{LogLine, Refusal};
@@ -18,6 +19,9 @@ use crate::cluster::encode_query;
 
 /// How long a gateway may take until it answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A followed stream may be silent for hours: probes find out that the gateway's machine is gone.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest line taken: a log text of 1,024 bytes with its names, escaped.
 const LINE_BYTES_MAX: usize = 16 * 1_024;
 /// A refusal's body.
@@ -78,6 +82,8 @@ impl Gateway {
 
     async fn call(&self) -> Result<Incoming> {
         let socket = TcpStream::connect(&self.address).await.context("can't connect")?;
+        let probes = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+        SockRef::from(&socket).set_tcp_keepalive(&probes).context("can't set keep-alive probes")?;
         let connection =
             TlsConnector::from(self.tls.clone()).connect(tls::server_name(), socket).await.map_err(
                 |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
