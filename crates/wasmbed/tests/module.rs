@@ -1,5 +1,6 @@
 //! `module check`, `module run` and `module info`, and the committed samples: accepted by a device's scan, small, and
 //! saying what their sources say.
+#![allow(clippy::expect_used, reason = "helpers of tests")]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
 //! Packed modules do what the originals did: the originals run on an engine that knows the newer operators, the packed
 //! ones on the same engine with everything beyond WebAssembly 1.0 turned off, and on the device's engine.
+#![allow(clippy::expect_used, reason = "helpers of tests")]
 
 use proptest::prelude::{
     ProptestConfig, Strategy, TestCaseError, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
@@ -279,7 +280,30 @@ proptest! {
             return Err(TestCaseError::fail(message));
         }
     }
+
+    #[test]
+    fn damaged_samples_are_packed_or_refused(
+        flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
+        which in 0..SAMPLES.len(),
+    ) {
+        let mut bytes = SAMPLES[which].to_vec();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        match pack(&bytes) {
+            Ok(packed) => prop_assert_eq!(&pack(&packed.bytes).expect("packed modules pack").bytes, &packed.bytes),
+            Err(PackError::Defect(message)) => return Err(TestCaseError::fail(message)),
+            Err(PackError::Read(_) | PackError::Unsupported { .. } | PackError::NoEntry { .. }) => {}
+        }
+    }
 }
+
+/// Modules of compilers, to be damaged.
+const SAMPLES: [&[u8]; 2] = [
+    include_bytes!("../../../guests/prebuilt/sensor-loop.wasm"),
+    include_bytes!("../../../guests/prebuilt/hello-c.wasm"),
+];
 
 struct Loaded {
     bytes: Vec<u8>,
@@ -374,8 +398,16 @@ fn what_cannot_be_rewritten_is_refused_by_name() {
         (r#"(memory 1) (memory 1)"#, "multi-memory"),
         (r#"(global i32 (i32.add (i32.const 1) (i32.const 2)))"#, "extended constant expressions"),
         (r#"(type (struct))"#, "garbage collection and typed function references"),
+        (r#"(type (sub (func)))"#, "garbage collection and typed function references"),
+        (
+            r#"(type $t (func)) (import "a" "b" (func (exact (type $t))))"#,
+            "garbage collection and typed function references",
+        ),
+        (r#"(global (shared i32) (i32.const 1))"#, "threads"),
     ] {
-        assert_eq!(refusal(&format!("(module {run} {text})")), names, "{text}");
+        // Imports come first.
+        let module = if text.contains("import") { format!("{text} {run}") } else { format!("{run} {text}") };
+        assert_eq!(refusal(&format!("(module {module})")), names, "{text}");
     }
 }
 

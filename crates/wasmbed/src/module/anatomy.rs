@@ -270,6 +270,9 @@ impl<'a> Reader<'a> {
                         self.anatomy.stack_top = constant(&global.init_expr);
                     }
                     self.note_value_type(global.ty.content_type, offset, None);
+                    if global.ty.shared {
+                        self.note(Feature::Threads, offset, None);
+                    }
                     self.note_const_expr(&global.init_expr)?;
                 }
             }
@@ -327,6 +330,12 @@ impl<'a> Reader<'a> {
                 self.note(Feature::GarbageCollection, offset, None);
             }
             for ty in group.into_types() {
+                if !ty.is_final || !ty.supertype_idxs.is_empty() {
+                    self.note(Feature::GarbageCollection, offset, None);
+                }
+                if ty.composite_type.shared {
+                    self.note(Feature::Threads, offset, None);
+                }
                 let function = match ty.composite_type.inner {
                     CompositeInnerType::Func(function) => function,
                     _ => {
@@ -349,6 +358,9 @@ impl<'a> Reader<'a> {
     fn read_import(&mut self, offset: u64, import: wasmparser::Import<'_>) {
         let ty = match import.ty {
             TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
+                if let TypeRef::FuncExact(_) = import.ty {
+                    self.note(Feature::GarbageCollection, offset, None);
+                }
                 self.anatomy.function_types.push(ty);
                 self.signature(ty)
             }
@@ -365,6 +377,9 @@ impl<'a> Reader<'a> {
                 self.note_value_type(ty.content_type, offset, None);
                 if ty.mutable {
                     self.note(Feature::MutableGlobals, offset, None);
+                }
+                if ty.shared {
+                    self.note(Feature::Threads, offset, None);
                 }
                 format!("global {}", ty.content_type)
             }
@@ -385,6 +400,9 @@ impl<'a> Reader<'a> {
         }
         if ty.table64 {
             self.note(Feature::Memory64, offset, None);
+        }
+        if ty.shared {
+            self.note(Feature::Threads, offset, None);
         }
         if ty.element_type != wasmparser::RefType::FUNCREF {
             self.note_value_type(ValType::Ref(ty.element_type), offset, None);

@@ -57,8 +57,11 @@ pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy) -> Result<Vec<u8>, LowerErr
                 module.section(&plan.types()?);
             }
             Payload::ImportSection(section) => {
+                // One by one: the compact form groups them by module.
                 let mut imports = ImportSection::new();
-                RoundtripReencoder.parse_import_section(&mut imports, section)?;
+                for import in section.into_imports() {
+                    RoundtripReencoder.parse_import(&mut imports, import?)?;
+                }
                 module.section(&imports);
             }
             Payload::FunctionSection(_) => {
