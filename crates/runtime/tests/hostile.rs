@@ -342,10 +342,11 @@ fn as_deep_as_allowed_loads_and_runs() {
 
 #[test]
 fn needs_more_stack_than_there_is() {
-    let text = format!("(module (func (export \"_start\") (local {})))", "i64 ".repeat(1_000));
-    let (code, message) = refused_text(&text);
-    assert_eq!(code, Refusal::InvalidModule);
-    assert_eq!(message, "invalid module: the entry needs more call stack than there is");
+    let module = wasm(&format!("(module (func (export \"_start\") (local {})))", "i64 ".repeat(1_000)));
+    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig { stack_words: 1_024, ..config() });
+    let error = runtime.load(id(1), &program(&module)).unwrap_err();
+    assert_eq!(error.code(), Refusal::InvalidModule);
+    assert_eq!(error.to_string(), "invalid module: the entry needs more call stack than there is");
 }
 
 #[test]

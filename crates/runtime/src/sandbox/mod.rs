@@ -82,7 +82,7 @@ impl Default for RuntimeConfig {
             applications_max: 10,
             slice_ms: 5,
             heap_bytes_max: 200_000,
-            stack_words: 1_024,
+            stack_words: 2_048,
             log_bytes_per_second: 4_096,
             metering: Metering::Measured,
             scan: ScanLimits::default(),
@@ -92,12 +92,11 @@ impl Default for RuntimeConfig {
 
 impl RuntimeConfig {
     /// A device that is a process on a host: ten applications with a MiB of linear memory each. The arena takes real
-    /// memory only as applications touch it.
+    /// memory only as applications touch it. The call stack is a board's: what recurses too deep there does so here.
     pub fn hosted() -> Self {
         RuntimeConfig {
             arena_bytes: 32 * 1_024 * 1_024,
             heap_bytes_max: 2 * 1_024 * 1_024,
-            stack_words: 4_096,
             ..RuntimeConfig::default()
         }
     }

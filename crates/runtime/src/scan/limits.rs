@@ -57,7 +57,7 @@ impl Default for ScanLimits {
             module_bytes: 1_048_576,
             types: 1_000,
             parameters: 64,
-            imports: 100,
+            imports: 64,
             functions: 5_000,
             globals: 1_000,
             exports: 100,
