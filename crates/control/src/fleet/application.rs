@@ -207,19 +207,22 @@ impl Fleet {
         let candidates: BTreeSet<ApplicationId> =
             named.chain(selecting).chain(&device.targeted_by).copied().collect();
         for id in candidates {
-            let Some((device, application)) = self.devices.get(&device_id).zip(self.applications.get(&id))
+            let Some((device, application)) =
+                self.devices.get_mut(&device_id).zip(self.applications.get_mut(&id))
             else {
                 continue;
             };
             let is_target = plan_target(application.targets.as_deref(), &device.key.name, &device.labels);
-            if is_target != application.target_ids.contains(&device_id) {
-                let mut wanted = application.target_ids.clone();
-                if is_target {
-                    wanted.insert(device_id)
-                } else {
-                    wanted.remove(&device_id)
-                };
-                self.set_targets(now, id, wanted);
+            let changed = if is_target {
+                device.targeted_by.insert(id);
+                application.target_ids.insert(device_id)
+            } else {
+                device.targeted_by.remove(&id);
+                application.target_ids.remove(&device_id)
+            };
+            if changed {
+                self.replan.insert(device_id);
+                self.schedule_status(now, id);
             }
         }
     }

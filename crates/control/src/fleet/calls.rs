@@ -103,7 +103,9 @@ impl Fleet {
         let mut refused = Vec::new();
         match outcome {
             PutOutcome::Answered(answer) => {
-                gateway.retry.succeed();
+                if answer.refused.len() < put.sets.len() {
+                    gateway.retry.succeed();
+                }
                 refused = answer.refused;
                 for (device_id, revision) in &put.sets {
                     gateway.confirmed.insert(*device_id, *revision);
@@ -115,6 +117,7 @@ impl Fleet {
             }
             PutOutcome::Failed(message) => gateway.retry.fail(now.ms, &self.config, message),
         }
+        let mut trouble = None;
         for refusal in refused {
             let Some(device_id) = self.device_ids.get(&refusal.device).copied() else { continue };
             gateway.confirmed.remove(&device_id);
@@ -135,8 +138,12 @@ impl Fleet {
                     planned.issued = false;
                 }
                 Some(_) if !refusal.missing_modules.is_empty() => {}
-                Some(_) | None => gateway.retry.fail(now.ms, &self.config, refusal.message),
+                Some(_) | None => trouble = Some(refusal.message),
             }
+        }
+        // However many sets it refused, it was one attempt.
+        if let Some(message) = trouble {
+            gateway.retry.fail(now.ms, &self.config, message);
         }
         for device_id in put.sets.into_keys() {
             self.device_changed(now, device_id);

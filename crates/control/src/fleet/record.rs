@@ -119,11 +119,16 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PlannedSet {
     pub(super) revision: u64,
-    pub(super) content: Vec<(ApplicationUid, SpecHash)>,
+    pub(super) content: SetContent,
     pub(super) members: Vec<ApplicationId>,
     /// A gateway may have seen it: its revision can't be given to other content any more.
     pub(super) issued: bool,
+    /// What was issued before, while this one is not: the fleet may come back to it.
+    pub(super) before: Option<(u64, SetContent)>,
 }
+
+/// Members of a set by UID, each with what it is to run.
+pub(super) type SetContent = Vec<(ApplicationUid, SpecHash)>;
 
 /// One application as a device reported it.
 #[derive(Clone, Debug, PartialEq)]

@@ -136,17 +136,25 @@ pub(super) fn plan_revision(
         if current.content == content && !taken {
             return PlannedSet { members, ..current.clone() };
         }
+        let before = match &current.before {
+            _ if current.issued => Some((current.revision, current.content.clone())),
+            before => before.clone().filter(|(revision, _)| seen <= *revision),
+        };
+        if let Some((revision, _)) = before.as_ref().filter(|(_, known)| !current.issued && *known == content)
+        {
+            return PlannedSet { revision: *revision, content, members, issued: true, before: None };
+        }
         let revision = current.revision.max(seen) + u64::from(current.issued || seen >= current.revision);
-        return PlannedSet { revision, content, members, issued: false };
+        return PlannedSet { revision, content, members, issued: false, before };
     }
     if let Some(report) = report {
         let mut reported = report.content.to_vec();
         reported.sort_unstable();
         if report.revision == seen && seen > 0 && reported == content {
-            return PlannedSet { revision: seen, content, members, issued: true };
+            return PlannedSet { revision: seen, content, members, issued: true, before: None };
         }
     }
-    PlannedSet { revision: seen.saturating_add(1), content, members, issued: false }
+    PlannedSet { revision: seen.saturating_add(1), content, members, issued: false, before: None }
 }
 
 #[cfg(test)]
@@ -179,6 +187,17 @@ mod tests {
         let first = plan_revision(content(&[1]), None, 4, None);
         assert_eq!(first.revision, 5);
         assert_eq!(plan_revision(content(&[2]), Some(&first), 4, None).revision, 5);
+    }
+
+    #[test]
+    fn content_that_comes_back_before_the_next_was_sent_has_its_revision_still() {
+        let sent = PlannedSet { issued: true, ..plan_revision(content(&[1]), None, 4, None) };
+        let next = plan_revision(content(&[1, 2]), Some(&sent), 5, None);
+        assert_eq!((next.revision, next.issued), (6, false));
+        let back = plan_revision(content(&[1]), Some(&next), 5, None);
+        assert_eq!((back.revision, back.issued), (5, true));
+        let taken = plan_revision(content(&[1]), Some(&next), 6, None);
+        assert_eq!((taken.revision, taken.issued), (7, false));
     }
 
     #[test]

@@ -428,5 +428,5 @@ pub(super) fn time(unix_s: i64) -> Time {
 }
 
 #[cfg(test)]
-#[path = "status_tests.rs"]
+#[path = "tests/status.rs"]
 mod tests;

@@ -107,17 +107,18 @@ impl Fleet {
             return;
         }
         let mut lost = Vec::new();
+        let mut unheard = BTreeSet::new();
         for (id, device) in &self.devices {
             let Some(name) = device.seen.gateway.as_ref().filter(|_| device.seen.connected) else { continue };
             match self.gateways.get(name) {
                 Some(gateway) if self.is_live(now, gateway) => {}
                 Some(_) => lost.push(*id),
-                None => {}
+                None => {
+                    unheard.insert(name.clone());
+                }
             }
         }
         // A gateway that only a status names is given a lease and a grace from now.
-        let unheard: BTreeSet<String> =
-            self.devices.values().filter_map(|device| device.seen.gateway.clone()).collect();
         for name in unheard {
             self.gateways.entry(name).or_insert_with(|| super::Gateway::new(now.ms));
         }

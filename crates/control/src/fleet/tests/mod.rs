@@ -1,0 +1,303 @@
+//! The fleet as a whole, in a small world.
+
+mod model;
+mod world;
+
+use wasmbed_api::{ApplicationPhase, DevicePhase, ReasonCode};
+
+use super::*;
+use crate::exchange::StreamEvent;
+use world::{World, all, key, names};
+
+fn condition(world: &World, application: &str, type_: &str) -> (String, String, String) {
+    let status = world.status(application);
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+    (condition.status.clone(), condition.reason.clone(), condition.message.clone())
+}
+
+fn running(devices: usize) -> World {
+    let mut world = World::new(devices, 1);
+    for name in world.devices.keys().cloned().collect::<Vec<_>>() {
+        world.connect(&name, "gateway-0");
+    }
+    world.lead();
+    world
+}
+
+#[test]
+fn an_application_travels_to_its_devices_and_its_status_says_so() {
+    let mut world = running(3);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    for device in ["device-000", "device-001", "device-002"] {
+        assert_eq!(world.runs(device), ["default/app".to_owned()].into());
+    }
+    let status = world.status("app");
+    assert_eq!(status.phase, ApplicationPhase::Running);
+    assert_eq!(status.ready, "3/3");
+    assert!(status.module_digest.unwrap().starts_with("sha256:0101"));
+    assert_eq!(world.gateways["gateway-0"].uploads.len(), 1, "a module is uploaded once");
+    assert!(world.applications["app"].0.metadata.finalizers.is_some());
+    assert!(world.events.iter().any(|event| event.reason == ReasonCode::AllRunning && !event.warning));
+}
+
+#[test]
+fn nothing_is_written_or_sent_once_everything_is_as_it_should_be() {
+    let mut world = running(3);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let (puts, writes, events) = (world.puts, world.status_writes, world.events.len());
+    world.advance(300_000);
+    assert_eq!((world.puts, world.status_writes, world.events.len()), (puts, writes, events));
+}
+
+#[test]
+fn a_device_that_is_away_blocks_complete_and_gets_the_application_when_it_returns() {
+    let mut world = running(2);
+    world.disconnect("device-001");
+    world.apply_application("app", 1, names(&["device-000", "device-001"]));
+    world.advance(5_000);
+    assert_eq!(condition(&world, "app", "Ready").0, "True");
+    let (status, reason, message) = condition(&world, "app", "Complete");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "DevicesAway"));
+    assert_eq!(message, "1 of 2 targets runs it; device-001 is not connected".replace("runs", "run"));
+    assert!(world.gateways["gateway-0"].sets.contains_key("device-001"), "its set waits at the gateway");
+    world.connect("device-001", "gateway-0");
+    world.advance(5_000);
+    assert_eq!(condition(&world, "app", "Complete").0, "True");
+}
+
+#[test]
+fn an_update_is_counted_only_when_devices_report_it() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    world.gateway_fails = true;
+    world.apply_application("app", 2, all());
+    world.advance(1_500);
+    assert_eq!(world.status("app").phase, ApplicationPhase::Deploying);
+    assert_eq!(world.status("app").counts.running, 0);
+    assert_eq!(condition(&world, "app", "Reconciling").1, "Retrying");
+    world.advance(20_000);
+    assert_eq!(condition(&world, "app", "Stalled").1, "RetriesExhausted");
+    let puts = world.puts;
+    world.gateway_fails = false;
+    world.advance(60_000);
+    assert!(world.puts <= puts + 2);
+    assert_eq!(world.status("app").phase, ApplicationPhase::Running);
+}
+
+#[test]
+fn deletion_waits_for_connected_devices_and_not_for_those_away() {
+    let mut world = running(2);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    world.disconnect("device-001");
+    world.delete_application("app");
+    world.advance(2_000);
+    assert!(!world.applications.contains_key("app"));
+    assert!(world.runs("device-000").is_empty());
+    assert!(world.events.iter().any(|event| event.reason == ReasonCode::Undeployed));
+    world.connect("device-001", "gateway-0");
+    world.advance(1_000);
+    assert!(world.runs("device-001").is_empty(), "a device that returns lets go of it");
+}
+
+#[test]
+fn deletion_lets_go_after_its_bound_with_an_event() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    world.gateway_fails = true;
+    world.delete_application("app");
+    world.advance(50_000);
+    assert_eq!(world.status("app").phase, ApplicationPhase::Terminating);
+    world.advance(11_000);
+    assert!(!world.applications.contains_key("app"));
+    let event = world.events.iter().find(|event| event.reason == ReasonCode::UndeployTimeout).unwrap();
+    assert!(event.warning);
+    world.gateway_fails = false;
+    world.advance(60_000);
+    assert!(world.runs("device-000").is_empty());
+}
+
+#[test]
+fn a_gateway_with_an_empty_disk_empties_no_device() {
+    let mut world = running(2);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let revision = world.devices["device-000"].1.revision;
+    world.restart_gateway("gateway-0", true);
+    world.connect("device-000", "gateway-0");
+    world.connect("device-001", "gateway-0");
+    world.advance(5_000);
+    assert_eq!(world.runs("device-000"), ["default/app".to_owned()].into());
+    assert_eq!(
+        world.devices["device-000"].1.revision, revision,
+        "the content is the same, so is its revision"
+    );
+    assert!(world.gateways["gateway-0"].sets.contains_key("device-000"));
+}
+
+#[test]
+fn a_new_leader_takes_over_without_a_change() {
+    let mut world = running(3);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let puts = world.puts;
+    world.lead();
+    world.advance(10_000);
+    assert_eq!(world.puts, puts, "what devices confirm need not be sent again");
+    assert_eq!(world.status("app").phase, ApplicationPhase::Running);
+}
+
+#[test]
+fn nothing_is_sent_before_every_list_is_complete() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let mut fleet = Fleet::new(FleetConfig::default());
+    fleet.handle_api(world.now, true);
+    fleet.handle_leadership(world.now, Some(9));
+    for kind in [Kind::Device, Kind::Gateway, Kind::Module, Kind::Application] {
+        fleet.handle_list_begin(kind);
+    }
+    fleet.handle_device(world.now, &world.devices["device-000"].0);
+    fleet.handle_gateway(world.now, &key("gateway-0"), "gateway-0:8080");
+    fleet.handle_list_end(world.now, Kind::Device);
+    fleet.handle_list_end(world.now, Kind::Gateway);
+    fleet.handle_list_end(world.now, Kind::Module);
+    fleet.handle_stream(world.now, "gateway-0", StreamEvent::Snapshot { boot_id: String::new() });
+    fleet.handle_stream(world.now, "gateway-0", StreamEvent::SnapshotEnd { token: String::new() });
+    assert_eq!(fleet.poll_put(world.now), None, "the Applications are not all known");
+    assert_eq!(fleet.poll_status(world.now), None);
+    fleet.handle_list_end(world.now, Kind::Application);
+    assert!(fleet.poll_put(world.now).is_some(), "now it is known that there are none");
+}
+
+#[test]
+fn a_gateway_that_was_not_heard_is_sent_nothing_and_holds_back_counts() {
+    let mut world = running(1);
+    world.fleet = Fleet::new(FleetConfig::default());
+    world.list();
+    world.renew("gateway-0");
+    world.fleet.handle_leadership(world.now, Some(2));
+    world.apply_application("app", 1, all());
+    world.now.ms += 1_000;
+    assert_eq!(world.fleet.poll_put(world.now), None);
+    assert_eq!(world.fleet.poll_status(world.now), None);
+    world.open_stream("gateway-0");
+    world.term = 2;
+    world.advance(5_000);
+    assert_eq!(world.status("app").phase, ApplicationPhase::Running);
+}
+
+#[test]
+fn a_follower_does_nothing() {
+    let mut world = running(1);
+    world.fleet.handle_leadership(world.now, None);
+    world.apply_application("app", 1, all());
+    world.advance(60_000);
+    assert_eq!((world.puts, world.status_writes), (0, 0));
+}
+
+#[test]
+fn a_dead_gateway_makes_its_devices_unreachable_and_a_living_one_never() {
+    let mut world = World::new(2, 2);
+    world.connect("device-000", "gateway-0");
+    world.connect("device-001", "gateway-1");
+    world.lead();
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(20_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected);
+    world.advance(10_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+    assert_eq!(phase(&world, "device-001"), DevicePhase::Connected);
+    assert_eq!(condition(&world, "app", "Complete").1, "DevicesAway");
+    assert_eq!(condition(&world, "app", "Ready").0, "True");
+}
+
+#[test]
+fn nothing_is_called_unreachable_while_the_api_is_away() {
+    let mut world = running(1);
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.fleet.handle_api(world.now, false);
+    world.advance(600_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected);
+    world.fleet.handle_api(world.now, true);
+    world.advance(24_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected);
+    world.advance(2_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+}
+
+#[test]
+fn a_fenced_leader_asks_for_a_higher_term_and_sends_nothing_before_it() {
+    let mut world = running(1);
+    world.gateways.get_mut("gateway-0").unwrap().term = 40;
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    assert_eq!(world.fleet.term_wanted(), Some(41));
+    assert!(world.runs("device-000").is_empty());
+    world.term = 41;
+    world.fleet.handle_leadership(world.now, Some(41));
+    world.advance(5_000);
+    assert_eq!(world.runs("device-000"), ["default/app".to_owned()].into());
+}
+
+#[test]
+fn a_missing_module_is_named_and_running_devices_are_left_alone() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let (mut object, _) = world.applications["app"].clone();
+    object.metadata.generation = Some(9);
+    object.metadata.resource_version = Some("later".to_owned());
+    object.spec.module = Some("absent".to_owned());
+    world.applications.get_mut("app").unwrap().0 = object.clone();
+    world.fleet.handle_application(world.now, &object, ModuleSource::Named("absent".to_owned()));
+    world.now.ms += 5_000;
+    let status = world.fleet.status(world.now, &key("app")).unwrap();
+    assert_eq!(status.phase, ApplicationPhase::Failed);
+    assert!(status.conditions.iter().any(|c| c.reason == "ModuleNotFound" && c.message.contains("'absent'")));
+    world.puts = 0;
+    let mut fresh = Fleet::new(FleetConfig::default());
+    std::mem::swap(&mut fresh, &mut world.fleet);
+    assert_eq!(fresh.poll_put(world.now), None);
+}
+
+#[test]
+fn statuses_keep_to_their_rates() {
+    let mut world = running(1);
+    for n in 0..100 {
+        world.apply_application(&format!("app{n:02}"), 1, all());
+    }
+    let before = world.status_writes;
+    world.advance(100);
+    assert!(world.status_writes - before <= 55, "{} writes in 100 ms", world.status_writes - before);
+    world.advance(60_000);
+    assert_eq!(world.status("app99").counts.targets, 1);
+    assert_eq!(world.runs("device-000").len(), 10);
+    let refused = (0..100).filter(|n| world.status(&format!("app{n:02}")).counts.failed == 1).count();
+    assert_eq!(refused, 90);
+    let failure = &world.status("app99").failures[0];
+    assert_eq!(failure.reason, ReasonCode::TooManyApplications);
+}
+
+#[test]
+fn a_thousand_devices_are_sent_in_bounded_batches() {
+    let mut world = running(1_000);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    assert_eq!(world.status("app").ready, "1000/1000");
+    assert!(world.puts <= 8, "{} PUTs", world.puts);
+}
+
+fn phase(world: &World, device: &str) -> DevicePhase {
+    world.devices[device].0.status.as_ref().unwrap().phase
+}

@@ -1,0 +1,597 @@
+//! A small world around a fleet: a Kubernetes API, gateways with disks, devices that do as they are told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::jiff::Timestamp;
+use wasmbed_api::{
+    Application, ApplicationSpec, ApplicationStatus, Device, DeviceApplication, DeviceApplicationState,
+    DevicePhase, DeviceSpec, DeviceStatus, TargetDevices,
+};
+use wasmbed_protocol::ApplicationUid;
+
+use super::super::testing::{device_facts, module};
+use super::super::*;
+use crate::exchange::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRefusal, StreamEvent};
+use crate::text;
+
+pub(super) const NAMESPACE: &str = "default";
+
+#[derive(Default)]
+pub(super) struct FakeGateway {
+    pub(super) up: bool,
+    pub(super) streaming: bool,
+    /// This leader has had a snapshot of it.
+    pub(super) heard: bool,
+    pub(super) term: u64,
+    pub(super) sets: BTreeMap<String, (u64, Vec<AssignmentEntry>)>,
+    pub(super) modules: BTreeSet<String>,
+    pub(super) views: BTreeMap<String, DeviceView>,
+    pub(super) renewals: u64,
+    pub(super) uploads: Vec<String>,
+}
+
+#[derive(Default)]
+pub(super) struct FakeDevice {
+    pub(super) gateway: Option<String>,
+    pub(super) revision: u64,
+    pub(super) runs: Vec<AssignmentEntry>,
+}
+
+pub(super) struct World {
+    pub(super) fleet: Fleet,
+    pub(super) now: Now,
+    pub(super) term: u64,
+    pub(super) version: u64,
+    pub(super) applications: BTreeMap<String, (Application, u8)>,
+    pub(super) devices: BTreeMap<String, (Device, FakeDevice)>,
+    pub(super) gateways: BTreeMap<String, FakeGateway>,
+    /// Content of every revision that was ever put, by device.
+    pub(super) issued: BTreeMap<String, BTreeMap<u64, BTreeSet<String>>>,
+    /// Revision and content last sent, taken or not, by device.
+    pub(super) sent: BTreeMap<String, (u64, BTreeSet<String>)>,
+    pub(super) events: Vec<FleetEvent>,
+    pub(super) puts: usize,
+    pub(super) status_writes: usize,
+    pub(super) gateway_fails: bool,
+    /// What is sent arrives, and its answer does not.
+    pub(super) answers_lost: bool,
+}
+
+impl World {
+    pub(super) fn new(devices: usize, gateways: usize) -> Self {
+        let mut world = Self {
+            fleet: Fleet::new(FleetConfig::default()),
+            now: Now { ms: 1_000, unix_ms: 1_700_000_000_000 },
+            term: 0,
+            version: 0,
+            applications: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            gateways: (0..gateways)
+                .map(|n| (format!("gateway-{n}"), FakeGateway { up: true, ..FakeGateway::default() }))
+                .collect(),
+            issued: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            events: Vec::new(),
+            puts: 0,
+            status_writes: 0,
+            gateway_fails: false,
+            answers_lost: false,
+        };
+        for n in 0..devices {
+            world.create_device(&format!("device-{n:03}"));
+        }
+        world
+    }
+
+    pub(super) fn create_device(&mut self, name: &str) {
+        let mut device = Device::new(name, DeviceSpec { approved: true, ..DeviceSpec::default() });
+        device.metadata.namespace = Some(NAMESPACE.to_owned());
+        device.metadata.uid = Some(format!("uid-{name}"));
+        device.metadata.labels = Some([("name".to_owned(), name.to_owned())].into());
+        self.devices.insert(name.to_owned(), (device, FakeDevice::default()));
+        self.send_device(name);
+    }
+
+    /// A new process: it lists, opens the streams and leads.
+    pub(super) fn lead(&mut self) {
+        self.fleet = Fleet::new(FleetConfig::default());
+        self.list();
+        for name in self.gateway_names() {
+            self.gateways.get_mut(&name).unwrap().heard = false;
+            self.renew(&name);
+            self.open_stream(&name);
+        }
+        self.term += 1;
+        self.fleet.handle_leadership(self.now, Some(self.term));
+    }
+
+    pub(super) fn list(&mut self) {
+        self.fleet.handle_api(self.now, true);
+        for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway] {
+            self.fleet.handle_list_begin(kind);
+        }
+        for name in self.devices.keys().cloned().collect::<Vec<_>>() {
+            self.send_device(&name);
+        }
+        for name in self.applications.keys().cloned().collect::<Vec<_>>() {
+            self.send_application(&name);
+        }
+        for name in self.gateway_names() {
+            let key = ObjectKey { namespace: "system".to_owned(), name: name.clone() };
+            self.fleet.handle_gateway(self.now, &key, &format!("{name}:8080"));
+        }
+        for kind in [Kind::Gateway, Kind::Device, Kind::Module, Kind::Application] {
+            self.fleet.handle_list_end(self.now, kind);
+        }
+    }
+
+    pub(super) fn gateway_names(&self) -> Vec<String> {
+        self.gateways.keys().cloned().collect()
+    }
+
+    pub(super) fn renew(&mut self, name: &str) {
+        let gateway = self.gateways.get_mut(name).unwrap();
+        if gateway.up {
+            gateway.renewals += 1;
+            let renewal = gateway.renewals.to_string();
+            let lease = LeaseSeen { renewal, duration_ms: 15_000, released: false };
+            self.fleet.handle_lease(self.now, name, Some(lease));
+        }
+    }
+
+    pub(super) fn open_stream(&mut self, name: &str) {
+        let gateway = self.gateways.get_mut(name).unwrap();
+        if !gateway.up {
+            return;
+        }
+        gateway.streaming = true;
+        gateway.heard = true;
+        let views: Vec<DeviceView> = gateway.views.values().cloned().collect();
+        let token = String::new;
+        self.fleet.handle_stream(self.now, name, StreamEvent::Snapshot { boot_id: "b".to_owned() });
+        for view in views {
+            let event = StreamEvent::Device { token: token(), device: Box::new(view) };
+            self.fleet.handle_stream(self.now, name, event);
+        }
+        self.fleet.handle_stream(self.now, name, StreamEvent::SnapshotEnd { token: token() });
+    }
+
+    pub(super) fn close_stream(&mut self, name: &str) {
+        self.gateways.get_mut(name).unwrap().streaming = false;
+        self.fleet.handle_stream_down(self.now, name, "the connection broke");
+    }
+
+    /// The gateway starts again; with an empty disk if so asked. Its devices lose their sessions.
+    pub(super) fn restart_gateway(&mut self, name: &str, empty_disk: bool) {
+        for device in self.devices.keys().cloned().collect::<Vec<_>>() {
+            if self.devices[&device].1.gateway.as_deref() == Some(name) {
+                self.disconnect(&device);
+            }
+        }
+        let gateway = self.gateways.get_mut(name).unwrap();
+        gateway.views.clear();
+        if empty_disk {
+            gateway.sets.clear();
+            gateway.modules.clear();
+            gateway.term = 0;
+            self.forget_lost_revisions();
+        }
+        let gateway = self.gateways.get_mut(name).unwrap();
+        let held: Vec<String> = gateway.sets.keys().cloned().collect();
+        for device in held {
+            self.update_view(name, &device);
+        }
+        self.close_stream(name);
+        self.open_stream(name);
+    }
+
+    /// A revision that no disk and no device remembers was never given away.
+    fn forget_lost_revisions(&mut self) {
+        for (name, revisions) in &mut self.issued {
+            let held = self.gateways.values().filter_map(|gateway| Some(gateway.sets.get(name)?.0));
+            let known = held.fold(self.devices[name].1.revision, u64::max);
+            revisions.retain(|revision, _| *revision <= known);
+        }
+    }
+
+    pub(super) fn apply_application(&mut self, name: &str, module: u8, targets: TargetDevices) {
+        let count = u8::try_from(self.version % 200).unwrap();
+        let entry = self.applications.entry(name.to_owned()).or_insert_with(|| {
+            let mut object = Application::new(name, ApplicationSpec::default());
+            object.metadata.namespace = Some(NAMESPACE.to_owned());
+            let mut uid = [count; 16];
+            uid[..name.len().min(8)].copy_from_slice(&name.as_bytes()[..name.len().min(8)]);
+            object.metadata.uid = Some(text::uid_text(ApplicationUid(uid)));
+            object.metadata.generation = Some(0);
+            object.metadata.creation_timestamp =
+                Some(Time(Timestamp::from_second(i64::from(count)).unwrap()));
+            (object, module)
+        });
+        if entry.0.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        entry.0.metadata.generation = entry.0.metadata.generation.map(|generation| generation + 1);
+        entry.0.spec.target_devices = Some(targets);
+        entry.1 = module;
+        self.touch_application(name);
+    }
+
+    pub(super) fn delete_application(&mut self, name: &str) {
+        let Some((object, _)) = self.applications.get_mut(name) else { return };
+        if object.metadata.finalizers.iter().flatten().count() == 0 {
+            self.applications.remove(name);
+            self.fleet.handle_application_deleted(&key(name));
+            return;
+        }
+        object.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        self.touch_application(name);
+    }
+
+    fn touch_application(&mut self, name: &str) {
+        self.version += 1;
+        let version = self.version.to_string();
+        if let Some((object, _)) = self.applications.get_mut(name) {
+            object.metadata.resource_version = Some(version);
+        }
+        self.send_application(name);
+    }
+
+    fn send_application(&mut self, name: &str) {
+        let (object, number) = &self.applications[name];
+        let source = ModuleSource::Inline(Arc::new(module(*number, 1_000)));
+        self.fleet.handle_application(self.now, object, source);
+    }
+
+    fn send_device(&mut self, name: &str) {
+        self.version += 1;
+        let (object, _) = self.devices.get_mut(name).unwrap();
+        object.metadata.resource_version = Some(self.version.to_string());
+        self.fleet.handle_device(self.now, object);
+    }
+
+    pub(super) fn connect(&mut self, device: &str, gateway: &str) {
+        if !self.gateways[gateway].up {
+            return;
+        }
+        self.disconnect(device);
+        let (object, fake) = self.devices.get_mut(device).unwrap();
+        fake.gateway = Some(gateway.to_owned());
+        let status = object.status.get_or_insert_with(DeviceStatus::default);
+        status.epoch = Some(status.epoch.unwrap_or(0) + 1);
+        status.gateway = Some(gateway.to_owned());
+        status.phase = DevicePhase::Connected;
+        status.facts = Some(device_facts());
+        self.converge_device(device);
+    }
+
+    pub(super) fn disconnect(&mut self, device: &str) {
+        let (object, fake) = self.devices.get_mut(device).unwrap();
+        let Some(gateway) = fake.gateway.take() else { return };
+        if let Some(status) = &mut object.status {
+            status.phase = DevicePhase::Disconnected;
+        }
+        self.send_device(device);
+        self.update_view(&gateway, device);
+    }
+
+    /// The device takes what its gateway holds and reports it.
+    fn converge_device(&mut self, device: &str) {
+        let (object, fake) = self.devices.get_mut(device).unwrap();
+        let Some(gateway) = fake.gateway.clone() else { return };
+        if let Some((revision, set)) = self.gateways[&gateway].sets.get(device)
+            && *revision >= fake.revision
+        {
+            fake.revision = *revision;
+            fake.runs = set.clone();
+        }
+        if let Some(status) = &mut object.status {
+            status.revision = i64::try_from(fake.revision).ok();
+            status.applications = reports(&fake.runs);
+        }
+        self.send_device(device);
+        self.update_view(&gateway, device);
+    }
+
+    fn update_view(&mut self, name: &str, device: &str) {
+        let (object, fake) = &self.devices[device];
+        let gateway = self.gateways.get_mut(name).unwrap();
+        let connected = fake.gateway.as_deref() == Some(name);
+        let held = gateway.sets.get(device).map(|(revision, _)| *revision);
+        let before = gateway.views.get(device);
+        let status = object.status.clone().unwrap_or_default();
+        let own = status.gateway.as_deref() == Some(name);
+        let epoch = status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0);
+        let view = DeviceView {
+            device: DeviceKey { namespace: NAMESPACE.to_owned(), name: device.to_owned() },
+            connected,
+            epoch: if own { epoch } else { before.map_or(0, |view| view.epoch) },
+            revision_seen: held.unwrap_or(0).max(if connected { fake.revision } else { 0 }),
+            revision_held: held,
+            revision_reported: connected.then_some(fake.revision),
+            facts: connected.then(device_facts),
+            applications: connected.then(|| reports(&fake.runs)),
+        };
+        gateway.views.insert(device.to_owned(), view.clone());
+        if gateway.streaming {
+            let event = StreamEvent::Device { token: String::new(), device: Box::new(view) };
+            self.fleet.handle_stream(self.now, name, event);
+        }
+    }
+
+    /// Lets everything that is asked for happen until nothing is asked for any more at this time.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1_000 {
+            let mut quiet = true;
+            while let Some(put) = self.fleet.poll_put(self.now) {
+                quiet = false;
+                self.put(put);
+            }
+            while let Some(upload) = self.fleet.poll_upload(self.now) {
+                quiet = false;
+                let gateway = self.gateways.get_mut(&upload.gateway).unwrap();
+                let outcome = if gateway.up && !self.gateway_fails {
+                    let digest = text::digest_hex(upload.digest);
+                    gateway.uploads.push(digest.clone());
+                    gateway.modules.insert(digest);
+                    UploadOutcome::Held
+                } else {
+                    UploadOutcome::Failed("no connection".to_owned())
+                };
+                self.fleet.handle_upload_outcome(self.now, &upload.gateway, upload.id, outcome);
+            }
+            while let Some(write) = self.fleet.poll_finalizer(self.now) {
+                quiet = false;
+                self.write_finalizer(write);
+            }
+            while let Some(write) = self.fleet.poll_status(self.now) {
+                quiet = false;
+                self.write_status(write);
+            }
+            while let Some(write) = self.fleet.poll_device_unreachable(self.now) {
+                quiet = false;
+                self.write_unreachable(write);
+            }
+            while let Some(event) = self.fleet.poll_event() {
+                self.events.push(event);
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the fleet never comes to rest");
+    }
+
+    /// Time passes, the gateways that are up renew their Leases.
+    pub(super) fn advance(&mut self, ms: u64) {
+        let end = self.now.ms + ms;
+        while self.now.ms < end {
+            let wake = self.fleet.poll_timeout(self.now).clamp(self.now.ms + 1, end.min(self.now.ms + 5_000));
+            self.now.unix_ms += wake - self.now.ms;
+            self.now.ms = wake;
+            for name in self.gateway_names() {
+                self.renew(&name);
+            }
+            self.fleet.handle_timeout(self.now);
+            self.settle();
+        }
+    }
+
+    fn put(&mut self, put: Put) {
+        self.puts += 1;
+        assert!(!put.body.sets.is_empty() && put.body.sets.len() <= crate::exchange::SETS_PER_PUT_MAX);
+        assert!(self.gateways[&put.gateway].heard, "a gateway that was never heard was sent sets");
+        for set in &put.body.sets {
+            self.check_set(set);
+        }
+        let gateway = self.gateways.get_mut(&put.gateway).unwrap();
+        if !gateway.up || self.gateway_fails {
+            let outcome = PutOutcome::Failed("no connection".to_owned());
+            self.fleet.handle_put_outcome(self.now, &put.gateway, put.id, outcome);
+            return;
+        }
+        if put.body.leader_term < gateway.term {
+            let refusal = Refusal {
+                reason: "StaleLeader".to_owned(),
+                message: "a later leader was seen".to_owned(),
+                leader_term: Some(gateway.term),
+            };
+            self.fleet.handle_put_outcome(self.now, &put.gateway, put.id, PutOutcome::Fenced(refusal));
+            return;
+        }
+        gateway.term = put.body.leader_term;
+        let mut refused = Vec::new();
+        let mut changed = Vec::new();
+        let mut taken = Vec::new();
+        for set in put.body.sets {
+            let lacks = |entry: &&AssignmentEntry| !gateway.modules.contains(&entry.digest);
+            let missing: Vec<String> =
+                set.assignments.iter().filter(lacks).map(|e| e.digest.clone()).collect();
+            let held = gateway.views.get(&set.device.name).map_or(0, |view| view.revision_seen);
+            let other = |(revision, entries): &(u64, Vec<AssignmentEntry>)| {
+                *revision == set.revision && hashes(entries) != hashes(&set.assignments)
+            };
+            let stale = set.revision < held || gateway.sets.get(&set.device.name).is_some_and(other);
+            if !missing.is_empty() || stale {
+                refused.push(SetRefusal {
+                    device: set.device,
+                    held_revision: stale.then_some(held),
+                    message: "not taken".to_owned(),
+                    missing_modules: missing,
+                });
+                continue;
+            }
+            taken.push(set.clone());
+            changed.push(set.device.name.clone());
+            gateway.sets.insert(set.device.name, (set.revision, set.assignments));
+        }
+        let outcome = if self.answers_lost {
+            PutOutcome::Failed("no answer".to_owned())
+        } else {
+            PutOutcome::Answered(PutSetsAnswer { refused })
+        };
+        for set in &taken {
+            self.check_revision(set);
+        }
+        self.fleet.handle_put_outcome(self.now, &put.gateway, put.id, outcome);
+        for device in changed {
+            self.update_view(&put.gateway, &device);
+            if self.devices[&device].1.gateway.as_deref() == Some(&put.gateway) {
+                self.converge_device(&device);
+            }
+        }
+    }
+
+    /// A set is what the resources say, and its revision moved only if its content did.
+    fn check_set(&mut self, set: &crate::exchange::DeviceSet) {
+        let sent = (set.revision, hashes(&set.assignments));
+        if let Some((revision, content)) = self.sent.insert(set.device.name.clone(), sent)
+            && set.revision > revision
+            && self.term <= 1
+        {
+            let name = &set.device.name;
+            assert_ne!(content, hashes(&set.assignments), "revision of {name} moved without a change");
+        }
+        let applications: BTreeSet<&str> = set.assignments.iter().map(|e| e.application.as_str()).collect();
+        let wanted = self.wanted(&set.device.name);
+        assert_eq!(applications, wanted.iter().map(String::as_str).collect(), "set of {}", set.device.name);
+    }
+
+    /// A revision that a gateway took has one content for ever, and moves only with it.
+    fn check_revision(&mut self, set: &crate::exchange::DeviceSet) {
+        let name = &set.device.name;
+        let content = hashes(&set.assignments);
+        let revisions = self.issued.entry(name.clone()).or_default();
+        if let Some(before) = revisions.get(&set.revision) {
+            assert_eq!(before, &content, "revision {} of {name} has two contents", set.revision);
+        }
+        if let Some((last, _)) = revisions.last_key_value() {
+            assert!(set.revision >= *last, "revision of {name} went back from {last} to {}", set.revision);
+        }
+        revisions.insert(set.revision, content);
+    }
+
+    /// The Applications that a device is to run, as `namespace/name`.
+    pub(super) fn wanted(&self, device: &str) -> BTreeSet<String> {
+        let labels = self.devices[device].0.metadata.labels.clone().unwrap_or_default();
+        let targeted = self.applications.values().filter(|(object, _)| {
+            object.metadata.deletion_timestamp.is_none()
+                && plan_target(object.spec.target_devices.as_ref(), device, &labels)
+        });
+        let mut targeted: Vec<&Application> = targeted.map(|(object, _)| object).collect();
+        targeted
+            .sort_by_key(|object| (object.metadata.creation_timestamp.clone(), object.metadata.name.clone()));
+        let names =
+            targeted.iter().map(|object| format!("{NAMESPACE}/{}", object.metadata.name.as_ref().unwrap()));
+        names.take(10).collect()
+    }
+
+    fn write_finalizer(&mut self, write: FinalizerWrite) {
+        let name = write.application.name;
+        let outcome = match self.applications.get_mut(&name) {
+            None => WriteOutcome::NotFound,
+            Some((object, _))
+                if write.patch["metadata"]["resourceVersion"] != version_of(&object.metadata) =>
+            {
+                WriteOutcome::Conflict
+            }
+            Some((object, _)) => {
+                object.metadata.finalizers =
+                    serde_json::from_value(write.patch["metadata"]["finalizers"].clone()).unwrap();
+                self.version += 1;
+                object.metadata.resource_version = Some(self.version.to_string());
+                WriteOutcome::Done { resource_version: self.version.to_string() }
+            }
+        };
+        self.fleet.handle_write_outcome(self.now, write.id, outcome);
+        let Some((object, _)) = self.applications.get(&name) else { return };
+        if object.metadata.deletion_timestamp.is_some()
+            && object.metadata.finalizers.iter().flatten().count() == 0
+        {
+            self.applications.remove(&name);
+            self.fleet.handle_application_deleted(&key(&name));
+        } else {
+            self.send_application(&name);
+        }
+    }
+
+    fn write_status(&mut self, write: StatusWrite) {
+        self.status_writes += 1;
+        let name = write.application.name;
+        let outcome = match self.applications.get_mut(&name) {
+            None => WriteOutcome::NotFound,
+            Some((object, _))
+                if write.patch["metadata"]["resourceVersion"] != version_of(&object.metadata) =>
+            {
+                WriteOutcome::Conflict
+            }
+            Some((object, _)) => {
+                let mut body = write.patch["status"].clone();
+                body.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+                object.status = Some(serde_json::from_value(body).unwrap());
+                self.version += 1;
+                object.metadata.resource_version = Some(self.version.to_string());
+                WriteOutcome::Done { resource_version: self.version.to_string() }
+            }
+        };
+        self.fleet.handle_write_outcome(self.now, write.id, outcome);
+        if self.applications.contains_key(&name) {
+            self.send_application(&name);
+        }
+    }
+
+    fn write_unreachable(&mut self, write: UnreachableWrite) {
+        let (object, _) = self.devices.get_mut(&write.device.name).unwrap();
+        let status = object.status.as_mut().unwrap();
+        assert_eq!(status.gateway.as_ref(), Some(&write.gateway));
+        assert_eq!(status.epoch, Some(write.epoch));
+        assert!(!self.gateways[&write.gateway].up, "a device of a living gateway was called unreachable");
+        status.phase = DevicePhase::Unreachable;
+        self.fleet.handle_write_outcome(
+            self.now,
+            write.id,
+            WriteOutcome::Done { resource_version: String::new() },
+        );
+        self.send_device(&write.device.name);
+    }
+
+    pub(super) fn status(&self, name: &str) -> ApplicationStatus {
+        self.applications[name].0.status.clone().unwrap_or_default()
+    }
+
+    pub(super) fn runs(&self, device: &str) -> BTreeSet<String> {
+        self.devices[device].1.runs.iter().map(|entry| entry.application.clone()).collect()
+    }
+}
+
+fn version_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> serde_json::Value {
+    metadata.resource_version.clone().unwrap_or_default().into()
+}
+
+fn reports(runs: &[AssignmentEntry]) -> Vec<DeviceApplication> {
+    let report = |entry: &AssignmentEntry| DeviceApplication {
+        uid: entry.application_uid.clone(),
+        state: DeviceApplicationState::Running,
+        spec_hash: entry.spec_hash.clone(),
+        digest: Some(format!("sha256:{}", entry.digest)),
+        ..DeviceApplication::default()
+    };
+    runs.iter().map(report).collect()
+}
+
+fn hashes(entries: &[AssignmentEntry]) -> BTreeSet<String> {
+    entries.iter().map(|entry| entry.spec_hash.clone()).collect()
+}
+
+pub(super) fn key(name: &str) -> ObjectKey {
+    ObjectKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() }
+}
+
+pub(super) fn names(devices: &[&str]) -> TargetDevices {
+    TargetDevices { device_names: devices.iter().map(|name| (*name).to_owned()).collect(), selector: None }
+}
+
+pub(super) fn all() -> TargetDevices {
+    TargetDevices { device_names: Vec::new(), selector: Some(LabelSelector::default()) }
+}
