@@ -41,6 +41,9 @@ pub struct ServerTls {
 pub struct Limits {
     /// Connections at once; more wait in the kernel's backlog.
     pub connections_max: usize,
+    /// Connections at once that have not proved who they are: in their handshake, or without a certificate. More are
+    /// closed, so that strangers can't take all connections.
+    pub unauthenticated_max: usize,
     /// Time to finish a TLS handshake.
     pub handshake_timeout: Duration,
     /// Time to send a request's headers.
@@ -69,6 +72,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections_max: 1_024,
+            unauthenticated_max: 128,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             header_bytes_max: 64 * 1024,

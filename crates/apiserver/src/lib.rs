@@ -5,6 +5,10 @@
 //! [`Policy`]. The rooms: [`kinds`] (what is served), [`schema`] (pruning, defaults, validation), [`resource`] (what a
 //! create, update, patch or delete does to an object), [`store`] (revisions, history, disk), `access` (who may do
 //! what), `http` (the protocol). [`resource`], [`schema`] and the machine in [`store`] have neither clock nor socket.
+//!
+//! What it doesn't offer, it refuses with a status that says so: server-side apply, strategic merge patches that merge
+//! lists, foreground deletion (nothing collects dependents), impersonation, kinds defined at run time, more than one
+//! served version of a kind, protobuf (but for the Namespaces that kubectl creates in no other form).
 
 #![forbid(unsafe_code)]
 

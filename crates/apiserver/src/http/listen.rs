@@ -135,12 +135,20 @@ impl Server {
         let snapshots = Arc::clone(&state.snapshots);
         tasks.spawn(upkeep::every_minute(state.shutdown.clone(), move || snapshots.expire()));
         let connections = Arc::new(Semaphore::new(state.limits.connections_max));
+        let strangers = Arc::new(Semaphore::new(state.limits.unauthenticated_max));
         let accept = async {
             while let Ok(permit) = Arc::clone(&connections).acquire_owned().await {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
                         let connection = Connection { state: Arc::clone(&state), peer, _permit: permit };
-                        tasks.spawn(connection.serve(stream, acceptor.clone()));
+                        match Arc::clone(&strangers).try_acquire_owned() {
+                            Ok(stranger) => {
+                                drop(tasks.spawn(connection.serve(stream, acceptor.clone(), stranger)))
+                            }
+                            Err(_) => {
+                                connection.refused(&"too many connections have not proved who they are")
+                            }
+                        }
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection can't be accepted");
@@ -175,7 +183,8 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor) {
+    /// `stranger` is given back as soon as the client has proved who it is.
+    async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor, stranger: OwnedSemaphorePermit) {
         // Answers are small and each is waited for.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %self.peer, %error, "nodelay can't be set");
@@ -193,6 +202,7 @@ impl Connection {
                 Err(refused) => return self.refused(&refused),
             },
         };
+        let _stranger = user.is_none().then_some(stranger);
         self.state.metrics.connections.inc();
         self.requests(TokioIo::new(stream), user).await;
         self.state.metrics.connections.dec();

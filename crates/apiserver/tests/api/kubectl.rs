@@ -204,6 +204,15 @@ async fn a_namespace_goes_with_what_it_holds() {
         kubectl.run(&["create", "namespace", "lab"]);
         kubectl.run(&["apply", "-n", "lab", "-f", &kubectl.file("device.yaml", DEVICE)]);
         kubectl.run(&["label", "ns", "lab", "a=b"]);
+        let manifest = |label: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: other, labels: {{a: {label}}}}}\n"
+            );
+            kubectl.file("namespace.yaml", &text)
+        };
+        assert_eq!(kubectl.run(&["apply", "-f", &manifest("b")]), "namespace/other created\n");
+        assert_eq!(kubectl.run(&["apply", "-f", &manifest("b")]), "namespace/other unchanged\n");
+        assert_eq!(kubectl.run(&["apply", "-f", &manifest("c")]), "namespace/other configured\n");
         kubectl.run(&["delete", "ns", "lab", "--timeout=20s"]);
         assert_eq!(kubectl.run(&["get", "wdev", "-A", "-o", "name"]), "");
         assert!(kubectl.fail(&["get", "ns", "lab"]).contains("not found"));

@@ -298,6 +298,24 @@ async fn slow_and_silent_clients_are_let_go() {
 }
 
 #[tokio::test]
+async fn strangers_cannot_take_all_connections() {
+    let limits = Limits { unauthenticated_max: 2, ..Limits::default() };
+    let server = Running::start_with(limits).await;
+    let mut known = admin(&server).await;
+    let (first, second) = (sender(&server, None).await, sender(&server, None).await);
+    assert!(connect(&server, None).await.is_err());
+    assert_eq!(get(&mut known, "/version").await.0, 200);
+    drop((first, second));
+    // Their connections end when the server notices, which is soon and not at once.
+    while connect(&server, None).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(&mut admin(&server).await, "/version").await.0, 200);
+    drop(known);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_count_requests_and_commits() {
     let server = Running::start().await;
     let mut sender = admin(&server).await;
