@@ -30,7 +30,7 @@ const NAME: &str = "e2e";
 #[derive(Clone, Debug, Default)]
 pub struct GatewayOptions {
     /// Values of its configuration, for example `enrollment=open`.
-    pub set: Vec<&'static str>,
+    pub set: Vec<String>,
 }
 
 /// The roles of one machine. Everything ends when it is dropped.

@@ -28,12 +28,12 @@ pub fn wasmbed(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Builds the binary in the profile of this test program, which lies in `target/PROFILE/deps`.
+/// Builds the binary in the profile of this program.
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe().context("can't tell where this test program is")?;
     let profile_dir =
         test.parent().and_then(Path::parent).context("this test program lies in no target folder")?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").context("run the tests with cargo")?);
+    let mut cargo = Command::new(std::env::var_os("CARGO").context("run it with cargo")?);
     cargo.args(["build", "--quiet", "--package", "wasmbed"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
@@ -102,6 +102,12 @@ impl Process {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory, bytes.

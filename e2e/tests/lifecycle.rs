@@ -49,7 +49,7 @@ async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_retur
         })
         .await?;
 
-    let wasm = fixtures::ticker("tick");
+    let wasm = fixtures::ticker("tick", 500);
     machine.create(&application("ticker", &wasm, &["here", "away"])).await?;
     let ready = machine
         .application("ticker", "Ready and not Complete", |application| {
@@ -77,7 +77,7 @@ async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_retur
 async fn a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_device() -> Result<()> {
     let mut machine = Machine::start().await?;
     machine.add_device("board").await?;
-    let (first, second) = (fixtures::ticker("first"), fixtures::ticker("second"));
+    let (first, second) = (fixtures::ticker("first", 500), fixtures::ticker("second", 500));
     machine.create(&application("ticker", &first, &["board"])).await?;
     machine.device("board", "running the first module", |device| runs(device, &digest(&first))).await?;
 
@@ -110,7 +110,7 @@ async fn an_application_deleted_while_its_device_is_away_goes_and_the_device_dro
 -> Result<()> {
     let mut machine = Machine::start().await?;
     machine.add_device("board").await?;
-    let wasm = fixtures::ticker("tick");
+    let wasm = fixtures::ticker("tick", 500);
     let made = machine.create(&application("ticker", &wasm, &["board"])).await?;
     machine.device("board", "running it", |device| runs(device, &digest(&wasm))).await?;
     let held = machine.application("ticker", "held by its finalizer", |application| {

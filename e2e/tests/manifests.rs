@@ -58,7 +58,7 @@ async fn with_real_base64_the_application_runs() -> Result<()> {
     let shown = kubectl.run(&["get", "wdev", "device-001", "-o", "jsonpath={.status.phase}"])?;
     assert_ne!(shown, "Connected");
     kubectl.apply(
-        &APPLICATION.replace("base64_encoded_wasm_binary", &STANDARD.encode(fixtures::ticker("tick"))),
+        &APPLICATION.replace("base64_encoded_wasm_binary", &STANDARD.encode(fixtures::ticker("tick", 500))),
     )?;
     machine.start_device("device-001")?;
     machine

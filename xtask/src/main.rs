@@ -29,6 +29,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Measure the budgets and print them beside their goals.
+    Bench {
+        /// Passed to the program: see `cargo xtask bench -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Build hello programs with other toolchains, pack them and run them in the sandbox.
     Toolchains,
     /// Build the tools that tests use, outside the checkout.
@@ -43,6 +49,9 @@ fn main() -> std::process::ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Guests { check } => guests::build(check),
+        Task::Bench { arguments } => process::run(
+            process::cargo().args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"]).args(arguments),
+        ),
         Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),
     };

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use wasmbed_telemetry::{LogFormat, init_logging};
 
-use crate::{apply, crds, get, logs, module, pki, process};
+use crate::{apply, crds, get, logs, module, pki, process, up};
 
 /// WebAssembly on microcontrollers, managed through Kubernetes.
 #[derive(Parser)]
@@ -17,13 +17,13 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run everything on this machine: Kubernetes API, gateway, controller and devices.
-    //WIP     Up(up::Arguments),
+    Up(up::Arguments),
     /// Run the embedded Kubernetes API.
     Apiserver(process::apiserver::Arguments),
     /// Run a gateway, which holds devices' connections.
-    //WIP     Gateway(process::gateway::Arguments),
+    Gateway(process::gateway::Arguments),
     /// Run a controller, which plans what runs where.
-    //WIP     Controller(process::controller::Arguments),
+    Controller(process::controller::Arguments),
     /// Run a device on this machine.
     Device(process::device::Arguments),
     /// Run many devices in one process, to see how a gateway bears them.
@@ -55,10 +55,10 @@ enum Command {
 /// With a message for the person who typed it.
 pub fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
-        //WIP         Command::Up(arguments) => waiting(up::run(arguments)),
+        Command::Up(arguments) => waiting(up::run(arguments)),
         Command::Apiserver(arguments) => waiting(process::apiserver::run(arguments)),
-        //WIP         Command::Gateway(arguments) => waiting(process::gateway::run(arguments)),
-        //WIP         Command::Controller(arguments) => waiting(process::controller::run(arguments)),
+        Command::Gateway(arguments) => waiting(process::gateway::run(arguments)),
+        Command::Controller(arguments) => waiting(process::controller::run(arguments)),
         Command::Device(arguments) => waiting(process::device::run(arguments)),
         Command::Simulate(arguments) => waiting(process::simulate::run(arguments)),
         Command::Pki(command) => pki::run(command),

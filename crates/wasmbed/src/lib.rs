@@ -17,4 +17,4 @@ mod output;
 mod pki;
 mod process;
 mod signals;
-//WIP mod up;
+mod up;

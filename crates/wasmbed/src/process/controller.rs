@@ -27,7 +27,8 @@ pub struct Arguments {
 /// When it can't start, or fails.
 pub async fn run(arguments: Arguments) -> Result<()> {
     let flags = arguments.common.flags();
-    let section = load::<ControllerFile>("controller", arguments.common.config.as_deref(), &flags)?.controller;
+    let section =
+        load::<ControllerFile>("controller", arguments.common.config.as_deref(), &flags)?.controller;
     start_logging(&section.logging.format, &section.logging.level)?;
     let shutdown = shutdown_on_signal()?;
     let config = configure(section).await?;

@@ -49,7 +49,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let config = configure(section).await?;
     let gateway = wasmbed_gateway::start(config, shutdown).await?;
     tracing::info!(address = %gateway.addresses.server, health = ?gateway.addresses.health, "devices and controllers are served");
-    Ok(gateway.wait().await?)
+    gateway.wait().await;
+    Ok(())
 }
 
 /// Resolves a section of configuration to what the process takes.

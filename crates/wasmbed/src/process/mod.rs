@@ -1,9 +1,9 @@
 //! One subcommand for each process: configuration in, a running process, a clean end.
 
 pub mod apiserver;
-//WIP pub mod controller;
+pub mod controller;
 pub mod device;
-//WIP pub mod gateway;
+pub mod gateway;
 pub mod simulate;
 
 use std::net::SocketAddr;

@@ -107,7 +107,12 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn start(arguments: &Arguments, layout: &Layout, roles: &mut Roles, progress: &mut Progress) -> Result<()> {
+async fn start(
+    arguments: &Arguments,
+    layout: &Layout,
+    roles: &mut Roles,
+    progress: &mut Progress,
+) -> Result<()> {
     let api = roles.start_apiserver(layout, arguments.address(arguments.apiserver_port)).await?;
     let kubeconfig = layout.write_kubeconfig(api, KubeUser::Administrator)?;
     progress.done("Kubernetes API", &format!("https://{api}"));
@@ -116,9 +121,13 @@ async fn start(arguments: &Arguments, layout: &Layout, roles: &mut Roles, progre
     sample::ensure_namespace(&client, SYSTEM_NAMESPACE).await?;
 
     let gateway_port = arguments.address(arguments.gateway_port);
-    let gateway = roles.start_gateway(layout, api, gateway_port, arguments.address(arguments.gateway_health_port)).await?;
-    progress.done("gateway", &format!("{} (health and metrics at http://{})", gateway.server, gateway.health));
-    let health = roles.start_controller(layout, api, arguments.address(arguments.controller_health_port)).await?;
+    let gateway = roles
+        .start_gateway(layout, api, gateway_port, arguments.address(arguments.gateway_health_port))
+        .await?;
+    progress
+        .done("gateway", &format!("{} (health and metrics at http://{})", gateway.server, gateway.health));
+    let health =
+        roles.start_controller(layout, api, arguments.address(arguments.controller_health_port)).await?;
     progress.done("controller", &format!("health and metrics at http://{health}"));
 
     let names: Vec<String> = (1..=arguments.devices).map(|number| format!("device-{number:03}")).collect();
@@ -153,7 +162,8 @@ fn follow_logs(layout: &Layout, gateway: SocketAddr, stop: CancellationToken) ->
         gateways: vec![gateway.to_string()],
     };
     tokio::spawn(async move {
-        let follow = logs::follow(source, logs::Filter::default(), |line| println!("  {}", logs::render(&line)));
+        let follow =
+            logs::follow(source, logs::Filter::default(), |line| println!("  {}", logs::render(&line)));
         tokio::select! {
             ended = follow => if let Err(error) = ended { tracing::warn!(%error, "log lines are no longer followed") },
             () = stop.cancelled() => {}
@@ -182,7 +192,9 @@ fn reset(dir: &Path) -> Result<()> {
         }
     }
     match std::fs::remove_file(dir.join("kubeconfig")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("can't remove the kubeconfig"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("can't remove the kubeconfig")
+        }
         _ => Ok(()),
     }
 }

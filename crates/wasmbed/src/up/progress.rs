@@ -22,7 +22,10 @@ impl Progress {
     pub(super) fn done(&mut self, step: &str, detail: &str) {
         let now = Instant::now();
         let took = milliseconds(now.duration_since(self.last));
-        println!("  {step:<16} {detail}  ({took} ms, {} ms in all)", milliseconds(now.duration_since(self.started)));
+        println!(
+            "  {step:<16} {detail}  ({took} ms, {} ms in all)",
+            milliseconds(now.duration_since(self.started))
+        );
         self.last = now;
         self.waiting = None;
         flush();

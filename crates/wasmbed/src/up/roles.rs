@@ -42,7 +42,11 @@ struct Role {
 }
 
 impl Roles {
-    pub(super) async fn start_apiserver(&mut self, layout: &Layout, listen: SocketAddr) -> Result<SocketAddr> {
+    pub(super) async fn start_apiserver(
+        &mut self,
+        layout: &Layout,
+        listen: SocketAddr,
+    ) -> Result<SocketAddr> {
         let files = layout.apiserver_identity()?;
         let identity = Identity::read(&files.certificate, &files.key)?;
         let roots = read_certificates(&layout.cluster_root())?;
@@ -79,7 +83,9 @@ impl Roles {
             },
             server: Server { host: listen.ip().to_string(), port: listen.port(), ..Server::default() },
             health: health_at(health),
-            kubernetes: Kubernetes { kubeconfig: Some(layout.write_kubeconfig(api, KubeUser::Gateway(NAME))?) },
+            kubernetes: Kubernetes {
+                kubeconfig: Some(layout.write_kubeconfig(api, KubeUser::Gateway(NAME))?),
+            },
             ..GatewaySection::default()
         };
         let shutdown = CancellationToken::new();
@@ -90,7 +96,10 @@ impl Roles {
             server: gateway.addresses.server,
             health: gateway.addresses.health.context("the gateway serves no health")?,
         };
-        self.keep("gateway", shutdown, async move { Ok(gateway.wait().await?) });
+        self.keep("gateway", shutdown, async move {
+            gateway.wait().await;
+            Ok(())
+        });
         Ok(addresses)
     }
 
@@ -110,13 +119,16 @@ impl Roles {
                 services_ca_file: None,
             },
             health: health_at(health),
-            kubernetes: Kubernetes { kubeconfig: Some(layout.write_kubeconfig(api, KubeUser::Controller(NAME))?) },
+            kubernetes: Kubernetes {
+                kubeconfig: Some(layout.write_kubeconfig(api, KubeUser::Controller(NAME))?),
+            },
             ..ControllerSection::default()
         };
         let shutdown = CancellationToken::new();
-        let controller = wasmbed_controller::start(process::controller::configure(section).await?, shutdown.clone())
-            .await
-            .with_context(|| port_advice("the controller", health, "--controller-health-port"))?;
+        let controller =
+            wasmbed_controller::start(process::controller::configure(section).await?, shutdown.clone())
+                .await
+                .with_context(|| port_advice("the controller", health, "--controller-health-port"))?;
         let address = controller.health;
         self.keep("controller", shutdown, async move { Ok(controller.join().await?) });
         Ok(address)
@@ -175,7 +187,12 @@ impl Roles {
         first
     }
 
-    fn keep(&mut self, name: &str, shutdown: CancellationToken, task: impl Future<Output = Result<()>> + Send + 'static) {
+    fn keep(
+        &mut self,
+        name: &str,
+        shutdown: CancellationToken,
+        task: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
         let (ended, asked, role) = (self.ended.clone(), shutdown.clone(), name.to_owned());
         let task = tokio::spawn(async move {
             let result = task.await;
@@ -194,5 +211,7 @@ fn health_at(address: SocketAddr) -> HealthSection {
 }
 
 fn port_advice(what: &str, address: SocketAddr, flag: &str) -> String {
-    format!("can't start {what} at {address} (if the port is taken, choose another with {flag}, or --free-ports)")
+    format!(
+        "can't start {what} at {address} (if the port is taken, choose another with {flag}, or --free-ports)"
+    )
 }

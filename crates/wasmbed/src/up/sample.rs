@@ -25,7 +25,12 @@ pub(super) async fn ensure_namespace(client: &Client, name: &str) -> Result<()> 
     create(&Api::all(client.clone()), &Namespace { metadata, ..Namespace::default() }).await
 }
 
-pub(super) async fn ensure_device(client: &Client, namespace: &str, name: &str, files: &IdentityFiles) -> Result<()> {
+pub(super) async fn ensure_device(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    files: &IdentityFiles,
+) -> Result<()> {
     let identity = Identity::read(&files.certificate, &files.key)?;
     let spec = DeviceSpec {
         device_type: "linux".to_owned(),
@@ -44,7 +49,10 @@ pub(super) async fn ensure_application(client: &Client, namespace: &str) -> Resu
         description: Some("Says hello and counts; made by wasmbed up".to_owned()),
         wasm_bytes: Some(STANDARD.encode(MODULE)),
         module: None,
-        target_devices: Some(TargetDevices { device_names: Vec::new(), selector: Some(LabelSelector::default()) }),
+        target_devices: Some(TargetDevices {
+            device_names: Vec::new(),
+            selector: Some(LabelSelector::default()),
+        }),
         config: ApplicationConfig::default(),
     };
     create(&Api::namespaced(client.clone(), namespace), &Application::new(NAME, spec)).await

@@ -23,14 +23,21 @@ pub(super) async fn until_connected(
         names.iter().map(|name| (name.as_str(), DevicePhase::Pending)).collect();
     let mut devices = pin!(objects::<Device>(Api::namespaced(client.clone(), namespace)));
     while phases.values().any(|phase| *phase != DevicePhase::Connected) {
-        let away: Vec<&str> =
-            phases.iter().filter(|(_, phase)| **phase != DevicePhase::Connected).map(|(name, _)| *name).collect();
+        let away: Vec<&str> = phases
+            .iter()
+            .filter(|(_, phase)| **phase != DevicePhase::Connected)
+            .map(|(name, _)| *name)
+            .collect();
         progress.waiting(format!("waiting for {}", shortened(&away)));
-        let device = devices.try_next().await.context("can't watch Devices")?.context("the watch of Devices ended")?;
+        let device =
+            devices.try_next().await.context("can't watch Devices")?.context("the watch of Devices ended")?;
         if let Some(phase) = phases.get_mut(device.name_any().as_str()) {
             *phase = device.status.map_or(DevicePhase::Pending, |status| status.phase);
             if *phase == DevicePhase::Rejected {
-                bail!("device {} was refused: kubectl describe wdev says why", device.metadata.name.unwrap_or_default());
+                bail!(
+                    "device {} was refused: kubectl describe wdev says why",
+                    device.metadata.name.unwrap_or_default()
+                );
             }
         }
     }
@@ -53,7 +60,8 @@ pub(super) async fn until_running(
             continue;
         }
         let generation = application.metadata.generation;
-        let Some(status) = application.status.filter(|status| status.observed_generation == generation) else {
+        let Some(status) = application.status.filter(|status| status.observed_generation == generation)
+        else {
             progress.waiting(format!("application {name}: waiting for the controller"));
             continue;
         };
@@ -64,12 +72,16 @@ pub(super) async fn until_running(
             }
             ApplicationPhase::Failed | ApplicationPhase::Degraded => {
                 let failure = status.failures.first();
-                let why = failure.map_or_else(String::new, |first| format!(": {}: {}", first.device, first.message));
+                let why = failure
+                    .map_or_else(String::new, |first| format!(": {}: {}", first.device, first.message));
                 progress.done("application", &format!("{name} {:?}{why}", status.phase));
                 return Ok(());
             }
             ApplicationPhase::Pending | ApplicationPhase::Deploying | ApplicationPhase::Terminating => {
-                progress.waiting(format!("application {name}: {:?}, {} devices run it", status.phase, status.ready));
+                progress.waiting(format!(
+                    "application {name}: {:?}, {} devices run it",
+                    status.phase, status.ready
+                ));
             }
         }
     }

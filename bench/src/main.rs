@@ -1,0 +1,44 @@
+//! The budget table, measured: each row prints our figure beside the goal and the figure of the system's architecture overview.
+//!
+//! It may not judge: no row is an assertion. CPU and memory are the server process's own; the devices and clients share the same
+//! processors, so latencies are those of a busy machine.
+
+mod fleet;
+mod handshake;
+mod heartbeat;
+mod process;
+mod table;
+mod writes;
+
+use anyhow::Result;
+use clap::Parser;
+use wasmbed_e2e::{GatewayOptions, Machine};
+
+use crate::table::Table;
+
+/// Measures the budgets.
+#[derive(Parser)]
+struct Arguments {
+    /// Devices in the fleet.
+    #[arg(long, default_value_t = 1_000)]
+    devices: usize,
+    /// Full handshakes to average over.
+    #[arg(long, default_value_t = 1_000)]
+    handshakes: usize,
+    /// Status writes of each kind to average over.
+    #[arg(long, default_value_t = 5_000)]
+    writes: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut table = Table::default();
+    let options = GatewayOptions { set: vec!["server.max_connections=20000".to_owned()] };
+    let mut machine = Machine::start_with(options).await?;
+    handshake::measure(&mut machine, arguments.handshakes, &mut table).await?;
+    fleet::measure(&mut machine, arguments.devices, &mut table).await?;
+    writes::measure(&mut machine, arguments.writes, &mut table).await?;
+    table.print();
+    Ok(())
+}

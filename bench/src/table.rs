@@ -1,0 +1,30 @@
+//! Rows of the budget table.
+
+/// Measured rows, in the order in which they were measured.
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<[String; 4]>,
+}
+
+impl Table {
+    /// Adds a row and shows it at once, for a person who waits.
+    pub(crate) fn row(&mut self, what: &str, overview: &str, goal: &str, ours: String) {
+        println!("  {what}: {ours} (goal {goal}, overview {overview})");
+        self.rows.push([what.to_owned(), overview.to_owned(), goal.to_owned(), ours]);
+    }
+
+    /// Prints everything as a Markdown table.
+    pub(crate) fn print(&self) {
+        println!("\n| what | overview says | goal | measured |\n|---|---|---|---|");
+        for [what, overview, goal, ours] in &self.rows {
+            println!("| {what} | {overview} | {goal} | {ours} |");
+        }
+    }
+}
+
+/// The value below which 99 of 100 lie.
+pub(crate) fn p99(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let index = (values.len() * 99).div_ceil(100).saturating_sub(1);
+    values.get(index).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,131 @@
+//! kill -9 of every process under load: everything converges again and nothing acknowledged is lost.
+
+#![cfg(test)]
+
+use anyhow::Result;
+use wasmbed_api::{Application, Device, DeviceApplicationState, DevicePhase};
+use wasmbed_e2e::{Machine, application, digest, fixtures};
+
+const DEVICES: [&str; 4] = ["device-1", "device-2", "device-3", "device-4"];
+
+async fn fleet() -> Result<Machine> {
+    let mut machine = Machine::start().await?;
+    for name in DEVICES {
+        machine.add_device(name).await?;
+    }
+    for name in DEVICES {
+        machine.connected(name).await?;
+    }
+    Ok(machine)
+}
+
+fn runs(device: &Device, digest: &str) -> bool {
+    let applications = device.status.iter().flat_map(|status| &status.applications);
+    applications.into_iter().any(|application| {
+        application.state == DeviceApplicationState::Running && application.digest.as_deref() == Some(digest)
+    })
+}
+
+/// Waits until every device runs every one of the modules and each Application is complete.
+async fn converged(machine: &Machine, modules: &[(String, Vec<u8>)]) -> Result<()> {
+    for (name, wasm) in modules {
+        for device in DEVICES {
+            machine.device(device, &format!("running {name}"), |device| runs(device, &digest(wasm))).await?;
+        }
+        machine.application(name, "Complete", complete).await?;
+    }
+    Ok(())
+}
+
+fn complete(application: &Application) -> bool {
+    let conditions = application.status.iter().flat_map(|status| &status.conditions);
+    let generation = application.metadata.generation;
+    application.status.as_ref().is_some_and(|status| status.observed_generation == generation)
+        && conditions.into_iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
+}
+
+/// Applies a few Applications, without waiting for anything.
+async fn deploy(machine: &Machine, round: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut modules = Vec::new();
+    for number in 0..4 {
+        let name = format!("{round}-{number}");
+        // Large enough that downloads are under way when something is killed.
+        let wasm = fixtures::large_ticker(&name, 1_000, 60 * 1_024);
+        machine.create(&application(&name, &wasm, &DEVICES)).await?;
+        modules.push((name, wasm));
+    }
+    Ok(modules)
+}
+
+#[tokio::test]
+async fn the_gateway() -> Result<()> {
+    let mut machine = fleet().await?;
+    let modules = deploy(&machine, "load").await?;
+    machine.kill("gateway")?;
+    machine.start_gateway()?;
+    converged(&machine, &modules).await
+}
+
+#[tokio::test]
+async fn the_controller() -> Result<()> {
+    let mut machine = fleet().await?;
+    let modules = deploy(&machine, "load").await?;
+    machine.kill("controller")?;
+    machine.start_controller()?;
+    converged(&machine, &modules).await
+}
+
+#[tokio::test]
+async fn the_kubernetes_api() -> Result<()> {
+    let mut machine = fleet().await?;
+    let modules = deploy(&machine, "load").await?;
+    machine.kill("apiserver")?;
+    machine.start_apiserver()?;
+    // What was acknowledged is there.
+    for (name, _) in &modules {
+        machine.api::<Application>().get(name).await?;
+    }
+    converged(&machine, &modules).await
+}
+
+#[tokio::test]
+async fn the_devices() -> Result<()> {
+    let mut machine = fleet().await?;
+    let modules = deploy(&machine, "load").await?;
+    for name in DEVICES {
+        machine.kill(name)?;
+        machine.start_device(name)?;
+    }
+    converged(&machine, &modules).await?;
+    // Once more with everything in place: it starts from what the device holds.
+    machine.kill(DEVICES[0])?;
+    machine.start_device(DEVICES[0])?;
+    machine.process(DEVICES[0])?.wait_for_line("a log line", |line| line.contains("load-0"))?;
+    converged(&machine, &modules).await
+}
+
+#[tokio::test]
+async fn a_gateway_that_comes_back_with_an_empty_disk_empties_no_device() -> Result<()> {
+    let mut machine = fleet().await?;
+    let modules = deploy(&machine, "kept").await?;
+    converged(&machine, &modules).await?;
+    // Nobody who could tell the gateway what is desired.
+    machine.stop("controller")?;
+    machine.kill("gateway")?;
+    std::fs::remove_dir_all(machine.layout().gateway_dir())?;
+    machine.start_gateway()?;
+    for name in DEVICES {
+        let device = machine
+            .device(name, "Connected and reporting", |device| {
+                device.status.as_ref().is_some_and(|status| {
+                    status.phase == DevicePhase::Connected && status.applications.len() == modules.len()
+                })
+            })
+            .await?;
+        for (application, wasm) in &modules {
+            assert!(runs(&device, &digest(wasm)), "{name} still runs {application}");
+        }
+    }
+    machine.start_controller()?;
+    converged(&machine, &modules).await
+}
