@@ -310,7 +310,7 @@ struct StreamQuery {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogsQuery {
-    namespace: String,
+    namespace: Option<String>,
     application: Option<String>,
     device: Option<String>,
     #[serde(default)]

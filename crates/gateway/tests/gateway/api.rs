@@ -1,0 +1,142 @@
+//! The HTTPS API for controllers and operators.
+
+use sha2::{Digest as _, Sha256};
+use wasmbed_control::exchange::{DeviceKey, DeviceSet, LogLine, PutSets, StreamEvent};
+use wasmbed_protocol::{ApplicationUid, DeviceMessage, Log, Sequence};
+
+use crate::support::*;
+
+fn put(term: u64, sets: Vec<DeviceSet>) -> Vec<u8> {
+    serde_json::to_vec(&PutSets { leader_term: term, sets }).unwrap()
+}
+
+fn set(name: &str, revision: u64) -> DeviceSet {
+    let device = DeviceKey { namespace: "default".into(), name: name.into() };
+    DeviceSet { device, revision, assignments: vec![] }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sets_are_fenced_and_streams_resume() {
+    let world = World::start().await;
+    let mut device = world.device("a").await;
+    let mut http = world.controller().await;
+    let (status, answer) = http.call("PUT", "/v1/sets", put(3, vec![set("a", 1)])).await;
+    assert_eq!((status, answer["refused"].as_array().map(Vec::len)), (200, Some(0)));
+    assert!(device.next().await.unwrap().starts_with("Desired(Desired { revision: Revision(1)"));
+    let (status, answer) = http.call("PUT", "/v1/sets", put(2, vec![])).await;
+    assert_eq!((status, answer["leader_term"].as_u64()), (409, Some(3)));
+
+    let mut reader = world.controller().await;
+    let mut lines = Lines::new(reader.open("GET", "/v1/stream", "").await);
+    let mut token = None;
+    let mut seen = Vec::new();
+    while token.is_none() {
+        match lines.next::<StreamEvent>().await.unwrap() {
+            StreamEvent::Device { device, .. } => seen.push((device.device.name, device.revision_held)),
+            StreamEvent::SnapshotEnd { token: end } => token = Some(end),
+            _ => {}
+        }
+    }
+    assert_eq!(seen, [("a".to_owned(), Some(1))]);
+    drop(lines);
+    http.call("PUT", "/v1/sets", put(3, vec![set("a", 2)])).await;
+    let mut reader = world.controller().await;
+    let path = format!("/v1/stream?token={}", token.unwrap());
+    let mut lines = Lines::new(reader.open("GET", &path, "").await);
+    match lines.next::<StreamEvent>().await.unwrap() {
+        StreamEvent::Device { device, .. } => assert_eq!(device.revision_held, Some(2)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn modules_are_checked_and_bounded() {
+    let world = World::start_with(|config| config.limits.modules_bytes_max = 1_500_000).await;
+    let mut http = world.controller().await;
+    let module = vec![7; 1 << 20];
+    let path = |bytes: &[u8]| format!("/v1/modules/{}", hex::encode(Sha256::digest(bytes)));
+    assert_eq!(http.call("HEAD", &path(&module), "").await.0, 404);
+    assert_eq!(http.call("PUT", &path(b"other"), module.clone()).await.1["reason"], "DigestMismatch");
+    assert_eq!(http.call("PUT", &path(&module), module.clone()).await.0, 201);
+    assert_eq!(http.call("PUT", &path(&module), module.clone()).await.0, 200);
+    assert_eq!(http.call("HEAD", &path(&module), "").await.0, 200);
+    assert_eq!(http.call("PUT", "/v1/modules/xyz", "x").await.0, 400);
+    assert_eq!(http.call("PUT", &path(b""), "").await.0, 413);
+    let other = vec![8; 600_000];
+    assert_eq!(http.call("PUT", &path(&other), other.clone()).await.1["reason"], "NoSpace");
+    let large = vec![9; (1 << 20) + 1];
+    assert_eq!(world.controller().await.call("PUT", &path(&large), large.clone()).await.0, 413);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_reads_and_does_nothing_else() {
+    let world = World::start().await;
+    let operator = world.authorities.issue_operator("wasmbed-system", "someone").unwrap();
+    let mut http = world.http(&operator).await;
+    let (status, refusal) = http.call("PUT", "/v1/sets", put(1, vec![])).await;
+    assert_eq!((status, refusal["reason"].as_str()), (403, Some("Forbidden")));
+    assert_eq!(http.call("GET", "/v1/logs?namespace=default", "").await.0, 200);
+    assert_eq!(http.call("GET", "/openapi.json", "").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_kept_and_followed() {
+    let world = World::start().await;
+    let mut device = world.device("a").await;
+    let uid = ApplicationUid([7; 16]);
+    let log = |sequence, text| {
+        DeviceMessage::Log(Log { uid, sequence: Sequence(sequence), lines_lost: 0, text })
+    };
+    device.send(&log(1, "hello")).await.unwrap();
+    device.beat(1).await;
+    let name = "07070707-0707-0707-0707-070707070707";
+    let path = format!("/v1/logs?namespace=default&application={name}&follow=true");
+    let mut lines = Lines::new(world.controller().await.open("GET", &path, "").await);
+    assert_eq!(lines.next::<LogLine>().await.unwrap().text, "hello");
+    device.send(&log(2, "world")).await.unwrap();
+    let line = lines.next::<LogLine>().await.unwrap();
+    assert_eq!((line.text.as_str(), line.sequence, line.device.name.as_str()), ("world", 2, "a"));
+    let path = format!("/v1/logs?namespace=other&application={name}");
+    let mut lines = Lines::new(world.controller().await.open("GET", &path, "").await);
+    assert!(lines.next::<LogLine>().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_and_the_routes_agree() {
+    let world = World::start().await;
+    let (status, document) = world.controller().await.call("GET", "/openapi.json", "").await;
+    assert_eq!((status, document["openapi"].as_str()), (200, Some("3.1.0")));
+    assert_eq!(document, wasmbed_gateway::openapi());
+    let digest = "00".repeat(32);
+    let methods = ["get", "head", "put", "post", "delete", "patch"];
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in methods {
+            // Required parameters of the query are left out: a 400 of the handler proves the route as well.
+            let url = path.replace("{digest}", &digest);
+            let mut http = world.controller().await;
+            let response = http.open(&method.to_uppercase(), &url, "").await;
+            let status = response.status().as_u16();
+            // Whoever answers GET answers HEAD (RFC 9110 section 9.3.2).
+            let described = operations.get(method).or_else(|| operations.get("get").filter(|_| method == "head"));
+            match described {
+                None => assert_eq!(status, 405, "{method} {path}"),
+                Some(operation) if operations.get(method).is_some() => {
+                    assert!(operation["responses"].get(status.to_string()).is_some(), "{method} {path}: {status}");
+                }
+                Some(_) => assert!(status != 405 && status != 404, "{method} {path}: {status}"),
+            }
+        }
+    }
+    let mut http = world.controller().await;
+    assert_eq!(http.call("GET", "/v1/other", "").await.1["reason"], "NotFound");
+    assert_eq!(http.call("GET", "/v1/stream?tokem=1", "").await.0, 400);
+    assert_eq!(http.call("PUT", "/v1/sets", "{\"leader_term\":1,\"sets\":[],\"x\":1}").await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_over_its_bound_is_refused() {
+    let world = World::start().await;
+    let body = vec![b' '; wasmbed_control::exchange::PUT_SETS_BYTES_MAX + 1];
+    let mut http = world.controller().await;
+    assert_eq!(http.call("PUT", "/v1/sets", body).await.0, 413);
+}
