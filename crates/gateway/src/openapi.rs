@@ -105,7 +105,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         streams: true,
         summary: "The last lines of applications' logs, and with `follow` those that come.",
         parameters: &[
-            ("namespace", true, "Namespace of the applications and devices"),
+            ("namespace", false, "Namespace of the applications and devices; all if absent"),
             ("application", false, "Name of the application; all if absent"),
             ("device", false, "Name of the device; all if absent"),
             ("follow", false, "`true` to go on with new lines"),

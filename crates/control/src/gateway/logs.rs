@@ -17,8 +17,8 @@ const ENTRY_BYTES: usize = 64;
 /// Which lines a reader wants, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogCursor {
-    /// Namespace of the application.
-    pub namespace: String,
+    /// Namespace of the application; all if none.
+    pub namespace: Option<String>,
     /// Name of the application; all of the namespace if none.
     pub application: Option<String>,
     /// Name of the device; all if none.
@@ -96,7 +96,7 @@ impl Logs {
     pub(super) fn page(&self, cursor: &mut LogCursor) -> Vec<LogLine> {
         let wanted = |name: &str| match name.split_once('/') {
             Some((namespace, name)) => {
-                namespace == cursor.namespace
+                cursor.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
                     && cursor.application.as_deref().is_none_or(|wanted| wanted == name)
             }
             // Lines of an application whose name is not known are found by its UID.
@@ -106,7 +106,7 @@ impl Logs {
         for (name, ring) in self.rings.iter().filter(|(name, _)| wanted(name)) {
             let start = ring.entries.partition_point(|entry| entry.number <= cursor.read);
             let of_device = |entry: &&Entry| {
-                entry.device.namespace == cursor.namespace
+                cursor.namespace.as_deref().is_none_or(|wanted| wanted == entry.device.namespace)
                     && cursor.device.as_deref().is_none_or(|wanted| wanted == entry.device.name)
             };
             found.extend(
@@ -156,7 +156,7 @@ mod tests {
 
     fn cursor(application: Option<&str>, device: Option<&str>) -> LogCursor {
         LogCursor {
-            namespace: "default".into(),
+            namespace: Some("default".into()),
             application: application.map(str::to_owned),
             device: device.map(str::to_owned),
             read: 0,
