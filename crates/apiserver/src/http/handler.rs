@@ -103,6 +103,7 @@ impl State {
         let params = Params::parse(parts.uri.query());
         match route {
             Route::Object(target) => self.object(user, parts, &params, target, body, label).await,
+            Route::Unknown => Err(no_such_resource()),
             other => {
                 label.verb = "discovery";
                 if parts.method != Method::GET {
@@ -132,8 +133,7 @@ impl State {
             Route::OpenApi { group, version } => openapi::document(kinds, group, version),
             Route::Live | Route::Ready | Route::Metrics | Route::Object(_) | Route::Unknown => None,
         };
-        let missing = || Status::new(Reason::NotFound, "the server could not find the requested resource");
-        Ok(respond::json(StatusCode::OK, &document.ok_or_else(missing)?))
+        Ok(respond::json(StatusCode::OK, &document.ok_or_else(no_such_resource)?))
     }
 
     async fn object(
@@ -333,6 +333,10 @@ fn denied(target: &Target, name: &str, why: &str) -> Status {
     let about = Some((target.kind.group.clone(), target.kind.plural.clone()));
     Status::new(Reason::Forbidden, format!("{} is forbidden: {why}", target.kind.qualified()))
         .with(Details { target: about, ..Details::default() })
+}
+
+fn no_such_resource() -> Status {
+    Status::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
 fn method_not_allowed(allowed: &'static str) -> Result<Response<Body>, Status> {
