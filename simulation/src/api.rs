@@ -1,0 +1,187 @@
+//! The Kubernetes API: the embedded API's store on memory, behind calls that fail.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wasmbed_apiserver::{
+    kinds::{Kind, Kinds},
+    resource::{FieldValidation, Moment, Part, Patch, Preconditions},
+    selector::Selection,
+    status::Status,
+    store::{Change, History, Memory, Operation, Write},
+};
+
+/// A short history, so that watches that lag expire.
+const HISTORY: History = History { events: 200, bytes: 1 << 22 };
+/// All objects of the simulation live here.
+pub(crate) const NAMESPACE: &str = "default";
+
+/// How a call failed. The codes of the shells' clients.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ApiError {
+    Conflict,
+    NotFound,
+    Throttled,
+    Unavailable,
+    Refused(String),
+}
+
+/// One change of a watch.
+pub(crate) enum Seen {
+    Changed(Value),
+    Gone(Value),
+}
+
+pub(crate) struct Api {
+    memory: Memory,
+    uids: u128,
+    /// Nothing answers.
+    pub(crate) down: bool,
+}
+
+impl Api {
+    pub(crate) fn new() -> Self {
+        let definitions: Vec<Value> =
+            wasmbed_api::crds().iter().map(|crd| serde_json::to_value(crd).expect("a CRD is JSON")).collect();
+        let kinds = Kinds::new(&definitions).expect("the generated CRDs load");
+        let mut api = Self { memory: Memory::new(Arc::new(kinds), HISTORY), uids: 0, down: false };
+        let namespaces = Arc::clone(api.memory.kinds().namespaces().expect("Namespaces are built in"));
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        let create = Operation::Create { object, duplicates: Vec::new() };
+        api.write(&namespaces, None, "", create).expect("an empty store takes a namespace");
+        api
+    }
+
+    fn kind(&self, plural: &str) -> Arc<Kind> {
+        let kind = self.memory.kinds().get(wasmbed_api::GROUP, wasmbed_api::VERSION, plural);
+        Arc::clone(kind.expect("only kinds of the CRDs are asked for"))
+    }
+
+    fn write(
+        &mut self,
+        kind: &Arc<Kind>,
+        namespace: Option<&str>,
+        name: &str,
+        operation: Operation,
+    ) -> Result<Value, ApiError> {
+        if self.down {
+            return Err(ApiError::Unavailable);
+        }
+        self.uids += 1;
+        let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::from_u128(self.uids) };
+        let write = Write {
+            kind: Arc::clone(kind),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+            operation,
+            dry_run: false,
+            validation: FieldValidation::Strict,
+            constraints: Vec::new(),
+        };
+        let applied = self.memory.write(&write, moment).map_err(|status| error(&status))?;
+        let mut object = serde_json::from_slice(&applied.object).unwrap_or(Value::Null);
+        kind.form.show(&mut object);
+        Ok(object)
+    }
+
+    pub(crate) fn create(
+        &mut self,
+        plural: &str,
+        kind_name: &str,
+        name: &str,
+        spec: Value,
+    ) -> Result<Value, ApiError> {
+        let kind = self.kind(plural);
+        let object = json!({
+            "apiVersion": kind.api_version(), "kind": kind_name, "metadata": {"name": name}, "spec": spec,
+        });
+        self.write(&kind, Some(NAMESPACE), "", Operation::Create { object, duplicates: Vec::new() })
+    }
+
+    pub(crate) fn patch(
+        &mut self,
+        plural: &str,
+        name: &str,
+        status: bool,
+        patch: Value,
+    ) -> Result<Value, ApiError> {
+        let part = if status { Part::Status } else { Part::Main };
+        let kind = self.kind(plural);
+        self.write(&kind, Some(NAMESPACE), name, Operation::Patch { part, patch: Patch::Merge(patch) })
+    }
+
+    pub(crate) fn delete(&mut self, plural: &str, name: &str) -> Result<Value, ApiError> {
+        let kind = self.kind(plural);
+        self.write(&kind, Some(NAMESPACE), name, Operation::Delete { conditions: Preconditions::default() })
+    }
+
+    pub(crate) fn get(&self, plural: &str, name: &str) -> Result<Value, ApiError> {
+        if self.down {
+            return Err(ApiError::Unavailable);
+        }
+        self.peek(plural, name).ok_or(ApiError::NotFound)
+    }
+
+    /// For the checks, which see through outages.
+    pub(crate) fn peek(&self, plural: &str, name: &str) -> Option<Value> {
+        self.memory.get(&self.kind(plural), NAMESPACE, name)
+    }
+
+    /// For the checks, which see through outages.
+    pub(crate) fn peek_all(&self, plural: &str) -> Vec<Value> {
+        let kind = self.kind(plural);
+        let page = self.memory.list(&kind, &Selection::within(NAMESPACE));
+        let objects = page.map(|(page, _)| page.objects).unwrap_or_default();
+        let read = |bytes: Vec<u8>| {
+            let mut object = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            kind.form.show(&mut object);
+            object
+        };
+        objects.into_iter().map(read).collect()
+    }
+
+    pub(crate) fn list(&self, plural: &str) -> Result<(Vec<Value>, u64), ApiError> {
+        if self.down {
+            Err(ApiError::Unavailable)
+        } else {
+            Ok((self.peek_all(plural), self.memory.revision()))
+        }
+    }
+
+    /// Up to so many changes after a revision; an error means that a new list is needed or nothing answers.
+    pub(crate) fn watch(&self, plural: &str, after: &mut u64, most: usize) -> Result<Vec<Seen>, ApiError> {
+        if self.down {
+            return Err(ApiError::Unavailable);
+        }
+        let kind = self.kind(plural);
+        let events = self.memory.since(&kind, *after, most).map_err(|_| ApiError::Refused("410".into()))?;
+        Ok(events
+            .iter()
+            .map(|event| {
+                *after = event.revision;
+                let mut object = serde_json::from_slice(&event.object).unwrap_or(Value::Null);
+                kind.form.show(&mut object);
+                match event.change {
+                    Change::Added | Change::Modified => Seen::Changed(object),
+                    Change::Deleted => Seen::Gone(object),
+                }
+            })
+            .collect())
+    }
+
+    /// The server's process restarts: watches begin anew.
+    pub(crate) fn restart(&mut self) {
+        self.memory.restart();
+    }
+}
+
+fn error(status: &Status) -> ApiError {
+    match status.reason.code() {
+        409 => ApiError::Conflict,
+        404 => ApiError::NotFound,
+        429 => ApiError::Throttled,
+        500.. => ApiError::Unavailable,
+        _ => ApiError::Refused(status.to_string()),
+    }
+}

@@ -1,0 +1,95 @@
+//! A device: the real supervisor, agent and engine on a board of memory.
+
+use wasmbed_protocol::ResetReason;
+use wasmbed_runtime::{Metering, RuntimeConfig, Spacewasm};
+use wasmbed_supervisor::{
+    Config, Supervisor,
+    memory::{Cut, Disk, MemoryBoard, MemoryLink},
+    platform::Board,
+};
+
+use crate::random::Random;
+
+/// Fuel that counts as a millisecond of CPU.
+const FUEL_PER_MS: u32 = 20_000;
+/// Arena of each device, bytes.
+const ARENA_BYTES: usize = 2 << 20;
+
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) supervisor: Supervisor<Spacewasm, MemoryBoard>,
+    pub(crate) link: MemoryLink,
+    /// Without power until then.
+    pub(crate) off_until_ms: Option<u64>,
+    pub(crate) boots: u32,
+    wake_ms: u64,
+}
+
+impl Device {
+    pub(crate) fn new(name: &str, seed: u64, now_ms: u64) -> Self {
+        let (supervisor, link) = boot(Disk::default(), seed, now_ms, ResetReason::PowerOn);
+        Self { name: name.to_owned(), supervisor, link, off_until_ms: None, boots: 1, wake_ms: now_ms }
+    }
+
+    /// One round; answers when the next is wanted.
+    pub(crate) fn poll(&mut self, now_ms: u64, random: &mut Random) -> u64 {
+        if let Some(until_ms) = self.off_until_ms {
+            if now_ms < until_ms {
+                return until_ms;
+            }
+            self.restart(now_ms, random);
+        }
+        self.supervisor.platform().timer.now_us = now_ms * 1_000;
+        self.wake_ms = self.supervisor.poll(now_ms);
+        if self.supervisor.platform().storage.has_lost_power() {
+            self.lose_power(now_ms, random);
+        }
+        self.wake_ms
+    }
+
+    /// Power goes at the next but few writes, in the middle of one.
+    pub(crate) fn cut_at_write(&mut self, random: &mut Random) {
+        let cut = Cut { writes: random.below(12) as u32, permille: random.below(1_001) as u16 };
+        self.supervisor.platform().storage.cut = Some(cut);
+    }
+
+    pub(crate) fn lose_power(&mut self, now_ms: u64, random: &mut Random) {
+        self.link.cut();
+        self.off_until_ms = Some(now_ms + random.below(20_000));
+    }
+
+    fn restart(&mut self, now_ms: u64, random: &mut Random) {
+        let disk = std::mem::take(&mut self.supervisor.platform().storage.disk);
+        // The link object stays, so that the gateways' ends of older connections see their end.
+        self.link.cut();
+        (self.supervisor, self.link) = boot(disk, random.next(), now_ms, ResetReason::Watchdog);
+        self.off_until_ms = None;
+        self.boots += 1;
+    }
+}
+
+fn boot(
+    disk: Disk,
+    seed: u64,
+    now_ms: u64,
+    reset_reason: ResetReason,
+) -> (Supervisor<Spacewasm, MemoryBoard>, MemoryLink) {
+    let memory = MemoryBoard::new(disk, seed);
+    let link = memory.link.clone();
+    let board = Board {
+        board: "simulated".into(),
+        firmware: "0.1.0".into(),
+        flash_bytes: 4 << 20,
+        module_bytes_max: 1 << 20,
+        applications_max: 10,
+        capabilities: Vec::new(),
+        reset_reason,
+        reset_detail: String::new(),
+    };
+    let runtime = RuntimeConfig {
+        arena_bytes: ARENA_BYTES,
+        metering: Metering::Fixed { fuel_per_ms: FUEL_PER_MS },
+        ..RuntimeConfig::default()
+    };
+    (Supervisor::new(Config { board, runtime }, memory, now_ms), link)
+}

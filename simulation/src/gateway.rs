@@ -1,0 +1,450 @@
+//! A gateway's process: its decisions, its disk, its connections, and its calls to the API.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::Value;
+use wasmbed_agent::module_digest;
+use wasmbed_control::{
+    exchange::{DeviceKey, PutSets, PutSetsAnswer, StreamEvent},
+    gateway::{
+        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, Now, Refused, RequestId, Restored,
+        SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId, WriteOutcome,
+    },
+};
+use wasmbed_protocol::{Frames, ModuleDigest, limits::FRAME_BYTES_MAX};
+use wasmbed_supervisor::memory::MemoryLink;
+
+use crate::{
+    api::{Api, ApiError, NAMESPACE, Seen},
+    invariants::Witness,
+    random::Random,
+};
+
+/// Bytes that a connection takes before the gateway waits: a socket's buffer.
+const SOCKET_BYTES: usize = 16_384;
+/// Changes of Devices taken from the watch at once.
+const WATCH_PAGE: usize = 8;
+
+#[derive(Clone, Default)]
+struct Disk {
+    leader_term: u64,
+    devices: BTreeMap<DeviceKey, StoredDevice>,
+    modules: BTreeMap<ModuleDigest, Vec<u8>>,
+}
+
+struct Connection {
+    device: usize,
+    link: MemoryLink,
+    /// Which of the link's connections this is: the device may have made another since.
+    attempt: u32,
+    received: Vec<u8>,
+    closing: bool,
+    /// The peer is gone and nobody was told.
+    half_open: bool,
+}
+
+impl Connection {
+    fn stands(&self) -> bool {
+        self.link.with(|channel| channel.up && channel.attempts == self.attempt)
+    }
+
+    fn cut(&self) {
+        if self.stands() {
+            self.link.cut();
+        }
+    }
+}
+
+struct Awaited {
+    id: WriteId,
+    at_ms: u64,
+    outcome: WriteOutcome,
+}
+
+pub(crate) struct GatewayProcess {
+    pub(crate) name: String,
+    core: Gateway,
+    disk: Disk,
+    connections: BTreeMap<SessionId, Connection>,
+    sessions: u64,
+    requests: u64,
+    awaited: VecDeque<Awaited>,
+    watch: Option<u64>,
+    pub(crate) down_until_ms: Option<u64>,
+    pub(crate) boots: u32,
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl GatewayProcess {
+    pub(crate) fn new(name: &str, now: Now) -> Self {
+        let disk = Disk::default();
+        Self {
+            name: name.to_owned(),
+            core: start(name, 0, &disk, now),
+            disk,
+            connections: BTreeMap::new(),
+            sessions: 0,
+            requests: 0,
+            awaited: VecDeque::new(),
+            watch: None,
+            down_until_ms: None,
+            boots: 1,
+            answers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.down_until_ms.is_none()
+    }
+
+    /// The process dies, perhaps with its disk.
+    pub(crate) fn crash(&mut self, now_ms: u64, loses_disk: bool, random: &mut Random) {
+        for connection in self.connections.values() {
+            connection.cut();
+        }
+        self.connections.clear();
+        self.awaited.clear();
+        self.answers.clear();
+        self.watch = None;
+        if loses_disk {
+            self.disk = Disk::default();
+        }
+        self.down_until_ms = Some(now_ms + random.below(15_000));
+    }
+
+    fn restart(&mut self, now: Now) {
+        self.boots += 1;
+        self.core = start(&self.name, self.boots, &self.disk, now);
+        self.down_until_ms = None;
+    }
+
+    /// Takes a device's connection.
+    pub(crate) fn accept(&mut self, device: usize, name: &str, link: &MemoryLink, now: Now) {
+        if !link.accept() {
+            return;
+        }
+        let attempt = link.with(|channel| {
+            channel.capacity_bytes = Some(SOCKET_BYTES);
+            channel.attempts
+        });
+        self.sessions += 1;
+        let id = SessionId(self.sessions);
+        let identity = Identity { device: key(name), public_key: public_key(name) };
+        let closing = !self.core.handle_accepted(id, &identity, now);
+        let connection = Connection {
+            device,
+            link: link.clone(),
+            attempt,
+            received: Vec::new(),
+            closing,
+            half_open: false,
+        };
+        self.connections.insert(id, connection);
+    }
+
+    /// One round.
+    pub(crate) fn poll(
+        &mut self,
+        now: Now,
+        api: &mut Api,
+        random: &mut Random,
+        witness: &mut Witness,
+    ) -> u64 {
+        if let Some(until_ms) = self.down_until_ms {
+            if now.ms < until_ms {
+                return until_ms;
+            }
+            self.restart(now);
+        }
+        self.core.handle_timeout(now);
+        self.follow_devices(now, api, random);
+        self.receive(now, witness);
+        self.work_on_disk(now);
+        self.call_api(now, api, random, witness);
+        self.transmit(now, witness);
+        self.work_on_disk(now);
+        while self.core.poll_notice().is_some() {}
+        let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
+        self.core.poll_timeout().min(awaited)
+    }
+
+    fn follow_devices(&mut self, now: Now, api: &Api, random: &mut Random) {
+        match &mut self.watch {
+            None => {
+                let Ok((devices, revision)) = api.list("devices") else { return };
+                self.core.handle_list_started();
+                for device in devices.iter().filter_map(device_of) {
+                    self.core.handle_device(&device, now);
+                }
+                self.core.handle_list_done(now);
+                self.watch = Some(revision);
+            }
+            Some(_) if random.once_in(3) => {}
+            Some(after) => match api.watch("devices", after, WATCH_PAGE) {
+                Err(ApiError::Unavailable) => {}
+                Err(_) => self.watch = None,
+                Ok(seen) => {
+                    for change in seen {
+                        match change {
+                            Seen::Changed(object) => {
+                                if let Some(device) = device_of(&object) {
+                                    self.core.handle_device(&device, now);
+                                }
+                            }
+                            Seen::Gone(object) => {
+                                let metadata =
+                                    |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+                                let name = metadata("name").unwrap_or_default();
+                                self.core.handle_device_deleted(&key(&name), metadata("uid").as_deref(), now);
+                            }
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    fn receive(&mut self, now: Now, witness: &mut Witness) {
+        let mut ended = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if connection.half_open {
+                continue;
+            }
+            if !connection.stands() {
+                ended.push(*id);
+                continue;
+            }
+            let came: Vec<u8> = connection.link.with(|channel| channel.to_gateway.drain(..).collect());
+            connection.received.extend(came);
+            let mut frames = Frames::new(&connection.received);
+            for body in frames.by_ref() {
+                match body {
+                    Ok(body) => {
+                        witness.device_said(connection.device, body);
+                        self.core.handle_frame(*id, body, now);
+                    }
+                    Err(error) => {
+                        self.core.handle_broken_frame(*id, &error.to_string(), now);
+                        break;
+                    }
+                }
+            }
+            let consumed = frames.consumed();
+            connection.received.drain(..consumed);
+        }
+        for id in ended {
+            self.connections.remove(&id);
+            self.core.handle_closed(id, "connection closed", now);
+        }
+    }
+
+    fn transmit(&mut self, now: Now, witness: &mut Witness) {
+        while self.core.poll_wake().is_some() {}
+        let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
+        let ids: Vec<SessionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let lost = connection.half_open || !connection.stands();
+            while lost || connection.link.with(|channel| channel.to_device.len()) < SOCKET_BYTES {
+                let transmit = self.core.poll_transmit(id, &mut buffer, now);
+                let bytes = buffer.get(..transmit.written).unwrap_or(&[]);
+                if !lost {
+                    for body in Frames::new(bytes).flatten() {
+                        witness.gateway_said(connection.device, body);
+                    }
+                    connection.link.with(|channel| channel.to_device.extend(bytes));
+                }
+                connection.closing |= transmit.close;
+                if transmit.written == 0 || connection.closing {
+                    break;
+                }
+            }
+            if connection.closing {
+                if !connection.half_open {
+                    connection.cut();
+                }
+                self.connections.remove(&id);
+                self.core.handle_closed(id, "closed", now);
+            }
+        }
+    }
+
+    fn work_on_disk(&mut self, now: Now) {
+        while let Some(operation) = self.core.poll_store() {
+            match operation {
+                StoreOperation::Put { id, leader_term, devices } => {
+                    self.disk.leader_term = leader_term;
+                    for device in devices {
+                        self.disk.devices.insert(device.device.clone(), device);
+                    }
+                    self.core.handle_stored(id, Ok(()), now);
+                }
+                StoreOperation::Forget { id, device } => {
+                    self.disk.devices.remove(&device);
+                    self.core.handle_stored(id, Ok(()), now);
+                }
+                StoreOperation::DeleteModule { digest } => {
+                    self.disk.modules.remove(&digest);
+                }
+                StoreOperation::LoadModule { digest } => {
+                    let found = self.disk.modules.get(&digest).map(|bytes| Arc::from(bytes.as_slice()));
+                    self.core.handle_module_loaded(
+                        digest,
+                        found.ok_or_else(|| "no such file".to_owned()),
+                        now,
+                    );
+                }
+            }
+        }
+        while let Some(answer) = self.core.poll_answer() {
+            self.answers.push(answer);
+        }
+    }
+
+    fn call_api(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
+        while let Some(write) = self.core.poll_write(now) {
+            let outcome = make_call(write.call, &self.name, api, random, witness);
+            self.awaited.push_back(Awaited { id: write.id, at_ms: now.ms + random.below(60), outcome });
+        }
+        let (due, later): (VecDeque<_>, VecDeque<_>) =
+            self.awaited.drain(..).partition(|awaited| awaited.at_ms <= now.ms);
+        self.awaited = later;
+        for awaited in due {
+            self.core.handle_write_result(awaited.id, awaited.outcome, now);
+        }
+    }
+
+    /// Takes sets; the answer comes in `answers`.
+    pub(crate) fn put_sets(&mut self, put: &PutSets, now: Now) -> Option<Result<PutSetsAnswer, Refused>> {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.core.handle_put_sets(request, put, now);
+        self.work_on_disk(now);
+        let position = self.answers.iter().position(|answer| answer.request == request)?;
+        Some(self.answers.swap_remove(position).result)
+    }
+
+    /// Takes a module; true if it is held now.
+    pub(crate) fn put_module(&mut self, bytes: &[u8], now: Now) -> bool {
+        let digest = module_digest(bytes);
+        match self.core.plan_upload(digest, bytes.len() as u64, now) {
+            UploadDecision::Known => true,
+            UploadDecision::Accept => {
+                self.disk.modules.insert(digest, bytes.to_vec());
+                // A module is at most a megabyte.
+                self.core.handle_module_stored(digest, bytes.len() as u32, now);
+                true
+            }
+            UploadDecision::BadSize | UploadDecision::NoSpace => false,
+        }
+    }
+
+    pub(crate) fn stream_resume(&self, token: Option<&str>) -> Cursor {
+        self.core.stream_resume(token)
+    }
+
+    pub(crate) fn stream_page(&self, cursor: &mut Cursor) -> Vec<StreamEvent> {
+        let events = self.core.stream_page(cursor);
+        if events.is_empty() { self.core.stream_idle(cursor).into_iter().collect() } else { events }
+    }
+
+    /// One of the connections, for faults.
+    pub(crate) fn disturb(&mut self, random: &mut Random) {
+        let index = random.index(self.connections.len().max(1));
+        if let Some(connection) = self.connections.values_mut().nth(index) {
+            if random.once_in(3) {
+                // Whatever either side sends from now on is lost, and nobody is told.
+                connection.half_open = true;
+                connection.link.with(|channel| {
+                    channel.to_device.clear();
+                    channel.to_gateway.clear();
+                });
+            } else {
+                connection.cut();
+            }
+        }
+    }
+
+    /// What waits, for the bounds.
+    pub(crate) fn levels(&self, now: Now) -> wasmbed_control::gateway::Levels {
+        self.core.levels(now)
+    }
+}
+
+fn start(name: &str, boots: u32, disk: &Disk, now: Now) -> Gateway {
+    let config = Config {
+        enrollment: Enrollment::Open,
+        heartbeat_interval_ms: 5_000,
+        heartbeat_timeout_ms: 15_000,
+        ..Config::new(name, &format!("{name}-{boots}"))
+    };
+    let restored = Restored {
+        leader_term: disk.leader_term,
+        devices: disk.devices.values().cloned().collect(),
+        // A module is at most a megabyte.
+        modules: disk.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
+    };
+    Gateway::new(config, restored, now)
+}
+
+/// A stand-in of the right form: the handshake that would prove it is not simulated.
+fn public_key(name: &str) -> String {
+    BASE64_STANDARD.encode(format!("{name:-<60}"))
+}
+
+pub(crate) fn key(name: &str) -> DeviceKey {
+    DeviceKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() }
+}
+
+pub(crate) fn device_of(object: &Value) -> Option<wasmbed_api::Device> {
+    serde_json::from_value(object.clone()).ok()
+}
+
+/// Makes the call, or does not, or makes it and loses the answer.
+fn make_call(
+    call: Call,
+    gateway: &str,
+    api: &mut Api,
+    random: &mut Random,
+    witness: &mut Witness,
+) -> WriteOutcome {
+    if witness.faults && random.once_in(20) {
+        return WriteOutcome::Throttled { retry_after_ms: random.below(2_000) };
+    }
+    if witness.faults && random.once_in(20) {
+        return WriteOutcome::Unavailable("no answer".to_owned());
+    }
+    let result = match call {
+        Call::Event(_) => return WriteOutcome::Done(None),
+        Call::GetDevice { device } => api.get("devices", &device.name),
+        Call::CreateDevice { device, spec } => {
+            let spec = serde_json::to_value(&*spec).unwrap_or(Value::Null);
+            api.create("devices", "Device", &device.name, spec)
+        }
+        Call::PatchStatus { device, patch } => {
+            let result = api.patch("devices", &device.name, true, patch);
+            if let Ok(object) = &result {
+                witness.device_status_written(gateway, object);
+            }
+            result
+        }
+    };
+    if witness.faults && random.once_in(25) {
+        return WriteOutcome::Unavailable("the answer was lost".to_owned());
+    }
+    match result {
+        Ok(object) => WriteOutcome::Done(device_of(&object).map(Box::new)),
+        Err(ApiError::Conflict) => WriteOutcome::Conflict,
+        Err(ApiError::NotFound) => WriteOutcome::NotFound,
+        Err(ApiError::Throttled) => WriteOutcome::Throttled { retry_after_ms: 0 },
+        Err(ApiError::Unavailable) => WriteOutcome::Unavailable("the API is away".to_owned()),
+        Err(ApiError::Refused(why)) => {
+            witness.refused(&why);
+            WriteOutcome::Refused(why)
+        }
+    }
+}
