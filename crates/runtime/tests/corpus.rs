@@ -1,6 +1,6 @@
 //! The fuzz target's corpus and the sample applications, with a stable compiler. `UPDATE_GENERATED=1` writes the corpus.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![cfg(test)]
 
 mod accept;
 

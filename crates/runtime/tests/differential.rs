@@ -2,7 +2,7 @@
 //!
 //! The seeds are fixed and so is the result; a larger run is what the fuzz target `module` is for.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![cfg(test)]
 
 use arbitrary::Unstructured;
 use rand::rngs::StdRng;
@@ -39,7 +39,7 @@ fn generate(seed: u64) -> Option<Vec<u8>> {
         compact_imports_enabled: false,
         // The engines may choose different NaNs; everything else is fixed.
         canonicalize_nans: true,
-        custom_page_sizes_enabled: seed % 3 == 0,
+        custom_page_sizes_enabled: seed.is_multiple_of(3),
         exceptions_enabled: false,
         export_everything: true,
         extended_const_enabled: false,
@@ -54,7 +54,7 @@ fn generate(seed: u64) -> Option<Vec<u8>> {
         max_tables: 1,
         memory64_enabled: false,
         min_funcs: 2,
-        min_memories: u32::from(seed % 2 == 0),
+        min_memories: u32::from(seed.is_multiple_of(2)),
         multi_value_enabled: false,
         reference_types_enabled: false,
         relaxed_simd_enabled: false,

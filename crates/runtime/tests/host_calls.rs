@@ -1,5 +1,7 @@
 //! Host functions, called by programs.
 
+#![cfg(test)]
+
 mod support;
 
 use support::*;

@@ -1,5 +1,7 @@
 //! `docs/host-interface.md` and the code say the same.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

@@ -1,6 +1,8 @@
 //! Programs that mean harm, or are merely wrong: each ends with a reason that a person understands, and no neighbour
 //! notices.
 
+#![cfg(test)]
+
 mod support;
 
 use support::*;

@@ -1,6 +1,6 @@
 //! The sample applications as they are committed, in the sandbox: what they say, and what they weigh.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![cfg(test)]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! Ten applications on one device: fair slices, no influence on each other, and nothing left behind.
 
+#![cfg(test)]
+
 mod support;
 
 use support::*;

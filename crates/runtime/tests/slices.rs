@@ -1,6 +1,6 @@
 //! How long slices are, on engines of every speed: the engine here burns fuel by moving the clock.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![cfg(test)]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The WebAssembly specification's own test suite, version 1, through the scan and the engine trait. Counts are printed
 //! (`--nocapture`) and held exactly; what is left out is counted under its reason.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,5 +1,6 @@
 //! Why a module is refused, in words and as a code.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -65,6 +66,32 @@ impl Count {
     }
 }
 
+/// An import whose type is not the one offered here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportType {
+    /// Import module.
+    pub module: String,
+    /// Name within it.
+    pub name: String,
+    /// Parameters and results that the module asks for.
+    pub found: (Vec<ValueType>, Vec<ValueType>),
+    /// Parameters and results that are offered.
+    pub expected: (&'static [ValueType], &'static [ValueType]),
+}
+
+impl fmt::Display for ImportType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "import '{}.{}' has type {}, here it is {}",
+            Short(&self.module),
+            Short(&self.name),
+            Signature(&self.found.0, &self.found.1),
+            Signature(self.expected.0, self.expected.1)
+        )
+    }
+}
+
 /// Why a scan refuses a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
@@ -75,77 +102,25 @@ pub enum ScanError {
     NotWebAssembly,
     Component,
     Version(u32),
-    TooLarge {
-        bytes: u64,
-        limit: u32,
-    },
-    Malformed {
-        offset: u32,
-        what: &'static str,
-    },
-    TooMany {
-        what: Count,
-        count: u32,
-        limit: u32,
-    },
-    ExportName {
-        bytes: u32,
-        limit: u32,
-    },
-    TooManyLocals {
-        function: u32,
-        count: u64,
-        limit: u32,
-    },
-    TooManyLocalGroups {
-        function: u32,
-        count: u32,
-        limit: u32,
-    },
-    NestedTooDeep {
-        function: u32,
-        limit: u32,
-    },
-    OperandsTooDeep {
-        function: u32,
-        limit: u32,
-    },
-    Unsupported {
-        feature: Features,
-        function: Option<u32>,
-    },
-    UnknownOperator {
-        function: u32,
-        operator: u8,
-    },
-    UnknownImport {
-        module: String,
-        name: String,
-    },
-    ImportKind {
-        module: String,
-        name: String,
-        kind: &'static str,
-    },
-    ImportType {
-        module: String,
-        name: String,
-        found: (Vec<ValueType>, Vec<ValueType>),
-        expected: (&'static [ValueType], &'static [ValueType]),
-    },
+    TooLarge { bytes: u64, limit: u32 },
+    Malformed { offset: u32, what: &'static str },
+    TooMany { what: Count, count: u32, limit: u32 },
+    ExportName { bytes: u32, limit: u32 },
+    TooManyLocals { function: u32, count: u64, limit: u32 },
+    TooManyLocalGroups { function: u32, count: u32, limit: u32 },
+    NestedTooDeep { function: u32, limit: u32 },
+    OperandsTooDeep { function: u32, limit: u32 },
+    Unsupported { feature: Features, function: Option<u32> },
+    UnknownOperator { function: u32, operator: u8 },
+    UnknownImport { module: String, name: String },
+    ImportKind { module: String, name: String, kind: &'static str },
+    ImportType(Box<ImportType>),
     StartFunction,
     NoMemory,
     NoEntry,
-    EntryNotFunction {
-        entry: &'static str,
-    },
-    EntryImported {
-        entry: &'static str,
-    },
-    EntryType {
-        entry: &'static str,
-        found: (Vec<ValueType>, Vec<ValueType>),
-    },
+    EntryNotFunction { entry: &'static str },
+    EntryImported { entry: &'static str },
+    EntryType { entry: &'static str, found: (Vec<ValueType>, Vec<ValueType>) },
 }
 
 impl ScanError {
@@ -232,14 +207,7 @@ impl fmt::Display for ScanError {
                     Short(name)
                 )
             }
-            ScanError::ImportType { module, name, found, expected } => write!(
-                f,
-                "import '{}.{}' has type {}, here it is {}",
-                Short(module),
-                Short(name),
-                Signature(&found.0, &found.1),
-                Signature(expected.0, expected.1)
-            ),
+            ScanError::ImportType(import) => import.fmt(f),
             ScanError::StartFunction => {
                 f.write_str("module has a start section; export '_start' or 'run' instead")
             }

@@ -15,7 +15,7 @@ mod sections;
 
 use alloc::vec::Vec;
 
-pub use error::{Count, Refusal, ScanError};
+pub use error::{Count, ImportType, Refusal, ScanError};
 pub use features::Features;
 pub use limits::ScanLimits;
 #[cfg(feature = "spacewasm")]

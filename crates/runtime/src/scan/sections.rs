@@ -1,11 +1,12 @@
 //! The sections of a module, in order.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::code::scan_body;
 use super::reader::Reader;
-use super::{Count, Entry, EntryKind, Features, Import, ModuleInfo, ScanError, ScanLimits};
+use super::{Count, Entry, EntryKind, Features, Import, ImportType, ModuleInfo, ScanError, ScanLimits};
 use crate::value::ValueType;
 
 /// Where a type stands in the module, and how many values go in and out.
@@ -279,12 +280,8 @@ impl<'m, 'l> Scan<'m, 'l> {
         let found = self.signature(type_index, reader)?;
         if found.0 != function.params() || found.1 != function.results() {
             let expected = (function.params(), function.results());
-            return Err(ScanError::ImportType {
-                module: module.to_owned(),
-                name: name.to_owned(),
-                found,
-                expected,
-            });
+            let (module, name) = (module.to_owned(), name.to_owned());
+            return Err(ScanError::ImportType(Box::new(ImportType { module, name, found, expected })));
         }
         if !self.info.imports.iter().any(|import| core::ptr::eq(import.function, function)) {
             self.info.imports.push(Import { function });
