@@ -161,7 +161,14 @@ mod tests {
     use kube::core::response::{Status, StatusDetails};
 
     fn api_error(code: u16) -> kube::Error {
-        let details = StatusDetails { retry_after_seconds: 3, ..StatusDetails::default() };
+        let details = StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: 3,
+        };
         kube::Error::Api(Box::new(Status { code, details: Some(details), ..Status::default() }))
     }
 
