@@ -60,7 +60,7 @@ pub(crate) async fn serve(
             let written = timeout(limits.write_timeout, write(&mut stream, &batch.bytes)).await;
             match written {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.to_string(),
+                Ok(Err(error)) => return words(&error),
                 Err(_) => return "the device does not read".to_owned(),
             }
             if let Some(heard) = heard.take_if(|_: &mut Instant| batch.heartbeat) {
@@ -83,7 +83,7 @@ pub(crate) async fn serve(
                     heard = Some(Instant::now());
                     partial.take(core, id, &bytes);
                 }
-                Err(error) => return error.to_string(),
+                Err(error) => return words(&error),
             },
             () = async {
                 match deadline {
@@ -95,6 +95,13 @@ pub(crate) async fn serve(
                 partial = Partial::default();
             }
         }
+    }
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection broke".to_owned(),
+        _ => error.to_string(),
     }
 }
 

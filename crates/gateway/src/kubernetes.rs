@@ -130,7 +130,15 @@ fn outcome(error: &kube::Error) -> WriteOutcome {
             code if code >= 500 => WriteOutcome::Unavailable(status.message.clone()),
             code => WriteOutcome::Refused(format!("{code} {}: {}", status.reason, status.message)),
         },
-        other => WriteOutcome::Unavailable(other.to_string()),
+        other => WriteOutcome::Unavailable(words(other)),
+    }
+}
+
+/// What went wrong, without the whole answer.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other => other.to_string(),
     }
 }
 

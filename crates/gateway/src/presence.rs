@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, ReasonCode};
 
-use crate::{core::Core, listener::Handshakes, metrics::Metrics};
+use crate::{core::Core, kubernetes::words, listener::Handshakes, metrics::Metrics};
 
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -209,7 +209,7 @@ impl Presence {
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
+        Ok(result) => result.map_err(|error| words(&error)),
         Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
     }
 }

@@ -255,7 +255,8 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
     if status.is_empty() {
         return None;
     }
-    let event = (wanted.phase != base.phase).then(|| event(record, object, &wanted, writing.now));
+    let transition = wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled);
+    let event = transition.then(|| event(record, object, &wanted, writing.now));
     let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
     Some((patch, event))
 }

@@ -84,9 +84,8 @@ async fn logs_are_kept_and_followed() {
     let world = World::start().await;
     let mut device = world.device("a").await;
     let uid = ApplicationUid([7; 16]);
-    let log = |sequence, text| {
-        DeviceMessage::Log(Log { uid, sequence: Sequence(sequence), lines_lost: 0, text })
-    };
+    let log =
+        |sequence, text| DeviceMessage::Log(Log { uid, sequence: Sequence(sequence), lines_lost: 0, text });
     device.send(&log(1, "hello")).await.unwrap();
     device.beat(1).await;
     let name = "07070707-0707-0707-0707-070707070707";
@@ -117,11 +116,15 @@ async fn the_document_and_the_routes_agree() {
             let response = http.open(&method.to_uppercase(), &url, "").await;
             let status = response.status().as_u16();
             // Whoever answers GET answers HEAD (RFC 9110 section 9.3.2).
-            let described = operations.get(method).or_else(|| operations.get("get").filter(|_| method == "head"));
+            let described =
+                operations.get(method).or_else(|| operations.get("get").filter(|_| method == "head"));
             match described {
                 None => assert_eq!(status, 405, "{method} {path}"),
                 Some(operation) if operations.get(method).is_some() => {
-                    assert!(operation["responses"].get(status.to_string()).is_some(), "{method} {path}: {status}");
+                    assert!(
+                        operation["responses"].get(status.to_string()).is_some(),
+                        "{method} {path}: {status}"
+                    );
                 }
                 Some(_) => assert!(status != 405 && status != 404, "{method} {path}: {status}"),
             }

@@ -12,8 +12,8 @@ use wasmbed_api::{DeviceGateway, DevicePhase};
 use wasmbed_control::exchange::{AssignmentEntry, DeviceKey, DeviceSet, PutSets};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CorrelationId, DeviceMessage,
-    GatewayMessage, List, ModuleDigest, ModuleGet, ReportReason, Reported, RestartPolicy, Revision, Sequence, Spec,
-    SpecHash, decode_gateway, encode_spec,
+    GatewayMessage, List, ModuleDigest, ModuleGet, ReportReason, Reported, RestartPolicy, Revision, Sequence,
+    Spec, SpecHash, decode_gateway, encode_spec,
 };
 
 use crate::support::*;

@@ -23,8 +23,8 @@ use wasmbed_pki::{
     tls::{ClientParams, Profile, client_config, roots, server_name},
 };
 use wasmbed_protocol::{
-    DeviceMessage, Epoch, Facts, Frames, GatewayMessage, Heartbeat, Hello, List, ResetReason, Revision, Sequence,
-    decode_gateway, encode_device, limits::FRAME_BYTES_MAX,
+    DeviceMessage, Epoch, Facts, Frames, GatewayMessage, Heartbeat, Hello, List, ResetReason, Revision,
+    Sequence, decode_gateway, encode_device, limits::FRAME_BYTES_MAX,
 };
 
 pub(crate) const TRUST_DOMAIN: &str = "test.example";
@@ -88,7 +88,9 @@ impl Cluster {
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": user } }],
         }))
         .unwrap();
-        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap()
+        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+            .await
+            .unwrap()
     }
 }
 
@@ -111,8 +113,12 @@ impl World {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(folder.path(), ([127, 0, 0, 1], 0).into()).await;
-        let authorities = Authorities::create_or_open(&folder.path().join("pki"), TRUST_DOMAIN).unwrap();
         let admin = Client::try_from(cluster.config("admin", "system:masters").await).unwrap();
+        // Gateways may not make namespaces: who installs them does.
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(admin.clone());
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": "wasmbed-system" } })).unwrap();
+        namespaces.create(&kube::api::PostParams::default(), &namespace).await.unwrap();
+        let authorities = Authorities::create_or_open(&folder.path().join("pki"), TRUST_DOMAIN).unwrap();
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut world = Self {
             folder,
@@ -287,7 +293,12 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) async fn open(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> http::Response<Incoming> {
+    pub(crate) async fn open(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> http::Response<Incoming> {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
@@ -298,7 +309,12 @@ impl Http {
         soon("an answer", self.sender.send_request(request)).await.unwrap()
     }
 
-    pub(crate) async fn call(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, serde_json::Value) {
+    pub(crate) async fn call(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> (u16, serde_json::Value) {
         let response = self.open(method, path, body).await;
         let status = response.status().as_u16();
         let body = soon("the body", response.into_body().collect()).await.unwrap().to_bytes();
