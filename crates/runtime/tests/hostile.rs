@@ -388,7 +388,7 @@ fn every_heap_quota_is_an_answer() {
         (func $f (export "_start") (call $log (i32.const 0) (i32.const 1))))"#,
     );
     let mut outcomes = [0, 0];
-    for heap_bytes_max in (0..8_000).step_by(16) {
+    for heap_bytes_max in (0..16_000).step_by(32) {
         let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig { heap_bytes_max, ..config() });
         match runtime.load(id(1), &program(&module)) {
             Ok(()) => outcomes[0] += 1,
