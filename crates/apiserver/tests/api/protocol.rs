@@ -306,6 +306,45 @@ async fn slow_and_silent_clients_are_let_go() {
 }
 
 #[tokio::test]
+async fn a_watch_says_how_far_it_is() {
+    let server = Running::start().await;
+    let mut sender = admin(&server).await;
+    send(&mut sender, request(Method::POST, DEVICES, "application/json", device("a", json!({})))).await;
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1";
+    for table in [false, true] {
+        // A change of another kind, which the last bookmark tells of.
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("n-{table}")}});
+        let posted = request(Method::POST, "/api/v1/namespaces", "application/json", namespace.to_string());
+        let (_, created) = send(&mut sender, posted).await;
+        let mut watch = request(Method::GET, &format!("{DEVICES}?{query}"), "", "");
+        if table {
+            let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json".parse().unwrap();
+            watch.headers_mut().insert("accept", accept);
+        }
+        sender.ready().await.unwrap();
+        let body = sender.send_request(watch).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let events: Vec<Value> =
+            body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let types: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["ADDED", "BOOKMARK", "BOOKMARK"]);
+        let metadata = |event: &Value| match table {
+            false => event["object"]["metadata"].clone(),
+            true => event["object"]["rows"][0]["object"]["metadata"].clone(),
+        };
+        assert_eq!(metadata(&events[1])["annotations"]["k8s.io/initial-events-end"], "true");
+        assert_eq!(metadata(&events[2])["resourceVersion"], created["metadata"]["resourceVersion"]);
+        if table {
+            assert_eq!(events[0]["object"]["rows"][0]["cells"][0], "a");
+            assert!(events[0]["object"]["columnDefinitions"].is_array());
+            assert!(events[1]["object"]["columnDefinitions"].is_null());
+        }
+    }
+    drop(sender);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn strangers_cannot_take_all_connections() {
     let limits = Limits { unauthenticated_max: 2, ..Limits::default() };
     let server = Running::start_with(limits).await;
