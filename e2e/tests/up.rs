@@ -82,7 +82,7 @@ fn a_watch_shows_changes_and_the_deletion() -> Result<()> {
     }
     watch.kill().context("can't end kubectl")?;
     watch.wait().context("can't wait for kubectl")?;
-    assert!(seen.iter().any(|line| line.contains("Terminating")), "{seen:#?}");
+    assert!(seen.last().is_some_and(|line| line.starts_with("DELETED")), "{seen:#?}");
     Ok(())
 }
 

@@ -4,13 +4,13 @@ use anyhow::Result;
 
 /// What to print.
 #[derive(clap::Args)]
-pub struct Arguments {}
+pub(crate) struct Arguments {}
 
 /// Prints all CustomResourceDefinitions as one YAML stream, ready for `kubectl apply -f -`.
 ///
 /// # Errors
 /// Only if one can't be represented as YAML, which would be a bug.
-pub fn run(_: &Arguments) -> Result<()> {
+pub(crate) fn run(_: &Arguments) -> Result<()> {
     for definition in wasmbed_api::crds() {
         println!("---\n{}", wasmbed_api::crd_yaml(&definition)?.trim_end());
     }

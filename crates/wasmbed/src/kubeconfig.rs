@@ -12,7 +12,7 @@ use wasmbed_pki::Identity;
 ///
 /// # Errors
 /// Only if it can't be represented as YAML, which would be a bug.
-pub fn render(server: &str, authority_pem: &str, user: &str, identity: &Identity) -> Result<String> {
+pub(crate) fn render(server: &str, authority_pem: &str, user: &str, identity: &Identity) -> Result<String> {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -37,7 +37,7 @@ pub fn render(server: &str, authority_pem: &str, user: &str, identity: &Identity
 ///
 /// # Errors
 /// When none of them can be used.
-pub async fn client_config(path: Option<&PathBuf>) -> Result<kube::Config> {
+pub(crate) async fn client_config(path: Option<&PathBuf>) -> Result<kube::Config> {
     match path {
         Some(path) => from_file(path).await,
         None => kube::Config::infer()

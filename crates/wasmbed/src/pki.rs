@@ -12,7 +12,7 @@ use crate::layout::{KubeUser, Layout, SYSTEM_NAMESPACE, TRUST_DOMAIN};
 
 /// Authorities and identities.
 #[derive(clap::Subcommand)]
-pub enum PkiCommand {
+pub(crate) enum PkiCommand {
     /// Create both roots and their issuing authorities, or check those that are there.
     Init {
         #[command(flatten)]
@@ -41,7 +41,7 @@ pub enum PkiCommand {
 
 /// Where the authorities are.
 #[derive(clap::Args)]
-pub struct Place {
+pub(crate) struct Place {
     /// Folder of the authorities.
     #[arg(long, value_name = "DIR", default_value = "pki")]
     dir: PathBuf,
@@ -52,7 +52,7 @@ pub struct Place {
 
 /// Whose identity to issue.
 #[derive(clap::Subcommand)]
-pub enum Issue {
+pub(crate) enum Issue {
     /// A gateway: writes gateway.crt, gateway.key, ca.crt and services-ca.crt.
     Gateway {
         #[command(flatten)]
@@ -80,7 +80,7 @@ pub enum Issue {
 
 /// A name, and where to write.
 #[derive(clap::Args)]
-pub struct Whose {
+pub(crate) struct Whose {
     #[command(flatten)]
     place: Place,
     /// Name within the namespace.
@@ -98,7 +98,7 @@ pub struct Whose {
 ///
 /// # Errors
 /// With a message for the person who typed it.
-pub fn run(command: PkiCommand) -> Result<()> {
+pub(crate) fn run(command: PkiCommand) -> Result<()> {
     match command {
         PkiCommand::Init { place } => {
             open(&place)?;

@@ -11,7 +11,7 @@ const FORCED: i32 = 130;
 ///
 /// # Errors
 /// When the signals can't be listened for.
-pub fn shutdown_on_signal() -> Result<CancellationToken> {
+pub(crate) fn shutdown_on_signal() -> Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let token = CancellationToken::new();

@@ -10,7 +10,7 @@ use crate::{cli::start_logging, signals::shutdown_on_signal};
 
 /// How to run the embedded Kubernetes API.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Folder of its store.
     #[arg(
         long,
@@ -43,7 +43,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When it can't start, or fails.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
     let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
@@ -59,7 +59,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
 ///
 /// # Errors
 /// Only if a definition is not JSON, which would be a bug.
-pub fn configure(
+pub(crate) fn configure(
     data_dir: PathBuf,
     listen: SocketAddr,
     identity: &Identity,

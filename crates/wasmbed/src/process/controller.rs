@@ -16,7 +16,7 @@ use crate::{
 
 /// How to run a controller. Everything else stands in the configuration file, whose keys are in docs/configuration.md.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
 }
@@ -25,7 +25,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When it can't start, or fails.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let flags = arguments.common.flags();
     let section =
         load::<ControllerFile>("controller", arguments.common.config.as_deref(), &flags)?.controller;
@@ -41,7 +41,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
 ///
 /// # Errors
 /// When a file can't be read, an address can't be resolved or no Kubernetes API is found.
-pub async fn configure(section: ControllerSection) -> Result<Config> {
+pub(crate) async fn configure(section: ControllerSection) -> Result<Config> {
     Ok(Config {
         name: section.name.clone().map_or_else(host_name, Ok)?,
         system_namespace: section.namespace,

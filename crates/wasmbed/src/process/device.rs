@@ -10,7 +10,7 @@ use crate::{cli::start_logging, signals::shutdown_on_signal};
 
 /// How to run a device on this machine. Its namespace and name stand in its certificate.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// A gateway as host:port; may be given again, they are tried in this order.
     #[arg(
         long = "gateway",
@@ -47,7 +47,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When it can't start, or fails. A gateway that can't be reached is no error.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
     let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;

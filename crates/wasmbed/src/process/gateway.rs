@@ -13,7 +13,7 @@ use crate::{
 
 /// How to run a gateway. Everything else stands in the configuration file, whose keys are in docs/configuration.md.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
     /// Address to listen at for devices and controllers.
@@ -34,7 +34,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When it can't start, or fails.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut flags = arguments.common.flags();
     let own = [
         ("server.host", arguments.host),
@@ -57,7 +57,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
 ///
 /// # Errors
 /// When an address can't be resolved or no Kubernetes API is found.
-pub async fn configure(section: GatewaySection) -> Result<Config> {
+pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
     let name = section.name.clone().map_or_else(host_name, Ok)?;
     let services_roots = section.tls.services_ca_file();
     let tls = TlsFiles {

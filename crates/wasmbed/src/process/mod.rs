@@ -1,10 +1,10 @@
 //! One subcommand for each process: configuration in, a running process, a clean end.
 
-pub mod apiserver;
-pub mod controller;
-pub mod device;
-pub mod gateway;
-pub mod simulate;
+pub(crate) mod apiserver;
+pub(crate) mod controller;
+pub(crate) mod device;
+pub(crate) mod gateway;
+pub(crate) mod simulate;
 
 use std::net::SocketAddr;
 
@@ -27,7 +27,7 @@ fn host_name() -> Result<String> {
 
 /// What every process with a configuration file takes.
 #[derive(clap::Args)]
-pub struct Common {
+pub(crate) struct Common {
     /// Configuration file, YAML.
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,

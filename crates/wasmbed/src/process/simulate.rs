@@ -21,7 +21,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// How many devices to run, and against what.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// How many devices.
     #[arg(long, default_value_t = 100)]
     devices: usize,
@@ -70,7 +70,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the devices can't start, or one of their threads fails.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
     let authorities = Arc::new(Authorities::create_or_open(&arguments.pki, &arguments.trust_domain)?);

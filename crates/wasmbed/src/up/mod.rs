@@ -29,7 +29,7 @@ const NAMESPACE: &str = "default";
 
 /// What to run, and where.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Folder of all state [default: $XDG_STATE_HOME/wasmbed or ~/.local/state/wasmbed].
     #[arg(long, value_name = "DIR", env = "WASMBED_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -75,7 +75,7 @@ impl Arguments {
 ///
 /// # Errors
 /// When a role can't start or fails.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let interrupted = shutdown_on_signal()?;
     let dir = arguments.data_dir.clone().map_or_else(default_dir, Ok)?;
