@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -190,7 +191,7 @@ fn compare_meaning(sample: &Sample, fresh: &Path, committed: &Path) -> Result<()
 
 /// Imports and the entry with their types, in an order that no linker decides.
 fn surface(_: &Sample, module: &Path) -> Result<String> {
-    let text = process::output(wasmbed().args(["module", "info"]).arg(module))?;
+    let text = process::output(wasmbed()?.args(["module", "info"]).arg(module))?;
     let lines =
         text.lines().skip_while(|line| *line != "imports").take_while(|line| !line.starts_with("features"));
     // What linkers export for tools: no device looks at it.
@@ -203,7 +204,7 @@ fn surface(_: &Sample, module: &Path) -> Result<String> {
 /// What it logs in the device's sandbox when waits pass at once.
 fn transcript(sample: &Sample, module: &Path) -> Result<String> {
     let lines = sample.lines.to_string();
-    let mut command = wasmbed();
+    let mut command = wasmbed()?;
     command
         .args(["module", "run", "--skip-waits", "--lines", &lines, "--capabilities", sample.capabilities])
         .arg(module);
@@ -212,9 +213,14 @@ fn transcript(sample: &Sample, module: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The project's own binary.
-pub(crate) fn wasmbed() -> Command {
-    let mut command = process::cargo();
-    command.args(["run", "--quiet", "--package", "wasmbed", "--"]);
-    command
+/// The project's own binary, built the first time.
+pub(crate) fn wasmbed() -> Result<Command> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = BUILT.get() {
+        return Ok(Command::new(path));
+    }
+    process::run(process::cargo().args(["build", "--quiet", "--package", "wasmbed"]))?;
+    // Cargo puts it beside this program: the same folder, the same profile.
+    let path = std::env::current_exe().context("where is this program?")?.with_file_name("wasmbed");
+    Ok(Command::new(BUILT.get_or_init(|| path)))
 }

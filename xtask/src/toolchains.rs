@@ -234,7 +234,7 @@ fn attempt(
     let packed = built.with_extension("packed.wasm");
     toolchain.build(cache, &built, extra)?;
     let report =
-        process::output(wasmbed().args(["module", "pack"]).arg(&built).arg("--output").arg(&packed))?;
+        process::output(wasmbed()?.args(["module", "pack"]).arg(&built).arg("--output").arg(&packed))?;
     let value = |name: &str| {
         let lines = report.lines().filter_map(|line| line.strip_prefix(name));
         lines.map(|rest| rest.trim().to_string()).next()
@@ -253,9 +253,9 @@ fn attempt(
 
 /// Runs it; an inner error says why the sandbox refused it or what it did instead.
 fn run_packed(toolchain: Toolchain, packed: &Path) -> Result<Result<(), String>> {
-    let mut command = wasmbed();
+    let mut command = wasmbed()?;
     command.args(["module", "run", "--memory-limit", &MEMORY_LIMIT_BYTES.to_string()]).arg(packed);
-    let Output { status, stdout, stderr } = command.output().context("can't start cargo")?;
+    let Output { status, stdout, stderr } = command.output().context("can't start wasmbed")?;
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     if stdout.trim_end() == toolchain.line() && status.code() == Some(EXIT_CODE) {
         return Ok(Ok(()));
