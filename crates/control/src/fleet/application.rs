@@ -307,12 +307,19 @@ fn new_application(
         status_due_ms: None,
         status_written_ms: None,
         writing: false,
+        written_version: String::new(),
         conflicted: false,
         undeploy: None,
     }
 }
 
 impl Application {
+    /// A write of its status or finalizers is made, for the resourceVersion that is known now.
+    pub(super) fn begin_write(&mut self) {
+        self.writing = true;
+        self.written_version.clone_from(&self.resource_version);
+    }
+
     pub(super) fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|name| name == APPLICATION_FINALIZER)
     }

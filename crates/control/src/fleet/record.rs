@@ -46,6 +46,8 @@ pub(super) struct Application {
     pub(super) status_written_ms: Option<u64>,
     /// A write of its status or finalizers is on its way.
     pub(super) writing: bool,
+    /// The resourceVersion that the last write was made for. The watch may bring a newer one before the answer comes.
+    pub(super) written_version: String,
     /// No write of this resourceVersion will be taken: the watch brings a newer one.
     pub(super) conflicted: bool,
     pub(super) undeploy: Option<Undeploy>,

@@ -124,7 +124,7 @@ impl Fleet {
         let call = self.next_call();
         self.writes.begin(call, Subject::Status(id, Box::new(status)));
         let application = self.applications.get_mut(&id)?;
-        application.writing = true;
+        application.begin_write();
         application.status_written_ms = Some(now.ms);
         Some(StatusWrite { id: call, application: key, patch, correlation_id })
     }
@@ -250,7 +250,7 @@ impl Fleet {
             let call = self.next_call();
             self.writes.begin(call, Subject::Finalizer(id));
             if let Some(application) = self.applications.get_mut(&id) {
-                application.writing = true;
+                application.begin_write();
             }
             return Some(FinalizerWrite { id: call, application: key, add, patch });
         }
@@ -342,9 +342,13 @@ impl Fleet {
     ) {
         let Some(application) = self.applications.get_mut(&id) else { return };
         application.writing = false;
+        // If the watch was faster than this answer, it has brought what the answer speaks of, or something newer.
+        let overtaken = application.resource_version != application.written_version;
         match outcome {
             WriteOutcome::Done { resource_version } => {
-                resource_version.clone_into(&mut application.resource_version);
+                if !overtaken {
+                    resource_version.clone_into(&mut application.resource_version);
+                }
                 if let Some(status) = status {
                     let events = application.published.transitions(status);
                     application.published = Published::of(Some(status));
@@ -361,7 +365,7 @@ impl Fleet {
                     }
                 }
             }
-            WriteOutcome::Conflict => application.conflicted = true,
+            WriteOutcome::Conflict => application.conflicted = !overtaken,
             WriteOutcome::NotFound
             | WriteOutcome::Throttled { .. }
             | WriteOutcome::Unavailable(_)
