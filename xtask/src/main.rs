@@ -50,7 +50,9 @@ fn main() -> std::process::ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Guests { check } => guests::build(check),
         Task::Bench { arguments } => process::run(
-            process::cargo().args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"]).args(arguments),
+            process::cargo()
+                .args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"])
+                .args(arguments),
         ),
         Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),

@@ -1,0 +1,71 @@
+//! What a crate may not depend on, as Cargo sees it.
+
+use std::process::Command;
+
+/// Every package in a crate's tree that its own code is built with, one `name vVERSION` each.
+fn tree(package: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--package",
+            package,
+            "--edges",
+            "normal,no-proc-macro",
+            "--prefix",
+            "none",
+        ])
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+fn names(tree: &[String]) -> Vec<&str> {
+    tree.iter().filter_map(|line| line.split(' ').next()).collect()
+}
+
+#[test]
+fn crates_without_input_and_output_have_no_asynchronous_runtime() {
+    for package in
+        ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor", "wasmbed-control"]
+    {
+        let tree = tree(package);
+        for runtime in ["tokio", "mio", "async-std", "smol", "hyper"] {
+            assert!(!names(&tree).contains(&runtime), "{package} depends on {runtime}");
+        }
+    }
+}
+
+#[test]
+fn arrows_between_crates_point_one_way() {
+    // Each crate, and those of ours that it may build on, directly or not.
+    let allowed: [(&str, &[&str]); 11] = [
+        ("protocol", &[]),
+        ("runtime", &[]),
+        ("agent", &["protocol"]),
+        ("supervisor", &["protocol", "agent", "runtime"]),
+        ("api", &[]),
+        ("pki", &[]),
+        ("telemetry", &[]),
+        ("control", &["protocol", "api", "runtime"]),
+        ("apiserver", &[]),
+        ("gateway", &["protocol", "api", "runtime", "control", "pki", "telemetry"]),
+        ("controller", &["protocol", "api", "runtime", "control", "pki", "telemetry"]),
+    ];
+    for (name, allowed) in allowed {
+        let tree = tree(&format!("wasmbed-{name}"));
+        let ours = names(&tree).into_iter().filter_map(|package| package.strip_prefix("wasmbed-"));
+        for package in ours.filter(|package| *package != name) {
+            assert!(allowed.contains(&package), "{name} may not depend on {package}");
+        }
+    }
+}
+
+#[test]
+fn the_fit_check_brings_no_engine_into_the_control_crate() {
+    let tree = tree("wasmbed-control");
+    for engine in ["spacewasm", "wasmi"] {
+        assert!(!names(&tree).contains(&engine), "control depends on {engine}");
+    }
+}
