@@ -213,21 +213,22 @@ fn rejected(rejection: &axum::extract::rejection::BytesRejection) -> Response {
     refuse(status, reason, &rejection.body_text())
 }
 
-fn parse_digest(text: &str) -> Result<ModuleDigest, Response> {
+fn parse_digest(text: &str) -> Option<ModuleDigest> {
     let mut digest = [0; ModuleDigest::LEN];
-    match hex::decode_to_slice(text, &mut digest) {
-        Ok(()) => Ok(ModuleDigest(digest)),
-        Err(_) => Err(refuse(StatusCode::BAD_REQUEST, "Invalid", "the digest is not 64 hex digits")),
-    }
+    hex::decode_to_slice(text, &mut digest).ok().map(|()| ModuleDigest(digest))
+}
+
+fn no_digest() -> Response {
+    refuse(StatusCode::BAD_REQUEST, "Invalid", "the digest is not 64 hex digits")
 }
 
 async fn has_module(State(shared): State<Shared>, Path(digest): Path<String>) -> Response {
     match parse_digest(&digest) {
-        Ok(digest) if shared.core.read(|gateway, _| gateway.has_module(&digest)) => {
+        Some(digest) if shared.core.read(|gateway, _| gateway.has_module(&digest)) => {
             StatusCode::OK.into_response()
         }
-        Ok(_) => StatusCode::NOT_FOUND.into_response(),
-        Err(response) => response,
+        Some(_) => StatusCode::NOT_FOUND.into_response(),
+        None => no_digest(),
     }
 }
 
@@ -237,10 +238,7 @@ async fn put_module(
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let digest = match parse_digest(&digest) {
-        Ok(digest) => digest,
-        Err(response) => return response,
-    };
+    let Some(digest) = parse_digest(&digest) else { return no_digest() };
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > u64::from(MODULE_BYTES_MAX)) {

@@ -122,6 +122,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
     let devices = server_config(Profile::Device, &identity, device_roots)?;
     let services = server_config(Profile::Service, &identity, services_roots)?;
     let opened = store::open(&config.data_dir)?;
+    listener::allow_connections(&config.limits, config.max_connections);
     let listener = bind(config.listen)?;
     let health_listener = config.health_listen.map(bind).transpose()?;
     let addresses = Addresses {

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
@@ -81,6 +82,29 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Files that the process has open beside its devices' connections: the store, Kubernetes, controllers, logs.
+const OTHER_FILES: u64 = 256;
+
+/// Raises the limit on open files to what the connections need, as far as the system allows.
+pub(crate) fn allow_connections(limits: &Limits, connections_max: usize) {
+    let wanted = connections_max as u64 + limits.handshakes_max as u64 + OTHER_FILES;
+    let held = getrlimit(Resource::Nofile);
+    if held.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let allowed = held.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = Rlimit { current: Some(allowed), maximum: held.maximum };
+    let result = setrlimit(Resource::Nofile, raised);
+    if allowed < wanted || result.is_err() {
+        tracing::warn!(
+            reason = "OpenFilesLimit",
+            wanted,
+            allowed,
+            "the limit on open files is lower than max_connections needs; raise it (ulimit -Hn, LimitNOFILE)"
+        );
+    }
+}
+
 impl Listener {
     /// Accepts connections until `stop`. Sessions are spawned on `tasks`.
     pub(crate) async fn run(
@@ -134,7 +158,8 @@ impl Listener {
         match (profile, who.id.role()) {
             (Profile::Device, Role::Device) => self.serve_device(stream, peer, &who).await,
             (Profile::Service, role @ (Role::Controller | Role::Operator)) => {
-                match self.api.serve(*stream, who.id.to_string(), role, stop).await {
+                // Boxed, so that devices' sessions are not as large as an HTTP connection.
+                match Box::pin(self.api.serve(*stream, who.id.to_string(), role, stop)).await {
                     Ok(()) => {}
                     Err(reason) => self.refuse(peer, &Refused::new(reason, who.id.to_string())),
                 }

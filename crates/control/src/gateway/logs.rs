@@ -32,6 +32,8 @@ pub(super) struct Logs {
     rings: BTreeMap<Arc<str>, Ring>,
     bytes: usize,
     lines: u64,
+    /// Time of the last line: readers tell lines apart by it, so it never goes back.
+    unix_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -70,9 +72,10 @@ impl Logs {
         now: Now,
     ) {
         self.lines += 1;
+        self.unix_ms = self.unix_ms.max(now.unix_ms);
         let entry = Entry {
             number: self.lines,
-            unix_ms: now.unix_ms,
+            unix_ms: self.unix_ms,
             device: Arc::clone(device),
             sequence,
             lines_lost,

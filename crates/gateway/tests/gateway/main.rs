@@ -1,6 +1,10 @@
 //! A gateway process against a real embedded Kubernetes API, over real sockets and certificates.
 
+#[cfg(test)]
 mod api;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
 mod support;
