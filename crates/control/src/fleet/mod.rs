@@ -328,6 +328,9 @@ impl Fleet {
         self.replan.extend(self.devices.keys());
         let ids: Vec<ApplicationId> = self.applications.keys().copied().collect();
         for id in ids {
+            if let Some(application) = self.applications.get_mut(&id) {
+                application.conflicted = false;
+            }
             self.schedule_status(now, id);
             self.schedule_finalizer(id);
         }

@@ -13,7 +13,7 @@ use super::gateways::{Gateway, Stream};
 use super::input::{CallId, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite, WriteOutcome};
 use super::module::ModuleRefusal;
 use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
-use super::status::{Facts, Published, Standing, plan_standing, plan_status};
+use super::status::{Facts, Published, Standing, Transition, plan_standing, plan_status};
 use super::{Fleet, ObjectKey};
 
 /// The rate of all writes, and those on their way.
@@ -29,8 +29,16 @@ pub(super) struct Writes {
 
 #[derive(Debug)]
 enum Subject {
-    Status(ApplicationId, Box<ApplicationStatus>),
-    Finalizer(ApplicationId),
+    Status {
+        id: ApplicationId,
+        version: String,
+        status: Box<ApplicationStatus>,
+        transitions: Vec<Transition>,
+    },
+    Finalizer {
+        id: ApplicationId,
+        version: String,
+    },
     Unreachable(DeviceId),
 }
 
@@ -121,8 +129,12 @@ impl Fleet {
         let patch = status_patch(&application.resource_version, &status);
         let key = application.key.clone();
         let correlation_id = application.correlation;
+        // Against what stands there now: the watch may bring the new status before the answer does.
+        let transitions = application.published.transitions(&status);
+        let version = application.resource_version.clone();
         let call = self.next_call();
-        self.writes.begin(call, Subject::Status(id, Box::new(status)));
+        let status = Box::new(status);
+        self.writes.begin(call, Subject::Status { id, version, status, transitions });
         let application = self.applications.get_mut(&id)?;
         application.begin_write();
         application.status_written_ms = Some(now.ms);
@@ -247,8 +259,9 @@ impl Fleet {
                 "metadata": { "resourceVersion": application.resource_version, "finalizers": names }
             });
             let key = application.key.clone();
+            let version = application.resource_version.clone();
             let call = self.next_call();
-            self.writes.begin(call, Subject::Finalizer(id));
+            self.writes.begin(call, Subject::Finalizer { id, version });
             if let Some(application) = self.applications.get_mut(&id) {
                 application.begin_write();
             }
@@ -309,11 +322,22 @@ impl Fleet {
             | WriteOutcome::Refused(_) => {}
         }
         match subject {
-            Subject::Status(id, status) => {
-                self.application_written(now, id, &outcome, Some(&status));
+            Subject::Status { id, version, status, transitions } => {
+                self.application_written(now, id, &outcome, &version);
+                if let (WriteOutcome::Done { .. }, Some(application)) =
+                    (outcome, self.applications.get_mut(&id))
+                {
+                    application.published = Published::of(Some(&status));
+                    let (application, uid) = (application.key.clone(), application.uid);
+                    for Transition { warning, reason, message } in transitions {
+                        let application = application.clone();
+                        let unix_ms = now.unix_ms;
+                        self.push_event(FleetEvent { application, uid, warning, reason, message, unix_ms });
+                    }
+                }
             }
-            Subject::Finalizer(id) => {
-                self.application_written(now, id, &outcome, None);
+            Subject::Finalizer { id, version } => {
+                self.application_written(now, id, &outcome, &version);
                 self.schedule_finalizer(id);
             }
             Subject::Unreachable(id) => {
@@ -333,40 +357,17 @@ impl Fleet {
         }
     }
 
-    fn application_written(
-        &mut self,
-        now: Now,
-        id: ApplicationId,
-        outcome: &WriteOutcome,
-        status: Option<&ApplicationStatus>,
-    ) {
+    fn application_written(&mut self, now: Now, id: ApplicationId, outcome: &WriteOutcome, version: &str) {
         let Some(application) = self.applications.get_mut(&id) else { return };
         application.writing = false;
-        // If the watch was faster than this answer, it has brought what the answer speaks of, or something newer.
-        let overtaken = application.resource_version != application.written_version;
         match outcome {
-            WriteOutcome::Done { resource_version } => {
-                if !overtaken {
-                    resource_version.clone_into(&mut application.resource_version);
-                }
-                if let Some(status) = status {
-                    let events = application.published.transitions(status);
-                    application.published = Published::of(Some(status));
-                    let (key, uid) = (application.key.clone(), application.uid);
-                    for transition in events {
-                        self.push_event(FleetEvent {
-                            application: key.clone(),
-                            uid,
-                            warning: transition.warning,
-                            reason: transition.reason,
-                            message: transition.message,
-                            unix_ms: now.unix_ms,
-                        });
-                    }
-                }
+            // The watch may have brought this version, or a later one, before the answer came.
+            WriteOutcome::Done { resource_version } if application.resource_version == version => {
+                resource_version.clone_into(&mut application.resource_version);
             }
-            WriteOutcome::Conflict => application.conflicted = !overtaken,
-            WriteOutcome::NotFound
+            WriteOutcome::Conflict => application.conflicted = application.resource_version == version,
+            WriteOutcome::Done { .. }
+            | WriteOutcome::NotFound
             | WriteOutcome::Throttled { .. }
             | WriteOutcome::Unavailable(_)
             | WriteOutcome::Refused(_) => {}

@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{Event, Namespace};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -154,7 +155,12 @@ impl System {
         Ok(())
     }
 
-    pub(crate) async fn apply_application(&self, name: &str, module: &[u8], targets: Value) -> anyhow::Result<()> {
+    pub(crate) async fn apply_application(
+        &self,
+        name: &str,
+        module: &[u8],
+        targets: Value,
+    ) -> anyhow::Result<()> {
         let api: Api<Application> = Api::namespaced(self.client.clone(), "default");
         let spec = json!({
             "wasm_bytes": STANDARD.encode(module),
@@ -192,15 +198,28 @@ impl System {
 
     pub(crate) async fn device(&self, name: &str, is_so: impl Fn(&Device) -> bool) -> anyhow::Result<Device> {
         let api: Api<Device> = Api::namespaced(self.client.clone(), "default");
-        wait(&api, name, |object: &Option<Device>| object.as_ref().is_some_and(&is_so)).await?.context("it is gone")
+        wait(&api, name, |object: &Option<Device>| object.as_ref().is_some_and(&is_so))
+            .await?
+            .context("it is gone")
     }
 
-    /// Reasons of the Events about an Application.
-    pub(crate) async fn events(&self, application: &str) -> anyhow::Result<Vec<String>> {
+    /// Waits for an Event about an Application.
+    pub(crate) async fn event(&self, application: &str, reason: &str) -> anyhow::Result<()> {
+        use futures::StreamExt as _;
         let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
-        let params = ListParams::default().fields(&format!("involvedObject.name={application}"));
-        let events = api.list(&params).await?;
-        Ok(events.into_iter().filter_map(|event| event.reason).collect())
+        let about = watcher::Config::default().fields(&format!("involvedObject.name={application}"));
+        let watch = watcher::watcher(api, about).applied_objects();
+        futures::pin_mut!(watch);
+        let found = async {
+            while let Some(event) = watch.next().await {
+                if event.is_ok_and(|event| event.reason.as_deref() == Some(reason)) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found)
+            .await
+            .with_context(|| format!("no Event {reason} about {application}"))
     }
 
     /// Status and body of a path of the controller's health port.
