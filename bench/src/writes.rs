@@ -15,8 +15,9 @@ use crate::{process::cpu_ms, table::Table};
 const OBJECTS: usize = 64;
 
 pub(crate) async fn measure(machine: &mut Machine, writes: usize, table: &mut Table) -> Result<()> {
+    let key = machine.layout().authorities().issue_device("default", "writes")?.public_key_base64();
     for index in 0..OBJECTS {
-        machine.create(&wasmbed_e2e::device(&name(index), "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE")).await?;
+        machine.create(&wasmbed_e2e::device(&name(index), &key)).await?;
     }
     for clients in [1, OBJECTS] {
         // One client waits for each write, so fewer of them take as long.
