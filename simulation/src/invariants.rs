@@ -156,3 +156,110 @@ impl Witness {
 pub(crate) fn hyphenated(uid: ApplicationUid) -> String {
     uuid::Uuid::from_bytes(uid.0).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use wasmbed_protocol::{
+        ApplicationReport, ApplicationState, CorrelationId, Desired, DesiredApplication, List, ReportReason,
+        Reported, Revision, Sequence, SpecHash, encode_device, encode_gateway,
+    };
+
+    const UID: ApplicationUid = ApplicationUid([7; 16]);
+
+    fn witness() -> Witness {
+        Witness::new(vec!["a".to_owned()])
+    }
+
+    fn report(witness: &mut Witness, revision: u64, state: ApplicationState) {
+        let report = ApplicationReport {
+            uid: UID,
+            spec_hash: SpecHash([1; 32]),
+            digest: None,
+            state,
+            reason: ReportReason::None,
+            message: "",
+            restarts: 0,
+            memory_bytes: 0,
+            cpu_ms: 0,
+            correlation_id: CorrelationId([0; 16]),
+        };
+        let applications = [report];
+        let reported = Reported {
+            sequence: Sequence(1),
+            revision: Revision(revision),
+            applications: List::new(&applications),
+        };
+        let mut frame = [0; 4_096];
+        let length = encode_device(&DeviceMessage::Reported(reported), &mut frame).unwrap();
+        witness.device_said(0, &frame[2..length]);
+    }
+
+    fn desired(witness: &mut Witness, revision: u64, members: &[DesiredApplication]) {
+        let desired = Desired { revision: Revision(revision), applications: List::new(members) };
+        let mut frame = [0; 4_096];
+        let length = encode_gateway(&GatewayMessage::Desired(desired), &mut frame).unwrap();
+        witness.gateway_said(0, &frame[2..length]);
+    }
+
+    fn status(epoch: i64, state: &str) -> Value {
+        let claim =
+            json!({"uid": hyphenated(UID), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
+        json!({"metadata": {"name": "a"}, "status": {"epoch": epoch, "applications": [claim]}})
+    }
+
+    #[test]
+    fn a_claim_that_no_device_made_is_caught() {
+        let mut witness = witness();
+        report(&mut witness, 1, ApplicationState::Pulling);
+        witness.device_status_written("g", &status(1, "Pulling"));
+        assert_eq!(witness.violation, None);
+        witness.device_status_written("g", &status(1, "Running"));
+        assert!(witness.violation.is_some());
+    }
+
+    #[test]
+    fn a_count_that_no_reports_add_up_to_is_caught() {
+        let mut witness = witness();
+        report(&mut witness, 1, ApplicationState::Running);
+        let object = |running: u64| json!({"metadata": {"name": "x", "uid": hyphenated(UID)}, "status": {"counts": {"running": running}}});
+        witness.application_status_written(&object(1));
+        assert_eq!(witness.violation, None);
+        witness.application_status_written(&object(2));
+        assert!(witness.violation.is_some());
+    }
+
+    #[test]
+    fn an_epoch_that_goes_back_is_caught() {
+        let mut witness = witness();
+        report(&mut witness, 1, ApplicationState::Running);
+        witness.device_status_written("g", &status(5, "Running"));
+        assert_eq!(witness.violation, None);
+        witness.device_status_written("h", &status(4, "Running"));
+        assert!(witness.violation.is_some());
+    }
+
+    #[test]
+    fn a_device_that_is_emptied_or_forgets_is_caught() {
+        let member = DesiredApplication { uid: UID, spec_hash: SpecHash([1; 32]) };
+        let start = || {
+            let mut witness = witness();
+            desired(&mut witness, 3, &[member]);
+            report(&mut witness, 3, ApplicationState::Running);
+            witness
+        };
+        let mut good = start();
+        good.device_works_to(0, 3, &BTreeSet::from([UID]));
+        assert_eq!(good.violation, None);
+        let mut emptied = start();
+        emptied.device_works_to(0, 3, &BTreeSet::new());
+        assert!(emptied.violation.is_some());
+        let mut forgot = start();
+        forgot.device_works_to(0, 2, &BTreeSet::new());
+        assert!(forgot.violation.is_some());
+        let mut two_contents = start();
+        desired(&mut two_contents, 3, &[]);
+        assert!(two_contents.violation.is_some());
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde_json::{Value, json};
+use serde_json::json;
 use wasmbed_agent::module_digest;
 use wasmbed_control::{fleet, gateway};
 use wasmbed_protocol::ApplicationState;
@@ -28,8 +28,6 @@ const CONVERGE_MS: u64 = 1_500_000;
 const STEP_MS_MAX: u64 = 200;
 /// When the simulation begins: 2027-01-15T08:00:00Z.
 const UNIX_MS: u64 = 1_800_000_000_000;
-/// Changes of an object that the writer of the test tries before it leaves it.
-const CONFLICTS_MAX: u32 = 3;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,40 +175,35 @@ impl World {
 
     /// People apply, change and delete Applications.
     fn people(&mut self) {
-        if self.api.down || !self.random.once_in(150) {
+        if self.api.down || !self.random.once_in(60) {
             return;
         }
         let name = APPLICATIONS[self.random.index(APPLICATIONS.len())];
-        let exists = self.api.peek("applications", name);
-        if exists.is_some() && self.random.once_in(4) {
+        if self.random.once_in(4) {
+            // There may be none.
             let _ = self.api.delete("applications", name);
-            return;
+        } else {
+            self.want(name);
         }
+    }
+
+    /// Creates an Application or changes it; one that is being deleted stays so.
+    fn want(&mut self, name: &str) {
         let targets: Vec<String> =
             (0..DEVICES).filter(|_| self.random.once_in(2)).map(|index| format!("device-{index}")).collect();
         let module = self.random.index(self.modules.len());
         let spec = json!({
             "name": name, "wasm_bytes": self.modules.get(module), "target_devices": {"device_names": targets},
         });
-        match exists {
-            None => {
-                let _ = self.api.create("applications", "Application", name, spec);
-            }
-            Some(_) => self.change(name, &spec),
-        }
-    }
-
-    fn change(&mut self, name: &str, spec: &Value) {
-        for _ in 0..CONFLICTS_MAX {
-            match self.api.patch("applications", name, false, json!({"spec": spec})) {
-                Err(ApiError::Conflict) => {}
-                Ok(_) | Err(_) => return,
-            }
+        let patch = json!({"spec": &spec});
+        if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {
+            // Refused only while the API is away.
+            let _ = self.api.create("applications", "Application", name, spec);
         }
     }
 
     fn break_something(&mut self) {
-        if !self.random.once_in(60) {
+        if !self.random.once_in(25) {
             return;
         }
         let now_ms = self.now_ms;
@@ -256,6 +249,11 @@ impl World {
         self.api_down_until_ms = self.now_ms;
         for device in &mut self.devices {
             device.supervisor.platform().storage.cut = None;
+        }
+        // The last word, so that there is something to converge to.
+        self.api.down = false;
+        for name in APPLICATIONS {
+            self.want(name);
         }
     }
 

@@ -1,0 +1,35 @@
+//! A fixed set of seeds and some fresh ones; a failing seed stands in the message.
+#![cfg(test)]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use wasmbed_simulation::run;
+
+/// Seeds that are played in every run; those that once failed join them.
+const FIXED: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+/// Seeds that no run played before.
+const FRESH: u64 = 8;
+
+fn play(seed: u64) {
+    if let Err(violation) = run(seed) {
+        panic!("seed {seed}: {violation}\nreplay: cargo run -p wasmbed-simulation -- --seed {seed}");
+    }
+}
+
+#[test]
+fn the_fixed_seeds_keep_every_rule_and_converge() {
+    FIXED.into_iter().for_each(play);
+}
+
+#[test]
+fn fresh_seeds_keep_every_rule_and_converge() {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    let first = clock.as_nanos() as u64;
+    (0..FRESH).for_each(|index| play(first.wrapping_add(index)));
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    assert_eq!(run(42), run(42));
+    assert_ne!(run(42), run(43));
+}
