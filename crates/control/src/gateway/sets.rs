@@ -183,6 +183,11 @@ impl Modules {
         self.by_digest.contains_key(digest)
     }
 
+    /// Size of a module, bytes.
+    pub(super) fn size(&self, digest: &ModuleDigest) -> Option<u32> {
+        self.by_digest.get(digest).map(|module| module.bytes)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_digest.len()
     }

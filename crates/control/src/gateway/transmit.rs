@@ -12,7 +12,8 @@ use super::{
     Gateway,
     config::LOG_BYTES_PER_SECOND,
     input::{Notice, Now, SessionId, StoreOperation, Transmit},
-    session::{Closing, State},
+    session::{Closing, Range, State},
+    sets::Set,
 };
 
 /// Whole frames in a caller's buffer.
@@ -33,6 +34,33 @@ impl Frames<'_> {
             // Every field was bounded when it came in, so this is a bug of ours; the message is left out and told.
             Err(error) => self.failed = Some(format!("a message could not be encoded: {error}")),
         }
+    }
+
+    fn push_desired(&mut self, set: &Set) {
+        let mut applications = Vec::with_capacity(DESIRED_MAX);
+        applications.extend(set.assignments.iter().map(|assignment| DesiredApplication {
+            uid: assignment.body.uid,
+            spec_hash: assignment.body.hash,
+        }));
+        self.push(&GatewayMessage::Desired(Desired {
+            revision: Revision(set.revision),
+            applications: List::new(&applications),
+        }));
+    }
+
+    /// Gives what is left of the range.
+    fn push_chunk(&mut self, range: Range, module: &[u8]) -> Option<Range> {
+        let start = range.next as usize;
+        let end = (start + CHUNK_BYTES_MAX).min(range.end as usize).min(module.len());
+        let bytes = module.get(start..end).filter(|bytes| !bytes.is_empty())?;
+        self.push(&GatewayMessage::ModuleChunk(ModuleChunk {
+            digest: range.digest,
+            offset: range.next,
+            bytes,
+        }));
+        // `end` is at most `range.end`, a u32.
+        let next = end as u32;
+        (next < range.end).then_some(Range { next, ..range })
     }
 }
 
@@ -76,16 +104,9 @@ impl Gateway {
                 owed.closing = None;
                 break;
             } else if std::mem::take(&mut owed.desired) {
-                let Some(set) = record.and_then(|record| record.set.as_ref()) else { continue };
-                let mut applications = Vec::with_capacity(DESIRED_MAX);
-                applications.extend(set.assignments.iter().map(|assignment| DesiredApplication {
-                    uid: assignment.body.uid,
-                    spec_hash: assignment.body.hash,
-                }));
-                frames.push(&GatewayMessage::Desired(Desired {
-                    revision: Revision(set.revision),
-                    applications: List::new(&applications),
-                }));
+                if let Some(set) = record.and_then(|record| record.set.as_ref()) {
+                    frames.push_desired(set);
+                }
             } else if let Some(spec_hash) = owed.assignments.pop_front() {
                 let assignment =
                     record.and_then(|record| record.set.as_ref()).and_then(|set| set.find(&spec_hash));
@@ -104,26 +125,10 @@ impl Gateway {
                 assigned.push(Notice::Assigned { device: Arc::clone(&device), application, correlation_id });
             } else if let Some(digest) = owed.module_gone.take() {
                 frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest }));
-            } else if let Some(range) = &mut owed.range {
+            } else if let Some(range) = owed.range {
                 let Some(module) = self.modules.cached(&range.digest) else { break };
-                let start = range.next as usize;
-                let end = (start + CHUNK_BYTES_MAX).min(range.end as usize).min(module.len());
-                if start >= end {
-                    owed.range = None;
-                    continue;
-                }
-                frames.push(&GatewayMessage::ModuleChunk(ModuleChunk {
-                    digest: range.digest,
-                    offset: range.next,
-                    bytes: &module[start..end],
-                }));
-                // `end` is at most `range.end`, a u32.
-                range.next = end as u32;
-                let (digest, done) = (range.digest, range.next >= range.end);
-                if done {
-                    owed.range = None;
-                }
-                self.modules.touch(&digest, now.ms);
+                owed.range = frames.push_chunk(range, module);
+                self.modules.touch(&range.digest, now.ms);
             } else {
                 break;
             }

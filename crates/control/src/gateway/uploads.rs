@@ -13,11 +13,14 @@ use super::{
 };
 use crate::exchange::{DeviceKey, DeviceSet, PutSets, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal};
 
+/// A set that is taken, and whose it is.
+type CheckedSet = (Arc<DeviceKey>, Arc<Set>);
+
 /// What happens once an operation is on the disk.
 #[derive(Debug)]
 pub(super) enum Storing {
     /// Sets take effect and a controller is answered.
-    Sets { request: RequestId, sets: Vec<(Arc<DeviceKey>, Arc<Set>)>, refused: Vec<SetRefusal> },
+    Sets { request: RequestId, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
     /// Nothing.
     Other,
 }
@@ -50,7 +53,7 @@ impl Gateway {
             self.answers.push_back(Answer { request, result: Err(refused) });
             return;
         }
-        let mut taken: Vec<(Arc<DeviceKey>, Arc<Set>)> = Vec::new();
+        let mut taken: Vec<CheckedSet> = Vec::new();
         let mut refused = Vec::new();
         for set in &put.sets {
             match self.check_set(set, &taken, now) {
@@ -83,9 +86,9 @@ impl Gateway {
     fn check_set(
         &mut self,
         set: &DeviceSet,
-        taken: &[(Arc<DeviceKey>, Arc<Set>)],
+        taken: &[CheckedSet],
         now: Now,
-    ) -> Result<Option<(Arc<DeviceKey>, Arc<Set>)>, Box<SetRefusal>> {
+    ) -> Result<Option<CheckedSet>, Box<SetRefusal>> {
         let refuse = |message: String| {
             Box::new(SetRefusal {
                 device: set.device.clone(),
@@ -108,6 +111,13 @@ impl Gateway {
             let missing_modules = missing.iter().map(ToString::to_string).collect();
             let refusal = refuse("modules must be uploaded first".to_owned());
             return Err(Box::new(SetRefusal { missing_modules, ..*refusal }));
+        }
+        // A device that was promised more than there is would wait for ever.
+        for body in parsed.assignments.iter().map(|assignment| &assignment.body) {
+            if let Some(bytes) = self.modules.size(&body.digest).filter(|bytes| *bytes != body.module_bytes) {
+                let wrong = format!("module_bytes is {}, but the module has {bytes}", body.module_bytes);
+                return Err(refuse(format!("{}: {wrong}", body.application)));
+            }
         }
         let unseen = |record: &Record| record.object.is_none();
         if !self.devices.contains_key(&set.device)

@@ -102,7 +102,7 @@ fn a_device_that_holds_more_than_the_gateway_keeps_it() {
 #[test]
 fn sets_that_lie_are_refused_one_by_one() {
     let mut world = World::synced();
-    for name in ["a", "b", "c", "d"] {
+    for name in ["a", "b", "c", "d", "e"] {
         world.device(name);
     }
     let digest = world.upload(b"module");
@@ -119,11 +119,12 @@ fn sets_that_lie_are_refused_one_by_one() {
                 set("c", 1, twice),
                 set("d", 1, vec![entry(1, digest, 6)]),
                 set("d", 2, vec![]),
+                set("e", 1, vec![entry(1, digest, 7)]),
             ],
         )
         .unwrap();
     let refused: Vec<_> = answer.refused.iter().map(|refusal| refusal.device.name.as_str()).collect();
-    assert_eq!(refused, ["a", "b", "c", "d"]);
+    assert_eq!(refused, ["a", "b", "c", "d", "e"]);
     assert_eq!(answer.refused[1].missing_modules, [missing.to_string()]);
     assert_eq!(world.disk[&key("d")].set.as_ref().unwrap().revision, 1);
 }
