@@ -95,7 +95,7 @@ pub enum Enrollment {
     /// A Device is created and waits for approval.
     #[default]
     Approval,
-    /// A Device is created and its session stands at once, as long as nobody sets `approved` to false.
+    /// A Device is created and its session stands at once; only `revoked` keeps a device out.
     Open,
 }
 

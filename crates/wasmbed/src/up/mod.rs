@@ -113,6 +113,7 @@ async fn start(
     roles: &mut Roles,
     progress: &mut Progress,
 ) -> Result<()> {
+    let started = jiff::Timestamp::now();
     let api = roles.start_apiserver(layout, arguments.address(arguments.apiserver_port)).await?;
     let kubeconfig = layout.write_kubeconfig(api, KubeUser::Administrator)?;
     progress.done("Kubernetes API", &format!("https://{api}"));
@@ -141,7 +142,7 @@ async fn start(
         roles.start_devices(layout, identities, gateway.server)?;
     }
     follow_logs(layout, gateway.server, roles.followers())?;
-    wait::until_connected(&client, NAMESPACE, &names, progress).await?;
+    wait::until_connected(&client, NAMESPACE, &names, started, progress).await?;
     if !arguments.no_sample && !names.is_empty() {
         sample::ensure_application(&client, NAMESPACE).await?;
         wait::until_running(&client, NAMESPACE, sample::NAME, progress).await?;

@@ -4,19 +4,21 @@ use std::{collections::BTreeMap, pin::pin};
 
 use anyhow::{Context, Result, bail};
 use futures::{Stream, TryStreamExt};
+use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
-use wasmbed_api::{Application, ApplicationPhase, Device, DevicePhase};
+use wasmbed_api::{Application, ApplicationPhase, Device, DevicePhase, DeviceStatus};
 
 use super::progress::Progress;
 
-/// Waits until each of the devices has a session.
+/// Waits until each of the devices has a session that began after `started`: what an earlier run left in a status does not count.
 pub(super) async fn until_connected(
     client: &Client,
     namespace: &str,
     names: &[String],
+    started: Timestamp,
     progress: &mut Progress,
 ) -> Result<()> {
     let mut phases: BTreeMap<&str, DevicePhase> =
@@ -32,7 +34,8 @@ pub(super) async fn until_connected(
         let device =
             devices.try_next().await.context("can't watch Devices")?.context("the watch of Devices ended")?;
         if let Some(phase) = phases.get_mut(device.name_any().as_str()) {
-            *phase = device.status.map_or(DevicePhase::Pending, |status| status.phase);
+            *phase =
+                device.status.as_ref().map_or(DevicePhase::Pending, |status| phase_since(status, started));
             if *phase == DevicePhase::Rejected {
                 bail!(
                     "device {} was refused: kubectl describe wdev says why",
@@ -43,6 +46,14 @@ pub(super) async fn until_connected(
     }
     progress.done("devices", &format!("{0} of {0} Connected", names.len()));
     Ok(())
+}
+
+/// The phase, unless it speaks of a session that began before `started`.
+fn phase_since(status: &DeviceStatus, started: Timestamp) -> DevicePhase {
+    let since = status.connected_since.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    // A status has whole seconds.
+    let fresh = since.is_some_and(|since| since.as_second() >= started.as_second());
+    if status.phase == DevicePhase::Connected && !fresh { DevicePhase::Pending } else { status.phase }
 }
 
 /// Waits until an Application runs on every connected target, or says where it failed.
