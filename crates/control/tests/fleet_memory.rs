@@ -51,6 +51,6 @@ fn application(n: usize) -> Application {
 /// Linux counts resident pages in the second field.
 fn resident_bytes() -> usize {
     const PAGE_BYTES: usize = 4_096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * PAGE_BYTES
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * PAGE_BYTES
 }

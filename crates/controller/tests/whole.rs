@@ -10,7 +10,7 @@ async fn an_application_lives_its_whole_life() -> anyhow::Result<()> {
     let system = System::start(2).await?;
 
     // Deployed: counted only once the devices say so.
-    system.apply_application("app", &hello("one"), json!({ "selector": {} })).await?;
+    system.apply_application("app", &hello("one")?, json!({ "selector": {} })).await?;
     let running = system.application("app", |app| condition(app, "Complete", "True")).await?;
     let status = running.status.clone().unwrap_or_default();
     assert_eq!(status.ready, "2/2");
@@ -19,7 +19,7 @@ async fn an_application_lives_its_whole_life() -> anyhow::Result<()> {
     let first = status.module_digest.clone();
 
     // Updated: the devices report the new digest.
-    system.apply_application("app", &hello("two"), json!({ "selector": {} })).await?;
+    system.apply_application("app", &hello("two")?, json!({ "selector": {} })).await?;
     let updated = system
         .application("app", |app| {
             condition(app, "Complete", "True")
@@ -47,7 +47,7 @@ async fn an_application_lives_its_whole_life() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_run_is_refused_with_its_reason_and_disturbs_nobody() -> anyhow::Result<()> {
     let system = System::start(1).await?;
-    system.apply_application("good", &hello("one"), json!({ "selector": {} })).await?;
+    system.apply_application("good", &hello("one")?, json!({ "selector": {} })).await?;
     system.application("good", |app| condition(app, "Ready", "True")).await?;
 
     system.apply_application("noise", b"not a module at all", json!({ "selector": {} })).await?;
@@ -62,7 +62,7 @@ async fn what_can_not_run_is_refused_with_its_reason_and_disturbs_nobody() -> an
     );
 
     system
-        .apply_application("spin", &spinning(), json!({ "device_names": ["device-000", "absent"] }))
+        .apply_application("spin", &spinning()?, json!({ "device_names": ["device-000", "absent"] }))
         .await?;
     let spin = system.application("spin", |app| condition(app, "Stalled", "True")).await?;
     let status = spin.status.unwrap_or_default();
@@ -77,13 +77,13 @@ async fn what_can_not_run_is_refused_with_its_reason_and_disturbs_nobody() -> an
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_controller_takes_over_and_changes_nothing() -> anyhow::Result<()> {
     let mut system = System::start(1).await?;
-    system.apply_application("app", &hello("one"), json!({ "selector": {} })).await?;
+    system.apply_application("app", &hello("one")?, json!({ "selector": {} })).await?;
     system.application("app", |app| condition(app, "Complete", "True")).await?;
     let revision = system.device("device-000", |device| revision(device).is_some()).await?;
     let revision = self::revision(&revision);
 
     system.restart_controller().await?;
-    system.apply_application("other", &hello("two"), json!({ "device_names": ["absent"] })).await?;
+    system.apply_application("other", &hello("two")?, json!({ "device_names": ["absent"] })).await?;
     system.application("other", |app| condition(app, "Ready", "False")).await?;
     let device = system.device("device-000", |_| true).await?;
     assert_eq!(self::revision(&device), revision, "a change of leader is no change of content");
@@ -93,7 +93,7 @@ async fn another_controller_takes_over_and_changes_nothing() -> anyhow::Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_and_metrics_are_served() -> anyhow::Result<()> {
     let system = System::start(1).await?;
-    system.apply_application("app", &hello("one"), json!({ "selector": {} })).await?;
+    system.apply_application("app", &hello("one")?, json!({ "selector": {} })).await?;
     system.application("app", |app| condition(app, "Ready", "True")).await?;
     system.event("app", "AllRunning").await?;
     assert_eq!(system.get("/health").await?.0, 200);

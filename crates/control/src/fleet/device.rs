@@ -190,9 +190,11 @@ impl Fleet {
                     // Away, it can't report again: what it said last is in its status.
                     None => (!view.connected).then_some(seen.applications.as_slice()),
                 },
-                revision_reported: view
-                    .revision_reported
-                    .unwrap_or_else(|| if view.connected { 0 } else { seen.revision }),
+                revision_reported: view.revision_reported.unwrap_or(if view.connected {
+                    0
+                } else {
+                    seen.revision
+                }),
             },
             Some(_) | None => {
                 let gateway = seen.gateway.as_ref().and_then(|name| self.gateways.get(name));

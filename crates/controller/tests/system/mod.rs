@@ -45,6 +45,8 @@ pub(crate) struct System {
 impl System {
     /// Starts everything and waits until all devices are connected.
     pub(crate) async fn start(devices: usize) -> anyhow::Result<Self> {
+        // `cargo test -- --nocapture` shows what the parts log.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let folder = TempDir::new()?;
         let authorities = Authorities::create_or_open(&folder.path().join("pki"), TRUST_DOMAIN)?;
         let cluster = ClusterAuthority::create_or_open(&folder.path().join("cluster"))?;
@@ -259,18 +261,18 @@ pub(crate) fn condition(application: &Application, type_: &str, wanted: &str) ->
 }
 
 /// Waits without end; the text makes its digest.
-pub(crate) fn hello(text: &str) -> Vec<u8> {
+pub(crate) fn hello(text: &str) -> anyhow::Result<Vec<u8>> {
     let module = format!(
         r#"(module (import "wasmbed" "wait" (func $wait (param i32)))
            (memory (export "memory") 1) (data (i32.const 0) "{text}")
            (func (export "_start") (loop $again (call $wait (i32.const 100)) (br $again))))"#
     );
-    wat::parse_str(module).unwrap()
+    Ok(wat::parse_str(module)?)
 }
 
 /// Never waits.
-pub(crate) fn spinning() -> Vec<u8> {
-    wat::parse_str(r#"(module (func (export "_start") (loop $again (br $again))))"#).unwrap()
+pub(crate) fn spinning() -> anyhow::Result<Vec<u8>> {
+    Ok(wat::parse_str(r#"(module (func (export "_start") (loop $again (br $again))))"#)?)
 }
 
 fn api_config(folder: &Path, cluster: &ClusterAuthority) -> anyhow::Result<wasmbed_apiserver::Config> {
@@ -300,7 +302,7 @@ async fn kube_config(
         }}],
         "users": [{ "name": "test", "user": {
             "client-certificate-data": STANDARD.encode(&identity.chain_pem),
-            "client-key-data": STANDARD.encode(identity.key_pem.to_string()),
+            "client-key-data": STANDARD.encode(&*identity.key_pem),
         }}],
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
         "current-context": "test",
