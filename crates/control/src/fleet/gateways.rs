@@ -14,7 +14,7 @@ use wasmbed_protocol::ModuleDigest;
 
 use super::config::LEASE_DEFAULT_MS;
 use super::input::{CallId, LeaseSeen};
-use super::record::{DeviceId, ReportedApplication};
+use super::record::{DeviceId, PlannedSet, ReportedApplication};
 use super::retry::Retry;
 use crate::exchange::DeviceKey;
 
@@ -115,10 +115,19 @@ impl Gateway {
         }
     }
 
-    /// Whether it is known to hold that revision of that device's set.
-    pub(super) fn holds(&self, id: DeviceId, key: &DeviceKey, revision: u64) -> bool {
-        self.confirmed.get(&id) == Some(&revision)
-            || self.views.get(key).and_then(|view| view.revision_held) == Some(revision)
+    /// Whether it is known to hold that set of that device: it said so to us, or the device reported its content from
+    /// there. That it holds one of the same revision is not enough: an earlier leader may have given the number to another
+    /// content while this gateway was the only one to know.
+    pub(super) fn holds(&self, id: DeviceId, key: &DeviceKey, planned: &PlannedSet) -> bool {
+        let revision = Some(planned.revision);
+        let reported = |view: &View| {
+            let mut content: Vec<_> =
+                view.applications.iter().flatten().map(|report| (report.uid, report.spec_hash)).collect();
+            content.sort_unstable();
+            let told = view.applications.is_some() && view.revision_reported == revision;
+            told && view.revision_held == revision && content == planned.content
+        };
+        self.confirmed.get(&id).copied() == revision || self.views.get(key).is_some_and(reported)
     }
 
     /// Everything it had is in doubt: another process, or its disk was lost.

@@ -73,10 +73,8 @@ impl Fleet {
             return;
         };
         let routes = self.routes(now, device);
-        let revision = planned.revision;
-        let key = device.key.clone();
         for (name, gateway) in &mut self.gateways {
-            if routes.contains(name) && !gateway.holds(id, &key, revision) {
+            if routes.contains(name) && !gateway.holds(id, &device.key, planned) {
                 gateway.stale.insert(id);
             } else {
                 gateway.stale.remove(&id);
