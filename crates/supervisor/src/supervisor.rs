@@ -133,22 +133,25 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     /// before: a link that can be read or written, or a storage operation that is done, is a reason to call at once. The
     /// answer is `now_ms` when there is more to do right away.
     pub fn poll(&mut self, now_ms: u64) -> u64 {
-        let mut again = self.poll_storage(now_ms);
+        self.poll_storage(now_ms);
+        let mut again = false;
+        let mut sent = Sent::All;
+        if self.agent.is_some() {
+            again |= self.receive(now_ms);
+            self.with_agent(|agent| agent.handle_timeout(now_ms));
+            again |= self.perform_effects(now_ms);
+            self.read_usage(now_ms);
+            sent = self.transmit();
+            self.run_slices(now_ms);
+            // What slices and sending led to, so that nothing waits for the next round without need.
+            again |= self.perform_effects(now_ms) || sent == Sent::More;
+        }
+        // What storage answered now may be worth a frame: another range to ask for, or a report that waited for it.
+        again |= self.poll_storage(now_ms);
         let deadline_ms = match self.agent {
             None => self.start.retry_at_ms,
-            Some(_) => {
-                again |= self.receive(now_ms);
-                self.with_agent(|agent| agent.handle_timeout(now_ms));
-                again |= self.perform_effects(now_ms);
-                self.read_usage(now_ms);
-                let sent = self.transmit();
-                self.run_slices(now_ms);
-                // What slices and sending led to, so that nothing waits for the next round without need.
-                again |= self.perform_effects(now_ms) || sent == Sent::More;
-                self.deadline(now_ms, sent)
-            }
+            Some(_) => self.deadline(now_ms, sent),
         };
-        again |= self.poll_storage(now_ms);
         if let Some(agent) = &mut self.agent {
             journal::write_events(self.platform.log(), agent);
         }
@@ -203,19 +206,21 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
 
     // Storage.
 
-    /// Takes answers and begins operations. True if there is more to do at once.
+    /// Takes answers and begins operations. True if there was an answer.
     fn poll_storage(&mut self, now_ms: u64) -> bool {
+        let mut answered = false;
         for _ in 0..STORAGE_PER_ROUND {
             if self.storage.working.is_some() {
-                let Some(outcome) = self.platform.storage().poll() else { return false };
+                let Some(outcome) = self.platform.storage().poll() else { return answered };
                 self.handle_outcome(now_ms, outcome);
+                answered = true;
             }
-            let Some((owner, operation)) = self.next_operation(now_ms) else { return false };
+            let Some((owner, operation)) = self.next_operation(now_ms) else { return answered };
             self.storage.working = Some((owner, now_ms));
             self.storage.last = Some(owner);
             self.platform.storage().start(operation);
         }
-        true
+        answered
     }
 
     /// The agent and the applications take turns.

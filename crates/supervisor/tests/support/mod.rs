@@ -312,6 +312,8 @@ pub(crate) struct World {
     busy_rounds: u32,
 }
 
+/// Nothing but the deadline wakes the device before: what it forgot to be woken for would show.
+const LATEST_MS: u64 = 60_000;
 /// Rounds that fit in a millisecond: the clock moves even when an application is never done.
 const ROUNDS_PER_MS: u32 = 10;
 
@@ -356,7 +358,7 @@ impl World {
             self.link.cut();
         }
         if !busy && deadline_ms > self.now_ms {
-            self.now_ms = deadline_ms.min(self.now_ms + 1_000);
+            self.now_ms = deadline_ms.min(self.now_ms + LATEST_MS);
             self.busy_rounds = 0;
         } else if self.busy_rounds >= ROUNDS_PER_MS {
             self.now_ms += 1;
