@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use wasmbed_simulation::run;
 
 /// Seeds that are played in every run; those that once failed join them.
-const FIXED: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+const FIXED: [u64; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 1091];
 /// Seeds that no run played before.
-const FRESH: u64 = 8;
+const FRESH: u64 = 6;
 
 fn play(seed: u64) {
     if let Err(violation) = run(seed) {
