@@ -15,7 +15,8 @@ const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a file or a process is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A command of the host binary, built first so that a test never runs an old one.
+/// A command of the host binary, built first so that a test never runs an old one; `WASMBED_BINARY` names another one, which is
+/// run as it is.
 ///
 /// # Errors
 /// When it can't be built.
@@ -30,9 +31,15 @@ pub fn wasmbed(arguments: &[&str]) -> Result<Command> {
 
 /// Builds the binary in the profile of this program.
 fn build() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("WASMBED_BINARY") {
+        return Ok(PathBuf::from(binary));
+    }
     let test = std::env::current_exe().context("can't tell where this test program is")?;
-    let profile_dir =
-        test.parent().and_then(Path::parent).context("this test program lies in no target folder")?;
+    let mut profile_dir = test.parent().context("this program lies in no folder")?;
+    // Tests lie one folder deeper than other programs.
+    if profile_dir.ends_with("deps") {
+        profile_dir = profile_dir.parent().context("this test program lies in no target folder")?;
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").context("run it with cargo")?);
     cargo.args(["build", "--quiet", "--package", "wasmbed"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     // With the package that runs now, features of what they share are the same, and nothing is built twice.
