@@ -1,6 +1,6 @@
 //! The Kubernetes API: the embedded API's store on memory, behind calls that fail.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -35,27 +35,32 @@ pub(crate) enum Seen {
 
 pub(crate) struct Api {
     memory: Memory,
+    kinds: BTreeMap<String, Arc<Kind>>,
     uids: u128,
     /// Nothing answers.
     pub(crate) down: bool,
 }
 
 impl Api {
-    pub(crate) fn new() -> Self {
-        let definitions: Vec<Value> =
-            wasmbed_api::crds().iter().map(|crd| serde_json::to_value(crd).expect("a CRD is JSON")).collect();
-        let kinds = Kinds::new(&definitions).expect("the generated CRDs load");
-        let mut api = Self { memory: Memory::new(Arc::new(kinds), HISTORY), uids: 0, down: false };
-        let namespaces = Arc::clone(api.memory.kinds().namespaces().expect("Namespaces are built in"));
+    /// An API with the generated kinds and the namespace; the text says what is wrong with them.
+    pub(crate) fn new() -> Result<Self, String> {
+        let definitions =
+            wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
+        let definitions = definitions.map_err(|error| error.to_string())?;
+        let all = Kinds::new(&definitions).map_err(|error| error.to_string())?;
+        let namespaces = all.namespaces().map(Arc::clone).ok_or("there is no kind Namespace")?;
+        let ours = all.of_group(wasmbed_api::GROUP).map(|kind| (kind.plural.clone(), Arc::clone(kind)));
+        let kinds = ours.collect();
+        let mut api = Self { memory: Memory::new(Arc::new(all), HISTORY), kinds, uids: 0, down: false };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let create = Operation::Create { object, duplicates: Vec::new() };
-        api.write(&namespaces, None, "", create).expect("an empty store takes a namespace");
-        api
+        api.write(&namespaces, None, "", create).map_err(|error| format!("{error:?}"))?;
+        Ok(api)
     }
 
+    /// One of our kinds; the simulation asks for no other.
     fn kind(&self, plural: &str) -> Arc<Kind> {
-        let kind = self.memory.kinds().get(wasmbed_api::GROUP, wasmbed_api::VERSION, plural);
-        Arc::clone(kind.expect("only kinds of the CRDs are asked for"))
+        Arc::clone(&self.kinds[plural])
     }
 
     fn write(

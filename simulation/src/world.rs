@@ -62,7 +62,7 @@ struct World {
 /// # Errors
 /// The first rule that was broken, or what did not converge.
 pub fn run(seed: u64) -> Result<Summary, Violation> {
-    let mut world = World::new(seed);
+    let mut world = World::new(seed)?;
     world.witness.faults = true;
     while world.now_ms < FAULTS_MS {
         world.people();
@@ -93,11 +93,11 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> Result<Self, Violation> {
         let mut random = Random::new(seed);
         let names: Vec<String> = (0..DEVICES).map(|index| format!("device-{index}")).collect();
         let now = fleet::Now { ms: 0, unix_ms: UNIX_MS };
-        let mut api = Api::new();
+        let mut api = Api::new().map_err(Violation)?;
         // The last device is one that nobody announced.
         for name in names.iter().take(DEVICES - 1) {
             let created = api.create("devices", "Device", name, json!({}));
@@ -107,7 +107,7 @@ impl World {
         let at = gateway::Now { ms: 0, unix_ms: UNIX_MS };
         let gateways =
             (0..GATEWAYS).map(|index| GatewayProcess::new(&format!("gateway-{index}"), at)).collect();
-        Self {
+        Ok(Self {
             random,
             now_ms: 0,
             api,
@@ -118,7 +118,7 @@ impl World {
             modules: modules(),
             api_down_until_ms: 0,
             fingerprint: 0,
-        }
+        })
     }
 
     /// One round of everything, then time moves to where something is due.

@@ -149,7 +149,7 @@ mod tests {
             queue.push(&"x".repeat(5_000), 0);
         }
         let bytes: usize = drain(&mut queue).iter().map(|line| line.2.len()).sum();
-        assert!(bytes <= LOG_QUEUE_BYTES_MAX && bytes >= LOG_TEXT_BYTES_MAX);
+        assert!((LOG_TEXT_BYTES_MAX..=LOG_QUEUE_BYTES_MAX).contains(&bytes));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Wanted {
         let mut rest = bytes - self.module.len();
         while rest > 0 {
             // A custom section: id, length, an empty name, zeroes.
-            let body = rest.min(100).max(3) - 2;
+            let body = rest.clamp(3, 100) - 2;
             self.module.extend([0, body as u8, 0]);
             self.module.extend(vec![0; body - 1]);
             rest = bytes.saturating_sub(self.module.len());
