@@ -8,4 +8,7 @@
 pub mod exchange;
 pub mod fleet;
 pub mod gateway;
+mod now;
 pub mod text;
+
+pub use now::Now;

@@ -23,7 +23,11 @@ fn ten_thousand_applications_stay_within_their_budget() {
         fleet.handle_module(now, &key, Arc::new(ModuleFacts::analyze(&bytes)));
     }
     for n in 0..APPLICATIONS {
-        fleet.handle_application(now, &application(n), ModuleSource::Named(format!("module-{}", n % MODULES)));
+        fleet.handle_application(
+            now,
+            &application(n),
+            ModuleSource::Named(format!("module-{}", n % MODULES)),
+        );
     }
     for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway] {
         fleet.handle_list_end(now, kind);

@@ -1,13 +1,6 @@
-//! Numbers and clocks of the fleet's decisions.
+//! Numbers of the fleet's decisions.
 
-/// The two clocks of an input: one for intervals, one for people.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Monotonic, milliseconds from any origin.
-    pub ms: u64,
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: u64,
-}
+pub use crate::now::Now;
 
 /// How often, how hard and how fast the fleet's controller acts.
 #[derive(Clone, Debug)]

@@ -6,15 +6,7 @@ use wasmbed_api::{Device, DeviceSpec, ReasonCode};
 use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision};
 
 use crate::exchange::{DeviceKey, DeviceSet, PutSetsAnswer, Refusal};
-
-/// The two clocks of an input: one for intervals, one for people.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Monotonic, milliseconds from any origin.
-    pub ms: u64,
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: u64,
-}
+pub use crate::now::Now;
 
 /// One connection; numbers are never used again within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
