@@ -11,7 +11,7 @@ use crate::{
 pub enum DeviceMessage<'a> {
     /// First frame of a session: who speaks and what it holds.
     Hello(Hello<'a>),
-    /// Sent every [`Welcome::heartbeat_interval_ms`] while nothing else is.
+    /// Sent every [`Welcome::heartbeat_interval_ms`], whatever else is: its answer proves the gateway's liveness.
     Heartbeat(Heartbeat),
     /// The whole truth about what runs, after every change of it.
     Reported(Reported<'a>),
