@@ -43,7 +43,7 @@ pub(crate) fn config(machine: &Machine, identity: &Identity) -> Result<Arc<Clien
     Ok(client_config(ClientParams {
         profile: Profile::Device,
         identity,
-        roots: roots([authorities.services_root()])?,
+        roots: roots([authorities.services_root().clone()])?,
         trust_domain: authorities.trust_domain(),
         gateway: None,
         time: None,
