@@ -1,5 +1,7 @@
 //! What a crate may not depend on, as Cargo sees it.
 
+#![cfg(test)]
+
 use std::process::Command;
 
 /// Every package in a crate's tree that its own code is built with, one `name vVERSION` each.

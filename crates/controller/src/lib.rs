@@ -22,12 +22,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::fleet::{Fleet, FleetConfig};
-use prometheus_client::registry::Registry;
 use wasmbed_telemetry::{Health, serve_health};
 
 use client::GatewayClient;

@@ -1,12 +1,12 @@
 //! What a controller counts.
 
-use wasmbed_control::fleet::{FleetEvent, Gauges};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use wasmbed_control::fleet::{FleetEvent, Gauges};
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
