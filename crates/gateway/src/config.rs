@@ -62,7 +62,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Connections in their handshake, all together. A handshake costs some 30 kB while it lasts.
     pub handshakes_max: usize,
-    /// Connections in their handshake from one address. Fleets behind one address translator share it.
+    /// Connections in their handshake from one address: a fleet of 1,000 behind one address translator that comes back
+    /// at once, half of all.
     pub handshakes_per_source_max: usize,
     /// From a frame's first byte to its last.
     pub frame_timeout: Duration,
@@ -80,8 +81,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
-            handshakes_max: 1_024,
-            handshakes_per_source_max: 512,
+            handshakes_max: 2_048,
+            handshakes_per_source_max: 1_024,
             frame_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             api_connections_max: 64,
