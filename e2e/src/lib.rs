@@ -8,6 +8,7 @@
 pub mod fixtures;
 mod kubectl;
 mod machine;
+mod metrics;
 mod objects;
 mod process;
 mod up;
@@ -15,6 +16,7 @@ mod wait;
 
 pub use kubectl::Kubectl;
 pub use machine::{GatewayOptions, Machine};
+pub use metrics::{get, metric, metric_at_least};
 pub use objects::{application, device, digest, module};
 pub use process::{Process, wasmbed};
 pub use up::Up;
