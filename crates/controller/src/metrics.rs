@@ -117,8 +117,10 @@ impl Metrics {
         let label = OperationLabel { operation };
         self.operations.get_or_create(&label).inc();
         self.durations.get_or_create(&label).observe(seconds);
+        // At 0, too: a rate needs the series from the beginning.
+        let errors = self.errors.get_or_create(&label);
         if failed {
-            self.errors.get_or_create(&label).inc();
+            errors.inc();
         }
     }
 

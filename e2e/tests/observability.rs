@@ -1,0 +1,117 @@
+//! What a person who runs it sees: health, metrics, one correlation id through all logs, and the binary's own commands.
+
+#![cfg(test)]
+
+use anyhow::{Context, Result, ensure};
+use wasmbed_api::{Application, Device};
+use wasmbed_e2e::{Machine, application, fixtures, get, metric_at_least, wasmbed};
+
+fn run(arguments: &[&str], machine: &Machine) -> Result<String> {
+    let mut command = wasmbed(arguments)?;
+    let output = command.arg("--kubeconfig").arg(machine.layout().kubeconfig()).output()?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The value of a field in a JSON log line.
+fn field(line: &str, name: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    line.get(name)?.as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn health_metrics_and_one_correlation_id() -> Result<()> {
+    let mut machine = Machine::start().await?;
+    machine.add_device("board").await?;
+    machine.create(&application("ticker", &fixtures::ticker("tick", 200), &["board"])).await?;
+    machine
+        .device("board", "running it", |device: &Device| {
+            device.status.as_ref().is_some_and(|status| !status.applications.is_empty())
+        })
+        .await?;
+    machine
+        .application("ticker", "Running", |application: &Application| {
+            application
+                .status
+                .as_ref()
+                .is_some_and(|status| status.phase == wasmbed_api::ApplicationPhase::Running)
+        })
+        .await?;
+
+    // A refusal, so that there is one to count.
+    let stranger = tokio::net::TcpStream::connect(machine.gateway_address()).await?;
+    drop(stranger);
+    metric_at_least(
+        machine.gateway_health(),
+        "wasmbed_gateway_refusals_total{reason=\"ConnectionLost\"}",
+        1.0,
+    )
+    .await?;
+
+    let kubectl = machine.kubectl()?;
+    let groups: [(_, &[&str]); 2] = [
+        (
+            machine.gateway_health(),
+            &[
+                "wasmbed_gateway_sessions 1",
+                "wasmbed_gateway_heartbeat_seconds_count",
+                "wasmbed_gateway_refusals",
+                "wasmbed_gateway_application_reports_total{state=\"Running\"",
+                "wasmbed_gateway_request_seconds_count",
+                "wasmbed_gateway_connections 1",
+            ],
+        ),
+        (
+            machine.controller_health(),
+            &["reconciliations", "errors", "application_deployments", "queue_depth"],
+        ),
+    ];
+    for (address, series) in groups {
+        for path in ["/health", "/ready"] {
+            let (status, body) = get(address, path).await?;
+            assert_eq!(status, 200, "{address}{path}: {body}");
+        }
+        let (_, metrics) = get(address, "/metrics").await?;
+        for name in series {
+            assert!(metrics.contains(name), "no {name} in:\n{metrics}");
+        }
+    }
+    for path in ["/health", "/ready"] {
+        kubectl.run(&["get", "--raw", path])?;
+    }
+    let metrics = kubectl.run(&["get", "--raw", "/metrics"])?;
+    assert!(metrics.contains("requests_total") && metrics.contains("commit_writes"), "{metrics}");
+
+    let line = machine.process("gateway")?.wait_for_line("the assignment", |line| {
+        line.contains("assignment given to the device") && line.contains("ticker")
+    })?;
+    let id = field(&line, "correlation_id").with_context(|| format!("no correlation id in {line}"))?;
+    let same = |line: &str| field(line, "correlation_id").as_deref() == Some(id.as_str());
+    for process in ["controller", "board"] {
+        machine.process(process)?.wait_for_line(&format!("a line with the correlation id {id}"), same)?;
+    }
+    machine
+        .process("gateway")?
+        .wait_for_line("what the device reported", |line| line.contains("device reported") && same(line))?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_module_is_applied_shown_and_heard_with_one_binary() -> Result<()> {
+    let mut machine = Machine::start().await?;
+    machine.layout().operator_identity()?;
+    machine.add_device("board").await?;
+    machine.connected("board").await?;
+    let file = machine.dir().join("app.wasm");
+    std::fs::write(&file, fixtures::ticker("said by the module", 200))?;
+    let path = file.to_str().context("a path in UTF-8")?;
+    run(&["apply", path, "--name", "teller", "--device", "board", "--wait"], &machine)?;
+    let table = run(&["get", "wapp"], &machine)?;
+    assert!(table.contains("teller") && table.contains("Running"), "{table}");
+    machine.process("board")?.wait_for_line("its text", |line| line.contains("said by the module"))?;
+    let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
+    while !run(&["logs", "teller"], &machine)?.contains("said by the module") {
+        ensure!(std::time::Instant::now() < deadline, "the gateway never had the module's lines");
+    }
+    Ok(())
+}
