@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +14,24 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use wasmbed_control::gateway::{Counters, Levels, Notice};
+
+/// Every reason for which a connection is refused before a session: each has its series from the start, so that the first
+/// refusal shows in a rate.
+const REFUSALS: [&str; 13] = [
+    "BadCertificate",
+    "ConnectionLost",
+    "Full",
+    "HandshakeFailed",
+    "HandshakeTimeout",
+    "NoAlpn",
+    "NoCertificate",
+    "TooManyApiConnections",
+    "TooManyHandshakes",
+    "TooManyHandshakesOfSource",
+    "WrongAlpn",
+    "WrongIdentity",
+    "WrongRole",
+];
 
 /// A reason, in CamelCase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,7 +71,7 @@ pub(crate) struct Metrics {
     refusals: Family<Reason, Counter>,
     ended: Family<Reason, Counter>,
     began: Counter,
-    heartbeats: Gauge<i64, AtomicI64>,
+    heartbeats: Counter<u64, AtomicU64>,
     pub(crate) heartbeat_seconds: Histogram,
     requests: Family<Request, Counter>,
     pub(crate) request_seconds: Histogram,
@@ -67,8 +85,16 @@ pub(crate) struct Metrics {
     kubernetes_waiting: Gauge,
     kubernetes_lag_ms: Gauge,
     store_operations: Gauge,
-    log_lines_dropped: Gauge,
-    events_dropped: Gauge,
+    log_lines_dropped: Counter<u64, AtomicU64>,
+    events_dropped: Counter<u64, AtomicU64>,
+}
+
+fn refusals() -> Family<Reason, Counter> {
+    let family = Family::<Reason, Counter>::default();
+    for reason in REFUSALS {
+        drop(family.get_or_create(&Reason { reason }));
+    }
+    family
 }
 
 /// From 50 µs to 13 s.
@@ -107,18 +133,14 @@ impl Metrics {
                 Unit::Seconds,
                 seconds()
             ),
-            refusals: register!(
-                "refusals",
-                "Connections refused before a session, by reason",
-                Family::default()
-            ),
+            refusals: register!("refusals", "Connections refused before a session, by reason", refusals()),
             ended: register!(
                 "sessions_ended",
                 "Sessions that ended or were rejected, by reason",
                 Family::default()
             ),
             began: register!("sessions_begun", "Sessions that were welcomed", Counter::default()),
-            heartbeats: register!("heartbeats", "Heartbeats heard since the start", Gauge::default()),
+            heartbeats: register!("heartbeats", "Heartbeats heard", Counter::default()),
             heartbeat_seconds: register!(
                 "heartbeat",
                 "From a heartbeat's arrival to its answer's departure",
@@ -165,18 +187,19 @@ impl Metrics {
             ),
             log_lines_dropped: register!(
                 "log_lines_dropped",
-                "Log lines over a device's rate since the start",
-                Gauge::default()
+                "Log lines over a device's rate",
+                Counter::default()
             ),
             events_dropped: register!(
                 "events_dropped",
-                "Kubernetes Events that gave way to newer ones since the start",
-                Gauge::default()
+                "Kubernetes Events that gave way to newer ones",
+                Counter::default()
             ),
         }
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
+        debug_assert!(REFUSALS.contains(&reason), "{reason} is no known refusal");
         self.refusals.get_or_create(&Reason { reason }).inc();
     }
 
@@ -233,9 +256,12 @@ impl Metrics {
         set(&self.kubernetes_waiting, levels.writes);
         set_u64(&self.kubernetes_lag_ms, levels.write_lag_ms);
         set(&self.store_operations, levels.store_operations);
-        set_u64(&self.heartbeats, counters.heartbeats);
-        set_u64(&self.log_lines_dropped, counters.log_lines_dropped);
-        set_u64(&self.events_dropped, counters.events_dropped);
+        // The decisions count these themselves, and never downwards.
+        let copy =
+            |counter: &Counter<u64, AtomicU64>, value: u64| counter.inner().store(value, Ordering::Relaxed);
+        copy(&self.heartbeats, counters.heartbeats);
+        copy(&self.log_lines_dropped, counters.log_lines_dropped);
+        copy(&self.events_dropped, counters.events_dropped);
     }
 }
 
