@@ -37,7 +37,7 @@ use crate::{
     core::{Core, Work},
     listener::{Handshakes, Listener, Refusals},
     presence::Presence,
-    store::Store,
+    store::{Store, WriterThread},
 };
 
 /// Where a started gateway listens.
@@ -143,7 +143,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
     let stored = Arc::clone(&core);
     let on_stored: store::OnStored =
         Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(id, result, now)));
-    let (store, _thread) = opened.start(on_stored)?;
+    let (store, writer) = opened.start(on_stored)?;
     let health = Health::starting(&["kubernetes"]);
     let handshakes = Handshakes::new(&config.limits);
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
@@ -179,6 +179,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
         },
         core,
         store,
+        writer,
         client,
         metrics,
         health: health.clone(),
@@ -232,6 +233,7 @@ struct Running {
     presence: Presence,
     core: Arc<Core>,
     store: Store,
+    writer: WriterThread,
     client: kube::Client,
     metrics: metrics::Metrics,
     health: Health,
@@ -294,6 +296,8 @@ impl Running {
             services.wait().await;
         };
         let _ = tokio::time::timeout(self.shutdown_timeout, ended).await;
+        // Last, so that the folder is free when this returns.
+        self.writer.stop().await;
         tracing::info!(gateway = self.name, "gateway stopped");
     }
 

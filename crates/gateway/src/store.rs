@@ -63,6 +63,8 @@ enum Task {
         from: PathBuf,
         done: oneshot::Sender<io::Result<()>>,
     },
+    /// Ends the thread once all that was asked for before is done.
+    Stop,
 }
 
 /// How operations end.
@@ -134,11 +136,8 @@ fn read_modules(folder: &Path) -> io::Result<Vec<(ModuleDigest, u32)>> {
 }
 
 impl Opened {
-    /// Starts the thread that writes. It ends when the last [`Store`] is dropped.
-    pub(crate) fn start(
-        self,
-        on_stored: OnStored,
-    ) -> Result<(Store, std::thread::JoinHandle<()>), StoreError> {
+    /// Starts the thread that writes.
+    pub(crate) fn start(self, on_stored: OnStored) -> Result<(Store, WriterThread), StoreError> {
         let modules = Arc::new(self.folder.join("modules"));
         let (tasks, receiver) = mpsc::channel();
         let writer = Writer { database: self.database, modules: Arc::clone(&modules), on_stored };
@@ -146,7 +145,26 @@ impl Opened {
             .name("gateway-store".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(StoreError::Thread)?;
-        Ok((Store { tasks, modules, uploads: Arc::default() }, thread))
+        let writer = WriterThread { tasks: tasks.clone(), thread };
+        Ok((Store { tasks, modules, uploads: Arc::default() }, writer))
+    }
+}
+
+/// The thread that writes, for the one who ends it.
+pub(crate) struct WriterThread {
+    tasks: mpsc::Sender<Task>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl WriterThread {
+    /// Does what was asked for so far and closes the disk: another process may open it when this returns, whoever
+    /// still holds a [`Store`]. What is asked for afterwards is not done, and is not answered as done.
+    pub(crate) async fn stop(self) {
+        let _ = self.tasks.send(Task::Stop);
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the thread that writes the gateway's disk ended by a bug");
+        }
     }
 }
 
@@ -155,7 +173,7 @@ impl Store {
     /// [`STORE_OPERATIONS_MAX`](wasmbed_control::gateway::config::STORE_OPERATIONS_MAX) sets under way and one record a
     /// device.
     pub(crate) fn start(&self, operation: StoreOperation) {
-        // The thread lives as long as this sender.
+        // Refused only once the thread was stopped, and what then stays undone is not answered.
         let _ = self.tasks.send(Task::Operation(operation));
     }
 
@@ -196,7 +214,8 @@ struct Writer {
 
 impl Writer {
     fn run(self, tasks: &mpsc::Receiver<Task>) {
-        while let Ok(first) = tasks.recv() {
+        let mut running = true;
+        while running && let Ok(first) = tasks.recv() {
             let mut group: Vec<StoreOperation> = Vec::new();
             let mut next = Some(first);
             while let Some(task) = next.take() {
@@ -212,8 +231,9 @@ impl Writer {
                     Task::Place { digest, from, done } => {
                         let _ = done.send(self.place(&digest, &from));
                     }
+                    Task::Stop => running = false,
                 }
-                if group.len() < GROUP_MAX {
+                if running && group.len() < GROUP_MAX {
                     next = tasks.try_recv().ok();
                 }
             }
@@ -286,7 +306,7 @@ mod tests {
         StoredDevice { device, uid: Some("u".into()), admitted_key: None, set }
     }
 
-    fn start(opened: Opened) -> (Store, std::thread::JoinHandle<()>, mpsc::Receiver<StoreId>) {
+    fn start(opened: Opened) -> (Store, WriterThread, mpsc::Receiver<StoreId>) {
         let (sender, receiver) = mpsc::channel();
         let sender = Mutex::new(sender);
         let on_stored: OnStored = Box::new(move |id, result| {
@@ -297,8 +317,8 @@ mod tests {
         (store, thread, receiver)
     }
 
-    #[test]
-    fn what_was_answered_is_there_after_a_restart() {
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (store, thread, stored) = start(open(folder.path()).unwrap());
         for number in 0..600 {
@@ -311,8 +331,12 @@ mod tests {
             (0..601).map(|_| stored.recv().unwrap().0).collect::<Vec<_>>(),
             (0..601).collect::<Vec<_>>()
         );
-        drop(store);
-        thread.join().unwrap();
+        let last = DeviceKey { namespace: "default".into(), name: "last".into() };
+        store.start(StoreOperation::Forget { id: StoreId(601), device: last });
+        thread.stop().await;
+        assert_eq!(stored.try_recv().unwrap(), StoreId(601), "what was asked for before the stop is done");
+        store.start(StoreOperation::Forget { id: StoreId(602), device: device("d1", 0).device });
+        assert!(stored.try_recv().is_err());
         let restored = open(folder.path()).unwrap().restored;
         assert_eq!((restored.leader_term, restored.devices.len()), (599, 49));
         assert!(restored.devices.contains(&device("d49", 599)));
@@ -332,8 +356,8 @@ mod tests {
         store.write_module(digest, bytes::Bytes::from_static(b"module")).await.unwrap();
         assert!(path.exists(), "the upload came after the deletion");
         fs::write(folder.path().join("modules").join("upload-7"), b"half").unwrap();
-        drop(store);
-        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        thread.stop().await;
+        assert!(store.write_module(digest, bytes::Bytes::from_static(b"module")).await.is_err());
         let restored = open(folder.path()).unwrap().restored;
         assert_eq!(restored.modules, [(digest, 6)]);
         assert_eq!(fs::read_dir(folder.path().join("modules")).unwrap().count(), 1);
