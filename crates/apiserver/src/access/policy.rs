@@ -1,4 +1,4 @@
-//! Permissions as data: roles by group, rules by resource and verb, conditions on objects in CEL.
+//! Permissions as data: roles by group, rules by resource and verb, and admission: conditions on written objects in CEL.
 
 use std::sync::Arc;
 
@@ -31,23 +31,57 @@ pub enum PolicyError {
     },
 }
 
+/// Where gateways and controllers have their own objects.
+const SYSTEM_NAMESPACE: &str = "wasmbed-system";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoleText {
     group: String,
-    rules: Vec<RuleText>,
+    rules: Vec<Rule>,
+    #[serde(default)]
+    admission: Vec<AdmissionText>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleText {
+struct Rule {
+    /// Absent: all namespaces.
+    namespace: Option<Place>,
     groups: Vec<String>,
     resources: Vec<String>,
     verbs: Vec<String>,
+    /// Empty: any.
     #[serde(default)]
     names: Vec<String>,
-    constraint: Option<String>,
-    #[serde(default)]
+    /// Of use where the names of all processes are known beforehand; here the admission rules keep each to its own.
+    #[serde(rename = "own")]
+    _own: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Place {
+    System,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdmissionText {
+    #[serde(rename = "name")]
+    _name: String,
+    groups: Vec<String>,
+    resources: Vec<String>,
+    operations: Vec<Operation>,
+    expression: String,
     message: String,
 }
 
@@ -55,16 +89,15 @@ struct RuleText {
 struct Role {
     group: String,
     rules: Vec<Rule>,
+    admission: Vec<Admission>,
 }
 
 #[derive(Debug)]
-struct Rule {
+struct Admission {
     groups: Vec<String>,
     resources: Vec<String>,
-    verbs: Vec<String>,
-    /// Empty: any.
-    names: Vec<String>,
-    constraint: Option<Arc<Constraint>>,
+    operations: Vec<Operation>,
+    constraint: Constraint,
 }
 
 /// What a client wants to do.
@@ -98,20 +131,16 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Policy, PolicyError> {
         let roles: Vec<RoleText> =
             serde_saphyr::from_str(text).map_err(|error| PolicyError::Shape(error.to_string()))?;
-        let rule = |rule: RuleText| {
-            let constraint = match rule.constraint {
-                None => None,
-                Some(constraint) => match Constraint::compile(&constraint, &rule.message) {
-                    Ok(compiled) => Some(Arc::new(compiled)),
-                    Err(error) => return Err(PolicyError::Constraint { constraint, error }),
-                },
-            };
-            let RuleText { groups, resources, verbs, names, .. } = rule;
-            Ok(Rule { groups, resources, verbs, names, constraint })
+        let admission = |text: AdmissionText| match Constraint::compile(&text.expression, &text.message) {
+            Ok(constraint) => {
+                let AdmissionText { groups, resources, operations, .. } = text;
+                Ok(Admission { groups, resources, operations, constraint })
+            }
+            Err(error) => Err(PolicyError::Constraint { constraint: text.expression, error }),
         };
         let role = |role: RoleText| {
-            let rules = role.rules.into_iter().map(rule).collect::<Result<_, _>>()?;
-            Ok(Role { group: role.group, rules })
+            let RoleText { group, rules, admission: texts } = role;
+            Ok(Role { group, rules, admission: texts.into_iter().map(admission).collect::<Result<_, _>>()? })
         };
         Ok(Policy { roles: Arc::new(roles.into_iter().map(role).collect::<Result<_, _>>()?) })
     }
@@ -120,30 +149,53 @@ impl Policy {
         if user.is_administrator() {
             return Decision::Allowed(Vec::new());
         }
-        let roles = self.roles.iter().filter(|role| user.groups.contains(&role.group));
-        match roles.flat_map(|role| &role.rules).find(|rule| rule.covers(user, access)) {
-            Some(rule) => Decision::Allowed(rule.constraint.iter().cloned().collect()),
-            None => Decision::Denied(denial(user, access)),
+        if !self.roles_of(user).flat_map(|role| &role.rules).any(|rule| rule.covers(access)) {
+            return Decision::Denied(denial(user, access));
         }
+        let admission = self.roles_of(user).flat_map(|role| &role.admission);
+        let constraints = admission.filter(|admission| admission.is_about(access));
+        let name = user.short_name();
+        Decision::Allowed(constraints.map(|found| Arc::new(found.constraint.for_client(name))).collect())
     }
 
     /// Whether the user might be allowed once the object's name is known.
     pub(crate) fn may_for_some_name(&self, user: &User, access: &Access<'_>) -> bool {
-        let roles = self.roles.iter().filter(|role| user.groups.contains(&role.group));
-        user.is_administrator() || roles.flat_map(|role| &role.rules).any(|rule| rule.is_about(access))
+        user.is_administrator()
+            || self.roles_of(user).flat_map(|role| &role.rules).any(|rule| rule.is_about(access))
+    }
+
+    fn roles_of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Role> {
+        self.roles.iter().filter(|role| user.groups.contains(&role.group))
     }
 }
 
 impl Rule {
     fn is_about(&self, access: &Access<'_>) -> bool {
-        self.groups.iter().any(|group| group == access.group)
+        let here = match self.namespace {
+            None => true,
+            Some(Place::System) => access.namespace == Some(SYSTEM_NAMESPACE),
+        };
+        here && self.groups.iter().any(|group| group == access.group)
             && self.resources.iter().any(|resource| resource == access.resource)
             && self.verbs.iter().any(|verb| verb == access.verb)
     }
 
-    fn covers(&self, user: &User, access: &Access<'_>) -> bool {
-        let named = |pattern: &String| pattern.replace("{name}", user.short_name()) == access.name;
-        self.is_about(access) && (self.names.is_empty() || self.names.iter().any(named))
+    fn covers(&self, access: &Access<'_>) -> bool {
+        self.is_about(access) && (self.names.is_empty() || self.names.iter().any(|name| name == access.name))
+    }
+}
+
+impl Admission {
+    fn is_about(&self, access: &Access<'_>) -> bool {
+        let operation = match access.verb {
+            "create" => Operation::Create,
+            "patch" | "update" => Operation::Update,
+            "delete" | "deletecollection" => Operation::Delete,
+            _ => return false,
+        };
+        self.operations.contains(&operation)
+            && self.groups.iter().any(|group| group == access.group)
+            && self.resources.iter().any(|resource| resource == access.resource)
     }
 }
 
@@ -170,7 +222,9 @@ mod tests {
             "events" | "namespaces" => "",
             _ => "wasmbed.github.io",
         };
-        let access = Access { verb, group, resource, namespace: Some("default"), name };
+        let namespace =
+            if matches!(resource, "leases" | "devicegateways") { "wasmbed-system" } else { "default" };
+        let access = Access { verb, group, resource, namespace: Some(namespace), name };
         Policy::standard().unwrap().decide(&user, &access)
     }
 
@@ -186,15 +240,17 @@ mod tests {
         assert!(may("update", "devicegateways", "g1"));
         assert!(may("update", "leases", "gateway-g1"));
         assert!(may("create", "events", "e"));
-        assert!(!may("update", "devicegateways", "g2"));
-        assert!(!may("update", "leases", "gateway-g2"));
+        assert!(!may("list", "applications", ""));
+        assert!(!may("list", "leases", ""));
         assert!(!may("patch", "devices", "d"));
         assert!(!may("delete", "devices", "d"));
         assert!(!may("patch", "applications/status", "a"));
         assert!(!may("deletecollection", "devices", ""));
-        match decide("gateway:g1", "wasmbed:gateways", "create", "devices", "d") {
-            Decision::Allowed(constraints) => assert_eq!(constraints.len(), 1),
-            Decision::Denied(why) => panic!("{why}"),
+        for (verb, resource) in [("create", "devices"), ("patch", "devicegateways"), ("update", "leases")] {
+            match decide("gateway:g1", "wasmbed:gateways", verb, resource, "d") {
+                Decision::Allowed(constraints) => assert_eq!(constraints.len(), 1, "{verb} {resource}"),
+                Decision::Denied(why) => panic!("{why}"),
+            }
         }
     }
 
@@ -204,6 +260,7 @@ mod tests {
         assert!(may("patch", "applications/status", "a"));
         assert!(may("patch", "applications", "a"));
         assert!(may("update", "leases", "wasmbed-controller"));
+        assert!(!may("update", "leases", "gateway-g1"));
         assert!(!may("patch", "devices", "d"));
         assert!(!may("create", "applications", "a"));
     }

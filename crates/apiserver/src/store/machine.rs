@@ -68,22 +68,35 @@ pub enum Operation {
     Vacate,
 }
 
-/// A condition on objects that a client may write, in CEL over `object` and `oldObject`.
-#[derive(Debug)]
+/// A condition on objects that a client may write, in CEL over `object`, `oldObject` and `variables.name`.
+#[derive(Clone, Debug)]
 pub struct Constraint {
-    expression: Expression,
+    expression: Arc<Expression>,
     message: String,
+    /// Whose writes are judged.
+    name: String,
 }
 
 impl Constraint {
     /// Compiles the expression; `message` is told where it doesn't hold.
     pub fn compile(expression: &str, message: &str) -> Result<Constraint, ExpressionError> {
-        Ok(Constraint { expression: Expression::compile(expression)?, message: message.to_owned() })
+        let expression = Arc::new(Expression::compile(expression)?);
+        Ok(Constraint { expression, message: message.to_owned(), name: String::new() })
+    }
+
+    /// The same for the writes of a client of that name.
+    #[must_use]
+    pub fn for_client(&self, name: &str) -> Constraint {
+        Constraint { name: name.to_owned(), ..self.clone() }
     }
 
     fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Status> {
         let old = old.map_or(Cel::Null, |old| crate::schema::to_cel(None, old));
-        let variables = [("object", crate::schema::to_cel(None, object)), ("oldObject", old)];
+        let variables = [
+            ("object", crate::schema::to_cel(None, object)),
+            ("oldObject", old),
+            ("variables", crate::schema::to_cel(None, &json!({ "name": self.name }))),
+        ];
         match self.expression.evaluate(&variables) {
             Ok(Cel::Bool(true)) => Ok(()),
             Ok(_) | Err(_) => {

@@ -256,8 +256,11 @@ async fn gateways_may_do_their_part_and_no_more() {
     assert_eq!(patched.data["spec"]["approved"], false);
     assert_eq!(code(api.delete("d", &DeleteParams::default()).await.unwrap_err()).0, 403);
 
+    let namespaces: Api<Namespace> = Api::all(server.admin().await);
+    let system = serde_json::from_value(json!({"metadata": {"name": "wasmbed-system"}})).unwrap();
+    namespaces.create(&post, &system).await.unwrap();
     let gateways: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), "default", &resource("DeviceGateway"));
+        Api::namespaced_with(client.clone(), "wasmbed-system", &resource("DeviceGateway"));
     let gateway = |name: &str| -> DynamicObject {
         serde_json::from_value(json!({
             "apiVersion": "wasmbed.github.io/v1alpha1", "kind": "DeviceGateway", "metadata": {"name": name},
@@ -268,7 +271,7 @@ async fn gateways_may_do_their_part_and_no_more() {
     gateways.create(&post, &gateway("gw-1")).await.unwrap();
     assert_eq!(code(gateways.create(&post, &gateway("gw-2")).await.unwrap_err()).0, 403);
 
-    let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "wasmbed-system");
     let lease: Lease = serde_json::from_value(json!({
         "metadata": {"name": "gateway-gw-1"},
         "spec": {"holderIdentity": "gw-1", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"},
@@ -286,6 +289,8 @@ async fn gateways_may_do_their_part_and_no_more() {
     let created = events.create(&post, &event).await.unwrap();
     assert!(created.metadata.name.unwrap().starts_with("d."));
     let about = ListParams::default().fields("involvedObject.name=d,involvedObject.kind=Device");
+    assert_eq!(code(events.list(&about).await.unwrap_err()).0, 403, "Events are for people");
+    let events: Api<Event> = Api::namespaced(server.admin().await, "default");
     assert_eq!(events.list(&about).await.unwrap().items.len(), 1);
     let renamed: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(server.admin().await, "default");
     assert_eq!(renamed.list(&ListParams::default()).await.unwrap().items[0].note.as_deref(), Some("m"));
