@@ -1,0 +1,30 @@
+//! A Kubernetes control plane for tests: the embedded API server or the real kube-apiserver with etcd, on free ports, with
+//! TLS, Wasmbed's definitions and a kubeconfig for each role.
+//!
+//! It may not stand in for either of them, and it leaves nothing behind: processes and files go with the test, however it ends.
+
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod embedded;
+mod folder;
+mod kubectl;
+mod kubernetes;
+mod pool;
+mod ports;
+mod process;
+mod setup;
+mod tools;
+mod user;
+
+pub use cluster::{Cluster, ControlPlane, Options, Part};
+pub use folder::Folder;
+pub use kubectl::Kubectl;
+pub use pool::Borrowed;
+pub use ports::Port;
+pub use process::{Process, last_words, wasmbed};
+pub use tools::{helm, kubernetes};
+pub use user::User;
+
+/// Namespace of gateways, controllers and their Leases.
+pub const SYSTEM_NAMESPACE: &str = "wasmbed-system";

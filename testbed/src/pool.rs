@@ -1,0 +1,56 @@
+//! Clusters that tests of one program hand on to each other.
+
+use std::{
+    ops::Deref,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Result;
+
+use crate::{Cluster, ControlPlane, setup};
+
+/// Those that nobody has at the moment. They are never dropped: the end of the program ends their processes and folders.
+static IDLE: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
+
+/// A cluster that goes back to where it came from.
+#[derive(Debug)]
+pub struct Borrowed {
+    /// `None` only while it is being dropped.
+    cluster: Option<Cluster>,
+}
+
+pub(crate) async fn borrow(plane: ControlPlane) -> Result<Borrowed> {
+    let idle = {
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = idle.iter().position(|cluster| cluster.plane() == plane);
+        position.map(|position| idle.swap_remove(position))
+    };
+    if let Some(cluster) = idle
+        && setup::clean(&cluster).await.is_ok()
+    {
+        return Ok(Borrowed { cluster: Some(cluster) });
+    }
+    Ok(Borrowed { cluster: Some(Cluster::start(plane).await?) })
+}
+
+impl Deref for Borrowed {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        match &self.cluster {
+            Some(cluster) => cluster,
+            None => unreachable!("it is taken when the value is dropped"),
+        }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.cluster.take()
+            && !std::thread::panicking()
+            && cluster.is_whole()
+        {
+            IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(cluster);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Where the programs are that this crate starts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Folder of the Kubernetes programs below the cache, as `cargo xtask tools` names it.
+const KUBERNETES: &str = "kubernetes-v1.36.3";
+/// The same of Helm.
+const HELM: &str = "helm-v3.22.0";
+
+/// A program of Kubernetes, for example `kube-apiserver`: from the folder that `KUBEBUILDER_ASSETS` names if it is there, else
+/// where `cargo xtask tools` puts it.
+///
+/// # Errors
+/// When it is nowhere; a test without it would prove nothing.
+pub fn kubernetes(program: &str) -> Result<PathBuf> {
+    if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
+        let path = Path::new(&assets).join(program);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    built(KUBERNETES, program)
+}
+
+/// Helm, where `cargo xtask tools` puts it.
+///
+/// # Errors
+/// When it isn't there.
+pub fn helm() -> Result<PathBuf> {
+    built(HELM, "helm")
+}
+
+fn built(folder: &str, program: &str) -> Result<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        Some(cache) => PathBuf::from(cache),
+        None => {
+            let home = std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?;
+            PathBuf::from(home).join(".cache")
+        }
+    };
+    let path = cache.join("wasmbed/tools").join(folder).join(program);
+    if !path.is_file() {
+        bail!("no {program} at {}; run `cargo xtask tools`", path.display());
+    }
+    Ok(path)
+}
