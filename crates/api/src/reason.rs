@@ -59,11 +59,11 @@ reasons! {
     InvalidModule => "The bytes are not a WebAssembly module that the sandbox accepts; the message says what is wrong.",
     UnknownImport => "The module imports something that the device does not offer, or offers with another type.",
     CapabilityDenied => "The module uses a capability that config.capabilities does not grant.",
-    OutOfMemory => "The device has not enough memory left.",
+    OutOfMemory => "The device has not enough memory left beside its older applications; found before sending, the message says how much is needed, how much is left and who holds the rest.",
     OutOfFlash => "The device has not enough storage left for the module.",
     ModuleGone => "The gateway no longer has the module; it will be sent again.",
     Unsupported => "The device's firmware does not know a feature that the assignment needs.",
-    TooManyApplications => "The device already runs as many applications as it can.",
+    TooManyApplications => "The device already runs as many applications as it can; the older ones keep their place.",
     StorageFailed => "The device's storage failed.",
     // Found by the controller before anything is sent.
     ModuleTooLarge => "The module is larger than the device or the resource accepts.",

@@ -9,7 +9,7 @@ use wasmbed_protocol::{
     ApplicationUid, CorrelationId, EnvVar, List, ModuleDigest, Spec, SpecHash, encode_spec,
 };
 
-use super::module::{ModuleFacts, ModuleRefusal};
+use super::module::{Footprint, ModuleFacts, ModuleRefusal};
 use crate::exchange::AssignmentEntry;
 use crate::text;
 
@@ -22,6 +22,8 @@ pub struct Assigned {
     pub spec: Box<[u8]>,
     /// Of the module.
     pub digest: ModuleDigest,
+    /// What it takes of a device's arena; known also once the module is gone.
+    pub footprint: Footprint,
 }
 
 /// Encodes an assignment.
@@ -67,6 +69,7 @@ pub fn plan_assignment(
         spec_hash: SpecHash(Sha256::digest(spec).into()),
         spec: spec.into(),
         digest: module.digest,
+        footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
     })
 }
 

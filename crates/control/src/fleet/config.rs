@@ -44,7 +44,9 @@ pub(super) const LEASE_DEFAULT_MS: u64 = 15_000;
 pub(super) const STATUS_DEBOUNCE_MS: u64 = 50;
 /// Failures listed in one status.
 pub(super) const FAILURES_MAX: usize = 50;
-/// Names of devices in one message; the others are counted.
+/// Characters of a failure's message: the schema takes no more, and one that is longer would have the whole status refused.
+pub(super) const FAILURE_CHARS_MAX: usize = 1_024;
+/// Names in one message; the others are counted.
 pub(super) const NAMES_IN_MESSAGE_MAX: usize = 3;
 /// Writes to the Kubernetes API on their way at once: enough to hide its latency, few enough to stop at once on a 429.
 pub(super) const WRITES_IN_FLIGHT_MAX: usize = 8;

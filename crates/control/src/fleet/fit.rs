@@ -2,7 +2,8 @@
 
 use wasmbed_api::{ApplicationConfig, DeviceFacts, ReasonCode};
 
-use super::module::{ModuleFacts, ModuleNeeds, ModuleRefusal};
+use super::config::NAMES_IN_MESSAGE_MAX;
+use super::module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 
 /// Checks one application against one device, the cheapest and clearest reason first.
 ///
@@ -18,7 +19,7 @@ pub fn plan_fit(
     check_features(needs, device)?;
     check_imports(needs, device)?;
     check_capabilities(needs, config, device)?;
-    check_memory(module, needs, config, device)
+    check_memory(needs, config, device)
 }
 
 fn check_size(module: &ModuleFacts, device: &DeviceFacts) -> Result<(), ModuleRefusal> {
@@ -84,34 +85,67 @@ fn check_capabilities(
 }
 
 fn check_memory(
-    module: &ModuleFacts,
     needs: &ModuleNeeds,
     config: &ApplicationConfig,
     device: &DeviceFacts,
 ) -> Result<(), ModuleRefusal> {
+    let footprint = &needs.footprint;
     let limit = u64::try_from(config.memory_limit).unwrap_or(0);
-    if needs.memory_min_bytes > limit {
+    if footprint.linear_bytes > limit {
         return refuse(
             ReasonCode::MemoryLimit,
             format!(
                 "the module starts with {} bytes of linear memory, config.memory_limit is {limit}",
-                needs.memory_min_bytes
+                footprint.linear_bytes
             ),
         );
     }
-    let loaded = u64::from(module.size) * u64::try_from(device.load_permille).unwrap_or(0) / 1_000;
-    let wanted = loaded.saturating_add(needs.memory_min_bytes);
+    plan_room(footprint, device, &[])
+}
+
+/// Checks whether there is room beside what others already hold: each with its name and its bytes there.
+///
+/// # Errors
+/// It does not fit; says what it needs, what is left and who holds the rest.
+pub fn plan_room(
+    footprint: &Footprint,
+    device: &DeviceFacts,
+    holders: &[(&str, u64)],
+) -> Result<(), ModuleRefusal> {
+    let wanted = footprint.bytes(device);
     let arena = u64::try_from(device.memory_bytes).unwrap_or(0);
-    if wanted <= arena {
+    let held = holders.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
+    let left = arena.saturating_sub(held);
+    if wanted <= left {
         return Ok(());
     }
-    refuse(
-        ReasonCode::OutOfMemory,
-        format!(
-            "it takes about {wanted} bytes ({loaded} for the module, {} of linear memory), the device has {arena}",
-            needs.memory_min_bytes
-        ),
-    )
+    let mut message = format!(
+        "it takes about {wanted} bytes ({} for the module, {} of linear memory), ",
+        footprint.module_bytes(device),
+        footprint.linear_bytes
+    );
+    message += &match held {
+        0 => format!("the device has {arena}"),
+        _ => format!("the device has {left} of {arena} left beside {}", listed(holders)),
+    };
+    refuse(ReasonCode::OutOfMemory, message)
+}
+
+/// `a (70000) and b (20000)`, the largest first, as many as a message takes.
+fn listed(holders: &[(&str, u64)]) -> String {
+    let mut largest = holders.to_vec();
+    largest.sort_by_key(|(name, bytes)| (std::cmp::Reverse(*bytes), *name));
+    let shown = largest.len().min(NAMES_IN_MESSAGE_MAX);
+    let (shown, others) = largest.split_at(shown);
+    let mut parts: Vec<String> = shown.iter().map(|(name, bytes)| format!("{name} ({bytes})")).collect();
+    if !others.is_empty() {
+        let bytes: u64 = others.iter().map(|(_, bytes)| bytes).sum();
+        parts.push(format!("{} more ({bytes})", others.len()));
+    }
+    match parts.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        parts => parts.join(", "),
+    }
 }
 
 fn missing<'a, A: AsRef<str>, B: AsRef<str>>(wanted: &'a [A], offered: &[B]) -> Vec<&'a str> {
@@ -159,6 +193,24 @@ mod tests {
         assert_eq!(plan_fit(&module(1, 10_000), &config, &enough), Ok(()));
         let short = DeviceFacts { memory_bytes: 81_535, ..device_facts() };
         assert_eq!(reason(&module(1, 10_000), &config, &short), ReasonCode::OutOfMemory);
+    }
+
+    #[test]
+    fn what_others_hold_is_not_there_and_they_are_named() {
+        let needs = module(1, 10_000).needs.unwrap();
+        let device = DeviceFacts { memory_bytes: 524_288, ..device_facts() };
+        let holders = [("camera", 300_000), ("door", 100_000), ("blink", 42_752)];
+        assert_eq!(plan_room(&needs.footprint, &device, &holders), Ok(()), "81,536 are left");
+        let one_more = [holders[0], holders[1], holders[2], ("extra", 1)];
+        let refusal = plan_room(&needs.footprint, &device, &one_more).unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::OutOfMemory);
+        assert_eq!(
+            refusal.message,
+            "it takes about 81536 bytes (16000 for the module, 65536 of linear memory), the device has 81535 of 524288 \
+             left beside camera (300000), door (100000), blink (42752) and 1 more (1)"
+        );
+        let alone = plan_room(&needs.footprint, &device, &[("camera", 500_000)]).unwrap_err();
+        assert!(alone.message.ends_with("the device has 24288 of 524288 left beside camera (500000)"));
     }
 
     #[test]

@@ -42,12 +42,12 @@ use std::sync::Arc;
 
 pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::{FleetConfig, Now};
-pub use fit::plan_fit;
+pub use fit::{plan_fit, plan_room};
 pub use input::{
     CallId, FinalizerWrite, FleetEvent, Kind, LeaseSeen, ModuleSource, ObjectKey, Put, PutOutcome,
     StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource, WriteOutcome,
 };
-pub use module::{ModuleFacts, ModuleNeeds, ModuleRefusal};
+pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use target::{plan_target, selects};
 
 use crate::exchange::{DeviceKey, StreamEvent};

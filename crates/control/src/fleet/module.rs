@@ -1,9 +1,9 @@
 //! What is kept of a module once its bytes are gone: enough for the fit check.
 
 use sha2::{Digest, Sha256};
-use wasmbed_api::ReasonCode;
+use wasmbed_api::{DeviceFacts, ReasonCode};
 use wasmbed_protocol::ModuleDigest;
-use wasmbed_runtime::scan::{Features, Refusal, ScanError, ScanLimits, scan};
+use wasmbed_runtime::scan::{Features, LOAD_PERMILLE, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
 
 /// A module without its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +25,45 @@ pub struct ModuleNeeds {
     pub capabilities: Vec<&'static str>,
     /// Operator groups beyond WebAssembly 1.0.
     pub features: Vec<&'static str>,
+    /// What it takes of a device's arena.
+    pub footprint: Footprint,
+}
+
+/// What an application can't do without in a device's arena. Memory that it may grow by is not in it: a device gives out
+/// what is left, and growing fails in the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes of the module that are loaded: all but its custom sections.
+    pub loaded_bytes: u64,
+    /// Bytes that loading takes whatever the module's size: stack, table, host functions.
+    pub fixed_bytes: u64,
     /// Linear memory that it starts with, bytes.
-    pub memory_min_bytes: u64,
+    pub linear_bytes: u64,
+}
+
+impl Footprint {
+    fn of(info: &ModuleInfo) -> Self {
+        let loaded_bytes = u64::from(info.size.saturating_sub(info.custom_bytes));
+        let scaled = loaded_bytes * u64::from(LOAD_PERMILLE) / 1_000;
+        Self {
+            loaded_bytes,
+            fixed_bytes: info.load_bytes_estimate.saturating_sub(scaled),
+            linear_bytes: info.memory_min_bytes,
+        }
+    }
+
+    /// Arena bytes of the loaded module on that device, linear memory apart.
+    #[must_use]
+    pub fn module_bytes(&self, device: &DeviceFacts) -> u64 {
+        let factor = u64::try_from(device.load_permille).unwrap_or(0);
+        (self.loaded_bytes.saturating_mul(factor) / 1_000).saturating_add(self.fixed_bytes)
+    }
+
+    /// Arena bytes in all on that device.
+    #[must_use]
+    pub fn bytes(&self, device: &DeviceFacts) -> u64 {
+        self.module_bytes(device).saturating_add(self.linear_bytes)
+    }
 }
 
 /// Why no device can run a module.
@@ -67,7 +104,7 @@ fn needs(bytes: &[u8]) -> Result<ModuleNeeds, ModuleRefusal> {
             .filter(|(feature, _)| info.features.contains(*feature))
             .map(|(_, name)| *name)
             .collect(),
-        memory_min_bytes: info.memory_min_bytes,
+        footprint: Footprint::of(&info),
     })
 }
 
@@ -112,7 +149,9 @@ mod tests {
         assert_eq!(needs.imports, ["wasmbed.gpio_read", "wasi_snapshot_preview1.proc_exit"]);
         assert_eq!(needs.capabilities, ["gpio"]);
         assert_eq!(needs.features, ["sign-extension operators"]);
-        assert_eq!(needs.memory_min_bytes, 131_072);
+        assert_eq!(needs.footprint.linear_bytes, 131_072);
+        assert_eq!(needs.footprint.loaded_bytes, bytes.len() as u64, "it has no custom section");
+        assert!(needs.footprint.fixed_bytes > 0);
     }
 
     #[test]

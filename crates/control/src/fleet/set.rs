@@ -7,7 +7,8 @@ use wasmbed_protocol::limits::DESIRED_MAX;
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
 use super::assignment::Assigned;
-use super::fit::plan_fit;
+use super::config::NAMES_IN_MESSAGE_MAX;
+use super::fit::{plan_fit, plan_room};
 use super::input::ObjectKey;
 use super::module::{ModuleFacts, ModuleRefusal};
 use super::record::{ApplicationId, PlannedSet, Verdict};
@@ -47,7 +48,8 @@ pub(super) struct SetPlan {
     pub(super) content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
 }
 
-/// Plans one device. The oldest Applications come first (then by name), so that the one too many is always the same one.
+/// Plans one device. The oldest Applications come first (then by name) and keep their place: the one that does not fit any
+/// more, by number or by the memory that all take together, is always the same one.
 pub(super) fn plan_set(
     mut candidates: Vec<Candidate<'_>>,
     facts: Option<&DeviceFacts>,
@@ -61,15 +63,16 @@ pub(super) fn plan_set(
         return SetPlan { verdicts: candidates.into_iter().map(verdict).collect(), content: None };
     };
     candidates.sort_by_key(|candidate| (candidate.created_unix_s, candidate.key));
-    let room = usize::try_from(facts.applications_max).unwrap_or(0).min(DESIRED_MAX);
+    let mut room = Room::of(facts);
     let mut verdicts = Vec::with_capacity(candidates.len());
     let mut content = Vec::new();
     let mut frozen = false;
     for candidate in candidates {
-        let verdict = judge(&candidate, facts, unschedulable, content.len() < room);
+        let verdict = judge(&candidate, facts, unschedulable, &room);
         match (&verdict, &candidate.offer) {
             (Verdict::Placed, Offer::Ready(assigned, _)) | (Verdict::Held, Offer::Kept(assigned)) => {
                 content.push((candidate.id, candidate.uid, assigned.spec_hash));
+                room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
             }
             (Verdict::Held, Offer::Unknown) => frozen |= candidate.present,
             (
@@ -86,30 +89,51 @@ pub(super) fn plan_set(
     SetPlan { verdicts, content: (!frozen).then_some(content) }
 }
 
-fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: bool) -> Verdict {
-    let module = match candidate.offer {
-        Offer::Refused(refusal) => return Verdict::Refused(refusal.clone()),
-        Offer::Unknown => return Verdict::Held,
-        Offer::Kept(_) if room => return Verdict::Held,
-        Offer::Kept(_) => None,
-        Offer::Ready(_, module) => Some(module),
-    };
-    if let Some(Err(refusal)) = module.map(|module| plan_fit(module, candidate.config, facts)) {
-        return Verdict::Refused(refusal);
+/// What is left of a device while it is filled.
+struct Room<'a> {
+    applications_max: usize,
+    /// Who has a place, each with the bytes that it takes of the arena.
+    holders: Vec<(&'a str, u64)>,
+}
+
+impl Room<'_> {
+    fn of(facts: &DeviceFacts) -> Self {
+        let limit = usize::try_from(facts.applications_max).unwrap_or(0);
+        Self { applications_max: limit.min(DESIRED_MAX), holders: Vec::new() }
     }
-    if unschedulable && !candidate.present {
-        return Verdict::Unschedulable;
-    }
-    if !room {
-        return Verdict::Refused(ModuleRefusal {
+
+    fn take(&self, assigned: &Assigned, facts: &DeviceFacts) -> Result<(), ModuleRefusal> {
+        if self.holders.len() < self.applications_max {
+            return plan_room(&assigned.footprint, facts, &self.holders);
+        }
+        let shown = self.holders.iter().take(NAMES_IN_MESSAGE_MAX).map(|(name, _)| *name);
+        let names = shown.collect::<Vec<_>>().join(", ");
+        let more = match self.holders.len().saturating_sub(NAMES_IN_MESSAGE_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(ModuleRefusal {
             reason: ReasonCode::TooManyApplications,
             message: format!(
-                "the device runs at most {} applications, and older ones fill it",
-                facts.applications_max
+                "the device runs at most {} applications, and older ones fill it: {names}{more}",
+                self.applications_max
             ),
-        });
+        })
     }
-    Verdict::Placed
+}
+
+fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: &Room<'_>) -> Verdict {
+    let (assigned, placed) = match candidate.offer {
+        Offer::Refused(refusal) => return Verdict::Refused(refusal.clone()),
+        Offer::Unknown => return Verdict::Held,
+        Offer::Kept(assigned) => (assigned, Verdict::Held),
+        Offer::Ready(assigned, module) => match plan_fit(module, candidate.config, facts) {
+            Err(refusal) => return Verdict::Refused(refusal),
+            Ok(()) if unschedulable && !candidate.present => return Verdict::Unschedulable,
+            Ok(()) => (assigned, Verdict::Placed),
+        },
+    };
+    room.take(assigned, facts).map_or_else(Verdict::Refused, |()| placed)
 }
 
 /// What a device last said of the set that it works to.
@@ -232,13 +256,14 @@ mod tests {
             let keys = (0..count)
                 .map(|n| ObjectKey { namespace: "default".to_owned(), name: format!("app-{n:02}") })
                 .collect();
-            let assigned = Assigned { spec_hash: HASH, spec: Box::default(), digest: module(1, 100).digest };
-            Self {
-                keys,
-                assigned: Arc::new(assigned),
-                module: module(1, 100),
-                config: ApplicationConfig::default(),
-            }
+            let module = module(1, 100);
+            let assigned = Assigned {
+                spec_hash: HASH,
+                spec: Box::default(),
+                digest: module.digest,
+                footprint: module.needs.as_ref().unwrap().footprint,
+            };
+            Self { keys, assigned: Arc::new(assigned), module, config: ApplicationConfig::default() }
         }
 
         fn candidates(&self) -> Vec<Candidate<'_>> {
@@ -270,6 +295,47 @@ mod tests {
         let Verdict::Refused(refusal) = verdict(&plan, 0) else { panic!("{:?}", plan.verdicts) };
         assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
         assert_eq!(*verdict(&plan, 10), Verdict::Placed);
+    }
+
+    #[test]
+    fn what_does_not_fit_beside_older_ones_is_refused_and_smaller_ones_still_fit() {
+        let fixture = Fixture::new(4);
+        // Three of 65,696 bytes fit, a fourth does not.
+        let facts = DeviceFacts { memory_bytes: 3 * 65_696 + 1_000, ..device_facts() };
+        let mut candidates = fixture.candidates();
+        candidates[1].created_unix_s = 100;
+        candidates[1].present = true;
+        candidates.reverse();
+        let plan = plan_set(candidates.clone(), Some(&facts), false);
+        assert_eq!(plan.content.as_ref().map(Vec::len), Some(3));
+        let Verdict::Refused(refusal) = verdict(&plan, 1) else { panic!("the newest: {:?}", plan.verdicts) };
+        assert_eq!(refusal.reason, ReasonCode::OutOfMemory);
+        assert!(
+            refusal.message.contains("has 1000 of 198088 left beside app-00 (65696), app-02"),
+            "{refusal:?}"
+        );
+
+        let mut small = module(2, 100);
+        small.needs.as_mut().unwrap().footprint.linear_bytes = 0;
+        let footprint = small.needs.as_ref().unwrap().footprint;
+        let assigned = Arc::new(Assigned { footprint, ..(*fixture.assigned).clone() });
+        let newest = candidates.iter_mut().find(|candidate| candidate.id.0 == 1).unwrap();
+        newest.offer = Offer::Ready(&assigned, &small);
+        let plan = plan_set(candidates, Some(&facts), false);
+        assert_eq!(*verdict(&plan, 1), Verdict::Placed, "160 bytes are left");
+    }
+
+    #[test]
+    fn what_is_kept_for_a_missing_module_holds_its_memory() {
+        let fixture = Fixture::new(2);
+        let facts = DeviceFacts { memory_bytes: 70_000, ..device_facts() };
+        let mut candidates = fixture.candidates();
+        candidates[0].offer = Offer::Kept(&fixture.assigned);
+        let plan = plan_set(candidates, Some(&facts), false);
+        assert_eq!(*verdict(&plan, 0), Verdict::Held);
+        assert!(
+            matches!(verdict(&plan, 1), Verdict::Refused(refusal) if refusal.reason == ReasonCode::OutOfMemory)
+        );
     }
 
     #[test]

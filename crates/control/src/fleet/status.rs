@@ -12,7 +12,7 @@ use wasmbed_api::{
 };
 use wasmbed_protocol::ModuleDigest;
 
-use super::config::{FAILURES_MAX, NAMES_IN_MESSAGE_MAX};
+use super::config::{FAILURE_CHARS_MAX, FAILURES_MAX, NAMES_IN_MESSAGE_MAX};
 use super::module::ModuleRefusal;
 use super::record::{ReportedApplication, Verdict};
 use crate::text;
@@ -123,7 +123,7 @@ pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -
             .map(|(device, refusal)| ApplicationFailure {
                 device: (*device).to_owned(),
                 reason: refusal.reason,
-                message: refusal.message.clone(),
+                message: refusal.message.chars().take(FAILURE_CHARS_MAX).collect(),
             })
             .collect(),
         conditions: conditions.collect(),

@@ -7,7 +7,7 @@ use wasmbed_api::{ApplicationPhase, DevicePhase, ReasonCode};
 
 use super::*;
 use crate::exchange::StreamEvent;
-use world::{World, all, key, names};
+use world::{APPLICATION_BYTES, World, all, key, names};
 
 fn condition(world: &World, application: &str, type_: &str) -> (String, String, String) {
     let status = world.status(application);
@@ -287,6 +287,29 @@ fn statuses_keep_to_their_rates() {
     assert_eq!(refused, 90);
     let failure = &world.status("app99").failures[0];
     assert_eq!(failure.reason, ReasonCode::TooManyApplications);
+}
+
+#[test]
+fn the_newest_waits_for_memory_that_older_ones_hold_and_gets_it_when_they_go() {
+    let mut world = World::new(1, 1);
+    world.memory_bytes = 4 * APPLICATION_BYTES;
+    world.connect("device-000", "gateway-0");
+    world.lead();
+    for n in 0..5 {
+        world.apply_application(&format!("app{n}"), 1, all());
+    }
+    world.advance(5_000);
+    assert_eq!(world.runs("device-000").len(), 4, "the fifth is not even sent");
+    let failure = world.status("app4").failures[0].clone();
+    assert_eq!(failure.reason, ReasonCode::OutOfMemory);
+    assert!(
+        failure.message.contains("has 0 of 268544 left beside app0 (67136), app1 (67136)"),
+        "{failure:?}"
+    );
+    world.delete_application("app1");
+    world.advance(5_000);
+    assert!(world.runs("device-000").contains("default/app4"));
+    assert_eq!(world.status("app4").phase, ApplicationPhase::Running);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::exchange::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRe
 use crate::text;
 
 pub(super) const NAMESPACE: &str = "default";
+/// What every application here takes of a board's arena: 1,000 bytes loaded at 1.6, and a page.
+pub(super) const APPLICATION_BYTES: i64 = 1_600 + 65_536;
 
 #[derive(Default)]
 pub(super) struct FakeGateway {
@@ -57,6 +59,8 @@ pub(super) struct World {
     pub(super) gateway_fails: bool,
     /// What is sent arrives, and its answer does not.
     pub(super) answers_lost: bool,
+    /// Arena of every board.
+    pub(super) memory_bytes: i64,
 }
 
 impl World {
@@ -78,6 +82,7 @@ impl World {
             status_writes: 0,
             gateway_fails: false,
             answers_lost: false,
+            memory_bytes: device_facts().memory_bytes,
         };
         for n in 0..devices {
             world.create_device(&format!("device-{n:03}"));
@@ -264,13 +269,14 @@ impl World {
             return;
         }
         self.disconnect(device);
+        let facts = self.facts();
         let (object, fake) = self.devices.get_mut(device).unwrap();
         fake.gateway = Some(gateway.to_owned());
         let status = object.status.get_or_insert_with(DeviceStatus::default);
         status.epoch = Some(status.epoch.unwrap_or(0) + 1);
         status.gateway = Some(gateway.to_owned());
         status.phase = DevicePhase::Connected;
-        status.facts = Some(device_facts());
+        status.facts = Some(facts);
         self.converge_device(device);
     }
 
@@ -302,7 +308,12 @@ impl World {
         self.update_view(&gateway, device);
     }
 
+    fn facts(&self) -> wasmbed_api::DeviceFacts {
+        wasmbed_api::DeviceFacts { memory_bytes: self.memory_bytes, ..device_facts() }
+    }
+
     fn update_view(&mut self, name: &str, device: &str) {
+        let facts = self.facts();
         let (object, fake) = &self.devices[device];
         let gateway = self.gateways.get_mut(name).unwrap();
         let connected = fake.gateway.as_deref() == Some(name);
@@ -318,7 +329,7 @@ impl World {
             revision_seen: held.unwrap_or(0).max(if connected { fake.revision } else { 0 }),
             revision_held: held,
             revision_reported: connected.then_some(fake.revision),
-            facts: connected.then(device_facts),
+            facts: connected.then_some(facts),
             applications: connected.then(|| reports(&fake.runs)),
         };
         gateway.views.insert(device.to_owned(), view.clone());
@@ -492,7 +503,8 @@ impl World {
             .sort_by_key(|object| (object.metadata.creation_timestamp.clone(), object.metadata.name.clone()));
         let names =
             targeted.iter().map(|object| format!("{NAMESPACE}/{}", object.metadata.name.as_ref().unwrap()));
-        names.take(10).collect()
+        let room = usize::try_from(self.memory_bytes / APPLICATION_BYTES).unwrap();
+        names.take(room.min(10)).collect()
     }
 
     fn write_finalizer(&mut self, write: FinalizerWrite) {
