@@ -96,8 +96,9 @@ pub struct LeaseConfig {
 impl Default for LeaseConfig {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            renew: Duration::from_secs(5),
+            // A leader that dies right after a renewal has a follower in its place in under 15 s, the follower's start included.
+            duration: Duration::from_secs(10),
+            renew: Duration::from_secs(3),
             gateway_grace: Duration::from_secs(10),
         }
     }

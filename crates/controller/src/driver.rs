@@ -12,6 +12,7 @@ use wasmbed_telemetry::Health;
 
 use crate::client::GatewayClient;
 use crate::clock::Clock;
+use crate::election::Lead;
 use crate::input::Input;
 use crate::kubernetes::Kubernetes;
 use crate::metrics::{Metrics, Operation};
@@ -35,9 +36,19 @@ pub(crate) struct Driver {
     /// For the streams that this loop starts.
     pub(crate) sender: mpsc::Sender<Input>,
     pub(crate) term_wanted: watch::Sender<Option<u64>>,
+    /// Leadership, which ends by itself unless it is renewed.
+    pub(crate) lead: watch::Receiver<Option<Lead>>,
     pub(crate) streams: BTreeMap<String, Stream>,
-    pub(crate) leads: bool,
+    pub(crate) reachable: Reachable,
     pub(crate) timeout_ms: u64,
+}
+
+/// Whether what is seen of the Kubernetes API is up to date: calls are answered, and the watch of Leases stands. A watch can
+/// come back a good while after the API has, and what it did not show in between says nothing of gateways.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reachable {
+    answers: bool,
+    watched: bool,
 }
 
 pub(crate) struct Stream {
@@ -57,6 +68,7 @@ impl Driver {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
         loop {
+            self.check_lead();
             self.start_tasks(&mut tasks);
             self.report();
             let now = self.clock.now();
@@ -72,6 +84,8 @@ impl Driver {
                     Ok(outcome) => self.take_outcome(outcome),
                     Err(error) => tracing::error!(reason = %error, "a call ended by a bug"),
                 },
+                // An election that ended has told its last word; the shutdown is near.
+                Ok(()) = self.lead.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
             let now = self.clock.now();
@@ -129,17 +143,33 @@ impl Driver {
                 self.metrics.count_error(Operation::Stream);
                 self.fleet.handle_stream_down(now, &gateway, &error);
             }
-            Input::Leadership(term) => {
-                self.leads = term.is_some();
-                self.fleet.handle_leadership(now, term);
-            }
-            Input::Api(reachable) => {
-                self.fleet.handle_api(now, reachable);
+            Input::Api(answers) => {
+                self.reachable.answers = answers;
+                self.check_reachable();
                 let state =
-                    if reachable { Ok(()) } else { Err("the Kubernetes API does not answer".to_owned()) };
+                    if answers { Ok(()) } else { Err("the Kubernetes API does not answer".to_owned()) };
                 self.health.set("kubernetes", state);
             }
+            Input::LeaseWatch(stands) => {
+                self.reachable.watched = stands;
+                self.check_reachable();
+            }
         }
+    }
+
+    fn check_reachable(&mut self) {
+        let Reachable { answers, watched } = self.reachable;
+        self.fleet.handle_api(self.clock.now(), answers && watched);
+    }
+
+    /// Right before anything is sent: this process may have stood still since it last looked.
+    fn check_lead(&mut self) {
+        let term = self.term();
+        self.fleet.handle_leadership(self.clock.now(), term);
+    }
+
+    fn term(&self) -> Option<u64> {
+        Lead::term_at(*self.lead.borrow(), Instant::now())
     }
 
     /// Every gateway's stream is read, also by a controller that does not lead: it takes over from what it knows.
@@ -243,7 +273,7 @@ impl Driver {
     }
 
     fn report(&self) {
-        self.metrics.set_gauges(&self.fleet.gauges(), self.leads);
+        self.metrics.set_gauges(&self.fleet.gauges(), self.term().is_some());
         let lists =
             if self.fleet.is_complete() { Ok(()) } else { Err("lists are not complete yet".to_owned()) };
         self.health.set("watches", lists);

@@ -4,7 +4,10 @@
 //! follower --the Lease is free, released, or not renewed for its duration--> leader (leaseTransitions + 1)
 //! leader --another holder, or no renewal in time--> follower
 //! ```
+//! Leadership is told with the moment at which it ends unless it is renewed, so that a process that stood still does not act on
+//! a term that others may have taken over.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -12,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LeaseConfig;
@@ -20,6 +23,27 @@ use crate::input::Input;
 
 /// Name of the leader's Lease.
 pub(crate) const LEASE_NAME: &str = "wasmbed-controller";
+/// How often a follower looks at the Lease at least; its watch tells of changes at once, where it stands.
+const FOLLOWER_PAUSE: Duration = Duration::from_secs(2);
+/// After a call that failed: soon enough to keep a Lease through a short outage.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The shortest pause, whatever is due.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// Leadership in a term, until a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub(crate) term: u64,
+    /// Before the Lease can expire for others; renewals move it.
+    pub(crate) until: Instant,
+}
+
+impl Lead {
+    /// The term, as long as it holds.
+    pub(crate) fn term_at(lead: Option<Self>, now: Instant) -> Option<u64> {
+        lead.filter(|lead| now < lead.until).map(|lead| lead.term)
+    }
+}
 
 /// Holds, or waits for, the leader's Lease until `stop`, then gives it up.
 pub(crate) struct Election {
@@ -29,6 +53,9 @@ pub(crate) struct Election {
     pub(crate) config: LeaseConfig,
     /// A term that ours has to reach, because gateways have seen higher ones.
     pub(crate) wanted: watch::Receiver<Option<u64>>,
+    /// Told when the watch saw the Lease change.
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) lead: watch::Sender<Option<Lead>>,
     pub(crate) inputs: mpsc::Sender<Input>,
 }
 
@@ -37,6 +64,7 @@ pub(crate) struct Election {
 struct Rival {
     renewal: String,
     since: Option<Instant>,
+    duration: Duration,
 }
 
 struct State {
@@ -52,7 +80,7 @@ impl Election {
         loop {
             let before = state.term;
             let attempt = tokio::time::timeout(self.config.renew, self.attempt(&leases, &mut state)).await;
-            let reachable = match attempt {
+            let reachable = match &attempt {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
                     tracing::warn!(reason = %error, "the leader Lease can't be read or written");
@@ -61,34 +89,45 @@ impl Election {
                 }
                 Err(_) => false,
             };
-            // Another may take over after the whole duration; we stop before that.
-            let safe = self.config.duration.saturating_sub(self.config.renew);
-            if state.term.is_some() && state.renewed.elapsed() > safe {
+            let until = state.renewed + self.safe();
+            if state.term.is_some() && Instant::now() >= until {
                 tracing::warn!("the leader Lease could not be renewed in time; leadership is given up");
                 state.term = None;
             }
-            let told = self.inputs.send(Input::Api(reachable)).await.is_ok();
             if state.term != before {
                 tracing::info!(term = state.term, leads = state.term.is_some(), "leadership changed");
-                if self.inputs.send(Input::Leadership(state.term)).await.is_err() {
-                    break;
-                }
             }
-            if !told {
+            self.lead.send_replace(state.term.map(|term| Lead { term, until }));
+            if self.inputs.send(Input::Api(reachable)).await.is_err() {
                 break;
             }
-            // A follower looks again soon: a released Lease is to be taken up at once.
-            let pause =
-                if state.term.is_some() { self.config.renew } else { self.config.renew.min(FOLLOWER_PAUSE) };
+            let pause = self.pause(&state, matches!(attempt, Ok(Ok(()))));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
+                // A leader wrote the change itself, or learns of another holder by its next renewal.
+                () = self.changed.notified(), if state.term.is_none() => {}
                 changed = self.wanted.changed() => if changed.is_err() { break },
             }
         }
+        self.lead.send_replace(None);
         if state.term.is_some() {
             let _ = tokio::time::timeout(self.config.renew, self.release(&leases)).await;
         }
+    }
+
+    /// Others may take over after the whole duration; we stop a renewal's time before that.
+    fn safe(&self) -> Duration {
+        self.config.duration.saturating_sub(self.config.renew)
+    }
+
+    fn pause(&self, state: &State, succeeded: bool) -> Duration {
+        let pause = match (state.term, succeeded) {
+            (_, false) => RETRY_PAUSE,
+            (Some(_), true) => self.config.renew,
+            (None, true) => state.rival.remaining().map_or(FOLLOWER_PAUSE, |left| left.min(FOLLOWER_PAUSE)),
+        };
+        pause.max(PAUSE_MIN)
     }
 
     async fn attempt(&mut self, leases: &Api<Lease>, state: &mut State) -> Result<(), kube::Error> {
@@ -182,18 +221,15 @@ impl Election {
     }
 }
 
-/// How often a follower looks at the Lease.
-const FOLLOWER_PAUSE: Duration = Duration::from_secs(2);
-
 impl Rival {
     /// Whether the holder has not renewed for its lease duration, as far as this process could see.
     fn is_gone(&mut self, spec: &LeaseSpec, default: Duration) -> bool {
         let renewal =
             format!("{:?} {:?} {:?}", spec.holder_identity, spec.renew_time, spec.lease_transitions);
         let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let duration = seconds.map_or(default, Duration::from_secs);
+        self.duration = seconds.map_or(default, Duration::from_secs);
         match self.since {
-            Some(since) if self.renewal == renewal => since.elapsed() >= duration,
+            Some(since) if self.renewal == renewal => since.elapsed() >= self.duration,
             Some(_) | None => {
                 self.renewal = renewal;
                 self.since = Some(Instant::now());
@@ -201,11 +237,25 @@ impl Rival {
             }
         }
     }
+
+    /// Until it is gone, if nothing more is seen of it.
+    fn remaining(&self) -> Option<Duration> {
+        self.since.map(|since| self.duration.saturating_sub(since.elapsed()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lead_ends_by_itself() {
+        let now = Instant::now();
+        let lead = Some(Lead { term: 3, until: now + Duration::from_secs(1) });
+        assert_eq!(Lead::term_at(lead, now), Some(3));
+        assert_eq!(Lead::term_at(lead, now + Duration::from_secs(1)), None);
+        assert_eq!(Lead::term_at(None, now), None);
+    }
 
     #[test]
     fn a_rival_is_gone_only_after_its_duration_was_watched_here() {

@@ -21,8 +21,10 @@ pub(crate) enum Input {
     Lease(String, Option<LeaseSeen>),
     Stream(String, Box<StreamEvent>),
     StreamDown(String, String),
-    Leadership(Option<u64>),
+    /// Whether the Kubernetes API answered a call.
     Api(bool),
+    /// Whether the watch of gateways' Leases stands.
+    LeaseWatch(bool),
 }
 
 /// Inputs that wait for the decider: enough to keep it busy, few enough that a snapshot's reader waits for it.

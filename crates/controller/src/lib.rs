@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::fleet::{Fleet, FleetConfig};
@@ -32,7 +32,7 @@ use wasmbed_telemetry::{Health, serve_health};
 
 use client::GatewayClient;
 use clock::{Clock, milliseconds};
-use driver::Driver;
+use driver::{Driver, Reachable};
 use election::Election;
 use kubernetes::Kubernetes;
 use metrics::Metrics;
@@ -93,12 +93,16 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let health = Health::starting(&["kubernetes", "watches"]);
     let (sender, inputs) = mpsc::channel(input::INPUTS_MAX);
     let (term_wanted, wanted) = channel::channel(None);
+    let (lead_sender, lead) = channel::channel(None);
+    let changed = Arc::new(Notify::new());
     let election = Election {
         client: kube.clone(),
         namespace: config.system_namespace.clone(),
         holder: config.name.clone(),
         config: config.lease.clone(),
         wanted,
+        changed: Arc::clone(&changed),
+        lead: lead_sender,
         inputs: sender.clone(),
     };
     let watches = watch::follow(
@@ -106,6 +110,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         config.namespace.clone(),
         config.system_namespace.clone(),
         sender.clone(),
+        changed,
     );
     let driver = Driver {
         fleet: Fleet::new(fleet_config(&config)),
@@ -117,8 +122,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         inputs,
         sender,
         term_wanted,
+        lead,
         streams: BTreeMap::new(),
-        leads: false,
+        reachable: Reachable::default(),
         timeout_ms: 0,
     };
     let path = config.health.path.clone();

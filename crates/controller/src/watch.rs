@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,15 +11,17 @@ use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ObjectMeta;
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use wasmbed_api::{Application, Device, DeviceGateway, Module, ReasonCode};
 use wasmbed_control::exchange::DeviceKey;
 use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleRefusal, ModuleSource, ObjectKey};
 use wasmbed_protocol::ModuleDigest;
 
+use crate::election::LEASE_NAME;
 use crate::input::Input;
 
 /// Name of a gateway's Lease is this and the gateway's name.
@@ -30,6 +33,7 @@ pub(crate) async fn follow(
     namespace: Option<String>,
     system_namespace: String,
     inputs: mpsc::Sender<Input>,
+    leader_changed: Arc<Notify>,
 ) {
     let scope = namespace.as_deref();
     let system = Some(system_namespace.as_str());
@@ -42,13 +46,22 @@ pub(crate) async fn follow(
             api::<Application>(&client, scope),
             streamed.clone(),
             &inputs,
-            Some(Kind::Application),
+            Listed::Kind(Kind::Application),
             |event| { application(event, &mut sources) }
         ),
-        each(api::<Module>(&client, scope), streamed, &inputs, Some(Kind::Module), module),
-        each(api::<Device>(&client, scope), listed.clone(), &inputs, Some(Kind::Device), device),
-        each(api::<DeviceGateway>(&client, system), listed.clone(), &inputs, Some(Kind::Gateway), gateway),
-        each(api::<Lease>(&client, system), listed, &inputs, None, lease),
+        each(api::<Module>(&client, scope), streamed, &inputs, Listed::Kind(Kind::Module), module),
+        each(api::<Device>(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Device), device),
+        each(
+            api::<DeviceGateway>(&client, system),
+            listed.clone(),
+            &inputs,
+            Listed::Kind(Kind::Gateway),
+            gateway
+        ),
+        each(api::<Lease>(&client, system), listed, &inputs, Listed::Leases, |change| lease(
+            change,
+            &leader_changed
+        )),
     );
 }
 
@@ -58,33 +71,91 @@ enum Change<K> {
     Gone(K),
 }
 
+/// What a watch is of.
+#[derive(Clone, Copy, Debug)]
+enum Listed {
+    Kind(Kind),
+    Leases,
+}
+
+impl Listed {
+    fn begin(self) -> Option<Input> {
+        match self {
+            Self::Kind(kind) => Some(Input::ListBegin(kind)),
+            Self::Leases => None,
+        }
+    }
+
+    fn end(self) -> Input {
+        match self {
+            Self::Kind(kind) => Input::ListEnd(kind),
+            Self::Leases => Input::LeaseWatch(true),
+        }
+    }
+
+    /// Only what nobody can say of a gateway without its Lease depends on its watch.
+    fn stands(self, stands: bool) -> Option<Input> {
+        match self {
+            Self::Kind(_) => None,
+            Self::Leases => Some(Input::LeaseWatch(stands)),
+        }
+    }
+}
+
 async fn each<K>(
     api: Api<K>,
     config: watcher::Config,
     inputs: &mpsc::Sender<Input>,
-    kind: Option<Kind>,
+    listed: Listed,
     mut read: impl FnMut(Change<K>) -> Option<Input>,
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = watcher(api, config).default_backoff();
+    let events = watcher(api, config).backoff(Pauses(watcher::DefaultBackoff::default()));
     pin_mut!(events);
+    let mut broken = false;
     while let Some(event) = events.next().await {
+        let failed = event.is_err();
         let input = match event {
-            Ok(Event::Init) => kind.map(Input::ListBegin),
-            Ok(Event::InitDone) => kind.map(Input::ListEnd),
+            Ok(Event::Init) => listed.begin(),
+            Ok(Event::InitDone) => Some(listed.end()),
             Ok(Event::InitApply(object) | Event::Apply(object)) => read(Change::Seen(object)),
             Ok(Event::Delete(object)) => read(Change::Gone(object)),
             Err(error) => {
-                tracing::warn!(?kind, reason = %error, "a watch of the Kubernetes API failed; it is started again");
+                tracing::warn!(?listed, reason = %error, "a watch of the Kubernetes API failed; it is started again");
                 None
             }
         };
-        if let Some(input) = input
-            && inputs.send(input).await.is_err()
-        {
-            return;
+        // A watch that is resumed begins with a change, not with a list.
+        let turned = (failed != broken).then(|| listed.stands(!failed)).flatten();
+        broken = failed;
+        for input in [input, turned].into_iter().flatten() {
+            if inputs.send(input).await.is_err() {
+                return;
+            }
         }
+    }
+}
+
+/// Pauses between attempts at a watch: kube's own, which grow and vary, but at most five seconds instead of a minute, so that an API
+/// server that is back is used soon.
+struct Pauses(watcher::DefaultBackoff);
+
+impl Pauses {
+    const SHORTER: u32 = 12;
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause / Self::SHORTER)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }
 
@@ -188,7 +259,12 @@ fn gateway(change: Change<DeviceGateway>) -> Option<Input> {
     }
 }
 
-fn lease(change: Change<Lease>) -> Option<Input> {
+fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
+    let (Change::Seen(object) | Change::Gone(object)) = &change;
+    if object.name_any() == LEASE_NAME {
+        leader_changed.notify_one();
+        return None;
+    }
     let name = |object: &Lease| object.name_any().strip_prefix(GATEWAY_LEASE_PREFIX).map(str::to_owned);
     match change {
         Change::Gone(object) => Some(Input::Lease(name(&object)?, None)),
