@@ -36,8 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// Writes to the Kubernetes API each second, sustained.
     pub writes_per_second: u32,
-    /// Writes to the Kubernetes API in a burst.
-    pub writes_burst: u32,
+    /// Writes to the Kubernetes API in a burst. `None`: four for each connection that is allowed.
+    pub writes_burst: Option<u32>,
     /// How to reach the Kubernetes API.
     pub kube: kube::Config,
 }
@@ -112,7 +112,7 @@ impl Config {
             max_connections: 1_000,
             limits: Limits::default(),
             writes_per_second: 50,
-            writes_burst: 1_000,
+            writes_burst: None,
             kube,
         }
     }

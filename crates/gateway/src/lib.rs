@@ -214,7 +214,9 @@ fn decisions(config: &Config, boot_id: &str) -> gateway::Config {
         heartbeat_timeout_ms: millis(config.heartbeat_timeout),
         sessions_max: config.max_connections,
         writes_per_second: config.writes_per_second,
-        writes_burst: config.writes_burst,
+        writes_burst: config
+            .writes_burst
+            .unwrap_or_else(|| gateway::config::writes_burst(config.max_connections)),
         modules_bytes_max: config.limits.modules_bytes_max,
     }
 }

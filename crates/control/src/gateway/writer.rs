@@ -108,8 +108,8 @@ impl Writer {
             tokens: Tokens::full(rate, burst),
             heartbeat_tokens: Tokens::full((rate / u64::from(HEARTBEAT_RATE_DIVISOR)).max(1), 1),
             // What people wait for has the burst; Events and signs of life leave most of it alone.
-            event_reserve: burst / 4,
-            heartbeat_reserve: burst / 2,
+            event_reserve: burst / 8,
+            heartbeat_reserve: burst / 4,
             paused_until: 0,
             failures: 0,
         }

@@ -29,6 +29,12 @@ impl Section for GatewayFile {
         if max_connections == 0 {
             return Err(("gateway.server.max_connections", "found 0, expected at least 1".to_owned()));
         }
+        if self.gateway.writes_per_second == 0 {
+            return Err(("gateway.writes_per_second", "found 0, expected at least 1".to_owned()));
+        }
+        if self.gateway.writes_burst == Some(0) {
+            return Err(("gateway.writes_burst", "found 0, expected at least 1".to_owned()));
+        }
         if handshake_timeout < Seconds::new(1) || handshake_timeout > Seconds::new(300) {
             let problem = format!("found {handshake_timeout}, expected 1s to 5m");
             return Err(("gateway.server.handshake_timeout", problem));
@@ -59,6 +65,10 @@ pub struct GatewaySection {
     pub server: Server,
     /// Signs of life.
     pub heartbeat: Heartbeat,
+    /// Writes to the Kubernetes API each second, sustained.
+    pub writes_per_second: u32,
+    /// Writes to the Kubernetes API in a burst. Default: four for each of `server.max_connections`.
+    pub writes_burst: Option<u32>,
     /// Health, readiness and metrics.
     pub health: HealthSection,
     /// The Kubernetes API.
@@ -79,6 +89,8 @@ impl Default for GatewaySection {
             tls: Tls::installed("gateway", "ca.crt"),
             server: Server::default(),
             heartbeat: Heartbeat::default(),
+            writes_per_second: 50,
+            writes_burst: None,
             health: HealthSection { port: 8082, ..HealthSection::default() },
             kubernetes: Kubernetes::default(),
             logging: Logging::default(),

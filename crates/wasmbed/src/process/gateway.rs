@@ -80,6 +80,8 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
     config.heartbeat_interval = section.heartbeat.interval.0;
     config.heartbeat_timeout = section.heartbeat.timeout.0;
     config.max_connections = section.server.max_connections;
+    config.writes_per_second = section.writes_per_second;
+    config.writes_burst = section.writes_burst;
     config.limits = Limits { handshake_timeout: section.server.handshake_timeout.0, ..Limits::default() };
     Ok(config)
 }
