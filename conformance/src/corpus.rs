@@ -1,0 +1,123 @@
+//! Requests as data: `corpus/*.yaml`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Requests that belong together; they share a namespace of their own, `{ns}`, and variables.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What is found out.
+    #[serde(rename = "case")]
+    pub name: String,
+    /// In this order.
+    pub steps: Vec<Step>,
+}
+
+/// One request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// `METHOD path?query`.
+    pub send: String,
+    /// On whose behalf.
+    #[serde(rename = "as", default)]
+    pub user: User,
+    /// Further headers; `content-type` is `application/json` where there is a body and nothing else is said.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body, as JSON.
+    pub body: Option<Value>,
+    /// The body, as it stands.
+    pub text: Option<String>,
+    /// How many events of a watch are read before it is closed; the server's end of it comes first if it does.
+    pub watch: Option<usize>,
+    /// Values of the answer for later steps: variable to JSON pointer within the body.
+    #[serde(default)]
+    pub save: BTreeMap<String, String>,
+    /// The request is repeated until it is answered with this code, and the last answer counts.
+    pub until: Option<u16>,
+    /// The request is sent so many times, with `{i}` counting from 0.
+    pub times: Option<u32>,
+    /// Differences that may be: name in `allowed.yaml` to JSON pointers within the answer (`/code`, `/headers/…`,
+    /// `/body/…`).
+    #[serde(default)]
+    pub allow: BTreeMap<String, Vec<String>>,
+}
+
+/// Users and what they are in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum User {
+    /// In `system:masters`.
+    #[default]
+    Admin,
+    /// In `wasmbed:gateways`.
+    Gateway,
+    /// In `wasmbed:controllers`.
+    Controller,
+    /// In no group that may do anything.
+    Nobody,
+}
+
+impl User {
+    /// All of them.
+    pub const ALL: [User; 4] = [User::Admin, User::Gateway, User::Controller, User::Nobody];
+
+    /// Common name and organisation of the user's certificate.
+    pub fn subject(self) -> (&'static str, &'static str) {
+        match self {
+            User::Admin => ("admin", "system:masters"),
+            User::Gateway => ("wasmbed:gateway:gateway-1", "wasmbed:gateways"),
+            User::Controller => ("wasmbed:controller:controller", "wasmbed:controllers"),
+            User::Nobody => ("nobody", "wasmbed:strangers"),
+        }
+    }
+}
+
+/// All cases, ordered by file.
+///
+/// # Errors
+/// When a file can't be read, or two cases have one name.
+pub fn load() -> Result<Vec<Case>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    files.sort();
+    let mut cases: Vec<Case> = Vec::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "yaml")) {
+        let text = std::fs::read_to_string(file)?;
+        let read: Vec<Case> =
+            serde_saphyr::from_str(&text).with_context(|| format!("can't read {}", file.display()))?;
+        for case in read {
+            ensure!(cases.iter().all(|known| known.name != case.name), "two cases {:?}", case.name);
+            cases.push(case);
+        }
+    }
+    Ok(cases)
+}
+
+/// Puts values in the place of `{name}`, for the names that are known.
+pub fn fill(text: &str, variables: &BTreeMap<String, String>) -> String {
+    if !text.contains('{') {
+        return text.to_owned();
+    }
+    variables.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+}
+
+/// The same in all texts of a document, keys included.
+pub fn fill_all(value: &Value, variables: &BTreeMap<String, String>) -> Value {
+    match value {
+        Value::String(text) => Value::String(fill(text, variables)),
+        Value::Array(items) => items.iter().map(|item| fill_all(item, variables)).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (fill(name, variables), fill_all(value, variables)))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}

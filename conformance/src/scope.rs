@@ -1,0 +1,63 @@
+//! The embedded server's kinds are fixed: of the real server's documents about all kinds, those of the same kinds are
+//! compared.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// Groups that the embedded server has.
+const GROUPS: [&str; 7] = [
+    "",
+    "apiextensions.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "conformance.wasmbed.github.io",
+    "coordination.k8s.io",
+    "events.k8s.io",
+];
+const OURS: &str = "wasmbed.github.io";
+/// Resources of the core group that it has.
+const CORE: [&str; 3] = ["events", "namespaces", "namespaces/status"];
+
+/// Leaves of a discovery document what the embedded server could have.
+pub fn narrow(request: &str, body: &mut Value) {
+    let path = request.split_once(' ').map_or(request, |(_, path)| path);
+    let path = path.split('?').next().unwrap_or(path);
+    match path {
+        "/apis" => {
+            retain(&mut body["groups"], |group| has_group(&group["name"]));
+            retain(&mut body["items"], |group| has_group(&group["metadata"]["name"]));
+        }
+        "/api" => {
+            for version in body["items"].as_array_mut().into_iter().flatten() {
+                for version in version["versions"].as_array_mut().into_iter().flatten() {
+                    retain(&mut version["resources"], |resource| is_core(&resource["resource"]));
+                }
+            }
+        }
+        "/api/v1" => retain(&mut body["resources"], |resource| is_core(&resource["name"])),
+        "/openapi/v3" => {
+            if let Some(paths) = body["paths"].as_object_mut() {
+                paths.retain(|path, _| {
+                    path == "api/v1" || path.split('/').nth(1).is_some_and(|group| has_group(&group.into()))
+                });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn has_group(name: &Value) -> bool {
+    let known: BTreeSet<&str> = GROUPS.into_iter().chain([OURS]).collect();
+    name.as_str().is_some_and(|name| known.contains(name))
+}
+
+fn is_core(name: &Value) -> bool {
+    name.as_str().is_some_and(|name| CORE.contains(&name))
+}
+
+fn retain(list: &mut Value, keep: impl Fn(&Value) -> bool) {
+    if let Some(items) = list.as_array_mut() {
+        items.retain(|item| keep(item));
+    }
+}

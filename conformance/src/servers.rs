@@ -1,0 +1,133 @@
+//! The embedded server in this process, and the real one beside it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
+use wasmbed_pki::{ClusterAuthority, Identity};
+
+use crate::client::Server;
+use crate::corpus::User;
+
+/// The definitions both servers get: Wasmbed's own, and one with every type of list and map for the tests.
+///
+/// # Errors
+/// When one can't be read.
+pub fn definitions() -> Result<Vec<Value>> {
+    let mut definitions: Vec<Value> =
+        wasmbed_api::crds().iter().map(serde_json::to_value).collect::<serde_json::Result<_>>()?;
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/samples.yaml");
+    definitions.push(serde_saphyr::from_str(&std::fs::read_to_string(sample)?)?);
+    Ok(definitions)
+}
+
+/// The embedded server, with a folder that goes with it.
+pub struct Embedded {
+    /// Where it listens.
+    pub address: SocketAddr,
+    folder: TempDir,
+    authority: ClusterAuthority,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Embedded {
+    /// Starts it on a free port.
+    ///
+    /// # Errors
+    /// When it can't start.
+    pub async fn start() -> Result<Embedded> {
+        Embedded::start_in(tempfile::tempdir()?, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    async fn start_in(folder: TempDir, listen: SocketAddr) -> Result<Embedded> {
+        let authority = ClusterAuthority::create_or_open(&folder.path().join("pki"))?;
+        let identity = authority.issue_server(&["127.0.0.1".to_owned()])?;
+        let config = Config {
+            data_dir: folder.path().join("store"),
+            listen,
+            tls: ServerTls { certificates: identity.chain(), key: identity.key() },
+            client_roots: vec![authority.certificate().clone()],
+            definitions: definitions()?,
+            policy: Policy::standard()?,
+            limits: Limits::default(),
+        };
+        let server = wasmbed_apiserver::start(config).await?;
+        let address = server.address();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.run(stop.clone().cancelled_owned()));
+        for user in User::ALL {
+            let (name, group) = user.subject();
+            let identity = authority.issue_client(name, group)?;
+            write_kubeconfig(folder.path(), user, address, authority.certificate_pem(), &identity)?;
+        }
+        Ok(Embedded { address, folder, authority, stop, task })
+    }
+
+    /// A user's kubeconfig.
+    pub fn kubeconfig(&self, user: User) -> PathBuf {
+        kubeconfig_path(self.folder.path(), user)
+    }
+
+    /// Its users' clients.
+    ///
+    /// # Errors
+    /// When a kubeconfig can't be used, which would be a bug.
+    pub async fn server(&self) -> Result<Server> {
+        Server::new("embedded", |user| self.kubeconfig(user)).await
+    }
+
+    /// Stops and starts on the same port and disk.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub async fn restart(self) -> Result<Embedded> {
+        self.stop.cancel();
+        self.task.await?;
+        drop(self.authority);
+        Embedded::start_in(self.folder, self.address).await
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.task.await?)
+    }
+}
+
+fn kubeconfig_path(folder: &Path, user: User) -> PathBuf {
+    folder.join(format!("{}.kubeconfig", format!("{user:?}").to_lowercase()))
+}
+
+fn write_kubeconfig(
+    folder: &Path,
+    user: User,
+    address: SocketAddr,
+    authority: &str,
+    identity: &Identity,
+) -> Result<()> {
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    identity.write(folder, "client")?;
+    let (certificate, key) = Identity::files(folder, "client");
+    let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("can't read {}", path.display()));
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "conformance",
+        "clusters": [{"name": "conformance", "cluster": {
+            "server": format!("https://{address}"), "certificate-authority-data": base64(authority.as_bytes()),
+        }}],
+        "users": [{"name": "user", "user": {
+            "client-certificate-data": base64(&read(certificate)?), "client-key-data": base64(&read(key)?),
+        }}],
+        "contexts": [{"name": "conformance", "context": {"cluster": "conformance", "user": "user"}}],
+    });
+    Ok(std::fs::write(kubeconfig_path(folder, user), config.to_string())?)
+}
