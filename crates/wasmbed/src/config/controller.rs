@@ -35,6 +35,14 @@ impl Section for ControllerFile {
         if timeout < Seconds::new(1) || timeout > Seconds::new(600) {
             return Err(("controller.gateway.timeout", format!("found {timeout}, expected 1s to 10m")));
         }
+        let Leases { duration, gateway_grace } = self.controller.lease;
+        if duration < Seconds::new(2) || duration > Seconds::new(600) {
+            return Err(("controller.lease.duration", format!("found {duration}, expected 2s to 10m")));
+        }
+        if gateway_grace > Seconds::new(3_600) {
+            let problem = format!("found {gateway_grace}, expected at most 1h");
+            return Err(("controller.lease.gateway_grace", problem));
+        }
         Ok(())
     }
 }
@@ -57,6 +65,8 @@ pub struct ControllerSection {
     pub reconciliation: Reconciliation,
     /// How it talks to gateways.
     pub gateway: ControllerGateway,
+    /// When another takes its place, and when a gateway counts as gone.
+    pub lease: Leases,
     /// Health, readiness and metrics.
     pub health: HealthSection,
     /// The Kubernetes API.
@@ -75,6 +85,7 @@ impl Default for ControllerSection {
             tls: Tls::installed("controller", "services-ca.crt"),
             reconciliation: Reconciliation::default(),
             gateway: ControllerGateway::default(),
+            lease: Leases::default(),
             health: HealthSection::default(),
             kubernetes: Kubernetes::default(),
             logging: Logging::default(),
@@ -113,5 +124,21 @@ pub struct ControllerGateway {
 impl Default for ControllerGateway {
     fn default() -> Self {
         Self { url: None, timeout: Seconds::new(30) }
+    }
+}
+
+/// When another controller takes the leader's place, and when a gateway counts as gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leases {
+    /// A leader that has not renewed its Lease for this long is replaced; it renews three times as often.
+    pub duration: Seconds,
+    /// Added to a gateway's own Lease before its devices are called unreachable.
+    pub gateway_grace: Seconds,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self { duration: Seconds::new(10), gateway_grace: Seconds::new(10) }
     }
 }

@@ -8,7 +8,7 @@ mod gateway;
 mod layers;
 mod seconds;
 
-pub use controller::{ControllerFile, ControllerGateway, ControllerSection, Reconciliation};
+pub use controller::{ControllerFile, ControllerGateway, ControllerSection, Leases, Reconciliation};
 pub use gateway::{Enrollment, GatewayFile, GatewaySection, Heartbeat, Server};
 pub use layers::{ConfigError, Section, load};
 pub use seconds::Seconds;

@@ -60,6 +60,10 @@ pub(crate) async fn configure(section: ControllerSection) -> Result<Config> {
             path: section.health.path,
         },
         kube: kubeconfig::client_config(section.kubernetes.kubeconfig.as_ref()).await?,
-        lease: LeaseConfig::default(),
+        lease: LeaseConfig {
+            duration: section.lease.duration.0,
+            renew: section.lease.duration.0.mul_f64(0.3),
+            gateway_grace: section.lease.gateway_grace.0,
+        },
     })
 }
