@@ -1,0 +1,156 @@
+{{/* Prefix of all names: at most 40 characters, so that a pod's name and number fit into a label. */}}
+{{- define "wasmbed.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "wasmbed.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: wasmbed
+app.kubernetes.io/name: wasmbed
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Of one component: (dict "root" $ "component" "gateway"). */}}
+{{- define "wasmbed.selector" -}}
+app.kubernetes.io/name: wasmbed
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "wasmbed.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "wasmbed.serviceAccount" -}}
+{{- $own := index .root.Values .component -}}
+{{- default (printf "%s-%s" (include "wasmbed.fullname" .root) .component) $own.serviceAccount.name -}}
+{{- end -}}
+
+{{/* The Secret of the gateway with a number: (dict "root" $ "number" 0). */}}
+{{- define "wasmbed.gatewaySecret" -}}
+{{- if eq .root.Values.certificates.source "secrets" -}}
+{{- $given := .root.Values.certificates.secrets.gateways -}}
+{{- if ge (int .number) (len $given) -}}
+{{- fail (printf "certificates.secrets.gateways names %d Secrets, but gateway.replicas is %d: each gateway has its own" (len $given) (int .root.Values.gateway.replicas)) -}}
+{{- end -}}
+{{- index $given (int .number) -}}
+{{- else -}}
+{{- printf "%s-gateway-%d-tls" (include "wasmbed.fullname" .root) (int .number) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "wasmbed.controllerSecret" -}}
+{{- if eq .Values.certificates.source "secrets" -}}
+{{- required "certificates.secrets.controller is needed where certificates.source is secrets" .Values.certificates.secrets.controller -}}
+{{- else -}}
+{{- printf "%s-controller-tls" (include "wasmbed.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Sources of the projected volume with the roots; the gateway alone needs the devices' root. */}}
+{{- define "wasmbed.trust" -}}
+{{- $cm := .root.Values.certificates.certManager -}}
+{{- $fullname := include "wasmbed.fullname" .root -}}
+{{- $secret := printf "%s-trust" $fullname -}}
+{{- if eq .root.Values.certificates.source "secrets" -}}
+{{- $secret = required "certificates.secrets.trust is needed where certificates.source is secrets" .root.Values.certificates.secrets.trust -}}
+{{- else if and (eq .root.Values.certificates.source "cert-manager") $cm.servicesIssuer.name -}}
+{{- $secret = required "certificates.certManager.trustSecret is needed where an issuer is given" $cm.trustSecret -}}
+{{- end -}}
+{{- if and (eq .root.Values.certificates.source "cert-manager") (not $cm.servicesIssuer.name) -}}
+- secret:
+    name: {{ $fullname }}-services-ca
+    items:
+      - { key: tls.crt, path: services-ca.crt }
+{{- if .devices }}
+- secret:
+    name: {{ $fullname }}-devices-ca
+    items:
+      - { key: tls.crt, path: devices-ca.crt }
+{{- end }}
+{{- else -}}
+- secret:
+    name: {{ $secret }}
+    items:
+      - { key: services-ca.crt, path: services-ca.crt }
+{{- if .devices }}
+      - { key: devices-ca.crt, path: devices-ca.crt }
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* What pods of both kinds may be given. */}}
+{{- define "wasmbed.scheduling" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .topologySpreadConstraints }}
+topologySpreadConstraints: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "wasmbed.probes" -}}
+startupProbe:
+  httpGet: { path: /health, port: health }
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: { path: /health, port: health }
+  periodSeconds: 10
+  timeoutSeconds: 5
+readinessProbe:
+  httpGet: { path: /ready, port: health }
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- end -}}
+
+{{/* The gateway's configuration file. */}}
+{{- define "wasmbed.gatewayConfig" -}}
+{{- $config := dict
+  "namespace" .Release.Namespace
+  "trust_domain" .Values.trustDomain
+  "enrollment" .Values.gateway.enrollment
+  "tls" (dict "cert_file" "/etc/wasmbed/tls/tls.crt" "key_file" "/etc/wasmbed/tls/tls.key" "ca_file" "/etc/wasmbed/trust/devices-ca.crt" "services_ca_file" "/etc/wasmbed/trust/services-ca.crt")
+  "server" (dict "max_connections" (int .Values.gateway.maxConnections))
+  "health" (dict "host" "0.0.0.0")
+  "logging" (dict "level" .Values.logging.level "format" .Values.logging.format)
+-}}
+{{- dict "gateway" (mustMergeOverwrite $config (deepCopy .Values.gateway.config)) | toYaml -}}
+{{- end -}}
+
+{{/* The controller's configuration file. */}}
+{{- define "wasmbed.controllerConfig" -}}
+{{- $config := dict
+  "namespace" .Release.Namespace
+  "trust_domain" .Values.trustDomain
+  "tls" (dict "cert_file" "/etc/wasmbed/tls/tls.crt" "key_file" "/etc/wasmbed/tls/tls.key" "ca_file" "/etc/wasmbed/trust/services-ca.crt")
+  "health" (dict "host" "0.0.0.0")
+  "logging" (dict "level" .Values.logging.level "format" .Values.logging.format)
+-}}
+{{- if .Values.controller.watchNamespace -}}
+{{- $_ := set $config "watch_namespace" .Values.controller.watchNamespace -}}
+{{- end -}}
+{{- dict "controller" (mustMergeOverwrite $config (deepCopy .Values.controller.config)) | toYaml -}}
+{{- end -}}
