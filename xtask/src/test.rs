@@ -8,10 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{
-    guests, process, system, toolchains,
-    tools::{self, Tool},
-};
+use crate::{guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
 const DEVICE_CRATES: [&str; 4] =
@@ -31,7 +28,7 @@ pub(crate) struct Options {
 
 /// Runs everything and ends with a line `N passed, N failed`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let kubectl = tools::ensure_tool(Tool::Kubectl)?;
+    tools::ensure_all()?;
     if !options.quick {
         formatting_and_lints()?;
         bare_target()?;
@@ -40,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut command = process::cargo();
     command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
-    command.env("WASMBED_KUBECTL", kubectl);
+    command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
     if !options.filter.is_empty() {
         command.arg("--").args(&options.filter);
     }
