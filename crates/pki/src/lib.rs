@@ -22,6 +22,7 @@ mod identity;
 mod issuer;
 mod spiffe;
 pub mod tls;
+mod verifier;
 
 pub use authority::Authorities;
 pub use certificate::{CertificateFacts, public_key_base64};

@@ -13,8 +13,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CipherSuite, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -23,14 +23,14 @@ use rustls::{
     crypto::{
         CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
     },
-    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, ParsedCertificate},
     time_provider::TimeProvider,
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error as ThisError;
 
-use crate::{CertificateError, CertificateFacts, Identity, Role, SpiffeId};
+use crate::{CertificateError, CertificateFacts, Identity, Role, SpiffeId, verifier::ClientVerifier};
 
 /// ALPN name of the device protocol; the number is its major version.
 pub const ALPN_DEVICE: &[u8] = b"wasmbed/1";
@@ -160,11 +160,13 @@ pub struct Peer {
     pub facts: CertificateFacts,
 }
 
-/// The cryptography of every configuration: ring, X25519 and P-256, TLS 1.3's three suites.
+/// The cryptography of every configuration: ring, X25519 and P-256, TLS 1.3's three suites. AES-128-GCM comes first: it has the
+/// strength of the certificates' P-256, and with its keys and SHA-256 a connection costs least.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     provider.kx_groups = vec![ring::kx_group::X25519, ring::kx_group::SECP256R1];
     Arc::new(provider)
 }
@@ -192,13 +194,11 @@ pub fn server_config(
     identity: &Identity,
     client_roots: Arc<RootCertStore>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(client_roots, provider())
-        .build()
-        .map_err(|_| TlsError::NoRoots)?;
+    let verifier = ClientVerifier::new(client_roots, provider()).map_err(|_| TlsError::NoRoots)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Provider)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(identity.chain(), identity.key())
         .map_err(TlsError::Identity)?;
     config.alpn_protocols = profile.alpn();
