@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch as channel};
@@ -80,7 +81,12 @@ impl Running {
 ///
 /// # Errors
 /// The configuration can't be used or the health port can't be bound.
-pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
+pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<Running, Error>> {
+    // Boxed, so that all of it is compiled with this crate and not once more with each program that starts it.
+    Box::pin(bind_and_start(config, shutdown))
+}
+
+async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
     let client = GatewayClient::new(&config)?;
     let kube = kube::Client::try_from(config.kube.clone())?;
     let address = config.health.listen;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -183,8 +184,23 @@ struct Connection {
 }
 
 impl Connection {
-    /// `stranger` is given back as soon as the client has proved who it is.
-    async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor, stranger: OwnedSemaphorePermit) {
+    /// `stranger` is given back as soon as the client has proved who it is. Boxed, so that requests are compiled with
+    /// this crate and not once more with each program that starts a server.
+    fn serve(
+        self,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+        stranger: OwnedSemaphorePermit,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.handshake_and_serve(stream, acceptor, stranger))
+    }
+
+    async fn handshake_and_serve(
+        self,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+        stranger: OwnedSemaphorePermit,
+    ) {
         // Answers are small and each is waited for.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %self.peer, %error, "nodelay can't be set");
