@@ -1,5 +1,7 @@
 //! What a cluster has before a test begins, and what it no longer has when the next one does.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use k8s_openapi::{
     api::{
@@ -19,27 +21,35 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use wasmbed_api::{Application, Device, DeviceGateway, Module};
+use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, Module};
 
 use crate::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
+
+/// What gateways and controllers may do, for users with client certificates.
+const ROLES: &str = include_str!("../../deploy/rbac/clients.yaml");
+/// How long kube-apiserver may take to act on an admission policy: it compiles them every second or so.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it is asked.
+const POLL: Duration = Duration::from_millis(100);
 
 /// The definitions, the namespaces and the rights.
 pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
     let client = cluster.client(&User::administrator()).await?;
-    match cluster.plane() {
-        // It has both by itself.
-        ControlPlane::Embedded => {}
-        ControlPlane::Kubernetes => {
-            install_definitions(&client).await?;
-            cluster.apply(include_str!("interim.yaml")).context("can't apply the roles")?;
-        }
-    }
-    let namespaces: Api<Namespace> = Api::all(client);
+    let namespaces: Api<Namespace> = Api::all(client.clone());
     let metadata = ObjectMeta { name: Some(SYSTEM_NAMESPACE.to_owned()), ..ObjectMeta::default() };
     let namespace = Namespace { metadata, ..Namespace::default() };
     match namespaces.create(&PostParams::default(), &namespace).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         created => drop(created.context("can't create the namespace of the system")?),
+    }
+    match cluster.plane() {
+        // It has both by itself.
+        ControlPlane::Embedded => {}
+        ControlPlane::Kubernetes => {
+            install_definitions(&client).await?;
+            cluster.apply(ROLES).context("can't apply the roles")?;
+            policies_hold(cluster).await?;
+        }
     }
     // kube-apiserver makes it by itself, after it has begun to serve.
     let exists = await_condition(namespaces, "default", exists());
@@ -49,6 +59,26 @@ pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
 
 fn exists() -> impl Condition<Namespace> {
     |namespace: Option<&Namespace>| namespace.is_some()
+}
+
+/// Waits until a gateway can no longer do what only an admission policy forbids.
+async fn policies_hold(cluster: &Cluster) -> Result<()> {
+    let devices: Api<Device> = Api::namespaced(cluster.client(&User::gateway("testbed")).await?, "default");
+    let approved = Device::new("approved", DeviceSpec { approved: true, ..DeviceSpec::default() });
+    let try_only = PostParams { dry_run: true, ..PostParams::default() };
+    let refused = async {
+        loop {
+            match devices.create(&try_only, &approved).await {
+                Err(kube::Error::Api(status))
+                    if status.is_forbidden() && status.message.contains("ValidatingAdmissionPolicy") =>
+                {
+                    return;
+                }
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    };
+    tokio::time::timeout(POLICY_TIMEOUT, refused).await.context("the admission policies don't take effect")
 }
 
 async fn install_definitions(client: &Client) -> Result<()> {
