@@ -2,6 +2,8 @@
 //!
 //! It may not be needed by the product: nothing depends on it.
 
+mod container;
+mod definitions;
 mod guests;
 mod process;
 mod system;
@@ -35,6 +37,8 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Build the statically linked binary and the folder of which `podman build` or `docker build` makes the image.
+    Container(container::Options),
     /// Build hello programs with other toolchains, pack them and run them in the sandbox.
     Toolchains,
     /// Build the tools that tests use, outside the checkout.
@@ -54,6 +58,7 @@ fn main() -> std::process::ExitCode {
                 .args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"])
                 .args(arguments),
         ),
+        Task::Container(options) => container::build(&options),
         Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),
     };

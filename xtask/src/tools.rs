@@ -115,6 +115,7 @@ impl Tool {
 pub(crate) fn build(names: &[Tool]) -> Result<()> {
     let tools = if names.is_empty() { Tool::value_variants() } else { names };
     ensure_tools(tools)?;
+    crate::definitions::ensure()?;
     for tool in tools {
         println!("{}", tool.path()?.display());
     }
@@ -123,7 +124,8 @@ pub(crate) fn build(names: &[Tool]) -> Result<()> {
 
 /// Makes sure that every tool is there; those of one source are built together, which shares most of the work.
 pub(crate) fn ensure_all() -> Result<()> {
-    ensure_tools(Tool::value_variants())
+    ensure_tools(Tool::value_variants())?;
+    crate::definitions::ensure()
 }
 
 /// Folder of the programs of Kubernetes, for `KUBEBUILDER_ASSETS` of test programs.
@@ -203,7 +205,7 @@ fn run_with_progress(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn go() -> Result<Command> {
+pub(crate) fn go() -> Result<Command> {
     if process::exists("go") {
         let version =
             process::output(Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local"))?;

@@ -1,0 +1,57 @@
+//! `cargo xtask container`: the statically linked binary and the folder of which a container engine makes the image.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::process;
+
+/// What to build.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Build in the profile of the tests: quick, large and slow.
+    #[arg(long)]
+    dev: bool,
+}
+
+/// Builds and prints where the image's folder is. Only the last step of the build is another one than usual: what is linked
+/// already serves both.
+pub(crate) fn build(options: &Options) -> Result<()> {
+    let profile = if options.dev { "debug" } else { "release" };
+    let built = target().join("container");
+    let mut command = process::cargo();
+    command.args(["rustc", "--quiet", "--package", "wasmbed", "--bin", "wasmbed"]);
+    if !options.dev {
+        command.arg("--release");
+    }
+    command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    // The binary beside the usual one, not instead of it, and everything below shared with it.
+    command.env("CARGO_TARGET_DIR", &built).env("CARGO_BUILD_BUILD_DIR", target());
+    process::run(&mut command)?;
+    let binary = built.join(profile).join("wasmbed");
+    let headers = process::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(&binary))?;
+    ensure!(headers.contains("LOAD") && !headers.contains("INTERP"), "{} is not static", binary.display());
+    let image = built.join(profile).join("image");
+    place(&binary, &image.join("wasmbed"))?;
+    let recipe = process::top().join("deploy/container/prebuilt.Containerfile");
+    place(&recipe, &image.join("Containerfile"))?;
+    println!("{}", image.display());
+    Ok(())
+}
+
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().context("a file has a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("can't create {}", folder.display()))?;
+    std::fs::copy(from, to).with_context(|| format!("can't copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn target() -> PathBuf {
+    let named: Option<OsString> = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
+    named.map_or_else(|| process::top().join("target"), PathBuf::from)
+}
