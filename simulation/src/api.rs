@@ -80,6 +80,7 @@ impl Api {
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
             operation,
+            manager: "simulation".into(),
             dry_run: false,
             validation: FieldValidation::Strict,
             constraints: Vec::new(),

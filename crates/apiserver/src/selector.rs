@@ -1,9 +1,12 @@
 //! Label and field selectors, and the few facts about an object that they look at.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod labels;
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use self::labels::Label;
 use crate::kinds::{Form, Kind};
 use crate::status::Status;
 
@@ -40,15 +43,6 @@ impl Facets {
     }
 }
 
-/// One term of a label selector.
-#[derive(Clone, Debug, PartialEq)]
-enum Label {
-    In(String, BTreeSet<String>),
-    NotIn(String, BTreeSet<String>),
-    Exists(String),
-    Absent(String),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Field {
     Name,
@@ -81,8 +75,7 @@ impl Selection {
     ) -> Result<Selection, Status> {
         Ok(Selection {
             namespace: namespace.map(str::to_owned),
-            labels: parse_labels(labels.unwrap_or_default())
-                .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?,
+            labels: labels::parse(labels.unwrap_or_default()).map_err(Status::bad_request)?,
             fields: parse_fields(kind, fields.unwrap_or_default())?,
         })
     }
@@ -115,80 +108,6 @@ impl Selection {
     }
 }
 
-impl Label {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        match self {
-            Label::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Label::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
-            Label::Exists(key) => labels.contains_key(key),
-            Label::Absent(key) => !labels.contains_key(key),
-        }
-    }
-}
-
-fn parse_labels(selector: &str) -> Result<Vec<Label>, String> {
-    let mut labels = Vec::new();
-    for term in split_terms(selector) {
-        labels.push(parse_label(term.trim())?);
-    }
-    Ok(labels)
-}
-
-/// Splits at commas outside parentheses.
-fn split_terms(selector: &str) -> impl Iterator<Item = &str> {
-    let mut depth = 0usize;
-    let terms = selector.split(move |c| {
-        match c {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        c == ',' && depth == 0
-    });
-    terms.filter(|term| !term.trim().is_empty())
-}
-
-fn parse_label(term: &str) -> Result<Label, String> {
-    let one = |value: &str| BTreeSet::from([value.to_owned()]);
-    if let Some(key) = term.strip_prefix('!') {
-        return Ok(Label::Absent(label_key(key)?));
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        return Ok(Label::NotIn(label_key(key)?, one(label_value(value)?)));
-    }
-    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        return Ok(Label::In(label_key(key)?, one(label_value(value)?)));
-    }
-    if let Some((head, values)) = term.strip_suffix(')').and_then(|term| term.split_once('(')) {
-        let values: Result<BTreeSet<String>, String> =
-            values.split(',').map(|value| label_value(value).map(str::to_owned)).collect();
-        let (key, operator) = head.trim().rsplit_once(char::is_whitespace).ok_or_else(|| term.to_owned())?;
-        return match operator {
-            "in" => Ok(Label::In(label_key(key)?, values?)),
-            "notin" => Ok(Label::NotIn(label_key(key)?, values?)),
-            other => Err(format!("{other:?} is neither in nor notin")),
-        };
-    }
-    Ok(Label::Exists(label_key(term)?))
-}
-
-fn label_key(key: &str) -> Result<String, String> {
-    let key = key.trim();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    if key.is_empty() || !key.chars().all(fits) {
-        return Err(format!("{key:?} is not a label's name"));
-    }
-    Ok(key.to_owned())
-}
-
-fn label_value(value: &str) -> Result<&str, String> {
-    let value = value.trim();
-    if value.len() > 63 || !value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        return Err(format!("{value:?} is not a label's value"));
-    }
-    Ok(value)
-}
-
 fn parse_fields(kind: &Kind, selector: &str) -> Result<Vec<(Field, String, bool)>, Status> {
     let mut fields = Vec::new();
     for term in selector.split(',').filter(|term| !term.trim().is_empty()) {
@@ -198,7 +117,7 @@ fn parse_fields(kind: &Kind, selector: &str) -> Result<Vec<(Field, String, bool)
             (path, value, true)
         } else {
             return Err(Status::bad_request(format!(
-                "invalid field selector {term:?}: known operators: =, ==, !="
+                "invalid selector: '{selector}'; can't understand '{term}'"
             )));
         };
         let path = path.trim().trim_start_matches('.');
@@ -211,13 +130,20 @@ fn parse_fields(kind: &Kind, selector: &str) -> Result<Vec<(Field, String, bool)
                     (Form::Events | Form::Stored, _) => path.to_owned(),
                 };
                 let index = kind.selectable.iter().position(|known| *known == stored);
-                let unsupported = || Status::bad_request(format!("field label not supported: {path}"));
+                let unsupported = || Status::bad_request(unsupported(kind, path));
                 Field::Selectable(index.ok_or_else(unsupported)?)
             }
         };
         fields.push((field, value.trim().to_owned(), equal));
     }
     Ok(fields)
+}
+
+fn unsupported(kind: &Kind, path: &str) -> String {
+    if kind.counts_generations || !kind.selectable.is_empty() {
+        return format!("field label not supported: {path}");
+    }
+    format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub enum Reason {
     TooManyRequests,
     /// 500.
     InternalError,
+    /// 500, where Kubernetes gives no reason.
+    Unknown,
     /// 503.
     ServiceUnavailable,
     /// 504.
@@ -57,7 +59,7 @@ impl Reason {
             Reason::RequestEntityTooLarge => 413,
             Reason::UnsupportedMediaType => 415,
             Reason::TooManyRequests => 429,
-            Reason::InternalError => 500,
+            Reason::InternalError | Reason::Unknown => 500,
             Reason::ServiceUnavailable => 503,
             Reason::Timeout => 504,
         }
@@ -80,6 +82,7 @@ impl Reason {
             Reason::UnsupportedMediaType => "UnsupportedMediaType",
             Reason::TooManyRequests => "TooManyRequests",
             Reason::InternalError => "InternalError",
+            Reason::Unknown => "",
             Reason::ServiceUnavailable => "ServiceUnavailable",
             Reason::Timeout => "Timeout",
         }
@@ -143,6 +146,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
+    /// Shown even where there is nothing to show.
+    pub always: bool,
 }
 
 impl std::fmt::Display for Status {
@@ -167,6 +172,11 @@ impl Status {
     /// 500; the message names what failed inside.
     pub fn internal(message: impl std::fmt::Display) -> Status {
         Status::new(Reason::InternalError, format!("Internal error occurred: {message}"))
+    }
+
+    /// 500 without a reason, as Kubernetes tells what it doesn't classify.
+    pub fn unknown(message: impl Into<String>) -> Status {
+        Status::new(Reason::Unknown, message)
     }
 
     /// 429 with a pause.
@@ -201,6 +211,26 @@ impl Status {
         Status::about(Reason::Conflict, kind, name, message)
     }
 
+    /// The same, naming the kind and not the resource, as deletes do.
+    pub(crate) fn conflict_of(kind: &Kind, name: &str, why: &str) -> Status {
+        let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
+        let message = format!("Operation cannot be fulfilled on {}{group} \"{name}\": {why}", kind.kind);
+        let target = Some((kind.group.clone(), kind.kind.clone()));
+        Status::new(Reason::Conflict, message).with(Details {
+            name: Some(name.to_owned()),
+            target,
+            ..Details::default()
+        })
+    }
+
+    /// 422 that names the resource and not the kind, as checks before an object's own do.
+    pub(crate) fn invalid_resource(kind: &Kind, name: &str, cause: Cause) -> Status {
+        let told = format!("{} \"{name}\" is invalid: {}: {}", kind.qualified(), cause.field, cause.message);
+        let target = Some((kind.group.clone(), kind.plural.clone()));
+        let details = Details { name: Some(name.to_owned()), target, causes: vec![cause], ..Details::default() };
+        Status::new(Reason::Invalid, told).with(details)
+    }
+
     /// 403 for an object.
     pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Status {
         let message = format!("{} \"{name}\" is forbidden: {why}", kind.qualified());
@@ -209,17 +239,20 @@ impl Status {
 
     /// 422 with its causes; there is at least one.
     pub fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Status {
-        let told: Vec<String> =
-            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-        let told = match told.as_slice() {
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
+        let told = told(&causes);
         let kind_name =
             if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
         let target = Some((kind.group.clone(), kind.kind.clone()));
         let details = Details { name: Some(name.to_owned()), target, causes, ..Details::default() };
         Status::new(Reason::Invalid, format!("{kind_name} \"{name}\" is invalid: {told}")).with(details)
+    }
+
+    /// 422 for the options of a request.
+    pub fn invalid_options(options: &str, causes: Vec<Cause>) -> Status {
+        let group = "meta.k8s.io";
+        let message = format!("{options}.{group} \"\" is invalid: {}", told(&causes));
+        let target = Some((group.to_owned(), options.to_owned()));
+        Status::new(Reason::Invalid, message).with(Details { target, causes, ..Details::default() })
     }
 
     fn about(reason: Reason, kind: &Kind, name: &str, message: String) -> Status {
@@ -239,14 +272,16 @@ impl Status {
     /// The document that goes over the wire.
     pub fn to_json(&self) -> Value {
         let mut details = serde_json::Map::new();
-        if let Some(name) = &self.details.name {
+        if let Some(name) = self.details.name.as_ref().filter(|name| !name.is_empty()) {
             details.insert("name".into(), json!(name));
         }
         if let Some((group, kind)) = &self.details.target {
             if !group.is_empty() {
                 details.insert("group".into(), json!(group));
             }
-            details.insert("kind".into(), json!(kind));
+            if !kind.is_empty() {
+                details.insert("kind".into(), json!(kind));
+            }
         }
         if let Some(uid) = &self.details.uid {
             details.insert("uid".into(), json!(uid));
@@ -270,9 +305,23 @@ impl Status {
             "reason": self.reason.as_str(),
             "code": self.reason.code(),
         });
-        if !details.is_empty() {
+        if self.reason == Reason::Unknown
+            && let Some(fields) = status.as_object_mut()
+        {
+            fields.remove("reason");
+        }
+        if !details.is_empty() || self.details.always {
             status["details"] = Value::Object(details);
         }
         status
+    }
+}
+
+fn told(causes: &[Cause]) -> String {
+    let told: Vec<String> =
+        causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+    match told.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
     }
 }

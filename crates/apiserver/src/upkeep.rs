@@ -78,6 +78,7 @@ fn own(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: Opera
         namespace,
         name: name.to_owned(),
         operation,
+        manager: "wasmbed-apiserver".into(),
         dry_run: false,
         validation: FieldValidation::Ignore,
         constraints: Vec::new(),

@@ -63,6 +63,7 @@ fn create(kind: &Arc<wasmbed_apiserver::kinds::Kind>, namespace: Option<&str>, n
         namespace: namespace.map(str::to_owned),
         name: String::new(),
         operation: Operation::Create { object, duplicates: Vec::new() },
+        manager: "test".into(),
         dry_run: false,
         validation: FieldValidation::Strict,
         constraints: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_ENCODING, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::params::Params;
 use super::read::{self, Snapshots};
 use super::respond::{self, Body};
+use super::review::Review;
 use super::route::{Route, Target, route};
 use super::{discovery, negotiate, openapi, watch, write};
 use crate::access::{Access, Decision, Policy, User};
@@ -100,14 +101,16 @@ impl State {
                 format!("impersonation is not offered by this server ({name})"),
             ));
         }
-        let params = Params::parse(parts.uri.query());
+        let params = Params::parse(&parts.method, parts.uri.query());
         match route {
             Route::Object(target) => self.object(user, parts, &params, target, body, label).await,
-            Route::Unknown => Err(no_such_resource()),
+            Route::Review(review) => self.review(user, parts, review, body, label).await,
+            Route::Unknown => Err(Status::new(Reason::NotFound, NOT_FOUND)),
+            Route::UnknownBuiltin => Err(no_such_resource()),
             other => {
                 label.verb = "discovery";
-                if parts.method != Method::GET {
-                    return method_not_allowed("GET");
+                if !matches!(parts.method, Method::GET | Method::HEAD) {
+                    return Err(method_not_allowed());
                 }
                 params.check_nothing()?;
                 self.discovery(parts, &other)
@@ -117,7 +120,8 @@ impl State {
 
     fn discovery(&self, parts: &Parts, route: &Route) -> Result<Response<Body>, Status> {
         let kinds = self.store.kinds();
-        let aggregated = negotiate::aggregated(&parts.headers);
+        let aggregated =
+            matches!(route, Route::CoreVersions | Route::Groups) && negotiate::discovery(&parts.headers)?;
         let document = match route {
             Route::Version => Some(discovery::version()),
             Route::CoreVersions | Route::Groups if aggregated => {
@@ -131,9 +135,33 @@ impl State {
             Route::Resources { group, version } => discovery::resources(kinds, group, version),
             Route::OpenApiIndex => Some(openapi::index(kinds)),
             Route::OpenApi { group, version } => openapi::document(kinds, group, version),
-            Route::Live | Route::Ready | Route::Metrics | Route::Object(_) | Route::Unknown => None,
+            Route::Live
+            | Route::Ready
+            | Route::Metrics
+            | Route::Object(_)
+            | Route::Review(_)
+            | Route::UnknownBuiltin
+            | Route::Unknown => None,
         };
         Ok(respond::json(StatusCode::OK, &document.ok_or_else(no_such_resource)?))
+    }
+
+    async fn review(
+        &self,
+        user: &User,
+        parts: &Parts,
+        review: Review,
+        body: Incoming,
+        label: &mut Label,
+    ) -> Result<Response<Body>, Status> {
+        (label.verb, label.resource) = ("create", review.plural().to_owned());
+        if parts.method != Method::POST {
+            return Err(method_not_allowed());
+        }
+        let (body, _held) = self.body(parts, body).await?;
+        let posted = write::parse_object(&parts.headers, &body)?;
+        let answer = review.answer(&self.policy, user, &posted.value)?;
+        Ok(respond::json(StatusCode::CREATED, &answer))
     }
 
     async fn object(
@@ -168,7 +196,8 @@ impl State {
             "get" => return read::get(&self.store, &target, &name, &parts.headers, params),
             "list" => {
                 let (store, snapshots) = (self.store.clone(), Arc::clone(&self.snapshots));
-                let (headers, params) = (parts.headers.clone(), Params::parse(parts.uri.query()));
+                let (headers, params) =
+                    (parts.headers.clone(), Params::parse(&parts.method, parts.uri.query()));
                 // A long list takes a while to read and to write out.
                 let listed = move || read::list(&store, &snapshots, &target, &headers, &params);
                 return tokio::task::spawn_blocking(listed).await.map_err(Status::internal)?;
@@ -182,6 +211,7 @@ impl State {
             headers: &parts.headers,
             params,
             constraints,
+            creation: self.creation(user, label, &target, &name),
         };
         match label.verb {
             "update" => {
@@ -213,8 +243,14 @@ impl State {
         let decoded = write::parse_object(&parts.headers, &body)?;
         let name = decoded.value["metadata"]["name"].as_str().unwrap_or_default();
         let constraints = self.allow(user, label, target, name)?;
-        let request =
-            write::Request { store: &self.store, target, headers: &parts.headers, params, constraints };
+        let request = write::Request {
+            store: &self.store,
+            target,
+            headers: &parts.headers,
+            params,
+            constraints,
+            creation: Ok(Vec::new()),
+        };
         request.create(decoded).await
     }
 
@@ -229,6 +265,21 @@ impl State {
             Decision::Allowed(constraints) => Ok(constraints),
             Decision::Denied(why) => Err(denied(target, name, &why)),
         }
+    }
+
+    /// What applies to an object that a patch creates: server-side apply does where there is none.
+    fn creation(
+        &self,
+        user: &User,
+        label: &Label,
+        target: &Target,
+        name: &str,
+    ) -> Result<Vec<Arc<Constraint>>, Status> {
+        if label.verb != "patch" {
+            return Ok(Vec::new());
+        }
+        let label = Label { verb: "create", resource: label.resource.clone() };
+        self.allow(user, &label, target, name)
     }
 
     fn policy_knows(&self, user: &User, label: &Label, target: &Target) -> Result<(), Status> {
@@ -297,22 +348,25 @@ const AGGREGATED: HeaderValue =
 
 fn verb(method: &Method, target: &Target, params: &Params) -> Result<&'static str, Status> {
     let on_object = target.name.is_some();
+    let custom = target.kind.is_custom();
+    let whole = !target.kind.namespaced || target.namespace.is_some();
     match (method, on_object) {
         (&Method::GET, true) if params.flag("watch")? => {
             Err(Status::bad_request("a watch is of a list: use a field selector on metadata.name"))
         }
-        (&Method::GET, true) => Ok("get"),
+        (&Method::GET | &Method::HEAD, true) => Ok("get"),
         (&Method::GET, false) if params.flag("watch")? => Ok("watch"),
-        (&Method::GET, false) => Ok("list"),
-        (&Method::POST, false) if !target.kind.namespaced || target.namespace.is_some() => Ok("create"),
+        (&Method::GET | &Method::HEAD, false) => Ok("list"),
+        (&Method::POST, false) if whole => Ok("create"),
         (&Method::PUT, true) => Ok("update"),
         (&Method::PATCH, true) => Ok("patch"),
         (&Method::DELETE, true) if !target.status => Ok("delete"),
-        (&Method::DELETE, false) => Ok("deletecollection"),
-        _ => Err(Status::new(
-            Reason::MethodNotAllowed,
-            "the server does not allow this method on the requested resource",
-        )),
+        (&Method::DELETE, false) if target.kind.namespaced && whole => Ok("deletecollection"),
+        (&Method::PUT | &Method::PATCH, false) if custom && whole => {
+            Err(Status::bad_request("name must be provided"))
+        }
+        _ if custom && whole => Err(not_supported(method, target)),
+        _ => Err(method_not_allowed()),
     }
 }
 
@@ -335,13 +389,27 @@ fn denied(target: &Target, name: &str, why: &str) -> Status {
         .with(Details { target: about, ..Details::default() })
 }
 
+const NOT_FOUND: &str = "the server could not find the requested resource";
+
 fn no_such_resource() -> Status {
-    Status::new(Reason::NotFound, "the server could not find the requested resource")
+    Status::new(Reason::NotFound, NOT_FOUND).with(Details { always: true, ..Details::default() })
 }
 
-fn method_not_allowed(allowed: &'static str) -> Result<Response<Body>, Status> {
+/// As Kubernetes puts it for custom kinds.
+fn not_supported(method: &Method, target: &Target) -> Status {
+    let verb = match *method {
+        Method::POST => "create",
+        Method::DELETE => "delete",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        _ => "",
+    };
+    let told = format!("{verb} is not supported on resources of kind \"{}\"", target.kind.qualified());
+    let about = Some((target.kind.group.clone(), target.kind.plural.clone()));
+    Status::new(Reason::MethodNotAllowed, told).with(Details { target: about, ..Details::default() })
+}
+
+fn method_not_allowed() -> Status {
     let told = "the server does not allow this method on the requested resource";
-    let mut response = respond::refusal(&Status::new(Reason::MethodNotAllowed, told));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    Ok(response)
+    Status::new(Reason::MethodNotAllowed, told).with(Details { always: true, ..Details::default() })
 }

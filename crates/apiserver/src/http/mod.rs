@@ -9,6 +9,7 @@ mod params;
 mod protobuf;
 mod read;
 mod respond;
+mod review;
 mod route;
 mod show;
 mod watch;

@@ -10,10 +10,15 @@ use crate::status::{Reason, Status};
 pub(super) enum Shape {
     /// As they are.
     Object,
-    /// Rows of cells.
-    Table,
+    /// Rows of cells, in this version of `meta.k8s.io`.
+    Table(&'static str),
     /// Metadata alone.
     Partial,
+}
+
+/// The versions of `meta.k8s.io` in which Tables are offered.
+fn version(text: Option<&str>) -> Option<&'static str> {
+    ["v1", "v1beta1"].into_iter().find(|known| text == Some(*known))
 }
 
 /// The first form in the client's order of preference that is offered. Protobuf is passed over: clients that ask for
@@ -22,29 +27,56 @@ pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Status> {
     let Some(accept) = headers.get(ACCEPT) else { return Ok(Shape::Object) };
     let accept = accept.to_str().map_err(|_| Status::bad_request("the Accept header is not text"))?;
     for offer in accept.split(',').map(MediaType::parse) {
-        let json = matches!(offer.name, "application/json" | "application/*" | "*/*" | "");
-        match (json, offer.parameter("as"), offer.parameter("g")) {
+        let json = offer.is_json();
+        let version = version(offer.parameter("v")).filter(|_| offer.parameter("g") == Some("meta.k8s.io"));
+        match (json, offer.parameter("as"), version) {
             (true, None, _) => return Ok(Shape::Object),
-            (true, Some("Table"), Some("meta.k8s.io")) => return Ok(Shape::Table),
-            (true, Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io")) => {
+            (true, Some("Table"), Some(version)) => return Ok(Shape::Table(version)),
+            (true, Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => {
                 return Ok(Shape::Partial);
             }
             (true, Some(_), _) | (false, _, _) => {}
         }
     }
-    let told = "only the following media types are accepted: application/json, also as Table and PartialObjectMetadata";
-    Err(Status::new(Reason::NotAcceptable, told))
+    Err(not_acceptable())
 }
 
-/// Whether the client wants discovery in one document, and how that names itself.
-pub(super) fn aggregated(headers: &HeaderMap) -> bool {
+fn not_acceptable() -> Status {
+    Status::new(Reason::NotAcceptable, "only the following media types are accepted: application/json")
+}
+
+/// Whether metadata alone is asked for as it can be: that of one object, or that of a list's objects.
+pub(super) fn check_partial(headers: &HeaderMap, of_list: bool) -> Result<(), Status> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let wanted = accept.split(',').map(MediaType::parse).find(|offer| offer.name == "application/json");
-    wanted.is_some_and(|offer| {
-        offer.parameter("g") == Some("apidiscovery.k8s.io")
-            && offer.parameter("v") == Some("v2")
-            && offer.parameter("as") == Some("APIGroupDiscoveryList")
-    })
+    let asked = accept
+        .split(',')
+        .map(MediaType::parse)
+        .filter(MediaType::is_json)
+        .find_map(|offer| offer.parameter("as").filter(|form| form.starts_with("PartialObjectMetadata")));
+    let wrong = match (asked, of_list) {
+        (Some("PartialObjectMetadata"), true) => {
+            "you requested PartialObjectMetadata, but the requested object is a list"
+        }
+        (Some("PartialObjectMetadataList"), false) => {
+            "you requested PartialObjectMetadataList, but the requested object is not a list"
+        }
+        (Some(_) | None, _) => return Ok(()),
+    };
+    Err(Status::new(Reason::NotAcceptable, wrong))
+}
+
+/// What discovery is asked for: one document, or the old form.
+pub(super) fn discovery(headers: &HeaderMap) -> Result<bool, Status> {
+    let Some(accept) = headers.get(ACCEPT) else { return Ok(false) };
+    let accept = accept.to_str().map_err(|_| Status::bad_request("the Accept header is not text"))?;
+    for offer in accept.split(',').map(MediaType::parse).filter(MediaType::is_json) {
+        match (offer.parameter("as"), offer.parameter("g"), offer.parameter("v")) {
+            (None, _, _) => return Ok(false),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => return Ok(true),
+            (Some(_), _, _) => {}
+        }
+    }
+    Err(not_acceptable())
 }
 
 /// A media type with its parameters.
@@ -57,6 +89,10 @@ impl<'a> MediaType<'a> {
     pub(super) fn parse(text: &'a str) -> MediaType<'a> {
         let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
         MediaType { name: name.trim(), parameters }
+    }
+
+    fn is_json(&self) -> bool {
+        matches!(self.name, "application/json" | "application/*" | "*/*" | "")
     }
 
     fn parameter(&self, name: &str) -> Option<&'a str> {
@@ -72,7 +108,7 @@ impl<'a> MediaType<'a> {
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Shape, aggregated, shape};
+    use super::{Shape, check_partial, discovery, shape};
 
     fn headers(accept: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static(accept))])
@@ -86,8 +122,9 @@ mod tests {
             ("application/vnd.kubernetes.protobuf, application/json", Shape::Object),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-                Shape::Table,
+                Shape::Table("v1"),
             ),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io, application/json", Shape::Object),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
                 Shape::Partial,
@@ -96,9 +133,12 @@ mod tests {
             assert_eq!(shape(&headers(accept)).unwrap(), wanted, "{accept}");
         }
         assert_eq!(shape(&headers("application/vnd.kubernetes.protobuf")).unwrap_err().reason.code(), 406);
-        assert!(aggregated(&headers(
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
-        )));
-        assert!(!aggregated(&headers("application/json")));
+        let one = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        assert!(discovery(&headers(one)).unwrap());
+        assert!(!discovery(&headers("application/json")).unwrap());
+        let old = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+        assert_eq!(discovery(&headers(old)).unwrap_err().reason.code(), 406);
+        let list = headers("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+        assert!(check_partial(&list, true).is_ok() && check_partial(&list, false).is_err());
     }
 }

@@ -1,12 +1,17 @@
 //! Query parameters. Each verb has a list of those it understands; any other is an error, never ignored.
 
+use http::Method;
+use serde_json::{Value, json};
+
 use crate::resource::FieldValidation;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 /// A request's query.
 #[derive(Debug, Default)]
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
+    /// What Kubernetes calls the options of such a request, for refusals.
+    options: &'static str,
 }
 
 /// Understood everywhere. `pretty` changes white space alone; `timeout` bounds requests, which are short here.
@@ -28,9 +33,26 @@ const LIST: [&str; 10] = [
 const DELETE: [&str; 4] = ["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
 
 impl Params {
-    pub(super) fn parse(query: Option<&str>) -> Params {
+    pub(super) fn parse(method: &Method, query: Option<&str>) -> Params {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
-        Params { pairs }
+        let options = match *method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            Method::PATCH => "PatchOptions",
+            Method::DELETE => "DeleteOptions",
+            _ => "ListOptions",
+        };
+        Params { pairs, options }
+    }
+
+    /// 422: an option has a value that it can't have.
+    pub(super) fn invalid(&self, cause: Cause) -> Status {
+        Status::invalid_options(self.options, vec![cause])
+    }
+
+    /// The value as it stands, if the parameter does.
+    fn stated(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -84,27 +106,28 @@ impl Params {
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, Status> {
         match self.get(name) {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!("{name} must be true or false, not {other:?}"))),
+            // As Kubernetes reads a flag: whatever doesn't say no.
+            None => Ok(false),
+            Some(text) => Ok(text != "0" && !text.eq_ignore_ascii_case("false")),
         }
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Status> {
         self.get(name)
             .map(|value| {
-                value
-                    .parse()
-                    .map_err(|_| Status::bad_request(format!("{name} must be a number, not {value:?}")))
+                let number: i64 = value.parse().map_err(|_| {
+                    Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
+                })?;
+                Ok(u64::try_from(number).unwrap_or(0))
             })
             .transpose()
     }
 
     pub(super) fn dry_run(&self) -> Result<bool, Status> {
-        match self.get("dryRun") {
+        match self.stated("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!("dryRun must be All, not {other:?}"))),
+            Some(other) => Err(self.invalid(unsupported("dryRun", &json!([other]), "\"All\""))),
         }
     }
 
@@ -113,27 +136,45 @@ impl Params {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(Status::bad_request(format!(
-                "fieldValidation must be Ignore, Warn or Strict, not {other:?}"
-            ))),
+            Some(other) => {
+                let supported = "\"\", \"Ignore\", \"Strict\", \"Warn\"";
+                Err(self.invalid(unsupported("fieldValidation", &json!(other), supported)))
+            }
         }
     }
 }
 
+/// A value that isn't one of those an option has.
+pub(super) fn unsupported(field: &str, value: &Value, supported: &str) -> Cause {
+    let message = format!("Unsupported value: {value}: supported values: {supported}");
+    Cause::new("FieldValueNotSupported", field, message)
+}
+
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::Params;
+
+    fn parse(query: &str) -> Params {
+        Params::parse(&Method::POST, Some(query))
+    }
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        assert!(Params::parse(Some("limit=5&pretty=true")).check_list().is_ok());
-        let refused = Params::parse(Some("limits=5")).check_list().unwrap_err();
+        assert!(parse("limit=5&pretty=true").check_list().is_ok());
+        let refused = parse("limits=5").check_list().unwrap_err();
         assert_eq!(refused.message, "the query parameter \"limits\" is not supported here");
-        assert!(Params::parse(Some("limit=5")).check_get().is_err());
-        assert!(Params::parse(Some("limit=x")).number("limit").is_err());
-        assert!(Params::parse(Some("dryRun=Some")).dry_run().is_err());
-        assert!(Params::parse(Some("fieldValidation=strict")).field_validation().is_err());
-        assert!(Params::parse(Some("watch=maybe")).flag("watch").is_err());
-        assert!(!Params::parse(None).flag("watch").unwrap());
+        assert!(parse("limit=5").check_get().is_err());
+        assert!(parse("limit=x").number("limit").is_err());
+        assert!(parse("dryRun=Some").dry_run().is_err());
+        assert!(parse("dryRun=").dry_run().is_err());
+        let refused = parse("fieldValidation=strict").field_validation().unwrap_err();
+        assert_eq!(
+            refused.message,
+            "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"strict\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+        );
+        assert!(parse("watch=maybe").flag("watch").unwrap());
+        assert!(!parse("").flag("watch").unwrap());
     }
 }

@@ -85,6 +85,7 @@ pub(super) fn get(
     params: &Params,
 ) -> Result<Response<Body>, Status> {
     params.check_get()?;
+    negotiate::check_partial(headers, false)?;
     let view = view(headers, params)?;
     let snapshot = store.snapshot().map_err(Status::internal)?;
     check_not_newer(params, snapshot.revision)?;
@@ -102,6 +103,7 @@ pub(super) fn list(
     params: &Params,
 ) -> Result<Response<Body>, Status> {
     params.check_list()?;
+    negotiate::check_partial(headers, true)?;
     let view = view(headers, params)?;
     let kind = &*target.kind;
     let selection = selection(target, params)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::review::Review;
 use crate::kinds::{Kind, Kinds};
 
 /// What a path means.
@@ -32,6 +33,9 @@ pub(super) enum Route {
         version: String,
     },
     Object(Target),
+    Review(Review),
+    /// Beside Kubernetes' own kinds: it says so in other words.
+    UnknownBuiltin,
     Unknown,
 }
 
@@ -89,13 +93,22 @@ fn object(kinds: &Kinds, group: &str, version: &str, rest: &[&str]) -> Route {
         [plural, name, "status"] => (plural, Some(name.to_string()), true),
         _ => return Route::Unknown,
     };
-    let Some(kind) = kinds.get(group, version, plural) else { return Route::Unknown };
+    if name.is_none()
+        && !status
+        && namespace.is_none()
+        && let Some(review) = Review::find(group, version, plural)
+    {
+        return Route::Review(review);
+    }
+    let Some(kind) = kinds.get(group, version, plural) else {
+        return if group.is_empty() { Route::UnknownBuiltin } else { Route::Unknown };
+    };
     let scoped = match (kind.namespaced, &namespace, &name) {
         (true, None, Some(_)) | (false, Some(_), _) => false,
         (true, Some(_), _) | (true, None, None) | (false, None, _) => true,
     };
     if !scoped || (status && !kind.status_subresource) {
-        return Route::Unknown;
+        return if kind.is_custom() { Route::Unknown } else { Route::UnknownBuiltin };
     }
     Route::Object(Target { kind: Arc::clone(kind), namespace, name, status })
 }
@@ -139,17 +152,17 @@ mod tests {
         assert_eq!(told("/api/v1/events"), "events \"\" \"\" false");
         let lease = "/apis/coordination.k8s.io/v1/namespaces/a/leases/l%2Db";
         assert_eq!(told(lease), "leases.coordination.k8s.io \"a\" \"l-b\" false");
-        for nothing in [
-            "/apis/coordination.k8s.io/v1/leases/l",
-            "/api/v1/namespaces/a/events/e/status",
-            "/api/v1/pods",
-            "/api/v1/namespaces/a%2Fb",
-            "/",
-            "/api//v1",
-            "/nothing",
-        ] {
+        for nothing in
+            ["/apis/nothing.example.com/v1/nothings", "/api/v1/namespaces/a%2Fb", "/", "/api//v1", "/nothing"]
+        {
             assert_eq!(told(nothing), "Unknown", "{nothing}");
         }
+        for nothing in
+            ["/apis/coordination.k8s.io/v1/leases/l", "/api/v1/namespaces/a/events/e/status", "/api/v1/pods"]
+        {
+            assert_eq!(told(nothing), "UnknownBuiltin", "{nothing}");
+        }
+        assert_eq!(told("/apis/authentication.k8s.io/v1/selfsubjectreviews"), "Review(Identity)");
         assert_eq!(told("/livez?verbose"), "Unknown");
         assert_eq!(told("/readyz/ping"), "Ready");
     }

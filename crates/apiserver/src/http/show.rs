@@ -57,9 +57,9 @@ impl View {
             }
             (Shape::Partial, _) => {
                 let mut object = parse(stored)?;
-                Ok(partial(&mut object).to_string().into())
+                Ok(partial(&mut object, "v1").to_string().into())
             }
-            (Shape::Table, _) => self.event(kind, stored, true),
+            (Shape::Table(_), _) => self.event(kind, stored, true),
         }
     }
 
@@ -67,13 +67,13 @@ impl View {
     pub(super) fn event(self, kind: &Kind, stored: &Bytes, first: bool) -> Result<Bytes, Status> {
         match self.shape {
             Shape::Object | Shape::Partial => self.object(kind, stored),
-            Shape::Table => {
+            Shape::Table(api) => {
                 let object = parse(stored)?;
                 let version = object["metadata"]["resourceVersion"].clone();
-                let rows = vec![self.row(kind, object, Timestamp::now())];
+                let rows = vec![self.row(kind, object, api, Timestamp::now())];
                 let columns = if first { columns(kind) } else { Value::Null };
                 let table = json!({
-                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version},
+                    "kind": "Table", "apiVersion": meta(api), "metadata": {"resourceVersion": version},
                     "columnDefinitions": columns, "rows": rows,
                 });
                 Ok(table.to_string().into())
@@ -82,15 +82,15 @@ impl View {
     }
 
     /// A list.
-    pub(super) fn list(self, kind: &Kind, page: &Page, meta: &ListMeta) -> Result<Bytes, Status> {
+    pub(super) fn list(self, kind: &Kind, page: &Page, list: &ListMeta) -> Result<Bytes, Status> {
         match self.shape {
-            Shape::Object | Shape::Partial => self.plain_list(kind, page, meta),
-            Shape::Table => {
+            Shape::Object | Shape::Partial => self.plain_list(kind, page, list),
+            Shape::Table(api) => {
                 let now = Timestamp::now();
                 let rows: Result<Vec<Value>, Status> =
-                    page.objects.iter().map(|stored| Ok(self.row(kind, parse(stored)?, now))).collect();
+                    page.objects.iter().map(|stored| Ok(self.row(kind, parse(stored)?, api, now))).collect();
                 let table = json!({
-                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.to_json(),
+                    "kind": "Table", "apiVersion": meta(api), "metadata": list.to_json(false),
                     "columnDefinitions": columns(kind), "rows": rows?,
                 });
                 Ok(table.to_string().into())
@@ -102,7 +102,7 @@ impl View {
     fn plain_list(self, kind: &Kind, page: &Page, meta: &ListMeta) -> Result<Bytes, Status> {
         let (list_kind, api_version) = match self.shape {
             Shape::Partial => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
-            Shape::Object | Shape::Table => (kind.list_kind.clone(), kind.api_version()),
+            Shape::Object | Shape::Table(_) => (kind.list_kind.clone(), kind.api_version()),
         };
         let bytes: usize = page.objects.iter().map(|object| object.len() + 1).sum();
         let mut list = Vec::with_capacity(bytes + 256);
@@ -110,7 +110,8 @@ impl View {
             "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
             json!(list_kind),
             json!(api_version),
-            meta.to_json()
+            // Lists of custom kinds say that nothing follows.
+            meta.to_json(kind.is_custom() && self.shape == Shape::Object)
         );
         list.extend_from_slice(head.as_bytes());
         for (index, stored) in page.objects.iter().enumerate() {
@@ -119,13 +120,13 @@ impl View {
             }
             match (self.shape, kind.form) {
                 (Shape::Object, Form::Stored) => list.extend_from_slice(stored),
-                (Shape::Object | Shape::Table, _) => {
+                (Shape::Object | Shape::Table(_), _) => {
                     let mut object = parse(stored)?;
                     kind.form.show(&mut object);
                     list.extend_from_slice(object.to_string().as_bytes());
                 }
                 (Shape::Partial, _) => {
-                    list.extend_from_slice(partial(&mut parse(stored)?).to_string().as_bytes());
+                    list.extend_from_slice(partial(&mut parse(stored)?, "v1").to_string().as_bytes());
                 }
             }
         }
@@ -133,12 +134,11 @@ impl View {
         Ok(list.into())
     }
 
-    fn row(self, kind: &Kind, mut object: Value, now: Timestamp) -> Value {
-        let mut cells = vec![object["metadata"]["name"].clone()];
-        cells.extend(kind.columns.iter().map(|column| column.cell(&object, now)));
+    fn row(self, kind: &Kind, mut object: Value, api: &str, now: Timestamp) -> Value {
+        let cells = kind.cells(&object, now);
         match self.include {
             Include::Nothing => json!({"cells": cells, "object": null}),
-            Include::Metadata => json!({"cells": cells, "object": partial(&mut object)}),
+            Include::Metadata => json!({"cells": cells, "object": partial(&mut object, api)}),
             Include::Whole => {
                 kind.form.show(&mut object);
                 json!({"cells": cells, "object": object})
@@ -148,7 +148,7 @@ impl View {
 
     /// What tells a watcher how far it is.
     pub(super) fn bookmark(self, kind: &Kind, revision: u64, initial_events_end: bool) -> Value {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -159,11 +159,15 @@ impl View {
             Shape::Partial => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
-            Shape::Table => {
-                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-                let cells = vec![Value::Null; kind.columns.len() + 1];
+            Shape::Table(api) => {
+                let object =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": meta(api), "metadata": metadata});
+                let mut cells = vec![Value::Null; kind.headings().len()];
+                if let Some(name) = cells.first_mut() {
+                    *name = json!("");
+                }
                 json!({
-                    "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                    "kind": "Table", "apiVersion": meta(api),
                     "metadata": {"resourceVersion": revision.to_string()},
                     "columnDefinitions": null, "rows": [{"cells": cells, "object": object}],
                 })
@@ -173,10 +177,12 @@ impl View {
 }
 
 impl ListMeta {
-    fn to_json(&self) -> Value {
+    fn to_json(&self, always: bool) -> Value {
         let mut meta = json!({"resourceVersion": self.revision.to_string()});
         if let Some(next) = &self.next {
             meta["continue"] = json!(next);
+        } else if always {
+            meta["continue"] = json!("");
         }
         if let Some(remaining) = self.remaining {
             meta["remainingItemCount"] = json!(remaining);
@@ -186,20 +192,21 @@ impl ListMeta {
 }
 
 fn columns(kind: &Kind) -> Value {
-    let name = json!({"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0});
-    let columns = kind.columns.iter().map(|column| {
-        // Ages are worked out here, so what arrives is text.
-        let ty = if column.ty == "date" { "string" } else { &column.ty };
+    let columns = kind.headings().into_iter().map(|column| {
         json!({
-            "name": column.name, "type": ty, "format": column.format, "description": column.description,
-            "priority": column.priority,
+            "name": column.name, "type": column.ty, "format": column.format,
+            "description": column.description, "priority": column.priority,
         })
     });
-    std::iter::once(name).chain(columns).collect()
+    columns.collect()
 }
 
-fn partial(object: &mut Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take()})
+fn partial(object: &mut Value, api: &str) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta(api), "metadata": object["metadata"].take()})
+}
+
+fn meta(version: &str) -> String {
+    format!("meta.k8s.io/{version}")
 }
 
 fn parse(stored: &[u8]) -> Result<Value, Status> {

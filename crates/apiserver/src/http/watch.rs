@@ -202,7 +202,7 @@ impl Watch {
         let changes = feed.since(self.revision)?;
         for event in changes.events {
             if let Some(change) = event.seen_by(&self.wish.selection)
-                && let Err(error) = self.queue(change, &event.object)
+                && let Err(error) = self.queue(change, event.shown(change))
             {
                 tracing::error!(%error, revision = event.revision, "a stored object can't be shown");
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -18,11 +18,16 @@ use crate::kinds::Kind;
 use crate::resource::{Part, Patch, Preconditions};
 use crate::schema::decode::{self, Decoded};
 use crate::selector::Facets;
-use crate::status::{Reason, Status};
+use crate::status::{Cause, Reason, Status};
 use crate::store::{Applied, Constraint, Operation, Outcome, Pager, Store, Write};
 
 /// Deletions of one deletecollection that are under way at once: enough to share commits.
 const DELETIONS_AT_ONCE: usize = 64;
+
+/// The media type of server-side apply.
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
+/// Bytes of a manager's name at most, as in Kubernetes.
+const MANAGER_BYTES_MAX: usize = 128;
 
 /// A write whose client may do it.
 pub(super) struct Request<'a> {
@@ -31,6 +36,8 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) params: &'a Params,
     pub(super) constraints: Vec<Arc<Constraint>>,
+    /// What the object must fulfil if an apply creates it, or why that isn't allowed.
+    pub(super) creation: Result<Vec<Arc<Constraint>>, Status>,
 }
 
 /// The object in a POST's or PUT's body.
@@ -75,31 +82,54 @@ impl Request<'_> {
     pub(super) async fn create(self, decoded: Decoded) -> Result<Response<Body>, Status> {
         self.params.check_write()?;
         let Decoded { value: object, duplicates } = decoded;
-        self.one("", Operation::Create { object, duplicates }).await
+        self.one("", "CreateOptions", Operation::Create { object, duplicates }).await
     }
 
     pub(super) async fn update(self, name: &str, decoded: Decoded) -> Result<Response<Body>, Status> {
         self.params.check_write()?;
         let Decoded { value: object, duplicates } = decoded;
         let part = self.part();
-        self.one(name, Operation::Update { part, object, duplicates }).await
+        self.one(name, "UpdateOptions", Operation::Update { part, object, duplicates }).await
     }
 
     pub(super) async fn patch(self, name: &str, body: &Bytes) -> Result<Response<Body>, Status> {
         self.params.check_patch()?;
         let media_type = media_type(self.headers)?;
-        if self.params.get("force").is_some() && !media_type.starts_with("application/apply-patch") {
-            return Err(Status::bad_request("force is forbidden for patches other than server-side apply"));
+        if media_type == APPLY {
+            return self.apply(name, body).await;
         }
-        let patch = match media_type {
-            // The form is refused whatever the body says.
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Value::Null,
-            _ => serde_json::from_slice(body)
-                .map_err(|error| Status::bad_request(format!("the patch can't be read: {error}")))?,
+        if self.params.get("force").is_some() {
+            let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+            return Err(Status::invalid_options("PatchOptions", vec![cause]));
+        }
+        // What isn't understood is refused whatever the body says.
+        let known = matches!(media_type, "application/json-patch+json" | "application/merge-patch+json");
+        let patch = match known || media_type == "application/strategic-merge-patch+json" {
+            true => serde_json::from_slice(body)
+                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?,
+            false => Value::Null,
         };
         let patch = Patch::parse(media_type, patch)?;
         let part = self.part();
-        self.one(name, Operation::Patch { part, patch }).await
+        self.one(name, "PatchOptions", Operation::Patch { part, patch }).await
+    }
+
+    /// Server-side apply.
+    async fn apply(self, name: &str, body: &Bytes) -> Result<Response<Body>, Status> {
+        let force = self.params.flag("force")?;
+        if self.params.get("fieldManager").is_none() {
+            let cause = Cause::required("fieldManager", "is required for apply patch");
+            return Err(Status::invalid_options("PatchOptions", vec![cause]));
+        }
+        let decoded = decode::applied(body)
+            .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+        let Decoded { value: object, duplicates } = decoded;
+        if !object.is_object() {
+            return Err(Status::bad_request("error decoding YAML: the configuration must be one object"));
+        }
+        let (part, creation) = (self.part(), self.creation.clone());
+        let operation = Operation::Apply { part, object, duplicates, force, creation };
+        self.one(name, "PatchOptions", operation).await
     }
 
     pub(super) async fn delete(self, name: &str, body: &Bytes) -> Result<Response<Body>, Status> {
@@ -154,9 +184,11 @@ impl Request<'_> {
         Ok(respond::json(StatusCode::OK, &status))
     }
 
-    async fn one(&self, name: &str, operation: Operation) -> Result<Response<Body>, Status> {
+    async fn one(&self, name: &str, options: &str, operation: Operation) -> Result<Response<Body>, Status> {
         let view = read::view(self.headers, self.params)?;
-        let applied = self.store.write(self.write(name, operation)?).await?;
+        let mut write = self.write(name, operation)?;
+        write.manager = self.manager(options)?;
+        let applied = self.store.write(write).await?;
         answer(&self.target.kind, view, &applied)
     }
 
@@ -170,15 +202,50 @@ impl Request<'_> {
             namespace: self.target.namespace.clone(),
             name: name.to_owned(),
             operation,
+            manager: String::new(),
             dry_run: self.params.dry_run()?,
             validation: self.params.field_validation()?,
             constraints: self.constraints.clone(),
         })
     }
 
+    /// Who writes: as the client says, or what its `User-Agent` begins with.
+    fn manager(&self, options: &str) -> Result<String, Status> {
+        let Some(name) = self.params.get("fieldManager") else {
+            let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+            return Ok(agent_name(agent.unwrap_or_default()));
+        };
+        let mut causes = Vec::new();
+        if name.len() > MANAGER_BYTES_MAX {
+            let message = format!("Too long: may not be more than {MANAGER_BYTES_MAX} bytes");
+            causes.push(Cause::new("FieldValueTooLong", "fieldManager", message));
+        }
+        for (position, c) in name.char_indices().filter(|(_, c)| !is_printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {position})", u32::from(c));
+            causes.push(Cause::invalid("fieldManager", &Value::from(name).to_string(), why));
+        }
+        if causes.is_empty() { Ok(name.to_owned()) } else { Err(Status::invalid_options(options, causes)) }
+    }
+
     fn part(&self) -> Part {
         if self.target.status { Part::Status } else { Part::Main }
     }
+}
+
+/// What comes before the first slash, as far as it is printable and fits.
+fn agent_name(agent: &str) -> String {
+    let mut name = String::new();
+    for c in agent.chars().take_while(|c| *c != '/').filter(|c| is_printable(*c)) {
+        if name.len() + c.len_utf8() > MANAGER_BYTES_MAX {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace())
 }
 
 fn answer(kind: &Kind, view: View, applied: &Applied) -> Result<Response<Body>, Status> {

@@ -22,6 +22,9 @@ pub struct Column {
     parts: Vec<Part>,
 }
 
+/// What Kubernetes says of `metadata.creationTimestamp`.
+pub(super) const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 /// Why a column can't be evaluated.
 #[derive(Debug, thiserror::Error)]
 #[error("column {name:?}: {why}")]
@@ -67,7 +70,11 @@ impl Column {
             return Err(wrong("type must be string, integer, number, boolean or date"));
         }
         let priority = column["priority"].as_i64().unwrap_or(0);
-        Ok(Column { name, ty, format: text("format"), description: text("description"), priority, parts })
+        let mut description = text("description");
+        if description.is_empty() {
+            description = format!("Custom resource definition column (in JSONPath format): {path}");
+        }
+        Ok(Column { name, ty, format: text("format"), description, priority, parts })
     }
 
     /// The column of kinds that define none.
@@ -76,7 +83,7 @@ impl Column {
             name: "Age".into(),
             ty: "date".into(),
             format: String::new(),
-            description: "Time since the object was created.".into(),
+            description: CREATED.into(),
             priority: 0,
             parts: vec![Part::Fields(vec!["metadata".into(), "creationTimestamp".into()])],
         }
@@ -94,10 +101,16 @@ impl Column {
         json!(told.collect::<String>())
     }
 
+    /// Whether it shows when the object was made.
+    pub(super) fn is_age(&self) -> bool {
+        let [Part::Fields(path)] = self.parts.as_slice() else { return false };
+        path.iter().map(String::as_str).eq(["metadata", "creationTimestamp"])
+    }
+
     fn shown(&self, value: &Value, now: Timestamp) -> Value {
         match (self.ty.as_str(), value) {
             ("date", Value::String(text)) => match text.parse::<Timestamp>() {
-                Ok(then) => json!(age(now.as_second() - then.as_second())),
+                Ok(_) => json!(since(text, now)),
                 Err(_) => json!("<invalid>"),
             },
             ("date", _) | (_, Value::Null) => Value::Null,
@@ -136,6 +149,14 @@ fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+/// The age of a time; of none, that it isn't known.
+pub(super) fn since(time: &str, now: Timestamp) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(then) => age(now.as_second() - then.as_second()),
+        Err(_) => "<unknown>".into(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! From a CustomResourceDefinition to a [`Kind`].
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::{Column, ColumnError, Form, Kind};
+use super::{Column, ColumnError, Form, Kind, Ownership};
+use crate::apply::{Type, Version};
 use crate::schema::{Schema, SchemaError};
 
 /// Definitions of the built-in kinds.
@@ -49,6 +52,10 @@ pub enum DefinitionError {
         /// Which definition.
         name: String,
     },
+}
+
+fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 impl Kind {
@@ -101,6 +108,14 @@ impl Kind {
             schema: Schema::compile(schema)
                 .map_err(|error| DefinitionError::Schema { name: name.clone(), error })?,
             openapi: schema.clone(),
+            ownership: Ownership {
+                version: Version {
+                    name: api_version(&group, version["name"].as_str().unwrap_or_default()),
+                    ty: Arc::new(Type::of_objects(schema, [])),
+                    form: Form::Stored,
+                },
+                others: Vec::new(),
+            },
             columns,
             selectable: selectable
                 .map(|field| text(&field["jsonPath"], "a selectable field has no jsonPath"))
@@ -126,6 +141,10 @@ impl Kind {
             kind.folder = "/events".into();
             kind.form = Form::Events;
         }
+        kind.ownership.version.form = kind.form;
+        let always = special["structs"].as_array().into_iter().flatten();
+        let always = always.filter_map(Value::as_str).map(str::to_owned);
+        kind.ownership.version.ty = Arc::new(Type::of_objects(&kind.openapi, always));
         Ok(kind)
     }
 }

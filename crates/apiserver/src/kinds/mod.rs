@@ -3,6 +3,7 @@
 mod columns;
 mod definition;
 mod events;
+mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ pub use columns::{Column, ColumnError};
 pub use definition::DefinitionError;
 pub use events::Form;
 
+use crate::apply::Version;
 use crate::schema::Schema;
 
 /// One kind of object in one version.
@@ -56,12 +58,23 @@ pub struct Kind {
     pub folder: String,
     /// How the stored objects are shown.
     pub form: Form,
+    /// Whose parts its objects' parts are.
+    pub ownership: Ownership,
+}
+
+/// What ownership of fields is worked out by.
+#[derive(Debug)]
+pub struct Ownership {
+    /// The kind's own version.
+    pub version: Version,
+    /// Others in which the same objects are written.
+    pub others: Vec<Version>,
 }
 
 impl Kind {
     /// `group/version`, or the version alone for the core.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        self.ownership.version.name.clone()
     }
 
     /// `plural.group`, as messages name it.
@@ -101,13 +114,23 @@ pub struct Kinds {
 impl Kinds {
     /// The built-in kinds and those of `definitions`.
     pub fn new(definitions: &[Value]) -> Result<Kinds, DefinitionError> {
-        let mut kinds = Kinds { by_path: BTreeMap::new() };
+        let mut builtin = Vec::new();
         for text in definition::BUILTIN {
             let document: Value = serde_saphyr::from_str(text).map_err(|error| DefinitionError::Shape {
                 name: "built-in".into(),
                 what: error.to_string(),
             })?;
-            kinds.add(Kind::builtin(&document)?)?;
+            builtin.push(Kind::builtin(&document)?);
+        }
+        let versions: Vec<(String, Version)> =
+            builtin.iter().map(|kind| (kind.folder.clone(), kind.ownership.version.clone())).collect();
+        let mut kinds = Kinds { by_path: BTreeMap::new() };
+        for mut kind in builtin {
+            let same = versions.iter().filter(|(folder, version)| {
+                *folder == kind.folder && version.name != kind.ownership.version.name
+            });
+            kind.ownership.others = same.map(|(_, version)| version.clone()).collect();
+            kinds.add(kind)?;
         }
         for document in definitions {
             kinds.add(Kind::from_definition(document)?)?;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::Preconditions;
 use crate::kinds::Kind;
+use crate::names;
 use crate::status::{Cause, Status};
 
 /// Bytes of all annotations together, as in Kubernetes.
@@ -14,9 +15,9 @@ const GENERATED_NAME_MAX: usize = 63;
 
 const KNOWN: [(&str, Shape); 15] = [
     ("annotations", Shape::Strings),
-    ("creationTimestamp", Shape::Text),
+    ("creationTimestamp", Shape::Time),
     ("deletionGracePeriodSeconds", Shape::Number),
-    ("deletionTimestamp", Shape::Text),
+    ("deletionTimestamp", Shape::Time),
     ("finalizers", Shape::Texts),
     ("generateName", Shape::Text),
     ("generation", Shape::Number),
@@ -33,6 +34,7 @@ const KNOWN: [(&str, Shape); 15] = [
 #[derive(Clone, Copy)]
 enum Shape {
     Text,
+    Time,
     Number,
     Texts,
     /// A map of strings.
@@ -64,6 +66,7 @@ pub(super) fn take(object: &mut Value) -> Result<Taken, Status> {
         }
         let fits = match shape {
             Shape::Text => value.is_string(),
+            Shape::Time => value.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()),
             Shape::Number => value.is_i64(),
             Shape::Texts => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
             Shape::Strings => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
@@ -74,8 +77,9 @@ pub(super) fn take(object: &mut Value) -> Result<Taken, Status> {
                 "metadata.{name} has a value of the wrong type: {value}"
             )));
         }
-        let empty =
-            value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+        // An empty list of managers is a wish to forget them.
+        let empty = name != "managedFields"
+            && (value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty));
         if !empty {
             taken.metadata.insert(name, value);
         }
@@ -91,23 +95,39 @@ pub(super) fn place(
 ) -> Result<(), Status> {
     let stated = metadata.get("namespace").and_then(Value::as_str).filter(|namespace| !namespace.is_empty());
     match (kind.namespaced, namespace, stated) {
-        (true, Some(namespace), Some(stated)) if namespace != stated => Err(Status::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request: {stated:?}, {namespace:?}"
-        ))),
+        (true, Some(namespace), Some(stated)) if namespace != stated => Err(other_namespace()),
         (true, Some(namespace), _) => {
             metadata.insert("namespace".into(), json!(namespace));
             Ok(())
         }
         (true, None, _) => Err(Status::bad_request("an empty namespace may not be set during creation")),
-        (false, _, Some(stated)) => Err(Status::bad_request(format!(
-            "{} is not namespaced, but the object states {stated:?}",
-            kind.plural
-        ))),
-        (false, _, None) => {
+        (false, _, _) => {
             metadata.remove("namespace");
             Ok(())
         }
     }
+}
+
+fn other_name(stated: &str, wanted: &str) -> Status {
+    let why = format!("the name of the object ({stated}) does not match the name on the URL ({wanted})");
+    Status::bad_request(why)
+}
+
+/// Refuses to create an object that isn't the one in the URL.
+pub(super) fn check_name(metadata: &Map<String, Value>, wanted: &str) -> Result<(), Status> {
+    match metadata.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()) {
+        None => Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
+        Some(stated) if stated != wanted => Err(other_name(stated, wanted)),
+        Some(_) => Ok(()),
+    }
+}
+
+fn other_namespace() -> Status {
+    Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    )
 }
 
 /// `start` and five random letters, without vowels that make words.
@@ -127,24 +147,17 @@ pub(super) fn same_object(kind: &Kind, current: &Value, metadata: &Map<String, V
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let is = |name: &str| current["metadata"][name].as_str().unwrap_or_default();
     let name = is("name");
-    for field in ["name", "namespace"] {
-        if let Some(stated) = text(field)
-            && stated != is(field)
-        {
-            let why = format!(
-                "the {field} of the object ({stated}) does not match the {field} on the URL ({})",
-                is(field)
-            );
-            return Err(Status::bad_request(why));
-        }
+    if kind.namespaced && text("namespace").is_some_and(|stated| stated != is("namespace")) {
+        return Err(other_namespace());
     }
+    check_name(metadata, name)?;
     let conditions = Preconditions {
         uid: text("uid").map(str::to_owned),
         resource_version: text("resourceVersion").map(str::to_owned),
     };
     if conditions.resource_version.is_none() && !kind.unconditional_update {
         let cause = Cause::invalid("metadata.resourceVersion", "0", "must be specified for an update");
-        return Err(Status::invalid(kind, name, vec![cause]));
+        return Err(Status::invalid_resource(kind, name, cause));
     }
     check_preconditions(kind, current, &conditions)
 }
@@ -172,8 +185,31 @@ pub(super) fn check_preconditions(
     Ok(())
 }
 
+/// The same for a delete, in the words Kubernetes has for it.
+pub(super) fn check_delete(kind: &Kind, current: &Value, conditions: &Preconditions) -> Result<(), Status> {
+    let is = |name: &str| current["metadata"][name].as_str().unwrap_or_default();
+    if let Some(uid) = &conditions.uid
+        && uid != is("uid")
+    {
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            is("uid")
+        );
+        return Err(Status::conflict_of(kind, is("name"), &why));
+    }
+    if let Some(version) = &conditions.resource_version
+        && version != is("resourceVersion")
+    {
+        let why = format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
+            is("resourceVersion")
+        );
+        return Err(Status::conflict_of(kind, is("name"), &why));
+    }
+    Ok(())
+}
+
 pub(super) fn keep_what_the_server_sets(metadata: &mut Map<String, Value>, current: &Value) {
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     let kept = [
         "name",
@@ -198,87 +234,85 @@ pub(super) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-pub(super) fn validate(kind: &Kind, object: &Value) -> Vec<Cause> {
+/// What is wrong with the metadata; of an update less is judged, as in Kubernetes.
+pub(super) fn validate(kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> {
     let mut causes = Vec::new();
     let metadata = &object["metadata"];
-    match metadata["name"].as_str() {
-        None | Some("") => causes.push(Cause::required("metadata.name", "name or generateName is required")),
-        Some(name) => {
-            let most = if kind.kind == "Namespace" { 63 } else { 253 };
-            if name.len() > most || !name.split('.').all(is_label) || (most == 63 && name.contains('.')) {
-                let why = format!(
-                    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
-                     must start and end with an alphanumeric character and be at most {most} characters long"
-                );
-                causes.push(Cause::invalid("metadata.name", &json!(name).to_string(), why));
-            }
+    let mut check = |field: &str, value: &str, wrong: Vec<String>| {
+        causes.extend(wrong.into_iter().map(|why| Cause::invalid(field, &json!(value).to_string(), why)));
+    };
+    if is_new {
+        let judge_name =
+            |name: &str| if kind.kind == "Namespace" { names::label(name) } else { names::subdomain(name) };
+        // Events' names, which clients make up in their own ways, aren't judged.
+        let start = metadata["generateName"].as_str().filter(|start| !start.is_empty() && kind.is_custom());
+        if let Some(start) = start {
+            // A dash at its end is fine: more follows.
+            let shown = start.strip_suffix('-').map_or_else(|| start.to_owned(), |start| format!("{start}a"));
+            check("metadata.generateName", start, judge_name(&shown));
+        }
+        if let Some(name) = metadata["name"].as_str().filter(|name| !name.is_empty()) {
+            check("metadata.name", name, judge_name(name));
+        }
+        for name in finalizers(object) {
+            check("metadata.finalizers", name, names::key(name));
         }
     }
     for (name, value) in metadata["labels"].as_object().into_iter().flatten() {
-        if !is_qualified(name) {
-            let why = "a label's name is an optional DNS prefix with a slash and at most 63 letters, digits, -, _ and .";
-            causes.push(Cause::invalid("metadata.labels", &json!(name).to_string(), why));
-        }
-        if !value.as_str().is_some_and(|value| value.is_empty() || is_name_part(value)) {
-            let why =
-                "a label's value is at most 63 letters, digits, -, _ and ., a letter or digit at both ends";
-            causes.push(Cause::invalid("metadata.labels", &value.to_string(), why));
-        }
+        check("metadata.labels", name, names::key(name));
+        let value = value.as_str().unwrap_or_default();
+        check("metadata.labels", value, names::value(value));
     }
     let mut annotation_bytes = 0;
     for (name, value) in metadata["annotations"].as_object().into_iter().flatten() {
         annotation_bytes += name.len() + value.as_str().map_or(0, str::len);
-        if !is_qualified(&name.to_lowercase()) {
-            let why = "an annotation's name is an optional DNS prefix with a slash and at most 63 letters, digits, -, _ and .";
-            causes.push(Cause::invalid("metadata.annotations", &json!(name).to_string(), why));
-        }
+        check("metadata.annotations", name, names::key(&name.to_lowercase()));
     }
     if annotation_bytes > ANNOTATION_BYTES_MAX {
         let message = format!("Too long: may not be more than {ANNOTATION_BYTES_MAX} bytes");
         causes.push(Cause::new("FieldValueTooLong", "metadata.annotations", message));
     }
-    for name in finalizers(object).filter(|name| !is_qualified(name)) {
-        causes.push(Cause::invalid(
-            "metadata.finalizers",
-            &json!(name).to_string(),
-            "name is neither a standard finalizer name nor is it fully qualified",
-        ));
+    if is_new && metadata["name"].as_str().is_none_or(str::is_empty) {
+        causes.push(Cause::required("metadata.name", "name or generateName is required"));
     }
-    for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
+    causes.extend(owners(metadata["ownerReferences"].as_array().map_or(&[], Vec::as_slice)));
+    causes
+}
+
+fn owners(owners: &[Value]) -> Vec<Cause> {
+    const FIELD: &str = "metadata.ownerReferences";
+    let mut causes = Vec::new();
+    for owner in owners {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().is_none_or(str::is_empty) {
-                causes.push(Cause::required(
-                    &format!("metadata.ownerReferences[{index}].{field}"),
-                    "must not be empty",
-                ));
+                let version = if field == "apiVersion" { "version " } else { "" };
+                let why = format!("{version}must not be empty");
+                causes.push(Cause::invalid(&format!("{FIELD}.{field}"), "\"\"", why));
             }
         }
+    }
+    let controllers: Vec<String> = owners
+        .iter()
+        .filter(|owner| owner["controller"] == true)
+        .map(|owner| {
+            let text = |field: &str| owner[field].as_str().unwrap_or_default();
+            format!("{}/{}", text("kind"), text("name"))
+        })
+        .collect();
+    for other in controllers.iter().skip(1) {
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {} and {other}",
+            controllers.first().map_or("", String::as_str)
+        );
+        let told: Vec<String> = owners.iter().map(as_go).collect();
+        causes.push(Cause::invalid(FIELD, &format!("[{}]", told.join(",")), why));
     }
     causes
 }
 
-/// RFC 1123 label.
-fn is_label(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let inner = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-';
-    (1..=63).contains(&bytes.len())
-        && bytes.iter().all(inner)
-        && bytes.first() != Some(&b'-')
-        && bytes.last() != Some(&b'-')
-}
-
-fn is_name_part(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
-    bytes.len() <= 63
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(c))
-}
-
-fn is_qualified(name: &str) -> bool {
-    match name.split_once('/') {
-        None => is_name_part(name),
-        Some((prefix, name)) => prefix.len() <= 253 && prefix.split('.').all(is_label) && is_name_part(name),
-    }
+/// An owner with its fields in the order in which Kubernetes' encoder has them.
+fn as_go(owner: &Value) -> String {
+    let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let fields = order.iter().filter_map(|name| Some(format!("\"{name}\":{}", owner.get(name)?)));
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
 }

@@ -10,12 +10,14 @@
 //!                      delete
 //! ```
 
+mod managers;
 mod metadata;
 mod patch;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+pub use managers::Applied;
 pub use patch::Patch;
 
 use crate::kinds::Kind;
@@ -71,112 +73,208 @@ pub enum Next {
     Removed(Value),
 }
 
-/// An object as it will be stored, but for its resourceVersion.
-///
-/// `duplicates` are fields that stood twice in the body; `warnings` receives what the client should be told.
-pub fn create(
-    kind: &Kind,
-    namespace: Option<&str>,
-    mut object: Value,
-    duplicates: &[String],
-    validation: FieldValidation,
-    moment: Moment<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
-    check_type(kind, &object)?;
-    let pruned = metadata::take(&mut object)?;
-    let mut metadata = pruned.metadata;
-    metadata::place(kind, &mut metadata, namespace)?;
-    for set_by_server in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"]
-    {
-        metadata.remove(set_by_server);
-    }
-    if metadata.remove("resourceVersion").is_some_and(|version| !matches!(version.as_str(), Some("" | "0"))) {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-    }
-    let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
-    if !named && let Some(start) = metadata.get("generateName").and_then(Value::as_str) {
-        let name = metadata::generate_name(start, moment.uid);
-        metadata.insert("name".into(), json!(name));
-    }
-    metadata.insert("uid".into(), json!(moment.uid.to_string()));
-    metadata.insert("creationTimestamp".into(), json!(moment.now));
-    if kind.counts_generations {
-        metadata.insert("generation".into(), json!(1));
-    }
-    if kind.status_subresource
-        && let Some(fields) = object.as_object_mut()
-    {
-        fields.remove("status");
-    }
-    let unknown: Vec<String> = pruned.unknown.into_iter().chain(kind.schema.prune(&mut object)).collect();
-    tell_unknown(kind, &unknown, duplicates, validation, warnings)?;
-    object["metadata"] = Value::Object(metadata);
-    kind.schema.apply_defaults(&mut object);
-    judge(kind, &object, None)?;
-    Ok(object)
+/// A write of one object, before its body is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Kind of the object.
+    pub kind: &'a Kind,
+    /// Namespace in the path.
+    pub namespace: Option<&'a str>,
+    /// Which part is written.
+    pub part: Part,
+    /// Who writes, for `managedFields`.
+    pub manager: &'a str,
+    /// What becomes of unknown fields.
+    pub validation: FieldValidation,
+    /// When.
+    pub moment: Moment<'a>,
 }
 
-/// What `object` makes of `current` when it is put in its place.
-pub fn update(
-    kind: &Kind,
-    part: Part,
-    current: &Value,
-    mut object: Value,
-    duplicates: &[String],
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<Next, Status> {
-    check_type(kind, &object)?;
-    let pruned = metadata::take(&mut object)?;
-    let mut metadata = pruned.metadata;
-    let name = current["metadata"]["name"].as_str().unwrap_or_default();
-    metadata::same_object(kind, current, &metadata)?;
-    if part == Part::Status {
-        metadata = owned_metadata(current);
-        let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
-        object = current.clone();
-        match status {
-            Some(status) => object["status"] = status,
-            None => drop_field(&mut object, "status"),
+impl Request<'_> {
+    /// An object as it will be stored, but for its resourceVersion.
+    ///
+    /// `duplicates` are fields that stood twice in the body; `warnings` receives what the client should be told.
+    pub fn create(
+        &self,
+        mut object: Value,
+        duplicates: &[String],
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let kind = self.kind;
+        check_type(kind, &object)?;
+        let taken = metadata::take(&mut object)?;
+        let mut metadata = taken.metadata;
+        metadata::place(kind, &mut metadata, self.namespace)?;
+        let version = metadata.remove("resourceVersion");
+        if version.is_some_and(|version| !matches!(version.as_str(), Some("" | "0"))) {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-    } else if kind.status_subresource {
-        match current.get("status") {
-            Some(status) => object["status"] = status.clone(),
-            None => drop_field(&mut object, "status"),
+        let unknown: Vec<String> = taken.unknown.into_iter().chain(kind.schema.prune(&mut object)).collect();
+        tell_unknown(kind, &unknown, duplicates, self.validation, warnings)?;
+        let stated = metadata.remove("managedFields");
+        object["metadata"] = Value::Object(metadata);
+        kind.schema.apply_defaults(&mut object);
+        name_namespace(kind, &mut object);
+        let managed = managers::after_update(self, None, &object, stated);
+        managers::put(&mut object, managed);
+        self.furnish(object)
+    }
+
+    /// Completes a new object.
+    fn furnish(&self, mut object: Value) -> Result<Value, Status> {
+        let (kind, moment) = (self.kind, self.moment);
+        let mut metadata = match object.get_mut("metadata").map(Value::take) {
+            Some(Value::Object(metadata)) => metadata,
+            Some(_) | None => Map::new(),
+        };
+        for set_by_server in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            metadata.remove(set_by_server);
         }
-    }
-    metadata::keep_what_the_server_sets(&mut metadata, current);
-    let mut unknown = kind.schema.prune(&mut object);
-    if part == Part::Main {
-        unknown.extend(pruned.unknown);
-    }
-    tell_unknown(kind, &unknown, duplicates, validation, warnings)?;
-    object["metadata"] = Value::Object(metadata);
-    kind.schema.apply_defaults(&mut object);
-    if object == *current {
-        return Ok(Next::Unchanged);
-    }
-    if kind.counts_generations && specification_changed(kind, current, &object) {
-        let generation = current["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-        object["metadata"]["generation"] = json!(generation);
-    }
-    judge(kind, &object, Some(current))?;
-    if is_deleting(current) {
-        let added = metadata::finalizers(&object)
-            .find(|added| !metadata::finalizers(current).any(|old| old == *added));
-        if let Some(added) = added {
-            let why = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizer {added:?}"
-            );
-            return Err(Status::invalid(kind, name, vec![Cause::forbidden("metadata.finalizers", why)]));
+        let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+        if !named && let Some(start) = metadata.get("generateName").and_then(Value::as_str) {
+            let name = metadata::generate_name(start, moment.uid);
+            metadata.insert("name".into(), json!(name));
         }
-        if metadata::finalizers(&object).next().is_none() {
-            return Ok(Next::Removed(object));
+        metadata.insert("uid".into(), json!(moment.uid.to_string()));
+        metadata.insert("creationTimestamp".into(), json!(moment.now));
+        if kind.counts_generations {
+            metadata.insert("generation".into(), json!(1));
         }
+        if kind.status_subresource {
+            drop_field(&mut object, "status");
+        }
+        object["metadata"] = Value::Object(metadata);
+        judge(kind, &object, None)?;
+        Ok(object)
     }
-    Ok(Next::Stored(object))
+
+    /// What `object` makes of `current` when it is put in its place.
+    pub fn update(
+        &self,
+        current: &Value,
+        mut object: Value,
+        duplicates: &[String],
+        warnings: &mut Vec<String>,
+    ) -> Result<Next, Status> {
+        check_type(self.kind, &object)?;
+        let taken = metadata::take(&mut object)?;
+        let mut metadata = taken.metadata;
+        metadata::same_object(self.kind, current, &metadata)?;
+        let stated = metadata.remove("managedFields");
+        let (mut object, mut unknown) = self.replace(current, object, metadata);
+        if self.part == Part::Main {
+            unknown.extend(taken.unknown);
+        }
+        tell_unknown(self.kind, &unknown, duplicates, self.validation, warnings)?;
+        let managed = managers::after_update(self, Some(current), &object, stated);
+        managers::put(&mut object, managed);
+        self.settle(current, object)
+    }
+
+    /// What stands where `applied` is stated: server-side apply. Without a current object it creates one, named `name`.
+    pub fn apply(
+        &self,
+        current: Option<&Value>,
+        name: &str,
+        applied: &Applied<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Next, Status> {
+        if current.is_none() && self.part == Part::Status {
+            return Err(Status::not_found(self.kind, name));
+        }
+        let (mut object, managed) = managers::after_apply(self, current, applied)?;
+        if let [why, ..] = applied.duplicates {
+            match self.validation {
+                FieldValidation::Ignore => {}
+                FieldValidation::Warn => warnings.push(why.clone()),
+                FieldValidation::Strict => {
+                    return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
+                }
+            }
+        }
+        let mut metadata = metadata::take(&mut object)?.metadata;
+        metadata.remove("managedFields");
+        let Some(current) = current else {
+            let uid = metadata.get("uid").and_then(Value::as_str).filter(|uid| !uid.is_empty());
+            if let Some(uid) = uid {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                return Err(Status::conflict(self.kind, name, why));
+            }
+            metadata::place(self.kind, &mut metadata, self.namespace)?;
+            metadata::check_name(&metadata, name)?;
+            metadata.remove("resourceVersion");
+            self.kind.schema.prune(&mut object);
+            object["metadata"] = Value::Object(metadata);
+            self.kind.schema.apply_defaults(&mut object);
+            name_namespace(self.kind, &mut object);
+            managers::put(&mut object, managed);
+            return self.furnish(object).map(Next::Stored);
+        };
+        metadata::same_object(self.kind, current, &metadata)?;
+        let (mut object, _) = self.replace(current, object, metadata);
+        managers::put(&mut object, managed);
+        self.settle(current, object)
+    }
+
+    /// `object` with what this request can't change as it is in `current`, and the names of its unknown fields.
+    fn replace(
+        &self,
+        current: &Value,
+        mut object: Value,
+        mut metadata: Map<String, Value>,
+    ) -> (Value, Vec<String>) {
+        let kind = self.kind;
+        if self.part == Part::Status {
+            metadata = owned_metadata(current);
+            metadata.remove("managedFields");
+            let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
+            object = without_metadata(current);
+            match status {
+                Some(status) => object["status"] = status,
+                None => drop_field(&mut object, "status"),
+            }
+        } else if kind.status_subresource {
+            match current.get("status") {
+                Some(status) => object["status"] = status.clone(),
+                None => drop_field(&mut object, "status"),
+            }
+        }
+        metadata::keep_what_the_server_sets(&mut metadata, current);
+        let unknown = kind.schema.prune(&mut object);
+        object["metadata"] = Value::Object(metadata);
+        kind.schema.apply_defaults(&mut object);
+        (object, unknown)
+    }
+
+    /// Whether and how `object` takes the place of `current`.
+    fn settle(&self, current: &Value, mut object: Value) -> Result<Next, Status> {
+        let kind = self.kind;
+        if managers::nothing_changed(current, &object) {
+            return Ok(Next::Unchanged);
+        }
+        if kind.counts_generations && specification_changed(kind, current, &object) {
+            let generation = current["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            object["metadata"]["generation"] = json!(generation);
+        }
+        judge(kind, &object, Some(current))?;
+        if is_deleting(current) {
+            let added = metadata::finalizers(&object)
+                .find(|added| !metadata::finalizers(current).any(|old| old == *added));
+            if let Some(added) = added {
+                let why = format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizer {added:?}"
+                );
+                let name = current["metadata"]["name"].as_str().unwrap_or_default();
+                return Err(Status::invalid(kind, name, vec![Cause::forbidden("metadata.finalizers", why)]));
+            }
+            if metadata::finalizers(&object).next().is_none() {
+                return Ok(Next::Removed(object));
+            }
+        }
+        Ok(Next::Stored(object))
+    }
 }
 
 /// What a delete makes of `current`.
@@ -207,19 +305,34 @@ pub fn is_deleting(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
-fn check_type(kind: &Kind, object: &Value) -> Result<(), Status> {
+fn check_type(kind: &Kind, object: &Value, is_new: bool) -> Result<(), Status> {
     let fields = object.as_object().ok_or_else(|| Status::bad_request("the body must be one object"))?;
     let is = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
-    let wanted = kind.api_version();
-    if is("apiVersion") != wanted || is("kind") != kind.kind {
+    let (wanted, version, stated) = (kind.api_version(), is("apiVersion"), is("kind"));
+    if version == wanted && stated == kind.kind {
+        return Ok(());
+    }
+    if stated.is_empty() {
+        let told = format!("the object provided is unrecognized (must be of type {}): its kind is missing", kind.kind);
+        return Err(Status::bad_request(told));
+    }
+    if !kind.is_custom() || (is_new && version != wanted) {
         return Err(Status::bad_request(format!(
-            "the object is {:?} of {:?}, but the path means {:?} of {wanted:?}",
-            is("kind"),
-            is("apiVersion"),
-            kind.kind
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
         )));
     }
-    Ok(())
+    let mut causes = Vec::new();
+    for (field, stated, wanted) in [("kind", stated, &kind.kind), ("apiVersion", version, &wanted)] {
+        if stated != wanted {
+            causes.push(Cause::invalid(field, &json!(stated).to_string(), format!("must be {wanted}")));
+        }
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let mut status = Status::invalid(kind, name, causes);
+    // It is told of what it says it is.
+    status.message = status.message.replacen(&kind.kind, stated, 1);
+    status.details.target = Some((kind.group.clone(), stated.to_owned()));
+    Err(status)
 }
 
 fn tell_unknown(
@@ -249,8 +362,7 @@ fn tell_unknown(
 }
 
 fn judge(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let mut causes = metadata::validate(kind, object);
-    causes.extend(kind.schema.validate(object, old));
+    let causes = kind.schema.validate_after(metadata::validate(kind, object, old.is_none()), object, old);
     if causes.is_empty() {
         return Ok(());
     }
@@ -269,6 +381,22 @@ fn specification_changed(kind: &Kind, old: &Value, new: &Value) -> bool {
 
 fn owned_metadata(object: &Value) -> Map<String, Value> {
     object["metadata"].as_object().cloned().unwrap_or_default()
+}
+
+fn without_metadata(object: &Value) -> Value {
+    let fields = object.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
+    fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Namespaces are labelled with their names, so that selectors find them.
+fn name_namespace(kind: &Kind, object: &mut Value) {
+    if kind.group.is_empty()
+        && kind.kind == "Namespace"
+        && let Some(name) = object["metadata"]["name"].as_str().filter(|name| !name.is_empty())
+    {
+        let name = name.to_owned();
+        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(name);
+    }
 }
 
 fn drop_field(object: &mut Value, name: &str) {

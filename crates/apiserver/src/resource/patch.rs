@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::kinds::Kind;
-use crate::status::{Cause, Reason, Status};
+use crate::status::{Cause, Details, Reason, Status};
 
 /// Operations in one JSON patch at most, as in Kubernetes.
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -20,7 +20,7 @@ pub enum Patch {
 }
 
 impl Patch {
-    /// From a body by its media type. Server-side apply isn't offered.
+    /// From a body by its media type; server-side apply is no patch.
     pub fn parse(media_type: &str, body: Value) -> Result<Patch, Status> {
         match media_type {
             "application/merge-patch+json" => Ok(Patch::Merge(object(body)?)),
@@ -36,15 +36,11 @@ impl Patch {
                 Ok(Patch::Json(patch))
             }
             "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object(body)?)),
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Status::new(
-                Reason::UnsupportedMediaType,
-                "server-side apply is not offered by this server: use client-side apply (kubectl apply without --server-side) or a merge patch",
-            )),
             other => Err(Status::new(
                 Reason::UnsupportedMediaType,
                 format!(
                     "the body of the request was in an unknown format {other:?} - accepted media types include: \
-                     application/json-patch+json, application/merge-patch+json"
+                     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
                 ),
             )),
         }
@@ -56,8 +52,9 @@ impl Patch {
         match self {
             Patch::Merge(patch) => json_patch::merge(&mut patched, patch),
             Patch::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|error| {
-                let name = current["metadata"]["name"].as_str().unwrap_or_default();
-                Status::invalid(kind, name, vec![Cause::invalid("patch", "\"json-patch\"", error)])
+                let told = "the server rejected our request due to an error in our request";
+                let cause = Cause::new("UnexpectedServerResponse", "", error.to_string());
+                Status::new(Reason::Invalid, told).with(Details { causes: vec![cause], ..Details::default() })
             })?,
             Patch::Strategic(patch) => {
                 if kind.counts_generations {

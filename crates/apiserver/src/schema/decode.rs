@@ -34,6 +34,31 @@ pub fn yaml(body: &[u8]) -> Result<Decoded, String> {
     Ok(Decoded { value, duplicates: Vec::new() })
 }
 
+/// Parses the body of a server-side apply: YAML or JSON. Of a repeated field the last value counts; what Kubernetes says
+/// about repeated fields stands in [`Decoded::duplicates`].
+pub fn applied(body: &[u8]) -> Result<Decoded, String> {
+    let told = |line: &str| vec![format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {line}")];
+    if body.trim_ascii_start().starts_with(b"{")
+        && let Ok(decoded) = json(body)
+    {
+        let name = |path: &String| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let first = decoded.duplicates.first().map(name);
+        let duplicates = first.map(|name| told(&format!("line 1: key {name:?} already set in map")));
+        return Ok(Decoded { value: decoded.value, duplicates: duplicates.unwrap_or_default() });
+    }
+    let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+    let error = match yaml(body) {
+        Ok(decoded) => return Ok(decoded),
+        Err(error) => error,
+    };
+    let lenient =
+        serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+    match serde_saphyr::from_str_with_options::<Value>(text, lenient) {
+        Ok(value) => Ok(Decoded { value, duplicates: told(&error) }),
+        Err(_) => Err(error),
+    }
+}
+
 struct Seed<'a> {
     path: String,
     duplicates: &'a RefCell<Vec<String>>,
@@ -67,6 +92,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        // A whole number is one, however it is written; those beyond 2^53 aren't exact anyway.
+        if number.fract() == 0.0 && number.abs() < 9e15 {
+            return Ok(Value::Number((number as i64).into()));
+        }
         Ok(Number::from_f64(number).map_or(Value::Null, Value::Number))
     }
 

@@ -26,6 +26,16 @@ pub use node::SchemaError;
 /// Causes reported at most for one object: beyond that nobody reads on.
 pub const CAUSES_MAX: usize = 32;
 
+/// With one of these, an object isn't shown to rules.
+const BLOCKING: [&str; 5] = [
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+
 /// One kind's compiled schema.
 #[derive(Debug)]
 pub struct Schema {
@@ -51,9 +61,25 @@ impl Schema {
     /// What is wrong with `object`. With `old`, the object as it stands, top-level fields that didn't change are not
     /// judged again (except by rules that compare with the old value): an update isn't refused for what it didn't touch.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-        let mut causes = validate::validate(&self.root, object, old);
-        if causes.is_empty() {
-            rules::check(&self.root, object, old, &mut causes);
+        self.validate_after(Vec::new(), object, old)
+    }
+
+    /// The same with what is known to be wrong already: rules aren't evaluated where an object isn't what they expect.
+    pub(crate) fn validate_after(
+        &self,
+        known: Vec<Cause>,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Vec<Cause> {
+        let mut causes = known;
+        causes.extend(validate::validate(&self.root, object, old));
+        if self.root.has_rules {
+            if causes.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+                causes.truncate(CAUSES_MAX - 1);
+                causes.push(Cause::invalid("<nil>", "null", UNCHECKED));
+            } else {
+                rules::check(&self.root, object, old, &mut causes);
+            }
         }
         causes.truncate(CAUSES_MAX);
         causes

@@ -64,7 +64,7 @@ impl Type {
             Type::Integer => "integer",
             Type::Number => "number",
             Type::Boolean => "boolean",
-            Type::IntOrString => "integer or string",
+            Type::IntOrString => "integer,string",
             Type::Any => "any",
         }
     }

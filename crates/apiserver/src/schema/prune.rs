@@ -1,4 +1,4 @@
-//! Pruning: fields that no schema names are not stored.
+//! Pruning: fields that no schema names are not stored, nor nulls where null is no value.
 
 use serde_json::Value;
 
@@ -32,6 +32,10 @@ fn walk(node: &Node, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
                     keep
                 });
             }
+            // Where there is a default, it takes the place of the null.
+            let absent =
+                |name: &str| node.field(name).is_some_and(|node| !node.nullable && node.default.is_none());
+            fields.retain(|name, value| !value.is_null() || !absent(name));
             for (name, value) in fields {
                 if matches!(value, Value::Object(_) | Value::Array(_))
                     && let Some(node) = node.field(name)

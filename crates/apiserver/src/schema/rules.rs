@@ -125,6 +125,8 @@ fn cause(rule: &Rule, value: &Value, path: &str, message: String) -> Cause {
         "FieldValueForbidden" => format!("Forbidden: {message}"),
         "FieldValueRequired" => format!("Required value: {message}"),
         "FieldValueDuplicate" => format!("Duplicate value: {}", quoted(value)),
+        // Of what has parts the value isn't told.
+        _ if value.is_object() || value.is_array() => format!("Invalid value: {message}"),
         _ => format!("Invalid value: {}: {message}", quoted(value)),
     };
     Cause::new(rule.reason, if field.is_empty() { "<nil>" } else { &field }, told)

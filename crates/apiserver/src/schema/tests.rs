@@ -72,7 +72,7 @@ fn bounds_are_told_as_kubernetes_tells_them() {
         "spec.name: Too long: may not be more than 3 bytes",
         "spec.kind: Unsupported value: \"c\": supported values: \"a\", \"b\"",
         "spec.port: Invalid value: 10: spec.port in body should be less than or equal to 9",
-        "spec.either: Invalid value: \"boolean\": spec.either in body must be of type integer or string: \"boolean\"",
+        "spec.either: Invalid value: \"boolean\": spec.either in body must be of type integer,string: \"boolean\"",
         "spec.tags[1]: Invalid value: \"B\": spec.tags[1] in body should match '^[a-z]+$'",
         "spec.bytes: Invalid value: \"%%%\": spec.bytes in body must be of type byte: \"%%%\"",
         "spec.env[1]: Duplicate value: {\"name\":\"x\"}",

@@ -45,10 +45,11 @@ impl Found {
 
     fn wrong_type(&mut self, node: &Node, value: &Value, path: &str) {
         let got = type_of(value);
-        let message = format!(
-            "Invalid value: \"{got}\": {path} in body must be of type {}: \"{got}\"",
-            node.ty.as_str()
-        );
+        let wanted = match (node.ty, value, &node.bounds.format) {
+            (Type::Integer, Value::Number(_), Some(format)) => format,
+            (ty, _, _) => ty.as_str(),
+        };
+        let message = format!("Invalid value: \"{got}\": {path} in body must be of type {wanted}: \"{got}\"");
         self.push(Cause::new("FieldValueTypeInvalid", path, message));
     }
 
@@ -67,7 +68,13 @@ impl Found {
             Type::Any => true,
         };
         if !fits {
-            return self.wrong_type(node, value, path);
+            self.wrong_type(node, value, path);
+            if node.ty == Type::Integer
+                && let Value::Number(number) = value
+            {
+                self.range(&node.bounds, number, path);
+            }
+            return;
         }
         self.allowed(&node.bounds, value, path);
         match value {
@@ -99,17 +106,14 @@ impl Found {
             && text.chars().count() as u64 > max
         {
             let message = format!("Too long: may not be more than {max} bytes");
-            self.push(Cause::new("FieldValueTooLong", path, message));
+            return self.push(Cause::new("FieldValueTooLong", path, message));
         }
         if let Some(min) = bounds.length_min
             && (text.len() as u64) < min.saturating_mul(4)
             && (text.chars().count() as u64) < min
         {
-            self.push(Cause::invalid(
-                path,
-                &shown(),
-                format!("{path} in body should be at least {min} chars long"),
-            ));
+            let why = format!("{path} in body should be at least {min} chars long");
+            return self.push(Cause::invalid(path, &shown(), why));
         }
         if let Some(pattern) = &bounds.pattern
             && !pattern.is_match(text)
@@ -120,12 +124,13 @@ impl Found {
         if let Some(format) = &bounds.format
             && !fits_format(format, text)
         {
-            let why = format!("{path} in body must be of type {format}: {}", shown());
-            self.push(Cause::invalid(path, &shown(), why));
+            let why = format!("Invalid value: {0}: {path} in body must be of type {format}: {0}", shown());
+            self.push(Cause::new("FieldValueTypeInvalid", path, why));
         }
     }
 
     fn number(&mut self, bounds: &Bounds, number: &serde_json::Number, path: &str) {
+        self.range(bounds, number, path);
         let Some(n) = number.as_f64() else { return };
         let mut wrong = |why: String| self.push(Cause::invalid(path, &number.to_string(), why));
         if let Some((min, exclusive)) = bounds.minimum
@@ -145,6 +150,10 @@ impl Found {
         {
             wrong(format!("{path} in body should be a multiple of {step}"));
         }
+    }
+
+    /// Whether the number fits its format.
+    fn range(&mut self, bounds: &Bounds, number: &serde_json::Number, path: &str) {
         let (least, most) = match bounds.format.as_deref() {
             Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
             Some("uint32") => (0, i64::from(u32::MAX)),
@@ -153,8 +162,11 @@ impl Found {
             Some("uint64" | "uint") => (0, i64::MAX),
             Some(_) | None => return,
         };
-        if number.as_i64().is_none_or(|n| n < least || n > most) {
-            wrong(format!("{path} in body must be between {least} and {most}"));
+        let whole = number.as_i64().map(|n| n as f64).or(number.as_f64()).filter(|n| n.fract() == 0.0);
+        if whole.is_none_or(|n| n < least as f64 || n > most as f64) {
+            let format = bounds.format.as_deref().unwrap_or_default();
+            let why = format!("Checked value must be of type integer with format {format} in {path}");
+            self.push(Cause::invalid("<nil>", "\"\"", why));
         }
     }
 
@@ -222,7 +234,7 @@ impl Found {
             if let Some(field) = node.properties.get(name) {
                 self.node(field, value, &join(path, name));
             } else if let Additional::Schema(additional) = &node.additional {
-                self.node(additional, value, &format!("{path}[{name}]"));
+                self.node(additional, value, &join(path, name));
             }
         }
     }
@@ -277,7 +289,7 @@ fn type_of(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
         Value::Number(_) if is_integer(value) => "integer",
-        Value::Number(_) => "number",
+        Value::Number(_) => "float64",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",

@@ -42,9 +42,23 @@ pub struct Event {
     pub facets: Facets,
     /// What they saw before.
     pub previous: Option<Facets>,
+    /// The object before it, at this change's revision: what a selection that it leaves is shown.
+    pub before: Option<Bytes>,
 }
 
 impl Event {
+    fn bytes(&self) -> usize {
+        self.object.len() + self.before.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// The object as a selection that sees `change` is shown it.
+    pub fn shown(&self, change: Change) -> &Bytes {
+        match (change, self.change, &self.before) {
+            (Change::Deleted, Change::Modified, Some(before)) => before,
+            (_, _, _) => &self.object,
+        }
+    }
+
     /// What happened as far as a selection is concerned: an object that moves into it appears, one that moves out goes.
     pub fn seen_by(&self, selection: &Selection) -> Option<Change> {
         if selection.is_everything() && selection.namespace.is_none() {
@@ -96,13 +110,13 @@ impl Log {
     /// Adds a change; revisions only grow.
     pub fn append(&mut self, event: Arc<Event>) {
         debug_assert!(self.events.back().is_none_or(|last| last.revision < event.revision));
-        self.bytes += event.object.len();
+        self.bytes += event.bytes();
         self.events.push_back(event);
         while self.events.len() > 1
             && (self.events.len() > self.bounds.events || self.bytes > self.bounds.bytes)
         {
             let Some(dropped) = self.events.pop_front() else { break };
-            self.bytes -= dropped.object.len();
+            self.bytes -= dropped.bytes();
             self.oldest = dropped.revision;
         }
     }
@@ -133,6 +147,7 @@ mod tests {
             object: Bytes::from(vec![0; bytes]),
             facets: Facets::default(),
             previous: None,
+            before: None,
         })
     }
 

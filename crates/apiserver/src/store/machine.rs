@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::log::{Change, Event};
 use super::{Read, StorageError, Tables, namespaces};
 use crate::kinds::{Kind, Kinds};
-use crate::resource::{self, FieldValidation, Moment, Next, Part, Patch, Preconditions};
+use crate::resource::{self, FieldValidation, Moment, Next, Part, Patch, Preconditions, Request};
 use crate::schema::{Expression, ExpressionError};
 use crate::selector::Facets;
 use crate::status::Status;
@@ -25,6 +25,8 @@ pub struct Write {
     pub name: String,
     /// What to do.
     pub operation: Operation,
+    /// Who does it, for `managedFields`.
+    pub manager: String,
     /// Answer as if it were done.
     pub dry_run: bool,
     /// What becomes of unknown fields.
@@ -58,6 +60,19 @@ pub enum Operation {
         part: Part,
         /// The body.
         patch: Patch,
+    },
+    /// PATCH: server-side apply.
+    Apply {
+        /// Which part is stated.
+        part: Part,
+        /// The body.
+        object: Value,
+        /// What is to be told about fields that stood twice in it.
+        duplicates: Vec<String>,
+        /// Take fields that others own.
+        force: bool,
+        /// What the client's permission to create asks of the object, or why there is none.
+        creation: Result<Vec<Arc<Constraint>>, Status>,
     },
     /// DELETE.
     Delete {
@@ -187,11 +202,17 @@ impl Machine {
             Operation::Create { object, duplicates } => {
                 (self.create(tables, write, object, duplicates, moment, &mut warnings)?, None)
             }
+            Operation::Apply { .. } => {
+                let current = self.find(tables, write)?;
+                let shown = current.as_ref().map(|current| &current.shown);
+                (self.apply_configuration(tables, write, shown, moment, &mut warnings)?, current)
+            }
             Operation::Update { .. }
             | Operation::Patch { .. }
             | Operation::Delete { .. }
             | Operation::Vacate => {
-                let current = self.current(tables, write)?;
+                let current = self.find(tables, write)?;
+                let current = current.ok_or_else(|| Status::not_found(&write.kind, &write.name))?;
                 (self.change(tables, write, &current.shown, moment, &mut warnings)?, Some(current))
             }
         };
@@ -204,7 +225,11 @@ impl Machine {
             let object = current.map_or_else(Bytes::new, |current| current.bytes);
             return Ok(Applied { outcome, object, warnings, event: None });
         };
-        for constraint in &write.constraints {
+        let constraints = match (&write.operation, &current) {
+            (Operation::Apply { creation, .. }, None) => creation.as_ref().map_err(Status::clone)?,
+            _ => &write.constraints,
+        };
+        for constraint in constraints {
             constraint.check(&write.kind, &object, current.as_ref().map(|current| &current.shown))?;
         }
         write.kind.form.store(&mut object);
@@ -213,14 +238,32 @@ impl Machine {
             return Ok(Applied { outcome, object, warnings, event: None });
         }
         self.revision += 1;
-        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
-        let facets = Facets::of(&write.kind, &object);
-        let key = write.kind.key(&facets.namespace, &facets.name);
-        let bytes = serialise(&object)?;
+        let version = json!(self.revision.to_string());
+        let key = {
+            let metadata = &object["metadata"];
+            let text = |name: &str| metadata[name].as_str().unwrap_or_default();
+            write.kind.key(text("namespace"), text("name"))
+        };
+        // What a removed object was is shown to watchers at the revision of its end, to its writer at its last one.
+        let removed = match (outcome, &current) {
+            (Outcome::Removed, Some(current)) => Some((serialise(&object)?, current.at(&version)?)),
+            (_, _) => None,
+        };
+        let (answer, shown, facets) = match removed {
+            Some((answer, last)) => (answer, serialise(&last)?, Facets::of(&write.kind, &last)),
+            None => {
+                object["metadata"]["resourceVersion"] = version.clone();
+                let bytes = serialise(&object)?;
+                (bytes.clone(), bytes, Facets::of(&write.kind, &object))
+            }
+        };
         match outcome {
-            Outcome::Created | Outcome::Stored => tables.put(&key, &bytes)?,
+            Outcome::Created | Outcome::Stored => tables.put(&key, &shown)?,
             Outcome::Removed => tables.remove(&key)?,
         }
+        // Only where selections may see a difference.
+        let left = current.as_ref().filter(|current| outcome == Outcome::Stored && current.facets != facets);
+        let before = left.map(|current| serialise(&current.at(&version)?)).transpose()?;
         let event = Arc::new(Event {
             revision: self.revision,
             change: match outcome {
@@ -228,11 +271,12 @@ impl Machine {
                 Outcome::Stored => Change::Modified,
                 Outcome::Removed => Change::Deleted,
             },
-            object: bytes.clone(),
+            object: shown,
             facets,
             previous: current.map(|current| current.facets),
+            before,
         });
-        Ok(Applied { outcome, object: bytes, warnings, event: Some(event) })
+        Ok(Applied { outcome, object: answer, warnings, event: Some(event) })
     }
 
     fn create(
@@ -244,26 +288,44 @@ impl Machine {
         moment: Moment<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Next, ApplyError> {
+        let object = request(write, Part::Main, moment).create(object.clone(), duplicates, warnings)?;
+        let object = self.open(tables, write, object)?;
         let kind = &*write.kind;
-        let namespace = write.namespace.as_deref();
-        let mut object = resource::create(
-            kind,
-            namespace,
-            object.clone(),
-            duplicates,
-            write.validation,
-            moment,
-            warnings,
-        )?;
-        if let Some(namespace) = namespace {
-            namespaces::check_open(&self.kinds, tables, kind, namespace, &object)?;
-        }
-        namespaces::furnish(kind, &mut object);
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if tables.get(&kind.key(namespace.unwrap_or_default(), name))?.is_some() {
+        if tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))?.is_some() {
             return Err(Status::already_exists(kind, name).into());
         }
         Ok(Next::Stored(object))
+    }
+
+    /// A new object, if its namespace takes it.
+    fn open(&self, tables: &dyn Tables, write: &Write, mut object: Value) -> Result<Value, ApplyError> {
+        let kind = &*write.kind;
+        if let Some(namespace) = &write.namespace {
+            namespaces::check_open(&self.kinds, tables, kind, namespace, &object)?;
+        }
+        namespaces::furnish(kind, &mut object);
+        Ok(object)
+    }
+
+    fn apply_configuration(
+        &self,
+        tables: &dyn Tables,
+        write: &Write,
+        current: Option<&Value>,
+        moment: Moment<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Next, ApplyError> {
+        let Operation::Apply { part, object, duplicates, force, .. } = &write.operation else {
+            return Ok(Next::Unchanged);
+        };
+        let applied = resource::Applied { object, duplicates, force: *force };
+        let next = request(write, *part, moment).apply(current, &write.name, &applied, warnings)?;
+        match (next, current) {
+            (Next::Stored(object), None) => Ok(Next::Stored(self.open(tables, write, object)?)),
+            (next, Some(current)) => Ok(namespaces::keep_furnished(&write.kind, current, next)),
+            (next, None) => Ok(next),
+        }
     }
 
     fn change(
@@ -276,38 +338,43 @@ impl Machine {
     ) -> Result<Next, ApplyError> {
         let kind = &*write.kind;
         let next = match &write.operation {
-            Operation::Update { part, object, duplicates } => resource::update(
-                kind,
-                *part,
-                current,
-                object.clone(),
-                duplicates,
-                write.validation,
-                warnings,
-            )?,
+            Operation::Update { part, object, duplicates } => {
+                request(write, *part, moment).update(current, object.clone(), duplicates, warnings)?
+            }
             Operation::Patch { part, patch } => {
                 let patched = patch.apply(kind, current)?;
-                resource::update(kind, *part, current, patched, &[], write.validation, warnings)?
+                request(write, *part, moment).update(current, patched, &[], warnings)?
             }
             Operation::Delete { conditions } => {
                 let next = resource::delete(kind, current, conditions, moment)?;
                 namespaces::hold(kind, current, next, moment)?
             }
             Operation::Vacate => namespaces::vacate(&self.kinds, tables, current)?,
-            Operation::Create { .. } => Next::Unchanged,
+            Operation::Create { .. } | Operation::Apply { .. } => Next::Unchanged,
         };
         Ok(namespaces::keep_furnished(kind, current, next))
     }
 
-    fn current(&self, tables: &dyn Read, write: &Write) -> Result<Current, ApplyError> {
+    fn find(&self, tables: &dyn Read, write: &Write) -> Result<Option<Current>, ApplyError> {
         let kind = &*write.kind;
         let key = kind.key(write.namespace.as_deref().unwrap_or_default(), &write.name);
-        let bytes = tables.get(&key)?.ok_or_else(|| Status::not_found(kind, &write.name))?;
+        let Some(bytes) = tables.get(&key)? else { return Ok(None) };
         let mut shown: Value = serde_json::from_slice(&bytes)
             .map_err(|error| StorageError(format!("the object at {key} can't be read: {error}")))?;
         let facets = Facets::of(kind, &shown);
         kind.form.show(&mut shown);
-        Ok(Current { shown, facets, bytes: bytes.into() })
+        Ok(Some(Current { shown, facets, bytes: bytes.into() }))
+    }
+}
+
+fn request<'a>(write: &'a Write, part: Part, moment: Moment<'a>) -> Request<'a> {
+    Request {
+        kind: &write.kind,
+        namespace: write.namespace.as_deref(),
+        part,
+        manager: &write.manager,
+        validation: write.validation,
+        moment,
     }
 }
 
@@ -316,6 +383,16 @@ struct Current {
     shown: Value,
     facets: Facets,
     bytes: Bytes,
+}
+
+impl Current {
+    /// As it is stored, but at another version.
+    fn at(&self, version: &Value) -> Result<Value, StorageError> {
+        let mut stored: Value =
+            serde_json::from_slice(&self.bytes).map_err(|error| StorageError(error.to_string()))?;
+        stored["metadata"]["resourceVersion"] = version.clone();
+        Ok(stored)
+    }
 }
 
 fn serialise(object: &Value) -> Result<Bytes, ApplyError> {

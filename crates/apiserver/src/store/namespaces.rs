@@ -53,8 +53,6 @@ pub(super) fn furnish(kind: &Kind, object: &mut Value) {
     if is_namespace(kind) {
         object["spec"] = json!({"finalizers": ["kubernetes"]});
         object["status"] = json!({"phase": "Active"});
-        let name = object["metadata"]["name"].clone();
-        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
     }
 }
 

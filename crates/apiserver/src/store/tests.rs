@@ -30,6 +30,7 @@ fn write(kind: &Arc<Kind>, name: &str, operation: Operation) -> Write {
         namespace: kind.namespaced.then(|| "default".to_owned()),
         name: name.to_owned(),
         operation,
+        manager: "test".into(),
         dry_run: false,
         validation: FieldValidation::Strict,
         constraints: Vec::new(),

@@ -242,7 +242,7 @@ impl Writer {
         jobs.reverse();
         while let Some(job) = jobs.pop() {
             let uid = match job.write.operation {
-                Operation::Create { .. } => Uuid::new_v4(),
+                Operation::Create { .. } | Operation::Apply { .. } => Uuid::new_v4(),
                 Operation::Update { .. }
                 | Operation::Patch { .. }
                 | Operation::Delete { .. }

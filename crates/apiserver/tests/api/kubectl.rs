@@ -188,7 +188,7 @@ async fn is_told_what_is_wrong() {
         let told = kubectl.fail(&["apply", "-f", &other_key]);
         assert!(told.contains("public_key is immutable"), "{told}");
         let told = kubectl.fail(&["apply", "--server-side", "-f", &other_key]);
-        assert!(told.contains("server-side apply is not offered"), "{told}");
+        assert!(told.contains("public_key is immutable"), "{told}");
         let told = kubectl.fail(&["create", "-f", &kubectl.file("again.yaml", DEVICE)]);
         assert!(told.contains("AlreadyExists"), "{told}");
         let told = kubectl.fail(&["apply", "-n", "nowhere", "-f", &kubectl.file("device.yaml", DEVICE)]);

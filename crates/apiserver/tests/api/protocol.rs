@@ -162,7 +162,15 @@ async fn what_is_not_offered_is_refused_and_never_ignored() {
         (Method::POST, DEVICES.into(), "text/plain", device("b", json!({})), 415),
         (Method::POST, DEVICES.into(), "application/vnd.kubernetes.protobuf", "k8s\0".into(), 415),
         (Method::POST, format!("{DEVICES}?dryRun=Perhaps"), "application/json", device("b", json!({})), 400),
-        (Method::PATCH, one.clone(), "application/apply-patch+yaml", device("a", json!({})), 415),
+        (Method::PATCH, one.clone(), "application/apply-patch+yaml", device("a", json!({})), 422),
+        (
+            Method::PATCH,
+            format!("{one}?fieldManager=m"),
+            "application/apply-patch+yaml",
+            device("b", json!({})),
+            400,
+        ),
+        (Method::PATCH, one.clone(), "application/apply-patch+cbor", String::new(), 415),
         (Method::PATCH, one.clone(), "application/strategic-merge-patch+json", "{}".into(), 415),
         (Method::PATCH, one.clone(), "application/json", "{}".into(), 415),
         (

@@ -1,0 +1,186 @@
+//! What differs between two states of an object.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use super::fields::{Wrong, identity};
+use super::path::{Element, same};
+use super::set::Set;
+use super::types::{Identity, ListType, MapType, Shape, Type};
+
+/// The difference. No path is in two of the sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    pub(super) removed: Set,
+    pub(super) modified: Set,
+    pub(super) added: Set,
+}
+
+static EMPTY: LazyLock<Value> = LazyLock::new(|| json!({}));
+
+/// Compares two objects; top-level fields in `skip` are not looked at.
+pub(super) fn compare(ty: &Type, before: &Value, after: &Value, skip: &[&str]) -> Result<Comparison, Wrong> {
+    let mut walk = Walk { path: Vec::new(), skip, found: Comparison::default() };
+    walk.values(ty, Some(before), Some(after))?;
+    Ok(walk.found)
+}
+
+struct Walk<'a> {
+    path: Vec<Element>,
+    skip: &'a [&'a str],
+    found: Comparison,
+}
+
+impl Walk<'_> {
+    fn values(&mut self, ty: &Type, before: Option<&Value>, after: Option<&Value>) -> Result<(), Wrong> {
+        if before == after {
+            return Ok(());
+        }
+        let (was, is) = (ty.shape(before), ty.shape(after));
+        let leaf = match (before, after) {
+            (_, None) => self.shaped(was, before, after)?,
+            (None, Some(_)) => self.shaped(is, before, after)?,
+            (Some(_), Some(_)) if was.is(is) => self.shaped(is, before, after)?,
+            (Some(_), Some(_)) => {
+                self.shaped(was, before, after)?;
+                self.shaped(is, before, after)?
+            }
+        };
+        if !leaf {
+            if before.is_none() {
+                self.found.added.insert(&self.path);
+            } else if after.is_none() {
+                self.found.removed.insert(&self.path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the value is one piece.
+    fn shaped(
+        &mut self,
+        shape: Shape<'_>,
+        before: Option<&Value>,
+        after: Option<&Value>,
+    ) -> Result<bool, Wrong> {
+        match shape {
+            Shape::Scalar(_) => {
+                self.leaf(before, after);
+                Ok(true)
+            }
+            Shape::Map(map) | Shape::Any(map) => {
+                let (was, is) = (before.and_then(Value::as_object), after.and_then(Value::as_object));
+                if map.atomic || (was.is_none_or(Map::is_empty) && is.is_none_or(Map::is_empty)) {
+                    self.leaf(before, after);
+                    return Ok(true);
+                }
+                self.maps(map, was, is).map(|()| false)
+            }
+            Shape::List(list) => {
+                let items = |value: Option<&'_ Value>| value.and_then(Value::as_array).map_or(0, Vec::len);
+                if list.identity == Identity::Atomic || (items(before) == 0 && items(after) == 0) {
+                    self.leaf(before, after);
+                    return Ok(true);
+                }
+                self.lists(list, before, after).map(|()| false)
+            }
+        }
+    }
+
+    fn leaf(&mut self, before: Option<&Value>, after: Option<&Value>) {
+        match (before, after) {
+            (None, _) => self.found.added.insert(&self.path),
+            (_, None) => self.found.removed.insert(&self.path),
+            (Some(before), Some(after)) if !same(before, after) => self.found.modified.insert(&self.path),
+            (Some(_), Some(_)) => {}
+        }
+    }
+
+    fn maps(
+        &mut self,
+        map: &MapType,
+        before: Option<&Map<String, Value>>,
+        after: Option<&Map<String, Value>>,
+    ) -> Result<(), Wrong> {
+        let root = self.path.is_empty();
+        let hidden = |name: &str| map.hidden.contains(&name) || (root && self.skip.contains(&name));
+        let mut names: Vec<&String> = before.into_iter().flatten().map(|(name, _)| name).collect();
+        let new = after.into_iter().flatten().map(|(name, _)| name);
+        names.extend(new.filter(|name| !before.is_some_and(|before| before.contains_key(*name))));
+        names.retain(|name| !hidden(name));
+        for name in names {
+            let Some(ty) = map.field(name) else { continue };
+            let always = map.always.contains(name).then_some(&*EMPTY);
+            let was = before.and_then(|before| before.get(name)).or(always);
+            let is = after.and_then(|after| after.get(name)).or(always);
+            if was == is {
+                continue;
+            }
+            self.path.push(Element::Field(name.clone()));
+            let compared = self.values(ty, was, is);
+            self.path.pop();
+            compared?;
+        }
+        Ok(())
+    }
+
+    fn lists(&mut self, list: &ListType, before: Option<&Value>, after: Option<&Value>) -> Result<(), Wrong> {
+        let was = self.by_identity(list, before)?;
+        let is = self.by_identity(list, after)?;
+        let mut elements: Vec<&Element> = was.keys().collect();
+        elements.extend(is.keys().filter(|element| !was.contains_key(*element)));
+        let none = Vec::new();
+        for element in elements {
+            let was = was.get(element).unwrap_or(&none);
+            let is = is.get(element).unwrap_or(&none);
+            self.path.push(element.clone());
+            let compared = self.items(list, was, is);
+            self.path.pop();
+            compared?;
+        }
+        Ok(())
+    }
+
+    /// Items of one identity; more than one of them is one piece.
+    fn items(&mut self, list: &ListType, before: &[&Value], after: &[&Value]) -> Result<(), Wrong> {
+        let ty = list.items.resolve();
+        match (before, after) {
+            ([] | [_], [] | [_]) => self.values(ty, before.first().copied(), after.first().copied())?,
+            ([_, _, ..], [_, _, ..]) => {
+                let equal = before.len() == after.len() && before.iter().zip(after).all(|(a, b)| same(a, b));
+                if !equal {
+                    self.found.modified.insert(&self.path);
+                }
+            }
+            ([_, _, ..], _) => {
+                if let [item] = after {
+                    self.values(ty, None, Some(item))?;
+                }
+                self.found.removed.insert(&self.path);
+            }
+            (_, [_, _, ..]) => {
+                if let [item] = before {
+                    self.values(ty, Some(item), None)?;
+                }
+                self.found.added.insert(&self.path);
+            }
+        }
+        Ok(())
+    }
+
+    fn by_identity<'v>(
+        &self,
+        list: &ListType,
+        value: Option<&'v Value>,
+    ) -> Result<BTreeMap<Element, Vec<&'v Value>>, Wrong> {
+        let mut known: BTreeMap<Element, Vec<&Value>> = BTreeMap::new();
+        for (index, item) in value.and_then(Value::as_array).into_iter().flatten().enumerate() {
+            let element = identity(list, item)
+                .map_err(|what| Wrong::new(&self.path, format!("element {index}: {what}")))?;
+            known.entry(element).or_default().push(item);
+        }
+        Ok(known)
+    }
+}

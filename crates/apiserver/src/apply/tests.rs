@@ -1,0 +1,375 @@
+//! One rule of ownership at a time. The cases are those of structured-merge-diff's documentation and of KEP-555.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    ApplyError, Element, Id, Managers, Operation, Outcome, Owned, Rules, Set, SetError, Type, Version, Wrong,
+    display, empty_like,
+};
+use crate::kinds::Form;
+
+pub(super) const NOW: &str = "2026-01-01T00:00:00Z";
+const LATER: &str = "2026-01-01T00:00:09Z";
+pub(super) const VERSION: &str = "example.com/v1";
+
+/// A kind with every kind of list and map.
+pub(super) fn schema() -> Value {
+    let text = || json!({"type": "string"});
+    json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "size": {"type": "integer"}, "name": text(), "flag": {"type": "boolean"},
+            "port": {"x-kubernetes-int-or-string": true},
+            "atomic": {"type": "array", "items": text()},
+            "set": {"type": "array", "items": text(), "x-kubernetes-list-type": "set"},
+            "map": {"type": "object", "additionalProperties": text()},
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": text(), "b": text()}},
+            "items": {
+                "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "zone"],
+                "items": {"type": "object", "properties": {
+                    "name": text(), "zone": {"type": "string", "default": "here"},
+                    "value": {"type": "integer"}, "set": {
+                        "type": "array", "items": {"type": "integer"}, "x-kubernetes-list-type": "set",
+                    },
+                }},
+            },
+            "nested": {"type": "object", "properties": {"deep": {"type": "object", "properties": {
+                "a": text(), "b": text(),
+            }}}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }},
+        "status": {"type": "object", "properties": {"seen": {"type": "integer"}}},
+    }})
+}
+
+pub(super) fn version() -> Version {
+    let ty = Arc::new(Type::of_objects(&schema(), []));
+    Version { name: VERSION.into(), ty, form: Form::Stored }
+}
+
+/// An object and its managers, as writes go by.
+pub(super) struct World {
+    pub(super) version: Version,
+    pub(super) object: Value,
+    pub(super) managers: Managers,
+}
+
+fn object(spec: Value) -> Value {
+    json!({"apiVersion": VERSION, "kind": "Thing", "metadata": {"name": "a"}, "spec": spec})
+}
+
+impl World {
+    pub(super) fn new() -> World {
+        let object = json!({"apiVersion": VERSION, "kind": "Thing"});
+        World { version: version(), object, managers: Managers::default() }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { version: &self.version, others: &[], reset: &["status"] }
+    }
+
+    pub(super) fn apply(&mut self, manager: &str, spec: Value, force: bool) -> Result<bool, ApplyError> {
+        self.apply_at(manager, spec, force, NOW)
+    }
+
+    fn apply_at(&mut self, manager: &str, spec: Value, force: bool, now: &str) -> Result<bool, ApplyError> {
+        let id = Id::new(manager, Operation::Apply, VERSION, "");
+        let applied = object(spec);
+        let Outcome { object, managers } =
+            self.rules().apply(&self.object, &applied, self.managers.clone(), &id, force, now)?;
+        self.managers = managers;
+        let changed = object.is_some();
+        self.object = object.unwrap_or_else(|| self.object.clone());
+        Ok(changed)
+    }
+
+    pub(super) fn update(&mut self, manager: &str, spec: Value) {
+        let id = Id::new(manager, Operation::Update, VERSION, "");
+        let new = object(spec);
+        let managers = self.rules().update(&self.object, &new, self.managers.clone(), &id, NOW).unwrap();
+        (self.object, self.managers) = (new, managers);
+    }
+
+    /// The paths a manager owns, one after another.
+    fn owned(&self, manager: &str) -> String {
+        let owned = self.managers.iter().filter(|(id, _)| id.manager == manager);
+        let mut paths = Vec::new();
+        for (_, owned) in owned {
+            owned.set().unwrap().visit(&mut |path| paths.push(display(path)));
+        }
+        paths.join(" ")
+    }
+
+    fn conflicts(&mut self, manager: &str, spec: Value) -> Vec<String> {
+        match self.apply(manager, spec, false) {
+            Err(ApplyError::Conflicts(conflicts)) => {
+                let told = conflicts.iter();
+                told.map(|conflict| format!("{} {}", conflict.manager, display(&conflict.path))).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_stated_is_owned_and_what_is_not_stated_any_more_goes() {
+    let mut world = World::new();
+    assert!(world.apply("a", json!({"size": 1, "map": {"x": "1", "y": "2"}}), false).unwrap());
+    assert_eq!(world.owned("a"), ".spec.size .spec.map.x .spec.map.y");
+    assert!(world.apply("a", json!({"map": {"y": "3"}}), false).unwrap());
+    assert_eq!(world.object["spec"], json!({"map": {"y": "3"}}));
+    assert_eq!(world.owned("a"), ".spec.map.y");
+    assert!(world.apply("a", json!({}), false).unwrap());
+    assert_eq!(
+        world.object["spec"],
+        json!(null),
+        "what ends up empty; where null is no value, pruning drops it"
+    );
+    assert_eq!(world.owned("a"), ".spec");
+}
+
+#[test]
+fn a_second_manager_shares_what_it_states_alike_and_conflicts_where_it_differs() {
+    let mut world = World::new();
+    world.apply("a", json!({"size": 1, "name": "n"}), false).unwrap();
+    assert!(!world.apply("b", json!({"size": 1}), false).unwrap(), "nothing changes but the owners");
+    assert_eq!(world.conflicts("b", json!({"size": 2})), ["\"a\" .spec.size"]);
+    // What one of two owners drops stays.
+    world.apply("a", json!({"name": "n"}), false).unwrap();
+    assert_eq!(world.object["spec"], json!({"size": 1, "name": "n"}));
+    world.apply("b", json!({}), false).unwrap();
+    assert_eq!(world.object["spec"], json!({"name": "n"}));
+    assert!(world.apply("b", json!({"name": "m"}), true).unwrap());
+    assert_eq!((world.owned("a"), world.owned("b")), ("".into(), ".spec.name".into()));
+}
+
+#[test]
+fn an_update_takes_what_it_changes() {
+    let mut world = World::new();
+    world.apply("a", json!({"size": 1, "name": "n"}), false).unwrap();
+    world.update("u", json!({"size": 2, "name": "n", "flag": true}));
+    assert_eq!((world.owned("a"), world.owned("u")), (".spec.name".into(), ".spec.flag .spec.size".into()));
+    assert_eq!(
+        world.conflicts("a", json!({"size": 1, "name": "n"})),
+        ["\"u\" using example.com/v1 .spec.size"]
+    );
+    world.apply("a", json!({"size": 1, "name": "n"}), true).unwrap();
+    assert_eq!(world.owned("u"), ".spec.flag");
+    // Gone for all owners.
+    world.update("u", json!({"size": 1}));
+    assert_eq!((world.owned("a"), world.owned("u")), (".spec.size".into(), "".into()));
+    // What an update left unowned isn't taken away by an apply that never stated it.
+    world.update("u", json!({"size": 1, "map": {"x": "1"}}));
+    world.apply("a", json!({"map": {"y": "1"}}), false).unwrap();
+    assert_eq!(world.object["spec"], json!({"map": {"x": "1", "y": "1"}}));
+}
+
+#[test]
+fn items_of_lists_have_owners() {
+    let mut world = World::new();
+    let item = |name: &str, value: i64| json!({"name": name, "zone": "z", "value": value});
+    world.apply("a", json!({"items": [item("x", 1), item("y", 2)], "set": ["p", "q"]}), false).unwrap();
+    world
+        .apply("b", json!({"items": [{"name": "z"}, {"name": "y", "zone": "z"}], "set": ["r", "q"]}), false)
+        .unwrap();
+    let names: Vec<&str> = world.object["spec"]["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["x", "z", "y"]);
+    assert_eq!(world.object["spec"]["set"], json!(["p", "r", "q"]));
+    assert!(world.owned("b").contains(r#".spec.items[name="z",zone="here"] "#), "{}", world.owned("b"));
+    assert!(world.owned("b").contains(r#".spec.set[="r"]"#), "{}", world.owned("b"));
+    assert_eq!(
+        world.conflicts("b", json!({"items": [item("x", 5)]})),
+        [r#""a" .spec.items[name="x",zone="z"].value"#]
+    );
+    world.apply("a", json!({"set": ["p"]}), false).unwrap();
+    assert_eq!(world.object["spec"]["set"], json!(["p", "r", "q"]));
+    assert_eq!(
+        world.object["spec"]["items"],
+        json!([{"name": "z"}, {"name": "y", "zone": "z"}]),
+        "what b shares stays, without the value"
+    );
+}
+
+#[test]
+fn what_is_one_piece_has_one_owner_or_several_that_agree() {
+    let mut world = World::new();
+    world.apply("a", json!({"atomic": ["x"], "whole": {"a": "1"}}), false).unwrap();
+    assert_eq!(world.owned("a"), ".spec.atomic .spec.whole");
+    let conflicts = world.conflicts("b", json!({"atomic": ["x", "y"], "whole": {"b": "1"}}));
+    assert_eq!(conflicts, ["\"a\" .spec.atomic", "\"a\" .spec.whole"]);
+    world.apply("b", json!({"whole": {"b": "1"}}), true).unwrap();
+    assert_eq!(world.object["spec"]["whole"], json!({"b": "1"}));
+}
+
+#[test]
+fn parts_without_a_schema_are_objects_with_parts() {
+    let mut world = World::new();
+    world.apply("a", json!({"free": {"x": {"y": 1}, "l": [1]}, "port": "http"}), false).unwrap();
+    assert_eq!(world.owned("a"), ".spec.port .spec.free.l .spec.free.x .spec.free.x.y");
+    world.apply("b", json!({"free": {"x": {"z": 1}}}), false).unwrap();
+    assert_eq!(world.object["spec"]["free"], json!({"x": {"y": 1, "z": 1}, "l": [1]}));
+    world.apply("a", json!({"free": {"x": {}}}), false).unwrap();
+    assert_eq!(world.object["spec"]["free"], json!({"x": {"z": 1}}));
+    assert!(world.apply("c", json!({"port": 80}), false).is_ok());
+}
+
+#[test]
+fn an_apply_that_changes_nothing_keeps_the_time() {
+    let mut world = World::new();
+    let id = Id::new("a", Operation::Apply, VERSION, "");
+    world.apply_at("a", json!({"size": 1}), false, NOW).unwrap();
+    let before = world.managers.clone();
+    assert!(!world.apply_at("a", json!({"size": 1}), false, LATER).unwrap());
+    assert_eq!(world.managers, before);
+    assert!(world.apply_at("a", json!({"size": 2}), false, LATER).unwrap());
+    assert_eq!(world.managers.get(&id).unwrap().time.as_deref(), Some(LATER));
+}
+
+#[test]
+fn a_status_is_not_owned_by_who_writes_the_rest() {
+    let mut world = World::new();
+    let id = Id::new("a", Operation::Apply, VERSION, "");
+    let mut applied = object(json!({"size": 1}));
+    applied["status"] = json!({"seen": 1});
+    let outcome = world.rules().apply(&world.object, &applied, Managers::default(), &id, false, NOW).unwrap();
+    world.managers = outcome.managers;
+    assert_eq!(world.owned("a"), ".spec.size");
+    let rules = Rules { reset: &["metadata", "spec"], ..world.rules() };
+    let id = Id::new("s", Operation::Update, VERSION, "status");
+    world.managers = rules.update(&world.object, &applied, world.managers.clone(), &id, NOW).unwrap();
+    assert_eq!(world.owned("s"), ".status .status.seen");
+}
+
+#[test]
+fn what_stood_before_anyone_applied_is_owned_by_nobody_known() {
+    let mut world = World::new();
+    world.object = object(json!({"size": 1, "name": "n"}));
+    let conflicts = world.conflicts("a", json!({"size": 2}));
+    assert_eq!(conflicts, ["\"before-first-apply\" using example.com/v1 .spec.size"]);
+    world.apply("a", json!({"size": 2}), true).unwrap();
+    assert_eq!(world.owned("before-first-apply"), ".spec .spec.name");
+}
+
+#[test]
+fn too_many_updaters_become_one() {
+    let mut world = World::new();
+    for index in 0..14 {
+        let mut fields = world.object["spec"]["map"].as_object().cloned().unwrap_or_default();
+        fields.insert(format!("k{index}"), json!("v"));
+        world.update(&format!("u{index:02}"), json!({"map": fields}));
+    }
+    assert_eq!(world.managers.iter().count(), 10);
+    assert!(world.owned("ancient-changes").contains(".spec.map.k4"), "{}", world.owned("ancient-changes"));
+    assert!(world.owned("u05").contains("k5"));
+}
+
+#[test]
+fn what_does_not_fit_the_schema_is_told() {
+    let mut world = World::new();
+    let mut told = |spec: Value| match world.apply("a", spec, false) {
+        Err(ApplyError::Applied(wrong)) => Wrong::told(&wrong),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(json!({"size": "x"})), ".spec.size: expected numeric (int or float), got string");
+    assert_eq!(told(json!({"odd": 1})), ".spec.odd: field not declared in schema");
+    assert_eq!(
+        told(json!({"name": 5})),
+        ".spec.name: expected string, got &value.valueUnstructured{Value:5}"
+    );
+    assert_eq!(told(json!({"map": "x"})), ".spec.map: expected map, got &{x}");
+    assert_eq!(told(json!({"set": ["a", "a"]})), ".spec.set: duplicate entries for key [=\"a\"]");
+    let two = told(json!({"flag": 1, "size": true}));
+    assert_eq!(
+        two,
+        "errors:\n  .spec.flag: expected boolean, got &{1}\n  .spec.size: expected numeric (int or float), got bool"
+    );
+    let keyless = told(json!({"items": [5]}));
+    assert_eq!(keyless, ".spec.items: element 0: associative list with keys may not have non-map elements");
+}
+
+#[test]
+fn fields_are_written_as_kubernetes_writes_them() {
+    let text = json!({
+        "f:spec": {
+            ".": {},
+            "f:items": {"k:{\"name\":\"a\",\"zone\":\"<b>\"}": {".": {}, "f:value": {}}},
+            "f:set": {"v:\"x\"": {}, "v:5": {}},
+            "i:3": {},
+        },
+        "z:later": {},
+    });
+    let set = Set::from_json(&text).unwrap();
+    let mut expected = text.clone();
+    expected.as_object_mut().unwrap().remove("z:later");
+    let items = &mut expected["f:spec"]["f:items"];
+    *items = json!({"k:{\"name\":\"a\",\"zone\":\"\\u003cb\\u003e\"}": {".": {}, "f:value": {}}});
+    assert_eq!(set.to_json(), expected);
+    assert_eq!(set.len(), 6);
+    assert!(set.has(&[Element::Field("spec".into())]));
+    for wrong in
+        [json!({"spec": {}}), json!({"f:a": 5}), json!({"v:": {}}), json!({"k:5": {}}), json!({"i:x": {}})]
+    {
+        assert!(Set::from_json(&wrong).is_err(), "{wrong}");
+    }
+    let mut deep = json!({});
+    for _ in 0..200 {
+        deep = json!({"f:a": deep});
+    }
+    assert_eq!(Set::from_json(&deep), Err(SetError::Depth));
+}
+
+#[test]
+fn managers_are_read_and_written() {
+    let text = json!([
+        {"manager": "a", "operation": "Apply", "apiVersion": VERSION, "time": NOW, "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:spec": {}}},
+        {"manager": "b", "operation": "Update", "apiVersion": VERSION, "time": NOW, "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:spec": {}}, "subresource": "status"},
+    ]);
+    let managers = Managers::from_json(text.clone(), false).unwrap();
+    assert_eq!(managers.clone().into_json(), text);
+    assert_eq!(managers, Managers::from_json(text.clone(), true).unwrap());
+    for (field, value) in [
+        ("operation", json!("Delete")),
+        ("apiVersion", json!("")),
+        ("fieldsType", json!("FieldsV2")),
+        ("time", json!("today")),
+        ("manager", json!(5)),
+        ("fieldsV1", json!({"spec": {}})),
+    ] {
+        let mut wrong = text.clone();
+        wrong[1][field] = value;
+        assert!(Managers::from_json(wrong, false).is_err(), "{field}");
+    }
+}
+
+#[test]
+fn managers_of_another_version_are_asked_in_its_terms() {
+    let event = |name: &str, field: &str, form: Form| {
+        let schema = json!({"type": "object", "properties": {field: {"type": "string"}}});
+        Version { name: name.into(), ty: Arc::new(Type::of_objects(&schema, [])), form }
+    };
+    let (core, events) =
+        (event("v1", "message", Form::Stored), event("events.k8s.io/v1", "note", Form::Events));
+    let mut managers = Managers::default();
+    let mut set = Set::default();
+    set.insert(&[Element::Field("note".into())]);
+    let id = Id::new("a", Operation::Update, "events.k8s.io/v1", "");
+    managers.insert(id, Owned::new(set.clone(), "events.k8s.io/v1", None));
+    managers.insert(Id::new("gone", Operation::Update, "v9", ""), Owned::new(set, "v9", None));
+    let rules = Rules { version: &core, others: std::slice::from_ref(&events), reset: &[] };
+    let live = json!({"apiVersion": "v1", "message": "x"});
+    let me = Id::new("b", Operation::Apply, "v1", "");
+    let applied = json!({"apiVersion": "v1", "message": "y"});
+    let refused = rules.apply(&live, &applied, managers.clone(), &me, false, NOW).unwrap_err();
+    assert!(matches!(refused, ApplyError::Conflicts(conflicts) if display(&conflicts[0].path) == ".note"));
+    let outcome = rules.apply(&live, &applied, managers, &me, true, NOW).unwrap();
+    assert_eq!(outcome.managers.iter().map(|(id, _)| id.manager.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(empty_like(&live), json!({"apiVersion": "v1"}));
+}

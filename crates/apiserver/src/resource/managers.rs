@@ -1,0 +1,261 @@
+//! Whose an object's fields are after a write: [`crate::apply`] on whole objects, told in Kubernetes' words.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Part, Request};
+use crate::apply::{
+    self, ApplyError, Conflict, Id, Managers, Operation, Outcome, Rules, Wrong, empty_like,
+    same_but_for_times,
+};
+use crate::kinds::Kind;
+use crate::status::{Cause, Details, Reason, Status};
+
+/// Where client-side apply keeps what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The manager that takes over what client-side apply applied, and keeps that annotation up to date.
+const KUBECTL: &str = "kubectl";
+/// Bytes of all annotations together, as in Kubernetes; beyond it the annotation isn't kept.
+const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
+
+/// What someone states about an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Applied<'a> {
+    /// The configuration.
+    pub object: &'a Value,
+    /// What is to be told about fields that stood twice in it.
+    pub duplicates: &'a [String],
+    /// Take fields that others own.
+    pub force: bool,
+}
+
+fn rules(kind: &Kind, part: Part) -> Rules<'_> {
+    Rules {
+        version: &kind.ownership.version,
+        others: &kind.ownership.others,
+        reset: match part {
+            Part::Status => &["metadata", "spec"],
+            Part::Main if kind.status_subresource => &["status"],
+            Part::Main => &[],
+        },
+    }
+}
+
+fn id(request: &Request<'_>, operation: Operation) -> Id {
+    let subresource = match request.part {
+        Part::Main => "",
+        Part::Status => "status",
+    };
+    Id::new(request.manager, operation, &request.kind.ownership.version.name, subresource)
+}
+
+/// `managedFields` of `object`, which takes the place of `current`; `stated` are those in the body, if any.
+///
+/// None where they can't be worked out, and where nobody is tracked: a client may have them forgotten.
+pub(super) fn after_update(
+    request: &Request<'_>,
+    current: Option<&Value>,
+    object: &Value,
+    stated: Option<Value>,
+) -> Option<Value> {
+    let standing = || {
+        let standing = current.and_then(|current| current["metadata"].get("managedFields").cloned());
+        standing.and_then(|standing| Managers::from_json(standing, true).ok()).unwrap_or_default()
+    };
+    let managers = match stated.filter(|_| request.part == Part::Main) {
+        None => standing(),
+        Some(stated) if current.is_some_and(|current| current["metadata"]["managedFields"] == stated) => {
+            standing()
+        }
+        Some(stated) if is_reset(&stated) => Managers::default(),
+        Some(stated) => match Managers::from_json(stated, false) {
+            Ok(managers) if !managers.is_empty() => managers,
+            // A client that doesn't understand them doesn't delete them.
+            Ok(_) | Err(_) => standing(),
+        },
+    };
+    if managers.is_empty() && current.is_some() {
+        return None;
+    }
+    let nothing;
+    let live = match current {
+        Some(current) => current,
+        None => {
+            nothing = empty_like(object);
+            &nothing
+        }
+    };
+    let id = id(request, Operation::Update);
+    let managers = rules(request.kind, request.part).update(live, object, managers, &id, request.moment.now);
+    match managers {
+        Ok(managers) => Some(managers.into_json()).filter(|entries| *entries != json!([])),
+        Err(error) => {
+            tracing::debug!(%error, kind = request.kind.kind, "the managers of an object are forgotten");
+            None
+        }
+    }
+}
+
+/// Asked for with an empty list, or with a list of one empty entry.
+fn is_reset(stated: &Value) -> bool {
+    *stated == json!([]) || *stated == json!([{}])
+}
+
+pub(super) fn put(object: &mut Value, managed: Option<Value>) {
+    if let Some(managed) = managed {
+        object["metadata"]["managedFields"] = managed;
+    }
+}
+
+/// Whether `object` is as `current` is; since when someone owns what they owned before is no change.
+pub(super) fn nothing_changed(current: &Value, object: &Value) -> bool {
+    let (Some(was), Some(is)) = (current.as_object(), object.as_object()) else { return false };
+    let alike = was.len() == is.len()
+        && was
+            .iter()
+            .filter(|(name, _)| *name != "metadata")
+            .all(|(name, value)| is.get(name) == Some(value));
+    let (Some(was), Some(is)) = (current["metadata"].as_object(), object["metadata"].as_object()) else {
+        return false;
+    };
+    alike
+        && was.len() == is.len()
+        && was.iter().all(|(name, value)| match (name.as_str(), is.get(name)) {
+            (_, None) => false,
+            ("managedFields", Some(other)) => same_but_for_times(value, other),
+            (_, Some(other)) => value == other,
+        })
+}
+
+/// The object that `applied` makes of `current`, and its `managedFields`.
+pub(super) fn after_apply(
+    request: &Request<'_>,
+    current: Option<&Value>,
+    applied: &Applied<'_>,
+) -> Result<(Value, Option<Value>), Status> {
+    let kind = request.kind;
+    check_applied(kind, applied.object)?;
+    let nothing;
+    let live = match current {
+        Some(current) => current,
+        None => {
+            nothing = empty_like(applied.object);
+            &nothing
+        }
+    };
+    let standing = live["metadata"].get("managedFields").cloned().unwrap_or(Value::Null);
+    let managers = Managers::from_json(standing, true)
+        .map_err(|error| Status::unknown(format!("failed to decode managed fields: {error}")))?;
+    let rules = rules(kind, request.part);
+    let id = id(request, Operation::Apply);
+    let now = request.moment.now;
+    let mut outcome = rules.apply(live, applied.object, managers.clone(), &id, applied.force, now);
+    if let Err(ApplyError::Conflicts(conflicts)) = &mut outcome
+        && request.manager == KUBECTL
+        && let Some(allowed) = last_applied(live).and_then(|last| rules.unchanged_since(&last, live))
+    {
+        // What client-side apply applied is kubectl's to take.
+        conflicts.retain(|conflict| !allowed.has(&conflict.path));
+        if conflicts.is_empty() {
+            outcome = rules.apply(live, applied.object, managers, &id, true, now);
+        }
+    }
+    let Outcome { object, managers } = outcome.map_err(|error| told(kind, applied.object, live, error))?;
+    let mut object = object.unwrap_or_else(|| live.clone());
+    if request.manager == KUBECTL && last_applied_text(&object).is_some() {
+        keep_last_applied(&mut object, applied.object);
+    }
+    let managed = managers.into_json();
+    Ok((object, Some(managed).filter(|entries| *entries != json!([]))))
+}
+
+fn check_applied(kind: &Kind, applied: &Value) -> Result<(), Status> {
+    let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
+    if text("apiVersion") != kind.ownership.version.name || text("kind") != kind.kind {
+        let version = text("apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let kind = text("kind");
+        return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+    }
+    if applied["metadata"]["managedFields"].is_array() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(())
+}
+
+fn told(kind: &Kind, applied: &Value, live: &Value, error: ApplyError) -> Status {
+    let about = |object: &Value| {
+        let metadata = &object["metadata"];
+        let text = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
+        let version = format!("{}/{}", kind.group, kind.version);
+        let version = if kind.group.is_empty() { format!("/{}", kind.version) } else { version };
+        format!("{}/{}; {version}, Kind={}", text("namespace"), text("name"), kind.kind)
+    };
+    match error {
+        ApplyError::Conflicts(conflicts) => conflict(conflicts),
+        ApplyError::Applied(wrong) => Status::unknown(format!(
+            "failed to create typed patch object ({}): {}",
+            about(applied),
+            Wrong::told(&wrong)
+        )),
+        ApplyError::Live(wrong) => {
+            Status::unknown(format!("failed to create typed live object ({}): {wrong}", about(live)))
+        }
+        ApplyError::Managers(error) => Status::unknown(format!("failed to decode managed fields: {error}")),
+    }
+}
+
+/// 409, with each field that someone else owns.
+fn conflict(conflicts: Vec<Conflict>) -> Status {
+    let message = match conflicts.as_slice() {
+        [one] => format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            one.manager,
+            apply::display(&one.path)
+        ),
+        many => {
+            let mut by_manager: BTreeMap<&Id, Vec<String>> = BTreeMap::new();
+            for conflict in many {
+                by_manager
+                    .entry(&conflict.manager)
+                    .or_default()
+                    .push(format!("- {}", apply::display(&conflict.path)));
+            }
+            let lines = by_manager.iter().flat_map(|(manager, paths)| {
+                std::iter::once(format!("conflicts with {manager}:")).chain(paths.iter().cloned())
+            });
+            let lines: Vec<String> = lines.collect();
+            format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n"))
+        }
+    };
+    let causes = conflicts.iter().map(|conflict| {
+        let message = format!("conflict with {}", conflict.manager);
+        Cause::new("FieldManagerConflict", &apply::display(&conflict.path), message)
+    });
+    let causes = causes.collect();
+    Status::new(Reason::Conflict, message).with(Details { causes, ..Details::default() })
+}
+
+fn last_applied_text(object: &Value) -> Option<&str> {
+    object["metadata"]["annotations"][LAST_APPLIED].as_str().filter(|text| !text.is_empty())
+}
+
+fn last_applied(object: &Value) -> Option<Value> {
+    serde_json::from_str(last_applied_text(object)?).ok()
+}
+
+/// Makes the annotation of client-side apply say what was applied.
+fn keep_last_applied(object: &mut Value, applied: &Value) {
+    let mut applied = applied.clone();
+    if let Some(annotations) = applied.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    let text = format!("{applied}\n");
+    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+    annotations.insert(LAST_APPLIED.into(), json!(text));
+    let bytes = |(name, value): (&String, &Value)| name.len() + value.as_str().map_or(0, str::len);
+    if annotations.iter().map(bytes).sum::<usize>() > ANNOTATION_BYTES_MAX {
+        annotations.remove(LAST_APPLIED);
+    }
+}
