@@ -103,6 +103,7 @@ pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -
             observed_generation: Some(facts.generation),
             last_transition_time: time(before.since(index, state.holds).unwrap_or(now_s)),
         });
+    let conditions = conditions.chain(before.others.iter().cloned());
     ApplicationStatus {
         phase: phase(facts, &tally),
         observed_generation: Some(facts.generation),
@@ -322,6 +323,8 @@ fn phase(facts: &Facts<'_>, tally: &Tally<'_>) -> ApplicationPhase {
 pub(super) struct Published {
     hash: Option<u64>,
     conditions: [Option<Held>; CONDITIONS.len()],
+    /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
+    others: Vec<Condition>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -350,7 +353,9 @@ impl Published {
                 since_s: condition.last_transition_time.0.as_second(),
             })
         };
-        Self { hash: Some(status_hash(status)), conditions: CONDITIONS.map(held) }
+        let other = |condition: &&Condition| !CONDITIONS.contains(&condition.type_.as_str());
+        let others = status.conditions.iter().filter(other).cloned().collect();
+        Self { hash: Some(status_hash(status)), conditions: CONDITIONS.map(held), others }
     }
 
     /// Whether the resource says exactly this already.

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use wasmbed_api::{
     Device, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, DeviceStatus, ReasonCode,
@@ -226,6 +227,8 @@ pub(super) struct Base {
     pub(super) applications_hash: u64,
     pub(super) connected: Option<Shown>,
     pub(super) enrolled: Option<Shown>,
+    /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
+    pub(super) other_conditions: Vec<Condition>,
 }
 
 /// A condition as it is in Kubernetes.
@@ -283,6 +286,12 @@ impl Base {
             applications_hash: applications_hash(status.applications.iter().cloned()),
             connected: shown("Connected"),
             enrolled: shown("Enrolled"),
+            other_conditions: status
+                .conditions
+                .iter()
+                .filter(|condition| !["Connected", "Enrolled"].contains(&condition.type_.as_str()))
+                .cloned()
+                .collect(),
         }
     }
 }

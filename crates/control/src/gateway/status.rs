@@ -221,7 +221,8 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
         let connected =
             condition("Connected", base.connected.as_ref(), wanted.connected, object, writing.now);
         let enrolled = condition("Enrolled", base.enrolled.as_ref(), wanted.enrolled, object, writing.now);
-        set("conditions", connected.into_iter().chain(enrolled).collect());
+        let others = base.other_conditions.iter().map(|condition| json!(condition));
+        set("conditions", connected.into_iter().chain(enrolled).chain(others).collect());
     }
     if let Some(live) = wanted.live {
         if base.gateway.as_deref() != Some(writing.gateway) {

@@ -43,6 +43,18 @@ fn all_targets_run_it() {
 }
 
 #[test]
+fn conditions_of_others_stay() {
+    let facts = facts(&[("a", Standing::Running)]);
+    let mut before = status(&facts);
+    let other = Condition { type_: "Inspected".to_owned(), ..before.conditions[0].clone() };
+    before.conditions.insert(0, other.clone());
+    let published = Published::of(Some(&before));
+    let after = plan_status(&facts, &published, 20_000);
+    assert_eq!(after.conditions.last(), Some(&other));
+    assert!(Published::of(Some(&after)).says(&plan_status(&facts, &Published::of(Some(&after)), 30_000)));
+}
+
+#[test]
 fn a_device_in_a_drawer_blocks_complete_and_not_ready() {
     let standings = [
         ("device-001", Standing::Running),

@@ -131,6 +131,29 @@ fn devices_of_an_earlier_life_that_do_not_come_back_are_disconnected() {
 }
 
 #[test]
+fn conditions_of_others_stay() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let inspected = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: "Inspected".into(),
+        status: "True".into(),
+        reason: "Visited".into(),
+        message: String::new(),
+        observed_generation: None,
+        last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+        ),
+    };
+    world.edit(&device, |device| {
+        device.status = Some(DeviceStatus { conditions: vec![inspected.clone()], ..DeviceStatus::default() });
+    });
+    world.hello("a", 0, 0);
+    let conditions = world.api.status(&device).conditions;
+    assert!(conditions.contains(&inspected), "{conditions:?}");
+    assert!(conditions.iter().any(|condition| condition.type_ == "Connected"), "{conditions:?}");
+}
+
+#[test]
 fn the_status_of_another_gateways_device_is_left_alone() {
     let mut world = World::synced();
     let device = world.device("a");
