@@ -52,7 +52,7 @@ pub struct FleetConfig {
     pub issue: Issue,
     /// Roots below which gateways stand.
     pub services_roots: Vec<CertificateDer<'static>>,
-    /// `host:port`, tried in this order.
+    /// `host:port`. Each device knows all of them and begins with another one, so that a fleet spreads over its gateways.
     pub gateways: Vec<String>,
     /// Where they keep what they hold.
     pub storage: FleetStorage,
@@ -158,7 +158,7 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
     let shared = Arc::new(Shared {
         issue: config.issue,
         roots: roots(config.services_roots)?,
-        gateways: config.gateways.into(),
+        gateways: rotations(&config.gateways),
         storage: config.storage,
         board: config.board,
         modules: SharedModules::default(),
@@ -191,6 +191,13 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
     Ok(handle)
 }
 
+/// The list once for each gateway, with that one first.
+fn rotations(gateways: &[String]) -> Vec<Arc<[String]>> {
+    (0..gateways.len())
+        .map(|first| gateways[first..].iter().chain(&gateways[..first]).cloned().collect())
+        .collect()
+}
+
 /// Raises the process's own limit on open files, which hosts often set to 1,024, within what the host allows.
 fn allow_files(needed: u64) -> Result<(), DeviceError> {
     let limit = getrlimit(Resource::Nofile);
@@ -212,7 +219,8 @@ const FLEET_WATCHDOG_TIMEOUT: Duration = Duration::from_secs(60);
 struct Shared {
     issue: Issue,
     roots: Arc<RootCertStore>,
-    gateways: Arc<[String]>,
+    /// One list for each gateway that stands first.
+    gateways: Vec<Arc<[String]>>,
     storage: FleetStorage,
     board: BoardConfig,
     modules: SharedModules,
@@ -259,11 +267,23 @@ impl Arrivals for Share {
             device: format!("{}/{}", id.namespace(), id.name()).into(),
             trust_domain: id.trust_domain().into(),
             tls: tls_config(&identity, Arc::clone(&shared.roots), &id)?,
-            gateways: Arc::clone(&shared.gateways),
+            gateways: Arc::clone(&shared.gateways[number % shared.gateways.len()]),
             connect_timeout: DeviceConfig::CONNECT_TIMEOUT,
             board: board(&shared.board, ResetReason::PowerOn, String::new()),
             runtime: shared.board.runtime.clone(),
             storage,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_gateway_is_the_first_of_one_list() {
+        let lists = rotations(&["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()]);
+        let lists: Vec<String> = lists.iter().map(|list| list.join(" ")).collect();
+        assert_eq!(lists, ["a:1 b:1 c:1", "b:1 c:1 a:1", "c:1 a:1 b:1"]);
     }
 }

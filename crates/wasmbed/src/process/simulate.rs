@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// How many devices.
     #[arg(long, default_value_t = 100)]
     devices: usize,
-    /// A gateway as host:port; may be given again, they are tried in this order.
+    /// A gateway as host:port; may be given again. Each device knows all of them and begins with another one.
     #[arg(
         long = "gateway",
         value_name = "HOST:PORT",
