@@ -97,6 +97,8 @@ async fn connect(kubeconfig: &Path) -> Result<kube::Client> {
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
     // A watch that is waited for ends by the patience above.
     config.read_timeout = None;
+    // What a server refuses is what is compared.
+    config.default_retry = false;
     Ok(kube::Client::try_from(config)?)
 }
 

@@ -114,10 +114,9 @@ pub fn fill_all(value: &Value, variables: &BTreeMap<String, String>) -> Value {
     match value {
         Value::String(text) => Value::String(fill(text, variables)),
         Value::Array(items) => items.iter().map(|item| fill_all(item, variables)).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| (fill(name, variables), fill_all(value, variables)))
-            .collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (fill(name, variables), fill_all(value, variables))).collect()
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }

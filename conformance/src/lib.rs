@@ -11,6 +11,7 @@ pub mod client;
 pub mod compare;
 pub mod corpus;
 pub mod normal;
+pub mod random;
 pub mod run;
 pub mod scope;
 pub mod servers;

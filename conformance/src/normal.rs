@@ -45,7 +45,8 @@ impl Normaliser {
                 {
                     self.versions.insert(version);
                 }
-                if let (Some(start), Some(name)) = (metadata["generateName"].as_str(), metadata["name"].as_str())
+                if let (Some(start), Some(name)) =
+                    (metadata["generateName"].as_str(), metadata["name"].as_str())
                     && name.len() == start.len() + SUFFIX
                     && name.starts_with(start)
                 {
@@ -83,6 +84,8 @@ impl Normaliser {
         }
         let mut body = answer.body.clone();
         self.value(&mut body);
+        managers(&mut body);
+        causes(&mut body);
         json!({"code": answer.code, "headers": headers, "body": body})
     }
 
@@ -95,6 +98,12 @@ impl Normaliser {
                 }
                 if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
                     self.metadata(metadata, list);
+                }
+                if fields.keys().any(|name| uids(name).next().is_some()) {
+                    *fields = std::mem::take(fields)
+                        .into_iter()
+                        .map(|(name, value)| (self.text(&name), value))
+                        .collect();
                 }
                 for (name, value) in fields {
                     if name == "cells" {
@@ -120,7 +129,7 @@ impl Normaliser {
                 rank.map_or_else(|| "<unknown version>".into(), |rank| format!("<version {rank}>"))
             };
         }
-        if let Some(Value::String(token)) = metadata.get_mut("continue") {
+        if let Some(Value::String(token)) = metadata.get_mut("continue").filter(|token| *token != "") {
             *token = "<token>".into();
         }
     }
@@ -150,8 +159,41 @@ fn is_list(value: &Value) -> bool {
     value.get("items").is_some_and(Value::is_array) || value["kind"] == "Table"
 }
 
+/// What is wrong with an object is found in no particular order, and sometimes twice. A message of several causes is
+/// the list of them and nothing else, so it stands for what comes before them.
+fn causes(status: &mut Value) {
+    let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) else { return };
+    causes.sort_by_key(Value::to_string);
+    causes.dedup();
+    let told: Vec<String> = causes
+        .iter()
+        .map(|cause| {
+            let text = |name: &str| cause[name].as_str().unwrap_or_default();
+            format!("{}: {}", text("field"), text("message"))
+        })
+        .collect();
+    let Some(message) = status["message"].as_str() else { return };
+    let Some((before, list)) = message.split_once("is invalid: ") else { return };
+    if told.iter().all(|cause| list.contains(cause.as_str())) {
+        status["message"] = json!(format!("{before}is invalid: <the causes>"));
+    }
+}
+
+/// Managers are in the order of their times, whose seconds differ from server to server.
+fn managers(value: &mut Value) {
+    if let Some(entries) = value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
+        entries.sort_by_key(Value::to_string);
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(managers),
+        Value::Array(items) => items.iter_mut().for_each(managers),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 fn bookmark(event: &mut serde_json::Map<String, Value>) {
-    if let Some(version) = event.get_mut("object").and_then(|object| object.pointer_mut("/metadata/resourceVersion"))
+    if let Some(version) =
+        event.get_mut("object").and_then(|object| object.pointer_mut("/metadata/resourceVersion"))
     {
         *version = json!("<version of the bookmark>");
     }
@@ -160,7 +202,8 @@ fn bookmark(event: &mut serde_json::Map<String, Value>) {
 /// The age of something that was just made.
 fn age(cell: &mut Value) {
     let is_seconds = |text: &str| {
-        text.strip_suffix('s').is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+        text.strip_suffix('s')
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
     };
     if cell.as_str().is_some_and(is_seconds) {
         *cell = json!("<age>");
@@ -227,6 +270,9 @@ mod tests {
     fn what_need_not_differ_stays() {
         let body = json!({"spec": {"renewTime": "2020-01-01T00:00:00Z", "n": 5, "cells": ["a5s"]}, "message": "at most 63"});
         assert_eq!(normal(body.clone()), body);
-        assert_eq!(normal(json!("too old resource version: 5 (9)")), "too old resource version: <number> (<number>)");
+        assert_eq!(
+            normal(json!("too old resource version: 5 (9)")),
+            "too old resource version: <number> (<number>)"
+        );
     }
 }

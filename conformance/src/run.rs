@@ -38,8 +38,15 @@ pub async fn case(case: &Case, run: &str, index: usize, real: &Server, embedded:
     let (real, embedded) = tokio::try_join!(play(case, run, index, real), play(case, run, index, embedded))?;
     let (real, embedded) = (real.normal(), embedded.normal());
     let mut report = Report { requests: real.len(), ..Report::default() };
-    for ((step, real), (_, embedded)) in real.iter().zip(&embedded) {
-        judge(case, step, &compare::differences(real, embedded), real["code"] == embedded["code"], &mut report);
+    for (place, ((step, real), (_, embedded))) in real.iter().zip(&embedded).enumerate() {
+        judge(
+            case,
+            place,
+            step,
+            &compare::differences(real, embedded),
+            real["code"] == embedded["code"],
+            &mut report,
+        );
     }
     Ok(report)
 }
@@ -52,8 +59,8 @@ pub async fn alone(case: &Case, run: &str, index: usize, server: &Server) -> Res
     Ok(play(case, run, index, server).await?.normal().into_iter().map(|(_, answer)| answer).collect())
 }
 
-fn judge(case: &Case, step: &Step, found: &[Difference], same_code: bool, report: &mut Report) {
-    let mut left: Vec<&Difference> = found.iter().filter(|d| !d.at.contains("managedFields")).collect();
+fn judge(case: &Case, place: usize, step: &Step, found: &[Difference], same_code: bool, report: &mut Report) {
+    let mut left: Vec<&Difference> = found.iter().collect();
     for (name, places) in &step.allow {
         let before = left.len();
         left.retain(|difference| !places.iter().any(|place| compare::covers(place, &difference.at)));
@@ -65,7 +72,7 @@ fn judge(case: &Case, step: &Step, found: &[Difference], same_code: bool, report
     if !left.is_empty() {
         let codes = if same_code { "" } else { " (codes differ)" };
         let told: Vec<String> = left.iter().map(ToString::to_string).collect();
-        report.failures.push(format!("{}: {}{codes}\n{}", case.name, step.send, told.join("\n")));
+        report.failures.push(format!("{}: {} ({place}){codes}\n{}", case.name, step.send, told.join("\n")));
     }
 }
 
@@ -104,8 +111,9 @@ async fn play<'a>(case: &'a Case, run: &str, index: usize, server: &Server) -> R
     .map(|(name, value)| (name.to_owned(), value))
     .into();
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).to_string();
-    let made =
-        server.send(User::Admin, "POST", "/api/v1/namespaces", &json_headers(), body.into_bytes(), None).await?;
+    let made = server
+        .send(User::Admin, "POST", "/api/v1/namespaces", &json_headers(), body.into_bytes(), None)
+        .await?;
     if made.code != 201 {
         bail!("{}: no namespace {namespace}: {}", server.name, made.body);
     }
@@ -136,11 +144,8 @@ fn json_headers() -> BTreeMap<String, String> {
 async fn send(server: &Server, step: &Step, variables: &BTreeMap<String, String>) -> Result<Answer> {
     let line = corpus::fill(&step.send, variables);
     let Some((method, path)) = line.split_once(' ') else { bail!("{line:?} is not METHOD path") };
-    let mut headers: BTreeMap<String, String> = step
-        .headers
-        .iter()
-        .map(|(name, value)| (name.clone(), corpus::fill(value, variables)))
-        .collect();
+    let mut headers: BTreeMap<String, String> =
+        step.headers.iter().map(|(name, value)| (name.clone(), corpus::fill(value, variables))).collect();
     let body = match (&step.body, &step.text) {
         (Some(body), _) => corpus::fill_all(body, variables).to_string(),
         (None, Some(text)) => corpus::fill(text, variables),

@@ -15,6 +15,8 @@ const GROUPS: [&str; 7] = [
     "coordination.k8s.io",
     "events.k8s.io",
 ];
+/// Of the authorities' resources, those with which a client asks about itself.
+const REVIEWS: [&str; 2] = ["selfsubjectaccessreviews", "selfsubjectreviews"];
 const OURS: &str = "wasmbed.github.io";
 /// Resources of the core group that it has.
 const CORE: [&str; 3] = ["events", "namespaces", "namespaces/status"];
@@ -27,13 +29,26 @@ pub fn narrow(request: &str, body: &mut Value) {
         "/apis" => {
             retain(&mut body["groups"], |group| has_group(&group["name"]));
             retain(&mut body["items"], |group| has_group(&group["metadata"]["name"]));
+            for group in body["items"].as_array_mut().into_iter().flatten() {
+                if group["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("auth")) {
+                    retain(&mut group["versions"][0]["resources"], |resource| {
+                        is_review(&resource["resource"])
+                    });
+                }
+            }
         }
         "/api" => {
             for version in body["items"].as_array_mut().into_iter().flatten() {
                 for version in version["versions"].as_array_mut().into_iter().flatten() {
                     retain(&mut version["resources"], |resource| is_core(&resource["resource"]));
+                    for resource in version["resources"].as_array_mut().into_iter().flatten() {
+                        retain(&mut resource["subresources"], |below| below["subresource"] == "status");
+                    }
                 }
             }
+        }
+        "/apis/authorization.k8s.io/v1" | "/apis/authentication.k8s.io/v1" => {
+            retain(&mut body["resources"], |resource| is_review(&resource["name"]));
         }
         "/api/v1" => retain(&mut body["resources"], |resource| is_core(&resource["name"])),
         "/openapi/v3" => {
@@ -54,6 +69,10 @@ fn has_group(name: &Value) -> bool {
 
 fn is_core(name: &Value) -> bool {
     name.as_str().is_some_and(|name| CORE.contains(&name))
+}
+
+fn is_review(name: &Value) -> bool {
+    name.as_str().is_some_and(|name| REVIEWS.contains(&name))
 }
 
 fn retain(list: &mut Value, keep: impl Fn(&Value) -> bool) {

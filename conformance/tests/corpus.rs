@@ -49,6 +49,10 @@ async fn both_servers_answer_alike() {
         let unused: Vec<&String> = known.difference(&used).collect();
         assert!(unused.is_empty(), "in allowed.yaml, but no case needs it: {unused:?}");
     }
-    println!("{requests} requests in {cases} cases, {} differ; {} differences allowed by name", failures.len(), used.len());
+    println!(
+        "{requests} requests in {cases} cases, {} differ; {} differences allowed by name",
+        failures.len(),
+        used.len()
+    );
     assert!(failures.is_empty(), "{} answers differ", failures.len());
 }

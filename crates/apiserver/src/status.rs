@@ -227,7 +227,8 @@ impl Status {
     pub(crate) fn invalid_resource(kind: &Kind, name: &str, cause: Cause) -> Status {
         let told = format!("{} \"{name}\" is invalid: {}: {}", kind.qualified(), cause.field, cause.message);
         let target = Some((kind.group.clone(), kind.plural.clone()));
-        let details = Details { name: Some(name.to_owned()), target, causes: vec![cause], ..Details::default() };
+        let details =
+            Details { name: Some(name.to_owned()), target, causes: vec![cause], ..Details::default() };
         Status::new(Reason::Invalid, told).with(details)
     }
 
@@ -287,10 +288,13 @@ impl Status {
             details.insert("uid".into(), json!(uid));
         }
         if !self.details.causes.is_empty() {
-            let causes =
-                self.details.causes.iter().map(
-                    |cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}),
-                );
+            let causes = self.details.causes.iter().map(|cause| {
+                let mut told = json!({"reason": cause.reason, "message": cause.message});
+                if !cause.field.is_empty() {
+                    told["field"] = json!(cause.field);
+                }
+                told
+            });
             details.insert("causes".into(), causes.collect());
         }
         if let Some(seconds) = self.details.retry_after {

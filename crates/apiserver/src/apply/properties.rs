@@ -188,7 +188,7 @@ proptest! {
         let (object, managers) = (world.object.clone(), world.managers.clone());
         if world.apply("a", stated, false).is_ok() {
             world.apply("a", json!({}), false).unwrap();
-            // What ends up empty becomes null, and is pruned later.
+            // What ends up empty becomes null.
             let left = compare(&version().ty, &filled(&object), &filled(&world.object), &[]).unwrap();
             prop_assert_eq!(left, Default::default());
             let of_b = |managers: &Managers| {

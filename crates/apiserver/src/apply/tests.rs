@@ -124,7 +124,7 @@ fn what_is_stated_is_owned_and_what_is_not_stated_any_more_goes() {
     assert_eq!(
         world.object["spec"],
         json!(null),
-        "what ends up empty; where null is no value, pruning drops it"
+        "as in Kubernetes; validation refuses it where null is no value"
     );
     assert_eq!(world.owned("a"), ".spec");
 }

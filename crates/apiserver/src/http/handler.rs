@@ -27,6 +27,8 @@ use crate::telemetry::Metrics;
 
 /// Bodies are counted in units of this many bytes.
 pub(super) const BODY_UNIT: usize = 1_024;
+/// Of a body that is too large, so many times the limit is read and dropped.
+const DRAINED_LIMITS: usize = 4;
 /// Requests slower than this are worth a line in the log.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -304,6 +306,9 @@ impl State {
             Status::new(Reason::RequestEntityTooLarge, told)
         };
         if body.size_hint().lower() > most as u64 {
+            // Who is still sending doesn't listen yet, so some of it is taken before the answer.
+            let drained = Limited::new(body, most.saturating_mul(DRAINED_LIMITS));
+            let _ = tokio::time::timeout(self.limits.body_timeout, drain(drained)).await;
             return Err(too_large());
         }
         let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(most);
@@ -387,6 +392,10 @@ fn denied(target: &Target, name: &str, why: &str) -> Status {
     let about = Some((target.kind.group.clone(), target.kind.plural.clone()));
     Status::new(Reason::Forbidden, format!("{} is forbidden: {why}", target.kind.qualified()))
         .with(Details { target: about, ..Details::default() })
+}
+
+async fn drain(mut body: Limited<Incoming>) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 const NOT_FOUND: &str = "the server could not find the requested resource";

@@ -55,7 +55,7 @@ pub(super) fn check_partial(headers: &HeaderMap, of_list: bool) -> Result<(), St
         .find_map(|offer| offer.parameter("as").filter(|form| form.starts_with("PartialObjectMetadata")));
     let wrong = match (asked, of_list) {
         (Some("PartialObjectMetadata"), true) => {
-            "you requested PartialObjectMetadata, but the requested object is a list"
+            "you requested PartialObjectMetadata, but the requested object is a list (*unstructured.UnstructuredList)"
         }
         (Some("PartialObjectMetadataList"), false) => {
             "you requested PartialObjectMetadataList, but the requested object is not a list"

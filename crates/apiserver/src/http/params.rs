@@ -123,6 +123,60 @@ impl Params {
             .transpose()
     }
 
+    /// `resourceVersion`; none and an empty one are the same.
+    pub(super) fn version(&self) -> Result<Option<u64>, Status> {
+        let Some(value) = self.get("resourceVersion") else { return Ok(None) };
+        let wrong = || {
+            Status::bad_request(format!(
+                "invalid resource version: resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: invalid syntax"
+            ))
+        };
+        value.parse().map(Some).map_err(|_| wrong())
+    }
+
+    /// Whether the versions that a list or a watch asks for can be asked for together.
+    pub(super) fn check_versions(&self, watch: bool) -> Result<(), Status> {
+        const MATCH: &str = "resourceVersionMatch";
+        let (matching, initial) = (self.get(MATCH), self.stated("sendInitialEvents"));
+        let (version, goes_on) = (self.get("resourceVersion"), self.get("continue"));
+        let mut causes = Vec::new();
+        let mut forbid = |field: &str, why: &str| causes.push(Cause::forbidden(field, why));
+        if watch {
+            if initial.is_some() && matching != Some("NotOlderThan") {
+                forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            if initial.is_none() && matching.is_some() {
+                forbid(
+                    MATCH,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
+            }
+            if goes_on.is_some() {
+                forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+            }
+            if let Some(other) = matching.filter(|matching| *matching != "NotOlderThan") {
+                causes.push(unsupported(MATCH, &json!(other), "\"NotOlderThan\""));
+            }
+        } else {
+            if matching.is_some() && version.is_none() {
+                forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if matching.is_some() && goes_on.is_some() {
+                forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+            }
+            if matching == Some("Exact") && version == Some("0") {
+                forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+            }
+            if initial.is_some() {
+                forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            }
+            if let Some(other) = matching.filter(|matching| !["Exact", "NotOlderThan"].contains(matching)) {
+                causes.push(unsupported(MATCH, &json!(other), "\"Exact\", \"NotOlderThan\", \"\""));
+            }
+        }
+        if causes.is_empty() { Ok(()) } else { Err(Status::invalid_options("ListOptions", causes)) }
+    }
+
     pub(super) fn dry_run(&self) -> Result<bool, Status> {
         match self.stated("dryRun") {
             None => Ok(false),

@@ -107,9 +107,8 @@ pub(super) fn list(
     let view = view(headers, params)?;
     let kind = &*target.kind;
     let selection = selection(target, params)?;
-    if params.flag("sendInitialEvents")? || params.flag("allowWatchBookmarks")? {
-        return Err(Status::bad_request("sendInitialEvents and allowWatchBookmarks are for watches"));
-    }
+    params.check_versions(false)?;
+    params.number("timeoutSeconds")?;
     let limit = params
         .number("limit")?
         .filter(|limit| *limit > 0)
@@ -151,25 +150,19 @@ pub(super) fn selection(target: &Target, params: &Params) -> Result<Selection, S
 
 /// `resourceVersion` of a list: any version, at least this one, or exactly this one.
 fn check_version(params: &Params, revision: u64) -> Result<(), Status> {
-    let version = params.number("resourceVersion")?;
+    let version = params.version()?;
     match (params.get("resourceVersionMatch"), version) {
-        (None | Some("NotOlderThan"), _) => check_not_newer(params, revision),
-        (Some("Exact"), None | Some(0)) => Err(Status::bad_request(
-            "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\" or without one",
-        )),
         (Some("Exact"), Some(exact)) if exact == revision => Ok(()),
         (Some("Exact"), Some(exact)) if exact > revision => Err(too_large(exact, revision)),
-        (Some("Exact"), Some(exact)) => Err(Status::expired(format!(
-            "The resourceVersion for the provided list is too old: {exact} ({revision})"
-        ))),
-        (Some(other), _) => Err(Status::bad_request(format!(
-            "resourceVersionMatch must be Exact or NotOlderThan, not {other:?}"
-        ))),
+        (Some("Exact"), Some(_)) => {
+            Err(Status::expired("The resourceVersion for the provided list is too old."))
+        }
+        (_, _) => check_not_newer(params, revision),
     }
 }
 
 pub(super) fn check_not_newer(params: &Params, revision: u64) -> Result<(), Status> {
-    match params.number("resourceVersion")? {
+    match params.version()? {
         Some(version) if version > revision => Err(too_large(version, revision)),
         Some(_) | None => Ok(()),
     }

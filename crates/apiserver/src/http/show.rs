@@ -24,7 +24,7 @@ impl Include {
             Some("None") => Ok(Include::Nothing),
             Some("Object") => Ok(Include::Whole),
             Some(other) => Err(Status::bad_request(format!(
-                "includeObject must be None, Metadata or Object, not {other:?}"
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
             ))),
         }
     }

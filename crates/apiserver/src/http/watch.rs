@@ -74,9 +74,7 @@ pub(super) fn start(
     shutdown: CancellationToken,
 ) -> Result<Response<Body>, Status> {
     params.check_list()?;
-    if params.get("continue").is_some() {
-        return Err(Status::bad_request("continue is forbidden for watch"));
-    }
+    params.check_versions(true)?;
     let view = read::view(headers, params)?;
     let selection = read::selection(&target, params)?;
     let seconds = match params.number("timeoutSeconds")? {
@@ -128,13 +126,7 @@ fn initial_wish(params: &Params) -> Result<Initial, Status> {
     match (params.get("sendInitialEvents"), matching) {
         (Some(_), Some("NotOlderThan")) if params.flag("sendInitialEvents")? => Ok(Initial::ObjectsWithEnd),
         (Some(_), Some("NotOlderThan")) => Ok(Initial::None),
-        (Some(_), _) => Err(Status::bad_request(
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (None, Some(_)) => Err(Status::bad_request(
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-        (None, None) => match params.number("resourceVersion")? {
+        (_, _) => match params.version()? {
             None | Some(0) => Ok(Initial::Objects),
             Some(_) => Ok(Initial::None),
         },
@@ -145,7 +137,7 @@ impl Watch {
     fn begin(&mut self, params: &Params, initial: Initial) -> Result<(), Status> {
         let snapshot = self.store.snapshot().map_err(Status::internal)?;
         read::check_not_newer(params, snapshot.revision)?;
-        let version = params.number("resourceVersion")?.filter(|version| *version > 0);
+        let version = params.version()?.filter(|version| *version > 0);
         if initial == Initial::None {
             self.revision = version.unwrap_or(snapshot.revision);
             return Ok(());

@@ -8,12 +8,12 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::MediaType;
-use super::params::Params;
+use super::params::{Params, unsupported as unsupported_value};
 use super::protobuf;
 use super::read;
 use super::respond::{self, Body};
 use super::route::Target;
-use super::show::View;
+use super::show::{ListMeta, View};
 use crate::kinds::Kind;
 use crate::resource::{Part, Patch, Preconditions};
 use crate::schema::decode::{self, Decoded};
@@ -72,7 +72,7 @@ fn unsupported(media_type: &str) -> Status {
     Status::new(
         Reason::UnsupportedMediaType,
         format!(
-            "the body of the request was in an unknown format {media_type:?} - accepted media types include: \
+            "the body of the request was in an unknown format ({media_type:?}) - accepted media types include: \
              application/json, application/yaml"
         ),
     )
@@ -150,21 +150,24 @@ impl Request<'_> {
         use futures::{StreamExt, TryStreamExt};
         self.params.check_delete_collection()?;
         let options = DeleteOptions::parse(self.params, self.headers, body)?;
-        if options.conditions != Preconditions::default() {
-            return Err(Status::bad_request("preconditions are for one object"));
-        }
         let selection = read::selection(self.target, self.params)?;
         let snapshot = self.store.snapshot().map_err(Status::internal)?;
         let pager = Pager { selection: &selection, after: None, limit: None };
         let kind = &self.target.kind;
+        let conditional = options.conditions != Preconditions::default();
+        let view = read::view(self.headers, self.params)?;
         let page = pager.read(kind, &snapshot).map_err(Status::internal)?;
         let mut writes = Vec::with_capacity(page.objects.len());
         for stored in &page.objects {
             let stored: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
             let facets = Facets::of(kind, &stored);
             // Not the one that took its name meanwhile.
-            let uid = stored["metadata"]["uid"].as_str().map(str::to_owned);
-            let conditions = Preconditions { uid, resource_version: None };
+            let conditions = if options.conditions == Preconditions::default() {
+                let uid = stored["metadata"]["uid"].as_str().map(str::to_owned);
+                Preconditions { uid, resource_version: None }
+            } else {
+                options.conditions.clone()
+            };
             let mut write = self.write(&facets.name, Operation::Delete { conditions })?;
             write.namespace = kind.namespaced.then_some(facets.namespace);
             write.dry_run |= options.dry_run;
@@ -174,14 +177,17 @@ impl Request<'_> {
         deletions
             .buffer_unordered(DELETIONS_AT_ONCE)
             .map(|deleted| match deleted {
-                Err(status) if !matches!(status.reason, Reason::NotFound | Reason::Conflict) => Err(status),
-                Ok(_) | Err(_) => Ok(()),
+                Err(status) if status.reason == Reason::NotFound => Ok(()),
+                // It took another's name meanwhile, unless the client stated a condition.
+                Err(status) if status.reason == Reason::Conflict && !conditional => Ok(()),
+                Err(status) => Err(status),
+                Ok(_) => Ok(()),
             })
             .try_collect::<Vec<()>>()
             .await?;
-        let status =
-            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200});
-        Ok(respond::json(StatusCode::OK, &status))
+        // What was there, as a list of it.
+        let meta = ListMeta { revision: snapshot.revision, ..ListMeta::default() };
+        Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
     }
 
     async fn one(&self, name: &str, options: &str, operation: Operation) -> Result<Response<Body>, Status> {
@@ -278,10 +284,12 @@ struct DeleteOptions {
 impl DeleteOptions {
     fn parse(params: &Params, headers: &HeaderMap, body: &Bytes) -> Result<DeleteOptions, Status> {
         let mut options = DeleteOptions { dry_run: params.dry_run()?, ..DeleteOptions::default() };
-        propagation(params.get("propagationPolicy"))?;
+        propagation(params, params.get("propagationPolicy"))?;
         params.number("gracePeriodSeconds")?;
         if params.flag("orphanDependents")? && params.get("propagationPolicy").is_some() {
-            return Err(Status::bad_request("orphanDependents and propagationPolicy can't be set together"));
+            let stated = Value::from(params.get("propagationPolicy")).to_string();
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            return Err(params.invalid(Cause::invalid("propagationPolicy", &stated, why)));
         }
         if body.is_empty() {
             return Ok(options);
@@ -294,11 +302,13 @@ impl DeleteOptions {
                 "kind" if value == "DeleteOptions" => {}
                 "apiVersion" | "gracePeriodSeconds" | "orphanDependents" => {}
                 _ if value.is_null() => {}
-                "propagationPolicy" => propagation(Some(value.as_str().ok_or_else(|| wrong(name))?))?,
+                "propagationPolicy" => {
+                    propagation(params, Some(value.as_str().ok_or_else(|| wrong(name))?))?;
+                }
                 "dryRun" => {
                     let stages = value.as_array().ok_or_else(|| wrong(name))?;
                     if stages.iter().any(|stage| stage != "All") {
-                        return Err(wrong(name));
+                        return Err(params.invalid(unsupported_value("dryRun", value, "\"All\"")));
                     }
                     options.dry_run |= !stages.is_empty();
                 }
@@ -307,7 +317,9 @@ impl DeleteOptions {
                     options.conditions =
                         Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
                 }
-                _ => return Err(wrong(name)),
+                "kind" => return Err(wrong(name)),
+                // As in Kubernetes: what isn't known isn't meant.
+                _ => {}
             }
         }
         Ok(options)
@@ -316,14 +328,15 @@ impl DeleteOptions {
 
 /// Nothing collects dependents here: who owns what is kept as data. So dependents are left alone, whether that is
 /// asked for (Orphan) or deferred (Background); what can't be done is to wait until they are gone.
-fn propagation(policy: Option<&str>) -> Result<(), Status> {
+fn propagation(params: &Params, policy: Option<&str>) -> Result<(), Status> {
     match policy {
         None | Some("Background" | "Orphan") => Ok(()),
         Some("Foreground") => Err(Status::bad_request(
             "propagationPolicy Foreground is not offered by this server: it has no garbage collector; use Background",
         )),
-        Some(other) => Err(Status::bad_request(format!(
-            "propagationPolicy must be Background, Orphan or Foreground, not {other:?}"
-        ))),
+        Some(other) => {
+            let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+            Err(params.invalid(unsupported_value("propagationPolicy", &Value::from(other), supported)))
+        }
     }
 }

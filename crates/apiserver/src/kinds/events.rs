@@ -2,6 +2,10 @@
 
 use serde_json::Value;
 
+use super::Kind;
+use crate::names;
+use crate::status::Cause;
+
 /// How a kind's objects relate to what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -35,9 +39,68 @@ impl Form {
     pub fn show(self, object: &mut Value) {
         match self {
             Form::Stored => {}
-            Form::Events => rename(object, "events.k8s.io/v1", |pair| (pair.1, pair.0)),
+            Form::Events => {
+                rename(object, "events.k8s.io/v1", |pair| (pair.1, pair.0));
+                if let Some(fields) = object.as_object_mut() {
+                    let is_blank = |name: &str, value: &Value| name.starts_with("reporting") && value == "";
+                    fields.retain(|name, value| !is_blank(name, value));
+                }
+            }
         }
     }
+
+    /// What is wrong with an Event beyond its schema.
+    pub(crate) fn judge(self, kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> {
+        if kind.kind != "Event" || kind.is_custom() {
+            return Vec::new();
+        }
+        let mut causes = Vec::new();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let about = match self {
+            Form::Stored => &object["involvedObject"]["namespace"],
+            Form::Events => &object["regarding"]["namespace"],
+        };
+        let (about, namespace) = (text(about), text(&object["metadata"]["namespace"]));
+        let fits = if about.is_empty() { SHARED.contains(&namespace.as_str()) } else { about == namespace };
+        if !fits {
+            let shown = format!("{about:?}");
+            causes.push(Cause::invalid("involvedObject.namespace", &shown, "does not match event.namespace"));
+        }
+        if self == Form::Events && is_new {
+            causes.extend(judge_new(object));
+        }
+        causes
+    }
+}
+
+/// Namespaces whose Events may be about what is in none.
+const SHARED: [&str; 2] = ["default", "kube-system"];
+
+/// `events.k8s.io/v1` asks for more than `v1`.
+fn judge_new(event: &Value) -> Vec<Cause> {
+    let text = |name: &str| event[name].as_str().unwrap_or_default();
+    if text("eventTime").is_empty() {
+        return vec![Cause::required("eventTime", "")];
+    }
+    let mut causes = Vec::new();
+    let controller = text("reportingController");
+    if controller.is_empty() {
+        causes.push(Cause::required("reportingController", ""));
+    } else {
+        let wrong = names::key(controller).into_iter();
+        causes
+            .extend(wrong.map(|why| Cause::invalid("reportingController", &format!("{controller:?}"), why)));
+    }
+    for name in ["reportingInstance", "action", "reason"] {
+        if text(name).is_empty() {
+            causes.push(Cause::required(name, ""));
+        }
+    }
+    let ty = text("type");
+    if !["Normal", "Warning"].contains(&ty) {
+        causes.push(Cause::invalid("type", "\"\"", format!("has invalid value: {ty}")));
+    }
+    causes
 }
 
 fn rename(

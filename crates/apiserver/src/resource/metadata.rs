@@ -159,7 +159,15 @@ pub(super) fn same_object(kind: &Kind, current: &Value, metadata: &Map<String, V
         let cause = Cause::invalid("metadata.resourceVersion", "0", "must be specified for an update");
         return Err(Status::invalid_resource(kind, name, cause));
     }
-    check_preconditions(kind, current, &conditions)
+    check_preconditions(kind, current, &conditions)?;
+    if let Some(stated) = text("deletionTimestamp")
+        && stated != is("deletionTimestamp")
+    {
+        let shown = json!(stated).to_string();
+        let cause = Cause::invalid("metadata.deletionTimestamp", &shown, "field is immutable");
+        return Err(Status::invalid(kind, name, vec![cause]));
+    }
+    Ok(())
 }
 
 pub(super) fn check_preconditions(

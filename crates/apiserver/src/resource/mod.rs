@@ -101,7 +101,8 @@ impl Request<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
         let kind = self.kind;
-        check_type(kind, &object)?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        check_type(kind, &object, name, true)?;
         let taken = metadata::take(&mut object)?;
         let mut metadata = taken.metadata;
         metadata::place(kind, &mut metadata, self.namespace)?;
@@ -112,6 +113,9 @@ impl Request<'_> {
         let unknown: Vec<String> = taken.unknown.into_iter().chain(kind.schema.prune(&mut object)).collect();
         tell_unknown(kind, &unknown, duplicates, self.validation, warnings)?;
         let stated = metadata.remove("managedFields");
+        for set_by_server in SET_BY_SERVER {
+            metadata.remove(set_by_server);
+        }
         object["metadata"] = Value::Object(metadata);
         kind.schema.apply_defaults(&mut object);
         name_namespace(kind, &mut object);
@@ -127,7 +131,7 @@ impl Request<'_> {
             Some(Value::Object(metadata)) => metadata,
             Some(_) | None => Map::new(),
         };
-        for set_by_server in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        for set_by_server in SET_BY_SERVER {
             metadata.remove(set_by_server);
         }
         let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
@@ -144,7 +148,8 @@ impl Request<'_> {
             drop_field(&mut object, "status");
         }
         object["metadata"] = Value::Object(metadata);
-        judge(kind, &object, None)?;
+        name_namespace(kind, &mut object);
+        judge(kind, &object, None, self.part)?;
         Ok(object)
     }
 
@@ -156,12 +161,13 @@ impl Request<'_> {
         duplicates: &[String],
         warnings: &mut Vec<String>,
     ) -> Result<Next, Status> {
-        check_type(self.kind, &object)?;
         let taken = metadata::take(&mut object)?;
         let mut metadata = taken.metadata;
         metadata::same_object(self.kind, current, &metadata)?;
+        check_type(self.kind, &object, current["metadata"]["name"].as_str().unwrap_or_default(), false)?;
         let stated = metadata.remove("managedFields");
-        let (mut object, mut unknown) = self.replace(current, object, metadata);
+        let mut unknown = self.kind.schema.prune(&mut object);
+        let mut object = self.replace(current, object, metadata);
         if self.part == Part::Main {
             unknown.extend(taken.unknown);
         }
@@ -205,7 +211,7 @@ impl Request<'_> {
             metadata::place(self.kind, &mut metadata, self.namespace)?;
             metadata::check_name(&metadata, name)?;
             metadata.remove("resourceVersion");
-            self.kind.schema.prune(&mut object);
+            self.prune_applied(&mut object);
             object["metadata"] = Value::Object(metadata);
             self.kind.schema.apply_defaults(&mut object);
             name_namespace(self.kind, &mut object);
@@ -213,18 +219,22 @@ impl Request<'_> {
             return self.furnish(object).map(Next::Stored);
         };
         metadata::same_object(self.kind, current, &metadata)?;
-        let (mut object, _) = self.replace(current, object, metadata);
+        self.prune_applied(&mut object);
+        let mut object = self.replace(current, object, metadata);
         managers::put(&mut object, managed);
         self.settle(current, object)
     }
 
-    /// `object` with what this request can't change as it is in `current`, and the names of its unknown fields.
-    fn replace(
-        &self,
-        current: &Value,
-        mut object: Value,
-        mut metadata: Map<String, Value>,
-    ) -> (Value, Vec<String>) {
+    /// A configuration has no fields that the schema doesn't know. What it leaves empty becomes null, which Kubernetes
+    /// takes for its own kinds alone.
+    fn prune_applied(&self, object: &mut Value) {
+        if !self.kind.is_custom() {
+            self.kind.schema.prune(object);
+        }
+    }
+
+    /// `object` with what this request can't change as it is in `current`.
+    fn replace(&self, current: &Value, mut object: Value, mut metadata: Map<String, Value>) -> Value {
         let kind = self.kind;
         if self.part == Part::Status {
             metadata = owned_metadata(current);
@@ -242,10 +252,9 @@ impl Request<'_> {
             }
         }
         metadata::keep_what_the_server_sets(&mut metadata, current);
-        let unknown = kind.schema.prune(&mut object);
         object["metadata"] = Value::Object(metadata);
         kind.schema.apply_defaults(&mut object);
-        (object, unknown)
+        object
     }
 
     /// Whether and how `object` takes the place of `current`.
@@ -258,13 +267,17 @@ impl Request<'_> {
             let generation = current["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             object["metadata"]["generation"] = json!(generation);
         }
-        judge(kind, &object, Some(current))?;
+        judge(kind, &object, Some(current), self.part)?;
         if is_deleting(current) {
-            let added = metadata::finalizers(&object)
-                .find(|added| !metadata::finalizers(current).any(|old| old == *added));
-            if let Some(added) = added {
+            let mut added: Vec<&str> = metadata::finalizers(&object)
+                .filter(|added| !metadata::finalizers(current).any(|old| old == *added))
+                .collect();
+            added.sort_unstable();
+            if !added.is_empty() {
+                let added: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();
                 let why = format!(
-                    "no new finalizers can be added if the object is being deleted, found new finalizer {added:?}"
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.join(", ")
                 );
                 let name = current["metadata"]["name"].as_str().unwrap_or_default();
                 return Err(Status::invalid(kind, name, vec![Cause::forbidden("metadata.finalizers", why)]));
@@ -277,6 +290,10 @@ impl Request<'_> {
     }
 }
 
+/// Metadata that a new object can't state.
+const SET_BY_SERVER: [&str; 4] =
+    ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"];
+
 /// What a delete makes of `current`.
 pub fn delete(
     kind: &Kind,
@@ -284,7 +301,7 @@ pub fn delete(
     conditions: &Preconditions,
     moment: Moment<'_>,
 ) -> Result<Next, Status> {
-    metadata::check_preconditions(kind, current, conditions)?;
+    metadata::check_delete(kind, current, conditions)?;
     if metadata::finalizers(current).next().is_none() {
         return Ok(Next::Removed(current.clone()));
     }
@@ -305,7 +322,7 @@ pub fn is_deleting(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
-fn check_type(kind: &Kind, object: &Value, is_new: bool) -> Result<(), Status> {
+fn check_type(kind: &Kind, object: &Value, name: &str, is_new: bool) -> Result<(), Status> {
     let fields = object.as_object().ok_or_else(|| Status::bad_request("the body must be one object"))?;
     let is = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
     let (wanted, version, stated) = (kind.api_version(), is("apiVersion"), is("kind"));
@@ -313,7 +330,10 @@ fn check_type(kind: &Kind, object: &Value, is_new: bool) -> Result<(), Status> {
         return Ok(());
     }
     if stated.is_empty() {
-        let told = format!("the object provided is unrecognized (must be of type {}): its kind is missing", kind.kind);
+        let told = format!(
+            "the object provided is unrecognized (must be of type {}): its kind is missing",
+            kind.kind
+        );
         return Err(Status::bad_request(told));
     }
     if !kind.is_custom() || (is_new && version != wanted) {
@@ -327,7 +347,6 @@ fn check_type(kind: &Kind, object: &Value, is_new: bool) -> Result<(), Status> {
             causes.push(Cause::invalid(field, &json!(stated).to_string(), format!("must be {wanted}")));
         }
     }
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let mut status = Status::invalid(kind, name, causes);
     // It is told of what it says it is.
     status.message = status.message.replacen(&kind.kind, stated, 1);
@@ -361,8 +380,28 @@ fn tell_unknown(
     Ok(())
 }
 
-fn judge(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let causes = kind.schema.validate_after(metadata::validate(kind, object, old.is_none()), object, old);
+fn judge(kind: &Kind, object: &Value, old: Option<&Value>, part: Part) -> Result<(), Status> {
+    let mut known = metadata::validate(kind, object, old.is_none());
+    known.extend(kind.form.judge(kind, object, old.is_none()));
+    let mut causes = kind.schema.validate_after(known, object, old);
+    if let Some(cause) =
+        causes.iter().find(|cause| cause.reason == "FieldValueTypeInvalid" && !kind.is_custom())
+    {
+        // Objects of these kinds are typed: what doesn't fit can't even be read.
+        return Err(Status::bad_request(format!(
+            "{0} in version {1:?} cannot be handled as a {0}: {2}: {3}",
+            kind.kind, kind.version, cause.field, cause.message
+        )));
+    }
+    if part == Part::Status {
+        for cause in &mut causes {
+            // A status is judged by itself, and told of as if there were nothing above it.
+            if let Some(field) = cause.field.strip_prefix("status.") {
+                cause.message =
+                    cause.message.replace(&format!("{} in body", cause.field), &format!("{field} in body"));
+            }
+        }
+    }
     if causes.is_empty() {
         return Ok(());
     }

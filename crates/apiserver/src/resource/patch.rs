@@ -1,5 +1,6 @@
 //! Patches: what a client wants changed, applied to the object as it stands.
 
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 use crate::kinds::Kind;
@@ -51,7 +52,7 @@ impl Patch {
         let mut patched = current.clone();
         match self {
             Patch::Merge(patch) => json_patch::merge(&mut patched, patch),
-            Patch::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|error| {
+            Patch::Json(patch) => apply_operations(&mut patched, patch).map_err(|error| {
                 let told = "the server rejected our request due to an error in our request";
                 let cause = Cause::new("UnexpectedServerResponse", "", error.to_string());
                 Status::new(Reason::Invalid, told).with(Details { causes: vec![cause], ..Details::default() })
@@ -72,6 +73,27 @@ impl Patch {
         }
         Ok(patched)
     }
+}
+
+/// As Kubernetes does it: `replace` also sets a member that isn't there.
+fn apply_operations(object: &mut Value, patch: &json_patch::Patch) -> Result<(), json_patch::PatchError> {
+    let has_replacement = |operation: &PatchOperation| matches!(operation, PatchOperation::Replace(_));
+    if !patch.0.iter().any(has_replacement) {
+        return json_patch::patch(object, patch);
+    }
+    for operation in &patch.0 {
+        let mut operation = operation.clone();
+        if let PatchOperation::Replace(replace) = &operation
+            && object.pointer(replace.path.as_str()).is_none()
+            && let Some((parent, _)) = replace.path.as_str().rsplit_once('/')
+            && object.pointer(parent).is_some_and(Value::is_object)
+        {
+            let (path, value) = (replace.path.clone(), replace.value.clone());
+            operation = PatchOperation::Add(AddOperation { path, value });
+        }
+        json_patch::patch(object, &[operation])?;
+    }
+    Ok(())
 }
 
 fn object(body: Value) -> Result<Value, Status> {

@@ -49,7 +49,7 @@ proptest! {
         let kinds = &*KINDS;
         for path in [("coordination.k8s.io", "leases"), ("", "namespaces"), ("", "events")] {
             let kind = kinds.get(path.0, "v1", path.1).unwrap();
-            let body = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "a"}, "involvedObject": {}});
+            let body = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "a"}, "involvedObject": {"namespace": "ns"}});
             let namespace = kind.namespaced.then_some("ns");
             let validation = FieldValidation::Ignore;
             let request = Request { kind, namespace, part, manager: "test", validation, moment: MOMENT };

@@ -50,7 +50,9 @@ impl Schema {
 
     /// Removes fields that the schema doesn't name and returns their paths. `apiVersion`, `kind` and `metadata` stay.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        prune::prune(&self.root, object)
+        let mut unknown = prune::prune(&self.root, object);
+        unknown.sort();
+        unknown
     }
 
     /// Fills in defaults for absent fields, and for nulls where null isn't allowed.

@@ -115,7 +115,7 @@ fn rules_see_self_and_old_self() {
     assert_eq!(causes(&schema, json!({"spec": {"a": "1", "list": ["abc"]}}), None), Vec::<String>::new());
     assert_eq!(
         causes(&schema, json!({"spec": {"a": "1", "b": "2", "list": ["abcd"]}}), None),
-        ["spec.a: Invalid value: \"1\": one of a and b", "spec: Invalid value: \"object\": got 1 items"]
+        ["spec.a: Invalid value: \"1\": one of a and b", "spec: Invalid value: got 1 items"]
     );
     assert_eq!(
         causes(

@@ -198,13 +198,13 @@ impl Found {
             ListType::Atomic | ListType::Set => None,
             ListType::Map(keys) => Some(keys),
         };
-        let mut seen = HashSet::new();
+        let (mut seen, mut told) = (HashSet::new(), HashSet::new());
         for (index, item) in items.iter().enumerate() {
             let identity = match keys {
                 None => item.to_string(),
                 Some(keys) => list_key(keys, item).to_string(),
             };
-            if !seen.insert(identity.clone()) {
+            if !seen.insert(identity.clone()) && told.insert(identity.clone()) {
                 let message = format!("Duplicate value: {identity}");
                 self.push(Cause::new("FieldValueDuplicate", &format!("{path}[{index}]"), message));
             }

@@ -292,8 +292,12 @@ impl Machine {
         let object = self.open(tables, write, object)?;
         let kind = &*write.kind;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))?.is_some() {
-            return Err(Status::already_exists(kind, name).into());
+        if let Some(there) = tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))? {
+            let mut status = Status::already_exists(kind, name);
+            if serde_json::from_slice(&there).is_ok_and(|there: Value| resource::is_deleting(&there)) {
+                status.message = format!("object is being deleted: {}", status.message);
+            }
+            return Err(status.into());
         }
         Ok(Next::Stored(object))
     }

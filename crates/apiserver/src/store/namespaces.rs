@@ -62,6 +62,8 @@ pub(super) fn keep_furnished(kind: &Kind, current: &Value, next: Next) -> Next {
         Next::Stored(mut object) if is_namespace(kind) => {
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = current["metadata"]["name"].clone();
             object["spec"] = current["spec"].clone();
+            // What is in a namespace goes when the namespace is deleted, and for nothing that a client states.
+            object["status"]["phase"] = json!(if is_deleting(&object) { "Terminating" } else { "Active" });
             if object == *current { Next::Unchanged } else { Next::Stored(object) }
         }
         Next::Stored(_) | Next::Removed(_) | Next::Unchanged => next,

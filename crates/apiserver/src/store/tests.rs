@@ -86,7 +86,7 @@ fn each_change_has_the_next_revision_and_is_in_the_history() {
     assert!(same.event.is_none());
     let removed = world.write(&delete(&leases, "a")).unwrap();
     assert_eq!(removed.outcome, Outcome::Removed);
-    let last: Value = serde_json::from_slice(&removed.object).unwrap();
+    let last: Value = serde_json::from_slice(&removed.event.unwrap().object).unwrap();
     assert_eq!(
         last["metadata"]["resourceVersion"],
         (start + 3).to_string(),
