@@ -75,7 +75,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// Runs a future on a runtime of its own.
-fn waiting(task: impl Future<Output = Result<()>>) -> Result<()> {
+pub(crate) fn waiting(task: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

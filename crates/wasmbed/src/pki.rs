@@ -1,4 +1,6 @@
-//! `wasmbed pki`: authorities and identities as files.
+//! `wasmbed pki`: authorities and identities as files, or as Secrets of a cluster.
+
+mod secrets;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -8,7 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use wasmbed_pki::{Authorities, Identity};
 
-use crate::layout::{KubeUser, Layout, SYSTEM_NAMESPACE, TRUST_DOMAIN};
+use crate::{
+    cli::waiting,
+    layout::{KubeUser, Layout, SYSTEM_NAMESPACE, TRUST_DOMAIN},
+};
 
 /// Authorities and identities.
 #[derive(clap::Subcommand)]
@@ -21,6 +26,11 @@ pub(crate) enum PkiCommand {
     /// Issue an identity below them.
     #[command(subcommand)]
     Issue(Issue),
+    /// Create the authorities and identities of a cluster's gateways and controllers as Secrets, or renew them: what the Helm chart's
+    /// job runs.
+    Secrets(secrets::Wanted),
+    /// Write the authorities of a cluster into a folder, to issue identities of devices and operators.
+    Fetch(secrets::Destination),
     /// Show who a certificate belongs to.
     Show {
         /// PEM; the first certificate counts.
@@ -106,6 +116,8 @@ pub(crate) fn run(command: PkiCommand) -> Result<()> {
             Ok(())
         }
         PkiCommand::Issue(issue) => run_issue(issue),
+        PkiCommand::Secrets(wanted) => waiting(secrets::ensure(wanted)),
+        PkiCommand::Fetch(destination) => waiting(secrets::fetch(destination)),
         PkiCommand::Show { certificate, key } => show(&Identity::read(&certificate, &key)?),
         PkiCommand::Kubeconfig { data_dir, port } => {
             let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);

@@ -1,0 +1,206 @@
+//! The chart: what Helm renders for each values file, and what a real API server says to it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use wasmbed_deploy_tests::{Chart, Manifest, values_files};
+use wasmbed_testbed::{Cluster, ControlPlane, Kubectl, User};
+
+/// Where `cargo xtask tools` puts definitions of other projects.
+const DEFINITIONS: &str = "wasmbed/tools/crds-cert-manager-v1.18.2-prometheus-operator-v0.83.0";
+
+#[test]
+fn helm_finds_nothing_to_complain_about() -> Result<()> {
+    for file in values_files()? {
+        Chart::new("wasmbed", "wasmbed-system")?.values(&file).lint()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
+    for (value, named) in [
+        ("gatway.replicas=2", "gatway"),
+        ("gateway.replica=2", "replica"),
+        ("gateway.replicas=0", "replicas"),
+        ("gateway.enrollment=anyone", "enrollment"),
+        ("gateway.service.type=ExternalName", "type"),
+        ("gateway.persistence.size=much", "size"),
+        ("gateway.terminationGracePeriodSeconds=1", "terminationGracePeriodSeconds"),
+        ("certificates.source=vault", "source"),
+        ("image.digest=sha256:12", "digest"),
+        ("trustDomain=Example.org", "trustDomain"),
+        ("controller.watchNamespace=a_b", "watchNamespace"),
+        ("networkPolicy.apiServerPorts={}", "apiServerPorts"),
+        ("metrics.serviceMonitor.interval=often", "interval"),
+        ("fullnameOverride=a-name-that-leaves-no-room-for-the-number-of-a-pod", "fullnameOverride"),
+    ] {
+        let refused = Chart::new("wasmbed", "wasmbed-system")?.set(value).render();
+        let said = refused.err().with_context(|| format!("{value} was taken"))?.to_string();
+        ensure!(said.contains(named), "{value}: {said}");
+    }
+    // What a schema can't say.
+    let secrets = Chart::new("wasmbed", "wasmbed-system")?.set("certificates.source=secrets");
+    let said = secrets.render().err().context("no Secrets were named")?.to_string();
+    ensure!(said.contains("certificates.secrets."), "{said}");
+    let one = secrets
+        .set("certificates.secrets.trust=t,certificates.secrets.controller=c,certificates.secrets.gateways={g}")
+        .set("gateway.replicas=2");
+    let said = one.render().err().context("one Secret for two gateways")?.to_string();
+    ensure!(said.contains("names 1 Secrets, but gateway.replicas is 2"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn every_pod_is_confined() -> Result<()> {
+    for file in values_files()? {
+        let rendered = Chart::new("wasmbed", "wasmbed-system")?.values(&file).render()?;
+        let workloads: Vec<&Manifest> = rendered
+            .iter()
+            .filter(|manifest| matches!(manifest.kind(), "Deployment" | "StatefulSet" | "Job"))
+            .collect();
+        ensure!(workloads.len() >= 2, "{}", file.display());
+        for workload in workloads {
+            confined(workload).with_context(|| format!("{} {}", file.display(), workload.name()))?;
+        }
+        let text: String = rendered.iter().map(|manifest| manifest.text.as_str()).collect();
+        ensure!(!text.contains("<no value>") && !text.contains("%!"), "{}", file.display());
+    }
+    Ok(())
+}
+
+fn confined(workload: &Manifest) -> Result<()> {
+    let pod = &workload.value["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    ensure!(pod["securityContext"]["runAsNonRoot"] == true);
+    ensure!(pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault");
+    ensure!(container["securityContext"]["readOnlyRootFilesystem"] == true);
+    ensure!(container["securityContext"]["allowPrivilegeEscalation"] == false);
+    ensure!(container["securityContext"]["capabilities"]["drop"][0] == "ALL");
+    ensure!(container["resources"]["limits"]["memory"].is_string());
+    ensure!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null());
+    for volume in pod["volumes"].as_array().into_iter().flatten() {
+        ensure!(volume["hostPath"].is_null(), "{volume}");
+    }
+    if workload.kind() != "Job" {
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let path = if probe == "readinessProbe" { "/ready" } else { "/health" };
+            ensure!(container[probe]["httpGet"]["path"] == path, "{probe}");
+        }
+        ensure!(pod["terminationGracePeriodSeconds"].as_u64().is_some_and(|seconds| seconds >= 15));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn kubernetes_accepts_every_manifest() -> Result<()> {
+    let cluster = Cluster::start(ControlPlane::Kubernetes).await?;
+    let kubectl = cluster.kubectl(&User::administrator())?;
+    let path = cluster.dir().join("definitions.yaml");
+    std::fs::write(&path, definitions()?)?;
+    kubectl.run(&["apply", "--server-side", "-f", &path.display().to_string()])?;
+    kubectl.run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+    for file in values_files()? {
+        let rendered = Chart::new("wasmbed", "wasmbed-system")?.values(&file).render()?;
+        let path = cluster.dir().join("rendered.yaml");
+        let text: Vec<&str> = rendered.iter().map(|manifest| manifest.text.as_str()).collect();
+        std::fs::write(&path, text.join("\n---\n"))?;
+        let accepted = kubectl
+            .run(
+                &[
+                    "apply",
+                    "--server-side",
+                    "--force-conflicts",
+                    "--dry-run=server",
+                    "--validate=strict",
+                    "-f",
+                ]
+                .into_iter()
+                .chain([path.display().to_string().as_str()])
+                .collect::<Vec<_>>(),
+            )
+            .with_context(|| format!("with {}", file.display()))?;
+        let count = accepted.lines().filter(|line| line.ends_with("(server dry run)")).count();
+        ensure!(count == rendered.len(), "{count} of {} for {}", rendered.len(), file.display());
+    }
+    Ok(())
+}
+
+/// Real schemas of cert-manager and the Prometheus operator, without the few labels that their own chart fills in.
+fn definitions() -> Result<String> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    let folder = cache.join(DEFINITIONS);
+    let files = std::fs::read_dir(&folder)
+        .with_context(|| format!("no {}; run `cargo xtask tools`", folder.display()))?;
+    let mut text = String::new();
+    for file in files {
+        let file = std::fs::read_to_string(file?.path())?;
+        text.push_str("---\n");
+        text.extend(file.lines().filter(|line| !line.contains("{{")).flat_map(|line| [line, "\n"]));
+    }
+    Ok(text)
+}
+
+#[tokio::test]
+async fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
+    let cluster = Cluster::start(ControlPlane::Kubernetes).await?;
+    let kubectl = cluster.kubectl(&User::administrator())?;
+    // The chart brings its own definitions and roles.
+    kubectl.run(&["delete", "crd", "-l", "!app", "--wait=true"])?;
+    let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/../rbac/clients.yaml");
+    kubectl.run(&["delete", "-f", clients])?;
+    let kubeconfig = cluster.kubeconfig(&User::administrator())?;
+    let chart = Chart::new("wasmbed", "wasmbed-system")?;
+    // Nobody runs pods here, so the hook's job would never be done.
+    let said = chart.release("install", &kubeconfig, &["--no-hooks"])?;
+    ensure!(said.contains("wasmbed pki issue device"), "the notes say how to go on: {said}");
+    everything_is_there(&kubectl, &chart)?;
+    kubectl.run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+    kubectl.apply(
+        "{apiVersion: wasmbed.github.io/v1alpha1, kind: Device, metadata: {name: kept}, spec: {device_type: t}}",
+    )?;
+
+    let more = chart.clone().set("gateway.replicas=3").set("gateway.enrollment=closed");
+    more.release("upgrade", &kubeconfig, &["--no-hooks"])?;
+    everything_is_there(&kubectl, &more)?;
+    let read = |path: &[&str]| kubectl.run(&[&["-n", "wasmbed-system", "get"], path].concat());
+    let replicas = read(&["statefulset", "wasmbed-gateway", "-o", "jsonpath={.spec.replicas}"])?;
+    let names = read(&["role", "wasmbed-gateway-own", "-o", "jsonpath={.rules[3].resourceNames}"])?;
+    let own = r#"["gateway-wasmbed-gateway-0","gateway-wasmbed-gateway-1","gateway-wasmbed-gateway-2"]"#;
+    ensure!(replicas == "3" && names == own, "{replicas} {names}");
+    let config = read(&["configmap", "wasmbed-gateway", "-o", "jsonpath={.data.gateway\\.yaml}"])?;
+    ensure!(config.contains("enrollment: closed"), "{config}");
+
+    chart.release("uninstall", &kubeconfig, &["--no-hooks"])?;
+    let left = kubectl.run(&[
+        "get",
+        "deployments,statefulsets,services,configmaps,roles,clusterroles,validatingadmissionpolicies,networkpolicies",
+        "--all-namespaces",
+        "-l",
+        "app.kubernetes.io/instance=wasmbed",
+        "-o",
+        "name",
+    ])?;
+    ensure!(left.is_empty(), "left: {left}");
+    let kept = kubectl.run(&["get", "wdev", "kept", "-o", "name"])?;
+    ensure!(kept.trim() == "device.wasmbed.github.io/kept", "{kept}");
+    // What a namespace and a cluster kept from before does not stand in the way of.
+    chart.set("crds.install=false").release("install", &kubeconfig, &["--no-hooks"])?;
+    Ok(())
+}
+
+/// Hooks aside.
+fn everything_is_there(kubectl: &Kubectl, chart: &Chart) -> Result<()> {
+    let rendered = chart.render()?;
+    for manifest in rendered.iter().filter(|manifest| !manifest.is_hook()) {
+        let namespace = manifest.value["metadata"]["namespace"].as_str().unwrap_or("default");
+        let held = kubectl.run(&["get", manifest.kind(), manifest.name(), "-n", namespace, "-o", "json"])?;
+        let held: Value = serde_json::from_str(&held).context("kubectl prints JSON")?;
+        ensure!(held["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm", "{}", manifest.name());
+    }
+    Ok(())
+}

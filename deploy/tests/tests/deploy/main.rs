@@ -1,0 +1,9 @@
+//! The deployment: generated files, permissions, the chart, its pods and its guides.
+
+#![cfg(test)]
+
+mod chart;
+mod generated;
+mod guide;
+mod pods;
+mod roles;

@@ -1,0 +1,391 @@
+//! What gateways and controllers may do, asked of both control planes by one table: every verb on every resource under
+//! each identity, then what rules say about the objects themselves.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
+
+const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+
+/// `y` may, `-` may not, `x` may by role, but a rule refuses every such write.
+const GATEWAY: &str = "
+    devices                 y y y y - - - -
+    devices/status          - . . . y y . .
+    applications            - - - - - - - -
+    applications/status     - . . . - - . .
+    modules                 - - - - - - - -
+    devicegateways          y - - y y y - -
+    devicegateways/status   y . . . y y . .
+    leases                  y - - y y y - -
+    events                  - - - y - y - -
+    namespaces              - - - - - - - -
+";
+const CONTROLLER: &str = "
+    devices                 y y y - - - - -
+    devices/status          - . . . y y . .
+    applications            y y y - y y - -
+    applications/status     - . . . y y . .
+    modules                 y y y - - - - -
+    devicegateways          y y y - - - - -
+    devicegateways/status   - . . . - - . .
+    leases                  y y y y y y - -
+    events                  - - - y - y - -
+    namespaces              - - - - - - - -
+";
+
+/// Roles and rules as a cluster has them, with one object of each kind.
+pub(crate) struct Asked<'a> {
+    pub(crate) client: Client,
+    pub(crate) admin: &'a Client,
+    /// The name in refusals.
+    pub(crate) user: String,
+}
+
+#[tokio::test]
+async fn the_embedded_server_allows_and_refuses_by_the_table() -> Result<()> {
+    by_the_table(ControlPlane::Embedded).await
+}
+
+#[tokio::test]
+async fn kubernetes_allows_and_refuses_by_the_table() -> Result<()> {
+    by_the_table(ControlPlane::Kubernetes).await
+}
+
+async fn by_the_table(plane: ControlPlane) -> Result<()> {
+    let cluster = Cluster::start(plane).await?;
+    let admin = cluster.client(&User::administrator()).await?;
+    prepare(&admin).await?;
+    let ask = async |user: User| {
+        anyhow::Ok(Asked {
+            client: cluster.client(&user).await?,
+            admin: &admin,
+            user: user.name().to_owned(),
+        })
+    };
+    let gateway = ask(User::gateway("g1")).await?;
+    policies_hold(&gateway).await?;
+    gateway.matrix(GATEWAY, |resource| if resource == "leases" { "gateway-g1" } else { "g1" }).await?;
+    gateway_rules(&gateway).await?;
+    let controller = ask(User::controller("c1")).await?;
+    controller.matrix(CONTROLLER, |_| "wasmbed-controller").await?;
+    controller_rules(&controller).await?;
+    // In no group: nothing at all.
+    let stranger = ask(User::new("gateway:g1", "wasmbed:strangers")).await?;
+    let nothing: String = GATEWAY.replace(" y", " -");
+    stranger.matrix(&nothing, |_| "g1").await
+}
+
+/// Where a role allows too much, the admission policies still hold.
+#[tokio::test]
+async fn policies_hold_where_roles_are_too_wide() -> Result<()> {
+    let cluster = Cluster::start(ControlPlane::Kubernetes).await?;
+    let admin = cluster.client(&User::administrator()).await?;
+    prepare(&admin).await?;
+    cluster.apply(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: too-wide }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin }
+subjects:
+  - { apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'wasmbed:gateways' }
+  - { apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'wasmbed:controllers' }
+",
+    )?;
+    let user = User::gateway("g1");
+    let gateway = Asked { client: cluster.client(&user).await?, admin: &admin, user: user.name().to_owned() };
+    policies_hold(&gateway).await?;
+    let keeps = "a gateway may not change a spec";
+    gateway.patch("devices", "one", json!({"spec": {"approved": true}})).await.refused_by_rule(keeps)?;
+    gateway
+        .patch("applications", "one", json!({"spec": {"description": "mine"}}))
+        .await
+        .refused_by_rule(keeps)?;
+    for (resource, name) in
+        [("devices", "one"), ("applications", "one"), ("leases", "gateway-g1"), ("devicegateways", "g1")]
+    {
+        gateway.delete(resource, name).await.refused_by_rule("a gateway may not delete anything")?;
+    }
+    gateway
+        .create("modules", object("modules", "new"))
+        .await
+        .refused_by_rule("a gateway may not create Applications or Modules")?;
+    gateway_rules(&gateway).await?;
+    let user = User::controller("c1");
+    let controller =
+        Asked { client: cluster.client(&user).await?, admin: &admin, user: user.name().to_owned() };
+    let keeps = "a controller may change an Application's metadata and status, and no spec";
+    controller.patch("devices", "one", json!({"spec": {"approved": true}})).await.refused_by_rule(keeps)?;
+    let address = json!({"spec": {"address": "10.0.0.9:1"}});
+    controller.patch("devicegateways", "g1", address).await.refused_by_rule(keeps)?;
+    controller.delete("devices", "one").await.refused_by_rule("a controller may not delete anything")?;
+    controller
+        .create("devices", object("devices", "new"))
+        .await
+        .refused_by_rule("a controller may create only Events and its Lease")?;
+    let holds = "a controller may write only the Lease wasmbed-controller";
+    controller.patch("leases", "gateway-g1", label()).await.refused_by_rule(holds)
+}
+
+async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
+    let approves = "a gateway may create a Device only with approved: false; a person approves it";
+    let device = |spec: Value| {
+        let mut device = object("devices", "new");
+        device["spec"] = spec;
+        device
+    };
+    gateway.create("devices", device(json!({"device_type": "t", "approved": false}))).await.allowed()?;
+    for spec in [
+        json!({"device_type": "t", "approved": true}),
+        // Approved is what a Device is where nobody says otherwise.
+        json!({"device_type": "t"}),
+        json!({"device_type": "t", "approved": false, "revoked": true}),
+    ] {
+        gateway.create("devices", device(spec)).await.refused_by_rule(approves)?;
+    }
+    // What a status write says about a spec is dropped, not taken.
+    let both = json!({"spec": {"approved": true}, "status": {"phase": "Connected"}});
+    let answer = gateway.patch("devices/status", "one", both).await;
+    ensure!(answer.body["spec"]["approved"] == false && answer.code == 200, "{answer:?}");
+
+    let own = "a gateway may write only the DeviceGateway of its own name";
+    gateway.create("devicegateways", object("devicegateways", "g3")).await.refused_by_rule(own)?;
+    gateway.patch("devicegateways", "g2", label()).await.refused_by_rule(own)?;
+    gateway
+        .patch("devicegateways/status", "g2", json!({"status": {"connected": 1}}))
+        .await
+        .refused_by_rule(own)?;
+    gateway.update("devicegateways", "g2").await.refused_by_rule(own)?;
+    let own = "a gateway may write only its own Lease, gateway- and its name";
+    gateway.create("leases", object("leases", "gateway-g3")).await.refused_by_rule(own)?;
+    for name in ["gateway-g2", "wasmbed-controller"] {
+        gateway
+            .patch("leases", name, json!({"spec": {"holderIdentity": "me"}}))
+            .await
+            .refused_by_rule(own)?;
+        gateway.update("leases", name).await.refused_by_rule(own)?;
+    }
+    Ok(())
+}
+
+async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
+    let finalizer = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
+    controller.patch("applications", "one", finalizer).await.allowed()?;
+    controller
+        .patch("applications", "one", json!({"spec": {"description": "mine"}}))
+        .await
+        .refused_by_rule("a controller may change an Application's metadata and status, and no spec")?;
+    let holds = "a controller may write only the Lease wasmbed-controller";
+    controller.create("leases", object("leases", "gateway-g9")).await.refused_by_rule(holds)?;
+    let refused = controller.patch("leases", "gateway-g1", label()).await;
+    refused.refused_by_role(&controller.user, "patch", "leases")
+}
+
+/// One object of every kind.
+pub(crate) async fn prepare(admin: &Client) -> Result<()> {
+    for (resource, names) in [
+        ("devices", &["one"][..]),
+        ("applications", &["one"]),
+        ("modules", &["one"]),
+        ("devicegateways", &["g1", "g2"]),
+        ("leases", &["gateway-g1", "gateway-g2", "wasmbed-controller"]),
+        ("events", &["one"]),
+    ] {
+        for name in names {
+            let made = send(admin, "POST", &collection(resource), Some(object(resource, name)), "json").await;
+            ensure!(made.code == 201, "{resource} {name}: {made:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Policies take effect a moment after they were made.
+pub(crate) async fn policies_hold(gateway: &Asked<'_>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut device = object("devices", "new");
+    device["spec"]["approved"] = json!(true);
+    loop {
+        let answer = gateway.create("devices", device.clone()).await;
+        // The last policy of all is a controller's; they are compiled together.
+        if answer.code == 403 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the policies do not hold: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+impl Asked<'_> {
+    /// Asks every verb of a table; writes are dry runs.
+    pub(crate) async fn matrix(&self, table: &str, own: impl Fn(&str) -> &'static str) -> Result<()> {
+        for line in table.lines().filter(|line| !line.trim().is_empty()) {
+            let mut words = line.split_whitespace();
+            let resource = words.next().context("a line begins with a resource")?;
+            let kind = resource.split('/').next().unwrap_or(resource);
+            let name = match kind {
+                "devicegateways" if own(kind) == "wasmbed-controller" => "g1",
+                "devicegateways" | "leases" => own(kind),
+                "namespaces" => "default",
+                _ => "one",
+            };
+            for (verb, expected) in VERBS.into_iter().zip(words) {
+                if expected == "." {
+                    continue;
+                }
+                let answer = self.ask(verb, resource, name).await?;
+                let told = || format!("{} {verb} {resource} {name}", self.user);
+                match expected {
+                    "y" => answer.allowed().with_context(told)?,
+                    "-" => answer.refused_by_role(&self.user, verb, resource).with_context(told)?,
+                    other => bail!("{other} means nothing in the table"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, verb: &str, resource: &str, name: &str) -> Result<Answer> {
+        Ok(match verb {
+            "get" => send(&self.client, "GET", &item(resource, name), None, "").await,
+            "list" => send(&self.client, "GET", &collection(resource), None, "").await,
+            "watch" => {
+                let path = format!("{}?watch=true&timeoutSeconds=1", collection(resource));
+                send(&self.client, "GET", &path, None, "").await
+            }
+            // The own object is there already: then another answer than a refusal is a permission, too.
+            "create" => self.create(resource, object(resource, name)).await,
+            "update" => self.update(resource, name).await,
+            "patch" => self.patch(resource, name, label()).await,
+            "delete" => self.delete(resource, name).await,
+            "deletecollection" => {
+                send(&self.client, "DELETE", &format!("{}?dryRun=All", collection(resource)), None, "").await
+            }
+            other => bail!("{other} is no verb"),
+        })
+    }
+
+    pub(crate) async fn create(&self, resource: &str, object: Value) -> Answer {
+        let path = format!("{}?dryRun=All", collection(resource));
+        send(&self.client, "POST", &path, Some(object), "json").await
+    }
+
+    /// Writes back what is there.
+    pub(crate) async fn update(&self, resource: &str, name: &str) -> Answer {
+        let kind = resource.split('/').next().unwrap_or(resource);
+        let mut held = send(self.admin, "GET", &item(kind, name), None, "").await.body;
+        held["metadata"]["labels"] = json!({"asked": "yes"});
+        let path = format!("{}?dryRun=All", item(resource, name));
+        send(&self.client, "PUT", &path, Some(held), "json").await
+    }
+
+    pub(crate) async fn patch(&self, resource: &str, name: &str, patch: Value) -> Answer {
+        let path = format!("{}?dryRun=All", item(resource, name));
+        send(&self.client, "PATCH", &path, Some(patch), "merge-patch+json").await
+    }
+
+    pub(crate) async fn delete(&self, resource: &str, name: &str) -> Answer {
+        send(&self.client, "DELETE", &format!("{}?dryRun=All", item(resource, name)), None, "").await
+    }
+}
+
+/// What a server said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    /// An object that is there already was asked for by one who may.
+    pub(crate) fn allowed(&self) -> Result<()> {
+        ensure!(matches!(self.code, 200 | 201 | 409), "not allowed: {self:?}");
+        Ok(())
+    }
+
+    pub(crate) fn refused_by_role(&self, user: &str, verb: &str, resource: &str) -> Result<()> {
+        let expected = format!("User \"{user}\" cannot {verb} resource \"{resource}\" in API group ");
+        self.refused(&expected)
+    }
+
+    pub(crate) fn refused_by_rule(&self, message: &str) -> Result<()> {
+        self.refused(message)
+    }
+
+    fn refused(&self, message: &str) -> Result<()> {
+        let forbidden = self.code == 403 && self.body["reason"] == "Forbidden";
+        ensure!(forbidden && self.message().contains(message), "expected {message:?}, got {self:?}");
+        Ok(())
+    }
+}
+
+async fn send(client: &Client, method: &str, path: &str, body: Option<Value>, form: &str) -> Answer {
+    let mut request = http::Request::builder().method(method).uri(path);
+    if body.is_some() {
+        request = request.header(http::header::CONTENT_TYPE, format!("application/{form}"));
+    }
+    let bytes = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
+    let response = client.send(request.body(Body::from(bytes)).unwrap()).await.unwrap();
+    let code = response.status().as_u16();
+    if code == 200 && path.contains("watch=true") {
+        return Answer { code, body: Value::Null };
+    }
+    let bytes = response.into_body().collect_bytes().await.unwrap();
+    Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+}
+
+/// Path of a resource's objects where the processes have theirs.
+fn collection(resource: &str) -> String {
+    let kind = resource.split('/').next().unwrap_or(resource);
+    match kind {
+        "namespaces" => "/api/v1/namespaces".to_owned(),
+        "events" => "/api/v1/namespaces/default/events".to_owned(),
+        "leases" => format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases"),
+        "devicegateways" => {
+            format!("/apis/wasmbed.github.io/v1alpha1/namespaces/{SYSTEM_NAMESPACE}/devicegateways")
+        }
+        other => format!("/apis/wasmbed.github.io/v1alpha1/namespaces/default/{other}"),
+    }
+}
+
+fn item(resource: &str, name: &str) -> String {
+    match resource.split_once('/') {
+        Some((kind, part)) => format!("{}/{name}/{part}", collection(kind)),
+        None => format!("{}/{name}", collection(resource)),
+    }
+}
+
+fn label() -> Value {
+    json!({"metadata": {"labels": {"asked": "yes"}}})
+}
+
+/// A valid object of a kind; a Device is one that a gateway may create.
+pub(crate) fn object(resource: &str, name: &str) -> Value {
+    let ours = "wasmbed.github.io/v1alpha1";
+    let (version, kind, rest) = match resource.split('/').next().unwrap_or(resource) {
+        "devices" => (ours, "Device", json!({"spec": {"device_type": "t", "approved": false}})),
+        "applications" => (ours, "Application", json!({"spec": {"name": "one", "module": "one"}})),
+        "modules" => (ours, "Module", json!({"spec": {"wasm_bytes": "AGFzbQEAAAA="}})),
+        "devicegateways" => (ours, "DeviceGateway", json!({"spec": {"address": "10.0.0.1:8080"}})),
+        "leases" => ("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": "x"}})),
+        "events" => {
+            let about = json!({"kind": "Device", "name": "one", "namespace": "default"});
+            (
+                "v1",
+                "Event",
+                json!({"involvedObject": about, "reason": "Asked", "message": "m", "type": "Normal"}),
+            )
+        }
+        _ => ("v1", "Namespace", json!({})),
+    };
+    let mut object = rest;
+    object["apiVersion"] = json!(version);
+    object["kind"] = json!(kind);
+    object["metadata"] = json!({"name": name});
+    object
+}
