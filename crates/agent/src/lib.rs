@@ -20,6 +20,7 @@ mod converge;
 mod durability;
 mod effect;
 mod event;
+pub mod failover;
 mod keep;
 mod lifecycle;
 mod log;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod election;
 pub mod exchange;
 pub mod fleet;
 pub mod gateway;

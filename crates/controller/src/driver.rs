@@ -150,6 +150,7 @@ impl Driver {
                     if answers { Ok(()) } else { Err("the Kubernetes API does not answer".to_owned()) };
                 self.health.set("kubernetes", state);
             }
+            Input::LeaderLease => self.fleet.handle_lease_watch(now),
             Input::LeaseWatch(stands) => {
                 self.reachable.watched = stands;
                 self.check_reachable();

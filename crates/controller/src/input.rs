@@ -23,6 +23,8 @@ pub(crate) enum Input {
     StreamDown(String, String),
     /// Whether the Kubernetes API answered a call.
     Api(bool),
+    /// The watch of Leases showed the leader's.
+    LeaderLease,
     /// Whether the watch of gateways' Leases stands.
     LeaseWatch(bool),
 }

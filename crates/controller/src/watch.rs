@@ -263,7 +263,7 @@ fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
     let (Change::Seen(object) | Change::Gone(object)) = &change;
     if object.name_any() == LEASE_NAME {
         leader_changed.notify_one();
-        return None;
+        return Some(Input::LeaderLease);
     }
     let name = |object: &Lease| object.name_any().strip_prefix(GATEWAY_LEASE_PREFIX).map(str::to_owned);
     match change {

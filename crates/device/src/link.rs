@@ -18,6 +18,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 use rustls::{ClientConfig, ClientConnection};
+use wasmbed_agent::failover::Failover;
 use wasmbed_pki::tls::{Profile, authenticate_gateway, handshake_reason, server_name};
 use wasmbed_supervisor::platform::{Link, LinkState};
 
@@ -27,8 +28,6 @@ use crate::{counters::Counters, resolve::Resolver};
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For bytes that were taken to reach the network after [`Link::close`].
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A session that ended sooner was turned away: another gateway may have room.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 /// What TLS holds of bytes on their way out: four frames.
 const SEND_BUFFER_BYTES: usize = 16_384;
 
@@ -77,7 +76,7 @@ pub(crate) struct TlsLink {
     config: LinkConfig,
     phase: Phase,
     /// Which gateway the next attempt goes to.
-    gateway: usize,
+    failover: Failover,
     /// Received before the connection ended, at most what TLS buffers.
     rest: Vec<u8>,
     /// What [`Link::state`] last answered.
@@ -86,7 +85,8 @@ pub(crate) struct TlsLink {
 
 impl TlsLink {
     pub(crate) fn new(config: LinkConfig) -> Self {
-        Self { config, phase: Phase::Down, gateway: 0, rest: Vec::new(), told: LinkState::Down }
+        let failover = Failover::new(config.gateways.len());
+        Self { config, phase: Phase::Down, failover, rest: Vec::new(), told: LinkState::Down }
     }
 
     /// When the link has to be moved on although nothing was heard.
@@ -123,7 +123,7 @@ impl TlsLink {
     }
 
     fn gateway(&self) -> &str {
-        self.config.gateways.get(self.gateway).map_or("", String::as_str)
+        self.config.gateways.get(self.failover.current()).map_or("", String::as_str)
     }
 
     /// Begins with the next address; `problem` is what to say if there is none.
@@ -160,7 +160,7 @@ impl TlsLink {
         tracing::debug!(gateway = self.gateway(), problem, "gateway not reached");
         self.config.counters.failed(&format!("{}: {problem}", self.gateway()));
         self.phase = Phase::Down;
-        self.gateway = (self.gateway + 1) % self.config.gateways.len().max(1);
+        self.failover.handle_unreached();
     }
 
     /// A connection that stood has ended; what it brought may still be read.
@@ -174,9 +174,7 @@ impl TlsLink {
         self.rest = rest;
         self.config.counters.down();
         tracing::debug!(gateway = self.gateway(), problem, "connection to the gateway ended");
-        if connection.since.elapsed() < WELCOME_TIMEOUT {
-            self.gateway = (self.gateway + 1) % self.config.gateways.len().max(1);
-        }
+        self.failover.handle_ended(stood_ms(&connection));
     }
 
     fn advance_opening(&mut self) {
@@ -291,6 +289,10 @@ impl Connection {
     }
 }
 
+fn stood_ms(connection: &Connection) -> u64 {
+    u64::try_from(connection.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Link for TlsLink {
     fn state(&mut self) -> LinkState {
         match &mut self.phase {
@@ -330,9 +332,7 @@ impl Link for TlsLink {
         match std::mem::replace(&mut self.phase, Phase::Down) {
             Phase::Up { mut connection } => {
                 self.config.counters.down();
-                if connection.since.elapsed() < WELCOME_TIMEOUT {
-                    self.gateway = (self.gateway + 1) % self.config.gateways.len().max(1);
-                }
+                self.failover.handle_ended(stood_ms(&connection));
                 connection.tls.send_close_notify();
                 connection.since = Instant::now();
                 self.phase = Phase::Closing { connection };

@@ -40,6 +40,8 @@ impl Default for FleetConfig {
 
 /// A gateway's Lease is taken to last this long until it has been seen: the gateways' default.
 pub(super) const LEASE_DEFAULT_MS: u64 = 15_000;
+/// A watch of Leases that shows none for this long is taken for dead: a leader renews its own several times in it.
+pub(super) const LEASE_WATCH_SILENCE_MS: u64 = 15_000;
 /// A status waits this long for more of the same burst, so that ten reports make one write.
 pub(super) const STATUS_DEBOUNCE_MS: u64 = 50;
 /// Failures listed in one status.

@@ -209,7 +209,7 @@ impl Fleet {
     }
 
     pub(super) fn is_live(&self, now: Now, gateway: &Gateway) -> bool {
-        gateway.is_live(now.ms, self.api_since_ms, self.config.lease_grace_ms)
+        gateway.is_live(now.ms, self.api_since(now), self.config.lease_grace_ms)
     }
 
     fn read_status(&mut self, resource: &Resource) -> Seen {

@@ -41,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use assignment::{Assigned, correlation_id, plan_assignment};
+use config::LEASE_WATCH_SILENCE_MS;
 pub use config::{FleetConfig, Now};
 pub use fit::{plan_fit, plan_room};
 pub use input::{
@@ -67,6 +68,8 @@ pub struct Fleet {
     listing: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     /// When the Kubernetes API was last seen to come back; none while it is away.
     api_since_ms: Option<u64>,
+    /// When the watch of Leases last showed anything.
+    leases_heard_ms: Option<u64>,
     next_id: u32,
     next_call: u64,
     applications: BTreeMap<ApplicationId, Application>,
@@ -106,6 +109,7 @@ impl Fleet {
             listed: BTreeSet::new(),
             listing: BTreeMap::new(),
             api_since_ms: None,
+            leases_heard_ms: None,
             next_id: 0,
             next_call: 0,
             applications: BTreeMap::new(),
@@ -173,6 +177,21 @@ impl Fleet {
         self.api_since_ms = if reachable { self.api_since_ms.or(Some(now.ms)) } else { None };
     }
 
+    /// The watch of Leases showed one, whosever it is. A leader renews its own every few seconds, so a watch that shows
+    /// nothing for long has died without a word: what it does not show then says nothing of gateways.
+    pub fn handle_lease_watch(&mut self, now: Now) {
+        if self.api_since(now).is_none() {
+            self.api_since_ms = self.api_since_ms.map(|_| now.ms);
+        }
+        self.leases_heard_ms = Some(now.ms);
+    }
+
+    /// Since when what is seen of Leases can be relied on; none while it can't.
+    fn api_since(&self, now: Now) -> Option<u64> {
+        let heard_ms = self.leases_heard_ms?;
+        self.api_since_ms.filter(|_| now.ms.saturating_sub(heard_ms) <= LEASE_WATCH_SILENCE_MS)
+    }
+
     /// We lead in this term (`leaseTransitions` of the Lease), or we do not. A new leader plans everything anew, from
     /// what Devices and gateways say.
     pub fn handle_leadership(&mut self, now: Now, term: Option<u64>) {
@@ -216,6 +235,7 @@ impl Fleet {
 
     /// A gateway's Lease was seen, or seen to be gone.
     pub fn handle_lease(&mut self, now: Now, gateway: &str, lease: Option<LeaseSeen>) {
+        self.handle_lease_watch(now);
         let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
         record.observe_lease(now.ms, lease);
     }
@@ -260,7 +280,7 @@ impl Fleet {
     pub fn poll_timeout(&self, now: Now) -> u64 {
         let grace_ms = self.config.lease_grace_ms;
         let gateways = self.gateways.values().flat_map(|gateway| {
-            let expiry = gateway.expires_ms(self.api_since_ms, grace_ms).filter(|expiry| *expiry > now.ms);
+            let expiry = gateway.expires_ms(self.api_since(now), grace_ms).filter(|expiry| *expiry > now.ms);
             [gateway.retry.timeout(now.ms), expiry]
         });
         let speaks = self.term.is_some() && self.is_complete() && self.counts_known(now);

@@ -103,7 +103,7 @@ impl Fleet {
 
     /// Finds gateways that died and what they still claim.
     pub(super) fn check_gateways(&mut self, now: Now) {
-        if self.term.is_none() || !self.is_complete() || self.api_since_ms.is_none() {
+        if self.term.is_none() || !self.is_complete() || self.api_since(now).is_none() {
             return;
         }
         let mut lost = Vec::new();

@@ -282,7 +282,7 @@ impl Fleet {
     /// The next Device to be marked Unreachable: still claimed by a gateway that is gone. Call until there is none.
     pub fn poll_device_unreachable(&mut self, now: Now) -> Option<UnreachableWrite> {
         self.term?;
-        self.api_since_ms?;
+        self.api_since(now)?;
         while self.writes.may_write(now.ms) {
             let id = self.unreachable.pop_first()?;
             let Some(device) =

@@ -237,6 +237,26 @@ fn nothing_is_called_unreachable_while_the_api_is_away() {
 }
 
 #[test]
+fn nothing_is_called_unreachable_while_the_watch_of_leases_is_dumb() {
+    let mut world = running(1);
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.lease_watch_speaks = false;
+    world.advance(600_000);
+    assert_eq!(
+        phase(&world, "device-000"),
+        DevicePhase::Connected,
+        "calls are answered, and nothing is seen"
+    );
+    world.lease_watch_speaks = true;
+    world.advance(24_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected, "a lease and a grace from here");
+    world.advance(6_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+}
+
+#[test]
 fn a_fenced_leader_asks_for_a_higher_term_and_sends_nothing_before_it() {
     let mut world = running(1);
     world.gateways.get_mut("gateway-0").unwrap().term = 40;

@@ -59,6 +59,8 @@ pub(super) struct World {
     pub(super) gateway_fails: bool,
     /// What is sent arrives, and its answer does not.
     pub(super) answers_lost: bool,
+    /// The leader sees its own Lease renewed.
+    pub(super) lease_watch_speaks: bool,
     /// Arena of every board.
     pub(super) memory_bytes: i64,
 }
@@ -82,6 +84,7 @@ impl World {
             status_writes: 0,
             gateway_fails: false,
             answers_lost: false,
+            lease_watch_speaks: true,
             memory_bytes: device_facts().memory_bytes,
         };
         for n in 0..devices {
@@ -391,6 +394,9 @@ impl World {
             self.now.ms = wake;
             for name in self.gateway_names() {
                 self.renew(&name);
+            }
+            if self.lease_watch_speaks {
+                self.fleet.handle_lease_watch(self.now);
             }
             self.fleet.handle_timeout(self.now);
             self.settle();
