@@ -5,19 +5,24 @@
 
 #![forbid(unsafe_code)]
 
+mod failover;
+mod faults;
 pub mod fixtures;
-mod kubectl;
 mod machine;
 mod metrics;
 mod objects;
-mod process;
+mod planes;
+mod site;
 mod up;
 mod wait;
 
-pub use kubectl::Kubectl;
+pub use failover::Failover;
+pub use faults::{FaultyApi, Passed};
 pub use machine::{GatewayOptions, Machine};
 pub use metrics::{get, metric, metric_at_least};
 pub use objects::{application, device, digest, module};
-pub use process::{Process, wasmbed};
+pub use planes::run;
+pub use site::{CONTROLLERS, GATEWAYS, Site, SiteOptions};
 pub use up::Up;
 pub use wait::{TIMEOUT, until};
+pub use wasmbed_testbed::{ControlPlane, Kubectl, Part, Process, wasmbed};

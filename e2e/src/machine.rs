@@ -2,24 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use anyhow::{Context, Result, ensure};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tempfile::TempDir;
-use wasmbed::layout::{KubeUser, Layout, SYSTEM_NAMESPACE};
+use wasmbed::layout::Layout;
 use wasmbed_api::{Application, Device, DevicePhase};
 use wasmbed_pki::Identity;
+use wasmbed_testbed::{Borrowed, Cluster, ControlPlane, Folder, Kubectl, Port, Process, User, wasmbed};
 
-use crate::{Kubectl, Process, device, process::wasmbed, wait::until};
+use crate::{device, wait::until};
 
 /// Namespace of everything that tests apply.
 const NAMESPACE: &str = "default";
@@ -33,18 +31,18 @@ pub struct GatewayOptions {
     pub set: Vec<String>,
 }
 
-/// The roles of one machine. Everything ends when it is dropped.
+/// The roles of one machine, each a process with its own rights in the Kubernetes API. Everything ends when it is dropped.
 pub struct Machine {
-    api: SocketAddr,
-    gateway: SocketAddr,
-    gateway_health: SocketAddr,
-    controller_health: SocketAddr,
+    gateway: Port,
+    gateway_health: Port,
+    controller_health: Port,
     options: GatewayOptions,
     layout: Layout,
     processes: BTreeMap<String, Process>,
     client: Client,
+    cluster: Borrowed,
     // Last, so that processes end before their folder goes.
-    dir: TempDir,
+    folder: Folder,
 }
 
 impl Machine {
@@ -52,39 +50,42 @@ impl Machine {
     ///
     /// # Errors
     /// With what a process printed, when it doesn't come up.
-    pub async fn start() -> Result<Self> {
-        Self::start_with(GatewayOptions::default()).await
+    pub async fn start(plane: ControlPlane) -> Result<Self> {
+        Self::start_with(plane, GatewayOptions::default()).await
     }
 
     /// The same with another gateway.
     ///
     /// # Errors
     /// With what a process printed, when it doesn't come up.
-    pub async fn start_with(options: GatewayOptions) -> Result<Self> {
-        let dir = tempfile::tempdir().context("can't make a folder")?;
-        let layout = Layout::create_or_open(&dir.path().join("state"))?;
-        // All at once, so that no port is given twice.
-        let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let mut ports = Vec::new();
-        for listener in &listeners {
-            ports.push(
-                listener.as_ref().map_err(|error| anyhow::anyhow!("no free port: {error}"))?.local_addr()?,
-            );
-        }
-        drop(listeners);
-        let [api, gateway, gateway_health, controller_health] = ports[..] else {
-            unreachable!("four were bound")
+    pub async fn start_with(plane: ControlPlane, options: GatewayOptions) -> Result<Self> {
+        let cluster = Cluster::shared(plane).await?;
+        let folder = Folder::create("e2e")?;
+        let layout = Layout::create_or_open(&folder.path().join("state"))?;
+        let client = cluster.client(&User::administrator()).await?;
+        // Where `wasmbed logs` looks for the operator's identity beside it.
+        std::fs::copy(cluster.kubeconfig(&User::administrator())?, layout.kubeconfig())
+            .context("can't copy a kubeconfig")?;
+        let mut machine = Self {
+            gateway: Port::reserve()?,
+            gateway_health: Port::reserve()?,
+            controller_health: Port::reserve()?,
+            options,
+            layout,
+            processes: BTreeMap::new(),
+            client,
+            cluster,
+            folder,
         };
-        layout.write_kubeconfig(api, KubeUser::Administrator)?;
-        let client = client_of(&layout.kubeconfig()).await?;
-        let processes = BTreeMap::new();
-        let mut machine =
-            Self { api, gateway, gateway_health, controller_health, options, layout, processes, client, dir };
-        machine.start_apiserver()?;
-        machine.ensure_namespace().await?;
         machine.start_gateway()?;
         machine.start_controller()?;
         Ok(machine)
+    }
+
+    /// The control plane, whose parts can be killed and started again.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// The administrator's client.
@@ -102,25 +103,25 @@ impl Machine {
     /// Where devices and controllers reach the gateway.
     #[must_use]
     pub fn gateway_address(&self) -> SocketAddr {
-        self.gateway
+        self.gateway.address()
     }
 
     /// Where the gateway serves health and metrics.
     #[must_use]
     pub fn gateway_health(&self) -> SocketAddr {
-        self.gateway_health
+        self.gateway_health.address()
     }
 
     /// Where the controller serves health and metrics.
     #[must_use]
     pub fn controller_health(&self) -> SocketAddr {
-        self.controller_health
+        self.controller_health.address()
     }
 
     /// A folder for a test's own files.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.folder.path()
     }
 
     /// kubectl as administrator.
@@ -128,31 +129,18 @@ impl Machine {
     /// # Errors
     /// When there is no kubectl.
     pub fn kubectl(&self) -> Result<Kubectl> {
-        Kubectl::new(&self.layout.kubeconfig(), self.dir.path())
+        Kubectl::new(&self.layout.kubeconfig(), self.folder.path())
     }
 
-    /// Starts the Kubernetes API and waits until it serves.
-    ///
-    /// # Errors
-    /// With what it printed, when it doesn't come up.
-    pub fn start_apiserver(&mut self) -> Result<()> {
-        let identity = self.layout.apiserver_identity()?;
-        let mut command = wasmbed(&["apiserver", "--listen", &self.api.to_string()])?;
-        command.arg("--data-dir").arg(self.layout.apiserver_dir());
-        command.arg("--cert-file").arg(identity.certificate).arg("--key-file").arg(identity.key);
-        command.arg("--client-ca-file").arg(self.layout.cluster_root());
-        self.keep("apiserver", command, "the Kubernetes API is served")
-    }
-
-    /// Starts the gateway and waits until it serves.
+    /// Starts the gateway and waits until it serves. Its process is called `gateway`.
     ///
     /// # Errors
     /// With what it printed, when it doesn't come up.
     pub fn start_gateway(&mut self) -> Result<()> {
-        let kubeconfig = self.layout.write_kubeconfig(self.api, KubeUser::Gateway(NAME))?;
         let identity = self.layout.gateway_identity(NAME)?;
         let mut command = wasmbed(&["gateway", "--name", NAME, "--host", "127.0.0.1"])?;
-        command.arg("--port").arg(self.gateway.port().to_string()).arg("--kubeconfig").arg(kubeconfig);
+        command.arg("--port").arg(self.gateway.number().to_string());
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::gateway(NAME))?);
         command.arg("--data-dir").arg(self.layout.gateway_dir());
         let files = [
             ("tls.cert_file", identity.certificate),
@@ -163,22 +151,21 @@ impl Machine {
         for (key, path) in files {
             command.arg("--set").arg(format!("{key}={}", path.display()));
         }
-        command.arg("--set").arg(format!("health.port={}", self.gateway_health.port()));
+        command.arg("--set").arg(format!("health.port={}", self.gateway_health.number()));
         for value in &self.options.set {
             command.args(["--set", value]);
         }
         self.keep("gateway", command, "devices and controllers are served")
     }
 
-    /// Starts the controller and waits until it serves.
+    /// Starts the controller and waits until it serves. Its process is called `controller`.
     ///
     /// # Errors
     /// With what it printed, when it doesn't come up.
     pub fn start_controller(&mut self) -> Result<()> {
-        let kubeconfig = self.layout.write_kubeconfig(self.api, KubeUser::Controller(NAME))?;
         let identity = self.layout.controller_identity(NAME)?;
         let mut command = wasmbed(&["controller", "--name", NAME])?;
-        command.arg("--kubeconfig").arg(kubeconfig);
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::controller(NAME))?);
         let files = [
             ("tls.cert_file", identity.certificate),
             ("tls.key_file", identity.key),
@@ -187,7 +174,7 @@ impl Machine {
         for (key, path) in files {
             command.arg("--set").arg(format!("{key}={}", path.display()));
         }
-        command.arg("--set").arg(format!("health.port={}", self.controller_health.port()));
+        command.arg("--set").arg(format!("health.port={}", self.controller_health.number()));
         self.keep("controller", command, "the controller runs")
     }
 
@@ -216,14 +203,14 @@ impl Machine {
     /// When the process can't be started.
     pub fn start_device(&mut self, name: &str) -> Result<()> {
         let identity = self.layout.device_identity(NAMESPACE, name)?;
-        let mut command = wasmbed(&["device", "--gateway", &self.gateway.to_string()])?;
+        let mut command = wasmbed(&["device", "--gateway", &self.gateway.address().to_string()])?;
         command.arg("--cert-file").arg(identity.certificate).arg("--key-file").arg(identity.key);
         command
             .arg("--ca-file")
             .arg(self.layout.services_root())
             .arg("--data-dir")
             .arg(self.device_dir(name));
-        let process = Process::start(command, name, self.dir.path())?;
+        let process = Process::start(command, name, self.folder.path())?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
     }
@@ -248,7 +235,37 @@ impl Machine {
     /// When it isn't running or doesn't stop.
     pub fn stop(&mut self, name: &str) -> Result<()> {
         let status = self.take(name)?.terminate()?;
-        anyhow::ensure!(status.success(), "{name} ended with {status}");
+        ensure!(status.success(), "{name} ended with {status}");
+        Ok(())
+    }
+
+    /// Kills the whole control plane, as a crash of its machine would.
+    ///
+    /// # Errors
+    /// When a part of it isn't running.
+    pub fn kill_control_plane(&self) -> Result<()> {
+        self.cluster.parts().into_iter().rev().try_for_each(|part| self.cluster.kill(part))
+    }
+
+    /// Stops the whole control plane.
+    ///
+    /// # Errors
+    /// When a part of it isn't running or doesn't stop.
+    pub async fn stop_control_plane(&self) -> Result<()> {
+        for part in self.cluster.parts().into_iter().rev() {
+            self.cluster.stop(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the whole control plane after it was killed or stopped, and waits until it serves.
+    ///
+    /// # Errors
+    /// With what it printed, when it doesn't come up.
+    pub async fn start_control_plane(&self) -> Result<()> {
+        for part in self.cluster.parts() {
+            self.cluster.start_part(part).await?;
+        }
         Ok(())
     }
 
@@ -345,17 +362,8 @@ impl Machine {
         self.device(name, "Connected", |device| phase(device) == DevicePhase::Connected).await
     }
 
-    async fn ensure_namespace(&self) -> Result<()> {
-        let metadata = ObjectMeta { name: Some(SYSTEM_NAMESPACE.to_owned()), ..ObjectMeta::default() };
-        let namespace = Namespace { metadata, ..Namespace::default() };
-        match Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-            created => created.map(|_| ()).context("can't create the namespace of the system"),
-        }
-    }
-
     fn keep(&mut self, name: &str, command: std::process::Command, ready: &str) -> Result<()> {
-        let mut process = Process::start(command, name, self.dir.path())?;
+        let mut process = Process::start(command, name, self.folder.path())?;
         process.wait_for_line(ready, |line| line.contains(ready))?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
@@ -369,10 +377,4 @@ impl Machine {
 /// A Device's phase; Pending if nothing was ever written.
 fn phase(device: &Device) -> DevicePhase {
     device.status.as_ref().map_or(DevicePhase::Pending, |status| status.phase)
-}
-
-async fn client_of(kubeconfig: &Path) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).context("can't read the kubeconfig")?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Client::try_from(config).context("can't make a client")
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::{Kubectl, Process, wasmbed};
+use wasmbed_testbed::{Kubectl, Process, wasmbed};
 
 /// A running `wasmbed up` on free ports.
 #[derive(Debug)]

@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use wasmbed_api::{Device, DeviceApplicationState, DevicePhase};
-use wasmbed_e2e::{GatewayOptions, Machine, TIMEOUT, application, fixtures, metric, metric_at_least};
+use wasmbed_e2e::{
+    ControlPlane, GatewayOptions, Machine, TIMEOUT, application, fixtures, metric, metric_at_least,
+};
 use wasmbed_pki::{
     Authorities, Identity,
     tls::{ClientParams, Profile, client_config, provider, roots, server_name},
@@ -23,6 +25,14 @@ use wasmbed_protocol::{
     DeviceMessage, Epoch, Facts, Frames, Heartbeat, Hello, List, ResetReason, Revision, Sequence,
     decode_gateway, encode_device, limits::FRAME_BYTES_MAX,
 };
+
+wasmbed_e2e::both!(
+    certificates_of_others_are_refused,
+    a_pinned_name_with_another_key_is_rejected,
+    protocols_of_others_and_half_handshakes_are_refused,
+    a_huge_frame_ends_its_session_and_a_slow_one_does_not,
+    five_hundred_half_open_connections_keep_nobody_out,
+);
 
 /// What the gateway may hold more after thousands of bad bytes and hundreds of half-open connections: far above what it
 /// takes (30 kB per handshake), far below what trusting a peer's numbers would.
@@ -35,9 +45,9 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(handshake_timeout: &str) -> Result<Self> {
+    async fn start(plane: ControlPlane, handshake_timeout: &str) -> Result<Self> {
         let set = vec![format!("server.handshake_timeout={handshake_timeout}")];
-        let mut machine = Machine::start_with(GatewayOptions { set }).await?;
+        let mut machine = Machine::start_with(plane, GatewayOptions { set }).await?;
         machine.add_device("witness").await?;
         machine.create(&application("tick", &fixtures::ticker("tick", 100), &["witness"])).await?;
         let device = machine.device("witness", "running its application", is_well).await?;
@@ -231,9 +241,8 @@ fn client_hello_of_tls_1_2() -> Vec<u8> {
     record
 }
 
-#[tokio::test]
-async fn certificates_of_others_are_refused() -> Result<()> {
-    let mut scene = Scene::start("10s").await?;
+async fn certificates_of_others_are_refused(plane: ControlPlane) -> Result<()> {
+    let mut scene = Scene::start(plane, "10s").await?;
     let config = scene.without_certificate()?;
     scene.tls_is_refused("a client without a certificate", config, "NoCertificate").await?;
 
@@ -257,9 +266,8 @@ async fn certificates_of_others_are_refused() -> Result<()> {
     scene.witness_is_well().await
 }
 
-#[tokio::test]
-async fn a_pinned_name_with_another_key_is_rejected() -> Result<()> {
-    let mut scene = Scene::start("10s").await?;
+async fn a_pinned_name_with_another_key_is_rejected(plane: ControlPlane) -> Result<()> {
+    let mut scene = Scene::start(plane, "10s").await?;
     // The authority certified it; the witness's Device knows better.
     let impostor = scene.authorities().issue_device("default", "witness")?;
     let config = scene.config(Profile::Device, &impostor)?;
@@ -275,9 +283,8 @@ async fn a_pinned_name_with_another_key_is_rejected() -> Result<()> {
     scene.witness_is_well().await
 }
 
-#[tokio::test]
-async fn protocols_of_others_and_half_handshakes_are_refused() -> Result<()> {
-    let mut scene = Scene::start("2s").await?;
+async fn protocols_of_others_and_half_handshakes_are_refused(plane: ControlPlane) -> Result<()> {
+    let mut scene = Scene::start(plane, "2s").await?;
     let device = scene.authorities().issue_device("default", "other")?;
     for (who, names, reason) in [
         ("a client without ALPN", &[][..], "NoAlpn"),
@@ -298,9 +305,8 @@ async fn protocols_of_others_and_half_handshakes_are_refused() -> Result<()> {
     scene.witness_is_well().await
 }
 
-#[tokio::test]
-async fn a_huge_frame_ends_its_session_and_a_slow_one_does_not() -> Result<()> {
-    let mut scene = Scene::start("10s").await?;
+async fn a_huge_frame_ends_its_session_and_a_slow_one_does_not(plane: ControlPlane) -> Result<()> {
+    let mut scene = Scene::start(plane, "10s").await?;
     scene.machine.create_device("talker").await?;
     let files = scene.machine.layout().device_identity("default", "talker")?;
     let identity = Identity::read(&files.certificate, &files.key)?;
@@ -352,10 +358,9 @@ async fn a_huge_frame_ends_its_session_and_a_slow_one_does_not() -> Result<()> {
     scene.witness_is_well().await
 }
 
-#[tokio::test]
-async fn five_hundred_half_open_connections_keep_nobody_out() -> Result<()> {
+async fn five_hundred_half_open_connections_keep_nobody_out(plane: ControlPlane) -> Result<()> {
     // Long enough that all of them stand while the newcomer connects.
-    let mut scene = Scene::start("60s").await?;
+    let mut scene = Scene::start(plane, "60s").await?;
     let before = scene.machine.process("gateway")?.resident_bytes()?;
     let half = &client_hello_of_tls_1_2()[..20];
     let mut held = Vec::new();

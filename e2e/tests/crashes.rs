@@ -4,12 +4,23 @@
 
 use anyhow::Result;
 use wasmbed_api::{Application, Device, DeviceApplicationState, DevicePhase};
-use wasmbed_e2e::{Machine, application, digest, fixtures};
+use wasmbed_e2e::{ControlPlane, Machine, Part, application, digest, fixtures};
+
+wasmbed_e2e::both!(
+    the_gateway,
+    the_controller,
+    the_kubernetes_api,
+    its_store,
+    the_devices,
+    a_gateway_that_comes_back_with_an_empty_disk_empties_no_device,
+    everything_at_once,
+    a_counter_goes_on_where_it_was_when_its_device_died,
+);
 
 const DEVICES: [&str; 4] = ["device-1", "device-2", "device-3", "device-4"];
 
-async fn fleet() -> Result<Machine> {
-    let mut machine = Machine::start().await?;
+async fn fleet(plane: ControlPlane) -> Result<Machine> {
+    let mut machine = Machine::start(plane).await?;
     for name in DEVICES {
         machine.add_device(name).await?;
     }
@@ -57,30 +68,27 @@ async fn deploy(machine: &Machine, round: &str) -> Result<Vec<(String, Vec<u8>)>
     Ok(modules)
 }
 
-#[tokio::test]
-async fn the_gateway() -> Result<()> {
-    let mut machine = fleet().await?;
+async fn the_gateway(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
     let modules = deploy(&machine, "load").await?;
     machine.kill("gateway")?;
     machine.start_gateway()?;
     converged(&machine, &modules).await
 }
 
-#[tokio::test]
-async fn the_controller() -> Result<()> {
-    let mut machine = fleet().await?;
+async fn the_controller(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
     let modules = deploy(&machine, "load").await?;
     machine.kill("controller")?;
     machine.start_controller()?;
     converged(&machine, &modules).await
 }
 
-#[tokio::test]
-async fn the_kubernetes_api() -> Result<()> {
-    let mut machine = fleet().await?;
+async fn the_kubernetes_api(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
     let modules = deploy(&machine, "load").await?;
-    machine.kill("apiserver")?;
-    machine.start_apiserver()?;
+    machine.cluster().kill(Part::ApiServer)?;
+    machine.cluster().start_part(Part::ApiServer).await?;
     // What was acknowledged is there.
     for (name, _) in &modules {
         machine.api::<Application>().get(name).await?;
@@ -88,9 +96,25 @@ async fn the_kubernetes_api() -> Result<()> {
     converged(&machine, &modules).await
 }
 
-#[tokio::test]
-async fn the_devices() -> Result<()> {
-    let mut machine = fleet().await?;
+async fn its_store(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
+    let modules = deploy(&machine, "load").await?;
+    let store = match plane {
+        // It writes for itself, to a file that it opens again.
+        ControlPlane::Embedded => Part::ApiServer,
+        ControlPlane::Kubernetes => Part::Etcd,
+    };
+    machine.cluster().kill(store)?;
+    // While nothing can be written or read, devices go on and one of them comes back.
+    machine.kill(DEVICES[0])?;
+    machine.start_device(DEVICES[0])?;
+    machine.process(DEVICES[0])?.wait_for_line("its session", |line| line.contains("session stands"))?;
+    machine.cluster().start_part(store).await?;
+    converged(&machine, &modules).await
+}
+
+async fn the_devices(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
     let modules = deploy(&machine, "load").await?;
     for name in DEVICES {
         machine.kill(name)?;
@@ -104,9 +128,8 @@ async fn the_devices() -> Result<()> {
     converged(&machine, &modules).await
 }
 
-#[tokio::test]
-async fn a_gateway_that_comes_back_with_an_empty_disk_empties_no_device() -> Result<()> {
-    let mut machine = fleet().await?;
+async fn a_gateway_that_comes_back_with_an_empty_disk_empties_no_device(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
     let modules = deploy(&machine, "kept").await?;
     converged(&machine, &modules).await?;
     // Nobody who could tell the gateway what is desired.
@@ -130,14 +153,14 @@ async fn a_gateway_that_comes_back_with_an_empty_disk_empties_no_device() -> Res
     converged(&machine, &modules).await
 }
 
-#[tokio::test]
-async fn everything_at_once() -> Result<()> {
-    let mut machine = fleet().await?;
+async fn everything_at_once(plane: ControlPlane) -> Result<()> {
+    let mut machine = fleet(plane).await?;
     let modules = deploy(&machine, "load").await?;
-    for role in ["gateway", "controller", "apiserver"].into_iter().chain(DEVICES) {
+    for role in ["gateway", "controller"].into_iter().chain(DEVICES) {
         machine.kill(role)?;
     }
-    machine.start_apiserver()?;
+    machine.kill_control_plane()?;
+    machine.start_control_plane().await?;
     machine.start_gateway()?;
     machine.start_controller()?;
     for name in DEVICES {
@@ -146,9 +169,8 @@ async fn everything_at_once() -> Result<()> {
     converged(&machine, &modules).await
 }
 
-#[tokio::test]
-async fn a_counter_goes_on_where_it_was_when_its_device_died() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn a_counter_goes_on_where_it_was_when_its_device_died(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     let mut counter = application("counter", &fixtures::counter(), &["board"]);
     counter.spec.config.capabilities = vec!["key-value".to_owned()];

@@ -6,10 +6,17 @@ use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
 use serde_json::json;
 use wasmbed_api::{Device, DevicePhase};
-use wasmbed_e2e::{GatewayOptions, Machine, metric, metric_at_least};
+use wasmbed_e2e::{ControlPlane, GatewayOptions, Machine, metric, metric_at_least};
 
-async fn machine(policy: &str) -> Result<Machine> {
-    Machine::start_with(GatewayOptions { set: vec![format!("enrollment={policy}")] }).await
+wasmbed_e2e::both!(
+    open_lets_everybody_in,
+    closed_lets_nobody_in_who_was_not_created,
+    approval_waits_for_a_person_and_revocation_is_final,
+    a_deleted_device_loses_its_session_and_begins_anew,
+);
+
+async fn machine(plane: ControlPlane, policy: &str) -> Result<Machine> {
+    Machine::start_with(plane, GatewayOptions { set: vec![format!("enrollment={policy}")] }).await
 }
 
 fn ended(reason: &str) -> String {
@@ -20,18 +27,16 @@ fn waits(device: &Device) -> bool {
     device.status.as_ref().is_some_and(|status| status.phase == DevicePhase::Pending)
 }
 
-#[tokio::test]
-async fn open_lets_everybody_in() -> Result<()> {
-    let mut machine = machine("open").await?;
+async fn open_lets_everybody_in(plane: ControlPlane) -> Result<()> {
+    let mut machine = machine(plane, "open").await?;
     machine.start_device("stranger")?;
     let device = machine.connected("stranger").await?;
     assert!(device.spec.public_key.is_some(), "its key is pinned from now on");
     Ok(())
 }
 
-#[tokio::test]
-async fn closed_lets_nobody_in_who_was_not_created() -> Result<()> {
-    let mut machine = machine("closed").await?;
+async fn closed_lets_nobody_in_who_was_not_created(plane: ControlPlane) -> Result<()> {
+    let mut machine = machine(plane, "closed").await?;
     machine.start_device("stranger")?;
     machine.process("gateway")?.wait_for_line("its refusal", |line| {
         line.contains("default/stranger") && line.contains("session ended by the gateway")
@@ -42,9 +47,8 @@ async fn closed_lets_nobody_in_who_was_not_created() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn approval_waits_for_a_person_and_revocation_is_final() -> Result<()> {
-    let mut machine = machine("approval").await?;
+async fn approval_waits_for_a_person_and_revocation_is_final(plane: ControlPlane) -> Result<()> {
+    let mut machine = machine(plane, "approval").await?;
     let health = machine.gateway_health();
     machine.start_device("stranger")?;
     let waiting = machine.device("stranger", "waiting for approval", waits).await?;
@@ -79,9 +83,8 @@ async fn approval_waits_for_a_person_and_revocation_is_final() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_deleted_device_loses_its_session_and_begins_anew() -> Result<()> {
-    let mut machine = machine("approval").await?;
+async fn a_deleted_device_loses_its_session_and_begins_anew(plane: ControlPlane) -> Result<()> {
+    let mut machine = machine(plane, "approval").await?;
     machine.add_device("board").await?;
     let first = machine.connected("board").await?;
     machine.delete::<Device>("board").await?;

@@ -5,7 +5,14 @@
 
 use anyhow::{Context, Result};
 use wasmbed_api::{Application, ApplicationPhase, Device, DeviceApplicationState, ReasonCode};
-use wasmbed_e2e::{Machine, application, digest, fixtures, module};
+use wasmbed_e2e::{ControlPlane, Machine, application, digest, fixtures, module};
+
+wasmbed_e2e::both!(
+    each_ends_with_its_reason_and_the_neighbour_does_not_notice,
+    a_flood_of_log_lines_is_bounded_and_counted,
+    a_module_over_the_limit_is_refused_where_it_is_applied,
+    an_eleventh_application_is_refused_and_the_ten_run_on,
+);
 
 /// What becomes of one hostile module.
 struct Case {
@@ -54,9 +61,8 @@ fn failure<'a>(application: &'a Application, device: &str) -> Option<&'a wasmbed
     application.status.as_ref()?.failures.iter().find(|failure| failure.device == device)
 }
 
-#[tokio::test]
-async fn each_ends_with_its_reason_and_the_neighbour_does_not_notice() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn each_ends_with_its_reason_and_the_neighbour_does_not_notice(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     let neighbour = fixtures::ticker("neighbour", 100);
     machine.create(&application("neighbour", &neighbour, &["board"])).await?;
@@ -106,9 +112,8 @@ async fn each_ends_with_its_reason_and_the_neighbour_does_not_notice() -> Result
     Ok(())
 }
 
-#[tokio::test]
-async fn a_flood_of_log_lines_is_bounded_and_counted() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn a_flood_of_log_lines_is_bounded_and_counted(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     let neighbour = fixtures::ticker("neighbour", 100);
     machine.create(&application("neighbour", &neighbour, &["board"])).await?;
@@ -144,9 +149,8 @@ async fn a_flood_of_log_lines_is_bounded_and_counted() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_module_over_the_limit_is_refused_where_it_is_applied() -> Result<()> {
-    let machine = Machine::start().await?;
+async fn a_module_over_the_limit_is_refused_where_it_is_applied(plane: ControlPlane) -> Result<()> {
+    let machine = Machine::start(plane).await?;
     let error = machine.create(&module("large", &fixtures::too_large())).await.expect_err("over 1 MiB");
     assert!(format!("{error:#}").contains("spec.wasm_bytes"), "{error:#}");
     let inline = fixtures::large_ticker("tick", 1_000, 140 * 1_024);
@@ -155,9 +159,8 @@ async fn a_module_over_the_limit_is_refused_where_it_is_applied() -> Result<()> 
     Ok(())
 }
 
-#[tokio::test]
-async fn an_eleventh_application_is_refused_and_the_ten_run_on() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn an_eleventh_application_is_refused_and_the_ten_run_on(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     machine.connected("board").await?;
     for number in 1..=10 {

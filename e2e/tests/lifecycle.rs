@@ -8,7 +8,13 @@ use wasmbed_api::{
     APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, Device, DeviceApplicationState,
     DevicePhase,
 };
-use wasmbed_e2e::{Machine, application, digest, fixtures};
+use wasmbed_e2e::{ControlPlane, Machine, application, digest, fixtures};
+
+wasmbed_e2e::both!(
+    a_device_that_is_away_delays_complete_and_gets_the_module_when_it_returns,
+    a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_device,
+    an_application_deleted_while_its_device_is_away_goes_and_the_device_drops_it_on_its_return,
+);
 
 fn status(application: &Application) -> ApplicationStatus {
     application.status.clone().unwrap_or_default()
@@ -35,9 +41,10 @@ fn idle(device: &Device) -> bool {
     device.status.as_ref().is_some_and(|status| status.applications.is_empty())
 }
 
-#[tokio::test]
-async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_returns() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_returns(
+    plane: ControlPlane,
+) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("here").await?;
     machine.add_device("away").await?;
     machine.connected("here").await?;
@@ -63,19 +70,20 @@ async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_retur
 
     // The gateway alone is enough for the device to get its module.
     machine.stop("controller")?;
-    machine.stop("apiserver")?;
+    machine.stop_control_plane().await?;
     machine.start_device("away")?;
     machine.process("away")?.wait_for_line("the application's log line", |line| line.contains("tick"))?;
-    machine.start_apiserver()?;
+    machine.start_control_plane().await?;
     machine.start_controller()?;
     machine.device("away", "running the module", |device| runs(device, &digest(&wasm))).await?;
     machine.application("ticker", "Complete", |application| is(application, "Complete", "True")).await?;
     Ok(())
 }
 
-#[tokio::test]
-async fn a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_device() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_device(
+    plane: ControlPlane,
+) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     let (first, second) = (fixtures::ticker("first", 500), fixtures::ticker("second", 500));
     machine.create(&application("ticker", &first, &["board"])).await?;
@@ -105,10 +113,10 @@ async fn a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_devi
     Ok(())
 }
 
-#[tokio::test]
-async fn an_application_deleted_while_its_device_is_away_goes_and_the_device_drops_it_on_its_return()
--> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn an_application_deleted_while_its_device_is_away_goes_and_the_device_drops_it_on_its_return(
+    plane: ControlPlane,
+) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     let wasm = fixtures::ticker("tick", 500);
     let made = machine.create(&application("ticker", &wasm, &["board"])).await?;

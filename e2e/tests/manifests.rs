@@ -5,8 +5,10 @@
 use anyhow::Result;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use wasmbed_api::ApplicationPhase;
-use wasmbed_e2e::{Machine, fixtures};
+use wasmbed_e2e::{ControlPlane, Machine, fixtures};
 use wasmbed_pki::Identity;
+
+wasmbed_e2e::both!(as_printed_they_are_refused_naming_the_field, with_real_base64_the_application_runs);
 
 const DEVICE: &str = r#"
 apiVersion: wasmbed.github.io/v1alpha1
@@ -36,9 +38,8 @@ spec:
     cpu_time_limit: 1000
 "#;
 
-#[tokio::test]
-async fn as_printed_they_are_refused_naming_the_field() -> Result<()> {
-    let machine = Machine::start().await?;
+async fn as_printed_they_are_refused_naming_the_field(plane: ControlPlane) -> Result<()> {
+    let machine = Machine::start(plane).await?;
     let kubectl = machine.kubectl()?;
     let said = kubectl.apply_refused(DEVICE)?;
     assert!(said.contains("spec.public_key"), "{said}");
@@ -47,9 +48,8 @@ async fn as_printed_they_are_refused_naming_the_field() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn with_real_base64_the_application_runs() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn with_real_base64_the_application_runs(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     let kubectl = machine.kubectl()?;
     let files = machine.layout().device_identity("default", "device-001")?;
     let key = Identity::read(&files.certificate, &files.key)?.public_key_base64();

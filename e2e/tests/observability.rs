@@ -4,7 +4,12 @@
 
 use anyhow::{Context, Result, ensure};
 use wasmbed_api::{Application, Device};
-use wasmbed_e2e::{Machine, application, fixtures, get, metric_at_least, wasmbed};
+use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, get, metric_at_least, wasmbed};
+
+wasmbed_e2e::both!(
+    health_metrics_and_one_correlation_id,
+    a_module_is_applied_shown_and_heard_with_one_binary,
+);
 
 fn run(arguments: &[&str], machine: &Machine) -> Result<String> {
     let mut command = wasmbed(arguments)?;
@@ -19,9 +24,8 @@ fn field(line: &str, name: &str) -> Option<String> {
     line.get(name)?.as_str().map(str::to_owned)
 }
 
-#[tokio::test]
-async fn health_metrics_and_one_correlation_id() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn health_metrics_and_one_correlation_id(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.add_device("board").await?;
     machine.create(&application("ticker", &fixtures::ticker("tick", 200), &["board"])).await?;
     machine
@@ -76,11 +80,15 @@ async fn health_metrics_and_one_correlation_id() -> Result<()> {
             assert!(metrics.contains(name), "no {name} in:\n{metrics}");
         }
     }
-    for path in ["/health", "/ready"] {
+    let (paths, series): (_, &[&str]) = match plane {
+        ControlPlane::Embedded => (["/health", "/ready"], &["requests_total", "commit_writes"]),
+        ControlPlane::Kubernetes => (["/livez", "/readyz"], &["apiserver_request_total"]),
+    };
+    for path in paths {
         kubectl.run(&["get", "--raw", path])?;
     }
     let metrics = kubectl.run(&["get", "--raw", "/metrics"])?;
-    assert!(metrics.contains("requests_total") && metrics.contains("commit_writes"), "{metrics}");
+    assert!(series.iter().all(|name| metrics.contains(name)), "{metrics}");
 
     let line = machine.process("gateway")?.wait_for_line("the assignment", |line| {
         line.contains("assignment given to the device") && line.contains("ticker")
@@ -96,9 +104,8 @@ async fn health_metrics_and_one_correlation_id() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_module_is_applied_shown_and_heard_with_one_binary() -> Result<()> {
-    let mut machine = Machine::start().await?;
+async fn a_module_is_applied_shown_and_heard_with_one_binary(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
     machine.layout().operator_identity()?;
     machine.add_device("board").await?;
     machine.connected("board").await?;

@@ -2,9 +2,7 @@
 
 #![cfg(test)]
 
-use std::io::{BufRead, BufReader};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use wasmbed_e2e::{Up, wasmbed};
 
 #[test]
@@ -31,58 +29,6 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
     assert_eq!(uid, again, "the second start has the state of the first");
     let status = up.process.terminate()?;
     ensure!(status.success(), "SIGTERM ends it cleanly too: {status}");
-    Ok(())
-}
-
-#[test]
-fn kubectl_works_as_with_any_kubernetes() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let up = Up::start(dir.path(), &["--devices", "1"])?;
-    let kubectl = up.kubectl()?;
-    let version = kubectl.run(&["version"])?;
-    assert!(version.contains("Client Version: v1.36"), "{version}");
-    let said = kubectl.run(&["wait", "--for=condition=Ready", "wapp/hello", "--timeout=60s"])?;
-    assert!(said.contains("condition met"), "{said}");
-
-    let described = kubectl.run(&["describe", "wapp", "hello"])?;
-    assert!(described.contains("Ready") && described.contains("Events:"), "{described}");
-    let explained = kubectl.run(&["explain", "wapp.spec.config.memory_limit"])?;
-    assert!(explained.contains("Linear memory at most, bytes"), "{explained}");
-    kubectl.run(&["label", "wdev", "device-001", "site=lab"])?;
-    let labelled = kubectl.run(&["get", "wdev", "-l", "site=lab", "-o", "name"])?;
-    assert_eq!(labelled.trim(), "device.wasmbed.github.io/device-001");
-
-    let mut edit = kubectl.command(&["edit", "wapp", "hello"]);
-    edit.env("KUBE_EDITOR", "sed -i 's/cpu_time_limit: 1000/cpu_time_limit: 900/'");
-    let edited = edit.output()?;
-    ensure!(edited.status.success(), "kubectl edit: {}", String::from_utf8_lossy(&edited.stderr));
-    let limit = kubectl.run(&["get", "wapp", "hello", "-o", "jsonpath={.spec.config.cpu_time_limit}"])?;
-    assert_eq!(limit, "900");
-    Ok(())
-}
-
-#[test]
-fn a_watch_shows_changes_and_the_deletion() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let up = Up::start(dir.path(), &["--devices", "1"])?;
-    let kubectl = up.kubectl()?;
-    let mut command = kubectl.command(&["get", "wapp", "hello", "-w", "--output-watch-events"]);
-    let mut watch = command.stdout(std::process::Stdio::piped()).spawn().context("can't start kubectl")?;
-    let lines = BufReader::new(watch.stdout.take().context("a pipe")?).lines();
-    let mut seen = Vec::new();
-    for line in lines.map_while(std::result::Result::ok) {
-        if line.starts_with("ADDED") {
-            kubectl.run(&["delete", "wapp", "hello", "--wait=false"])?;
-        }
-        let deleted = line.starts_with("DELETED");
-        seen.push(line);
-        if deleted {
-            break;
-        }
-    }
-    watch.kill().context("can't end kubectl")?;
-    watch.wait().context("can't wait for kubectl")?;
-    assert!(seen.last().is_some_and(|line| line.starts_with("DELETED")), "{seen:#?}");
     Ok(())
 }
 

@@ -1,0 +1,11 @@
+//! Several controllers, several gateways, and a Kubernetes API that goes away or answers badly: one leader, no device lost, nothing
+//! taken for dead that lives.
+
+#![cfg(test)]
+
+mod faults;
+mod fleet;
+mod gateways;
+mod leaders;
+mod outage;
+mod support;
