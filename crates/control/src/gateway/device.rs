@@ -30,9 +30,9 @@ pub(super) struct Record {
     /// The Device object, once seen.
     pub(super) object: Option<Object>,
     /// The key with which it was last let in, as it is on disk.
-    pub(super) admitted_key: Option<String>,
+    pub(super) admitted_key: Option<Arc<str>>,
     /// `metadata.uid` as it is on disk.
-    pub(super) stored_uid: Option<String>,
+    pub(super) stored_uid: Option<Arc<str>>,
     /// When it became known without an object.
     pub(super) unseen_since: u64,
     /// Which list of Devices it was last seen in or after.
@@ -204,13 +204,18 @@ pub(super) fn reason_code(reason: ReportReason) -> Option<ReasonCode> {
 /// The Device object: what its owner wants, and the status that later writes are diffed against.
 #[derive(Debug)]
 pub(super) struct Object {
-    pub(super) uid: String,
-    pub(super) resource_version: String,
+    pub(super) uid: Arc<str>,
+    pub(super) resource_version: Box<str>,
     pub(super) generation: Option<i64>,
     pub(super) approved: bool,
     pub(super) revoked: bool,
-    pub(super) public_key: Option<String>,
+    pub(super) public_key: Option<Arc<str>>,
     pub(super) base: Base,
+}
+
+/// A text, held once with an equal one of `held`.
+pub(super) fn shared(text: &str, held: [Option<&Arc<str>>; 2]) -> Arc<str> {
+    held.into_iter().flatten().find(|held| ***held == *text).map_or_else(|| text.into(), Arc::clone)
 }
 
 /// Device.status as it is in Kubernetes, as far as a writer needs it.
@@ -243,14 +248,27 @@ impl Object {
     /// `None` if it lacks what the API server always sets.
     pub(super) fn new(device: &Device) -> Option<Self> {
         Some(Self {
-            uid: device.metadata.uid.clone()?,
-            resource_version: device.metadata.resource_version.clone()?,
+            uid: device.metadata.uid.as_deref()?.into(),
+            resource_version: device.metadata.resource_version.as_deref()?.into(),
             generation: device.metadata.generation,
             approved: device.spec.approved,
             revoked: device.spec.revoked,
-            public_key: device.spec.public_key.clone(),
+            public_key: device.spec.public_key.as_deref().map(Arc::from),
             base: device.status.as_ref().map(Base::new).unwrap_or_default(),
         })
+    }
+
+    /// Takes texts that the record holds already, so that each is held once.
+    pub(super) fn share(&mut self, record: &Record) {
+        let known = record.object.as_ref();
+        let uids = [known.map(|known| &known.uid), record.stored_uid.as_ref()];
+        self.uid = shared(&self.uid, uids);
+        if let Some(key) = &mut self.public_key {
+            *key = shared(
+                key,
+                [known.and_then(|known| known.public_key.as_ref()), record.admitted_key.as_ref()],
+            );
+        }
     }
 
     /// Whether this is older than `other`. Versions are compared as numbers (KEP-5504); others count as newer.

@@ -59,8 +59,10 @@ const SWEEP_MS: u64 = 30_000;
 #[derive(Debug)]
 pub struct Gateway {
     config: Config,
-    devices: BTreeMap<Arc<DeviceKey>, Record>,
-    sessions: BTreeMap<SessionId, Session>,
+    /// Boxed, as nodes of a tree are half empty.
+    devices: BTreeMap<Arc<DeviceKey>, Box<Record>>,
+    /// Boxed likewise.
+    sessions: BTreeMap<SessionId, Box<Session>>,
     /// When sessions are looked at next.
     timers: BTreeSet<(u64, SessionId)>,
     /// Sessions with something to send.
@@ -168,9 +170,9 @@ impl Gateway {
 
     fn restore(&mut self, stored: StoredDevice, now: Now) {
         let key = Arc::new(stored.device);
-        let mut record = Record::new(Arc::clone(&key), now);
-        record.admitted_key = stored.admitted_key;
-        record.stored_uid = stored.uid;
+        let mut record = Box::new(Record::new(Arc::clone(&key), now));
+        record.admitted_key = stored.admitted_key.map(Arc::from);
+        record.stored_uid = stored.uid.map(Arc::from);
         if let Some(set) = stored.set {
             match self.bodies.parse_set(&set) {
                 Ok(set) => {
@@ -288,7 +290,7 @@ impl Gateway {
     /// How much there is of everything.
     #[must_use]
     pub fn levels(&self, now: Now) -> Levels {
-        let standing = |session: &&Session| session.state == session::State::Standing;
+        let standing = |session: &&Box<Session>| session.state == session::State::Standing;
         Levels {
             connections: self.sessions.len(),
             sessions: self.sessions.values().filter(standing).count(),
@@ -321,7 +323,7 @@ impl Gateway {
                 }
                 .map(|(key, _)| key)
             },
-            |key| self.devices.get(key).map(Record::view),
+            |key| self.devices.get(key).map(|record| record.view()),
         )
     }
 

@@ -29,11 +29,11 @@ impl Gateway {
         self.synced = true;
         self.orphans_from.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
         let listing = self.listing;
-        let gone = |record: &&Record| {
+        let gone = |record: &&Box<Record>| {
             record.listing < listing
                 && (record.object.is_some() || now.ms.saturating_sub(record.unseen_since) >= UNSEEN_DEVICE_MS)
         };
-        let restored = |record: &&Record| record.object.is_none() && record.stored_uid.is_some();
+        let restored = |record: &&Box<Record>| record.object.is_none() && record.stored_uid.is_some();
         let keys: Vec<_> = self
             .devices
             .values()
@@ -55,7 +55,7 @@ impl Gateway {
         else {
             return;
         };
-        let Some(object) = Object::new(device) else { return };
+        let Some(mut object) = Object::new(device) else { return };
         let key = DeviceKey { namespace, name };
         let known = self.devices.get(&key);
         if let Some(uid) = known.and_then(|known| known.object.as_ref().map(|known| known.uid.clone()))
@@ -74,6 +74,7 @@ impl Gateway {
         if record.object.as_ref().is_some_and(|known| object.is_older_than(known)) {
             return;
         }
+        object.share(record);
         record.object = Some(object);
         let key = Arc::clone(&record.key);
         self.observed(&key, now);
@@ -82,7 +83,7 @@ impl Gateway {
     /// A Device was deleted. One of another UID than `uid` is left alone.
     pub fn handle_device_deleted(&mut self, device: &DeviceKey, uid: Option<&str>, now: Now) {
         let Some(record) = self.devices.get(device) else { return };
-        let known = record.object.as_ref().map(|object| object.uid.as_str());
+        let known = record.object.as_ref().map(|object| &*object.uid);
         if uid.is_some() && known.is_some() && uid != known {
             return;
         }
@@ -100,7 +101,7 @@ impl Gateway {
                 key
             }
         };
-        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Record::new(key, now))
+        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Box::new(Record::new(key, now)))
     }
 
     /// Draws the consequences of what an object shows.
@@ -118,8 +119,7 @@ impl Gateway {
         };
         let ownership = status::ownership(object, record.live.as_deref(), &self.config.name);
         let (session, awaiting) = (record.session, record.awaiting);
-        let stored_changed =
-            record.stored_uid.as_deref() != Some(object.uid.as_str()) && record.set.is_some();
+        let stored_changed = record.stored_uid.as_ref() != Some(&object.uid) && record.set.is_some();
         let kept_out = object.revoked || (!object.approved && self.config.enrollment != Enrollment::Open);
         let refused =
             session.and_then(|id| self.sessions.get(&id)).and_then(|session| {

@@ -16,7 +16,7 @@ use wasmbed_protocol::{CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash}
 
 use super::{
     config::{ASSIGNMENT_GETS_MAX, LOG_BYTES_BURST, LOG_BYTES_PER_SECOND},
-    input::{Identity, Now},
+    input::Now,
 };
 use crate::exchange::DeviceKey;
 
@@ -47,7 +47,7 @@ pub(super) struct Greeting {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) device: Arc<DeviceKey>,
-    pub(super) public_key: Box<str>,
+    pub(super) public_key: Arc<str>,
     pub(super) state: State,
     pub(super) heard_ms: u64,
     /// When the timer of this session is due; entries of the timer queue with another time are stale.
@@ -57,17 +57,17 @@ pub(super) struct Session {
     logs: LogAllowance,
 }
 
-/// What a session owes its device.
+/// What a session owes its device. What is rare is boxed: nearly all sessions owe nothing.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     pub(super) welcome: bool,
     pub(super) heartbeat_ack: Option<Sequence>,
-    pub(super) error: Option<(ErrorCode, Option<u32>, String)>,
+    pub(super) error: Option<Box<(ErrorCode, Option<u32>, String)>>,
     pub(super) desired: bool,
     pub(super) assignments: VecDeque<SpecHash>,
-    pub(super) module_gone: Option<ModuleDigest>,
-    pub(super) range: Option<Range>,
-    pub(super) closing: Option<Closing>,
+    pub(super) module_gone: Option<Box<ModuleDigest>>,
+    pub(super) range: Option<Box<Range>>,
+    pub(super) closing: Option<Box<Closing>>,
 }
 
 /// A range of a module that the device asked for.
@@ -88,10 +88,10 @@ pub(super) struct Closing {
 }
 
 impl Session {
-    pub(super) fn new(device: Arc<DeviceKey>, identity: &Identity, now: Now) -> Self {
+    pub(super) fn new(device: Arc<DeviceKey>, public_key: Arc<str>, now: Now) -> Self {
         Self {
             device,
-            public_key: identity.public_key.as_str().into(),
+            public_key,
             state: State::AwaitHello,
             heard_ms: now.ms,
             deadline: 0,
@@ -112,7 +112,7 @@ impl Session {
             || !assignments.is_empty()
             || module_gone.is_some()
             || closing.is_some()
-            || range.is_some_and(|range| module_in_memory(&range.digest))
+            || range.as_ref().is_some_and(|range| module_in_memory(&range.digest))
     }
 
     /// Remembers an AssignmentGet; false if too many wait.
@@ -166,8 +166,7 @@ mod tests {
 
     fn session() -> Session {
         let device = DeviceKey { namespace: "default".into(), name: "a".into() };
-        let identity = Identity { device: device.clone(), public_key: "k".into() };
-        Session::new(Arc::new(device), &identity, Now::default())
+        Session::new(Arc::new(device), "k".into(), Now::default())
     }
 
     #[test]

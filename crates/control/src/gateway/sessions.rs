@@ -15,7 +15,7 @@ use super::{
         CLAIM_WAIT_MS, CONNECTIONS_EXTRA, COUNTER_MAX, CREATIONS_MAX, HELLO_TIMEOUT_MS,
         RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, UNUSABLE_MESSAGES_MAX,
     },
-    device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code},
+    device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
     input::{Event, Identity, Notice, Now, SessionId, StoreOperation},
     session::{Closing, Greeting, Owed, Range, Session, State},
 };
@@ -30,11 +30,16 @@ impl Gateway {
         {
             return false;
         }
-        let device = match self.devices.get_key_value(&identity.device) {
-            Some((known, _)) => Arc::clone(known),
-            None => Arc::new(identity.device.clone()),
+        let (device, public_key) = match self.devices.get(&identity.device) {
+            Some(record) => {
+                let object = record.object.as_ref();
+                let held =
+                    [object.and_then(|object| object.public_key.as_ref()), record.admitted_key.as_ref()];
+                (Arc::clone(&record.key), shared(&identity.public_key, held))
+            }
+            None => (Arc::new(identity.device.clone()), identity.public_key.as_str().into()),
         };
-        self.sessions.insert(id, Session::new(device, identity, now));
+        self.sessions.insert(id, Box::new(Session::new(device, public_key, now)));
         self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
         if self.shutting_down {
             self.end(id, admission::SHUTTING_DOWN, now);
@@ -140,7 +145,7 @@ impl Gateway {
     pub(super) fn admit(&mut self, id: SessionId, greeting: Greeting, now: Now) {
         let Some(session) = self.sessions.get(&id) else { return };
         let key = Arc::clone(&session.device);
-        let known = self.known(self.devices.get(&key));
+        let known = self.known(self.devices.get(&key).map(AsRef::as_ref));
         match plan_admission(self.config.enrollment, known, &session.public_key) {
             Admission::Refuse(refusal) => self.turn_away(id, &key, refusal, now),
             Admission::Enroll { waits } => self.enroll(id, &key, waits, greeting, now),
@@ -232,7 +237,7 @@ impl Gateway {
         let same_object =
             record.object.as_ref().is_none_or(|object| Some(&object.uid) == record.stored_uid.as_ref());
         if !admitted || !same_object {
-            record.admitted_key = Some(session.public_key.to_string());
+            record.admitted_key = Some(Arc::clone(&session.public_key));
             self.store_device(key);
         }
         if api_away {
@@ -343,7 +348,7 @@ impl Gateway {
         let end = get.offset.saturating_add(u32::from(get.length)).min(bytes);
         if let Some(session) = self.sessions.get_mut(&id) {
             // One range is outstanding: a device that asks again has given up on the one before.
-            session.owed.range = Some(Range { digest: get.digest, next: get.offset, end });
+            session.owed.range = Some(Box::new(Range { digest: get.digest, next: get.offset, end }));
             self.modules.touch(&get.digest, now.ms);
             if self.modules.want(&get.digest, id) {
                 self.store.push_back(StoreOperation::LoadModule { digest: get.digest });
@@ -355,7 +360,7 @@ impl Gateway {
     pub(super) fn refuse_module(&mut self, id: SessionId, digest: wasmbed_protocol::ModuleDigest) {
         if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.state == State::Standing) {
             session.owed.range = None;
-            session.owed.module_gone = Some(digest);
+            session.owed.module_gone = Some(Box::new(digest));
             self.wakes.insert(id);
         }
     }
@@ -386,7 +391,7 @@ impl Gateway {
             return;
         }
         let device = Arc::clone(&session.device);
-        session.owed.error = Some((code, tag, shorten(detail.clone())));
+        session.owed.error = Some(Box::new((code, tag, shorten(detail.clone()))));
         self.wakes.insert(id);
         self.notice(Notice::Unusable { device, detail });
     }
@@ -410,12 +415,12 @@ impl Gateway {
             _ => refusal.retry_after_ms,
         };
         session.owed = Owed {
-            closing: Some(Closing {
+            closing: Some(Box::new(Closing {
                 reject,
                 reason: refusal.reason,
                 retry_after_ms: spread,
                 detail: shorten(detail.clone()),
-            }),
+            })),
             ..Owed::default()
         };
         session.state = State::Closing;

@@ -286,7 +286,7 @@ fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Eve
     };
     Event {
         device: (*record.key).clone(),
-        uid: object.uid.clone(),
+        uid: object.uid.to_string(),
         warning,
         reason,
         message: reason.sentence().to_owned(),

@@ -66,7 +66,7 @@ impl Frames<'_> {
 
 impl Gateway {
     /// Writes whole frames that a session owes into `buffer`, as many as fit; at least
-    /// [`FRAME_BYTES_MAX`] bytes are needed for one. To be called again until it writes nothing.
+    /// [`FRAME_BYTES_MAX`] bytes are needed for one. If more is owed than fits, [`Gateway::poll_wake`] gives the session again.
     pub fn poll_transmit(&mut self, id: SessionId, buffer: &mut [u8], now: Now) -> Transmit {
         let mut frames = Frames { buffer, written: 0, failed: None };
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -92,10 +92,11 @@ impl Gateway {
             } else if let Some(sequence) = owed.heartbeat_ack.take() {
                 frames.push(&GatewayMessage::HeartbeatAck(HeartbeatAck { sequence, unix_ms: now.unix_ms }));
                 transmit.heartbeat = true;
-            } else if let Some((code, tag, detail)) = owed.error.take() {
+            } else if let Some(error) = owed.error.take() {
+                let (code, tag, detail) = *error;
                 frames.push(&GatewayMessage::Error(ErrorNotice { code, tag, detail: &detail }));
             } else if let Some(closing) = &owed.closing {
-                let Closing { reject, reason, retry_after_ms, detail } = closing;
+                let Closing { reject, reason, retry_after_ms, detail } = &**closing;
                 let closing = ClosingMessage { reason: *reason, retry_after_ms: *retry_after_ms, detail };
                 frames.push(&match reject {
                     true => GatewayMessage::Reject(closing),
@@ -124,17 +125,24 @@ impl Gateway {
                 let application = Arc::clone(&assignment.body.application);
                 assigned.push(Notice::Assigned { device: Arc::clone(&device), application, correlation_id });
             } else if let Some(digest) = owed.module_gone.take() {
-                frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest }));
-            } else if let Some(range) = owed.range {
+                frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest: *digest }));
+            } else if let Some(range) = &mut owed.range {
                 let Some(module) = self.modules.cached(&range.digest) else { break };
-                owed.range = frames.push_chunk(range, module);
+                let rest = frames.push_chunk(**range, module);
                 self.modules.touch(&range.digest, now.ms);
+                match rest {
+                    Some(rest) => **range = rest,
+                    None => owed.range = None,
+                }
             } else {
                 break;
             }
         }
-        let waits_for =
-            owed.range.map(|range| range.digest).filter(|digest| self.modules.cached(digest).is_none());
+        let waits_for = owed
+            .range
+            .as_ref()
+            .map(|range| range.digest)
+            .filter(|digest| self.modules.cached(digest).is_none());
         transmit.written = frames.written;
         transmit.close = session.state == State::Closing && session.owed.closing.is_none();
         let failed = frames.failed;

@@ -289,8 +289,13 @@ impl Gateway {
 fn stored(record: &Record) -> StoredDevice {
     StoredDevice {
         device: (*record.key).clone(),
-        uid: record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.clone()),
-        admitted_key: record.admitted_key.clone(),
+        uid: record
+            .object
+            .as_ref()
+            .map(|object| &object.uid)
+            .or(record.stored_uid.as_ref())
+            .map(ToString::to_string),
+        admitted_key: record.admitted_key.as_deref().map(str::to_owned),
         // Operations happen in their order: an older set must not follow a newer one.
         set: record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_exchange(&record.key)),
     }
