@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::{net::TcpStream, sync::Semaphore, sync::watch};
+use tokio::{sync::Semaphore, sync::watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
@@ -32,12 +32,15 @@ use wasmbed_control::{
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
-use crate::{core::Core, metrics::Metrics, openapi, store::Store};
+use crate::{core::Core, hello::Replayed, metrics::Metrics, openapi, store::Store};
 
 /// Bodies of sets that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
 /// Bodies of modules that are read at once: each may be 1 MiB.
 const MODULES_AT_ONCE_MAX: usize = 16;
+/// Bytes of a module's body that are read: some more than a module may have, so that one that is a little too large is answered
+/// instead of cut off.
+const MODULE_BODY_BYTES_MAX: usize = MODULE_BYTES_MAX as usize + 64 * 1024;
 /// For a request's head to arrive over HTTP/1.1.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a request's body to arrive and be worked on.
@@ -77,7 +80,7 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
     match operation.id {
         openapi::Id::PutSets => put(put_sets).layer(DefaultBodyLimit::max(PUT_SETS_BYTES_MAX)),
         openapi::Id::HasModule => head(has_module),
-        openapi::Id::PutModule => put(put_module).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX as usize)),
+        openapi::Id::PutModule => put(put_module).layer(DefaultBodyLimit::max(MODULE_BODY_BYTES_MAX)),
         openapi::Id::Stream => get(stream),
         openapi::Id::Logs => get(logs),
         openapi::Id::Document => get(document),
@@ -110,7 +113,7 @@ impl Api {
     /// Serves one connection. The error is the reason for which it is refused.
     pub(crate) async fn serve(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Replayed>,
         id: String,
         role: Role,
         stop: CancellationToken,
@@ -241,7 +244,7 @@ async fn put_module(
     let Some(digest) = parse_digest(&digest) else { return no_digest() };
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|bytes| bytes > u64::from(MODULE_BYTES_MAX)) {
+    if declared.is_some_and(|bytes| bytes > MODULE_BODY_BYTES_MAX as u64) {
         return too_large();
     }
     let Ok(_permit) = shared.modules.acquire().await else { return overloaded() };

@@ -1,100 +1,106 @@
 //! One device's connection: bytes in, frames to the decisions, frames out.
 //!
-//! While nothing happens a connection holds no buffer: it reads into the stack, keeps only the start of a frame that has
-//! not arrived in full, and writes from a scratch area of the thread.
+//! While nothing happens a connection holds no buffer: it reads into and writes from scratch areas of the thread, and keeps
+//! only the start of a frame that has not arrived in full.
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
     io,
     pin::Pin,
-    task::Poll,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
     sync::Notify,
-    time::{sleep_until, timeout},
+    time::{Sleep, sleep_until, timeout},
 };
-use tokio_rustls::server::TlsStream;
-use wasmbed_control::gateway::SessionId;
+use wasmbed_control::gateway::{SessionId, Transmit};
 use wasmbed_protocol::{Frames, frame_length, limits::FRAME_BYTES_MAX};
 
-use crate::{Limits, core::Core, metrics::Metrics};
+use crate::{
+    Limits,
+    core::Core,
+    metrics::Metrics,
+    tls::{DeviceTls, Heard},
+};
 
-/// Bytes of one write: some frames, so that a range of a module takes two.
-const WRITE_BYTES: usize = 4 * FRAME_BYTES_MAX;
-/// Bytes that rustls holds encrypted for a slow reader at most.
-const TLS_BUFFER_BYTES: usize = 2 * WRITE_BYTES;
+/// Bytes of one write: a whole range of a module, and the control frames before it.
+const WRITE_BYTES: usize = 8 * FRAME_BYTES_MAX;
 /// For the peer to take our end of the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; WRITE_BYTES].into());
+    static FRAMES: RefCell<Box<[u8]>> = RefCell::new(vec![0; WRITE_BYTES].into());
 }
 
-/// Frames to be sent.
-struct Batch {
-    bytes: Vec<u8>,
-    close: bool,
-    heartbeat: bool,
+/// A device's connection that was let in.
+pub(crate) struct Session {
+    pub(crate) stream: Box<DeviceTls>,
+    pub(crate) id: SessionId,
+    pub(crate) waker: Arc<Notify>,
 }
 
-/// Serves a session until it ends; says how it ended.
-pub(crate) async fn serve(
-    core: &Core,
-    mut stream: Box<TlsStream<TcpStream>>,
-    id: SessionId,
-    waker: &Notify,
-    limits: &Limits,
-    metrics: &Metrics,
-) -> String {
-    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+/// Serves a session until it ends.
+pub(crate) async fn serve(core: &Core, mut session: Session, limits: &Limits, metrics: &Metrics) {
+    let detail = converse(core, &mut session, limits, metrics).await;
+    core.close(session.id, &detail);
+}
+
+/// Says how the session ended.
+async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: &Metrics) -> String {
+    let Session { stream, id, waker } = session;
+    let id = *id;
     let mut partial = Partial::default();
+    let mut deadline = None;
     let mut heard = None;
     loop {
-        let batch = next_batch(core, id);
-        if !batch.bytes.is_empty() {
-            let written = timeout(limits.write_timeout, write(&mut stream, &batch.bytes)).await;
-            match written {
+        let sent = match transmit(core, id, stream) {
+            Ok(sent) => sent,
+            Err(error) => return words(&error),
+        };
+        if !stream.is_flushed() {
+            // Boxed, as everything that is rare: a session is as large as the largest that it waits for.
+            match Box::pin(timeout(limits.write_timeout, stream.flush())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return words(&error),
                 Err(_) => return "the device does not read".to_owned(),
             }
-            if let Some(heard) = heard.take_if(|_: &mut Instant| batch.heartbeat) {
-                metrics.heartbeat_seconds.observe(heard.elapsed().as_secs_f64());
-            }
         }
-        if batch.close {
-            let _ = timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
+        if let Some(heard) = heard.take_if(|_: &mut Instant| sent.heartbeat) {
+            metrics.heartbeat_seconds.observe(heard.elapsed().as_secs_f64());
+        }
+        if sent.close {
+            if stream.close().is_ok() && !stream.is_flushed() {
+                let _ = Box::pin(timeout(CLOSE_TIMEOUT, stream.flush())).await;
+            }
             return "closed by the gateway".to_owned();
         }
-        if !batch.bytes.is_empty() {
-            continue;
-        }
-        let deadline = partial.since.map(|since| (since + limits.frame_timeout).into());
+        // If more is owed, the waker has been told.
+        let since = partial.since;
         tokio::select! {
             () = waker.notified() => {}
-            read = read(&mut stream) => match read {
-                Ok(bytes) if bytes.is_empty() => return "closed by the device".to_owned(),
-                Ok(bytes) => {
-                    heard = Some(Instant::now());
-                    partial.take(core, id, &bytes);
-                }
+            read = stream.read(|bytes| partial.take(core, id, bytes)) => match read {
+                Ok(Heard::Closed) => return "closed by the device".to_owned(),
+                Ok(Heard::Some) => heard = Some(Instant::now()),
                 Err(error) => return words(&error),
             },
-            () = async {
-                match deadline {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            } => {
+            () = passed(&mut deadline) => {
                 core.with(|gateway, now| gateway.handle_broken_frame(id, "a frame did not arrive in time", now));
                 partial = Partial::default();
             }
         }
+        if partial.since != since {
+            deadline =
+                partial.since.map(|since| Box::pin(sleep_until((since + limits.frame_timeout).into())));
+        }
+    }
+}
+
+async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {
+    match deadline {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -105,31 +111,15 @@ fn words(error: &io::Error) -> String {
     }
 }
 
-fn next_batch(core: &Core, id: SessionId) -> Batch {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let transmit = core.with(|gateway, now| gateway.poll_transmit(id, scratch, now));
-        let bytes = scratch[..transmit.written].to_vec();
-        Batch { bytes, close: transmit.close, heartbeat: transmit.heartbeat }
-    })
-}
-
-async fn write(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).await?;
-    stream.flush().await
-}
-
-/// What has arrived; nothing is held while nothing arrives.
-async fn read(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
-    poll_fn(|context| {
-        let mut stack = [0; FRAME_BYTES_MAX];
-        let mut buffer = ReadBuf::new(&mut stack);
-        match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().to_vec())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+/// Sends what the session owes, as much as one write takes.
+fn transmit(core: &Core, id: SessionId, stream: &mut DeviceTls) -> io::Result<Transmit> {
+    FRAMES.with_borrow_mut(|frames| {
+        let transmit = core.with(|gateway, now| gateway.poll_transmit(id, frames, now));
+        if transmit.written > 0 {
+            stream.write(&frames[..transmit.written])?;
         }
+        Ok(transmit)
     })
-    .await
 }
 
 /// The start of a frame that has not arrived in full: at most one frame.

@@ -10,6 +10,7 @@ mod api;
 mod config;
 mod core;
 mod device;
+mod hello;
 mod journal;
 mod kubernetes;
 mod listener;
@@ -17,6 +18,7 @@ mod metrics;
 mod openapi;
 mod presence;
 mod store;
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,6 +26,7 @@ pub use config::{Config, Enrollment, Limits, TlsFiles};
 pub use openapi::document as openapi;
 pub use store::StoreError;
 
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::gateway::{self, Gateway, StoreOperation};
@@ -115,7 +118,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 ///
 /// # Errors
 /// It could not start.
-pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
+pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<Handle, Error>> {
+    // Boxed, so that all of it is compiled with this crate and not once more with each program that starts it.
+    Box::pin(bind_and_start(config, shutdown))
+}
+
+async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
     let identity = own_identity(&config)?;
     let services_roots = roots(read_certificates(&config.tls.services_roots)?)?;
     let device_roots = roots(read_certificates(&config.tls.device_roots)?)?;

@@ -10,6 +10,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,17 +19,21 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::{ServerConfig, server::Acceptor};
+use rustls::{CommonState, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::{exchange::DeviceKey, gateway::Identity};
-use wasmbed_pki::{
-    Role,
-    tls::{Peer, Profile, authenticate_client, handshake_reason},
-};
+use wasmbed_pki::tls::{Peer, Profile, authenticate_client, handshake_reason};
 
-use crate::{Limits, api, core::Core, device, metrics::Metrics};
+use crate::{
+    Limits, api,
+    core::Core,
+    device,
+    hello::{Hello, Replayed},
+    metrics::Metrics,
+    tls::DeviceTls,
+};
 
 /// Bytes of a socket's send buffer: with the kernel's default, slow readers of a 1 MiB module hold 1.4 GB for 1,000
 /// devices; with this, 68 MB.
@@ -64,6 +69,19 @@ impl Refused {
     fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
+}
+
+/// A client that is who it says.
+enum Authenticated {
+    Device(Box<DeviceTls>, Peer),
+    Service(Box<TlsStream<Replayed>>, Peer),
+}
+
+/// A client that was let in.
+enum Entered {
+    Device(device::Session),
+    /// An HTTP connection. Boxed, so that devices' sessions are not as large.
+    Service(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 /// Binds the port.
@@ -134,81 +152,95 @@ impl Listener {
                     continue;
                 }
             };
+            // Boxed, so that what lets a connection in does not stay within its session.
+            let entry = Box::pin(Arc::clone(&self).enter(stream, peer, slot, stop.clone()));
             let listener = Arc::clone(&self);
-            let stop = stop.clone();
-            tasks.spawn(async move { listener.serve(stream, peer, slot, stop).await });
+            tasks.spawn(async move {
+                match entry.await {
+                    Some(Entered::Device(session)) => {
+                        let Listener { core, limits, metrics, .. } = &*listener;
+                        device::serve(core, session, limits, metrics).await;
+                    }
+                    Some(Entered::Service(connection)) => connection.await,
+                    None => {}
+                }
+            });
         }
     }
 
-    async fn serve(&self, stream: TcpStream, peer: SocketAddr, slot: Slot, stop: CancellationToken) {
+    /// Lets a connection in, within the time for it.
+    async fn enter(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        slot: Slot,
+        stop: CancellationToken,
+    ) -> Option<Entered> {
         let started = Instant::now();
-        // Boxed, so that the handshake's state does not stay within the session's future.
-        let handshake = Box::pin(tokio::time::timeout(self.limits.handshake_timeout, self.handshake(stream)));
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.handshake(socket));
         let result = tokio::select! {
             result = handshake => result,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return None,
         };
         let timeout = || Refused::new("HandshakeTimeout", "the handshake took too long");
-        let (stream, profile, who) = match result.unwrap_or_else(|_| Err(timeout())) {
-            Ok(authenticated) => authenticated,
-            Err(refused) => return self.refuse(peer, &refused),
-        };
-        drop(slot);
-        self.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
-        match (profile, who.id.role()) {
-            (Profile::Device, Role::Device) => self.serve_device(stream, peer, &who).await,
-            (Profile::Service, role @ (Role::Controller | Role::Operator)) => {
-                // Boxed, so that devices' sessions are not as large as an HTTP connection.
-                match Box::pin(self.api.serve(*stream, who.id.to_string(), role, stop)).await {
-                    Ok(()) => {}
-                    Err(reason) => self.refuse(peer, &Refused::new(reason, who.id.to_string())),
+        let entered = result.unwrap_or_else(|_| Err(timeout())).and_then(|authenticated| {
+            drop(slot);
+            self.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+            match authenticated {
+                Authenticated::Device(stream, who) => self.enter_device(stream, &who),
+                Authenticated::Service(stream, who) => {
+                    let listener = Arc::clone(&self);
+                    Ok(Entered::Service(Box::pin(async move {
+                        let (id, role) = (who.id.to_string(), who.id.role());
+                        if let Err(reason) = listener.api.serve(*stream, id, role, stop).await {
+                            listener.refuse(peer, &Refused::new(reason, who.id.to_string()));
+                        }
+                    })))
                 }
             }
-            // `authenticate_client` has asserted the role of the profile.
-            (Profile::Device | Profile::Service, _) => {
-                self.refuse(peer, &Refused::new("WrongRole", who.id.to_string()));
-            }
-        }
+        });
+        entered.inspect_err(|refused| self.refuse(peer, refused)).ok()
     }
 
-    async fn serve_device(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr, who: &Peer) {
+    fn enter_device(&self, stream: Box<DeviceTls>, who: &Peer) -> Result<Entered, Refused> {
         let device = DeviceKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
         let identity = Identity { device, public_key: who.facts.public_key_base64() };
-        let Some((id, waker)) = self.core.accept(&identity) else {
-            return self.refuse(peer, &Refused::new("Full", who.id.to_string()));
-        };
-        drop(identity);
-        let detail = device::serve(&self.core, stream, id, &waker, &self.limits, &self.metrics).await;
-        self.core.close(id, &detail);
+        let (id, waker) =
+            self.core.accept(&identity).ok_or_else(|| Refused::new("Full", who.id.to_string()))?;
+        Ok(Entered::Device(device::Session { stream, id, waker }))
     }
 
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(Box<TlsStream<TcpStream>>, Profile, Peer), Refused> {
-        stream.set_nodelay(true).map_err(|error| Refused::new("ConnectionLost", error.to_string()))?;
-        let start =
-            LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| broken(&error))?;
-        let offered: Option<Vec<Vec<u8>>> =
-            start.client_hello().alpn().map(|names| names.map(<[u8]>::to_vec).collect());
-        let Some(offered) = offered else {
+    async fn handshake(&self, socket: TcpStream) -> Result<Authenticated, Refused> {
+        socket.set_nodelay(true).map_err(|error| Refused::new("ConnectionLost", error.to_string()))?;
+        let mut hello = Hello::read(socket).await.map_err(|error| broken(&error))?;
+        let Some(offered) = hello.offered.take() else {
             return Err(Refused::new("NoAlpn", "the client offers no ALPN name; devices offer wasmbed/1"));
         };
         let profile = Profile::select(offered.iter().map(Vec::as_slice));
-        let config = match profile {
-            Some(Profile::Service) => &self.services,
+        let identify = |profile, state: &CommonState| {
+            authenticate_client(profile, state, &self.trust_domain)
+                .map_err(|error| Refused::new("WrongIdentity", error.to_string()))
+        };
+        match profile {
+            Some(Profile::Service) => {
+                let acceptor = TlsAcceptor::from(Arc::clone(&self.services));
+                let stream = acceptor.accept(hello.replayed()).await.map_err(|error| broken(&error))?;
+                let who = identify(Profile::Service, stream.get_ref().1)?;
+                Ok(Authenticated::Service(Box::new(stream), who))
+            }
             // Without a name of ours rustls refuses it, and tells the client why.
-            Some(Profile::Device) | None => &self.devices,
-        };
-        let stream = start.into_stream(Arc::clone(config)).await;
-        let Some(profile) = profile else {
-            let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();
-            return Err(Refused::new("WrongAlpn", format!("the client offers {}", names.join(", "))));
-        };
-        let stream = stream.map_err(|error| broken(&error))?;
-        let who = authenticate_client(profile, stream.get_ref().1, &self.trust_domain)
-            .map_err(|error| Refused::new("WrongIdentity", error.to_string()))?;
-        Ok((Box::new(stream), profile, who))
+            Some(Profile::Device) | None => {
+                let config = Arc::clone(&self.devices);
+                let stream = DeviceTls::accept(hello.socket, config, &mut hello.received).await;
+                if profile.is_none() {
+                    let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();
+                    return Err(Refused::new("WrongAlpn", format!("the client offers {}", names.join(", "))));
+                }
+                let stream = stream.map_err(|error| broken(&error))?;
+                let who = identify(Profile::Device, stream.state())?;
+                Ok(Authenticated::Device(stream, who))
+            }
+        }
     }
 
     fn refuse(&self, peer: SocketAddr, refused: &Refused) {

@@ -86,13 +86,19 @@ pub(crate) struct Opened {
     pub(crate) restored: Restored,
 }
 
+/// Pages of the database in memory. It is read at the start only; after that sets are written, and never read back.
+const CACHE_BYTES: usize = 256 * 1024;
+
 /// Opens the disk, creating it if it is empty.
 pub(crate) fn open(folder: &Path) -> Result<Opened, StoreError> {
     let modules = folder.join("modules");
     fs::create_dir_all(&modules).map_err(|source| StoreError::Io { path: modules.clone(), source })?;
     let path = folder.join("sets.redb");
     let failed = |source: redb::Error| StoreError::Database { path: path.clone(), source: Box::new(source) };
-    let database = Database::create(&path).map_err(|error| failed(error.into()))?;
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(&path)
+        .map_err(|error| failed(error.into()))?;
     let (leader_term, devices) = read_sets(&database).map_err(failed)?;
     let modules =
         read_modules(&modules).map_err(|source| StoreError::Io { path: modules.clone(), source })?;
