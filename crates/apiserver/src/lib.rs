@@ -28,4 +28,4 @@ mod upkeep;
 
 pub use access::{Policy, PolicyError};
 pub use config::{Config, Limits, ServerTls};
-pub use http::{Server, ServerError, serve, start};
+pub use http::{Server, ServerError, read_untrusted, serve, start};

@@ -1,9 +1,8 @@
 //! What differs between two states of an object.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::fields::{Wrong, identity};
 use super::path::{Element, same};
@@ -17,8 +16,6 @@ pub(super) struct Comparison {
     pub(super) modified: Set,
     pub(super) added: Set,
 }
-
-static EMPTY: LazyLock<Value> = LazyLock::new(|| json!({}));
 
 /// Compares two objects; top-level fields in `skip` are not looked at.
 pub(super) fn compare(ty: &Type, before: &Value, after: &Value, skip: &[&str]) -> Result<Comparison, Wrong> {
@@ -112,7 +109,7 @@ impl Walk<'_> {
         names.retain(|name| !hidden(name));
         for name in names {
             let Some(ty) = map.field(name) else { continue };
-            let always = map.always.contains(name).then_some(&*EMPTY);
+            let always = map.always.get(name);
             let was = before.and_then(|before| before.get(name)).or(always);
             let is = after.and_then(|after| after.get(name)).or(always);
             if was == is {

@@ -26,6 +26,7 @@ use serde_json::Value;
 pub use fields::Wrong;
 pub(crate) use managers::same_but_for_times;
 pub use managers::{Id, Managers, ManagersError, Operation, Owned};
+pub(crate) use path::quoted;
 pub use path::{Element, ElementError, display};
 pub use set::{Set, SetError};
 pub use types::Type;

@@ -1,6 +1,6 @@
 //! What a schema says about ownership: which parts of an object are one piece and which have parts of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
@@ -31,8 +31,8 @@ pub(super) struct MapType {
     pub(super) defaults: BTreeMap<String, Value>,
     /// Of fields that aren't declared; none: there are no others.
     pub(super) others: Option<Below>,
-    /// Fields that are always there, if empty: Go's structs.
-    pub(super) always: BTreeSet<String>,
+    /// Fields that are always there, with these values if nothing else is said: Go's structs.
+    pub(super) always: BTreeMap<String, Value>,
     /// Fields that nobody owns.
     pub(super) hidden: &'static [&'static str],
 }
@@ -129,9 +129,9 @@ fn free(below: Below, atomic: bool) -> Type {
 }
 
 impl Type {
-    /// The type of whole objects, from the `openAPIV3Schema` of their definition. `always` are those of their fields
-    /// that can't be absent.
-    pub fn of_objects(schema: &Value, always: impl IntoIterator<Item = String>) -> Type {
+    /// The type of whole objects, from the `openAPIV3Schema` of their definition. `always` are the values
+    /// of those of their fields that can't be absent.
+    pub fn of_objects(schema: &Value, always: impl IntoIterator<Item = (String, Value)>) -> Type {
         let mut ty = Type::of(schema, false);
         let map = ty.map.get_or_insert_with(|| Box::new(MapType::empty()));
         map.add_object_fields();
@@ -205,7 +205,7 @@ impl MapType {
             fields: BTreeMap::new(),
             defaults: BTreeMap::new(),
             others: None,
-            always: BTreeSet::new(),
+            always: BTreeMap::new(),
             hidden: &[],
         }
     }

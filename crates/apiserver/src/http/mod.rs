@@ -12,7 +12,9 @@ mod respond;
 mod review;
 mod route;
 mod show;
+mod untrusted;
 mod watch;
 mod write;
 
 pub use listen::{Server, ServerError, serve, start};
+pub use untrusted::read_untrusted;

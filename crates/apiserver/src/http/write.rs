@@ -15,7 +15,7 @@ use super::respond::{self, Body};
 use super::route::Target;
 use super::show::{ListMeta, View};
 use crate::kinds::Kind;
-use crate::resource::{Part, Patch, Preconditions};
+use crate::resource::{FieldValidation, Part, Patch, Preconditions};
 use crate::schema::decode::{self, Decoded};
 use crate::selector::Facets;
 use crate::status::{Cause, Reason, Status};
@@ -104,14 +104,25 @@ impl Request<'_> {
         }
         // What isn't understood is refused whatever the body says.
         let known = matches!(media_type, "application/json-patch+json" | "application/merge-patch+json");
-        let patch = match known || media_type == "application/strategic-merge-patch+json" {
-            true => serde_json::from_slice(body)
+        let decoded = match known || media_type == "application/strategic-merge-patch+json" {
+            true => decode::json(body)
                 .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?,
-            false => Value::Null,
+            false => Decoded { value: Value::Null, duplicates: Vec::new() },
         };
+        let Decoded { value: patch, duplicates } = decoded;
+        let told: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+        let validation = self.params.field_validation()?;
+        if validation == FieldValidation::Strict && !told.is_empty() {
+            let why = format!("strict decoding error: {}", told.join(", "));
+            return Err(Status::bad_request(why));
+        }
         let patch = Patch::parse(media_type, patch)?;
         let part = self.part();
-        self.one(name, "PatchOptions", Operation::Patch { part, patch }).await
+        let mut response = self.one(name, "PatchOptions", Operation::Patch { part, patch }).await?;
+        if validation == FieldValidation::Warn {
+            respond::warn(&mut response, &told);
+        }
+        Ok(response)
     }
 
     /// Server-side apply.
@@ -228,7 +239,7 @@ impl Request<'_> {
         }
         for (position, c) in name.char_indices().filter(|(_, c)| !is_printable(*c)) {
             let why = format!("invalid character U+{:04X} (at position {position})", u32::from(c));
-            causes.push(Cause::invalid("fieldManager", &Value::from(name).to_string(), why));
+            causes.push(Cause::invalid("fieldManager", &crate::apply::quoted(name), why));
         }
         if causes.is_empty() { Ok(name.to_owned()) } else { Err(Status::invalid_options(options, causes)) }
     }

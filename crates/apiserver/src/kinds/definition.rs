@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Column, ColumnError, Form, Kind, Ownership};
 use crate::apply::{Type, Version};
@@ -142,8 +142,11 @@ impl Kind {
             kind.form = Form::Events;
         }
         kind.ownership.version.form = kind.form;
-        let always = special["structs"].as_array().into_iter().flatten();
-        let always = always.filter_map(Value::as_str).map(str::to_owned);
+        let structs = special["structs"].as_array().into_iter().flatten();
+        let structs = structs.filter_map(|name| Some((name.as_str()?.to_owned(), json!({}))));
+        let fields = kind.openapi["properties"].as_object().into_iter().flatten();
+        let defaults = fields.filter_map(|(name, schema)| Some((name.clone(), schema.get("default")?.clone())));
+        let always: Vec<(String, Value)> = structs.chain(defaults).collect();
         kind.ownership.version.ty = Arc::new(Type::of_objects(&kind.openapi, always));
         Ok(kind)
     }

@@ -68,7 +68,7 @@ pub(super) fn after_update(
         Some(stated) if current.is_some_and(|current| current["metadata"]["managedFields"] == stated) => {
             standing()
         }
-        Some(stated) if is_reset(&stated) => Managers::default(),
+        Some(stated) if is_reset(request.kind, &stated) => Managers::default(),
         Some(stated) => match Managers::from_json(stated, false) {
             Ok(managers) if !managers.is_empty() => managers,
             // A client that doesn't understand them doesn't delete them.
@@ -97,9 +97,9 @@ pub(super) fn after_update(
     }
 }
 
-/// Asked for with an empty list, or with a list of one empty entry.
-fn is_reset(stated: &Value) -> bool {
-    *stated == json!([]) || *stated == json!([{}])
+/// Asked for with a list of one empty entry, or with an empty list, which isn't seen in kinds of definitions.
+fn is_reset(kind: &Kind, stated: &Value) -> bool {
+    *stated == json!([{}]) || (*stated == json!([]) && !kind.is_custom())
 }
 
 pub(super) fn put(object: &mut Value, managed: Option<Value>) {

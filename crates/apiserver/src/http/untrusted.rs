@@ -1,0 +1,38 @@
+//! What of a request is read here before anyone knows who sent it well.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::params::Params;
+use super::route::route;
+use super::{negotiate, protobuf, write};
+use crate::kinds::Kinds;
+
+/// Reads bytes as a path, a query, headers and bodies of this protocol, for fuzzing; what they mean is told nobody.
+///
+/// Never panics, whatever they are.
+pub fn read_untrusted(kinds: &Kinds, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = route(kinds, &text);
+    let params = Params::parse(&http::Method::GET, Some(&text));
+    let _ = (params.check_list(), params.check_patch(), params.check_delete_collection());
+    let _ = (params.dry_run(), params.field_validation());
+    for name in ["limit", "timeoutSeconds", "gracePeriodSeconds"] {
+        let _ = params.number(name);
+    }
+    for name in ["watch", "force", "allowWatchBookmarks"] {
+        let _ = params.flag(name);
+    }
+    let _ = protobuf::namespace(bytes);
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(bytes) {
+        headers.insert(ACCEPT, value);
+        let _ = negotiate::shape(&headers);
+    }
+    let body = Bytes::copy_from_slice(bytes);
+    for media_type in ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"] {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        let _ = write::parse_object(&headers, &body);
+    }
+}
