@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::{
@@ -16,6 +17,9 @@ use wasmbed_apiserver::{
 const HISTORY: History = History { events: 200, bytes: 1 << 22 };
 /// All objects of the simulation live here.
 pub(crate) const NAMESPACE: &str = "default";
+
+/// When the simulation begins: 2027-01-15T08:00:00Z.
+pub(crate) const UNIX_MS: u64 = 1_800_000_000_000;
 
 /// How a call failed. The codes of the shells' clients.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +43,11 @@ pub(crate) struct Api {
     uids: u128,
     /// Nothing answers.
     pub(crate) down: bool,
+    /// Since when it has answered without a break.
+    pub(crate) up_since_ms: u64,
+    /// When it did not answer, oldest first: beginning and end.
+    outages: Vec<(u64, u64)>,
+    now_ms: u64,
 }
 
 impl Api {
@@ -49,13 +58,40 @@ impl Api {
         let definitions = definitions.map_err(|error| error.to_string())?;
         let all = Kinds::new(&definitions).map_err(|error| error.to_string())?;
         let namespaces = all.namespaces().map(Arc::clone).ok_or("there is no kind Namespace")?;
-        let ours = all.of_group(wasmbed_api::GROUP).map(|kind| (kind.plural.clone(), Arc::clone(kind)));
-        let kinds = ours.collect();
-        let mut api = Self { memory: Memory::new(Arc::new(all), HISTORY), kinds, uids: 0, down: false };
+        let leases = all.get("coordination.k8s.io", "v1", "leases");
+        let ours = all.of_group(wasmbed_api::GROUP).chain(leases);
+        let kinds = ours.map(|kind| (kind.plural.clone(), Arc::clone(kind))).collect();
+        let memory = Memory::new(Arc::new(all), HISTORY);
+        let mut api =
+            Self { memory, kinds, uids: 0, down: false, up_since_ms: 0, outages: Vec::new(), now_ms: 0 };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let create = Operation::Create { object, duplicates: Vec::new() };
         api.write(&namespaces, None, "", create).map_err(|error| format!("{error:?}"))?;
         Ok(api)
+    }
+
+    /// Time moves on, and the API answers from here on, or does not.
+    pub(crate) fn at(&mut self, now_ms: u64, down: bool) {
+        if down {
+            match self.outages.last_mut().filter(|(_, end_ms)| *end_ms == self.now_ms) {
+                Some((_, end_ms)) => *end_ms = now_ms,
+                None => self.outages.push((now_ms, now_ms)),
+            }
+            self.up_since_ms = now_ms;
+        }
+        self.now_ms = now_ms;
+        self.down = down;
+    }
+
+    /// For how long it answered without a break, at most, since then.
+    pub(crate) fn answered_ms(&self, since_ms: u64) -> u64 {
+        let mut longest_ms = 0;
+        let mut from_ms = since_ms;
+        for (begin_ms, end_ms) in self.outages.iter().filter(|(_, end_ms)| *end_ms >= since_ms) {
+            longest_ms = longest_ms.max(begin_ms.saturating_sub(from_ms));
+            from_ms = *end_ms;
+        }
+        longest_ms.max(self.now_ms.saturating_sub(from_ms))
     }
 
     /// One of our kinds; the simulation asks for no other.
@@ -74,7 +110,8 @@ impl Api {
             return Err(ApiError::Unavailable);
         }
         self.uids += 1;
-        let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::from_u128(self.uids) };
+        let time = rfc3339(self.now_ms, 0);
+        let moment = Moment { now: &time, uid: Uuid::from_u128(self.uids) };
         let write = Write {
             kind: Arc::clone(kind),
             namespace: namespace.map(str::to_owned),
@@ -180,6 +217,13 @@ impl Api {
     pub(crate) fn restart(&mut self) {
         self.memory.restart();
     }
+}
+
+/// A time of the simulation, with so many digits of the second's fraction.
+pub(crate) fn rfc3339(now_ms: u64, digits: usize) -> String {
+    let unix_ms = i64::try_from(UNIX_MS + now_ms).unwrap_or(i64::MAX);
+    let time = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{time:.digits$}")
 }
 
 fn error(status: &Status) -> ApiError {

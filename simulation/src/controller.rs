@@ -1,32 +1,37 @@
-//! The controller's process: the fleet's decisions, its watches, and its calls to gateways and the API.
+//! A controller's process: the election, the fleet's decisions, its watches, and its calls to gateways and the API.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde_json::Value;
+use serde_json::{Value, json};
 use wasmbed_control::{
+    election::{Claim, Election, ElectionConfig, Lead, LeaseRecord},
     exchange::StreamEvent,
     fleet::{
         CallId, Fleet, FleetConfig, Kind, LeaseSeen, ModuleFacts, ModuleSource, Now, ObjectKey, PutOutcome,
         UploadOutcome, UploadSource, WriteOutcome,
     },
-    gateway::{Cursor, Refused},
+    gateway::Cursor,
 };
 
 use crate::{
-    api::{Api, ApiError, NAMESPACE, Seen},
+    api::{Api, ApiError, NAMESPACE, Seen, rfc3339},
     gateway::{GatewayProcess, device_of, key},
     invariants::Witness,
+    network::{Answer, Answered, Network, Request, Sender},
+    presence::{LEASE_SECONDS, lease_name},
     random::Random,
 };
 
 /// Changes taken from a watch at once.
 const WATCH_PAGE: usize = 8;
-/// Gateways renew their Leases this often, and they last three times as long.
-const LEASE_RENEWAL_MS: u64 = 5_000;
+/// Name of the leader's Lease.
+const LEADER_LEASE: &str = "wasmbed-controller";
+/// As the controller's process has them.
+const ELECTION: ElectionConfig = ElectionConfig { duration_ms: 10_000, renew_ms: 3_000 };
 
 struct Stream {
     cursor: Cursor,
@@ -39,37 +44,106 @@ enum Outcome {
     Write(CallId, WriteOutcome),
 }
 
+/// A write of the leader's Lease on its way.
+struct Claiming {
+    at_ms: u64,
+    asked_ms: u64,
+    claim: Claim,
+    version: String,
+}
+
 pub(crate) struct ControllerProcess {
+    sender: Sender,
     fleet: Fleet,
-    term: u64,
+    election: Election,
+    look_ms: u64,
+    claiming: Option<Claiming>,
+    /// The last look at the leader's Lease was answered.
+    answers: bool,
+    /// The watch of Leases stands, as far as can be seen.
+    watched: bool,
     watches: BTreeMap<&'static str, u64>,
+    gateways: BTreeSet<String>,
     streams: BTreeMap<String, Stream>,
     /// The last token read from each gateway, for resuming.
     tokens: BTreeMap<String, String>,
     awaited: VecDeque<(u64, Outcome)>,
     pub(crate) down_until_ms: Option<u64>,
+    /// It stands still until then, and does not know.
+    pub(crate) paused_until_ms: u64,
+    /// It can't reach the API until then.
+    pub(crate) cut_off_until_ms: u64,
+    /// Its watch of Leases shows nothing until then, without an error.
+    pub(crate) dumb_until_ms: u64,
 }
 
 impl ControllerProcess {
-    pub(crate) fn new(now: Now) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
+        let sender = Sender { controller: index, life: 1 };
         Self {
-            fleet: start(1, now),
-            term: 1,
+            sender,
+            fleet: Fleet::new(FleetConfig::default()),
+            election: Election::new(&holder(sender), ELECTION),
+            look_ms: 0,
+            claiming: None,
+            answers: false,
+            watched: false,
             watches: BTreeMap::new(),
+            gateways: BTreeSet::new(),
             streams: BTreeMap::new(),
             tokens: BTreeMap::new(),
             awaited: VecDeque::new(),
             down_until_ms: None,
+            paused_until_ms: 0,
+            cut_off_until_ms: 0,
+            dumb_until_ms: 0,
         }
     }
 
-    /// The process dies. The next one is a new leader.
-    pub(crate) fn crash(&mut self, now_ms: u64, random: &mut Random) {
-        self.down_until_ms = Some(now_ms + random.below(15_000));
-        self.watches.clear();
-        self.streams.clear();
-        self.tokens.clear();
-        self.awaited.clear();
+    pub(crate) fn is_up(&self) -> bool {
+        self.down_until_ms.is_none()
+    }
+
+    /// Whether it could lead if it were let.
+    pub(crate) fn is_fit(&self, now_ms: u64) -> bool {
+        self.is_up() && now_ms >= self.paused_until_ms && now_ms >= self.cut_off_until_ms
+    }
+
+    /// Whether it holds itself for the leader, or would if it moved.
+    pub(crate) fn lead(&self, now_ms: u64) -> Option<Lead> {
+        self.election.lead(now_ms).filter(|_| self.is_up())
+    }
+
+    pub(crate) fn gauges(&self) -> wasmbed_control::fleet::Gauges {
+        self.fleet.gauges()
+    }
+
+    /// The process dies; the next one has another name, as a pod has.
+    pub(crate) fn crash(&mut self, until_ms: u64) {
+        let sender = Sender { life: self.sender.life + 1, ..self.sender };
+        *self = Self {
+            sender,
+            election: Election::new(&holder(sender), ELECTION),
+            ..Self::new(sender.controller)
+        };
+        self.down_until_ms = Some(until_ms);
+    }
+
+    /// The process is asked to end: it stops what it does, gives up the Lease and is gone.
+    pub(crate) fn stop(&mut self, now_ms: u64, until_ms: u64, api: &mut Api) {
+        if self.election.lead(now_ms).is_some()
+            && let Ok(lease) = api.get("leases", LEADER_LEASE)
+            && lease["spec"]["holderIdentity"] == holder(self.sender)
+        {
+            let version = &lease["metadata"]["resourceVersion"];
+            let patch = json!({
+                "metadata": { "resourceVersion": version },
+                "spec": { "holderIdentity": "", "renewTime": rfc3339(now_ms, 6) },
+            });
+            // Refused if another took it over in between.
+            let _ = api.patch("leases", LEADER_LEASE, false, patch);
+        }
+        self.crash(until_ms);
     }
 
     /// One round.
@@ -77,7 +151,8 @@ impl ControllerProcess {
         &mut self,
         now: Now,
         api: &mut Api,
-        gateways: &mut [GatewayProcess],
+        gateways: &[GatewayProcess],
+        network: &mut Network,
         random: &mut Random,
         witness: &mut Witness,
     ) -> u64 {
@@ -85,89 +160,133 @@ impl ControllerProcess {
             if now.ms < until_ms {
                 return until_ms;
             }
-            self.term += 1;
-            self.fleet = start(self.term, now);
             self.down_until_ms = None;
         }
-        self.fleet.handle_api(now, !api.down);
-        if let Some(term) = self.fleet.term_wanted() {
-            self.term = term;
-            self.fleet.handle_leadership(now, Some(term));
+        if now.ms < self.paused_until_ms {
+            return self.paused_until_ms;
         }
-        self.follow_gateways(now, api, gateways, random);
-        for (plural, kind) in
-            [("devices", Kind::Device), ("applications", Kind::Application), ("modules", Kind::Module)]
-        {
-            self.follow(now, api, plural, kind, random);
-        }
-        self.fleet.handle_timeout(now);
-        self.settle_outcomes(now);
-        self.call_gateways(now, api, gateways, random, witness);
-        self.call_api(now, api, random, witness);
-        let awaited = self.awaited.iter().map(|(at_ms, _)| *at_ms).min().unwrap_or(u64::MAX);
-        self.fleet.poll_timeout(now).min(awaited)
-    }
-
-    fn follow_gateways(&mut self, now: Now, api: &Api, gateways: &[GatewayProcess], random: &mut Random) {
-        self.fleet.handle_list_begin(Kind::Gateway);
+        self.elect(now, api, random, witness);
+        self.follow_all(now, api, random);
         for gateway in gateways {
-            let object = ObjectKey { namespace: "wasmbed-system".to_owned(), name: gateway.name.clone() };
-            self.fleet.handle_gateway(now, &object, &format!("{}:8080", gateway.name));
-            if gateway.is_up() && !api.down {
-                let renewal = format!("{}-{}", gateway.boots, now.ms / LEASE_RENEWAL_MS);
-                let lease = LeaseSeen { renewal, duration_ms: 3 * LEASE_RENEWAL_MS, released: false };
-                self.fleet.handle_lease(now, &gateway.name, Some(lease));
-            }
             self.follow_stream(now, gateway, random);
         }
-        self.fleet.handle_list_end(now, Kind::Gateway);
+        self.fleet.handle_api(now, self.answers && self.watched);
+        self.fleet.handle_leadership(now, self.lead(now.ms).map(|lead| lead.term));
+        self.fleet.handle_timeout(now);
+        self.settle_outcomes(now);
+        self.call_gateways(now, api, network, random);
+        self.call_api(now, api, random, witness);
+        let awaited = self.awaited.iter().map(|(at_ms, _)| *at_ms).min().unwrap_or(u64::MAX);
+        let claim_ms = self.claiming.as_ref().map_or(self.look_ms, |claiming| claiming.at_ms);
+        self.fleet.poll_timeout(now).min(awaited).min(claim_ms)
     }
 
-    fn follow_stream(&mut self, now: Now, gateway: &GatewayProcess, random: &mut Random) {
-        let broken = self.streams.get(&gateway.name).is_some_and(|stream| stream.boots != gateway.boots);
-        if !gateway.is_up() || broken {
-            if self.streams.remove(&gateway.name).is_some() {
-                self.fleet.handle_stream_down(now, &gateway.name, "connection lost");
-            }
+    /// Reads the leader's Lease when it is time, and writes it a little later if there is reason to.
+    fn elect(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &Witness) {
+        if let Some(claiming) = self.claiming.take_if(|claiming| claiming.at_ms <= now.ms) {
+            let succeeded = self.claim(now, &claiming, api, random, witness);
+            self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, succeeded);
+        }
+        if self.claiming.is_some() || now.ms < self.look_ms {
             return;
         }
-        if random.once_in(3) {
+        let read = match api.get("leases", LEADER_LEASE) {
+            _ if witness.faults && random.once_in(20) => Err(ApiError::Unavailable),
+            Err(ApiError::NotFound) => Ok(None),
+            result => result.map(Some),
+        };
+        self.answers = read.is_ok();
+        let Ok(lease) = read else {
+            self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, false);
             return;
-        }
-        let token = self.tokens.get(&gateway.name).map(String::as_str);
-        let stream = self
-            .streams
-            .entry(gateway.name.clone())
-            .or_insert_with(|| Stream { cursor: gateway.stream_resume(token), boots: gateway.boots });
-        for event in gateway.stream_page(&mut stream.cursor) {
-            match &event {
-                StreamEvent::Snapshot { .. } => {
-                    self.tokens.remove(&gateway.name);
-                }
-                StreamEvent::SnapshotEnd { token }
-                | StreamEvent::Device { token, .. }
-                | StreamEvent::Forgotten { token, .. }
-                | StreamEvent::Idle { token } => {
-                    self.tokens.insert(gateway.name.clone(), token.clone());
-                }
+        };
+        let record = lease.as_ref().map(lease_record);
+        match self.election.plan_claim(now.ms, record.as_ref(), self.fleet.term_wanted()) {
+            Claim::Wait => self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, true),
+            claim @ (Claim::Create { .. } | Claim::Write { .. }) => {
+                let version = lease.map(|lease| text(&lease["metadata"]["resourceVersion"]));
+                self.claiming = Some(Claiming {
+                    at_ms: now.ms + random.below(60),
+                    asked_ms: now.ms,
+                    claim,
+                    version: version.unwrap_or_default(),
+                });
             }
-            self.fleet.handle_stream(now, &gateway.name, event);
         }
     }
 
-    fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Kind, random: &mut Random) {
+    fn claim(
+        &mut self,
+        now: Now,
+        claiming: &Claiming,
+        api: &mut Api,
+        random: &mut Random,
+        witness: &Witness,
+    ) -> bool {
+        let spec = |term: u64| {
+            json!({
+                "holderIdentity": holder(self.sender),
+                "leaseDurationSeconds": ELECTION.duration_ms / 1_000,
+                "leaseTransitions": term,
+                "renewTime": rfc3339(now.ms, 6),
+            })
+        };
+        if witness.faults && random.once_in(20) {
+            return false;
+        }
+        let (term, result) = match claiming.claim {
+            Claim::Create { term } => (term, api.create("leases", "Lease", LEADER_LEASE, spec(term))),
+            Claim::Write { term, .. } => {
+                let metadata = json!({ "resourceVersion": claiming.version });
+                let patch = json!({ "metadata": metadata, "spec": spec(term) });
+                (term, api.patch("leases", LEADER_LEASE, false, patch))
+            }
+            Claim::Wait => return true,
+        };
+        match result {
+            _ if witness.faults && random.once_in(25) => false,
+            Ok(_) => {
+                self.election.handle_written(claiming.asked_ms, term);
+                true
+            }
+            // Another wrote it in between: the next look sees who.
+            Err(ApiError::Conflict) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn follow_all(&mut self, now: Now, api: &Api, random: &mut Random) {
+        for (plural, kind) in [
+            ("leases", None),
+            ("devicegateways", Some(Kind::Gateway)),
+            ("devices", Some(Kind::Device)),
+            ("applications", Some(Kind::Application)),
+            ("modules", Some(Kind::Module)),
+        ] {
+            if plural == "leases" && now.ms < self.dumb_until_ms {
+                continue;
+            }
+            self.follow(now, api, plural, kind, random);
+        }
+    }
+
+    fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Option<Kind>, random: &mut Random) {
         let Some(after) = self.watches.get_mut(plural) else {
-            let Ok((objects, revision)) = api.list(plural) else { return };
-            self.fleet.handle_list_begin(kind);
+            let listed = api.list(plural);
+            self.note(plural, listed.is_ok());
+            let Ok((objects, revision)) = listed else { return };
+            kind.into_iter().for_each(|kind| self.fleet.handle_list_begin(kind));
             objects.iter().for_each(|object| self.seen(now, plural, object));
-            self.fleet.handle_list_end(now, kind);
+            kind.into_iter().for_each(|kind| self.fleet.handle_list_end(now, kind));
             self.watches.insert(plural, revision);
             return;
         };
         if random.once_in(3) {
             return;
         }
-        match api.watch(plural, after, WATCH_PAGE) {
+        let changes = api.watch(plural, after, WATCH_PAGE);
+        self.note(plural, changes.is_ok());
+        match changes {
             Err(ApiError::Unavailable) => {}
             Err(_) => {
                 self.watches.remove(plural);
@@ -183,8 +302,40 @@ impl ControllerProcess {
         }
     }
 
+    fn note(&mut self, plural: &str, stands: bool) {
+        if plural == "leases" {
+            self.watched = stands;
+        }
+    }
+
+    fn seen_lease(&mut self, now: Now, object: &Value) {
+        self.fleet.handle_lease_watch(now);
+        let name = text(&object["metadata"]["name"]);
+        if name == LEADER_LEASE {
+            if self.lead(now.ms).is_none() {
+                self.look_ms = now.ms;
+            }
+            return;
+        }
+        let spec = &object["spec"];
+        let seen = LeaseSeen {
+            renewal: format!("{} {}", spec["renewTime"], spec["holderIdentity"]),
+            duration_ms: spec["leaseDurationSeconds"].as_u64().unwrap_or(LEASE_SECONDS) * 1_000,
+            released: spec["holderIdentity"] == "",
+        };
+        if let Some(gateway) = name.strip_prefix(&lease_name("")) {
+            self.fleet.handle_lease(now, gateway, Some(seen));
+        }
+    }
+
     fn seen(&mut self, now: Now, plural: &str, object: &Value) {
         match plural {
+            "leases" => self.seen_lease(now, object),
+            "devicegateways" => {
+                let gateway = object_key(object);
+                self.fleet.handle_gateway(now, &gateway, &text(&object["spec"]["address"]));
+                self.gateways.insert(gateway.name);
+            }
             "devices" => {
                 if let Some(device) = device_of(object) {
                     self.fleet.handle_device(now, &device);
@@ -223,9 +374,50 @@ impl ControllerProcess {
     fn gone(&mut self, now: Now, plural: &str, object: &Value) {
         let gone = object_key(object);
         match plural {
+            "leases" => {}
+            "devicegateways" => {
+                self.gateways.remove(&gone.name);
+                self.fleet.handle_gateway_deleted(now, &gone.name);
+            }
             "devices" => self.fleet.handle_device_deleted(now, &key(&gone.name)),
             "applications" => self.fleet.handle_application_deleted(&gone),
             _ => self.fleet.handle_module_deleted(now, &gone),
+        }
+    }
+
+    fn follow_stream(&mut self, now: Now, gateway: &GatewayProcess, random: &mut Random) {
+        if !self.gateways.contains(&gateway.name) {
+            self.streams.remove(&gateway.name);
+            return;
+        }
+        let broken = self.streams.get(&gateway.name).is_some_and(|stream| stream.boots != gateway.boots);
+        if !gateway.is_up() || broken {
+            if self.streams.remove(&gateway.name).is_some() {
+                self.fleet.handle_stream_down(now, &gateway.name, "connection lost");
+            }
+            return;
+        }
+        if random.once_in(3) {
+            return;
+        }
+        let token = self.tokens.get(&gateway.name).map(String::as_str);
+        let stream = self
+            .streams
+            .entry(gateway.name.clone())
+            .or_insert_with(|| Stream { cursor: gateway.stream_resume(token), boots: gateway.boots });
+        for event in gateway.stream_page(&mut stream.cursor) {
+            match &event {
+                StreamEvent::Snapshot { .. } => {
+                    self.tokens.remove(&gateway.name);
+                }
+                StreamEvent::SnapshotEnd { token }
+                | StreamEvent::Device { token, .. }
+                | StreamEvent::Forgotten { token, .. }
+                | StreamEvent::Idle { token } => {
+                    self.tokens.insert(gateway.name.clone(), token.clone());
+                }
+            }
+            self.fleet.handle_stream(now, &gateway.name, event);
         }
     }
 
@@ -246,53 +438,40 @@ impl ControllerProcess {
         }
     }
 
-    fn call_gateways(
-        &mut self,
-        now: Now,
-        api: &Api,
-        gateways: &mut [GatewayProcess],
-        random: &mut Random,
-        witness: &Witness,
-    ) {
-        let at = wasmbed_control::gateway::Now { ms: now.ms, unix_ms: now.unix_ms };
+    fn call_gateways(&mut self, now: Now, api: &Api, network: &mut Network, random: &mut Random) {
         while let Some(upload) = self.fleet.poll_upload(now) {
-            let gateway =
-                gateways.iter_mut().find(|gateway| gateway.name == upload.gateway && gateway.is_up());
-            let outcome = match (gateway, bytes_of(api, &upload.source)) {
-                (_, Err(ApiError::NotFound)) => UploadOutcome::SourceGone,
-                (None, _) | (_, Err(_)) => UploadOutcome::Failed("no connection".to_owned()),
-                (Some(_), _) if witness.faults && random.once_in(10) => {
-                    UploadOutcome::Failed("connection lost".to_owned())
+            let outcome = match bytes_of(api, &upload.source) {
+                Ok(bytes) => {
+                    let request = Request::Upload { digest: upload.digest, bytes };
+                    let at_ms = now.ms + random.below(40);
+                    network.send(at_ms, self.sender, upload.gateway, upload.id, request);
+                    continue;
                 }
-                (Some(_), Ok(bytes)) if wasmbed_agent::module_digest(&bytes) != upload.digest => {
-                    UploadOutcome::SourceGone
-                }
-                (Some(gateway), Ok(bytes)) => match gateway.put_module(&bytes, at) {
-                    true => UploadOutcome::Held,
-                    false => UploadOutcome::Failed("507".to_owned()),
-                },
+                Err(ApiError::NotFound) => UploadOutcome::SourceGone,
+                Err(_) => UploadOutcome::Failed("the API is away".to_owned()),
             };
-            self.awaited
-                .push_back((now.ms + random.below(80), Outcome::Upload(upload.gateway, upload.id, outcome)));
+            self.awaited.push_back((now.ms, Outcome::Upload(upload.gateway, upload.id, outcome)));
         }
         while let Some(put) = self.fleet.poll_put(now) {
-            let gateway = gateways.iter_mut().find(|gateway| gateway.name == put.gateway && gateway.is_up());
-            let answered = match gateway {
-                None => None,
-                Some(_) if witness.faults && random.once_in(10) => None,
-                Some(gateway) => gateway.put_sets(&put.body, at),
-            };
-            let lost = witness.faults && random.once_in(10);
-            let outcome = match answered.filter(|_| !lost) {
-                None => PutOutcome::Failed("no answer".to_owned()),
-                Some(Ok(answer)) => PutOutcome::Answered(answer),
-                Some(Err(Refused::Fenced(refusal))) => PutOutcome::Fenced(refusal),
-                Some(Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal))) => {
-                    PutOutcome::Failed(refusal.message)
-                }
-            };
-            self.awaited.push_back((now.ms + random.below(80), Outcome::Put(put.gateway, put.id, outcome)));
+            // Most arrive at once; some so late that another leads by then.
+            let delay_ms = if random.once_in(30) { random.below(20_000) } else { random.below(40) };
+            network.send(now.ms + delay_ms, self.sender, put.gateway, put.id, Request::Put(put.body));
         }
+    }
+
+    /// An answer comes, if it was this process that asked.
+    pub(crate) fn handle_answer(&mut self, now: Now, answered: Answered, random: &mut Random) {
+        if answered.sender == self.sender && self.is_up() {
+            let outcome = match answered.answer {
+                Answer::Put(outcome) => Outcome::Put(answered.gateway, answered.id, outcome),
+                Answer::Upload(outcome) => Outcome::Upload(answered.gateway, answered.id, outcome),
+            };
+            self.awaited.push_back((now.ms + random.below(40), outcome));
+        }
+    }
+
+    pub(crate) fn sender(&self) -> Sender {
+        self.sender
     }
 
     fn call_api(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
@@ -308,16 +487,10 @@ impl ControllerProcess {
         }
         while self.fleet.poll_event().is_some() {}
         for (id, plural, name, status, patch) in calls {
-            let outcome = write(api, plural, &name, status, patch, random, witness);
+            let outcome = write(now, api, (plural, &name, status), patch, random, witness);
             self.awaited.push_back((now.ms + random.below(60), Outcome::Write(id, outcome)));
         }
     }
-}
-
-fn start(term: u64, now: Now) -> Fleet {
-    let mut fleet = Fleet::new(FleetConfig::default());
-    fleet.handle_leadership(now, Some(term));
-    fleet
 }
 
 fn object_key(object: &Value) -> ObjectKey {
@@ -334,11 +507,28 @@ fn bytes_of(api: &Api, source: &UploadSource) -> Result<Vec<u8>, ApiError> {
     BASE64_STANDARD.decode(text).map_err(|_| ApiError::NotFound)
 }
 
+fn holder(sender: Sender) -> String {
+    format!("controller-{}-{}", sender.controller, sender.life)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn lease_record(lease: &Value) -> LeaseRecord {
+    let spec = &lease["spec"];
+    LeaseRecord {
+        holder: text(&spec["holderIdentity"]),
+        term: spec["leaseTransitions"].as_u64().unwrap_or(0),
+        renewal: text(&spec["renewTime"]),
+        duration_ms: spec["leaseDurationSeconds"].as_u64().map(|seconds| seconds * 1_000),
+    }
+}
+
 fn write(
+    now: Now,
     api: &mut Api,
-    plural: &str,
-    name: &str,
-    status: bool,
+    (plural, name, status): (&str, &str, bool),
     patch: Value,
     random: &mut Random,
     witness: &mut Witness,
@@ -350,8 +540,10 @@ fn write(
         return WriteOutcome::Unavailable("no answer".to_owned());
     }
     let result = api.patch(plural, name, status, patch);
-    if let (Ok(object), "applications", true) = (&result, plural, status) {
-        witness.application_status_written(object);
+    match (&result, plural, status) {
+        (Ok(object), "applications", true) => witness.application_status_written(object),
+        (Ok(object), "devices", true) => witness.unreachable_written(object, now.ms, api),
+        _ => {}
     }
     if witness.faults && random.once_in(25) {
         return WriteOutcome::Unavailable("the answer was lost".to_owned());

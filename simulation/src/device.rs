@@ -1,5 +1,6 @@
 //! A device: the real supervisor, agent and engine on a board of memory.
 
+use wasmbed_agent::failover::Failover;
 use wasmbed_protocol::ResetReason;
 use wasmbed_runtime::{Metering, RuntimeConfig, Spacewasm};
 use wasmbed_supervisor::{
@@ -12,8 +13,6 @@ use crate::random::Random;
 
 /// Fuel that counts as a millisecond of CPU.
 const FUEL_PER_MS: u32 = 20_000;
-/// Arena of each device, bytes.
-const ARENA_BYTES: usize = 2 << 20;
 
 pub(crate) struct Device {
     pub(crate) name: String,
@@ -22,13 +21,38 @@ pub(crate) struct Device {
     /// Without power until then.
     pub(crate) off_until_ms: Option<u64>,
     pub(crate) boots: u32,
+    /// Its gateways, in the order in which it tries them.
+    pub(crate) gateways: Vec<usize>,
+    failover: Failover,
+    connected_ms: Option<u64>,
+    hardware: Hardware,
     wake_ms: u64,
 }
 
+/// What a board has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hardware {
+    /// Arena of the applications.
+    pub(crate) arena_bytes: usize,
+    /// Applications at once.
+    pub(crate) applications_max: u8,
+}
+
 impl Device {
-    pub(crate) fn new(name: &str, seed: u64, now_ms: u64) -> Self {
-        let (supervisor, link) = boot(Disk::default(), seed, now_ms, ResetReason::PowerOn);
-        Self { name: name.to_owned(), supervisor, link, off_until_ms: None, boots: 1, wake_ms: now_ms }
+    pub(crate) fn new(name: &str, hardware: Hardware, gateways: Vec<usize>, seed: u64) -> Self {
+        let (supervisor, link) = boot(Disk::default(), hardware, seed, 0, ResetReason::PowerOn);
+        Self {
+            name: name.to_owned(),
+            supervisor,
+            link,
+            off_until_ms: None,
+            boots: 1,
+            failover: Failover::new(gateways.len()),
+            gateways,
+            connected_ms: None,
+            hardware,
+            wake_ms: 0,
+        }
     }
 
     /// One round; answers when the next is wanted.
@@ -47,6 +71,24 @@ impl Device {
         self.wake_ms
     }
 
+    /// The gateway that the device wants a connection to now, by its number.
+    pub(crate) fn wants(&mut self, now_ms: u64) -> Option<usize> {
+        let (wanted, up) = self.link.with(|channel| (channel.wanted, channel.up));
+        if !up && let Some(since_ms) = self.connected_ms.take() {
+            self.failover.handle_ended(now_ms - since_ms);
+        }
+        wanted.then(|| self.gateways.get(self.failover.current()).copied()).flatten()
+    }
+
+    pub(crate) fn reached(&mut self, now_ms: u64) {
+        self.connected_ms = Some(now_ms);
+    }
+
+    pub(crate) fn unreached(&mut self) {
+        self.link.cut();
+        self.failover.handle_unreached();
+    }
+
     /// Power goes at the next but few writes, in the middle of one.
     pub(crate) fn cut_at_write(&mut self, random: &mut Random) {
         let cut = Cut { writes: random.below(12) as u32, permille: random.below(1_001) as u16 };
@@ -62,7 +104,10 @@ impl Device {
         let disk = std::mem::take(&mut self.supervisor.platform().storage.disk);
         // The link object stays, so that the gateways' ends of older connections see their end.
         self.link.cut();
-        (self.supervisor, self.link) = boot(disk, random.next(), now_ms, ResetReason::Watchdog);
+        (self.supervisor, self.link) =
+            boot(disk, self.hardware, random.next(), now_ms, ResetReason::Watchdog);
+        self.failover = Failover::new(self.gateways.len());
+        self.connected_ms = None;
         self.off_until_ms = None;
         self.boots += 1;
     }
@@ -70,6 +115,7 @@ impl Device {
 
 fn boot(
     disk: Disk,
+    hardware: Hardware,
     seed: u64,
     now_ms: u64,
     reset_reason: ResetReason,
@@ -81,13 +127,13 @@ fn boot(
         firmware: "0.1.0".into(),
         flash_bytes: 4 << 20,
         module_bytes_max: 1 << 20,
-        applications_max: 10,
+        applications_max: hardware.applications_max,
         capabilities: Vec::new(),
         reset_reason,
         reset_detail: String::new(),
     };
     let runtime = RuntimeConfig {
-        arena_bytes: ARENA_BYTES,
+        arena_bytes: hardware.arena_bytes,
         metering: Metering::Fixed { fuel_per_ms: FUEL_PER_MS },
         ..RuntimeConfig::default()
     };

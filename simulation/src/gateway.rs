@@ -21,6 +21,7 @@ use wasmbed_supervisor::memory::MemoryLink;
 use crate::{
     api::{Api, ApiError, NAMESPACE, Seen},
     invariants::Witness,
+    presence::Presence,
     random::Random,
 };
 
@@ -28,6 +29,8 @@ use crate::{
 const SOCKET_BYTES: usize = 16_384;
 /// Changes of Devices taken from the watch at once.
 const WATCH_PAGE: usize = 8;
+/// A clean stop takes this long at most.
+const STOP_MS: u64 = 5_000;
 
 #[derive(Clone, Default)]
 struct Disk {
@@ -76,15 +79,33 @@ pub(crate) struct GatewayProcess {
     watch: Option<u64>,
     pub(crate) down_until_ms: Option<u64>,
     pub(crate) boots: u32,
+    /// Disks so far: with a new one it has forgotten everything.
+    pub(crate) disks: u32,
+    /// It can't reach the API until then.
+    pub(crate) cut_off_until_ms: u64,
+    enrollment: Enrollment,
+    presence: Presence,
+    stopping: Option<Stopping>,
     pub(crate) answers: Vec<Answer>,
 }
 
+/// A clean stop under way.
+struct Stopping {
+    deadline_ms: u64,
+    down_until_ms: u64,
+}
+
 impl GatewayProcess {
-    pub(crate) fn new(name: &str, now: Now) -> Self {
+    pub(crate) fn new(name: &str, enrollment: Enrollment, now: Now) -> Self {
         let disk = Disk::default();
         Self {
             name: name.to_owned(),
-            core: start(name, 0, &disk, now),
+            core: start(name, enrollment, 1, &disk, now),
+            presence: Presence::new(name, format!("{name}-1"), now.ms),
+            stopping: None,
+            enrollment,
+            disks: 1,
+            cut_off_until_ms: 0,
             disk,
             connections: BTreeMap::new(),
             sessions: 0,
@@ -102,7 +123,7 @@ impl GatewayProcess {
     }
 
     /// The process dies, perhaps with its disk.
-    pub(crate) fn crash(&mut self, now_ms: u64, loses_disk: bool, random: &mut Random) {
+    pub(crate) fn crash(&mut self, until_ms: u64, loses_disk: bool) {
         for connection in self.connections.values() {
             connection.cut();
         }
@@ -110,15 +131,24 @@ impl GatewayProcess {
         self.awaited.clear();
         self.answers.clear();
         self.watch = None;
+        self.stopping = None;
         if loses_disk {
             self.disk = Disk::default();
+            self.disks += 1;
         }
-        self.down_until_ms = Some(now_ms + random.below(15_000));
+        self.down_until_ms = Some(until_ms);
+    }
+
+    /// The process is asked to end: it says goodbye to its devices and gives up its Lease.
+    pub(crate) fn stop(&mut self, now: Now, down_until_ms: u64) {
+        self.core.handle_shutdown(now);
+        self.stopping = Some(Stopping { deadline_ms: now.ms + STOP_MS, down_until_ms });
     }
 
     fn restart(&mut self, now: Now) {
         self.boots += 1;
-        self.core = start(&self.name, self.boots, &self.disk, now);
+        self.core = start(&self.name, self.enrollment, self.boots, &self.disk, now);
+        self.presence = Presence::new(&self.name, format!("{}-{}", self.name, self.boots), now.ms);
         self.down_until_ms = None;
     }
 
@@ -168,8 +198,16 @@ impl GatewayProcess {
         self.transmit(now, witness);
         self.work_on_disk(now);
         while self.core.poll_notice().is_some() {}
+        if let Some(stopping) =
+            self.stopping.take_if(|stopping| self.core.is_drained() || now.ms >= stopping.deadline_ms)
+        {
+            self.presence.release(now.ms, api, witness);
+            self.crash(stopping.down_until_ms, false);
+            return stopping.down_until_ms;
+        }
+        let presence_ms = self.presence.poll(now.ms, api, random, witness);
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
-        self.core.poll_timeout().min(awaited)
+        self.core.poll_timeout().min(awaited).min(presence_ms)
     }
 
     fn follow_devices(&mut self, now: Now, api: &Api, random: &mut Random) {
@@ -375,9 +413,9 @@ impl GatewayProcess {
     }
 }
 
-fn start(name: &str, boots: u32, disk: &Disk, now: Now) -> Gateway {
+fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &Disk, now: Now) -> Gateway {
     let config = Config {
-        enrollment: Enrollment::Open,
+        enrollment,
         heartbeat_interval_ms: 5_000,
         heartbeat_timeout_ms: 15_000,
         ..Config::new(name, &format!("{name}-{boots}"))

@@ -1,9 +1,12 @@
 //! What must hold at every step, checked by a witness who hears every frame and sees every write.
 //!
 //! - A status never claims what no device reported.
-//! - The newest epoch wins: the epoch in a Device's status never goes back.
+//! - The newest epoch wins: the epoch in a Device's status never goes back, and one gateway has given it away.
 //! - Unknown never empties a device: what a device works to is a set that was sent to it under that revision.
 //! - Nothing acknowledged is lost: a device knows, after any cut, the revision that it reported.
+//! - A gateway takes sets of one leader per term, and of no earlier term than it has seen.
+//! - A Device is called Unreachable only when its gateway has not renewed its Lease for a lease and a grace in which the API
+//!   answered: an outage of the API calls none so.
 //! - The embedded API refuses no write of ours.
 
 use std::{
@@ -11,6 +14,7 @@ use std::{
     fmt,
 };
 
+use crate::{api::Api, network::Sender};
 use serde_json::Value;
 use wasmbed_protocol::{ApplicationUid, DeviceMessage, GatewayMessage, decode_device, decode_gateway};
 
@@ -29,6 +33,22 @@ impl std::error::Error for Violation {}
 /// Application, assignment and state, as they stand in a status.
 type Claim = (String, String, String);
 
+/// A gateway's Lease as the API has it.
+#[derive(Debug, Default)]
+struct Renewals {
+    last_ms: u64,
+    /// How long the last pause between two was.
+    pause_ms: u64,
+    released_ms: Option<u64>,
+}
+
+/// A lease and a grace.
+const EXPIRY_MS: u64 = 25_000;
+/// A change of the API is seen by everyone within this time, while nothing is cut off.
+const SIGHT_MS: u64 = 5_000;
+/// A gateway that gave up its Lease counts as gone until it is seen to be back.
+const RETURN_MS: u64 = 30_000;
+
 /// Hears and sees everything.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -40,10 +60,19 @@ pub(crate) struct Witness {
     /// What was sent under each revision. A number can have two contents: a new leader may issue again what an earlier one
     /// gave to a gateway that is down, as long as no device told of it. When that gateway is back, it refuses the second.
     sets: BTreeMap<(usize, u64), BTreeSet<BTreeSet<ApplicationUid>>>,
+    /// By the Device's UID: the epoch in its status.
     epochs: BTreeMap<String, i64>,
+    /// By the Device's UID and epoch: the gateway that claimed it.
+    claimed: BTreeMap<(String, i64), String>,
+    /// By gateway and disk: the highest term that it took sets of.
+    terms: BTreeMap<(String, u32), u64>,
+    /// By term: who sent sets in it that a gateway took.
+    leaders: BTreeMap<u64, Sender>,
+    leases: BTreeMap<String, Renewals>,
     pub(crate) violation: Option<Violation>,
     pub(crate) frames: u64,
     pub(crate) writes: u64,
+    pub(crate) unreachable: u64,
 }
 
 impl Witness {
@@ -51,7 +80,12 @@ impl Witness {
         Self { names, ..Self::default() }
     }
 
-    fn violated(&mut self, what: String) {
+    /// Terms in which a gateway took sets.
+    pub(crate) fn leaders(&self) -> usize {
+        self.leaders.len()
+    }
+
+    pub(crate) fn violated(&mut self, what: String) {
         self.violation.get_or_insert(Violation(what));
     }
 
@@ -88,10 +122,21 @@ impl Witness {
     pub(crate) fn device_status_written(&mut self, gateway: &str, object: &Value) {
         self.writes += 1;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let epoch = object["status"]["epoch"].as_i64().unwrap_or(0);
-        let before = self.epochs.insert(name.clone(), epoch).unwrap_or(0);
+        let before = self.epochs.insert(uid.clone(), epoch).unwrap_or(0);
         if epoch < before {
             self.violated(format!("{gateway} took the epoch of {name} back from {before} to {epoch}"));
+        }
+        let claims = object["status"]["gateway"].as_str().unwrap_or(gateway).to_owned();
+        if claims != gateway {
+            self.violated(format!("{gateway} wrote the status of {name}, which {claims} claims"));
+        }
+        if epoch > 0 {
+            let first = self.claimed.entry((uid, epoch)).or_insert_with(|| gateway.to_owned()).clone();
+            if first != gateway {
+                self.violated(format!("{gateway} claims epoch {epoch} of {name}, which is {first}'s"));
+            }
         }
         let Some(device) = self.names.iter().position(|known| *known == name) else { return };
         let claims = object["status"]["applications"].as_array().cloned().unwrap_or_default();
@@ -120,6 +165,52 @@ impl Witness {
         if running > ever {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             self.violated(format!("{name} is said to run on {running} devices, {ever} ever reported that"));
+        }
+    }
+
+    /// A gateway took sets.
+    pub(crate) fn put_accepted(&mut self, gateway: &str, disk: u32, sender: Sender, term: u64) {
+        let highest = self.terms.entry((gateway.to_owned(), disk)).or_default();
+        let before = std::mem::replace(highest, term.max(*highest));
+        if term < before {
+            self.violated(format!("{gateway} took sets of term {term} after those of {before}"));
+        }
+        let leader = *self.leaders.entry(term).or_insert(sender);
+        if leader != sender {
+            self.violated(format!("{leader:?} and {sender:?} both sent sets in term {term}"));
+        }
+    }
+
+    pub(crate) fn lease_renewed(&mut self, gateway: &str, now_ms: u64) {
+        let lease = self.leases.entry(gateway.to_owned()).or_default();
+        lease.pause_ms = now_ms - lease.last_ms;
+        lease.last_ms = now_ms;
+    }
+
+    pub(crate) fn lease_released(&mut self, gateway: &str, now_ms: u64) {
+        self.leases.entry(gateway.to_owned()).or_default().released_ms = Some(now_ms);
+    }
+
+    /// A controller marked a Device.
+    pub(crate) fn unreachable_written(&mut self, object: &Value, now_ms: u64, api: &Api) {
+        self.writes += 1;
+        self.unreachable += 1;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let gateway = object["status"]["gateway"].as_str().unwrap_or_default();
+        let nothing = Renewals::default();
+        let lease = self.leases.get(gateway).unwrap_or(&nothing);
+        // It may be back already, and the controller about to see it.
+        let back = now_ms - lease.last_ms <= SIGHT_MS;
+        let since_ms = if back { lease.last_ms - lease.pause_ms } else { lease.last_ms };
+        let answered_ms = api.answered_ms(since_ms);
+        let released = lease
+            .released_ms
+            .is_some_and(|released_ms| released_ms >= lease.last_ms || now_ms - released_ms <= RETURN_MS);
+        if !released && answered_ms < EXPIRY_MS - if back { SIGHT_MS } else { 0 } {
+            self.violated(format!(
+                "{name} is called Unreachable, {gateway} last renewed its Lease at {since_ms} ms and the API has answered \
+                 for {answered_ms} ms since"
+            ));
         }
     }
 
@@ -203,7 +294,7 @@ mod tests {
     fn status(epoch: i64, state: &str) -> Value {
         let claim =
             json!({"uid": hyphenated(UID), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
-        json!({"metadata": {"name": "a"}, "status": {"epoch": epoch, "applications": [claim]}})
+        json!({"metadata": {"name": "a", "uid": "u"}, "status": {"epoch": epoch, "applications": [claim]}})
     }
 
     #[test]

@@ -1,33 +1,41 @@
-//! The world: it moves time, lets people change their minds, breaks things, and checks.
+//! The world: it moves time, carries what processes send, and has everything checked at every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
-use wasmbed_agent::module_digest;
-use wasmbed_control::{fleet, gateway};
-use wasmbed_protocol::ApplicationState;
+use wasmbed_control::gateway::{self, Enrollment};
 
 use crate::{
-    api::{Api, ApiError},
+    api::{Api, UNIX_MS},
     controller::ControllerProcess,
-    device::Device,
+    device::{Device, Hardware},
     gateway::GatewayProcess,
-    invariants::{Violation, Witness, hyphenated},
+    invariants::{Violation, Witness},
+    network::Network,
+    people::APPLICATIONS,
     random::Random,
 };
 
-const DEVICES: usize = 4;
-const GATEWAYS: usize = 2;
-const APPLICATIONS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// What each device has: one takes everything, one few, one little.
+const HARDWARE: [Hardware; 4] = [
+    Hardware { arena_bytes: 2 << 20, applications_max: 10 },
+    Hardware { arena_bytes: 2 << 20, applications_max: 2 },
+    Hardware { arena_bytes: 300_000, applications_max: 10 },
+    Hardware { arena_bytes: 2 << 20, applications_max: 10 },
+];
+const GATEWAYS: usize = 3;
+const CONTROLLERS: usize = 3;
 /// Time of faults, virtual milliseconds.
-const FAULTS_MS: u64 = 180_000;
+const FAULTS_MS: u64 = 240_000;
 /// Time to converge in afterwards: the longest back-offs of all parts are below it.
 const CONVERGE_MS: u64 = 1_500_000;
+/// Between two comparisons with the reference model.
+const LOOK_MS: u64 = 5_000;
 /// Time moves at most so far between two rounds, so that things happen between deadlines too.
 const STEP_MS_MAX: u64 = 200;
-/// When the simulation begins: 2027-01-15T08:00:00Z.
-const UNIX_MS: u64 = 1_800_000_000_000;
+/// From the loss of a leader to the next, while the API answers and a controller is there.
+const HANDOVER_MS_MAX: u64 = 15_000;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +48,30 @@ pub struct Summary {
     pub writes: u64,
     /// Starts of devices, the first ones included.
     pub boots: u32,
+    /// Terms in which a leader sent something.
+    pub leaders: usize,
+    /// Devices that were called Unreachable.
+    pub unreachable: u64,
     /// Hash of what happened: the same seed gives the same.
     pub fingerprint: u64,
 }
 
-struct World {
-    random: Random,
-    now_ms: u64,
-    api: Api,
-    devices: Vec<Device>,
-    gateways: Vec<GatewayProcess>,
-    controller: ControllerProcess,
-    witness: Witness,
-    modules: Vec<String>,
-    api_down_until_ms: u64,
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) now_ms: u64,
+    pub(crate) api: Api,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) gateways: Vec<GatewayProcess>,
+    pub(crate) controllers: Vec<ControllerProcess>,
+    pub(crate) enrollment: Enrollment,
+    pub(crate) witness: Witness,
+    /// Base64 of modules of different sizes.
+    pub(crate) modules: Vec<String>,
+    pub(crate) api_down_until_ms: u64,
+    network: Network,
+    /// For each controller, since when it could lead.
+    fit_since_ms: Vec<Option<u64>>,
+    led_ms: u64,
     fingerprint: u64,
 }
 
@@ -70,9 +88,15 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
         world.step()?;
     }
     world.mend();
+    world.last_word();
     let end_ms = world.now_ms + CONVERGE_MS;
+    let mut look_ms = world.now_ms;
     loop {
         world.step()?;
+        if world.now_ms < look_ms {
+            continue;
+        }
+        look_ms = world.now_ms + LOOK_MS;
         match world.unsettled() {
             None => break,
             Some(_) if world.now_ms < end_ms => {}
@@ -88,6 +112,8 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
         frames: world.witness.frames,
         writes: world.witness.writes,
         boots: world.devices.iter().map(|device| device.boots).sum(),
+        leaders: world.witness.leaders(),
+        unreachable: world.witness.unreachable,
         fingerprint: world.fingerprint,
     })
 }
@@ -95,63 +121,97 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
 impl World {
     fn new(seed: u64) -> Result<Self, Violation> {
         let mut random = Random::new(seed);
-        let names: Vec<String> = (0..DEVICES).map(|index| format!("device-{index}")).collect();
-        let now = fleet::Now { ms: 0, unix_ms: UNIX_MS };
+        let names: Vec<String> = (0..HARDWARE.len()).map(|index| format!("device-{index}")).collect();
         let mut api = Api::new().map_err(Violation)?;
         // The last device is one that nobody announced.
-        for name in names.iter().take(DEVICES - 1) {
+        for name in names.iter().take(HARDWARE.len() - 1) {
             let created = api.create("devices", "Device", name, json!({}));
             debug_assert!(created.is_ok(), "an empty API takes a Device");
         }
-        let devices = names.iter().map(|name| Device::new(name, random.next(), 0)).collect();
+        let enrollment = match random.below(4) {
+            0 => Enrollment::Closed,
+            1 => Enrollment::Approval,
+            _ => Enrollment::Open,
+        };
+        let mut device = |(name, hardware): (&String, Hardware)| {
+            let first = random.index(GATEWAYS);
+            let listed = (0..2 + random.index(GATEWAYS - 1)).map(|next| (first + next) % GATEWAYS);
+            Device::new(name, hardware, listed.collect(), random.next())
+        };
+        let devices = names.iter().zip(HARDWARE).map(&mut device).collect();
         let at = gateway::Now { ms: 0, unix_ms: UNIX_MS };
-        let gateways =
-            (0..GATEWAYS).map(|index| GatewayProcess::new(&format!("gateway-{index}"), at)).collect();
+        let gateway = |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, at);
         Ok(Self {
             random,
             now_ms: 0,
             api,
             devices,
-            gateways,
-            controller: ControllerProcess::new(now),
+            gateways: (0..GATEWAYS).map(gateway).collect(),
+            controllers: (0..CONTROLLERS).map(ControllerProcess::new).collect(),
+            enrollment,
             witness: Witness::new(names),
             modules: modules(),
             api_down_until_ms: 0,
+            network: Network::default(),
+            fit_since_ms: vec![None; CONTROLLERS],
+            led_ms: 0,
             fingerprint: 0,
         })
     }
 
     /// One round of everything, then time moves to where something is due.
-    fn step(&mut self) -> Result<(), Violation> {
+    pub(crate) fn step(&mut self) -> Result<(), Violation> {
         let now_ms = self.now_ms;
-        self.api.down = now_ms < self.api_down_until_ms;
+        let now = gateway::Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
+        let down = now_ms < self.api_down_until_ms;
+        self.api.at(now_ms, down);
         let mut due_ms = now_ms + STEP_MS_MAX;
-        let at = gateway::Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
-        for (index, device) in self.devices.iter_mut().enumerate() {
-            due_ms = due_ms.min(device.poll(now_ms, &mut self.random));
-            if device.link.with(|channel| channel.wanted) {
-                let chosen = self.random.index(GATEWAYS);
-                match self.gateways.get_mut(chosen) {
-                    Some(gateway) if gateway.is_up() => gateway.accept(index, &device.name, &device.link, at),
-                    Some(_) | None => device.link.cut(),
-                }
-            }
-        }
+        self.poll_devices(now, &mut due_ms);
         for gateway in &mut self.gateways {
-            let next_ms = gateway.poll(at, &mut self.api, &mut self.random, &mut self.witness);
+            self.api.down = down || now_ms < gateway.cut_off_until_ms;
+            let next_ms = gateway.poll(now, &mut self.api, &mut self.random, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
-        let now = fleet::Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
-        let next_ms =
-            self.controller.poll(now, &mut self.api, &mut self.gateways, &mut self.random, &mut self.witness);
-        self.check(at);
+        for controller in &mut self.controllers {
+            self.api.down = down || now_ms < controller.cut_off_until_ms;
+            let next_ms = controller.poll(
+                now,
+                &mut self.api,
+                &self.gateways,
+                &mut self.network,
+                &mut self.random,
+                &mut self.witness,
+            );
+            due_ms = due_ms.min(next_ms);
+        }
+        self.api.down = down;
+        for answered in self.network.deliver(now, &mut self.gateways, &mut self.random, &mut self.witness) {
+            if let Some(controller) = self.controllers.get_mut(answered.sender.controller) {
+                controller.handle_answer(now, answered, &mut self.random);
+            }
+        }
+        self.check(now);
         let pause_ms = 1 + self.random.below(10);
-        self.now_ms = due_ms.min(next_ms).max(now_ms + pause_ms);
+        self.now_ms = due_ms.min(self.network.due_ms()).max(now_ms + pause_ms);
         let seen = self.witness.frames.rotate_left(32) ^ self.witness.writes ^ self.now_ms;
         self.fingerprint = (self.fingerprint ^ seen).wrapping_mul(0x0100_0000_01b3);
         match self.witness.violation.take() {
             None => Ok(()),
             Some(violation) => Err(Violation(format!("at {now_ms} ms: {violation}"))),
+        }
+    }
+
+    fn poll_devices(&mut self, now: gateway::Now, due_ms: &mut u64) {
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            *due_ms = (*due_ms).min(device.poll(now.ms, &mut self.random));
+            let Some(chosen) = device.wants(now.ms) else { continue };
+            match self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up()) {
+                Some(gateway) => {
+                    gateway.accept(index, &device.name, &device.link, now);
+                    device.reached(now.ms);
+                }
+                None => device.unreached(),
+            }
         }
     }
 
@@ -163,167 +223,53 @@ impl World {
             let set: BTreeSet<_> = agent.applications().map(|(uid, _)| uid).collect();
             self.witness.device_works_to(index, agent.revision().0, &set);
         }
+        self.check_leaders(now.ms);
+        let devices = self.devices.len();
         for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
             let levels = gateway.levels(now);
-            let bound = gateway::config::STORE_OPERATIONS_MAX + DEVICES;
-            if levels.store_operations > bound || levels.writes > 64 * DEVICES {
-                let text = format!("queues of {} are out of bounds: {levels:?}", gateway.name);
-                self.witness.violation.get_or_insert(Violation(text));
+            let bound = gateway::config::STORE_OPERATIONS_MAX + devices;
+            if levels.store_operations > bound || levels.writes > 64 * devices {
+                self.witness.violated(format!("queues of {} are out of bounds: {levels:?}", gateway.name));
+            }
+        }
+        for controller in &self.controllers {
+            let gauges = controller.gauges();
+            let bounded = gauges.statuses_queued <= APPLICATIONS.len() + 1
+                && gauges.sets_queued <= GATEWAYS * devices
+                && gauges.writes_in_flight <= WRITES_IN_FLIGHT_MAX;
+            if !bounded {
+                let sender = controller.sender();
+                self.witness.violated(format!("queues of {sender:?} are out of bounds: {gauges:?}"));
             }
         }
     }
 
-    /// People apply, change and delete Applications.
-    fn people(&mut self) {
-        if self.api.down || !self.random.once_in(60) {
-            return;
-        }
-        let name = APPLICATIONS[self.random.index(APPLICATIONS.len())];
-        if self.random.once_in(4) {
-            // There may be none.
-            let _ = self.api.delete("applications", name);
-        } else {
-            self.want(name);
-        }
-    }
-
-    /// Creates an Application or changes it; one that is being deleted stays so.
-    fn want(&mut self, name: &str) {
-        let targets: Vec<String> =
-            (0..DEVICES).filter(|_| self.random.once_in(2)).map(|index| format!("device-{index}")).collect();
-        let module = self.random.index(self.modules.len());
-        let spec = json!({
-            "name": name, "wasm_bytes": self.modules.get(module), "target_devices": {"device_names": targets},
-        });
-        let patch = json!({"spec": &spec});
-        if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {
-            // Refused only while the API is away.
-            let _ = self.api.create("applications", "Application", name, spec);
-        }
-    }
-
-    fn break_something(&mut self) {
-        if !self.random.once_in(25) {
-            return;
-        }
-        let now_ms = self.now_ms;
-        let device = self.random.index(DEVICES);
-        let gateway = self.random.index(GATEWAYS);
-        match self.random.below(8) {
-            0 | 1 => {
-                if let Some(device) = self.devices.get_mut(device) {
-                    device.cut_at_write(&mut self.random);
-                }
-            }
-            2 => {
-                if let Some(device) =
-                    self.devices.get_mut(device).filter(|device| device.off_until_ms.is_none())
-                {
-                    device.lose_power(now_ms, &mut self.random);
-                }
-            }
-            3 | 4 => {
-                if let Some(gateway) = self.gateways.get_mut(gateway) {
-                    gateway.disturb(&mut self.random);
-                }
-            }
-            5 => {
-                let loses_disk = self.random.once_in(3);
-                if let Some(gateway) = self.gateways.get_mut(gateway).filter(|gateway| gateway.is_up()) {
-                    gateway.crash(now_ms, loses_disk, &mut self.random);
-                }
-            }
-            6 => self.controller.crash(now_ms, &mut self.random),
-            _ => {
-                if self.random.once_in(2) {
-                    self.api.restart();
-                }
-                self.api_down_until_ms = now_ms + self.random.below(20_000);
-            }
-        }
-    }
-
-    /// Faults stop: what is down comes back by itself.
-    fn mend(&mut self) {
-        self.witness.faults = false;
-        self.api_down_until_ms = self.now_ms;
-        for device in &mut self.devices {
-            device.supervisor.platform().storage.cut = None;
-        }
-        // The last word, so that there is something to converge to.
-        self.api.down = false;
-        for name in APPLICATIONS {
-            self.want(name);
-        }
-    }
-
-    /// What is not yet as people want it.
-    fn unsettled(&self) -> Option<String> {
-        let mut wanted: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
-        for application in self.api.peek_all("applications") {
-            let name = application["metadata"]["name"].as_str().unwrap_or_default();
-            if !application["metadata"]["deletionTimestamp"].is_null() {
-                return Some(format!("{name} is still being deleted"));
-            }
-            let digest =
-                application["spec"]["wasm_bytes"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
-            let digest = digest.map(|bytes| format!("sha256:{}", module_digest(&bytes))).unwrap_or_default();
-            let uid = application["metadata"]["uid"].as_str().unwrap_or_default();
-            let targets =
-                application["spec"]["target_devices"]["device_names"].as_array().cloned().unwrap_or_default();
-            for target in &targets {
-                let device = target.as_str().unwrap_or_default().to_owned();
-                wanted.entry(device).or_default().insert((uid.to_owned(), digest.clone()));
-            }
-            let running = application["status"]["counts"]["running"].as_u64();
-            if running != Some(targets.len() as u64) {
-                let status = &application["status"];
-                return Some(format!(
-                    "{name} should run on {} devices, its status is {status}",
-                    targets.len()
-                ));
-            }
-            if application["status"]["observedGeneration"] != application["metadata"]["generation"] {
-                return Some(format!("the status of {name} speaks of an older generation"));
-            }
-        }
-        self.devices.iter().find_map(|device| self.unsettled_device(device, wanted.get(&device.name)))
-    }
-
-    fn unsettled_device(
-        &self,
-        device: &Device,
-        wanted: Option<&BTreeSet<(String, String)>>,
-    ) -> Option<String> {
-        let wanted = wanted.cloned().unwrap_or_default();
-        let name = &device.name;
-        let runs: BTreeSet<String> = device
-            .supervisor
-            .applications()
-            .filter(|(_, state)| *state == ApplicationState::Running)
-            .map(|(uid, _)| hyphenated(uid))
+    /// At most one leads, and soon another once it is gone.
+    fn check_leaders(&mut self, now_ms: u64) {
+        let leaders: Vec<_> = self
+            .controllers
+            .iter()
+            .filter_map(|controller| Some((controller.sender(), controller.lead(now_ms)?)))
             .collect();
-        if runs != wanted.iter().map(|(uid, _)| uid.clone()).collect()
-            || device.supervisor.loaded() != wanted.len()
-        {
-            return Some(format!("{name} runs {runs:?}, it should run {wanted:?}"));
+        if leaders.len() > 1 {
+            self.witness.violated(format!("more than one leads: {leaders:?}"));
         }
-        let object = self.api.peek("devices", name)?;
-        let status = &object["status"];
-        let said: BTreeSet<(String, String)> = status["applications"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|claim| claim["state"] == "Running")
-            .map(|claim| {
-                let field = |field: &str| claim[field].as_str().unwrap_or_default().to_owned();
-                (field("uid"), field("digest"))
-            })
-            .collect();
-        (said != wanted || status["phase"] != "Connected")
-            .then(|| format!("the status of {name} is {status}, it should run {wanted:?}"))
+        if !leaders.is_empty() {
+            self.led_ms = now_ms;
+        }
+        for (since_ms, controller) in self.fit_since_ms.iter_mut().zip(&self.controllers) {
+            *since_ms = controller.is_fit(now_ms).then(|| since_ms.unwrap_or(now_ms));
+        }
+        let fit_since_ms = self.fit_since_ms.iter().flatten().min().copied().unwrap_or(now_ms);
+        let lost_ms = self.led_ms.max(fit_since_ms).max(self.api.up_since_ms);
+        if now_ms.saturating_sub(lost_ms) > HANDOVER_MS_MAX {
+            self.witness.violated(format!("nobody has led for {} ms", now_ms - lost_ms));
+        }
     }
 }
+
+/// Writes of one controller on their way, as its decisions bound them.
+const WRITES_IN_FLIGHT_MAX: usize = 8;
 
 /// Modules of different sizes that run until they are stopped.
 fn modules() -> Vec<String> {

@@ -1,0 +1,70 @@
+//! What must hold once faults have stopped and time has passed: everything is as the reference model says.
+
+use std::collections::BTreeSet;
+
+use wasmbed_protocol::ApplicationState;
+
+use crate::{
+    device::Device,
+    invariants::hyphenated,
+    reference::{Counts, Expected, name_of, text},
+    world::World,
+};
+
+impl World {
+    /// What is not yet as people want it.
+    pub(crate) fn unsettled(&self) -> Option<String> {
+        let names: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
+        let expected = Expected::of(&self.api, &names, self.enrollment);
+        let application = self.api.peek_all("applications").iter().find_map(|application| {
+            let name = name_of(application);
+            let status = &application["status"];
+            if !application["metadata"]["deletionTimestamp"].is_null() {
+                return Some(format!("{name} is still being deleted"));
+            }
+            if status["observedGeneration"] != application["metadata"]["generation"] {
+                return Some(format!("the status of {name} speaks of an older generation"));
+            }
+            let counts = Counts::read(&status["counts"]);
+            let wanted = expected.applications.get(&name).copied().unwrap_or_default();
+            (counts != wanted)
+                .then(|| format!("the status of {name} should count {wanted:?}, it is {status}"))
+        });
+        application
+            .or_else(|| self.devices.iter().find_map(|device| self.unsettled_device(device, &expected)))
+    }
+
+    fn unsettled_device(&self, device: &Device, expected: &Expected) -> Option<String> {
+        let name = &device.name;
+        let object = self.api.peek("devices", name);
+        let status = object.as_ref().map(|object| &object["status"]);
+        let Some(wanted) = expected.runs.get(name) else {
+            debug_assert!(expected.kept_out.contains(name), "a device is let in or kept out");
+            let stands = device.supervisor.session().is_some();
+            let said = status.is_some_and(|status| status["phase"] == "Connected");
+            return (stands || said).then(|| format!("{name} is to be kept out, its status is {status:?}"));
+        };
+        let runs: BTreeSet<String> = device
+            .supervisor
+            .applications()
+            .filter(|(_, state)| *state == ApplicationState::Running)
+            .map(|(uid, _)| hyphenated(uid))
+            .collect();
+        if runs != wanted.iter().map(|(uid, _)| uid.clone()).collect()
+            || device.supervisor.loaded() != wanted.len()
+        {
+            return Some(format!("{name} runs {runs:?}, it should run {wanted:?}"));
+        }
+        let status = status?;
+        let claims = status["applications"].as_array().into_iter().flatten();
+        let said: BTreeSet<(String, String)> = claims
+            .filter(|claim| claim["state"] == "Running")
+            .map(|claim| (text(&claim["uid"]), text(&claim["digest"])))
+            .collect();
+        let gateway = self.gateways.iter().find(|gateway| status["gateway"] == gateway.name.as_str());
+        let settled = said == *wanted
+            && status["phase"] == "Connected"
+            && gateway.is_some_and(crate::gateway::GatewayProcess::is_up);
+        (!settled).then(|| format!("the status of {name} is {status}, it should run {wanted:?}"))
+    }
+}

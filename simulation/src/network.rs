@@ -1,0 +1,115 @@
+//! What controllers have sent to gateways and what has not arrived yet. It outlives its sender, as packets do.
+
+use wasmbed_control::{
+    exchange::PutSets,
+    fleet::{CallId, Now, PutOutcome, UploadOutcome},
+    gateway::Refused,
+};
+use wasmbed_protocol::ModuleDigest;
+
+use crate::{gateway::GatewayProcess, invariants::Witness, random::Random};
+
+/// One life of one controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Sender {
+    pub(crate) controller: usize,
+    pub(crate) life: u32,
+}
+
+pub(crate) enum Request {
+    Put(PutSets),
+    Upload { digest: ModuleDigest, bytes: Vec<u8> },
+}
+
+pub(crate) enum Answer {
+    Put(PutOutcome),
+    Upload(UploadOutcome),
+}
+
+struct Sent {
+    at_ms: u64,
+    sender: Sender,
+    gateway: String,
+    id: CallId,
+    request: Request,
+}
+
+/// An answer on its way back.
+pub(crate) struct Answered {
+    pub(crate) sender: Sender,
+    pub(crate) gateway: String,
+    pub(crate) id: CallId,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Default)]
+pub(crate) struct Network {
+    sent: Vec<Sent>,
+}
+
+impl Network {
+    pub(crate) fn send(&mut self, at_ms: u64, sender: Sender, gateway: String, id: CallId, request: Request) {
+        self.sent.push(Sent { at_ms, sender, gateway, id, request });
+    }
+
+    pub(crate) fn due_ms(&self) -> u64 {
+        self.sent.iter().map(|sent| sent.at_ms).min().unwrap_or(u64::MAX)
+    }
+
+    /// What has arrived by now is done, or not, or done and its answer lost.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Now,
+        gateways: &mut [GatewayProcess],
+        random: &mut Random,
+        witness: &mut Witness,
+    ) -> Vec<Answered> {
+        let (due, later): (Vec<_>, Vec<_>) = self.sent.drain(..).partition(|sent| sent.at_ms <= now.ms);
+        self.sent = later;
+        due.into_iter()
+            .map(|Sent { sender, gateway, id, request, .. }| {
+                let reached = gateways.iter_mut().find(|process| process.name == gateway && process.is_up());
+                let reached = reached.filter(|_| !(witness.faults && random.once_in(10)));
+                let answer = match request {
+                    Request::Put(body) => {
+                        let answered = reached.and_then(|process| put(process, sender, &body, now, witness));
+                        let lost = witness.faults && random.once_in(10);
+                        Answer::Put(
+                            answered
+                                .filter(|_| !lost)
+                                .unwrap_or_else(|| PutOutcome::Failed("no answer".to_owned())),
+                        )
+                    }
+                    Request::Upload { digest, bytes } => Answer::Upload(match reached {
+                        None => UploadOutcome::Failed("no connection".to_owned()),
+                        Some(_) if wasmbed_agent::module_digest(&bytes) != digest => {
+                            UploadOutcome::SourceGone
+                        }
+                        Some(process) => match process.put_module(&bytes, now) {
+                            true => UploadOutcome::Held,
+                            false => UploadOutcome::Failed("507".to_owned()),
+                        },
+                    }),
+                };
+                Answered { sender, gateway, id, answer }
+            })
+            .collect()
+    }
+}
+
+fn put(
+    process: &mut GatewayProcess,
+    sender: Sender,
+    body: &PutSets,
+    now: Now,
+    witness: &mut Witness,
+) -> Option<PutOutcome> {
+    Some(match process.put_sets(body, now)? {
+        Ok(answer) => {
+            witness.put_accepted(&process.name, process.disks, sender, body.leader_term);
+            PutOutcome::Answered(answer)
+        }
+        Err(Refused::Fenced(refusal)) => PutOutcome::Fenced(refusal),
+        Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal)) => PutOutcome::Failed(refusal.message),
+    })
+}

@@ -1,0 +1,133 @@
+//! The reference model: what should come of the objects as people left them, worked out anew and all at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::Value;
+use wasmbed_agent::module_digest;
+use wasmbed_api::DeviceFacts;
+use wasmbed_control::{fleet::ModuleFacts, gateway::Enrollment};
+
+use crate::api::Api;
+
+/// What should be.
+pub(crate) struct Expected {
+    /// Devices that are let in: Applications by UID and digest.
+    pub(crate) runs: BTreeMap<String, BTreeSet<(String, String)>>,
+    /// Devices that are kept out.
+    pub(crate) kept_out: BTreeSet<String>,
+    /// By name.
+    pub(crate) applications: BTreeMap<String, Counts>,
+}
+
+/// What the status of an Application should count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) targets: u64,
+    pub(crate) connected: u64,
+    pub(crate) running: u64,
+    pub(crate) failed: u64,
+    pub(crate) missing: u64,
+}
+
+impl Counts {
+    /// As a status says it.
+    pub(crate) fn read(counts: &Value) -> Self {
+        let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+        Self {
+            targets: count("targets"),
+            connected: count("connected"),
+            running: count("running"),
+            failed: count("failed"),
+            missing: count("missing"),
+        }
+    }
+}
+
+impl Expected {
+    /// Applications that are being deleted do not count: they go.
+    pub(crate) fn of(api: &Api, names: &[String], enrollment: Enrollment) -> Self {
+        let devices = api.peek_all("devices");
+        let mut applications = api.peek_all("applications");
+        applications.retain(|application| application["metadata"]["deletionTimestamp"].is_null());
+        applications.sort_by_key(|application| {
+            let field = |field: &str| text(&application["metadata"][field]);
+            (field("creationTimestamp"), field("name"))
+        });
+        let mut counts: BTreeMap<String, Counts> =
+            applications.iter().map(|application| (name_of(application), Counts::default())).collect();
+        let known: BTreeSet<String> = devices.iter().map(name_of).collect();
+        for application in &applications {
+            let named: BTreeSet<String> = named(application).collect();
+            let counts = counts.entry(name_of(application)).or_default();
+            counts.missing = named.difference(&known).count() as u64;
+        }
+        let mut expected = Self { runs: BTreeMap::new(), kept_out: BTreeSet::new(), applications: counts };
+        for device in &devices {
+            expected.add(api, device, &applications, enrollment);
+        }
+        // Whoever is not there is created, unless enrollment is closed; then it is kept out.
+        expected.kept_out.extend(names.iter().filter(|name| !known.contains(*name)).cloned());
+        expected
+    }
+
+    fn add(&mut self, api: &Api, device: &Value, applications: &[Value], enrollment: Enrollment) {
+        let name = name_of(device);
+        let approved = device["spec"]["approved"] == true || enrollment == Enrollment::Open;
+        let let_in = approved && device["spec"]["revoked"] != true;
+        let facts: Option<DeviceFacts> = serde_json::from_value(device["status"]["facts"].clone()).ok();
+        let mut runs = BTreeSet::new();
+        let mut taken = 0;
+        for application in applications.iter().filter(|application| targets(application, device)) {
+            let counts = self.applications.entry(name_of(application)).or_default();
+            counts.targets += 1;
+            counts.connected += u64::from(let_in);
+            let Some(facts) = &facts else { continue };
+            let bytes = bytes_of(api, application);
+            let module = ModuleFacts::analyze(&bytes);
+            let needs = module.needs.map(|needs| needs.footprint.bytes(facts)).unwrap_or(u64::MAX);
+            let arena = u64::try_from(facts.memory_bytes).unwrap_or(0);
+            if runs.len() as i64 >= i64::from(facts.applications_max) || taken + needs > arena {
+                counts.failed += 1;
+                continue;
+            }
+            taken += needs;
+            counts.running += u64::from(let_in);
+            let digest = format!("sha256:{}", module_digest(&bytes));
+            runs.insert((text(&application["metadata"]["uid"]), digest));
+        }
+        if let_in {
+            self.runs.insert(name, runs);
+        } else {
+            self.kept_out.insert(name);
+        }
+    }
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn name_of(object: &Value) -> String {
+    text(&object["metadata"]["name"])
+}
+
+fn named(application: &Value) -> impl Iterator<Item = String> {
+    application["spec"]["target_devices"]["device_names"].as_array().into_iter().flatten().map(text)
+}
+
+fn targets(application: &Value, device: &Value) -> bool {
+    let selector = &application["spec"]["target_devices"]["selector"];
+    let selected = selector.is_object()
+        && selector["matchLabels"].as_object().is_none_or(|labels| {
+            labels.iter().all(|(key, value)| device["metadata"]["labels"].get(key) == Some(value))
+        });
+    selected || named(application).any(|name| name == name_of(device))
+}
+
+fn bytes_of(api: &Api, application: &Value) -> Vec<u8> {
+    let spec = &application["spec"];
+    let module = spec["module"].as_str().and_then(|name| api.peek("modules", name));
+    let encoded = module.as_ref().map_or(&spec["wasm_bytes"], |module| &module["spec"]["wasm_bytes"]);
+    encoded.as_str().and_then(|encoded| BASE64_STANDARD.decode(encoded).ok()).unwrap_or_default()
+}
