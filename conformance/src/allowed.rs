@@ -15,6 +15,23 @@ pub struct Allowed {
     pub what: String,
     /// Why that may be.
     pub why: String,
+    /// Ends of JSON pointers at which it is found in any answer; elsewhere cases name it.
+    #[serde(default)]
+    pub everywhere: Vec<String>,
+}
+
+impl Allowed {
+    /// Whether it is the difference at a place.
+    pub fn is_at(&self, at: &str) -> bool {
+        let segments: Vec<&str> = at.split('/').collect();
+        self.everywhere.iter().any(|end| {
+            let end: Vec<&str> = end.split('/').collect();
+            let start = segments.len().checked_sub(end.len());
+            start.is_some_and(|start| {
+                segments.iter().skip(start).zip(&end).all(|(found, wanted)| *wanted == "*" || found == wanted)
+            })
+        })
+    }
 }
 
 /// All of them, from `allowed.yaml`.

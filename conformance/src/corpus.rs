@@ -72,8 +72,8 @@ impl User {
     pub fn subject(self) -> (&'static str, &'static str) {
         match self {
             User::Admin => ("admin", "system:masters"),
-            User::Gateway => ("wasmbed:gateway:gateway-1", "wasmbed:gateways"),
-            User::Controller => ("wasmbed:controller:controller", "wasmbed:controllers"),
+            User::Gateway => ("gateway:gateway-1", "wasmbed:gateways"),
+            User::Controller => ("controller:controller", "wasmbed:controllers"),
             User::Nobody => ("nobody", "wasmbed:strangers"),
         }
     }

@@ -10,6 +10,7 @@ pub mod allowed;
 pub mod client;
 pub mod compare;
 pub mod corpus;
+pub mod docs;
 pub mod normal;
 pub mod random;
 pub mod run;

@@ -147,7 +147,8 @@ impl Normaliser {
         for (name, shown) in &self.names {
             text = text.replace(name, shown);
         }
-        if text.to_lowercase().contains("resource version") || text.contains("resourceVersion") {
+        let lower = text.to_lowercase();
+        if lower.contains("resource version") || lower.contains("resourceversion") {
             text = without_numbers(&text);
         }
         text

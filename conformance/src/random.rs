@@ -72,7 +72,9 @@ impl Dice {
             let body = self.object(json!({"name": "a"}));
             return step(format!("POST {{samples}}?fieldManager={manager}"), None, Some(body));
         }
-        self.apply("", manager)
+        let mut step = self.apply("", manager);
+        step.send = step.send.replace("&dryRun=All", "");
+        step
     }
 
     fn write(&mut self) -> Step {

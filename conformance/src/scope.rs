@@ -60,6 +60,12 @@ pub fn narrow(request: &str, body: &mut Value) {
         }
         _ => {}
     }
+    // In which order custom kinds stand changes from one answer of the real server to the next.
+    if body["kind"] == "APIResourceList"
+        && let Some(resources) = body["resources"].as_array_mut()
+    {
+        resources.sort_by_key(|resource| resource["name"].to_string());
+    }
 }
 
 fn has_group(name: &Value) -> bool {

@@ -1,7 +1,9 @@
 //! The embedded server in this process, and the real one beside it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -11,9 +13,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
 use wasmbed_pki::{ClusterAuthority, Identity};
+use wasmbed_testbed::{Cluster, ControlPlane, Options, Part, User as Account};
 
 use crate::client::Server;
 use crate::corpus::User;
+
+/// How long a definition may take until its kind is served.
+const ESTABLISHED: Duration = Duration::from_secs(30);
+/// Between two looks at it.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The definitions both servers get: Wasmbed's own, and one with every type of list and map for the tests.
 ///
@@ -102,6 +110,87 @@ impl Embedded {
         self.stop.cancel();
         Ok(self.task.await?)
     }
+}
+
+/// kube-apiserver, etcd and kube-controller-manager, with the same definitions and rights.
+pub struct Real {
+    cluster: Cluster,
+}
+
+impl Real {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it can't start, or doesn't take the definitions.
+    pub async fn start() -> Result<Real> {
+        let options = Options { controller_manager: true, ..Options::default() };
+        let cluster = Cluster::start_with(ControlPlane::Kubernetes, options).await?;
+        let client = cluster.client(&account(User::Admin)).await?;
+        let api: kube::Api<kube::core::DynamicObject> = kube::Api::all_with(client, &definition_resource());
+        for definition in definitions()? {
+            let name = definition["metadata"]["name"].as_str().context("a definition has a name")?.to_owned();
+            match api.create(&kube::api::PostParams::default(), &serde_json::from_value(definition)?).await {
+                // Wasmbed's own are there already.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                other => {
+                    other.with_context(|| format!("{name} can't be defined"))?;
+                }
+            }
+            established(&api, &name).await?;
+        }
+        Ok(Real { cluster })
+    }
+
+    /// A user's kubeconfig.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn kubeconfig(&self, user: User) -> Result<PathBuf> {
+        self.cluster.kubeconfig(&account(user))
+    }
+
+    /// Its users' clients.
+    ///
+    /// # Errors
+    /// When a kubeconfig can't be made or used.
+    pub async fn server(&self) -> Result<Server> {
+        let paths: BTreeMap<User, PathBuf> =
+            User::ALL.into_iter().map(|user| Ok((user, self.kubeconfig(user)?))).collect::<Result<_>>()?;
+        Server::new("kube-apiserver", |user| paths.get(&user).cloned().unwrap_or_default()).await
+    }
+
+    /// Stops its API server and starts it again on the same port and disk.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub async fn restart(&self) -> Result<()> {
+        self.cluster.stop(Part::ApiServer).await?;
+        self.cluster.start_part(Part::ApiServer).await
+    }
+}
+
+fn account(user: User) -> Account {
+    let (name, group) = user.subject();
+    Account::new(name, group)
+}
+
+fn definition_resource() -> kube::core::ApiResource {
+    let kind = kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    kube::core::ApiResource::from_gvk(&kind)
+}
+
+/// Waits until a kind is served.
+async fn established(api: &kube::Api<kube::core::DynamicObject>, name: &str) -> Result<()> {
+    let served = |object: kube::core::DynamicObject| {
+        let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|one| one["type"] == "Established" && one["status"] == "True")
+    };
+    let since = std::time::Instant::now();
+    while !served(api.get(name).await?) {
+        anyhow::ensure!(since.elapsed() < ESTABLISHED, "{name} isn't served after {ESTABLISHED:?}");
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 fn kubeconfig_path(folder: &Path, user: User) -> PathBuf {

@@ -1,58 +1,87 @@
-//! The corpus against both servers.
+//! The corpus, and random writes, against both servers.
 #![cfg(test)]
 
 use std::collections::BTreeSet;
 
+use anyhow::{Result, ensure};
+use wasmbed_conformance::allowed::{self, Allowed};
 use wasmbed_conformance::client::Server;
-use wasmbed_conformance::servers::Embedded;
-use wasmbed_conformance::{allowed, corpus, run};
+use wasmbed_conformance::corpus::{self, Case};
+use wasmbed_conformance::servers::{Embedded, Real};
+use wasmbed_conformance::{random, run};
 
 /// Cases whose name contains this are run alone.
 const ONLY: &str = "WASMBED_CONFORMANCE_CASE";
+/// A seed that is run alone.
+const SEED: &str = "WASMBED_CONFORMANCE_SEED";
+/// Seeds that are always run, and how many fresh ones besides.
+const FIXED_SEEDS: std::ops::Range<u64> = 0..24;
+const FRESH_SEEDS: u64 = 8;
+
+struct Tally {
+    requests: usize,
+    cases: usize,
+    failures: Vec<String>,
+    allowed: BTreeSet<String>,
+}
+
+async fn all(cases: &[Case], offset: usize, servers: (&Server, &Server), allowed: &[Allowed]) -> Tally {
+    let mut tally = Tally { requests: 0, cases: 0, failures: Vec::new(), allowed: BTreeSet::new() };
+    for (index, case) in cases.iter().enumerate() {
+        match run::case(case, "t", offset + index, servers.0, servers.1, allowed).await {
+            Ok(report) => {
+                tally.requests += report.requests;
+                tally.failures.extend(report.failures);
+                tally.allowed.extend(report.allowed);
+            }
+            Err(error) => tally.failures.push(format!("{}: {error:#}", case.name)),
+        }
+        tally.cases += 1;
+    }
+    tally
+}
+
+fn random_cases() -> Result<Vec<Case>> {
+    if let Ok(seed) = std::env::var(SEED) {
+        return Ok(vec![random::case(seed.parse()?)]);
+    }
+    let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    Ok(FIXED_SEEDS.chain(fresh..fresh + FRESH_SEEDS).map(random::case).collect())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_servers_answer_alike() {
-    let embedded = Embedded::start().await.unwrap();
-    let ours = embedded.server().await.unwrap();
-    let real = Server::new("kube-apiserver", |user| {
-        format!("/tmp/conf-real/d/{}.kubeconfig", format!("{user:?}").to_lowercase()).into()
-    })
-    .await
-    .unwrap();
-    let id = format!("{:x}", std::process::id());
+async fn both_servers_answer_alike() -> Result<()> {
+    let (embedded, real) = tokio::try_join!(Embedded::start(), Real::start())?;
+    let (theirs, ours) = (real.server().await?, embedded.server().await?);
+    let allowed = allowed::load()?;
     let only = std::env::var(ONLY).unwrap_or_default();
-    let allowed = allowed::load().unwrap();
-    let known: BTreeSet<String> = allowed.iter().map(|one| one.name.clone()).collect();
-    let (mut requests, mut cases, mut failures) = (0, 0, Vec::new());
-    let mut used = BTreeSet::new();
-    for (index, case) in corpus::load().unwrap().iter().enumerate() {
-        if !case.name.contains(&only) {
-            continue;
-        }
-        match run::case(case, &id, index, &real, &ours).await {
-            Ok(report) => {
-                requests += report.requests;
-                failures.extend(report.failures);
-                used.extend(report.allowed);
-            }
-            Err(error) => failures.push(format!("{}: {error:#}", case.name)),
-        }
-        cases += 1;
-    }
-    embedded.stop().await.unwrap();
-    for failure in &failures {
+    let mut cases = corpus::load()?;
+    cases.retain(|case| case.name.contains(&only));
+    let corpus = all(&cases, 0, (&theirs, &ours), &allowed).await;
+    let random = match only.is_empty() {
+        true => all(&random_cases()?, cases.len(), (&theirs, &ours), &allowed).await,
+        false => all(&[], 0, (&theirs, &ours), &allowed).await,
+    };
+    embedded.stop().await?;
+    for failure in corpus.failures.iter().chain(&random.failures) {
         println!("{failure}\n");
     }
+    let known: BTreeSet<String> = allowed.iter().map(|one| one.name.clone()).collect();
+    let used: BTreeSet<String> = corpus.allowed.union(&random.allowed).cloned().collect();
     let unknown: Vec<&String> = used.difference(&known).collect();
-    assert!(unknown.is_empty(), "not in allowed.yaml: {unknown:?}");
-    if only.is_empty() {
-        let unused: Vec<&String> = known.difference(&used).collect();
-        assert!(unused.is_empty(), "in allowed.yaml, but no case needs it: {unused:?}");
-    }
+    ensure!(unknown.is_empty(), "not in allowed.yaml: {unknown:?}");
+    let differ = corpus.failures.len() + random.failures.len();
+    let verdict = if differ == 0 { "all equal".to_owned() } else { format!("{differ} differ") };
     println!(
-        "{requests} requests in {cases} cases, {} differ; {} differences allowed by name",
-        failures.len(),
+        "{} requests in {} cases and {} random writes in {} cases, {verdict}; {} differences allowed by name",
+        corpus.requests,
+        corpus.cases,
+        random.requests,
+        random.cases,
         used.len()
     );
-    assert!(failures.is_empty(), "{} answers differ", failures.len());
+    ensure!(differ == 0, "{differ} answers differ: see above");
+    let unused: Vec<&String> = known.difference(&used).collect();
+    ensure!(!only.is_empty() || unused.is_empty(), "in allowed.yaml, but no case needs it: {unused:?}");
+    Ok(())
 }
