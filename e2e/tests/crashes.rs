@@ -85,7 +85,7 @@ async fn the_controller(plane: ControlPlane) -> Result<()> {
 }
 
 async fn the_kubernetes_api(plane: ControlPlane) -> Result<()> {
-    let mut machine = fleet(plane).await?;
+    let machine = fleet(plane).await?;
     let modules = deploy(&machine, "load").await?;
     machine.cluster().kill(Part::ApiServer)?;
     machine.cluster().start_part(Part::ApiServer).await?;

@@ -8,6 +8,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
+/// Waits for the end of its input. Processes that die at the same time may still write, so it tries again for a while.
+const REMOVER: &str = r#"
+    trap '' INT TERM
+    cat > /dev/null
+    for attempt in 1 2 3 4 5; do rm -rf -- "$1" 2> /dev/null && exit; sleep 1; done
+"#;
+
 /// An empty folder below the system's folder for temporary files.
 #[derive(Debug)]
 pub struct Folder {
@@ -28,7 +35,7 @@ impl Folder {
         std::fs::create_dir_all(&path).with_context(|| format!("can't create {}", path.display()))?;
         // Away from its terminal's signals: Ctrl-C ends the tests first, then what they wrote.
         let remover = Command::new("sh")
-            .args(["-c", "trap '' INT TERM; cat > /dev/null; exec rm -rf -- \"$1\"", "sh"])
+            .args(["-c", REMOVER, "sh"])
             .arg(&path)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -37,6 +37,8 @@ impl Files<'_> {
         command.arg(format!("--secure-port={}", self.api.number()));
         command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
         command.arg("--endpoint-reconciler-type=none");
+        // It lets open connections finish for as long as a request may take: a stop while somebody watches takes this long.
+        command.arg("--request-timeout=15s");
         command.arg(self.at("--cert-dir", "apiserver"));
         command.arg(self.at("--tls-cert-file", "apiserver.crt"));
         command.arg(self.at("--tls-private-key-file", "apiserver.key"));
