@@ -356,13 +356,17 @@ impl Site {
             Ok(devices) => Ok(devices),
             Err(_) => {
                 let mut lines = Vec::new();
-                for device in last.iter().take(20) {
+                for device in &last {
+                    let status = device.status.clone().unwrap_or_default();
+                    let applications = serde_json::to_string(&status.applications)?;
+                    let (phase, gateway, epoch) = (status.phase, status.gateway, status.epoch);
                     lines.push(format!(
-                        "{}: {}",
-                        device.name_any(),
-                        serde_json::to_string(&device.status).context("a status as JSON")?
+                        "{}: {phase:?} at {gateway:?} in epoch {epoch:?}, {applications}",
+                        device.name_any()
                     ));
                 }
+                // A fleet's devices are alike: the last ones are enough to see what is wrong.
+                let lines = lines.split_off(lines.len().saturating_sub(20));
                 anyhow::bail!("{} Devices never came to {what}; they were:\n{}", last.len(), lines.join("\n"))
             }
         }
