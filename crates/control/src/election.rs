@@ -131,11 +131,6 @@ impl Election {
         self.rival = Rival::default();
     }
 
-    /// Leadership is given up.
-    pub fn handle_released(&mut self) {
-        self.lead = None;
-    }
-
     /// How long to wait before the Lease is looked at again, unless it is seen to change.
     #[must_use]
     pub fn poll_pause_ms(&self, now_ms: u64, succeeded: bool) -> u64 {

@@ -1,9 +1,5 @@
-//! Leadership by a Lease.
+//! Leadership by a Lease: the calls and the clock around [`wasmbed_control::election`], which decides.
 //!
-//! ```text
-//! follower --the Lease is free, released, or not renewed for its duration--> leader (leaseTransitions + 1)
-//! leader --another holder, or no renewal in time--> follower
-//! ```
 //! Leadership is told with the moment at which it ends unless it is renewed, so that a process that stood still does not act on
 //! a term that others may have taken over.
 
@@ -17,18 +13,14 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use wasmbed_control::election::{Claim, Election as Rules, ElectionConfig, LeaseRecord};
 
+use crate::clock::milliseconds;
 use crate::config::LeaseConfig;
 use crate::input::Input;
 
 /// Name of the leader's Lease.
 pub(crate) const LEASE_NAME: &str = "wasmbed-controller";
-/// How often a follower looks at the Lease at least; its watch tells of changes at once, where it stands.
-const FOLLOWER_PAUSE: Duration = Duration::from_secs(2);
-/// After a call that failed: soon enough to keep a Lease through a short outage.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The shortest pause, whatever is due.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// Leadership in a term, until a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,26 +51,33 @@ pub(crate) struct Election {
     pub(crate) inputs: mpsc::Sender<Input>,
 }
 
-/// What was last seen of another holder, and when by our clock.
-#[derive(Default)]
-struct Rival {
-    renewal: String,
-    since: Option<Instant>,
-    duration: Duration,
+/// The rules, and the origin of the milliseconds that they are told.
+struct State {
+    rules: Rules,
+    start: Instant,
 }
 
-struct State {
-    term: Option<u64>,
-    renewed: Instant,
-    rival: Rival,
+impl State {
+    fn now_ms(&self) -> u64 {
+        milliseconds(self.start.elapsed())
+    }
+
+    fn lead(&self) -> Option<Lead> {
+        let lead = self.rules.lead(self.now_ms())?;
+        Some(Lead { term: lead.term, until: self.start + Duration::from_millis(lead.until_ms) })
+    }
 }
 
 impl Election {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut state = State { term: None, renewed: Instant::now(), rival: Rival::default() };
+        let rules = ElectionConfig {
+            duration_ms: milliseconds(self.config.duration),
+            renew_ms: milliseconds(self.config.renew),
+        };
+        let mut state = State { rules: Rules::new(&self.holder, rules), start: Instant::now() };
+        let mut before = None;
         loop {
-            let before = state.term;
             let attempt = tokio::time::timeout(self.config.renew, self.attempt(&leases, &mut state)).await;
             let reachable = match &attempt {
                 Ok(Ok(())) => true,
@@ -89,108 +88,65 @@ impl Election {
                 }
                 Err(_) => false,
             };
-            let until = state.renewed + self.safe();
-            if state.term.is_some() && Instant::now() >= until {
-                tracing::warn!("the leader Lease could not be renewed in time; leadership is given up");
-                state.term = None;
+            let lead = state.lead();
+            let term = lead.map(|lead| lead.term);
+            if term != before {
+                tracing::info!(term, leads = term.is_some(), "leadership changed");
+                before = term;
             }
-            if state.term != before {
-                tracing::info!(term = state.term, leads = state.term.is_some(), "leadership changed");
-            }
-            self.lead.send_replace(state.term.map(|term| Lead { term, until }));
+            self.lead.send_replace(lead);
             if self.inputs.send(Input::Api(reachable)).await.is_err() {
                 break;
             }
-            let pause = self.pause(&state, matches!(attempt, Ok(Ok(()))));
+            let succeeded = matches!(attempt, Ok(Ok(())));
+            let pause = Duration::from_millis(state.rules.poll_pause_ms(state.now_ms(), succeeded));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
                 // A leader wrote the change itself, or learns of another holder by its next renewal.
-                () = self.changed.notified(), if state.term.is_none() => {}
+                () = self.changed.notified(), if lead.is_none() => {}
                 changed = self.wanted.changed() => if changed.is_err() { break },
             }
         }
         self.lead.send_replace(None);
-        if state.term.is_some() {
+        if before.is_some() {
             let _ = tokio::time::timeout(self.config.renew, self.release(&leases)).await;
         }
     }
 
-    /// Others may take over after the whole duration; we stop a renewal's time before that.
-    fn safe(&self) -> Duration {
-        self.config.duration.saturating_sub(self.config.renew)
-    }
-
-    fn pause(&self, state: &State, succeeded: bool) -> Duration {
-        let pause = match (state.term, succeeded) {
-            (_, false) => RETRY_PAUSE,
-            (Some(_), true) => self.config.renew,
-            (None, true) => state.rival.remaining().map_or(FOLLOWER_PAUSE, |left| left.min(FOLLOWER_PAUSE)),
-        };
-        pause.max(PAUSE_MIN)
-    }
-
     async fn attempt(&mut self, leases: &Api<Lease>, state: &mut State) -> Result<(), kube::Error> {
-        let asked = Instant::now();
-        let Some(mut lease) = leases.get_opt(LEASE_NAME).await? else {
-            let term = self.wanted.borrow_and_update().unwrap_or(1);
-            let lease = Lease {
-                metadata: ObjectMeta {
-                    name: Some(LEASE_NAME.to_owned()),
-                    namespace: Some(self.namespace.clone()),
-                    ..ObjectMeta::default()
-                },
-                spec: Some(self.claim(LeaseSpec::default(), term, true)),
-            };
-            return self.settle(leases.create(&PostParams::default(), &lease).await, term, asked, state);
-        };
-        let spec = lease.spec.take().unwrap_or_default();
-        let seen = spec.lease_transitions.and_then(|term| u64::try_from(term).ok()).unwrap_or(0);
+        let asked_ms = state.now_ms();
+        let lease = leases.get_opt(LEASE_NAME).await?;
+        let record = lease.as_ref().and_then(|lease| lease.spec.as_ref()).map(record);
+        // One without a spec is held by nobody.
+        let record = record.or_else(|| lease.as_ref().map(|_| LeaseRecord::default()));
         let wanted = *self.wanted.borrow_and_update();
-        let holder = spec.holder_identity.clone().unwrap_or_default();
-        let (term, fresh) = match state.term {
-            Some(term) if holder == self.holder && term == seen => {
-                match wanted.filter(|wanted| *wanted > term) {
-                    Some(wanted) => (wanted, true),
-                    None => (term, false),
-                }
+        let (term, result) = match state.rules.plan_claim(state.now_ms(), record.as_ref(), wanted) {
+            Claim::Wait => return Ok(()),
+            Claim::Create { term } => {
+                let lease = Lease {
+                    metadata: ObjectMeta {
+                        name: Some(LEASE_NAME.to_owned()),
+                        namespace: Some(self.namespace.clone()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(self.claim(LeaseSpec::default(), term, true)),
+                };
+                (term, leases.create(&PostParams::default(), &lease).await)
             }
-            Some(_) => {
-                state.term = None;
-                return Ok(());
+            Claim::Write { term, fresh } => {
+                let mut lease = lease.unwrap_or_default();
+                lease.spec = Some(self.claim(lease.spec.unwrap_or_default(), term, fresh));
+                (term, leases.replace(LEASE_NAME, &PostParams::default(), &lease).await)
             }
-            // The same name without a term of ours is this controller's former process: it is gone, and what it still
-            // had under way is fenced by the new term.
-            None if holder.is_empty()
-                || holder == self.holder
-                || state.rival.is_gone(&spec, self.config.duration) =>
-            {
-                (seen.saturating_add(1).max(wanted.unwrap_or(0)), true)
-            }
-            None => return Ok(()),
         };
-        lease.spec = Some(self.claim(spec, term, fresh));
-        let result = leases.replace(LEASE_NAME, &PostParams::default(), &lease).await;
-        self.settle(result, term, asked, state)
-    }
-
-    /// Another wrote the Lease in between: the next attempt sees who.
-    fn settle(
-        &self,
-        result: Result<Lease, kube::Error>,
-        term: u64,
-        asked: Instant,
-        state: &mut State,
-    ) -> Result<(), kube::Error> {
         match result {
-            Ok(_) => {
-                state.term = Some(term);
-                state.renewed = asked;
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) => state.rules.handle_written(asked_ms, term),
+            // Another wrote the Lease in between: the next attempt sees who.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     fn claim(&self, spec: LeaseSpec, term: u64, fresh: bool) -> LeaseSpec {
@@ -221,26 +177,14 @@ impl Election {
     }
 }
 
-impl Rival {
-    /// Whether the holder has not renewed for its lease duration, as far as this process could see.
-    fn is_gone(&mut self, spec: &LeaseSpec, default: Duration) -> bool {
-        let renewal =
-            format!("{:?} {:?} {:?}", spec.holder_identity, spec.renew_time, spec.lease_transitions);
-        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        self.duration = seconds.map_or(default, Duration::from_secs);
-        match self.since {
-            Some(since) if self.renewal == renewal => since.elapsed() >= self.duration,
-            Some(_) | None => {
-                self.renewal = renewal;
-                self.since = Some(Instant::now());
-                false
-            }
-        }
-    }
-
-    /// Until it is gone, if nothing more is seen of it.
-    fn remaining(&self) -> Option<Duration> {
-        self.since.map(|since| self.duration.saturating_sub(since.elapsed()))
+/// The Lease as the rules read it.
+fn record(spec: &LeaseSpec) -> LeaseRecord {
+    let unsigned = |number: Option<i32>| number.and_then(|number| u64::try_from(number).ok());
+    LeaseRecord {
+        holder: spec.holder_identity.clone().unwrap_or_default(),
+        term: unsigned(spec.lease_transitions).unwrap_or(0),
+        renewal: format!("{:?}", spec.renew_time),
+        duration_ms: unsigned(spec.lease_duration_seconds).map(|seconds| seconds.saturating_mul(1_000)),
     }
 }
 
@@ -258,21 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rival_is_gone_only_after_its_duration_was_watched_here() {
-        let old = MicroTime(Timestamp::UNIX_EPOCH);
+    fn a_lease_is_read_as_the_rules_want_it() {
         let spec = LeaseSpec {
             holder_identity: Some("other".to_owned()),
-            lease_duration_seconds: Some(0),
-            renew_time: Some(old),
+            lease_duration_seconds: Some(10),
+            lease_transitions: Some(4),
+            renew_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
             ..LeaseSpec::default()
         };
-        let mut rival = Rival::default();
-        assert!(
-            !rival.is_gone(&spec, Duration::from_secs(15)),
-            "its clock says nothing, however old it looks"
-        );
-        assert!(rival.is_gone(&spec, Duration::from_secs(15)));
+        let read = record(&spec);
+        assert_eq!((read.holder.as_str(), read.term, read.duration_ms), ("other", 4, Some(10_000)));
         let renewed = LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..spec };
-        assert!(!rival.is_gone(&renewed, Duration::from_secs(15)));
+        assert_ne!(record(&renewed).renewal, read.renewal);
+        assert_eq!(record(&LeaseSpec::default()).holder, "", "nobody holds it");
     }
 }

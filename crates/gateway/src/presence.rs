@@ -24,6 +24,8 @@ const GAUGES_EVERY: Duration = Duration::from_secs(1);
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How often the Lease is renewed: three times within its duration.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// How often that is tried after a failure: an API that is back hears of the gateway before anyone counts it as gone.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// After this without a renewal the gateway counts as gone.
 const LEASE_SECONDS: i32 = 15;
 /// For one call.
@@ -69,7 +71,7 @@ impl Presence {
             if now >= renew_at {
                 let renewed = self.renew(&mut written).await;
                 self.tell("Lease", renewed, &mut written);
-                renew_at = now + RENEW_EVERY;
+                renew_at = now + if written.failing { RETRY_EVERY } else { RENEW_EVERY };
             }
             if now >= status_at {
                 let said = self.say(true, &mut written).await;
@@ -90,17 +92,20 @@ impl Presence {
                 tracing::info!(gateway = self.name, "the Kubernetes API answers again");
             }
             Ok(()) => {}
-            // Once, not every five seconds.
-            Err(error) if !written.failing => {
-                written.failing = true;
-                tracing::warn!(
-                    gateway = self.name,
-                    reason = "WriteFailed",
-                    error,
-                    "{what} could not be written"
-                );
+            Err(error) => {
+                // Someone may have deleted what was there: it is looked for, and made, anew.
+                written.status = None;
+                written.transitions = 0;
+                self.tell_failure(what, &error, written);
             }
-            Err(_) => {}
+        }
+    }
+
+    fn tell_failure(&self, what: &str, error: &str, written: &mut Written) {
+        // Once, not every second.
+        if !written.failing {
+            written.failing = true;
+            tracing::warn!(gateway = self.name, reason = "WriteFailed", error, "{what} could not be written");
         }
     }
 
