@@ -278,7 +278,7 @@ mod tests {
         let dir = folder.path().to_owned();
         let started = std::thread::spawn(move || {
             let mut command = Command::new("sh");
-            command.args(["-c", "echo up; cat /dev/zero > /dev/null"]);
+            command.args(["-c", "echo up; exec cat /dev/zero > /dev/null"]);
             Process::start(command, "busy", &dir)
         });
         let mut process = started.join().expect("no panic")?;
