@@ -175,11 +175,11 @@ impl Proxy {
             count(&self.counters.writes);
         }
         let number = if *self.faults.borrow() { count(&self.next) } else { 1 };
-        if number % SPOILT_ONE_OF == 0 {
+        if number.is_multiple_of(SPOILT_ONE_OF) {
             let query = request.uri().query().unwrap_or_default();
             let expirable = query.contains("resourceVersion=") && read;
             let kind = number / SPOILT_ONE_OF;
-            if expirable && kind % 2 == 0 {
+            if expirable && kind.is_multiple_of(2) {
                 count(&self.counters.expired);
                 return status(StatusCode::GONE, "Expired", None);
             }

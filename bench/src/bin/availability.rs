@@ -124,7 +124,11 @@ async fn idle(plane: ControlPlane, arguments: &Arguments, heartbeat: u64, rows: 
     let heard = site.heartbeats().await? - heard;
     let count = |resource: &str| {
         let sum = |writes: &[(String, f64)]| -> f64 {
-            writes.iter().filter(|(what, _)| what == resource).map(|(_, count)| count).sum()
+            writes
+                .iter()
+                .filter(|(what, _)| what.split('/').next() == Some(resource))
+                .map(|(_, count)| count)
+                .sum()
         };
         sum(&after) - sum(&before)
     };
