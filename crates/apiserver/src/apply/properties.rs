@@ -34,8 +34,12 @@ pub(super) fn spec() -> impl Strategy<Value = Value> {
     let item = (letter(), letter(), prop::option::of(0..3i64), prop::option::of(numbers)).prop_map(
         |(name, zone, value, set)| {
             let mut item = json!({"name": name, "zone": zone});
-            value.map(|value| item["value"] = json!(value));
-            set.map(|set| item["set"] = set);
+            if let Some(value) = value {
+                item["value"] = json!(value);
+            }
+            if let Some(set) = set {
+                item["set"] = set;
+            }
             item
         },
     );

@@ -145,7 +145,8 @@ impl Kind {
         let structs = special["structs"].as_array().into_iter().flatten();
         let structs = structs.filter_map(|name| Some((name.as_str()?.to_owned(), json!({}))));
         let fields = kind.openapi["properties"].as_object().into_iter().flatten();
-        let defaults = fields.filter_map(|(name, schema)| Some((name.clone(), schema.get("default")?.clone())));
+        let defaults =
+            fields.filter_map(|(name, schema)| Some((name.clone(), schema.get("default")?.clone())));
         let always: Vec<(String, Value)> = structs.chain(defaults).collect();
         kind.ownership.version.ty = Arc::new(Type::of_objects(&kind.openapi, always));
         Ok(kind)

@@ -87,7 +87,8 @@ fn write(kind: &Kind, value: &Value) {
             }
         }
         // The body as it stands, and as the specification of one that fits.
-        let mut fitting = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "a"}});
+        let mut fitting =
+            json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "a"}});
         fitting["spec"] = value.clone();
         for object in [value, &fitting] {
             let applied = Applied { object, duplicates: &[], force: true };
