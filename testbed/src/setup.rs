@@ -134,6 +134,7 @@ where
 fn missing_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        answer => Ok(drop(answer?)),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
     }
 }
