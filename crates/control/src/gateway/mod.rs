@@ -290,10 +290,10 @@ impl Gateway {
     /// How much there is of everything.
     #[must_use]
     pub fn levels(&self, now: Now) -> Levels {
-        let standing = |session: &&Box<Session>| session.state == session::State::Standing;
+        let standing = |session: &&Session| session.state == session::State::Standing;
         Levels {
             connections: self.sessions.len(),
-            sessions: self.sessions.values().filter(standing).count(),
+            sessions: self.sessions.values().map(AsRef::as_ref).filter(standing).count(),
             devices: self.devices.len(),
             modules: self.modules.len(),
             module_bytes: self.modules.bytes(),

@@ -29,11 +29,11 @@ impl Gateway {
         self.synced = true;
         self.orphans_from.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
         let listing = self.listing;
-        let gone = |record: &&Box<Record>| {
+        let gone = |record: &Record| {
             record.listing < listing
                 && (record.object.is_some() || now.ms.saturating_sub(record.unseen_since) >= UNSEEN_DEVICE_MS)
         };
-        let restored = |record: &&Box<Record>| record.object.is_none() && record.stored_uid.is_some();
+        let restored = |record: &Record| record.object.is_none() && record.stored_uid.is_some();
         let keys: Vec<_> = self
             .devices
             .values()
