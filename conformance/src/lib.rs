@@ -12,6 +12,7 @@ pub mod compare;
 pub mod corpus;
 pub mod docs;
 pub mod normal;
+pub mod programs;
 pub mod random;
 pub mod run;
 pub mod scope;

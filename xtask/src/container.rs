@@ -34,7 +34,8 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     command.env("CARGO_TARGET_DIR", &built).env("CARGO_BUILD_BUILD_DIR", target());
     process::run(&mut command)?;
     let binary = built.join(profile).join("wasmbed");
-    let headers = process::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(&binary))?;
+    let headers =
+        process::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(&binary))?;
     ensure!(headers.contains("LOAD") && !headers.contains("INTERP"), "{} is not static", binary.display());
     let image = built.join(profile).join("image");
     place(&binary, &image.join("wasmbed"))?;

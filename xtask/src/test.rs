@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{guests, process, system, toolchains, tools};
+use crate::{clients, guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
 const DEVICE_CRATES: [&str; 4] =
@@ -29,6 +29,7 @@ pub(crate) struct Options {
 /// Runs everything and ends with a line `N passed, N failed`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     tools::ensure_all()?;
+    clients::ensure()?;
     if !options.quick {
         formatting_and_lints()?;
         bare_target()?;

@@ -116,6 +116,9 @@ pub(crate) fn build(names: &[Tool]) -> Result<()> {
     let tools = if names.is_empty() { Tool::value_variants() } else { names };
     ensure_tools(tools)?;
     crate::definitions::ensure()?;
+    if names.is_empty() {
+        crate::clients::ensure()?;
+    }
     for tool in tools {
         println!("{}", tool.path()?.display());
     }

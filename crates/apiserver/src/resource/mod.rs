@@ -101,6 +101,7 @@ impl Request<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
         let kind = self.kind;
+        state_type(kind, &mut object);
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         check_type(kind, &object, name, true)?;
         let taken = metadata::take(&mut object)?;
@@ -161,6 +162,7 @@ impl Request<'_> {
         duplicates: &[String],
         warnings: &mut Vec<String>,
     ) -> Result<Next, Status> {
+        state_type(self.kind, &mut object);
         let taken = metadata::take(&mut object)?;
         let mut metadata = taken.metadata;
         metadata::same_object(self.kind, current, &metadata)?;
@@ -320,6 +322,16 @@ pub fn delete(
 /// Whether a delete waits for finalizers.
 pub fn is_deleting(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some_and(|time| !time.is_null())
+}
+
+/// Objects of Kubernetes' own kinds needn't say what they are: the path does.
+fn state_type(kind: &Kind, object: &mut Value) {
+    let Some(fields) = object.as_object_mut().filter(|_| !kind.is_custom()) else { return };
+    for (name, value) in [("apiVersion", kind.api_version()), ("kind", kind.kind.clone())] {
+        if fields.get(name).is_none_or(|stated| stated.is_null() || stated == "") {
+            fields.insert(name.to_owned(), value.into());
+        }
+    }
 }
 
 fn check_type(kind: &Kind, object: &Value, name: &str, is_new: bool) -> Result<(), Status> {
