@@ -9,6 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+/// Devices of every container, with their minor numbers.
+const DEVICES: [(&str, &str); 2] = [("random", "8"), ("urandom", "9")];
+
 /// A folder that becomes `/` of the processes started in it.
 #[derive(Debug)]
 pub struct Root {
@@ -34,7 +37,19 @@ impl Root {
         if fs::hard_link(binary, &inside).is_err() {
             fs::copy(binary, &inside).with_context(|| format!("can't copy {}", binary.display()))?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        let root = Self { dir: dir.to_owned() };
+        // Every container runtime gives a container these: a static program finds getrandom(2) only through them.
+        for (name, minor) in DEVICES {
+            root.write(&format!("/dev/{name}"), b"")?;
+            if privileged() {
+                let device = root.outside(&format!("/dev/{name}"));
+                fs::remove_file(&device).context("can't remove a file")?;
+                let made =
+                    Command::new("mknod").args(["-m", "666"]).arg(&device).args(["c", "1", minor]).status();
+                ensure!(made.context("can't run mknod")?.success(), "can't make {}", device.display());
+            }
+        }
+        Ok(root)
     }
 
     /// Where a path of the root is outside.
@@ -77,13 +92,18 @@ impl Root {
         environment: &[(String, String)],
         arguments: &[String],
     ) -> Command {
-        let privileged = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         let mut command = Command::new("env");
         command.arg("-i").arg(format!("PATH={}", std::env::var("PATH").unwrap_or_default()));
         command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
         match user {
-            _ if !privileged => {
-                command.args(["unshare", "--map-root-user", "chroot"]);
+            _ if !privileged() => {
+                let mount = |(name, _): (&str, &str)| {
+                    let device = self.outside(&format!("/dev/{name}"));
+                    format!("mount --bind /dev/{name} {} && ", device.display())
+                };
+                command.args(["unshare", "--map-root-user", "--mount", "sh", "-c"]);
+                command.arg(DEVICES.map(mount).concat() + "exec chroot \"$@\"");
+                command.arg("chroot");
             }
             Some(user) => {
                 command.arg("chroot").arg(format!("--userspec={user}:{user}"));
@@ -95,4 +115,8 @@ impl Root {
         command.arg(&self.dir).arg("/wasmbed").args(arguments);
         command
     }
+}
+
+fn privileged() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

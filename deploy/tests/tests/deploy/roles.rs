@@ -42,6 +42,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) admin: &'a Client,
     /// The name in refusals.
     pub(crate) user: String,
+    /// Where processes have what is theirs.
+    pub(crate) system: &'a str,
 }
 
 #[tokio::test]
@@ -63,6 +65,7 @@ async fn by_the_table(plane: ControlPlane) -> Result<()> {
             client: cluster.client(&user).await?,
             admin: &admin,
             user: user.name().to_owned(),
+            system: SYSTEM_NAMESPACE,
         })
     };
     let gateway = ask(User::gateway("g1")).await?;
@@ -95,7 +98,12 @@ subjects:
 ",
     )?;
     let user = User::gateway("g1");
-    let gateway = Asked { client: cluster.client(&user).await?, admin: &admin, user: user.name().to_owned() };
+    let gateway = Asked {
+        client: cluster.client(&user).await?,
+        admin: &admin,
+        user: user.name().to_owned(),
+        system: SYSTEM_NAMESPACE,
+    };
     policies_hold(&gateway).await?;
     let keeps = "a gateway may not change a spec";
     gateway.patch("devices", "one", json!({"spec": {"approved": true}})).await.refused_by_rule(keeps)?;
@@ -114,8 +122,12 @@ subjects:
         .refused_by_rule("a gateway may not create Applications or Modules")?;
     gateway_rules(&gateway).await?;
     let user = User::controller("c1");
-    let controller =
-        Asked { client: cluster.client(&user).await?, admin: &admin, user: user.name().to_owned() };
+    let controller = Asked {
+        client: cluster.client(&user).await?,
+        admin: &admin,
+        user: user.name().to_owned(),
+        system: SYSTEM_NAMESPACE,
+    };
     let keeps = "a controller may change an Application's metadata and status, and no spec";
     controller.patch("devices", "one", json!({"spec": {"approved": true}})).await.refused_by_rule(keeps)?;
     let address = json!({"spec": {"address": "10.0.0.9:1"}});
@@ -194,7 +206,14 @@ pub(crate) async fn prepare(admin: &Client) -> Result<()> {
         ("events", &["one"]),
     ] {
         for name in names {
-            let made = send(admin, "POST", &collection(resource), Some(object(resource, name)), "json").await;
+            let made = send(
+                admin,
+                "POST",
+                &collection(SYSTEM_NAMESPACE, resource),
+                Some(object(resource, name)),
+                "json",
+            )
+            .await;
             ensure!(made.code == 201, "{resource} {name}: {made:?}");
         }
     }
@@ -248,10 +267,10 @@ impl Asked<'_> {
 
     async fn ask(&self, verb: &str, resource: &str, name: &str) -> Result<Answer> {
         Ok(match verb {
-            "get" => send(&self.client, "GET", &item(resource, name), None, "").await,
-            "list" => send(&self.client, "GET", &collection(resource), None, "").await,
+            "get" => send(&self.client, "GET", &item(self.system, resource, name), None, "").await,
+            "list" => send(&self.client, "GET", &collection(self.system, resource), None, "").await,
             "watch" => {
-                let path = format!("{}?watch=true&timeoutSeconds=1", collection(resource));
+                let path = format!("{}?watch=true&timeoutSeconds=1", collection(self.system, resource));
                 send(&self.client, "GET", &path, None, "").await
             }
             // The own object is there already: then another answer than a refusal is a permission, too.
@@ -260,33 +279,41 @@ impl Asked<'_> {
             "patch" => self.patch(resource, name, label()).await,
             "delete" => self.delete(resource, name).await,
             "deletecollection" => {
-                send(&self.client, "DELETE", &format!("{}?dryRun=All", collection(resource)), None, "").await
+                send(
+                    &self.client,
+                    "DELETE",
+                    &format!("{}?dryRun=All", collection(self.system, resource)),
+                    None,
+                    "",
+                )
+                .await
             }
             other => bail!("{other} is no verb"),
         })
     }
 
     pub(crate) async fn create(&self, resource: &str, object: Value) -> Answer {
-        let path = format!("{}?dryRun=All", collection(resource));
+        let path = format!("{}?dryRun=All", collection(self.system, resource));
         send(&self.client, "POST", &path, Some(object), "json").await
     }
 
     /// Writes back what is there.
     pub(crate) async fn update(&self, resource: &str, name: &str) -> Answer {
         let kind = resource.split('/').next().unwrap_or(resource);
-        let mut held = send(self.admin, "GET", &item(kind, name), None, "").await.body;
+        let mut held = send(self.admin, "GET", &item(self.system, kind, name), None, "").await.body;
         held["metadata"]["labels"] = json!({"asked": "yes"});
-        let path = format!("{}?dryRun=All", item(resource, name));
+        let path = format!("{}?dryRun=All", item(self.system, resource, name));
         send(&self.client, "PUT", &path, Some(held), "json").await
     }
 
     pub(crate) async fn patch(&self, resource: &str, name: &str, patch: Value) -> Answer {
-        let path = format!("{}?dryRun=All", item(resource, name));
+        let path = format!("{}?dryRun=All", item(self.system, resource, name));
         send(&self.client, "PATCH", &path, Some(patch), "merge-patch+json").await
     }
 
     pub(crate) async fn delete(&self, resource: &str, name: &str) -> Answer {
-        send(&self.client, "DELETE", &format!("{}?dryRun=All", item(resource, name)), None, "").await
+        send(&self.client, "DELETE", &format!("{}?dryRun=All", item(self.system, resource, name)), None, "")
+            .await
     }
 }
 
@@ -340,23 +367,23 @@ async fn send(client: &Client, method: &str, path: &str, body: Option<Value>, fo
 }
 
 /// Path of a resource's objects where the processes have theirs.
-fn collection(resource: &str) -> String {
+fn collection(system: &str, resource: &str) -> String {
     let kind = resource.split('/').next().unwrap_or(resource);
     match kind {
         "namespaces" => "/api/v1/namespaces".to_owned(),
         "events" => "/api/v1/namespaces/default/events".to_owned(),
-        "leases" => format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases"),
+        "leases" => format!("/apis/coordination.k8s.io/v1/namespaces/{system}/leases"),
         "devicegateways" => {
-            format!("/apis/wasmbed.github.io/v1alpha1/namespaces/{SYSTEM_NAMESPACE}/devicegateways")
+            format!("/apis/wasmbed.github.io/v1alpha1/namespaces/{system}/devicegateways")
         }
         other => format!("/apis/wasmbed.github.io/v1alpha1/namespaces/default/{other}"),
     }
 }
 
-fn item(resource: &str, name: &str) -> String {
+fn item(system: &str, resource: &str, name: &str) -> String {
     match resource.split_once('/') {
-        Some((kind, part)) => format!("{}/{name}/{part}", collection(kind)),
-        None => format!("{}/{name}", collection(resource)),
+        Some((kind, part)) => format!("{}/{name}/{part}", collection(system, kind)),
+        None => format!("{}/{name}", collection(system, resource)),
     }
 }
 
