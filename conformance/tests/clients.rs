@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that a test may restart.
 enum Plane {
-    Embedded(Embedded),
-    Real(Real),
+    Embedded(Box<Embedded>),
+    Real(Box<Real>),
 }
 
 impl Plane {
@@ -45,7 +45,7 @@ impl Plane {
 
     async fn restart(self) -> Result<Plane> {
         match self {
-            Plane::Embedded(server) => Ok(Plane::Embedded(server.restart().await?)),
+            Plane::Embedded(server) => Ok(Plane::Embedded(Box::new(server.restart().await?))),
             Plane::Real(server) => {
                 server.restart().await?;
                 Ok(Plane::Real(server))
@@ -171,11 +171,11 @@ async fn python(plane: Plane) -> Result<()> {
 }
 
 async fn embedded() -> Result<Plane> {
-    Ok(Plane::Embedded(Embedded::start().await?))
+    Ok(Plane::Embedded(Box::new(Embedded::start().await?)))
 }
 
 async fn real() -> Result<Plane> {
-    Ok(Plane::Real(Real::start().await?))
+    Ok(Plane::Real(Box::new(Real::start().await?)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
