@@ -54,11 +54,13 @@ fn main() -> std::process::ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Guests { check } => guests::build(check),
-        Task::Bench { arguments } => process::run(
-            process::cargo()
-                .args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"])
-                .args(arguments),
-        ),
+        Task::Bench { arguments } => tools::ensure_all().and_then(|()| {
+            process::run(
+                process::cargo()
+                    .args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"])
+                    .args(arguments),
+            )
+        }),
         Task::Container(options) => container::build(&options),
         Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),
