@@ -48,8 +48,10 @@ pub(crate) fn build(options: &Options) -> Result<()> {
 fn place(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().context("a file has a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("can't create {}", folder.display()))?;
-    std::fs::copy(from, to).with_context(|| format!("can't copy {} to {}", from.display(), to.display()))?;
-    Ok(())
+    // A copy that is running can't be written to, but another can take its place.
+    let unfinished = to.with_extension("unfinished");
+    std::fs::copy(from, &unfinished).with_context(|| format!("can't copy {}", from.display()))?;
+    std::fs::rename(&unfinished, to).with_context(|| format!("can't rename to {}", to.display()))
 }
 
 fn target() -> PathBuf {

@@ -9,7 +9,8 @@ use wasmbed::module::{PackError, pack};
 pub(crate) fn accept(bytes: &[u8]) {
     match pack(bytes) {
         Ok(packed) => {
-            let again = pack(&packed.bytes).unwrap_or_else(|error| panic!("what is packed is refused: {error}"));
+            let again =
+                pack(&packed.bytes).unwrap_or_else(|error| panic!("what is packed is refused: {error}"));
             assert_eq!(again.bytes, packed.bytes);
         }
         Err(PackError::Defect(what)) => panic!("{what}"),

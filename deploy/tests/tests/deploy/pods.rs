@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -407,6 +408,12 @@ fn static_binary() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os("WASMBED_STATIC_BINARY") {
         return Ok(PathBuf::from(binary));
     }
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)
+}
+
+fn build() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").context("run it with cargo")?);
     cargo.args(["run", "--quiet", "--package", "xtask", "--", "container", "--dev"]);
     let output = cargo.current_dir(top()).output()?;

@@ -10,7 +10,7 @@ use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// `y` may, `-` may not, `x` may by role, but a rule refuses every such write.
+/// `y` may, `-` may not, `.` is no request: the resource has no such verb.
 const GATEWAY: &str = "
     devices                 y y y y - - - -
     devices/status          - . . . y y . .
@@ -21,7 +21,7 @@ const GATEWAY: &str = "
     devicegateways/status   y . . . y y . .
     leases                  y - - y y y - -
     events                  - - - y - y - -
-    namespaces              - - - - - - - -
+    namespaces              - - - - - - - .
 ";
 const CONTROLLER: &str = "
     devices                 y y y - - - - -
@@ -33,7 +33,7 @@ const CONTROLLER: &str = "
     devicegateways/status   - . . . - - . .
     leases                  y y y y y y - -
     events                  - - - y - y - -
-    namespaces              - - - - - - - -
+    namespaces              - - - - - - - .
 ";
 
 /// Roles and rules as a cluster has them, with one object of each kind.
