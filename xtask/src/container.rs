@@ -54,7 +54,8 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(&unfinished, to).with_context(|| format!("can't rename to {}", to.display()))
 }
 
-fn target() -> PathBuf {
+/// Where Cargo writes.
+pub(crate) fn target() -> PathBuf {
     let named: Option<OsString> = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
     named.map_or_else(|| process::top().join("target"), PathBuf::from)
 }
