@@ -34,7 +34,9 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut table = Table::default();
-    let options = GatewayOptions { set: vec!["server.max_connections=20000".to_owned()] };
+    // As a gateway for this fleet would be configured: the burst of status writes follows it.
+    let connections = arguments.devices.max(arguments.handshakes);
+    let options = GatewayOptions { set: vec![format!("server.max_connections={connections}")] };
     let mut machine = Machine::start_with(ControlPlane::Embedded, options).await?;
     handshake::measure(&mut machine, arguments.handshakes, &mut table).await?;
     fleet::measure(&mut machine, arguments.devices, &mut table).await?;
