@@ -8,12 +8,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{clients, guests, process, system, toolchains, tools};
+use crate::{clients, container, guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
 const DEVICE_CRATES: [&str; 4] =
     ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor"];
 const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
+
+/// What `cargo` is told of the tests that are built and run.
+const TESTS: [&str; 5] = ["test", "--workspace", "--lib", "--bins", "--tests"];
 
 /// Options of the test run.
 #[derive(Args)]
@@ -36,9 +39,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         guests::build(true)?;
         toolchains::run()?;
     }
+    process::step("building the tests of the workspace");
+    process::run(process::cargo().args(TESTS).arg("--no-run"))?;
     let mut command = process::cargo();
-    command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    command.args(TESTS).arg("--no-fail-fast");
     command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
+    // Built with the tests of its own package; otherwise each package that starts it would build it with other features.
+    command.env("WASMBED_BINARY", process::top().join(container::target()).join("debug/wasmbed"));
     if !options.filter.is_empty() {
         command.arg("--").args(&options.filter);
     }
