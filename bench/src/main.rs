@@ -30,12 +30,15 @@ struct Arguments {
     writes: usize,
 }
 
+/// Connections beside the fleet's own: the device that measures heartbeats, the controller, and those that are just closing.
+const CONNECTIONS_BESIDE: usize = 16;
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut table = Table::default();
     // As a gateway for this fleet would be configured: the burst of status writes follows it.
-    let connections = arguments.devices.max(arguments.handshakes);
+    let connections = arguments.devices.max(arguments.handshakes) + CONNECTIONS_BESIDE;
     let options = GatewayOptions { set: vec![format!("server.max_connections={connections}")] };
     let mut machine = Machine::start_with(ControlPlane::Embedded, options).await?;
     handshake::measure(&mut machine, arguments.handshakes, &mut table).await?;

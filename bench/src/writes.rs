@@ -19,6 +19,9 @@ const OBJECTS: usize = 64;
 /// Writes of one client are this many times fewer: each waits for the one before.
 const ALONE_FEWER: usize = 10;
 
+/// Writes before those that count: a server that has just started still sets up, which is no part of a write.
+const WARM_UP: usize = 300;
+
 /// How a status is written.
 #[derive(Clone, Copy)]
 enum Way {
@@ -31,6 +34,13 @@ impl Way {
         match self {
             Self::Merge => "merge patch",
             Self::Apply => "server-side apply",
+        }
+    }
+
+    fn object(self, index: usize) -> String {
+        match self {
+            Self::Merge => format!("merged-{index:02}"),
+            Self::Apply => format!("applied-{index:02}"),
         }
     }
 
@@ -78,28 +88,20 @@ pub(crate) async fn measure(writes: usize, table: &mut Table) -> Result<()> {
 async fn measure_plane(plane: ControlPlane, writes: usize) -> Result<(Vec<Cost>, u64)> {
     let cluster = Cluster::start_with(plane, Options { durable: true, ..Options::default() }).await?;
     let api: Api<Device> = Api::namespaced(cluster.client(&User::administrator()).await?, "default");
-    for index in 0..OBJECTS {
-        api.create(&PostParams::default(), &Device::new(&name(index), DeviceSpec::default())).await?;
-    }
     let mut costs = Vec::new();
     for way in [Way::Merge, Way::Apply] {
+        // Each way has objects of its own: what one manager wrote is another's conflict.
+        for index in 0..OBJECTS {
+            let device = Device::new(&way.object(index), DeviceSpec::default());
+            api.create(&PostParams::default(), &device).await?;
+        }
         for clients in [1, OBJECTS] {
             let count = if clients == 1 { writes / ALONE_FEWER } else { writes };
             let what = format!("{} of a status, {clients} clients", way.name());
             println!("{plane:?}: {count} times {what}");
+            write(&api, way, WARM_UP, clients).await?;
             let (before, start) = (cpu_of(&cluster)?, Instant::now());
-            stream::iter(0..count)
-                .map(|number| {
-                    let (api, name) = (api.clone(), name(number % OBJECTS));
-                    async move {
-                        let (params, patch) = way.patch(&name, number);
-                        api.patch_status(&name, &params, &patch).await
-                    }
-                })
-                .buffer_unordered(clients)
-                .try_for_each(|_| async { Ok(()) })
-                .await
-                .with_context(|| what.clone())?;
+            write(&api, way, count, clients).await.with_context(|| what.clone())?;
             let per_second = count as f64 / start.elapsed().as_secs_f64();
             costs.push(Cost { what, cpu_ms: (cpu_of(&cluster)? - before) / count as f64, per_second });
         }
@@ -112,6 +114,22 @@ async fn measure_plane(plane: ControlPlane, writes: usize) -> Result<(Vec<Cost>,
     Ok((costs, memory?.into_iter().sum()))
 }
 
+/// Writes statuses, `clients` at a time.
+async fn write(api: &Api<Device>, way: Way, count: usize, clients: usize) -> Result<()> {
+    stream::iter(0..count)
+        .map(|number| {
+            let (api, name) = (api.clone(), way.object(number % OBJECTS));
+            async move {
+                let (params, patch) = way.patch(&name, number);
+                api.patch_status(&name, &params, &patch).await
+            }
+        })
+        .buffer_unordered(clients)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(())
+}
+
 /// CPU time of all processes of a control plane so far, milliseconds.
 fn cpu_of(cluster: &Cluster) -> Result<f64> {
     cluster.parts().into_iter().map(|part| cluster.with_process(part, |process| cpu_ms(process.id()))).sum()
@@ -119,10 +137,6 @@ fn cpu_of(cluster: &Cluster) -> Result<f64> {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.0} MB", bytes as f64 / 1e6)
-}
-
-fn name(index: usize) -> String {
-    format!("writes-{index:02}")
 }
 
 /// A different time for each write, so that none is a write of nothing.
