@@ -65,6 +65,15 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Bytes free in a folder's file system, for whoever may write there.
+pub(crate) fn free_bytes(folder: &Path) -> Result<u64> {
+    // One line for people, one for the folder; the fourth column is what is free, in KiB.
+    let table = output(Command::new("df").args(["-kP"]).arg(folder))?;
+    let column = table.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
+    let free = column.and_then(|kib| kib.parse::<u64>().ok());
+    Ok(free.with_context(|| format!("can't read what df says of {}: {table}", folder.display()))? * 1_024)
+}
+
 fn display(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")

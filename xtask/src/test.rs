@@ -18,6 +18,9 @@ const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
 /// What `cargo` is told of the tests that are built and run.
 const TESTS: [&str; 5] = ["test", "--workspace", "--lib", "--bins", "--tests"];
 
+/// What a run from nothing writes: tools and their caches, debug builds of the workspace for clippy and for the tests.
+const DISK_BYTES_NEEDED: u64 = 16 << 30;
+
 /// Options of the test run.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -31,6 +34,7 @@ pub(crate) struct Options {
 
 /// Runs everything and ends with a line `N passed, N failed`.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    warn_of_a_full_disk()?;
     tools::ensure_all()?;
     clients::ensure()?;
     if !options.quick {
@@ -54,6 +58,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     ensure!(tally.succeeded, "some tests failed: see above");
     ensure!(tally.passed > 0, "no test ran");
+    Ok(())
+}
+
+/// A build that runs out of room says so late and in a compiler's words.
+fn warn_of_a_full_disk() -> Result<()> {
+    let free = process::free_bytes(&process::top())?;
+    if free < DISK_BYTES_NEEDED {
+        println!(
+            "warning: {} MiB are free here, and a run from nothing writes up to {} MiB",
+            free >> 20,
+            DISK_BYTES_NEEDED >> 20
+        );
+    }
     Ok(())
 }
 
