@@ -14,7 +14,8 @@ use crate::exchange::{DeviceSet, PutSets, SETS_PER_PUT_MAX};
 use crate::text;
 
 impl Fleet {
-    /// The next PUT of sets; at most one per gateway is on its way. Call until there is none.
+    /// The next PUT of sets; at most one per gateway is on its way. Call until there is none. The first one of a term goes to
+    /// every live gateway, empty if it lacks nothing: from then on it refuses what an earlier leader still has on its way.
     pub fn poll_put(&mut self, now: Now) -> Option<Put> {
         self.settle(now);
         let leader_term = self.term.filter(|_| self.term_wanted().is_none() && self.is_complete())?;
@@ -24,7 +25,7 @@ impl Fleet {
             .filter(|(_, gateway)| {
                 gateway.snapshot_in
                     && gateway.put.is_none()
-                    && !gateway.stale.is_empty()
+                    && (!gateway.stale.is_empty() || gateway.term_told != Some(leader_term))
                     && gateway.retry.is_ready(now.ms)
                     && self.is_live(now, gateway)
             })
@@ -57,7 +58,7 @@ impl Fleet {
         let id = self.next_call();
         let gateway = self.gateways.get_mut(name)?;
         gateway.uploads_wanted = wanted.into_iter().collect();
-        if sets.is_empty() {
+        if sets.is_empty() && gateway.term_told == Some(leader_term) {
             return None;
         }
         for device_id in revisions.keys() {
@@ -67,7 +68,7 @@ impl Fleet {
                 planned.issued = true;
             }
         }
-        gateway.put = Some(PutInFlight { id, sets: revisions });
+        gateway.put = Some(PutInFlight { id, term: leader_term, sets: revisions });
         let body = PutSets { leader_term, sets: sets.into_iter().map(|(_, set)| set).collect() };
         Some(Put { id, gateway: name.to_owned(), address, body })
     }
@@ -103,7 +104,8 @@ impl Fleet {
         let mut refused = Vec::new();
         match outcome {
             PutOutcome::Answered(answer) => {
-                if answer.refused.len() < put.sets.len() {
+                gateway.term_told = Some(put.term);
+                if answer.refused.len() < put.sets.len() || put.sets.is_empty() {
                     gateway.retry.succeed();
                 }
                 refused = answer.refused;

@@ -215,6 +215,7 @@ impl Fleet {
     fn read_status(&mut self, resource: &Resource) -> Seen {
         let Some(status) = &resource.status else { return Seen::default() };
         Seen {
+            phase: Some(status.phase),
             connected: status.phase == DevicePhase::Connected,
             gateway: status.gateway.clone(),
             epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),

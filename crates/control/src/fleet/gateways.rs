@@ -35,6 +35,8 @@ pub(super) struct Gateway {
     /// Devices whose set it may lack.
     pub(super) stale: BTreeSet<DeviceId>,
     pub(super) put: Option<PutInFlight>,
+    /// The leader term that it last confirmed: a lower one is refused there from then on, also after its restart.
+    pub(super) term_told: Option<u64>,
     /// Modules that it is known to have.
     pub(super) modules: BTreeSet<ModuleDigest>,
     pub(super) uploads_wanted: BTreeSet<ModuleDigest>,
@@ -81,6 +83,7 @@ impl View {
 #[derive(Debug)]
 pub(super) struct PutInFlight {
     pub(super) id: CallId,
+    pub(super) term: u64,
     pub(super) sets: BTreeMap<DeviceId, u64>,
 }
 
@@ -132,6 +135,7 @@ impl Gateway {
 
     /// Everything it had is in doubt: another process, or its disk was lost.
     pub(super) fn forget_holdings(&mut self) {
+        self.term_told = None;
         self.confirmed.clear();
         self.modules.clear();
         self.uploads_wanted.clear();

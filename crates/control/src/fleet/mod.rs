@@ -205,6 +205,7 @@ impl Fleet {
         }
         for gateway in self.gateways.values_mut() {
             gateway.put = None;
+            gateway.term_told = None;
             gateway.confirmed.clear();
             gateway.stale.clear();
             gateway.retry.succeed();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wasmbed_api::{
-    ApplicationConfig, DeviceApplication, DeviceApplicationState, DeviceFacts, ReasonCode, TargetDevices,
+    ApplicationConfig, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, ReasonCode,
+    TargetDevices,
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, SpecHash};
 
@@ -92,6 +93,7 @@ pub(super) struct Device {
 /// What `Device.status` says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
+    pub(super) phase: Option<DevicePhase>,
     pub(super) connected: bool,
     pub(super) gateway: Option<String>,
     pub(super) epoch: u64,
@@ -100,6 +102,25 @@ pub(super) struct Seen {
     pub(super) applications: Vec<ReportedApplication>,
     /// Conditions other than `Connected`: a merge patch writes the list as a whole.
     pub(super) other_conditions: Vec<Condition>,
+}
+
+impl Device {
+    /// The phase to write for a device whose gateway is gone and can't write it, if another stands there.
+    pub(super) fn phase_without_gateway(&self) -> Option<DevicePhase> {
+        match (self.revoked, self.seen.phase?) {
+            (true, DevicePhase::Revoked) => None,
+            (true, _) => Some(DevicePhase::Revoked),
+            (false, DevicePhase::Connected | DevicePhase::Revoked) => Some(DevicePhase::Unreachable),
+            (
+                false,
+                DevicePhase::Pending
+                | DevicePhase::Enrolled
+                | DevicePhase::Disconnected
+                | DevicePhase::Unreachable
+                | DevicePhase::Rejected,
+            ) => None,
+        }
+    }
 }
 
 /// What planning made of one Application on one device.

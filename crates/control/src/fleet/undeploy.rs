@@ -109,7 +109,11 @@ impl Fleet {
         let mut lost = Vec::new();
         let mut unheard = BTreeSet::new();
         for (id, device) in &self.devices {
-            let Some(name) = device.seen.gateway.as_ref().filter(|_| device.seen.connected) else { continue };
+            let Some(name) = device.seen.gateway.as_ref() else { continue };
+            // Another gateway that holds it writes its status itself, however late.
+            if device.phase_without_gateway().is_none() || self.standpoint(now, device).connected {
+                continue;
+            }
             match self.gateways.get(name) {
                 Some(gateway) if self.is_live(now, gateway) => {}
                 Some(_) => lost.push(*id),

@@ -279,23 +279,24 @@ impl Fleet {
         }
     }
 
-    /// The next Device to be marked Unreachable: still claimed by a gateway that is gone. Call until there is none.
+    /// The next Device to be marked Unreachable, or Revoked if it is: still claimed by a gateway that is gone, and by none that
+    /// lives. Call until there is none.
     pub fn poll_device_unreachable(&mut self, now: Now) -> Option<UnreachableWrite> {
         self.term?;
         self.api_since(now)?;
         while self.writes.may_write(now.ms) {
             let id = self.unreachable.pop_first()?;
-            let Some(device) =
-                self.devices.get(&id).filter(|device| device.seen.connected && !device.writing)
-            else {
+            let Some(device) = self.devices.get(&id).filter(|device| !device.writing) else { continue };
+            let Some(phase) = device.phase_without_gateway() else { continue };
+            if self.standpoint(now, device).connected {
                 continue;
-            };
+            }
             let Some(name) = device.seen.gateway.clone() else { continue };
             if self.gateways.get(&name).is_none_or(|gateway| self.is_live(now, gateway)) {
                 continue;
             }
             let epoch = i64::try_from(device.seen.epoch).unwrap_or(i64::MAX);
-            let patch = unreachable_patch(device, &name, now);
+            let patch = unreachable_patch(device, phase, &name, now);
             let key = device.key.clone();
             let call = self.next_call();
             self.writes.begin(call, Subject::Unreachable(id));
@@ -414,19 +415,25 @@ fn status_patch(resource_version: &str, status: &ApplicationStatus) -> serde_jso
     json!({ "metadata": { "resourceVersion": resource_version }, "status": body })
 }
 
-fn unreachable_patch(device: &Device, gateway: &str, now: Now) -> serde_json::Value {
+fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: Now) -> serde_json::Value {
     let unix_s = i64::try_from(now.unix_ms / 1_000).unwrap_or(i64::MAX);
-    let mut conditions = device.seen.other_conditions.clone();
-    conditions.push(Condition {
-        type_: "Connected".to_owned(),
+    let not = |type_: &str, reason: ReasonCode, message: String| Condition {
+        type_: type_.to_owned(),
         status: "False".to_owned(),
-        reason: ReasonCode::GatewayLost.as_str().to_owned(),
-        message: format!("gateway {gateway} does not renew its Lease"),
+        reason: reason.as_str().to_owned(),
+        message,
         observed_generation: None,
         last_transition_time: super::status::time(unix_s),
-    });
+    };
+    let mut conditions = device.seen.other_conditions.clone();
+    if phase == DevicePhase::Revoked {
+        conditions.retain(|condition| condition.type_ != "Enrolled");
+        conditions.push(not("Enrolled", ReasonCode::Revoked, ReasonCode::Revoked.sentence().to_owned()));
+    }
+    let lost = format!("gateway {gateway} does not renew its Lease");
+    conditions.push(not("Connected", ReasonCode::GatewayLost, lost));
     json!({
         "metadata": { "resourceVersion": device.resource_version },
-        "status": { "phase": DevicePhase::Unreachable, "conditions": conditions },
+        "status": { "phase": phase, "conditions": conditions },
     })
 }

@@ -46,9 +46,10 @@ fn nothing_is_written_or_sent_once_everything_is_as_it_should_be() {
     let mut world = running(3);
     world.apply_application("app", 1, all());
     world.advance(5_000);
-    let (puts, writes, events) = (world.puts, world.status_writes, world.events.len());
+    let counts = |world: &World| (world.puts, world.announcements, world.status_writes, world.events.len());
+    let before = counts(&world);
     world.advance(300_000);
-    assert_eq!((world.puts, world.status_writes, world.events.len()), (puts, writes, events));
+    assert_eq!(counts(&world), before);
 }
 
 #[test]
@@ -172,7 +173,10 @@ fn nothing_is_sent_before_every_list_is_complete() {
     assert_eq!(fleet.poll_put(world.now), None, "the Applications are not all known");
     assert_eq!(fleet.poll_status(world.now), None);
     fleet.handle_list_end(world.now, Kind::Application);
-    assert!(fleet.poll_put(world.now).is_some(), "now it is known that there are none");
+    assert!(
+        fleet.poll_put(world.now).is_some_and(|put| put.body.sets.len() == 1),
+        "now it is known that there are none"
+    );
 }
 
 #[test]
@@ -268,6 +272,62 @@ fn a_fenced_leader_asks_for_a_higher_term_and_sends_nothing_before_it() {
     world.fleet.handle_leadership(world.now, Some(41));
     world.advance(5_000);
     assert_eq!(world.runs("device-000"), ["default/app".to_owned()].into());
+}
+
+#[test]
+fn a_new_leader_tells_its_term_to_gateways_that_lack_nothing() {
+    let mut world = World::new(1, 2);
+    world.connect("device-000", "gateway-0");
+    world.lead();
+    world.advance(1_000);
+    let terms = |world: &World| world.gateways.values().map(|gateway| gateway.term).collect::<Vec<_>>();
+    assert_eq!((terms(&world), world.puts), (vec![1, 1], 1), "gateway-1 has no device");
+    world.gateway_fails = true;
+    world.lead();
+    world.advance(1_000);
+    assert_eq!(terms(&world), [1, 1]);
+    world.gateway_fails = false;
+    world.advance(20_000);
+    assert_eq!(terms(&world), [2, 2], "told again until they confirm it");
+    let announcements = world.announcements;
+    world.restart_gateway("gateway-1", true);
+    world.gateways.get_mut("gateway-1").unwrap().term = 0;
+    world.advance(5_000);
+    assert_eq!(terms(&world), [2, 2], "an empty disk has forgotten it");
+    assert_eq!(world.announcements, announcements + 1);
+}
+
+#[test]
+fn a_device_that_came_to_another_gateway_is_not_called_unreachable() {
+    let mut world = World::new(1, 2);
+    world.connect("device-000", "gateway-0");
+    world.lead();
+    world.advance(1_000);
+    let claimed = world.devices["device-000"].0.status.clone();
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.connect("device-000", "gateway-1");
+    // The new gateway's write of the status is late.
+    world.devices.get_mut("device-000").unwrap().0.status = claimed;
+    world.send_device("device-000");
+    world.advance(60_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected);
+}
+
+#[test]
+fn a_device_revoked_while_its_gateway_is_gone_reads_revoked_and_back() {
+    let mut world = running(1);
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(60_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+    for (revoked, expected) in [(true, DevicePhase::Revoked), (false, DevicePhase::Unreachable)] {
+        world.devices.get_mut("device-000").unwrap().0.spec.revoked = revoked;
+        world.send_device("device-000");
+        world.advance(60_000);
+        assert_eq!(phase(&world, "device-000"), expected);
+    }
 }
 
 #[test]

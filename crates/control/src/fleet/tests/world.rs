@@ -54,7 +54,10 @@ pub(super) struct World {
     /// Revision and content last sent, taken or not, by device.
     pub(super) sent: BTreeMap<String, (u64, BTreeSet<String>)>,
     pub(super) events: Vec<FleetEvent>,
+    /// Calls with sets in them.
     pub(super) puts: usize,
+    /// Calls that only tell the leader's term.
+    pub(super) announcements: usize,
     pub(super) status_writes: usize,
     pub(super) gateway_fails: bool,
     /// What is sent arrives, and its answer does not.
@@ -81,6 +84,7 @@ impl World {
             sent: BTreeMap::new(),
             events: Vec::new(),
             puts: 0,
+            announcements: 0,
             status_writes: 0,
             gateway_fails: false,
             answers_lost: false,
@@ -260,7 +264,7 @@ impl World {
         self.fleet.handle_application(self.now, object, source);
     }
 
-    fn send_device(&mut self, name: &str) {
+    pub(super) fn send_device(&mut self, name: &str) {
         self.version += 1;
         let (object, _) = self.devices.get_mut(name).unwrap();
         object.metadata.resource_version = Some(self.version.to_string());
@@ -404,8 +408,12 @@ impl World {
     }
 
     fn put(&mut self, put: Put) {
-        self.puts += 1;
-        assert!(!put.body.sets.is_empty() && put.body.sets.len() <= crate::exchange::SETS_PER_PUT_MAX);
+        assert!(put.body.sets.len() <= crate::exchange::SETS_PER_PUT_MAX);
+        if put.body.sets.is_empty() {
+            self.announcements += 1;
+        } else {
+            self.puts += 1;
+        }
         assert!(self.gateways[&put.gateway].heard, "a gateway that was never heard was sent sets");
         for set in &put.body.sets {
             self.check_set(set);
@@ -578,7 +586,9 @@ impl World {
         assert_eq!(status.gateway.as_ref(), Some(&write.gateway));
         assert_eq!(status.epoch, Some(write.epoch));
         assert!(!self.gateways[&write.gateway].up, "a device of a living gateway was called unreachable");
-        status.phase = DevicePhase::Unreachable;
+        let phase = serde_json::from_value(write.patch["status"]["phase"].clone()).unwrap();
+        assert!(matches!(phase, DevicePhase::Unreachable | DevicePhase::Revoked));
+        status.phase = phase;
         self.fleet.handle_write_outcome(
             self.now,
             write.id,
