@@ -1,0 +1,395 @@
+//! The records: a log in one segment at a time. When a segment is full, or ends in what an interrupted write left, the live
+//! entries go to the next one, the new entry among them; the segment's head is written last and makes it the current one.
+//!
+//! ```text
+//! segment: head 64 bytes (sequence, check) | entry | entry | … | blank
+//! entry:   head 64 bytes (kind, id, length, check over all of it and the sequence) | bytes, filled up to a write unit
+//! ```
+//! An entry whose check fails was never acknowledged, or rotted; it is skipped and what stood before counts.
+
+use alloc::{collections::BTreeMap, format, vec::Vec};
+
+use sha2::{Digest as _, Sha256};
+use wasmbed_agent::storage::StorageError;
+
+use crate::{
+    Geometry, Medium, MediumError,
+    medium::{is_blank, program_padded},
+    runs::Run,
+};
+
+const HEAD: u32 = 64;
+const SEGMENT_MAGIC: [u8; 4] = *b"WbS1";
+const ENTRY_MAGIC: [u8; 4] = *b"WbE1";
+/// Kept free of what grows, for the time floor, the seed and the note of a reset.
+const RESERVED_BYTES: u32 = 2_048;
+/// A note of why the board reset; a report carries less.
+pub const NOTE_BYTES_MAX: usize = 512;
+
+/// What a record is. Modules come before staged ones: in a log, a module's entry ends the staged one of its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    State,
+    Data,
+    TimeFloor,
+    Seed,
+    Note,
+    /// Where the last run was, so that the next one goes elsewhere.
+    Cursor,
+    Module,
+    Staged,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Self::State => 1,
+            Self::Data => 2,
+            Self::TimeFloor => 3,
+            Self::Seed => 4,
+            Self::Note => 5,
+            Self::Cursor => 6,
+            Self::Module => 7,
+            Self::Staged => 8,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        let all = [
+            Self::State,
+            Self::Data,
+            Self::TimeFloor,
+            Self::Seed,
+            Self::Note,
+            Self::Cursor,
+            Self::Module,
+            Self::Staged,
+        ];
+        all.into_iter().find(|kind| kind.code() == code)
+    }
+
+    fn may_use_reserve(self) -> bool {
+        match self {
+            Self::TimeFloor | Self::Seed | Self::Note | Self::Cursor => true,
+            Self::State | Self::Data | Self::Module | Self::Staged => false,
+        }
+    }
+}
+
+/// A record's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) id: [u8; 32],
+}
+
+impl Key {
+    /// Of what there is one of.
+    pub(crate) fn only(kind: Kind) -> Self {
+        Self { kind, id: [0; 32] }
+    }
+}
+
+/// Why a step did not end an operation.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// A block was erased; ask again.
+    More,
+    /// It can't be done.
+    Failed(StorageError),
+}
+
+impl From<MediumError> for Stop {
+    fn from(error: MediumError) -> Self {
+        Self::Failed(StorageError::Failed(format!("{error}")))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u32,
+    length: u32,
+}
+
+/// The log as it stands.
+#[derive(Debug)]
+pub(crate) struct Log {
+    geometry: Geometry,
+    write_bytes: u32,
+    live: BTreeMap<Key, Place>,
+    active: Option<u32>,
+    sequence: u64,
+    /// Where the next entry goes.
+    end: u32,
+    /// The next entry needs a new segment.
+    sealed: bool,
+    /// Blocks of the next segment that are erased.
+    erased: u32,
+    /// The block after the run written last.
+    pub(crate) cursor: u32,
+}
+
+impl Log {
+    /// Reads what is there, whatever it is; writes nothing.
+    pub(crate) fn open<M: Medium>(medium: &M, geometry: Geometry) -> Self {
+        let mut log = Self {
+            geometry,
+            write_bytes: M::WRITE_BYTES as u32,
+            live: BTreeMap::new(),
+            active: None,
+            sequence: 0,
+            end: 0,
+            sealed: true,
+            erased: 0,
+            cursor: 0,
+        };
+        let flash = medium.mapped();
+        for segment in 0..geometry.segments {
+            let start = geometry.segment(segment).start;
+            if let Some(sequence) = bytes(flash, start, HEAD).and_then(read_segment_head)
+                && (log.active.is_none() || sequence > log.sequence)
+            {
+                (log.active, log.sequence) = (Some(segment), sequence);
+            }
+        }
+        if let Some(segment) = log.active {
+            log.replay(flash, segment);
+        }
+        log
+    }
+
+    fn replay(&mut self, flash: &[u8], segment: u32) {
+        let range = self.geometry.segment(segment);
+        let mut at = range.start + HEAD;
+        self.sealed = false;
+        while range.end - at >= HEAD {
+            let Some(head) = bytes(flash, at, HEAD).filter(|head| !is_blank(head)) else { break };
+            let Some(entry) = Entry::read(head) else {
+                self.sealed = true;
+                break;
+            };
+            if entry.length > range.end - at - HEAD || self.size(entry.length) > range.end - at {
+                self.sealed = true;
+                break;
+            }
+            let place = Place { offset: at + HEAD, length: entry.length };
+            let content = bytes(flash, place.offset, place.length).unwrap_or_default();
+            if entry.check == check(&[&self.sequence.to_le_bytes(), &head[..44], content]) {
+                self.apply(entry.key, content, entry.present.then_some(place));
+            }
+            at += self.size(entry.length);
+        }
+        self.end = at;
+        self.sealed |= !bytes(flash, at, range.end - at).is_some_and(is_blank);
+    }
+
+    fn apply(&mut self, key: Key, content: &[u8], place: Option<Place>) {
+        if key.kind == Kind::Module {
+            self.live.remove(&Key { kind: Kind::Staged, ..key });
+        }
+        match place {
+            Some(place) => self.live.insert(key, place),
+            None => self.live.remove(&key),
+        };
+        self.advance_cursor(key.kind, content);
+    }
+
+    /// A record's bytes.
+    pub(crate) fn get<'f>(&self, flash: &'f [u8], key: &Key) -> Option<&'f [u8]> {
+        let place = self.live.get(key)?;
+        bytes(flash, place.offset, place.length)
+    }
+
+    /// The ids of a kind.
+    pub(crate) fn ids(&self, kind: Kind) -> impl Iterator<Item = [u8; 32]> {
+        self.live.keys().filter(move |key| key.kind == kind).map(|key| key.id)
+    }
+
+    /// Replaces or removes a record. After [`Stop::More`] nothing has changed and the call is to be repeated.
+    pub(crate) fn put<M: Medium>(
+        &mut self,
+        medium: &mut M,
+        key: Key,
+        content: Option<&[u8]>,
+    ) -> Result<(), Stop> {
+        if content.is_none() && !self.live.contains_key(&key) && key.kind != Kind::Module {
+            return Ok(());
+        }
+        let length = content.map_or(0, <[u8]>::len);
+        let length = u32::try_from(length).map_err(|_| Stop::Failed(StorageError::Full))?;
+        self.check_room(&key, content.is_some(), length)?;
+        let room = self.active.map_or(0, |segment| self.geometry.segment(segment).end - self.end);
+        if self.sealed || self.size(length) > room {
+            return self.move_on(medium, key, content);
+        }
+        // Until it is known to be there, what follows it can't be written.
+        self.sealed = true;
+        let at = self.end;
+        write_entry(medium, at, self.sequence, key, content)?;
+        self.end = at + self.size(length);
+        self.sealed = false;
+        let place = Place { offset: at + HEAD, length };
+        self.apply(key, content.unwrap_or_default(), content.is_some().then_some(place));
+        Ok(())
+    }
+
+    /// Everything must fit one segment at any time, or the log could not move on.
+    fn check_room(&self, key: &Key, present: bool, length: u32) -> Result<(), Stop> {
+        let kept = self.kept(key).map(|(_, place)| u64::from(self.size(place.length)));
+        let cursor = self.size(4);
+        let entry = u64::from(HEAD) + u64::from(length) + u64::from(self.write_bytes);
+        let needed = kept.sum::<u64>() + u64::from(HEAD + cursor) + if present { entry } else { 0 };
+        let reserve = if key.kind.may_use_reserve() || !present { 0 } else { RESERVED_BYTES };
+        if needed + u64::from(reserve) > u64::from(self.geometry.segment_bytes()) {
+            return Err(Stop::Failed(StorageError::Full));
+        }
+        Ok(())
+    }
+
+    /// What is live beside a record that is being replaced.
+    fn kept(&self, replaced: &Key) -> impl Iterator<Item = (Key, Place)> {
+        let replaced = *replaced;
+        self.live.iter().map(|(key, place)| (*key, *place)).filter(move |(key, _)| {
+            let ended = replaced.kind == Kind::Module && key.kind == Kind::Staged && key.id == replaced.id;
+            *key != replaced && key.kind != Kind::Cursor && !ended
+        })
+    }
+
+    fn move_on<M: Medium>(&mut self, medium: &mut M, key: Key, content: Option<&[u8]>) -> Result<(), Stop> {
+        let next = self.active.map_or(0, |segment| (segment + 1) % self.geometry.segments);
+        if self.erased < self.geometry.segment_blocks {
+            let first = self.geometry.segment(next).start / self.geometry.erase_bytes;
+            medium.erase(first + self.erased)?;
+            self.erased += 1;
+            return Err(Stop::More);
+        }
+        // Whatever happens now, the segment is not blank any more.
+        self.erased = 0;
+        let range = self.geometry.segment(next);
+        let sequence = self.sequence.wrapping_add(1);
+        let mut at = range.start + HEAD;
+        let mut live = BTreeMap::new();
+        let kept: Vec<(Key, Place)> = self.kept(&key).collect();
+        for (kept, place) in kept {
+            let copy = bytes(medium.mapped(), place.offset, place.length).unwrap_or_default().to_vec();
+            write_entry(medium, at, sequence, kept, Some(&copy))?;
+            live.insert(kept, Place { offset: at + HEAD, length: place.length });
+            at += self.size(place.length);
+        }
+        self.advance_cursor(key.kind, content.unwrap_or_default());
+        if let Some(content) = content.filter(|_| key.kind != Kind::Cursor) {
+            write_entry(medium, at, sequence, key, Some(content))?;
+            let length = content.len() as u32;
+            live.insert(key, Place { offset: at + HEAD, length });
+            at += self.size(length);
+        }
+        let cursor = self.cursor.to_le_bytes();
+        write_entry(medium, at, sequence, Key::only(Kind::Cursor), Some(&cursor))?;
+        at += self.size(4);
+        program_padded(medium, range.start, &segment_head(sequence))?;
+        *self = Self {
+            live,
+            active: Some(next),
+            sequence,
+            end: at,
+            sealed: false,
+            geometry: self.geometry,
+            write_bytes: self.write_bytes,
+            erased: 0,
+            cursor: self.cursor,
+        };
+        Ok(())
+    }
+
+    /// The next run goes after the one written last.
+    fn advance_cursor(&mut self, kind: Kind, content: &[u8]) {
+        let run = Run::decode(content);
+        match (kind, run, content.first_chunk()) {
+            (Kind::Module | Kind::Staged, Some(run), _) => {
+                let blocks = run.length.div_ceil(self.geometry.erase_bytes).max(1);
+                self.cursor = run.start.saturating_add(blocks);
+            }
+            (Kind::Cursor, _, Some(block)) => self.cursor = u32::from_le_bytes(*block),
+            _ => {}
+        }
+    }
+
+    fn size(&self, length: u32) -> u32 {
+        HEAD + length.next_multiple_of(self.write_bytes)
+    }
+}
+
+/// An entry's head.
+struct Entry {
+    key: Key,
+    present: bool,
+    length: u32,
+    check: [u8; 16],
+}
+
+impl Entry {
+    fn read(head: &[u8]) -> Option<Self> {
+        let (content, tail) = head.split_at_checked(60)?;
+        if !content.starts_with(&ENTRY_MAGIC) || check(&[content])[..4] != *tail {
+            return None;
+        }
+        Some(Self {
+            key: Key { kind: Kind::from_code(content[4])?, id: content[12..44].try_into().ok()? },
+            present: content[5] == 0,
+            length: u32::from_le_bytes(content[8..12].try_into().ok()?),
+            check: content[44..60].try_into().ok()?,
+        })
+    }
+}
+
+fn write_entry<M: Medium>(
+    medium: &mut M,
+    at: u32,
+    sequence: u64,
+    key: Key,
+    content: Option<&[u8]>,
+) -> Result<(), MediumError> {
+    let present = content.is_some();
+    let content = content.unwrap_or_default();
+    let mut head = [0; HEAD as usize];
+    head[..4].copy_from_slice(&ENTRY_MAGIC);
+    head[4] = key.kind.code();
+    head[5] = u8::from(!present);
+    head[8..12].copy_from_slice(&(content.len() as u32).to_le_bytes());
+    head[12..44].copy_from_slice(&key.id);
+    let whole = check(&[&sequence.to_le_bytes(), &head[..44], content]);
+    head[44..60].copy_from_slice(&whole);
+    let tail = check(&[&head[..60]]);
+    head[60..].copy_from_slice(&tail[..4]);
+    program_padded(medium, at, &head)?;
+    program_padded(medium, at + HEAD, content)
+}
+
+fn segment_head(sequence: u64) -> [u8; HEAD as usize] {
+    let mut head = [0; HEAD as usize];
+    head[..4].copy_from_slice(&SEGMENT_MAGIC);
+    head[8..16].copy_from_slice(&sequence.to_le_bytes());
+    let tail = check(&[&head[..48]]);
+    head[48..].copy_from_slice(&tail);
+    head
+}
+
+fn read_segment_head(head: &[u8]) -> Option<u64> {
+    let sequence = u64::from_le_bytes(head.get(8..16)?.try_into().ok()?);
+    (*head == segment_head(sequence)).then_some(sequence)
+}
+
+/// The first half of a SHA-256: no dependency more, and no torn write passes.
+fn check(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let mut check = [0; 16];
+    check.copy_from_slice(&hash.finalize()[..16]);
+    check
+}
+
+fn bytes(flash: &[u8], offset: u32, length: u32) -> Option<&[u8]> {
+    flash.get(offset as usize..)?.get(..length as usize)
+}
