@@ -216,7 +216,7 @@ impl<M: Medium> FlashStorage<M> {
             let end = ready * self.geometry.erase_bytes;
             let dirty = !self.slice(run.start, length..end).is_some_and(is_blank);
             // What can neither grow nor move would only be in the way.
-            if dirty && self.place_for(length + 1).is_none() {
+            if dirty && self.place_for(length + 1, true).is_none() {
                 continue;
             }
             let run = Run { length, ..run };
@@ -242,13 +242,17 @@ impl<M: Medium> FlashStorage<M> {
         modules.chain(staged).chain(old).collect()
     }
 
-    fn place_for(&self, length: u32) -> Option<u32> {
+    /// A place for a module whose length nobody says before its end: as if it were like the largest that is there, or,
+    /// when that was wrong and it moves, the largest there can be.
+    fn place_for(&self, length: u32, moves: bool) -> Option<u32> {
         let blocks = |bytes: u32| bytes.div_ceil(self.geometry.erase_bytes).max(1);
-        let wanted = blocks(self.geometry.module_bytes_max);
-        let grows = |staged: &Staged| staged.run.start..staged.run.start.saturating_add(wanted);
+        let most = blocks(self.geometry.module_bytes_max);
+        let usual = self.modules.values().map(|run| blocks(run.length)).max().unwrap_or(most);
+        let grows = |staged: &Staged| staged.run.start..staged.run.start.saturating_add(most);
         let reserved: Vec<_> = self.staged.values().map(grows).collect();
-        let region = self.geometry.module_blocks;
-        place(region, &self.taken(), &reserved, self.log.cursor, blocks(length), wanted)
+        let (region, needed) = (self.geometry.module_blocks, blocks(length));
+        let wanted = if moves { most } else { usual };
+        place(region, &self.taken(), &reserved, self.log.cursor, needed, wanted.max(needed))
     }
 
     /// Where a run's bytes are in flash.
@@ -337,7 +341,7 @@ impl<M: Medium> FlashStorage<M> {
             self.staged.remove(&digest);
         }
         if offset == 0 && !self.staged.contains_key(&digest) {
-            let start = self.place_for(end).ok_or(Stop::Failed(StorageError::Full))?;
+            let start = self.place_for(end, false).ok_or(Stop::Failed(StorageError::Full))?;
             let run = Run { start, length: 0 };
             let staged = Staged { run, tail: Vec::new(), ready: 0, logged: None, dirty: false, old: None };
             self.staged.insert(digest, staged);
@@ -385,7 +389,7 @@ impl<M: Medium> FlashStorage<M> {
         let mut moving = match self.moving {
             Some(moving) => moving,
             None => {
-                let start = self.place_for(end).ok_or(Stop::Failed(StorageError::Full))?;
+                let start = self.place_for(end, true).ok_or(Stop::Failed(StorageError::Full))?;
                 Move { start, copied: 0 }
             }
         };

@@ -1,0 +1,296 @@
+//! Power is lost at every write and erase of a sequence of operations, and again in what follows the start after it.
+#![cfg(test)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wasmbed_agent::{
+    module_digest,
+    storage::{Done, Inventory, Operation, Outcome},
+};
+use wasmbed_flash::{FlashStorage, Geometry, simulated::Simulated};
+use wasmbed_protocol::ApplicationUid;
+use wasmbed_supervisor::platform::Storage as _;
+
+/// A chunk as it comes from a gateway.
+const CHUNK_BYTES: usize = 4_000;
+
+#[derive(Clone, Debug)]
+enum Action {
+    State(Vec<u8>),
+    Data(u8, Vec<u8>),
+    DropData(u8),
+    /// Goes on where a download was cut.
+    Module(Vec<u8>),
+    DropModule(Vec<u8>),
+    TimeFloor(u64),
+    Seed,
+}
+
+#[derive(Default)]
+struct Acknowledged {
+    state: Option<Vec<u8>>,
+    data: BTreeMap<u8, Vec<u8>>,
+    modules: BTreeSet<Vec<u8>>,
+    floor: Option<u64>,
+    seeds: BTreeSet<[u8; 32]>,
+}
+
+type Flash<const E: usize, const W: usize> = FlashStorage<Simulated<E, W>>;
+
+fn uid(number: u8) -> ApplicationUid {
+    ApplicationUid([number; 16])
+}
+
+fn bytes(seed: u32, length: usize) -> Vec<u8> {
+    (0..length as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 977)) >> 13) as u8)
+        .collect()
+}
+
+fn perform<const E: usize, const W: usize>(flash: &mut Flash<E, W>, operation: Operation) -> Outcome {
+    flash.start(operation);
+    for _ in 0..10_000 {
+        let erases: u32 = flash.medium().erases.iter().sum();
+        let outcome = flash.poll();
+        assert!(flash.medium().erases.iter().sum::<u32>() <= erases + 1, "one erase in a poll at most");
+        if let Some(outcome) = outcome {
+            return outcome;
+        }
+    }
+    panic!("the operation does not end");
+}
+
+fn inventory<const E: usize, const W: usize>(flash: &mut Flash<E, W>) -> Inventory {
+    match perform(flash, Operation::Inventory) {
+        Ok(Done::Inventory(inventory)) => inventory,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Does an action; `None` if power was lost in it.
+fn act<const E: usize, const W: usize>(
+    flash: &mut Flash<E, W>,
+    action: &Action,
+    known: &mut Acknowledged,
+) -> Option<()> {
+    fn written<const E: usize, const W: usize>(flash: &mut Flash<E, W>, operation: Operation) -> Option<()> {
+        let outcome = perform(flash, operation);
+        if flash.medium().has_lost_power() {
+            return None;
+        }
+        assert_eq!(outcome, Ok(Done::Written));
+        Some(())
+    }
+    match action {
+        Action::State(bytes) => {
+            written(flash, Operation::CommitState(bytes.clone()))?;
+            known.state = Some(bytes.clone());
+        }
+        Action::Data(number, bytes) => {
+            written(flash, Operation::CommitData { uid: uid(*number), bytes: bytes.clone() })?;
+            known.data.insert(*number, bytes.clone());
+        }
+        Action::DropData(number) => {
+            written(flash, Operation::DeleteData(uid(*number)))?;
+            known.data.remove(number);
+        }
+        Action::Module(module) => {
+            let digest = module_digest(module);
+            let before = inventory(flash);
+            if !before.modules.iter().any(|(held, _)| *held == digest) {
+                let staged = before.staged.iter().find(|(held, _)| *held == digest);
+                let mut offset = staged.map_or(0, |(_, length)| *length as usize);
+                while offset < module.len() {
+                    let end = module.len().min(offset + CHUNK_BYTES);
+                    let bytes = module[offset..end].to_vec();
+                    written(flash, Operation::Append { digest, offset: offset as u32, bytes })?;
+                    offset = end;
+                }
+                written(flash, Operation::CommitModule(digest))?;
+            }
+            known.modules.insert(module.clone());
+        }
+        Action::DropModule(module) => {
+            written(flash, Operation::DeleteModule(module_digest(module)))?;
+            known.modules.remove(module);
+        }
+        Action::TimeFloor(seconds) => {
+            if flash.raise_time_floor(*seconds).is_err() {
+                assert!(flash.medium().has_lost_power());
+                return None;
+            }
+            known.floor = Some(*seconds);
+        }
+        Action::Seed => match flash.next_random_seed(&[3; 32], &[]) {
+            Ok(seed) => assert!(known.seeds.insert(seed), "a seed came twice"),
+            Err(_) => {
+                assert!(flash.medium().has_lost_power());
+                return None;
+            }
+        },
+    }
+    Some(())
+}
+
+/// What is there is what was acknowledged, or what the action under way makes of it.
+fn check<const E: usize, const W: usize>(
+    flash: &mut Flash<E, W>,
+    known: &Acknowledged,
+    under_way: Option<&Action>,
+    all: &[Action],
+) {
+    let Ok(Done::Record(state)) = perform(flash, Operation::ReadState) else { panic!() };
+    let new = matches!((under_way, &state), (Some(Action::State(new)), Some(state)) if new == state);
+    assert!(new || state == known.state, "the state record is neither the old one nor the new one");
+    for number in 0..4 {
+        let Ok(Done::Record(data)) = perform(flash, Operation::ReadData(uid(number))) else { panic!() };
+        let new = match under_way {
+            Some(Action::Data(n, new)) => *n == number && data.as_ref() == Some(new),
+            Some(Action::DropData(n)) => *n == number && data.is_none(),
+            _ => false,
+        };
+        assert!(new || data.as_ref() == known.data.get(&number), "data record {number}");
+    }
+    let new = matches!(under_way, Some(Action::TimeFloor(new)) if flash.time_floor_s() == Some(*new));
+    assert!(new || flash.time_floor_s() == known.floor);
+    let held = inventory(flash);
+    for action in all {
+        let Action::Module(module) = action else { continue };
+        let digest = module_digest(module);
+        let there = held.modules.iter().any(|(held, _)| *held == digest);
+        let free = match under_way {
+            Some(Action::Module(m) | Action::DropModule(m)) => m == module,
+            _ => false,
+        };
+        assert!(free || there == known.modules.contains(module), "a module of {} bytes", module.len());
+        if there {
+            assert_eq!(flash.module(&digest).unwrap().as_ref(), module.as_slice());
+        }
+        let Some((_, length)) = held.staged.iter().find(|(held, _)| *held == digest) else { continue };
+        let mut read = Vec::new();
+        while read.len() < *length as usize {
+            let offset = read.len() as u32;
+            match perform(flash, Operation::ReadStaged { digest, offset, length: 1_000 }) {
+                Ok(Done::Bytes(bytes)) if !bytes.is_empty() => read.extend(bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(read, module[..*length as usize], "what is staged is a beginning of the module");
+    }
+}
+
+fn open<const E: usize, const W: usize>(medium: Simulated<E, W>, geometry: Geometry) -> Flash<E, W> {
+    FlashStorage::open(medium, geometry).unwrap()
+}
+
+/// Runs everything with power lost at operation `cut`, and several times soon after each start. False if the first cut
+/// never came.
+fn run<const E: usize, const W: usize>(geometry: Geometry, actions: &[Action], cut: u32, seed: u64) -> bool {
+    let blocks = geometry.flash_bytes / geometry.erase_bytes;
+    let mut medium = Simulated::<E, W>::new(blocks);
+    (medium.cut_after, medium.seed) = (Some(cut), seed);
+    let mut flash = open(medium, geometry);
+    let mut known = Acknowledged::default();
+    let (mut next, mut cuts) = (0, 0);
+    while let Some(action) = actions.get(next) {
+        if act(&mut flash, action, &mut known).is_some() {
+            next += 1;
+            continue;
+        }
+        cuts += 1;
+        let mut medium = flash.into_medium();
+        medium.power_on();
+        // Then a few more, close together: within what the start and the resumed download repair.
+        medium.cut_after = (cuts <= 3).then_some((cut + cuts) % 5);
+        flash = open(medium, geometry);
+        check(&mut flash, &known, Some(action), actions);
+    }
+    let mut medium = flash.into_medium();
+    medium.power_on();
+    assert_eq!(medium.violations, 0, "NOR's rules");
+    let mut flash = open(medium, geometry);
+    check(&mut flash, &known, None, actions);
+    cuts > 0
+}
+
+fn actions(state_bytes: usize, module_bytes: usize) -> Vec<Action> {
+    let module = |seed, part: usize| Action::Module(bytes(seed, module_bytes / part + 13));
+    let dropped = |seed, part: usize| Action::DropModule(bytes(seed, module_bytes / part + 13));
+    vec![
+        Action::Seed,
+        Action::State(bytes(1, 700)),
+        module(1, 1),
+        Action::Data(1, bytes(2, 100)),
+        Action::State(bytes(3, state_bytes)),
+        Action::TimeFloor(1_800_000_000),
+        module(2, 3),
+        Action::Data(2, bytes(4, 4_000)),
+        dropped(1, 1),
+        Action::State(bytes(5, state_bytes / 2)),
+        Action::Data(1, bytes(6, 33)),
+        module(3, 2),
+        Action::State(bytes(7, state_bytes)),
+        Action::DropData(2),
+        dropped(2, 3),
+        Action::TimeFloor(1_800_003_600),
+        Action::State(bytes(8, state_bytes - 5)),
+        module(4, 1),
+        Action::Seed,
+    ]
+}
+
+fn every_cut<const E: usize, const W: usize>(geometry: Geometry, actions: &[Action]) {
+    let mut cut = 0;
+    loop {
+        let came =
+            [0x51, 0xA7, 0xC3].map(|salt| run::<E, W>(geometry, actions, cut, u64::from(cut) * 3 + salt));
+        if came == [false; 3] {
+            break;
+        }
+        cut += 1;
+    }
+    println!("blocks of {E} bytes, units of {W}: power lost at each of {cut} writes and erases");
+    assert!(cut > 50);
+}
+
+#[test]
+fn a_cut_at_any_write_leaves_what_was_acknowledged_in_small_blocks() {
+    let geometry = Geometry {
+        erase_bytes: 4_096,
+        identity_blocks: 1,
+        segment_blocks: 8,
+        segments: 3,
+        module_blocks: 20,
+        module_bytes_max: 32_768,
+        flash_bytes: 45 * 4_096,
+    };
+    every_cut::<4_096, 4>(geometry, &actions(12_000, 22_000));
+}
+
+#[test]
+fn a_cut_at_any_write_leaves_what_was_acknowledged_in_large_blocks() {
+    let geometry = Geometry {
+        erase_bytes: 131_072,
+        identity_blocks: 1,
+        segment_blocks: 1,
+        segments: 2,
+        module_blocks: 5,
+        module_bytes_max: 262_144,
+        flash_bytes: 8 * 131_072,
+    };
+    every_cut::<131_072, 32>(geometry, &actions(40_000, 30_000));
+}
+
+#[test]
+fn a_cut_at_any_write_leaves_what_was_acknowledged_in_the_largest_blocks() {
+    let geometry = Geometry {
+        erase_bytes: 262_144,
+        identity_blocks: 1,
+        segment_blocks: 1,
+        segments: 2,
+        module_blocks: 6,
+        module_bytes_max: 524_288,
+        flash_bytes: 9 * 262_144,
+    };
+    every_cut::<262_144, 4>(geometry, &actions(97_984, 20_000));
+}
