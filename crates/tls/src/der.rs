@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
 
 /// Seconds since 1970 of `YYMMDDHHMMSSZ` in a century; earlier times count as 1970.
 fn seconds(century: u64, text: &[u8]) -> Option<u64> {
-    let (&[b'Z'], pairs) = text.split_last_chunk::<1>()? else { return None };
+    let (pairs, &[b'Z']) = text.split_last_chunk::<1>()? else { return None };
     if pairs.len() != 12 {
         return None;
     }
