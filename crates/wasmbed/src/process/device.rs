@@ -6,11 +6,15 @@ use anyhow::{Context, Result};
 use wasmbed_device::DeviceConfig;
 use wasmbed_pki::{Identity, read_certificates};
 
+use super::provision;
 use crate::{cli::start_logging, signals::shutdown_on_signal};
 
 /// How to run a device on this machine. Its namespace and name stand in its certificate.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// A gateway as host:port; may be given again, they are tried in this order.
     #[arg(
         long = "gateway",
@@ -43,11 +47,21 @@ pub(crate) struct Arguments {
     log_format: String,
 }
 
+/// What else there is to do about a device.
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Write a microcontroller's identity into an image of its data flash.
+    Provision(provision::Arguments),
+}
+
 /// Runs until a signal.
 ///
 /// # Errors
 /// When it can't start, or fails. A gateway that can't be reached is no error.
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    if let Some(Command::Provision(arguments)) = &arguments.command {
+        return provision::run(arguments);
+    }
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
     let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;

@@ -4,6 +4,7 @@ pub(crate) mod apiserver;
 pub(crate) mod controller;
 pub(crate) mod device;
 pub(crate) mod gateway;
+pub(crate) mod provision;
 pub(crate) mod simulate;
 
 use std::net::SocketAddr;
