@@ -257,6 +257,10 @@ impl Session {
     fn advance(&mut self) -> Result<(), TlsError> {
         while self.may_read() {
             match self.step(Write::Nothing) {
+                // Plain bytes may come right behind the handshake, before there is anything to write.
+                Ok(Step::Again) if self.state == SessionState::Handshaking && !self.plain.is_empty() => {
+                    self.come_up()?;
+                }
                 Ok(Step::Again) => {}
                 Ok(Step::Wait) => return Ok(()),
                 Ok(Step::Ready) => {
@@ -368,6 +372,10 @@ impl Session {
         }
         self.state = SessionState::Closed;
         self.incoming = Vec::new();
+        if !self.was_up {
+            // Nobody of ours said it.
+            self.plain = Vec::new();
+        }
         self.failure.get_or_insert(failure).clone()
     }
 }

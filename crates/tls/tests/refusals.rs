@@ -274,6 +274,25 @@ fn a_server_that_asks_for_no_certificate() {
 }
 
 #[test]
+fn what_a_refused_server_sends_with_its_handshake_is_not_read() {
+    let fleet = Fleet::new();
+    let mut config = ServerConfig::clone(&fleet.server(&fleet.gateway()));
+    config.alpn_protocols = Vec::new();
+    let mut pair = Pair::new(&fleet.client(), Arc::new(config), &Time::new(0));
+    pair.move_to_server(usize::MAX);
+    pair.server_writes(b"with the handshake");
+    assert_eq!(pair.run(usize::MAX), Err(TlsError::Alpn));
+    assert_eq!(pair.read, b"");
+    // A gateway's is.
+    let mut pair = Pair::new(&fleet.client(), fleet.server(&fleet.gateway()), &Time::new(0));
+    pair.move_to_server(usize::MAX);
+    pair.server_writes(b"with the handshake");
+    pair.run(usize::MAX).unwrap();
+    assert_eq!(pair.read, b"with the handshake");
+    assert_eq!(pair.session.state(), SessionState::Up);
+}
+
+#[test]
 fn a_server_with_another_alpn_name() {
     let fleet = Fleet::new();
     let mut config = ServerConfig::clone(&fleet.server(&fleet.gateway()));

@@ -1,0 +1,23 @@
+//! Replays the fuzz target's corpus without a fuzzer.
+
+#![allow(unreachable_pub, reason = "the module is the fuzz target's too")]
+
+mod accept;
+
+use std::{fs, path::Path};
+
+use wasmbed_tls::SessionState;
+
+#[test]
+fn every_file_of_the_corpus_is_read_without_harm() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/tls");
+    let (mut files, mut up) = (0, 0);
+    for entry in fs::read_dir(&directory).unwrap() {
+        let state = accept::accept(&fs::read(entry.unwrap().path()).unwrap());
+        up += usize::from(state == SessionState::Up);
+        files += 1;
+    }
+    assert!(files >= 5, "only {files} files in {}", directory.display());
+    // The recorded gateway is still a gateway to the recorded device: the fuzzer begins behind the handshake.
+    assert!(up >= 1, "no session came up");
+}
