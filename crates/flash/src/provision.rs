@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn what_breaks_a_bound_is_named() {
-        let broken: [(fn(&mut Provision), &str); 6] = [
+        type Breaks = fn(&mut Provision);
+        let broken: [(Breaks, &str); 6] = [
             (|p| p.chain.clear(), "certificate chain"),
             (|p| p.key = vec![0; DER_BYTES_MAX + 1].into(), "key"),
             (|p| p.services_roots = vec![vec![1].into(); 3], "roots of the services"),

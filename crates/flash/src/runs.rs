@@ -86,14 +86,18 @@ fn gaps(region: u32, taken: &[Range<u32>]) -> Vec<Range<u32>> {
 mod tests {
     use super::*;
 
+    fn at(start: u32, end: u32) -> Range<u32> {
+        start..end
+    }
+
     #[test]
     fn places_come_in_turn_and_keep_clear_of_what_grows() {
         assert_eq!(place(10, &[], &[], 0, 1, 3), Some(0));
         assert_eq!(place(10, &[], &[], 4, 1, 3), Some(4));
         assert_eq!(place(10, &[], &[], 9, 1, 3), Some(0), "it wraps where the rest is too short");
-        assert_eq!(place(10, &[0..1, 5..6], &[0..4], 0, 1, 3), Some(6));
-        assert_eq!(place(10, &[0..1], &[0..10], 0, 1, 3), Some(5), "in the middle of what is left");
-        assert_eq!(place(4, &[0..2, 3..4], &[], 0, 2, 3), None);
-        assert_eq!(place(2, &[0..2], &[], 0, 1, 1), None);
+        assert_eq!(place(10, &[at(0, 1), at(5, 6)], &[at(0, 4)], 0, 1, 3), Some(6));
+        assert_eq!(place(10, &[at(0, 1)], &[at(0, 10)], 0, 1, 3), Some(5), "in the middle of what is left");
+        assert_eq!(place(4, &[at(0, 2), at(3, 4)], &[], 0, 2, 3), None);
+        assert_eq!(place(2, &[at(0, 2)], &[], 0, 1, 1), None);
     }
 }
