@@ -1,6 +1,6 @@
 //! Replays the fuzz target's corpus without a fuzzer.
 
-#![allow(unreachable_pub, reason = "the module is the fuzz target's too")]
+#![allow(unreachable_pub, clippy::expect_used, reason = "the module is the fuzz target's too")]
 
 mod accept;
 

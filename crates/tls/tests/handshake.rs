@@ -1,5 +1,7 @@
 //! Sessions with a gateway as `wasmbed-pki` configures it, over rustls and ring.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Who is not let in, and the words for it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //!
 //! Vectors: Google's Wycheproof (<https://github.com/C2SP/wycheproof>), RFC 6979, RFC 8448.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
 mod support;
 
 use proptest::prelude::*;
