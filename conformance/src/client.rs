@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -15,14 +16,20 @@ use crate::corpus::User;
 
 /// Longest wait for an answer, or for the next event of a watch.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a server that is to come back.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Names the writer in `managedFields`, and is the same for both servers.
 const USER_AGENT: &str = "conformance/1";
+
+/// Has a server forget what was before now; it serves again when this is done.
+pub type Forget = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 /// A server, as each of its users sees it.
 pub struct Server {
     /// For messages.
     pub name: &'static str,
     clients: BTreeMap<User, kube::Client>,
+    forget: Option<Forget>,
 }
 
 /// What a server said.
@@ -46,7 +53,32 @@ impl Server {
         for user in User::ALL {
             clients.insert(user, connect(&kubeconfig(user)).await?);
         }
-        Ok(Server { name, clients })
+        Ok(Server { name, clients, forget: None })
+    }
+
+    /// A server that cases may have forget its history.
+    #[must_use]
+    pub fn forgetting(self, forget: Forget) -> Server {
+        Server { forget: Some(forget), ..self }
+    }
+
+    /// Has it forget what was before now, and waits until its clients have found it again.
+    ///
+    /// # Errors
+    /// When it can't, or doesn't come back.
+    pub async fn forget(&self) -> Result<()> {
+        let forget =
+            self.forget.as_ref().with_context(|| format!("{} can't be restarted here", self.name))?;
+        forget().await?;
+        for user in User::ALL {
+            let since = Instant::now();
+            // Connections from before are found broken by the first request on them.
+            while self.send(user, "GET", "/version", &BTreeMap::new(), Vec::new(), None).await.is_err() {
+                ensure!(since.elapsed() < PATIENCE, "{} doesn't come back", self.name);
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
     }
 
     /// The user's client.

@@ -22,7 +22,7 @@ pub struct Case {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// `METHOD path?query`.
+    /// `METHOD path?query`; or `FORGET`: the server loses its caches and all versions but the newest, as it does in time.
     pub send: String,
     /// On whose behalf.
     #[serde(rename = "as", default)]
@@ -62,6 +62,14 @@ pub enum User {
     Controller,
     /// In no group that may do anything.
     Nobody,
+}
+
+impl Case {
+    /// Whether a server is restarted in it: it can't run beside others.
+    #[must_use]
+    pub fn forgets(&self) -> bool {
+        self.steps.iter().any(|step| step.send == crate::run::FORGET)
+    }
 }
 
 impl User {

@@ -17,6 +17,8 @@ use crate::scope;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two of those requests.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A step that is no request: the server forgets what was before.
+pub(crate) const FORGET: &str = "FORGET";
 /// A value beyond what any server takes: 4 MiB.
 const HUGE: usize = 4 * 1024 * 1024;
 
@@ -127,6 +129,10 @@ async fn play<'a>(case: &'a Case, run: &str, index: usize, server: &Server) -> R
     }
     let mut played = Played { steps: Vec::new(), answers: Vec::new() };
     for step in &case.steps {
+        if step.send == FORGET {
+            server.forget().await?;
+            continue;
+        }
         for round in 0..step.times.unwrap_or(1) {
             variables.insert("i".into(), round.to_string());
             let answer = send(server, step, &variables).await?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Groups that the embedded server has.
 const GROUPS: [&str; 7] = [
@@ -58,6 +58,9 @@ pub fn narrow(request: &str, body: &mut Value) {
                 });
             }
         }
+        document if document.starts_with("/openapi/v3/") && body["components"].is_object() => {
+            *body = json!({"kinds": kinds_told(body), "operations": operations_told(body)});
+        }
         _ => {}
     }
     // In which order custom kinds stand changes from one answer of the real server to the next.
@@ -66,6 +69,53 @@ pub fn narrow(request: &str, body: &mut Value) {
     {
         resources.sort_by_key(|resource| resource["name"].to_string());
     }
+}
+
+/// Of an OpenAPI document the schemas of its own kinds, without what is told for people of the fields that all kinds have.
+fn kinds_told(document: &Value) -> Value {
+    let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
+    let own = schemas.filter(|(name, _)| !name.starts_with("io.k8s.")).map(|(name, schema)| {
+        let mut schema = schema.clone();
+        let fields =
+            ["apiVersion", "kind", "metadata"].into_iter().chain(name.ends_with("List").then_some("items"));
+        for field in fields {
+            if let Some(field) = schema["properties"][field].as_object_mut() {
+                field.remove("description");
+            }
+        }
+        (name.clone(), schema)
+    });
+    own.collect()
+}
+
+/// Of an OpenAPI document what can be done where: verb, kind, names of parameters, forms of the body and of the answer.
+fn operations_told(document: &Value) -> Value {
+    let mut told = serde_json::Map::new();
+    for (path, methods) in document["paths"].as_object().into_iter().flatten() {
+        for (method, operation) in
+            methods.as_object().into_iter().flatten().filter(|(name, _)| *name != "parameters")
+        {
+            let all =
+                [&methods["parameters"], &operation["parameters"]].into_iter().filter_map(Value::as_array);
+            let named =
+                |one: &Value| (format!("{} {}", one["in"], one["name"]).replace('"', ""), Value::Null);
+            let parameters: serde_json::Map<String, Value> = all.flatten().map(named).collect();
+            let forms = |content: &Value| -> Vec<String> {
+                content.as_object().into_iter().flatten().map(|(form, _)| form.clone()).collect()
+            };
+            let answer = &operation["responses"]["200"]["content"];
+            let operation = json!({
+                "action": operation["x-kubernetes-action"],
+                "kind": operation["x-kubernetes-group-version-kind"],
+                "parameters": parameters,
+                "bodies": forms(&operation["requestBody"]["content"]),
+                "answers": forms(answer),
+                "answer": answer["application/json"]["schema"],
+            });
+            told.insert(format!("{} {path}", method.to_uppercase()), operation);
+        }
+    }
+    told.into()
 }
 
 fn has_group(name: &Value) -> bool {

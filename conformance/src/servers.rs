@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::Engine as _;
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
 use wasmbed_pki::{ClusterAuthority, Identity};
@@ -112,6 +114,50 @@ impl Embedded {
     }
 }
 
+/// An embedded server that its clients may have restarted: it forgets its history with that.
+pub struct Forgetting(Mutex<Option<Embedded>>);
+
+impl Forgetting {
+    /// Holds it.
+    #[must_use]
+    pub fn new(embedded: Embedded) -> Arc<Forgetting> {
+        Arc::new(Forgetting(Mutex::new(Some(embedded))))
+    }
+
+    /// Its users' clients.
+    ///
+    /// # Errors
+    /// When a kubeconfig can't be used, which would be a bug.
+    pub async fn server(self: &Arc<Forgetting>) -> Result<Server> {
+        let server = match self.0.lock().await.as_ref() {
+            Some(embedded) => embedded.server().await?,
+            None => bail!("it is stopped"),
+        };
+        let this = Arc::clone(self);
+        Ok(server.forgetting(Box::new(move || {
+            let this = Arc::clone(&this);
+            async move {
+                let mut held = this.0.lock().await;
+                let embedded = held.take().context("it is stopped")?;
+                *held = Some(embedded.restart().await?);
+                Ok(())
+            }
+            .boxed()
+        })))
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn stop(&self) -> Result<()> {
+        match self.0.lock().await.take() {
+            Some(embedded) => embedded.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// kube-apiserver, etcd and kube-controller-manager, with the same definitions and rights.
 pub struct Real {
     cluster: Cluster,
@@ -157,6 +203,18 @@ impl Real {
         let paths: BTreeMap<User, PathBuf> =
             User::ALL.into_iter().map(|user| Ok((user, self.kubeconfig(user)?))).collect::<Result<_>>()?;
         Server::new("kube-apiserver", |user| paths.get(&user).cloned().unwrap_or_default()).await
+    }
+
+    /// Its users' clients, for cases that have it forget its history.
+    ///
+    /// # Errors
+    /// When a kubeconfig can't be made or used.
+    pub async fn forgetting(self: &Arc<Real>) -> Result<Server> {
+        let real = Arc::clone(self);
+        Ok(self.server().await?.forgetting(Box::new(move || {
+            let real = Arc::clone(&real);
+            async move { real.cluster.forget_history().await }.boxed()
+        })))
     }
 
     /// Stops its API server and starts it again on the same port and disk.

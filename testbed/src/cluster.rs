@@ -19,7 +19,7 @@ use serde_json::json;
 use wasmbed_pki::{ClusterAuthority, Identity};
 
 use crate::{
-    Folder, Kubectl, Port, Process, User, embedded,
+    Folder, Kubectl, Port, Process, User, embedded, etcd,
     kubernetes::Files,
     pool::{self, Borrowed},
     setup,
@@ -173,6 +173,19 @@ impl Cluster {
     /// When it isn't running.
     pub fn kill(&self, part: Part) -> Result<()> {
         self.take(part)?.kill()
+    }
+
+    /// Has the API server forget what was before now: it crashes and comes back with an empty cache, and etcd, where there is one,
+    /// compacts in between. Versions from before can't be read or watched any more.
+    ///
+    /// # Errors
+    /// When a part doesn't do as it is told.
+    pub async fn forget_history(&self) -> Result<()> {
+        self.kill(Part::ApiServer)?;
+        if self.plane == ControlPlane::Kubernetes {
+            etcd::compact(self.etcd.address()).await?;
+        }
+        self.start_part(Part::ApiServer).await
     }
 
     /// Asks a part to end and waits until it has. kube-apiserver takes seconds: it lets requests finish.

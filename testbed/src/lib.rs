@@ -7,6 +7,7 @@
 
 mod cluster;
 mod embedded;
+mod etcd;
 mod folder;
 mod kubectl;
 mod kubernetes;

@@ -146,6 +146,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
+    /// With which a list that expired goes on, inconsistently.
+    pub goes_on: Option<String>,
     /// Shown even where there is nothing to show.
     pub always: bool,
 }
@@ -309,6 +311,9 @@ impl Status {
             "reason": self.reason.as_str(),
             "code": self.reason.code(),
         });
+        if let Some(goes_on) = &self.details.goes_on {
+            status["metadata"] = json!({ "continue": goes_on });
+        }
         if self.reason == Reason::Unknown
             && let Some(fields) = status.as_object_mut()
         {

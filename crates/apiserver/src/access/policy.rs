@@ -200,7 +200,9 @@ impl Admission {
 }
 
 fn denial(user: &User, access: &Access<'_>) -> String {
-    let place = match access.namespace {
+    // A Namespace is taken for a part of itself.
+    let own = (access.resource.starts_with("namespaces") && !access.name.is_empty()).then_some(access.name);
+    let place = match access.namespace.or(own) {
         Some(namespace) => format!("in the namespace {namespace:?}"),
         None => "at the cluster scope".into(),
     };

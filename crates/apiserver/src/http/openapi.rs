@@ -76,6 +76,7 @@ fn reference(name: &str) -> Value {
 
 fn object_schema(kind: &Kind) -> Value {
     let mut schema = kind.openapi.clone();
+    complete(&mut schema);
     for (name, told) in [
         ("apiVersion", "APIVersion names the version of the schema of this object."),
         ("kind", "Kind names what this object is."),
@@ -84,27 +85,57 @@ fn object_schema(kind: &Kind) -> Value {
     }
     schema["properties"]["metadata"] = json!({
         "description": "Standard object's metadata.",
-        "default": {},
         "allOf": [reference(OBJECT_META)],
     });
     schema["x-kubernetes-group-version-kind"] = json!([identity(kind)]);
+    add_selectable(kind, &mut schema);
     schema
+}
+
+/// By which fields objects can be selected; custom kinds say so.
+fn add_selectable(kind: &Kind, schema: &mut Value) {
+    if !kind.selectable.is_empty() {
+        let field = |path: &String| json!({"fieldPath": path.trim_start_matches('.')});
+        schema["x-kubernetes-selectable-fields"] = kind.selectable.iter().map(field).collect();
+    }
+}
+
+/// Bounds are written as they stand in the definition: 0, not 0.0. A field that takes a number or a text says both types.
+fn complete(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(complete);
+            if fields.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+                fields.insert("anyOf".into(), json!([{"type": "integer"}, {"type": "string"}]));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(complete),
+        Value::Number(number) => {
+            // Exact in this range.
+            if let Some(whole) = number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15) {
+                *value = json!(whole as i64);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 fn list_schema(kind: &Kind) -> Value {
     let list = json!({"group": kind.group, "version": kind.version, "kind": kind.list_kind});
-    json!({
+    let mut schema = json!({
         "type": "object",
-        "description": format!("{} is a list of {}.", kind.list_kind, kind.kind),
+        "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
         "required": ["items"],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": reference(LIST_META),
+            "metadata": {"allOf": [reference(LIST_META)]},
             "items": {"type": "array", "items": reference(&schema_name(kind))},
         },
         "x-kubernetes-group-version-kind": [list],
-    })
+    });
+    add_selectable(kind, &mut schema);
+    schema
 }
 
 fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {

@@ -57,7 +57,8 @@ impl Snapshots {
 /// Where a list goes on.
 #[derive(Serialize, Deserialize)]
 struct Continue {
-    revision: u64,
+    /// Of the snapshot; none for whatever is there by then.
+    revision: Option<u64>,
     after: String,
 }
 
@@ -121,9 +122,10 @@ pub(super) fn list(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            snapshots.find(goes_on.revision).ok_or_else(|| {
-                Status::expired("The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.")
-            })?
+            match goes_on.revision {
+                Some(revision) => snapshots.find(revision).ok_or_else(|| continue_expired(&goes_on.after))?,
+                None => Arc::new(store.snapshot().map_err(Status::internal)?),
+            }
         }
         None => Arc::new(store.snapshot().map_err(Status::internal)?),
     };
@@ -133,10 +135,21 @@ pub(super) fn list(
         Pager { selection: &selection, after, limit }.read(kind, &*snapshot).map_err(Status::internal)?;
     let next = page.next.clone().map(|after| {
         snapshots.keep(&snapshot);
-        Continue { revision: snapshot.revision, after }.encode()
+        Continue { revision: Some(snapshot.revision), after }.encode()
     });
     let meta = ListMeta { revision: snapshot.revision, next, remaining: page.remaining };
     Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
+}
+
+/// The snapshot is gone; the token in the answer goes on in what is there now.
+fn continue_expired(after: &str) -> Status {
+    let rest = Continue { revision: None, after: after.to_owned() }.encode();
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                   list without the continue parameter, or use the continue token in this response to retrieve the \
+                   remainder of the results. Continuing with the provided token results in an inconsistent list - \
+                   objects that were created, modified, or deleted between the time the first chunk was returned and \
+                   now may show up in the list.";
+    Status::expired(message).with(Details { goes_on: Some(rest), ..Details::default() })
 }
 
 pub(super) fn selection(target: &Target, params: &Params) -> Result<Selection, Status> {
