@@ -5,6 +5,8 @@
 mod clients;
 mod container;
 mod definitions;
+mod firmware;
+mod firmware_size;
 mod guests;
 mod process;
 mod system;
@@ -40,6 +42,8 @@ enum Task {
     },
     /// Build the statically linked binary and the folder of which `podman build` or `docker build` makes the image.
     Container(container::Options),
+    /// Build the firmware of the boards into target/firmware, and print what it weighs.
+    Firmware(firmware::Options),
     /// Build hello programs with other toolchains, pack them and run them in the sandbox.
     Toolchains,
     /// Build the tools that tests use, outside the checkout.
@@ -62,6 +66,7 @@ fn main() -> std::process::ExitCode {
             )
         }),
         Task::Container(options) => container::build(&options),
+        Task::Firmware(options) => firmware::build(&options),
         Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),
     };

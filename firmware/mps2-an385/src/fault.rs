@@ -1,0 +1,100 @@
+//! What ends a run that can't go on: a panic, a fault, the watchdog's interrupt. Each leaves a note and resets the board.
+
+use core::{
+    arch::naked_asm,
+    fmt::{Arguments, Write},
+    panic::PanicInfo,
+};
+
+use cortex_m::peripheral::SCB;
+
+use crate::{
+    note::{self, Kind, Note},
+    uart,
+};
+
+unsafe extern "C" {
+    static _stack_start: u32;
+    static _stack_end: u32;
+}
+
+/// Why a fault was taken (Armv7-M, B3.2.15 and B3.2.16).
+const CONFIGURABLE_FAULT_STATUS: *const u32 = 0xe000_ed28 as *const u32;
+/// Words that the processor puts on the stack; the return address is the seventh.
+const FRAME_WORDS: usize = 8;
+const FRAME_RETURN_ADDRESS: usize = 6;
+
+/// Writes down why and starts the board again.
+pub fn end(kind: Kind, why: Arguments<'_>) -> ! {
+    cortex_m::interrupt::disable();
+    let mut note = Note::new(kind);
+    // It takes what fits, always.
+    let _ = note.write_fmt(why);
+    uart::write(b"ERROR reset detail=\"");
+    uart::write(note.text().as_bytes());
+    uart::write(b"\"\n");
+    note::keep(note);
+    SCB::sys_reset()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    end(Kind::Panic, format_args!("{info}"))
+}
+
+/// The vectors point here. The stack may be what is broken: the rest runs on a fresh one.
+#[unsafe(naked)]
+#[unsafe(export_name = "HardFault")]
+unsafe extern "C" fn hard_fault() -> ! {
+    naked_asm!(
+        "mov r0, sp",
+        "ldr r1, ={top}",
+        "mov sp, r1",
+        "b {rest}",
+        top = sym _stack_start,
+        rest = sym faulted,
+    )
+}
+
+#[unsafe(naked)]
+#[unsafe(export_name = "NonMaskableInt")]
+unsafe extern "C" fn non_maskable_interrupt() -> ! {
+    naked_asm!(
+        "mov r0, sp",
+        "ldr r1, ={top}",
+        "mov sp, r1",
+        "b {rest}",
+        top = sym _stack_start,
+        rest = sym starved,
+    )
+}
+
+extern "C" fn faulted(frame: *const u32) -> ! {
+    // SAFETY: the processor has this register; reading it changes nothing.
+    let status = unsafe { CONFIGURABLE_FAULT_STATUS.read_volatile() };
+    match interrupted_at(frame) {
+        Some(address) => end(Kind::Fault, format_args!("fault {status:#010x} at {address:#010x}")),
+        None => end(Kind::Fault, format_args!("stack overflow, fault {status:#010x}")),
+    }
+}
+
+extern "C" fn starved(frame: *const u32) -> ! {
+    match interrupted_at(frame) {
+        Some(address) => end(Kind::Watchdog, format_args!("watchdog, busy at {address:#010x}")),
+        None => end(Kind::Watchdog, format_args!("watchdog, stack overflow")),
+    }
+}
+
+/// Where it was, from the frame that the processor wrote; none if the frame is not on the stack.
+fn interrupted_at(frame: *const u32) -> Option<u32> {
+    let stack = &raw const _stack_end as usize..&raw const _stack_start as usize;
+    let end = frame as usize + FRAME_WORDS * 4;
+    if !stack.contains(&(frame as usize)) || end > stack.end {
+        return None;
+    }
+    // SAFETY: the checks above say that the whole frame is within the stack.
+    let address = unsafe { frame.add(FRAME_RETURN_ADDRESS) };
+    // SAFETY: it is memory. This handler's own frames are at the stack's top; if they overwrote the word, a message says a
+    // wrong number.
+    Some(unsafe { address.read_volatile() })
+}

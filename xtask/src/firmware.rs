@@ -1,0 +1,111 @@
+//! `cargo xtask firmware`: the boards' release images, what they weigh, and whether that is within `firmware/budget.toml`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{firmware_size, process, system};
+
+/// A board and what its processor executes.
+struct Board {
+    name: &'static str,
+    target: &'static str,
+}
+
+const BOARDS: [Board; 1] = [Board { name: "mps2-an385", target: "thumbv7m-none-eabi" }];
+
+/// Options of the build.
+#[derive(Args, Default)]
+pub(crate) struct Options {
+    /// Only this board.
+    #[arg(long)]
+    board: Option<String>,
+}
+
+/// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.
+pub(crate) fn build(options: &Options) -> Result<()> {
+    let wanted = |board: &&Board| options.board.as_deref().is_none_or(|name| name == board.name);
+    let boards: Vec<&Board> = BOARDS.iter().filter(wanted).collect();
+    if boards.is_empty() {
+        bail!("no such board: these exist: {}", BOARDS.map(|board| board.name).join(", "));
+    }
+    let budgets = firmware_size::budgets(&folder().join("budget.toml"))?;
+    let out = process::top().join("target/firmware");
+    std::fs::create_dir_all(&out).with_context(|| format!("can't create {}", out.display()))?;
+    let mut beyond = Vec::new();
+    for board in boards {
+        process::step(&format!("firmware of {} ({})", board.name, board.target));
+        let built = compile(board)?;
+        let elf = std::fs::read(&built).with_context(|| format!("{} was not built", built.display()))?;
+        let image = firmware_size::image(&elf).with_context(|| format!("can't read {}", built.display()))?;
+        write(&out.join(format!("{}.elf", board.name)), &elf)?;
+        write(&out.join(format!("{}.bin", board.name)), &image)?;
+        let size = firmware_size::measure(&elf)?;
+        size.print();
+        let budget = budgets.get(board.name);
+        let budget = budget.with_context(|| format!("firmware/budget.toml has no [{}]", board.name))?;
+        beyond.extend(size.beyond(budget).into_iter().map(|what| format!("{}: {what}", board.name)));
+    }
+    ensure!(beyond.is_empty(), "beyond firmware/budget.toml: {}", beyond.join("; "));
+    Ok(())
+}
+
+/// Formatting and lints of the firmware's workspace; both come with rustup only.
+pub(crate) fn formatting_and_lints() -> Result<()> {
+    for board in &BOARDS {
+        // With `--all` it would format the crates around the workspace too.
+        process::run(process::cargo().current_dir(folder()).args([
+            "fmt",
+            "--check",
+            "--package",
+            board.name,
+        ]))?;
+        if system::ensure_target(board.target)? != system::Route::Rustup {
+            println!("    no lints for {}: Debian's compiler builds it here", board.name);
+            continue;
+        }
+        process::run(
+            process::cargo()
+                .current_dir(folder())
+                .args(["clippy", "--quiet", "--locked", "--release", "--package", board.name])
+                .args(["--target", board.target, "--", "-D", "warnings"])
+                .env("CARGO_TARGET_DIR", target_dir(system::Route::Rustup)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Builds a board's image and returns the path of the ELF file.
+fn compile(board: &Board) -> Result<PathBuf> {
+    let route = system::ensure_target(board.target)?;
+    let mut build: Command = route.cargo_build(board.target);
+    process::run(
+        build
+            .current_dir(folder())
+            .args(["--quiet", "--locked", "--release", "--package", board.name])
+            .env("CARGO_TARGET_DIR", target_dir(route)),
+    )?;
+    Ok(target_dir(route).join(board.target).join("release").join(board.name))
+}
+
+fn folder() -> PathBuf {
+    process::top().join("firmware")
+}
+
+/// Of its own for each compiler: neither reads the other's libraries.
+fn target_dir(route: system::Route) -> PathBuf {
+    process::top().join(match route {
+        system::Route::Rustup => "target/firmware-build",
+        system::Route::Debian => "target/firmware-build-debian",
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("can't write {}", path.display()))?;
+    println!("    {} ({} bytes)", path.display(), bytes.len());
+    Ok(())
+}
