@@ -14,7 +14,7 @@ use wasmbed_agent::storage::StorageError;
 
 use crate::{
     Geometry, Medium, MediumError,
-    medium::{is_blank, program_padded},
+    medium::{copy, is_blank, program_padded},
     runs::Run,
 };
 
@@ -271,8 +271,10 @@ impl Log {
         let mut live = BTreeMap::new();
         let kept: Vec<(Key, Place)> = self.kept(&key).collect();
         for (kept, place) in kept {
-            let copy = bytes(medium.mapped(), place.offset, place.length).unwrap_or_default().to_vec();
-            write_entry(medium, at, sequence, kept, Some(&copy))?;
+            let content = bytes(medium.mapped(), place.offset, place.length).unwrap_or_default();
+            let head = entry_head(sequence, kept, Some(content));
+            program_padded(medium, at, &head)?;
+            copy(medium, place.offset, at + HEAD, place.length)?;
             live.insert(kept, Place { offset: at + HEAD, length: place.length });
             at += self.size(place.length);
         }
@@ -349,6 +351,11 @@ fn write_entry<M: Medium>(
     key: Key,
     content: Option<&[u8]>,
 ) -> Result<(), MediumError> {
+    program_padded(medium, at, &entry_head(sequence, key, content))?;
+    program_padded(medium, at + HEAD, content.unwrap_or_default())
+}
+
+fn entry_head(sequence: u64, key: Key, content: Option<&[u8]>) -> [u8; HEAD as usize] {
     let present = content.is_some();
     let content = content.unwrap_or_default();
     let mut head = [0; HEAD as usize];
@@ -361,8 +368,7 @@ fn write_entry<M: Medium>(
     head[44..60].copy_from_slice(&whole);
     let tail = check(&[&head[..60]]);
     head[60..].copy_from_slice(&tail[..4]);
-    program_padded(medium, at, &head)?;
-    program_padded(medium, at + HEAD, content)
+    head
 }
 
 fn segment_head(sequence: u64) -> [u8; HEAD as usize] {

@@ -73,6 +73,25 @@ pub(crate) fn program_padded<M: Medium>(
     Ok(())
 }
 
+/// Copied at once; on the stack, whatever the length of what is copied.
+const COPY_BYTES: usize = 512;
+
+/// Copies within flash from anywhere to erased units.
+pub(crate) fn copy<M: Medium>(medium: &mut M, from: u32, to: u32, length: u32) -> Result<(), MediumError> {
+    let mut at = 0;
+    while at < length {
+        let piece = (length - at).min(COPY_BYTES as u32);
+        let mut buffer = [0; COPY_BYTES];
+        let source = (from + at) as usize..(from + at + piece) as usize;
+        let source = medium.mapped().get(source).ok_or(MediumError::Bounds)?;
+        let buffer = &mut buffer[..source.len()];
+        buffer.copy_from_slice(source);
+        program_padded(medium, to + at, buffer)?;
+        at += piece;
+    }
+    Ok(())
+}
+
 /// Whether all bits are set.
 pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0xFF)

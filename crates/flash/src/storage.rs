@@ -12,14 +12,12 @@ use wasmbed_supervisor::platform::Storage;
 use crate::{
     Geometry, GeometryError, Medium, NOTE_BYTES_MAX,
     log::{Key, Kind, Log, Stop},
-    medium::{is_blank, program_padded},
+    medium::{copy, is_blank, program_padded},
     runs::{Run, place},
 };
 
 /// Progress of a staged module is written down after so many bytes: once for each full chunk.
 const PROGRESS_BYTES: u32 = 3_000;
-/// Copied at once when a run moves; on the stack.
-const COPY_BYTES: usize = 512;
 
 /// Why a store can't be opened. Content is no reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,7 +397,10 @@ impl<M: Medium> FlashStorage<M> {
         if moving.copied < end.div_ceil(erase).max(1) {
             self.medium.erase(self.geometry.modules_block() + moving.start + moving.copied)?;
             let first = moving.copied * erase;
-            self.copy(from.start, moving.start, first.min(whole)..(first + erase).min(whole))?;
+            let (source, target) = (self.address(from.start), self.address(moving.start));
+            let first = first.min(whole);
+            let piece = (whole - first).min(erase);
+            copy(&mut self.medium, source + first, target + first, piece)?;
             moving.copied += 1;
             self.moving = Some(moving);
             return Err(Stop::More);
@@ -412,22 +413,6 @@ impl<M: Medium> FlashStorage<M> {
             staged.run.start = moving.start;
             staged.ready = moving.copied;
             staged.dirty = false;
-        }
-        Ok(())
-    }
-
-    fn copy(&mut self, from: u32, to: u32, range: Range<u32>) -> Result<(), Stop> {
-        let (from, to) = (self.address(from), self.address(to));
-        let mut at = range.start;
-        while at < range.end {
-            let length = (range.end - at).min(COPY_BYTES as u32) as usize;
-            let mut buffer = [0; COPY_BYTES];
-            let source = (from + at) as usize;
-            if let Some(bytes) = self.medium.mapped().get(source..source + length) {
-                buffer[..length].copy_from_slice(bytes);
-            }
-            program_padded(&mut self.medium, to + at, &buffer[..length])?;
-            at += length as u32;
         }
         Ok(())
     }

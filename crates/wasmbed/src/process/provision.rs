@@ -135,7 +135,7 @@ pub(crate) fn write_file(
             .read_to_end(&mut region)
             .with_context(|| format!("reading {}", path.display()))?;
         let whole = length == u64::from(geometry.flash_bytes);
-        let held = decode(&region).ok().map(|held| Provision { seed: provision.seed.clone(), ..held });
+        let held = decode(&region).ok().map(|held| Provision { seed: provision.seed, ..held });
         if whole && held.as_ref() == Some(provision) {
             return Ok(Written::Kept);
         }
