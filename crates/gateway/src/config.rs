@@ -75,6 +75,8 @@ pub struct Limits {
     pub modules_bytes_max: u64,
     /// For sessions to end and statuses to be written when the process stops.
     pub shutdown_timeout: Duration,
+    /// Between two looks at the certificate files, which may be renewed while the gateway runs.
+    pub certificates_interval: Duration,
 }
 
 impl Default for Limits {
@@ -88,6 +90,7 @@ impl Default for Limits {
             api_connections_max: 64,
             modules_bytes_max: 1024 * 1024 * 1024,
             shutdown_timeout: Duration::from_secs(5),
+            certificates_interval: wasmbed_pki::RENEWAL_INTERVAL,
         }
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod certificates;
 mod config;
 mod core;
 mod device;
@@ -30,13 +31,11 @@ use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::gateway::{self, Gateway, StoreOperation};
-use wasmbed_pki::{
-    Identity, IdentityError, Role, SpiffeId, read_certificates,
-    tls::{Profile, TlsError, roots, server_config},
-};
+use wasmbed_pki::{IdentityError, Renewal, tls::TlsError};
 use wasmbed_telemetry::{Health, serve_health};
 
 use crate::{
+    certificates::Certificates,
     core::{Core, Work},
     listener::{Handshakes, Listener, Refusals},
     presence::Presence,
@@ -124,11 +123,7 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 }
 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
-    let identity = own_identity(&config)?;
-    let services_roots = roots(read_certificates(&config.tls.services_roots)?)?;
-    let device_roots = roots(read_certificates(&config.tls.device_roots)?)?;
-    let devices = server_config(Profile::Device, &identity, device_roots)?;
-    let services = server_config(Profile::Service, &identity, services_roots)?;
+    let (certificates, renewal) = Certificates::open(&config)?;
     let opened = store::open(&config.data_dir)?;
     listener::allow_connections(&config.limits, config.max_connections);
     let listener = bind(config.listen)?;
@@ -164,8 +159,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             handshakes: Arc::clone(&handshakes),
             limits: config.limits,
             trust_domain: config.trust_domain.clone(),
-            devices,
-            services,
+            certificates: Arc::clone(&certificates),
             api: api::Api::new(
                 Arc::clone(&core),
                 store.clone(),
@@ -193,23 +187,13 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         health: health.clone(),
         name: config.name,
         shutdown_timeout: config.limits.shutdown_timeout,
+        certificates,
+        renewal,
+        certificates_interval: config.limits.certificates_interval,
     };
     let health_server = health_listener.map(|listener| (listener, health, registry));
     let run = tokio::spawn(running.run(listener, health_server, shutdown));
     Ok(Handle { addresses, run })
-}
-
-fn own_identity(config: &Config) -> Result<Identity, Error> {
-    let identity = Identity::read(&config.tls.certificate, &config.tls.key)?;
-    let wrong = |found: String| Error::WrongCertificate {
-        path: config.tls.certificate.display().to_string(),
-        found,
-        expected: format!("spiffe://{}/ns/{}/gateway/{}", config.trust_domain, config.namespace, config.name),
-    };
-    let id: SpiffeId = identity.spiffe_id().map_err(|error| wrong(error.to_string()))?;
-    let own =
-        id.role() == Role::Gateway && id.trust_domain() == config.trust_domain && id.name() == config.name;
-    if own { Ok(identity) } else { Err(wrong(id.to_string())) }
 }
 
 fn decisions(config: &Config, boot_id: &str) -> gateway::Config {
@@ -249,6 +233,9 @@ struct Running {
     health: Health,
     name: String,
     shutdown_timeout: Duration,
+    certificates: Arc<Certificates>,
+    renewal: Renewal,
+    certificates_interval: Duration,
 }
 
 impl Running {
@@ -268,6 +255,8 @@ impl Running {
             self.health,
             telling.clone(),
         ));
+        let (interval, metrics) = (self.certificates_interval, self.metrics.clone());
+        services.spawn(self.certificates.follow(self.renewal, interval, metrics, telling.clone()));
         let saying = tokio::spawn(self.presence.run(telling.clone()));
         if let Some((listener, health, registry)) = health {
             let stop = telling.clone();

@@ -19,7 +19,7 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::{CommonState, ServerConfig};
+use rustls::CommonState;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +28,7 @@ use wasmbed_pki::tls::{Peer, Profile, authenticate_client, handshake_reason};
 
 use crate::{
     Limits, api,
+    certificates::Certificates,
     core::Core,
     device,
     hello::{Hello, Replayed},
@@ -50,8 +51,7 @@ pub(crate) struct Listener {
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) limits: Limits,
     pub(crate) trust_domain: String,
-    pub(crate) devices: Arc<ServerConfig>,
-    pub(crate) services: Arc<ServerConfig>,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) api: api::Api,
     pub(crate) refusals: Refusals,
 }
@@ -223,14 +223,14 @@ impl Listener {
         };
         match profile {
             Some(Profile::Service) => {
-                let acceptor = TlsAcceptor::from(Arc::clone(&self.services));
+                let acceptor = TlsAcceptor::from(self.certificates.of(Profile::Service));
                 let stream = acceptor.accept(hello.replayed()).await.map_err(|error| broken(&error))?;
                 let who = identify(Profile::Service, stream.get_ref().1)?;
                 Ok(Authenticated::Service(Box::new(stream), who))
             }
             // Without a name of ours rustls refuses it, and tells the client why.
             Some(Profile::Device) | None => {
-                let config = Arc::clone(&self.devices);
+                let config = self.certificates.of(Profile::Device);
                 let stream = DeviceTls::accept(hello.socket, config, &mut hello.received).await;
                 if profile.is_none() {
                     let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();

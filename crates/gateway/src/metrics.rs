@@ -87,6 +87,9 @@ pub(crate) struct Metrics {
     store_operations: Gauge,
     log_lines_dropped: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
+    certificate_expiry: Gauge,
+    pub(crate) certificate_reloads: Counter,
+    pub(crate) certificate_reload_failures: Counter,
 }
 
 fn refusals() -> Family<Reason, Counter> {
@@ -195,12 +198,32 @@ impl Metrics {
                 "Kubernetes Events that gave way to newer ones",
                 Counter::default()
             ),
+            certificate_expiry: register!(
+                "certificate_expiry_timestamp",
+                "When the certificate in use expires, seconds since 1970",
+                Unit::Seconds,
+                Gauge::default()
+            ),
+            certificate_reloads: register!(
+                "certificate_reloads",
+                "Changed certificate files taken into use",
+                Counter::default()
+            ),
+            certificate_reload_failures: register!(
+                "certificate_reload_failures",
+                "Changed certificate files that can't be used",
+                Counter::default()
+            ),
         }
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
         debug_assert!(REFUSALS.contains(&reason), "{reason} is no known refusal");
         self.refusals.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn certificate_expires(&self, unix_s: i64) {
+        self.certificate_expiry.set(unix_s);
     }
 
     pub(crate) fn request(&self, route: &'static str, status: u16) {

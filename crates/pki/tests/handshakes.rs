@@ -250,6 +250,58 @@ fn a_client_with_no_certificate_or_another_alpn_name_is_refused() {
     assert_eq!(error, "the peers have no ALPN name in common");
 }
 
+/// A leaf that a root signed itself, as cert-manager's CA issuer does: the chain is the leaf alone.
+fn below_root(folder: &std::path::Path, id: &SpiffeId, days: i64) -> Identity {
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+    let stem = if id.role() == Role::Device { "devices-root" } else { "services-root" };
+    let read = |extension: &str| std::fs::read_to_string(folder.join(format!("{stem}.{extension}"))).unwrap();
+    let root = Issuer::from_ca_cert_pem(&read("crt"), KeyPair::from_pem(&read("key")).unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = params.not_before.replace_year(2_020).unwrap();
+    params.not_after = params.not_before.replace_year(2_020 + i32::try_from(days / 365).unwrap()).unwrap();
+    let certificate = params.signed_by(&key, &root).unwrap();
+    Identity::from_pem(&certificate.pem(), &key.serialize_pem()).unwrap()
+}
+
+#[test]
+fn leaves_directly_below_a_root_are_let_in_and_refused_like_others() {
+    let world = world("example.org");
+    let folder = world._folder.path();
+    let id = |namespace, role, name| SpiffeId::new("example.org", namespace, role, name).unwrap();
+    let gateway = below_root(folder, &id("wasmbed-system", Role::Gateway, "gateway-0"), 80 * 365);
+    assert_eq!(gateway.chain().len(), 1);
+    let device = below_root(folder, &id("default", Role::Device, "board-1"), 80 * 365);
+    let controller = below_root(folder, &id("wasmbed-system", Role::Controller, "c"), 80 * 365);
+    for (profile, client) in [(Profile::Device, &device), (Profile::Service, &controller)] {
+        let (client, server) =
+            handshake(world.client(profile, client), world.server(profile, &gateway)).unwrap();
+        tls::authenticate_client(profile, &server, "example.org").unwrap();
+        tls::authenticate_gateway(profile, &client, "example.org").unwrap();
+    }
+    // Beside one with an issuing authority, either way round.
+    handshake(world.client(Profile::Device, &world.device()), world.server(Profile::Device, &gateway))
+        .unwrap();
+    handshake(world.client(Profile::Device, &device), world.server(Profile::Device, &world.gateway()))
+        .unwrap();
+
+    let refused = |profile, client: &Identity, words: &str| {
+        let server = world.server(profile, &gateway);
+        let error = handshake(world.client(profile, client), server).err().unwrap();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(Profile::Device, &controller, "does not stand below the root");
+    refused(Profile::Service, &device, "does not stand below the root");
+    let expired = below_root(folder, &id("default", Role::Device, "board-1"), 365);
+    refused(Profile::Device, &expired, "has expired");
+    let other = self::world("example.org");
+    let strange = below_root(other._folder.path(), &id("default", Role::Device, "board-1"), 80 * 365);
+    refused(Profile::Device, &strange, "does not stand below the root");
+}
+
 #[test]
 fn the_profile_follows_from_the_alpn_names_offered() {
     assert_eq!(Profile::select([b"wasmbed/1".as_slice()]), Some(Profile::Device));

@@ -1,0 +1,69 @@
+//! Files that are replaced while a process runs: cert-manager renews the certificates of a mounted Secret in their place.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+};
+
+/// How often to look: certificates are renewed days before they expire, and a few small files cost nothing.
+pub const RENEWAL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Tells when any of some files holds something else than before. It compares contents: a Secret's volume swaps a symbolic
+/// link, other tools write in place, and neither says so in the same way.
+#[derive(Debug)]
+pub struct Renewal {
+    files: Vec<PathBuf>,
+    seen: u64,
+}
+
+impl Renewal {
+    /// To be made before the files are read for use, so that no change falls in between.
+    #[must_use]
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let files: Vec<PathBuf> = files.into_iter().collect();
+        let seen = fingerprint(&files);
+        Self { files, seen }
+    }
+
+    /// Whether a file changed since this was last asked, came or went.
+    pub fn has_changed(&mut self) -> bool {
+        let found = fingerprint(&self.files);
+        std::mem::replace(&mut self.seen, found) != found
+    }
+}
+
+fn fingerprint(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        fs::read(file).ok().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_once_also_behind_a_link_and_when_a_file_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, text) in [("old", "1"), ("new", "2")] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("tls.crt"), text).unwrap();
+        }
+        symlink(at("old"), at("data")).unwrap();
+        let mut renewal = Renewal::new([at("data").join("tls.crt")]);
+        assert!(!renewal.has_changed());
+        symlink(at("new"), at("next")).unwrap();
+        fs::rename(at("next"), at("data")).unwrap();
+        assert!(renewal.has_changed());
+        assert!(!renewal.has_changed());
+        fs::remove_file(at("new").join("tls.crt")).unwrap();
+        assert!(renewal.has_changed());
+        assert!(!renewal.has_changed());
+    }
+}
