@@ -155,7 +155,9 @@ impl Provision {
     }
 }
 
-fn is_host_and_port(gateway: &str) -> bool {
+/// Whether this is how a gateway is named: a host, a colon and a port that is not 0.
+#[must_use]
+pub fn is_host_and_port(gateway: &str) -> bool {
     gateway
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))

@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 use rand::{TryRngCore as _, rngs::OsRng};
 use wasmbed_flash::{
     Geometry, boards,
-    provision::{Network, Provision, decode, encode},
+    provision::{Network, Provision, decode, encode, is_host_and_port},
 };
-use wasmbed_pki::{Identity, read_certificates};
+use wasmbed_pki::{Identity, Role, read_certificates};
 
 /// How to write a microcontroller's identity into an image of its data flash.
 ///
@@ -72,8 +72,16 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let geometry = find_board(&arguments.board)?;
     let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
-    let id = identity.spiffe_id().context("the certificate names no device; issue one with wasmbed pki")?;
+    let id = identity
+        .spiffe_id()
+        .context("the certificate names no device; issue one with wasmbed pki issue device")?;
+    if id.role() != Role::Device {
+        bail!("the certificate is of {id}, which is no device; issue one with wasmbed pki issue device");
+    }
     let roots = read_certificates(&arguments.ca_file)?;
+    if let Some(gateway) = arguments.gateways.iter().find(|gateway| !is_host_and_port(gateway)) {
+        bail!("--gateway {gateway:?} is not like gateway.example:7443");
+    }
     let network = network(arguments)?;
     let provision = provision(&arguments.board, &identity, &roots, arguments.gateways.clone(), network)?;
     match write_file(&arguments.out, &provision, &geometry, arguments.force, arguments.keep_data)? {
