@@ -8,22 +8,33 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::{firmware_size, process, system};
+use crate::{firmware_boot, firmware_size, process, system};
 
 /// A board and what its processor executes.
 struct Board {
     name: &'static str,
     target: &'static str,
+    /// Starts the ELF file in QEMU; the second path is a folder for what that needs.
+    boot: Option<fn(&Path, &Path) -> Result<()>>,
 }
 
-const BOARDS: [Board; 1] = [Board { name: "mps2-an385", target: "thumbv7m-none-eabi" }];
+const BOARDS: [Board; 1] =
+    [Board { name: "mps2-an385", target: "thumbv7m-none-eabi", boot: Some(firmware_boot::mps2_an385) }];
 
 /// Options of the build.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub(crate) struct Options {
     /// Only this board.
     #[arg(long)]
     board: Option<String>,
+    /// Check formatting and lints first, and start the images that QEMU has a machine for.
+    #[arg(long)]
+    check: bool,
+}
+
+impl Options {
+    /// Every board, with the checks.
+    pub(crate) const CHECKED: Self = Self { board: None, check: true };
 }
 
 /// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.
@@ -31,7 +42,7 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     let wanted = |board: &&Board| options.board.as_deref().is_none_or(|name| name == board.name);
     let boards: Vec<&Board> = BOARDS.iter().filter(wanted).collect();
     if boards.is_empty() {
-        bail!("no such board: these exist: {}", BOARDS.map(|board| board.name).join(", "));
+        bail!("no such board: these exist: {}", BOARDS.each_ref().map(|board| board.name).join(", "));
     }
     let budgets = firmware_size::budgets(&folder().join("budget.toml"))?;
     let out = process::top().join("target/firmware");
@@ -39,44 +50,43 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     let mut beyond = Vec::new();
     for board in boards {
         process::step(&format!("firmware of {} ({})", board.name, board.target));
+        if options.check {
+            formatting_and_lints(board)?;
+        }
         let built = compile(board)?;
         let elf = std::fs::read(&built).with_context(|| format!("{} was not built", built.display()))?;
         let image = firmware_size::image(&elf).with_context(|| format!("can't read {}", built.display()))?;
-        write(&out.join(format!("{}.elf", board.name)), &elf)?;
+        let elf_path = out.join(format!("{}.elf", board.name));
+        write(&elf_path, &elf)?;
         write(&out.join(format!("{}.bin", board.name)), &image)?;
         let size = firmware_size::measure(&elf)?;
         size.print();
         let budget = budgets.get(board.name);
         let budget = budget.with_context(|| format!("firmware/budget.toml has no [{}]", board.name))?;
         beyond.extend(size.beyond(budget).into_iter().map(|what| format!("{}: {what}", board.name)));
+        if let Some(boot) = board.boot.filter(|_| options.check) {
+            boot(&elf_path, &out)?;
+        }
     }
     ensure!(beyond.is_empty(), "beyond firmware/budget.toml: {}", beyond.join("; "));
     Ok(())
 }
 
-/// Formatting and lints of the firmware's workspace; both come with rustup only.
-pub(crate) fn formatting_and_lints() -> Result<()> {
-    for board in &BOARDS {
-        // With `--all` it would format the crates around the workspace too.
-        process::run(process::cargo().current_dir(folder()).args([
-            "fmt",
-            "--check",
-            "--package",
-            board.name,
-        ]))?;
-        if system::ensure_target(board.target)? != system::Route::Rustup {
-            println!("    no lints for {}: Debian's compiler builds it here", board.name);
-            continue;
-        }
-        process::run(
-            process::cargo()
-                .current_dir(folder())
-                .args(["clippy", "--quiet", "--locked", "--release", "--package", board.name])
-                .args(["--target", board.target, "--", "-D", "warnings"])
-                .env("CARGO_TARGET_DIR", target_dir(system::Route::Rustup)),
-        )?;
+/// Formatting and lints; Debian's compiler comes without either.
+fn formatting_and_lints(board: &Board) -> Result<()> {
+    // With `--all` it would format the crates around the workspace too.
+    process::run(process::cargo().current_dir(folder()).args(["fmt", "--check", "--package", board.name]))?;
+    if system::ensure_target(board.target)? != system::Route::Rustup {
+        println!("    no lints: Debian's compiler builds it here");
+        return Ok(());
     }
-    Ok(())
+    process::run(
+        process::cargo()
+            .current_dir(folder())
+            .args(["clippy", "--quiet", "--locked", "--release", "--package", board.name])
+            .args(["--target", board.target, "--", "-D", "warnings"])
+            .env("CARGO_TARGET_DIR", target_dir(system::Route::Rustup)),
+    )
 }
 
 /// Builds a board's image and returns the path of the ELF file.

@@ -6,6 +6,7 @@ mod clients;
 mod container;
 mod definitions;
 mod firmware;
+mod firmware_boot;
 mod firmware_size;
 mod guests;
 mod process;

@@ -8,11 +8,17 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{clients, container, guests, process, system, toolchains, tools};
+use crate::{clients, container, firmware, guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 4] =
-    ["wasmbed-protocol", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor"];
+const DEVICE_CRATES: [&str; 6] = [
+    "wasmbed-protocol",
+    "wasmbed-runtime",
+    "wasmbed-agent",
+    "wasmbed-supervisor",
+    "wasmbed-tls",
+    "wasmbed-flash",
+];
 const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
 
 /// What `cargo` is told of the tests that are built and run.
@@ -40,6 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.quick {
         formatting_and_lints()?;
         bare_target()?;
+        firmware::build(&firmware::Options::CHECKED)?;
         guests::build(true)?;
         toolchains::run()?;
     }
