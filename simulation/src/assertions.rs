@@ -6,6 +6,7 @@ use wasmbed_protocol::ApplicationState;
 
 use crate::{
     device::Device,
+    gateway::GatewayProcess,
     invariants::hyphenated,
     reference::{Counts, Expected, name_of, text},
     world::World,
@@ -32,6 +33,17 @@ impl World {
         });
         application
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_device(device, &expected)))
+            .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_gateway(gateway)))
+    }
+
+    /// Each gateway knows the leader's term, also one that was never sent a set: what an earlier leader still has on its way
+    /// finds it closed.
+    fn unsettled_gateway(&self, gateway: &GatewayProcess) -> Option<String> {
+        let mut leads = self.controllers.iter().filter_map(|controller| controller.lead(self.now_ms));
+        let Some(lead) = leads.next() else { return Some("no controller leads".to_owned()) };
+        let (name, told) = (&gateway.name, gateway.leader_term());
+        let wanted = lead.term;
+        (gateway.is_up() && told != wanted).then(|| format!("{name} was told term {told}, not {wanted}"))
     }
 
     fn unsettled_device(&self, device: &Device, expected: &Expected) -> Option<String> {
@@ -62,9 +74,8 @@ impl World {
             .map(|claim| (text(&claim["uid"]), text(&claim["digest"])))
             .collect();
         let gateway = self.gateways.iter().find(|gateway| status["gateway"] == gateway.name.as_str());
-        let settled = said == *wanted
-            && status["phase"] == "Connected"
-            && gateway.is_some_and(crate::gateway::GatewayProcess::is_up);
+        let settled =
+            said == *wanted && status["phase"] == "Connected" && gateway.is_some_and(GatewayProcess::is_up);
         (!settled).then(|| format!("the status of {name} is {status}, it should run {wanted:?}"))
     }
 }

@@ -1,33 +1,31 @@
 //! A controller's process: the election, the fleet's decisions, its watches, and its calls to gateways and the API.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+mod election;
+mod watches;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use wasmbed_control::{
-    election::{Claim, Election, ElectionConfig, Lead, LeaseRecord},
+    election::{Election, ElectionConfig, Lead},
     exchange::StreamEvent,
     fleet::{
-        CallId, Fleet, FleetConfig, Kind, LeaseSeen, ModuleFacts, ModuleSource, Now, ObjectKey, PutOutcome,
-        UploadOutcome, UploadSource, WriteOutcome,
+        CallId, Fleet, FleetConfig, Now, ObjectKey, PutOutcome, UploadOutcome, UploadSource, WriteOutcome,
     },
     gateway::Cursor,
 };
 
+use election::Claiming;
+
 use crate::{
-    api::{Api, ApiError, NAMESPACE, Seen, rfc3339},
-    gateway::{GatewayProcess, device_of, key},
+    api::{Api, ApiError, NAMESPACE, rfc3339},
+    gateway::GatewayProcess,
     invariants::Witness,
     network::{Answer, Answered, Network, Request, Sender},
-    presence::{LEASE_SECONDS, lease_name},
     random::Random,
 };
 
-/// Changes taken from a watch at once.
-const WATCH_PAGE: usize = 8;
 /// Name of the leader's Lease.
 const LEADER_LEASE: &str = "wasmbed-controller";
 /// As the controller's process has them.
@@ -42,14 +40,6 @@ enum Outcome {
     Put(String, CallId, PutOutcome),
     Upload(String, CallId, UploadOutcome),
     Write(CallId, WriteOutcome),
-}
-
-/// A write of the leader's Lease on its way.
-struct Claiming {
-    at_ms: u64,
-    asked_ms: u64,
-    claim: Claim,
-    version: String,
 }
 
 pub(crate) struct ControllerProcess {
@@ -181,210 +171,6 @@ impl ControllerProcess {
         self.fleet.poll_timeout(now).min(awaited).min(claim_ms)
     }
 
-    /// Reads the leader's Lease when it is time, and writes it a little later if there is reason to.
-    fn elect(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &Witness) {
-        if let Some(claiming) = self.claiming.take_if(|claiming| claiming.at_ms <= now.ms) {
-            let succeeded = self.claim(now, &claiming, api, random, witness);
-            self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, succeeded);
-        }
-        if self.claiming.is_some() || now.ms < self.look_ms {
-            return;
-        }
-        let read = match api.get("leases", LEADER_LEASE) {
-            _ if witness.faults && random.once_in(20) => Err(ApiError::Unavailable),
-            Err(ApiError::NotFound) => Ok(None),
-            result => result.map(Some),
-        };
-        self.answers = read.is_ok();
-        let Ok(lease) = read else {
-            self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, false);
-            return;
-        };
-        let record = lease.as_ref().map(lease_record);
-        match self.election.plan_claim(now.ms, record.as_ref(), self.fleet.term_wanted()) {
-            Claim::Wait => self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, true),
-            claim @ (Claim::Create { .. } | Claim::Write { .. }) => {
-                let version = lease.map(|lease| text(&lease["metadata"]["resourceVersion"]));
-                self.claiming = Some(Claiming {
-                    at_ms: now.ms + random.below(60),
-                    asked_ms: now.ms,
-                    claim,
-                    version: version.unwrap_or_default(),
-                });
-            }
-        }
-    }
-
-    fn claim(
-        &mut self,
-        now: Now,
-        claiming: &Claiming,
-        api: &mut Api,
-        random: &mut Random,
-        witness: &Witness,
-    ) -> bool {
-        let spec = |term: u64| {
-            json!({
-                "holderIdentity": holder(self.sender),
-                "leaseDurationSeconds": ELECTION.duration_ms / 1_000,
-                "leaseTransitions": term,
-                "renewTime": rfc3339(now.ms, 6),
-            })
-        };
-        if witness.faults && random.once_in(20) {
-            return false;
-        }
-        let (term, result) = match claiming.claim {
-            Claim::Create { term } => (term, api.create("leases", "Lease", LEADER_LEASE, spec(term))),
-            Claim::Write { term, .. } => {
-                let metadata = json!({ "resourceVersion": claiming.version });
-                let patch = json!({ "metadata": metadata, "spec": spec(term) });
-                (term, api.patch("leases", LEADER_LEASE, false, patch))
-            }
-            Claim::Wait => return true,
-        };
-        match result {
-            _ if witness.faults && random.once_in(25) => false,
-            Ok(_) => {
-                self.election.handle_written(claiming.asked_ms, term);
-                true
-            }
-            // Another wrote it in between: the next look sees who.
-            Err(ApiError::Conflict) => true,
-            Err(_) => false,
-        }
-    }
-
-    fn follow_all(&mut self, now: Now, api: &Api, random: &mut Random) {
-        for (plural, kind) in [
-            ("leases", None),
-            ("devicegateways", Some(Kind::Gateway)),
-            ("devices", Some(Kind::Device)),
-            ("applications", Some(Kind::Application)),
-            ("modules", Some(Kind::Module)),
-        ] {
-            if plural == "leases" && now.ms < self.dumb_until_ms {
-                continue;
-            }
-            self.follow(now, api, plural, kind, random);
-        }
-    }
-
-    fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Option<Kind>, random: &mut Random) {
-        let Some(after) = self.watches.get_mut(plural) else {
-            let listed = api.list(plural);
-            self.note(plural, listed.is_ok());
-            let Ok((objects, revision)) = listed else { return };
-            kind.into_iter().for_each(|kind| self.fleet.handle_list_begin(kind));
-            objects.iter().for_each(|object| self.seen(now, plural, object));
-            kind.into_iter().for_each(|kind| self.fleet.handle_list_end(now, kind));
-            self.watches.insert(plural, revision);
-            return;
-        };
-        if random.once_in(3) {
-            return;
-        }
-        let changes = api.watch(plural, after, WATCH_PAGE);
-        self.note(plural, changes.is_ok());
-        match changes {
-            Err(ApiError::Unavailable) => {}
-            Err(_) => {
-                self.watches.remove(plural);
-            }
-            Ok(changes) => {
-                for change in changes {
-                    match change {
-                        Seen::Changed(object) => self.seen(now, plural, &object),
-                        Seen::Gone(object) => self.gone(now, plural, &object),
-                    }
-                }
-            }
-        }
-    }
-
-    fn note(&mut self, plural: &str, stands: bool) {
-        if plural == "leases" {
-            self.watched = stands;
-        }
-    }
-
-    fn seen_lease(&mut self, now: Now, object: &Value) {
-        self.fleet.handle_lease_watch(now);
-        let name = text(&object["metadata"]["name"]);
-        if name == LEADER_LEASE {
-            if self.lead(now.ms).is_none() {
-                self.look_ms = now.ms;
-            }
-            return;
-        }
-        let spec = &object["spec"];
-        let seen = LeaseSeen {
-            renewal: format!("{} {}", spec["renewTime"], spec["holderIdentity"]),
-            duration_ms: spec["leaseDurationSeconds"].as_u64().unwrap_or(LEASE_SECONDS) * 1_000,
-            released: spec["holderIdentity"] == "",
-        };
-        if let Some(gateway) = name.strip_prefix(&lease_name("")) {
-            self.fleet.handle_lease(now, gateway, Some(seen));
-        }
-    }
-
-    fn seen(&mut self, now: Now, plural: &str, object: &Value) {
-        match plural {
-            "leases" => self.seen_lease(now, object),
-            "devicegateways" => {
-                let gateway = object_key(object);
-                self.fleet.handle_gateway(now, &gateway, &text(&object["spec"]["address"]));
-                self.gateways.insert(gateway.name);
-            }
-            "devices" => {
-                if let Some(device) = device_of(object) {
-                    self.fleet.handle_device(now, &device);
-                }
-            }
-            "applications" => {
-                let Ok(mut application) = serde_json::from_value::<wasmbed_api::Application>(object.clone())
-                else {
-                    return;
-                };
-                let source = match (application.spec.wasm_bytes.take(), application.spec.module.clone()) {
-                    (Some(text), _) => match BASE64_STANDARD.decode(text) {
-                        Ok(bytes) => ModuleSource::Inline(Arc::new(ModuleFacts::analyze(&bytes))),
-                        Err(error) => ModuleSource::InvalidBase64(error.to_string()),
-                    },
-                    (None, Some(name)) => ModuleSource::Named(name),
-                    (None, None) => ModuleSource::Absent,
-                };
-                self.fleet.handle_application(now, &application, source);
-            }
-            _ => {
-                let Ok(module) = serde_json::from_value::<wasmbed_api::Module>(object.clone()) else {
-                    return;
-                };
-                if let Ok(bytes) = BASE64_STANDARD.decode(&module.spec.wasm_bytes) {
-                    self.fleet.handle_module(
-                        now,
-                        &object_key(object),
-                        Arc::new(ModuleFacts::analyze(&bytes)),
-                    );
-                }
-            }
-        }
-    }
-
-    fn gone(&mut self, now: Now, plural: &str, object: &Value) {
-        let gone = object_key(object);
-        match plural {
-            "leases" => {}
-            "devicegateways" => {
-                self.gateways.remove(&gone.name);
-                self.fleet.handle_gateway_deleted(now, &gone.name);
-            }
-            "devices" => self.fleet.handle_device_deleted(now, &key(&gone.name)),
-            "applications" => self.fleet.handle_application_deleted(&gone),
-            _ => self.fleet.handle_module_deleted(now, &gone),
-        }
-    }
-
     fn follow_stream(&mut self, now: Now, gateway: &GatewayProcess, random: &mut Random) {
         if !self.gateways.contains(&gateway.name) {
             self.streams.remove(&gateway.name);
@@ -513,16 +299,6 @@ fn holder(sender: Sender) -> String {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
-}
-
-fn lease_record(lease: &Value) -> LeaseRecord {
-    let spec = &lease["spec"];
-    LeaseRecord {
-        holder: text(&spec["holderIdentity"]),
-        term: spec["leaseTransitions"].as_u64().unwrap_or(0),
-        renewal: text(&spec["renewTime"]),
-        duration_ms: spec["leaseDurationSeconds"].as_u64().map(|seconds| seconds * 1_000),
-    }
 }
 
 fn write(

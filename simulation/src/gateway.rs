@@ -390,6 +390,11 @@ impl GatewayProcess {
         if events.is_empty() { self.core.stream_idle(cursor).into_iter().collect() } else { events }
     }
 
+    /// The highest term of a leader that it has on disk.
+    pub(crate) fn leader_term(&self) -> u64 {
+        self.disk.leader_term
+    }
+
     /// One of the connections, for faults.
     pub(crate) fn disturb(&mut self, random: &mut Random) {
         let index = random.index(self.connections.len().max(1));
@@ -484,5 +489,24 @@ fn make_call(
             witness.refused(&why);
             WriteOutcome::Refused(why)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_that_was_told_with_nothing_keeps_a_stale_leader_out_also_after_a_restart() {
+        let now = Now { ms: 1_000, unix_ms: 1_000 };
+        let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, now);
+        let put = |leader_term| PutSets { leader_term, sets: Vec::new() };
+        assert!(matches!(gateway.put_sets(&put(7), now), Some(Ok(_))));
+        assert!(matches!(gateway.put_sets(&put(6), now), Some(Err(Refused::Fenced(_)))));
+        gateway.crash(2_000, false);
+        gateway.restart(now);
+        let refused = gateway.put_sets(&put(6), now);
+        let Some(Err(Refused::Fenced(refusal))) = refused else { panic!("{refused:?}") };
+        assert_eq!(refusal.leader_term, Some(7));
     }
 }

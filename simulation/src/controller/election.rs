@@ -1,0 +1,108 @@
+//! One controller of several leads: reads and writes of the leader's Lease.
+
+use serde_json::{Value, json};
+use wasmbed_control::{
+    election::{Claim, LeaseRecord},
+    fleet::Now,
+};
+
+use super::{ControllerProcess, ELECTION, LEADER_LEASE, holder, text};
+use crate::{
+    api::{Api, ApiError, rfc3339},
+    invariants::Witness,
+    random::Random,
+};
+
+/// A write of the leader's Lease on its way.
+pub(super) struct Claiming {
+    pub(super) at_ms: u64,
+    asked_ms: u64,
+    claim: Claim,
+    version: String,
+}
+
+impl ControllerProcess {
+    /// Reads the leader's Lease when it is time, and writes it a little later if there is reason to.
+    pub(super) fn elect(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &Witness) {
+        if let Some(claiming) = self.claiming.take_if(|claiming| claiming.at_ms <= now.ms) {
+            let succeeded = self.claim(now, &claiming, api, random, witness);
+            self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, succeeded);
+        }
+        if self.claiming.is_some() || now.ms < self.look_ms {
+            return;
+        }
+        let read = match api.get("leases", LEADER_LEASE) {
+            _ if witness.faults && random.once_in(20) => Err(ApiError::Unavailable),
+            Err(ApiError::NotFound) => Ok(None),
+            result => result.map(Some),
+        };
+        self.answers = read.is_ok();
+        let Ok(lease) = read else {
+            self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, false);
+            return;
+        };
+        let record = lease.as_ref().map(lease_record);
+        match self.election.plan_claim(now.ms, record.as_ref(), self.fleet.term_wanted()) {
+            Claim::Wait => self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, true),
+            claim @ (Claim::Create { .. } | Claim::Write { .. }) => {
+                let version = lease.map(|lease| text(&lease["metadata"]["resourceVersion"]));
+                self.claiming = Some(Claiming {
+                    at_ms: now.ms + random.below(60),
+                    asked_ms: now.ms,
+                    claim,
+                    version: version.unwrap_or_default(),
+                });
+            }
+        }
+    }
+
+    fn claim(
+        &mut self,
+        now: Now,
+        claiming: &Claiming,
+        api: &mut Api,
+        random: &mut Random,
+        witness: &Witness,
+    ) -> bool {
+        let spec = |term: u64| {
+            json!({
+                "holderIdentity": holder(self.sender),
+                "leaseDurationSeconds": ELECTION.duration_ms / 1_000,
+                "leaseTransitions": term,
+                "renewTime": rfc3339(now.ms, 6),
+            })
+        };
+        if witness.faults && random.once_in(20) {
+            return false;
+        }
+        let (term, result) = match claiming.claim {
+            Claim::Create { term } => (term, api.create("leases", "Lease", LEADER_LEASE, spec(term))),
+            Claim::Write { term, .. } => {
+                let metadata = json!({ "resourceVersion": claiming.version });
+                let patch = json!({ "metadata": metadata, "spec": spec(term) });
+                (term, api.patch("leases", LEADER_LEASE, false, patch))
+            }
+            Claim::Wait => return true,
+        };
+        match result {
+            _ if witness.faults && random.once_in(25) => false,
+            Ok(_) => {
+                self.election.handle_written(claiming.asked_ms, term);
+                true
+            }
+            // Another wrote it in between: the next look sees who.
+            Err(ApiError::Conflict) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+fn lease_record(lease: &Value) -> LeaseRecord {
+    let spec = &lease["spec"];
+    LeaseRecord {
+        holder: text(&spec["holderIdentity"]),
+        term: spec["leaseTransitions"].as_u64().unwrap_or(0),
+        renewal: text(&spec["renewTime"]),
+        duration_ms: spec["leaseDurationSeconds"].as_u64().map(|seconds| seconds * 1_000),
+    }
+}

@@ -1,0 +1,150 @@
+//! What a controller sees of the Kubernetes API.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::Value;
+use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, Now};
+
+use super::{ControllerProcess, LEADER_LEASE, object_key, text};
+use crate::{
+    api::{Api, ApiError, Seen},
+    gateway::{device_of, key},
+    presence::{LEASE_SECONDS, lease_name},
+    random::Random,
+};
+
+/// Changes taken from a watch at once.
+const WATCH_PAGE: usize = 8;
+
+impl ControllerProcess {
+    pub(super) fn follow_all(&mut self, now: Now, api: &Api, random: &mut Random) {
+        for (plural, kind) in [
+            ("leases", None),
+            ("devicegateways", Some(Kind::Gateway)),
+            ("devices", Some(Kind::Device)),
+            ("applications", Some(Kind::Application)),
+            ("modules", Some(Kind::Module)),
+        ] {
+            if plural == "leases" && now.ms < self.dumb_until_ms {
+                continue;
+            }
+            self.follow(now, api, plural, kind, random);
+        }
+    }
+
+    fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Option<Kind>, random: &mut Random) {
+        let Some(after) = self.watches.get_mut(plural) else {
+            let listed = api.list(plural);
+            self.note(plural, listed.is_ok());
+            let Ok((objects, revision)) = listed else { return };
+            kind.into_iter().for_each(|kind| self.fleet.handle_list_begin(kind));
+            objects.iter().for_each(|object| self.seen(now, plural, object));
+            kind.into_iter().for_each(|kind| self.fleet.handle_list_end(now, kind));
+            self.watches.insert(plural, revision);
+            return;
+        };
+        if random.once_in(3) {
+            return;
+        }
+        let changes = api.watch(plural, after, WATCH_PAGE);
+        self.note(plural, changes.is_ok());
+        match changes {
+            Err(ApiError::Unavailable) => {}
+            Err(_) => {
+                self.watches.remove(plural);
+            }
+            Ok(changes) => {
+                for change in changes {
+                    match change {
+                        Seen::Changed(object) => self.seen(now, plural, &object),
+                        Seen::Gone(object) => self.gone(now, plural, &object),
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, plural: &str, stands: bool) {
+        if plural == "leases" {
+            self.watched = stands;
+        }
+    }
+
+    fn seen_lease(&mut self, now: Now, object: &Value) {
+        self.fleet.handle_lease_watch(now);
+        let name = text(&object["metadata"]["name"]);
+        if name == LEADER_LEASE {
+            if self.lead(now.ms).is_none() {
+                self.look_ms = now.ms;
+            }
+            return;
+        }
+        let spec = &object["spec"];
+        let seen = LeaseSeen {
+            renewal: format!("{} {}", spec["renewTime"], spec["holderIdentity"]),
+            duration_ms: spec["leaseDurationSeconds"].as_u64().unwrap_or(LEASE_SECONDS) * 1_000,
+            released: spec["holderIdentity"] == "",
+        };
+        if let Some(gateway) = name.strip_prefix(&lease_name("")) {
+            self.fleet.handle_lease(now, gateway, Some(seen));
+        }
+    }
+
+    fn seen(&mut self, now: Now, plural: &str, object: &Value) {
+        match plural {
+            "leases" => self.seen_lease(now, object),
+            "devicegateways" => {
+                let gateway = object_key(object);
+                self.fleet.handle_gateway(now, &gateway, &text(&object["spec"]["address"]));
+                self.gateways.insert(gateway.name);
+            }
+            "devices" => {
+                if let Some(device) = device_of(object) {
+                    self.fleet.handle_device(now, &device);
+                }
+            }
+            "applications" => {
+                let Ok(mut application) = serde_json::from_value::<wasmbed_api::Application>(object.clone())
+                else {
+                    return;
+                };
+                let source = match (application.spec.wasm_bytes.take(), application.spec.module.clone()) {
+                    (Some(text), _) => match BASE64_STANDARD.decode(text) {
+                        Ok(bytes) => ModuleSource::Inline(Arc::new(ModuleFacts::analyze(&bytes))),
+                        Err(error) => ModuleSource::InvalidBase64(error.to_string()),
+                    },
+                    (None, Some(name)) => ModuleSource::Named(name),
+                    (None, None) => ModuleSource::Absent,
+                };
+                self.fleet.handle_application(now, &application, source);
+            }
+            _ => {
+                let Ok(module) = serde_json::from_value::<wasmbed_api::Module>(object.clone()) else {
+                    return;
+                };
+                if let Ok(bytes) = BASE64_STANDARD.decode(&module.spec.wasm_bytes) {
+                    self.fleet.handle_module(
+                        now,
+                        &object_key(object),
+                        Arc::new(ModuleFacts::analyze(&bytes)),
+                    );
+                }
+            }
+        }
+    }
+
+    fn gone(&mut self, now: Now, plural: &str, object: &Value) {
+        let gone = object_key(object);
+        match plural {
+            "leases" => {}
+            "devicegateways" => {
+                self.gateways.remove(&gone.name);
+                self.fleet.handle_gateway_deleted(now, &gone.name);
+            }
+            "devices" => self.fleet.handle_device_deleted(now, &key(&gone.name)),
+            "applications" => self.fleet.handle_application_deleted(&gone),
+            _ => self.fleet.handle_module_deleted(now, &gone),
+        }
+    }
+}
