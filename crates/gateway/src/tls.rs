@@ -238,9 +238,10 @@ fn process(
                     done.answers.resize(begin + required_size, 0);
                     if let Err(error) = data.encode(&mut done.answers[begin..]) {
                         done.result = Err(Error::General(error.to_string()));
-                        more = false;
                     }
                 }
+                // After an error that was the alert; the record that caused it must not be looked at again.
+                more = done.result.is_ok();
             }
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
@@ -265,3 +266,6 @@ fn process(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
