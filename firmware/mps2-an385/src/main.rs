@@ -1,5 +1,5 @@
 //! The MPS2 board with the AN385 image (Arm DAI 0385D): a Cortex-M3 at 25 MHz, as QEMU's `mps2-an385` emulates it. Memory map,
-//! drivers, faults; so far it brings the board up and takes an address from the network.
+//! drivers, faults; so far it brings the board up, reads its identity and takes an address from the network.
 //!
 //! It may not hold logic that a host test could run.
 
@@ -26,7 +26,7 @@ use smoltcp::{
     socket::dhcpv4,
     time::Instant,
 };
-use wasmbed_flash::Medium;
+use wasmbed_flash::{FlashStorage, boards, provision};
 
 use crate::{flash::DataFlash, lan9118::Lan9118};
 
@@ -92,7 +92,12 @@ fn main() -> ! {
     watchdog::arm(WATCHDOG_MS);
     // SAFETY: this runs once.
     let flash = unsafe { DataFlash::new() };
-    line!("INFO data flash bytes={} provisioned={}", flash.mapped().len(), provisioned(&flash));
+    match FlashStorage::open(flash, boards::MPS2_AN385) {
+        Ok(storage) => say_identity(&storage),
+        Err(error) => {
+            line!("ERROR data flash does not open reason=\"{error}\"");
+        }
+    }
     match (Lan9118::start(), cortex_m::Peripherals::take()) {
         (Ok(network), Some(core)) => serve(network, core),
         (Err(lan9118::NotThere), _) => fault::end(note::Kind::Fault, format_args!("no LAN9118")),
@@ -100,9 +105,15 @@ fn main() -> ! {
     }
 }
 
-fn provisioned(flash: &DataFlash) -> bool {
-    let start = flash.mapped().first_chunk::<4>();
-    start.is_some_and(|start| *start != [0; 4] && *start != [0xff; 4])
+fn say_identity(storage: &FlashStorage<DataFlash>) {
+    match provision::decode(storage.identity()) {
+        Ok(identity) => {
+            line!("INFO provisioned board={} gateways={}", identity.board, identity.gateways.len());
+        }
+        Err(error) => {
+            line!("WARN not provisioned reason=\"{error}\"");
+        }
+    }
 }
 
 fn serve(mut network: Lan9118, mut core: cortex_m::Peripherals) -> ! {

@@ -65,11 +65,11 @@ impl Note {
 }
 
 impl Write for Note {
-    /// Takes what fits and drops the rest.
+    /// Takes what fits, as one line, and drops the rest.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             if let Some(space) = self.text.get_mut(usize::from(self.bytes)) {
-                *space = byte;
+                *space = if byte.is_ascii_control() { b' ' } else { byte };
                 self.bytes += 1;
             }
         }
