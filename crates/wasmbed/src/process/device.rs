@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use wasmbed_device::DeviceConfig;
+use wasmbed_emulator::Kind;
 use wasmbed_pki::{Identity, read_certificates};
 
-use super::provision;
+use super::{
+    board::{self, Board},
+    provision,
+};
 use crate::{cli::start_logging, signals::shutdown_on_signal};
 
 /// How to run a device on this machine. Its namespace and name stand in its certificate.
@@ -36,7 +40,13 @@ pub(crate) struct Arguments {
     /// Folder of modules, state and applications' data; one process at a time.
     #[arg(long, value_name = "DIR", env = "WASMBED_DEVICE_DATA_DIR", default_value = "device-data")]
     data_dir: PathBuf,
-    /// Bytes of memory for all applications together.
+    /// Run this board's firmware in QEMU instead: riscv32-virt or mps2-an385.
+    #[arg(long)]
+    board: Option<Kind>,
+    /// Folder of BOARD.elf [default: WASMBED_FIRMWARE, or firmware beside or above this program's folder].
+    #[arg(long, value_name = "DIR", requires = "board")]
+    firmware: Option<PathBuf>,
+    /// Bytes of memory for all applications together; with --board, of the whole board.
     #[arg(long, value_name = "BYTES", env = "WASMBED_DEVICE_MEMORY")]
     memory: Option<usize>,
     /// A level, or `target=level` pairs with commas.
@@ -65,6 +75,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
     let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
+    if let Some(kind) = arguments.board {
+        let board = Board {
+            kind,
+            firmware: arguments.firmware,
+            memory: arguments.memory,
+            data_dir: arguments.data_dir,
+            identity,
+            ca_file: arguments.ca_file,
+            gateways: arguments.gateways,
+        };
+        return board::run(board, shutdown).await;
+    }
     let roots = read_certificates(&arguments.ca_file)?;
     let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
     if let Some(bytes) = arguments.memory {
