@@ -43,6 +43,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     warn_of_a_full_disk()?;
     tools::ensure_all()?;
     clients::ensure()?;
+    // Boards run in these, in the tests of every kind.
+    system::ensure_programs(&[
+        ("qemu-system-riscv32", "qemu-system-misc"),
+        ("qemu-system-arm", "qemu-system-arm"),
+    ])?;
     if !options.quick {
         formatting_and_lints()?;
         bare_target()?;
