@@ -12,8 +12,9 @@
 //!
 //! Kept crates do not fit under the records: `sequential-storage` 8.0 holds items of at most 65,535 bytes within one erase
 //! block, while a state record has up to 97,984 and a block may have 4,096; it also takes a block for blank by its first and
-//! last word, which an interrupted erase can leave blank with old bits between. `ekv` fixes the geometry by Cargo features,
-//! one for all boards of a build.
+//! last word, which an interrupted erase can leave blank with old bits between. `ekv` 1.0 takes page and value sizes from
+//! Cargo features or variables of the whole build, where one build here holds several geometries. Both were read for this, not
+//! run.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
