@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
     os::unix::net::{UnixListener, UnixStream},
@@ -28,7 +29,7 @@ use crate::{
     board::{NETWORK, with_path},
     console::{Console, Next},
     firmware, flash,
-    qmp::Qmp,
+    qmp::{ANSWER_SECONDS, Qmp},
 };
 
 /// Until QEMU connects to its control; a second on an idle machine, more on one that builds something.
@@ -104,15 +105,13 @@ impl Emulator {
         let program = options.board.check_installed()?;
         let flash = flash::open(options.board, &options.data_flash)?;
         let code = code_file(options)?;
+        let board = options.board.arguments(&code, &options.data_flash, options.memory)?;
         let (dir, listener) = control_socket()?;
-        let mut command = command(program, options, &code, &dir.join("qmp"))?;
+        let mut command = command(program, options, board, &dir.join("qmp"));
         let shared = Arc::new(Shared::default());
         let kept = Arc::clone(&shared);
         let (report, started) = mpsc::channel();
-        let keeper = thread::Builder::new()
-            .name(format!("board-{}", options.board))
-            .spawn(move || keep(&mut command, &kept, &report))
-            .map_err(|source| EmulatorError::Program { program, source })?;
+        let keeper = thread::spawn(move || keep(&mut command, &kept, &report));
         let connected = match started.recv() {
             Ok(Ok(())) => accept(&listener, &shared),
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -233,8 +232,10 @@ impl Emulator {
 
     /// Asks QEMU to end, and kills it when it does not.
     pub fn quit(&self) -> Option<Ended> {
-        // QEMU may close the connection before it answers.
-        let _ = self.execute("quit", None);
+        // QEMU may close the connection before it answers, and QEMU 7.2 now and then never answers while it writes flash.
+        let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = qmp.execute("quit", None, QUIT_SECONDS_MAX);
+        drop(qmp);
         let ended = self.wait(Duration::from_secs(QUIT_SECONDS_MAX));
         if ended.is_none() {
             self.shared.kill();
@@ -254,7 +255,7 @@ impl Emulator {
 
     fn execute(&self, command: &'static str, arguments: Option<Value>) -> Result<Value, EmulatorError> {
         let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
-        qmp.execute(command, arguments)
+        qmp.execute(command, arguments, ANSWER_SECONDS)
     }
 
     fn end(&mut self) {
@@ -357,24 +358,19 @@ fn code_file(options: &Options) -> Result<PathBuf, EmulatorError> {
     }
 }
 
-fn command(
-    program: &'static str,
-    options: &Options,
-    code: &Path,
-    control: &Path,
-) -> Result<Command, EmulatorError> {
+fn command(program: &'static str, options: &Options, board: Vec<OsString>, control: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]);
     command.args(["-serial", "stdio"]);
-    command.args(options.board.arguments(code, &options.data_flash, options.memory)?);
+    command.args(board);
     command.args(["-chardev".as_ref(), with_path("socket,id=control,path=", control, "").as_os_str()]);
     command.args(["-mon", "chardev=control,mode=control"]);
     if options.icount {
         command.args(["-icount", "shift=0"]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
+    command
 }
 
 /// A socket that QEMU will connect to, in a folder of its own that only this user can enter.

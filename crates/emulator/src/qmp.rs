@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::EmulatorError;
 
 /// How long QEMU may take for a command; it answers within milliseconds unless the machine is overloaded.
-const ANSWER_SECONDS: u64 = 20;
+pub(crate) const ANSWER_SECONDS: u64 = 20;
 /// Bytes of one answer; the longest that is asked for has some hundred.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
@@ -26,15 +26,20 @@ impl Qmp {
     /// Takes the greeting, and leaves the negotiation of capabilities behind.
     pub(crate) fn open(stream: UnixStream) -> Result<Self, EmulatorError> {
         let mut qmp = Self { stream, received: Vec::new(), last_id: 0 };
-        qmp.execute("qmp_capabilities", None)?;
+        // What is sent before the greeting may be lost: QEMU connects before it listens.
+        let failed = |source| EmulatorError::Control { command: "connect", source };
+        let deadline = Instant::now() + Duration::from_secs(ANSWER_SECONDS);
+        while qmp.receive(deadline).map_err(failed)?.get("QMP").is_none() {}
+        qmp.execute("qmp_capabilities", None, ANSWER_SECONDS)?;
         Ok(qmp)
     }
 
-    /// One command, and what it returns.
+    /// One command, and what it returns within that many seconds.
     pub(crate) fn execute(
         &mut self,
         command: &'static str,
         arguments: Option<Value>,
+        seconds_max: u64,
     ) -> Result<Value, EmulatorError> {
         let failed = |source| EmulatorError::Control { command, source };
         self.last_id += 1;
@@ -42,7 +47,7 @@ impl Qmp {
         if let Some(arguments) = arguments {
             request["arguments"] = arguments;
         }
-        let deadline = Instant::now() + Duration::from_secs(ANSWER_SECONDS);
+        let deadline = Instant::now() + Duration::from_secs(seconds_max);
         self.stream.set_write_timeout(Some(Duration::from_secs(ANSWER_SECONDS))).map_err(failed)?;
         self.stream.write_all(format!("{request}\n").as_bytes()).map_err(failed)?;
         loop {
@@ -105,10 +110,10 @@ mod tests {
             theirs.write_all(b"{\"return\": 7, \"id\": 1}\n{\"error\": {\"desc\": \"no\"}, \"id\": 2}\n")
         });
         let mut qmp = Qmp::open(ours)?;
-        let error = qmp.execute("stop", None).expect_err("refused");
+        let error = qmp.execute("stop", None, 20).expect_err("refused");
         assert!(matches!(error, EmulatorError::Refused { command: "stop", .. }), "{error}");
         peer.join().map_err(|_| "panicked")??;
-        let error = qmp.execute("cont", None).expect_err("the peer is gone");
+        let error = qmp.execute("cont", None, 20).expect_err("the peer is gone");
         assert!(matches!(error, EmulatorError::Control { .. }), "{error}");
         Ok(())
     }

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Tells this test's program, started again, to hold a board and be killed.
 const HOLD: &str = "WASMBED_EMULATOR_TEST_HOLDS";
 
-/// Prints "up X\n", where X is the byte at 1 MiB of the data flash, then writes 'B' there and sleeps.
+/// Prints "up X\n", where X is the byte at 1 MiB of the data flash, then writes 'B' there, says so and sleeps.
 fn machine_code() -> Vec<u8> {
     let lui = |register: u32, upper: u32| upper << 12 | register << 7 | 0x37;
     let addi = |register: u32, from: u32, value: u32| value << 20 | from << 15 | register << 7 | 0x13;
@@ -33,6 +33,9 @@ fn machine_code() -> Vec<u8> {
     // CFI command set: 0x40 programs a word, 0xFF goes back to reading.
     for word in [0x40, 0x42, 0xFF] {
         code.extend([addi(value, 0, word), sw(value, data)]);
+    }
+    for byte in b"written\n" {
+        code.extend([addi(value, 0, u32::from(*byte)), sb(value, uart)]);
     }
     // wfi, and a jump back to it: an interrupt may wake it.
     code.extend([0x1050_0073, 0xFFDF_F06F]);
@@ -68,6 +71,7 @@ fn a_board_prints_resets_pauses_and_keeps_its_flash_over_a_loss_of_power() -> Ou
     let options = board(folder.path())?;
     let emulator = Emulator::start(&options)?;
     emulator.wait_for_line("the first start", TIMEOUT, |line| line == "up \u{fffd}")?;
+    wait_for(&emulator, "written")?;
     assert_eq!(emulator.status()?, "running");
     emulator.set_link(false)?;
     emulator.set_link(true)?;
@@ -76,6 +80,7 @@ fn a_board_prints_resets_pauses_and_keeps_its_flash_over_a_loss_of_power() -> Ou
     emulator.resume()?;
     emulator.reset()?;
     wait_for(&emulator, "up B")?;
+    wait_for(&emulator, "written")?;
     let error = Emulator::start(&options).expect_err("its flash is in use");
     assert!(matches!(error, EmulatorError::Locked { .. }), "{error}");
     let pid = emulator.pid().ok_or("it runs")?;
@@ -84,6 +89,7 @@ fn a_board_prints_resets_pauses_and_keeps_its_flash_over_a_loss_of_power() -> Ou
 
     let emulator = Emulator::start(&options)?;
     wait_for(&emulator, "up B")?;
+    wait_for(&emulator, "written")?;
     let ended = emulator.quit().ok_or("it ends")?;
     assert!(ended.status.is_some_and(|status| status.success()), "{ended}");
     assert_eq!(emulator.next_line(), None);
