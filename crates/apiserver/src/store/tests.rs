@@ -227,6 +227,20 @@ fn a_batch_that_is_not_committed_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_store_that_has_ended_can_be_opened_at_once() {
+    let kinds = kinds();
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..50 {
+        let disk = Disk::open(folder.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let (store, ended) = Store::start(Arc::clone(&kinds), disk, HISTORY, |_| {}).unwrap();
+        let name = format!("n-{round}");
+        store.write(create(kinds.namespaces().unwrap(), &name, json!({}))).await.unwrap();
+        drop(store);
+        ended.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn writers_share_commits_and_readers_see_them_in_order() {
     let kinds = kinds();
     let leases = leases(&kinds);

@@ -93,7 +93,7 @@ pub struct Store {
 
 impl Store {
     /// Starts the writer. `report` is called after each commit. The thread ends when all clones of the store are gone;
-    /// the receiver resolves then.
+    /// the receiver resolves once the file is closed.
     pub fn start(
         kinds: Arc<Kinds>,
         disk: Disk,
@@ -121,6 +121,8 @@ impl Store {
         };
         let run = move || {
             writer.run(queue, report);
+            // Its file is closed before anybody is told, since the next thing may be to open it again.
+            drop(writer);
             // Nobody may be waiting for the end.
             let _ = ended.send(());
         };
