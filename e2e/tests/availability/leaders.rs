@@ -18,7 +18,12 @@ use wasmbed_testbed::User;
 
 use crate::support::{put_sets, settled};
 
-wasmbed_e2e::both!(a_leader_that_dies, a_leader_that_stops, a_leader_that_stands_still);
+wasmbed_e2e::both!(
+    a_leader_that_dies,
+    a_leader_that_stops,
+    a_leader_that_stands_still,
+    a_gateway_that_lacks_nothing
+);
 
 /// Far above what a hand-over may take, so that a busy machine does not fail the test; how long it took is printed.
 const HAND_OVER_MAX: Duration = Duration::from_secs(45);
@@ -104,6 +109,50 @@ async fn a_leader_that_stands_still(plane: ControlPlane) -> Result<()> {
     let refused = refused.expect_err("an old resourceVersion");
     ensure!(matches!(&refused, kube::Error::Api(status) if status.code == 409), "{refused}");
     Ok(())
+}
+
+async fn a_gateway_that_lacks_nothing(plane: ControlPlane) -> Result<()> {
+    let mut site = two_controllers(plane).await?;
+    // No device, no application: nobody has a set to send.
+    let (old, term) = site.leader(|_| true).await?;
+    // There is no term before the first one.
+    for gateway in GATEWAYS.into_iter().filter(|_| term > 0) {
+        refused_in(&site, &old, gateway, term - 1).await?;
+    }
+    site.process(&old)?.signal("STOP")?;
+    let (new, next) = site.leader(|holder| holder != old).await?;
+    ensure!(next > term, "term {next} follows {term}");
+    for gateway in GATEWAYS {
+        // What the earlier leader may still have on its way.
+        refused_in(&site, &old, gateway, term).await?;
+    }
+    // And the term outlives the gateway's process.
+    site.kill(GATEWAYS[0])?;
+    site.start_gateway(GATEWAYS[0])?;
+    let refused = put_sets(&site, &old, GATEWAYS[0], term).await?;
+    ensure!(
+        refused == StatusCode::CONFLICT,
+        "after its restart the gateway answered {refused} to term {term}"
+    );
+    let allowed = put_sets(&site, &new, GATEWAYS[0], next).await?;
+    ensure!(allowed == StatusCode::OK, "the gateway answered {allowed} to term {next}");
+    site.process(&old)?.signal("CONT")?;
+    Ok(())
+}
+
+/// Waits until a gateway refuses that term: nobody can see from outside when it was told a higher one.
+async fn refused_in(site: &Site, controller: &str, gateway: &str, term: i32) -> Result<()> {
+    let begun = Instant::now();
+    let mut tries = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tries.tick().await;
+        let answer = put_sets(site, controller, gateway, term).await?;
+        if answer == StatusCode::CONFLICT {
+            return Ok(());
+        }
+        ensure!(answer == StatusCode::OK, "{gateway} answered {answer} to term {term}");
+        ensure!(begun.elapsed() < HAND_OVER_MAX, "{gateway} was not told of a term above {term}");
+    }
 }
 
 fn other(name: &str) -> Result<&'static str> {
