@@ -112,7 +112,8 @@ async fn a_leader_that_stands_still(plane: ControlPlane) -> Result<()> {
 }
 
 async fn a_gateway_that_lacks_nothing(plane: ControlPlane) -> Result<()> {
-    let mut site = two_controllers(plane).await?;
+    let options = SiteOptions { controllers: 2, gateways: GATEWAYS.len(), ..SiteOptions::default() };
+    let mut site = Site::start(plane, options).await?;
     // No device, no application: nobody has a set to send.
     let (old, term) = site.leader(|_| true).await?;
     // There is no term before the first one.
