@@ -113,9 +113,20 @@ enum Owner {
 impl<E: Engine, P: Platform> Supervisor<E, P> {
     /// A device that has just started. Nothing happens before the first [`Supervisor::poll`].
     pub fn new(config: Config, platform: P, now_ms: u64) -> Self {
+        let runtime = Runtime::new(config.runtime.clone());
+        Self::with_runtime(runtime, config, platform, now_ms)
+    }
+
+    /// The same with applications' memory of the board's own: [`RuntimeConfig::arena_bytes`] is to say its size.
+    pub fn with_arena(arena: E::Arena, config: Config, platform: P, now_ms: u64) -> Self {
+        let runtime = Runtime::with_arena(arena, config.runtime.clone());
+        Self::with_runtime(runtime, config, platform, now_ms)
+    }
+
+    fn with_runtime(runtime: Runtime<E>, config: Config, platform: P, now_ms: u64) -> Self {
         Self {
             platform,
-            runtime: Runtime::new(config.runtime.clone()),
+            runtime,
             config,
             start: Restoring { attempts: 0, retry_at_ms: now_ms, state: None },
             agent: None,
@@ -196,6 +207,16 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     /// How many applications are loaded.
     pub fn loaded(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Bytes of the applications' memory that are in use.
+    pub fn arena_used_bytes(&self) -> usize {
+        self.runtime.memory_used_bytes()
+    }
+
+    /// Bytes of the applications' memory.
+    pub fn arena_bytes(&self) -> usize {
+        self.config.runtime.arena_bytes
     }
 
     fn with_agent(&mut self, act: impl FnOnce(&mut Agent)) {

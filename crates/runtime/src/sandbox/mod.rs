@@ -129,6 +129,11 @@ impl<E: Engine> Runtime<E> {
     /// A sandbox without applications; the arena is taken at the first load.
     pub fn new(config: RuntimeConfig) -> Runtime<E> {
         let arena = E::arena(config.arena_bytes);
+        Runtime::with_arena(arena, config)
+    }
+
+    /// A sandbox without applications in an arena that is there already; [`RuntimeConfig::arena_bytes`] is to say its size.
+    pub fn with_arena(arena: E::Arena, config: RuntimeConfig) -> Runtime<E> {
         Runtime { applications: Vec::new(), arena, config, turn: 0 }
     }
 

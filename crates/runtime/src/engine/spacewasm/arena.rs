@@ -57,9 +57,11 @@ impl<T> Lock<T> {
 struct Region {
     start: Option<NonNull<u8>>,
     heap: Heap,
+    /// Taken from the system's allocator, which gets it back.
+    allocated: bool,
 }
 
-// SAFETY: `start` is memory that this struct alone owns and frees; the heap's pointers lead into it.
+// SAFETY: `start` is memory that this struct alone owns; the heap's pointers lead into it.
 unsafe impl Send for Region {}
 
 struct Shared {
@@ -80,6 +82,7 @@ impl Shared {
                 // SAFETY: `bytes` is at least ARENA_BYTES_MIN, so the layout is not of size zero.
                 let start = NonNull::new(unsafe { alloc(whole) })?;
                 region.start = Some(start);
+                region.allocated = true;
                 // SAFETY: the region is `bytes` long, ours alone, and freed only when the heap is gone with this struct.
                 unsafe { region.heap.init(start.as_ptr(), self.bytes) };
             }
@@ -101,7 +104,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let start = self.region.with(|region| region.start.take());
+        let start = self.region.with(|region| region.start.take().filter(|_| region.allocated));
         if let (Some(start), Some(layout)) = (start, self.layout()) {
             // SAFETY: taken in `take` with this layout; every Space and so every block holds this struct alive.
             unsafe { dealloc(start.as_ptr(), layout) };
@@ -115,8 +118,23 @@ pub struct Arena(Arc<Shared>);
 impl Arena {
     /// An arena of this size, at least 1,024 bytes. The memory is taken when the first block is.
     pub fn new(bytes: usize) -> Arena {
-        let region = Lock::new(Region { start: None, heap: Heap::empty() });
+        let region = Lock::new(Region { start: None, heap: Heap::empty(), allocated: false });
         Arena(Arc::new(Shared { bytes: bytes.max(ARENA_BYTES_MIN), region }))
+    }
+
+    /// An arena in memory of its own, which the system's allocator knows nothing of. Less than 1,024 bytes are as good as
+    /// none: every load is refused.
+    pub fn within(memory: &'static mut [u8]) -> Arena {
+        let skipped = memory.as_ptr().align_offset(ALIGN).min(memory.len());
+        let (_, memory) = memory.split_at_mut(skipped);
+        let bytes = memory.len() - memory.len() % ALIGN;
+        let mut heap = Heap::empty();
+        if bytes >= ARENA_BYTES_MIN {
+            // SAFETY: the memory is exclusively ours for ever, and `bytes` of it are within.
+            unsafe { heap.init(memory.as_mut_ptr(), bytes) };
+        }
+        let start = Some(NonNull::from(memory).cast());
+        Arena(Arc::new(Shared { bytes, region: Lock::new(Region { start, heap, allocated: false }) }))
     }
 
     /// Bytes in use.
@@ -393,3 +411,33 @@ pub(super) struct Instance<S> {
 // SAFETY: the engine's reference counts and pointers, and the counts of `slot` (see `super::Slot`), are shared only among
 // the fields of one Instance, so that all of them change threads together; `space` and the arena may be shared.
 unsafe impl<S> Send for Instance<S> {}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    #[test]
+    fn memory_of_the_boards_own_is_used_within_its_bounds_and_kept() {
+        let memory = vec![0xa5; 8_192].leak();
+        let bounds = memory.as_ptr_range();
+        // From an odd address on, as a linker may place it.
+        let arena = Arena::within(&mut memory[1..]);
+        let layout = Layout::from_size_align(1_000, ALIGN).unwrap();
+        let blocks: alloc::vec::Vec<_> = core::iter::from_fn(|| arena.0.take(layout)).collect();
+        assert!((7..=8).contains(&blocks.len()), "{}", blocks.len());
+        for block in &blocks {
+            let start = block.as_ptr().cast_const();
+            assert!(bounds.contains(&start) && bounds.end as usize - start as usize >= 1_000);
+        }
+        assert!(arena.used_bytes() >= 7_000);
+        drop(arena);
+    }
+
+    #[test]
+    fn too_little_memory_refuses_every_block() {
+        let arena = Arena::within(vec![0; ARENA_BYTES_MIN - 1].leak());
+        assert!(arena.0.take(Layout::from_size_align(16, ALIGN).unwrap()).is_none());
+    }
+}

@@ -1,0 +1,250 @@
+//! A board from its start on.
+
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
+use core::{fmt, marker::PhantomData};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use wasmbed_flash::{FlashStorage, provision, provision::Provision};
+use wasmbed_protocol::{Epoch, ResetReason};
+use wasmbed_runtime::{RuntimeConfig, Spacewasm, engine::spacewasm};
+use wasmbed_supervisor::{
+    Config, Supervisor,
+    platform::{Board, Platform as _},
+};
+use wasmbed_tls::{Client, Credentials};
+
+use crate::{
+    Hardware,
+    console::{Console, line},
+    link::BoardLink,
+    network::Network,
+    platform::{BoardPlatform, BoardTimer, BoardWatchdog},
+    random::{BoardEntropy, Random},
+};
+
+/// A sleep ends after this long at the latest, well within a watchdog's time.
+const SLEEP_US_MAX: u64 = 500_000;
+/// The same while something is awaited that makes no interrupt.
+const LOOK_US: u64 = 20_000;
+/// How often the console is told what memory is used.
+const MEMORY_INTERVAL_US: u64 = 60_000_000;
+/// How often the console is told why the board does nothing.
+const COMPLAINT_INTERVAL_US: u64 = 10_000_000;
+
+/// What a board starts with.
+pub struct Start<H: Hardware> {
+    /// The drivers.
+    pub hardware: H,
+    /// The network controller.
+    pub network: H::Network,
+    /// The data flash.
+    pub flash: H::Flash,
+    /// Pins and sensors.
+    pub peripherals: H::Peripherals,
+    /// Memory for all applications together, apart from the system's heap.
+    pub arena: &'static mut [u8],
+    /// Why the board started.
+    pub reset_reason: ResetReason,
+    /// Detail of the last reset, for example a panic's message.
+    pub reset_detail: String,
+}
+
+/// Why a board can't do anything before a person has done something.
+enum Unusable {
+    Flash(wasmbed_flash::OpenError),
+    Identity(provision::ProvisionError),
+    Board(String),
+    Seed(wasmbed_supervisor::platform::StorageError),
+    Credentials(wasmbed_tls::TlsError),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flash(error) => error.fmt(f),
+            Self::Identity(error) => error.fmt(f),
+            Self::Board(board) => {
+                write!(f, "the identity in flash is for the board {board}: provision again")
+            }
+            Self::Seed(error) => write!(f, "the flash does not keep the random seed: {error:?}"),
+            Self::Credentials(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Runs the board: its applications from flash at once, and what a gateway has for it. The caller has armed the watchdog.
+pub fn run<H: Hardware>(start: Start<H>) -> ! {
+    let Start { mut hardware, mut network, flash, peripherals, arena, reset_reason, reset_detail } = start;
+    line!(
+        H,
+        Info,
+        "board {} firmware {} started reset_reason={reset_reason:?} reset_detail=\"{reset_detail}\"",
+        H::BOARD,
+        env!("CARGO_PKG_VERSION"),
+    );
+    match open::<H>(&mut hardware, flash) {
+        Ok(Opened { storage, provision, random, client }) => {
+            let floor_s = storage.time_floor_s().unwrap_or(0);
+            line!(
+                H,
+                Info,
+                "provisioned device={}/{} trust_domain={} gateways={}",
+                client.id().namespace(),
+                client.id().name(),
+                client.trust_domain(),
+                provision.gateways.len(),
+            );
+            let address = H::address(&network);
+            let network = Network::new(network, address, &provision.network, random.next_u64(), H::now_us());
+            let platform = BoardPlatform {
+                link: BoardLink::<H>::new(network, client, floor_s, provision.gateways),
+                storage,
+                watchdog: BoardWatchdog(PhantomData),
+                entropy: BoardEntropy(random),
+                peripherals,
+                log: Console::new(),
+                timer: BoardTimer(PhantomData),
+            };
+            serve(hardware, platform, arena, reset_reason, reset_detail)
+        }
+        Err(problem) => loop {
+            line!(H, Error, "this board can't work: {problem}");
+            let until_us = H::now_us().saturating_add(COMPLAINT_INTERVAL_US);
+            while H::now_us() < until_us {
+                H::feed_watchdog();
+                let nap_us = H::now_us().saturating_add(SLEEP_US_MAX);
+                hardware.idle(&mut network, nap_us.min(until_us));
+            }
+        },
+    }
+}
+
+struct Opened<H: Hardware> {
+    storage: FlashStorage<H::Flash>,
+    provision: Provision,
+    random: &'static Random,
+    client: Client,
+}
+
+fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unusable> {
+    let mut storage = FlashStorage::open(flash, H::GEOMETRY).map_err(Unusable::Flash)?;
+    let mut provision = provision::decode(storage.identity()).map_err(Unusable::Identity)?;
+    if provision.board != H::BOARD {
+        return Err(Unusable::Board(provision.board));
+    }
+    let mut extra = [0; 32];
+    // Without a source of its own the board has what it was given and how often it started.
+    hardware.entropy(&mut extra);
+    let seed = storage.next_random_seed(&provision.seed, &extra).map_err(Unusable::Seed)?;
+    let random = Random::start(seed);
+    let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
+    let credentials = Credentials {
+        chain: provision.chain.drain(..).map(|bytes| der(&bytes)).collect(),
+        // The client overwrites it once it was read.
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::from(core::mem::replace(
+            &mut provision.key,
+            Vec::new().into(),
+        )))),
+        services_roots: provision.services_roots.drain(..).map(|bytes| der(&bytes)).collect(),
+    };
+    let client = Client::new(credentials, random).map_err(Unusable::Credentials)?;
+    Ok(Opened { storage, provision, random, client })
+}
+
+fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board {
+    Board {
+        board: H::BOARD.into(),
+        firmware: env!("CARGO_PKG_VERSION").into(),
+        flash_bytes: u64::from(H::GEOMETRY.storage_bytes()),
+        module_bytes_max: H::GEOMETRY.module_bytes_max,
+        applications_max: u8::try_from(RuntimeConfig::default().applications_max).unwrap_or(u8::MAX),
+        capabilities: [&["key-value"], H::CAPABILITIES].concat().into_iter().map(ToOwned::to_owned).collect(),
+        reset_reason,
+        reset_detail,
+    }
+}
+
+fn serve<H: Hardware>(
+    mut hardware: H,
+    platform: BoardPlatform<H>,
+    arena: &'static mut [u8],
+    reset_reason: ResetReason,
+    reset_detail: String,
+) -> ! {
+    let runtime = RuntimeConfig { arena_bytes: arena.len(), ..RuntimeConfig::default() };
+    let config = Config { board: board::<H>(reset_reason, reset_detail), runtime };
+    let arena = spacewasm::Arena::within(arena);
+    let mut supervisor = Supervisor::<Spacewasm, _>::with_arena(arena, config, platform, H::now_us() / 1_000);
+    let mut told = Told::default();
+    loop {
+        let more = supervisor.platform().link.poll_network();
+        let deadline_ms = supervisor.poll(H::now_us() / 1_000);
+        learn_time(&mut supervisor, &mut told.time);
+        told.memory(&supervisor);
+        let busy = more || supervisor.platform().storage().is_busy();
+        let link = &mut supervisor.platform().link;
+        let limit_us = if link.is_on_its_way() { LOOK_US } else { SLEEP_US_MAX };
+        let delay_us = link.flush(limit_us);
+        let until_us = H::now_us().saturating_add(delay_us).min(deadline_ms.saturating_mul(1_000));
+        if !busy && until_us > H::now_us() {
+            hardware.idle(link.device(), until_us);
+        }
+    }
+}
+
+/// Hands the gateway's time to who checks certificates, and keeps what is certain of it.
+fn learn_time<H: Hardware>(
+    supervisor: &mut Supervisor<Spacewasm, BoardPlatform<H>>,
+    told: &mut Option<(Epoch, u64)>,
+) {
+    let now_ms = H::now_us() / 1_000;
+    let heard = supervisor.session().zip(supervisor.agent().and_then(|agent| agent.unix_ms(now_ms)));
+    let platform = supervisor.platform();
+    if let Some((epoch, unix_ms)) = heard {
+        // The same word again only looks older or younger by a millisecond.
+        let word = (epoch, unix_ms.saturating_sub(now_ms));
+        if *told != Some(word) {
+            *told = Some(word);
+            platform.link.handle_gateway_time(unix_ms, now_ms);
+        }
+    }
+    if !platform.storage.is_busy()
+        && let Some(floor_s) = platform.link.take_floor_s()
+        && let Err(error) = platform.storage.raise_time_floor(floor_s)
+    {
+        line!(H, Warn, "floor of the time not stored: {error:?}");
+    }
+}
+
+/// What the console knows.
+#[derive(Default)]
+struct Told {
+    time: Option<(Epoch, u64)>,
+    loaded: usize,
+    memory_at_us: u64,
+}
+
+impl Told {
+    /// Says what memory is used when the number of applications changed, and now and then.
+    fn memory<H: Hardware>(&mut self, supervisor: &Supervisor<Spacewasm, BoardPlatform<H>>) {
+        let now_us = H::now_us();
+        let loaded = supervisor.loaded();
+        if loaded == self.loaded && now_us < self.memory_at_us {
+            return;
+        }
+        self.loaded = loaded;
+        self.memory_at_us = now_us.saturating_add(MEMORY_INTERVAL_US);
+        let memory = H::memory();
+        line!(
+            H,
+            Info,
+            "memory applications={loaded} arena_used={} arena={} heap_peak={} heap={} stack_peak={} stack={}",
+            supervisor.arena_used_bytes(),
+            supervisor.arena_bytes(),
+            memory.heap_peak_bytes,
+            memory.heap_bytes,
+            memory.stack_peak_bytes,
+            memory.stack_bytes,
+        );
+    }
+}
