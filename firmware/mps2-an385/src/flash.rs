@@ -2,7 +2,7 @@
 
 use core::{cell::UnsafeCell, slice};
 
-use wasmbed_flash::{Medium, MediumError};
+use wasmbed_board::flash::{Medium, MediumError};
 
 /// Bytes of the data flash.
 const BYTES: usize = 16 << 20;

@@ -1,6 +1,6 @@
 //! SMSC LAN9118 Ethernet controller (datasheet revision 1.5), by reads and writes of its FIFOs; its interrupt ends a sleep.
 
-use smoltcp::{
+use wasmbed_board::smoltcp::{
     phy::{self, DeviceCapabilities, Medium},
     time::Instant,
     wire::EthernetAddress,

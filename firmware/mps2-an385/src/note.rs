@@ -6,6 +6,8 @@ use core::{
     mem::MaybeUninit,
 };
 
+use wasmbed_board::ResetReason;
+
 /// Bytes of text that are kept; the gateway is told no more than this either.
 pub const TEXT_BYTES_MAX: usize = 200;
 /// In front of a note; anything else is what the memory held when power came.
@@ -37,14 +39,9 @@ impl Note {
         Self { kind: kind as u8, bytes: 0, text: [0; TEXT_BYTES_MAX] }
     }
 
-    /// Why, in the words of the device protocol.
-    pub fn reason(&self) -> &'static str {
-        match self.kind {
-            1 => "panic",
-            2 => "fault",
-            3 => "watchdog",
-            _ => "unknown",
-        }
+    /// Why, in the words of the device protocol, for which a fault is a panic; the text tells them apart.
+    pub fn reason(&self) -> ResetReason {
+        if self.kind == Kind::Watchdog as u8 { ResetReason::Watchdog } else { ResetReason::Panic }
     }
 
     /// Details; what is not text is left out.
