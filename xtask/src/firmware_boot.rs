@@ -1,4 +1,5 @@
-//! Starts a board's image in QEMU and waits until it has an address: the least that an image can be asked for.
+//! Starts a board's image in QEMU with blank flash and waits until it says that it was not provisioned: drivers and the data
+//! flash work then, and that is all an image without an identity can be asked for.
 
 use std::{
     io::{BufRead, BufReader},
@@ -16,8 +17,8 @@ use crate::{process, system};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of the PSRAM that plays the data flash.
 const DATA_FLASH_BYTES: u64 = 16 << 20;
-/// What the console says when the network works.
-const SIGN: &str = "INFO lease address=10.0.2.";
+/// What the console says of blank flash.
+const SIGN: &str = "ERROR this board can't work: the flash holds no identity";
 
 /// Ends QEMU whatever becomes of the check.
 struct Qemu(Child);
@@ -32,7 +33,7 @@ impl Drop for Qemu {
 
 /// Boots `mps2-an385` from its ELF file; files that it needs go into `folder`.
 pub(crate) fn mps2_an385(elf: &Path, folder: &Path) -> Result<()> {
-    process::step("mps2-an385 boots in QEMU and takes an address");
+    process::step("mps2-an385 boots in QEMU and reads its flash");
     system::ensure_programs(&[("qemu-system-arm", "qemu-system-arm")])?;
     let flash = folder.join("mps2-an385.data");
     let file = std::fs::File::create(&flash).with_context(|| format!("can't create {}", flash.display()))?;
@@ -63,7 +64,7 @@ pub(crate) fn mps2_an385(elf: &Path, folder: &Path) -> Result<()> {
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                bail!("the board has no address after {} s", PATIENCE.as_secs())
+                bail!("the board did not say so after {} s", PATIENCE.as_secs())
             }
             Err(RecvTimeoutError::Disconnected) => bail!("QEMU ended: see above"),
         }

@@ -11,12 +11,13 @@ use clap::Args;
 use crate::{clients, container, firmware, guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 6] = [
+const DEVICE_CRATES: [&str; 7] = [
     "wasmbed-protocol",
     "wasmbed-runtime",
     "wasmbed-agent",
     "wasmbed-supervisor",
     "wasmbed-tls",
+    "wasmbed-board",
     "wasmbed-flash",
 ];
 const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";

@@ -34,6 +34,11 @@ pub trait Hardware {
     fn entropy(&mut self, seed: &mut [u8; 32]) -> bool;
     /// The network controller's own address.
     fn address(network: &Self::Network) -> EthernetAddress;
+    /// Frames that the controller counted as damaged, dropped or not sent since the start; none if it doesn't count.
+    fn frames_lost(network: &Self::Network) -> Option<u32> {
+        let _ = network;
+        None
+    }
     /// Sleeps until something happens, at the latest until this moment of [`Hardware::now_us`]. Returning early does no harm;
     /// a frame that waits in the controller is something that happened.
     fn idle(&mut self, network: &mut Self::Network, until_us: u64);

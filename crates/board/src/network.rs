@@ -102,8 +102,10 @@ impl<D: phy::Device> Network<D> {
     fn poll_address(&mut self) -> Option<News> {
         let event = self.sockets.get_mut::<dhcpv4::Socket<'_>>(self.dhcp?).poll()?;
         let dhcpv4::Event::Configured(config) = event else {
+            // It says so at the start, too.
+            let had_one = self.has_address();
             self.configure(None, &[]);
-            return Some(News::NoAddress);
+            return had_one.then_some(News::NoAddress);
         };
         let (address, router) = (config.address, config.router);
         let servers: Vec<_> = config.dns_servers.iter().copied().collect();

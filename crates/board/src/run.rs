@@ -180,7 +180,7 @@ fn serve<H: Hardware>(
         let more = supervisor.platform().link.poll_network();
         let deadline_ms = supervisor.poll(H::now_us() / 1_000);
         learn_time(&mut supervisor, &mut told.time);
-        told.memory(&supervisor);
+        told.memory(&mut supervisor);
         let busy = more || supervisor.platform().storage().is_busy();
         let link = &mut supervisor.platform().link;
         let limit_us = if link.is_on_its_way() { LOOK_US } else { SLEEP_US_MAX };
@@ -222,11 +222,12 @@ struct Told {
     time: Option<(Epoch, u64)>,
     loaded: usize,
     memory_at_us: u64,
+    frames_lost: u32,
 }
 
 impl Told {
     /// Says what memory is used when the number of applications changed, and now and then.
-    fn memory<H: Hardware>(&mut self, supervisor: &Supervisor<Spacewasm, BoardPlatform<H>>) {
+    fn memory<H: Hardware>(&mut self, supervisor: &mut Supervisor<Spacewasm, BoardPlatform<H>>) {
         let now_us = H::now_us();
         let loaded = supervisor.loaded();
         if loaded == self.loaded && now_us < self.memory_at_us {
@@ -246,5 +247,11 @@ impl Told {
             memory.stack_peak_bytes,
             memory.stack_bytes,
         );
+        if let Some(frames) = H::frames_lost(supervisor.platform().link.device())
+            && frames != self.frames_lost
+        {
+            self.frames_lost = frames;
+            line!(H, Warn, "frames lost since the start frames={frames}");
+        }
     }
 }

@@ -49,6 +49,10 @@ impl Hardware for Mps2An385 {
         network.address()
     }
 
+    fn frames_lost(network: &Lan9118) -> Option<u32> {
+        Some(network.faults().frames())
+    }
+
     fn idle(&mut self, network: &mut Lan9118, until_us: u64) {
         cortex_m::interrupt::free(|_| {
             if !network.has_frame() {

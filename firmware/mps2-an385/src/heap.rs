@@ -13,7 +13,8 @@ use embedded_alloc::LlffHeap;
 pub const BYTES: usize = 160 * 1_024;
 
 #[global_allocator]
-static HEAP: Counting = Counting { heap: LlffHeap::empty(), used: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
+static HEAP: Counting =
+    Counting { heap: LlffHeap::empty(), used: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
 
 /// Remembers the most that was asked for at once.
 struct Counting {

@@ -92,6 +92,13 @@ pub struct Faults {
     pub emptied: u32,
 }
 
+impl Faults {
+    /// Frames that did not get through.
+    pub fn frames(&self) -> u32 {
+        self.damaged.wrapping_add(self.dropped).wrapping_add(self.unsent)
+    }
+}
+
 /// The controller. There is one.
 pub struct Lan9118 {
     address: EthernetAddress,
