@@ -24,6 +24,9 @@ const NAMESPACE: &str = "default";
 /// Name of the gateway and of the controller.
 const NAME: &str = "e2e";
 
+/// Variable with the board that plays devices, in QEMU; without it they are Linux processes.
+const BOARD: &str = "WASMBED_E2E_BOARD";
+
 /// How the gateway is to be, where a test wants it otherwise than usual.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayOptions {
@@ -210,6 +213,9 @@ impl Machine {
             .arg(self.layout.services_root())
             .arg("--data-dir")
             .arg(self.device_dir(name));
+        if let Some(board) = std::env::var_os(BOARD) {
+            command.arg("--board").arg(board);
+        }
         let process = Process::start(command, name, self.folder.path())?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
@@ -354,12 +360,18 @@ impl Machine {
         until(&self.client, NAMESPACE, name, what, wanted).await
     }
 
-    /// Waits until a Device is connected.
+    /// Waits until a Device is connected, and sees that it is of the kind that was started.
     ///
     /// # Errors
     /// With the Device as it was last, when the time is over.
     pub async fn connected(&self, name: &str) -> Result<Device> {
-        self.device(name, "Connected", |device| phase(device) == DevicePhase::Connected).await
+        let connected = |device: &Device| phase(device) == DevicePhase::Connected;
+        let device = self.device(name, "Connected", connected).await?;
+        let facts = device.status.as_ref().and_then(|status| status.facts.as_ref());
+        let board = facts.map(|facts| facts.board.as_str());
+        let wanted = std::env::var(BOARD).unwrap_or_else(|_| "linux".to_owned());
+        ensure!(board == Some(wanted.as_str()), "{name} says that it is {board:?}, not {wanted}");
+        Ok(device)
     }
 
     fn keep(&mut self, name: &str, command: std::process::Command, ready: &str) -> Result<()> {

@@ -35,6 +35,13 @@ pub(crate) struct Options {
 impl Options {
     /// Every board, with the checks.
     pub(crate) const CHECKED: Self = Self { board: None, check: true };
+    /// Every board, built only.
+    pub(crate) const UNCHECKED: Self = Self { board: None, check: false };
+}
+
+/// Names of the boards that QEMU has a machine for.
+pub(crate) fn emulated() -> impl Iterator<Item = &'static str> {
+    BOARDS.iter().filter(|board| board.boot.is_some()).map(|board| board.name)
 }
 
 /// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.

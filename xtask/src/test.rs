@@ -25,6 +25,9 @@ const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
 /// What `cargo` is told of the tests that are built and run.
 const TESTS: [&str; 5] = ["test", "--workspace", "--lib", "--bins", "--tests"];
 
+/// End-to-end tests that run again with each emulated board as their devices, with the embedded Kubernetes API.
+const ON_BOARDS: [&str; 4] = ["enrollment", "lifecycle", "hostile", "crashes"];
+
 /// What a run from nothing writes: tools and their caches, debug builds of the workspace for clippy and for the tests.
 const DISK_BYTES_NEEDED: u64 = 16 << 30;
 
@@ -34,7 +37,7 @@ pub(crate) struct Options {
     /// Run only the tests of the workspace, without formatting, lints, bare targets and guests.
     #[arg(long)]
     quick: bool,
-    /// Passed to the test programs, after `--`.
+    /// Passed to the test programs, after `--`. With one, the end-to-end tests don't run on emulated boards again.
     #[arg(last = true)]
     filter: Vec<String>,
 }
@@ -49,7 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("qemu-system-riscv32", "qemu-system-misc"),
         ("qemu-system-arm", "qemu-system-arm"),
     ])?;
-    if !options.quick {
+    if options.quick {
+        firmware::build(&firmware::Options::UNCHECKED)?;
+    } else {
         formatting_and_lints()?;
         bare_target()?;
         firmware::build(&firmware::Options::CHECKED)?;
@@ -58,20 +63,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     process::step("building the tests of the workspace");
     process::run(process::cargo().args(TESTS).arg("--no-run"))?;
-    let mut command = process::cargo();
-    command.args(TESTS).arg("--no-fail-fast");
-    command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
-    // Built with the tests of its own package; otherwise each package that starts it would build it with other features.
-    command.env("WASMBED_BINARY", process::top().join(container::target()).join("debug/wasmbed"));
-    if !options.filter.is_empty() {
-        command.arg("--").args(&options.filter);
-    }
     process::step("tests of the workspace");
-    let tally = counted(&mut command)?;
+    let mut tally = counted(tests()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?;
+    if options.filter.is_empty() {
+        for board in firmware::emulated() {
+            process::step(&format!("end-to-end tests with {board} in QEMU as their devices"));
+            let mut command = tests()?;
+            // The workspace, so that features and with them what was built stay the same.
+            command
+                .args(["test", "--workspace", "--no-fail-fast"])
+                .args(ON_BOARDS.iter().flat_map(|name| ["--test", name]));
+            tally.add(&counted(command.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))?);
+        }
+    }
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     ensure!(tally.succeeded, "some tests failed: see above");
     ensure!(tally.passed > 0, "no test ran");
     Ok(())
+}
+
+/// cargo with what tests look for.
+fn tests() -> Result<Command> {
+    let mut command = process::cargo();
+    command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
+    // Built with the tests of its own package; otherwise each package that starts it would build it with other features.
+    command.env("WASMBED_BINARY", process::top().join(container::target()).join("debug/wasmbed"));
+    Ok(command)
 }
 
 /// A build that runs out of room says so late and in a compiler's words.
@@ -129,6 +146,14 @@ struct Tally {
     passed: usize,
     failed: usize,
     succeeded: bool,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.succeeded &= other.succeeded;
+    }
 }
 
 /// Runs a test command with its output on screen and adds up the summaries of its test programs.
