@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use wasmbed_emulator::Kind;
 
 use crate::{firmware_boot, firmware_size, process, system};
 
@@ -14,12 +15,14 @@ use crate::{firmware_boot, firmware_size, process, system};
 struct Board {
     name: &'static str,
     target: &'static str,
-    /// Starts the ELF file in QEMU; the second path is a folder for what that needs.
-    boot: Option<fn(&Path, &Path) -> Result<()>>,
+    /// QEMU's machine, if it has one.
+    emulated: Option<Kind>,
 }
 
-const BOARDS: [Board; 1] =
-    [Board { name: "mps2-an385", target: "thumbv7m-none-eabi", boot: Some(firmware_boot::mps2_an385) }];
+const BOARDS: [Board; 2] = [
+    Board { name: "mps2-an385", target: "thumbv7m-none-eabi", emulated: Some(Kind::Mps2An385) },
+    Board { name: "riscv32-virt", target: "riscv32imac-unknown-none-elf", emulated: Some(Kind::Riscv32Virt) },
+];
 
 /// Options of the build.
 #[derive(Args)]
@@ -41,7 +44,7 @@ impl Options {
 
 /// Names of the boards that QEMU has a machine for.
 pub(crate) fn emulated() -> impl Iterator<Item = &'static str> {
-    BOARDS.iter().filter(|board| board.boot.is_some()).map(|board| board.name)
+    BOARDS.iter().filter(|board| board.emulated.is_some()).map(|board| board.name)
 }
 
 /// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.
@@ -71,8 +74,8 @@ pub(crate) fn build(options: &Options) -> Result<()> {
         let budget = budgets.get(board.name);
         let budget = budget.with_context(|| format!("firmware/budget.toml has no [{}]", board.name))?;
         beyond.extend(size.beyond(budget).into_iter().map(|what| format!("{}: {what}", board.name)));
-        if let Some(boot) = board.boot.filter(|_| options.check) {
-            boot(&elf_path, &out)?;
+        if let Some(kind) = board.emulated.filter(|_| options.check) {
+            firmware_boot::boot(kind, &elf_path, &out)?;
         }
     }
     ensure!(beyond.is_empty(), "beyond firmware/budget.toml: {}", beyond.join("; "));

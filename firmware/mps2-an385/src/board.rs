@@ -7,7 +7,9 @@ use wasmbed_board::{
     smoltcp::wire::EthernetAddress,
 };
 
-use crate::{ETHERNET, clock, flash::DataFlash, heap, lan9118::Lan9118, stack, uart, watchdog};
+use wasmbed_firmware_support::stack;
+
+use crate::{ETHERNET, HEAP, HEAP_BYTES, clock, flash::DataFlash, lan9118::Lan9118, uart, watchdog};
 
 /// The board.
 pub struct Mps2An385 {
@@ -65,8 +67,8 @@ impl Hardware for Mps2An385 {
 
     fn memory() -> Memory {
         Memory {
-            heap_bytes: heap::BYTES,
-            heap_peak_bytes: heap::peak_bytes(),
+            heap_bytes: HEAP_BYTES,
+            heap_peak_bytes: HEAP.peak_bytes(),
             stack_bytes: stack::bytes(),
             stack_peak_bytes: stack::peak_bytes(),
         }

@@ -8,7 +8,9 @@ use cortex_m::{
 };
 use cortex_m_rt::exception;
 
-use crate::{CLOCK_HZ, register::Block};
+use wasmbed_firmware_support::register::Block;
+
+use crate::CLOCK_HZ;
 
 // SAFETY: AN385 (Arm DAI 0385D, table 3-4) has the dual timer at this address.
 const TIMER: Block = unsafe { Block::new(0x4000_2000) };

@@ -8,10 +8,9 @@ use core::{
 
 use cortex_m::peripheral::SCB;
 
-use crate::{
-    note::{self, Kind, Note},
-    uart,
-};
+use wasmbed_firmware_support::note::{self, Kind, Note};
+
+use crate::uart;
 
 unsafe extern "C" {
     static _stack_start: u32;

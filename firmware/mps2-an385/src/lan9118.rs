@@ -6,7 +6,7 @@ use wasmbed_board::smoltcp::{
     wire::EthernetAddress,
 };
 
-use crate::register::Block;
+use wasmbed_firmware_support::register::Block;
 
 // SAFETY: AN385 (Arm DAI 0385D, table 3-1) has the controller at this address.
 const CHIP: Block = unsafe { Block::new(0x4020_0000) };

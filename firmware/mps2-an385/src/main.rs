@@ -8,16 +8,11 @@
 
 extern crate alloc;
 
-mod arena;
 mod board;
 mod clock;
 mod fault;
 mod flash;
-mod heap;
 mod lan9118;
-mod note;
-mod register;
-mod stack;
 mod uart;
 mod watchdog;
 
@@ -27,12 +22,28 @@ use cortex_m::{interrupt::InterruptNumber, peripheral::NVIC};
 use cortex_m_rt::{entry, exception};
 use wasmbed_board::{NoPeripherals, ResetReason, Start};
 
+use wasmbed_firmware_support::{heap::CountingHeap, note, region::Region, stack};
+
 use crate::{board::Mps2An385, flash::DataFlash, lan9118::Lan9118};
 
 /// The processor's clock and that of its peripherals.
 const CLOCK_HZ: u32 = 25_000_000;
 /// Longer than anything that the loop does at once, by far.
 const WATCHDOG_MS: u32 = 8_000;
+
+/// Bytes of the system's heap.
+const HEAP_BYTES: usize = 160 * 1_024;
+/// Bytes of all applications together: what 1 MiB leaves beside the heap, the stack (96 KiB) and 64 KiB for all else.
+const ARENA_BYTES: usize = 704 * 1_024;
+
+#[global_allocator]
+static HEAP: CountingHeap = CountingHeap::empty();
+
+#[unsafe(link_section = ".uninit.heap")]
+static HEAP_MEMORY: Region<HEAP_BYTES> = Region::new();
+
+#[unsafe(link_section = ".uninit.arena")]
+static ARENA: Region<ARENA_BYTES> = Region::new();
 
 /// An interrupt by its number.
 #[derive(Clone, Copy)]
@@ -60,8 +71,8 @@ unsafe fn DefaultHandler(number: i16) {
 fn main() -> ! {
     // SAFETY: nothing came before this.
     unsafe { stack::paint() };
-    // SAFETY: this runs once, and nothing has allocated yet.
-    unsafe { heap::start() };
+    // SAFETY: this runs once.
+    HEAP.start(unsafe { HEAP_MEMORY.take() });
     uart::start();
     clock::start();
     let (reset_reason, reset_detail) = match note::take() {
@@ -72,7 +83,7 @@ fn main() -> ! {
     // SAFETY: this runs once.
     let flash = unsafe { DataFlash::new() };
     // SAFETY: this runs once.
-    let arena = unsafe { arena::take() };
+    let arena = unsafe { ARENA.take() };
     match (Lan9118::start(), cortex_m::Peripherals::take()) {
         (Ok(network), Some(core)) => wasmbed_board::run(Start {
             hardware: Mps2An385 { core },

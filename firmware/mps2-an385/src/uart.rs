@@ -1,6 +1,8 @@
 //! The console: CMSDK APB UART 0 (Arm DDI 0479D, section 4.3), 115,200 baud, sending only.
 
-use crate::{CLOCK_HZ, register::Block};
+use wasmbed_firmware_support::register::Block;
+
+use crate::CLOCK_HZ;
 
 // SAFETY: AN385 (Arm DAI 0385D, table 3-4) has UART 0 at this address.
 const UART: Block = unsafe { Block::new(0x4000_4000) };

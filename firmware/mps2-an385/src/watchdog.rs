@@ -1,6 +1,8 @@
 //! CMSDK APB watchdog (Arm DDI 0479D, section 4.6): the first timeout is a non-maskable interrupt, the second a reset.
 
-use crate::{CLOCK_HZ, register::Block};
+use wasmbed_firmware_support::register::Block;
+
+use crate::CLOCK_HZ;
 
 // SAFETY: AN385 (Arm DAI 0385D, table 3-4) has the watchdog at this address.
 const WATCHDOG: Block = unsafe { Block::new(0x4000_8000) };

@@ -4,6 +4,7 @@ use core::{
     cell::UnsafeCell,
     fmt::{self, Write},
     mem::MaybeUninit,
+    sync::atomic::{Ordering, fence},
 };
 
 use wasmbed_board::ResetReason;
@@ -96,7 +97,7 @@ pub fn keep(note: Note) {
     let kept = Kept { mark: MARK, check: note.check(), note };
     // SAFETY: nobody else accesses the place meanwhile, as said there.
     unsafe { PLACE.0.get().write_volatile(MaybeUninit::new(kept)) }
-    cortex_m::asm::dsb();
+    fence(Ordering::SeqCst);
 }
 
 /// Takes the note of the run before, if there is a whole one.

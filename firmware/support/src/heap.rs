@@ -2,29 +2,39 @@
 
 use core::{
     alloc::{GlobalAlloc, Layout},
-    cell::UnsafeCell,
-    mem::MaybeUninit,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use embedded_alloc::LlffHeap;
 
-/// Bytes of the heap.
-pub const BYTES: usize = 160 * 1_024;
-
-#[global_allocator]
-static HEAP: Counting =
-    Counting { heap: LlffHeap::empty(), used: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
-
-/// Remembers the most that was asked for at once.
-struct Counting {
+/// The heap of a board, as its `#[global_allocator]`. It remembers the most that was asked for at once.
+pub struct CountingHeap {
     heap: LlffHeap,
     used: AtomicUsize,
     peak: AtomicUsize,
 }
 
+impl CountingHeap {
+    /// A heap without memory: every allocation fails.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { heap: LlffHeap::empty(), used: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+    }
+
+    /// Gives it its memory, once, before the first allocation.
+    pub fn start(&self, memory: &'static mut [u8]) {
+        // SAFETY: the memory is nobody else's for ever. A second call panics within.
+        unsafe { self.heap.init(memory.as_mut_ptr() as usize, memory.len()) }
+    }
+
+    /// The most bytes that were in use at once.
+    pub fn peak_bytes(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
 // SAFETY: every call is handed on as it came; counting touches no memory of the heap.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of this very function.
         let block = unsafe { self.heap.alloc(layout) };
@@ -40,26 +50,4 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: the caller keeps the contract of this very function.
         unsafe { self.heap.dealloc(block, layout) };
     }
-}
-
-struct Space(UnsafeCell<MaybeUninit<[u8; BYTES]>>);
-
-// SAFETY: only the heap touches it, which guards itself.
-unsafe impl Sync for Space {}
-
-#[unsafe(link_section = ".uninit.heap")]
-static SPACE: Space = Space(UnsafeCell::new(MaybeUninit::uninit()));
-
-/// Gives the heap its memory.
-///
-/// # Safety
-/// It may be called once, before the first allocation.
-pub unsafe fn start() {
-    // SAFETY: the space is nobody else's, and the caller says that it is given once.
-    unsafe { HEAP.heap.init(SPACE.0.get() as usize, BYTES) }
-}
-
-/// The most bytes that were in use at once.
-pub fn peak_bytes() -> usize {
-    HEAP.peak.load(Ordering::Relaxed)
 }

@@ -1,0 +1,36 @@
+//! What only a microcontroller shows, each on a real QEMU board: modules that start from flash before there is a network, a
+//! download that goes on after a reset and after a cut cable, an arena that is full, and gateways that it refuses.
+//!
+//! The rest of what a device does is tested with boards as devices of the other tests.
+
+#![cfg(test)]
+
+/// Makes two tests of each function that takes a board: `riscv32_virt::NAME` and `mps2_an385::NAME`.
+macro_rules! each_board {
+    ($($name:ident),+ $(,)?) => {
+        mod riscv32_virt {
+            $(
+                #[test]
+                fn $name() -> ::anyhow::Result<()> {
+                    super::$name(::wasmbed_emulator::Kind::Riscv32Virt)
+                }
+            )+
+        }
+
+        mod mps2_an385 {
+            $(
+                #[test]
+                fn $name() -> ::anyhow::Result<()> {
+                    super::$name(::wasmbed_emulator::Kind::Mps2An385)
+                }
+            )+
+        }
+    };
+}
+
+mod board;
+mod gateways;
+mod memory;
+mod relay;
+mod resume;
+mod start;

@@ -1,0 +1,54 @@
+//! Applications that take all memory there is for them.
+
+use anyhow::{Result, ensure};
+use wasmbed_api::{Application, ReasonCode};
+use wasmbed_e2e::{ControlPlane, Machine, application};
+use wasmbed_emulator::Kind;
+
+use crate::board::{NAME, read_to, start};
+
+each_board!(a_full_arena_refuses_the_next_and_breaks_no_reconnect,);
+
+/// Waits for ever with a page of memory, 64 KiB. Ten of them with all that belongs to them are more than the board's arena.
+const PAGE: &str = r#"(module
+    (import "wasmbed" "wait" (func $wait (param i32)))
+    (memory (export "memory") 1)
+    (func (export "run") (loop (call $wait (i32.const 500)) (br 0))))"#;
+const APPLICATIONS: usize = 10;
+
+fn a_full_arena_refuses_the_next_and_breaks_no_reconnect(kind: Kind) -> Result<()> {
+    wasmbed_e2e::run(async {
+        let mut machine = Machine::start(ControlPlane::Embedded).await?;
+        machine.create_device(NAME).await?;
+        let board = start(kind, &machine, &machine.gateway_address().to_string())?;
+        let page = wat::parse_str(PAGE)?;
+        for number in 0..APPLICATIONS {
+            let name = format!("app-{number}");
+            machine.create(&application(&name, &page, &[NAME])).await?;
+        }
+        let mut refused = 0;
+        for number in 0..APPLICATIONS {
+            let name = format!("app-{number}");
+            let settled = machine.application(&name, "Running or Failed", is_settled).await?;
+            let failures = settled.status.map(|status| status.failures).unwrap_or_default();
+            for failure in failures {
+                ensure!(failure.reason == ReasonCode::OutOfMemory, "{name}: {failure:?}");
+                refused += 1;
+            }
+        }
+        ensure!(refused > 0, "there was room for all of them");
+        println!("{kind}: {refused} of {APPLICATIONS} applications were refused for memory");
+
+        machine.kill("gateway")?;
+        read_to(&board, "not connected, next try")?;
+        machine.start_gateway()?;
+        let lines = read_to(&board, "session stands")?;
+        ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
+        Ok(())
+    })
+}
+
+fn is_settled(application: &Application) -> bool {
+    let status = application.status.as_ref();
+    status.is_some_and(|status| status.counts.running == 1 || !status.failures.is_empty())
+}
