@@ -2,7 +2,9 @@
 
 #![cfg(test)]
 
-use anyhow::{Result, ensure};
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
 use wasmbed_e2e::{Up, wasmbed};
 
 #[test]
@@ -47,5 +49,70 @@ fn two_on_one_folder_are_refused_and_a_taken_port_is_named() -> Result<()> {
     let output = third.arg(dir.path().join("other")).args(["--apiserver-port", &port]).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("--apiserver-port"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn emulated_boards_join_beside_the_devices_and_one_that_loses_power_comes_back() -> Result<()> {
+    const BOARDS: [&str; 2] = ["riscv32-virt-001", "mps2-an385-001"];
+    let dir = tempfile::tempdir()?;
+    let mut up = Up::start(dir.path(), &["--devices", "1", "--qemu", "2"])?;
+    for board in BOARDS {
+        up.process.wait_for_line("the sample's log line", |line| {
+            line.contains(&format!("default/{board} default/hello | hello"))
+        })?;
+    }
+    let kubectl = up.kubectl()?;
+    let applications = kubectl.run(&["get", "wapp", "-o", "wide"])?;
+    assert!(applications.contains("Running") && applications.contains("3/3"), "{applications}");
+    let epochs = [BOARDS[0], BOARDS[1]].map(|board| -> Result<String> {
+        let what = "jsonpath={.spec.device_type}|{.status.phase}|{.status.facts.board}|{.status.facts.memory_bytes}|{.status.facts.flash_bytes}|{.status.facts.firmware}";
+        let shown = kubectl.run(&["get", "wdev", board, "-o", what])?;
+        let kind = board.trim_end_matches("-001");
+        assert!(shown.starts_with(&format!("{kind}|Connected|{kind}|")), "{shown}");
+        assert!(shown.split('|').skip(3).all(|fact| !fact.is_empty() && fact != "0"), "{shown}");
+        kubectl.run(&["get", "wdev", board, "-o", "jsonpath={.status.epoch}"])
+    });
+
+    cut_power(&dir.path().join("state/devices/default").join(BOARDS[0]))?;
+    up.process.wait_for_line("the warning", |line| line.contains("emulator ended"))?;
+    up.process.wait_for_line("the sample again", |line| {
+        line.contains(&format!("default/{} default/hello | hello", BOARDS[0]))
+    })?;
+    let [before, _] = epochs;
+    let before: u64 = before?.parse()?;
+    let next = format!("--for=jsonpath={{.status.epoch}}={}", before + 1);
+    kubectl.run(&["wait", &format!("wdev/{}", BOARDS[0]), &next, "--timeout=60s"])?;
+    ensure!(up.process.terminate()?.success(), "it stops with the boards");
+    Ok(())
+}
+
+#[test]
+fn boards_that_this_machine_can_not_run_are_refused_before_anything_starts() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = wasmbed(&["up", "--free-ports", "--qemu", "1", "--data-dir"])?;
+    let output = command.arg(dir.path().join("state")).arg("--firmware").arg(dir.path()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("cargo xtask firmware"), "{said}");
+    assert!(!dir.path().join("state").exists(), "nothing was made");
+
+    let mut command = wasmbed(&["up", "--free-ports", "--qemu", "1", "--data-dir"])?;
+    let output = command.arg(dir.path().join("state")).env("PATH", dir.path()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("apt-get install qemu-system-misc"), "{said}");
+    Ok(())
+}
+
+/// Kills the QEMU that runs from a folder.
+fn cut_power(folder: &Path) -> Result<()> {
+    let folder = folder.to_str().context("a path in UTF-8")?;
+    let all = std::fs::read_dir("/proc")?.filter_map(Result::ok);
+    let mut ids = all.filter(|entry| {
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        words.starts_with(b"qemu-system") && String::from_utf8_lossy(&words).contains(folder)
+    });
+    let id = ids.next().context("its QEMU runs")?.file_name();
+    ensure!(ids.next().is_none(), "one QEMU runs from {folder}");
+    ensure!(Command::new("kill").arg("-9").arg(id).status()?.success(), "it is killed");
     Ok(())
 }

@@ -232,7 +232,7 @@ pub struct DeviceApplication {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub restarts: i64,
-    /// Arena bytes in use.
+    /// Arena bytes in use when this was written; a change of it alone writes nothing.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub memory_bytes: i64,

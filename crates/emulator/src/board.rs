@@ -76,8 +76,11 @@ impl Kind {
         }
     }
 
-    /// That QEMU is there and new enough.
-    pub(crate) fn check_installed(self) -> Result<&'static str, EmulatorError> {
+    /// Name of the QEMU program that runs it, which is there and new enough.
+    ///
+    /// # Errors
+    /// It is missing or too old, or can't be run.
+    pub fn check_installed(self) -> Result<&'static str, EmulatorError> {
         let program = self.program();
         let output = match Command::new(program).arg("--version").stdin(Stdio::null()).output() {
             Ok(output) => output,

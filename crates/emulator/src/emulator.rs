@@ -370,6 +370,8 @@ fn command(program: &'static str, options: &Options, board: Vec<OsString>, contr
         command.args(["-icount", "shift=0"]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Ctrl-C in a terminal is for this program, which then ends QEMU in its own order.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command
 }
 

@@ -426,7 +426,11 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         let event = match self.load(start) {
             Ok(slot) => {
                 journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
+                let used = self.runtime.usage(slot.id()).unwrap_or_default();
                 self.slots.push(slot);
+                // First, so that the report that it runs says what it takes.
+                let usage = ApplicationEvent::Usage { memory_bytes: used.memory_bytes, cpu_ms: used.cpu_ms };
+                self.with_agent(|agent| agent.handle_application(now_ms, start.run, usage));
                 ApplicationEvent::Started
             }
             Err(event) => event,

@@ -47,6 +47,8 @@ fn an_application_travels_from_the_set_to_running_and_logs() {
     let mut world = World::new();
     world.gateway.set(1, Wanted::wat(HELLO));
     world.until_running(&[1]);
+    let memory_bytes = world.gateway.reports[&uid(1)].memory_bytes;
+    assert!(memory_bytes >= 65_536, "the first report that it runs says what it takes: {memory_bytes}");
     world.until("its line arrives", 1_000, |world| !world.gateway.logs.is_empty());
     assert_eq!(world.gateway.logs, [(uid(1), 1, 0, "hello".into())]);
     assert_eq!(world.gateway.reported_revision.0, 1);

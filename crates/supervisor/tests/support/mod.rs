@@ -105,6 +105,7 @@ pub(crate) struct Report {
     pub(crate) reason: ReportReason,
     pub(crate) message: String,
     pub(crate) restarts: u32,
+    pub(crate) memory_bytes: u64,
 }
 
 impl Report {
@@ -116,6 +117,7 @@ impl Report {
             reason: report.reason,
             message: report.message.into(),
             restarts: report.restarts,
+            memory_bytes: report.memory_bytes,
         }
     }
 }

@@ -8,7 +8,7 @@ use wasmbed_emulator::Kind;
 use wasmbed_pki::{Identity, read_certificates};
 
 use super::{
-    board::{self, Board},
+    board::{Board, Running},
     provision,
 };
 use crate::{cli::start_logging, signals::shutdown_on_signal};
@@ -82,10 +82,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
             memory: arguments.memory,
             data_dir: arguments.data_dir,
             identity,
-            ca_file: arguments.ca_file,
+            services_roots: read_certificates(&arguments.ca_file)?,
             gateways: arguments.gateways,
         };
-        return board::run(board, shutdown).await;
+        return Running::start(board).await?.run(&shutdown).await;
     }
     let roots = read_certificates(&arguments.ca_file)?;
     let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);

@@ -1,7 +1,7 @@
 //! One subcommand for each process: configuration in, a running process, a clean end.
 
 pub(crate) mod apiserver;
-mod board;
+pub(crate) mod board;
 pub(crate) mod controller;
 pub(crate) mod device;
 pub(crate) mod gateway;

@@ -1,5 +1,6 @@
 //! `wasmbed up`: every role on one machine, over the sockets and files that separate processes would use.
 
+mod boards;
 mod progress;
 mod roles;
 mod sample;
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio_util::sync::CancellationToken;
 
-use self::{progress::Progress, roles::Roles};
+use self::{boards::Board, progress::Progress, roles::Roles};
 use crate::{
     cli::start_logging,
     kubeconfig,
@@ -36,6 +37,12 @@ pub(crate) struct Arguments {
     /// How many devices to run on this machine.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=i64::from(DEVICES_MAX)))]
     devices: u16,
+    /// How many emulated microcontrollers to run besides: riscv32-virt and mps2-an385 in turn, each in a QEMU.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(boards::BOARDS_MAX)))]
+    qemu: u16,
+    /// With --qemu: folder of BOARD.elf [default: WASMBED_FIRMWARE, or firmware beside or above this program's folder].
+    #[arg(long, value_name = "DIR", requires = "qemu")]
+    firmware: Option<PathBuf>,
     /// Deploy no sample Application.
     #[arg(long)]
     no_sample: bool,
@@ -78,6 +85,8 @@ impl Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let interrupted = shutdown_on_signal()?;
+    let boards = boards::plan(arguments.qemu);
+    boards::check(&boards, arguments.firmware.as_deref())?;
     let dir = arguments.data_dir.clone().map_or_else(default_dir, Ok)?;
     let _lock = DirLock::take(&dir)?;
     if arguments.reset {
@@ -88,7 +97,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     progress.done("identities", &layout.dir().join("pki").display().to_string());
     let mut roles = Roles::default();
     let started = tokio::select! {
-        started = start(&arguments, &layout, &mut roles, &mut progress) => started,
+        started = start(&arguments, &boards, &layout, &mut roles, &mut progress) => started,
         () = interrupted.cancelled() => Ok(()),
     };
     if started.is_ok() && !interrupted.is_cancelled() {
@@ -109,6 +118,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
 
 async fn start(
     arguments: &Arguments,
+    boards: &[Board],
     layout: &Layout,
     roles: &mut Roles,
     progress: &mut Progress,
@@ -131,15 +141,25 @@ async fn start(
         roles.start_controller(layout, api, arguments.address(arguments.controller_health_port)).await?;
     progress.done("controller", &format!("health and metrics at http://{health}"));
 
-    let names: Vec<String> = (1..=arguments.devices).map(|number| format!("device-{number:03}")).collect();
+    let mut names: Vec<String> =
+        (1..=arguments.devices).map(|number| format!("device-{number:03}")).collect();
     let mut identities = Vec::with_capacity(names.len());
     for name in &names {
         let identity = layout.device_identity(NAMESPACE, name)?;
-        sample::ensure_device(&client, NAMESPACE, name, &identity).await?;
+        sample::ensure_device(&client, NAMESPACE, name, "linux", &identity).await?;
         identities.push(identity);
     }
     if !identities.is_empty() {
         roles.start_devices(layout, identities, gateway.server)?;
+    }
+    for board in boards {
+        let identity = layout.device_identity(NAMESPACE, &board.name)?;
+        sample::ensure_device(&client, NAMESPACE, &board.name, board.kind.name(), &identity).await?;
+        let data_dir = layout.devices_dir().join(NAMESPACE).join(&board.name);
+        roles
+            .start_board(layout, board, arguments.firmware.clone(), data_dir, &identity, gateway.server)
+            .await?;
+        names.push(board.name.clone());
     }
     follow_logs(layout, gateway.server, roles.followers())?;
     wait::until_connected(&client, NAMESPACE, &names, started, progress).await?;

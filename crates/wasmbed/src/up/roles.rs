@@ -1,6 +1,6 @@
 //! The running roles, and the order in which they stop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
@@ -11,6 +11,7 @@ use wasmbed_device::{
 };
 use wasmbed_pki::{Identity, read_certificates};
 
+use super::boards::Board;
 use crate::{
     config::{ControllerSection, GatewaySection, HealthSection, Kubernetes, Server, Tls},
     layout::{IdentityFiles, KubeUser, Layout},
@@ -162,6 +163,32 @@ impl Roles {
             };
             Ok(ended.context("the devices' waiter panicked")??)
         });
+        Ok(())
+    }
+
+    /// Starts an emulated board with its files in a folder.
+    pub(super) async fn start_board(
+        &mut self,
+        layout: &Layout,
+        board: &Board,
+        firmware: Option<PathBuf>,
+        data_dir: PathBuf,
+        identity: &IdentityFiles,
+        gateway: SocketAddr,
+    ) -> Result<()> {
+        let running = process::board::Running::start(process::board::Board {
+            kind: board.kind,
+            firmware,
+            memory: None,
+            data_dir,
+            identity: Identity::read(&identity.certificate, &identity.key)?,
+            services_roots: read_certificates(&layout.services_root())?,
+            gateways: vec![gateway.to_string()],
+        });
+        let running = running.await.with_context(|| format!("can't start {}", board.name))?;
+        let shutdown = CancellationToken::new();
+        let asked = shutdown.clone();
+        self.keep(&board.name, shutdown, async move { running.keep_running(&asked).await });
         Ok(())
     }
 

@@ -29,11 +29,12 @@ pub(super) async fn ensure_device(
     client: &Client,
     namespace: &str,
     name: &str,
+    device_type: &str,
     files: &IdentityFiles,
 ) -> Result<()> {
     let identity = Identity::read(&files.certificate, &files.key)?;
     let spec = DeviceSpec {
-        device_type: "linux".to_owned(),
+        device_type: device_type.to_owned(),
         capabilities: vec!["wasm".to_owned(), "tls".to_owned()],
         public_key: Some(identity.public_key_base64()),
         approved: true,
