@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod board;
 mod failover;
 mod faults;
 pub mod fixtures;

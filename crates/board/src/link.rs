@@ -47,6 +47,8 @@ enum Phase {
     Opening {
         since_ms: u64,
         session: Option<Box<Session>>,
+        /// What the handshake took of the processor so far.
+        worked_us: u64,
     },
     Up {
         since_ms: u64,
@@ -187,15 +189,18 @@ impl<H: Hardware> BoardLink<H> {
 
     fn open(&mut self, address: IpAddress, port: u16, now_ms: u64) {
         match self.network.connect(address, port) {
-            Ok(()) => self.phase = Phase::Opening { since_ms: now_ms, session: None },
+            Ok(()) => self.phase = Phase::Opening { since_ms: now_ms, session: None, worked_us: 0 },
             Err(problem) => self.failed(format_args!("{problem}")),
         }
     }
 
     fn advance_opening(&mut self, now_ms: u64) {
-        let Phase::Opening { since_ms, session } = core::mem::replace(&mut self.phase, Phase::Down) else {
+        let Phase::Opening { since_ms, session, worked_us } =
+            core::mem::replace(&mut self.phase, Phase::Down)
+        else {
             return;
         };
+        let begun_us = H::now_us();
         let late = now_ms.saturating_sub(since_ms) >= CONNECT_MS_MAX;
         let socket = self.network.tcp();
         let mut session = match session {
@@ -210,20 +215,23 @@ impl<H: Hardware> BoardLink<H> {
             None if !socket.is_open() => return self.failed(format_args!("it does not answer, or refuses")),
             None if late => return self.failed(format_args!("no answer within {CONNECT_MS_MAX} ms")),
             None => {
-                self.phase = Phase::Opening { since_ms, session: None };
+                self.phase = Phase::Opening { since_ms, session: None, worked_us };
                 return;
             }
         };
         pump(&mut session, self.network.tcp());
+        let worked_us = worked_us.saturating_add(H::now_us().saturating_sub(begun_us));
         match session.state() {
-            SessionState::Up => self.opened(session, now_ms),
+            SessionState::Up => self.opened(session, now_ms, worked_us),
             SessionState::Handshaking if !self.network.tcp().may_recv() => {
                 self.failed(format_args!("it ended the connection during the handshake"));
             }
             SessionState::Handshaking if late => {
                 self.failed(format_args!("no handshake within {CONNECT_MS_MAX} ms"));
             }
-            SessionState::Handshaking => self.phase = Phase::Opening { since_ms, session: Some(session) },
+            SessionState::Handshaking => {
+                self.phase = Phase::Opening { since_ms, session: Some(session), worked_us };
+            }
             SessionState::Closed => {
                 let failure = session.failure().cloned();
                 // What tells the gateway why goes out first.
@@ -236,10 +244,15 @@ impl<H: Hardware> BoardLink<H> {
         }
     }
 
-    fn opened(&mut self, session: Box<Session>, now_ms: u64) {
+    fn opened(&mut self, session: Box<Session>, now_ms: u64, worked_us: u64) {
         if let Some(gateway) = session.peer() {
             let Gateway { id, anchor, .. } = gateway;
-            line!(H, Info, "connected gateway={} id={id} anchor={anchor}", self.gateway());
+            let gateway_name = self.gateway();
+            line!(
+                H,
+                Info,
+                "connected gateway={gateway_name} id={id} anchor={anchor} handshake_us={worked_us}"
+            );
             self.floor_s = self.time.handle_verified(gateway).or(self.floor_s);
         }
         self.phase = Phase::Up { since_ms: now_ms, session };

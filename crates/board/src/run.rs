@@ -186,8 +186,10 @@ fn serve<H: Hardware>(
         let limit_us = if link.is_on_its_way() { LOOK_US } else { SLEEP_US_MAX };
         let delay_us = link.flush(limit_us);
         let until_us = H::now_us().saturating_add(delay_us).min(deadline_ms.saturating_mul(1_000));
-        if !busy && until_us > H::now_us() {
+        let idle_us = H::now_us();
+        if !busy && until_us > idle_us {
             hardware.idle(link.device(), until_us);
+            told.asleep_us += H::now_us().saturating_sub(idle_us);
         }
     }
 }
@@ -223,6 +225,8 @@ struct Told {
     loaded: usize,
     memory_at_us: u64,
     frames_lost: u32,
+    /// How long the board slept since the start.
+    asleep_us: u64,
 }
 
 impl Told {
@@ -239,13 +243,14 @@ impl Told {
         line!(
             H,
             Info,
-            "memory applications={loaded} arena_used={} arena={} heap_peak={} heap={} stack_peak={} stack={}",
+            "memory applications={loaded} arena_used={} arena={} heap_peak={} heap={} stack_peak={} stack={} awake_us={}",
             supervisor.arena_used_bytes(),
             supervisor.arena_bytes(),
             memory.heap_peak_bytes,
             memory.heap_bytes,
             memory.stack_peak_bytes,
             memory.stack_bytes,
+            now_us.saturating_sub(self.asleep_us),
         );
         if let Some(frames) = H::frames_lost(supervisor.platform().link.device())
             && frames != self.frames_lost

@@ -1,5 +1,6 @@
 //! What only a microcontroller shows, each on a real QEMU board: modules that start from flash before there is a network, a
-//! download that goes on after a reset and after a cut cable, an arena that is full, and gateways that it refuses.
+//! download that goes on after a reset and after a cut cable, an arena that is full, and gateways and modules that it
+//! refuses.
 //!
 //! The rest of what a device does is tested with boards as devices of the other tests.
 
@@ -28,8 +29,9 @@ macro_rules! each_board {
     };
 }
 
-mod board;
+mod digests;
 mod gateways;
+mod impostor;
 mod memory;
 mod relay;
 mod resume;

@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 use wasmbed_api::{Application, ReasonCode};
-use wasmbed_e2e::{ControlPlane, Machine, application};
+use wasmbed_e2e::{
+    ControlPlane, Machine, application,
+    board::{NAME, read_to, start},
+};
 use wasmbed_emulator::Kind;
-
-use crate::board::{NAME, read_to, start};
 
 each_board!(a_full_arena_refuses_the_next_and_breaks_no_reconnect,);
 

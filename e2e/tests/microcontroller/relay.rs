@@ -70,7 +70,7 @@ impl Relay {
     pub(crate) fn held(&self) -> Result<u64> {
         let state = self.shared.state();
         let moves = |state: &mut State| state.counts.last() < state.hold_at.as_ref();
-        let waited = self.shared.changed.wait_timeout_while(state, crate::board::PATIENCE, moves);
+        let waited = self.shared.changed.wait_timeout_while(state, wasmbed_e2e::TIMEOUT, moves);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         ensure!(!timeout.timed_out(), "the download never came so far");
         Ok(state.counts.last().copied().unwrap_or(0).saturating_sub(state.hold_from))

@@ -3,13 +3,14 @@
 
 use anyhow::{Result, ensure};
 use wasmbed_api::Application;
-use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, module};
+use wasmbed_e2e::{
+    ControlPlane, Machine, application,
+    board::{NAME, read_to, start},
+    fixtures, module,
+};
 use wasmbed_emulator::{Emulator, Kind};
 
-use crate::{
-    board::{NAME, read_to, start},
-    relay::Relay,
-};
+use crate::relay::Relay;
 
 each_board!(it_goes_on_after_a_reset, it_goes_on_after_a_cut_cable,);
 

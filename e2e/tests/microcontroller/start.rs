@@ -2,10 +2,12 @@
 
 use anyhow::{Result, ensure};
 use wasmbed_api::{Device, DeviceApplicationState, DevicePhase};
-use wasmbed_e2e::{ControlPlane, Machine, application, fixtures};
+use wasmbed_e2e::{
+    ControlPlane, Machine, application,
+    board::{NAME, read_to, start},
+    fixtures,
+};
 use wasmbed_emulator::Kind;
-
-use crate::board::{NAME, read_to, start};
 
 each_board!(
     applications_start_from_flash_before_there_is_a_network,

@@ -1,37 +1,51 @@
 //! A board in QEMU that tests can reset and unplug.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use wasmbed_e2e::{Machine, TIMEOUT};
+use rustls::pki_types::CertificateDer;
 use wasmbed_emulator::{Emulator, Kind, Options, find_firmware, provision, reach_host};
 use wasmbed_flash::provision::{Network, Provision};
 use wasmbed_pki::{Identity, read_certificates};
 
+use crate::{Machine, TIMEOUT};
+
 /// Name of the one Device.
-pub(crate) const NAME: &str = "board";
-/// A line of the console comes within this, or never.
-pub(crate) const PATIENCE: Duration = TIMEOUT;
+pub const NAME: &str = "board";
 
 /// Starts a board with the identity of [`NAME`]; its gateway is the one at `gateway`.
-pub(crate) fn start(kind: Kind, machine: &Machine, gateway: &str) -> Result<Emulator> {
+///
+/// # Errors
+/// There is no firmware, or QEMU does not start.
+pub fn start(kind: Kind, machine: &Machine, gateway: &str) -> Result<Emulator> {
+    Ok(Emulator::start(&prepare(kind, machine, gateway)?)?)
+}
+
+/// What [`start`] starts, with the identity in its flash.
+///
+/// # Errors
+/// There is no firmware, or the flash can't be written.
+pub fn prepare(kind: Kind, machine: &Machine, gateway: &str) -> Result<Options> {
     let files = machine.layout().device_identity("default", NAME)?;
     let identity = Identity::read(&files.certificate, &files.key)?;
     let roots = read_certificates(&machine.layout().services_root())?;
-    start_with(kind, machine.dir(), &identity, &roots, gateway)
+    prepare_with(kind, machine.dir(), &identity, &roots, gateway)
 }
 
-/// The same without a machine.
-pub(crate) fn start_with(
+/// The same without a machine; the flash lies in `dir`.
+///
+/// # Errors
+/// There is no firmware, or the flash can't be written.
+pub fn prepare_with(
     kind: Kind,
     dir: &Path,
     identity: &Identity,
-    roots: &[rustls::pki_types::CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
     gateway: &str,
-) -> Result<Emulator> {
+) -> Result<Options> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/firmware");
     let firmware = find_firmware(kind, Some(&folder)).context("cargo xtask firmware builds it")?;
-    let flash = dir.join("board.flash");
+    let flash = dir.join(format!("{kind}.flash"));
     let identity = Provision {
         chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
         key: identity.key().secret_der().to_vec().into(),
@@ -42,13 +56,16 @@ pub(crate) fn start_with(
         network: Network::Dhcp,
     };
     provision(kind, &flash, identity)?;
-    Ok(Emulator::start(&Options::new(kind, firmware, flash))?)
+    Ok(Options::new(kind, firmware, flash))
 }
 
 /// Reads the console up to a line with that in it, and returns what was read.
-pub(crate) fn read_to(emulator: &Emulator, wanted: &str) -> Result<Vec<String>> {
+///
+/// # Errors
+/// The line does not come within [`TIMEOUT`], or QEMU ends.
+pub fn read_to(emulator: &Emulator, wanted: &str) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    emulator.wait_for_line(wanted, PATIENCE, |line| {
+    emulator.wait_for_line(wanted, TIMEOUT, |line| {
         lines.push(line.to_owned());
         line.contains(wanted)
     })?;
