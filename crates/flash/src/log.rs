@@ -14,7 +14,7 @@ use wasmbed_agent::storage::StorageError;
 
 use crate::{
     Geometry, Medium, MediumError,
-    medium::{copy, is_blank, program_padded},
+    medium::{copy, is_blank, program_padded, read},
     runs::Run,
 };
 
@@ -143,27 +143,26 @@ impl Log {
             erased: 0,
             cursor: 0,
         };
-        let flash = medium.mapped();
         for segment in 0..geometry.segments {
             let start = geometry.segment(segment).start;
-            if let Some(sequence) = bytes(flash, start, HEAD).and_then(read_segment_head)
+            if let Some(sequence) = read(medium, start, HEAD).and_then(read_segment_head)
                 && (log.active.is_none() || sequence > log.sequence)
             {
                 (log.active, log.sequence) = (Some(segment), sequence);
             }
         }
         if let Some(segment) = log.active {
-            log.replay(flash, segment);
+            log.replay(medium, segment);
         }
         log
     }
 
-    fn replay(&mut self, flash: &[u8], segment: u32) {
+    fn replay<M: Medium>(&mut self, medium: &M, segment: u32) {
         let range = self.geometry.segment(segment);
         let mut at = range.start + HEAD;
         self.sealed = false;
         while range.end - at >= HEAD {
-            let Some(head) = bytes(flash, at, HEAD).filter(|head| !is_blank(head)) else { break };
+            let Some(head) = read(medium, at, HEAD).filter(|head| !is_blank(head)) else { break };
             let Some(entry) = Entry::read(head) else {
                 self.sealed = true;
                 break;
@@ -173,14 +172,14 @@ impl Log {
                 break;
             }
             let place = Place { offset: at + HEAD, length: entry.length };
-            let content = bytes(flash, place.offset, place.length).unwrap_or_default();
+            let content = read(medium, place.offset, place.length).unwrap_or_default();
             if entry.check == check(&[&self.sequence.to_le_bytes(), &head[..44], content]) {
                 self.apply(entry.key, content, entry.present.then_some(place));
             }
             at += self.size(entry.length);
         }
         self.end = at;
-        self.sealed |= !bytes(flash, at, range.end - at).is_some_and(is_blank);
+        self.sealed |= !read(medium, at, range.end - at).is_some_and(is_blank);
     }
 
     fn apply(&mut self, key: Key, content: &[u8], place: Option<Place>) {

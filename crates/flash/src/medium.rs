@@ -1,12 +1,11 @@
 //! What a board's flash driver does.
 
-use core::fmt;
+use core::{fmt, ops::Range};
 
 /// Memory-mapped NOR flash: an erase sets all bits of a block, a program clears bits of whole write units.
 ///
 /// The store programs a write unit at most once between two erases, so flash with error correction will do. An operation
-/// that answers `Ok` is durable. Where reading a unit whose write was interrupted faults, the driver must turn that into
-/// some bytes.
+/// that answers `Ok` is durable. What was not finished, the store reads only after [`Medium::is_readable`] said that it may.
 pub trait Medium {
     /// Bytes of an erase block.
     const ERASE_BYTES: usize;
@@ -15,6 +14,12 @@ pub trait Medium {
 
     /// The data flash as it reads now, identity first.
     fn mapped(&self) -> &[u8];
+    /// Whether reading these bytes does not fault: false where a write or an erase was interrupted on flash with error
+    /// correction. Such a unit counts as written with something that nobody wanted.
+    fn is_readable(&self, range: Range<u32>) -> bool {
+        let _ = range;
+        true
+    }
     /// Erases block number `block`, counted from the start of [`Medium::mapped`]. The longest a call may take is one erase;
     /// a board whose erase outlasts its watchdog feeds it here.
     ///
@@ -90,6 +95,15 @@ pub(crate) fn copy<M: Medium>(medium: &mut M, from: u32, to: u32, length: u32) -
         at += piece;
     }
     Ok(())
+}
+
+/// Bytes that may have been written, or not, or half: none where they can't be read.
+pub(crate) fn read<M: Medium>(medium: &M, offset: u32, length: u32) -> Option<&[u8]> {
+    let end = offset.checked_add(length)?;
+    if !medium.is_readable(offset..end) {
+        return None;
+    }
+    medium.mapped().get(offset as usize..end as usize)
 }
 
 /// Whether all bits are set.

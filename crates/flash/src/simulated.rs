@@ -1,8 +1,20 @@
 //! Flash in memory that keeps NOR's rules and loses power at any write, with the write torn.
 
-use alloc::{vec, vec::Vec};
+use alloc::{collections::BTreeMap, vec, vec::Vec};
+use core::ops::Range;
 
 use crate::{Medium, MediumError};
+
+/// What a test puts into units that an interrupted operation left half done.
+#[derive(Clone, Copy, Debug)]
+pub enum Torn {
+    /// What the operation wanted, as if it had ended.
+    Wanted,
+    /// As if it had not begun, on erased flash.
+    Blank,
+    /// Anything.
+    Random,
+}
 
 /// Flash of `BLOCKS × ERASE` bytes, given at run time, with write units of `WRITE` bytes.
 #[derive(Clone, Debug)]
@@ -17,6 +29,8 @@ pub struct Simulated<const ERASE: usize, const WRITE: usize> {
     /// Erases of each block.
     pub erases: Vec<u32>,
     without_power: bool,
+    /// Units of which an interrupted write or erase left neither the old nor the new, and what the new was.
+    torn: BTreeMap<usize, Vec<u8>>,
     /// Breaches of the rules: units written twice, addresses not aligned.
     pub violations: u32,
 }
@@ -32,7 +46,16 @@ impl<const ERASE: usize, const WRITE: usize> Simulated<ERASE, WRITE> {
     #[must_use]
     pub fn with(bytes: Vec<u8>) -> Self {
         let erases = vec![0; bytes.len() / ERASE];
-        Self { bytes, cut_after: None, seed: 1, operations: 0, erases, without_power: false, violations: 0 }
+        Self {
+            bytes,
+            cut_after: None,
+            seed: 1,
+            operations: 0,
+            erases,
+            without_power: false,
+            torn: BTreeMap::new(),
+            violations: 0,
+        }
     }
 
     /// Power comes back.
@@ -50,6 +73,19 @@ impl<const ERASE: usize, const WRITE: usize> Simulated<ERASE, WRITE> {
     /// For damage done by a test.
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.bytes
+    }
+
+    /// Puts other bytes where an interrupted operation left some: whoever reads them sees something else now.
+    pub fn replace_torn(&mut self, with: Torn) {
+        for (unit, wanted) in self.torn.clone() {
+            for (index, wanted) in wanted.into_iter().enumerate() {
+                self.bytes[unit * WRITE + index] = match with {
+                    Torn::Wanted => wanted,
+                    Torn::Blank => 0xFF,
+                    Torn::Random => self.next_random() as u8,
+                };
+            }
+        }
     }
 
     fn next_random(&mut self) -> u64 {
@@ -83,6 +119,7 @@ impl<const ERASE: usize, const WRITE: usize> Simulated<ERASE, WRITE> {
     fn tear(&mut self, start: usize, target: &[u8]) {
         let manner = self.next_random() % 4;
         let done = self.next_random() as usize % (target.len() + 1);
+        let before = self.bytes[start..start + target.len()].to_vec();
         for (index, wanted) in target.iter().enumerate() {
             let random = self.next_random() as u8;
             let mask = match manner {
@@ -95,6 +132,13 @@ impl<const ERASE: usize, const WRITE: usize> Simulated<ERASE, WRITE> {
             let old = self.bytes[start + index];
             self.bytes[start + index] = (old & !mask) | (wanted & mask);
         }
+        for (unit, target) in target.chunks(WRITE).enumerate() {
+            let at = start + unit * WRITE;
+            let now = &self.bytes[at..at + WRITE];
+            if now != target && now != &before[unit * WRITE..(unit + 1) * WRITE] {
+                self.torn.insert(at / WRITE, target.to_vec());
+            }
+        }
     }
 }
 
@@ -104,6 +148,11 @@ impl<const ERASE: usize, const WRITE: usize> Medium for Simulated<ERASE, WRITE> 
 
     fn mapped(&self) -> &[u8] {
         &self.bytes
+    }
+
+    fn is_readable(&self, range: Range<u32>) -> bool {
+        let units = range.start as usize / WRITE..(range.end as usize).div_ceil(WRITE);
+        units.is_empty() || self.torn.range(units).next().is_none()
     }
 
     fn erase(&mut self, block: u32) -> Result<(), MediumError> {
@@ -118,6 +167,7 @@ impl<const ERASE: usize, const WRITE: usize> Medium for Simulated<ERASE, WRITE> 
             return Err(MediumError::Failed("no power"));
         }
         self.bytes[start..start + ERASE].fill(0xFF);
+        self.torn.retain(|unit, _| !(start / WRITE..(start + ERASE) / WRITE).contains(unit));
         Ok(())
     }
 

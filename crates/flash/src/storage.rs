@@ -12,7 +12,7 @@ use wasmbed_supervisor::platform::Storage;
 use crate::{
     Geometry, GeometryError, Medium, NOTE_BYTES_MAX,
     log::{Key, Kind, Log, Stop},
-    medium::{copy, is_blank, program_padded},
+    medium::{copy, is_blank, program_padded, read},
     runs::{Run, place},
 };
 
@@ -212,7 +212,8 @@ impl<M: Medium> FlashStorage<M> {
             }
             let ready = length.div_ceil(self.geometry.erase_bytes);
             let end = ready * self.geometry.erase_bytes;
-            let dirty = !self.slice(run.start, length..end).is_some_and(is_blank);
+            let rest = read(&self.medium, self.address(run.start) + length, end - length);
+            let dirty = !rest.is_some_and(is_blank);
             // What can neither grow nor move would only be in the way.
             if dirty && self.place_for(length + 1, true).is_none() {
                 continue;
