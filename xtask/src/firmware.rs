@@ -19,8 +19,9 @@ struct Board {
     emulated: Option<Kind>,
 }
 
-const BOARDS: [Board; 2] = [
+const BOARDS: [Board; 3] = [
     Board { name: "mps2-an385", target: "thumbv7m-none-eabi", emulated: Some(Kind::Mps2An385) },
+    Board { name: "nucleo-h743zi2", target: "thumbv7em-none-eabihf", emulated: None },
     Board { name: "riscv32-virt", target: "riscv32imac-unknown-none-elf", emulated: Some(Kind::Riscv32Virt) },
 ];
 

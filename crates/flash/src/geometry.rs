@@ -120,8 +120,8 @@ pub mod boards {
         flash_bytes: 16_384 * KIB,
     };
 
-    /// STM32H743 and its like: the second bank of 1 MiB internal flash, execution from the first.
-    pub const STM32H7: Geometry = Geometry {
+    /// ST's NUCLEO-H743ZI2: the second bank of the processor's own flash, 1 MiB; execution from the first.
+    pub const NUCLEO_H743ZI2: Geometry = Geometry {
         erase_bytes: 128 * KIB,
         identity_blocks: 1,
         segment_blocks: 1,
@@ -133,7 +133,7 @@ pub mod boards {
 
     /// Names and geometries, as `wasmbed device --board` takes them.
     pub const ALL: [(&str, Geometry); 3] =
-        [("riscv32-virt", RISCV32_VIRT), ("mps2-an385", MPS2_AN385), ("stm32h7", STM32H7)];
+        [("riscv32-virt", RISCV32_VIRT), ("mps2-an385", MPS2_AN385), ("nucleo-h743zi2", NUCLEO_H743ZI2)];
 
     /// The geometry of a board.
     #[must_use]

@@ -116,7 +116,7 @@ fn a_module_larger_than_the_board_takes_is_full_and_an_offset_beyond_the_end_is_
 
 #[test]
 fn two_modules_grow_side_by_side_on_a_flash_of_few_blocks() {
-    let geometry = boards::STM32H7;
+    let geometry = boards::NUCLEO_H743ZI2;
     let mut flash = FlashStorage::open(Simulated::<131_072, 32>::new(8), geometry).unwrap();
     let (a, b) = (module(1, 200_000), module(2, 250_000));
     for index in 0..63 {
@@ -176,7 +176,7 @@ fn wear<const E: usize, const W: usize>(geometry: Geometry, deployments: u32, mo
 #[test]
 fn deployments_wear_all_blocks_alike() {
     wear::<4_096, 8>(SMALL, 3_000, 9_000);
-    wear::<131_072, 32>(boards::STM32H7, 1_000, 40_000);
+    wear::<131_072, 32>(boards::NUCLEO_H743ZI2, 1_000, 40_000);
 }
 
 #[test]

@@ -6,8 +6,7 @@ use cortex_m::{
     interrupt::Mutex,
     peripheral::{SYST, syst::SystClkSource},
 };
-use cortex_m_rt::exception;
-
+use wasmbed_firmware_armv7m::sleep;
 use wasmbed_firmware_support::register::Block;
 
 use crate::CLOCK_HZ;
@@ -19,8 +18,6 @@ const VALUE: usize = 0x04;
 const CONTROL: usize = 0x08;
 const CONTROL_ENABLE_32_BITS: u32 = 0x82;
 const TICKS_PER_US: u64 = (CLOCK_HZ / 1_000_000) as u64;
-/// SysTick counts 24 bits: 671 ms.
-const SLEEP_TICKS_MAX: u64 = 0x00ff_ffff;
 
 /// The count when it was last read, widened; the hardware's 32 bits wrap after 171 s, and a sleep ends within 1.
 static SEEN: Mutex<Cell<u64>> = Mutex::new(Cell::new(0));
@@ -48,23 +45,9 @@ pub fn now_us() -> u64 {
     ticks() / TICKS_PER_US
 }
 
-/// Sleeps until an interrupt is pending, at the latest `until_us`, and at most 671 ms. Interrupts must be masked: one that
-/// came since the caller looked for work then still ends the sleep.
+/// Sleeps until an interrupt is pending, at the latest `until_us`, and at most 671 ms. Interrupts must be masked, as
+/// [`sleep::sleep_masked`] says.
 pub fn sleep_masked(systick: &mut SYST, until_us: u64) {
-    let ticks = until_us.saturating_sub(now_us()).saturating_mul(TICKS_PER_US).min(SLEEP_TICKS_MAX);
-    if ticks == 0 {
-        return;
-    }
-    systick.set_clock_source(SystClkSource::Core);
-    systick.set_reload(ticks as u32);
-    systick.clear_current();
-    systick.enable_interrupt();
-    systick.enable_counter();
-    cortex_m::asm::dsb();
-    cortex_m::asm::wfi();
-    systick.disable_counter();
+    let ticks = until_us.saturating_sub(now_us()).saturating_mul(TICKS_PER_US);
+    sleep::sleep_masked(systick, SystClkSource::Core, ticks);
 }
-
-/// Its being pending was all it had to do.
-#[exception]
-fn SysTick() {}

@@ -1,5 +1,5 @@
-//! The MPS2 board with the AN385 image (Arm DAI 0385D): a Cortex-M3 at 25 MHz, as QEMU's `mps2-an385` emulates it. Memory map,
-//! drivers, faults.
+//! The MPS2 board with the AN385 image (Arm DAI 0385D): a Cortex-M3 at 25 MHz, as QEMU's `mps2-an385` emulates it. Memory map
+//! and drivers.
 //!
 //! It may not hold logic that a host test could run.
 
@@ -10,7 +10,6 @@ extern crate alloc;
 
 mod board;
 mod clock;
-mod fault;
 mod flash;
 mod lan9118;
 mod uart;
@@ -22,6 +21,7 @@ use cortex_m::{interrupt::InterruptNumber, peripheral::NVIC};
 use cortex_m_rt::{entry, exception};
 use wasmbed_board::{NoPeripherals, ResetReason, Start};
 
+use wasmbed_firmware_armv7m::fault;
 use wasmbed_firmware_support::{heap::CountingHeap, note, region::Region, stack};
 
 use crate::{board::Mps2An385, flash::DataFlash, lan9118::Lan9118};
@@ -74,6 +74,7 @@ fn main() -> ! {
     // SAFETY: this runs once.
     HEAP.start(unsafe { HEAP_MEMORY.take() });
     uart::start();
+    fault::set_console(uart::write);
     clock::start();
     let (reset_reason, reset_detail) = match note::take() {
         Some(note) => (note.reason(), note.text().into()),

@@ -21,7 +21,7 @@ use wasmbed_pki::{Identity, Role, read_certificates};
 /// whoever reads the file, or the flash, has it.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The board: riscv32-virt, mps2-an385 or stm32h7.
+    /// The board: riscv32-virt, mps2-an385 or nucleo-h743zi2.
     #[arg(long)]
     board: String,
     /// PEM: the device's certificate, then the issuing authority.
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn an_unknown_board_is_answered_with_those_there_are() {
         let error = find_board("riscv64").unwrap_err().to_string();
-        assert!(error.contains("riscv32-virt, mps2-an385, stm32h7"), "{error}");
+        assert!(error.contains("riscv32-virt, mps2-an385, nucleo-h743zi2"), "{error}");
     }
 
     #[test]

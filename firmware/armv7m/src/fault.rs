@@ -1,16 +1,14 @@
-//! What ends a run that can't go on: a panic, a fault, the watchdog's interrupt. Each leaves a note and resets the board.
+//! What ends a run that can't go on: a panic, a fault, a board's watchdog. Each leaves a note and resets the board.
 
 use core::{
     arch::naked_asm,
+    cell::Cell,
     fmt::{Arguments, Write},
     panic::PanicInfo,
 };
 
-use cortex_m::peripheral::SCB;
-
+use cortex_m::{interrupt::Mutex, peripheral::SCB};
 use wasmbed_firmware_support::note::{self, Kind, Note};
-
-use crate::uart;
 
 unsafe extern "C" {
     static _stack_start: u32;
@@ -23,15 +21,27 @@ const CONFIGURABLE_FAULT_STATUS: *const u32 = 0xe000_ed28 as *const u32;
 const FRAME_WORDS: usize = 8;
 const FRAME_RETURN_ADDRESS: usize = 6;
 
+/// Writes bytes to a board's console and returns when they are out.
+pub type Console = fn(&[u8]);
+
+/// Where the last words go.
+static CONSOLE: Mutex<Cell<Console>> = Mutex::new(Cell::new(|_| {}));
+
+/// Says where the last words go; before that they are only noted.
+pub fn set_console(console: Console) {
+    cortex_m::interrupt::free(|section| CONSOLE.borrow(section).set(console));
+}
+
 /// Writes down why and starts the board again.
 pub fn end(kind: Kind, why: Arguments<'_>) -> ! {
     cortex_m::interrupt::disable();
     let mut note = Note::new(kind);
     // It takes what fits, always.
     let _ = note.write_fmt(why);
-    uart::write(b"ERROR reset detail=\"");
-    uart::write(note.text().as_bytes());
-    uart::write(b"\"\n");
+    let console = cortex_m::interrupt::free(|section| CONSOLE.borrow(section).get());
+    console(b"ERROR reset detail=\"");
+    console(note.text().as_bytes());
+    console(b"\"\n");
     note::keep(note);
     SCB::sys_reset()
 }
@@ -55,6 +65,7 @@ unsafe extern "C" fn hard_fault() -> ! {
     )
 }
 
+/// The same for the non-maskable interrupt, which a board's watchdog takes before it resets, if it has one that does.
 #[unsafe(naked)]
 #[unsafe(export_name = "NonMaskableInt")]
 unsafe extern "C" fn non_maskable_interrupt() -> ! {

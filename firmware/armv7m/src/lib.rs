@@ -1,0 +1,8 @@
+//! What boards with an Armv7-M processor share: what ends a run that can't go on, and sleep.
+//!
+//! It may not know a board: a console is a function that the board names.
+
+#![no_std]
+
+pub mod fault;
+pub mod sleep;

@@ -1,0 +1,69 @@
+//! The drivers as the shared loop asks for them.
+
+use stm32h7xx_hal::rng::{Rng, RngCore};
+use wasmbed_board::{
+    Hardware, Memory, NoPeripherals,
+    flash::{Geometry, boards},
+    smoltcp::wire::EthernetAddress,
+};
+use wasmbed_firmware_support::stack;
+
+use crate::{HEAP, HEAP_BYTES, clock, console, flash::DataFlash, network::Network, watchdog};
+
+/// The board.
+pub struct Nucleo {
+    pub core: cortex_m::Peripherals,
+    pub random: Rng,
+}
+
+impl Hardware for Nucleo {
+    type Network = Network;
+    type Flash = DataFlash;
+    type Peripherals = NoPeripherals;
+
+    const BOARD: &'static str = "nucleo-h743zi2";
+    const GEOMETRY: Geometry = boards::NUCLEO_H743ZI2;
+    const CAPABILITIES: &'static [&'static str] = &[];
+
+    fn now_us() -> u64 {
+        clock::now_us()
+    }
+
+    fn console(bytes: &[u8]) {
+        console::write(bytes);
+    }
+
+    fn feed_watchdog() {
+        watchdog::feed();
+    }
+
+    /// The board comes without a battery for the clock.
+    fn unix_s() -> Option<u64> {
+        None
+    }
+
+    fn entropy(&mut self, seed: &mut [u8; 32]) -> bool {
+        self.random.fill(seed).is_ok()
+    }
+
+    fn address(network: &Network) -> EthernetAddress {
+        network.address()
+    }
+
+    fn idle(&mut self, network: &mut Network, until_us: u64) {
+        cortex_m::interrupt::free(|_| {
+            if !network.take_news() {
+                clock::sleep_masked(&mut self.core.SYST, until_us);
+            }
+        });
+    }
+
+    fn memory() -> Memory {
+        Memory {
+            heap_bytes: HEAP_BYTES,
+            heap_peak_bytes: HEAP.peak_bytes(),
+            stack_bytes: stack::bytes(),
+            stack_peak_bytes: stack::peak_bytes(),
+        }
+    }
+}
