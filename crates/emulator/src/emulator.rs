@@ -25,7 +25,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    EmulatorError, Kind,
+    Debugger, EmulatorError, Kind,
     board::{NETWORK, with_path},
     console::{Console, Next},
     firmware, flash,
@@ -36,6 +36,9 @@ use crate::{
 const START_SECONDS_MAX: u64 = 60;
 /// Between asking QEMU to end and killing it.
 const QUIT_SECONDS_MAX: u64 = 5;
+/// Names of the sockets in their folder.
+const CONTROL: &str = "control";
+const DEBUGGER: &str = "debugger";
 /// Between two looks at what has no notification.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -52,13 +55,15 @@ pub struct Options {
     pub memory: Option<u32>,
     /// Each instruction takes one nanosecond of the board's time, so that its clock counts instructions.
     pub icount: bool,
+    /// With a debugger that can send the board off its way: [`Emulator::debugger`].
+    pub debugger: bool,
 }
 
 impl Options {
     /// A board as it comes.
     #[must_use]
     pub fn new(board: Kind, firmware: PathBuf, data_flash: PathBuf) -> Self {
-        Self { board, firmware, data_flash, memory: None, icount: false }
+        Self { board, firmware, data_flash, memory: None, icount: false, debugger: false }
     }
 }
 
@@ -83,6 +88,7 @@ impl std::fmt::Display for Ended {
 pub struct Emulator {
     shared: Arc<Shared>,
     qmp: Mutex<Qmp>,
+    debugger: Option<Mutex<Debugger>>,
     keeper: Option<JoinHandle<()>>,
     /// Holds the lock on the flash until QEMU is gone.
     _flash: File,
@@ -107,7 +113,7 @@ impl Emulator {
         let code = code_file(options)?;
         let board = options.board.arguments(&code, &options.data_flash, options.memory)?;
         let (dir, listener) = control_socket()?;
-        let mut command = command(program, options, board, &dir.join("qmp"));
+        let mut command = command(program, options, board, &dir);
         let shared = Arc::new(Shared::default());
         let kept = Arc::clone(&shared);
         let (report, started) = mpsc::channel();
@@ -120,11 +126,20 @@ impl Emulator {
             Ok(Err(source)) => Err(EmulatorError::Program { program, source }),
             Err(_) => Err(shared.ended_error()),
         };
-        // Both ends are open by now, or will never be.
+        let opened = connected.and_then(Qmp::open).and_then(|qmp| {
+            let debugger = options.debugger.then(|| debugger(&dir)).transpose()?;
+            Ok((qmp, debugger))
+        });
+        // All ends are open by now, or will never be.
         let _ = std::fs::remove_dir_all(&dir);
-        let opened = connected.and_then(Qmp::open);
         match opened {
-            Ok(qmp) => Ok(Self { shared, qmp: Mutex::new(qmp), keeper: Some(keeper), _flash: flash }),
+            Ok((qmp, debugger)) => Ok(Self {
+                shared,
+                qmp: Mutex::new(qmp),
+                debugger: debugger.map(Mutex::new),
+                keeper: Some(keeper),
+                _flash: flash,
+            }),
             Err(error) => {
                 // A QEMU that can't open its files connects first and says why when it ends.
                 let lost = matches!(error, EmulatorError::Control { .. });
@@ -228,6 +243,11 @@ impl Emulator {
     /// QEMU does not do it.
     pub fn resume(&self) -> Result<(), EmulatorError> {
         self.execute("cont", None).map(drop)
+    }
+
+    /// The debugger, if the board was started with one.
+    pub fn debugger(&self) -> Option<MutexGuard<'_, Debugger>> {
+        self.debugger.as_ref().map(|debugger| debugger.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks QEMU to end, and kills it when it does not.
@@ -344,6 +364,12 @@ fn keep(command: &mut Command, shared: &Arc<Shared>, report: &mpsc::Sender<io::R
     });
 }
 
+/// QEMU listens there from its start on.
+fn debugger(dir: &Path) -> Result<Debugger, EmulatorError> {
+    let stream = UnixStream::connect(dir.join(DEBUGGER));
+    Debugger::open(stream.map_err(|source| EmulatorError::Control { command: "debugger", source })?)
+}
+
 fn code_file(options: &Options) -> Result<PathBuf, EmulatorError> {
     match options.board {
         Kind::Riscv32Virt => {
@@ -358,14 +384,22 @@ fn code_file(options: &Options) -> Result<PathBuf, EmulatorError> {
     }
 }
 
-fn command(program: &'static str, options: &Options, board: Vec<OsString>, control: &Path) -> Command {
+fn command(program: &'static str, options: &Options, board: Vec<OsString>, dir: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]);
     command.args(["-serial", "stdio"]);
     command.args(board);
-    command.args(["-chardev".as_ref(), with_path("socket,id=control,path=", control, "").as_os_str()]);
+    command.args([
+        "-chardev".as_ref(),
+        with_path("socket,id=control,path=", &dir.join(CONTROL), "").as_os_str(),
+    ]);
     command.args(["-mon", "chardev=control,mode=control"]);
+    if options.debugger {
+        let socket = with_path("socket,id=debugger,path=", &dir.join(DEBUGGER), ",server=on,wait=off");
+        command.args(["-chardev".as_ref(), socket.as_os_str()]);
+        command.args(["-gdb", "chardev:debugger"]);
+    }
     if options.icount {
         command.args(["-icount", "shift=0"]);
     }
@@ -392,7 +426,7 @@ fn control_socket() -> Result<(PathBuf, UnixListener), EmulatorError> {
         let failed = |source| EmulatorError::File { path: dir.clone(), source };
         match builder.create(&dir) {
             Ok(()) => {
-                let listener = UnixListener::bind(dir.join("qmp")).map_err(failed)?;
+                let listener = UnixListener::bind(dir.join(CONTROL)).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 return Ok((dir, listener));
             }

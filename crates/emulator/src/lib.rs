@@ -6,6 +6,7 @@
 
 mod board;
 mod console;
+mod debugger;
 mod emulator;
 mod error;
 mod firmware;
@@ -14,6 +15,7 @@ mod qmp;
 
 pub use board::Kind;
 pub use console::{LINE_BYTES_MAX, LINES_MAX, TAIL_LINES_MAX};
+pub use debugger::Debugger;
 pub use emulator::{Emulator, Ended, Options};
 pub use error::EmulatorError;
 pub use firmware::find_firmware;

@@ -34,5 +34,6 @@ mod gateways;
 mod impostor;
 mod memory;
 mod relay;
+mod resets;
 mod resume;
 mod start;

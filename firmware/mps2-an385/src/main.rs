@@ -21,7 +21,7 @@ use cortex_m::{interrupt::InterruptNumber, peripheral::NVIC};
 use cortex_m_rt::{entry, exception};
 use wasmbed_board::{NoPeripherals, ResetReason, Start};
 
-use wasmbed_firmware_armv7m::fault;
+use wasmbed_firmware_armv7m::{fault, guard};
 use wasmbed_firmware_support::{heap::CountingHeap, note, region::Region, stack};
 
 use crate::{board::Mps2An385, flash::DataFlash, lan9118::Lan9118};
@@ -71,6 +71,10 @@ unsafe fn DefaultHandler(number: i16) {
 fn main() -> ! {
     // SAFETY: nothing came before this.
     unsafe { stack::paint() };
+    let mut core = cortex_m::Peripherals::take();
+    if let Some(core) = &mut core {
+        guard::arm(&mut core.MPU);
+    }
     // SAFETY: this runs once.
     HEAP.start(unsafe { HEAP_MEMORY.take() });
     uart::start();
@@ -85,7 +89,7 @@ fn main() -> ! {
     let flash = unsafe { DataFlash::new() };
     // SAFETY: this runs once.
     let arena = unsafe { ARENA.take() };
-    match (Lan9118::start(), cortex_m::Peripherals::take()) {
+    match (Lan9118::start(), core) {
         (Ok(network), Some(core)) => wasmbed_board::run(Start {
             hardware: Mps2An385 { core },
             network,

@@ -20,7 +20,7 @@ use alloc::{format, string::String};
 use cortex_m_rt::{entry, exception};
 use stm32h7xx_hal::{pac, prelude::*, rcc::ResetReason as Cause};
 use wasmbed_board::{NoPeripherals, ResetReason, Start};
-use wasmbed_firmware_armv7m::fault;
+use wasmbed_firmware_armv7m::{fault, guard};
 use wasmbed_firmware_support::{
     heap::CountingHeap,
     note::{self, Kind},
@@ -63,6 +63,7 @@ fn main() -> ! {
     let (Some(device), Some(mut core)) = (pac::Peripherals::take(), cortex_m::Peripherals::take()) else {
         fault::end(Kind::Fault, format_args!("peripherals were taken"))
     };
+    guard::arm(&mut core.MPU);
     watchdog::arm(device.IWDG, WATCHDOG_MS);
     // Without its clock the memory of this domain is not there (RM0433, section 8.5.15).
     device.RCC.ahb2enr.modify(|_, bits| bits.sram1en().set_bit().sram2en().set_bit().sram3en().set_bit());
