@@ -3,7 +3,7 @@
 //! its way.
 //!
 //! ```text
-//! running ── break_at ──► halted ── resume ──► running
+//! running ── break_at ──► halted ── resume ──► running ── peek ──► running
 //! ```
 
 use std::{
@@ -44,8 +44,7 @@ impl Debugger {
     /// # Errors
     /// The board does not come there, or QEMU does not answer.
     pub fn break_at(&mut self, address: u32) -> Result<(), EmulatorError> {
-        self.stream.write_all(&[INTERRUPT]).map_err(failed)?;
-        self.receive().map_err(failed)?;
+        self.halt()?;
         // A breakpoint of the hardware, which changes no memory; the length is that of the shortest instruction.
         self.command(&format!("Z1,{address:x},2"))?;
         self.resume()?;
@@ -67,6 +66,26 @@ impl Debugger {
     /// There is no memory, or QEMU refuses it.
     pub fn write_memory(&mut self, address: u32, bytes: &[u8]) -> Result<(), EmulatorError> {
         self.command(&format!("M{address:x},{:x}:{}", bytes.len(), hex(bytes)))
+    }
+
+    /// Halts the board wherever it is, reads a word of memory or of a device, and lets it go on.
+    ///
+    /// # Errors
+    /// There is nothing, or QEMU does not answer.
+    pub fn peek(&mut self, address: u32) -> Result<u32, EmulatorError> {
+        self.halt()?;
+        self.send(&format!("m{address:x},4")).map_err(failed)?;
+        let answer = self.receive().map_err(failed)?;
+        self.resume()?;
+        let word = u32::from_str_radix(&answer, 16).ok().filter(|_| answer.len() == 8);
+        let problem = || format!("no memory at {address:#010x}: {answer:?}");
+        word.map(u32::swap_bytes)
+            .ok_or_else(|| EmulatorError::Refused { command: "debugger", problem: problem() })
+    }
+
+    fn halt(&mut self) -> Result<(), EmulatorError> {
+        self.stream.write_all(&[INTERRUPT]).map_err(failed)?;
+        self.receive().map_err(failed).map(drop)
     }
 
     /// Lets the board go on.

@@ -33,6 +33,7 @@ mod digests;
 mod gateways;
 mod impostor;
 mod memory;
+mod pins;
 mod relay;
 mod resets;
 mod resume;

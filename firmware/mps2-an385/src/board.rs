@@ -2,14 +2,16 @@
 
 use cortex_m::peripheral::NVIC;
 use wasmbed_board::{
-    Hardware, Memory, NoPeripherals,
+    Hardware, Memory,
     flash::{Geometry, boards},
     smoltcp::wire::EthernetAddress,
 };
 
 use wasmbed_firmware_support::stack;
 
-use crate::{ETHERNET, HEAP, HEAP_BYTES, clock, flash::DataFlash, lan9118::Lan9118, uart, watchdog};
+use crate::{
+    ETHERNET, HEAP, HEAP_BYTES, clock, flash::DataFlash, lan9118::Lan9118, pins::Pins, uart, watchdog,
+};
 
 /// The board.
 pub struct Mps2An385 {
@@ -19,11 +21,11 @@ pub struct Mps2An385 {
 impl Hardware for Mps2An385 {
     type Network = Lan9118;
     type Flash = DataFlash;
-    type Peripherals = NoPeripherals;
+    type Peripherals = Pins;
 
     const BOARD: &'static str = "mps2-an385";
     const GEOMETRY: Geometry = boards::MPS2_AN385;
-    const CAPABILITIES: &'static [&'static str] = &[];
+    const CAPABILITIES: &'static [&'static str] = &["gpio"];
 
     fn now_us() -> u64 {
         clock::now_us()

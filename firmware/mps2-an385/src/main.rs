@@ -12,6 +12,7 @@ mod board;
 mod clock;
 mod flash;
 mod lan9118;
+mod pins;
 mod uart;
 mod watchdog;
 
@@ -19,12 +20,12 @@ use alloc::string::String;
 
 use cortex_m::{interrupt::InterruptNumber, peripheral::NVIC};
 use cortex_m_rt::{entry, exception};
-use wasmbed_board::{NoPeripherals, ResetReason, Start};
+use wasmbed_board::{ResetReason, Start};
 
 use wasmbed_firmware_armv7m::{fault, guard};
 use wasmbed_firmware_support::{heap::CountingHeap, note, region::Region, stack};
 
-use crate::{board::Mps2An385, flash::DataFlash, lan9118::Lan9118};
+use crate::{board::Mps2An385, flash::DataFlash, lan9118::Lan9118, pins::Pins};
 
 /// The processor's clock and that of its peripherals.
 const CLOCK_HZ: u32 = 25_000_000;
@@ -94,7 +95,7 @@ fn main() -> ! {
             hardware: Mps2An385 { core },
             network,
             flash,
-            peripherals: NoPeripherals,
+            peripherals: Pins,
             arena,
             reset_reason,
             reset_detail,

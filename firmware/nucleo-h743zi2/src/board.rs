@@ -2,13 +2,13 @@
 
 use stm32h7xx_hal::rng::{Rng, RngCore};
 use wasmbed_board::{
-    Hardware, Memory, NoPeripherals,
+    Hardware, Memory,
     flash::{Geometry, boards},
     smoltcp::wire::EthernetAddress,
 };
 use wasmbed_firmware_support::stack;
 
-use crate::{HEAP, HEAP_BYTES, clock, console, flash::DataFlash, network::Network, watchdog};
+use crate::{HEAP, HEAP_BYTES, clock, console, flash::DataFlash, network::Network, pins::Pins, watchdog};
 
 /// The board.
 pub struct Nucleo {
@@ -19,11 +19,11 @@ pub struct Nucleo {
 impl Hardware for Nucleo {
     type Network = Network;
     type Flash = DataFlash;
-    type Peripherals = NoPeripherals;
+    type Peripherals = Pins;
 
     const BOARD: &'static str = "nucleo-h743zi2";
     const GEOMETRY: Geometry = boards::NUCLEO_H743ZI2;
-    const CAPABILITIES: &'static [&'static str] = &[];
+    const CAPABILITIES: &'static [&'static str] = &["gpio"];
 
     fn now_us() -> u64 {
         clock::now_us()

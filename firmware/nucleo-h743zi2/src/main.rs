@@ -13,13 +13,14 @@ mod clock;
 mod console;
 mod flash;
 mod network;
+mod pins;
 mod watchdog;
 
 use alloc::{format, string::String};
 
 use cortex_m_rt::{entry, exception};
 use stm32h7xx_hal::{pac, prelude::*, rcc::ResetReason as Cause};
-use wasmbed_board::{NoPeripherals, ResetReason, Start};
+use wasmbed_board::{ResetReason, Start};
 use wasmbed_firmware_armv7m::{fault, guard};
 use wasmbed_firmware_support::{
     heap::CountingHeap,
@@ -28,7 +29,7 @@ use wasmbed_firmware_support::{
     stack,
 };
 
-use crate::{board::Nucleo, flash::DataFlash, network::Network};
+use crate::{board::Nucleo, flash::DataFlash, network::Network, pins::Pins};
 
 /// The processor's clock, and the one of the buses and of Ethernet.
 const CORE_MHZ: u32 = 400;
@@ -83,6 +84,7 @@ fn main() -> ! {
         (device.GPIOA.split(clocks.peripheral.GPIOA), device.GPIOB.split(clocks.peripheral.GPIOB));
     let (gpioc, gpiod) =
         (device.GPIOC.split(clocks.peripheral.GPIOC), device.GPIOD.split(clocks.peripheral.GPIOD));
+    let gpioe = device.GPIOE.split(clocks.peripheral.GPIOE);
     let gpiog = device.GPIOG.split(clocks.peripheral.GPIOG);
     let pins = (gpiod.pd8.into_alternate(), gpiod.pd9.into_alternate());
     console::start(device.USART3, pins, clocks.peripheral.USART3, &clocks.clocks);
@@ -107,6 +109,12 @@ fn main() -> ! {
         fault::end(Kind::Fault, format_args!("this processor has one bank of flash"))
     };
     let flash = DataFlash::new(bank, &mut core.SCB);
+    let pins = Pins {
+        green: gpiob.pb0.into_push_pull_output(),
+        yellow: gpioe.pe1.into_push_pull_output(),
+        red: gpiob.pb14.into_push_pull_output(),
+        button: gpioc.pc13.into_floating_input(),
+    };
     let (reset_reason, reset_detail) = reason(cause);
     // SAFETY: this runs once.
     let arena = unsafe { ARENA.take() };
@@ -114,7 +122,7 @@ fn main() -> ! {
         hardware: Nucleo { core, random },
         network,
         flash,
-        peripherals: NoPeripherals,
+        peripherals: pins,
         arena,
         reset_reason,
         reset_detail,

@@ -1,0 +1,58 @@
+//! A board's pins, as an application and as the hardware see them.
+
+use anyhow::{Context, Result, ensure};
+use wasmbed_api::{Application, ApplicationConfig};
+use wasmbed_e2e::{
+    ControlPlane, Machine, application,
+    board::{NAME, prepare, read_to},
+};
+use wasmbed_emulator::{Emulator, Kind, Options};
+
+/// The lights of the MPS2 board (Arm DAI 0385D, section 4.5).
+const LIGHTS: u32 = 0x4002_8000;
+
+/// Switches the second light on, reads it back, asks for a pin that is not there and for one that is a button, and says
+/// what came of each.
+const SWITCH: &str = r#"(module
+    (import "wasmbed" "gpio_write" (func $write (param i32 i32) (result i32)))
+    (import "wasmbed" "gpio_read" (func $read (param i32) (result i32)))
+    (import "wasmbed" "log" (func $log (param i32 i32)))
+    (import "wasmbed" "wait" (func $wait (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "as expected")
+    (data (i32.const 16) "otherwise")
+    (func (export "run")
+        (if (i32.and
+                (i32.and
+                    (i32.eqz (call $write (i32.const 1) (i32.const 1)))
+                    (i32.eq (call $read (i32.const 1)) (i32.const 1)))
+                (i32.and
+                    (i32.eq (call $write (i32.const 9) (i32.const 1)) (i32.const -44))
+                    (i32.and
+                        (i32.eq (call $write (i32.const 2) (i32.const 1)) (i32.const -44))
+                        (i32.eqz (call $read (i32.const 2))))))
+            (then (call $log (i32.const 0) (i32.const 11)))
+            (else (call $log (i32.const 16) (i32.const 9))))
+        (loop (call $wait (i32.const 60000)) (br 0))))"#;
+
+#[test]
+fn an_application_switches_a_light_on_mps2_an385() -> Result<()> {
+    wasmbed_e2e::run(async {
+        let machine = Machine::start(ControlPlane::Embedded).await?;
+        machine.create_device(NAME).await?;
+        let options = prepare(Kind::Mps2An385, &machine, &machine.gateway_address().to_string())?;
+        let board = Emulator::start(&Options { debugger: true, ..options })?;
+        read_to(&board, "session stands")?;
+        let lights =
+            || -> Result<u32> { Ok(board.debugger().context("it was started with one")?.peek(LIGHTS)?) };
+        ensure!(lights()? == 0, "both are dark");
+        let mut switch: Application = application("switch", &wat::parse_str(SWITCH)?, &[NAME]);
+        switch.spec.config =
+            ApplicationConfig { capabilities: vec!["gpio".to_owned()], ..ApplicationConfig::default() };
+        machine.create(&switch).await?;
+        let said = read_to(&board, "APP default/switch: ")?;
+        ensure!(said.last().is_some_and(|line| line.ends_with("as expected")), "{said:?}");
+        ensure!(lights()? == 0b10, "the second one is lit");
+        Ok(())
+    })
+}
