@@ -143,15 +143,12 @@ impl Log {
             erased: 0,
             cursor: 0,
         };
-        for segment in 0..geometry.segments {
-            let start = geometry.segment(segment).start;
-            if let Some(sequence) = read(medium, start, HEAD).and_then(read_segment_head)
-                && (log.active.is_none() || sequence > log.sequence)
-            {
-                (log.active, log.sequence) = (Some(segment), sequence);
-            }
-        }
-        if let Some(segment) = log.active {
+        let heads = || segment_heads(medium, &geometry);
+        let newest =
+            heads().find(|(_, one)| heads().all(|(_, other)| other == *one || is_newer(*one, other)));
+        // Of heads that this store did not write any may be the one.
+        if let Some((segment, sequence)) = newest.or_else(|| heads().next()) {
+            (log.active, log.sequence) = (Some(segment), sequence);
             log.replay(medium, segment);
         }
         log
@@ -256,6 +253,15 @@ impl Log {
 
     fn move_on<M: Medium>(&mut self, medium: &mut M, key: Key, content: Option<&[u8]>) -> Result<(), Stop> {
         let next = self.active.map_or(0, |segment| (segment + 1) % self.geometry.segments);
+        let sequence = self.sequence.wrapping_add(1);
+        // What this store did not write may claim to be newer still.
+        let usurper = segment_heads(medium, &self.geometry).find(|(segment, other)| {
+            Some(*segment) != self.active && *segment != next && !is_newer(sequence, *other)
+        });
+        if let Some((segment, _)) = usurper {
+            medium.erase(self.geometry.segment(segment).start / self.geometry.erase_bytes)?;
+            return Err(Stop::More);
+        }
         if self.erased < self.geometry.segment_blocks {
             let first = self.geometry.segment(next).start / self.geometry.erase_bytes;
             medium.erase(first + self.erased)?;
@@ -265,7 +271,6 @@ impl Log {
         // Whatever happens now, the segment is not blank any more.
         self.erased = 0;
         let range = self.geometry.segment(next);
-        let sequence = self.sequence.wrapping_add(1);
         let mut at = range.start + HEAD;
         let mut live = BTreeMap::new();
         let kept: Vec<(Key, Place)> = self.kept(&key).collect();
@@ -379,6 +384,19 @@ fn segment_head(sequence: u64) -> [u8; HEAD as usize] {
     head
 }
 
+/// The segments that have a head, with their sequences.
+fn segment_heads<M: Medium>(medium: &M, geometry: &Geometry) -> impl Iterator<Item = (u32, u64)> {
+    (0..geometry.segments).filter_map(|segment| {
+        let head = read(medium, geometry.segment(segment).start, HEAD)?;
+        Some((segment, read_segment_head(head)?))
+    })
+}
+
+/// Whether a sequence comes after another one; they wrap.
+fn is_newer(one: u64, other: u64) -> bool {
+    (1..1 << 63).contains(&one.wrapping_sub(other))
+}
+
 fn read_segment_head(head: &[u8]) -> Option<u64> {
     let sequence = u64::from_le_bytes(head.get(8..16)?.try_into().ok()?);
     (*head == segment_head(sequence)).then_some(sequence)
@@ -397,4 +415,57 @@ fn check(parts: &[&[u8]]) -> [u8; 16] {
 
 fn bytes(flash: &[u8], offset: u32, length: u32) -> Option<&[u8]> {
     flash.get(offset as usize..)?.get(..length as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulated::Simulated;
+
+    const GEOMETRY: Geometry = Geometry {
+        erase_bytes: 4_096,
+        identity_blocks: 1,
+        segment_blocks: 1,
+        segments: 3,
+        module_blocks: 1,
+        module_bytes_max: 4_096,
+        flash_bytes: 5 * 4_096,
+    };
+
+    #[test]
+    fn a_record_is_kept_whatever_sequences_the_segments_claim() {
+        const CLAIMS: [Option<u64>; 8] = [
+            None,
+            Some(0),
+            Some(1),
+            Some(7),
+            Some(1 << 62),
+            Some(1 << 63),
+            Some(u64::MAX - 1),
+            Some(u64::MAX),
+        ];
+        let each = || 0..CLAIMS.len();
+        let all = each().flat_map(|a| each().flat_map(move |b| each().map(move |c| [a, b, c])));
+        let all = all.map(|indexes| indexes.map(|index| CLAIMS[index]));
+        for sequences in all {
+            let mut medium = Simulated::<4_096, 4>::new(5);
+            for (segment, sequence) in sequences.into_iter().enumerate() {
+                let start = GEOMETRY.segment(segment as u32).start as usize;
+                if let Some(sequence) = sequence {
+                    medium.bytes()[start..start + HEAD as usize].copy_from_slice(&segment_head(sequence));
+                }
+            }
+            let key = Key::only(Kind::State);
+            // Each round moves on to another segment at least once.
+            for round in 0..6_u8 {
+                let mut log = Log::open(&medium, GEOMETRY);
+                let before = (round > 0).then(|| vec![round - 1; 1_500]);
+                assert_eq!(log.get(medium.mapped(), &key), before.as_deref(), "{sequences:?} round {round}");
+                while let Err(stop) = log.put(&mut medium, key, Some(&vec![round; 1_500])) {
+                    assert!(matches!(stop, Stop::More), "{stop:?}");
+                }
+            }
+            assert_eq!(medium.violations, 0);
+        }
+    }
 }

@@ -185,7 +185,7 @@ impl<M: Medium> FlashStorage<M> {
 
     /// Asks again as often as there are blocks to erase.
     fn put_now(&mut self, key: Key, content: Option<&[u8]>) -> Result<(), StorageError> {
-        for _ in 0..=self.geometry.segment_blocks {
+        for _ in 0..=self.geometry.segment_blocks + self.geometry.segments {
             match self.log.put(&mut self.medium, key, content) {
                 Ok(()) => return Ok(()),
                 Err(Stop::More) => {}
