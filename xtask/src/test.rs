@@ -26,7 +26,8 @@ const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
 const TESTS: [&str; 5] = ["test", "--workspace", "--lib", "--bins", "--tests"];
 
 /// End-to-end tests that run again with each emulated board as their devices, with the embedded Kubernetes API.
-const ON_BOARDS: [&str; 4] = ["enrollment", "lifecycle", "hostile", "crashes"];
+const ON_BOARDS: [&str; 7] =
+    ["crashes", "enrollment", "hostile", "kubectl", "lifecycle", "manifests", "observability"];
 
 /// What a run from nothing writes: tools and their caches, debug builds of the workspace for clippy and for the tests.
 const DISK_BYTES_NEEDED: u64 = 16 << 30;

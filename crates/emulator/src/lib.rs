@@ -1,4 +1,4 @@
-//! Runs a board's firmware in QEMU: its flash as files, its console as lines, its reset and its network cable as calls.
+//! Runs a board's firmware in QEMU: its flash as files, its console as lines, its reset, its network cable and a debugger as calls.
 //!
 //! It may not know what firmware does, provision without being told what, or leave a QEMU behind, however its process
 //! ends.

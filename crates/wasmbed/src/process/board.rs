@@ -17,6 +17,9 @@ const RESTART_SECONDS_MAX: u64 = 30;
 /// A board that ran for so long starts again without a longer wait.
 const STEADY_SECONDS: u64 = 60;
 
+/// Of the lines of consoles, in the log.
+const TARGET: &str = "wasmbed::board";
+
 /// What a board is made of.
 pub(crate) struct Board {
     pub(crate) kind: Kind,
@@ -134,15 +137,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.context("the emulator's task panicked")?
 }
 
-/// A console line begins with its level; one that does not is what a board says before it can log.
+/// A console line begins with its level; one that does not is what a board says before it can log. The correlation id is a
+/// field of its own, by which the lines of all processes are found.
 fn log(device: &str, line: &str) {
     let (level, text) = line.split_once(' ').unwrap_or(("", line));
+    let correlation_id = text.split(' ').find_map(|word| word.strip_prefix("correlation_id="));
     match level {
-        "ERROR" => tracing::error!(target: "wasmbed::board", device, "{text}"),
-        "WARN" => tracing::warn!(target: "wasmbed::board", device, "{text}"),
-        "INFO" => tracing::info!(target: "wasmbed::board", device, "{text}"),
-        "DEBUG" => tracing::debug!(target: "wasmbed::board", device, "{text}"),
-        "TRACE" => tracing::trace!(target: "wasmbed::board", device, "{text}"),
-        _ => tracing::info!(target: "wasmbed::board", device, "{line}"),
+        "ERROR" => tracing::error!(target: TARGET, device, correlation_id, "{text}"),
+        "WARN" => tracing::warn!(target: TARGET, device, correlation_id, "{text}"),
+        "INFO" => tracing::info!(target: TARGET, device, correlation_id, "{text}"),
+        "DEBUG" => tracing::debug!(target: TARGET, device, correlation_id, "{text}"),
+        "TRACE" => tracing::trace!(target: TARGET, device, correlation_id, "{text}"),
+        _ => tracing::info!(target: TARGET, device, "{line}"),
     }
 }
