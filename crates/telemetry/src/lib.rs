@@ -1,4 +1,4 @@
-//! Logs, health and metrics, the same for every host process.
+//! Logs, health and metrics, the same for every host process, and how its ports share what it may have open.
 //!
 //! It may not know what it measures: each process registers its own metrics and names its own components.
 //!
@@ -7,10 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+mod files;
 mod health;
 mod logging;
 mod server;
 
+pub use files::OpenFiles;
 pub use health::{Health, NotReady};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use prometheus_client;
