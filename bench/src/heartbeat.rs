@@ -46,6 +46,8 @@ impl Pulse {
                 revision: Revision(0),
                 reset_reason: ResetReason::PowerOn,
                 reset_detail: "",
+                boot_counter: None,
+                boot_id: None,
             }))
             .await?;
         pulse.receive("Welcome", |message| matches!(message, GatewayMessage::Welcome(_))).await?;

@@ -173,6 +173,8 @@ fn hello() -> DeviceMessage<'static> {
         revision: Revision(0),
         reset_reason: ResetReason::PowerOn,
         reset_detail: "",
+        boot_counter: None,
+        boot_id: None,
     })
 }
 

@@ -7,7 +7,7 @@
 use alloc::{collections::VecDeque, vec::Vec};
 
 use wasmbed_protocol::{
-    ApplicationState, ApplicationUid, Epoch, ErrorCode, GatewayMessage, Revision, decode_gateway,
+    ApplicationState, ApplicationUid, BootCounter, Epoch, ErrorCode, GatewayMessage, Revision, decode_gateway,
 };
 
 use crate::{
@@ -46,6 +46,8 @@ pub struct Agent {
     pub(crate) reconnect: Reconnect,
     pub(crate) had_session: bool,
     pub(crate) last_epoch: Epoch,
+    /// Number of this start, told once storage has it; none if the record that counts starts could not be read.
+    pub(crate) boot_counter: Option<BootCounter>,
     /// Gateway's clock less ours, milliseconds.
     pub(crate) unix_offset_ms: Option<i128>,
     pub(crate) bad_frames: u32,
@@ -110,6 +112,7 @@ impl Agent {
             reconnect: Reconnect::default(),
             had_session: false,
             last_epoch: Epoch(0),
+            boot_counter: None,
             unix_offset_ms: None,
             bad_frames: 0,
             notice: None,
@@ -133,6 +136,9 @@ impl Agent {
             events: Events::default(),
         };
         agent.restore(restored.state.as_deref());
+        if !restored.state_unread {
+            agent.count_start();
+        }
         agent.handle_timeout(now_ms);
         agent
     }

@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use wasmbed_protocol::{Facts, ImportModule, List, ResetReason};
+use wasmbed_protocol::{BootId, Facts, ImportModule, List, ResetReason};
 
 use crate::storage::Inventory;
 
@@ -70,6 +70,8 @@ pub struct Config {
     pub reset_reason: ResetReason,
     /// Detail of the last reset.
     pub reset_detail: String,
+    /// Eight random bytes, drawn for this start.
+    pub boot_id: BootId,
 }
 
 /// What storage held when the device started.
@@ -77,6 +79,9 @@ pub struct Config {
 pub struct Restored {
     /// The state record.
     pub state: Option<Vec<u8>>,
+    /// Whether storage may hold a record that could not be read. Then this start is not counted: writing its number at once
+    /// would destroy a record that the next start may be able to read.
+    pub state_unread: bool,
     /// Modules and data.
     pub inventory: Inventory,
 }

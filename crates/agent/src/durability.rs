@@ -49,6 +49,11 @@ impl Durability {
         self.retry_at_ms
     }
 
+    /// Whether storage has any change since the start. The first one is the number of the start.
+    pub(crate) fn has_written(&self) -> bool {
+        self.durable > 0
+    }
+
     pub(crate) fn is_durable(&self) -> bool {
         self.version == self.durable
     }

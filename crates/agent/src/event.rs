@@ -89,6 +89,11 @@ pub enum Event {
         /// For people.
         message: String,
     },
+    /// The state record that storage held could not be read as one: what the device knew is gone, the count of its starts
+    /// included.
+    StateLost,
+    /// The number of this start could not be stored: sessions go without it, told apart by the boot id alone.
+    StartUncounted,
 }
 
 impl Event {

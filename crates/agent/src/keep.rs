@@ -146,9 +146,13 @@ impl Agent {
                 self.durability.handle_committed(*version, *revision);
             }
             (Busy::State { .. }, Err(error)) => {
-                self.report_due |= !self.durability.is_failing();
+                let first = !self.durability.is_failing();
+                self.report_due |= first;
                 self.durability.handle_failed(self.now_ms);
                 self.events.push(Event::StateFailed { message: error_text(&error) });
+                if first && !self.durability.has_written() {
+                    self.events.push(Event::StartUncounted);
+                }
             }
             (Busy::Delete { digest }, Err(_)) => {
                 // What can't be removed is left alone until the next start.

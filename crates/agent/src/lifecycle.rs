@@ -20,7 +20,12 @@ impl Agent {
     /// Takes over what the state record says. Without a usable record the device knows no set, and keeps every module
     /// until a gateway says what is wanted.
     pub(crate) fn restore(&mut self, state: Option<&[u8]>) {
-        let Some(record) = state.and_then(Record::decode) else { return };
+        let Some(state) = state else { return };
+        let Some(record) = Record::decode(state) else {
+            self.events.push(Event::StateLost);
+            return;
+        };
+        self.boot_counter = Some(record.boot_counter);
         self.last_epoch = record.last_epoch;
         self.revision = record.revision;
         self.set_known = record.set_known;
@@ -39,12 +44,24 @@ impl Agent {
         self.durability.handle_committed(0, self.revision);
     }
 
+    /// Takes the next number for this start. It is told only once storage has it, so that no later start takes it again.
+    pub(crate) fn count_start(&mut self) {
+        self.boot_counter = Some(self.boot_counter.unwrap_or_default().next());
+        self.durability.change();
+    }
+
+    /// Hello waits for the number of this start, unless there won't be one soon.
+    pub(crate) fn may_greet(&self) -> bool {
+        self.boot_counter.is_none() || self.durability.has_written() || self.durability.is_failing()
+    }
+
     pub(crate) fn record(&self) -> Record {
         Record {
             last_epoch: self.last_epoch,
             revision: self.revision,
             set_known: self.set_known,
             applications: self.applications.iter().map(Application::store).collect(),
+            boot_counter: self.boot_counter.unwrap_or_default(),
         }
     }
 

@@ -1,20 +1,21 @@
 //! The state record: what the device must know after a reset, as one CBOR array that is replaced as a whole.
 //!
 //! ```text
-//! record      = [version: 1, last_epoch, revision, set_known: bool, [* application]]
+//! record      = [version: 1, last_epoch, revision, set_known: bool, [* application], boot_counter, * later]
 //! application = [uid, accepted: bool, current / null, next / null]
 //! current     = [spec_hash, spec, correlation_id, restarts, failures, ended / null]
 //! next        = [spec_hash, [spec, correlation_id] / null]
 //! ended       = [reason, message]
 //! ```
-//! A record of another version, or one that does not decode, is no record: the device then knows no set, which is not an
+//! Records of firmware that counted no starts end after the applications and open with a counter of 0. What later firmware
+//! appends is skipped, and lost with the next write. A record of another version, or one that does not decode, is no record: the device then knows no set, which is not an
 //! empty one. Specs are checked against their hashes when they are read; one that differs is pulled again.
 
 use alloc::{string::String, vec::Vec};
 
 use minicbor::{Decoder, Encoder, decode, encode::Write};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, Epoch, ReportReason, Revision, SpecHash,
+    ApplicationUid, BootCounter, CorrelationId, Epoch, ReportReason, Revision, SpecHash,
     limits::{DESIRED_MAX, REPORT_MESSAGE_BYTES_MAX, SPEC_BYTES_MAX},
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Record {
     pub(crate) revision: Revision,
     pub(crate) set_known: bool,
     pub(crate) applications: Vec<StoredApplication>,
+    pub(crate) boot_counter: BootCounter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +71,10 @@ impl Record {
     }
 
     fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
-        e.array(5)?.u32(VERSION)?.u64(self.last_epoch.0)?.u64(self.revision.0)?.bool(self.set_known)?;
+        e.array(6)?.u32(VERSION)?.u64(self.last_epoch.0)?.u64(self.revision.0)?.bool(self.set_known)?;
         e.array(self.applications.len() as u64)?;
-        self.applications.iter().try_for_each(|application| application.write(e))
+        self.applications.iter().try_for_each(|application| application.write(e))?;
+        e.u64(self.boot_counter.0)?.ok()
     }
 
     /// `None` for anything that is not a record of this version.
@@ -82,7 +85,8 @@ impl Record {
     }
 
     fn read(d: &mut Decoder<'_>) -> Result<Self, decode::Error> {
-        expect_array(d, 5)?;
+        let length = d.array()?.filter(|length| *length >= 5);
+        let length = length.ok_or_else(|| decode::Error::message("another shape"))?;
         if d.u32()? != VERSION {
             return Err(decode::Error::message("another version"));
         }
@@ -90,7 +94,11 @@ impl Record {
         let count = d.array()?.filter(|count| *count <= DESIRED_MAX as u64);
         let count = count.ok_or_else(|| decode::Error::message("too many applications"))?;
         let applications = (0..count).map(|_| StoredApplication::read(d)).collect::<Result<_, _>>()?;
-        Ok(Self { last_epoch, revision, set_known, applications })
+        let boot_counter = BootCounter(if length > 5 { d.u64()? } else { 0 });
+        for _ in 6..length {
+            d.skip()?;
+        }
+        Ok(Self { last_epoch, revision, set_known, applications, boot_counter })
     }
 }
 
@@ -227,9 +235,19 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_reads_back_as_it_was(
-            epoch: u64, revision: u64, set_known: bool, applications in collection::vec(stored(), 0..=DESIRED_MAX)
+            epoch: u64,
+            revision: u64,
+            set_known: bool,
+            boot_counter: u64,
+            applications in collection::vec(stored(), 0..=DESIRED_MAX),
         ) {
-            let record = Record { last_epoch: Epoch(epoch), revision: Revision(revision), set_known, applications };
+            let record = Record {
+                last_epoch: Epoch(epoch),
+                revision: Revision(revision),
+                set_known,
+                applications,
+                boot_counter: BootCounter(boot_counter),
+            };
             let bytes = record.encode();
             prop_assert!(bytes.len() <= STATE_BYTES_MAX);
             prop_assert_eq!(Record::decode(&bytes), Some(record));
@@ -267,14 +285,35 @@ mod tests {
             revision: Revision(u64::MAX),
             set_known: true,
             applications: vec![largest; DESIRED_MAX],
+            boot_counter: BootCounter(u64::MAX),
         };
         assert!(record.encode().len() <= STATE_BYTES_MAX);
     }
 
     #[test]
     fn the_first_bytes_of_a_record_never_change() {
-        let record =
-            Record { last_epoch: Epoch(3), revision: Revision(7), set_known: true, applications: vec![] };
-        assert_eq!(record.encode(), [0x85, 0x01, 0x03, 0x07, 0xf5, 0x80]);
+        let record = Record {
+            last_epoch: Epoch(3),
+            revision: Revision(7),
+            set_known: true,
+            applications: vec![],
+            boot_counter: BootCounter(9),
+        };
+        assert_eq!(record.encode(), [0x86, 0x01, 0x03, 0x07, 0xf5, 0x80, 0x09]);
+    }
+
+    #[test]
+    fn records_of_older_and_of_later_firmware_open() {
+        let record = |boot_counter| Record {
+            last_epoch: Epoch(3),
+            revision: Revision(7),
+            set_known: true,
+            applications: vec![],
+            boot_counter: BootCounter(boot_counter),
+        };
+        assert_eq!(Record::decode(&[0x85, 0x01, 0x03, 0x07, 0xf5, 0x80]), Some(record(0)));
+        let later = [0x88, 0x01, 0x03, 0x07, 0xf5, 0x80, 0x09, 0x61, b'x', 0x82, 0x01, 0xa1, 0x01, 0x02];
+        assert_eq!(Record::decode(&later), Some(record(9)));
+        assert_eq!(Record::decode(&later[..later.len() - 1]), None);
     }
 }

@@ -28,7 +28,7 @@ impl Agent {
     /// as sent: if it is lost, so is the link.
     pub fn poll_transmit(&mut self, buffer: &mut [u8]) -> Option<usize> {
         match &self.session {
-            Session::Greeting { sent: false, .. } => self.transmit_hello(buffer),
+            Session::Greeting { sent: false, .. } if self.may_greet() => self.transmit_hello(buffer),
             Session::Standing(_) => self
                 .transmit_heartbeat(buffer)
                 .or_else(|| self.transmit_notice(buffer))
@@ -38,7 +38,7 @@ impl Agent {
                 .or_else(|| self.transmit_log(buffer)),
             Session::Down { .. }
             | Session::Connecting { .. }
-            | Session::Greeting { sent: true, .. }
+            | Session::Greeting { .. }
             | Session::Closing { .. } => None,
         }
     }
@@ -50,8 +50,11 @@ impl Agent {
             (self.config.reset_reason, clip(&self.config.reset_detail, RESET_DETAIL_BYTES_MAX))
         };
         let (last_epoch, revision) = (self.last_epoch, self.durability.revision());
+        let boot_counter = self.boot_counter.filter(|_| self.durability.has_written());
+        let boot_id = Some(self.config.boot_id);
         let length = self.config.facts.with(|facts| {
-            let hello = Hello { facts, last_epoch, revision, reset_reason, reset_detail };
+            let hello =
+                Hello { facts, last_epoch, revision, reset_reason, reset_detail, boot_counter, boot_id };
             encode_device(&DeviceMessage::Hello(hello), buffer).ok()
         });
         if let Session::Greeting { sent, .. } = &mut self.session {

@@ -10,7 +10,7 @@ use wasmbed_agent::{
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{
-    ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing, CorrelationId,
+    ApplicationState, ApplicationUid, Assignment, AssignmentGet, BootId, CloseReason, Closing, CorrelationId,
     Desired, DesiredApplication, DeviceMessage, Epoch, ErrorCode, ErrorNotice, GatewayMessage, HeartbeatAck,
     List, ModuleChunk, ModuleDigest, ModuleGone, ReportReason, ResetReason, RestartPolicy, Revision, Spec,
     Welcome, decode_device, encode_gateway, encode_spec, limits,
@@ -35,6 +35,7 @@ fn config() -> Config {
         },
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
+        boot_id: BootId([7; 8]),
     }
 }
 
@@ -255,7 +256,7 @@ proptest! {
     ) {
         let staged = staged.into_iter().map(|(variant, length)| (module_digest(&module(variant)), length)).collect();
         let inventory = Inventory { staged, ..Inventory::default() };
-        let mut agent = Agent::new(config(), Restored { state, inventory }, 0);
+        let mut agent = Agent::new(config(), Restored { state, state_unread: false, inventory }, 0);
         let mut watcher = Watcher::default();
         let mut now_ms = 0u64;
         watcher.drain(&mut agent)?;
@@ -303,7 +304,7 @@ impl Flash {
         };
         let inventory =
             Inventory { modules: lengths(&self.modules), staged: lengths(&self.staged), data: vec![] };
-        Restored { state: self.state.clone(), inventory }
+        Restored { state: self.state.clone(), state_unread: false, inventory }
     }
 
     fn perform(&mut self, operation: Operation) -> Outcome {

@@ -11,7 +11,9 @@ use crate::{
         Bytes, ListOf, Nested, Of, Optional, Record, Shape, Text, Uint, WriteItem, Writer, ascending, at_most,
     },
     frame::FRAME_HEAD_BYTES,
-    ids::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash},
+    ids::{
+        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash,
+    },
     limits::*,
     list::Item,
     message::*,
@@ -169,6 +171,8 @@ record!(Hello<'a>, Hello {
     3 => revision: Of::<Revision>::ANY,
     4 => reset_reason: Of::<ResetReason>::ANY,
     5 => reset_detail: Text { bytes_max: RESET_DETAIL_BYTES_MAX },
+    6 => boot_counter: Optional(Of::<BootCounter>::ANY),
+    8 => boot_id: Optional(Of::<BootId>::ANY),
 });
 
 record!(Heartbeat, Heartbeat {

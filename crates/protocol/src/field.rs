@@ -8,7 +8,9 @@ use minicbor::encode::Encoder;
 
 use crate::{
     error::{DecodeError, DecodeFault, EncodeError, Violation},
-    ids::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash},
+    ids::{
+        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash,
+    },
     list::{Item, List},
     reader::Reader,
 };
@@ -202,7 +204,7 @@ macro_rules! bytes_field {
     )+};
 }
 
-bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId);
+bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId, BootId);
 
 macro_rules! counter_field {
     ($($name:ident),+) => {$(
@@ -222,7 +224,7 @@ macro_rules! counter_field {
     )+};
 }
 
-counter_field!(Epoch, Revision, Sequence);
+counter_field!(Epoch, Revision, Sequence, BootCounter);
 
 macro_rules! enumeration_field {
     ($($name:ident),+) => {$(

@@ -48,6 +48,22 @@ bytes_newtype!(
     16
 );
 
+/// Drawn at random at each start of a device. It tells two starts, and two devices with one identity, apart; whoever knows
+/// it could pass for that start, so it has no text form.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BootId(pub [u8; 8]);
+
+impl BootId {
+    /// Length in bytes.
+    pub const LEN: usize = 8;
+}
+
+impl fmt::Debug for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BootId(..)")
+    }
+}
+
 macro_rules! counter_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -81,4 +97,8 @@ counter_newtype!(
 counter_newtype!(
     /// Counts heartbeats within a session and log lines of an application.
     Sequence
+);
+counter_newtype!(
+    /// Counts the starts of a device; see [`Hello::boot_counter`](crate::Hello::boot_counter).
+    BootCounter
 );

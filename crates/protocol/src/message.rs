@@ -2,7 +2,9 @@
 
 use crate::{
     enumeration::enumeration,
-    ids::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash},
+    ids::{
+        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash,
+    },
     list::List,
 };
 
@@ -115,6 +117,10 @@ pub struct Hello<'a> {
     pub reset_reason: ResetReason,
     /// Detail of the last reset, for example a panic message; at most 256 bytes.
     pub reset_detail: &'a str,
+    /// Number of this start, from 1, stored before it was used; none from older firmware or while storage fails.
+    pub boot_counter: Option<BootCounter>,
+    /// Drawn at this start; none from older firmware.
+    pub boot_id: Option<BootId>,
 }
 
 /// Sign of life.

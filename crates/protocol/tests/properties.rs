@@ -63,6 +63,7 @@ proptest! {
         (memory_bytes, flash_bytes, features) in any::<(u64, u64, u64)>(),
         (load_permille, module_bytes_max, applications_max) in any::<(u32, u32, u8)>(),
         (epoch, revision, reason) in any::<(u64, u64, u32)>(),
+        (boot_counter, boot_id) in any::<(Option<u64>, Option<[u8; 8]>)>(),
         (modules, functions, capabilities) in (names(4), names(10), names(CAPABILITIES_MAX)),
     ) {
         let (functions, capabilities) = (borrowed(&functions), borrowed(&capabilities));
@@ -80,6 +81,8 @@ proptest! {
             revision: Revision(revision),
             reset_reason: ResetReason::from(reason),
             reset_detail: &detail,
+            boot_counter: boot_counter.map(BootCounter),
+            boot_id: boot_id.map(BootId),
         }))?;
     }
 

@@ -192,6 +192,8 @@ fn the_largest_hello_fits_a_frame() {
         revision: Revision(u64::MAX),
         reset_reason: ResetReason::Unknown(u32::MAX),
         reset_detail: &detail,
+        boot_counter: Some(BootCounter(u64::MAX)),
+        boot_id: Some(BootId([255; 8])),
     };
     let mut out = [0; FRAME_BYTES_MAX];
     let mut largest = 0;

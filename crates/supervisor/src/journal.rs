@@ -111,6 +111,16 @@ fn write_event<L: LogSink>(
         Event::StateFailed { message } => {
             write(Level::Error, format_args!("state record not written: {message}"), none);
         }
+        Event::StateLost => {
+            let message = format_args!(
+                "state record not readable: what was assigned and the count of starts are lost, modules are kept"
+            );
+            write(Level::Error, message, none);
+        }
+        Event::StartUncounted => {
+            let message = format_args!("this start is not counted: its number could not be stored");
+            write(Level::Warn, message, none);
+        }
     }
 }
 

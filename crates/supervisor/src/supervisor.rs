@@ -13,7 +13,7 @@ use wasmbed_agent::{
     Agent, ApplicationEvent, DeviceUsage, Effect, Restored, SessionState, Start, module_digest,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
-use wasmbed_protocol::{ApplicationState, ApplicationUid, Epoch, ReportReason, Spec, decode_spec};
+use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, ReportReason, Spec, decode_spec};
 use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
@@ -289,7 +289,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 return;
             }
             (Ok(Done::Inventory(inventory)), Some(state)) => {
-                return self.begin(now_ms, Restored { state, inventory });
+                return self.begin(now_ms, Restored { state, state_unread: false, inventory });
             }
             (Err(StorageError::Failed(message)), state) => {
                 self.start.state = state;
@@ -310,13 +310,18 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             format_args!("stored state not read, attempt {attempt}: {problem}"),
         );
         if attempt >= RESTORE_ATTEMPTS {
-            let state = self.start.state.take().flatten();
-            self.begin(now_ms, Restored { state, inventory: Inventory::default() });
+            let read = self.start.state.take();
+            let state_unread = read.is_none();
+            let restored = Restored { state: read.flatten(), state_unread, inventory: Inventory::default() };
+            self.begin(now_ms, restored);
         }
     }
 
     fn begin(&mut self, now_ms: u64, restored: Restored) {
+        let mut boot_id = BootId::default();
+        self.platform.entropy().fill(&mut boot_id.0);
         let config = wasmbed_agent::Config {
+            boot_id,
             facts: device_facts::<E>(&self.config.board, &self.config.runtime),
             reset_reason: self.config.board.reset_reason,
             reset_detail: self.config.board.reset_detail.clone(),

@@ -18,6 +18,7 @@ use wasmbed_runtime::scan::Features;
 
 use super::{
     input::{Now, SessionId},
+    session::Boot,
     sets::Set,
     writer::WriteState,
 };
@@ -100,6 +101,9 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) epoch: Epoch,
+    /// Which start of the device speaks.
+    #[expect(dead_code, reason = "the log and the witness of clones read it")]
+    pub(super) boot: Boot,
     /// Whether the connection is there.
     pub(super) connected: bool,
     /// Whether Welcome was given.

@@ -12,7 +12,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use wasmbed_api::DeviceFacts;
-use wasmbed_protocol::{CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
+use wasmbed_protocol::{BootCounter, BootId, CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
 
 use super::{
     config::{ASSIGNMENT_GETS_MAX, LOG_BYTES_BURST, LOG_BYTES_PER_SECOND},
@@ -41,6 +41,16 @@ pub(super) struct Greeting {
     pub(super) facts: Arc<DeviceFacts>,
     pub(super) last_epoch: u64,
     pub(super) revision: u64,
+    pub(super) boot: Boot,
+}
+
+/// Which start of its device a session belongs to; older firmware says nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Boot {
+    /// Number of the start; a device whose storage fails has none.
+    pub(super) counter: Option<BootCounter>,
+    /// Drawn at the start.
+    pub(super) id: Option<BootId>,
 }
 
 /// One connection.

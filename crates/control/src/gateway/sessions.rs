@@ -17,7 +17,7 @@ use super::{
     },
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
     input::{Event, Identity, Notice, Now, SessionId, StoreOperation},
-    session::{Closing, Greeting, Owed, Range, Session, State},
+    session::{Boot, Closing, Greeting, Owed, Range, Session, State},
 };
 use crate::exchange::DeviceKey;
 
@@ -137,6 +137,7 @@ impl Gateway {
             facts: self.facts.intern(facts_to_resource(hello)),
             last_epoch: hello.last_epoch.0,
             revision: hello.revision.0,
+            boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
         };
         self.admit(id, greeting, now);
     }
@@ -220,6 +221,7 @@ impl Gateway {
         record.revision_seen = record.revision_seen.max(greeting.revision);
         record.live = Some(Box::new(Live {
             epoch,
+            boot: greeting.boot,
             connected: true,
             standing: false,
             ended: None,

@@ -439,5 +439,7 @@ pub(crate) fn hello(epoch: u64, revision: u64) -> Hello<'static> {
         revision: Revision(revision),
         reset_reason: ResetReason::PowerOn,
         reset_detail: "",
+        boot_counter: None,
+        boot_id: None,
     }
 }

@@ -67,28 +67,34 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
         ImportModule { module: "wasi_snapshot_preview1", functions: List::new(&["fd_write", "proc_exit"]) },
         ImportModule { module: "wasmbed", functions: List::new(&["log", "wait"]) },
     ];
+    let hello = Hello {
+        facts: Facts {
+            board: "riscv32-virt",
+            firmware: "0.1.0",
+            engine: "spacewasm 0.7.1",
+            memory_bytes: 393_216,
+            flash_bytes: 4_194_304,
+            load_permille: 2_500,
+            module_bytes_max: 262_144,
+            applications_max: 10,
+            features: 5,
+            imports: List::new(&imports),
+            capabilities: List::new(&["gpio", "sensor"]),
+        },
+        last_epoch: Epoch(6),
+        revision: Revision(41),
+        reset_reason: ResetReason::Watchdog,
+        reset_detail: "the loop stood still for 8 s",
+        boot_counter: None,
+        boot_id: None,
+    };
+    each("hello", DeviceMessage::Hello(hello));
+    let boot_id = Some(BootId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef"));
     each(
-        "hello",
-        DeviceMessage::Hello(Hello {
-            facts: Facts {
-                board: "riscv32-virt",
-                firmware: "0.1.0",
-                engine: "spacewasm 0.7.1",
-                memory_bytes: 393_216,
-                flash_bytes: 4_194_304,
-                load_permille: 2_500,
-                module_bytes_max: 262_144,
-                applications_max: 10,
-                features: 5,
-                imports: List::new(&imports),
-                capabilities: List::new(&["gpio", "sensor"]),
-            },
-            last_epoch: Epoch(6),
-            revision: Revision(41),
-            reset_reason: ResetReason::Watchdog,
-            reset_detail: "the loop stood still for 8 s",
-        }),
+        "hello_of_a_counted_start",
+        DeviceMessage::Hello(Hello { boot_counter: Some(BootCounter(17)), boot_id, ..hello }),
     );
+    each("hello_of_an_uncounted_start", DeviceMessage::Hello(Hello { boot_id, ..hello }));
     each(
         "heartbeat",
         DeviceMessage::Heartbeat(Heartbeat {
