@@ -416,8 +416,12 @@ async fn logs(
             lines.versions.mark_unchanged();
             let cursor = &mut lines.cursor;
             let page = lines.shared.core.read(|gateway, _| gateway.log_page(cursor));
-            if !page.is_empty() {
-                return Some((Ok(to_lines(&page)), lines));
+            if !page.lines.is_empty() {
+                return Some((Ok(to_lines(&page.lines)), lines));
+            }
+            if page.more {
+                tokio::task::yield_now().await;
+                continue;
             }
             if !follow {
                 return None;

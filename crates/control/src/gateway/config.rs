@@ -1,5 +1,7 @@
 //! What a gateway's decisions are set to, and the bounds that nobody sets.
 
+use super::tokens::Rate;
+
 /// What happens to a device with a valid certificate that no Device object names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enrollment {
@@ -82,6 +84,8 @@ pub const UNUSABLE_MESSAGES_MAX: u32 = 16;
 pub const LOG_BYTES_PER_SECOND: u32 = 4_096;
 /// Log text in a burst: what a device has buffered while it was away.
 pub const LOG_BYTES_BURST: u32 = 16_384;
+/// Both.
+pub(super) const LOG_RATE: Rate = Rate::per_second(LOG_BYTES_PER_SECOND as u64, LOG_BYTES_BURST as u64);
 
 /// Retry of a device that waits for its approval.
 pub const RETRY_APPROVAL_MS: u32 = 15_000;
@@ -133,11 +137,18 @@ pub const TOMBSTONES_MAX: usize = 4_096;
 /// Devices in one page of the stream: each is up to some 10 kB of JSON.
 pub const STREAM_PAGE_MAX: usize = 64;
 
-/// Log lines kept of one application.
+/// Log lines kept of one application on one device.
 pub const LOG_LINES_MAX: usize = 1_000;
-/// Log bytes kept of one application.
+/// Log bytes kept of one application on one device.
 pub const LOG_APPLICATION_BYTES_MAX: usize = 256 * 1024;
-/// Log bytes kept of all applications; the longest log gives way.
+/// Log bytes kept of all that a device says in the name of applications that nobody has named: enough for what arrives
+/// before its set does.
+pub const LOG_UNKNOWN_BYTES_MAX: usize = 32 * 1024;
+/// Applications of one device whose lines are kept: those of a set, and those of the set before.
+pub const LOG_APPLICATIONS_MAX: usize = 2 * wasmbed_protocol::limits::DESIRED_MAX;
+/// Log bytes kept of all devices, with what it takes to keep them; the device that holds most gives way.
 pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Log lines in one page.
 pub const LOG_PAGE_MAX: usize = 256;
+/// Log lines looked at for one page: the gateway's lock is held meanwhile.
+pub const LOG_SCAN_MAX: usize = 2_048;

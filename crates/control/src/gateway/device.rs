@@ -17,6 +17,7 @@ use wasmbed_protocol::{
 use wasmbed_runtime::scan::Features;
 
 use super::{
+    allowance::Allowance,
     input::{Now, SessionId},
     session::Boot,
     sets::Set,
@@ -52,6 +53,7 @@ pub(super) struct Record {
     /// Why it was last turned away, if that still is so.
     pub(super) rejected: Option<ReasonCode>,
     pub(super) write: WriteState,
+    pub(super) allowance: Allowance,
 }
 
 impl Record {
@@ -71,6 +73,7 @@ impl Record {
             revision_seen: 0,
             rejected: None,
             write: WriteState::default(),
+            allowance: Allowance::default(),
         }
     }
 

@@ -1,18 +1,43 @@
-//! The last lines of every application's log.
+//! The last lines of every device's applications, in memory that devices share fairly.
+//!
+//! ```text
+//! entries   number ─ line           all lines in the order in which they came, for readers
+//! holders   device ─ application ─ numbers, bytes    what each device holds, for bounds
+//! by_bytes  (bytes, device)         who holds most and gives way next
+//! ```
+//!
+//! Every line is one insertion into ordered maps, and so is what gives way for it: no line costs a walk over what others
+//! hold, and no device pushes out the lines of one that holds less.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
+use wasmbed_protocol::ApplicationUid;
+
 use super::{
-    config::{LOG_APPLICATION_BYTES_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAGE_MAX},
+    config::{
+        LOG_APPLICATION_BYTES_MAX, LOG_APPLICATIONS_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAGE_MAX,
+        LOG_SCAN_MAX, LOG_UNKNOWN_BYTES_MAX,
+    },
+    device::{hyphenated, short_name},
     input::Now,
 };
 use crate::exchange::{DeviceKey, LogLine};
 
-/// What one entry costs beside its text, about.
-const ENTRY_BYTES: usize = 64;
+/// What an allocation costs beside its bytes, at most: the allocator's head and rounding.
+const ALLOCATION_BYTES: usize = 24;
+/// What a line costs beside its text: a node of a map is half empty at worst, and so is a queue that has just grown.
+const ENTRY_BYTES: usize = 2 * size_of::<(u64, Entry)>() + 2 * size_of::<u64>() + ALLOCATION_BYTES;
+/// What the queue of an application costs beside its lines.
+const RING_BYTES: usize =
+    2 * size_of::<(Source, Ring)>() + QUEUE_LINES_MIN * size_of::<u64>() + ALLOCATION_BYTES;
+/// What a device costs that holds lines: its places in two maps, and its name, which outlives the Device.
+const HOLDER_BYTES: usize =
+    2 * (size_of::<(Arc<DeviceKey>, Holder)>() + size_of::<(usize, Arc<DeviceKey>)>()) + 256;
+/// Lines for which a queue always has room.
+const QUEUE_LINES_MIN: usize = 8;
 
 /// Which lines a reader wants, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,26 +52,58 @@ pub struct LogCursor {
     pub read: u64,
 }
 
+/// What a reader is given at once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogPage {
+    /// In the order in which they came, at most [`LOG_PAGE_MAX`].
+    pub lines: Vec<LogLine>,
+    /// Whether there is more to be looked at now; `lines` may be empty all the same.
+    pub more: bool,
+}
+
+/// Whose line it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// An application of the device's set or reports: `namespace/name`.
+    Application(Arc<str>),
+    /// An application that nobody has named. A device can make up as many of these as it likes, so all of a device's
+    /// share one queue.
+    Unknown(ApplicationUid),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Logs {
-    rings: BTreeMap<Arc<str>, Ring>,
+    entries: BTreeMap<u64, Entry>,
+    holders: BTreeMap<Arc<DeviceKey>, Holder>,
+    by_bytes: BTreeSet<(usize, Arc<DeviceKey>)>,
     bytes: usize,
     lines: u64,
     /// Time of the last line: readers tell lines apart by it, so it never goes back.
     unix_ms: u64,
 }
 
+/// What one device holds.
+#[derive(Debug, Default)]
+struct Holder {
+    rings: BTreeMap<Source, Ring>,
+    bytes: usize,
+}
+
+/// Which queue of a device a line stands in: an application's, or the one of all that have no name.
+type Source = Option<Arc<str>>;
+
+/// Numbers of one queue's lines.
 #[derive(Debug, Default)]
 struct Ring {
-    entries: VecDeque<Entry>,
+    numbers: VecDeque<u64>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    number: u64,
     unix_ms: u64,
     device: Arc<DeviceKey>,
+    origin: Origin,
     sequence: u64,
     lines_lost: u32,
     text: Box<str>,
@@ -66,82 +123,147 @@ impl Logs {
 
     pub(super) fn push(
         &mut self,
-        application: &Arc<str>,
+        origin: Origin,
         device: &Arc<DeviceKey>,
         (sequence, lines_lost, text): (u64, u32, &str),
         now: Now,
     ) {
         self.lines += 1;
         self.unix_ms = self.unix_ms.max(now.unix_ms);
-        let entry = Entry {
-            number: self.lines,
-            unix_ms: self.unix_ms,
-            device: Arc::clone(device),
-            sequence,
-            lines_lost,
-            text: text.into(),
+        let (source, bytes_max) = match &origin {
+            Origin::Application(name) => (Some(Arc::clone(name)), LOG_APPLICATION_BYTES_MAX),
+            Origin::Unknown(_) => (None, LOG_UNKNOWN_BYTES_MAX),
         };
-        let ring = self.rings.entry(Arc::clone(application)).or_default();
-        ring.bytes += entry.bytes();
-        self.bytes += entry.bytes();
-        ring.entries.push_back(entry);
-        while ring.entries.len() > LOG_LINES_MAX || ring.bytes > LOG_APPLICATION_BYTES_MAX {
-            self.bytes -= ring.drop_oldest();
-        }
+        let device = Arc::clone(device);
+        let entry = Entry { unix_ms: self.unix_ms, device, origin, sequence, lines_lost, text: text.into() };
+        self.change(&Arc::clone(&entry.device), |entries, holder, number| {
+            holder.make_room(entries, &source);
+            let ring = holder.rings.entry(source).or_insert_with(|| {
+                holder.bytes += RING_BYTES;
+                Ring::default()
+            });
+            let bytes = entry.bytes();
+            ring.numbers.push_back(number);
+            ring.bytes += bytes;
+            holder.bytes += bytes;
+            entries.insert(number, entry);
+            while ring.numbers.len() > LOG_LINES_MAX || ring.bytes > bytes_max {
+                holder.bytes -= ring.drop_oldest(entries);
+            }
+        });
         while self.bytes > LOG_BYTES_MAX {
-            let Some(longest) = self.rings.values_mut().max_by_key(|ring| ring.bytes) else { break };
-            self.bytes -= longest.drop_oldest();
-            self.rings.retain(|_, ring| !ring.entries.is_empty());
+            let Some((_, most)) = self.by_bytes.last() else { break };
+            self.change(&Arc::clone(most), |entries, holder, _| holder.drop_oldest(entries));
+        }
+    }
+
+    /// Changes what a device holds, and keeps the sums.
+    fn change(
+        &mut self,
+        device: &Arc<DeviceKey>,
+        change: impl FnOnce(&mut BTreeMap<u64, Entry>, &mut Holder, u64),
+    ) {
+        let holder = self.holders.entry(Arc::clone(device)).or_default();
+        let before = holder.bytes;
+        change(&mut self.entries, holder, self.lines);
+        let after = holder.bytes;
+        if before > 0 {
+            self.by_bytes.remove(&(before, Arc::clone(device)));
+            self.bytes -= before + HOLDER_BYTES;
+        }
+        if after > 0 {
+            self.by_bytes.insert((after, Arc::clone(device)));
+            self.bytes += after + HOLDER_BYTES;
+        } else {
+            self.holders.remove(device);
         }
     }
 
     /// The next lines in the order in which they came, at most a page.
-    pub(super) fn page(&self, cursor: &mut LogCursor) -> Vec<LogLine> {
-        let wanted = |name: &str| match name.split_once('/') {
-            Some((namespace, name)) => {
-                cursor.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
-                    && cursor.application.as_deref().is_none_or(|wanted| wanted == name)
+    pub(super) fn page(&self, cursor: &mut LogCursor) -> LogPage {
+        let mut page = LogPage::default();
+        let new = self.entries.range(cursor.read.saturating_add(1)..);
+        for (looked_at, (number, entry)) in new.enumerate() {
+            if looked_at >= LOG_SCAN_MAX || page.lines.len() >= LOG_PAGE_MAX {
+                page.more = true;
+                return page;
             }
-            // Lines of an application whose name is not known are found by its UID.
-            None => cursor.application.as_deref() == Some(name),
-        };
-        let mut found: Vec<(&Arc<str>, &Entry)> = Vec::new();
-        for (name, ring) in self.rings.iter().filter(|(name, _)| wanted(name)) {
-            let start = ring.entries.partition_point(|entry| entry.number <= cursor.read);
-            let of_device = |entry: &&Entry| {
-                cursor.namespace.as_deref().is_none_or(|wanted| wanted == entry.device.namespace)
-                    && cursor.device.as_deref().is_none_or(|wanted| wanted == entry.device.name)
-            };
-            found.extend(
-                ring.entries.range(start..).filter(of_device).take(LOG_PAGE_MAX).map(|entry| (name, entry)),
-            );
+            cursor.read = *number;
+            if cursor.wants(entry) {
+                page.lines.push(entry.to_line());
+            }
         }
-        found.sort_by_key(|(_, entry)| entry.number);
-        let more = found.len() > LOG_PAGE_MAX;
-        found.truncate(LOG_PAGE_MAX);
-        cursor.read = match found.last() {
-            Some((_, entry)) if more => entry.number,
-            Some((_, entry)) if found.len() == LOG_PAGE_MAX => entry.number,
-            _ => self.lines,
-        };
-        found.into_iter().map(|(name, entry)| entry.to_line(name)).collect()
+        cursor.read = self.lines;
+        page
+    }
+}
+
+impl LogCursor {
+    fn wants(&self, entry: &Entry) -> bool {
+        let wanted =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let of_device =
+            wanted(&self.namespace, &entry.device.namespace) && wanted(&self.device, &entry.device.name);
+        of_device
+            && match &entry.origin {
+                Origin::Application(name) => wanted(&self.application, short_name(name)),
+                // Lines of an application whose name is not known are found by its UID.
+                Origin::Unknown(uid) => self.application.as_deref() == Some(&hyphenated(uid)),
+            }
+    }
+}
+
+impl Holder {
+    /// Sees to it that a queue may be added for `source`: those of applications that the device no longer runs go first.
+    fn make_room(&mut self, entries: &mut BTreeMap<u64, Entry>, source: &Source) {
+        if self.rings.contains_key(source) || self.rings.len() < LOG_APPLICATIONS_MAX {
+            return;
+        }
+        let quiet = self.rings.iter().min_by_key(|(_, ring)| ring.numbers.back().copied());
+        if let Some(source) = quiet.map(|(source, _)| source.clone())
+            && let Some(ring) = self.rings.remove(&source)
+        {
+            self.bytes -= RING_BYTES + ring.bytes;
+            for number in &ring.numbers {
+                entries.remove(number);
+            }
+        }
+    }
+
+    /// Drops the oldest line of the queue that holds most.
+    fn drop_oldest(&mut self, entries: &mut BTreeMap<u64, Entry>) {
+        let Some((source, ring)) = self.rings.iter_mut().max_by_key(|(_, ring)| ring.bytes) else { return };
+        self.bytes -= ring.drop_oldest(entries);
+        if ring.numbers.is_empty() {
+            let source = source.clone();
+            self.bytes -= RING_BYTES;
+            self.rings.remove(&source);
+        }
     }
 }
 
 impl Ring {
-    fn drop_oldest(&mut self) -> usize {
-        let bytes = self.entries.pop_front().map_or(0, |entry| entry.bytes());
+    fn drop_oldest(&mut self, entries: &mut BTreeMap<u64, Entry>) -> usize {
+        let oldest = self.numbers.pop_front();
+        let bytes = oldest.and_then(|number| entries.remove(&number)).map_or(0, |entry| entry.bytes());
         self.bytes -= bytes;
+        // What a queue once held must not stay allocated uncounted.
+        if self.numbers.capacity() > QUEUE_LINES_MIN && self.numbers.len() < self.numbers.capacity() / 4 {
+            self.numbers.shrink_to(self.numbers.capacity() / 2);
+        }
         bytes
     }
 }
 
 impl Entry {
-    fn to_line(&self, application: &str) -> LogLine {
+    fn to_line(&self) -> LogLine {
         LogLine {
             time: super::rfc3339(self.unix_ms),
             device: (*self.device).clone(),
-            application: application.to_owned(),
+            application: match &self.origin {
+                Origin::Application(name) => name.to_string(),
+                Origin::Unknown(uid) => hyphenated(uid),
+            },
             sequence: self.sequence,
             lines_lost: self.lines_lost,
             text: self.text.to_string(),
@@ -157,6 +279,10 @@ mod tests {
         Arc::new(DeviceKey { namespace: "default".into(), name: name.into() })
     }
 
+    fn application(name: &str) -> Origin {
+        Origin::Application(name.into())
+    }
+
     fn cursor(application: Option<&str>, device: Option<&str>) -> LogCursor {
         LogCursor {
             namespace: Some("default".into()),
@@ -166,38 +292,107 @@ mod tests {
         }
     }
 
+    fn lines(logs: &Logs, cursor: &mut LogCursor) -> Vec<LogLine> {
+        let mut lines = Vec::new();
+        loop {
+            let page = logs.page(cursor);
+            assert!(page.lines.len() <= LOG_PAGE_MAX);
+            lines.extend(page.lines);
+            if !page.more {
+                return lines;
+            }
+        }
+    }
+
+    fn assert_sums(logs: &Logs) {
+        let rings = || logs.holders.values().flat_map(|holder| holder.rings.values());
+        assert_eq!(rings().map(|ring| ring.numbers.len()).sum::<usize>(), logs.entries.len());
+        let lines: usize = logs.entries.values().map(Entry::bytes).sum();
+        assert_eq!(logs.bytes, lines + rings().count() * RING_BYTES + logs.holders.len() * HOLDER_BYTES);
+        assert!(
+            logs.by_bytes.iter().map(|(bytes, key)| (key, *bytes)).collect::<BTreeMap<_, _>>()
+                == logs.holders.iter().map(|(key, holder)| (key, holder.bytes)).collect()
+        );
+        assert!(logs.bytes <= LOG_BYTES_MAX);
+    }
+
     #[test]
     fn lines_come_in_order_page_by_page_and_by_device() {
         let mut logs = Logs::default();
-        let (hello, other): (Arc<str>, Arc<str>) = ("default/hello".into(), "other/hello".into());
         for number in 0..600_u64 {
             let device = key(if number % 2 == 0 { "a" } else { "b" });
-            logs.push(&hello, &device, (number, 0, "x"), Now::default());
-            logs.push(&other, &device, (number, 0, "x"), Now::default());
+            logs.push(application("default/hello"), &device, (number, 0, "x"), Now::default());
+            logs.push(application("default/other"), &device, (number, 0, "x"), Now::default());
         }
         let mut all = cursor(Some("hello"), None);
-        let pages: Vec<_> =
-            std::iter::from_fn(|| Some(logs.page(&mut all)).filter(|page| !page.is_empty())).collect();
-        let numbers: Vec<_> = pages.iter().flatten().map(|line| line.sequence).collect();
+        let numbers: Vec<_> = lines(&logs, &mut all).iter().map(|line| line.sequence).collect();
         assert_eq!(numbers, (0..600).collect::<Vec<_>>());
-        assert!(pages.iter().all(|page| page.len() <= LOG_PAGE_MAX));
-        assert!(logs.page(&mut cursor(None, Some("a"))).iter().all(|line| line.device.name == "a"));
-        logs.push(&hello, &key("a"), (600, 3, "new"), Now::default());
-        assert_eq!(logs.page(&mut all)[0].lines_lost, 3);
+        assert!(lines(&logs, &mut cursor(None, Some("a"))).iter().all(|line| line.device.name == "a"));
+        logs.push(application("default/hello"), &key("a"), (600, 3, "new"), Now::default());
+        assert_eq!(lines(&logs, &mut all)[0].lines_lost, 3);
+        assert_eq!(logs.page(&mut all), LogPage::default());
     }
 
     #[test]
     fn every_bound_holds() {
         let mut logs = Logs::default();
         let line = "x".repeat(1_024);
-        for application in 0..100 {
-            let name: Arc<str> = format!("default/{application}").into();
-            for sequence in 0..400 {
-                logs.push(&name, &key("a"), (sequence, 0, &line), Now::default());
-            }
+        for number in 0..20_000_u32 {
+            let name = format!("default/{}", number % 100);
+            let device = key(&format!("d{}", number % 7));
+            logs.push(application(&name), &device, (0, 0, &line), Now::default());
         }
-        assert!(logs.bytes <= LOG_BYTES_MAX);
-        assert_eq!(logs.bytes, logs.rings.values().map(|ring| ring.bytes).sum::<usize>());
-        assert!(logs.rings.values().all(|ring| ring.bytes <= LOG_APPLICATION_BYTES_MAX));
+        assert_sums(&logs);
+        let most = logs.holders.values().map(|holder| holder.rings.len()).max();
+        assert_eq!(most, Some(LOG_APPLICATIONS_MAX));
+        for number in 0..2_000_u64 {
+            logs.push(application("default/one"), &key("e"), (number, 0, ""), Now::default());
+            logs.push(application("default/two"), &key("e"), (number, 0, &line), Now::default());
+        }
+        assert_sums(&logs);
+        let ring = |name: &str| &logs.holders[&key("e")].rings[&Some(name.into())];
+        assert_eq!(ring("default/one").numbers.len(), LOG_LINES_MAX);
+        assert!(
+            (LOG_APPLICATION_BYTES_MAX - 2_048..=LOG_APPLICATION_BYTES_MAX)
+                .contains(&ring("default/two").bytes)
+        );
+    }
+
+    #[test]
+    fn made_up_applications_share_one_queue_and_push_nobody_out() {
+        let mut logs = Logs::default();
+        logs.push(application("default/hello"), &key("honest"), (1, 0, "kept"), Now::default());
+        for number in 0..60_000_u128 {
+            let device = key(["a", "b", "c", "d"][(number % 4) as usize]);
+            let uid = ApplicationUid(number.to_be_bytes());
+            logs.push(Origin::Unknown(uid), &device, (0, 0, ""), Now::default());
+        }
+        assert_sums(&logs);
+        assert_eq!(logs.holders.values().map(|holder| holder.rings.len()).sum::<usize>(), 5);
+        assert!(logs.bytes < 5 * (LOG_UNKNOWN_BYTES_MAX + RING_BYTES + HOLDER_BYTES));
+        assert_eq!(lines(&logs, &mut cursor(Some("hello"), None)).len(), 1);
+        let last = hyphenated(&ApplicationUid(59_999_u128.to_be_bytes()));
+        assert_eq!(lines(&logs, &mut cursor(Some(&last), None)).len(), 1);
+    }
+
+    #[test]
+    fn who_holds_most_gives_way() {
+        let mut logs = Logs::default();
+        let line = "x".repeat(1_024);
+        for number in 0..50 {
+            logs.push(application("default/app"), &key("quiet"), (number, 0, &line), Now::default());
+        }
+        // Names of this many applications are the controller's doing: even so one device has no more than its share.
+        for number in 0..40_000_u64 {
+            let name = format!("default/{}", number / 4 % 20);
+            let device = key(&format!("loud-{}", number % 4));
+            logs.push(application(&name), &device, (number, 0, &line), Now::default());
+        }
+        assert_sums(&logs);
+        assert!(logs.bytes > LOG_BYTES_MAX - 4_096, "it is full");
+        assert_eq!(logs.holders[&key("quiet")].rings[&Some("default/app".into())].numbers.len(), 50);
+        let loud: Vec<_> = (0..4).map(|loud| logs.holders[&key(&format!("loud-{loud}"))].bytes).collect();
+        let (least, most) = (loud.iter().min().unwrap(), loud.iter().max().unwrap());
+        assert!(most - least <= 2 * (1_024 + ENTRY_BYTES), "{loud:?}");
     }
 }

@@ -15,6 +15,7 @@
 //! bound in [`config`].
 
 mod admission;
+mod allowance;
 pub mod config;
 mod device;
 mod input;
@@ -27,6 +28,7 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod transmit;
 mod uploads;
 mod writer;
@@ -39,7 +41,7 @@ use std::{
 
 pub use config::{Config, Enrollment};
 pub use input::*;
-pub use logs::LogCursor;
+pub use logs::{LogCursor, LogPage};
 pub use stream::Cursor;
 pub use writer::Class;
 
@@ -50,7 +52,7 @@ use sets::{Bodies, Modules};
 use stream::Stream;
 use writer::Writer;
 
-use crate::exchange::{DeviceKey, LogLine, StreamEvent};
+use crate::exchange::{DeviceKey, StreamEvent};
 
 /// How often unreferenced modules and unseen devices are looked for.
 const SWEEP_MS: u64 = 30_000;
@@ -339,8 +341,8 @@ impl Gateway {
         (self.stream.sequence(), self.logs.lines())
     }
 
-    /// The next lines of a log; none if the reader has them all.
-    pub fn log_page(&self, cursor: &mut LogCursor) -> Vec<LogLine> {
+    /// The next lines of a log.
+    pub fn log_page(&self, cursor: &mut LogCursor) -> LogPage {
         self.logs.page(cursor)
     }
 

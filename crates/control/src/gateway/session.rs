@@ -14,10 +14,7 @@ use std::{collections::VecDeque, sync::Arc};
 use wasmbed_api::DeviceFacts;
 use wasmbed_protocol::{BootCounter, BootId, CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
 
-use super::{
-    config::{ASSIGNMENT_GETS_MAX, LOG_BYTES_BURST, LOG_BYTES_PER_SECOND},
-    input::Now,
-};
+use super::{config::ASSIGNMENT_GETS_MAX, input::Now};
 use crate::exchange::DeviceKey;
 
 /// Where a session is.
@@ -64,7 +61,6 @@ pub(super) struct Session {
     pub(super) deadline: u64,
     pub(super) unusable: u32,
     pub(super) owed: Owed,
-    logs: LogAllowance,
 }
 
 /// What a session owes its device. What is rare is boxed: nearly all sessions owe nothing.
@@ -107,7 +103,6 @@ impl Session {
             deadline: 0,
             unusable: 0,
             owed: Owed::default(),
-            logs: LogAllowance { bytes: LOG_BYTES_BURST, at_ms: now.ms, dropped: 0 },
         }
     }
 
@@ -136,38 +131,6 @@ impl Session {
         self.owed.assignments.push_back(hash);
         true
     }
-
-    /// Whether a log line fits the allowance, and how many were dropped before it.
-    pub(super) fn allow_log(&mut self, bytes: usize, now: Now) -> Option<u32> {
-        self.logs.allow(u32::try_from(bytes).unwrap_or(u32::MAX), now.ms)
-    }
-}
-
-#[derive(Debug)]
-struct LogAllowance {
-    bytes: u32,
-    at_ms: u64,
-    dropped: u32,
-}
-
-impl LogAllowance {
-    fn allow(&mut self, bytes: u32, now_ms: u64) -> Option<u32> {
-        let earned =
-            now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(LOG_BYTES_PER_SECOND)) / 1_000;
-        if earned > 0 {
-            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-            self.bytes = self.bytes.saturating_add(earned).min(LOG_BYTES_BURST);
-            self.at_ms = now_ms;
-        }
-        // A line costs at least its head, so that empty ones are bounded too.
-        let cost = bytes.max(64);
-        if self.bytes < cost {
-            self.dropped = self.dropped.saturating_add(1);
-            return None;
-        }
-        self.bytes -= cost;
-        Some(std::mem::take(&mut self.dropped))
-    }
 }
 
 #[cfg(test)]
@@ -188,18 +151,5 @@ mod tests {
         }
         assert_eq!(session.owed.assignments.len(), ASSIGNMENT_GETS_MAX);
         assert!(!session.owe_assignment(SpecHash([0xff; 32])));
-    }
-
-    #[test]
-    fn a_log_flood_is_cut_to_the_rate_and_counted() {
-        let mut session = session();
-        let mut taken = 0;
-        for _ in 0..1_000 {
-            taken += u32::from(session.allow_log(1_024, Now::default()).is_some());
-        }
-        assert_eq!(taken, LOG_BYTES_BURST / 1_024);
-        let later = Now { ms: 1_000, unix_ms: 0 };
-        assert_eq!(session.allow_log(1_024, later), Some(1_000 - taken));
-        assert_eq!(session.allow_log(1_024, later), Some(0));
     }
 }

@@ -17,6 +17,7 @@ use super::{
     },
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
     input::{Event, Identity, Notice, Now, SessionId, StoreOperation},
+    logs::Origin,
     session::{Boot, Closing, Greeting, Owed, Range, Session, State},
 };
 use crate::exchange::DeviceKey;
@@ -124,7 +125,7 @@ impl Gateway {
                 }
             }
             DeviceMessage::ModuleGet(get) => self.handle_module_get(id, &device, get, now),
-            DeviceMessage::Log(log) => self.handle_log(id, &device, &log, now),
+            DeviceMessage::Log(log) => self.handle_log(&device, &log, now),
         }
     }
 
@@ -367,21 +368,19 @@ impl Gateway {
         }
     }
 
-    fn handle_log(&mut self, id: SessionId, device: &Arc<DeviceKey>, log: &Log<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(dropped) = session.allow_log(log.text.len(), now) else {
+    fn handle_log(&mut self, device: &Arc<DeviceKey>, log: &Log<'_>, now: Now) {
+        let Some(record) = self.devices.get_mut(device) else { return };
+        let Some(dropped) = record.allowance.allow_log(log.text.len(), now) else {
             self.counters.log_lines_dropped += 1;
             return;
         };
-        let record = self.devices.get(device);
-        let name =
-            record.and_then(|record| record.set.as_ref()?.application(&log.uid).cloned()).or_else(|| {
-                let applications = record?.live.as_ref()?.applications.as_ref()?;
-                applications.iter().find(|application| application.uid == log.uid)?.name.clone()
-            });
-        let name = name.unwrap_or_else(|| super::device::hyphenated(&log.uid).into());
+        let name = record.set.as_ref().and_then(|set| set.application(&log.uid).cloned()).or_else(|| {
+            let applications = record.live.as_ref()?.applications.as_ref()?;
+            applications.iter().find(|application| application.uid == log.uid)?.name.clone()
+        });
+        let origin = name.map_or(Origin::Unknown(log.uid), Origin::Application);
         let lost = log.lines_lost.saturating_add(dropped);
-        self.logs.push(&name, device, (log.sequence.0, lost, log.text), now);
+        self.logs.push(origin, device, (log.sequence.0, lost, log.text), now);
     }
 
     /// A message that could not be used. The session goes on unless there are many.

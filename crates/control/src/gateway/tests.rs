@@ -20,6 +20,7 @@ mod admission;
 mod chaos;
 mod modules;
 mod sets;
+mod shares;
 mod statuses;
 mod streams;
 

@@ -14,6 +14,7 @@ use super::{
         WRITES_IN_FLIGHT_MAX,
     },
     input::{Event, WriteId},
+    tokens::{Bucket, Rate},
 };
 use crate::exchange::DeviceKey;
 
@@ -87,8 +88,10 @@ pub(super) struct Writer {
     events: VecDeque<Box<Event>>,
     pub(super) in_flight: BTreeMap<WriteId, InFlight>,
     next_id: u64,
-    tokens: Tokens,
-    heartbeat_tokens: Tokens,
+    rate: Rate,
+    tokens: Bucket,
+    heartbeat_rate: Rate,
+    heartbeat_tokens: Bucket,
     event_reserve: u64,
     heartbeat_reserve: u64,
     paused_until: u64,
@@ -105,8 +108,10 @@ impl Writer {
             events: VecDeque::new(),
             in_flight: BTreeMap::new(),
             next_id: 0,
-            tokens: Tokens::full(rate, burst),
-            heartbeat_tokens: Tokens::full((rate / u64::from(HEARTBEAT_RATE_DIVISOR)).max(1), 1),
+            rate: Rate::per_second(rate, burst),
+            tokens: Bucket::default(),
+            heartbeat_rate: Rate::per_second((rate / u64::from(HEARTBEAT_RATE_DIVISOR)).max(1), 1),
+            heartbeat_tokens: Bucket::default(),
             // What people wait for has the burst; Events and signs of life leave most of it alone.
             event_reserve: burst / 8,
             heartbeat_reserve: burst / 4,
@@ -184,19 +189,23 @@ impl Writer {
     /// What may be written now. It costs no token until [`Writer::begin`].
     /// For a device, the caller answers with [`Writer::taken`].
     pub(super) fn turn(&mut self, now: u64) -> Option<Turn> {
-        self.tokens.refill(now);
-        self.heartbeat_tokens.refill(now);
-        if now < self.paused_until || self.in_flight.len() >= self.in_flight_max() || !self.tokens.has(1) {
+        self.tokens.refill(self.rate, now);
+        self.heartbeat_tokens.refill(self.heartbeat_rate, now);
+        if now < self.paused_until
+            || self.in_flight.len() >= self.in_flight_max()
+            || !self.tokens.has(self.rate, 1)
+        {
             return None;
         }
         let first = self.ready.first();
         let event_first = first.is_none_or(|(class, ..)| *class > Class::Event);
-        if event_first && !self.events.is_empty() && self.tokens.has(self.event_reserve.max(1)) {
+        if event_first && !self.events.is_empty() && self.tokens.has(self.rate, self.event_reserve.max(1)) {
             return self.events.pop_front().map(Turn::Event);
         }
         let (class, ..) = first?;
         let may = *class != Class::Heartbeat
-            || (self.tokens.has(self.heartbeat_reserve.max(1)) && self.heartbeat_tokens.has(1));
+            || (self.tokens.has(self.rate, self.heartbeat_reserve.max(1))
+                && self.heartbeat_tokens.has(self.heartbeat_rate, 1));
         if !may {
             return None;
         }
@@ -216,9 +225,9 @@ impl Writer {
 
     /// Takes a token and a number for a call.
     pub(super) fn begin(&mut self, call: InFlight) -> WriteId {
-        self.tokens.take();
+        self.tokens.spend(1);
         if call.class == Class::Heartbeat {
-            self.heartbeat_tokens.take();
+            self.heartbeat_tokens.spend(1);
         }
         let id = WriteId(self.next_id);
         self.next_id += 1;
@@ -258,13 +267,15 @@ impl Writer {
         let mut open = None;
         if let Some((class, ..)) = first {
             open = Some(if *class == Class::Heartbeat {
-                self.tokens.at(self.heartbeat_reserve.max(1)).max(self.heartbeat_tokens.at(1))
+                self.tokens
+                    .at(self.rate, self.heartbeat_reserve.max(1))
+                    .max(self.heartbeat_tokens.at(self.heartbeat_rate, 1))
             } else {
-                self.tokens.at(1)
+                self.tokens.at(self.rate, 1)
             });
         }
         if !self.events.is_empty() && first.is_none_or(|(class, ..)| *class > Class::Event) {
-            let event = self.tokens.at(self.event_reserve.max(1));
+            let event = self.tokens.at(self.rate, self.event_reserve.max(1));
             open = Some(open.map_or(event, |open: u64| open.min(event)));
         }
         let open = open.map(|open| open.max(self.paused_until));
@@ -292,41 +303,6 @@ impl Writer {
         let in_flight =
             self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since);
         ready.chain(in_flight).min().map_or(0, |since| now.saturating_sub(since))
-    }
-}
-
-/// A token bucket in thousandths, so that the refill of a millisecond is a whole number.
-#[derive(Debug)]
-struct Tokens {
-    per_second: u64,
-    burst: u64,
-    thousandths: u64,
-    at_ms: Option<u64>,
-}
-
-impl Tokens {
-    fn full(per_second: u64, burst: u64) -> Self {
-        Self { per_second, burst, thousandths: burst * 1_000, at_ms: None }
-    }
-
-    fn refill(&mut self, now: u64) {
-        let earned = now.saturating_sub(self.at_ms.unwrap_or(now)).saturating_mul(self.per_second);
-        self.thousandths = self.thousandths.saturating_add(earned).min(self.burst * 1_000);
-        self.at_ms = Some(now);
-    }
-
-    fn has(&self, count: u64) -> bool {
-        self.thousandths >= count * 1_000
-    }
-
-    fn take(&mut self) {
-        self.thousandths = self.thousandths.saturating_sub(1_000);
-    }
-
-    /// When there will be this many.
-    fn at(&self, count: u64) -> u64 {
-        let missing = (count * 1_000).saturating_sub(self.thousandths);
-        self.at_ms.unwrap_or(0) + missing.div_ceil(self.per_second)
     }
 }
 
