@@ -10,6 +10,11 @@ use self::labels::Label;
 use crate::kinds::{Form, Kind};
 use crate::status::Status;
 
+/// Bytes of one selector at most: each object is compared with all of it, for a watch at each of its changes.
+const SELECTOR_BYTES_MAX: usize = 16 * 1_024;
+/// Terms of both selectors of a request at most; a term that names many values is one.
+const TERMS_MAX: usize = 256;
+
 /// What selectors see of an object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facets {
@@ -73,11 +78,24 @@ impl Selection {
         labels: Option<&str>,
         fields: Option<&str>,
     ) -> Result<Selection, Status> {
-        Ok(Selection {
+        for text in [labels, fields].into_iter().flatten() {
+            if text.len() > SELECTOR_BYTES_MAX {
+                let why =
+                    format!("a selector has at most {SELECTOR_BYTES_MAX} bytes, this one has {}", text.len());
+                return Err(Status::bad_request(why));
+            }
+        }
+        let selection = Selection {
             namespace: namespace.map(str::to_owned),
             labels: labels::parse(labels.unwrap_or_default()).map_err(Status::bad_request)?,
             fields: parse_fields(kind, fields.unwrap_or_default())?,
-        })
+        };
+        let terms = selection.labels.len() + selection.fields.len();
+        if terms > TERMS_MAX {
+            let why = format!("selectors have at most {TERMS_MAX} terms together, these have {terms}");
+            return Err(Status::bad_request(why));
+        }
+        Ok(selection)
     }
 
     /// Whether it needs to look into objects at all, beyond their namespace.
@@ -202,6 +220,11 @@ mod tests {
     fn what_cannot_be_selected_is_refused() {
         let kinds = Kinds::new(&[]).unwrap();
         let events = kinds.get("", "v1", "events").unwrap();
+        let (many, long) = (vec!["a"; 257].join(","), "a".repeat(16 * 1_024 + 1));
+        for (labels, fields) in [(many.as_str(), ""), (long.as_str(), "")] {
+            let refused = Selection::parse(events, None, Some(labels), Some(fields)).unwrap_err();
+            assert!(refused.message.contains("at most"), "{refused}");
+        }
         for (labels, fields) in
             [("", "spec.a=1"), ("", "nonsense"), ("a within (b)", ""), ("a b", ""), ("=1", "")]
         {

@@ -118,7 +118,11 @@ impl Cause {
     }
 
     pub(crate) fn new(reason: &'static str, field: &str, message: String) -> Cause {
-        Cause { reason, message, field: field.to_owned() }
+        Cause {
+            reason,
+            message: cut(message, CAUSE_BYTES_MAX),
+            field: field[..field.floor_char_boundary(CAUSE_BYTES_MAX)].to_owned(),
+        }
     }
 }
 
@@ -163,7 +167,7 @@ impl std::error::Error for Status {}
 impl Status {
     /// A refusal without details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Status {
-        Status { reason, message: message.into(), details: Box::default() }
+        Status { reason, message: cut(message.into(), MESSAGE_BYTES_MAX), details: Box::default() }
     }
 
     /// 400 with a message.
@@ -268,7 +272,9 @@ impl Status {
     }
 
     /// The same refusal with details for programs.
-    pub fn with(self, details: Details) -> Status {
+    pub fn with(self, mut details: Details) -> Status {
+        details.causes.truncate(CAUSES_TOLD_MAX);
+        details.name = details.name.map(|name| cut(name, CAUSE_BYTES_MAX));
         Status { details: Box::new(details), ..self }
     }
 
@@ -324,6 +330,22 @@ impl Status {
         }
         status
     }
+}
+
+/// Bytes of a refusal's message, and of what is told of one cause, at most: what a client sent is quoted in them.
+const MESSAGE_BYTES_MAX: usize = 16 * 1_024;
+const CAUSE_BYTES_MAX: usize = 4 * 1_024;
+/// Causes told at most, whoever found them.
+const CAUSES_TOLD_MAX: usize = 256;
+
+/// The text, cut between two characters if it has more bytes.
+pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push_str("...");
+        text.shrink_to_fit();
+    }
+    text
 }
 
 fn told(causes: &[Cause]) -> String {

@@ -19,18 +19,60 @@ pub(super) struct Comparison {
 
 /// Compares two objects; top-level fields in `skip` are not looked at.
 pub(super) fn compare(ty: &Type, before: &Value, after: &Value, skip: &[&str]) -> Result<Comparison, Wrong> {
-    let mut walk = Walk { path: Vec::new(), skip, found: Comparison::default() };
+    let mut walk = Walk { path: Vec::new(), skip, found: Found::default() };
     walk.values(ty, Some(before), Some(after))?;
-    Ok(walk.found)
+    let Found { removed, modified, added } = walk.found;
+    // Nobody owns a whole object.
+    Ok(Comparison { removed: removed.below, modified: modified.below, added: added.below })
 }
 
 struct Walk<'a> {
     path: Vec<Element>,
     skip: &'a [&'a str],
-    found: Comparison,
+    /// What is found at the path and below it: sets are built from below, so that a step is named once, however much is
+    /// below it.
+    found: Found,
+}
+
+#[derive(Default)]
+struct Found {
+    removed: Place,
+    modified: Place,
+    added: Place,
+}
+
+/// A place in a set, and what is below it.
+#[derive(Default)]
+struct Place {
+    member: bool,
+    below: Set,
 }
 
 impl Walk<'_> {
+    /// Looks at what is one step further down.
+    fn descend(
+        &mut self,
+        element: Element,
+        look: impl FnOnce(&mut Self) -> Result<(), Wrong>,
+    ) -> Result<(), Wrong> {
+        let above = std::mem::take(&mut self.found);
+        self.path.push(element);
+        let looked = look(self);
+        let found = std::mem::replace(&mut self.found, above);
+        let Some(element) = self.path.pop() else { return looked };
+        let into = &mut self.found;
+        for (into, found) in [
+            (&mut into.removed, found.removed),
+            (&mut into.modified, found.modified),
+            (&mut into.added, found.added),
+        ] {
+            if found.member || !found.below.is_empty() {
+                into.below.put(element.clone(), found.member, found.below);
+            }
+        }
+        looked
+    }
+
     fn values(&mut self, ty: &Type, before: Option<&Value>, after: Option<&Value>) -> Result<(), Wrong> {
         if before == after {
             return Ok(());
@@ -47,9 +89,9 @@ impl Walk<'_> {
         };
         if !leaf {
             if before.is_none() {
-                self.found.added.insert(&self.path);
+                self.found.added.member = true;
             } else if after.is_none() {
-                self.found.removed.insert(&self.path);
+                self.found.removed.member = true;
             }
         }
         Ok(())
@@ -88,9 +130,9 @@ impl Walk<'_> {
 
     fn leaf(&mut self, before: Option<&Value>, after: Option<&Value>) {
         match (before, after) {
-            (None, _) => self.found.added.insert(&self.path),
-            (_, None) => self.found.removed.insert(&self.path),
-            (Some(before), Some(after)) if !same(before, after) => self.found.modified.insert(&self.path),
+            (None, _) => self.found.added.member = true,
+            (_, None) => self.found.removed.member = true,
+            (Some(before), Some(after)) if !same(before, after) => self.found.modified.member = true,
             (Some(_), Some(_)) => {}
         }
     }
@@ -115,10 +157,7 @@ impl Walk<'_> {
             if was == is {
                 continue;
             }
-            self.path.push(Element::Field(name.clone()));
-            let compared = self.values(ty, was, is);
-            self.path.pop();
-            compared?;
+            self.descend(Element::Field(name.clone()), |walk| walk.values(ty, was, is))?;
         }
         Ok(())
     }
@@ -132,10 +171,7 @@ impl Walk<'_> {
         for element in elements {
             let was = was.get(element).unwrap_or(&none);
             let is = is.get(element).unwrap_or(&none);
-            self.path.push(element.clone());
-            let compared = self.items(list, was, is);
-            self.path.pop();
-            compared?;
+            self.descend(element.clone(), |walk| walk.items(list, was, is))?;
         }
         Ok(())
     }
@@ -148,20 +184,20 @@ impl Walk<'_> {
             ([_, _, ..], [_, _, ..]) => {
                 let equal = before.len() == after.len() && before.iter().zip(after).all(|(a, b)| same(a, b));
                 if !equal {
-                    self.found.modified.insert(&self.path);
+                    self.found.modified.member = true;
                 }
             }
             ([_, _, ..], _) => {
                 if let [item] = after {
                     self.values(ty, None, Some(item))?;
                 }
-                self.found.removed.insert(&self.path);
+                self.found.removed.member = true;
             }
             (_, [_, _, ..]) => {
                 if let [item] = before {
                     self.values(ty, Some(item), None)?;
                 }
-                self.found.added.insert(&self.path);
+                self.found.added.member = true;
             }
         }
         Ok(())

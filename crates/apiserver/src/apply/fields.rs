@@ -1,10 +1,16 @@
 //! Which fields an object mentions, and whether it may mention them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::path::{Element, display, quoted};
 use super::set::Set;
 use super::types::{Identity, ListType, MapType, Scalar, Shape, Type};
+use crate::status::cut;
+
+/// Bytes that are told of one wrong value at most: some are quoted whole.
+const TOLD_BYTES_MAX: usize = 4 * 1_024;
 
 /// What is wrong with a value, with the path to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +21,7 @@ pub struct Wrong {
 
 impl Wrong {
     pub(super) fn new(path: &[Element], what: impl Into<String>) -> Wrong {
-        Wrong { path: display(path), what: what.into() }
+        Wrong { path: display(path), what: cut(what.into(), TOLD_BYTES_MAX) }
     }
 
     /// Several as one message.
@@ -104,12 +110,14 @@ fn own(ty: &Type, value: &Value) -> (bool, Set) {
             }
             let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
             let known = items.iter().filter_map(|item| Some((identity(list, item).ok()?, item)));
-            let known: Vec<(Element, &Value)> = known.collect();
-            for (element, item) in &known {
-                let twice = known.iter().filter(|(other, _)| other == element).nth(1).is_some();
+            let mut by_element: BTreeMap<Element, Option<&Value>> = BTreeMap::new();
+            for (element, item) in known {
                 // Items that stand twice are owned as one piece.
-                let inner = if twice { Set::default() } else { own(list.items.resolve(), item).1 };
-                below.put(element.clone(), true, inner);
+                by_element.entry(element).and_modify(|item| *item = None).or_insert(Some(item));
+            }
+            for (element, item) in by_element {
+                let inner = item.map_or_else(Set::default, |item| own(list.items.resolve(), item).1);
+                below.put(element, true, inner);
             }
         }
     }
@@ -148,6 +156,9 @@ fn check_map(map: &MapType, value: &Value, path: &mut Vec<Element>, wrong: &mut 
         other => return wrong.push(Wrong::new(path, format!("expected map, got &{{{}}}", go_value(other)))),
     };
     for (name, value) in fields {
+        if wrong.len() >= WRONG_MAX {
+            return;
+        }
         path.push(Element::Field(name.clone()));
         match map.field(name) {
             Some(ty) => check_at(ty, value, path, wrong),
@@ -163,8 +174,11 @@ fn check_list(list: &ListType, value: &Value, path: &mut Vec<Element>, wrong: &m
         Value::Array(items) => items,
         other => return wrong.push(Wrong::new(path, format!("expected list, got &{{{}}}", go_value(other)))),
     };
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
+        if wrong.len() >= WRONG_MAX {
+            return;
+        }
         let element = match &list.identity {
             Identity::Atomic => Element::Index(i64::try_from(index).unwrap_or(i64::MAX)),
             Identity::Set | Identity::Keys(_) => match identity(list, item) {

@@ -126,6 +126,20 @@ impl Owned {
         self.fields = Fields::Read(set);
     }
 
+    /// Takes over what another owns.
+    fn add(&mut self, other: &Owned) -> Result<(), SetError> {
+        if let Fields::Raw(raw) = &self.fields {
+            self.fields = Fields::Read(Set::from_json(raw)?);
+        }
+        if let Fields::Read(fields) = &mut self.fields {
+            match &other.fields {
+                Fields::Read(others) => fields.add(others),
+                Fields::Raw(raw) => fields.add(&Set::from_json(raw)?),
+            }
+        }
+        Ok(())
+    }
+
     /// False only if it has nothing in common with the set.
     pub(super) fn may_touch(&self, set: &Set) -> bool {
         match &self.fields {
@@ -306,7 +320,7 @@ impl Managers {
                 && let Some(merged) = self.entries.remove(&id)
                 && let Some(ancient) = self.entries.get_mut(&bucket)
             {
-                ancient.replace(ancient.set()?.union(&merged.set()?));
+                ancient.add(&merged)?;
                 // The time of the younger of the two.
                 ancient.time = merged.time;
             }

@@ -37,6 +37,10 @@ use compare::compare;
 /// Owner of what stood before anyone applied, where nobody was known.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
+/// Conflicts told at most, and bytes of their paths: whoever is told of so many looks at none of the others.
+const CONFLICTS_MAX: usize = 1_024;
+const CONFLICT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
 /// One version in which an object is written.
 #[derive(Clone, Debug)]
 pub struct Version {
@@ -237,7 +241,7 @@ impl<'a> Rules<'a> {
         let new = self.prune(merged, &managers, last.as_ref())?;
 
         let changes = self.compare_all(live, &new, &mut managers).map_err(ApplyError::Live)?;
-        let mut conflicts = Vec::new();
+        let (mut conflicts, mut conflict_bytes) = (Vec::new(), 0);
         managers.try_retain(|other, owned| {
             let Some(changes) = changes.get(&owned.api_version) else { return Ok(false) };
             if other == id || !changes.may_touch(owned) {
@@ -245,7 +249,10 @@ impl<'a> Rules<'a> {
             }
             let set = owned.set()?;
             set.intersection(&changes.set).visit(&mut |path| {
-                conflicts.push(Conflict { manager: other.clone(), path: path.to_vec() });
+                if conflicts.len() < CONFLICTS_MAX && conflict_bytes < CONFLICT_BYTES_MAX {
+                    conflict_bytes += path.iter().map(Element::bytes).sum::<usize>();
+                    conflicts.push(Conflict { manager: other.clone(), path: path.to_vec() });
+                }
             });
             let left = changes.untouched(&set);
             let keep = !left.is_empty();
@@ -282,7 +289,7 @@ impl<'a> Rules<'a> {
         let mut owned_at: BTreeMap<&str, Set> = BTreeMap::new();
         for (_, owned) in managers.iter() {
             let set = owned_at.entry(&owned.api_version).or_default();
-            *set = set.union(&owned.set()?);
+            set.add(&owned.set()?);
         }
         let declared = |ty: &Type, value: &Value| fields::fields_of(ty, value).with_declared(Some(ty));
         // The version in question first.

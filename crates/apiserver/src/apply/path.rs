@@ -1,7 +1,7 @@
 //! Steps of a path, as `fieldsV1` writes them and as messages show them.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Number, Value};
 
@@ -48,6 +48,19 @@ impl Element {
                 Ok(_) | Err(_) => Err(malformed()),
             },
             _ => Err(ElementError::Unknown),
+        }
+    }
+
+    /// About how much memory its names and values take.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Element::Field(name) => name.len(),
+            Element::Index(_) => 0,
+            Element::Value(Value::String(text)) => text.len(),
+            Element::Value(value) => value.to_string().len(),
+            Element::Key(fields) => {
+                fields.iter().map(|(name, value)| name.len() + value.as_str().map_or(8, str::len)).sum()
+            }
         }
     }
 
@@ -195,9 +208,34 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     a == b || compare_values(a, b).is_eq()
 }
 
-/// A path as messages show it: `.spec.ports[name="http"].port`.
+/// Bytes of a path that are told at most; names and keys come from clients.
+const PATH_BYTES_MAX: usize = 1_024;
+
+/// A path as messages show it: `.spec.ports[name="http"].port`; cut where it is long.
 pub fn display(path: &[Element]) -> String {
-    path.iter().map(Element::to_string).collect()
+    let mut text = Cut { text: String::new(), left: PATH_BYTES_MAX };
+    for element in path {
+        if write!(text, "{element}").is_err() {
+            text.text.push_str("...");
+            break;
+        }
+    }
+    text.text
+}
+
+/// Takes what fits and then refuses, so that what writes to it stops.
+struct Cut {
+    text: String,
+    left: usize,
+}
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let fits = more.floor_char_boundary(self.left);
+        self.text.push_str(&more[..fits]);
+        self.left -= fits;
+        if fits < more.len() { Err(fmt::Error) } else { Ok(()) }
+    }
 }
 
 /// A value as messages show it.

@@ -104,7 +104,7 @@ impl Set {
         union
     }
 
-    fn add(&mut self, other: &Set) {
+    pub(super) fn add(&mut self, other: &Set) {
         for (element, theirs) in &other.nodes {
             let node = self.nodes.entry(element.clone()).or_default();
             node.member |= theirs.member;

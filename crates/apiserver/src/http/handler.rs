@@ -18,7 +18,7 @@ use super::read::{self, Snapshots};
 use super::respond::{self, Body};
 use super::review::Review;
 use super::route::{Route, Target, route};
-use super::{discovery, negotiate, openapi, watch, write};
+use super::{discovery, negotiate, offload, openapi, watch, write};
 use crate::access::{Access, Decision, Policy, User};
 use crate::config::Limits;
 use crate::status::{Details, Reason, Status};
@@ -27,6 +27,8 @@ use crate::telemetry::Metrics;
 
 /// Bodies are counted in units of this many bytes.
 pub(super) const BODY_UNIT: usize = 1_024;
+/// Bytes of a review at most, which clients without any permission may send: it names one verb on one object.
+const REVIEW_BYTES_MAX: usize = 64 * 1_024;
 /// Of a body that is too large, so many times the limit is read and dropped.
 const DRAINED_LIMITS: usize = 4;
 /// Requests slower than this are worth a line in the log.
@@ -160,8 +162,9 @@ impl State {
         if parts.method != Method::POST {
             return Err(method_not_allowed());
         }
-        let (body, _held) = self.body(parts, body).await?;
-        let posted = write::parse_object(&parts.headers, &body)?;
+        let most = self.limits.body_bytes_max.min(REVIEW_BYTES_MAX);
+        let (body, _held) = self.body(parts, body, most).await?;
+        let (posted, _tree) = offload::read_object(&self.bodies, &parts.headers, &body).await?;
         let answer = review.answer(&self.policy, user, &posted.value)?;
         Ok(respond::json(StatusCode::CREATED, &answer))
     }
@@ -206,9 +209,10 @@ impl State {
             }
             _ => {}
         }
-        let (body, _held) = self.body(parts, body).await?;
+        let (body, _held) = self.body(parts, body, self.limits.body_bytes_max).await?;
         let request = write::Request {
             store: &self.store,
+            bodies: &self.bodies,
             target: &target,
             headers: &parts.headers,
             params,
@@ -217,7 +221,7 @@ impl State {
         };
         match label.verb {
             "update" => {
-                let decoded = write::parse_object(&parts.headers, &body)?;
+                let (decoded, _tree) = offload::read_object(&self.bodies, &parts.headers, &body).await?;
                 request.update(&name, decoded).await
             }
             "patch" => request.patch(&name, &body).await,
@@ -241,12 +245,13 @@ impl State {
             // Who may create nothing of the kind is refused before the body is read; a rule for certain names passes.
             self.policy_knows(user, label, target)?;
         }
-        let (body, _held) = self.body(parts, body).await?;
-        let decoded = write::parse_object(&parts.headers, &body)?;
+        let (body, _held) = self.body(parts, body, self.limits.body_bytes_max).await?;
+        let (decoded, _tree) = offload::read_object(&self.bodies, &parts.headers, &body).await?;
         let name = decoded.value["metadata"]["name"].as_str().unwrap_or_default();
         let constraints = self.allow(user, label, target, name)?;
         let request = write::Request {
             store: &self.store,
+            bodies: &self.bodies,
             target,
             headers: &parts.headers,
             params,
@@ -296,11 +301,11 @@ impl State {
         &self,
         parts: &Parts,
         body: Incoming,
+        most: usize,
     ) -> Result<(Bytes, tokio::sync::SemaphorePermit<'_>), Status> {
         if parts.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Status::new(Reason::UnsupportedMediaType, "compressed bodies are not accepted"));
         }
-        let most = self.limits.body_bytes_max;
         let too_large = || {
             let told = format!("Request entity too large: limit is {most}");
             Status::new(Reason::RequestEntityTooLarge, told)

@@ -4,6 +4,7 @@ mod discovery;
 mod handler;
 mod listen;
 mod negotiate;
+mod offload;
 mod openapi;
 mod params;
 mod protobuf;

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::negotiate::MediaType;
+use super::offload;
 use super::params::{Params, unsupported as unsupported_value};
 use super::protobuf;
 use super::read;
@@ -32,6 +34,8 @@ const MANAGER_BYTES_MAX: usize = 128;
 /// A write whose client may do it.
 pub(super) struct Request<'a> {
     pub(super) store: &'a Store,
+    /// Memory of bodies and of what was read from them.
+    pub(super) bodies: &'a Semaphore,
     pub(super) target: &'a Target,
     pub(super) headers: &'a HeaderMap,
     pub(super) params: &'a Params,
@@ -104,11 +108,14 @@ impl Request<'_> {
         }
         // What isn't understood is refused whatever the body says.
         let known = matches!(media_type, "application/json-patch+json" | "application/merge-patch+json");
-        let decoded = match known || media_type == "application/strategic-merge-patch+json" {
-            true => decode::json(body)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?,
-            false => Decoded { value: Value::Null, duplicates: Vec::new() },
+        let known = known || media_type == "application/strategic-merge-patch+json";
+        let unread = body.clone();
+        let read = move || match known {
+            true => decode::json(&unread)
+                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}"))),
+            false => Ok(Decoded { value: Value::Null, duplicates: Vec::new() }),
         };
+        let (decoded, _tree) = offload::read(self.bodies, body.len(), read).await?;
         let Decoded { value: patch, duplicates } = decoded;
         let told: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         let validation = self.params.field_validation()?;
@@ -132,8 +139,11 @@ impl Request<'_> {
             let cause = Cause::required("fieldManager", "is required for apply patch");
             return Err(Status::invalid_options("PatchOptions", vec![cause]));
         }
-        let decoded = decode::applied(body)
-            .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+        let unread = body.clone();
+        let read = move || {
+            decode::applied(&unread).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+        };
+        let (decoded, _tree) = offload::read(self.bodies, body.len(), read).await?;
         let Decoded { value: object, duplicates } = decoded;
         if !object.is_object() {
             return Err(Status::bad_request("error decoding YAML: the configuration must be one object"));
@@ -162,19 +172,30 @@ impl Request<'_> {
         self.params.check_delete_collection()?;
         let options = DeleteOptions::parse(self.params, self.headers, body)?;
         let selection = read::selection(self.target, self.params)?;
-        let snapshot = self.store.snapshot().map_err(Status::internal)?;
-        let pager = Pager { selection: &selection, after: None, limit: None };
-        let kind = &self.target.kind;
         let conditional = options.conditions != Preconditions::default();
         let view = read::view(self.headers, self.params)?;
-        let page = pager.read(kind, &snapshot).map_err(Status::internal)?;
-        let mut writes = Vec::with_capacity(page.objects.len());
-        for stored in &page.objects {
-            let stored: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
-            let facets = Facets::of(kind, &stored);
+        let (store, kind) = (self.store.clone(), Arc::clone(&self.target.kind));
+        // Reading them all takes a while.
+        let found = tokio::task::spawn_blocking(move || {
+            let snapshot = store.snapshot().map_err(Status::internal)?;
+            let pager = Pager { selection: &selection, after: None, limit: None };
+            let page = pager.read(&kind, &snapshot).map_err(Status::internal)?;
+            let mut found = Vec::with_capacity(page.objects.len());
+            for stored in &page.objects {
+                let stored: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
+                found.push((
+                    Facets::of(&kind, &stored),
+                    stored["metadata"]["uid"].as_str().map(str::to_owned),
+                ));
+            }
+            Ok::<_, Status>((page, snapshot.revision, found))
+        });
+        let (page, revision, found) = found.await.map_err(Status::internal)??;
+        let kind = &self.target.kind;
+        let mut writes = Vec::with_capacity(found.len());
+        for (facets, uid) in found {
             // Not the one that took its name meanwhile.
             let conditions = if options.conditions == Preconditions::default() {
-                let uid = stored["metadata"]["uid"].as_str().map(str::to_owned);
                 Preconditions { uid, resource_version: None }
             } else {
                 options.conditions.clone()
@@ -197,7 +218,7 @@ impl Request<'_> {
             .try_collect::<Vec<()>>()
             .await?;
         // What was there, as a list of it.
-        let meta = ListMeta { revision: snapshot.revision, ..ListMeta::default() };
+        let meta = ListMeta { revision, ..ListMeta::default() };
         Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
     }
 

@@ -6,6 +6,8 @@ use uuid::Uuid;
 use super::Preconditions;
 use crate::kinds::Kind;
 use crate::names;
+use crate::schema::CAUSES_MAX;
+use crate::schema::path::Path;
 use crate::status::{Cause, Status};
 
 /// Bytes of all annotations together, as in Kubernetes.
@@ -58,7 +60,9 @@ pub(super) fn take(object: &mut Value) -> Result<Taken, Status> {
     let mut taken = Taken { metadata: Map::new(), unknown: Vec::new() };
     for (name, value) in fields {
         let Some((_, shape)) = KNOWN.iter().find(|(known, _)| *known == name) else {
-            taken.unknown.push(format!("metadata.{name}"));
+            if taken.unknown.len() < CAUSES_MAX {
+                taken.unknown.push(Path::ROOT.field("metadata").field(&name).text());
+            }
             continue;
         };
         if value.is_null() {
@@ -287,6 +291,9 @@ pub(super) fn validate(kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> 
     causes
 }
 
+/// Owners that control beside the first one that are told of; the list of all owners is told with each.
+const CONTROLLERS_TOLD_MAX: usize = 4;
+
 fn owners(owners: &[Value]) -> Vec<Cause> {
     const FIELD: &str = "metadata.ownerReferences";
     let mut causes = Vec::new();
@@ -307,7 +314,7 @@ fn owners(owners: &[Value]) -> Vec<Cause> {
             format!("{}/{}", text("kind"), text("name"))
         })
         .collect();
-    for other in controllers.iter().skip(1) {
+    for other in controllers.iter().skip(1).take(CONTROLLERS_TOLD_MAX) {
         let why = format!(
             "Only one reference can have Controller set to true. Found \"true\" in references for {} and {other}",
             controllers.first().map_or("", String::as_str)

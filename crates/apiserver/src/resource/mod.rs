@@ -14,6 +14,8 @@ mod managers;
 mod metadata;
 mod patch;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -271,9 +273,9 @@ impl Request<'_> {
         }
         judge(kind, &object, Some(current), self.part)?;
         if is_deleting(current) {
-            let mut added: Vec<&str> = metadata::finalizers(&object)
-                .filter(|added| !metadata::finalizers(current).any(|old| old == *added))
-                .collect();
+            let old: BTreeSet<&str> = metadata::finalizers(current).collect();
+            let mut added: Vec<&str> =
+                metadata::finalizers(&object).filter(|added| !old.contains(added)).collect();
             added.sort_unstable();
             if !added.is_empty() {
                 let added: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();

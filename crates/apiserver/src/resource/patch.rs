@@ -4,10 +4,18 @@ use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 use crate::kinds::Kind;
+use crate::schema::decode::{DEPTH_MAX, Extent, VALUES_MAX};
 use crate::status::{Cause, Details, Reason, Status};
 
-/// Operations in one JSON patch at most, as in Kubernetes.
+/// Operations in one JSON patch at most, as in Kubernetes (`maxJSONPatchOperations` in its apiserver's `patch.go`).
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+/// Bytes that the copies of one JSON patch add at most, as in Kubernetes (`JSONPatchMaxCopyBytes`).
+const JSON_PATCH_COPY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Values that the operations of one JSON patch look at, move or push aside at most: some tens of milliseconds, for which all
+/// other writers wait. An object of the largest size can be moved that often some hundred times.
+const JSON_PATCH_STEPS_MAX: usize = 8_000_000;
+/// Items of a list that are pushed aside in the time in which one value is looked at.
+const ITEMS_PER_STEP: usize = 8;
 
 /// A patch in one of the forms that are understood.
 #[derive(Clone, Debug)]
@@ -26,14 +34,14 @@ impl Patch {
         match media_type {
             "application/merge-patch+json" => Ok(Patch::Merge(object(body)?)),
             "application/json-patch+json" => {
-                let patch: json_patch::Patch = serde_json::from_value(body)
-                    .map_err(|error| Status::bad_request(format!("the body is not a JSON patch: {error}")))?;
-                if patch.0.len() > JSON_PATCH_OPERATIONS_MAX {
+                if body.as_array().is_some_and(|operations| operations.len() > JSON_PATCH_OPERATIONS_MAX) {
                     let why = format!(
                         "the allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}"
                     );
                     return Err(Status::new(Reason::RequestEntityTooLarge, why));
                 }
+                let patch: json_patch::Patch = serde_json::from_value(body)
+                    .map_err(|error| Status::bad_request(format!("the body is not a JSON patch: {error}")))?;
                 Ok(Patch::Json(patch))
             }
             "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object(body)?)),
@@ -52,11 +60,15 @@ impl Patch {
         let mut patched = current.clone();
         match self {
             Patch::Merge(patch) => json_patch::merge(&mut patched, patch),
-            Patch::Json(patch) => apply_operations(&mut patched, patch).map_err(|error| {
-                let told = "the server rejected our request due to an error in our request";
-                let cause = Cause::new("UnexpectedServerResponse", "", error.to_string());
-                Status::new(Reason::Invalid, told).with(Details { causes: vec![cause], ..Details::default() })
-            })?,
+            Patch::Json(patch) => {
+                let mut patching = Patching { copied_bytes: 0, copied_values: 0, steps: 0 };
+                patching.apply(&mut patched, patch).map_err(|why| {
+                    let told = "the server rejected our request due to an error in our request";
+                    let cause = Cause::new("UnexpectedServerResponse", "", why);
+                    Status::new(Reason::Invalid, told)
+                        .with(Details { causes: vec![cause], ..Details::default() })
+                })?;
+            }
             Patch::Strategic(patch) => {
                 if kind.counts_generations {
                     let told = format!("strategic merge patches are not supported for {}", kind.qualified());
@@ -75,25 +87,120 @@ impl Patch {
     }
 }
 
-/// As Kubernetes does it: `replace` also sets a member that isn't there.
-fn apply_operations(object: &mut Value, patch: &json_patch::Patch) -> Result<(), json_patch::PatchError> {
-    let has_replacement = |operation: &PatchOperation| matches!(operation, PatchOperation::Replace(_));
-    if !patch.0.iter().any(has_replacement) {
-        return json_patch::patch(object, patch);
-    }
-    for operation in &patch.0 {
-        let mut operation = operation.clone();
-        if let PatchOperation::Replace(replace) = &operation
-            && object.pointer(replace.path.as_str()).is_none()
-            && let Some((parent, _)) = replace.path.as_str().rsplit_once('/')
-            && object.pointer(parent).is_some_and(Value::is_object)
-        {
-            let (path, value) = (replace.path.clone(), replace.value.clone());
-            operation = PatchOperation::Add(AddOperation { path, value });
+/// A JSON patch on its way, with what it has cost so far. It works on a copy, which is thrown away if an operation fails.
+struct Patching {
+    copied_bytes: usize,
+    copied_values: usize,
+    steps: usize,
+}
+
+impl Patching {
+    fn apply(&mut self, object: &mut Value, patch: &json_patch::Patch) -> Result<(), String> {
+        for (index, operation) in patch.0.iter().enumerate() {
+            self.allow(object, operation)?;
+            let set = as_set(object, operation);
+            let operation = set.as_ref().unwrap_or(operation);
+            json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|mut error| {
+                error.operation = index;
+                error.to_string()
+            })?;
         }
-        json_patch::patch(object, &[operation])?;
+        Ok(())
     }
-    Ok(())
+
+    /// Whether an operation may be carried out, judged before it is.
+    fn allow(&mut self, object: &Value, operation: &PatchOperation) -> Result<(), String> {
+        let path = operation.path().as_str();
+        let put = match operation {
+            PatchOperation::Add(add) => Some(&add.value),
+            PatchOperation::Replace(replace) => Some(&replace.value),
+            PatchOperation::Move(moving) => {
+                self.walk(shifted(object, moving.from.as_str()))?;
+                object.pointer(moving.from.as_str())
+            }
+            PatchOperation::Copy(copy) => {
+                let source = object.pointer(copy.from.as_str());
+                source.map(|source| self.copy(source)).transpose()?;
+                source
+            }
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+        };
+        if !matches!(operation, PatchOperation::Test(_)) {
+            self.walk(shifted(object, path))?;
+        }
+        // What isn't there is told by the operation itself.
+        let Some(put) = put else { return Ok(()) };
+        let extent = Extent::of(put);
+        self.walk(extent.values)?;
+        if path.matches('/').count() + extent.depth > DEPTH_MAX {
+            return Err(format!("the patched object would be nested more than {DEPTH_MAX} levels deep"));
+        }
+        Ok(())
+    }
+
+    fn walk(&mut self, steps: usize) -> Result<(), String> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > JSON_PATCH_STEPS_MAX {
+            return Err("the operations of the patch move too much; send the resulting object instead".into());
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, source: &Value) -> Result<(), String> {
+        self.copied_values += Extent::of(source).values;
+        self.copied_bytes = self.copied_bytes.saturating_add(json_bytes(source));
+        if self.copied_bytes > JSON_PATCH_COPY_BYTES_MAX {
+            // As evanphx/json-patch tells it.
+            return Err(format!(
+                "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit \
+                 {JSON_PATCH_COPY_BYTES_MAX}",
+                self.copied_bytes
+            ));
+        }
+        if self.copied_values > VALUES_MAX {
+            return Err(format!(
+                "Unable to complete the copy, the copies have more than {VALUES_MAX} values"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// As Kubernetes does it: `replace` also sets a member that isn't there.
+fn as_set(object: &Value, operation: &PatchOperation) -> Option<PatchOperation> {
+    let PatchOperation::Replace(replace) = operation else { return None };
+    let path = replace.path.as_str();
+    if object.pointer(path).is_some() {
+        return None;
+    }
+    let (parent, _) = path.rsplit_once('/')?;
+    object.pointer(parent).filter(|parent| parent.is_object())?;
+    Some(PatchOperation::Add(AddOperation { path: replace.path.clone(), value: replace.value.clone() }))
+}
+
+/// The steps it takes to move the items of a list when one at the path comes or goes.
+fn shifted(object: &Value, path: &str) -> usize {
+    let Some((parent, last)) = path.rsplit_once('/') else { return 0 };
+    let Some(Value::Array(items)) = object.pointer(parent) else { return 0 };
+    last.parse::<usize>().map_or(0, |index| items.len().saturating_sub(index) / ITEMS_PER_STEP)
+}
+
+/// Bytes of a value as JSON.
+fn json_bytes(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting can't fail, and our values have string keys only.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 fn object(body: Value) -> Result<Value, Status> {

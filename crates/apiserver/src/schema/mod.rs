@@ -10,6 +10,7 @@ pub mod decode;
 mod defaults;
 mod library;
 mod node;
+pub(crate) mod path;
 mod prune;
 mod rules;
 mod validate;
@@ -48,11 +49,9 @@ impl Schema {
         Ok(Schema { root: Node::compile(schema, "")? })
     }
 
-    /// Removes fields that the schema doesn't name and returns their paths. `apiVersion`, `kind` and `metadata` stay.
+    /// Removes fields that the schema doesn't name and returns the paths of the first [`CAUSES_MAX`] of them. `apiVersion`, `kind` and `metadata` stay.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        let mut unknown = prune::prune(&self.root, object);
-        unknown.sort();
-        unknown
+        prune::prune(&self.root, object)
     }
 
     /// Fills in defaults for absent fields, and for nulls where null isn't allowed.

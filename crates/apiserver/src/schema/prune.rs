@@ -2,21 +2,48 @@
 
 use serde_json::Value;
 
-use super::join;
+use super::CAUSES_MAX;
 use super::node::{Additional, Node};
+use super::path::Path;
+
+/// Paths of unknown fields: the first ones in their order, which are all that is told.
+#[derive(Debug, Default)]
+pub(crate) struct Unknown {
+    paths: Vec<String>,
+}
+
+impl Unknown {
+    fn push(&mut self, path: &Path<'_>) {
+        self.paths.push(path.text());
+        if self.paths.len() >= 2 * CAUSES_MAX {
+            self.keep_first();
+        }
+    }
+
+    fn keep_first(&mut self) {
+        self.paths.sort();
+        self.paths.truncate(CAUSES_MAX);
+    }
+
+    /// In order.
+    pub(crate) fn into_paths(mut self) -> Vec<String> {
+        self.keep_first();
+        self.paths
+    }
+}
 
 pub(crate) fn prune(root: &Node, object: &mut Value) -> Vec<String> {
-    let mut unknown = Vec::new();
-    let Some(fields) = object.as_object_mut() else { return unknown };
+    let mut unknown = Unknown::default();
+    let Some(fields) = object.as_object_mut() else { return Vec::new() };
     let metadata = ["apiVersion", "kind", "metadata"].map(|name| fields.remove_entry(name));
-    walk(root, object, "", &mut unknown);
+    walk(root, object, &Path::ROOT, &mut unknown);
     if let Some(fields) = object.as_object_mut() {
         fields.extend(metadata.into_iter().flatten());
     }
-    unknown
+    unknown.into_paths()
 }
 
-fn walk(node: &Node, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+fn walk(node: &Node, value: &mut Value, path: &Path<'_>, unknown: &mut Unknown) {
     match value {
         Value::Object(fields) => {
             let known = |name: &str| match &node.additional {
@@ -27,7 +54,7 @@ fn walk(node: &Node, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
                 fields.retain(|name, _| {
                     let keep = known(name);
                     if !keep {
-                        unknown.push(join(path, name));
+                        unknown.push(&path.field(name));
                     }
                     keep
                 });
@@ -40,14 +67,14 @@ fn walk(node: &Node, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
                 if matches!(value, Value::Object(_) | Value::Array(_))
                     && let Some(node) = node.field(name)
                 {
-                    walk(node, value, &join(path, name), unknown);
+                    walk(node, value, &path.field(name), unknown);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(node) = &node.items {
                 for (index, item) in items.iter_mut().enumerate() {
-                    walk(node, item, &format!("{path}[{index}]"), unknown);
+                    walk(node, item, &path.index(index), unknown);
                 }
             }
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::library::to_cel;
 use super::node::{Additional, ListType, Node, Rule};
+use super::path::Path;
 use super::validate::{list_key, quoted};
 use super::{CAUSES_MAX, join};
 use crate::status::Cause;
@@ -18,9 +19,9 @@ pub(crate) fn check(root: &Node, object: &Value, old: Option<&Value>, causes: &m
         // At the root, rules see of the metadata only what Kubernetes shows them.
         let seen = seen_at_root(object);
         let old_seen = old.map(seen_at_root);
-        judge(root, &seen, old_seen.as_ref(), "", causes);
+        judge(root, &seen, old_seen.as_ref(), &Path::ROOT, causes);
     }
-    children(root, object, old, "", causes);
+    children(root, object, old, &Path::ROOT, causes);
 }
 
 fn seen_at_root(object: &Value) -> Value {
@@ -33,7 +34,7 @@ fn seen_at_root(object: &Value) -> Value {
     seen
 }
 
-fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
     if !node.has_rules || (value.is_null() && node.nullable) || causes.len() >= CAUSES_MAX {
         return;
     }
@@ -41,15 +42,15 @@ fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mu
     children(node, value, old, path, causes);
 }
 
-fn children(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+fn children(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 let old = old.and_then(|old| old.get(name));
                 if let Some(field) = node.properties.get(name) {
-                    walk(field, value, old, &join(path, name), causes);
+                    walk(field, value, old, &path.field(name), causes);
                 } else if let Additional::Schema(additional) = &node.additional {
-                    walk(additional, value, old, &format!("{path}[{name}]"), causes);
+                    walk(additional, value, old, &path.key(name), causes);
                 }
             }
         }
@@ -67,14 +68,14 @@ fn children(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes:
                         olds.and_then(|olds| olds.iter().find(|old| *old == item))
                     }
                 };
-                walk(item_node, item, old, &format!("{path}[{index}]"), causes);
+                walk(item_node, item, old, &path.index(index), causes);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-fn judge(node: &Node, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+fn judge(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
     let unchanged = old == Some(value);
     let mut variables: Option<Vec<(&str, Cel)>> = None;
     for rule in &node.rules {
@@ -109,14 +110,11 @@ fn holds(rule: &Rule, variables: &[(&str, Cel)]) -> Result<(), String> {
     }
 }
 
-fn cause(rule: &Rule, value: &Value, path: &str, message: String) -> Cause {
-    let mut field = path.to_owned();
+fn cause(rule: &Rule, value: &Value, path: &Path<'_>, message: String) -> Cause {
+    let mut field = path.text();
     let mut value = value;
     if let Some(below) = &rule.field_path {
-        field = join(path, below.trim_start_matches('.'));
-        if path.is_empty() {
-            field = below.trim_start_matches('.').to_owned();
-        }
+        field = join(&field, below.trim_start_matches('.'));
         for name in below.split('.').filter(|name| !name.is_empty()) {
             value = &value[name];
         }

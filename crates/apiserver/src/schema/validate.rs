@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::CAUSES_MAX;
 use super::node::{Additional, Bounds, ListType, Node, Type};
-use super::{CAUSES_MAX, join};
+use super::path::Path;
 use crate::status::Cause;
 
 /// Characters of a wrong value that are quoted back.
@@ -14,7 +15,7 @@ const QUOTED_CHARS_MAX: usize = 80;
 pub(crate) fn validate(root: &Node, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut found = Found { causes: Vec::new() };
     let Some(fields) = object.as_object() else {
-        found.wrong_type(root, object, "");
+        found.wrong_type(root, object, &Path::ROOT);
         return found.causes;
     };
     for name in &root.required {
@@ -25,7 +26,7 @@ pub(crate) fn validate(root: &Node, object: &Value, old: Option<&Value>) -> Vec<
     for (name, value) in fields {
         let untouched = old.is_some_and(|old| old.get(name) == Some(value));
         if !untouched && let Some(node) = root.field(name) {
-            found.node(node, value, name);
+            found.node(node, value, &Path::ROOT.field(name));
         }
     }
     found.causes
@@ -43,17 +44,17 @@ impl Found {
         }
     }
 
-    fn wrong_type(&mut self, node: &Node, value: &Value, path: &str) {
+    fn wrong_type(&mut self, node: &Node, value: &Value, path: &Path<'_>) {
         let got = type_of(value);
         let wanted = match (node.ty, value, &node.bounds.format) {
             (Type::Integer, Value::Number(_), Some(format)) => format,
             (ty, _, _) => ty.as_str(),
         };
         let message = format!("Invalid value: \"{got}\": {path} in body must be of type {wanted}: \"{got}\"");
-        self.push(Cause::new("FieldValueTypeInvalid", path, message));
+        self.push(Cause::new("FieldValueTypeInvalid", &path.text(), message));
     }
 
-    fn node(&mut self, node: &Node, value: &Value, path: &str) {
+    fn node(&mut self, node: &Node, value: &Value, path: &Path<'_>) {
         if self.causes.len() >= CAUSES_MAX || (value.is_null() && node.nullable) {
             return;
         }
@@ -87,18 +88,18 @@ impl Found {
         self.combined(node, value, path);
     }
 
-    fn allowed(&mut self, bounds: &Bounds, value: &Value, path: &str) {
+    fn allowed(&mut self, bounds: &Bounds, value: &Value, path: &Path<'_>) {
         if let Some(allowed) = &bounds.allowed
             && !allowed.contains(value)
         {
             let supported: Vec<String> = allowed.iter().map(Value::to_string).collect();
             let message =
                 format!("Unsupported value: {}: supported values: {}", quoted(value), supported.join(", "));
-            self.push(Cause::new("FieldValueNotSupported", path, message));
+            self.push(Cause::new("FieldValueNotSupported", &path.text(), message));
         }
     }
 
-    fn string(&mut self, bounds: &Bounds, text: &str, path: &str) {
+    fn string(&mut self, bounds: &Bounds, text: &str, path: &Path<'_>) {
         let shown = || quoted(&Value::String(text.to_owned()));
         // Bytes are at least as many as characters, so most texts are never counted.
         if let Some(max) = bounds.length_max
@@ -106,33 +107,33 @@ impl Found {
             && text.chars().count() as u64 > max
         {
             let message = format!("Too long: may not be more than {max} bytes");
-            return self.push(Cause::new("FieldValueTooLong", path, message));
+            return self.push(Cause::new("FieldValueTooLong", &path.text(), message));
         }
         if let Some(min) = bounds.length_min
             && (text.len() as u64) < min.saturating_mul(4)
             && (text.chars().count() as u64) < min
         {
             let why = format!("{path} in body should be at least {min} chars long");
-            return self.push(Cause::invalid(path, &shown(), why));
+            return self.push(Cause::invalid(&path.text(), &shown(), why));
         }
         if let Some(pattern) = &bounds.pattern
             && !pattern.is_match(text)
         {
             let why = format!("{path} in body should match '{}'", pattern.as_str());
-            self.push(Cause::invalid(path, &shown(), why));
+            self.push(Cause::invalid(&path.text(), &shown(), why));
         }
         if let Some(format) = &bounds.format
             && !fits_format(format, text)
         {
             let why = format!("Invalid value: {0}: {path} in body must be of type {format}: {0}", shown());
-            self.push(Cause::new("FieldValueTypeInvalid", path, why));
+            self.push(Cause::new("FieldValueTypeInvalid", &path.text(), why));
         }
     }
 
-    fn number(&mut self, bounds: &Bounds, number: &serde_json::Number, path: &str) {
+    fn number(&mut self, bounds: &Bounds, number: &serde_json::Number, path: &Path<'_>) {
         self.range(bounds, number, path);
         let Some(n) = number.as_f64() else { return };
-        let mut wrong = |why: String| self.push(Cause::invalid(path, &number.to_string(), why));
+        let mut wrong = |why: String| self.push(Cause::invalid(&path.text(), &number.to_string(), why));
         if let Some((min, exclusive)) = bounds.minimum
             && (n < min || (exclusive && n == min))
         {
@@ -153,7 +154,7 @@ impl Found {
     }
 
     /// Whether the number fits its format.
-    fn range(&mut self, bounds: &Bounds, number: &serde_json::Number, path: &str) {
+    fn range(&mut self, bounds: &Bounds, number: &serde_json::Number, path: &Path<'_>) {
         let (least, most) = match bounds.format.as_deref() {
             Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
             Some("uint32") => (0, i64::from(u32::MAX)),
@@ -170,27 +171,27 @@ impl Found {
         }
     }
 
-    fn array(&mut self, node: &Node, items: &[Value], path: &str) {
+    fn array(&mut self, node: &Node, items: &[Value], path: &Path<'_>) {
         let count = items.len() as u64;
         if let Some(max) = node.bounds.items_max
             && count > max
         {
             let message = format!("Too many: {count}: must have at most {max} items");
             // A list this long isn't judged item by item.
-            return self.push(Cause::new("FieldValueTooMany", path, message));
+            return self.push(Cause::new("FieldValueTooMany", &path.text(), message));
         }
         if let Some(min) = node.bounds.items_min
             && count < min
         {
             self.push(Cause::invalid(
-                path,
+                &path.text(),
                 &count.to_string(),
                 format!("{path} in body should have at least {min} items"),
             ));
         }
         if let Some(item_node) = &node.items {
             for (index, item) in items.iter().enumerate() {
-                self.node(item_node, item, &format!("{path}[{index}]"));
+                self.node(item_node, item, &path.index(index));
             }
         }
         let keys = match &node.list {
@@ -206,62 +207,62 @@ impl Found {
             };
             if !seen.insert(identity.clone()) && told.insert(identity.clone()) {
                 let message = format!("Duplicate value: {identity}");
-                self.push(Cause::new("FieldValueDuplicate", &format!("{path}[{index}]"), message));
+                self.push(Cause::new("FieldValueDuplicate", &path.index(index).text(), message));
             }
         }
     }
 
-    fn object(&mut self, node: &Node, fields: &serde_json::Map<String, Value>, path: &str) {
+    fn object(&mut self, node: &Node, fields: &serde_json::Map<String, Value>, path: &Path<'_>) {
         let count = fields.len() as u64;
         if let Some(max) = node.bounds.properties_max
             && count > max
         {
             let message = format!("Too many: {count}: must have at most {max} items");
-            return self.push(Cause::new("FieldValueTooMany", path, message));
+            return self.push(Cause::new("FieldValueTooMany", &path.text(), message));
         }
         if let Some(min) = node.bounds.properties_min
             && count < min
         {
             let why = format!("{path} in body should have at least {min} properties");
-            self.push(Cause::invalid(path, &count.to_string(), why));
+            self.push(Cause::invalid(&path.text(), &count.to_string(), why));
         }
         for name in &node.required {
             if !fields.contains_key(name) {
-                self.push(Cause::required(&join(path, name), ""));
+                self.push(Cause::required(&path.field(name).text(), ""));
             }
         }
         for (name, value) in fields {
             if let Some(field) = node.properties.get(name) {
-                self.node(field, value, &join(path, name));
+                self.node(field, value, &path.field(name));
             } else if let Additional::Schema(additional) = &node.additional {
-                self.node(additional, value, &join(path, name));
+                self.node(additional, value, &path.field(name));
             }
         }
     }
 
-    fn combined(&mut self, node: &Node, value: &Value, path: &str) {
+    fn combined(&mut self, node: &Node, value: &Value, path: &Path<'_>) {
         for part in &node.all_of {
             self.node(part, value, path);
         }
         let matching = |parts: &[Node]| parts.iter().filter(|part| matches(part, value, path)).count();
         if !node.any_of.is_empty() && matching(&node.any_of) == 0 {
             let why = format!("{path} in body must validate at least one schema (anyOf)");
-            self.push(Cause::invalid(path, &quoted(value), why));
+            self.push(Cause::invalid(&path.text(), &quoted(value), why));
         }
         if !node.one_of.is_empty() && matching(&node.one_of) != 1 {
             let why = format!("{path} in body must validate one and only one schema (oneOf)");
-            self.push(Cause::invalid(path, &quoted(value), why));
+            self.push(Cause::invalid(&path.text(), &quoted(value), why));
         }
         if let Some(part) = &node.not
             && matches(part, value, path)
         {
             let why = format!("{path} in body must not validate the schema (not)");
-            self.push(Cause::invalid(path, &quoted(value), why));
+            self.push(Cause::invalid(&path.text(), &quoted(value), why));
         }
     }
 }
 
-fn matches(node: &Node, value: &Value, path: &str) -> bool {
+fn matches(node: &Node, value: &Value, path: &Path<'_>) -> bool {
     let mut found = Found { causes: Vec::new() };
     found.node(node, value, path);
     found.causes.is_empty()

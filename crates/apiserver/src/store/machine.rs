@@ -10,9 +10,14 @@ use super::log::{Change, Event};
 use super::{Read, StorageError, Tables, namespaces};
 use crate::kinds::{Kind, Kinds};
 use crate::resource::{self, FieldValidation, Moment, Next, Part, Patch, Preconditions, Request};
+use crate::schema::decode::{Extent, VALUES_MAX};
 use crate::schema::{Expression, ExpressionError};
 use crate::selector::Facets;
-use crate::status::Status;
+use crate::status::{Reason, Status};
+
+/// Bytes of one object as it is stored: those of the largest body, so that many patches can't make what one body may not.
+/// (etcd takes 1.5 MiB of a request by default.)
+const OBJECT_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// What a client wants done to one object.
 #[derive(Clone, Debug)]
@@ -234,11 +239,12 @@ impl Machine {
         }
         write.kind.form.store(&mut object);
         if write.dry_run {
-            let object = serialise(&object)?;
-            return Ok(Applied { outcome, object, warnings, event: None });
+            let bytes = serialise(&object)?;
+            check_size(&object, &bytes, current.as_ref())?;
+            return Ok(Applied { outcome, object: bytes, warnings, event: None });
         }
-        self.revision += 1;
-        let version = json!(self.revision.to_string());
+        let revision = self.revision + 1;
+        let version = json!(revision.to_string());
         let key = {
             let metadata = &object["metadata"];
             let text = |name: &str| metadata[name].as_str().unwrap_or_default();
@@ -254,9 +260,11 @@ impl Machine {
             None => {
                 object["metadata"]["resourceVersion"] = version.clone();
                 let bytes = serialise(&object)?;
+                check_size(&object, &bytes, current.as_ref())?;
                 (bytes.clone(), bytes, Facets::of(&write.kind, &object))
             }
         };
+        self.revision = revision;
         match outcome {
             Outcome::Created | Outcome::Stored => tables.put(&key, &shown)?,
             Outcome::Removed => tables.remove(&key)?,
@@ -397,6 +405,24 @@ impl Current {
         stored["metadata"]["resourceVersion"] = version.clone();
         Ok(stored)
     }
+}
+
+/// Refuses what is too large, unless it was larger before: an object from an older version can always be made smaller.
+fn check_size(object: &Value, bytes: &Bytes, current: Option<&Current>) -> Result<(), Status> {
+    if current.is_some_and(|current| bytes.len() <= current.bytes.len()) {
+        return Ok(());
+    }
+    let too_large = |why: String| {
+        Status::new(Reason::RequestEntityTooLarge, format!("the object would be too large: {why}"))
+    };
+    if bytes.len() > OBJECT_BYTES_MAX {
+        return Err(too_large(format!(
+            "it would have {} bytes, the limit is {OBJECT_BYTES_MAX}",
+            bytes.len()
+        )));
+    }
+    // A value takes a byte at least.
+    if bytes.len() > VALUES_MAX { Extent::of(object).check().map_err(too_large) } else { Ok(()) }
 }
 
 fn serialise(object: &Value) -> Result<Bytes, ApplyError> {

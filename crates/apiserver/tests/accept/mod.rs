@@ -83,6 +83,8 @@ fn write(kind: &Kind, value: &Value) {
         ] {
             let patch = Patch::parse(media_type, value.clone());
             if let Ok(patched) = patch.and_then(|patch| patch.apply(kind, &current)) {
+                let text = serde_json::to_vec(&patched).unwrap();
+                assert!(serde_json::from_slice::<Value>(&text).is_ok(), "what is stored can be read again");
                 let _ = request(part).update(&current, patched, &[], &mut Vec::new());
             }
         }
