@@ -48,6 +48,8 @@ struct Connection {
     closing: bool,
     /// The peer is gone and nobody was told.
     half_open: bool,
+    /// Nothing is read before this: the device has used its share.
+    read_at_ms: u64,
 }
 
 impl Connection {
@@ -172,6 +174,7 @@ impl GatewayProcess {
             received: Vec::new(),
             closing,
             half_open: false,
+            read_at_ms: now.ms,
         };
         self.connections.insert(id, connection);
     }
@@ -207,7 +210,9 @@ impl GatewayProcess {
         }
         let presence_ms = self.presence.poll(now.ms, api, random, witness);
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
-        self.core.poll_timeout().min(awaited).min(presence_ms)
+        let paused = self.connections.values().map(|connection| connection.read_at_ms);
+        let read = paused.filter(|at_ms| *at_ms > now.ms).min().unwrap_or(u64::MAX);
+        self.core.poll_timeout().min(awaited).min(read).min(presence_ms)
     }
 
     fn follow_devices(&mut self, now: Now, api: &Api, random: &mut Random) {
@@ -256,6 +261,9 @@ impl GatewayProcess {
                 ended.push(*id);
                 continue;
             }
+            if now.ms < connection.read_at_ms {
+                continue;
+            }
             let came: Vec<u8> = connection.link.with(|channel| channel.to_gateway.drain(..).collect());
             connection.received.extend(came);
             let mut frames = Frames::new(&connection.received);
@@ -297,6 +305,7 @@ impl GatewayProcess {
                     connection.link.with(|channel| channel.to_device.extend(bytes));
                 }
                 connection.closing |= transmit.close;
+                connection.read_at_ms = now.ms + transmit.read_in_ms;
                 if transmit.written == 0 || connection.closing {
                     break;
                 }
@@ -462,7 +471,7 @@ fn make_call(
         return WriteOutcome::Unavailable("no answer".to_owned());
     }
     let result = match call {
-        Call::Event(_) => return WriteOutcome::Done(None),
+        Call::Event(..) => return WriteOutcome::Done(None),
         Call::GetDevice { device } => api.get("devices", &device.name),
         Call::CreateDevice { device, spec } => {
             let spec = serde_json::to_value(&*spec).unwrap_or(Value::Null);

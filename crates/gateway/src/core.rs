@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     exchange::PutSets,
-    gateway::{Answer, Gateway, Identity, Notice, Now, RequestId, SessionId, StoreOperation, Write},
+    gateway::{Answer, Gateway, Identity, Now, RequestId, SessionId, StoreOperation, Told, Write},
 };
 
 use crate::{journal, metrics::Metrics};
@@ -93,7 +93,7 @@ impl Core {
         reader(&self.lock().gateway, now_since(self.started))
     }
 
-    fn settle(&self, inner: &mut Inner) -> Vec<Notice> {
+    fn settle(&self, inner: &mut Inner) -> Vec<Told> {
         while let Some(id) = inner.gateway.poll_wake() {
             if let Some(waker) = inner.wakers.get(&id) {
                 waker.notify_one();
@@ -110,10 +110,12 @@ impl Core {
         std::iter::from_fn(|| inner.gateway.poll_notice()).collect()
     }
 
-    fn tell(&self, notices: Vec<Notice>) {
-        for notice in notices {
+    fn tell(&self, told: Vec<Told>) {
+        for Told { notice, logged } in told {
             self.metrics.count(&notice);
-            journal::log(&notice);
+            if logged {
+                journal::log(&notice);
+            }
         }
     }
 

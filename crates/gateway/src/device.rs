@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Sleep, sleep_until, timeout},
+    time::{Sleep, sleep, sleep_until, timeout},
 };
 use wasmbed_control::gateway::{SessionId, Transmit};
 use wasmbed_protocol::{Frames, frame_length, limits::FRAME_BYTES_MAX};
@@ -53,6 +53,7 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
     let id = *id;
     let mut partial = Partial::default();
     let mut deadline = None;
+    let mut paused: Option<Pin<Box<Sleep>>> = None;
     let mut heard = None;
     loop {
         let sent = match transmit(core, id, stream) {
@@ -76,11 +77,21 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
             }
             return "closed by the gateway".to_owned();
         }
+        // A device that has used its share is not read: its own sends wait then, and nobody else's.
+        if sent.read_in_ms > 0 && paused.is_none() {
+            paused = Some(Box::pin(sleep(Duration::from_millis(sent.read_in_ms))));
+            deadline = None;
+        }
         // If more is owed, the waker has been told.
         let since = partial.since;
         tokio::select! {
             () = waker.notified() => {}
-            read = stream.read(|bytes| partial.take(core, id, bytes)) => match read {
+            () = passed(&mut paused) => {
+                paused = None;
+                // What had arrived of a frame could not go on arriving.
+                partial.since = partial.since.map(|_| Instant::now());
+            }
+            read = stream.read(|bytes| partial.take(core, id, bytes)), if paused.is_none() => match read {
                 Ok(Heard::Closed) => return "closed by the device".to_owned(),
                 Ok(Heard::Some) => heard = Some(Instant::now()),
                 Err(error) => return words(&error),

@@ -1,6 +1,9 @@
 //! What happened, as lines of the process's log.
 
-use wasmbed_control::{exchange::DeviceKey, gateway::Notice};
+use wasmbed_control::{
+    exchange::DeviceKey,
+    gateway::{LeftOut, Notice},
+};
 
 /// Writes one line.
 pub(crate) fn log(notice: &Notice) {
@@ -34,6 +37,35 @@ pub(crate) fn log(notice: &Notice) {
         }
         Notice::StoreFailed { detail } => {
             tracing::error!(reason = "StoreFailed", detail, "the gateway's disk failed");
+        }
+        Notice::LeftOut { device, what, count } => {
+            let device = device
+                .as_ref()
+                .map_or("clients that are no admitted devices".to_owned(), |device| name(device));
+            let what = match what {
+                LeftOut::Lines => "lines of this log",
+                LeftOut::Events => "Events",
+            };
+            match count {
+                None => {
+                    tracing::warn!(
+                        device,
+                        reason = "Flood",
+                        "too many {what} about this device; further ones are left out and counted"
+                    );
+                }
+                Some(count) => {
+                    tracing::warn!(
+                        device,
+                        reason = "Flood",
+                        count,
+                        "so many {what} about this device were left out"
+                    );
+                }
+            }
+        }
+        Notice::Slowed { device } => {
+            tracing::warn!(device = %name(device), reason = "Flood", "the device sends more than its share and is read no faster than that");
         }
     }
 }

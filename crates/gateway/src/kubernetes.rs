@@ -13,11 +13,12 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Device, GROUP, VERSION};
 use wasmbed_control::{
     exchange::DeviceKey,
-    gateway::{Call, Event, Write, WriteOutcome},
+    gateway::{Call, Event, Occurrence, Write, WriteOutcome},
 };
 use wasmbed_telemetry::Health;
 
@@ -68,7 +69,7 @@ pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop:
 /// Makes one call and says how it ended.
 pub(crate) async fn execute(
     client: &Client,
-    gateway: &str,
+    (gateway, boot_id): (&str, &str),
     write: &Write,
     metrics: &Metrics,
 ) -> WriteOutcome {
@@ -77,13 +78,14 @@ pub(crate) async fn execute(
         Call::CreateDevice { .. } => "create_device",
         Call::PatchStatus { .. } => "patch_status",
         Call::GetDevice { .. } => "get_device",
-        Call::Event(_) => "event",
+        Call::Event(..) => "event",
     };
-    let outcome = match tokio::time::timeout(CALL_TIMEOUT, make(client, gateway, &write.call)).await {
-        Ok(Ok(device)) => WriteOutcome::Done(device),
-        Ok(Err(error)) => outcome(&error),
-        Err(_) => WriteOutcome::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
-    };
+    let outcome =
+        match tokio::time::timeout(CALL_TIMEOUT, make(client, (gateway, boot_id), &write.call)).await {
+            Ok(Ok(device)) => WriteOutcome::Done(device),
+            Ok(Err(error)) => outcome(&error),
+            Err(_) => WriteOutcome::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
+        };
     let name = match &outcome {
         WriteOutcome::Done(_) => "ok",
         WriteOutcome::Conflict => "conflict",
@@ -96,7 +98,11 @@ pub(crate) async fn execute(
     outcome
 }
 
-async fn make(client: &Client, gateway: &str, call: &Call) -> Result<Option<Box<Device>>, kube::Error> {
+async fn make(
+    client: &Client,
+    (gateway, boot_id): (&str, &str),
+    call: &Call,
+) -> Result<Option<Box<Device>>, kube::Error> {
     let devices = |key: &DeviceKey| Api::<Device>::namespaced(client.clone(), &key.namespace);
     match call {
         Call::CreateDevice { device, spec } => {
@@ -110,9 +116,19 @@ async fn make(client: &Client, gateway: &str, call: &Call) -> Result<Option<Box<
             Ok(Some(Box::new(patched)))
         }
         Call::GetDevice { device } => Ok(Some(Box::new(devices(device).get(&device.name).await?))),
-        Call::Event(event) => {
+        Call::Event(event, occurrence) => {
             let events: Api<KubeEvent> = Api::namespaced(client.clone(), &event.device.namespace);
-            events.create(&PostParams::default(), &to_event(event, gateway)).await?;
+            let object = to_event(event, *occurrence, gateway, boot_id);
+            if occurrence.count > 1 {
+                let name = object.metadata.name.as_deref().unwrap_or_default();
+                let again = json!({ "count": object.count, "lastTimestamp": object.last_timestamp });
+                match events.patch(name, &PatchParams::default(), &Patch::Merge(again)).await {
+                    // It has expired, or was never written: it is made again with its count.
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    result => return result.map(|_| None),
+                }
+            }
+            events.create(&PostParams::default(), &object).await?;
             Ok(None)
         }
     }
@@ -142,12 +158,17 @@ pub(crate) fn words(error: &kube::Error) -> String {
     }
 }
 
-fn to_event(event: &Event, gateway: &str) -> KubeEvent {
-    let time =
-        i64::try_from(event.unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time);
+fn to_event(event: &Event, occurrence: Occurrence, gateway: &str, boot_id: &str) -> KubeEvent {
+    let time = |unix_ms: u64| {
+        i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time)
+    };
+    // Of this process and its number, so that a call that is made again writes the same object. Names in Kubernetes are
+    // ASCII and have at most 253 characters.
+    let Occurrence { number, count, first_unix_ms } = occurrence;
+    let name = format!("{:.220}.{:.16}{number:x}", event.device.name, boot_id);
     KubeEvent {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", event.device.name)),
+            name: Some(name),
             namespace: Some(event.device.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -162,9 +183,9 @@ fn to_event(event: &Event, gateway: &str) -> KubeEvent {
         type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
         reason: Some(event.reason.as_str().to_owned()),
         message: Some(event.message.clone()),
-        count: Some(1),
-        first_timestamp: time.clone(),
-        last_timestamp: time,
+        count: Some(i32::try_from(count).unwrap_or(i32::MAX)),
+        first_timestamp: time(first_unix_ms),
+        last_timestamp: time(event.unix_ms),
         source: Some(EventSource {
             component: Some("wasmbed-gateway".to_owned()),
             host: Some(gateway.to_owned()),

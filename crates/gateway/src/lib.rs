@@ -176,7 +176,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             name: config.name.clone(),
             namespace: config.namespace.clone(),
             address,
-            boot_id,
+            boot_id: boot_id.clone(),
             connections_max: config.max_connections,
         },
         core,
@@ -186,6 +186,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         metrics,
         health: health.clone(),
         name: config.name,
+        boot_id,
         shutdown_timeout: config.limits.shutdown_timeout,
         certificates,
         renewal,
@@ -232,6 +233,7 @@ struct Running {
     metrics: metrics::Metrics,
     health: Health,
     name: String,
+    boot_id: String,
     shutdown_timeout: Duration,
     certificates: Arc<Certificates>,
     renewal: Renewal,
@@ -304,14 +306,16 @@ impl Running {
     fn drive(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let (core, store, client) = (Arc::clone(&self.core), self.store.clone(), self.client.clone());
         let (name, metrics): (Arc<str>, _) = (self.name.as_str().into(), self.metrics.clone());
+        let boot_id: Arc<str> = self.boot_id.as_str().into();
         async move {
             let driven = Arc::clone(&core);
             let carry_out = move |work: Work| {
                 for write in work.writes {
                     let (core, client) = (Arc::clone(&core), client.clone());
-                    let (name, metrics) = (Arc::clone(&name), metrics.clone());
+                    let (name, boot_id) = (Arc::clone(&name), Arc::clone(&boot_id));
+                    let metrics = metrics.clone();
                     tokio::spawn(async move {
-                        let outcome = kubernetes::execute(&client, &name, &write, &metrics).await;
+                        let outcome = kubernetes::execute(&client, (&name, &boot_id), &write, &metrics).await;
                         core.with(|gateway, now| gateway.handle_write_result(write.id, outcome, now));
                     });
                 }

@@ -86,6 +86,8 @@ pub(crate) struct Metrics {
     kubernetes_lag_ms: Gauge,
     store_operations: Gauge,
     log_lines_dropped: Counter<u64, AtomicU64>,
+    notices_left_out: Counter<u64, AtomicU64>,
+    devices_slowed: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
     certificate_expiry: Gauge,
     pub(crate) certificate_reloads: Counter,
@@ -193,9 +195,19 @@ impl Metrics {
                 "Log lines over a device's rate",
                 Counter::default()
             ),
+            notices_left_out: register!(
+                "notices_left_out",
+                "Lines left out of the process's log because a device caused too many",
+                Counter::default()
+            ),
+            devices_slowed: register!(
+                "devices_slowed",
+                "Times that a device sent more than its share and was read no faster than that",
+                Counter::default()
+            ),
             events_dropped: register!(
                 "events_dropped",
-                "Kubernetes Events that gave way to newer ones",
+                "Kubernetes Events that gave way to newer ones or were over their device's rate",
                 Counter::default()
             ),
             certificate_expiry: register!(
@@ -254,7 +266,9 @@ impl Metrics {
             | Notice::Unusable { .. }
             | Notice::DeviceError { .. }
             | Notice::WriteFailed { .. }
-            | Notice::StoreFailed { .. } => {}
+            | Notice::StoreFailed { .. }
+            | Notice::LeftOut { .. }
+            | Notice::Slowed { .. } => {}
         }
     }
 
@@ -284,6 +298,8 @@ impl Metrics {
             |counter: &Counter<u64, AtomicU64>, value: u64| counter.inner().store(value, Ordering::Relaxed);
         copy(&self.heartbeats, counters.heartbeats);
         copy(&self.log_lines_dropped, counters.log_lines_dropped);
+        copy(&self.notices_left_out, counters.notices_left_out);
+        copy(&self.devices_slowed, counters.devices_slowed);
         copy(&self.events_dropped, counters.events_dropped);
     }
 }

@@ -4,16 +4,52 @@
 //! with the record. Clients that are no admitted device have allowances of their own: those of a session, and those that
 //! all of them share.
 
-use super::{config::LOG_RATE, input::Now, tokens::Bucket};
+use super::{
+    config::{CHANGES, FRAMES, LOG_RATE, NOTICES_RESUME},
+    events::Ledger,
+    input::{Now, SessionId},
+    tokens::{Bucket, Rate},
+};
 
 /// What a device has used of what it may cost.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
+    /// Connections that are open, the oldest first.
+    pub(super) connections: Vec<SessionId>,
+    frames: Bucket,
+    /// It was told that the device is read slowly.
+    slowed: bool,
+    pub(super) voice: Voice,
+    changes: Bucket,
+    /// When controllers are told of changes that were gathered.
+    pub(super) publish_at: Option<u64>,
+    /// Boxed: few devices have Events.
+    pub(super) events: Option<Box<Ledger>>,
     logs: Bucket,
     log_lines_dropped: u32,
 }
 
+/// What a frame costs.
+pub(super) fn frame_cost(bytes: usize) -> u64 {
+    1 + bytes as u64 / 256
+}
+
 impl Allowance {
+    /// Counts a frame; true if the device begins to be read no faster than its share.
+    pub(super) fn heard_frame(&mut self, bytes: usize, now: Now) -> bool {
+        self.frames.refill(FRAMES, now.ms);
+        self.frames.spend(frame_cost(bytes));
+        let over = !self.frames.has(FRAMES, 1);
+        // Told anew only after the device has been quiet for some time.
+        self.slowed &= over || !self.frames.has(FRAMES, NOTICES_RESUME);
+        over && !std::mem::replace(&mut self.slowed, true)
+    }
+
+    /// When the device is to be read again, milliseconds of the monotonic clock.
+    pub(super) fn read_at(&self) -> u64 {
+        self.frames.at(FRAMES, 1)
+    }
+
     /// Whether a log line fits, and how many were dropped before it.
     pub(super) fn allow_log(&mut self, bytes: usize, now: Now) -> Option<u32> {
         // A line costs at least its head, so that empty ones are bounded too.
@@ -23,24 +59,126 @@ impl Allowance {
         }
         Some(std::mem::take(&mut self.log_lines_dropped))
     }
+
+    /// Whether controllers are told of a change now; otherwise when they are told of all that come until then. Neither if
+    /// that stands already.
+    pub(super) fn publish(&mut self, now: Now) -> Publish {
+        if self.publish_at.is_some() {
+            return Publish::Waits;
+        }
+        if self.changes.take(CHANGES, 1, now.ms) {
+            return Publish::Now;
+        }
+        let at = self.changes.at(CHANGES, 1);
+        self.publish_at = Some(at);
+        Publish::At(at)
+    }
+
+    /// The time of [`Publish::At`] has come.
+    pub(super) fn published(&mut self, now: Now) {
+        self.publish_at = None;
+        self.changes.refill(CHANGES, now.ms);
+        self.changes.spend(1);
+    }
+}
+
+/// When controllers are told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publish {
+    Now,
+    At(u64),
+    Waits,
+}
+
+/// Lines of the process's log that one source may cause.
+#[derive(Debug, Default)]
+pub(super) struct Voice {
+    bucket: Bucket,
+    left_out: u32,
+}
+
+/// What becomes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speech {
+    Logged,
+    /// It is logged, and before it how many were not.
+    Resumed(u32),
+    /// It is the first that is not logged.
+    Stopped,
+    LeftOut,
+}
+
+impl Voice {
+    pub(super) fn speak(&mut self, rate: Rate, now_ms: u64) -> Speech {
+        self.bucket.refill(rate, now_ms);
+        let enough = if self.left_out > 0 { NOTICES_RESUME } else { 1 };
+        if self.bucket.has(rate, enough) {
+            self.bucket.spend(1);
+            return match std::mem::take(&mut self.left_out) {
+                0 => Speech::Logged,
+                left_out => Speech::Resumed(left_out),
+            };
+        }
+        self.left_out = self.left_out.saturating_add(1);
+        if self.left_out == 1 { Speech::Stopped } else { Speech::LeftOut }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::config::{LOG_BYTES_BURST, LOG_BYTES_PER_SECOND};
+    use crate::gateway::config::{LOG_BYTES_BURST, LOG_BYTES_PER_SECOND, NOTICES};
+
+    fn at(ms: u64) -> Now {
+        Now { ms, unix_ms: 0 }
+    }
 
     #[test]
     fn a_log_flood_is_cut_to_the_rate_and_counted() {
         let mut allowance = Allowance::default();
         let mut taken = 0;
         for _ in 0..1_000 {
-            taken += u32::from(allowance.allow_log(1_024, Now::default()).is_some());
+            taken += u32::from(allowance.allow_log(1_024, at(0)).is_some());
         }
         assert_eq!(taken, LOG_BYTES_BURST / 1_024);
-        let later = Now { ms: 1_000, unix_ms: 0 };
-        assert_eq!(allowance.allow_log(1_024, later), Some(1_000 - taken));
-        let lines = (1..).take_while(|_| allowance.allow_log(1_024, later).is_some()).count();
+        assert_eq!(allowance.allow_log(1_024, at(1_000)), Some(1_000 - taken));
+        let lines = (1..).take_while(|_| allowance.allow_log(1_024, at(1_000)).is_some()).count();
         assert_eq!(lines, LOG_BYTES_PER_SECOND as usize / 1_024 - 1);
+    }
+
+    #[test]
+    fn a_flood_of_frames_is_read_no_faster_than_its_share() {
+        let mut allowance = Allowance::default();
+        let (mut now, mut frames, mut told) = (0, 0_u64, 0);
+        while now < 60_000 {
+            // One read brings many small frames.
+            for _ in 0..1_000 {
+                frames += 1;
+                told += u32::from(allowance.heard_frame(20, at(now)));
+            }
+            now = now.max(allowance.read_at());
+        }
+        assert!(frames <= 1_024 + 60 * 64 + 2 * 1_000, "{frames} frames in a minute");
+        assert_eq!(told, 1);
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_a_few_lines_and_their_number() {
+        let (mut voice, mut logged, mut left_out, mut spells) = (Voice::default(), 0, 0, 0);
+        for now in 0..60_000 {
+            for _ in 0..47 {
+                match voice.speak(NOTICES, now) {
+                    Speech::Logged => logged += 1,
+                    Speech::Resumed(lines) => {
+                        logged += 1;
+                        left_out += lines;
+                    }
+                    Speech::Stopped => spells += 1,
+                    Speech::LeftOut => {}
+                }
+            }
+        }
+        assert!(logged <= 64 + 60 && spells <= 1 + 60 / 8, "{logged} lines, {spells} spells");
+        assert!(left_out > 47_000 * 50);
     }
 }

@@ -80,11 +80,51 @@ pub const COUNTER_MAX: u64 = (1 << 53) - 1;
 pub const ASSIGNMENT_GETS_MAX: usize = wasmbed_protocol::limits::DESIRED_MAX;
 /// Messages of a session that could not be used, before it is ended: a newer firmware sends a few, a broken one many.
 pub const UNUSABLE_MESSAGES_MAX: u32 = 16;
+/// Connections of one device at most: the one that stands, one that replaces it, and some that end.
+pub const CONNECTIONS_PER_DEVICE_MAX: usize = 8;
+/// From this many on, the oldest that does not stand gives way to a new one: its device has given up on it.
+pub const CONNECTIONS_PER_DEVICE: usize = 4;
+/// Connections of clients with a certificate that are no admitted device: unknown, not approved yet, revoked, or with
+/// another key. They have these places and no others.
+pub const STRANGERS_MAX: usize = 1_024;
+/// What a device may send: one token for a frame and one for each 256 bytes of it. A burst is ten modules of 1 MiB,
+/// pulled in ranges of 16 KiB, and everything that is said beside; the rate is another MiB each second.
+pub(super) const FRAMES: Rate = Rate::per_second(64, 1_024);
+/// The same for a client that is no admitted device: it says Hello.
+pub(super) const STRANGERS_FRAMES: Rate = Rate::per_second(2, 16);
+/// Lines of the process's log about one device: a deployment of ten applications is some 40.
+pub(super) const NOTICES: Rate = Rate::per_second(1, 64);
+/// The same for all clients together that are no admitted devices.
+pub(super) const STRANGERS_NOTICES: Rate = Rate::per_second(20, 64);
+/// A device whose lines were left out is heard again once it has so many tokens, so that a flood is a few lines now and
+/// then, and not every other line.
+pub(super) const NOTICES_RESUME: u64 = 8;
+/// Changes of one device that controllers are told of at once; further ones are gathered.
+pub(super) const CHANGES: Rate = Rate::per_second(4, 64);
+/// Writes of one device's status: the first [`WRITES_FREE`] at once, then at growing distances, see [`WRITE_SPACING_MIN_MS`].
+pub(super) const STATUS_WRITES: Rate = Rate::one_in_ms(5_000, 32);
+/// A registration and a deployment with all that it reports.
+pub(super) const WRITES_FREE: u64 = 8;
+/// Distance between writes of a device's status beyond that; doubles with every [`WRITES_PER_STEP`] further ones. So a
+/// device whose state never rests costs a write every five seconds or so, always the newest truth.
+pub(super) const WRITE_SPACING_MIN_MS: u64 = 250;
+/// See [`WRITE_SPACING_MIN_MS`].
+pub(super) const WRITES_PER_STEP: u64 = 4;
+/// Events about one device, new or counted up. Kubernetes' own clients have the same burst
+/// (`client-go/tools/record/events_cache.go`).
+pub(super) const EVENTS: Rate = Rate::one_in_ms(60_000, 25);
+/// Tokens that repeated Events leave to new ones.
+pub(super) const EVENTS_RESERVE: u64 = 12;
+/// Events about one application of a device; all that nobody has named count as one.
+pub(super) const APPLICATION_EVENTS: Rate = Rate::one_in_ms(300_000, 5);
+/// Events of one device that are counted up when they repeat; the longest quiet one is forgotten and would be a new one.
+pub const EVENTS_REMEMBERED_MAX: usize = 25;
+
 /// Log text that one device may send each second, bytes.
 pub const LOG_BYTES_PER_SECOND: u32 = 4_096;
 /// Log text in a burst: what a device has buffered while it was away.
 pub const LOG_BYTES_BURST: u32 = 16_384;
-/// Both.
+/// Both, for one device and all its sessions.
 pub(super) const LOG_RATE: Rate = Rate::per_second(LOG_BYTES_PER_SECOND as u64, LOG_BYTES_BURST as u64);
 
 /// Retry of a device that waits for its approval.

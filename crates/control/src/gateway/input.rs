@@ -42,6 +42,8 @@ pub struct Transmit {
     pub close: bool,
     /// A heartbeat is answered in these bytes.
     pub heartbeat: bool,
+    /// Nothing is to be read from the connection for so many milliseconds: the device has used its share.
+    pub read_in_ms: u64,
 }
 
 /// A call to the Kubernetes API.
@@ -66,8 +68,8 @@ pub enum Call {
         /// Which.
         device: DeviceKey,
     },
-    /// Writes an Event about a Device.
-    Event(Box<Event>),
+    /// Writes an Event about a Device: makes it, or counts it up.
+    Event(Box<Event>, Occurrence),
 }
 
 /// A transition that people should see in `kubectl describe`.
@@ -85,6 +87,17 @@ pub struct Event {
     pub message: String,
     /// When, milliseconds since 1970-01-01T00:00:00Z.
     pub unix_ms: u64,
+}
+
+/// Which object an Event is, and how often it has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    /// Of the object, unique within this process.
+    pub number: u64,
+    /// How often, so far.
+    pub count: u32,
+    /// When first, milliseconds since 1970-01-01T00:00:00Z.
+    pub first_unix_ms: u64,
 }
 
 /// A call that is to be made.
@@ -206,6 +219,24 @@ pub enum UploadDecision {
     NoSpace,
 }
 
+/// A notice, and whether it is for the log too: whoever causes too many lines is only counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// What happened.
+    pub notice: Notice,
+    /// Whether it is a line of the log.
+    pub logged: bool,
+}
+
+/// What is left out where there is too much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Lines of the process's log.
+    Lines,
+    /// Kubernetes Events.
+    Events,
+}
+
 /// Something that happened, for the process's log and metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
@@ -284,4 +315,37 @@ pub enum Notice {
         /// What happened.
         detail: String,
     },
+    /// More came of a device than its share, and what is beyond that is left out.
+    LeftOut {
+        /// Which device; `None` for all clients together that are no admitted devices.
+        device: Option<Arc<DeviceKey>>,
+        /// What is left out.
+        what: LeftOut,
+        /// How many until now; `None` where it begins.
+        count: Option<u32>,
+    },
+    /// A device sends faster than its share and is read no faster than that.
+    Slowed {
+        /// Which device.
+        device: Arc<DeviceKey>,
+    },
+}
+
+impl Notice {
+    /// The device that caused it.
+    pub(super) fn cause(&self) -> Option<&Arc<DeviceKey>> {
+        match self {
+            Self::Began { device, .. }
+            | Self::Ended { device, .. }
+            | Self::Assigned { device, .. }
+            | Self::Reported { device, .. }
+            | Self::Unusable { device, .. }
+            | Self::DeviceError { device, .. }
+            | Self::WriteFailed { device, .. } => Some(device),
+            // Said once, or by a controller.
+            Self::SetTaken { .. } | Self::StoreFailed { .. } | Self::LeftOut { .. } | Self::Slowed { .. } => {
+                None
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod admission;
 mod allowance;
 pub mod config;
 mod device;
+mod events;
 mod input;
 mod logs;
 mod objects;
@@ -45,6 +46,7 @@ pub use logs::{LogCursor, LogPage};
 pub use stream::Cursor;
 pub use writer::Class;
 
+use allowance::{Publish, Speech, Voice};
 use device::{FactsTable, Record};
 use logs::Logs;
 use session::Session;
@@ -80,7 +82,22 @@ pub struct Gateway {
     storing: BTreeMap<StoreId, uploads::Storing>,
     next_store: u64,
     answers: VecDeque<Answer>,
-    notices: VecDeque<Notice>,
+    /// Each with whether a stranger caused it.
+    notices: VecDeque<(Notice, bool)>,
+    /// The second of two that one notice became.
+    told: Option<Told>,
+    /// Of all clients together that are no admitted devices.
+    strangers_voice: Voice,
+    /// Connections of each such client.
+    strangers: BTreeMap<Arc<DeviceKey>, Vec<SessionId>>,
+    /// Sum of them.
+    strangers_open: usize,
+    /// Devices whose changes are gathered, by when controllers are told.
+    publishing: BTreeSet<(u64, Arc<DeviceKey>)>,
+    /// Of the next Event.
+    next_event: u64,
+    /// The latest time that an input brought.
+    clock_ms: u64,
     leader_term: u64,
     /// Whether a whole list of Devices has been seen.
     synced: bool,
@@ -102,10 +119,14 @@ pub struct Gateway {
 pub struct Counters {
     /// Sessions that were welcomed.
     pub sessions_begun: u64,
-    /// Events that gave way to newer ones.
+    /// Events that gave way to newer ones or were over their device's rate.
     pub events_dropped: u64,
     /// Notices that gave way to newer ones.
     pub notices_dropped: u64,
+    /// Notices that were left out of the log because their device caused too many.
+    pub notices_left_out: u64,
+    /// Times that a device began to be read no faster than its share.
+    pub devices_slowed: u64,
     /// Log lines that were over the rate.
     pub log_lines_dropped: u64,
     /// Heartbeats heard.
@@ -154,6 +175,13 @@ impl Gateway {
             next_store: 0,
             answers: VecDeque::new(),
             notices: VecDeque::new(),
+            told: None,
+            strangers_voice: Voice::default(),
+            strangers: BTreeMap::new(),
+            strangers_open: 0,
+            publishing: BTreeSet::new(),
+            next_event: 0,
+            clock_ms: now.ms,
             leader_term: restored.leader_term,
             synced: false,
             listing: 0,
@@ -196,6 +224,19 @@ impl Gateway {
 
     /// The time may have come for something; may be called at any time.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.clock_ms = self.clock_ms.max(now.ms);
+        while let Some((due, key)) = self.publishing.pop_first() {
+            if due > now.ms {
+                self.publishing.insert((due, key));
+                break;
+            }
+            if let Some(record) = self.devices.get_mut(&key)
+                && record.allowance.publish_at == Some(due)
+            {
+                record.allowance.published(now);
+                self.stream.changed(&key);
+            }
+        }
         while let Some(&(due, session)) = self.timers.first() {
             if due > now.ms {
                 break;
@@ -219,7 +260,13 @@ impl Gateway {
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
         let timer = self.timers.first().map(|(due, _)| *due);
-        [timer, self.writer.timeout()].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at)
+        let publishing = self.publishing.first().map(|(due, _)| *due);
+        [timer, publishing, self.writer.timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(self.sweep_at)
     }
 
     /// A session that may have something to send or is to be closed.
@@ -244,8 +291,32 @@ impl Gateway {
     }
 
     /// Something for the process's log.
-    pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
+    pub fn poll_notice(&mut self) -> Option<Told> {
+        if let Some(told) = self.told.take() {
+            return Some(told);
+        }
+        let (notice, stranger) = self.notices.pop_front()?;
+        let Some(cause) = notice.cause() else { return Some(Told { notice, logged: true }) };
+        let device = (!stranger && self.devices.contains_key(cause)).then(|| Arc::clone(cause));
+        let speech = match device.as_ref().and_then(|device| self.devices.get_mut(device)) {
+            Some(record) => record.allowance.voice.speak(config::NOTICES, self.clock_ms),
+            None => self.strangers_voice.speak(config::STRANGERS_NOTICES, self.clock_ms),
+        };
+        let (logged, left_out) = match speech {
+            Speech::Logged => (true, None),
+            Speech::Resumed(count) => (true, Some(Some(count))),
+            Speech::Stopped => (false, Some(None)),
+            Speech::LeftOut => (false, None),
+        };
+        self.counters.notices_left_out += u64::from(!logged);
+        let told = Told { notice, logged };
+        Some(match left_out {
+            None => told,
+            Some(count) => {
+                self.told = Some(told);
+                Told { notice: Notice::LeftOut { device, what: LeftOut::Lines, count }, logged: true }
+            }
+        })
     }
 
     /// Ends all sessions with `ShuttingDown` and lets no one in any more.
@@ -346,12 +417,26 @@ impl Gateway {
         self.logs.page(cursor)
     }
 
+    /// Tells controllers that a device changed, now or with what follows.
+    fn publish(&mut self, key: &Arc<DeviceKey>, now: Now) {
+        let Some(record) = self.devices.get_mut(key) else { return };
+        match record.allowance.publish(now) {
+            Publish::Now => self.stream.changed(key),
+            Publish::At(at) => drop(self.publishing.insert((at, Arc::clone(key)))),
+            Publish::Waits => {}
+        }
+    }
+
     fn notice(&mut self, notice: Notice) {
+        self.notice_of(false, notice);
+    }
+
+    fn notice_of(&mut self, stranger: bool, notice: Notice) {
         if self.notices.len() >= config::NOTICES_MAX {
             self.notices.pop_front();
             self.counters.notices_dropped += 1;
         }
-        self.notices.push_back(notice);
+        self.notices.push_back((notice, stranger));
     }
 }
 

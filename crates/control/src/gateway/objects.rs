@@ -186,7 +186,11 @@ impl Gateway {
             Class::Result | Class::Facts => RESULT_DEBOUNCE_MS,
             Class::Enrollment | Class::Failure | Class::Edge | Class::Event | Class::Heartbeat => 0,
         };
-        self.writer.schedule(key, &mut record.write, plan.class, plan.due.saturating_add(pause), now.ms);
+        let mut due = plan.due.saturating_add(pause);
+        if plan.class.is_caused_by_device() && !self.shutting_down {
+            due = due.max(record.write.not_before(now.ms));
+        }
+        self.writer.schedule(key, &mut record.write, plan.class, due, now.ms);
     }
 
     /// How a device is known, for admission.
@@ -228,6 +232,12 @@ impl Gateway {
                 self.forget(&key, now);
             }
         }
+        let overdue: Vec<_> = self
+            .devices
+            .values_mut()
+            .filter_map(|record| record.allowance.events.as_mut()?.overdue(now.ms))
+            .collect();
+        overdue.into_iter().for_each(|event| self.queue_event(event));
         self.bodies.drop_unused();
         self.sweep_modules(super::config::MODULE_UNREFERENCED_MS, now);
     }

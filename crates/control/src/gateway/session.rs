@@ -14,7 +14,7 @@ use std::{collections::VecDeque, sync::Arc};
 use wasmbed_api::DeviceFacts;
 use wasmbed_protocol::{BootCounter, BootId, CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
 
-use super::{config::ASSIGNMENT_GETS_MAX, input::Now};
+use super::{config::ASSIGNMENT_GETS_MAX, input::Now, tokens::Bucket};
 use crate::exchange::DeviceKey;
 
 /// Where a session is.
@@ -61,6 +61,10 @@ pub(super) struct Session {
     pub(super) deadline: u64,
     pub(super) unusable: u32,
     pub(super) owed: Owed,
+    /// Its device is not admitted, so that it draws on what strangers share and not on what the device has.
+    pub(super) stranger: bool,
+    /// Of a stranger.
+    pub(super) frames: Bucket,
 }
 
 /// What a session owes its device. What is rare is boxed: nearly all sessions owe nothing.
@@ -103,6 +107,8 @@ impl Session {
             deadline: 0,
             unusable: 0,
             owed: Owed::default(),
+            stranger: true,
+            frames: Bucket::default(),
         }
     }
 

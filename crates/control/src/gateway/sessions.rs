@@ -11,12 +11,15 @@ use wasmbed_protocol::{
 use super::{
     Gateway,
     admission::{self, Admission, Refusal, plan_admission},
+    allowance::frame_cost,
     config::{
-        CLAIM_WAIT_MS, CONNECTIONS_EXTRA, COUNTER_MAX, CREATIONS_MAX, HELLO_TIMEOUT_MS,
-        RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, UNUSABLE_MESSAGES_MAX,
+        CLAIM_WAIT_MS, CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, COUNTER_MAX,
+        CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, STRANGERS_FRAMES,
+        STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
     },
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
-    input::{Event, Identity, Notice, Now, SessionId, StoreOperation},
+    events::{About, Noted, QueuedEvent},
+    input::{Event, Identity, LeftOut, Notice, Now, Occurrence, SessionId, StoreOperation},
     logs::Origin,
     session::{Boot, Closing, Greeting, Owed, Range, Session, State},
 };
@@ -26,10 +29,27 @@ impl Gateway {
     /// A device's handshake is done. False if there is no room: the connection is to be closed.
     #[must_use]
     pub fn handle_accepted(&mut self, id: SessionId, identity: &Identity, now: Now) -> bool {
-        if self.sessions.len() >= self.config.sessions_max + CONNECTIONS_EXTRA
-            || self.sessions.contains_key(&id)
-        {
+        self.clock_ms = self.clock_ms.max(now.ms);
+        let record = self.devices.get(&identity.device).map(AsRef::as_ref);
+        let plan = plan_admission(self.config.enrollment, self.known(record), &identity.public_key);
+        let stranger = plan != Admission::Admit;
+        let (open, max, own) = if stranger {
+            (self.strangers_open, STRANGERS_MAX, self.strangers.get(&identity.device))
+        } else {
+            let open = self.sessions.len().saturating_sub(self.strangers_open);
+            let own = record.map(|record| &record.allowance.connections);
+            (open, self.config.sessions_max + CONNECTIONS_EXTRA, own)
+        };
+        let own = own.map_or(&[][..], Vec::as_slice);
+        if open >= max || own.len() >= CONNECTIONS_PER_DEVICE_MAX || self.sessions.contains_key(&id) {
             return false;
+        }
+        let standing = record.and_then(|record| record.session);
+        let gives_way = own.iter().copied().filter(|_| own.len() >= CONNECTIONS_PER_DEVICE).find(|own| {
+            Some(*own) != standing && self.sessions.get(own).is_some_and(|own| own.state != State::Closing)
+        });
+        if let Some(oldest) = gives_way {
+            self.end(oldest, SUPERSEDED, now);
         }
         let (device, public_key) = match self.devices.get(&identity.device) {
             Some(record) => {
@@ -40,7 +60,10 @@ impl Gateway {
             }
             None => (Arc::new(identity.device.clone()), identity.public_key.as_str().into()),
         };
-        self.sessions.insert(id, Box::new(Session::new(device, public_key, now)));
+        let mut session = Session::new(Arc::clone(&device), public_key, now);
+        session.stranger = stranger;
+        self.sessions.insert(id, Box::new(session));
+        self.take_place(id, &device, stranger);
         self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
         if self.shutting_down {
             self.end(id, admission::SHUTTING_DOWN, now);
@@ -55,12 +78,14 @@ impl Gateway {
             return;
         }
         session.heard_ms = now.ms;
+        self.clock_ms = self.clock_ms.max(now.ms);
         if let Some(live) = self.devices.get_mut(&session.device).and_then(|record| {
             let own = record.session == Some(id);
             record.live.as_deref_mut().filter(|_| own)
         }) {
             live.last_heard = now;
         }
+        self.count_frame(id, body.len(), now);
         match decode_device(body) {
             Ok(message) => self.handle_message(id, message, now),
             Err(error) if error.is_newer_version() => {
@@ -80,23 +105,70 @@ impl Gateway {
     /// The connection is gone.
     pub fn handle_closed(&mut self, id: SessionId, detail: &str, now: Now) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.clock_ms = self.clock_ms.max(now.ms);
+        self.give_place(id, &session.device, session.stranger);
         self.timers.remove(&(session.deadline, id));
         self.wakes.remove(&id);
         if session.state != State::Closing {
             let epoch = self.detach(&session.device, id, ReasonCode::SessionEnded, now);
-            self.notice(Notice::Ended {
-                device: session.device,
-                epoch,
-                reason: None,
-                detail: detail.to_owned(),
-            });
+            let device = session.device;
+            let ended = Notice::Ended { device, epoch, reason: None, detail: detail.to_owned() };
+            self.notice_of(session.stranger, ended);
         }
+    }
+
+    fn take_place(&mut self, id: SessionId, device: &Arc<DeviceKey>, stranger: bool) {
+        if stranger {
+            self.strangers.entry(Arc::clone(device)).or_default().push(id);
+            self.strangers_open += 1;
+        } else if let Some(record) = self.devices.get_mut(device) {
+            record.allowance.connections.push(id);
+        }
+    }
+
+    fn give_place(&mut self, id: SessionId, device: &Arc<DeviceKey>, stranger: bool) {
+        if !stranger {
+            if let Some(record) = self.devices.get_mut(device) {
+                record.allowance.connections.retain(|open| *open != id);
+            }
+        } else if let Some(open) = self.strangers.get_mut(device) {
+            open.retain(|open| *open != id);
+            if open.is_empty() {
+                self.strangers.remove(device);
+            }
+            self.strangers_open = self.strangers_open.saturating_sub(1);
+        }
+    }
+
+    /// Counts a frame against the share of whoever sent it.
+    fn count_frame(&mut self, id: SessionId, bytes: usize, now: Now) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.stranger {
+            session.frames.refill(STRANGERS_FRAMES, now.ms);
+            session.frames.spend(frame_cost(bytes));
+        } else if let Some(record) = self.devices.get_mut(&session.device)
+            && record.allowance.heard_frame(bytes, now)
+        {
+            self.counters.devices_slowed += 1;
+            let device = Arc::clone(&session.device);
+            self.notice(Notice::Slowed { device });
+        }
+    }
+
+    /// For how long nothing is to be read from a session.
+    pub(super) fn read_in_ms(&self, session: &Session, now: Now) -> u64 {
+        let at = if session.stranger {
+            session.frames.at(STRANGERS_FRAMES, 1)
+        } else {
+            self.devices.get(&session.device).map_or(0, |record| record.allowance.read_at())
+        };
+        at.saturating_sub(now.ms)
     }
 
     fn handle_message(&mut self, id: SessionId, message: DeviceMessage<'_>, now: Now) {
         let Some(session) = self.sessions.get(&id) else { return };
         let device = Arc::clone(&session.device);
-        let standing = session.state == State::Standing;
+        let (standing, stranger) = (session.state == State::Standing, session.stranger);
         match message {
             DeviceMessage::Hello(hello) if session.state == State::AwaitHello => {
                 self.handle_hello(id, &hello, now)
@@ -106,7 +178,7 @@ impl Gateway {
             }
             DeviceMessage::Error(error) => {
                 let detail = format!("{} {:?}: {}", error.code.name(), error.tag, error.detail);
-                self.notice(Notice::DeviceError { device, detail });
+                self.notice_of(stranger, Notice::DeviceError { device, detail });
             }
             _ if session.state == State::AwaitHello => {
                 self.end_with(id, PROTOCOL_ERROR, "the first message is not Hello".to_owned(), now);
@@ -235,13 +307,20 @@ impl Gateway {
             applications_hash: 0,
         }));
         session.state = State::AwaitClaim;
+        let stranger = std::mem::replace(&mut session.stranger, false);
         self.admitted += 1;
         let admitted = record.admitted_key.as_deref() == Some(&*session.public_key);
         let same_object =
             record.object.as_ref().is_none_or(|object| Some(&object.uid) == record.stored_uid.as_ref());
+        if stranger {
+            record.allowance.connections.push(id);
+        }
         if !admitted || !same_object {
             record.admitted_key = Some(Arc::clone(&session.public_key));
             self.store_device(key);
+        }
+        if stranger {
+            self.give_place(id, key, true);
         }
         if api_away {
             self.welcome(id, false, now);
@@ -268,7 +347,7 @@ impl Gateway {
         self.set_deadline(id, heard_ms.max(now.ms) + u64::from(self.config.heartbeat_timeout_ms));
         self.wakes.insert(id);
         self.counters.sessions_begun += 1;
-        self.stream.changed(&device);
+        self.publish(&device, now);
         self.notice(Notice::Began { device, epoch, synced });
     }
 
@@ -309,8 +388,12 @@ impl Gateway {
             }
             if application.failed() && application.failure_told != Some(report.reason) {
                 application.failure_told = Some(report.reason);
+                let named = application.name.is_some().then_some(report.uid);
                 events.extend(
-                    record.object.as_ref().map(|object| failure(&application, device, &object.uid, now)),
+                    record
+                        .object
+                        .as_ref()
+                        .map(|object| (named, failure(&application, device, &object.uid, now))),
                 );
             }
             applications.push(application);
@@ -325,11 +408,11 @@ impl Gateway {
         live.revision_reported = revision;
         record.revision_seen = record.revision_seen.max(reported.revision.0);
         if changed {
-            self.stream.changed(device);
+            self.publish(device, now);
         }
         told.into_iter().for_each(|notice| self.notice(notice));
-        for event in events {
-            self.push_event(Box::new(event));
+        for (named, event) in events {
+            self.push_event_about(Box::new(event), About::Application(named));
         }
         self.schedule(device, now);
     }
@@ -391,10 +474,10 @@ impl Gateway {
             self.end_with(id, PROTOCOL_ERROR, format!("too many messages that can't be used; {detail}"), now);
             return;
         }
-        let device = Arc::clone(&session.device);
+        let (device, stranger) = (Arc::clone(&session.device), session.stranger);
         session.owed.error = Some(Box::new((code, tag, shorten(detail.clone()))));
         self.wakes.insert(id);
-        self.notice(Notice::Unusable { device, detail });
+        self.notice_of(stranger, Notice::Unusable { device, detail });
     }
 
     /// Ends a session with its reason, as soon as the device has taken what it is told.
@@ -427,9 +510,10 @@ impl Gateway {
         session.state = State::Closing;
         self.timers.remove(&(session.deadline, id));
         self.wakes.insert(id);
-        let device = Arc::clone(&session.device);
+        let (device, stranger) = (Arc::clone(&session.device), session.stranger);
         let epoch = self.detach(&device, id, ended(refusal.reason), now);
-        self.notice(Notice::Ended { device, epoch, reason: Some(refusal.reason), detail });
+        let ended = Notice::Ended { device, epoch, reason: Some(refusal.reason), detail };
+        self.notice_of(stranger, ended);
     }
 
     /// Takes a session from its device, if it is the device's: a stale one must not end its successor.
@@ -452,7 +536,7 @@ impl Gateway {
         live.standing = false;
         live.ended = Some(reason);
         let epoch = live.epoch;
-        self.stream.changed(key);
+        self.publish(key, now);
         self.schedule(key, now);
         epoch
     }
@@ -492,6 +576,37 @@ impl Gateway {
     }
 
     pub(super) fn push_event(&mut self, event: Box<Event>) {
+        self.push_event_about(event, About::Device);
+    }
+
+    fn push_event_about(&mut self, event: Box<Event>, about: About) {
+        let number = self.next_event;
+        self.next_event += 1;
+        let Some(record) = self.devices.get_mut(&event.device) else {
+            // Its Device is gone, and with it whoever could cause more of them.
+            let occurrence = Occurrence { number, count: 1, first_unix_ms: event.unix_ms };
+            self.queue_event(QueuedEvent { event, occurrence });
+            return;
+        };
+        let ledger = record.allowance.events.get_or_insert_default();
+        let left_out = match ledger.note(event, about, number, self.clock_ms) {
+            Noted::Counted => None,
+            Noted::Write(queued, left_out) => {
+                let device = Arc::clone(&record.key);
+                self.queue_event(queued);
+                (left_out > 0).then_some((device, Some(left_out)))
+            }
+            Noted::LeftOut { first } => {
+                self.counters.events_dropped += 1;
+                first.then(|| (Arc::clone(&record.key), None))
+            }
+        };
+        if let Some((device, count)) = left_out {
+            self.notice(Notice::LeftOut { device: Some(device), what: LeftOut::Events, count });
+        }
+    }
+
+    pub(super) fn queue_event(&mut self, event: QueuedEvent) {
         if !self.writer.push_event(event) {
             self.counters.events_dropped += 1;
         }

@@ -31,6 +31,8 @@ struct Api {
     version: u64,
     uids: u64,
     events: Vec<Event>,
+    /// Event objects, with how often each happened.
+    occurrences: BTreeMap<u64, u32>,
     calls: Vec<&'static str>,
 }
 
@@ -91,7 +93,8 @@ impl Api {
                 let patched: Device = serde_json::from_value(value).unwrap();
                 WriteOutcome::Done(Some(Box::new(self.edit(&device, |held| held.status = patched.status))))
             }
-            Call::Event(event) => {
+            Call::Event(event, occurrence) => {
+                self.occurrences.insert(occurrence.number, occurrence.count);
                 self.events.push(*event);
                 WriteOutcome::Done(None)
             }
@@ -132,6 +135,10 @@ struct World {
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
     answers: Vec<Answer>,
     notices: Vec<Notice>,
+    /// For how long the gateway does not want to read.
+    read_in_ms: BTreeMap<SessionId, u64>,
+    /// Lines of the process's log.
+    lines: usize,
     next_request: u64,
 }
 
@@ -164,6 +171,8 @@ impl World {
             modules: BTreeMap::new(),
             answers: Vec::new(),
             notices: Vec::new(),
+            read_in_ms: BTreeMap::new(),
+            lines: 0,
             next_request: 0,
         }
     }
@@ -220,6 +229,7 @@ impl World {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         assert!(self.gateway.handle_accepted(id, identity, self.now));
+        self.settle();
         id
     }
 
@@ -271,8 +281,9 @@ impl World {
             while let Some(answer) = self.gateway.poll_answer() {
                 self.answers.push(answer);
             }
-            while let Some(notice) = self.gateway.poll_notice() {
-                self.notices.push(notice);
+            while let Some(told) = self.gateway.poll_notice() {
+                self.lines += usize::from(told.logged);
+                self.notices.push(told.notice);
             }
             if idle {
                 return;
@@ -284,6 +295,7 @@ impl World {
         let mut buffer = [0; 4 * FRAME_BYTES_MAX];
         loop {
             let transmit = self.gateway.poll_transmit(id, &mut buffer, self.now);
+            self.read_in_ms.insert(id, transmit.read_in_ms);
             for body in Frames::new(&buffer[..transmit.written]) {
                 let body = body.unwrap();
                 let message = decode_gateway(body).unwrap();

@@ -12,12 +12,16 @@ pub(super) struct Rate {
 const TOKEN: u64 = 1_000_000_000;
 
 impl Rate {
+    /// What a bucket holds at most.
+    pub(super) const fn burst(self) -> u64 {
+        self.burst
+    }
+
     /// So many tokens each second.
     pub(super) const fn per_second(tokens: u64, burst: u64) -> Self {
         Self { billionths_per_ms: tokens * (TOKEN / 1_000), burst }
     }
 
-    #[cfg(test)]
     /// One token after each span of so many milliseconds.
     pub(super) const fn one_in_ms(ms: u64, burst: u64) -> Self {
         Self { billionths_per_ms: TOKEN / ms, burst }
@@ -69,7 +73,6 @@ impl Bucket {
         self.at_ms.saturating_add(missing.div_ceil(rate.billionths_per_ms.max(1)))
     }
 
-    #[cfg(test)]
     /// Whole tokens that are spent and not earned again, as of the last refill.
     pub(super) fn spent(&self) -> u64 {
         self.spent_billionths.div_ceil(TOKEN)

@@ -161,6 +161,11 @@ impl Gateway {
         if let Some(detail) = failed {
             self.notice(Notice::Unusable { device, detail });
         }
+        if !transmit.close
+            && let Some(session) = self.sessions.get(&id)
+        {
+            transmit.read_in_ms = self.read_in_ms(session, now);
+        }
         transmit
     }
 }

@@ -10,9 +10,10 @@ use std::{
 
 use super::{
     config::{
-        API_BACKOFF_MAX_MS, API_BACKOFF_MIN_MS, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR,
-        WRITES_IN_FLIGHT_MAX,
+        API_BACKOFF_MAX_MS, API_BACKOFF_MIN_MS, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES,
+        WRITE_SPACING_MIN_MS, WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
     },
+    events::QueuedEvent,
     input::{Event, WriteId},
     tokens::{Bucket, Rate},
 };
@@ -37,6 +38,16 @@ pub enum Class {
     Heartbeat,
 }
 
+impl Class {
+    /// Whether what a device does decides how often such a write is needed; signs of life have a rhythm of their own.
+    pub(super) fn is_caused_by_device(self) -> bool {
+        match self {
+            Self::Failure | Self::Edge | Self::Result | Self::Facts => true,
+            Self::Enrollment | Self::Event | Self::Heartbeat => false,
+        }
+    }
+}
+
 /// Where the writes of one device stand.
 #[derive(Debug, Default)]
 pub(super) struct WriteState {
@@ -50,6 +61,33 @@ pub(super) struct WriteState {
     pub(super) conflicts: u32,
     /// No write before this: its last one was refused.
     pub(super) pause_until: u64,
+    /// Writes of its status.
+    written: Bucket,
+    written_at: u64,
+}
+
+impl WriteState {
+    /// When the status may be written again: the more often it was of late, the later.
+    pub(super) fn not_before(&mut self, now: u64) -> u64 {
+        self.written.refill(STATUS_WRITES, now);
+        match self.written.spent().checked_sub(WRITES_FREE) {
+            None | Some(0) => 0,
+            Some(further) => {
+                let step = (further / WRITES_PER_STEP).min(STATUS_WRITES.burst() / WRITES_PER_STEP);
+                self.written_at.saturating_add(WRITE_SPACING_MIN_MS << step)
+            }
+        }
+    }
+
+    /// Notes that the status is being written.
+    pub(super) fn wrote(&mut self, now: u64) {
+        self.written.refill(STATUS_WRITES, now);
+        // Never more than the burst, so that a device that is pressed by others' edits recovers as soon.
+        if self.written.has(STATUS_WRITES, 1) {
+            self.written.spend(1);
+        }
+        self.written_at = now;
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +105,7 @@ pub(super) struct InFlight {
     /// When it first waited.
     pub(super) since: u64,
     /// The Event itself, to be tried again.
-    pub(super) event: Option<Box<Event>>,
+    pub(super) event: Option<Box<QueuedEvent>>,
     /// Told as an Event once the write is done.
     pub(super) then: Option<Box<Event>>,
 }
@@ -76,7 +114,7 @@ pub(super) struct InFlight {
 #[derive(Debug, PartialEq)]
 pub(super) enum Turn {
     Device { device: Arc<DeviceKey>, class: Class, since: u64 },
-    Event(Box<Event>),
+    Event(QueuedEvent),
 }
 
 /// The queue of all devices.
@@ -85,7 +123,7 @@ pub(super) struct Writer {
     /// By the time at which they become ready.
     waiting: BTreeSet<(u64, Arc<DeviceKey>)>,
     ready: BTreeSet<(Class, u64, Arc<DeviceKey>)>,
-    events: VecDeque<Box<Event>>,
+    events: VecDeque<QueuedEvent>,
     pub(super) in_flight: BTreeMap<WriteId, InFlight>,
     next_id: u64,
     rate: Rate,
@@ -177,7 +215,7 @@ impl Writer {
     }
 
     /// Adds an Event; the oldest gives way, which is told by `false`.
-    pub(super) fn push_event(&mut self, event: Box<Event>) -> bool {
+    pub(super) fn push_event(&mut self, event: QueuedEvent) -> bool {
         self.events.push_back(event);
         if self.events.len() > EVENTS_MAX {
             self.events.pop_front();
@@ -327,7 +365,7 @@ mod tests {
                 Some((name, class))
             }
             Turn::Event(event) => {
-                let device = Arc::new(event.device.clone());
+                let device = Arc::new(event.event.device.clone());
                 writer.begin(InFlight { device, class: Class::Event, since: now, event: None, then: None });
                 writer.in_flight.clear();
                 Some(("event".into(), Class::Event))
@@ -335,15 +373,33 @@ mod tests {
         }
     }
 
-    fn event() -> Box<Event> {
-        Box::new(Event {
+    fn event() -> QueuedEvent {
+        let occurrence = crate::gateway::Occurrence { number: 0, count: 1, first_unix_ms: 0 };
+        let event = Box::new(Event {
             device: (*key("a")).clone(),
             uid: "u".into(),
             warning: false,
             reason: wasmbed_api::ReasonCode::SessionStands,
             message: String::new(),
             unix_ms: 0,
-        })
+        });
+        QueuedEvent { event, occurrence }
+    }
+
+    #[test]
+    fn a_status_that_never_rests_is_written_at_growing_distances() {
+        let mut state = WriteState::default();
+        let (mut now, mut times) = (0, Vec::new());
+        while now < 600_000 {
+            now = now.max(state.not_before(now));
+            state.wrote(now);
+            times.push(now);
+        }
+        let within = |ms| times.iter().filter(|time| **time < ms).count();
+        assert!(within(5_000) <= 24, "{}", within(5_000));
+        assert!((100..=160).contains(&within(600_000)), "{}", within(600_000));
+        now += 160_000;
+        assert_eq!(state.not_before(now), 0, "what rests is written at once again");
     }
 
     #[test]

@@ -19,14 +19,18 @@ impl Gateway {
     pub fn poll_write(&mut self, now: Now) -> Option<Write> {
         loop {
             match self.writer.turn(now.ms)? {
-                Turn::Event(event) => {
-                    let device = Arc::new(event.device.clone());
-                    let call = Call::Event(event.clone());
+                Turn::Event(mut event) => {
+                    let device = Arc::new(event.event.device.clone());
+                    let record = self.devices.get_mut(&device);
+                    if let Some(ledger) = record.and_then(|record| record.allowance.events.as_mut()) {
+                        ledger.refresh(&mut event);
+                    }
+                    let call = Call::Event(event.event.clone(), event.occurrence);
                     let in_flight = InFlight {
                         device,
                         class: Class::Event,
                         since: now.ms,
-                        event: Some(event),
+                        event: Some(Box::new(event)),
                         then: None,
                     };
                     return Some(Write { id: self.writer.begin(in_flight), call });
@@ -50,10 +54,13 @@ impl Gateway {
             (Call::CreateDevice { device: (*key).clone(), spec: spec.clone() }, None)
         } else {
             // What is wanted may have changed since it was queued, and a heartbeat's time moved on.
-            if status::plan(record, writing)?.due > now.ms {
+            let plan = status::plan(record, writing)?;
+            let spaced = plan.class.is_caused_by_device() && !self.shutting_down;
+            if plan.due > now.ms || (spaced && record.write.not_before(now.ms) > now.ms) {
                 self.schedule(&key, now);
                 return None;
             }
+            record.write.wrote(now.ms);
             let (patch, event) = status::patch(record, writing)?;
             (Call::PatchStatus { device: (*key).clone(), patch }, event.map(Box::new))
         };
@@ -146,7 +153,7 @@ impl Gateway {
     /// A call that is to be made again as it was: in its old place, not at the end.
     fn again(&mut self, call: InFlight, now: Now) {
         if let Some(event) = call.event {
-            self.push_event(event);
+            self.queue_event(*event);
         } else if let Some(record) = self.devices.get_mut(&call.device) {
             self.writer.schedule(&call.device, &mut record.write, call.class, call.since, now.ms);
         }

@@ -1,0 +1,218 @@
+//! Events about one device: bounded in number, and counted up when they repeat, as Kubernetes' own clients do
+//! (`client-go/tools/record/events_cache.go`).
+
+use std::collections::VecDeque;
+
+use wasmbed_protocol::ApplicationUid;
+
+use super::{
+    config::{APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE},
+    device::fingerprint,
+    input::{Event, Occurrence},
+    tokens::Bucket,
+};
+
+/// The Events of one device.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    bucket: Bucket,
+    /// In the order in which they were last seen.
+    told: VecDeque<Told>,
+    /// Of its named applications, and of all others together.
+    applications: Vec<(Option<ApplicationUid>, Bucket)>,
+    /// Left out since the last one that was not.
+    pub(super) left_out: u32,
+}
+
+#[derive(Debug)]
+struct Told {
+    /// Of reason and message.
+    content: u64,
+    number: u64,
+    count: u32,
+    first_unix_ms: u64,
+    /// It waits to be written or is being written.
+    queued: bool,
+    /// The newest one, if it is not written and does not wait.
+    pending: Option<Box<Event>>,
+}
+
+/// Who an Event is about beside the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    Device,
+    /// An application; none if nobody has named it.
+    Application(Option<ApplicationUid>),
+}
+
+/// What becomes of an Event.
+#[derive(Debug, PartialEq)]
+pub(super) enum Noted {
+    /// It is written; how many were left out before it.
+    Write(QueuedEvent, u32),
+    /// It is counted, and written with a later one.
+    Counted,
+    /// It is left out; whether it is the first.
+    LeftOut { first: bool },
+}
+
+/// An Event that waits to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct QueuedEvent {
+    pub(super) event: Box<Event>,
+    pub(super) occurrence: Occurrence,
+}
+
+impl Ledger {
+    /// Takes an Event; `number` is one that no Event of this process has.
+    pub(super) fn note(&mut self, event: Box<Event>, about: About, number: u64, now_ms: u64) -> Noted {
+        self.bucket.refill(EVENTS, now_ms);
+        let content = fingerprint(&(event.reason.as_str(), &event.message));
+        if let Some(index) = self.told.iter().position(|told| told.content == content)
+            && let Some(mut told) = self.told.remove(index)
+        {
+            told.count = told.count.saturating_add(1);
+            told.pending = Some(event);
+            let queued = self.queue(&mut told);
+            self.told.push_back(told);
+            return queued.map_or(Noted::Counted, |queued| Noted::Write(queued, 0));
+        }
+        if !self.bucket.has(EVENTS, 1) || !self.application_may(about, now_ms) {
+            self.left_out = self.left_out.saturating_add(1);
+            return Noted::LeftOut { first: self.left_out == 1 };
+        }
+        self.bucket.spend(1);
+        if self.told.len() >= EVENTS_REMEMBERED_MAX {
+            self.told.pop_front();
+        }
+        let occurrence = Occurrence { number, count: 1, first_unix_ms: event.unix_ms };
+        self.told.push_back(Told {
+            content,
+            number,
+            count: 1,
+            first_unix_ms: event.unix_ms,
+            queued: true,
+            pending: None,
+        });
+        Noted::Write(QueuedEvent { event, occurrence }, std::mem::take(&mut self.left_out))
+    }
+
+    /// A repeated Event is written unless it waits already or new ones might need what is left.
+    fn queue(&mut self, told: &mut Told) -> Option<QueuedEvent> {
+        if told.queued || !self.bucket.has(EVENTS, EVENTS_RESERVE + 1) {
+            return None;
+        }
+        let event = told.pending.take()?;
+        self.bucket.spend(1);
+        told.queued = true;
+        Some(QueuedEvent { event, occurrence: told.occurrence() })
+    }
+
+    fn application_may(&mut self, about: About, now_ms: u64) -> bool {
+        let About::Application(uid) = about else { return true };
+        if let Some((_, bucket)) = self.applications.iter_mut().find(|(known, _)| *known == uid) {
+            return bucket.take(APPLICATION_EVENTS, 1, now_ms);
+        }
+        // Those that have earned everything again need not be remembered; the others are bounded by the device's tokens.
+        self.applications.retain_mut(|(_, bucket)| {
+            bucket.refill(APPLICATION_EVENTS, now_ms);
+            bucket.spent() > 0
+        });
+        let mut bucket = Bucket::default();
+        let may = bucket.take(APPLICATION_EVENTS, 1, now_ms);
+        self.applications.push((uid, bucket));
+        may
+    }
+
+    /// A repeated Event that was counted only and may be written now.
+    pub(super) fn overdue(&mut self, now_ms: u64) -> Option<QueuedEvent> {
+        self.bucket.refill(EVENTS, now_ms);
+        let index = self.told.iter().position(|told| told.pending.is_some() && !told.queued)?;
+        let mut told = self.told.remove(index)?;
+        let queued = self.queue(&mut told);
+        self.told.insert(index, told);
+        queued
+    }
+
+    /// The turn of a queued Event has come: it is written as it is now.
+    pub(super) fn refresh(&mut self, queued: &mut QueuedEvent) {
+        let number = queued.occurrence.number;
+        if let Some(told) = self.told.iter_mut().find(|told| told.number == number) {
+            told.queued = false;
+            queued.occurrence = told.occurrence();
+            if let Some(newest) = told.pending.take() {
+                queued.event = newest;
+            }
+        }
+    }
+}
+
+impl Told {
+    fn occurrence(&self) -> Occurrence {
+        Occurrence { number: self.number, count: self.count, first_unix_ms: self.first_unix_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::DeviceKey;
+
+    fn event(message: &str, unix_ms: u64) -> Box<Event> {
+        Box::new(Event {
+            device: DeviceKey { namespace: "n".into(), name: "a".into() },
+            uid: "u".into(),
+            warning: true,
+            reason: wasmbed_api::ReasonCode::Trapped,
+            message: message.into(),
+            unix_ms,
+        })
+    }
+
+    #[test]
+    fn repeats_are_counted_into_one_object() {
+        let mut ledger = Ledger::default();
+        let Noted::Write(mut first, 0) = ledger.note(event("m", 1), About::Device, 7, 0) else { panic!() };
+        assert_eq!(ledger.note(event("m", 2), About::Device, 8, 0), Noted::Counted, "the first waits yet");
+        ledger.refresh(&mut first);
+        assert_eq!((first.occurrence.number, first.occurrence.count, first.event.unix_ms), (7, 2, 2));
+        let Noted::Write(mut second, 0) = ledger.note(event("m", 3), About::Device, 9, 0) else { panic!() };
+        ledger.refresh(&mut second);
+        assert_eq!(second.occurrence, Occurrence { number: 7, count: 3, first_unix_ms: 1 });
+        let mut writes = 0;
+        for _ in 0..1_000 {
+            if let Noted::Write(mut queued, _) = ledger.note(event("m", 4), About::Device, 10, 0) {
+                ledger.refresh(&mut queued);
+                writes += 1;
+            }
+        }
+        assert_eq!(writes, 25 - EVENTS_RESERVE - 2);
+        assert!(ledger.overdue(0).is_none());
+        let mut late = ledger.overdue(60_100).unwrap();
+        ledger.refresh(&mut late);
+        assert_eq!(late.occurrence.count, 1_003, "none is lost");
+        assert!(ledger.overdue(600_000).is_none());
+    }
+
+    #[test]
+    fn new_ones_are_bounded_by_application_and_by_device() {
+        let mut ledger = Ledger::default();
+        let mut written = 0;
+        for number in 0..1_000_u64 {
+            let about = About::Application(Some(ApplicationUid([(number % 2) as u8; 16])));
+            let noted = ledger.note(event(&number.to_string(), 0), about, number, 0);
+            written += u32::from(matches!(noted, Noted::Write(..)));
+            assert_eq!(matches!(noted, Noted::LeftOut { first: true }), number == 10, "{number}");
+        }
+        assert_eq!(written, 10, "five of each application");
+        for number in 0..1_000_u64 {
+            let mut uid = [9; 16];
+            uid[..8].copy_from_slice(&number.to_be_bytes());
+            let about = About::Application(Some(ApplicationUid(uid)));
+            let noted = ledger.note(event(&format!("x{number}"), 0), about, number, 0);
+            written += u32::from(matches!(noted, Noted::Write(..)));
+        }
+        assert_eq!(written, 25);
+        assert!(ledger.told.len() <= EVENTS_REMEMBERED_MAX && ledger.applications.len() <= 26);
+    }
+}
