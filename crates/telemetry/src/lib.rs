@@ -10,6 +10,7 @@
 mod files;
 mod health;
 mod logging;
+pub mod places;
 mod server;
 
 pub use files::OpenFiles;
