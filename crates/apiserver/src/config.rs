@@ -36,14 +36,27 @@ pub struct ServerTls {
     pub key: PrivateKeyDer<'static>,
 }
 
-/// Bounds on clients. The defaults serve a fleet of 10,000 devices behind a few gateways.
+/// Bounds on clients. The defaults serve a fleet of 10,000 devices behind a few gateways. Those on connections are the
+/// most: where the process may have fewer open files they shrink together.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's backlog.
+    /// Connections of identified clients at once. For one more, one that has no request under way gives way.
     pub connections_max: usize,
-    /// Connections at once that have not proved who they are: in their handshake, or without a certificate. More are
-    /// closed, so that strangers can't take all connections.
+    /// The same of one user: the name in a client's certificate. More are told so (429).
+    pub connections_per_user_max: usize,
+    /// Connections in their handshake at once, apart from the others. For one more the oldest gives way.
+    pub handshakes_max: usize,
+    /// The same from one address.
+    pub handshakes_per_source_max: usize,
+    /// Connections without a certificate at once, apart from the others; they may ask whether the server lives and no
+    /// more. For one more, the one that has been idle for longest gives way.
     pub unauthenticated_max: usize,
+    /// The same from one address.
+    pub unauthenticated_per_source_max: usize,
+    /// Time that a connection without a certificate may have no request under way, or one whose answer isn't read.
+    pub unauthenticated_idle: Duration,
+    /// Time that it may last.
+    pub unauthenticated_life: Duration,
     /// Time to finish a TLS handshake.
     pub handshake_timeout: Duration,
     /// Time to send a request's headers.
@@ -54,12 +67,26 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Bytes of all request bodies that are being worked on: bounds the write queue's memory.
     pub body_bytes_total: usize,
+    /// The same of one user.
+    pub body_bytes_per_user: usize,
     /// Time to send a request's body.
     pub body_timeout: Duration,
-    /// Requests at once, watches apart; more are answered 429.
+    /// Bytes of all answers that were not read yet, watches apart.
+    pub answer_bytes_total: usize,
+    /// The same of one user. An answer that alone has more may be read by one client of the user at a time.
+    pub answer_bytes_per_user: usize,
+    /// Requests at once, until their answers are read, watches apart; more are answered 429.
     pub requests_max: usize,
+    /// The same of one user.
+    pub requests_per_user_max: usize,
     /// Watches at once; more are answered 429.
     pub watches_max: usize,
+    /// The same of one user.
+    pub watches_per_user_max: usize,
+    /// Time that a watch's client may leave what it was sent unread; then its connection is closed.
+    pub watch_stall: Duration,
+    /// Time to read all objects with which a watch begins.
+    pub watch_initial: Duration,
     /// Changes kept per kind for watches to resume from; older ones answer 410.
     pub history_events: usize,
     /// Bytes of those changes per kind.
@@ -68,19 +95,39 @@ pub struct Limits {
     pub event_lifetime: Duration,
 }
 
+/// Of what clients share, one user may hold a quarter: enough for a controller or gateway with its watches and
+/// deliveries many times over, and no way to keep three others out.
+const SHARE_OF_USER: usize = 4;
+
 impl Default for Limits {
     fn default() -> Limits {
+        let (connections, requests, watches) = (1_024, 512, 1_024);
+        let (bodies, answers) = (64 * 1024 * 1024, 256 * 1024 * 1024);
         Limits {
-            connections_max: 1_024,
+            connections_max: connections,
+            connections_per_user_max: connections / SHARE_OF_USER,
+            handshakes_max: 256,
+            handshakes_per_source_max: 192,
             unauthenticated_max: 128,
+            unauthenticated_per_source_max: 64,
+            unauthenticated_idle: Duration::from_secs(10),
+            unauthenticated_life: Duration::from_secs(120),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             header_bytes_max: 64 * 1024,
             body_bytes_max: 3 * 1024 * 1024,
-            body_bytes_total: 64 * 1024 * 1024,
+            body_bytes_total: bodies,
+            // The values of one large body may take many times its bytes.
+            body_bytes_per_user: bodies / 2,
             body_timeout: Duration::from_secs(30),
-            requests_max: 512,
-            watches_max: 1_024,
+            answer_bytes_total: answers,
+            answer_bytes_per_user: answers / SHARE_OF_USER,
+            requests_max: requests,
+            requests_per_user_max: requests / SHARE_OF_USER,
+            watches_max: watches,
+            watches_per_user_max: watches / SHARE_OF_USER,
+            watch_stall: Duration::from_secs(60),
+            watch_initial: Duration::from_secs(120),
             history_events: 4_096,
             history_bytes: 16 * 1024 * 1024,
             event_lifetime: Duration::from_secs(3_600),

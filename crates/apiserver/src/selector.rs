@@ -111,6 +111,11 @@ impl Selection {
             .map(|(_, name, _)| name.as_str())
     }
 
+    /// Whether the stored object is meant.
+    pub fn fits(&self, kind: &Kind, object: &[u8]) -> bool {
+        serde_json::from_slice(object).is_ok_and(|object| self.matches(&Facets::of(kind, &object)))
+    }
+
     /// Whether the object is meant.
     pub fn matches(&self, facets: &Facets) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == facets.namespace)

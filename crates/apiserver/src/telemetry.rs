@@ -72,7 +72,11 @@ impl Metrics {
         registry.register("revision", "Last resourceVersion used", metrics.revision.clone());
         registry.register("connections", "Connections that stand", metrics.connections.clone());
         let refused = metrics.connections_refused.clone();
-        registry.register("connections_refused", "Connections whose TLS handshake failed", refused);
+        registry.register(
+            "connections_refused",
+            "Connections refused or closed: a failed handshake, too many, unread watches",
+            refused,
+        );
         metrics
     }
 

@@ -10,7 +10,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::params::Params;
@@ -18,6 +17,8 @@ use super::read::{self, Snapshots};
 use super::respond::{self, Body};
 use super::review::Review;
 use super::route::{Route, Target, route};
+use super::shares::{Held, Lines, Pool, Share};
+use super::watch::{Large, Taking, Terms};
 use super::{discovery, negotiate, offload, openapi, watch, write};
 use crate::access::{Access, Decision, Policy, User};
 use crate::config::Limits;
@@ -25,8 +26,6 @@ use crate::status::{Details, Reason, Status};
 use crate::store::{Constraint, Store};
 use crate::telemetry::Metrics;
 
-/// Bodies are counted in units of this many bytes.
-pub(super) const BODY_UNIT: usize = 1_024;
 /// Bytes of a review at most, which clients without any permission may send: it names one verb on one object.
 const REVIEW_BYTES_MAX: usize = 64 * 1_024;
 /// Of a body that is too large, so many times the limit is read and dropped.
@@ -42,10 +41,21 @@ pub(super) struct State {
     pub(super) metrics: Metrics,
     pub(super) registry: Registry,
     pub(super) snapshots: Arc<Snapshots>,
-    pub(super) requests: Semaphore,
-    pub(super) watches: Arc<Semaphore>,
-    pub(super) bodies: Semaphore,
+    pub(super) requests: Arc<Pool>,
+    pub(super) watches: Arc<Pool>,
+    pub(super) bodies: Arc<Pool>,
+    pub(super) answers: Arc<Pool>,
+    pub(super) large: Arc<Large>,
+    pub(super) lines: Lines,
     pub(super) shutdown: CancellationToken,
+}
+
+/// Who asks, over which connection.
+pub(super) struct Client {
+    pub(super) user: Option<User>,
+    /// The user's name; empty without one.
+    pub(super) name: Arc<str>,
+    pub(super) taking: Arc<Taking>,
 }
 
 /// How a request counts in metrics and logs.
@@ -57,34 +67,36 @@ struct Label {
 impl State {
     pub(super) async fn handle(
         self: &Arc<State>,
-        user: Option<&User>,
+        client: &Client,
         request: Request<Incoming>,
     ) -> Response<Body> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let mut label = Label { verb: "other", resource: String::new() };
-        let response = match self.answer(user, &parts, body, &mut label).await {
+        let response = match self.answer(client, &parts, body, &mut label).await {
             Ok(response) => response,
             Err(status) => respond::refusal(&status),
         };
         let (code, took) = (response.status().as_u16(), started.elapsed());
         self.metrics.request(label.verb, &label.resource, code, took);
-        let user = user.map_or("", |user| &user.name);
+        let user = &*client.name;
         let path = parts.uri.path();
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if code >= 500 || took > SLOW {
-            tracing::warn!(method = %parts.method, path, user, code, took_us, "request");
-        } else if code == 401 || code == 403 {
-            tracing::info!(method = %parts.method, path, user, code, took_us, "request");
-        } else {
+        let slow = code >= 500 || took > SLOW;
+        let worth_a_line = slow || matches!(code, 401 | 403 | 429);
+        if !worth_a_line || !self.lines.may_log(&client.name) {
             tracing::debug!(method = %parts.method, path, user, code, took_us, "request");
+        } else if slow {
+            tracing::warn!(method = %parts.method, path, user, code, took_us, "request");
+        } else {
+            tracing::info!(method = %parts.method, path, user, code, took_us, "request");
         }
         response
     }
 
     async fn answer(
         self: &Arc<State>,
-        user: Option<&User>,
+        client: &Client,
         parts: &Parts,
         body: Incoming,
         label: &mut Label,
@@ -96,7 +108,7 @@ impl State {
             Route::Metrics => return self.metrics(),
             _ => {}
         }
-        let user = user.ok_or_else(|| {
+        let user = client.user.as_ref().ok_or_else(|| {
             Status::new(Reason::Unauthorized, "Unauthorized: a client certificate is required")
         })?;
         if let Some(name) = parts.headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
@@ -106,9 +118,19 @@ impl State {
             ));
         }
         let params = Params::parse(&parts.method, parts.uri.query());
-        match route {
-            Route::Object(target) => self.object(user, parts, &params, target, body, label).await,
-            Route::Review(review) => self.review(user, parts, review, body, label).await,
+        if let Route::Object(target) = route {
+            label.resource = target.resource();
+            label.verb = verb(&parts.method, &target, &params)?;
+            if label.verb == "watch" {
+                return self.watch(client, user, parts, &params, target, label);
+            }
+            let held = self.requests.take(&client.name, 1)?;
+            let answer = self.object(client, user, parts, &params, target, body, label).await?;
+            return self.unread(client, label, answer, held);
+        }
+        let held = self.requests.take(&client.name, 1)?;
+        let answer = match route {
+            Route::Review(review) => self.review(client, user, parts, review, body, label).await,
             Route::Unknown => Err(Status::new(Reason::NotFound, NOT_FOUND)),
             Route::UnknownBuiltin => Err(no_such_resource()),
             other => {
@@ -119,7 +141,47 @@ impl State {
                 params.check_nothing()?;
                 self.discovery(parts, &other)
             }
+        };
+        self.unread(client, label, answer?, held)
+    }
+
+    /// What was read for a client counts until the client has read it. A write is done by now, so its answer is not
+    /// refused; the number of requests bounds those.
+    fn unread(
+        &self,
+        client: &Client,
+        label: &Label,
+        answer: Response<Body>,
+        held: Held,
+    ) -> Result<Response<Body>, Status> {
+        if !matches!(label.verb, "get" | "list" | "discovery") {
+            return Ok(respond::holding(answer, held));
         }
+        let bytes = usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX);
+        let bytes = self.answers.take(&client.name, bytes.min(self.answers.each()))?;
+        Ok(respond::holding(answer, (held, bytes)))
+    }
+
+    fn watch(
+        &self,
+        client: &Client,
+        user: &User,
+        parts: &Parts,
+        params: &Params,
+        target: Target,
+        label: &Label,
+    ) -> Result<Response<Body>, Status> {
+        self.allow(user, label, &target, target.name.as_deref().unwrap_or_default())?;
+        let terms = Terms {
+            store: self.store.clone(),
+            large: Arc::clone(&self.large),
+            taking: Arc::clone(&client.taking),
+            initial_time: self.limits.watch_initial,
+            held: self.watches.take(&client.name, 1)?,
+            gauge: self.metrics.watch(&label.resource),
+            shutdown: self.shutdown.clone(),
+        };
+        watch::start(terms, target, &parts.headers, params)
     }
 
     fn discovery(&self, parts: &Parts, route: &Route) -> Result<Response<Body>, Status> {
@@ -152,6 +214,7 @@ impl State {
 
     async fn review(
         &self,
+        client: &Client,
         user: &User,
         parts: &Parts,
         review: Review,
@@ -163,37 +226,24 @@ impl State {
             return Err(method_not_allowed());
         }
         let most = self.limits.body_bytes_max.min(REVIEW_BYTES_MAX);
-        let (body, _held) = self.body(parts, body, most).await?;
-        let (posted, _tree) = offload::read_object(&self.bodies, &parts.headers, &body).await?;
+        let (body, _held) = self.body(client, parts, body, most).await?;
+        let (posted, _tree) = offload::read_object(self.bodies(client), &parts.headers, &body).await?;
         let answer = review.answer(&self.policy, user, &posted.value)?;
         Ok(respond::json(StatusCode::CREATED, &answer))
     }
 
     async fn object(
         self: &Arc<State>,
+        client: &Client,
         user: &User,
         parts: &Parts,
         params: &Params,
         target: Target,
         body: Incoming,
-        label: &mut Label,
+        label: &Label,
     ) -> Result<Response<Body>, Status> {
-        label.resource = target.resource();
-        label.verb = verb(&parts.method, &target, params)?;
-        if label.verb == "watch" {
-            self.allow(user, label, &target, target.name.as_deref().unwrap_or_default())?;
-            let permit = Arc::clone(&self.watches).try_acquire_owned();
-            let permit = permit.map_err(|_| Status::busy("too many watches"))?;
-            let gauge = self.metrics.watch(&label.resource);
-            let shutdown = self.shutdown.clone();
-            return watch::start(&self.store, target, &parts.headers, params, permit, gauge, shutdown);
-        }
-        let _permit = self
-            .requests
-            .try_acquire()
-            .map_err(|_| Status::busy("too many requests, please try again later"))?;
         if label.verb == "create" {
-            return self.create(user, parts, params, &target, body, label).await;
+            return self.create(client, user, parts, params, &target, body, label).await;
         }
         let name = target.name.clone().unwrap_or_default();
         let constraints = self.allow(user, label, &target, &name)?;
@@ -209,10 +259,10 @@ impl State {
             }
             _ => {}
         }
-        let (body, _held) = self.body(parts, body, self.limits.body_bytes_max).await?;
+        let (body, _held) = self.body(client, parts, body, self.limits.body_bytes_max).await?;
         let request = write::Request {
             store: &self.store,
-            bodies: &self.bodies,
+            bodies: self.bodies(client),
             target: &target,
             headers: &parts.headers,
             params,
@@ -221,7 +271,8 @@ impl State {
         };
         match label.verb {
             "update" => {
-                let (decoded, _tree) = offload::read_object(&self.bodies, &parts.headers, &body).await?;
+                let (decoded, _tree) =
+                    offload::read_object(self.bodies(client), &parts.headers, &body).await?;
                 request.update(&name, decoded).await
             }
             "patch" => request.patch(&name, &body).await,
@@ -234,6 +285,7 @@ impl State {
     /// A create names its object in the body, so permission can only be judged with it.
     async fn create(
         &self,
+        client: &Client,
         user: &User,
         parts: &Parts,
         params: &Params,
@@ -245,13 +297,13 @@ impl State {
             // Who may create nothing of the kind is refused before the body is read; a rule for certain names passes.
             self.policy_knows(user, label, target)?;
         }
-        let (body, _held) = self.body(parts, body, self.limits.body_bytes_max).await?;
-        let (decoded, _tree) = offload::read_object(&self.bodies, &parts.headers, &body).await?;
+        let (body, _held) = self.body(client, parts, body, self.limits.body_bytes_max).await?;
+        let (decoded, _tree) = offload::read_object(self.bodies(client), &parts.headers, &body).await?;
         let name = decoded.value["metadata"]["name"].as_str().unwrap_or_default();
         let constraints = self.allow(user, label, target, name)?;
         let request = write::Request {
             store: &self.store,
-            bodies: &self.bodies,
+            bodies: self.bodies(client),
             target,
             headers: &parts.headers,
             params,
@@ -296,13 +348,18 @@ impl State {
         self.allow(user, label, target, "").map(|_| ())
     }
 
-    /// Reads a body within bounds; the permit stands for its memory until the request is answered.
+    fn bodies<'a>(&'a self, client: &'a Client) -> Share<'a> {
+        Share { pool: &self.bodies, user: &client.name }
+    }
+
+    /// Reads a body within bounds; what is held stands for its memory until the request is answered.
     async fn body(
         &self,
+        client: &Client,
         parts: &Parts,
         body: Incoming,
         most: usize,
-    ) -> Result<(Bytes, tokio::sync::SemaphorePermit<'_>), Status> {
+    ) -> Result<(Bytes, Held), Status> {
         if parts.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Status::new(Reason::UnsupportedMediaType, "compressed bodies are not accepted"));
         }
@@ -317,9 +374,7 @@ impl State {
             return Err(too_large());
         }
         let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(most);
-        let units = u32::try_from(expected.min(most) / BODY_UNIT + 1).unwrap_or(u32::MAX);
-        let held = self.bodies.try_acquire_many(units);
-        let held = held.map_err(|_| Status::busy("too many bytes of requests are being worked on"))?;
+        let held = self.bodies.take(&client.name, expected.min(most))?;
         let collected =
             tokio::time::timeout(self.limits.body_timeout, Limited::new(body, most).collect()).await;
         match collected {

@@ -12,6 +12,7 @@ mod read;
 mod respond;
 mod review;
 mod route;
+mod shares;
 mod show;
 mod untrusted;
 mod watch;

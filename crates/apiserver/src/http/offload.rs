@@ -1,9 +1,9 @@
 //! Long work on bytes of clients, off the threads that serve connections.
 
 use http::HeaderMap;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
-use super::handler::BODY_UNIT;
+use super::shares::{Held, Share};
 use crate::schema::decode::{Decoded, Extent};
 use crate::status::Status;
 
@@ -17,12 +17,12 @@ const VALUE_BYTES: usize = 320;
 /// Values that the bound on requests accounts for; of larger documents the memory is counted as that of their bodies is.
 const UNCOUNTED_VALUES: usize = 256;
 
-/// Reads a body. The permit stands for the memory of what was read until the request is answered.
-pub(super) async fn read<'a>(
-    bodies: &'a Semaphore,
+/// Reads a body. What is held stands for the memory of what was read until the request is answered.
+pub(super) async fn read(
+    bodies: Share<'_>,
     bytes: usize,
     read: impl FnOnce() -> Result<Decoded, Status> + Send + 'static,
-) -> Result<(Decoded, SemaphorePermit<'a>), Status> {
+) -> Result<(Decoded, Held), Status> {
     let (decoded, values) = if bytes <= INLINE_BYTES_MAX {
         let decoded = read()?;
         let values = Extent::of(&decoded.value).values;
@@ -38,18 +38,16 @@ pub(super) async fn read<'a>(
         drop(turn);
         done
     };
-    let counted = values.saturating_sub(UNCOUNTED_VALUES) * VALUE_BYTES / BODY_UNIT;
-    let held = bodies.try_acquire_many(u32::try_from(counted).unwrap_or(u32::MAX));
-    let held = held.map_err(|_| Status::busy("too many bytes of requests are being worked on"))?;
-    Ok((decoded, held))
+    let counted = values.saturating_sub(UNCOUNTED_VALUES) * VALUE_BYTES;
+    Ok((decoded, bodies.take(counted)?))
 }
 
 /// The object in a POST's or PUT's body; see [`super::write::parse_object`].
-pub(super) async fn read_object<'a>(
-    bodies: &'a Semaphore,
+pub(super) async fn read_object(
+    bodies: Share<'_>,
     headers: &HeaderMap,
     body: &bytes::Bytes,
-) -> Result<(Decoded, SemaphorePermit<'a>), Status> {
+) -> Result<(Decoded, Held), Status> {
     let (headers, body) = (headers.clone(), body.clone());
     read(bodies, body.len(), move || super::write::parse_object(&headers, &body)).await
 }

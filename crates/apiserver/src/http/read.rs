@@ -16,7 +16,7 @@ use super::route::Target;
 use super::show::{Include, ListMeta, View};
 use crate::selector::Selection;
 use crate::status::{Cause, Details, Reason, Status};
-use crate::store::{Page, Pager, Read, Snapshot, Store};
+use crate::store::{Pager, Read, Snapshot, Store};
 
 /// Snapshots kept for lists that are read page by page; each holds old pages on disk.
 const SNAPSHOTS_MAX: usize = 8;
@@ -191,10 +191,4 @@ pub(super) fn too_large(version: u64, revision: u64) -> Status {
     let message = format!("Timeout: Too large resource version: {version}, current: {revision}");
     let details = Details { causes: vec![cause], retry_after: Some(1), ..Details::default() };
     Status::new(Reason::Timeout, message).with(details)
-}
-
-/// Everything a watch begins with.
-pub(super) fn initial(snapshot: &Snapshot, target: &Target, selection: &Selection) -> Result<Page, Status> {
-    let pager = Pager { selection, after: None, limit: None };
-    pager.read(&target.kind, snapshot).map_err(Status::internal)
 }

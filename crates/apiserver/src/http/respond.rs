@@ -1,6 +1,8 @@
 //! Answers.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -9,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use serde_json::Value;
 
 use crate::status::Status;
@@ -48,6 +50,58 @@ pub(super) fn stream(documents: impl Stream<Item = Bytes> + Send + 'static) -> R
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
+}
+
+/// Bytes handed to the connection at a time: it takes the next when its client has room, so that an answer which nobody
+/// reads stays here, where it is counted.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// An answer that holds something until it is sent or its client is gone.
+struct Holding<G> {
+    body: Body,
+    rest: Bytes,
+    _held: G,
+}
+
+impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                other => return other,
+            }
+        }
+        let most = self.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(most)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let upper = hint.upper().map(|upper| upper.saturating_add(rest));
+        hint.set_lower(hint.lower().saturating_add(rest));
+        if let Some(upper) = upper {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+/// The same answer, which holds `held` until it is sent or its client is gone.
+pub(super) fn holding<G: Send + Unpin + 'static>(response: Response<Body>, held: G) -> Response<Body> {
+    response.map(|body| Holding { body, rest: Bytes::new(), _held: held }.boxed_unsync())
 }
 
 /// Adds what the client should tell its user (RFC 9111 section 5.5, code 299 as in Kubernetes).

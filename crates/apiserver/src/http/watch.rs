@@ -1,28 +1,40 @@
 //! watch: what was, then what happens.
 //!
-//! A watcher is a cursor into its kind's history and has no queue: it is woken, takes what is new and writes it out
-//! as fast as its client reads. One that falls behind the history gets an ERROR 410 and lists again.
+//! A watcher is a cursor, first into a snapshot and then into its kind's history, and has no queue: it is woken, takes a
+//! page of what is new and writes it out as fast as its client reads. One that falls behind the history gets an ERROR
+//! 410 and lists again; one whose client stops reading loses its connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use http::{HeaderMap, Response};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::negotiate::Shape;
 use super::params::Params;
 use super::read;
 use super::respond::{self, Body};
 use super::route::Target;
+use super::shares::Held;
 use super::show::View;
+use crate::kinds::Form;
 use crate::selector::Selection;
 use crate::status::Status;
-use crate::store::{Change, HistoryExpired, Store};
+use crate::store::{
+    Change, Event, HistoryExpired, Pager, Read as _, Snapshot, Store, watch_line, watch_line_ends,
+};
 
+/// Bytes of initial objects that are made at a time; one object may have more. A client that does not read holds them.
+const PAGE_BYTES: usize = 16 * 1024;
+/// Objects looked at for one page, so that a selection of few among many does not hold a thread.
+const PAGE_VISITS_MAX: usize = 256;
 /// As in Kubernetes: bookmarks about once a minute.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch without a timeout ends after this, plus up to as much again, so that watches don't all end at once.
@@ -36,23 +48,49 @@ struct Wish {
     ends: Instant,
 }
 
+/// What a watch is started with.
+pub(super) struct Terms {
+    pub(super) store: Store,
+    pub(super) large: Arc<Large>,
+    /// Of the client's connection.
+    pub(super) taking: Arc<Taking>,
+    /// Time to take all initial objects: their snapshot holds old pages on disk.
+    pub(super) initial_time: Duration,
+    /// Given back when the watch ends.
+    pub(super) held: Held,
+    pub(super) gauge: Gauge,
+    pub(super) shutdown: CancellationToken,
+}
+
 /// A watch that stands.
 struct Watch {
     store: Store,
+    large: Arc<Large>,
     target: Target,
     wish: Wish,
     changed: watch::Receiver<()>,
-    /// Everything up to here has been sent or queued.
+    /// What is left to be sent of the objects that were there.
+    initial: Option<Initial>,
+    /// Everything up to here has been sent or is in `ready`, initial objects apart.
     revision: u64,
-    /// Lines ready to be sent: the initial objects, then one batch of changes at a time.
+    /// Ready to be sent: at most a page, or one object.
     ready: VecDeque<Bytes>,
     columns_sent: bool,
     next_bookmark: Instant,
+    turn: Turn,
     shutdown: CancellationToken,
     over: bool,
-    /// Given back when the watch ends.
-    _permit: OwnedSemaphorePermit,
+    _held: Held,
     _count: Count,
+}
+
+/// Where the initial objects are read on.
+struct Initial {
+    snapshot: Snapshot,
+    after: Option<String>,
+    /// Their end is marked.
+    with_end: bool,
+    until: Instant,
 }
 
 /// One more watch for as long as it lives.
@@ -64,15 +102,86 @@ impl Drop for Count {
     }
 }
 
+/// Objects larger than a page that watches are sending, each once however many watches are at it.
+#[derive(Debug, Default)]
+pub(super) struct Large {
+    held: Mutex<BTreeMap<String, Weak<Vec<u8>>>>,
+}
+
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Large {
+    fn share(&self, key: &str, object: &[u8]) -> Bytes {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = held.get(key).and_then(Weak::upgrade).filter(|known| known.as_slice() == object);
+        let shared = known.unwrap_or_else(|| {
+            held.retain(|_, other| other.strong_count() > 0);
+            let shared = Arc::new(object.to_vec());
+            held.insert(key.to_owned(), Arc::downgrade(&shared));
+            shared
+        });
+        Bytes::from_owner(Shared(shared))
+    }
+}
+
+/// Since when a client has not taken what the watches of one connection have for it.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    waiting: Mutex<(u64, BTreeMap<u64, Instant>)>,
+}
+
+/// One watch's part in it.
+struct Turn {
+    taking: Arc<Taking>,
+    id: u64,
+}
+
+impl Taking {
+    /// Since when the slowest of the watches has waited for its client.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.lock().1.values().min().copied()
+    }
+
+    fn turn(self: &Arc<Self>) -> Turn {
+        let mut waiting = self.lock();
+        waiting.0 += 1;
+        Turn { taking: Arc::clone(self), id: waiting.0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Instant>)> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    fn handed_out(&self) {
+        self.taking.lock().1.insert(self.id, Instant::now());
+    }
+
+    fn taken(&self) {
+        self.taking.lock().1.remove(&self.id);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.taken();
+    }
+}
+
 pub(super) fn start(
-    store: &Store,
+    terms: Terms,
     target: Target,
     headers: &HeaderMap,
     params: &Params,
-    permit: OwnedSemaphorePermit,
-    gauge: Gauge,
-    shutdown: CancellationToken,
 ) -> Result<Response<Body>, Status> {
+    let Terms { store, large, taking, initial_time, held, gauge, shutdown } = terms;
     params.check_list()?;
     params.check_versions(true)?;
     let view = read::view(headers, params)?;
@@ -89,6 +198,7 @@ pub(super) fn start(
     let now = Instant::now();
     let mut watch = Watch {
         store: store.clone(),
+        large,
         wish: Wish {
             view,
             selection,
@@ -96,17 +206,19 @@ pub(super) fn start(
             ends: now + Duration::from_secs(seconds),
         },
         changed,
+        initial: None,
         revision: 0,
         ready: VecDeque::new(),
         columns_sent: false,
         next_bookmark: now + BOOKMARK_INTERVAL,
+        turn: taking.turn(),
         shutdown,
         over: false,
-        _permit: permit,
+        _held: held,
         _count: Count(gauge),
         target,
     };
-    watch.begin(params, with_initial)?;
+    watch.begin(params, with_initial, now + initial_time)?;
     Ok(respond::stream(stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
         Some((line, watch))
@@ -115,51 +227,65 @@ pub(super) fn start(
 
 /// Whether the objects that are there come first, and whether their end is marked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Initial {
+enum InitialWish {
     None,
     Objects,
     ObjectsWithEnd,
 }
 
-fn initial_wish(params: &Params) -> Result<Initial, Status> {
+fn initial_wish(params: &Params) -> Result<InitialWish, Status> {
     let matching = params.get("resourceVersionMatch");
     match (params.get("sendInitialEvents"), matching) {
-        (Some(_), Some("NotOlderThan")) if params.flag("sendInitialEvents")? => Ok(Initial::ObjectsWithEnd),
-        (Some(_), Some("NotOlderThan")) => Ok(Initial::None),
+        (Some(_), Some("NotOlderThan")) if params.flag("sendInitialEvents")? => {
+            Ok(InitialWish::ObjectsWithEnd)
+        }
+        (Some(_), Some("NotOlderThan")) => Ok(InitialWish::None),
         (_, _) => match params.version()? {
-            None | Some(0) => Ok(Initial::Objects),
-            Some(_) => Ok(Initial::None),
+            None | Some(0) => Ok(InitialWish::Objects),
+            Some(_) => Ok(InitialWish::None),
         },
     }
 }
 
 impl Watch {
-    fn begin(&mut self, params: &Params, initial: Initial) -> Result<(), Status> {
+    fn begin(&mut self, params: &Params, wish: InitialWish, until: Instant) -> Result<(), Status> {
         let snapshot = self.store.snapshot().map_err(Status::internal)?;
         read::check_not_newer(params, snapshot.revision)?;
         let version = params.version()?.filter(|version| *version > 0);
-        if initial == Initial::None {
+        if wish == InitialWish::None {
             self.revision = version.unwrap_or(snapshot.revision);
             return Ok(());
         }
         self.revision = snapshot.revision;
-        for stored in read::initial(&snapshot, &self.target, &self.wish.selection)?.objects {
-            self.queue(Change::Added, &stored.into())?;
-        }
-        if initial == Initial::ObjectsWithEnd && self.wish.bookmarks {
-            self.queue_bookmark(true);
-        }
+        let with_end = wish == InitialWish::ObjectsWithEnd;
+        self.initial = Some(Initial { snapshot, after: None, with_end, until });
         Ok(())
     }
 
-    /// The next line, or none when the watch is over.
+    /// What is sent next, or none when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
+        self.turn.taken();
+        let next = self.wait().await;
+        if next.is_some() {
+            self.turn.handed_out();
+        }
+        next
+    }
+
+    async fn wait(&mut self) -> Option<Bytes> {
         loop {
             if let Some(line) = self.ready.pop_front() {
                 return Some(line);
             }
             if self.over {
                 return None;
+            }
+            if let Some(initial) = self.initial.take() {
+                if let Err(status) = self.take_initial(initial) {
+                    self.over = true;
+                    return Some(watch_line("ERROR", status.to_json().to_string().as_bytes()));
+                }
+                continue;
             }
             self.changed.mark_unchanged();
             match self.take_changes() {
@@ -188,13 +314,93 @@ impl Watch {
         }
     }
 
-    /// Queues what is new; whether there is more to take at once.
+    /// Makes a page of the initial objects ready; where there are more, they are read on from there.
+    fn take_initial(&mut self, mut initial: Initial) -> Result<(), Status> {
+        if Instant::now() >= initial.until {
+            return Err(Status::expired("the objects of the watch's begin were not read in time"));
+        }
+        let kind = Arc::clone(&self.target.kind);
+        let selection = self.wish.selection.clone();
+        if let (Some(name), Some(namespace)) = (selection.name(), &selection.namespace) {
+            let key = kind.key(namespace, name);
+            let found = initial.snapshot.get(&key).map_err(Status::internal)?;
+            if let Some(object) = found.filter(|object| selection.fits(&kind, object)) {
+                let mut page = BytesMut::new();
+                self.add_initial(&mut page, &key, &object)?;
+                self.ready.push_back(page.freeze());
+            }
+            self.queue_end(&initial);
+            return Ok(());
+        }
+        let pager = Pager { selection: &selection, after: initial.after.as_deref(), limit: None };
+        let (mut page, mut visits, mut last, mut failed) = (BytesMut::new(), 0, None, None);
+        let ended = pager.visit(&kind, &initial.snapshot, &mut |key, object, selected| {
+            if selected && !page.is_empty() && page.len() + object.len() > PAGE_BYTES {
+                return ControlFlow::Break(());
+            }
+            if selected && let Err(error) = self.add_initial(&mut page, key, object) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            visits += 1;
+            last = Some(key.to_owned());
+            if page.len() >= PAGE_BYTES || !self.ready.is_empty() || visits >= PAGE_VISITS_MAX {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let ended = ended.map_err(Status::internal)?;
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+        if !page.is_empty() {
+            self.ready.push_back(page.freeze());
+        }
+        if ended {
+            self.queue_end(&initial);
+            return Ok(());
+        }
+        initial.after = last.or(initial.after);
+        self.initial = Some(initial);
+        Ok(())
+    }
+
+    /// Adds an object to a page; one that is large on its own becomes ready at once, shared with other watches.
+    fn add_initial(&mut self, page: &mut BytesMut, key: &str, stored: &[u8]) -> Result<(), Status> {
+        let (before, after) = watch_line_ends(Change::Added.as_str());
+        let view = self.wish.view;
+        let as_stored = view.shape == Shape::Object && self.target.kind.form == Form::Stored;
+        if as_stored && stored.len() > PAGE_BYTES {
+            let object = self.large.share(key, stored);
+            self.ready.extend([Bytes::from(before), object, Bytes::from_static(after)]);
+            return Ok(());
+        }
+        page.put_slice(before.as_bytes());
+        if as_stored {
+            page.put_slice(stored);
+        } else {
+            let stored = Bytes::copy_from_slice(stored);
+            page.put_slice(&view.event(&self.target.kind, &stored, !self.columns_sent)?);
+        }
+        self.columns_sent = true;
+        page.put_slice(after);
+        Ok(())
+    }
+
+    fn queue_end(&mut self, initial: &Initial) {
+        if initial.with_end {
+            self.queue_bookmark(true);
+        }
+    }
+
+    /// Makes ready what is new; whether there is more to take at once.
     fn take_changes(&mut self) -> Result<bool, HistoryExpired> {
-        let Some(feed) = self.store.feed(&self.target.kind) else { return Ok(false) };
+        let store = self.store.clone();
+        let Some(feed) = store.feed(&self.target.kind) else { return Ok(false) };
         let changes = feed.since(self.revision)?;
         for event in changes.events {
             if let Some(change) = event.seen_by(&self.wish.selection)
-                && let Err(error) = self.queue(change, event.shown(change))
+                && let Err(error) = self.queue(&event, change)
             {
                 tracing::error!(%error, revision = event.revision, "a stored object can't be shown");
             }
@@ -203,33 +409,33 @@ impl Watch {
         Ok(changes.more)
     }
 
-    fn queue(&mut self, change: Change, stored: &Bytes) -> Result<(), Status> {
-        let object = self.wish.view.event(&self.target.kind, stored, !self.columns_sent)?;
+    fn queue(&mut self, event: &Event, change: Change) -> Result<(), Status> {
+        let (view, kind) = (self.wish.view, &*self.target.kind);
+        let line = match (view.shape, kind.form) {
+            (Shape::Object, Form::Stored) => event.line(change),
+            (Shape::Object, Form::Events) => event.line_in(0, change, |stored| view.object(kind, stored))?,
+            (Shape::Partial, _) => event.line_in(1, change, |stored| view.object(kind, stored))?,
+            // Its cells say how long ago things were, so it is made for each watch.
+            (Shape::Table(_), _) => {
+                let row = view.event(kind, event.shown(change), !self.columns_sent)?;
+                watch_line(change.as_str(), &row)
+            }
+        };
         self.columns_sent = true;
-        self.ready.push_back(line(change.as_str(), &object));
+        self.ready.push_back(line);
         Ok(())
     }
 
     fn queue_bookmark(&mut self, initial_events_end: bool) {
         if self.wish.bookmarks {
             let bookmark = self.wish.view.bookmark(&self.target.kind, self.revision, initial_events_end);
-            self.ready.push_back(line("BOOKMARK", bookmark.to_string().as_bytes()));
+            self.ready.push_back(watch_line("BOOKMARK", bookmark.to_string().as_bytes()));
         }
     }
 
     fn expired(&self, expired: HistoryExpired) -> Bytes {
         let status =
             Status::expired(format!("too old resource version: {} ({})", self.revision, expired.oldest));
-        line("ERROR", status.to_json().to_string().as_bytes())
+        watch_line("ERROR", status.to_json().to_string().as_bytes())
     }
-}
-
-fn line(ty: &str, object: &[u8]) -> Bytes {
-    let mut line = BytesMut::with_capacity(object.len() + 40);
-    line.put_slice(b"{\"type\":\"");
-    line.put_slice(ty.as_bytes());
-    line.put_slice(b"\",\"object\":");
-    line.put_slice(object);
-    line.put_slice(b"}\n");
-    line.freeze()
 }

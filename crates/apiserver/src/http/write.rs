@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use super::negotiate::MediaType;
 use super::offload;
@@ -15,6 +14,7 @@ use super::protobuf;
 use super::read;
 use super::respond::{self, Body};
 use super::route::Target;
+use super::shares::Share;
 use super::show::{ListMeta, View};
 use crate::kinds::Kind;
 use crate::resource::{FieldValidation, Part, Patch, Preconditions};
@@ -35,7 +35,7 @@ const MANAGER_BYTES_MAX: usize = 128;
 pub(super) struct Request<'a> {
     pub(super) store: &'a Store,
     /// Memory of bodies and of what was read from them.
-    pub(super) bodies: &'a Semaphore,
+    pub(super) bodies: Share<'a>,
     pub(super) target: &'a Target,
     pub(super) headers: &'a HeaderMap,
     pub(super) params: &'a Params,

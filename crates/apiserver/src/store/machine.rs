@@ -272,18 +272,14 @@ impl Machine {
         // Only where selections may see a difference.
         let left = current.as_ref().filter(|current| outcome == Outcome::Stored && current.facets != facets);
         let before = left.map(|current| serialise(&current.at(&version)?)).transpose()?;
-        let event = Arc::new(Event {
-            revision: self.revision,
-            change: match outcome {
-                Outcome::Created => Change::Added,
-                Outcome::Stored => Change::Modified,
-                Outcome::Removed => Change::Deleted,
-            },
-            object: shown,
-            facets,
-            previous: current.map(|current| current.facets),
-            before,
-        });
+        let change = match outcome {
+            Outcome::Created => Change::Added,
+            Outcome::Stored => Change::Modified,
+            Outcome::Removed => Change::Deleted,
+        };
+        let mut event = Event::new(self.revision, change, &shown, facets);
+        (event.previous, event.before) = (current.map(|current| current.facets), before);
+        let event = Arc::new(event);
         Ok(Applied { outcome, object: answer, warnings, event: Some(event) })
     }
 

@@ -14,7 +14,7 @@ mod writer;
 use std::ops::ControlFlow;
 
 pub use disk::{Disk, OpenError, Snapshot};
-pub use log::{Change, Event, History, HistoryExpired, Log};
+pub use log::{Change, Event, History, HistoryExpired, Log, watch_line, watch_line_ends};
 pub use machine::{Applied, ApplyError, Constraint, Machine, Operation, Outcome, Write};
 pub use memory::Memory;
 pub use page::{Page, Pager};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{Read, StorageError};
 use crate::kinds::Kind;
-use crate::selector::{Facets, Selection};
+use crate::selector::Selection;
 
 /// Which objects to read.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +36,14 @@ impl Pager<'_> {
             (self.selection.name(), &self.selection.namespace, self.after)
         {
             let object = tables.get(&kind.key(namespace, name))?;
-            page.objects.extend(object.filter(|object| self.fits(kind, object)));
+            page.objects.extend(object.filter(|object| self.selection.fits(kind, object)));
             return Ok(page);
         }
         let everything = self.selection.is_everything();
         let mut last = String::new();
         let mut more = 0usize;
         tables.scan(&kind.prefix(self.selection.namespace.as_deref()), self.after, &mut |key, object| {
-            if !everything && !self.fits(kind, object) {
+            if !everything && !self.selection.fits(kind, object) {
                 return ControlFlow::Continue(());
             }
             if self.limit.is_some_and(|limit| page.objects.len() >= limit) {
@@ -64,7 +64,20 @@ impl Pager<'_> {
         Ok(page)
     }
 
-    fn fits(&self, kind: &Kind, object: &[u8]) -> bool {
-        serde_json::from_slice(object).is_ok_and(|object| self.selection.matches(&Facets::of(kind, &object)))
+    /// Visits the objects in key order, also those that don't match; says whether it came to the end.
+    pub fn visit(
+        &self,
+        kind: &Kind,
+        tables: &dyn Read,
+        visit: &mut dyn FnMut(&str, &[u8], bool) -> ControlFlow<()>,
+    ) -> Result<bool, StorageError> {
+        let everything = self.selection.is_everything();
+        let mut ended = true;
+        tables.scan(&kind.prefix(self.selection.namespace.as_deref()), self.after, &mut |key, object| {
+            let flow = visit(key, object, everything || self.selection.fits(kind, object));
+            ended = flow.is_continue();
+            flow
+        })?;
+        Ok(ended)
     }
 }

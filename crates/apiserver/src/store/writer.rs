@@ -26,6 +26,8 @@ const BATCH_WRITES_MAX: usize = 256;
 const QUEUE_WRITES_MAX: usize = 1_024;
 /// Changes handed to one watcher at a time.
 const FEED_EVENTS_MAX: usize = 256;
+/// Bytes of them, or one change: a watcher whose client does not read holds them, whatever the history has dropped.
+const FEED_BYTES_MAX: usize = 64 * 1024;
 
 /// What a commit took.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +56,17 @@ impl Feed {
     pub fn since(&self, revision: u64) -> Result<Changes, HistoryExpired> {
         // Read before the log: whatever is published by now is in it.
         let published = self.published.load(Ordering::Acquire);
-        let events = self.log().since(revision, FEED_EVENTS_MAX)?;
+        let mut events = self.log().since(revision, FEED_EVENTS_MAX)?;
+        let mut bytes = 0;
+        let fit = events.iter().take_while(|event| {
+            let fits = bytes < FEED_BYTES_MAX;
+            bytes += event.object.len();
+            fits
+        });
+        let fit = fit.count();
+        let more = events.len() == FEED_EVENTS_MAX || fit < events.len();
+        events.truncate(fit);
         let last = events.last().map_or(revision, |last| last.revision);
-        let more = events.len() == FEED_EVENTS_MAX;
         Ok(Changes { events, complete: if more { last } else { last.max(published) }, more })
     }
 

@@ -5,4 +5,5 @@
 mod clients;
 mod kubectl;
 mod protocol;
+mod shares;
 mod support;
