@@ -62,8 +62,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Connections in their handshake, all together. A handshake costs some 30 kB while it lasts.
     pub handshakes_max: usize,
-    /// Connections in their handshake from one address: a fleet of 1,000 behind one address translator that comes back
-    /// at once, half of all.
+    /// Connections in their handshake from one address, three quarters of all: a fleet behind one address translator is
+    /// served as fast as the processor can, and others find a place at once. Further ones wait.
     pub handshakes_per_source_max: usize,
     /// From a frame's first byte to its last.
     pub frame_timeout: Duration,
@@ -84,7 +84,7 @@ impl Default for Limits {
         Self {
             handshake_timeout: Duration::from_secs(10),
             handshakes_max: 2_048,
-            handshakes_per_source_max: 1_024,
+            handshakes_per_source_max: 1_536,
             frame_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             api_connections_max: 64,

@@ -119,10 +119,17 @@ impl Core {
         }
     }
 
-    /// A device whose handshake is done; none if there is no room.
-    pub(crate) fn accept(&self, identity: &Identity) -> Option<(SessionId, Arc<Notify>)> {
+    /// A device whose handshake is done; none if there is no room, or if there are `connections_max` already.
+    pub(crate) fn accept(
+        &self,
+        identity: &Identity,
+        connections_max: usize,
+    ) -> Option<(SessionId, Arc<Notify>)> {
         let waker = Arc::new(Notify::new());
         let mut inner = self.lock();
+        if inner.wakers.len() >= connections_max {
+            return None;
+        }
         let id = SessionId(inner.next_session);
         inner.next_session += 1;
         inner.wakers.insert(id, Arc::clone(&waker));

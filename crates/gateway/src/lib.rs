@@ -11,6 +11,7 @@ mod certificates;
 mod config;
 mod core;
 mod device;
+mod handshakes;
 mod hello;
 mod journal;
 mod kubernetes;
@@ -37,7 +38,8 @@ use wasmbed_telemetry::{Health, serve_health};
 use crate::{
     certificates::Certificates,
     core::{Core, Work},
-    listener::{Handshakes, Listener, Refusals},
+    handshakes::Handshakes,
+    listener::{Listener, Refusals, Shares},
     presence::Presence,
     store::{Store, WriterThread},
 };
@@ -125,7 +127,7 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
     let (certificates, renewal) = Certificates::open(&config)?;
     let opened = store::open(&config.data_dir)?;
-    listener::allow_connections(&config.limits, config.max_connections);
+    let shares = Shares::claim(&config.limits, config.max_connections);
     let listener = bind(config.listen)?;
     let health_listener = config.health_listen.map(bind).transpose()?;
     let addresses = Addresses {
@@ -140,7 +142,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
 
     let (metrics, registry) = metrics::registry();
     let boot_id = uuid::Uuid::new_v4().simple().to_string();
-    let (mut opened, decisions) = (opened, decisions(&config, &boot_id));
+    let (mut opened, decisions) = (opened, decisions(&config, shares.sessions(), &boot_id));
     let restored = std::mem::take(&mut opened.restored);
     let core = Arc::new(Core::new(metrics.clone(), |now| Gateway::new(decisions, restored, now)));
     let stored = Arc::clone(&core);
@@ -148,7 +150,8 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(id, result, now)));
     let (store, writer) = opened.start(on_stored)?;
     let health = Health::starting(&["kubernetes"]);
-    let handshakes = Handshakes::new(&config.limits);
+    let bounds = shares.clone();
+    let handshakes = Handshakes::new(move || bounds.handshakes());
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
     tracing::info!(gateway = config.name, address, boot_id, "gateway listens");
 
@@ -157,6 +160,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             core: Arc::clone(&core),
             metrics: metrics.clone(),
             handshakes: Arc::clone(&handshakes),
+            shares: shares.clone(),
             limits: config.limits,
             trust_domain: config.trust_domain.clone(),
             certificates: Arc::clone(&certificates),
@@ -177,7 +181,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             namespace: config.namespace.clone(),
             address,
             boot_id: boot_id.clone(),
-            connections_max: config.max_connections,
+            shares,
         },
         core,
         store,
@@ -197,7 +201,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     Ok(Handle { addresses, run })
 }
 
-fn decisions(config: &Config, boot_id: &str) -> gateway::Config {
+fn decisions(config: &Config, sessions_max: usize, boot_id: &str) -> gateway::Config {
     let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     gateway::Config {
         name: config.name.clone(),
@@ -205,7 +209,7 @@ fn decisions(config: &Config, boot_id: &str) -> gateway::Config {
         enrollment: config.enrollment,
         heartbeat_interval_ms: millis(config.heartbeat_interval),
         heartbeat_timeout_ms: millis(config.heartbeat_timeout),
-        sessions_max: config.max_connections,
+        sessions_max,
         writes_per_second: config.writes_per_second,
         writes_burst: config
             .writes_burst

@@ -1,36 +1,45 @@
 //! The one port: connections are bounded, told apart by ALPN, authenticated, and handed on.
 //!
 //! ```text
-//! accept ── bounds ── ClientHello ─┬─ wasmbed/1 ──── devices' roots ── role device ─────────────── device session
+//! accept ── a place ── ClientHello ─┬─ wasmbed/1 ──── devices' roots ── role device ─────────────── device session
 //!                                  ├─ h2, http/1.1 ─ services' roots ─ role controller, operator ─ HTTPS API
 //!                                  └─ other, none ── refused
 //! ```
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::CommonState;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::MissedTickBehavior,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use wasmbed_control::{exchange::DeviceKey, gateway::Identity};
+use wasmbed_control::{
+    exchange::DeviceKey,
+    gateway::{
+        Identity,
+        config::{CONNECTIONS_EXTRA, STRANGERS_MAX},
+    },
+};
 use wasmbed_pki::tls::{Peer, Profile, authenticate_client, handshake_reason};
+use wasmbed_telemetry::OpenFiles;
 
 use crate::{
     Limits, api,
     certificates::Certificates,
     core::Core,
     device,
+    handshakes::{Bounds, Handshakes, PRESS_EVERY, Place, Slot, WAITING_MAX},
     hello::{Hello, Replayed},
     metrics::Metrics,
     tls::DeviceTls,
@@ -41,6 +50,8 @@ use crate::{
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// Connections that wait to be accepted: a fleet that comes back at once.
 const BACKLOG: i32 = 4_096;
+/// After a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Refusals that are logged each second; metrics count them all.
 const REFUSALS_LOGGED_PER_SECOND: u64 = 20;
 
@@ -49,6 +60,7 @@ pub(crate) struct Listener {
     pub(crate) core: Arc<Core>,
     pub(crate) metrics: Metrics,
     pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) shares: Shares,
     pub(crate) limits: Limits,
     pub(crate) trust_domain: String,
     pub(crate) certificates: Arc<Certificates>,
@@ -100,27 +112,51 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Files that the process has open beside its devices' connections: the store, Kubernetes, controllers, logs.
-const OTHER_FILES: u64 = 256;
+/// How the open files that the process may have are shared.
+#[derive(Clone, Debug)]
+pub(crate) struct Shares {
+    files: Arc<OpenFiles>,
+    limits: Limits,
+    connections_max: usize,
+}
 
-/// Raises the limit on open files to what the connections need, as far as the system allows.
-pub(crate) fn allow_connections(limits: &Limits, connections_max: usize) {
-    let wanted = connections_max as u64 + limits.handshakes_max as u64 + OTHER_FILES;
-    let held = getrlimit(Resource::Nofile);
-    if held.current.is_none_or(|current| current >= wanted) {
-        return;
+impl Shares {
+    /// Asks for what the configuration needs.
+    pub(crate) fn claim(limits: &Limits, connections_max: usize) -> Self {
+        let wanted = connections_max
+            + CONNECTIONS_EXTRA
+            + STRANGERS_MAX
+            + limits.handshakes_max
+            + WAITING_MAX
+            + limits.api_connections_max;
+        let files = Arc::new(OpenFiles::claim("gateway", wanted));
+        Self { files, limits: *limits, connections_max }
     }
-    let allowed = held.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = Rlimit { current: Some(allowed), maximum: held.maximum };
-    let result = setrlimit(Resource::Nofile, raised);
-    if allowed < wanted || result.is_err() {
-        tracing::warn!(
-            reason = "OpenFilesLimit",
-            wanted,
-            allowed,
-            "the limit on open files is lower than max_connections needs; raise it (ulimit -Hn, LimitNOFILE)"
-        );
+
+    /// For handshakes.
+    pub(crate) fn handshakes(&self) -> Bounds {
+        divide(self.files.allowed(), &self.limits).0
     }
+
+    /// For devices that are who they say; those that are being turned away count.
+    pub(crate) fn devices(&self) -> usize {
+        divide(self.files.allowed(), &self.limits).1
+    }
+
+    /// Sessions at most.
+    pub(crate) fn sessions(&self) -> usize {
+        self.connections_max.min(self.devices())
+    }
+}
+
+/// What so many open files allow: of few a quarter for handshakes, half as many for those that wait for one, what is left
+/// after the API for devices.
+fn divide(files: usize, limits: &Limits) -> (Bounds, usize) {
+    let places = limits.handshakes_max.min(files / 4);
+    let places_of_source = limits.handshakes_per_source_max.min((places / 4 * 3).max(1));
+    let waiting = WAITING_MAX.min(files / 8);
+    let taken = places + waiting + limits.api_connections_max.min(files / 8);
+    (Bounds { places, places_of_source, waiting }, files.saturating_sub(taken))
 }
 
 impl Listener {
@@ -131,31 +167,44 @@ impl Listener {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) {
+        let mut press = tokio::time::interval(PRESS_EVERY);
+        press.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Whoever comes while there is no room waits in the kernel's queue.
+            let next = async {
+                self.handshakes.room().await;
+                listener.accept().await
+            };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = next => accepted,
+                _ = press.tick() => {
+                    self.handshakes.press();
+                    continue;
+                }
                 () = stop.cancelled() => return,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close before it can go on.
-                    tracing::warn!(reason = "AcceptFailed", %error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    self.metrics.refused("AcceptFailed");
+                    if self.refusals.may_log() {
+                        tracing::warn!(reason = "AcceptFailed", %error, "a connection could not be accepted");
+                    }
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                     continue;
                 }
             };
-            let slot = match self.handshakes.enter(peer.ip()) {
-                Ok(slot) => slot,
-                Err(reason) => {
-                    self.refuse(peer, &Refused::new(reason, "too many connections in their handshake"));
-                    continue;
-                }
-            };
-            // Boxed, so that what lets a connection in does not stay within its session.
-            let entry = Box::pin(Arc::clone(&self).enter(stream, peer, slot, stop.clone()));
-            let listener = Arc::clone(&self);
+            let turn = self.handshakes.enter(peer.ip());
+            let (listener, stop) = (Arc::clone(&self), stop.clone());
             tasks.spawn(async move {
+                let slot = tokio::select! {
+                    slot = turn.come() => slot,
+                    () = stop.cancelled() => return,
+                };
+                let Some(slot) = slot else { return };
+                // Boxed, so that what lets a connection in does not stay within its session.
+                let entry = Box::pin(Arc::clone(&listener).enter(stream, peer, slot, stop));
                 match entry.await {
                     Some(Entered::Device(session)) => {
                         let Listener { core, limits, metrics, .. } = &*listener;
@@ -177,9 +226,14 @@ impl Listener {
         stop: CancellationToken,
     ) -> Option<Entered> {
         let started = Instant::now();
-        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.handshake(socket));
+        let handshake =
+            tokio::time::timeout(self.limits.handshake_timeout, self.handshake(socket, &slot.place));
         let result = tokio::select! {
+            biased;
             result = handshake => result,
+            () = slot.place.gives_way() => {
+                Ok(Err(Refused::new("HandshakeGaveWay", "the handshake did not go on while others waited")))
+            }
             () = stop.cancelled() => return None,
         };
         let timeout = || Refused::new("HandshakeTimeout", "the handshake took too long");
@@ -205,14 +259,16 @@ impl Listener {
     fn enter_device(&self, stream: Box<DeviceTls>, who: &Peer) -> Result<Entered, Refused> {
         let device = DeviceKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
         let identity = Identity { device, public_key: who.facts.public_key_base64() };
+        let files = self.shares.devices();
         let (id, waker) =
-            self.core.accept(&identity).ok_or_else(|| Refused::new("Full", who.id.to_string()))?;
+            self.core.accept(&identity, files).ok_or_else(|| Refused::new("Full", who.id.to_string()))?;
         Ok(Entered::Device(device::Session { stream, id, waker }))
     }
 
-    async fn handshake(&self, socket: TcpStream) -> Result<Authenticated, Refused> {
+    async fn handshake(&self, socket: TcpStream, place: &Place) -> Result<Authenticated, Refused> {
         socket.set_nodelay(true).map_err(|error| Refused::new("ConnectionLost", error.to_string()))?;
         let mut hello = Hello::read(socket).await.map_err(|error| broken(&error))?;
+        place.hello_read();
         let Some(offered) = hello.offered.take() else {
             return Err(Refused::new("NoAlpn", "the client offers no ALPN name; devices offer wasmbed/1"));
         };
@@ -264,62 +320,6 @@ fn broken(error: &io::Error) -> Refused {
     }
 }
 
-/// Bounds on connections that have not proved who they are.
-pub(crate) struct Handshakes {
-    open: AtomicUsize,
-    max: usize,
-    per_source_max: usize,
-    sources: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Handshakes {
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self {
-            open: AtomicUsize::new(0),
-            max: limits.handshakes_max,
-            per_source_max: limits.handshakes_per_source_max,
-            sources: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    fn enter(self: &Arc<Self>, source: IpAddr) -> Result<Slot, &'static str> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.open() >= self.max {
-            return Err("TooManyHandshakes");
-        }
-        let count = sources.entry(source).or_default();
-        if *count >= self.per_source_max {
-            return Err("TooManyHandshakesOfSource");
-        }
-        *count += 1;
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Slot { handshakes: Arc::clone(self), source })
-    }
-}
-
-/// One of the connections in their handshake.
-struct Slot {
-    handshakes: Arc<Handshakes>,
-    source: IpAddr,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut sources = self.handshakes.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        self.handshakes.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.source);
-            }
-        }
-    }
-}
-
 /// Keeps a flood of refusals from becoming a flood of log lines.
 pub(crate) struct Refusals {
     started: Instant,
@@ -332,7 +332,7 @@ impl Refusals {
         Self { started: Instant::now(), second: AtomicU64::new(0), logged: AtomicU64::new(0) }
     }
 
-    fn may_log(&self) -> bool {
+    pub(crate) fn may_log(&self) -> bool {
         let second = self.started.elapsed().as_secs();
         if self.second.swap(second, Ordering::Relaxed) != second {
             let before = self.logged.swap(0, Ordering::Relaxed);
@@ -350,18 +350,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handshakes_are_bounded_in_all_and_by_source() {
-        let limits = Limits { handshakes_max: 3, handshakes_per_source_max: 2, ..Limits::default() };
-        let handshakes = Handshakes::new(&limits);
-        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let first = handshakes.enter(a).ok().unwrap();
-        let _second = handshakes.enter(a).ok().unwrap();
-        assert_eq!(handshakes.enter(a).err(), Some("TooManyHandshakesOfSource"));
-        let _third = handshakes.enter(b).ok().unwrap();
-        assert_eq!(handshakes.enter(b).err(), Some("TooManyHandshakes"));
-        drop(first);
-        assert!(handshakes.enter(a).is_ok());
-        assert_eq!(handshakes.open(), 2);
-        assert_eq!(handshakes.sources.lock().unwrap().len(), 2);
+    fn bounds_follow_the_limit_on_open_files() {
+        let limits = Limits::default();
+        for files in [0, 8, 64, 192, 768, 3_840, 20_000, 1_000_000] {
+            let (bounds, devices) = divide(files, &limits);
+            let api = limits.api_connections_max.min(files / 8);
+            assert_eq!(bounds.places + bounds.waiting + api + devices, files);
+            assert!(devices * 2 >= files, "{devices} of {files}");
+            assert!(bounds.places_of_source <= bounds.places.max(1));
+        }
+        let (bounds, _) = divide(20_000, &limits);
+        assert_eq!((bounds.places, bounds.places_of_source), (2_048, 1_536));
+        let (bounds, devices) = divide(768, &limits);
+        assert_eq!((bounds.places, bounds.waiting, devices), (192, 96, 416));
     }
 }

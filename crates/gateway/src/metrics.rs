@@ -18,16 +18,16 @@ use wasmbed_control::gateway::{Counters, Levels, Notice};
 /// Every reason for which a connection is refused before a session: each has its series from the start, so that the first
 /// refusal shows in a rate.
 const REFUSALS: [&str; 13] = [
+    "AcceptFailed",
     "BadCertificate",
     "ConnectionLost",
     "Full",
     "HandshakeFailed",
+    "HandshakeGaveWay",
     "HandshakeTimeout",
     "NoAlpn",
     "NoCertificate",
     "TooManyApiConnections",
-    "TooManyHandshakes",
-    "TooManyHandshakesOfSource",
     "WrongAlpn",
     "WrongIdentity",
     "WrongRole",
@@ -67,6 +67,7 @@ pub(crate) struct Metrics {
     sessions: Gauge,
     connections_max: Gauge,
     handshakes_open: Gauge,
+    handshakes_waiting: Gauge,
     pub(crate) handshake_seconds: Histogram,
     refusals: Family<Reason, Counter>,
     ended: Family<Reason, Counter>,
@@ -130,6 +131,11 @@ impl Metrics {
             handshakes_open: register!(
                 "handshakes_open",
                 "Connections in their TLS handshake",
+                Gauge::default()
+            ),
+            handshakes_waiting: register!(
+                "handshakes_waiting",
+                "Connections that wait for a place for their TLS handshake",
                 Gauge::default()
             ),
             handshake_seconds: register!(
@@ -276,7 +282,7 @@ impl Metrics {
         &self,
         levels: &Levels,
         counters: &Counters,
-        handshakes: usize,
+        (handshakes, waiting): (usize, usize),
         connections_max: usize,
     ) {
         let set_u64 = |gauge: &Gauge, value: u64| {
@@ -287,6 +293,7 @@ impl Metrics {
         set(&self.sessions, levels.sessions);
         set(&self.connections_max, connections_max);
         set(&self.handshakes_open, handshakes);
+        set(&self.handshakes_waiting, waiting);
         set(&self.devices, levels.devices);
         set(&self.modules, levels.modules);
         set_u64(&self.module_bytes, levels.module_bytes);

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, ReasonCode};
 
-use crate::{core::Core, kubernetes::words, listener::Handshakes, metrics::Metrics};
+use crate::{core::Core, handshakes::Handshakes, kubernetes::words, listener::Shares, metrics::Metrics};
 
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub(crate) struct Presence {
     pub(crate) namespace: String,
     pub(crate) address: String,
     pub(crate) boot_id: String,
-    pub(crate) connections_max: usize,
+    pub(crate) shares: Shares,
 }
 
 /// What was last written.
@@ -111,7 +111,7 @@ impl Presence {
 
     fn set_gauges(&self) {
         let (levels, counters) = self.core.read(|gateway, now| (gateway.levels(now), gateway.counters()));
-        self.metrics.level(&levels, &counters, self.handshakes.open(), self.connections_max);
+        self.metrics.level(&levels, &counters, self.handshakes.levels(), self.shares.sessions());
     }
 
     async fn say(&self, serving: bool, written: &mut Written) -> Result<(), String> {
@@ -124,7 +124,7 @@ impl Presence {
         let status = json!({
             "boot_id": self.boot_id,
             "connected": levels.sessions,
-            "connections_max": self.connections_max,
+            "connections_max": self.shares.sessions(),
             "modules": levels.modules,
             // To a quarter of a second: finer would make every status a new one.
             "write_lag_ms": levels.write_lag_ms / 250 * 250,

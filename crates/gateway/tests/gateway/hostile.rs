@@ -166,15 +166,42 @@ async fn handshakes_are_bounded_in_number_and_time() {
         silent.push(stream);
     }
     world.metric("wasmbed_gateway_handshakes_open 8").await;
-    let mut ninth = TcpStream::connect(world.server).await.unwrap();
-    let mut rest = Vec::new();
-    let _ = soon("the ninth to be closed", ninth.read_to_end(&mut rest)).await;
-    world.refused("TooManyHandshakesOfSource").await;
     neighbour.beat(1).await;
+    // Nobody is sent away: the ninth waits until one of those that do not go on gives way.
+    let mut ninth = world.device("ninth").await;
+    ninth.beat(1).await;
+    world.refused("HandshakeGaveWay").await;
+    let mut rest = Vec::new();
     for mut stream in silent {
         let _ = soon("a half handshake to be closed", stream.read_to_end(&mut rest)).await;
     }
-    world.metric("wasmbed_gateway_refusals_total{reason=\"HandshakeTimeout\"} 8").await;
+    // Those that nobody wanted had their whole time.
+    world.metric("wasmbed_gateway_refusals_total{reason=\"HandshakeTimeout\"} 7").await;
     world.metric("wasmbed_gateway_handshakes_open 0").await;
     neighbour.beat(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_starts_at_once_waits_its_turn_and_nobody_is_reset() {
+    let world = Arc::new(
+        World::start_with(|config| {
+            config.limits.handshakes_max = 4;
+            config.limits.handshakes_per_source_max = 3;
+        })
+        .await,
+    );
+    let mut fleet = tokio::task::JoinSet::new();
+    for index in 0..60 {
+        let identity = world.authorities.issue_device("default", &format!("d{index}")).unwrap();
+        let world = Arc::clone(&world);
+        fleet.spawn(async move {
+            let mut client =
+                DeviceClient::connect(&world, &identity).await.map_err(|error| error.to_string())?;
+            client.send(&DeviceMessage::Hello(hello(0, 0))).await.map_err(|error| error.to_string())?;
+            client.next().await.ok_or("closed without a word".to_owned())
+        });
+    }
+    let answers = soon("the fleet", fleet.join_all()).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
+    assert!(refused.is_empty(), "{} of {}: {:?}", refused.len(), answers.len(), refused[0]);
 }
