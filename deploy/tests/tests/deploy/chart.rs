@@ -53,6 +53,27 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
 }
 
 #[test]
+fn pods_reach_health_and_metrics_only_where_they_are_named() -> Result<()> {
+    let reached = |settings: &str| -> Result<Vec<Value>> {
+        let rendered = Chart::new("wasmbed", "wasmbed-system")?.set(settings).render()?;
+        let policies = rendered.iter().filter(|manifest| manifest.kind() == "NetworkPolicy");
+        let rules: Vec<Value> = policies
+            .flat_map(|policy| policy.value["spec"]["ingress"].as_array().cloned().unwrap_or_default())
+            .filter(|rule| rule["ports"][0]["port"] == "health")
+            .collect();
+        Ok(rules)
+    };
+    ensure!(reached("gateway.replicas=1")?.is_empty(), "anyone in the cluster reaches the health port");
+    let scraped = reached("metrics.serviceMonitor.enabled=true")?;
+    ensure!(scraped.len() == 2, "{scraped:?}");
+    for rule in scraped {
+        let labels = &rule["from"][0]["podSelector"]["matchLabels"];
+        ensure!(labels["app.kubernetes.io/name"] == "prometheus", "{rule}");
+    }
+    Ok(())
+}
+
+#[test]
 fn every_pod_is_confined() -> Result<()> {
     for file in values_files()? {
         let rendered = Chart::new("wasmbed", "wasmbed-system")?.values(&file).render()?;
