@@ -170,6 +170,16 @@ async fn python(plane: Plane) -> Result<()> {
     Ok(())
 }
 
+/// Typed clients of client-go, whose bodies are protobuf.
+async fn typed(plane: Plane) -> Result<()> {
+    let mut command = Command::new(programs::find("typed")?);
+    command.arg("-kubeconfig").arg(plane.kubeconfig()?).args(["-namespace", "default"]);
+    let output = command.output().await?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success() && out.ends_with("ok\n"), "{out}\n{err}");
+    Ok(())
+}
+
 async fn embedded() -> Result<Plane> {
     Ok(Plane::Embedded(Box::new(Embedded::start().await?)))
 }
@@ -194,8 +204,14 @@ async fn the_python_client_works_with_the_embedded_server() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn typed_clients_of_client_go_work_with_the_embedded_server() -> Result<()> {
+    typed(embedded().await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_clients_pass_on_the_real_server() -> Result<()> {
     python(real().await?).await?;
+    typed(real().await?).await?;
     informer(real().await?).await?;
     reflector(real().await?).await
 }

@@ -1,5 +1,5 @@
-//! Clients of the Kubernetes API that nobody here wrote: client-go's informer as a small program, and the Python client in a
-//! virtual environment. Both are kept outside the checkout, for `conformance/tests/clients.rs`.
+//! Clients of the Kubernetes API that nobody here wrote: client-go's informers and typed clients as small programs, and the Python
+//! client in a virtual environment. Both are kept outside the checkout, for `conformance/tests/clients.rs`.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,19 +13,21 @@ const FOLDER: &str = "tools/conformance-clients";
 /// Beside the environment: what it was made from.
 const MADE_FROM: &str = "requirements.txt";
 
-/// Makes sure that both are there and up to date.
+/// Makes sure that they are there and up to date.
 pub(crate) fn ensure() -> Result<()> {
     let folder = process::cache()?.join(FOLDER);
     std::fs::create_dir_all(&folder).with_context(|| format!("can't create {}", folder.display()))?;
     let sources = process::top().join("conformance/clients");
     process::step("clients of the Kubernetes API: client-go, Python");
-    process::run(
-        tools::go()?
-            .current_dir(sources.join("go"))
-            .args(["build", "-trimpath", "-o"])
-            .arg(folder.join("informer"))
-            .arg("."),
-    )?;
+    for (program, package) in [("informer", "."), ("typed", "./typed")] {
+        process::run(
+            tools::go()?
+                .current_dir(sources.join("go"))
+                .args(["build", "-trimpath", "-o"])
+                .arg(folder.join(program))
+                .arg(package),
+        )?;
+    }
     python(&folder.join("python"), &sources.join("python/requirements.txt"))
 }
 

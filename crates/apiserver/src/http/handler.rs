@@ -19,7 +19,7 @@ use super::review::Review;
 use super::route::{Route, Target, route};
 use super::shares::{Held, Lines, Pool, Share};
 use super::watch::{Large, Taking, Terms};
-use super::{discovery, negotiate, offload, openapi, watch, write};
+use super::{discovery, negotiate, offload, openapi, protobuf, watch, write};
 use crate::access::{Access, Decision, Policy, User};
 use crate::config::Limits;
 use crate::status::{Details, Reason, Status};
@@ -76,6 +76,10 @@ impl State {
         let response = match self.answer(client, &parts, body, &mut label).await {
             Ok(response) => response,
             Err(status) => respond::refusal(&status),
+        };
+        let response = match negotiate::prefers_protobuf(&parts.headers) {
+            true => protobuf::answer(response).await,
+            false => response,
         };
         let (code, took) = (response.status().as_u16(), started.elapsed());
         self.metrics.request(label.verb, &label.resource, code, took);
@@ -181,7 +185,12 @@ impl State {
             gauge: self.metrics.watch(&label.resource),
             shutdown: self.shutdown.clone(),
         };
-        watch::start(terms, target, &parts.headers, params)
+        let encodable = protobuf::has_form(&target.kind);
+        let mut response = watch::start(terms, target, &parts.headers, params)?;
+        if encodable {
+            response.extensions_mut().insert(protobuf::Events);
+        }
+        Ok(response)
     }
 
     fn discovery(&self, parts: &Parts, route: &Route) -> Result<Response<Body>, Status> {

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use http::header::ACCEPT;
 
+use super::protobuf;
 use crate::status::{Reason, Status};
 
 /// The forms objects can be shown in.
@@ -21,12 +22,15 @@ fn version(text: Option<&str>) -> Option<&'static str> {
     ["v1", "v1beta1"].into_iter().find(|known| text == Some(*known))
 }
 
-/// The first form in the client's order of preference that is offered. Protobuf is passed over: clients that ask for
-/// it offer JSON after it.
-pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Status> {
+/// The first form in the client's order of preference that is offered. Objects `in_protobuf` are offered in that form too;
+/// their metadata and Tables only as JSON.
+pub(super) fn shape(headers: &HeaderMap, in_protobuf: bool) -> Result<Shape, Status> {
     let Some(accept) = headers.get(ACCEPT) else { return Ok(Shape::Object) };
     let accept = accept.to_str().map_err(|_| Status::bad_request("the Accept header is not text"))?;
     for offer in accept.split(',').map(MediaType::parse) {
+        if in_protobuf && offer.is_protobuf() {
+            return Ok(Shape::Object);
+        }
         let json = offer.is_json();
         let version = version(offer.parameter("v")).filter(|_| offer.parameter("g") == Some("meta.k8s.io"));
         match (json, offer.parameter("as"), version) {
@@ -38,11 +42,28 @@ pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Status> {
             (true, Some(_), _) | (false, _, _) => {}
         }
     }
+    if in_protobuf {
+        let accepted = format!(
+            "only the following media types are accepted: application/json, {}",
+            protobuf::MEDIA_TYPE
+        );
+        return Err(Status::new(Reason::NotAcceptable, accepted));
+    }
     Err(not_acceptable())
 }
 
 fn not_acceptable() -> Status {
     Status::new(Reason::NotAcceptable, "only the following media types are accepted: application/json")
+}
+
+/// Whether a client would have protobuf rather than JSON.
+pub(super) fn prefers_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept
+        .split(',')
+        .map(MediaType::parse)
+        .find(|offer| offer.is_protobuf() || offer.is_json())
+        .is_some_and(|offer| offer.is_protobuf())
 }
 
 /// Whether metadata alone is asked for as it can be: that of one object, or that of a list's objects.
@@ -95,6 +116,11 @@ impl<'a> MediaType<'a> {
         matches!(self.name, "application/json" | "application/*" | "*/*" | "")
     }
 
+    /// Objects as they are; Tables and metadata alone are offered as JSON.
+    fn is_protobuf(&self) -> bool {
+        self.name == protobuf::MEDIA_TYPE && self.parameter("as").is_none()
+    }
+
     fn parameter(&self, name: &str) -> Option<&'a str> {
         let pairs = self.parameters.split(';').filter_map(|pair| pair.split_once('='));
         pairs
@@ -108,7 +134,7 @@ impl<'a> MediaType<'a> {
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Shape, check_partial, discovery, shape};
+    use super::{Shape, check_partial, discovery, prefers_protobuf, shape};
 
     fn headers(accept: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static(accept))])
@@ -130,9 +156,17 @@ mod tests {
                 Shape::Partial,
             ),
         ] {
-            assert_eq!(shape(&headers(accept)).unwrap(), wanted, "{accept}");
+            assert_eq!(shape(&headers(accept), false).unwrap(), wanted, "{accept}");
+            assert_eq!(shape(&headers(accept), true).unwrap(), wanted, "{accept}");
         }
-        assert_eq!(shape(&headers("application/vnd.kubernetes.protobuf")).unwrap_err().reason.code(), 406);
+        let protobuf = headers("application/vnd.kubernetes.protobuf");
+        assert_eq!(shape(&protobuf, false).unwrap_err().reason.code(), 406);
+        assert_eq!(shape(&protobuf, true).unwrap(), Shape::Object);
+        assert!(prefers_protobuf(&protobuf));
+        assert!(prefers_protobuf(&headers("application/vnd.kubernetes.protobuf,application/json")));
+        assert!(!prefers_protobuf(&headers("application/json,application/vnd.kubernetes.protobuf")));
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+        assert!(!prefers_protobuf(&headers(partial)));
         let one = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
         assert!(discovery(&headers(one)).unwrap());
         assert!(!discovery(&headers("application/json")).unwrap());

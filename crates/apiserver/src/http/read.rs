@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::negotiate;
 use super::params::Params;
+use super::protobuf;
 use super::respond::{self, Body};
 use super::route::Target;
 use super::show::{Include, ListMeta, View};
+use crate::kinds::Kind;
 use crate::selector::Selection;
 use crate::status::{Cause, Details, Reason, Status};
 use crate::store::{Pager, Read, Snapshot, Store};
@@ -74,8 +76,9 @@ impl Continue {
     }
 }
 
-pub(super) fn view(headers: &HeaderMap, params: &Params) -> Result<View, Status> {
-    Ok(View { shape: negotiate::shape(headers)?, include: Include::parse(params.get("includeObject"))? })
+pub(super) fn view(kind: &Kind, headers: &HeaderMap, params: &Params) -> Result<View, Status> {
+    let shape = negotiate::shape(headers, protobuf::has_form(kind))?;
+    Ok(View { shape, include: Include::parse(params.get("includeObject"))? })
 }
 
 pub(super) fn get(
@@ -87,7 +90,7 @@ pub(super) fn get(
 ) -> Result<Response<Body>, Status> {
     params.check_get()?;
     negotiate::check_partial(headers, false)?;
-    let view = view(headers, params)?;
+    let view = view(&target.kind, headers, params)?;
     let snapshot = store.snapshot().map_err(Status::internal)?;
     check_not_newer(params, snapshot.revision)?;
     let kind = &*target.kind;
@@ -105,7 +108,7 @@ pub(super) fn list(
 ) -> Result<Response<Body>, Status> {
     params.check_list()?;
     negotiate::check_partial(headers, true)?;
-    let view = view(headers, params)?;
+    let view = view(&target.kind, headers, params)?;
     let kind = &*target.kind;
     let selection = selection(target, params)?;
     params.check_versions(false)?;

@@ -18,7 +18,7 @@ use crate::status::Status;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) fn json_bytes(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     with_type(code, JSON, body)

@@ -24,11 +24,13 @@ pub fn read_untrusted(kinds: &Kinds, bytes: &[u8]) {
     for name in ["watch", "force", "allowWatchBookmarks"] {
         let _ = params.flag(name);
     }
-    let _ = protobuf::namespace(bytes);
+    if let Ok(object) = protobuf::decode(bytes) {
+        let _ = protobuf::encode(&object);
+    }
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_bytes(bytes) {
         headers.insert(ACCEPT, value);
-        let _ = negotiate::shape(&headers);
+        let _ = negotiate::shape(&headers, true);
     }
     let body = Bytes::copy_from_slice(bytes);
     for media_type in ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"] {

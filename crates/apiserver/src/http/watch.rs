@@ -184,7 +184,7 @@ pub(super) fn start(
     let Terms { store, large, taking, initial_time, held, gauge, shutdown } = terms;
     params.check_list()?;
     params.check_versions(true)?;
-    let view = read::view(headers, params)?;
+    let view = read::view(&target.kind, headers, params)?;
     let selection = read::selection(&target, params)?;
     let seconds = match params.number("timeoutSeconds")? {
         Some(0) | None => WATCH_SECONDS + u64::from(uuid::Uuid::new_v4().as_fields().0) % WATCH_SECONDS,

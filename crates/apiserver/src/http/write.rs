@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::negotiate::MediaType;
 use super::offload;
 use super::params::{Params, unsupported as unsupported_value};
-use super::protobuf;
+use super::protobuf::{self, DecodeError};
 use super::read;
 use super::respond::{self, Body};
 use super::route::Target;
@@ -50,11 +50,13 @@ pub(super) fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Decoded,
     let decoded = match media_type {
         "application/json" | "" => decode::json(body),
         "application/yaml" => decode::yaml(body),
-        "application/vnd.kubernetes.protobuf" => {
-            let value =
-                protobuf::namespace(body).map_err(|why| Status::new(Reason::UnsupportedMediaType, why))?;
-            Ok(Decoded { value, duplicates: Vec::new() })
-        }
+        protobuf::MEDIA_TYPE => match protobuf::decode(body) {
+            Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
+            Err(error @ DecodeError::Kind { .. }) => {
+                return Err(Status::new(Reason::UnsupportedMediaType, error.to_string()));
+            }
+            Err(error) => Err(error.to_string()),
+        },
         other => return Err(unsupported(other)),
     };
     let decoded = decoded.map_err(|why| Status::bad_request(format!("the body can't be read: {why}")))?;
@@ -157,7 +159,7 @@ impl Request<'_> {
         self.params.check_delete()?;
         let options = DeleteOptions::parse(self.params, self.headers, body)?;
         let kind = Arc::clone(&self.target.kind);
-        let view = read::view(self.headers, self.params)?;
+        let view = read::view(&self.target.kind, self.headers, self.params)?;
         let mut write = self.write(name, Operation::Delete { conditions: options.conditions })?;
         write.dry_run |= options.dry_run;
         let applied = self.store.write(write).await?;
@@ -173,7 +175,7 @@ impl Request<'_> {
         let options = DeleteOptions::parse(self.params, self.headers, body)?;
         let selection = read::selection(self.target, self.params)?;
         let conditional = options.conditions != Preconditions::default();
-        let view = read::view(self.headers, self.params)?;
+        let view = read::view(&self.target.kind, self.headers, self.params)?;
         let (store, kind) = (self.store.clone(), Arc::clone(&self.target.kind));
         // Reading them all takes a while.
         let found = tokio::task::spawn_blocking(move || {
@@ -223,7 +225,7 @@ impl Request<'_> {
     }
 
     async fn one(&self, name: &str, options: &str, operation: Operation) -> Result<Response<Body>, Status> {
-        let view = read::view(self.headers, self.params)?;
+        let view = read::view(&self.target.kind, self.headers, self.params)?;
         let mut write = self.write(name, operation)?;
         write.manager = self.manager(options)?;
         let applied = self.store.write(write).await?;

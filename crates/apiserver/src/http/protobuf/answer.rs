@@ -1,0 +1,81 @@
+//! Answers in protobuf: what was made as JSON, translated on its way out.
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::StreamExt;
+use http::Response;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body as _, Frame};
+use serde_json::Value;
+
+use super::super::respond::{Body, JSON};
+use super::{MEDIA_TYPE, STREAM_MEDIA_TYPE, encode, encode_event};
+
+/// Longer answers are translated away from the threads that serve connections.
+const LONG_BYTES: usize = 64 * 1024;
+
+/// Marks a stream of events whose objects all have a protobuf form.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Events;
+
+/// The answer in protobuf, or as it is where its kind has no such form.
+pub(in super::super) async fn answer(response: Response<Body>) -> Response<Body> {
+    if response.headers().get(CONTENT_TYPE) != Some(&JSON) {
+        return response;
+    }
+    if response.extensions().get::<Events>().is_some() {
+        return events(response);
+    }
+    // A stream without the mark stays JSON.
+    if response.body().size_hint().exact().is_none() {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(json) = body.collect().await.map(http_body_util::Collected::to_bytes);
+    let encoded = if json.len() > LONG_BYTES {
+        let json = json.clone();
+        tokio::task::spawn_blocking(move || from_json(&json)).await.ok().flatten()
+    } else {
+        from_json(&json)
+    };
+    let body = match encoded {
+        Some(body) => {
+            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+            parts.headers.remove(CONTENT_LENGTH);
+            body.into()
+        }
+        None => json,
+    };
+    Response::from_parts(parts, Full::new(body).boxed_unsync())
+}
+
+fn from_json(json: &[u8]) -> Option<Vec<u8>> {
+    encode(&serde_json::from_slice(json).ok()?)
+}
+
+fn events(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(STREAM_MEDIA_TYPE));
+    let mut rest = BytesMut::new();
+    let frames = body.into_data_stream().map(move |chunk| {
+        let Ok(chunk) = chunk;
+        rest.extend_from_slice(&chunk);
+        Ok(Frame::data(take_events(&mut rest)))
+    });
+    Response::from_parts(parts, StreamBody::new(frames).boxed_unsync())
+}
+
+/// The whole lines of what has come, each an event.
+fn take_events(rest: &mut BytesMut) -> Bytes {
+    let mut events = Vec::new();
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = rest.split_to(end);
+        rest.advance(1);
+        let event = serde_json::from_slice::<Value>(&line).ok();
+        match event.as_ref().and_then(encode_event) {
+            Some(mut event) => events.append(&mut event),
+            None => tracing::error!("an event of a watch has no protobuf form"),
+        }
+    }
+    events.into()
+}
