@@ -1,6 +1,6 @@
 //! The Kubernetes API as the client commands use it: any kind of object, errors in the API server's own words.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceList};
@@ -44,12 +44,7 @@ impl ClusterArgs {
     /// The kubeconfig file in use, if it is a file.
     #[must_use]
     pub(crate) fn file(&self) -> Option<PathBuf> {
-        let from_environment =
-            || std::env::split_paths(&std::env::var_os("KUBECONFIG")?).find(|path| path.exists());
-        self.kubeconfig.clone().or_else(from_environment).or_else(|| {
-            let path = Path::new(&std::env::var_os("HOME")?).join(".kube/config");
-            path.exists().then_some(path)
-        })
+        kubeconfig::file_in_use(self.kubeconfig.as_deref())
     }
 }
 

@@ -1,9 +1,14 @@
 //! Kubeconfig files: written for the embedded Kubernetes API, read for any.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use wasmbed_pki::Identity;
@@ -38,16 +43,141 @@ pub(crate) fn render(server: &str, authority_pem: &str, user: &str, identity: &I
 /// # Errors
 /// When none of them can be used.
 pub(crate) async fn client_config(path: Option<&PathBuf>) -> Result<kube::Config> {
-    match path {
-        Some(path) => from_file(path).await,
-        None => kube::Config::infer()
+    let files = files(path.map(PathBuf::as_path), &|name| std::env::var_os(name));
+    let mut config = match (files.as_slice(), path) {
+        ([], None) => kube::Config::infer()
             .await
-            .context("no Kubernetes API found: set --kubeconfig or KUBECONFIG, for example to DIR/kubeconfig of `wasmbed up`"),
+            .context("no Kubernetes API found: set --kubeconfig or KUBECONFIG, for example to DIR/kubeconfig of `wasmbed up`")?,
+        (files, _) => {
+            let named = || format!("can't use the kubeconfig {}", listed(files));
+            let kubeconfig = merged(files)?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .with_context(named)?
+        }
+    };
+    let proxies = Proxies::from_environment();
+    config.proxy_url = config.proxy_url.take().filter(|proxy| proxies.apply(proxy, &config.cluster_url));
+    Ok(config)
+}
+
+/// The kubeconfig files in use, the one with precedence first: the given one, or those of `KUBECONFIG`, a list as for kubectl,
+/// or `~/.kube/config`. Files of the environment that don't exist are left out, as kubectl does.
+fn files(given: Option<&Path>, variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    if let Some(path) = given {
+        return vec![path.to_owned()];
+    }
+    match variable("KUBECONFIG").filter(|list| !list.is_empty()) {
+        Some(list) => std::env::split_paths(&list).filter(|path| path.is_file()).collect(),
+        None => variable("HOME")
+            .map(|home| Path::new(&home).join(".kube/config"))
+            .filter(|path| path.is_file())
+            .into_iter()
+            .collect(),
     }
 }
 
-async fn from_file(path: &Path) -> Result<kube::Config> {
-    let named = || format!("can't use the kubeconfig {}", path.display());
-    let kubeconfig = Kubeconfig::read_from(path).with_context(named)?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(named)
+/// The file that defines the current context, if the API is reached by a file.
+pub(crate) fn file_in_use(given: Option<&Path>) -> Option<PathBuf> {
+    let files = files(given, &|name| std::env::var_os(name));
+    defining_file(&files).or_else(|| files.into_iter().next())
+}
+
+fn defining_file(files: &[PathBuf]) -> Option<PathBuf> {
+    let current = merged(files).ok()?.current_context?;
+    let defines = |path: &&PathBuf| {
+        Kubeconfig::read_from(path)
+            .is_ok_and(|kubeconfig| kubeconfig.contexts.iter().any(|context| context.name == current))
+    };
+    files.iter().find(defines).cloned()
+}
+
+/// What the files say together: for each name the first one that has it.
+fn merged(files: &[PathBuf]) -> Result<Kubeconfig> {
+    files.iter().try_fold(Kubeconfig::default(), |merged, path| {
+        let named = || format!("can't use the kubeconfig {}", path.display());
+        merged.merge(Kubeconfig::read_from(path).with_context(named)?).with_context(named)
+    })
+}
+
+fn listed(files: &[PathBuf]) -> String {
+    files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The proxies that the environment names. kube takes `HTTPS_PROXY` but compares `NO_PROXY` with the proxy's own address, so
+/// whether it applies is decided here.
+struct Proxies {
+    named: Vec<Uri>,
+    matcher: Matcher,
+}
+
+impl Proxies {
+    fn from_environment() -> Self {
+        let named = ["HTTPS_PROXY", "https_proxy"].iter().filter_map(|name| std::env::var(name).ok());
+        Self { named: named.filter_map(|text| text.parse().ok()).collect(), matcher: Matcher::from_env() }
+    }
+
+    /// Whether a proxy is to be used. One of the kubeconfig's own always is; one of the environment not for `NO_PROXY`
+    /// and never for an address of this machine, as in clients of Go.
+    fn apply(&self, proxy: &Uri, server: &Uri) -> bool {
+        !self.named.contains(proxy) || (!is_loopback(server) && self.matcher.intercept(server).is_some())
+    }
+}
+
+fn is_loopback(server: &Uri) -> bool {
+    let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubeconfig(context: &str, server: &str) -> String {
+        json!({
+            "clusters": [{"name": context, "cluster": {"server": server}}],
+            "users": [],
+            "contexts": [{"name": context, "context": {"cluster": context, "user": ""}}],
+        })
+        .to_string()
+    }
+
+    #[tokio::test]
+    async fn a_list_of_files_is_merged_and_missing_ones_are_left_out() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("a"), kubeconfig("a", "https://a.example"))?;
+        std::fs::write(path("b"), kubeconfig("b", "https://b.example"))?;
+        std::fs::write(path("current"), "current-context: b")?;
+        let list = std::env::join_paths([path("absent"), path("current"), path("a"), path("b")])?;
+        let found = files(None, &|name| (name == "KUBECONFIG").then(|| list.clone()));
+        assert_eq!(found, [path("current"), path("a"), path("b")]);
+        assert_eq!(defining_file(&found), Some(path("b")));
+        let config =
+            kube::Config::from_custom_kubeconfig(merged(&found)?, &KubeConfigOptions::default()).await?;
+        assert_eq!(config.cluster_url.host(), Some("b.example"));
+        assert_eq!(files(Some(&path("absent")), &|_| None), [path("absent")]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_proxy_of_the_environment_is_not_used_for_this_machine_or_what_no_proxy_names() -> Result<()> {
+        let proxy: Uri = "http://proxy.example:3128".parse()?;
+        let matcher =
+            Matcher::builder().https("http://proxy.example:3128").no("10.0.0.0/8,.internal").build();
+        let proxies = Proxies { named: vec![proxy.clone()], matcher };
+        for (server, wanted) in [
+            ("https://kube.example:6443", true),
+            ("https://127.0.0.1:6443", false),
+            ("https://[::1]:6443", false),
+            ("https://localhost:6443", false),
+            ("https://10.1.2.3:6443", false),
+            ("https://kube.internal", false),
+        ] {
+            assert_eq!(proxies.apply(&proxy, &server.parse()?), wanted, "{server}");
+        }
+        // Named by the kubeconfig itself.
+        assert!(proxies.apply(&"http://other.example".parse()?, &"https://127.0.0.1:6443".parse()?));
+        Ok(())
+    }
 }
