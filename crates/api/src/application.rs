@@ -11,7 +11,7 @@ use crate::{
     ReasonCode,
     schema::{
         self, BASE64_PATTERN, DIGEST_PATTERN, INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX,
-        NAME_PATTERN, TEXT_MAX, WORD_PATTERN,
+        NAME_PATTERN, NO_NUL_PATTERN, TEXT_MAX, WORD_PATTERN,
     },
 };
 
@@ -116,7 +116,7 @@ pub struct ApplicationConfig {
     pub env: BTreeMap<String, String>,
     /// Arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = TEXT_MAX)))]
+    #[schemars(length(max = 32), inner(length(max = TEXT_MAX), regex(pattern = NO_NUL_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub args: Vec<String>,
     /// After it ended.

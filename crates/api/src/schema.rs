@@ -16,6 +16,8 @@ pub(crate) const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 pub(crate) const HASH_PATTERN: &str = "^[0-9a-f]{64}$";
 /// Lower-case words with dashes: capabilities.
 pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// No NUL: it ends a text in C, and with it what an application gets to see.
+pub(crate) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 /// A UUID (RFC 9562), hyphenated.
 pub(crate) const UID_PATTERN: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 /// `host:port`, the host in brackets if it is an IPv6 address.
@@ -141,10 +143,13 @@ pub(crate) fn environment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 32,
-        "additionalProperties": { "type": "string", "maxLength": 1024 },
+        "additionalProperties": { "type": "string", "maxLength": 1024, "pattern": NO_NUL_PATTERN },
         "x-kubernetes-validations": [{
             "rule": "self.all(name, size(name) > 0 && size(name) <= 64)",
             "message": "a name has 1 to 64 characters",
+        }, {
+            "rule": "self.all(name, name.matches('^[^=\\\\x00]*$'))",
+            "message": "a name has no '=' and no NUL",
         }],
     })
 }

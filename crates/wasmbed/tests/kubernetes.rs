@@ -253,6 +253,30 @@ fn env_and_args_are_bounded_together_and_modules_are_immutable() {
 }
 
 #[test]
+fn what_no_environment_can_hold_is_refused_by_the_api() {
+    let api = Api::start();
+    let apply = |config: &str| {
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Application\nmetadata: {{name: a}}\n\
+             spec: {{module: m, config: {config}}}\n"
+        );
+        let file = api.file("application.yaml", text);
+        api.run(&["apply", path(&file)])
+    };
+    for (config, wanted) in [
+        (r#"{env: {"A=B": c}}"#, "a name has no '=' and no NUL"),
+        (r#"{env: {"A\0B": c}}"#, "a name has no '=' and no NUL"),
+        (r#"{env: {A: "b\0c"}}"#, "spec.config.env.A"),
+        (r#"{args: ["a\0b"]}"#, "spec.config.args[0]"),
+    ] {
+        let output = apply(config);
+        let error = text_of_err(&output);
+        assert!(!output.status.success() && error.contains(wanted), "{config}: {error}");
+    }
+    assert!(apply(r#"{env: {A: "b=c"}, args: ["--x=y"]}"#).status.success());
+}
+
+#[test]
 fn a_webassembly_file_becomes_an_application_and_its_old_modules_go() {
     let api = Api::start();
     let small = api.file("Hello World.wasm", HELLO);
