@@ -3,6 +3,8 @@
 //! It may not hold logic of a process: subcommands read configuration, start processes, and talk to the Kubernetes API and to
 //! gateways as a person would.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod apply;
 pub mod cli;
 mod cluster;
@@ -18,3 +20,4 @@ mod pki;
 mod process;
 mod signals;
 mod up;
+mod values;

@@ -15,7 +15,7 @@ use super::manifest::{Manifest, read_bytes};
 use super::selector;
 use crate::{
     cluster::{Cluster, Resource, encode_query},
-    module,
+    module, output, values,
 };
 
 /// Inline modules stop here, because every status write would rewrite them.
@@ -43,19 +43,19 @@ pub(super) struct WasmArgs {
     #[arg(long, conflicts_with = "selector")]
     all_devices: bool,
     /// Linear memory at most, bytes or for example 64Ki [default: what the module starts with, at least 64Ki].
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes_of::<i64>)]
     memory_limit: Option<i64>,
     /// CPU time between two waits at most, milliseconds [default: 1000].
     #[arg(long, value_name = "MS")]
     cpu_time_limit: Option<i64>,
     /// An environment variable, NAME=VALUE; may be given several times.
-    #[arg(long, value_name = "NAME=VALUE")]
-    env: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
+    env: Vec<(String, String)>,
     /// An argument; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     arg: Vec<String>,
-    /// Something to grant beyond the baseline, for example key-value; may be given several times.
-    #[arg(long, value_name = "NAME")]
+    /// What to grant beyond the baseline, for example key-value; a list, or given several times.
+    #[arg(long, alias = "capabilities", value_name = "NAMES", value_delimiter = ',')]
     capability: Vec<String>,
     /// Whether it is started again after it ended [default: always].
     #[arg(long, value_enum)]
@@ -116,13 +116,7 @@ impl WasmArgs {
         let defaults = ApplicationConfig::default();
         let at_start = i64::try_from(memory_at_start).unwrap_or(i64::MAX);
         let mut env = defaults.env.clone();
-        for variable in &self.env {
-            let (name, value) = variable
-                .split_once('=')
-                .filter(|(name, _)| !name.is_empty())
-                .with_context(|| format!("--env {variable:?} is not NAME=VALUE"))?;
-            env.insert(name.to_owned(), value.to_owned());
-        }
+        env.extend(self.env.iter().cloned());
         Ok(ApplicationConfig {
             memory_limit: self.memory_limit.unwrap_or(defaults.memory_limit.max(at_start)),
             cpu_time_limit: self.cpu_time_limit.unwrap_or(defaults.cpu_time_limit),
@@ -164,7 +158,7 @@ pub(super) fn manifests(args: &WasmArgs, path: &Path, bytes: Vec<u8>) -> Result<
         (bytes, memory)
     } else {
         let packed = module::pack(&bytes).with_context(|| format!("can't pack {}", path.display()))?;
-        eprint!("packed     {}\n{}", path.display(), packed.report());
+        output::complain(format!("packed     {}\n{}", path.display(), packed.report()).trim_end());
         (packed.bytes, packed.memory.map(|memory| memory.bytes()))
     };
     ensure!(
@@ -227,7 +221,7 @@ pub(super) async fn drop_unused_modules(cluster: &Cluster, application: &str) ->
             cluster
                 .send(Method::DELETE, &format!("{collection}/{name}"), "application/json", &json!({}))
                 .await?;
-            println!("{} deleted, nothing uses it any more", modules.object_name(name));
+            output::print_line(&format!("{} deleted, nothing uses it any more", modules.object_name(name)));
         }
     }
     Ok(())
@@ -250,24 +244,6 @@ fn name_of(path: &Path) -> Result<String> {
     Ok(name)
 }
 
-/// Bytes, or a number with `Ki`, `Mi`, `Gi`, `k`, `M` or `G`, as Kubernetes writes quantities.
-fn parse_bytes(text: &str) -> Result<i64, String> {
-    let wrong = || format!("{text:?} is no number of bytes: use for example 65536, 64Ki or 1Mi");
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: i64 = text[..digits].parse().map_err(|_| wrong())?;
-    let factor = match &text[digits..] {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "Ki" | "KiB" => 1 << 10,
-        "Mi" | "MiB" => 1 << 20,
-        "Gi" | "GiB" => 1 << 30,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(factor).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -286,7 +262,11 @@ mod tests {
     #[test]
     fn a_small_module_stands_inline_with_its_own_memory_as_the_limit() {
         let wat = r#"(module (memory (export "memory") 3) (func (export "run")))"#;
-        let args = WasmArgs { env: vec!["A=b=c".to_owned()], arg: vec!["-v".to_owned()], ..with_device() };
+        let args = WasmArgs {
+            env: vec![("A".to_owned(), "b=c".to_owned())],
+            arg: vec!["-v".to_owned()],
+            ..with_device()
+        };
         let objects = objects(&args, "dir/Blink LED.wasm", wat).unwrap();
         let [application] = objects.as_slice() else { panic!("one object") };
         assert_eq!(application["kind"], "Application");
@@ -329,16 +309,5 @@ mod tests {
     fn what_is_not_a_module_is_refused_by_the_packer() {
         let error = manifests(&with_device(), Path::new("a.wasm"), b"\0asm".to_vec()).unwrap_err();
         assert!(format!("{error:#}").contains("can't pack a.wasm"), "{error:#}");
-    }
-
-    #[test]
-    fn quantities_are_read_as_kubernetes_writes_them() {
-        assert_eq!(parse_bytes("65536"), Ok(65_536));
-        assert_eq!(parse_bytes("64Ki"), Ok(65_536));
-        assert_eq!(parse_bytes("1MiB"), Ok(1 << 20));
-        assert_eq!(parse_bytes("2k"), Ok(2_000));
-        for text in ["", "Ki", "-1", "1.5Mi", "64kb", "99999999999999999Gi"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
     }
 }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use wasmbed_runtime::{Capabilities, Capability, Ending, Limits};
 
+use crate::{output, values};
+
 pub use advice::Toolchain;
 pub use anatomy::{Anatomy, Export, Import, Memory, Place, ReadError, Section, Use};
 pub use check::{CheckOptions, Findings, check};
@@ -42,14 +44,14 @@ pub enum ModuleCommand {
     Check {
         /// The module, or - for standard input.
         module: PathBuf,
-        /// The Application's memory_limit, in bytes.
-        #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT)]
+        /// The Application's memory_limit: bytes, or for example 64Ki.
+        #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT, value_parser = values::bytes_of::<u32>)]
         memory_limit: u32,
-        /// What the device has for applications, in bytes [default: that of a board with 512 KiB of RAM].
-        #[arg(long, value_name = "BYTES", default_value_t = DEVICE_MEMORY_DEFAULT, hide_default_value = true)]
+        /// What the device has for applications: bytes, or for example 384Ki [default: that of a board with 512 KiB of RAM].
+        #[arg(long, value_name = "BYTES", default_value_t = DEVICE_MEMORY_DEFAULT, hide_default_value = true, value_parser = values::bytes)]
         device_memory: u64,
         /// What the Application's capabilities grant: gpio, sensor, key-value; `none` for nothing [default: not checked].
-        #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
+        #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
     },
     /// Show what a module consists of.
@@ -68,16 +70,16 @@ pub enum ModuleCommand {
         /// The module, or - for standard input.
         module: PathBuf,
         /// What it may do: gpio, sensor, key-value.
-        #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
+        #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
-        /// Linear memory at most, in bytes.
-        #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT)]
+        /// Linear memory at most: bytes, or for example 64Ki.
+        #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT, value_parser = values::bytes_of::<u32>)]
         memory_limit: u32,
         /// CPU time between two waits at most, in milliseconds.
         #[arg(long, value_name = "MS", default_value_t = CPU_LIMIT_MS_DEFAULT)]
         cpu_time_limit: u32,
         /// An environment variable.
-        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
+        #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
         env: Vec<(String, String)>,
         /// Stop after this many lines of log.
         #[arg(long, value_name = "N")]
@@ -115,13 +117,6 @@ fn parse_grant(name: &str) -> Result<Grant, String> {
         ("none", _) => Ok(Grant(None)),
         (_, Some(capability)) => Ok(Grant(Some(capability))),
         (_, None) => Err("expected gpio, sensor, key-value or none".to_string()),
-    }
-}
-
-fn parse_env(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
-        _ => Err("expected NAME=VALUE".to_string()),
     }
 }
 
@@ -174,11 +169,16 @@ fn run_pack(module: &Path, output: Option<PathBuf>) -> anyhow::Result<()> {
     });
     if output.as_os_str() == "-" {
         std::io::stdout().write_all(&packed.bytes).context("can't write the module to standard output")?;
-        eprint!("{}", packed.report());
+        output::complain(format!("{}", packed.report()).trim_end());
     } else {
         std::fs::write(&output, &packed.bytes)
             .with_context(|| format!("can't write {}", output.display()))?;
-        print!("packed     {} into {}\n{}", module.display(), output.display(), packed.report());
+        output::print(&format!(
+            "packed     {} into {}\n{}",
+            module.display(),
+            output.display(),
+            packed.report()
+        ));
     }
     Ok(())
 }
@@ -187,17 +187,17 @@ fn run_check(module: &Path, options: &CheckOptions) -> anyhow::Result<()> {
     let bytes = read_module(module)?;
     let findings = check(&bytes, options);
     for line in &findings.refused {
-        println!("refused    {line}");
+        output::print_line(&format!("refused    {line}"));
     }
     for line in &findings.notes {
-        println!("note       {line}");
+        output::print_line(&format!("note       {line}"));
     }
     for line in check::pack_advice(&bytes) {
-        println!("advice     {line}");
+        output::print_line(&format!("advice     {line}"));
     }
     match findings.refused.len() {
         0 => {
-            println!("accepted   {}", module.display());
+            output::print_line(&format!("accepted   {}", module.display()));
             Ok(())
         }
         1 => anyhow::bail!("{} would be refused", module.display()),
@@ -209,8 +209,8 @@ fn run_info(module: &Path, format: InfoFormat) -> anyhow::Result<()> {
     let info =
         Info::read(&read_module(module)?).with_context(|| format!("can't read {}", module.display()))?;
     match format {
-        InfoFormat::Text => print!("{}", info.to_text()),
-        InfoFormat::Json => println!("{}", serde_json::to_string_pretty(&info)?),
+        InfoFormat::Text => output::print(&format!("{}", info.to_text())),
+        InfoFormat::Json => output::print_line(&format!("{}", serde_json::to_string_pretty(&info)?)),
     }
     Ok(())
 }

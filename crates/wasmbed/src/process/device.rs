@@ -11,7 +11,7 @@ use super::{
     board::{Board, Running},
     provision,
 };
-use crate::{cli::start_logging, signals::shutdown_on_signal};
+use crate::{cli::start_logging, signals::shutdown_on_signal, values};
 
 /// How to run a device on this machine. Its namespace and name stand in its certificate.
 #[derive(clap::Args)]
@@ -25,7 +25,8 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT",
         required = true,
         env = "WASMBED_DEVICE_GATEWAYS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = values::gateway
     )]
     gateways: Vec<String>,
     /// PEM: its certificate, then the issuing authority.
@@ -46,8 +47,8 @@ pub(crate) struct Arguments {
     /// Folder of BOARD.elf [default: WASMBED_FIRMWARE, or firmware beside or above this program's folder].
     #[arg(long, value_name = "DIR", requires = "board")]
     firmware: Option<PathBuf>,
-    /// Bytes of memory for all applications together; with --board, of the whole board.
-    #[arg(long, value_name = "BYTES", env = "WASMBED_DEVICE_MEMORY")]
+    /// Memory for all applications together, bytes or for example 512Ki; with --board, of the whole board.
+    #[arg(long, value_name = "BYTES", env = "WASMBED_DEVICE_MEMORY", value_parser = values::bytes_of::<usize>)]
     memory: Option<usize>,
     /// A level, or `target=level` pairs with commas.
     #[arg(long, env = "WASMBED_LOG", default_value = "info")]

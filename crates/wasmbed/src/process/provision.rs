@@ -11,9 +11,11 @@ use anyhow::{Context, Result, bail};
 use rand::{TryRngCore as _, rngs::OsRng};
 use wasmbed_flash::{
     Geometry, boards,
-    provision::{Network, Provision, decode, encode, is_host_and_port},
+    provision::{Network, Provision, decode, encode},
 };
 use wasmbed_pki::{Identity, Role, read_certificates};
+
+use crate::{output, values};
 
 /// How to write a microcontroller's identity into an image of its data flash.
 ///
@@ -39,7 +41,8 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT",
         required = true,
         env = "WASMBED_DEVICE_GATEWAYS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = values::gateway
     )]
     gateways: Vec<String>,
     /// Where the board's IPv4 address comes from: dhcp, or --address instead.
@@ -79,14 +82,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("the certificate is of {id}, which is no device; issue one with wasmbed pki issue device");
     }
     let roots = read_certificates(&arguments.ca_file)?;
-    if let Some(gateway) = arguments.gateways.iter().find(|gateway| !is_host_and_port(gateway)) {
-        bail!("--gateway {gateway:?} is not like gateway.example:7443");
-    }
     let network = network(arguments)?;
     let provision = provision(&arguments.board, &identity, &roots, arguments.gateways.clone(), network)?;
     match write_file(&arguments.out, &provision, &geometry, arguments.force, arguments.keep_data)? {
-        Written::New => println!("{} holds {id} for {}", arguments.out.display(), arguments.board),
-        Written::Kept => println!("{} holds {id} already; nothing changed", arguments.out.display()),
+        Written::New => {
+            output::print_line(&format!("{} holds {id} for {}", arguments.out.display(), arguments.board))
+        }
+        Written::Kept => {
+            output::print_line(&format!("{} holds {id} already; nothing changed", arguments.out.display()))
+        }
     }
     Ok(())
 }

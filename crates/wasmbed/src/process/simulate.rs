@@ -14,7 +14,7 @@ use wasmbed_device::{
 };
 use wasmbed_pki::Authorities;
 
-use crate::{cli::start_logging, layout::TRUST_DOMAIN, signals::shutdown_on_signal};
+use crate::{cli::start_logging, layout::TRUST_DOMAIN, output, signals::shutdown_on_signal, values};
 
 /// How often the counts are looked at.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -30,7 +30,8 @@ pub(crate) struct Arguments {
         long = "gateway",
         value_name = "HOST:PORT",
         default_value = "127.0.0.1:8080",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = values::gateway
     )]
     gateways: Vec<String>,
     /// Folder of the authorities below which the devices' identities are issued, for example DIR/pki of `wasmbed up`.
@@ -101,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         }
         let progress = fleet.progress();
         if progress != shown {
-            println!("{}", render(&progress, begun.elapsed()));
+            output::print_line(&render(&progress, begun.elapsed()));
             shown = progress;
         }
     }
@@ -169,7 +170,7 @@ impl KeptIdentities {
             text.push_str(&serde_saphyr::to_string(&device).context("can't write a Device as YAML")?);
         }
         std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?;
-        println!("{devices} Devices written; now: kubectl apply -f {}", path.display());
+        output::print_line(&format!("{devices} Devices written; now: kubectl apply -f {}", path.display()));
         Ok(())
     }
 }

@@ -1,0 +1,101 @@
+//! Values of flags that several commands take.
+
+/// A number of bytes, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`, as Kubernetes writes quantities.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a number of bytes: use for example 65536, 64Ki or 1Mi");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let factor = match &text[digits..] {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" | "KiB" => 1 << 10,
+        "Mi" | "MiB" => 1 << 20,
+        "Gi" | "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).ok_or_else(wrong)
+}
+
+/// The same for a type that holds fewer.
+///
+/// # Errors
+/// What it should look like, or that it is too large.
+pub(crate) fn bytes_of<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    N::try_from(bytes(text)?).map_err(|_| format!("{text:?} is more than can be had"))
+}
+
+/// A gateway as `host:port`, the host in brackets if it is an IPv6 address.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn gateway(text: &str) -> Result<String, String> {
+    const EXAMPLE: &str = "use host:port, for example gateway.example:8080";
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(format!("{scheme}:// does not belong here: {EXAMPLE}"));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("the port is missing: {EXAMPLE}"))?;
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err("an IPv6 address stands in brackets, for example [2001:db8::1]:8080".to_owned());
+    }
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    if plain.is_empty() || plain.contains(|c: char| c.is_whitespace() || "/@?#".contains(c)) {
+        return Err(format!("{host:?} is not a host name or address: {EXAMPLE}"));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        Ok(0) | Err(_) => Err(format!("{port:?} is not a port from 1 to 65535: {EXAMPLE}")),
+    }
+}
+
+/// An environment variable as `NAME=VALUE`.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_writes_them() {
+        assert_eq!(bytes("65536"), Ok(65_536));
+        assert_eq!(bytes("64Ki"), Ok(65_536));
+        assert_eq!(bytes("1MiB"), Ok(1 << 20));
+        assert_eq!(bytes("2k"), Ok(2_000));
+        for text in ["", "Ki", "-1", "1.5Mi", "64kb", "99999999999999999Gi"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+        assert!(bytes_of::<u32>("4Gi").is_err() && bytes_of::<u32>("4095Mi").is_ok());
+    }
+
+    #[test]
+    fn a_gateway_is_a_host_and_a_port() {
+        for text in ["gateway.example:8080", "127.0.0.1:1", "[::1]:65535", "localhost:8080"] {
+            assert_eq!(gateway(text).as_deref(), Ok(text));
+        }
+        for (text, wanted) in [
+            ("https://gateway.example:8080", "https:// does not belong here"),
+            ("gateway.example", "the port is missing"),
+            ("2001:db8::1:8080", "stands in brackets"),
+            ("gateway.example:0", "not a port"),
+            ("gateway.example:http", "not a port"),
+            (":8080", "not a host name"),
+            ("a/b:8080", "not a host name"),
+        ] {
+            let error = gateway(text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+}
