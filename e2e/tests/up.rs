@@ -2,7 +2,11 @@
 
 #![cfg(test)]
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use wasmbed_e2e::{Up, wasmbed};
@@ -31,6 +35,22 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
     assert_eq!(uid, again, "the second start has the state of the first");
     let status = up.process.terminate()?;
     ensure!(status.success(), "SIGTERM ends it cleanly too: {status}");
+    Ok(())
+}
+
+#[test]
+fn it_stops_in_order_when_nobody_reads_its_screen_any_more() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = wasmbed(&["up", "--free-ports", "--devices", "1", "--data-dir"])?;
+    let mut up =
+        command.arg(dir.path().join("state")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // As `up 2>&1 | head -1` does: both are read from until the first line came.
+    let mut screen = BufReader::new(up.stdout.take().context("standard output is a pipe")?);
+    screen.read_line(&mut String::new())?;
+    drop((screen, up.stderr.take()));
+    let status = up.wait()?;
+    ensure!(status.success(), "it ends as after Ctrl-C: {status}");
+    Up::start(dir.path(), &["--devices", "1"])?;
     Ok(())
 }
 

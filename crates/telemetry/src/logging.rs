@@ -64,7 +64,7 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
         LogFormat::Text => false,
     };
     let registry = tracing_subscriber::registry().with(parsed);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     if json {
         registry.with(lines.json().flatten_event(true)).try_init()
     } else {

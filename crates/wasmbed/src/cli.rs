@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use wasmbed_telemetry::{LogFormat, init_logging};
 
-use crate::{apply, crds, get, logs, module, pki, process, up};
+use crate::{apply, crds, get, logs, module, output, pki, process, up};
 
 /// WebAssembly on microcontrollers, managed through Kubernetes.
 #[derive(Parser)]
@@ -68,7 +68,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Get(arguments) => waiting(get::run(arguments)),
         Command::Logs(arguments) => waiting(logs::run(arguments)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "wasmbed", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "wasmbed", &mut script);
+            output::print(&String::from_utf8_lossy(&script));
             Ok(())
         }
     }

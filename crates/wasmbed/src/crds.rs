@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 
+use crate::output;
+
 /// What to print.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
@@ -12,7 +14,7 @@ pub(crate) struct Arguments {}
 /// Only if one can't be represented as YAML, which would be a bug.
 pub(crate) fn run(_: &Arguments) -> Result<()> {
     for definition in wasmbed_api::crds() {
-        println!("---\n{}", wasmbed_api::crd_yaml(&definition)?.trim_end());
+        output::print_line(&format!("---\n{}", wasmbed_api::crd_yaml(&definition)?.trim_end()));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! It may not hold logic of a process: it reads configuration, starts what is asked for, and stops it again.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
@@ -11,7 +11,8 @@ fn main() -> ExitCode {
     match wasmbed::cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Nobody may be reading it.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

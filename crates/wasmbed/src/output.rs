@@ -1,18 +1,55 @@
-//! Standard output of commands whose output is read by others.
+//! Standard output and standard error. The only file that writes to them: `print!` and its like panic when the reader is gone.
 
 use std::io::{self, Write};
+
+use tokio_util::sync::CancellationToken;
 
 /// Exit code of a command whose reader went away: 128 and SIGPIPE's number, as shells count.
 const READER_GONE: i32 = 141;
 
 /// Prints to standard output. A reader that went away, as `head` does, ends the process without a word.
 pub(crate) fn print(text: &str) {
-    let mut output = io::stdout().lock();
-    if let Err(error) = output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    if let Err(error) = write(text) {
         if error.kind() != io::ErrorKind::BrokenPipe {
-            eprintln!("error: can't write to standard output: {error}");
+            complain(&format!("error: can't write to standard output: {error}"));
         }
         std::process::exit(READER_GONE);
+    }
+}
+
+/// Prints a line to standard output, as [`print`] does.
+pub(crate) fn print_line(line: &str) {
+    print(&format!("{line}\n"));
+}
+
+/// Prints a line to standard error, where nobody may be reading.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
+
+/// Standard output of a process that has to stop in order when its reader goes away.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Screen {
+    closed: CancellationToken,
+}
+
+impl Screen {
+    /// Prints a line; once the reader is gone, nothing.
+    pub(crate) fn line(&self, line: &str) {
+        if !self.closed.is_cancelled() && write(&format!("{line}\n")).is_err() {
+            self.closed.cancel();
+        }
+    }
+
+    /// Ends when a line could not be printed.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 }
 

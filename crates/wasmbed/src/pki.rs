@@ -13,6 +13,7 @@ use wasmbed_pki::{Authorities, Identity};
 use crate::{
     cli::waiting,
     layout::{KubeUser, Layout, SYSTEM_NAMESPACE, TRUST_DOMAIN},
+    output,
 };
 
 /// Authorities and identities.
@@ -112,7 +113,11 @@ pub(crate) fn run(command: PkiCommand) -> Result<()> {
     match command {
         PkiCommand::Init { place } => {
             open(&place)?;
-            println!("authorities of the trust domain {} in {}", place.trust_domain, place.dir.display());
+            output::print_line(&format!(
+                "authorities of the trust domain {} in {}",
+                place.trust_domain,
+                place.dir.display()
+            ));
             Ok(())
         }
         PkiCommand::Issue(issue) => run_issue(issue),
@@ -123,7 +128,7 @@ pub(crate) fn run(command: PkiCommand) -> Result<()> {
             let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
             let path =
                 Layout::create_or_open(&data_dir)?.write_kubeconfig(server, KubeUser::Administrator)?;
-            println!("{}", path.display());
+            output::print_line(&format!("{}", path.display()));
             Ok(())
         }
     }
@@ -156,7 +161,7 @@ fn run_issue(issue: Issue) -> Result<()> {
             let authorities = open(&whose.place)?;
             let identity = authorities.issue_device(whose.namespace_or("default"), &whose.name)?;
             whose.write(&authorities, "device", &identity)?;
-            println!("public_key: {}", identity.public_key_base64());
+            output::print_line(&format!("public_key: {}", identity.public_key_base64()));
             Ok(())
         }
     }
@@ -182,11 +187,14 @@ fn write_public(path: &Path, pem: &str) -> Result<()> {
 fn show(identity: &Identity) -> Result<()> {
     let facts = identity.facts();
     match identity.spiffe_id() {
-        Ok(id) => println!("id: {id}"),
-        Err(_) => println!("id: none ({})", facts.common_name.as_deref().unwrap_or("no common name")),
+        Ok(id) => output::print_line(&format!("id: {id}")),
+        Err(_) => output::print_line(&format!(
+            "id: none ({})",
+            facts.common_name.as_deref().unwrap_or("no common name")
+        )),
     }
     let until =
         jiff::Timestamp::from_second(facts.not_after).context("the certificate's end is out of range")?;
-    println!("valid until: {until}");
+    output::print_line(&format!("valid until: {until}"));
     Ok(())
 }

@@ -264,3 +264,13 @@ async fn a_namespace_goes_with_what_it_holds() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asks_who_it_is_and_what_it_may() {
+    with_kubectl(|kubectl| {
+        assert_eq!(kubectl.run(&["auth", "can-i", "create", "wdev"]), "yes\n");
+        let who = kubectl.run(&["auth", "whoami"]);
+        assert!(who.contains("system:masters"), "{who}");
+    })
+    .await;
+}

@@ -12,7 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, ClusterArgs, Resource};
+use crate::{
+    cluster::{Cluster, ClusterArgs, Resource},
+    output,
+};
 use manifest::Manifest;
 use wasm::WasmArgs;
 
@@ -92,7 +95,7 @@ fn print_all(manifests: &[Manifest]) -> Result<()> {
     for (index, manifest) in manifests.iter().enumerate() {
         let separator = if index == 0 { "" } else { "---\n" };
         let yaml = serde_saphyr::to_string(&manifest.object).context("can't write the object as YAML")?;
-        print!("{separator}{yaml}");
+        output::print(&format!("{separator}{yaml}"));
     }
     Ok(())
 }
@@ -113,12 +116,12 @@ async fn apply_all(cluster: &Cluster, manifests: &[Manifest], dry_run: bool) -> 
         match apply(cluster, &mut resources, manifest, dry_run).await {
             Ok((object, outcome)) => {
                 let note = if dry_run { " (dry run)" } else { "" };
-                println!("{} {outcome}{note}", object.resource.object_name(&object.name));
+                output::print_line(&format!("{} {outcome}{note}", object.resource.object_name(&object.name)));
                 applied.push(object);
             }
             Err(error) => {
                 refused += 1;
-                eprintln!("error: {}: {error:#}", manifest.origin);
+                output::complain(&format!("error: {}: {error:#}", manifest.origin));
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::Applied;
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, output};
 
 /// How often the Applications are read while waiting.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ pub(super) async fn until_ready(cluster: &Cluster, applied: &[Applied], timeout:
             let Some(live) = cluster.read(&object.path).await? else { bail!("{name} was deleted meanwhile") };
             let (ready, progress) = progress(&live);
             if progress != last {
-                println!("{name}: {progress}");
+                output::print_line(&format!("{name}: {progress}"));
                 last.clone_from(&progress);
             }
             if ready {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, ClusterArgs, Resource, encode_query, explain},
-    output::print,
+    output::{self, print},
 };
 use table::Table;
 
@@ -83,8 +83,8 @@ pub async fn run(args: Args) -> Result<()> {
     }
     if !printed {
         match namespace {
-            Some(namespace) => eprintln!("nothing found in namespace {namespace}"),
-            None => eprintln!("nothing found"),
+            Some(namespace) => output::complain(&format!("nothing found in namespace {namespace}")),
+            None => output::complain(&format!("nothing found")),
         }
     }
     Ok(())

@@ -18,7 +18,7 @@ use wasmbed_pki::{Identity, read_certificates};
 
 use crate::{
     cluster::{Cluster, ClusterArgs, explain},
-    output::{harmless, print},
+    output::{self, harmless, print},
 };
 use stream::Gateway;
 
@@ -108,7 +108,7 @@ pub async fn run(args: Args) -> Result<()> {
     if args.follow {
         follow(source, filter, |line| {
             if let Err(error) = show(&line) {
-                eprintln!("error: a line can't be printed as JSON: {error}");
+                output::complain(&format!("error: a line can't be printed as JSON: {error}"));
             }
         })
         .await
@@ -151,7 +151,7 @@ pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
     if failed.len() == gateways.len() {
         bail!("no gateway could be read: {}", failed.join("; "));
     }
-    failed.iter().for_each(|failure| eprintln!("warning: {failure}"));
+    failed.iter().for_each(|failure| output::complain(&format!("warning: {failure}")));
     lines.sort_by(|a, b| (&a.time, &a.device, a.sequence).cmp(&(&b.time, &b.device, b.sequence)));
     Ok(lines)
 }

@@ -24,6 +24,7 @@ use wasmbed_pki::{Authorities, Identity, Role};
 use crate::{
     kubeconfig,
     layout::{SYSTEM_NAMESPACE, TRUST_DOMAIN},
+    output,
 };
 
 /// Files of the authorities, as [`Authorities`] names them.
@@ -120,7 +121,7 @@ pub(crate) async fn fetch(destination: Destination) -> Result<()> {
                 .with_context(|| format!("can't write {}", path.display()))?,
         }
     }
-    println!("authorities of Secret {name} in {}", destination.dir.display());
+    output::print_line(&format!("authorities of Secret {name} in {}", destination.dir.display()));
     Ok(())
 }
 
@@ -188,7 +189,7 @@ impl Secrets {
             own && !identity.should_renew(unix_now())
         });
         if good && !fresh {
-            println!("{}: kept", self.name(suffix));
+            output::print_line(&format!("{}: kept", self.name(suffix)));
             return Ok(());
         }
         let identity = issue()?;
@@ -197,7 +198,7 @@ impl Secrets {
             ("tls.key".to_owned(), identity.key_pem.to_string()),
         ]);
         self.put(suffix, TLS, &data).await?;
-        println!("{}: issued", self.name(suffix));
+        output::print_line(&format!("{}: issued", self.name(suffix)));
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::{
     kubeconfig,
     layout::{DirLock, KubeUser, Layout, SYSTEM_NAMESPACE},
     logs,
+    output::Screen,
     signals::shutdown_on_signal,
 };
 
@@ -92,27 +93,30 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     if arguments.reset {
         reset(&dir)?;
     }
-    let mut progress = Progress::new();
+    let screen = Screen::default();
+    let mut progress = Progress::new(screen.clone());
     let layout = Layout::create_or_open(&dir)?;
     progress.done("identities", &layout.dir().join("pki").display().to_string());
     let mut roles = Roles::default();
     let started = tokio::select! {
-        started = start(&arguments, &boards, &layout, &mut roles, &mut progress) => started,
-        () = interrupted.cancelled() => Ok(()),
+        started = start(&arguments, &boards, &layout, &mut roles, &mut progress, &screen) => started.map(Some),
+        () = interrupted.cancelled() => Ok(None),
+        () = screen.closed() => Ok(None),
     };
-    if started.is_ok() && !interrupted.is_cancelled() {
-        tokio::select! {
-            () = interrupted.cancelled() => {}
-            () = roles.any_ended() => {}
-        }
-    }
-    let early = started.is_ok() && !interrupted.is_cancelled();
-    println!("\nstopping");
+    let ended_early = match &started {
+        Ok(Some(())) => tokio::select! {
+            () = interrupted.cancelled() => false,
+            () = screen.closed() => false,
+            () = roles.any_ended() => true,
+        },
+        Ok(None) | Err(_) => false,
+    };
+    screen.line("\nstopping");
     let stopped = roles.stop().await;
     started?;
     stopped?;
-    ensure!(!early, "a role ended by itself; its reason stands in the log above");
-    println!("stopped; `wasmbed up` carries on with the state in {}", layout.dir().display());
+    ensure!(!ended_early, "a role ended by itself; its reason stands in the log above");
+    screen.line(&format!("stopped; `wasmbed up` carries on with the state in {}", layout.dir().display()));
     Ok(())
 }
 
@@ -122,6 +126,7 @@ async fn start(
     layout: &Layout,
     roles: &mut Roles,
     progress: &mut Progress,
+    screen: &Screen,
 ) -> Result<()> {
     let started = jiff::Timestamp::now();
     let api = roles.start_apiserver(layout, arguments.address(arguments.apiserver_port)).await?;
@@ -161,20 +166,19 @@ async fn start(
             .await?;
         names.push(board.name.clone());
     }
-    follow_logs(layout, gateway.server, roles.followers())?;
+    follow_logs(layout, gateway.server, screen.clone(), roles.followers())?;
     wait::until_connected(&client, NAMESPACE, &names, started, progress).await?;
     if !arguments.no_sample && !names.is_empty() {
         sample::ensure_application(&client, NAMESPACE).await?;
         wait::until_running(&client, NAMESPACE, sample::NAME, progress).await?;
     }
-    println!("\n  export KUBECONFIG={}", kubeconfig.display());
-    println!("  kubectl get wdev,wapp,wgw -o wide\n");
-    println!("ready");
+    screen.line(&format!("\n  export KUBECONFIG={}", kubeconfig.display()));
+    screen.line("  kubectl get wdev,wapp,wgw -o wide\n\nready");
     Ok(())
 }
 
 /// Prints applications' log lines as the gateway receives them.
-fn follow_logs(layout: &Layout, gateway: SocketAddr, stop: CancellationToken) -> Result<()> {
+fn follow_logs(layout: &Layout, gateway: SocketAddr, screen: Screen, stop: CancellationToken) -> Result<()> {
     let files = layout.operator_identity()?;
     let source = logs::Source {
         identity: wasmbed_pki::Identity::read(&files.certificate, &files.key)?,
@@ -183,8 +187,8 @@ fn follow_logs(layout: &Layout, gateway: SocketAddr, stop: CancellationToken) ->
         gateways: vec![gateway.to_string()],
     };
     tokio::spawn(async move {
-        let follow =
-            logs::follow(source, logs::Filter::default(), |line| println!("  {}", logs::render(&line)));
+        let print = |line| screen.line(&format!("  {}", logs::render(&line)));
+        let follow = logs::follow(source, logs::Filter::default(), print);
         tokio::select! {
             ended = follow => if let Err(error) = ended { tracing::warn!(%error, "log lines are no longer followed") },
             () = stop.cancelled() => {}
