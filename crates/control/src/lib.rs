@@ -11,5 +11,6 @@ pub mod fleet;
 pub mod gateway;
 mod now;
 pub mod text;
+mod tokens;
 
 pub use now::Now;

@@ -15,6 +15,7 @@ use super::status::Published;
 use super::target::plan_target;
 use crate::exchange::DeviceKey;
 use crate::text;
+use crate::tokens::Bucket;
 
 impl Fleet {
     /// An Application exists. `spec.wasm_bytes` is not looked at: `source` says what was in it.
@@ -306,6 +307,7 @@ fn new_application(
         published: Published::of(resource.status.as_ref()),
         status_due_ms: None,
         status_written_ms: None,
+        events: Bucket::default(),
         writing: false,
         written_version: String::new(),
         conflicted: false,

@@ -1,6 +1,7 @@
 //! Numbers of the fleet's decisions.
 
 pub use crate::now::Now;
+use crate::tokens::Rate;
 
 /// How often, how hard and how fast the fleet's controller acts.
 #[derive(Clone, Debug)]
@@ -56,6 +57,10 @@ pub(super) const WRITES_IN_FLIGHT_MAX: usize = 8;
 pub(super) const UPLOADS_IN_FLIGHT_MAX: usize = 4;
 /// Events that wait to be written; more means that the API is away, and the oldest are dropped: conditions say the same.
 pub(super) const EVENTS_QUEUED_MAX: usize = 1_000;
+/// Events about one Application: as many as Kubernetes' own clients send about one object in a burst
+/// (`client-go/tools/record/events_cache.go`). Beyond that the status says it alone: a device whose state never rests makes
+/// no flood of them.
+pub(super) const APPLICATION_EVENTS: Rate = Rate::one_in_ms(60_000, 25);
 /// Bytes of the sets in one PUT, well below what a gateway takes, since JSON adds to it.
 pub(super) const PUT_BYTES_MAX: usize = crate::exchange::PUT_SETS_BYTES_MAX / 2;
 /// Pause after a 429 without Retry-After and after a 5xx.

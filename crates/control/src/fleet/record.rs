@@ -16,6 +16,7 @@ use super::module::ModuleRefusal;
 use super::status::Published;
 use crate::exchange::DeviceKey;
 use crate::text;
+use crate::tokens::Bucket;
 
 /// An Application's place in the index; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,8 @@ pub(super) struct Application {
     /// When its status is to be looked at.
     pub(super) status_due_ms: Option<u64>,
     pub(super) status_written_ms: Option<u64>,
+    /// Events about it.
+    pub(super) events: Bucket,
     /// A write of its status or finalizers is on its way.
     pub(super) writing: bool,
     /// The resourceVersion that the last write was made for. The watch may bring a newer one before the answer comes.

@@ -7,7 +7,8 @@ use serde_json::json;
 use wasmbed_api::{APPLICATION_FINALIZER, ApplicationStatus, DevicePhase, ReasonCode};
 
 use super::config::{
-    API_PAUSE_MS, API_PAUSE_MS_MAX, EVENTS_QUEUED_MAX, FleetConfig, Now, WRITES_IN_FLIGHT_MAX,
+    API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX, FleetConfig, Now,
+    WRITES_IN_FLIGHT_MAX,
 };
 use super::gateways::{Gateway, Stream};
 use super::input::{CallId, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite, WriteOutcome};
@@ -329,6 +330,9 @@ impl Fleet {
                     (outcome, self.applications.get_mut(&id))
                 {
                     application.published = Published::of(Some(&status));
+                    let events = &mut application.events;
+                    let may = |_: &Transition| events.take(APPLICATION_EVENTS, 1, now.ms);
+                    let transitions: Vec<_> = transitions.into_iter().filter(may).collect();
                     let (application, uid) = (application.key.clone(), application.uid);
                     for Transition { warning, reason, message } in transitions {
                         let application = application.clone();

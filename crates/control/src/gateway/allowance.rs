@@ -8,8 +8,8 @@ use super::{
     config::{CHANGES, FRAMES, LOG_RATE, NOTICES_RESUME},
     events::Ledger,
     input::{Now, SessionId},
-    tokens::{Bucket, Rate},
 };
+use crate::tokens::{Bucket, Rate};
 
 /// What a device has used of what it may cost.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! What a gateway's decisions are set to, and the bounds that nobody sets.
 
-use super::tokens::Rate;
+use crate::tokens::Rate;
 
 /// What happens to a device with a valid certificate that no Device object names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

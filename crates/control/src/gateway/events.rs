@@ -9,8 +9,8 @@ use super::{
     config::{APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE},
     device::fingerprint,
     input::{Event, Occurrence},
-    tokens::Bucket,
 };
+use crate::tokens::Bucket;
 
 /// The Events of one device.
 #[derive(Debug, Default)]

@@ -29,7 +29,6 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tokens;
 mod transmit;
 mod uploads;
 mod writer;

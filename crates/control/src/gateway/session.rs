@@ -14,8 +14,8 @@ use std::{collections::VecDeque, sync::Arc};
 use wasmbed_api::DeviceFacts;
 use wasmbed_protocol::{BootCounter, BootId, CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
 
-use super::{config::ASSIGNMENT_GETS_MAX, input::Now, tokens::Bucket};
-use crate::exchange::DeviceKey;
+use super::{config::ASSIGNMENT_GETS_MAX, input::Now};
+use crate::{exchange::DeviceKey, tokens::Bucket};
 
 /// Where a session is.
 #[derive(Clone, Debug, PartialEq)]

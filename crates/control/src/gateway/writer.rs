@@ -15,9 +15,11 @@ use super::{
     },
     events::QueuedEvent,
     input::{Event, WriteId},
+};
+use crate::{
+    exchange::DeviceKey,
     tokens::{Bucket, Rate},
 };
-use crate::exchange::DeviceKey;
 
 /// What a write is about, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

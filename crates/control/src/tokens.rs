@@ -2,7 +2,7 @@
 
 /// Tokens that a bucket holds at most, and how fast it fills again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     /// Billionths of a token each millisecond, so that one token in minutes is a whole number too.
     billionths_per_ms: u64,
     burst: u64,
@@ -13,17 +13,17 @@ const TOKEN: u64 = 1_000_000_000;
 
 impl Rate {
     /// What a bucket holds at most.
-    pub(super) const fn burst(self) -> u64 {
+    pub(crate) const fn burst(self) -> u64 {
         self.burst
     }
 
     /// So many tokens each second.
-    pub(super) const fn per_second(tokens: u64, burst: u64) -> Self {
+    pub(crate) const fn per_second(tokens: u64, burst: u64) -> Self {
         Self { billionths_per_ms: tokens * (TOKEN / 1_000), burst }
     }
 
     /// One token after each span of so many milliseconds.
-    pub(super) const fn one_in_ms(ms: u64, burst: u64) -> Self {
+    pub(crate) const fn one_in_ms(ms: u64, burst: u64) -> Self {
         Self { billionths_per_ms: TOKEN / ms, burst }
     }
 }
@@ -31,31 +31,31 @@ impl Rate {
 /// A bucket that begins full. It keeps what was spent and not what is left, so that it costs its owner no more than two
 /// numbers and the rate stands with whoever asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     spent_billionths: u64,
     at_ms: u64,
 }
 
 impl Bucket {
     /// Earns what the time since the last call brought.
-    pub(super) fn refill(&mut self, rate: Rate, now_ms: u64) {
+    pub(crate) fn refill(&mut self, rate: Rate, now_ms: u64) {
         let earned = now_ms.saturating_sub(self.at_ms).saturating_mul(rate.billionths_per_ms);
         self.spent_billionths = self.spent_billionths.saturating_sub(earned);
         self.at_ms = self.at_ms.max(now_ms);
     }
 
     /// Whether there are so many tokens, as of the last refill.
-    pub(super) fn has(&self, rate: Rate, tokens: u64) -> bool {
+    pub(crate) fn has(&self, rate: Rate, tokens: u64) -> bool {
         self.spent_billionths.saturating_add(tokens.saturating_mul(TOKEN)) <= rate.burst * TOKEN
     }
 
     /// Spends tokens, also those that are not there yet: for what has happened already.
-    pub(super) fn spend(&mut self, tokens: u64) {
+    pub(crate) fn spend(&mut self, tokens: u64) {
         self.spent_billionths = self.spent_billionths.saturating_add(tokens.saturating_mul(TOKEN));
     }
 
     /// Spends so many tokens if they are there.
-    pub(super) fn take(&mut self, rate: Rate, tokens: u64, now_ms: u64) -> bool {
+    pub(crate) fn take(&mut self, rate: Rate, tokens: u64, now_ms: u64) -> bool {
         self.refill(rate, now_ms);
         let has = self.has(rate, tokens);
         if has {
@@ -65,7 +65,7 @@ impl Bucket {
     }
 
     /// When there will be so many tokens if none is spent; times that have passed stand for now.
-    pub(super) fn at(&self, rate: Rate, tokens: u64) -> u64 {
+    pub(crate) fn at(&self, rate: Rate, tokens: u64) -> u64 {
         let missing = self
             .spent_billionths
             .saturating_add(tokens.saturating_mul(TOKEN))
@@ -74,7 +74,7 @@ impl Bucket {
     }
 
     /// Whole tokens that are spent and not earned again, as of the last refill.
-    pub(super) fn spent(&self) -> u64 {
+    pub(crate) fn spent(&self) -> u64 {
         self.spent_billionths.div_ceil(TOKEN)
     }
 }
