@@ -1,8 +1,9 @@
 //! The HTTPS API for controllers and operators: see `wasmbed_control::exchange` for what is said.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::Semaphore, sync::watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
@@ -32,7 +33,7 @@ use wasmbed_control::{
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
-use crate::{core::Core, hello::Replayed, metrics::Metrics, openapi, store::Store};
+use crate::{core::Core, hello::Replayed, listener::Refusals, metrics::Metrics, openapi, store::Store};
 
 /// Bodies of sets that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
@@ -47,6 +48,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 32;
+/// Streams and logs that one identity reads at once: each holds a page of up to half a megabyte.
+const STREAMS_OF_CALLER_MAX: usize = 32;
 /// How often a quiet stream says that it lives.
 const IDLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -54,7 +57,70 @@ const IDLE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Api {
     router: Router,
-    connections: Arc<Semaphore>,
+    places: Arc<Places>,
+}
+
+/// Connections and streams of controllers and operators.
+struct Places {
+    max: usize,
+    callers: Mutex<BTreeMap<Arc<str>, Held>>,
+}
+
+/// What one identity holds.
+struct Held {
+    role: Role,
+    connections: usize,
+    streams: Arc<Semaphore>,
+}
+
+/// A connection's place, until it is dropped.
+struct Place {
+    places: Arc<Places>,
+    id: Arc<str>,
+    streams: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, callers: Mutex::default() })
+    }
+
+    /// A place for a connection: one identity has at most a quarter of them, and all operators half, so that neither a
+    /// process that leaves connections behind nor people who read keep controllers out.
+    fn take(self: &Arc<Self>, id: &Arc<str>, role: Role) -> Option<Place> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = |wanted: &dyn Fn(&Held) -> bool| {
+            callers.values().filter(|held| wanted(held)).map(|held| held.connections).sum::<usize>()
+        };
+        let own = callers.get(id).map_or(0, |held| held.connections);
+        if open(&|_| true) >= self.max
+            || own >= (self.max / 4).max(1)
+            || (role != Role::Controller
+                && open(&|held| held.role != Role::Controller) >= (self.max / 2).max(1))
+        {
+            return None;
+        }
+        let held = callers.entry(Arc::clone(id)).or_insert_with(|| Held {
+            role,
+            connections: 0,
+            streams: Arc::new(Semaphore::new(STREAMS_OF_CALLER_MAX)),
+        });
+        held.connections += 1;
+        let streams = Arc::clone(&held.streams);
+        Some(Place { places: Arc::clone(self), id: Arc::clone(id), streams })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut callers = self.places.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = callers.get_mut(&self.id) {
+            held.connections -= 1;
+            if held.connections == 0 {
+                callers.remove(&self.id);
+            }
+        }
+    }
 }
 
 /// What handlers share.
@@ -65,6 +131,7 @@ struct Shared {
     metrics: Metrics,
     sets: Arc<Semaphore>,
     modules: Arc<Semaphore>,
+    refusals: Arc<Refusals>,
 }
 
 /// Who calls.
@@ -72,6 +139,7 @@ struct Shared {
 struct Caller {
     id: Arc<str>,
     role: Role,
+    streams: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -88,13 +156,20 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
 }
 
 impl Api {
-    pub(crate) fn new(core: Arc<Core>, store: Store, metrics: Metrics, connections_max: usize) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        store: Store,
+        metrics: Metrics,
+        connections_max: usize,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         let shared = Shared {
             core,
             store,
             metrics,
             sets: Arc::new(Semaphore::new(SETS_AT_ONCE_MAX)),
             modules: Arc::new(Semaphore::new(MODULES_AT_ONCE_MAX)),
+            refusals,
         };
         let router = openapi::OPERATIONS
             .iter()
@@ -107,7 +182,7 @@ impl Api {
             })
             .layer(middleware::from_fn_with_state(shared.clone(), guard))
             .with_state(shared);
-        Self { router, connections: Arc::new(Semaphore::new(connections_max)) }
+        Self { router, places: Places::new(connections_max) }
     }
 
     /// Serves one connection. The error is the reason for which it is refused.
@@ -118,9 +193,10 @@ impl Api {
         role: Role,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
-        let _permit = self.connections.try_acquire().map_err(|_| "TooManyApiConnections")?;
-        tracing::debug!(peer = id, "API connection");
-        let caller = Caller { id: id.into(), role, stop: stop.clone() };
+        let id: Arc<str> = id.into();
+        let place = self.places.take(&id, role).ok_or("TooManyApiConnections")?;
+        tracing::debug!(peer = %id, "API connection");
+        let caller = Caller { id, role, streams: Arc::clone(&place.streams), stop: stop.clone() };
         let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -164,7 +240,9 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
             }
         }
         Some(caller) => {
-            tracing::warn!(peer = %caller.id, reason = "Forbidden", method = %request.method(), "request refused");
+            if shared.refusals.may_log() {
+                tracing::warn!(peer = %caller.id, reason = "Forbidden", method = %request.method(), "request refused");
+            }
             refuse(StatusCode::FORBIDDEN, "Forbidden", &format!("{} may only read", caller.id))
         }
         None => refuse(StatusCode::FORBIDDEN, "Forbidden", "no caller"),
@@ -321,15 +399,18 @@ struct LogsQuery {
 /// Where a reader of lines is.
 struct Lines<C> {
     shared: Shared,
+    _place: OwnedSemaphorePermit,
     cursor: C,
     versions: watch::Receiver<(u64, u64)>,
     stop: CancellationToken,
 }
 
 impl<C> Lines<C> {
-    fn new(shared: Shared, cursor: C, caller: Caller) -> Self {
+    /// None if the caller reads as many as it may.
+    fn new(shared: Shared, cursor: C, caller: Caller) -> Option<Self> {
         let versions = shared.core.versions();
-        Self { shared, cursor, versions, stop: caller.stop }
+        let place = caller.streams.try_acquire_owned().ok()?;
+        Some(Self { shared, _place: place, cursor, versions, stop: caller.stop })
     }
 
     /// Waits for something new; false when the gateway stops. `true` after a while without.
@@ -345,6 +426,12 @@ impl<C> Lines<C> {
 enum Waited {
     Changed,
     Idle,
+}
+
+fn too_many_streams() -> Response {
+    let message =
+        format!("at most {STREAMS_OF_CALLER_MAX} streams and logs are read at once with one certificate");
+    refuse(StatusCode::TOO_MANY_REQUESTS, "TooManyStreams", &message)
 }
 
 fn ndjson<S>(lines: S) -> Response
@@ -375,7 +462,7 @@ async fn stream(
         Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &rejection.body_text()),
     };
     let cursor = shared.core.read(|gateway, _| gateway.stream_resume(query.token.as_deref()));
-    let lines = Lines::<Cursor>::new(shared, cursor, caller);
+    let Some(lines) = Lines::<Cursor>::new(shared, cursor, caller) else { return too_many_streams() };
     ndjson(futures::stream::unfold(lines, |mut lines| async {
         loop {
             lines.versions.mark_unchanged();
@@ -410,7 +497,7 @@ async fn logs(
         device: query.device,
         read: 0,
     };
-    let lines = Lines::new(shared, cursor, caller);
+    let Some(lines) = Lines::new(shared, cursor, caller) else { return too_many_streams() };
     ndjson(futures::stream::unfold(lines, move |mut lines| async move {
         loop {
             lines.versions.mark_unchanged();
@@ -429,4 +516,22 @@ async fn logs(
             lines.wait().await?;
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_all_connections() {
+        let places = Places::new(16);
+        let take = |id: &str, role| places.take(&id.into(), role);
+        let one: Vec<_> = (0..16).map_while(|_| take("controller-1", Role::Controller)).collect();
+        assert_eq!(one.len(), 4);
+        let people: Vec<_> = (0..16).map_while(|index| take(&format!("o{index}"), Role::Operator)).collect();
+        assert_eq!(people.len(), 8);
+        assert!(take("controller-2", Role::Controller).is_some());
+        drop((one, people));
+        assert!(places.callers.lock().unwrap().is_empty());
+    }
 }

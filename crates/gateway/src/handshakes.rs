@@ -62,7 +62,8 @@ struct Inner {
 struct Source {
     /// The oldest first.
     open: BTreeMap<u64, Arc<Place>>,
-    waiting: VecDeque<oneshot::Sender<Slot>>,
+    /// Each with its number: lower ones have waited longer.
+    waiting: VecDeque<(u64, oneshot::Sender<Slot>)>,
 }
 
 /// How far a handshake is.
@@ -158,7 +159,8 @@ impl Handshakes {
             return Turn::Now(inner.take(self, source));
         }
         let (sender, receiver) = oneshot::channel();
-        state.waiting.push_back(sender);
+        state.waiting.push_back((inner.next, sender));
+        inner.next += 1;
         inner.waiting += 1;
         Turn::Later(receiver)
     }
@@ -204,12 +206,14 @@ impl Handshakes {
                     .filter(|(_, state)| {
                         !state.waiting.is_empty() && state.open.len() < bounds.places_of_source.max(1)
                     })
-                    .min_by_key(|(_, state)| state.open.len());
+                    .min_by_key(|(_, state)| {
+                        (state.open.len(), state.waiting.front().map(|(number, _)| *number))
+                    });
                 let Some((source, state)) = next else { break };
                 let (source, sender) = (*source, state.waiting.pop_front());
                 inner.waiting -= 1;
                 let slot = inner.take(self, source);
-                granted.extend(sender.map(|sender| (sender, slot)));
+                granted.extend(sender.map(|(_, sender)| (sender, slot)));
             }
         }
         if !granted.is_empty() {
@@ -273,20 +277,19 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_sent_away_and_the_source_with_fewer_places_comes_first() {
-        let handshakes = handshakes(3, 2, 10);
-        let first = now(handshakes.enter(A));
-        let second = now(handshakes.enter(A));
-        let mut third = later(handshakes.enter(A));
+        let handshakes = handshakes(4, 3, 10);
+        let [first, second, kept] = [(); 3].map(|()| now(handshakes.enter(A)));
         let other = now(handshakes.enter(B));
-        let mut fourth = later(handshakes.enter(A));
+        let [mut third, mut fourth] = [(); 2].map(|()| later(handshakes.enter(A)));
         let mut others_second = later(handshakes.enter(B));
         drop(first);
         let others_second = others_second.try_recv().expect("B has fewer places");
         assert!(third.try_recv().is_err());
         drop(second);
         let third = third.try_recv().expect("A's turn, in the order in which they came");
-        assert_eq!(handshakes.levels(), (3, 1));
-        drop((other, others_second));
+        assert!(fourth.try_recv().is_err());
+        assert_eq!(handshakes.levels(), (4, 1));
+        drop((other, others_second, kept));
         let fourth = fourth.try_recv().unwrap();
         drop((third, fourth));
         assert_eq!(handshakes.levels(), (0, 0));

@@ -155,6 +155,8 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
     tracing::info!(gateway = config.name, address, boot_id, "gateway listens");
 
+    let refusals = Arc::new(Refusals::new());
+
     let running = Running {
         listener: Arc::new(Listener {
             core: Arc::clone(&core),
@@ -169,8 +171,9 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
                 store.clone(),
                 metrics.clone(),
                 config.limits.api_connections_max,
+                Arc::clone(&refusals),
             ),
-            refusals: Refusals::new(),
+            refusals,
         }),
         presence: Presence {
             client: client.clone(),

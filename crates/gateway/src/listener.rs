@@ -65,7 +65,7 @@ pub(crate) struct Listener {
     pub(crate) trust_domain: String,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) api: api::Api,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// A connection that was not let in.

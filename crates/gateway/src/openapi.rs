@@ -96,6 +96,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "One event a line", Some(Content("application/x-ndjson", Some("StreamEvent")))),
             (400, "An unknown parameter", REFUSAL),
+            (429, "The caller reads as many streams as it may", REFUSAL),
         ],
     },
     Operation {
@@ -114,6 +115,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "One line of a log a line", Some(Content("application/x-ndjson", Some("LogLine")))),
             (400, "An unknown or missing parameter", REFUSAL),
+            (429, "The caller reads as many streams as it may", REFUSAL),
         ],
     },
     Operation {

@@ -205,3 +205,27 @@ async fn a_fleet_that_starts_at_once_waits_its_turn_and_nobody_is_reset() {
     let refused: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
     assert!(refused.is_empty(), "{} of {}: {:?}", refused.len(), answers.len(), refused[0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_floods_is_read_no_faster_than_its_share() {
+    const FLOOD_BYTES: usize = 24 << 20;
+    let world = World::start().await;
+    let mut neighbour = world.device("neighbour").await;
+    let mut flood = world.device("flood").await;
+    let text = "x".repeat(1_024);
+    let line = wasmbed_protocol::Log {
+        uid: wasmbed_protocol::ApplicationUid([9; 16]),
+        sequence: wasmbed_protocol::Sequence(1),
+        lines_lost: 0,
+        text: &text,
+    };
+    let lines = frame(&DeviceMessage::Log(line)).repeat(16);
+    let mut sent = 0;
+    // Until the gateway no longer reads and both sockets are full, which hold 10 MB at most.
+    while tokio::time::timeout(Duration::from_secs(1), flood.stream.write_all(&lines)).await.is_ok() {
+        sent += lines.len();
+        assert!(sent < FLOOD_BYTES, "the gateway took {sent} bytes and reads on");
+    }
+    world.metric("wasmbed_gateway_devices_slowed_total 1").await;
+    neighbour.beat(1).await;
+}
