@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{
-    ApplicationUid, Assignment, Closing, CorrelationId, Desired, DesiredApplication, ErrorCode, ModuleDigest,
-    ReportReason, RestartPolicy, SpecHash, Welcome, decode_spec,
+    ApplicationUid, Assignment, CloseReason, Closing, CorrelationId, Desired, DesiredApplication, ErrorCode,
+    ModuleDigest, ReportReason, RestartPolicy, Revision, SpecHash, Welcome, decode_spec,
 };
 
 use crate::{
@@ -41,7 +41,26 @@ impl Agent {
             detail: closing.detail.into(),
             retry_after_ms: closing.retry_after_ms,
         });
+        if matches!(closing.reason, CloseReason::Deleted | CloseReason::Revoked) {
+            self.forget_set();
+        }
         self.close();
+    }
+
+    /// Stops every application and forgets the set and its revision: there is no Device any more that says what is to run
+    /// here, or one that keeps this device out. Modules and data stay until the next set says which of them are needed.
+    fn forget_set(&mut self) {
+        let gone = core::mem::take(&mut self.applications);
+        for application in &gone {
+            self.stop(application);
+        }
+        if gone.is_empty() && self.revision == Revision(0) && !self.set_known {
+            return;
+        }
+        self.revision = Revision(0);
+        self.set_known = false;
+        self.durability.change();
+        self.events.push(Event::Forgotten { applications: gone.len() });
     }
 
     pub(crate) fn handle_desired(&mut self, desired: &Desired<'_>) {

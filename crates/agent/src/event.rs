@@ -54,6 +54,11 @@ pub enum Event {
         /// Its size.
         applications: usize,
     },
+    /// The gateway said that there is no Device any more, or that it is revoked: everything was stopped and the set forgotten.
+    Forgotten {
+        /// Applications that were stopped.
+        applications: usize,
+    },
     /// A desired set with a lower revision than the one held was refused.
     StaleDesired {
         /// Its revision.

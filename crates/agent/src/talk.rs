@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use wasmbed_protocol::{
     ApplicationReport, AssignmentGet, DeviceMessage, ErrorNotice, Heartbeat, Hello, List, Log, Reported,
-    ResetReason, encode_device, limits::RESET_DETAIL_BYTES_MAX,
+    ResetReason, Revision, encode_device, limits::RESET_DETAIL_BYTES_MAX,
 };
 
 use crate::{
@@ -49,7 +49,7 @@ impl Agent {
         } else {
             (self.config.reset_reason, clip(&self.config.reset_detail, RESET_DETAIL_BYTES_MAX))
         };
-        let (last_epoch, revision) = (self.last_epoch, self.durability.revision());
+        let (last_epoch, revision) = (self.last_epoch, self.acknowledged());
         let boot_counter = self.boot_counter.filter(|_| self.durability.has_written());
         let boot_id = Some(self.config.boot_id);
         let length = self.config.facts.with(|facts| {
@@ -61,6 +61,12 @@ impl Agent {
             *sent = true;
         }
         length
+    }
+
+    /// The revision that may be acknowledged. One that was forgotten is none, also while storage that fails still has it:
+    /// such a device could never begin anew.
+    fn acknowledged(&self) -> Revision {
+        self.durability.revision().min(self.revision)
     }
 
     fn transmit_heartbeat(&mut self, buffer: &mut [u8]) -> Option<usize> {
@@ -117,7 +123,7 @@ impl Agent {
             .map(|application| application.report(&self.refusal, failing, with_messages))
             .collect();
         let reported =
-            Reported { sequence, revision: self.durability.revision(), applications: List::new(&reports) };
+            Reported { sequence, revision: self.acknowledged(), applications: List::new(&reports) };
         encode_device(&DeviceMessage::Reported(reported), buffer).ok()
     }
 

@@ -1,7 +1,7 @@
 //! The agent against any input at all, and against a reference model of what it should converge to.
 #![cfg(test)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*};
 use wasmbed_agent::{
@@ -189,8 +189,8 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let module_gone = (0..6u8).prop_map(|variant| {
         frame(&GatewayMessage::ModuleGone(ModuleGone { digest: module_digest(&module(variant)) }))
     });
-    let closing = (any::<u32>(), any::<bool>()).prop_map(|(retry_after_ms, reject)| {
-        let closing = Closing { reason: CloseReason::Overloaded, retry_after_ms, detail: "" };
+    let closing = (any::<u32>(), 0..16u32, any::<bool>()).prop_map(|(retry_after_ms, reason, reject)| {
+        let closing = Closing { reason: CloseReason::from(reason), retry_after_ms, detail: "" };
         frame(&if reject { GatewayMessage::Reject(closing) } else { GatewayMessage::Goodbye(closing) })
     });
     let error =
@@ -347,6 +347,8 @@ enum Move {
     Stale,
     /// The gateway forgets the set until the next one.
     Forget,
+    /// The Device is deleted or revoked, or the session ends for another reason.
+    End(CloseReason),
     Cut,
     PowerLoss,
     /// Storage answers the next operation with an error.
@@ -361,6 +363,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         3 => any_set().prop_map(Move::Want),
         1 => Just(Move::Stale),
         1 => Just(Move::Forget),
+        1 => (0..16u32).prop_map(|reason| Move::End(CloseReason::from(reason))),
         2 => Just(Move::Cut),
         2 => Just(Move::PowerLoss),
         1 => Just(Move::StorageFails),
@@ -375,6 +378,7 @@ struct World {
     operation: Option<Operation>,
     fail_next: bool,
     loaded: BTreeMap<RunId, (ApplicationUid, ModuleDigest)>,
+    crashed: BTreeSet<RunId>,
     to_device: Vec<Vec<u8>>,
     connected: bool,
     wants_link: bool,
@@ -383,6 +387,10 @@ struct World {
     revision: u64,
     set: Set,
     known: bool,
+    /// The session that the device asked for was answered.
+    greeted: bool,
+    /// The revision in the last Hello.
+    held: u64,
     /// What the device said last.
     acknowledged: (u64, BTreeMap<ApplicationUid, ModuleDigest>),
 }
@@ -395,6 +403,7 @@ impl World {
             operation: None,
             fail_next: false,
             loaded: BTreeMap::new(),
+            crashed: BTreeSet::new(),
             to_device: vec![],
             connected: false,
             wants_link: false,
@@ -403,12 +412,15 @@ impl World {
             revision: 0,
             set: Set::new(),
             known: false,
+            greeted: false,
+            held: 0,
             acknowledged: (0, BTreeMap::new()),
         }
     }
 
     fn disconnect(&mut self) {
         self.connected = false;
+        self.greeted = false;
         self.to_device.clear();
         self.agent.handle_disconnected(self.now_ms, 7);
     }
@@ -423,12 +435,14 @@ impl World {
             }
             Move::Stale => self.to_device.push(desired(self.revision.saturating_sub(1), &Set::new())),
             Move::Forget => self.known = false,
+            Move::End(reason) => self.end(reason),
             Move::Cut => self.disconnect(),
             Move::PowerLoss => self.power_loss()?,
             Move::StorageFails => self.fail_next = true,
             Move::Crash(index) => {
                 if let Some(run) = self.loaded.keys().nth(index).copied() {
                     self.loaded.remove(&run);
+                    self.crashed.insert(run);
                     let ended =
                         ApplicationEvent::Ended { reason: ReportReason::Trapped, message: String::new() };
                     self.agent.handle_application(self.now_ms, run, ended);
@@ -439,8 +453,20 @@ impl World {
         Ok(())
     }
 
+    fn end(&mut self, reason: CloseReason) {
+        if !self.connected {
+            return;
+        }
+        let closing = Closing { reason, retry_after_ms: 0, detail: "" };
+        self.agent.handle_frame(self.now_ms, &frame(&GatewayMessage::Goodbye(closing)));
+        if matches!(reason, CloseReason::Deleted | CloseReason::Revoked) && self.greeted {
+            self.acknowledged = (0, BTreeMap::new());
+        }
+    }
+
     fn power_loss(&mut self) -> Result<(), TestCaseError> {
         self.connected = false;
+        self.greeted = false;
         self.wants_link = false;
         self.to_device.clear();
         self.operation = None;
@@ -480,7 +506,10 @@ impl World {
                     self.loaded.insert(start.run, (start.uid, start.digest));
                     self.agent.handle_application(self.now_ms, start.run, ApplicationEvent::Started);
                 }
-                Effect::Stop { run, .. } => assert!(self.loaded.remove(&run).is_some()),
+                // It may have ended by itself since the stop was decided.
+                Effect::Stop { run, .. } => {
+                    assert!(self.loaded.remove(&run).is_some() || self.crashed.contains(&run));
+                }
             }
         }
         if std::mem::take(&mut self.wants_link) {
@@ -510,6 +539,8 @@ impl World {
     fn answer(&mut self, body: &[u8]) {
         match decode_device(body).unwrap() {
             DeviceMessage::Hello(hello) => {
+                self.greeted = true;
+                self.held = hello.revision.0;
                 self.epoch = self.epoch.max(hello.last_epoch.0) + 1;
                 self.revision = self.revision.max(hello.revision.0);
                 self.to_device.push(welcome(self.epoch, self.known));
@@ -614,5 +645,69 @@ proptest! {
         world.play(Move::PowerLoss)?;
         (0..500).for_each(|_| world.step());
         world.check()?;
+    }
+}
+
+/// A device with two applications whose session ends with this reason, and what it runs right after.
+fn ended_with(reason: CloseReason) -> (World, usize) {
+    let mut world = World::new();
+    world.play(Move::Want(Set::from([(0, 1), (1, 2)]))).unwrap();
+    (0..500).for_each(|_| world.step());
+    assert_eq!(world.loaded.len(), 2);
+    world.end(reason);
+    while let Some(effect) = world.agent.poll_effect() {
+        match effect {
+            Effect::Stop { run, .. } => assert!(world.loaded.remove(&run).is_some()),
+            Effect::Close => world.connected = false,
+            Effect::Storage(operation) => world.operation = Some(operation),
+            Effect::Start(_) | Effect::Connect => panic!("it begins something as its session ends"),
+        }
+    }
+    let runs = world.loaded.len();
+    (world, runs)
+}
+
+#[test]
+fn a_device_that_was_deleted_or_revoked_stops_everything_and_holds_no_set_any_more() {
+    for reason in [CloseReason::Deleted, CloseReason::Revoked] {
+        let (mut world, runs) = ended_with(reason);
+        assert_eq!(runs, 0, "{reason:?} stops what runs");
+        world.known = false;
+        world.disconnect();
+        (0..50).for_each(|_| world.step());
+        assert_eq!((world.held, world.loaded.len()), (0, 0), "{reason:?}: the next Hello holds nothing");
+        world.power_loss().unwrap();
+        (0..50).for_each(|_| world.step());
+        assert_eq!((world.held, world.loaded.len()), (0, 0), "{reason:?} outlives a reset");
+        // Let in again, it takes the revision that it had.
+        world.known = true;
+        world.disconnect();
+        (0..500).for_each(|_| world.step());
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn a_device_whose_storage_fails_holds_nothing_either_once_it_was_taken_back() {
+    let (mut world, _) = ended_with(CloseReason::Deleted);
+    world.known = false;
+    world.fail_next = true;
+    world.held = u64::MAX;
+    world.disconnect();
+    let mut steps = 0;
+    while world.held > 0 {
+        world.fail_next = true;
+        world.step();
+        steps += 1;
+        assert!(steps < 1_000, "it says that it holds revision {}", world.held);
+    }
+}
+
+#[test]
+fn other_ends_of_a_session_stop_nothing() {
+    for reason in (0..32).map(CloseReason::from) {
+        if !matches!(reason, CloseReason::Deleted | CloseReason::Revoked) {
+            assert_eq!(ended_with(reason).1, 2, "{reason:?}");
+        }
     }
 }

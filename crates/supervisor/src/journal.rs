@@ -86,6 +86,10 @@ fn write_event<L: LogSink>(
             let subject = Subject { revision: Some(*revision), ..none };
             write(Level::Info, format_args!("desired set of {applications} applications"), subject);
         }
+        Event::Forgotten { applications } => {
+            let message = format_args!("{applications} applications stopped and the desired set forgotten");
+            write(Level::Warn, message, none);
+        }
         Event::StaleDesired { revision } => {
             let held = agent.revision();
             let message =
