@@ -26,3 +26,5 @@ pub const GROUP: &str = "wasmbed.github.io";
 pub const VERSION: &str = "v1alpha1";
 /// Holds an Application until the devices that run it have let go of it.
 pub const APPLICATION_FINALIZER: &str = "wasmbed.github.io/undeploy";
+/// Finalizer of Devices with assignments: removed once the device has let go of them, or can't be asked to.
+pub const DEVICE_FINALIZER: &str = "wasmbed.github.io/undeploy";

@@ -99,6 +99,11 @@ reasons! {
     PendingApproval => "The device waits for spec.approved to be set to true.",
     Revoked => "spec.revoked keeps the device out.",
     KeyMismatch => "The device's certificate has another key than spec.public_key.",
+    CloneSuspected => "Two boards use one identity: their sessions replaced each other three times within 60 s; the established one stays.",
+    QuietAgain => "What was seen has not been seen again for the time that clears it.",
+    AwaitingReconnect => "The device is welcome again and was told to stay away; the message says until when it comes back at the latest.",
+    RunningUnknown => "The Device was let go of while its device was away or did not confirm; it may go on running what it had until it next asks a gateway.",
+    ForeignCertificate => "A client presented a certificate of another authority; the name in it is not proven, so no Device shows it.",
     NotEnrolled => "No such Device exists and the gateway's enrollment policy is closed.",
     ProtocolError => "The device broke the protocol; the message says how.",
     // DeviceGateway conditions.

@@ -220,6 +220,7 @@ impl Driver {
             ));
         }
         self.start_writes(tasks);
+        self.start_device_writes(tasks);
         while let Some(event) = self.fleet.poll_event() {
             self.metrics.count_event(&event);
             let kubernetes = self.kubernetes.clone();
@@ -269,6 +270,30 @@ impl Driver {
                 let outcome = kubernetes.write_status(&write).await;
                 log_write(&outcome, &application, "status");
                 finish_write(&metrics, Operation::WriteStatus, started, write.id, outcome)
+            });
+        }
+    }
+
+    /// After the statuses, which people wait for.
+    fn start_device_writes(&mut self, tasks: &mut JoinSet<Outcome>) {
+        let now = self.clock.now();
+        while let Some(write) = self.fleet.poll_device_finalizer(now) {
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            tasks.spawn(async move {
+                let started = Instant::now();
+                let outcome = kubernetes.write_device_finalizer(&write).await;
+                let device = format!("{}/{}", write.device.namespace, write.device.name);
+                log_write(&outcome, &device, "finalizers");
+                finish_write(&metrics, Operation::WriteFinalizer, started, write.id, outcome)
+            });
+        }
+        while let Some(event) = self.fleet.poll_device_event() {
+            let device = format!("{}/{}", event.device.namespace, event.device.name);
+            tracing::warn!(device, reason = event.reason.as_str(), "{}", event.message);
+            let kubernetes = self.kubernetes.clone();
+            tasks.spawn(async move {
+                kubernetes.write_device_event(event).await;
+                Outcome::Event
             });
         }
     }

@@ -7,9 +7,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
-use wasmbed_api::{Application, Device, GROUP, Module, VERSION};
+use wasmbed_api::{Application, Device, GROUP, Module, ReasonCode, VERSION};
 use wasmbed_control::fleet::{
-    FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite, UploadSource, WriteOutcome,
+    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite,
+    UploadSource, WriteOutcome,
 };
 use wasmbed_control::text::uid_text;
 use wasmbed_protocol::ModuleDigest;
@@ -17,6 +18,13 @@ use wasmbed_protocol::ModuleDigest;
 use crate::watch::decode;
 
 const MANAGER: &str = "wasmbed-controller";
+
+/// The object that an Event is about.
+struct Told {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
 
 /// Carries out writes; cheap to clone.
 #[derive(Clone)]
@@ -50,6 +58,14 @@ impl Kubernetes {
         )
     }
 
+    pub(crate) async fn write_device_finalizer(&self, write: &DeviceFinalizerWrite) -> WriteOutcome {
+        let api: Api<Device> = Api::namespaced(self.client.clone(), &write.device.namespace);
+        let patch = Patch::Merge(&write.patch);
+        outcome(
+            api.patch(&write.device.name, &params(), &patch).await.map(|object| object.resource_version()),
+        )
+    }
+
     pub(crate) async fn write_unreachable(&self, write: &UnreachableWrite) -> WriteOutcome {
         let api: Api<Device> = Api::namespaced(self.client.clone(), &write.device.namespace);
         let patch = Patch::Merge(&write.patch);
@@ -60,28 +76,48 @@ impl Kubernetes {
         )
     }
 
-    /// Events are for people: one that can't be written is logged and dropped.
     pub(crate) async fn write_event(&self, event: FleetEvent) {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &event.application.namespace);
-        let unix_ms = i64::try_from(event.unix_ms).unwrap_or(i64::MAX);
-        let time = Timestamp::from_second(unix_ms / 1_000).ok().map(Time);
+        let FleetEvent { application, uid, warning, reason, message, unix_ms } = event;
+        let told = Told { kind: "Application", namespace: application.namespace, name: application.name };
+        self.write(told, uid_text(uid), warning, reason, message, unix_ms).await;
+    }
+
+    pub(crate) async fn write_device_event(&self, event: DeviceEvent) {
+        let DeviceEvent { device, uid, warning, reason, message, unix_ms } = event;
+        let told = Told { kind: "Device", namespace: device.namespace, name: device.name };
+        self.write(told, uid, warning, reason, message, unix_ms).await;
+    }
+
+    /// Events are for people: one that can't be written is logged and dropped.
+    async fn write(
+        &self,
+        about: Told,
+        uid: String,
+        warning: bool,
+        reason: ReasonCode,
+        message: String,
+        unix_ms: u64,
+    ) {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &about.namespace);
+        let unix_s = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
+        let time = Timestamp::from_second(unix_s).ok().map(Time);
         let object = Event {
             metadata: ObjectMeta {
-                name: Some(event_name(&event)),
-                namespace: Some(event.application.namespace.clone()),
+                name: Some(event_name(&about.name, &uid, unix_ms, reason, &message)),
+                namespace: Some(about.namespace.clone()),
                 ..ObjectMeta::default()
             },
             involved_object: ObjectReference {
                 api_version: Some(format!("{GROUP}/{VERSION}")),
-                kind: Some("Application".to_owned()),
-                namespace: Some(event.application.namespace.clone()),
-                name: Some(event.application.name.clone()),
-                uid: Some(uid_text(event.uid)),
+                kind: Some(about.kind.to_owned()),
+                namespace: Some(about.namespace.clone()),
+                name: Some(about.name.clone()),
+                uid: Some(uid),
                 ..ObjectReference::default()
             },
-            type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(event.reason.as_str().to_owned()),
-            message: Some(event.message.clone()),
+            type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(reason.as_str().to_owned()),
+            message: Some(message),
             first_timestamp: time.clone(),
             last_timestamp: time,
             count: Some(1),
@@ -94,7 +130,8 @@ impl Kubernetes {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => {
-                tracing::warn!(application = %event.application, reason = %error, "an Event could not be written");
+                let Told { kind, namespace, name } = &about;
+                tracing::warn!(object = format!("{kind} {namespace}/{name}"), reason = %error, "an Event could not be written");
             }
         }
     }
@@ -125,16 +162,16 @@ fn params() -> PatchParams {
 }
 
 /// The same transition told twice is one Event.
-fn event_name(event: &FleetEvent) -> String {
+fn event_name(name: &str, uid: &str, unix_ms: u64, reason: ReasonCode, message: &str) -> String {
     let mut hash = Sha256::new();
-    hash.update(event.uid.0);
-    hash.update(event.unix_ms.to_be_bytes());
-    hash.update(event.reason.as_str());
-    hash.update(&event.message);
+    hash.update(uid);
+    hash.update(unix_ms.to_be_bytes());
+    hash.update(reason.as_str());
+    hash.update(message);
     let digest: [u8; 32] = hash.finalize().into();
     let suffix: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     // A name of 253 characters and the suffix would be too long; Events need not carry it whole.
-    let stem: String = event.application.name.chars().take(200).collect();
+    let stem: String = name.chars().take(200).collect();
     format!("{}.{suffix}", stem.trim_end_matches(['.', '-']))
 }
 

@@ -263,7 +263,11 @@ mod tests {
         assert!(may("patch", "applications", "a"));
         assert!(may("update", "leases", "wasmbed-controller"));
         assert!(!may("update", "leases", "gateway-g1"));
-        assert!(!may("patch", "devices", "d"));
+        match decide("controller:c", "wasmbed:controllers", "patch", "devices", "d") {
+            Decision::Allowed(constraints) => assert_eq!(constraints.len(), 2, "its spec and its metadata"),
+            Decision::Denied(why) => panic!("{why}"),
+        }
+        assert!(!may("create", "devices", "d"));
         assert!(!may("create", "applications", "a"));
     }
 

@@ -180,6 +180,7 @@ impl Fleet {
             self.device_ids.get(&DeviceKey { namespace: namespace.clone(), name: name.clone() }).copied()
         };
         wanted.extend(targets.iter().flat_map(|targets| &targets.device_names).filter_map(named));
+        wanted.retain(|device_id| self.devices.get(device_id).is_some_and(|device| !device.deleting));
         self.set_targets(now, id, wanted);
     }
 
@@ -213,7 +214,8 @@ impl Fleet {
             else {
                 continue;
             };
-            let is_target = plan_target(application.targets.as_deref(), &device.key.name, &device.labels);
+            let targets = application.targets.as_deref();
+            let is_target = !device.deleting && plan_target(targets, &device.key.name, &device.labels);
             let changed = if is_target {
                 device.targeted_by.insert(id);
                 application.target_ids.insert(device_id)

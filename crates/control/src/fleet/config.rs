@@ -39,6 +39,11 @@ impl Default for FleetConfig {
     }
 }
 
+/// A Device's finalizer is added or removed this long after the need for it arose: a deployment that reaches a fleet is not
+/// slowed down by it, and one that comes and goes costs nothing. Until then the end of its session stops a deleted device.
+pub(super) const DEVICE_FINALIZER_DELAY_MS: u64 = 5_000;
+/// After a refusal, a Device's finalizers are left alone for this long: the rights for it may be missing.
+pub(super) const DEVICE_FINALIZER_PAUSE_MS: u64 = 600_000;
 /// A gateway's Lease is taken to last this long until it has been seen: the gateways' default.
 pub(super) const LEASE_DEFAULT_MS: u64 = 15_000;
 /// A watch of Leases that shows none for this long is taken for dead: a leader renews its own several times in it.

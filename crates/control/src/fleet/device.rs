@@ -45,6 +45,12 @@ impl Fleet {
             Kind::Device,
             &ObjectKey { namespace: key.namespace.clone(), name: key.name.clone() },
         );
+        let uid = metadata.uid.clone().unwrap_or_default().into_boxed_str();
+        let recreated = |id: &DeviceId| self.devices.get(id).is_some_and(|device| device.uid != uid);
+        if self.device_ids.get(&key).is_some_and(recreated) {
+            // The same name with another UID is another Device.
+            self.handle_device_deleted(now, &key);
+        }
         let seen = self.read_status(resource);
         let labels = metadata.labels.clone().unwrap_or_default();
         let known = self.device_ids.get(&key).copied();
@@ -52,9 +58,17 @@ impl Fleet {
             self.next_id += 1;
             DeviceId(self.next_id)
         });
-        let retarget = self.devices.get(&id).is_none_or(|device| device.labels != labels);
+        let deleting = metadata.deletion_timestamp.is_some();
+        let retarget =
+            self.devices.get(&id).is_none_or(|device| device.labels != labels || device.deleting != deleting);
         let device = self.devices.entry(id).or_insert_with(|| Device {
             key: key.clone(),
+            uid,
+            finalizers: Vec::new(),
+            deleting,
+            release: None,
+            finalizer_due: None,
+            finalizer_pause_ms: 0,
             labels: labels.clone(),
             resource_version: String::new(),
             unschedulable: false,
@@ -69,6 +83,8 @@ impl Fleet {
         device.resource_version = metadata.resource_version.clone().unwrap_or_default();
         device.unschedulable = resource.spec.unschedulable;
         device.revoked = resource.spec.revoked;
+        device.finalizers = metadata.finalizers.clone().unwrap_or_default();
+        device.deleting = deleting;
         device.seen = seen;
         self.device_ids.insert(key, id);
         if retarget {
@@ -93,6 +109,11 @@ impl Fleet {
         }
         self.unreachable.remove(&id);
         self.replan.remove(&id);
+        self.releasing.remove(&id);
+        if let Some(due) = device.finalizer_due {
+            self.device_finalizers.remove(&(due.at_ms, id));
+            self.device_releases.remove(&(due.at_ms, id));
+        }
     }
 
     pub(super) fn handle_view(&mut self, now: Now, name: &str, view: &DeviceView) {

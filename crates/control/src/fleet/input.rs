@@ -166,6 +166,19 @@ pub struct UnreachableWrite {
     pub patch: serde_json::Value,
 }
 
+/// A merge patch of a Device's finalizers, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceFinalizerWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which Device.
+    pub device: DeviceKey,
+    /// Whether ours is added; otherwise it is removed.
+    pub add: bool,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
 /// How a write to the Kubernetes API ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WriteOutcome {
@@ -196,6 +209,23 @@ pub struct FleetEvent {
     pub application: ObjectKey,
     /// Its `metadata.uid`.
     pub uid: ApplicationUid,
+    /// Whether it is a `Warning`.
+    pub warning: bool,
+    /// Why.
+    pub reason: ReasonCode,
+    /// For people.
+    pub message: String,
+    /// When, milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}
+
+/// What people should see in `kubectl describe` of a Device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEvent {
+    /// The Device that it is about.
+    pub device: DeviceKey,
+    /// Its `metadata.uid`.
+    pub uid: String,
     /// Whether it is a `Warning`.
     pub warning: bool,
     /// Why.

@@ -26,6 +26,7 @@ mod input;
 mod module;
 mod plan;
 mod record;
+mod release;
 mod retry;
 mod set;
 mod status;
@@ -45,8 +46,9 @@ use config::LEASE_WATCH_SILENCE_MS;
 pub use config::{FleetConfig, Now};
 pub use fit::{plan_fit, plan_room};
 pub use input::{
-    CallId, FinalizerWrite, FleetEvent, Kind, LeaseSeen, ModuleSource, ObjectKey, Put, PutOutcome,
-    StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource, WriteOutcome,
+    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FleetEvent, Kind, LeaseSeen, ModuleSource,
+    ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
+    WriteOutcome,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use target::{plan_target, selects};
@@ -91,8 +93,15 @@ pub struct Fleet {
     undeploying: BTreeSet<ApplicationId>,
     finalizers: BTreeSet<ApplicationId>,
     unreachable: BTreeSet<DeviceId>,
+    /// Devices that are being deleted and still have our finalizer.
+    releasing: BTreeSet<DeviceId>,
+    /// Devices whose finalizer is to go because nothing is waited for any more, by time.
+    device_releases: BTreeSet<(u64, DeviceId)>,
+    /// Devices whose finalizer is to be added, or removed because nothing runs there, by time.
+    device_finalizers: BTreeSet<(u64, DeviceId)>,
     writes: Writes,
     events: VecDeque<FleetEvent>,
+    device_events: VecDeque<DeviceEvent>,
     next_resync_ms: u64,
     reconciliations: u64,
 }
@@ -127,7 +136,11 @@ impl Fleet {
             undeploying: BTreeSet::new(),
             finalizers: BTreeSet::new(),
             unreachable: BTreeSet::new(),
+            releasing: BTreeSet::new(),
+            device_releases: BTreeSet::new(),
+            device_finalizers: BTreeSet::new(),
             events: VecDeque::new(),
+            device_events: VecDeque::new(),
             next_resync_ms: 0,
             reconciliations: 0,
         }
@@ -200,6 +213,7 @@ impl Fleet {
         }
         self.term = term;
         self.events.clear();
+        self.device_events.clear();
         for device in self.devices.values_mut() {
             device.planned = None;
         }
@@ -274,6 +288,7 @@ impl Fleet {
         }
         self.check_gateways(now);
         self.check_undeploys(now);
+        self.check_releases(now);
     }
 
     /// When to call [`Fleet::handle_timeout`] and poll again at the latest, monotonic milliseconds.
@@ -296,7 +311,14 @@ impl Fleet {
         });
         let waiting = !self.finalizers.is_empty() || !self.unreachable.is_empty();
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
-        gateways.flatten().chain(undeploys).chain(status).chain(writes).fold(self.next_resync_ms, u64::min)
+        let releases = self.release_timeouts(now);
+        gateways
+            .flatten()
+            .chain(undeploys)
+            .chain(status)
+            .chain(writes)
+            .chain(releases)
+            .fold(self.next_resync_ms, u64::min)
     }
 
     /// Whether every list is complete: before that nothing is decided.

@@ -41,9 +41,10 @@ impl Fleet {
         let report =
             reported.as_deref().map(|content| LastReport { revision: standpoint.revision_reported, content });
         let seen = self.highest_revision(device);
-        let planned = plan
-            .content
-            .map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
+        // What is being deleted is emptied, whatever it is.
+        let content = plan.content.or_else(|| device.deleting.then(Vec::new));
+        let planned =
+            content.map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
         let Some(device) = self.devices.get_mut(&id) else { return };
         let verdicts = plan.verdicts.into_iter().collect();
         let changed = device.verdicts != verdicts;
@@ -52,6 +53,7 @@ impl Fleet {
             device.planned = planned;
         }
         self.route(now, id);
+        self.schedule_device_finalizer(now, id);
         if changed {
             self.schedule_statuses_of(now, id);
         }

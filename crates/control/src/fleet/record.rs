@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wasmbed_api::{
-    ApplicationConfig, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, ReasonCode,
-    TargetDevices,
+    ApplicationConfig, DEVICE_FINALIZER, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase,
+    ReasonCode, TargetDevices,
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, SpecHash};
 
@@ -77,10 +77,33 @@ pub(super) struct Undeploy {
     pub(super) devices: BTreeSet<DeviceId>,
 }
 
+/// A deletion of a Device that waits for the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Release {
+    pub(super) since_ms: u64,
+    /// Nothing is waited for any more: the finalizer goes.
+    pub(super) done: bool,
+}
+
+/// When the finalizers of a Device are to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FinalizerDue {
+    pub(super) at_ms: u64,
+    /// A deletion waits for it.
+    pub(super) releases: bool,
+}
+
 /// One Device.
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) key: DeviceKey,
+    pub(super) uid: Box<str>,
+    pub(super) finalizers: Vec<String>,
+    pub(super) deleting: bool,
+    pub(super) release: Option<Release>,
+    pub(super) finalizer_due: Option<FinalizerDue>,
+    /// A write of its finalizers was refused: none is made before this.
+    pub(super) finalizer_pause_ms: u64,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) resource_version: String,
     pub(super) unschedulable: bool,
@@ -89,7 +112,7 @@ pub(super) struct Device {
     pub(super) targeted_by: BTreeSet<ApplicationId>,
     pub(super) verdicts: BTreeMap<ApplicationId, Verdict>,
     pub(super) planned: Option<PlannedSet>,
-    /// An Unreachable mark is on its way.
+    /// An Unreachable mark or a change of its finalizers is on its way.
     pub(super) writing: bool,
 }
 
@@ -108,6 +131,10 @@ pub(super) struct Seen {
 }
 
 impl Device {
+    pub(super) fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|name| name == DEVICE_FINALIZER)
+    }
+
     /// The phase to write for a device whose gateway is gone and can't write it, if another stands there.
     pub(super) fn phase_without_gateway(&self) -> Option<DevicePhase> {
         match (self.revoked, self.seen.phase?) {

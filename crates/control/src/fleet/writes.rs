@@ -41,6 +41,10 @@ enum Subject {
         version: String,
     },
     Unreachable(DeviceId),
+    DeviceFinalizer {
+        id: DeviceId,
+        add: bool,
+    },
 }
 
 const TOKEN: u64 = 1_000;
@@ -62,7 +66,7 @@ impl Writes {
     }
 
     /// Whether a write may be made now; a second's worth of them can be saved up.
-    fn may_write(&mut self, now_ms: u64) -> bool {
+    pub(super) fn may_write(&mut self, now_ms: u64) -> bool {
         let passed_ms = now_ms.saturating_sub(self.filled_ms);
         self.filled_ms = now_ms.max(self.filled_ms);
         let filled = passed_ms.saturating_mul(self.per_second);
@@ -77,6 +81,22 @@ impl Writes {
         }
         let refill_ms = TOKEN.saturating_sub(self.tokens).div_ceil(self.per_second);
         self.paused_until_ms.max(self.filled_ms.saturating_add(refill_ms)).max(now_ms)
+    }
+
+    /// Whether there is room for what nobody waits for: half of what can be saved up stays for the rest.
+    pub(super) fn has_spare(&mut self, now_ms: u64) -> bool {
+        self.may_write(now_ms) && self.tokens > self.per_second * TOKEN / 2
+    }
+
+    /// When there may be room for it, as far as time decides that.
+    pub(super) fn spare_ms(&self, now_ms: u64) -> u64 {
+        let missing = (self.per_second * TOKEN / 2 + 1).saturating_sub(self.tokens);
+        let refill_ms = missing.div_ceil(self.per_second);
+        self.ready_ms(now_ms).max(self.filled_ms.saturating_add(refill_ms))
+    }
+
+    pub(super) fn begin_device_finalizer(&mut self, call: CallId, id: DeviceId, add: bool) {
+        self.begin(call, Subject::DeviceFinalizer { id, add });
     }
 
     fn begin(&mut self, id: CallId, subject: Subject) {
@@ -345,6 +365,7 @@ impl Fleet {
                 self.application_written(now, id, &outcome, &version);
                 self.schedule_finalizer(id);
             }
+            Subject::DeviceFinalizer { id, add } => self.device_finalizer_written(now, id, add, &outcome),
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };
                 device.writing = false;
@@ -358,6 +379,7 @@ impl Fleet {
                     | WriteOutcome::NotFound
                     | WriteOutcome::Refused(_) => {}
                 }
+                self.schedule_device_finalizer(now, id);
             }
         }
     }

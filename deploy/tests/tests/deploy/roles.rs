@@ -10,7 +10,7 @@ use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// `y` may, `-` may not, `.` is no request: the resource has no such verb.
+/// `y` may, `r` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such verb.
 const GATEWAY: &str = "
     devices                 y y y y - - - -
     devices/status          - . . . y y . .
@@ -24,7 +24,7 @@ const GATEWAY: &str = "
     namespaces              - - - - - - - .
 ";
 const CONTROLLER: &str = "
-    devices                 y y y - - - - -
+    devices                 y y y - r r - -
     devices/status          - . . . y y . .
     applications            y y y - y y - -
     applications/status     - . . . y y . .
@@ -35,6 +35,9 @@ const CONTROLLER: &str = "
     events                  - - - y - y - -
     namespaces              - - - - - - - .
 ";
+
+/// What the rules say of any other change of a Device's metadata; the table's writes change labels.
+const ONLY_FINALIZERS: &str = "of a Device's metadata a controller may change only its own finalizer";
 
 /// Roles and rules as a cluster has them, with one object of each kind.
 pub(crate) struct Asked<'a> {
@@ -128,7 +131,7 @@ subjects:
         user: user.name().to_owned(),
         system: SYSTEM_NAMESPACE,
     };
-    let keeps = "a controller may change an Application's metadata and status, and no spec";
+    let keeps = "a controller may change metadata and status, and no spec";
     controller.patch("devices", "one", json!({"spec": {"approved": true}})).await.refused_by_rule(keeps)?;
     let address = json!({"spec": {"address": "10.0.0.9:1"}});
     controller.patch("devicegateways", "g1", address).await.refused_by_rule(keeps)?;
@@ -188,7 +191,26 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     controller
         .patch("applications", "one", json!({"spec": {"description": "mine"}}))
         .await
-        .refused_by_rule("a controller may change an Application's metadata and status, and no spec")?;
+        .refused_by_rule("a controller may change metadata and status, and no spec")?;
+    let device = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
+    controller.patch("devices", "one", device).await.allowed()?;
+    for spec in [json!({"approved": true}), json!({"revoked": true}), json!({"device_type": "mine"})] {
+        controller
+            .patch("devices", "one", json!({"spec": spec}))
+            .await
+            .refused_by_rule("a controller may change metadata and status, and no spec")?;
+    }
+    for metadata in [
+        label()["metadata"].clone(),
+        json!({"annotations": {"asked": "yes"}}),
+        json!({"finalizers": ["example.com/mine"]}),
+        json!({"finalizers": ["wasmbed.github.io/undeploy", "example.com/mine"]}),
+    ] {
+        controller
+            .patch("devices", "one", json!({"metadata": metadata}))
+            .await
+            .refused_by_rule(ONLY_FINALIZERS)?;
+    }
     let holds = "a controller may write only the Lease wasmbed-controller";
     controller.create("leases", object("leases", "gateway-g9")).await.refused_by_rule(holds)?;
     let refused = controller.patch("leases", "gateway-g1", label()).await;
@@ -257,6 +279,7 @@ impl Asked<'_> {
                 let told = || format!("{} {verb} {resource} {name}", self.user);
                 match expected {
                     "y" => answer.allowed().with_context(told)?,
+                    "r" => answer.refused_by_rule(ONLY_FINALIZERS).with_context(told)?,
                     "-" => answer.refused_by_role(&self.user, verb, resource).with_context(told)?,
                     other => bail!("{other} means nothing in the table"),
                 }

@@ -122,6 +122,117 @@ fn deletion_lets_go_after_its_bound_with_an_event() {
     assert!(world.runs("device-000").is_empty());
 }
 
+fn has_finalizer(world: &World, device: &str) -> bool {
+    world.devices[device].0.metadata.finalizers.iter().flatten().count() == 1
+}
+
+#[test]
+fn a_deleted_device_goes_once_it_runs_nothing_any_more() {
+    let mut world = running(2);
+    world.apply_application("app", 1, all());
+    world.advance(config::DEVICE_FINALIZER_DELAY_MS - 1_000);
+    assert!(!has_finalizer(&world, "device-000"), "a deployment is not slowed down by it");
+    world.advance(5_000);
+    assert!(has_finalizer(&world, "device-000") && has_finalizer(&world, "device-001"));
+    // The gateway does not answer: the Device stays.
+    world.gateway_fails = true;
+    world.delete_device("device-000");
+    world.advance(10_000);
+    assert!(world.devices.contains_key("device-000"));
+    world.gateway_fails = false;
+    world.advance(30_000);
+    assert!(!world.devices.contains_key("device-000"), "it went once its device had let go");
+    assert!(world.device_events.is_empty());
+    assert_eq!(world.status("app").counts.targets, 1);
+}
+
+#[test]
+fn a_deleted_device_that_is_away_goes_at_once_and_an_event_says_what_may_run() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(10_000);
+    world.disconnect("device-000");
+    world.delete_device("device-000");
+    world.advance(1_000);
+    assert!(!world.devices.contains_key("device-000"));
+    let [event] = world.device_events.as_slice() else { panic!("{:?}", world.device_events) };
+    assert_eq!((event.reason, event.warning), (ReasonCode::RunningUnknown, true));
+    assert_eq!(event.message, "the device is not connected and may go on running app");
+}
+
+#[test]
+fn a_deleted_device_that_does_not_confirm_goes_after_the_bound() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(10_000);
+    world.gateway_fails = true;
+    world.delete_device("device-000");
+    world.advance(59_000);
+    assert!(world.devices.contains_key("device-000"));
+    world.advance(2_000);
+    assert!(!world.devices.contains_key("device-000"));
+    assert_eq!(world.device_events[0].message, "the device did not confirm within 60 s that it stopped app");
+}
+
+#[test]
+fn everything_of_a_namespace_goes_in_any_order() {
+    for applications_first in [true, false] {
+        let mut world = running(2);
+        world.apply_application("app", 1, all());
+        world.advance(10_000);
+        if applications_first {
+            world.delete_application("app");
+        }
+        world.delete_device("device-000");
+        world.delete_device("device-001");
+        world.delete_application("app");
+        world.advance(5_000);
+        assert!(world.devices.is_empty() && world.applications.is_empty(), "{applications_first}");
+    }
+}
+
+#[test]
+fn a_device_without_assignments_is_not_held() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(10_000);
+    assert!(has_finalizer(&world, "device-000"));
+    world.delete_application("app");
+    world.advance(10_000);
+    assert!(!has_finalizer(&world, "device-000"));
+    let writes = world.device_finalizer_writes;
+    world.advance(300_000);
+    assert_eq!((writes, world.device_finalizer_writes), (2, 2));
+}
+
+#[test]
+fn finalizers_of_a_large_fleet_leave_room_for_statuses() {
+    let mut world = running(1_000);
+    world.apply_application("app", 1, all());
+    world.advance(7_000);
+    let held = world.devices.keys().filter(|device| has_finalizer(&world, device)).count();
+    assert!((50..=150).contains(&held), "{held} after 2 s");
+    world.apply_application("other", 2, all());
+    world.advance(1_500);
+    assert_eq!(world.status("other").ready, "1000/1000");
+    world.advance(30_000);
+    assert!(world.devices.keys().all(|device| has_finalizer(&world, device)));
+}
+
+#[test]
+fn a_recreated_device_begins_anew() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(1_000);
+    // Neither the deletion nor the creation was seen apart: the watch was away.
+    let (object, _) = world.devices.get_mut("device-000").unwrap();
+    object.metadata.uid = Some("another".to_owned());
+    object.status = None;
+    world.send_device("device-000");
+    let id = world.fleet.device_ids.values().next().unwrap();
+    assert_eq!(world.fleet.devices[id].planned, None);
+}
+
 #[test]
 fn a_gateway_with_an_empty_disk_empties_no_device() {
     let mut world = running(2);

@@ -16,6 +16,8 @@ enum Step {
     GatewayFails(bool),
     AnswersLost(bool),
     Label { application: u8 },
+    DeleteDevice { device: u8 },
+    CreateDevice { device: u8 },
     Relist,
     NewLeader,
     Advance { ms: u16 },
@@ -34,6 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::GatewayFails),
         1 => any::<bool>().prop_map(Step::AnswersLost),
         1 => (0..6u8).prop_map(|application| Step::Label { application }),
+        2 => (0..3u8).prop_map(|device| Step::DeleteDevice { device }),
+        2 => (0..3u8).prop_map(|device| Step::CreateDevice { device }),
         1 => Just(Step::Relist),
         1 => Just(Step::NewLeader),
         4 => (0..20_000u16).prop_map(|ms| Step::Advance { ms }),
@@ -56,9 +60,21 @@ fn take(world: &mut World, step: &Step) {
         Step::StreamDown { gateway: g } => world.close_stream(&gateway(*g)),
         Step::StreamUp { gateway: g } => world.open_stream(&gateway(*g)),
         Step::Restart { gateway: g, empty_disk } => world.restart_gateway(&gateway(*g), *empty_disk),
-        Step::GatewayFails(fails) => world.gateway_fails = *fails,
-        Step::AnswersLost(lost) => world.answers_lost = *lost,
+        Step::GatewayFails(fails) => {
+            world.gateway_fails = *fails;
+            world.troubled = true;
+        }
+        Step::AnswersLost(lost) => {
+            world.answers_lost = *lost;
+            world.troubled = true;
+        }
         Step::Label { application } => world.label_application_unseen(&format!("app{application}")),
+        Step::DeleteDevice { device: n } => world.delete_device(&device(*n)),
+        Step::CreateDevice { device: n } => {
+            if !world.devices.contains_key(&device(*n)) {
+                world.create_device(&device(*n));
+            }
+        }
         Step::Relist => world.list(),
         Step::NewLeader => world.lead(),
         Step::Advance { ms } => world.advance(u64::from(*ms)),
@@ -80,11 +96,23 @@ proptest! {
         for gateway in world.gateway_names() {
             world.open_stream(&gateway);
         }
+        // Whatever is being deleted goes, and what was deleted is created anew.
+        world.advance(90_000);
+        for device in ["device-000", "device-001", "device-002"] {
+            if !world.devices.contains_key(device) {
+                world.create_device(device);
+            }
+        }
         let devices: Vec<String> = world.devices.keys().cloned().collect();
         for device in &devices {
+            prop_assert!(world.devices[device].0.metadata.deletion_timestamp.is_none(), "{} hangs", device);
             world.connect(device, "gateway-0");
         }
         world.advance(180_000);
+        for device in &devices {
+            let held = world.devices[device].0.metadata.finalizers.iter().flatten().count() == 1;
+            prop_assert_eq!(held, !world.runs(device).is_empty(), "finalizer of {}", device);
+        }
         for device in &devices {
             prop_assert_eq!(world.runs(device), world.wanted(device), "on {}", device);
         }

@@ -54,6 +54,12 @@ pub(super) struct World {
     /// Revision and content last sent, taken or not, by device.
     pub(super) sent: BTreeMap<String, (u64, BTreeSet<String>)>,
     pub(super) events: Vec<FleetEvent>,
+    pub(super) device_events: Vec<DeviceEvent>,
+    pub(super) device_finalizer_writes: usize,
+    /// When Devices that are being deleted began to be.
+    pub(super) deleted_ms: BTreeMap<String, u64>,
+    /// Gateways failed or were not heard at some time: a deletion may have been decided then.
+    pub(super) troubled: bool,
     /// Calls with sets in them.
     pub(super) puts: usize,
     /// Calls that only tell the leader's term.
@@ -83,6 +89,10 @@ impl World {
             issued: BTreeMap::new(),
             sent: BTreeMap::new(),
             events: Vec::new(),
+            device_events: Vec::new(),
+            device_finalizer_writes: 0,
+            deleted_ms: BTreeMap::new(),
+            troubled: false,
             puts: 0,
             announcements: 0,
             status_writes: 0,
@@ -100,10 +110,79 @@ impl World {
     pub(super) fn create_device(&mut self, name: &str) {
         let mut device = Device::new(name, DeviceSpec { approved: true, ..DeviceSpec::default() });
         device.metadata.namespace = Some(NAMESPACE.to_owned());
-        device.metadata.uid = Some(format!("uid-{name}"));
+        device.metadata.uid = Some(format!("uid-{name}-{}", self.version));
         device.metadata.labels = Some([("name".to_owned(), name.to_owned())].into());
         self.devices.insert(name.to_owned(), (device, FakeDevice::default()));
         self.send_device(name);
+    }
+
+    /// A person deletes it: at once without a finalizer, else once that is removed.
+    pub(super) fn delete_device(&mut self, name: &str) {
+        let Some((object, _)) = self.devices.get_mut(name) else { return };
+        if object.metadata.finalizers.iter().flatten().count() == 0 {
+            self.remove_device(name);
+        } else if object.metadata.deletion_timestamp.is_none() {
+            object.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            self.deleted_ms.insert(name.to_owned(), self.now.ms);
+            self.send_device(name);
+        }
+    }
+
+    /// It is gone: gateways forget it, and a connected device is told so.
+    fn remove_device(&mut self, name: &str) {
+        let (object, fake) = self.devices.remove(name).unwrap();
+        if let (Some(gateway), Some(deleted_ms)) = (&fake.gateway, self.deleted_ms.remove(name)) {
+            let heard = self.gateways[gateway].streaming && !self.gateway_fails && !self.answers_lost;
+            let late = self.now.ms >= deleted_ms + FleetConfig::default().undeploy_timeout_ms;
+            assert!(object.metadata.deletion_timestamp.is_some());
+            if heard && !late && !self.troubled {
+                assert!(fake.runs.is_empty(), "{name} went while its device ran {:?}", fake.runs.len());
+            }
+        }
+        self.issued.remove(name);
+        self.sent.remove(name);
+        let key = DeviceKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+        self.fleet.handle_device_deleted(self.now, &key);
+        for gateway in self.gateway_names() {
+            let record = self.gateways.get_mut(&gateway).unwrap();
+            record.sets.remove(name);
+            if record.views.remove(name).is_some() && record.streaming {
+                let event = StreamEvent::Forgotten { token: String::new(), device: key.clone() };
+                self.fleet.handle_stream(self.now, &gateway, event);
+            }
+        }
+    }
+
+    fn write_device_finalizer(&mut self, write: DeviceFinalizerWrite) {
+        self.device_finalizer_writes += 1;
+        let name = write.device.name;
+        let outcome = match self.devices.get_mut(&name) {
+            None => WriteOutcome::NotFound,
+            Some((object, _))
+                if write.patch["metadata"]["resourceVersion"] != version_of(&object.metadata) =>
+            {
+                WriteOutcome::Conflict
+            }
+            Some((object, _)) if write.add && object.metadata.deletion_timestamp.is_some() => {
+                panic!("a finalizer is added to {:?}, which is being deleted", object.metadata.name)
+            }
+            Some((object, _)) => {
+                object.metadata.finalizers =
+                    serde_json::from_value(write.patch["metadata"]["finalizers"].clone()).unwrap();
+                self.version += 1;
+                object.metadata.resource_version = Some(self.version.to_string());
+                WriteOutcome::Done { resource_version: self.version.to_string() }
+            }
+        };
+        self.fleet.handle_write_outcome(self.now, write.id, outcome);
+        let Some((object, _)) = self.devices.get(&name) else { return };
+        if object.metadata.deletion_timestamp.is_some()
+            && object.metadata.finalizers.iter().flatten().count() == 0
+        {
+            self.remove_device(&name);
+        } else {
+            self.send_device(&name);
+        }
     }
 
     /// A new process: it lists, opens the streams and leads.
@@ -171,6 +250,7 @@ impl World {
     }
 
     pub(super) fn close_stream(&mut self, name: &str) {
+        self.troubled = true;
         self.gateways.get_mut(name).unwrap().streaming = false;
         self.fleet.handle_stream_down(self.now, name, "the connection broke");
     }
@@ -272,7 +352,7 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, device: &str, gateway: &str) {
-        if !self.gateways[gateway].up {
+        if !self.gateways[gateway].up || !self.devices.contains_key(device) {
             return;
         }
         self.disconnect(device);
@@ -288,7 +368,7 @@ impl World {
     }
 
     pub(super) fn disconnect(&mut self, device: &str) {
-        let (object, fake) = self.devices.get_mut(device).unwrap();
+        let Some((object, fake)) = self.devices.get_mut(device) else { return };
         let Some(gateway) = fake.gateway.take() else { return };
         if let Some(status) = &mut object.status {
             status.phase = DevicePhase::Disconnected;
@@ -379,6 +459,11 @@ impl World {
                 quiet = false;
                 self.write_unreachable(write);
             }
+            while let Some(write) = self.fleet.poll_device_finalizer(self.now) {
+                quiet = false;
+                self.write_device_finalizer(write);
+            }
+            self.device_events.extend(std::iter::from_fn(|| self.fleet.poll_device_event()));
             while let Some(event) = self.fleet.poll_event() {
                 self.events.push(event);
             }
@@ -507,6 +592,9 @@ impl World {
 
     /// The Applications that a device is to run, as `namespace/name`.
     pub(super) fn wanted(&self, device: &str) -> BTreeSet<String> {
+        if self.devices[device].0.metadata.deletion_timestamp.is_some() {
+            return BTreeSet::new();
+        }
         let labels = self.devices[device].0.metadata.labels.clone().unwrap_or_default();
         let targeted = self.applications.values().filter(|(object, _)| {
             object.metadata.deletion_timestamp.is_none()

@@ -1,0 +1,272 @@
+//! The finalizer on Devices: a Device with an assignment goes once its device has let go of it, or can't be asked to.
+//!
+//! ```text
+//! an assignment ── 5 s ──> finalizer added        nothing assigned, nothing reported ── 5 s ──> finalizer removed
+//! Device deleted ─> empty set sent ─┬─ device reported it ─────────────────────────────┐
+//!                                   ├─ device away ────── Event RunningUnknown if it runs something ─┤
+//!                                   └─ 60 s ───────────── Event RunningUnknown ────────┴─> finalizer removed
+//! ```
+
+use serde_json::json;
+use wasmbed_api::{DEVICE_FINALIZER, ReasonCode};
+
+use super::Fleet;
+use super::config::{
+    API_PAUSE_MS, DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, EVENTS_QUEUED_MAX,
+    NAMES_IN_MESSAGE_MAX, Now,
+};
+use super::input::{DeviceEvent, DeviceFinalizerWrite, WriteOutcome};
+use super::record::{Device, DeviceId, FinalizerDue, Release};
+use crate::text;
+
+/// How a deletion stands to its device.
+enum Hold {
+    /// It is connected and has not confirmed the empty set.
+    Waits,
+    /// It runs nothing any more, or never did.
+    Confirmed,
+    /// It is away.
+    Away,
+}
+
+impl Fleet {
+    /// Has the finalizer of a Device added, removed, or waited for, as planning has just left it.
+    pub(super) fn schedule_device_finalizer(&mut self, now: Now, id: DeviceId) {
+        let Some(device) = self.devices.get(&id).filter(|device| !device.writing) else { return };
+        let has = device.has_finalizer();
+        if device.deleting {
+            let release = device.release;
+            if has && release.is_none() {
+                self.begin_release(now, id);
+            } else if has && release.is_some_and(|release| release.done) {
+                self.queue_device_finalizer(id, Some(FinalizerDue { at_ms: now.ms, releases: true }));
+            } else if !has {
+                self.releasing.remove(&id);
+                self.queue_device_finalizer(id, None);
+            }
+            return;
+        }
+        let planned = device.planned.as_ref();
+        let reported = self.standpoint(now, device).applications.is_some_and(|reports| !reports.is_empty());
+        let runs = reported
+            || !device.seen.applications.is_empty()
+            || planned.is_some_and(|planned| !planned.content.is_empty());
+        // Without a plan it is not known whether there is something.
+        let change = if runs { !has } else { has && planned.is_some() };
+        if !change {
+            self.queue_device_finalizer(id, None);
+        } else if device.finalizer_due.is_none() {
+            let at_ms = now.ms.saturating_add(DEVICE_FINALIZER_DELAY_MS).max(device.finalizer_pause_ms);
+            self.queue_device_finalizer(id, Some(FinalizerDue { at_ms, releases: false }));
+        }
+    }
+
+    fn begin_release(&mut self, now: Now, id: DeviceId) {
+        if let Some(device) = self.devices.get_mut(&id) {
+            device.release = Some(Release { since_ms: now.ms, done: false });
+            device.finalizer_pause_ms = 0;
+        }
+        self.queue_device_finalizer(id, None);
+        self.releasing.insert(id);
+        self.renew_gateways();
+    }
+
+    fn queue_device_finalizer(&mut self, id: DeviceId, due: Option<FinalizerDue>) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        if let Some(before) = std::mem::replace(&mut device.finalizer_due, due) {
+            self.device_finalizers.remove(&(before.at_ms, id));
+            self.device_releases.remove(&(before.at_ms, id));
+        }
+        match due {
+            Some(FinalizerDue { at_ms, releases: true }) => drop(self.device_releases.insert((at_ms, id))),
+            Some(FinalizerDue { at_ms, releases: false }) => drop(self.device_finalizers.insert((at_ms, id))),
+            None => {}
+        }
+    }
+
+    /// Lets go of Devices whose device confirmed, is away, or was waited for long enough.
+    pub(super) fn check_releases(&mut self, now: Now) {
+        self.settle(now);
+        if self.term.is_none() || !self.is_complete() {
+            return;
+        }
+        for id in self.releasing.clone() {
+            let Some(device) = self.devices.get(&id) else { continue };
+            let Some(release) = device.release.filter(|release| !release.done) else { continue };
+            let late = now.ms >= release.since_ms.saturating_add(self.config.undeploy_timeout_ms);
+            let runs = match self.hold_of(now, id, device) {
+                Hold::Waits if !late => continue,
+                Hold::Waits => {
+                    let s = self.config.undeploy_timeout_ms / 1_000;
+                    Some(format!("the device did not confirm within {s} s that it stopped"))
+                }
+                Hold::Confirmed => None,
+                Hold::Away => Some("the device is not connected and may go on running".to_owned()),
+            };
+            let event = runs.and_then(|why| Some((device, format!("{why} {}", self.names_running(device)?))));
+            let event = event.map(|(device, message)| DeviceEvent {
+                device: device.key.clone(),
+                uid: device.uid.to_string(),
+                warning: true,
+                reason: ReasonCode::RunningUnknown,
+                message,
+                unix_ms: now.unix_ms,
+            });
+            if let Some(event) = event {
+                if self.device_events.len() == EVENTS_QUEUED_MAX {
+                    self.device_events.pop_front();
+                }
+                self.device_events.push_back(event);
+            }
+            if let Some(device) = self.devices.get_mut(&id) {
+                device.release = Some(Release { done: true, ..release });
+            }
+            self.schedule_device_finalizer(now, id);
+        }
+    }
+
+    fn hold_of(&self, now: Now, id: DeviceId, device: &Device) -> Hold {
+        let standpoint = self.standpoint(now, device);
+        if !standpoint.connected || device.revoked {
+            return Hold::Away;
+        }
+        let Some(reports) = standpoint.applications else { return Hold::Waits };
+        let Some(planned) = &device.planned else { return Hold::Waits };
+        // A device that has never been given anything need not be told that it gets nothing.
+        let told = standpoint.revision_reported >= planned.revision && planned.issued;
+        let fresh = planned.revision <= 1 && standpoint.revision_reported == 0 && !self.is_moving(id);
+        if reports.is_empty() && (told || fresh) { Hold::Confirmed } else { Hold::Waits }
+    }
+
+    /// A set of it is on its way to a gateway.
+    fn is_moving(&self, id: DeviceId) -> bool {
+        let moving = |put: &super::gateways::PutInFlight| put.sets.contains_key(&id);
+        self.gateways.values().any(|gateway| gateway.put.as_ref().is_some_and(moving))
+    }
+
+    /// What was last known to run on a device, for people; none if that is nothing.
+    fn names_running(&self, device: &Device) -> Option<String> {
+        let names: Vec<String> = device
+            .seen
+            .applications
+            .iter()
+            .map(|report| {
+                let known = self.applications.values().find(|application| application.uid == report.uid);
+                known.map_or_else(|| text::uid_text(report.uid), |application| application.key.name.clone())
+            })
+            .collect();
+        let shown = names.len().min(NAMES_IN_MESSAGE_MAX);
+        match names.len() - shown {
+            _ if names.is_empty() => None,
+            0 => Some(names.join(", ")),
+            more => Some(format!("{} and {more} more", names[..shown].join(", "))),
+        }
+    }
+
+    /// The next change of a Device's finalizers. Call until there is none, after [`Fleet::poll_status`]: adding one can wait.
+    pub fn poll_device_finalizer(&mut self, now: Now) -> Option<DeviceFinalizerWrite> {
+        self.check_releases(now);
+        if self.term.is_none() || !self.is_complete() {
+            return None;
+        }
+        loop {
+            let release = self.device_releases.first().copied().filter(|(at_ms, _)| *at_ms <= now.ms);
+            let other = self.device_finalizers.first().copied().filter(|(at_ms, _)| *at_ms <= now.ms);
+            let id = match (release, other) {
+                (Some((_, id)), _) if self.writes.may_write(now.ms) => id,
+                (None, Some((_, id))) if self.writes.has_spare(now.ms) => id,
+                (Some(_), _) | (None, _) => return None,
+            };
+            self.queue_device_finalizer(id, None);
+            if let Some(write) = self.device_finalizer_write(id, release.is_none()) {
+                return Some(write);
+            }
+        }
+    }
+
+    fn device_finalizer_write(&mut self, id: DeviceId, may_add: bool) -> Option<DeviceFinalizerWrite> {
+        let device = self.devices.get(&id).filter(|device| !device.writing)?;
+        let has = device.has_finalizer();
+        // Kubernetes takes no new finalizer of what is being deleted.
+        let add = may_add && !has && !device.deleting;
+        if !add && !has {
+            return None;
+        }
+        let mut names = device.finalizers.clone();
+        names.retain(|name| name != DEVICE_FINALIZER);
+        if add {
+            names.push(DEVICE_FINALIZER.to_owned());
+        }
+        let patch = json!({
+            "metadata": { "resourceVersion": device.resource_version, "finalizers": names }
+        });
+        let key = device.key.clone();
+        let call = self.next_call();
+        self.writes.begin_device_finalizer(call, id, add);
+        if let Some(device) = self.devices.get_mut(&id) {
+            device.writing = true;
+        }
+        Some(DeviceFinalizerWrite { id: call, device: key, add, patch })
+    }
+
+    pub(super) fn device_finalizer_written(
+        &mut self,
+        now: Now,
+        id: DeviceId,
+        add: bool,
+        outcome: &WriteOutcome,
+    ) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        device.writing = false;
+        let pause_ms = match outcome {
+            WriteOutcome::Done { resource_version } => {
+                // Unless the watch was quicker, which then knows better.
+                if device.has_finalizer() != add {
+                    resource_version.clone_into(&mut device.resource_version);
+                    device.finalizers.retain(|name| name != DEVICE_FINALIZER);
+                    device.finalizers.extend(add.then(|| DEVICE_FINALIZER.to_owned()));
+                }
+                0
+            }
+            // The watch says that it is gone.
+            WriteOutcome::NotFound => return,
+            WriteOutcome::Conflict | WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
+                API_PAUSE_MS
+            }
+            WriteOutcome::Refused(_) => DEVICE_FINALIZER_PAUSE_MS,
+        };
+        let at_ms = now.ms.saturating_add(pause_ms);
+        if pause_ms == 0 {
+            self.schedule_device_finalizer(now, id);
+            return;
+        }
+        let releases = device.release.is_some_and(|release| release.done);
+        if matches!(outcome, WriteOutcome::Refused(_)) && !releases {
+            device.finalizer_pause_ms = at_ms;
+        }
+        // A deletion that hangs is tried again soon, whatever the answer was.
+        let at_ms = if releases { now.ms.saturating_add(pause_ms.min(30 * API_PAUSE_MS)) } else { at_ms };
+        self.queue_device_finalizer(id, Some(FinalizerDue { at_ms, releases }));
+    }
+
+    /// The next Event about a Device to write. They are for people: one that can't be written is dropped.
+    pub fn poll_device_event(&mut self) -> Option<DeviceEvent> {
+        self.term?;
+        self.device_events.pop_front()
+    }
+
+    /// When time alone makes something of this due.
+    pub(super) fn release_timeouts(&self, now: Now) -> impl Iterator<Item = u64> {
+        let leads = self.term.is_some() && self.is_complete();
+        let waiting = self.releasing.iter().filter_map(|id| self.devices.get(id)?.release);
+        let late = waiting
+            .filter(|release| !release.done)
+            .map(|release| release.since_ms.saturating_add(self.config.undeploy_timeout_ms))
+            .min();
+        let release =
+            self.device_releases.first().map(|(at_ms, _)| (*at_ms).max(self.writes.ready_ms(now.ms)));
+        let other =
+            self.device_finalizers.first().map(|(at_ms, _)| (*at_ms).max(self.writes.spare_ms(now.ms)));
+        [late, release, other].into_iter().flatten().filter(move |_| leads)
+    }
+}
