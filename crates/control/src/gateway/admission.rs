@@ -76,6 +76,12 @@ pub(super) const NOT_ENROLLED: Refusal = Refusal {
     retry_after_ms: RETRY_REFUSED_MS,
     detail: "no such Device, and enrollment is closed",
 };
+pub(super) const DELETED: Refusal = Refusal {
+    reason: CloseReason::Deleted,
+    shown: None,
+    retry_after_ms: RETRY_APPROVAL_MS,
+    detail: "the Device was deleted",
+};
 pub(super) const UNAVAILABLE: Refusal = Refusal {
     reason: CloseReason::Unavailable,
     shown: None,

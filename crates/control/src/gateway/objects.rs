@@ -161,7 +161,7 @@ impl Gateway {
         self.devices.remove(key);
         self.stream.forgotten(key);
         for session in sessions.into_iter().flatten() {
-            self.end(session, DELETED, now);
+            self.end(session, admission::DELETED, now);
         }
         if on_disk {
             let id = self.store_id(Storing::Other);
@@ -242,10 +242,3 @@ impl Gateway {
         self.sweep_modules(super::config::MODULE_UNREFERENCED_MS, now);
     }
 }
-
-const DELETED: admission::Refusal = admission::Refusal {
-    reason: wasmbed_protocol::CloseReason::Deleted,
-    shown: None,
-    retry_after_ms: super::config::RETRY_APPROVAL_MS,
-    detail: "the Device was deleted",
-};

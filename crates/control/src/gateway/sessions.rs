@@ -10,7 +10,7 @@ use wasmbed_protocol::{
 
 use super::{
     Gateway,
-    admission::{self, Admission, Refusal, plan_admission},
+    admission::{self, Admission, Known, Refusal, plan_admission},
     allowance::frame_cost,
     config::{
         CLAIM_WAIT_MS, CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, COUNTER_MAX,
@@ -220,6 +220,13 @@ impl Gateway {
         let Some(session) = self.sessions.get(&id) else { return };
         let key = Arc::clone(&session.device);
         let known = self.known(self.devices.get(&key).map(AsRef::as_ref));
+        if known == Known::Missing && greeting.revision > 0 {
+            // What it holds was a Device's that is gone: it lets go of that before it may begin anew. While the API fails the
+            // watch may lag behind a Device that was created since.
+            let refusal = if self.writer.failing() { admission::UNAVAILABLE } else { admission::DELETED };
+            self.turn_away(id, &key, refusal, now);
+            return;
+        }
         match plan_admission(self.config.enrollment, known, &session.public_key) {
             Admission::Refuse(refusal) => self.turn_away(id, &key, refusal, now),
             Admission::Enroll { waits } => self.enroll(id, &key, waits, greeting, now),
@@ -291,7 +298,10 @@ impl Gateway {
         record.awaiting = None;
         record.session = Some(id);
         record.rejected = None;
-        record.revision_seen = record.revision_seen.max(greeting.revision);
+        // A device that was let go of forgets its revision: an older set may not take its place.
+        let shown = record.object.as_ref().and_then(|object| object.base.revision);
+        let shown = shown.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0);
+        record.revision_seen = record.revision_seen.max(greeting.revision).max(shown);
         record.live = Some(Box::new(Live {
             epoch,
             boot: greeting.boot,

@@ -265,3 +265,47 @@ fn a_recreated_device_inherits_nothing() {
     let id = world.hello("a", 1, 1);
     assert!(world.take(id)[0].contains("desired_known: false"));
 }
+
+#[test]
+fn a_device_that_holds_the_set_of_a_deleted_device_lets_go_of_it_first() {
+    let mut world = World::synced();
+    let id = world.hello("ghost", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::Deleted);
+    assert!(world.api.devices.is_empty(), "nobody is enrolled with what another Device was given");
+    // It comes back with nothing, and policy decides.
+    let id = world.hello("ghost", 7, 0);
+    assert_eq!(world.closed[&id], CloseReason::PendingApproval);
+    assert!(!world.api.devices[&key("ghost")].spec.approved);
+}
+
+#[test]
+fn nobody_is_called_deleted_by_a_gateway_that_can_not_know() {
+    let mut world = World::new();
+    let id = world.hello("a", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::Unavailable, "no list was seen yet");
+    world.list();
+    world.device("b");
+    world.api_down = true;
+    world.hello("b", 1, 0);
+    let id = world.hello("a", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::Unavailable, "the watch may lag");
+    world.api_down = false;
+    world.advance(config::API_BACKOFF_MAX_MS);
+    let id = world.hello("a", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::Deleted);
+}
+
+#[test]
+fn an_older_set_does_not_fill_a_device_that_was_let_go_of() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    world.put(1, vec![set("a", 1, vec![])]).unwrap();
+    world.edit(&device, |device| {
+        device.status = Some(DeviceStatus { revision: Some(4), ..DeviceStatus::default() })
+    });
+    let id = world.hello("a", 9, 0);
+    assert!(
+        world.take(id)[0].contains("desired_known: false"),
+        "another gateway has given it revision 4 since"
+    );
+}
