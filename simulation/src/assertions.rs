@@ -49,12 +49,20 @@ impl World {
     fn unsettled_device(&self, device: &Device, expected: &Expected) -> Option<String> {
         let name = &device.name;
         let object = self.api.peek("devices", name);
+        if object.as_ref().is_some_and(|object| !object["metadata"]["deletionTimestamp"].is_null()) {
+            return Some(format!("{name} is still being deleted"));
+        }
         let status = object.as_ref().map(|object| &object["status"]);
         let Some(wanted) = expected.runs.get(name) else {
             debug_assert!(expected.kept_out.contains(name), "a device is let in or kept out");
             let stands = device.supervisor.session().is_some();
             let said = status.is_some_and(|status| status["phase"] == "Connected");
-            return (stands || said).then(|| format!("{name} is to be kept out, its status is {status:?}"));
+            let runs = device.supervisor.loaded();
+            let more = |what: &str| format!("{name} is to be kept out{what}, its status is {status:?}");
+            if runs > 0 {
+                return Some(more(&format!(" and runs {runs} applications")));
+            }
+            return (stands || said).then(|| more(""));
         };
         let runs: BTreeSet<String> = device
             .supervisor

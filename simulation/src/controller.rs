@@ -271,7 +271,11 @@ impl ControllerProcess {
         while let Some(write) = self.fleet.poll_device_unreachable(now) {
             calls.push((write.id, "devices", write.device.name, true, write.patch));
         }
+        while let Some(write) = self.fleet.poll_device_finalizer(now) {
+            calls.push((write.id, "devices", write.device.name, false, write.patch));
+        }
         while self.fleet.poll_event().is_some() {}
+        while self.fleet.poll_device_event().is_some() {}
         for (id, plural, name, status, patch) in calls {
             let outcome = write(now, api, (plural, &name, status), patch, random, witness);
             self.awaited.push_back((now.ms + random.below(60), Outcome::Write(id, outcome)));

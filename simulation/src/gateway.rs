@@ -421,6 +421,14 @@ impl GatewayProcess {
         }
     }
 
+    /// Whether it hears this device and the API, as far as the world lets it.
+    pub(crate) fn hears(&self, device: usize, now_ms: u64) -> bool {
+        let hears = |connection: &Connection| {
+            connection.device == device && !connection.half_open && connection.stands()
+        };
+        self.is_up() && now_ms >= self.cut_off_until_ms && self.connections.values().any(hears)
+    }
+
     /// What waits, for the bounds.
     pub(crate) fn levels(&self, now: Now) -> wasmbed_control::gateway::Levels {
         self.core.levels(now)

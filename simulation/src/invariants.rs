@@ -3,7 +3,9 @@
 //! - A status never claims what no device reported.
 //! - The newest epoch wins: the epoch in a Device's status never goes back, and one gateway has given it away.
 //! - Unknown never empties a device: what a device works to is a set that was sent to it under that revision.
-//! - Nothing acknowledged is lost: a device knows, after any cut, the revision that it reported.
+//! - Nothing acknowledged is lost: a device knows, after any cut, the revision that it reported, unless it was told that its
+//!   Device is gone or revoked.
+//! - A device that is connected does not go on running what a Device that is gone was given.
 //! - A gateway takes sets of one leader per term, and of no earlier term than it has seen.
 //! - A Device is called Unreachable only when its gateway has not renewed its Lease for a lease and a grace in which the API
 //!   answered: an outage of the API calls none so.
@@ -16,7 +18,9 @@ use std::{
 
 use crate::{api::Api, network::Sender};
 use serde_json::Value;
-use wasmbed_protocol::{ApplicationUid, DeviceMessage, GatewayMessage, decode_device, decode_gateway};
+use wasmbed_protocol::{
+    ApplicationUid, CloseReason, DeviceMessage, GatewayMessage, decode_device, decode_gateway,
+};
 
 /// A rule that was broken, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(crate) struct Witness {
     names: Vec<String>,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
+    /// Devices that were told that they are deleted or revoked, and may have forgotten their set since.
+    taken_back: BTreeSet<usize>,
     /// What was sent under each revision. A number can have two contents: a new leader may issue again what an earlier one
     /// gave to a gateway that is down, as long as no device told of it. When that gateway is back, it refuses the second.
     sets: BTreeMap<(usize, u64), BTreeSet<BTreeSet<ApplicationUid>>>,
@@ -114,6 +120,11 @@ impl Witness {
                 let set: BTreeSet<ApplicationUid> =
                     desired.applications.iter().map(|member| member.uid).collect();
                 self.sets.entry((device, desired.revision.0)).or_default().insert(set);
+            }
+            Ok(GatewayMessage::Reject(closing) | GatewayMessage::Goodbye(closing))
+                if matches!(closing.reason, CloseReason::Deleted | CloseReason::Revoked) =>
+            {
+                self.taken_back.insert(device);
             }
             Ok(_) => {}
         }
@@ -221,6 +232,9 @@ impl Witness {
 
     /// What a device works to now.
     pub(crate) fn device_works_to(&mut self, device: usize, revision: u64, set: &BTreeSet<ApplicationUid>) {
+        if revision == 0 && set.is_empty() && self.taken_back.contains(&device) {
+            self.acknowledged.remove(&device);
+        }
         let acknowledged = self.acknowledged.get(&device).copied().unwrap_or(0);
         if revision < acknowledged {
             self.violated(format!(

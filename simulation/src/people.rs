@@ -16,7 +16,7 @@ impl World {
         }
         let application = APPLICATIONS[self.random.index(APPLICATIONS.len())];
         let device = self.any_device();
-        match self.random.below(16) {
+        match self.random.below(17) {
             0..=5 => self.want(application),
             6 | 7 => self.delete("applications", application),
             8 => {
@@ -29,6 +29,7 @@ impl World {
             12 => self.specify(&device, "revoked", 3),
             13 => self.specify(&device, "approved", 1),
             14 => self.delete("devices", &device),
+            15 if self.random.once_in(3) => self.delete_everything(),
             _ => self.announce(&device),
         }
     }
@@ -44,6 +45,21 @@ impl World {
             self.label(&name);
             let patch = json!({ "spec": { "unschedulable": false, "revoked": self.random.once_in(6) } });
             self.patch("devices", &name, patch);
+        }
+    }
+
+    /// As the deletion of a namespace does: all kinds, in any order.
+    fn delete_everything(&mut self) {
+        let devices: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
+        let mut kinds = ["devices", "applications", "modules"];
+        let first = self.random.index(kinds.len());
+        kinds.rotate_left(first);
+        for plural in kinds {
+            let fixed: &[&str] = if plural == "applications" { &APPLICATIONS } else { &MODULES };
+            match plural {
+                "devices" => devices.iter().for_each(|name| self.delete(plural, name)),
+                _ => fixed.iter().for_each(|name| self.delete(plural, name)),
+            }
         }
     }
 

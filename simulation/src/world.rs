@@ -37,6 +37,9 @@ const STEP_MS_MAX: u64 = 200;
 /// From the loss of a leader to the next, while the API answers and a controller is there.
 const HANDOVER_MS_MAX: u64 = 15_000;
 
+/// From the end of a Device to the end of what it was given, while its gateway hears its device and the API.
+const ORPHANED_MS_MAX: u64 = 10_000;
+
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -72,6 +75,8 @@ pub(crate) struct World {
     /// For each controller, since when it could lead.
     fit_since_ms: Vec<Option<u64>>,
     led_ms: u64,
+    /// For each device, since when it has run something in a session although there is no Device of its name.
+    orphaned_since_ms: Vec<Option<u64>>,
     fingerprint: u64,
 }
 
@@ -155,6 +160,7 @@ impl World {
             network: Network::default(),
             fit_since_ms: vec![None; CONTROLLERS],
             led_ms: 0,
+            orphaned_since_ms: vec![None; HARDWARE.len()],
             fingerprint: 0,
         })
     }
@@ -223,6 +229,7 @@ impl World {
             let set: BTreeSet<_> = agent.applications().map(|(uid, _)| uid).collect();
             self.witness.device_works_to(index, agent.revision().0, &set);
         }
+        self.check_orphans(now.ms);
         self.check_leaders(now.ms);
         let devices = self.devices.len();
         for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
@@ -240,6 +247,23 @@ impl World {
             if !bounded {
                 let sender = controller.sender();
                 self.witness.violated(format!("queues of {sender:?} are out of bounds: {gauges:?}"));
+            }
+        }
+    }
+
+    /// A device in a session does not go on running what a Device that is gone was given.
+    fn check_orphans(&mut self, now_ms: u64) {
+        for (index, device) in self.devices.iter().enumerate() {
+            let runs = device.off_until_ms.is_none()
+                && device.supervisor.session().is_some()
+                && device.supervisor.loaded() > 0;
+            let heard = !self.api.down && self.gateways.iter().any(|gateway| gateway.hears(index, now_ms));
+            let orphaned = runs && heard && self.api.peek("devices", &device.name).is_none();
+            let Some(since_ms) = self.orphaned_since_ms.get_mut(index) else { continue };
+            *since_ms = orphaned.then(|| since_ms.unwrap_or(now_ms));
+            if since_ms.is_some_and(|since_ms| now_ms - since_ms > ORPHANED_MS_MAX) {
+                let name = &device.name;
+                self.witness.violated(format!("{name} runs on in a session although its Device is gone"));
             }
         }
     }
