@@ -330,6 +330,8 @@ enumeration! {
         HeartbeatTimeout = 9,
         /// The gateway can't reach the Kubernetes API and knows nothing of this device.
         Unavailable = 10,
+        /// Another board with the same identity is connected.
+        CloneSuspected = 11,
     }
 }
 

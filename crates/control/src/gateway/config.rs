@@ -136,6 +136,23 @@ pub const RETRY_SOON_MS: u32 = 5_000;
 /// Devices of a gateway that stops come back spread over this span.
 pub const RETRY_SHUTDOWN_SPREAD_MS: u32 = 2_000;
 
+/// Boards of one identity that replace each other so often within [`TAKEOVER_WINDOW_MS`] are taken for clones.
+pub const TAKEOVERS_MAX: usize = 3;
+/// See [`TAKEOVERS_MAX`].
+pub const TAKEOVER_WINDOW_MS: u64 = 60_000;
+/// Retry of the first board that is turned away as a clone; doubles up to [`CLONE_RETRY_MAX_MS`].
+pub const CLONE_RETRY_MIN_MS: u32 = 15_000;
+/// Longest retry of a clone.
+pub const CLONE_RETRY_MAX_MS: u32 = 3_600_000;
+/// After so long without a takeover or a refused one the suspicion ends: twice the longest retry.
+pub const CLONE_QUIET_MS: u64 = 2 * CLONE_RETRY_MAX_MS as u64;
+/// Replaced starts of one device that are remembered: as many clones are told apart.
+pub const SUPERSEDED_BOOTS_MAX: usize = 4;
+/// After so long without a certificate with another key its condition ends: three retries of a refused device.
+pub const KEY_MISMATCH_QUIET_MS: u64 = 3 * RETRY_REFUSED_MS as u64;
+/// A device adds at most this to the retry that it was told: the longest pause between its attempts.
+pub const RETRY_SPREAD_MAX_MS: u64 = 60_000;
+
 /// A lost connection is written after this, so that a device that returns at once costs one write, not two.
 pub const EDGE_DEBOUNCE_MS: u64 = 1_000;
 /// Results are gathered for this long: a device that starts ten applications reports ten times.

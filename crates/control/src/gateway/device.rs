@@ -18,6 +18,7 @@ use wasmbed_runtime::scan::Features;
 
 use super::{
     allowance::Allowance,
+    identity::Trouble,
     input::{Now, SessionId},
     session::Boot,
     sets::Set,
@@ -52,6 +53,10 @@ pub(super) struct Record {
     pub(super) revision_seen: u64,
     /// Why it was last turned away, if that still is so.
     pub(super) rejected: Option<ReasonCode>,
+    /// When it comes back at the latest, if it was told to stay away.
+    pub(super) returns_by: Option<Now>,
+    /// Boxed: few have any.
+    pub(super) trouble: Option<Box<Trouble>>,
     pub(super) write: WriteState,
     pub(super) allowance: Allowance,
 }
@@ -72,6 +77,8 @@ impl Record {
             staged: None,
             revision_seen: 0,
             rejected: None,
+            returns_by: None,
+            trouble: None,
             write: WriteState::default(),
             allowance: Allowance::default(),
         }
@@ -105,7 +112,6 @@ impl Record {
 pub(super) struct Live {
     pub(super) epoch: Epoch,
     /// Which start of the device speaks.
-    #[expect(dead_code, reason = "the log and the witness of clones read it")]
     pub(super) boot: Boot,
     /// Whether the connection is there.
     pub(super) connected: bool,
@@ -225,6 +231,9 @@ pub(super) fn shared(text: &str, held: [Option<&Arc<str>>; 2]) -> Arc<str> {
     held.into_iter().flatten().find(|held| ***held == *text).map_or_else(|| text.into(), Arc::clone)
 }
 
+/// Conditions of a Device that its gateway writes.
+const OWN_CONDITIONS: [&str; 4] = ["Connected", "Enrolled", "CloneSuspected", "KeyMismatch"];
+
 /// Device.status as it is in Kubernetes, as far as a writer needs it.
 #[derive(Debug, Default)]
 pub(super) struct Base {
@@ -239,6 +248,8 @@ pub(super) struct Base {
     pub(super) applications_hash: u64,
     pub(super) connected: Option<Shown>,
     pub(super) enrolled: Option<Shown>,
+    pub(super) clone: Option<Shown>,
+    pub(super) mismatch: Option<Shown>,
     /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
     pub(super) other_conditions: Vec<Condition>,
 }
@@ -311,10 +322,12 @@ impl Base {
             applications_hash: applications_hash(status.applications.iter().cloned()),
             connected: shown("Connected"),
             enrolled: shown("Enrolled"),
+            clone: shown("CloneSuspected"),
+            mismatch: shown("KeyMismatch"),
             other_conditions: status
                 .conditions
                 .iter()
-                .filter(|condition| !["Connected", "Enrolled"].contains(&condition.type_.as_str()))
+                .filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str()))
                 .cloned()
                 .collect(),
         }

@@ -19,6 +19,7 @@ mod allowance;
 pub mod config;
 mod device;
 mod events;
+mod identity;
 mod input;
 mod logs;
 mod objects;

@@ -69,13 +69,18 @@ impl Gateway {
             self.forget(&Arc::new(key.clone()), now);
         }
         let listing = self.listing;
+        let gateway = self.config.name.clone();
         let record = self.record(&key, now);
         record.listing = listing;
         if record.object.as_ref().is_some_and(|known| object.is_older_than(known)) {
             return;
         }
         object.share(record);
+        let before = record.object.as_ref().map(|known| known.public_key.clone());
         record.object = Some(object);
+        let before = before.as_ref().map(|key| key.as_deref());
+        Self::adopt_trouble(record, before, &gateway, now);
+        status::adopt_retry(record, now);
         let key = Arc::clone(&record.key);
         self.observed(&key, now);
     }
@@ -238,6 +243,7 @@ impl Gateway {
             .filter_map(|record| record.allowance.events.as_mut()?.overdue(now.ms))
             .collect();
         overdue.into_iter().for_each(|event| self.queue_event(event));
+        self.sweep_trouble(now);
         self.bodies.drop_unused();
         self.sweep_modules(super::config::MODULE_UNREFERENCED_MS, now);
     }

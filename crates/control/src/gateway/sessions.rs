@@ -14,7 +14,7 @@ use super::{
     allowance::frame_cost,
     config::{
         CLAIM_WAIT_MS, CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, COUNTER_MAX,
-        CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, STRANGERS_FRAMES,
+        CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, RETRY_SPREAD_MAX_MS, STRANGERS_FRAMES,
         STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
     },
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
@@ -234,6 +234,8 @@ impl Gateway {
                 let replaces = self.devices.get(&key).is_some_and(|record| record.session.is_some());
                 if self.admitted >= self.config.sessions_max && !replaces {
                     self.turn_away(id, &key, admission::OVERLOADED, now);
+                } else if let Some(refusal) = self.plan_takeover(&key, &greeting, now) {
+                    self.turn_away(id, &key, refusal, now);
                 } else {
                     self.begin(id, &key, &greeting, now);
                 }
@@ -246,6 +248,9 @@ impl Gateway {
             && refusal.shown.is_some()
         {
             record.rejected = refusal.shown;
+        }
+        if refusal.reason == CloseReason::KeyMismatch {
+            self.note_mismatch(key, now);
         }
         self.end(id, refusal, now);
         self.schedule(key, now);
@@ -298,6 +303,7 @@ impl Gateway {
         record.awaiting = None;
         record.session = Some(id);
         record.rejected = None;
+        record.returns_by = None;
         // A device that was let go of forgets its revision: an older set may not take its place.
         let shown = record.object.as_ref().and_then(|object| object.base.revision);
         let shown = shown.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0);
@@ -521,6 +527,12 @@ impl Gateway {
         self.timers.remove(&(session.deadline, id));
         self.wakes.insert(id);
         let (device, stranger) = (Arc::clone(&session.device), session.stranger);
+        if let Some(record) = self.devices.get_mut(&device)
+            && matches!(refusal.reason, CloseReason::Revoked | CloseReason::PendingApproval)
+        {
+            let away_ms = u64::from(spread) + RETRY_SPREAD_MAX_MS;
+            record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
+        }
         let epoch = self.detach(&device, id, ended(refusal.reason), now);
         let ended = Notice::Ended { device, epoch, reason: Some(refusal.reason), detail };
         self.notice_of(stranger, ended);
@@ -663,6 +675,7 @@ fn ended(reason: CloseReason) -> ReasonCode {
         | CloseReason::Overloaded
         | CloseReason::Deleted
         | CloseReason::Unavailable
+        | CloseReason::CloneSuspected
         | CloseReason::Unknown(_) => ReasonCode::SessionEnded,
     }
 }

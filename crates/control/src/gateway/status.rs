@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 use wasmbed_api::{DevicePhase, ReasonCode};
 
 use super::{
-    config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS},
-    device::{Application, Live, Object, Record, Shown},
+    config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
+    device::{Application, Base, Live, Object, Record, Shown},
     input::{Event, Now},
     rfc3339,
     writer::Class,
@@ -76,10 +76,87 @@ struct Wanted<'a> {
     phase: DevicePhase,
     connected: Option<(bool, ReasonCode)>,
     enrolled: Option<(bool, ReasonCode)>,
+    clone: Option<(bool, ReasonCode)>,
+    mismatch: Option<(bool, ReasonCode)>,
     live: Option<&'a Live>,
 }
 
+impl Wanted<'_> {
+    /// Conditions by type, each as it is shown and as it should be.
+    fn conditions<'b>(
+        &self,
+        base: &'b Base,
+    ) -> [(&'static str, Option<&'b Shown>, Option<(bool, ReasonCode)>); 4] {
+        [
+            ("Connected", base.connected.as_ref(), self.connected),
+            ("Enrolled", base.enrolled.as_ref(), self.enrolled),
+            ("CloneSuspected", base.clone.as_ref(), self.clone),
+            ("KeyMismatch", base.mismatch.as_ref(), self.mismatch),
+        ]
+    }
+}
+
+/// A condition that holds, or that is to be taken back if it is shown as holding.
+fn trouble(holds: bool, reason: ReasonCode, shown: Option<&Shown>) -> Option<(bool, ReasonCode)> {
+    if holds {
+        return Some((true, reason));
+    }
+    shown.is_some_and(|shown| shown.status).then_some((false, ReasonCode::QuietAgain))
+}
+
 fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Option<Wanted<'a>> {
+    let base = &object.base;
+    let seen = record.trouble.as_deref();
+    let suspected = seen.is_some_and(super::identity::Trouble::suspects_clone);
+    let clone = trouble(suspected, ReasonCode::CloneSuspected, base.clone.as_ref());
+    let differing = seen.is_some_and(super::identity::Trouble::has_mismatch);
+    let mismatch = trouble(differing, ReasonCode::KeyMismatch, base.mismatch.as_ref());
+    let session = session_wanted(record, object, writing).or_else(|| {
+        let own = base.gateway.as_deref().is_none_or(|gateway| gateway == writing.gateway);
+        let said = differs(base.clone.as_ref(), clone) || differs(base.mismatch.as_ref(), mismatch);
+        let lost = ownership(object, record.live.as_deref(), writing.gateway) == Ownership::Lost;
+        let nothing = Wanted {
+            phase: base.phase,
+            connected: None,
+            enrolled: None,
+            clone: None,
+            mismatch: None,
+            live: None,
+        };
+        (own && said && !lost).then_some(nothing)
+    })?;
+    Some(Wanted { clone, mismatch, ..session })
+}
+
+/// Why a device without a session is away. One that was kept out and is welcome again comes back when it was told to.
+fn away(reason: ReasonCode, object: &Object, record: &Record, welcome: bool, now: Now) -> ReasonCode {
+    let over = match reason {
+        ReasonCode::Revoked => !object.revoked,
+        ReasonCode::PendingApproval => welcome,
+        ReasonCode::AwaitingReconnect => true,
+        _ => false,
+    };
+    match record.returns_by {
+        _ if !over => reason,
+        Some(by) if now.ms <= by.ms => ReasonCode::AwaitingReconnect,
+        Some(_) | None => ReasonCode::SessionEnded,
+    }
+}
+
+/// A device that was told to stay away by an earlier life of this gateway comes back as late as one that was told so now.
+pub(super) fn adopt_retry(record: &mut Record, now: Now) {
+    let Some(object) = &record.object else { return };
+    let shown = object.base.connected.as_ref().filter(|shown| !shown.status);
+    let told = shown.is_some_and(|shown| {
+        shown.reason == ReasonCode::Revoked.as_str() || shown.reason == ReasonCode::AwaitingReconnect.as_str()
+    });
+    if told && record.live.is_none() && record.returns_by.is_none() && !object.revoked {
+        let away_ms = u64::from(RETRY_REFUSED_MS) + RETRY_SPREAD_MAX_MS;
+        record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
+    }
+}
+
+fn session_wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Option<Wanted<'a>> {
     let live = record.live.as_deref();
     let enrolled = if object.revoked {
         (false, ReasonCode::Revoked)
@@ -99,9 +176,16 @@ fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Opti
             };
             let connected = match live.ended {
                 None => (true, ReasonCode::SessionStands),
-                Some(reason) => (false, reason),
+                Some(reason) => (false, away(reason, object, record, enrolled.0, writing.now)),
             };
-            Some(Wanted { phase, connected: Some(connected), enrolled: Some(enrolled), live: Some(live) })
+            Some(Wanted {
+                phase,
+                connected: Some(connected),
+                enrolled: Some(enrolled),
+                clone: None,
+                mismatch: None,
+                live: Some(live),
+            })
         }
         (Ownership::Lost, _) => None,
         (Ownership::None | Ownership::Own | Ownership::Claimable, _) => {
@@ -124,7 +208,15 @@ fn idle<'a>(
     let connected_before = matches!(base.phase, DevicePhase::Connected);
     let lost = (connected_before && writing.now.ms >= writing.orphans_from)
         .then_some((false, ReasonCode::SessionEnded));
-    let wanted = |phase, connected, enrolled| Some(Wanted { phase, connected, enrolled, live: None });
+    let wanted = |phase, connected, enrolled| {
+        Some(Wanted { phase, connected, enrolled, clone: None, mismatch: None, live: None })
+    };
+    let shown = base.connected.as_ref().filter(|shown| !shown.status);
+    let returning = shown.and_then(|shown| {
+        let told = [ReasonCode::Revoked, ReasonCode::AwaitingReconnect];
+        let reason = told.into_iter().find(|reason| reason.as_str() == shown.reason)?;
+        Some((false, away(reason, object, record, enrolled.0, writing.now)))
+    });
     if object.revoked {
         let connected = connected_before.then_some((false, ReasonCode::Revoked));
         return wanted(DevicePhase::Revoked, connected, Some(enrolled));
@@ -144,13 +236,22 @@ fn idle<'a>(
         base.enrolled.as_ref().is_some_and(|shown| shown.reason == ReasonCode::KeyMismatch.as_str());
     if kept_out && !mismatch {
         // A person approved it, or took the revocation back.
-        return wanted(DevicePhase::Enrolled, None, Some(enrolled));
+        return wanted(DevicePhase::Enrolled, returning, Some(enrolled));
     }
-    None
+    differs(shown, returning).then_some(()).and_then(|()| wanted(base.phase, returning, None))
 }
 
 /// Whether a write is needed, how urgent it is, and from when.
 pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
+    plan_now(record, writing).or_else(|| {
+        // That a device comes back is not said for longer than it may take.
+        let shown = record.object.as_ref()?.base.connected.as_ref()?;
+        let by = record.returns_by.filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
+        (writing.now.ms <= by.ms).then_some(Plan { class: Class::Facts, due: by.ms + 1, ends_session: false })
+    })
+}
+
+fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     let object = record.object.as_ref()?;
     let base = &object.base;
     if record.live.is_none()
@@ -175,6 +276,9 @@ pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     }
     if differs(base.connected.as_ref(), wanted.connected) {
         return Some(Plan { class: Class::Edge, ..now });
+    }
+    if wanted.conditions(base).into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
+        return Some(Plan { class: Class::Enrollment, ..now });
     }
     let live = wanted.live?;
     if base.epoch != live.epoch.0 {
@@ -216,13 +320,13 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
     if object.generation != base.observed_generation {
         set("observedGeneration", json!(object.generation));
     }
-    if differs(base.enrolled.as_ref(), wanted.enrolled) || differs(base.connected.as_ref(), wanted.connected)
-    {
-        let connected =
-            condition("Connected", base.connected.as_ref(), wanted.connected, object, writing.now);
-        let enrolled = condition("Enrolled", base.enrolled.as_ref(), wanted.enrolled, object, writing.now);
+    let conditions = wanted.conditions(base);
+    if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
+        let own = conditions
+            .into_iter()
+            .filter_map(|(name, shown, wanted)| condition(name, shown, wanted, record, object, writing.now));
         let others = base.other_conditions.iter().map(|condition| json!(condition));
-        set("conditions", connected.into_iter().chain(enrolled).chain(others).collect());
+        set("conditions", own.chain(others).collect());
     }
     if let Some(live) = wanted.live {
         if base.gateway.as_deref() != Some(writing.gateway) {
@@ -256,7 +360,9 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
     if status.is_empty() {
         return None;
     }
-    let transition = wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled);
+    // What led to Rejected was told when it was seen.
+    let transition = wanted.phase != DevicePhase::Rejected
+        && (wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled));
     let event = transition.then(|| event(record, object, &wanted, writing.now));
     let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
     Some((patch, event))
@@ -275,7 +381,11 @@ fn whole(mut facts: Value) -> Value {
 fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Event {
     let (warning, reason) = match wanted.phase {
         DevicePhase::Connected => (false, ReasonCode::SessionStands),
-        DevicePhase::Enrolled => (false, ReasonCode::Approved),
+        DevicePhase::Enrolled => {
+            let reason = wanted.connected.map_or(ReasonCode::Approved, |(_, reason)| reason);
+            let returns = reason == ReasonCode::AwaitingReconnect;
+            (false, if returns { reason } else { ReasonCode::Approved })
+        }
         DevicePhase::Pending => (false, ReasonCode::PendingApproval),
         DevicePhase::Disconnected | DevicePhase::Unreachable => {
             let reason = wanted.connected.map_or(ReasonCode::SessionEnded, |(_, reason)| reason);
@@ -289,8 +399,18 @@ fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Eve
         uid: object.uid.to_string(),
         warning,
         reason,
-        message: reason.sentence().to_owned(),
+        message: sentence(reason, record),
         unix_ms: now.unix_ms,
+    }
+}
+
+fn sentence(reason: ReasonCode, record: &Record) -> String {
+    match (reason, record.returns_by) {
+        (ReasonCode::AwaitingReconnect, Some(by)) => {
+            let by = rfc3339(by.unix_ms / 1_000 * 1_000);
+            format!("the device was told to stay away and comes back at {by} at the latest")
+        }
+        _ => reason.sentence().to_owned(),
     }
 }
 
@@ -304,12 +424,17 @@ fn condition(
     name: &str,
     shown: Option<&Shown>,
     wanted: Option<(bool, ReasonCode)>,
+    record: &Record,
     object: &Object,
     now: Now,
 ) -> Option<Value> {
     let (status, reason, message) = match (wanted, shown) {
-        (Some((status, reason)), _) => (status, reason.as_str().to_owned(), reason.sentence().to_owned()),
-        (None, Some(shown)) => (shown.status, shown.reason.clone(), String::new()),
+        (Some((status, reason)), _) => (status, reason.as_str().to_owned(), sentence(reason, record)),
+        (None, Some(shown)) => {
+            let reason = ReasonCode::ALL.iter().find(|reason| reason.as_str() == shown.reason);
+            let message = reason.map(|reason| sentence(*reason, record)).unwrap_or_default();
+            (shown.status, shown.reason.clone(), message)
+        }
         (None, None) => return None,
     };
     let since = match shown {

@@ -18,6 +18,7 @@ use crate::exchange::{AssignmentEntry, DeviceSet, PutSets, StreamEvent};
 
 mod admission;
 mod chaos;
+mod identity;
 mod modules;
 mod sets;
 mod shares;
