@@ -163,6 +163,9 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
         "goodbye",
         GatewayMessage::Goodbye(Closing { reason: CloseReason::Unknown(4_000_000), detail: "", ..closing }),
     );
+    let clone =
+        Closing { reason: CloseReason::CloneSuspected, retry_after_ms: 15_000, detail: "another board" };
+    each("reject_of_a_clone", GatewayMessage::Reject(clone));
     each(
         "heartbeat_ack",
         GatewayMessage::HeartbeatAck(HeartbeatAck { sequence: Sequence(24), unix_ms: 1_780_000_000_000 }),
