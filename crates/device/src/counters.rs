@@ -72,6 +72,17 @@ impl Counters {
         }
     }
 
+    /// Logs that a gateway did not take the device after the handshake, unless it said the same last.
+    pub(crate) fn refused(&self, gateway: &str, problem: &str) {
+        self.failed.fetch_add(1, Relaxed);
+        let problem = format!("{gateway}: {problem}");
+        let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(&problem) {
+            tracing::warn!(problem, "gateway refused the device");
+            *last = Some(problem);
+        }
+    }
+
     pub(crate) fn progress(&self, devices: usize) -> Progress {
         Progress {
             devices,

@@ -50,6 +50,24 @@ struct Connection {
     stream: TcpStream,
     tls: ClientConnection,
     since: Instant,
+    /// The gateway has said something: it took this device's certificate.
+    heard: bool,
+}
+
+/// Why nothing more comes from a gateway.
+enum End {
+    /// It closed the connection, or the network did.
+    Closed(String),
+    /// TLS says no; most of all the gateway's alert, which comes after the device's side of the handshake is done.
+    Refused(String),
+}
+
+impl End {
+    fn into_text(self) -> String {
+        match self {
+            Self::Closed(problem) | Self::Refused(problem) => problem,
+        }
+    }
 }
 
 enum Phase {
@@ -152,7 +170,7 @@ impl TlsLink {
         let tls = ClientConnection::new(Arc::clone(&self.config.tls), server_name());
         let mut tls = tls.map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(SEND_BUFFER_BYTES));
-        Ok(Connection { stream, tls, since: Instant::now() })
+        Ok(Connection { stream, tls, since: Instant::now(), heard: false })
     }
 
     /// The attempt is over; the next one goes to the next gateway.
@@ -164,10 +182,27 @@ impl TlsLink {
     }
 
     /// A connection that stood has ended; what it brought may still be read.
-    fn ended(&mut self, problem: &str) {
+    fn ended(&mut self, end: End) {
         let Phase::Up { mut connection } = std::mem::replace(&mut self.phase, Phase::Down) else {
             return;
         };
+        let end = match end {
+            // The gateway's alert may lie behind a write that failed.
+            End::Closed(problem) if !connection.heard => match connection.fill() {
+                Err(refused @ End::Refused(_)) => refused,
+                Ok(_) | Err(End::Closed(_)) => End::Closed(problem),
+            },
+            other => other,
+        };
+        match &end {
+            End::Refused(problem) => self.config.counters.refused(self.gateway(), problem),
+            End::Closed(_) if !connection.heard => {
+                let problem = "it closed the connection before it said anything; its log says why";
+                self.config.counters.refused(self.gateway(), problem);
+            }
+            End::Closed(_) => {}
+        }
+        let problem = end.into_text();
         let mut rest = Vec::new();
         // An error here is the end that is being dealt with.
         let _ = connection.tls.reader().read_to_end(&mut rest);
@@ -236,7 +271,7 @@ impl Connection {
             self.stream.set_nodelay(true).map_err(|error| error.to_string())?;
         }
         self.flush().map_err(|error| error.to_string())?;
-        while self.tls.is_handshaking() && self.fill()? {
+        while self.tls.is_handshaking() && self.fill().map_err(End::into_text)? {
             self.flush().map_err(|error| error.to_string())?;
         }
         Ok(!self.tls.is_handshaking())
@@ -256,31 +291,34 @@ impl Connection {
     }
 
     /// Gives the network's bytes to TLS; false when there are none now.
-    fn fill(&mut self) -> Result<bool, String> {
+    fn fill(&mut self) -> Result<bool, End> {
         match self.tls.read_tls(&mut self.stream) {
-            Ok(0) => Err("the gateway closed the connection".into()),
+            Ok(0) => Err(End::Closed("the gateway closed the connection".into())),
             Ok(_) => match self.tls.process_new_packets() {
                 Ok(_) => Ok(true),
                 Err(error) => {
                     // The alert that tells the gateway; the connection ends either way.
                     let _ = self.flush();
-                    Err(handshake_reason(&error))
+                    Err(End::Refused(handshake_reason(&error)))
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(End::Closed(error.to_string())),
         }
     }
 
     /// Reads what has arrived; 0 when nothing has.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, String> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, End> {
         loop {
             match self.tls.reader().read(buffer) {
-                Ok(0) => return Err("the gateway closed the connection".into()),
-                Ok(length) => return Ok(length),
+                Ok(0) => return Err(End::Closed("the gateway closed the connection".into())),
+                Ok(length) => {
+                    self.heard = true;
+                    return Ok(length);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(End::Closed(error.to_string())),
             }
             if !self.fill()? {
                 return Ok(0);
@@ -305,7 +343,7 @@ impl Link for TlsLink {
             Phase::Opening { .. } => self.advance_opening(),
             Phase::Up { connection } => {
                 if let Err(error) = connection.flush() {
-                    self.ended(&error.to_string());
+                    self.ended(End::Closed(error.to_string()));
                 }
             }
             Phase::Closing { .. } => self.advance_closing(),
@@ -350,7 +388,7 @@ impl Link for TlsLink {
         // What does not fit into TLS's buffer is not taken.
         let taken = connection.tls.writer().write(bytes).unwrap_or(0);
         if let Err(error) = connection.flush() {
-            self.ended(&error.to_string());
+            self.ended(End::Closed(error.to_string()));
         }
         taken
     }
@@ -359,7 +397,7 @@ impl Link for TlsLink {
         if let Phase::Up { connection } = &mut self.phase {
             match connection.read(buffer) {
                 Ok(length) => return length,
-                Err(problem) => self.ended(&problem),
+                Err(end) => self.ended(end),
             }
         }
         let length = self.rest.len().min(buffer.len());

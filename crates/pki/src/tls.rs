@@ -13,8 +13,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CipherSuite, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+    AlertDescription, CipherSuite, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName,
+    Error, RootCertStore, ServerConfig, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -315,13 +315,33 @@ pub fn handshake_reason(error: &Error) -> String {
             other => return format!("the peer's certificate was refused: {other}"),
         },
         Error::NoApplicationProtocol => "the peers have no ALPN name in common",
-        Error::AlertReceived(alert) => return format!("the peer refused with the alert {alert:?}"),
+        Error::AlertReceived(alert) => return refusal(*alert),
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => "the peer does not speak TLS 1.3",
         Error::PeerIncompatible(_) => "the peer offers no TLS 1.3 that is accepted here",
         Error::PeerMisbehaved(_) => "the peer broke the TLS protocol",
         other => return other.to_string(),
     };
     words.to_owned()
+}
+
+/// What an alert (RFC 8446, section 6) says of our side, for whoever has to put it right.
+fn refusal(alert: AlertDescription) -> String {
+    let what = match alert {
+        AlertDescription::UnknownCA => "it does not trust the authority of our certificate",
+        // Another fleet's root may have the same name; then it is the signature that tells.
+        AlertDescription::DecryptError => {
+            "our certificate does not stand below the root that is trusted there, although the names agree"
+        }
+        AlertDescription::CertificateExpired => "our certificate has expired, or the clocks differ",
+        AlertDescription::CertificateRevoked => "our certificate is revoked",
+        AlertDescription::CertificateRequired => "it wants a certificate of us",
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::AccessDenied => "it does not accept our certificate",
+        _ => return format!("the peer refused with the alert {alert:?}"),
+    };
+    format!("the peer refused with the alert {alert:?}: {what}")
 }
 
 fn check_alpn(profile: Profile, agreed: Option<&[u8]>) -> Result<(), PeerError> {

@@ -84,7 +84,7 @@ pub enum TlsError {
         bytes_max: usize,
     },
     /// Peer: it refused, with an alert of RFC 8446, section 6.
-    #[error("the gateway refused with the alert {name} ({0})", name = alert_name(*.0))]
+    #[error("the gateway refused with the alert {name} ({0}){words}", name = alert_name(*.0), words = alert_words(*.0))]
     Alert(u8),
     /// Bug: on this side.
     #[error("TLS failed on this device: {0}")]
@@ -121,6 +121,26 @@ impl TlsError {
     pub(crate) fn shown(id: &str) -> String {
         let end = (0..=id.len().min(ID_SHOWN_BYTES_MAX)).rev().find(|&end| id.is_char_boundary(end));
         id[..end.unwrap_or(0)].into()
+    }
+}
+
+/// What the alerts about our certificate say, for whoever has to put it right.
+fn alert_words(alert: u8) -> &'static str {
+    match AlertDescription::from(alert) {
+        AlertDescription::UnknownCA => ": it does not trust the authority of this board's certificate",
+        // Another fleet's root may have the same name; then it is the signature that tells.
+        AlertDescription::DecryptError => {
+            ": this board's certificate does not stand below the root that it trusts"
+        }
+        AlertDescription::CertificateExpired => {
+            ": this board's certificate has expired, or the clocks differ"
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::AccessDenied => ": it does not accept this board's certificate",
+        _ => "",
     }
 }
 
