@@ -11,6 +11,7 @@ mod certificates;
 mod config;
 mod core;
 mod device;
+mod foreign;
 mod handshakes;
 mod hello;
 mod journal;
@@ -152,6 +153,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let health = Health::starting(&["kubernetes"]);
     let bounds = shares.clone();
     let handshakes = Handshakes::new(move || bounds.handshakes());
+    let foreign = Arc::<foreign::Foreign>::default();
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
     tracing::info!(gateway = config.name, address, boot_id, "gateway listens");
 
@@ -174,6 +176,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
                 Arc::clone(&refusals),
             ),
             refusals,
+            foreign: Arc::clone(&foreign),
         }),
         presence: Presence {
             client: client.clone(),
@@ -185,6 +188,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             address,
             boot_id: boot_id.clone(),
             shares,
+            foreign,
         },
         core,
         store,

@@ -39,6 +39,7 @@ use crate::{
     certificates::Certificates,
     core::Core,
     device,
+    foreign::Foreign,
     handshakes::{Bounds, Handshakes, PRESS_EVERY, Place, Slot, WAITING_MAX},
     hello::{Hello, Replayed},
     metrics::Metrics,
@@ -66,6 +67,7 @@ pub(crate) struct Listener {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) api: api::Api,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) foreign: Arc<Foreign>,
 }
 
 /// A connection that was not let in.
@@ -75,11 +77,13 @@ struct Refused {
     reason: &'static str,
     /// For people.
     detail: String,
+    /// Its certificate is of an authority that is not trusted here.
+    foreign: bool,
 }
 
 impl Refused {
     fn new(reason: &'static str, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), foreign: false }
     }
 }
 
@@ -301,6 +305,9 @@ impl Listener {
 
     fn refuse(&self, peer: SocketAddr, refused: &Refused) {
         self.metrics.refused(refused.reason);
+        if refused.foreign {
+            self.foreign.note(peer.ip());
+        }
         if self.refusals.may_log() {
             tracing::info!(%peer, reason = refused.reason, detail = refused.detail, "connection refused");
         }
@@ -313,7 +320,13 @@ fn broken(error: &io::Error) -> Refused {
             Refused::new("NoCertificate", handshake_reason(tls))
         }
         Some(tls @ rustls::Error::InvalidCertificate(_)) => {
-            Refused::new("BadCertificate", handshake_reason(tls))
+            let foreign = matches!(
+                tls,
+                rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature
+                )
+            );
+            Refused { foreign, ..Refused::new("BadCertificate", handshake_reason(tls)) }
         }
         Some(tls) => Refused::new("HandshakeFailed", handshake_reason(tls)),
         None => Refused::new("ConnectionLost", error.to_string()),

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::Event,
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff::Timestamp,
 };
@@ -16,7 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, ReasonCode};
 
-use crate::{core::Core, handshakes::Handshakes, kubernetes::words, listener::Shares, metrics::Metrics};
+use crate::{
+    core::Core, foreign::Foreign, handshakes::Handshakes, kubernetes::words, listener::Shares,
+    metrics::Metrics,
+};
 
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +48,7 @@ pub(crate) struct Presence {
     pub(crate) address: String,
     pub(crate) boot_id: String,
     pub(crate) shares: Shares,
+    pub(crate) foreign: Arc<Foreign>,
 }
 
 /// What was last written.
@@ -77,12 +84,31 @@ impl Presence {
                 let said = self.say(true, &mut written).await;
                 self.tell("DeviceGateway", said, &mut written);
                 status_at = now + STATUS_EVERY;
+                self.tell_foreign().await;
             }
         }
         let said = self.say(false, &mut written).await;
         self.tell("DeviceGateway", said, &mut written);
         let released = self.release().await;
         self.tell("Lease", released, &mut written);
+    }
+
+    /// An Event for people: one that can't be written is logged and dropped.
+    async fn tell_foreign(&self) {
+        let Some(message) = self.foreign.take(std::time::Instant::now()) else { return };
+        tracing::warn!(gateway = self.name, reason = ReasonCode::ForeignCertificate.as_str(), "{message}");
+        let api: Api<DeviceGateway> = Api::namespaced(self.client.clone(), &self.namespace);
+        let uid = within(api.get_opt(&self.name)).await.ok().flatten().and_then(|held| held.metadata.uid);
+        let event = crate::foreign::event(&self.namespace, &self.name, uid, message);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        if let Err(error) = within(events.create(&PostParams::default(), &event)).await {
+            tracing::warn!(
+                gateway = self.name,
+                reason = "WriteFailed",
+                error,
+                "an Event could not be written"
+            );
+        }
     }
 
     fn tell(&self, what: &str, result: Result<(), String>, written: &mut Written) {

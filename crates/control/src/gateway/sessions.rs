@@ -14,8 +14,8 @@ use super::{
     allowance::frame_cost,
     config::{
         CLAIM_WAIT_MS, CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, COUNTER_MAX,
-        CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, RETRY_SPREAD_MAX_MS, STRANGERS_FRAMES,
-        STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
+        CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, RETRY_SPREAD_MAX_MS,
+        STRANGERS_FRAMES, STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
     },
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
     events::{About, Noted, QueuedEvent},
