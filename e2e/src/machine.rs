@@ -12,7 +12,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use wasmbed::layout::Layout;
+use wasmbed::layout::{IdentityFiles, Layout};
 use wasmbed_api::{Application, Device, DevicePhase};
 use wasmbed_pki::Identity;
 use wasmbed_testbed::{Borrowed, Cluster, ControlPlane, Folder, Kubectl, Port, Process, User, wasmbed};
@@ -206,8 +206,16 @@ impl Machine {
     /// When the process can't be started.
     pub fn start_device(&mut self, name: &str) -> Result<()> {
         let identity = self.layout.device_identity(NAMESPACE, name)?;
+        self.start_device_as(name, &identity)
+    }
+
+    /// Starts a device with this identity under another name than its own: a clone, or one of another namespace or authority.
+    ///
+    /// # Errors
+    /// When the process can't be started.
+    pub fn start_device_as(&mut self, name: &str, identity: &IdentityFiles) -> Result<()> {
         let mut command = wasmbed(&["device", "--gateway", &self.gateway.address().to_string()])?;
-        command.arg("--cert-file").arg(identity.certificate).arg("--key-file").arg(identity.key);
+        command.arg("--cert-file").arg(&identity.certificate).arg("--key-file").arg(&identity.key);
         command
             .arg("--ca-file")
             .arg(self.layout.services_root())

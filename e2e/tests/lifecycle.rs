@@ -2,18 +2,23 @@
 
 #![cfg(test)]
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, ResourceExt, api::PostParams};
 use serde_json::json;
 use wasmbed_api::{
-    APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, Device, DeviceApplicationState,
-    DevicePhase,
+    APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, DEVICE_FINALIZER, Device,
+    DeviceApplicationState, DevicePhase, Module,
 };
-use wasmbed_e2e::{ControlPlane, Machine, application, digest, fixtures};
+use wasmbed_e2e::{ControlPlane, Machine, Part, Process, application, digest, fixtures};
+use wasmbed_pki::Identity;
 
 wasmbed_e2e::both!(
     a_device_that_is_away_delays_complete_and_gets_the_module_when_it_returns,
     a_new_module_replaces_the_old_and_a_deleted_application_leaves_the_device,
     an_application_deleted_while_its_device_is_away_goes_and_the_device_drops_it_on_its_return,
+    a_deleted_device_stops_what_it_ran,
+    a_deleted_namespace_goes_and_its_devices_stop,
 );
 
 fn status(application: &Application) -> ApplicationStatus {
@@ -144,5 +149,93 @@ async fn an_application_deleted_while_its_device_is_away_goes_and_the_device_dro
     machine.start_device("board")?;
     machine.connected("board").await?;
     machine.device("board", "running nothing", idle).await?;
+    Ok(())
+}
+
+fn held(device: &Device) -> bool {
+    device.finalizers().iter().any(|finalizer| finalizer == DEVICE_FINALIZER)
+}
+
+/// Ended with the deletion: nothing of the application after the empty set, and then the news that there is no Device.
+fn stopped(device: &mut Process, line: &str) -> Result<()> {
+    device.wait_for_line("the end of its Device", |line| line.contains("the Device was deleted"))?;
+    let printed = device.printed()?;
+    let (before, after) =
+        printed.split_once("desired set of 0 applications").context("it was never given the empty set")?;
+    ensure!(before.contains(line) && !after.contains(line), "it ran on:\n{after}");
+    Ok(())
+}
+
+async fn gone<K>(api: Api<K>, object: &K) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
+    K: serde::de::DeserializeOwned,
+{
+    let (name, uid) = (object.name_any(), object.uid().context("a uid")?);
+    let deleted =
+        kube::runtime::wait::await_condition(api, &name, kube::runtime::conditions::is_deleted(&uid));
+    tokio::time::timeout(wasmbed_e2e::TIMEOUT, deleted)
+        .await
+        .with_context(|| format!("{name} is still there"))??;
+    Ok(())
+}
+
+async fn a_deleted_device_stops_what_it_ran(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    machine.add_device("board").await?;
+    let wasm = fixtures::ticker("it-runs-on", 500);
+    machine.create(&application("ticker", &wasm, &["board"])).await?;
+    let device = machine
+        .device("board", "running it, and held", |device| runs(device, &digest(&wasm)) && held(device))
+        .await?;
+    machine.delete::<Device>("board").await?;
+    gone(machine.api::<Device>(), &device).await?;
+    stopped(machine.process("board")?, "it-runs-on")?;
+    // It begins anew, and nothing runs there before a person says so.
+    machine
+        .device("board", "waiting for approval", |device| {
+            device.status.as_ref().is_some_and(|status| status.phase == DevicePhase::Pending)
+        })
+        .await?;
+    let application = machine.application("ticker", "without its device", |application| {
+        is(application, "Ready", "False") && status(application).counts.running == 0
+    });
+    application.await?;
+    Ok(())
+}
+
+async fn a_deleted_namespace_goes_and_its_devices_stop(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    if plane == ControlPlane::Kubernetes {
+        // What deletes a namespace's objects there.
+        machine.cluster().start_part(Part::ControllerManager).await?;
+    }
+    let client = machine.client().clone();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": "site" } }))?;
+    let namespace = namespaces.create(&PostParams::default(), &namespace).await?;
+
+    let files = machine.layout().device_identity("site", "board")?;
+    let identity = Identity::read(&files.certificate, &files.key)?;
+    let object = wasmbed_e2e::device("board", &identity.public_key_base64());
+    Api::<Device>::namespaced(client.clone(), "site").create(&PostParams::default(), &object).await?;
+    machine.start_device_as("board", &files)?;
+    let wasm = fixtures::ticker("it-runs-on", 500);
+    let module = wasmbed_e2e::module("ticks", &wasm);
+    Api::<Module>::namespaced(client.clone(), "site").create(&PostParams::default(), &module).await?;
+    let mut ticker = application("ticker", &wasm, &["board"]);
+    (ticker.spec.wasm_bytes, ticker.spec.module) = (None, Some("ticks".to_owned()));
+    Api::<Application>::namespaced(client.clone(), "site").create(&PostParams::default(), &ticker).await?;
+    wasmbed_e2e::until(&client, "site", "board", "running it, and held", |device: &Device| {
+        runs(device, &digest(&wasm)) && held(device)
+    })
+    .await?;
+
+    machine.kubectl()?.run(&["delete", "namespace", "site", "--wait=false"])?;
+    gone(namespaces, &namespace).await?;
+    stopped(machine.process("board")?, "it-runs-on")?;
+    if plane == ControlPlane::Kubernetes {
+        machine.cluster().stop(Part::ControllerManager).await?;
+    }
     Ok(())
 }

@@ -128,7 +128,7 @@ pub struct DeviceStatus {
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub applications: Vec<DeviceApplication>,
-    /// `Connected`, `Enrolled`.
+    /// `Connected`, `Enrolled`; `CloneSuspected` and `KeyMismatch` once there was reason for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -73,6 +73,7 @@ impl Fleet {
             resource_version: String::new(),
             unschedulable: false,
             revoked: false,
+            approved: false,
             seen: Seen::default(),
             targeted_by: BTreeSet::new(),
             verdicts: std::collections::BTreeMap::new(),
@@ -83,6 +84,7 @@ impl Fleet {
         device.resource_version = metadata.resource_version.clone().unwrap_or_default();
         device.unschedulable = resource.spec.unschedulable;
         device.revoked = resource.spec.revoked;
+        device.approved = resource.spec.approved;
         device.finalizers = metadata.finalizers.clone().unwrap_or_default();
         device.deleting = deleting;
         device.seen = seen;

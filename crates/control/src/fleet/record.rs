@@ -108,6 +108,7 @@ pub(super) struct Device {
     pub(super) resource_version: String,
     pub(super) unschedulable: bool,
     pub(super) revoked: bool,
+    pub(super) approved: bool,
     pub(super) seen: Seen,
     pub(super) targeted_by: BTreeSet<ApplicationId>,
     pub(super) verdicts: BTreeMap<ApplicationId, Verdict>,

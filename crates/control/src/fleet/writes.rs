@@ -443,21 +443,31 @@ fn status_patch(resource_version: &str, status: &ApplicationStatus) -> serde_jso
 
 fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: Now) -> serde_json::Value {
     let unix_s = i64::try_from(now.unix_ms / 1_000).unwrap_or(i64::MAX);
-    let not = |type_: &str, reason: ReasonCode, message: String| Condition {
+    let is = |type_: &str, holds: bool, reason: ReasonCode, message: String| Condition {
         type_: type_.to_owned(),
-        status: "False".to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
         reason: reason.as_str().to_owned(),
         message,
         observed_generation: None,
         last_transition_time: super::status::time(unix_s),
     };
     let mut conditions = device.seen.other_conditions.clone();
-    if phase == DevicePhase::Revoked {
+    let revoked_before = conditions
+        .iter()
+        .any(|condition| condition.type_ == "Enrolled" && condition.reason == ReasonCode::Revoked.as_str());
+    let enrolled = match (phase, device.approved) {
+        (DevicePhase::Revoked, _) => Some((false, ReasonCode::Revoked)),
+        // The revocation was taken back since.
+        (_, true) if revoked_before => Some((true, ReasonCode::Approved)),
+        (_, false) if revoked_before => Some((false, ReasonCode::PendingApproval)),
+        (_, _) => None,
+    };
+    if let Some((holds, reason)) = enrolled {
         conditions.retain(|condition| condition.type_ != "Enrolled");
-        conditions.push(not("Enrolled", ReasonCode::Revoked, ReasonCode::Revoked.sentence().to_owned()));
+        conditions.push(is("Enrolled", holds, reason, reason.sentence().to_owned()));
     }
     let lost = format!("gateway {gateway} does not renew its Lease");
-    conditions.push(not("Connected", ReasonCode::GatewayLost, lost));
+    conditions.push(is("Connected", false, ReasonCode::GatewayLost, lost));
     json!({
         "metadata": { "resourceVersion": device.resource_version },
         "status": { "phase": phase, "conditions": conditions },

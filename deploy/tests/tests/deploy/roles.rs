@@ -203,6 +203,7 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     for metadata in [
         label()["metadata"].clone(),
         json!({"annotations": {"asked": "yes"}}),
+        json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": "x"}]}),
         json!({"finalizers": ["example.com/mine"]}),
         json!({"finalizers": ["wasmbed.github.io/undeploy", "example.com/mine"]}),
     ] {

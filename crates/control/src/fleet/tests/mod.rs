@@ -438,6 +438,10 @@ fn a_device_revoked_while_its_gateway_is_gone_reads_revoked_and_back() {
         world.send_device("device-000");
         world.advance(60_000);
         assert_eq!(phase(&world, "device-000"), expected);
+        let conditions = world.devices["device-000"].0.status.clone().unwrap().conditions;
+        let enrolled = conditions.iter().find(|condition| condition.type_ == "Enrolled").unwrap();
+        let says = if revoked { ("False", "Revoked") } else { ("True", "Approved") };
+        assert_eq!((enrolled.status.as_str(), enrolled.reason.as_str()), says);
     }
 }
 

@@ -677,6 +677,7 @@ impl World {
         let phase = serde_json::from_value(write.patch["status"]["phase"].clone()).unwrap();
         assert!(matches!(phase, DevicePhase::Unreachable | DevicePhase::Revoked));
         status.phase = phase;
+        status.conditions = serde_json::from_value(write.patch["status"]["conditions"].clone()).unwrap();
         self.fleet.handle_write_outcome(
             self.now,
             write.id,
