@@ -83,8 +83,8 @@ pub struct Limits {
     pub watches_max: usize,
     /// The same of one user.
     pub watches_per_user_max: usize,
-    /// Time that a watch's client may leave what it was sent unread; then its connection is closed.
-    pub watch_stall: Duration,
+    /// Time that a client may leave a part of an answer or watch unread; then its connection is closed.
+    pub unread_timeout: Duration,
     /// Time to read all objects with which a watch begins.
     pub watch_initial: Duration,
     /// Changes kept per kind for watches to resume from; older ones answer 410.
@@ -126,7 +126,7 @@ impl Default for Limits {
             requests_per_user_max: requests / SHARE_OF_USER,
             watches_max: watches,
             watches_per_user_max: watches / SHARE_OF_USER,
-            watch_stall: Duration::from_secs(60),
+            unread_timeout: Duration::from_secs(60),
             watch_initial: Duration::from_secs(120),
             history_events: 4_096,
             history_bytes: 16 * 1024 * 1024,

@@ -74,7 +74,7 @@ impl Metrics {
         let refused = metrics.connections_refused.clone();
         registry.register(
             "connections_refused",
-            "Connections refused or closed: a failed handshake, too many, unread watches",
+            "Connections refused or closed: a failed handshake, too many, answers left unread",
             refused,
         );
         metrics

@@ -18,7 +18,7 @@ use super::respond::{self, Body};
 use super::review::Review;
 use super::route::{Route, Target, route};
 use super::shares::{Held, Lines, Pool, Share};
-use super::watch::{Large, Taking, Terms};
+use super::watch::{Large, Terms};
 use super::{discovery, negotiate, offload, openapi, protobuf, watch, write};
 use crate::access::{Access, Decision, Policy, User};
 use crate::config::Limits;
@@ -55,7 +55,6 @@ pub(super) struct Client {
     pub(super) user: Option<User>,
     /// The user's name; empty without one.
     pub(super) name: Arc<str>,
-    pub(super) taking: Arc<Taking>,
 }
 
 /// How a request counts in metrics and logs.
@@ -179,7 +178,6 @@ impl State {
         let terms = Terms {
             store: self.store.clone(),
             large: Arc::clone(&self.large),
-            taking: Arc::clone(&client.taking),
             initial_time: self.limits.watch_initial,
             held: self.watches.take(&client.name, 1)?,
             gauge: self.metrics.watch(&label.resource),
@@ -260,10 +258,11 @@ impl State {
             "get" => return read::get(&self.store, &target, &name, &parts.headers, params),
             "list" => {
                 let (store, snapshots) = (self.store.clone(), Arc::clone(&self.snapshots));
+                let user = Arc::clone(&client.name);
                 let (headers, params) =
                     (parts.headers.clone(), Params::parse(&parts.method, parts.uri.query()));
                 // A long list takes a while to read and to write out.
-                let listed = move || read::list(&store, &snapshots, &target, &headers, &params);
+                let listed = move || read::list(&store, &snapshots, &user, &target, &headers, &params);
                 return tokio::task::spawn_blocking(listed).await.map_err(Status::internal)?;
             }
             _ => {}

@@ -23,8 +23,7 @@ use wasmbed_telemetry::places::{Full, GivesWay, LEAVING_MAX, Place, PlaceLimits,
 use super::handler::{Client, State};
 use super::read::Snapshots;
 use super::respond;
-use super::shares::{Lines, Pool};
-use super::watch::Taking;
+use super::shares::{Lines, Pool, Taking};
 use crate::access::User;
 use crate::config::{Config, Limits, ServerTls};
 use crate::kinds::{DefinitionError, Kinds};
@@ -333,7 +332,7 @@ impl Connection {
             request: limits.unauthenticated_idle,
             life: limits.unauthenticated_life,
         };
-        let client = Client { user: None, name: "".into(), taking: Arc::default() };
+        let client = Client { user: None, name: "".into() };
         self.requests(stream, client, place, Some(stay), None).await;
     }
 
@@ -342,7 +341,7 @@ impl Connection {
         let limits = self.places.users();
         self.places.users.settled().await;
         let taken = self.places.users.take(Arc::clone(&name), limits);
-        let client = Client { user: Some(user), name: Arc::clone(&name), taking: Arc::default() };
+        let client = Client { user: Some(user), name: Arc::clone(&name) };
         match taken {
             Ok(place) => {
                 drop(handshake);
@@ -406,18 +405,18 @@ impl Connection {
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        let (place, taking) = (Arc::new(place), Arc::clone(&client.taking));
+        let (place, taking) = (Arc::new(place), Arc::new(Taking::default()));
         let (state, client, refusal) = (Arc::clone(&self.state), Arc::new(client), Arc::new(refusal));
-        let asked = Arc::clone(&place);
+        let (asked, answers) = (Arc::clone(&place), Arc::clone(&taking));
         let service = service_fn(move |request| {
-            let under_way = asked.request();
+            let (under_way, turn) = (asked.request(), answers.turn());
             let (state, client, refusal) = (Arc::clone(&state), Arc::clone(&client), Arc::clone(&refusal));
             async move {
                 let answer = match refusal.as_ref() {
                     Some(refusal) => respond::refusal(refusal),
                     None => state.handle(&client, request).await,
                 };
-                Ok::<_, std::convert::Infallible>(respond::holding(answer, under_way))
+                Ok::<_, std::convert::Infallible>(respond::taken(answer, under_way, turn))
             }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -427,7 +426,7 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let stalled = stalled(&taking, limits.watch_stall);
+        let stalled = stalled(&taking, limits.unread_timeout);
         tokio::pin!(connection, over, stalled);
         self.state.metrics.connections.inc();
         let (mut stopping, mut cut_off) = (false, None);
@@ -448,7 +447,7 @@ impl Connection {
                 () = over.as_mut() => break,
                 () = last_requests => break,
                 () = stalled.as_mut() => {
-                    self.refused(&"its client does not read what its watches tell");
+                    self.refused(&"its client does not read its answers");
                     break;
                 }
                 () = place.gave_way().cancelled(), if !stopping => {
@@ -466,7 +465,7 @@ impl Connection {
     }
 }
 
-/// Resolves when a client has not taken for so long what one of its watches has for it.
+/// Resolves when a client has not taken for so long what one of its answers has for it.
 async fn stalled(taking: &Taking, patience: Duration) {
     loop {
         let now = tokio::time::Instant::now();

@@ -22,37 +22,53 @@ use crate::store::{Pager, Read, Snapshot, Store};
 
 /// Snapshots kept for lists that are read page by page; each holds old pages on disk.
 const SNAPSHOTS_MAX: usize = 8;
+/// The same of one user, so that others can read their lists to the end.
+const SNAPSHOTS_OF_USER_MAX: usize = 4;
 /// Time between two pages of one list.
 const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Snapshots that later pages are read from, so that a list is of one moment.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    kept: Mutex<VecDeque<(Instant, Arc<Snapshot>)>>,
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    user: Arc<str>,
+    snapshot: Arc<Snapshot>,
 }
 
 impl Snapshots {
-    fn keep(&self, snapshot: &Arc<Snapshot>) {
+    fn keep(&self, user: &Arc<str>, snapshot: &Arc<Snapshot>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(since, known)| {
-            since.elapsed() < SNAPSHOT_LIFETIME && known.revision != snapshot.revision
+        kept.retain(|known| {
+            let again = known.user == *user && known.snapshot.revision == snapshot.revision;
+            known.since.elapsed() < SNAPSHOT_LIFETIME && !again
         });
-        if kept.len() >= SNAPSHOTS_MAX {
-            kept.pop_front();
+        let held = |user: &Arc<str>| kept.iter().filter(|known| known.user == *user).count();
+        let most = kept.iter().map(|known| &known.user).max_by_key(|user| held(user)).cloned();
+        let gives = if held(user) >= SNAPSHOTS_OF_USER_MAX { Some(user.clone()) } else { most };
+        let full = kept.len() >= SNAPSHOTS_MAX || held(user) >= SNAPSHOTS_OF_USER_MAX;
+        if full && let Some(oldest) = kept.iter().position(|known| Some(&known.user) == gives.as_ref()) {
+            kept.remove(oldest);
         }
-        kept.push_back((Instant::now(), Arc::clone(snapshot)));
+        let (user, snapshot) = (Arc::clone(user), Arc::clone(snapshot));
+        kept.push_back(Kept { since: Instant::now(), user, snapshot });
     }
 
     fn find(&self, revision: u64) -> Option<Arc<Snapshot>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().find(|(_, snapshot)| snapshot.revision == revision)?;
-        (found.0.elapsed() < SNAPSHOT_LIFETIME).then(|| Arc::clone(&found.1))
+        let mut found = kept.iter().filter(|known| known.snapshot.revision == revision);
+        let found = found.find(|known| known.since.elapsed() < SNAPSHOT_LIFETIME)?;
+        Some(Arc::clone(&found.snapshot))
     }
 
     /// Lets go of what nobody came back for.
     pub(super) fn expire(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(since, _)| since.elapsed() < SNAPSHOT_LIFETIME);
+        kept.retain(|known| known.since.elapsed() < SNAPSHOT_LIFETIME);
     }
 }
 
@@ -102,6 +118,7 @@ pub(super) fn get(
 pub(super) fn list(
     store: &Store,
     snapshots: &Snapshots,
+    user: &Arc<str>,
     target: &Target,
     headers: &HeaderMap,
     params: &Params,
@@ -137,7 +154,7 @@ pub(super) fn list(
     let page =
         Pager { selection: &selection, after, limit }.read(kind, &*snapshot).map_err(Status::internal)?;
     let next = page.next.clone().map(|after| {
-        snapshots.keep(&snapshot);
+        snapshots.keep(user, &snapshot);
         Continue { revision: Some(snapshot.revision), after }.encode()
     });
     let meta = ListMeta { revision: snapshot.revision, next, remaining: page.remaining };

@@ -11,9 +11,10 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use serde_json::Value;
 
+use super::shares::Turn;
 use crate::status::Status;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -60,17 +61,12 @@ const PIECE_BYTES: usize = 16 * 1024;
 struct Holding<G> {
     body: Body,
     rest: Bytes,
+    turn: Option<Turn>,
     _held: G,
 }
 
-impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+impl<G> Holding<G> {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.rest.is_empty() {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -82,6 +78,25 @@ impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
         }
         let most = self.rest.len().min(PIECE_BYTES);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(most)))))
+    }
+}
+
+impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(turn) = &self.turn {
+            turn.taken();
+        }
+        let next = self.next(context);
+        if let (Some(turn), Poll::Ready(Some(_))) = (&self.turn, &next) {
+            turn.handed_out();
+        }
+        next
     }
 
     fn is_end_stream(&self) -> bool {
@@ -101,7 +116,17 @@ impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
 
 /// The same answer, which holds `held` until it is sent or its client is gone.
 pub(super) fn holding<G: Send + Unpin + 'static>(response: Response<Body>, held: G) -> Response<Body> {
-    response.map(|body| Holding { body, rest: Bytes::new(), _held: held }.boxed_unsync())
+    response.map(|body| Holding { body, rest: Bytes::new(), turn: None, _held: held }.boxed_unsync())
+}
+
+/// The same, and `turn` tells for how long its client has not taken what there is of it.
+pub(super) fn taken<G: Send + Unpin + 'static>(
+    response: Response<Body>,
+    held: G,
+    turn: Turn,
+) -> Response<Body> {
+    let turn = Some(turn);
+    response.map(|body| Holding { body, rest: Bytes::new(), turn, _held: held }.boxed_unsync())
 }
 
 /// Adds what the client should tell its user (RFC 9111 section 5.5, code 299 as in Kubernetes).

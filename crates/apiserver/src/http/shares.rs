@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::status::Status;
 
@@ -88,6 +89,52 @@ impl Drop for Held {
                 held.of.remove(&self.user);
             }
         }
+    }
+}
+
+/// Since when the client of a connection has not taken what answers have for it.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    waiting: Mutex<(u64, BTreeMap<u64, Instant>)>,
+}
+
+/// One answer's part in it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    taking: Arc<Taking>,
+    id: u64,
+}
+
+impl Taking {
+    /// Since when the slowest of the answers has waited for its client.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.lock().1.values().min().copied()
+    }
+
+    pub(super) fn turn(self: &Arc<Self>) -> Turn {
+        let mut waiting = self.lock();
+        waiting.0 += 1;
+        Turn { taking: Arc::clone(self), id: waiting.0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Instant>)> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    pub(super) fn handed_out(&self) {
+        self.taking.lock().1.insert(self.id, Instant::now());
+    }
+
+    pub(super) fn taken(&self) {
+        self.taking.lock().1.remove(&self.id);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.taken();
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A watcher is a cursor, first into a snapshot and then into its kind's history, and has no queue: it is woken, takes a
 //! page of what is new and writes it out as fast as its client reads. One that falls behind the history gets an ERROR
-//! 410 and lists again; one whose client stops reading loses its connection.
+//! 410 and lists again; a client that stops reading loses its connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -52,8 +52,6 @@ struct Wish {
 pub(super) struct Terms {
     pub(super) store: Store,
     pub(super) large: Arc<Large>,
-    /// Of the client's connection.
-    pub(super) taking: Arc<Taking>,
     /// Time to take all initial objects: their snapshot holds old pages on disk.
     pub(super) initial_time: Duration,
     /// Given back when the watch ends.
@@ -77,7 +75,6 @@ struct Watch {
     ready: VecDeque<Bytes>,
     columns_sent: bool,
     next_bookmark: Instant,
-    turn: Turn,
     shutdown: CancellationToken,
     over: bool,
     _held: Held,
@@ -130,58 +127,13 @@ impl Large {
     }
 }
 
-/// Since when a client has not taken what the watches of one connection have for it.
-#[derive(Debug, Default)]
-pub(super) struct Taking {
-    waiting: Mutex<(u64, BTreeMap<u64, Instant>)>,
-}
-
-/// One watch's part in it.
-struct Turn {
-    taking: Arc<Taking>,
-    id: u64,
-}
-
-impl Taking {
-    /// Since when the slowest of the watches has waited for its client.
-    pub(super) fn since(&self) -> Option<Instant> {
-        self.lock().1.values().min().copied()
-    }
-
-    fn turn(self: &Arc<Self>) -> Turn {
-        let mut waiting = self.lock();
-        waiting.0 += 1;
-        Turn { taking: Arc::clone(self), id: waiting.0 }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Instant>)> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Turn {
-    fn handed_out(&self) {
-        self.taking.lock().1.insert(self.id, Instant::now());
-    }
-
-    fn taken(&self) {
-        self.taking.lock().1.remove(&self.id);
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.taken();
-    }
-}
-
 pub(super) fn start(
     terms: Terms,
     target: Target,
     headers: &HeaderMap,
     params: &Params,
 ) -> Result<Response<Body>, Status> {
-    let Terms { store, large, taking, initial_time, held, gauge, shutdown } = terms;
+    let Terms { store, large, initial_time, held, gauge, shutdown } = terms;
     params.check_list()?;
     params.check_versions(true)?;
     let view = read::view(&target.kind, headers, params)?;
@@ -211,7 +163,6 @@ pub(super) fn start(
         ready: VecDeque::new(),
         columns_sent: false,
         next_bookmark: now + BOOKMARK_INTERVAL,
-        turn: taking.turn(),
         shutdown,
         over: false,
         _held: held,
@@ -264,15 +215,6 @@ impl Watch {
 
     /// What is sent next, or none when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
-        self.turn.taken();
-        let next = self.wait().await;
-        if next.is_some() {
-            self.turn.handed_out();
-        }
-        next
-    }
-
-    async fn wait(&mut self) -> Option<Bytes> {
         loop {
             if let Some(line) = self.ready.pop_front() {
                 return Some(line);

@@ -173,6 +173,29 @@ async fn fill(server: &Running, prefix: &str, devices: usize, bytes: usize) {
 }
 
 #[tokio::test]
+async fn one_user_does_not_end_the_lists_of_others() {
+    let server = Running::start().await;
+    fill(&server, "d", 3, 10).await;
+    let mut reader = admin(&server).await;
+    let (_, page) = get(&mut reader, &format!("{DEVICES}?limit=1")).await;
+    let identity = server.authority.client("greedy", "system:masters");
+    let mut greedy = sender(&server, Some(identity)).await;
+    for index in 0..16 {
+        let object = device(&format!("e-{index}"), json!({}));
+        assert_eq!(
+            send(&mut greedy, request(Method::POST, DEVICES, "application/json", object)).await.0,
+            201
+        );
+        assert_eq!(get(&mut greedy, &format!("{DEVICES}?limit=1")).await.0, 200);
+    }
+    let next = page["metadata"]["continue"].as_str().unwrap();
+    let (code, rest) = get(&mut reader, &format!("{DEVICES}?continue={next}")).await;
+    assert_eq!((code, rest["items"].as_array().map(Vec::len)), (200, Some(2)), "{rest}");
+    drop((reader, greedy));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_watch_begins_page_by_page_and_goes_on_without_a_gap() {
     let server = Running::start().await;
     // Beyond what lies in buffers on the way, one of them larger than a page.
@@ -232,7 +255,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = Value> {
 
 #[tokio::test]
 async fn a_watch_that_nobody_reads_ends() {
-    let limits = Limits { watch_stall: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { unread_timeout: Duration::from_millis(100), ..Limits::default() };
     let server = Running::start_with(limits).await;
     let read = watching(&server, "reader").await;
     fill(&server, "d", 40, 200_000).await;
