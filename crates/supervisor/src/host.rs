@@ -7,6 +7,7 @@ use wasmbed_protocol::{ApplicationUid, CorrelationId};
 use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals};
 
 use crate::{
+    clock::Clock,
     key_value::{KeyValue, Request},
     platform::{Entropy as _, LogSink as _, Platform, Timer as _},
 };
@@ -32,14 +33,12 @@ pub(crate) struct DeviceHost<'a, P: Platform> {
     pub(crate) key_value: &'a mut KeyValue,
     pub(crate) slots: &'a [Slot],
     pub(crate) now_ms: u64,
-    /// What the timer said at `now_ms`: the two may count from different moments.
-    pub(crate) timer_us: u64,
+    pub(crate) clock: &'a mut Clock,
 }
 
 impl<P: Platform> Host for DeviceHost<'_, P> {
     fn now_us(&mut self) -> u64 {
-        let since_us = self.platform.timer().now_us().saturating_sub(self.timer_us);
-        self.now_ms.saturating_mul(1_000).saturating_add(since_us)
+        self.clock.read(self.platform.timer().now_us())
     }
 
     fn unix_ms(&mut self) -> Option<u64> {

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod clock;
 mod facts;
 mod host;
 mod journal;

@@ -17,6 +17,7 @@ use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, ReportRe
 use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
+    clock::Clock,
     facts::{device_facts, granted},
     host::{DeviceHost, Slot},
     journal,
@@ -70,6 +71,7 @@ pub struct Supervisor<E: Engine, P: Platform> {
     /// Whether the agent believes in a connection or an attempt at one.
     linked: Linked,
     key_value: KeyValue,
+    clock: Clock,
     storage: Desk,
     /// CPU time of runs that are over, milliseconds.
     cpu_ms_before: u64,
@@ -134,6 +136,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             wire: Wire::new(),
             linked: Linked::No,
             key_value: KeyValue::default(),
+            clock: Clock::default(),
             storage: Desk::default(),
             cpu_ms_before: 0,
             usage_at_ms: now_ms,
@@ -492,6 +495,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     fn run_slices(&mut self, now_ms: u64) {
         let Some(agent) = &mut self.agent else { return };
         let begun_us = self.platform.timer().now_us();
+        self.clock.begin(now_ms, begun_us);
         for _ in 0..self.slots.len() {
             if !self.runtime.runnable(now_ms) {
                 return;
@@ -502,7 +506,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 key_value: &mut self.key_value,
                 slots: &self.slots,
                 now_ms,
-                timer_us: begun_us,
+                clock: &mut self.clock,
             };
             if let Some(event) = self.runtime.run_slice(&mut host)
                 && let Some(index) = self.slots.iter().position(|slot| slot.id() == event.id)

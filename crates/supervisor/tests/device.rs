@@ -444,3 +444,38 @@ fn a_cut_at_any_write_loses_nothing_that_was_acknowledged() {
     }
     assert!(writes >= 12, "the deployment has at least so many writes: {writes}");
 }
+
+/// Reads the monotonic clock as often as it can, logs `back` at the first step back, and `ok` after 2,000 readings.
+const CLOCK: &str = r#"(module
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+    (import "wasmbed" "log" (func $log (param i32 i32)))
+    (import "wasmbed" "wait" (func $wait (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "backok")
+    (func $now (result i64)
+        (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 8)))
+        (i64.load (i32.const 8)))
+    (func (export "run") (local $before i64) (local $now i64) (local $count i32)
+        (loop $next
+            (local.set $now (call $now))
+            (if (i64.lt_u (local.get $now) (local.get $before))
+                (then (call $log (i32.const 0) (i32.const 4)) unreachable))
+            (local.set $before (local.get $now))
+            (local.set $count (i32.add (local.get $count) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $count) (i32.const 2000))))
+        (call $log (i32.const 4) (i32.const 2))
+        (loop (call $wait (i32.const 60000)) (br 0))))"#;
+
+#[test]
+fn the_clock_of_applications_never_goes_back() {
+    let mut world = World::new();
+    world.gateway.set(1, Wanted::wat(CLOCK).policy(RestartPolicy::Never));
+    let mut round = 0;
+    world.until("it has read the clock", 60_000, |world| {
+        // The loop is told whole milliseconds; the timer has more, and a round takes now this long and now that.
+        round += 1;
+        world.device.platform().timer.step_us = round * 37 % 50;
+        !world.gateway.logs.is_empty()
+    });
+    assert_eq!(world.gateway.logs, [(uid(1), 1, 0, "ok".into())]);
+}

@@ -353,7 +353,8 @@ impl World {
 
     /// One round of the device and one of the gateway; the clock moves when neither has anything left to do now.
     pub(crate) fn step(&mut self) {
-        self.device.platform().timer.now_us = self.now_ms * 1_000;
+        let timer = &mut self.device.platform().timer;
+        timer.now_us = timer.now_us.max(self.now_ms * 1_000);
         let deadline_ms = self.device.poll(self.now_ms);
         let busy = if self.online { self.gateway.poll(&self.link, self.now_ms) } else { false };
         if !self.online {
