@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     Identity, PkiError, Role, SpiffeError, SpiffeId,
-    issuer::{Authority, AuthorityPlan, LeafPlan},
+    issuer::{Authority, AuthorityPlan, Clock, LeafPlan},
     lifetime,
 };
 
@@ -30,6 +30,18 @@ impl Authorities {
     /// `trust_domain` is not 1 to 255 of `a-z`, `0-9`, `.`, `-`, `_`; a file can't be read, written or understood; a key
     /// does not belong to its certificate.
     pub fn create_or_open(folder: &Path, trust_domain: &str) -> Result<Self, PkiError> {
+        Self::open(folder, trust_domain, Clock::System)
+    }
+
+    /// The same for someone whose clock says `unix_s` (seconds since 1970-01-01T00:00:00Z): certificates begin there.
+    ///
+    /// # Errors
+    /// As [`Authorities::create_or_open`].
+    pub fn create_or_open_at(folder: &Path, trust_domain: &str, unix_s: i64) -> Result<Self, PkiError> {
+        Self::open(folder, trust_domain, Clock::At(unix_s))
+    }
+
+    fn open(folder: &Path, trust_domain: &str, clock: Clock) -> Result<Self, PkiError> {
         // Any id will do: it is the trust domain that is checked.
         SpiffeId::new(trust_domain, "default", Role::Gateway, "any").map_err(|_| PkiError::Name {
             what: "trust domain",
@@ -45,7 +57,7 @@ impl Authorities {
                 purposes: Vec::new(),
                 parent: None,
             };
-            Authority::create_or_open(folder, &plan)
+            Authority::create_or_open(folder, &plan, clock)
         };
         let issuing = |stem, kind: &str, purposes, parent| {
             let plan = AuthorityPlan {
@@ -56,7 +68,7 @@ impl Authorities {
                 purposes,
                 parent: Some(parent),
             };
-            Authority::create_or_open(folder, &plan)
+            Authority::create_or_open(folder, &plan, clock)
         };
         let services_root = root("services-root", "services")?;
         let services = issuing("services-issuing", "services", vec![ServerAuth, ClientAuth], &services_root)?;
@@ -64,6 +76,15 @@ impl Authorities {
         // Nothing below the devices root can act as a server, whatever a leaf says.
         let devices = issuing("devices-issuing", "devices", vec![ClientAuth], &devices_root)?;
         Ok(Self { trust_domain: trust_domain.to_owned(), services_root, services, devices_root, devices })
+    }
+
+    /// Files of authorities whose certificates had not begun and were made anew when they were opened: the clock was ahead when
+    /// they were made, or is behind now. Their keys are the same, so everything below them and everyone who trusts the former
+    /// certificate goes on.
+    pub fn begun_anew(&self) -> impl Iterator<Item = &Path> {
+        [&self.services_root, &self.services, &self.devices_root, &self.devices]
+            .into_iter()
+            .filter_map(|authority| authority.begun_anew())
     }
 
     /// Under which all ids stand.
@@ -128,14 +149,32 @@ impl Authorities {
         self.issue(Role::Device, namespace, name, &[])
     }
 
-    fn issue(&self, role: Role, namespace: &str, name: &str, hosts: &[String]) -> Result<Identity, PkiError> {
-        let id = SpiffeId::new(&self.trust_domain, namespace, role, name).map_err(|error: SpiffeError| {
+    /// Issues a device's certificate again, for the key that it has: whoever pinned the key goes on.
+    ///
+    /// # Errors
+    /// A name that can't stand in a certificate, or an issuing key that is not here.
+    pub fn issue_device_again(
+        &self,
+        namespace: &str,
+        name: &str,
+        held: &Identity,
+    ) -> Result<Identity, PkiError> {
+        let id = self.id(Role::Device, namespace, name)?;
+        self.devices.issue_again(held, LeafPlan::spiffe(&id, &[], lifetime::DEVICE_DAYS)?, true)
+    }
+
+    fn id(&self, role: Role, namespace: &str, name: &str) -> Result<SpiffeId, PkiError> {
+        SpiffeId::new(&self.trust_domain, namespace, role, name).map_err(|error: SpiffeError| {
             PkiError::Name {
                 what: "identity",
                 value: error.id,
                 expected: "a Kubernetes namespace and a Kubernetes name: a-z, 0-9, '-', and '.' in the name",
             }
-        })?;
+        })
+    }
+
+    fn issue(&self, role: Role, namespace: &str, name: &str, hosts: &[String]) -> Result<Identity, PkiError> {
+        let id = self.id(role, namespace, name)?;
         let (authority, days) = match role {
             Role::Gateway | Role::Controller | Role::Operator => (&self.services, lifetime::SERVICE_DAYS),
             Role::Device => (&self.devices, lifetime::DEVICE_DAYS),

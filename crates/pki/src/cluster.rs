@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     Identity, PkiError,
-    issuer::{Authority, AuthorityPlan, LeafPlan, host_names},
+    issuer::{Authority, AuthorityPlan, Clock, LeafPlan, host_names},
     lifetime,
 };
 
@@ -23,6 +23,18 @@ impl ClusterAuthority {
     /// # Errors
     /// A file can't be read, written or understood, or the key does not belong to the certificate.
     pub fn create_or_open(folder: &Path) -> Result<Self, PkiError> {
+        Self::open(folder, Clock::System)
+    }
+
+    /// The same for someone whose clock says `unix_s` (seconds since 1970-01-01T00:00:00Z): certificates begin there.
+    ///
+    /// # Errors
+    /// As [`ClusterAuthority::create_or_open`].
+    pub fn create_or_open_at(folder: &Path, unix_s: i64) -> Result<Self, PkiError> {
+        Self::open(folder, Clock::At(unix_s))
+    }
+
+    fn open(folder: &Path, clock: Clock) -> Result<Self, PkiError> {
         let plan = AuthorityPlan {
             stem: "cluster-ca",
             common_name: "Wasmbed cluster".to_owned(),
@@ -31,7 +43,13 @@ impl ClusterAuthority {
             purposes: Vec::new(),
             parent: None,
         };
-        Ok(Self { authority: Authority::create_or_open(folder, &plan)? })
+        Ok(Self { authority: Authority::create_or_open(folder, &plan, clock)? })
+    }
+
+    /// Its file, if its certificate had not begun and was made anew when it was opened.
+    #[must_use]
+    pub fn begun_anew(&self) -> Option<&Path> {
+        self.authority.begun_anew()
     }
 
     /// What both sides trust.

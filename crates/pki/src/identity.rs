@@ -101,12 +101,22 @@ impl Identity {
         self.facts.public_key_base64()
     }
 
+    /// Whether the leaf has not begun at `now` (seconds since 1970-01-01T00:00:00Z), or its issuing authority in the chain has
+    /// not: the clock was ahead when it was made, or is behind now.
+    #[must_use]
+    pub fn is_early(&self, now: i64) -> bool {
+        let begins = |certificate: &CertificateDer<'_>| {
+            CertificateFacts::parse(certificate).map(|facts| facts.not_before)
+        };
+        self.chain.iter().any(|certificate| begins(certificate).is_ok_and(|begins| begins > now))
+    }
+
     /// Whether less than a third of the leaf's life is left at `now` (seconds since 1970-01-01T00:00:00Z), or it has
     /// not begun.
     #[must_use]
     pub fn should_renew(&self, now: i64) -> bool {
         let life = self.facts.not_after.saturating_sub(self.facts.not_before);
-        now < self.facts.not_before || self.facts.not_after.saturating_sub(now) < life / 3
+        self.is_early(now) || self.facts.not_after.saturating_sub(now) < life / 3
     }
 }
 

@@ -17,8 +17,28 @@ use crate::{
     write_private,
 };
 
+/// Which clock certificates begin by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    System,
+    /// Seconds since 1970-01-01T00:00:00Z.
+    At(i64),
+}
+
+impl Clock {
+    fn now(self) -> i64 {
+        match self {
+            Self::System => unix_now(),
+            Self::At(now) => now,
+        }
+    }
+}
+
 /// An authority that can sign, or one of which only the certificate is here.
 pub(crate) struct Authority {
+    clock: Clock,
+    /// Its file, if its certificate had not begun and was made anew.
+    begun_anew: Option<PathBuf>,
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     issuer: Option<Issuer<'static, KeyPair>>,
@@ -40,15 +60,27 @@ pub(crate) struct AuthorityPlan<'a> {
 
 impl Authority {
     /// Opens the authority or, if its certificate does not exist, makes it. A key without a certificate, which a
-    /// crash in between leaves, is used.
-    pub(crate) fn create_or_open(folder: &Path, plan: &AuthorityPlan<'_>) -> Result<Self, PkiError> {
+    /// crash in between leaves, is used. A certificate that has not begun, because the clock was ahead when it was made, is
+    /// made anew to begin now and end when it would have, provided that the keys are here: it signs nothing but what it signed
+    /// before, and what it signed stays valid.
+    pub(crate) fn create_or_open(
+        folder: &Path,
+        plan: &AuthorityPlan<'_>,
+        clock: Clock,
+    ) -> Result<Self, PkiError> {
         let (certificate_file, key_file) = Identity::files(folder, plan.stem);
         let key = match read(&key_file)? {
             Some(pem) => Some(parse_key(&key_file, &pem)?),
             None => None,
         };
         if let Some(certificate_pem) = read(&certificate_file)? {
-            return Self::open(&certificate_file, certificate_pem, key_file, key);
+            let opened = Self::open(&certificate_file, certificate_pem, key_file.clone(), key, clock)?;
+            return match opened.not_after_if_not_begun()? {
+                Some(not_after) if plan.can_sign(&opened) => {
+                    opened.begin_now(&certificate_file, plan, not_after)
+                }
+                Some(_) | None => Ok(opened),
+            };
         }
         let key = match key {
             Some(key) => key,
@@ -58,13 +90,41 @@ impl Authority {
                 key
             }
         };
-        let params = plan.params()?;
-        let certificate = match plan.parent {
-            Some(parent) => params.signed_by(&key, parent.issuer()?)?,
-            None => params.self_signed(&key)?,
+        let pem = plan.certificate(&key, plan.params(clock.now())?)?;
+        store(&certificate_file, &pem)?;
+        Self::open(&certificate_file, pem, key_file, Some(key), clock)
+    }
+
+    /// The end of a certificate that has not begun.
+    fn not_after_if_not_begun(&self) -> Result<Option<i64>, PkiError> {
+        let problem = |error: crate::CertificateError| PkiError::File {
+            path: self.key_file.with_extension("crt"),
+            problem: error.to_string(),
         };
-        store(&certificate_file, &certificate.pem())?;
-        Self::open(&certificate_file, certificate.pem(), key_file, Some(key))
+        let facts = CertificateFacts::parse(&self.certificate).map_err(problem)?;
+        Ok((facts.not_before > self.clock.now()).then_some(facts.not_after))
+    }
+
+    fn begin_now(
+        self,
+        certificate_file: &Path,
+        plan: &AuthorityPlan<'_>,
+        not_after: i64,
+    ) -> Result<Self, PkiError> {
+        let pem = read(&self.key_file)?.unwrap_or_default();
+        let key = parse_key(&self.key_file, &pem)?;
+        let now = self.clock.now();
+        let mut params = plan.params(now)?;
+        set_validity(&mut params, now.saturating_sub_unsigned(lifetime::BACKDATE_SECONDS), not_after);
+        let pem = plan.certificate(&key, params)?;
+        store(certificate_file, &pem)?;
+        let opened = Self::open(certificate_file, pem, self.key_file, Some(key), self.clock)?;
+        Ok(Self { begun_anew: Some(certificate_file.to_owned()), ..opened })
+    }
+
+    /// The file of a certificate that had not begun and was made anew.
+    pub(crate) fn begun_anew(&self) -> Option<&Path> {
+        self.begun_anew.as_deref()
     }
 
     fn open(
@@ -72,11 +132,12 @@ impl Authority {
         certificate_pem: String,
         key_file: PathBuf,
         key: Option<KeyPair>,
+        clock: Clock,
     ) -> Result<Self, PkiError> {
         let problem = |problem: String| PkiError::File { path: certificate_file.to_owned(), problem };
         let certificate = parse_certificates(certificate_pem.as_bytes()).map_err(problem)?.swap_remove(0);
         let facts = CertificateFacts::parse(&certificate).map_err(|error| problem(error.to_string()))?;
-        if facts.not_after <= unix_now() {
+        if facts.not_after <= clock.now() {
             return Err(problem("this authority has expired".to_owned()));
         }
         let issuer = match key {
@@ -89,7 +150,7 @@ impl Authority {
             Some(key) => Some(Issuer::from_ca_cert_der(&certificate, key)?),
             None => None,
         };
-        Ok(Self { certificate, certificate_pem, issuer, key_file })
+        Ok(Self { clock, begun_anew: None, certificate, certificate_pem, issuer, key_file })
     }
 
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
@@ -102,8 +163,22 @@ impl Authority {
 
     /// Issues a leaf with a fresh key. The chain holds this authority unless it is a root.
     pub(crate) fn issue(&self, leaf: LeafPlan, include_self: bool) -> Result<Identity, PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate = leaf.params()?.signed_by(&key, self.issuer()?)?;
+        self.issue_for(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, leaf, include_self)
+    }
+
+    /// Issues a leaf for a key that its holder has already.
+    pub(crate) fn issue_again(
+        &self,
+        held: &Identity,
+        leaf: LeafPlan,
+        include_self: bool,
+    ) -> Result<Identity, PkiError> {
+        let key = KeyPair::from_pem(&held.key_pem)?;
+        self.issue_for(&key, leaf, include_self)
+    }
+
+    fn issue_for(&self, key: &KeyPair, leaf: LeafPlan, include_self: bool) -> Result<Identity, PkiError> {
+        let certificate = leaf.params(self.clock.now())?.signed_by(key, self.issuer()?)?;
         let mut chain_pem = certificate.pem();
         if include_self {
             chain_pem.push_str(&self.certificate_pem);
@@ -121,8 +196,21 @@ impl Authority {
 }
 
 impl AuthorityPlan<'_> {
-    fn params(&self) -> Result<CertificateParams, PkiError> {
-        let mut params = base_params(&self.common_name, None, self.days)?;
+    /// Whether both keys that its certificate needs are here.
+    fn can_sign(&self, opened: &Authority) -> bool {
+        opened.issuer.is_some() && self.parent.is_none_or(|parent| parent.issuer.is_some())
+    }
+
+    fn certificate(&self, key: &KeyPair, params: CertificateParams) -> Result<String, PkiError> {
+        let certificate = match self.parent {
+            Some(parent) => params.signed_by(key, parent.issuer()?)?,
+            None => params.self_signed(key)?,
+        };
+        Ok(certificate.pem())
+    }
+
+    fn params(&self, now: i64) -> Result<CertificateParams, PkiError> {
+        let mut params = base_params(&self.common_name, None, self.days, now)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(self.depth));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.extended_key_usages.clone_from(&self.purposes);
@@ -159,8 +247,8 @@ impl LeafPlan {
         })
     }
 
-    fn params(self) -> Result<CertificateParams, PkiError> {
-        let mut params = base_params(&self.common_name, self.organization.as_deref(), self.days)?;
+    fn params(self, now: i64) -> Result<CertificateParams, PkiError> {
+        let mut params = base_params(&self.common_name, self.organization.as_deref(), self.days, now)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.subject_alt_names = self.names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -191,6 +279,7 @@ fn base_params(
     common_name: &str,
     organization: Option<&str>,
     days: u64,
+    now: i64,
 ) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
@@ -199,11 +288,17 @@ fn base_params(
     }
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
-    let now = Duration::from_secs(u64::try_from(unix_now()).unwrap_or(0));
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + now.saturating_sub(Duration::from_secs(lifetime::BACKDATE_SECONDS));
-    params.not_after = epoch + now + Duration::from_secs(days * 24 * 3_600);
+    let begin = now.saturating_sub_unsigned(lifetime::BACKDATE_SECONDS);
+    set_validity(&mut params, begin, now.saturating_add_unsigned(days * 24 * 3_600));
     Ok(params)
+}
+
+/// In seconds since 1970-01-01T00:00:00Z; before that there are no certificates.
+fn set_validity(params: &mut CertificateParams, not_before: i64, not_after: i64) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let since_epoch = |unix_s: i64| Duration::from_secs(u64::try_from(unix_s).unwrap_or(0));
+    params.not_before = epoch + since_epoch(not_before);
+    params.not_after = epoch + since_epoch(not_after);
 }
 
 /// Seconds since 1970-01-01T00:00:00Z.

@@ -52,6 +52,10 @@ impl Layout {
         let pki = dir.join("pki");
         let authorities = Authorities::create_or_open(&pki, TRUST_DOMAIN)?;
         let cluster = ClusterAuthority::create_or_open(&pki)?;
+        for file in authorities.begun_anew().chain(cluster.begun_anew()) {
+            let file = file.display();
+            tracing::warn!(%file, "an authority's certificate lay in the future: the clock was ahead, or is behind now; it begins now");
+        }
         let layout = Self { dir, authorities, cluster };
         layout.write("devices-root.crt", layout.authorities.devices_root_pem())?;
         layout.write("services-root.crt", layout.authorities.services_root_pem())?;
@@ -157,7 +161,7 @@ impl Layout {
         self.service("operator", || self.authorities.issue_operator(SYSTEM_NAMESPACE, "operator"))
     }
 
-    /// A device's identity. Its key is pinned in the Device, so it is never made anew.
+    /// A device's identity. Its key is pinned in the Device, so it is never made anew; a certificate that lies in the future is.
     ///
     /// # Errors
     /// When it can't be issued or written.
@@ -166,6 +170,13 @@ impl Layout {
         let files = self.files(&stem);
         if !files.key.exists() {
             self.authorities.issue_device(namespace, name)?.write(&self.dir.join("pki"), &stem)?;
+            return Ok(files);
+        }
+        let held = Identity::read(&files.certificate, &files.key)?;
+        if held.is_early(unix_now()?) {
+            tracing::warn!(namespace, device = name, "its certificate lay in the future; it begins now");
+            let again = self.authorities.issue_device_again(namespace, name, &held)?;
+            again.write(&self.dir.join("pki"), &stem)?;
         }
         Ok(files)
     }
@@ -218,12 +229,9 @@ impl Layout {
         E: std::error::Error + Send + Sync + 'static,
     {
         let files = self.files(stem);
-        let now =
-            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
+        let now = unix_now()?;
         let held = Identity::read(&files.certificate, &files.key);
-        if held.is_err()
-            || held.is_ok_and(|identity| identity.should_renew(i64::try_from(now).unwrap_or(i64::MAX)))
-        {
+        if held.is_err() || held.is_ok_and(|identity| identity.should_renew(now)) {
             issue()?.write(&self.dir.join("pki"), stem)?;
         }
         Ok(files)
@@ -243,6 +251,12 @@ impl Layout {
         wasmbed_pki::write_private(&path, text.as_bytes())
             .with_context(|| format!("can't write {}", path.display()))
     }
+}
+
+/// Seconds since 1970-01-01T00:00:00Z.
+fn unix_now() -> Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    Ok(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// A user of the embedded Kubernetes API.
@@ -303,6 +317,47 @@ mod tests {
         };
         let first = read(&Layout::create_or_open(dir.path())?)?;
         assert_eq!(first, read(&Layout::create_or_open(dir.path())?)?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_made_while_the_clock_was_ahead_is_valid_now() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let pki = dir.path().join("pki");
+        let (now, ahead) = (unix_now()?, unix_now()? + 3 * 24 * 3_600);
+        let authorities = Authorities::create_or_open_at(&pki, TRUST_DOMAIN, ahead)?;
+        ClusterAuthority::create_or_open_at(&pki, ahead)?;
+        authorities.issue_device("default", "device-001")?.write(&pki, "device-default-device-001")?;
+        authorities
+            .issue_gateway(SYSTEM_NAMESPACE, "main", &["localhost".to_owned()])?
+            .write(&pki, "gateway-main")?;
+        let key = std::fs::read_to_string(pki.join("device-default-device-001.key"))?;
+
+        let layout = Layout::create_or_open(dir.path())?;
+        let begins = |path: &Path| -> Result<i64> {
+            let certificates = wasmbed_pki::read_certificates(path)?;
+            let begins = certificates
+                .iter()
+                .map(|certificate| Ok(wasmbed_pki::CertificateFacts::parse(certificate)?.not_before));
+            begins.collect::<Result<Vec<_>>>().map(|begins| begins.into_iter().max().unwrap_or(i64::MAX))
+        };
+        let device = layout.device_identity("default", "device-001")?;
+        let gateway = layout.gateway_identity("main")?;
+        let kubeconfig =
+            layout.write_kubeconfig(SocketAddr::from(([127, 0, 0, 1], 6443)), KubeUser::Administrator)?;
+        for path in [
+            device.certificate,
+            gateway.certificate,
+            layout.devices_root(),
+            layout.services_root(),
+            layout.cluster_root(),
+        ] {
+            assert!(begins(&path)? <= now, "{}", path.display());
+        }
+        assert_eq!(key, std::fs::read_to_string(&device.key)?, "the key is pinned in the Device");
+        assert!(kubeconfig.exists());
+        // It stays as it is from now on.
+        assert_eq!(Layout::create_or_open(dir.path())?.authorities().begun_anew().count(), 0);
         Ok(())
     }
 

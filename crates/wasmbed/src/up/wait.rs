@@ -51,8 +51,9 @@ pub(super) async fn until_connected(
 /// The phase, unless it speaks of a session that began before `started`.
 fn phase_since(status: &DeviceStatus, started: Timestamp) -> DevicePhase {
     let since = status.connected_since.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
-    // A status has whole seconds.
-    let fresh = since.is_some_and(|since| since.as_second() >= started.as_second());
+    // A status may have whole seconds. One that lies in the future was written when the clock was ahead.
+    let until = Timestamp::now().as_second().saturating_add(1);
+    let fresh = since.is_some_and(|since| (started.as_second()..=until).contains(&since.as_second()));
     if status.phase == DevicePhase::Connected && !fresh { DevicePhase::Pending } else { status.phase }
 }
 
