@@ -35,29 +35,35 @@ pub enum LoggingError {
     /// Not a log format.
     #[error("unknown log format '{0}': expected auto, json or text")]
     Format(String),
-    /// Not a filter of `tracing-subscriber`.
-    #[error("bad log filter '{filter}': {reason}; expected for example info or wasmbed_gateway=debug,info")]
-    Filter {
-        /// As it was given.
-        filter: String,
-        /// What is wrong with it.
-        reason: String,
+    /// Neither a level nor a target with its level.
+    #[error(
+        "bad log level '{directive}': expected error, warn, info, debug, trace or off, or pairs of a target and one of these, \
+        for example info,wasmbed_gateway=debug"
+    )]
+    Level {
+        /// The part that is wrong.
+        directive: String,
     },
     /// It was set up before.
     #[error("logging was set up twice")]
     Twice,
 }
 
+/// Levels, in the words of `tracing`.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+/// What is logged of targets that a filter does not name, if it has no level of its own: to ask for more of one is not to ask
+/// for silence of all others.
+const LEVEL_OF_OTHERS: &str = "warn";
+
 /// Sets up logging of this process to standard error.
 ///
-/// `filter` is a level (`error`, `warn`, `info`, `debug`) or a list of `target=level`.
+/// `filter` is a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or a list of `target=level` with commas, and a level
+/// for all other targets, which is `warn` if there is none.
 ///
 /// # Errors
 /// When the filter can't be read or logging was set up before.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
-    let parsed = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })?;
+    let parsed = parse_filter(filter)?;
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Json => true,
@@ -73,6 +79,39 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
     .map_err(|_| LoggingError::Twice)
 }
 
+/// `tracing-subscriber` takes a word that is no level for a target, which turns everything else off: so it is read here.
+fn parse_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
+    let bad = |directive: &str| LoggingError::Level { directive: directive.to_owned() };
+    let mut directives = Vec::new();
+    let mut others = false;
+    for directive in filter.split(',').map(str::trim) {
+        let level = match directive.split_once('=') {
+            Some((target, level)) if is_target(target.trim()) => level.trim(),
+            Some(_) => return Err(bad(directive)),
+            None => {
+                others = true;
+                directive
+            }
+        };
+        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            return Err(bad(directive));
+        }
+        directives.push(directive);
+    }
+    if !others {
+        directives.push(LEVEL_OF_OTHERS);
+    }
+    EnvFilter::builder().parse(directives.join(",")).map_err(|_| bad(filter))
+}
+
+/// A module path, such as `wasmbed_gateway::session`.
+fn is_target(text: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    text.split("::").all(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,8 +124,31 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_filter_is_refused_with_its_text() {
-        let error = init_logging(LogFormat::Json, "wasmbed=loud").expect_err("not a level");
-        assert!(error.to_string().starts_with("bad log filter 'wasmbed=loud'"), "{error}");
+    fn a_misspelt_level_is_refused_with_what_is_right() {
+        for (filter, directive) in [
+            ("infoo", "infoo"),
+            ("", ""),
+            ("wasmbed=loud", "wasmbed=loud"),
+            ("info,wasmbed_gateway=debg", "wasmbed_gateway=debg"),
+            ("wasmbed", "wasmbed"),
+            ("info,", ""),
+            ("=info", "=info"),
+            ("wasmbed[span]=info", "wasmbed[span]=info"),
+            ("info;debug", "info;debug"),
+        ] {
+            let error = init_logging(LogFormat::Json, filter).expect_err(filter);
+            let expected = format!(
+                "bad log level '{directive}': expected error, warn, info, debug, trace or off, or pairs"
+            );
+            assert!(error.to_string().starts_with(&expected), "{filter}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_target_alone_does_not_silence_the_others() {
+        let parsed = |filter| parse_filter(filter).map(|filter| filter.to_string());
+        assert_eq!(parsed("INFO").ok().as_deref(), Some("info"));
+        assert_eq!(parsed("wasmbed::board=info").ok().as_deref(), Some("wasmbed::board=info,warn"));
+        assert_eq!(parsed("off, wasmbed=trace").ok().as_deref(), Some("wasmbed=trace,off"));
     }
 }

@@ -26,6 +26,8 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
         ("gateway.replicas=0", "replicas"),
         ("gateway.enrollment=anyone", "enrollment"),
         ("gateway.service.type=ExternalName", "type"),
+        ("logging.level=infoo", "level"),
+        ("logging.level=wasmbed_gateway=loud", "level"),
         ("gateway.persistence.size=much", "size"),
         ("gateway.terminationGracePeriodSeconds=1", "terminationGracePeriodSeconds"),
         ("certificates.source=vault", "source"),
