@@ -7,7 +7,8 @@
 use alloc::{collections::VecDeque, vec::Vec};
 
 use wasmbed_protocol::{
-    ApplicationState, ApplicationUid, BootCounter, Epoch, ErrorCode, GatewayMessage, Revision, decode_gateway,
+    ApplicationState, ApplicationUid, BootCounter, DecodeError, Epoch, ErrorCode, GatewayMessage, Revision,
+    decode_gateway, tag,
 };
 
 use crate::{
@@ -177,15 +178,20 @@ impl Agent {
             }
             Err(error) => {
                 self.events.push(Event::BadFrame { detail: alloc::format!("{error}") });
-                let detail = if error.is_newer_version() { "newer than this firmware" } else { "malformed" };
-                self.complain(error.code(), error.tag, detail);
-                self.bad_frames = self.bad_frames.saturating_add(1);
-                if self.bad_frames >= BAD_FRAMES_MAX {
-                    self.close();
-                }
+                self.handle_unusable(&error);
             }
         }
         self.settle();
+    }
+
+    /// What is newer than this firmware is answered, unless it is an Error itself; what is out of form ends the session.
+    fn handle_unusable(&mut self, error: &DecodeError) {
+        self.bad_frames = self.bad_frames.saturating_add(1);
+        if !error.is_newer_version() || self.bad_frames >= BAD_FRAMES_MAX {
+            self.close();
+        } else if error.tag != Some(tag::ERROR) {
+            self.complain(error.code(), error.tag, "newer than this firmware");
+        }
     }
 
     fn handle_message(&mut self, message: &GatewayMessage<'_>) {

@@ -31,7 +31,7 @@ pub const HEARTBEAT_INTERVAL_MS: core::ops::RangeInclusive<u64> = 50..=600_000;
 pub const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 /// Full jitter may draw nothing; a device that is refused at once must not spin.
 pub const PAUSE_MS_MIN: u64 = 100;
-/// Unusable messages in a row after which a session is given up: its gateway speaks something else.
+/// Messages in a row that are newer than this firmware, after which a session is given up: its gateway speaks something else.
 pub const BAD_FRAMES_MAX: u32 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

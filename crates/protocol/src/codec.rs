@@ -472,7 +472,14 @@ fn decode<'a, M>(
     let tag =
         map.field(TAG_KEY).and_then(|tag| Uint::<u32>::ANY.read(tag)).map_err(|error| error.within("tag"))?;
     let message = read(tag, &mut map).and_then(|message| map.finish().map(|()| message));
-    let message = message.map_err(|error| DecodeError { tag: Some(tag), ..error })?;
-    reader.finish().map_err(|error| DecodeError { tag: Some(tag), ..error })?;
-    Ok(message)
+    let message = match message {
+        Ok(message) => reader.finish().map(|()| message),
+        // Reading ended where this version knows no more. What follows, and what came before, has to keep the form.
+        Err(error) if error.is_newer_version() => {
+            let mut whole = Reader::new(body);
+            whole.skip().and_then(|()| whole.finish()).and(Err(error))
+        }
+        Err(error) => Err(error),
+    };
+    message.map_err(|error| DecodeError { tag: Some(tag), ..error })
 }

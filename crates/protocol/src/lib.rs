@@ -20,6 +20,7 @@ pub mod limits;
 mod list;
 mod message;
 mod reader;
+mod text;
 
 pub use codec::{
     decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_spec, tag,
@@ -29,6 +30,7 @@ pub use frame::{FRAME_HEAD_BYTES, Frames, frame_length};
 pub use ids::*;
 pub use list::{Item, List};
 pub use message::*;
+pub use text::Harmless;
 
 /// The ALPN name (RFC 7301); its number is the protocol's major version.
 pub const ALPN: &[u8] = b"wasmbed/1";

@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over a value of a later version, which keeps the same form. Recursion is bounded by [`DEPTH_MAX`].
-    fn skip(&mut self) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
         match self.decoder.datatype()? {
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => self.uint().map(drop),
             Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => self.key().map(drop),
