@@ -38,6 +38,30 @@ pub fn ticker(text: &str, pause_ms: u32) -> Vec<u8> {
     )
 }
 
+/// Logs the numbers from 100 to 399, a line each with a pause of 10 ms, and stays: less than a gateway takes.
+pub fn numbers() -> Vec<u8> {
+    text(
+        r#"(module
+            (import "wasmbed" "log" (func $log (param i32 i32)))
+            (import "wasmbed" "wait" (func $wait (param i32)))
+            (memory (export "memory") 1)
+            (func $digit (param $at i32) (param $value i32)
+                (i32.store8 (local.get $at)
+                    (i32.add (i32.const 48) (i32.rem_u (local.get $value) (i32.const 10)))))
+            (func (export "run") (local $number i32)
+                (local.set $number (i32.const 100))
+                (loop $next
+                    (call $digit (i32.const 2) (local.get $number))
+                    (call $digit (i32.const 1) (i32.div_u (local.get $number) (i32.const 10)))
+                    (call $digit (i32.const 0) (i32.div_u (local.get $number) (i32.const 100)))
+                    (call $log (i32.const 0) (i32.const 3))
+                    (call $wait (i32.const 10))
+                    (local.set $number (i32.add (local.get $number) (i32.const 1)))
+                    (br_if $next (i32.lt_u (local.get $number) (i32.const 400))))
+                (loop $stay (call $wait (i32.const 60000)) (br $stay))))"#,
+    )
+}
+
 /// Logs `text` once and ends.
 pub fn once(text: &str) -> Vec<u8> {
     run_module(text.as_bytes(), &[("log", &[ValType::I32, ValType::I32])], |code| {

@@ -9,6 +9,7 @@ use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, get, metric_at_l
 wasmbed_e2e::both!(
     health_metrics_and_one_correlation_id,
     a_module_is_applied_shown_and_heard_with_one_binary,
+    every_line_is_shown_in_order_or_counted_as_lost,
 );
 
 fn run(arguments: &[&str], machine: &Machine) -> Result<String> {
@@ -119,6 +120,74 @@ async fn a_module_is_applied_shown_and_heard_with_one_binary(plane: ControlPlane
     let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
     while !run(&["logs", "teller"], &machine)?.contains("said by the module") {
         ensure!(std::time::Instant::now() < deadline, "the gateway never had the module's lines");
+    }
+    Ok(())
+}
+
+/// `wasmbed logs -f` from before the first line on; it ends with the test.
+struct Follower {
+    child: std::process::Child,
+    output: std::path::PathBuf,
+}
+
+impl Follower {
+    fn start(machine: &Machine, application: &str) -> Result<Self> {
+        let output = machine.dir().join("followed");
+        let mut command = wasmbed(&["logs", "--follow", application, "--kubeconfig"])?;
+        command.arg(machine.layout().kubeconfig()).stdout(std::fs::File::create(&output)?);
+        Ok(Self { child: command.spawn()?, output })
+    }
+
+    fn lines(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.output)?)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Each line's number, and how many are said to be missing before it.
+fn numbers(text: &str) -> Result<Vec<(u32, u32)>> {
+    let line = |line: &str| -> Result<(u32, u32)> {
+        let (_, said) = line.split_once(" | ").with_context(|| format!("not a line of a log: {line}"))?;
+        let (lost, number) = match said.strip_prefix('(').and_then(|said| said.split_once(") ")) {
+            Some((lost, number)) => (lost.split(' ').next().unwrap_or_default().parse()?, number),
+            None => (0, said),
+        };
+        Ok((number.parse()?, lost))
+    };
+    text.lines().map(line).collect()
+}
+
+async fn every_line_is_shown_in_order_or_counted_as_lost(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    machine.layout().operator_identity()?;
+    machine.add_device("board").await?;
+    machine.connected("board").await?;
+    let follower = Follower::start(&machine, "numbers")?;
+    machine.create(&application("numbers", &fixtures::numbers(), &["board"])).await?;
+    let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
+    let (mut followed, mut read) = (String::new(), String::new());
+    while ![&followed, &read].iter().all(|lines| lines.trim_end().ends_with(" 399")) {
+        ensure!(std::time::Instant::now() < deadline, "the last line never came: {followed}\n\n{read}");
+        followed = follower.lines()?;
+        read = run(&["logs", "numbers"], &machine)?;
+        tokio::task::yield_now().await;
+    }
+    for (name, lines) in [("logs -f", followed), ("logs", read)] {
+        let mut before = 99;
+        for (number, lost) in numbers(&lines)? {
+            assert_eq!(
+                number,
+                before + 1 + lost,
+                "{name}: {lost} lines are said to be lost after {before}\n{lines}"
+            );
+            before = number;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use core::{
     marker::PhantomData,
 };
 
-use wasmbed_protocol::ApplicationUid;
+use wasmbed_protocol::{ApplicationUid, Harmless};
 use wasmbed_supervisor::platform::{Level, LogSink, Record};
 
 use crate::Hardware;
@@ -56,14 +56,7 @@ struct Printable<'a, W>(&'a mut W);
 
 impl<W: Write> Write for Printable<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut pieces = text.split(char::is_control);
-        if let Some(first) = pieces.next() {
-            self.0.write_str(first)?;
-        }
-        pieces.try_for_each(|piece| {
-            self.0.write_str("\u{fffd}")?;
-            self.0.write_str(piece)
-        })
+        write!(self.0, "{}", Harmless { text, bytes_max: usize::MAX })
     }
 }
 
@@ -133,7 +126,7 @@ mod tests {
         write_record(&mut out, &record).unwrap();
         assert_eq!(
             out,
-            "WARN two\u{fffd}lines \u{fffd}[2J application=default/a\u{fffd}b reason=UnknownImport revision=7"
+            "WARN two\\nlines \\u{1b}[2J application=default/a\\rb reason=UnknownImport revision=7"
         );
     }
 }

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use wasmbed_api::{DeviceApplication, DeviceFacts};
 
+use crate::UnixTime;
+
 /// Full desired sets of some devices. Idempotent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -150,19 +152,33 @@ pub struct DeviceView {
 /// One line of an application's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
-    /// RFC 3339 time at the gateway.
-    pub time: String,
+    /// When the gateway received it, by the gateway's clock.
+    pub time: UnixTime,
     /// Which device.
     pub device: DeviceKey,
     /// `namespace/name` of the Application, or its UID if the gateway does not know the name.
     pub application: String,
     /// Counts the application's lines on that device.
     pub sequence: u64,
-    /// Lines dropped just before this one.
+    /// Lines of this application on that device that are missing just before this one.
     pub lines_lost: u32,
     /// The line.
     pub text: String,
+    /// Counts all lines of the gateway since its start, which [`BOOT_ID_HEADER`] names: a reader that comes back knows by it
+    /// what it has. Older gateways say nothing of it, nor of what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// Number of the device's start that wrote the line, or the highest known before if that start has none. Lines of a
+    /// device are ordered by `boot`, `epoch` and `sequence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<u64>,
+    /// Epoch of the session that brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
+
+/// In the answer to `GET /v1/logs`: random for each start of the gateway, since which [`LogLine::number`] counts.
+pub const BOOT_ID_HEADER: &str = "wasmbed-boot-id";
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -11,6 +11,8 @@ pub mod fleet;
 pub mod gateway;
 mod now;
 pub mod text;
+mod time;
 mod tokens;
 
 pub use now::Now;
+pub use time::UnixTime;

@@ -1,6 +1,18 @@
-//! Text forms of the protocol's ids, as they stand in resources and in JSON.
+//! Text forms of the protocol's ids, as they stand in resources and in JSON, and text that others wrote.
 
-use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash};
+use std::borrow::Cow;
+
+use wasmbed_protocol::{ApplicationUid, CorrelationId, Harmless, ModuleDigest, SpecHash};
+
+/// Text that a device, a file or an API gave, made harmless for logs, terminals and resources; at most so many bytes.
+#[must_use]
+pub fn harmless(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    let harmless = Harmless { text, bytes_max };
+    if harmless.plain_bytes() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(harmless.to_string())
+}
 
 /// The hyphenated form of RFC 9562, section 4.
 #[must_use]

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use wasmbed_protocol::ApplicationUid;
+use wasmbed_protocol::{ApplicationUid, Harmless, limits::LOG_TEXT_BYTES_MAX};
 use wasmbed_supervisor::platform::{Level, LogSink, Record};
+
+/// Of a line of the device's own log; the longest has a gateway's detail of 128 bytes in it.
+const MESSAGE_BYTES_MAX: usize = 1_024;
 
 /// Writes one device's lines.
 pub(crate) struct DeviceLog {
@@ -17,7 +20,10 @@ impl LogSink for DeviceLog {
         let correlation_id = record.correlation_id.map(tracing::field::display);
         let (epoch, revision) =
             (record.epoch.map(|epoch| epoch.0), record.revision.map(|revision| revision.0));
-        let (application, reason, message) = (record.application, record.reason, record.message);
+        let (application, reason) = (record.application, record.reason);
+        // Gateways' words are in it too.
+        let message = record.message.to_string();
+        let message = Harmless { text: &message, bytes_max: MESSAGE_BYTES_MAX };
         // The level of a tracing event is part of its static description, so each needs an event of its own.
         macro_rules! event {
             ($level:ident) => {
@@ -34,7 +40,7 @@ impl LogSink for DeviceLog {
 
     fn application_line(&mut self, _uid: &ApplicationUid, name: &str, text: &str) {
         // An application may not steer the terminal that its lines are read on.
-        let text = text.replace(char::is_control, "\u{fffd}");
+        let text = Harmless { text, bytes_max: LOG_TEXT_BYTES_MAX };
         tracing::info!(target: "application", device = &*self.device, application = name, "{text}");
     }
 }

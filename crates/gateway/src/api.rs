@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
-    exchange::{PUT_SETS_BYTES_MAX, PutSets, Refusal},
+    exchange::{BOOT_ID_HEADER, PUT_SETS_BYTES_MAX, PutSets, Refusal},
     gateway::{Cursor, LogCursor, Refused, UploadDecision},
 };
 use wasmbed_pki::Role;
@@ -497,8 +497,9 @@ async fn logs(
         device: query.device,
         read: 0,
     };
+    let boot_id = shared.core.read(|gateway, _| gateway.boot_id().to_owned());
     let Some(lines) = Lines::new(shared, cursor, caller) else { return too_many_streams() };
-    ndjson(futures::stream::unfold(lines, move |mut lines| async move {
+    let answer = ndjson(futures::stream::unfold(lines, move |mut lines| async move {
         loop {
             lines.versions.mark_unchanged();
             let cursor = &mut lines.cursor;
@@ -515,7 +516,8 @@ async fn logs(
             }
             lines.wait().await?;
         }
-    }))
+    }));
+    ([(BOOT_ID_HEADER, boot_id)], answer).into_response()
 }
 
 #[cfg(test)]

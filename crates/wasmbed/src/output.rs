@@ -1,6 +1,9 @@
 //! Standard output and standard error. The only file that writes to them: `print!` and its like panic when the reader is gone.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -53,17 +56,7 @@ impl Screen {
     }
 }
 
-/// Text from elsewhere with everything that could steer a terminal replaced by spaces.
-pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_device_says_cannot_steer_the_terminal() {
-        assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{9b}"), "a [2Jb  c ");
-    }
+/// Text from elsewhere, of any length, for a terminal.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    wasmbed_control::text::harmless(text, usize::MAX)
 }

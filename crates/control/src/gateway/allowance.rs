@@ -26,7 +26,6 @@ pub(super) struct Allowance {
     /// Boxed: few devices have Events.
     pub(super) events: Option<Box<Ledger>>,
     logs: Bucket,
-    log_lines_dropped: u32,
 }
 
 /// What a frame costs.
@@ -50,14 +49,10 @@ impl Allowance {
         self.frames.at(FRAMES, 1)
     }
 
-    /// Whether a log line fits, and how many were dropped before it.
-    pub(super) fn allow_log(&mut self, bytes: usize, now: Now) -> Option<u32> {
+    /// Whether a log line fits.
+    pub(super) fn allow_log(&mut self, bytes: usize, now: Now) -> bool {
         // A line costs at least its head, so that empty ones are bounded too.
-        if !self.logs.take(LOG_RATE, bytes.max(64) as u64, now.ms) {
-            self.log_lines_dropped = self.log_lines_dropped.saturating_add(1);
-            return None;
-        }
-        Some(std::mem::take(&mut self.log_lines_dropped))
+        self.logs.take(LOG_RATE, bytes.max(64) as u64, now.ms)
     }
 
     /// Whether controllers are told of a change now; otherwise when they are told of all that come until then. Neither if
@@ -134,16 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn a_log_flood_is_cut_to_the_rate_and_counted() {
+    fn a_log_flood_is_cut_to_the_rate() {
         let mut allowance = Allowance::default();
         let mut taken = 0;
         for _ in 0..1_000 {
-            taken += u32::from(allowance.allow_log(1_024, at(0)).is_some());
+            taken += u32::from(allowance.allow_log(1_024, at(0)));
         }
         assert_eq!(taken, LOG_BYTES_BURST / 1_024);
-        assert_eq!(allowance.allow_log(1_024, at(1_000)), Some(1_000 - taken));
-        let lines = (1..).take_while(|_| allowance.allow_log(1_024, at(1_000)).is_some()).count();
-        assert_eq!(lines, LOG_BYTES_PER_SECOND as usize / 1_024 - 1);
+        let lines = (1..).take_while(|_| allowance.allow_log(1_024, at(1_000))).count();
+        assert_eq!(lines, LOG_BYTES_PER_SECOND as usize / 1_024);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use wasmbed_api::{
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Epoch, Facts, Hello, ModuleDigest,
     ReportReason, SpecHash,
+    limits::{NAME_BYTES_MAX, REPORT_MESSAGE_BYTES_MAX, RESET_DETAIL_BYTES_MAX},
 };
 use wasmbed_runtime::scan::Features;
 
@@ -20,11 +21,16 @@ use super::{
     allowance::Allowance,
     identity::Trouble,
     input::{Now, SessionId},
+    logs::Places,
     session::Boot,
     sets::Set,
     writer::WriteState,
 };
-use crate::exchange::{DeviceKey, DeviceView};
+use crate::{
+    UnixTime,
+    exchange::{DeviceKey, DeviceView},
+    text::harmless,
+};
 
 /// One device, known from Kubernetes, from the disk, from a controller or from its own connection.
 #[derive(Debug)]
@@ -113,13 +119,18 @@ pub(super) struct Live {
     pub(super) epoch: Epoch,
     /// Which start of the device speaks.
     pub(super) boot: Boot,
+    /// Orders the device's starts, once it has told a number.
+    pub(super) start: Option<u64>,
+    /// Lines of its applications.
+    pub(super) logs: Places,
     /// Whether the connection is there.
     pub(super) connected: bool,
     /// Whether Welcome was given.
     pub(super) standing: bool,
     /// Why the session ended.
     pub(super) ended: Option<ReasonCode>,
-    pub(super) since_unix_ms: u64,
+    /// When the session began.
+    pub(super) since: Now,
     pub(super) last_heard: Now,
     pub(super) facts: Option<Arc<DeviceFacts>>,
     pub(super) facts_hash: u64,
@@ -155,7 +166,7 @@ impl Application {
             digest: report.digest,
             state: report.state,
             reason: report.reason,
-            message: report.message.into(),
+            message: harmless(report.message, REPORT_MESSAGE_BYTES_MAX).into(),
             restarts: report.restarts,
             memory_bytes: report.memory_bytes,
             failure_told: None,
@@ -241,7 +252,7 @@ pub(super) struct Base {
     pub(super) gateway: Option<String>,
     pub(super) epoch: u64,
     pub(super) last_heartbeat_unix_ms: u64,
-    pub(super) has_connected_since: bool,
+    pub(super) connected_since_unix_ms: Option<u64>,
     pub(super) revision: Option<i64>,
     pub(super) observed_generation: Option<i64>,
     pub(super) facts_hash: u64,
@@ -259,7 +270,7 @@ pub(super) struct Base {
 pub(super) struct Shown {
     pub(super) status: bool,
     pub(super) reason: String,
-    pub(super) since: k8s_openapi::jiff::Timestamp,
+    pub(super) since: UnixTime,
 }
 
 impl Object {
@@ -302,20 +313,18 @@ impl Base {
             status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| Shown {
                 status: condition.status == "True",
                 reason: condition.reason.clone(),
-                since: condition.last_transition_time.0,
+                since: UnixTime::from_ms(
+                    u64::try_from(condition.last_transition_time.0.as_millisecond()).unwrap_or(0),
+                ),
             })
         };
+        let unix_ms = |text: Option<&str>| text.and_then(UnixTime::parse).map(|time| time.ms);
         Self {
             phase: status.phase,
             gateway: status.gateway.clone(),
             epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
-            last_heartbeat_unix_ms: status
-                .last_heartbeat
-                .as_deref()
-                .and_then(|time| time.parse::<k8s_openapi::jiff::Timestamp>().ok())
-                .and_then(|time| u64::try_from(time.as_millisecond()).ok())
-                .unwrap_or(0),
-            has_connected_since: status.connected_since.is_some(),
+            last_heartbeat_unix_ms: unix_ms(status.last_heartbeat.as_deref()).unwrap_or(0),
+            connected_since_unix_ms: unix_ms(status.connected_since.as_deref()),
             revision: status.revision,
             observed_generation: status.observed_generation,
             facts_hash: status.facts.as_ref().map_or(0, fingerprint),
@@ -389,15 +398,16 @@ impl FactsTable {
 pub(super) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
     let Facts { board, firmware, engine, memory_bytes, flash_bytes, load_permille, .. } = hello.facts;
     let features = Features::from_bits(hello.facts.features);
+    let name = |text| harmless(text, NAME_BYTES_MAX).into_owned();
     let mut reset_reason = hello.reset_reason.name().to_owned();
     if !hello.reset_detail.is_empty() {
         reset_reason.push_str(": ");
-        reset_reason.push_str(hello.reset_detail);
+        reset_reason.push_str(&harmless(hello.reset_detail, RESET_DETAIL_BYTES_MAX));
     }
     DeviceFacts {
-        board: board.to_owned(),
-        firmware: firmware.to_owned(),
-        engine: engine.to_owned(),
+        board: name(board),
+        firmware: name(firmware),
+        engine: name(engine),
         memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
         flash_bytes: i64::try_from(flash_bytes).unwrap_or(i64::MAX),
         load_permille: i32::try_from(load_permille).unwrap_or(i32::MAX),
@@ -413,10 +423,13 @@ pub(super) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
             .imports
             .iter()
             .flat_map(|import| {
-                import.functions.iter().map(move |function| format!("{}.{function}", import.module))
+                import
+                    .functions
+                    .iter()
+                    .map(move |function| format!("{}.{}", name(import.module), name(function)))
             })
             .collect(),
-        capabilities: hello.facts.capabilities.iter().map(str::to_owned).collect(),
+        capabilities: hello.facts.capabilities.iter().map(name).collect(),
         reset_reason: Some(reset_reason),
     }
 }

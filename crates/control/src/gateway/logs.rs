@@ -24,7 +24,10 @@ use super::{
     device::{hyphenated, short_name},
     input::Now,
 };
-use crate::exchange::{DeviceKey, LogLine};
+use crate::{
+    UnixTime,
+    exchange::{DeviceKey, LogLine},
+};
 
 /// What an allocation costs beside its bytes, at most: the allocator's head and rounding.
 const ALLOCATION_BYTES: usize = 24;
@@ -78,8 +81,6 @@ pub(super) struct Logs {
     by_bytes: BTreeSet<(usize, Arc<DeviceKey>)>,
     bytes: usize,
     lines: u64,
-    /// Time of the last line: readers tell lines apart by it, so it never goes back.
-    unix_ms: u64,
 }
 
 /// What one device holds.
@@ -104,9 +105,56 @@ struct Entry {
     unix_ms: u64,
     device: Arc<DeviceKey>,
     origin: Origin,
+    boot: Option<u64>,
+    epoch: u64,
     sequence: u64,
     lines_lost: u32,
     text: Box<str>,
+}
+
+/// A line as its device sent it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    /// Orders the device's starts, if it counts them.
+    pub(super) boot: Option<u64>,
+    pub(super) epoch: u64,
+    pub(super) sequence: u64,
+    /// Missing just before it.
+    pub(super) lines_lost: u32,
+    pub(super) text: &'a str,
+}
+
+/// Where the lines of a session's applications are. Within a session nothing is lost on the way, so a number that is missing
+/// is a line that the device or this gateway dropped.
+#[derive(Debug, Default)]
+pub(super) struct Places(VecDeque<(ApplicationUid, u64)>);
+
+impl Places {
+    /// A line is taken; answers how many are missing before it. `told` is what the device says, which counts for the first
+    /// line of a session only.
+    pub(super) fn take(&mut self, uid: ApplicationUid, sequence: u64, told: u32) -> u32 {
+        let next = self.next(uid, sequence, told);
+        let missing = sequence.saturating_sub(*next);
+        *next = sequence.saturating_add(1);
+        u32::try_from(missing).unwrap_or(u32::MAX)
+    }
+
+    /// A line is not taken: it counts as missing before the next one.
+    pub(super) fn skip(&mut self, uid: ApplicationUid, sequence: u64, told: u32) {
+        let _ = self.next(uid, sequence, told);
+    }
+
+    /// The number that comes next if nothing is missing.
+    fn next(&mut self, uid: ApplicationUid, sequence: u64, told: u32) -> &mut u64 {
+        let index = self.0.iter().position(|(known, _)| *known == uid).unwrap_or_else(|| {
+            if self.0.len() >= LOG_APPLICATIONS_MAX {
+                self.0.pop_front();
+            }
+            self.0.push_back((uid, sequence.saturating_sub(u64::from(told))));
+            self.0.len() - 1
+        });
+        &mut self.0[index].1
+    }
 }
 
 impl Entry {
@@ -121,21 +169,23 @@ impl Logs {
         self.lines
     }
 
-    pub(super) fn push(
-        &mut self,
-        origin: Origin,
-        device: &Arc<DeviceKey>,
-        (sequence, lines_lost, text): (u64, u32, &str),
-        now: Now,
-    ) {
+    pub(super) fn push(&mut self, origin: Origin, device: &Arc<DeviceKey>, line: Line<'_>, now: Now) {
         self.lines += 1;
-        self.unix_ms = self.unix_ms.max(now.unix_ms);
         let (source, bytes_max) = match &origin {
             Origin::Application(name) => (Some(Arc::clone(name)), LOG_APPLICATION_BYTES_MAX),
             Origin::Unknown(_) => (None, LOG_UNKNOWN_BYTES_MAX),
         };
         let device = Arc::clone(device);
-        let entry = Entry { unix_ms: self.unix_ms, device, origin, sequence, lines_lost, text: text.into() };
+        let entry = Entry {
+            unix_ms: now.unix_ms,
+            device,
+            origin,
+            boot: line.boot,
+            epoch: line.epoch,
+            sequence: line.sequence,
+            lines_lost: line.lines_lost,
+            text: line.text.into(),
+        };
         self.change(&Arc::clone(&entry.device), |entries, holder, number| {
             holder.make_room(entries, &source);
             let ring = holder.rings.entry(source).or_insert_with(|| {
@@ -190,7 +240,7 @@ impl Logs {
             }
             cursor.read = *number;
             if cursor.wants(entry) {
-                page.lines.push(entry.to_line());
+                page.lines.push(entry.to_line(*number));
             }
         }
         cursor.read = self.lines;
@@ -256,9 +306,9 @@ impl Ring {
 }
 
 impl Entry {
-    fn to_line(&self) -> LogLine {
+    fn to_line(&self, number: u64) -> LogLine {
         LogLine {
-            time: super::rfc3339(self.unix_ms),
+            time: UnixTime::from_ms(self.unix_ms),
             device: (*self.device).clone(),
             application: match &self.origin {
                 Origin::Application(name) => name.to_string(),
@@ -267,6 +317,9 @@ impl Entry {
             sequence: self.sequence,
             lines_lost: self.lines_lost,
             text: self.text.to_string(),
+            number: Some(number),
+            boot: self.boot,
+            epoch: Some(self.epoch),
         }
     }
 }
@@ -281,6 +334,46 @@ mod tests {
 
     fn application(name: &str) -> Origin {
         Origin::Application(name.into())
+    }
+
+    fn line(sequence: u64, lines_lost: u32, text: &str) -> Line<'_> {
+        Line { boot: None, epoch: 1, sequence, lines_lost, text }
+    }
+
+    #[test]
+    fn times_follow_the_clock_also_backwards_and_numbers_do_not() {
+        let mut logs = Logs::default();
+        for (sequence, unix_ms) in [(1, 90_000), (2, 5_000), (3, 5_000)] {
+            logs.push(
+                application("default/a"),
+                &key("a"),
+                line(sequence, 0, "x"),
+                Now { ms: sequence, unix_ms },
+            );
+        }
+        let places: Vec<_> =
+            lines(&logs, &mut cursor(None, None)).iter().map(|line| (line.number, line.time.ms)).collect();
+        assert_eq!(places, [(Some(1), 90_000), (Some(2), 5_000), (Some(3), 5_000)]);
+    }
+
+    #[test]
+    fn missing_numbers_are_lost_lines_whatever_the_device_says() {
+        let (a, b) = (ApplicationUid([1; 16]), ApplicationUid([2; 16]));
+        let mut places = Places::default();
+        assert_eq!(places.take(a, 5, 4), 4, "the first of a session: only the device can know");
+        assert_eq!(places.take(a, 6, 0), 0);
+        places.skip(a, 7, 0);
+        places.skip(a, 10, 2);
+        assert_eq!(places.take(b, 1, 0), 0, "another application lost nothing");
+        assert_eq!(places.take(a, 11, 0), 4);
+        assert_eq!(places.take(a, 12, 1_000), 0, "nothing is missing");
+        assert_eq!(places.take(a, 3, 0), 0, "a number that comes again hides nothing");
+        places.skip(b, u64::MAX, 0);
+        assert_eq!(places.take(b, u64::MAX, 0), u32::MAX);
+        for uid in 0..=255 {
+            places.take(ApplicationUid([uid; 16]), 1, 0);
+        }
+        assert_eq!(places.0.len(), LOG_APPLICATIONS_MAX);
     }
 
     fn cursor(application: Option<&str>, device: Option<&str>) -> LogCursor {
@@ -321,14 +414,14 @@ mod tests {
         let mut logs = Logs::default();
         for number in 0..600_u64 {
             let device = key(if number % 2 == 0 { "a" } else { "b" });
-            logs.push(application("default/hello"), &device, (number, 0, "x"), Now::default());
-            logs.push(application("default/other"), &device, (number, 0, "x"), Now::default());
+            logs.push(application("default/hello"), &device, line(number, 0, "x"), Now::default());
+            logs.push(application("default/other"), &device, line(number, 0, "x"), Now::default());
         }
         let mut all = cursor(Some("hello"), None);
         let numbers: Vec<_> = lines(&logs, &mut all).iter().map(|line| line.sequence).collect();
         assert_eq!(numbers, (0..600).collect::<Vec<_>>());
         assert!(lines(&logs, &mut cursor(None, Some("a"))).iter().all(|line| line.device.name == "a"));
-        logs.push(application("default/hello"), &key("a"), (600, 3, "new"), Now::default());
+        logs.push(application("default/hello"), &key("a"), line(600, 3, "new"), Now::default());
         assert_eq!(lines(&logs, &mut all)[0].lines_lost, 3);
         assert_eq!(logs.page(&mut all), LogPage::default());
     }
@@ -336,18 +429,18 @@ mod tests {
     #[test]
     fn every_bound_holds() {
         let mut logs = Logs::default();
-        let line = "x".repeat(1_024);
+        let text = "x".repeat(1_024);
         for number in 0..20_000_u32 {
             let name = format!("default/{}", number % 100);
             let device = key(&format!("d{}", number % 7));
-            logs.push(application(&name), &device, (0, 0, &line), Now::default());
+            logs.push(application(&name), &device, line(0, 0, &text), Now::default());
         }
         assert_sums(&logs);
         let most = logs.holders.values().map(|holder| holder.rings.len()).max();
         assert_eq!(most, Some(LOG_APPLICATIONS_MAX));
         for number in 0..2_000_u64 {
-            logs.push(application("default/one"), &key("e"), (number, 0, ""), Now::default());
-            logs.push(application("default/two"), &key("e"), (number, 0, &line), Now::default());
+            logs.push(application("default/one"), &key("e"), line(number, 0, ""), Now::default());
+            logs.push(application("default/two"), &key("e"), line(number, 0, &text), Now::default());
         }
         assert_sums(&logs);
         let ring = |name: &str| &logs.holders[&key("e")].rings[&Some(name.into())];
@@ -361,11 +454,11 @@ mod tests {
     #[test]
     fn made_up_applications_share_one_queue_and_push_nobody_out() {
         let mut logs = Logs::default();
-        logs.push(application("default/hello"), &key("honest"), (1, 0, "kept"), Now::default());
+        logs.push(application("default/hello"), &key("honest"), line(1, 0, "kept"), Now::default());
         for number in 0..60_000_u128 {
             let device = key(["a", "b", "c", "d"][(number % 4) as usize]);
             let uid = ApplicationUid(number.to_be_bytes());
-            logs.push(Origin::Unknown(uid), &device, (0, 0, ""), Now::default());
+            logs.push(Origin::Unknown(uid), &device, line(0, 0, ""), Now::default());
         }
         assert_sums(&logs);
         assert_eq!(logs.holders.values().map(|holder| holder.rings.len()).sum::<usize>(), 5);
@@ -378,15 +471,15 @@ mod tests {
     #[test]
     fn who_holds_most_gives_way() {
         let mut logs = Logs::default();
-        let line = "x".repeat(1_024);
+        let text = "x".repeat(1_024);
         for number in 0..50 {
-            logs.push(application("default/app"), &key("quiet"), (number, 0, &line), Now::default());
+            logs.push(application("default/app"), &key("quiet"), line(number, 0, &text), Now::default());
         }
         // Names of this many applications are the controller's doing: even so one device has no more than its share.
         for number in 0..40_000_u64 {
             let name = format!("default/{}", number / 4 % 20);
             let device = key(&format!("loud-{}", number % 4));
-            logs.push(application(&name), &device, (number, 0, &line), Now::default());
+            logs.push(application(&name), &device, line(number, 0, &text), Now::default());
         }
         assert_sums(&logs);
         assert!(logs.bytes > LOG_BYTES_MAX - 4_096, "it is full");

@@ -412,6 +412,12 @@ impl Gateway {
         (self.stream.sequence(), self.logs.lines())
     }
 
+    /// Random for each start of the gateway: numbers of log lines count from there.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.config.boot_id
+    }
+
     /// The next lines of a log.
     pub fn log_page(&self, cursor: &mut LogCursor) -> LogPage {
         self.logs.page(cursor)
@@ -438,13 +444,4 @@ impl Gateway {
         }
         self.notices.push_back((notice, stranger));
     }
-}
-
-/// RFC 3339 in UTC, to the second if it is a whole one.
-pub(crate) fn rfc3339(unix_ms: u64) -> String {
-    i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| k8s_openapi::jiff::Timestamp::from_millisecond(ms).ok())
-        .unwrap_or_default()
-        .to_string()
 }

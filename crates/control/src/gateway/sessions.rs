@@ -5,7 +5,9 @@ use std::sync::Arc;
 use wasmbed_api::{DeviceSpec, ReasonCode};
 use wasmbed_protocol::{
     AssignmentGet, CloseReason, DeviceMessage, Epoch, ErrorCode, Heartbeat, Hello, Log, ModuleGet, Reported,
-    decode_device, limits::DETAIL_BYTES_MAX, tag,
+    decode_device,
+    limits::{DETAIL_BYTES_MAX, LOG_TEXT_BYTES_MAX},
+    tag,
 };
 
 use super::{
@@ -20,10 +22,10 @@ use super::{
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
     events::{About, Noted, QueuedEvent},
     input::{Event, Identity, LeftOut, Notice, Now, Occurrence, SessionId, StoreOperation},
-    logs::Origin,
+    logs::{Line, Origin, Places},
     session::{Boot, Closing, Greeting, Owed, Range, Session, State},
 };
-use crate::exchange::DeviceKey;
+use crate::{exchange::DeviceKey, text::harmless};
 
 impl Gateway {
     /// A device's handshake is done. False if there is no room: the connection is to be closed.
@@ -177,7 +179,8 @@ impl Gateway {
                 self.unusable(id, ErrorCode::Unexpected, Some(tag::HELLO), "a second Hello".to_owned(), now);
             }
             DeviceMessage::Error(error) => {
-                let detail = format!("{} {:?}: {}", error.code.name(), error.tag, error.detail);
+                let said = harmless(error.detail, DETAIL_BYTES_MAX);
+                let detail = format!("{} {:?}: {said}", error.code.name(), error.tag);
                 self.notice_of(stranger, Notice::DeviceError { device, detail });
             }
             _ if session.state == State::AwaitHello => {
@@ -202,8 +205,10 @@ impl Gateway {
     }
 
     fn handle_hello(&mut self, id: SessionId, hello: &Hello<'_>, now: Now) {
-        if hello.last_epoch.0 > COUNTER_MAX || hello.revision.0 > COUNTER_MAX {
-            self.end_with(id, PROTOCOL_ERROR, "epoch or revision is beyond 2^53".to_owned(), now);
+        let boot = hello.boot_counter.map_or(0, |counter| counter.0);
+        if hello.last_epoch.0.max(hello.revision.0).max(boot) > COUNTER_MAX {
+            let detail = "epoch, revision or boot counter is beyond 2^53".to_owned();
+            self.end_with(id, PROTOCOL_ERROR, detail, now);
             return;
         }
         let greeting = Greeting {
@@ -299,6 +304,9 @@ impl Gateway {
         };
         let written = record.object.as_ref().map_or(0, |object| object.base.epoch);
         let earlier = record.live.as_ref().map_or(0, |live| live.epoch.0);
+        // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
+        let start = record.live.as_ref().and_then(|live| live.start);
+        let start = start.max(greeting.boot.counter.map(|counter| counter.0));
         let epoch = Epoch(greeting.last_epoch.max(written).max(earlier)).next();
         record.awaiting = None;
         record.session = Some(id);
@@ -311,10 +319,12 @@ impl Gateway {
         record.live = Some(Box::new(Live {
             epoch,
             boot: greeting.boot,
+            start,
+            logs: Places::default(),
             connected: true,
             standing: false,
             ended: None,
-            since_unix_ms: now.unix_ms,
+            since: now,
             last_heard: now,
             facts_hash: fingerprint(&*greeting.facts),
             facts: Some(Arc::clone(&greeting.facts)),
@@ -469,17 +479,26 @@ impl Gateway {
 
     fn handle_log(&mut self, device: &Arc<DeviceKey>, log: &Log<'_>, now: Now) {
         let Some(record) = self.devices.get_mut(device) else { return };
-        let Some(dropped) = record.allowance.allow_log(log.text.len(), now) else {
+        let Some(live) = record.live.as_deref_mut() else { return };
+        if !record.allowance.allow_log(log.text.len(), now) {
+            live.logs.skip(log.uid, log.sequence.0, log.lines_lost);
             self.counters.log_lines_dropped += 1;
             return;
-        };
+        }
         let name = record.set.as_ref().and_then(|set| set.application(&log.uid).cloned()).or_else(|| {
-            let applications = record.live.as_ref()?.applications.as_ref()?;
+            let applications = live.applications.as_ref()?;
             applications.iter().find(|application| application.uid == log.uid)?.name.clone()
         });
         let origin = name.map_or(Origin::Unknown(log.uid), Origin::Application);
-        let lost = log.lines_lost.saturating_add(dropped);
-        self.logs.push(origin, device, (log.sequence.0, lost, log.text), now);
+        let line = Line {
+            boot: live.start,
+            epoch: live.epoch.0,
+            sequence: log.sequence.0,
+            lines_lost: live.logs.take(log.uid, log.sequence.0, log.lines_lost),
+            // Some programs end their lines with both characters.
+            text: &harmless(log.text.trim_end_matches('\r'), LOG_TEXT_BYTES_MAX),
+        };
+        self.logs.push(origin, device, line, now);
     }
 
     /// A message that could not be used. The session goes on unless there are many.

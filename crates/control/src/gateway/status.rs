@@ -7,9 +7,12 @@ use super::{
     config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
     device::{Application, Base, Live, Object, Record, Shown},
     input::{Event, Now},
-    rfc3339,
     writer::Class,
 };
+use crate::UnixTime;
+
+/// A time in a status that is so far ahead of the gateway's clock was written by a clock that has been set back since.
+const CLOCK_AHEAD_MS: u64 = 2_000;
 
 /// A write that is needed.
 #[derive(Debug, PartialEq)]
@@ -298,7 +301,10 @@ fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     {
         return Some(Plan { class: Class::Facts, ..now });
     }
-    let heard = unix_of(live.last_heard);
+    if is_ahead(base, writing.now) {
+        return Some(Plan { class: Class::Heartbeat, ..now });
+    }
+    let heard = heard_unix_ms(live, writing.now);
     if live.connected && heard > base.last_heartbeat_unix_ms {
         let age = heard - base.last_heartbeat_unix_ms;
         let due = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
@@ -332,12 +338,15 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
         if base.gateway.as_deref() != Some(writing.gateway) {
             set("gateway", json!(writing.gateway));
         }
-        if base.epoch != live.epoch.0 || !base.has_connected_since {
+        let ahead = is_ahead(base, writing.now);
+        if base.epoch != live.epoch.0 || base.connected_since_unix_ms.is_none() || ahead {
             set("epoch", json!(live.epoch.0));
-            set("connected_since", json!(rfc3339(live.since_unix_ms)));
+            let since = UnixTime::from_ms(unix_ms_of(live.since, writing.now));
+            set("connected_since", json!(since.to_string()));
         }
-        if unix_of(live.last_heard) > base.last_heartbeat_unix_ms {
-            set("last_heartbeat", json!(rfc3339(unix_of(live.last_heard))));
+        let heard = heard_unix_ms(live, writing.now);
+        if heard > base.last_heartbeat_unix_ms || ahead {
+            set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
         }
         if let Some(revision) = live.revision_reported
             && Some(revision) != as_u64(base.revision)
@@ -437,23 +446,39 @@ fn condition(
         }
         (None, None) => return None,
     };
+    let now = UnixTime::from_ms(now.unix_ms);
     let since = match shown {
-        Some(shown) if shown.status == status => shown.since.to_string(),
-        _ => rfc3339(now.unix_ms),
+        Some(shown) if shown.status == status => shown.since.min(now),
+        _ => now,
     };
     Some(json!({
         "type": name,
         "status": if status { "True" } else { "False" },
         "reason": reason,
         "message": message,
-        "lastTransitionTime": since,
+        "lastTransitionTime": since.to_seconds_text(),
         "observedGeneration": object.generation,
     }))
 }
 
-/// Wall-clock time at which something was heard, to the second that a status shows.
-fn unix_of(now: Now) -> u64 {
-    now.unix_ms / 1_000 * 1_000
+/// When something happened, by the wall clock as it is now: one that was ahead then and has been set back since does not
+/// put it into the future.
+fn unix_ms_of(then: Now, now: Now) -> u64 {
+    if then.unix_ms <= now.unix_ms {
+        return then.unix_ms;
+    }
+    now.unix_ms.saturating_sub(now.ms.saturating_sub(then.ms))
+}
+
+/// When the device was last heard, to the second that a status shows.
+fn heard_unix_ms(live: &Live, now: Now) -> u64 {
+    unix_ms_of(live.last_heard, now) / 1_000 * 1_000
+}
+
+/// Whether the status has a time that has not come yet.
+fn is_ahead(base: &Base, now: Now) -> bool {
+    let latest = base.connected_since_unix_ms.unwrap_or(0).max(base.last_heartbeat_unix_ms);
+    latest > now.unix_ms.saturating_add(CLOCK_AHEAD_MS)
 }
 
 fn as_u64(value: Option<i64>) -> Option<u64> {

@@ -20,6 +20,7 @@ mod admission;
 mod chaos;
 mod identity;
 mod modules;
+mod rules;
 mod sets;
 mod shares;
 mod statuses;

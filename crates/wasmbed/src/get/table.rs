@@ -134,7 +134,7 @@ fn cell(value: &Value) -> String {
         Value::Null => "<none>".to_owned(),
         Value::String(text) if text.is_empty() => "<none>".to_owned(),
         // A name or message may come from a device.
-        Value::String(text) => harmless(text),
+        Value::String(text) => harmless(text).into_owned(),
         other => other.to_string(),
     }
 }

@@ -1,5 +1,6 @@
 //! `wasmbed logs`: what applications wrote, read from the gateways with an operator's identity.
 
+mod order;
 mod stream;
 
 use std::{
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::join_all;
 use kube::{Api, api::ListParams};
 use rustls_pki_types::CertificateDer;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
 use wasmbed_control::exchange::LogLine;
 use wasmbed_pki::{Identity, read_certificates};
@@ -20,6 +21,7 @@ use crate::{
     cluster::{Cluster, ClusterArgs, explain},
     output::{self, harmless, print},
 };
+use order::{Cursor, Gaps, merge};
 use stream::Gateway;
 
 /// Lines that wait to be printed; gateways are read no faster than that.
@@ -28,6 +30,8 @@ const LINES_MAX: usize = 1_024;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause: a gateway that comes back is read again soon.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long `follow` waits for what the gateways hold, so that it can show it in one order.
+const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Show what applications wrote.
 ///
@@ -68,6 +72,8 @@ pub struct Source {
     pub trust_domain: String,
     /// `host:port` of each.
     pub gateways: Vec<String>,
+    /// Whether these are all gateways that the devices may have sessions with.
+    pub all_gateways: bool,
 }
 
 /// Which lines; the default is all of them.
@@ -91,7 +97,7 @@ pub async fn run(args: Args) -> Result<()> {
         true => known_gateways(&cluster).await?,
         false => args.gateway.clone(),
     };
-    let source = Source::operator(&pki_folder(&args)?, gateways)?;
+    let source = Source::operator(&pki_folder(&args)?, gateways, args.gateway.is_empty())?;
     let filter = Filter {
         namespace: (!args.all_namespaces).then_some(cluster.namespace),
         application: args.application,
@@ -129,12 +135,14 @@ pub fn render(line: &LogLine) -> String {
         lost => format!("({lost} lines lost) "),
     };
     // Seconds are enough for people; JSON has the rest.
-    let time = line.time.get(..19).unwrap_or(&line.time);
-    let text = harmless(&line.text);
-    format!("{time} {}/{} {} | {lost}{text}", line.device.namespace, line.device.name, line.application)
+    let time = line.time.to_seconds_text();
+    let time = time.trim_end_matches('Z');
+    let (device, application) = (&line.device, harmless(&line.application));
+    let (namespace, name) = (harmless(&device.namespace), harmless(&device.name));
+    format!("{time} {namespace}/{name} {application} | {lost}{}", harmless(&line.text))
 }
 
-/// Every line that the gateways hold, by time.
+/// Every line that the gateways hold: those of an application on a device in its order, all of them by time.
 ///
 /// # Errors
 /// None of the gateways could be read, or the identity can't be used. Some that could not are named in the log.
@@ -144,7 +152,7 @@ pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
     let mut failed = Vec::new();
     for (gateway, answer) in gateways.iter().zip(join_all(gateways.iter().map(read_one)).await) {
         match answer {
-            Ok(held) => lines.extend(held),
+            Ok((_, held)) => lines.extend(held),
             Err(error) => failed.push(format!("gateway {}: {error:#}", gateway.address())),
         }
     }
@@ -152,17 +160,23 @@ pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
         bail!("no gateway could be read: {}", failed.join("; "));
     }
     failed.iter().for_each(|failure| output::complain(&format!("warning: {failure}")));
-    lines.sort_by(|a, b| (&a.time, &a.device, a.sequence).cmp(&(&b.time, &b.device, b.sequence)));
+    let mut gaps = Gaps::new(source.all_gateways && failed.is_empty());
+    let mut lines = merge(lines);
+    lines.iter_mut().for_each(|line| gaps.account(line));
     Ok(lines)
 }
 
-async fn read_one(gateway: &Gateway) -> Result<Vec<LogLine>> {
+/// What one gateway holds, and how far it was read with that.
+async fn read_one(gateway: &Gateway) -> Result<(Cursor, Vec<LogLine>)> {
     let mut stream = gateway.open().await?;
+    let mut cursor = Cursor::default();
+    cursor.begin(stream.boot_id());
     let mut lines = Vec::new();
     while let Some(line) = stream.next().await? {
+        cursor.is_new(&line);
         lines.push(line);
     }
-    Ok(lines)
+    Ok((cursor, lines))
 }
 
 /// Every line that the gateways hold and then each new one, for as long as the future is polled. A gateway that breaks off is
@@ -171,26 +185,39 @@ async fn read_one(gateway: &Gateway) -> Result<Vec<LogLine>> {
 /// # Errors
 /// The identity can't be used, or there is no gateway.
 pub async fn follow(source: Source, filter: Filter, mut on_line: impl FnMut(LogLine)) -> Result<()> {
-    let gateways = source.gateways(&filter, true)?;
+    let mut gaps = Gaps::new(source.all_gateways);
+    let held = source.gateways(&filter, false)?;
+    // What is there already, in one order. A gateway that does not answer soon is left to its own task.
+    let read = held.iter().map(|gateway| timeout(HELD_TIMEOUT, read_one(gateway)));
+    let (mut lines, mut cursors) = (Vec::new(), Vec::new());
+    for answer in join_all(read).await {
+        let (cursor, held) = answer.ok().and_then(Result::ok).unwrap_or_default();
+        lines.extend(held);
+        cursors.push(cursor);
+    }
+    for mut line in merge(lines) {
+        gaps.account(&mut line);
+        on_line(line);
+    }
     let (sender, mut lines) = mpsc::channel(LINES_MAX);
     // Dropped with this future, which ends the tasks.
     let mut tasks = JoinSet::new();
-    for gateway in gateways {
-        tasks.spawn(follow_one(gateway, sender.clone()));
+    for (gateway, cursor) in source.gateways(&filter, true)?.into_iter().zip(cursors) {
+        tasks.spawn(follow_one(gateway, cursor, sender.clone()));
     }
     drop(sender);
-    while let Some(line) = lines.recv().await {
+    while let Some(mut line) = lines.recv().await {
+        gaps.account(&mut line);
         on_line(line);
     }
     Ok(())
 }
 
-async fn follow_one(gateway: Gateway, lines: mpsc::Sender<LogLine>) {
-    let mut seen = Seen::default();
+async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<LogLine>) {
     let mut pause = PAUSE_MIN;
     loop {
-        let before = seen.time.clone();
-        match follow_once(&gateway, &mut seen, &lines).await {
+        let before = cursor.progress();
+        match follow_once(&gateway, &mut cursor, &lines).await {
             Ok(End::NobodyListens) => return,
             Ok(End::Closed) => {
                 tracing::debug!(gateway = gateway.address(), "the gateway ended the log stream")
@@ -200,7 +227,7 @@ async fn follow_one(gateway: Gateway, lines: mpsc::Sender<LogLine>) {
                 tracing::warn!(gateway = gateway.address(), reason, "can't read logs, trying again");
             }
         }
-        pause = if seen.time == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+        pause = if cursor.progress() == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
         tokio::time::sleep(pause).await;
     }
 }
@@ -211,44 +238,15 @@ enum End {
     NobodyListens,
 }
 
-async fn follow_once(gateway: &Gateway, seen: &mut Seen, lines: &mpsc::Sender<LogLine>) -> Result<End> {
+async fn follow_once(gateway: &Gateway, cursor: &mut Cursor, lines: &mpsc::Sender<LogLine>) -> Result<End> {
     let mut stream = gateway.open().await?;
+    cursor.begin(stream.boot_id());
     while let Some(line) = stream.next().await? {
-        if seen.is_new(&line) && lines.send(line).await.is_err() {
+        if cursor.is_new(&line) && lines.send(line).await.is_err() {
             return Ok(End::NobodyListens);
         }
     }
     Ok(End::Closed)
-}
-
-/// Where a gateway's lines were read to. Its times never go back; lines of one instant are told apart by their place.
-#[derive(Default)]
-struct Seen {
-    time: String,
-    at_time: Vec<(String, String, u64)>,
-}
-
-impl Seen {
-    fn is_new(&mut self, line: &LogLine) -> bool {
-        let place = (
-            format!("{}/{}", line.device.namespace, line.device.name),
-            line.application.clone(),
-            line.sequence,
-        );
-        match line.time.cmp(&self.time) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Equal if self.at_time.contains(&place) => false,
-            std::cmp::Ordering::Equal => {
-                self.at_time.push(place);
-                true
-            }
-            std::cmp::Ordering::Greater => {
-                self.time.clone_from(&line.time);
-                self.at_time = vec![place];
-                true
-            }
-        }
-    }
 }
 
 impl Source {
@@ -256,14 +254,15 @@ impl Source {
     ///
     /// # Errors
     /// A file is missing or can't be used.
-    pub fn operator(folder: &Path, gateways: Vec<String>) -> Result<Self> {
+    pub fn operator(folder: &Path, gateways: Vec<String>, all_gateways: bool) -> Result<Self> {
         let (chain, key) = Identity::files(folder, "operator");
         let identity = Identity::read(&chain, &key)
             .context("no operator's identity: say --pki DIR, for example the pki folder of `wasmbed up`")?;
         let trust_domain =
             identity.spiffe_id().with_context(|| format!("{} can't be used", chain.display()))?;
         let services_roots = read_certificates(&folder.join("services-root.crt"))?;
-        Ok(Self { identity, services_roots, trust_domain: trust_domain.trust_domain().to_owned(), gateways })
+        let trust_domain = trust_domain.trust_domain().to_owned();
+        Ok(Self { identity, services_roots, trust_domain, gateways, all_gateways })
     }
 
     fn gateways(&self, filter: &Filter, follow: bool) -> Result<Vec<Gateway>> {
@@ -290,37 +289,25 @@ fn pki_folder(args: &Args) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use wasmbed_control::exchange::DeviceKey;
+    use wasmbed_control::{UnixTime, exchange::DeviceKey};
 
     use super::*;
 
-    fn line(time: &str, sequence: u64) -> LogLine {
-        LogLine {
-            time: time.to_owned(),
-            device: DeviceKey { namespace: "default".to_owned(), name: "device-001".to_owned() },
-            application: "default/hello".to_owned(),
-            sequence,
-            lines_lost: 0,
-            text: "hello".to_owned(),
-        }
-    }
-
     #[test]
     fn a_line_says_when_where_what_and_what_is_missing() {
-        let plain = line("2026-01-02T03:04:05.678Z", 1);
+        let plain = LogLine {
+            time: UnixTime::parse("2026-01-02T03:04:05.678Z").unwrap(),
+            device: DeviceKey { namespace: "default".to_owned(), name: "device-001".to_owned() },
+            application: "default/hello".to_owned(),
+            sequence: 1,
+            lines_lost: 0,
+            text: "hello".to_owned(),
+            number: Some(1),
+            boot: Some(1),
+            epoch: Some(1),
+        };
         assert_eq!(render(&plain), "2026-01-02T03:04:05 default/device-001 default/hello | hello");
         let lossy = LogLine { lines_lost: 2, text: "a\u{1b}[2Jb".to_owned(), ..plain };
-        assert!(render(&lossy).ends_with("| (2 lines lost) a [2Jb"));
-    }
-
-    #[test]
-    fn lines_that_a_gateway_repeats_are_told_from_new_ones() {
-        let mut seen = Seen::default();
-        let first = ["2026-01-02T03:04:05.1Z", "2026-01-02T03:04:05.2Z", "2026-01-02T03:04:05.2Z"];
-        let lines: Vec<_> = first.iter().zip(1..).map(|(time, sequence)| line(time, sequence)).collect();
-        assert!(lines.iter().all(|line| seen.is_new(line)));
-        assert!(!lines.iter().any(|line| seen.is_new(line)));
-        assert!(seen.is_new(&line("2026-01-02T03:04:05.2Z", 4)));
-        assert!(seen.is_new(&line("2026-01-02T03:04:05.3Z", 1)));
+        assert!(render(&lossy).ends_with("| (2 lines lost) a\\u{1b}[2Jb"));
     }
 }

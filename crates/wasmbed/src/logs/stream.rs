@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
-use wasmbed_control::exchange::{LogLine, Refusal};
+use wasmbed_control::exchange::{BOOT_ID_HEADER, LogLine, Refusal};
 use wasmbed_pki::tls::{self, ClientParams, Profile};
 
 use super::{Filter, Source};
@@ -74,13 +74,15 @@ impl Gateway {
     /// # Errors
     /// The gateway can't be reached, or refuses.
     pub(super) async fn open(&self) -> Result<Lines> {
-        let body = timeout(CONNECT_TIMEOUT, self.call())
+        let answer = timeout(CONNECT_TIMEOUT, self.call())
             .await
             .with_context(|| format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))??;
-        Ok(Lines { body, held: BytesMut::new() })
+        let boot_id =
+            answer.headers().get(BOOT_ID_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Lines { boot_id, body: answer.into_body(), held: BytesMut::new() })
     }
 
-    async fn call(&self) -> Result<Incoming> {
+    async fn call(&self) -> Result<http::Response<Incoming>> {
         let socket = TcpStream::connect(&self.address).await.context("can't connect")?;
         let probes = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&socket).set_tcp_keepalive(&probes).context("can't set keep-alive probes")?;
@@ -101,7 +103,7 @@ impl Gateway {
             .body(Empty::<Bytes>::new())?;
         let answer = sender.send_request(request).await.context("the gateway closed the connection")?;
         if answer.status() == http::StatusCode::OK {
-            return Ok(answer.into_body());
+            return Ok(answer);
         }
         let status = answer.status();
         let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX).collect().await;
@@ -115,11 +117,17 @@ impl Gateway {
 
 /// The lines of one answer.
 pub(super) struct Lines {
+    boot_id: Option<String>,
     body: Incoming,
     held: BytesMut,
 }
 
 impl Lines {
+    /// Names the gateway's start; older gateways say nothing.
+    pub(super) fn boot_id(&self) -> Option<&str> {
+        self.boot_id.as_deref()
+    }
+
     /// The next line; none when the gateway ended the stream.
     ///
     /// # Errors

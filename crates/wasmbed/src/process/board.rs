@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
+use wasmbed_control::text::harmless;
 use wasmbed_emulator::{Emulator, Ended, Kind, Options, find_firmware, reach_host};
 use wasmbed_flash::provision::Network;
 use wasmbed_pki::Identity;
@@ -137,9 +138,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.context("the emulator's task panicked")?
 }
 
+/// Of a console line; a log text of 1,024 bytes with its fields, escaped.
+const LINE_BYTES_MAX: usize = 4_096;
+
 /// A console line begins with its level; one that does not is what a board says before it can log. The correlation id is a
 /// field of its own, by which the lines of all processes are found.
 fn log(device: &str, line: &str) {
+    let line = &*harmless(line, LINE_BYTES_MAX);
     let (level, text) = line.split_once(' ').unwrap_or(("", line));
     let correlation_id = text.split(' ').find_map(|word| word.strip_prefix("correlation_id="));
     match level {

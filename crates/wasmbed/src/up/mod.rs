@@ -185,6 +185,7 @@ fn follow_logs(layout: &Layout, gateway: SocketAddr, screen: Screen, stop: Cance
         services_roots: wasmbed_pki::read_certificates(&layout.services_root())?,
         trust_domain: layout.authorities().trust_domain().to_owned(),
         gateways: vec![gateway.to_string()],
+        all_gateways: true,
     };
     tokio::spawn(async move {
         let print = |line| screen.line(&format!("  {}", logs::render(&line)));

@@ -187,3 +187,29 @@ fn facts_that_are_gone_are_removed() {
     world.advance(10_000);
     assert_eq!(world.api.calls.len(), calls, "written once");
 }
+
+#[test]
+fn a_clock_that_was_ahead_leaves_no_time_in_the_future() {
+    const AHEAD_MS: u64 = 3 * 24 * 3_600_000;
+    let mut world = World::synced();
+    let device = world.device("a");
+    world.now.unix_ms += AHEAD_MS;
+    let id = world.hello("a", 0, 0);
+    world.advance(40_000);
+    world.send(id, &heartbeat(1));
+    world.now.unix_ms -= AHEAD_MS;
+    let calls = world.api.calls.len();
+    for sequence in 2..8 {
+        world.advance(10_000);
+        world.send(id, &heartbeat(sequence));
+        world.advance(1_000);
+        let status = world.api.status(&device);
+        for time in [status.last_heartbeat, status.connected_since] {
+            let time = crate::UnixTime::parse(&time.unwrap()).unwrap();
+            let now = crate::UnixTime::from_ms(world.now.unix_ms);
+            assert!(time <= now && time.ms + 120_000 > now.ms, "{time}, and it is {now}");
+        }
+    }
+    let written = world.api.calls.len() - calls;
+    assert!(written <= 4, "{written} writes in 66 s");
+}
