@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceLis
 use kube::Client;
 use serde_json::Value;
 
-use crate::kubeconfig;
+use crate::{kubeconfig, output::harmless};
 
 /// How a command reaches the Kubernetes API.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -202,7 +202,7 @@ impl Cluster {
 #[must_use]
 pub(crate) fn explain(error: kube::Error) -> anyhow::Error {
     match error {
-        kube::Error::Api(status) if !status.message.is_empty() => anyhow!("{}", status.message),
+        kube::Error::Api(status) if !status.message.is_empty() => anyhow!("{}", harmless(&status.message)),
         error => anyhow::Error::new(error).context(
             "the Kubernetes API could not be reached; is it running, and is KUBECONFIG the right one?",
         ),

@@ -137,10 +137,10 @@ pub(crate) fn run(command: PkiCommand) -> Result<()> {
 fn open(place: &Place) -> Result<Authorities> {
     let authorities = Authorities::create_or_open(&place.dir, &place.trust_domain)?;
     for file in authorities.begun_anew() {
-        eprintln!(
+        output::complain(&format!(
             "warning: {} lay in the future and begins now, with the same key: the clock was ahead when it was made, or is behind now",
             file.display()
-        );
+        ));
     }
     Ok(authorities)
 }

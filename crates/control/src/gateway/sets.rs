@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{
     ApplicationUid, CorrelationId, ModuleDigest, SpecHash, decode_spec,
-    limits::{DESIRED_MAX, SPEC_BYTES_MAX},
+    limits::{APPLICATION_NAME_BYTES_MAX, DESIRED_MAX, SPEC_BYTES_MAX},
 };
 
 use super::{
@@ -17,7 +17,10 @@ use super::{
     device::hyphenated,
     input::SessionId,
 };
-use crate::exchange::{AssignmentEntry, DeviceKey, DeviceSet};
+use crate::{
+    exchange::{AssignmentEntry, DeviceKey, DeviceSet},
+    text::harmless,
+};
 
 /// The desired set of one device, checked.
 #[derive(Debug, PartialEq)]
@@ -133,7 +136,7 @@ impl Bodies {
             return Err(format!("application_uid is not the one in spec, {}", hyphenated(&decoded.uid)));
         }
         let (uid, digest, module_bytes) = (decoded.uid, decoded.digest, decoded.module_bytes);
-        let application = entry.application.as_str().into();
+        let application = harmless(&entry.application, APPLICATION_NAME_BYTES_MAX).into();
         let body = Arc::new(Body { hash, spec, uid, application, digest, module_bytes });
         self.0.insert(hash, Arc::downgrade(&body));
         Ok(body)

@@ -416,7 +416,7 @@ fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Eve
 fn sentence(reason: ReasonCode, record: &Record) -> String {
     match (reason, record.returns_by) {
         (ReasonCode::AwaitingReconnect, Some(by)) => {
-            let by = rfc3339(by.unix_ms / 1_000 * 1_000);
+            let by = UnixTime::from_ms(by.unix_ms).to_seconds_text();
             format!("the device was told to stay away and comes back at {by} at the latest")
         }
         _ => reason.sentence().to_owned(),

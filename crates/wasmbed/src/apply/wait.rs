@@ -7,7 +7,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::Applied;
-use crate::{cluster::Cluster, output};
+use crate::{
+    cluster::Cluster,
+    output::{self, harmless},
+};
 
 /// How often the Applications are read while waiting.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -49,7 +52,7 @@ fn progress(live: &Value) -> (bool, String) {
     let (phase, count) =
         (status["phase"].as_str().unwrap_or("Pending"), status["ready"].as_str().unwrap_or("0/0"));
     let text = |field: &str| ready.and_then(|condition| condition[field].as_str()).unwrap_or_default();
-    (text("status") == "True", format!("{phase}, {count} running: {}", text("message")))
+    (text("status") == "True", format!("{phase}, {count} running: {}", harmless(text("message"))))
 }
 
 #[cfg(test)]

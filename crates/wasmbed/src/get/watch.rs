@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Resource, explain},
-    output::print,
+    output::{harmless, print},
 };
 
 /// Pause before a watch that ended is begun again, so that a server in trouble isn't pressed.
@@ -78,7 +78,10 @@ async fn follow(
         match event["type"].as_str() {
             Some("ERROR") if object["code"] == 410 => return Ok(End::Expired),
             Some("ERROR") => {
-                bail!("the watch ended: {}", object["message"].as_str().unwrap_or("no reason given"))
+                bail!(
+                    "the watch ended: {}",
+                    harmless(object["message"].as_str().unwrap_or("no reason given"))
+                )
             }
             Some("BOOKMARK") => {}
             _ => printer.print(&Table::parse(object)?),

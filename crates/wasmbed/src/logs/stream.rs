@@ -15,7 +15,7 @@ use wasmbed_control::exchange::{BOOT_ID_HEADER, LogLine, Refusal};
 use wasmbed_pki::tls::{self, ClientParams, Profile};
 
 use super::{Filter, Source};
-use crate::cluster::encode_query;
+use crate::{cluster::encode_query, output::harmless};
 
 /// How long a gateway may take until it answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ impl Gateway {
         let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX).collect().await;
         let refusal = body.ok().and_then(|body| serde_json::from_slice::<Refusal>(&body.to_bytes()).ok());
         match refusal {
-            Some(refusal) => bail!("{}: {}", refusal.reason, refusal.message),
+            Some(refusal) => bail!("{}: {}", harmless(&refusal.reason), harmless(&refusal.message)),
             None => bail!("the gateway answered {status}"),
         }
     }

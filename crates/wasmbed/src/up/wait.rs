@@ -12,6 +12,7 @@ use kube::{
 use wasmbed_api::{Application, ApplicationPhase, Device, DevicePhase, DeviceStatus};
 
 use super::progress::Progress;
+use crate::output::harmless;
 
 /// Waits until each of the devices has a session that began after `started`: what an earlier run left in a status does not count.
 pub(super) async fn until_connected(
@@ -84,8 +85,9 @@ pub(super) async fn until_running(
             }
             ApplicationPhase::Failed | ApplicationPhase::Degraded => {
                 let failure = status.failures.first();
-                let why = failure
-                    .map_or_else(String::new, |first| format!(": {}: {}", first.device, first.message));
+                let why = failure.map_or_else(String::new, |first| {
+                    format!(": {}: {}", first.device, harmless(&first.message))
+                });
                 progress.done("application", &format!("{name} {:?}{why}", status.phase));
                 return Ok(());
             }
