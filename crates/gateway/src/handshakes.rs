@@ -8,7 +8,8 @@
 //!
 //! Nobody is sent away because many come at once: a fleet that comes back waits its turn, here and in the kernel's queue.
 //! A source has a share of the places, and of those that wait the source with the fewest places comes first. A handshake
-//! that does not go on keeps its place only while nobody else wants it.
+//! that does not go on keeps its place unless others wait who would not get one soon: of a fleet whose machines are busy
+//! all handshakes are slow, and none gives way as long as enough of them end well.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -28,6 +29,10 @@ pub(crate) const WAITING_MAX: usize = 1_024;
 const HELLO_GRACE: Duration = Duration::from_secs(1);
 /// How long it may take for its last message while others wait: a microcontroller's arithmetic.
 const FINISH_GRACE: Duration = Duration::from_secs(3);
+/// How long those that wait may have to wait, by how many handshakes ended well in [`RECENT`].
+const PATIENCE: Duration = Duration::from_secs(10);
+/// See [`PATIENCE`].
+const RECENT: Duration = Duration::from_secs(2);
 /// How often is looked for handshakes that give way.
 pub(crate) const PRESS_EVERY: Duration = Duration::from_millis(250);
 
@@ -55,6 +60,8 @@ struct Inner {
     open: usize,
     waiting: usize,
     next: u64,
+    /// Since when handshakes that ended well are counted, how many, and how many in the span before.
+    counted: Option<(Instant, usize, usize)>,
     sources: HashMap<IpAddr, Source>,
 }
 
@@ -168,8 +175,9 @@ impl Handshakes {
     /// Asks handshakes that do not go on to give way, as many as connections wait; those of the source with most first.
     pub(crate) fn press(&self) {
         let bounds = (self.bounds)();
-        let inner = self.lock();
-        if inner.waiting == 0 {
+        let mut inner = self.lock();
+        let served = inner.recently_done(Instant::now()) * (PATIENCE.as_secs() / RECENT.as_secs()) as usize;
+        if inner.waiting <= served {
             return;
         }
         let full = inner.open >= bounds.places;
@@ -180,9 +188,18 @@ impl Handshakes {
             .iter()
             .flat_map(|source| source.open.values())
             .filter(|place| !place.asked.load(Ordering::Relaxed) && place.stalls());
-        for place in stalled.take(inner.waiting) {
+        for place in stalled.take(inner.waiting - served) {
             place.asked.store(true, Ordering::Relaxed);
             place.ask.notify_one();
+        }
+    }
+
+    /// A handshake ended well.
+    pub(crate) fn done(&self) {
+        let mut inner = self.lock();
+        inner.recently_done(Instant::now());
+        if let Some((_, done, _)) = &mut inner.counted {
+            *done += 1;
         }
     }
 
@@ -227,6 +244,17 @@ impl Handshakes {
 }
 
 impl Inner {
+    /// Handshakes that ended well in the last span and in the one under way.
+    fn recently_done(&mut self, now: Instant) -> usize {
+        let (since, done, before) = self.counted.get_or_insert((now, 0, 0));
+        let half = RECENT / 2;
+        if now.duration_since(*since) >= half {
+            *before = if now.duration_since(*since) < RECENT { *done } else { 0 };
+            (*since, *done) = (now, 0);
+        }
+        *done + *before
+    }
+
     fn take(&mut self, handshakes: &Arc<Handshakes>, source: IpAddr) -> Slot {
         let (number, place) = (self.next, Place::new());
         self.next += 1;
@@ -325,6 +353,10 @@ mod tests {
         let mut waiting = later(handshakes.enter(B));
         busy.place.hello_read();
         age(&busy.place, HELLO_GRACE);
+        handshakes.done();
+        handshakes.press();
+        assert!(futures::poll!(Box::pin(stalled.place.gives_way())).is_pending(), "enough end well");
+        handshakes.lock().counted = None;
         handshakes.press();
         stalled.place.gives_way().await;
         assert!(futures::poll!(Box::pin(busy.place.gives_way())).is_pending(), "it has gone on");

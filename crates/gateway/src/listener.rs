@@ -242,6 +242,7 @@ impl Listener {
         };
         let timeout = || Refused::new("HandshakeTimeout", "the handshake took too long");
         let entered = result.unwrap_or_else(|_| Err(timeout())).and_then(|authenticated| {
+            self.handshakes.done();
             drop(slot);
             self.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
             match authenticated {

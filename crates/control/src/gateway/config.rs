@@ -96,9 +96,9 @@ pub(super) const STRANGERS_FRAMES: Rate = Rate::per_second(2, 16);
 pub(super) const NOTICES: Rate = Rate::per_second(1, 64);
 /// The same for all clients together that are no admitted devices.
 pub(super) const STRANGERS_NOTICES: Rate = Rate::per_second(20, 64);
-/// A device whose lines were left out is heard again once it has so many tokens, so that a flood is a few lines now and
-/// then, and not every other line.
-pub(super) const NOTICES_RESUME: u64 = 8;
+/// Whose lines were left out is heard again once it has so many tokens, so that a flood is a few lines now and then, and
+/// not every other line.
+pub(super) const NOTICES_RESUME: u64 = 32;
 /// Changes of one device that controllers are told of at once; further ones are gathered.
 pub(super) const CHANGES: Rate = Rate::per_second(4, 64);
 /// Writes of one device's status: the first [`WRITES_FREE`] at once, then at growing distances, see [`WRITE_SPACING_MIN_MS`].

@@ -152,7 +152,7 @@ async fn frames_are_bounded_in_length_and_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_are_bounded_in_number_and_time() {
     let world = World::start_with(|config| {
-        config.limits.handshake_timeout = Duration::from_secs(3);
+        config.limits.handshake_timeout = Duration::from_secs(6);
         config.limits.handshakes_per_source_max = 8;
     })
     .await;
