@@ -1,6 +1,9 @@
 //! The Kubernetes API: the embedded API's store on memory, behind calls that fail.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -53,15 +56,14 @@ pub(crate) struct Api {
 impl Api {
     /// An API with the generated kinds and the namespace; the text says what is wrong with them.
     pub(crate) fn new() -> Result<Self, String> {
-        let definitions =
-            wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
-        let definitions = definitions.map_err(|error| error.to_string())?;
-        let all = Kinds::new(&definitions).map_err(|error| error.to_string())?;
+        // A tenth of what a seed costs, and the same for all.
+        static ALL: OnceLock<Result<Arc<Kinds>, String>> = OnceLock::new();
+        let all = Arc::clone(ALL.get_or_init(generated).as_ref().map_err(String::clone)?);
         let namespaces = all.namespaces().map(Arc::clone).ok_or("there is no kind Namespace")?;
         let leases = all.get("coordination.k8s.io", "v1", "leases");
         let ours = all.of_group(wasmbed_api::GROUP).chain(leases);
         let kinds = ours.map(|kind| (kind.plural.clone(), Arc::clone(kind))).collect();
-        let memory = Memory::new(Arc::new(all), HISTORY);
+        let memory = Memory::new(all, HISTORY);
         let mut api =
             Self { memory, kinds, uids: 0, down: false, up_since_ms: 0, outages: Vec::new(), now_ms: 0 };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
@@ -83,11 +85,12 @@ impl Api {
         self.down = down;
     }
 
-    /// For how long it answered without a break, at most, since then.
-    pub(crate) fn answered_ms(&self, since_ms: u64) -> u64 {
+    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` do not count.
+    pub(crate) fn answered_ms(&self, since_ms: u64, unseen_ms: u64) -> u64 {
         let mut longest_ms = 0;
         let mut from_ms = since_ms;
-        for (begin_ms, end_ms) in self.outages.iter().filter(|(_, end_ms)| *end_ms >= since_ms) {
+        let seen = |(begin_ms, end_ms): &&(u64, u64)| *end_ms >= since_ms && end_ms - begin_ms > unseen_ms;
+        for (begin_ms, end_ms) in self.outages.iter().filter(seen) {
             longest_ms = longest_ms.max(begin_ms.saturating_sub(from_ms));
             from_ms = *end_ms;
         }
@@ -217,6 +220,12 @@ impl Api {
     pub(crate) fn restart(&mut self) {
         self.memory.restart();
     }
+}
+
+fn generated() -> Result<Arc<Kinds>, String> {
+    let definitions = wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
+    let definitions = definitions.map_err(|error| error.to_string())?;
+    Kinds::new(&definitions).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// A time of the simulation, with so many digits of the second's fraction.

@@ -8,7 +8,7 @@
 //! - A device that is connected does not go on running what a Device that is gone was given.
 //! - A gateway takes sets of one leader per term, and of no earlier term than it has seen.
 //! - A Device is called Unreachable only when its gateway has not renewed its Lease for a lease and a grace in which the API
-//!   answered: an outage of the API calls none so.
+//!   answered: an outage of the API that lasts longer than one can go unseen calls none so.
 //! - The embedded API refuses no write of ours.
 
 use std::{
@@ -48,6 +48,9 @@ struct Renewals {
 
 /// A lease and a grace.
 const EXPIRY_MS: u64 = 25_000;
+/// A controller whose watch is dumb, or that stands still, sees no outage that is over within this time; gateways live through
+/// it, since they try to renew their Leases every second.
+const OUTAGE_UNSEEN_MS: u64 = 6_000;
 /// A change of the API is seen by everyone within this time, while nothing is cut off.
 const SIGHT_MS: u64 = 5_000;
 /// A gateway that gave up its Lease counts as gone until it is seen to be back.
@@ -213,7 +216,7 @@ impl Witness {
         // It may be back already, and the controller about to see it.
         let back = now_ms - lease.last_ms <= SIGHT_MS;
         let since_ms = if back { lease.last_ms - lease.pause_ms } else { lease.last_ms };
-        let answered_ms = api.answered_ms(since_ms);
+        let answered_ms = api.answered_ms(since_ms, OUTAGE_UNSEEN_MS);
         let released = lease
             .released_ms
             .is_some_and(|released_ms| released_ms >= lease.last_ms || now_ms - released_ms <= RETURN_MS);

@@ -168,6 +168,7 @@ fn fleet_config(config: &Config) -> FleetConfig {
         retries_max: reconciliation.max_retries,
         backoff_multiplier: reconciliation.backoff_multiplier,
         lease_grace_ms: milliseconds(config.lease.gateway_grace),
+        lease_watch_silence_ms: milliseconds(config.lease.renew).saturating_mul(2),
         ..FleetConfig::default()
     }
 }

@@ -16,6 +16,9 @@ pub struct FleetConfig {
     pub backoff_multiplier: f64,
     /// Added to a gateway's lease before its devices are called unreachable.
     pub lease_grace_ms: u64,
+    /// A watch of Leases that shows none for this long has shown nothing: what happened in the meantime is unknown. Twice the
+    /// pause between two renewals of the leader's own Lease, so that one of them may be late.
+    pub lease_watch_silence_ms: u64,
     /// A deleted Application is let go of after this long, whatever its devices say.
     pub undeploy_timeout_ms: u64,
     /// Between two writes of one Application's status.
@@ -32,6 +35,7 @@ impl Default for FleetConfig {
             retry_base_ms: 1_000,
             backoff_multiplier: 2.0,
             lease_grace_ms: 10_000,
+            lease_watch_silence_ms: 6_000,
             undeploy_timeout_ms: 60_000,
             status_interval_ms: 1_000,
             writes_per_second: 50,
@@ -46,8 +50,6 @@ pub(super) const DEVICE_FINALIZER_DELAY_MS: u64 = 5_000;
 pub(super) const DEVICE_FINALIZER_PAUSE_MS: u64 = 600_000;
 /// A gateway's Lease is taken to last this long until it has been seen: the gateways' default.
 pub(super) const LEASE_DEFAULT_MS: u64 = 15_000;
-/// A watch of Leases that shows none for this long is taken for dead: a leader renews its own several times in it.
-pub(super) const LEASE_WATCH_SILENCE_MS: u64 = 15_000;
 /// A status waits this long for more of the same burst, so that ten reports make one write.
 pub(super) const STATUS_DEBOUNCE_MS: u64 = 50;
 /// Failures listed in one status.

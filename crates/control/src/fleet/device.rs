@@ -231,8 +231,10 @@ impl Fleet {
         }
     }
 
+    /// Judged at the moment of which the watch of Leases last told: what it has not shown since may be a renewal.
     pub(super) fn is_live(&self, now: Now, gateway: &Gateway) -> bool {
-        gateway.is_live(now.ms, self.api_since(now), self.config.lease_grace_ms)
+        let told_ms = self.leases_heard_ms.map_or(0, |heard_ms| heard_ms.min(now.ms));
+        gateway.is_live(told_ms, self.api_since(now), self.config.lease_grace_ms)
     }
 
     fn read_status(&mut self, resource: &Resource) -> Seen {

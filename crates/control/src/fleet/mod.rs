@@ -42,7 +42,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use assignment::{Assigned, correlation_id, plan_assignment};
-use config::LEASE_WATCH_SILENCE_MS;
 pub use config::{FleetConfig, Now};
 pub use fit::{plan_fit, plan_room};
 pub use input::{
@@ -202,7 +201,7 @@ impl Fleet {
     /// Since when what is seen of Leases can be relied on; none while it can't.
     fn api_since(&self, now: Now) -> Option<u64> {
         let heard_ms = self.leases_heard_ms?;
-        self.api_since_ms.filter(|_| now.ms.saturating_sub(heard_ms) <= LEASE_WATCH_SILENCE_MS)
+        self.api_since_ms.filter(|_| now.ms.saturating_sub(heard_ms) <= self.config.lease_watch_silence_ms)
     }
 
     /// We lead in this term (`leaseTransitions` of the Lease), or we do not. A new leader plans everything anew, from

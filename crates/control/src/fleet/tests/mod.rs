@@ -372,6 +372,40 @@ fn nothing_is_called_unreachable_while_the_watch_of_leases_is_dumb() {
 }
 
 #[test]
+fn a_renewal_that_the_watch_of_leases_is_late_to_show_is_waited_for() {
+    let mut world = running(1);
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(21_000);
+    world.lease_watch_speaks = false;
+    world.advance(5_500);
+    assert_eq!(
+        phase(&world, "device-000"),
+        DevicePhase::Connected,
+        "nothing was shown since the Lease ran out"
+    );
+    world.gateways.get_mut("gateway-0").unwrap().up = true;
+    world.lease_watch_speaks = true;
+    world.advance(1_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected, "it had renewed its Lease");
+}
+
+#[test]
+fn a_controller_that_stood_still_counts_from_when_it_moves_again() {
+    let mut world = running(1);
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(13_000);
+    world.now.ms += 12_000;
+    world.advance(24_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Connected, "a lease and a grace from here");
+    world.advance(8_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+}
+
+#[test]
 fn a_fenced_leader_asks_for_a_higher_term_and_sends_nothing_before_it() {
     let mut world = running(1);
     world.gateways.get_mut("gateway-0").unwrap().term = 40;
