@@ -16,6 +16,7 @@ use kube::{
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use wasmbed_api::{Application, Device, DeviceApplicationState, DevicePhase};
+use wasmbed_bench::process::cpu_ms;
 use wasmbed_device::fleet::{self, FleetConfig, FleetHandle, Issue};
 use wasmbed_e2e::{Machine, application, device, fixtures, module};
 use wasmbed_pki::Identity;
@@ -23,7 +24,6 @@ use wasmbed_pki::Identity;
 use crate::{
     handshake::config,
     heartbeat::Pulse,
-    process::cpu_ms,
     table::{Table, p99},
 };
 
@@ -74,7 +74,7 @@ pub(crate) async fn measure(machine: &mut Machine, devices: usize, table: &mut T
 }
 
 /// Makes the devices' identities and their objects, which is not measured.
-async fn create(machine: &Machine, devices: usize) -> Result<Vec<Identity>> {
+pub(crate) async fn create(machine: &Machine, devices: usize) -> Result<Vec<Identity>> {
     let mut identities = Vec::with_capacity(devices);
     for index in 0..devices {
         identities.push(machine.layout().authorities().issue_device("default", &name(index))?);
@@ -109,17 +109,9 @@ async fn register(
         device.status.as_ref().is_some_and(|status| status.phase == DevicePhase::Connected)
     });
     let (begun, written) = watch.await?;
-    let held = identities.clone();
-    let issue: Issue = Arc::new(move |index| {
-        let identity = held.get(index).ok_or("no such device")?;
-        Identity::from_pem(&identity.chain_pem, &identity.key_pem)
-    });
-    let roots = vec![machine.layout().authorities().services_root().clone()];
-    let mut config = FleetConfig::new(devices, issue, roots, vec![machine.gateway_address().to_string()]);
-    config.threads = NonZeroUsize::MIN;
     let start = Instant::now();
     begun.send(start).map_err(|_| anyhow::anyhow!("the watch ended"))?;
-    let handle = fleet::start(config)?;
+    let handle = switch_on(machine, identities.clone())?;
     let sessions = reached(devices, || handle.progress().sessions).await?;
     table.row(
         &format!("registration at the gateway, {devices} at once, p99"),
@@ -135,6 +127,19 @@ async fn register(
         format!("{:.2} s", p99(written)),
     );
     Ok((handle, cpu_ms(gateway)? - before))
+}
+
+/// Switches devices on, all at one moment.
+pub(crate) fn switch_on(machine: &Machine, identities: Arc<Vec<Identity>>) -> Result<FleetHandle> {
+    let devices = identities.len();
+    let issue: Issue = Arc::new(move |index| {
+        let identity = identities.get(index).ok_or("no such device")?;
+        Identity::from_pem(&identity.chain_pem, &identity.key_pem)
+    });
+    let roots = vec![machine.layout().authorities().services_root().clone()];
+    let mut config = FleetConfig::new(devices, issue, roots, vec![machine.gateway_address().to_string()]);
+    config.threads = NonZeroUsize::MIN;
+    Ok(fleet::start(config)?)
 }
 
 async fn deploy(
@@ -220,7 +225,7 @@ async fn deploy(
 }
 
 /// Waits until a count has come to 99 of 100 devices, which began together, and says when; then until all are there.
-async fn reached(devices: usize, count: impl Fn() -> usize) -> Result<Duration> {
+pub(crate) async fn reached(devices: usize, count: impl Fn() -> usize) -> Result<Duration> {
     let start = Instant::now();
     let most = (devices * 99).div_ceil(100);
     let mut at = None;

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
+use anyhow::Result;
+use tokio_rustls::rustls::ClientConfig;
+use wasmbed_bench::{peer, process::cpu_ms};
 use wasmbed_e2e::Machine;
-use wasmbed_pki::{
-    Identity,
-    tls::{ClientParams, Profile, client_config, roots, server_name},
-};
+use wasmbed_pki::Identity;
 
-use crate::{process::cpu_ms, table::Table};
+use crate::table::Table;
 
 /// Connections that one after the other do a handshake and go.
 pub(crate) async fn measure(machine: &mut Machine, handshakes: usize, table: &mut Table) -> Result<()> {
@@ -21,11 +18,11 @@ pub(crate) async fn measure(machine: &mut Machine, handshakes: usize, table: &mu
     let pid = machine.process("gateway")?.id();
     // The first ones warm up the process.
     for _ in 0..handshakes / 10 {
-        connect(machine, &config).await?;
+        peer::connect(machine.gateway_address(), &config).await?;
     }
     let before = cpu_ms(pid)?;
     for _ in 0..handshakes {
-        connect(machine, &config).await?;
+        peer::connect(machine.gateway_address(), &config).await?;
     }
     let each = (cpu_ms(pid)? - before) / handshakes as f64;
     table.row(
@@ -39,21 +36,5 @@ pub(crate) async fn measure(machine: &mut Machine, handshakes: usize, table: &mu
 
 /// TLS as a device does it.
 pub(crate) fn config(machine: &Machine, identity: &Identity) -> Result<Arc<ClientConfig>> {
-    let authorities = machine.layout().authorities();
-    Ok(client_config(ClientParams {
-        profile: Profile::Device,
-        identity,
-        roots: roots([authorities.services_root().clone()])?,
-        trust_domain: authorities.trust_domain(),
-        gateway: None,
-        time: None,
-    })?)
-}
-
-/// A connection with the handshake done, both sides authenticated.
-pub(crate) async fn connect(machine: &Machine, config: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>> {
-    let stream =
-        TcpStream::connect(machine.gateway_address()).await.context("can't connect to the gateway")?;
-    stream.set_nodelay(true).context("can't set TCP_NODELAY")?;
-    TlsConnector::from(config.clone()).connect(server_name(), stream).await.context("the handshake failed")
+    peer::tls(machine.layout().authorities(), identity)
 }

@@ -3,10 +3,10 @@
 //! It may not judge: no row is an assertion. CPU and memory are the server process's own; the devices and clients share the same
 //! processors, so latencies are those of a busy machine.
 
+mod at_once;
 mod fleet;
 mod handshake;
 mod heartbeat;
-mod process;
 mod table;
 mod writes;
 
@@ -25,6 +25,9 @@ struct Arguments {
     /// Full handshakes to average over.
     #[arg(long, default_value_t = 1_000)]
     handshakes: usize,
+    /// Devices that a gateway of its own is to take at one moment; 0 leaves that out.
+    #[arg(long, default_value_t = 10_000)]
+    at_once: usize,
     /// Status writes of each kind to average over.
     #[arg(long, default_value_t = 5_000)]
     writes: usize,
@@ -45,6 +48,9 @@ async fn main() -> Result<()> {
     fleet::measure(&mut machine, arguments.devices, &mut table).await?;
     // Its processes would share the processors with what is measured next.
     drop(machine);
+    if arguments.at_once > 0 {
+        at_once::measure(arguments.at_once, CONNECTIONS_BESIDE, &mut table).await?;
+    }
     writes::measure(arguments.writes, &mut table).await?;
     table.print();
     Ok(())

@@ -3,7 +3,10 @@
 use anyhow::{Context, Result};
 
 /// CPU time of a process so far, milliseconds, all its threads together. The kernel counts in steps of 10 ms.
-pub(crate) fn cpu_ms(pid: u32) -> Result<f64> {
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_ms(pid: u32) -> Result<f64> {
     /// USER_HZ of Linux on every architecture that Rust has a standard library for.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat =

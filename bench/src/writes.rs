@@ -10,9 +10,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use wasmbed_api::{Device, DeviceSpec};
+use wasmbed_bench::process::cpu_ms;
 use wasmbed_testbed::{Cluster, ControlPlane, Options, User};
 
-use crate::{process::cpu_ms, table::Table};
+use crate::table::Table;
 
 /// Objects that the writes go to, in turn.
 const OBJECTS: usize = 64;

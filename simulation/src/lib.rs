@@ -31,3 +31,9 @@ mod world;
 
 pub use invariants::Violation;
 pub use world::{Summary, run};
+
+/// The command that plays a seed again.
+#[must_use]
+pub fn replay(seed: u64) -> String {
+    format!("cargo run -p wasmbed-simulation -- --seed {seed}")
+}

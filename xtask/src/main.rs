@@ -4,6 +4,7 @@
 
 mod clients;
 mod container;
+mod deep;
 mod definitions;
 mod firmware;
 mod firmware_boot;
@@ -41,6 +42,9 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Long work that the gate leaves out: thousands of seeds, fuzzing, attacks.
+    #[command(subcommand)]
+    Deep(deep::Task),
     /// Build the statically linked binary and the folder of which `podman build` or `docker build` makes the image.
     Container(container::Options),
     /// Build the firmware of the boards into target/firmware, and print what it weighs.
@@ -66,6 +70,7 @@ fn main() -> std::process::ExitCode {
                     .args(arguments),
             )
         }),
+        Task::Deep(task) => deep::run(task),
         Task::Container(options) => container::build(&options),
         Task::Firmware(options) => firmware::build(&options),
         Task::Toolchains => toolchains::run(),

@@ -1,0 +1,156 @@
+//! `cargo xtask deep NAME`: long work, each of it bounded by an option and summed up in its last line. The gate runs none of it.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
+
+use crate::{container, process};
+
+/// Work that takes minutes to hours.
+#[derive(Subcommand)]
+pub(crate) enum Task {
+    /// Play seeds of the simulation that no run played before, on all cores, in a release build.
+    Seeds(Seeds),
+    /// Run each fuzz target for a while; needs cargo-fuzz and a nightly compiler.
+    Fuzz(Fuzz),
+    /// Attack a site of real processes, one attack after the other, and measure how the honest fare.
+    Attacks(Attacks),
+    /// The same with all attacks at once.
+    Soak(Soak),
+}
+
+#[derive(Args)]
+pub(crate) struct Seeds {
+    /// How many.
+    #[arg(long, default_value_t = 5_000)]
+    seeds: u64,
+    /// The first one; from the clock if it is not given.
+    #[arg(long)]
+    first: Option<u64>,
+    /// Stop after so many seconds, however many are left.
+    #[arg(long)]
+    seconds: Option<u64>,
+}
+
+#[derive(Args)]
+pub(crate) struct Fuzz {
+    /// Seconds for each target.
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// The targets; all if none is named.
+    targets: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Attacks {
+    /// Seconds of each attack.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    #[command(flatten)]
+    against: Against,
+}
+
+#[derive(Args)]
+pub(crate) struct Soak {
+    /// Seconds of attacks.
+    #[arg(long, default_value_t = 1_800)]
+    seconds: u64,
+    #[command(flatten)]
+    against: Against,
+}
+
+#[derive(Args)]
+struct Against {
+    /// The binary under attack, for example an earlier one; that of this checkout if it is not given.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Passed to the program: see `cargo xtask deep attacks -- --help`.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Seeds(options) => seeds(&options),
+        Task::Fuzz(options) => fuzz(&options),
+        Task::Attacks(Attacks { seconds, against }) => soak("each", seconds, against),
+        Task::Soak(Soak { seconds, against }) => soak("all", seconds, against),
+    }
+}
+
+fn release(package: &str, binary: &str) -> Command {
+    let mut command = process::cargo();
+    command.args(["run", "--release", "--quiet", "--package", package, "--bin", binary, "--"]);
+    command
+}
+
+fn seeds(options: &Seeds) -> Result<()> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let first = options.first.unwrap_or(clock.as_secs() << 20);
+    let mut command = release("wasmbed-simulation", "wasmbed-simulation");
+    command.args(["--seed", &first.to_string(), "--count", &options.seeds.to_string()]);
+    if let Some(seconds) = options.seconds {
+        command.args(["--seconds", &seconds.to_string()]);
+    }
+    process::run(&mut command)
+}
+
+fn soak(way: &str, seconds: u64, against: Against) -> Result<()> {
+    let binary = match against.binary {
+        Some(binary) => binary.canonicalize().with_context(|| format!("no {}", binary.display()))?,
+        None => {
+            process::run(process::cargo().args(["build", "--release", "--quiet", "--package", "wasmbed"]))?;
+            process::top().join(container::target()).join("release/wasmbed")
+        }
+    };
+    let mut command = release("wasmbed-bench", "soak");
+    command.args([way, "--seconds", &seconds.to_string()]).args(against.arguments);
+    process::run(command.env("WASMBED_BINARY", binary))
+}
+
+fn fuzz(options: &Fuzz) -> Result<()> {
+    let folder = process::top().join("fuzz");
+    let has = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    ensure!(
+        has(Command::new("cargo").args(["+nightly", "--version"])),
+        "fuzzing needs a nightly compiler: rustup toolchain install nightly"
+    );
+    ensure!(
+        has(Command::new("cargo").args(["fuzz", "--version"])),
+        "fuzzing needs cargo-fuzz: cargo install --locked cargo-fuzz"
+    );
+    let mut targets = options.targets.clone();
+    if targets.is_empty() {
+        let listed =
+            process::output(Command::new("cargo").args(["+nightly", "fuzz", "list"]).current_dir(&folder))?;
+        targets.extend(listed.lines().map(str::to_owned));
+    }
+    ensure!(!targets.is_empty(), "there is no fuzz target");
+    let begun = Instant::now();
+    let mut failed = Vec::new();
+    for (index, target) in targets.iter().enumerate() {
+        process::step(&format!("{target}, {} of {}", index + 1, targets.len()));
+        let mut command = Command::new("cargo");
+        command.args(["+nightly", "fuzz", "run", target, "--"]).current_dir(&folder);
+        command.arg(format!("-max_total_time={}", options.seconds)).arg("-print_final_stats=1");
+        if process::run(&mut command).is_err() {
+            failed.push(target.as_str());
+        }
+    }
+    println!(
+        "\nfuzz: {} targets for {} s each, {} s in all, {} failed{}{}",
+        targets.len(),
+        options.seconds,
+        begun.elapsed().as_secs(),
+        failed.len(),
+        if failed.is_empty() { "" } else { ": " },
+        failed.join(", ")
+    );
+    ensure!(failed.is_empty(), "what they found lies in fuzz/artifacts");
+    Ok(())
+}
