@@ -132,7 +132,7 @@ readinessProbe:
   "namespace" .Release.Namespace
   "trust_domain" .Values.trustDomain
   "enrollment" .Values.gateway.enrollment
-  "tls" (dict "cert_file" "/etc/wasmbed/tls/tls.crt" "key_file" "/etc/wasmbed/tls/tls.key" "ca_file" "/etc/wasmbed/trust/devices-ca.crt" "services_ca_file" "/etc/wasmbed/trust/services-ca.crt")
+  "tls" (dict "ca_file" "/etc/wasmbed/trust/devices-ca.crt" "services_ca_file" "/etc/wasmbed/trust/services-ca.crt")
   "server" (dict "max_connections" (int .Values.gateway.maxConnections))
   "health" (dict "host" "0.0.0.0")
   "logging" (dict "level" .Values.logging.level "format" .Values.logging.format)
@@ -153,4 +153,57 @@ readinessProbe:
 {{- $_ := set $config "watch_namespace" .Values.controller.watchNamespace -}}
 {{- end -}}
 {{- dict "controller" (mustMergeOverwrite $config (deepCopy .Values.controller.config)) | toYaml -}}
+{{- end -}}
+
+{{/* The container that makes and renews certificates: in the hook and in the CronJob. */}}
+{{- define "wasmbed.certificatesPod" -}}
+{{- $fullname := include "wasmbed.fullname" .root -}}
+restartPolicy: OnFailure
+serviceAccountName: {{ .account }}
+automountServiceAccountToken: true
+enableServiceLinks: false
+securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: certificates
+    image: {{ include "wasmbed.image" .root }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    args:
+      - pki
+      - secrets
+      - --prefix={{ $fullname }}
+      - --namespace={{ .root.Release.Namespace }}
+      - --trust-domain={{ .root.Values.trustDomain }}
+      - --gateways={{ .root.Values.gateway.replicas }}
+      {{- range .root.Values.certificates.job.hosts }}
+      - --host={{ . }}
+      {{- end }}
+    resources: {{- toYaml .root.Values.certificates.job.resources | nindent 6 }}
+    securityContext: {{- toYaml .root.Values.securityContext | nindent 6 }}
+    volumeMounts:
+      - { name: tmp, mountPath: /tmp }
+volumes:
+  # Keys pass through it.
+  - name: tmp
+    emptyDir: { medium: Memory, sizeLimit: 1Mi }
+{{- end -}}
+
+{{/* What that container may: RBAC can't tell names apart in a create; reading and changing is of these alone. */}}
+{{- define "wasmbed.certificatesRules" -}}
+{{- $fullname := include "wasmbed.fullname" . -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, patch]
+  resourceNames:
+    - {{ $fullname }}-authorities
+    - {{ $fullname }}-trust
+    - {{ $fullname }}-controller-tls
+    {{- range $number := until (int .Values.gateway.replicas) }}
+    - {{ include "wasmbed.gatewaySecret" (dict "root" $ "number" $number) }}
+    {{- end }}
 {{- end -}}

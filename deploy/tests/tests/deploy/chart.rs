@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use wasmbed_deploy_tests::{Chart, Manifest, values_files};
+use wasmbed_deploy_tests::{Chart, Manifest, chart_dir, values_files};
 use wasmbed_testbed::{Cluster, ControlPlane, Kubectl, User};
 
 /// Where `cargo xtask tools` puts definitions of other projects.
@@ -30,6 +30,14 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
         ("logging.level=wasmbed_gateway=loud", "level"),
         ("gateway.persistence.size=much", "size"),
         ("gateway.terminationGracePeriodSeconds=1", "terminationGracePeriodSeconds"),
+        ("gateway.config.heartbeat.intervall=60", "intervall"),
+        ("gateway.config.heartbeat.interval=often", "interval"),
+        ("gateway.config.server.max_connections=0", "max_connections"),
+        ("gateway.config.writes_per_second=-1", "writes_per_second"),
+        ("controller.config.reconciliation.max_retries=1000", "max_retries"),
+        ("controller.config.lease.durations=5", "durations"),
+        ("controller.config.gateway.url=ftp://x", "url"),
+        ("certificates.job.schedule=never", "schedule"),
         ("certificates.source=vault", "source"),
         ("image.digest=sha256:12", "digest"),
         ("trustDomain=Example.org", "trustDomain"),
@@ -52,6 +60,43 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
     let said = one.render().err().context("one Secret for two gateways")?.to_string();
     ensure!(said.contains("names 1 Secrets, but gateway.replicas is 2"), "{said}");
     Ok(())
+}
+
+/// Below `gateway.config` and `controller.config` the schema of values has the keys of docs/configuration.md and no others.
+#[test]
+fn values_below_config_are_the_documented_keys() -> Result<()> {
+    let schema = std::fs::read_to_string(chart_dir().join("values.schema.json"))?;
+    let schema: Value = serde_json::from_str(&schema)?;
+    let documented = std::fs::read_to_string(chart_dir().join("../../docs/configuration.md"))?;
+    for section in ["gateway", "controller"] {
+        let start = format!("```yaml\n{section}:\n");
+        let block = documented.split_once(&start).and_then(|(_, rest)| rest.split_once("```"));
+        // Optional keys stand there as comments.
+        let lines = block.context("no block of the section")?.0.lines().map(|line| line.replacen("# ", "", 1));
+        let yaml = lines.filter(|line| line.contains(": ") || line.ends_with(':')).collect::<Vec<_>>().join("\n");
+        let example: Value = serde_saphyr::from_str(&yaml).with_context(|| yaml.clone())?;
+        let config = &schema["properties"][section]["properties"]["config"];
+        let mut known = Vec::new();
+        keys(config, &|node| node["properties"].as_object().cloned(), String::new(), &mut known);
+        let mut wanted = Vec::new();
+        keys(&example, &|node| node.as_object().cloned(), String::new(), &mut wanted);
+        // The documentation describes it in words.
+        wanted.push(".kubernetes.kubeconfig".to_owned());
+        wanted.sort();
+        known.sort();
+        ensure!(known == wanted, "{section}: the schema has {known:?}, docs/configuration.md {wanted:?}");
+    }
+    Ok(())
+}
+
+type Children<'a> = &'a dyn Fn(&Value) -> Option<serde_json::Map<String, Value>>;
+
+fn keys(node: &Value, children: Children<'_>, path: String, found: &mut Vec<String>) {
+    for (name, child) in children(node).into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        found.push(path.clone());
+        keys(&child, children, path, found);
+    }
 }
 
 #[test]
@@ -81,7 +126,7 @@ fn every_pod_is_confined() -> Result<()> {
         let rendered = Chart::new("wasmbed", "wasmbed-system")?.values(&file).render()?;
         let workloads: Vec<&Manifest> = rendered
             .iter()
-            .filter(|manifest| matches!(manifest.kind(), "Deployment" | "StatefulSet" | "Job"))
+            .filter(|manifest| matches!(manifest.kind(), "Deployment" | "StatefulSet" | "Job" | "CronJob"))
             .collect();
         ensure!(workloads.len() >= 2, "{}", file.display());
         for workload in workloads {
@@ -94,7 +139,9 @@ fn every_pod_is_confined() -> Result<()> {
 }
 
 fn confined(workload: &Manifest) -> Result<()> {
-    let pod = &workload.value["spec"]["template"]["spec"];
+    let spec = &workload.value["spec"];
+    let template = if workload.kind() == "CronJob" { &spec["jobTemplate"]["spec"] } else { spec };
+    let pod = &template["template"]["spec"];
     let container = &pod["containers"][0];
     ensure!(pod["securityContext"]["runAsNonRoot"] == true);
     ensure!(pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault");
@@ -102,11 +149,15 @@ fn confined(workload: &Manifest) -> Result<()> {
     ensure!(container["securityContext"]["allowPrivilegeEscalation"] == false);
     ensure!(container["securityContext"]["capabilities"]["drop"][0] == "ALL");
     ensure!(container["resources"]["limits"]["memory"].is_string());
+    for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+        // A kubelet never updates what is mounted so: renewed certificates would not arrive.
+        ensure!(mount["subPath"].is_null() && mount["subPathExpr"].is_null(), "{mount}");
+    }
     ensure!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null());
     for volume in pod["volumes"].as_array().into_iter().flatten() {
         ensure!(volume["hostPath"].is_null(), "{volume}");
     }
-    if workload.kind() != "Job" {
+    if !matches!(workload.kind(), "Job" | "CronJob") {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let path = if probe == "readinessProbe" { "/ready" } else { "/health" };
             ensure!(container[probe]["httpGet"]["path"] == path, "{probe}");

@@ -325,14 +325,10 @@ impl Site {
                 root.write(&format!("{path}/{file}"), text.as_str().unwrap_or_default().as_bytes())?;
             }
         } else if let Some(sources) = volume["projected"]["sources"].as_array() {
-            let within = mount["subPathExpr"].as_str().map(|within| within.replace("$(POD_NAME)", pod) + "/");
             for secret in sources.iter().map(|source| &source["secret"]) {
                 let held = self.get("secret", secret["name"].as_str().context("a Secret has a name")?)?;
                 for item in secret["items"].as_array().context("no items")? {
                     let file = item["path"].as_str().context("an item has a path")?;
-                    let Some(file) = file.strip_prefix(within.as_deref().unwrap_or_default()) else {
-                        continue;
-                    };
                     let text = &held["data"][item["key"].as_str().unwrap_or_default()];
                     let text = text.as_str().with_context(|| format!("the Secret lacks {item}"))?;
                     root.write(&format!("{path}/{file}"), &decode(text)?)?;
