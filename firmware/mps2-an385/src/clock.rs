@@ -6,7 +6,7 @@ use cortex_m::{
     interrupt::Mutex,
     peripheral::{SYST, syst::SystClkSource},
 };
-use wasmbed_firmware_armv7m::sleep;
+use wasmbed_firmware_cortex_m::sleep;
 use wasmbed_firmware_support::register::Block;
 
 use crate::CLOCK_HZ;

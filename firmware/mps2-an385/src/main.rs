@@ -22,7 +22,7 @@ use cortex_m::{interrupt::InterruptNumber, peripheral::NVIC};
 use cortex_m_rt::{entry, exception};
 use wasmbed_board::{ResetReason, Start};
 
-use wasmbed_firmware_armv7m::{fault, guard};
+use wasmbed_firmware_cortex_m::{fault, guard};
 use wasmbed_firmware_support::{heap::CountingHeap, note, region::Region, stack};
 
 use crate::{board::Mps2An385, flash::DataFlash, lan9118::Lan9118, pins::Pins};

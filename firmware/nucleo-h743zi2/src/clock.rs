@@ -11,7 +11,7 @@ use stm32h7xx_hal::{
     prelude::*,
     rcc::{CoreClocks, rec},
 };
-use wasmbed_firmware_armv7m::sleep;
+use wasmbed_firmware_cortex_m::sleep;
 
 use crate::CORE_MHZ;
 

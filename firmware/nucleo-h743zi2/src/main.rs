@@ -21,7 +21,7 @@ use alloc::{format, string::String};
 use cortex_m_rt::{entry, exception};
 use stm32h7xx_hal::{pac, prelude::*, rcc::ResetReason as Cause};
 use wasmbed_board::{ResetReason, Start};
-use wasmbed_firmware_armv7m::{fault, guard};
+use wasmbed_firmware_cortex_m::{fault, guard};
 use wasmbed_firmware_support::{
     heap::CountingHeap,
     note::{self, Kind},

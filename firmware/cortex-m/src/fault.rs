@@ -17,6 +17,8 @@ unsafe extern "C" {
 
 /// Why a fault was taken (Armv7-M, B3.2.15 and B3.2.16).
 const CONFIGURABLE_FAULT_STATUS: *const u32 = 0xe000_ed28 as *const u32;
+/// In it: a stack limit was reached (Armv8-M, UFSR.STKOF); Armv7-M never sets it.
+const STACK_OVERFLOW: u32 = 1 << 20;
 /// Words that the processor puts on the stack; the return address is the seventh.
 const FRAME_WORDS: usize = 8;
 const FRAME_RETURN_ADDRESS: usize = 6;
@@ -82,7 +84,7 @@ unsafe extern "C" fn non_maskable_interrupt() -> ! {
 extern "C" fn faulted(frame: *const u32) -> ! {
     // SAFETY: the processor has this register; reading it changes nothing.
     let status = unsafe { CONFIGURABLE_FAULT_STATUS.read_volatile() };
-    match interrupted_at(frame) {
+    match interrupted_at(frame).filter(|_| status & STACK_OVERFLOW == 0) {
         Some(address) => end(Kind::Fault, format_args!("fault {status:#010x} at {address:#010x}")),
         None => end(Kind::Fault, format_args!("stack overflow, fault {status:#010x}")),
     }
