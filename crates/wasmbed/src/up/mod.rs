@@ -173,7 +173,7 @@ async fn start(
         wait::until_running(&client, NAMESPACE, sample::NAME, progress).await?;
     }
     screen.line(&format!("\n  export KUBECONFIG={}", kubeconfig.display()));
-    screen.line("  kubectl get wdev,wapp,wgw -o wide\n\nready");
+    screen.line("  kubectl get wdev,wapp,wgw -A -o wide\n\nready");
     Ok(())
 }
 
