@@ -8,7 +8,7 @@
 //!
 //! What it doesn't offer, it refuses with a status that says so: strategic merge patches that merge
 //! lists, foreground deletion (nothing collects dependents), impersonation, kinds defined at run time, more than one
-//! served version of a kind, protobuf (but for the Namespaces that kubectl creates in no other form).
+//! served version of a kind, protobuf for custom kinds.
 
 #![forbid(unsafe_code)]
 
@@ -28,4 +28,4 @@ mod upkeep;
 
 pub use access::{Policy, PolicyError};
 pub use config::{Config, Limits, ServerTls};
-pub use http::{Server, ServerError, read_untrusted, serve, start};
+pub use http::{Certificates, Server, ServerError, read_untrusted, serve, start};

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wasmbed_control::exchange::{PutSets, Refusal};
@@ -18,8 +18,10 @@ use wasmbed_control::fleet::{PutOutcome, UploadOutcome};
 use wasmbed_pki::tls::{
     ClientParams, Profile, TlsError, authenticate_gateway, client_config, handshake_reason, server_name,
 };
-use wasmbed_pki::{Identity, Role, SpiffeId};
+use wasmbed_pki::{Role, SpiffeId};
 use wasmbed_protocol::ModuleDigest;
+
+use crate::certificates::Certificates;
 
 /// An answer's body at most: a refusal for each of 256 sets fits many times.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -35,8 +37,7 @@ pub(crate) struct GatewayClient {
 }
 
 struct Shared {
-    identity: Arc<Identity>,
-    roots: Arc<RootCertStore>,
+    certificates: Arc<Certificates>,
     trust_domain: String,
     namespace: String,
     /// `host:port` from the configuration, instead of each gateway's own.
@@ -62,12 +63,10 @@ pub(crate) enum CallError {
 }
 
 impl GatewayClient {
-    pub(crate) fn new(config: &crate::Config) -> Result<Self, crate::Error> {
-        let roots = wasmbed_pki::tls::roots(config.services_roots.iter().cloned())?;
+    pub(crate) fn new(config: &crate::Config, certificates: Arc<Certificates>) -> Result<Self, crate::Error> {
         let address = config.gateway.url.as_deref().map(address_of).transpose()?;
         let shared = Shared {
-            identity: Arc::clone(&config.identity),
-            roots,
+            certificates,
             trust_domain: config.trust_domain.clone(),
             namespace: config.system_namespace.clone(),
             address,
@@ -235,10 +234,11 @@ impl GatewayClient {
         let shared = &self.shared;
         let id = SpiffeId::new(&shared.trust_domain, &shared.namespace, Role::Gateway, gateway)
             .map_err(|error| CallError::Answer(error.to_string()))?;
+        let credentials = shared.certificates.current();
         let config = client_config(ClientParams {
             profile: Profile::Service,
-            identity: &shared.identity,
-            roots: Arc::clone(&shared.roots),
+            identity: &credentials.identity,
+            roots: Arc::clone(&credentials.roots),
             trust_domain: &shared.trust_domain,
             gateway: Some(id),
             time: None,

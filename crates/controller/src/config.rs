@@ -1,11 +1,8 @@
 //! What a controller needs to know before it starts.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
-
-use rustls_pki_types::CertificateDer;
-use wasmbed_pki::Identity;
 
 /// A controller's configuration, all values resolved.
 #[derive(Clone)]
@@ -16,10 +13,8 @@ pub struct Config {
     pub system_namespace: String,
     /// The only namespace whose Applications, Modules and Devices it looks after; `None` means all.
     pub namespace: Option<String>,
-    /// Its own certificate, with the role `controller`.
-    pub identity: Arc<Identity>,
-    /// Roots below which gateways are trusted.
-    pub services_roots: Vec<CertificateDer<'static>>,
+    /// Its own identity and whom it trusts; read again when the files change.
+    pub tls: TlsFiles,
     /// Trust domain of the gateways' ids.
     pub trust_domain: String,
     /// How gateways are called.
@@ -32,6 +27,17 @@ pub struct Config {
     pub kube: kube::Config,
     /// The Lease that one controller of several holds.
     pub lease: LeaseConfig,
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The controller's certificate, with the role `controller`, then its issuing authorities.
+    pub certificate: PathBuf,
+    /// Its private key, PKCS#8.
+    pub key: PathBuf,
+    /// Roots below which gateways are trusted.
+    pub services_roots: PathBuf,
 }
 
 /// How gateways are called.

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod client;
 mod clock;
 mod config;
@@ -16,7 +17,7 @@ mod metrics;
 mod stream;
 mod watch;
 
-pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig};
+pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,6 +48,9 @@ pub enum Error {
     /// Configuration: certificates that can't be used.
     #[error("TLS: {0}")]
     Tls(#[from] wasmbed_pki::tls::TlsError),
+    /// Configuration: certificate files that can't be used.
+    #[error(transparent)]
+    Identity(#[from] wasmbed_pki::IdentityError),
     /// Environment: the health port can't be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -87,7 +91,8 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 }
 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
-    let client = GatewayClient::new(&config)?;
+    let certificates = certificates::open(&config.tls)?;
+    let client = GatewayClient::new(&config, Arc::clone(&certificates))?;
     let kube = kube::Client::try_from(config.kube.clone())?;
     let address = config.health.listen;
     let listen_failed = |source| Error::Listen { address, source };
@@ -139,12 +144,14 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
         let stop_election = CancellationToken::new();
         let election = tokio::spawn(election.run(stop_election.clone()));
         let watches = tokio::spawn(watches);
+        let renewals = tokio::spawn(certificates::follow(certificates, shutdown.clone()));
         let stop_server = shutdown.clone();
         let server = tokio::spawn(async move {
             serve_health(listener, health, Arc::new(registry), &path, stop_server).await
         });
         driver.run(shutdown).await;
         watches.abort();
+        renewals.abort();
         stop_election.cancel();
         election.await.map_err(|error| Error::Task(format!("election: {error}")))?;
         let served = server.await.map_err(|error| Error::Task(format!("health: {error}")))?;

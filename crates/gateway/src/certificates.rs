@@ -2,23 +2,19 @@
 //!
 //! A new connection gets the newest that could be used. Standing ones keep what they began with.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{task::spawn_blocking, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wasmbed_pki::{
-    Identity, Renewal, Role, SpiffeId, read_certificates,
+    Identity, Renewed, Role, SpiffeId, read_certificates,
     tls::{Profile, roots, server_config},
 };
 
 use crate::{Config, Error, TlsFiles, metrics::Metrics};
 
 /// Both profiles of the port.
-#[derive(Clone)]
 struct Served {
     devices: Arc<ServerConfig>,
     services: Arc<ServerConfig>,
@@ -28,47 +24,40 @@ struct Served {
 
 /// What the files said when they last could be used.
 pub(crate) struct Certificates {
-    files: TlsFiles,
-    trust_domain: String,
-    namespace: String,
     name: String,
-    served: RwLock<Served>,
+    served: Renewed<Served, Error>,
 }
 
 impl Certificates {
     /// Reads the files; what watches them is for [`Certificates::follow`].
-    pub(crate) fn open(config: &Config) -> Result<(Arc<Self>, Renewal), Error> {
+    pub(crate) fn open(config: &Config) -> Result<Arc<Self>, Error> {
         let files = config.tls.clone();
         let TlsFiles { certificate, key, device_roots, services_roots } = files.clone();
-        let renewal = Renewal::new([certificate, key, device_roots, services_roots]);
-        let (trust_domain, namespace, name) = (&config.trust_domain, &config.namespace, &config.name);
-        let served = RwLock::new(read(&files, trust_domain, namespace, name)?);
-        let (trust_domain, namespace, name) = (trust_domain.clone(), namespace.clone(), name.clone());
-        Ok((Arc::new(Self { files, trust_domain, namespace, name, served }), renewal))
+        let (trust_domain, namespace) = (config.trust_domain.clone(), config.namespace.clone());
+        let name = config.name.clone();
+        let served = Renewed::open([certificate, key, device_roots, services_roots], move || {
+            read(&files, &trust_domain, &namespace, &name)
+        })?;
+        Ok(Arc::new(Self { name: config.name.clone(), served }))
     }
 
     /// For a new connection.
     pub(crate) fn of(&self, profile: Profile) -> Arc<ServerConfig> {
-        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        let served = self.served.current();
         Arc::clone(match profile {
             Profile::Device => &served.devices,
             Profile::Service => &served.services,
         })
     }
 
-    fn not_after(&self) -> i64 {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).not_after
-    }
-
     /// Looks at the files until `stop`. Files that can't be used are logged and counted once, and change nothing.
     pub(crate) async fn follow(
         self: Arc<Self>,
-        mut renewal: Renewal,
         interval: Duration,
         metrics: Metrics,
         stop: CancellationToken,
     ) {
-        metrics.certificate_expires(self.not_after());
+        metrics.certificate_expires(self.served.current().not_after);
         let mut looks = tokio::time::interval(interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -77,19 +66,11 @@ impl Certificates {
                 () = stop.cancelled() => return,
             }
             let this = Arc::clone(&self);
-            let looked = spawn_blocking(move || {
-                let found = renewal
-                    .has_changed()
-                    .then(|| read(&this.files, &this.trust_domain, &this.namespace, &this.name));
-                (renewal, found)
-            });
-            let Ok((again, found)) = looked.await else { return };
-            renewal = again;
-            match found {
+            let Ok(looked) = spawn_blocking(move || this.served.refresh()).await else { return };
+            match looked {
                 None => {}
                 Some(Ok(served)) => {
                     let not_after = served.not_after;
-                    *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
                     metrics.certificate_expires(not_after);
                     metrics.certificate_reloads.inc();
                     tracing::info!(

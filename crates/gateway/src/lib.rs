@@ -33,7 +33,7 @@ use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::gateway::{self, Gateway, StoreOperation};
-use wasmbed_pki::{IdentityError, Renewal, tls::TlsError};
+use wasmbed_pki::{IdentityError, tls::TlsError};
 use wasmbed_telemetry::{Health, serve_health};
 
 use crate::{
@@ -126,7 +126,7 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 }
 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
-    let (certificates, renewal) = Certificates::open(&config)?;
+    let certificates = Certificates::open(&config)?;
     let opened = store::open(&config.data_dir)?;
     let shares = Shares::claim(&config.limits, config.max_connections);
     let listener = bind(config.listen)?;
@@ -200,7 +200,6 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         boot_id,
         shutdown_timeout: config.limits.shutdown_timeout,
         certificates,
-        renewal,
         certificates_interval: config.limits.certificates_interval,
     };
     let health_server = health_listener.map(|listener| (listener, health, registry));
@@ -247,7 +246,6 @@ struct Running {
     boot_id: String,
     shutdown_timeout: Duration,
     certificates: Arc<Certificates>,
-    renewal: Renewal,
     certificates_interval: Duration,
 }
 
@@ -269,7 +267,7 @@ impl Running {
             telling.clone(),
         ));
         let (interval, metrics) = (self.certificates_interval, self.metrics.clone());
-        services.spawn(self.certificates.follow(self.renewal, interval, metrics, telling.clone()));
+        services.spawn(self.certificates.follow(interval, metrics, telling.clone()));
         let saying = tokio::spawn(self.presence.run(telling.clone()));
         if let Some((listener, health, registry)) = health {
             let stop = telling.clone();

@@ -31,7 +31,7 @@ pub use cluster::ClusterAuthority;
 pub use error::{CertificateError, IdentityError, PkiError, SpiffeError};
 pub use file::write_private;
 pub use identity::{Identity, read_certificates};
-pub use renewal::{RENEWAL_INTERVAL, Renewal};
+pub use renewal::{RENEWAL_INTERVAL, Renewal, Renewed};
 pub use spiffe::{Role, SpiffeId};
 
 /// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing

@@ -4,6 +4,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 /// How often to look: certificates are renewed days before they expire, and a few small files cost nothing.
@@ -30,6 +31,47 @@ impl Renewal {
     pub fn has_changed(&mut self) -> bool {
         let found = fingerprint(&self.files);
         std::mem::replace(&mut self.seen, found) != found
+    }
+}
+
+/// A value made from files, and made anew when they change.
+pub struct Renewed<T, E> {
+    files: Mutex<Renewal>,
+    make: Box<dyn Fn() -> Result<T, E> + Send + Sync>,
+    current: RwLock<Arc<T>>,
+}
+
+impl<T, E> Renewed<T, E> {
+    /// Makes it for the first time.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn open(
+        files: impl IntoIterator<Item = PathBuf>,
+        make: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Self, E> {
+        // Before the files are read, so that no change falls in between.
+        let files = Mutex::new(Renewal::new(files));
+        let current = RwLock::new(Arc::new(make()?));
+        Ok(Self { files, make: Box::new(make), current })
+    }
+
+    /// What the files said when they last could be used.
+    pub fn current(&self) -> Arc<T> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at the files, and blocks while it reads them; none if they are as before. Files that can't be used change nothing, and are
+    /// told once.
+    pub fn refresh(&self) -> Option<Result<Arc<T>, E>> {
+        if !self.files.lock().unwrap_or_else(PoisonError::into_inner).has_changed() {
+            return None;
+        }
+        Some((self.make)().map(|made| {
+            let made = Arc::new(made);
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&made);
+            made
+        }))
     }
 }
 
@@ -65,5 +107,22 @@ mod tests {
         fs::remove_file(at("new").join("tls.crt")).unwrap();
         assert!(renewal.has_changed());
         assert!(!renewal.has_changed());
+    }
+
+    #[test]
+    fn what_can_not_be_used_leaves_the_value_that_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("number");
+        fs::write(&file, "1").unwrap();
+        let path = file.clone();
+        let read =
+            move || fs::read_to_string(&path).unwrap_or_default().parse::<u32>().map_err(|_| "no number");
+        let number = Renewed::open([file.clone()], read).unwrap();
+        assert!(number.refresh().is_none());
+        fs::write(&file, "x").unwrap();
+        assert_eq!((number.refresh(), *number.current()), (Some(Err("no number")), 1));
+        assert!(number.refresh().is_none());
+        fs::write(&file, "2").unwrap();
+        assert_eq!((number.refresh(), *number.current()), (Some(Ok(Arc::new(2))), 2));
     }
 }

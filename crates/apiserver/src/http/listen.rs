@@ -10,8 +10,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::registry::Registry;
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -20,12 +18,13 @@ use tokio_util::task::TaskTracker;
 use wasmbed_telemetry::OpenFiles;
 use wasmbed_telemetry::places::{Full, GivesWay, LEAVING_MAX, Place, PlaceLimits, Places, Stay};
 
+use super::certificates::Certificates;
 use super::handler::{Client, State};
 use super::read::Snapshots;
 use super::respond;
 use super::shares::{Lines, Pool, Taking};
 use crate::access::User;
-use crate::config::{Config, Limits, ServerTls};
+use crate::config::{Config, Limits};
 use crate::kinds::{DefinitionError, Kinds};
 use crate::status::Status;
 use crate::store::{Disk, History, OpenError, StorageError, Store};
@@ -88,7 +87,7 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    acceptor: TlsAcceptor,
+    certificates: Certificates,
     state: Arc<State>,
     store_ended: oneshot::Receiver<()>,
 }
@@ -103,7 +102,7 @@ impl std::fmt::Debug for Server {
 /// [`Server::run`] runs.
 pub async fn start(config: Config) -> Result<Server, ServerError> {
     let kinds = Arc::new(Kinds::new(&config.definitions)?);
-    let acceptor = TlsAcceptor::from(Arc::new(tls(config.tls, config.client_roots)?));
+    let certificates = Certificates::new(config.tls, config.client_roots)?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let limits = config.limits;
@@ -137,7 +136,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
         shutdown: CancellationToken::new(),
         limits,
     });
-    Ok(Server { listener, address, acceptor, state, store_ended })
+    Ok(Server { listener, address, certificates, state, store_ended })
 }
 
 /// [`start`] and [`Server::run`] in one.
@@ -152,9 +151,14 @@ impl Server {
         self.address
     }
 
+    /// With which new connections are met; they can be replaced while it runs.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
+    }
+
     /// Serves until `shutdown` resolves, then lets requests finish, ends watches and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Server { listener, acceptor, state, store_ended, address } = self;
+        let Server { listener, certificates, state, store_ended, address } = self;
         tracing::info!(%address, "the Kubernetes API is served");
         let tasks = TaskTracker::new();
         tasks.spawn(upkeep::run(state.store.clone(), state.limits.event_lifetime, state.shutdown.clone()));
@@ -172,7 +176,7 @@ impl Server {
                         };
                         let (state, places) = (Arc::clone(&state), Arc::clone(&places));
                         let connection = Connection { state, places, peer };
-                        drop(tasks.spawn(connection.serve(stream, acceptor.clone(), handshake)));
+                        drop(tasks.spawn(connection.serve(stream, certificates.acceptor(), handshake)));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection can't be accepted");
@@ -475,29 +479,4 @@ async fn stalled(taking: &Taking, patience: Duration) {
         }
         tokio::time::sleep_until(until).await;
     }
-}
-
-fn tls(
-    server: ServerTls,
-    client_roots: Vec<rustls_pki_types::CertificateDer<'static>>,
-) -> Result<rustls::ServerConfig, ServerError> {
-    let failed = |error: &dyn std::fmt::Display| ServerError::Tls(error.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for root in client_roots {
-        roots.add(root).map_err(|error| failed(&error))?;
-    }
-    // Without a certificate a client may ask whether the server lives, and nothing else.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| failed(&error))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| failed(&error))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(server.certificates, server.key)
-        .map_err(|error| failed(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }

@@ -1,5 +1,6 @@
 //! The Kubernetes protocol over HTTP and mutual TLS.
 
+mod certificates;
 mod discovery;
 mod handler;
 mod listen;
@@ -18,5 +19,6 @@ mod untrusted;
 mod watch;
 mod write;
 
+pub use certificates::Certificates;
 pub use listen::{Server, ServerError, serve, start};
 pub use untrusted::read_untrusted;

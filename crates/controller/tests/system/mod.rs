@@ -19,7 +19,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Application, Device, DevicePhase};
-use wasmbed_controller::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, Running};
+use wasmbed_controller::{
+    Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, Running, TlsFiles,
+};
 use wasmbed_device::fleet::{self, FleetConfig, FleetHandle};
 use wasmbed_pki::{Authorities, ClusterAuthority, Identity};
 
@@ -102,12 +104,17 @@ impl System {
     }
 
     async fn start_controller(&mut self) -> anyhow::Result<()> {
+        let folder = self.folder.path().join("controller-files");
+        std::fs::create_dir_all(&folder)?;
+        self.authorities.issue_controller(SYSTEM, "c")?.write(&folder, "controller")?;
+        let (certificate, key) = Identity::files(&folder, "controller");
+        let services_roots = folder.join("services.crt");
+        std::fs::write(&services_roots, self.authorities.services_root_pem())?;
         let config = Config {
             name: "c".to_owned(),
             system_namespace: SYSTEM.to_owned(),
             namespace: None,
-            identity: Arc::new(self.authorities.issue_controller(SYSTEM, "c")?),
-            services_roots: vec![self.authorities.services_root().clone()],
+            tls: TlsFiles { certificate, key, services_roots },
             trust_domain: TRUST_DOMAIN.to_owned(),
             gateway: GatewayConfig::default(),
             reconciliation: ReconciliationConfig::default(),

@@ -1,10 +1,12 @@
 //! `wasmbed apiserver`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
-use wasmbed_pki::{Identity, read_certificates};
+use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+use wasmbed_apiserver::{Config, Limits, Policy, Server, ServerTls};
+use wasmbed_pki::{Identity, RENEWAL_INTERVAL, Renewed, read_certificates};
 
 use crate::{cli::start_logging, signals::shutdown_on_signal};
 
@@ -46,30 +48,87 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
-    let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
-    let client_roots = read_certificates(&arguments.client_ca_file)?;
-    let config = configure(arguments.data_dir, arguments.listen, &identity, client_roots)?;
-    let server = wasmbed_apiserver::start(config).await?;
+    let tls = TlsFiles {
+        certificate: arguments.cert_file,
+        key: arguments.key_file,
+        client_roots: arguments.client_ca_file,
+    };
+    let server = start(arguments.data_dir, arguments.listen, tls, shutdown.clone()).await?;
     tracing::info!(address = %server.address(), "the Kubernetes API is served");
     server.run(shutdown.cancelled_owned()).await;
     Ok(())
+}
+
+/// PEM files of the server's identity and of its clients' authority.
+#[derive(Clone)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_roots: PathBuf,
+}
+
+impl TlsFiles {
+    fn read(&self) -> Result<(ServerTls, Vec<CertificateDer<'static>>)> {
+        let identity = Identity::read(&self.certificate, &self.key)?;
+        let tls = ServerTls { certificates: identity.chain(), key: identity.key() };
+        Ok((tls, read_certificates(&self.client_roots)?))
+    }
+}
+
+/// A server of Wasmbed's own kinds and roles, bound; files that are replaced are taken until `stop`.
+///
+/// # Errors
+/// The files can't be used, the address can't be bound or the store can't be opened.
+pub(crate) async fn start(
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    files: TlsFiles,
+    stop: CancellationToken,
+) -> Result<Server> {
+    let (tls, client_roots) = files.read()?;
+    let server = wasmbed_apiserver::start(configure(data_dir, listen, tls, client_roots)?).await?;
+    let certificates = server.certificates();
+    let names = [files.certificate.clone(), files.key.clone(), files.client_roots.clone()];
+    // Read once more: a file may have changed since.
+    let renewed = Arc::new(Renewed::open(names, move || {
+        let (tls, client_roots) = files.read()?;
+        anyhow::Ok(certificates.replace(tls, client_roots)?)
+    })?);
+    tokio::spawn(async move {
+        let mut looks = tokio::time::interval(RENEWAL_INTERVAL);
+        loop {
+            tokio::select! { _ = looks.tick() => {}, () = stop.cancelled() => return }
+            let renewed = Arc::clone(&renewed);
+            match tokio::task::spawn_blocking(move || renewed.refresh()).await {
+                Ok(None) => {}
+                Ok(Some(Ok(_))) => tracing::info!("certificates were read again; new connections get them"),
+                Ok(Some(Err(error))) => tracing::error!(
+                    reason = "BadCertificateFiles",
+                    error = format!("{error:#}"),
+                    "changed certificate files can't be used; the earlier ones stay in use"
+                ),
+                Err(_) => return,
+            }
+        }
+    });
+    Ok(server)
 }
 
 /// The embedded Kubernetes API for Wasmbed's own kinds and roles.
 ///
 /// # Errors
 /// Only if a definition is not JSON, which would be a bug.
-pub(crate) fn configure(
+fn configure(
     data_dir: PathBuf,
     listen: SocketAddr,
-    identity: &Identity,
-    client_roots: Vec<rustls_pki_types::CertificateDer<'static>>,
+    tls: ServerTls,
+    client_roots: Vec<CertificateDer<'static>>,
 ) -> Result<Config> {
     let definitions = wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>();
     Ok(Config {
         data_dir,
         listen,
-        tls: ServerTls { certificates: identity.chain(), key: identity.key() },
+        tls,
         client_roots,
         definitions: definitions.context("can't represent a CustomResourceDefinition as JSON")?,
         policy: Policy::standard()?,

@@ -1,10 +1,7 @@
 //! `wasmbed controller`.
 
-use std::sync::Arc;
-
 use anyhow::Result;
-use wasmbed_controller::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig};
-use wasmbed_pki::{Identity, read_certificates};
+use wasmbed_controller::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
 
 use super::{Common, host_name, resolve};
 use crate::{
@@ -46,8 +43,11 @@ pub(crate) async fn configure(section: ControllerSection) -> Result<Config> {
         name: section.name.clone().map_or_else(host_name, Ok)?,
         system_namespace: section.namespace,
         namespace: section.watch_namespace,
-        identity: Arc::new(Identity::read(&section.tls.cert_file, &section.tls.key_file)?),
-        services_roots: read_certificates(&section.tls.ca_file)?,
+        tls: TlsFiles {
+            certificate: section.tls.cert_file,
+            key: section.tls.key_file,
+            services_roots: section.tls.ca_file,
+        },
         trust_domain: section.trust_domain,
         gateway: GatewayConfig { url: section.gateway.url, timeout: section.gateway.timeout.0 },
         reconciliation: ReconciliationConfig {

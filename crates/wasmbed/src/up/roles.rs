@@ -48,12 +48,10 @@ impl Roles {
         layout: &Layout,
         listen: SocketAddr,
     ) -> Result<SocketAddr> {
-        let files = layout.apiserver_identity()?;
-        let identity = Identity::read(&files.certificate, &files.key)?;
-        let roots = read_certificates(&layout.cluster_root())?;
-        let config = process::apiserver::configure(layout.apiserver_dir(), listen, &identity, roots)?;
+        let IdentityFiles { certificate, key } = layout.apiserver_identity()?;
+        let files = process::apiserver::TlsFiles { certificate, key, client_roots: layout.cluster_root() };
         let shutdown = CancellationToken::new();
-        let server = wasmbed_apiserver::start(config)
+        let server = process::apiserver::start(layout.apiserver_dir(), listen, files, shutdown.clone())
             .await
             .with_context(|| port_advice("the Kubernetes API", listen, "--apiserver-port"))?;
         let address = server.address();

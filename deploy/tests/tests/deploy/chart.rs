@@ -72,8 +72,10 @@ fn values_below_config_are_the_documented_keys() -> Result<()> {
         let start = format!("```yaml\n{section}:\n");
         let block = documented.split_once(&start).and_then(|(_, rest)| rest.split_once("```"));
         // Optional keys stand there as comments.
-        let lines = block.context("no block of the section")?.0.lines().map(|line| line.replacen("# ", "", 1));
-        let yaml = lines.filter(|line| line.contains(": ") || line.ends_with(':')).collect::<Vec<_>>().join("\n");
+        let lines =
+            block.context("no block of the section")?.0.lines().map(|line| line.replacen("# ", "", 1));
+        let yaml =
+            lines.filter(|line| line.contains(": ") || line.ends_with(':')).collect::<Vec<_>>().join("\n");
         let example: Value = serde_saphyr::from_str(&yaml).with_context(|| yaml.clone())?;
         let config = &schema["properties"][section]["properties"]["config"];
         let mut known = Vec::new();

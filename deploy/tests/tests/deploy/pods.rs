@@ -294,7 +294,7 @@ impl Site {
         self.give_account(&root, &self.token(account, Some(name))?)?;
         let container = &spec["containers"][0];
         for mount in container["volumeMounts"].as_array().context("no mounts")? {
-            self.mount(&root, &spec["volumes"], mount, name)?;
+            self.mount(&root, &spec["volumes"], mount)?;
         }
         let mut environment = Vec::new();
         for variable in container["env"].as_array().context("no environment")? {
@@ -314,7 +314,7 @@ impl Site {
         Process::start(command, name, self.cluster.dir())
     }
 
-    fn mount(&self, root: &Root, volumes: &Value, mount: &Value, pod: &str) -> Result<()> {
+    fn mount(&self, root: &Root, volumes: &Value, mount: &Value) -> Result<()> {
         let path = mount["mountPath"].as_str().context("a mount has a path")?;
         let volumes = volumes.as_array().context("no volumes")?;
         let volume =
