@@ -73,7 +73,10 @@ fn values_below_config_are_the_documented_keys() -> Result<()> {
         let block = documented.split_once(&start).and_then(|(_, rest)| rest.split_once("```"));
         // Optional keys stand there as comments.
         let lines =
-            block.context("no block of the section")?.0.lines().map(|line| line.replacen("# ", "", 1));
+            block.context("no block of the section")?.0.lines().map(|line| match line.split_once("# ") {
+                Some((indent, key)) if indent.trim().is_empty() => format!("{indent}{key}"),
+                _ => line.to_owned(),
+            });
         let yaml =
             lines.filter(|line| line.contains(": ") || line.ends_with(':')).collect::<Vec<_>>().join("\n");
         let example: Value = serde_saphyr::from_str(&yaml).with_context(|| yaml.clone())?;
