@@ -84,12 +84,11 @@ struct Wanted<'a> {
     live: Option<&'a Live>,
 }
 
+/// A condition by its type, as it is shown and as it should be.
+type Compared<'a> = (&'static str, Option<&'a Shown>, Option<(bool, ReasonCode)>);
+
 impl Wanted<'_> {
-    /// Conditions by type, each as it is shown and as it should be.
-    fn conditions<'b>(
-        &self,
-        base: &'b Base,
-    ) -> [(&'static str, Option<&'b Shown>, Option<(bool, ReasonCode)>); 4] {
+    fn conditions<'b>(&self, base: &'b Base) -> [Compared<'b>; 4] {
         [
             ("Connected", base.connected.as_ref(), self.connected),
             ("Enrolled", base.enrolled.as_ref(), self.enrolled),
