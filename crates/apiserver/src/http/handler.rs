@@ -57,6 +57,13 @@ pub(super) struct Client {
     pub(super) name: Arc<str>,
 }
 
+/// A client that said who it is.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    client: &'a Client,
+    user: &'a User,
+}
+
 /// How a request counts in metrics and logs.
 struct Label {
     verb: &'static str,
@@ -120,20 +127,21 @@ impl State {
                 format!("impersonation is not offered by this server ({name})"),
             ));
         }
+        let caller = Caller { client, user };
         let params = Params::parse(&parts.method, parts.uri.query());
         if let Route::Object(target) = route {
             label.resource = target.resource();
             label.verb = verb(&parts.method, &target, &params)?;
             if label.verb == "watch" {
-                return self.watch(client, user, parts, &params, target, label);
+                return self.watch(caller, parts, &params, target, label);
             }
             let held = self.requests.take(&client.name, 1)?;
-            let answer = self.object(client, user, parts, &params, target, body, label).await?;
+            let answer = self.object(caller, parts, &params, target, body, label).await?;
             return self.unread(client, label, answer, held);
         }
         let held = self.requests.take(&client.name, 1)?;
         let answer = match route {
-            Route::Review(review) => self.review(client, user, parts, review, body, label).await,
+            Route::Review(review) => self.review(caller, parts, review, body, label).await,
             Route::Unknown => Err(Status::new(Reason::NotFound, NOT_FOUND)),
             Route::UnknownBuiltin => Err(no_such_resource()),
             other => {
@@ -167,13 +175,13 @@ impl State {
 
     fn watch(
         &self,
-        client: &Client,
-        user: &User,
+        caller: Caller<'_>,
         parts: &Parts,
         params: &Params,
         target: Target,
         label: &Label,
     ) -> Result<Response<Body>, Status> {
+        let Caller { client, user } = caller;
         self.allow(user, label, &target, target.name.as_deref().unwrap_or_default())?;
         let terms = Terms {
             store: self.store.clone(),
@@ -221,13 +229,13 @@ impl State {
 
     async fn review(
         &self,
-        client: &Client,
-        user: &User,
+        caller: Caller<'_>,
         parts: &Parts,
         review: Review,
         body: Incoming,
         label: &mut Label,
     ) -> Result<Response<Body>, Status> {
+        let Caller { client, user } = caller;
         (label.verb, label.resource) = ("create", review.plural().to_owned());
         if parts.method != Method::POST {
             return Err(method_not_allowed());
@@ -241,16 +249,16 @@ impl State {
 
     async fn object(
         self: &Arc<State>,
-        client: &Client,
-        user: &User,
+        caller: Caller<'_>,
         parts: &Parts,
         params: &Params,
         target: Target,
         body: Incoming,
         label: &Label,
     ) -> Result<Response<Body>, Status> {
+        let Caller { client, user } = caller;
         if label.verb == "create" {
-            return self.create(client, user, parts, params, &target, body, label).await;
+            return self.create(caller, parts, params, &target, body, label).await;
         }
         let name = target.name.clone().unwrap_or_default();
         let constraints = self.allow(user, label, &target, &name)?;
@@ -293,14 +301,14 @@ impl State {
     /// A create names its object in the body, so permission can only be judged with it.
     async fn create(
         &self,
-        client: &Client,
-        user: &User,
+        caller: Caller<'_>,
         parts: &Parts,
         params: &Params,
         target: &Target,
         body: Incoming,
         label: &Label,
     ) -> Result<Response<Body>, Status> {
+        let Caller { client, user } = caller;
         if !user.is_administrator() {
             // Who may create nothing of the kind is refused before the body is read; a rule for certain names passes.
             self.policy_knows(user, label, target)?;

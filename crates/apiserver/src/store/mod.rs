@@ -17,7 +17,7 @@ pub use disk::{Disk, OpenError, Snapshot};
 pub use log::{Change, Event, History, HistoryExpired, Log, watch_line, watch_line_ends};
 pub use machine::{Applied, ApplyError, Constraint, Machine, Operation, Outcome, Write};
 pub use memory::Memory;
-pub use page::{Page, Pager};
+pub use page::{Page, Pager, Visitor};
 pub use writer::{Changes, CommitReport, Feed, Store};
 
 /// The storage below failed; nothing of the batch was kept.

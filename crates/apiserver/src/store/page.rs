@@ -28,6 +28,9 @@ pub struct Page {
     pub remaining: Option<usize>,
 }
 
+/// Is given an object's key, what is stored, and whether it matches.
+pub type Visitor<'v> = dyn FnMut(&str, &[u8], bool) -> ControlFlow<()> + 'v;
+
 impl Pager<'_> {
     /// Reads a page.
     pub fn read(&self, kind: &Kind, tables: &dyn Read) -> Result<Page, StorageError> {
@@ -69,7 +72,7 @@ impl Pager<'_> {
         &self,
         kind: &Kind,
         tables: &dyn Read,
-        visit: &mut dyn FnMut(&str, &[u8], bool) -> ControlFlow<()>,
+        visit: &mut Visitor<'_>,
     ) -> Result<bool, StorageError> {
         let everything = self.selection.is_everything();
         let mut ended = true;
