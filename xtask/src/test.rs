@@ -48,8 +48,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     warn_of_a_full_disk()?;
     tools::ensure_all()?;
     clients::ensure()?;
-    // Boards run in these, in the tests of every kind.
+    // jemalloc is built by make; boards run in the others, in the tests of every kind.
     system::ensure_programs(&[
+        ("make", "make"),
         ("qemu-system-riscv32", "qemu-system-misc"),
         ("qemu-system-arm", "qemu-system-arm"),
     ])?;

@@ -6,6 +6,10 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
+/// The C library's keeps what a burst of clients took for as long as the process lives.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments = wasmbed::cli::Arguments::parse();
     match wasmbed::cli::run(arguments) {
