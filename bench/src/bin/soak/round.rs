@@ -37,6 +37,9 @@ const HEAD_START: Duration = Duration::from_secs(3);
 /// What the waits of the rolling deployment are called.
 const CHANGES: &str = "rolling changes";
 
+/// Who asks for what, and how long that takes.
+type Asked = Vec<(&'static str, Arc<Waits>)>;
+
 /// How a round is to be.
 pub(crate) struct Round {
     pub(crate) title: String,
@@ -114,11 +117,7 @@ impl Round {
     }
 
     /// Sets the honest to work.
-    async fn ask(
-        &self,
-        site: &Site,
-        end: Instant,
-    ) -> Result<(Vec<(&'static str, Arc<Waits>)>, Vec<tokio::task::JoinHandle<()>>)> {
+    async fn ask(&self, site: &Site, end: Instant) -> Result<(Asked, Vec<tokio::task::JoinHandle<()>>)> {
         let gateway = site.gateway_address(GATEWAYS[0])?;
         let mut devices = Vec::new();
         for index in 0..=BEATING {
