@@ -268,6 +268,9 @@ impl ControllerProcess {
         while let Some(write) = self.fleet.poll_finalizer(now) {
             calls.push((write.id, "applications", write.application.name, false, write.patch));
         }
+        while let Some(write) = self.fleet.poll_finished(now) {
+            calls.push((write.id, "devices", write.device.name, true, write.patch));
+        }
         while let Some(write) = self.fleet.poll_device_unreachable(now) {
             calls.push((write.id, "devices", write.device.name, true, write.patch));
         }
@@ -319,9 +322,11 @@ fn write(
     if witness.faults && random.once_in(20) {
         return WriteOutcome::Unavailable("no answer".to_owned());
     }
+    let finished = patch["status"].get("finished").is_some();
     let result = api.patch(plural, name, status, patch);
     match (&result, plural, status) {
         (Ok(object), "applications", true) => witness.application_status_written(object),
+        (Ok(object), "devices", true) if finished => witness.finished_written(object),
         (Ok(object), "devices", true) => witness.unreachable_written(object, now.ms, api),
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! What must hold at every step, checked by a witness who hears every frame and sees every write.
 //!
 //! - A status never claims what no device reported.
+//! - What is said to have ended somewhere, ended there: a device reported that assignment as Completed, or as Failed.
 //! - The newest epoch wins: the epoch in a Device's status never goes back, and one gateway has given it away.
 //! - Unknown never empties a device: what a device works to is a set that was sent to it under that revision.
 //! - Nothing acknowledged is lost: a device knows, after any cut, the revision that it reported, unless it was told that its
@@ -166,19 +167,42 @@ impl Witness {
     pub(crate) fn application_status_written(&mut self, object: &Value) {
         self.writes += 1;
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-        let running = object["status"]["counts"]["running"].as_u64().unwrap_or(0);
-        let ever = self
-            .reported
-            .values()
-            .filter(|claims| {
-                claims
-                    .iter()
-                    .any(|claim| claim.0 == uid && matches!(claim.2.as_str(), "Running" | "Completed"))
-            })
-            .count() as u64;
-        if running > ever {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            self.violated(format!("{name} is said to run on {running} devices, {ever} ever reported that"));
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let hash = object["status"]["spec_hash"].as_str().unwrap_or_default();
+        let count = |field: &str| object["status"]["counts"][field].as_u64().unwrap_or(0);
+        let ever = |states: &[&str]| {
+            let said =
+                |claim: &Claim| claim.0 == uid && claim.1 == hash && states.contains(&claim.2.as_str());
+            self.reported.values().filter(|claims| claims.iter().any(said)).count() as u64
+        };
+        let (done, succeeded) = (count("running") + count("succeeded"), count("succeeded"));
+        let (ran, completed) = (ever(&["Running", "Completed"]), ever(&["Completed"]));
+        let phase = object["status"]["phase"].as_str().unwrap_or_default();
+        let left_out = count("targets") + count("missing") == 0;
+        if done > ran {
+            self.violated(format!("{name} is said to run on {done} devices, {ran} ever reported that"));
+        } else if succeeded > completed {
+            let text = format!(
+                "{name} is said to have ended on {succeeded} devices, {completed} ever reported that"
+            );
+            self.violated(text);
+        } else if phase == "Completed" && (succeeded < count("targets") || left_out) {
+            self.violated(format!("{name} is called Completed: {}", object["status"]));
+        }
+    }
+
+    /// A controller wrote down what ended on a Device and left it.
+    pub(crate) fn finished_written(&mut self, object: &Value) {
+        self.writes += 1;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let Some(device) = self.names.iter().position(|known| *known == name) else { return };
+        for entry in object["status"]["finished"].as_array().into_iter().flatten() {
+            let field = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+            let claim = (field("uid"), field("spec_hash"), field("state"));
+            let ended = matches!(claim.2.as_str(), "Completed" | "Failed");
+            if !ended || !self.reported.get(&device).is_some_and(|reported| reported.contains(&claim)) {
+                self.violated(format!("{name} is said to have finished what it never reported: {claim:?}"));
+            }
         }
     }
 
@@ -328,10 +352,39 @@ mod tests {
     fn a_count_that_no_reports_add_up_to_is_caught() {
         let mut witness = witness();
         report(&mut witness, 1, ApplicationState::Running);
-        let object = |running: u64| json!({"metadata": {"name": "x", "uid": hyphenated(UID)}, "status": {"counts": {"running": running}}});
-        witness.application_status_written(&object(1));
+        let object = |hash: u8, running: u64, succeeded: u64| {
+            let counts = json!({"targets": 1, "running": running, "succeeded": succeeded});
+            let hash = SpecHash([hash; 32]).to_string();
+            json!({
+                "metadata": {"name": "x", "uid": hyphenated(UID)},
+                "status": {"spec_hash": hash, "counts": counts},
+            })
+        };
+        witness.application_status_written(&object(1, 1, 0));
         assert_eq!(witness.violation, None);
-        witness.application_status_written(&object(2));
+        for (hash, running, succeeded) in [(1, 2, 0), (1, 0, 1), (2, 1, 0)] {
+            let mut witness = self::witness();
+            report(&mut witness, 1, ApplicationState::Running);
+            witness.application_status_written(&object(hash, running, succeeded));
+            assert!(witness.violation.is_some(), "{hash} {running} {succeeded}");
+        }
+        report(&mut witness, 1, ApplicationState::Completed);
+        witness.application_status_written(&object(1, 0, 1));
+        assert_eq!(witness.violation, None);
+    }
+
+    #[test]
+    fn a_result_that_no_device_reported_is_caught() {
+        let mut witness = witness();
+        report(&mut witness, 1, ApplicationState::Completed);
+        let object = |state: &str| {
+            let entry =
+                json!({"uid": hyphenated(UID), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
+            json!({"metadata": {"name": "a"}, "status": {"finished": [entry]}})
+        };
+        witness.finished_written(&object("Completed"));
+        assert_eq!(witness.violation, None);
+        witness.finished_written(&object("Failed"));
         assert!(witness.violation.is_some());
     }
 

@@ -113,13 +113,16 @@ impl World {
             index if index == SITES.len() => json!({}),
             _ => Value::Null,
         };
+        let once = self.random.once_in(3);
         let (inline, module) = match self.random.once_in(2) {
+            _ if once => (json!(self.once), Value::Null),
             true => (json!(self.modules[self.random.index(self.modules.len())]), Value::Null),
             false => (Value::Null, json!(MODULES[self.random.index(MODULES.len())])),
         };
         let targets = json!({ "device_names": named, "selector": selector });
         let spec = json!({
             "name": name, "wasm_bytes": inline, "module": module, "target_devices": targets,
+            "config": { "restart_policy": if once { "Never" } else { "Always" } },
         });
         let patch = json!({ "spec": &spec });
         if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {

@@ -26,8 +26,10 @@ pub(crate) struct Counts {
     pub(crate) targets: u64,
     pub(crate) connected: u64,
     pub(crate) running: u64,
+    pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) missing: u64,
+    pub(crate) left_out: u64,
 }
 
 impl Counts {
@@ -38,8 +40,10 @@ impl Counts {
             targets: count("targets"),
             connected: count("connected"),
             running: count("running"),
+            succeeded: count("succeeded"),
             failed: count("failed"),
             missing: count("missing"),
+            left_out: count("left_out"),
         }
     }
 }
@@ -80,19 +84,29 @@ impl Expected {
         let mut taken = 0;
         for application in applications.iter().filter(|application| targets(application, device)) {
             let counts = self.applications.entry(name_of(application)).or_default();
+            if !let_in {
+                counts.left_out += 1;
+                continue;
+            }
             counts.targets += 1;
-            counts.connected += u64::from(let_in);
+            counts.connected += 1;
             let Some(facts) = &facts else { continue };
             let bytes = bytes_of(api, application);
             let module = ModuleFacts::analyze(&bytes);
             let needs = module.needs.map(|needs| needs.footprint.bytes(facts)).unwrap_or(u64::MAX);
             let arena = u64::try_from(facts.memory_bytes).unwrap_or(0);
-            if runs.len() as i64 >= i64::from(facts.applications_max) || taken + needs > arena {
+            let fits = (runs.len() as i64) < i64::from(facts.applications_max) && taken + needs <= arena;
+            // What ends holds nothing, and stays ended when older ones come later.
+            if is_once(application) && (fits || has_ended(device, application)) {
+                counts.succeeded += 1;
+                continue;
+            }
+            if !fits {
                 counts.failed += 1;
                 continue;
             }
             taken += needs;
-            counts.running += u64::from(let_in);
+            counts.running += 1;
             let digest = format!("sha256:{}", module_digest(&bytes));
             runs.insert((text(&application["metadata"]["uid"]), digest));
         }
@@ -123,6 +137,20 @@ fn targets(application: &Value, device: &Value) -> bool {
             labels.iter().all(|(key, value)| device["metadata"]["labels"].get(key) == Some(value))
         });
     selected || named(application).any(|name| name == name_of(device))
+}
+
+fn is_once(application: &Value) -> bool {
+    application["spec"]["config"]["restart_policy"] == "Never"
+}
+
+/// Whether a device reported that it ran this generation to its end, in its set or before it left its place.
+fn has_ended(device: &Value, application: &Value) -> bool {
+    let lists = ["applications", "finished"].map(|list| device["status"][list].as_array());
+    lists.into_iter().flatten().flatten().any(|entry| {
+        entry["uid"] == application["metadata"]["uid"]
+            && entry["spec_hash"] == application["status"]["spec_hash"]
+            && entry["state"] == "Completed"
+    })
 }
 
 fn bytes_of(api: &Api, application: &Value) -> Vec<u8> {

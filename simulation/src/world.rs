@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) witness: Witness,
     /// Base64 of modules of different sizes.
     pub(crate) modules: Vec<String>,
+    /// Base64 of one that ends by itself.
+    pub(crate) once: String,
     pub(crate) api_down_until_ms: u64,
     network: Network,
     /// For each controller, since when it could lead.
@@ -156,6 +158,7 @@ impl World {
             enrollment,
             witness: Witness::new(names),
             modules: modules(),
+            once: once(),
             api_down_until_ms: 0,
             network: Network::default(),
             fit_since_ms: vec![None; CONTROLLERS],
@@ -294,6 +297,16 @@ impl World {
 
 /// Writes of one controller on their way, as its decisions bound them.
 const WRITES_IN_FLIGHT_MAX: usize = 8;
+
+/// A module that logs a line and ends with exit code 0.
+fn once() -> String {
+    let text = r#"(module
+        (import "wasmbed" "log" (func $log (param i32 i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "once")
+        (func (export "run") (call $log (i32.const 0) (i32.const 4))))"#;
+    BASE64_STANDARD.encode(wat::parse_str(text).unwrap_or_default())
+}
 
 /// Modules of different sizes that run until they are stopped.
 fn modules() -> Vec<String> {

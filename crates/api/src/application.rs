@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ReasonCode,
     schema::{
-        self, BASE64_PATTERN, DIGEST_PATTERN, INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX,
-        NAME_PATTERN, NO_NUL_PATTERN, TEXT_MAX, WORD_PATTERN,
+        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN,
+        NAME_MAX, NAME_PATTERN, NO_NUL_PATTERN, TEXT_MAX, WORD_PATTERN,
     },
 };
 
@@ -29,12 +29,14 @@ use crate::{
     selectable = ".status.phase",
     selectable = ".spec.module",
     printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
-    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.ready", "description": "devices that run it, of all targets"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.ready", "description": "devices that run it or ran it to its end, of all targets"}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name": "Connected", "type": "integer", "jsonPath": ".status.counts.connected", "priority": 1}"#,
     printcolumn = r#"{"name": "Pending", "type": "integer", "jsonPath": ".status.counts.pending", "priority": 1}"#,
     printcolumn = r#"{"name": "Failed", "type": "integer", "jsonPath": ".status.counts.failed", "priority": 1}"#,
     printcolumn = r#"{"name": "Complete", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Complete\")].status", "priority": 1}"#,
+    printcolumn = r#"{"name": "Succeeded", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Succeeded\")].status", "priority": 1}"#,
+    printcolumn = r#"{"name": "Left out", "type": "integer", "jsonPath": ".status.counts.left_out", "description": "devices that are no targets: not approved, revoked, or unschedulable", "priority": 1}"#,
     printcolumn = r#"{"name": "Digest", "type": "string", "jsonPath": ".status.module_digest", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
@@ -62,10 +64,18 @@ pub struct ApplicationSpec {
     /// The devices it goes to; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_devices: Option<TargetDevices>,
+    /// Seconds that it has to run on a device without an end before that device counts as running it; absent or 0: none.
+    /// The controller times it from the device's reports; a new leader begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MIN_READY_SECONDS_MAX))]
+    pub min_ready_seconds: Option<i32>,
     /// Limits and surroundings.
     #[serde(default)]
     pub config: ApplicationConfig,
 }
+
+/// An hour: who wants to watch a change for longer wants a rollout in steps.
+const MIN_READY_SECONDS_MAX: i32 = 3_600;
 
 /// The union of both fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,7 +91,8 @@ pub struct TargetDevices {
     pub selector: Option<LabelSelector>,
 }
 
-/// Whether an application is started again after it ended.
+/// Whether an application is started again after it ended. A device that is reset while it runs starts it again whatever
+/// this says; once it has ended for good it stays so, also after a reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RestartPolicy {
     /// Always.
@@ -156,11 +167,13 @@ pub enum ApplicationPhase {
     /// Nothing decided yet, or nothing to go to.
     #[default]
     Pending,
-    /// Sent, not yet reported by all connected targets.
+    /// Sent, not yet reported by all connected targets; or ended on some and still to come to those that are away.
     Deploying,
     /// Every connected target runs it.
     Running,
-    /// It runs on some and failed on some.
+    /// Every target ran it to its end with exit code 0, and `restart_policy` has it not started again.
+    Completed,
+    /// It runs on some and failed on some, or an earlier generation runs and this one can't.
     Degraded,
     /// It runs nowhere, and something failed.
     Failed,
@@ -182,10 +195,15 @@ pub struct ApplicationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = DIGEST_PATTERN))]
     pub module_digest: Option<String>,
+    /// 64 hex digits of the assignment of that generation: what devices report that run it. A controller that can't work it
+    /// out, since the Module is gone, takes it from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = HASH_PATTERN))]
+    pub spec_hash: Option<String>,
     /// Devices.
     #[serde(default)]
     pub counts: ApplicationCounts,
-    /// `RUNNING/TARGETS`, for the printer column.
+    /// Targets that run it or ran it to its end, a slash, and all targets; for the printer column.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 21))]
     pub ready: String,
@@ -193,7 +211,7 @@ pub struct ApplicationStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub failures: Vec<ApplicationFailure>,
-    /// `Ready`, `Complete`, `Reconciling`, `Stalled`.
+    /// `Ready`, `Complete`, `Reconciling`, `Stalled`, and `Succeeded` unless `restart_policy` is `Always`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -202,15 +220,19 @@ pub struct ApplicationStatus {
 /// Numbers of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplicationCounts {
-    /// Named or selected, and existing.
+    /// Named or selected, existing, and not left out.
     #[schemars(range(min = 0))]
     pub targets: i32,
     /// Of the targets: with a session.
     #[schemars(range(min = 0))]
     pub connected: i32,
-    /// Of the targets: reported this generation as running or completed.
+    /// Of the targets: reported this generation as running, and that for `min_ready_seconds`.
     #[schemars(range(min = 0))]
     pub running: i32,
+    /// Of the targets: ran this generation to its end with exit code 0, and do not start it again.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub succeeded: i32,
     /// Of the targets: on their way to this generation.
     #[schemars(range(min = 0))]
     pub pending: i32,
@@ -220,6 +242,10 @@ pub struct ApplicationCounts {
     /// Named, but no such Device exists.
     #[schemars(range(min = 0))]
     pub missing: i32,
+    /// Named or selected, and in none of the other numbers: not approved, revoked, or unschedulable without having it.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub left_out: i32,
 }
 
 /// One device on which an application failed.

@@ -90,6 +90,10 @@ pub enum DevicePhase {
     Revoked,
 }
 
+/// Ended applications remembered of one device beside its set. Each takes some 200 bytes, so that all stay well below what
+/// the rest of a Device takes; beyond them, ended Applications have to be deleted before new ones find a place.
+pub const FINISHED_MAX: usize = 64;
+
 /// What was seen of a device; written by the gateway whose name and epoch stand in it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceStatus {
@@ -128,6 +132,12 @@ pub struct DeviceStatus {
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub applications: Vec<DeviceApplication>,
+    /// What ended here for good and left its place to another application, as the device last reported it. Written by the
+    /// controller, which does not send it here again until its spec changes; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = FINISHED_MAX))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub finished: Vec<DeviceApplication>,
     /// `Connected`, `Enrolled`; `CloneSuspected` and `KeyMismatch` once there was reason for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

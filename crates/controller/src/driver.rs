@@ -242,6 +242,16 @@ impl Driver {
                 finish_write(&metrics, Operation::WriteFinalizer, started, write.id, outcome)
             });
         }
+        while let Some(write) = self.fleet.poll_finished(now) {
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            let device = format!("{}/{}", write.device.namespace, write.device.name);
+            tasks.spawn(async move {
+                let started = Instant::now();
+                let outcome = kubernetes.write_finished(&write).await;
+                log_write(&outcome, &device, "Device status");
+                finish_write(&metrics, Operation::WriteFinished, started, write.id, outcome)
+            });
+        }
         while let Some(write) = self.fleet.poll_device_unreachable(now) {
             let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
             let device = format!("{}/{}", write.device.namespace, write.device.name);

@@ -8,8 +8,9 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
 use wasmbed_api::{Application, Device, GROUP, Module, ReasonCode, VERSION};
+use wasmbed_control::exchange::DeviceKey;
 use wasmbed_control::fleet::{
-    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite,
+    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, StatusWrite, UnreachableWrite,
     UploadSource, WriteOutcome,
 };
 use wasmbed_control::text::uid_text;
@@ -67,12 +68,18 @@ impl Kubernetes {
     }
 
     pub(crate) async fn write_unreachable(&self, write: &UnreachableWrite) -> WriteOutcome {
-        let api: Api<Device> = Api::namespaced(self.client.clone(), &write.device.namespace);
-        let patch = Patch::Merge(&write.patch);
+        self.write_device(&write.device, &write.patch).await
+    }
+
+    pub(crate) async fn write_finished(&self, write: &FinishedWrite) -> WriteOutcome {
+        self.write_device(&write.device, &write.patch).await
+    }
+
+    async fn write_device(&self, device: &DeviceKey, patch: &serde_json::Value) -> WriteOutcome {
+        let api: Api<Device> = Api::namespaced(self.client.clone(), &device.namespace);
+        let patch = Patch::Merge(patch);
         outcome(
-            api.patch_status(&write.device.name, &params(), &patch)
-                .await
-                .map(|object| object.resource_version()),
+            api.patch_status(&device.name, &params(), &patch).await.map(|object| object.resource_version()),
         )
     }
 

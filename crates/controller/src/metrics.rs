@@ -16,6 +16,7 @@ pub(crate) enum Operation {
     WriteStatus,
     WriteFinalizer,
     WriteUnreachable,
+    WriteFinished,
     Stream,
 }
 

@@ -10,7 +10,7 @@ use super::assignment::{correlation_id, plan_assignment};
 use super::config::{Now, STATUS_DEBOUNCE_MS};
 use super::input::{Kind, ModuleSource, ObjectKey};
 use super::module::{ModuleFacts, ModuleRefusal};
-use super::record::{Application, ApplicationId, DeviceId, Prepared};
+use super::record::{Application, ApplicationId, DeviceId, Known, Prepared};
 use super::status::Published;
 use super::target::plan_target;
 use crate::exchange::DeviceKey;
@@ -37,7 +37,7 @@ impl Fleet {
                 self.applications.insert(id, new_application(key, uid, resource, source));
                 self.enter_indices(id);
                 self.retarget(now, id);
-                self.prepare(id);
+                self.prepare(id, false);
                 self.check_deletion(now, id);
             }
         }
@@ -63,6 +63,9 @@ impl Fleet {
         if let Some(due_ms) = application.status_due_ms {
             self.status_queue.remove(&(due_ms, id));
         }
+        if let Some(due_ms) = application.recheck_ms {
+            self.rechecks.remove(&(due_ms, id));
+        }
         self.renew_gateways();
     }
 
@@ -85,7 +88,7 @@ impl Fleet {
     fn module_changed(&mut self, now: Now, key: &ObjectKey) {
         let users: Vec<ApplicationId> = self.module_users.get(key).into_iter().flatten().copied().collect();
         for id in users {
-            self.prepare(id);
+            self.prepare(id, true);
             self.schedule_status(now, id);
         }
     }
@@ -100,12 +103,17 @@ impl Fleet {
         }
         application.finalizers = metadata.finalizers.clone().unwrap_or_default();
         application.published = Published::of(resource.status.as_ref());
+        application.known = known(resource).or(application.known);
         let deleted_now = metadata.deletion_timestamp.is_some() && !application.deleting;
         application.deleting = metadata.deletion_timestamp.is_some();
         let generation = metadata.generation.unwrap_or_default();
         if application.generation != generation || application.source != source {
             self.leave_indices(id);
+            let mut same = false;
             if let Some(application) = self.applications.get_mut(&id) {
+                same = application.source == source && application.config == resource.spec.config;
+                application.known = application.known.filter(|_| same).or_else(|| known(resource));
+                application.min_ready_s = min_ready_s(resource);
                 application.generation = generation;
                 application.correlation = correlation_id(application.uid, generation);
                 application.source = source;
@@ -114,20 +122,25 @@ impl Fleet {
             }
             self.enter_indices(id);
             self.retarget(now, id);
-            self.prepare(id);
+            self.prepare(id, same);
         }
         if deleted_now {
             self.check_deletion(now, id);
         }
     }
 
-    /// Works out what the Application's generation is to devices, and has its devices planned anew.
-    fn prepare(&mut self, id: ApplicationId) {
+    /// Works out what the Application's generation is to devices, and has its devices planned anew. `same`: what it said of
+    /// its assignment before, it says now, so that what was sent is what is to run.
+    fn prepare(&mut self, id: ApplicationId, same: bool) {
         let Some(application) = self.applications.get(&id) else { return };
-        let before = match &application.prepared {
-            Prepared::Ready(assigned) => Some(Arc::clone(assigned)),
-            Prepared::ModuleMissing(before) => before.clone(),
-            Prepared::Refused(_) => None,
+        let missing = match &application.prepared {
+            Prepared::Ready(assigned) => (Some(Arc::clone(assigned)), same),
+            Prepared::ModuleMissing { kept, current, .. } => (kept.clone(), *current && same),
+            Prepared::Refused(_) => (None, false),
+        };
+        let missing = |application: &Application| {
+            let (kept, current) = missing;
+            Prepared::ModuleMissing { kept, current, refusal: module_missing(application) }
         };
         let facts = self.module_of(application);
         let Some(application) = self.applications.get_mut(&id) else { return };
@@ -137,7 +150,7 @@ impl Fleet {
                 ReasonCode::InvalidModule,
                 "neither spec.wasm_bytes nor spec.module is set".to_owned(),
             ),
-            (ModuleSource::Inline(_) | ModuleSource::Named(_), None) => Prepared::ModuleMissing(before),
+            (ModuleSource::Inline(_) | ModuleSource::Named(_), None) => missing(application),
             (ModuleSource::Inline(_) | ModuleSource::Named(_), Some(facts)) => match &facts.needs {
                 Err(refusal) => Prepared::Refused(refusal.clone()),
                 Ok(_) => {
@@ -304,9 +317,16 @@ fn new_application(
         targets: resource.spec.target_devices.clone().map(Box::new),
         config: resource.spec.config.clone(),
         correlation: correlation_id(uid, generation),
-        prepared: Prepared::ModuleMissing(None),
+        // Nothing is known of it yet.
+        prepared: Prepared::Refused(ModuleRefusal {
+            reason: ReasonCode::InvalidModule,
+            message: String::new(),
+        }),
         target_ids: BTreeSet::new(),
         published: Published::of(resource.status.as_ref()),
+        known: known(resource),
+        min_ready_s: min_ready_s(resource),
+        recheck_ms: None,
         status_due_ms: None,
         status_written_ms: None,
         events: Bucket::default(),
@@ -315,6 +335,29 @@ fn new_application(
         conflicted: false,
         undeploy: None,
     }
+}
+
+/// What the status says of the assignment of the generation that the spec has now.
+fn known(resource: &Resource) -> Option<Known> {
+    let status = resource.status.as_ref()?;
+    let spoken_of =
+        status.observed_generation.is_some() && status.observed_generation == resource.metadata.generation;
+    let spec_hash = status.spec_hash.as_deref().filter(|_| spoken_of).and_then(text::parse_spec_hash)?;
+    Some(Known { spec_hash, digest: status.module_digest.as_deref().and_then(text::parse_digest) })
+}
+
+fn min_ready_s(resource: &Resource) -> u32 {
+    resource.spec.min_ready_seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0)
+}
+
+fn module_missing(application: &Application) -> ModuleRefusal {
+    let name = match &application.source {
+        ModuleSource::Named(name) => name.as_str(),
+        ModuleSource::Inline(_) | ModuleSource::InvalidBase64(_) | ModuleSource::Absent => "",
+    };
+    let namespace = &application.key.namespace;
+    let message = format!("spec.module names '{name}', and there is no such Module in namespace {namespace}");
+    ModuleRefusal { reason: ReasonCode::ModuleNotFound, message }
 }
 
 impl Application {

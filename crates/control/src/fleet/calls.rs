@@ -179,6 +179,19 @@ impl Fleet {
         Some(Upload { id, gateway: name, address, digest, source, correlation_id })
     }
 
+    /// The member of a device's set whose module a gateway lacks and no object holds any more.
+    pub(super) fn lost_module(&self, id: DeviceId, gateway: &super::Gateway) -> Option<&Application> {
+        if gateway.uploads_wanted.is_empty() {
+            return None;
+        }
+        let members = self.devices.get(&id)?.planned.as_ref()?.members.iter();
+        members.filter_map(|id| self.applications.get(id)).find(|application| {
+            let lacking =
+                assigned(application).filter(|assigned| gateway.uploads_wanted.contains(&assigned.digest));
+            lacking.is_some_and(|assigned| self.source_of(assigned.digest).is_none())
+        })
+    }
+
     /// An object that holds the bytes of a module.
     fn source_of(&self, digest: ModuleDigest) -> Option<(UploadSource, CorrelationId)> {
         self.applications.values().find_map(|application| {
@@ -229,7 +242,7 @@ impl Fleet {
 
 fn assigned(application: &Application) -> Option<&super::Assigned> {
     match &application.prepared {
-        Prepared::Ready(assigned) | Prepared::ModuleMissing(Some(assigned)) => Some(assigned),
-        Prepared::Refused(_) | Prepared::ModuleMissing(None) => None,
+        Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => Some(assigned),
+        Prepared::Refused(_) | Prepared::ModuleMissing { kept: None, .. } => None,
     }
 }

@@ -79,6 +79,10 @@ impl Fleet {
             verdicts: std::collections::BTreeMap::new(),
             planned: None,
             writing: false,
+            ended: Vec::new(),
+            finish: None,
+            finish_version: String::new(),
+            healthy: std::collections::BTreeMap::new(),
         });
         device.labels = labels;
         device.resource_version = metadata.resource_version.clone().unwrap_or_default();
@@ -110,6 +114,7 @@ impl Fleet {
             gateway.confirmed.remove(&id);
         }
         self.unreachable.remove(&id);
+        self.finishing.remove(&id);
         self.replan.remove(&id);
         self.releasing.remove(&id);
         if let Some(due) = device.finalizer_due {
@@ -247,6 +252,12 @@ impl Fleet {
             revision: status.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0),
             facts: status.facts.as_ref().map(|facts| self.facts.intern(facts)),
             applications: ReportedApplication::read(&status.applications),
+            finished: status
+                .finished
+                .iter()
+                .filter_map(|entry| Some((ReportedApplication::read_one(entry)?, entry.clone())))
+                .collect(),
+            enrolled: status.conditions.iter().any(|c| c.type_ == "Enrolled" && c.status == "True"),
             other_conditions: status.conditions.iter().filter(|c| c.type_ != "Connected").cloned().collect(),
         }
     }

@@ -179,6 +179,17 @@ pub struct DeviceFinalizerWrite {
     pub patch: serde_json::Value,
 }
 
+/// A merge patch of `Device.status.finished`, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinishedWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which Device.
+    pub device: DeviceKey,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
 /// How a write to the Kubernetes API ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WriteOutcome {

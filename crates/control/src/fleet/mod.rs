@@ -20,6 +20,7 @@ mod assignment;
 mod calls;
 mod config;
 mod device;
+mod finished;
 mod fit;
 mod gateways;
 mod input;
@@ -45,7 +46,7 @@ pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::{FleetConfig, Now};
 pub use fit::{plan_fit, plan_room};
 pub use input::{
-    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FleetEvent, Kind, LeaseSeen, ModuleSource,
+    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, Kind, LeaseSeen, ModuleSource,
     ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
     WriteOutcome,
 };
@@ -98,6 +99,10 @@ pub struct Fleet {
     device_releases: BTreeSet<(u64, DeviceId)>,
     /// Devices whose finalizer is to be added, or removed because nothing runs there, by time.
     device_finalizers: BTreeSet<(u64, DeviceId)>,
+    /// Devices whose `status.finished` is to be written.
+    finishing: BTreeSet<DeviceId>,
+    /// When statuses have to be looked at again, since an application will have run for long enough by then.
+    rechecks: BTreeSet<(u64, ApplicationId)>,
     writes: Writes,
     events: VecDeque<FleetEvent>,
     device_events: VecDeque<DeviceEvent>,
@@ -138,6 +143,8 @@ impl Fleet {
             releasing: BTreeSet::new(),
             device_releases: BTreeSet::new(),
             device_finalizers: BTreeSet::new(),
+            finishing: BTreeSet::new(),
+            rechecks: BTreeSet::new(),
             events: VecDeque::new(),
             device_events: VecDeque::new(),
             next_resync_ms: 0,
@@ -288,6 +295,13 @@ impl Fleet {
         self.check_gateways(now);
         self.check_undeploys(now);
         self.check_releases(now);
+        while let Some((_, id)) = self.rechecks.first().copied().filter(|(due_ms, _)| *due_ms <= now.ms) {
+            self.rechecks.pop_first();
+            if let Some(application) = self.applications.get_mut(&id) {
+                application.recheck_ms = None;
+            }
+            self.schedule_status(now, id);
+        }
     }
 
     /// When to call [`Fleet::handle_timeout`] and poll again at the latest, monotonic milliseconds.
@@ -308,7 +322,9 @@ impl Fleet {
             let since_ms = self.applications.get(id)?.undeploy.as_ref()?.since_ms;
             Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))
         });
-        let waiting = !self.finalizers.is_empty() || !self.unreachable.is_empty();
+        let waiting =
+            !self.finalizers.is_empty() || !self.unreachable.is_empty() || self.next_finishing().is_some();
+        let recheck = self.rechecks.first().map(|(due_ms, _)| *due_ms);
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);
         gateways
@@ -317,6 +333,7 @@ impl Fleet {
             .chain(status)
             .chain(writes)
             .chain(releases)
+            .chain(recheck)
             .fold(self.next_resync_ms, u64::min)
     }
 
@@ -368,6 +385,9 @@ impl Fleet {
             gateway.retry.renew();
         }
         self.replan.extend(self.devices.keys());
+        for device in self.devices.values_mut() {
+            device.finish_version.clear();
+        }
         let ids: Vec<ApplicationId> = self.applications.keys().copied().collect();
         for id in ids {
             if let Some(application) = self.applications.get_mut(&id) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::config::Now;
+use super::finished::wanted_hash;
 use super::record::{Application, ApplicationId, Device, DeviceId, Prepared};
 use super::set::{Candidate, LastReport, Offer, plan_revision, plan_set};
 use super::{Fleet, ModuleFacts};
@@ -21,6 +22,7 @@ impl Fleet {
     }
 
     fn plan_device(&mut self, now: Now, id: DeviceId) {
+        self.note_reports(now, id);
         let Some(device) = self.devices.get(&id) else { return };
         let standpoint = self.standpoint(now, device);
         let modules: Vec<(ApplicationId, Option<Arc<ModuleFacts>>)> = device
@@ -33,10 +35,15 @@ impl Fleet {
             let present = standpoint.report_of(application.uid).is_some()
                 || device.planned.as_ref().is_some_and(|planned| planned.members.contains(id))
                 || device.seen.applications.iter().any(|report| report.uid == application.uid);
-            Some(candidate(*id, application, module.as_deref(), present))
+            let wanted = wanted_hash(application);
+            let finished = device.finished(application.uid, wanted).is_some();
+            let ended = wanted.is_some_and(|hash| device.ended.contains(&(application.uid, hash)));
+            let candidate = candidate(*id, application, module.as_deref(), present)?;
+            Some(Candidate { ended, finished, ..candidate })
         });
         let plan =
             plan_set(candidates.collect(), standpoint.facts.map(|facts| &**facts), device.unschedulable);
+        let finish = self.plan_finished(device, &standpoint, &plan.leaving);
         let reported = standpoint.content();
         let report =
             reported.as_deref().map(|content| LastReport { revision: standpoint.revision_reported, content });
@@ -46,6 +53,10 @@ impl Fleet {
         let planned =
             content.map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
         let Some(device) = self.devices.get_mut(&id) else { return };
+        device.finish = finish;
+        if device.finish.is_some() && device.finish_version != device.resource_version {
+            self.finishing.insert(id);
+        }
         let verdicts = plan.verdicts.into_iter().collect();
         let changed = device.verdicts != verdicts;
         device.verdicts = verdicts;
@@ -111,14 +122,16 @@ fn candidate<'a>(
     application: &'a Application,
     module: Option<&'a ModuleFacts>,
     present: bool,
-) -> Candidate<'a> {
+) -> Option<Candidate<'a>> {
     let offer = match (&application.prepared, module) {
         (Prepared::Refused(refusal), _) => Offer::Refused(refusal),
         (Prepared::Ready(assigned), Some(module)) => Offer::Ready(assigned, module),
-        (Prepared::Ready(assigned) | Prepared::ModuleMissing(Some(assigned)), _) => Offer::Kept(assigned),
-        (Prepared::ModuleMissing(None), _) => Offer::Unknown,
+        (Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }, _) => Offer::Kept(assigned, refusal),
+        (Prepared::ModuleMissing { kept: None, refusal, .. }, _) => Offer::Unknown(refusal),
+        // It is prepared anew whenever its Module comes or goes.
+        (Prepared::Ready(_), None) => return None,
     };
-    Candidate {
+    Some(Candidate {
         id,
         uid: application.uid,
         key: &application.key,
@@ -126,5 +139,7 @@ fn candidate<'a>(
         config: &application.config,
         offer,
         present,
-    }
+        ended: false,
+        finished: false,
+    })
 }

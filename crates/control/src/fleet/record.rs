@@ -6,9 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wasmbed_api::{
     ApplicationConfig, DEVICE_FINALIZER, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase,
-    ReasonCode, TargetDevices,
+    ReasonCode, RestartPolicy, TargetDevices,
 };
-use wasmbed_protocol::{ApplicationUid, CorrelationId, SpecHash};
+use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash};
 
 use super::assignment::Assigned;
 use super::input::{ModuleSource, ObjectKey};
@@ -39,10 +39,15 @@ pub(super) struct Application {
     pub(super) source: ModuleSource,
     pub(super) targets: Option<Box<TargetDevices>>,
     pub(super) config: ApplicationConfig,
+    pub(super) min_ready_s: u32,
     pub(super) correlation: CorrelationId,
     pub(super) prepared: Prepared,
     pub(super) target_ids: BTreeSet<DeviceId>,
     pub(super) published: Published,
+    /// What its status says of the assignment of the generation at hand, in case the Module is gone.
+    pub(super) known: Option<Known>,
+    /// When its status has to be looked at again, since a device will have run it for long enough by then.
+    pub(super) recheck_ms: Option<u64>,
     /// When its status is to be looked at.
     pub(super) status_due_ms: Option<u64>,
     pub(super) status_written_ms: Option<u64>,
@@ -64,9 +69,22 @@ pub(super) enum Prepared {
     Ready(Arc<Assigned>),
     /// No device can run it: devices are to let go of it.
     Refused(ModuleRefusal),
-    /// Its Module is not there. What was sent stays, if this controller still knows it; if not, devices that run it are
-    /// left alone.
-    ModuleMissing(Option<Arc<Assigned>>),
+    /// Its Module is not there. Devices that have it keep it, and no other gets it.
+    ModuleMissing {
+        /// What was sent before, if this controller knows it. If not, devices that run it are left alone.
+        kept: Option<Arc<Assigned>>,
+        /// Whether that is what this generation says, and not what an earlier one said.
+        current: bool,
+        /// For devices that are to get it.
+        refusal: ModuleRefusal,
+    },
+}
+
+/// The assignment of a generation, as the Application's status names it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Known {
+    pub(super) spec_hash: SpecHash,
+    pub(super) digest: Option<ModuleDigest>,
 }
 
 /// A deletion that waits for devices.
@@ -107,14 +125,30 @@ pub(super) struct Device {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) resource_version: String,
     pub(super) unschedulable: bool,
-    pub(super) revoked: bool,
     pub(super) approved: bool,
+    pub(super) revoked: bool,
     pub(super) seen: Seen,
     pub(super) targeted_by: BTreeSet<ApplicationId>,
     pub(super) verdicts: BTreeMap<ApplicationId, Verdict>,
     pub(super) planned: Option<PlannedSet>,
-    /// An Unreachable mark or a change of its finalizers is on its way.
+    /// A write of its status or of its finalizers is on its way.
     pub(super) writing: bool,
+    /// Applications that it is known to have run to an end for good, each with its assignment.
+    pub(super) ended: Vec<(ApplicationUid, SpecHash)>,
+    /// What `status.finished` is to say, if it says something else.
+    pub(super) finish: Option<Vec<DeviceApplication>>,
+    /// The resourceVersion that the last write of it was made for.
+    pub(super) finish_version: String,
+    /// Applications with a least time of health that it runs.
+    pub(super) healthy: BTreeMap<ApplicationUid, Healthy>,
+}
+
+/// Since when a device has run an application without an end, as far as this controller saw it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Healthy {
+    pub(super) spec_hash: SpecHash,
+    pub(super) restarts: i64,
+    pub(super) since_ms: u64,
 }
 
 /// What `Device.status` says.
@@ -127,6 +161,10 @@ pub(super) struct Seen {
     pub(super) revision: u64,
     pub(super) facts: Option<Arc<DeviceFacts>>,
     pub(super) applications: Vec<ReportedApplication>,
+    /// `status.finished`, as it stands there and as it is read.
+    pub(super) finished: Vec<(ReportedApplication, DeviceApplication)>,
+    /// Its gateway lets it in, whatever `spec.approved` says: enrollment may be open.
+    pub(super) enrolled: bool,
     /// Conditions other than `Connected`: a merge patch writes the list as a whole.
     pub(super) other_conditions: Vec<Condition>,
 }
@@ -134,6 +172,11 @@ pub(super) struct Seen {
 impl Device {
     pub(super) fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|name| name == DEVICE_FINALIZER)
+    }
+
+    /// Whether it belongs to the fleet: strangers that wait for approval and revoked devices are nobody's targets.
+    pub(super) fn is_admitted(&self) -> bool {
+        !self.revoked && (self.approved || self.seen.enrolled)
     }
 
     /// The phase to write for a device whose gateway is gone and can't write it, if another stands there.
@@ -165,8 +208,12 @@ pub(super) enum Verdict {
     Unschedulable,
     /// The device has never said what it is.
     FactsUnknown,
-    /// Its Module is missing.
+    /// Its Module is missing; the device has it and keeps it.
     Held,
+    /// It gets the place of an ended one, once that one's result is written down.
+    Waiting,
+    /// It ended here for good and left its place; the result stands in `Device.status.finished`.
+    Finished,
 }
 
 /// The desired set of a device.
@@ -192,21 +239,50 @@ pub(super) struct ReportedApplication {
     pub(super) state: DeviceApplicationState,
     pub(super) reason: Option<ReasonCode>,
     pub(super) message: Box<str>,
+    pub(super) restarts: i64,
 }
 
 impl ReportedApplication {
+    /// Whether it ended and the device does not start it again, whatever happens to the device.
+    pub(super) fn is_over(&self, policy: RestartPolicy) -> bool {
+        match self.state {
+            DeviceApplicationState::Completed => true,
+            // A load that failed is tried again after a reset; a run that failed is not.
+            DeviceApplicationState::Failed => {
+                policy == RestartPolicy::Never
+                    && matches!(
+                        self.reason,
+                        Some(
+                            ReasonCode::ExitedWithError
+                                | ReasonCode::Trapped
+                                | ReasonCode::CpuLimit
+                                | ReasonCode::MemoryLimit
+                                | ReasonCode::StackLimit
+                        )
+                    )
+            }
+            DeviceApplicationState::Pulling
+            | DeviceApplicationState::Starting
+            | DeviceApplicationState::Running
+            | DeviceApplicationState::CrashLoop
+            | DeviceApplicationState::Unknown => false,
+        }
+    }
+
     /// Entries whose ids can't be read say nothing about an Application of ours.
     pub(super) fn read(entries: &[DeviceApplication]) -> Vec<Self> {
-        let read = |entry: &DeviceApplication| {
-            Some(Self {
-                uid: text::parse_uid(&entry.uid)?,
-                spec_hash: text::parse_spec_hash(&entry.spec_hash)?,
-                state: entry.state,
-                reason: entry.reason,
-                message: entry.message.as_str().into(),
-            })
-        };
-        entries.iter().filter_map(read).collect()
+        entries.iter().filter_map(Self::read_one).collect()
+    }
+
+    pub(super) fn read_one(entry: &DeviceApplication) -> Option<Self> {
+        Some(Self {
+            uid: text::parse_uid(&entry.uid)?,
+            spec_hash: text::parse_spec_hash(&entry.spec_hash)?,
+            state: entry.state,
+            reason: entry.reason,
+            message: entry.message.as_str().into(),
+            restarts: entry.restarts,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmbed_api::{ApplicationConfig, DeviceFacts, ReasonCode};
+use wasmbed_api::{ApplicationConfig, DeviceFacts, FINISHED_MAX, ReasonCode};
 use wasmbed_protocol::limits::DESIRED_MAX;
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
@@ -24,6 +24,10 @@ pub(super) struct Candidate<'a> {
     pub(super) offer: Offer<'a>,
     /// The device has it already, or may have it: it stays on an unschedulable device.
     pub(super) present: bool,
+    /// The device ran it to an end for good: it holds no memory, and its place is anyone's who wants it.
+    pub(super) ended: bool,
+    /// It ended there and has left its place; the result is written down.
+    pub(super) finished: bool,
 }
 
 /// What there is to send of an Application.
@@ -31,10 +35,10 @@ pub(super) struct Candidate<'a> {
 pub(super) enum Offer<'a> {
     /// This.
     Ready(&'a Arc<Assigned>, &'a ModuleFacts),
-    /// What was sent before; its Module is missing.
-    Kept(&'a Arc<Assigned>),
-    /// Nothing, and what the device may have is unknown.
-    Unknown,
+    /// What was sent before, to those that have it; its Module is missing.
+    Kept(&'a Arc<Assigned>, &'a ModuleRefusal),
+    /// Nothing, and what a device that has it works to is unknown; its Module is missing.
+    Unknown(&'a ModuleRefusal),
     /// Nothing: no device can run it.
     Refused(&'a ModuleRefusal),
 }
@@ -46,10 +50,13 @@ pub(super) struct SetPlan {
     pub(super) verdicts: Vec<(ApplicationId, Verdict)>,
     /// The set; none if the device is to be left alone, since something about it is unknown.
     pub(super) content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
+    /// Ended ones whose results are to be written down, so that they can leave the set.
+    pub(super) leaving: Vec<ApplicationId>,
 }
 
 /// Plans one device. The oldest Applications come first (then by name) and keep their place: the one that does not fit any
-/// more, by number or by the memory that all take together, is always the same one.
+/// more, by number or by the memory that all take together, is always the same one. A place is for what runs or will run
+/// again: one that ended for good stays in the set while nobody needs its place.
 pub(super) fn plan_set(
     mut candidates: Vec<Candidate<'_>>,
     facts: Option<&DeviceFacts>,
@@ -57,36 +64,111 @@ pub(super) fn plan_set(
 ) -> SetPlan {
     let Some(facts) = facts else {
         let verdict = |candidate: Candidate<'_>| match candidate.offer {
+            _ if candidate.finished => (candidate.id, Verdict::Finished),
             Offer::Refused(refusal) => (candidate.id, Verdict::Refused(refusal.clone())),
-            Offer::Ready(..) | Offer::Kept(_) | Offer::Unknown => (candidate.id, Verdict::FactsUnknown),
+            Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_) => (candidate.id, Verdict::FactsUnknown),
         };
-        return SetPlan { verdicts: candidates.into_iter().map(verdict).collect(), content: None };
+        return SetPlan {
+            verdicts: candidates.into_iter().map(verdict).collect(),
+            content: None,
+            leaving: Vec::new(),
+        };
     };
     candidates.sort_by_key(|candidate| (candidate.created_unix_s, candidate.key));
     let mut room = Room::of(facts);
     let mut verdicts = Vec::with_capacity(candidates.len());
-    let mut content = Vec::new();
-    let mut frozen = false;
-    for candidate in candidates {
-        let verdict = judge(&candidate, facts, unschedulable, &room);
+    let mut members = Vec::new();
+    let mut leaving = Vec::new();
+    let mut frozen = None;
+    for (index, candidate) in candidates.iter().enumerate() {
+        let verdict = judge(candidate, facts, unschedulable, &room);
         match (&verdict, &candidate.offer) {
-            (Verdict::Placed, Offer::Ready(assigned, _)) | (Verdict::Held, Offer::Kept(assigned)) => {
-                content.push((candidate.id, candidate.uid, assigned.spec_hash));
-                room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
+            (Verdict::Placed, Offer::Ready(assigned, _)) | (Verdict::Held, Offer::Kept(assigned, _)) => {
+                members.push((index, assigned.spec_hash));
+                if !candidate.ended {
+                    room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
+                }
             }
-            (Verdict::Held, Offer::Unknown) => frozen |= candidate.present,
+            (Verdict::Held, Offer::Unknown(_)) => {
+                frozen = frozen.or(Some(candidate.key));
+                leaving.extend(candidate.ended.then_some(candidate.id));
+            }
             (
                 Verdict::Placed
                 | Verdict::Held
                 | Verdict::Refused(_)
                 | Verdict::Unschedulable
-                | Verdict::FactsUnknown,
-                Offer::Ready(..) | Offer::Kept(_) | Offer::Unknown | Offer::Refused(_),
+                | Verdict::FactsUnknown
+                | Verdict::Waiting
+                | Verdict::Finished,
+                Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_) | Offer::Refused(_),
             ) => {}
         }
         verdicts.push((candidate.id, verdict));
     }
-    SetPlan { verdicts, content: (!frozen).then_some(content) }
+    give_places(&candidates, &room, &mut members, &mut verdicts, &mut leaving);
+    if let Some(key) = frozen {
+        refuse_beside(key, &candidates, &mut verdicts);
+    }
+    let member = |(index, hash): (usize, SpecHash)| (candidates[index].id, candidates[index].uid, hash);
+    let content = frozen.is_none().then(|| members.into_iter().map(member).collect());
+    SetPlan { verdicts, content, leaving }
+}
+
+/// Has ended ones leave where there are more members than places. Until their results are written down, and so that no
+/// result is lost, the newest that the device does not have yet wait.
+fn give_places(
+    candidates: &[Candidate<'_>],
+    room: &Room<'_>,
+    members: &mut Vec<(usize, SpecHash)>,
+    verdicts: &mut [(ApplicationId, Verdict)],
+    leaving: &mut Vec<ApplicationId>,
+) {
+    let over = members.len().saturating_sub(room.applications_max);
+    if over == 0 {
+        return;
+    }
+    let finished = candidates.iter().filter(|candidate| candidate.finished).count();
+    let left = FINISHED_MAX.saturating_sub(finished + leaving.len());
+    let ended: Vec<&Candidate<'_>> =
+        members.iter().map(|(index, _)| &candidates[*index]).filter(|candidate| candidate.ended).collect();
+    leaving.extend(ended.iter().take(over.min(left)).map(|candidate| candidate.id));
+    let newest = members.iter().rev().map(|(index, _)| *index);
+    let waiting: Vec<usize> =
+        newest.filter(|index| !candidates[*index].ended && !candidates[*index].present).take(over).collect();
+    // The oldest of those that wait get the places that come free; beyond what can be remembered nothing does.
+    for (count, index) in waiting.iter().rev().enumerate() {
+        verdicts[*index].1 =
+            if count < left { Verdict::Waiting } else { Verdict::Refused(remembered(&ended)) };
+    }
+    members.retain(|(index, _)| !waiting.contains(index));
+    members.truncate(DESIRED_MAX);
+}
+
+fn remembered(ended: &[&Candidate<'_>]) -> ModuleRefusal {
+    let names: Vec<&str> =
+        ended.iter().take(NAMES_IN_MESSAGE_MAX).map(|candidate| candidate.key.name.as_str()).collect();
+    ModuleRefusal {
+        reason: ReasonCode::TooManyApplications,
+        message: format!(
+            "the device's places are taken by applications that have ended ({}), and {FINISHED_MAX} ended ones are remembered of it already; delete Applications that have ended",
+            names.join(", ")
+        ),
+    }
+}
+
+/// The set of a device can't be told anew while a member's assignment is unknown, so nothing is added to it either.
+fn refuse_beside(key: &ObjectKey, candidates: &[Candidate<'_>], verdicts: &mut [(ApplicationId, Verdict)]) {
+    for ((_, verdict), candidate) in verdicts.iter_mut().zip(candidates) {
+        if matches!(verdict, Verdict::Placed | Verdict::Waiting) && !candidate.present {
+            *verdict = Verdict::Refused(ModuleRefusal {
+                reason: ReasonCode::ModuleNotFound,
+                message: format!(
+                    "the device runs {key}, whose Module is missing; nothing can be added there until that Module is back or {key} is deleted"
+                ),
+            });
+        }
+    }
 }
 
 /// What is left of a device while it is filled.
@@ -123,10 +205,18 @@ impl Room<'_> {
 }
 
 fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: &Room<'_>) -> Verdict {
+    if candidate.finished {
+        return Verdict::Finished;
+    }
     let (assigned, placed) = match candidate.offer {
         Offer::Refused(refusal) => return Verdict::Refused(refusal.clone()),
-        Offer::Unknown => return Verdict::Held,
-        Offer::Kept(assigned) => (assigned, Verdict::Held),
+        Offer::Unknown(refusal) | Offer::Kept(_, refusal) if !candidate.present => {
+            return Verdict::Refused(refusal.clone());
+        }
+        Offer::Unknown(_) => return Verdict::Held,
+        Offer::Kept(..) if candidate.ended => return Verdict::Held,
+        Offer::Ready(..) if candidate.ended => return Verdict::Placed,
+        Offer::Kept(assigned, _) => (assigned, Verdict::Held),
         Offer::Ready(assigned, module) => match plan_fit(module, candidate.config, facts) {
             Err(refusal) => return Verdict::Refused(refusal),
             Ok(()) if unschedulable && !candidate.present => return Verdict::Unschedulable,
@@ -269,15 +359,67 @@ mod tests {
         fn candidates(&self) -> Vec<Candidate<'_>> {
             let candidate = |(index, key)| Candidate {
                 id: ApplicationId(index),
-                uid: uid(index as u8),
+                uid: uid((index % 250) as u8),
                 key,
                 created_unix_s: 0,
                 config: &self.config,
                 offer: Offer::Ready(&self.assigned, &self.module),
                 present: false,
+                ended: false,
+                finished: false,
             };
             (0..).zip(&self.keys).map(candidate).collect()
         }
+    }
+
+    fn missing() -> ModuleRefusal {
+        ModuleRefusal { reason: ReasonCode::ModuleNotFound, message: "no such Module".to_owned() }
+    }
+
+    #[test]
+    fn an_ended_one_leaves_its_place_to_the_newest_once_its_result_is_written_down() {
+        let fixture = Fixture::new(11);
+        let mut candidates = fixture.candidates();
+        candidates[..10].iter_mut().for_each(|candidate| candidate.present = true);
+        let full = plan_set(candidates.clone(), Some(&device_facts()), false);
+        assert!(matches!(verdict(&full, 10), Verdict::Refused(_)), "ten run");
+        (candidates[3].ended, candidates[5].ended) = (true, true);
+        let plan = plan_set(candidates.clone(), Some(&device_facts()), false);
+        assert_eq!(plan.leaving, [ApplicationId(3)], "one place is wanted");
+        assert_eq!((verdict(&plan, 10), verdict(&plan, 3)), (&Verdict::Waiting, &Verdict::Placed));
+        assert_eq!(plan.content.map(|content| content.len()), Some(10), "the device keeps what it has");
+        candidates[3].finished = true;
+        let plan = plan_set(candidates, Some(&device_facts()), false);
+        assert_eq!((verdict(&plan, 10), verdict(&plan, 3)), (&Verdict::Placed, &Verdict::Finished));
+        assert!(plan.leaving.is_empty());
+        assert_eq!(plan.content.map(|content| content.len()), Some(10));
+    }
+
+    #[test]
+    fn an_ended_one_holds_no_memory() {
+        let fixture = Fixture::new(2);
+        let facts = DeviceFacts { memory_bytes: 70_000, ..device_facts() };
+        let mut candidates = fixture.candidates();
+        (candidates[0].present, candidates[0].ended) = (true, true);
+        let plan = plan_set(candidates, Some(&facts), false);
+        assert_eq!((verdict(&plan, 0), verdict(&plan, 1)), (&Verdict::Placed, &Verdict::Placed));
+    }
+
+    #[test]
+    fn beyond_what_can_be_remembered_a_new_one_is_refused_with_the_remedy() {
+        let fixture = Fixture::new(10 + FINISHED_MAX as u32 + 1);
+        let mut candidates = fixture.candidates();
+        for candidate in &mut candidates[..FINISHED_MAX] {
+            candidate.finished = true;
+        }
+        for candidate in &mut candidates[FINISHED_MAX..FINISHED_MAX + 10] {
+            (candidate.present, candidate.ended) = (true, true);
+        }
+        let plan = plan_set(candidates, Some(&device_facts()), false);
+        assert!(plan.leaving.is_empty());
+        let Verdict::Refused(refusal) = verdict(&plan, 10 + FINISHED_MAX as u32) else { panic!() };
+        assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
+        assert!(refusal.message.contains("delete Applications that have ended"), "{}", refusal.message);
     }
 
     fn verdict(plan: &SetPlan, id: u32) -> &Verdict {
@@ -330,7 +472,9 @@ mod tests {
         let fixture = Fixture::new(2);
         let facts = DeviceFacts { memory_bytes: 70_000, ..device_facts() };
         let mut candidates = fixture.candidates();
-        candidates[0].offer = Offer::Kept(&fixture.assigned);
+        let refusal = missing();
+        candidates[0].offer = Offer::Kept(&fixture.assigned, &refusal);
+        candidates[0].present = true;
         let plan = plan_set(candidates, Some(&facts), false);
         assert_eq!(*verdict(&plan, 0), Verdict::Held);
         assert!(
@@ -361,12 +505,16 @@ mod tests {
     fn a_missing_module_freezes_a_device_that_may_run_it_and_no_other() {
         let fixture = Fixture::new(2);
         let mut candidates = fixture.candidates();
-        candidates[0].offer = Offer::Unknown;
+        let refusal = missing();
+        candidates[0].offer = Offer::Unknown(&refusal);
         let absent = plan_set(candidates.clone(), Some(&device_facts()), false);
         assert_eq!(absent.content.as_ref().map(Vec::len), Some(1));
         candidates[0].present = true;
-        assert_eq!(plan_set(candidates.clone(), Some(&device_facts()), false).content, None);
-        candidates[0].offer = Offer::Kept(&fixture.assigned);
+        let frozen = plan_set(candidates.clone(), Some(&device_facts()), false);
+        assert_eq!(frozen.content, None);
+        let Verdict::Refused(beside) = verdict(&frozen, 1) else { panic!("{:?}", frozen.verdicts) };
+        assert!(beside.message.contains("default/app-00, whose Module is missing"), "{}", beside.message);
+        candidates[0].offer = Offer::Kept(&fixture.assigned, &refusal);
         let kept = plan_set(candidates, Some(&device_facts()), false);
         assert_eq!(kept.content.map(|content| content.len()), Some(2));
     }

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use wasmbed_api::{
     ApplicationCounts, ApplicationFailure, ApplicationPhase, ApplicationStatus, DeviceApplicationState,
-    ReasonCode,
+    ReasonCode, RestartPolicy,
 };
 use wasmbed_protocol::ModuleDigest;
 
@@ -17,56 +17,69 @@ use super::module::ModuleRefusal;
 use super::record::{ReportedApplication, Verdict};
 use crate::text;
 
-/// The conditions, in the order in which they stand in a status.
-pub(super) const CONDITIONS: [&str; 4] = ["Ready", "Complete", "Reconciling", "Stalled"];
+/// The conditions, in the order in which they stand in a status. `Succeeded` is there unless the application is always
+/// started again.
+pub(super) const CONDITIONS: [&str; 5] = ["Ready", "Complete", "Succeeded", "Reconciling", "Stalled"];
 
 /// What one target does for one generation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Standing {
-    /// Reported this generation as running or completed, in a session that stands.
+    /// Reported this generation as running, in a session that stands.
     Running,
+    /// The same, but for less than `min_ready_seconds`.
+    Young,
+    /// Reported this generation as ended with exit code 0 and not to be started again; also if it is away since.
+    Succeeded,
     /// Refused before sending, or reported as failed or crash-looping.
     Failed(ModuleRefusal),
     /// Connected, and has not reported this generation as running yet.
     Pending,
     /// No session stands.
     Away,
-    /// Kept off it by `unschedulable`.
+    /// No target: kept off it by `unschedulable`.
     Unschedulable,
+    /// No target: a stranger that waits for approval.
+    NotApproved,
+    /// No target: revoked.
+    Revoked,
 }
 
-/// Judges one target. `report` is what a connected device says of the Application, `spec_hash` the generation wanted.
+/// Judges one target. `report` is what the device last said of the Application, `spec_hash` the generation wanted.
 pub(super) fn plan_standing(
     verdict: &Verdict,
     connected: bool,
+    policy: RestartPolicy,
     spec_hash: Option<wasmbed_protocol::SpecHash>,
     report: Option<&ReportedApplication>,
 ) -> Standing {
-    match verdict {
-        Verdict::Refused(refusal) => return Standing::Failed(refusal.clone()),
-        Verdict::Unschedulable => return Standing::Unschedulable,
-        Verdict::Placed | Verdict::FactsUnknown | Verdict::Held => {}
-    }
-    if !connected {
-        return Standing::Away;
-    }
-    let Some(report) = report.filter(|report| Some(report.spec_hash) == spec_hash) else {
-        return Standing::Pending;
-    };
-    let failed = || {
+    let report = report.filter(|report| Some(report.spec_hash) == spec_hash);
+    let failed = |report: &ReportedApplication| {
         let reason = report.reason.unwrap_or_default();
         let message = if report.message.is_empty() { reason.sentence() } else { &report.message };
         Standing::Failed(ModuleRefusal { reason, message: message.to_owned() })
     };
+    // What is over stays so, whether the device is there or not.
+    if let Some(report) = report.filter(|report| report.is_over(policy)) {
+        return match (report.state, report.reason) {
+            (DeviceApplicationState::Completed, None | Some(ReasonCode::Exited)) => Standing::Succeeded,
+            _ => failed(report),
+        };
+    }
+    match verdict {
+        Verdict::Refused(refusal) => return Standing::Failed(refusal.clone()),
+        Verdict::Unschedulable => return Standing::Unschedulable,
+        Verdict::Placed | Verdict::FactsUnknown | Verdict::Held | Verdict::Waiting | Verdict::Finished => {}
+    }
+    if !connected {
+        return Standing::Away;
+    }
+    let Some(report) = report else { return Standing::Pending };
     match report.state {
         DeviceApplicationState::Running => Standing::Running,
-        DeviceApplicationState::Completed => match report.reason {
-            None | Some(ReasonCode::Exited) => Standing::Running,
-            Some(_) => failed(),
-        },
-        DeviceApplicationState::CrashLoop | DeviceApplicationState::Failed => failed(),
+        DeviceApplicationState::CrashLoop | DeviceApplicationState::Failed => failed(report),
         DeviceApplicationState::Pulling
         | DeviceApplicationState::Starting
+        | DeviceApplicationState::Completed
         | DeviceApplicationState::Unknown => Standing::Pending,
     }
 }
@@ -76,13 +89,21 @@ pub(super) fn plan_standing(
 pub(super) struct Facts<'a> {
     pub(super) generation: i64,
     pub(super) digest: Option<ModuleDigest>,
+    pub(super) spec_hash: Option<wasmbed_protocol::SpecHash>,
     pub(super) deleting: bool,
+    /// It is not always started again, so that it can succeed.
+    pub(super) one_shot: bool,
+    pub(super) min_ready_s: u32,
     /// The Application itself is at fault, whatever its targets do.
     pub(super) refusal: Option<&'a ModuleRefusal>,
+    /// Its Module is not there: what devices have they keep, and no other gets it.
+    pub(super) module_missing: Option<&'a ModuleRefusal>,
     /// By device name, ascending.
     pub(super) standings: Vec<(&'a str, Standing)>,
-    /// Of all targets: with a session. Refused and unschedulable ones may be connected too.
+    /// Of all targets: with a session.
     pub(super) connected: usize,
+    /// Connected, and still running what an earlier generation said.
+    pub(super) earlier: Vec<&'a str>,
     /// Named, but not there.
     pub(super) missing: Vec<&'a str>,
     /// Why a gateway that stands between does not answer, and whether the attempts are used up.
@@ -93,30 +114,35 @@ pub(super) struct Facts<'a> {
 pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -> ApplicationStatus {
     let tally = Tally::count(facts);
     let states = conditions(facts, &tally);
+    let phase = phase(&states, &tally, facts);
     let now_s = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
-    let conditions =
-        CONDITIONS.into_iter().zip(states).enumerate().map(|(index, (type_, state))| Condition {
-            type_: type_.to_owned(),
-            status: if state.holds { "True" } else { "False" }.to_owned(),
-            reason: state.reason.as_str().to_owned(),
-            message: state.message,
-            observed_generation: Some(facts.generation),
-            last_transition_time: time(before.since(index, state.holds).unwrap_or(now_s)),
-        });
+    let conditions = CONDITIONS.into_iter().zip(states).enumerate();
+    let conditions = conditions.filter_map(|(index, (type_, state))| Some((index, type_, state?)));
+    let conditions = conditions.map(|(index, type_, state)| Condition {
+        type_: type_.to_owned(),
+        status: if state.holds { "True" } else { "False" }.to_owned(),
+        reason: state.reason.as_str().to_owned(),
+        message: state.message,
+        observed_generation: Some(facts.generation),
+        last_transition_time: time(before.since(index, state.holds).unwrap_or(now_s)),
+    });
     let conditions = conditions.chain(before.others.iter().cloned());
     ApplicationStatus {
-        phase: phase(facts, &tally),
+        phase,
         observed_generation: Some(facts.generation),
         module_digest: facts.digest.map(text::digest_text),
+        spec_hash: facts.spec_hash.map(text::spec_hash_hex),
         counts: ApplicationCounts {
-            targets: number(facts.standings.len()),
+            targets: number(tally.targets()),
             connected: number(facts.connected),
             running: number(tally.running),
-            pending: number(tally.pending.len() + tally.away.len() + tally.unschedulable.len()),
+            succeeded: number(tally.succeeded),
+            pending: number(tally.pending.len() + tally.young.len() + tally.away.len()),
             failed: number(tally.failed.len()),
             missing: number(facts.missing.len()),
+            left_out: number(facts.standings.len() - tally.targets()),
         },
-        ready: format!("{}/{}", tally.running, facts.standings.len()),
+        ready: format!("{}/{}", tally.done(), tally.targets()),
         failures: tally
             .failed
             .iter()
@@ -134,10 +160,14 @@ pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -
 #[derive(Default)]
 struct Tally<'a> {
     running: usize,
+    succeeded: usize,
     failed: Vec<(&'a str, &'a ModuleRefusal)>,
     pending: Vec<&'a str>,
+    young: Vec<&'a str>,
     away: Vec<&'a str>,
     unschedulable: Vec<&'a str>,
+    not_approved: Vec<&'a str>,
+    revoked: Vec<&'a str>,
 }
 
 impl<'a> Tally<'a> {
@@ -146,13 +176,30 @@ impl<'a> Tally<'a> {
         for (device, standing) in &facts.standings {
             match standing {
                 Standing::Running => tally.running += 1,
+                Standing::Young => tally.young.push(device),
+                Standing::Succeeded => tally.succeeded += 1,
                 Standing::Failed(refusal) => tally.failed.push((device, refusal)),
                 Standing::Pending => tally.pending.push(device),
                 Standing::Away => tally.away.push(device),
                 Standing::Unschedulable => tally.unschedulable.push(device),
+                Standing::NotApproved => tally.not_approved.push(device),
+                Standing::Revoked => tally.revoked.push(device),
             }
         }
         tally
+    }
+
+    /// Devices that run it, or ran it to its end.
+    fn done(&self) -> usize {
+        self.running + self.succeeded
+    }
+
+    fn waiting(&self) -> bool {
+        !self.pending.is_empty() || !self.young.is_empty()
+    }
+
+    fn targets(&self) -> usize {
+        self.done() + self.failed.len() + self.pending.len() + self.young.len() + self.away.len()
     }
 }
 
@@ -166,70 +213,95 @@ fn state(holds: bool, reason: ReasonCode, message: impl Into<String>) -> State {
     State { holds, reason, message: message.into() }
 }
 
-fn conditions(facts: &Facts<'_>, tally: &Tally<'_>) -> [State; 4] {
+fn conditions(facts: &Facts<'_>, tally: &Tally<'_>) -> [Option<State>; CONDITIONS.len()] {
     let summary = summary(facts, tally);
     [
-        ready(facts, tally, &summary),
-        complete(facts, tally, &summary),
-        reconciling(facts, tally, &summary),
-        stalled(facts, tally),
+        Some(ready(facts, tally, &summary)),
+        Some(complete(facts, tally, &summary)),
+        facts.one_shot.then(|| succeeded(facts, tally, &summary)),
+        Some(reconciling(facts, tally, &summary)),
+        Some(stalled(facts, tally)),
     ]
 }
 
-fn ready(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
-    let targets = facts.standings.len();
+/// Why the Application can't go on whatever its targets do. A missing Module is no such reason while anything runs.
+fn refusal(facts: &Facts<'_>, tally: &Tally<'_>) -> Option<State> {
     if facts.deleting {
-        return state(false, ReasonCode::Terminating, ReasonCode::Terminating.sentence());
+        return Some(state(false, ReasonCode::Terminating, ReasonCode::Terminating.sentence()));
     }
-    if let Some(refusal) = facts.refusal {
-        return state(false, refusal.reason, &refusal.message);
+    let refusal = facts.refusal.or(facts.module_missing.filter(|_| tally.done() == 0))?;
+    Some(state(false, refusal.reason, with_earlier(facts, refusal.message.clone())))
+}
+
+/// Why there is no target, if there is none.
+fn no_targets(tally: &Tally<'_>) -> Option<ReasonCode> {
+    let reason =
+        if tally.unschedulable.is_empty() { ReasonCode::NoTargets } else { ReasonCode::Unschedulable };
+    (tally.targets() == 0).then_some(reason)
+}
+
+fn ready(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
+    if let Some(refused) = refusal(facts, tally) {
+        return refused;
     }
-    let reason = if targets == 0 {
-        ReasonCode::NoTargets
-    } else if tally.failed.len() == targets {
+    let reason = if let Some(reason) = no_targets(tally) {
+        reason
+    } else if tally.failed.len() == tally.targets() {
         ReasonCode::AllFailed
     } else if !tally.failed.is_empty() {
         ReasonCode::SomeFailed
-    } else if !tally.pending.is_empty() {
+    } else if tally.waiting() {
         ReasonCode::WaitingForDevices
-    } else if tally.running == targets {
-        return state(true, ReasonCode::AllRunning, summary);
-    } else if tally.running > 0 {
+    } else if tally.done() == tally.targets() {
+        return state(true, all_done(tally), summary);
+    } else if tally.done() > 0 {
         return state(true, ReasonCode::ConnectedRunning, summary);
-    } else if tally.unschedulable.len() == targets {
-        ReasonCode::Unschedulable
     } else {
         ReasonCode::NoneConnected
     };
     state(false, reason, summary)
 }
 
+fn all_done(tally: &Tally<'_>) -> ReasonCode {
+    if tally.running == 0 { ReasonCode::AllSucceeded } else { ReasonCode::AllRunning }
+}
+
 fn complete(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
-    let targets = facts.standings.len();
-    if facts.deleting {
-        return state(false, ReasonCode::Terminating, ReasonCode::Terminating.sentence());
+    if let Some(refused) = refusal(facts, tally) {
+        return refused;
     }
-    if let Some(refusal) = facts.refusal {
-        return state(false, refusal.reason, &refusal.message);
+    match unfinished(facts, tally) {
+        Some(reason) => state(false, reason, summary),
+        None => state(true, all_done(tally), summary),
     }
-    let reason = if !facts.missing.is_empty() {
-        ReasonCode::DeviceNotFound
-    } else if targets == 0 {
-        ReasonCode::NoTargets
-    } else if tally.running == targets {
-        return state(true, ReasonCode::AllRunning, summary);
-    } else if tally.failed.len() == targets {
-        ReasonCode::AllFailed
+}
+
+/// What keeps some target from running this generation, or having run it.
+fn unfinished(facts: &Facts<'_>, tally: &Tally<'_>) -> Option<ReasonCode> {
+    if !facts.missing.is_empty() {
+        Some(ReasonCode::DeviceNotFound)
+    } else if let Some(reason) = no_targets(tally) {
+        Some(reason)
+    } else if tally.failed.len() == tally.targets() {
+        Some(ReasonCode::AllFailed)
     } else if !tally.failed.is_empty() {
-        ReasonCode::SomeFailed
-    } else if !tally.pending.is_empty() {
-        ReasonCode::WaitingForDevices
-    } else if !tally.away.is_empty() {
-        ReasonCode::DevicesAway
+        Some(ReasonCode::SomeFailed)
+    } else if tally.waiting() {
+        Some(ReasonCode::WaitingForDevices)
     } else {
-        ReasonCode::Unschedulable
-    };
-    state(false, reason, summary)
+        (!tally.away.is_empty()).then_some(ReasonCode::DevicesAway)
+    }
+}
+
+fn succeeded(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
+    if let Some(refused) = refusal(facts, tally) {
+        return refused;
+    }
+    match unfinished(facts, tally) {
+        Some(reason) => state(false, reason, summary),
+        None if tally.running > 0 => state(false, ReasonCode::StillRunning, summary),
+        None => state(true, ReasonCode::AllSucceeded, summary),
+    }
 }
 
 fn reconciling(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
@@ -241,7 +313,7 @@ fn reconciling(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
         Some((message, false)) => return state(true, ReasonCode::Retrying, message),
         None => {}
     }
-    if facts.refusal.is_none() && !tally.pending.is_empty() {
+    if facts.refusal.is_none() && facts.module_missing.is_none() && tally.waiting() {
         return state(true, ReasonCode::Deploying, summary);
     }
     state(false, ReasonCode::UpToDate, ReasonCode::UpToDate.sentence())
@@ -249,13 +321,20 @@ fn reconciling(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
 
 fn stalled(facts: &Facts<'_>, tally: &Tally<'_>) -> State {
     if let Some(refusal) = facts.refusal.filter(|_| !facts.deleting) {
-        return state(true, refusal.reason, &refusal.message);
+        return state(true, refusal.reason, with_earlier(facts, refusal.message.clone()));
+    }
+    if let Some(refusal) = facts.module_missing.filter(|_| !facts.deleting) {
+        let message = format!(
+            "{}; what devices run goes on, and nothing new can be deployed until it is back",
+            refusal.message
+        );
+        return state(true, refusal.reason, with_earlier(facts, message));
     }
     if let Some((message, true)) = &facts.trouble {
         return state(true, ReasonCode::RetriesExhausted, message);
     }
     match tally.failed.first() {
-        Some((device, refusal)) if !facts.deleting && tally.pending.is_empty() => {
+        Some((device, refusal)) if !facts.deleting && !tally.waiting() => {
             state(true, refusal.reason, format!("{device}: {}", refusal.message))
         }
         Some(_) | None => state(false, ReasonCode::UpToDate, "nothing stands in the way"),
@@ -264,20 +343,21 @@ fn stalled(facts: &Facts<'_>, tally: &Tally<'_>) -> State {
 
 /// `2 of 3 targets run it; device-003 is not connected`.
 fn summary(facts: &Facts<'_>, tally: &Tally<'_>) -> String {
-    let targets = facts.standings.len();
-    let mut text = match targets {
-        0 => ReasonCode::NoTargets.sentence().trim_end_matches('.').to_owned(),
-        1 => format!("{} of 1 target runs it", tally.running),
-        _ => format!("{} of {targets} targets run it", tally.running),
+    let targets = tally.targets();
+    let of = if targets == 1 { "1 target".to_owned() } else { format!("{targets} targets") };
+    let ended = tally.succeeded;
+    let mut text = match (targets, tally.running) {
+        (0, _) => "target_devices selects no Device that is let in and schedulable".to_owned(),
+        (_, 0) if ended > 0 => format!("{ended} of {of} ran it to its end"),
+        (1, running) => format!("{running} of {of} runs it"),
+        (_, running) => format!("{running} of {of} run it"),
     };
+    if ended > 0 && tally.running > 0 {
+        let _ = write!(text, ", {ended} ran it to its end");
+    }
     if let Some((device, refusal)) = tally.failed.first() {
         let _ = write!(text, "; {} failed ({device}: {})", tally.failed.len(), refusal.message);
     }
-    let _ = match tally.pending.as_slice() {
-        [] => Ok(()),
-        [one] => write!(text, "; {one} has not reported this generation yet"),
-        many => write!(text, "; {} have not reported this generation yet", names(many)),
-    };
     let mut clause = |devices: &[&str], one: &str, many: &str| {
         let _ = match devices {
             [] => Ok(()),
@@ -285,10 +365,27 @@ fn summary(facts: &Facts<'_>, tally: &Tally<'_>) -> String {
             devices => write!(text, "; {} {many}", names(devices)),
         };
     };
+    let waiting = "not reported this generation yet";
+    clause(&tally.pending, &format!("has {waiting}"), &format!("have {waiting}"));
+    let young = format!("for less than {} s", facts.min_ready_s);
+    clause(&tally.young, &format!("runs it {young}"), &format!("run it {young}"));
+    clause(&facts.earlier, STILL_EARLIER.0, STILL_EARLIER.1);
     clause(&tally.away, "is not connected", "are not connected");
-    clause(&tally.unschedulable, "is unschedulable", "are unschedulable");
     clause(&facts.missing, "does not exist", "do not exist");
+    clause(&tally.unschedulable, "is unschedulable and left out", "are unschedulable and left out");
+    clause(&tally.not_approved, "is not approved and left out", "are not approved and left out");
+    clause(&tally.revoked, "is revoked and left out", "are revoked and left out");
     text
+}
+
+const STILL_EARLIER: (&str, &str) = ("still runs an earlier generation", "still run an earlier generation");
+
+fn with_earlier(facts: &Facts<'_>, message: String) -> String {
+    match facts.earlier.as_slice() {
+        [] => message,
+        [device] => format!("{message}; {device} {}", STILL_EARLIER.0),
+        devices => format!("{message}; {} {}", names(devices), STILL_EARLIER.1),
+    }
 }
 
 fn names(devices: &[&str]) -> String {
@@ -300,21 +397,30 @@ fn names(devices: &[&str]) -> String {
     }
 }
 
-fn phase(facts: &Facts<'_>, tally: &Tally<'_>) -> ApplicationPhase {
-    if facts.deleting {
-        ApplicationPhase::Terminating
-    } else if facts.refusal.is_some() {
-        ApplicationPhase::Failed
-    } else if !tally.failed.is_empty() && tally.running > 0 {
-        ApplicationPhase::Degraded
-    } else if !tally.pending.is_empty() {
-        ApplicationPhase::Deploying
-    } else if tally.running > 0 {
-        ApplicationPhase::Running
-    } else if !tally.failed.is_empty() {
-        ApplicationPhase::Failed
-    } else {
-        ApplicationPhase::Pending
+/// From the conditions; the counts tell only how much of a failed Application runs.
+fn phase(
+    [ready, _, succeeded, ..]: &[Option<State>; CONDITIONS.len()],
+    tally: &Tally<'_>,
+    facts: &Facts<'_>,
+) -> ApplicationPhase {
+    let Some(ready) = ready else { return ApplicationPhase::Pending };
+    let something_runs = tally.done() + tally.young.len() + facts.earlier.len() > 0;
+    if ready.reason == ReasonCode::Terminating {
+        return ApplicationPhase::Terminating;
+    }
+    if succeeded.as_ref().is_some_and(|succeeded| succeeded.holds) {
+        return ApplicationPhase::Completed;
+    }
+    match ready.reason {
+        ReasonCode::ConnectedRunning if tally.running == 0 => ApplicationPhase::Deploying,
+        ReasonCode::WaitingForDevices => ApplicationPhase::Deploying,
+        ReasonCode::NoTargets | ReasonCode::Unschedulable | ReasonCode::NoneConnected => {
+            ApplicationPhase::Pending
+        }
+        ReasonCode::SomeFailed if tally.done() == 0 && tally.waiting() => ApplicationPhase::Deploying,
+        _ if ready.holds => ApplicationPhase::Running,
+        _ if something_runs => ApplicationPhase::Degraded,
+        _ => ApplicationPhase::Failed,
     }
 }
 
@@ -402,6 +508,7 @@ impl Published {
 fn is_warning(reason: &str) -> bool {
     let harmless = [
         ReasonCode::AllRunning,
+        ReasonCode::AllSucceeded,
         ReasonCode::ConnectedRunning,
         ReasonCode::WaitingForDevices,
         ReasonCode::NoneConnected,

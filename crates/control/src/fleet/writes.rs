@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
-use wasmbed_api::{APPLICATION_FINALIZER, ApplicationStatus, DevicePhase, ReasonCode};
+use wasmbed_api::{
+    APPLICATION_FINALIZER, ApplicationStatus, DeviceApplicationState, DevicePhase, ReasonCode,
+};
 
 use super::config::{
     API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX, FleetConfig, Now,
     WRITES_IN_FLIGHT_MAX,
 };
+use super::finished::wanted_hash;
 use super::gateways::{Gateway, Stream};
 use super::input::{CallId, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite, WriteOutcome};
-use super::module::ModuleRefusal;
 use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
 use super::status::{Facts, Published, Standing, Transition, plan_standing, plan_status};
 use super::{Fleet, ObjectKey};
@@ -45,6 +47,7 @@ enum Subject {
         id: DeviceId,
         add: bool,
     },
+    Finished(DeviceId),
 }
 
 const TOKEN: u64 = 1_000;
@@ -99,6 +102,10 @@ impl Writes {
         self.begin(call, Subject::DeviceFinalizer { id, add });
     }
 
+    pub(super) fn begin_finished(&mut self, id: CallId, device: DeviceId) {
+        self.begin(id, Subject::Finished(device));
+    }
+
     fn begin(&mut self, id: CallId, subject: Subject) {
         self.tokens = self.tokens.saturating_sub(TOKEN);
         self.in_flight.insert(id, subject);
@@ -143,10 +150,13 @@ impl Fleet {
         }
         self.reconciliations += 1;
         let application = self.applications.get(&id)?;
-        let status = self.status_of(now, application);
-        if application.published.says(&status) {
+        let (status, recheck_ms) = self.status_of(now, application);
+        let says = application.published.says(&status);
+        self.recheck(id, recheck_ms);
+        if says {
             return None;
         }
+        let application = self.applications.get(&id)?;
         let patch = status_patch(&application.resource_version, &status);
         let key = application.key.clone();
         let correlation_id = application.correlation;
@@ -162,60 +172,89 @@ impl Fleet {
         Some(StatusWrite { id: call, application: key, patch, correlation_id })
     }
 
-    fn status_of(&self, now: Now, application: &Application) -> ApplicationStatus {
+    /// Has a status looked at again at that time.
+    fn recheck(&mut self, id: ApplicationId, at_ms: Option<u64>) {
+        let Some(application) = self.applications.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut application.recheck_ms, at_ms);
+        if before != at_ms {
+            before.map(|before| self.rechecks.remove(&(before, id)));
+            self.rechecks.extend(at_ms.map(|at_ms| (at_ms, id)));
+        }
+    }
+
+    /// The status, and when it will say something else without anything happening.
+    fn status_of(&self, now: Now, application: &Application) -> (ApplicationStatus, Option<u64>) {
         let module = self.module_of(application);
-        let missing_module;
-        let (refusal, assigned) = match &application.prepared {
-            Prepared::Refused(refusal) => (Some(refusal), None),
-            Prepared::Ready(assigned) => (None, Some(assigned)),
-            Prepared::ModuleMissing(_) => {
-                missing_module = self.module_missing(application);
-                (Some(&missing_module), None)
+        let (refusal, module_missing, digest) = match &application.prepared {
+            Prepared::Refused(refusal) => (Some(refusal), None, module.map(|facts| facts.digest)),
+            Prepared::Ready(assigned) => (None, None, Some(assigned.digest)),
+            Prepared::ModuleMissing { kept, current, refusal } => {
+                let kept = kept.as_ref().filter(|_| *current).map(|assigned| assigned.digest);
+                let known = application.known.and_then(|known| known.digest);
+                (None, Some(refusal), kept.or(known))
             }
         };
-        let spec_hash = assigned.map(|assigned| assigned.spec_hash);
+        let spec_hash = wanted_hash(application);
         let mut connected = 0;
+        let mut earlier = Vec::new();
+        let mut recheck_ms: Option<u64> = None;
         let targets = application.target_ids.iter().filter_map(|id| Some((*id, self.devices.get(id)?)));
         let mut trouble: Option<(String, bool)> = None;
         let mut standings: Vec<(&str, Standing)> = targets
             .map(|(device_id, device)| {
+                let name = device.key.name.as_str();
+                if !device.is_admitted() {
+                    return (name, if device.revoked { Standing::Revoked } else { Standing::NotApproved });
+                }
                 let standpoint = self.standpoint(now, device);
-                connected += usize::from(standpoint.connected);
                 let id = self.application_ids.get(&application.key);
                 let verdict = id.and_then(|id| device.verdicts.get(id)).unwrap_or(&Verdict::FactsUnknown);
-                let report = standpoint.report_of(application.uid);
-                let standing = plan_standing(verdict, standpoint.connected, spec_hash, report);
+                let report = match verdict {
+                    Verdict::Finished => device.finished(application.uid, spec_hash),
+                    _ => standpoint.report_of(application.uid),
+                };
+                let policy = application.config.restart_policy;
+                let mut standing = plan_standing(verdict, standpoint.connected, policy, spec_hash, report);
+                if standing == Standing::Running && application.min_ready_ms() > 0 {
+                    let since_ms =
+                        device.healthy.get(&application.uid).map_or(now.ms, |health| health.since_ms);
+                    let until_ms = since_ms.saturating_add(application.min_ready_ms());
+                    if until_ms > now.ms {
+                        standing = Standing::Young;
+                        recheck_ms = Some(recheck_ms.map_or(until_ms, |other| other.min(until_ms)));
+                    }
+                }
+                let runs = report.is_some_and(|report| {
+                    report.state == DeviceApplicationState::Running && Some(report.spec_hash) != spec_hash
+                });
+                if runs && standpoint.connected {
+                    earlier.push(name);
+                }
+                connected += usize::from(standpoint.connected && standing != Standing::Unschedulable);
                 if trouble.as_ref().is_none_or(|(_, given_up)| !given_up) {
                     trouble = self.trouble_of(device_id).or(trouble.take());
                 }
-                (device.key.name.as_str(), standing)
+                (name, standing)
             })
             .collect();
         standings.sort_unstable_by_key(|(name, _)| *name);
+        earlier.sort_unstable();
         let facts = Facts {
             generation: application.generation,
-            digest: module.map(|facts| facts.digest),
+            digest,
+            spec_hash,
             deleting: application.deleting,
+            one_shot: application.is_one_shot(),
+            min_ready_s: application.min_ready_s,
             refusal,
+            module_missing,
             standings,
             connected,
+            earlier,
             missing: self.missing_names(application),
             trouble,
         };
-        plan_status(&facts, &application.published, now.unix_ms)
-    }
-
-    fn module_missing(&self, application: &Application) -> ModuleRefusal {
-        let name = match &application.source {
-            super::ModuleSource::Named(name) => name.as_str(),
-            super::ModuleSource::Inline(_)
-            | super::ModuleSource::InvalidBase64(_)
-            | super::ModuleSource::Absent => "",
-        };
-        let namespace = &application.key.namespace;
-        let message =
-            format!("spec.module names '{name}', and there is no such Module in namespace {namespace}");
-        ModuleRefusal { reason: ReasonCode::ModuleNotFound, message }
+        (plan_status(&facts, &application.published, now.unix_ms), recheck_ms)
     }
 
     fn missing_names<'a>(&self, application: &'a Application) -> Vec<&'a str> {
@@ -239,6 +278,13 @@ impl Fleet {
             }
             if let Some(failure) = gateway.retry.failure() {
                 return Some((format!("gateway {name}: {failure}"), gateway.retry.has_given_up()));
+            }
+            if let Some(application) = self.lost_module(device_id, gateway) {
+                let key = &application.key;
+                return Some((
+                    format!("gateway {name} lacks the module of {key}, and no object holds it"),
+                    false,
+                ));
             }
             let unheard = !gateway.snapshot_in && matches!(gateway.stream, Stream::Down);
             (unheard && gateway.stream_failures > 0).then(|| {
@@ -366,6 +412,22 @@ impl Fleet {
                 self.schedule_finalizer(id);
             }
             Subject::DeviceFinalizer { id, add } => self.device_finalizer_written(now, id, add, &outcome),
+            Subject::Finished(id) => {
+                let Some(device) = self.devices.get_mut(&id) else { return };
+                device.writing = false;
+                match outcome {
+                    WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
+                        device.finish_version.clear();
+                        self.finishing.insert(id);
+                    }
+                    // The watch brings what stands there now; a refused one is tried at the next interval.
+                    WriteOutcome::Done { .. }
+                    | WriteOutcome::Conflict
+                    | WriteOutcome::NotFound
+                    | WriteOutcome::Refused(_) => {}
+                }
+                self.device_changed(now, id);
+            }
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };
                 device.writing = false;
@@ -426,7 +488,7 @@ impl Fleet {
     #[must_use]
     pub fn status(&self, now: Now, key: &ObjectKey) -> Option<ApplicationStatus> {
         let application = self.applications.get(self.application_ids.get(key)?)?;
-        Some(self.status_of(now, application))
+        Some(self.status_of(now, application).0)
     }
 }
 
@@ -434,7 +496,7 @@ impl Fleet {
 fn status_patch(resource_version: &str, status: &ApplicationStatus) -> serde_json::Value {
     let mut body = json!(status);
     if let Some(body) = body.as_object_mut() {
-        for field in ["module_digest", "failures", "ready"] {
+        for field in ["module_digest", "spec_hash", "failures", "ready"] {
             body.entry(field).or_insert(serde_json::Value::Null);
         }
     }

@@ -1,6 +1,7 @@
 //! The fleet as a whole, in a small world.
 
 mod model;
+mod truth;
 mod world;
 
 use wasmbed_api::{ApplicationPhase, DevicePhase, ReasonCode};
@@ -492,8 +493,15 @@ fn a_missing_module_is_named_and_running_devices_are_left_alone() {
     world.fleet.handle_application(world.now, &object, ModuleSource::Named("absent".to_owned()));
     world.now.ms += 5_000;
     let status = world.fleet.status(world.now, &key("app")).unwrap();
-    assert_eq!(status.phase, ApplicationPhase::Failed);
-    assert!(status.conditions.iter().any(|c| c.reason == "ModuleNotFound" && c.message.contains("'absent'")));
+    assert_eq!(status.phase, ApplicationPhase::Degraded, "an earlier generation runs");
+    assert_eq!(status.counts.running, 0);
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ModuleNotFound"));
+    assert!(
+        ready.message.contains("'absent'") && ready.message.contains("device-000 still runs an earlier"),
+        "{}",
+        ready.message
+    );
     world.puts = 0;
     let mut fresh = Fleet::new(FleetConfig::default());
     std::mem::swap(&mut fresh, &mut world.fleet);

@@ -2,25 +2,60 @@
 
 use proptest::prelude::*;
 
-use super::world::{World, all, names};
+use super::world::{Report, World, all, names};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Apply { application: u8, module: u8, devices: u8 },
-    Delete { application: u8 },
-    Connect { device: u8, gateway: u8 },
-    Disconnect { device: u8 },
-    StreamDown { gateway: u8 },
-    StreamUp { gateway: u8 },
-    Restart { gateway: u8, empty_disk: bool },
+    Apply {
+        application: u8,
+        module: u8,
+        devices: u8,
+    },
+    Delete {
+        application: u8,
+    },
+    /// An application that is not started again.
+    Once {
+        application: u8,
+    },
+    /// It ends on a device.
+    End {
+        device: u8,
+        application: u8,
+    },
+    Connect {
+        device: u8,
+        gateway: u8,
+    },
+    Disconnect {
+        device: u8,
+    },
+    StreamDown {
+        gateway: u8,
+    },
+    StreamUp {
+        gateway: u8,
+    },
+    Restart {
+        gateway: u8,
+        empty_disk: bool,
+    },
     GatewayFails(bool),
     AnswersLost(bool),
-    Label { application: u8 },
-    DeleteDevice { device: u8 },
-    CreateDevice { device: u8 },
+    Label {
+        application: u8,
+    },
+    DeleteDevice {
+        device: u8,
+    },
+    CreateDevice {
+        device: u8,
+    },
     Relist,
     NewLeader,
-    Advance { ms: u16 },
+    Advance {
+        ms: u16,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -28,6 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..6u8, 1..4u8, 0..8u8)
             .prop_map(|(application, module, devices)| Step::Apply { application, module, devices }),
         2 => (0..6u8).prop_map(|application| Step::Delete { application }),
+        3 => (0..12u8).prop_map(|application| Step::Once { application }),
+        6 => (0..3u8, 0..12u8).prop_map(|(device, application)| Step::End { device, application }),
         4 => (0..3u8, 0..2u8).prop_map(|(device, gateway)| Step::Connect { device, gateway }),
         2 => (0..3u8).prop_map(|device| Step::Disconnect { device }),
         1 => (0..2u8).prop_map(|gateway| Step::StreamDown { gateway }),
@@ -53,6 +90,18 @@ fn take(world: &mut World, step: &Step) {
             let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
             let targets = if listed.len() == 3 { all() } else { names(&listed) };
             world.apply_application(&format!("app{application}"), *module, targets);
+        }
+        Step::Once { application } => {
+            let name = format!("once{application}");
+            if !world.applications.contains_key(&name) {
+                world.apply_once(&name, 1, all());
+            }
+        }
+        Step::End { device: n, application } => {
+            let name = format!("once{application}");
+            if world.runs(&device(*n)).contains(&format!("default/{name}")) {
+                world.report(&device(*n), &name, Report::EXITED);
+            }
         }
         Step::Delete { application } => world.delete_application(&format!("app{application}")),
         Step::Connect { device: n, gateway: g } => world.connect(&device(*n), &gateway(*g)),
@@ -121,7 +170,11 @@ proptest! {
             let status = world.status(name);
             let full = format!("{}/{}", super::world::NAMESPACE, name);
             let running = devices.iter().filter(|device| world.runs(device).contains(&full)).count();
-            prop_assert_eq!(usize::try_from(status.counts.running).unwrap(), running, "status of {}", name);
+            let done = usize::try_from(status.counts.running + status.counts.succeeded).unwrap();
+            let ended = devices.iter().filter(|device| world.has_ended(device, name)).count();
+            let left = devices.iter().filter(|device| world.has_left(device, name)).count();
+            prop_assert_eq!(done, running + left, "status of {}", name);
+            prop_assert_eq!(usize::try_from(status.counts.succeeded).unwrap(), ended, "status of {}", name);
             prop_assert_eq!(status.observed_generation, object.metadata.generation);
         }
     }

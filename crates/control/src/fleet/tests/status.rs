@@ -4,7 +4,10 @@ use wasmbed_protocol::{ApplicationUid, SpecHash};
 const HASH: SpecHash = SpecHash([1; 32]);
 
 fn facts<'a>(standings: &[(&'a str, Standing)]) -> Facts<'a> {
-    let connected = standings.iter().filter(|(_, standing)| *standing != Standing::Away).count();
+    let connected = standings
+        .iter()
+        .filter(|(_, standing)| *standing != Standing::Away && *standing != Standing::Succeeded)
+        .count();
     Facts { generation: 3, standings: standings.to_vec(), connected, ..Facts::default() }
 }
 
@@ -228,14 +231,21 @@ fn events_are_for_transitions_only() {
 }
 
 fn report(state: DeviceApplicationState, reason: Option<ReasonCode>) -> ReportedApplication {
-    ReportedApplication { uid: ApplicationUid([1; 16]), spec_hash: HASH, state, reason, message: "".into() }
+    ReportedApplication {
+        uid: ApplicationUid([1; 16]),
+        spec_hash: HASH,
+        state,
+        reason,
+        message: "".into(),
+        restarts: 0,
+    }
 }
 
 #[test]
 fn only_a_report_of_this_generation_by_a_connected_device_counts() {
     use DeviceApplicationState as S;
     let judge = |connected, report: Option<&ReportedApplication>| {
-        plan_standing(&Verdict::Placed, connected, Some(HASH), report)
+        plan_standing(&Verdict::Placed, connected, RestartPolicy::Never, Some(HASH), report)
     };
     assert_eq!(judge(true, Some(&report(S::Running, None))), Standing::Running);
     assert_eq!(judge(false, Some(&report(S::Running, None))), Standing::Away);
@@ -244,7 +254,10 @@ fn only_a_report_of_this_generation_by_a_connected_device_counts() {
     assert_eq!(judge(true, Some(&other)), Standing::Pending);
     assert_eq!(judge(true, Some(&report(S::Starting, None))), Standing::Pending);
     assert_eq!(judge(true, Some(&report(S::Unknown, None))), Standing::Pending);
-    assert_eq!(judge(true, Some(&report(S::Completed, Some(ReasonCode::Exited)))), Standing::Running);
+    assert_eq!(judge(true, Some(&report(S::Completed, Some(ReasonCode::Exited)))), Standing::Succeeded);
+    assert_eq!(judge(false, Some(&report(S::Completed, Some(ReasonCode::Exited)))), Standing::Succeeded);
+    assert!(matches!(judge(false, Some(&report(S::Failed, Some(ReasonCode::Trapped)))), Standing::Failed(_)));
+    assert_eq!(judge(false, Some(&report(S::Failed, Some(ReasonCode::OutOfMemory)))), Standing::Away);
     assert!(matches!(
         judge(true, Some(&report(S::Completed, Some(ReasonCode::Trapped)))),
         Standing::Failed(_)

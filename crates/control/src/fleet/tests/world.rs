@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use wasmbed_api::{
     Application, ApplicationSpec, ApplicationStatus, Device, DeviceApplication, DeviceApplicationState,
-    DevicePhase, DeviceSpec, DeviceStatus, TargetDevices,
+    DevicePhase, DeviceSpec, DeviceStatus, ReasonCode, RestartPolicy, TargetDevices,
 };
 use wasmbed_protocol::ApplicationUid;
 
@@ -39,6 +39,21 @@ pub(super) struct FakeDevice {
     pub(super) gateway: Option<String>,
     pub(super) revision: u64,
     pub(super) runs: Vec<AssignmentEntry>,
+    /// What an application's report says other than `Running` without a restart, by the Application's name.
+    pub(super) reports: BTreeMap<String, Report>,
+}
+
+/// State, reason and restarts of one application, as a device reports them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Report {
+    pub(super) state: DeviceApplicationState,
+    pub(super) reason: Option<ReasonCode>,
+    pub(super) restarts: i64,
+}
+
+impl Report {
+    pub(super) const EXITED: Self =
+        Self { state: DeviceApplicationState::Completed, reason: Some(ReasonCode::Exited), restarts: 0 };
 }
 
 pub(super) struct World {
@@ -49,6 +64,8 @@ pub(super) struct World {
     pub(super) applications: BTreeMap<String, (Application, u8)>,
     pub(super) devices: BTreeMap<String, (Device, FakeDevice)>,
     pub(super) gateways: BTreeMap<String, FakeGateway>,
+    /// Modules by name.
+    pub(super) modules: BTreeMap<String, u8>,
     /// Content of every revision that was ever put, by device.
     pub(super) issued: BTreeMap<String, BTreeMap<u64, BTreeSet<String>>>,
     /// Revision and content last sent, taken or not, by device.
@@ -86,6 +103,7 @@ impl World {
             gateways: (0..gateways)
                 .map(|n| (format!("gateway-{n}"), FakeGateway { up: true, ..FakeGateway::default() }))
                 .collect(),
+            modules: BTreeMap::new(),
             issued: BTreeMap::new(),
             sent: BTreeMap::new(),
             events: Vec::new(),
@@ -206,6 +224,9 @@ impl World {
         for name in self.devices.keys().cloned().collect::<Vec<_>>() {
             self.send_device(&name);
         }
+        for (name, number) in &self.modules {
+            self.fleet.handle_module(self.now, &key(name), Arc::new(module(*number, 1_000)));
+        }
         for name in self.applications.keys().cloned().collect::<Vec<_>>() {
             self.send_application(&name);
         }
@@ -310,6 +331,39 @@ impl World {
         self.touch_application(name);
     }
 
+    /// The same for an application that is not started again.
+    pub(super) fn apply_once(&mut self, name: &str, module: u8, targets: TargetDevices) {
+        self.apply_application(name, module, targets);
+        self.change_application(name, |object| object.spec.config.restart_policy = RestartPolicy::Never);
+    }
+
+    /// A new generation of an Application.
+    pub(super) fn change_application(&mut self, name: &str, change: impl FnOnce(&mut Application)) {
+        let Some((object, _)) = self.applications.get_mut(name) else { return };
+        object.metadata.generation = object.metadata.generation.map(|generation| generation + 1);
+        change(object);
+        self.touch_application(name);
+    }
+
+    /// A Module comes, goes, or comes back with other bytes.
+    pub(super) fn set_module(&mut self, name: &str, number: Option<u8>) {
+        match number {
+            Some(number) => self.fleet.handle_module(self.now, &key(name), Arc::new(module(number, 1_000))),
+            None => self.fleet.handle_module_deleted(self.now, &key(name)),
+        }
+        match number {
+            Some(number) => drop(self.modules.insert(name.to_owned(), number)),
+            None => drop(self.modules.remove(name)),
+        }
+    }
+
+    /// A device tells how an application is.
+    pub(super) fn report(&mut self, device: &str, application: &str, report: Report) {
+        let (_, fake) = self.devices.get_mut(device).unwrap();
+        fake.reports.insert(application.to_owned(), report);
+        self.converge_device(device);
+    }
+
     pub(super) fn delete_application(&mut self, name: &str) {
         let Some((object, _)) = self.applications.get_mut(name) else { return };
         if object.metadata.finalizers.iter().flatten().count() == 0 {
@@ -340,7 +394,10 @@ impl World {
 
     fn send_application(&mut self, name: &str) {
         let (object, number) = &self.applications[name];
-        let source = ModuleSource::Inline(Arc::new(module(*number, 1_000)));
+        let source = match &object.spec.module {
+            Some(module) => ModuleSource::Named(module.clone()),
+            None => ModuleSource::Inline(Arc::new(module(*number, 1_000))),
+        };
         self.fleet.handle_application(self.now, object, source);
     }
 
@@ -389,7 +446,7 @@ impl World {
         }
         if let Some(status) = &mut object.status {
             status.revision = i64::try_from(fake.revision).ok();
-            status.applications = reports(&fake.runs);
+            status.applications = reports(fake);
         }
         self.send_device(device);
         self.update_view(&gateway, device);
@@ -417,7 +474,7 @@ impl World {
             revision_held: held,
             revision_reported: connected.then_some(fake.revision),
             facts: connected.then_some(facts),
-            applications: connected.then(|| reports(&fake.runs)),
+            applications: connected.then(|| reports(fake)),
         };
         gateway.views.insert(device.to_owned(), view.clone());
         if gateway.streaming {
@@ -454,6 +511,10 @@ impl World {
             while let Some(write) = self.fleet.poll_status(self.now) {
                 quiet = false;
                 self.write_status(write);
+            }
+            while let Some(write) = self.fleet.poll_finished(self.now) {
+                quiet = false;
+                self.write_finished(write);
             }
             while let Some(write) = self.fleet.poll_device_unreachable(self.now) {
                 quiet = false;
@@ -590,23 +651,48 @@ impl World {
         revisions.insert(set.revision, content);
     }
 
-    /// The Applications that a device is to run, as `namespace/name`.
+    /// The Applications that a device is to have in its set, as `namespace/name`.
     pub(super) fn wanted(&self, device: &str) -> BTreeSet<String> {
         if self.devices[device].0.metadata.deletion_timestamp.is_some() {
             return BTreeSet::new();
         }
-        let labels = self.devices[device].0.metadata.labels.clone().unwrap_or_default();
+        let (object, fake) = &self.devices[device];
+        let labels = object.metadata.labels.clone().unwrap_or_default();
+        let finished: Vec<&str> = object
+            .status
+            .iter()
+            .flat_map(|status| &status.finished)
+            .map(|entry| entry.name.as_str())
+            .collect();
         let targeted = self.applications.values().filter(|(object, _)| {
             object.metadata.deletion_timestamp.is_none()
                 && plan_target(object.spec.target_devices.as_ref(), device, &labels)
+                && !finished.contains(&object.metadata.name.as_deref().unwrap())
         });
         let mut targeted: Vec<&Application> = targeted.map(|(object, _)| object).collect();
         targeted
             .sort_by_key(|object| (object.metadata.creation_timestamp.clone(), object.metadata.name.clone()));
-        let names =
-            targeted.iter().map(|object| format!("{NAMESPACE}/{}", object.metadata.name.as_ref().unwrap()));
-        let room = usize::try_from(self.memory_bytes / APPLICATION_BYTES).unwrap();
-        names.take(room.min(10)).collect()
+        let ended = |name: &str| {
+            fake.reports.get(name).is_some_and(|report| report.state == DeviceApplicationState::Completed)
+        };
+        let names = targeted.iter().map(|object| object.metadata.name.clone().unwrap());
+        let room = usize::try_from(self.memory_bytes / APPLICATION_BYTES).unwrap().min(10);
+        let mut active = 0;
+        let mut set: Vec<String> = names
+            .filter(|name| {
+                active += usize::from(!ended(name));
+                ended(name) || active <= room
+            })
+            .collect();
+        let runs = self.runs(device);
+        while let Some(newest) = set
+            .iter()
+            .rposition(|name| !ended(name) && !runs.contains(&format!("{NAMESPACE}/{name}")))
+            .filter(|_| set.len() > 10)
+        {
+            set.remove(newest);
+        }
+        set.into_iter().map(|name| format!("{NAMESPACE}/{name}")).collect()
     }
 
     fn write_finalizer(&mut self, write: FinalizerWrite) {
@@ -668,6 +754,19 @@ impl World {
         }
     }
 
+    fn write_finished(&mut self, write: FinishedWrite) {
+        let (object, _) = self.devices.get_mut(&write.device.name).unwrap();
+        let outcome = if write.patch["metadata"]["resourceVersion"] == version_of(&object.metadata) {
+            let finished = write.patch["status"]["finished"].clone();
+            object.status.as_mut().unwrap().finished = serde_json::from_value(finished).unwrap_or_default();
+            WriteOutcome::Done { resource_version: String::new() }
+        } else {
+            WriteOutcome::Conflict
+        };
+        self.fleet.handle_write_outcome(self.now, write.id, outcome);
+        self.send_device(&write.device.name);
+    }
+
     fn write_unreachable(&mut self, write: UnreachableWrite) {
         let (object, _) = self.devices.get_mut(&write.device.name).unwrap();
         let status = object.status.as_mut().unwrap();
@@ -690,6 +789,18 @@ impl World {
         self.applications[name].0.status.clone().unwrap_or_default()
     }
 
+    /// Whether it ended there, in the set or out of it.
+    pub(super) fn has_ended(&self, device: &str, name: &str) -> bool {
+        let reported = self.devices[device].1.reports.contains_key(name);
+        self.has_left(device, name) || reported && self.runs(device).contains(&format!("{NAMESPACE}/{name}"))
+    }
+
+    /// Whether it ended there and left its place.
+    pub(super) fn has_left(&self, device: &str, name: &str) -> bool {
+        let status = self.devices[device].0.status.as_ref();
+        status.is_some_and(|status| status.finished.iter().any(|entry| entry.name == name))
+    }
+
     pub(super) fn runs(&self, device: &str) -> BTreeSet<String> {
         self.devices[device].1.runs.iter().map(|entry| entry.application.clone()).collect()
     }
@@ -699,15 +810,22 @@ fn version_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectM
     metadata.resource_version.clone().unwrap_or_default().into()
 }
 
-fn reports(runs: &[AssignmentEntry]) -> Vec<DeviceApplication> {
-    let report = |entry: &AssignmentEntry| DeviceApplication {
-        uid: entry.application_uid.clone(),
-        state: DeviceApplicationState::Running,
-        spec_hash: entry.spec_hash.clone(),
-        digest: Some(format!("sha256:{}", entry.digest)),
-        ..DeviceApplication::default()
+fn reports(device: &FakeDevice) -> Vec<DeviceApplication> {
+    let report = |entry: &AssignmentEntry| {
+        let name = entry.application.split_once('/').map_or("", |(_, name)| name);
+        let running = Report { state: DeviceApplicationState::Running, ..Report::default() };
+        let report = device.reports.get(name).copied().unwrap_or(running);
+        DeviceApplication {
+            uid: entry.application_uid.clone(),
+            state: report.state,
+            reason: report.reason,
+            restarts: report.restarts,
+            spec_hash: entry.spec_hash.clone(),
+            digest: Some(format!("sha256:{}", entry.digest)),
+            ..DeviceApplication::default()
+        }
     };
-    runs.iter().map(report).collect()
+    device.runs.iter().map(report).collect()
 }
 
 fn hashes(entries: &[AssignmentEntry]) -> BTreeSet<String> {

@@ -1,0 +1,177 @@
+//! What ended for good on a device, and since when the rest runs without an end.
+//!
+//! An ended application keeps its member of the device's set, and the device reports it as Completed, until another
+//! application needs the place. Then its result is written into `Device.status.finished`, and only once the watch brings it
+//! from there does the set go on without it: a controller that dies in between finds either the report or the result.
+//!
+//! ```text
+//! Completed in the set --place wanted--> finished is written --seen in the watch--> out of the set --spec changes--> runs anew
+//! ```
+
+use serde_json::json;
+use wasmbed_api::{DeviceApplication, DeviceApplicationState, RestartPolicy};
+use wasmbed_protocol::{ApplicationUid, SpecHash};
+
+use super::Fleet;
+use super::config::Now;
+use super::device::Standpoint;
+use super::input::FinishedWrite;
+use super::record::{Application, ApplicationId, Device, DeviceId, Healthy, Prepared, ReportedApplication};
+use crate::text;
+
+/// The assignment that devices report which run this generation, as far as it is known.
+pub(super) fn wanted_hash(application: &Application) -> Option<SpecHash> {
+    match &application.prepared {
+        Prepared::Ready(assigned) => Some(assigned.spec_hash),
+        Prepared::ModuleMissing { kept: Some(assigned), current: true, .. } => Some(assigned.spec_hash),
+        Prepared::ModuleMissing { kept: None, .. } => application.known.map(|known| known.spec_hash),
+        Prepared::ModuleMissing { .. } | Prepared::Refused(_) => None,
+    }
+}
+
+impl Application {
+    pub(super) fn min_ready_ms(&self) -> u64 {
+        u64::from(self.min_ready_s) * 1_000
+    }
+
+    /// Whether an end can be its last one.
+    pub(super) fn is_one_shot(&self) -> bool {
+        self.config.restart_policy != RestartPolicy::Always
+    }
+}
+
+impl Device {
+    /// What is written down of an Application that left its place here, if it is still that assignment.
+    pub(super) fn finished(
+        &self,
+        uid: ApplicationUid,
+        wanted: Option<SpecHash>,
+    ) -> Option<&ReportedApplication> {
+        let entries = self.seen.finished.iter().map(|(report, _)| report);
+        entries
+            .into_iter()
+            .find(|report| report.uid == uid && wanted.is_none_or(|hash| report.spec_hash == hash))
+    }
+}
+
+impl Fleet {
+    /// Keeps what a device's reports say beyond the moment: what ended for good, and since when the rest runs. While it has
+    /// not reported in its session, what was known stays.
+    pub(super) fn note_reports(&mut self, now: Now, id: DeviceId) {
+        let Some(device) = self.devices.get(&id) else { return };
+        let standpoint = self.standpoint(now, device);
+        let reports = standpoint.applications.unwrap_or(&device.seen.applications);
+        let targeting = device.targeted_by.iter().filter_map(|id| self.applications.get(id));
+        let mut ended = Vec::new();
+        let mut healthy = std::collections::BTreeMap::new();
+        for application in targeting {
+            let Some(report) = reports.iter().find(|report| report.uid == application.uid) else { continue };
+            if report.is_over(application.config.restart_policy) {
+                ended.push((report.uid, report.spec_hash));
+            }
+            if application.min_ready_ms() == 0 || report.state != DeviceApplicationState::Running {
+                continue;
+            }
+            let since = Healthy { spec_hash: report.spec_hash, restarts: report.restarts, since_ms: now.ms };
+            let before = device
+                .healthy
+                .get(&report.uid)
+                .filter(|before| before.spec_hash == report.spec_hash && before.restarts == report.restarts);
+            healthy.insert(report.uid, before.copied().unwrap_or(since));
+        }
+        let reported = standpoint.applications.is_some();
+        let connected = standpoint.connected;
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        if reported || device.ended.is_empty() {
+            device.ended = ended;
+        }
+        if reported && connected {
+            device.healthy = healthy;
+        }
+    }
+
+    /// What `status.finished` of a device is to say, if it says something else: what it says of Applications that are still
+    /// to be there, and those that leave now.
+    pub(super) fn plan_finished(
+        &self,
+        device: &Device,
+        standpoint: &Standpoint<'_>,
+        leaving: &[ApplicationId],
+    ) -> Option<Vec<DeviceApplication>> {
+        let targeting = || device.targeted_by.iter().filter_map(|id| self.applications.get(id));
+        let stays = |report: &ReportedApplication| {
+            targeting().any(|application| {
+                application.uid == report.uid
+                    && !application.deleting
+                    && wanted_hash(application).is_none_or(|hash| hash == report.spec_hash)
+            })
+        };
+        let kept = device.seen.finished.iter().filter(|(report, _)| stays(report));
+        let mut entries: Vec<DeviceApplication> = kept.map(|(_, entry)| entry.clone()).collect();
+        let unchanged = entries.len() == device.seen.finished.len();
+        for application in leaving.iter().filter_map(|id| self.applications.get(id)) {
+            let reports = standpoint.applications.unwrap_or(&device.seen.applications);
+            let wanted = wanted_hash(application);
+            let report = reports.iter().find(|report| {
+                report.uid == application.uid
+                    && Some(report.spec_hash) == wanted
+                    && report.is_over(application.config.restart_policy)
+            });
+            let Some(report) = report else { continue };
+            let digest = match &application.prepared {
+                Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => {
+                    Some(assigned.digest)
+                }
+                Prepared::ModuleMissing { .. } | Prepared::Refused(_) => {
+                    application.known.and_then(|known| known.digest)
+                }
+            };
+            entries.retain(|entry| text::parse_uid(&entry.uid) != Some(report.uid));
+            entries.push(DeviceApplication {
+                uid: text::uid_text(report.uid),
+                name: application.key.name.clone(),
+                state: report.state,
+                reason: report.reason,
+                message: report.message.to_string(),
+                digest: digest.map(text::digest_text),
+                spec_hash: text::spec_hash_hex(report.spec_hash),
+                restarts: report.restarts,
+                memory_bytes: 0,
+            });
+        }
+        (!unchanged || entries.len() != device.seen.finished.len()).then_some(entries)
+    }
+
+    /// A Device whose `status.finished` can be written now: no other write of it is on its way.
+    pub(super) fn next_finishing(&self) -> Option<DeviceId> {
+        let is_free = |id: &&DeviceId| self.devices.get(id).is_none_or(|device| !device.writing);
+        self.finishing.iter().find(is_free).copied()
+    }
+
+    /// The next Device whose `status.finished` is to be written. Call until there is none.
+    pub fn poll_finished(&mut self, now: Now) -> Option<FinishedWrite> {
+        self.settle(now);
+        if self.term.is_none() || !self.is_complete() {
+            return None;
+        }
+        while self.writes.may_write(now.ms) {
+            let id = self.next_finishing()?;
+            self.finishing.remove(&id);
+            let call = self.next_call();
+            let Some(device) = self.devices.get_mut(&id) else { continue };
+            let Some(finished) = &device.finish else { continue };
+            // An empty list is none.
+            let body = if finished.is_empty() { json!(null) } else { json!(finished) };
+            let patch = json!({
+                "metadata": { "resourceVersion": device.resource_version },
+                "status": { "finished": body },
+            });
+            device.finish_version.clone_from(&device.resource_version);
+            device.writing = true;
+            let key = device.key.clone();
+            self.writes.begin_finished(call, id);
+            return Some(FinishedWrite { id: call, device: key, patch });
+        }
+        None
+    }
+}

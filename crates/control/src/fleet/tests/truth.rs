@@ -1,0 +1,151 @@
+//! A status that says what devices run: ended applications, missing Modules, strangers, places, a least time of health.
+
+use wasmbed_api::{DeviceApplicationState, ReasonCode};
+
+use super::world::{Report, World, all, names};
+use super::{condition, running};
+
+fn phase(world: &World, application: &str) -> String {
+    format!("{:?}", world.status(application).phase)
+}
+
+/// `True/Reason`, or `absent`.
+fn told(world: &World, application: &str, type_: &str) -> String {
+    let status = world.status(application);
+    let found = status.conditions.iter().find(|condition| condition.type_ == type_);
+    found.map_or("absent".to_owned(), |found| format!("{}/{}", found.status, found.reason))
+}
+
+#[test]
+fn an_application_that_ended_with_0_everywhere_has_succeeded() {
+    let mut world = running(2);
+    world.apply_once("job", 1, all());
+    world.advance(5_000);
+    world.report("device-000", "job", Report::EXITED);
+    world.advance(5_000);
+    assert_eq!(told(&world, "job", "Complete"), "True/AllRunning");
+    assert_eq!(told(&world, "job", "Succeeded"), "False/StillRunning");
+    world.report("device-001", "job", Report::EXITED);
+    world.advance(5_000);
+    assert_eq!(phase(&world, "job"), "Completed");
+    assert_eq!(told(&world, "job", "Succeeded"), "True/AllSucceeded");
+    assert_eq!(told(&world, "job", "Complete"), "True/AllSucceeded");
+    assert_eq!(world.status("job").ready, "2/2");
+    world.disconnect("device-001");
+    world.advance(5_000);
+    assert_eq!(told(&world, "job", "Succeeded"), "True/AllSucceeded", "what it reported stays true");
+}
+
+#[test]
+fn a_deleted_module_leaves_what_runs_and_says_that_it_is_missing() {
+    let mut world = running(2);
+    world.set_module("m", Some(1));
+    world.apply_application("app", 1, names(&["device-000"]));
+    world.change_application("app", |object| object.spec.module = Some("m".to_owned()));
+    world.advance(5_000);
+    assert_eq!(phase(&world, "app"), "Running");
+    world.set_module("m", None);
+    world.advance(5_000);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Running", "1/1"));
+    assert_eq!(told(&world, "app", "Ready"), "True/AllRunning");
+    assert_eq!(told(&world, "app", "Stalled"), "True/ModuleNotFound");
+    let (_, _, message) = condition(&world, "app", "Stalled");
+    assert!(message.contains("'m'") && message.contains("until it is back"), "{message}");
+    world.lead();
+    world.advance(5_000);
+    assert_eq!(world.status("app").ready, "1/1", "a new leader says the same");
+    assert_eq!(told(&world, "app", "Stalled"), "True/ModuleNotFound");
+    world.change_application("app", |object| object.spec.target_devices = Some(all()));
+    world.set_module("m", Some(1));
+    world.advance(5_000);
+    assert_eq!(
+        (world.status("app").ready.as_str(), told(&world, "app", "Stalled").as_str()),
+        ("2/2", "False/UpToDate")
+    );
+}
+
+#[test]
+fn a_new_target_of_an_application_without_its_module_fails_and_says_so() {
+    let mut world = running(2);
+    world.set_module("m", Some(1));
+    world.apply_application("app", 1, names(&["device-000"]));
+    world.change_application("app", |object| object.spec.module = Some("m".to_owned()));
+    world.advance(5_000);
+    world.set_module("m", None);
+    world.change_application("app", |object| object.spec.target_devices = Some(all()));
+    world.advance(5_000);
+    let status = world.status("app");
+    assert_eq!((phase(&world, "app").as_str(), status.ready.as_str()), ("Degraded", "1/2"));
+    let failure = &status.failures[0];
+    assert_eq!((failure.device.as_str(), failure.reason), ("device-001", ReasonCode::ModuleNotFound));
+}
+
+#[test]
+fn a_device_that_is_not_let_in_is_no_target() {
+    let mut world = running(1);
+    for (name, approved, revoked) in [("stranger", false, false), ("stolen", true, true)] {
+        world.create_device(name);
+        let (object, _) = world.devices.get_mut(name).unwrap();
+        (object.spec.approved, object.spec.revoked) = (approved, revoked);
+        world.send_device(name);
+    }
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let status = world.status("app");
+    assert_eq!((status.ready.as_str(), status.counts.targets), ("1/1", 1));
+    let (status, reason, message) = condition(&world, "app", "Complete");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "AllRunning"));
+    assert!(
+        message.contains("stolen is revoked") && message.contains("stranger is not approved"),
+        "{message}"
+    );
+}
+
+#[test]
+fn ended_applications_leave_their_places_and_are_not_run_again() {
+    let mut world = running(1);
+    for n in 0..14 {
+        let name = format!("job{n:02}");
+        world.apply_once(&name, 1, all());
+        world.advance(3_000);
+        assert_eq!(phase(&world, &name), "Running", "{name} has a place");
+        world.report("device-000", &name, Report::EXITED);
+        world.advance(3_000);
+    }
+    for n in 0..14 {
+        assert_eq!(phase(&world, &format!("job{n:02}")), "Completed", "job{n:02}");
+    }
+    let runs = world.runs("device-000");
+    assert_eq!(runs.len(), 10);
+    world.lead();
+    world.advance(60_000);
+    assert_eq!(world.runs("device-000"), runs, "a new leader sends nothing again");
+    assert_eq!(phase(&world, "job00"), "Completed");
+}
+
+#[test]
+fn an_application_that_traps_within_min_ready_seconds_was_never_ready() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.change_application("app", |object| {
+        object.spec = serde_json::from_value({
+            let mut spec = serde_json::to_value(&object.spec).unwrap();
+            spec["min_ready_seconds"] = 10.into();
+            spec
+        })
+        .unwrap();
+    });
+    world.advance(5_000);
+    assert_eq!(told(&world, "app", "Ready"), "False/WaitingForDevices");
+    let trapped =
+        Report { state: DeviceApplicationState::CrashLoop, reason: Some(ReasonCode::Trapped), restarts: 0 };
+    world.report("device-000", "app", trapped);
+    world.advance(1_000);
+    assert_eq!(told(&world, "app", "Stalled"), "True/Trapped");
+    let again = Report { state: DeviceApplicationState::Running, reason: None, restarts: 1 };
+    world.report("device-000", "app", again);
+    world.advance(9_000);
+    assert_eq!(told(&world, "app", "Ready"), "False/WaitingForDevices", "its time begins again");
+    world.advance(2_000);
+    assert_eq!(told(&world, "app", "Ready"), "True/AllRunning");
+}
