@@ -23,6 +23,8 @@ use wasm::WasmArgs;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Kubernetes takes annotations of 256 KiB in total; what is larger is applied without a memory of it.
 const LAST_APPLIED_BYTES_MAX: usize = 240 * 1024;
+/// Most that traps does so at once, and a crash loop begins again after a second.
+const MIN_READY_S: u64 = 5;
 /// How the API server names this writer.
 const FIELD_MANAGER: &str = "wasmbed-apply";
 
@@ -44,12 +46,20 @@ pub struct Args {
     /// Let the API server check everything and change nothing.
     #[arg(long, conflicts_with = "print")]
     dry_run: bool,
-    /// Wait until the Applications applied are Ready.
+    /// Wait until the Applications applied are Ready, or have succeeded if their restart_policy is not Always.
+    ///
+    /// Ends with an error as soon as one failed for a reason that does not pass by itself.
     #[arg(long, conflicts_with_all = ["print", "dry_run"])]
     wait: bool,
     /// How long to wait, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
     timeout: u64,
+    /// How long an application has to run without an end before it counts as Ready, seconds [default: 5 with --wait].
+    ///
+    /// Given with a WebAssembly file, it becomes min_ready_seconds of the Application. --wait watches for what of it an
+    /// Application's min_ready_seconds does not cover.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(0..=3600))]
+    min_ready: Option<i32>,
     #[command(flatten)]
     wasm: WasmArgs,
     #[command(flatten)]
@@ -68,9 +78,10 @@ pub async fn run(args: Args) -> Result<()> {
     };
     let from_module = module.is_some();
     let manifests = match module {
-        Some(module) => wasm::manifests(&args.wasm, &paths[0], module)?,
+        Some(module) => wasm::manifests(&args.wasm, args.min_ready, &paths[0], module)?,
         None => {
-            if let Some(flag) = args.wasm.first_given() {
+            let min_ready = args.min_ready.filter(|_| !args.wait).map(|_| "--min-ready without --wait");
+            if let Some(flag) = args.wasm.first_given().or(min_ready) {
                 bail!("{flag} is for a single WebAssembly file; in a manifest, set the field instead");
             }
             manifest::read_all(&paths)?
@@ -86,7 +97,9 @@ pub async fn run(args: Args) -> Result<()> {
         wasm::drop_unused_modules(&cluster, &application.name).await?;
     }
     if args.wait {
-        wait::until_ready(&cluster, &applied, Duration::from_secs(args.timeout)).await?;
+        let min_ready = args.min_ready.and_then(|seconds| u64::try_from(seconds).ok());
+        let min_ready = Duration::from_secs(min_ready.unwrap_or(MIN_READY_S));
+        wait::until_done(&cluster, &applied, Duration::from_secs(args.timeout), min_ready).await?;
     }
     Ok(())
 }

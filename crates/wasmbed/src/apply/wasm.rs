@@ -116,7 +116,13 @@ impl WasmArgs {
         let defaults = ApplicationConfig::default();
         let at_start = i64::try_from(memory_at_start).unwrap_or(i64::MAX);
         let mut env = defaults.env.clone();
-        env.extend(self.env.iter().cloned());
+        for (name, value) in &self.env {
+            if let Some(before) = env.insert(name.clone(), value.clone())
+                && before != *value
+            {
+                bail!("--env gives {name} two values, {before:?} and {value:?}");
+            }
+        }
         Ok(ApplicationConfig {
             memory_limit: self.memory_limit.unwrap_or(defaults.memory_limit.max(at_start)),
             cpu_time_limit: self.cpu_time_limit.unwrap_or(defaults.cpu_time_limit),
@@ -144,7 +150,12 @@ pub(super) fn read_if_module(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// The Application, after the Module that it names if it needs one.
-pub(super) fn manifests(args: &WasmArgs, path: &Path, bytes: Vec<u8>) -> Result<Vec<Manifest>> {
+pub(super) fn manifests(
+    args: &WasmArgs,
+    min_ready_seconds: Option<i32>,
+    path: &Path,
+    bytes: Vec<u8>,
+) -> Result<Vec<Manifest>> {
     let targets = args.targets()?;
     let name = args.name.clone().map_or_else(|| name_of(path), Ok)?;
     ensure!(
@@ -169,6 +180,7 @@ pub(super) fn manifests(args: &WasmArgs, path: &Path, bytes: Vec<u8>) -> Result<
     let mut spec = ApplicationSpec {
         description: args.description.clone(),
         target_devices: Some(targets),
+        min_ready_seconds: min_ready_seconds.filter(|seconds| *seconds > 0),
         config: args.config(memory.unwrap_or(0))?,
         ..ApplicationSpec::default()
     };
@@ -256,7 +268,10 @@ mod tests {
 
     fn objects(args: &WasmArgs, path: &str, wat: &str) -> Result<Vec<Value>> {
         let bytes = wat::parse_str(wat)?;
-        Ok(manifests(args, Path::new(path), bytes)?.into_iter().map(|manifest| manifest.object).collect())
+        Ok(manifests(args, Some(7), Path::new(path), bytes)?
+            .into_iter()
+            .map(|manifest| manifest.object)
+            .collect())
     }
 
     #[test]
@@ -273,6 +288,7 @@ mod tests {
         assert_eq!(application["metadata"]["name"], "blink-led");
         let spec = &application["spec"];
         assert_eq!(spec["target_devices"]["device_names"], json!(["device-001"]));
+        assert_eq!(spec["min_ready_seconds"], json!(7));
         assert_eq!(spec["config"]["memory_limit"], json!(3 * 65_536));
         assert_eq!(spec["config"]["env"], json!({"A": "b=c"}));
         assert_eq!(spec["config"]["args"], json!(["-v"]));
@@ -306,8 +322,15 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_with_two_values_is_refused() {
+        let env = ["1", "2"].map(|value| ("A".to_owned(), value.to_owned())).to_vec();
+        let error = WasmArgs { env, ..with_device() }.config(0).unwrap_err().to_string();
+        assert!(error.contains(r#"--env gives A two values, "1" and "2""#), "{error}");
+    }
+
+    #[test]
     fn what_is_not_a_module_is_refused_by_the_packer() {
-        let error = manifests(&with_device(), Path::new("a.wasm"), b"\0asm".to_vec()).unwrap_err();
+        let error = manifests(&with_device(), None, Path::new("a.wasm"), b"\0asm".to_vec()).unwrap_err();
         assert!(format!("{error:#}").contains("can't pack a.wasm"), "{error:#}");
     }
 }
