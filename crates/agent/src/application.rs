@@ -301,6 +301,17 @@ impl Application {
         current.into_iter().chain(self.next.as_ref().and_then(|next| next.held.as_ref()))
     }
 
+    /// Whether it ended for good and nothing is to take its place, so that its module is of no use here.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next.is_none() && self.current.as_ref().is_some_and(|current| current.ended().is_some())
+    }
+
+    /// Whether its module found no room on storage.
+    pub(crate) fn lacks_flash(&self) -> bool {
+        let lacks = |next: &Next| next.wait != Wait::ForGood && next.why.reason == ReportReason::OutOfFlash;
+        self.accepted && self.next.as_ref().is_some_and(lacks)
+    }
+
     pub(crate) fn run(&self) -> Option<RunId> {
         self.current.as_ref().and_then(Current::run)
     }

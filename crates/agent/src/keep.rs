@@ -115,8 +115,12 @@ impl Agent {
         if self.applications.iter().any(awaits_spec) {
             return None;
         }
+        // An ended application's module is kept for a next assignment that may have it too, as long as there is room.
+        let short = self.applications.iter().any(Application::lacks_flash);
         let needed = |digest: &ModuleDigest| {
-            self.applications.iter().flat_map(Application::held).any(|held| held.digest == *digest)
+            let applications = self.applications.iter();
+            let keepers = applications.filter(|application| !(short && application.is_over()));
+            keepers.flat_map(Application::held).any(|held| held.digest == *digest)
         };
         let objects = self.inventory.modules.iter().chain(&self.inventory.staged);
         let (digest, _) = objects.into_iter().find(|(digest, _)| !needed(digest))?;

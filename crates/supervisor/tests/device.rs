@@ -353,6 +353,23 @@ fn full_storage_is_reported_and_recovers_when_something_goes() {
 }
 
 #[test]
+fn the_module_of_an_ended_application_makes_room_for_another() {
+    let mut world = World::new();
+    let once = module(r#"(func (export "run"))"#).policy(RestartPolicy::Never);
+    world.gateway.set(1, once.padded(60_000));
+    let done = Some((State::Completed, Reason::Exited));
+    world.until("it is done", 10_000, |world| world.state(1) == done);
+    world.device.platform().storage.capacity_bytes = Some(100_000);
+    world.gateway.set(2, Wanted::wat(HELLO).padded(60_100));
+    let link = world.link.clone();
+    world.gateway.send_desired(&link);
+    world.until_running(&[2]);
+    let mut world = world.reboot();
+    world.until_running(&[2]);
+    assert_eq!(world.state(1), done, "it is known without its module, and not run again");
+}
+
+#[test]
 fn a_state_record_that_cannot_be_written_is_said_and_nothing_is_acknowledged() {
     let mut world = World::new();
     world.until("a session stands", 10_000, |world| world.device.session().is_some());
