@@ -148,6 +148,17 @@ fn check_knows_when_packing_helps() {
 }
 
 #[test]
+fn check_says_what_an_application_takes_at_least() {
+    let notes = check(&module(r#"(module (memory 1) (func (export "run")))"#), &BOARD).notes;
+    assert!(
+        notes[0].starts_with("it takes at least some 77,")
+            && notes[0].contains("12,288 that every application takes"),
+        "{notes:?}"
+    );
+    assert!(notes[0].ends_with("65,536 of memory to begin with"), "{notes:?}");
+}
+
+#[test]
 fn check_compares_with_limits_and_grants() {
     let large = module(r#"(module (memory 2) (func (export "run")))"#);
     let refused = check(&large, &BOARD).refused;

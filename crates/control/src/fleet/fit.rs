@@ -120,8 +120,9 @@ pub fn plan_room(
         return Ok(());
     }
     let mut message = format!(
-        "it takes about {wanted} bytes ({} for the module, {} of linear memory), ",
-        footprint.module_bytes(device),
+        "it takes about {wanted} bytes ({} whatever its size, {} for its code, {} of linear memory), ",
+        footprint.fixed_bytes,
+        footprint.module_bytes(device).saturating_sub(footprint.fixed_bytes),
         footprint.linear_bytes
     );
     message += &match held {
@@ -197,17 +198,18 @@ mod tests {
 
     #[test]
     fn what_others_hold_is_not_there_and_they_are_named() {
-        let needs = module(1, 10_000).needs.unwrap();
+        let mut needs = module(1, 10_000).needs.unwrap();
+        needs.footprint.fixed_bytes = 288;
         let device = DeviceFacts { memory_bytes: 524_288, ..device_facts() };
-        let holders = [("camera", 300_000), ("door", 100_000), ("blink", 42_752)];
-        assert_eq!(plan_room(&needs.footprint, &device, &holders), Ok(()), "81,536 are left");
+        let holders = [("camera", 300_000), ("door", 100_000), ("blink", 42_464)];
+        assert_eq!(plan_room(&needs.footprint, &device, &holders), Ok(()), "81,824 are left");
         let one_more = [holders[0], holders[1], holders[2], ("extra", 1)];
         let refusal = plan_room(&needs.footprint, &device, &one_more).unwrap_err();
         assert_eq!(refusal.reason, ReasonCode::OutOfMemory);
         assert_eq!(
             refusal.message,
-            "it takes about 81536 bytes (16000 for the module, 65536 of linear memory), the device has 81535 of 524288 \
-             left beside camera (300000), door (100000), blink (42752) and 1 more (1)"
+            "it takes about 81824 bytes (288 whatever its size, 16000 for its code, 65536 of linear memory), the device has \
+             81823 of 524288 left beside camera (300000), door (100000), blink (42464) and 1 more (1)"
         );
         let alone = plan_room(&needs.footprint, &device, &[("camera", 500_000)]).unwrap_err();
         assert!(alone.message.ends_with("the device has 24288 of 524288 left beside camera (500000)"));

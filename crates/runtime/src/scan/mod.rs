@@ -119,8 +119,8 @@ pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError>
 /// programs of five toolchains, on a 32-bit core, is 1,600.
 pub const LOAD_PERMILLE: u32 = 1_600;
 
-/// Bytes that every loaded module takes: its stack, its host functions, the engine's own state.
-const LOAD_FIXED_BYTES: u64 = 12_288;
+/// Arena bytes that every loaded module takes, however small: its stack, its host functions, the engine's own state.
+pub const LOAD_FIXED_BYTES: u64 = 12_288;
 
 fn load_estimate(module_bytes: u64, info: &ModuleInfo) -> u64 {
     module_bytes * u64::from(LOAD_PERMILLE) / 1_000 + u64::from(info.table_elements) * 8 + LOAD_FIXED_BYTES

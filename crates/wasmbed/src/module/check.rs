@@ -3,6 +3,7 @@
 //! The device's own scan decides. It stops at the first thing it refuses, so the module is also looked through for
 //! everything else, and whether packing would help is tried out.
 
+use wasmbed_runtime::scan::LOAD_FIXED_BYTES;
 use wasmbed_runtime::{Capabilities, Capability, HostFunction, ModuleInfo, ScanError, ScanLimits, scan};
 
 use super::anatomy::{Anatomy, Import};
@@ -154,11 +155,18 @@ fn check_resources(info: &ModuleInfo, options: &CheckOptions, findings: &mut Fin
         ));
     }
     findings.notes.push(format!(
-        "a device sets aside some {} bytes for it: {} loaded, {} of memory",
-        grouped(info.load_bytes_estimate + linear),
-        grouped(info.load_bytes_estimate),
-        grouped(linear)
+        "it takes at least some {} bytes of a device: {} that every application takes, {} for its code, {} of memory to begin with",
+        grouped(needed),
+        grouped(LOAD_FIXED_BYTES),
+        grouped(info.load_bytes_estimate.saturating_sub(LOAD_FIXED_BYTES)),
+        grouped(info.memory_min_bytes)
     ));
+    if linear > info.memory_min_bytes {
+        findings.notes.push(format!(
+            "it can grow: a device sets aside up to {} bytes of memory for it, as far as it has them",
+            grouped(linear)
+        ));
+    }
     for capability in Capability::ALL {
         let imports: Vec<_> = info
             .imports
