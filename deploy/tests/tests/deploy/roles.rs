@@ -165,6 +165,9 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
     let answer = gateway.patch("devices/status", "one", both).await;
     ensure!(answer.body["spec"]["approved"] == false && answer.code == 200, "{answer:?}");
 
+    let finished = "a gateway may not change status.finished of a Device; a controller writes it";
+    gateway.patch("devices/status", "one", result()).await.refused_by_rule(finished)?;
+
     let own = "a gateway may write only the DeviceGateway of its own name";
     gateway.create("devicegateways", object("devicegateways", "g3")).await.refused_by_rule(own)?;
     gateway.patch("devicegateways", "g2", label()).await.refused_by_rule(own)?;
@@ -185,7 +188,16 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What an application left behind that ended on a device.
+fn result() -> Value {
+    let entry = json!({
+        "uid": "00000000-0000-4000-8000-000000000001", "state": "Completed", "spec_hash": "0".repeat(64),
+    });
+    json!({"status": {"finished": [entry]}})
+}
+
 async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
+    controller.patch("devices/status", "one", result()).await.allowed()?;
     let finalizer = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
     controller.patch("applications", "one", finalizer).await.allowed()?;
     controller
