@@ -102,6 +102,14 @@ pub fn trap_at_once() -> Vec<u8> {
     text(r#"(module (func (export "run") unreachable))"#)
 }
 
+/// Waits, and traps.
+pub fn trap_after(pause_ms: u32) -> Vec<u8> {
+    text(&format!(
+        r#"(module (import "wasmbed" "wait" (func $wait (param i32)))
+            (func (export "run") (call $wait (i32.const {pause_ms})) unreachable))"#
+    ))
+}
+
 /// Logs as fast as it can, with a wait of a millisecond now and then so that its CPU limit doesn't end it.
 pub fn log_flood() -> Vec<u8> {
     text(

@@ -8,9 +8,9 @@ use kube::{Api, ResourceExt, api::PostParams};
 use serde_json::json;
 use wasmbed_api::{
     APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, DEVICE_FINALIZER, Device,
-    DeviceApplicationState, DevicePhase, Module,
+    DeviceApplicationState, DevicePhase, Module, ReasonCode, RestartPolicy, TargetDevices,
 };
-use wasmbed_e2e::{ControlPlane, Machine, Part, Process, application, digest, fixtures};
+use wasmbed_e2e::{ControlPlane, Machine, Part, Process, application, digest, fixtures, module, wasmbed};
 use wasmbed_pki::Identity;
 
 wasmbed_e2e::both!(
@@ -19,6 +19,8 @@ wasmbed_e2e::both!(
     an_application_deleted_while_its_device_is_away_goes_and_the_device_drops_it_on_its_return,
     a_deleted_device_stops_what_it_ran,
     a_deleted_namespace_goes_and_its_devices_stop,
+    jobs_are_waited_for_leave_their_places_and_are_not_run_again,
+    a_deleted_module_leaves_what_runs_and_a_new_target_says_why,
 );
 
 fn status(application: &Application) -> ApplicationStatus {
@@ -237,5 +239,101 @@ async fn a_deleted_namespace_goes_and_its_devices_stop(plane: ControlPlane) -> R
     if plane == ControlPlane::Kubernetes {
         machine.cluster().stop(Part::ControllerManager).await?;
     }
+    Ok(())
+}
+
+fn job(name: &str) -> Application {
+    let mut job = application(name, &fixtures::once(&format!("ran {name}")), &["board"]);
+    job.spec.config.restart_policy = RestartPolicy::Never;
+    job
+}
+
+async fn jobs_are_waited_for_leave_their_places_and_are_not_run_again(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    machine.add_device("board").await?;
+    let kubectl = machine.kubectl()?;
+    // Two more than a device has places.
+    let names: Vec<String> = (0..12).map(|number| format!("job-{number:02}")).collect();
+    for name in &names {
+        machine.create(&job(name)).await?;
+        let wait = ["wait", "--for=condition=Succeeded", &format!("wapp/{name}"), "--timeout=60s"];
+        assert!(kubectl.run(&wait)?.contains("condition met"), "{name}");
+    }
+    let shown = kubectl.run(&["get", "wapp", "-o", "wide"])?;
+    assert_eq!(shown.matches("Completed").count(), 12, "{shown}");
+    let board = machine.device("board", "with two results beside its set", |device| {
+        device.status.as_ref().is_some_and(|status| status.finished.len() == 2)
+    });
+    let board = board.await?.status.unwrap_or_default();
+    let first: Vec<&str> = board.finished.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(first, ["job-00", "job-01"]);
+    let all = board.finished.iter().chain(&board.applications);
+    assert!(all.clone().all(|entry| entry.state == DeviceApplicationState::Completed), "{board:#?}");
+    assert_eq!(all.count(), 12);
+
+    machine.kill("board")?;
+    machine.stop("controller")?;
+    machine.start_controller()?;
+    machine.start_device("board")?;
+    machine.connected("board").await?;
+    machine.create(&job("job-12")).await?;
+    kubectl.run(&["wait", "--for=condition=Succeeded", "wapp/job-12", "--timeout=60s"])?;
+    let printed = machine.process("board")?.printed()?;
+    assert!(printed.contains("ran job-12"), "{printed}");
+    for name in &names {
+        assert!(!printed.contains(&format!("ran {name}")), "{printed}");
+        let completed = |application: &Application| status(application).phase == ApplicationPhase::Completed;
+        machine.application(name, "still Completed", completed).await?;
+    }
+
+    let file = machine.dir().join("trap.wasm");
+    std::fs::write(&file, fixtures::trap_after(1_500))?;
+    let mut apply = wasmbed(&["apply", "--device", "board", "--wait", "--timeout", "60"])?;
+    let output = apply.arg(&file).arg("--kubeconfig").arg(machine.layout().kubeconfig()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("board: Trapped:"), "{said}");
+    Ok(())
+}
+
+async fn a_deleted_module_leaves_what_runs_and_a_new_target_says_why(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    machine.add_device("board").await?;
+    machine.add_device("other").await?;
+    let wasm = fixtures::ticker("tick", 500);
+    machine.create(&module("tick", &wasm)).await?;
+    let mut object = application("ticker", &wasm, &["board"]);
+    (object.spec.wasm_bytes, object.spec.module) = (None, Some("tick".to_owned()));
+    machine.create(&object).await?;
+    machine.application("ticker", "Complete", |application| is(application, "Complete", "True")).await?;
+    machine.delete::<Module>("tick").await?;
+    let stalled =
+        machine.application("ticker", "Stalled", |application| is(application, "Stalled", "True")).await?;
+    let says = |application: &Application| {
+        let status = status(application);
+        (status.phase, status.ready, condition(application, "Stalled").map(|(_, reason, _)| reason))
+    };
+    let running = (ApplicationPhase::Running, "1/1".to_owned(), Some("ModuleNotFound".to_owned()));
+    assert_eq!(says(&stalled), running);
+
+    // Another controller, which has never seen the Module, counts what the device reports.
+    machine.stop("controller")?;
+    machine.start_controller()?;
+    let both = TargetDevices { device_names: vec!["board".to_owned(), "other".to_owned()], selector: None };
+    machine.merge::<Application>("ticker", json!({ "spec": { "target_devices": both } })).await?;
+    let degraded = machine
+        .application("ticker", "failed on the new target", |application| {
+            status(application).counts.failed == 1
+        })
+        .await?;
+    assert_eq!(
+        (status(&degraded).phase, status(&degraded).ready),
+        (ApplicationPhase::Degraded, "1/2".to_owned())
+    );
+    let failure = &status(&degraded).failures[0];
+    assert_eq!((failure.device.as_str(), failure.reason), ("other", ReasonCode::ModuleNotFound));
+    machine.create(&module("tick", &wasm)).await?;
+    machine
+        .application("ticker", "Complete again", |application| is(application, "Complete", "True"))
+        .await?;
     Ok(())
 }

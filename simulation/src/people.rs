@@ -122,6 +122,7 @@ impl World {
         let targets = json!({ "device_names": named, "selector": selector });
         let spec = json!({
             "name": name, "wasm_bytes": inline, "module": module, "target_devices": targets,
+            "min_ready_seconds": if self.random.once_in(4) { json!(10) } else { Value::Null },
             "config": { "restart_policy": if once { "Never" } else { "Always" } },
         });
         let patch = json!({ "spec": &spec });

@@ -324,6 +324,7 @@ impl Fleet {
         });
         let waiting =
             !self.finalizers.is_empty() || !self.unreachable.is_empty() || self.next_finishing().is_some();
+        let waiting = waiting && self.term.is_some() && self.is_complete();
         let recheck = self.rechecks.first().map(|(due_ms, _)| *due_ms);
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);

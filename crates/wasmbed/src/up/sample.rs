@@ -54,6 +54,7 @@ pub(super) async fn ensure_application(client: &Client, namespace: &str) -> Resu
             device_names: Vec::new(),
             selector: Some(LabelSelector::default()),
         }),
+        min_ready_seconds: None,
         config: ApplicationConfig::default(),
     };
     create(&Api::namespaced(client.clone(), namespace), &Application::new(NAME, spec)).await

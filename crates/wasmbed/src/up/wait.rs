@@ -79,8 +79,8 @@ pub(super) async fn until_running(
             continue;
         };
         match status.phase {
-            ApplicationPhase::Running => {
-                progress.done("application", &format!("{name} Running, {} devices", status.ready));
+            ApplicationPhase::Running | ApplicationPhase::Completed => {
+                progress.done("application", &format!("{name} {:?}, {} devices", status.phase, status.ready));
                 return Ok(());
             }
             ApplicationPhase::Failed | ApplicationPhase::Degraded => {

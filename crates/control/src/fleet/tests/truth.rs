@@ -149,3 +149,82 @@ fn an_application_that_traps_within_min_ready_seconds_was_never_ready() {
     world.advance(2_000);
     assert_eq!(told(&world, "app", "Ready"), "True/AllRunning");
 }
+
+/// One device that runs `app`, whose Module is `m`.
+fn running_a_module() -> World {
+    let mut world = running(1);
+    world.set_module("m", Some(1));
+    world.apply_application("app", 1, all());
+    world.change_application("app", |object| object.spec.module = Some("m".to_owned()));
+    world.advance(5_000);
+    assert_eq!(phase(&world, "app"), "Running");
+    world
+}
+
+#[test]
+fn a_gateway_that_lost_a_module_that_nobody_has_any_more_is_named() {
+    let mut world = running_a_module();
+    world.set_module("m", None);
+    world.restart_gateway("gateway-0", true);
+    world.connect("device-000", "gateway-0");
+    world.advance(5_000);
+    assert_eq!(world.status("app").ready, "1/1", "the device goes on");
+    let (_, reason, message) = condition(&world, "app", "Reconciling");
+    assert_eq!(reason, "Retrying");
+    assert_eq!(message, "gateway gateway-0 lacks the module of default/app, and no object holds it");
+    world.set_module("m", Some(1));
+    world.advance(60_000);
+    assert_eq!(told(&world, "app", "Reconciling"), "False/UpToDate");
+}
+
+#[test]
+fn what_cannot_be_added_beside_a_missing_module_says_why_after_a_change_of_leader() {
+    let mut world = running_a_module();
+    world.set_module("m", None);
+    world.lead();
+    world.apply_application("next", 2, all());
+    world.advance(5_000);
+    let status = world.status("next");
+    assert_eq!(
+        (phase(&world, "next").as_str(), status.failures[0].reason),
+        ("Failed", ReasonCode::ModuleNotFound)
+    );
+    assert!(status.failures[0].message.contains("default/app, whose Module is missing"), "{status:?}");
+    assert_eq!(world.runs("device-000").len(), 1);
+    world.set_module("m", Some(1));
+    world.advance(5_000);
+    assert_eq!(phase(&world, "next"), "Running");
+}
+
+#[test]
+fn a_module_that_came_back_with_other_bytes_is_a_change_like_any_other() {
+    let mut world = running_a_module();
+    world.set_module("m", None);
+    world.gateway_fails = true;
+    world.set_module("m", Some(2));
+    world.advance(1_500);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Deploying", "0/1"));
+    let (_, _, message) = condition(&world, "app", "Ready");
+    assert!(message.contains("device-000 still runs an earlier generation"), "{message}");
+    world.gateway_fails = false;
+    world.advance(60_000);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Running", "1/1"));
+}
+
+#[test]
+fn an_invalid_change_says_what_still_runs_until_devices_let_go() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    world.gateway_fails = true;
+    world.spoil("app", "spec.wasm_bytes is no base64");
+    world.advance(1_500);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Degraded", "0/1"));
+    let (_, reason, message) = condition(&world, "app", "Ready");
+    assert_eq!(reason, "InvalidBase64");
+    assert!(message.contains("device-000 still runs an earlier generation"), "{message}");
+    world.gateway_fails = false;
+    world.advance(60_000);
+    assert_eq!(phase(&world, "app"), "Failed");
+    assert!(world.runs("device-000").is_empty());
+}

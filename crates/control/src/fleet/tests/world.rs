@@ -66,6 +66,8 @@ pub(super) struct World {
     pub(super) gateways: BTreeMap<String, FakeGateway>,
     /// Modules by name.
     pub(super) modules: BTreeMap<String, u8>,
+    /// Applications whose `wasm_bytes` are nothing, with what is wrong.
+    spoiled: BTreeMap<String, String>,
     /// Content of every revision that was ever put, by device.
     pub(super) issued: BTreeMap<String, BTreeMap<u64, BTreeSet<String>>>,
     /// Revision and content last sent, taken or not, by device.
@@ -104,6 +106,7 @@ impl World {
                 .map(|n| (format!("gateway-{n}"), FakeGateway { up: true, ..FakeGateway::default() }))
                 .collect(),
             modules: BTreeMap::new(),
+            spoiled: BTreeMap::new(),
             issued: BTreeMap::new(),
             sent: BTreeMap::new(),
             events: Vec::new(),
@@ -345,6 +348,12 @@ impl World {
         self.touch_application(name);
     }
 
+    /// A new generation that is no module.
+    pub(super) fn spoil(&mut self, name: &str, wrong: &str) {
+        self.spoiled.insert(name.to_owned(), wrong.to_owned());
+        self.change_application(name, |_| {});
+    }
+
     /// A Module comes, goes, or comes back with other bytes.
     pub(super) fn set_module(&mut self, name: &str, number: Option<u8>) {
         match number {
@@ -396,7 +405,10 @@ impl World {
         let (object, number) = &self.applications[name];
         let source = match &object.spec.module {
             Some(module) => ModuleSource::Named(module.clone()),
-            None => ModuleSource::Inline(Arc::new(module(*number, 1_000))),
+            None => match self.spoiled.get(name) {
+                Some(wrong) => ModuleSource::InvalidBase64(wrong.clone()),
+                None => ModuleSource::Inline(Arc::new(module(*number, 1_000))),
+            },
         };
         self.fleet.handle_application(self.now, object, source);
     }
@@ -667,6 +679,7 @@ impl World {
         let targeted = self.applications.values().filter(|(object, _)| {
             object.metadata.deletion_timestamp.is_none()
                 && plan_target(object.spec.target_devices.as_ref(), device, &labels)
+                && !self.spoiled.contains_key(object.metadata.name.as_deref().unwrap())
                 && !finished.contains(&object.metadata.name.as_deref().unwrap())
         });
         let mut targeted: Vec<&Application> = targeted.map(|(object, _)| object).collect();
