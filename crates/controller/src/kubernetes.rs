@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use wasmbed_api::{Application, Device, GROUP, Module, ReasonCode, VERSION};
 use wasmbed_control::exchange::DeviceKey;
 use wasmbed_control::fleet::{
-    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, StatusWrite, UnreachableWrite,
-    UploadSource, WriteOutcome,
+    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, StatusWrite,
+    UnreachableWrite, UploadSource, WriteOutcome,
 };
 use wasmbed_control::text::uid_text;
 use wasmbed_protocol::ModuleDigest;

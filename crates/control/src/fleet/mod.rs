@@ -46,9 +46,9 @@ pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::{FleetConfig, Now};
 pub use fit::{plan_fit, plan_room};
 pub use input::{
-    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, Kind, LeaseSeen, ModuleSource,
-    ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
-    WriteOutcome,
+    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, Kind, LeaseSeen,
+    ModuleSource, ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome,
+    UploadSource, WriteOutcome,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use target::{plan_target, selects};

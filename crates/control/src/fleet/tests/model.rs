@@ -99,7 +99,8 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::End { device: n, application } => {
             let name = format!("once{application}");
-            if world.runs(&device(*n)).contains(&format!("default/{name}")) {
+            let exists = world.devices.contains_key(&device(*n));
+            if exists && world.runs(&device(*n)).contains(&format!("default/{name}")) {
                 world.report(&device(*n), &name, Report::EXITED);
             }
         }
