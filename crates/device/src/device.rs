@@ -4,7 +4,6 @@ use std::{
     any::Any,
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -144,7 +143,7 @@ pub(crate) fn guarded(
         let text = panic_text(&*panic);
         if let Some(note) = note {
             // Without the note the next start gives no reason; the error below says it here and now.
-            let _ = fs::write(note, format!("panic: {text}"));
+            let _ = wasmbed_files::write_private(note, format!("panic: {text}").as_bytes());
         }
         Err(DeviceError::Panicked(text))
     })
@@ -223,9 +222,8 @@ fn lock(data_dir: &Path) -> Result<File, DeviceError> {
     let path = data_dir.join("lock");
     let failed = |path: PathBuf| move |source: io::Error| DeviceError::Io { path, source };
     // What applications keep is nobody else's business.
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
-    made.map_err(failed(data_dir.to_owned()))?;
-    let file = File::create(&path).map_err(failed(path.clone()))?;
+    wasmbed_files::private_folder(data_dir).map_err(failed(data_dir.to_owned()))?;
+    let file = wasmbed_files::create_private_file(&path).map_err(failed(path.clone()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DeviceError::InUse(data_dir.to_owned())),

@@ -1,7 +1,6 @@
 //! The watchdog of a process: a thread that ends the process when a device loop stands still.
 
 use std::{
-    fs,
     path::PathBuf,
     process,
     sync::{
@@ -59,7 +58,7 @@ fn watch(started: Instant, timeout: Duration, late_ms: &Weak<AtomicU64>, note: O
             tracing::error!(detail, "watchdog ends the process");
             if let Some(note) = note {
                 // The process ends either way; the next start then gives no reason.
-                let _ = fs::write(note, detail);
+                let _ = wasmbed_files::write_private(&note, detail.as_bytes());
             }
             process::abort();
         }
@@ -70,7 +69,7 @@ fn watch(started: Instant, timeout: Duration, late_ms: &Weak<AtomicU64>, note: O
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::process::ExitStatusExt as _, process::Command};
+    use std::{fs, os::unix::process::ExitStatusExt as _, process::Command};
 
     use super::*;
 

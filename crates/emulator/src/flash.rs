@@ -1,7 +1,7 @@
 //! A board's data flash: a file that one process uses at a time.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
     path::Path,
 };
@@ -16,9 +16,9 @@ pub const HOST_ADDRESS: &str = "10.0.2.2";
 /// Opens the file for one process, creating it or making it as long as the board's flash; sparse where nothing is written.
 pub(crate) fn open(board: Kind, path: &Path) -> Result<File, EmulatorError> {
     let failed = |source| EmulatorError::File { path: path.to_owned(), source };
-    let mut options = OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut options = wasmbed_files::private_options();
     let file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    wasmbed_files::tighten(path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(EmulatorError::Locked { path: path.to_owned() }),

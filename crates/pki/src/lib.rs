@@ -17,7 +17,6 @@ mod authority;
 mod certificate;
 mod cluster;
 mod error;
-mod file;
 mod identity;
 mod issuer;
 mod renewal;
@@ -29,10 +28,10 @@ pub use authority::Authorities;
 pub use certificate::{CertificateFacts, public_key_base64};
 pub use cluster::ClusterAuthority;
 pub use error::{CertificateError, IdentityError, PkiError, SpiffeError};
-pub use file::write_private;
 pub use identity::{Identity, read_certificates};
 pub use renewal::{RENEWAL_INTERVAL, Renewal, Renewed};
 pub use spiffe::{Role, SpiffeId};
+pub use wasmbed_files::write_private;
 
 /// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing
 /// authorities live ten times as long as the services' leaves.

@@ -47,9 +47,18 @@ impl Layout {
     /// # Errors
     /// When files can't be read or written, or don't belong together.
     pub fn create_or_open(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+        wasmbed_files::private_folder(dir).with_context(|| format!("can't create {}", dir.display()))?;
         let dir = dir.canonicalize().with_context(|| format!("can't resolve {}", dir.display()))?;
         let pki = dir.join("pki");
+        // Those of older versions were open to all users of the machine.
+        for folder in [&pki, &dir.join("apiserver"), &dir.join("gateway"), &dir.join("devices")] {
+            wasmbed_files::private_folder(folder)
+                .with_context(|| format!("can't create {}", folder.display()))?;
+        }
+        let devices = std::fs::read_dir(dir.join("devices")).context("can't read the devices' folder")?;
+        for namespace in devices.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+            wasmbed_files::private_folder(&namespace.path()).context("can't close a device's folder")?;
+        }
         let authorities = Authorities::create_or_open(&pki, TRUST_DOMAIN)?;
         let cluster = ClusterAuthority::create_or_open(&pki)?;
         for file in authorities.begun_anew().chain(cluster.begun_anew()) {
@@ -280,9 +289,10 @@ impl DirLock {
     /// # Errors
     /// When another process holds it, or the file can't be made.
     pub fn take(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+        wasmbed_files::private_folder(dir).with_context(|| format!("can't create {}", dir.display()))?;
         let path = dir.join("lock");
-        let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+        let file = wasmbed_files::create_private_file(&path)
+            .with_context(|| format!("can't create {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
@@ -358,6 +368,30 @@ mod tests {
         assert!(kubeconfig.exists());
         // It stays as it is from now on.
         assert_eq!(Layout::create_or_open(dir.path())?.authorities().begun_anew().count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn folders_of_older_versions_are_closed_to_others() -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir()?;
+        let root = dir.path().join("state");
+        let folders =
+            ["", "pki", "apiserver", "gateway", "devices", "devices/default"].map(|name| root.join(name));
+        for folder in &folders {
+            std::fs::create_dir_all(folder)?;
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+        }
+        let layout = Layout::create_or_open(&root)?;
+        layout.device_identity("default", "device-001")?;
+        for folder in &folders {
+            let mode = std::fs::metadata(folder)?.permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+        }
+        for entry in std::fs::read_dir(root.join("pki"))? {
+            let entry = entry?;
+            assert_eq!(entry.metadata()?.permissions().mode() & 0o777, 0o600, "{}", entry.path().display());
+        }
         Ok(())
     }
 

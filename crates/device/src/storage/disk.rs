@@ -1,7 +1,7 @@
 //! A folder of the host.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -15,12 +15,19 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Uses a folder and makes it first if it is not there.
+    /// Uses a folder and makes it first if it is not there. What is in it is nobody else's business: applications'
+    /// environments and data.
     ///
     /// # Errors
     /// It can't be made.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        wasmbed_files::private_folder(folder)?;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                wasmbed_files::tighten(&entry.path())?;
+            }
+        }
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -53,7 +60,8 @@ impl Medium for Disk {
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(name))?;
+        let options = wasmbed_files::private_options().write(true).create(true).truncate(false).clone();
+        let mut file = options.open(self.path(name))?;
         file.seek(SeekFrom::Start(offset))?;
         file.write_all(bytes)?;
         file.set_len(offset + bytes.len() as u64)

@@ -123,7 +123,7 @@ impl Running {
 fn provision(board: Board) -> Result<Options> {
     let kind = board.kind;
     let firmware = find_firmware(kind, board.firmware.as_deref())?;
-    std::fs::create_dir_all(&board.data_dir)
+    wasmbed_files::private_folder(&board.data_dir)
         .with_context(|| format!("can't create {}", board.data_dir.display()))?;
     let flash = board.data_dir.join(format!("{kind}.flash"));
     let gateways = board.gateways.iter().map(|gateway| reach_host(gateway)).collect();
