@@ -405,8 +405,9 @@ impl State {
         if self.shutdown.is_cancelled() {
             return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down");
         }
-        if !self.store.is_healthy() {
-            return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the store can't be written");
+        if let Some(why) = self.store.failing() {
+            let told = format!("the store can't be written: {why}");
+            return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, told);
         }
         respond::with_type(StatusCode::OK, TEXT, "ok")
     }

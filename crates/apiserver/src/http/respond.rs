@@ -129,9 +129,19 @@ pub(super) fn taken<G: Send + Unpin + 'static>(
     response.map(|body| Holding { body, rest: Bytes::new(), turn, _held: held }.boxed_unsync())
 }
 
+/// Bytes of all warnings of an answer, and of one of them where they are more, as in Kubernetes: they are headers, of which
+/// clients take some kilobytes.
+const WARNINGS_BYTES_MAX: usize = 4 * 1_024;
+const WARNING_BYTES_MAX: usize = 256;
+
 /// Adds what the client should tell its user (RFC 9111 section 5.5, code 299 as in Kubernetes).
 pub(super) fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
+    let most = match warnings.iter().map(String::len).sum::<usize>() {
+        ..=WARNINGS_BYTES_MAX => WARNINGS_BYTES_MAX,
+        _ => WARNING_BYTES_MAX,
+    };
+    for warning in warnings.iter().take(WARNINGS_BYTES_MAX / WARNING_BYTES_MAX) {
+        let warning = &warning[..warning.floor_char_boundary(most)];
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
         let printable: String =
             quoted.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();

@@ -1,12 +1,13 @@
 //! [`Tables`] on a redb file: one table of objects, one number beside it.
 
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
+use wasmbed_files::DatabaseFile;
 
 use super::{Read, StorageError, Tables};
 
@@ -31,24 +32,65 @@ pub enum OpenError {
         #[source]
         error: std::io::Error,
     },
-    /// Another process has it.
-    #[error("the store in {0} is in use by another process")]
-    InUse(String),
+    /// Another process has it, it is damaged, or the disk is.
+    #[error(transparent)]
+    Database(#[from] wasmbed_files::OpenError),
     /// A newer version of this software wrote it.
     #[error("the store has format {found}, but this version reads {FORMAT_VERSION}")]
     Format {
         /// What stands in the file.
         found: u64,
     },
-    /// The file is damaged, or the disk is.
+    /// The file can't be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// The file.
+/// The file. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    database: Arc<Database>,
+    opener: Arc<dyn Open>,
+    /// None while it can't be opened.
+    database: Arc<RwLock<Option<Database>>>,
+}
+
+/// How the database is opened; tests put a disk below it that fails when they want.
+pub(super) trait Open: std::fmt::Debug + Send + Sync {
+    /// For the first time.
+    fn open(&self) -> Result<Database, wasmbed_files::OpenError>;
+    /// Again, once it is closed.
+    fn reopen(&self) -> Result<Database, wasmbed_files::OpenError>;
+    /// Whether the disk takes bytes.
+    fn check_room(&self) -> std::io::Result<()>;
+}
+
+#[derive(Debug)]
+struct InFolder {
+    folder: PathBuf,
+    file: DatabaseFile,
+}
+
+impl Open for InFolder {
+    fn open(&self) -> Result<Database, wasmbed_files::OpenError> {
+        self.file.open(prepare)
+    }
+
+    fn reopen(&self) -> Result<Database, wasmbed_files::OpenError> {
+        self.file.reopen()
+    }
+
+    fn check_room(&self) -> std::io::Result<()> {
+        wasmbed_files::check_room(&self.folder)
+    }
+}
+
+/// The tables of a new store.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(OBJECTS)?;
+    transaction.open_table(NUMBERS)?.insert(FORMAT, FORMAT_VERSION)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// The objects at one revision; later writes don't show. It holds old pages on disk, so it isn't kept for long.
@@ -68,13 +110,14 @@ impl Disk {
     /// Opens or creates the store in a folder.
     pub fn open(folder: &Path) -> Result<Disk, OpenError> {
         let shown = || folder.display().to_string();
-        std::fs::create_dir_all(folder).map_err(|error| OpenError::Folder { path: shown(), error })?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join("objects.redb"));
-        let database = database.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shown()),
-            other => OpenError::Storage(failed(other)),
-        })?;
-        let disk = Disk { database: Arc::new(database) };
+        wasmbed_files::private_folder(folder).map_err(|error| OpenError::Folder { path: shown(), error })?;
+        let file = DatabaseFile::new(folder.join("objects.redb"), CACHE_BYTES);
+        Disk::open_with(Arc::new(InFolder { folder: folder.to_owned(), file }))
+    }
+
+    pub(super) fn open_with(opener: Arc<dyn Open>) -> Result<Disk, OpenError> {
+        let database = opener.open()?;
+        let disk = Disk { opener, database: Arc::new(RwLock::new(Some(database))) };
         let transaction = disk.begin()?;
         let format = {
             transaction.open_table(OBJECTS).map_err(failed)?;
@@ -92,9 +135,34 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Closes the file and opens it again: it continues at the last commit that reached the disk. Nothing of it may be
+    /// written meanwhile; snapshots from before can't be read any more.
+    pub(super) fn reopen(&self) -> Result<(), StorageError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Its file is closed, and no longer locked, before it is opened again.
+        drop(database.take());
+        *database = Some(self.opener.reopen().map_err(failed)?);
+        Ok(())
+    }
+
+    /// Whether the disk takes bytes.
+    pub(super) fn check_room(&self) -> Result<(), StorageError> {
+        self.opener.check_room().map_err(failed)
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::TransactionError>,
+    ) -> Result<T, StorageError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database =
+            database.as_ref().ok_or_else(|| failed("the store is closed until its disk works again"))?;
+        work(database).map_err(failed)
+    }
+
     /// The objects as they are now.
     pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
+        let transaction = self.with(|database| database.begin_read())?;
         let numbers = transaction.open_table(NUMBERS).map_err(failed)?;
         let revision = numbers.get(REVISION).map_err(failed)?.map_or(0, |value| value.value());
         Ok(Snapshot { objects: transaction.open_table(OBJECTS).map_err(failed)?, revision })
@@ -102,7 +170,7 @@ impl Disk {
 
     /// Begins a batch; dropping it without [`Disk::commit`] undoes it.
     pub(super) fn begin(&self) -> Result<WriteTransaction, StorageError> {
-        self.database.begin_write().map_err(failed)
+        self.with(|database| database.begin_write())
     }
 
     pub(super) fn open_objects<'t>(transaction: &'t WriteTransaction) -> Result<Batch<'t>, StorageError> {

@@ -1,3 +1,5 @@
+mod disk;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

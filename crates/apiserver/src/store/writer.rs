@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,17 @@ use super::{
 };
 use crate::kinds::{Kind, Kinds};
 use crate::resource::Moment;
-use crate::status::Status;
+use crate::status::{Details, Reason, Status};
 
 /// Writes in one commit at most: more would make the first of them wait for the last.
 const BATCH_WRITES_MAX: usize = 256;
 /// Writes that wait at most; then clients are told to come back. Requests in flight bound it before.
 const QUEUE_WRITES_MAX: usize = 1_024;
+/// After a failure of the disk, between two attempts to write: each may end with the file being opened anew, which reads
+/// all of it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// While the disk fails: how long a write waits for its refusal at most.
+const REFUSE_INTERVAL: Duration = Duration::from_millis(20);
 /// Changes handed to one watcher at a time.
 const FEED_EVENTS_MAX: usize = 256;
 /// Bytes of them, or one change: a watcher whose client does not read holds them, whatever the history has dropped.
@@ -98,7 +103,21 @@ pub struct Store {
     disk: Disk,
     jobs: mpsc::Sender<Job>,
     feeds: Arc<BTreeMap<String, Feed>>,
-    healthy: Arc<AtomicBool>,
+    failing: Arc<Failing>,
+}
+
+/// Why nothing can be written, if nothing can.
+#[derive(Debug, Default)]
+struct Failing(Mutex<Option<String>>);
+
+impl Failing {
+    fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
 }
 
 impl Store {
@@ -121,13 +140,15 @@ impl Store {
             Arc::new(kinds.iter().map(|kind| (kind.folder.clone(), feed())).collect());
         let (jobs, queue) = mpsc::channel(QUEUE_WRITES_MAX);
         let (ended, end) = oneshot::channel();
-        let healthy = Arc::new(AtomicBool::new(true));
+        let failing = Arc::new(Failing::default());
         let mut writer = Writer {
             disk: disk.clone(),
             machine: Machine::new(Arc::clone(&kinds), revision),
             feeds: Arc::clone(&feeds),
             published,
-            healthy: Arc::clone(&healthy),
+            failing: Arc::clone(&failing),
+            history,
+            retry_at: None,
         };
         let run = move || {
             writer.run(queue, report);
@@ -140,7 +161,7 @@ impl Store {
             .name("store-writer".into())
             .spawn(run)
             .map_err(|error| StorageError(format!("the writer's thread can't be started: {error}")))?;
-        Ok((Store { kinds, disk, jobs, feeds, healthy }, end))
+        Ok((Store { kinds, disk, jobs, feeds, failing }, end))
     }
 
     /// The kinds that are served.
@@ -173,9 +194,9 @@ impl Store {
         self.feeds.get(&kind.folder)
     }
 
-    /// Whether writes can be done.
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed) && !self.jobs.is_closed()
+    /// Why writes can't be done, if they can't.
+    pub fn failing(&self) -> Option<String> {
+        if self.jobs.is_closed() { Some("the store has stopped".into()) } else { self.failing.get() }
     }
 }
 
@@ -184,7 +205,23 @@ struct Writer {
     machine: Machine,
     feeds: Arc<BTreeMap<String, Feed>>,
     published: Arc<AtomicU64>,
-    healthy: Arc<AtomicBool>,
+    failing: Arc<Failing>,
+    history: History,
+    /// After a failure: when the disk is tried next.
+    retry_at: Option<Instant>,
+}
+
+/// Why a batch was lost.
+enum BatchError {
+    Storage(StorageError),
+    /// A write's bug; the disk is well.
+    Panicked,
+}
+
+impl From<StorageError> for BatchError {
+    fn from(error: StorageError) -> BatchError {
+        BatchError::Storage(error)
+    }
 }
 
 /// A job that was applied and waits for the commit.
@@ -197,18 +234,34 @@ struct Done {
 impl Writer {
     fn run(&mut self, mut queue: mpsc::Receiver<Job>, report: impl Fn(CommitReport)) {
         let mut jobs = Vec::with_capacity(BATCH_WRITES_MAX);
-        while queue.blocking_recv_many(&mut jobs, BATCH_WRITES_MAX) > 0 {
+        while self.receive(&mut queue, &mut jobs) {
+            if jobs.is_empty() {
+                self.try_disk();
+                continue;
+            }
             let mut done = Vec::with_capacity(jobs.len());
             match self.batch(&mut jobs, &mut done) {
                 Ok(committed) => {
-                    self.healthy.store(true, Ordering::Relaxed);
+                    if committed.is_some() {
+                        self.recovered();
+                    }
                     committed.map(&report);
                     self.publish(done);
                 }
                 Err(error) => {
-                    self.healthy.store(false, Ordering::Relaxed);
-                    tracing::error!(%error, writes = done.len(), "a batch of writes is lost; its clients are told");
-                    let told = Status::internal(error);
+                    let told = match &error {
+                        BatchError::Storage(error) => Status::internal(error),
+                        BatchError::Panicked => Status::internal("a write panicked; its batch is undone"),
+                    };
+                    tracing::error!(
+                        error = told.message,
+                        writes = done.len(),
+                        "a batch of writes is lost; its clients are told"
+                    );
+                    if let BatchError::Storage(error) = error {
+                        // Before anyone is answered, so that who asks again finds the store open where it can be.
+                        self.failed(&error);
+                    }
                     let lost = done.into_iter().map(|done| done.reply);
                     for reply in lost.chain(jobs.drain(..).map(|job| job.reply)) {
                         // A client that is gone needs no answer.
@@ -219,12 +272,100 @@ impl Writer {
         }
     }
 
+    /// Waits for jobs; false at the end. While the disk fails, jobs are refused at once until it is tried again, and
+    /// without any it is tried as well.
+    fn receive(&mut self, queue: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>) -> bool {
+        let Some(retry_at) = self.retry_at else {
+            return queue.blocking_recv_many(jobs, BATCH_WRITES_MAX) > 0;
+        };
+        loop {
+            match queue.try_recv() {
+                Ok(job) if Instant::now() < retry_at => {
+                    let why = self.failing.get().unwrap_or_default();
+                    let told =
+                        Status::new(Reason::ServiceUnavailable, format!("the store can't be written: {why}"))
+                            .with(Details { retry_after: Some(1), ..Details::default() });
+                    // A client that is gone needs no answer.
+                    let _ = job.reply.send(Err(told));
+                }
+                Ok(job) => {
+                    jobs.push(job);
+                    return true;
+                }
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                Err(mpsc::error::TryRecvError::Empty) if Instant::now() < retry_at => {
+                    std::thread::sleep(REFUSE_INTERVAL);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// The disk failed. The database below takes no write until it is opened anew, which may have to wait for room.
+    fn failed(&mut self, error: &StorageError) {
+        self.failing.set(Some(error.0.clone()));
+        self.reopen();
+    }
+
+    fn reopen(&mut self) {
+        let reopened = self.disk.reopen().and_then(|()| self.disk.snapshot());
+        // After the attempt, which may take long.
+        self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+        let revision = match reopened {
+            Ok(snapshot) => snapshot.revision,
+            Err(error) => {
+                tracing::error!(%error, "the store can't be opened again yet");
+                return self.failing.set(Some(error.0));
+            }
+        };
+        tracing::info!(revision, "the store was opened anew after its disk had failed");
+        if revision == self.published.load(Ordering::Acquire) {
+            self.machine = self.machine.rewound(revision);
+            return;
+        }
+        // A commit reached the disk although its end was an error. Its changes are in no history, so that there is none
+        // from before it: watchers list again.
+        tracing::warn!(revision, "writes that were told as lost are there");
+        self.machine = self.machine.rewound(revision);
+        for feed in self.feeds.values() {
+            *feed.log() = Log::new(revision, self.history);
+        }
+        self.published.store(revision, Ordering::Release);
+        for feed in self.feeds.values() {
+            feed.changed.send_replace(());
+        }
+    }
+
+    /// Nobody writes: whether the disk would take it.
+    fn try_disk(&mut self) {
+        let tried = self.disk.check_room().and_then(|()| self.disk.snapshot());
+        match tried {
+            Ok(_) => self.recovered(),
+            Err(error) => {
+                self.failing.set(Some(error.0));
+                // Closed since an attempt to open it failed.
+                if self.disk.check_room().is_ok() {
+                    self.reopen()
+                } else {
+                    self.retry_at = Some(Instant::now() + RETRY_INTERVAL)
+                }
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.retry_at.take().is_some() {
+            tracing::info!("the store can be written again");
+            self.failing.set(None);
+        }
+    }
+
     /// Applies jobs and commits; on an error none of `done` was kept.
     fn batch(
         &mut self,
         jobs: &mut Vec<Job>,
         done: &mut Vec<Done>,
-    ) -> Result<Option<CommitReport>, StorageError> {
+    ) -> Result<Option<CommitReport>, BatchError> {
         let transaction = self.disk.begin()?;
         let before = self.machine.revision();
         let applied = self.apply(&mut Disk::open_objects(&transaction)?, jobs, done);
@@ -234,10 +375,9 @@ impl Writer {
         }
         let (started, writes) = (Instant::now(), done.len());
         if let Err(error) = Disk::commit(transaction, self.machine.revision()) {
-            // Whether the commit reached the disk isn't known; what the disk says now is what counts.
-            let revision = self.disk.snapshot().map_or(before, |snapshot| snapshot.revision);
-            self.machine = self.machine.rewound(revision.max(before));
-            return Err(error);
+            // Whether it reached the disk is seen when that is opened anew.
+            self.machine = self.machine.rewound(before);
+            return Err(error.into());
         }
         Ok(Some(CommitReport { writes, duration: started.elapsed() }))
     }
@@ -247,7 +387,7 @@ impl Writer {
         tables: &mut Batch<'_>,
         jobs: &mut Vec<Job>,
         done: &mut Vec<Done>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<(), BatchError> {
         let now = Timestamp::now();
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
         // Reversed, so that the oldest is popped first and the rest stays in `jobs` if the storage fails.
@@ -262,8 +402,12 @@ impl Writer {
             };
             let moment = Moment { now: &now, uid };
             // A bug that one request finds, here or in a library below, must not end the writer for all others.
-            let applied = catch_unwind(AssertUnwindSafe(|| self.machine.apply(tables, &job.write, moment)))
-                .unwrap_or_else(|_| Err(StorageError("a write panicked; its batch is undone".into()).into()));
+            let applied = catch_unwind(AssertUnwindSafe(|| self.machine.apply(tables, &job.write, moment)));
+            let Ok(applied) = applied else {
+                // A client that is gone needs no answer.
+                let _ = job.reply.send(Err(Status::internal("the write panicked and is undone")));
+                return Err(BatchError::Panicked);
+            };
             match applied {
                 Ok(applied) => {
                     done.push(Done { folder: job.write.kind.folder.clone(), applied, reply: job.reply });
@@ -274,7 +418,7 @@ impl Writer {
                 }
                 Err(ApplyError::Storage(error)) => {
                     let _ = job.reply.send(Err(Status::internal(&error)));
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
         }
