@@ -111,6 +111,8 @@ reasons! {
     // DeviceGateway conditions.
     Serving => "The gateway accepts devices.",
     Draining => "The gateway is stopping.",
+    StoreFailed => "The gateway's disk fails and is tried every second; until it works no set and no module is taken, and connected devices keep what they run.",
+    StoreSetAside => "The gateway serves, but its store of sets was damaged at its start and was set aside; devices keep what they run until a controller has sent their sets again.",
     // Serde wants the one that stands for all others last.
     #[default]
     #[serde(other)]

@@ -145,6 +145,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let boot_id = uuid::Uuid::new_v4().simple().to_string();
     let (mut opened, decisions) = (opened, decisions(&config, shares.sessions(), &boot_id));
     let restored = std::mem::take(&mut opened.restored);
+    let condition = opened.condition.clone();
     let core = Arc::new(Core::new(metrics.clone(), |now| Gateway::new(decisions, restored, now)));
     let stored = Arc::clone(&core);
     let on_stored: store::OnStored =
@@ -189,6 +190,8 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             boot_id: boot_id.clone(),
             shares,
             foreign,
+            health: health.clone(),
+            disk: condition,
         },
         core,
         store,

@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, ReasonCode};
+use wasmbed_telemetry::Health;
 
 use crate::{
     core::Core, foreign::Foreign, handshakes::Handshakes, kubernetes::words, listener::Shares,
-    metrics::Metrics,
+    metrics::Metrics, store::Condition,
 };
 
 /// How often gauges are set.
@@ -49,6 +50,8 @@ pub(crate) struct Presence {
     pub(crate) boot_id: String,
     pub(crate) shares: Shares,
     pub(crate) foreign: Arc<Foreign>,
+    pub(crate) health: Health,
+    pub(crate) disk: Condition,
 }
 
 /// What was last written.
@@ -74,6 +77,8 @@ impl Presence {
                 () = stop.cancelled() => break,
             }
             self.set_gauges();
+            let disk = self.disk.failing().map(|why| format!("the gateway's disk fails: {why}"));
+            self.health.set("store", disk.map_or(Ok(()), Err));
             let now = Instant::now();
             if now >= renew_at {
                 let renewed = self.renew(&mut written).await;
@@ -142,11 +147,22 @@ impl Presence {
 
     async fn say(&self, serving: bool, written: &mut Written) -> Result<(), String> {
         let levels = self.core.read(|gateway, now| gateway.levels(now));
-        if written.ready.as_ref().is_none_or(|(was, _)| *was != serving) {
-            written.ready = Some((serving, seconds(Timestamp::now())));
+        let (failing, set_aside) = (self.disk.failing(), self.disk.set_aside());
+        let (reason, message) = match (serving, failing, set_aside) {
+            (false, _, _) => (ReasonCode::Draining, ReasonCode::Draining.sentence().to_owned()),
+            (true, Some(why), _) => {
+                (ReasonCode::StoreFailed, format!("{} {why}", ReasonCode::StoreFailed.sentence()))
+            }
+            (true, None, Some(what)) => {
+                (ReasonCode::StoreSetAside, format!("{} {what}", ReasonCode::StoreSetAside.sentence()))
+            }
+            (true, None, None) => (ReasonCode::Serving, ReasonCode::Serving.sentence().to_owned()),
+        };
+        let ready = matches!(reason, ReasonCode::Serving | ReasonCode::StoreSetAside);
+        if written.ready.as_ref().is_none_or(|(was, _)| *was != ready) {
+            written.ready = Some((ready, seconds(Timestamp::now())));
         }
         let since = written.ready.as_ref().map(|(_, since)| since.clone());
-        let reason = if serving { ReasonCode::Serving } else { ReasonCode::Draining };
         let status = json!({
             "boot_id": self.boot_id,
             "connected": levels.sessions,
@@ -157,9 +173,9 @@ impl Presence {
             "version": env!("CARGO_PKG_VERSION"),
             "conditions": [{
                 "type": "Ready",
-                "status": if serving { "True" } else { "False" },
+                "status": if ready { "True" } else { "False" },
                 "reason": reason.as_str(),
-                "message": reason.sentence(),
+                "message": message,
                 "lastTransitionTime": since,
             }],
         });

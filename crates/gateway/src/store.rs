@@ -3,22 +3,28 @@
 //! Sets stand in one redb database, a device to a key; a module is a file named by its digest, written beside its place,
 //! synced, moved there, and checked against its name whenever it is read. One thread does the writing: what waits for
 //! it shares one transaction, so that 1,000 sets cost one sync and not 1,000.
+//!
+//! A disk that fails is tried once a second until it works again; until then [`Condition`] says so. A database that can't
+//! be read is set aside: the gateway then begins with nothing known of any device, which keeps what it runs until a
+//! controller sends its set again.
 
 use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use redb::{Database, ReadableTable, TableDefinition};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use wasmbed_control::gateway::{Restored, StoreId, StoreOperation, StoredDevice};
+use wasmbed_files::{DatabaseFile, OpenError};
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
 use crate::journal::name;
@@ -49,6 +55,9 @@ pub enum StoreError {
         /// What happened.
         source: Box<redb::Error>,
     },
+    /// The database of sets can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The thread that writes could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(io::Error),
@@ -63,8 +72,44 @@ enum Task {
         from: PathBuf,
         done: oneshot::Sender<io::Result<()>>,
     },
+    /// A write that another thread did failed.
+    Failed(String),
     /// Ends the thread once all that was asked for before is done.
     Stop,
+}
+
+/// After a failure of the disk, between two attempts: each opens the database anew, which reads all of it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How the disk is; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Condition(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    failing: Option<String>,
+    set_aside: Option<String>,
+}
+
+impl Condition {
+    /// Why nothing can be written, if nothing can.
+    pub(crate) fn failing(&self) -> Option<String> {
+        self.lock().failing.clone()
+    }
+
+    /// What was damaged when this process began, and where it is.
+    pub(crate) fn set_aside(&self) -> Option<String> {
+        self.lock().set_aside.clone()
+    }
+
+    fn set_failing(&self, why: Option<String>) {
+        self.lock().failing = why;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Two texts are whole even if a holder of the lock panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How operations end.
@@ -80,7 +125,10 @@ pub(crate) struct Store {
 
 /// An opened disk whose thread does not run yet.
 pub(crate) struct Opened {
+    file: DatabaseFile,
     database: Database,
+    /// How it is.
+    pub(crate) condition: Condition,
     folder: PathBuf,
     /// What was on it.
     pub(crate) restored: Restored,
@@ -92,24 +140,55 @@ const CACHE_BYTES: usize = 256 * 1024;
 /// Opens the disk, creating it if it is empty.
 pub(crate) fn open(folder: &Path) -> Result<Opened, StoreError> {
     let modules = folder.join("modules");
-    fs::create_dir_all(&modules).map_err(|source| StoreError::Io { path: modules.clone(), source })?;
-    let path = folder.join("sets.redb");
-    let failed = |source: redb::Error| StoreError::Database { path: path.clone(), source: Box::new(source) };
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create(&path)
-        .map_err(|error| failed(error.into()))?;
-    let (leader_term, devices) = read_sets(&database).map_err(failed)?;
+    for folder in [folder, &modules] {
+        wasmbed_files::private_folder(folder)
+            .map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
+    }
+    let file = DatabaseFile::new(folder.join("sets.redb"), CACHE_BYTES);
+    let condition = Condition::default();
+    let (database, (leader_term, devices)) = match open_sets(&file) {
+        Err(StoreError::Open(OpenError::Damaged { path, why })) => {
+            let aside = wasmbed_files::set_aside(&path)
+                .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+            let told = format!("{} was damaged ({why}) and is now {}", path.display(), aside.display());
+            tracing::error!(
+                reason = "StoreSetAside",
+                "{told}; nothing is known of any device until a controller sends its set, devices keep what they run"
+            );
+            condition.lock().set_aside = Some(told);
+            open_sets(&file)?
+        }
+        other => other?,
+    };
     let modules =
         read_modules(&modules).map_err(|source| StoreError::Io { path: modules.clone(), source })?;
-    Ok(Opened { database, folder: folder.to_owned(), restored: Restored { leader_term, devices, modules } })
+    let restored = Restored { leader_term, devices, modules };
+    Ok(Opened { file, database, condition, folder: folder.to_owned(), restored })
 }
 
-fn read_sets(database: &Database) -> Result<(u64, Vec<StoredDevice>), redb::Error> {
+fn open_sets(file: &DatabaseFile) -> Result<(Database, (u64, Vec<StoredDevice>)), StoreError> {
+    let failed =
+        |source: redb::Error| StoreError::Database { path: file.path().to_owned(), source: Box::new(source) };
+    let database = file.open(make_tables)?;
+    make_tables(&database).map_err(failed)?;
+    match read_sets(&database) {
+        Ok(sets) => Ok((database, sets)),
+        Err(redb::Error::Corrupted(why)) => {
+            Err(OpenError::Damaged { path: file.path().to_owned(), why }.into())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(DEVICES)?;
     write.open_table(META)?;
     write.commit()?;
+    Ok(())
+}
+
+fn read_sets(database: &Database) -> Result<(u64, Vec<StoredDevice>), redb::Error> {
     let read = redb::ReadableDatabase::begin_read(database)?;
     let leader_term = read.open_table(META)?.get(LEADER_TERM)?.map_or(0, |term| term.value());
     let mut devices = Vec::new();
@@ -133,7 +212,10 @@ fn read_modules(folder: &Path) -> io::Result<Vec<(ModuleDigest, u32)>> {
             entry.file_name().to_str().is_some_and(|name| hex::decode_to_slice(name, &mut digest).is_ok());
         let bytes = u32::try_from(entry.metadata()?.len()).ok().filter(|bytes| *bytes <= MODULE_BYTES_MAX);
         match bytes {
-            Some(bytes) if named => modules.push((ModuleDigest(digest), bytes)),
+            Some(bytes) if named => {
+                wasmbed_files::tighten(&entry.path())?;
+                modules.push((ModuleDigest(digest), bytes));
+            }
             // An upload that did not end.
             _ => fs::remove_file(entry.path())?,
         }
@@ -146,7 +228,15 @@ impl Opened {
     pub(crate) fn start(self, on_stored: OnStored) -> Result<(Store, WriterThread), StoreError> {
         let modules = Arc::new(self.folder.join("modules"));
         let (tasks, receiver) = mpsc::channel();
-        let writer = Writer { database: self.database, modules: Arc::clone(&modules), on_stored };
+        let writer = Writer {
+            file: self.file,
+            database: Some(self.database),
+            folder: self.folder,
+            modules: Arc::clone(&modules),
+            on_stored,
+            condition: self.condition,
+            retry_at: None,
+        };
         let thread = std::thread::Builder::new()
             .name("gateway-store".to_owned())
             .spawn(move || writer.run(&receiver))
@@ -188,12 +278,22 @@ impl Store {
         let number = self.uploads.fetch_add(1, Ordering::Relaxed);
         let from = self.modules.join(format!("upload-{number}"));
         let path = from.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut file = File::create(&path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
+        let written = tokio::task::spawn_blocking(move || {
+            let written = wasmbed_files::create_private_file(&path).and_then(|mut file| {
+                file.write_all(&bytes)?;
+                file.sync_all()
+            });
+            if written.is_err() {
+                // Half of it would take the room that others need.
+                let _ = fs::remove_file(&path);
+            }
+            written
         })
-        .await??;
+        .await?;
+        if let Err(error) = written {
+            let _ = self.tasks.send(Task::Failed(error.to_string()));
+            return Err(error);
+        }
         let (done, placed) = oneshot::channel();
         // In the order of the other operations, so that an earlier deletion does not take the new file.
         let _ = self.tasks.send(Task::Place { digest, from, done });
@@ -213,15 +313,33 @@ impl Store {
 }
 
 struct Writer {
-    database: Database,
+    file: DatabaseFile,
+    /// None while it can't be opened.
+    database: Option<Database>,
+    folder: PathBuf,
     modules: Arc<PathBuf>,
     on_stored: OnStored,
+    condition: Condition,
+    /// After a failure: when the disk is tried next.
+    retry_at: Option<Instant>,
 }
 
 impl Writer {
-    fn run(self, tasks: &mpsc::Receiver<Task>) {
+    fn run(mut self, tasks: &mpsc::Receiver<Task>) {
         let mut running = true;
-        while running && let Ok(first) = tasks.recv() {
+        while running {
+            let first = match self.retry_at {
+                None => tasks.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(at) => tasks.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.try_disk();
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            };
             let mut group: Vec<StoreOperation> = Vec::new();
             let mut next = Some(first);
             while let Some(task) = next.take() {
@@ -235,8 +353,13 @@ impl Writer {
                     // Reads are not this thread's: see `Store::read_module`.
                     Task::Operation(StoreOperation::LoadModule { .. }) => {}
                     Task::Place { digest, from, done } => {
-                        let _ = done.send(self.place(&digest, &from));
+                        let placed = self.place(&digest, &from);
+                        if let Err(error) = &placed {
+                            self.fail(error.to_string());
+                        }
+                        let _ = done.send(placed);
                     }
+                    Task::Failed(why) => self.fail(why),
                     Task::Stop => running = false,
                 }
                 if running && group.len() < GROUP_MAX {
@@ -249,8 +372,12 @@ impl Writer {
         }
     }
 
-    fn write(&self, group: &[StoreOperation]) {
-        let result = self.transact(group).map_err(|error| error.to_string());
+    fn write(&mut self, group: &[StoreOperation]) {
+        let result = match self.retry_at {
+            // As it was a moment ago; who asks again finds it tried.
+            Some(at) if Instant::now() < at => Err(self.condition.failing().unwrap_or_default()),
+            _ => self.write_now(group),
+        };
         for operation in group {
             if let StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } = operation {
                 (self.on_stored)(*id, result.clone());
@@ -258,30 +385,69 @@ impl Writer {
         }
     }
 
-    fn transact(&self, group: &[StoreOperation]) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut devices = write.open_table(DEVICES)?;
-            let mut meta = write.open_table(META)?;
-            for operation in group {
-                match operation {
-                    StoreOperation::Put { leader_term, devices: stored, .. } => {
-                        meta.insert(LEADER_TERM, leader_term)?;
-                        for device in stored {
-                            let value = serde_json::to_vec(device)
-                                .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-                            devices.insert(name(&device.device).as_str(), value.as_slice())?;
-                        }
-                    }
-                    StoreOperation::Forget { device, .. } => {
-                        devices.remove(name(device).as_str())?;
-                    }
-                    StoreOperation::DeleteModule { .. } | StoreOperation::LoadModule { .. } => {}
-                }
+    fn write_now(&mut self, group: &[StoreOperation]) -> Result<(), String> {
+        if self.database.is_none() {
+            self.reopen()?;
+        }
+        let Some(database) = &self.database else { return Err("the database is closed".into()) };
+        match transact(database, group) {
+            Ok(()) => {
+                self.recovered();
+                Ok(())
+            }
+            Err(error) => {
+                let told = error.to_string();
+                self.fail(told.clone());
+                // The database takes no write any more until it is opened anew. What it holds is not read back: it is what
+                // was answered as stored, and perhaps this group, which its askers ask for again.
+                let _ = self.reopen();
+                Err(told)
             }
         }
-        write.commit()?;
-        Ok(())
+    }
+
+    fn fail(&mut self, why: String) {
+        if self.retry_at.is_none() {
+            tracing::error!(
+                reason = "StoreFailed",
+                error = why,
+                "the gateway's disk fails and is tried every second"
+            );
+        }
+        self.condition.set_failing(Some(why));
+        self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+    }
+
+    fn recovered(&mut self) {
+        if self.retry_at.take().is_some() {
+            tracing::info!("the gateway's disk works again");
+            self.condition.set_failing(None);
+        }
+    }
+
+    /// Closes the database first, since a file is opened once at a time.
+    fn reopen(&mut self) -> Result<(), String> {
+        drop(self.database.take());
+        match self.file.reopen() {
+            Ok(database) => {
+                self.database = Some(database);
+                Ok(())
+            }
+            Err(error) => {
+                self.fail(error.to_string());
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Nobody asks for anything: whether the disk would do it.
+    fn try_disk(&mut self) {
+        let room = wasmbed_files::check_room(&self.folder).map_err(|error| error.to_string());
+        let tried = room.and_then(|()| if self.database.is_none() { self.reopen() } else { Ok(()) });
+        match tried {
+            Ok(()) => self.recovered(),
+            Err(error) => self.fail(error),
+        }
     }
 
     fn place(&self, digest: &ModuleDigest, from: &Path) -> io::Result<()> {
@@ -296,6 +462,32 @@ impl Writer {
             Err(error) => tracing::warn!(%digest, %error, "a module could not be deleted"),
         }
     }
+}
+
+fn transact(database: &Database, group: &[StoreOperation]) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    {
+        let mut devices = write.open_table(DEVICES)?;
+        let mut meta = write.open_table(META)?;
+        for operation in group {
+            match operation {
+                StoreOperation::Put { leader_term, devices: stored, .. } => {
+                    meta.insert(LEADER_TERM, leader_term)?;
+                    for device in stored {
+                        let value = serde_json::to_vec(device)
+                            .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+                        devices.insert(name(&device.device).as_str(), value.as_slice())?;
+                    }
+                }
+                StoreOperation::Forget { device, .. } => {
+                    devices.remove(name(device).as_str())?;
+                }
+                StoreOperation::DeleteModule { .. } | StoreOperation::LoadModule { .. } => {}
+            }
+        }
+    }
+    write.commit()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -346,6 +538,40 @@ mod tests {
         let restored = open(folder.path()).unwrap().restored;
         assert_eq!((restored.leader_term, restored.devices.len()), (599, 49));
         assert!(restored.devices.contains(&device("d49", 599)));
+    }
+
+    #[test]
+    fn a_store_of_version_0_1_0_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("sets.redb"), include_bytes!("../tests/fixtures/sets-0.1.0.redb"))
+            .unwrap();
+        let opened = open(folder.path()).unwrap();
+        assert_eq!(opened.condition.set_aside(), None);
+        assert!(opened.restored.leader_term > 0);
+        let device = &opened.restored.devices[0];
+        assert!(device.uid.is_some() && device.set.as_ref().is_some_and(|set| !set.assignments.is_empty()));
+    }
+
+    #[test]
+    fn a_damaged_database_is_set_aside_and_said_so() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("gateway");
+        let path = folder.join("sets.redb");
+        drop(open(&folder).unwrap());
+        for (round, damage) in [&b""[..], &b"no database"[..], &[7; 9000][..]].into_iter().enumerate() {
+            fs::write(&path, damage).unwrap();
+            let opened = open(&folder).unwrap();
+            assert_eq!((opened.restored.leader_term, opened.restored.devices.len()), (0, 0));
+            let told = opened.condition.set_aside().unwrap();
+            assert!(told.contains(&format!("sets.redb.damaged-{}", round + 1)), "{told}");
+            assert_eq!(opened.condition.failing(), None);
+        }
+        assert_eq!(fs::read(folder.join("sets.redb.damaged-2")).unwrap(), b"no database");
+        assert_eq!(open(&folder).unwrap().condition.set_aside(), None, "it is said once");
+        for (path, mode) in [(&folder, 0o700), (&folder.join("modules"), 0o700), (&path, 0o600)] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+        }
     }
 
     #[tokio::test]

@@ -81,6 +81,8 @@ pub struct Gateway {
     /// Operations whose end is awaited, with what happens then.
     storing: BTreeMap<StoreId, uploads::Storing>,
     next_store: u64,
+    /// Devices of which the disk does not hold what is known, since their last write failed.
+    unstored: BTreeSet<Arc<DeviceKey>>,
     answers: VecDeque<Answer>,
     /// Each with whether a stranger caused it.
     notices: VecDeque<(Notice, bool)>,
@@ -173,6 +175,7 @@ impl Gateway {
             store: VecDeque::new(),
             storing: BTreeMap::new(),
             next_store: 0,
+            unstored: BTreeSet::new(),
             answers: VecDeque::new(),
             notices: VecDeque::new(),
             told: None,

@@ -9,11 +9,10 @@ use super::{
     admission::{self, Admission, Known, plan_admission},
     config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS, UNSEEN_DEVICE_MS},
     device::{Object, Record},
-    input::{Now, StoreOperation},
+    input::Now,
     session::State,
     sessions::SUPERSEDED,
     status::{self, Ownership, Writing},
-    uploads::Storing,
     writer::Class,
 };
 use crate::exchange::DeviceKey;
@@ -169,8 +168,7 @@ impl Gateway {
             self.end(session, admission::DELETED, now);
         }
         if on_disk {
-            let id = self.store_id(Storing::Other);
-            self.store.push_back(StoreOperation::Forget { id, device: (**key).clone() });
+            self.store_nothing(key);
         }
     }
 
@@ -244,6 +242,7 @@ impl Gateway {
             .collect();
         overdue.into_iter().for_each(|event| self.queue_event(event));
         self.sweep_trouble(now);
+        self.store_what_failed();
         self.bodies.drop_unused();
         self.sweep_modules(super::config::MODULE_UNREFERENCED_MS, now);
     }

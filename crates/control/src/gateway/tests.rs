@@ -133,6 +133,7 @@ struct World {
     raw: BTreeMap<SessionId, Vec<Vec<u8>>>,
     closed: BTreeMap<SessionId, CloseReason>,
     disk: BTreeMap<DeviceKey, StoredDevice>,
+    disk_full: bool,
     disk_term: u64,
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
     answers: Vec<Answer>,
@@ -169,6 +170,7 @@ impl World {
             raw: BTreeMap::new(),
             closed: BTreeMap::new(),
             disk: BTreeMap::new(),
+            disk_full: false,
             disk_term: 0,
             modules: BTreeMap::new(),
             answers: Vec::new(),
@@ -319,6 +321,9 @@ impl World {
 
     fn store(&mut self, operation: StoreOperation) {
         match operation {
+            StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } if self.disk_full => {
+                self.gateway.handle_stored(id, Err("disk full".into()), self.now);
+            }
             StoreOperation::Put { id, leader_term, devices } => {
                 self.disk_term = leader_term;
                 self.disk.extend(devices.into_iter().map(|device| (device.device.clone(), device)));

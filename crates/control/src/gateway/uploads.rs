@@ -21,8 +21,8 @@ type CheckedSet = (Arc<DeviceKey>, Arc<Set>);
 pub(super) enum Storing {
     /// Sets take effect and a controller is answered.
     Sets { request: RequestId, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
-    /// Nothing.
-    Other,
+    /// Nothing; where it fails, what is known of the device by then is written as soon as the disk works again.
+    Device(Arc<DeviceKey>),
 }
 
 impl Gateway {
@@ -156,7 +156,16 @@ impl Gateway {
         if let Err(error) = &result {
             self.notice(Notice::StoreFailed { detail: error.clone() });
         }
-        let Storing::Sets { request, sets, refused } = storing else { return };
+        let (request, sets, refused) = match storing {
+            Storing::Sets { request, sets, refused } => (request, sets, refused),
+            Storing::Device(key) => {
+                match result {
+                    Ok(()) => self.store_what_failed(),
+                    Err(_) => drop(self.unstored.insert(key)),
+                }
+                return;
+            }
+        };
         for (key, set) in &sets {
             if let Some(record) = self.devices.get_mut(key)
                 && record.staged.as_ref().is_some_and(|staged| Arc::ptr_eq(staged, set))
@@ -169,6 +178,7 @@ impl Gateway {
                 for (key, set) in sets {
                     self.take_set(&key, set, now);
                 }
+                self.store_what_failed();
                 Ok(PutSetsAnswer { refused })
             }
             Err(error) => Err(Refused::Unavailable(Refusal {
@@ -207,8 +217,25 @@ impl Gateway {
         record.stored_uid =
             record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
         let devices = vec![stored(record)];
-        let id = self.store_id(Storing::Other);
+        let id = self.store_id(Storing::Device(Arc::clone(key)));
         self.store.push_back(StoreOperation::Put { id, leader_term: self.leader_term, devices });
+    }
+
+    /// Takes a device off the disk.
+    pub(super) fn store_nothing(&mut self, key: &Arc<DeviceKey>) {
+        let id = self.store_id(Storing::Device(Arc::clone(key)));
+        self.store.push_back(StoreOperation::Forget { id, device: (**key).clone() });
+    }
+
+    /// Brings the disk to what is known of devices whose last write failed.
+    pub(super) fn store_what_failed(&mut self) {
+        for key in std::mem::take(&mut self.unstored) {
+            if self.devices.contains_key(&key) {
+                self.store_device(&key);
+            } else {
+                self.store_nothing(&key);
+            }
+        }
     }
 
     /// Whether a module of this size is taken. After [`UploadDecision::Accept`] comes
@@ -273,7 +300,7 @@ impl Gateway {
         let held = self.devices.values().filter_map(|record| record.set.as_ref());
         let staged = self.storing.values().flat_map(|storing| match storing {
             Storing::Sets { sets, .. } => sets.as_slice(),
-            Storing::Other => &[],
+            Storing::Device(_) => &[],
         });
         let referenced = held
             .chain(staged.map(|(_, set)| set))

@@ -36,6 +36,28 @@ fn nothing_is_answered_before_it_is_durable() {
 }
 
 #[test]
+fn what_a_full_disk_did_not_take_is_written_once_it_does() {
+    let mut world = World::synced();
+    world.device("a");
+    world.disk_full = true;
+    world.hello("a", 0, 0);
+    world.put(1, vec![set("a", 1, vec![])]).unwrap_err();
+    assert!(!world.disk.contains_key(&key("a")));
+    world.disk_full = false;
+    world.put(1, vec![set("a", 1, vec![])]).unwrap();
+    let held = &world.disk[&key("a")];
+    assert!(held.uid.is_some() && held.set.is_some(), "{held:?}");
+    world.disk_full = true;
+    world.gateway.handle_device_deleted(&key("a"), None, world.now);
+    world.settle();
+    assert!(world.disk.contains_key(&key("a")));
+    world.disk_full = false;
+    world.device("b");
+    world.advance(31_000);
+    assert!(!world.disk.contains_key(&key("a")), "it is taken off the disk by the next sweep");
+}
+
+#[test]
 fn an_older_set_on_its_way_does_not_overwrite_a_newer_one() {
     let mut world = World::synced();
     world.device("a");
