@@ -40,12 +40,23 @@ pub(crate) enum Seen {
     Gone(Value),
 }
 
+/// What the API answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serving {
+    All,
+    /// Its disk is full.
+    Reads,
+    Nothing,
+}
+
 pub(crate) struct Api {
     memory: Memory,
     kinds: BTreeMap<String, Arc<Kind>>,
     uids: u128,
     /// Nothing answers.
     pub(crate) down: bool,
+    /// Its disk is full: reads and watches are answered, writes are not.
+    full: bool,
     /// Since when it has answered without a break.
     pub(crate) up_since_ms: u64,
     /// When it did not answer, oldest first: beginning and end.
@@ -64,17 +75,26 @@ impl Api {
         let ours = all.of_group(wasmbed_api::GROUP).chain(leases);
         let kinds = ours.map(|kind| (kind.plural.clone(), Arc::clone(kind))).collect();
         let memory = Memory::new(all, HISTORY);
-        let mut api =
-            Self { memory, kinds, uids: 0, down: false, up_since_ms: 0, outages: Vec::new(), now_ms: 0 };
+        let mut api = Self {
+            memory,
+            kinds,
+            uids: 0,
+            down: false,
+            full: false,
+            up_since_ms: 0,
+            outages: Vec::new(),
+            now_ms: 0,
+        };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let create = Operation::Create { object, duplicates: Vec::new() };
         api.write(&namespaces, None, "", create).map_err(|error| format!("{error:?}"))?;
         Ok(api)
     }
 
-    /// Time moves on, and the API answers from here on, or does not.
-    pub(crate) fn at(&mut self, now_ms: u64, down: bool) {
-        if down {
+    /// Time moves on, and the API serves this from here on. Where it takes no writes it counts as out: whatever waits for a
+    /// write waits as well.
+    pub(crate) fn at(&mut self, now_ms: u64, serving: Serving) {
+        if serving != Serving::All {
             match self.outages.last_mut().filter(|(_, end_ms)| *end_ms == self.now_ms) {
                 Some((_, end_ms)) => *end_ms = now_ms,
                 None => self.outages.push((now_ms, now_ms)),
@@ -82,7 +102,8 @@ impl Api {
             self.up_since_ms = now_ms;
         }
         self.now_ms = now_ms;
-        self.down = down;
+        self.down = serving == Serving::Nothing;
+        self.full = serving == Serving::Reads;
     }
 
     /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` do not count.
@@ -109,7 +130,7 @@ impl Api {
         name: &str,
         operation: Operation,
     ) -> Result<Value, ApiError> {
-        if self.down {
+        if self.down || self.full {
             return Err(ApiError::Unavailable);
         }
         self.uids += 1;

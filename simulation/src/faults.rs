@@ -2,7 +2,10 @@
 
 use wasmbed_control::gateway;
 
-use crate::{api::UNIX_MS, world::World};
+use crate::{
+    api::{Serving, UNIX_MS},
+    world::World,
+};
 
 /// A process is away for this long at most; half of the time it is back soon.
 const AWAY_MS: u64 = 70_000;
@@ -23,6 +26,8 @@ impl World {
                 }
                 if self.random.once_in(2) {
                     self.api_down_until_ms = self.now_ms + self.away_ms();
+                } else if self.random.once_in(2) {
+                    self.api_full_until_ms = self.now_ms + self.away_ms();
                 }
             }
         }
@@ -49,7 +54,7 @@ impl World {
         let until_ms = self.now_ms + self.away_ms();
         let now = gateway::Now { ms: self.now_ms, unix_ms: UNIX_MS + self.now_ms };
         let Some(gateway) = self.gateways.get_mut(index) else { return };
-        match self.random.below(8) {
+        match self.random.below(9) {
             0..=3 => gateway.disturb(&mut self.random),
             4 | 5 if gateway.is_up() => {
                 let loses_disk = self.random.once_in(3);
@@ -57,6 +62,7 @@ impl World {
             }
             6 if gateway.is_up() => gateway.stop(now, until_ms),
             7 => gateway.cut_off_until_ms = until_ms,
+            8 => gateway.disk_full_until_ms = until_ms,
             _ => {}
         }
     }
@@ -81,12 +87,14 @@ impl World {
         let now_ms = self.now_ms;
         self.witness.faults = false;
         self.api_down_until_ms = now_ms;
-        self.api.at(now_ms, false);
+        self.api_full_until_ms = now_ms;
+        self.api.at(now_ms, Serving::All);
         for device in &mut self.devices {
             device.supervisor.platform().storage.cut = None;
         }
         for gateway in &mut self.gateways {
             gateway.cut_off_until_ms = now_ms;
+            gateway.disk_full_until_ms = now_ms;
         }
         for controller in &mut self.controllers {
             controller.paused_until_ms = now_ms;

@@ -85,6 +85,8 @@ pub(crate) struct GatewayProcess {
     pub(crate) disks: u32,
     /// It can't reach the API until then.
     pub(crate) cut_off_until_ms: u64,
+    /// Its disk takes nothing more until then.
+    pub(crate) disk_full_until_ms: u64,
     enrollment: Enrollment,
     presence: Presence,
     stopping: Option<Stopping>,
@@ -108,6 +110,7 @@ impl GatewayProcess {
             enrollment,
             disks: 1,
             cut_off_until_ms: 0,
+            disk_full_until_ms: 0,
             disk,
             connections: BTreeMap::new(),
             sessions: 0,
@@ -321,8 +324,12 @@ impl GatewayProcess {
     }
 
     fn work_on_disk(&mut self, now: Now) {
+        let full = now.ms < self.disk_full_until_ms;
         while let Some(operation) = self.core.poll_store() {
             match operation {
+                StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } if full => {
+                    self.core.handle_stored(id, Err("no space left on device".to_owned()), now);
+                }
                 StoreOperation::Put { id, leader_term, devices } => {
                     self.disk.leader_term = leader_term;
                     for device in devices {
@@ -380,6 +387,10 @@ impl GatewayProcess {
         let digest = module_digest(bytes);
         match self.core.plan_upload(digest, bytes.len() as u64, now) {
             UploadDecision::Known => true,
+            UploadDecision::Accept if now.ms < self.disk_full_until_ms => {
+                self.core.handle_upload_ended(digest);
+                false
+            }
             UploadDecision::Accept => {
                 self.disk.modules.insert(digest, bytes.to_vec());
                 // A module is at most a megabyte.

@@ -7,7 +7,7 @@ use serde_json::json;
 use wasmbed_control::gateway::{self, Enrollment};
 
 use crate::{
-    api::{Api, UNIX_MS},
+    api::{Api, Serving, UNIX_MS},
     controller::ControllerProcess,
     device::{Device, Hardware},
     gateway::GatewayProcess,
@@ -73,6 +73,8 @@ pub(crate) struct World {
     /// Base64 of one that ends by itself.
     pub(crate) once: String,
     pub(crate) api_down_until_ms: u64,
+    /// The API's disk takes nothing more until then.
+    pub(crate) api_full_until_ms: u64,
     network: Network,
     /// For each controller, since when it could lead.
     fit_since_ms: Vec<Option<u64>>,
@@ -160,6 +162,7 @@ impl World {
             modules: modules(),
             once: once(),
             api_down_until_ms: 0,
+            api_full_until_ms: 0,
             network: Network::default(),
             fit_since_ms: vec![None; CONTROLLERS],
             led_ms: 0,
@@ -172,8 +175,13 @@ impl World {
     pub(crate) fn step(&mut self) -> Result<(), Violation> {
         let now_ms = self.now_ms;
         let now = gateway::Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
-        let down = now_ms < self.api_down_until_ms;
-        self.api.at(now_ms, down);
+        let (down, full) = (now_ms < self.api_down_until_ms, now_ms < self.api_full_until_ms);
+        let serving = match (down, full) {
+            (true, _) => Serving::Nothing,
+            (false, true) => Serving::Reads,
+            (false, false) => Serving::All,
+        };
+        self.api.at(now_ms, serving);
         let mut due_ms = now_ms + STEP_MS_MAX;
         self.poll_devices(now, &mut due_ms);
         for gateway in &mut self.gateways {
