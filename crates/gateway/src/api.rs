@@ -50,6 +50,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const STREAMS_MAX: u32 = 32;
 /// Streams and logs that one identity reads at once: each holds a page of up to half a megabyte.
 const STREAMS_OF_CALLER_MAX: usize = 32;
+/// Bytes of a parser's error that are told at most.
+const ERROR_BYTES_MAX: usize = 1_024;
 /// How often a quiet stream says that it lives.
 const IDLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -272,13 +274,18 @@ async fn put_sets(State(shared): State<Shared>, request: Request) -> Response {
         Ok(body) => body,
         Err(rejection) => return rejected(&rejection),
     };
-    let put: PutSets = match serde_json::from_slice(&body) {
-        Ok(put) => put,
-        Err(error) => {
-            return refuse(StatusCode::BAD_REQUEST, "Invalid", &format!("the body is no PutSets: {error}"));
+    // Megabytes take a while to read, for which the threads that serve devices don't wait.
+    let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<PutSets>(&body)).await;
+    let put = match read {
+        Ok(Ok(put)) => put,
+        Ok(Err(error)) => {
+            // A name that isn't known is quoted, and may be as long as the body.
+            let mut why = error.to_string();
+            why.truncate(why.floor_char_boundary(ERROR_BYTES_MAX));
+            return refuse(StatusCode::BAD_REQUEST, "Invalid", &format!("the body is no PutSets: {why}"));
         }
+        Err(_) => return overloaded(),
     };
-    drop(body);
     match shared.core.put_sets(put).await.map(|answer| answer.result) {
         Some(Ok(done)) => axum::Json(done).into_response(),
         Some(Err(Refused::Fenced(refusal))) => answer(StatusCode::CONFLICT, &refusal),
