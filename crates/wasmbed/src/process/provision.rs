@@ -165,6 +165,8 @@ pub(crate) fn write_file(
                     geometry.flash_bytes
                 );
             }
+            // Keys stand in it, whoever made it.
+            wasmbed_files::tighten(path)?;
             let mut file = OpenOptions::new().write(true).open(path)?;
             file.write_all(&image).and_then(|()| file.sync_all())?;
             return Ok(Written::New);
