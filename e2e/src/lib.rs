@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod board;
+mod disk;
 mod failover;
 mod faults;
 pub mod fixtures;
@@ -17,6 +18,7 @@ mod site;
 mod up;
 mod wait;
 
+pub use disk::{Filler, SmallDisk};
 pub use failover::Failover;
 pub use faults::{FaultyApi, Passed};
 pub use machine::{GatewayOptions, Machine};

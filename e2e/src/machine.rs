@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +18,7 @@ use wasmbed_api::{Application, Device, DevicePhase};
 use wasmbed_pki::Identity;
 use wasmbed_testbed::{Borrowed, Cluster, ControlPlane, Folder, Kubectl, Port, Process, User, wasmbed};
 
-use crate::{device, wait::until};
+use crate::{SmallDisk, device, wait::until};
 
 /// Namespace of everything that tests apply.
 const NAMESPACE: &str = "default";
@@ -140,11 +141,25 @@ impl Machine {
     /// # Errors
     /// With what it printed, when it doesn't come up.
     pub fn start_gateway(&mut self) -> Result<()> {
+        let command = self.gateway_command(&self.layout.gateway_dir())?;
+        self.keep("gateway", command, "devices and controllers are served")
+    }
+
+    /// The same, with its data on a disk of its own.
+    ///
+    /// # Errors
+    /// With what it printed, when it doesn't come up.
+    pub fn start_gateway_on(&mut self, disk: &SmallDisk) -> Result<()> {
+        let command = self.gateway_command(&disk.path().join("gateway"))?;
+        self.keep("gateway", disk.mount(&command), "devices and controllers are served")
+    }
+
+    fn gateway_command(&self, data_dir: &Path) -> Result<Command> {
         let identity = self.layout.gateway_identity(NAME)?;
         let mut command = wasmbed(&["gateway", "--name", NAME, "--host", "127.0.0.1"])?;
         command.arg("--port").arg(self.gateway.number().to_string());
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::gateway(NAME))?);
-        command.arg("--data-dir").arg(self.layout.gateway_dir());
+        command.arg("--data-dir").arg(data_dir);
         let files = [
             ("tls.cert_file", identity.certificate),
             ("tls.key_file", identity.key),
@@ -158,7 +173,7 @@ impl Machine {
         for value in &self.options.set {
             command.args(["--set", value]);
         }
-        self.keep("gateway", command, "devices and controllers are served")
+        Ok(command)
     }
 
     /// Starts the controller and waits until it serves. Its process is called `controller`.
@@ -214,19 +229,32 @@ impl Machine {
     /// # Errors
     /// When the process can't be started.
     pub fn start_device_as(&mut self, name: &str, identity: &IdentityFiles) -> Result<()> {
-        let mut command = wasmbed(&["device", "--gateway", &self.gateway.address().to_string()])?;
-        command.arg("--cert-file").arg(&identity.certificate).arg("--key-file").arg(&identity.key);
-        command
-            .arg("--ca-file")
-            .arg(self.layout.services_root())
-            .arg("--data-dir")
-            .arg(self.device_dir(name));
-        if let Some(board) = std::env::var_os(BOARD) {
-            command.arg("--board").arg(board);
-        }
+        let command = self.device_command(identity, &self.device_dir(name))?;
         let process = Process::start(command, name, self.folder.path())?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
+    }
+
+    /// The same, with its data on a disk of its own.
+    ///
+    /// # Errors
+    /// When the process can't be started.
+    pub fn start_device_on(&mut self, name: &str, disk: &SmallDisk) -> Result<()> {
+        let identity = self.layout.device_identity(NAMESPACE, name)?;
+        let command = self.device_command(&identity, &disk.path().join(name))?;
+        let process = Process::start(disk.mount(&command), name, self.folder.path())?;
+        self.processes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    fn device_command(&self, identity: &IdentityFiles, data_dir: &Path) -> Result<Command> {
+        let mut command = wasmbed(&["device", "--gateway", &self.gateway.address().to_string()])?;
+        command.arg("--cert-file").arg(&identity.certificate).arg("--key-file").arg(&identity.key);
+        command.arg("--ca-file").arg(self.layout.services_root()).arg("--data-dir").arg(data_dir);
+        if let Some(board) = std::env::var_os(BOARD) {
+            command.arg("--board").arg(board);
+        }
+        Ok(command)
     }
 
     /// Where a device keeps modules, state and data.
