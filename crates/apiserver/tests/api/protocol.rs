@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use wasmbed_apiserver::Limits;
+use wasmbed_apiserver::{Limits, store::OpenError};
 
 use crate::support::{Authority, Running};
 
@@ -393,6 +393,6 @@ async fn metrics_count_requests_and_commits() {
 async fn a_store_has_one_server() {
     let server = Running::start().await;
     let second = wasmbed_apiserver::store::Disk::open(&server.folder.path().join("store"));
-    assert!(matches!(second, Err(wasmbed_apiserver::store::OpenError::InUse(_))), "{second:?}");
+    assert!(matches!(second, Err(OpenError::Database(wasmbed_files::OpenError::InUse(_)))), "{second:?}");
     server.stop().await;
 }

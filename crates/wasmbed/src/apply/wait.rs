@@ -120,7 +120,7 @@ impl Look {
             reached.map(|condition| condition["lastTransitionTime"].as_str().unwrap_or_default().to_owned());
         let lasting = |reason: &Value| {
             reason.as_str().is_some_and(|reason| {
-                !PASSING.contains(&reason) && !(policy == "OnFailure" && ENDS.contains(&reason))
+                !(PASSING.contains(&reason) || policy == "OnFailure" && ENDS.contains(&reason))
             })
         };
         let failed = status["failures"].as_array().into_iter().flatten().find(|f| lasting(&f["reason"]));

@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> Result<()> {
     if !printed {
         match namespace {
             Some(namespace) => output::complain(&format!("nothing found in namespace {namespace}")),
-            None => output::complain(&format!("nothing found")),
+            None => output::complain("nothing found"),
         }
     }
     Ok(())

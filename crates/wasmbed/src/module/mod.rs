@@ -169,7 +169,7 @@ fn run_pack(module: &Path, output: Option<PathBuf>) -> anyhow::Result<()> {
     });
     if output.as_os_str() == "-" {
         std::io::stdout().write_all(&packed.bytes).context("can't write the module to standard output")?;
-        output::complain(format!("{}", packed.report()).trim_end());
+        output::complain(packed.report().to_string().trim_end());
     } else {
         std::fs::write(&output, &packed.bytes)
             .with_context(|| format!("can't write {}", output.display()))?;
@@ -209,8 +209,8 @@ fn run_info(module: &Path, format: InfoFormat) -> anyhow::Result<()> {
     let info =
         Info::read(&read_module(module)?).with_context(|| format!("can't read {}", module.display()))?;
     match format {
-        InfoFormat::Text => output::print(&format!("{}", info.to_text())),
-        InfoFormat::Json => output::print_line(&format!("{}", serde_json::to_string_pretty(&info)?)),
+        InfoFormat::Text => output::print(&info.to_text()),
+        InfoFormat::Json => output::print_line(&serde_json::to_string_pretty(&info)?),
     }
     Ok(())
 }
