@@ -101,6 +101,8 @@ pub struct Gateway {
     /// The latest time that an input brought.
     clock_ms: u64,
     leader_term: u64,
+    /// The highest term that is known to be on the disk: only that one may be confirmed without another write.
+    stored_term: u64,
     /// Whether a whole list of Devices has been seen.
     synced: bool,
     /// Number of the list of Devices that is being read or was read last.
@@ -186,6 +188,7 @@ impl Gateway {
             next_event: 0,
             clock_ms: now.ms,
             leader_term: restored.leader_term,
+            stored_term: restored.leader_term,
             synced: false,
             listing: 0,
             orphans_from: None,

@@ -20,7 +20,7 @@ type CheckedSet = (Arc<DeviceKey>, Arc<Set>);
 #[derive(Debug)]
 pub(super) enum Storing {
     /// Sets take effect and a controller is answered.
-    Sets { request: RequestId, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
+    Sets { request: RequestId, leader_term: u64, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
     /// Nothing; where it fails, what is known of the device by then is written as soon as the disk works again.
     Device(Arc<DeviceKey>),
 }
@@ -62,7 +62,7 @@ impl Gateway {
                 Err(refusal) => refused.push(*refusal),
             }
         }
-        if taken.is_empty() && put.leader_term == self.leader_term {
+        if taken.is_empty() && put.leader_term == self.stored_term {
             self.answers.push_back(Answer { request, result: Ok(PutSetsAnswer { refused }) });
             return;
         }
@@ -78,8 +78,9 @@ impl Gateway {
                 record.staged = Some(Arc::clone(set));
             }
         }
-        let id = self.store_id(Storing::Sets { request, sets: taken, refused });
-        self.store.push_back(StoreOperation::Put { id, leader_term: self.leader_term, devices });
+        let leader_term = self.leader_term;
+        let id = self.store_id(Storing::Sets { request, leader_term, sets: taken, refused });
+        self.store.push_back(StoreOperation::Put { id, leader_term, devices });
     }
 
     /// Whether a set is taken; `None` if it is the one held.
@@ -156,8 +157,8 @@ impl Gateway {
         if let Err(error) = &result {
             self.notice(Notice::StoreFailed { detail: error.clone() });
         }
-        let (request, sets, refused) = match storing {
-            Storing::Sets { request, sets, refused } => (request, sets, refused),
+        let (request, leader_term, sets, refused) = match storing {
+            Storing::Sets { request, leader_term, sets, refused } => (request, leader_term, sets, refused),
             Storing::Device(key) => {
                 match result {
                     Ok(()) => self.store_what_failed(),
@@ -175,6 +176,7 @@ impl Gateway {
         }
         let result = match result {
             Ok(()) => {
+                self.stored_term = self.stored_term.max(leader_term);
                 for (key, set) in sets {
                     self.take_set(&key, set, now);
                 }

@@ -74,16 +74,14 @@ impl Gateway {
     pub fn handle_write_result(&mut self, id: WriteId, outcome: WriteOutcome, now: Now) {
         let Some(call) = self.writer.in_flight.remove(&id) else { return };
         let key = Arc::clone(&call.device);
-        if let Some(record) = self.devices.get_mut(&key)
-            && record.write.in_flight == Some(id)
-        {
-            record.write.in_flight = None;
-        }
+        let record = self.devices.get_mut(&key);
+        let awaited = record.and_then(|record| record.write.in_flight.take_if(|awaited| *awaited == id));
         match outcome {
             WriteOutcome::Done(device) => {
                 self.writer.succeeded();
                 self.write_done(&key, call.then, now);
-                if let Some(device) = device {
+                // Where nobody awaits it any more the Device was deleted since: the answer would bring it back.
+                if let Some(device) = device.filter(|_| awaited.is_some()) {
                     self.handle_device(&device, now);
                 }
             }

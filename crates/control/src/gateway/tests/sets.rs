@@ -58,6 +58,18 @@ fn what_a_full_disk_did_not_take_is_written_once_it_does() {
 }
 
 #[test]
+fn a_term_is_confirmed_only_once_it_is_on_the_disk() {
+    let mut world = World::synced();
+    world.put(3, vec![]).unwrap();
+    world.disk_full = true;
+    world.put(4, vec![]).unwrap_err();
+    world.put(4, vec![]).expect_err("the disk has not taken it since");
+    world.disk_full = false;
+    world.put(4, vec![]).unwrap();
+    assert_eq!(world.disk_term, 4, "what is confirmed is durable");
+}
+
+#[test]
 fn an_older_set_on_its_way_does_not_overwrite_a_newer_one() {
     let mut world = World::synced();
     world.device("a");

@@ -96,6 +96,26 @@ fn throttling_is_obeyed() {
 }
 
 #[test]
+fn the_late_answer_of_a_write_does_not_bring_a_deleted_device_back() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.connect(&identity("a"));
+    let mut frame = [0; FRAME_BYTES_MAX];
+    let length = encode_device(&DeviceMessage::Hello(hello(0, 0)), &mut frame).unwrap();
+    world.gateway.handle_frame(id, &frame[2..length], world.now);
+    let write = world.gateway.poll_write(world.now).unwrap();
+    let outcome = world.api.call(write.call);
+    assert!(matches!(outcome, WriteOutcome::Done(Some(_))));
+    world.api.devices.remove(&device);
+    world.gateway.handle_device_deleted(&device, None, world.now);
+    world.settle();
+    world.gateway.handle_write_result(write.id, outcome, world.now);
+    world.settle();
+    let id = world.hello("a", 1, 3);
+    assert_eq!(world.closed.get(&id), Some(&CloseReason::Deleted));
+}
+
+#[test]
 fn signs_of_life_are_written_now_and_then() {
     let mut world = World::synced();
     let device = world.device("a");
