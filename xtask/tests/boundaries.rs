@@ -52,7 +52,7 @@ fn arrows_between_crates_point_one_way() {
         ("pki", &["files"]),
         ("telemetry", &[]),
         ("control", &["protocol", "api", "runtime"]),
-        ("apiserver", &["files"]),
+        ("apiserver", &["files", "telemetry"]),
         ("gateway", &["protocol", "api", "runtime", "control", "pki", "files", "telemetry"]),
         ("controller", &["protocol", "api", "runtime", "control", "pki", "files", "telemetry"]),
     ];
