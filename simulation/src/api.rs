@@ -49,6 +49,15 @@ pub(crate) enum Serving {
     Nothing,
 }
 
+/// A time in which writes were not answered.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    begin_ms: u64,
+    end_ms: u64,
+    /// Reads were not answered either until then.
+    mute_until_ms: u64,
+}
+
 pub(crate) struct Api {
     memory: Memory,
     kinds: BTreeMap<String, Arc<Kind>>,
@@ -59,8 +68,8 @@ pub(crate) struct Api {
     full: bool,
     /// Since when it has answered without a break.
     pub(crate) up_since_ms: u64,
-    /// When it did not answer, oldest first: beginning and end.
-    outages: Vec<(u64, u64)>,
+    /// When it did not answer, oldest first.
+    outages: Vec<Outage>,
     now_ms: u64,
 }
 
@@ -95,9 +104,14 @@ impl Api {
     /// write waits as well.
     pub(crate) fn at(&mut self, now_ms: u64, serving: Serving) {
         if serving != Serving::All {
-            match self.outages.last_mut().filter(|(_, end_ms)| *end_ms == self.now_ms) {
-                Some((_, end_ms)) => *end_ms = now_ms,
-                None => self.outages.push((now_ms, now_ms)),
+            if self.outages.last().is_none_or(|outage| outage.end_ms != self.now_ms) {
+                self.outages.push(Outage { begin_ms: now_ms, end_ms: now_ms, mute_until_ms: now_ms });
+            }
+            if let Some(outage) = self.outages.last_mut() {
+                outage.end_ms = now_ms;
+                if serving == Serving::Nothing {
+                    outage.mute_until_ms = now_ms;
+                }
             }
             self.up_since_ms = now_ms;
         }
@@ -106,14 +120,16 @@ impl Api {
         self.full = serving == Serving::Reads;
     }
 
-    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` do not count.
+    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` do not count, and as
+    /// much of a longer one at its end if reads were answered in it: a list of Leases shows then that the API is there.
     pub(crate) fn answered_ms(&self, since_ms: u64, unseen_ms: u64) -> u64 {
         let mut longest_ms = 0;
         let mut from_ms = since_ms;
-        let seen = |(begin_ms, end_ms): &&(u64, u64)| *end_ms >= since_ms && end_ms - begin_ms > unseen_ms;
-        for (begin_ms, end_ms) in self.outages.iter().filter(seen) {
-            longest_ms = longest_ms.max(begin_ms.saturating_sub(from_ms));
-            from_ms = *end_ms;
+        let seen =
+            |outage: &&Outage| outage.end_ms >= since_ms && outage.end_ms - outage.begin_ms > unseen_ms;
+        for outage in self.outages.iter().filter(seen) {
+            longest_ms = longest_ms.max(outage.begin_ms.saturating_sub(from_ms));
+            from_ms = outage.end_ms.saturating_sub(unseen_ms).max(outage.mute_until_ms).max(since_ms);
         }
         longest_ms.max(self.now_ms.saturating_sub(from_ms))
     }
