@@ -244,6 +244,7 @@ mod tests {
         assert!(may("create", "events", "e"));
         assert!(!may("list", "applications", ""));
         assert!(!may("list", "leases", ""));
+        assert!(may("get", "leases", "wasmbed-controller"));
         assert!(!may("patch", "devices", "d"));
         assert!(!may("delete", "devices", "d"));
         assert!(!may("patch", "applications/status", "a"));
@@ -268,6 +269,9 @@ mod tests {
             Decision::Denied(why) => panic!("{why}"),
         }
         assert!(!may("create", "devices", "d"));
+        assert!(may("patch", "devicegateways/status", "g1"));
+        assert!(!may("update", "devicegateways/status", "g1"));
+        assert!(!may("patch", "devicegateways", "g1"));
         assert!(!may("create", "applications", "a"));
     }
 

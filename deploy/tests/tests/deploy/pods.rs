@@ -164,6 +164,9 @@ async fn pods_keep_to_their_own(site: &Site) -> Result<()> {
         .refused_by_rule(own)?;
     let lease = "a gateway may write only its own Lease, gateway- and its name";
     pod.patch("leases", "gateway-wasmbed-gateway-1", label.clone()).await.refused_by_rule(lease)?;
+    // The leader's Lease is there to be read, no other pod's, and nothing to be changed.
+    pod.get("leases", "wasmbed-controller").await.allowed()?;
+    pod.get("leases", "gateway-elsewhere").await.refused_by_role(&pod.user, "get", "leases")?;
     // Of a name that is no replica's the role knows nothing.
     for (resource, name) in [("devicegateways", "elsewhere"), ("leases", "wasmbed-controller")] {
         pod.patch(resource, name, label.clone()).await.refused_by_role(&pod.user, "patch", resource)?;

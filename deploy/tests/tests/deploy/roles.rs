@@ -10,7 +10,8 @@ use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// `y` may, `r` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such verb.
+/// `y` may, `r` and `s` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
+/// verb.
 const GATEWAY: &str = "
     devices                 y y y y - - - -
     devices/status          - . . . y y . .
@@ -30,7 +31,7 @@ const CONTROLLER: &str = "
     applications/status     - . . . y y . .
     modules                 y y y - - - - -
     devicegateways          y y y - - - - -
-    devicegateways/status   - . . . - - . .
+    devicegateways/status   - . . . - s . .
     leases                  y y y y y y - -
     events                  - - - y - y - -
     namespaces              - - - - - - - .
@@ -176,6 +177,8 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
         .await
         .refused_by_rule(own)?;
     gateway.update("devicegateways", "g2").await.refused_by_rule(own)?;
+    // The leader's Lease is read, and no other that is not its own.
+    gateway.get("leases", "wasmbed-controller").await.allowed()?;
     let own = "a gateway may write only its own Lease, gateway- and its name";
     gateway.create("leases", object("leases", "gateway-g3")).await.refused_by_rule(own)?;
     for name in ["gateway-g2", "wasmbed-controller"] {
@@ -227,7 +230,27 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     let holds = "a controller may write only the Lease wasmbed-controller";
     controller.create("leases", object("leases", "gateway-g9")).await.refused_by_rule(holds)?;
     let refused = controller.patch("leases", "gateway-g1", label()).await;
-    refused.refused_by_role(&controller.user, "patch", "leases")
+    refused.refused_by_role(&controller.user, "patch", "leases")?;
+    let says = "a controller may say of a gateway only that nothing is known of it, by Ready Unknown";
+    let ready = |status: &str| {
+        json!({"type": "Ready", "status": status, "reason": "LeaseExpired", "message": "m",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    };
+    let status = |status: Value| json!({"status": status});
+    let of = "devicegateways/status";
+    controller.patch(of, "g1", status(json!({"conditions": [ready("Unknown")]}))).await.allowed()?;
+    for more in [
+        json!({"conditions": [ready("True")]}),
+        json!({"conditions": [ready("False")]}),
+        json!({"conditions": []}),
+        json!({"conditions": [ready("Unknown")], "connected": 7}),
+        json!({"conditions": [ready("Unknown")], "boot_id": "0".repeat(32)}),
+        json!({"conditions": [ready("Unknown")], "version": "9"}),
+        json!({"connected": 7}),
+    ] {
+        controller.patch(of, "g1", status(more)).await.refused_by_rule(says)?;
+    }
+    Ok(())
 }
 
 /// One object of every kind.
@@ -252,6 +275,12 @@ pub(crate) async fn prepare(admin: &Client) -> Result<()> {
             ensure!(made.code == 201, "{resource} {name}: {made:?}");
         }
     }
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Serving", "message": "m",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let status = json!({"status": {"connected": 1, "conditions": [ready]}});
+    let path = item(SYSTEM_NAMESPACE, "devicegateways/status", "g1");
+    let said = send(admin, "PATCH", &path, Some(status), "merge-patch+json").await;
+    ensure!(said.code == 200, "{said:?}");
     Ok(())
 }
 
@@ -293,6 +322,8 @@ impl Asked<'_> {
                 match expected {
                     "y" => answer.allowed().with_context(told)?,
                     "r" => answer.refused_by_rule(ONLY_FINALIZERS).with_context(told)?,
+                    // Allowed by role, and refused by rule as it was asked.
+                    "s" => answer.refused_by_rule("a controller may say of a gateway only")?,
                     "-" => answer.refused_by_role(&self.user, verb, resource).with_context(told)?,
                     other => bail!("{other} means nothing in the table"),
                 }
@@ -345,6 +376,10 @@ impl Asked<'_> {
     pub(crate) async fn patch(&self, resource: &str, name: &str, patch: Value) -> Answer {
         let path = format!("{}?dryRun=All", item(self.system, resource, name));
         send(&self.client, "PATCH", &path, Some(patch), "merge-patch+json").await
+    }
+
+    pub(crate) async fn get(&self, resource: &str, name: &str) -> Answer {
+        send(&self.client, "GET", &item(self.system, resource, name), None, "").await
     }
 
     pub(crate) async fn delete(&self, resource: &str, name: &str) -> Answer {
