@@ -8,6 +8,7 @@ use crate::{
     device::Device,
     gateway::GatewayProcess,
     invariants::hyphenated,
+    presence::{address, ready},
     reference::{Counts, Expected, name_of, text},
     world::World,
 };
@@ -34,6 +35,7 @@ impl World {
         application
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_device(device, &expected)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_gateway(gateway)))
+            .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_name(gateway)))
     }
 
     /// Each gateway knows the leader's term, also one that was never sent a set: what an earlier leader still has on its way
@@ -44,6 +46,17 @@ impl World {
         let (name, told) = (&gateway.name, gateway.leader_term());
         let wanted = lead.term;
         (gateway.is_up() && told != wanted).then(|| format!("{name} was told term {told}, not {wanted}"))
+    }
+
+    /// A gateway that is there says so, under its own address; of one that is gone nobody says that it takes devices.
+    fn unsettled_name(&self, gateway: &GatewayProcess) -> Option<String> {
+        let object = self.api.peek("devicegateways", &gateway.name);
+        let Some(object) = object else { return gateway.is_up().then(|| format!("no {}", gateway.name)) };
+        let right = match gateway.is_up() {
+            true => ready(&object) == "True" && object["spec"]["address"] == address(&gateway.name),
+            false => ready(&object) != "True",
+        };
+        (!right).then(|| format!("the DeviceGateway of {} is {object}", gateway.name))
     }
 
     fn unsettled_device(&self, device: &Device, expected: &Expected) -> Option<String> {

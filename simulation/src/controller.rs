@@ -277,6 +277,9 @@ impl ControllerProcess {
         while let Some(write) = self.fleet.poll_device_finalizer(now) {
             calls.push((write.id, "devices", write.device.name, false, write.patch));
         }
+        while let Some(write) = self.fleet.poll_gateway_unknown(now) {
+            calls.push((write.id, "devicegateways", write.gateway.name, true, write.patch));
+        }
         while self.fleet.poll_event().is_some() {}
         while self.fleet.poll_device_event().is_some() {}
         for (id, plural, name, status, patch) in calls {
@@ -328,6 +331,7 @@ fn write(
         (Ok(object), "applications", true) => witness.application_status_written(object),
         (Ok(object), "devices", true) if finished => witness.finished_written(object),
         (Ok(object), "devices", true) => witness.unreachable_written(object, now.ms, api),
+        (Ok(object), "devicegateways", true) => witness.gateway_unknown_written(object, now.ms, api),
         _ => {}
     }
     if witness.faults && random.once_in(25) {

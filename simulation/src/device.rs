@@ -11,6 +11,37 @@ use wasmbed_supervisor::{
 
 use crate::random::Random;
 
+/// The highest epoch and revision that gateways once believed.
+pub(crate) const HUGE: u64 = (1 << 53) - 1;
+
+/// A state record, an array that begins with its version, epoch and revision, with the highest numbers in their places.
+fn drive_up(record: &[u8]) -> Option<Vec<u8>> {
+    let head = 1 + uint_bytes(record.get(1..)?)?;
+    let epoch = uint_bytes(record.get(head..)?)?;
+    let revision = uint_bytes(record.get(head + epoch..)?)?;
+    let number =
+        |bytes: &[u8]| bytes.iter().skip(1).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    if number(record.get(head + epoch..head + epoch + revision)?) >= HUGE {
+        return None;
+    }
+    let mut driven = record.get(..head)?.to_vec();
+    for _ in 0..2 {
+        driven.push(0x1b);
+        driven.extend(HUGE.to_be_bytes());
+    }
+    driven.extend(record.get(head + epoch + revision..)?);
+    Some(driven)
+}
+
+/// Length of the unsigned number (RFC 8949 section 3.1) at the start.
+fn uint_bytes(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? {
+        0..24 => Some(1),
+        head @ 24..28 => Some(1 + (1 << (head - 24))),
+        _ => None,
+    }
+}
+
 /// Fuel that counts as a millisecond of CPU.
 const FUEL_PER_MS: u32 = 20_000;
 
@@ -98,6 +129,15 @@ impl Device {
     pub(crate) fn lose_power(&mut self, now_ms: u64, random: &mut Random) {
         self.link.cut();
         self.off_until_ms = Some(now_ms + random.below(20_000));
+    }
+
+    /// Its record says that it had an epoch and a revision as high as numbers go, as a device does whose gateway once believed
+    /// whoever has its name. False if there is no record, or its numbers are as high already.
+    pub(crate) fn drive_up_counters(&mut self) -> bool {
+        let state = &mut self.supervisor.platform().storage.disk.state;
+        let Some(driven) = state.as_deref().and_then(drive_up) else { return false };
+        *state = Some(driven);
+        true
     }
 
     fn restart(&mut self, now_ms: u64, random: &mut Random) {

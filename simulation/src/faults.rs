@@ -1,17 +1,48 @@
 //! What breaks: power, connections, processes, the API, and what each can reach of it. And how all that ends.
 
+use serde_json::json;
 use wasmbed_control::gateway;
 
 use crate::{
-    api::{Serving, UNIX_MS},
+    api::{Serving, UNIX_MS, rfc3339},
+    device::HUGE,
+    presence::lease_name,
     world::World,
 };
 
 /// A process is away for this long at most; half of the time it is back soon.
 const AWAY_MS: u64 = 70_000;
 const SOON_MS: u64 = 8_000;
+/// A namesake renews this often.
+const NAMESAKE_MS: u64 = 5_000;
+
+/// A process with the name of a gateway and another data directory, of an older version: it asks nobody.
+pub(crate) struct Namesake {
+    gateway: String,
+    until_ms: u64,
+    due_ms: u64,
+}
 
 impl World {
+    /// The namesake says that it is there, until it is not.
+    pub(crate) fn poll_namesake(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(namesake) = self.namesake.as_mut().filter(|namesake| namesake.due_ms <= now_ms) else {
+            return;
+        };
+        if now_ms >= namesake.until_ms {
+            self.namesake = None;
+            return;
+        }
+        namesake.due_ms = now_ms + NAMESAKE_MS;
+        let gateway = namesake.gateway.clone();
+        let spec = json!({ "holderIdentity": "namesake", "renewTime": rfc3339(now_ms, 6) });
+        // There may be no such object yet, or no API.
+        let _ = self.api.patch("leases", &lease_name(&gateway), false, json!({ "spec": spec }));
+        let spec = json!({ "address": "elsewhere:8080" });
+        let _ = self.api.patch("devicegateways", &gateway, false, json!({ "spec": spec }));
+    }
+
     pub(crate) fn break_something(&mut self) {
         if !self.random.once_in(25) {
             return;
@@ -46,6 +77,9 @@ impl World {
             device.cut_at_write(&mut self.random);
         } else if device.off_until_ms.is_none() {
             device.lose_power(self.now_ms, &mut self.random);
+            if self.random.once_in(4) && device.drive_up_counters() {
+                self.witness.record_changed(index, HUGE);
+            }
         }
     }
 
@@ -61,7 +95,11 @@ impl World {
                 gateway.crash(until_ms, loses_disk);
             }
             6 if gateway.is_up() => gateway.stop(now, until_ms),
-            7 => gateway.cut_off_until_ms = until_ms,
+            7 if self.random.once_in(2) => gateway.cut_off_until_ms = until_ms,
+            7 => {
+                let gateway = gateway.name.clone();
+                self.namesake.get_or_insert(Namesake { gateway, until_ms, due_ms: 0 });
+            }
             8 => gateway.disk_full_until_ms = until_ms,
             _ => {}
         }
@@ -89,6 +127,7 @@ impl World {
         self.api_down_until_ms = now_ms;
         self.api_full_until_ms = now_ms;
         self.api.at(now_ms, Serving::All);
+        self.namesake = None;
         for device in &mut self.devices {
             device.supervisor.platform().storage.cut = None;
         }

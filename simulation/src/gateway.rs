@@ -9,6 +9,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use wasmbed_agent::module_digest;
 use wasmbed_control::{
+    election::Hold,
     exchange::{DeviceKey, PutSets, PutSetsAnswer, StreamEvent},
     gateway::{
         Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, Now, Refused, RequestId, Restored,
@@ -105,7 +106,7 @@ impl GatewayProcess {
         Self {
             name: name.to_owned(),
             core: start(name, enrollment, 1, &disk, now),
-            presence: Presence::new(name, format!("{name}-1"), now.ms),
+            presence: Presence::new(name, &id(name, 1), now.ms),
             stopping: None,
             enrollment,
             disks: 1,
@@ -153,7 +154,7 @@ impl GatewayProcess {
     fn restart(&mut self, now: Now) {
         self.boots += 1;
         self.core = start(&self.name, self.enrollment, self.boots, &self.disk, now);
-        self.presence = Presence::new(&self.name, format!("{}-{}", self.name, self.boots), now.ms);
+        self.presence = Presence::new(&self.name, &id(&self.name, self.disks), now.ms);
         self.down_until_ms = None;
     }
 
@@ -212,6 +213,7 @@ impl GatewayProcess {
             return stopping.down_until_ms;
         }
         let presence_ms = self.presence.poll(now.ms, api, random, witness);
+        self.core.handle_hold(self.presence.hold(), now);
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
         let paused = self.connections.values().map(|connection| connection.read_at_ms);
         let read = paused.filter(|at_ms| *at_ms > now.ms).min().unwrap_or(u64::MAX);
@@ -361,6 +363,7 @@ impl GatewayProcess {
 
     fn call_api(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
         while let Some(write) = self.core.poll_write(now) {
+            witness.gateway_writes(&self.name, now.ms);
             let outcome = make_call(write.call, &self.name, api, random, witness);
             self.awaited.push_back(Awaited { id: write.id, at_ms: now.ms + random.below(60), outcome });
         }
@@ -373,13 +376,37 @@ impl GatewayProcess {
     }
 
     /// Takes sets; the answer comes in `answers`.
-    pub(crate) fn put_sets(&mut self, put: &PutSets, now: Now) -> Option<Result<PutSetsAnswer, Refused>> {
+    pub(crate) fn put_sets(
+        &mut self,
+        put: &PutSets,
+        now: Now,
+        api: &Api,
+    ) -> Option<Result<PutSetsAnswer, Refused>> {
+        if self.core.needs_leader_lease(put.leader_term) {
+            self.core.handle_leader_lease(self.read_leader_lease(now, api));
+        }
         self.requests += 1;
         let request = RequestId(self.requests);
         self.core.handle_put_sets(request, put, now);
         self.work_on_disk(now);
         let position = self.answers.iter().position(|answer| answer.request == request)?;
         Some(self.answers.swap_remove(position).result)
+    }
+
+    fn read_leader_lease(&self, now: Now, api: &Api) -> Result<u64, String> {
+        if now.ms < self.cut_off_until_ms {
+            return Err("no connection".to_owned());
+        }
+        match api.get("leases", wasmbed_api::LEADER_LEASE) {
+            Ok(lease) => Ok(lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0)),
+            Err(ApiError::NotFound) => Ok(0),
+            Err(error) => Err(format!("{error:?}")),
+        }
+    }
+
+    /// The holder of its Lease.
+    pub(crate) fn id(&self) -> String {
+        id(&self.name, self.disks)
     }
 
     /// Takes a module; true if it is held now.
@@ -459,7 +486,14 @@ fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &Disk, now: Now) 
         // A module is at most a megabyte.
         modules: disk.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
     };
-    Gateway::new(config, restored, now)
+    let mut gateway = Gateway::new(config, restored, now);
+    gateway.handle_hold(&Hold::Unread, now);
+    gateway
+}
+
+/// It is on the disk, and is lost with it.
+fn id(name: &str, disks: u32) -> String {
+    format!("{name}-disk-{disks}")
 }
 
 /// A stand-in of the right form: the handshake that would prove it is not simulated.
@@ -529,11 +563,23 @@ mod tests {
         let now = Now { ms: 1_000, unix_ms: 1_000 };
         let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, now);
         let put = |leader_term| PutSets { leader_term, sets: Vec::new() };
-        assert!(matches!(gateway.put_sets(&put(7), now), Some(Ok(_))));
-        assert!(matches!(gateway.put_sets(&put(6), now), Some(Err(Refused::Fenced(_)))));
+        let mut api = Api::new().unwrap();
+        let spec = serde_json::json!({ "holderIdentity": "c", "leaseTransitions": 7 });
+        api.create("leases", "Lease", wasmbed_api::LEADER_LEASE, spec).unwrap();
+        gateway.core.handle_hold(&Hold::Held, now);
+        api.down = true;
+        assert!(matches!(gateway.put_sets(&put(7), now, &api), Some(Err(Refused::Unavailable(_)))));
+        api.down = false;
+        assert!(
+            matches!(gateway.put_sets(&put(8), now, &api), Some(Err(Refused::Invalid(_)))),
+            "nobody leads in it"
+        );
+        assert!(matches!(gateway.put_sets(&put(7), now, &api), Some(Ok(_))));
+        assert!(matches!(gateway.put_sets(&put(6), now, &api), Some(Err(Refused::Fenced(_)))));
         gateway.crash(2_000, false);
         gateway.restart(now);
-        let refused = gateway.put_sets(&put(6), now);
+        gateway.core.handle_hold(&Hold::Held, now);
+        let refused = gateway.put_sets(&put(6), now, &api);
         let Some(Err(Refused::Fenced(refusal))) = refused else { panic!("{refused:?}") };
         assert_eq!(refusal.leader_term, Some(7));
     }

@@ -10,6 +10,8 @@
 //! - A gateway takes sets of one leader per term, and of no earlier term than it has seen.
 //! - A Device is called Unreachable only when its gateway has not renewed its Lease for a lease and a grace in which the API
 //!   answered: an outage of the API that lasts longer than one can go unseen calls none so.
+//! - A gateway writes no status and takes no set while it can see that another holds its name.
+//! - No number that a device says about itself drives up the epoch or the revision in its status.
 //! - The embedded API refuses no write of ours.
 
 use std::{
@@ -57,6 +59,11 @@ const SIGHT_MS: u64 = 5_000;
 /// A gateway that gave up its Lease counts as gone until it is seen to be back.
 const RETURN_MS: u64 = 30_000;
 
+/// A gateway looks at its Lease every five seconds, and again soon after a call that failed.
+const LOOK_MS: u64 = 12_000;
+/// No epoch and no revision comes near this by one step for each session and each change.
+const COUNTER_MAX: i64 = 1 << 20;
+
 /// Hears and sees everything.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -70,6 +77,8 @@ pub(crate) struct Witness {
     /// What was sent under each revision. A number can have two contents: a new leader may issue again what an earlier one
     /// gave to a gateway that is down, as long as no device told of it. When that gateway is back, it refuses the second.
     sets: BTreeMap<(usize, u64), BTreeSet<BTreeSet<ApplicationUid>>>,
+    /// Devices whose record was changed, and to which revision.
+    changed: BTreeSet<(usize, u64)>,
     /// By the Device's UID: the epoch in its status.
     epochs: BTreeMap<String, i64>,
     /// By the Device's UID and epoch: the gateway that claimed it.
@@ -79,6 +88,8 @@ pub(crate) struct Witness {
     /// By term: who sent sets in it that a gateway took.
     leaders: BTreeMap<u64, Sender>,
     leases: BTreeMap<String, Renewals>,
+    /// By gateway: since when it could see that another holds its name.
+    names_lost: BTreeMap<String, u64>,
     pub(crate) violation: Option<Violation>,
     pub(crate) frames: u64,
     pub(crate) writes: u64,
@@ -139,6 +150,10 @@ impl Witness {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let epoch = object["status"]["epoch"].as_i64().unwrap_or(0);
+        let revision = object["status"]["revision"].as_i64().unwrap_or(0);
+        if epoch.max(revision) > COUNTER_MAX {
+            self.violated(format!("{gateway} wrote epoch {epoch} and revision {revision} of {name}"));
+        }
         let before = self.epochs.insert(uid.clone(), epoch).unwrap_or(0);
         if epoch < before {
             self.violated(format!("{gateway} took the epoch of {name} back from {before} to {epoch}"));
@@ -219,6 +234,28 @@ impl Witness {
         }
     }
 
+    /// Whether a gateway can see that another holds its name.
+    pub(crate) fn name_held(&mut self, gateway: &str, by_another: bool, now_ms: u64) {
+        if by_another {
+            self.names_lost.entry(gateway.to_owned()).or_insert(now_ms);
+        } else {
+            self.names_lost.remove(gateway);
+        }
+    }
+
+    /// A gateway acts for its name: it calls the API, or takes sets.
+    pub(crate) fn gateway_writes(&mut self, gateway: &str, now_ms: u64) {
+        let lost_ms = self.names_lost.get(gateway).map_or(0, |since_ms| now_ms - since_ms);
+        if lost_ms > LOOK_MS {
+            self.violated(format!("{gateway} acts for its name, which another has held for {lost_ms} ms"));
+        }
+    }
+
+    /// The record of a device was changed under it: it works to that revision until it is told another.
+    pub(crate) fn record_changed(&mut self, device: usize, revision: u64) {
+        self.changed.insert((device, revision));
+    }
+
     pub(crate) fn lease_renewed(&mut self, gateway: &str, now_ms: u64) {
         let lease = self.leases.entry(gateway.to_owned()).or_default();
         lease.pause_ms = now_ms - lease.last_ms;
@@ -235,6 +272,16 @@ impl Witness {
         self.unreachable += 1;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let gateway = object["status"]["gateway"].as_str().unwrap_or_default();
+        self.called_gone(name, gateway, now_ms, api);
+    }
+
+    /// A controller marked a DeviceGateway.
+    pub(crate) fn gateway_unknown_written(&mut self, object: &Value, now_ms: u64, api: &Api) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        self.called_gone(name, name, now_ms, api);
+    }
+
+    fn called_gone(&mut self, name: &str, gateway: &str, now_ms: u64, api: &Api) {
         let nothing = Renewals::default();
         let lease = self.leases.get(gateway).unwrap_or(&nothing);
         // It may be back already, and the controller about to see it.
@@ -246,7 +293,7 @@ impl Witness {
             .is_some_and(|released_ms| released_ms >= lease.last_ms || now_ms - released_ms <= RETURN_MS);
         if !released && answered_ms < EXPIRY_MS - if back { SIGHT_MS } else { 0 } {
             self.violated(format!(
-                "{name} is called Unreachable, {gateway} last renewed its Lease at {since_ms} ms and the API has answered \
+                "{name} is called unreachable, {gateway} last renewed its Lease at {since_ms} ms and the API has answered \
                  for {answered_ms} ms since"
             ));
         }
@@ -270,6 +317,7 @@ impl Witness {
         }
         match self.sets.get(&(device, revision)) {
             None if set.is_empty() => {}
+            _ if self.changed.contains(&(device, revision)) => {}
             None => self.violated(format!("device {device} works to revision {revision}, which nobody sent")),
             Some(sent) if sent.contains(set) => {}
             Some(sent) => {

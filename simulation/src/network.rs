@@ -7,7 +7,7 @@ use wasmbed_control::{
 };
 use wasmbed_protocol::ModuleDigest;
 
-use crate::{gateway::GatewayProcess, invariants::Witness, random::Random};
+use crate::{api::Api, gateway::GatewayProcess, invariants::Witness, random::Random};
 
 /// One life of one controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,7 @@ impl Network {
         &mut self,
         now: Now,
         gateways: &mut [GatewayProcess],
+        api: &Api,
         random: &mut Random,
         witness: &mut Witness,
     ) -> Vec<Answered> {
@@ -72,7 +73,8 @@ impl Network {
                 let reached = reached.filter(|_| !(witness.faults && random.once_in(10)));
                 let answer = match request {
                     Request::Put(body) => {
-                        let answered = reached.and_then(|process| put(process, sender, &body, now, witness));
+                        let answered =
+                            reached.and_then(|process| put(process, sender, &body, now, api, witness));
                         let lost = witness.faults && random.once_in(10);
                         Answer::Put(
                             answered
@@ -102,10 +104,12 @@ fn put(
     sender: Sender,
     body: &PutSets,
     now: Now,
+    api: &Api,
     witness: &mut Witness,
 ) -> Option<PutOutcome> {
-    Some(match process.put_sets(body, now)? {
+    Some(match process.put_sets(body, now, api)? {
         Ok(answer) => {
+            witness.gateway_writes(&process.name, now.ms);
             witness.put_accepted(&process.name, process.disks, sender, body.leader_term);
             PutOutcome::Answered(answer)
         }

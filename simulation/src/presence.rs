@@ -1,31 +1,42 @@
 //! What a gateway says of itself to the API: its DeviceGateway and its Lease, as the gateway's process does.
 
-use serde_json::json;
+use k8s_openapi::{api::coordination::v1::LeaseSpec, jiff::Timestamp};
+use serde_json::{Value, json};
+use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
 
 use crate::{
-    api::{Api, ApiError, rfc3339},
+    api::{Api, ApiError, UNIX_MS, rfc3339},
     invariants::Witness,
     random::Random,
 };
 
-/// The Lease is renewed this often.
-const RENEW_MS: u64 = 5_000;
-/// After a call that failed.
-const RETRY_MS: u64 = 1_000;
+/// As the gateway's process has it.
+const LEASE: ElectionConfig = ElectionConfig { duration_ms: 15_000, renew_ms: 5_000 };
+/// The DeviceGateway is looked at this often.
+const STATUS_MS: u64 = 5_000;
 /// `leaseDurationSeconds`.
 pub(crate) const LEASE_SECONDS: u64 = 15;
 
 /// One life of one gateway, as others see it.
 pub(crate) struct Presence {
     gateway: String,
-    boot_id: String,
-    announced: bool,
-    due_ms: u64,
+    tenure: Tenure,
+    lease_ms: u64,
+    status_ms: u64,
 }
 
 impl Presence {
-    pub(crate) fn new(gateway: &str, boot_id: String, now_ms: u64) -> Self {
-        Self { gateway: gateway.to_owned(), boot_id, announced: false, due_ms: now_ms }
+    pub(crate) fn new(gateway: &str, id: &str, now_ms: u64) -> Self {
+        Self {
+            gateway: gateway.to_owned(),
+            tenure: Tenure::new(id, LEASE),
+            lease_ms: now_ms,
+            status_ms: now_ms,
+        }
+    }
+
+    pub(crate) fn hold(&self) -> &Hold {
+        self.tenure.hold()
     }
 
     /// One round; answers when the next is wanted.
@@ -36,48 +47,112 @@ impl Presence {
         random: &mut Random,
         witness: &mut Witness,
     ) -> u64 {
-        if now_ms >= self.due_ms {
+        if now_ms >= self.lease_ms {
             let failed = witness.faults && random.once_in(20);
-            let said = !failed && self.announce(api) && self.renew(now_ms, api);
-            if said {
+            let claimed = !failed && self.claim(now_ms, api);
+            if !claimed {
+                self.tenure.handle_failed();
+            } else if *self.tenure.hold() == Hold::Held {
                 witness.lease_renewed(&self.gateway, now_ms);
             }
-            self.due_ms = now_ms + if said { RENEW_MS } else { RETRY_MS };
+            self.lease_ms = now_ms + self.tenure.poll_pause_ms(now_ms, claimed);
         }
-        self.due_ms
+        if now_ms >= self.status_ms {
+            if *self.tenure.hold() == Hold::Held && !(witness.faults && random.once_in(20)) {
+                self.say(now_ms, api);
+            }
+            self.status_ms = now_ms + STATUS_MS;
+        }
+        self.lease_ms.min(self.status_ms)
     }
 
-    fn announce(&mut self, api: &mut Api) -> bool {
-        if !self.announced {
-            let spec = json!({ "address": format!("{}:8080", self.gateway) });
-            let created = api.create("devicegateways", "DeviceGateway", &self.gateway, spec);
-            self.announced = matches!(created, Ok(_) | Err(ApiError::Conflict));
-        }
-        self.announced
-    }
-
-    fn renew(&mut self, now_ms: u64, api: &mut Api) -> bool {
+    /// Takes or renews the Lease; false if the API did not do as it was asked.
+    fn claim(&mut self, now_ms: u64, api: &mut Api) -> bool {
         let name = lease_name(&self.gateway);
-        let spec = json!({
-            "holderIdentity": self.boot_id,
-            "leaseDurationSeconds": LEASE_SECONDS,
-            "renewTime": rfc3339(now_ms, 6),
-        });
-        match api.patch("leases", &name, false, json!({ "spec": spec })) {
-            Err(ApiError::NotFound) => api.create("leases", "Lease", &name, spec).is_ok(),
-            result => result.is_ok(),
+        let lease = match api.get("leases", &name) {
+            Ok(lease) => Some(lease),
+            Err(ApiError::NotFound) => None,
+            Err(_) => return false,
+        };
+        let spec: Option<LeaseSpec> =
+            lease.as_ref().and_then(|lease| serde_json::from_value(lease["spec"].clone()).ok());
+        let record = lease.as_ref().map(|_| LeaseRecord::read(spec.as_ref()));
+        let claim = self.tenure.plan_claim(now_ms, record.as_ref());
+        let claimed = claim.spec(spec, self.tenure.holder(), LEASE, time(now_ms));
+        let Some((term, spec)) = claimed else { return true };
+        let spec = json!(spec);
+        let written = match lease {
+            None => api.create("leases", "Lease", &name, spec),
+            Some(lease) => {
+                let version = &lease["metadata"]["resourceVersion"];
+                let patch = json!({ "metadata": { "resourceVersion": version }, "spec": spec });
+                api.patch("leases", &name, false, patch)
+            }
+        };
+        if written.is_ok() {
+            self.tenure.handle_written(now_ms, term);
+        }
+        written.is_ok()
+    }
+
+    /// Makes the DeviceGateway, or puts right what is not as it should be in it.
+    fn say(&self, now_ms: u64, api: &mut Api) {
+        let spec = json!({ "address": address(&self.gateway) });
+        let held = match api.get("devicegateways", &self.gateway) {
+            Ok(held) if held["spec"] == spec => Ok(held),
+            Ok(_) => api.patch("devicegateways", &self.gateway, false, json!({ "spec": spec })),
+            Err(ApiError::NotFound) => api.create("devicegateways", "DeviceGateway", &self.gateway, spec),
+            Err(error) => Err(error),
+        };
+        let Ok(held) = held else { return };
+        if ready(&held) != "True" {
+            let condition = json!({
+                "type": "Ready", "status": "True", "reason": "Serving", "message": "",
+                "lastTransitionTime": rfc3339(now_ms, 0),
+            });
+            let patch = json!({ "status": { "conditions": [condition] } });
+            // It is looked at again.
+            let _ = api.patch("devicegateways", &self.gateway, true, patch);
         }
     }
 
     /// A clean stop: nobody has to wait for the Lease to run out.
     pub(crate) fn release(&self, now_ms: u64, api: &mut Api, witness: &mut Witness) {
-        let patch = json!({ "spec": { "holderIdentity": "" } });
-        if api.patch("leases", &lease_name(&self.gateway), false, patch).is_ok() {
+        let name = lease_name(&self.gateway);
+        let Ok(lease) = api.get("leases", &name) else { return };
+        if lease["spec"]["holderIdentity"] != self.tenure.holder() {
+            return;
+        }
+        let version = &lease["metadata"]["resourceVersion"];
+        let patch = json!({
+            "metadata": { "resourceVersion": version },
+            "spec": { "holderIdentity": "", "renewTime": rfc3339(now_ms, 6) },
+        });
+        if api.patch("leases", &name, false, patch).is_ok() {
             witness.lease_released(&self.gateway, now_ms);
         }
     }
 }
 
+/// Where a gateway is found.
+pub(crate) fn address(gateway: &str) -> String {
+    format!("{gateway}:8080")
+}
+
+/// Status of the condition Ready of a DeviceGateway.
+pub(crate) fn ready(object: &Value) -> &str {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.filter(|condition| condition["type"] == "Ready");
+    ready.filter_map(|condition| condition["status"].as_str()).next().unwrap_or_default()
+}
+
 pub(crate) fn lease_name(gateway: &str) -> String {
-    format!("gateway-{gateway}")
+    wasmbed_api::gateway_lease(gateway)
+}
+
+fn time(now_ms: u64) -> Timestamp {
+    i64::try_from(UNIX_MS + now_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or_default()
 }

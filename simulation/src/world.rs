@@ -10,10 +10,12 @@ use crate::{
     api::{Api, Serving, UNIX_MS},
     controller::ControllerProcess,
     device::{Device, Hardware},
+    faults::Namesake,
     gateway::GatewayProcess,
     invariants::{Violation, Witness},
     network::Network,
     people::APPLICATIONS,
+    presence::lease_name,
     random::Random,
 };
 
@@ -75,6 +77,8 @@ pub(crate) struct World {
     pub(crate) api_down_until_ms: u64,
     /// The API's disk takes nothing more until then.
     pub(crate) api_full_until_ms: u64,
+    /// Another that holds a gateway's name.
+    pub(crate) namesake: Option<Namesake>,
     network: Network,
     /// For each controller, since when it could lead.
     fit_since_ms: Vec<Option<u64>>,
@@ -163,6 +167,7 @@ impl World {
             once: once(),
             api_down_until_ms: 0,
             api_full_until_ms: 0,
+            namesake: None,
             network: Network::default(),
             fit_since_ms: vec![None; CONTROLLERS],
             led_ms: 0,
@@ -184,6 +189,7 @@ impl World {
         self.api.at(now_ms, serving);
         let mut due_ms = now_ms + STEP_MS_MAX;
         self.poll_devices(now, &mut due_ms);
+        self.poll_namesake();
         for gateway in &mut self.gateways {
             self.api.down = down || now_ms < gateway.cut_off_until_ms;
             let next_ms = gateway.poll(now, &mut self.api, &mut self.random, &mut self.witness);
@@ -202,7 +208,9 @@ impl World {
             due_ms = due_ms.min(next_ms);
         }
         self.api.down = down;
-        for answered in self.network.deliver(now, &mut self.gateways, &mut self.random, &mut self.witness) {
+        for answered in
+            self.network.deliver(now, &mut self.gateways, &self.api, &mut self.random, &mut self.witness)
+        {
             if let Some(controller) = self.controllers.get_mut(answered.sender.controller) {
                 controller.handle_answer(now, answered, &mut self.random);
             }
@@ -242,6 +250,7 @@ impl World {
         }
         self.check_orphans(now.ms);
         self.check_leaders(now.ms);
+        self.check_names(now.ms);
         let devices = self.devices.len();
         for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
             let levels = gateway.levels(now);
@@ -276,6 +285,17 @@ impl World {
                 let name = &device.name;
                 self.witness.violated(format!("{name} runs on in a session although its Device is gone"));
             }
+        }
+    }
+
+    /// Who holds the Lease of each gateway's name.
+    fn check_names(&mut self, now_ms: u64) {
+        for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
+            let lease = self.api.peek("leases", &lease_name(&gateway.name));
+            let holder = lease.map(|lease| lease["spec"]["holderIdentity"].clone()).unwrap_or_default();
+            let other = holder.as_str().is_some_and(|holder| !holder.is_empty() && holder != gateway.id());
+            let away = self.api.down || now_ms < gateway.cut_off_until_ms;
+            self.witness.name_held(&gateway.name, other && !away, now_ms);
         }
     }
 

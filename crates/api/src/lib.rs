@@ -10,6 +10,7 @@ mod crd;
 mod device;
 mod gateway;
 mod module;
+mod names;
 mod reason;
 mod schema;
 
@@ -18,6 +19,7 @@ pub use crd::{crd_yaml, crds, reasons_markdown};
 pub use device::*;
 pub use gateway::*;
 pub use module::*;
+pub use names::*;
 pub use reason::*;
 
 /// API group of all resources.

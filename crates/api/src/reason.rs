@@ -108,11 +108,14 @@ reasons! {
     ForeignCertificate => "A client presented a certificate of another authority; the name in it is not proven, so no Device shows it.",
     NotEnrolled => "No such Device exists and the gateway's enrollment policy is closed.",
     ProtocolError => "The device broke the protocol; the message says how.",
+    CounterOutOfRange => "The device says an epoch or a revision that nobody can have given it; the message says which, and it is answered as one that is new.",
+    CountersBelieved => "The device's epoch and revision follow those that it was given.",
     // DeviceGateway conditions.
     Serving => "The gateway accepts devices.",
     Draining => "The gateway is stopping.",
     StoreFailed => "The gateway's disk fails and is tried every second; until it works no set and no module is taken, and connected devices keep what they run.",
     StoreSetAside => "The gateway serves, but its store of sets was damaged at its start and was set aside; devices keep what they run until a controller has sent their sets again.",
+    LeaseExpired => "The gateway has not renewed its Lease; whether it lives is not known.",
     // Serde wants the one that stands for all others last.
     #[default]
     #[serde(other)]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Harmless, ModuleDigest, SpecHash};
 
 /// Text that a device, a file or an API gave, made harmless for logs, terminals and resources; at most so many bytes.
@@ -73,6 +74,22 @@ pub fn parse_correlation(text: &str) -> Option<CorrelationId> {
     parse_array(text).map(CorrelationId)
 }
 
+/// Name of an Event about an object: the same transition told twice has one name, so that the second is a conflict.
+#[must_use]
+pub fn event_name(object: &str, uid: &str, unix_ms: u64, reason: &str, message: &str) -> String {
+    /// With the suffix a name stays below the 253 characters that names have at most.
+    const STEM_CHARS_MAX: usize = 200;
+    let mut hash = Sha256::new();
+    hash.update(unix_ms.to_be_bytes());
+    for text in [uid, reason, message] {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    let suffix = hex::encode(&hash.finalize()[..8]);
+    let stem: String = object.chars().take(STEM_CHARS_MAX).collect();
+    format!("{}.{suffix}", stem.trim_end_matches(['.', '-']))
+}
+
 fn parse_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     hex::decode_to_slice(text, &mut bytes).ok()?;
@@ -93,6 +110,22 @@ mod tests {
         assert_eq!(parse_digest(&digest_hex(digest)), Some(digest));
         assert_eq!(parse_spec_hash(&spec_hash_hex(SpecHash([9; 32]))), Some(SpecHash([9; 32])));
         assert_eq!(parse_correlation(&correlation_hex(CorrelationId([3; 16]))), Some(CorrelationId([3; 16])));
+    }
+
+    #[test]
+    fn an_event_has_one_name_and_another_event_has_another() {
+        let name = event_name("a", "u", 7, "Exited", "m");
+        assert_eq!(name, event_name("a", "u", 7, "Exited", "m"));
+        assert!(name.starts_with("a.") && name.len() == 18, "{name}");
+        for other in [
+            event_name("a", "v", 7, "Exited", "m"),
+            event_name("a", "u", 8, "Exited", "m"),
+            event_name("a", "u", 7, "Trapped", "m"),
+            event_name("a", "u", 7, "Exitedm", ""),
+        ] {
+            assert_ne!(name, other);
+        }
+        assert!(event_name(&"a".repeat(253), "u", 7, "Exited", "m").len() <= 253);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use kube::ResourceExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +83,7 @@ impl Driver {
                 },
                 Some(joined) = tasks.join_next() => match joined {
                     Ok(outcome) => self.take_outcome(outcome),
-                    Err(error) => tracing::error!(reason = %error, "a call ended by a bug"),
+                    Err(error) => tracing::error!(reason = "Bug", %error, "a call ended by a bug"),
                 },
                 // An election that ended has told its last word; the shutdown is near.
                 Ok(()) = self.lead.changed() => {}
@@ -127,9 +128,9 @@ impl Driver {
             Input::ModuleDeleted(key) => self.fleet.handle_module_deleted(now, &key),
             Input::Device(object) => self.fleet.handle_device(now, &object),
             Input::DeviceDeleted(key) => self.fleet.handle_device_deleted(now, &key),
-            Input::Gateway(key, address) => {
-                self.fleet.handle_gateway(now, &key, &address);
-                self.follow(key.name, address);
+            Input::Gateway(object) => {
+                self.fleet.handle_gateway(now, &object);
+                self.follow(object.name_any(), object.spec.address);
             }
             Input::GatewayDeleted(name) => {
                 if let Some(stream) = self.streams.remove(&name) {
@@ -268,6 +269,17 @@ impl Driver {
                 finish_write(&metrics, Operation::WriteUnreachable, started, write.id, outcome)
             });
         }
+        while let Some(write) = self.fleet.poll_gateway_unknown(now) {
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            let gateway = write.gateway.name.clone();
+            tracing::warn!(gateway, reason = "LeaseExpired", "the gateway does not renew its Lease");
+            tasks.spawn(async move {
+                let started = Instant::now();
+                let outcome = kubernetes.write_gateway(&write).await;
+                log_write(&outcome, &gateway, "DeviceGateway status");
+                finish_write(&metrics, Operation::WriteGateway, started, write.id, outcome)
+            });
+        }
         while let Some(write) = self.fleet.poll_status(now) {
             let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
             let application = write.application.to_string();
@@ -345,7 +357,8 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
                 tracing::warn!(
                     device,
                     gateway = put.gateway,
-                    reason = refusal.message,
+                    reason = "SetRefused",
+                    error = refusal.message,
                     "the gateway refused a set"
                 );
             }
@@ -354,13 +367,14 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
         PutOutcome::Fenced(refusal) => {
             tracing::warn!(
                 gateway = put.gateway,
-                reason = refusal.message,
+                reason = refusal.reason,
+                error = refusal.message,
                 "the gateway has seen a later leader"
             );
             true
         }
-        PutOutcome::Failed(reason) => {
-            tracing::warn!(gateway = put.gateway, reason, "sets could not be sent");
+        PutOutcome::Failed(error) => {
+            tracing::warn!(gateway = put.gateway, reason = "PutFailed", error, "sets could not be sent");
             true
         }
     };
@@ -383,14 +397,15 @@ async fn upload_module(
             false
         }
         UploadOutcome::SourceGone => {
-            tracing::warn!(correlation_id, digest = %upload.digest, "the module's bytes are gone from the Kubernetes API");
+            tracing::warn!(correlation_id, reason = "SourceGone", digest = %upload.digest, "the module's bytes are gone from the Kubernetes API");
             true
         }
-        UploadOutcome::Failed(reason) => {
+        UploadOutcome::Failed(error) => {
             tracing::warn!(
                 correlation_id,
                 gateway = upload.gateway,
-                reason,
+                reason = "UploadFailed",
+                error,
                 "a module could not be uploaded"
             );
             true
@@ -418,13 +433,31 @@ fn log_write(outcome: &WriteOutcome, object: &str, what: &str) {
         WriteOutcome::Done { .. } | WriteOutcome::NotFound => {}
         WriteOutcome::Conflict => tracing::debug!(object, what, "another wrote first"),
         WriteOutcome::Throttled { retry_after_ms } => {
-            tracing::warn!(object, what, retry_after_ms, "the Kubernetes API asks to slow down");
+            tracing::warn!(
+                object,
+                what,
+                reason = "Throttled",
+                retry_after_ms,
+                "the Kubernetes API asks to slow down"
+            );
         }
-        WriteOutcome::Unavailable(reason) => {
-            tracing::warn!(object, what, reason, "the Kubernetes API did not take a write")
+        WriteOutcome::Unavailable(error) => {
+            tracing::warn!(
+                object,
+                what,
+                reason = "WriteFailed",
+                error,
+                "the Kubernetes API did not take a write"
+            )
         }
-        WriteOutcome::Refused(reason) => {
-            tracing::error!(object, what, reason, "the Kubernetes API refused a write")
+        WriteOutcome::Refused(error) => {
+            tracing::error!(
+                object,
+                what,
+                reason = "WriteRefused",
+                error,
+                "the Kubernetes API refused a write"
+            )
         }
     }
 }

@@ -6,21 +6,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::election::{Claim, Election as Rules, ElectionConfig, LeaseRecord};
+use wasmbed_api::LEADER_LEASE;
+use wasmbed_control::election::{Election as Rules, ElectionConfig, LeaseRecord};
 
 use crate::clock::milliseconds;
 use crate::config::LeaseConfig;
 use crate::input::Input;
-
-/// Name of the leader's Lease.
-pub(crate) const LEASE_NAME: &str = "wasmbed-controller";
+use crate::kubernetes::post_params;
 
 /// Leadership in a term, until a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +81,7 @@ impl Election {
             let reachable = match &attempt {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
-                    tracing::warn!(reason = %error, "the leader Lease can't be read or written");
+                    tracing::warn!(reason = "LeaseFailed", %error, "the leader Lease can't be read or written");
                     // An answer is an answer, even if it is no.
                     matches!(error, kube::Error::Api(status) if status.code < 500)
                 }
@@ -116,28 +115,25 @@ impl Election {
 
     async fn attempt(&mut self, leases: &Api<Lease>, state: &mut State) -> Result<(), kube::Error> {
         let asked_ms = state.now_ms();
-        let lease = leases.get_opt(LEASE_NAME).await?;
-        let record = lease.as_ref().and_then(|lease| lease.spec.as_ref()).map(record);
-        // One without a spec is held by nobody.
-        let record = record.or_else(|| lease.as_ref().map(|_| LeaseRecord::default()));
+        let lease = leases.get_opt(LEADER_LEASE).await?;
+        let record = lease.as_ref().map(|lease| LeaseRecord::read(lease.spec.as_ref()));
         let wanted = *self.wanted.borrow_and_update();
-        let (term, result) = match state.rules.plan_claim(state.now_ms(), record.as_ref(), wanted) {
-            Claim::Wait => return Ok(()),
-            Claim::Create { term } => {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(LEASE_NAME.to_owned()),
-                        namespace: Some(self.namespace.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(self.claim(LeaseSpec::default(), term, true)),
-                };
-                (term, leases.create(&PostParams::default(), &lease).await)
+        let claim = state.rules.plan_claim(state.now_ms(), record.as_ref(), wanted);
+        let before = lease.as_ref().and_then(|lease| lease.spec.clone());
+        let claimed = claim.spec(before, &self.holder, state.rules.config(), Timestamp::now());
+        let Some((term, spec)) = claimed else { return Ok(()) };
+        let result = match lease {
+            Some(lease) => {
+                let lease = Lease { spec: Some(spec), ..lease };
+                leases.replace(LEADER_LEASE, &post_params(), &lease).await
             }
-            Claim::Write { term, fresh } => {
-                let mut lease = lease.unwrap_or_default();
-                lease.spec = Some(self.claim(lease.spec.unwrap_or_default(), term, fresh));
-                (term, leases.replace(LEASE_NAME, &PostParams::default(), &lease).await)
+            None => {
+                let metadata = ObjectMeta {
+                    name: Some(LEADER_LEASE.to_owned()),
+                    namespace: Some(self.namespace.clone()),
+                    ..ObjectMeta::default()
+                };
+                leases.create(&post_params(), &Lease { metadata, spec: Some(spec) }).await
             }
         };
         match result {
@@ -149,42 +145,17 @@ impl Election {
         Ok(())
     }
 
-    fn claim(&self, spec: LeaseSpec, term: u64, fresh: bool) -> LeaseSpec {
-        let now = MicroTime(Timestamp::now());
-        LeaseSpec {
-            holder_identity: Some(self.holder.clone()),
-            lease_duration_seconds: Some(
-                i32::try_from(self.config.duration.as_secs().max(1)).unwrap_or(i32::MAX),
-            ),
-            lease_transitions: Some(i32::try_from(term).unwrap_or(i32::MAX)),
-            acquire_time: if fresh { Some(now.clone()) } else { spec.acquire_time },
-            renew_time: Some(now),
-            ..spec
-        }
-    }
-
     async fn release(&self, leases: &Api<Lease>) -> Result<(), kube::Error> {
-        let mut lease = leases.get(LEASE_NAME).await?;
+        let mut lease = leases.get(LEADER_LEASE).await?;
         if let Some(spec) =
             lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.holder))
         {
             spec.holder_identity = Some(String::new());
             spec.renew_time = Some(MicroTime(Timestamp::now()));
-            leases.replace(LEASE_NAME, &PostParams::default(), &lease).await?;
+            leases.replace(LEADER_LEASE, &post_params(), &lease).await?;
             tracing::info!("leadership is given up");
         }
         Ok(())
-    }
-}
-
-/// The Lease as the rules read it.
-fn record(spec: &LeaseSpec) -> LeaseRecord {
-    let unsigned = |number: Option<i32>| number.and_then(|number| u64::try_from(number).ok());
-    LeaseRecord {
-        holder: spec.holder_identity.clone().unwrap_or_default(),
-        term: unsigned(spec.lease_transitions).unwrap_or(0),
-        renewal: format!("{:?}", spec.renew_time),
-        duration_ms: unsigned(spec.lease_duration_seconds).map(|seconds| seconds.saturating_mul(1_000)),
     }
 }
 
@@ -199,21 +170,5 @@ mod tests {
         assert_eq!(Lead::term_at(lead, now), Some(3));
         assert_eq!(Lead::term_at(lead, now + Duration::from_secs(1)), None);
         assert_eq!(Lead::term_at(None, now), None);
-    }
-
-    #[test]
-    fn a_lease_is_read_as_the_rules_want_it() {
-        let spec = LeaseSpec {
-            holder_identity: Some("other".to_owned()),
-            lease_duration_seconds: Some(10),
-            lease_transitions: Some(4),
-            renew_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
-            ..LeaseSpec::default()
-        };
-        let read = record(&spec);
-        assert_eq!((read.holder.as_str(), read.term, read.duration_ms), ("other", 4, Some(10_000)));
-        let renewed = LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..spec };
-        assert_ne!(record(&renewed).renewal, read.renewal);
-        assert_eq!(record(&LeaseSpec::default()).holder, "", "nobody holds it");
     }
 }

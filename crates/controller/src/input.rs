@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmbed_api::{Application, Device};
+use wasmbed_api::{Application, Device, DeviceGateway};
 use wasmbed_control::exchange::{DeviceKey, StreamEvent};
 use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, ObjectKey};
 
@@ -16,7 +16,7 @@ pub(crate) enum Input {
     ModuleDeleted(ObjectKey),
     Device(Box<Device>),
     DeviceDeleted(DeviceKey),
-    Gateway(ObjectKey, String),
+    Gateway(Box<DeviceGateway>),
     GatewayDeleted(String),
     Lease(String, Option<LeaseSeen>),
     Stream(String, Box<StreamEvent>),

@@ -1,5 +1,7 @@
 //! Writes to the Kubernetes API, and the bytes of modules read from it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -7,18 +9,32 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
-use wasmbed_api::{Application, Device, GROUP, Module, ReasonCode, VERSION};
+use wasmbed_api::{
+    Application, CONTROLLER_COMPONENT, Device, DeviceGateway, GROUP, Module, ReasonCode, VERSION,
+};
 use wasmbed_control::exchange::DeviceKey;
 use wasmbed_control::fleet::{
-    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, StatusWrite,
+    DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, GatewayWrite, StatusWrite,
     UnreachableWrite, UploadSource, WriteOutcome,
 };
-use wasmbed_control::text::uid_text;
+use wasmbed_control::text::{event_name, uid_text};
 use wasmbed_protocol::ModuleDigest;
 
 use crate::watch::decode;
 
-const MANAGER: &str = "wasmbed-controller";
+/// For one call; after that it may or may not have happened.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A watch is ended by the server before this (`timeoutSeconds`, 290 by default), so that silence for longer is a
+/// connection that is gone, whatever was asked over it.
+const SILENCE_MAX: Duration = Duration::from_secs(295);
+
+/// The same API, on connections that do not hang for ever.
+pub(crate) fn bounded(mut config: kube::Config) -> kube::Config {
+    config.read_timeout.get_or_insert(SILENCE_MAX);
+    config.reset_reader_on_write = true;
+    config
+}
 
 /// The object that an Event is about.
 struct Told {
@@ -32,39 +48,33 @@ struct Told {
 pub(crate) struct Kubernetes {
     client: Client,
     name: String,
+    timeout: Duration,
 }
 
 impl Kubernetes {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+        Self { client, name, timeout: CALL_TIMEOUT }
     }
 
     pub(crate) async fn write_status(&self, write: &StatusWrite) -> WriteOutcome {
         let api: Api<Application> = Api::namespaced(self.client.clone(), &write.application.namespace);
         let patch = Patch::Merge(&write.patch);
-        outcome(
-            api.patch_status(&write.application.name, &params(), &patch)
-                .await
-                .map(|object| object.resource_version()),
-        )
+        let object = self.within(api.patch_status(&write.application.name, &params(), &patch)).await;
+        outcome(object.map(|object| object.resource_version()))
     }
 
     pub(crate) async fn write_finalizer(&self, write: &FinalizerWrite) -> WriteOutcome {
         let api: Api<Application> = Api::namespaced(self.client.clone(), &write.application.namespace);
         let patch = Patch::Merge(&write.patch);
-        outcome(
-            api.patch(&write.application.name, &params(), &patch)
-                .await
-                .map(|object| object.resource_version()),
-        )
+        let object = self.within(api.patch(&write.application.name, &params(), &patch)).await;
+        outcome(object.map(|object| object.resource_version()))
     }
 
     pub(crate) async fn write_device_finalizer(&self, write: &DeviceFinalizerWrite) -> WriteOutcome {
         let api: Api<Device> = Api::namespaced(self.client.clone(), &write.device.namespace);
         let patch = Patch::Merge(&write.patch);
-        outcome(
-            api.patch(&write.device.name, &params(), &patch).await.map(|object| object.resource_version()),
-        )
+        let object = self.within(api.patch(&write.device.name, &params(), &patch)).await;
+        outcome(object.map(|object| object.resource_version()))
     }
 
     pub(crate) async fn write_unreachable(&self, write: &UnreachableWrite) -> WriteOutcome {
@@ -78,9 +88,15 @@ impl Kubernetes {
     async fn write_device(&self, device: &DeviceKey, patch: &serde_json::Value) -> WriteOutcome {
         let api: Api<Device> = Api::namespaced(self.client.clone(), &device.namespace);
         let patch = Patch::Merge(patch);
-        outcome(
-            api.patch_status(&device.name, &params(), &patch).await.map(|object| object.resource_version()),
-        )
+        let object = self.within(api.patch_status(&device.name, &params(), &patch)).await;
+        outcome(object.map(|object| object.resource_version()))
+    }
+
+    pub(crate) async fn write_gateway(&self, write: &GatewayWrite) -> WriteOutcome {
+        let api: Api<DeviceGateway> = Api::namespaced(self.client.clone(), &write.gateway.namespace);
+        let patch = Patch::Merge(&write.patch);
+        let object = self.within(api.patch_status(&write.gateway.name, &params(), &patch)).await;
+        outcome(object.map(|object| object.resource_version()))
     }
 
     pub(crate) async fn write_event(&self, event: FleetEvent) {
@@ -110,7 +126,7 @@ impl Kubernetes {
         let time = Timestamp::from_second(unix_s).ok().map(Time);
         let object = Event {
             metadata: ObjectMeta {
-                name: Some(event_name(&about.name, &uid, unix_ms, reason, &message)),
+                name: Some(event_name(&about.name, &uid, unix_ms, reason.as_str(), &message)),
                 namespace: Some(about.namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -128,19 +144,26 @@ impl Kubernetes {
             first_timestamp: time.clone(),
             last_timestamp: time,
             count: Some(1),
-            source: Some(EventSource { component: Some(MANAGER.to_owned()), host: None }),
-            reporting_component: Some(MANAGER.to_owned()),
+            source: Some(EventSource { component: Some(CONTROLLER_COMPONENT.to_owned()), host: None }),
+            reporting_component: Some(CONTROLLER_COMPONENT.to_owned()),
             reporting_instance: Some(self.name.clone()),
             ..Event::default()
         };
-        match api.create(&PostParams::default(), &object).await {
+        match self.within(api.create(&post_params(), &object)).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            // It was written before: the name follows from what it says.
+            Err(CallError::Api(kube::Error::Api(status))) if status.code == 409 => {}
             Err(error) => {
                 let Told { kind, namespace, name } = &about;
-                tracing::warn!(object = format!("{kind} {namespace}/{name}"), reason = %error, "an Event could not be written");
+                let object = format!("{kind} {namespace}/{name}");
+                tracing::warn!(object, reason = "WriteFailed", %error, "an Event could not be written");
             }
         }
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
+        let answer = tokio::time::timeout(self.timeout, call).await;
+        Ok(answer.map_err(|_| CallError::Timeout(self.timeout))??)
     }
 
     /// The bytes of a module: none if the object is gone or holds other bytes by now.
@@ -148,15 +171,15 @@ impl Kubernetes {
         &self,
         source: &UploadSource,
         digest: ModuleDigest,
-    ) -> Result<Option<Bytes>, kube::Error> {
+    ) -> Result<Option<Bytes>, CallError> {
         let text = match source {
             UploadSource::Application(key) => {
                 let api: Api<Application> = Api::namespaced(self.client.clone(), &key.namespace);
-                api.get_opt(&key.name).await?.and_then(|object| object.spec.wasm_bytes)
+                self.within(api.get_opt(&key.name)).await?.and_then(|object| object.spec.wasm_bytes)
             }
             UploadSource::Module(key) => {
                 let api: Api<Module> = Api::namespaced(self.client.clone(), &key.namespace);
-                api.get_opt(&key.name).await?.map(|object| object.spec.wasm_bytes)
+                self.within(api.get_opt(&key.name)).await?.map(|object| object.spec.wasm_bytes)
             }
         };
         let bytes = text.and_then(|text| decode(&text).ok());
@@ -164,28 +187,29 @@ impl Kubernetes {
     }
 }
 
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The API's answer, or the connection to it.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// I/O: nothing came.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
 fn params() -> PatchParams {
-    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+    PatchParams { field_manager: Some(CONTROLLER_COMPONENT.to_owned()), ..PatchParams::default() }
 }
 
-/// The same transition told twice is one Event.
-fn event_name(name: &str, uid: &str, unix_ms: u64, reason: ReasonCode, message: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(uid);
-    hash.update(unix_ms.to_be_bytes());
-    hash.update(reason.as_str());
-    hash.update(message);
-    let digest: [u8; 32] = hash.finalize().into();
-    let suffix: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    // A name of 253 characters and the suffix would be too long; Events need not carry it whole.
-    let stem: String = name.chars().take(200).collect();
-    format!("{}.{suffix}", stem.trim_end_matches(['.', '-']))
+pub(crate) fn post_params() -> PostParams {
+    PostParams { field_manager: Some(CONTROLLER_COMPONENT.to_owned()), ..PostParams::default() }
 }
 
-fn outcome(result: Result<Option<String>, kube::Error>) -> WriteOutcome {
+fn outcome(result: Result<Option<String>, CallError>) -> WriteOutcome {
     match result {
         Ok(version) => WriteOutcome::Done { resource_version: version.unwrap_or_default() },
-        Err(kube::Error::Api(status)) => match status.code {
+        Err(CallError::Api(kube::Error::Api(status))) => match status.code {
             404 => WriteOutcome::NotFound,
             409 => WriteOutcome::Conflict,
             429 => {
@@ -204,7 +228,7 @@ mod tests {
     use super::*;
     use kube::core::response::{Status, StatusDetails};
 
-    fn api_error(code: u16) -> kube::Error {
+    fn api_error(code: u16) -> CallError {
         let details = StatusDetails {
             name: String::new(),
             group: String::new(),
@@ -213,7 +237,11 @@ mod tests {
             causes: Vec::new(),
             retry_after_seconds: 3,
         };
-        kube::Error::Api(Box::new(Status { code, details: Some(details), ..Status::default() }))
+        CallError::Api(kube::Error::Api(Box::new(Status {
+            code,
+            details: Some(details),
+            ..Status::default()
+        })))
     }
 
     #[test]
@@ -223,5 +251,38 @@ mod tests {
         assert_eq!(outcome(Err(api_error(429))), WriteOutcome::Throttled { retry_after_ms: 3_000 });
         assert!(matches!(outcome(Err(api_error(422))), WriteOutcome::Refused(_)));
         assert!(matches!(outcome(Err(api_error(503))), WriteOutcome::Unavailable(_)));
+    }
+
+    /// Takes connections and says nothing.
+    async fn silent_api() -> (Client, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                held.push(stream);
+            }
+        });
+        (Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap(), server)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_answers_ends() {
+        let (client, server) = silent_api().await;
+        let timeout = Duration::from_millis(50);
+        let kubernetes = Kubernetes { timeout, ..Kubernetes::new(client, "c".to_owned()) };
+        let key = wasmbed_control::fleet::ObjectKey { namespace: "n".to_owned(), name: "a".to_owned() };
+        let write = StatusWrite {
+            id: wasmbed_control::fleet::CallId(1),
+            application: key.clone(),
+            patch: serde_json::json!({}),
+            correlation_id: wasmbed_protocol::CorrelationId([0; 16]),
+        };
+        let source = UploadSource::Application(key);
+        let written = kubernetes.write_status(&write).await;
+        assert_eq!(written, WriteOutcome::Unavailable("no answer within 0 s".to_owned()));
+        let read = kubernetes.module_bytes(&source, ModuleDigest([0; 32])).await;
+        assert!(matches!(read, Err(CallError::Timeout(_))));
+        server.abort();
     }
 }

@@ -93,7 +93,7 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
     let certificates = certificates::open(&config.tls)?;
     let client = GatewayClient::new(&config, Arc::clone(&certificates))?;
-    let kube = kube::Client::try_from(config.kube.clone())?;
+    let kube = kube::Client::try_from(kubernetes::bounded(config.kube.clone()))?;
     let address = config.health.listen;
     let listen_failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen_failed)?;

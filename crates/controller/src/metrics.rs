@@ -17,6 +17,7 @@ pub(crate) enum Operation {
     WriteFinalizer,
     WriteUnreachable,
     WriteFinished,
+    WriteGateway,
     Stream,
 }
 

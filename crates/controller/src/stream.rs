@@ -37,7 +37,7 @@ pub(crate) async fn follow(
             if token != before {
                 pause = PAUSE_MIN;
             }
-            tracing::debug!(gateway, reason = %error, "the stream ended");
+            tracing::debug!(gateway, reason = "StreamEnded", %error, "the stream ended");
             if inputs.send(Input::StreamDown(gateway.clone(), error)).await.is_err() {
                 return;
             }

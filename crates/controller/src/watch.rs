@@ -16,16 +16,14 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
-use wasmbed_api::{Application, Device, DeviceGateway, Module, ReasonCode};
+use wasmbed_api::{
+    Application, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module, ReasonCode,
+};
 use wasmbed_control::exchange::DeviceKey;
 use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleRefusal, ModuleSource, ObjectKey};
 use wasmbed_protocol::ModuleDigest;
 
-use crate::election::LEASE_NAME;
 use crate::input::Input;
-
-/// Name of a gateway's Lease is this and the gateway's name.
-const GATEWAY_LEASE_PREFIX: &str = "gateway-";
 
 /// Follows every kind that decisions depend on, until `inputs` is closed.
 pub(crate) async fn follow(
@@ -122,7 +120,7 @@ async fn each<K>(
             Ok(Event::InitApply(object) | Event::Apply(object)) => read(Change::Seen(object)),
             Ok(Event::Delete(object)) => read(Change::Gone(object)),
             Err(error) => {
-                tracing::warn!(?listed, reason = %error, "a watch of the Kubernetes API failed; it is started again");
+                tracing::warn!(?listed, reason = "WatchFailed", %error, "a watch of the Kubernetes API failed; it is started again");
                 None
             }
         };
@@ -255,13 +253,13 @@ fn device(change: Change<Device>) -> Option<Input> {
 fn gateway(change: Change<DeviceGateway>) -> Option<Input> {
     match change {
         Change::Gone(object) => Some(Input::GatewayDeleted(object.name_any())),
-        Change::Seen(object) => Some(Input::Gateway(key(&object.metadata)?, object.spec.address)),
+        Change::Seen(object) => Some(Input::Gateway(Box::new(object))),
     }
 }
 
 fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
     let (Change::Seen(object) | Change::Gone(object)) = &change;
-    if object.name_any() == LEASE_NAME {
+    if object.name_any() == LEADER_LEASE {
         leader_changed.notify_one();
         return Some(Input::LeaderLease);
     }

@@ -33,7 +33,10 @@ use wasmbed_control::{
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
-use crate::{core::Core, hello::Replayed, listener::Refusals, metrics::Metrics, openapi, store::Store};
+use crate::{
+    core::Core, hello::Replayed, kubernetes::LeaderLease, listener::Refusals, metrics::Metrics, openapi,
+    store::Store,
+};
 
 /// Bodies of sets that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
@@ -131,6 +134,7 @@ struct Shared {
     core: Arc<Core>,
     store: Store,
     metrics: Metrics,
+    leader_lease: LeaderLease,
     sets: Arc<Semaphore>,
     modules: Arc<Semaphore>,
     refusals: Arc<Refusals>,
@@ -162,6 +166,7 @@ impl Api {
         core: Arc<Core>,
         store: Store,
         metrics: Metrics,
+        leader_lease: LeaderLease,
         connections_max: usize,
         refusals: Arc<Refusals>,
     ) -> Self {
@@ -169,6 +174,7 @@ impl Api {
             core,
             store,
             metrics,
+            leader_lease,
             sets: Arc::new(Semaphore::new(SETS_AT_ONCE_MAX)),
             modules: Arc::new(Semaphore::new(MODULES_AT_ONCE_MAX)),
             refusals,
@@ -286,6 +292,11 @@ async fn put_sets(State(shared): State<Shared>, request: Request) -> Response {
         }
         Err(_) => return overloaded(),
     };
+    // A term that was not seen yet may be that of a leader just elected.
+    if shared.core.read(|gateway, _| gateway.needs_leader_lease(put.leader_term)) {
+        let read = shared.leader_lease.read().await;
+        shared.core.with(|gateway, _| gateway.handle_leader_lease(read));
+    }
     match shared.core.put_sets(put).await.map(|answer| answer.result) {
         Some(Ok(done)) => axum::Json(done).into_response(),
         Some(Err(Refused::Fenced(refusal))) => answer(StatusCode::CONFLICT, &refusal),

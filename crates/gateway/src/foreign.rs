@@ -13,7 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
-use wasmbed_api::{GROUP, ReasonCode, VERSION};
+use wasmbed_api::{GATEWAY_COMPONENT, GROUP, ReasonCode, VERSION};
 
 /// An Event at most so often, however many come: strangers write nothing to the Kubernetes API beyond that.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
@@ -76,10 +76,10 @@ pub(crate) fn event(namespace: &str, name: &str, uid: Option<String>, message: S
         first_timestamp: time.clone(),
         last_timestamp: time,
         source: Some(EventSource {
-            component: Some("wasmbed-gateway".to_owned()),
+            component: Some(GATEWAY_COMPONENT.to_owned()),
             host: Some(name.to_owned()),
         }),
-        reporting_component: Some("wasmbed.github.io/gateway".to_owned()),
+        reporting_component: Some(GATEWAY_COMPONENT.to_owned()),
         reporting_instance: Some(name.to_owned()),
         ..Event::default()
     }

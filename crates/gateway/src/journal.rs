@@ -12,10 +12,10 @@ pub(crate) fn log(notice: &Notice) {
             tracing::info!(device = %name(device), epoch = epoch.0, synced, "session stands");
         }
         Notice::Ended { device, epoch, reason: Some(reason), detail } => {
-            tracing::info!(device = %name(device), epoch = epoch.0, reason = reason.name(), detail, "session ended by the gateway");
+            tracing::info!(device = %name(device), epoch = epoch.0, reason = reason.name(), error = detail, "session ended by the gateway");
         }
         Notice::Ended { device, epoch, reason: None, detail } => {
-            tracing::info!(device = %name(device), epoch = epoch.0, reason = "Disconnected", detail, "session ended");
+            tracing::info!(device = %name(device), epoch = epoch.0, reason = "Disconnected", error = detail, "session ended");
         }
         Notice::SetTaken { device, revision } => {
             tracing::debug!(device = %name(device), revision = revision.0, "desired set is on disk");
@@ -27,16 +27,19 @@ pub(crate) fn log(notice: &Notice) {
             tracing::info!(device = %name(device), %application, state, reason, %correlation_id, "device reported");
         }
         Notice::Unusable { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "Unusable", detail, "message could not be used");
+            tracing::warn!(device = %name(device), reason = "Unusable", error = detail, "message could not be used");
+        }
+        Notice::NotBelieved { device, detail } => {
+            tracing::warn!(device = %name(device), reason = "CounterOutOfRange", error = detail, "the device's numbers are not believed");
         }
         Notice::DeviceError { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "DeviceError", detail, "device could not use a message");
+            tracing::warn!(device = %name(device), reason = "DeviceError", error = detail, "device could not use a message");
         }
         Notice::WriteFailed { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "WriteFailed", detail, "call to the Kubernetes API failed");
+            tracing::warn!(device = %name(device), reason = "WriteFailed", error = detail, "call to the Kubernetes API failed");
         }
         Notice::StoreFailed { detail } => {
-            tracing::error!(reason = "StoreFailed", detail, "the gateway's disk failed");
+            tracing::error!(reason = "StoreFailed", error = detail, "the gateway's disk failed");
         }
         Notice::LeftOut { device, what, count } => {
             let device = device

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::{
-    api::core::v1::{Event as KubeEvent, EventSource, ObjectReference},
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Event as KubeEvent, EventSource, ObjectReference},
+    },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
@@ -15,8 +18,9 @@ use kube::{
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::{Device, GROUP, VERSION};
+use wasmbed_api::{Device, GATEWAY_COMPONENT, GROUP, LEADER_LEASE, VERSION};
 use wasmbed_control::{
+    election::LeaseRecord,
     exchange::DeviceKey,
     gateway::{Call, Event, Occurrence, Write, WriteOutcome},
 };
@@ -26,6 +30,17 @@ use crate::{core::Core, metrics::Metrics};
 
 /// For one call; after that it may or may not have happened.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A watch is ended by the server before this (`timeoutSeconds`, 290 by default), so that silence for longer is a
+/// connection that is gone, whatever was asked over it.
+const SILENCE_MAX: Duration = Duration::from_secs(295);
+
+/// The same API, on connections that do not hang for ever.
+pub(crate) fn bounded(mut config: kube::Config) -> kube::Config {
+    config.read_timeout.get_or_insert(SILENCE_MAX);
+    config.reset_reader_on_write = true;
+    config
+}
 
 /// Watches all Devices until the process ends.
 pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop: CancellationToken) {
@@ -62,6 +77,25 @@ pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop:
                 }
             }
             None => return,
+        }
+    }
+}
+
+/// The Lease of the controller that leads.
+#[derive(Clone)]
+pub(crate) struct LeaderLease(Api<Lease>);
+
+impl LeaderLease {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
+        Self(Api::namespaced(client, namespace))
+    }
+
+    /// Its term; 0 if there is no such Lease. The error is for people.
+    pub(crate) async fn read(&self) -> Result<u64, String> {
+        match tokio::time::timeout(CALL_TIMEOUT, self.0.get_opt(LEADER_LEASE)).await {
+            Ok(Ok(lease)) => Ok(LeaseRecord::read(lease.and_then(|lease| lease.spec).as_ref()).term),
+            Ok(Err(error)) => Err(words(&error)),
+            Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
         }
     }
 }
@@ -107,11 +141,11 @@ async fn make(
     match call {
         Call::CreateDevice { device, spec } => {
             let object = Device::new(&device.name, (**spec).clone());
-            let created = devices(device).create(&PostParams::default(), &object).await?;
+            let created = devices(device).create(&post_params(), &object).await?;
             Ok(Some(Box::new(created)))
         }
         Call::PatchStatus { device, patch } => {
-            let params = PatchParams::default();
+            let params = patch_params();
             let patched = devices(device).patch_status(&device.name, &params, &Patch::Merge(patch)).await?;
             Ok(Some(Box::new(patched)))
         }
@@ -122,16 +156,24 @@ async fn make(
             if occurrence.count > 1 {
                 let name = object.metadata.name.as_deref().unwrap_or_default();
                 let again = json!({ "count": object.count, "lastTimestamp": object.last_timestamp });
-                match events.patch(name, &PatchParams::default(), &Patch::Merge(again)).await {
+                match events.patch(name, &patch_params(), &Patch::Merge(again)).await {
                     // It has expired, or was never written: it is made again with its count.
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
                     result => return result.map(|_| None),
                 }
             }
-            events.create(&PostParams::default(), &object).await?;
+            events.create(&post_params(), &object).await?;
             Ok(None)
         }
     }
+}
+
+pub(crate) fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(GATEWAY_COMPONENT.to_owned()), ..PatchParams::default() }
+}
+
+pub(crate) fn post_params() -> PostParams {
+    PostParams { field_manager: Some(GATEWAY_COMPONENT.to_owned()), ..PostParams::default() }
 }
 
 fn outcome(error: &kube::Error) -> WriteOutcome {
@@ -187,10 +229,10 @@ fn to_event(event: &Event, occurrence: Occurrence, gateway: &str, boot_id: &str)
         first_timestamp: time(first_unix_ms),
         last_timestamp: time(event.unix_ms),
         source: Some(EventSource {
-            component: Some("wasmbed-gateway".to_owned()),
+            component: Some(GATEWAY_COMPONENT.to_owned()),
             host: Some(gateway.to_owned()),
         }),
-        reporting_component: Some("wasmbed.github.io/gateway".to_owned()),
+        reporting_component: Some(GATEWAY_COMPONENT.to_owned()),
         reporting_instance: Some(gateway.to_owned()),
         ..KubeEvent::default()
     }

@@ -14,6 +14,7 @@ mod device;
 mod foreign;
 mod handshakes;
 mod hello;
+mod id;
 mod journal;
 mod kubernetes;
 mod listener;
@@ -32,7 +33,10 @@ pub use store::StoreError;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use wasmbed_control::gateway::{self, Gateway, StoreOperation};
+use wasmbed_control::{
+    election::Hold,
+    gateway::{self, Gateway, StoreOperation},
+};
 use wasmbed_pki::{IdentityError, tls::TlsError};
 use wasmbed_telemetry::{Health, serve_health};
 
@@ -40,6 +44,7 @@ use crate::{
     certificates::Certificates,
     core::{Core, Work},
     handshakes::Handshakes,
+    kubernetes::LeaderLease,
     listener::{Listener, Refusals, Shares},
     presence::Presence,
     store::{Store, WriterThread},
@@ -128,6 +133,8 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
     let certificates = Certificates::open(&config)?;
     let opened = store::open(&config.data_dir)?;
+    let id = id::open(&config.data_dir)
+        .map_err(|source| StoreError::Io { path: config.data_dir.clone(), source })?;
     let shares = Shares::claim(&config.limits, config.max_connections);
     let listener = bind(config.listen)?;
     let health_listener = config.health_listen.map(bind).transpose()?;
@@ -139,24 +146,28 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             .map(|(listener, asked)| local_address(listener, asked))
             .transpose()?,
     };
-    let client = kube::Client::try_from(config.kube.clone()).map_err(Box::new)?;
+    let client = kube::Client::try_from(kubernetes::bounded(config.kube.clone())).map_err(Box::new)?;
 
     let (metrics, registry) = metrics::registry();
     let boot_id = uuid::Uuid::new_v4().simple().to_string();
     let (mut opened, decisions) = (opened, decisions(&config, shares.sessions(), &boot_id));
     let restored = std::mem::take(&mut opened.restored);
     let condition = opened.condition.clone();
-    let core = Arc::new(Core::new(metrics.clone(), |now| Gateway::new(decisions, restored, now)));
+    let core = Arc::new(Core::new(metrics.clone(), |now| {
+        let mut gateway = Gateway::new(decisions, restored, now);
+        gateway.handle_hold(&Hold::Unread, now);
+        gateway
+    }));
     let stored = Arc::clone(&core);
     let on_stored: store::OnStored =
         Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(id, result, now)));
     let (store, writer) = opened.start(on_stored)?;
-    let health = Health::starting(&["kubernetes"]);
+    let health = Health::starting(&["kubernetes", "lease"]);
     let bounds = shares.clone();
     let handshakes = Handshakes::new(move || bounds.handshakes());
     let foreign = Arc::<foreign::Foreign>::default();
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
-    tracing::info!(gateway = config.name, address, boot_id, "gateway listens");
+    tracing::info!(gateway = config.name, address, boot_id, id, "gateway listens");
 
     let refusals = Arc::new(Refusals::new());
 
@@ -173,6 +184,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
                 Arc::clone(&core),
                 store.clone(),
                 metrics.clone(),
+                LeaderLease::new(client.clone(), &config.namespace),
                 config.limits.api_connections_max,
                 Arc::clone(&refusals),
             ),
@@ -187,6 +199,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             name: config.name.clone(),
             namespace: config.namespace.clone(),
             address,
+            id,
             boot_id: boot_id.clone(),
             shares,
             foreign,

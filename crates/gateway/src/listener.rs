@@ -310,7 +310,7 @@ impl Listener {
             self.foreign.note(peer.ip());
         }
         if self.refusals.may_log() {
-            tracing::info!(%peer, reason = refused.reason, detail = refused.detail, "connection refused");
+            tracing::info!(%peer, reason = refused.reason, error = refused.detail, "connection refused");
         }
     }
 }

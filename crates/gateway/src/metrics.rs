@@ -270,6 +270,7 @@ impl Metrics {
             }
             Notice::SetTaken { .. }
             | Notice::Unusable { .. }
+            | Notice::NotBelieved { .. }
             | Notice::DeviceError { .. }
             | Notice::WriteFailed { .. }
             | Notice::StoreFailed { .. }

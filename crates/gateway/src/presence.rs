@@ -3,38 +3,34 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::{
-        coordination::v1::{Lease, LeaseSpec},
-        core::v1::Event,
-    },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    api::{coordination::v1::Lease, core::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta, Time},
     jiff::Timestamp,
 };
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
-};
-use serde_json::{Value, json};
+use kube::{Api, Client, api::Patch};
+use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, ReasonCode};
+use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, DeviceGatewayStatus, ReasonCode, gateway_lease};
+use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
 use wasmbed_telemetry::Health;
 
 use crate::{
-    core::Core, foreign::Foreign, handshakes::Handshakes, kubernetes::words, listener::Shares,
-    metrics::Metrics, store::Condition,
+    core::Core,
+    foreign::Foreign,
+    handshakes::Handshakes,
+    kubernetes::{patch_params, post_params, words},
+    listener::Shares,
+    metrics::Metrics,
+    store,
 };
 
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
-/// How often the DeviceGateway is written while it changes.
+/// How often the DeviceGateway is looked at, and written if it is not as it should be.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// How often the Lease is renewed: three times within its duration.
-const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// How often that is tried after a failure: an API that is back hears of the gateway before anyone counts it as gone.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// After this without a renewal the gateway counts as gone.
-const LEASE_SECONDS: i32 = 15;
+/// The Lease is renewed three times within its duration.
+const LEASE: ElectionConfig = ElectionConfig { duration_ms: 15_000, renew_ms: 5_000 };
 /// For one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,55 +43,52 @@ pub(crate) struct Presence {
     pub(crate) name: String,
     pub(crate) namespace: String,
     pub(crate) address: String,
+    /// The holder of its Lease.
+    pub(crate) id: String,
     pub(crate) boot_id: String,
     pub(crate) shares: Shares,
     pub(crate) foreign: Arc<Foreign>,
     pub(crate) health: Health,
-    pub(crate) disk: Condition,
-}
-
-/// What was last written.
-#[derive(Default)]
-struct Written {
-    status: Option<Value>,
-    /// Since when it has been serving, or not.
-    ready: Option<(bool, String)>,
-    transitions: i32,
-    failing: bool,
+    pub(crate) disk: store::Condition,
 }
 
 impl Presence {
-    /// Says it until `stop`, then says goodbye.
+    /// Holds the Lease and says it until `stop`, then says goodbye.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(GAUGES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written = Written::default();
-        let (mut status_at, mut renew_at) = (Instant::now(), Instant::now());
+        let started = Instant::now();
+        let mut tenure = Tenure::new(&self.id, LEASE);
+        let mut failing = Failing::default();
+        let (mut status_at, mut lease_at) = (started, started);
         loop {
             tokio::select! {
-                _ = tick.tick() => {}
+                _ = tick.tick() => {
+                    self.set_gauges();
+                    let disk = self.disk.failing().map(|why| format!("the gateway's disk fails: {why}"));
+                    self.health.set("store", disk.map_or(Ok(()), Err));
+                }
+                () = tokio::time::sleep_until(lease_at) => {
+                    let held = self.hold(&mut tenure, started).await;
+                    let pause = tenure.poll_pause_ms(milliseconds(started), held.is_ok());
+                    self.tell("Lease", held, &mut failing);
+                    lease_at = Instant::now() + Duration::from_millis(pause);
+                }
+                () = tokio::time::sleep_until(status_at), if *tenure.hold() == Hold::Held => {
+                    let said = self.say(true).await;
+                    self.tell("DeviceGateway", said, &mut failing);
+                    status_at = Instant::now() + STATUS_EVERY;
+                    self.tell_foreign().await;
+                }
                 () = stop.cancelled() => break,
             }
-            self.set_gauges();
-            let disk = self.disk.failing().map(|why| format!("the gateway's disk fails: {why}"));
-            self.health.set("store", disk.map_or(Ok(()), Err));
-            let now = Instant::now();
-            if now >= renew_at {
-                let renewed = self.renew(&mut written).await;
-                self.tell("Lease", renewed, &mut written);
-                renew_at = now + if written.failing { RETRY_EVERY } else { RENEW_EVERY };
-            }
-            if now >= status_at {
-                let said = self.say(true, &mut written).await;
-                self.tell("DeviceGateway", said, &mut written);
-                status_at = now + STATUS_EVERY;
-                self.tell_foreign().await;
-            }
         }
-        let said = self.say(false, &mut written).await;
-        self.tell("DeviceGateway", said, &mut written);
-        let released = self.release().await;
-        self.tell("Lease", released, &mut written);
+        if *tenure.hold() == Hold::Held {
+            let said = self.say(false).await;
+            self.tell("DeviceGateway", said, &mut failing);
+            let released = self.release().await;
+            self.tell("Lease", released, &mut failing);
+        }
     }
 
     /// An Event for people: one that can't be written is logged and dropped.
@@ -106,7 +99,7 @@ impl Presence {
         let uid = within(api.get_opt(&self.name)).await.ok().flatten().and_then(|held| held.metadata.uid);
         let event = crate::foreign::event(&self.namespace, &self.name, uid, message);
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
-        if let Err(error) = within(events.create(&PostParams::default(), &event)).await {
+        if let Err(error) = within(events.create(&post_params(), &event)).await {
             tracing::warn!(
                 gateway = self.name,
                 reason = "WriteFailed",
@@ -116,27 +109,24 @@ impl Presence {
         }
     }
 
-    fn tell(&self, what: &str, result: Result<(), String>, written: &mut Written) {
+    fn tell(&self, what: &str, result: Result<(), String>, failing: &mut Failing) {
         match result {
-            Ok(()) if written.failing => {
-                written.failing = false;
+            Ok(()) if failing.0 => {
+                failing.0 = false;
                 tracing::info!(gateway = self.name, "the Kubernetes API answers again");
             }
             Ok(()) => {}
-            Err(error) => {
-                // Someone may have deleted what was there: it is looked for, and made, anew.
-                written.status = None;
-                written.transitions = 0;
-                self.tell_failure(what, &error, written);
+            // Once, not every second.
+            Err(error) if !failing.0 => {
+                failing.0 = true;
+                tracing::warn!(
+                    gateway = self.name,
+                    reason = "WriteFailed",
+                    error,
+                    "{what} could not be written"
+                );
             }
-        }
-    }
-
-    fn tell_failure(&self, what: &str, error: &str, written: &mut Written) {
-        // Once, not every second.
-        if !written.failing {
-            written.failing = true;
-            tracing::warn!(gateway = self.name, reason = "WriteFailed", error, "{what} could not be written");
+            Err(_) => {}
         }
     }
 
@@ -145,113 +135,155 @@ impl Presence {
         self.metrics.level(&levels, &counters, self.handshakes.levels(), self.shares.sessions());
     }
 
-    async fn say(&self, serving: bool, written: &mut Written) -> Result<(), String> {
-        let levels = self.core.read(|gateway, now| gateway.levels(now));
-        let (failing, set_aside) = (self.disk.failing(), self.disk.set_aside());
-        let (reason, message) = match (serving, failing, set_aside) {
-            (false, _, _) => (ReasonCode::Draining, ReasonCode::Draining.sentence().to_owned()),
-            (true, Some(why), _) => {
-                (ReasonCode::StoreFailed, format!("{} {why}", ReasonCode::StoreFailed.sentence()))
-            }
-            (true, None, Some(what)) => {
-                (ReasonCode::StoreSetAside, format!("{} {what}", ReasonCode::StoreSetAside.sentence()))
-            }
-            (true, None, None) => (ReasonCode::Serving, ReasonCode::Serving.sentence().to_owned()),
-        };
-        let ready = matches!(reason, ReasonCode::Serving | ReasonCode::StoreSetAside);
-        if written.ready.as_ref().is_none_or(|(was, _)| *was != ready) {
-            written.ready = Some((ready, seconds(Timestamp::now())));
-        }
-        let since = written.ready.as_ref().map(|(_, since)| since.clone());
-        let status = json!({
-            "boot_id": self.boot_id,
-            "connected": levels.sessions,
-            "connections_max": self.shares.sessions(),
-            "modules": levels.modules,
-            // To a quarter of a second: finer would make every status a new one.
-            "write_lag_ms": levels.write_lag_ms / 250 * 250,
-            "version": env!("CARGO_PKG_VERSION"),
-            "conditions": [{
-                "type": "Ready",
-                "status": if ready { "True" } else { "False" },
-                "reason": reason.as_str(),
-                "message": message,
-                "lastTransitionTime": since,
-            }],
-        });
-        if written.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let api: Api<DeviceGateway> = Api::namespaced(self.client.clone(), &self.namespace);
-        if written.status.is_none() {
-            within(self.ensure(&api)).await?;
-        }
-        let mut patch = status.clone();
-        patch["observed_at"] = json!(seconds(Timestamp::now()));
-        let patch = json!({ "status": patch });
-        within(api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-        written.status = Some(status);
-        Ok(())
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Makes the DeviceGateway, or puts the address right in the one from an earlier life.
-    async fn ensure(&self, api: &Api<DeviceGateway>) -> Result<(), kube::Error> {
-        let spec = DeviceGatewaySpec { address: self.address.clone() };
-        match api.get_opt(&self.name).await? {
+    /// Takes or renews the Lease, and passes on whether it is held.
+    async fn hold(&self, tenure: &mut Tenure, started: Instant) -> Result<(), String> {
+        let before = tenure.hold().clone();
+        let result = self.claim(tenure, started).await;
+        if result.is_err() {
+            tenure.handle_failed();
+        }
+        let hold = tenure.hold();
+        if *hold != before {
+            match hold.kept_from() {
+                None => tracing::info!(
+                    gateway = self.name,
+                    id = self.id,
+                    held = *hold == Hold::Held,
+                    "speaks for its gateway"
+                ),
+                Some(error) => {
+                    tracing::warn!(
+                        gateway = self.name,
+                        id = self.id,
+                        reason = "NotHolder",
+                        error,
+                        "takes no devices"
+                    );
+                }
+            }
+        }
+        self.core.with(|gateway, now| gateway.handle_hold(hold, now));
+        self.health.set("lease", hold.kept_from().map_or(Ok(()), Err));
+        result
+    }
+
+    async fn claim(&self, tenure: &mut Tenure, started: Instant) -> Result<(), String> {
+        let leases = self.leases();
+        let name = gateway_lease(&self.name);
+        let asked_ms = milliseconds(started);
+        let lease = within(leases.get_opt(&name)).await?;
+        let record = lease.as_ref().map(|lease| LeaseRecord::read(lease.spec.as_ref()));
+        let claim = tenure.plan_claim(milliseconds(started), record.as_ref());
+        let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
+        let claimed = claim.spec(spec, &self.id, tenure.config(), Timestamp::now());
+        let Some((term, spec)) = claimed else { return Ok(()) };
+        match lease {
+            // On condition that nobody wrote it since: it carries the version that was read.
+            Some(lease) => {
+                let lease = Lease { spec: Some(spec), ..lease };
+                within(leases.replace(&name, &post_params(), &lease)).await?;
+            }
             None => {
-                api.create(&PostParams::default(), &DeviceGateway::new(&self.name, spec)).await?;
+                let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+                within(leases.create(&post_params(), &Lease { metadata, spec: Some(spec) })).await?;
             }
-            Some(held) if held.spec != spec => {
-                let patch = json!({ "spec": spec });
-                api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-            }
-            Some(_) => {}
         }
+        tenure.handle_written(asked_ms, term);
         Ok(())
     }
 
-    fn lease_name(&self) -> String {
-        format!("gateway-{}", self.name)
-    }
-
-    async fn renew(&self, written: &mut Written) -> Result<(), String> {
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
-        let now = MicroTime(Timestamp::now());
-        let name = self.lease_name();
-        if written.transitions > 0 {
-            let patch = json!({ "spec": { "holderIdentity": self.boot_id, "renewTime": now } });
-            within(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+    /// Makes the DeviceGateway, or puts right what is not as it should be in it.
+    async fn say(&self, serving: bool) -> Result<(), String> {
+        let api: Api<DeviceGateway> = Api::namespaced(self.client.clone(), &self.namespace);
+        let spec = DeviceGatewaySpec { address: self.address.clone() };
+        let held = match within(api.get_opt(&self.name)).await? {
+            Some(held) if held.spec == spec => held,
+            Some(_) => {
+                let patch = Patch::Merge(json!({ "spec": spec }));
+                within(api.patch(&self.name, &patch_params(), &patch)).await?
+            }
+            None => {
+                let made = DeviceGateway::new(&self.name, spec);
+                within(api.create(&post_params(), &made)).await?
+            }
+        };
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        let shown = held.status.unwrap_or_default();
+        let wanted = self.status(serving, &shown, now);
+        if wanted == shown {
             return Ok(());
         }
-        let held = within(api.get_opt(&name)).await?;
-        let transitions =
-            held.as_ref().and_then(|held| held.spec.as_ref()?.lease_transitions).unwrap_or(0) + 1;
-        let spec = LeaseSpec {
-            holder_identity: Some(self.boot_id.clone()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
-            acquire_time: Some(now.clone()),
-            renew_time: Some(now),
-            lease_transitions: Some(transitions),
-            ..LeaseSpec::default()
-        };
-        if held.is_some() {
-            let patch = json!({ "spec": spec });
-            within(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-        } else {
-            let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
-            within(api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await?;
-        }
-        written.transitions = transitions;
+        let status = DeviceGatewayStatus { observed_at: Some(now.to_string()), ..wanted };
+        let patch = Patch::Merge(json!({ "status": status }));
+        within(api.patch_status(&self.name, &patch_params(), &patch)).await?;
         Ok(())
+    }
+
+    /// What the status should be, where it is `shown` now.
+    fn status(&self, serving: bool, shown: &DeviceGatewayStatus, now: Timestamp) -> DeviceGatewayStatus {
+        let levels = self.core.read(|gateway, now| gateway.levels(now));
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let (failing, set_aside) = (self.disk.failing(), self.disk.set_aside());
+        let (status, reason, more) = match (serving, failing, set_aside) {
+            (false, _, _) => ("False", ReasonCode::Draining, None),
+            (true, Some(why), _) => ("False", ReasonCode::StoreFailed, Some(why)),
+            (true, None, Some(what)) => ("True", ReasonCode::StoreSetAside, Some(what)),
+            (true, None, None) => ("True", ReasonCode::Serving, None),
+        };
+        let sentence = reason.sentence();
+        let message = more.map_or_else(|| sentence.to_owned(), |more| format!("{sentence} {more}"));
+        let before = shown.conditions.iter().find(|condition| condition.type_ == READY);
+        let since = before
+            .filter(|before| before.status == status)
+            .map_or(Time(now), |before| before.last_transition_time.clone());
+        let ready = Condition {
+            type_: READY.to_owned(),
+            status: status.to_owned(),
+            reason: reason.as_str().to_owned(),
+            message,
+            observed_generation: None,
+            last_transition_time: since,
+        };
+        DeviceGatewayStatus {
+            boot_id: Some(self.boot_id.clone()),
+            connected: number(levels.sessions),
+            connections_max: number(self.shares.sessions()),
+            modules: number(levels.modules),
+            // To a quarter of a second: finer would make every status a new one.
+            write_lag_ms: i64::try_from(levels.write_lag_ms / 250 * 250).unwrap_or(i64::MAX),
+            observed_at: shown.observed_at.clone(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            conditions: vec![ready],
+        }
     }
 
     /// Gives the Lease up, so that nobody waits for it to expire.
     async fn release(&self) -> Result<(), String> {
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
-        let patch = json!({ "spec": { "holderIdentity": "" } });
-        within(api.patch(&self.lease_name(), &PatchParams::default(), &Patch::Merge(patch))).await?;
+        let (leases, name) = (self.leases(), gateway_lease(&self.name));
+        let Some(mut lease) = within(leases.get_opt(&name)).await? else { return Ok(()) };
+        let own = |holder: &Option<String>| holder.as_deref() == Some(&*self.id);
+        if let Some(spec) = lease.spec.as_mut().filter(|spec| own(&spec.holder_identity)) {
+            spec.holder_identity = Some(String::new());
+            spec.renew_time = Some(MicroTime(Timestamp::now()));
+            within(leases.replace(&name, &post_params(), &lease)).await?;
+        }
         Ok(())
     }
+}
+
+/// Whether the API failed the last time.
+#[derive(Default)]
+struct Failing(bool);
+
+/// The condition of a DeviceGateway.
+const READY: &str = "Ready";
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
@@ -259,11 +291,6 @@ async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result
         Ok(result) => result.map_err(|error| words(&error)),
         Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
     }
-}
-
-/// RFC 3339 to the second, as Kubernetes writes times.
-fn seconds(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
 /// Where the gateway is found if nobody says so: the bound address, loopback if it listens on all.

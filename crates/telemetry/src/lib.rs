@@ -3,7 +3,7 @@
 //! It may not know what it measures: each process registers its own metrics and names its own components.
 //!
 //! Log fields that have one meaning everywhere: `correlation_id` (32 hex digits), `device` (`namespace/name`), `application`
-//! (`namespace/name`), `gateway`, `epoch`, `revision`, `reason`.
+//! (`namespace/name`), `gateway`, `epoch`, `revision`, `reason` (a CamelCase code), `error` (what went wrong, for people).
 
 #![forbid(unsafe_code)]
 

@@ -95,9 +95,9 @@ impl ControllerProcess {
         match plural {
             "leases" => self.seen_lease(now, object),
             "devicegateways" => {
-                let gateway = object_key(object);
-                self.fleet.handle_gateway(now, &gateway, &text(&object["spec"]["address"]));
-                self.gateways.insert(gateway.name);
+                let Ok(gateway) = serde_json::from_value(object.clone()) else { return };
+                self.fleet.handle_gateway(now, &gateway);
+                self.gateways.insert(object_key(object).name);
             }
             "devices" => {
                 if let Some(device) = device_of(object) {

@@ -10,6 +10,7 @@ use super::config::{Now, PUT_BYTES_MAX, UPLOADS_IN_FLIGHT_MAX};
 use super::gateways::PutInFlight;
 use super::input::{CallId, ModuleSource, Put, PutOutcome, Upload, UploadOutcome, UploadSource};
 use super::record::{Application, DeviceId, Prepared};
+use crate::election::TERM_MAX;
 use crate::exchange::{DeviceSet, PutSets, SETS_PER_PUT_MAX};
 use crate::text;
 
@@ -114,7 +115,9 @@ impl Fleet {
                 }
             }
             PutOutcome::Fenced(refusal) => {
-                self.term_seen = self.term_seen.max(refusal.leader_term.unwrap_or(0));
+                // No leader can rise above the highest term, so that nobody was given it: it is that gateway's own trouble.
+                let seen = refusal.leader_term.filter(|term| *term < TERM_MAX).unwrap_or(0);
+                self.term_seen = self.term_seen.max(seen);
                 gateway.retry.fail(now.ms, &self.config, refusal.message);
             }
             PutOutcome::Failed(message) => gateway.retry.fail(now.ms, &self.config, message),

@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wasmbed_api::DeviceFacts;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use wasmbed_api::{DeviceFacts, DeviceGateway, ReasonCode};
 use wasmbed_protocol::ModuleDigest;
 
 use super::config::LEASE_DEFAULT_MS;
-use super::input::{CallId, LeaseSeen};
+use super::input::{CallId, LeaseSeen, ObjectKey};
 use super::record::{DeviceId, PlannedSet, ReportedApplication};
 use super::retry::Retry;
 use crate::exchange::DeviceKey;
@@ -23,6 +24,10 @@ use crate::exchange::DeviceKey;
 pub(super) struct Gateway {
     /// From its DeviceGateway; none if there is no such object.
     pub(super) address: Option<String>,
+    /// Its DeviceGateway as it was last seen.
+    pub(super) object: Option<Object>,
+    /// The version of it that was last marked, or could not be.
+    pub(super) marked: String,
     pub(super) lease: Option<LeaseSeen>,
     /// When it was first heard of, or its Lease last changed.
     pub(super) alive_ms: u64,
@@ -47,6 +52,51 @@ pub(super) struct Gateway {
     pub(super) stream_failures: u32,
     pub(super) stream_error: String,
 }
+
+/// A DeviceGateway, as far as what it says of itself is put right once it is gone.
+#[derive(Debug)]
+pub(super) struct Object {
+    pub(super) key: ObjectKey,
+    pub(super) resource_version: String,
+    pub(super) conditions: Vec<Condition>,
+}
+
+impl Object {
+    pub(super) fn read(key: ObjectKey, resource: &DeviceGateway) -> Self {
+        Self {
+            key,
+            resource_version: resource.metadata.resource_version.clone().unwrap_or_default(),
+            conditions: resource.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it says that its gateway takes devices.
+    fn says_ready(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+    }
+
+    /// The merge patch (RFC 7396) by which nothing is known of the gateway any more.
+    pub(super) fn unknown_patch(&self, unix_ms: u64) -> serde_json::Value {
+        let unix_s = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
+        let mut conditions: Vec<Condition> =
+            self.conditions.iter().filter(|condition| condition.type_ != READY).cloned().collect();
+        conditions.push(Condition {
+            type_: READY.to_owned(),
+            status: "Unknown".to_owned(),
+            reason: ReasonCode::LeaseExpired.as_str().to_owned(),
+            message: ReasonCode::LeaseExpired.sentence().to_owned(),
+            observed_generation: None,
+            last_transition_time: super::status::time(unix_s),
+        });
+        serde_json::json!({
+            "metadata": { "resourceVersion": self.resource_version },
+            "status": { "conditions": conditions },
+        })
+    }
+}
+
+/// The condition of a DeviceGateway.
+const READY: &str = "Ready";
 
 /// The stream of a gateway.
 #[derive(Debug, Default)]
@@ -102,6 +152,12 @@ impl Gateway {
             return false;
         }
         self.expires_ms(api_since_ms, grace_ms).is_none_or(|expires_ms| now_ms < expires_ms)
+    }
+
+    /// Whether its DeviceGateway says of it, while it is gone, that it takes devices.
+    pub(super) fn is_to_be_marked(&self, is_live: bool) -> bool {
+        let object = self.object.as_ref().filter(|object| object.resource_version != self.marked);
+        !is_live && object.is_some_and(Object::says_ready)
     }
 
     /// When its Lease runs out if nothing more is seen; never while the API is away.

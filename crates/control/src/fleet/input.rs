@@ -166,6 +166,17 @@ pub struct UnreachableWrite {
     pub patch: serde_json::Value,
 }
 
+/// A merge patch of `DeviceGateway.status` for a gateway that is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which DeviceGateway.
+    pub gateway: ObjectKey,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
 /// A merge patch of a Device's finalizers, carrying the resourceVersion that it was made for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceFinalizerWrite {

@@ -6,7 +6,7 @@
 //! ```text
 //! watches ── handle_application, _module, _device, _gateway, _lease ──┐     ┌── poll_put, poll_upload ── gateways
 //! streams ── handle_stream, handle_stream_down ───────────────────────┤     ├── poll_status, poll_finalizer,
-//! answers ── handle_put_outcome, _upload_outcome, _write_outcome ─────┤     │   poll_device_unreachable, poll_event ── API
+//! answers ── handle_put_outcome, _upload_outcome, _write_outcome ─────┤     │   poll_device_unreachable, poll_gateway_unknown, poll_event ── API
 //! election ─ handle_leadership ───────────────────────────────────────┤     └── poll_timeout
 //! clock ──── handle_timeout ──────────────────────────────────────────┘
 //! ```
@@ -46,12 +46,14 @@ pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::{FleetConfig, Now};
 pub use fit::{plan_fit, plan_room};
 pub use input::{
-    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, Kind, LeaseSeen,
-    ModuleSource, ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome,
-    UploadSource, WriteOutcome,
+    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, GatewayWrite, Kind,
+    LeaseSeen, ModuleSource, ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload,
+    UploadOutcome, UploadSource, WriteOutcome,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use target::{plan_target, selects};
+
+use wasmbed_api::DeviceGateway;
 
 use crate::exchange::{DeviceKey, StreamEvent};
 use gateways::{Gateway, Stream};
@@ -235,20 +237,28 @@ impl Fleet {
         }
     }
 
-    /// A DeviceGateway exists at this address.
-    pub fn handle_gateway(&mut self, now: Now, key: &ObjectKey, address: &str) {
-        self.mark_listed(Kind::Gateway, key);
+    /// A DeviceGateway exists.
+    pub fn handle_gateway(&mut self, now: Now, resource: &DeviceGateway) {
+        let metadata = &resource.metadata;
+        let (Some(namespace), Some(name)) = (metadata.namespace.clone(), metadata.name.clone()) else {
+            return;
+        };
+        let key = ObjectKey { namespace, name };
+        self.mark_listed(Kind::Gateway, &key);
         let gateway = self.gateways.entry(key.name.clone()).or_insert_with(|| Gateway::new(now.ms));
-        if gateway.address.as_deref() != Some(address) {
-            gateway.address = Some(address.to_owned());
+        let address = &resource.spec.address;
+        if gateway.address.as_ref() != Some(address) {
+            gateway.address = Some(address.clone());
             gateway.retry.succeed();
         }
+        gateway.object = Some(gateways::Object::read(key, resource));
     }
 
     /// A DeviceGateway was deleted. Its devices keep what they run; its Lease says when they are unreachable.
     pub fn handle_gateway_deleted(&mut self, now: Now, name: &str) {
         if let Some(gateway) = self.gateways.get_mut(name) {
             gateway.address = None;
+            gateway.object = None;
             gateway.lease = None;
         }
         self.stream_down(now, name);
@@ -322,9 +332,10 @@ impl Fleet {
             let since_ms = self.applications.get(id)?.undeploy.as_ref()?.since_ms;
             Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))
         });
+        let marks = self.term.is_some() && self.gateway_to_mark(now).is_some();
         let waiting =
             !self.finalizers.is_empty() || !self.unreachable.is_empty() || self.next_finishing().is_some();
-        let waiting = waiting && self.term.is_some() && self.is_complete();
+        let waiting = marks || (waiting && self.term.is_some() && self.is_complete());
         let recheck = self.rechecks.first().map(|(due_ms, _)| *due_ms);
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);
@@ -384,6 +395,7 @@ impl Fleet {
         self.facts.sweep();
         for gateway in self.gateways.values_mut() {
             gateway.retry.renew();
+            gateway.marked.clear();
         }
         self.replan.extend(self.devices.keys());
         for device in self.devices.values_mut() {

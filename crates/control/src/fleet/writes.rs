@@ -14,7 +14,9 @@ use super::config::{
 };
 use super::finished::wanted_hash;
 use super::gateways::{Gateway, Stream};
-use super::input::{CallId, FinalizerWrite, FleetEvent, StatusWrite, UnreachableWrite, WriteOutcome};
+use super::input::{
+    CallId, FinalizerWrite, FleetEvent, GatewayWrite, StatusWrite, UnreachableWrite, WriteOutcome,
+};
 use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
 use super::status::{Facts, Published, Standing, Transition, plan_standing, plan_status};
 use super::{Fleet, ObjectKey};
@@ -48,6 +50,7 @@ enum Subject {
         add: bool,
     },
     Finished(DeviceId),
+    Gateway(String),
 }
 
 const TOKEN: u64 = 1_000;
@@ -375,6 +378,29 @@ impl Fleet {
         None
     }
 
+    /// The next DeviceGateway whose gateway is gone and of which nothing is known any more. Call until there is none.
+    pub fn poll_gateway_unknown(&mut self, now: Now) -> Option<GatewayWrite> {
+        self.term?;
+        let name = self.gateway_to_mark(now)?.clone();
+        if !self.writes.may_write(now.ms) {
+            return None;
+        }
+        let call = self.next_call();
+        let gateway = self.gateways.get_mut(&name)?;
+        let object = gateway.object.as_ref()?;
+        gateway.marked.clone_from(&object.resource_version);
+        let write =
+            GatewayWrite { id: call, gateway: object.key.clone(), patch: object.unknown_patch(now.unix_ms) };
+        self.writes.begin(call, Subject::Gateway(name));
+        Some(write)
+    }
+
+    pub(super) fn gateway_to_mark(&self, now: Now) -> Option<&String> {
+        self.api_since(now)?;
+        let gone = |gateway: &Gateway| gateway.is_to_be_marked(self.is_live(now, gateway));
+        self.gateways.iter().find(|(_, gateway)| gone(gateway)).map(|(name, _)| name)
+    }
+
     /// How a write to the Kubernetes API ended.
     pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome) {
         let Some(subject) = self.writes.in_flight.remove(&id) else { return };
@@ -427,6 +453,14 @@ impl Fleet {
                     | WriteOutcome::Refused(_) => {}
                 }
                 self.device_changed(now, id);
+            }
+            // The watch brings what another wrote; a refused one is tried at the next interval.
+            Subject::Gateway(name) => {
+                if let WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) = outcome
+                    && let Some(gateway) = self.gateways.get_mut(&name)
+                {
+                    gateway.marked.clear();
+                }
             }
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };

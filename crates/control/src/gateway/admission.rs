@@ -58,6 +58,13 @@ pub(super) const REVOKED: Refusal = Refusal {
     retry_after_ms: RETRY_REFUSED_MS,
     detail: "the Device is revoked",
 };
+/// This process does not hold its gateway's Lease: whoever does has the devices.
+pub(super) const NOT_HOLDER: Refusal = Refusal {
+    reason: CloseReason::Unavailable,
+    shown: None,
+    retry_after_ms: RETRY_SOON_MS,
+    detail: "another process holds this gateway's Lease",
+};
 pub(super) const PENDING: Refusal = Refusal {
     reason: CloseReason::PendingApproval,
     shown: Some(ReasonCode::PendingApproval),

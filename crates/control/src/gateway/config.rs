@@ -74,8 +74,11 @@ pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 pub const CLAIM_WAIT_MS: u64 = 500;
 /// Connections beyond the sessions: those that have not said Hello, are being turned away or end.
 pub const CONNECTIONS_EXTRA: usize = 1_024;
-/// Epochs and revisions that a device may state: what JSON numbers hold (RFC 8259 section 6).
-pub const COUNTER_MAX: u64 = (1 << 53) - 1;
+/// An epoch or revision in Hello counts up to this much above what is known. They grow by one for each session and each
+/// change, and what JSON numbers hold (2^53, RFC 8259 section 6) is 2^33 such Hellos away.
+pub const COUNTER_SLACK: u64 = 1 << 20;
+/// Boot counter that a device may state: what JSON numbers hold (RFC 8259 section 6). It orders nothing but its own lines.
+pub const BOOT_COUNTER_MAX: u64 = (1 << 53) - 1;
 /// AssignmentGets that wait for their answer in one session: a whole desired set.
 pub const ASSIGNMENT_GETS_MAX: usize = wasmbed_protocol::limits::DESIRED_MAX;
 /// Messages of a session that could not be used, before it is ended: a newer firmware sends a few, a broken one many.

@@ -57,6 +57,8 @@ pub(super) struct Record {
     pub(super) staged: Option<Arc<Set>>,
     /// Highest revision seen from the device, held, or on its way to the disk.
     pub(super) revision_seen: u64,
+    /// What the device's revisions are counted from; see [`super::counters`].
+    pub(super) revision_base: u64,
     /// Why it was last turned away, if that still is so.
     pub(super) rejected: Option<ReasonCode>,
     /// When it comes back at the latest, if it was told to stay away.
@@ -82,6 +84,7 @@ impl Record {
             set: None,
             staged: None,
             revision_seen: 0,
+            revision_base: 0,
             rejected: None,
             returns_by: None,
             trouble: None,
@@ -123,6 +126,12 @@ pub(super) struct Live {
     pub(super) start: Option<u64>,
     /// Lines of its applications.
     pub(super) logs: Places,
+    /// The epoch that the device is told.
+    pub(super) epoch_told: Epoch,
+    /// A report counts up to this revision, or one that was set here; reports do not move it.
+    pub(super) revision_limit: u64,
+    /// Numbers of the device that were not believed, for people.
+    pub(super) complaint: Option<Box<str>>,
     /// Whether the connection is there.
     pub(super) connected: bool,
     /// Whether Welcome was given.
@@ -243,7 +252,7 @@ pub(super) fn shared(text: &str, held: [Option<&Arc<str>>; 2]) -> Arc<str> {
 }
 
 /// Conditions of a Device that its gateway writes.
-const OWN_CONDITIONS: [&str; 4] = ["Connected", "Enrolled", "CloneSuspected", "KeyMismatch"];
+const OWN_CONDITIONS: [&str; 5] = ["Connected", "Enrolled", "CloneSuspected", "KeyMismatch", "Counters"];
 
 /// Device.status as it is in Kubernetes, as far as a writer needs it.
 #[derive(Debug, Default)]
@@ -261,6 +270,7 @@ pub(super) struct Base {
     pub(super) enrolled: Option<Shown>,
     pub(super) clone: Option<Shown>,
     pub(super) mismatch: Option<Shown>,
+    pub(super) counters: Option<Shown>,
     /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
     pub(super) other_conditions: Vec<Condition>,
 }
@@ -308,6 +318,11 @@ impl Object {
 }
 
 impl Base {
+    /// Epoch and revision.
+    pub(super) fn counters(&self) -> (u64, u64) {
+        (self.epoch, self.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0))
+    }
+
     fn new(status: &DeviceStatus) -> Self {
         let shown = |name: &str| {
             status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| Shown {
@@ -333,6 +348,7 @@ impl Base {
             enrolled: shown("Enrolled"),
             clone: shown("CloneSuspected"),
             mismatch: shown("KeyMismatch"),
+            counters: shown("Counters"),
             other_conditions: status
                 .conditions
                 .iter()

@@ -201,7 +201,7 @@ pub enum Refused {
     Fenced(Refusal),
     /// It can't be right: 400.
     Invalid(Refusal),
-    /// The disk or the queue before it: 503.
+    /// The disk or the queue before it, the Kubernetes API, or another process that holds the gateway's Lease: 503.
     Unavailable(Refusal),
 }
 
@@ -296,6 +296,13 @@ pub enum Notice {
         /// What was wrong.
         detail: String,
     },
+    /// A device said an epoch or a revision that it can't have.
+    NotBelieved {
+        /// Which device.
+        device: Arc<DeviceKey>,
+        /// What it said.
+        detail: String,
+    },
     /// A device said that it could not use a message.
     DeviceError {
         /// Which device.
@@ -340,6 +347,7 @@ impl Notice {
             | Self::Assigned { device, .. }
             | Self::Reported { device, .. }
             | Self::Unusable { device, .. }
+            | Self::NotBelieved { device, .. }
             | Self::DeviceError { device, .. }
             | Self::WriteFailed { device, .. } => Some(device),
             // Said once, or by a controller.

@@ -17,6 +17,7 @@
 mod admission;
 mod allowance;
 pub mod config;
+mod counters;
 mod device;
 mod events;
 mod identity;
@@ -54,7 +55,10 @@ use sets::{Bodies, Modules};
 use stream::Stream;
 use writer::Writer;
 
-use crate::exchange::{DeviceKey, StreamEvent};
+use crate::{
+    election::{Hold, TERM_MAX},
+    exchange::{DeviceKey, StreamEvent},
+};
 
 /// How often unreferenced modules and unseen devices are looked for.
 const SWEEP_MS: u64 = 30_000;
@@ -103,6 +107,12 @@ pub struct Gateway {
     leader_term: u64,
     /// The highest term that is known to be on the disk: only that one may be confirmed without another write.
     stored_term: u64,
+    /// `leaseTransitions` of the leader's Lease as it was last read; 0 before.
+    term_known: u64,
+    /// Why it could not be read the last time.
+    term_unread: Option<String>,
+    /// Why this process may not speak for its gateway, if so.
+    kept_from: Option<String>,
     /// Whether a whole list of Devices has been seen.
     synced: bool,
     /// Number of the list of Devices that is being read or was read last.
@@ -189,6 +199,9 @@ impl Gateway {
             clock_ms: now.ms,
             leader_term: restored.leader_term,
             stored_term: restored.leader_term,
+            term_known: 0,
+            term_unread: None,
+            kept_from: None,
             synced: false,
             listing: 0,
             orphans_from: None,
@@ -200,6 +213,15 @@ impl Gateway {
         };
         for stored in restored.devices {
             gateway.restore(stored, now);
+        }
+        if gateway.leader_term >= TERM_MAX {
+            gateway.notice(Notice::StoreFailed {
+                detail: format!(
+                    "the leader term on disk, {}, is none that a leader can rise above: it is forgotten",
+                    gateway.leader_term
+                ),
+            });
+            gateway.leader_term = 0;
         }
         gateway
     }
@@ -267,12 +289,8 @@ impl Gateway {
     pub fn poll_timeout(&self) -> u64 {
         let timer = self.timers.first().map(|(due, _)| *due);
         let publishing = self.publishing.first().map(|(due, _)| *due);
-        [timer, publishing, self.writer.timeout()]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(u64::MAX)
-            .min(self.sweep_at)
+        let writer = self.writer.timeout().filter(|_| self.kept_from.is_none());
+        [timer, publishing, writer].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at)
     }
 
     /// A session that may have something to send or is to be closed.
@@ -325,6 +343,20 @@ impl Gateway {
         })
     }
 
+    /// Whether this process may speak for its gateway. While it may not, no device is let in, no set taken and no status
+    /// written: the holder of the gateway's Lease does all that.
+    pub fn handle_hold(&mut self, hold: &Hold, now: Now) {
+        let kept_from = hold.kept_from();
+        let lost = kept_from.is_some() && self.kept_from.is_none();
+        self.kept_from = kept_from;
+        if lost {
+            let sessions: Vec<_> = self.sessions.keys().copied().collect();
+            for session in sessions {
+                self.end(session, admission::NOT_HOLDER, now);
+            }
+        }
+    }
+
     /// Ends all sessions with `ShuttingDown` and lets no one in any more.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutting_down = true;
@@ -343,7 +375,7 @@ impl Gateway {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.sessions.is_empty()
-            && self.writer.pressing() == 0
+            && (self.writer.pressing() == 0 || self.kept_from.is_some())
             && self.store.is_empty()
             && self.storing.is_empty()
     }

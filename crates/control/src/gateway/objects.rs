@@ -147,6 +147,18 @@ impl Gateway {
                 }
             }
         }
+        // An earlier life of this gateway wrote a later epoch than this one gave, to a device whose own numbers were not believed.
+        // What became of the session is then said as of any session of that life.
+        if ownership == Ownership::Lost
+            && let Some(record) = self.devices.get_mut(key)
+            && record
+                .object
+                .as_ref()
+                .is_some_and(|object| object.base.gateway.as_deref() == Some(&self.config.name))
+        {
+            record.live = None;
+            self.stream.changed(key);
+        }
         if let Some(awaiting) = awaiting {
             self.readmit(awaiting, now);
         }

@@ -15,10 +15,11 @@ use super::{
     admission::{self, Admission, Known, Refusal, plan_admission},
     allowance::frame_cost,
     config::{
-        CLAIM_WAIT_MS, CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, COUNTER_MAX,
-        CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, RETRY_SPREAD_MAX_MS,
-        STRANGERS_FRAMES, STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
+        BOOT_COUNTER_MAX, CLAIM_WAIT_MS, CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE,
+        CONNECTIONS_PER_DEVICE_MAX, COUNTER_SLACK, CREATIONS_MAX, HELLO_TIMEOUT_MS, RETRY_SHUTDOWN_SPREAD_MS,
+        RETRY_SOON_MS, RETRY_SPREAD_MAX_MS, STRANGERS_FRAMES, STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
     },
+    counters::{Counted, Known as KnownCounters, plan_counters},
     device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
     events::{About, Noted, QueuedEvent},
     input::{Event, Identity, LeftOut, Notice, Now, Occurrence, SessionId, StoreOperation},
@@ -69,6 +70,8 @@ impl Gateway {
         self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
         if self.shutting_down {
             self.end(id, admission::SHUTTING_DOWN, now);
+        } else if self.kept_from.is_some() {
+            self.end(id, admission::NOT_HOLDER, now);
         }
         true
     }
@@ -190,7 +193,7 @@ impl Gateway {
                 self.unusable(id, ErrorCode::Unexpected, None, "a message before Welcome".to_owned(), now);
             }
             DeviceMessage::Heartbeat(heartbeat) => self.handle_heartbeat(id, &device, heartbeat, now),
-            DeviceMessage::Reported(reported) => self.handle_reported(id, &device, &reported, now),
+            DeviceMessage::Reported(reported) => self.handle_reported(&device, &reported, now),
             DeviceMessage::AssignmentGet(AssignmentGet { spec_hash }) => {
                 if self.sessions.get_mut(&id).is_some_and(|session| session.owe_assignment(spec_hash)) {
                     self.wakes.insert(id);
@@ -206,9 +209,8 @@ impl Gateway {
 
     fn handle_hello(&mut self, id: SessionId, hello: &Hello<'_>, now: Now) {
         let boot = hello.boot_counter.map_or(0, |counter| counter.0);
-        if hello.last_epoch.0.max(hello.revision.0).max(boot) > COUNTER_MAX {
-            let detail = "epoch, revision or boot counter is beyond 2^53".to_owned();
-            self.end_with(id, PROTOCOL_ERROR, detail, now);
+        if boot > BOOT_COUNTER_MAX {
+            self.end_with(id, PROTOCOL_ERROR, "boot counter is beyond 2^53".to_owned(), now);
             return;
         }
         let greeting = Greeting {
@@ -302,25 +304,33 @@ impl Gateway {
         let (Some(record), Some(session)) = (self.devices.get_mut(key), self.sessions.get_mut(&id)) else {
             return;
         };
-        let written = record.object.as_ref().map_or(0, |object| object.base.epoch);
+        let written = record.object.as_ref().map_or((0, 0), |object| object.base.counters());
         let earlier = record.live.as_ref().map_or(0, |live| live.epoch.0);
         // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
         let start = record.live.as_ref().and_then(|live| live.start);
         let start = start.max(greeting.boot.counter.map(|counter| counter.0));
-        let epoch = Epoch(greeting.last_epoch.max(written).max(earlier)).next();
+        let known = KnownCounters {
+            epoch: written.0.max(earlier),
+            revision: written.1.max(record.revision_seen),
+            base: record.revision_base,
+        };
+        let Counted { epoch, told, base, revision, complaint } =
+            plan_counters(known, greeting.last_epoch, greeting.revision);
         record.awaiting = None;
         record.session = Some(id);
         record.rejected = None;
         record.returns_by = None;
+        record.revision_base = base;
         // A device that was let go of forgets its revision: an older set may not take its place.
-        let shown = record.object.as_ref().and_then(|object| object.base.revision);
-        let shown = shown.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0);
-        record.revision_seen = record.revision_seen.max(greeting.revision).max(shown);
+        record.revision_seen = record.revision_seen.max(revision).max(written.1);
         record.live = Some(Box::new(Live {
-            epoch,
             boot: greeting.boot,
             start,
             logs: Places::default(),
+            epoch: Epoch(epoch),
+            epoch_told: Epoch(told),
+            revision_limit: record.revision_seen.saturating_add(COUNTER_SLACK),
+            complaint: complaint.as_deref().map(Box::from),
             connected: true,
             standing: false,
             ended: None,
@@ -347,6 +357,9 @@ impl Gateway {
         }
         if stranger {
             self.give_place(id, key, true);
+        }
+        if let Some(detail) = complaint {
+            self.notice(Notice::NotBelieved { device: Arc::clone(key), detail });
         }
         if api_away {
             self.welcome(id, false, now);
@@ -386,13 +399,12 @@ impl Gateway {
         }
     }
 
-    fn handle_reported(&mut self, id: SessionId, device: &Arc<DeviceKey>, reported: &Reported<'_>, now: Now) {
-        if reported.revision.0 > COUNTER_MAX {
-            self.end_with(id, PROTOCOL_ERROR, "revision is beyond 2^53".to_owned(), now);
-            return;
-        }
+    fn handle_reported(&mut self, device: &Arc<DeviceKey>, reported: &Reported<'_>, now: Now) {
         let Some(record) = self.devices.get_mut(device) else { return };
         let Some(live) = record.live.as_deref_mut() else { return };
+        let limit = live.revision_limit.max(record.revision_seen);
+        let counted = reported.revision.0.checked_sub(record.revision_base);
+        let counted = counted.filter(|revision| *revision <= limit);
         let mut told = Vec::new();
         let mut events = Vec::new();
         let mut applications: Vec<Application> = Vec::with_capacity(reported.applications.len());
@@ -425,14 +437,23 @@ impl Gateway {
             applications.push(application);
         }
         let hash = applications_hash(applications.iter().map(Application::to_resource));
-        let revision = Some(reported.revision.0);
+        record.revision_seen = record.revision_seen.max(counted.unwrap_or(0));
+        let revision = counted.or(Some(0));
         let changed = live.applications.is_none()
             || live.applications_hash != hash
             || live.revision_reported != revision;
         live.applications = Some(applications);
         live.applications_hash = hash;
         live.revision_reported = revision;
-        record.revision_seen = record.revision_seen.max(reported.revision.0);
+        if counted.is_none() && live.complaint.is_none() {
+            let detail = format!(
+                "the device reports revision {}, the last one here is {}",
+                reported.revision.0,
+                record.revision_base.saturating_add(record.revision_seen)
+            );
+            live.complaint = Some(detail.as_str().into());
+            told.push(Notice::NotBelieved { device: Arc::clone(device), detail });
+        }
         if changed {
             self.publish(device, now);
         }

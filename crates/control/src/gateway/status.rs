@@ -81,6 +81,8 @@ struct Wanted<'a> {
     enrolled: Option<(bool, ReasonCode)>,
     clone: Option<(bool, ReasonCode)>,
     mismatch: Option<(bool, ReasonCode)>,
+    /// Whether the device's own numbers are believed; nothing is said of one whose numbers always were.
+    counters: Option<(bool, ReasonCode)>,
     live: Option<&'a Live>,
 }
 
@@ -88,12 +90,14 @@ struct Wanted<'a> {
 type Compared<'a> = (&'static str, Option<&'a Shown>, Option<(bool, ReasonCode)>);
 
 impl Wanted<'_> {
-    fn conditions<'b>(&self, base: &'b Base) -> [Compared<'b>; 4] {
+    /// Conditions by type, each as it is shown and as it should be.
+    fn conditions<'b>(&self, base: &'b Base) -> [Compared<'b>; 5] {
         [
             ("Connected", base.connected.as_ref(), self.connected),
             ("Enrolled", base.enrolled.as_ref(), self.enrolled),
             ("CloneSuspected", base.clone.as_ref(), self.clone),
             ("KeyMismatch", base.mismatch.as_ref(), self.mismatch),
+            ("Counters", base.counters.as_ref(), self.counters),
         ]
     }
 }
@@ -123,6 +127,7 @@ fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Opti
             enrolled: None,
             clone: None,
             mismatch: None,
+            counters: None,
             live: None,
         };
         (own && said && !lost).then_some(nothing)
@@ -180,12 +185,18 @@ fn session_wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>)
                 None => (true, ReasonCode::SessionStands),
                 Some(reason) => (false, away(reason, object, record, enrolled.0, writing.now)),
             };
+            let counters = match (&live.complaint, &object.base.counters) {
+                (Some(_), _) => Some((false, ReasonCode::CounterOutOfRange)),
+                (None, Some(_)) => Some((true, ReasonCode::CountersBelieved)),
+                (None, None) => None,
+            };
             Some(Wanted {
                 phase,
                 connected: Some(connected),
                 enrolled: Some(enrolled),
                 clone: None,
                 mismatch: None,
+                counters,
                 live: Some(live),
             })
         }
@@ -211,7 +222,7 @@ fn idle<'a>(
     let lost = (connected_before && writing.now.ms >= writing.orphans_from)
         .then_some((false, ReasonCode::SessionEnded));
     let wanted = |phase, connected, enrolled| {
-        Some(Wanted { phase, connected, enrolled, clone: None, mismatch: None, live: None })
+        Some(Wanted { phase, connected, enrolled, clone: None, mismatch: None, counters: None, live: None })
     };
     let shown = base.connected.as_ref().filter(|shown| !shown.status);
     let returning = shown.and_then(|shown| {
@@ -413,7 +424,9 @@ fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Eve
 }
 
 fn sentence(reason: ReasonCode, record: &Record) -> String {
+    let complaint = record.live.as_ref().and_then(|live| live.complaint.as_deref());
     match (reason, record.returns_by) {
+        (ReasonCode::CounterOutOfRange, _) => complaint.unwrap_or(reason.sentence()).to_owned(),
         (ReasonCode::AwaitingReconnect, Some(by)) => {
             let by = UnixTime::from_ms(by.unix_ms).to_seconds_text();
             format!("the device was told to stay away and comes back at {by} at the latest")

@@ -18,6 +18,7 @@ use crate::exchange::{AssignmentEntry, DeviceSet, PutSets, StreamEvent};
 
 mod admission;
 mod chaos;
+mod counters;
 mod identity;
 mod modules;
 mod rules;
@@ -143,6 +144,8 @@ struct World {
     /// Lines of the process's log.
     lines: usize,
     next_request: u64,
+    /// What a read of the leader's Lease gives.
+    leader_lease: Result<u64, String>,
 }
 
 fn key(name: &str) -> DeviceKey {
@@ -178,6 +181,7 @@ impl World {
             read_in_ms: BTreeMap::new(),
             lines: 0,
             next_request: 0,
+            leader_lease: Ok(1_000),
         }
     }
 
@@ -360,6 +364,9 @@ impl World {
     fn put(&mut self, term: u64, sets: Vec<DeviceSet>) -> Result<crate::exchange::PutSetsAnswer, Refused> {
         self.next_request += 1;
         let request = RequestId(self.next_request);
+        if self.gateway.needs_leader_lease(term) {
+            self.gateway.handle_leader_lease(self.leader_lease.clone());
+        }
         self.gateway.handle_put_sets(request, &PutSets { leader_term: term, sets }, self.now);
         self.settle();
         let answer = self.answers.pop().expect("an answer");

@@ -36,14 +36,14 @@ impl Frames<'_> {
         }
     }
 
-    fn push_desired(&mut self, set: &Set) {
+    fn push_desired(&mut self, set: &Set, base: u64) {
         let mut applications = Vec::with_capacity(DESIRED_MAX);
         applications.extend(set.assignments.iter().map(|assignment| DesiredApplication {
             uid: assignment.body.uid,
             spec_hash: assignment.body.hash,
         }));
         self.push(&GatewayMessage::Desired(Desired {
-            revision: Revision(set.revision),
+            revision: Revision(base.saturating_add(set.revision)),
             applications: List::new(&applications),
         }));
     }
@@ -80,7 +80,7 @@ impl Gateway {
         while frames.has_room() {
             if std::mem::take(&mut owed.welcome) {
                 let epoch =
-                    record.and_then(|record| record.live.as_ref()).map_or(Epoch(0), |live| live.epoch);
+                    record.and_then(|record| record.live.as_ref()).map_or(Epoch(0), |live| live.epoch_told);
                 frames.push(&GatewayMessage::Welcome(Welcome {
                     epoch,
                     unix_ms: now.unix_ms,
@@ -105,8 +105,8 @@ impl Gateway {
                 owed.closing = None;
                 break;
             } else if std::mem::take(&mut owed.desired) {
-                if let Some(set) = record.and_then(|record| record.set.as_ref()) {
-                    frames.push_desired(set);
+                if let Some((set, record)) = record.and_then(|record| Some((record.set.as_ref()?, record))) {
+                    frames.push_desired(set, record.revision_base);
                 }
             } else if let Some(spec_hash) = owed.assignments.pop_front() {
                 let assignment =

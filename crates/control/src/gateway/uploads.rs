@@ -11,7 +11,10 @@ use super::{
     input::{Answer, Notice, Now, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision},
     sets::{Modules, Set},
 };
-use crate::exchange::{DeviceKey, DeviceSet, PutSets, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal};
+use crate::{
+    election::TERM_MAX,
+    exchange::{DeviceKey, DeviceSet, PutSets, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
+};
 
 /// A set that is taken, and whose it is.
 type CheckedSet = (Arc<DeviceKey>, Arc<Set>);
@@ -26,15 +29,53 @@ pub(super) enum Storing {
 }
 
 impl Gateway {
+    /// Whether the leader's Lease is to be read, for [`Gateway::handle_leader_lease`], before sets of this term are handled: it
+    /// is a later term than any that was seen in it, as that of each new leader is.
+    #[must_use]
+    pub fn needs_leader_lease(&self, term: u64) -> bool {
+        term <= TERM_MAX && term > self.leader_term && term > self.term_known
+    }
+
+    /// The leader's Lease was read: its `leaseTransitions`, 0 if there is no such Lease. The error is for people; while there is
+    /// one, sets of a later term are refused for now: nobody was seen to lead in it.
+    pub fn handle_leader_lease(&mut self, read: Result<u64, String>) {
+        match read {
+            Ok(term) => {
+                self.term_known = term;
+                self.term_unread = None;
+            }
+            Err(error) => self.term_unread = Some(error),
+        }
+    }
+
     /// A controller sends desired sets. [`Gateway::poll_answer`] answers, once they are on the disk.
     pub fn handle_put_sets(&mut self, request: RequestId, put: &PutSets, now: Now) {
         let refuse =
             |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
-        let refused = if put.leader_term < self.leader_term {
+        let refused = if let Some(why) = &self.kept_from {
+            Some(Refused::Unavailable(refuse("NotHolder", why.clone())))
+        } else if put.leader_term > TERM_MAX {
+            let message = format!("leader term {} is beyond {TERM_MAX}, the highest one", put.leader_term);
+            Some(Refused::Invalid(refuse("TermOutOfRange", message)))
+        } else if put.leader_term < self.leader_term {
             let message =
                 format!("leader term {} is lower than {}, seen before", put.leader_term, self.leader_term);
             let refusal = refuse("Fenced", message);
             Some(Refused::Fenced(Refusal { leader_term: Some(self.leader_term), ..refusal }))
+        } else if self.needs_leader_lease(put.leader_term) {
+            Some(match &self.term_unread {
+                Some(error) => {
+                    let message = format!("the leader's Lease can't be read: {error}; try again");
+                    Refused::Unavailable(refuse("LeaseUnread", message))
+                }
+                None => {
+                    let message = format!(
+                        "leader term {} is above {}, leaseTransitions of the leader's Lease",
+                        put.leader_term, self.term_known
+                    );
+                    Refused::Invalid(refuse("TermNotGiven", message))
+                }
+            })
         } else if put.sets.len() > SETS_PER_PUT_MAX {
             let message =
                 format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.sets.len());

@@ -17,6 +17,9 @@ const CONFLICTS_MAX: u32 = 5;
 impl Gateway {
     /// The next call to the Kubernetes API, if its time has come.
     pub fn poll_write(&mut self, now: Now) -> Option<Write> {
+        if self.kept_from.is_some() {
+            return None;
+        }
         loop {
             match self.writer.turn(now.ms)? {
                 Turn::Event(mut event) => {

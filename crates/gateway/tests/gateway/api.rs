@@ -25,6 +25,11 @@ async fn sets_are_fenced_and_streams_resume() {
     assert!(device.next().await.unwrap().starts_with("Desired(Desired { revision: Revision(1)"));
     let (status, answer) = http.call("PUT", "/v1/sets", put(2, vec![])).await;
     assert_eq!((status, answer["leader_term"].as_u64()), (409, Some(3)));
+    // Nobody leads in these terms, so that nobody is fenced by them.
+    for (term, reason) in [(1 << 63, "TermOutOfRange"), (1 << 31, "TermOutOfRange"), (10, "TermNotGiven")] {
+        let (status, answer) = http.call("PUT", "/v1/sets", put(term, vec![])).await;
+        assert_eq!((status, answer["reason"].as_str()), (400, Some(reason)), "{term}");
+    }
 
     let mut reader = world.controller().await;
     let mut lines = Lines::new(reader.open("GET", "/v1/stream", "").await);

@@ -194,7 +194,8 @@ async fn stopping_says_goodbye_and_leaves_the_truth_in_kubernetes() {
             if let (Some(gateway), Some(lease)) = (gateway, lease)
                 && gateway.connected == 1
             {
-                assert_eq!(lease.holder_identity, gateway.boot_id);
+                let id = std::fs::read_to_string(world.folder.path().join("gateway/id")).unwrap();
+                assert_eq!(lease.holder_identity.as_deref(), Some(id.trim()));
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -9,4 +9,5 @@ mod hostile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod presence;
 mod support;

@@ -118,6 +118,13 @@ impl World {
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(admin.clone());
         let namespace = serde_json::from_value(json!({ "metadata": { "name": "wasmbed-system" } })).unwrap();
         namespaces.create(&kube::api::PostParams::default(), &namespace).await.unwrap();
+        // A controller has led some times.
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+            Api::namespaced(admin.clone(), "wasmbed-system");
+        let lease = serde_json::from_value(json!({
+            "metadata": { "name": wasmbed_api::LEADER_LEASE }, "spec": { "leaseTransitions": 9 },
+        }));
+        leases.create(&kube::api::PostParams::default(), &lease.unwrap()).await.unwrap();
         let authorities = Authorities::create_or_open(&folder.path().join("pki"), TRUST_DOMAIN).unwrap();
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut world = Self {
@@ -134,7 +141,8 @@ impl World {
         world
     }
 
-    pub(crate) async fn start_gateway(&mut self, change: impl FnOnce(&mut Config)) {
+    /// Of the gateway `gw`, on free ports.
+    pub(crate) async fn config(&self) -> Config {
         let pki = self.folder.path().join("gateway-pki");
         std::fs::create_dir_all(&pki).unwrap();
         let hosts = ["127.0.0.1".to_owned()];
@@ -152,8 +160,14 @@ impl World {
             None => panic!("the cluster is stopped"),
         };
         let mut config = Config::new("gw", TRUST_DOMAIN, tls, self.folder.path().join("gateway"), kube);
-        config.listen = self.server;
+        config.listen = ([127, 0, 0, 1], 0).into();
         config.health_listen = Some(([127, 0, 0, 1], 0).into());
+        config
+    }
+
+    pub(crate) async fn start_gateway(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.config().await;
+        config.listen = self.server;
         change(&mut config);
         let stop = CancellationToken::new();
         let handle = wasmbed_gateway::start(config, stop.clone()).await.unwrap();
@@ -180,12 +194,7 @@ impl World {
 
     /// A plain request to the health port.
     pub(crate) async fn plain(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.health).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        plain(self.health, path).await
     }
 
     /// Waits until a line of the metrics is there.
@@ -285,6 +294,16 @@ impl World {
     pub(crate) async fn controller(&self) -> Http {
         self.http(&self.authorities.issue_controller("wasmbed-system", "controller").unwrap()).await
     }
+}
+
+/// A plain request to a health port.
+pub(crate) async fn plain(health: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(health).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// A client of the HTTPS API.

@@ -222,7 +222,7 @@ impl Roles {
         let task = tokio::spawn(async move {
             let result = task.await;
             if !asked.is_cancelled() {
-                tracing::error!(role, reason = ?result.as_ref().err(), "a role ended by itself");
+                tracing::error!(role, reason = "Ended", error = ?result.as_ref().err(), "a role ended by itself");
                 ended.cancel();
             }
             result

@@ -6,6 +6,8 @@ mod world;
 
 use wasmbed_api::{ApplicationPhase, DevicePhase, ReasonCode};
 
+use serde_json::json;
+
 use super::*;
 use crate::exchange::StreamEvent;
 use world::{APPLICATION_BYTES, World, all, key, names};
@@ -276,7 +278,7 @@ fn nothing_is_sent_before_every_list_is_complete() {
         fleet.handle_list_begin(kind);
     }
     fleet.handle_device(world.now, &world.devices["device-000"].0);
-    fleet.handle_gateway(world.now, &key("gateway-0"), "gateway-0:8080");
+    fleet.handle_gateway(world.now, &device_gateway(&key("gateway-0"), "1"));
     fleet.handle_list_end(world.now, Kind::Device);
     fleet.handle_list_end(world.now, Kind::Gateway);
     fleet.handle_list_end(world.now, Kind::Module);
@@ -560,4 +562,53 @@ fn a_thousand_devices_are_sent_in_bounded_batches() {
 
 fn phase(world: &World, device: &str) -> DevicePhase {
     world.devices[device].0.status.as_ref().unwrap().phase
+}
+
+fn device_gateway(key: &ObjectKey, version: &str) -> wasmbed_api::DeviceGateway {
+    let spec = wasmbed_api::DeviceGatewaySpec { address: format!("{}:8080", key.name) };
+    let mut object = wasmbed_api::DeviceGateway::new(&key.name, spec);
+    object.metadata.namespace = Some(key.namespace.clone());
+    object.metadata.resource_version = Some(version.to_owned());
+    let ready = serde_json::json!({
+        "type": "Ready", "status": "True", "reason": "Serving", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let status = serde_json::json!({ "boot_id": "0".repeat(32), "conditions": [ready] });
+    object.status = serde_json::from_value(status).unwrap();
+    object
+}
+
+#[test]
+fn of_a_gateway_whose_lease_ran_out_nothing_is_known() {
+    let mut world = running(1);
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(24_000);
+    assert_eq!(world.marks, [], "a lease and a grace");
+    world.gateway_marks_fail = true;
+    world.advance(2_000);
+    let tried = world.marks.len();
+    assert!(tried > 0);
+    world.gateway_marks_fail = false;
+    world.advance(5_000);
+    assert!(world.marks.len() > tried, "it is tried again");
+    let write = world.marks.pop().unwrap();
+    let conditions = &write.patch["status"]["conditions"];
+    assert_eq!(
+        (&conditions[0]["status"], &conditions[0]["reason"]),
+        (&json!("Unknown"), &json!("LeaseExpired"))
+    );
+    assert_eq!(write.patch["metadata"]["resourceVersion"], "1");
+    assert_eq!(write.patch["status"].as_object().unwrap().len(), 1, "that and nothing else");
+    world.marks.clear();
+    let mut marked = device_gateway(&write.gateway, "2");
+    marked.status.as_mut().unwrap().conditions[0].status = "Unknown".to_owned();
+    world.fleet.handle_gateway(world.now, &marked);
+    world.advance(120_000);
+    assert_eq!(world.marks, [], "once");
+    // It was back, and is gone again.
+    world.fleet.handle_gateway(world.now, &device_gateway(&write.gateway, "3"));
+    world.advance(1_000);
+    assert_eq!(world.marks.len(), 1);
 }

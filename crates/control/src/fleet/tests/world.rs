@@ -85,6 +85,9 @@ pub(super) struct World {
     pub(super) announcements: usize,
     pub(super) status_writes: usize,
     pub(super) gateway_fails: bool,
+    /// DeviceGateways of which nothing is known any more, as often as that was tried.
+    pub(super) marks: Vec<GatewayWrite>,
+    pub(super) gateway_marks_fail: bool,
     /// What is sent arrives, and its answer does not.
     pub(super) answers_lost: bool,
     /// The leader sees its own Lease renewed.
@@ -118,6 +121,8 @@ impl World {
             announcements: 0,
             status_writes: 0,
             gateway_fails: false,
+            marks: Vec::new(),
+            gateway_marks_fail: false,
             answers_lost: false,
             lease_watch_speaks: true,
             memory_bytes: device_facts().memory_bytes,
@@ -235,7 +240,7 @@ impl World {
         }
         for name in self.gateway_names() {
             let key = ObjectKey { namespace: "system".to_owned(), name: name.clone() };
-            self.fleet.handle_gateway(self.now, &key, &format!("{name}:8080"));
+            self.fleet.handle_gateway(self.now, &super::device_gateway(&key, "1"));
         }
         for kind in [Kind::Gateway, Kind::Device, Kind::Module, Kind::Application] {
             self.fleet.handle_list_end(self.now, kind);
@@ -537,6 +542,15 @@ impl World {
                 self.write_device_finalizer(write);
             }
             self.device_events.extend(std::iter::from_fn(|| self.fleet.poll_device_event()));
+            while let Some(write) = self.fleet.poll_gateway_unknown(self.now) {
+                quiet = false;
+                let outcome = match self.gateway_marks_fail {
+                    true => WriteOutcome::Unavailable("away".to_owned()),
+                    false => WriteOutcome::Done { resource_version: "2".to_owned() },
+                };
+                self.fleet.handle_write_outcome(self.now, write.id, outcome);
+                self.marks.push(write);
+            }
             while let Some(event) = self.fleet.poll_event() {
                 self.events.push(event);
             }
