@@ -18,7 +18,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use wasmbed::layout::Layout;
-use wasmbed_api::{Application, Device, TargetDevices};
+use wasmbed_api::{Application, Device, DeviceGateway, TargetDevices};
 use wasmbed_pki::Identity;
 use wasmbed_testbed::{Cluster, ControlPlane, Options, Port, Process, SYSTEM_NAMESPACE, User, wasmbed};
 
@@ -143,6 +143,26 @@ impl Site {
         Ok(self.gateways.get(name).with_context(|| format!("no gateway {name}"))?.port.address())
     }
 
+    /// The holder of a gateway's Lease, from its data directory.
+    ///
+    /// # Errors
+    /// When it never started.
+    pub fn gateway_id(&self, name: &str) -> Result<String> {
+        let path = self.layout.dir().join(name).join("id");
+        Ok(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_owned())
+    }
+
+    /// Starts another process under a gateway's name, with a port and a data directory of its own, and gives its health port.
+    ///
+    /// # Errors
+    /// With what it printed, when it doesn't come up.
+    pub fn start_namesake(&mut self, name: &str, process: &str) -> Result<Port> {
+        let (port, health) = (Port::reserve()?, Port::reserve()?);
+        let command = self.gateway(name, process, &port, &health)?;
+        self.keep(process, command, "devices and controllers are served")?;
+        Ok(health)
+    }
+
     /// Where a gateway or a controller serves health and metrics.
     ///
     /// # Errors
@@ -159,10 +179,15 @@ impl Site {
     /// With what it printed, when it doesn't come up.
     pub fn start_gateway(&mut self, name: &str) -> Result<()> {
         let gateway = self.gateways.get(name).with_context(|| format!("no gateway {name}"))?;
+        let command = self.gateway(name, name, &gateway.port, &gateway.health)?;
+        self.keep(name, command, "devices and controllers are served")
+    }
+
+    fn gateway(&self, name: &str, folder: &str, port: &Port, health: &Port) -> Result<std::process::Command> {
         let identity = self.layout.gateway_identity(name)?;
         let mut command = wasmbed(&["gateway", "--name", name, "--host", "127.0.0.1"])?;
-        command.arg("--port").arg(gateway.port.number().to_string());
-        command.arg("--data-dir").arg(self.layout.dir().join(name));
+        command.arg("--port").arg(port.number().to_string());
+        command.arg("--data-dir").arg(self.layout.dir().join(folder));
         command.args(["--enrollment", "open"]);
         let files = [
             ("tls.cert_file", identity.certificate),
@@ -170,9 +195,9 @@ impl Site {
             ("tls.ca_file", self.layout.devices_root()),
             ("tls.services_ca_file", self.layout.services_root()),
         ];
-        let health = format!("health.port={}", gateway.health.number());
+        let health = format!("health.port={}", health.number());
         self.configure(&mut command, name, &User::gateway(name), files, &health, &self.options.gateway_set)?;
-        self.keep(name, command, "devices and controllers are served")
+        Ok(command)
     }
 
     /// Starts a controller, or starts it again, and waits until it serves.
@@ -378,6 +403,19 @@ impl Site {
     /// With the Device as it was last, when the time is over.
     pub async fn device(&self, name: &str, what: &str, wanted: impl Fn(&Device) -> bool) -> Result<Device> {
         until(&self.client, NAMESPACE, name, what, wanted).await
+    }
+
+    /// Waits until a DeviceGateway is as `wanted` says.
+    ///
+    /// # Errors
+    /// With the DeviceGateway as it was last seen, when the time is over.
+    pub async fn device_gateway(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&DeviceGateway) -> bool,
+    ) -> Result<DeviceGateway> {
+        until(&self.client, SYSTEM_NAMESPACE, name, what, wanted).await
     }
 
     /// Waits until an Application runs on this many devices and on all that it targets.

@@ -15,6 +15,7 @@ use crate::support::{Phases, connected, epochs, is_at, is_undisturbed, settled, 
 wasmbed_e2e::both!(
     devices_go_to_the_other_gateway_and_only_those_without_one_are_unreachable,
     a_gateway_that_knows_nothing_changes_nothing,
+    a_killed_gateway_is_unknown_and_starts_again_at_once_whoever_else_has_its_name,
 );
 
 const DEVICES: usize = 8;
@@ -78,12 +79,9 @@ async fn each_gateway_says_that_it_is_there(site: &Site) -> Result<()> {
         let gateway = gateways.get(name).await?;
         ensure!(gateway.spec.address == site.gateway_address(name)?.to_string(), "{}", gateway.spec.address);
         let lease = leases.get(&format!("gateway-{name}")).await?.spec.context("a spec")?;
-        let boot_id = gateway.status.context("a status")?.boot_id;
-        ensure!(
-            lease.holder_identity == boot_id,
-            "{:?} holds the Lease of {boot_id:?}",
-            lease.holder_identity
-        );
+        let holder = lease.holder_identity.context("a holder")?;
+        ensure!(holder == site.gateway_id(name)?, "{holder} holds the Lease of {name}");
+        ensure!(ready(&gateway) == "True", "{:?}", gateway.status);
     }
     Ok(())
 }
@@ -107,4 +105,58 @@ async fn a_gateway_that_knows_nothing_changes_nothing(plane: ControlPlane) -> Re
     })
     .await
     .map(drop)
+}
+
+/// Status of the condition Ready.
+fn ready(gateway: &DeviceGateway) -> String {
+    let conditions = gateway.status.iter().flat_map(|status| &status.conditions);
+    conditions.filter(|c| c.type_ == "Ready").map(|c| c.status.clone()).next().unwrap_or_default()
+}
+
+async fn a_killed_gateway_is_unknown_and_starts_again_at_once_whoever_else_has_its_name(
+    plane: ControlPlane,
+) -> Result<()> {
+    let controller_set = vec!["lease.gateway_grace=1".to_owned()];
+    let mut site = Site::start(plane, SiteOptions { controller_set, ..SiteOptions::default() }).await?;
+    let name = GATEWAYS[0];
+    site.add_device("a", &[name]).await?;
+    site.device("a", "Connected", |device| is_at(device, name)).await?;
+    let gateways: Api<DeviceGateway> = Api::namespaced(site.client().clone(), SYSTEM_NAMESPACE);
+    let address = site.gateway_address(name)?.to_string();
+
+    // A second process of its name takes nothing over, says who holds it, and leaves nothing behind.
+    let health = site.start_namesake(name, "namesake")?;
+    let id = site.gateway_id(name)?;
+    let deadline = Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let (code, body) = wasmbed_e2e::get(health.address(), "/ready").await?;
+        if code == 503 && body.contains(&id) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{code} {body}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    site.stop("namesake")?;
+    let gateway = gateways.get(name).await?;
+    ensure!(gateway.spec.address == address && ready(&gateway) == "True", "{gateway:?}");
+    site.device("a", "Connected", |device| is_at(device, name)).await?;
+
+    // After kill -9 it is back before its Lease has run out.
+    let leases: Api<Lease> = Api::namespaced(site.client().clone(), SYSTEM_NAMESPACE);
+    let lease = async || {
+        let spec = leases.get(&format!("gateway-{name}")).await?.spec.context("a spec")?;
+        anyhow::Ok((spec.holder_identity, spec.lease_transitions.unwrap_or_default()))
+    };
+    let before = lease().await?;
+    site.kill(name)?;
+    site.start_gateway(name)?;
+    site.device("a", "Connected", |device| is_at(device, name)).await?;
+    let after = lease().await?;
+    ensure!(after.0 == before.0 && after.1 > before.1, "{before:?} {after:?}");
+
+    site.kill(name)?;
+    site.device_gateway(name, "Ready Unknown", |gateway| ready(gateway) == "Unknown").await?;
+    site.start_gateway(name)?;
+    site.device_gateway(name, "Ready True", |gateway| ready(gateway) == "True").await?;
+    site.device("a", "Connected", |device| is_at(device, name)).await.map(drop)
 }
