@@ -12,8 +12,8 @@ use wasmbed_control::{
     election::Hold,
     exchange::{DeviceKey, PutSets, PutSetsAnswer, StreamEvent},
     gateway::{
-        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, Now, Refused, RequestId, Restored,
-        SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId, WriteOutcome,
+        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, Now, PreparedSets, Refused, RequestId,
+        Restored, SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId, WriteOutcome,
     },
 };
 use wasmbed_protocol::{Frames, ModuleDigest, limits::FRAME_BYTES_MAX};
@@ -387,7 +387,7 @@ impl GatewayProcess {
         }
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.core.handle_put_sets(request, put, now);
+        self.core.handle_put_sets(request, PreparedSets::new(put), now);
         self.work_on_disk(now);
         let position = self.answers.iter().position(|answer| answer.request == request)?;
         Some(self.answers.swap_remove(position).result)

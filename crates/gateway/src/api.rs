@@ -10,12 +10,14 @@ use std::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, FromRequest as _, MatchedPath, Path, Query, Request, State},
+    extract::{MatchedPath, Path, Query, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, head, put},
 };
+use bytes::BytesMut;
+use futures::StreamExt as _;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -23,12 +25,12 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     exchange::{BOOT_ID_HEADER, PUT_SETS_BYTES_MAX, PutSets, Refusal},
-    gateway::{Cursor, LogCursor, Refused, UploadDecision},
+    gateway::{Cursor, LogCursor, PreparedSets, Refused, UploadDecision},
 };
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
@@ -40,8 +42,16 @@ use crate::{
 
 /// Bodies of sets that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
+/// The same of one identity: a controller has one on its way to a gateway.
+const SETS_OF_CALLER_MAX: usize = 1;
 /// Bodies of modules that are read at once: each may be 1 MiB.
 const MODULES_AT_ONCE_MAX: usize = 16;
+/// The same of one identity: as many as a controller sends at once.
+const MODULES_OF_CALLER_MAX: usize = 4;
+/// A body that brings less than [`PROGRESS_BYTES`] in this time gives its place to others.
+const PROGRESS_SPAN: Duration = Duration::from_secs(5);
+/// See [`PROGRESS_SPAN`]: a tenth of a megabit a second.
+const PROGRESS_BYTES: usize = 64 * 1024;
 /// Bytes of a module's body that are read: some more than a module may have, so that one that is a little too large is answered
 /// instead of cut off.
 const MODULE_BODY_BYTES_MAX: usize = MODULE_BYTES_MAX as usize + 64 * 1024;
@@ -75,14 +85,32 @@ struct Places {
 struct Held {
     role: Role,
     connections: usize,
+    share: Share,
+}
+
+/// What the connections of one identity have together.
+#[derive(Clone)]
+struct Share {
     streams: Arc<Semaphore>,
+    sets: Arc<Semaphore>,
+    modules: Arc<Semaphore>,
+}
+
+impl Share {
+    fn new() -> Self {
+        Self {
+            streams: Arc::new(Semaphore::new(STREAMS_OF_CALLER_MAX)),
+            sets: Arc::new(Semaphore::new(SETS_OF_CALLER_MAX)),
+            modules: Arc::new(Semaphore::new(MODULES_OF_CALLER_MAX)),
+        }
+    }
 }
 
 /// A connection's place, until it is dropped.
 struct Place {
     places: Arc<Places>,
     id: Arc<str>,
-    streams: Arc<Semaphore>,
+    share: Share,
 }
 
 impl Places {
@@ -108,11 +136,10 @@ impl Places {
         let held = callers.entry(Arc::clone(id)).or_insert_with(|| Held {
             role,
             connections: 0,
-            streams: Arc::new(Semaphore::new(STREAMS_OF_CALLER_MAX)),
+            share: Share::new(),
         });
         held.connections += 1;
-        let streams = Arc::clone(&held.streams);
-        Some(Place { places: Arc::clone(self), id: Arc::clone(id), streams })
+        Some(Place { places: Arc::clone(self), id: Arc::clone(id), share: held.share.clone() })
     }
 }
 
@@ -145,16 +172,16 @@ struct Shared {
 struct Caller {
     id: Arc<str>,
     role: Role,
-    streams: Arc<Semaphore>,
+    share: Share,
     stop: CancellationToken,
 }
 
 /// The handler of an operation of [`openapi::OPERATIONS`].
 fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
     match operation.id {
-        openapi::Id::PutSets => put(put_sets).layer(DefaultBodyLimit::max(PUT_SETS_BYTES_MAX)),
+        openapi::Id::PutSets => put(put_sets),
         openapi::Id::HasModule => head(has_module),
-        openapi::Id::PutModule => put(put_module).layer(DefaultBodyLimit::max(MODULE_BODY_BYTES_MAX)),
+        openapi::Id::PutModule => put(put_module),
         openapi::Id::Stream => get(stream),
         openapi::Id::Logs => get(logs),
         openapi::Id::Document => get(document),
@@ -204,7 +231,7 @@ impl Api {
         let id: Arc<str> = id.into();
         let place = self.places.take(&id, role).ok_or("TooManyApiConnections")?;
         tracing::debug!(peer = %id, "API connection");
-        let caller = Caller { id, role, streams: Arc::clone(&place.streams), stop: stop.clone() };
+        let caller = Caller { id, role, share: place.share.clone(), stop: stop.clone() };
         let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -274,14 +301,58 @@ fn overloaded() -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "Overloaded", "the gateway stops")
 }
 
-async fn put_sets(State(shared): State<Shared>, request: Request) -> Response {
-    let Ok(_permit) = shared.sets.acquire().await else { return overloaded() };
-    let body = match Bytes::from_request(request, &()).await {
+/// Reads a body whole, of at most `bytes_max` bytes, or says why not.
+async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Response> {
+    let mut chunks = body.into_data_stream();
+    let mut read = BytesMut::new();
+    let (mut span_ends, mut wanted) = (tokio::time::Instant::now() + PROGRESS_SPAN, PROGRESS_BYTES);
+    loop {
+        let chunk = tokio::time::timeout_at(span_ends, chunks.next()).await;
+        match chunk {
+            Ok(None) => return Ok(read.freeze()),
+            Ok(Some(Ok(chunk))) if chunk.len() <= bytes_max - read.len() => read.extend_from_slice(&chunk),
+            Ok(Some(Ok(_))) => {
+                let message = format!("the body is larger than {bytes_max} bytes");
+                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", &message));
+            }
+            Ok(Some(Err(error))) => {
+                let message = format!("the body did not arrive: {error}");
+                return Err(refuse(StatusCode::BAD_REQUEST, "Invalid", &message));
+            }
+            Err(_) => {}
+        }
+        let now = tokio::time::Instant::now();
+        if now >= span_ends && read.len() < wanted {
+            let message = "the body comes too slowly, and others wait for its place";
+            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "Timeout", message));
+        } else if now >= span_ends {
+            (span_ends, wanted) = (now + PROGRESS_SPAN, read.len() + PROGRESS_BYTES);
+        }
+    }
+}
+
+/// A place for a body: one of the caller's, and one of all.
+async fn place<'a>(own: &'a Semaphore, all: &'a Semaphore) -> Option<[SemaphorePermit<'a>; 2]> {
+    // In this order, so that what waits behind a slow body of the same caller keeps nobody else out.
+    let own = own.acquire().await.ok()?;
+    Some([own, all.acquire().await.ok()?])
+}
+
+async fn put_sets(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let Some(_place) = place(&caller.share.sets, &shared.sets).await else { return overloaded() };
+    let body = match read_body(request.into_body(), PUT_SETS_BYTES_MAX).await {
         Ok(body) => body,
-        Err(rejection) => return rejected(&rejection),
+        Err(refusal) => return refusal,
     };
-    // Megabytes take a while to read, for which the threads that serve devices don't wait.
-    let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<PutSets>(&body)).await;
+    // Megabytes take a while to read, for which neither the threads that serve devices nor the lock wait.
+    let read = tokio::task::spawn_blocking(move || {
+        serde_json::from_slice::<PutSets>(&body).map(|put| PreparedSets::new(&put))
+    });
+    let read = read.await;
     let put = match read {
         Ok(Ok(put)) => put,
         Ok(Err(error)) => {
@@ -293,7 +364,7 @@ async fn put_sets(State(shared): State<Shared>, request: Request) -> Response {
         Err(_) => return overloaded(),
     };
     // A term that was not seen yet may be that of a leader just elected.
-    if shared.core.read(|gateway, _| gateway.needs_leader_lease(put.leader_term)) {
+    if shared.core.read(|gateway, _| gateway.needs_leader_lease(put.leader_term())) {
         let read = shared.leader_lease.read().await;
         shared.core.with(|gateway, _| gateway.handle_leader_lease(read));
     }
@@ -304,12 +375,6 @@ async fn put_sets(State(shared): State<Shared>, request: Request) -> Response {
         Some(Err(Refused::Unavailable(refusal))) => answer(StatusCode::SERVICE_UNAVAILABLE, &refusal),
         None => overloaded(),
     }
-}
-
-fn rejected(rejection: &axum::extract::rejection::BytesRejection) -> Response {
-    let status = rejection.status();
-    let reason = if status == StatusCode::PAYLOAD_TOO_LARGE { "TooLarge" } else { "Invalid" };
-    refuse(status, reason, &rejection.body_text())
 }
 
 fn parse_digest(text: &str) -> Option<ModuleDigest> {
@@ -333,6 +398,7 @@ async fn has_module(State(shared): State<Shared>, Path(digest): Path<String>) ->
 
 async fn put_module(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Path(digest): Path<String>,
     headers: HeaderMap,
     request: Request,
@@ -343,10 +409,10 @@ async fn put_module(
     if declared.is_some_and(|bytes| bytes > MODULE_BODY_BYTES_MAX as u64) {
         return too_large();
     }
-    let Ok(_permit) = shared.modules.acquire().await else { return overloaded() };
-    let body = match Bytes::from_request(request, &()).await {
+    let Some(_place) = place(&caller.share.modules, &shared.modules).await else { return overloaded() };
+    let body = match read_body(request.into_body(), MODULE_BODY_BYTES_MAX).await {
         Ok(body) => body,
-        Err(rejection) => return rejected(&rejection),
+        Err(refusal) => return refusal,
     };
     let found = ModuleDigest(Sha256::digest(&body).into());
     if found != digest {
@@ -427,7 +493,7 @@ impl<C> Lines<C> {
     /// None if the caller reads as many as it may.
     fn new(shared: Shared, cursor: C, caller: Caller) -> Option<Self> {
         let versions = shared.core.versions();
-        let place = caller.streams.try_acquire_owned().ok()?;
+        let place = caller.share.streams.try_acquire_owned().ok()?;
         Some(Self { shared, _place: place, cursor, versions, stop: caller.stop })
     }
 

@@ -15,9 +15,8 @@ use std::{
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::{
-    exchange::PutSets,
-    gateway::{Answer, Gateway, Identity, Now, RequestId, SessionId, StoreOperation, Told, Write},
+use wasmbed_control::gateway::{
+    Answer, Gateway, Identity, Now, PreparedSets, RequestId, SessionId, StoreOperation, Told, Write,
 };
 
 use crate::{journal, metrics::Metrics};
@@ -148,7 +147,7 @@ impl Core {
     }
 
     /// Sets of a controller; answered once they are on the disk. None if the process ends before that.
-    pub(crate) async fn put_sets(&self, put: PutSets) -> Option<Answer> {
+    pub(crate) async fn put_sets(&self, put: PreparedSets) -> Option<Answer> {
         let (sender, receiver) = oneshot::channel();
         let request = {
             let mut inner = self.lock();
@@ -157,7 +156,7 @@ impl Core {
             inner.answers.insert(request, sender);
             request
         };
-        self.with(|gateway, now| gateway.handle_put_sets(request, &put, now));
+        self.with(|gateway, now| gateway.handle_put_sets(request, put, now));
         receiver.await.ok()
     }
 

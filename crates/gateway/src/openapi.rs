@@ -50,6 +50,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "Taken, apart from those that are listed", Some(Content(JSON, Some("PutSetsAnswer")))),
             (400, "The body is not what it should be", REFUSAL),
+            (408, "The body comes too slowly", REFUSAL),
             (409, "The leader term is lower than one seen", REFUSAL),
             (413, "The body is too large", REFUSAL),
             (503, "The disk failed or does not keep up", REFUSAL),
@@ -81,6 +82,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             (200, "It was here already", None),
             (201, "It is on the gateway's disk", None),
             (400, "The bytes do not have that digest", REFUSAL),
+            (408, "The body comes too slowly", REFUSAL),
             (413, "The module is too large, or empty", REFUSAL),
             (507, "There is no space left", REFUSAL),
         ],

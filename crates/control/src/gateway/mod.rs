@@ -44,6 +44,7 @@ use std::{
 pub use config::{Config, Enrollment};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
+pub use sets::PreparedSets;
 pub use stream::Cursor;
 pub use writer::Class;
 

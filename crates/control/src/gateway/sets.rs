@@ -18,7 +18,7 @@ use super::{
     input::SessionId,
 };
 use crate::{
-    exchange::{AssignmentEntry, DeviceKey, DeviceSet},
+    exchange::{AssignmentEntry, DeviceKey, DeviceSet, PutSets, SETS_PER_PUT_MAX},
     text::harmless,
 };
 
@@ -88,6 +88,18 @@ impl Set {
 pub(super) struct Bodies(BTreeMap<SpecHash, Weak<Body>>);
 
 impl Bodies {
+    /// Takes a set that was read apart from these; what they share is held once.
+    pub(super) fn adopt(&mut self, set: &mut Set) {
+        for assignment in &mut set.assignments {
+            let body = &mut assignment.body;
+            match self.0.get(&body.hash).and_then(Weak::upgrade) {
+                // The hash says what the spec is.
+                Some(known) if known.application == body.application => *body = known,
+                Some(_) | None => drop(self.0.insert(body.hash, Arc::downgrade(body))),
+            }
+        }
+    }
+
     /// Reads a set. The error is for people.
     pub(super) fn parse_set(&mut self, set: &DeviceSet) -> Result<Set, String> {
         if set.revision == 0 {
@@ -144,6 +156,45 @@ impl Bodies {
 
     pub(super) fn drop_unused(&mut self) {
         self.0.retain(|_, body| body.strong_count() > 0);
+    }
+}
+
+/// Sets of a controller, read as far as that takes nothing of a gateway: megabytes of text, for which no device is to wait.
+#[derive(Debug)]
+pub struct PreparedSets {
+    pub(super) leader_term: u64,
+    /// As many as were sent.
+    pub(super) count: usize,
+    pub(super) sets: Vec<PreparedSet>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct PreparedSet {
+    pub(super) device: DeviceKey,
+    /// The set, and as it stands on the disk; the error is for people.
+    pub(super) read: Result<(Set, DeviceSet), String>,
+}
+
+impl PreparedSets {
+    /// Reads sets; none of more than one call may bring.
+    #[must_use]
+    pub fn new(put: &PutSets) -> Self {
+        let mut bodies = Bodies::default();
+        let mut read = |set: &DeviceSet| {
+            let read = bodies.parse_set(set)?;
+            let exchange = read.to_exchange(&set.device);
+            Ok((read, exchange))
+        };
+        let sets = put.sets.iter().take(SETS_PER_PUT_MAX);
+        let sets = sets.map(|set| PreparedSet { device: set.device.clone(), read: read(set) }).collect();
+        Self { leader_term: put.leader_term, count: put.sets.len(), sets }
+    }
+
+    /// Of the controller that leads.
+    #[must_use]
+    pub fn leader_term(&self) -> u64 {
+        self.leader_term
     }
 }
 

@@ -367,7 +367,8 @@ impl World {
         if self.gateway.needs_leader_lease(term) {
             self.gateway.handle_leader_lease(self.leader_lease.clone());
         }
-        self.gateway.handle_put_sets(request, &PutSets { leader_term: term, sets }, self.now);
+        let put = PreparedSets::new(&PutSets { leader_term: term, sets });
+        self.gateway.handle_put_sets(request, put, self.now);
         self.settle();
         let answer = self.answers.pop().expect("an answer");
         assert_eq!(answer.request, request);

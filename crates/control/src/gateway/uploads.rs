@@ -9,11 +9,11 @@ use super::{
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
     device::Record,
     input::{Answer, Notice, Now, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision},
-    sets::{Modules, Set},
+    sets::{Modules, PreparedSet, PreparedSets, Set},
 };
 use crate::{
     election::TERM_MAX,
-    exchange::{DeviceKey, DeviceSet, PutSets, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
+    exchange::{DeviceKey, DeviceSet, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
 };
 
 /// A set that is taken, and whose it is.
@@ -49,7 +49,7 @@ impl Gateway {
     }
 
     /// A controller sends desired sets. [`Gateway::poll_answer`] answers, once they are on the disk.
-    pub fn handle_put_sets(&mut self, request: RequestId, put: &PutSets, now: Now) {
+    pub fn handle_put_sets(&mut self, request: RequestId, put: PreparedSets, now: Now) {
         let refuse =
             |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
         let refused = if let Some(why) = &self.kept_from {
@@ -76,9 +76,8 @@ impl Gateway {
                     Refused::Invalid(refuse("TermNotGiven", message))
                 }
             })
-        } else if put.sets.len() > SETS_PER_PUT_MAX {
-            let message =
-                format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.sets.len());
+        } else if put.count > SETS_PER_PUT_MAX {
+            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.count);
             Some(Refused::Invalid(refuse("TooManySets", message)))
         } else if self.storing.len() >= STORE_OPERATIONS_MAX {
             Some(Refused::Unavailable(refuse(
@@ -95,10 +94,15 @@ impl Gateway {
             return;
         }
         let mut taken: Vec<CheckedSet> = Vec::new();
+        let mut devices = Vec::new();
         let mut refused = Vec::new();
-        for set in &put.sets {
-            match self.check_set(set, &taken, now) {
-                Ok(Some(entry)) => taken.push(entry),
+        let mut unseen = self.devices.values().filter(|record| record.object.is_none()).count();
+        for set in put.sets {
+            match self.check_set(set, &taken, &mut unseen, now) {
+                Ok(Some((entry, set))) => {
+                    devices.extend(self.devices.get(&entry.0).map(|record| stored(record, Some(set))));
+                    taken.push(entry);
+                }
                 Ok(None) => {}
                 Err(refusal) => refused.push(*refusal),
             }
@@ -108,11 +112,6 @@ impl Gateway {
             return;
         }
         self.leader_term = put.leader_term;
-        let devices = taken.iter().filter_map(|(key, set)| {
-            let record = self.devices.get(key)?;
-            Some(StoredDevice { set: Some(set.to_exchange(key)), ..stored(record) })
-        });
-        let devices = devices.collect();
         for (key, set) in &taken {
             if let Some(record) = self.devices.get_mut(key) {
                 record.revision_seen = record.revision_seen.max(set.revision);
@@ -124,25 +123,28 @@ impl Gateway {
         self.store.push_back(StoreOperation::Put { id, leader_term, devices });
     }
 
-    /// Whether a set is taken; `None` if it is the one held.
+    /// Whether a set is taken, with what goes to the disk; `None` if it is the one held. `unseen` counts the devices that were
+    /// not seen here.
     fn check_set(
         &mut self,
-        set: &DeviceSet,
+        set: PreparedSet,
         taken: &[CheckedSet],
+        unseen: &mut usize,
         now: Now,
-    ) -> Result<Option<CheckedSet>, Box<SetRefusal>> {
+    ) -> Result<Option<(CheckedSet, DeviceSet)>, Box<SetRefusal>> {
+        let PreparedSet { device, read } = set;
         let refuse = |message: String| {
             Box::new(SetRefusal {
-                device: set.device.clone(),
+                device: device.clone(),
                 held_revision: None,
                 message,
                 missing_modules: Vec::new(),
             })
         };
-        if taken.iter().any(|(key, _)| **key == set.device) {
+        if taken.iter().any(|(key, _)| **key == device) {
             return Err(refuse("the device stands twice in this call".to_owned()));
         }
-        let parsed = self.bodies.parse_set(set).map_err(refuse)?;
+        let (mut parsed, exchange) = read.map_err(refuse)?;
         let missing: BTreeSet<ModuleDigest> = parsed
             .assignments
             .iter()
@@ -161,13 +163,14 @@ impl Gateway {
                 return Err(refuse(format!("{}: {wrong}", body.application)));
             }
         }
-        let unseen = |record: &Record| record.object.is_none();
-        if !self.devices.contains_key(&set.device)
-            && self.devices.values().filter(|record| unseen(record)).count() >= UNSEEN_DEVICES_MAX
-        {
-            return Err(refuse("no such Device has been seen here".to_owned()));
+        if !self.devices.contains_key(&device) {
+            if *unseen >= UNSEEN_DEVICES_MAX {
+                return Err(refuse("no such Device has been seen here".to_owned()));
+            }
+            *unseen += 1;
         }
-        let record = self.record(&set.device, now);
+        self.bodies.adopt(&mut parsed);
+        let record = self.record(&device, now);
         if let Some(held) = record.staged.as_ref().or(record.set.as_ref())
             && held.revision == parsed.revision
             && record.revision_seen == parsed.revision
@@ -177,7 +180,7 @@ impl Gateway {
                 Err(Box::new(SetRefusal { held_revision: Some(held.revision), ..*refuse(message) }))
             } else if record.staged.is_some() {
                 // It is not on the disk yet, so this call must wait for it too.
-                Ok(Some((Arc::clone(&record.key), Arc::new(parsed))))
+                Ok(Some(((Arc::clone(&record.key), Arc::new(parsed)), exchange)))
             } else {
                 Ok(None)
             };
@@ -189,7 +192,7 @@ impl Gateway {
                 ..*refuse(message)
             }));
         }
-        Ok(Some((Arc::clone(&record.key), Arc::new(parsed))))
+        Ok(Some(((Arc::clone(&record.key), Arc::new(parsed)), exchange)))
     }
 
     /// A storage operation ended.
@@ -259,7 +262,9 @@ impl Gateway {
         let Some(record) = self.devices.get_mut(key) else { return };
         record.stored_uid =
             record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
-        let devices = vec![stored(record)];
+        // Operations happen in their order: an older set must not follow a newer one.
+        let set = record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_exchange(&record.key));
+        let devices = vec![stored(record, set)];
         let id = self.store_id(Storing::Device(Arc::clone(key)));
         self.store.push_back(StoreOperation::Put { id, leader_term: self.leader_term, devices });
     }
@@ -355,8 +360,8 @@ impl Gateway {
     }
 }
 
-/// What the disk keeps of a device.
-fn stored(record: &Record) -> StoredDevice {
+/// What the disk keeps of a device with this set.
+fn stored(record: &Record, set: Option<DeviceSet>) -> StoredDevice {
     StoredDevice {
         device: (*record.key).clone(),
         uid: record
@@ -366,7 +371,6 @@ fn stored(record: &Record) -> StoredDevice {
             .or(record.stored_uid.as_ref())
             .map(ToString::to_string),
         admitted_key: record.admitted_key.as_deref().map(str::to_owned),
-        // Operations happen in their order: an older set must not follow a newer one.
-        set: record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_exchange(&record.key)),
+        set,
     }
 }

@@ -1,7 +1,17 @@
 //! The HTTPS API for controllers and operators.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use wasmbed_control::exchange::{DeviceKey, DeviceSet, LogLine, PutSets, StreamEvent};
+use wasmbed_pki::tls::Profile;
 use wasmbed_protocol::{ApplicationUid, DeviceMessage, Log, Sequence};
 
 use crate::support::*;
@@ -147,4 +157,45 @@ async fn a_body_over_its_bound_is_refused() {
     let body = vec![b' '; wasmbed_control::exchange::PUT_SETS_BYTES_MAX + 1];
     let mut http = world.controller().await;
     assert_eq!(http.call("PUT", "/v1/sets", body).await.0, 413);
+}
+
+/// Begins a PUT of a megabyte and brings no more than its first byte.
+async fn begin_put(
+    world: &World,
+    controller: &str,
+    path: &str,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let identity = world.authorities.issue_controller("wasmbed-system", controller).unwrap();
+    let mut config = Arc::unwrap_or_clone(world.client_config(Profile::Service, &identity));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut stream = world.tls(Arc::new(config)).await.unwrap();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: 1000000\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_body_keeps_no_other_controller_out() {
+    let world = World::start().await;
+    let module = vec![7; 1000];
+    let path = format!("/v1/modules/{}", hex::encode(Sha256::digest(&module)));
+    let mut slow = Vec::new();
+    for path in ["/v1/sets", &path, "/v1/sets", &path, "/v1/sets", &path, "/v1/sets", &path] {
+        slow.push(begin_put(&world, "slow", path).await);
+    }
+    let mut http = world.controller().await;
+    let started = Instant::now();
+    assert_eq!(http.call("PUT", "/v1/sets", put(3, vec![set("a", 1)])).await.0, 200);
+    assert_eq!(http.call("PUT", &path, module).await.0, 201);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // Together several can hold all places, but no longer than a body may stand still.
+    for controller in ["b", "c", "d", "e", "f"] {
+        slow.push(begin_put(&world, controller, "/v1/sets").await);
+    }
+    let (status, _) = http.call("PUT", "/v1/sets", put(3, vec![set("a", 2)])).await;
+    assert_eq!(status, 200);
+    let mut answer = [0; 12];
+    soon("an answer", slow[0].read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
 }

@@ -26,7 +26,7 @@ fn nothing_is_answered_before_it_is_durable() {
     world.device("a");
     let put = PutSets { leader_term: 1, sets: vec![set("a", 1, vec![])] };
     world.gateway.handle_leader_lease(Ok(1));
-    world.gateway.handle_put_sets(RequestId(1), &put, world.now);
+    world.gateway.handle_put_sets(RequestId(1), PreparedSets::new(&put), world.now);
     assert!(world.gateway.poll_answer().is_none());
     let Some(StoreOperation::Put { id, .. }) = world.gateway.poll_store() else { panic!() };
     world.gateway.handle_stored(id, Err("disk full".into()), world.now);
@@ -76,7 +76,7 @@ fn an_older_set_on_its_way_does_not_overwrite_a_newer_one() {
     world.device("a");
     world.put(1, vec![set("a", 1, vec![])]).unwrap();
     let put = PutSets { leader_term: 1, sets: vec![set("a", 2, vec![])] };
-    world.gateway.handle_put_sets(RequestId(9), &put, world.now);
+    world.gateway.handle_put_sets(RequestId(9), PreparedSets::new(&put), world.now);
     // The device is let in, and its record is written, while the set is on its way.
     world.hello("a", 0, 0);
     assert_eq!(world.disk[&key("a")].set.as_ref().unwrap().revision, 2);
