@@ -10,4 +10,5 @@ mod hostile;
 mod lifecycle;
 #[cfg(test)]
 mod presence;
+#[cfg(test)]
 mod support;

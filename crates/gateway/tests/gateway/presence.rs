@@ -67,7 +67,7 @@ async fn a_gateway_puts_its_own_object_right() {
             && status.connected == 0
             && status.conditions.len() == 1
             && status.conditions[0].status == "True"
-            && status.conditions[0].last_transition_time.0.to_string() > "2026-06".to_owned()
+            && *status.conditions[0].last_transition_time.0.to_string() > *"2026-06"
     })
     .await;
     api.delete("gw", &kube::api::DeleteParams::default()).await.unwrap();
