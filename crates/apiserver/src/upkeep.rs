@@ -54,8 +54,8 @@ async fn ensure(store: &Store, kind: &Arc<Kind>, object: Value) -> Result<(), St
 /// Tools wait for these conditions before they use a kind.
 async fn establish(store: &Store, kind: &Arc<Kind>, definition: &Value) -> Result<(), Status> {
     let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-    let snapshot = store.snapshot().map_err(Status::internal)?;
-    let stored = snapshot.get(&kind.key("", name)).map_err(Status::internal)?.unwrap_or_default();
+    let snapshot = store.snapshot()?;
+    let stored = snapshot.get(&kind.key("", name))?.unwrap_or_default();
     let stored: Value = serde_json::from_slice(&stored).map_err(Status::internal)?;
     let condition = |ty: &str, reason: &str| {
         json!({
@@ -163,9 +163,8 @@ fn last_seen(event: &Value) -> Option<i64> {
 }
 
 fn read(store: &Store, kind: &Kind, selection: &Selection) -> Result<Vec<Value>, Status> {
-    let snapshot = store.snapshot().map_err(Status::internal)?;
-    let page =
-        Pager { selection, after: None, limit: None }.read(kind, &snapshot).map_err(Status::internal)?;
+    let snapshot = store.snapshot()?;
+    let page = Pager { selection, after: None, limit: None }.read(kind, &snapshot)?;
     page.objects.iter().map(|stored| serde_json::from_slice(stored).map_err(Status::internal)).collect()
 }
 

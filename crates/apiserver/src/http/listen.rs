@@ -108,7 +108,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
     let limits = config.limits;
     let data_dir = config.data_dir;
     let disk = tokio::task::spawn_blocking(move || Disk::open(&data_dir)).await;
-    let disk = disk.map_err(|error| StorageError(error.to_string()))??;
+    let disk = disk.map_err(|error| StorageError::Failed(error.to_string()))??;
     let history = History { events: limits.history_events, bytes: limits.history_bytes };
     let for_commits = metrics.clone();
     let (store, store_ended) = Store::start(kinds, disk, history, move |report| for_commits.commit(report))?;

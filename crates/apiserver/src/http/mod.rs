@@ -15,6 +15,8 @@ mod review;
 mod route;
 mod shares;
 mod show;
+#[cfg(test)]
+mod tests;
 mod untrusted;
 mod watch;
 mod write;

@@ -32,7 +32,7 @@ pub(super) async fn read(
         let read = move || {
             let decoded = read()?;
             let values = Extent::of(&decoded.value).values;
-            Ok((decoded, values))
+            Ok::<_, Status>((decoded, values))
         };
         let done = tokio::task::spawn_blocking(read).await.map_err(Status::internal)??;
         drop(turn);

@@ -18,7 +18,7 @@ use super::show::{Include, ListMeta, View};
 use crate::kinds::Kind;
 use crate::selector::Selection;
 use crate::status::{Cause, Details, Reason, Status};
-use crate::store::{Pager, Read, Snapshot, Store};
+use crate::store::{Pager, Read, Snapshot, StorageError, Store};
 
 /// Snapshots kept for lists that are read page by page; each holds old pages on disk.
 const SNAPSHOTS_MAX: usize = 8;
@@ -60,7 +60,8 @@ impl Snapshots {
 
     fn find(&self, revision: u64) -> Option<Arc<Snapshot>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = kept.iter().filter(|known| known.snapshot.revision == revision);
+        let mut found =
+            kept.iter().filter(|known| known.snapshot.revision == revision && !known.snapshot.is_closed());
         let found = found.find(|known| known.since.elapsed() < SNAPSHOT_LIFETIME)?;
         Some(Arc::clone(&found.snapshot))
     }
@@ -107,11 +108,11 @@ pub(super) fn get(
     params.check_get()?;
     negotiate::check_partial(headers, false)?;
     let view = view(&target.kind, headers, params)?;
-    let snapshot = store.snapshot().map_err(Status::internal)?;
+    let snapshot = store.snapshot()?;
     check_not_newer(params, snapshot.revision)?;
     let kind = &*target.kind;
     let stored = snapshot.get(&kind.key(target.namespace.as_deref().unwrap_or_default(), name));
-    let stored = stored.map_err(Status::internal)?.ok_or_else(|| Status::not_found(kind, name))?;
+    let stored = stored?.ok_or_else(|| Status::not_found(kind, name))?;
     Ok(respond::json_bytes(StatusCode::OK, view.object(kind, &stored.into())?))
 }
 
@@ -144,15 +145,18 @@ pub(super) fn list(
             }
             match goes_on.revision {
                 Some(revision) => snapshots.find(revision).ok_or_else(|| continue_expired(&goes_on.after))?,
-                None => Arc::new(store.snapshot().map_err(Status::internal)?),
+                None => Arc::new(store.snapshot()?),
             }
         }
-        None => Arc::new(store.snapshot().map_err(Status::internal)?),
+        None => Arc::new(store.snapshot()?),
     };
     check_version(params, snapshot.revision)?;
     let after = goes_on.as_ref().map(|goes_on| goes_on.after.as_str());
-    let page =
-        Pager { selection: &selection, after, limit }.read(kind, &*snapshot).map_err(Status::internal)?;
+    let page = Pager { selection: &selection, after, limit }.read(kind, &*snapshot);
+    let page = page.map_err(|error| match (error, &goes_on) {
+        (StorageError::Reopened, Some(goes_on)) => continue_expired(&goes_on.after),
+        (error, _) => error.into(),
+    })?;
     let next = page.next.clone().map(|after| {
         snapshots.keep(user, &snapshot);
         Continue { revision: Some(snapshot.revision), after }.encode()

@@ -28,7 +28,8 @@ use crate::kinds::Form;
 use crate::selector::Selection;
 use crate::status::Status;
 use crate::store::{
-    Change, Event, HistoryExpired, Pager, Read as _, Snapshot, Store, watch_line, watch_line_ends,
+    Change, Event, HistoryExpired, Pager, Read as _, Snapshot, StorageError, Store, watch_line,
+    watch_line_ends,
 };
 
 /// Bytes of initial objects that are made at a time; one object may have more. A client that does not read holds them.
@@ -176,6 +177,14 @@ pub(super) fn start(
     })))
 }
 
+/// Why initial objects could not be read; those of a store that was opened anew are listed again.
+fn unread(error: StorageError) -> Status {
+    match error {
+        StorageError::Reopened => Status::expired(format!("the watch's begin can't be read on: {error}")),
+        StorageError::Failed(_) | StorageError::Closed => error.into(),
+    }
+}
+
 /// Whether the objects that are there come first, and whether their end is marked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InitialWish {
@@ -200,7 +209,7 @@ fn initial_wish(params: &Params) -> Result<InitialWish, Status> {
 
 impl Watch {
     fn begin(&mut self, params: &Params, wish: InitialWish, until: Instant) -> Result<(), Status> {
-        let snapshot = self.store.snapshot().map_err(Status::internal)?;
+        let snapshot = self.store.snapshot()?;
         read::check_not_newer(params, snapshot.revision)?;
         let version = params.version()?.filter(|version| *version > 0);
         if wish == InitialWish::None {
@@ -265,7 +274,7 @@ impl Watch {
         let selection = self.wish.selection.clone();
         if let (Some(name), Some(namespace)) = (selection.name(), &selection.namespace) {
             let key = kind.key(namespace, name);
-            let found = initial.snapshot.get(&key).map_err(Status::internal)?;
+            let found = initial.snapshot.get(&key).map_err(unread)?;
             if let Some(object) = found.filter(|object| selection.fits(&kind, object)) {
                 let mut page = BytesMut::new();
                 self.add_initial(&mut page, &key, &object)?;
@@ -291,7 +300,7 @@ impl Watch {
             }
             ControlFlow::Continue(())
         });
-        let ended = ended.map_err(Status::internal)?;
+        let ended = ended.map_err(unread)?;
         if let Some(failed) = failed {
             return Err(failed);
         }

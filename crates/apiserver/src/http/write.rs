@@ -179,9 +179,9 @@ impl Request<'_> {
         let (store, kind) = (self.store.clone(), Arc::clone(&self.target.kind));
         // Reading them all takes a while.
         let found = tokio::task::spawn_blocking(move || {
-            let snapshot = store.snapshot().map_err(Status::internal)?;
+            let snapshot = store.snapshot()?;
             let pager = Pager { selection: &selection, after: None, limit: None };
-            let page = pager.read(&kind, &snapshot).map_err(Status::internal)?;
+            let page = pager.read(&kind, &snapshot)?;
             let mut found = Vec::with_capacity(page.objects.len());
             for stored in &page.objects {
                 let stored: Value = serde_json::from_slice(stored).map_err(Status::internal)?;

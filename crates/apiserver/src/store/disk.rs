@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
@@ -52,6 +53,8 @@ pub struct Disk {
     opener: Arc<dyn Open>,
     /// None while it can't be opened.
     database: Arc<RwLock<Option<Database>>>,
+    /// How often it was closed to be opened again.
+    closed: Arc<AtomicU64>,
 }
 
 /// How the database is opened; tests put a disk below it that fails when they want.
@@ -98,6 +101,20 @@ pub struct Snapshot {
     objects: ReadOnlyTable<&'static str, &'static [u8]>,
     /// The revision.
     pub revision: u64,
+    closed: Arc<AtomicU64>,
+    /// How often the store had been closed before.
+    closed_before: u64,
+}
+
+impl Snapshot {
+    /// Whether the store was closed since, so that this can't be read any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire) != self.closed_before
+    }
+
+    fn why<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
+        read.map_err(|error| if self.is_closed() { StorageError::Reopened } else { error })
+    }
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -117,7 +134,7 @@ impl Disk {
 
     pub(super) fn open_with(opener: Arc<dyn Open>) -> Result<Disk, OpenError> {
         let database = opener.open()?;
-        let disk = Disk { opener, database: Arc::new(RwLock::new(Some(database))) };
+        let disk = Disk { opener, database: Arc::new(RwLock::new(Some(database))), closed: Arc::default() };
         let transaction = disk.begin()?;
         let format = {
             transaction.open_table(OBJECTS).map_err(failed)?;
@@ -139,6 +156,7 @@ impl Disk {
     /// written meanwhile; snapshots from before can't be read any more.
     pub(super) fn reopen(&self) -> Result<(), StorageError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        self.closed.fetch_add(1, Ordering::Release);
         // Its file is closed, and no longer locked, before it is opened again.
         drop(database.take());
         *database = Some(self.opener.reopen().map_err(failed)?);
@@ -155,17 +173,23 @@ impl Disk {
         work: impl FnOnce(&Database) -> Result<T, redb::TransactionError>,
     ) -> Result<T, StorageError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database =
-            database.as_ref().ok_or_else(|| failed("the store is closed until its disk works again"))?;
-        work(database).map_err(failed)
+        work(database.as_ref().ok_or(StorageError::Closed)?).map_err(failed)
     }
 
     /// The objects as they are now.
     pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        let closed_before = self.closed.load(Ordering::Acquire);
         let transaction = self.with(|database| database.begin_read())?;
-        let numbers = transaction.open_table(NUMBERS).map_err(failed)?;
-        let revision = numbers.get(REVISION).map_err(failed)?.map_or(0, |value| value.value());
-        Ok(Snapshot { objects: transaction.open_table(OBJECTS).map_err(failed)?, revision })
+        let closed = Arc::clone(&self.closed);
+        let objects = transaction.open_table(OBJECTS).map_err(failed)?;
+        let mut snapshot = Snapshot { objects, revision: 0, closed, closed_before };
+        let read = || {
+            let numbers = transaction.open_table(NUMBERS).map_err(failed)?;
+            let revision = numbers.get(REVISION).map_err(failed)?;
+            Ok(revision.map_or(0, |value| value.value()))
+        };
+        snapshot.revision = snapshot.why(read())?;
+        Ok(snapshot)
     }
 
     /// Begins a batch; dropping it without [`Disk::commit`] undoes it.
@@ -218,7 +242,7 @@ impl Tables for Batch<'_> {
 
 impl Read for Snapshot {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        get(&self.objects, key)
+        self.why(get(&self.objects, key))
     }
 
     fn scan(
@@ -227,7 +251,7 @@ impl Read for Snapshot {
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        scan(&self.objects, prefix, after, visit)
+        self.why(scan(&self.objects, prefix, after, visit))
     }
 }
 
@@ -258,5 +282,5 @@ fn scan(
 }
 
 fn failed(error: impl std::fmt::Display) -> StorageError {
-    StorageError(error.to_string())
+    StorageError::Failed(error.to_string())
 }

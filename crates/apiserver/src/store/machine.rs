@@ -368,7 +368,7 @@ impl Machine {
         let key = kind.key(write.namespace.as_deref().unwrap_or_default(), &write.name);
         let Some(bytes) = tables.get(&key)? else { return Ok(None) };
         let mut shown: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| StorageError(format!("the object at {key} can't be read: {error}")))?;
+            .map_err(|error| StorageError::Failed(format!("the object at {key} can't be read: {error}")))?;
         let facets = Facets::of(kind, &shown);
         kind.form.show(&mut shown);
         Ok(Some(Current { shown, facets, bytes: bytes.into() }))
@@ -397,7 +397,7 @@ impl Current {
     /// As it is stored, but at another version.
     fn at(&self, version: &Value) -> Result<Value, StorageError> {
         let mut stored: Value =
-            serde_json::from_slice(&self.bytes).map_err(|error| StorageError(error.to_string()))?;
+            serde_json::from_slice(&self.bytes).map_err(|error| StorageError::Failed(error.to_string()))?;
         stored["metadata"]["resourceVersion"] = version.clone();
         Ok(stored)
     }
@@ -422,6 +422,6 @@ fn check_size(object: &Value, bytes: &Bytes, current: Option<&Current>) -> Resul
 }
 
 fn serialise(object: &Value) -> Result<Bytes, ApplyError> {
-    let bytes = serde_json::to_vec(object).map_err(|error| StorageError(error.to_string()))?;
+    let bytes = serde_json::to_vec(object).map_err(|error| StorageError::Failed(error.to_string()))?;
     Ok(bytes.into())
 }

@@ -102,7 +102,7 @@ impl Memory {
     /// All objects of a selection, with the revision at which they stand.
     pub fn list(&self, kind: &Kind, selection: &Selection) -> Result<(Page, u64), Status> {
         let pager = Pager { selection, after: None, limit: None };
-        let page = pager.read(kind, &self.objects).map_err(Status::internal)?;
+        let page = pager.read(kind, &self.objects)?;
         Ok((page, self.revision()))
     }
 

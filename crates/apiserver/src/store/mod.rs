@@ -20,10 +20,43 @@ pub use memory::Memory;
 pub use page::{Page, Pager, Visitor};
 pub use writer::{Changes, CommitReport, Feed, Store};
 
+use crate::status::{Details, Reason, Status};
+
 /// The storage below failed; nothing of the batch was kept.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("storage failed: {0}")]
-pub struct StorageError(pub String);
+pub enum StorageError {
+    /// Why.
+    #[error("storage failed: {0}")]
+    Failed(String),
+    /// It is closed until its disk works again.
+    #[error("the store is closed until its disk works again")]
+    Closed,
+    /// It was opened anew after its disk had failed: what was read before can't be read on.
+    #[error("the store was opened anew")]
+    Reopened,
+}
+
+impl StorageError {
+    /// Without what it means.
+    fn why(&self) -> String {
+        match self {
+            StorageError::Failed(why) => why.clone(),
+            StorageError::Closed | StorageError::Reopened => self.to_string(),
+        }
+    }
+}
+
+impl From<StorageError> for Status {
+    fn from(error: StorageError) -> Status {
+        match error {
+            StorageError::Failed(_) => Status::internal(error),
+            StorageError::Closed | StorageError::Reopened => {
+                let again = Details { retry_after: Some(1), ..Details::default() };
+                Status::new(Reason::ServiceUnavailable, format!("{error}; try again")).with(again)
+            }
+        }
+    }
+}
 
 /// Reading access to objects by key, in key order.
 pub trait Read {
@@ -49,4 +82,4 @@ pub trait Tables: Read {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

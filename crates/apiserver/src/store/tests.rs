@@ -1,4 +1,4 @@
-mod disk;
+pub(crate) mod disk;
 
 use std::sync::Arc;
 

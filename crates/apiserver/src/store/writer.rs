@@ -157,10 +157,9 @@ impl Store {
             // Nobody may be waiting for the end.
             let _ = ended.send(());
         };
-        std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(run)
-            .map_err(|error| StorageError(format!("the writer's thread can't be started: {error}")))?;
+        std::thread::Builder::new().name("store-writer".into()).spawn(run).map_err(|error| {
+            StorageError::Failed(format!("the writer's thread can't be started: {error}"))
+        })?;
         Ok((Store { kinds, disk, jobs, feeds, failing }, end))
     }
 
@@ -250,7 +249,7 @@ impl Writer {
                 }
                 Err(error) => {
                     let told = match &error {
-                        BatchError::Storage(error) => Status::internal(error),
+                        BatchError::Storage(error) => error.clone().into(),
                         BatchError::Panicked => Status::internal("a write panicked; its batch is undone"),
                     };
                     tracing::error!(
@@ -303,7 +302,7 @@ impl Writer {
 
     /// The disk failed. The database below takes no write until it is opened anew, which may have to wait for room.
     fn failed(&mut self, error: &StorageError) {
-        self.failing.set(Some(error.0.clone()));
+        self.failing.set(Some(error.why()));
         self.reopen();
     }
 
@@ -315,7 +314,7 @@ impl Writer {
             Ok(snapshot) => snapshot.revision,
             Err(error) => {
                 tracing::error!(%error, "the store can't be opened again yet");
-                return self.failing.set(Some(error.0));
+                return self.failing.set(Some(error.why()));
             }
         };
         tracing::info!(revision, "the store was opened anew after its disk had failed");
@@ -342,7 +341,7 @@ impl Writer {
         match tried {
             Ok(_) => self.recovered(),
             Err(error) => {
-                self.failing.set(Some(error.0));
+                self.failing.set(Some(error.why()));
                 // Closed since an attempt to open it failed.
                 if self.disk.check_room().is_ok() {
                     self.reopen()

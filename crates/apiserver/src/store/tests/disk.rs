@@ -13,14 +13,14 @@ use crate::store::disk::Open;
 use crate::store::{HistoryExpired, Page};
 
 /// What the disk does.
-const WELL: u8 = 0;
+pub(crate) const WELL: u8 = 0;
 /// It takes nothing more.
-const FULL: u8 = 1;
+pub(crate) const FULL: u8 = 1;
 /// It keeps what is written and says that it failed, once.
 const LIES: u8 = 2;
 
 #[derive(Clone, Debug)]
-struct Faulty {
+pub(crate) struct Faulty {
     path: PathBuf,
     state: Arc<AtomicU8>,
 }
@@ -30,7 +30,7 @@ impl Faulty {
         self.state.load(Ordering::Relaxed)
     }
 
-    fn set(&self, state: u8) {
+    pub(crate) fn set(&self, state: u8) {
         self.state.store(state, Ordering::Relaxed);
     }
 
@@ -101,16 +101,16 @@ impl StorageBackend for FaultyBackend {
     }
 }
 
-struct World {
+pub(crate) struct World {
     _folder: tempfile::TempDir,
-    faulty: Faulty,
-    leases: Arc<Kind>,
-    store: Store,
+    pub(crate) faulty: Faulty,
+    pub(crate) leases: Arc<Kind>,
+    pub(crate) store: Store,
     ended: tokio::sync::oneshot::Receiver<()>,
 }
 
 impl World {
-    async fn new() -> World {
+    pub(crate) async fn new() -> World {
         let kinds = kinds();
         let leases = leases(&kinds);
         let folder = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ impl World {
         World { _folder: folder, faulty, leases, store, ended }
     }
 
-    async fn lease(&self, name: &str) -> Result<u64, u16> {
+    pub(crate) async fn lease(&self, name: &str) -> Result<u64, u16> {
         let written = self.store.write(create(&self.leases, name, json!({}))).await;
         written.map(|applied| applied.event.unwrap().revision).map_err(|status| status.reason.code())
     }
@@ -139,7 +139,7 @@ impl World {
         objects.into_iter().map(name).collect()
     }
 
-    async fn until_well(&self) {
+    pub(crate) async fn until_well(&self) {
         while self.store.failing().is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }

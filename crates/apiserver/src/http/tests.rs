@@ -1,0 +1,112 @@
+//! Readers of a store that is opened anew after its disk had failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+
+use super::params::Params;
+use super::read::{self, Snapshots};
+use super::respond::Body;
+use super::route::Target;
+use super::shares::Pool;
+use super::watch::{self, Terms};
+use crate::status::{Reason, Status};
+use crate::store::tests::disk::{FULL, WELL, World};
+
+struct Readers {
+    world: World,
+    snapshots: Snapshots,
+    user: Arc<str>,
+}
+
+impl Readers {
+    async fn new() -> Self {
+        let world = World::new().await;
+        for number in 0..400 {
+            world.lease(&format!("lease-{number:03}")).await.unwrap();
+        }
+        Self { world, snapshots: Snapshots::default(), user: "reader".into() }
+    }
+
+    fn target(&self) -> Target {
+        let kind = Arc::clone(&self.world.leases);
+        Target { kind, namespace: Some("default".into()), name: None, status: false }
+    }
+
+    async fn list(&self, query: &str) -> Result<Value, Status> {
+        let params = Params::parse(&Method::GET, Some(query));
+        let (store, target, headers) = (&self.world.store, self.target(), HeaderMap::new());
+        let list = read::list(store, &self.snapshots, &self.user, &target, &headers, &params)?;
+        assert_eq!(list.status(), StatusCode::OK);
+        Ok(serde_json::from_slice(&list.into_body().collect().await.unwrap().to_bytes()).unwrap())
+    }
+
+    fn watch(&self, query: &str) -> Response<Body> {
+        let params = Params::parse(&Method::GET, Some(query));
+        let terms = Terms {
+            store: self.world.store.clone(),
+            large: Arc::default(),
+            initial_time: Duration::from_secs(60),
+            held: Pool::new("watches", 9, 9).take(&self.user, 1).unwrap(),
+            gauge: prometheus_client::metrics::gauge::Gauge::default(),
+            shutdown: tokio_util::sync::CancellationToken::new(),
+        };
+        watch::start(terms, self.target(), &HeaderMap::new(), &params).unwrap()
+    }
+
+    async fn fail_and_come_back(&self) {
+        self.world.faulty.set(FULL);
+        assert_eq!(self.world.lease("lost").await, Err(500));
+        self.world.faulty.set(WELL);
+        self.world.until_well().await;
+    }
+}
+
+async fn next(watch: &mut Response<Body>) -> Bytes {
+    watch.frame().await.unwrap().unwrap().into_data().unwrap()
+}
+
+#[tokio::test]
+async fn a_list_that_was_begun_before_says_that_it_expired_and_goes_on() {
+    let readers = Readers::new().await;
+    let first = readers.list("limit=300").await.unwrap();
+    let goes_on = first["metadata"]["continue"].as_str().unwrap();
+    readers.fail_and_come_back().await;
+    let expired = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap_err();
+    assert_eq!((expired.reason, expired.reason.code()), (Reason::Expired, 410), "{expired}");
+    let goes_on = expired.details.goes_on.unwrap();
+    let rest = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap();
+    assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
+    // Another reader of the same revision, whose list began since.
+    let first = readers.list("limit=300").await.unwrap();
+    let goes_on = first["metadata"]["continue"].as_str().unwrap();
+    let rest = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap();
+    assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
+}
+
+#[tokio::test]
+async fn a_watch_that_reads_its_begin_is_told_to_list_again_and_one_from_before_goes_on() {
+    let readers = Readers::new().await;
+    let version = readers.list("").await.unwrap()["metadata"]["resourceVersion"].clone();
+    let mut begun = readers.watch("watch=true");
+    assert!(next(&mut begun).await.starts_with(b"{\"type\":\"ADDED\""));
+    let mut stands = readers.watch(&format!("watch=true&resourceVersion={}", version.as_str().unwrap()));
+    readers.fail_and_come_back().await;
+    let mut lines = vec![next(&mut begun).await];
+    while lines.last().is_some_and(|line| line.starts_with(b"{\"type\":\"ADDED\"")) {
+        lines.push(next(&mut begun).await);
+    }
+    let last: Value = serde_json::from_slice(lines.last().unwrap()).unwrap();
+    assert_eq!((&last["type"], &last["object"]["code"]), (&"ERROR".into(), &410.into()), "{last}");
+    assert!(begun.frame().await.is_none());
+    readers.world.lease("new").await.unwrap();
+    let mut resumed = readers.watch(&format!("watch=true&resourceVersion={}", version.as_str().unwrap()));
+    for watch in [&mut stands, &mut resumed] {
+        let line: Value = serde_json::from_slice(&next(watch).await).unwrap();
+        assert_eq!(line["object"]["metadata"]["name"], "new");
+    }
+}
