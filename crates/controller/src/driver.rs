@@ -224,9 +224,11 @@ impl Driver {
         self.start_device_writes(tasks);
         while let Some(event) = self.fleet.poll_event() {
             self.metrics.count_event(&event);
-            let kubernetes = self.kubernetes.clone();
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
             tasks.spawn(async move {
-                kubernetes.write_event(event).await;
+                let started = Instant::now();
+                let written = kubernetes.write_event(event).await;
+                metrics.observe(Operation::WriteEvent, started.elapsed().as_secs_f64(), !written);
                 Outcome::Event
             });
         }
@@ -312,9 +314,11 @@ impl Driver {
         while let Some(event) = self.fleet.poll_device_event() {
             let device = format!("{}/{}", event.device.namespace, event.device.name);
             tracing::warn!(device, reason = event.reason.as_str(), "{}", event.message);
-            let kubernetes = self.kubernetes.clone();
+            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
             tasks.spawn(async move {
-                kubernetes.write_device_event(event).await;
+                let started = Instant::now();
+                let written = kubernetes.write_device_event(event).await;
+                metrics.observe(Operation::WriteEvent, started.elapsed().as_secs_f64(), !written);
                 Outcome::Event
             });
         }

@@ -99,16 +99,18 @@ impl Kubernetes {
         outcome(object.map(|object| object.resource_version()))
     }
 
-    pub(crate) async fn write_event(&self, event: FleetEvent) {
+    /// Whether it is there.
+    pub(crate) async fn write_event(&self, event: FleetEvent) -> bool {
         let FleetEvent { application, uid, warning, reason, message, unix_ms } = event;
         let told = Told { kind: "Application", namespace: application.namespace, name: application.name };
-        self.write(told, uid_text(uid), warning, reason, message, unix_ms).await;
+        self.write(told, uid_text(uid), warning, reason, message, unix_ms).await
     }
 
-    pub(crate) async fn write_device_event(&self, event: DeviceEvent) {
+    /// Whether it is there.
+    pub(crate) async fn write_device_event(&self, event: DeviceEvent) -> bool {
         let DeviceEvent { device, uid, warning, reason, message, unix_ms } = event;
         let told = Told { kind: "Device", namespace: device.namespace, name: device.name };
-        self.write(told, uid, warning, reason, message, unix_ms).await;
+        self.write(told, uid, warning, reason, message, unix_ms).await
     }
 
     /// Events are for people: one that can't be written is logged and dropped.
@@ -120,7 +122,7 @@ impl Kubernetes {
         reason: ReasonCode,
         message: String,
         unix_ms: u64,
-    ) {
+    ) -> bool {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &about.namespace);
         let unix_s = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
         let time = Timestamp::from_second(unix_s).ok().map(Time);
@@ -150,13 +152,14 @@ impl Kubernetes {
             ..Event::default()
         };
         match self.within(api.create(&post_params(), &object)).await {
-            Ok(_) => {}
+            Ok(_) => true,
             // It was written before: the name follows from what it says.
-            Err(CallError::Api(kube::Error::Api(status))) if status.code == 409 => {}
+            Err(CallError::Api(kube::Error::Api(status))) if status.code == 409 => true,
             Err(error) => {
                 let Told { kind, namespace, name } = &about;
                 let object = format!("{kind} {namespace}/{name}");
                 tracing::warn!(object, reason = "WriteFailed", %error, "an Event could not be written");
+                false
             }
         }
     }

@@ -18,6 +18,7 @@ pub(crate) enum Operation {
     WriteUnreachable,
     WriteFinished,
     WriteGateway,
+    WriteEvent,
     Stream,
 }
 
@@ -62,6 +63,7 @@ pub(crate) struct Metrics {
     devices: Gauge,
     gateways: Gauge,
     leads: Gauge,
+    events_dropped: Counter,
 }
 
 impl Metrics {
@@ -77,6 +79,7 @@ impl Metrics {
             devices: Gauge::default(),
             gateways: Gauge::default(),
             leads: Gauge::default(),
+            events_dropped: Counter::default(),
         };
         let all = registry.sub_registry_with_prefix("wasmbed_controller");
         all.register(
@@ -95,12 +98,16 @@ impl Metrics {
         all.register("devices", "Devices known", metrics.devices.clone());
         all.register("gateways", "Gateways known", metrics.gateways.clone());
         all.register("leader", "1 while this controller leads", metrics.leads.clone());
+        let help = "Kubernetes Events that gave way to newer ones or were over their Application's rate";
+        all.register("events_dropped", help, metrics.events_dropped.clone());
         metrics
     }
 
     pub(crate) fn set_gauges(&self, gauges: &Gauges, leads: bool) {
         let counted = self.reconciliations.get();
         self.reconciliations.inc_by(gauges.reconciliations.saturating_sub(counted));
+        let counted = self.events_dropped.get();
+        self.events_dropped.inc_by(gauges.events_dropped.saturating_sub(counted));
         self.applications.set(number(gauges.applications));
         self.devices.set(number(gauges.devices));
         self.gateways.set(number(gauges.gateways));

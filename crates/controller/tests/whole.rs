@@ -102,6 +102,8 @@ async fn health_and_metrics_are_served() -> anyhow::Result<()> {
     for name in [
         "wasmbed_controller_reconciliations_total",
         "wasmbed_controller_leader 1",
+        "wasmbed_controller_events_dropped_total 0",
+        "wasmbed_controller_operations_total{operation=\"WriteEvent\"}",
         "wasmbed_controller_applications 1",
         "wasmbed_controller_operation_duration_seconds_count{operation=\"PutSets\"}",
         "wasmbed_controller_queue_depth{queue=\"Statuses\"}",

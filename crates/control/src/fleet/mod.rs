@@ -108,6 +108,7 @@ pub struct Fleet {
     writes: Writes,
     events: VecDeque<FleetEvent>,
     device_events: VecDeque<DeviceEvent>,
+    events_dropped: u64,
     next_resync_ms: u64,
     reconciliations: u64,
 }
@@ -149,6 +150,7 @@ impl Fleet {
             rechecks: BTreeSet::new(),
             events: VecDeque::new(),
             device_events: VecDeque::new(),
+            events_dropped: 0,
             next_resync_ms: 0,
             reconciliations: 0,
         }
@@ -220,6 +222,7 @@ impl Fleet {
             return;
         }
         self.term = term;
+        self.events_dropped += (self.events.len() + self.device_events.len()) as u64;
         self.events.clear();
         self.device_events.clear();
         for device in self.devices.values_mut() {
@@ -375,6 +378,7 @@ impl Fleet {
             sets_queued: self.gateways.values().map(|gateway| gateway.stale.len()).sum(),
             writes_in_flight: self.writes.in_flight(),
             reconciliations: self.reconciliations,
+            events_dropped: self.events_dropped,
         }
     }
 
@@ -429,6 +433,8 @@ pub struct Gauges {
     pub writes_in_flight: usize,
     /// Devices planned and statuses computed since the start.
     pub reconciliations: u64,
+    /// Events that gave way to newer ones, were over their Application's rate, or were left when another came to lead.
+    pub events_dropped: u64,
 }
 
 fn device_object(key: &DeviceKey) -> ObjectKey {

@@ -115,6 +115,7 @@ impl Fleet {
             if let Some(event) = event {
                 if self.device_events.len() == EVENTS_QUEUED_MAX {
                     self.device_events.pop_front();
+                    self.events_dropped += 1;
                 }
                 self.device_events.push_back(event);
             }

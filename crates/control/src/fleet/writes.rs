@@ -424,7 +424,9 @@ impl Fleet {
                     application.published = Published::of(Some(&status));
                     let events = &mut application.events;
                     let may = |_: &Transition| events.take(APPLICATION_EVENTS, 1, now.ms);
+                    let all = transitions.len();
                     let transitions: Vec<_> = transitions.into_iter().filter(may).collect();
+                    self.events_dropped += (all - transitions.len()) as u64;
                     let (application, uid) = (application.key.clone(), application.uid);
                     for Transition { warning, reason, message } in transitions {
                         let application = application.clone();
@@ -514,6 +516,7 @@ impl Fleet {
     pub(super) fn push_event(&mut self, event: FleetEvent) {
         if self.events.len() == EVENTS_QUEUED_MAX {
             self.events.pop_front();
+            self.events_dropped += 1;
         }
         self.events.push_back(event);
     }

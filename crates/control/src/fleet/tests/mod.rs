@@ -4,13 +4,14 @@ mod model;
 mod truth;
 mod world;
 
+use wasmbed_api::DeviceApplicationState::{Failed, Running};
 use wasmbed_api::{ApplicationPhase, DevicePhase, ReasonCode};
 
 use serde_json::json;
 
 use super::*;
 use crate::exchange::StreamEvent;
-use world::{APPLICATION_BYTES, World, all, key, names};
+use world::{APPLICATION_BYTES, Report, World, all, key, names};
 
 fn condition(world: &World, application: &str, type_: &str) -> (String, String, String) {
     let status = world.status(application);
@@ -42,6 +43,25 @@ fn an_application_travels_to_its_devices_and_its_status_says_so() {
     assert_eq!(world.gateways["gateway-0"].uploads.len(), 1, "a module is uploaded once");
     assert!(world.applications["app"].0.metadata.finalizers.is_some());
     assert!(world.events.iter().any(|event| event.reason == ReasonCode::AllRunning && !event.warning));
+}
+
+#[test]
+fn events_beyond_the_bound_of_an_application_are_counted() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let trapped = Report { state: Failed, reason: Some(ReasonCode::Trapped), restarts: 0 };
+    for _ in 0..40 {
+        world.report("device-000", "app", trapped);
+        world.advance(2_000);
+        world.report("device-000", "app", Report { state: Running, reason: None, restarts: 0 });
+        world.advance(2_000);
+    }
+    let (written, dropped) = (world.events.len(), world.fleet.gauges().events_dropped);
+    assert!(written <= 30 && dropped >= 40, "{written} written, {dropped} dropped");
+    let waiting = world.fleet.gauges().events_dropped;
+    world.fleet.handle_leadership(world.now, None);
+    assert_eq!(world.fleet.gauges().events_dropped, waiting, "none waited");
 }
 
 #[test]
