@@ -72,10 +72,7 @@ impl World {
             let said = status.is_some_and(|status| status["phase"] == "Connected");
             let runs = device.supervisor.loaded();
             let more = |what: &str| format!("{name} is to be kept out{what}, its status is {status:?}");
-            // A Device that was created anew while its device was away, and waits for approval, turns it away without a word
-            // of the one that was deleted: what that one gave it goes on there until it is let in or revoked.
-            let told = object.as_ref().is_none_or(|object| object["spec"]["revoked"] == true);
-            if runs > 0 && told {
+            if runs > 0 {
                 return Some(more(&format!(" and runs {runs} applications")));
             }
             return (stands || said).then(|| more(""));

@@ -20,7 +20,9 @@ use super::{
         RETRY_SOON_MS, RETRY_SPREAD_MAX_MS, STRANGERS_FRAMES, STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
     },
     counters::{Counted, Known as KnownCounters, plan_counters},
-    device::{Application, Live, applications_hash, facts_to_resource, fingerprint, reason_code, shared},
+    device::{
+        Application, Live, Object, applications_hash, facts_to_resource, fingerprint, reason_code, shared,
+    },
     events::{About, Noted, QueuedEvent},
     input::{Event, Identity, LeftOut, Notice, Now, Occurrence, SessionId, StoreOperation},
     logs::{Line, Origin, Places},
@@ -235,7 +237,16 @@ impl Gateway {
             return;
         }
         match plan_admission(self.config.enrollment, known, &session.public_key) {
-            Admission::Refuse(refusal) => self.turn_away(id, &key, refusal, now),
+            Admission::Refuse(refusal) => {
+                // The Device was created anew since: what this one holds was that of another, which is gone. Who is told of a
+                // revocation stops as well.
+                let inherits = greeting.revision > 0
+                    && refusal.reason != CloseReason::Revoked
+                    && !self.writer.failing()
+                    && self.is_unused(&key);
+                let told = if inherits { admission::DELETED } else { refusal };
+                self.turn_away_with(id, &key, refusal, told, now);
+            }
             Admission::Enroll { waits } => self.enroll(id, &key, waits, greeting, now),
             Admission::Admit => {
                 let replaces = self.devices.get(&key).is_some_and(|record| record.session.is_some());
@@ -250,7 +261,29 @@ impl Gateway {
         }
     }
 
+    /// Whether no session of this Device was ever seen.
+    fn is_unused(&self, key: &DeviceKey) -> bool {
+        self.devices.get(key).is_some_and(|record| {
+            let unused = |object: &Object| object.base.gateway.is_none() && object.base.epoch == 0;
+            record.object.as_ref().is_some_and(unused)
+                && record.live.is_none()
+                && record.admitted_key.is_none()
+        })
+    }
+
     fn turn_away(&mut self, id: SessionId, key: &Arc<DeviceKey>, refusal: Refusal, now: Now) {
+        self.turn_away_with(id, key, refusal, refusal, now);
+    }
+
+    /// Turns a device away that is told another reason than its Device shows.
+    fn turn_away_with(
+        &mut self,
+        id: SessionId,
+        key: &Arc<DeviceKey>,
+        refusal: Refusal,
+        told: Refusal,
+        now: Now,
+    ) {
         if let Some(record) = self.devices.get_mut(key)
             && refusal.shown.is_some()
         {
@@ -259,7 +292,7 @@ impl Gateway {
         if refusal.reason == CloseReason::KeyMismatch {
             self.note_mismatch(key, now);
         }
-        self.end(id, refusal, now);
+        self.end(id, told, now);
         self.schedule(key, now);
     }
 

@@ -309,3 +309,52 @@ fn an_older_set_does_not_fill_a_device_that_was_let_go_of() {
         "another gateway has given it revision 4 since"
     );
 }
+
+#[test]
+fn a_device_that_holds_the_set_of_an_earlier_device_of_its_name_lets_go_of_it() {
+    let mut world = World::synced();
+    let spec = |public_key: &str| DeviceSpec {
+        approved: false,
+        public_key: Some(public_key.to_owned()),
+        ..DeviceSpec::default()
+    };
+    // Nobody has approved the new one; or it is another board's.
+    for (name, pinned, then) in
+        [("a", "key-a", CloseReason::PendingApproval), ("b", "key-of-another", CloseReason::KeyMismatch)]
+    {
+        let device = world.api.create(&key(name), spec(pinned));
+        world.gateway.handle_device(&device, world.now);
+        let id = world.hello(name, 7, 3);
+        assert_eq!(world.closed[&id], CloseReason::Deleted);
+        // It may not have heard it.
+        let id = world.hello(name, 7, 3);
+        assert_eq!(world.closed[&id], CloseReason::Deleted);
+        let id = world.hello(name, 7, 0);
+        assert_eq!(world.closed[&id], then);
+        world.advance(1_000);
+    }
+    assert_eq!(world.api.status(&key("a")).phase, DevicePhase::Pending);
+    world.edit(&key("a"), |device| device.spec.approved = true);
+    let id = world.hello("a", 7, 0);
+    assert!(world.take(id)[0].starts_with("Welcome"));
+    // Now it is that Device's own.
+    world.edit(&key("a"), |device| device.spec.approved = false);
+    let id = world.hello("a", 8, 3);
+    assert_eq!(world.closed[&id], CloseReason::PendingApproval);
+    world.restart(Config::new("gw", "boot-2"), true);
+    world.list();
+    let id = world.hello("a", 8, 3);
+    assert_eq!(world.closed[&id], CloseReason::PendingApproval);
+}
+
+#[test]
+fn a_device_is_told_nothing_of_an_earlier_one_while_the_api_fails() {
+    let mut world = World::synced();
+    let device = world.api.create(&key("a"), DeviceSpec { approved: false, ..DeviceSpec::default() });
+    world.gateway.handle_device(&device, world.now);
+    world.api_down = true;
+    world.device("b");
+    world.hello("b", 0, 0);
+    let id = world.hello("a", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::PendingApproval, "it may have had a session elsewhere");
+}
