@@ -118,6 +118,10 @@ pub(super) const WRITES_PER_STEP: u64 = 4;
 pub(super) const EVENTS: Rate = Rate::one_in_ms(60_000, 25);
 /// Tokens that repeated Events leave to new ones.
 pub(super) const EVENTS_RESERVE: u64 = 12;
+/// Events about what others do in a device's name.
+pub(super) const STRANGERS_EVENTS: Rate = Rate::one_in_ms(300_000, 5);
+/// Tokens of these that repeated Events leave to new ones.
+pub(super) const STRANGERS_EVENTS_RESERVE: u64 = 2;
 /// Events about one application of a device; all that nobody has named count as one.
 pub(super) const APPLICATION_EVENTS: Rate = Rate::one_in_ms(300_000, 5);
 /// Events of one device that are counted up when they repeat; the longest quiet one is forgotten and would be a new one.

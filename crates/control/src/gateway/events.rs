@@ -6,7 +6,10 @@ use std::collections::VecDeque;
 use wasmbed_protocol::ApplicationUid;
 
 use super::{
-    config::{APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE},
+    config::{
+        APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE, STRANGERS_EVENTS,
+        STRANGERS_EVENTS_RESERVE,
+    },
     device::fingerprint,
     input::{Event, Occurrence},
 };
@@ -16,6 +19,8 @@ use crate::tokens::Bucket;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     bucket: Bucket,
+    /// Of what others do in its name.
+    strangers: Bucket,
     /// In the order in which they were last seen.
     told: VecDeque<Told>,
     /// Of its named applications, and of all others together.
@@ -35,6 +40,8 @@ struct Told {
     queued: bool,
     /// The newest one, if it is not written and does not wait.
     pending: Option<Box<Event>>,
+    /// Others than the device cause it.
+    stranger: bool,
 }
 
 /// Who an Event is about beside the device.
@@ -43,6 +50,8 @@ pub(super) enum About {
     Device,
     /// An application; none if nobody has named it.
     Application(Option<ApplicationUid>),
+    /// Somebody else who claims to be the device: what that causes takes nothing of what the device may say.
+    Stranger,
 }
 
 /// What becomes of an Event.
@@ -66,7 +75,8 @@ pub(super) struct QueuedEvent {
 impl Ledger {
     /// Takes an Event; `number` is one that no Event of this process has.
     pub(super) fn note(&mut self, event: Box<Event>, about: About, number: u64, now_ms: u64) -> Noted {
-        self.bucket.refill(EVENTS, now_ms);
+        self.refill(now_ms);
+        let stranger = about == About::Stranger;
         let content = fingerprint(&(event.reason.as_str(), &event.message));
         if let Some(index) = self.told.iter().position(|told| told.content == content)
             && let Some(mut told) = self.told.remove(index)
@@ -77,13 +87,18 @@ impl Ledger {
             self.told.push_back(told);
             return queued.map_or(Noted::Counted, |queued| Noted::Write(queued, 0));
         }
-        if !self.bucket.has(EVENTS, 1) || !self.application_may(about, now_ms) {
+        if !self.has(stranger, 1) || !self.application_may(about, now_ms) {
             self.left_out = self.left_out.saturating_add(1);
             return Noted::LeftOut { first: self.left_out == 1 };
         }
-        self.bucket.spend(1);
-        if self.told.len() >= EVENTS_REMEMBERED_MAX {
-            self.told.pop_front();
+        self.spend(stranger);
+        // Each kind makes room among its own, so that neither makes the other forget.
+        let remembered = self.told.iter().filter(|told| told.stranger == stranger).count();
+        let max = if stranger { STRANGERS_EVENTS.burst() as usize } else { EVENTS_REMEMBERED_MAX };
+        if remembered >= max
+            && let Some(oldest) = self.told.iter().position(|told| told.stranger == stranger)
+        {
+            self.told.remove(oldest);
         }
         let occurrence = Occurrence { number, count: 1, first_unix_ms: event.unix_ms };
         self.told.push_back(Told {
@@ -93,19 +108,35 @@ impl Ledger {
             first_unix_ms: event.unix_ms,
             queued: true,
             pending: None,
+            stranger,
         });
         Noted::Write(QueuedEvent { event, occurrence }, std::mem::take(&mut self.left_out))
     }
 
     /// A repeated Event is written unless it waits already or new ones might need what is left.
     fn queue(&mut self, told: &mut Told) -> Option<QueuedEvent> {
-        if told.queued || !self.bucket.has(EVENTS, EVENTS_RESERVE + 1) {
+        let reserve = if told.stranger { STRANGERS_EVENTS_RESERVE } else { EVENTS_RESERVE };
+        if told.queued || !self.has(told.stranger, reserve + 1) {
             return None;
         }
         let event = told.pending.take()?;
-        self.bucket.spend(1);
+        self.spend(told.stranger);
         told.queued = true;
         Some(QueuedEvent { event, occurrence: told.occurrence() })
+    }
+
+    fn refill(&mut self, now_ms: u64) {
+        self.bucket.refill(EVENTS, now_ms);
+        self.strangers.refill(STRANGERS_EVENTS, now_ms);
+    }
+
+    fn has(&self, stranger: bool, tokens: u64) -> bool {
+        if stranger { self.strangers.has(STRANGERS_EVENTS, tokens) } else { self.bucket.has(EVENTS, tokens) }
+    }
+
+    fn spend(&mut self, stranger: bool) {
+        let bucket = if stranger { &mut self.strangers } else { &mut self.bucket };
+        bucket.spend(1);
     }
 
     fn application_may(&mut self, about: About, now_ms: u64) -> bool {
@@ -126,12 +157,13 @@ impl Ledger {
 
     /// A repeated Event that was counted only and may be written now.
     pub(super) fn overdue(&mut self, now_ms: u64) -> Option<QueuedEvent> {
-        self.bucket.refill(EVENTS, now_ms);
-        let index = self.told.iter().position(|told| told.pending.is_some() && !told.queued)?;
-        let mut told = self.told.remove(index)?;
-        let queued = self.queue(&mut told);
-        self.told.insert(index, told);
-        queued
+        self.refill(now_ms);
+        (0..self.told.len()).find_map(|index| {
+            let mut told = self.told.remove(index)?;
+            let queued = self.queue(&mut told);
+            self.told.insert(index, told);
+            queued
+        })
     }
 
     /// The turn of a queued Event has come: it is written as it is now.
@@ -214,5 +246,21 @@ mod tests {
         }
         assert_eq!(written, 25);
         assert!(ledger.told.len() <= EVENTS_REMEMBERED_MAX && ledger.applications.len() <= 26);
+    }
+
+    #[test]
+    fn what_others_do_in_its_name_takes_nothing_of_what_the_device_may() {
+        let mut ledger = Ledger::default();
+        let write = |ledger: &mut Ledger, about, text: String| {
+            let noted = ledger.note(event(&text, 0), about, 0, 0);
+            matches!(noted, Noted::Write(..))
+        };
+        let others = (0..1_000).filter(|n| write(&mut ledger, About::Stranger, format!("s{}", n / 2)));
+        assert_eq!(others.count(), 5);
+        let own = (0..1_000).filter(|n| write(&mut ledger, About::Device, n.to_string()));
+        assert_eq!(own.count(), 25);
+        ledger.refill(300_100);
+        assert!(matches!(ledger.note(event("s", 0), About::Stranger, 0, 300_100), Noted::Write(..)));
+        assert!(ledger.told.len() <= EVENTS_REMEMBERED_MAX + 5);
     }
 }

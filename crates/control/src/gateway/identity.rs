@@ -24,6 +24,7 @@ use super::{
         TAKEOVER_WINDOW_MS, TAKEOVERS_MAX,
     },
     device::{Live, Object, Record},
+    events::About,
     input::{Event, Now},
     session::Greeting,
 };
@@ -160,7 +161,7 @@ impl Gateway {
         }
         trouble.takes_over(now.ms);
         if trouble.suspects_clone() {
-            self.tell(key, ReasonCode::CloneSuspected, now);
+            self.tell(key, ReasonCode::CloneSuspected, About::Device, now);
         }
         None
     }
@@ -170,11 +171,11 @@ impl Gateway {
         let Some(record) = self.devices.get_mut(key) else { return };
         let before = record.trouble.get_or_insert_default().mismatch_ms.replace(now.ms);
         if before.is_none() {
-            self.tell(key, ReasonCode::KeyMismatch, now);
+            self.tell(key, ReasonCode::KeyMismatch, About::Stranger, now);
         }
     }
 
-    fn tell(&mut self, key: &DeviceKey, reason: ReasonCode, now: Now) {
+    fn tell(&mut self, key: &DeviceKey, reason: ReasonCode, about: About, now: Now) {
         let Some(object) = self.devices.get(key).and_then(|record| record.object.as_ref()) else { return };
         let event = Event {
             device: key.clone(),
@@ -184,7 +185,7 @@ impl Gateway {
             message: reason.sentence().to_owned(),
             unix_ms: now.unix_ms,
         };
-        self.push_event(Box::new(event));
+        self.push_event_about(Box::new(event), about);
     }
 
     /// What an earlier life of this gateway wrote is taken over, so that it is cleared in its time, and another key makes the

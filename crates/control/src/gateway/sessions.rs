@@ -21,7 +21,8 @@ use super::{
     },
     counters::{Counted, Known as KnownCounters, plan_counters},
     device::{
-        Application, Live, Object, applications_hash, facts_to_resource, fingerprint, reason_code, shared,
+        Application, Live, Object, Record, applications_hash, facts_to_resource, fingerprint, reason_code,
+        shared,
     },
     events::{About, Noted, QueuedEvent},
     input::{Event, Identity, LeftOut, Notice, Now, Occurrence, SessionId, StoreOperation},
@@ -600,8 +601,15 @@ impl Gateway {
         self.timers.remove(&(session.deadline, id));
         self.wakes.insert(id);
         let (device, stranger) = (Arc::clone(&session.device), session.stranger);
+        let key = Arc::clone(&session.public_key);
+        // What somebody with another key was told says nothing of when the device comes back.
+        let own = |record: &Record| {
+            let pinned = record.object.as_ref().and_then(|object| object.public_key.as_ref());
+            pinned.is_none_or(|pinned| *pinned == key)
+        };
         if let Some(record) = self.devices.get_mut(&device)
             && matches!(refusal.reason, CloseReason::Revoked | CloseReason::PendingApproval)
+            && own(record)
         {
             let away_ms = u64::from(spread) + RETRY_SPREAD_MAX_MS;
             record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
@@ -674,7 +682,7 @@ impl Gateway {
         self.push_event_about(event, About::Device);
     }
 
-    fn push_event_about(&mut self, event: Box<Event>, about: About) {
+    pub(super) fn push_event_about(&mut self, event: Box<Event>, about: About) {
         let number = self.next_event;
         self.next_event += 1;
         let Some(record) = self.devices.get_mut(&event.device) else {

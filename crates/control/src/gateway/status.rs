@@ -290,8 +290,12 @@ fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     if differs(base.connected.as_ref(), wanted.connected) {
         return Some(Plan { class: Class::Edge, ..now });
     }
-    if wanted.conditions(base).into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
-        return Some(Plan { class: Class::Enrollment, ..now });
+    let mut changed =
+        wanted.conditions(base).into_iter().filter(|(_, shown, wanted)| differs(*shown, *wanted));
+    if let Some((name, ..)) = changed.next() {
+        // Others are seen with another key; what else there is the device itself brings about, as often as it likes.
+        let class = if name == "KeyMismatch" { Class::Enrollment } else { Class::Edge };
+        return Some(Plan { class, ..now });
     }
     let live = wanted.live?;
     if base.epoch != live.epoch.0 {

@@ -63,7 +63,10 @@ impl Gateway {
                 self.schedule(&key, now);
                 return None;
             }
-            record.write.wrote(now.ms);
+            // What people and strangers cause takes nothing of what the device may.
+            if plan.class != Class::Enrollment {
+                record.write.wrote(now.ms);
+            }
             let (patch, event) = status::patch(record, writing)?;
             (Call::PatchStatus { device: (*key).clone(), patch }, event.map(Box::new))
         };

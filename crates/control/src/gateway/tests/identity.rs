@@ -359,3 +359,41 @@ fn what_was_seen_of_identities_is_forgotten_in_time() {
     world.advance(120_000);
     assert!(world.gateway.devices[&device].trouble.is_none());
 }
+
+#[test]
+fn a_device_that_has_said_all_it_may_hides_no_impostor() {
+    use ApplicationState::Failed;
+    use ReportReason::{CpuLimit, ExitedWithError, MemoryLimit, StackLimit, Trapped};
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    let digest = world.upload(b"module");
+    let entries: Vec<_> = (0..6).map(|n| entry(n, digest, 6)).collect();
+    let hashes: Vec<_> = entries.iter().map(hash_of).collect();
+    world.put(1, vec![set("a", 1, entries)]).unwrap();
+    for reason in [Trapped, CpuLimit, MemoryLimit, StackLimit, ExitedWithError] {
+        let reports: Vec<_> = (0..6).map(|n| report(n, hashes[usize::from(n)], Failed, reason)).collect();
+        world.send(id, &reported(1, &reports));
+    }
+    assert!(world.gateway.counters().events_dropped > 0);
+    let other = world.connect(&Identity { device: device.clone(), public_key: "other".into() });
+    world.send(other, &DeviceMessage::Hello(hello(0, 0)));
+    world.advance(1_000);
+    assert_eq!(told(&world, ReasonCode::KeyMismatch), 1);
+}
+
+#[test]
+fn an_impostor_does_not_move_the_time_when_a_revoked_device_returns() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    world.hello("a", 0, 0);
+    world.edit(&device, |device| device.spec.revoked = true);
+    world.advance(100_000);
+    let other = world.connect(&Identity { device: device.clone(), public_key: "other".into() });
+    world.send(other, &DeviceMessage::Hello(hello(0, 0)));
+    assert_eq!(world.closed[&other], CloseReason::Revoked);
+    world.edit(&device, |device| device.spec.revoked = false);
+    world.advance(1_500);
+    let (_, _, message) = condition(&world, "Connected").unwrap();
+    assert!(message.contains("comes back at 2023-11-14T22:19:20Z"), "{message}");
+}

@@ -191,3 +191,15 @@ fn places_come_back() {
     }
     assert_eq!(world.gateway.levels(world.now).connections, 1);
 }
+
+#[test]
+fn numbers_that_are_believed_and_not_believed_in_turn_cost_few_writes() {
+    let mut world = World::synced();
+    world.device("a");
+    for round in 0..2_000_u64 {
+        world.hello("a", if round % 2 == 0 { 0 } else { 1 << 60 }, 0);
+        world.advance(5);
+    }
+    let patches = world.api.calls.iter().filter(|call| **call == "patch").count();
+    assert!(patches < 30, "{patches} writes in 10 s");
+}
