@@ -181,12 +181,16 @@ impl Stage {
 /// Plays one attack and prints what was sent.
 pub(crate) fn run(target: Target) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let end = Instant::now() + Duration::from_secs(target.seconds);
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(target.seconds);
     let attack = target.attack;
     let stage = Stage { target: Arc::new(target), end, tally: Arc::default() };
     runtime.block_on(attack.run(stage.clone())).with_context(|| format!("{attack:?}"))?;
     let tally = stage.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let told: Vec<String> = tally.iter().map(|(what, number)| format!("{number} {what}")).collect();
+    let seconds = begun.elapsed().as_secs_f64();
+    let rate = |number: u64| number as f64 / seconds;
+    let told: Vec<String> =
+        tally.iter().map(|(what, number)| format!("{number} {what} ({:.1}/s)", rate(*number))).collect();
     println!("attackers: {}", if told.is_empty() { "nothing was sent".to_owned() } else { told.join(", ") });
     Ok(())
 }

@@ -105,6 +105,7 @@ impl Round {
         for server in &servers {
             met &= server.is_flat();
             println!("{}{}", if server.is_flat() { "" } else { "MISSED, still growing: " }, server.line());
+            println!("{}", server.series());
         }
         match tokio::time::timeout(LOOK * 10, site.writes()).await {
             Ok(Ok(after)) => println!("{}", self.writes(&writes, &after)),
