@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +95,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
     let kube = kube::Client::try_from(kubernetes::bounded(config.kube.clone()))?;
     let address = config.health.listen;
     let listen_failed = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen_failed)?;
+    let listener = wasmbed_telemetry::listen(address).map_err(listen_failed)?;
     let health_address = listener.local_addr().map_err(listen_failed)?;
 
     let mut registry = Registry::default();

@@ -17,4 +17,4 @@ pub use files::OpenFiles;
 pub use health::{Health, NotReady};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use prometheus_client;
-pub use server::{METRICS_CONTENT_TYPE, encode_metrics, router, serve_health};
+pub use server::{METRICS_CONTENT_TYPE, encode_metrics, listen, router, serve_health};

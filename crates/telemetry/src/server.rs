@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt::Write,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,7 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -36,6 +36,9 @@ use crate::{
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Connections at once: a probe takes one for a moment, a Prometheus server keeps one. Half of them for one address.
 const CONNECTIONS_MAX: usize = 128;
+/// Connections that wait to be accepted. When the kernel has no room for one, its client asks again after a second, and then
+/// after another: a crowd would keep a probe waiting for longer than all of the crowd takes.
+const BACKLOG: u32 = 4_096;
 /// Bytes of a request's head; hyper takes no less.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// How long peers may take.
@@ -58,6 +61,17 @@ struct Patience {
     head: Duration,
     /// For the next request, for an answer to be read, and for the whole connection.
     stay: Stay,
+}
+
+/// Binds a port for [`serve_health`].
+///
+/// # Errors
+/// When the address can't be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves health, readiness and metrics until `shutdown`.
@@ -148,6 +162,8 @@ async fn serve(
     let mut stopping = false;
     loop {
         tokio::select! {
+            // A request that has arrived is answered before its connection gives way.
+            biased;
             // A peer's error is its own affair.
             _ = connection.as_mut() => return,
             () = over.as_mut() => return,
@@ -259,7 +275,7 @@ mod tests {
     async fn start(
         patience: Patience,
     ) -> anyhow::Result<(std::net::SocketAddr, tokio_util::sync::DropGuard)> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let listener = listen(([127, 0, 0, 1], 0).into())?;
         let (address, shutdown) = (listener.local_addr()?, CancellationToken::new());
         let router = router(Health::default(), Arc::new(Registry::default()), "/health");
         tokio::spawn(serve_router(listener, router, patience, shutdown.clone()));
@@ -311,6 +327,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_asked_is_answered_before_giving_way() -> anyhow::Result<()> {
+        let listener = listen(([127, 0, 0, 1], 0).into())?;
+        let (address, shutdown) = (listener.local_addr()?, CancellationToken::new());
+        let mut asked = Vec::new();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(b"GET /ready HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
+            asked.push(stream);
+        }
+        let router = router(Health::default(), Arc::new(Registry::default()), "/health");
+        tokio::spawn(serve_router(listener, router, PATIENCE, shutdown.clone()));
+        let _stop = shutdown.drop_guard();
+        for mut stream in asked {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_crowd_waits_in_the_queue() -> anyhow::Result<()> {
+        let listener = listen(([127, 0, 0, 1], 0).into())?;
+        let address = listener.local_addr()?;
+        let mut crowd = Vec::new();
+        // Nobody accepts them, and fewer open files than hosts allow.
+        let come = async {
+            for _ in 0..600 {
+                crowd.push(TcpStream::connect(address).await?);
+            }
+            io::Result::Ok(())
+        };
+        tokio::time::timeout(SOON, come).await??;
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn bodies_are_not_read() -> anyhow::Result<()> {
         let (address, _stop) = start(PATIENCE).await?;
         let mut stream = TcpStream::connect(address).await?;
@@ -328,7 +381,7 @@ mod tests {
         registry.register("wasmbed_test_calls", "Calls of a test", counter.clone());
         counter.inc();
         let health = Health::starting(&["kubernetes"]);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let listener = listen(([127, 0, 0, 1], 0).into())?;
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
         let served = tokio::spawn({

@@ -39,8 +39,8 @@ const STRANGER_STREAMS_MAX: u32 = 8;
 const STREAM_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of a socket's send buffer: what the kernel holds of answers that a client doesn't read.
 const SEND_BUFFER_BYTES: u32 = 256 * 1024;
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1_024;
+/// Connections that wait to be accepted: whoever finds no room asks again after a second, however soon there is some.
+const BACKLOG: u32 = 4_096;
 /// Connections beyond a bound that are kept for a moment, so that their client is told.
 const TURNED_AWAY: PlaceLimits = PlaceLimits { total: 32, each: 8 };
 /// How long they may last.
@@ -300,6 +300,8 @@ impl Connection {
         }
         let handshake = tokio::time::timeout(self.state.limits.handshake_timeout, acceptor.accept(stream));
         let handshake = tokio::select! {
+            // What has arrived is used before the place is given away, however busy the process is.
+            biased;
             handshake = handshake => handshake,
             () = place.gave_way().cancelled() => {
                 return self.refused(&"too many connections are in their handshake, and this is the oldest");
@@ -442,6 +444,8 @@ impl Connection {
                 }
             };
             tokio::select! {
+                // A request that has arrived is answered before its connection gives way.
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(peer = %self.peer, %error, "connection ended");
