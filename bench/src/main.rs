@@ -25,9 +25,9 @@ struct Arguments {
     /// Full handshakes to average over.
     #[arg(long, default_value_t = 1_000)]
     handshakes: usize,
-    /// Devices that a gateway of its own is to take at one moment; 0 leaves that out.
-    #[arg(long, default_value_t = 10_000)]
-    at_once: usize,
+    /// Devices that a gateway of its own is to take at one moment, for each number; 0 leaves that out.
+    #[arg(long, value_delimiter = ',', default_values_t = [2_000, 10_000])]
+    at_once: Vec<usize>,
     /// Status writes of each kind to average over.
     #[arg(long, default_value_t = 5_000)]
     writes: usize,
@@ -48,8 +48,8 @@ async fn main() -> Result<()> {
     fleet::measure(&mut machine, arguments.devices, &mut table).await?;
     // Its processes would share the processors with what is measured next.
     drop(machine);
-    if arguments.at_once > 0 {
-        at_once::measure(arguments.at_once, CONNECTIONS_BESIDE, &mut table).await?;
+    for devices in arguments.at_once.into_iter().filter(|devices| *devices > 0) {
+        at_once::measure(devices, CONNECTIONS_BESIDE, &mut table).await?;
     }
     writes::measure(arguments.writes, &mut table).await?;
     table.print();
