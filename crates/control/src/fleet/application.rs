@@ -133,31 +133,32 @@ impl Fleet {
     /// its assignment before, it says now, so that what was sent is what is to run.
     fn prepare(&mut self, id: ApplicationId, same: bool) {
         let Some(application) = self.applications.get(&id) else { return };
-        let missing = match &application.prepared {
+        let (kept, current) = match &application.prepared {
             Prepared::Ready(assigned) => (Some(Arc::clone(assigned)), same),
             Prepared::ModuleMissing { kept, current, .. } => (kept.clone(), *current && same),
-            Prepared::Refused(_) => (None, false),
+            Prepared::Refused { kept, .. } => (kept.clone(), false),
         };
-        let missing = |application: &Application| {
-            let (kept, current) = missing;
-            Prepared::ModuleMissing { kept, current, refusal: module_missing(application) }
-        };
+        let refused = |refusal| Prepared::Refused { kept: kept.clone(), refusal };
         let facts = self.module_of(application);
         let Some(application) = self.applications.get_mut(&id) else { return };
         application.prepared = match (&application.source, facts) {
-            (ModuleSource::InvalidBase64(message), _) => refused(ReasonCode::InvalidBase64, message.clone()),
-            (ModuleSource::Absent, _) => refused(
-                ReasonCode::InvalidModule,
-                "neither spec.wasm_bytes nor spec.module is set".to_owned(),
-            ),
-            (ModuleSource::Inline(_) | ModuleSource::Named(_), None) => missing(application),
+            (ModuleSource::InvalidBase64(message), _) => {
+                refused(ModuleRefusal { reason: ReasonCode::InvalidBase64, message: message.clone() })
+            }
+            (ModuleSource::Absent, _) => {
+                let message = "neither spec.wasm_bytes nor spec.module is set".to_owned();
+                refused(ModuleRefusal { reason: ReasonCode::InvalidModule, message })
+            }
+            (ModuleSource::Inline(_) | ModuleSource::Named(_), None) => {
+                Prepared::ModuleMissing { kept, current, refusal: module_missing(application) }
+            }
             (ModuleSource::Inline(_) | ModuleSource::Named(_), Some(facts)) => match &facts.needs {
-                Err(refusal) => Prepared::Refused(refusal.clone()),
+                Err(refusal) => refused(refusal.clone()),
                 Ok(_) => {
                     let name = application.key.to_string();
                     match plan_assignment(application.uid, &name, &facts, &application.config) {
                         Ok(assigned) => Prepared::Ready(Arc::new(assigned)),
-                        Err(refusal) => Prepared::Refused(refusal),
+                        Err(refusal) => refused(refusal),
                     }
                 }
             },
@@ -318,10 +319,10 @@ fn new_application(
         config: resource.spec.config.clone(),
         correlation: correlation_id(uid, generation),
         // Nothing is known of it yet.
-        prepared: Prepared::Refused(ModuleRefusal {
-            reason: ReasonCode::InvalidModule,
-            message: String::new(),
-        }),
+        prepared: Prepared::Refused {
+            kept: None,
+            refusal: ModuleRefusal { reason: ReasonCode::InvalidModule, message: String::new() },
+        },
         target_ids: BTreeSet::new(),
         published: Published::of(resource.status.as_ref()),
         known: known(resource),
@@ -390,10 +391,6 @@ fn uid_of(
 
 pub(super) fn sibling(key: &ObjectKey, name: &str) -> ObjectKey {
     ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() }
-}
-
-fn refused(reason: ReasonCode, message: String) -> Prepared {
-    Prepared::Refused(ModuleRefusal { reason, message })
 }
 
 fn remove_from<K: Ord>(

@@ -245,7 +245,9 @@ impl Fleet {
 
 fn assigned(application: &Application) -> Option<&super::Assigned> {
     match &application.prepared {
-        Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => Some(assigned),
-        Prepared::Refused(_) | Prepared::ModuleMissing { kept: None, .. } => None,
+        Prepared::Ready(assigned)
+        | Prepared::ModuleMissing { kept: Some(assigned), .. }
+        | Prepared::Refused { kept: Some(assigned), .. } => Some(assigned),
+        Prepared::Refused { kept: None, .. } | Prepared::ModuleMissing { kept: None, .. } => None,
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn wanted_hash(application: &Application) -> Option<SpecHash> {
         Prepared::Ready(assigned) => Some(assigned.spec_hash),
         Prepared::ModuleMissing { kept: Some(assigned), current: true, .. } => Some(assigned.spec_hash),
         Prepared::ModuleMissing { kept: None, .. } => application.known.map(|known| known.spec_hash),
-        Prepared::ModuleMissing { .. } | Prepared::Refused(_) => None,
+        Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => None,
     }
 }
 
@@ -122,7 +122,7 @@ impl Fleet {
                 Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => {
                     Some(assigned.digest)
                 }
-                Prepared::ModuleMissing { .. } | Prepared::Refused(_) => {
+                Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => {
                     application.known.and_then(|known| known.digest)
                 }
             };

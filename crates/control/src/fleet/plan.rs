@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::config::Now;
 use super::finished::wanted_hash;
-use super::record::{Application, ApplicationId, Device, DeviceId, Prepared};
+use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
 use super::set::{Candidate, LastReport, Offer, plan_revision, plan_set};
 use super::{Fleet, ModuleFacts};
 use crate::exchange::DeviceKey;
@@ -52,12 +52,22 @@ impl Fleet {
         let content = plan.content.or_else(|| device.deleting.then(Vec::new));
         let planned =
             content.map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
+        // What goes on there is of an earlier generation; this one failed.
+        let verdict = |(id, verdict): (ApplicationId, Verdict)| {
+            let prepared = self.applications.get(&id).map(|application| &application.prepared);
+            match (verdict, prepared) {
+                (Verdict::Held | Verdict::FactsUnknown, Some(Prepared::Refused { refusal, .. })) => {
+                    (id, Verdict::Refused(refusal.clone()))
+                }
+                (verdict, _) => (id, verdict),
+            }
+        };
+        let verdicts = plan.verdicts.into_iter().map(verdict).collect();
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.finish = finish;
         if device.finish.is_some() && device.finish_version != device.resource_version {
             self.finishing.insert(id);
         }
-        let verdicts = plan.verdicts.into_iter().collect();
         let changed = device.verdicts != verdicts;
         device.verdicts = verdicts;
         if planned.is_some() {
@@ -124,10 +134,16 @@ fn candidate<'a>(
     present: bool,
 ) -> Option<Candidate<'a>> {
     let offer = match (&application.prepared, module) {
-        (Prepared::Refused(refusal), _) => Offer::Refused(refusal),
         (Prepared::Ready(assigned), Some(module)) => Offer::Ready(assigned, module),
-        (Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }, _) => Offer::Kept(assigned, refusal),
-        (Prepared::ModuleMissing { kept: None, refusal, .. }, _) => Offer::Unknown(refusal),
+        (
+            Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }
+            | Prepared::Refused { kept: Some(assigned), refusal },
+            _,
+        ) => Offer::Kept(assigned, refusal),
+        (
+            Prepared::ModuleMissing { kept: None, refusal, .. } | Prepared::Refused { kept: None, refusal },
+            _,
+        ) => Offer::Unknown(refusal),
         // It is prepared anew whenever its Module comes or goes.
         (Prepared::Ready(_), None) => return None,
     };

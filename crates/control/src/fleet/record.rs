@@ -67,8 +67,13 @@ pub(super) struct Application {
 pub(super) enum Prepared {
     /// It can be sent.
     Ready(Arc<Assigned>),
-    /// No device can run it: devices are to let go of it.
-    Refused(ModuleRefusal),
+    /// No device can run it. Devices that have an earlier generation keep that, and no other gets it.
+    Refused {
+        /// What was sent before, if this controller knows it. If not, devices that run it are left alone.
+        kept: Option<Arc<Assigned>>,
+        /// Why.
+        refusal: ModuleRefusal,
+    },
     /// Its Module is not there. Devices that have it keep it, and no other gets it.
     ModuleMissing {
         /// What was sent before, if this controller knows it. If not, devices that run it are left alone.

@@ -35,12 +35,10 @@ pub(super) struct Candidate<'a> {
 pub(super) enum Offer<'a> {
     /// This.
     Ready(&'a Arc<Assigned>, &'a ModuleFacts),
-    /// What was sent before, to those that have it; its Module is missing.
+    /// What was sent before, to those that have it; its Module is missing, or what it is now no device can run.
     Kept(&'a Arc<Assigned>, &'a ModuleRefusal),
-    /// Nothing, and what a device that has it works to is unknown; its Module is missing.
+    /// Nothing, and what a device that has it works to is unknown.
     Unknown(&'a ModuleRefusal),
-    /// Nothing: no device can run it.
-    Refused(&'a ModuleRefusal),
 }
 
 /// The outcome of planning one device.
@@ -65,7 +63,6 @@ pub(super) fn plan_set(
     let Some(facts) = facts else {
         let verdict = |candidate: Candidate<'_>| match candidate.offer {
             _ if candidate.finished => (candidate.id, Verdict::Finished),
-            Offer::Refused(refusal) => (candidate.id, Verdict::Refused(refusal.clone())),
             Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_) => (candidate.id, Verdict::FactsUnknown),
         };
         return SetPlan {
@@ -89,8 +86,8 @@ pub(super) fn plan_set(
                     room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
                 }
             }
-            (Verdict::Held, Offer::Unknown(_)) => {
-                frozen = frozen.or(Some(candidate.key));
+            (Verdict::Held, Offer::Unknown(refusal)) => {
+                frozen = frozen.or(Some((candidate.key, *refusal)));
                 leaving.extend(candidate.ended.then_some(candidate.id));
             }
             (
@@ -101,14 +98,14 @@ pub(super) fn plan_set(
                 | Verdict::FactsUnknown
                 | Verdict::Waiting
                 | Verdict::Finished,
-                Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_) | Offer::Refused(_),
+                Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_),
             ) => {}
         }
         verdicts.push((candidate.id, verdict));
     }
     give_places(&candidates, &room, &mut members, &mut verdicts, &mut leaving);
-    if let Some(key) = frozen {
-        refuse_beside(key, &candidates, &mut verdicts);
+    if let Some((key, refusal)) = frozen {
+        refuse_beside(key, refusal, &candidates, &mut verdicts);
     }
     let member = |(index, hash): (usize, SpecHash)| (candidates[index].id, candidates[index].uid, hash);
     let content = frozen.is_none().then(|| members.into_iter().map(member).collect());
@@ -158,15 +155,23 @@ fn remembered(ended: &[&Candidate<'_>]) -> ModuleRefusal {
 }
 
 /// The set of a device can't be told anew while a member's assignment is unknown, so nothing is added to it either.
-fn refuse_beside(key: &ObjectKey, candidates: &[Candidate<'_>], verdicts: &mut [(ApplicationId, Verdict)]) {
+fn refuse_beside(
+    key: &ObjectKey,
+    unknown: &ModuleRefusal,
+    candidates: &[Candidate<'_>],
+    verdicts: &mut [(ApplicationId, Verdict)],
+) {
+    let message = match unknown.reason {
+        ReasonCode::ModuleNotFound => format!(
+            "the device runs {key}, whose Module is missing; nothing can be added there until that Module is back or {key} is deleted"
+        ),
+        _ => format!(
+            "the device runs an earlier generation of {key}, whose spec no device can run now; nothing can be added there until that is corrected or {key} is deleted"
+        ),
+    };
     for ((_, verdict), candidate) in verdicts.iter_mut().zip(candidates) {
         if matches!(verdict, Verdict::Placed | Verdict::Waiting) && !candidate.present {
-            *verdict = Verdict::Refused(ModuleRefusal {
-                reason: ReasonCode::ModuleNotFound,
-                message: format!(
-                    "the device runs {key}, whose Module is missing; nothing can be added there until that Module is back or {key} is deleted"
-                ),
-            });
+            *verdict = Verdict::Refused(ModuleRefusal { reason: unknown.reason, message: message.clone() });
         }
     }
 }
@@ -209,7 +214,6 @@ fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, ro
         return Verdict::Finished;
     }
     let (assigned, placed) = match candidate.offer {
-        Offer::Refused(refusal) => return Verdict::Refused(refusal.clone()),
         Offer::Unknown(refusal) | Offer::Kept(_, refusal) if !candidate.present => {
             return Verdict::Refused(refusal.clone());
         }

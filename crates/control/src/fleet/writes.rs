@@ -189,7 +189,7 @@ impl Fleet {
     fn status_of(&self, now: Now, application: &Application) -> (ApplicationStatus, Option<u64>) {
         let module = self.module_of(application);
         let (refusal, module_missing, digest) = match &application.prepared {
-            Prepared::Refused(refusal) => (Some(refusal), None, module.map(|facts| facts.digest)),
+            Prepared::Refused { refusal, .. } => (Some(refusal), None, module.map(|facts| facts.digest)),
             Prepared::Ready(assigned) => (None, None, Some(assigned.digest)),
             Prepared::ModuleMissing { kept, current, refusal } => {
                 let kept = kept.as_ref().filter(|_| *current).map(|assigned| assigned.digest);

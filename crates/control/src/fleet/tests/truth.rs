@@ -212,19 +212,36 @@ fn a_module_that_came_back_with_other_bytes_is_a_change_like_any_other() {
 }
 
 #[test]
-fn an_invalid_change_says_what_still_runs_until_devices_let_go() {
-    let mut world = running(1);
-    world.apply_application("app", 1, all());
+fn an_invalid_change_leaves_what_runs_and_says_so() {
+    let mut world = running(2);
+    world.apply_application("app", 1, names(&["device-000"]));
     world.advance(5_000);
-    world.gateway_fails = true;
+    let runs = world.runs("device-000");
     world.spoil("app", "spec.wasm_bytes is no base64");
-    world.advance(1_500);
-    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Degraded", "0/1"));
+    world.change_application("app", |object| object.spec.target_devices = Some(all()));
+    world.advance(5_000);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Degraded", "0/2"));
     let (_, reason, message) = condition(&world, "app", "Ready");
     assert_eq!(reason, "InvalidBase64");
     assert!(message.contains("device-000 still runs an earlier generation"), "{message}");
-    world.gateway_fails = false;
+    assert_eq!(told(&world, "app", "Stalled"), "True/InvalidBase64");
+    assert_eq!(world.status("app").counts.failed, 2);
+    assert_eq!(world.runs("device-000"), runs);
+    assert!(world.runs("device-001").is_empty());
+    // What comes later finds its place beside it.
+    world.apply_application("next", 2, all());
+    world.advance(5_000);
+    assert_eq!(phase(&world, "next"), "Running");
+    // A new leader does not know what it was, and leaves it alone.
+    world.lead();
     world.advance(60_000);
-    assert_eq!(phase(&world, "app"), "Failed");
-    assert!(world.runs("device-000").is_empty());
+    assert_eq!(world.runs("device-000").len(), 2);
+    world.apply_application("third", 2, names(&["device-000"]));
+    world.advance(5_000);
+    let status = world.status("third");
+    assert_eq!(status.failures[0].reason, ReasonCode::InvalidBase64);
+    assert!(status.failures[0].message.contains("an earlier generation of default/app"), "{status:?}");
+    world.apply_application("app", 2, names(&["device-000"]));
+    world.advance(60_000);
+    assert_eq!((phase(&world, "app").as_str(), phase(&world, "third").as_str()), ("Running", "Running"));
 }

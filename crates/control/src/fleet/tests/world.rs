@@ -318,6 +318,7 @@ impl World {
     }
 
     pub(super) fn apply_application(&mut self, name: &str, module: u8, targets: TargetDevices) {
+        self.spoiled.remove(name);
         let count = u8::try_from(self.version % 200).unwrap();
         let entry = self.applications.entry(name.to_owned()).or_insert_with(|| {
             let mut object = Application::new(name, ApplicationSpec::default());
@@ -690,10 +691,14 @@ impl World {
             .flat_map(|status| &status.finished)
             .map(|entry| entry.name.as_str())
             .collect();
+        // What no device can run stays where an earlier generation of it is.
+        let runs = self.runs(device);
+        let goes_on =
+            |name: &str| !self.spoiled.contains_key(name) || runs.contains(&format!("{NAMESPACE}/{name}"));
         let targeted = self.applications.values().filter(|(object, _)| {
             object.metadata.deletion_timestamp.is_none()
                 && plan_target(object.spec.target_devices.as_ref(), device, &labels)
-                && !self.spoiled.contains_key(object.metadata.name.as_deref().unwrap())
+                && goes_on(object.metadata.name.as_deref().unwrap())
                 && !finished.contains(&object.metadata.name.as_deref().unwrap())
         });
         let mut targeted: Vec<&Application> = targeted.map(|(object, _)| object).collect();
@@ -711,7 +716,6 @@ impl World {
                 ended(name) || active <= room
             })
             .collect();
-        let runs = self.runs(device);
         while let Some(newest) = set
             .iter()
             .rposition(|name| !ended(name) && !runs.contains(&format!("{NAMESPACE}/{name}")))
