@@ -21,6 +21,9 @@ const HISTORY: History = History { events: 200, bytes: 1 << 22 };
 /// All objects of the simulation live here.
 pub(crate) const NAMESPACE: &str = "default";
 
+/// What goes when people delete the namespace.
+const CONTENT: [&str; 3] = ["devices", "applications", "modules"];
+
 /// When the simulation begins: 2027-01-15T08:00:00Z.
 pub(crate) const UNIX_MS: u64 = 1_800_000_000_000;
 
@@ -31,6 +34,8 @@ pub(crate) enum ApiError {
     NotFound,
     Throttled,
     Unavailable,
+    /// Nothing is created in a namespace that is being deleted.
+    Terminating,
     Refused(String),
 }
 
@@ -66,6 +71,8 @@ pub(crate) struct Api {
     pub(crate) down: bool,
     /// Its disk is full: reads and watches are answered, writes are not.
     full: bool,
+    /// What people make is being deleted with its namespace, which is there again once that is gone.
+    terminating: bool,
     /// Since when it has answered without a break.
     pub(crate) up_since_ms: u64,
     /// When it did not answer, oldest first.
@@ -90,6 +97,7 @@ impl Api {
             uids: 0,
             down: false,
             full: false,
+            terminating: false,
             up_since_ms: 0,
             outages: Vec::new(),
             now_ms: 0,
@@ -168,6 +176,17 @@ impl Api {
         Ok(object)
     }
 
+    /// The namespace is deleted; what is in it follows.
+    pub(crate) fn terminate(&mut self) {
+        self.terminating |= !self.down && !self.full;
+    }
+
+    /// Whether the namespace is being deleted. Leases and DeviceGateways stand for those of another one.
+    fn refuses_new(&mut self, plural: &str) -> bool {
+        self.terminating = self.terminating && CONTENT.iter().any(|plural| !self.peek_all(plural).is_empty());
+        self.terminating && CONTENT.contains(&plural)
+    }
+
     pub(crate) fn create(
         &mut self,
         plural: &str,
@@ -175,6 +194,9 @@ impl Api {
         name: &str,
         spec: Value,
     ) -> Result<Value, ApiError> {
+        if !self.down && !self.full && self.refuses_new(plural) {
+            return Err(ApiError::Terminating);
+        }
         let kind = self.kind(plural);
         let object = json!({
             "apiVersion": kind.api_version(), "kind": kind_name, "metadata": {"name": name}, "spec": spec,
@@ -279,5 +301,23 @@ fn error(status: &Status) -> ApiError {
         429 => ApiError::Throttled,
         500.. => ApiError::Unavailable,
         _ => ApiError::Refused(status.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_created_in_a_namespace_that_is_being_deleted() {
+        let mut api = Api::new().unwrap();
+        let make = |api: &mut Api, name: &str| {
+            api.create("modules", "Module", name, json!({ "wasm_bytes": "AGFzbQEAAAA=" }))
+        };
+        make(&mut api, "a").unwrap();
+        api.terminate();
+        assert_eq!(make(&mut api, "b").unwrap_err(), ApiError::Terminating);
+        api.delete("modules", "a").unwrap();
+        make(&mut api, "b").unwrap();
     }
 }

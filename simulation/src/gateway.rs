@@ -547,6 +547,7 @@ fn make_call(
         Err(ApiError::NotFound) => WriteOutcome::NotFound,
         Err(ApiError::Throttled) => WriteOutcome::Throttled { retry_after_ms: 0 },
         Err(ApiError::Unavailable) => WriteOutcome::Unavailable("the API is away".to_owned()),
+        Err(ApiError::Terminating) => WriteOutcome::Refused("the namespace is being deleted".to_owned()),
         Err(ApiError::Refused(why)) => {
             witness.refused(&why);
             WriteOutcome::Refused(why)

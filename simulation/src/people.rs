@@ -48,8 +48,9 @@ impl World {
         }
     }
 
-    /// As the deletion of a namespace does: all kinds, in any order.
+    /// The deletion of the namespace: all kinds, in any order, and nothing new until they are gone.
     fn delete_everything(&mut self) {
+        self.api.terminate();
         let devices: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
         let mut kinds = ["devices", "applications", "modules"];
         let first = self.random.index(kinds.len());
@@ -127,7 +128,7 @@ impl World {
         });
         let patch = json!({ "spec": &spec });
         if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {
-            // Refused only while the API is away.
+            // Refused only while the API is away, or the namespace is being deleted.
             let _ = self.api.create("applications", "Application", name, without_nulls(spec));
         }
     }
