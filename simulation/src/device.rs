@@ -51,6 +51,8 @@ pub(crate) struct Device {
     pub(crate) link: MemoryLink,
     /// Without power until then.
     pub(crate) off_until_ms: Option<u64>,
+    /// Its disk takes nothing more until then.
+    pub(crate) disk_full_until_ms: u64,
     pub(crate) boots: u32,
     /// Its gateways, in the order in which it tries them.
     pub(crate) gateways: Vec<usize>,
@@ -77,6 +79,7 @@ impl Device {
             supervisor,
             link,
             off_until_ms: None,
+            disk_full_until_ms: 0,
             boots: 1,
             failover: Failover::new(gateways.len()),
             gateways,
@@ -95,6 +98,7 @@ impl Device {
             self.restart(now_ms, random);
         }
         self.supervisor.platform().timer.now_us = now_ms * 1_000;
+        self.supervisor.platform().storage.capacity_bytes = (now_ms < self.disk_full_until_ms).then_some(0);
         self.wake_ms = self.supervisor.poll(now_ms);
         if self.supervisor.platform().storage.has_lost_power() {
             self.lose_power(now_ms, random);

@@ -71,9 +71,12 @@ impl World {
 
     fn break_device(&mut self) {
         let index = self.random.index(self.devices.len());
-        let cut = !self.random.once_in(3);
+        let (cut, full) = (!self.random.once_in(3), self.random.once_in(3));
+        let full_until_ms = self.now_ms + self.away_ms();
         let Some(device) = self.devices.get_mut(index) else { return };
-        if cut {
+        if cut && full {
+            device.disk_full_until_ms = full_until_ms;
+        } else if cut {
             device.cut_at_write(&mut self.random);
         } else if device.off_until_ms.is_none() {
             device.lose_power(self.now_ms, &mut self.random);
@@ -130,6 +133,7 @@ impl World {
         self.namesake = None;
         for device in &mut self.devices {
             device.supervisor.platform().storage.cut = None;
+            device.disk_full_until_ms = now_ms;
         }
         for gateway in &mut self.gateways {
             gateway.cut_off_until_ms = now_ms;

@@ -260,6 +260,7 @@ impl Witness {
         let lease = self.leases.entry(gateway.to_owned()).or_default();
         lease.pause_ms = now_ms - lease.last_ms;
         lease.last_ms = now_ms;
+        self.names_lost.remove(gateway);
     }
 
     pub(crate) fn lease_released(&mut self, gateway: &str, now_ms: u64) {
@@ -290,7 +291,7 @@ impl Witness {
         let answered_ms = api.answered_ms(since_ms, OUTAGE_UNSEEN_MS);
         let released = lease
             .released_ms
-            .is_some_and(|released_ms| released_ms >= lease.last_ms || now_ms - released_ms <= RETURN_MS);
+            .is_some_and(|released_ms| released_ms >= since_ms || now_ms - released_ms <= RETURN_MS);
         if !released && answered_ms < EXPIRY_MS - if back { SIGHT_MS } else { 0 } {
             self.violated(format!(
                 "{name} is called unreachable, {gateway} last renewed its Lease at {since_ms} ms and the API has answered \

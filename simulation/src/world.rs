@@ -290,12 +290,12 @@ impl World {
 
     /// Who holds the Lease of each gateway's name.
     fn check_names(&mut self, now_ms: u64) {
-        for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
+        for gateway in &self.gateways {
             let lease = self.api.peek("leases", &lease_name(&gateway.name));
             let holder = lease.map(|lease| lease["spec"]["holderIdentity"].clone()).unwrap_or_default();
             let other = holder.as_str().is_some_and(|holder| !holder.is_empty() && holder != gateway.id());
-            let away = self.api.down || now_ms < gateway.cut_off_until_ms;
-            self.witness.name_held(&gateway.name, other && !away, now_ms);
+            let sees = gateway.is_up() && !self.api.down && now_ms >= gateway.cut_off_until_ms;
+            self.witness.name_held(&gateway.name, other && sees, now_ms);
         }
     }
 

@@ -202,16 +202,23 @@ impl Fleet {
         }
     }
 
-    /// The view with the highest epoch, or `Device.status` if that is newer than any view.
+    /// The view with the highest epoch, or `Device.status` if that is newer than any view. What a gateway said that is gone since
+    /// does not count beside a session that stands elsewhere: it can have given a later epoch that it told nobody else, and
+    /// one that a device told of is not always believed.
     pub(super) fn standpoint<'a>(&'a self, now: Now, device: &'a Device) -> Standpoint<'a> {
-        let views =
-            self.gateways.values().filter_map(|gateway| Some((gateway, gateway.views.get(&device.key)?)));
-        let newest =
-            views.max_by_key(|(gateway, view)| (view.epoch, view.connected && self.is_live(now, gateway)));
         let seen = &device.seen;
+        let views = || {
+            let views =
+                self.gateways.values().filter_map(|gateway| Some((gateway, gateway.views.get(&device.key)?)));
+            views.map(|(gateway, view)| (view, self.is_live(now, gateway)))
+        };
+        let stands = views().any(|(view, live)| live && view.connected && view.epoch >= seen.epoch);
+        let newest = views()
+            .filter(|(_, live)| *live || !stands)
+            .max_by_key(|(view, live)| (view.epoch, view.connected && *live));
         match newest {
-            Some((gateway, view)) if view.epoch >= seen.epoch => Standpoint {
-                connected: view.connected && self.is_live(now, gateway),
+            Some((view, live)) if view.epoch >= seen.epoch => Standpoint {
+                connected: view.connected && live,
                 facts: view.facts.as_ref().or(seen.facts.as_ref()),
                 applications: match &view.applications {
                     Some(applications) => Some(applications),

@@ -483,6 +483,25 @@ fn a_device_that_came_to_another_gateway_is_not_called_unreachable() {
 }
 
 #[test]
+fn an_epoch_that_a_gone_gateway_told_nobody_else_hides_no_session() {
+    let mut world = World::new(1, 2);
+    world.connect("device-000", "gateway-0");
+    world.lead();
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    let written = world.devices["device-000"].0.status.clone();
+    world.devices.get_mut("device-000").unwrap().0.status.as_mut().unwrap().epoch = Some(6);
+    world.connect("device-000", "gateway-1");
+    world.gateways.get_mut("gateway-1").unwrap().up = false;
+    world.close_stream("gateway-1");
+    // It wrote nothing, and nobody believes the epoch that the device tells.
+    world.devices.get_mut("device-000").unwrap().0.status = written;
+    world.connect("device-000", "gateway-0");
+    world.advance(60_000);
+    assert_eq!(condition(&world, "app", "Complete").0, "True");
+}
+
+#[test]
 fn a_device_revoked_while_its_gateway_is_gone_reads_revoked_and_back() {
     let mut world = running(1);
     world.advance(1_000);
