@@ -224,8 +224,9 @@ mod tests {
             "events" | "namespaces" => "",
             _ => "wasmbed.github.io",
         };
+        let kind = resource.split('/').next();
         let namespace =
-            if matches!(resource, "leases" | "devicegateways") { "wasmbed-system" } else { "default" };
+            if matches!(kind, Some("leases" | "devicegateways")) { "wasmbed-system" } else { "default" };
         let access = Access { verb, group, resource, namespace: Some(namespace), name };
         Policy::standard().unwrap().decide(&user, &access)
     }

@@ -227,6 +227,12 @@ impl Machine {
             (Next::Removed(_), _) => Outcome::Removed,
         };
         let (Next::Stored(mut object) | Next::Removed(mut object)) = next else {
+            // Who may not write an object as it is may not write it to no effect either, as admission has it.
+            if let Some(shown) = current.as_ref().map(|current| &current.shown) {
+                for constraint in &write.constraints {
+                    constraint.check(&write.kind, shown, Some(shown))?;
+                }
+            }
             let object = current.map_or_else(Bytes::new, |current| current.bytes);
             return Ok(Applied { outcome, object, warnings, event: None });
         };

@@ -113,6 +113,8 @@ fn a_refused_write_uses_no_revision() {
     let mut constrained = create(&leases, "b", json!({"holderIdentity": "x"}));
     constrained.constraints =
         vec![Arc::new(Constraint::compile("object.spec.holderIdentity == 'y'", "only y").unwrap())];
+    let mut idle = patch(&leases, "a", json!({}));
+    idle.constraints = constrained.constraints.clone();
     let mut dry = create(&leases, "b", json!({}));
     dry.dry_run = true;
     for (write, reason) in [
@@ -121,6 +123,7 @@ fn a_refused_write_uses_no_revision() {
         (delete(&leases, "b"), Some(Reason::NotFound)),
         (elsewhere, Some(Reason::NotFound)),
         (constrained, Some(Reason::Forbidden)),
+        (idle, Some(Reason::Forbidden)),
         (patch(&leases, "a", json!({"spec": {"leaseDurationSeconds": 0}})), Some(Reason::Invalid)),
         (dry, None),
     ] {
