@@ -104,7 +104,9 @@ fn soak(way: &str, seconds: u64, against: Against) -> Result<()> {
     let binary = match against.binary {
         Some(binary) => binary.canonicalize().with_context(|| format!("no {}", binary.display()))?,
         None => {
-            process::run(process::cargo().args(["build", "--release", "--quiet", "--package", "wasmbed"]))?;
+            // With the package that runs next, features of what they share are the same, and nothing is built twice.
+            let packages = ["--package", "wasmbed", "--package", "wasmbed-bench"];
+            process::run(process::cargo().args(["build", "--release", "--quiet"]).args(packages))?;
             process::top().join(container::target()).join("release/wasmbed")
         }
     };
