@@ -49,11 +49,19 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         body: Some(Content(JSON, Some("PutSets"))),
         answers: &[
             (200, "Taken, apart from those that are listed", Some(Content(JSON, Some("PutSetsAnswer")))),
-            (400, "The body is not what it should be", REFUSAL),
+            (
+                400,
+                "The body is not what it should be, or nobody leads in its term (TermOutOfRange, TermNotGiven)",
+                REFUSAL,
+            ),
             (408, "The body comes too slowly", REFUSAL),
             (409, "The leader term is lower than one seen", REFUSAL),
             (413, "The body is too large", REFUSAL),
-            (503, "The disk failed or does not keep up", REFUSAL),
+            (
+                503,
+                "The disk failed or does not keep up (StoreFailed), the leader's Lease can't be read (LeaseUnread), or another process holds the gateway's Lease (NotHolder)",
+                REFUSAL,
+            ),
         ],
     },
     Operation {
