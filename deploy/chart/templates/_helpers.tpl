@@ -92,16 +92,28 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
-{{/* What pods of both kinds may be given. */}}
+{{/* What pods of both kinds may be given: (dict "root" $ "component" "gateway"). */}}
 {{- define "wasmbed.scheduling" -}}
+{{- $selector := include "wasmbed.selector" . -}}
+{{- with index .root.Values .component }}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
-affinity: {{- toYaml . | nindent 2 }}
+{{- if .affinity }}
+affinity: {{- toYaml .affinity | nindent 2 }}
+{{- else if gt (int .replicas) 1 }}
+# One node that goes takes not all of them.
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels: {{- $selector | nindent 14 }}
 {{- end }}
 {{- with .topologySpreadConstraints }}
 topologySpreadConstraints: {{- toYaml . | nindent 2 }}
@@ -109,6 +121,13 @@ topologySpreadConstraints: {{- toYaml . | nindent 2 }}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Checks of kube-score that this chart does not follow; docs/install.md says why. */}}
+{{- define "wasmbed.unscored" -}}
+kube-score/ignore: container-resources,container-image-pull-policy
+{{- if not .Values.networkPolicy.enabled }},pod-networkpolicy{{ end }}
 {{- end -}}
 
 {{- define "wasmbed.probes" -}}
