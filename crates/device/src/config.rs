@@ -146,12 +146,14 @@ pub enum DeviceError {
         max: usize,
     },
     /// Configuration: a fleet larger than the host lets one process be.
-    #[error("{needed} open files are needed and the host allows {allowed}: raise it with ulimit -Hn")]
+    #[error(
+        "{needed} devices need as many open files and the host leaves {allowed}: raise the limit (ulimit -Hn, LimitNOFILE)"
+    )]
     Files {
-        /// One for each device, and some.
-        needed: u64,
-        /// The hard limit.
-        allowed: u64,
+        /// One for each device.
+        needed: usize,
+        /// What the hard limit leaves for them.
+        allowed: usize,
     },
     /// Bug: the device loop panicked; the next start reports it to the gateway.
     #[error("the device loop panicked: {0}")]

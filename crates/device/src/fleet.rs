@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use wasmbed_pki::{Identity, tls::roots};
 use wasmbed_protocol::ResetReason;
+use wasmbed_telemetry::OpenFiles;
 
 use crate::{
     config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
@@ -29,8 +29,6 @@ use crate::{
 
 /// Devices of one process at most: what one gateway is made for.
 pub const DEVICES_MAX: usize = 10_000;
-/// Open files of the process beside one socket for each device: its loops, its output, files while they are written.
-const OTHER_FILES: u64 = 256;
 
 /// Makes the identity of device `index`, counted from 0; called once for each device when it is switched on.
 pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, String> + Send + Sync>;
@@ -99,6 +97,8 @@ pub struct FleetHandle {
     stop: Stop,
     counters: Arc<Counters>,
     threads: Vec<JoinHandle<Result<(), DeviceError>>>,
+    /// A socket for each device.
+    _files: OpenFiles,
 }
 
 impl FleetHandle {
@@ -152,7 +152,10 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
     if devices > DEVICES_MAX {
         return Err(DeviceError::TooMany { devices, max: DEVICES_MAX });
     }
-    allow_files(devices as u64 + OTHER_FILES)?;
+    let files = OpenFiles::claim("fleet", devices);
+    if files.allowed() < devices {
+        return Err(DeviceError::Files { needed: devices, allowed: files.allowed() });
+    }
     let threads = config.threads.get().min(devices.max(1));
     let counters = Arc::new(Counters::default());
     let shared = Arc::new(Shared {
@@ -164,8 +167,13 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
         modules: SharedModules::default(),
     });
     let host = |what| move |source| DeviceError::Host { what, source };
-    let mut handle =
-        FleetHandle { devices, stop: Stop(Vec::new()), counters: Arc::clone(&counters), threads: Vec::new() };
+    let mut handle = FleetHandle {
+        devices,
+        stop: Stop(Vec::new()),
+        counters: Arc::clone(&counters),
+        threads: Vec::new(),
+        _files: files,
+    };
     for first in 0..threads {
         let (poll, mailbox) = Reactor::ears().map_err(host("making a poll"))?;
         let watchdog = LoopWatchdog::start(DeviceConfig::WATCHDOG_TIMEOUT.max(FLEET_WATCHDOG_TIMEOUT), None);
@@ -196,21 +204,6 @@ fn rotations(gateways: &[String]) -> Vec<Arc<[String]>> {
     (0..gateways.len())
         .map(|first| gateways[first..].iter().chain(&gateways[..first]).cloned().collect())
         .collect()
-}
-
-/// Raises the process's own limit on open files, which hosts often set to 1,024, within what the host allows.
-fn allow_files(needed: u64) -> Result<(), DeviceError> {
-    let limit = getrlimit(Resource::Nofile);
-    let too_few = |current: Option<u64>| current.is_some_and(|current| current < needed);
-    if !too_few(limit.current) {
-        return Ok(());
-    }
-    if too_few(limit.maximum) {
-        return Err(DeviceError::Files { needed, allowed: limit.maximum.unwrap_or_default() });
-    }
-    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised)
-        .map_err(|error| DeviceError::Host { what: "raising the limit on open files", source: error.into() })
 }
 
 /// A loop of thousands may be late by as many handshakes and loads; one that stands still is found all the same.
