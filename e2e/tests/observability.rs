@@ -131,9 +131,9 @@ struct Follower {
 }
 
 impl Follower {
-    fn start(machine: &Machine, application: &str) -> Result<Self> {
+    fn start(machine: &Machine, device: &str) -> Result<Self> {
         let output = machine.dir().join("followed");
-        let mut command = wasmbed(&["logs", "--follow", application, "--kubeconfig"])?;
+        let mut command = wasmbed(&["logs", "--follow", "--device", device, "--kubeconfig"])?;
         command.arg(machine.layout().kubeconfig()).stdout(std::fs::File::create(&output)?);
         Ok(Self { child: command.spawn()?, output })
     }
@@ -168,7 +168,7 @@ async fn every_line_is_shown_in_order_or_counted_as_lost(plane: ControlPlane) ->
     machine.layout().operator_identity()?;
     machine.add_device("board").await?;
     machine.connected("board").await?;
-    let follower = Follower::start(&machine, "numbers")?;
+    let follower = Follower::start(&machine, "board")?;
     machine.create(&application("numbers", &fixtures::numbers(), &["board"])).await?;
     let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
     let (mut followed, mut read) = (String::new(), String::new());

@@ -19,7 +19,7 @@ use wasmbed_control::election::{Election as Rules, ElectionConfig, LeaseRecord};
 use crate::clock::milliseconds;
 use crate::config::LeaseConfig;
 use crate::input::Input;
-use crate::kubernetes::post_params;
+use crate::kubernetes::{post_params, words};
 
 /// Leadership in a term, until a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,11 @@ impl Election {
             let reachable = match &attempt {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
-                    tracing::warn!(reason = "LeaseFailed", %error, "the leader Lease can't be read or written");
+                    tracing::warn!(
+                        reason = "LeaseFailed",
+                        error = words(error),
+                        "the leader Lease can't be read or written"
+                    );
                     // An answer is an answer, even if it is no.
                     matches!(error, kube::Error::Api(status) if status.code < 500)
                 }

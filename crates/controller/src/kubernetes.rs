@@ -19,6 +19,7 @@ use wasmbed_control::fleet::{
 };
 use wasmbed_control::text::{event_name, uid_text};
 use wasmbed_protocol::ModuleDigest;
+use wasmbed_telemetry::with_causes;
 
 use crate::watch::decode;
 
@@ -194,11 +195,19 @@ impl Kubernetes {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// The API's answer, or the connection to it.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Api(#[from] kube::Error),
     /// I/O: nothing came.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
+}
+
+/// What went wrong, without the whole answer.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other => with_causes(other),
+    }
 }
 
 fn params() -> PatchParams {

@@ -22,8 +22,19 @@ use wasmbed_api::{
 use wasmbed_control::exchange::DeviceKey;
 use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleRefusal, ModuleSource, ObjectKey};
 use wasmbed_protocol::ModuleDigest;
+use wasmbed_telemetry::with_causes;
 
 use crate::input::Input;
+use crate::kubernetes::words;
+
+fn watch_words(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => words(error),
+        other => with_causes(other),
+    }
+}
 
 /// Follows every kind that decisions depend on, until `inputs` is closed.
 pub(crate) async fn follow(
@@ -120,7 +131,13 @@ async fn each<K>(
             Ok(Event::InitApply(object) | Event::Apply(object)) => read(Change::Seen(object)),
             Ok(Event::Delete(object)) => read(Change::Gone(object)),
             Err(error) => {
-                tracing::warn!(?listed, reason = "WatchFailed", %error, "a watch of the Kubernetes API failed; it is started again");
+                let error = watch_words(&error);
+                tracing::warn!(
+                    ?listed,
+                    reason = "WatchFailed",
+                    error,
+                    "a watch of the Kubernetes API failed; it is started again"
+                );
                 None
             }
         };

@@ -24,7 +24,7 @@ use wasmbed_control::{
     exchange::DeviceKey,
     gateway::{Call, Event, Occurrence, Write, WriteOutcome},
 };
-use wasmbed_telemetry::Health;
+use wasmbed_telemetry::{Health, with_causes};
 
 use crate::{core::Core, metrics::Metrics};
 
@@ -71,7 +71,8 @@ pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop:
             }
             Some(Err(error)) => {
                 // Devices that are known are served on; it is for people to know.
-                tracing::warn!(reason = "WatchFailed", error = %error, "the watch on Devices broke; trying again");
+                let error = watch_words(&error);
+                tracing::warn!(reason = "WatchFailed", error, "the watch on Devices broke; trying again");
                 if !core.read(|gateway, _| gateway.is_synced()) {
                     health.set("kubernetes", Err(format!("Devices can't be listed: {error}")));
                 }
@@ -192,11 +193,20 @@ fn outcome(error: &kube::Error) -> WriteOutcome {
     }
 }
 
+fn watch_words(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => words(error),
+        other => with_causes(other),
+    }
+}
+
 /// What went wrong, without the whole answer.
 pub(crate) fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
-        other => other.to_string(),
+        other => with_causes(other),
     }
 }
 

@@ -7,12 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod causes;
 mod files;
 mod health;
 mod logging;
 pub mod places;
 mod server;
 
+pub use causes::with_causes;
 pub use files::OpenFiles;
 pub use health::{Health, NotReady};
 pub use logging::{LogFormat, LoggingError, init_logging};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceList};
 use kube::Client;
 use serde_json::Value;
@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     /// The namespace that a command works in.
     pub(crate) namespace: String,
+    /// Its URL, for messages.
+    server: String,
 }
 
 impl ClusterArgs {
@@ -36,9 +38,15 @@ impl ClusterArgs {
     /// No kubeconfig is found, or it can't be used.
     pub(crate) async fn connect(&self) -> Result<Cluster> {
         let config = kubeconfig::client_config(self.kubeconfig.as_ref()).await?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let given = self.namespace.clone().filter(|namespace| !namespace.is_empty());
+        let namespace = given.unwrap_or_else(|| config.default_namespace.clone());
+        ensure!(
+            is_label(&namespace),
+            "{namespace:?} is no namespace: up to 63 lower-case letters, digits and dashes, no dash at either end"
+        );
+        let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("can't make a Kubernetes client of the kubeconfig")?;
-        Ok(Cluster { client, namespace })
+        Ok(Cluster { client, namespace, server })
     }
 
     /// The kubeconfig file in use, if it is a file.
@@ -66,6 +74,19 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
+    /// One of ours.
+    #[must_use]
+    pub(crate) fn ours(kind: &str, plural: &str) -> Self {
+        Self {
+            api_version: format!("{}/{}", wasmbed_api::GROUP, wasmbed_api::VERSION),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+            singular: kind.to_lowercase(),
+            short_names: Vec::new(),
+            namespaced: true,
+        }
+    }
+
     fn new(api_version: &str, resource: APIResource) -> Self {
         let singular = match resource.singular_name {
             name if name.is_empty() => resource.kind.to_lowercase(),
@@ -108,13 +129,32 @@ impl Resource {
         let root = if self.api_version.contains('/') { "/apis" } else { "/api" };
         let Self { api_version, plural, .. } = self;
         match namespace.filter(|_| self.namespaced) {
-            Some(namespace) => format!("{root}/{api_version}/namespaces/{namespace}/{plural}"),
+            Some(namespace) => {
+                let namespace = encode_query(namespace);
+                format!("{root}/{api_version}/namespaces/{namespace}/{plural}")
+            }
             None => format!("{root}/{api_version}/{plural}"),
         }
+    }
+
+    /// Path of one object.
+    ///
+    /// # Errors
+    /// The name can be no object's, and would make another path.
+    pub(crate) fn object(&self, namespace: Option<&str>, name: &str) -> Result<String> {
+        let whole = !name.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '%']);
+        ensure!(whole, "{name:?} can't be the name of an object: a name has no / and no %, and is not empty");
+        Ok(format!("{}/{}", self.collection(namespace), encode_query(name)))
     }
 }
 
 impl Cluster {
+    /// What [`explain`] says.
+    #[must_use]
+    pub(crate) fn explain(&self, error: kube::Error) -> anyhow::Error {
+        explain(&error, &self.server)
+    }
+
     /// The resources of `GROUP/VERSION` or `v1`, subresources not among them.
     ///
     /// # Errors
@@ -128,9 +168,12 @@ impl Cluster {
             kube::Error::Api(status) if status.code == 404 => {
                 let known = api_version.starts_with(wasmbed_api::GROUP);
                 let hint = if known { "; install it with: wasmbed crds | kubectl apply -f -" } else { "" };
-                anyhow!("the cluster does not know {api_version}{hint}")
+                match api_version {
+                    "v1" => not_kubernetes(&self.server),
+                    _ => anyhow!("the cluster does not know {api_version}{hint}"),
+                }
             }
-            _ => explain(error),
+            _ => self.explain(error),
         })?;
         let whole = list.resources.into_iter().filter(|resource| !resource.name.contains('/'));
         Ok(whole.map(|resource| Resource::new(api_version, resource)).collect())
@@ -181,7 +224,7 @@ impl Cluster {
             .header(http::header::ACCEPT, "application/json")
             .body(serde_json::to_vec(body)?)
             .context("can't make a request")?;
-        self.client.request(request).await.map_err(explain)
+        self.client.request(request).await.map_err(|error| self.explain(error))
     }
 
     /// Reads an object; none if there is none.
@@ -193,20 +236,42 @@ impl Cluster {
         match self.client.request(request).await {
             Ok(value) => Ok(Some(value)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(explain(error)),
+            Err(error) => Err(self.explain(error)),
         }
     }
 }
 
 /// An error of the Kubernetes client in words for a person: the server's own where it answered.
 #[must_use]
-pub(crate) fn explain(error: kube::Error) -> anyhow::Error {
+pub(crate) fn explain(error: &kube::Error, server: &str) -> anyhow::Error {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => anyhow!("{}", harmless(&status.message)),
-        error => anyhow::Error::new(error).context(
-            "the Kubernetes API could not be reached; is it running, and is KUBECONFIG the right one?",
-        ),
+        kube::Error::Api(status) => anyhow!("the Kubernetes API at {server} answered {}", status.code),
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => not_kubernetes(server),
+        error => {
+            // The layers between say no more than that something could not be reached.
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(below) = cause.source() {
+                cause = below;
+            }
+            anyhow!(
+                "the Kubernetes API at {server} could not be reached: {cause}; is it running, and is KUBECONFIG the right one?"
+            )
+        }
     }
+}
+
+fn not_kubernetes(server: &str) -> anyhow::Error {
+    anyhow!("what answers at {server} is not the Kubernetes API; is KUBECONFIG the right one?")
+}
+
+/// A label of DNS, RFC 1123.
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// Percent-encodes what stands in a query (RFC 3986, section 2.3: all but unreserved characters).

@@ -5,13 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::json;
 use wasmbed_pki::Identity;
+
+use crate::output::yaml_problem;
 
 /// A kubeconfig with certificates within it, as YAML.
 ///
@@ -45,15 +47,15 @@ pub(crate) fn render(server: &str, authority_pem: &str, user: &str, identity: &I
 pub(crate) async fn client_config(path: Option<&PathBuf>) -> Result<kube::Config> {
     let files = files(path.map(PathBuf::as_path), &|name| std::env::var_os(name));
     let mut config = match (files.as_slice(), path) {
-        ([], None) => kube::Config::infer()
-            .await
-            .context("no Kubernetes API found: set --kubeconfig or KUBECONFIG, for example to DIR/kubeconfig of `wasmbed up`")?,
+        ([], None) if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => bail!(
+            "no Kubernetes API found: set --kubeconfig or KUBECONFIG, for example to DIR/kubeconfig of `wasmbed up`"
+        ),
+        ([], None) => kube::Config::incluster().context("can't use the pod's service account")?,
         (files, _) => {
-            let named = || format!("can't use the kubeconfig {}", listed(files));
             let kubeconfig = merged(files)?;
             kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
-                .with_context(named)?
+                .map_err(|error| unusable(&listed(files), &error))?
         }
     };
     let proxies = Proxies::from_environment();
@@ -95,9 +97,18 @@ fn defining_file(files: &[PathBuf]) -> Option<PathBuf> {
 /// What the files say together: for each name the first one that has it.
 fn merged(files: &[PathBuf]) -> Result<Kubeconfig> {
     files.iter().try_fold(Kubeconfig::default(), |merged, path| {
-        let named = || format!("can't use the kubeconfig {}", path.display());
-        merged.merge(Kubeconfig::read_from(path).with_context(named)?).with_context(named)
+        let unusable = |error| unusable(&path.display().to_string(), &error);
+        merged.merge(Kubeconfig::read_from(path).map_err(unusable)?).map_err(unusable)
     })
+}
+
+fn unusable(files: &str, error: &KubeconfigError) -> anyhow::Error {
+    let problem = match error {
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        KubeconfigError::Parse(error) => yaml_problem(error),
+        error => wasmbed_telemetry::with_causes(error),
+    };
+    anyhow!("can't use the kubeconfig {files}: {problem}")
 }
 
 fn listed(files: &[PathBuf]) -> String {

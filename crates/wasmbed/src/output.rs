@@ -56,6 +56,14 @@ impl Screen {
     }
 }
 
+/// What a reader of YAML complains about, in one line. The lines below it quote the file, which may hold keys, and say the
+/// same again.
+pub(crate) fn yaml_problem(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
 /// Text from elsewhere, of any length, for a terminal.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     wasmbed_control::text::harmless(text, usize::MAX)

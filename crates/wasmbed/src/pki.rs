@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use wasmbed_pki::{Authorities, Identity};
 
 use crate::{
@@ -125,6 +125,11 @@ pub(crate) fn run(command: PkiCommand) -> Result<()> {
         PkiCommand::Fetch(destination) => waiting(secrets::fetch(destination)),
         PkiCommand::Show { certificate, key } => show(&Identity::read(&certificate, &key)?),
         PkiCommand::Kubeconfig { data_dir, port } => {
+            ensure!(
+                data_dir.join("pki").is_dir(),
+                "{} is no folder of `wasmbed up`: it has no pki in it",
+                data_dir.display()
+            );
             let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
             let path =
                 Layout::create_or_open(&data_dir)?.write_kubeconfig(server, KubeUser::Administrator)?;
@@ -146,6 +151,13 @@ fn open(place: &Place) -> Result<Authorities> {
 }
 
 fn run_issue(issue: Issue) -> Result<()> {
+    let place = issue.place();
+    // A misspelt folder would otherwise become authorities that nobody trusts.
+    ensure!(
+        place.dir.join("services-root.crt").is_file(),
+        "there are no authorities in {}: make them with wasmbed pki init, or say --dir",
+        place.dir.display()
+    );
     match issue {
         Issue::Gateway { whose, hosts } => {
             let authorities = open(&whose.place)?;
@@ -170,6 +182,17 @@ fn run_issue(issue: Issue) -> Result<()> {
             whose.write(&authorities, "device", &identity)?;
             output::print_line(&format!("public_key: {}", identity.public_key_base64()));
             Ok(())
+        }
+    }
+}
+
+impl Issue {
+    fn place(&self) -> &Place {
+        match self {
+            Self::Gateway { whose, .. }
+            | Self::Controller { whose }
+            | Self::Operator { whose }
+            | Self::Device { whose } => &whose.place,
         }
     }
 }

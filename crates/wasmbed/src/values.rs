@@ -5,7 +5,7 @@
 /// # Errors
 /// What it should look like.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a number of bytes: use for example 65536, 64Ki or 1Mi");
+    let wrong = || "not a number of bytes: use for example 65536, 64Ki or 1Mi".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
     let factor = match &text[digits..] {
@@ -26,7 +26,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What it should look like, or that it is too large.
 pub(crate) fn bytes_of<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
-    N::try_from(bytes(text)?).map_err(|_| format!("{text:?} is more than can be had"))
+    N::try_from(bytes(text)?).map_err(|_| "more than can be had".to_owned())
 }
 
 /// A gateway as `host:port`, the host in brackets if it is an IPv6 address.
@@ -60,7 +60,7 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
-        .ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
+        .ok_or("not NAME=VALUE, for example MODE=fast")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

@@ -1,114 +1,21 @@
 //! `apply` and `get` against the embedded Kubernetes API, each run as the process that a person starts.
 #![cfg(test)]
 
+mod api;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
-use serde_json::Value;
-use tokio::sync::oneshot;
 use wasmbed::layout::{KubeUser, Layout};
-use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
-use wasmbed_pki::{Identity, read_certificates};
+
+use api::{Api, path, text};
 
 /// A device's public key, as the overview's placeholder means it.
 const PUBLIC_KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==";
 const HELLO: &[u8] = include_bytes!("../../../guests/prebuilt/hello.wasm");
-
-/// A Kubernetes API on a free port. It ends when this is dropped.
-struct Api {
-    folder: tempfile::TempDir,
-    layout: Layout,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Api {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::create_or_open(&folder.path().join("state")).unwrap();
-        let files = layout.apiserver_identity().unwrap();
-        let identity = Identity::read(&files.certificate, &files.key).unwrap();
-        let config = Config {
-            data_dir: layout.apiserver_dir(),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            tls: ServerTls { certificates: identity.chain(), key: identity.key() },
-            client_roots: read_certificates(&layout.cluster_root()).unwrap(),
-            definitions: wasmbed_api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect(),
-            policy: Policy::standard().unwrap(),
-            limits: Limits::default(),
-        };
-        let (stop, stopped) = oneshot::channel();
-        let (bound, address) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(async {
-                    let server = wasmbed_apiserver::start(config).await.unwrap();
-                    bound.send(server.address()).unwrap();
-                    server.run(async { stopped.await.unwrap_or(()) }).await;
-                });
-        });
-        layout.write_kubeconfig(address.recv().unwrap(), KubeUser::Administrator).unwrap();
-        Self { folder, layout, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmbed"));
-        command.args(arguments).env("KUBECONFIG", self.layout.kubeconfig()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
-        text(&output.stderr)
-    }
-
-    fn get(&self, kind: &str, name: &str) -> Value {
-        serde_json::from_str(&self.succeeds(&["get", kind, name, "-o", "json"])).unwrap()
-    }
-}
-
-impl Drop for Api {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A failed server has already said why.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// The overview's two manifests, with what is to stand in the two placeholders.
 fn overview(public_key: &str, wasm_bytes: &str) -> String {
@@ -367,7 +274,11 @@ fn what_cannot_be_reached_is_said_with_what_to_do() {
         command.args(["get", "wdev", "--kubeconfig", path(kubeconfig)]).output().unwrap()
     };
     let output = run(&layout.kubeconfig());
-    assert!(text_of_err(&output).contains("could not be reached; is it running"), "{}", text_of_err(&output));
+    assert!(
+        text_of_err(&output).contains("could not be reached: Connection refused"),
+        "{}",
+        text_of_err(&output)
+    );
     let output = run(&folder.path().join("nowhere"));
     assert!(text_of_err(&output).contains("can't use the kubeconfig"), "{}", text_of_err(&output));
 }

@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
+
+use crate::output::yaml_problem;
 
 /// More than any sensible manifest: a hundred Modules of the largest size.
 const MANIFEST_BYTES_MAX: u64 = 160 << 20;
@@ -97,8 +99,8 @@ pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn parse(name: &str, text: &str) -> Result<Vec<Manifest>> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).with_context(|| format!("{name} is neither YAML nor JSON"))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| anyhow!("{name} is neither YAML nor JSON: {}", yaml_problem(&error)))?;
     let several = documents.len() > 1;
     let mut manifests = Vec::new();
     for (index, document) in documents.into_iter().enumerate() {

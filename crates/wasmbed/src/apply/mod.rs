@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
+use wasmbed_telemetry::with_causes;
 
 use crate::{
     cluster::{Cluster, ClusterArgs, Resource},
@@ -134,7 +135,10 @@ async fn apply_all(cluster: &Cluster, manifests: &[Manifest], dry_run: bool) -> 
             }
             Err(error) => {
                 refused += 1;
-                output::complain(&format!("error: {}: {error:#}", manifest.origin));
+                if let [only] = manifests {
+                    return Err(error.context(only.origin.clone()));
+                }
+                output::complain(&format!("error: {}: {}", manifest.origin, with_causes(error.as_ref())));
             }
         }
     }
@@ -171,7 +175,7 @@ async fn apply(
     }
     let remembered = remember(&mut object)?;
     let collection = resource.collection(Some(&namespace));
-    let path = format!("{collection}/{}", manifest.name);
+    let path = resource.object(Some(&namespace), &manifest.name)?;
     let dry = if dry_run { "&dryRun=All" } else { "" };
     let query = format!("fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry}");
     let outcome = match cluster.read(&path).await? {

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
-    Application, ApplicationConfig, ApplicationSpec, GROUP, Module, ModuleSpec, RestartPolicy, TargetDevices,
+    Application, ApplicationConfig, ApplicationSpec, Module, ModuleSpec, RestartPolicy, TargetDevices,
 };
 
 use super::manifest::{Manifest, read_bytes};
@@ -210,20 +210,11 @@ pub(super) fn manifests(
 
 /// Deletes the Modules that were made for these Applications before and that no Application names any more.
 pub(super) async fn drop_unused_modules(cluster: &Cluster, application: &str) -> Result<()> {
-    let api_version = format!("{GROUP}/{}", wasmbed_api::VERSION);
-    let resource = |kind: &str, plural: &str| Resource {
-        api_version: api_version.clone(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-        singular: kind.to_lowercase(),
-        short_names: Vec::new(),
-        namespaced: true,
-    };
-    let modules = resource("Module", "modules");
+    let modules = Resource::ours("Module", "modules");
     let collection = modules.collection(Some(&cluster.namespace));
     let selector = encode_query(&format!("{APPLIED_FOR}={application}"));
     let made = cluster.read(&format!("{collection}?labelSelector={selector}")).await?.unwrap_or_default();
-    let applications = resource("Application", "applications").collection(Some(&cluster.namespace));
+    let applications = Resource::ours("Application", "applications").collection(Some(&cluster.namespace));
     for module in made["items"].as_array().into_iter().flatten() {
         let Some(name) = module["metadata"]["name"].as_str() else { continue };
         let users = encode_query(&format!("spec.module={name}"));
@@ -239,19 +230,19 @@ pub(super) async fn drop_unused_modules(cluster: &Cluster, application: &str) ->
     Ok(())
 }
 
-/// A Kubernetes name from a file's: `My App.wasm` becomes `my-app`.
+/// A Kubernetes name from a file's: `My App.wasm` becomes `my-app`. Nothing but separators is replaced, so that no two words
+/// become one.
 fn name_of(path: &Path) -> Result<String> {
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let stem = stem.strip_suffix(".packed").unwrap_or(stem);
-    let dashed: String = stem
-        .to_lowercase()
-        .chars()
-        .map(|character| if character.is_ascii_alphanumeric() { character } else { '-' })
-        .collect();
-    let name: String = dashed.trim_matches('-').chars().take(LABEL_VALUE_MAX).collect();
-    let name = name.trim_end_matches('-').to_owned();
-    if name.is_empty() {
-        bail!("the file's name gives no name for the Application; use --name");
+    let file = path.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = file.as_ref();
+    let stem = stem.strip_suffix(".packed").unwrap_or(stem).to_lowercase();
+    let words: Vec<&str> = stem.split([' ', '_', '.', '-']).filter(|word| !word.is_empty()).collect();
+    let plain = words.iter().all(|word| word.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let name = words.join("-");
+    if name.is_empty() || !plain || name.len() > LABEL_VALUE_MAX {
+        bail!(
+            "the name of the file {file:?} makes no name of an Application, up to {LABEL_VALUE_MAX} letters and digits of ASCII with dashes; give one with --name"
+        );
     }
     Ok(name)
 }

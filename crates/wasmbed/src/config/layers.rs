@@ -136,8 +136,14 @@ fn describe(error: Error, section: &str) -> ConfigError {
             path.push(field.to_string());
             "missing".to_owned()
         }
-        Kind::InvalidType(actual, expected) => format!("found {actual}, expected {expected}"),
-        Kind::InvalidValue(actual, expected) => format!("found {actual}, expected {expected}"),
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
+            let expected = match expected.to_string().as_str() {
+                "u16" => "a number from 0 to 65535".to_owned(),
+                "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+                other => other.to_owned(),
+            };
+            format!("found {actual}, expected {expected}")
+        }
         Kind::UnknownVariant(variant, expected) => {
             format!("found \"{variant}\", expected one of {}", expected.join(", "))
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, ClusterArgs, Resource, encode_query, explain},
+    cluster::{Cluster, ClusterArgs, Resource, encode_query},
     output::{self, print},
 };
 use table::Table;
@@ -25,7 +25,8 @@ pub struct Args {
     /// Kinds, with commas between: wdev, wapp, wgw, wmod or their full names; also events, namespaces.
     #[arg(value_name = "KIND[,KIND]")]
     kinds: Option<String>,
-    /// One object's name.
+    /// One object's name; KIND/NAME will do as well.
+    #[arg(conflicts_with_all = ["all_namespaces", "selector", "field_selector"])]
     name: Option<String>,
     /// Objects of all namespaces.
     #[arg(short = 'A', long)]
@@ -65,7 +66,15 @@ pub enum Output {
 ///
 /// # Errors
 /// What does not exist, or what the API server refused.
-pub async fn run(args: Args) -> Result<()> {
+pub async fn run(mut args: Args) -> Result<()> {
+    if args.name.is_none()
+        && let Some((kind, name)) = args.kinds.as_deref().and_then(|kinds| kinds.split_once('/'))
+    {
+        if args.all_namespaces || args.selector.is_some() || args.field_selector.is_some() {
+            bail!("one object, {name:?}, is named: leave out what selects from all of them");
+        }
+        (args.name, args.kinds) = (Some(name.to_owned()), Some(kind.to_owned()));
+    }
     let cluster = args.cluster.connect().await?;
     let resources = resources(&cluster, args.kinds.as_deref()).await?;
     let namespace = (!args.all_namespaces).then(|| cluster.namespace.clone());
@@ -135,7 +144,7 @@ async fn show(
         }
         Output::Yaml | Output::Json => {
             let object = cluster
-                .read(&path(resource, args, namespace, &[]))
+                .read(&path(resource, args, namespace, &[])?)
                 .await?
                 .with_context(|| not_found(resource, args))?;
             if object["items"].as_array().is_some_and(Vec::is_empty) {
@@ -165,11 +174,11 @@ async fn read_table(
     loop {
         let mut paging = vec![("limit", PAGE.to_string())];
         paging.extend(token.take().map(|token| ("continue", token)));
-        let request = http::Request::get(path(resource, args, namespace, &paging))
+        let request = http::Request::get(path(resource, args, namespace, &paging)?)
             .header(http::header::ACCEPT, TABLE)
             .body(Vec::new())
             .context("can't make a request")?;
-        let answer: Value = cluster.client.request(request).await.map_err(explain)?;
+        let answer: Value = cluster.client.request(request).await.map_err(|error| cluster.explain(error))?;
         let mut page = Table::parse(&answer)?;
         token = page.continue_token.take();
         match &mut whole {
@@ -183,18 +192,23 @@ async fn read_table(
 }
 
 /// Path of the object or, if none is named, of the collection with what selects from it and `more`.
-fn path(resource: &Resource, args: &Args, namespace: Option<&str>, more: &[(&str, String)]) -> String {
-    let collection = resource.collection(namespace);
+fn path(
+    resource: &Resource,
+    args: &Args,
+    namespace: Option<&str>,
+    more: &[(&str, String)],
+) -> Result<String> {
     if let Some(name) = &args.name {
-        return format!("{collection}/{name}");
+        return resource.object(namespace, name);
     }
+    let collection = resource.collection(namespace);
     let selectors =
         [("labelSelector", args.selector.clone()), ("fieldSelector", args.field_selector.clone())];
     let selectors = selectors.into_iter().filter_map(|(key, value)| Some((key, value?)));
     let parameters = selectors.chain(more.iter().cloned());
     let query: Vec<String> =
         parameters.map(|(key, value)| format!("{key}={}", encode_query(&value))).collect();
-    if query.is_empty() { collection } else { format!("{collection}?{}", query.join("&")) }
+    Ok(if query.is_empty() { collection } else { format!("{collection}?{}", query.join("&")) })
 }
 
 fn not_found(resource: &Resource, args: &Args) -> String {

@@ -11,7 +11,7 @@ use super::{
     table::{self, Table},
 };
 use crate::{
-    cluster::{Cluster, Resource, explain},
+    cluster::{Cluster, Resource},
     output::{harmless, print},
 };
 
@@ -59,14 +59,14 @@ async fn follow(
     version: &mut String,
     printer: &mut Printer,
 ) -> Result<End> {
-    let request = http::Request::get(watch_path(resource, args, namespace, version))
+    let request = http::Request::get(watch_path(resource, args, namespace, version)?)
         .header(http::header::ACCEPT, TABLE)
         .body(Vec::new())
         .context("can't make a request")?;
     let stream = match cluster.client.request_stream(request).await {
         Ok(stream) => stream,
         Err(kube::Error::Api(status)) if status.code == 410 => return Ok(End::Expired),
-        Err(error) => return Err(explain(error)),
+        Err(error) => return Err(cluster.explain(error)),
     };
     let mut lines = std::pin::pin!(stream.lines());
     while let Some(line) = lines.next().await {
@@ -94,7 +94,7 @@ async fn follow(
     Ok(End::Closed)
 }
 
-fn watch_path(resource: &Resource, args: &Args, namespace: Option<&str>, version: &str) -> String {
+fn watch_path(resource: &Resource, args: &Args, namespace: Option<&str>, version: &str) -> Result<String> {
     // One object is watched by its name within the collection.
     let fields = args
         .name

@@ -16,10 +16,12 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
 use wasmbed_control::exchange::LogLine;
 use wasmbed_pki::{Identity, read_certificates};
+use wasmbed_telemetry::with_causes;
 
 use crate::{
-    cluster::{Cluster, ClusterArgs, explain},
+    cluster::{Cluster, ClusterArgs, Resource, encode_query},
     output::{self, harmless, print},
+    values,
 };
 use order::{Cursor, Gaps, merge};
 use stream::Gateway;
@@ -35,7 +37,8 @@ const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Show what applications wrote.
 ///
-/// Gateways keep the newest lines; they are called with the identity of an operator.
+/// Gateways keep the newest lines; they are called with the identity of an operator. Lines of an Application or a Device that
+/// was deleted are shown for as long as a gateway has them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Only this Application's lines.
@@ -52,8 +55,8 @@ pub struct Args {
     /// Print lines as JSON.
     #[arg(long)]
     json: bool,
-    /// A gateway, host:port; may be given several times [default: every DeviceGateway of the cluster].
-    #[arg(long, value_name = "ADDRESS")]
+    /// A gateway as host:port; may be given several times [default: every DeviceGateway of the cluster].
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::gateway)]
     gateway: Vec<String>,
     /// Folder with operator.crt, operator.key and services-root.crt [default: pki beside the kubeconfig].
     #[arg(long, value_name = "DIR", env = "WASMBED_PKI")]
@@ -90,19 +93,16 @@ pub struct Filter {
 /// Runs the command; an error is for a person and means exit code 1.
 ///
 /// # Errors
-/// No gateway could be read, or the identity can't be used.
+/// What was named does not exist, no gateway could be read, or the identity can't be used.
 pub async fn run(args: Args) -> Result<()> {
     let cluster = args.cluster.connect().await?;
-    let gateways = match args.gateway.is_empty() {
-        true => known_gateways(&cluster).await?,
-        false => args.gateway.clone(),
-    };
-    let source = Source::operator(&pki_folder(&args)?, gateways, args.gateway.is_empty())?;
     let filter = Filter {
-        namespace: (!args.all_namespaces).then_some(cluster.namespace),
-        application: args.application,
-        device: args.device,
+        namespace: (!args.all_namespaces).then(|| cluster.namespace.clone()),
+        application: args.application.clone(),
+        device: args.device.clone(),
     };
+    let missing = missing(&cluster, &filter).await;
+    let source = source(&cluster, &args).await;
     let json = args.json;
     let show = move |line: &LogLine| match json {
         true => serde_json::to_string(line).map(|text| print(&(text + "\n"))),
@@ -111,6 +111,26 @@ pub async fn run(args: Args) -> Result<()> {
             Ok(())
         }
     };
+    let existence = match missing {
+        Ok(None) => None,
+        // Gateways may still hold what it wrote, and nothing new can come.
+        Ok(Some(missing)) => {
+            let held = match source {
+                Ok(source) => read(source, filter).await.unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            held.iter().try_for_each(&show)?;
+            ensure!(!held.is_empty() && !args.follow, missing);
+            return Ok(());
+        }
+        Err(error) => Some(error),
+    };
+    let source = source?;
+    if let Some(error) = existence {
+        // With --gateway, logs are there while the Kubernetes API is not.
+        let error = with_causes(error.as_ref());
+        output::complain(&format!("warning: whether what was named exists can't be told: {error}"));
+    }
     if args.follow {
         follow(source, filter, |line| {
             if let Err(error) = show(&line) {
@@ -124,6 +144,48 @@ pub async fn run(args: Args) -> Result<()> {
         }
         Ok(())
     }
+}
+
+/// What the filter names that isn't there, in words; none if all of it is.
+async fn missing(cluster: &Cluster, filter: &Filter) -> Result<Option<String>> {
+    let namespace = filter.namespace.as_deref();
+    let (place, flag) = match namespace {
+        Some(namespace) => (format!("in namespace {namespace}"), format!("-n {namespace}")),
+        None => ("in any namespace".to_owned(), "-A".to_owned()),
+    };
+    let named = [
+        (Resource::ours("Application", "applications"), "wapp", &filter.application),
+        (Resource::ours("Device", "devices"), "wdev", &filter.device),
+    ];
+    for (resource, short, name) in named {
+        let Some(name) = name else { continue };
+        let path = match resource.object(namespace, name) {
+            Ok(path) => path,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        let found = match namespace {
+            Some(_) => cluster.read(&path).await?,
+            None => {
+                let fields = encode_query(&format!("metadata.name={name}"));
+                let list = format!("{}?fieldSelector={fields}&limit=1", resource.collection(None));
+                let list = cluster.read(&list).await?;
+                list.filter(|list| list["items"].as_array().is_some_and(|items| !items.is_empty()))
+            }
+        };
+        if found.is_none() {
+            let kind = resource.kind;
+            return Ok(Some(format!("there is no {kind} {name:?} {place}; see wasmbed get {short} {flag}")));
+        }
+    }
+    Ok(None)
+}
+
+async fn source(cluster: &Cluster, args: &Args) -> Result<Source> {
+    let gateways = match args.gateway.is_empty() {
+        true => known_gateways(cluster).await?,
+        false => args.gateway.clone(),
+    };
+    Source::operator(&pki_folder(args)?, gateways, args.gateway.is_empty())
 }
 
 /// One line for a terminal. Nothing that an application wrote can steer the terminal.
@@ -153,7 +215,9 @@ pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
     for (gateway, answer) in gateways.iter().zip(join_all(gateways.iter().map(read_one)).await) {
         match answer {
             Ok((_, held)) => lines.extend(held),
-            Err(error) => failed.push(format!("gateway {}: {error:#}", gateway.address())),
+            Err(error) => {
+                failed.push(format!("gateway {}: {}", gateway.address(), with_causes(error.as_ref())))
+            }
         }
     }
     if failed.len() == gateways.len() {
@@ -223,8 +287,8 @@ async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<Lo
                 tracing::debug!(gateway = gateway.address(), "the gateway ended the log stream")
             }
             Err(error) => {
-                let reason = format!("{error:#}");
-                tracing::warn!(gateway = gateway.address(), reason, "can't read logs, trying again");
+                let error = with_causes(error.as_ref());
+                tracing::warn!(gateway = gateway.address(), error, "can't read logs, trying again");
             }
         }
         pause = if cursor.progress() == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
@@ -274,7 +338,7 @@ impl Source {
 
 async fn known_gateways(cluster: &Cluster) -> Result<Vec<String>> {
     let gateways: Api<DeviceGateway> = Api::all(cluster.client.clone());
-    let listed = gateways.list(&ListParams::default()).await.map_err(explain)?;
+    let listed = gateways.list(&ListParams::default()).await.map_err(|error| cluster.explain(error))?;
     Ok(listed.items.into_iter().map(|gateway| gateway.spec.address).collect())
 }
 

@@ -22,6 +22,7 @@ use kube::{
 use wasmbed_pki::{Authorities, Identity, Role};
 
 use crate::{
+    cluster::explain,
     kubeconfig,
     layout::{SYSTEM_NAMESPACE, TRUST_DOMAIN},
     output,
@@ -132,13 +133,20 @@ fn authority_files() -> impl Iterator<Item = String> {
 struct Secrets {
     api: Api<Secret>,
     prefix: String,
+    /// Of the Kubernetes API, for messages.
+    server: String,
 }
 
 impl Secrets {
     async fn connect(cluster: &Cluster) -> Result<Self> {
         let config = kubeconfig::client_config(cluster.kubeconfig.as_ref()).await?;
+        let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("can't make a Kubernetes client")?;
-        Ok(Self { api: Api::namespaced(client, &cluster.namespace), prefix: cluster.prefix.clone() })
+        Ok(Self { api: Api::namespaced(client, &cluster.namespace), prefix: cluster.prefix.clone(), server })
+    }
+
+    fn explain(&self, error: kube::Error) -> anyhow::Error {
+        explain(&error, &self.server)
     }
 
     fn name(&self, suffix: &str) -> String {
@@ -147,7 +155,8 @@ impl Secrets {
 
     async fn get(&self, suffix: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
         let name = self.name(suffix);
-        let held = self.api.get_opt(&name).await.with_context(|| format!("can't read the Secret {name}"))?;
+        let held = self.api.get_opt(&name).await.map_err(|error| self.explain(error));
+        let held = held.with_context(|| format!("can't read the Secret {name}"))?;
         Ok(held.map(|held| {
             held.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
         }))
@@ -209,7 +218,8 @@ impl Secrets {
         let name = self.name(suffix);
         let patch = Patch::Merge(serde_json::json!({ "data": encoded(data) }));
         let patched = self.api.patch(&name, &PatchParams::default(), &patch).await;
-        patched.map(drop).with_context(|| format!("can't change the Secret {name}"))
+        let patched = patched.map(drop).map_err(|error| self.explain(error));
+        patched.with_context(|| format!("can't change the Secret {name}"))
     }
 
     /// Whether it was made: false if there is one.
@@ -230,7 +240,7 @@ impl Secrets {
         match self.api.create(&PostParams::default(), &secret).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("can't create the Secret {name}")),
+            Err(error) => Err(self.explain(error).context(format!("can't create the Secret {name}"))),
         }
     }
 }

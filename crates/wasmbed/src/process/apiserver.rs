@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 use wasmbed_apiserver::{Config, Limits, Policy, Server, ServerTls};
 use wasmbed_pki::{Identity, RENEWAL_INTERVAL, Renewed, read_certificates};
+use wasmbed_telemetry::with_causes;
 
 use crate::{cli::start_logging, signals::shutdown_on_signal};
 
@@ -104,7 +105,7 @@ pub(crate) async fn start(
                 Ok(Some(Ok(_))) => tracing::info!("certificates were read again; new connections get them"),
                 Ok(Some(Err(error))) => tracing::error!(
                     reason = "BadCertificateFiles",
-                    error = format!("{error:#}"),
+                    error = with_causes(error.as_ref()),
                     "changed certificate files can't be used; the earlier ones stay in use"
                 ),
                 Err(_) => return,

@@ -13,6 +13,7 @@ use wasmbed_device::{
     fleet::{self, FleetConfig, FleetStorage},
 };
 use wasmbed_pki::Authorities;
+use wasmbed_telemetry::with_causes;
 
 use crate::{cli::start_logging, layout::TRUST_DOMAIN, output, signals::shutdown_on_signal, values};
 
@@ -86,7 +87,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         return store.write_manifests(arguments.devices, &path);
     }
     let issue: fleet::Issue =
-        Arc::new(move |index| store.identity(index).map_err(|error| format!("{error:#}")));
+        Arc::new(move |index| store.identity(index).map_err(|error| with_causes(error.as_ref())));
     let mut config = FleetConfig::new(arguments.devices, issue, roots, arguments.gateways);
     config.storage = arguments.data_dir.map_or(FleetStorage::Memory, FleetStorage::Files);
     config.threads = arguments.threads;

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use wasmbed_api::{Application, ApplicationConfig, ApplicationSpec, Device, DeviceSpec, TargetDevices};
 use wasmbed_pki::Identity;
 
-use crate::layout::IdentityFiles;
+use crate::{cluster::explain, layout::IdentityFiles};
 
 /// Name of the sample Application.
 pub(super) const NAME: &str = "hello";
@@ -71,7 +71,8 @@ where
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         Err(error) => {
             let name = object.meta().name.clone().unwrap_or_default();
-            Err(error).with_context(|| format!("can't create the {} {name}", K::kind(&())))
+            Err(explain(&error, "this machine"))
+                .with_context(|| format!("can't create the {} {name}", K::kind(&())))
         }
     }
 }
