@@ -102,6 +102,10 @@ pub enum RestartPolicy {
     OnFailure,
     /// Never.
     Never,
+    /// One of a later version; an Application with it is not sent.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// Limits and surroundings of an application on a device.
@@ -179,6 +183,10 @@ pub enum ApplicationPhase {
     Failed,
     /// Being deleted.
     Terminating,
+    /// A phase of a later version.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What devices reported of an application, counted.

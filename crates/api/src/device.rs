@@ -88,6 +88,10 @@ pub enum DevicePhase {
     Rejected,
     /// Its owner revoked it.
     Revoked,
+    /// A phase of a later version.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// Ended applications remembered of one device beside its set. Each takes some 200 bytes, so that all stay well below what
@@ -208,7 +212,8 @@ pub enum DeviceApplicationState {
     CrashLoop,
     /// It can't run there.
     Failed,
-    /// A state of a later firmware.
+    /// A state of a later firmware, or of a later gateway.
+    #[serde(other)]
     Unknown,
 }
 

@@ -3,7 +3,10 @@
 #![cfg(test)]
 
 use serde_json::{Value, json};
-use wasmbed_api::{Application, Device, ReasonCode, crds};
+use wasmbed_api::{
+    Application, ApplicationPhase, Device, DeviceApplicationState, DevicePhase, ReasonCode, RestartPolicy,
+    crds,
+};
 
 /// Every node below the root schema of every resource, with its path.
 fn nodes() -> Vec<(String, Value)> {
@@ -212,5 +215,31 @@ fn a_reason_of_a_later_version_is_read_as_unknown() {
     for reason in ReasonCode::ALL {
         assert!(pattern.is_match(reason.as_str()) && reason.sentence().ends_with('.'), "{reason:?}");
         assert_eq!(serde_json::to_value(reason).unwrap(), json!(reason.as_str()));
+    }
+}
+
+/// What a later version wrote stops no watch of this one, and its names do not stand in this version's definitions.
+#[test]
+fn a_value_of_a_later_version_is_read_as_unknown() {
+    let application: Application = serde_json::from_value(json!({
+        "metadata": {"name": "a"},
+        "spec": {"config": {"restart_policy": "Sometimes"}},
+        "status": {"phase": "Hibernating"},
+    }))
+    .unwrap();
+    assert_eq!(application.spec.config.restart_policy, RestartPolicy::Unknown);
+    assert_eq!(application.status.unwrap().phase, ApplicationPhase::Unknown);
+    let running = json!({"uid": "u", "state": "Migrating", "spec_hash": "", "digest": "", "restarts": 0, "memory_bytes": 0});
+    let device: Device = serde_json::from_value(json!({
+        "metadata": {"name": "d"}, "spec": {}, "status": {"phase": "Hibernating", "applications": [running]},
+    }))
+    .unwrap();
+    let status = device.status.unwrap();
+    assert_eq!(status.phase, DevicePhase::Unknown);
+    assert_eq!(status.applications[0].state, DeviceApplicationState::Unknown);
+    for path in ["Application.spec.config.restart_policy", "Application.status.phase", "Device.status.phase"]
+    {
+        let values = node(path)["enum"].as_array().cloned().unwrap_or_default();
+        assert!(!values.is_empty() && !values.contains(&json!("Unknown")), "{path}: {values:?}");
     }
 }

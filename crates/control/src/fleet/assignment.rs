@@ -36,6 +36,18 @@ pub fn plan_assignment(
     module: &ModuleFacts,
     config: &ApplicationConfig,
 ) -> Result<Assigned, ModuleRefusal> {
+    let restart_policy = match config.restart_policy {
+        RestartPolicy::Always => wasmbed_protocol::RestartPolicy::Always,
+        RestartPolicy::OnFailure => wasmbed_protocol::RestartPolicy::OnFailure,
+        RestartPolicy::Never => wasmbed_protocol::RestartPolicy::Never,
+        RestartPolicy::Unknown => {
+            return Err(ModuleRefusal {
+                reason: ReasonCode::Unsupported,
+                message: "spec.config.restart_policy is one that this version of the controller does not know; upgrade the controller"
+                    .to_owned(),
+            });
+        }
+    };
     let args: Vec<&str> = config.args.iter().map(String::as_str).collect();
     let env: Vec<EnvVar<'_>> = config.env.iter().map(|(name, value)| EnvVar { name, value }).collect();
     let mut capabilities: Vec<&str> = config.capabilities.iter().map(String::as_str).collect();
@@ -48,11 +60,7 @@ pub fn plan_assignment(
         module_bytes: module.size,
         memory_limit_bytes: u64::try_from(config.memory_limit).unwrap_or(0),
         cpu_limit_ms: u32::try_from(config.cpu_time_limit.max(0)).unwrap_or(u32::MAX),
-        restart_policy: match config.restart_policy {
-            RestartPolicy::Always => wasmbed_protocol::RestartPolicy::Always,
-            RestartPolicy::OnFailure => wasmbed_protocol::RestartPolicy::OnFailure,
-            RestartPolicy::Never => wasmbed_protocol::RestartPolicy::Never,
-        },
+        restart_policy,
         args: List::new(&args),
         env: List::new(&env),
         capabilities: List::new(&capabilities),

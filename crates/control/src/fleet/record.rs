@@ -196,7 +196,8 @@ impl Device {
                 | DevicePhase::Enrolled
                 | DevicePhase::Disconnected
                 | DevicePhase::Unreachable
-                | DevicePhase::Rejected,
+                | DevicePhase::Rejected
+                | DevicePhase::Unknown,
             ) => None,
         }
     }

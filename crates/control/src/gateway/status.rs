@@ -409,7 +409,7 @@ fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Eve
             let returns = reason == ReasonCode::AwaitingReconnect;
             (false, if returns { reason } else { ReasonCode::Approved })
         }
-        DevicePhase::Pending => (false, ReasonCode::PendingApproval),
+        DevicePhase::Pending | DevicePhase::Unknown => (false, ReasonCode::PendingApproval),
         DevicePhase::Disconnected | DevicePhase::Unreachable => {
             let reason = wanted.connected.map_or(ReasonCode::SessionEnded, |(_, reason)| reason);
             (reason == ReasonCode::HeartbeatTimeout, reason)

@@ -91,7 +91,10 @@ pub(super) async fn until_running(
                 progress.done("application", &format!("{name} {:?}{why}", status.phase));
                 return Ok(());
             }
-            ApplicationPhase::Pending | ApplicationPhase::Deploying | ApplicationPhase::Terminating => {
+            ApplicationPhase::Pending
+            | ApplicationPhase::Deploying
+            | ApplicationPhase::Terminating
+            | ApplicationPhase::Unknown => {
                 progress.waiting(format!(
                     "application {name}: {:?}, {} devices run it",
                     status.phase, status.ready
