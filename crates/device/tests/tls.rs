@@ -72,6 +72,8 @@ enum News {
         /// How often the module was asked for in this session.
         module_gets: usize,
     },
+    /// The application logged a line.
+    Logged(String),
     /// The handshake failed.
     Refused(io::Error),
 }
@@ -131,6 +133,10 @@ fn session(
                 return;
             }
         }
+        for line in gateway.lines.drain(..) {
+            // The test may have seen enough.
+            let _ = news.send(News::Logged(line));
+        }
         if gateway.seen != told {
             told.clone_from(&gateway.seen);
             // The test may have seen enough.
@@ -149,7 +155,7 @@ fn until_running(news: &mpsc::Receiver<News>) -> usize {
     loop {
         match news.recv_timeout(PATIENCE).expect("the application never ran") {
             News::Reported { running: true, module_gets } => return module_gets,
-            News::Reported { running: false, .. } => {}
+            News::Reported { running: false, .. } | News::Logged(_) => {}
             News::Refused(error) => panic!("handshake: {error}"),
         }
     }
@@ -170,6 +176,54 @@ fn a_device_pulls_runs_reports_and_goes_on_after_a_restart_without_pulling_again
     assert_eq!(until_running(&news), 0, "the module was on disk");
     let again = start(world.config("one", vec![address.to_string()]));
     assert!(matches!(again, Err(DeviceError::InUse(_))), "{again:?}");
+    device.stop();
+    device.wait().unwrap();
+}
+
+/// Reads the monotonic clock and `uptime` between waits and within slices; logs `back` at the first step back of one, `ok` after
+/// 20 waits without.
+const CLOCKS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+    (import "wasmbed" "uptime" (func $uptime (result i64)))
+    (import "wasmbed" "log" (func $log (param i32 i32)))
+    (import "wasmbed" "wait" (func $wait (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "backok")
+    (global $ns (mut i64) (i64.const 0))
+    (global $ms (mut i64) (i64.const 0))
+    (func $read (local $ns i64) (local $ms i64)
+        (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 8)))
+        (local.set $ns (i64.load (i32.const 8)))
+        (local.set $ms (call $uptime))
+        (if (i32.or (i64.lt_u (local.get $ns) (global.get $ns)) (i64.lt_u (local.get $ms) (global.get $ms)))
+            (then (call $log (i32.const 0) (i32.const 4)) unreachable))
+        (global.set $ns (local.get $ns))
+        (global.set $ms (local.get $ms)))
+    (func (export "run") (local $waits i32) (local $reads i32)
+        (loop $next
+            (local.set $reads (i32.const 1000))
+            (loop $again
+                (call $read)
+                (local.set $reads (i32.sub (local.get $reads) (i32.const 1)))
+                (br_if $again (local.get $reads)))
+            (call $wait (i32.const 3))
+            (local.set $waits (i32.add (local.get $waits) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $waits) (i32.const 20))))
+        (call $log (i32.const 4) (i32.const 2))
+        (loop (call $wait (i32.const 60000)) (br 0))))"#;
+
+#[test]
+fn the_clocks_of_an_application_never_go_back() {
+    let world = World::new();
+    let (address, news) = serve(world.gateway(), Arc::new(Wanted::new(wat::parse_str(CLOCKS).unwrap(), &[])));
+    let device = start(world.config("one", vec![address.to_string()])).unwrap();
+    let line = loop {
+        if let News::Logged(line) = news.recv_timeout(PATIENCE).expect("the application never said anything")
+        {
+            break line;
+        }
+    };
+    assert_eq!(line, "ok");
     device.stop();
     device.wait().unwrap();
 }
