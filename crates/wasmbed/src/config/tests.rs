@@ -78,7 +78,7 @@ fn errors_name_the_path_the_value_what_was_expected_and_where() {
     );
     assert_eq!(
         refused("gateway: { server: { port: many } }"),
-        "gateway.server.port: found string \"many\", expected u16 (in FILE)"
+        "gateway.server.port: found string \"many\", expected a number from 0 to 65535 (in FILE)"
     );
     assert_eq!(
         refused("gateway: { heartbeat: { interval: soon } }"),
