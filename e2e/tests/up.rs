@@ -39,6 +39,23 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
 }
 
 #[test]
+fn devices_that_a_person_keeps_out_are_not_waited_for() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let up = Up::start(dir.path(), &["--devices", "2"])?;
+    let kubectl = up.kubectl()?;
+    for (name, field) in [("device-001", "\"approved\":false"), ("device-002", "\"revoked\":true")] {
+        let patch = format!("{{\"spec\":{{{field}}}}}");
+        kubectl.run(&["patch", "wdev", name, "--type=merge", "-p", &patch])?;
+    }
+    ensure!(up.process.terminate()?.success(), "it stops");
+    let up = Up::start(dir.path(), &["--devices", "2"])?;
+    let said = up.process.printed()?;
+    let line = "0 of 2 Connected, device-001 waits for spec.approved, device-002 is revoked";
+    assert!(said.contains(line), "{said}");
+    Ok(())
+}
+
+#[test]
 fn it_stops_in_order_when_nobody_reads_its_screen_any_more() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut command = wasmbed(&["up", "--free-ports", "--devices", "1", "--data-dir"])?;

@@ -167,9 +167,11 @@ async fn start(
         names.push(board.name.clone());
     }
     follow_logs(layout, gateway.server, screen.clone(), roles.followers())?;
-    wait::until_connected(&client, NAMESPACE, &names, started, progress).await?;
+    let connected = wait::until_connected(&client, NAMESPACE, &names, started, progress).await?;
     if !arguments.no_sample && !names.is_empty() {
         sample::ensure_application(&client, NAMESPACE).await?;
+    }
+    if !arguments.no_sample && connected > 0 {
         wait::until_running(&client, NAMESPACE, sample::NAME, progress).await?;
     }
     screen.line(&format!("\n  export KUBECONFIG={}", kubeconfig.display()));

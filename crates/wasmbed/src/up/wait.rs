@@ -14,39 +14,61 @@ use wasmbed_api::{Application, ApplicationPhase, Device, DevicePhase, DeviceStat
 use super::progress::Progress;
 use crate::output::harmless;
 
+/// How far a device is on its way to a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Waiting,
+    Connected,
+    /// A person keeps it out, so it may never come.
+    KeptOut(&'static str),
+}
+
 /// Waits until each of the devices has a session that began after `started`: what an earlier run left in a status does not count.
+/// One that is revoked or not approved is not waited for. Answers how many are connected.
 pub(super) async fn until_connected(
     client: &Client,
     namespace: &str,
     names: &[String],
     started: Timestamp,
     progress: &mut Progress,
-) -> Result<()> {
-    let mut phases: BTreeMap<&str, DevicePhase> =
-        names.iter().map(|name| (name.as_str(), DevicePhase::Pending)).collect();
+) -> Result<usize> {
+    let mut ways: BTreeMap<&str, Way> = names.iter().map(|name| (name.as_str(), Way::Waiting)).collect();
     let mut devices = pin!(objects::<Device>(Api::namespaced(client.clone(), namespace)));
-    while phases.values().any(|phase| *phase != DevicePhase::Connected) {
-        let away: Vec<&str> = phases
-            .iter()
-            .filter(|(_, phase)| **phase != DevicePhase::Connected)
-            .map(|(name, _)| *name)
-            .collect();
+    while ways.values().any(|way| *way == Way::Waiting) {
+        let away: Vec<&str> =
+            ways.iter().filter(|(_, way)| **way == Way::Waiting).map(|(name, _)| *name).collect();
         progress.waiting(format!("waiting for {}", shortened(&away)));
         let device =
             devices.try_next().await.context("can't watch Devices")?.context("the watch of Devices ended")?;
-        if let Some(phase) = phases.get_mut(device.name_any().as_str()) {
-            *phase =
-                device.status.as_ref().map_or(DevicePhase::Pending, |status| phase_since(status, started));
-            if *phase == DevicePhase::Rejected {
-                bail!(
-                    "device {} was refused: kubectl describe wdev says why",
-                    device.metadata.name.unwrap_or_default()
-                );
-            }
+        if let Some(way) = ways.get_mut(device.name_any().as_str()) {
+            *way = way_of(&device, started)?;
         }
     }
-    progress.done("devices", &format!("{0} of {0} Connected", names.len()));
-    Ok(())
+    let connected = ways.values().filter(|way| **way == Way::Connected).count();
+    let mut said = format!("{connected} of {} Connected", names.len());
+    for (name, way) in &ways {
+        if let Way::KeptOut(why) = way {
+            said.push_str(&format!(", {name} {why}"));
+        }
+    }
+    progress.done("devices", &said);
+    Ok(connected)
+}
+
+fn way_of(device: &Device, started: Timestamp) -> Result<Way> {
+    if device.spec.revoked {
+        return Ok(Way::KeptOut("is revoked"));
+    }
+    if !device.spec.approved {
+        return Ok(Way::KeptOut("waits for spec.approved"));
+    }
+    match device.status.as_ref().map_or(DevicePhase::Pending, |status| phase_since(status, started)) {
+        DevicePhase::Connected => Ok(Way::Connected),
+        DevicePhase::Rejected => {
+            bail!("device {} was refused: kubectl describe wdev says why", device.name_any())
+        }
+        _ => Ok(Way::Waiting),
+    }
 }
 
 /// The phase, unless it speaks of a session that began before `started`.
