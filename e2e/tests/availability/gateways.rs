@@ -148,9 +148,12 @@ async fn a_killed_gateway_is_unknown_and_starts_again_at_once_whoever_else_has_i
         anyhow::Ok((spec.holder_identity, spec.lease_transitions.unwrap_or_default()))
     };
     let before = lease().await?;
+    let epoch = |device: &Device| device.status.as_ref().and_then(|status| status.epoch);
+    let earlier = epoch(&site.device("a", "Connected", |device| is_at(device, name)).await?);
     site.kill(name)?;
     site.start_gateway(name)?;
-    site.device("a", "Connected", |device| is_at(device, name)).await?;
+    // Its status goes on saying Connected until there is another session.
+    site.device("a", "Connected again", |device| is_at(device, name) && epoch(device) > earlier).await?;
     let after = lease().await?;
     ensure!(after.0 == before.0 && after.1 > before.1, "{before:?} {after:?}");
 
