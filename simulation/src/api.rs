@@ -172,7 +172,7 @@ impl Api {
         };
         let applied = self.memory.write(&write, moment).map_err(|status| error(&status))?;
         let mut object = serde_json::from_slice(&applied.object).unwrap_or(Value::Null);
-        kind.form.show(&mut object);
+        kind.conversion().convert_from_stored(&mut object);
         Ok(object)
     }
 
@@ -240,7 +240,7 @@ impl Api {
         let objects = page.map(|(page, _)| page.objects).unwrap_or_default();
         let read = |bytes: Vec<u8>| {
             let mut object = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            kind.form.show(&mut object);
+            kind.conversion().convert_from_stored(&mut object);
             object
         };
         objects.into_iter().map(read).collect()
@@ -266,7 +266,7 @@ impl Api {
             .map(|event| {
                 *after = event.revision;
                 let mut object = serde_json::from_slice(&event.object).unwrap_or(Value::Null);
-                kind.form.show(&mut object);
+                kind.conversion().convert_from_stored(&mut object);
                 match event.change {
                     Change::Added | Change::Modified => Seen::Changed(object),
                     Change::Deleted => Seen::Gone(object),

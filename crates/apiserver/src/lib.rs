@@ -3,8 +3,8 @@
 //!
 //! It may not know what a Device or an Application means: kinds arrive as CustomResourceDefinitions, permissions as
 //! [`Policy`]. The rooms: [`kinds`] (what is served), [`schema`] (pruning, defaults, validation), [`resource`] (what a
-//! create, update, patch, apply or delete does to an object), [`apply`] (who owns which fields of it), [`store`] (revisions, history, disk), `access` (who may do
-//! what), `http` (the protocol). [`resource`], [`apply`], [`schema`] and the machine in [`store`] have neither clock nor socket.
+//! create, update, patch, apply or delete does to an object), [`store`] (revisions, history, disk), `access` (who may do
+//! what), `http` (the protocol). [`resource`], [`schema`] and the machine in [`store`] have neither clock nor socket.
 //!
 //! What it doesn't offer, it refuses with a status that says so: strategic merge patches that merge
 //! lists, foreground deletion (nothing collects dependents), impersonation, kinds defined at run time, more than one
@@ -13,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 mod access;
-pub mod apply;
 mod config;
 mod http;
 pub mod kinds;

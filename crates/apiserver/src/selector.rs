@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::labels::Label;
-use crate::kinds::{Form, Kind};
+use crate::kinds::{Conversion, Kind};
 use crate::status::Status;
 
 /// Bytes of one selector at most: each object is compared with all of it, for a watch at each of its changes.
@@ -148,9 +148,9 @@ fn parse_fields(kind: &Kind, selector: &str) -> Result<Vec<(Field, String, bool)
             "metadata.name" => Field::Name,
             "metadata.namespace" => Field::Namespace,
             path => {
-                let stored = match (kind.form, path.strip_prefix("regarding.")) {
-                    (Form::Events, Some(below)) => format!("involvedObject.{below}"),
-                    (Form::Events | Form::Stored, _) => path.to_owned(),
+                let stored = match (kind.conversion(), path.strip_prefix("regarding.")) {
+                    (Conversion::Events, Some(below)) => format!("involvedObject.{below}"),
+                    (Conversion::Events | Conversion::None, _) => path.to_owned(),
                 };
                 let index = kind.selectable.iter().position(|known| *known == stored);
                 let unsupported = || Status::bad_request(unsupported(kind, path));

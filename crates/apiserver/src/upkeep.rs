@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::kinds::{Form, Kind};
+use crate::kinds::{Conversion, Kind};
 use crate::resource::{FieldValidation, Part, Patch, Preconditions};
 use crate::selector::{Facets, Selection};
 use crate::status::{Reason, Status};
@@ -129,7 +129,7 @@ async fn end_namespaces(store: &Store) -> Result<bool, Status> {
     for stored in read(store, namespaces, &terminating)? {
         let namespace = Facets::of(namespaces, &stored).name;
         let within = Selection::within(&namespace);
-        for kind in store.kinds().iter().filter(|kind| kind.namespaced && kind.form == Form::Stored) {
+        for kind in store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None) {
             for stored in read(store, kind, &within)? {
                 delete(store, kind, &stored).await?;
             }

@@ -1,12 +1,12 @@
-//! What the API consists of, in the old form (three levels) and the aggregated one.
+//! Discovery documents: the old form (three levels) and the aggregated one.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::review::Review;
-use crate::kinds::{Form, Kind, Kinds};
+use crate::kinds::{Conversion, Kind, Kinds};
 
-/// What kubectl and client libraries take the server for: the API of this Kubernetes version.
+/// The Kubernetes version whose API this server implements, for kubectl and client libraries.
 const MAJOR: &str = "1";
 const MINOR: &str = "36";
 const MINOR_LEAST: &str = "35";
@@ -42,7 +42,7 @@ const FIRST: [&str; 5] = [
     "coordination.k8s.io",
 ];
 
-/// Groups with their versions, the core apart.
+/// Groups with their versions, without the core group.
 fn ordered(kinds: &Kinds) -> Vec<(&str, Vec<&str>)> {
     let mut groups = kinds.groups();
     for review in Review::ALL {
@@ -117,17 +117,17 @@ fn add_names(kind: &Kind, resource: &mut Value) {
     }
 }
 
-/// Changes when objects are stored in another form: the start of a hash of group, version and kind.
+/// `storageVersionHash`: the beginning of a hash of group, version and kind, which changes with the stored form.
 fn storage_version_hash(kind: &Kind) -> String {
     use base64::Engine as _;
     const BYTES: usize = 8;
-    // Events are stored as those of the core.
-    let group = if kind.form == Form::Events { "" } else { &kind.group };
+    // Events are stored in the core group's version.
+    let group = if kind.conversion() == Conversion::Events { "" } else { &kind.group };
     let hash = Sha256::digest(format!("{group}/{}/{}", kind.version, kind.kind).as_bytes());
     base64::engine::general_purpose::STANDARD.encode(&hash[..BYTES])
 }
 
-/// The whole of `/api` (the core) or `/apis` (all groups) at once.
+/// Aggregated discovery of `/api` (the core group) or `/apis` (all others).
 pub(super) fn aggregated(kinds: &Kinds, core: bool) -> Value {
     let versions = |group: &str, versions: &[&str]| -> Vec<Value> {
         let of = |version: &&str| -> Vec<Value> {
@@ -156,7 +156,7 @@ fn review(review: Review) -> Value {
 }
 
 fn resource(kind: &Kind) -> Value {
-    // Of its own kinds Kubernetes leaves it to the group in which they stand.
+    // Kubernetes omits it for built-in kinds: it is that of their group.
     let response_kind = if kind.is_custom() {
         json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
     } else {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::negotiate::Shape;
-use crate::kinds::{Form, Kind};
+use crate::kinds::{Conversion, Kind};
 use crate::status::Status;
 use crate::store::Page;
 
@@ -48,11 +48,11 @@ pub(super) struct ListMeta {
 impl View {
     /// One stored object.
     pub(super) fn object(self, kind: &Kind, stored: &Bytes) -> Result<Bytes, Status> {
-        match (self.shape, kind.form) {
-            (Shape::Object, Form::Stored) => Ok(stored.clone()),
-            (Shape::Object, Form::Events) => {
+        match (self.shape, kind.conversion()) {
+            (Shape::Object, Conversion::None) => Ok(stored.clone()),
+            (Shape::Object, Conversion::Events) => {
                 let mut object = parse(stored)?;
-                kind.form.show(&mut object);
+                kind.conversion().convert_from_stored(&mut object);
                 Ok(object.to_string().into())
             }
             (Shape::Partial, _) => {
@@ -118,11 +118,11 @@ impl View {
             if index > 0 {
                 list.push(b',');
             }
-            match (self.shape, kind.form) {
-                (Shape::Object, Form::Stored) => list.extend_from_slice(stored),
+            match (self.shape, kind.conversion()) {
+                (Shape::Object, Conversion::None) => list.extend_from_slice(stored),
                 (Shape::Object | Shape::Table(_), _) => {
                     let mut object = parse(stored)?;
-                    kind.form.show(&mut object);
+                    kind.conversion().convert_from_stored(&mut object);
                     list.extend_from_slice(object.to_string().as_bytes());
                 }
                 (Shape::Partial, _) => {
@@ -140,7 +140,7 @@ impl View {
             Include::Nothing => json!({"cells": cells, "object": null}),
             Include::Metadata => json!({"cells": cells, "object": partial(&mut object, api)}),
             Include::Whole => {
-                kind.form.show(&mut object);
+                kind.conversion().convert_from_stored(&mut object);
                 json!({"cells": cells, "object": object})
             }
         }

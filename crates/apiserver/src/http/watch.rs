@@ -24,7 +24,7 @@ use super::respond::{self, Body};
 use super::route::Target;
 use super::shares::Held;
 use super::show::View;
-use crate::kinds::Form;
+use crate::kinds::Conversion;
 use crate::selector::Selection;
 use crate::status::Status;
 use crate::store::{
@@ -320,7 +320,7 @@ impl Watch {
     fn add_initial(&mut self, page: &mut BytesMut, key: &str, stored: &[u8]) -> Result<(), Status> {
         let (before, after) = watch_line_ends(Change::Added.as_str());
         let view = self.wish.view;
-        let as_stored = view.shape == Shape::Object && self.target.kind.form == Form::Stored;
+        let as_stored = view.shape == Shape::Object && self.target.kind.conversion() == Conversion::None;
         if as_stored && stored.len() > PAGE_BYTES {
             let object = self.large.share(key, stored);
             self.ready.extend([Bytes::from(before), object, Bytes::from_static(after)]);
@@ -362,9 +362,9 @@ impl Watch {
 
     fn queue(&mut self, event: &Event, change: Change) -> Result<(), Status> {
         let (view, kind) = (self.wish.view, &*self.target.kind);
-        let line = match (view.shape, kind.form) {
-            (Shape::Object, Form::Stored) => event.line(change),
-            (Shape::Object, Form::Events) => event.line_in(0, change, |stored| view.object(kind, stored))?,
+        let line = match (view.shape, kind.conversion()) {
+            (Shape::Object, Conversion::None) => event.line(change),
+            (Shape::Object, Conversion::Events) => event.line_in(0, change, |stored| view.object(kind, stored))?,
             (Shape::Partial, _) => event.line_in(1, change, |stored| view.object(kind, stored))?,
             // Its cells say how long ago things were, so it is made for each watch.
             (Shape::Table(_), _) => {

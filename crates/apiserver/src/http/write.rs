@@ -262,7 +262,7 @@ impl Request<'_> {
         }
         for (position, c) in name.char_indices().filter(|(_, c)| !is_printable(*c)) {
             let why = format!("invalid character U+{:04X} (at position {position})", u32::from(c));
-            causes.push(Cause::invalid("fieldManager", &crate::apply::quoted(name), why));
+            causes.push(Cause::invalid("fieldManager", &wasmbed_structured_merge::quoted(name), why));
         }
         if causes.is_empty() { Ok(name.to_owned()) } else { Err(Status::invalid_options(options, causes)) }
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use wasmbed_structured_merge::{Type, Version};
 
-use super::{Column, ColumnError, Form, Kind, Ownership};
-use crate::apply::{Type, Version};
+use super::columns::{Column, ColumnError};
+use super::conversion::Conversion;
+use super::kind::Kind;
 use crate::schema::{Schema, SchemaError};
 
 /// Definitions of the built-in kinds.
@@ -76,7 +78,7 @@ impl Kind {
         let versions = spec["versions"].as_array().ok_or_else(|| wrong("spec.versions is missing"))?;
         let mut served = versions.iter().filter(|version| version["served"].as_bool() == Some(true));
         let (Some(version), None) = (served.next(), served.next()) else {
-            return Err(wrong("exactly one version must be served: there is no conversion here"));
+            return Err(wrong("exactly one version must be served: conversion is not supported"));
         };
         let names = &spec["names"];
         let kind = text(&names["kind"], "spec.names.kind is missing")?;
@@ -108,21 +110,18 @@ impl Kind {
             schema: Schema::compile(schema)
                 .map_err(|error| DefinitionError::Schema { name: name.clone(), error })?,
             openapi: schema.clone(),
-            ownership: Ownership {
-                version: Version {
-                    name: api_version(&group, version["name"].as_str().unwrap_or_default()),
-                    ty: Arc::new(Type::of_objects(schema, [])),
-                    form: Form::Stored,
-                },
-                others: Vec::new(),
+            merge_version: Version {
+                name: api_version(&group, version["name"].as_str().unwrap_or_default()),
+                ty: Arc::new(Type::of_objects(schema, [])),
+                conversion: Conversion::None,
             },
+            other_versions: Vec::new(),
             columns,
             selectable: selectable
                 .map(|field| text(&field["jsonPath"], "a selectable field has no jsonPath"))
                 .map(|path| path.map(|path| path.trim_start_matches('.').to_owned()))
                 .collect::<Result<_, _>>()?,
             folder: format!("{group}/{plural}"),
-            form: Form::Stored,
             version: text(&version["name"], "a version has no name")?,
             group,
             kind,
@@ -130,7 +129,7 @@ impl Kind {
         })
     }
 
-    /// As a definition, with what Kubernetes does differently for its own kinds.
+    /// A built-in kind: a definition with the special rules of Kubernetes for it.
     pub(crate) fn builtin(document: &Value) -> Result<Kind, DefinitionError> {
         let mut kind = Kind::from_definition(document)?;
         let special = &document["special"];
@@ -139,16 +138,15 @@ impl Kind {
         kind.unconditional_update = special["unconditionalUpdate"].as_bool().unwrap_or(false);
         if special["events"].as_bool() == Some(true) {
             kind.folder = "/events".into();
-            kind.form = Form::Events;
+            kind.merge_version.conversion = Conversion::Events;
         }
-        kind.ownership.version.form = kind.form;
         let structs = special["structs"].as_array().into_iter().flatten();
         let structs = structs.filter_map(|name| Some((name.as_str()?.to_owned(), json!({}))));
         let fields = kind.openapi["properties"].as_object().into_iter().flatten();
         let defaults =
             fields.filter_map(|(name, schema)| Some((name.clone(), schema.get("default")?.clone())));
-        let always: Vec<(String, Value)> = structs.chain(defaults).collect();
-        kind.ownership.version.ty = Arc::new(Type::of_objects(&kind.openapi, always));
+        let implied: Vec<(String, Value)> = structs.chain(defaults).collect();
+        kind.merge_version.ty = Arc::new(Type::of_objects(&kind.openapi, implied));
         Ok(kind)
     }
 }

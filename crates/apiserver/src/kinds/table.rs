@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Kind;
 use super::columns::{CREATED, since};
+use super::kind::Kind;
 
-/// What Kubernetes says of `metadata.name`.
+/// Description of `metadata.name` in Kubernetes.
 const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
 
 /// Columns of Events: name, description, whether only the wide form shows it.
@@ -35,7 +35,7 @@ const EVENT: [(&str, &str, bool); 10] = [
     ("Name", NAME, true),
 ];
 
-/// A column's head.
+/// A column's definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heading<'a> {
     pub(crate) name: &'a str,
@@ -46,16 +46,7 @@ pub(crate) struct Heading<'a> {
 }
 
 impl Kind {
-    /// Whether it is defined by a CustomResourceDefinition, and not one of Kubernetes' own.
-    pub(crate) fn is_custom(&self) -> bool {
-        self.counts_generations && self.writable
-    }
-
-    fn is_event(&self) -> bool {
-        self.kind == "Event" && !self.is_custom()
-    }
-
-    /// The heads of its Table.
+    /// The column definitions of its Table.
     pub(crate) fn headings(&self) -> Vec<Heading<'_>> {
         if self.is_event() {
             return EVENT
@@ -74,7 +65,7 @@ impl Kind {
             let is_age = column.is_age();
             let ty = match (self.is_custom(), column.ty.as_str()) {
                 (false, "date") => "string",
-                // Definitions show when they were made as it stands, and still call it a date.
+                // Definitions show the creation time itself, and still call it a date.
                 (false, _) if is_age => "date",
                 (_, ty) => ty,
             };

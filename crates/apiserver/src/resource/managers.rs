@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use wasmbed_structured_merge::{
+    ApplyError, Conflict, ManagedFields, ManagerId, Operation, Outcome, Updater, ValidationError, display,
+    empty_like, equal_except_times,
+};
 
 use super::{Part, Request};
-use crate::apply::{
-    self, ApplyError, Conflict, Id, Managers, Operation, Outcome, Rules, Wrong, empty_like,
-    same_but_for_times,
-};
-use crate::kinds::Kind;
+use crate::kinds::{Conversion, Kind};
 use crate::status::{Cause, Details, Reason, Status};
 
 /// Where client-side apply keeps what it applied.
@@ -30,11 +30,11 @@ pub struct Applied<'a> {
     pub force: bool,
 }
 
-fn rules(kind: &Kind, part: Part) -> Rules<'_> {
-    Rules {
-        version: &kind.ownership.version,
-        others: &kind.ownership.others,
-        reset: match part {
+fn updater(kind: &Kind, part: Part) -> Updater<'_, Conversion> {
+    Updater {
+        version: &kind.merge_version,
+        others: &kind.other_versions,
+        ignored: match part {
             Part::Status => &["metadata", "spec"],
             Part::Main if kind.status_subresource => &["status"],
             Part::Main => &[],
@@ -42,12 +42,12 @@ fn rules(kind: &Kind, part: Part) -> Rules<'_> {
     }
 }
 
-fn id(request: &Request<'_>, operation: Operation) -> Id {
+fn id(request: &Request<'_>, operation: Operation) -> ManagerId {
     let subresource = match request.part {
         Part::Main => "",
         Part::Status => "status",
     };
-    Id::new(request.manager, operation, &request.kind.ownership.version.name, subresource)
+    ManagerId::new(request.manager, operation, &request.kind.merge_version.name, subresource)
 }
 
 /// `managedFields` of `object`, which takes the place of `current`; `stated` are those in the body, if any.
@@ -61,15 +61,15 @@ pub(super) fn after_update(
 ) -> Option<Value> {
     let standing = || {
         let standing = current.and_then(|current| current["metadata"].get("managedFields").cloned());
-        standing.and_then(|standing| Managers::from_json(standing, true).ok()).unwrap_or_default()
+        standing.and_then(|standing| ManagedFields::from_json(standing, true).ok()).unwrap_or_default()
     };
     let managers = match stated.filter(|_| request.part == Part::Main) {
         None => standing(),
         Some(stated) if current.is_some_and(|current| current["metadata"]["managedFields"] == stated) => {
             standing()
         }
-        Some(stated) if is_reset(request.kind, &stated) => Managers::default(),
-        Some(stated) => match Managers::from_json(stated, false) {
+        Some(stated) if is_reset(request.kind, &stated) => ManagedFields::default(),
+        Some(stated) => match ManagedFields::from_json(stated, false) {
             Ok(managers) if !managers.is_empty() => managers,
             // A client that doesn't understand them doesn't delete them.
             Ok(_) | Err(_) => standing(),
@@ -87,7 +87,7 @@ pub(super) fn after_update(
         }
     };
     let id = id(request, Operation::Update);
-    let managers = rules(request.kind, request.part).update(live, object, managers, &id, request.moment.now);
+    let managers = updater(request.kind, request.part).update(live, object, managers, &id, request.moment.now);
     match managers {
         Ok(managers) => Some(managers.into_json()).filter(|entries| *entries != json!([])),
         Err(error) => {
@@ -123,7 +123,7 @@ pub(super) fn nothing_changed(current: &Value, object: &Value) -> bool {
         && was.len() == is.len()
         && was.iter().all(|(name, value)| match (name.as_str(), is.get(name)) {
             (_, None) => false,
-            ("managedFields", Some(other)) => same_but_for_times(value, other),
+            ("managedFields", Some(other)) => equal_except_times(value, other),
             (_, Some(other)) => value == other,
         })
 }
@@ -145,20 +145,20 @@ pub(super) fn after_apply(
         }
     };
     let standing = live["metadata"].get("managedFields").cloned().unwrap_or(Value::Null);
-    let managers = Managers::from_json(standing, true)
+    let managers = ManagedFields::from_json(standing, true)
         .map_err(|error| Status::unknown(format!("failed to decode managed fields: {error}")))?;
-    let rules = rules(kind, request.part);
+    let updater = updater(kind, request.part);
     let id = id(request, Operation::Apply);
     let now = request.moment.now;
-    let mut outcome = rules.apply(live, applied.object, managers.clone(), &id, applied.force, now);
+    let mut outcome = updater.apply(live, applied.object, managers.clone(), &id, applied.force, now);
     if let Err(ApplyError::Conflicts(conflicts)) = &mut outcome
         && request.manager == KUBECTL
-        && let Some(allowed) = last_applied(live).and_then(|last| rules.unchanged_since(&last, live))
+        && let Some(allowed) = last_applied(live).and_then(|last| updater.unchanged_since(&last, live))
     {
         // What client-side apply applied is kubectl's to take.
         conflicts.retain(|conflict| !allowed.has(&conflict.path));
         if conflicts.is_empty() {
-            outcome = rules.apply(live, applied.object, managers, &id, true, now);
+            outcome = updater.apply(live, applied.object, managers, &id, true, now);
         }
     }
     let Outcome { object, managers } = outcome.map_err(|error| told(kind, applied.object, live, error))?;
@@ -172,7 +172,7 @@ pub(super) fn after_apply(
 
 fn check_applied(kind: &Kind, applied: &Value) -> Result<(), Status> {
     let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
-    if text("apiVersion") != kind.ownership.version.name || text("kind") != kind.kind {
+    if text("apiVersion") != kind.merge_version.name || text("kind") != kind.kind {
         let version = text("apiVersion");
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let kind = text("kind");
@@ -197,12 +197,12 @@ fn told(kind: &Kind, applied: &Value, live: &Value, error: ApplyError) -> Status
         ApplyError::Applied(wrong) => Status::unknown(format!(
             "failed to create typed patch object ({}): {}",
             about(applied),
-            Wrong::told(&wrong)
+            ValidationError::join(&wrong)
         )),
         ApplyError::Live(wrong) => {
             Status::unknown(format!("failed to create typed live object ({}): {wrong}", about(live)))
         }
-        ApplyError::Managers(error) => Status::unknown(format!("failed to decode managed fields: {error}")),
+        ApplyError::ManagedFields(error) => Status::unknown(format!("failed to decode managed fields: {error}")),
     }
 }
 
@@ -212,15 +212,15 @@ fn conflict(conflicts: Vec<Conflict>) -> Status {
         [one] => format!(
             "Apply failed with 1 conflict: conflict with {}: {}",
             one.manager,
-            apply::display(&one.path)
+            display(&one.path)
         ),
         many => {
-            let mut by_manager: BTreeMap<&Id, Vec<String>> = BTreeMap::new();
+            let mut by_manager: BTreeMap<&ManagerId, Vec<String>> = BTreeMap::new();
             for conflict in many {
                 by_manager
                     .entry(&conflict.manager)
                     .or_default()
-                    .push(format!("- {}", apply::display(&conflict.path)));
+                    .push(format!("- {}", display(&conflict.path)));
             }
             let lines = by_manager.iter().flat_map(|(manager, paths)| {
                 std::iter::once(format!("conflicts with {manager}:")).chain(paths.iter().cloned())
@@ -231,7 +231,7 @@ fn conflict(conflicts: Vec<Conflict>) -> Status {
     };
     let causes = conflicts.iter().map(|conflict| {
         let message = format!("conflict with {}", conflict.manager);
-        Cause::new("FieldManagerConflict", &apply::display(&conflict.path), message)
+        Cause::new("FieldManagerConflict", &display(&conflict.path), message)
     });
     let causes = causes.collect();
     Status::new(Reason::Conflict, message).with(Details { causes, ..Details::default() })

@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use managers::Applied;
 pub use patch::Patch;
 
-use crate::kinds::Kind;
+use crate::kinds::{self, Kind};
 use crate::status::{Cause, Status};
 
 /// What time it is and which id comes next.
@@ -396,7 +396,7 @@ fn tell_unknown(
 
 fn judge(kind: &Kind, object: &Value, old: Option<&Value>, part: Part) -> Result<(), Status> {
     let mut known = metadata::validate(kind, object, old.is_none());
-    known.extend(kind.form.judge(kind, object, old.is_none()));
+    known.extend(kinds::validate_event(kind, object, old.is_none()));
     let mut causes = kind.schema.validate_after(known, object, old);
     if let Some(cause) =
         causes.iter().find(|cause| cause.reason == "FieldValueTypeInvalid" && !kind.is_custom())

@@ -243,7 +243,7 @@ impl Machine {
         for constraint in constraints {
             constraint.check(&write.kind, &object, current.as_ref().map(|current| &current.shown))?;
         }
-        write.kind.form.store(&mut object);
+        write.kind.conversion().convert_to_stored(&mut object);
         if write.dry_run {
             let bytes = serialise(&object)?;
             check_size(&object, &bytes, current.as_ref())?;
@@ -376,7 +376,7 @@ impl Machine {
         let mut shown: Value = serde_json::from_slice(&bytes)
             .map_err(|error| StorageError::Failed(format!("the object at {key} can't be read: {error}")))?;
         let facets = Facets::of(kind, &shown);
-        kind.form.show(&mut shown);
+        kind.conversion().convert_from_stored(&mut shown);
         Ok(Some(Current { shown, facets, bytes: bytes.into() }))
     }
 }

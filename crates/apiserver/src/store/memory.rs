@@ -95,7 +95,7 @@ impl Memory {
     /// One object.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Value> {
         let mut object = serde_json::from_slice(self.objects.get(&kind.key(namespace, name))?).ok()?;
-        kind.form.show(&mut object);
+        kind.conversion().convert_from_stored(&mut object);
         Some(object)
     }
 

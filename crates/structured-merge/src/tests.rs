@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{
-    ApplyError, Element, Id, Managers, Operation, Outcome, Owned, Rules, Set, SetError, Type, Version, Wrong,
-    display, empty_like,
+use crate::{
+    ApplyError, Convert, Element, ManagedFields, ManagerId, Operation, Outcome, Set, SetError, Type, Updater,
+    ValidationError, Version, VersionedSet, display, empty_like,
 };
-use crate::kinds::Form;
 
-pub(super) const NOW: &str = "2026-01-01T00:00:00Z";
+pub(crate) const NOW: &str = "2026-01-01T00:00:00Z";
 const LATER: &str = "2026-01-01T00:00:09Z";
-pub(super) const VERSION: &str = "example.com/v1";
+pub(crate) const VERSION: &str = "example.com/v1";
 
 /// A kind with every kind of list and map.
-pub(super) fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let text = || json!({"type": "string"});
     json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {
@@ -43,16 +42,16 @@ pub(super) fn schema() -> Value {
     }})
 }
 
-pub(super) fn version() -> Version {
+pub(crate) fn version() -> Version<()> {
     let ty = Arc::new(Type::of_objects(&schema(), []));
-    Version { name: VERSION.into(), ty, form: Form::Stored }
+    Version { name: VERSION.into(), ty, conversion: () }
 }
 
 /// An object and its managers, as writes go by.
-pub(super) struct World {
-    pub(super) version: Version,
-    pub(super) object: Value,
-    pub(super) managers: Managers,
+pub(crate) struct World {
+    pub(crate) version: Version<()>,
+    pub(crate) object: Value,
+    pub(crate) managers: ManagedFields,
 }
 
 fn object(spec: Value) -> Value {
@@ -60,40 +59,40 @@ fn object(spec: Value) -> Value {
 }
 
 impl World {
-    pub(super) fn new() -> World {
+    pub(crate) fn new() -> World {
         let object = json!({"apiVersion": VERSION, "kind": "Thing"});
-        World { version: version(), object, managers: Managers::default() }
+        World { version: version(), object, managers: ManagedFields::default() }
     }
 
-    fn rules(&self) -> Rules<'_> {
-        Rules { version: &self.version, others: &[], reset: &["status"] }
+    fn updater(&self) -> Updater<'_, ()> {
+        Updater { version: &self.version, others: &[], ignored: &["status"] }
     }
 
-    pub(super) fn apply(&mut self, manager: &str, spec: Value, force: bool) -> Result<bool, ApplyError> {
+    pub(crate) fn apply(&mut self, manager: &str, spec: Value, force: bool) -> Result<bool, ApplyError> {
         self.apply_at(manager, spec, force, NOW)
     }
 
     fn apply_at(&mut self, manager: &str, spec: Value, force: bool, now: &str) -> Result<bool, ApplyError> {
-        let id = Id::new(manager, Operation::Apply, VERSION, "");
+        let id = ManagerId::new(manager, Operation::Apply, VERSION, "");
         let applied = object(spec);
         let Outcome { object, managers } =
-            self.rules().apply(&self.object, &applied, self.managers.clone(), &id, force, now)?;
+            self.updater().apply(&self.object, &applied, self.managers.clone(), &id, force, now)?;
         self.managers = managers;
         let changed = object.is_some();
         self.object = object.unwrap_or_else(|| self.object.clone());
         Ok(changed)
     }
 
-    pub(super) fn update(&mut self, manager: &str, spec: Value) {
-        let id = Id::new(manager, Operation::Update, VERSION, "");
+    pub(crate) fn update(&mut self, manager: &str, spec: Value) {
+        let id = ManagerId::new(manager, Operation::Update, VERSION, "");
         let new = object(spec);
-        let managers = self.rules().update(&self.object, &new, self.managers.clone(), &id, NOW).unwrap();
+        let managers = self.updater().update(&self.object, &new, self.managers.clone(), &id, NOW).unwrap();
         (self.object, self.managers) = (new, managers);
     }
 
     /// The paths a manager owns, one after another.
     fn owned(&self, manager: &str) -> String {
-        let owned = self.managers.iter().filter(|(id, _)| id.manager == manager);
+        let owned = self.managers.iter().filter(|(id, _)| id.manager() == manager);
         let mut paths = Vec::new();
         for (_, owned) in owned {
             owned.set().unwrap().visit(&mut |path| paths.push(display(path)));
@@ -104,8 +103,10 @@ impl World {
     fn conflicts(&mut self, manager: &str, spec: Value) -> Vec<String> {
         match self.apply(manager, spec, false) {
             Err(ApplyError::Conflicts(conflicts)) => {
-                let told = conflicts.iter();
-                told.map(|conflict| format!("{} {}", conflict.manager, display(&conflict.path))).collect()
+                let conflicts = conflicts.iter();
+                conflicts
+                    .map(|conflict| format!("{} {}", conflict.manager, display(&conflict.path)))
+                    .collect()
             }
             other => panic!("{other:?}"),
         }
@@ -113,7 +114,7 @@ impl World {
 }
 
 #[test]
-fn what_is_stated_is_owned_and_what_is_not_stated_any_more_goes() {
+fn applied_fields_are_owned_and_dropped_fields_are_removed() {
     let mut world = World::new();
     assert!(world.apply("a", json!({"size": 1, "map": {"x": "1", "y": "2"}}), false).unwrap());
     assert_eq!(world.owned("a"), ".spec.size .spec.map.x .spec.map.y");
@@ -197,7 +198,7 @@ fn items_of_lists_have_owners() {
 }
 
 #[test]
-fn what_is_one_piece_has_one_owner_or_several_that_agree() {
+fn atomic_values_have_one_owner_or_several_that_agree() {
     let mut world = World::new();
     world.apply("a", json!({"atomic": ["x"], "whole": {"a": "1"}}), false).unwrap();
     assert_eq!(world.owned("a"), ".spec.atomic .spec.whole");
@@ -208,7 +209,7 @@ fn what_is_one_piece_has_one_owner_or_several_that_agree() {
 }
 
 #[test]
-fn parts_without_a_schema_are_objects_with_parts() {
+fn objects_without_a_schema_are_owned_field_by_field() {
     let mut world = World::new();
     world.apply("a", json!({"free": {"x": {"y": 1}, "l": [1]}, "port": "http"}), false).unwrap();
     assert_eq!(world.owned("a"), ".spec.port .spec.free.l .spec.free.x .spec.free.x.y");
@@ -222,32 +223,33 @@ fn parts_without_a_schema_are_objects_with_parts() {
 #[test]
 fn an_apply_that_changes_nothing_keeps_the_time() {
     let mut world = World::new();
-    let id = Id::new("a", Operation::Apply, VERSION, "");
+    let id = ManagerId::new("a", Operation::Apply, VERSION, "");
     world.apply_at("a", json!({"size": 1}), false, NOW).unwrap();
     let before = world.managers.clone();
     assert!(!world.apply_at("a", json!({"size": 1}), false, LATER).unwrap());
     assert_eq!(world.managers, before);
     assert!(world.apply_at("a", json!({"size": 2}), false, LATER).unwrap());
-    assert_eq!(world.managers.get(&id).unwrap().time.as_deref(), Some(LATER));
+    assert_eq!(world.managers.get(&id).unwrap().time(), Some(LATER));
 }
 
 #[test]
-fn a_status_is_not_owned_by_who_writes_the_rest() {
+fn a_write_does_not_own_the_fields_it_ignores() {
     let mut world = World::new();
-    let id = Id::new("a", Operation::Apply, VERSION, "");
+    let id = ManagerId::new("a", Operation::Apply, VERSION, "");
     let mut applied = object(json!({"size": 1}));
     applied["status"] = json!({"seen": 1});
-    let outcome = world.rules().apply(&world.object, &applied, Managers::default(), &id, false, NOW).unwrap();
+    let outcome =
+        world.updater().apply(&world.object, &applied, ManagedFields::default(), &id, false, NOW).unwrap();
     world.managers = outcome.managers;
     assert_eq!(world.owned("a"), ".spec.size");
-    let rules = Rules { reset: &["metadata", "spec"], ..world.rules() };
-    let id = Id::new("s", Operation::Update, VERSION, "status");
-    world.managers = rules.update(&world.object, &applied, world.managers.clone(), &id, NOW).unwrap();
+    let updater = Updater { ignored: &["metadata", "spec"], ..world.updater() };
+    let id = ManagerId::new("s", Operation::Update, VERSION, "status");
+    world.managers = updater.update(&world.object, &applied, world.managers.clone(), &id, NOW).unwrap();
     assert_eq!(world.owned("s"), ".status .status.seen");
 }
 
 #[test]
-fn what_stood_before_anyone_applied_is_owned_by_nobody_known() {
+fn fields_from_before_the_first_apply_belong_to_a_manager_of_that_name() {
     let mut world = World::new();
     world.object = object(json!({"size": 1, "name": "n"}));
     let conflicts = world.conflicts("a", json!({"size": 2}));
@@ -270,31 +272,31 @@ fn too_many_updaters_become_one() {
 }
 
 #[test]
-fn what_does_not_fit_the_schema_is_told() {
+fn what_does_not_fit_the_schema_is_reported() {
     let mut world = World::new();
-    let mut told = |spec: Value| match world.apply("a", spec, false) {
-        Err(ApplyError::Applied(wrong)) => Wrong::told(&wrong),
+    let mut errors = |spec: Value| match world.apply("a", spec, false) {
+        Err(ApplyError::Applied(wrong)) => ValidationError::join(&wrong),
         other => panic!("{other:?}"),
     };
-    assert_eq!(told(json!({"size": "x"})), ".spec.size: expected numeric (int or float), got string");
-    assert_eq!(told(json!({"odd": 1})), ".spec.odd: field not declared in schema");
+    assert_eq!(errors(json!({"size": "x"})), ".spec.size: expected numeric (int or float), got string");
+    assert_eq!(errors(json!({"odd": 1})), ".spec.odd: field not declared in schema");
     assert_eq!(
-        told(json!({"name": 5})),
+        errors(json!({"name": 5})),
         ".spec.name: expected string, got &value.valueUnstructured{Value:5}"
     );
-    assert_eq!(told(json!({"map": "x"})), ".spec.map: expected map, got &{x}");
-    assert_eq!(told(json!({"set": ["a", "a"]})), ".spec.set: duplicate entries for key [=\"a\"]");
-    let two = told(json!({"flag": 1, "size": true}));
+    assert_eq!(errors(json!({"map": "x"})), ".spec.map: expected map, got &{x}");
+    assert_eq!(errors(json!({"set": ["a", "a"]})), ".spec.set: duplicate entries for key [=\"a\"]");
+    let two = errors(json!({"flag": 1, "size": true}));
     assert_eq!(
         two,
         "errors:\n  .spec.flag: expected boolean, got &{1}\n  .spec.size: expected numeric (int or float), got bool"
     );
-    let keyless = told(json!({"items": [5]}));
+    let keyless = errors(json!({"items": [5]}));
     assert_eq!(keyless, ".spec.items: element 0: associative list with keys may not have non-map elements");
 }
 
 #[test]
-fn fields_are_written_as_kubernetes_writes_them() {
+fn sets_encode_as_in_kubernetes() {
     let text = json!({
         "f:spec": {
             ".": {},
@@ -325,16 +327,16 @@ fn fields_are_written_as_kubernetes_writes_them() {
 }
 
 #[test]
-fn managers_are_read_and_written() {
+fn managed_fields_decode_and_encode() {
     let text = json!([
         {"manager": "a", "operation": "Apply", "apiVersion": VERSION, "time": NOW, "fieldsType": "FieldsV1",
             "fieldsV1": {"f:spec": {}}},
         {"manager": "b", "operation": "Update", "apiVersion": VERSION, "time": NOW, "fieldsType": "FieldsV1",
             "fieldsV1": {"f:spec": {}}, "subresource": "status"},
     ]);
-    let managers = Managers::from_json(text.clone(), false).unwrap();
+    let managers = ManagedFields::from_json(text.clone(), false).unwrap();
     assert_eq!(managers.clone().into_json(), text);
-    assert_eq!(managers, Managers::from_json(text.clone(), true).unwrap());
+    assert_eq!(managers, ManagedFields::from_json(text.clone(), true).unwrap());
     for (field, value) in [
         ("operation", json!("Delete")),
         ("apiVersion", json!("")),
@@ -345,31 +347,52 @@ fn managers_are_read_and_written() {
     ] {
         let mut wrong = text.clone();
         wrong[1][field] = value;
-        assert!(Managers::from_json(wrong, false).is_err(), "{field}");
+        assert!(ManagedFields::from_json(wrong, false).is_err(), "{field}");
+    }
+}
+
+/// A version in which `message` has another name.
+#[derive(Clone, Copy, Debug)]
+struct Renamed(&'static str);
+
+impl Renamed {
+    fn rename(object: &mut Value, from: &str, to: &str) {
+        if let Some(value) = object.as_object_mut().unwrap().remove(from) {
+            object[to] = value;
+        }
+    }
+}
+
+impl Convert for Renamed {
+    fn convert_to_hub(self, object: &mut Value) {
+        Renamed::rename(object, self.0, "message");
+    }
+
+    fn convert_from_hub(self, object: &mut Value) {
+        Renamed::rename(object, "message", self.0);
     }
 }
 
 #[test]
-fn managers_of_another_version_are_asked_in_its_terms() {
-    let event = |name: &str, field: &str, form: Form| {
+fn managers_of_another_version_are_compared_in_that_version() {
+    let event = |name: &str, field: &'static str| {
         let schema = json!({"type": "object", "properties": {field: {"type": "string"}}});
-        Version { name: name.into(), ty: Arc::new(Type::of_objects(&schema, [])), form }
+        Version { name: name.into(), ty: Arc::new(Type::of_objects(&schema, [])), conversion: Renamed(field) }
     };
-    let (core, events) =
-        (event("v1", "message", Form::Stored), event("events.k8s.io/v1", "note", Form::Events));
-    let mut managers = Managers::default();
+    let (core, events) = (event("v1", "message"), event("events.k8s.io/v1", "note"));
+    let mut managers = ManagedFields::default();
     let mut set = Set::default();
     set.insert(&[Element::Field("note".into())]);
-    let id = Id::new("a", Operation::Update, "events.k8s.io/v1", "");
-    managers.insert(id, Owned::new(set.clone(), "events.k8s.io/v1", None));
-    managers.insert(Id::new("gone", Operation::Update, "v9", ""), Owned::new(set, "v9", None));
-    let rules = Rules { version: &core, others: std::slice::from_ref(&events), reset: &[] };
+    let id = ManagerId::new("a", Operation::Update, "events.k8s.io/v1", "");
+    managers.insert(id, VersionedSet::new(set.clone(), "events.k8s.io/v1", None));
+    managers.insert(ManagerId::new("gone", Operation::Update, "v9", ""), VersionedSet::new(set, "v9", None));
+    let updater = Updater { version: &core, others: std::slice::from_ref(&events), ignored: &[] };
     let live = json!({"apiVersion": "v1", "message": "x"});
-    let me = Id::new("b", Operation::Apply, "v1", "");
+    let me = ManagerId::new("b", Operation::Apply, "v1", "");
     let applied = json!({"apiVersion": "v1", "message": "y"});
-    let refused = rules.apply(&live, &applied, managers.clone(), &me, false, NOW).unwrap_err();
+    let refused = updater.apply(&live, &applied, managers.clone(), &me, false, NOW).unwrap_err();
     assert!(matches!(refused, ApplyError::Conflicts(conflicts) if display(&conflicts[0].path) == ".note"));
-    let outcome = rules.apply(&live, &applied, managers, &me, true, NOW).unwrap();
-    assert_eq!(outcome.managers.iter().map(|(id, _)| id.manager.as_str()).collect::<Vec<_>>(), ["b"]);
+    let outcome = updater.apply(&live, &applied, managers, &me, true, NOW).unwrap();
+    assert_eq!(outcome.managers.iter().map(|(id, _)| id.manager()).collect::<Vec<_>>(), ["b"]);
     assert_eq!(empty_like(&live), json!({"apiVersion": "v1"}));
 }

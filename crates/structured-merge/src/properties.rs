@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::compare::compare;
-use super::tests::{World, version};
-use super::{Element, Managers, Set, fields, merge};
+use crate::compare::compare;
+use crate::field_set::field_set;
+use crate::merge::merge;
+use crate::tests::{World, version};
+use crate::{Element, ManagedFields, Set};
 
 fn element() -> impl Strategy<Value = Element> {
     prop_oneof![
@@ -26,7 +28,7 @@ fn set() -> impl Strategy<Value = Set> {
 }
 
 /// A specification that fits the schema of the tests.
-pub(super) fn spec() -> impl Strategy<Value = Value> {
+pub(crate) fn spec() -> impl Strategy<Value = Value> {
     let letter = || prop::sample::select(vec!["a", "b", "c", "d"]);
     let letters = move || prop::collection::btree_set(letter(), 0..4).prop_map(|set| json!(set));
     let texts = move || prop::collection::btree_map(letter(), letter(), 0..4).prop_map(|map| json!(map));
@@ -125,7 +127,7 @@ proptest! {
         prop_assert_eq!(a.difference(&b).intersection(&b), empty.clone());
         prop_assert_eq!(a.difference(&b.union(&c)), a.difference(&b).difference(&c));
         prop_assert_eq!(a.difference(&empty), a.clone());
-        prop_assert_eq!(a.difference_below(&b), a.difference_below(&b).difference(&b));
+        prop_assert_eq!(a.recursive_difference(&b), a.recursive_difference(&b).difference(&b));
         prop_assert_eq!(a.len() + b.len(), a.union(&b).len() + a.intersection(&b).len());
         let mut seen = Set::default();
         a.visit(&mut |path| seen.insert(path));
@@ -134,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(set in set()) {
+    fn encoded_sets_decode_to_themselves(set in set()) {
         prop_assert_eq!(Set::from_json(&set.to_json()).unwrap(), set.clone());
         set.visit(&mut |path| {
             for element in path {
@@ -144,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn differences_are_found_and_only_they(a in spec(), b in spec()) {
+    fn comparisons_find_all_differences_and_no_others(a in spec(), b in spec()) {
         let version = version();
         let (a, b) = (json!({"spec": a}), json!({"spec": b}));
         let there = compare(&version.ty, &a, &b, &[]).unwrap();
@@ -157,20 +159,20 @@ proptest! {
     }
 
     #[test]
-    fn a_merge_keeps_what_is_there_and_says_what_is_stated(a in spec(), b in spec()) {
+    fn a_merge_keeps_live_fields_and_sets_applied_ones(a in spec(), b in spec()) {
         let version = version();
         let (a, b) = (json!({"spec": a}), json!({"spec": b}));
-        let merged = merge::merge(&version.ty, &a, &b).unwrap();
-        prop_assert_eq!(merge::merge(&version.ty, &merged, &b).unwrap(), merged.clone());
-        prop_assert_eq!(merge::merge(&version.ty, &a, &a).unwrap(), a.clone());
-        let stated = fields::fields_of(&version.ty, &b);
+        let merged = merge(&version.ty, &a, &b).unwrap();
+        prop_assert_eq!(merge(&version.ty, &merged, &b).unwrap(), merged.clone());
+        prop_assert_eq!(merge(&version.ty, &a, &a).unwrap(), a.clone());
+        let stated = field_set(&version.ty, &b);
         let changed = compare(&version.ty, &merged, &b, &[]).unwrap();
         prop_assert!(stated.intersection(&changed.modified).is_empty(), "{} {}", merged, b);
         let lost = compare(&version.ty, &a, &merged, &[]).unwrap().removed;
         // Only where the shape of what has none changes.
         let mut free = Set::default();
         free.insert(&[Element::Field("spec".into()), Element::Field("free".into())]);
-        prop_assert!(lost.difference_below(&free).is_empty(), "{:?}", lost);
+        prop_assert!(lost.recursive_difference(&free).is_empty(), "{:?}", lost);
     }
 
     #[test]
@@ -182,11 +184,11 @@ proptest! {
         prop_assert!(!world.apply("a", stated, false).unwrap());
         prop_assert_eq!((&world.object, &world.managers), (&object, &managers));
         let text = managers.clone().into_json();
-        prop_assert_eq!(Managers::from_json(text.clone(), false).unwrap().into_json(), text);
+        prop_assert_eq!(ManagedFields::from_json(text.clone(), false).unwrap().into_json(), text);
     }
 
     #[test]
-    fn what_one_states_and_takes_back_is_as_it_was(before in spec(), stated in spec()) {
+    fn an_apply_taken_back_leaves_the_object_as_it_was(before in spec(), stated in spec()) {
         let before_has_fields = before.as_object().is_some_and(|fields| !fields.is_empty());
         let mut world = World::new();
         world.apply("b", before, false).unwrap();
@@ -196,8 +198,8 @@ proptest! {
             // What ends up empty becomes null.
             let left = compare(&version().ty, &filled(&object), &filled(&world.object), &[]).unwrap();
             prop_assert_eq!(left, Default::default());
-            let of_b = |managers: &Managers| {
-                managers.iter().find(|(id, _)| id.manager == "b").map(|(_, owned)| owned.set().unwrap())
+            let of_b = |managers: &ManagedFields| {
+                managers.iter().find(|(id, _)| id.manager() == "b").map(|(_, owned)| owned.set().unwrap())
             };
             // Who stated an empty spec and nothing in it owns what became null: whether it keeps that is left open.
             if before_has_fields {

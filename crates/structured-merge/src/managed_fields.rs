@@ -1,4 +1,4 @@
-//! `metadata.managedFields`: who owns which fields, and since when.
+//! `metadata.managedFields`: which manager owns which fields, and since when.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -6,20 +6,20 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::path::quoted;
-use super::set::{Set, SetError};
+use crate::set::{Set, SetError};
+use crate::text::quoted;
 
-/// Managers by update of one object at most; the oldest are merged into one beyond that.
+/// Managers by update of one object at most; beyond that the oldest are merged into one.
 const UPDATERS_MAX: usize = 10;
-/// Name of the manager that the oldest become.
+/// Name of the manager that the oldest are merged into.
 const ANCIENT: &str = "ancient-changes";
 
-/// How fields came to be owned.
+/// How a manager writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// By server-side apply.
+    /// Server-side apply.
     Apply,
-    /// By any other write.
+    /// Any other write.
     Update,
 }
 
@@ -32,37 +32,49 @@ impl Operation {
     }
 }
 
-/// What tells an entry from others.
+/// Identity of an entry of `managedFields`. Its [`Display`](std::fmt::Display) form is that of conflict messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Id {
-    /// Name of the manager.
-    pub manager: String,
-    /// How it writes.
-    pub operation: Operation,
-    /// Version in which it writes; empty for those that apply, who keep their fields when they change it.
+pub struct ManagerId {
+    manager: String,
+    operation: Operation,
+    /// Empty for [`Operation::Apply`]: a manager keeps its fields when it applies in another version.
     api_version: String,
-    /// `status`, or empty.
-    pub subresource: String,
+    subresource: String,
 }
 
-impl Id {
-    /// The entry of a manager.
-    pub fn new(manager: &str, operation: Operation, api_version: &str, subresource: &str) -> Id {
+impl ManagerId {
+    /// The identity of a manager (`unknown` without a name) that writes in `api_version` (`group/version`) through
+    /// `subresource` (empty for the main resource).
+    pub fn new(manager: &str, operation: Operation, api_version: &str, subresource: &str) -> ManagerId {
         let api_version = match operation {
             Operation::Apply => "",
             Operation::Update => api_version,
         };
-        Id {
+        ManagerId {
             manager: if manager.is_empty() { "unknown" } else { manager }.to_owned(),
             operation,
             api_version: api_version.to_owned(),
             subresource: subresource.to_owned(),
         }
     }
+
+    /// Name of the manager.
+    pub fn manager(&self) -> &str {
+        &self.manager
+    }
+
+    /// How it writes.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// `status`, for example; empty for the main resource.
+    pub fn subresource(&self) -> &str {
+        &self.subresource
+    }
 }
 
-/// As conflicts name it.
-impl std::fmt::Display for Id {
+impl std::fmt::Display for ManagerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&quoted(&self.manager))?;
         if !self.subresource.is_empty() {
@@ -75,149 +87,162 @@ impl std::fmt::Display for Id {
     }
 }
 
-/// What a manager owns.
+/// The fields that a manager owns, as fields of one version.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Owned {
-    /// In terms of which version.
-    pub api_version: String,
-    /// Since when, RFC 3339 in whole seconds.
-    pub time: Option<String>,
+pub struct VersionedSet {
+    api_version: String,
+    /// RFC 3339 in whole seconds, UTC.
+    time: Option<String>,
     fields: Fields,
 }
 
-/// Sets stay as they came until someone looks into them: most writes concern the fields of one manager.
+/// Sets are decoded on first use: most writes concern the fields of one manager.
 #[derive(Clone, Debug)]
 enum Fields {
-    Read(Set),
-    Raw(Value),
+    Decoded(Set),
+    Encoded(Value),
 }
 
 impl PartialEq for Fields {
     fn eq(&self, other: &Fields) -> bool {
         match (self, other) {
-            (Fields::Read(a), Fields::Read(b)) => a == b,
-            (Fields::Raw(a), Fields::Raw(b)) => a == b,
-            (Fields::Read(set), Fields::Raw(raw)) | (Fields::Raw(raw), Fields::Read(set)) => {
+            (Fields::Decoded(a), Fields::Decoded(b)) => a == b,
+            (Fields::Encoded(a), Fields::Encoded(b)) => a == b,
+            (Fields::Decoded(set), Fields::Encoded(raw)) | (Fields::Encoded(raw), Fields::Decoded(set)) => {
                 Set::from_json(raw).is_ok_and(|raw| raw == *set)
             }
         }
     }
 }
 
-impl Owned {
-    /// Fields owned since `time`.
-    pub fn new(set: Set, api_version: &str, time: Option<&str>) -> Owned {
-        Owned {
+impl VersionedSet {
+    /// Fields of the version `api_version`, owned since `time` (RFC 3339 in whole seconds, UTC).
+    pub fn new(set: Set, api_version: &str, time: Option<&str>) -> VersionedSet {
+        VersionedSet {
             api_version: api_version.to_owned(),
             time: time.map(str::to_owned),
-            fields: Fields::Read(set),
+            fields: Fields::Decoded(set),
         }
     }
 
-    /// The fields.
+    /// `group/version` of the fields.
+    pub fn api_version(&self) -> &str {
+        &self.api_version
+    }
+
+    /// Time of the last change, RFC 3339 in whole seconds, UTC.
+    pub fn time(&self) -> Option<&str> {
+        self.time.as_deref()
+    }
+
+    /// The fields; an error if they were read as trusted and aren't well-formed.
     pub fn set(&self) -> Result<Set, SetError> {
         match &self.fields {
-            Fields::Read(set) => Ok(set.clone()),
-            Fields::Raw(raw) => Set::from_json(raw),
+            Fields::Decoded(set) => Ok(set.clone()),
+            Fields::Encoded(raw) => Set::from_json(raw),
         }
     }
 
-    pub(super) fn replace(&mut self, set: Set) {
-        self.fields = Fields::Read(set);
+    /// Replaces the fields. Returns whether any are left.
+    pub(crate) fn keep(&mut self, set: Set) -> Result<bool, SetError> {
+        let any = !set.is_empty();
+        self.fields = Fields::Decoded(set);
+        Ok(any)
     }
 
-    /// Takes over what another owns.
-    fn add(&mut self, other: &Owned) -> Result<(), SetError> {
-        if let Fields::Raw(raw) = &self.fields {
-            self.fields = Fields::Read(Set::from_json(raw)?);
+    /// Adds the fields of another set.
+    fn add(&mut self, other: &VersionedSet) -> Result<(), SetError> {
+        if let Fields::Encoded(raw) = &self.fields {
+            self.fields = Fields::Decoded(Set::from_json(raw)?);
         }
-        if let Fields::Read(fields) = &mut self.fields {
+        if let Fields::Decoded(fields) = &mut self.fields {
             match &other.fields {
-                Fields::Read(others) => fields.add(others),
-                Fields::Raw(raw) => fields.add(&Set::from_json(raw)?),
+                Fields::Decoded(others) => fields.add(others),
+                Fields::Encoded(raw) => fields.add(&Set::from_json(raw)?),
             }
         }
         Ok(())
     }
 
-    /// False only if it has nothing in common with the set.
-    pub(super) fn may_touch(&self, set: &Set) -> bool {
+    /// False only if the two sets are disjoint.
+    pub(crate) fn may_touch(&self, set: &Set) -> bool {
         match &self.fields {
-            Fields::Read(fields) => {
-                set.first_steps().any(|step| fields.is_member(step) || fields.below(step).is_some())
+            Fields::Decoded(fields) => {
+                set.first_elements().any(|step| fields.is_member(step) || fields.below(step).is_some())
             }
-            Fields::Raw(raw) => set.first_steps().any(|step| raw.get(step.text()).is_some()),
+            Fields::Encoded(raw) => set.first_elements().any(|step| raw.get(step.text()).is_some()),
         }
     }
 }
 
-/// Why `managedFields` can't be used.
+/// Why `managedFields` can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ManagersError {
-    /// Neither Apply nor Update.
+pub enum ManagedFieldsError {
+    /// An operation other than `Apply` and `Update`.
     #[error("operation must be `Apply` or `Update`")]
     Operation,
-    /// No version.
+    /// Empty `apiVersion`.
     #[error("apiVersion must not be empty")]
     ApiVersion,
-    /// Not `FieldsV1`.
+    /// A `fieldsType` other than `FieldsV1`, and the index of its entry.
     #[error("invalid fieldsType {0:?} in managed fields entry {1}")]
     FieldsType(String, usize),
-    /// A field of an entry that isn't what it should be.
+    /// A field of the wrong type in the entry at this index.
     #[error("managed fields entry {0} is not well-formed")]
     Shape(usize),
-    /// The set of fields can't be read.
+    /// A set of fields can't be decoded.
     #[error("{0}")]
     Set(#[from] SetError),
 }
 
-/// All managers of one object.
+/// The managers of one object and the fields that they own.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Managers {
-    entries: BTreeMap<Id, Owned>,
+pub struct ManagedFields {
+    entries: BTreeMap<ManagerId, VersionedSet>,
 }
 
-impl Managers {
-    /// Reads `metadata.managedFields`. With `trusted`, sets are read when they are needed.
-    pub fn from_json(entries: Value, trusted: bool) -> Result<Managers, ManagersError> {
-        let mut managers = Managers::default();
+impl ManagedFields {
+    /// Decodes `metadata.managedFields`; anything but a list is an empty one. With `trusted`, which is for what
+    /// [`ManagedFields::into_json`] wrote, times aren't checked and sets are decoded on first use.
+    pub fn from_json(entries: Value, trusted: bool) -> Result<ManagedFields, ManagedFieldsError> {
+        let mut managers = ManagedFields::default();
         let Value::Array(entries) = entries else { return Ok(managers) };
         for (index, mut entry) in entries.into_iter().enumerate() {
             let raw = entry.get_mut("fieldsV1").map_or(Value::Null, Value::take);
             let text = |name: &str| match entry.get(name) {
                 None | Some(Value::Null) => Ok(""),
                 Some(Value::String(text)) => Ok(text.as_str()),
-                Some(_) => Err(ManagersError::Shape(index)),
+                Some(_) => Err(ManagedFieldsError::Shape(index)),
             };
             let operation = match text("operation")? {
                 "Apply" => Operation::Apply,
                 "Update" => Operation::Update,
-                _ => return Err(ManagersError::Operation),
+                _ => return Err(ManagedFieldsError::Operation),
             };
             let api_version = text("apiVersion")?;
             if api_version.is_empty() {
-                return Err(ManagersError::ApiVersion);
+                return Err(ManagedFieldsError::ApiVersion);
             }
             match text("fieldsType")? {
                 "FieldsV1" => {}
-                other => return Err(ManagersError::FieldsType(other.to_owned(), index)),
+                other => return Err(ManagedFieldsError::FieldsType(other.to_owned(), index)),
             }
             let time = match text("time")? {
                 "" => None,
                 time if trusted => Some(time.to_owned()),
-                time => Some(whole_seconds(time).ok_or(ManagersError::Shape(index))?),
+                time => Some(whole_seconds(time).ok_or(ManagedFieldsError::Shape(index))?),
             };
-            let fields = if trusted { Fields::Raw(raw) } else { Fields::Read(Set::from_json(&raw)?) };
-            let mut id = Id::new(text("manager")?, operation, api_version, text("subresource")?);
+            let fields = if trusted { Fields::Encoded(raw) } else { Fields::Decoded(Set::from_json(&raw)?) };
+            let mut id = ManagerId::new(text("manager")?, operation, api_version, text("subresource")?);
             id.manager = text("manager")?.to_owned();
-            managers.entries.insert(id, Owned { api_version: api_version.to_owned(), time, fields });
+            managers.entries.insert(id, VersionedSet { api_version: api_version.to_owned(), time, fields });
         }
         Ok(managers)
     }
 
-    /// As `metadata.managedFields` has it, in the order of Kubernetes.
+    /// Encodes `metadata.managedFields`, in the order in which Kubernetes writes it.
     pub fn into_json(self) -> Value {
-        let mut entries: Vec<(Id, Owned)> = self.entries.into_iter().collect();
+        let mut entries: Vec<(ManagerId, VersionedSet)> = self.entries.into_iter().collect();
         entries.sort_by(|(a, owned), (b, others)| {
             a.operation.cmp(&b.operation).then_with(|| by_time(owned, others)).then_with(|| {
                 (&a.manager, &owned.api_version, &a.subresource).cmp(&(
@@ -227,7 +252,7 @@ impl Managers {
                 ))
             })
         });
-        let entry = |(id, owned): (Id, Owned)| {
+        let entry = |(id, owned): (ManagerId, VersionedSet)| {
             let mut entry = Map::new();
             if !id.manager.is_empty() {
                 entry.insert("manager".into(), Value::String(id.manager));
@@ -239,8 +264,8 @@ impl Managers {
             }
             entry.insert("fieldsType".into(), json!("FieldsV1"));
             let fields = match owned.fields {
-                Fields::Read(set) => set.to_json(),
-                Fields::Raw(raw) => raw,
+                Fields::Decoded(set) => set.to_json(),
+                Fields::Encoded(raw) => raw,
             };
             entry.insert("fieldsV1".into(), fields);
             if !id.subresource.is_empty() {
@@ -251,33 +276,33 @@ impl Managers {
         entries.into_iter().map(entry).collect()
     }
 
-    /// Nobody owns anything.
+    /// Whether no field has an owner.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// What one manager owns.
-    pub fn get(&self, id: &Id) -> Option<&Owned> {
+    /// The fields of one manager.
+    pub fn get(&self, id: &ManagerId) -> Option<&VersionedSet> {
         self.entries.get(id)
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (&Id, &Owned)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ManagerId, &VersionedSet)> {
         self.entries.iter()
     }
 
-    pub(super) fn insert(&mut self, id: Id, owned: Owned) {
+    pub(crate) fn insert(&mut self, id: ManagerId, owned: VersionedSet) {
         self.entries.insert(id, owned);
     }
 
-    pub(super) fn remove(&mut self, id: &Id) {
+    pub(crate) fn remove(&mut self, id: &ManagerId) {
         self.entries.remove(id);
     }
 
-    /// Changes each entry; those for which the change says so are dropped.
-    pub(super) fn try_retain<E>(
+    /// Calls `keep` for each entry and drops those for which it returns false. Returns the first error.
+    pub(crate) fn try_retain<E>(
         &mut self,
-        mut keep: impl FnMut(&Id, &mut Owned) -> Result<bool, E>,
+        mut keep: impl FnMut(&ManagerId, &mut VersionedSet) -> Result<bool, E>,
     ) -> Result<(), E> {
         let mut failed = None;
         self.entries.retain(|id, owned| match keep(id, owned) {
@@ -290,17 +315,17 @@ impl Managers {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Merges the oldest of too many managers by update, those of one version into one.
-    pub(super) fn cap(&mut self) -> Result<(), SetError> {
-        let mut updaters: Vec<&Id> =
+    /// Merges the oldest managers by update, those of one version into one, while there are too many.
+    pub(crate) fn cap(&mut self) -> Result<(), SetError> {
+        let mut updaters: Vec<&ManagerId> =
             self.entries.keys().filter(|id| id.operation == Operation::Update).collect();
         let mut count = updaters.len();
         if count <= UPDATERS_MAX {
             return Ok(());
         }
         updaters.sort_by(|a, b| by_time(&self.entries[*a], &self.entries[*b]).then_with(|| a.cmp(b)));
-        let updaters: Vec<Id> = updaters.into_iter().cloned().collect();
-        let mut first_of: BTreeMap<String, Id> = BTreeMap::new();
+        let updaters: Vec<ManagerId> = updaters.into_iter().cloned().collect();
+        let mut first_of: BTreeMap<String, ManagerId> = BTreeMap::new();
         for id in updaters {
             if count <= UPDATERS_MAX {
                 break;
@@ -310,7 +335,7 @@ impl Managers {
                 first_of.insert(version, id);
                 continue;
             };
-            let bucket = Id::new(ANCIENT, Operation::Update, &version, "");
+            let bucket = ManagerId::new(ANCIENT, Operation::Update, &version, "");
             if !self.entries.contains_key(&bucket)
                 && let Some(owned) = self.entries.remove(first)
             {
@@ -330,19 +355,19 @@ impl Managers {
     }
 }
 
-fn by_time(a: &Owned, b: &Owned) -> Ordering {
-    // All are UTC in whole seconds, so that they compare as text; none comes first.
+fn by_time(a: &VersionedSet, b: &VersionedSet) -> Ordering {
+    // UTC in whole seconds: text order is time order. No time comes first.
     a.time.cmp(&b.time)
 }
 
-/// In UTC.
+/// The time in whole seconds, UTC.
 fn whole_seconds(time: &str) -> Option<String> {
     let time: Timestamp = time.parse().ok()?;
     Some(Timestamp::from_second(time.as_second()).ok()?.to_string())
 }
 
-/// Whether two `managedFields` say the same but for times.
-pub(crate) fn same_but_for_times(a: &Value, b: &Value) -> bool {
+/// Whether two encoded `managedFields` differ in their times at most.
+pub fn equal_except_times(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return a == b };
     let timeless = |entry: &'_ Value| {
         let fields = entry.as_object()?;

@@ -1,16 +1,16 @@
-//! Sets of paths: which fields someone owns.
+//! Sets of paths: `fieldsV1`.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::path::{Element, ElementError};
-use super::types::Type;
+use crate::path::{Element, ElementError};
+use crate::schema::Type;
 
 /// Levels of a set read from JSON: those of the deepest document that is accepted.
 const DEPTH_MAX: usize = 128;
 
-/// A set of paths as a tree. Every branch of it holds a member.
+/// A set of paths, as a tree whose every leaf is a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     nodes: BTreeMap<Element, Node>,
@@ -18,7 +18,7 @@ pub struct Set {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Node {
-    /// The path that ends here is in the set.
+    /// The path to this node is in the set.
     member: bool,
     below: Set,
 }
@@ -29,10 +29,10 @@ impl Node {
     }
 }
 
-/// Why `fieldsV1` can't be read.
+/// Why `fieldsV1` can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
-    /// A name that is no path element.
+    /// A field name that is not a path element.
     #[error("{0}")]
     Element(#[from] ElementError),
     /// Something other than an object.
@@ -54,18 +54,17 @@ impl Set {
         self.nodes.values().map(|node| usize::from(node.member) + node.below.len()).sum()
     }
 
-    /// Adds a path; not the paths above it.
+    /// Adds a path, but not its ancestors. The empty path is ignored: nobody owns a whole object.
     pub fn insert(&mut self, path: &[Element]) {
         match path {
-            // Nobody owns a whole object.
             [] => {}
             [last] => self.nodes.entry(last.clone()).or_default().member = true,
             [first, rest @ ..] => self.nodes.entry(first.clone()).or_default().below.insert(rest),
         }
     }
 
-    /// Adds what is at and below one step.
-    pub(super) fn put(&mut self, element: Element, member: bool, below: Set) {
+    /// Adds `element` (if it is a `member`) and the paths `below` it.
+    pub(crate) fn insert_subtree(&mut self, element: Element, member: bool, below: Set) {
         if member || !below.is_empty() {
             let node = self.nodes.entry(element).or_default();
             node.member |= member;
@@ -82,29 +81,29 @@ impl Set {
         }
     }
 
-    /// Whether the path of this one step is a member.
+    /// Whether the path of this one element is a member.
     pub fn is_member(&self, element: &Element) -> bool {
         self.nodes.get(element).is_some_and(|node| node.member)
     }
 
-    /// The paths that begin with this step, without it; none if there are none.
+    /// The paths below `element`, relative to it; `None` if there are none.
     pub fn below(&self, element: &Element) -> Option<&Set> {
         self.nodes.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
     }
 
-    /// The first steps of its paths.
-    pub fn first_steps(&self) -> impl Iterator<Item = &Element> {
+    /// The first elements of its paths.
+    pub fn first_elements(&self) -> impl Iterator<Item = &Element> {
         self.nodes.keys()
     }
 
-    /// What is in either.
+    /// Paths in either set.
     pub fn union(&self, other: &Set) -> Set {
         let mut union = self.clone();
         union.add(other);
         union
     }
 
-    pub(super) fn add(&mut self, other: &Set) {
+    pub(crate) fn add(&mut self, other: &Set) {
         for (element, theirs) in &other.nodes {
             let node = self.nodes.entry(element.clone()).or_default();
             node.member |= theirs.member;
@@ -112,7 +111,7 @@ impl Set {
         }
     }
 
-    /// What is in both.
+    /// Paths in both sets.
     pub fn intersection(&self, other: &Set) -> Set {
         self.combined(|element, node| {
             let theirs = other.nodes.get(element)?;
@@ -120,7 +119,7 @@ impl Set {
         })
     }
 
-    /// What is in this one and not in the other. A path doesn't stand for those below it.
+    /// Paths in this set and not in the other. A path in the other set does not remove the paths below it.
     pub fn difference(&self, other: &Set) -> Set {
         self.combined(|element, node| match other.nodes.get(element) {
             None => Some(node.clone()),
@@ -131,13 +130,13 @@ impl Set {
         })
     }
 
-    /// As [`Set::difference`], but a path of the other stands for all below it.
-    pub fn difference_below(&self, other: &Set) -> Set {
+    /// As [`Set::difference`], but a path in the other set also removes all paths below it.
+    pub fn recursive_difference(&self, other: &Set) -> Set {
         self.combined(|element, node| match other.nodes.get(element) {
             None => Some(node.clone()),
             Some(theirs) if theirs.member => None,
             Some(theirs) => {
-                Some(Node { member: node.member, below: node.below.difference_below(&theirs.below) })
+                Some(Node { member: node.member, below: node.below.recursive_difference(&theirs.below) })
             }
         })
     }
@@ -150,27 +149,26 @@ impl Set {
         Set { nodes: nodes.collect() }
     }
 
-    /// The set with the declared fields that lead to its members.
-    pub(super) fn with_declared(&self, ty: Option<&Type>) -> Set {
-        let map = ty.and_then(|ty| ty.map.as_deref());
+    /// The set, with every field that the schema declares on the way to a member as a member itself
+    /// (structured-merge-diff's `EnsureNamedFieldsAreMembers`).
+    pub(crate) fn with_declared_members(&self, ty: Option<&Type>) -> Set {
+        let map = ty.and_then(Type::map);
         let nodes = self.nodes.iter().map(|(element, node)| {
             let (declared, ty) = match element {
                 Element::Field(name) => {
                     let declared = map.is_some_and(|map| map.fields.contains_key(name));
                     (declared, map.and_then(|map| map.field(name)))
                 }
-                Element::Key(_) => {
-                    (false, ty.and_then(|ty| ty.list.as_deref()).map(|list| list.items.resolve()))
-                }
+                Element::Key(_) => (false, ty.and_then(Type::list).map(|list| list.items.resolve())),
                 Element::Value(_) | Element::Index(_) => (false, None),
             };
             let member = node.member || (declared && !node.below.is_empty());
-            (element.clone(), Node { member, below: node.below.with_declared(ty) })
+            (element.clone(), Node { member, below: node.below.with_declared_members(ty) })
         });
         Set { nodes: nodes.collect() }
     }
 
-    /// Calls `visit` with each member, parents before what is below them.
+    /// Calls `visit` with each member, parents before their descendants.
     pub fn visit(&self, visit: &mut impl FnMut(&[Element])) {
         self.visit_from(&mut Vec::new(), visit);
     }
@@ -188,12 +186,12 @@ impl Set {
         }
     }
 
-    /// As `fieldsV1` has it.
+    /// Encodes the set as `fieldsV1`.
     pub fn to_json(&self) -> Value {
         Value::Object(self.nodes.iter().map(|(element, node)| (element.text(), node.to_json())).collect())
     }
 
-    /// From `fieldsV1`.
+    /// Decodes `fieldsV1`. Elements of unknown kinds are skipped.
     pub fn from_json(value: &Value) -> Result<Set, SetError> {
         Ok(Node::from_json(value, 0)?.below)
     }
@@ -229,7 +227,7 @@ impl Node {
             match Element::parse(text) {
                 Ok(element) => {
                     let Node { member, below } = Node::from_json(value, depth + 1)?;
-                    node.below.put(element, member, below);
+                    node.below.insert_subtree(element, member, below);
                 }
                 Err(ElementError::Unknown) => {}
                 Err(error) => return Err(error.into()),

@@ -1,60 +1,66 @@
-//! What differs between two states of an object.
+//! The difference between two states of an object.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::fields::{Wrong, identity};
-use super::path::{Element, same};
-use super::set::Set;
-use super::types::{Identity, ListType, MapType, Shape, Type};
+use crate::error::ValidationError;
+use crate::field_set::identity;
+use crate::path::{Element, equal_values};
+use crate::schema::{Identity, ListType, MapType, Shape, Type};
+use crate::set::Set;
 
 /// The difference. No path is in two of the sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Comparison {
-    pub(super) removed: Set,
-    pub(super) modified: Set,
-    pub(super) added: Set,
+pub(crate) struct Comparison {
+    pub(crate) removed: Set,
+    pub(crate) modified: Set,
+    pub(crate) added: Set,
 }
 
-/// Compares two objects; top-level fields in `skip` are not looked at.
-pub(super) fn compare(ty: &Type, before: &Value, after: &Value, skip: &[&str]) -> Result<Comparison, Wrong> {
+/// Compares two objects; top-level fields in `skip` are ignored.
+pub(crate) fn compare(
+    ty: &Type,
+    before: &Value,
+    after: &Value,
+    skip: &[&str],
+) -> Result<Comparison, ValidationError> {
     let mut walk = Walk { path: Vec::new(), skip, found: Found::default() };
     walk.values(ty, Some(before), Some(after))?;
     let Found { removed, modified, added } = walk.found;
-    // Nobody owns a whole object.
+    // The root is not a field.
     Ok(Comparison { removed: removed.below, modified: modified.below, added: added.below })
 }
 
 struct Walk<'a> {
     path: Vec<Element>,
     skip: &'a [&'a str],
-    /// What is found at the path and below it: sets are built from below, so that a step is named once, however much is
-    /// below it.
+    /// Differences at `path` and below it. Sets are built bottom-up, so that each element is cloned once, however many
+    /// differences are below it.
     found: Found,
 }
 
 #[derive(Default)]
 struct Found {
-    removed: Place,
-    modified: Place,
-    added: Place,
+    removed: Subtree,
+    modified: Subtree,
+    added: Subtree,
 }
 
-/// A place in a set, and what is below it.
+/// A node of a set: whether it is a member, and its subtree.
 #[derive(Default)]
-struct Place {
+struct Subtree {
     member: bool,
     below: Set,
 }
 
 impl Walk<'_> {
-    /// Looks at what is one step further down.
+    /// Runs `look` one level further down.
     fn descend(
         &mut self,
         element: Element,
-        look: impl FnOnce(&mut Self) -> Result<(), Wrong>,
-    ) -> Result<(), Wrong> {
+        look: impl FnOnce(&mut Self) -> Result<(), ValidationError>,
+    ) -> Result<(), ValidationError> {
         let above = std::mem::take(&mut self.found);
         self.path.push(element);
         let looked = look(self);
@@ -67,13 +73,18 @@ impl Walk<'_> {
             (&mut into.added, found.added),
         ] {
             if found.member || !found.below.is_empty() {
-                into.below.put(element.clone(), found.member, found.below);
+                into.below.insert_subtree(element.clone(), found.member, found.below);
             }
         }
         looked
     }
 
-    fn values(&mut self, ty: &Type, before: Option<&Value>, after: Option<&Value>) -> Result<(), Wrong> {
+    fn values(
+        &mut self,
+        ty: &Type,
+        before: Option<&Value>,
+        after: Option<&Value>,
+    ) -> Result<(), ValidationError> {
         if before == after {
             return Ok(());
         }
@@ -97,13 +108,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether the value is one piece.
+    /// Compares values of one shape. Returns whether the value is a leaf: a scalar, atomic or empty.
     fn shaped(
         &mut self,
         shape: Shape<'_>,
         before: Option<&Value>,
         after: Option<&Value>,
-    ) -> Result<bool, Wrong> {
+    ) -> Result<bool, ValidationError> {
         match shape {
             Shape::Scalar(_) => {
                 self.leaf(before, after);
@@ -132,7 +143,7 @@ impl Walk<'_> {
         match (before, after) {
             (None, _) => self.found.added.member = true,
             (_, None) => self.found.removed.member = true,
-            (Some(before), Some(after)) if !same(before, after) => self.found.modified.member = true,
+            (Some(before), Some(after)) if !equal_values(before, after) => self.found.modified.member = true,
             (Some(_), Some(_)) => {}
         }
     }
@@ -142,18 +153,18 @@ impl Walk<'_> {
         map: &MapType,
         before: Option<&Map<String, Value>>,
         after: Option<&Map<String, Value>>,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), ValidationError> {
         let root = self.path.is_empty();
-        let hidden = |name: &str| map.hidden.contains(&name) || (root && self.skip.contains(&name));
+        let hidden = |name: &str| map.unowned.contains(&name) || (root && self.skip.contains(&name));
         let mut names: Vec<&String> = before.into_iter().flatten().map(|(name, _)| name).collect();
         let new = after.into_iter().flatten().map(|(name, _)| name);
         names.extend(new.filter(|name| !before.is_some_and(|before| before.contains_key(*name))));
         names.retain(|name| !hidden(name));
         for name in names {
             let Some(ty) = map.field(name) else { continue };
-            let always = map.always.get(name);
-            let was = before.and_then(|before| before.get(name)).or(always);
-            let is = after.and_then(|after| after.get(name)).or(always);
+            let implied = map.implied.get(name);
+            let was = before.and_then(|before| before.get(name)).or(implied);
+            let is = after.and_then(|after| after.get(name)).or(implied);
             if was == is {
                 continue;
             }
@@ -162,7 +173,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn lists(&mut self, list: &ListType, before: Option<&Value>, after: Option<&Value>) -> Result<(), Wrong> {
+    fn lists(
+        &mut self,
+        list: &ListType,
+        before: Option<&Value>,
+        after: Option<&Value>,
+    ) -> Result<(), ValidationError> {
         let was = self.by_identity(list, before)?;
         let is = self.by_identity(list, after)?;
         let mut elements: Vec<&Element> = was.keys().collect();
@@ -176,13 +192,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Items of one identity; more than one of them is one piece.
-    fn items(&mut self, list: &ListType, before: &[&Value], after: &[&Value]) -> Result<(), Wrong> {
+    /// Compares the items of one identity; duplicates are compared as a whole.
+    fn items(&mut self, list: &ListType, before: &[&Value], after: &[&Value]) -> Result<(), ValidationError> {
         let ty = list.items.resolve();
         match (before, after) {
             ([] | [_], [] | [_]) => self.values(ty, before.first().copied(), after.first().copied())?,
             ([_, _, ..], [_, _, ..]) => {
-                let equal = before.len() == after.len() && before.iter().zip(after).all(|(a, b)| same(a, b));
+                let equal =
+                    before.len() == after.len() && before.iter().zip(after).all(|(a, b)| equal_values(a, b));
                 if !equal {
                     self.found.modified.member = true;
                 }
@@ -207,11 +224,11 @@ impl Walk<'_> {
         &self,
         list: &ListType,
         value: Option<&'v Value>,
-    ) -> Result<BTreeMap<Element, Vec<&'v Value>>, Wrong> {
+    ) -> Result<BTreeMap<Element, Vec<&'v Value>>, ValidationError> {
         let mut known: BTreeMap<Element, Vec<&Value>> = BTreeMap::new();
         for (index, item) in value.and_then(Value::as_array).into_iter().flatten().enumerate() {
-            let element = identity(list, item)
-                .map_err(|what| Wrong::new(&self.path, format!("element {index}: {what}")))?;
+            let element =
+                identity(list, item).map_err(|error| ValidationError::of_item(&self.path, index, error))?;
             known.entry(element).or_default().push(item);
         }
         Ok(known)

@@ -1,36 +1,38 @@
-//! Steps of a path, as `fieldsV1` writes them and as messages show them.
+//! Paths to fields: their elements, as `fieldsV1` encodes and as messages display them.
 
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
 use serde_json::{Number, Value};
 
-/// One step down from an object to a part of it.
+use crate::text::quoted;
+
+/// One element of a path.
 #[derive(Clone, Debug)]
 pub enum Element {
     /// A field of an object.
     Field(String),
-    /// The item of a list-as-map that has these keys, sorted by name.
+    /// The item of an associative list with these keys, sorted by name.
     Key(Vec<(String, Value)>),
     /// The item of a set that is this value.
     Value(Value),
-    /// An item by its position.
+    /// An item by its index.
     Index(i64),
 }
 
-/// Why a step can't be read.
+/// Why text is not a path element.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ElementError {
-    /// A kind of step that a later version of Kubernetes may know: it is passed over.
+    /// A prefix that this version doesn't know; decoders skip such elements.
     #[error("unknown kind of path element")]
     Unknown,
-    /// Not a step at all.
+    /// Not of the form `prefix:content`, or content that doesn't decode.
     #[error("{0:?} is not a path element")]
     Malformed(String),
 }
 
 impl Element {
-    /// Reads `f:name`, `k:{"key":"value"}`, `v:value` or `i:0`.
+    /// Decodes `f:name`, `k:{"key":"value"}`, `v:value` or `i:0`.
     pub fn parse(text: &str) -> Result<Element, ElementError> {
         let malformed = || ElementError::Malformed(text.to_owned());
         let (kind, content) =
@@ -51,8 +53,8 @@ impl Element {
         }
     }
 
-    /// About how much memory its names and values take.
-    pub(super) fn bytes(&self) -> usize {
+    /// Approximate size of its names and values in bytes.
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Element::Field(name) => name.len(),
             Element::Index(_) => 0,
@@ -64,7 +66,7 @@ impl Element {
         }
     }
 
-    /// What [`Element::parse`] reads.
+    /// The inverse of [`Element::parse`].
     pub fn text(&self) -> String {
         match self {
             Element::Field(name) => format!("f:{name}"),
@@ -80,7 +82,7 @@ impl Element {
     }
 }
 
-/// JSON as Kubernetes writes it within a name: fit for HTML.
+/// JSON as Kubernetes encodes it in element names: HTML characters escaped.
 fn escaped(value: &Value) -> String {
     let text = value.to_string();
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
@@ -160,7 +162,7 @@ impl Element {
 }
 
 /// A total order over values: numbers by size, whether or not they are whole, then texts, booleans, lists, objects, null.
-pub(super) fn compare_values(a: &Value, b: &Value) -> Ordering {
+pub(crate) fn compare_values(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => compare_numbers(a, b),
         (Value::String(a), Value::String(b)) => a.cmp(b),
@@ -203,15 +205,15 @@ fn rank(value: &Value) -> u8 {
     }
 }
 
-/// Whether two values mean the same: 1 and 1.0 do.
-pub(super) fn same(a: &Value, b: &Value) -> bool {
+/// Whether two values are equal; 1 and 1.0 are.
+pub(crate) fn equal_values(a: &Value, b: &Value) -> bool {
     a == b || compare_values(a, b).is_eq()
 }
 
-/// Bytes of a path that are told at most; names and keys come from clients.
+/// Bytes of a displayed path at most; names and keys come from clients.
 const PATH_BYTES_MAX: usize = 1_024;
 
-/// A path as messages show it: `.spec.ports[name="http"].port`; cut where it is long.
+/// A path as messages display it: `.spec.ports[name="http"].port`; cut after 1,024 bytes.
 pub fn display(path: &[Element]) -> String {
     let mut text = Cut { text: String::new(), left: PATH_BYTES_MAX };
     for element in path {
@@ -223,7 +225,7 @@ pub fn display(path: &[Element]) -> String {
     text.text
 }
 
-/// Takes what fits and then refuses, so that what writes to it stops.
+/// A writer that fails once `left` bytes are written.
 struct Cut {
     text: String,
     left: usize,
@@ -238,7 +240,7 @@ impl fmt::Write for Cut {
     }
 }
 
-/// A value as messages show it.
+/// A value as messages display it.
 struct Shown<'a>(&'a Value);
 
 impl fmt::Display for Shown<'_> {
@@ -248,29 +250,4 @@ impl fmt::Display for Shown<'_> {
             other => write!(f, "{other}"),
         }
     }
-}
-
-/// Text in quotes, as Go's `%q` writes it.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\u{7}' => quoted.push_str("\\a"),
-            '\u{8}' => quoted.push_str("\\b"),
-            '\u{b}' => quoted.push_str("\\v"),
-            '\u{c}' => quoted.push_str("\\f"),
-            c if u32::from(c) < 0x80 && c.is_control() => {
-                quoted.push_str(&format!("\\x{:02x}", u32::from(c)))
-            }
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }

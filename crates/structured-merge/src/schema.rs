@@ -1,21 +1,21 @@
-//! What a schema says about ownership: which parts of an object are one piece and which have parts of their own.
+//! Types: which parts of an object are owned as a whole, and which field by field or item by item.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-/// The shapes a value may have. What has no type may have any.
+/// The structure of a value, compiled from a schema: the shapes that it may have. Without a `type` in the schema, all.
 #[derive(Debug, Default)]
 pub struct Type {
-    pub(super) map: Option<Box<MapType>>,
-    pub(super) scalar: Option<Scalar>,
-    pub(super) list: Option<Box<ListType>>,
+    map: Option<Box<MapType>>,
+    scalar: Option<Scalar>,
+    list: Option<Box<ListType>>,
 }
 
 /// A single value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scalar {
+pub(crate) enum Scalar {
     Numeric,
     String,
     Boolean,
@@ -23,72 +23,72 @@ pub(super) enum Scalar {
 }
 
 #[derive(Debug)]
-pub(super) struct MapType {
-    /// One piece.
-    pub(super) atomic: bool,
-    pub(super) fields: BTreeMap<String, Below>,
-    /// What the keys of lists are where they aren't given.
-    pub(super) defaults: BTreeMap<String, Value>,
-    /// Of fields that aren't declared; none: there are no others.
-    pub(super) others: Option<Below>,
-    /// Fields that are always there, with these values if nothing else is said: Go's structs.
-    pub(super) always: BTreeMap<String, Value>,
-    /// Fields that nobody owns.
-    pub(super) hidden: &'static [&'static str],
+pub(crate) struct MapType {
+    /// Owned as a whole.
+    pub(crate) atomic: bool,
+    pub(crate) fields: BTreeMap<String, TypeRef>,
+    /// Default values of fields, which complete the keys of list items.
+    pub(crate) defaults: BTreeMap<String, Value>,
+    /// Type of undeclared fields; `None`: there are none.
+    pub(crate) others: Option<TypeRef>,
+    /// Fields that compare as if they had these values where they are absent: those that Go always serializes.
+    pub(crate) implied: BTreeMap<String, Value>,
+    /// Fields that are excluded from ownership.
+    pub(crate) unowned: &'static [&'static str],
 }
 
 #[derive(Debug)]
-pub(super) struct ListType {
-    pub(super) items: Below,
-    pub(super) identity: Identity,
+pub(crate) struct ListType {
+    pub(crate) items: TypeRef,
+    pub(crate) identity: Identity,
 }
 
-/// How the items of a list are told apart.
+/// What identifies the items of a list.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Identity {
-    /// Not at all: the list is one piece.
+pub(crate) enum Identity {
+    /// Nothing: the list is owned as a whole.
     Atomic,
-    /// By their values.
+    /// Their values.
     Set,
-    /// By these fields.
+    /// These fields.
     Keys(Vec<String>),
 }
 
 /// A type within another.
 #[derive(Debug)]
-pub(super) enum Below {
+pub(crate) enum TypeRef {
     Type(Type),
-    /// Objects have parts, everything else is one piece.
+    /// Unknown: objects are owned field by field, everything else as a whole.
     Deduced,
-    /// One piece.
+    /// Unknown, owned as a whole.
     Untyped,
-    /// `metadata` of objects.
+    /// `ObjectMeta`.
     Metadata,
 }
 
 /// Which of its shapes a type takes for a value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Shape<'a> {
+pub(crate) enum Shape<'a> {
     Map(&'a MapType),
     Scalar(Scalar),
     List(&'a ListType),
-    /// There are several, and the value doesn't tell.
+    /// Several shapes are possible and the value has none of them.
     Any(&'a MapType),
 }
 
-impl Below {
-    pub(super) fn resolve(&self) -> &Type {
+impl TypeRef {
+    pub(crate) fn resolve(&self) -> &Type {
         match self {
-            Below::Type(ty) => ty,
-            Below::Deduced => &DEDUCED,
-            Below::Untyped => &UNTYPED,
-            Below::Metadata => &METADATA,
+            TypeRef::Type(ty) => ty,
+            TypeRef::Deduced => &DEDUCED,
+            TypeRef::Untyped => &UNTYPED,
+            TypeRef::Metadata => &METADATA,
         }
     }
 }
 
-static UNTYPED: LazyLock<Type> = LazyLock::new(|| free(Below::Untyped, true));
-static DEDUCED: LazyLock<Type> = LazyLock::new(|| free(Below::Deduced, false));
+static UNTYPED: LazyLock<Type> = LazyLock::new(|| any(TypeRef::Untyped, true));
+static DEDUCED: LazyLock<Type> = LazyLock::new(|| any(TypeRef::Deduced, false));
 
 static METADATA: LazyLock<Type> = LazyLock::new(|| {
     let text = || json!({"type": "string"});
@@ -114,34 +114,34 @@ static METADATA: LazyLock<Type> = LazyLock::new(|| {
         false,
     );
     if let Some(map) = &mut ty.map {
-        map.hidden = &["managedFields"];
+        map.unowned = &["managedFields"];
     }
     ty
 });
 
-/// Anything; lists are one piece.
-fn free(below: Below, atomic: bool) -> Type {
+/// Any value; lists are owned as a whole.
+fn any(fields: TypeRef, atomic: bool) -> Type {
     Type {
         scalar: Some(Scalar::Untyped),
-        list: Some(Box::new(ListType { items: Below::Untyped, identity: Identity::Atomic })),
-        map: Some(Box::new(MapType { atomic, others: Some(below), ..MapType::empty() })),
+        list: Some(Box::new(ListType { items: TypeRef::Untyped, identity: Identity::Atomic })),
+        map: Some(Box::new(MapType { atomic, others: Some(fields), ..MapType::empty() })),
     }
 }
 
 impl Type {
-    /// The type of whole objects, from the `openAPIV3Schema` of their definition. `always` are the values
-    /// of those of their fields that can't be absent.
-    pub fn of_objects(schema: &Value, always: impl IntoIterator<Item = (String, Value)>) -> Type {
+    /// The type of whole objects, from the `openAPIV3Schema` of their definition. `implied` are top-level fields that
+    /// compare as if they had these values where they are absent: fields that Go serializes even if they are empty.
+    pub fn of_objects(schema: &Value, implied: impl IntoIterator<Item = (String, Value)>) -> Type {
         let mut ty = Type::of(schema, false);
         let map = ty.map.get_or_insert_with(|| Box::new(MapType::empty()));
         map.add_object_fields();
-        map.always = always.into_iter().collect();
+        map.implied = implied.into_iter().collect();
         Type { map: ty.map, ..Type::default() }
     }
 
     fn of(schema: &Value, kept: bool) -> Type {
         let flag = |name: &str| schema[name].as_bool() == Some(true);
-        // Where unknown fields are kept, they are kept below as well.
+        // Inherited by everything below.
         let kept = kept || flag("x-kubernetes-preserve-unknown-fields");
         let scalar = match (schema["type"].as_str(), schema["format"].as_str()) {
             (Some("object"), _) => {
@@ -165,8 +165,17 @@ impl Type {
         Type { scalar: Some(scalar), ..Type::default() }
     }
 
-    /// The shape for a value; what is absent, null or of none of the shapes decides nothing.
-    pub(super) fn shape(&self, value: Option<&Value>) -> Shape<'_> {
+    pub(crate) fn map(&self) -> Option<&MapType> {
+        self.map.as_deref()
+    }
+
+    pub(crate) fn list(&self) -> Option<&ListType> {
+        self.list.as_deref()
+    }
+
+    /// The shape to treat a value as; [`Shape::Any`] if the value is absent, null or of none of the possible shapes and a
+    /// map is possible.
+    pub(crate) fn shape(&self, value: Option<&Value>) -> Shape<'_> {
         match (self, value) {
             (Type { map: Some(map), .. }, Some(Value::Object(_))) => Shape::Map(map),
             (Type { list: Some(list), .. }, Some(Value::Array(_))) => Shape::List(list),
@@ -184,13 +193,13 @@ impl Type {
 }
 
 impl<'a> Shape<'a> {
-    /// Of one type: whether it is the same one.
-    pub(super) fn is(self, other: Shape<'_>) -> bool {
+    /// Whether two shapes of one type are the same.
+    pub(crate) fn is(self, other: Shape<'_>) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 
-    /// What to treat the value as.
-    pub(super) fn settled(self) -> Shape<'a> {
+    /// [`Shape::Any`] as a map.
+    pub(crate) fn settled(self) -> Shape<'a> {
         match self {
             Shape::Any(map) => Shape::Map(map),
             Shape::Map(_) | Shape::Scalar(_) | Shape::List(_) => self,
@@ -205,8 +214,8 @@ impl MapType {
             fields: BTreeMap::new(),
             defaults: BTreeMap::new(),
             others: None,
-            always: BTreeMap::new(),
-            hidden: &[],
+            implied: BTreeMap::new(),
+            unowned: &[],
         }
     }
 
@@ -214,7 +223,7 @@ impl MapType {
         let mut map = MapType::empty();
         map.atomic = schema["x-kubernetes-map-type"].as_str() == Some("atomic");
         for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
-            map.fields.insert(name.clone(), Below::Type(Type::of(schema, kept)));
+            map.fields.insert(name.clone(), TypeRef::Type(Type::of(schema, kept)));
             if let Some(default) = schema.get("default") {
                 map.defaults.insert(name.clone(), default.clone());
             }
@@ -223,10 +232,10 @@ impl MapType {
             map.add_object_fields();
         }
         map.others = match schema.get("additionalProperties") {
-            None if kept || map.fields.is_empty() => Some(Below::Deduced),
+            None if kept || map.fields.is_empty() => Some(TypeRef::Deduced),
             None | Some(Value::Bool(false)) => None,
-            Some(Value::Bool(true)) => Some(Below::Deduced),
-            Some(schema) => Some(Below::Type(Type::of(schema, kept))),
+            Some(Value::Bool(true)) => Some(TypeRef::Deduced),
+            Some(schema) => Some(TypeRef::Type(Type::of(schema, kept))),
         };
         map
     }
@@ -234,13 +243,13 @@ impl MapType {
     fn add_object_fields(&mut self) {
         for name in ["apiVersion", "kind"] {
             let text = Type { scalar: Some(Scalar::String), ..Type::default() };
-            self.fields.insert(name.into(), Below::Type(text));
+            self.fields.insert(name.into(), TypeRef::Type(text));
         }
-        self.fields.insert("metadata".into(), Below::Metadata);
+        self.fields.insert("metadata".into(), TypeRef::Metadata);
     }
 
-    pub(super) fn field(&self, name: &str) -> Option<&Type> {
-        self.fields.get(name).or(self.others.as_ref()).map(Below::resolve)
+    pub(crate) fn field(&self, name: &str) -> Option<&Type> {
+        self.fields.get(name).or(self.others.as_ref()).map(TypeRef::resolve)
     }
 }
 
@@ -248,7 +257,7 @@ impl ListType {
     fn of(schema: &Value, kept: bool) -> ListType {
         let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
         ListType {
-            items: schema.get("items").map_or(Below::Untyped, |items| Below::Type(Type::of(items, kept))),
+            items: schema.get("items").map_or(TypeRef::Untyped, |items| TypeRef::Type(Type::of(items, kept))),
             identity: match schema["x-kubernetes-list-type"].as_str() {
                 Some("set") => Identity::Set,
                 Some("map") => Identity::Keys(keys.filter_map(Value::as_str).map(str::to_owned).collect()),
