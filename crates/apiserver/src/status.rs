@@ -1,8 +1,6 @@
-//! Kubernetes' `Status`: how every refusal is told to a client.
+//! Kubernetes' `Status`: the answer to every request that fails.
 
 use serde_json::{Value, json};
-
-use crate::kinds::Kind;
 
 /// A machine-readable reason; the HTTP code follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +63,7 @@ impl Reason {
         }
     }
 
-    /// The word that stands in `reason`.
+    /// Value of the field `reason`.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Unauthorized => "Unauthorized",
@@ -89,14 +87,44 @@ impl Reason {
     }
 }
 
-/// One thing wrong with one field.
+/// Causes reported at most for one object that is validated.
+pub const CAUSES_MAX: usize = 32;
+
+/// The names of a kind in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names<'a> {
+    /// API group; empty for the core group.
+    pub group: &'a str,
+    /// Resource: `devices`.
+    pub plural: &'a str,
+    /// Kind: `Device`.
+    pub kind: &'a str,
+}
+
+impl Names<'_> {
+    /// `plural.group`.
+    fn resource(&self) -> String {
+        self.qualify(self.plural)
+    }
+
+    /// `Kind.group`.
+    fn kind(&self) -> String {
+        self.qualify(self.kind)
+    }
+
+    fn qualify(&self, name: &str) -> String {
+        if self.group.is_empty() { name.to_owned() } else { format!("{name}.{}", self.group) }
+    }
+}
+
+/// One reason why one field is invalid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cause {
     /// `FieldValueInvalid` and its like.
     pub reason: &'static str,
-    /// What is wrong, with the value.
+    /// For people; quotes the value.
     pub message: String,
-    /// Path as people write it: `spec.env[0].name`.
+    /// Path of the field: `spec.env[0].name`.
     pub field: String,
 }
 
@@ -126,33 +154,33 @@ impl Cause {
     }
 }
 
-/// Why a request was refused.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// Decides the HTTP code.
     pub reason: Reason,
-    /// For people, in the words of Kubernetes where tools read them.
+    /// For people; the text of kube-apiserver where it has one.
     pub message: String,
     /// For programs.
     pub details: Box<Details>,
 }
 
-/// What a refusal is about.
+/// What a [`Status`] is about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Details {
-    /// Name of the object, if one was meant.
+    /// Name of the object, if there is one.
     pub name: Option<String>,
-    /// Group and plural (for Invalid: the kind) of what was meant.
+    /// Group and plural of the resource; for `Invalid`, group and kind.
     pub target: Option<(String, String)>,
-    /// Uid of the object in question.
+    /// Uid of the object.
     pub uid: Option<String>,
-    /// What is wrong, field by field.
+    /// Invalid fields.
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
-    /// With which a list that expired goes on, inconsistently.
-    pub goes_on: Option<String>,
-    /// Shown even where there is nothing to show.
+    /// Token with which an expired list continues, inconsistently.
+    pub continue_token: Option<String>,
+    /// Serialized even if it is empty.
     pub always: bool,
 }
 
@@ -165,7 +193,7 @@ impl std::fmt::Display for Status {
 impl std::error::Error for Status {}
 
 impl Status {
-    /// A refusal without details.
+    /// A status without details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Status {
         Status { reason, message: cut(message.into(), MESSAGE_BYTES_MAX), details: Box::default() }
     }
@@ -175,17 +203,17 @@ impl Status {
         Status::new(Reason::BadRequest, message)
     }
 
-    /// 500; the message names what failed inside.
+    /// 500 for a failure of this server.
     pub fn internal(message: impl std::fmt::Display) -> Status {
         Status::new(Reason::InternalError, format!("Internal error occurred: {message}"))
     }
 
-    /// 500 without a reason, as Kubernetes tells what it doesn't classify.
+    /// 500 without a reason, as Kubernetes answers errors that it doesn't classify.
     pub fn unknown(message: impl Into<String>) -> Status {
         Status::new(Reason::Unknown, message)
     }
 
-    /// 429 with a pause.
+    /// 429 with `Retry-After: 1`.
     pub fn busy(message: &str) -> Status {
         Status::new(Reason::TooManyRequests, message)
             .with(Details { retry_after: Some(1), ..Details::default() })
@@ -197,31 +225,30 @@ impl Status {
     }
 
     /// 404 for an object.
-    pub fn not_found(kind: &Kind, name: &str) -> Status {
-        Status::about(Reason::NotFound, kind, name, format!("{} \"{name}\" not found", kind.qualified()))
+    pub fn not_found(names: Names<'_>, name: &str) -> Status {
+        Status::about(Reason::NotFound, names, name, format!("{} \"{name}\" not found", names.resource()))
     }
 
     /// 409 for a create.
-    pub fn already_exists(kind: &Kind, name: &str) -> Status {
+    pub fn already_exists(names: Names<'_>, name: &str) -> Status {
         Status::about(
             Reason::AlreadyExists,
-            kind,
+            names,
             name,
-            format!("{} \"{name}\" already exists", kind.qualified()),
+            format!("{} \"{name}\" already exists", names.resource()),
         )
     }
 
     /// 409 for a write that raced another.
-    pub fn conflict(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Status {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
-        Status::about(Reason::Conflict, kind, name, message)
+    pub fn conflict(names: Names<'_>, name: &str, why: impl std::fmt::Display) -> Status {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", names.resource());
+        Status::about(Reason::Conflict, names, name, message)
     }
 
-    /// The same, naming the kind and not the resource, as deletes do.
-    pub(crate) fn conflict_of(kind: &Kind, name: &str, why: &str) -> Status {
-        let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
-        let message = format!("Operation cannot be fulfilled on {}{group} \"{name}\": {why}", kind.kind);
-        let target = Some((kind.group.clone(), kind.kind.clone()));
+    /// 409 that names the kind instead of the resource, as for deletes.
+    pub(crate) fn conflict_of(names: Names<'_>, name: &str, why: &str) -> Status {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", names.kind());
+        let target = Some((names.group.to_owned(), names.kind.to_owned()));
         Status::new(Reason::Conflict, message).with(Details {
             name: Some(name.to_owned()),
             target,
@@ -229,41 +256,42 @@ impl Status {
         })
     }
 
-    /// 422 that names the resource and not the kind, as checks before an object's own do.
-    pub(crate) fn invalid_resource(kind: &Kind, name: &str, cause: Cause) -> Status {
-        let told = format!("{} \"{name}\" is invalid: {}: {}", kind.qualified(), cause.field, cause.message);
-        let target = Some((kind.group.clone(), kind.plural.clone()));
+    /// 422 that names the resource instead of the kind, as for checks that precede validation.
+    pub(crate) fn invalid_resource(names: Names<'_>, name: &str, cause: Cause) -> Status {
+        let message =
+            format!("{} \"{name}\" is invalid: {}: {}", names.resource(), cause.field, cause.message);
+        let target = Some((names.group.to_owned(), names.plural.to_owned()));
         let details =
             Details { name: Some(name.to_owned()), target, causes: vec![cause], ..Details::default() };
-        Status::new(Reason::Invalid, told).with(details)
+        Status::new(Reason::Invalid, message).with(details)
     }
 
     /// 403 for an object.
-    pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Status {
-        let message = format!("{} \"{name}\" is forbidden: {why}", kind.qualified());
-        Status::about(Reason::Forbidden, kind, name, message)
+    pub fn forbidden(names: Names<'_>, name: &str, why: impl std::fmt::Display) -> Status {
+        let message = format!("{} \"{name}\" is forbidden: {why}", names.resource());
+        Status::about(Reason::Forbidden, names, name, message)
     }
 
-    /// 422 with its causes; there is at least one.
-    pub fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Status {
-        let told = told(&causes);
-        let kind_name =
-            if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
-        let target = Some((kind.group.clone(), kind.kind.clone()));
+    /// 422 with at least one cause.
+    pub fn invalid(names: Names<'_>, name: &str, causes: Vec<Cause>) -> Status {
+        debug_assert!(!causes.is_empty(), "an invalid object has a cause");
+        let joined = join(&causes);
+        let target = Some((names.group.to_owned(), names.kind.to_owned()));
         let details = Details { name: Some(name.to_owned()), target, causes, ..Details::default() };
-        Status::new(Reason::Invalid, format!("{kind_name} \"{name}\" is invalid: {told}")).with(details)
+        Status::new(Reason::Invalid, format!("{} \"{name}\" is invalid: {joined}", names.kind()))
+            .with(details)
     }
 
     /// 422 for the options of a request.
     pub fn invalid_options(options: &str, causes: Vec<Cause>) -> Status {
         let group = "meta.k8s.io";
-        let message = format!("{options}.{group} \"\" is invalid: {}", told(&causes));
+        let message = format!("{options}.{group} \"\" is invalid: {}", join(&causes));
         let target = Some((group.to_owned(), options.to_owned()));
         Status::new(Reason::Invalid, message).with(Details { target, causes, ..Details::default() })
     }
 
-    fn about(reason: Reason, kind: &Kind, name: &str, message: String) -> Status {
-        let target = Some((kind.group.clone(), kind.plural.clone()));
+    fn about(reason: Reason, names: Names<'_>, name: &str, message: String) -> Status {
+        let target = Some((names.group.to_owned(), names.plural.to_owned()));
         Status::new(reason, message).with(Details {
             name: Some(name.to_owned()),
             target,
@@ -271,14 +299,14 @@ impl Status {
         })
     }
 
-    /// The same refusal with details for programs.
+    /// The same status with details.
     pub fn with(self, mut details: Details) -> Status {
-        details.causes.truncate(CAUSES_TOLD_MAX);
+        details.causes.truncate(STATUS_CAUSES_MAX);
         details.name = details.name.map(|name| cut(name, CAUSE_BYTES_MAX));
         Status { details: Box::new(details), ..self }
     }
 
-    /// The document that goes over the wire.
+    /// The document that clients receive.
     pub fn to_json(&self) -> Value {
         let mut details = serde_json::Map::new();
         if let Some(name) = self.details.name.as_ref().filter(|name| !name.is_empty()) {
@@ -297,11 +325,11 @@ impl Status {
         }
         if !self.details.causes.is_empty() {
             let causes = self.details.causes.iter().map(|cause| {
-                let mut told = json!({"reason": cause.reason, "message": cause.message});
+                let mut cause_json = json!({"reason": cause.reason, "message": cause.message});
                 if !cause.field.is_empty() {
-                    told["field"] = json!(cause.field);
+                    cause_json["field"] = json!(cause.field);
                 }
-                told
+                cause_json
             });
             details.insert("causes".into(), causes.collect());
         }
@@ -317,8 +345,8 @@ impl Status {
             "reason": self.reason.as_str(),
             "code": self.reason.code(),
         });
-        if let Some(goes_on) = &self.details.goes_on {
-            status["metadata"] = json!({ "continue": goes_on });
+        if let Some(continue_token) = &self.details.continue_token {
+            status["metadata"] = json!({ "continue": continue_token });
         }
         if self.reason == Reason::Unknown
             && let Some(fields) = status.as_object_mut()
@@ -332,11 +360,11 @@ impl Status {
     }
 }
 
-/// Bytes of a refusal's message, and of what is told of one cause, at most: what a client sent is quoted in them.
+/// Bytes of a message, and of a cause's message and field, at most: they quote what a client sent.
 const MESSAGE_BYTES_MAX: usize = 16 * 1_024;
 const CAUSE_BYTES_MAX: usize = 4 * 1_024;
-/// Causes told at most, whoever found them.
-const CAUSES_TOLD_MAX: usize = 256;
+/// Causes of one status at most.
+const STATUS_CAUSES_MAX: usize = 256;
 
 /// The text, cut between two characters if it has more bytes.
 pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
@@ -348,10 +376,10 @@ pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-fn told(causes: &[Cause]) -> String {
-    let told: Vec<String> =
+fn join(causes: &[Cause]) -> String {
+    let lines: Vec<String> =
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-    match told.as_slice() {
+    match lines.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     }

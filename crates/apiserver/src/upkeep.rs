@@ -129,7 +129,9 @@ async fn end_namespaces(store: &Store) -> Result<bool, Status> {
     for stored in read(store, namespaces, &terminating)? {
         let namespace = Facets::of(namespaces, &stored).name;
         let within = Selection::within(&namespace);
-        for kind in store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None) {
+        for kind in
+            store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None)
+        {
             for stored in read(store, kind, &within)? {
                 delete(store, kind, &stored).await?;
             }

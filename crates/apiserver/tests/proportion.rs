@@ -131,7 +131,7 @@ impl Api {
     }
 
     fn patch(&mut self, media_type: &str, patch: Value) -> Result<Applied, String> {
-        let decoded = decode::json(patch.to_string().as_bytes())?;
+        let decoded = decode::json(patch.to_string().as_bytes()).map_err(|error| error.to_string())?;
         let patch = Patch::parse(media_type, decoded.value)
             .map_err(|status| format!("{} {status}", status.reason.code()))?;
         self.sample("a", Operation::Patch { part: Part::Main, patch })

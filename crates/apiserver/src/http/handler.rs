@@ -464,7 +464,7 @@ fn access<'a>(label: &'a Label, target: &'a Target, name: &'a str) -> Access<'a>
 
 fn denied(target: &Target, name: &str, why: &str) -> Status {
     if !name.is_empty() {
-        return Status::forbidden(&target.kind, name, why);
+        return Status::forbidden(target.kind.names(), name, why);
     }
     let about = Some((target.kind.group.clone(), target.kind.plural.clone()));
     Status::new(Reason::Forbidden, format!("{} is forbidden: {why}", target.kind.qualified()))

@@ -112,7 +112,7 @@ pub(super) fn get(
     check_not_newer(params, snapshot.revision)?;
     let kind = &*target.kind;
     let stored = snapshot.get(&kind.key(target.namespace.as_deref().unwrap_or_default(), name));
-    let stored = stored?.ok_or_else(|| Status::not_found(kind, name))?;
+    let stored = stored?.ok_or_else(|| Status::not_found(kind.names(), name))?;
     Ok(respond::json_bytes(StatusCode::OK, view.object(kind, &stored.into())?))
 }
 
@@ -173,7 +173,7 @@ fn continue_expired(after: &str) -> Status {
                    remainder of the results. Continuing with the provided token results in an inconsistent list - \
                    objects that were created, modified, or deleted between the time the first chunk was returned and \
                    now may show up in the list.";
-    Status::expired(message).with(Details { goes_on: Some(rest), ..Details::default() })
+    Status::expired(message).with(Details { continue_token: Some(rest), ..Details::default() })
 }
 
 pub(super) fn selection(target: &Target, params: &Params) -> Result<Selection, Status> {

@@ -78,7 +78,7 @@ async fn a_list_that_was_begun_before_says_that_it_expired_and_goes_on() {
     readers.fail_and_come_back().await;
     let expired = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap_err();
     assert_eq!((expired.reason, expired.reason.code()), (Reason::Expired, 410), "{expired}");
-    let goes_on = expired.details.goes_on.unwrap();
+    let goes_on = expired.details.continue_token.unwrap();
     let rest = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap();
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
     // Another reader of the same revision, whose list began since.

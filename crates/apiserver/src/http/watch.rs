@@ -364,7 +364,9 @@ impl Watch {
         let (view, kind) = (self.wish.view, &*self.target.kind);
         let line = match (view.shape, kind.conversion()) {
             (Shape::Object, Conversion::None) => event.line(change),
-            (Shape::Object, Conversion::Events) => event.line_in(0, change, |stored| view.object(kind, stored))?,
+            (Shape::Object, Conversion::Events) => {
+                event.line_in(0, change, |stored| view.object(kind, stored))?
+            }
             (Shape::Partial, _) => event.line_in(1, change, |stored| view.object(kind, stored))?,
             // Its cells say how long ago things were, so it is made for each watch.
             (Shape::Table(_), _) => {

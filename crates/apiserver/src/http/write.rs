@@ -48,8 +48,8 @@ pub(super) struct Request<'a> {
 pub(super) fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Decoded, Status> {
     let media_type = media_type(headers)?;
     let decoded = match media_type {
-        "application/json" | "" => decode::json(body),
-        "application/yaml" => decode::yaml(body),
+        "application/json" | "" => decode::json(body).map_err(|error| error.to_string()),
+        "application/yaml" => decode::yaml(body).map_err(|error| error.to_string()),
         protobuf::MEDIA_TYPE => match protobuf::decode(body) {
             Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
             Err(error @ DecodeError::Kind { .. }) => {

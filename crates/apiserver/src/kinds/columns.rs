@@ -1,6 +1,7 @@
 //! Printer columns: cells of the Table form.
 
 use jiff::Timestamp;
+use jsonpath_rust::parser::errors::JsonPathError;
 use jsonpath_rust::parser::model::JpQuery;
 use jsonpath_rust::parser::parse_json_path;
 use jsonpath_rust::query::js_path_process;
@@ -22,15 +23,28 @@ pub struct Column {
     parts: Vec<Part>,
 }
 
-/// What Kubernetes says of `metadata.creationTimestamp`.
+/// Description of `metadata.creationTimestamp` in Kubernetes.
 pub(super) const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
-/// Why a column can't be evaluated.
+/// Why a column can't be compiled.
 #[derive(Debug, thiserror::Error)]
-#[error("column {name:?}: {why}")]
+#[error("column {name:?}: {fault}")]
 pub struct ColumnError {
     name: String,
-    why: String,
+    #[source]
+    fault: ColumnFault,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ColumnFault {
+    #[error("a brace isn't closed")]
+    Brace,
+    #[error("type must be string, integer, number, boolean or date")]
+    Type,
+    #[error("a JSONPath begins with a dot")]
+    Dot,
+    #[error("{0}")]
+    Path(Box<JsonPathError>),
 }
 
 #[derive(Debug)]
@@ -46,20 +60,20 @@ impl Column {
     pub(crate) fn compile(column: &Value) -> Result<Column, ColumnError> {
         let text = |name: &str| column[name].as_str().unwrap_or_default().to_owned();
         let name = text("name");
-        let wrong = |why: &str| ColumnError { name: name.clone(), why: why.to_owned() };
+        let wrong = |fault| ColumnError { name: name.clone(), fault };
         let path = text("jsonPath");
         let mut parts = Vec::new();
         let mut rest = path.as_str();
         if !rest.contains('{') {
-            parts.push(Part::path(rest).map_err(|why| wrong(&why))?);
+            parts.push(Part::path(rest).map_err(wrong)?);
             rest = "";
         }
         while let Some((before, after)) = rest.split_once('{') {
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
             }
-            let (inside, after) = after.split_once('}').ok_or_else(|| wrong("a brace isn't closed"))?;
-            parts.push(Part::path(inside).map_err(|why| wrong(&why))?);
+            let (inside, after) = after.split_once('}').ok_or_else(|| wrong(ColumnFault::Brace))?;
+            parts.push(Part::path(inside).map_err(wrong)?);
             rest = after;
         }
         if !rest.is_empty() {
@@ -67,7 +81,7 @@ impl Column {
         }
         let ty = text("type");
         if !["string", "integer", "number", "boolean", "date"].contains(&ty.as_str()) {
-            return Err(wrong("type must be string, integer, number, boolean or date"));
+            return Err(wrong(ColumnFault::Type));
         }
         let priority = column["priority"].as_i64().unwrap_or(0);
         let mut description = text("description");
@@ -77,7 +91,7 @@ impl Column {
         Ok(Column { name, ty, format: text("format"), description, priority, parts })
     }
 
-    /// The column of kinds that define none.
+    /// The column of kinds that define no columns.
     pub(crate) fn age() -> Column {
         Column {
             name: "Age".into(),
@@ -89,19 +103,19 @@ impl Column {
         }
     }
 
-    /// The cell for an object; null where there is nothing to show.
+    /// The cell of an object; null if there is no value.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         if let [part] = self.parts.as_slice() {
             return part.find(object).map_or(Value::Null, |value| self.shown(value, now));
         }
-        let told = self.parts.iter().map(|part| match part {
+        let texts = self.parts.iter().map(|part| match part {
             Part::Text(text) => text.clone(),
             Part::Fields(_) | Part::Query(_) => part.find(object).map(plain).unwrap_or_default(),
         });
-        json!(told.collect::<String>())
+        json!(texts.collect::<String>())
     }
 
-    /// Whether it shows when the object was made.
+    /// Whether it shows the creation time.
     pub(super) fn is_age(&self) -> bool {
         let [Part::Fields(path)] = self.parts.as_slice() else { return false };
         path.iter().map(String::as_str).eq(["metadata", "creationTimestamp"])
@@ -123,14 +137,15 @@ impl Column {
 }
 
 impl Part {
-    fn path(path: &str) -> Result<Part, String> {
+    fn path(path: &str) -> Result<Part, ColumnFault> {
         let simple =
             |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let below = path.strip_prefix('.').ok_or("a JSONPath begins with a dot")?;
+        let below = path.strip_prefix('.').ok_or(ColumnFault::Dot)?;
         if below.split('.').all(simple) {
             return Ok(Part::Fields(below.split('.').map(str::to_owned).collect()));
         }
-        let query = parse_json_path(&format!("${path}")).map_err(|error| error.to_string())?;
+        let query =
+            parse_json_path(&format!("${path}")).map_err(|error| ColumnFault::Path(Box::new(error)))?;
         Ok(Part::Query(query))
     }
 
@@ -152,7 +167,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The age of a time; of none, that it isn't known.
+/// The age of a time; `<unknown>` if it isn't one.
 pub(super) fn since(time: &str, now: Timestamp) -> String {
     match time.parse::<Timestamp>() {
         Ok(then) => age(now.as_second() - then.as_second()),

@@ -6,6 +6,7 @@ use wasmbed_structured_merge::Version;
 use super::columns::Column;
 use super::conversion::Conversion;
 use crate::schema::Schema;
+use crate::status::Names;
 
 /// One kind of object in one version.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct Kind {
     pub categories: Vec<String>,
     /// Objects live in namespaces.
     pub namespaced: bool,
-    /// Status is written apart from the rest.
+    /// The status is a subresource.
     pub status_subresource: bool,
     /// Clients may write.
     pub writable: bool,
@@ -36,15 +37,15 @@ pub struct Kind {
     pub counts_generations: bool,
     /// A PUT without a resourceVersion is accepted.
     pub unconditional_update: bool,
-    /// What objects look like.
+    /// Schema of its objects.
     pub schema: Schema,
     /// The schema as given, for OpenAPI.
     pub openapi: Value,
     /// Columns of the Table form after the name.
     pub columns: Vec<Column>,
-    /// Fields beyond name and namespace by which clients may select, as dotted paths.
+    /// Selectable fields besides name and namespace, as dotted paths.
     pub selectable: Vec<String>,
-    /// Folder of the store; two versions of the same objects share it.
+    /// Key prefix in the store; versions of the same objects share it.
     pub folder: String,
     /// The version as structured merge sees it.
     pub merge_version: Version<Conversion>,
@@ -70,6 +71,11 @@ impl Kind {
 
     pub(crate) fn is_event(&self) -> bool {
         self.kind == "Event" && !self.is_custom()
+    }
+
+    /// The names that messages mention.
+    pub fn names(&self) -> Names<'_> {
+        Names { group: &self.group, plural: &self.plural, kind: &self.kind }
     }
 
     /// `plural.group`, as messages name it.

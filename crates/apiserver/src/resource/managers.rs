@@ -1,4 +1,4 @@
-//! Whose an object's fields are after a write: [`crate::apply`] on whole objects, told in Kubernetes' words.
+//! Computes `managedFields` after a write: structured merge on whole objects, with the error texts of Kubernetes.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,25 @@ use wasmbed_structured_merge::{
     empty_like, equal_except_times,
 };
 
-use super::{Part, Request};
+use super::request::{Part, Request};
 use crate::kinds::{Conversion, Kind};
 use crate::status::{Cause, Details, Reason, Status};
 
-/// Where client-side apply keeps what it applied.
+/// Annotation in which client-side apply keeps the applied configuration.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// The manager that takes over what client-side apply applied, and keeps that annotation up to date.
+/// The manager that takes over the fields of client-side apply and keeps that annotation up to date.
 const KUBECTL: &str = "kubectl";
-/// Bytes of all annotations together, as in Kubernetes; beyond it the annotation isn't kept.
+/// Bytes of all annotations together, as in Kubernetes; beyond that the annotation is dropped.
 const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 
-/// What someone states about an object.
+/// A configuration to apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Applied<'a> {
-    /// The configuration.
+    /// The configuration, an object of the request's kind.
     pub object: &'a Value,
-    /// What is to be told about fields that stood twice in it.
+    /// Messages about duplicate fields in it.
     pub duplicates: &'a [String],
-    /// Take fields that others own.
+    /// Take fields of other managers instead of reporting conflicts.
     pub force: bool,
 }
 
@@ -50,29 +50,29 @@ fn id(request: &Request<'_>, operation: Operation) -> ManagerId {
     ManagerId::new(request.manager, operation, &request.kind.merge_version.name, subresource)
 }
 
-/// `managedFields` of `object`, which takes the place of `current`; `stated` are those in the body, if any.
+/// `managedFields` of `object`, which replaces `current`; `stated` are those in the body, if any.
 ///
-/// None where they can't be worked out, and where nobody is tracked: a client may have them forgotten.
+/// `None` if they can't be computed, and if managers aren't tracked: clients may reset them.
 pub(super) fn after_update(
     request: &Request<'_>,
     current: Option<&Value>,
     object: &Value,
     stated: Option<Value>,
 ) -> Option<Value> {
-    let standing = || {
-        let standing = current.and_then(|current| current["metadata"].get("managedFields").cloned());
-        standing.and_then(|standing| ManagedFields::from_json(standing, true).ok()).unwrap_or_default()
+    let stored = || {
+        let stored = current.and_then(|current| current["metadata"].get("managedFields").cloned());
+        stored.and_then(|stored| ManagedFields::from_json(stored, true).ok()).unwrap_or_default()
     };
     let managers = match stated.filter(|_| request.part == Part::Main) {
-        None => standing(),
+        None => stored(),
         Some(stated) if current.is_some_and(|current| current["metadata"]["managedFields"] == stated) => {
-            standing()
+            stored()
         }
         Some(stated) if is_reset(request.kind, &stated) => ManagedFields::default(),
         Some(stated) => match ManagedFields::from_json(stated, false) {
             Ok(managers) if !managers.is_empty() => managers,
-            // A client that doesn't understand them doesn't delete them.
-            Ok(_) | Err(_) => standing(),
+            // Clients that don't know the field can't remove it.
+            Ok(_) | Err(_) => stored(),
         },
     };
     if managers.is_empty() && current.is_some() {
@@ -87,17 +87,18 @@ pub(super) fn after_update(
         }
     };
     let id = id(request, Operation::Update);
-    let managers = updater(request.kind, request.part).update(live, object, managers, &id, request.moment.now);
+    let managers =
+        updater(request.kind, request.part).update(live, object, managers, &id, request.moment.now);
     match managers {
         Ok(managers) => Some(managers.into_json()).filter(|entries| *entries != json!([])),
         Err(error) => {
-            tracing::debug!(%error, kind = request.kind.kind, "the managers of an object are forgotten");
+            tracing::debug!(%error, kind = request.kind.kind, "dropping the managers of an object");
             None
         }
     }
 }
 
-/// Asked for with a list of one empty entry, or with an empty list, which isn't seen in kinds of definitions.
+/// A reset is requested by a list of one empty entry, or by an empty list, which custom resources don't see.
 fn is_reset(kind: &Kind, stated: &Value) -> bool {
     *stated == json!([{}]) || (*stated == json!([]) && !kind.is_custom())
 }
@@ -108,8 +109,8 @@ pub(super) fn put(object: &mut Value, managed: Option<Value>) {
     }
 }
 
-/// Whether `object` is as `current` is; since when someone owns what they owned before is no change.
-pub(super) fn nothing_changed(current: &Value, object: &Value) -> bool {
+/// Whether the two are equal, times of `managedFields` apart.
+pub(super) fn is_unchanged(current: &Value, object: &Value) -> bool {
     let (Some(was), Some(is)) = (current.as_object(), object.as_object()) else { return false };
     let alike = was.len() == is.len()
         && was
@@ -128,7 +129,7 @@ pub(super) fn nothing_changed(current: &Value, object: &Value) -> bool {
         })
 }
 
-/// The object that `applied` makes of `current`, and its `managedFields`.
+/// The object after `applied` is applied to `current`, and its `managedFields`.
 pub(super) fn after_apply(
     request: &Request<'_>,
     current: Option<&Value>,
@@ -144,8 +145,8 @@ pub(super) fn after_apply(
             &nothing
         }
     };
-    let standing = live["metadata"].get("managedFields").cloned().unwrap_or(Value::Null);
-    let managers = ManagedFields::from_json(standing, true)
+    let stored = live["metadata"].get("managedFields").cloned().unwrap_or(Value::Null);
+    let managers = ManagedFields::from_json(stored, true)
         .map_err(|error| Status::unknown(format!("failed to decode managed fields: {error}")))?;
     let updater = updater(kind, request.part);
     let id = id(request, Operation::Apply);
@@ -155,16 +156,16 @@ pub(super) fn after_apply(
         && request.manager == KUBECTL
         && let Some(allowed) = last_applied(live).and_then(|last| updater.unchanged_since(&last, live))
     {
-        // What client-side apply applied is kubectl's to take.
+        // kubectl may take the fields of client-side apply.
         conflicts.retain(|conflict| !allowed.has(&conflict.path));
         if conflicts.is_empty() {
             outcome = updater.apply(live, applied.object, managers, &id, true, now);
         }
     }
-    let Outcome { object, managers } = outcome.map_err(|error| told(kind, applied.object, live, error))?;
+    let Outcome { object, managers } = outcome.map_err(|error| status(kind, applied.object, live, error))?;
     let mut object = object.unwrap_or_else(|| live.clone());
     if request.manager == KUBECTL && last_applied_text(&object).is_some() {
-        keep_last_applied(&mut object, applied.object);
+        set_last_applied(&mut object, applied.object);
     }
     let managed = managers.into_json();
     Ok((object, Some(managed).filter(|entries| *entries != json!([]))))
@@ -184,7 +185,7 @@ fn check_applied(kind: &Kind, applied: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn told(kind: &Kind, applied: &Value, live: &Value, error: ApplyError) -> Status {
+fn status(kind: &Kind, applied: &Value, live: &Value, error: ApplyError) -> Status {
     let about = |object: &Value| {
         let metadata = &object["metadata"];
         let text = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
@@ -202,18 +203,18 @@ fn told(kind: &Kind, applied: &Value, live: &Value, error: ApplyError) -> Status
         ApplyError::Live(wrong) => {
             Status::unknown(format!("failed to create typed live object ({}): {wrong}", about(live)))
         }
-        ApplyError::ManagedFields(error) => Status::unknown(format!("failed to decode managed fields: {error}")),
+        ApplyError::ManagedFields(error) => {
+            Status::unknown(format!("failed to decode managed fields: {error}"))
+        }
     }
 }
 
-/// 409, with each field that someone else owns.
+/// 409 with a cause for each field that another manager owns.
 fn conflict(conflicts: Vec<Conflict>) -> Status {
     let message = match conflicts.as_slice() {
-        [one] => format!(
-            "Apply failed with 1 conflict: conflict with {}: {}",
-            one.manager,
-            display(&one.path)
-        ),
+        [one] => {
+            format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, display(&one.path))
+        }
         many => {
             let mut by_manager: BTreeMap<&ManagerId, Vec<String>> = BTreeMap::new();
             for conflict in many {
@@ -245,8 +246,8 @@ fn last_applied(object: &Value) -> Option<Value> {
     serde_json::from_str(last_applied_text(object)?).ok()
 }
 
-/// Makes the annotation of client-side apply say what was applied.
-fn keep_last_applied(object: &mut Value, applied: &Value) {
+/// Updates the annotation of client-side apply.
+fn set_last_applied(object: &mut Value, applied: &Value) {
     let mut applied = applied.clone();
     if let Some(annotations) = applied.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);

@@ -1,14 +1,13 @@
-//! `metadata`: names, what the server sets, and what it checks.
+//! `metadata`: shapes, names, fields that the server sets, and validation.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::Preconditions;
+use super::request::Preconditions;
 use crate::kinds::Kind;
 use crate::names;
-use crate::schema::CAUSES_MAX;
 use crate::schema::path::Path;
-use crate::status::{Cause, Status};
+use crate::status::{CAUSES_MAX, Cause, Status};
 
 /// Bytes of all annotations together, as in Kubernetes.
 const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
@@ -49,7 +48,7 @@ pub(super) struct Taken {
     pub(super) unknown: Vec<String>,
 }
 
-/// Takes the metadata out of an object: shapes checked, nulls and unknown fields dropped.
+/// Takes the metadata out of an object, checks its shapes, drops nulls and unknown fields.
 pub(super) fn take(object: &mut Value) -> Result<Taken, Status> {
     let taken = object.as_object_mut().and_then(|fields| fields.remove("metadata")).unwrap_or(Value::Null);
     let fields = match taken {
@@ -81,7 +80,7 @@ pub(super) fn take(object: &mut Value) -> Result<Taken, Status> {
                 "metadata.{name} has a value of the wrong type: {value}"
             )));
         }
-        // An empty list of managers is a wish to forget them.
+        // An empty list of managers asks for a reset.
         let empty = name != "managedFields"
             && (value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty));
         if !empty {
@@ -91,8 +90,8 @@ pub(super) fn take(object: &mut Value) -> Result<Taken, Status> {
     Ok(taken)
 }
 
-/// Puts a new object into the namespace of its path.
-pub(super) fn place(
+/// Sets the namespace of a new object to that of the path.
+pub(super) fn set_namespace(
     kind: &Kind,
     metadata: &mut Map<String, Value>,
     namespace: Option<&str>,
@@ -117,7 +116,7 @@ fn other_name(stated: &str, wanted: &str) -> Status {
     Status::bad_request(why)
 }
 
-/// Refuses to create an object that isn't the one in the URL.
+/// Checks that a new object has the name in the URL.
 pub(super) fn check_name(metadata: &Map<String, Value>, wanted: &str) -> Result<(), Status> {
     match metadata.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()) {
         None => Err(Status::bad_request(format!(
@@ -134,7 +133,7 @@ fn other_namespace() -> Status {
     )
 }
 
-/// `start` and five random letters, without vowels that make words.
+/// `start` and five random characters, without vowels, so that they form no words.
 pub(super) fn generate_name(start: &str, random: Uuid) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     const RANDOM: usize = 5;
@@ -146,8 +145,12 @@ pub(super) fn generate_name(start: &str, random: Uuid) -> String {
     name
 }
 
-/// Refuses an update that means another object, or another version of it.
-pub(super) fn same_object(kind: &Kind, current: &Value, metadata: &Map<String, Value>) -> Result<(), Status> {
+/// Checks that an update is about this object and this version of it.
+pub(super) fn check_update(
+    kind: &Kind,
+    current: &Value,
+    metadata: &Map<String, Value>,
+) -> Result<(), Status> {
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let is = |name: &str| current["metadata"][name].as_str().unwrap_or_default();
     let name = is("name");
@@ -161,7 +164,7 @@ pub(super) fn same_object(kind: &Kind, current: &Value, metadata: &Map<String, V
     };
     if conditions.resource_version.is_none() && !kind.unconditional_update {
         let cause = Cause::invalid("metadata.resourceVersion", "0", "must be specified for an update");
-        return Err(Status::invalid_resource(kind, name, cause));
+        return Err(Status::invalid_resource(kind.names(), name, cause));
     }
     check_preconditions(kind, current, &conditions)?;
     if let Some(stated) = text("deletionTimestamp")
@@ -169,7 +172,7 @@ pub(super) fn same_object(kind: &Kind, current: &Value, metadata: &Map<String, V
     {
         let shown = json!(stated).to_string();
         let cause = Cause::invalid("metadata.deletionTimestamp", &shown, "field is immutable");
-        return Err(Status::invalid(kind, name, vec![cause]));
+        return Err(Status::invalid(kind.names(), name, vec![cause]));
     }
     Ok(())
 }
@@ -185,19 +188,19 @@ pub(super) fn check_preconditions(
     {
         let why =
             format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", is("uid"));
-        return Err(Status::conflict(kind, is("name"), why));
+        return Err(Status::conflict(kind.names(), is("name"), why));
     }
     if let Some(version) = &conditions.resource_version
         && version != is("resourceVersion")
     {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
-        return Err(Status::conflict(kind, is("name"), why));
+        return Err(Status::conflict(kind.names(), is("name"), why));
     }
     Ok(())
 }
 
-/// The same for a delete, in the words Kubernetes has for it.
+/// Checks the preconditions of a delete, whose errors have other texts.
 pub(super) fn check_delete(kind: &Kind, current: &Value, conditions: &Preconditions) -> Result<(), Status> {
     let is = |name: &str| current["metadata"][name].as_str().unwrap_or_default();
     if let Some(uid) = &conditions.uid
@@ -207,7 +210,7 @@ pub(super) fn check_delete(kind: &Kind, current: &Value, conditions: &Preconditi
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
             is("uid")
         );
-        return Err(Status::conflict_of(kind, is("name"), &why));
+        return Err(Status::conflict_of(kind.names(), is("name"), &why));
     }
     if let Some(version) = &conditions.resource_version
         && version != is("resourceVersion")
@@ -216,12 +219,12 @@ pub(super) fn check_delete(kind: &Kind, current: &Value, conditions: &Preconditi
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
             is("resourceVersion")
         );
-        return Err(Status::conflict_of(kind, is("name"), &why));
+        return Err(Status::conflict_of(kind.names(), is("name"), &why));
     }
     Ok(())
 }
 
-pub(super) fn keep_what_the_server_sets(metadata: &mut Map<String, Value>, current: &Value) {
+pub(super) fn restore_server_fields(metadata: &mut Map<String, Value>, current: &Value) {
     metadata.remove("selfLink");
     let kept = [
         "name",
@@ -246,7 +249,7 @@ pub(super) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// What is wrong with the metadata; of an update less is judged, as in Kubernetes.
+/// Validates the metadata; less of it in an update, as in Kubernetes.
 pub(super) fn validate(kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> {
     let mut causes = Vec::new();
     let metadata = &object["metadata"];
@@ -254,17 +257,17 @@ pub(super) fn validate(kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> 
         causes.extend(wrong.into_iter().map(|why| Cause::invalid(field, &json!(value).to_string(), why)));
     };
     if is_new {
-        let judge_name =
+        let validate_name =
             |name: &str| if kind.kind == "Namespace" { names::label(name) } else { names::subdomain(name) };
-        // Events' names, which clients make up in their own ways, aren't judged.
+        // Names of Events aren't validated.
         let start = metadata["generateName"].as_str().filter(|start| !start.is_empty() && kind.is_custom());
         if let Some(start) = start {
-            // A dash at its end is fine: more follows.
+            // A trailing dash is valid: a suffix follows.
             let shown = start.strip_suffix('-').map_or_else(|| start.to_owned(), |start| format!("{start}a"));
-            check("metadata.generateName", start, judge_name(&shown));
+            check("metadata.generateName", start, validate_name(&shown));
         }
         if let Some(name) = metadata["name"].as_str().filter(|name| !name.is_empty()) {
-            check("metadata.name", name, judge_name(name));
+            check("metadata.name", name, validate_name(name));
         }
         for name in finalizers(object) {
             check("metadata.finalizers", name, names::key(name));
@@ -291,8 +294,8 @@ pub(super) fn validate(kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> 
     causes
 }
 
-/// Owners that control beside the first one that are told of; the list of all owners is told with each.
-const CONTROLLERS_TOLD_MAX: usize = 4;
+/// Controllers reported beyond the first one; each is reported with the list of all owners.
+const CONTROLLERS_REPORTED_MAX: usize = 4;
 
 fn owners(owners: &[Value]) -> Vec<Cause> {
     const FIELD: &str = "metadata.ownerReferences";
@@ -314,18 +317,18 @@ fn owners(owners: &[Value]) -> Vec<Cause> {
             format!("{}/{}", text("kind"), text("name"))
         })
         .collect();
-    for other in controllers.iter().skip(1).take(CONTROLLERS_TOLD_MAX) {
+    for other in controllers.iter().skip(1).take(CONTROLLERS_REPORTED_MAX) {
         let why = format!(
             "Only one reference can have Controller set to true. Found \"true\" in references for {} and {other}",
             controllers.first().map_or("", String::as_str)
         );
-        let told: Vec<String> = owners.iter().map(as_go).collect();
-        causes.push(Cause::invalid(FIELD, &format!("[{}]", told.join(",")), why));
+        let shown: Vec<String> = owners.iter().map(as_go).collect();
+        causes.push(Cause::invalid(FIELD, &format!("[{}]", shown.join(",")), why));
     }
     causes
 }
 
-/// An owner with its fields in the order in which Kubernetes' encoder has them.
+/// An owner as Go encodes it, with its fields in that order.
 fn as_go(owner: &Value) -> String {
     let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
     let fields = order.iter().filter_map(|name| Some(format!("\"{name}\":{}", owner.get(name)?)));

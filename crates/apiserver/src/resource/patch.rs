@@ -1,4 +1,4 @@
-//! Patches: what a client wants changed, applied to the object as it stands.
+//! Patches: changes that are applied to the stored object.
 
 use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
@@ -11,25 +11,25 @@ use crate::status::{Cause, Details, Reason, Status};
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes that the copies of one JSON patch add at most, as in Kubernetes (`JSONPatchMaxCopyBytes`).
 const JSON_PATCH_COPY_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Values that the operations of one JSON patch look at, move or push aside at most: some tens of milliseconds, for which all
-/// other writers wait. An object of the largest size can be moved that often some hundred times.
+/// Values that the operations of one JSON patch read, move or shift at most: some tens of milliseconds, during which all
+/// other writers wait. It suffices to move an object of the largest size some hundred times.
 const JSON_PATCH_STEPS_MAX: usize = 8_000_000;
-/// Items of a list that are pushed aside in the time in which one value is looked at.
+/// Items of a list that are shifted in the time in which one value is read.
 const ITEMS_PER_STEP: usize = 8;
 
-/// A patch in one of the forms that are understood.
+/// A patch in one of the supported formats.
 #[derive(Clone, Debug)]
 pub enum Patch {
     /// RFC 7386.
     Merge(Value),
     /// RFC 6902.
     Json(json_patch::Patch),
-    /// Kubernetes' strategic merge, where it means the same as a merge.
+    /// A strategic merge patch; only those are accepted that mean the same as a merge patch.
     Strategic(Value),
 }
 
 impl Patch {
-    /// From a body by its media type; server-side apply is no patch.
+    /// Reads a body of the given media type; server-side apply is an [operation](crate::store::Operation) of its own.
     pub fn parse(media_type: &str, body: Value) -> Result<Patch, Status> {
         match media_type {
             "application/merge-patch+json" => Ok(Patch::Merge(object(body)?)),
@@ -55,24 +55,25 @@ impl Patch {
         }
     }
 
-    /// The object with the patch applied.
+    /// `current` with the patch applied.
     pub fn apply(&self, kind: &Kind, current: &Value) -> Result<Value, Status> {
         let mut patched = current.clone();
         match self {
             Patch::Merge(patch) => json_patch::merge(&mut patched, patch),
             Patch::Json(patch) => {
                 let mut patching = Patching { copied_bytes: 0, copied_values: 0, steps: 0 };
-                patching.apply(&mut patched, patch).map_err(|why| {
-                    let told = "the server rejected our request due to an error in our request";
-                    let cause = Cause::new("UnexpectedServerResponse", "", why);
-                    Status::new(Reason::Invalid, told)
+                patching.apply(&mut patched, patch).map_err(|error| {
+                    let message = "the server rejected our request due to an error in our request";
+                    let cause = Cause::new("UnexpectedServerResponse", "", error.to_string());
+                    Status::new(Reason::Invalid, message)
                         .with(Details { causes: vec![cause], ..Details::default() })
                 })?;
             }
             Patch::Strategic(patch) => {
                 if kind.counts_generations {
-                    let told = format!("strategic merge patches are not supported for {}", kind.qualified());
-                    return Err(Status::new(Reason::UnsupportedMediaType, told));
+                    let message =
+                        format!("strategic merge patches are not supported for {}", kind.qualified());
+                    return Err(Status::new(Reason::UnsupportedMediaType, message));
                 }
                 if !is_plain(patch) {
                     return Err(Status::new(
@@ -87,7 +88,25 @@ impl Patch {
     }
 }
 
-/// A JSON patch on its way, with what it has cost so far. It works on a copy, which is thrown away if an operation fails.
+/// Why a JSON patch is not applied. The texts of evanphx/json-patch where it has one.
+#[derive(Debug, thiserror::Error)]
+enum JsonPatchError {
+    #[error("{0}")]
+    Operation(#[from] json_patch::PatchError),
+    #[error("the patched object would be nested more than {DEPTH_MAX} levels deep")]
+    Depth,
+    #[error("the operations of the patch move too much; send the resulting object instead")]
+    Steps,
+    #[error(
+        "Unable to complete the copy, the accumulated size increase of copy is {0}, exceeding the limit \
+         {JSON_PATCH_COPY_BYTES_MAX}"
+    )]
+    CopiedBytes(usize),
+    #[error("Unable to complete the copy, the copies have more than {VALUES_MAX} values")]
+    CopiedValues,
+}
+
+/// Costs of a JSON patch so far. It is applied to a copy of the object, which is dropped if an operation fails.
 struct Patching {
     copied_bytes: usize,
     copied_values: usize,
@@ -95,21 +114,21 @@ struct Patching {
 }
 
 impl Patching {
-    fn apply(&mut self, object: &mut Value, patch: &json_patch::Patch) -> Result<(), String> {
+    fn apply(&mut self, object: &mut Value, patch: &json_patch::Patch) -> Result<(), JsonPatchError> {
         for (index, operation) in patch.0.iter().enumerate() {
-            self.allow(object, operation)?;
+            self.charge(object, operation)?;
             let set = as_set(object, operation);
             let operation = set.as_ref().unwrap_or(operation);
             json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|mut error| {
                 error.operation = index;
-                error.to_string()
+                error
             })?;
         }
         Ok(())
     }
 
-    /// Whether an operation may be carried out, judged before it is.
-    fn allow(&mut self, object: &Value, operation: &PatchOperation) -> Result<(), String> {
+    /// Charges an operation before it is applied.
+    fn charge(&mut self, object: &Value, operation: &PatchOperation) -> Result<(), JsonPatchError> {
         let path = operation.path().as_str();
         let put = match operation {
             PatchOperation::Add(add) => Some(&add.value),
@@ -128,45 +147,38 @@ impl Patching {
         if !matches!(operation, PatchOperation::Test(_)) {
             self.walk(shifted(object, path))?;
         }
-        // What isn't there is told by the operation itself.
+        // The operation itself fails on a missing source.
         let Some(put) = put else { return Ok(()) };
         let extent = Extent::of(put);
         self.walk(extent.values)?;
         if path.matches('/').count() + extent.depth > DEPTH_MAX {
-            return Err(format!("the patched object would be nested more than {DEPTH_MAX} levels deep"));
+            return Err(JsonPatchError::Depth);
         }
         Ok(())
     }
 
-    fn walk(&mut self, steps: usize) -> Result<(), String> {
+    fn walk(&mut self, steps: usize) -> Result<(), JsonPatchError> {
         self.steps = self.steps.saturating_add(steps);
         if self.steps > JSON_PATCH_STEPS_MAX {
-            return Err("the operations of the patch move too much; send the resulting object instead".into());
+            return Err(JsonPatchError::Steps);
         }
         Ok(())
     }
 
-    fn copy(&mut self, source: &Value) -> Result<(), String> {
+    fn copy(&mut self, source: &Value) -> Result<(), JsonPatchError> {
         self.copied_values += Extent::of(source).values;
         self.copied_bytes = self.copied_bytes.saturating_add(json_bytes(source));
         if self.copied_bytes > JSON_PATCH_COPY_BYTES_MAX {
-            // As evanphx/json-patch tells it.
-            return Err(format!(
-                "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit \
-                 {JSON_PATCH_COPY_BYTES_MAX}",
-                self.copied_bytes
-            ));
+            return Err(JsonPatchError::CopiedBytes(self.copied_bytes));
         }
         if self.copied_values > VALUES_MAX {
-            return Err(format!(
-                "Unable to complete the copy, the copies have more than {VALUES_MAX} values"
-            ));
+            return Err(JsonPatchError::CopiedValues);
         }
         Ok(())
     }
 }
 
-/// As Kubernetes does it: `replace` also sets a member that isn't there.
+/// The `add` that Kubernetes makes of a `replace` of an absent member.
 fn as_set(object: &Value, operation: &PatchOperation) -> Option<PatchOperation> {
     let PatchOperation::Replace(replace) = operation else { return None };
     let path = replace.path.as_str();
@@ -178,7 +190,7 @@ fn as_set(object: &Value, operation: &PatchOperation) -> Option<PatchOperation> 
     Some(PatchOperation::Add(AddOperation { path: replace.path.clone(), value: replace.value.clone() }))
 }
 
-/// The steps it takes to move the items of a list when one at the path comes or goes.
+/// Steps to shift the items of a list when one is inserted or removed at the path.
 fn shifted(object: &Value, path: &str) -> usize {
     let Some((parent, last)) = path.rsplit_once('/') else { return 0 };
     let Some(Value::Array(items)) = object.pointer(parent) else { return 0 };
@@ -198,7 +210,7 @@ fn json_bytes(value: &Value) -> usize {
         }
     }
     let mut count = Count(0);
-    // Counting can't fail, and our values have string keys only.
+    // The writer can't fail, and all keys are strings.
     let _ = serde_json::to_writer(&mut count, value);
     count.0
 }
@@ -207,7 +219,7 @@ fn object(body: Value) -> Result<Value, Status> {
     if body.is_object() { Ok(body) } else { Err(Status::bad_request("the patch must be one object")) }
 }
 
-/// Without lists and directives the two kinds of merge are one.
+/// Whether a strategic merge patch has neither lists nor directives, so that it means the same as a merge patch.
 fn is_plain(patch: &Value) -> bool {
     match patch {
         Value::Array(_) => false,

@@ -1,8 +1,8 @@
-//! Bodies into values, noticing what a plain parser swallows: a field that stands twice.
+//! Decodes bodies and reports duplicate fields.
 //!
 //! A body is at most some megabytes, but as a tree of values a byte of it can take a hundred bytes of memory, and an
-//! object nested deeper than the parser goes could never be read again once it is stored. So documents are bounded in
-//! depth and in the number of their values too, however they come about.
+//! object nested deeper than the parser's limit could never be decoded again once it is stored. So documents are bounded
+//! in depth and in the number of their values too, including those that patches produce.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -10,43 +10,67 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::CAUSES_MAX;
 use super::path::Path;
+use crate::status::{CAUSES_MAX, cut};
 
 /// Levels of objects and lists in one document: far more than any kind has, and few enough that `managedFields`, which
-/// nest as deep and a little deeper, can be read again.
+/// nest a little deeper, can be decoded again.
 pub const DEPTH_MAX: usize = 64;
 /// Values in one document, those within objects and lists included: an object of each kind has some hundreds. As a tree they take
 /// up to 40 MB.
 pub const VALUES_MAX: usize = 65_536;
 
-/// A parsed body.
+/// A decoded body.
 #[derive(Debug, PartialEq)]
 pub struct Decoded {
-    /// The document; of a repeated field the last value.
+    /// The document; of duplicate fields the last value.
     pub value: Value,
-    /// Paths of the first fields that stand more than once, up to [`CAUSES_MAX`] of them.
+    /// Paths of the first [`CAUSES_MAX`] duplicate fields.
     pub duplicates: Vec<String>,
 }
 
-/// Parses JSON.
-pub fn json(body: &[u8]) -> Result<Decoded, String> {
+/// Why a body can't be decoded. The text is the parser's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not well-formed, or beyond the bounds of a document.
+    #[error("{0}")]
+    Syntax(String),
+    /// Beyond the bounds of a document.
+    #[error(transparent)]
+    Extent(#[from] ExtentError),
+}
+
+impl DecodeError {
+    fn syntax(error: impl fmt::Display) -> DecodeError {
+        DecodeError::Syntax(cut(error.to_string(), MESSAGE_BYTES_MAX))
+    }
+}
+
+/// A document beyond its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExtentError {
+    /// Deeper than [`DEPTH_MAX`].
+    #[error("objects and lists are nested more than {DEPTH_MAX} levels deep")]
+    Depth,
+    /// More values than [`VALUES_MAX`].
+    #[error("there are more than {VALUES_MAX} values")]
+    Values,
+}
+
+/// Decodes JSON.
+pub fn json(body: &[u8]) -> Result<Decoded, DecodeError> {
     let found = Found { duplicates: RefCell::new(Vec::new()), values: Cell::new(0) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let seed = Seed { path: Path::ROOT, depth: 0, found: &found };
-    let value = seed.deserialize(&mut deserializer).map_err(told)?;
-    deserializer.end().map_err(told)?;
+    let value = seed.deserialize(&mut deserializer).map_err(DecodeError::syntax)?;
+    deserializer.end().map_err(DecodeError::syntax)?;
     Ok(Decoded { value, duplicates: found.duplicates.into_inner() })
 }
 
-/// Bytes of a parser's message at most: some quote what they could not read.
+/// Bytes of a parser's message at most: some quote their input.
 const MESSAGE_BYTES_MAX: usize = 2_048;
 
-fn told(error: impl fmt::Display) -> String {
-    crate::status::cut(error.to_string(), MESSAGE_BYTES_MAX)
-}
-
-/// How large a value is as a tree.
+/// Size of a value as a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Levels of objects and lists.
@@ -56,7 +80,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Of a value; it looks no deeper than one level beyond [`DEPTH_MAX`].
+    /// The extent of a value, measured down to one level beyond [`DEPTH_MAX`].
     pub(crate) fn of(value: &Value) -> Extent {
         let mut extent = Extent::default();
         extent.add(value, 0);
@@ -80,28 +104,20 @@ impl Extent {
         }
     }
 
-    /// Why a document can't be this large, if it can't.
-    pub(crate) fn check(self) -> Result<(), String> {
+    /// Refuses a document beyond the bounds.
+    pub(crate) fn check(self) -> Result<(), ExtentError> {
         if self.depth > DEPTH_MAX {
-            return Err(too_deep());
+            return Err(ExtentError::Depth);
         }
-        if self.values > VALUES_MAX { Err(too_many()) } else { Ok(()) }
+        if self.values > VALUES_MAX { Err(ExtentError::Values) } else { Ok(()) }
     }
 }
 
-fn too_deep() -> String {
-    format!("objects and lists are nested more than {DEPTH_MAX} levels deep")
-}
-
-fn too_many() -> String {
-    format!("there are more than {VALUES_MAX} values")
-}
-
-/// Parses YAML (one document), in which a repeated field is an error.
-pub fn yaml(body: &[u8]) -> Result<Decoded, String> {
-    let text = std::str::from_utf8(body).map_err(told)?;
+/// Decodes YAML (one document). A duplicate field is an error.
+pub fn yaml(body: &[u8]) -> Result<Decoded, DecodeError> {
+    let text = std::str::from_utf8(body).map_err(DecodeError::syntax)?;
     let options = serde_saphyr::options! { budget: budget() };
-    let value = serde_saphyr::from_str_with_options::<Value>(text, options).map_err(told)?;
+    let value = serde_saphyr::from_str_with_options::<Value>(text, options).map_err(DecodeError::syntax)?;
     Extent::of(&value).check()?;
     Ok(Decoded { value, duplicates: Vec::new() })
 }
@@ -111,9 +127,9 @@ fn budget() -> Option<serde_saphyr::Budget> {
     serde_saphyr::budget! { max_depth: DEPTH_MAX, max_nodes: 2 * VALUES_MAX }
 }
 
-/// Parses the body of a server-side apply: YAML or JSON. Of a repeated field the last value counts; what Kubernetes says
-/// about repeated fields stands in [`Decoded::duplicates`].
-pub fn applied(body: &[u8]) -> Result<Decoded, String> {
+/// Decodes the body of a server-side apply: YAML or JSON. Of a duplicate field the last value counts;
+/// [`Decoded::duplicates`] has the message of Kubernetes about it.
+pub fn applied(body: &[u8]) -> Result<Decoded, DecodeError> {
     let twice =
         |line: &str| vec![format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {line}")];
     if body.trim_ascii_start().starts_with(b"{")
@@ -124,7 +140,7 @@ pub fn applied(body: &[u8]) -> Result<Decoded, String> {
         let duplicates = first.map(|name| twice(&format!("line 1: key {name:?} already set in map")));
         return Ok(Decoded { value: decoded.value, duplicates: duplicates.unwrap_or_default() });
     }
-    let text = std::str::from_utf8(body).map_err(told)?;
+    let text = std::str::from_utf8(body).map_err(DecodeError::syntax)?;
     let error = match yaml(body) {
         Ok(decoded) => return Ok(decoded),
         Err(error) => error,
@@ -133,13 +149,13 @@ pub fn applied(body: &[u8]) -> Result<Decoded, String> {
     match serde_saphyr::from_str_with_options::<Value>(text, lenient) {
         Ok(value) => {
             Extent::of(&value).check()?;
-            Ok(Decoded { value, duplicates: twice(&error) })
+            Ok(Decoded { value, duplicates: twice(&error.to_string()) })
         }
         Err(_) => Err(error),
     }
 }
 
-/// What is found while a document is read.
+/// Findings while a document is decoded.
 struct Found {
     duplicates: RefCell<Vec<String>>,
     values: Cell<usize>,
@@ -148,7 +164,7 @@ struct Found {
 impl Found {
     fn count<E: serde::de::Error>(&self) -> Result<(), E> {
         self.values.set(self.values.get() + 1);
-        if self.values.get() > VALUES_MAX { Err(E::custom(too_many())) } else { Ok(()) }
+        if self.values.get() > VALUES_MAX { Err(E::custom(ExtentError::Values)) } else { Ok(()) }
     }
 
     fn duplicate(&self, path: &Path<'_>) {
@@ -168,7 +184,7 @@ struct Seed<'a> {
 impl Seed<'_> {
     /// One level further down.
     fn below<E: serde::de::Error>(&self) -> Result<usize, E> {
-        if self.depth >= DEPTH_MAX { Err(E::custom(too_deep())) } else { Ok(self.depth + 1) }
+        if self.depth >= DEPTH_MAX { Err(E::custom(ExtentError::Depth)) } else { Ok(self.depth + 1) }
     }
 }
 
@@ -201,7 +217,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        // A whole number is one, however it is written; those beyond 2^53 aren't exact anyway.
+        // Whole numbers are integers however they are written; those beyond 2^53 aren't exact anyway.
         if number.fract() == 0.0 && number.abs() < 9e15 {
             return Ok(Value::Number((number as i64).into()));
         }

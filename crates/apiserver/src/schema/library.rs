@@ -1,16 +1,11 @@
-//! CEL as Kubernetes speaks it: the standard functions, the string and list extensions, and a few of its own.
+//! The CEL environment of Kubernetes: standard functions, string and list extensions, and some of its own.
 
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use cel::extractors::This;
-use cel::objects::{Key, Map};
 use cel::{Context, Env, Program, Value as Cel, extensions};
-use serde_json::Value;
 
-use super::node::{Node, Type};
-
-/// Functions that an expression may call; any other is refused when its schema is compiled, not when it first runs.
+/// Functions that an expression may call; others are refused when the schema is compiled instead of at run time.
 const FUNCTIONS: &[&str] = &[
     "all",
     "bool",
@@ -59,7 +54,7 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut environment = Env::stdlib();
     for extend in [extensions::strings as fn(&mut Env) -> _, extensions::lists] {
         if let Err(error) = environment.add_extension(extend) {
-            tracing::error!(%error, "a CEL extension can't be added: rules that use it will fail");
+            tracing::error!(%error, "cannot add a CEL extension: rules that use it will fail");
         }
     }
     Arc::new(environment)
@@ -71,10 +66,15 @@ pub enum ExpressionError {
     /// It doesn't parse.
     #[error("{0}")]
     Syntax(String),
-    /// It calls a function that isn't offered.
-    #[error("function {0:?} is not offered")]
+    /// It calls a function that isn't available.
+    #[error("function {0:?} is not available")]
     Function(String),
 }
+
+/// An expression failed at run time: a value of another type, an overflow, a missing key.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct EvaluationError(String);
 
 /// A compiled CEL expression.
 #[derive(Debug)]
@@ -105,10 +105,10 @@ impl Expression {
         self.program.references().has_variable(variable)
     }
 
-    /// Evaluates with the variables given.
-    pub(crate) fn evaluate(&self, variables: &[(&str, Cel)]) -> Result<Cel, String> {
+    /// Evaluates with `variables`.
+    pub(crate) fn evaluate(&self, variables: &[(&str, Cel)]) -> Result<Cel, EvaluationError> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
-        // Names that the environment already offers as overloads stay as they are.
+        // Overloads that the environment has already take precedence.
         let _ = context.add_function("isSorted", is_sorted);
         let _ = context.add_function("find", find);
         let _ = context.add_function("findAll", find_all);
@@ -118,7 +118,7 @@ impl Expression {
         for (name, value) in variables {
             context.add_variable_from_value(*name, value.clone());
         }
-        self.program.execute(&context).map_err(|error| error.to_string())
+        self.program.execute(&context).map_err(|error| EvaluationError(error.to_string()))
     }
 }
 
@@ -132,11 +132,11 @@ fn is_sorted(This(items): This<Cel>) -> bool {
 fn sum(This(items): This<Cel>) -> Result<Cel, cel::ExecutionError> {
     match items {
         Cel::List(items) => items.iter().cloned().try_fold(Cel::Int(0), |total, item| match total {
-            // What an empty list sums to; other kinds of numbers begin with themselves.
+            // The sum of an empty list. The first item decides the type of the sum.
             Cel::Int(0) => Ok(item),
             total => total + item,
         }),
-        _ => Err(cel::ExecutionError::function_error("sum", "it is for lists of numbers")),
+        _ => Err(cel::ExecutionError::function_error("sum", "requires a list of numbers")),
     }
 }
 
@@ -153,69 +153,4 @@ fn find_all(This(text): This<Arc<String>>, pattern: Arc<String>) -> Result<Cel, 
 
 fn pattern_of(pattern: &str) -> Result<regex::Regex, cel::ExecutionError> {
     regex::Regex::new(pattern).map_err(|error| cel::ExecutionError::function_error("find", error))
-}
-
-/// A JSON value as CEL sees it; the schema tells doubles from integers.
-pub(crate) fn to_cel(node: Option<&Node>, value: &Value) -> Cel {
-    match value {
-        Value::Null => Cel::Null,
-        Value::Bool(flag) => Cel::Bool(*flag),
-        Value::Number(number) => match (node.map(|node| node.ty), number.as_i64()) {
-            (Some(Type::Number), _) | (_, None) => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
-            (_, Some(integer)) => Cel::Int(integer),
-        },
-        Value::String(text) => Cel::from(text.as_str()),
-        Value::Array(items) => {
-            let node = node.and_then(|node| node.items.as_deref());
-            Cel::List(Arc::new(items.iter().map(|item| to_cel(node, item)).collect()))
-        }
-        Value::Object(fields) => {
-            let mut map = HashMap::with_capacity(fields.len());
-            for (name, value) in fields {
-                let field = node.and_then(|node| node.field(name));
-                // Names of declared fields are escaped, keys of maps are not.
-                let declared = node.is_some_and(|node| node.properties.contains_key(name));
-                let key = if declared { escape(name) } else { name.clone() };
-                map.insert(Key::from(key), to_cel(field, value));
-            }
-            Cel::Map(Map { map: Arc::new(map) })
-        }
-    }
-}
-
-/// Field names that CEL can't spell, as Kubernetes escapes them.
-fn escape(name: &str) -> String {
-    const KEYWORDS: &[&str] = &[
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    if KEYWORDS.contains(&name) {
-        return format!("__{name}__");
-    }
-    if !name.contains("__") && !name.contains(['.', '-', '/']) {
-        return name.to_owned();
-    }
-    name.replace("__", "__underscores__")
-        .replace('.', "__dot__")
-        .replace('-', "__dash__")
-        .replace('/', "__slash__")
 }

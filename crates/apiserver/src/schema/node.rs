@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::join;
 use super::library::{Expression, ExpressionError};
+use super::path::join;
 
 /// Why a schema can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -20,13 +20,13 @@ pub enum SchemaError {
         keyword: String,
     },
     /// A keyword with a value of the wrong shape.
-    #[error("schema at {path:?}: {keyword} has a value that can't be used: {value}")]
+    #[error("schema at {path:?}: {keyword} has an invalid value: {value}")]
     Value {
         /// Where.
         path: String,
         /// Which.
         keyword: String,
-        /// What stands there.
+        /// Its value.
         value: String,
     },
     /// A CEL rule that doesn't compile.
@@ -70,7 +70,7 @@ impl Type {
     }
 }
 
-/// How list items are told apart.
+/// What identifies list items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ListType {
     Atomic,
@@ -109,7 +109,7 @@ pub(crate) struct Rule {
     pub(crate) expression: Expression,
     pub(crate) message: Option<String>,
     pub(crate) message_expression: Option<Expression>,
-    /// Compares with the old value, so it is checked on updates alone.
+    /// Mentions `oldSelf`, so it is evaluated on updates only.
     pub(crate) transition: bool,
     pub(crate) reason: &'static str,
     pub(crate) field_path: Option<String>,
@@ -131,9 +131,9 @@ pub(crate) struct Node {
     pub(crate) one_of: Vec<Node>,
     pub(crate) not: Option<Box<Node>>,
     pub(crate) rules: Vec<Rule>,
-    /// A rule stands here or below.
+    /// There is a rule here or below.
     pub(crate) has_rules: bool,
-    /// A default stands here or below.
+    /// There is a default below.
     pub(crate) has_defaults: bool,
 }
 
@@ -225,7 +225,7 @@ impl Node {
     fn finish(&mut self, fields: &Map<String, Value>, path: &str) -> Result<(), SchemaError> {
         if fields.get("x-kubernetes-int-or-string").and_then(Value::as_bool) == Some(true) {
             self.ty = Type::IntOrString;
-            // Kubernetes demands this pair beside the marker; it says the same thing.
+            // Kubernetes requires this pair with the marker; it is redundant.
             self.any_of.clear();
         }
         if fields.get("exclusiveMinimum").and_then(Value::as_bool) == Some(true)

@@ -1,9 +1,9 @@
-//! Where a walk over a document is. Each step points at the one above it, so that a walk costs nothing for paths that
-//! nobody is told.
+//! Position of a walk over a document. Each step refers to the one above it, so that paths cost nothing until they are
+//! displayed.
 
 use std::fmt;
 
-/// Bytes of a path that are told at most; names come from clients and may be as long as a body.
+/// Bytes of a displayed path at most; names come from clients and may be as long as a body.
 const PATH_BYTES_MAX: usize = 1_024;
 
 /// A place in a document.
@@ -41,7 +41,7 @@ impl<'a> Path<'a> {
         Path { above: Some(self), step: Step::Index(index) }
     }
 
-    /// As people write it: `spec.env[0].name`; cut where it is long.
+    /// As messages display it: `spec.env[0].name`; cut after [`PATH_BYTES_MAX`].
     pub(crate) fn text(&self) -> String {
         let mut steps = Vec::new();
         let mut next = Some(self);
@@ -74,6 +74,11 @@ impl<'a> Path<'a> {
         }
         text
     }
+}
+
+/// `parent.name`, or the name alone at the root.
+pub(crate) fn join(parent: &str, name: &str) -> String {
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
 /// Appends no more of a name than one step beyond the bound.

@@ -1,12 +1,12 @@
-//! Pruning: fields that no schema names are not stored, nor nulls where null is no value.
+//! Pruning: fields that no schema names are not stored, nor nulls of fields that aren't nullable.
 
 use serde_json::Value;
 
-use super::CAUSES_MAX;
 use super::node::{Additional, Node};
 use super::path::Path;
+use crate::status::CAUSES_MAX;
 
-/// Paths of unknown fields: the first ones in their order, which are all that is told.
+/// Paths of unknown fields: the first ones in order, which are all that is reported.
 #[derive(Debug, Default)]
 pub(crate) struct Unknown {
     paths: Vec<String>,

@@ -3,23 +3,22 @@
 use cel::Value as Cel;
 use serde_json::{Value, json};
 
-use super::library::to_cel;
+use super::cel::to_cel;
 use super::node::{Additional, ListType, Node, Rule};
-use super::path::Path;
+use super::path::{Path, join};
 use super::validate::{list_key, quoted};
-use super::{CAUSES_MAX, join};
-use crate::status::Cause;
+use crate::status::{CAUSES_MAX, Cause};
 
-/// Appends what the rules object to. A rule that doesn't look at the old value isn't evaluated where nothing changed.
+/// Appends a cause for each rule that doesn't hold. Rules without `oldSelf` aren't evaluated on unchanged values.
 pub(crate) fn check(root: &Node, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if !root.has_rules {
         return;
     }
     if !root.rules.is_empty() {
-        // At the root, rules see of the metadata only what Kubernetes shows them.
+        // At the root, rules see `metadata.name` and `metadata.generateName` only, as in Kubernetes.
         let seen = seen_at_root(object);
         let old_seen = old.map(seen_at_root);
-        judge(root, &seen, old_seen.as_ref(), &Path::ROOT, causes);
+        evaluate(root, &seen, old_seen.as_ref(), &Path::ROOT, causes);
     }
     children(root, object, old, &Path::ROOT, causes);
 }
@@ -38,7 +37,7 @@ fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, causes
     if !node.has_rules || (value.is_null() && node.nullable) || causes.len() >= CAUSES_MAX {
         return;
     }
-    judge(node, value, old, path, causes);
+    evaluate(node, value, old, path, causes);
     children(node, value, old, path, causes);
 }
 
@@ -58,7 +57,7 @@ fn children(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, ca
             let Some(item_node) = node.items.as_deref().filter(|node| node.has_rules) else { return };
             let olds = old.and_then(Value::as_array);
             for (index, item) in items.iter().enumerate() {
-                // Only items of a list-as-map have a past of their own.
+                // Items correlate by key in a list of type map, by value in others.
                 let old = match &node.list {
                     ListType::Map(keys) => {
                         let key = list_key(keys, item);
@@ -75,7 +74,7 @@ fn children(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, ca
     }
 }
 
-fn judge(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
+fn evaluate(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
     let unchanged = old == Some(value);
     let mut variables: Option<Vec<(&str, Cel)>> = None;
     for rule in &node.rules {
@@ -87,26 +86,27 @@ fn judge(node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>, cause
             variables.extend(old.map(|old| ("oldSelf", to_cel(Some(node), old))));
             variables
         });
-        if let Err(message) = holds(rule, variables) {
+        if let Some(message) = violation(rule, variables) {
             causes.push(cause(rule, value, path, message));
         }
     }
 }
 
-fn holds(rule: &Rule, variables: &[(&str, Cel)]) -> Result<(), String> {
+/// The message of a rule that doesn't hold.
+fn violation(rule: &Rule, variables: &[(&str, Cel)]) -> Option<String> {
     match rule.expression.evaluate(variables) {
-        Ok(Cel::Bool(true)) => Ok(()),
+        Ok(Cel::Bool(true)) => None,
         Ok(Cel::Bool(false)) => {
-            let told =
-                rule.message_expression.as_ref().and_then(|expression| expression.evaluate(variables).ok());
-            Err(match (told, &rule.message) {
-                (Some(Cel::String(told)), _) => told.to_string(),
+            let expression = rule.message_expression.as_ref();
+            let message = expression.and_then(|expression| expression.evaluate(variables).ok());
+            Some(match (message, &rule.message) {
+                (Some(Cel::String(message)), _) => message.to_string(),
                 (_, Some(message)) => message.clone(),
                 (_, None) => format!("failed rule: {}", rule.expression.source()),
             })
         }
-        Ok(_) => Err(format!("rule doesn't answer true or false: {}", rule.expression.source())),
-        Err(error) => Err(format!("rule {} can't be evaluated: {error}", rule.expression.source())),
+        Ok(_) => Some(format!("rule doesn't evaluate to a boolean: {}", rule.expression.source())),
+        Err(error) => Some(format!("rule {} can't be evaluated: {error}", rule.expression.source())),
     }
 }
 
@@ -119,13 +119,13 @@ fn cause(rule: &Rule, value: &Value, path: &Path<'_>, message: String) -> Cause 
             value = &value[name];
         }
     }
-    let told = match rule.reason {
+    let message = match rule.reason {
         "FieldValueForbidden" => format!("Forbidden: {message}"),
         "FieldValueRequired" => format!("Required value: {message}"),
         "FieldValueDuplicate" => format!("Duplicate value: {}", quoted(value)),
-        // Of what has parts the value isn't told.
+        // Objects and lists aren't quoted.
         _ if value.is_object() || value.is_array() => format!("Invalid value: {message}"),
         _ => format!("Invalid value: {}: {message}", quoted(value)),
     };
-    Cause::new(rule.reason, if field.is_empty() { "<nil>" } else { &field }, told)
+    Cause::new(rule.reason, if field.is_empty() { "<nil>" } else { &field }, message)
 }

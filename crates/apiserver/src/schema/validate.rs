@@ -1,13 +1,12 @@
-//! Types, bounds and list uniqueness, told in the words of Kubernetes.
+//! Types, bounds and list uniqueness, with the error texts of Kubernetes.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::CAUSES_MAX;
 use super::node::{Additional, Bounds, ListType, Node, Type};
 use super::path::Path;
-use crate::status::Cause;
+use crate::status::{CAUSES_MAX, Cause};
 
 /// Characters of a wrong value that are quoted back.
 const QUOTED_CHARS_MAX: usize = 80;

@@ -121,7 +121,7 @@ impl Constraint {
             Ok(Cel::Bool(true)) => Ok(()),
             Ok(_) | Err(_) => {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                Err(Status::forbidden(kind, name, &self.message))
+                Err(Status::forbidden(kind.names(), name, &self.message))
             }
         }
     }
@@ -217,7 +217,7 @@ impl Machine {
             | Operation::Delete { .. }
             | Operation::Vacate => {
                 let current = self.find(tables, write)?;
-                let current = current.ok_or_else(|| Status::not_found(&write.kind, &write.name))?;
+                let current = current.ok_or_else(|| Status::not_found(write.kind.names(), &write.name))?;
                 (self.change(tables, write, &current.shown, moment, &mut warnings)?, Some(current))
             }
         };
@@ -303,7 +303,7 @@ impl Machine {
         let kind = &*write.kind;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         if let Some(there) = tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))? {
-            let mut status = Status::already_exists(kind, name);
+            let mut status = Status::already_exists(kind.names(), name);
             if serde_json::from_slice(&there).is_ok_and(|there: Value| resource::is_deleting(&there)) {
                 status.message = format!("object is being deleted: {}", status.message);
             }
@@ -424,7 +424,11 @@ fn check_size(object: &Value, bytes: &Bytes, current: Option<&Current>) -> Resul
         )));
     }
     // A value takes a byte at least.
-    if bytes.len() > VALUES_MAX { Extent::of(object).check().map_err(too_large) } else { Ok(()) }
+    if bytes.len() > VALUES_MAX {
+        Extent::of(object).check().map_err(|error| too_large(error.to_string()))
+    } else {
+        Ok(())
+    }
 }
 
 fn serialise(object: &Value) -> Result<Bytes, ApplyError> {

@@ -30,7 +30,7 @@ pub(super) fn check_open(
 ) -> Result<(), ApplyError> {
     let Some(namespaces) = kinds.namespaces() else { return Ok(()) };
     let found = tables.get(&namespaces.key("", namespace))?;
-    let found = found.ok_or_else(|| Status::not_found(namespaces, namespace))?;
+    let found = found.ok_or_else(|| Status::not_found(namespaces.names(), namespace))?;
     let found: Value = serde_json::from_slice(&found).unwrap_or_default();
     if is_deleting(&found) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -41,7 +41,7 @@ pub(super) fn check_open(
             message: format!("namespace {namespace} is being terminated"),
             field: "metadata.namespace".into(),
         };
-        let mut status = Status::forbidden(kind, name, why);
+        let mut status = Status::forbidden(kind.names(), name, why);
         status.details.causes.push(cause);
         return Err(status.into());
     }
@@ -77,7 +77,7 @@ pub(super) fn hold(kind: &Kind, current: &Value, next: Next, moment: Moment<'_>)
     }
     let name = current["metadata"]["name"].as_str().unwrap_or_default();
     if name == DEFAULT {
-        return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
+        return Err(Status::forbidden(kind.names(), name, "this namespace may not be deleted"));
     }
     if is_deleting(current) {
         return Ok(Next::Unchanged);
