@@ -264,10 +264,10 @@ impl Api {
         Ok(events
             .iter()
             .map(|event| {
-                *after = event.revision;
-                let mut object = serde_json::from_slice(&event.object).unwrap_or(Value::Null);
+                *after = event.revision();
+                let mut object = serde_json::from_slice(event.object()).unwrap_or(Value::Null);
                 kind.conversion().convert_from_stored(&mut object);
-                match event.change {
+                match event.change() {
                     Change::Added | Change::Modified => Seen::Changed(object),
                     Change::Deleted => Seen::Gone(object),
                 }

@@ -129,14 +129,12 @@ async fn end_namespaces(store: &Store) -> Result<bool, Status> {
     for stored in read(store, namespaces, &terminating)? {
         let namespace = Facets::of(namespaces, &stored).name;
         let within = Selection::within(&namespace);
-        for kind in
-            store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None)
-        {
+        for kind in store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None) {
             for stored in read(store, kind, &within)? {
                 delete(store, kind, &stored).await?;
             }
         }
-        let vacated = store.write(own(namespaces, None, &namespace, Operation::Vacate)).await;
+        let vacated = store.write(own(namespaces, None, &namespace, Operation::RemoveIfEmpty)).await;
         waiting |= vacated.is_ok_and(|applied| applied.outcome != Outcome::Removed);
     }
     Ok(waiting)

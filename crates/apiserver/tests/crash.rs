@@ -49,7 +49,7 @@ async fn writer(folder: &Path, round: &str) {
         loop {
             let name = format!("l-{round}-{}", next.fetch_add(1, Ordering::Relaxed));
             let applied = store.write(create(leases, Some("default"), &name)).await.unwrap();
-            println!("{name} {}", applied.event.unwrap().revision);
+            println!("{name} {}", applied.event.unwrap().revision());
         }
     };
     let _: Vec<()> = futures::future::join_all((0..WRITERS).map(|_| run())).await;
@@ -117,5 +117,5 @@ fn check(folder: &Path, acknowledged: &[(String, u64)]) {
         assert_eq!(stored["metadata"]["resourceVersion"], revision.to_string());
     }
     let newest = acknowledged.iter().map(|(_, revision)| *revision).max().unwrap();
-    assert!(snapshot.revision >= newest, "the revision went back to {}", snapshot.revision);
+    assert!(snapshot.revision() >= newest, "the revision went back to {}", snapshot.revision());
 }

@@ -405,7 +405,7 @@ impl State {
         if self.shutdown.is_cancelled() {
             return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down");
         }
-        if let Some(why) = self.store.failing() {
+        if let Some(why) = self.store.failure() {
             let told = format!("the store can't be written: {why}");
             return respond::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, told);
         }
@@ -414,7 +414,7 @@ impl State {
 
     fn metrics(&self) -> Result<Response<Body>, Status> {
         if let Ok(snapshot) = self.store.snapshot() {
-            self.metrics.set_revision(snapshot.revision);
+            self.metrics.set_revision(snapshot.revision());
         }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).map_err(Status::internal)?;

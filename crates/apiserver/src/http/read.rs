@@ -44,7 +44,7 @@ impl Snapshots {
     fn keep(&self, user: &Arc<str>, snapshot: &Arc<Snapshot>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|known| {
-            let again = known.user == *user && known.snapshot.revision == snapshot.revision;
+            let again = known.user == *user && known.snapshot.revision() == snapshot.revision();
             known.since.elapsed() < SNAPSHOT_LIFETIME && !again
         });
         let held = |user: &Arc<str>| kept.iter().filter(|known| known.user == *user).count();
@@ -61,7 +61,7 @@ impl Snapshots {
     fn find(&self, revision: u64) -> Option<Arc<Snapshot>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found =
-            kept.iter().filter(|known| known.snapshot.revision == revision && !known.snapshot.is_closed());
+            kept.iter().filter(|known| known.snapshot.revision() == revision && !known.snapshot.is_closed());
         let found = found.find(|known| known.since.elapsed() < SNAPSHOT_LIFETIME)?;
         Some(Arc::clone(&found.snapshot))
     }
@@ -109,7 +109,7 @@ pub(super) fn get(
     negotiate::check_partial(headers, false)?;
     let view = view(&target.kind, headers, params)?;
     let snapshot = store.snapshot()?;
-    check_not_newer(params, snapshot.revision)?;
+    check_not_newer(params, snapshot.revision())?;
     let kind = &*target.kind;
     let stored = snapshot.get(&kind.key(target.namespace.as_deref().unwrap_or_default(), name));
     let stored = stored?.ok_or_else(|| Status::not_found(kind.names(), name))?;
@@ -150,7 +150,7 @@ pub(super) fn list(
         }
         None => Arc::new(store.snapshot()?),
     };
-    check_version(params, snapshot.revision)?;
+    check_version(params, snapshot.revision())?;
     let after = goes_on.as_ref().map(|goes_on| goes_on.after.as_str());
     let page = Pager { selection: &selection, after, limit }.read(kind, &*snapshot);
     let page = page.map_err(|error| match (error, &goes_on) {
@@ -159,9 +159,9 @@ pub(super) fn list(
     })?;
     let next = page.next.clone().map(|after| {
         snapshots.keep(user, &snapshot);
-        Continue { revision: Some(snapshot.revision), after }.encode()
+        Continue { revision: Some(snapshot.revision()), after }.encode()
     });
-    let meta = ListMeta { revision: snapshot.revision, next, remaining: page.remaining };
+    let meta = ListMeta { revision: snapshot.revision(), next, remaining: page.remaining };
     Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
 }
 

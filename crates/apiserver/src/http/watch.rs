@@ -210,13 +210,13 @@ fn initial_wish(params: &Params) -> Result<InitialWish, Status> {
 impl Watch {
     fn begin(&mut self, params: &Params, wish: InitialWish, until: Instant) -> Result<(), Status> {
         let snapshot = self.store.snapshot()?;
-        read::check_not_newer(params, snapshot.revision)?;
+        read::check_not_newer(params, snapshot.revision())?;
         let version = params.version()?.filter(|version| *version > 0);
         if wish == InitialWish::None {
-            self.revision = version.unwrap_or(snapshot.revision);
+            self.revision = version.unwrap_or(snapshot.revision());
             return Ok(());
         }
-        self.revision = snapshot.revision;
+        self.revision = snapshot.revision();
         let with_end = wish == InitialWish::ObjectsWithEnd;
         self.initial = Some(Initial { snapshot, after: None, with_end, until });
         Ok(())
@@ -353,7 +353,7 @@ impl Watch {
             if let Some(change) = event.seen_by(&self.wish.selection)
                 && let Err(error) = self.queue(&event, change)
             {
-                tracing::error!(%error, revision = event.revision, "a stored object can't be shown");
+                tracing::error!(%error, revision = event.revision(), "a stored object can't be shown");
             }
         }
         self.revision = changes.complete;
@@ -364,9 +364,7 @@ impl Watch {
         let (view, kind) = (self.wish.view, &*self.target.kind);
         let line = match (view.shape, kind.conversion()) {
             (Shape::Object, Conversion::None) => event.line(change),
-            (Shape::Object, Conversion::Events) => {
-                event.line_in(0, change, |stored| view.object(kind, stored))?
-            }
+            (Shape::Object, Conversion::Events) => event.line_in(0, change, |stored| view.object(kind, stored))?,
             (Shape::Partial, _) => event.line_in(1, change, |stored| view.object(kind, stored))?,
             // Its cells say how long ago things were, so it is made for each watch.
             (Shape::Table(_), _) => {

@@ -190,7 +190,7 @@ impl Request<'_> {
                     stored["metadata"]["uid"].as_str().map(str::to_owned),
                 ));
             }
-            Ok::<_, Status>((page, snapshot.revision, found))
+            Ok::<_, Status>((page, snapshot.revision(), found))
         });
         let (page, revision, found) = found.await.map_err(Status::internal)??;
         let kind = &self.target.kind;

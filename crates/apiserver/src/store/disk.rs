@@ -1,4 +1,4 @@
-//! [`Tables`] on a redb file: one table of objects, one number beside it.
+//! [`Tables`] on a redb file: a table of objects and one of numbers.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use redb::{
 };
 use wasmbed_files::DatabaseFile;
 
-use super::{Read, StorageError, Tables};
+use super::storage::{Read, StorageError, Tables};
 
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
@@ -33,13 +33,13 @@ pub enum OpenError {
         #[source]
         error: std::io::Error,
     },
-    /// Another process has it, it is damaged, or the disk is.
+    /// Another process has it open, or it is damaged.
     #[error(transparent)]
     Database(#[from] wasmbed_files::OpenError),
     /// A newer version of this software wrote it.
     #[error("the store has format {found}, but this version reads {FORMAT_VERSION}")]
     Format {
-        /// What stands in the file.
+        /// Format of the file.
         found: u64,
     },
     /// The file can't be read or written.
@@ -51,19 +51,19 @@ pub enum OpenError {
 #[derive(Clone, Debug)]
 pub struct Disk {
     opener: Arc<dyn Open>,
-    /// None while it can't be opened.
+    /// `None` while it can't be opened.
     database: Arc<RwLock<Option<Database>>>,
-    /// How often it was closed to be opened again.
+    /// How often it was closed for a reopen.
     closed: Arc<AtomicU64>,
 }
 
-/// How the database is opened; tests put a disk below it that fails when they want.
+/// How the database is opened; tests inject a disk that fails.
 pub(super) trait Open: std::fmt::Debug + Send + Sync {
-    /// For the first time.
+    /// Opens or creates it.
     fn open(&self) -> Result<Database, wasmbed_files::OpenError>;
-    /// Again, once it is closed.
+    /// Opens it again after it was closed.
     fn reopen(&self) -> Result<Database, wasmbed_files::OpenError>;
-    /// Whether the disk takes bytes.
+    /// Whether the disk has space.
     fn check_room(&self) -> std::io::Result<()>;
 }
 
@@ -96,23 +96,27 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// The objects at one revision; later writes don't show. It holds old pages on disk, so it isn't kept for long.
+/// The objects at one revision. It pins old pages on disk, so keep it for a short time only.
 pub struct Snapshot {
     objects: ReadOnlyTable<&'static str, &'static [u8]>,
-    /// The revision.
-    pub revision: u64,
+    revision: u64,
     closed: Arc<AtomicU64>,
-    /// How often the store had been closed before.
+    /// Value of `closed` when it was taken.
     closed_before: u64,
 }
 
 impl Snapshot {
-    /// Whether the store was closed since, so that this can't be read any more.
+    /// The revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether the store was closed since, so that this snapshot can't be read any more.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire) != self.closed_before
     }
 
-    fn why<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
+    fn explain<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
         read.map_err(|error| if self.is_closed() { StorageError::Reopened } else { error })
     }
 }
@@ -152,18 +156,18 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Closes the file and opens it again: it continues at the last commit that reached the disk. Nothing of it may be
-    /// written meanwhile; snapshots from before can't be read any more.
+    /// Closes the file and opens it again; it continues at the last commit that reached the disk. No transaction may be
+    /// open; earlier snapshots can't be read any more.
     pub(super) fn reopen(&self) -> Result<(), StorageError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         self.closed.fetch_add(1, Ordering::Release);
-        // Its file is closed, and no longer locked, before it is opened again.
+        // Closes and unlocks the file.
         drop(database.take());
         *database = Some(self.opener.reopen().map_err(failed)?);
         Ok(())
     }
 
-    /// Whether the disk takes bytes.
+    /// Whether the disk has space.
     pub(super) fn check_room(&self) -> Result<(), StorageError> {
         self.opener.check_room().map_err(failed)
     }
@@ -176,7 +180,7 @@ impl Disk {
         work(database.as_ref().ok_or(StorageError::Closed)?).map_err(failed)
     }
 
-    /// The objects as they are now.
+    /// The objects at the last commit.
     pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
         let closed_before = self.closed.load(Ordering::Acquire);
         let transaction = self.with(|database| database.begin_read())?;
@@ -188,11 +192,11 @@ impl Disk {
             let revision = numbers.get(REVISION).map_err(failed)?;
             Ok(revision.map_or(0, |value| value.value()))
         };
-        snapshot.revision = snapshot.why(read())?;
+        snapshot.revision = snapshot.explain(read())?;
         Ok(snapshot)
     }
 
-    /// Begins a batch; dropping it without [`Disk::commit`] undoes it.
+    /// Begins a batch; it is rolled back unless [`Disk::commit`] is called.
     pub(super) fn begin(&self) -> Result<WriteTransaction, StorageError> {
         self.with(|database| database.begin_write())
     }
@@ -201,7 +205,7 @@ impl Disk {
         Ok(Batch { objects: transaction.open_table(OBJECTS).map_err(failed)? })
     }
 
-    /// Makes a batch durable: when this returns, it survives a crash of process and machine.
+    /// Makes a batch durable: once this returns, it survives a crash of the process or the machine.
     pub(super) fn commit(transaction: WriteTransaction, revision: u64) -> Result<(), StorageError> {
         transaction.open_table(NUMBERS).map_err(failed)?.insert(REVISION, revision).map_err(failed)?;
         transaction.commit().map_err(failed)
@@ -242,7 +246,7 @@ impl Tables for Batch<'_> {
 
 impl Read for Snapshot {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        self.why(get(&self.objects, key))
+        self.explain(get(&self.objects, key))
     }
 
     fn scan(
@@ -251,7 +255,7 @@ impl Read for Snapshot {
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.why(scan(&self.objects, prefix, after, visit))
+        self.explain(scan(&self.objects, prefix, after, visit))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The machine on an ordered map: the whole API without disk, clock or network, for simulations.
+//! The machine on an ordered map: the API without disk, clock or network, for simulations.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{
-    Applied, ApplyError, Event, History, HistoryExpired, Log, Machine, Page, Pager, Read, StorageError,
-    Tables, Write,
-};
+use super::event::Event;
+use super::history::{EventLog, History, HistoryExpired};
+use super::machine::Machine;
+use super::page::{Page, Pager};
+use super::storage::{Read, StorageError, Tables};
+use super::write::{Applied, ApplyError, Write};
 use crate::kinds::{Kind, Kinds};
 use crate::resource::Moment;
 use crate::selector::Selection;
@@ -51,18 +53,18 @@ impl Tables for BTreeMap<String, Vec<u8>> {
     }
 }
 
-/// All objects in memory, with history. Every write is at once done and seen.
+/// All objects in memory, with history. A write is visible when it returns.
 #[derive(Debug)]
 pub struct Memory {
     kinds: Arc<Kinds>,
     machine: Machine,
     objects: BTreeMap<String, Vec<u8>>,
-    logs: BTreeMap<String, Log>,
+    logs: BTreeMap<String, EventLog>,
     history: History,
 }
 
 impl Memory {
-    /// Empty, at revision 0.
+    /// An empty store at revision 0.
     pub fn new(kinds: Arc<Kinds>, history: History) -> Memory {
         let machine = Machine::new(Arc::clone(&kinds), 0);
         Memory { kinds, machine, objects: BTreeMap::new(), logs: BTreeMap::new(), history }
@@ -78,7 +80,7 @@ impl Memory {
         self.machine.revision()
     }
 
-    /// Does a write, or says why not.
+    /// Applies a write.
     pub fn write(&mut self, write: &Write, moment: Moment<'_>) -> Result<Applied, Status> {
         let applied = self.machine.apply(&mut self.objects, write, moment).map_err(|error| match error {
             ApplyError::Refused(status) => status,
@@ -86,7 +88,7 @@ impl Memory {
         })?;
         if let Some(event) = &applied.event {
             let history = self.history;
-            let log = self.logs.entry(write.kind.folder.clone()).or_insert_with(|| Log::new(0, history));
+            let log = self.logs.entry(write.kind.folder.clone()).or_insert_with(|| EventLog::new(0, history));
             log.append(Arc::clone(event));
         }
         Ok(applied)
@@ -99,23 +101,23 @@ impl Memory {
         Some(object)
     }
 
-    /// All objects of a selection, with the revision at which they stand.
+    /// All objects of a selection, and their revision.
     pub fn list(&self, kind: &Kind, selection: &Selection) -> Result<(Page, u64), Status> {
         let pager = Pager { selection, after: None, limit: None };
         let page = pager.read(kind, &self.objects)?;
         Ok((page, self.revision()))
     }
 
-    /// Changes of a kind's objects after a revision, oldest first, or that they are no longer kept.
+    /// Up to `most` changes of a kind's objects after a revision, oldest first.
     pub fn since(&self, kind: &Kind, revision: u64, most: usize) -> Result<Vec<Arc<Event>>, HistoryExpired> {
         self.logs.get(&kind.folder).map_or(Ok(Vec::new()), |log| log.since(revision, most))
     }
 
-    /// Forgets all history, as a restart does.
+    /// Drops the history, as a restart does.
     pub fn restart(&mut self) {
         let (revision, history) = (self.revision(), self.history);
         for kind in self.kinds.iter() {
-            self.logs.insert(kind.folder.clone(), Log::new(revision, history));
+            self.logs.insert(kind.folder.clone(), EventLog::new(revision, history));
         }
     }
 }

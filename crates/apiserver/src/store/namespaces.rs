@@ -1,4 +1,4 @@
-//! Namespaces: objects are created only in ones that stand, and one goes when it is empty.
+//! Namespaces: objects are created in active ones only, and a deleted one is removed once it is empty.
 //!
 //! ```text
 //! Active ──delete──▶ Terminating ──empty──▶ (absent)
@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
-use super::{ApplyError, Read};
+use super::storage::Read;
+use super::write::ApplyError;
 use crate::kinds::{Kind, Kinds};
 use crate::resource::{Moment, Next, is_deleting};
 use crate::status::{Cause, Status};
@@ -20,8 +21,8 @@ fn is_namespace(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.kind == "Namespace"
 }
 
-/// Refuses a create where there is no such namespace, or it is going.
-pub(super) fn check_open(
+/// Refuses a create in a namespace that doesn't exist or is terminating.
+pub(super) fn check_active(
     kinds: &Kinds,
     tables: &dyn Read,
     kind: &Kind,
@@ -48,21 +49,21 @@ pub(super) fn check_open(
     Ok(())
 }
 
-/// What the server sets on a new namespace.
-pub(super) fn furnish(kind: &Kind, object: &mut Value) {
+/// Sets spec and status of a new namespace.
+pub(super) fn set_server_fields(kind: &Kind, object: &mut Value) {
     if is_namespace(kind) {
         object["spec"] = json!({"finalizers": ["kubernetes"]});
         object["status"] = json!({"phase": "Active"});
     }
 }
 
-/// What stays on a namespace whatever a client puts in its place.
-pub(super) fn keep_furnished(kind: &Kind, current: &Value, next: Next) -> Next {
+/// Restores the fields of a namespace that clients can't change.
+pub(super) fn restore_server_fields(kind: &Kind, current: &Value, next: Next) -> Next {
     match next {
         Next::Stored(mut object) if is_namespace(kind) => {
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = current["metadata"]["name"].clone();
             object["spec"] = current["spec"].clone();
-            // What is in a namespace goes when the namespace is deleted, and for nothing that a client states.
+            // The content is deleted with the namespace, whatever phase a client sets.
             object["status"]["phase"] = json!(if is_deleting(&object) { "Terminating" } else { "Active" });
             if object == *current { Next::Unchanged } else { Next::Stored(object) }
         }
@@ -70,8 +71,13 @@ pub(super) fn keep_furnished(kind: &Kind, current: &Value, next: Next) -> Next {
     }
 }
 
-/// A namespace that is deleted stays, terminating, until it is empty.
-pub(super) fn hold(kind: &Kind, current: &Value, next: Next, moment: Moment<'_>) -> Result<Next, Status> {
+/// A deleted namespace is terminating until it is empty.
+pub(super) fn terminate(
+    kind: &Kind,
+    current: &Value,
+    next: Next,
+    moment: Moment<'_>,
+) -> Result<Next, Status> {
     if !is_namespace(kind) {
         return Ok(next);
     }
@@ -88,8 +94,8 @@ pub(super) fn hold(kind: &Kind, current: &Value, next: Next, moment: Moment<'_>)
     Ok(Next::Stored(object))
 }
 
-/// Removes a terminating namespace that holds nothing.
-pub(super) fn vacate(kinds: &Kinds, tables: &dyn Read, current: &Value) -> Result<Next, ApplyError> {
+/// Removes a terminating namespace that is empty.
+pub(super) fn remove_if_empty(kinds: &Kinds, tables: &dyn Read, current: &Value) -> Result<Next, ApplyError> {
     let name = current["metadata"]["name"].as_str().unwrap_or_default();
     let held = current["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
     if !is_deleting(current) || held {

@@ -1,19 +1,19 @@
-//! Reading many objects, a page at a time.
+//! Lists, a page at a time.
 
 use std::ops::ControlFlow;
 
-use super::{Read, StorageError};
+use super::storage::{Read, StorageError};
 use crate::kinds::Kind;
 use crate::selector::Selection;
 
 /// Which objects to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Pager<'a> {
-    /// Those that match.
+    /// Objects that match.
     pub selection: &'a Selection,
-    /// Those after this key.
+    /// Objects after this key.
     pub after: Option<&'a str>,
-    /// At most so many.
+    /// At most this many.
     pub limit: Option<usize>,
 }
 
@@ -22,13 +22,13 @@ pub struct Pager<'a> {
 pub struct Page {
     /// Each object's JSON as stored.
     pub objects: Vec<Vec<u8>>,
-    /// The key to go on after, if there are more.
+    /// The key to continue after, if there are more.
     pub next: Option<String>,
-    /// How many more, where that is known without looking into them.
+    /// Number of further objects, if it is known without decoding them.
     pub remaining: Option<usize>,
 }
 
-/// Is given an object's key, what is stored, and whether it matches.
+/// Called with an object's key, its stored JSON, and whether it matches.
 pub type Visitor<'v> = dyn FnMut(&str, &[u8], bool) -> ControlFlow<()> + 'v;
 
 impl Pager<'_> {
@@ -51,7 +51,7 @@ impl Pager<'_> {
             }
             if self.limit.is_some_and(|limit| page.objects.len() >= limit) {
                 more += 1;
-                // Counting what is left costs a walk over keys; looking into objects for it would cost too much.
+                // Counting keys is cheap; decoding objects to count matches is not.
                 return if everything { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
             }
             page.objects.push(object.to_vec());
@@ -67,7 +67,7 @@ impl Pager<'_> {
         Ok(page)
     }
 
-    /// Visits the objects in key order, also those that don't match; says whether it came to the end.
+    /// Visits all objects in key order, including those that don't match. Returns whether it reached the end.
     pub fn visit(
         &self,
         kind: &Kind,

@@ -88,14 +88,15 @@ fn each_change_has_the_next_revision_and_is_in_the_history() {
     assert!(same.event.is_none());
     let removed = world.write(&delete(&leases, "a")).unwrap();
     assert_eq!(removed.outcome, Outcome::Removed);
-    let last: Value = serde_json::from_slice(&removed.event.unwrap().object).unwrap();
+    let last: Value = serde_json::from_slice(removed.event.unwrap().object()).unwrap();
     assert_eq!(
         last["metadata"]["resourceVersion"],
         (start + 3).to_string(),
         "a deletion has a version of its own"
     );
     let seen = world.memory.since(&leases, start, 10).unwrap();
-    let seen: Vec<(u64, Change)> = seen.iter().map(|event| (event.revision - start, event.change)).collect();
+    let seen: Vec<(u64, Change)> =
+        seen.iter().map(|event| (event.revision() - start, event.change())).collect();
     assert_eq!(seen, [(1, Change::Added), (2, Change::Modified), (3, Change::Deleted)]);
     assert!(world.memory.get(&leases, "default", "a").is_none());
     world.memory.restart();
@@ -149,7 +150,7 @@ fn a_namespace_goes_when_it_is_empty() {
     let mut other = create(&leases, "b", json!({}));
     other.namespace = Some("lab".into());
     assert_eq!(world.write(&other).unwrap_err().details.causes[0].reason, "NamespaceTerminating");
-    let vacate = write(&namespaces, "lab", Operation::Vacate);
+    let vacate = write(&namespaces, "lab", Operation::RemoveIfEmpty);
     assert_eq!(world.write(&vacate).unwrap().outcome, Outcome::Stored);
     let mut gone = delete(&leases, "a");
     gone.namespace = Some("lab".into());
@@ -207,7 +208,7 @@ fn memory_and_disk_agree() {
         Disk::commit(transaction, machine.revision()).unwrap();
     }
     let snapshot = disk.snapshot().unwrap();
-    assert_eq!(snapshot.revision, memory.revision());
+    assert_eq!(snapshot.revision(), memory.revision());
     let selection = Selection::default();
     for kind in kinds.iter() {
         let on_disk =
@@ -228,7 +229,7 @@ fn a_batch_that_is_not_committed_leaves_nothing() {
     machine.apply(&mut Disk::open_objects(&transaction).unwrap(), &write, moment).unwrap();
     drop(transaction);
     let snapshot = disk.snapshot().unwrap();
-    assert_eq!((snapshot.revision, snapshot.get("/namespaces//default").unwrap()), (0, None));
+    assert_eq!((snapshot.revision(), snapshot.get("/namespaces//default").unwrap()), (0, None));
 }
 
 #[tokio::test]
@@ -264,14 +265,14 @@ async fn writers_share_commits_and_readers_see_them_in_order() {
     let feed = store.feed(&leases).unwrap();
     let (mut seen, mut changes) = (Vec::new(), feed.since(0).unwrap());
     loop {
-        seen.extend(changes.events.iter().map(|event| event.revision));
+        seen.extend(changes.events.iter().map(|event| event.revision()));
         if !changes.more {
             break;
         }
         changes = feed.since(changes.complete).unwrap();
     }
     assert_eq!(seen, (2..=LEASES + 1).collect::<Vec<u64>>());
-    assert_eq!(changes.complete, store.snapshot().unwrap().revision);
+    assert_eq!(changes.complete, store.snapshot().unwrap().revision());
     drop(store);
     ended.await.unwrap();
 }

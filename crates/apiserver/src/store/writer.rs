@@ -1,219 +1,87 @@
-//! The one writer: a thread that takes what many clients want, applies it in one transaction and makes it durable
-//! with one commit before anyone is answered.
+//! The writer: a thread that applies the queued writes of many clients in one transaction and makes them durable with
+//! one commit before any of them is answered.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::disk::Batch;
-use super::{
-    Applied, ApplyError, Disk, Event, History, HistoryExpired, Log, Machine, Operation, Snapshot,
-    StorageError, Write,
-};
-use crate::kinds::{Kind, Kinds};
+use super::disk::{Batch, Disk};
+use super::feed::Feed;
+use super::history::History;
+use super::machine::Machine;
+use super::storage::StorageError;
+use super::write::{Applied, ApplyError, Operation, Write};
 use crate::resource::Moment;
 use crate::status::{Details, Reason, Status};
 
 /// Writes in one commit at most: more would make the first of them wait for the last.
 const BATCH_WRITES_MAX: usize = 256;
-/// Writes that wait at most; then clients are told to come back. Requests in flight bound it before.
-const QUEUE_WRITES_MAX: usize = 1_024;
-/// After a failure of the disk, between two attempts to write: each may end with the file being opened anew, which reads
-/// all of it.
+/// Queued writes at most; beyond that clients are answered 429. The bound on requests usually applies first.
+pub(super) const QUEUE_WRITES_MAX: usize = 1_024;
+/// Between two attempts to write after a failure of the disk: each may reopen the file, which reads all of it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// While the disk fails: how long a write waits for its refusal at most.
+/// Longest time that a write waits for its refusal while the disk fails.
 const REFUSE_INTERVAL: Duration = Duration::from_millis(20);
-/// Changes handed to one watcher at a time.
-const FEED_EVENTS_MAX: usize = 256;
-/// Bytes of them, or one change: a watcher whose client does not read holds them, whatever the history has dropped.
-const FEED_BYTES_MAX: usize = 64 * 1024;
-
-/// What a commit took.
+/// Duration and size of a commit.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitReport {
     /// Writes that were made durable together.
     pub writes: usize,
-    /// From the commit's begin to its end.
+    /// Duration of the commit.
     pub duration: Duration,
 }
 
-/// The changes of one folder, for watchers.
+/// A queued write and where its result goes.
 #[derive(Debug)]
-pub struct Feed {
-    log: Mutex<Log>,
-    changed: watch::Sender<()>,
-    published: Arc<AtomicU64>,
-}
-
-impl Feed {
-    /// Wakes when there may be something new.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    /// The next changes after a revision.
-    pub fn since(&self, revision: u64) -> Result<Changes, HistoryExpired> {
-        // Read before the log: whatever is published by now is in it.
-        let published = self.published.load(Ordering::Acquire);
-        let mut events = self.log().since(revision, FEED_EVENTS_MAX)?;
-        let mut bytes = 0;
-        let fit = events.iter().take_while(|event| {
-            let fits = bytes < FEED_BYTES_MAX;
-            bytes += event.object.len();
-            fits
-        });
-        let fit = fit.count();
-        let more = events.len() == FEED_EVENTS_MAX || fit < events.len();
-        events.truncate(fit);
-        let last = events.last().map_or(revision, |last| last.revision);
-        Ok(Changes { events, complete: if more { last } else { last.max(published) }, more })
-    }
-
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Some changes of one folder.
-#[derive(Debug)]
-pub struct Changes {
-    /// Oldest first.
-    pub events: Vec<Arc<Event>>,
-    /// The revision up to which nothing is missing once these are taken.
-    pub complete: u64,
-    /// There may be more at once.
-    pub more: bool,
-}
-
-struct Job {
+pub(super) struct Job {
     write: Write,
-    reply: oneshot::Sender<Result<Applied, Status>>,
+    reply: Reply,
 }
 
-/// The store as the server uses it.
-#[derive(Clone, Debug)]
-pub struct Store {
-    kinds: Arc<Kinds>,
-    disk: Disk,
-    jobs: mpsc::Sender<Job>,
-    feeds: Arc<BTreeMap<String, Feed>>,
-    failing: Arc<Failing>,
+type Reply = oneshot::Sender<Result<Applied, Status>>;
+
+impl Job {
+    pub(super) fn new(write: Write, reply: Reply) -> Job {
+        Job { write, reply }
+    }
 }
 
-/// Why nothing can be written, if nothing can.
+/// Why the store can't be written; `None` while it can.
 #[derive(Debug, Default)]
-struct Failing(Mutex<Option<String>>);
+pub(super) struct Failure(Mutex<Option<String>>);
 
-impl Failing {
-    fn get(&self) -> Option<String> {
+impl Failure {
+    pub(super) fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, why: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    fn set(&self, cause: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 }
 
-impl Store {
-    /// Starts the writer. `report` is called after each commit. The thread ends when all clones of the store are gone;
-    /// the receiver resolves once the file is closed.
-    pub fn start(
-        kinds: Arc<Kinds>,
-        disk: Disk,
-        history: History,
-        report: impl Fn(CommitReport) + Send + 'static,
-    ) -> Result<(Store, oneshot::Receiver<()>), StorageError> {
-        let revision = disk.snapshot()?.revision;
-        let published = Arc::new(AtomicU64::new(revision));
-        let feed = || Feed {
-            log: Mutex::new(Log::new(revision, history)),
-            changed: watch::Sender::new(()),
-            published: Arc::clone(&published),
-        };
-        let feeds: Arc<BTreeMap<String, Feed>> =
-            Arc::new(kinds.iter().map(|kind| (kind.folder.clone(), feed())).collect());
-        let (jobs, queue) = mpsc::channel(QUEUE_WRITES_MAX);
-        let (ended, end) = oneshot::channel();
-        let failing = Arc::new(Failing::default());
-        let mut writer = Writer {
-            disk: disk.clone(),
-            machine: Machine::new(Arc::clone(&kinds), revision),
-            feeds: Arc::clone(&feeds),
-            published,
-            failing: Arc::clone(&failing),
-            history,
-            retry_at: None,
-        };
-        let run = move || {
-            writer.run(queue, report);
-            // Its file is closed before anybody is told, since the next thing may be to open it again.
-            drop(writer);
-            // Nobody may be waiting for the end.
-            let _ = ended.send(());
-        };
-        std::thread::Builder::new().name("store-writer".into()).spawn(run).map_err(|error| {
-            StorageError::Failed(format!("the writer's thread can't be started: {error}"))
-        })?;
-        Ok((Store { kinds, disk, jobs, feeds, failing }, end))
-    }
-
-    /// The kinds that are served.
-    pub fn kinds(&self) -> &Arc<Kinds> {
-        &self.kinds
-    }
-
-    /// Does a write; when it is answered with success, it is durable.
-    pub async fn write(&self, write: Write) -> Result<Applied, Status> {
-        let (reply, answer) = oneshot::channel();
-        match self.jobs.try_send(Job { write, reply }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                return Err(Status::busy("too many writes are waiting"));
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                return Err(Status::internal("the store has stopped"));
-            }
-        }
-        answer.await.unwrap_or_else(|_| Err(Status::internal("the store has stopped")))
-    }
-
-    /// The objects as they are now.
-    pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        self.disk.snapshot()
-    }
-
-    /// The changes of a kind's objects.
-    pub fn feed(&self, kind: &Kind) -> Option<&Feed> {
-        self.feeds.get(&kind.folder)
-    }
-
-    /// Why writes can't be done, if they can't.
-    pub fn failing(&self) -> Option<String> {
-        if self.jobs.is_closed() { Some("the store has stopped".into()) } else { self.failing.get() }
-    }
-}
-
-struct Writer {
+/// The thread that writes.
+pub(super) struct Writer {
     disk: Disk,
     machine: Machine,
     feeds: Arc<BTreeMap<String, Feed>>,
     published: Arc<AtomicU64>,
-    failing: Arc<Failing>,
+    failure: Arc<Failure>,
     history: History,
     /// After a failure: when the disk is tried next.
     retry_at: Option<Instant>,
 }
 
-/// Why a batch was lost.
+/// Why a batch failed.
 enum BatchError {
     Storage(StorageError),
-    /// A write's bug; the disk is well.
+    /// A bug in a write; the disk works.
     Panicked,
 }
 
@@ -223,15 +91,27 @@ impl From<StorageError> for BatchError {
     }
 }
 
-/// A job that was applied and waits for the commit.
+/// A job that was applied and isn't committed yet.
 struct Done {
     folder: String,
     applied: Applied,
-    reply: oneshot::Sender<Result<Applied, Status>>,
+    reply: Reply,
 }
 
 impl Writer {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>, report: impl Fn(CommitReport)) {
+    pub(super) fn new(
+        disk: Disk,
+        machine: Machine,
+        feeds: Arc<BTreeMap<String, Feed>>,
+        published: Arc<AtomicU64>,
+        failure: Arc<Failure>,
+        history: History,
+    ) -> Writer {
+        Writer { disk, machine, feeds, published, failure, history, retry_at: None }
+    }
+
+    /// Writes until all senders of the queue are gone.
+    pub(super) fn run(&mut self, mut queue: mpsc::Receiver<Job>, report: impl Fn(CommitReport)) {
         let mut jobs = Vec::with_capacity(BATCH_WRITES_MAX);
         while self.receive(&mut queue, &mut jobs) {
             if jobs.is_empty() {
@@ -248,31 +128,31 @@ impl Writer {
                     self.publish(done);
                 }
                 Err(error) => {
-                    let told = match &error {
+                    let answer = match &error {
                         BatchError::Storage(error) => error.clone().into(),
                         BatchError::Panicked => Status::internal("a write panicked; its batch is undone"),
                     };
                     tracing::error!(
-                        error = told.message,
+                        error = answer.message,
                         writes = done.len(),
-                        "a batch of writes is lost; its clients are told"
+                        "batch commit failed; clients receive an error"
                     );
                     if let BatchError::Storage(error) = error {
-                        // Before anyone is answered, so that who asks again finds the store open where it can be.
+                        // Before clients are answered, so that a retry finds the store open if it can be.
                         self.failed(&error);
                     }
                     let lost = done.into_iter().map(|done| done.reply);
                     for reply in lost.chain(jobs.drain(..).map(|job| job.reply)) {
-                        // A client that is gone needs no answer.
-                        let _ = reply.send(Err(told.clone()));
+                        // The client may be gone.
+                        let _ = reply.send(Err(answer.clone()));
                     }
                 }
             }
         }
     }
 
-    /// Waits for jobs; false at the end. While the disk fails, jobs are refused at once until it is tried again, and
-    /// without any it is tried as well.
+    /// Waits for jobs; false at the end. While the disk fails, jobs are refused until the next attempt, which also comes
+    /// without jobs: then `jobs` is empty.
     fn receive(&mut self, queue: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>) -> bool {
         let Some(retry_at) = self.retry_at else {
             return queue.blocking_recv_many(jobs, BATCH_WRITES_MAX) > 0;
@@ -280,12 +160,14 @@ impl Writer {
         loop {
             match queue.try_recv() {
                 Ok(job) if Instant::now() < retry_at => {
-                    let why = self.failing.get().unwrap_or_default();
-                    let told =
-                        Status::new(Reason::ServiceUnavailable, format!("the store can't be written: {why}"))
-                            .with(Details { retry_after: Some(1), ..Details::default() });
-                    // A client that is gone needs no answer.
-                    let _ = job.reply.send(Err(told));
+                    let cause = self.failure.get().unwrap_or_default();
+                    let answer = Status::new(
+                        Reason::ServiceUnavailable,
+                        format!("the store can't be written: {cause}"),
+                    )
+                    .with(Details { retry_after: Some(1), ..Details::default() });
+                    // The client may be gone.
+                    let _ = job.reply.send(Err(answer));
                 }
                 Ok(job) => {
                     jobs.push(job);
@@ -300,49 +182,49 @@ impl Writer {
         }
     }
 
-    /// The disk failed. The database below takes no write until it is opened anew, which may have to wait for room.
+    /// Handles a failure of the disk. The database takes no write until it is reopened, which may have to wait for space.
     fn failed(&mut self, error: &StorageError) {
-        self.failing.set(Some(error.why()));
+        self.failure.set(Some(error.cause()));
         self.reopen();
     }
 
     fn reopen(&mut self) {
         let reopened = self.disk.reopen().and_then(|()| self.disk.snapshot());
-        // After the attempt, which may take long.
+        // After the attempt, which may take a while.
         self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
         let revision = match reopened {
-            Ok(snapshot) => snapshot.revision,
+            Ok(snapshot) => snapshot.revision(),
             Err(error) => {
-                tracing::error!(%error, "the store can't be opened again yet");
-                return self.failing.set(Some(error.why()));
+                tracing::error!(%error, "cannot reopen the store yet");
+                return self.failure.set(Some(error.cause()));
             }
         };
-        tracing::info!(revision, "the store was opened anew after its disk had failed");
+        tracing::info!(revision, "reopened the store after its disk failed");
         if revision == self.published.load(Ordering::Acquire) {
             self.machine = self.machine.rewound(revision);
             return;
         }
-        // A commit reached the disk although its end was an error. Its changes are in no history, so that there is none
-        // from before it: watchers list again.
-        tracing::warn!(revision, "writes that were told as lost are there");
+        // A commit reached the disk although it failed. Its changes are in no log, so the logs restart after it and watches
+        // list again.
+        tracing::warn!(revision, "writes that were reported as failed are stored");
         self.machine = self.machine.rewound(revision);
         for feed in self.feeds.values() {
-            *feed.log() = Log::new(revision, self.history);
+            feed.reset(revision, self.history);
         }
         self.published.store(revision, Ordering::Release);
         for feed in self.feeds.values() {
-            feed.changed.send_replace(());
+            feed.wake();
         }
     }
 
-    /// Nobody writes: whether the disk would take it.
+    /// Checks without a write whether the disk can be written.
     fn try_disk(&mut self) {
         let tried = self.disk.check_room().and_then(|()| self.disk.snapshot());
         match tried {
             Ok(_) => self.recovered(),
             Err(error) => {
-                self.failing.set(Some(error.why()));
-                // Closed since an attempt to open it failed.
+                self.failure.set(Some(error.cause()));
+                // Closed since the last attempt to open it.
                 if self.disk.check_room().is_ok() {
                     self.reopen()
                 } else {
@@ -354,12 +236,12 @@ impl Writer {
 
     fn recovered(&mut self) {
         if self.retry_at.take().is_some() {
-            tracing::info!("the store can be written again");
-            self.failing.set(None);
+            tracing::info!("the store is writable again");
+            self.failure.set(None);
         }
     }
 
-    /// Applies jobs and commits; on an error none of `done` was kept.
+    /// Applies jobs and commits. On an error nothing of `done` was stored.
     fn batch(
         &mut self,
         jobs: &mut Vec<Job>,
@@ -374,7 +256,7 @@ impl Writer {
         }
         let (started, writes) = (Instant::now(), done.len());
         if let Err(error) = Disk::commit(transaction, self.machine.revision()) {
-            // Whether it reached the disk is seen when that is opened anew.
+            // Whether it reached the disk is known once that is reopened.
             self.machine = self.machine.rewound(before);
             return Err(error.into());
         }
@@ -397,13 +279,13 @@ impl Writer {
                 Operation::Update { .. }
                 | Operation::Patch { .. }
                 | Operation::Delete { .. }
-                | Operation::Vacate => Uuid::nil(),
+                | Operation::RemoveIfEmpty => Uuid::nil(),
             };
             let moment = Moment { now: &now, uid };
-            // A bug that one request finds, here or in a library below, must not end the writer for all others.
+            // A panic in one write must not end the writer for all others.
             let applied = catch_unwind(AssertUnwindSafe(|| self.machine.apply(tables, &job.write, moment)));
             let Ok(applied) = applied else {
-                // A client that is gone needs no answer.
+                // The client may be gone.
                 let _ = job.reply.send(Err(Status::internal("the write panicked and is undone")));
                 return Err(BatchError::Panicked);
             };
@@ -412,7 +294,7 @@ impl Writer {
                     done.push(Done { folder: job.write.kind.folder.clone(), applied, reply: job.reply });
                 }
                 Err(ApplyError::Refused(status)) => {
-                    // A client that is gone needs no answer.
+                    // The client may be gone.
                     let _ = job.reply.send(Err(status));
                 }
                 Err(ApplyError::Storage(error)) => {
@@ -428,7 +310,7 @@ impl Writer {
         let mut touched: Vec<&Feed> = Vec::new();
         for done in &done {
             if let (Some(event), Some(feed)) = (&done.applied.event, self.feeds.get(&done.folder)) {
-                feed.log().append(Arc::clone(event));
+                feed.append(Arc::clone(event));
                 if !touched.iter().any(|other| std::ptr::eq(*other, feed)) {
                     touched.push(feed);
                 }
@@ -436,10 +318,10 @@ impl Writer {
         }
         self.published.store(self.machine.revision(), Ordering::Release);
         for feed in touched {
-            feed.changed.send_replace(());
+            feed.wake();
         }
         for done in done {
-            // A client that is gone needs no answer.
+            // The client may be gone.
             let _ = done.reply.send(Ok(done.applied));
         }
     }

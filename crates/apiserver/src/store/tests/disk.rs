@@ -124,7 +124,7 @@ impl World {
 
     pub(crate) async fn lease(&self, name: &str) -> Result<u64, u16> {
         let written = self.store.write(create(&self.leases, name, json!({}))).await;
-        written.map(|applied| applied.event.unwrap().revision).map_err(|status| status.reason.code())
+        written.map(|applied| applied.event.unwrap().revision()).map_err(|status| status.reason.code())
     }
 
     fn names(&self) -> Vec<String> {
@@ -140,7 +140,7 @@ impl World {
     }
 
     pub(crate) async fn until_well(&self) {
-        while self.store.failing().is_some() {
+        while self.store.failure().is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -152,20 +152,20 @@ async fn a_full_disk_that_has_room_again_is_written_again_and_lost_nothing() {
     let first = world.lease("a").await.unwrap();
     world.faulty.set(FULL);
     assert_eq!(world.lease("b").await, Err(500));
-    assert!(world.store.failing().is_some());
+    assert!(world.store.failure().is_some());
     assert!([500, 503].contains(&world.lease("c").await.unwrap_err()));
-    assert!(world.store.failing().unwrap().contains("no storage space"), "{:?}", world.store.failing());
+    assert!(world.store.failure().unwrap().contains("no storage space"), "{:?}", world.store.failure());
     world.faulty.set(WELL);
     // Nobody needs to write for it.
     world.until_well().await;
     assert_eq!(world.names(), ["a"], "what was told as lost is not there");
     assert_eq!(world.lease("b").await, Ok(first + 1), "no revision is used twice or left out");
     let changes = world.store.feed(&world.leases).unwrap().since(first - 1).unwrap();
-    assert_eq!(changes.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [first, first + 1]);
+    assert_eq!(changes.events.iter().map(|event| event.revision()).collect::<Vec<_>>(), [first, first + 1]);
     drop(world.store);
     world.ended.await.unwrap();
     let disk = Disk::open_with(Arc::new(world.faulty)).unwrap();
-    assert_eq!(disk.snapshot().unwrap().revision, first + 1);
+    assert_eq!(disk.snapshot().unwrap().revision(), first + 1);
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_commit_that_reached_the_disk_as_it_failed_is_in_no_history() {
     world.faulty.set(LIES);
     assert_eq!(world.lease("b").await, Err(500));
     world.until_well().await;
-    let revision = world.store.snapshot().unwrap().revision;
+    let revision = world.store.snapshot().unwrap().revision();
     let since = world.store.feed(&world.leases).unwrap().since(first);
     // Either is right; what readers see and what watchers were told must agree.
     if world.names() == ["a", "b"] {
@@ -201,7 +201,7 @@ fn a_store_of_version_0_1_0_opens_and_is_closed_to_others() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let disk = Disk::open(&folder).unwrap();
     let snapshot = disk.snapshot().unwrap();
-    assert!(snapshot.revision > 0);
+    assert!(snapshot.revision() > 0);
     assert!(snapshot.get("/namespaces//default").unwrap().is_some());
     for (path, mode) in [(&folder, 0o700), (&path, 0o600)] {
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
