@@ -1,56 +1,49 @@
-//! Label selectors as people type them.
+//! Label selectors on the command line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use wasmbed_apiserver::selector::{LabelRequirement, parse_labels};
 
-/// Parses kubectl's syntax: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, with commas between.
+/// Parses kubectl's syntax: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, separated by commas.
 ///
 /// # Errors
-/// The part that is none of these, and parts of which no device can fulfil all.
+/// The selector isn't of this syntax, or no device can fulfil all of its requirements.
 pub(super) fn parse(text: &str) -> Result<LabelSelector> {
+    ensure!(
+        !text.trim().is_empty(),
+        "the selector is empty: use a=b, a!=b, a in (b,c), a notin (b,c), a or !a"
+    );
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
     let mut expressions = Vec::new();
     let mut demands: BTreeMap<String, Demand> = BTreeMap::new();
-    for part in split(text) {
-        let part = part.trim();
-        let requirement = |key: &str, operator: &str, values: Option<Vec<String>>| {
-            ensure!(
-                is_key(key),
-                "{part:?} is no label requirement: use a=b, a!=b, a in (b,c), a notin (b,c), a or !a"
-            );
-            let wrong = values.iter().flatten().find(|value| !is_value(value));
-            if let Some(value) = wrong {
-                bail!(
-                    "{part:?}: {value:?} is no label value: at most 63 letters, digits, '-', '_' and '.', the first and the last a letter or digit"
-                );
+    for requirement in parse_labels(text).with_context(|| format!("invalid selector {text:?}"))? {
+        let (key, operator, values) = match requirement {
+            LabelRequirement::Equals(key, value) => {
+                demands.entry(key.clone()).or_default().add("In", std::slice::from_ref(&value));
+                labels.insert(key, value);
+                continue;
             }
-            Ok(LabelSelectorRequirement { key: key.to_owned(), operator: operator.to_owned(), values })
+            LabelRequirement::NotEquals(key, value) => (key, "NotIn", Some(vec![value])),
+            LabelRequirement::In(key, values) => (key, "In", Some(values.into_iter().collect())),
+            LabelRequirement::NotIn(key, values) => (key, "NotIn", Some(values.into_iter().collect())),
+            LabelRequirement::Exists(key) => (key, "Exists", None),
+            LabelRequirement::DoesNotExist(key) => (key, "DoesNotExist", None),
+            LabelRequirement::GreaterThan(key, _) | LabelRequirement::LessThan(key, _) => {
+                bail!(
+                    "invalid selector {text:?}: label {key:?} can't be compared: devices are selected by equality"
+                )
+            }
         };
-        if let Some((key, values)) = set(part, " in ")? {
-            expressions.push(requirement(key, "In", Some(values))?);
-        } else if let Some((key, values)) = set(part, " notin ")? {
-            expressions.push(requirement(key, "NotIn", Some(values))?);
-        } else if let Some((key, value)) = part.split_once("!=") {
-            expressions.push(requirement(key.trim(), "NotIn", Some(vec![value.trim().to_owned()]))?);
-        } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-            let value = value.trim();
-            let key = requirement(key.trim(), "In", Some(vec![value.to_owned()]))?.key;
-            demands.entry(key.clone()).or_default().add("In", &[value.to_owned()]);
-            labels.insert(key, value.to_owned());
-        } else if let Some(key) = part.strip_prefix('!') {
-            expressions.push(requirement(key.trim(), "DoesNotExist", None)?);
-        } else {
-            expressions.push(requirement(part, "Exists", None)?);
-        }
+        expressions.push(LabelSelectorRequirement { key, operator: operator.to_owned(), values });
     }
     for expression in &expressions {
         let values = expression.values.as_deref().unwrap_or_default();
         demands.entry(expression.key.clone()).or_default().add(&expression.operator, values);
     }
     if let Some((key, demand)) = demands.iter().find(|(_, demand)| !demand.can_be_met()) {
-        bail!("no device can be selected: {text:?} asks for {} of label {key:?}", demand.words());
+        bail!("no device can be selected: {text:?} asks for {} of label {key:?}", demand.describe());
     }
     Ok(LabelSelector {
         match_labels: (!labels.is_empty()).then_some(labels),
@@ -58,15 +51,15 @@ pub(super) fn parse(text: &str) -> Result<LabelSelector> {
     })
 }
 
-/// What all requirements together ask of one label.
+/// All requirements on one label.
 #[derive(Default)]
 struct Demand {
-    /// Values that every one of `In` and `=` allows; none if there is no such requirement.
+    /// Values that all of `In` and `=` allow; `None` without such a requirement.
     allowed: Option<BTreeSet<String>>,
     denied: BTreeSet<String>,
     present: bool,
     absent: bool,
-    said: Vec<String>,
+    texts: Vec<String>,
 }
 
 impl Demand {
@@ -75,22 +68,22 @@ impl Demand {
         let list = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(" or ");
         match operator {
             "In" => {
-                self.said.push(format!("value {list}"));
+                self.texts.push(format!("value {list}"));
                 self.allowed = Some(match self.allowed.take() {
                     Some(allowed) => allowed.intersection(&values).cloned().collect(),
                     None => values,
                 });
             }
             "NotIn" => {
-                self.said.push(format!("no value {list}"));
+                self.texts.push(format!("no value {list}"));
                 self.denied.extend(values);
             }
             "Exists" => {
-                self.said.push("any value".to_owned());
+                self.texts.push("any value".to_owned());
                 self.present = true;
             }
             _ => {
-                self.said.push("absence".to_owned());
+                self.texts.push("absence".to_owned());
                 self.absent = true;
             }
         }
@@ -103,51 +96,9 @@ impl Demand {
         }
     }
 
-    fn words(&self) -> String {
-        self.said.join(" and ")
+    fn describe(&self) -> String {
+        self.texts.join(" and ")
     }
-}
-
-/// `name` or `prefix/name`, as Kubernetes takes them.
-fn is_key(key: &str) -> bool {
-    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let prefix = prefix.is_none_or(|prefix| {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-        !prefix.is_empty() && prefix.len() <= 253 && prefix.bytes().all(allowed)
-    });
-    prefix && !name.is_empty() && is_value(name)
-}
-
-fn is_value(value: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let ends = value.bytes().next().into_iter().chain(value.bytes().last());
-    value.len() <= 63 && value.bytes().all(inner) && { ends }.all(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// Splits at commas outside of parentheses.
-fn split(text: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_i32);
-    for (index, character) in text.char_indices() {
-        match character {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(&text[start..index]);
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn set<'a>(part: &'a str, word: &str) -> Result<Option<(&'a str, Vec<String>)>> {
-    let Some((key, values)) = part.split_once(word) else { return Ok(None) };
-    let Some(values) = values.trim().strip_prefix('(').and_then(|values| values.strip_suffix(')')) else {
-        bail!("{part:?}: the values stand in parentheses, for example{word}(a,b)");
-    };
-    Ok(Some((key.trim(), values.split(',').map(|value| value.trim().to_owned()).collect())))
 }
 
 #[cfg(test)]
@@ -157,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_that_kubectl_takes_is_read() {
+    fn every_form_of_kubectl_is_parsed() {
         let selector = parse("a=b, site == lab,c!=d,e in (f, g),h notin (i),j,!k").unwrap();
         assert_eq!(
             serde_json::to_value(selector).unwrap(),
@@ -196,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_device_can_fulfil_is_refused_and_named() {
+    fn selectors_that_no_device_can_fulfil_are_refused() {
         let error = parse("a=1,a=2").unwrap_err().to_string();
         assert_eq!(
             error,

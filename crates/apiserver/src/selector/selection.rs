@@ -1,52 +1,14 @@
-//! Label and field selectors, and the few facts about an object that they look at.
+//! The objects that a request selects: by namespace, labels and fields.
 
-mod labels;
-
-use std::collections::BTreeMap;
-
-use serde_json::Value;
-
-use self::labels::Label;
+use super::facets::Facets;
+use super::label::{LabelRequirement, parse_labels};
 use crate::kinds::{Conversion, Kind};
 use crate::status::Status;
 
-/// Bytes of one selector at most: each object is compared with all of it, for a watch at each of its changes.
+/// Bytes of one selector at most: each object is compared with all of it, for a watch at each change.
 const SELECTOR_BYTES_MAX: usize = 16 * 1_024;
-/// Terms of both selectors of a request at most; a term that names many values is one.
+/// Requirements of both selectors of a request at most.
 const TERMS_MAX: usize = 256;
-
-/// What selectors see of an object.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facets {
-    /// Empty for cluster-wide objects.
-    pub namespace: String,
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
-    /// Values of the kind's selectable fields, in the kind's order; absent ones are empty.
-    pub fields: Vec<String>,
-}
-
-impl Facets {
-    /// The facets of a stored object.
-    pub fn of(kind: &Kind, object: &Value) -> Facets {
-        let metadata = &object["metadata"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let labels = metadata["labels"].as_object().into_iter().flatten();
-        let field = |path: &String| match path.split('.').try_fold(object, |value, name| value.get(name)) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
-        Facets {
-            namespace: text(&metadata["namespace"]),
-            name: text(&metadata["name"]),
-            labels: labels.map(|(name, value)| (name.clone(), text(value))).collect(),
-            fields: kind.selectable.iter().map(field).collect(),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Field {
@@ -55,12 +17,12 @@ enum Field {
     Selectable(usize),
 }
 
-/// Which objects of a kind a request means.
+/// A selection of objects of one kind.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// One namespace, or all.
     pub namespace: Option<String>,
-    labels: Vec<Label>,
+    labels: Vec<LabelRequirement>,
     /// Field, value, and whether they must be equal.
     fields: Vec<(Field, String, bool)>,
 }
@@ -87,7 +49,8 @@ impl Selection {
         }
         let selection = Selection {
             namespace: namespace.map(str::to_owned),
-            labels: labels::parse(labels.unwrap_or_default()).map_err(Status::bad_request)?,
+            labels: parse_labels(labels.unwrap_or_default())
+                .map_err(|error| Status::bad_request(error.to_string()))?,
             fields: parse_fields(kind, fields.unwrap_or_default())?,
         };
         let terms = selection.labels.len() + selection.fields.len();
@@ -98,12 +61,12 @@ impl Selection {
         Ok(selection)
     }
 
-    /// Whether it needs to look into objects at all, beyond their namespace.
+    /// Whether it selects all objects, of its namespace if it has one.
     pub fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// The only name that can match, if one is given.
+    /// The only name that can match, if there is one.
     pub fn name(&self) -> Option<&str> {
         self.fields
             .iter()
@@ -111,12 +74,12 @@ impl Selection {
             .map(|(_, name, _)| name.as_str())
     }
 
-    /// Whether the stored object is meant.
+    /// Whether it selects a stored object.
     pub fn fits(&self, kind: &Kind, object: &[u8]) -> bool {
         serde_json::from_slice(object).is_ok_and(|object| self.matches(&Facets::of(kind, &object)))
     }
 
-    /// Whether the object is meant.
+    /// Whether it selects the object with these facets.
     pub fn matches(&self, facets: &Facets) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == facets.namespace)
             && self.labels.iter().all(|label| label.matches(&facets.labels))
@@ -173,8 +136,9 @@ fn unsupported(kind: &Kind, path: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{Facets, Selection};
+    use super::Selection;
     use crate::kinds::Kinds;
+    use crate::selector::Facets;
 
     fn matches(labels: &str, fields: &str) -> bool {
         let kinds = Kinds::new(&[]).unwrap();
@@ -222,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_selected_is_refused() {
+    fn invalid_selectors_are_refused() {
         let kinds = Kinds::new(&[]).unwrap();
         let events = kinds.get("", "v1", "events").unwrap();
         let (many, long) = (vec!["a"; 257].join(","), "a".repeat(16 * 1_024 + 1));
