@@ -7,6 +7,9 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+/// `send` of a step that is not a request: the server loses its history.
+pub(crate) const FORGET: &str = "FORGET";
+
 /// Requests that belong together; they share a namespace of their own, `{ns}`, and variables.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,7 +71,7 @@ impl Case {
     /// Whether a server is restarted in it: it can't run beside others.
     #[must_use]
     pub fn forgets(&self) -> bool {
-        self.steps.iter().any(|step| step.send == crate::run::FORGET)
+        self.steps.iter().any(|step| step.send == FORGET)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::allowed::Allowed;
 use crate::client::{Answer, Server};
 use crate::compare::{self, Difference};
-use crate::corpus::{self, Case, Step, User};
+use crate::corpus::{self, Case, FORGET, Step, User};
 use crate::normal::Normaliser;
 use crate::scope;
 
@@ -17,8 +17,6 @@ use crate::scope;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two of those requests.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A step that is no request: the server forgets what was before.
-pub(crate) const FORGET: &str = "FORGET";
 /// A value beyond what any server takes: 4 MiB.
 const HUGE: usize = 4 * 1024 * 1024;
 
