@@ -1,4 +1,4 @@
-//! What a server is started with.
+//! Configuration of a server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use crate::Policy;
 pub struct Config {
     /// Folder of the store, created if absent. One process at a time may hold it.
     pub data_dir: PathBuf,
-    /// Where to listen; port 0 takes a free one, see [`crate::Server::address`].
+    /// Address to listen on; port 0 takes a free one, see [`crate::Server::address`].
     pub listen: SocketAddr,
     /// The server's own certificate and key.
     pub tls: ServerTls,
-    /// Authorities whose client certificates are believed: CN is the user, each O a group.
+    /// CAs of client certificates: the CN is the user, each O a group.
     pub client_roots: Vec<CertificateDer<'static>>,
     /// CustomResourceDefinitions (`apiextensions.k8s.io/v1`) as JSON, one served version each.
     pub definitions: Vec<serde_json::Value>,
-    /// Who may do what besides the administrators (`system:masters`).
+    /// Permissions of everybody but administrators (`system:masters`).
     pub policy: Policy,
     /// Bounds on clients.
     pub limits: Limits,
@@ -36,26 +36,26 @@ pub struct ServerTls {
     pub key: PrivateKeyDer<'static>,
 }
 
-/// Bounds on clients. The defaults serve a fleet of 10,000 devices behind a few gateways. Those on connections are the
-/// most: where the process may have fewer open files they shrink together.
+/// Bounds on clients. The defaults serve a fleet of 10,000 devices behind a few gateways. Bounds on connections shrink
+/// together if the process may open fewer files.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections of identified clients at once. For one more, one that has no request under way gives way.
+    /// Connections of authenticated clients at once. For one more, one without a request in progress gives way.
     pub connections_max: usize,
-    /// The same of one user: the name in a client's certificate. More are told so (429).
+    /// The same of one user: the CN of the client certificate. Further ones are answered 429.
     pub connections_per_user_max: usize,
     /// Connections in their handshake at once, apart from the others. For one more the oldest gives way.
     pub handshakes_max: usize,
     /// The same from one address.
     pub handshakes_per_source_max: usize,
-    /// Connections without a certificate at once, apart from the others; they may ask whether the server lives and no
-    /// more. For one more, the one that has been idle for longest gives way.
+    /// Connections without a certificate at once, apart from the others; they may only ask whether the server is alive. For
+    /// one more, the one that has been idle for longest gives way.
     pub unauthenticated_max: usize,
     /// The same from one address.
     pub unauthenticated_per_source_max: usize,
-    /// Time that a connection without a certificate may have no request under way, or one whose answer isn't read.
+    /// Time that a connection without a certificate may have no request in progress, or an answer that isn't read.
     pub unauthenticated_idle: Duration,
-    /// Time that it may last.
+    /// Lifetime of a connection without a certificate.
     pub unauthenticated_life: Duration,
     /// Time to finish a TLS handshake.
     pub handshake_timeout: Duration,
@@ -65,13 +65,13 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Bytes of one request body: a Module of 1 MiB in base64 with room to spare, as in Kubernetes.
     pub body_bytes_max: usize,
-    /// Bytes of all request bodies that are being worked on: bounds the write queue's memory.
+    /// Bytes of all request bodies in progress: bounds the memory of the write queue.
     pub body_bytes_total: usize,
     /// The same of one user.
     pub body_bytes_per_user: usize,
     /// Time to send a request's body.
     pub body_timeout: Duration,
-    /// Bytes of all answers that were not read yet, watches apart.
+    /// Bytes of all unread answers, watches apart.
     pub answer_bytes_total: usize,
     /// The same of one user. An answer that alone has more may be read by one client of the user at a time.
     pub answer_bytes_per_user: usize,
@@ -85,7 +85,7 @@ pub struct Limits {
     pub watches_per_user_max: usize,
     /// Time that a client may leave a part of an answer or watch unread; then its connection is closed.
     pub unread_timeout: Duration,
-    /// Time to read all objects with which a watch begins.
+    /// Time for a client to read the initial objects of a watch.
     pub watch_initial: Duration,
     /// Changes kept per kind for watches to resume from; older ones answer 410.
     pub history_events: usize,
@@ -95,8 +95,8 @@ pub struct Limits {
     pub event_lifetime: Duration,
 }
 
-/// Of what clients share, one user may hold a quarter: enough for a controller or gateway with its watches and
-/// deliveries many times over, and no way to keep three others out.
+/// One user may hold a quarter of each shared bound: many times what a controller or gateway needs, and too little to
+/// starve three others.
 const SHARE_OF_USER: usize = 4;
 
 impl Default for Limits {

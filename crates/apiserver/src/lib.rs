@@ -2,13 +2,15 @@
 //! machine's disk, so that kubectl, kube-rs and controllers work where there is no cluster.
 //!
 //! It may not know what a Device or an Application means: kinds arrive as CustomResourceDefinitions, permissions as
-//! [`Policy`]. The rooms: [`kinds`] (what is served), [`schema`] (pruning, defaults, validation), [`resource`] (what a
-//! create, update, patch, apply or delete does to an object), [`store`] (revisions, history, disk), `access` (who may do
-//! what), `http` (the protocol). [`resource`], [`schema`] and the machine in [`store`] have neither clock nor socket.
+//! [`Policy`]. Modules depend on those before them only: [`status`] (errors of the protocol), [`schema`] (decoding,
+//! pruning, defaults, validation), [`kinds`] (what is served), [`selector`], [`resource`] (what a create, update, patch,
+//! apply or delete does to an object), [`store`] (revisions, history, disk), `access` (users and permissions), `http` (the
+//! protocol). Modules up to the machine in [`store`] use neither clock nor socket. Server-side apply is the crate
+//! `wasmbed-structured-merge`.
 //!
-//! What it doesn't offer, it refuses with a status that says so: strategic merge patches that merge
-//! lists, foreground deletion (nothing collects dependents), impersonation, kinds defined at run time, more than one
-//! served version of a kind, protobuf for custom kinds.
+//! Unsupported and refused with a status that says so: strategic merge patches that merge lists, foreground deletion
+//! (there is no garbage collector), impersonation, kinds defined at run time, more than one served version of a kind,
+//! protobuf for custom kinds.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! What names may look like, and what is said of those that don't, in Kubernetes' words
-//! (apimachinery's `pkg/util/validation` and `pkg/api/validate/content`).
+//! Validation of names, with the error texts of Kubernetes
+//! (apimachinery's `pkg/util/validation` and `pkg/api/validate/content`). Each function returns the errors.
 
 /// Characters of a label, of a label's name without its prefix, and of its value.
 const LABEL_MAX: usize = 63;
@@ -15,7 +15,7 @@ fn too_long(most: usize) -> String {
     format!("must be no more than {most} characters")
 }
 
-/// What is wrong with the name of an object.
+/// Validates the name of an object: an RFC 1123 subdomain.
 pub(crate) fn subdomain(name: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if name.len() > SUBDOMAIN_MAX {
@@ -27,7 +27,7 @@ pub(crate) fn subdomain(name: &str) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with the name of a namespace.
+/// Validates the name of a namespace: an RFC 1123 label.
 pub(crate) fn label(name: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if name.len() > LABEL_MAX {
@@ -43,7 +43,7 @@ pub(crate) fn label(name: &str) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with the name of a label, an annotation or a finalizer.
+/// Validates the name of a label, an annotation or a finalizer: a qualified name.
 pub(crate) fn key(key: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let name = match key.split_once('/') {
@@ -73,7 +73,7 @@ pub(crate) fn key(key: &str) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with a label's value.
+/// Validates the value of a label.
 pub(crate) fn value(value: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if value.len() > LABEL_MAX {
@@ -93,7 +93,7 @@ fn is_label(text: &str) -> bool {
         && bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
 }
 
-/// Nothing, or letters and digits with `-_.` between them.
+/// Empty, or letters and digits with `-_.` between them.
 fn is_word(text: &str) -> bool {
     let bytes = text.as_bytes();
     let edge = |c: Option<&u8>| c.is_none_or(u8::is_ascii_alphanumeric);

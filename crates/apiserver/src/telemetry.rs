@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use crate::store::CommitReport;
 
-/// What a request was about. Resources are those of known kinds, so the set of labels is bounded.
+/// Labels of a request. Resources are those of known kinds, so that their number is bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     verb: &'static str,
@@ -66,11 +66,11 @@ impl Metrics {
             "Time to answer, watches apart",
             metrics.latencies.clone(),
         );
-        registry.register("watches", "Watches that stand", metrics.watches.clone());
+        registry.register("watches", "Established watches", metrics.watches.clone());
         registry.register("commit_duration_seconds", "Time of one durable commit", metrics.commits.clone());
         registry.register("commit_writes", "Writes made durable", metrics.commit_writes.clone());
         registry.register("revision", "Last resourceVersion used", metrics.revision.clone());
-        registry.register("connections", "Connections that stand", metrics.connections.clone());
+        registry.register("connections", "Established connections", metrics.connections.clone());
         let refused = metrics.connections_refused.clone();
         registry.register(
             "connections_refused",

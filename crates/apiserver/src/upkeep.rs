@@ -1,4 +1,4 @@
-//! What the server does by itself: it keeps its own objects, ends namespaces and drops old Events.
+//! Background work: the server's own objects, terminating namespaces, old Events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::selector::{Facets, Selection};
 use crate::status::{Reason, Status};
 use crate::store::{Operation, Outcome, Pager, Read, Store, Write};
 
-/// Between two looks at a namespace that waits for its objects' finalizers.
+/// Interval of checks while a terminating namespace waits for finalizers.
 const NAMESPACE_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two looks for old Events.
+/// Interval of checks for old Events.
 const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes sure of the namespace `default` and of the definitions, which clients may read.
+/// Creates or updates the namespace `default` and the definitions, which clients may read.
 pub(crate) async fn seed(store: &Store, definitions: &[Value]) -> Result<(), Status> {
     if let Some(namespaces) = store.kinds().namespaces() {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
@@ -38,17 +38,17 @@ pub(crate) async fn seed(store: &Store, definitions: &[Value]) -> Result<(), Sta
     Ok(())
 }
 
-/// Creates an object, or brings it to what it should be.
+/// Creates an object, or patches it.
 async fn ensure(store: &Store, kind: &Arc<Kind>, object: Value) -> Result<(), Status> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let patch = Patch::Merge(object.clone());
     let create = Operation::Create { object, duplicates: Vec::new() };
-    match store.write(own(kind, None, "", create)).await {
+    match store.write(internal(kind, None, "", create)).await {
         Err(status) if status.reason == Reason::AlreadyExists => {}
         other => return other.map(|_| ()),
     }
     let patch = Operation::Patch { part: Part::Main, patch };
-    store.write(own(kind, None, &name, patch)).await.map(|_| ())
+    store.write(internal(kind, None, &name, patch)).await.map(|_| ())
 }
 
 /// Tools wait for these conditions before they use a kind.
@@ -69,10 +69,10 @@ async fn establish(store: &Store, kind: &Arc<Kind>, definition: &Value) -> Resul
         "conditions": [condition("NamesAccepted", "NoConflicts"), condition("Established", "InitialNamesAccepted")],
     }});
     let patch = Operation::Patch { part: Part::Status, patch: Patch::Merge(status) };
-    store.write(own(kind, None, name, patch)).await.map(|_| ())
+    store.write(internal(kind, None, name, patch)).await.map(|_| ())
 }
 
-fn own(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: Operation) -> Write {
+fn internal(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: Operation) -> Write {
     Write {
         kind: Arc::clone(kind),
         namespace,
@@ -105,7 +105,7 @@ pub(crate) async fn run(store: Store, event_lifetime: Duration, shutdown: Cancel
             }
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "upkeep failed and is tried again");
+            tracing::warn!(%error, "background work failed and is retried");
         }
     }
 }
@@ -121,7 +121,7 @@ pub(crate) async fn every_minute(shutdown: CancellationToken, work: impl Fn()) {
     }
 }
 
-/// Deletes what namespaces that are being deleted still hold, and then them. Whether one is left that waits.
+/// Deletes the content of terminating namespaces, and those that are empty. Returns whether one is left.
 async fn end_namespaces(store: &Store) -> Result<bool, Status> {
     let Some(namespaces) = store.kinds().namespaces() else { return Ok(false) };
     let mut waiting = false;
@@ -129,12 +129,14 @@ async fn end_namespaces(store: &Store) -> Result<bool, Status> {
     for stored in read(store, namespaces, &terminating)? {
         let namespace = Facets::of(namespaces, &stored).name;
         let within = Selection::within(&namespace);
-        for kind in store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None) {
+        for kind in
+            store.kinds().iter().filter(|kind| kind.namespaced && kind.conversion() == Conversion::None)
+        {
             for stored in read(store, kind, &within)? {
                 delete(store, kind, &stored).await?;
             }
         }
-        let vacated = store.write(own(namespaces, None, &namespace, Operation::RemoveIfEmpty)).await;
+        let vacated = store.write(internal(namespaces, None, &namespace, Operation::RemoveIfEmpty)).await;
         waiting |= vacated.is_ok_and(|applied| applied.outcome != Outcome::Removed);
     }
     Ok(waiting)
@@ -172,7 +174,7 @@ async fn delete(store: &Store, kind: &Arc<Kind>, stored: &Value) -> Result<(), S
     let facets = Facets::of(kind, stored);
     let uid = stored["metadata"]["uid"].as_str().map(str::to_owned);
     let conditions = Preconditions { uid, resource_version: None };
-    let write = own(kind, Some(facets.namespace), &facets.name, Operation::Delete { conditions });
+    let write = internal(kind, Some(facets.namespace), &facets.name, Operation::Delete { conditions });
     match store.write(write).await {
         Err(status) if !matches!(status.reason, Reason::NotFound | Reason::Conflict) => Err(status),
         Ok(_) | Err(_) => Ok(()),

@@ -1,9 +1,9 @@
-//! A client's certificate says who it is: CN is the user, each O a group.
+//! The user that a client certificate names: its CN is the user, each O a group.
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Members may do everything.
+/// Group whose members may do everything.
 const ADMINISTRATORS: &str = "system:masters";
 
 /// An authenticated client.
@@ -13,24 +13,24 @@ pub(crate) struct User {
     pub(crate) groups: Vec<String>,
 }
 
-/// A certificate that names nobody.
+/// A certificate that names no user.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
-    #[error("the client's certificate can't be read: {0}")]
+pub(crate) enum IdentityError {
+    #[error("cannot decode the client certificate: {0}")]
     Certificate(String),
-    #[error("the client's certificate has no common name, so it names no user")]
+    #[error("the client certificate has no common name and names no user")]
     Nameless,
 }
 
 impl User {
     /// Reads a certificate whose chain has been verified.
-    pub(crate) fn from_certificate(certificate: &CertificateDer<'_>) -> Result<User, Refused> {
+    pub(crate) fn from_certificate(certificate: &CertificateDer<'_>) -> Result<User, IdentityError> {
         let (_, certificate) = X509Certificate::from_der(certificate)
-            .map_err(|error| Refused::Certificate(error.to_string()))?;
+            .map_err(|error| IdentityError::Certificate(error.to_string()))?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().find_map(|name| name.as_str().ok()).unwrap_or_default();
         if name.is_empty() {
-            return Err(Refused::Nameless);
+            return Err(IdentityError::Nameless);
         }
         let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned);
         Ok(User { name: name.to_owned(), groups: groups.collect() })

@@ -1,14 +1,16 @@
-//! Permissions as data: roles by group, rules by resource and verb, and admission: conditions on written objects in CEL.
+//! Permissions as data: roles of groups, rules by resource and verb, and admission: constraints on written objects in
+//! CEL.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::User;
+use super::identity::User;
+use super::verb::Verb;
 use crate::schema::ExpressionError;
 use crate::store::Constraint;
 
-/// Who may do what, administrators apart.
+/// Permissions of everybody but administrators.
 #[derive(Clone, Debug)]
 pub struct Policy {
     roles: Arc<Vec<Role>>,
@@ -31,7 +33,7 @@ pub enum PolicyError {
     },
 }
 
-/// Where gateways and controllers have their own objects.
+/// Namespace of the objects of gateways and controllers.
 const SYSTEM_NAMESPACE: &str = "wasmbed-system";
 
 #[derive(Debug, Deserialize)]
@@ -50,11 +52,11 @@ struct Rule {
     namespace: Option<Place>,
     groups: Vec<String>,
     resources: Vec<String>,
-    verbs: Vec<String>,
+    verbs: Vec<Verb>,
     /// Empty: any.
     #[serde(default)]
     names: Vec<String>,
-    /// Of use where the names of all processes are known beforehand; here the admission rules keep each to its own.
+    /// For deployments that know the names of all processes beforehand; here admission restricts each to its own objects.
     #[serde(rename = "own")]
     _own: Option<String>,
 }
@@ -100,10 +102,10 @@ struct Admission {
     constraint: Constraint,
 }
 
-/// What a client wants to do.
+/// An access to authorize.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access<'a> {
-    pub(crate) verb: &'a str,
+    pub(crate) verb: Verb,
     pub(crate) group: &'a str,
     /// `devices` or `devices/status`.
     pub(crate) resource: &'a str,
@@ -112,12 +114,12 @@ pub(crate) struct Access<'a> {
     pub(crate) name: &'a str,
 }
 
-/// Whether it may.
+/// Whether an access is allowed.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// Yes, if the object fulfils these.
+    /// Allowed, if the object fulfils these constraints.
     Allowed(Vec<Arc<Constraint>>),
-    /// No; why, in the words of Kubernetes.
+    /// Denied; the message of Kubernetes.
     Denied(String),
 }
 
@@ -158,8 +160,8 @@ impl Policy {
         Decision::Allowed(constraints.map(|found| Arc::new(found.constraint.for_client(name))).collect())
     }
 
-    /// Whether the user might be allowed once the object's name is known.
-    pub(crate) fn may_for_some_name(&self, user: &User, access: &Access<'_>) -> bool {
+    /// Whether the access is allowed for some object, whose name isn't known yet.
+    pub(crate) fn allows_some_name(&self, user: &User, access: &Access<'_>) -> bool {
         user.is_administrator()
             || self.roles_of(user).flat_map(|role| &role.rules).any(|rule| rule.is_about(access))
     }
@@ -177,7 +179,7 @@ impl Rule {
         };
         here && self.groups.iter().any(|group| group == access.group)
             && self.resources.iter().any(|resource| resource == access.resource)
-            && self.verbs.iter().any(|verb| verb == access.verb)
+            && self.verbs.contains(&access.verb)
     }
 
     fn covers(&self, access: &Access<'_>) -> bool {
@@ -188,10 +190,10 @@ impl Rule {
 impl Admission {
     fn is_about(&self, access: &Access<'_>) -> bool {
         let operation = match access.verb {
-            "create" => Operation::Create,
-            "patch" | "update" => Operation::Update,
-            "delete" | "deletecollection" => Operation::Delete,
-            _ => return false,
+            Verb::Create => Operation::Create,
+            Verb::Patch | Verb::Update => Operation::Update,
+            Verb::Delete | Verb::DeleteCollection => Operation::Delete,
+            Verb::Get | Verb::List | Verb::Watch => return false,
         };
         self.operations.contains(&operation)
             && self.groups.iter().any(|group| group == access.group)
@@ -200,7 +202,7 @@ impl Admission {
 }
 
 fn denial(user: &User, access: &Access<'_>) -> String {
-    // A Namespace is taken for a part of itself.
+    // Requests on a Namespace count as requests in it.
     let own = (access.resource.starts_with("namespaces") && !access.name.is_empty()).then_some(access.name);
     let place = match access.namespace.or(own) {
         Some(namespace) => format!("in the namespace {namespace:?}"),
@@ -215,7 +217,7 @@ fn denial(user: &User, access: &Access<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Access, Decision, Policy};
-    use crate::access::User;
+    use crate::access::{User, Verb};
 
     fn decide(user: &str, group: &str, verb: &str, resource: &str, name: &str) -> Decision {
         let user = User { name: user.into(), groups: vec![group.into()] };
@@ -227,6 +229,7 @@ mod tests {
         let kind = resource.split('/').next();
         let namespace =
             if matches!(kind, Some("leases" | "devicegateways")) { "wasmbed-system" } else { "default" };
+        let verb = Verb::parse(verb).unwrap();
         let access = Access { verb, group, resource, namespace: Some(namespace), name };
         Policy::standard().unwrap().decide(&user, &access)
     }
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn gateways_write_what_is_theirs() {
+    fn gateways_write_their_own_objects() {
         let may = |verb, resource, name| allowed("gateway:g1", "wasmbed:gateways", verb, resource, name);
         assert!(may("list", "devices", ""));
         assert!(may("patch", "devices/status", "d"));
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_what_they_may_not() {
+    fn denials_have_the_message_of_kubernetes() {
         assert!(allowed("admin", "system:masters", "deletecollection", "devices", ""));
         match decide("eve", "nobody", "get", "devices", "d") {
             Decision::Denied(why) => assert_eq!(

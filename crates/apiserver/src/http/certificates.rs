@@ -1,4 +1,4 @@
-//! The server's certificate and the authorities of its clients, as new connections meet them.
+//! The server's certificate and the CAs of its clients, for new connections.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,10 +7,10 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use tokio_rustls::TlsAcceptor;
 
-use super::listen::ServerError;
+use super::error::ServerError;
 use crate::config::ServerTls;
 
-/// What new connections are met with. Clones are of the same.
+/// Certificates for new connections. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Certificates(Arc<RwLock<Arc<ServerConfig>>>);
 
@@ -22,10 +22,10 @@ impl Certificates {
         Ok(Self(Arc::new(RwLock::new(Arc::new(tls(server, client_roots)?)))))
     }
 
-    /// Meets new connections with these. Connections that stand keep what they began with.
+    /// Replaces the certificates for new connections; established ones aren't affected.
     ///
     /// # Errors
-    /// They can't be used; then nothing changes.
+    /// The certificates or the key can't be used; then nothing changes.
     pub fn replace(
         &self,
         server: ServerTls,
@@ -48,7 +48,7 @@ fn tls(server: ServerTls, client_roots: Vec<CertificateDer<'static>>) -> Result<
     for root in client_roots {
         roots.add(root).map_err(|error| failed(&error))?;
     }
-    // Without a certificate a client may ask whether the server lives, and nothing else.
+    // Clients without a certificate may only ask whether the server is alive.
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()

@@ -1,4 +1,4 @@
-//! Which form of an answer a client wants.
+//! Content negotiation: `Accept`.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -6,7 +6,7 @@ use http::header::ACCEPT;
 use super::protobuf;
 use crate::status::{Reason, Status};
 
-/// The forms objects can be shown in.
+/// Forms of objects in answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// As they are.
@@ -22,8 +22,8 @@ fn version(text: Option<&str>) -> Option<&'static str> {
     ["v1", "v1beta1"].into_iter().find(|known| text == Some(*known))
 }
 
-/// The first form in the client's order of preference that is offered. Objects `in_protobuf` are offered in that form too;
-/// their metadata and Tables only as JSON.
+/// The first supported form in the client's order. Objects `in_protobuf` are also available as protobuf; metadata and
+/// Tables as JSON only.
 pub(super) fn shape(headers: &HeaderMap, in_protobuf: bool) -> Result<Shape, Status> {
     let Some(accept) = headers.get(ACCEPT) else { return Ok(Shape::Object) };
     let accept = accept.to_str().map_err(|_| Status::bad_request("the Accept header is not text"))?;
@@ -56,7 +56,7 @@ fn not_acceptable() -> Status {
     Status::new(Reason::NotAcceptable, "only the following media types are accepted: application/json")
 }
 
-/// Whether a client would have protobuf rather than JSON.
+/// Whether a client prefers protobuf to JSON.
 pub(super) fn prefers_protobuf(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     accept
@@ -66,7 +66,7 @@ pub(super) fn prefers_protobuf(headers: &HeaderMap) -> bool {
         .is_some_and(|offer| offer.is_protobuf())
 }
 
-/// Whether metadata alone is asked for as it can be: that of one object, or that of a list's objects.
+/// Checks that metadata is requested as `PartialObjectMetadataList` for lists and as `PartialObjectMetadata` for objects.
 pub(super) fn check_partial(headers: &HeaderMap, of_list: bool) -> Result<(), Status> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let asked = accept
@@ -86,7 +86,7 @@ pub(super) fn check_partial(headers: &HeaderMap, of_list: bool) -> Result<(), St
     Err(Status::new(Reason::NotAcceptable, wrong))
 }
 
-/// What discovery is asked for: one document, or the old form.
+/// Whether aggregated discovery is requested; false for the old form.
 pub(super) fn discovery(headers: &HeaderMap) -> Result<bool, Status> {
     let Some(accept) = headers.get(ACCEPT) else { return Ok(false) };
     let accept = accept.to_str().map_err(|_| Status::bad_request("the Accept header is not text"))?;
@@ -116,7 +116,7 @@ impl<'a> MediaType<'a> {
         matches!(self.name, "application/json" | "application/*" | "*/*" | "")
     }
 
-    /// Objects as they are; Tables and metadata alone are offered as JSON.
+    /// Objects only; Tables and metadata are available as JSON.
     fn is_protobuf(&self) -> bool {
         self.name == protobuf::MEDIA_TYPE && self.parameter("as").is_none()
     }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_form_that_is_offered_wins() {
+    fn the_first_supported_form_wins() {
         for (accept, wanted) in [
             ("application/json", Shape::Object),
             ("*/*", Shape::Object),

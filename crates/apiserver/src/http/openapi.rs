@@ -8,7 +8,7 @@ use crate::kinds::{Kind, Kinds};
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
-/// Where a group's version lies below `/openapi/v3/`.
+/// Path of a group's version below `/openapi/v3/`.
 fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
@@ -92,7 +92,7 @@ fn object_schema(kind: &Kind) -> Value {
     schema
 }
 
-/// By which fields objects can be selected; custom kinds say so.
+/// Selectable fields, which custom kinds list.
 fn add_selectable(kind: &Kind, schema: &mut Value) {
     if !kind.selectable.is_empty() {
         let field = |path: &String| json!({"fieldPath": path.trim_start_matches('.')});
@@ -100,7 +100,7 @@ fn add_selectable(kind: &Kind, schema: &mut Value) {
     }
 }
 
-/// Bounds are written as they stand in the definition: 0, not 0.0. A field that takes a number or a text says both types.
+/// Bounds as in the definition: 0, not 0.0. A field that is an integer or a string lists both types.
 fn complete(value: &mut Value) {
     match value {
         Value::Object(fields) => {

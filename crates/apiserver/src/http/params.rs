@@ -1,4 +1,4 @@
-//! Query parameters. Each verb has a list of those it understands; any other is an error, never ignored.
+//! Query parameters. Each verb supports some of them; any other is an error.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -7,14 +7,14 @@ use crate::resource::FieldValidation;
 use crate::status::{Cause, Status};
 
 /// A request's query.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
-    /// What Kubernetes calls the options of such a request, for refusals.
+    /// Name of the options of such a request in Kubernetes, for errors.
     options: &'static str,
 }
 
-/// Understood everywhere. `pretty` changes white space alone; `timeout` bounds requests, which are short here.
+/// Supported everywhere. `pretty` only changes white space; `timeout` bounds requests, which are short here.
 const EVERYWHERE: [&str; 3] = ["pretty", "timeout", "hash"];
 const TABLE: [&str; 1] = ["includeObject"];
 const WRITE: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
@@ -45,13 +45,13 @@ impl Params {
         Params { pairs, options }
     }
 
-    /// 422: an option has a value that it can't have.
+    /// 422: an option has an invalid value.
     pub(super) fn invalid(&self, cause: Cause) -> Status {
         Status::invalid_options(self.options, vec![cause])
     }
 
-    /// The value as it stands, if the parameter does.
-    fn stated(&self, name: &str) -> Option<&str> {
+    /// The value, also if it is empty.
+    fn raw(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
@@ -91,10 +91,10 @@ impl Params {
         self.check(&[])
     }
 
-    fn check(&self, understood: &[&[&str]]) -> Result<(), Status> {
+    fn check(&self, supported: &[&[&str]]) -> Result<(), Status> {
         for (name, _) in &self.pairs {
             let known = EVERYWHERE.contains(&name.as_str())
-                || understood.iter().any(|names| names.contains(&name.as_str()));
+                || supported.iter().any(|names| names.contains(&name.as_str()));
             if !known {
                 return Err(Status::bad_request(format!(
                     "the query parameter {name:?} is not supported here"
@@ -106,7 +106,7 @@ impl Params {
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, Status> {
         match self.get(name) {
-            // As Kubernetes reads a flag: whatever doesn't say no.
+            // As in Kubernetes: everything but `0` and `false` is true.
             None => Ok(false),
             Some(text) => Ok(text != "0" && !text.eq_ignore_ascii_case("false")),
         }
@@ -123,7 +123,7 @@ impl Params {
             .transpose()
     }
 
-    /// `resourceVersion`; none and an empty one are the same.
+    /// `resourceVersion`; an empty one counts as absent.
     pub(super) fn version(&self) -> Result<Option<u64>, Status> {
         let Some(value) = self.get("resourceVersion") else { return Ok(None) };
         let wrong = || {
@@ -134,11 +134,11 @@ impl Params {
         value.parse().map(Some).map_err(|_| wrong())
     }
 
-    /// Whether the versions that a list or a watch asks for can be asked for together.
+    /// Checks the combination of parameters that select versions for a list or a watch.
     pub(super) fn check_versions(&self, watch: bool) -> Result<(), Status> {
         const MATCH: &str = "resourceVersionMatch";
-        let (matching, initial) = (self.get(MATCH), self.stated("sendInitialEvents"));
-        let (version, goes_on) = (self.get("resourceVersion"), self.get("continue"));
+        let (matching, initial) = (self.get(MATCH), self.raw("sendInitialEvents"));
+        let (version, token) = (self.get("resourceVersion"), self.get("continue"));
         let mut causes = Vec::new();
         let mut forbid = |field: &str, why: &str| causes.push(Cause::forbidden(field, why));
         if watch {
@@ -151,7 +151,7 @@ impl Params {
                     "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
                 );
             }
-            if goes_on.is_some() {
+            if token.is_some() {
                 forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
             }
             if let Some(other) = matching.filter(|matching| *matching != "NotOlderThan") {
@@ -161,7 +161,7 @@ impl Params {
             if matching.is_some() && version.is_none() {
                 forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
             }
-            if matching.is_some() && goes_on.is_some() {
+            if matching.is_some() && token.is_some() {
                 forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
             }
             if matching == Some("Exact") && version == Some("0") {
@@ -178,7 +178,7 @@ impl Params {
     }
 
     pub(super) fn dry_run(&self) -> Result<bool, Status> {
-        match self.stated("dryRun") {
+        match self.raw("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
             Some(other) => Err(self.invalid(unsupported("dryRun", &json!([other]), "\"All\""))),
@@ -198,7 +198,7 @@ impl Params {
     }
 }
 
-/// A value that isn't one of those an option has.
+/// The cause for a value that an option doesn't support.
 pub(super) fn unsupported(field: &str, value: &Value, supported: &str) -> Cause {
     let message = format!("Unsupported value: {value}: supported values: {supported}");
     Cause::new("FieldValueNotSupported", field, message)
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn unsupported_parameters_are_refused() {
         assert!(parse("limit=5&pretty=true").check_list().is_ok());
         let refused = parse("limits=5").check_list().unwrap_err();
         assert_eq!(refused.message, "the query parameter \"limits\" is not supported here");

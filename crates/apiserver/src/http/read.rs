@@ -20,14 +20,14 @@ use crate::selector::Selection;
 use crate::status::{Cause, Details, Reason, Status};
 use crate::store::{Pager, Read, Snapshot, StorageError, Store};
 
-/// Snapshots kept for lists that are read page by page; each holds old pages on disk.
+/// Snapshots kept for paged lists; each pins old pages on disk.
 const SNAPSHOTS_MAX: usize = 8;
-/// The same of one user, so that others can read their lists to the end.
+/// Of them, those of one user.
 const SNAPSHOTS_OF_USER_MAX: usize = 4;
 /// Time between two pages of one list.
 const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Snapshots that later pages are read from, so that a list is of one moment.
+/// Snapshots that later pages are read from, so that a paged list is consistent.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     kept: Mutex<VecDeque<Kept>>,
@@ -66,17 +66,17 @@ impl Snapshots {
         Some(Arc::clone(&found.snapshot))
     }
 
-    /// Lets go of what nobody came back for.
+    /// Drops snapshots that expired.
     pub(super) fn expire(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|known| known.since.elapsed() < SNAPSHOT_LIFETIME);
     }
 }
 
-/// Where a list goes on.
+/// The token with which a list continues.
 #[derive(Serialize, Deserialize)]
 struct Continue {
-    /// Of the snapshot; none for whatever is there by then.
+    /// Revision of the snapshot; `None` continues in the current objects.
     revision: Option<u64>,
     after: String,
 }
@@ -135,26 +135,26 @@ pub(super) fn list(
         .number("limit")?
         .filter(|limit| *limit > 0)
         .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let goes_on = params.get("continue").map(Continue::decode).transpose()?;
-    let snapshot = match &goes_on {
-        Some(goes_on) => {
+    let token = params.get("continue").map(Continue::decode).transpose()?;
+    let snapshot = match &token {
+        Some(token) => {
             if params.get("resourceVersion").is_some_and(|version| version != "0") {
                 return Err(Status::bad_request(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            match goes_on.revision {
-                Some(revision) => snapshots.find(revision).ok_or_else(|| continue_expired(&goes_on.after))?,
+            match token.revision {
+                Some(revision) => snapshots.find(revision).ok_or_else(|| continue_expired(&token.after))?,
                 None => Arc::new(store.snapshot()?),
             }
         }
         None => Arc::new(store.snapshot()?),
     };
     check_version(params, snapshot.revision())?;
-    let after = goes_on.as_ref().map(|goes_on| goes_on.after.as_str());
+    let after = token.as_ref().map(|token| token.after.as_str());
     let page = Pager { selection: &selection, after, limit }.read(kind, &*snapshot);
-    let page = page.map_err(|error| match (error, &goes_on) {
-        (StorageError::Reopened, Some(goes_on)) => continue_expired(&goes_on.after),
+    let page = page.map_err(|error| match (error, &token) {
+        (StorageError::Reopened, Some(token)) => continue_expired(&token.after),
         (error, _) => error.into(),
     })?;
     let next = page.next.clone().map(|after| {
@@ -165,7 +165,7 @@ pub(super) fn list(
     Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
 }
 
-/// The snapshot is gone; the token in the answer goes on in what is there now.
+/// 410: the snapshot is gone. The token in the answer continues in the current objects.
 fn continue_expired(after: &str) -> Status {
     let rest = Continue { revision: None, after: after.to_owned() }.encode();
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
@@ -205,7 +205,7 @@ pub(super) fn check_not_newer(params: &Params, revision: u64) -> Result<(), Stat
     }
 }
 
-/// A version this store never had: the client's memory is of another store, or of one that was reset.
+/// 504: a version that this store never had. The client knows another store, or one that was reset.
 pub(super) fn too_large(version: u64, revision: u64) -> Status {
     let cause = Cause {
         reason: "ResourceVersionTooLarge",

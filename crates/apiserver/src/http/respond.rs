@@ -1,4 +1,4 @@
-//! Answers.
+//! Building answers, and bodies that hold resources until they are read.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, SizeHint};
 use serde_json::Value;
 
-use super::shares::Turn;
+use super::shares::Delivery;
 use crate::status::Status;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -45,7 +45,7 @@ pub(super) fn refusal(status: &Status) -> Response<Body> {
     response
 }
 
-/// JSON documents, one after another, until the stream ends.
+/// A stream of JSON documents.
 pub(super) fn stream(documents: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
     let frames = documents.map(|document| Ok(Frame::data(document)));
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
@@ -53,15 +53,15 @@ pub(super) fn stream(documents: impl Stream<Item = Bytes> + Send + 'static) -> R
     response
 }
 
-/// Bytes handed to the connection at a time: it takes the next when its client has room, so that an answer which nobody
-/// reads stays here, where it is counted.
+/// Bytes handed to the connection at a time. It takes the next piece when its client has read, so that unread answers stay
+/// here, where they are accounted for.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// An answer that holds something until it is sent or its client is gone.
+/// A body that holds a resource until it is sent or its client is gone.
 struct Holding<G> {
     body: Body,
     rest: Bytes,
-    turn: Option<Turn>,
+    delivery: Option<Delivery>,
     _held: G,
 }
 
@@ -89,12 +89,12 @@ impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(turn) = &self.turn {
-            turn.taken();
+        if let Some(delivery) = &self.delivery {
+            delivery.read();
         }
         let next = self.next(context);
-        if let (Some(turn), Poll::Ready(Some(_))) = (&self.turn, &next) {
-            turn.handed_out();
+        if let (Some(delivery), Poll::Ready(Some(_))) = (&self.delivery, &next) {
+            delivery.handed_out();
         }
         next
     }
@@ -114,27 +114,27 @@ impl<G: Send + Unpin> hyper::body::Body for Holding<G> {
     }
 }
 
-/// The same answer, which holds `held` until it is sent or its client is gone.
+/// The answer, which holds `held` until it is sent or its client is gone.
 pub(super) fn holding<G: Send + Unpin + 'static>(response: Response<Body>, held: G) -> Response<Body> {
-    response.map(|body| Holding { body, rest: Bytes::new(), turn: None, _held: held }.boxed_unsync())
+    response.map(|body| Holding { body, rest: Bytes::new(), delivery: None, _held: held }.boxed_unsync())
 }
 
-/// The same, and `turn` tells for how long its client has not taken what there is of it.
-pub(super) fn taken<G: Send + Unpin + 'static>(
+/// As [`holding`]; `delivery` tracks since when the client hasn't read the answer.
+pub(super) fn tracked<G: Send + Unpin + 'static>(
     response: Response<Body>,
     held: G,
-    turn: Turn,
+    delivery: Delivery,
 ) -> Response<Body> {
-    let turn = Some(turn);
-    response.map(|body| Holding { body, rest: Bytes::new(), turn, _held: held }.boxed_unsync())
+    let delivery = Some(delivery);
+    response.map(|body| Holding { body, rest: Bytes::new(), delivery, _held: held }.boxed_unsync())
 }
 
-/// Bytes of all warnings of an answer, and of one of them where they are more, as in Kubernetes: they are headers, of which
-/// clients take some kilobytes.
+/// Bytes of all warnings of an answer, and of each if they have more, as in Kubernetes: they are headers, of which clients
+/// accept some kilobytes.
 const WARNINGS_BYTES_MAX: usize = 4 * 1_024;
 const WARNING_BYTES_MAX: usize = 256;
 
-/// Adds what the client should tell its user (RFC 9111 section 5.5, code 299 as in Kubernetes).
+/// Adds `Warning` headers (RFC 9111 section 5.5, code 299 as in Kubernetes).
 pub(super) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     let most = match warnings.iter().map(String::len).sum::<usize>() {
         ..=WARNINGS_BYTES_MAX => WARNINGS_BYTES_MAX,

@@ -1,16 +1,16 @@
-//! A client asks about itself: who it is (`SelfSubjectReview`) and what it may (`SelfSubjectAccessReview`).
+//! Reviews of the client itself: who it is (`SelfSubjectReview`) and what it may do (`SelfSubjectAccessReview`).
 
 use serde_json::{Value, json};
 
-use crate::access::{Access, Decision, Policy, User};
+use crate::access::{Access, Decision, Policy, User, Verb};
 use crate::status::{Cause, Details, Reason, Status};
 
-/// What can be asked.
+/// Kind of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Review {
-    /// May I?
+    /// `SelfSubjectAccessReview`.
     Access,
-    /// Who am I?
+    /// `SelfSubjectReview`.
     Identity,
 }
 
@@ -43,7 +43,7 @@ impl Review {
         Review::ALL.into_iter().find(is)
     }
 
-    /// The answer to one that was posted.
+    /// The answer to a review that was posted.
     pub(super) fn answer(self, policy: &Policy, user: &User, posted: &Value) -> Result<Value, Status> {
         let api_version = format!("{}/v1", self.group());
         if posted["kind"] != self.kind() || posted["apiVersion"] != api_version {
@@ -64,7 +64,7 @@ impl Review {
                 let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
                 let allowed = match (resource.is_object(), path.is_object()) {
                     (true, false) => may(policy, user, resource),
-                    // Whoever has a certificate may read what lies beside the resources.
+                    // Every user may read non-resource paths.
                     (false, true) => user.is_administrator() || path["verb"] == "get",
                     (_, _) => return Err(self.neither_or_both()),
                 };
@@ -94,12 +94,8 @@ fn may(policy: &Policy, user: &User, asked: &Value) -> bool {
         below => format!("{}/{below}", text("resource")),
     };
     let namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
-    let access = Access {
-        verb: text("verb"),
-        group: text("group"),
-        resource: &resource,
-        namespace,
-        name: text("name"),
-    };
+    // Nobody but an administrator has a verb that isn't known here.
+    let Some(verb) = Verb::parse(text("verb")) else { return user.is_administrator() };
+    let access = Access { verb, group: text("group"), resource: &resource, namespace, name: text("name") };
     matches!(policy.decide(user, &access), Decision::Allowed(_))
 }

@@ -1,16 +1,17 @@
-//! From a path to what it means.
+//! From a path to a route.
 
 use std::sync::Arc;
 
 use super::review::Review;
 use crate::kinds::{Kind, Kinds};
+use crate::status::{Details, Reason, Status};
 
-/// What a path means.
+/// What a path refers to.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// `/livez` and its like.
+    /// `/livez`, `/healthz`, `/health` and paths below.
     Live,
-    /// `/readyz` and its like.
+    /// `/readyz`, `/ready` and paths below.
     Ready,
     Metrics,
     Version,
@@ -34,7 +35,7 @@ pub(super) enum Route {
     },
     Object(Target),
     Review(Review),
-    /// Beside Kubernetes' own kinds: it says so in other words.
+    /// A path in a built-in group that isn't served: its 404 has details.
     UnknownBuiltin,
     Unknown,
 }
@@ -113,7 +114,19 @@ fn object(kinds: &Kinds, group: &str, version: &str, rest: &[&str]) -> Route {
     Route::Object(Target { kind: Arc::clone(kind), namespace, name, status })
 }
 
-/// Segments, percent-decoded; a segment that decodes to a slash or to nothing is nobody's name.
+const NOT_FOUND: &str = "the server could not find the requested resource";
+
+/// 404 of [`Route::Unknown`].
+pub(super) fn not_found() -> Status {
+    Status::new(Reason::NotFound, NOT_FOUND)
+}
+
+/// 404 of [`Route::UnknownBuiltin`].
+pub(super) fn no_such_resource() -> Status {
+    Status::new(Reason::NotFound, NOT_FOUND).with(Details { always: true, ..Details::default() })
+}
+
+/// Segments, percent-decoded. `None` if a segment is empty or contains a slash.
 fn split(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/')?;
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -130,7 +143,7 @@ mod tests {
     use super::{Route, route};
     use crate::kinds::Kinds;
 
-    fn told(path: &str) -> String {
+    fn shown(path: &str) -> String {
         match route(&Kinds::new(&[]).unwrap(), path) {
             Route::Object(target) => format!(
                 "{} {:?} {:?} {}",
@@ -144,26 +157,26 @@ mod tests {
     }
 
     #[test]
-    fn paths_mean_what_kubernetes_means() {
-        assert_eq!(told("/api/v1/namespaces"), "namespaces \"\" \"\" false");
-        assert_eq!(told("/api/v1/namespaces/a"), "namespaces \"\" \"a\" false");
-        assert_eq!(told("/api/v1/namespaces/a/status"), "namespaces \"\" \"a\" true");
-        assert_eq!(told("/api/v1/namespaces/a/events"), "events \"a\" \"\" false");
-        assert_eq!(told("/api/v1/events"), "events \"\" \"\" false");
+    fn paths_route_as_in_kubernetes() {
+        assert_eq!(shown("/api/v1/namespaces"), "namespaces \"\" \"\" false");
+        assert_eq!(shown("/api/v1/namespaces/a"), "namespaces \"\" \"a\" false");
+        assert_eq!(shown("/api/v1/namespaces/a/status"), "namespaces \"\" \"a\" true");
+        assert_eq!(shown("/api/v1/namespaces/a/events"), "events \"a\" \"\" false");
+        assert_eq!(shown("/api/v1/events"), "events \"\" \"\" false");
         let lease = "/apis/coordination.k8s.io/v1/namespaces/a/leases/l%2Db";
-        assert_eq!(told(lease), "leases.coordination.k8s.io \"a\" \"l-b\" false");
+        assert_eq!(shown(lease), "leases.coordination.k8s.io \"a\" \"l-b\" false");
         for nothing in
             ["/apis/nothing.example.com/v1/nothings", "/api/v1/namespaces/a%2Fb", "/", "/api//v1", "/nothing"]
         {
-            assert_eq!(told(nothing), "Unknown", "{nothing}");
+            assert_eq!(shown(nothing), "Unknown", "{nothing}");
         }
         for nothing in
             ["/apis/coordination.k8s.io/v1/leases/l", "/api/v1/namespaces/a/events/e/status", "/api/v1/pods"]
         {
-            assert_eq!(told(nothing), "UnknownBuiltin", "{nothing}");
+            assert_eq!(shown(nothing), "UnknownBuiltin", "{nothing}");
         }
-        assert_eq!(told("/apis/authentication.k8s.io/v1/selfsubjectreviews"), "Review(Identity)");
-        assert_eq!(told("/livez?verbose"), "Unknown");
-        assert_eq!(told("/readyz/ping"), "Ready");
+        assert_eq!(shown("/apis/authentication.k8s.io/v1/selfsubjectreviews"), "Review(Identity)");
+        assert_eq!(shown("/livez?verbose"), "Unknown");
+        assert_eq!(shown("/readyz/ping"), "Ready");
     }
 }

@@ -1,4 +1,4 @@
-//! What clients share: so much in all, so much for each user.
+//! Quotas: bounds on what all users together and each of them may hold.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::status::Status;
 
-/// Something that there is a bounded amount of.
+/// A bounded resource.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// As a refusal names it: `watches`.
+    /// Name in errors: `watches`.
     what: &'static str,
     total: usize,
     each: usize,
@@ -23,7 +23,7 @@ struct Amounts {
     of: BTreeMap<Arc<str>, usize>,
 }
 
-/// An amount that one user holds until this is dropped.
+/// An amount held by one user; returned to the pool on drop.
 #[derive(Debug)]
 pub(super) struct Held {
     pool: Arc<Pool>,
@@ -31,7 +31,7 @@ pub(super) struct Held {
     amount: usize,
 }
 
-/// One user's part of a pool.
+/// One user's share of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share<'a> {
     pub(super) pool: &'a Arc<Pool>,
@@ -49,12 +49,12 @@ impl Pool {
         Arc::new(Pool { what, total, each: each.min(total), held: Mutex::default() })
     }
 
-    /// What one user may hold.
+    /// The bound for one user.
     pub(super) fn each(&self) -> usize {
         self.each
     }
 
-    /// Takes an amount, or says which bound it would pass.
+    /// Takes an amount; 429 if it would exceed one of the bounds.
     pub(super) fn take(self: &Arc<Self>, user: &Arc<str>, amount: usize) -> Result<Held, Status> {
         let mut held = self.lock();
         let own = held.of.get(user).copied().unwrap_or_default();
@@ -92,61 +92,60 @@ impl Drop for Held {
     }
 }
 
-/// Since when the client of a connection has not taken what answers have for it.
+/// Answers of a connection whose next piece its client hasn't read yet.
 #[derive(Debug, Default)]
-pub(super) struct Taking {
-    waiting: Mutex<(u64, BTreeMap<u64, Instant>)>,
+pub(super) struct Unread {
+    handed_out: Mutex<(u64, BTreeMap<u64, Instant>)>,
 }
 
-/// One answer's part in it.
+/// One answer of a connection.
 #[derive(Debug)]
-pub(super) struct Turn {
-    taking: Arc<Taking>,
+pub(super) struct Delivery {
+    unread: Arc<Unread>,
     id: u64,
 }
 
-impl Taking {
-    /// Since when the slowest of the answers has waited for its client.
+impl Unread {
+    /// Time at which the longest unread piece was handed out.
     pub(super) fn since(&self) -> Option<Instant> {
         self.lock().1.values().min().copied()
     }
 
-    pub(super) fn turn(self: &Arc<Self>) -> Turn {
+    pub(super) fn delivery(self: &Arc<Self>) -> Delivery {
         let mut waiting = self.lock();
         waiting.0 += 1;
-        Turn { taking: Arc::clone(self), id: waiting.0 }
+        Delivery { unread: Arc::clone(self), id: waiting.0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Instant>)> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.handed_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn {
+impl Delivery {
     pub(super) fn handed_out(&self) {
-        self.taking.lock().1.insert(self.id, Instant::now());
+        self.unread.lock().1.insert(self.id, Instant::now());
     }
 
-    pub(super) fn taken(&self) {
-        self.taking.lock().1.remove(&self.id);
+    pub(super) fn read(&self) {
+        self.unread.lock().1.remove(&self.id);
     }
 }
 
-impl Drop for Turn {
+impl Drop for Delivery {
     fn drop(&mut self) {
-        self.taken();
+        self.read();
     }
 }
 
-/// Lines of the log about one user's requests in a second, or about all connections that were refused; metrics count
-/// what has no line.
+/// Log lines per second about the requests of one user, and about all refused connections; metrics count all of them.
 const LINES_PER_SECOND_MAX: u32 = 20;
 
-/// Keeps a flood of requests from becoming a flood of log lines.
+/// Limits log lines per user.
 #[derive(Debug)]
 pub(super) struct Lines {
     started: Instant,
-    /// Of this second, by user; empty for those who are none.
+    /// The current second and its lines by user; the name is empty without a user.
     written: Mutex<(u64, BTreeMap<Arc<str>, u32>)>,
 }
 
@@ -155,7 +154,7 @@ impl Lines {
         Lines { started: Instant::now(), written: Mutex::default() }
     }
 
-    /// Whether one more may be written.
+    /// Whether another line about this user may be written in this second.
     pub(super) fn may_log(&self, user: &Arc<str>) -> bool {
         let second = self.started.elapsed().as_secs();
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_has_a_share_and_all_have_the_whole() {
+    fn quotas_hold_for_each_user_and_for_all() {
         let pool = Pool::new("watches", 5, 3);
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let first = pool.take(&a, 3).unwrap();

@@ -1,4 +1,4 @@
-//! Objects in the form a client asked for: as they are, as rows of a Table, or their metadata alone.
+//! Objects in the requested form: as they are, as rows of a Table, or their metadata.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use crate::kinds::{Conversion, Kind};
 use crate::status::Status;
 use crate::store::Page;
 
-/// How much of each object goes into a Table's rows.
+/// Part of each object that a Table's rows include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Include {
     Nothing,
@@ -30,14 +30,14 @@ impl Include {
     }
 }
 
-/// The form of one answer.
+/// Form of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) shape: Shape,
     pub(super) include: Include,
 }
 
-/// Where a list stands.
+/// Metadata of a list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListMeta {
     pub(super) revision: u64,
@@ -63,7 +63,7 @@ impl View {
         }
     }
 
-    /// An object within a watch's event; only the first one of a Table says what the columns are.
+    /// An object within a watch event. The first one of a Table has its column definitions.
     pub(super) fn event(self, kind: &Kind, stored: &Bytes, first: bool) -> Result<Bytes, Status> {
         match self.shape {
             Shape::Object | Shape::Partial => self.object(kind, stored),
@@ -98,7 +98,7 @@ impl View {
         }
     }
 
-    /// Stored objects go into the list as they are, without being parsed.
+    /// Copies stored objects into the list without decoding them.
     fn plain_list(self, kind: &Kind, page: &Page, meta: &ListMeta) -> Result<Bytes, Status> {
         let (list_kind, api_version) = match self.shape {
             Shape::Partial => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
@@ -110,7 +110,7 @@ impl View {
             "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
             json!(list_kind),
             json!(api_version),
-            // Lists of custom kinds say that nothing follows.
+            // Lists of custom kinds have an empty `continue` at their end.
             meta.to_json(kind.is_custom() && self.shape == Shape::Object)
         );
         list.extend_from_slice(head.as_bytes());
@@ -146,7 +146,7 @@ impl View {
         }
     }
 
-    /// What tells a watcher how far it is.
+    /// A bookmark.
     pub(super) fn bookmark(self, kind: &Kind, revision: u64, initial_events_end: bool) -> Value {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {

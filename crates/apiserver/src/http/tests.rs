@@ -74,17 +74,17 @@ async fn next(watch: &mut Response<Body>) -> Bytes {
 async fn a_list_that_was_begun_before_says_that_it_expired_and_goes_on() {
     let readers = Readers::new().await;
     let first = readers.list("limit=300").await.unwrap();
-    let goes_on = first["metadata"]["continue"].as_str().unwrap();
+    let token = first["metadata"]["continue"].as_str().unwrap();
     readers.fail_and_come_back().await;
-    let expired = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap_err();
+    let expired = readers.list(&format!("limit=300&continue={token}")).await.unwrap_err();
     assert_eq!((expired.reason, expired.reason.code()), (Reason::Expired, 410), "{expired}");
-    let goes_on = expired.details.continue_token.unwrap();
-    let rest = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap();
+    let token = expired.details.continue_token.unwrap();
+    let rest = readers.list(&format!("limit=300&continue={token}")).await.unwrap();
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
     // Another reader of the same revision, whose list began since.
     let first = readers.list("limit=300").await.unwrap();
-    let goes_on = first["metadata"]["continue"].as_str().unwrap();
-    let rest = readers.list(&format!("limit=300&continue={goes_on}")).await.unwrap();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = readers.list(&format!("limit=300&continue={token}")).await.unwrap();
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
 }
 

@@ -1,4 +1,4 @@
-//! What of a request is read here before anyone knows who sent it well.
+//! Parsers that run on the bytes of clients, for fuzzing.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -6,12 +6,10 @@ use http::{HeaderMap, HeaderValue};
 
 use super::params::Params;
 use super::route::route;
-use super::{negotiate, protobuf, write};
+use super::{body, negotiate, protobuf};
 use crate::kinds::Kinds;
 
-/// Reads bytes as a path, a query, headers and bodies of this protocol, for fuzzing; what they mean is told nobody.
-///
-/// Never panics, whatever they are.
+/// Parses bytes as a path, a query, headers and bodies, and drops the results. Never panics.
 pub fn read_untrusted(kinds: &Kinds, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = route(kinds, &text);
@@ -32,9 +30,9 @@ pub fn read_untrusted(kinds: &Kinds, bytes: &[u8]) {
         headers.insert(ACCEPT, value);
         let _ = negotiate::shape(&headers, true);
     }
-    let body = Bytes::copy_from_slice(bytes);
+    let bytes_of_body = Bytes::copy_from_slice(bytes);
     for media_type in ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"] {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        let _ = write::parse_object(&headers, &body);
+        let _ = body::decode_object(&headers, &bytes_of_body);
     }
 }

@@ -1,8 +1,8 @@
-//! watch: what was, then what happens.
+//! watch: initial objects, then changes.
 //!
-//! A watcher is a cursor, first into a snapshot and then into its kind's history, and has no queue: it is woken, takes a
-//! page of what is new and writes it out as fast as its client reads. One that falls behind the history gets an ERROR
-//! 410 and lists again; a client that stops reading loses its connection.
+//! A watch is a cursor, first into a snapshot and then into its kind's history, without a queue: it is woken, takes a page
+//! of changes and writes it out as fast as its client reads. A watch that falls behind the history gets an ERROR 410 and
+//! lists again; a client that stops reading loses its connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -32,47 +32,48 @@ use crate::store::{
     watch_line_ends,
 };
 
-/// Bytes of initial objects that are made at a time; one object may have more. A client that does not read holds them.
+/// Bytes of initial objects that are encoded at a time, or one object. A client that doesn't read pins them.
 const PAGE_BYTES: usize = 16 * 1024;
-/// Objects looked at for one page, so that a selection of few among many does not hold a thread.
+/// Objects visited for one page, so that a selection of few among many doesn't occupy a thread.
 const PAGE_VISITS_MAX: usize = 256;
 /// As in Kubernetes: bookmarks about once a minute.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// A watch without a timeout ends after this, plus up to as much again, so that watches don't all end at once.
+/// A watch without a timeout ends after this time plus a random part of the same length, so that watches don't all end at
+/// once.
 const WATCH_SECONDS: u64 = 1_800;
 
-/// What a client asked for.
-struct Wish {
+/// What a client requested.
+struct Options {
     view: View,
     selection: Selection,
     bookmarks: bool,
     ends: Instant,
 }
 
-/// What a watch is started with.
+/// Resources of a watch.
 pub(super) struct Terms {
     pub(super) store: Store,
-    pub(super) large: Arc<Large>,
-    /// Time to take all initial objects: their snapshot holds old pages on disk.
+    pub(super) large: Arc<LargeObjects>,
+    /// Time to send all initial objects: their snapshot pins old pages on disk.
     pub(super) initial_time: Duration,
-    /// Given back when the watch ends.
+    /// Released when the watch ends.
     pub(super) held: Held,
     pub(super) gauge: Gauge,
     pub(super) shutdown: CancellationToken,
 }
 
-/// A watch that stands.
+/// An established watch.
 struct Watch {
     store: Store,
-    large: Arc<Large>,
+    large: Arc<LargeObjects>,
     target: Target,
-    wish: Wish,
+    options: Options,
     changed: watch::Receiver<()>,
-    /// What is left to be sent of the objects that were there.
+    /// Initial objects that are left to send.
     initial: Option<Initial>,
-    /// Everything up to here has been sent or is in `ready`, initial objects apart.
+    /// Changes up to this revision have been sent or are in `ready`.
     revision: u64,
-    /// Ready to be sent: at most a page, or one object.
+    /// Encoded and not sent: at most a page, or one object.
     ready: VecDeque<Bytes>,
     columns_sent: bool,
     next_bookmark: Instant,
@@ -82,16 +83,16 @@ struct Watch {
     _count: Count,
 }
 
-/// Where the initial objects are read on.
+/// Progress through the initial objects.
 struct Initial {
     snapshot: Snapshot,
     after: Option<String>,
-    /// Their end is marked.
+    /// A bookmark marks their end.
     with_end: bool,
     until: Instant,
 }
 
-/// One more watch for as long as it lives.
+/// Counts a watch while it lives.
 struct Count(Gauge);
 
 impl Drop for Count {
@@ -100,9 +101,9 @@ impl Drop for Count {
     }
 }
 
-/// Objects larger than a page that watches are sending, each once however many watches are at it.
+/// Objects larger than a page that watches are sending: one copy of each for all watches.
 #[derive(Debug, Default)]
-pub(super) struct Large {
+pub(super) struct LargeObjects {
     held: Mutex<BTreeMap<String, Weak<Vec<u8>>>>,
 }
 
@@ -114,7 +115,7 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-impl Large {
+impl LargeObjects {
     fn share(&self, key: &str, object: &[u8]) -> Bytes {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let known = held.get(key).and_then(Weak::upgrade).filter(|known| known.as_slice() == object);
@@ -143,16 +144,16 @@ pub(super) fn start(
         Some(0) | None => WATCH_SECONDS + u64::from(uuid::Uuid::new_v4().as_fields().0) % WATCH_SECONDS,
         Some(seconds) => seconds.min(2 * WATCH_SECONDS),
     };
-    let with_initial = initial_wish(params)?;
-    let feed = store.feed(&target.kind).ok_or_else(|| Status::internal("a kind has no history"))?;
-    // Subscribed before the snapshot is taken, so that nothing falls between them.
+    let with_initial = initial_events(params)?;
+    let feed = store.feed(&target.kind).ok_or_else(|| Status::internal("a kind without a history"))?;
+    // Subscribed before the snapshot is taken, so that no change is missed.
     let changed = feed.subscribe();
     gauge.inc();
     let now = Instant::now();
     let mut watch = Watch {
         store: store.clone(),
         large,
-        wish: Wish {
+        options: Options {
             view,
             selection,
             bookmarks: params.flag("allowWatchBookmarks")?,
@@ -177,52 +178,54 @@ pub(super) fn start(
     })))
 }
 
-/// Why initial objects could not be read; those of a store that was opened anew are listed again.
-fn unread(error: StorageError) -> Status {
+/// The error for initial objects that can't be read; after a reopen of the store, clients list again.
+fn initial_error(error: StorageError) -> Status {
     match error {
-        StorageError::Reopened => Status::expired(format!("the watch's begin can't be read on: {error}")),
+        StorageError::Reopened => {
+            Status::expired(format!("the initial objects of the watch can't be read any more: {error}"))
+        }
         StorageError::Failed(_) | StorageError::Closed => error.into(),
     }
 }
 
-/// Whether the objects that are there come first, and whether their end is marked.
+/// Whether the watch begins with initial objects, and whether a bookmark marks their end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum InitialWish {
+enum InitialEvents {
     None,
     Objects,
     ObjectsWithEnd,
 }
 
-fn initial_wish(params: &Params) -> Result<InitialWish, Status> {
+fn initial_events(params: &Params) -> Result<InitialEvents, Status> {
     let matching = params.get("resourceVersionMatch");
     match (params.get("sendInitialEvents"), matching) {
         (Some(_), Some("NotOlderThan")) if params.flag("sendInitialEvents")? => {
-            Ok(InitialWish::ObjectsWithEnd)
+            Ok(InitialEvents::ObjectsWithEnd)
         }
-        (Some(_), Some("NotOlderThan")) => Ok(InitialWish::None),
+        (Some(_), Some("NotOlderThan")) => Ok(InitialEvents::None),
         (_, _) => match params.version()? {
-            None | Some(0) => Ok(InitialWish::Objects),
-            Some(_) => Ok(InitialWish::None),
+            None | Some(0) => Ok(InitialEvents::Objects),
+            Some(_) => Ok(InitialEvents::None),
         },
     }
 }
 
 impl Watch {
-    fn begin(&mut self, params: &Params, wish: InitialWish, until: Instant) -> Result<(), Status> {
+    fn begin(&mut self, params: &Params, initial: InitialEvents, until: Instant) -> Result<(), Status> {
         let snapshot = self.store.snapshot()?;
         read::check_not_newer(params, snapshot.revision())?;
         let version = params.version()?.filter(|version| *version > 0);
-        if wish == InitialWish::None {
+        if initial == InitialEvents::None {
             self.revision = version.unwrap_or(snapshot.revision());
             return Ok(());
         }
         self.revision = snapshot.revision();
-        let with_end = wish == InitialWish::ObjectsWithEnd;
+        let with_end = initial == InitialEvents::ObjectsWithEnd;
         self.initial = Some(Initial { snapshot, after: None, with_end, until });
         Ok(())
     }
 
-    /// What is sent next, or none when the watch is over.
+    /// The next line; `None` when the watch has ended.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(line) = self.ready.pop_front() {
@@ -247,13 +250,13 @@ impl Watch {
                     return Some(self.expired(expired));
                 }
             }
-            let wakes = self.wish.ends.min(self.next_bookmark);
+            let wakes = self.options.ends.min(self.next_bookmark);
             tokio::select! {
                 woken = self.changed.changed() => self.over = woken.is_err(),
                 () = self.shutdown.cancelled() => self.over = true,
                 () = tokio::time::sleep_until(wakes) => {
                     let now = Instant::now();
-                    if now >= self.wish.ends {
+                    if now >= self.options.ends {
                         self.over = true;
                     }
                     if now >= self.next_bookmark || self.over {
@@ -265,16 +268,16 @@ impl Watch {
         }
     }
 
-    /// Makes a page of the initial objects ready; where there are more, they are read on from there.
+    /// Encodes a page of the initial objects, and remembers where to continue.
     fn take_initial(&mut self, mut initial: Initial) -> Result<(), Status> {
         if Instant::now() >= initial.until {
-            return Err(Status::expired("the objects of the watch's begin were not read in time"));
+            return Err(Status::expired("the initial objects of the watch were not read in time"));
         }
         let kind = Arc::clone(&self.target.kind);
-        let selection = self.wish.selection.clone();
+        let selection = self.options.selection.clone();
         if let (Some(name), Some(namespace)) = (selection.name(), &selection.namespace) {
             let key = kind.key(namespace, name);
-            let found = initial.snapshot.get(&key).map_err(unread)?;
+            let found = initial.snapshot.get(&key).map_err(initial_error)?;
             if let Some(object) = found.filter(|object| selection.fits(&kind, object)) {
                 let mut page = BytesMut::new();
                 self.add_initial(&mut page, &key, &object)?;
@@ -300,7 +303,7 @@ impl Watch {
             }
             ControlFlow::Continue(())
         });
-        let ended = ended.map_err(unread)?;
+        let ended = ended.map_err(initial_error)?;
         if let Some(failed) = failed {
             return Err(failed);
         }
@@ -316,10 +319,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds an object to a page; one that is large on its own becomes ready at once, shared with other watches.
+    /// Adds an object to a page. A large one is queued on its own, shared with other watches.
     fn add_initial(&mut self, page: &mut BytesMut, key: &str, stored: &[u8]) -> Result<(), Status> {
         let (before, after) = watch_line_ends(Change::Added.as_str());
-        let view = self.wish.view;
+        let view = self.options.view;
         let as_stored = view.shape == Shape::Object && self.target.kind.conversion() == Conversion::None;
         if as_stored && stored.len() > PAGE_BYTES {
             let object = self.large.share(key, stored);
@@ -344,16 +347,16 @@ impl Watch {
         }
     }
 
-    /// Makes ready what is new; whether there is more to take at once.
+    /// Encodes the next changes. Returns whether there are more.
     fn take_changes(&mut self) -> Result<bool, HistoryExpired> {
         let store = self.store.clone();
         let Some(feed) = store.feed(&self.target.kind) else { return Ok(false) };
         let changes = feed.since(self.revision)?;
         for event in changes.events {
-            if let Some(change) = event.seen_by(&self.wish.selection)
+            if let Some(change) = event.seen_by(&self.options.selection)
                 && let Err(error) = self.queue(&event, change)
             {
-                tracing::error!(%error, revision = event.revision(), "a stored object can't be shown");
+                tracing::error!(%error, revision = event.revision(), "cannot encode a stored object");
             }
         }
         self.revision = changes.complete;
@@ -361,12 +364,14 @@ impl Watch {
     }
 
     fn queue(&mut self, event: &Event, change: Change) -> Result<(), Status> {
-        let (view, kind) = (self.wish.view, &*self.target.kind);
+        let (view, kind) = (self.options.view, &*self.target.kind);
         let line = match (view.shape, kind.conversion()) {
             (Shape::Object, Conversion::None) => event.line(change),
-            (Shape::Object, Conversion::Events) => event.line_in(0, change, |stored| view.object(kind, stored))?,
+            (Shape::Object, Conversion::Events) => {
+                event.line_in(0, change, |stored| view.object(kind, stored))?
+            }
             (Shape::Partial, _) => event.line_in(1, change, |stored| view.object(kind, stored))?,
-            // Its cells say how long ago things were, so it is made for each watch.
+            // Cells contain ages, so that rows aren't shared.
             (Shape::Table(_), _) => {
                 let row = view.event(kind, event.shown(change), !self.columns_sent)?;
                 watch_line(change.as_str(), &row)
@@ -378,8 +383,8 @@ impl Watch {
     }
 
     fn queue_bookmark(&mut self, initial_events_end: bool) {
-        if self.wish.bookmarks {
-            let bookmark = self.wish.view.bookmark(&self.target.kind, self.revision, initial_events_end);
+        if self.options.bookmarks {
+            let bookmark = self.options.view.bookmark(&self.target.kind, self.revision, initial_events_end);
             self.ready.push_back(watch_line("BOOKMARK", bookmark.to_string().as_bytes()));
         }
     }

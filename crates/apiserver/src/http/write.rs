@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::USER_AGENT;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::negotiate::MediaType;
+use super::authorize::Constraints;
+use super::body::{decode_object, media_type};
 use super::offload;
 use super::params::{Params, unsupported as unsupported_value};
-use super::protobuf::{self, DecodeError};
 use super::read;
 use super::respond::{self, Body};
 use super::route::Target;
@@ -21,9 +21,9 @@ use crate::resource::{FieldValidation, Part, Patch, Preconditions};
 use crate::schema::decode::{self, Decoded};
 use crate::selector::Facets;
 use crate::status::{Cause, Reason, Status};
-use crate::store::{Applied, Constraint, Operation, Outcome, Pager, Store, Write};
+use crate::store::{Applied, Operation, Outcome, Pager, Store, Write};
 
-/// Deletions of one deletecollection that are under way at once: enough to share commits.
+/// Concurrent deletions of one deletecollection: enough to share commits.
 const DELETIONS_AT_ONCE: usize = 64;
 
 /// The media type of server-side apply.
@@ -31,57 +31,17 @@ pub(super) const APPLY: &str = "application/apply-patch+yaml";
 /// Bytes of a manager's name at most, as in Kubernetes.
 const MANAGER_BYTES_MAX: usize = 128;
 
-/// A write whose client may do it.
+/// An authorized write.
 pub(super) struct Request<'a> {
     pub(super) store: &'a Store,
-    /// Memory of bodies and of what was read from them.
+    /// Share of the memory of bodies and of what is decoded from them.
     pub(super) bodies: Share<'a>,
     pub(super) target: &'a Target,
     pub(super) headers: &'a HeaderMap,
     pub(super) params: &'a Params,
-    pub(super) constraints: Vec<Arc<Constraint>>,
-    /// What the object must fulfil if an apply creates it, or why that isn't allowed.
-    pub(super) creation: Result<Vec<Arc<Constraint>>, Status>,
-}
-
-/// The object in a POST's or PUT's body.
-pub(super) fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Decoded, Status> {
-    let media_type = media_type(headers)?;
-    let decoded = match media_type {
-        "application/json" | "" => decode::json(body).map_err(|error| error.to_string()),
-        "application/yaml" => decode::yaml(body).map_err(|error| error.to_string()),
-        protobuf::MEDIA_TYPE => match protobuf::decode(body) {
-            Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
-            Err(error @ DecodeError::Kind { .. }) => {
-                return Err(Status::new(Reason::UnsupportedMediaType, error.to_string()));
-            }
-            Err(error) => Err(error.to_string()),
-        },
-        other => return Err(unsupported(other)),
-    };
-    let decoded = decoded.map_err(|why| Status::bad_request(format!("the body can't be read: {why}")))?;
-    if !decoded.value.is_object() {
-        return Err(Status::bad_request("the body must be one object"));
-    }
-    Ok(decoded)
-}
-
-fn media_type(headers: &HeaderMap) -> Result<&str, Status> {
-    match headers.get(CONTENT_TYPE).map(|value| value.to_str()) {
-        None => Ok(""),
-        Some(Ok(text)) => Ok(MediaType::parse(text).name),
-        Some(Err(_)) => Err(Status::bad_request("the Content-Type header is not text")),
-    }
-}
-
-fn unsupported(media_type: &str) -> Status {
-    Status::new(
-        Reason::UnsupportedMediaType,
-        format!(
-            "the body of the request was in an unknown format ({media_type:?}) - accepted media types include: \
-             application/json, application/yaml"
-        ),
-    )
+    pub(super) constraints: Constraints,
+    /// Constraints if an apply creates the object, or why that is denied.
+    pub(super) creation: Result<Constraints, Status>,
 }
 
 impl Request<'_> {
@@ -108,28 +68,29 @@ impl Request<'_> {
             let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
             return Err(Status::invalid_options("PatchOptions", vec![cause]));
         }
-        // What isn't understood is refused whatever the body says.
+        // Other media types are refused whatever their body is.
         let known = matches!(media_type, "application/json-patch+json" | "application/merge-patch+json");
         let known = known || media_type == "application/strategic-merge-patch+json";
-        let unread = body.clone();
-        let read = move || match known {
-            true => decode::json(&unread)
+        let body_bytes = body.clone();
+        let decode = move || match known {
+            true => decode::json(&body_bytes)
                 .map_err(|error| Status::bad_request(format!("error decoding patch: {error}"))),
             false => Ok(Decoded { value: Value::Null, duplicates: Vec::new() }),
         };
-        let (decoded, _tree) = offload::read(self.bodies, body.len(), read).await?;
+        let (decoded, _tree) = offload::decode(self.bodies, body.len(), decode).await?;
         let Decoded { value: patch, duplicates } = decoded;
-        let told: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+        let warnings: Vec<String> =
+            duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         let validation = self.params.field_validation()?;
-        if validation == FieldValidation::Strict && !told.is_empty() {
-            let why = format!("strict decoding error: {}", told.join(", "));
+        if validation == FieldValidation::Strict && !warnings.is_empty() {
+            let why = format!("strict decoding error: {}", warnings.join(", "));
             return Err(Status::bad_request(why));
         }
         let patch = Patch::parse(media_type, patch)?;
         let part = self.part();
         let mut response = self.one(name, "PatchOptions", Operation::Patch { part, patch }).await?;
         if validation == FieldValidation::Warn {
-            respond::warn(&mut response, &told);
+            respond::warn(&mut response, &warnings);
         }
         Ok(response)
     }
@@ -141,11 +102,12 @@ impl Request<'_> {
             let cause = Cause::required("fieldManager", "is required for apply patch");
             return Err(Status::invalid_options("PatchOptions", vec![cause]));
         }
-        let unread = body.clone();
-        let read = move || {
-            decode::applied(&unread).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+        let body_bytes = body.clone();
+        let decode = move || {
+            decode::applied(&body_bytes)
+                .map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
         };
-        let (decoded, _tree) = offload::read(self.bodies, body.len(), read).await?;
+        let (decoded, _tree) = offload::decode(self.bodies, body.len(), decode).await?;
         let Decoded { value: object, duplicates } = decoded;
         if !object.is_object() {
             return Err(Status::bad_request("error decoding YAML: the configuration must be one object"));
@@ -177,7 +139,7 @@ impl Request<'_> {
         let conditional = options.conditions != Preconditions::default();
         let view = read::view(&self.target.kind, self.headers, self.params)?;
         let (store, kind) = (self.store.clone(), Arc::clone(&self.target.kind));
-        // Reading them all takes a while.
+        // Reading all objects takes a while.
         let found = tokio::task::spawn_blocking(move || {
             let snapshot = store.snapshot()?;
             let pager = Pager { selection: &selection, after: None, limit: None };
@@ -196,7 +158,7 @@ impl Request<'_> {
         let kind = &self.target.kind;
         let mut writes = Vec::with_capacity(found.len());
         for (facets, uid) in found {
-            // Not the one that took its name meanwhile.
+            // Not an object that was created with the same name since.
             let conditions = if options.conditions == Preconditions::default() {
                 Preconditions { uid, resource_version: None }
             } else {
@@ -212,14 +174,14 @@ impl Request<'_> {
             .buffer_unordered(DELETIONS_AT_ONCE)
             .map(|deleted| match deleted {
                 Err(status) if status.reason == Reason::NotFound => Ok(()),
-                // It took another's name meanwhile, unless the client stated a condition.
+                // An object was created with the same name since, unless the client stated a condition.
                 Err(status) if status.reason == Reason::Conflict && !conditional => Ok(()),
                 Err(status) => Err(status),
                 Ok(_) => Ok(()),
             })
             .try_collect::<Vec<()>>()
             .await?;
-        // What was there, as a list of it.
+        // The answer is the list of what was deleted.
         let meta = ListMeta { revision, ..ListMeta::default() };
         Ok(respond::json_bytes(StatusCode::OK, view.list(kind, &page, &meta)?))
     }
@@ -234,8 +196,8 @@ impl Request<'_> {
 
     fn write(&self, name: &str, operation: Operation) -> Result<Write, Status> {
         if !self.target.kind.writable {
-            let told = format!("{} are fixed on this server", self.target.kind.qualified());
-            return Err(Status::new(Reason::MethodNotAllowed, told));
+            let message = format!("{} are fixed on this server", self.target.kind.qualified());
+            return Err(Status::new(Reason::MethodNotAllowed, message));
         }
         Ok(Write {
             kind: Arc::clone(&self.target.kind),
@@ -249,7 +211,7 @@ impl Request<'_> {
         })
     }
 
-    /// Who writes: as the client says, or what its `User-Agent` begins with.
+    /// The field manager: as stated by the client, or the beginning of its `User-Agent`.
     fn manager(&self, options: &str) -> Result<String, Status> {
         let Some(name) = self.params.get("fieldManager") else {
             let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -272,7 +234,7 @@ impl Request<'_> {
     }
 }
 
-/// What comes before the first slash, as far as it is printable and fits.
+/// Printable characters before the first slash, up to the limit.
 fn agent_name(agent: &str) -> String {
     let mut name = String::new();
     for c in agent.chars().take_while(|c| *c != '/').filter(|c| is_printable(*c)) {
@@ -308,7 +270,7 @@ fn success(kind: &Kind, removed: &Bytes) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
-/// How to delete, from the body or the query.
+/// Options of a delete, from the body and the query.
 #[derive(Debug, Default)]
 struct DeleteOptions {
     conditions: Preconditions,
@@ -328,9 +290,8 @@ impl DeleteOptions {
         if body.is_empty() {
             return Ok(options);
         }
-        let decoded = parse_object(headers, body)?.value;
-        let wrong =
-            |name: &str| Status::bad_request(format!("DeleteOptions: {name} has a value that can't be used"));
+        let decoded = decode_object(headers, body)?.value;
+        let wrong = |name: &str| Status::bad_request(format!("DeleteOptions: {name} has an invalid value"));
         for (name, value) in decoded.as_object().into_iter().flatten() {
             match name.as_str() {
                 "kind" if value == "DeleteOptions" => {}
@@ -352,7 +313,7 @@ impl DeleteOptions {
                         Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
                 }
                 "kind" => return Err(wrong(name)),
-                // As in Kubernetes: what isn't known isn't meant.
+                // Unknown fields are ignored, as in Kubernetes.
                 _ => {}
             }
         }
@@ -360,8 +321,8 @@ impl DeleteOptions {
     }
 }
 
-/// Nothing collects dependents here: who owns what is kept as data. So dependents are left alone, whether that is
-/// asked for (Orphan) or deferred (Background); what can't be done is to wait until they are gone.
+/// There is no garbage collector: owner references are data. Dependents stay, as for Orphan and (until a collection)
+/// Background. Foreground, which waits until they are gone, is refused.
 fn propagation(params: &Params, policy: Option<&str>) -> Result<(), Status> {
     match policy {
         None | Some("Background" | "Orphan") => Ok(()),

@@ -1,4 +1,4 @@
-//! Answers in protobuf: what was made as JSON, translated on its way out.
+//! Answers in protobuf, translated from JSON.
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
@@ -8,18 +8,18 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame};
 use serde_json::Value;
 
-use super::super::respond::{Body, JSON};
-use super::{MEDIA_TYPE, STREAM_MEDIA_TYPE, encode, encode_event};
+use super::codec::{MEDIA_TYPE, STREAM_MEDIA_TYPE, encode, encode_event};
+use crate::http::respond::{Body, JSON};
 
-/// Longer answers are translated away from the threads that serve connections.
+/// Longer answers are translated on a blocking thread.
 const LONG_BYTES: usize = 64 * 1024;
 
 /// Marks a stream of events whose objects all have a protobuf form.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Events;
+pub(crate) struct Events;
 
-/// The answer in protobuf, or as it is where its kind has no such form.
-pub(in super::super) async fn answer(response: Response<Body>) -> Response<Body> {
+/// The answer in protobuf, or unchanged if its kind has no such form.
+pub(crate) async fn answer(response: Response<Body>) -> Response<Body> {
     if response.headers().get(CONTENT_TYPE) != Some(&JSON) {
         return response;
     }
@@ -65,7 +65,7 @@ fn events(response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, StreamBody::new(frames).boxed_unsync())
 }
 
-/// The whole lines of what has come, each an event.
+/// Encodes the complete lines, each of which is an event.
 fn take_events(rest: &mut BytesMut) -> Bytes {
     let mut events = Vec::new();
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {

@@ -1,5 +1,5 @@
-//! Fields of the messages that are read and written, as Kubernetes numbers them in `generated.proto` of `k8s.io/apimachinery`
-//! and `k8s.io/api` (v0.36). A number never changes its meaning there.
+//! Fields of the supported messages, with the numbers of `generated.proto` in `k8s.io/apimachinery` and `k8s.io/api`
+//! (v0.36). Numbers are stable.
 
 /// A message: its fields.
 pub(super) type Message = &'static [Field];
@@ -15,18 +15,18 @@ pub(super) struct Field {
     pub(super) presence: Presence,
 }
 
-/// When a field is there.
+/// Presence of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// A value of its Go type: clients always send it, and its zero value means that it is absent.
+    /// A value in Go: clients always send it, and its zero value means absence.
     Value,
-    /// A pointer of its Go type: absent unless it is sent, and its zero value means something.
+    /// A pointer in Go: absent unless it is sent; its zero value is a value.
     Pointer,
-    /// Any number of them: a list in JSON.
+    /// A list.
     Repeated,
 }
 
-/// What a field holds.
+/// Type of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
     Text,
@@ -57,7 +57,7 @@ const fn text(number: u64, name: &'static str) -> Field {
     field(number, name, Text, Value)
 }
 
-/// The messages with a kind of their own, by `apiVersion` and `kind`. Lists are not among them.
+/// The message of a kind, lists apart.
 pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<Message> {
     Some(match (api_version, kind) {
         ("v1", "Namespace") => NAMESPACE,

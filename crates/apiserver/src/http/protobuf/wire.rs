@@ -21,7 +21,7 @@ pub(super) enum Data<'a> {
 /// The body ends inside a field, or is not in the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the protobuf body is truncated or malformed")]
-pub(in crate::http) struct Malformed;
+pub(crate) struct Malformed;
 
 /// The fields of one message: number and value.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
