@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::{
@@ -15,6 +14,7 @@ use wasmbed_apiserver::{
     status::Status,
     store::{Change, History, Memory, Operation, Write},
 };
+use wasmbed_control::UnixTime;
 
 /// A short history, so that watches that lag expire.
 const HISTORY: History = History { events: 200, bytes: 1 << 22 };
@@ -158,7 +158,7 @@ impl Api {
             return Err(ApiError::Unavailable);
         }
         self.uids += 1;
-        let time = rfc3339(self.now_ms, 0);
+        let time = time_text(self.now_ms);
         let moment = Moment { now: &time, uid: Uuid::from_u128(self.uids) };
         let write = Write {
             kind: Arc::clone(kind),
@@ -287,11 +287,9 @@ fn generated() -> Result<Arc<Kinds>, String> {
     Kinds::new(&definitions).map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// A time of the simulation, with so many digits of the second's fraction.
-pub(crate) fn rfc3339(now_ms: u64, digits: usize) -> String {
-    let unix_ms = i64::try_from(UNIX_MS + now_ms).unwrap_or(i64::MAX);
-    let time = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{time:.digits$}")
+/// A time of the simulation.
+pub(crate) fn time_text(now_ms: u64) -> String {
+    UnixTime::from_ms(UNIX_MS + now_ms).to_string()
 }
 
 fn error(status: &Status) -> ApiError {

@@ -7,7 +7,6 @@ use wasmbed_protocol::ApplicationState;
 use crate::{
     device::Device,
     gateway::GatewayProcess,
-    invariants::hyphenated,
     presence::{address, ready},
     reference::{Counts, Expected, name_of, text},
     world::World,
@@ -81,7 +80,7 @@ impl World {
             .supervisor
             .applications()
             .filter(|(_, state)| *state == ApplicationState::Running)
-            .map(|(uid, _)| hyphenated(uid))
+            .map(|(uid, _)| uid.to_string())
             .collect();
         if runs != wanted.iter().map(|(uid, _)| uid.clone()).collect()
             || device.supervisor.loaded() != wanted.len()

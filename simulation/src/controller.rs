@@ -7,27 +7,25 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
+    Now, ObjectKey,
     election::{Election, ElectionConfig, Lead},
     exchange::StreamEvent,
-    fleet::{
-        CallId, Fleet, FleetConfig, Now, ObjectKey, PutOutcome, UploadOutcome, UploadSource, WriteOutcome,
-    },
+    fleet::{CallId, Fleet, FleetConfig, PutOutcome, UploadOutcome, UploadSource},
     gateway::Cursor,
+    kubernetes::WriteOutcome,
 };
 
-use election::Claiming;
-
 use crate::{
-    api::{Api, ApiError, NAMESPACE, rfc3339},
+    api::{Api, ApiError, NAMESPACE, time_text},
     gateway::GatewayProcess,
     invariants::Witness,
     network::{Answer, Answered, Network, Request, Sender},
     random::Random,
 };
+use election::Claiming;
 
-/// Name of the leader's Lease.
-const LEADER_LEASE: &str = "wasmbed-controller";
 /// As the controller's process has them.
 const ELECTION: ElectionConfig = ElectionConfig { duration_ms: 10_000, renew_ms: 3_000 };
 
@@ -39,7 +37,7 @@ struct Stream {
 enum Outcome {
     Put(String, CallId, PutOutcome),
     Upload(String, CallId, UploadOutcome),
-    Write(CallId, WriteOutcome),
+    Write(CallId, WriteOutcome<String>),
 }
 
 pub(crate) struct ControllerProcess {
@@ -128,7 +126,7 @@ impl ControllerProcess {
             let version = &lease["metadata"]["resourceVersion"];
             let patch = json!({
                 "metadata": { "resourceVersion": version },
-                "spec": { "holderIdentity": "", "renewTime": rfc3339(now_ms, 6) },
+                "spec": { "holderIdentity": "", "renewTime": time_text(now_ms) },
             });
             // Refused if another took it over in between.
             let _ = api.patch("leases", LEADER_LEASE, false, patch);
@@ -281,7 +279,6 @@ impl ControllerProcess {
             calls.push((write.id, "devicegateways", write.gateway.name, true, write.patch));
         }
         while self.fleet.poll_event().is_some() {}
-        while self.fleet.poll_device_event().is_some() {}
         for (id, plural, name, status, patch) in calls {
             let outcome = write(now, api, (plural, &name, status), patch, random, witness);
             self.awaited.push_back((now.ms + random.below(60), Outcome::Write(id, outcome)));
@@ -291,7 +288,7 @@ impl ControllerProcess {
 
 fn object_key(object: &Value) -> ObjectKey {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    ObjectKey { namespace: NAMESPACE.to_owned(), name }
+    ObjectKey::new(NAMESPACE, name)
 }
 
 fn bytes_of(api: &Api, source: &UploadSource) -> Result<Vec<u8>, ApiError> {
@@ -318,7 +315,7 @@ fn write(
     patch: Value,
     random: &mut Random,
     witness: &mut Witness,
-) -> WriteOutcome {
+) -> WriteOutcome<String> {
     if witness.faults && random.once_in(20) {
         return WriteOutcome::Throttled { retry_after_ms: random.below(2_000) };
     }
@@ -340,16 +337,16 @@ fn write(
     match result {
         Ok(object) => {
             let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-            WriteOutcome::Done { resource_version: version.to_owned() }
+            WriteOutcome::Done(version.to_owned())
         }
         Err(ApiError::Conflict) => WriteOutcome::Conflict,
         Err(ApiError::NotFound) => WriteOutcome::NotFound,
         Err(ApiError::Throttled) => WriteOutcome::Throttled { retry_after_ms: 0 },
         Err(ApiError::Unavailable) => WriteOutcome::Unavailable("the API is away".to_owned()),
-        Err(ApiError::Terminating) => WriteOutcome::Refused("the namespace is being deleted".to_owned()),
+        Err(ApiError::Terminating) => WriteOutcome::Rejected("the namespace is being deleted".to_owned()),
         Err(ApiError::Refused(why)) => {
             witness.refused(&why);
-            WriteOutcome::Refused(why)
+            WriteOutcome::Rejected(why)
         }
     }
 }

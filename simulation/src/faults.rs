@@ -1,10 +1,10 @@
 //! What breaks: power, connections, processes, the API, and what each can reach of it. And how all that ends.
 
 use serde_json::json;
-use wasmbed_control::gateway;
+use wasmbed_control::Now;
 
 use crate::{
-    api::{Serving, UNIX_MS, rfc3339},
+    api::{Serving, UNIX_MS, time_text},
     device::HUGE,
     presence::lease_name,
     world::World,
@@ -36,7 +36,7 @@ impl World {
         }
         namesake.due_ms = now_ms + NAMESAKE_MS;
         let gateway = namesake.gateway.clone();
-        let spec = json!({ "holderIdentity": "namesake", "renewTime": rfc3339(now_ms, 6) });
+        let spec = json!({ "holderIdentity": "namesake", "renewTime": time_text(now_ms) });
         // There may be no such object yet, or no API.
         let _ = self.api.patch("leases", &lease_name(&gateway), false, json!({ "spec": spec }));
         let spec = json!({ "address": "elsewhere:8080" });
@@ -89,7 +89,7 @@ impl World {
     fn break_gateway(&mut self) {
         let index = self.random.index(self.gateways.len());
         let until_ms = self.now_ms + self.away_ms();
-        let now = gateway::Now { ms: self.now_ms, unix_ms: UNIX_MS + self.now_ms };
+        let now = Now { ms: self.now_ms, unix_ms: UNIX_MS + self.now_ms };
         let Some(gateway) = self.gateways.get_mut(index) else { return };
         match self.random.below(9) {
             0..=3 => gateway.disturb(&mut self.random),

@@ -9,12 +9,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use wasmbed_agent::module_digest;
 use wasmbed_control::{
+    Now, ObjectKey,
     election::Hold,
-    exchange::{DeviceKey, PutSets, PutSetsAnswer, StreamEvent},
+    exchange::{PutSets, PutSetsAnswer, StreamEvent},
     gateway::{
-        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, Now, PreparedSets, Refused, RequestId,
-        Restored, SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId, WriteOutcome,
+        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, PreparedSets, Refused, RequestId,
+        Restored, SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId,
     },
+    kubernetes::WriteOutcome,
 };
 use wasmbed_protocol::{Frames, ModuleDigest, limits::FRAME_BYTES_MAX};
 use wasmbed_supervisor::memory::MemoryLink;
@@ -36,7 +38,7 @@ const STOP_MS: u64 = 5_000;
 #[derive(Clone, Default)]
 struct Disk {
     leader_term: u64,
-    devices: BTreeMap<DeviceKey, StoredDevice>,
+    devices: BTreeMap<ObjectKey, StoredDevice>,
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
 }
 
@@ -68,7 +70,7 @@ impl Connection {
 struct Awaited {
     id: WriteId,
     at_ms: u64,
-    outcome: WriteOutcome,
+    outcome: WriteOutcome<Option<Box<wasmbed_api::Device>>>,
 }
 
 pub(crate) struct GatewayProcess {
@@ -170,7 +172,7 @@ impl GatewayProcess {
         self.sessions += 1;
         let id = SessionId(self.sessions);
         let identity = Identity { device: key(name), public_key: public_key(name) };
-        let closing = !self.core.handle_accepted(id, &identity, now);
+        let closing = !self.core.handle_accepted(now, id, &identity);
         let connection = Connection {
             device,
             link: link.clone(),
@@ -213,7 +215,7 @@ impl GatewayProcess {
             return stopping.down_until_ms;
         }
         let presence_ms = self.presence.poll(now.ms, api, random, witness);
-        self.core.handle_hold(self.presence.hold(), now);
+        self.core.handle_hold(now, self.presence.hold());
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
         let paused = self.connections.values().map(|connection| connection.read_at_ms);
         let read = paused.filter(|at_ms| *at_ms > now.ms).min().unwrap_or(u64::MAX);
@@ -226,7 +228,7 @@ impl GatewayProcess {
                 let Ok((devices, revision)) = api.list("devices") else { return };
                 self.core.handle_list_started();
                 for device in devices.iter().filter_map(device_of) {
-                    self.core.handle_device(&device, now);
+                    self.core.handle_device(now, &device);
                 }
                 self.core.handle_list_done(now);
                 self.watch = Some(revision);
@@ -240,14 +242,14 @@ impl GatewayProcess {
                         match change {
                             Seen::Changed(object) => {
                                 if let Some(device) = device_of(&object) {
-                                    self.core.handle_device(&device, now);
+                                    self.core.handle_device(now, &device);
                                 }
                             }
                             Seen::Gone(object) => {
                                 let metadata =
                                     |field: &str| object["metadata"][field].as_str().map(str::to_owned);
                                 let name = metadata("name").unwrap_or_default();
-                                self.core.handle_device_deleted(&key(&name), metadata("uid").as_deref(), now);
+                                self.core.handle_device_deleted(now, &key(&name), metadata("uid").as_deref());
                             }
                         }
                     }
@@ -276,10 +278,10 @@ impl GatewayProcess {
                 match body {
                     Ok(body) => {
                         witness.device_said(connection.device, body);
-                        self.core.handle_frame(*id, body, now);
+                        self.core.handle_frame(now, *id, body);
                     }
                     Err(error) => {
-                        self.core.handle_broken_frame(*id, &error.to_string(), now);
+                        self.core.handle_broken_frame(now, *id, &error.to_string());
                         break;
                     }
                 }
@@ -289,7 +291,7 @@ impl GatewayProcess {
         }
         for id in ended {
             self.connections.remove(&id);
-            self.core.handle_closed(id, "connection closed", now);
+            self.core.handle_closed(now, id, "connection closed");
         }
     }
 
@@ -301,7 +303,7 @@ impl GatewayProcess {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             let lost = connection.half_open || !connection.stands();
             while lost || connection.link.with(|channel| channel.to_device.len()) < SOCKET_BYTES {
-                let transmit = self.core.poll_transmit(id, &mut buffer, now);
+                let transmit = self.core.poll_transmit(now, id, &mut buffer);
                 let bytes = buffer.get(..transmit.written).unwrap_or(&[]);
                 if !lost {
                     for body in Frames::new(bytes).flatten() {
@@ -320,7 +322,7 @@ impl GatewayProcess {
                     connection.cut();
                 }
                 self.connections.remove(&id);
-                self.core.handle_closed(id, "closed", now);
+                self.core.handle_closed(now, id, "closed");
             }
         }
     }
@@ -330,18 +332,18 @@ impl GatewayProcess {
         while let Some(operation) = self.core.poll_store() {
             match operation {
                 StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } if full => {
-                    self.core.handle_stored(id, Err("no space left on device".to_owned()), now);
+                    self.core.handle_stored(now, id, Err("no space left on device".to_owned()));
                 }
                 StoreOperation::Put { id, leader_term, devices } => {
                     self.disk.leader_term = leader_term;
                     for device in devices {
                         self.disk.devices.insert(device.device.clone(), device);
                     }
-                    self.core.handle_stored(id, Ok(()), now);
+                    self.core.handle_stored(now, id, Ok(()));
                 }
                 StoreOperation::Forget { id, device } => {
                     self.disk.devices.remove(&device);
-                    self.core.handle_stored(id, Ok(()), now);
+                    self.core.handle_stored(now, id, Ok(()));
                 }
                 StoreOperation::DeleteModule { digest } => {
                     self.disk.modules.remove(&digest);
@@ -349,9 +351,9 @@ impl GatewayProcess {
                 StoreOperation::LoadModule { digest } => {
                     let found = self.disk.modules.get(&digest).map(|bytes| Arc::from(bytes.as_slice()));
                     self.core.handle_module_loaded(
+                        now,
                         digest,
                         found.ok_or_else(|| "no such file".to_owned()),
-                        now,
                     );
                 }
             }
@@ -371,7 +373,7 @@ impl GatewayProcess {
             self.awaited.drain(..).partition(|awaited| awaited.at_ms <= now.ms);
         self.awaited = later;
         for awaited in due {
-            self.core.handle_write_result(awaited.id, awaited.outcome, now);
+            self.core.handle_write_result(now, awaited.id, awaited.outcome);
         }
     }
 
@@ -387,7 +389,7 @@ impl GatewayProcess {
         }
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.core.handle_put_sets(request, PreparedSets::new(put), now);
+        self.core.handle_put_sets(now, request, PreparedSets::new(put));
         self.work_on_disk(now);
         let position = self.answers.iter().position(|answer| answer.request == request)?;
         Some(self.answers.swap_remove(position).result)
@@ -412,7 +414,7 @@ impl GatewayProcess {
     /// Takes a module; true if it is held now.
     pub(crate) fn put_module(&mut self, bytes: &[u8], now: Now) -> bool {
         let digest = module_digest(bytes);
-        match self.core.plan_upload(digest, bytes.len() as u64, now) {
+        match self.core.plan_upload(now, digest, bytes.len() as u64) {
             UploadDecision::Known => true,
             UploadDecision::Accept if now.ms < self.disk_full_until_ms => {
                 self.core.handle_upload_ended(digest);
@@ -421,7 +423,7 @@ impl GatewayProcess {
             UploadDecision::Accept => {
                 self.disk.modules.insert(digest, bytes.to_vec());
                 // A module is at most a megabyte.
-                self.core.handle_module_stored(digest, bytes.len() as u32, now);
+                self.core.handle_module_stored(now, digest, bytes.len() as u32);
                 true
             }
             UploadDecision::BadSize | UploadDecision::NoSpace => false,
@@ -486,8 +488,8 @@ fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &Disk, now: Now) 
         // A module is at most a megabyte.
         modules: disk.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
     };
-    let mut gateway = Gateway::new(config, restored, now);
-    gateway.handle_hold(&Hold::Unread, now);
+    let mut gateway = Gateway::new(now, config, restored);
+    gateway.handle_hold(now, &Hold::Unread);
     gateway
 }
 
@@ -501,8 +503,8 @@ fn public_key(name: &str) -> String {
     BASE64_STANDARD.encode(format!("{name:-<60}"))
 }
 
-pub(crate) fn key(name: &str) -> DeviceKey {
-    DeviceKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() }
+pub(crate) fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(NAMESPACE, name)
 }
 
 pub(crate) fn device_of(object: &Value) -> Option<wasmbed_api::Device> {
@@ -516,7 +518,7 @@ fn make_call(
     api: &mut Api,
     random: &mut Random,
     witness: &mut Witness,
-) -> WriteOutcome {
+) -> WriteOutcome<Option<Box<wasmbed_api::Device>>> {
     if witness.faults && random.once_in(20) {
         return WriteOutcome::Throttled { retry_after_ms: random.below(2_000) };
     }
@@ -547,10 +549,10 @@ fn make_call(
         Err(ApiError::NotFound) => WriteOutcome::NotFound,
         Err(ApiError::Throttled) => WriteOutcome::Throttled { retry_after_ms: 0 },
         Err(ApiError::Unavailable) => WriteOutcome::Unavailable("the API is away".to_owned()),
-        Err(ApiError::Terminating) => WriteOutcome::Refused("the namespace is being deleted".to_owned()),
+        Err(ApiError::Terminating) => WriteOutcome::Rejected("the namespace is being deleted".to_owned()),
         Err(ApiError::Refused(why)) => {
             witness.refused(&why);
-            WriteOutcome::Refused(why)
+            WriteOutcome::Rejected(why)
         }
     }
 }
@@ -567,7 +569,7 @@ mod tests {
         let mut api = Api::new().unwrap();
         let spec = serde_json::json!({ "holderIdentity": "c", "leaseTransitions": 7 });
         api.create("leases", "Lease", wasmbed_api::LEADER_LEASE, spec).unwrap();
-        gateway.core.handle_hold(&Hold::Held, now);
+        gateway.core.handle_hold(now, &Hold::Held);
         api.down = true;
         assert!(matches!(gateway.put_sets(&put(7), now, &api), Some(Err(Refused::Unavailable(_)))));
         api.down = false;
@@ -579,7 +581,7 @@ mod tests {
         assert!(matches!(gateway.put_sets(&put(6), now, &api), Some(Err(Refused::Fenced(_)))));
         gateway.crash(2_000, false);
         gateway.restart(now);
-        gateway.core.handle_hold(&Hold::Held, now);
+        gateway.core.handle_hold(now, &Hold::Held);
         let refused = gateway.put_sets(&put(6), now, &api);
         let Some(Err(Refused::Fenced(refusal))) = refused else { panic!("{refused:?}") };
         assert_eq!(refusal.leader_term, Some(7));

@@ -19,11 +19,12 @@ use std::{
     fmt,
 };
 
-use crate::{api::Api, network::Sender};
 use serde_json::Value;
 use wasmbed_protocol::{
     ApplicationUid, CloseReason, DeviceMessage, GatewayMessage, decode_device, decode_gateway,
 };
+
+use crate::{api::Api, network::Sender};
 
 /// A rule that was broken, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +121,7 @@ impl Witness {
                 let claims = self.reported.entry(device).or_default();
                 claims.extend(reported.applications.iter().map(|report| {
                     let state = report.state.name().to_owned();
-                    (hyphenated(report.uid), report.spec_hash.to_string(), state)
+                    (report.uid.to_string(), report.spec_hash.to_string(), state)
                 }));
             }
             Ok(_) => {}
@@ -330,19 +331,15 @@ impl Witness {
     }
 }
 
-/// As Kubernetes writes a UID.
-pub(crate) fn hyphenated(uid: ApplicationUid) -> String {
-    uuid::Uuid::from_bytes(uid.0).to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
     use wasmbed_protocol::{
         ApplicationReport, ApplicationState, CorrelationId, Desired, DesiredApplication, List, ReportReason,
         Reported, Revision, Sequence, SpecHash, encode_device, encode_gateway,
     };
+
+    use super::*;
 
     const UID: ApplicationUid = ApplicationUid([7; 16]);
 
@@ -383,7 +380,7 @@ mod tests {
 
     fn status(epoch: i64, state: &str) -> Value {
         let claim =
-            json!({"uid": hyphenated(UID), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
+            json!({"uid": UID.to_string(), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
         json!({"metadata": {"name": "a", "uid": "u"}, "status": {"epoch": epoch, "applications": [claim]}})
     }
 
@@ -405,7 +402,7 @@ mod tests {
             let counts = json!({"targets": 1, "running": running, "succeeded": succeeded});
             let hash = SpecHash([hash; 32]).to_string();
             json!({
-                "metadata": {"name": "x", "uid": hyphenated(UID)},
+                "metadata": {"name": "x", "uid": UID.to_string()},
                 "status": {"spec_hash": hash, "counts": counts},
             })
         };
@@ -428,7 +425,7 @@ mod tests {
         report(&mut witness, 1, ApplicationState::Completed);
         let object = |state: &str| {
             let entry =
-                json!({"uid": hyphenated(UID), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
+                json!({"uid": UID.to_string(), "spec_hash": SpecHash([1; 32]).to_string(), "state": state});
             json!({"metadata": {"name": "a"}, "status": {"finished": [entry]}})
         };
         witness.finished_written(&object("Completed"));

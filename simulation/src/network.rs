@@ -1,8 +1,9 @@
 //! What controllers have sent to gateways and what has not arrived yet. It outlives its sender, as packets do.
 
 use wasmbed_control::{
+    Now,
     exchange::PutSets,
-    fleet::{CallId, Now, PutOutcome, UploadOutcome},
+    fleet::{CallId, PutOutcome, UploadOutcome},
     gateway::Refused,
 };
 use wasmbed_protocol::ModuleDigest;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
 
 use crate::{
-    api::{Api, ApiError, UNIX_MS, rfc3339},
+    api::{Api, ApiError, UNIX_MS, time_text},
     invariants::Witness,
     random::Random,
 };
@@ -14,9 +14,6 @@ use crate::{
 const LEASE: ElectionConfig = ElectionConfig { duration_ms: 15_000, renew_ms: 5_000 };
 /// The DeviceGateway is looked at this often.
 const STATUS_MS: u64 = 5_000;
-/// `leaseDurationSeconds`.
-pub(crate) const LEASE_SECONDS: u64 = 15;
-
 /// One life of one gateway, as others see it.
 pub(crate) struct Presence {
     gateway: String,
@@ -108,7 +105,7 @@ impl Presence {
         if ready(&held) != "True" {
             let condition = json!({
                 "type": "Ready", "status": "True", "reason": "Serving", "message": "",
-                "lastTransitionTime": rfc3339(now_ms, 0),
+                "lastTransitionTime": time_text(now_ms),
             });
             let patch = json!({ "status": { "conditions": [condition] } });
             // It is looked at again.
@@ -126,7 +123,7 @@ impl Presence {
         let version = &lease["metadata"]["resourceVersion"];
         let patch = json!({
             "metadata": { "resourceVersion": version },
-            "spec": { "holderIdentity": "", "renewTime": rfc3339(now_ms, 6) },
+            "spec": { "holderIdentity": "", "renewTime": time_text(now_ms) },
         });
         if api.patch("leases", &name, false, patch).is_ok() {
             witness.lease_released(&self.gateway, now_ms);

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
-use wasmbed_control::gateway::{self, Enrollment};
+use wasmbed_control::{
+    Now,
+    gateway::{self, Enrollment},
+};
 
 use crate::{
     api::{Api, Serving, UNIX_MS},
@@ -152,7 +155,7 @@ impl World {
             Device::new(name, hardware, listed.collect(), random.next())
         };
         let devices = names.iter().zip(HARDWARE).map(&mut device).collect();
-        let at = gateway::Now { ms: 0, unix_ms: UNIX_MS };
+        let at = Now { ms: 0, unix_ms: UNIX_MS };
         let gateway = |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, at);
         Ok(Self {
             random,
@@ -179,7 +182,7 @@ impl World {
     /// One round of everything, then time moves to where something is due.
     pub(crate) fn step(&mut self) -> Result<(), Violation> {
         let now_ms = self.now_ms;
-        let now = gateway::Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
+        let now = Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
         let (down, full) = (now_ms < self.api_down_until_ms, now_ms < self.api_full_until_ms);
         let serving = match (down, full) {
             (true, _) => Serving::Nothing,
@@ -226,7 +229,7 @@ impl World {
         }
     }
 
-    fn poll_devices(&mut self, now: gateway::Now, due_ms: &mut u64) {
+    fn poll_devices(&mut self, now: Now, due_ms: &mut u64) {
         for (index, device) in self.devices.iter_mut().enumerate() {
             *due_ms = (*due_ms).min(device.poll(now.ms, &mut self.random));
             let Some(chosen) = device.wants(now.ms) else { continue };
@@ -240,7 +243,7 @@ impl World {
         }
     }
 
-    fn check(&mut self, now: gateway::Now) {
+    fn check(&mut self, now: Now) {
         for (index, device) in self.devices.iter().enumerate() {
             let Some(agent) = device.supervisor.agent().filter(|_| device.off_until_ms.is_none()) else {
                 continue;

@@ -166,7 +166,7 @@ fn cpu_time_limit_default() -> i64 {
 }
 
 /// Where an application is in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ApplicationPhase {
     /// Nothing decided yet, or nothing to go to.
     #[default]
@@ -226,7 +226,7 @@ pub struct ApplicationStatus {
 }
 
 /// Numbers of devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct ApplicationCounts {
     /// Named or selected, existing, and not left out.
     #[schemars(range(min = 0))]
@@ -257,7 +257,7 @@ pub struct ApplicationCounts {
 }
 
 /// One device on which an application failed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct ApplicationFailure {
     /// Name of the Device.
     #[schemars(length(min = 1, max = NAME_MAX))]

@@ -149,7 +149,7 @@ pub struct DeviceStatus {
 }
 
 /// Facts about a device, as it stated them when its session began.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceFacts {
     /// Board or host type.
     #[schemars(length(max = 64))]
@@ -197,7 +197,7 @@ pub struct DeviceFacts {
 }
 
 /// State of one application on one device, in the device's own words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DeviceApplicationState {
     /// The assignment or the module is on its way.
     #[default]
@@ -218,7 +218,7 @@ pub enum DeviceApplicationState {
 }
 
 /// One application on one device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceApplication {
     /// UID of the Application.
     #[schemars(length(max = 36), regex(pattern = UID_PATTERN))]

@@ -15,3 +15,37 @@ pub const GATEWAY_LEASE_PREFIX: &str = "gateway-";
 pub fn gateway_lease(gateway: &str) -> String {
     format!("{GATEWAY_LEASE_PREFIX}{gateway}")
 }
+
+/// Types of conditions.
+pub mod condition {
+    /// Of a Device: a gateway holds its session.
+    pub const CONNECTED: &str = "Connected";
+    /// Of a Device: it is approved and not revoked.
+    pub const ENROLLED: &str = "Enrolled";
+    /// Of a Device: two boards use its identity.
+    pub const CLONE_SUSPECTED: &str = "CloneSuspected";
+    /// Of a Device: certificates with another key were presented for it.
+    pub const KEY_MISMATCH: &str = "KeyMismatch";
+    /// Of a Device: its epoch and revision are ones that it was given.
+    pub const COUNTERS: &str = "Counters";
+    /// Of an Application: every connected target runs it. Of a DeviceGateway: it accepts devices.
+    pub const READY: &str = "Ready";
+    /// Of an Application: every target runs this generation, or ran it to its end.
+    pub const COMPLETE: &str = "Complete";
+    /// Of an Application: every target ran this generation to its end with exit code 0.
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// Of an Application: it is being brought to its targets.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Of an Application: it cannot make progress.
+    pub const STALLED: &str = "Stalled";
+}
+
+/// Kinds of the API group, as Events and owner references name them.
+pub mod kind {
+    /// See [`Application`](crate::Application).
+    pub const APPLICATION: &str = "Application";
+    /// See [`Device`](crate::Device).
+    pub const DEVICE: &str = "Device";
+    /// See [`DeviceGateway`](crate::DeviceGateway).
+    pub const DEVICE_GATEWAY: &str = "DeviceGateway";
+}

@@ -12,10 +12,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
 use wasmbed_api::{DeviceApplication, DeviceFacts};
 
-use crate::UnixTime;
+use crate::{ObjectKey, UnixTime};
 
 /// Full desired sets of some devices. Idempotent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,21 +31,12 @@ pub const SETS_PER_PUT_MAX: usize = 256;
 /// Body of one PUT of sets, bytes.
 pub const PUT_SETS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A Device by namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub struct DeviceKey {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
 /// The desired set of one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceSet {
     /// Which device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// One more than the highest seen for this device, when the content changes.
     pub revision: u64,
     /// At most `wasmbed_protocol::limits::DESIRED_MAX`.
@@ -82,7 +72,7 @@ pub struct PutSetsAnswer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SetRefusal {
     /// Which device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// The revision that the gateway holds, for a stale one.
     pub held_revision: Option<u64>,
     /// For people.
@@ -119,7 +109,7 @@ pub enum StreamEvent {
         /// Where to resume.
         token: String,
         /// Which device.
-        device: DeviceKey,
+        device: ObjectKey,
     },
     /// Nothing new; sent every few seconds so that both ends notice a broken connection.
     Idle {
@@ -132,7 +122,7 @@ pub enum StreamEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceView {
     /// Which device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// Whether a session stands.
     pub connected: bool,
     /// Epoch of that session or of the last one here.
@@ -155,7 +145,7 @@ pub struct LogLine {
     /// When the gateway received it, by the gateway's clock.
     pub time: UnixTime,
     /// Which device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// `namespace/name` of the Application, or its UID if the gateway does not know the name.
     pub application: String,
     /// Counts the application's lines on that device.

@@ -1,18 +1,23 @@
 //! What gateways and controllers decide: sessions and their queues, status writes, placement, fit, revisions and the
 //! aggregation of reports.
 //!
-//! It may not await, lock, spawn, read a clock or do I/O: inputs are `handle_*`, outputs `poll_*`, time is an argument.
+//! It may not await, lock, spawn, read a clock or do I/O: inputs are `handle_*`, outputs `poll_*`, and time is the first
+//! argument.
 
 #![forbid(unsafe_code)]
 
+mod backoff;
 pub mod election;
 pub mod exchange;
 pub mod fleet;
 pub mod gateway;
-mod now;
-pub mod text;
+mod harmless;
+mod intern;
+mod key;
+pub mod kubernetes;
+mod rate;
 mod time;
-mod tokens;
 
-pub use now::Now;
-pub use time::UnixTime;
+pub use harmless::harmless;
+pub use key::ObjectKey;
+pub use time::{Now, UnixTime};

@@ -1,4 +1,4 @@
-//! Moments of wall clocks. Order is that of the moments, never that of their texts.
+//! Time as an argument, and wall-clock times in resources and on the wire.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,7 +6,16 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// A moment to the millisecond. Its text is RFC 3339 in UTC, always with three digits; any other precision is read as well.
+/// The two clocks of an input: one for intervals, one for people. Always the first argument.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, milliseconds from any origin.
+    pub ms: u64,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: u64,
+}
+
+/// A wall-clock time to the millisecond. Ordered by time, not by text. Its text is RFC 3339 in UTC, always with three digits; any other precision is read as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixTime {
     /// Since 1970-01-01T00:00:00Z, milliseconds.

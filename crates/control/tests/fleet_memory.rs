@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use wasmbed_api::{Application, ApplicationSpec, TargetDevices};
-use wasmbed_control::fleet::{Fleet, FleetConfig, Kind, ModuleFacts, ModuleSource, Now, ObjectKey};
+use wasmbed_control::{
+    Now, ObjectKey,
+    fleet::{Fleet, FleetConfig, Kind, ModuleFacts, ModuleSource},
+};
 
 const APPLICATIONS: usize = 10_000;
 const MODULES: usize = 100;

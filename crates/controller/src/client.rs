@@ -1,24 +1,32 @@
 //! HTTPS calls to gateways, with mutual authentication.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use wasmbed_control::exchange::{PutSets, Refusal};
-use wasmbed_control::fleet::{PutOutcome, UploadOutcome};
-use wasmbed_pki::tls::{
-    ClientParams, Profile, TlsError, authenticate_gateway, client_config, handshake_reason, server_name,
+use wasmbed_control::{
+    exchange::{PutSets, Refusal},
+    fleet::{PutOutcome, UploadOutcome},
 };
-use wasmbed_pki::{Role, SpiffeId};
+use wasmbed_pki::{
+    Role, SpiffeId,
+    tls::{
+        ClientParams, Profile, TlsError, authenticate_gateway, client_config, handshake_reason, server_name,
+    },
+};
 use wasmbed_protocol::ModuleDigest;
 
 use crate::certificates::Certificates;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use wasmbed_control::fleet::Now;
+use wasmbed_control::Now;
 
 /// Monotonic time since the process started, and the time of day.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,6 @@
 //! What a controller needs to know before it starts.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A controller's configuration, all values resolved.
 #[derive(Clone)]

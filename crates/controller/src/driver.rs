@@ -1,23 +1,35 @@
 //! The one loop: inputs into the fleet's decisions, and what they ask for out to tasks.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 
 use kube::ResourceExt as _;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::fleet::{CallId, Fleet, Kind, Put, PutOutcome, Upload, UploadOutcome, WriteOutcome};
-use wasmbed_control::text::correlation_hex;
+use wasmbed_api::{Application, Device, DeviceGateway, ReasonCode, kind};
+use wasmbed_control::{
+    ObjectKey,
+    fleet::{CallId, Fleet, Kind, Put, PutOutcome, Upload, UploadOutcome},
+    kubernetes::{Event, WriteOutcome},
+};
+use wasmbed_kubernetes::{Caller, Object, outcome};
 use wasmbed_telemetry::Health;
 
-use crate::client::GatewayClient;
-use crate::clock::Clock;
-use crate::election::Lead;
-use crate::input::Input;
-use crate::kubernetes::Kubernetes;
-use crate::metrics::{Metrics, Operation};
-use crate::stream;
+use crate::{
+    client::GatewayClient,
+    clock::Clock,
+    election::Lead,
+    input::Input,
+    kubernetes::module_bytes,
+    metrics::{Metrics, Operation},
+    stream,
+};
 
 /// Inputs taken before decisions are carried out: a snapshot of 10,000 devices is planned in few steps.
 const INPUTS_PER_STEP_MAX: usize = 512;
@@ -30,7 +42,7 @@ pub(crate) struct Driver {
     pub(crate) fleet: Fleet,
     pub(crate) clock: Clock,
     pub(crate) client: GatewayClient,
-    pub(crate) kubernetes: Kubernetes,
+    pub(crate) caller: Caller,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) inputs: mpsc::Receiver<Input>,
@@ -60,7 +72,7 @@ pub(crate) struct Stream {
 enum Outcome {
     Put { gateway: String, id: CallId, outcome: PutOutcome },
     Upload { gateway: String, id: CallId, outcome: UploadOutcome },
-    Write { id: CallId, outcome: WriteOutcome },
+    Write { id: CallId, outcome: WriteOutcome<String> },
     Event,
 }
 
@@ -215,19 +227,22 @@ impl Driver {
         while let Some(upload) = self.fleet.poll_upload(now) {
             tasks.spawn(upload_module(
                 self.client.clone(),
-                self.kubernetes.clone(),
+                self.caller.clone(),
                 self.metrics.clone(),
                 upload,
             ));
         }
         self.start_writes(tasks);
-        self.start_device_writes(tasks);
         while let Some(event) = self.fleet.poll_event() {
+            if event.regarding.kind == kind::DEVICE {
+                let device = &event.regarding.key;
+                tracing::warn!(%device, reason = event.reason.as_str(), "{}", event.message);
+            }
             self.metrics.count_event(&event);
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
+            let (caller, metrics) = (self.caller.clone(), self.metrics.clone());
             tasks.spawn(async move {
                 let started = Instant::now();
-                let written = kubernetes.write_event(event).await;
+                let written = write_event(&caller, &event).await;
                 metrics.observe(Operation::WriteEvent, started.elapsed().as_secs_f64(), !written);
                 Outcome::Event
             });
@@ -237,91 +252,68 @@ impl Driver {
     fn start_writes(&mut self, tasks: &mut JoinSet<Outcome>) {
         let now = self.clock.now();
         while let Some(write) = self.fleet.poll_finalizer(now) {
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let outcome = kubernetes.write_finalizer(&write).await;
-                log_write(&outcome, &write.application.to_string(), "finalizers");
-                finish_write(&metrics, Operation::WriteFinalizer, started, write.id, outcome)
-            });
+            let target = Target::<Application>::metadata(write.application, "finalizers");
+            self.start_write(tasks, Operation::WriteFinalizer, write.id, target, write.patch);
         }
         while let Some(write) = self.fleet.poll_finished(now) {
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            let device = format!("{}/{}", write.device.namespace, write.device.name);
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let outcome = kubernetes.write_finished(&write).await;
-                log_write(&outcome, &device, "Device status");
-                finish_write(&metrics, Operation::WriteFinished, started, write.id, outcome)
-            });
+            let target = Target::<Device>::status(write.device, "Device status");
+            self.start_write(tasks, Operation::WriteFinished, write.id, target, write.patch);
         }
         while let Some(write) = self.fleet.poll_device_unreachable(now) {
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            let device = format!("{}/{}", write.device.namespace, write.device.name);
             tracing::warn!(
-                device,
+                device = %write.device,
                 gateway = write.gateway,
                 epoch = write.epoch,
-                "unreachable: its gateway is gone"
+                reason = ReasonCode::GatewayLost.as_str(),
+                "device unreachable: its gateway is gone"
             );
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let outcome = kubernetes.write_unreachable(&write).await;
-                log_write(&outcome, &device, "Device status");
-                finish_write(&metrics, Operation::WriteUnreachable, started, write.id, outcome)
-            });
+            let target = Target::<Device>::status(write.device, "Device status");
+            self.start_write(tasks, Operation::WriteUnreachable, write.id, target, write.patch);
         }
         while let Some(write) = self.fleet.poll_gateway_unknown(now) {
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            let gateway = write.gateway.name.clone();
-            tracing::warn!(gateway, reason = "LeaseExpired", "the gateway does not renew its Lease");
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let outcome = kubernetes.write_gateway(&write).await;
-                log_write(&outcome, &gateway, "DeviceGateway status");
-                finish_write(&metrics, Operation::WriteGateway, started, write.id, outcome)
-            });
+            tracing::warn!(
+                gateway = write.gateway.name,
+                reason = ReasonCode::LeaseExpired.as_str(),
+                "the gateway does not renew its Lease"
+            );
+            let target = Target::<DeviceGateway>::status(write.gateway, "DeviceGateway status");
+            self.start_write(tasks, Operation::WriteGateway, write.id, target, write.patch);
         }
         while let Some(write) = self.fleet.poll_status(now) {
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            let application = write.application.to_string();
-            let correlation_id = correlation_hex(write.correlation_id);
             let phase = write.patch["status"]["phase"].as_str().unwrap_or_default();
             let ready = write.patch["status"]["ready"].as_str().unwrap_or_default();
-            tracing::info!(correlation_id, application, phase, ready, "status changes");
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let outcome = kubernetes.write_status(&write).await;
-                log_write(&outcome, &application, "status");
-                finish_write(&metrics, Operation::WriteStatus, started, write.id, outcome)
-            });
+            let (application, correlation_id) = (&write.application, write.correlation_id);
+            tracing::info!(%correlation_id, %application, phase, ready, "status changes");
+            let target = Target::<Application>::status(write.application, "status");
+            self.start_write(tasks, Operation::WriteStatus, write.id, target, write.patch);
+        }
+        // After the statuses, which people wait for.
+        while let Some(write) = self.fleet.poll_device_finalizer(now) {
+            let target = Target::<Device>::metadata(write.device, "finalizers");
+            self.start_write(tasks, Operation::WriteFinalizer, write.id, target, write.patch);
         }
     }
 
-    /// After the statuses, which people wait for.
-    fn start_device_writes(&mut self, tasks: &mut JoinSet<Outcome>) {
-        let now = self.clock.now();
-        while let Some(write) = self.fleet.poll_device_finalizer(now) {
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let outcome = kubernetes.write_device_finalizer(&write).await;
-                let device = format!("{}/{}", write.device.namespace, write.device.name);
-                log_write(&outcome, &device, "finalizers");
-                finish_write(&metrics, Operation::WriteFinalizer, started, write.id, outcome)
-            });
-        }
-        while let Some(event) = self.fleet.poll_device_event() {
-            let device = format!("{}/{}", event.device.namespace, event.device.name);
-            tracing::warn!(device, reason = event.reason.as_str(), "{}", event.message);
-            let (kubernetes, metrics) = (self.kubernetes.clone(), self.metrics.clone());
-            tasks.spawn(async move {
-                let started = Instant::now();
-                let written = kubernetes.write_device_event(event).await;
-                metrics.observe(Operation::WriteEvent, started.elapsed().as_secs_f64(), !written);
-                Outcome::Event
-            });
-        }
+    fn start_write<K: Object + Send + 'static>(
+        &self,
+        tasks: &mut JoinSet<Outcome>,
+        operation: Operation,
+        id: CallId,
+        target: Target<K>,
+        patch: serde_json::Value,
+    ) {
+        let (caller, metrics) = (self.caller.clone(), self.metrics.clone());
+        tasks.spawn(async move {
+            let started = Instant::now();
+            let written = if target.status {
+                caller.merge_status::<K>(&target.key, &patch).await
+            } else {
+                caller.merge::<K>(&target.key, &patch).await
+            };
+            let outcome = outcome(written.map(|object| object.resource_version().unwrap_or_default()));
+            log_write(&outcome, &target.key, target.what);
+            finish_write(&metrics, operation, started, id, outcome)
+        });
     }
 
     fn report(&self) {
@@ -334,13 +326,43 @@ impl Driver {
     }
 }
 
+/// What a write changes.
+struct Target<K> {
+    key: ObjectKey,
+    /// Whether it is the status.
+    status: bool,
+    /// For the log.
+    what: &'static str,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K> Target<K> {
+    fn status(key: ObjectKey, what: &'static str) -> Self {
+        Self { key, status: true, what, kind: PhantomData }
+    }
+
+    fn metadata(key: ObjectKey, what: &'static str) -> Self {
+        Self { key, status: false, what, kind: PhantomData }
+    }
+}
+
+/// Events are for people: one that can't be written is logged and dropped. Whether it is there.
+async fn write_event(caller: &Caller, event: &Event) -> bool {
+    let written = caller.write_event(event).await;
+    if let Err(error) = &written {
+        let (kind, object) = (event.regarding.kind, &event.regarding.key);
+        tracing::warn!(kind, %object, reason = "WriteFailed", %error, "an Event could not be written");
+    }
+    written.is_ok()
+}
+
 async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome {
     let started = Instant::now();
     let mut told = std::collections::BTreeSet::new();
     for set in &put.body.sets {
-        let device = format!("{}/{}", set.device.namespace, set.device.name);
+        let device = &set.device;
         tracing::debug!(
-            device,
+            %device,
             gateway = put.gateway,
             revision = set.revision,
             members = set.assignments.len(),
@@ -357,9 +379,9 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
     let failed = match &outcome {
         PutOutcome::Answered(answer) => {
             for refusal in &answer.refused {
-                let device = format!("{}/{}", refusal.device.namespace, refusal.device.name);
+                let device = &refusal.device;
                 tracing::warn!(
-                    device,
+                    %device,
                     gateway = put.gateway,
                     reason = "SetRefused",
                     error = refusal.message,
@@ -386,27 +408,22 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
     Outcome::Put { gateway: put.gateway, id: put.id, outcome }
 }
 
-async fn upload_module(
-    client: GatewayClient,
-    kubernetes: Kubernetes,
-    metrics: Metrics,
-    upload: Upload,
-) -> Outcome {
+async fn upload_module(client: GatewayClient, caller: Caller, metrics: Metrics, upload: Upload) -> Outcome {
     let started = Instant::now();
-    let outcome = upload_once(&client, &kubernetes, &upload).await;
-    let correlation_id = correlation_hex(upload.correlation_id);
+    let outcome = upload_once(&client, &caller, &upload).await;
+    let correlation_id = upload.correlation_id;
     let failed = match &outcome {
         UploadOutcome::Held => {
-            tracing::info!(correlation_id, gateway = upload.gateway, digest = %upload.digest, "the gateway has the module");
+            tracing::info!(%correlation_id, gateway = upload.gateway, digest = %upload.digest, "the gateway has the module");
             false
         }
         UploadOutcome::SourceGone => {
-            tracing::warn!(correlation_id, reason = "SourceGone", digest = %upload.digest, "the module's bytes are gone from the Kubernetes API");
+            tracing::warn!(%correlation_id, reason = "SourceGone", digest = %upload.digest, "the module's bytes are gone from the Kubernetes API");
             true
         }
         UploadOutcome::Failed(error) => {
             tracing::warn!(
-                correlation_id,
+                %correlation_id,
                 gateway = upload.gateway,
                 reason = "UploadFailed",
                 error,
@@ -419,26 +436,26 @@ async fn upload_module(
     Outcome::Upload { gateway: upload.gateway, id: upload.id, outcome }
 }
 
-async fn upload_once(client: &GatewayClient, kubernetes: &Kubernetes, upload: &Upload) -> UploadOutcome {
+async fn upload_once(client: &GatewayClient, caller: &Caller, upload: &Upload) -> UploadOutcome {
     match client.has_module(&upload.gateway, &upload.address, upload.digest).await {
         Ok(true) => return UploadOutcome::Held,
         Ok(false) => {}
         Err(error) => return UploadOutcome::Failed(error.to_string()),
     }
-    match kubernetes.module_bytes(&upload.source, upload.digest).await {
+    match module_bytes(caller, &upload.source, upload.digest).await {
         Ok(Some(bytes)) => client.put_module(&upload.gateway, &upload.address, upload.digest, bytes).await,
         Ok(None) => UploadOutcome::SourceGone,
         Err(error) => UploadOutcome::Failed(format!("the Kubernetes API did not give the module: {error}")),
     }
 }
 
-fn log_write(outcome: &WriteOutcome, object: &str, what: &str) {
+fn log_write(outcome: &WriteOutcome<String>, object: &ObjectKey, what: &str) {
     match outcome {
-        WriteOutcome::Done { .. } | WriteOutcome::NotFound => {}
-        WriteOutcome::Conflict => tracing::debug!(object, what, "another wrote first"),
+        WriteOutcome::Done(_) | WriteOutcome::NotFound => {}
+        WriteOutcome::Conflict => tracing::debug!(%object, what, "write conflict"),
         WriteOutcome::Throttled { retry_after_ms } => {
             tracing::warn!(
-                object,
+                %object,
                 what,
                 reason = "Throttled",
                 retry_after_ms,
@@ -447,16 +464,16 @@ fn log_write(outcome: &WriteOutcome, object: &str, what: &str) {
         }
         WriteOutcome::Unavailable(error) => {
             tracing::warn!(
-                object,
+                %object,
                 what,
                 reason = "WriteFailed",
                 error,
                 "the Kubernetes API did not take a write"
             )
         }
-        WriteOutcome::Refused(error) => {
+        WriteOutcome::Rejected(error) => {
             tracing::error!(
-                object,
+                %object,
                 what,
                 reason = "WriteRefused",
                 error,
@@ -471,11 +488,11 @@ fn finish_write(
     operation: Operation,
     started: Instant,
     id: CallId,
-    outcome: WriteOutcome,
+    outcome: WriteOutcome<String>,
 ) -> Outcome {
     let failed = match &outcome {
-        WriteOutcome::Done { .. } | WriteOutcome::Conflict | WriteOutcome::NotFound => false,
-        WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) | WriteOutcome::Refused(_) => true,
+        WriteOutcome::Done(_) | WriteOutcome::Conflict | WriteOutcome::NotFound => false,
+        WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) | WriteOutcome::Rejected(_) => true,
     };
     metrics.observe(operation, started.elapsed().as_secs_f64(), failed);
     Outcome::Write { id, outcome }

@@ -3,23 +3,17 @@
 //! Leadership is told with the moment at which it ends unless it is renewed, so that a process that stood still does not act on
 //! a term that others may have taken over.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::ObjectMeta;
-use kube::{Api, Client};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::election::{Election as Rules, ElectionConfig, LeaseRecord};
+use wasmbed_kubernetes::{CallError, Claimed, LeaseClient};
 
-use crate::clock::milliseconds;
-use crate::config::LeaseConfig;
-use crate::input::Input;
-use crate::kubernetes::{post_params, words};
+use crate::{clock::milliseconds, config::LeaseConfig, input::Input};
 
 /// Leadership in a term, until a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +32,7 @@ impl Lead {
 
 /// Holds, or waits for, the leader's Lease until `stop`, then gives it up.
 pub(crate) struct Election {
-    pub(crate) client: Client,
-    pub(crate) namespace: String,
+    pub(crate) lease: LeaseClient,
     pub(crate) holder: String,
     pub(crate) config: LeaseConfig,
     /// A term that ours has to reach, because gateways have seen higher ones.
@@ -69,7 +62,6 @@ impl State {
 
 impl Election {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
         let rules = ElectionConfig {
             duration_ms: milliseconds(self.config.duration),
             renew_ms: milliseconds(self.config.renew),
@@ -77,17 +69,17 @@ impl Election {
         let mut state = State { rules: Rules::new(&self.holder, rules), start: Instant::now() };
         let mut before = None;
         loop {
-            let attempt = tokio::time::timeout(self.config.renew, self.attempt(&leases, &mut state)).await;
+            let attempt = tokio::time::timeout(self.config.renew, self.attempt(&mut state)).await;
             let reachable = match &attempt {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
                     tracing::warn!(
                         reason = "LeaseFailed",
-                        error = words(error),
+                        %error,
                         "the leader Lease can't be read or written"
                     );
                     // An answer is an answer, even if it is no.
-                    matches!(error, kube::Error::Api(status) if status.code < 500)
+                    error.is_answer()
                 }
                 Err(_) => false,
             };
@@ -113,53 +105,33 @@ impl Election {
         }
         self.lead.send_replace(None);
         if before.is_some() {
-            let _ = tokio::time::timeout(self.config.renew, self.release(&leases)).await;
+            let _ = tokio::time::timeout(self.config.renew, self.release()).await;
         }
     }
 
-    async fn attempt(&mut self, leases: &Api<Lease>, state: &mut State) -> Result<(), kube::Error> {
+    async fn attempt(&mut self, state: &mut State) -> Result<(), CallError> {
         let asked_ms = state.now_ms();
-        let lease = leases.get_opt(LEADER_LEASE).await?;
-        let record = lease.as_ref().map(|lease| LeaseRecord::read(lease.spec.as_ref()));
-        let wanted = *self.wanted.borrow_and_update();
-        let claim = state.rules.plan_claim(state.now_ms(), record.as_ref(), wanted);
-        let before = lease.as_ref().and_then(|lease| lease.spec.clone());
-        let claimed = claim.spec(before, &self.holder, state.rules.config(), Timestamp::now());
-        let Some((term, spec)) = claimed else { return Ok(()) };
-        let result = match lease {
-            Some(lease) => {
-                let lease = Lease { spec: Some(spec), ..lease };
-                leases.replace(LEADER_LEASE, &post_params(), &lease).await
-            }
-            None => {
-                let metadata = ObjectMeta {
-                    name: Some(LEADER_LEASE.to_owned()),
-                    namespace: Some(self.namespace.clone()),
-                    ..ObjectMeta::default()
-                };
-                leases.create(&post_params(), &Lease { metadata, spec: Some(spec) }).await
-            }
+        let config = state.rules.config();
+        let wanted = &mut self.wanted;
+        let plan = |record: Option<&LeaseRecord>| {
+            let wanted = *wanted.borrow_and_update();
+            state.rules.plan_claim(state.now_ms(), record, wanted)
         };
-        match result {
-            Ok(_) => state.rules.handle_written(asked_ms, term),
-            // Another wrote the Lease in between: the next attempt sees who.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error),
+        // After a conflict the next attempt shows who holds it.
+        if let Claimed::Written { term } = self.lease.claim(&self.holder, config, plan).await? {
+            state.rules.handle_written(asked_ms, term);
         }
         Ok(())
     }
 
-    async fn release(&self, leases: &Api<Lease>) -> Result<(), kube::Error> {
-        let mut lease = leases.get(LEADER_LEASE).await?;
-        if let Some(spec) =
-            lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.holder))
-        {
-            spec.holder_identity = Some(String::new());
-            spec.renew_time = Some(MicroTime(Timestamp::now()));
-            leases.replace(LEADER_LEASE, &post_params(), &lease).await?;
-            tracing::info!("leadership is given up");
+    async fn release(&self) {
+        match self.lease.release(&self.holder).await {
+            Ok(true) => tracing::info!("released leadership"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(reason = "LeaseFailed", %error, "leadership could not be released");
+            }
         }
-        Ok(())
     }
 }
 

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use wasmbed_api::{Application, Device, DeviceGateway};
-use wasmbed_control::exchange::{DeviceKey, StreamEvent};
-use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, ObjectKey};
+use wasmbed_control::{
+    ObjectKey,
+    exchange::StreamEvent,
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource},
+};
 
 /// One message to the decider.
 pub(crate) enum Input {
@@ -15,7 +18,7 @@ pub(crate) enum Input {
     Module(ObjectKey, Arc<ModuleFacts>),
     ModuleDeleted(ObjectKey),
     Device(Box<Device>),
-    DeviceDeleted(DeviceKey),
+    DeviceDeleted(ObjectKey),
     Gateway(Box<DeviceGateway>),
     GatewayDeleted(String),
     Lease(String, Option<LeaseSeen>),

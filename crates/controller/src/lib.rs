@@ -19,23 +19,27 @@ mod watch;
 
 pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, mpsc, watch as channel};
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{Notify, mpsc, watch as channel},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::fleet::{Fleet, FleetConfig};
+use wasmbed_api::{CONTROLLER_COMPONENT, LEADER_LEASE};
+use wasmbed_control::{
+    ObjectKey,
+    fleet::{Fleet, FleetConfig},
+};
+use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
 use wasmbed_telemetry::{Health, serve_health};
 
 use client::GatewayClient;
 use clock::{Clock, milliseconds};
 use driver::{Driver, Reachable};
 use election::Election;
-use kubernetes::Kubernetes;
 use metrics::Metrics;
 
 /// Why a controller could not start or had to stop.
@@ -92,7 +96,8 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
     let certificates = certificates::open(&config.tls)?;
     let client = GatewayClient::new(&config, Arc::clone(&certificates))?;
-    let kube = kube::Client::try_from(kubernetes::bounded(config.kube.clone()))?;
+    let kube = kube::Client::try_from(bounded(config.kube.clone()))?;
+    let caller = Caller::new(kube.clone(), CONTROLLER_COMPONENT, config.name.as_str());
     let address = config.health.listen;
     let listen_failed = |source| Error::Listen { address, source };
     let listener = wasmbed_telemetry::listen(address).map_err(listen_failed)?;
@@ -106,8 +111,10 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
     let (lead_sender, lead) = channel::channel(None);
     let changed = Arc::new(Notify::new());
     let election = Election {
-        client: kube.clone(),
-        namespace: config.system_namespace.clone(),
+        lease: LeaseClient::new(
+            caller.clone(),
+            ObjectKey::new(config.system_namespace.as_str(), LEADER_LEASE),
+        ),
         holder: config.name.clone(),
         config: config.lease.clone(),
         wanted,
@@ -116,7 +123,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
         inputs: sender.clone(),
     };
     let watches = watch::follow(
-        kube.clone(),
+        kube,
         config.namespace.clone(),
         config.system_namespace.clone(),
         sender.clone(),
@@ -126,7 +133,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
         fleet: Fleet::new(fleet_config(&config)),
         clock: Clock::new(),
         client,
-        kubernetes: Kubernetes::new(kube, config.name.clone()),
+        caller,
         metrics,
         health: health.clone(),
         inputs,

@@ -1,12 +1,16 @@
 //! What a controller counts.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
-use wasmbed_control::fleet::{FleetEvent, Gauges};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use wasmbed_control::{fleet::Gauges, kubernetes::Event};
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -137,7 +141,7 @@ impl Metrics {
         self.errors.get_or_create(&OperationLabel { operation }).inc();
     }
 
-    pub(crate) fn count_event(&self, event: &FleetEvent) {
+    pub(crate) fn count_event(&self, event: &Event) {
         use wasmbed_api::ReasonCode::{AllFailed, AllRunning, ConnectedRunning, SomeFailed};
         let result = match event.reason {
             AllRunning | ConnectedRunning => DeploymentResult::Succeeded,

@@ -9,8 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::exchange::StreamEvent;
 
-use crate::client::GatewayClient;
-use crate::input::Input;
+use crate::{client::GatewayClient, input::Input};
 
 /// One line: a device with ten applications and all its facts has a few kilobytes.
 const LINE_BYTES_MAX: usize = 256 * 1024;

@@ -1,40 +1,31 @@
 //! Watches of the Kubernetes API. Modules are hashed and scanned here, and their bytes go no further.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::ObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    runtime::{
+        WatchStreamExt as _,
+        utils::Backoff,
+        watcher::{self, Event, watcher},
+    },
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
 use wasmbed_api::{
     Application, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module, ReasonCode,
 };
-use wasmbed_control::exchange::DeviceKey;
-use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleRefusal, ModuleSource, ObjectKey};
+use wasmbed_control::{
+    ObjectKey,
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleRefusal, ModuleSource},
+};
+use wasmbed_kubernetes::describe_watch_error;
 use wasmbed_protocol::ModuleDigest;
-use wasmbed_telemetry::with_causes;
 
 use crate::input::Input;
-use crate::kubernetes::words;
-
-fn watch_words(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => words(error),
-        other => with_causes(other),
-    }
-}
 
 /// Follows every kind that decisions depend on, until `inputs` is closed.
 pub(crate) async fn follow(
@@ -131,7 +122,7 @@ async fn each<K>(
             Ok(Event::InitApply(object) | Event::Apply(object)) => read(Change::Seen(object)),
             Ok(Event::Delete(object)) => read(Change::Gone(object)),
             Err(error) => {
-                let error = watch_words(&error);
+                let error = describe_watch_error(&error);
                 tracing::warn!(
                     ?listed,
                     reason = "WatchFailed",
@@ -181,7 +172,7 @@ fn application(change: Change<Application>, sources: &mut Sources) -> Option<Inp
     match change {
         Change::Gone(object) => {
             sources.remove(object.metadata.uid.as_deref().unwrap_or_default());
-            Some(Input::ApplicationDeleted(key(&object.metadata)?))
+            Some(Input::ApplicationDeleted(ObjectKey::of(&object.metadata)?))
         }
         Change::Seen(mut object) => {
             let uid = object.metadata.uid.clone()?;
@@ -222,9 +213,9 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, String> {
 
 fn module(change: Change<Module>) -> Option<Input> {
     match change {
-        Change::Gone(object) => Some(Input::ModuleDeleted(key(&object.metadata)?)),
+        Change::Gone(object) => Some(Input::ModuleDeleted(ObjectKey::of(&object.metadata)?)),
         Change::Seen(object) => {
-            let key = key(&object.metadata)?;
+            let key = ObjectKey::of(&object.metadata)?;
             let facts = match decode(&object.spec.wasm_bytes) {
                 Ok(bytes) => {
                     check_digest(ModuleFacts::analyze(&bytes), object.spec.digest.as_deref(), &key.name)
@@ -244,7 +235,7 @@ fn module(change: Change<Module>) -> Option<Input> {
 }
 
 fn check_digest(facts: ModuleFacts, said: Option<&str>, name: &str) -> ModuleFacts {
-    let found = format!("sha256:{}", facts.digest);
+    let found = facts.digest.prefixed().to_string();
     match said {
         Some(said) if said != found => ModuleFacts {
             needs: Err(ModuleRefusal {
@@ -259,10 +250,7 @@ fn check_digest(facts: ModuleFacts, said: Option<&str>, name: &str) -> ModuleFac
 
 fn device(change: Change<Device>) -> Option<Input> {
     match change {
-        Change::Gone(object) => {
-            let key = key(&object.metadata)?;
-            Some(Input::DeviceDeleted(DeviceKey { namespace: key.namespace, name: key.name }))
-        }
+        Change::Gone(object) => Some(Input::DeviceDeleted(ObjectKey::of(&object.metadata)?)),
         Change::Seen(object) => Some(Input::Device(Box::new(object))),
     }
 }
@@ -284,20 +272,10 @@ fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
     match change {
         Change::Gone(object) => Some(Input::Lease(name(&object)?, None)),
         Change::Seen(object) => {
-            let spec = object.spec.clone().unwrap_or_default();
-            let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(15);
-            let seen = LeaseSeen {
-                renewal: format!("{:?} {:?}", spec.renew_time, spec.holder_identity),
-                duration_ms: seconds.saturating_mul(1_000),
-                released: spec.holder_identity.as_deref() == Some(""),
-            };
+            let seen = LeaseSeen::read(object.spec.as_ref());
             Some(Input::Lease(name(&object)?, Some(seen)))
         }
     }
-}
-
-fn key(metadata: &ObjectMeta) -> Option<ObjectKey> {
-    Some(ObjectKey { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

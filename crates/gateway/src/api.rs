@@ -24,7 +24,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -32,13 +31,11 @@ use wasmbed_control::{
     exchange::{BOOT_ID_HEADER, PUT_SETS_BYTES_MAX, PutSets, Refusal},
     gateway::{Cursor, LogCursor, PreparedSets, Refused, UploadDecision},
 };
+use wasmbed_kubernetes::LeaseClient;
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
-use crate::{
-    core::Core, hello::Replayed, kubernetes::LeaderLease, listener::Refusals, metrics::Metrics, openapi,
-    store::Store,
-};
+use crate::{core::Core, hello::Replayed, listener::Refusals, metrics::Metrics, openapi, store::Store};
 
 /// Bodies of sets that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
@@ -161,7 +158,7 @@ struct Shared {
     core: Arc<Core>,
     store: Store,
     metrics: Metrics,
-    leader_lease: LeaderLease,
+    leader_lease: LeaseClient,
     sets: Arc<Semaphore>,
     modules: Arc<Semaphore>,
     refusals: Arc<Refusals>,
@@ -193,7 +190,7 @@ impl Api {
         core: Arc<Core>,
         store: Store,
         metrics: Metrics,
-        leader_lease: LeaderLease,
+        leader_lease: LeaseClient,
         connections_max: usize,
         refusals: Arc<Refusals>,
     ) -> Self {
@@ -365,7 +362,7 @@ async fn put_sets(
     };
     // A term that was not seen yet may be that of a leader just elected.
     if shared.core.read(|gateway, _| gateway.needs_leader_lease(put.leader_term())) {
-        let read = shared.leader_lease.read().await;
+        let read = shared.leader_lease.term().await.map_err(|error| error.to_string());
         shared.core.with(|gateway, _| gateway.handle_leader_lease(read));
     }
     match shared.core.put_sets(put).await.map(|answer| answer.result) {
@@ -377,22 +374,17 @@ async fn put_sets(
     }
 }
 
-fn parse_digest(text: &str) -> Option<ModuleDigest> {
-    let mut digest = [0; ModuleDigest::LEN];
-    hex::decode_to_slice(text, &mut digest).ok().map(|()| ModuleDigest(digest))
-}
-
 fn no_digest() -> Response {
     refuse(StatusCode::BAD_REQUEST, "Invalid", "the digest is not 64 hex digits")
 }
 
 async fn has_module(State(shared): State<Shared>, Path(digest): Path<String>) -> Response {
-    match parse_digest(&digest) {
-        Some(digest) if shared.core.read(|gateway, _| gateway.has_module(&digest)) => {
+    match digest.parse() {
+        Ok(digest) if shared.core.read(|gateway, _| gateway.has_module(&digest)) => {
             StatusCode::OK.into_response()
         }
-        Some(_) => StatusCode::NOT_FOUND.into_response(),
-        None => no_digest(),
+        Ok(_) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => no_digest(),
     }
 }
 
@@ -403,7 +395,7 @@ async fn put_module(
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let Some(digest) = parse_digest(&digest) else { return no_digest() };
+    let Ok(digest) = digest.parse::<ModuleDigest>() else { return no_digest() };
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > MODULE_BODY_BYTES_MAX as u64) {
@@ -414,12 +406,12 @@ async fn put_module(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let found = ModuleDigest(Sha256::digest(&body).into());
+    let found = ModuleDigest::of(&body);
     if found != digest {
         return refuse(StatusCode::BAD_REQUEST, "DigestMismatch", &format!("the body hashes to {found}"));
     }
     let bytes = body.len();
-    match shared.core.with(|gateway, now| gateway.plan_upload(digest, bytes as u64, now)) {
+    match shared.core.with(|gateway, now| gateway.plan_upload(now, digest, bytes as u64)) {
         UploadDecision::Known => StatusCode::OK.into_response(),
         UploadDecision::BadSize => too_large(),
         UploadDecision::NoSpace => {
@@ -439,7 +431,7 @@ async fn store_module(shared: &Shared, digest: ModuleDigest, body: Bytes) -> Res
     let bytes = body.len() as u32;
     match shared.store.write_module(digest, body).await {
         Ok(()) => {
-            shared.core.with(|gateway, now| gateway.handle_module_stored(digest, bytes, now));
+            shared.core.with(|gateway, now| gateway.handle_module_stored(now, digest, bytes));
             tracing::info!(%digest, bytes, "module stored");
             StatusCode::CREATED.into_response()
         }

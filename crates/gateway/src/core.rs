@@ -15,8 +15,9 @@ use std::{
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::gateway::{
-    Answer, Gateway, Identity, Now, PreparedSets, RequestId, SessionId, StoreOperation, Told, Write,
+use wasmbed_control::{
+    Now,
+    gateway::{Answer, Gateway, Identity, PreparedSets, RequestId, SessionId, StoreOperation, Told, Write},
 };
 
 use crate::{journal, metrics::Metrics};
@@ -133,7 +134,7 @@ impl Core {
         inner.next_session += 1;
         inner.wakers.insert(id, Arc::clone(&waker));
         drop(inner);
-        if self.with(|gateway, now| gateway.handle_accepted(id, identity, now)) {
+        if self.with(|gateway, now| gateway.handle_accepted(now, id, identity)) {
             return Some((id, waker));
         }
         self.lock().wakers.remove(&id);
@@ -142,7 +143,7 @@ impl Core {
 
     /// A connection is gone.
     pub(crate) fn close(&self, id: SessionId, detail: &str) {
-        self.with(|gateway, now| gateway.handle_closed(id, detail, now));
+        self.with(|gateway, now| gateway.handle_closed(now, id, detail));
         self.lock().wakers.remove(&id);
     }
 
@@ -156,7 +157,7 @@ impl Core {
             inner.answers.insert(request, sender);
             request
         };
-        self.with(|gateway, now| gateway.handle_put_sets(request, put, now));
+        self.with(|gateway, now| gateway.handle_put_sets(now, request, put));
         receiver.await.ok()
     }
 

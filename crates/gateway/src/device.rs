@@ -97,7 +97,7 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
                 Err(error) => return words(&error),
             },
             () = passed(&mut deadline) => {
-                core.with(|gateway, now| gateway.handle_broken_frame(id, "a frame did not arrive in time", now));
+                core.with(|gateway, now| gateway.handle_broken_frame(now, id, "a frame did not arrive in time"));
                 partial = Partial::default();
             }
         }
@@ -125,7 +125,7 @@ fn words(error: &io::Error) -> String {
 /// Sends what the session owes, as much as one write takes.
 fn transmit(core: &Core, id: SessionId, stream: &mut DeviceTls) -> io::Result<Transmit> {
     FRAMES.with_borrow_mut(|frames| {
-        let transmit = core.with(|gateway, now| gateway.poll_transmit(id, frames, now));
+        let transmit = core.with(|gateway, now| gateway.poll_transmit(now, id, frames));
         if transmit.written > 0 {
             stream.write(&frames[..transmit.written])?;
         }
@@ -155,7 +155,7 @@ impl Partial {
         let mut broken = None;
         for frame in frames.by_ref() {
             match frame {
-                Ok(body) => core.with(|gateway, now| gateway.handle_frame(id, body, now)),
+                Ok(body) => core.with(|gateway, now| gateway.handle_frame(now, id, body)),
                 Err(error) => {
                     broken = Some(error);
                     break;
@@ -166,7 +166,7 @@ impl Partial {
         // A length that is too long is refused here, before its body is held.
         broken = broken.or_else(|| frame_length(rest).err());
         if let Some(error) = broken {
-            core.with(|gateway, now| gateway.handle_broken_frame(id, &error.to_string(), now));
+            core.with(|gateway, now| gateway.handle_broken_frame(now, id, &error.to_string()));
             *self = Self::default();
         } else if rest.is_empty() {
             *self = Self::default();

@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{
-    api::core::v1::{Event, EventSource, ObjectReference},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-    jiff::Timestamp,
+use wasmbed_api::{ReasonCode, kind};
+use wasmbed_control::{
+    ObjectKey,
+    kubernetes::{Event, Regarding},
 };
-use wasmbed_api::{GATEWAY_COMPONENT, GROUP, ReasonCode, VERSION};
 
 /// An Event at most so often, however many come: strangers write nothing to the Kubernetes API beyond that.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
@@ -52,37 +51,10 @@ impl Foreign {
     }
 }
 
-/// An Event about a DeviceGateway.
-pub(crate) fn event(namespace: &str, name: &str, uid: Option<String>, message: String) -> Event {
-    let time = Some(Time(Timestamp::now()));
-    Event {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{name}.")),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some(format!("{GROUP}/{VERSION}")),
-            kind: Some("DeviceGateway".to_owned()),
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            uid,
-            ..ObjectReference::default()
-        },
-        type_: Some("Warning".to_owned()),
-        reason: Some(ReasonCode::ForeignCertificate.as_str().to_owned()),
-        message: Some(message),
-        count: Some(1),
-        first_timestamp: time.clone(),
-        last_timestamp: time,
-        source: Some(EventSource {
-            component: Some(GATEWAY_COMPONENT.to_owned()),
-            host: Some(name.to_owned()),
-        }),
-        reporting_component: Some(GATEWAY_COMPONENT.to_owned()),
-        reporting_instance: Some(name.to_owned()),
-        ..Event::default()
-    }
+/// An Event about a DeviceGateway; the UID is empty if it is not known.
+pub(crate) fn event(unix_ms: u64, gateway: ObjectKey, uid: String, message: String) -> Event {
+    let regarding = Regarding { kind: kind::DEVICE_GATEWAY, key: gateway, uid };
+    Event { regarding, warning: true, reason: ReasonCode::ForeignCertificate, message, unix_ms }
 }
 
 #[cfg(test)]

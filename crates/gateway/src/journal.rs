@@ -1,42 +1,39 @@
 //! What happened, as lines of the process's log.
 
-use wasmbed_control::{
-    exchange::DeviceKey,
-    gateway::{LeftOut, Notice},
-};
+use wasmbed_control::gateway::{LeftOut, Notice};
 
 /// Writes one line.
 pub(crate) fn log(notice: &Notice) {
     match notice {
         Notice::Began { device, epoch, synced } => {
-            tracing::info!(device = %name(device), epoch = epoch.0, synced, "session stands");
+            tracing::info!(%device, epoch = epoch.0, synced, "session stands");
         }
         Notice::Ended { device, epoch, reason: Some(reason), detail } => {
-            tracing::info!(device = %name(device), epoch = epoch.0, reason = reason.name(), error = detail, "session ended by the gateway");
+            tracing::info!(%device, epoch = epoch.0, reason = reason.name(), error = detail, "session ended by the gateway");
         }
         Notice::Ended { device, epoch, reason: None, detail } => {
-            tracing::info!(device = %name(device), epoch = epoch.0, reason = "Disconnected", error = detail, "session ended");
+            tracing::info!(%device, epoch = epoch.0, reason = "Disconnected", error = detail, "session ended");
         }
         Notice::SetTaken { device, revision } => {
-            tracing::debug!(device = %name(device), revision = revision.0, "desired set is on disk");
+            tracing::debug!(%device, revision = revision.0, "desired set is on disk");
         }
         Notice::Assigned { device, application, correlation_id } => {
-            tracing::info!(device = %name(device), %application, %correlation_id, "assignment given to the device");
+            tracing::info!(%device, %application, %correlation_id, "assignment given to the device");
         }
         Notice::Reported { device, application, state, reason, correlation_id } => {
-            tracing::info!(device = %name(device), %application, state, reason, %correlation_id, "device reported");
+            tracing::info!(%device, %application, state, reason, %correlation_id, "device reported");
         }
         Notice::Unusable { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "Unusable", error = detail, "message could not be used");
+            tracing::warn!(%device, reason = "Unusable", error = detail, "message could not be used");
         }
         Notice::NotBelieved { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "CounterOutOfRange", error = detail, "the device's numbers are not believed");
+            tracing::warn!(%device, reason = "CounterOutOfRange", error = detail, "the device's numbers are not believed");
         }
         Notice::DeviceError { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "DeviceError", error = detail, "device could not use a message");
+            tracing::warn!(%device, reason = "DeviceError", error = detail, "device could not use a message");
         }
         Notice::WriteFailed { device, detail } => {
-            tracing::warn!(device = %name(device), reason = "WriteFailed", error = detail, "call to the Kubernetes API failed");
+            tracing::warn!(%device, reason = "WriteFailed", error = detail, "call to the Kubernetes API failed");
         }
         Notice::StoreFailed { detail } => {
             tracing::error!(reason = "StoreFailed", error = detail, "the gateway's disk failed");
@@ -44,7 +41,7 @@ pub(crate) fn log(notice: &Notice) {
         Notice::LeftOut { device, what, count } => {
             let device = device
                 .as_ref()
-                .map_or("clients that are no admitted devices".to_owned(), |device| name(device));
+                .map_or("clients that are no admitted devices".to_owned(), |device| device.to_string());
             let what = match what {
                 LeftOut::Lines => "lines of this log",
                 LeftOut::Events => "Events",
@@ -68,12 +65,7 @@ pub(crate) fn log(notice: &Notice) {
             }
         }
         Notice::Slowed { device } => {
-            tracing::warn!(device = %name(device), reason = "Flood", "the device sends more than its share and is read no faster than that");
+            tracing::warn!(%device, reason = "Flood", "the device sends more than its share and is read no faster than that");
         }
     }
-}
-
-/// `namespace/name`.
-pub(crate) fn name(device: &DeviceKey) -> String {
-    format!("{}/{}", device.namespace, device.name)
 }

@@ -26,6 +26,10 @@ mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use wasmbed_api::{GATEWAY_COMPONENT, LEADER_LEASE};
+use wasmbed_control::ObjectKey;
+use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
+
 pub use config::{Config, Enrollment, Limits, TlsFiles};
 pub use openapi::document as openapi;
 pub use store::StoreError;
@@ -44,7 +48,6 @@ use crate::{
     certificates::Certificates,
     core::{Core, Work},
     handshakes::Handshakes,
-    kubernetes::LeaderLease,
     listener::{Listener, Refusals, Shares},
     presence::Presence,
     store::{Store, WriterThread},
@@ -146,7 +149,8 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             .map(|(listener, asked)| local_address(listener, asked))
             .transpose()?,
     };
-    let client = kube::Client::try_from(kubernetes::bounded(config.kube.clone())).map_err(Box::new)?;
+    let client = kube::Client::try_from(bounded(config.kube.clone())).map_err(Box::new)?;
+    let caller = Caller::new(client.clone(), GATEWAY_COMPONENT, config.name.as_str());
 
     let (metrics, registry) = metrics::registry();
     let boot_id = uuid::Uuid::new_v4().simple().to_string();
@@ -154,13 +158,13 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let restored = std::mem::take(&mut opened.restored);
     let condition = opened.condition.clone();
     let core = Arc::new(Core::new(metrics.clone(), |now| {
-        let mut gateway = Gateway::new(decisions, restored, now);
-        gateway.handle_hold(&Hold::Unread, now);
+        let mut gateway = Gateway::new(now, decisions, restored);
+        gateway.handle_hold(now, &Hold::Unread);
         gateway
     }));
     let stored = Arc::clone(&core);
     let on_stored: store::OnStored =
-        Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(id, result, now)));
+        Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(now, id, result)));
     let (store, writer) = opened.start(on_stored)?;
     let health = Health::starting(&["kubernetes", "lease"]);
     let bounds = shares.clone();
@@ -184,7 +188,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
                 Arc::clone(&core),
                 store.clone(),
                 metrics.clone(),
-                LeaderLease::new(client.clone(), &config.namespace),
+                LeaseClient::new(caller.clone(), ObjectKey::new(config.namespace.as_str(), LEADER_LEASE)),
                 config.limits.api_connections_max,
                 Arc::clone(&refusals),
             ),
@@ -192,7 +196,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             foreign: Arc::clone(&foreign),
         }),
         presence: Presence {
-            client: client.clone(),
+            caller: caller.with_timeout(presence::CALL_TIMEOUT),
             core: Arc::clone(&core),
             metrics: metrics.clone(),
             handshakes,
@@ -210,6 +214,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         store,
         writer,
         client,
+        caller,
         metrics,
         health: health.clone(),
         name: config.name,
@@ -256,6 +261,7 @@ struct Running {
     store: Store,
     writer: WriterThread,
     client: kube::Client,
+    caller: Caller,
     metrics: metrics::Metrics,
     health: Health,
     name: String,
@@ -329,19 +335,17 @@ impl Running {
 
     /// The driver: calls and storage, as the decisions ask for them.
     fn drive(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        let (core, store, client) = (Arc::clone(&self.core), self.store.clone(), self.client.clone());
-        let (name, metrics): (Arc<str>, _) = (self.name.as_str().into(), self.metrics.clone());
-        let boot_id: Arc<str> = self.boot_id.as_str().into();
+        let (core, store, caller) = (Arc::clone(&self.core), self.store.clone(), self.caller.clone());
+        let (boot_id, metrics): (Arc<str>, _) = (self.boot_id.as_str().into(), self.metrics.clone());
         async move {
             let driven = Arc::clone(&core);
             let carry_out = move |work: Work| {
                 for write in work.writes {
-                    let (core, client) = (Arc::clone(&core), client.clone());
-                    let (name, boot_id) = (Arc::clone(&name), Arc::clone(&boot_id));
-                    let metrics = metrics.clone();
+                    let (core, caller) = (Arc::clone(&core), caller.clone());
+                    let (boot_id, metrics) = (Arc::clone(&boot_id), metrics.clone());
                     tokio::spawn(async move {
-                        let outcome = kubernetes::execute(&client, (&name, &boot_id), &write, &metrics).await;
-                        core.with(|gateway, now| gateway.handle_write_result(write.id, outcome, now));
+                        let outcome = kubernetes::execute(&caller, &boot_id, &write, &metrics).await;
+                        core.with(|gateway, now| gateway.handle_write_result(now, write.id, outcome));
                     });
                 }
                 for operation in work.store {
@@ -349,7 +353,7 @@ impl Running {
                         let (core, store) = (Arc::clone(&core), store.clone());
                         tokio::spawn(async move {
                             let bytes = store.read_module(digest).await;
-                            core.with(|gateway, now| gateway.handle_module_loaded(digest, bytes, now));
+                            core.with(|gateway, now| gateway.handle_module_loaded(now, digest, bytes));
                         });
                     } else {
                         store.start(operation);

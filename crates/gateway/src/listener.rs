@@ -25,7 +25,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::{
-    exchange::DeviceKey,
+    ObjectKey,
     gateway::{
         Identity,
         config::{CONNECTIONS_EXTRA, STRANGERS_MAX},
@@ -262,7 +262,7 @@ impl Listener {
     }
 
     fn enter_device(&self, stream: Box<DeviceTls>, who: &Peer) -> Result<Entered, Refused> {
-        let device = DeviceKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
+        let device = ObjectKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
         let identity = Identity { device, public_key: who.facts.public_key_base64() };
         let files = self.shares.devices();
         let (id, waker) =

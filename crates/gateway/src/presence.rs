@@ -1,28 +1,26 @@
 //! What the gateway says of itself: its DeviceGateway, its Lease, its gauges.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Event},
-    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{Api, Client, api::Patch};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::{DeviceGateway, DeviceGatewaySpec, DeviceGatewayStatus, ReasonCode, gateway_lease};
-use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
+use wasmbed_api::{
+    DeviceGateway, DeviceGatewaySpec, DeviceGatewayStatus, ReasonCode, condition, gateway_lease,
+};
+use wasmbed_control::{
+    ObjectKey,
+    election::{ElectionConfig, Hold, LeaseRecord, Tenure},
+};
+use wasmbed_kubernetes::{CallError, Caller, Claimed, LeaseClient};
 use wasmbed_telemetry::Health;
 
 use crate::{
-    core::Core,
-    foreign::Foreign,
-    handshakes::Handshakes,
-    kubernetes::{patch_params, post_params, words},
-    listener::Shares,
-    metrics::Metrics,
-    store,
+    core::Core, foreign::Foreign, handshakes::Handshakes, listener::Shares, metrics::Metrics, store,
 };
 
 /// How often gauges are set.
@@ -31,12 +29,12 @@ const GAUGES_EVERY: Duration = Duration::from_secs(1);
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// The Lease is renewed three times within its duration.
 const LEASE: ElectionConfig = ElectionConfig { duration_ms: 15_000, renew_ms: 5_000 };
-/// For one call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one call: the Lease must not wait for the status.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who says it.
 pub(crate) struct Presence {
-    pub(crate) client: Client,
+    pub(crate) caller: Caller,
     pub(crate) core: Arc<Core>,
     pub(crate) metrics: Metrics,
     pub(crate) handshakes: Arc<Handshakes>,
@@ -86,8 +84,8 @@ impl Presence {
         if *tenure.hold() == Hold::Held {
             let said = self.say(false).await;
             self.tell("DeviceGateway", said, &mut failing);
-            let released = self.release().await;
-            self.tell("Lease", released, &mut failing);
+            let released = self.lease().release(&self.id).await;
+            self.tell("Lease", released.map(|_| ()), &mut failing);
         }
     }
 
@@ -95,21 +93,22 @@ impl Presence {
     async fn tell_foreign(&self) {
         let Some(message) = self.foreign.take(std::time::Instant::now()) else { return };
         tracing::warn!(gateway = self.name, reason = ReasonCode::ForeignCertificate.as_str(), "{message}");
-        let api: Api<DeviceGateway> = Api::namespaced(self.client.clone(), &self.namespace);
-        let uid = within(api.get_opt(&self.name)).await.ok().flatten().and_then(|held| held.metadata.uid);
-        let event = crate::foreign::event(&self.namespace, &self.name, uid, message);
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
-        if let Err(error) = within(events.create(&post_params(), &event)).await {
+        let key = self.key();
+        let found = self.caller.get::<DeviceGateway>(&key).await.ok().flatten();
+        let uid = found.and_then(|gateway| gateway.metadata.uid).unwrap_or_default();
+        let unix_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        let event = crate::foreign::event(unix_ms, key, uid, message);
+        if let Err(error) = self.caller.write_event(&event).await {
             tracing::warn!(
                 gateway = self.name,
                 reason = "WriteFailed",
-                error,
+                %error,
                 "an Event could not be written"
             );
         }
     }
 
-    fn tell(&self, what: &str, result: Result<(), String>, failing: &mut Failing) {
+    fn tell<E: Display>(&self, what: &str, result: Result<(), E>, failing: &mut Failing) {
         match result {
             Ok(()) if failing.0 => {
                 failing.0 = false;
@@ -122,7 +121,7 @@ impl Presence {
                 tracing::warn!(
                     gateway = self.name,
                     reason = "WriteFailed",
-                    error,
+                    %error,
                     "{what} could not be written"
                 );
             }
@@ -135,12 +134,17 @@ impl Presence {
         self.metrics.level(&levels, &counters, self.handshakes.levels(), self.shares.sessions());
     }
 
-    fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace.as_str(), self.name.as_str())
+    }
+
+    fn lease(&self) -> LeaseClient {
+        let key = ObjectKey::new(self.namespace.as_str(), gateway_lease(&self.name));
+        LeaseClient::new(self.caller.clone(), key)
     }
 
     /// Takes or renews the Lease, and passes on whether it is held.
-    async fn hold(&self, tenure: &mut Tenure, started: Instant) -> Result<(), String> {
+    async fn hold(&self, tenure: &mut Tenure, started: Instant) -> Result<(), ClaimError> {
         let before = tenure.hold().clone();
         let result = self.claim(tenure, started).await;
         if result.is_err() {
@@ -166,49 +170,31 @@ impl Presence {
                 }
             }
         }
-        self.core.with(|gateway, now| gateway.handle_hold(hold, now));
+        self.core.with(|gateway, now| gateway.handle_hold(now, hold));
         self.health.set("lease", hold.kept_from().map_or(Ok(()), Err));
         result
     }
 
-    async fn claim(&self, tenure: &mut Tenure, started: Instant) -> Result<(), String> {
-        let leases = self.leases();
-        let name = gateway_lease(&self.name);
-        let asked_ms = milliseconds(started);
-        let lease = within(leases.get_opt(&name)).await?;
-        let record = lease.as_ref().map(|lease| LeaseRecord::read(lease.spec.as_ref()));
-        let claim = tenure.plan_claim(milliseconds(started), record.as_ref());
-        let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
-        let claimed = claim.spec(spec, &self.id, tenure.config(), Timestamp::now());
-        let Some((term, spec)) = claimed else { return Ok(()) };
-        match lease {
-            // On condition that nobody wrote it since: it carries the version that was read.
-            Some(lease) => {
-                let lease = Lease { spec: Some(spec), ..lease };
-                within(leases.replace(&name, &post_params(), &lease)).await?;
-            }
-            None => {
-                let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
-                within(leases.create(&post_params(), &Lease { metadata, spec: Some(spec) })).await?;
-            }
+    async fn claim(&self, tenure: &mut Tenure, started: Instant) -> Result<(), ClaimError> {
+        let (asked_ms, config) = (milliseconds(started), tenure.config());
+        let plan = |record: Option<&LeaseRecord>| tenure.plan_claim(milliseconds(started), record);
+        match self.lease().claim(&self.id, config, plan).await? {
+            Claimed::Written { term } => tenure.handle_written(asked_ms, term),
+            Claimed::Waits => {}
+            Claimed::Conflict => return Err(ClaimError::Conflict),
         }
-        tenure.handle_written(asked_ms, term);
         Ok(())
     }
 
     /// Makes the DeviceGateway, or puts right what is not as it should be in it.
-    async fn say(&self, serving: bool) -> Result<(), String> {
-        let api: Api<DeviceGateway> = Api::namespaced(self.client.clone(), &self.namespace);
-        let spec = DeviceGatewaySpec { address: self.address.clone() };
-        let held = match within(api.get_opt(&self.name)).await? {
+    async fn say(&self, serving: bool) -> Result<(), CallError> {
+        let (key, spec) = (self.key(), DeviceGatewaySpec { address: self.address.clone() });
+        let held = match self.caller.get::<DeviceGateway>(&key).await? {
             Some(held) if held.spec == spec => held,
-            Some(_) => {
-                let patch = Patch::Merge(json!({ "spec": spec }));
-                within(api.patch(&self.name, &patch_params(), &patch)).await?
-            }
+            Some(_) => self.caller.merge(&key, &json!({ "spec": spec })).await?,
             None => {
                 let made = DeviceGateway::new(&self.name, spec);
-                within(api.create(&post_params(), &made)).await?
+                self.caller.create(&self.namespace, &made).await?
             }
         };
         let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
@@ -218,8 +204,8 @@ impl Presence {
             return Ok(());
         }
         let status = DeviceGatewayStatus { observed_at: Some(now.to_string()), ..wanted };
-        let patch = Patch::Merge(json!({ "status": status }));
-        within(api.patch_status(&self.name, &patch_params(), &patch)).await?;
+        let patch = json!({ "status": status });
+        self.caller.merge_status::<DeviceGateway>(&key, &patch).await?;
         Ok(())
     }
 
@@ -236,12 +222,12 @@ impl Presence {
         };
         let sentence = reason.sentence();
         let message = more.map_or_else(|| sentence.to_owned(), |more| format!("{sentence} {more}"));
-        let before = shown.conditions.iter().find(|condition| condition.type_ == READY);
+        let before = shown.conditions.iter().find(|shown| shown.type_ == condition::READY);
         let since = before
             .filter(|before| before.status == status)
             .map_or(Time(now), |before| before.last_transition_time.clone());
         let ready = Condition {
-            type_: READY.to_owned(),
+            type_: condition::READY.to_owned(),
             status: status.to_owned(),
             reason: reason.as_str().to_owned(),
             message,
@@ -260,37 +246,25 @@ impl Presence {
             conditions: vec![ready],
         }
     }
+}
 
-    /// Gives the Lease up, so that nobody waits for it to expire.
-    async fn release(&self) -> Result<(), String> {
-        let (leases, name) = (self.leases(), gateway_lease(&self.name));
-        let Some(mut lease) = within(leases.get_opt(&name)).await? else { return Ok(()) };
-        let own = |holder: &Option<String>| holder.as_deref() == Some(&*self.id);
-        if let Some(spec) = lease.spec.as_mut().filter(|spec| own(&spec.holder_identity)) {
-            spec.holder_identity = Some(String::new());
-            spec.renew_time = Some(MicroTime(Timestamp::now()));
-            within(leases.replace(&name, &post_params(), &lease)).await?;
-        }
-        Ok(())
-    }
+/// Why the Lease could not be claimed.
+#[derive(Debug, thiserror::Error)]
+enum ClaimError {
+    /// The API.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Another process.
+    #[error("another process wrote the Lease at the same time")]
+    Conflict,
 }
 
 /// Whether the API failed the last time.
 #[derive(Default)]
 struct Failing(bool);
 
-/// The condition of a DeviceGateway.
-const READY: &str = "Ready";
-
 fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map_err(|error| words(&error)),
-        Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
-    }
 }
 
 /// Where the gateway is found if nobody says so: the bound address, loopback if it listens on all.

@@ -21,13 +21,10 @@ use std::{
 };
 
 use redb::{Database, ReadableTable, TableDefinition};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use wasmbed_control::gateway::{Restored, StoreId, StoreOperation, StoredDevice};
 use wasmbed_files::{DatabaseFile, OpenError};
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
-
-use crate::journal::name;
 
 const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -207,14 +204,12 @@ fn read_modules(folder: &Path) -> io::Result<Vec<(ModuleDigest, u32)>> {
     let mut modules = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let mut digest = [0; ModuleDigest::LEN];
-        let named =
-            entry.file_name().to_str().is_some_and(|name| hex::decode_to_slice(name, &mut digest).is_ok());
+        let digest = entry.file_name().to_str().and_then(|name| name.parse::<ModuleDigest>().ok());
         let bytes = u32::try_from(entry.metadata()?.len()).ok().filter(|bytes| *bytes <= MODULE_BYTES_MAX);
-        match bytes {
-            Some(bytes) if named => {
+        match (digest, bytes) {
+            (Some(digest), Some(bytes)) => {
                 wasmbed_files::tighten(&entry.path())?;
-                modules.push((ModuleDigest(digest), bytes));
+                modules.push((digest, bytes));
             }
             // An upload that did not end.
             _ => fs::remove_file(entry.path())?,
@@ -305,7 +300,7 @@ impl Store {
         let path = self.modules.join(digest.to_string());
         let read = tokio::task::spawn_blocking(move || {
             let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let found = ModuleDigest(Sha256::digest(&bytes).into());
+            let found = ModuleDigest::of(&bytes);
             if found == digest { Ok(bytes.into()) } else { Err(format!("the file hashes to {found}")) }
         });
         read.await.unwrap_or_else(|error| Err(error.to_string()))
@@ -476,11 +471,11 @@ fn transact(database: &Database, group: &[StoreOperation]) -> Result<(), redb::E
                     for device in stored {
                         let value = serde_json::to_vec(device)
                             .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-                        devices.insert(name(&device.device).as_str(), value.as_slice())?;
+                        devices.insert(device.device.to_string().as_str(), value.as_slice())?;
                     }
                 }
                 StoreOperation::Forget { device, .. } => {
-                    devices.remove(name(device).as_str())?;
+                    devices.remove(device.to_string().as_str())?;
                 }
                 StoreOperation::DeleteModule { .. } | StoreOperation::LoadModule { .. } => {}
             }
@@ -494,12 +489,12 @@ fn transact(database: &Database, group: &[StoreOperation]) -> Result<(), redb::E
 mod tests {
     use std::sync::Mutex;
 
-    use wasmbed_control::exchange::{DeviceKey, DeviceSet};
+    use wasmbed_control::{ObjectKey, exchange::DeviceSet};
 
     use super::*;
 
     fn device(name: &str, revision: u64) -> StoredDevice {
-        let device = DeviceKey { namespace: "default".into(), name: name.into() };
+        let device = ObjectKey { namespace: "default".into(), name: name.into() };
         let set = Some(DeviceSet { device: device.clone(), revision, assignments: vec![] });
         StoredDevice { device, uid: Some("u".into()), admitted_key: None, set }
     }
@@ -529,7 +524,7 @@ mod tests {
             (0..601).map(|_| stored.recv().unwrap().0).collect::<Vec<_>>(),
             (0..601).collect::<Vec<_>>()
         );
-        let last = DeviceKey { namespace: "default".into(), name: "last".into() };
+        let last = ObjectKey { namespace: "default".into(), name: "last".into() };
         store.start(StoreOperation::Forget { id: StoreId(601), device: last });
         thread.stop().await;
         assert_eq!(stored.try_recv().unwrap(), StoreId(601), "what was asked for before the stop is done");
@@ -578,7 +573,7 @@ mod tests {
     async fn modules_are_checked_when_they_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let (store, thread, _) = start(open(folder.path()).unwrap());
-        let digest = ModuleDigest(Sha256::digest(b"module").into());
+        let digest = ModuleDigest::of(b"module");
         store.write_module(digest, bytes::Bytes::from_static(b"module")).await.unwrap();
         assert_eq!(&*store.read_module(digest).await.unwrap(), b"module");
         let path = folder.path().join("modules").join(digest.to_string());

@@ -66,5 +66,5 @@ pub(crate) fn yaml_problem(error: &impl std::fmt::Display) -> String {
 
 /// Text from elsewhere, of any length, for a terminal.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    wasmbed_control::text::harmless(text, usize::MAX)
+    wasmbed_control::harmless(text, usize::MAX)
 }

@@ -1,14 +1,15 @@
 //! One controller of several leads: reads and writes of the leader's Lease.
 
 use serde_json::{Value, json};
+use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
+    Now,
     election::{Claim, LeaseRecord},
-    fleet::Now,
 };
 
-use super::{ControllerProcess, ELECTION, LEADER_LEASE, holder, text};
+use super::{ControllerProcess, ELECTION, holder, text};
 use crate::{
-    api::{Api, ApiError, rfc3339},
+    api::{Api, ApiError, time_text},
     invariants::Witness,
     random::Random,
 };
@@ -69,7 +70,7 @@ impl ControllerProcess {
                 "holderIdentity": holder(self.sender),
                 "leaseDurationSeconds": ELECTION.duration_ms / 1_000,
                 "leaseTransitions": term,
-                "renewTime": rfc3339(now.ms, 6),
+                "renewTime": time_text(now.ms),
             })
         };
         if witness.faults && random.once_in(20) {

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
-use wasmbed_control::fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, Now};
+use wasmbed_api::LEADER_LEASE;
+use wasmbed_control::{
+    Now,
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource},
+};
 
-use super::{ControllerProcess, LEADER_LEASE, object_key, text};
+use super::{ControllerProcess, object_key, text};
 use crate::{
     api::{Api, ApiError, Seen},
     gateway::{device_of, key},
-    presence::{LEASE_SECONDS, lease_name},
+    presence::lease_name,
     random::Random,
 };
 
@@ -80,12 +84,8 @@ impl ControllerProcess {
             }
             return;
         }
-        let spec = &object["spec"];
-        let seen = LeaseSeen {
-            renewal: format!("{} {}", spec["renewTime"], spec["holderIdentity"]),
-            duration_ms: spec["leaseDurationSeconds"].as_u64().unwrap_or(LEASE_SECONDS) * 1_000,
-            released: spec["holderIdentity"] == "",
-        };
+        let spec = serde_json::from_value(object["spec"].clone()).ok();
+        let seen = LeaseSeen::read(spec.as_ref());
         if let Some(gateway) = name.strip_prefix(&lease_name("")) {
             self.fleet.handle_lease(now, gateway, Some(seen));
         }

@@ -1,26 +1,26 @@
 //! Applications and Modules come in, change and go.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use wasmbed_api::{APPLICATION_FINALIZER, Application as Resource, ReasonCode, TargetDevices};
+use wasmbed_protocol::ModuleDigest;
 
-use super::Fleet;
-use super::assignment::{correlation_id, plan_assignment};
-use super::config::{Now, STATUS_DEBOUNCE_MS};
-use super::input::{Kind, ModuleSource, ObjectKey};
-use super::module::{ModuleFacts, ModuleRefusal};
-use super::record::{Application, ApplicationId, DeviceId, Known, Prepared};
-use super::status::Published;
-use super::target::plan_target;
-use crate::exchange::DeviceKey;
-use crate::text;
-use crate::tokens::Bucket;
+use super::{
+    Fleet,
+    assignment::{correlation_id, plan_assignment},
+    config::STATUS_DEBOUNCE_MS,
+    input::{Kind, ModuleSource},
+    module::{ModuleFacts, ModuleRefusal},
+    record::{Application, ApplicationId, DeviceId, Known, Prepared},
+    status::Published,
+    target::plan_target,
+};
+use crate::{Now, ObjectKey, rate::TokenBucket};
 
 impl Fleet {
     /// An Application exists. `spec.wasm_bytes` is not looked at: `source` says what was in it.
     pub fn handle_application(&mut self, now: Now, resource: &Resource, source: ModuleSource) {
-        let (Some(key), Some(uid)) = (object_key(&resource.metadata), uid_of(&resource.metadata)) else {
+        let (Some(key), Some(uid)) = (ObjectKey::of(&resource.metadata), uid_of(&resource.metadata)) else {
             return;
         };
         self.mark_listed(Kind::Application, &key);
@@ -34,14 +34,14 @@ impl Fleet {
                 self.next_id += 1;
                 let id = ApplicationId(self.next_id);
                 self.application_ids.insert(key.clone(), id);
-                self.applications.insert(id, new_application(key, uid, resource, source));
+                self.applications.insert(id, new_application(key.clone(), uid, resource, source));
                 self.enter_indices(id);
                 self.retarget(now, id);
                 self.prepare(id, false);
                 self.check_deletion(now, id);
             }
         }
-        let Some(id) = self.application_ids.get(&ObjectKey::clone_of(resource)).copied() else { return };
+        let Some(id) = self.application_ids.get(&key).copied() else { return };
         self.schedule_finalizer(id);
         self.schedule_status(now, id);
     }
@@ -171,7 +171,7 @@ impl Fleet {
     pub(super) fn module_of(&self, application: &Application) -> Option<Arc<ModuleFacts>> {
         match &application.source {
             ModuleSource::Inline(facts) => Some(Arc::clone(facts)),
-            ModuleSource::Named(name) => self.modules.get(&sibling(&application.key, name)).cloned(),
+            ModuleSource::Named(name) => self.modules.get(&application.key.sibling(name)).cloned(),
             ModuleSource::InvalidBase64(_) | ModuleSource::Absent => None,
         }
     }
@@ -183,16 +183,15 @@ impl Fleet {
         let targets = application.targets.as_deref();
         let mut wanted = BTreeSet::new();
         if targets.is_some_and(|targets| targets.selector.is_some()) {
-            let from = DeviceKey { namespace: namespace.clone(), name: String::new() };
+            let from = ObjectKey::new(namespace.as_str(), "");
             let all = self.device_ids.range(from..).take_while(|(key, _)| key.namespace == *namespace);
             wanted.extend(all.filter_map(|(key, device_id)| {
                 let labels = &self.devices.get(device_id)?.labels;
                 plan_target(targets, &key.name, labels).then_some(*device_id)
             }));
         }
-        let named = |name: &String| {
-            self.device_ids.get(&DeviceKey { namespace: namespace.clone(), name: name.clone() }).copied()
-        };
+        let named =
+            |name: &String| self.device_ids.get(&ObjectKey::new(namespace.as_str(), name.as_str())).copied();
         wanted.extend(targets.iter().flat_map(|targets| &targets.device_names).filter_map(named));
         wanted.retain(|device_id| self.devices.get(device_id).is_some_and(|device| !device.deleting));
         self.set_targets(now, id, wanted);
@@ -249,7 +248,7 @@ impl Fleet {
         let namespace = &application.key.namespace;
         if let Some(targets) = &application.targets {
             for name in &targets.device_names {
-                let key = DeviceKey { namespace: namespace.clone(), name: name.clone() };
+                let key = ObjectKey::new(namespace.as_str(), name.as_str());
                 self.named.entry(key).or_default().insert(id);
             }
             if targets.selector.is_some() {
@@ -257,7 +256,7 @@ impl Fleet {
             }
         }
         if let ModuleSource::Named(name) = &application.source {
-            self.module_users.entry(sibling(&application.key, name)).or_default().insert(id);
+            self.module_users.entry(application.key.sibling(name)).or_default().insert(id);
         }
     }
 
@@ -266,7 +265,7 @@ impl Fleet {
         let namespace = &application.key.namespace;
         if let Some(TargetDevices { device_names, selector }) = application.targets.as_deref() {
             for name in device_names {
-                let key = DeviceKey { namespace: namespace.clone(), name: name.clone() };
+                let key = ObjectKey::new(namespace.as_str(), name.as_str());
                 remove_from(&mut self.named, &key, id);
             }
             if selector.is_some() {
@@ -274,7 +273,7 @@ impl Fleet {
             }
         }
         if let ModuleSource::Named(name) = &application.source {
-            remove_from(&mut self.module_users, &sibling(&application.key, name), id);
+            remove_from(&mut self.module_users, &application.key.sibling(name), id);
         }
     }
 
@@ -330,7 +329,7 @@ fn new_application(
         recheck_ms: None,
         status_due_ms: None,
         status_written_ms: None,
-        events: Bucket::default(),
+        events: TokenBucket::default(),
         writing: false,
         written_version: String::new(),
         conflicted: false,
@@ -343,8 +342,11 @@ fn known(resource: &Resource) -> Option<Known> {
     let status = resource.status.as_ref()?;
     let spoken_of =
         status.observed_generation.is_some() && status.observed_generation == resource.metadata.generation;
-    let spec_hash = status.spec_hash.as_deref().filter(|_| spoken_of).and_then(text::parse_spec_hash)?;
-    Some(Known { spec_hash, digest: status.module_digest.as_deref().and_then(text::parse_digest) })
+    let spec_hash = status.spec_hash.as_deref().filter(|_| spoken_of).and_then(|text| text.parse().ok())?;
+    Some(Known {
+        spec_hash,
+        digest: status.module_digest.as_deref().and_then(|text| ModuleDigest::from_prefixed(text).ok()),
+    })
 }
 
 fn min_ready_s(resource: &Resource) -> u32 {
@@ -373,24 +375,10 @@ impl Application {
     }
 }
 
-impl ObjectKey {
-    fn clone_of(resource: &Resource) -> Self {
-        object_key(&resource.metadata).unwrap_or(Self { namespace: String::new(), name: String::new() })
-    }
-}
-
-fn object_key(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<ObjectKey> {
-    Some(ObjectKey { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
-}
-
 fn uid_of(
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> Option<wasmbed_protocol::ApplicationUid> {
-    text::parse_uid(metadata.uid.as_deref()?)
-}
-
-pub(super) fn sibling(key: &ObjectKey, name: &str) -> ObjectKey {
-    ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() }
+    metadata.uid.as_deref()?.parse().ok()
 }
 
 fn remove_from<K: Ord>(

@@ -1,17 +1,15 @@
 //! What an Application becomes for the devices that run it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy};
-use wasmbed_protocol::limits::SPEC_BYTES_MAX;
 use wasmbed_protocol::{
     ApplicationUid, CorrelationId, EnvVar, List, ModuleDigest, Spec, SpecHash, encode_spec,
+    limits::SPEC_BYTES_MAX,
 };
 
 use super::module::{Footprint, ModuleFacts, ModuleRefusal};
 use crate::exchange::AssignmentEntry;
-use crate::text;
 
 /// One generation of one Application, ready to be sent; the same for every device.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +72,7 @@ pub fn plan_assignment(
     })?;
     let spec = &buffer[..length];
     Ok(Assigned {
-        spec_hash: SpecHash(Sha256::digest(spec).into()),
+        spec_hash: SpecHash::of(spec),
         spec: spec.into(),
         digest: module.digest,
         footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
@@ -103,21 +101,22 @@ impl Assigned {
         correlation: CorrelationId,
     ) -> AssignmentEntry {
         AssignmentEntry {
-            application_uid: text::uid_text(uid),
+            application_uid: uid.to_string(),
             application: name,
-            spec_hash: text::spec_hash_hex(self.spec_hash),
+            spec_hash: self.spec_hash.to_string(),
             spec: STANDARD.encode(&self.spec),
-            digest: text::digest_hex(self.digest),
-            correlation_id: text::correlation_hex(correlation),
+            digest: self.digest.to_string(),
+            correlation_id: correlation.to_string(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use wasmbed_protocol::decode_spec;
+
     use super::*;
     use crate::fleet::testing::module;
-    use wasmbed_protocol::decode_spec;
 
     const UID: ApplicationUid = ApplicationUid([1; 16]);
 

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use wasmbed_protocol::{CorrelationId, ModuleDigest};
 
-use super::Fleet;
-use super::application::sibling;
-use super::config::{Now, PUT_BYTES_MAX, UPLOADS_IN_FLIGHT_MAX};
-use super::gateways::PutInFlight;
-use super::input::{CallId, ModuleSource, Put, PutOutcome, Upload, UploadOutcome, UploadSource};
-use super::record::{Application, DeviceId, Prepared};
-use crate::election::TERM_MAX;
-use crate::exchange::{DeviceSet, PutSets, SETS_PER_PUT_MAX};
-use crate::text;
+use super::{
+    Fleet,
+    config::{PUT_BYTES_MAX, UPLOADS_IN_FLIGHT_MAX},
+    gateways::PutInFlight,
+    input::{CallId, ModuleSource, Put, PutOutcome, Upload, UploadOutcome, UploadSource},
+    record::{Application, DeviceId, Prepared},
+};
+use crate::{
+    Now,
+    election::TERM_MAX,
+    exchange::{DeviceSet, PutSets, SETS_PER_PUT_MAX},
+};
 
 impl Fleet {
     /// The next PUT of sets; at most one per gateway is on its way. Call until there is none. The first one of a term goes to
@@ -127,7 +130,7 @@ impl Fleet {
             let Some(device_id) = self.device_ids.get(&refusal.device).copied() else { continue };
             gateway.confirmed.remove(&device_id);
             for digest in &refusal.missing_modules {
-                if let Some(digest) = text::parse_digest(digest) {
+                if let Ok(digest) = digest.parse() {
                     gateway.modules.remove(&digest);
                 }
             }
@@ -205,7 +208,7 @@ impl Fleet {
                     UploadSource::Application(application.key.clone())
                 }
                 ModuleSource::Named(name) => {
-                    let key = sibling(&application.key, name);
+                    let key = application.key.sibling(name);
                     self.modules.get(&key).filter(|facts| facts.digest == digest)?;
                     UploadSource::Module(key)
                 }

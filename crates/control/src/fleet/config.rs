@@ -1,7 +1,6 @@
 //! Numbers of the fleet's decisions.
 
-pub use crate::now::Now;
-use crate::tokens::Rate;
+use crate::rate::Rate;
 
 /// How often, how hard and how fast the fleet's controller acts.
 #[derive(Clone, Debug)]
@@ -48,6 +47,8 @@ impl Default for FleetConfig {
 pub(super) const DEVICE_FINALIZER_DELAY_MS: u64 = 5_000;
 /// After a refusal, a Device's finalizers are left alone for this long: the rights for it may be missing.
 pub(super) const DEVICE_FINALIZER_PAUSE_MS: u64 = 600_000;
+/// Distinct facts that devices share in memory: a fleet of one board has one list of host functions.
+pub(super) const FACTS_KINDS_MAX: usize = 1_024;
 /// A gateway's Lease is taken to last this long until it has been seen: the gateways' default.
 pub(super) const LEASE_DEFAULT_MS: u64 = 15_000;
 /// A status waits this long for more of the same burst, so that ten reports make one write.

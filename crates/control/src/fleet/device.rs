@@ -1,17 +1,17 @@
 //! Devices and what gateways say of them come in, change and go.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use wasmbed_api::{Device as Resource, DeviceFacts, DevicePhase};
+use wasmbed_api::{Device as Resource, DeviceFacts, DevicePhase, condition};
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
-use super::Fleet;
-use super::config::Now;
-use super::gateways::{Gateway, Stream, View};
-use super::input::{Kind, ObjectKey};
-use super::record::{ApplicationId, Device, DeviceId, ReportedApplication, Seen};
-use crate::exchange::{DeviceKey, DeviceView};
+use super::{
+    Fleet,
+    gateways::{Gateway, Stream, View},
+    input::Kind,
+    record::{ApplicationId, Device, DeviceId, ReportedApplication, Seen},
+};
+use crate::{Now, ObjectKey, exchange::DeviceView};
 
 /// What is known of a device by whoever knew it last.
 pub(super) struct Standpoint<'a> {
@@ -37,14 +37,8 @@ impl Fleet {
     /// A Device exists.
     pub fn handle_device(&mut self, now: Now, resource: &Resource) {
         let metadata = &resource.metadata;
-        let (Some(namespace), Some(name)) = (metadata.namespace.clone(), metadata.name.clone()) else {
-            return;
-        };
-        let key = DeviceKey { namespace, name };
-        self.mark_listed(
-            Kind::Device,
-            &ObjectKey { namespace: key.namespace.clone(), name: key.name.clone() },
-        );
+        let Some(key) = ObjectKey::of(metadata) else { return };
+        self.mark_listed(Kind::Device, &key);
         let uid = metadata.uid.clone().unwrap_or_default().into_boxed_str();
         let recreated = |id: &DeviceId| self.devices.get(id).is_some_and(|device| device.uid != uid);
         if self.device_ids.get(&key).is_some_and(recreated) {
@@ -100,7 +94,7 @@ impl Fleet {
     }
 
     /// A Device is gone.
-    pub fn handle_device_deleted(&mut self, now: Now, key: &DeviceKey) {
+    pub fn handle_device_deleted(&mut self, now: Now, key: &ObjectKey) {
         let Some(id) = self.device_ids.remove(key) else { return };
         let Some(device) = self.devices.remove(&id) else { return };
         for application_id in device.targeted_by {
@@ -130,7 +124,7 @@ impl Fleet {
             revision_seen: view.revision_seen,
             revision_held: view.revision_held,
             revision_reported: view.revision_reported,
-            facts: view.facts.as_ref().map(|facts| self.facts.intern(facts)),
+            facts: view.facts.as_ref().map(|facts| self.intern_facts(facts)),
             applications: view.applications.as_deref().map(ReportedApplication::read),
         };
         let Some(gateway) = self.gateways.get_mut(name) else { return };
@@ -145,7 +139,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn handle_forgotten(&mut self, now: Now, name: &str, key: &DeviceKey) {
+    pub(super) fn handle_forgotten(&mut self, now: Now, name: &str, key: &ObjectKey) {
         let id = self.device_ids.get(key).copied();
         let Some(gateway) = self.gateways.get_mut(name) else { return };
         match &mut gateway.stream {
@@ -170,7 +164,7 @@ impl Fleet {
         gateway.snapshot_in = true;
         gateway.forget_holdings();
         gateway.retry.succeed();
-        let keys: BTreeSet<DeviceKey> = before.into_keys().chain(gateway.views.keys().cloned()).collect();
+        let keys: BTreeSet<ObjectKey> = before.into_keys().chain(gateway.views.keys().cloned()).collect();
         let claimed = self.devices.iter().filter(|(_, device)| device.seen.gateway.as_deref() == Some(name));
         let named = keys.iter().filter_map(|key| self.device_ids.get(key));
         let ids: BTreeSet<DeviceId> = claimed.map(|(id, _)| id).chain(named).copied().collect();
@@ -182,7 +176,7 @@ impl Fleet {
     pub(super) fn stream_down(&mut self, now: Now, name: &str) {
         let Some(gateway) = self.gateways.get_mut(name) else { return };
         gateway.stream = Stream::Down;
-        let keys: Vec<DeviceKey> = gateway.views.keys().cloned().collect();
+        let keys: Vec<ObjectKey> = gateway.views.keys().cloned().collect();
         for id in keys.iter().filter_map(|key| self.device_ids.get(key).copied()).collect::<Vec<_>>() {
             self.schedule_statuses_of(now, id);
         }
@@ -249,6 +243,11 @@ impl Fleet {
         gateway.is_live(told_ms, self.api_since(now), self.config.lease_grace_ms)
     }
 
+    /// Why a device last started differs from device to device and means nothing to a plan.
+    fn intern_facts(&mut self, facts: &DeviceFacts) -> Arc<DeviceFacts> {
+        self.facts.intern(DeviceFacts { reset_reason: None, ..facts.clone() })
+    }
+
     fn read_status(&mut self, resource: &Resource) -> Seen {
         let Some(status) = &resource.status else { return Seen::default() };
         Seen {
@@ -257,15 +256,20 @@ impl Fleet {
             gateway: status.gateway.clone(),
             epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
             revision: status.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0),
-            facts: status.facts.as_ref().map(|facts| self.facts.intern(facts)),
+            facts: status.facts.as_ref().map(|facts| self.intern_facts(facts)),
             applications: ReportedApplication::read(&status.applications),
             finished: status
                 .finished
                 .iter()
                 .filter_map(|entry| Some((ReportedApplication::read_one(entry)?, entry.clone())))
                 .collect(),
-            enrolled: status.conditions.iter().any(|c| c.type_ == "Enrolled" && c.status == "True"),
-            other_conditions: status.conditions.iter().filter(|c| c.type_ != "Connected").cloned().collect(),
+            enrolled: status.conditions.iter().any(|c| c.type_ == condition::ENROLLED && c.status == "True"),
+            other_conditions: status
+                .conditions
+                .iter()
+                .filter(|c| c.type_ != condition::CONNECTED)
+                .cloned()
+                .collect(),
         }
     }
 }

@@ -12,12 +12,13 @@ use serde_json::json;
 use wasmbed_api::{DeviceApplication, DeviceApplicationState, RestartPolicy};
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
-use super::Fleet;
-use super::config::Now;
-use super::device::Standpoint;
-use super::input::FinishedWrite;
-use super::record::{Application, ApplicationId, Device, DeviceId, Healthy, Prepared, ReportedApplication};
-use crate::text;
+use super::{
+    Fleet,
+    device::Standpoint,
+    input::FinishedWrite,
+    record::{Application, ApplicationId, Device, DeviceId, Healthy, Prepared, ReportedApplication},
+};
+use crate::Now;
 
 /// The assignment that devices report which run this generation, as far as it is known.
 pub(super) fn wanted_hash(application: &Application) -> Option<SpecHash> {
@@ -126,15 +127,15 @@ impl Fleet {
                     application.known.and_then(|known| known.digest)
                 }
             };
-            entries.retain(|entry| text::parse_uid(&entry.uid) != Some(report.uid));
+            entries.retain(|entry| entry.uid.parse() != Ok(report.uid));
             entries.push(DeviceApplication {
-                uid: text::uid_text(report.uid),
+                uid: report.uid.to_string(),
                 name: application.key.name.clone(),
                 state: report.state,
                 reason: report.reason,
                 message: report.message.to_string(),
-                digest: digest.map(text::digest_text),
-                spec_hash: text::spec_hash_hex(report.spec_hash),
+                digest: digest.map(|digest| digest.prefixed().to_string()),
+                spec_hash: report.spec_hash.to_string(),
                 restarts: report.restarts,
                 memory_bytes: 0,
             });

@@ -2,8 +2,10 @@
 
 use wasmbed_api::{ApplicationConfig, DeviceFacts, ReasonCode};
 
-use super::config::NAMES_IN_MESSAGE_MAX;
-use super::module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
+use super::{
+    config::NAMES_IN_MESSAGE_MAX,
+    module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal},
+};
 
 /// Checks one application against one device, the cheapest and clearest reason first.
 ///

@@ -6,18 +6,22 @@
 //!            +------------- connection lost ------------+   (what it said stays known until the next SnapshotEnd)
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use wasmbed_api::{DeviceFacts, DeviceGateway, ReasonCode};
+use wasmbed_api::{DeviceFacts, DeviceGateway, ReasonCode, condition};
 use wasmbed_protocol::ModuleDigest;
 
-use super::config::LEASE_DEFAULT_MS;
-use super::input::{CallId, LeaseSeen, ObjectKey};
-use super::record::{DeviceId, PlannedSet, ReportedApplication};
-use super::retry::Retry;
-use crate::exchange::DeviceKey;
+use super::{
+    config::LEASE_DEFAULT_MS,
+    input::{CallId, LeaseSeen},
+    record::{DeviceId, PlannedSet, ReportedApplication},
+    retry::Retry,
+};
+use crate::ObjectKey;
 
 /// One gateway.
 #[derive(Debug, Default)]
@@ -32,7 +36,7 @@ pub(super) struct Gateway {
     /// When it was first heard of, or its Lease last changed.
     pub(super) alive_ms: u64,
     pub(super) stream: Stream,
-    pub(super) views: BTreeMap<DeviceKey, View>,
+    pub(super) views: BTreeMap<ObjectKey, View>,
     /// The whole snapshot of this or an earlier connection is in `views`.
     pub(super) snapshot_in: bool,
     /// Revisions that it confirmed since its last snapshot.
@@ -72,16 +76,16 @@ impl Object {
 
     /// Whether it says that its gateway takes devices.
     fn says_ready(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+        self.conditions.iter().any(|shown| shown.type_ == condition::READY && shown.status == "True")
     }
 
     /// The merge patch (RFC 7396) by which nothing is known of the gateway any more.
     pub(super) fn unknown_patch(&self, unix_ms: u64) -> serde_json::Value {
         let unix_s = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
         let mut conditions: Vec<Condition> =
-            self.conditions.iter().filter(|condition| condition.type_ != READY).cloned().collect();
+            self.conditions.iter().filter(|shown| shown.type_ != condition::READY).cloned().collect();
         conditions.push(Condition {
-            type_: READY.to_owned(),
+            type_: condition::READY.to_owned(),
             status: "Unknown".to_owned(),
             reason: ReasonCode::LeaseExpired.as_str().to_owned(),
             message: ReasonCode::LeaseExpired.sentence().to_owned(),
@@ -95,9 +99,6 @@ impl Object {
     }
 }
 
-/// The condition of a DeviceGateway.
-const READY: &str = "Ready";
-
 /// The stream of a gateway.
 #[derive(Debug, Default)]
 pub(super) enum Stream {
@@ -105,7 +106,7 @@ pub(super) enum Stream {
     #[default]
     Down,
     /// A snapshot is coming in.
-    Filling(BTreeMap<DeviceKey, View>),
+    Filling(BTreeMap<ObjectKey, View>),
     /// Changes come in.
     Up,
 }
@@ -177,7 +178,7 @@ impl Gateway {
     /// Whether it is known to hold that set of that device: it said so to us, or the device reported its content from
     /// there. That it holds one of the same revision is not enough: an earlier leader may have given the number to another
     /// content while this gateway was the only one to know.
-    pub(super) fn holds(&self, id: DeviceId, key: &DeviceKey, planned: &PlannedSet) -> bool {
+    pub(super) fn holds(&self, id: DeviceId, key: &ObjectKey, planned: &PlannedSet) -> bool {
         let revision = Some(planned.revision);
         let reported = |view: &View| {
             let mut content: Vec<_> =

@@ -2,26 +2,14 @@
 
 use std::sync::Arc;
 
-use wasmbed_api::ReasonCode;
-use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
+use k8s_openapi::api::coordination::v1::LeaseSpec;
+use wasmbed_protocol::{CorrelationId, ModuleDigest};
 
-use super::module::ModuleFacts;
-use crate::exchange::{DeviceKey, PutSets, PutSetsAnswer, Refusal};
-
-/// An Application or a Module by namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl std::fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+use super::{config::LEASE_DEFAULT_MS, module::ModuleFacts};
+use crate::{
+    ObjectKey,
+    exchange::{PutSets, PutSetsAnswer, Refusal},
+};
 
 /// Where an Application's module is, its bytes already gone.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +46,21 @@ pub struct LeaseSeen {
     pub duration_ms: u64,
     /// Its holder gave it up.
     pub released: bool,
+}
+
+impl LeaseSeen {
+    /// Reads a Lease.
+    #[must_use]
+    pub fn read(spec: Option<&LeaseSpec>) -> Self {
+        let (renewed, holder) =
+            spec.map_or((None, None), |spec| (spec.renew_time.as_ref(), spec.holder_identity.as_deref()));
+        let seconds = spec.and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
+        Self {
+            renewal: format!("{renewed:?} {holder:?}"),
+            duration_ms: seconds.map_or(LEASE_DEFAULT_MS, |seconds| seconds.saturating_mul(1_000)),
+            released: holder == Some(""),
+        }
+    }
 }
 
 /// A `PUT /v1/sets` that is to be made.
@@ -157,7 +160,7 @@ pub struct UnreachableWrite {
     /// For the result.
     pub id: CallId,
     /// Which Device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// The gateway that is gone.
     pub gateway: String,
     /// The epoch that it claimed.
@@ -183,7 +186,7 @@ pub struct DeviceFinalizerWrite {
     /// For the result.
     pub id: CallId,
     /// Which Device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// Whether ours is added; otherwise it is removed.
     pub add: bool,
     /// The patch.
@@ -196,64 +199,7 @@ pub struct FinishedWrite {
     /// For the result.
     pub id: CallId,
     /// Which Device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// The patch.
     pub patch: serde_json::Value,
-}
-
-/// How a write to the Kubernetes API ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum WriteOutcome {
-    /// 2xx.
-    Done {
-        /// The object's resourceVersion after it.
-        resource_version: String,
-    },
-    /// 409: another wrote first; the watch brings what it wrote.
-    Conflict,
-    /// 404.
-    NotFound,
-    /// 429.
-    Throttled {
-        /// From Retry-After; 0 if there was none.
-        retry_after_ms: u64,
-    },
-    /// 5xx, no connection, or no answer in time.
-    Unavailable(String),
-    /// Another 4xx: the same write would be refused again.
-    Refused(String),
-}
-
-/// A transition that people should see in `kubectl describe`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetEvent {
-    /// The Application that it is about.
-    pub application: ObjectKey,
-    /// Its `metadata.uid`.
-    pub uid: ApplicationUid,
-    /// Whether it is a `Warning`.
-    pub warning: bool,
-    /// Why.
-    pub reason: ReasonCode,
-    /// For people.
-    pub message: String,
-    /// When, milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: u64,
-}
-
-/// What people should see in `kubectl describe` of a Device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceEvent {
-    /// The Device that it is about.
-    pub device: DeviceKey,
-    /// Its `metadata.uid`.
-    pub uid: String,
-    /// Whether it is a `Warning`.
-    pub warning: bool,
-    /// Why.
-    pub reason: ReasonCode,
-    /// For people.
-    pub message: String,
-    /// When, milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: u64,
 }

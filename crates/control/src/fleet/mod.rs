@@ -39,25 +39,30 @@ mod tests;
 mod undeploy;
 mod writes;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use wasmbed_api::DeviceFacts;
+
+use crate::{Now, intern::Pool, kubernetes::Event};
 
 pub use assignment::{Assigned, correlation_id, plan_assignment};
-pub use config::{FleetConfig, Now};
+pub use config::FleetConfig;
 pub use fit::{plan_fit, plan_room};
 pub use input::{
-    CallId, DeviceEvent, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, FleetEvent, GatewayWrite, Kind,
-    LeaseSeen, ModuleSource, ObjectKey, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload,
-    UploadOutcome, UploadSource, WriteOutcome,
+    CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, ModuleSource,
+    Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use target::{plan_target, selects};
 
 use wasmbed_api::DeviceGateway;
 
-use crate::exchange::{DeviceKey, StreamEvent};
+use crate::{ObjectKey, exchange::StreamEvent};
 use gateways::{Gateway, Stream};
-use record::{Application, ApplicationId, Device, DeviceId, FactsPool};
+use record::{Application, ApplicationId, Device, DeviceId};
 use writes::Writes;
 
 /// All Applications, Devices and gateways, and what is to be done about them.
@@ -79,17 +84,17 @@ pub struct Fleet {
     applications: BTreeMap<ApplicationId, Application>,
     application_ids: BTreeMap<ObjectKey, ApplicationId>,
     devices: BTreeMap<DeviceId, Device>,
-    device_ids: BTreeMap<DeviceKey, DeviceId>,
+    device_ids: BTreeMap<ObjectKey, DeviceId>,
     modules: BTreeMap<ObjectKey, Arc<ModuleFacts>>,
     /// By name: they stand in `Device.status.gateway` by name alone.
     gateways: BTreeMap<String, Gateway>,
     /// Applications that list a device by name, whether it exists or not.
-    named: BTreeMap<DeviceKey, BTreeSet<ApplicationId>>,
+    named: BTreeMap<ObjectKey, BTreeSet<ApplicationId>>,
     /// Applications with a selector, by namespace.
     selecting: BTreeMap<String, BTreeSet<ApplicationId>>,
     /// Applications that name a Module, whether it exists or not.
     module_users: BTreeMap<ObjectKey, BTreeSet<ApplicationId>>,
-    facts: FactsPool,
+    facts: Pool<DeviceFacts>,
     replan: BTreeSet<DeviceId>,
     status_queue: BTreeSet<(u64, ApplicationId)>,
     undeploying: BTreeSet<ApplicationId>,
@@ -106,8 +111,7 @@ pub struct Fleet {
     /// When statuses have to be looked at again, since an application will have run for long enough by then.
     rechecks: BTreeSet<(u64, ApplicationId)>,
     writes: Writes,
-    events: VecDeque<FleetEvent>,
-    device_events: VecDeque<DeviceEvent>,
+    events: VecDeque<Event>,
     events_dropped: u64,
     next_resync_ms: u64,
     reconciliations: u64,
@@ -137,7 +141,7 @@ impl Fleet {
             named: BTreeMap::new(),
             selecting: BTreeMap::new(),
             module_users: BTreeMap::new(),
-            facts: FactsPool::default(),
+            facts: Pool::new(config::FACTS_KINDS_MAX),
             replan: BTreeSet::new(),
             status_queue: BTreeSet::new(),
             undeploying: BTreeSet::new(),
@@ -149,7 +153,6 @@ impl Fleet {
             finishing: BTreeSet::new(),
             rechecks: BTreeSet::new(),
             events: VecDeque::new(),
-            device_events: VecDeque::new(),
             events_dropped: 0,
             next_resync_ms: 0,
             reconciliations: 0,
@@ -179,8 +182,8 @@ impl Fleet {
                 }
             }
             Kind::Device => {
-                for key in gone(&mut self.device_ids.keys().map(device_object)) {
-                    self.handle_device_deleted(now, &DeviceKey { namespace: key.namespace, name: key.name });
+                for key in gone(&mut self.device_ids.keys().cloned()) {
+                    self.handle_device_deleted(now, &key);
                 }
             }
             Kind::Gateway => {
@@ -222,9 +225,8 @@ impl Fleet {
             return;
         }
         self.term = term;
-        self.events_dropped += (self.events.len() + self.device_events.len()) as u64;
+        self.events_dropped += self.events.len() as u64;
         self.events.clear();
-        self.device_events.clear();
         for device in self.devices.values_mut() {
             device.planned = None;
         }
@@ -242,11 +244,7 @@ impl Fleet {
 
     /// A DeviceGateway exists.
     pub fn handle_gateway(&mut self, now: Now, resource: &DeviceGateway) {
-        let metadata = &resource.metadata;
-        let (Some(namespace), Some(name)) = (metadata.namespace.clone(), metadata.name.clone()) else {
-            return;
-        };
-        let key = ObjectKey { namespace, name };
+        let Some(key) = ObjectKey::of(&resource.metadata) else { return };
         self.mark_listed(Kind::Gateway, &key);
         let gateway = self.gateways.entry(key.name.clone()).or_insert_with(|| Gateway::new(now.ms));
         let address = &resource.spec.address;
@@ -435,8 +433,4 @@ pub struct Gauges {
     pub reconciliations: u64,
     /// Events that gave way to newer ones, were over their Application's rate, or were left when another came to lead.
     pub events_dropped: u64,
-}
-
-fn device_object(key: &DeviceKey) -> ObjectKey {
-    ObjectKey { namespace: key.namespace.clone(), name: key.name.clone() }
 }

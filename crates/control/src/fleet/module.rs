@@ -1,6 +1,5 @@
 //! What is kept of a module once its bytes are gone: enough for the fit check.
 
-use sha2::{Digest, Sha256};
 use wasmbed_api::{DeviceFacts, ReasonCode};
 use wasmbed_protocol::ModuleDigest;
 use wasmbed_runtime::scan::{Features, LOAD_PERMILLE, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
@@ -80,7 +79,7 @@ impl ModuleFacts {
     #[must_use]
     pub fn analyze(bytes: &[u8]) -> Self {
         Self {
-            digest: ModuleDigest(Sha256::digest(bytes).into()),
+            digest: ModuleDigest::of(bytes),
             size: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             needs: needs(bytes),
         }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::config::Now;
-use super::finished::wanted_hash;
-use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
-use super::set::{Candidate, LastReport, Offer, plan_revision, plan_set};
-use super::{Fleet, ModuleFacts};
-use crate::exchange::DeviceKey;
+use super::{
+    Fleet, ModuleFacts,
+    finished::wanted_hash,
+    record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict},
+    set::{Candidate, LastReport, Offer, plan_revision, plan_set},
+};
+use crate::{Now, ObjectKey};
 
 impl Fleet {
     /// Plans every device that something happened to. Only a leader plans, and only from complete lists.
@@ -112,7 +113,7 @@ impl Fleet {
             .iter()
             .filter(|(_, gateway)| gateway.address.is_some() && self.is_live(now, gateway));
         let live: Vec<_> = live.collect();
-        let knows = |name: &String, views: &std::collections::BTreeMap<DeviceKey, _>| {
+        let knows = |name: &String, views: &std::collections::BTreeMap<ObjectKey, _>| {
             views.contains_key(&device.key) || device.seen.gateway.as_ref() == Some(name)
         };
         let known: Vec<String> = live

@@ -1,7 +1,9 @@
 //! What the index keeps: Applications without their bytes, Devices, and what devices reported.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wasmbed_api::{
@@ -10,13 +12,8 @@ use wasmbed_api::{
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash};
 
-use super::assignment::Assigned;
-use super::input::{ModuleSource, ObjectKey};
-use super::module::ModuleRefusal;
-use super::status::Published;
-use crate::exchange::DeviceKey;
-use crate::text;
-use crate::tokens::Bucket;
+use super::{assignment::Assigned, input::ModuleSource, module::ModuleRefusal, status::Published};
+use crate::{ObjectKey, rate::TokenBucket};
 
 /// An Application's place in the index; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +49,7 @@ pub(super) struct Application {
     pub(super) status_due_ms: Option<u64>,
     pub(super) status_written_ms: Option<u64>,
     /// Events about it.
-    pub(super) events: Bucket,
+    pub(super) events: TokenBucket,
     /// A write of its status or finalizers is on its way.
     pub(super) writing: bool,
     /// The resourceVersion that the last write was made for. The watch may bring a newer one before the answer comes.
@@ -119,7 +116,7 @@ pub(super) struct FinalizerDue {
 /// One Device.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) key: DeviceKey,
+    pub(super) key: ObjectKey,
     pub(super) uid: Box<str>,
     pub(super) finalizers: Vec<String>,
     pub(super) deleting: bool,
@@ -282,44 +279,12 @@ impl ReportedApplication {
 
     pub(super) fn read_one(entry: &DeviceApplication) -> Option<Self> {
         Some(Self {
-            uid: text::parse_uid(&entry.uid)?,
-            spec_hash: text::parse_spec_hash(&entry.spec_hash)?,
+            uid: entry.uid.parse().ok()?,
+            spec_hash: entry.spec_hash.parse().ok()?,
             state: entry.state,
             reason: entry.reason,
             message: entry.message.as_str().into(),
             restarts: entry.restarts,
         })
-    }
-}
-
-/// Equal facts are kept once: a fleet of one board has one list of host functions.
-#[derive(Debug, Default)]
-pub(super) struct FactsPool(BTreeMap<u64, Vec<Arc<DeviceFacts>>>);
-
-impl FactsPool {
-    pub(super) fn intern(&mut self, facts: &DeviceFacts) -> Arc<DeviceFacts> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        // Why a device last started differs from device to device and means nothing to a plan.
-        let facts = DeviceFacts { reset_reason: None, ..facts.clone() };
-        let mut hasher = DefaultHasher::new();
-        (&facts.board, &facts.firmware, &facts.engine, facts.memory_bytes, facts.flash_bytes)
-            .hash(&mut hasher);
-        (&facts.host_functions, &facts.features, &facts.capabilities).hash(&mut hasher);
-        let bucket = self.0.entry(hasher.finish()).or_default();
-        bucket.retain(|known| Arc::strong_count(known) > 1 || **known == facts);
-        if let Some(known) = bucket.iter().find(|known| ***known == facts) {
-            return Arc::clone(known);
-        }
-        let facts = Arc::new(facts);
-        bucket.push(Arc::clone(&facts));
-        facts
-    }
-
-    /// Forgets what no device has any more.
-    pub(super) fn sweep(&mut self) {
-        self.0.retain(|_, bucket| {
-            bucket.retain(|known| Arc::strong_count(known) > 1);
-            !bucket.is_empty()
-        });
     }
 }

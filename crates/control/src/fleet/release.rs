@@ -10,14 +10,16 @@
 use serde_json::json;
 use wasmbed_api::{DEVICE_FINALIZER, ReasonCode};
 
-use super::Fleet;
-use super::config::{
-    API_PAUSE_MS, DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, EVENTS_QUEUED_MAX,
-    NAMES_IN_MESSAGE_MAX, Now,
+use super::{
+    Fleet,
+    config::{API_PAUSE_MS, DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, NAMES_IN_MESSAGE_MAX},
+    input::DeviceFinalizerWrite,
+    record::{Device, DeviceId, FinalizerDue, Release},
 };
-use super::input::{DeviceEvent, DeviceFinalizerWrite, WriteOutcome};
-use super::record::{Device, DeviceId, FinalizerDue, Release};
-use crate::text;
+use crate::{
+    Now,
+    kubernetes::{Event, Regarding, WriteOutcome},
+};
 
 /// How a deletion stands to its device.
 enum Hold {
@@ -104,20 +106,15 @@ impl Fleet {
                 Hold::Away => Some("the device is not connected and may go on running".to_owned()),
             };
             let event = runs.and_then(|why| Some((device, format!("{why} {}", self.names_running(device)?))));
-            let event = event.map(|(device, message)| DeviceEvent {
-                device: device.key.clone(),
-                uid: device.uid.to_string(),
+            let event = event.map(|(device, message)| Event {
+                regarding: Regarding::device(device.key.clone(), &device.uid),
                 warning: true,
                 reason: ReasonCode::RunningUnknown,
                 message,
                 unix_ms: now.unix_ms,
             });
             if let Some(event) = event {
-                if self.device_events.len() == EVENTS_QUEUED_MAX {
-                    self.device_events.pop_front();
-                    self.events_dropped += 1;
-                }
-                self.device_events.push_back(event);
+                self.push_event(event);
             }
             if let Some(device) = self.devices.get_mut(&id) {
                 device.release = Some(Release { done: true, ..release });
@@ -153,7 +150,7 @@ impl Fleet {
             .iter()
             .map(|report| {
                 let known = self.applications.values().find(|application| application.uid == report.uid);
-                known.map_or_else(|| text::uid_text(report.uid), |application| application.key.name.clone())
+                known.map_or_else(|| report.uid.to_string(), |application| application.key.name.clone())
             })
             .collect();
         let shown = names.len().min(NAMES_IN_MESSAGE_MAX);
@@ -215,12 +212,12 @@ impl Fleet {
         now: Now,
         id: DeviceId,
         add: bool,
-        outcome: &WriteOutcome,
+        outcome: &WriteOutcome<String>,
     ) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.writing = false;
         let pause_ms = match outcome {
-            WriteOutcome::Done { resource_version } => {
+            WriteOutcome::Done(resource_version) => {
                 // Unless the watch was quicker, which then knows better.
                 if device.has_finalizer() != add {
                     resource_version.clone_into(&mut device.resource_version);
@@ -234,7 +231,7 @@ impl Fleet {
             WriteOutcome::Conflict | WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
                 API_PAUSE_MS
             }
-            WriteOutcome::Refused(_) => DEVICE_FINALIZER_PAUSE_MS,
+            WriteOutcome::Rejected(_) => DEVICE_FINALIZER_PAUSE_MS,
         };
         let at_ms = now.ms.saturating_add(pause_ms);
         if pause_ms == 0 {
@@ -242,18 +239,12 @@ impl Fleet {
             return;
         }
         let releases = device.release.is_some_and(|release| release.done);
-        if matches!(outcome, WriteOutcome::Refused(_)) && !releases {
+        if matches!(outcome, WriteOutcome::Rejected(_)) && !releases {
             device.finalizer_pause_ms = at_ms;
         }
         // A deletion that hangs is tried again soon, whatever the answer was.
         let at_ms = if releases { now.ms.saturating_add(pause_ms.min(30 * API_PAUSE_MS)) } else { at_ms };
         self.queue_device_finalizer(id, Some(FinalizerDue { at_ms, releases }));
-    }
-
-    /// The next Event about a Device to write. They are for people: one that can't be written is dropped.
-    pub fn poll_device_event(&mut self) -> Option<DeviceEvent> {
-        self.term?;
-        self.device_events.pop_front()
     }
 
     /// When time alone makes something of this due.

@@ -5,6 +5,7 @@
 //! ```
 
 use super::config::FleetConfig;
+use crate::backoff::Backoff;
 
 /// The attempts at one gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,10 +38,9 @@ impl Retry {
     }
 
     pub(super) fn fail(&mut self, now_ms: u64, config: &FleetConfig, message: String) {
-        let factor =
-            config.backoff_multiplier.max(1.0).powi(i32::try_from(self.failures).unwrap_or(i32::MAX));
-        // A float beyond the range becomes the largest integer, and the interval bounds it.
-        let pause_ms = ((config.retry_base_ms as f64 * factor) as u64).min(config.resync_interval_ms);
+        let backoff =
+            Backoff::new(config.retry_base_ms, config.backoff_multiplier, config.resync_interval_ms);
+        let pause_ms = backoff.pause_ms(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.until_ms = now_ms.saturating_add(pause_ms);
         self.given_up = self.failures > config.retries_max;

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use wasmbed_api::{ApplicationConfig, DeviceFacts, FINISHED_MAX, ReasonCode};
-use wasmbed_protocol::limits::DESIRED_MAX;
-use wasmbed_protocol::{ApplicationUid, SpecHash};
+use wasmbed_protocol::{ApplicationUid, SpecHash, limits::DESIRED_MAX};
 
-use super::assignment::Assigned;
-use super::config::NAMES_IN_MESSAGE_MAX;
-use super::fit::{plan_fit, plan_room};
-use super::input::ObjectKey;
-use super::module::{ModuleFacts, ModuleRefusal};
-use super::record::{ApplicationId, PlannedSet, Verdict};
+use super::{
+    assignment::Assigned,
+    config::NAMES_IN_MESSAGE_MAX,
+    fit::{plan_fit, plan_room},
+    module::{ModuleFacts, ModuleRefusal},
+    record::{ApplicationId, PlannedSet, Verdict},
+};
+use crate::ObjectKey;
 
 /// An Application that a device is a target of.
 #[derive(Clone, Debug)]

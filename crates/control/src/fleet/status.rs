@@ -1,25 +1,28 @@
 //! `Application.status`: counts, failures, conditions and phase, from what each target is known to do.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 use wasmbed_api::{
     ApplicationCounts, ApplicationFailure, ApplicationPhase, ApplicationStatus, DeviceApplicationState,
-    ReasonCode, RestartPolicy,
+    ReasonCode, RestartPolicy, condition,
 };
 use wasmbed_protocol::ModuleDigest;
 
-use super::config::{FAILURE_CHARS_MAX, FAILURES_MAX, NAMES_IN_MESSAGE_MAX};
-use super::module::ModuleRefusal;
-use super::record::{ReportedApplication, Verdict};
-use crate::text;
+use super::{
+    config::{FAILURE_CHARS_MAX, FAILURES_MAX, NAMES_IN_MESSAGE_MAX},
+    module::ModuleRefusal,
+    record::{ReportedApplication, Verdict},
+};
+use crate::intern::hash_of;
 
 /// The conditions, in the order in which they stand in a status. `Succeeded` is there unless the application is always
 /// started again.
-pub(super) const CONDITIONS: [&str; 5] = ["Ready", "Complete", "Succeeded", "Reconciling", "Stalled"];
+pub(super) const CONDITIONS: [&str; 5] =
+    [condition::READY, condition::COMPLETE, condition::SUCCEEDED, condition::RECONCILING, condition::STALLED];
 
 /// What one target does for one generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,8 +133,8 @@ pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -
     ApplicationStatus {
         phase,
         observed_generation: Some(facts.generation),
-        module_digest: facts.digest.map(text::digest_text),
-        spec_hash: facts.spec_hash.map(text::spec_hash_hex),
+        module_digest: facts.digest.map(|digest| digest.prefixed().to_string()),
+        spec_hash: facts.spec_hash.map(|hash| hash.to_string()),
         counts: ApplicationCounts {
             targets: number(tally.targets()),
             connected: number(facts.connected),
@@ -455,7 +458,7 @@ impl Published {
             let condition = status.conditions.iter().find(|condition| condition.type_ == type_)?;
             Some(Held {
                 holds: condition.status == "True",
-                reason_hash: hash(&condition.reason),
+                reason_hash: hash_of(&condition.reason),
                 since_s: condition.last_transition_time.0.as_second(),
             })
         };
@@ -477,28 +480,28 @@ impl Published {
     pub(super) fn transitions(&self, status: &ApplicationStatus) -> Vec<Transition> {
         let reasons: BTreeMap<&str, ReasonCode> =
             ReasonCode::ALL.iter().map(|reason| (reason.as_str(), *reason)).collect();
-        let changed = |condition: &&Condition| {
-            let index = CONDITIONS.iter().position(|type_| *type_ == condition.type_);
+        let changed = |shown: &&Condition| {
+            let index = CONDITIONS.iter().position(|type_| *type_ == shown.type_);
             let before = index.and_then(|index| self.conditions[index]);
-            let holds = condition.status == "True";
+            let holds = shown.status == "True";
             let same =
-                before.is_some_and(|held| held.holds == holds && held.reason_hash == hash(&condition.reason));
-            !same && (condition.type_ == "Ready" || (condition.type_ == "Stalled" && holds))
+                before.is_some_and(|held| held.holds == holds && held.reason_hash == hash_of(&shown.reason));
+            !same && (shown.type_ == condition::READY || (shown.type_ == condition::STALLED && holds))
         };
-        let ready_reason = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        let ready_reason = status.conditions.iter().find(|shown| shown.type_ == condition::READY);
         status
             .conditions
             .iter()
             .filter(changed)
             // A refused Application is neither ready nor able to go on, for one and the same reason: it is told once.
-            .filter(|condition| {
-                condition.type_ == "Ready"
-                    || ready_reason.is_none_or(|ready| ready.reason != condition.reason)
+            .filter(|shown| {
+                shown.type_ == condition::READY
+                    || ready_reason.is_none_or(|ready| ready.reason != shown.reason)
             })
-            .map(|condition| Transition {
-                warning: condition.type_ == "Stalled" || is_warning(&condition.reason),
-                reason: reasons.get(condition.reason.as_str()).copied().unwrap_or_default(),
-                message: condition.message.clone(),
+            .map(|shown| Transition {
+                warning: shown.type_ == condition::STALLED || is_warning(&shown.reason),
+                reason: reasons.get(shown.reason.as_str()).copied().unwrap_or_default(),
+                message: shown.message.clone(),
             })
             .collect()
     }
@@ -519,15 +522,27 @@ fn is_warning(reason: &str) -> bool {
     !harmless.iter().any(|other| other.as_str() == reason)
 }
 
+/// Of everything that the status says. `Condition` is not ours and implements no `Hash`.
 fn status_hash(status: &ApplicationStatus) -> u64 {
-    // A status always has a JSON form: its maps have text keys.
-    hash(&serde_json::to_string(status).unwrap_or_default())
-}
-
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+    let ApplicationStatus {
+        phase,
+        observed_generation,
+        module_digest,
+        spec_hash,
+        counts,
+        ready,
+        failures,
+        conditions,
+    } = status;
+    let conditions: Vec<_> = conditions
+        .iter()
+        .map(|shown| {
+            let Condition { type_, status, reason, message, observed_generation, last_transition_time } =
+                shown;
+            (type_, status, reason, message, observed_generation, last_transition_time.0)
+        })
+        .collect();
+    hash_of(&(phase, observed_generation, module_digest, spec_hash, counts, ready, failures, conditions))
 }
 
 fn number(count: usize) -> i32 {

@@ -9,10 +9,14 @@ use std::collections::BTreeSet;
 
 use wasmbed_api::ReasonCode;
 
-use super::Fleet;
-use super::config::Now;
-use super::input::FleetEvent;
-use super::record::{ApplicationId, DeviceId, Undeploy};
+use super::{
+    Fleet,
+    record::{ApplicationId, DeviceId, Undeploy},
+};
+use crate::{
+    Now,
+    kubernetes::{Event, Regarding},
+};
 
 impl Fleet {
     /// A deletion was seen: notes who had the Application and has them planned without it.
@@ -60,9 +64,8 @@ impl Fleet {
             } else {
                 (ReasonCode::Undeployed, ReasonCode::Undeployed.sentence().to_owned())
             };
-            let event = FleetEvent {
-                application: application.key.clone(),
-                uid: application.uid,
+            let event = Event {
+                regarding: Regarding::application(application.key.clone(), application.uid),
                 warning: waiting > 0,
                 reason,
                 message,

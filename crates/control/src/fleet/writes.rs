@@ -5,29 +5,33 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use wasmbed_api::{
-    APPLICATION_FINALIZER, ApplicationStatus, DeviceApplicationState, DevicePhase, ReasonCode,
+    APPLICATION_FINALIZER, ApplicationStatus, DeviceApplicationState, DevicePhase, ReasonCode, condition,
 };
 
-use super::config::{
-    API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX, FleetConfig, Now,
-    WRITES_IN_FLIGHT_MAX,
+use super::{
+    Fleet,
+    config::{
+        API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX, FleetConfig,
+        WRITES_IN_FLIGHT_MAX,
+    },
+    finished::wanted_hash,
+    gateways::{Gateway, Stream},
+    input::{CallId, FinalizerWrite, GatewayWrite, StatusWrite, UnreachableWrite},
+    record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict},
+    status::{Facts, Published, Standing, Transition, plan_standing, plan_status},
 };
-use super::finished::wanted_hash;
-use super::gateways::{Gateway, Stream};
-use super::input::{
-    CallId, FinalizerWrite, FleetEvent, GatewayWrite, StatusWrite, UnreachableWrite, WriteOutcome,
+use crate::{
+    Now, ObjectKey,
+    kubernetes::{Event, Regarding, WriteOutcome},
+    rate::{Rate, TokenBucket},
 };
-use super::record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict};
-use super::status::{Facts, Published, Standing, Transition, plan_standing, plan_status};
-use super::{Fleet, ObjectKey};
 
 /// The rate of all writes, and those on their way.
 #[derive(Debug)]
 pub(super) struct Writes {
-    /// Thousandths of a write that may be made now.
-    tokens: u64,
-    filled_ms: u64,
-    per_second: u64,
+    /// A second's worth of writes can be saved up.
+    rate: Rate,
+    tokens: TokenBucket,
     paused_until_ms: u64,
     in_flight: BTreeMap<CallId, Subject>,
 }
@@ -53,15 +57,12 @@ enum Subject {
     Gateway(String),
 }
 
-const TOKEN: u64 = 1_000;
-
 impl Writes {
     pub(super) fn new(config: &FleetConfig) -> Self {
         let per_second = u64::from(config.writes_per_second.max(1));
         Self {
-            tokens: per_second * TOKEN,
-            filled_ms: 0,
-            per_second,
+            rate: Rate::per_second(per_second, per_second),
+            tokens: TokenBucket::default(),
             paused_until_ms: 0,
             in_flight: BTreeMap::new(),
         }
@@ -71,34 +72,42 @@ impl Writes {
         self.in_flight.len()
     }
 
-    /// Whether a write may be made now; a second's worth of them can be saved up.
+    /// Whether a write may be made now.
     pub(super) fn may_write(&mut self, now_ms: u64) -> bool {
-        let passed_ms = now_ms.saturating_sub(self.filled_ms);
-        self.filled_ms = now_ms.max(self.filled_ms);
-        let filled = passed_ms.saturating_mul(self.per_second);
-        self.tokens = self.tokens.saturating_add(filled).min(self.per_second * TOKEN);
-        now_ms >= self.paused_until_ms && self.tokens >= TOKEN && self.in_flight.len() < WRITES_IN_FLIGHT_MAX
+        self.allows(now_ms, 1)
     }
 
     /// When the next write may be made, as far as time decides it.
     pub(super) fn ready_ms(&self, now_ms: u64) -> u64 {
+        self.allowed_ms(now_ms, 1)
+    }
+
+    /// Whether a write that nobody waits for may be made now: half of the saved-up tokens stay for the rest.
+    pub(super) fn has_spare(&mut self, now_ms: u64) -> bool {
+        self.allows(now_ms, self.spare())
+    }
+
+    /// When a write that nobody waits for may be made, as far as time decides it.
+    pub(super) fn spare_ms(&self, now_ms: u64) -> u64 {
+        self.allowed_ms(now_ms, self.spare())
+    }
+
+    fn spare(&self) -> u64 {
+        (self.rate.burst() / 2 + 1).min(self.rate.burst())
+    }
+
+    fn allows(&mut self, now_ms: u64, tokens: u64) -> bool {
+        self.tokens.refill(now_ms, self.rate);
+        now_ms >= self.paused_until_ms
+            && self.tokens.has(self.rate, tokens)
+            && self.in_flight.len() < WRITES_IN_FLIGHT_MAX
+    }
+
+    fn allowed_ms(&self, now_ms: u64, tokens: u64) -> u64 {
         if self.in_flight.len() >= WRITES_IN_FLIGHT_MAX {
             return u64::MAX;
         }
-        let refill_ms = TOKEN.saturating_sub(self.tokens).div_ceil(self.per_second);
-        self.paused_until_ms.max(self.filled_ms.saturating_add(refill_ms)).max(now_ms)
-    }
-
-    /// Whether there is room for what nobody waits for: half of what can be saved up stays for the rest.
-    pub(super) fn has_spare(&mut self, now_ms: u64) -> bool {
-        self.may_write(now_ms) && self.tokens > self.per_second * TOKEN / 2
-    }
-
-    /// When there may be room for it, as far as time decides that.
-    pub(super) fn spare_ms(&self, now_ms: u64) -> u64 {
-        let missing = (self.per_second * TOKEN / 2 + 1).saturating_sub(self.tokens);
-        let refill_ms = missing.div_ceil(self.per_second);
-        self.ready_ms(now_ms).max(self.filled_ms.saturating_add(refill_ms))
+        self.paused_until_ms.max(self.tokens.available_at_ms(self.rate, tokens)).max(now_ms)
     }
 
     pub(super) fn begin_device_finalizer(&mut self, call: CallId, id: DeviceId, add: bool) {
@@ -110,7 +119,7 @@ impl Writes {
     }
 
     fn begin(&mut self, id: CallId, subject: Subject) {
-        self.tokens = self.tokens.saturating_sub(TOKEN);
+        self.tokens.spend(1);
         self.in_flight.insert(id, subject);
     }
 }
@@ -263,7 +272,7 @@ impl Fleet {
     fn missing_names<'a>(&self, application: &'a Application) -> Vec<&'a str> {
         let namespace = &application.key.namespace;
         let absent = |name: &&str| {
-            let key = crate::exchange::DeviceKey { namespace: namespace.clone(), name: (*name).to_owned() };
+            let key = ObjectKey::new(namespace.as_str(), *name);
             !self.device_ids.contains_key(&key)
         };
         let names = application.targets.iter().flat_map(|targets| &targets.device_names).map(String::as_str);
@@ -401,8 +410,8 @@ impl Fleet {
         self.gateways.iter().find(|(_, gateway)| gone(gateway)).map(|(name, _)| name)
     }
 
-    /// How a write to the Kubernetes API ended.
-    pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome) {
+    /// How a write to the Kubernetes API ended; if it succeeded, with the object's resourceVersion after it.
+    pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome<String>) {
         let Some(subject) = self.writes.in_flight.remove(&id) else { return };
         match &outcome {
             WriteOutcome::Throttled { retry_after_ms } => {
@@ -410,28 +419,26 @@ impl Fleet {
                 self.writes.paused_until_ms = now.ms.saturating_add(pause_ms.min(API_PAUSE_MS_MAX));
             }
             WriteOutcome::Unavailable(_) => self.writes.paused_until_ms = now.ms.saturating_add(API_PAUSE_MS),
-            WriteOutcome::Done { .. }
+            WriteOutcome::Done(_)
             | WriteOutcome::Conflict
             | WriteOutcome::NotFound
-            | WriteOutcome::Refused(_) => {}
+            | WriteOutcome::Rejected(_) => {}
         }
         match subject {
             Subject::Status { id, version, status, transitions } => {
                 self.application_written(now, id, &outcome, &version);
-                if let (WriteOutcome::Done { .. }, Some(application)) =
-                    (outcome, self.applications.get_mut(&id))
+                if let (WriteOutcome::Done(_), Some(application)) = (outcome, self.applications.get_mut(&id))
                 {
                     application.published = Published::of(Some(&status));
                     let events = &mut application.events;
-                    let may = |_: &Transition| events.take(APPLICATION_EVENTS, 1, now.ms);
+                    let may = |_: &Transition| events.take(now.ms, APPLICATION_EVENTS, 1);
                     let all = transitions.len();
                     let transitions: Vec<_> = transitions.into_iter().filter(may).collect();
                     self.events_dropped += (all - transitions.len()) as u64;
-                    let (application, uid) = (application.key.clone(), application.uid);
+                    let regarding = Regarding::application(application.key.clone(), application.uid);
                     for Transition { warning, reason, message } in transitions {
-                        let application = application.clone();
-                        let unix_ms = now.unix_ms;
-                        self.push_event(FleetEvent { application, uid, warning, reason, message, unix_ms });
+                        let (regarding, unix_ms) = (regarding.clone(), now.unix_ms);
+                        self.push_event(Event { regarding, warning, reason, message, unix_ms });
                     }
                 }
             }
@@ -449,10 +456,10 @@ impl Fleet {
                         self.finishing.insert(id);
                     }
                     // The watch brings what stands there now; a refused one is tried at the next interval.
-                    WriteOutcome::Done { .. }
+                    WriteOutcome::Done(_)
                     | WriteOutcome::Conflict
                     | WriteOutcome::NotFound
-                    | WriteOutcome::Refused(_) => {}
+                    | WriteOutcome::Rejected(_) => {}
                 }
                 self.device_changed(now, id);
             }
@@ -472,35 +479,41 @@ impl Fleet {
                         self.unreachable.insert(id);
                     }
                     // The watch brings what another wrote; a refused one is tried at the next interval.
-                    WriteOutcome::Done { .. }
+                    WriteOutcome::Done(_)
                     | WriteOutcome::Conflict
                     | WriteOutcome::NotFound
-                    | WriteOutcome::Refused(_) => {}
+                    | WriteOutcome::Rejected(_) => {}
                 }
                 self.schedule_device_finalizer(now, id);
             }
         }
     }
 
-    fn application_written(&mut self, now: Now, id: ApplicationId, outcome: &WriteOutcome, version: &str) {
+    fn application_written(
+        &mut self,
+        now: Now,
+        id: ApplicationId,
+        outcome: &WriteOutcome<String>,
+        version: &str,
+    ) {
         let Some(application) = self.applications.get_mut(&id) else { return };
         application.writing = false;
         match outcome {
             // The watch may have brought this version, or a later one, before the answer came.
-            WriteOutcome::Done { resource_version } if application.resource_version == version => {
+            WriteOutcome::Done(resource_version) if application.resource_version == version => {
                 resource_version.clone_into(&mut application.resource_version);
             }
             WriteOutcome::Conflict => application.conflicted = application.resource_version == version,
-            WriteOutcome::Done { .. }
+            WriteOutcome::Done(_)
             | WriteOutcome::NotFound
             | WriteOutcome::Throttled { .. }
             | WriteOutcome::Unavailable(_)
-            | WriteOutcome::Refused(_) => {}
+            | WriteOutcome::Rejected(_) => {}
         }
         match outcome {
             // The watch says that it is gone, or the interval has it tried again.
-            WriteOutcome::NotFound | WriteOutcome::Refused(_) => {}
-            WriteOutcome::Done { .. }
+            WriteOutcome::NotFound | WriteOutcome::Rejected(_) => {}
+            WriteOutcome::Done(_)
             | WriteOutcome::Conflict
             | WriteOutcome::Throttled { .. }
             | WriteOutcome::Unavailable(_) => self.schedule_status(now, id),
@@ -508,12 +521,12 @@ impl Fleet {
     }
 
     /// The next Event to write. They are for people: one that can't be written is dropped.
-    pub fn poll_event(&mut self) -> Option<FleetEvent> {
+    pub fn poll_event(&mut self) -> Option<Event> {
         self.term?;
         self.events.pop_front()
     }
 
-    pub(super) fn push_event(&mut self, event: FleetEvent) {
+    pub(super) fn push_event(&mut self, event: Event) {
         if self.events.len() == EVENTS_QUEUED_MAX {
             self.events.pop_front();
             self.events_dropped += 1;
@@ -553,7 +566,7 @@ fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: No
     let mut conditions = device.seen.other_conditions.clone();
     let revoked_before = conditions
         .iter()
-        .any(|condition| condition.type_ == "Enrolled" && condition.reason == ReasonCode::Revoked.as_str());
+        .any(|shown| shown.type_ == condition::ENROLLED && shown.reason == ReasonCode::Revoked.as_str());
     let enrolled = match (phase, device.approved) {
         (DevicePhase::Revoked, _) => Some((false, ReasonCode::Revoked)),
         // The revocation was taken back since.
@@ -562,11 +575,11 @@ fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: No
         (_, _) => None,
     };
     if let Some((holds, reason)) = enrolled {
-        conditions.retain(|condition| condition.type_ != "Enrolled");
-        conditions.push(is("Enrolled", holds, reason, reason.sentence().to_owned()));
+        conditions.retain(|shown| shown.type_ != condition::ENROLLED);
+        conditions.push(is(condition::ENROLLED, holds, reason, reason.sentence().to_owned()));
     }
     let lost = format!("gateway {gateway} does not renew its Lease");
-    conditions.push(is("Connected", false, ReasonCode::GatewayLost, lost));
+    conditions.push(is(condition::CONNECTED, false, ReasonCode::GatewayLost, lost));
     json!({
         "metadata": { "resourceVersion": device.resource_version },
         "status": { "phase": phase, "conditions": conditions },

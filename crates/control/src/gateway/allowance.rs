@@ -7,25 +7,28 @@
 use super::{
     config::{CHANGES, FRAMES, LOG_RATE, NOTICES_RESUME},
     events::Ledger,
-    input::{Now, SessionId},
+    input::SessionId,
 };
-use crate::tokens::{Bucket, Rate};
+use crate::{
+    Now,
+    rate::{Rate, TokenBucket},
+};
 
 /// What a device has used of what it may cost.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     /// Connections that are open, the oldest first.
     pub(super) connections: Vec<SessionId>,
-    frames: Bucket,
+    frames: TokenBucket,
     /// It was told that the device is read slowly.
     slowed: bool,
     pub(super) voice: Voice,
-    changes: Bucket,
+    changes: TokenBucket,
     /// When controllers are told of changes that were gathered.
-    pub(super) publish_at: Option<u64>,
+    pub(super) publish_at_ms: Option<u64>,
     /// Boxed: few devices have Events.
     pub(super) events: Option<Box<Ledger>>,
-    logs: Bucket,
+    logs: TokenBucket,
 }
 
 /// What a frame costs.
@@ -35,8 +38,8 @@ pub(super) fn frame_cost(bytes: usize) -> u64 {
 
 impl Allowance {
     /// Counts a frame; true if the device begins to be read no faster than its share.
-    pub(super) fn heard_frame(&mut self, bytes: usize, now: Now) -> bool {
-        self.frames.refill(FRAMES, now.ms);
+    pub(super) fn heard_frame(&mut self, now: Now, bytes: usize) -> bool {
+        self.frames.refill(now.ms, FRAMES);
         self.frames.spend(frame_cost(bytes));
         let over = !self.frames.has(FRAMES, 1);
         // Told anew only after the device has been quiet for some time.
@@ -45,34 +48,34 @@ impl Allowance {
     }
 
     /// When the device is to be read again, milliseconds of the monotonic clock.
-    pub(super) fn read_at(&self) -> u64 {
-        self.frames.at(FRAMES, 1)
+    pub(super) fn read_at_ms(&self) -> u64 {
+        self.frames.available_at_ms(FRAMES, 1)
     }
 
     /// Whether a log line fits.
-    pub(super) fn allow_log(&mut self, bytes: usize, now: Now) -> bool {
+    pub(super) fn allow_log(&mut self, now: Now, bytes: usize) -> bool {
         // A line costs at least its head, so that empty ones are bounded too.
-        self.logs.take(LOG_RATE, bytes.max(64) as u64, now.ms)
+        self.logs.take(now.ms, LOG_RATE, bytes.max(64) as u64)
     }
 
     /// Whether controllers are told of a change now; otherwise when they are told of all that come until then. Neither if
     /// that stands already.
     pub(super) fn publish(&mut self, now: Now) -> Publish {
-        if self.publish_at.is_some() {
+        if self.publish_at_ms.is_some() {
             return Publish::Waits;
         }
-        if self.changes.take(CHANGES, 1, now.ms) {
+        if self.changes.take(now.ms, CHANGES, 1) {
             return Publish::Now;
         }
-        let at = self.changes.at(CHANGES, 1);
-        self.publish_at = Some(at);
+        let at = self.changes.available_at_ms(CHANGES, 1);
+        self.publish_at_ms = Some(at);
         Publish::At(at)
     }
 
     /// The time of [`Publish::At`] has come.
     pub(super) fn published(&mut self, now: Now) {
-        self.publish_at = None;
-        self.changes.refill(CHANGES, now.ms);
+        self.publish_at_ms = None;
+        self.changes.refill(now.ms, CHANGES);
         self.changes.spend(1);
     }
 }
@@ -88,7 +91,7 @@ pub(super) enum Publish {
 /// Lines of the process's log that one source may cause.
 #[derive(Debug, Default)]
 pub(super) struct Voice {
-    bucket: Bucket,
+    bucket: TokenBucket,
     left_out: u32,
 }
 
@@ -104,8 +107,8 @@ pub(super) enum Speech {
 }
 
 impl Voice {
-    pub(super) fn speak(&mut self, rate: Rate, now_ms: u64) -> Speech {
-        self.bucket.refill(rate, now_ms);
+    pub(super) fn speak(&mut self, now_ms: u64, rate: Rate) -> Speech {
+        self.bucket.refill(now_ms, rate);
         let enough = if self.left_out > 0 { NOTICES_RESUME } else { 1 };
         if self.bucket.has(rate, enough) {
             self.bucket.spend(1);
@@ -133,10 +136,10 @@ mod tests {
         let mut allowance = Allowance::default();
         let mut taken = 0;
         for _ in 0..1_000 {
-            taken += u32::from(allowance.allow_log(1_024, at(0)));
+            taken += u32::from(allowance.allow_log(at(0), 1_024));
         }
         assert_eq!(taken, LOG_BYTES_BURST / 1_024);
-        let lines = (1..).take_while(|_| allowance.allow_log(1_024, at(1_000))).count();
+        let lines = (1..).take_while(|_| allowance.allow_log(at(1_000), 1_024)).count();
         assert_eq!(lines, LOG_BYTES_PER_SECOND as usize / 1_024);
     }
 
@@ -148,9 +151,9 @@ mod tests {
             // One read brings many small frames.
             for _ in 0..1_000 {
                 frames += 1;
-                told += u32::from(allowance.heard_frame(20, at(now)));
+                told += u32::from(allowance.heard_frame(at(now), 20));
             }
-            now = now.max(allowance.read_at());
+            now = now.max(allowance.read_at_ms());
         }
         assert!(frames <= 1_024 + 60 * 64 + 2 * 1_000, "{frames} frames in a minute");
         assert_eq!(told, 1);
@@ -161,7 +164,7 @@ mod tests {
         let (mut voice, mut logged, mut left_out, mut spells) = (Voice::default(), 0, 0, 0);
         for now in 0..60_000 {
             for _ in 0..47 {
-                match voice.speak(NOTICES, now) {
+                match voice.speak(now, NOTICES) {
                     Speech::Logged => logged += 1,
                     Speech::Resumed(lines) => {
                         logged += 1;

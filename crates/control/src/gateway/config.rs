@@ -1,6 +1,6 @@
 //! What a gateway's decisions are set to, and the bounds that nobody sets.
 
-use crate::tokens::Rate;
+use crate::{backoff::Backoff, rate::Rate};
 
 /// What happens to a device with a valid certificate that no Device object names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub(super) const STRANGERS_NOTICES: Rate = Rate::per_second(20, 64);
 /// Whose lines were left out is heard again once it has so many tokens, so that a flood is a few lines now and then, and
 /// not every other line.
 pub(super) const NOTICES_RESUME: u64 = 32;
+/// Distinct facts that devices share in memory; beyond that, each device holds its own.
+pub(super) const FACTS_KINDS_MAX: usize = 64;
 /// Changes of one device that controllers are told of at once; further ones are gathered.
 pub(super) const CHANGES: Rate = Rate::per_second(4, 64);
 /// Writes of one device's status: the first [`WRITES_FREE`] at once, then at growing distances, see [`WRITE_SPACING_MIN_MS`].
@@ -151,6 +153,8 @@ pub const TAKEOVER_WINDOW_MS: u64 = 60_000;
 pub const CLONE_RETRY_MIN_MS: u32 = 15_000;
 /// Longest retry of a clone.
 pub const CLONE_RETRY_MAX_MS: u32 = 3_600_000;
+pub(super) const CLONE_RETRY: Backoff =
+    Backoff::doubling(CLONE_RETRY_MIN_MS as u64, CLONE_RETRY_MAX_MS as u64);
 /// After so long without a takeover or a refused one the suspicion ends: twice the longest retry.
 pub const CLONE_QUIET_MS: u64 = 2 * CLONE_RETRY_MAX_MS as u64;
 /// Replaced starts of one device that are remembered: as many clones are told apart.
@@ -174,6 +178,7 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 32;
 pub const API_BACKOFF_MIN_MS: u64 = 250;
 /// Longest pause.
 pub const API_BACKOFF_MAX_MS: u64 = 15_000;
+pub(super) const API_BACKOFF: Backoff = Backoff::doubling(API_BACKOFF_MIN_MS, API_BACKOFF_MAX_MS);
 /// Pause of one device's writes after its write was refused as invalid or kept conflicting.
 pub const DEVICE_BACKOFF_MS: u64 = 10_000;
 /// Devices that wait to be created. More are told to come back.

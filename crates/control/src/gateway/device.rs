@@ -1,14 +1,11 @@
 //! What a gateway knows of one device: the object in Kubernetes, the live truth, the desired set.
 
-use std::{
-    io,
-    sync::{Arc, Weak},
-};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use serde::Serialize;
 use wasmbed_api::{
     Device, DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, DeviceStatus, ReasonCode,
+    condition,
 };
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Epoch, Facts, Hello, ModuleDigest,
@@ -18,24 +15,15 @@ use wasmbed_protocol::{
 use wasmbed_runtime::scan::Features;
 
 use super::{
-    allowance::Allowance,
-    identity::Trouble,
-    input::{Now, SessionId},
-    logs::Places,
-    session::Boot,
-    sets::Set,
+    allowance::Allowance, identity::Trouble, input::SessionId, logs::Places, session::Boot, sets::Set,
     writer::WriteState,
 };
-use crate::{
-    UnixTime,
-    exchange::{DeviceKey, DeviceView},
-    text::harmless,
-};
+use crate::{Now, ObjectKey, UnixTime, exchange::DeviceView, harmless, intern::hash_of};
 
 /// One device, known from Kubernetes, from the disk, from a controller or from its own connection.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) key: Arc<DeviceKey>,
+    pub(super) key: Arc<ObjectKey>,
     /// The Device object, once seen.
     pub(super) object: Option<Object>,
     /// The key with which it was last let in, as it is on disk.
@@ -43,7 +31,7 @@ pub(super) struct Record {
     /// `metadata.uid` as it is on disk.
     pub(super) stored_uid: Option<Arc<str>>,
     /// When it became known without an object.
-    pub(super) unseen_since: u64,
+    pub(super) unseen_since_ms: u64,
     /// Which list of Devices it was last seen in or after.
     pub(super) listing: u64,
     /// The session that stands or is about to.
@@ -70,13 +58,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(key: Arc<DeviceKey>, now: Now) -> Self {
+    pub(super) fn new(now: Now, key: Arc<ObjectKey>) -> Self {
         Self {
             key,
             object: None,
             admitted_key: None,
             stored_uid: None,
-            unseen_since: now.ms,
+            unseen_since_ms: now.ms,
             listing: 0,
             session: None,
             awaiting: None,
@@ -189,7 +177,7 @@ impl Application {
 
     pub(super) fn to_resource(&self) -> DeviceApplication {
         DeviceApplication {
-            uid: hyphenated(&self.uid),
+            uid: self.uid.to_string(),
             name: self.name.as_deref().map(|name| short_name(name).to_owned()).unwrap_or_default(),
             state: match self.state {
                 ApplicationState::Pulling => DeviceApplicationState::Pulling,
@@ -202,7 +190,7 @@ impl Application {
             },
             reason: reason_code(self.reason),
             message: self.message.to_string(),
-            digest: self.digest.map(|digest| format!("sha256:{digest}")),
+            digest: self.digest.map(|digest| digest.prefixed().to_string()),
             spec_hash: self.spec_hash.to_string(),
             restarts: i64::from(self.restarts),
             memory_bytes: i64::try_from(self.memory_bytes).unwrap_or(i64::MAX),
@@ -252,7 +240,13 @@ pub(super) fn shared(text: &str, held: [Option<&Arc<str>>; 2]) -> Arc<str> {
 }
 
 /// Conditions of a Device that its gateway writes.
-const OWN_CONDITIONS: [&str; 5] = ["Connected", "Enrolled", "CloneSuspected", "KeyMismatch", "Counters"];
+const OWN_CONDITIONS: [&str; 5] = [
+    condition::CONNECTED,
+    condition::ENROLLED,
+    condition::CLONE_SUSPECTED,
+    condition::KEY_MISMATCH,
+    condition::COUNTERS,
+];
 
 /// Device.status as it is in Kubernetes, as far as a writer needs it.
 #[derive(Debug, Default)]
@@ -342,72 +336,28 @@ impl Base {
             connected_since_unix_ms: unix_ms(status.connected_since.as_deref()),
             revision: status.revision,
             observed_generation: status.observed_generation,
-            facts_hash: status.facts.as_ref().map_or(0, fingerprint),
+            facts_hash: status.facts.as_ref().map_or(0, hash_of),
             applications_hash: applications_hash(status.applications.iter().cloned()),
-            connected: shown("Connected"),
-            enrolled: shown("Enrolled"),
-            clone: shown("CloneSuspected"),
-            mismatch: shown("KeyMismatch"),
-            counters: shown("Counters"),
+            connected: shown(condition::CONNECTED),
+            enrolled: shown(condition::ENROLLED),
+            clone: shown(condition::CLONE_SUSPECTED),
+            mismatch: shown(condition::KEY_MISMATCH),
+            counters: shown(condition::COUNTERS),
             other_conditions: status
                 .conditions
                 .iter()
-                .filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str()))
+                .filter(|shown| !OWN_CONDITIONS.contains(&shown.type_.as_str()))
                 .cloned()
                 .collect(),
         }
     }
 }
 
-/// Fingerprint of what runs, memory in use aside: it moves all the time and is not worth a write.
+/// Hash of what runs, memory in use aside: it moves all the time and is not worth a write.
 pub(super) fn applications_hash(applications: impl Iterator<Item = DeviceApplication>) -> u64 {
     let quiet: Vec<_> =
         applications.map(|application| DeviceApplication { memory_bytes: 0, ..application }).collect();
-    if quiet.is_empty() { 0 } else { fingerprint(&quiet) }
-}
-
-/// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) of a value's JSON: tells whether two values differ without
-/// keeping both.
-pub(super) fn fingerprint(value: &impl Serialize) -> u64 {
-    struct Fnv(u64);
-    impl io::Write for Fnv {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            for byte in bytes {
-                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    match serde_json::to_writer(&mut hash, value) {
-        Ok(()) => hash.0,
-        // Our resources have string keys only; a value that can't be JSON counts as always different from none.
-        Err(_) => u64::MAX,
-    }
-}
-
-/// Facts that many devices of one kind share, so that they are held once.
-#[derive(Debug, Default)]
-pub(super) struct FactsTable(Vec<Weak<DeviceFacts>>);
-
-impl FactsTable {
-    /// Kinds of devices whose facts are shared; further ones are held by each device.
-    const KINDS_MAX: usize = 64;
-
-    pub(super) fn intern(&mut self, facts: DeviceFacts) -> Arc<DeviceFacts> {
-        if let Some(known) = self.0.iter().filter_map(Weak::upgrade).find(|known| **known == facts) {
-            return known;
-        }
-        let facts = Arc::new(facts);
-        self.0.retain(|weak| weak.strong_count() > 0);
-        if self.0.len() < Self::KINDS_MAX {
-            self.0.push(Arc::downgrade(&facts));
-        }
-        facts
-    }
+    if quiet.is_empty() { 0 } else { hash_of(&quiet) }
 }
 
 /// A Hello's facts as they stand in Device.status.
@@ -448,12 +398,6 @@ pub(super) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
         capabilities: hello.facts.capabilities.iter().map(name).collect(),
         reset_reason: Some(reset_reason),
     }
-}
-
-/// RFC 9562 text form.
-pub(super) fn hyphenated(uid: &ApplicationUid) -> String {
-    let hex = uid.to_string();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// The part of `namespace/name` after the slash.

@@ -5,26 +5,26 @@ use std::collections::VecDeque;
 
 use wasmbed_protocol::ApplicationUid;
 
-use super::{
-    config::{
-        APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE, STRANGERS_EVENTS,
-        STRANGERS_EVENTS_RESERVE,
-    },
-    device::fingerprint,
-    input::{Event, Occurrence},
+use super::config::{
+    APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE, STRANGERS_EVENTS,
+    STRANGERS_EVENTS_RESERVE,
 };
-use crate::tokens::Bucket;
+use crate::{
+    intern::hash_of,
+    kubernetes::{Event, Occurrence},
+    rate::TokenBucket,
+};
 
 /// The Events of one device.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    bucket: Bucket,
+    bucket: TokenBucket,
     /// Of what others do in its name.
-    strangers: Bucket,
+    strangers: TokenBucket,
     /// In the order in which they were last seen.
     told: VecDeque<Told>,
     /// Of its named applications, and of all others together.
-    applications: Vec<(Option<ApplicationUid>, Bucket)>,
+    applications: Vec<(Option<ApplicationUid>, TokenBucket)>,
     /// Left out since the last one that was not.
     pub(super) left_out: u32,
 }
@@ -74,10 +74,10 @@ pub(super) struct QueuedEvent {
 
 impl Ledger {
     /// Takes an Event; `number` is one that no Event of this process has.
-    pub(super) fn note(&mut self, event: Box<Event>, about: About, number: u64, now_ms: u64) -> Noted {
+    pub(super) fn note(&mut self, now_ms: u64, event: Box<Event>, about: About, number: u64) -> Noted {
         self.refill(now_ms);
         let stranger = about == About::Stranger;
-        let content = fingerprint(&(event.reason.as_str(), &event.message));
+        let content = hash_of(&(event.reason, &event.message));
         if let Some(index) = self.told.iter().position(|told| told.content == content)
             && let Some(mut told) = self.told.remove(index)
         {
@@ -87,7 +87,7 @@ impl Ledger {
             self.told.push_back(told);
             return queued.map_or(Noted::Counted, |queued| Noted::Write(queued, 0));
         }
-        if !self.has(stranger, 1) || !self.application_may(about, now_ms) {
+        if !self.has(stranger, 1) || !self.application_may(now_ms, about) {
             self.left_out = self.left_out.saturating_add(1);
             return Noted::LeftOut { first: self.left_out == 1 };
         }
@@ -126,8 +126,8 @@ impl Ledger {
     }
 
     fn refill(&mut self, now_ms: u64) {
-        self.bucket.refill(EVENTS, now_ms);
-        self.strangers.refill(STRANGERS_EVENTS, now_ms);
+        self.bucket.refill(now_ms, EVENTS);
+        self.strangers.refill(now_ms, STRANGERS_EVENTS);
     }
 
     fn has(&self, stranger: bool, tokens: u64) -> bool {
@@ -139,18 +139,18 @@ impl Ledger {
         bucket.spend(1);
     }
 
-    fn application_may(&mut self, about: About, now_ms: u64) -> bool {
+    fn application_may(&mut self, now_ms: u64, about: About) -> bool {
         let About::Application(uid) = about else { return true };
         if let Some((_, bucket)) = self.applications.iter_mut().find(|(known, _)| *known == uid) {
-            return bucket.take(APPLICATION_EVENTS, 1, now_ms);
+            return bucket.take(now_ms, APPLICATION_EVENTS, 1);
         }
         // Those that have earned everything again need not be remembered; the others are bounded by the device's tokens.
         self.applications.retain_mut(|(_, bucket)| {
-            bucket.refill(APPLICATION_EVENTS, now_ms);
+            bucket.refill(now_ms, APPLICATION_EVENTS);
             bucket.spent() > 0
         });
-        let mut bucket = Bucket::default();
-        let may = bucket.take(APPLICATION_EVENTS, 1, now_ms);
+        let mut bucket = TokenBucket::default();
+        let may = bucket.take(now_ms, APPLICATION_EVENTS, 1);
         self.applications.push((uid, bucket));
         may
     }
@@ -188,12 +188,11 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::DeviceKey;
+    use crate::{ObjectKey, kubernetes::Regarding};
 
     fn event(message: &str, unix_ms: u64) -> Box<Event> {
         Box::new(Event {
-            device: DeviceKey { namespace: "n".into(), name: "a".into() },
-            uid: "u".into(),
+            regarding: Regarding::device(ObjectKey::new("n", "a"), "u"),
             warning: true,
             reason: wasmbed_api::ReasonCode::Trapped,
             message: message.into(),
@@ -204,16 +203,16 @@ mod tests {
     #[test]
     fn repeats_are_counted_into_one_object() {
         let mut ledger = Ledger::default();
-        let Noted::Write(mut first, 0) = ledger.note(event("m", 1), About::Device, 7, 0) else { panic!() };
-        assert_eq!(ledger.note(event("m", 2), About::Device, 8, 0), Noted::Counted, "the first waits yet");
+        let Noted::Write(mut first, 0) = ledger.note(0, event("m", 1), About::Device, 7) else { panic!() };
+        assert_eq!(ledger.note(0, event("m", 2), About::Device, 8), Noted::Counted, "the first waits yet");
         ledger.refresh(&mut first);
         assert_eq!((first.occurrence.number, first.occurrence.count, first.event.unix_ms), (7, 2, 2));
-        let Noted::Write(mut second, 0) = ledger.note(event("m", 3), About::Device, 9, 0) else { panic!() };
+        let Noted::Write(mut second, 0) = ledger.note(0, event("m", 3), About::Device, 9) else { panic!() };
         ledger.refresh(&mut second);
         assert_eq!(second.occurrence, Occurrence { number: 7, count: 3, first_unix_ms: 1 });
         let mut writes = 0;
         for _ in 0..1_000 {
-            if let Noted::Write(mut queued, _) = ledger.note(event("m", 4), About::Device, 10, 0) {
+            if let Noted::Write(mut queued, _) = ledger.note(0, event("m", 4), About::Device, 10) {
                 ledger.refresh(&mut queued);
                 writes += 1;
             }
@@ -232,7 +231,7 @@ mod tests {
         let mut written = 0;
         for number in 0..1_000_u64 {
             let about = About::Application(Some(ApplicationUid([(number % 2) as u8; 16])));
-            let noted = ledger.note(event(&number.to_string(), 0), about, number, 0);
+            let noted = ledger.note(0, event(&number.to_string(), 0), about, number);
             written += u32::from(matches!(noted, Noted::Write(..)));
             assert_eq!(matches!(noted, Noted::LeftOut { first: true }), number == 10, "{number}");
         }
@@ -241,7 +240,7 @@ mod tests {
             let mut uid = [9; 16];
             uid[..8].copy_from_slice(&number.to_be_bytes());
             let about = About::Application(Some(ApplicationUid(uid)));
-            let noted = ledger.note(event(&format!("x{number}"), 0), about, number, 0);
+            let noted = ledger.note(0, event(&format!("x{number}"), 0), about, number);
             written += u32::from(matches!(noted, Noted::Write(..)));
         }
         assert_eq!(written, 25);
@@ -252,7 +251,7 @@ mod tests {
     fn what_others_do_in_its_name_takes_nothing_of_what_the_device_may() {
         let mut ledger = Ledger::default();
         let write = |ledger: &mut Ledger, about, text: String| {
-            let noted = ledger.note(event(&text, 0), about, 0, 0);
+            let noted = ledger.note(0, event(&text, 0), about, 0);
             matches!(noted, Noted::Write(..))
         };
         let others = (0..1_000).filter(|n| write(&mut ledger, About::Stranger, format!("s{}", n / 2)));
@@ -260,7 +259,7 @@ mod tests {
         let own = (0..1_000).filter(|n| write(&mut ledger, About::Device, n.to_string()));
         assert_eq!(own.count(), 25);
         ledger.refill(300_100);
-        assert!(matches!(ledger.note(event("s", 0), About::Stranger, 0, 300_100), Noted::Write(..)));
+        assert!(matches!(ledger.note(300_100, event("s", 0), About::Stranger, 0), Noted::Write(..)));
         assert!(ledger.told.len() <= EVENTS_REMEMBERED_MAX + 5);
     }
 }

@@ -20,15 +20,17 @@ use super::{
     Gateway,
     admission::Refusal,
     config::{
-        CLONE_QUIET_MS, CLONE_RETRY_MAX_MS, CLONE_RETRY_MIN_MS, KEY_MISMATCH_QUIET_MS, SUPERSEDED_BOOTS_MAX,
-        TAKEOVER_WINDOW_MS, TAKEOVERS_MAX,
+        CLONE_QUIET_MS, CLONE_RETRY, KEY_MISMATCH_QUIET_MS, SUPERSEDED_BOOTS_MAX, TAKEOVER_WINDOW_MS,
+        TAKEOVERS_MAX,
     },
     device::{Live, Object, Record},
     events::About,
-    input::{Event, Now},
     session::Greeting,
 };
-use crate::exchange::DeviceKey;
+use crate::{
+    Now, ObjectKey,
+    kubernetes::{Event, Regarding},
+};
 
 /// What was seen of one identity that should not be; most devices have none of it.
 #[derive(Debug, Default)]
@@ -86,8 +88,7 @@ impl Trouble {
     }
 
     fn refuse(&mut self, now_ms: u64) -> Refusal {
-        let retry_after_ms =
-            CLONE_RETRY_MIN_MS.saturating_mul(1 << self.refusals.min(16)).min(CLONE_RETRY_MAX_MS);
+        let retry_after_ms = u32::try_from(CLONE_RETRY.pause_ms(self.refusals)).unwrap_or(u32::MAX);
         self.refusals = self.refusals.saturating_add(1);
         self.clone_ms = Some(now_ms);
         Refusal {
@@ -132,9 +133,9 @@ impl Gateway {
     /// Decides about a Hello that would replace a session: refused once two boards are suspected behind one identity.
     pub(super) fn plan_takeover(
         &mut self,
-        key: &DeviceKey,
-        greeting: &Greeting,
         now: Now,
+        key: &ObjectKey,
+        greeting: &Greeting,
     ) -> Option<Refusal> {
         let record = self.devices.get_mut(key)?;
         let live = record.live.as_deref()?;
@@ -161,25 +162,24 @@ impl Gateway {
         }
         trouble.takes_over(now.ms);
         if trouble.suspects_clone() {
-            self.tell(key, ReasonCode::CloneSuspected, About::Device, now);
+            self.tell(now, key, ReasonCode::CloneSuspected, About::Device);
         }
         None
     }
 
     /// Notes a certificate with another key than the Device's; the first one in a while is told of.
-    pub(super) fn note_mismatch(&mut self, key: &DeviceKey, now: Now) {
+    pub(super) fn note_mismatch(&mut self, now: Now, key: &ObjectKey) {
         let Some(record) = self.devices.get_mut(key) else { return };
         let before = record.trouble.get_or_insert_default().mismatch_ms.replace(now.ms);
         if before.is_none() {
-            self.tell(key, ReasonCode::KeyMismatch, About::Stranger, now);
+            self.tell(now, key, ReasonCode::KeyMismatch, About::Stranger);
         }
     }
 
-    fn tell(&mut self, key: &DeviceKey, reason: ReasonCode, about: About, now: Now) {
+    fn tell(&mut self, now: Now, key: &ObjectKey, reason: ReasonCode, about: About) {
         let Some(object) = self.devices.get(key).and_then(|record| record.object.as_ref()) else { return };
         let event = Event {
-            device: key.clone(),
-            uid: object.uid.to_string(),
+            regarding: Regarding::device(key.clone(), &object.uid),
             warning: true,
             reason,
             message: reason.sentence().to_owned(),
@@ -190,7 +190,7 @@ impl Gateway {
 
     /// What an earlier life of this gateway wrote is taken over, so that it is cleared in its time, and another key makes the
     /// question of the old one void.
-    pub(super) fn adopt_trouble(record: &mut Record, before: Option<Option<&str>>, gateway: &str, now: Now) {
+    pub(super) fn adopt_trouble(now: Now, record: &mut Record, before: Option<Option<&str>>, gateway: &str) {
         let Some(object) = record.object.as_ref() else { return };
         let own = object.base.gateway.as_deref().is_none_or(|name| name == gateway);
         let shown = |shown: Option<&super::device::Shown>| shown.is_some_and(|shown| shown.status) && own;
@@ -221,7 +221,7 @@ impl Gateway {
             })
             .collect();
         for key in troubled {
-            self.schedule(&key, now);
+            self.schedule(now, &key);
         }
     }
 }

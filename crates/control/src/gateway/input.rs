@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use wasmbed_api::{Device, DeviceSpec, ReasonCode};
+use wasmbed_api::DeviceSpec;
 use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision};
 
-use crate::exchange::{DeviceKey, DeviceSet, PutSetsAnswer, Refusal};
-pub use crate::now::Now;
+use crate::{
+    ObjectKey,
+    exchange::{DeviceSet, PutSetsAnswer, Refusal},
+    kubernetes::{Event, Occurrence},
+};
 
 /// One connection; numbers are never used again within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +31,7 @@ pub struct StoreId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Namespace and name from the SPIFFE id.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// Standard base64 of the DER SubjectPublicKeyInfo.
     pub public_key: String,
 }
@@ -52,52 +55,24 @@ pub enum Call {
     /// Creates a Device.
     CreateDevice {
         /// Which.
-        device: DeviceKey,
+        device: ObjectKey,
         /// Its spec.
         spec: Box<DeviceSpec>,
     },
     /// Merges into a Device's status (RFC 7396); the patch carries the resourceVersion that it was made for.
     PatchStatus {
         /// Which.
-        device: DeviceKey,
+        device: ObjectKey,
         /// The patch.
         patch: serde_json::Value,
     },
     /// Reads a Device after a conflict.
     GetDevice {
         /// Which.
-        device: DeviceKey,
+        device: ObjectKey,
     },
     /// Writes an Event about a Device: makes it, or counts it up.
     Event(Box<Event>, Occurrence),
-}
-
-/// A transition that people should see in `kubectl describe`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// The Device that it is about.
-    pub device: DeviceKey,
-    /// Its `metadata.uid`.
-    pub uid: String,
-    /// Whether it is a `Warning`.
-    pub warning: bool,
-    /// Why.
-    pub reason: ReasonCode,
-    /// For people.
-    pub message: String,
-    /// When, milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: u64,
-}
-
-/// Which object an Event is, and how often it has happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occurrence {
-    /// Of the object, unique within this process.
-    pub number: u64,
-    /// How often, so far.
-    pub count: u32,
-    /// When first, milliseconds since 1970-01-01T00:00:00Z.
-    pub first_unix_ms: u64,
 }
 
 /// A call that is to be made.
@@ -107,26 +82,6 @@ pub struct Write {
     pub id: WriteId,
     /// The call.
     pub call: Call,
-}
-
-/// How a call ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum WriteOutcome {
-    /// 2xx, with the Device as it is now; none for an Event.
-    Done(Option<Box<Device>>),
-    /// 409: another wrote first, or it exists.
-    Conflict,
-    /// 404.
-    NotFound,
-    /// 429.
-    Throttled {
-        /// From Retry-After; 0 if there was none.
-        retry_after_ms: u64,
-    },
-    /// 5xx, a time-out or no connection: it may or may not have happened.
-    Unavailable(String),
-    /// Any other 4xx: it will not succeed as it is.
-    Refused(String),
 }
 
 /// What a gateway finds on its disk when it starts.
@@ -144,7 +99,7 @@ pub struct Restored {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct StoredDevice {
     /// Which device.
-    pub device: DeviceKey,
+    pub device: ObjectKey,
     /// `metadata.uid` of the Device, once seen.
     pub uid: Option<String>,
     /// The key with which it was last let in; `None` if it is to be kept out.
@@ -170,7 +125,7 @@ pub enum StoreOperation {
         /// For [`Gateway::handle_stored`](super::Gateway::handle_stored).
         id: StoreId,
         /// Which.
-        device: DeviceKey,
+        device: ObjectKey,
     },
     /// Removes a module's file. Not answered.
     DeleteModule {
@@ -243,7 +198,7 @@ pub enum Notice {
     /// A session stands.
     Began {
         /// Whose.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// Its epoch.
         epoch: Epoch,
         /// Whether the epoch stands in Device.status.
@@ -252,7 +207,7 @@ pub enum Notice {
     /// A session was refused or ended.
     Ended {
         /// Whose.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// Its epoch; 0 if none was given.
         epoch: Epoch,
         /// Why, if the gateway ended it; `None` if the connection broke or the device closed it.
@@ -263,14 +218,14 @@ pub enum Notice {
     /// A set is on disk and goes to its device.
     SetTaken {
         /// Whose.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// Its number.
         revision: Revision,
     },
     /// A device was given an assignment.
     Assigned {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// `namespace/name` of the application.
         application: Arc<str>,
         /// Of the change.
@@ -279,7 +234,7 @@ pub enum Notice {
     /// A device reported another state of an application.
     Reported {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// `namespace/name` of the application, or its UID.
         application: Arc<str>,
         /// Its state.
@@ -292,28 +247,28 @@ pub enum Notice {
     /// A device sent something that could not be used; the session goes on.
     Unusable {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// What was wrong.
         detail: String,
     },
     /// A device said an epoch or a revision that it can't have.
     NotBelieved {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// What it said.
         detail: String,
     },
     /// A device said that it could not use a message.
     DeviceError {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// What it said.
         detail: String,
     },
     /// A call to the Kubernetes API did not succeed; it is tried again unless it can't succeed.
     WriteFailed {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
         /// What happened.
         detail: String,
     },
@@ -325,7 +280,7 @@ pub enum Notice {
     /// More came of a device than its share, and what is beyond that is left out.
     LeftOut {
         /// Which device; `None` for all clients together that are no admitted devices.
-        device: Option<Arc<DeviceKey>>,
+        device: Option<Arc<ObjectKey>>,
         /// What is left out.
         what: LeftOut,
         /// How many until now; `None` where it begins.
@@ -334,13 +289,13 @@ pub enum Notice {
     /// A device sends faster than its share and is read no faster than that.
     Slowed {
         /// Which device.
-        device: Arc<DeviceKey>,
+        device: Arc<ObjectKey>,
     },
 }
 
 impl Notice {
     /// The device that caused it.
-    pub(super) fn cause(&self) -> Option<&Arc<DeviceKey>> {
+    pub(super) fn cause(&self) -> Option<&Arc<ObjectKey>> {
         match self {
             Self::Began { device, .. }
             | Self::Ended { device, .. }

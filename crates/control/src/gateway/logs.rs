@@ -21,13 +21,9 @@ use super::{
         LOG_APPLICATION_BYTES_MAX, LOG_APPLICATIONS_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAGE_MAX,
         LOG_SCAN_MAX, LOG_UNKNOWN_BYTES_MAX,
     },
-    device::{hyphenated, short_name},
-    input::Now,
+    device::short_name,
 };
-use crate::{
-    UnixTime,
-    exchange::{DeviceKey, LogLine},
-};
+use crate::{Now, ObjectKey, UnixTime, exchange::LogLine};
 
 /// What an allocation costs beside its bytes, at most: the allocator's head and rounding.
 const ALLOCATION_BYTES: usize = 24;
@@ -38,7 +34,7 @@ const RING_BYTES: usize =
     2 * size_of::<(Source, Ring)>() + QUEUE_LINES_MIN * size_of::<u64>() + ALLOCATION_BYTES;
 /// What a device costs that holds lines: its places in two maps, and its name, which outlives the Device.
 const HOLDER_BYTES: usize =
-    2 * (size_of::<(Arc<DeviceKey>, Holder)>() + size_of::<(usize, Arc<DeviceKey>)>()) + 256;
+    2 * (size_of::<(Arc<ObjectKey>, Holder)>() + size_of::<(usize, Arc<ObjectKey>)>()) + 256;
 /// Lines for which a queue always has room.
 const QUEUE_LINES_MIN: usize = 8;
 
@@ -77,8 +73,8 @@ pub(super) enum Origin {
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     entries: BTreeMap<u64, Entry>,
-    holders: BTreeMap<Arc<DeviceKey>, Holder>,
-    by_bytes: BTreeSet<(usize, Arc<DeviceKey>)>,
+    holders: BTreeMap<Arc<ObjectKey>, Holder>,
+    by_bytes: BTreeSet<(usize, Arc<ObjectKey>)>,
     bytes: usize,
     lines: u64,
 }
@@ -103,7 +99,7 @@ struct Ring {
 #[derive(Debug)]
 struct Entry {
     unix_ms: u64,
-    device: Arc<DeviceKey>,
+    device: Arc<ObjectKey>,
     origin: Origin,
     boot: Option<u64>,
     epoch: u64,
@@ -169,7 +165,7 @@ impl Logs {
         self.lines
     }
 
-    pub(super) fn push(&mut self, origin: Origin, device: &Arc<DeviceKey>, line: Line<'_>, now: Now) {
+    pub(super) fn push(&mut self, now: Now, origin: Origin, device: &Arc<ObjectKey>, line: Line<'_>) {
         self.lines += 1;
         let (source, bytes_max) = match &origin {
             Origin::Application(name) => (Some(Arc::clone(name)), LOG_APPLICATION_BYTES_MAX),
@@ -210,7 +206,7 @@ impl Logs {
     /// Changes what a device holds, and keeps the sums.
     fn change(
         &mut self,
-        device: &Arc<DeviceKey>,
+        device: &Arc<ObjectKey>,
         change: impl FnOnce(&mut BTreeMap<u64, Entry>, &mut Holder, u64),
     ) {
         let holder = self.holders.entry(Arc::clone(device)).or_default();
@@ -258,7 +254,7 @@ impl LogCursor {
             && match &entry.origin {
                 Origin::Application(name) => wanted(&self.application, short_name(name)),
                 // Lines of an application whose name is not known are found by its UID.
-                Origin::Unknown(uid) => self.application.as_deref() == Some(&hyphenated(uid)),
+                Origin::Unknown(uid) => self.application.as_deref() == Some(&*uid.to_string()),
             }
     }
 }
@@ -312,7 +308,7 @@ impl Entry {
             device: (*self.device).clone(),
             application: match &self.origin {
                 Origin::Application(name) => name.to_string(),
-                Origin::Unknown(uid) => hyphenated(uid),
+                Origin::Unknown(uid) => uid.to_string(),
             },
             sequence: self.sequence,
             lines_lost: self.lines_lost,
@@ -328,8 +324,8 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> Arc<DeviceKey> {
-        Arc::new(DeviceKey { namespace: "default".into(), name: name.into() })
+    fn key(name: &str) -> Arc<ObjectKey> {
+        Arc::new(ObjectKey { namespace: "default".into(), name: name.into() })
     }
 
     fn application(name: &str) -> Origin {
@@ -345,10 +341,10 @@ mod tests {
         let mut logs = Logs::default();
         for (sequence, unix_ms) in [(1, 90_000), (2, 5_000), (3, 5_000)] {
             logs.push(
+                Now { ms: sequence, unix_ms },
                 application("default/a"),
                 &key("a"),
                 line(sequence, 0, "x"),
-                Now { ms: sequence, unix_ms },
             );
         }
         let places: Vec<_> =
@@ -414,14 +410,14 @@ mod tests {
         let mut logs = Logs::default();
         for number in 0..600_u64 {
             let device = key(if number % 2 == 0 { "a" } else { "b" });
-            logs.push(application("default/hello"), &device, line(number, 0, "x"), Now::default());
-            logs.push(application("default/other"), &device, line(number, 0, "x"), Now::default());
+            logs.push(Now::default(), application("default/hello"), &device, line(number, 0, "x"));
+            logs.push(Now::default(), application("default/other"), &device, line(number, 0, "x"));
         }
         let mut all = cursor(Some("hello"), None);
         let numbers: Vec<_> = lines(&logs, &mut all).iter().map(|line| line.sequence).collect();
         assert_eq!(numbers, (0..600).collect::<Vec<_>>());
         assert!(lines(&logs, &mut cursor(None, Some("a"))).iter().all(|line| line.device.name == "a"));
-        logs.push(application("default/hello"), &key("a"), line(600, 3, "new"), Now::default());
+        logs.push(Now::default(), application("default/hello"), &key("a"), line(600, 3, "new"));
         assert_eq!(lines(&logs, &mut all)[0].lines_lost, 3);
         assert_eq!(logs.page(&mut all), LogPage::default());
     }
@@ -433,14 +429,14 @@ mod tests {
         for number in 0..20_000_u32 {
             let name = format!("default/{}", number % 100);
             let device = key(&format!("d{}", number % 7));
-            logs.push(application(&name), &device, line(0, 0, &text), Now::default());
+            logs.push(Now::default(), application(&name), &device, line(0, 0, &text));
         }
         assert_sums(&logs);
         let most = logs.holders.values().map(|holder| holder.rings.len()).max();
         assert_eq!(most, Some(LOG_APPLICATIONS_MAX));
         for number in 0..2_000_u64 {
-            logs.push(application("default/one"), &key("e"), line(number, 0, ""), Now::default());
-            logs.push(application("default/two"), &key("e"), line(number, 0, &text), Now::default());
+            logs.push(Now::default(), application("default/one"), &key("e"), line(number, 0, ""));
+            logs.push(Now::default(), application("default/two"), &key("e"), line(number, 0, &text));
         }
         assert_sums(&logs);
         let ring = |name: &str| &logs.holders[&key("e")].rings[&Some(name.into())];
@@ -454,17 +450,17 @@ mod tests {
     #[test]
     fn made_up_applications_share_one_queue_and_push_nobody_out() {
         let mut logs = Logs::default();
-        logs.push(application("default/hello"), &key("honest"), line(1, 0, "kept"), Now::default());
+        logs.push(Now::default(), application("default/hello"), &key("honest"), line(1, 0, "kept"));
         for number in 0..60_000_u128 {
             let device = key(["a", "b", "c", "d"][(number % 4) as usize]);
             let uid = ApplicationUid(number.to_be_bytes());
-            logs.push(Origin::Unknown(uid), &device, line(0, 0, ""), Now::default());
+            logs.push(Now::default(), Origin::Unknown(uid), &device, line(0, 0, ""));
         }
         assert_sums(&logs);
         assert_eq!(logs.holders.values().map(|holder| holder.rings.len()).sum::<usize>(), 5);
         assert!(logs.bytes < 5 * (LOG_UNKNOWN_BYTES_MAX + RING_BYTES + HOLDER_BYTES));
         assert_eq!(lines(&logs, &mut cursor(Some("hello"), None)).len(), 1);
-        let last = hyphenated(&ApplicationUid(59_999_u128.to_be_bytes()));
+        let last = ApplicationUid(59_999_u128.to_be_bytes()).to_string();
         assert_eq!(lines(&logs, &mut cursor(Some(&last), None)).len(), 1);
     }
 
@@ -473,13 +469,13 @@ mod tests {
         let mut logs = Logs::default();
         let text = "x".repeat(1_024);
         for number in 0..50 {
-            logs.push(application("default/app"), &key("quiet"), line(number, 0, &text), Now::default());
+            logs.push(Now::default(), application("default/app"), &key("quiet"), line(number, 0, &text));
         }
         // Names of this many applications are the controller's doing: even so one device has no more than its share.
         for number in 0..40_000_u64 {
             let name = format!("default/{}", number / 4 % 20);
             let device = key(&format!("loud-{}", number % 4));
-            logs.push(application(&name), &device, line(number, 0, &text), Now::default());
+            logs.push(Now::default(), application(&name), &device, line(number, 0, &text));
         }
         assert_sums(&logs);
         assert!(logs.bytes > LOG_BYTES_MAX - 4_096, "it is full");

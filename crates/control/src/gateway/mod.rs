@@ -41,6 +41,10 @@ use std::{
     sync::Arc,
 };
 
+use wasmbed_api::DeviceFacts;
+
+use crate::{Now, intern::Pool};
+
 pub use config::{Config, Enrollment};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
@@ -48,18 +52,18 @@ pub use sets::PreparedSets;
 pub use stream::Cursor;
 pub use writer::Class;
 
+use crate::{
+    ObjectKey,
+    election::{Hold, TERM_MAX},
+    exchange::StreamEvent,
+};
 use allowance::{Publish, Speech, Voice};
-use device::{FactsTable, Record};
+use device::Record;
 use logs::Logs;
 use session::Session;
 use sets::{Bodies, Modules};
 use stream::Stream;
 use writer::Writer;
-
-use crate::{
-    election::{Hold, TERM_MAX},
-    exchange::{DeviceKey, StreamEvent},
-};
 
 /// How often unreferenced modules and unseen devices are looked for.
 const SWEEP_MS: u64 = 30_000;
@@ -69,7 +73,7 @@ const SWEEP_MS: u64 = 30_000;
 pub struct Gateway {
     config: Config,
     /// Boxed, as nodes of a tree are half empty.
-    devices: BTreeMap<Arc<DeviceKey>, Box<Record>>,
+    devices: BTreeMap<Arc<ObjectKey>, Box<Record>>,
     /// Boxed likewise.
     sessions: BTreeMap<SessionId, Box<Session>>,
     /// When sessions are looked at next.
@@ -77,7 +81,7 @@ pub struct Gateway {
     /// Sessions with something to send.
     wakes: BTreeSet<SessionId>,
     writer: Writer,
-    facts: FactsTable,
+    facts: Pool<DeviceFacts>,
     bodies: Bodies,
     modules: Modules,
     stream: Stream,
@@ -87,7 +91,7 @@ pub struct Gateway {
     storing: BTreeMap<StoreId, uploads::Storing>,
     next_store: u64,
     /// Devices of which the disk does not hold what is known, since their last write failed.
-    unstored: BTreeSet<Arc<DeviceKey>>,
+    unstored: BTreeSet<Arc<ObjectKey>>,
     answers: VecDeque<Answer>,
     /// Each with whether a stranger caused it.
     notices: VecDeque<(Notice, bool)>,
@@ -96,11 +100,11 @@ pub struct Gateway {
     /// Of all clients together that are no admitted devices.
     strangers_voice: Voice,
     /// Connections of each such client.
-    strangers: BTreeMap<Arc<DeviceKey>, Vec<SessionId>>,
+    strangers: BTreeMap<Arc<ObjectKey>, Vec<SessionId>>,
     /// Sum of them.
     strangers_open: usize,
     /// Devices whose changes are gathered, by when controllers are told.
-    publishing: BTreeSet<(u64, Arc<DeviceKey>)>,
+    publishing: BTreeSet<(u64, Arc<ObjectKey>)>,
     /// Of the next Event.
     next_event: u64,
     /// The latest time that an input brought.
@@ -119,9 +123,9 @@ pub struct Gateway {
     /// Number of the list of Devices that is being read or was read last.
     listing: u64,
     /// When devices of an earlier life count as not having come back.
-    orphans_from: Option<u64>,
+    orphans_from_ms: Option<u64>,
     shutting_down: bool,
-    sweep_at: u64,
+    sweep_at_ms: u64,
     /// Sessions that were let in and have not ended.
     admitted: usize,
     /// Devices that are to be created.
@@ -172,7 +176,7 @@ pub struct Levels {
 impl Gateway {
     /// A gateway that remembers what its disk holds.
     #[must_use]
-    pub fn new(config: Config, restored: Restored, now: Now) -> Self {
+    pub fn new(now: Now, config: Config, restored: Restored) -> Self {
         let mut gateway = Self {
             writer: Writer::new(&config),
             modules: Modules::new(config.modules_bytes_max, &restored.modules),
@@ -182,7 +186,7 @@ impl Gateway {
             sessions: BTreeMap::new(),
             timers: BTreeSet::new(),
             wakes: BTreeSet::new(),
-            facts: FactsTable::default(),
+            facts: Pool::new(config::FACTS_KINDS_MAX),
             bodies: Bodies::default(),
             logs: Logs::default(),
             store: VecDeque::new(),
@@ -205,15 +209,15 @@ impl Gateway {
             kept_from: None,
             synced: false,
             listing: 0,
-            orphans_from: None,
+            orphans_from_ms: None,
             shutting_down: false,
-            sweep_at: now.ms + SWEEP_MS,
+            sweep_at_ms: now.ms + SWEEP_MS,
             admitted: 0,
             creating: 0,
             counters: Counters::default(),
         };
         for stored in restored.devices {
-            gateway.restore(stored, now);
+            gateway.restore(now, stored);
         }
         if gateway.leader_term >= TERM_MAX {
             gateway.notice(Notice::StoreFailed {
@@ -227,9 +231,9 @@ impl Gateway {
         gateway
     }
 
-    fn restore(&mut self, stored: StoredDevice, now: Now) {
+    fn restore(&mut self, now: Now, stored: StoredDevice) {
         let key = Arc::new(stored.device);
-        let mut record = Box::new(Record::new(Arc::clone(&key), now));
+        let mut record = Box::new(Record::new(now, Arc::clone(&key)));
         record.admitted_key = stored.admitted_key.map(Arc::from);
         record.stored_uid = stored.uid.map(Arc::from);
         if let Some(set) = stored.set {
@@ -254,32 +258,32 @@ impl Gateway {
     /// The time may have come for something; may be called at any time.
     pub fn handle_timeout(&mut self, now: Now) {
         self.clock_ms = self.clock_ms.max(now.ms);
-        while let Some((due, key)) = self.publishing.pop_first() {
-            if due > now.ms {
-                self.publishing.insert((due, key));
+        while let Some((due_ms, key)) = self.publishing.pop_first() {
+            if due_ms > now.ms {
+                self.publishing.insert((due_ms, key));
                 break;
             }
             if let Some(record) = self.devices.get_mut(&key)
-                && record.allowance.publish_at == Some(due)
+                && record.allowance.publish_at_ms == Some(due_ms)
             {
                 record.allowance.published(now);
                 self.stream.changed(&key);
             }
         }
-        while let Some(&(due, session)) = self.timers.first() {
-            if due > now.ms {
+        while let Some(&(due_ms, session)) = self.timers.first() {
+            if due_ms > now.ms {
                 break;
             }
             self.timers.pop_first();
-            self.session_timeout(session, due, now);
+            self.session_timeout(now, session, due_ms);
         }
         while let Some(key) = self.writer.pop_due(now.ms) {
             if let Some(record) = self.devices.get_mut(&key) {
                 self.writer.due(&key, &mut record.write);
             }
         }
-        if now.ms >= self.sweep_at {
-            self.sweep_at = now.ms + SWEEP_MS;
+        if now.ms >= self.sweep_at_ms {
+            self.sweep_at_ms = now.ms + SWEEP_MS;
             self.sweep(now);
         }
     }
@@ -288,10 +292,10 @@ impl Gateway {
     /// something then too.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
-        let timer = self.timers.first().map(|(due, _)| *due);
-        let publishing = self.publishing.first().map(|(due, _)| *due);
+        let timer = self.timers.first().map(|(due_ms, _)| *due_ms);
+        let publishing = self.publishing.first().map(|(due_ms, _)| *due_ms);
         let writer = self.writer.timeout().filter(|_| self.kept_from.is_none());
-        [timer, publishing, writer].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at)
+        [timer, publishing, writer].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at_ms)
     }
 
     /// A session that may have something to send or is to be closed.
@@ -324,8 +328,8 @@ impl Gateway {
         let Some(cause) = notice.cause() else { return Some(Told { notice, logged: true }) };
         let device = (!stranger && self.devices.contains_key(cause)).then(|| Arc::clone(cause));
         let speech = match device.as_ref().and_then(|device| self.devices.get_mut(device)) {
-            Some(record) => record.allowance.voice.speak(config::NOTICES, self.clock_ms),
-            None => self.strangers_voice.speak(config::STRANGERS_NOTICES, self.clock_ms),
+            Some(record) => record.allowance.voice.speak(self.clock_ms, config::NOTICES),
+            None => self.strangers_voice.speak(self.clock_ms, config::STRANGERS_NOTICES),
         };
         let (logged, left_out) = match speech {
             Speech::Logged => (true, None),
@@ -346,14 +350,14 @@ impl Gateway {
 
     /// Whether this process may speak for its gateway. While it may not, no device is let in, no set taken and no status
     /// written: the holder of the gateway's Lease does all that.
-    pub fn handle_hold(&mut self, hold: &Hold, now: Now) {
+    pub fn handle_hold(&mut self, now: Now, hold: &Hold) {
         let kept_from = hold.kept_from();
         let lost = kept_from.is_some() && self.kept_from.is_none();
         self.kept_from = kept_from;
         if lost {
             let sessions: Vec<_> = self.sessions.keys().copied().collect();
             for session in sessions {
-                self.end(session, admission::NOT_HOLDER, now);
+                self.end(now, session, admission::NOT_HOLDER);
             }
         }
     }
@@ -363,12 +367,12 @@ impl Gateway {
         self.shutting_down = true;
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
         for session in sessions {
-            self.end(session, admission::SHUTTING_DOWN, now);
+            self.end(now, session, admission::SHUTTING_DOWN);
         }
         // Nothing waits for a device to return any more.
         let keys: Vec<_> = self.devices.keys().cloned().collect();
         for key in keys {
-            self.schedule(&key, now);
+            self.schedule(now, &key);
         }
     }
 
@@ -427,8 +431,8 @@ impl Gateway {
             cursor,
             |after| {
                 match after {
-                    None => self.devices.range::<DeviceKey, _>(..),
-                    Some(after) => self.devices.range::<DeviceKey, _>((
+                    None => self.devices.range::<ObjectKey, _>(..),
+                    Some(after) => self.devices.range::<ObjectKey, _>((
                         std::ops::Bound::Excluded(after),
                         std::ops::Bound::Unbounded,
                     )),
@@ -463,7 +467,7 @@ impl Gateway {
     }
 
     /// Tells controllers that a device changed, now or with what follows.
-    fn publish(&mut self, key: &Arc<DeviceKey>, now: Now) {
+    fn publish(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         match record.allowance.publish(now) {
             Publish::Now => self.stream.changed(key),

@@ -9,13 +9,12 @@ use super::{
     admission::{self, Admission, Known, plan_admission},
     config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS, UNSEEN_DEVICE_MS},
     device::{Object, Record},
-    input::Now,
     session::State,
     sessions::SUPERSEDED,
     status::{self, Ownership, Writing},
     writer::Class,
 };
-use crate::exchange::DeviceKey;
+use crate::{Now, ObjectKey};
 
 impl Gateway {
     /// A list of all Devices begins; each follows with [`Gateway::handle_device`].
@@ -26,11 +25,12 @@ impl Gateway {
     /// The list is complete: what was not in it is gone.
     pub fn handle_list_done(&mut self, now: Now) {
         self.synced = true;
-        self.orphans_from.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
+        self.orphans_from_ms.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
         let listing = self.listing;
         let gone = |record: &Record| {
             record.listing < listing
-                && (record.object.is_some() || now.ms.saturating_sub(record.unseen_since) >= UNSEEN_DEVICE_MS)
+                && (record.object.is_some()
+                    || now.ms.saturating_sub(record.unseen_since_ms) >= UNSEEN_DEVICE_MS)
         };
         let restored = |record: &Record| record.object.is_none() && record.stored_uid.is_some();
         let keys: Vec<_> = self
@@ -40,36 +40,36 @@ impl Gateway {
             .map(|record| Arc::clone(&record.key))
             .collect();
         for key in keys {
-            self.forget(&key, now);
+            self.forget(now, &key);
         }
         let keys: Vec<_> = self.devices.keys().cloned().collect();
         for key in keys {
-            self.schedule(&key, now);
+            self.schedule(now, &key);
         }
     }
 
     /// A Device is new or changed, or stands in a list.
-    pub fn handle_device(&mut self, device: &Device, now: Now) {
+    pub fn handle_device(&mut self, now: Now, device: &Device) {
         let (Some(namespace), Some(name)) = (device.metadata.namespace.clone(), device.metadata.name.clone())
         else {
             return;
         };
         let Some(mut object) = Object::new(device) else { return };
-        let key = DeviceKey { namespace, name };
+        let key = ObjectKey { namespace, name };
         let known = self.devices.get(&key);
         if let Some(uid) = known.and_then(|known| known.object.as_ref().map(|known| known.uid.clone()))
             && uid != object.uid
         {
-            self.handle_device_deleted(&key, Some(&uid), now);
+            self.handle_device_deleted(now, &key, Some(&uid));
         } else if let Some(uid) = known.and_then(|known| known.stored_uid.clone())
             && uid != object.uid
         {
             // It was recreated while this gateway was away: it inherits nothing.
-            self.forget(&Arc::new(key.clone()), now);
+            self.forget(now, &Arc::new(key.clone()));
         }
         let listing = self.listing;
         let gateway = self.config.name.clone();
-        let record = self.record(&key, now);
+        let record = self.record(now, &key);
         record.listing = listing;
         if record.object.as_ref().is_some_and(|known| object.is_older_than(known)) {
             return;
@@ -78,25 +78,25 @@ impl Gateway {
         let before = record.object.as_ref().map(|known| known.public_key.clone());
         record.object = Some(object);
         let before = before.as_ref().map(|key| key.as_deref());
-        Self::adopt_trouble(record, before, &gateway, now);
-        status::adopt_retry(record, now);
+        Self::adopt_trouble(now, record, before, &gateway);
+        status::adopt_retry(now, record);
         let key = Arc::clone(&record.key);
-        self.observed(&key, now);
+        self.observed(now, &key);
     }
 
     /// A Device was deleted. One of another UID than `uid` is left alone.
-    pub fn handle_device_deleted(&mut self, device: &DeviceKey, uid: Option<&str>, now: Now) {
+    pub fn handle_device_deleted(&mut self, now: Now, device: &ObjectKey, uid: Option<&str>) {
         let Some(record) = self.devices.get(device) else { return };
         let known = record.object.as_ref().map(|object| &*object.uid);
         if uid.is_some() && known.is_some() && uid != known {
             return;
         }
         let key = Arc::clone(&record.key);
-        self.forget(&key, now);
+        self.forget(now, &key);
     }
 
     /// The record of a device, made if there is none.
-    pub(super) fn record(&mut self, key: &DeviceKey, now: Now) -> &mut Record {
+    pub(super) fn record(&mut self, now: Now, key: &ObjectKey) -> &mut Record {
         let key = match self.devices.get_key_value(key) {
             Some((known, _)) => Arc::clone(known),
             None => {
@@ -105,11 +105,11 @@ impl Gateway {
                 key
             }
         };
-        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Box::new(Record::new(key, now)))
+        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Box::new(Record::new(now, key)))
     }
 
     /// Draws the consequences of what an object shows.
-    fn observed(&mut self, key: &Arc<DeviceKey>, now: Now) {
+    fn observed(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         let Some(object) = &record.object else { return };
         record.write.refetch = false;
@@ -138,11 +138,11 @@ impl Gateway {
         }
         if let Some(session) = session {
             if let Some(refusal) = refused {
-                self.end(session, refusal, now);
+                self.end(now, session, refusal);
             } else {
                 match ownership {
-                    Ownership::Lost => self.end(session, SUPERSEDED, now),
-                    Ownership::Own => self.welcome(session, true, now),
+                    Ownership::Lost => self.end(now, session, SUPERSEDED),
+                    Ownership::Own => self.welcome(now, session, true),
                     Ownership::Claimable | Ownership::None => {}
                 }
             }
@@ -160,13 +160,13 @@ impl Gateway {
             self.stream.changed(key);
         }
         if let Some(awaiting) = awaiting {
-            self.readmit(awaiting, now);
+            self.readmit(now, awaiting);
         }
-        self.schedule(key, now);
+        self.schedule(now, key);
     }
 
     /// Ends the session of a device and drops all that is known of it.
-    pub(super) fn forget(&mut self, key: &Arc<DeviceKey>, now: Now) {
+    pub(super) fn forget(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         self.writer.remove(key, &mut record.write);
         if record.write.create.take().is_some() {
@@ -177,7 +177,7 @@ impl Gateway {
         self.devices.remove(key);
         self.stream.forgotten(key);
         for session in sessions.into_iter().flatten() {
-            self.end(session, admission::DELETED, now);
+            self.end(now, session, admission::DELETED);
         }
         if on_disk {
             self.store_nothing(key);
@@ -185,14 +185,14 @@ impl Gateway {
     }
 
     /// Puts a device in the queue of writes if its status is not what it should be.
-    pub(super) fn schedule(&mut self, key: &Arc<DeviceKey>, now: Now) {
-        let writing = Writing::new(&self.config, self.orphans_from, now);
+    pub(super) fn schedule(&mut self, now: Now, key: &Arc<ObjectKey>) {
+        let writing = Writing::new(now, &self.config, self.orphans_from_ms);
         let Some(record) = self.devices.get_mut(key) else { return };
         if record.write.in_flight.is_some() {
             return;
         }
         if record.write.create.is_some() || record.write.refetch {
-            self.writer.schedule(key, &mut record.write, Class::Enrollment, now.ms, now.ms);
+            self.writer.schedule(now.ms, key, &mut record.write, Class::Enrollment, now.ms);
             return;
         }
         let Some(plan) = status::plan(record, writing) else { return };
@@ -201,11 +201,11 @@ impl Gateway {
             Class::Result | Class::Facts => RESULT_DEBOUNCE_MS,
             Class::Enrollment | Class::Failure | Class::Edge | Class::Event | Class::Heartbeat => 0,
         };
-        let mut due = plan.due.saturating_add(pause);
+        let mut due_ms = plan.due_ms.saturating_add(pause);
         if plan.class.is_caused_by_device() && !self.shutting_down {
-            due = due.max(record.write.not_before(now.ms));
+            due_ms = due_ms.max(record.write.not_before(now.ms));
         }
-        self.writer.schedule(key, &mut record.write, plan.class, due, now.ms);
+        self.writer.schedule(now.ms, key, &mut record.write, plan.class, due_ms);
     }
 
     /// How a device is known, for admission.
@@ -225,10 +225,10 @@ impl Gateway {
     }
 
     /// A session whose Device was being created: the Device is here, or another one is.
-    fn readmit(&mut self, id: super::SessionId, now: Now) {
+    fn readmit(&mut self, now: Now, id: super::SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if let State::AwaitDevice(greeting) = std::mem::replace(&mut session.state, State::AwaitHello) {
-            self.admit(id, *greeting, now);
+            self.admit(now, id, *greeting);
         }
     }
 
@@ -240,11 +240,11 @@ impl Gateway {
                 .values()
                 .filter(|record| record.object.is_none() && record.write.create.is_none())
                 .filter(|record| record.write.in_flight.is_none())
-                .filter(|record| now.ms.saturating_sub(record.unseen_since) >= UNSEEN_DEVICE_MS)
+                .filter(|record| now.ms.saturating_sub(record.unseen_since_ms) >= UNSEEN_DEVICE_MS)
                 .map(|record| Arc::clone(&record.key))
                 .collect();
             for key in unseen {
-                self.forget(&key, now);
+                self.forget(now, &key);
             }
         }
         let overdue: Vec<_> = self
@@ -256,6 +256,6 @@ impl Gateway {
         self.sweep_trouble(now);
         self.store_what_failed();
         self.bodies.drop_unused();
-        self.sweep_modules(super::config::MODULE_UNREFERENCED_MS, now);
+        self.sweep_modules(now, super::config::MODULE_UNREFERENCED_MS);
     }
 }

@@ -14,8 +14,8 @@ use std::{collections::VecDeque, sync::Arc};
 use wasmbed_api::DeviceFacts;
 use wasmbed_protocol::{BootCounter, BootId, CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
 
-use super::{config::ASSIGNMENT_GETS_MAX, input::Now};
-use crate::{exchange::DeviceKey, tokens::Bucket};
+use super::config::ASSIGNMENT_GETS_MAX;
+use crate::{Now, ObjectKey, rate::TokenBucket};
 
 /// Where a session is.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,18 +53,18 @@ pub(super) struct Boot {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) device: Arc<DeviceKey>,
+    pub(super) device: Arc<ObjectKey>,
     pub(super) public_key: Arc<str>,
     pub(super) state: State,
     pub(super) heard_ms: u64,
     /// When the timer of this session is due; entries of the timer queue with another time are stale.
-    pub(super) deadline: u64,
+    pub(super) deadline_ms: u64,
     pub(super) unusable: u32,
     pub(super) owed: Owed,
     /// Its device is not admitted, so that it draws on what strangers share and not on what the device has.
     pub(super) stranger: bool,
     /// Of a stranger.
-    pub(super) frames: Bucket,
+    pub(super) frames: TokenBucket,
 }
 
 /// What a session owes its device. What is rare is boxed: nearly all sessions owe nothing.
@@ -98,17 +98,17 @@ pub(super) struct Closing {
 }
 
 impl Session {
-    pub(super) fn new(device: Arc<DeviceKey>, public_key: Arc<str>, now: Now) -> Self {
+    pub(super) fn new(now: Now, device: Arc<ObjectKey>, public_key: Arc<str>) -> Self {
         Self {
             device,
             public_key,
             state: State::AwaitHello,
             heard_ms: now.ms,
-            deadline: 0,
+            deadline_ms: 0,
             unusable: 0,
             owed: Owed::default(),
             stranger: true,
-            frames: Bucket::default(),
+            frames: TokenBucket::default(),
         }
     }
 
@@ -144,8 +144,8 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        let device = DeviceKey { namespace: "default".into(), name: "a".into() };
-        Session::new(Arc::new(device), "k".into(), Now::default())
+        let device = ObjectKey { namespace: "default".into(), name: "a".into() };
+        Session::new(Now::default(), Arc::new(device), "k".into())
     }
 
     #[test]

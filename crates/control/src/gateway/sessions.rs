@@ -20,21 +20,22 @@ use super::{
         RETRY_SOON_MS, RETRY_SPREAD_MAX_MS, STRANGERS_FRAMES, STRANGERS_MAX, UNUSABLE_MESSAGES_MAX,
     },
     counters::{Counted, Known as KnownCounters, plan_counters},
-    device::{
-        Application, Live, Object, Record, applications_hash, facts_to_resource, fingerprint, reason_code,
-        shared,
-    },
+    device::{Application, Live, Object, Record, applications_hash, facts_to_resource, reason_code, shared},
     events::{About, Noted, QueuedEvent},
-    input::{Event, Identity, LeftOut, Notice, Now, Occurrence, SessionId, StoreOperation},
+    input::{Identity, LeftOut, Notice, SessionId, StoreOperation},
     logs::{Line, Origin, Places},
     session::{Boot, Closing, Greeting, Owed, Range, Session, State},
 };
-use crate::{exchange::DeviceKey, text::harmless};
+use crate::{
+    Now, ObjectKey, harmless,
+    intern::hash_of,
+    kubernetes::{Event, Occurrence, Regarding},
+};
 
 impl Gateway {
     /// A device's handshake is done. False if there is no room: the connection is to be closed.
     #[must_use]
-    pub fn handle_accepted(&mut self, id: SessionId, identity: &Identity, now: Now) -> bool {
+    pub fn handle_accepted(&mut self, now: Now, id: SessionId, identity: &Identity) -> bool {
         self.clock_ms = self.clock_ms.max(now.ms);
         let record = self.devices.get(&identity.device).map(AsRef::as_ref);
         let plan = plan_admission(self.config.enrollment, self.known(record), &identity.public_key);
@@ -55,7 +56,7 @@ impl Gateway {
             Some(*own) != standing && self.sessions.get(own).is_some_and(|own| own.state != State::Closing)
         });
         if let Some(oldest) = gives_way {
-            self.end(oldest, SUPERSEDED, now);
+            self.end(now, oldest, SUPERSEDED);
         }
         let (device, public_key) = match self.devices.get(&identity.device) {
             Some(record) => {
@@ -66,21 +67,21 @@ impl Gateway {
             }
             None => (Arc::new(identity.device.clone()), identity.public_key.as_str().into()),
         };
-        let mut session = Session::new(Arc::clone(&device), public_key, now);
+        let mut session = Session::new(now, Arc::clone(&device), public_key);
         session.stranger = stranger;
         self.sessions.insert(id, Box::new(session));
         self.take_place(id, &device, stranger);
         self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
         if self.shutting_down {
-            self.end(id, admission::SHUTTING_DOWN, now);
+            self.end(now, id, admission::SHUTTING_DOWN);
         } else if self.kept_from.is_some() {
-            self.end(id, admission::NOT_HOLDER, now);
+            self.end(now, id, admission::NOT_HOLDER);
         }
         true
     }
 
     /// The body of a frame arrived.
-    pub fn handle_frame(&mut self, id: SessionId, body: &[u8], now: Now) {
+    pub fn handle_frame(&mut self, now: Now, id: SessionId, body: &[u8]) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.state == State::Closing {
             return;
@@ -93,39 +94,39 @@ impl Gateway {
         }) {
             live.last_heard = now;
         }
-        self.count_frame(id, body.len(), now);
+        self.count_frame(now, id, body.len());
         match decode_device(body) {
-            Ok(message) => self.handle_message(id, message, now),
+            Ok(message) => self.handle_message(now, id, message),
             Err(error) if error.is_newer_version() => {
                 if error.tag != Some(tag::ERROR) {
-                    self.unusable(id, error.code(), error.tag, error.to_string(), now);
+                    self.unusable(now, id, error.code(), error.tag, error.to_string());
                 }
             }
-            Err(error) => self.end_with(id, PROTOCOL_ERROR, error.to_string(), now),
+            Err(error) => self.end_with(now, id, PROTOCOL_ERROR, error.to_string()),
         }
     }
 
     /// What arrived can't be split into frames.
-    pub fn handle_broken_frame(&mut self, id: SessionId, detail: &str, now: Now) {
-        self.end_with(id, PROTOCOL_ERROR, detail.to_owned(), now);
+    pub fn handle_broken_frame(&mut self, now: Now, id: SessionId, detail: &str) {
+        self.end_with(now, id, PROTOCOL_ERROR, detail.to_owned());
     }
 
     /// The connection is gone.
-    pub fn handle_closed(&mut self, id: SessionId, detail: &str, now: Now) {
+    pub fn handle_closed(&mut self, now: Now, id: SessionId, detail: &str) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.clock_ms = self.clock_ms.max(now.ms);
         self.give_place(id, &session.device, session.stranger);
-        self.timers.remove(&(session.deadline, id));
+        self.timers.remove(&(session.deadline_ms, id));
         self.wakes.remove(&id);
         if session.state != State::Closing {
-            let epoch = self.detach(&session.device, id, ReasonCode::SessionEnded, now);
+            let epoch = self.detach(now, &session.device, id, ReasonCode::SessionEnded);
             let device = session.device;
             let ended = Notice::Ended { device, epoch, reason: None, detail: detail.to_owned() };
             self.notice_of(session.stranger, ended);
         }
     }
 
-    fn take_place(&mut self, id: SessionId, device: &Arc<DeviceKey>, stranger: bool) {
+    fn take_place(&mut self, id: SessionId, device: &Arc<ObjectKey>, stranger: bool) {
         if stranger {
             self.strangers.entry(Arc::clone(device)).or_default().push(id);
             self.strangers_open += 1;
@@ -134,7 +135,7 @@ impl Gateway {
         }
     }
 
-    fn give_place(&mut self, id: SessionId, device: &Arc<DeviceKey>, stranger: bool) {
+    fn give_place(&mut self, id: SessionId, device: &Arc<ObjectKey>, stranger: bool) {
         if !stranger {
             if let Some(record) = self.devices.get_mut(device) {
                 record.allowance.connections.retain(|open| *open != id);
@@ -149,13 +150,13 @@ impl Gateway {
     }
 
     /// Counts a frame against the share of whoever sent it.
-    fn count_frame(&mut self, id: SessionId, bytes: usize, now: Now) {
+    fn count_frame(&mut self, now: Now, id: SessionId, bytes: usize) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.stranger {
-            session.frames.refill(STRANGERS_FRAMES, now.ms);
+            session.frames.refill(now.ms, STRANGERS_FRAMES);
             session.frames.spend(frame_cost(bytes));
         } else if let Some(record) = self.devices.get_mut(&session.device)
-            && record.allowance.heard_frame(bytes, now)
+            && record.allowance.heard_frame(now, bytes)
         {
             self.counters.devices_slowed += 1;
             let device = Arc::clone(&session.device);
@@ -164,25 +165,25 @@ impl Gateway {
     }
 
     /// For how long nothing is to be read from a session.
-    pub(super) fn read_in_ms(&self, session: &Session, now: Now) -> u64 {
+    pub(super) fn read_in_ms(&self, now: Now, session: &Session) -> u64 {
         let at = if session.stranger {
-            session.frames.at(STRANGERS_FRAMES, 1)
+            session.frames.available_at_ms(STRANGERS_FRAMES, 1)
         } else {
-            self.devices.get(&session.device).map_or(0, |record| record.allowance.read_at())
+            self.devices.get(&session.device).map_or(0, |record| record.allowance.read_at_ms())
         };
         at.saturating_sub(now.ms)
     }
 
-    fn handle_message(&mut self, id: SessionId, message: DeviceMessage<'_>, now: Now) {
+    fn handle_message(&mut self, now: Now, id: SessionId, message: DeviceMessage<'_>) {
         let Some(session) = self.sessions.get(&id) else { return };
         let device = Arc::clone(&session.device);
         let (standing, stranger) = (session.state == State::Standing, session.stranger);
         match message {
             DeviceMessage::Hello(hello) if session.state == State::AwaitHello => {
-                self.handle_hello(id, &hello, now)
+                self.handle_hello(now, id, &hello)
             }
             DeviceMessage::Hello(_) => {
-                self.unusable(id, ErrorCode::Unexpected, Some(tag::HELLO), "a second Hello".to_owned(), now);
+                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::HELLO), "a second Hello".to_owned());
             }
             DeviceMessage::Error(error) => {
                 let said = harmless(error.detail, DETAIL_BYTES_MAX);
@@ -190,30 +191,30 @@ impl Gateway {
                 self.notice_of(stranger, Notice::DeviceError { device, detail });
             }
             _ if session.state == State::AwaitHello => {
-                self.end_with(id, PROTOCOL_ERROR, "the first message is not Hello".to_owned(), now);
+                self.end_with(now, id, PROTOCOL_ERROR, "the first message is not Hello".to_owned());
             }
             _ if !standing => {
-                self.unusable(id, ErrorCode::Unexpected, None, "a message before Welcome".to_owned(), now);
+                self.unusable(now, id, ErrorCode::Unexpected, None, "a message before Welcome".to_owned());
             }
-            DeviceMessage::Heartbeat(heartbeat) => self.handle_heartbeat(id, &device, heartbeat, now),
-            DeviceMessage::Reported(reported) => self.handle_reported(&device, &reported, now),
+            DeviceMessage::Heartbeat(heartbeat) => self.handle_heartbeat(now, id, &device, heartbeat),
+            DeviceMessage::Reported(reported) => self.handle_reported(now, &device, &reported),
             DeviceMessage::AssignmentGet(AssignmentGet { spec_hash }) => {
                 if self.sessions.get_mut(&id).is_some_and(|session| session.owe_assignment(spec_hash)) {
                     self.wakes.insert(id);
                 } else {
                     let detail = "too many AssignmentGets at once".to_owned();
-                    self.unusable(id, ErrorCode::TooLarge, Some(tag::ASSIGNMENT_GET), detail, now);
+                    self.unusable(now, id, ErrorCode::TooLarge, Some(tag::ASSIGNMENT_GET), detail);
                 }
             }
-            DeviceMessage::ModuleGet(get) => self.handle_module_get(id, &device, get, now),
-            DeviceMessage::Log(log) => self.handle_log(&device, &log, now),
+            DeviceMessage::ModuleGet(get) => self.handle_module_get(now, id, &device, get),
+            DeviceMessage::Log(log) => self.handle_log(now, &device, &log),
         }
     }
 
-    fn handle_hello(&mut self, id: SessionId, hello: &Hello<'_>, now: Now) {
+    fn handle_hello(&mut self, now: Now, id: SessionId, hello: &Hello<'_>) {
         let boot = hello.boot_counter.map_or(0, |counter| counter.0);
         if boot > BOOT_COUNTER_MAX {
-            self.end_with(id, PROTOCOL_ERROR, "boot counter is beyond 2^53".to_owned(), now);
+            self.end_with(now, id, PROTOCOL_ERROR, "boot counter is beyond 2^53".to_owned());
             return;
         }
         let greeting = Greeting {
@@ -222,11 +223,11 @@ impl Gateway {
             revision: hello.revision.0,
             boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
         };
-        self.admit(id, greeting, now);
+        self.admit(now, id, greeting);
     }
 
     /// Lets a device in that has said Hello, or turns it away.
-    pub(super) fn admit(&mut self, id: SessionId, greeting: Greeting, now: Now) {
+    pub(super) fn admit(&mut self, now: Now, id: SessionId, greeting: Greeting) {
         let Some(session) = self.sessions.get(&id) else { return };
         let key = Arc::clone(&session.device);
         let known = self.known(self.devices.get(&key).map(AsRef::as_ref));
@@ -234,7 +235,7 @@ impl Gateway {
             // What it holds was a Device's that is gone: it lets go of that before it may begin anew. While the API fails the
             // watch may lag behind a Device that was created since.
             let refusal = if self.writer.failing() { admission::UNAVAILABLE } else { admission::DELETED };
-            self.turn_away(id, &key, refusal, now);
+            self.turn_away(now, id, &key, refusal);
             return;
         }
         match plan_admission(self.config.enrollment, known, &session.public_key) {
@@ -246,24 +247,24 @@ impl Gateway {
                     && !self.writer.failing()
                     && self.is_unused(&key);
                 let told = if inherits { admission::DELETED } else { refusal };
-                self.turn_away_with(id, &key, refusal, told, now);
+                self.turn_away_with(now, id, &key, refusal, told);
             }
-            Admission::Enroll { waits } => self.enroll(id, &key, waits, greeting, now),
+            Admission::Enroll { waits } => self.enroll(now, id, &key, waits, greeting),
             Admission::Admit => {
                 let replaces = self.devices.get(&key).is_some_and(|record| record.session.is_some());
                 if self.admitted >= self.config.sessions_max && !replaces {
-                    self.turn_away(id, &key, admission::OVERLOADED, now);
-                } else if let Some(refusal) = self.plan_takeover(&key, &greeting, now) {
-                    self.turn_away(id, &key, refusal, now);
+                    self.turn_away(now, id, &key, admission::OVERLOADED);
+                } else if let Some(refusal) = self.plan_takeover(now, &key, &greeting) {
+                    self.turn_away(now, id, &key, refusal);
                 } else {
-                    self.begin(id, &key, &greeting, now);
+                    self.begin(now, id, &key, &greeting);
                 }
             }
         }
     }
 
     /// Whether no session of this Device was ever seen.
-    fn is_unused(&self, key: &DeviceKey) -> bool {
+    fn is_unused(&self, key: &ObjectKey) -> bool {
         self.devices.get(key).is_some_and(|record| {
             let unused = |object: &Object| object.base.gateway.is_none() && object.base.epoch == 0;
             record.object.as_ref().is_some_and(unused)
@@ -272,18 +273,18 @@ impl Gateway {
         })
     }
 
-    fn turn_away(&mut self, id: SessionId, key: &Arc<DeviceKey>, refusal: Refusal, now: Now) {
-        self.turn_away_with(id, key, refusal, refusal, now);
+    fn turn_away(&mut self, now: Now, id: SessionId, key: &Arc<ObjectKey>, refusal: Refusal) {
+        self.turn_away_with(now, id, key, refusal, refusal);
     }
 
     /// Turns a device away that is told another reason than its Device shows.
     fn turn_away_with(
         &mut self,
+        now: Now,
         id: SessionId,
-        key: &Arc<DeviceKey>,
+        key: &Arc<ObjectKey>,
         refusal: Refusal,
         told: Refusal,
-        now: Now,
     ) {
         if let Some(record) = self.devices.get_mut(key)
             && refusal.shown.is_some()
@@ -291,20 +292,20 @@ impl Gateway {
             record.rejected = refusal.shown;
         }
         if refusal.reason == CloseReason::KeyMismatch {
-            self.note_mismatch(key, now);
+            self.note_mismatch(now, key);
         }
-        self.end(id, told, now);
-        self.schedule(key, now);
+        self.end(now, id, told);
+        self.schedule(now, key);
     }
 
-    fn enroll(&mut self, id: SessionId, key: &Arc<DeviceKey>, waits: bool, greeting: Greeting, now: Now) {
+    fn enroll(&mut self, now: Now, id: SessionId, key: &Arc<ObjectKey>, waits: bool, greeting: Greeting) {
         let waiting = self.devices.get(key).is_some_and(|record| record.write.create.is_some());
         if !waiting && self.creating >= CREATIONS_MAX {
-            self.turn_away(id, key, admission::OVERLOADED, now);
+            self.turn_away(now, id, key, admission::OVERLOADED);
             return;
         }
         let public_key = self.sessions.get(&id).map(|session| session.public_key.to_string());
-        let record = self.record(key, now);
+        let record = self.record(now, key);
         let earlier = if waits { record.awaiting.replace(id) } else { None };
         if !waiting && record.write.in_flight.is_none() {
             record.rejected = (!waits).then_some(ReasonCode::PendingApproval);
@@ -317,7 +318,7 @@ impl Gateway {
             self.creating += 1;
         }
         if let Some(earlier) = earlier.filter(|earlier| *earlier != id) {
-            self.end(earlier, SUPERSEDED, now);
+            self.end(now, earlier, SUPERSEDED);
         }
         if waits {
             if let Some(session) = self.sessions.get_mut(&id) {
@@ -325,14 +326,14 @@ impl Gateway {
             }
             self.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
         } else {
-            self.end(id, admission::PENDING, now);
+            self.end(now, id, admission::PENDING);
         }
-        self.schedule(key, now);
+        self.schedule(now, key);
     }
 
-    fn begin(&mut self, id: SessionId, key: &Arc<DeviceKey>, greeting: &Greeting, now: Now) {
+    fn begin(&mut self, now: Now, id: SessionId, key: &Arc<ObjectKey>, greeting: &Greeting) {
         if let Some(older) = self.devices.get(key).and_then(|record| record.session) {
-            self.end(older, SUPERSEDED, now);
+            self.end(now, older, SUPERSEDED);
         }
         let api_away = !self.synced || self.writer.failing();
         let (Some(record), Some(session)) = (self.devices.get_mut(key), self.sessions.get_mut(&id)) else {
@@ -370,7 +371,7 @@ impl Gateway {
             ended: None,
             since: now,
             last_heard: now,
-            facts_hash: fingerprint(&*greeting.facts),
+            facts_hash: hash_of(&*greeting.facts),
             facts: Some(Arc::clone(&greeting.facts)),
             revision_reported: None,
             applications: None,
@@ -396,15 +397,15 @@ impl Gateway {
             self.notice(Notice::NotBelieved { device: Arc::clone(key), detail });
         }
         if api_away {
-            self.welcome(id, false, now);
+            self.welcome(now, id, false);
         } else {
             self.set_deadline(id, now.ms + CLAIM_WAIT_MS);
         }
-        self.schedule(key, now);
+        self.schedule(now, key);
     }
 
     /// Lets a session stand whose epoch is in Device.status, or could not be brought there in time.
-    pub(super) fn welcome(&mut self, id: SessionId, synced: bool, now: Now) {
+    pub(super) fn welcome(&mut self, now: Now, id: SessionId, synced: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.state != State::AwaitClaim {
             return;
@@ -420,20 +421,20 @@ impl Gateway {
         self.set_deadline(id, heard_ms.max(now.ms) + u64::from(self.config.heartbeat_timeout_ms));
         self.wakes.insert(id);
         self.counters.sessions_begun += 1;
-        self.publish(&device, now);
+        self.publish(now, &device);
         self.notice(Notice::Began { device, epoch, synced });
     }
 
-    fn handle_heartbeat(&mut self, id: SessionId, device: &Arc<DeviceKey>, heartbeat: Heartbeat, now: Now) {
+    fn handle_heartbeat(&mut self, now: Now, id: SessionId, device: &Arc<ObjectKey>, heartbeat: Heartbeat) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.owed.heartbeat_ack = Some(heartbeat.sequence);
             self.wakes.insert(id);
             self.counters.heartbeats += 1;
-            self.schedule(device, now);
+            self.schedule(now, device);
         }
     }
 
-    fn handle_reported(&mut self, device: &Arc<DeviceKey>, reported: &Reported<'_>, now: Now) {
+    fn handle_reported(&mut self, now: Now, device: &Arc<ObjectKey>, reported: &Reported<'_>) {
         let Some(record) = self.devices.get_mut(device) else { return };
         let Some(live) = record.live.as_deref_mut() else { return };
         let limit = live.revision_limit.max(record.revision_seen);
@@ -465,7 +466,7 @@ impl Gateway {
                     record
                         .object
                         .as_ref()
-                        .map(|object| (named, failure(&application, device, &object.uid, now))),
+                        .map(|object| (named, failure(now, &application, device, &object.uid))),
                 );
             }
             applications.push(application);
@@ -489,16 +490,16 @@ impl Gateway {
             told.push(Notice::NotBelieved { device: Arc::clone(device), detail });
         }
         if changed {
-            self.publish(device, now);
+            self.publish(now, device);
         }
         told.into_iter().for_each(|notice| self.notice(notice));
         for (named, event) in events {
             self.push_event_about(Box::new(event), About::Application(named));
         }
-        self.schedule(device, now);
+        self.schedule(now, device);
     }
 
-    fn handle_module_get(&mut self, id: SessionId, device: &Arc<DeviceKey>, get: ModuleGet, now: Now) {
+    fn handle_module_get(&mut self, now: Now, id: SessionId, device: &Arc<ObjectKey>, get: ModuleGet) {
         let set = self.devices.get(device).and_then(|record| record.set.as_ref());
         // A device gets the modules of its own set only.
         let bytes =
@@ -509,14 +510,14 @@ impl Gateway {
         };
         if get.offset >= bytes {
             let detail = format!("offset {} is not within the module's {bytes} bytes", get.offset);
-            self.unusable(id, ErrorCode::Unexpected, Some(tag::MODULE_GET), detail, now);
+            self.unusable(now, id, ErrorCode::Unexpected, Some(tag::MODULE_GET), detail);
             return;
         }
         let end = get.offset.saturating_add(u32::from(get.length)).min(bytes);
         if let Some(session) = self.sessions.get_mut(&id) {
             // One range is outstanding: a device that asks again has given up on the one before.
             session.owed.range = Some(Box::new(Range { digest: get.digest, next: get.offset, end }));
-            self.modules.touch(&get.digest, now.ms);
+            self.modules.touch(now.ms, &get.digest);
             if self.modules.want(&get.digest, id) {
                 self.store.push_back(StoreOperation::LoadModule { digest: get.digest });
             }
@@ -532,10 +533,10 @@ impl Gateway {
         }
     }
 
-    fn handle_log(&mut self, device: &Arc<DeviceKey>, log: &Log<'_>, now: Now) {
+    fn handle_log(&mut self, now: Now, device: &Arc<ObjectKey>, log: &Log<'_>) {
         let Some(record) = self.devices.get_mut(device) else { return };
         let Some(live) = record.live.as_deref_mut() else { return };
-        if !record.allowance.allow_log(log.text.len(), now) {
+        if !record.allowance.allow_log(now, log.text.len()) {
             live.logs.skip(log.uid, log.sequence.0, log.lines_lost);
             self.counters.log_lines_dropped += 1;
             return;
@@ -553,15 +554,15 @@ impl Gateway {
             // Some programs end their lines with both characters.
             text: &harmless(log.text.trim_end_matches('\r'), LOG_TEXT_BYTES_MAX),
         };
-        self.logs.push(origin, device, line, now);
+        self.logs.push(now, origin, device, line);
     }
 
     /// A message that could not be used. The session goes on unless there are many.
-    fn unusable(&mut self, id: SessionId, code: ErrorCode, tag: Option<u32>, detail: String, now: Now) {
+    fn unusable(&mut self, now: Now, id: SessionId, code: ErrorCode, tag: Option<u32>, detail: String) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.unusable += 1;
         if session.unusable > UNUSABLE_MESSAGES_MAX {
-            self.end_with(id, PROTOCOL_ERROR, format!("too many messages that can't be used; {detail}"), now);
+            self.end_with(now, id, PROTOCOL_ERROR, format!("too many messages that can't be used; {detail}"));
             return;
         }
         let (device, stranger) = (Arc::clone(&session.device), session.stranger);
@@ -571,11 +572,11 @@ impl Gateway {
     }
 
     /// Ends a session with its reason, as soon as the device has taken what it is told.
-    pub(super) fn end(&mut self, id: SessionId, refusal: Refusal, now: Now) {
-        self.end_with(id, refusal, refusal.detail.to_owned(), now);
+    pub(super) fn end(&mut self, now: Now, id: SessionId, refusal: Refusal) {
+        self.end_with(now, id, refusal, refusal.detail.to_owned());
     }
 
-    fn end_with(&mut self, id: SessionId, refusal: Refusal, detail: String, now: Now) {
+    fn end_with(&mut self, now: Now, id: SessionId, refusal: Refusal, detail: String) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.state == State::Closing {
             return;
@@ -598,7 +599,7 @@ impl Gateway {
             ..Owed::default()
         };
         session.state = State::Closing;
-        self.timers.remove(&(session.deadline, id));
+        self.timers.remove(&(session.deadline_ms, id));
         self.wakes.insert(id);
         let (device, stranger) = (Arc::clone(&session.device), session.stranger);
         let key = Arc::clone(&session.public_key);
@@ -614,13 +615,13 @@ impl Gateway {
             let away_ms = u64::from(spread) + RETRY_SPREAD_MAX_MS;
             record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
         }
-        let epoch = self.detach(&device, id, ended(refusal.reason), now);
+        let epoch = self.detach(now, &device, id, ended(refusal.reason));
         let ended = Notice::Ended { device, epoch, reason: Some(refusal.reason), detail };
         self.notice_of(stranger, ended);
     }
 
     /// Takes a session from its device, if it is the device's: a stale one must not end its successor.
-    fn detach(&mut self, key: &Arc<DeviceKey>, id: SessionId, reason: ReasonCode, now: Now) -> Epoch {
+    fn detach(&mut self, now: Now, key: &Arc<ObjectKey>, id: SessionId, reason: ReasonCode) -> Epoch {
         let Some(record) = self.devices.get_mut(key) else {
             // The Device was deleted, and its session with it.
             self.admitted = self.sessions.values().filter(|session| admitted(session)).count();
@@ -639,26 +640,28 @@ impl Gateway {
         live.standing = false;
         live.ended = Some(reason);
         let epoch = live.epoch;
-        self.publish(key, now);
-        self.schedule(key, now);
+        self.publish(now, key);
+        self.schedule(now, key);
         epoch
     }
 
-    pub(super) fn session_timeout(&mut self, id: SessionId, due: u64, now: Now) {
+    pub(super) fn session_timeout(&mut self, now: Now, id: SessionId, due_ms: u64) {
         let timeout = u64::from(self.config.heartbeat_timeout_ms);
-        let Some(session) = self.sessions.get(&id).filter(|session| session.deadline == due) else { return };
+        let Some(session) = self.sessions.get(&id).filter(|session| session.deadline_ms == due_ms) else {
+            return;
+        };
         match session.state {
-            State::AwaitHello => self.end_with(id, HEARTBEAT_TIMEOUT, "no Hello in time".to_owned(), now),
-            State::AwaitDevice(_) => self.end(id, admission::UNAVAILABLE, now),
-            State::AwaitClaim => self.welcome(id, false, now),
-            State::Standing if now.ms >= session.heard_ms + timeout => self.end(id, HEARTBEAT_TIMEOUT, now),
+            State::AwaitHello => self.end_with(now, id, HEARTBEAT_TIMEOUT, "no Hello in time".to_owned()),
+            State::AwaitDevice(_) => self.end(now, id, admission::UNAVAILABLE),
+            State::AwaitClaim => self.welcome(now, id, false),
+            State::Standing if now.ms >= session.heard_ms + timeout => self.end(now, id, HEARTBEAT_TIMEOUT),
             State::Standing => self.set_deadline(id, session.heard_ms + timeout),
             State::Closing => {}
         }
     }
 
     /// A set changed: the device is told if its session stands.
-    pub(super) fn offer_desired(&mut self, key: &Arc<DeviceKey>) {
+    pub(super) fn offer_desired(&mut self, key: &Arc<ObjectKey>) {
         let Some(record) = self.devices.get(key) else { return };
         if let Some(id) = record.session
             && record.desired_known()
@@ -672,8 +675,8 @@ impl Gateway {
 
     fn set_deadline(&mut self, id: SessionId, at: u64) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            self.timers.remove(&(session.deadline, id));
-            session.deadline = at;
+            self.timers.remove(&(session.deadline_ms, id));
+            session.deadline_ms = at;
             self.timers.insert((at, id));
         }
     }
@@ -685,14 +688,14 @@ impl Gateway {
     pub(super) fn push_event_about(&mut self, event: Box<Event>, about: About) {
         let number = self.next_event;
         self.next_event += 1;
-        let Some(record) = self.devices.get_mut(&event.device) else {
+        let Some(record) = self.devices.get_mut(&event.regarding.key) else {
             // Its Device is gone, and with it whoever could cause more of them.
             let occurrence = Occurrence { number, count: 1, first_unix_ms: event.unix_ms };
             self.queue_event(QueuedEvent { event, occurrence });
             return;
         };
         let ledger = record.allowance.events.get_or_insert_default();
-        let left_out = match ledger.note(event, about, number, self.clock_ms) {
+        let left_out = match ledger.note(self.clock_ms, event, about, number) {
             Noted::Counted => None,
             Noted::Write(queued, left_out) => {
                 let device = Arc::clone(&record.key);
@@ -721,10 +724,10 @@ fn admitted(session: &Session) -> bool {
 }
 
 fn display_name(application: &Application) -> Arc<str> {
-    application.name.clone().unwrap_or_else(|| super::device::hyphenated(&application.uid).into())
+    application.name.clone().unwrap_or_else(|| application.uid.to_string().into())
 }
 
-fn failure(application: &Application, device: &DeviceKey, uid: &str, now: Now) -> Event {
+fn failure(now: Now, application: &Application, device: &ObjectKey, uid: &str) -> Event {
     let reason = reason_code(application.reason).unwrap_or_default();
     let mut message = format!("application {}: {}", display_name(application), reason.sentence());
     if !application.message.is_empty() {
@@ -733,8 +736,7 @@ fn failure(application: &Application, device: &DeviceKey, uid: &str, now: Now) -
         message.push(')');
     }
     Event {
-        device: device.clone(),
-        uid: uid.to_owned(),
+        regarding: Regarding::device(device.clone(), uid),
         warning: true,
         reason,
         message,

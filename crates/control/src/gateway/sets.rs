@@ -6,7 +6,6 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{
     ApplicationUid, CorrelationId, ModuleDigest, SpecHash, decode_spec,
     limits::{APPLICATION_NAME_BYTES_MAX, DESIRED_MAX, SPEC_BYTES_MAX},
@@ -14,12 +13,12 @@ use wasmbed_protocol::{
 
 use super::{
     config::{MODULE_CACHE_BYTES_MAX, MODULE_CACHE_IDLE_MS, MODULE_UNREFERENCED_MS},
-    device::hyphenated,
     input::SessionId,
 };
 use crate::{
-    exchange::{AssignmentEntry, DeviceKey, DeviceSet, PutSets, SETS_PER_PUT_MAX},
-    text::harmless,
+    ObjectKey,
+    exchange::{AssignmentEntry, DeviceSet, PutSets, SETS_PER_PUT_MAX},
+    harmless,
 };
 
 /// The desired set of one device, checked.
@@ -70,9 +69,9 @@ impl Set {
     }
 
     /// As a controller sent it, for the disk.
-    pub(super) fn to_exchange(&self, device: &DeviceKey) -> DeviceSet {
+    pub(super) fn to_exchange(&self, device: &ObjectKey) -> DeviceSet {
         let assignments = self.assignments.iter().map(|assignment| AssignmentEntry {
-            application_uid: hyphenated(&assignment.body.uid),
+            application_uid: assignment.body.uid.to_string(),
             application: assignment.body.application.to_string(),
             spec_hash: assignment.body.hash.to_string(),
             spec: STANDARD.encode(&assignment.body.spec),
@@ -114,9 +113,8 @@ impl Bodies {
             if assignments.iter().any(|other| other.body.uid == body.uid) {
                 return Err(format!("{} stands twice in the set", entry.application));
             }
-            let correlation_id = CorrelationId(
-                parse_hex(&entry.correlation_id).ok_or("correlation_id is not 32 hex digits".to_owned())?,
-            );
+            let correlation_id: CorrelationId =
+                entry.correlation_id.parse().map_err(|error| format!("correlation_id: {error}"))?;
             assignments.push(SetAssignment { body, correlation_id });
         }
         // The protocol wants them in this order.
@@ -125,7 +123,7 @@ impl Bodies {
     }
 
     fn parse_entry(&mut self, entry: &AssignmentEntry) -> Result<Arc<Body>, String> {
-        let hash = SpecHash(parse_hex(&entry.spec_hash).ok_or("spec_hash is not 64 hex digits")?);
+        let hash: SpecHash = entry.spec_hash.parse().map_err(|error| format!("spec_hash: {error}"))?;
         let spec = STANDARD.decode(&entry.spec).map_err(|error| format!("spec is not base64: {error}"))?;
         if let Some(body) = self.0.get(&hash).and_then(Weak::upgrade)
             && body.spec == spec
@@ -136,16 +134,16 @@ impl Bodies {
         if spec.len() > SPEC_BYTES_MAX {
             return Err(format!("spec has {} bytes, at most {SPEC_BYTES_MAX} are allowed", spec.len()));
         }
-        let found = SpecHash(Sha256::digest(&spec).into());
+        let found = SpecHash::of(&spec);
         if found != hash {
             return Err(format!("spec hashes to {found}, not to spec_hash {hash}"));
         }
         let decoded = decode_spec(&spec).map_err(|error| format!("spec: {error}"))?;
-        if parse_hex(&entry.digest) != Some(decoded.digest.0) {
+        if entry.digest.parse() != Ok(decoded.digest) {
             return Err(format!("digest is {}, but spec says {}", entry.digest, decoded.digest));
         }
-        if entry.application_uid != hyphenated(&decoded.uid) {
-            return Err(format!("application_uid is not the one in spec, {}", hyphenated(&decoded.uid)));
+        if entry.application_uid != decoded.uid.to_string() {
+            return Err(format!("application_uid is not the one in spec, {}", decoded.uid));
         }
         let (uid, digest, module_bytes) = (decoded.uid, decoded.digest, decoded.module_bytes);
         let application = harmless(&entry.application, APPLICATION_NAME_BYTES_MAX).into();
@@ -171,7 +169,7 @@ pub struct PreparedSets {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct PreparedSet {
-    pub(super) device: DeviceKey,
+    pub(super) device: ObjectKey,
     /// The set, and as it stands on the disk; the error is for people.
     pub(super) read: Result<(Set, DeviceSet), String>,
 }
@@ -198,19 +196,13 @@ impl PreparedSets {
     }
 }
 
-/// Exactly `N` bytes of hex.
-pub(super) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes)
-}
-
 /// A module on the gateway's disk.
 #[derive(Debug)]
 pub(super) struct Module {
     pub(super) bytes: u32,
-    unreferenced_since: Option<u64>,
+    unreferenced_since_ms: Option<u64>,
     cached: Option<Arc<[u8]>>,
-    used_at: u64,
+    used_at_ms: u64,
     loading: bool,
     waiting: BTreeSet<SessionId>,
 }
@@ -228,7 +220,7 @@ impl Modules {
     pub(super) fn new(bytes_max: u64, restored: &[(ModuleDigest, u32)]) -> Self {
         let mut modules = Self { by_digest: BTreeMap::new(), reserved: BTreeMap::new(), bytes_max };
         for (digest, bytes) in restored {
-            modules.insert(*digest, *bytes, 0);
+            modules.insert(0, *digest, *bytes);
         }
         modules
     }
@@ -263,13 +255,13 @@ impl Modules {
         self.reserved.remove(digest);
     }
 
-    pub(super) fn insert(&mut self, digest: ModuleDigest, bytes: u32, now: u64) {
+    pub(super) fn insert(&mut self, now_ms: u64, digest: ModuleDigest, bytes: u32) {
         self.reserved.remove(&digest);
         self.by_digest.entry(digest).or_insert_with(|| Module {
             bytes,
-            unreferenced_since: Some(now),
+            unreferenced_since_ms: Some(now_ms),
             cached: None,
-            used_at: 0,
+            used_at_ms: 0,
             loading: false,
             waiting: BTreeSet::new(),
         });
@@ -284,9 +276,9 @@ impl Modules {
         self.by_digest.get(digest)?.cached.as_ref()
     }
 
-    pub(super) fn touch(&mut self, digest: &ModuleDigest, now: u64) {
+    pub(super) fn touch(&mut self, now_ms: u64, digest: &ModuleDigest) {
         if let Some(module) = self.by_digest.get_mut(digest) {
-            module.used_at = now;
+            module.used_at_ms = now_ms;
         }
     }
 
@@ -303,16 +295,16 @@ impl Modules {
     /// Takes loaded bytes, makes room for them, and gives the sessions that waited.
     pub(super) fn loaded(
         &mut self,
+        now_ms: u64,
         digest: &ModuleDigest,
         bytes: Arc<[u8]>,
-        now: u64,
     ) -> BTreeSet<SessionId> {
         let room = MODULE_CACHE_BYTES_MAX.saturating_sub(bytes.len() as u64);
         let mut held: Vec<_> = self
             .by_digest
             .iter()
             .filter_map(|(digest, module)| {
-                Some((module.used_at, *digest, module.cached.as_ref()?.len() as u64))
+                Some((module.used_at_ms, *digest, module.cached.as_ref()?.len() as u64))
             })
             .collect();
         held.sort_unstable();
@@ -329,7 +321,7 @@ impl Modules {
         let Some(module) = self.by_digest.get_mut(digest) else { return BTreeSet::new() };
         module.loading = false;
         module.cached = Some(bytes);
-        module.used_at = now;
+        module.used_at_ms = now_ms;
         std::mem::take(&mut module.waiting)
     }
 
@@ -337,18 +329,20 @@ impl Modules {
     /// `unreferenced_ms`.
     pub(super) fn sweep(
         &mut self,
+        now_ms: u64,
         referenced: &BTreeSet<ModuleDigest>,
         unreferenced_ms: u64,
-        now: u64,
     ) -> Vec<ModuleDigest> {
         let mut deleted = Vec::new();
         for (digest, module) in &mut self.by_digest {
-            if now.saturating_sub(module.used_at) > MODULE_CACHE_IDLE_MS {
+            if now_ms.saturating_sub(module.used_at_ms) > MODULE_CACHE_IDLE_MS {
                 module.cached = None;
             }
             if referenced.contains(digest) || module.loading {
-                module.unreferenced_since = None;
-            } else if now.saturating_sub(*module.unreferenced_since.get_or_insert(now)) >= unreferenced_ms {
+                module.unreferenced_since_ms = None;
+            } else if now_ms.saturating_sub(*module.unreferenced_since_ms.get_or_insert(now_ms))
+                >= unreferenced_ms
+            {
                 deleted.push(*digest);
             }
         }
@@ -373,10 +367,10 @@ mod tests {
     fn modules_go_when_no_set_has_named_them_for_long() {
         let mut modules = Modules::new(100, &[(A, 10), (B, 10)]);
         let named = BTreeSet::from([A]);
-        assert_eq!(modules.sweep(&named, 1_000, 999), []);
-        assert_eq!(modules.sweep(&named, 1_000, 1_000), [B]);
-        assert_eq!(modules.sweep(&BTreeSet::new(), 1_000, 2_000), [], "it was named until now");
-        assert_eq!(modules.sweep(&BTreeSet::new(), 1_000, 3_000), [A]);
+        assert_eq!(modules.sweep(999, &named, 1_000), []);
+        assert_eq!(modules.sweep(1_000, &named, 1_000), [B]);
+        assert_eq!(modules.sweep(2_000, &BTreeSet::new(), 1_000), [], "it was named until now");
+        assert_eq!(modules.sweep(3_000, &BTreeSet::new(), 1_000), [A]);
         assert_eq!(modules.bytes(), 0);
     }
 
@@ -388,7 +382,7 @@ mod tests {
         modules.release(&A);
         assert!(modules.fits(41));
         modules.reserve(A, 60);
-        modules.insert(A, 60, 0);
+        modules.insert(0, A, 60);
         assert_eq!(modules.bytes(), 60);
     }
 
@@ -398,10 +392,10 @@ mod tests {
         let mut modules = Modules::new(u64::MAX, &[(A, 1), (B, 1), (ModuleDigest([3; 32]), 1)]);
         assert!(modules.want(&A, SessionId(1)));
         assert!(!modules.want(&A, SessionId(2)), "it is being loaded");
-        let waiting = modules.loaded(&A, vec![0; half].into(), 1);
+        let waiting = modules.loaded(1, &A, vec![0; half].into());
         assert_eq!(waiting, BTreeSet::from([SessionId(1), SessionId(2)]));
-        modules.loaded(&B, vec![0; half].into(), 2);
-        modules.loaded(&ModuleDigest([3; 32]), vec![0; 1].into(), 3);
+        modules.loaded(2, &B, vec![0; half].into());
+        modules.loaded(3, &ModuleDigest([3; 32]), vec![0; 1].into());
         assert!(modules.cached(&A).is_none() && modules.cached(&B).is_some());
     }
 }

@@ -1,15 +1,17 @@
 //! What Device.status should say, and the patch that makes it so.
 
 use serde_json::{Map, Value, json};
-use wasmbed_api::{DevicePhase, ReasonCode};
+use wasmbed_api::{DevicePhase, ReasonCode, condition as condition_type};
 
 use super::{
     config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
     device::{Application, Base, Live, Object, Record, Shown},
-    input::{Event, Now},
     writer::Class,
 };
-use crate::UnixTime;
+use crate::{
+    Now, UnixTime,
+    kubernetes::{Event, Regarding},
+};
 
 /// A time in a status that is so far ahead of the gateway's clock was written by a clock that has been set back since.
 const CLOCK_AHEAD_MS: u64 = 2_000;
@@ -19,7 +21,7 @@ const CLOCK_AHEAD_MS: u64 = 2_000;
 pub(super) struct Plan {
     pub(super) class: Class,
     /// Earliest time, milliseconds of the monotonic clock.
-    pub(super) due: u64,
+    pub(super) due_ms: u64,
     /// The write ends what it says of a session, so that it may wait for the device to return.
     pub(super) ends_session: bool,
 }
@@ -32,16 +34,16 @@ pub(super) struct Writing<'a> {
     /// Whether a device must be approved.
     pub(super) asks_approval: bool,
     /// From here on, devices that an earlier life of this gateway left as Connected are known not to have come back.
-    pub(super) orphans_from: u64,
+    pub(super) orphans_from_ms: u64,
     pub(super) now: Now,
 }
 
 impl<'a> Writing<'a> {
-    pub(super) fn new(config: &'a Config, orphans_from: Option<u64>, now: Now) -> Self {
+    pub(super) fn new(now: Now, config: &'a Config, orphans_from_ms: Option<u64>) -> Self {
         Self {
             gateway: &config.name,
             asks_approval: config.enrollment != Enrollment::Open,
-            orphans_from: orphans_from.unwrap_or(u64::MAX),
+            orphans_from_ms: orphans_from_ms.unwrap_or(u64::MAX),
             now,
         }
     }
@@ -93,11 +95,11 @@ impl Wanted<'_> {
     /// Conditions by type, each as it is shown and as it should be.
     fn conditions<'b>(&self, base: &'b Base) -> [Compared<'b>; 5] {
         [
-            ("Connected", base.connected.as_ref(), self.connected),
-            ("Enrolled", base.enrolled.as_ref(), self.enrolled),
-            ("CloneSuspected", base.clone.as_ref(), self.clone),
-            ("KeyMismatch", base.mismatch.as_ref(), self.mismatch),
-            ("Counters", base.counters.as_ref(), self.counters),
+            (condition_type::CONNECTED, base.connected.as_ref(), self.connected),
+            (condition_type::ENROLLED, base.enrolled.as_ref(), self.enrolled),
+            (condition_type::CLONE_SUSPECTED, base.clone.as_ref(), self.clone),
+            (condition_type::KEY_MISMATCH, base.mismatch.as_ref(), self.mismatch),
+            (condition_type::COUNTERS, base.counters.as_ref(), self.counters),
         ]
     }
 }
@@ -136,7 +138,7 @@ fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Opti
 }
 
 /// Why a device without a session is away. One that was kept out and is welcome again comes back when it was told to.
-fn away(reason: ReasonCode, object: &Object, record: &Record, welcome: bool, now: Now) -> ReasonCode {
+fn away(now: Now, reason: ReasonCode, object: &Object, record: &Record, welcome: bool) -> ReasonCode {
     let over = match reason {
         ReasonCode::Revoked => !object.revoked,
         ReasonCode::PendingApproval => welcome,
@@ -151,7 +153,7 @@ fn away(reason: ReasonCode, object: &Object, record: &Record, welcome: bool, now
 }
 
 /// A device that was told to stay away by an earlier life of this gateway comes back as late as one that was told so now.
-pub(super) fn adopt_retry(record: &mut Record, now: Now) {
+pub(super) fn adopt_retry(now: Now, record: &mut Record) {
     let Some(object) = &record.object else { return };
     let shown = object.base.connected.as_ref().filter(|shown| !shown.status);
     let told = shown.is_some_and(|shown| {
@@ -183,7 +185,7 @@ fn session_wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>)
             };
             let connected = match live.ended {
                 None => (true, ReasonCode::SessionStands),
-                Some(reason) => (false, away(reason, object, record, enrolled.0, writing.now)),
+                Some(reason) => (false, away(writing.now, reason, object, record, enrolled.0)),
             };
             let counters = match (&live.complaint, &object.base.counters) {
                 (Some(_), _) => Some((false, ReasonCode::CounterOutOfRange)),
@@ -219,7 +221,7 @@ fn idle<'a>(
         return None;
     }
     let connected_before = matches!(base.phase, DevicePhase::Connected);
-    let lost = (connected_before && writing.now.ms >= writing.orphans_from)
+    let lost = (connected_before && writing.now.ms >= writing.orphans_from_ms)
         .then_some((false, ReasonCode::SessionEnded));
     let wanted = |phase, connected, enrolled| {
         Some(Wanted { phase, connected, enrolled, clone: None, mismatch: None, counters: None, live: None })
@@ -228,7 +230,7 @@ fn idle<'a>(
     let returning = shown.and_then(|shown| {
         let told = [ReasonCode::Revoked, ReasonCode::AwaitingReconnect];
         let reason = told.into_iter().find(|reason| reason.as_str() == shown.reason)?;
-        Some((false, away(reason, object, record, enrolled.0, writing.now)))
+        Some((false, away(writing.now, reason, object, record, enrolled.0)))
     });
     if object.revoked {
         let connected = connected_before.then_some((false, ReasonCode::Revoked));
@@ -260,7 +262,11 @@ pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
         // That a device comes back is not said for longer than it may take.
         let shown = record.object.as_ref()?.base.connected.as_ref()?;
         let by = record.returns_by.filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
-        (writing.now.ms <= by.ms).then_some(Plan { class: Class::Facts, due: by.ms + 1, ends_session: false })
+        (writing.now.ms <= by.ms).then_some(Plan {
+            class: Class::Facts,
+            due_ms: by.ms + 1,
+            ends_session: false,
+        })
     })
 }
 
@@ -270,14 +276,14 @@ fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     if record.live.is_none()
         && base.phase == DevicePhase::Connected
         && base.gateway.as_deref() == Some(writing.gateway)
-        && writing.now.ms < writing.orphans_from
+        && writing.now.ms < writing.orphans_from_ms
         && !object.revoked
         && (object.approved || !writing.asks_approval)
     {
-        return Some(Plan { class: Class::Edge, due: writing.orphans_from, ends_session: false });
+        return Some(Plan { class: Class::Edge, due_ms: writing.orphans_from_ms, ends_session: false });
     }
     let wanted = wanted(record, object, writing)?;
-    let now = Plan { class: Class::Facts, due: writing.now.ms, ends_session: false };
+    let now = Plan { class: Class::Facts, due_ms: writing.now.ms, ends_session: false };
     if wanted.phase != base.phase {
         let edge =
             matches!((wanted.phase, base.phase), (DevicePhase::Connected | DevicePhase::Disconnected, _));
@@ -294,7 +300,7 @@ fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
         wanted.conditions(base).into_iter().filter(|(_, shown, wanted)| differs(*shown, *wanted));
     if let Some((name, ..)) = changed.next() {
         // Others are seen with another key; what else there is the device itself brings about, as often as it likes.
-        let class = if name == "KeyMismatch" { Class::Enrollment } else { Class::Edge };
+        let class = if name == condition_type::KEY_MISMATCH { Class::Enrollment } else { Class::Edge };
         return Some(Plan { class, ..now });
     }
     let live = wanted.live?;
@@ -315,14 +321,14 @@ fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
     {
         return Some(Plan { class: Class::Facts, ..now });
     }
-    if is_ahead(base, writing.now) {
+    if is_ahead(writing.now, base) {
         return Some(Plan { class: Class::Heartbeat, ..now });
     }
-    let heard = heard_unix_ms(live, writing.now);
+    let heard = heard_unix_ms(writing.now, live);
     if live.connected && heard > base.last_heartbeat_unix_ms {
         let age = heard - base.last_heartbeat_unix_ms;
-        let due = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
-        return Some(Plan { class: Class::Heartbeat, due, ends_session: false });
+        let due_ms = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
+        return Some(Plan { class: Class::Heartbeat, due_ms, ends_session: false });
     }
     None
 }
@@ -344,7 +350,7 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
     if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
         let own = conditions
             .into_iter()
-            .filter_map(|(name, shown, wanted)| condition(name, shown, wanted, record, object, writing.now));
+            .filter_map(|(name, shown, wanted)| condition(writing.now, name, shown, wanted, record, object));
         let others = base.other_conditions.iter().map(|condition| json!(condition));
         set("conditions", own.chain(others).collect());
     }
@@ -352,13 +358,13 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
         if base.gateway.as_deref() != Some(writing.gateway) {
             set("gateway", json!(writing.gateway));
         }
-        let ahead = is_ahead(base, writing.now);
+        let ahead = is_ahead(writing.now, base);
         if base.epoch != live.epoch.0 || base.connected_since_unix_ms.is_none() || ahead {
             set("epoch", json!(live.epoch.0));
-            let since = UnixTime::from_ms(unix_ms_of(live.since, writing.now));
+            let since = UnixTime::from_ms(unix_ms_of(writing.now, live.since));
             set("connected_since", json!(since.to_string()));
         }
-        let heard = heard_unix_ms(live, writing.now);
+        let heard = heard_unix_ms(writing.now, live);
         if heard > base.last_heartbeat_unix_ms || ahead {
             set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
         }
@@ -386,7 +392,7 @@ pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Opt
     // What led to Rejected was told when it was seen.
     let transition = wanted.phase != DevicePhase::Rejected
         && (wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled));
-    let event = transition.then(|| event(record, object, &wanted, writing.now));
+    let event = transition.then(|| event(writing.now, record, object, &wanted));
     let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
     Some((patch, event))
 }
@@ -401,7 +407,7 @@ fn whole(mut facts: Value) -> Value {
     facts
 }
 
-fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Event {
+fn event(now: Now, record: &Record, object: &Object, wanted: &Wanted<'_>) -> Event {
     let (warning, reason) = match wanted.phase {
         DevicePhase::Connected => (false, ReasonCode::SessionStands),
         DevicePhase::Enrolled => {
@@ -418,8 +424,7 @@ fn event(record: &Record, object: &Object, wanted: &Wanted<'_>, now: Now) -> Eve
         DevicePhase::Revoked => (true, ReasonCode::Revoked),
     };
     Event {
-        device: (*record.key).clone(),
-        uid: object.uid.to_string(),
+        regarding: Regarding::device((*record.key).clone(), &object.uid),
         warning,
         reason,
         message: sentence(reason, record),
@@ -446,12 +451,12 @@ fn differs(shown: Option<&Shown>, wanted: Option<(bool, ReasonCode)>) -> bool {
 }
 
 fn condition(
+    now: Now,
     name: &str,
     shown: Option<&Shown>,
     wanted: Option<(bool, ReasonCode)>,
     record: &Record,
     object: &Object,
-    now: Now,
 ) -> Option<Value> {
     let (status, reason, message) = match (wanted, shown) {
         (Some((status, reason)), _) => (status, reason.as_str().to_owned(), sentence(reason, record)),
@@ -479,7 +484,7 @@ fn condition(
 
 /// When something happened, by the wall clock as it is now: one that was ahead then and has been set back since does not
 /// put it into the future.
-fn unix_ms_of(then: Now, now: Now) -> u64 {
+fn unix_ms_of(now: Now, then: Now) -> u64 {
     if then.unix_ms <= now.unix_ms {
         return then.unix_ms;
     }
@@ -487,12 +492,12 @@ fn unix_ms_of(then: Now, now: Now) -> u64 {
 }
 
 /// When the device was last heard, to the second that a status shows.
-fn heard_unix_ms(live: &Live, now: Now) -> u64 {
-    unix_ms_of(live.last_heard, now) / 1_000 * 1_000
+fn heard_unix_ms(now: Now, live: &Live) -> u64 {
+    unix_ms_of(now, live.last_heard) / 1_000 * 1_000
 }
 
 /// Whether the status has a time that has not come yet.
-fn is_ahead(base: &Base, now: Now) -> bool {
+fn is_ahead(now: Now, base: &Base) -> bool {
     let latest = base.connected_since_unix_ms.unwrap_or(0).max(base.last_heartbeat_unix_ms);
     latest > now.unix_ms.saturating_add(CLOCK_AHEAD_MS)
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::config::{STREAM_PAGE_MAX, TOMBSTONES_MAX};
-use crate::exchange::{DeviceKey, DeviceView, StreamEvent};
+use crate::{
+    ObjectKey,
+    exchange::{DeviceView, StreamEvent},
+};
 
 /// Where a reader stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub enum Cursor {
         /// Changes after this follow the snapshot.
         sequence: u64,
         /// The last device sent; none yet.
-        after: Option<Arc<DeviceKey>>,
+        after: Option<Arc<ObjectKey>>,
         /// Whether the snapshot's head was sent.
         begun: bool,
     },
@@ -35,8 +38,8 @@ pub enum Cursor {
 pub(super) struct Stream {
     boot_id: String,
     sequence: u64,
-    changes: BTreeMap<u64, Arc<DeviceKey>>,
-    last_change: BTreeMap<Arc<DeviceKey>, u64>,
+    changes: BTreeMap<u64, Arc<ObjectKey>>,
+    last_change: BTreeMap<Arc<ObjectKey>, u64>,
     tombstones: BTreeSet<u64>,
     /// Tokens below this can't be resumed.
     floor: u64,
@@ -59,7 +62,7 @@ impl Stream {
     }
 
     /// Notes that a device is new or changed.
-    pub(super) fn changed(&mut self, device: &Arc<DeviceKey>) {
+    pub(super) fn changed(&mut self, device: &Arc<ObjectKey>) {
         self.sequence += 1;
         self.changes.insert(self.sequence, Arc::clone(device));
         if let Some(earlier) = self.last_change.insert(Arc::clone(device), self.sequence) {
@@ -69,7 +72,7 @@ impl Stream {
     }
 
     /// Notes that a device is forgotten.
-    pub(super) fn forgotten(&mut self, device: &Arc<DeviceKey>) {
+    pub(super) fn forgotten(&mut self, device: &Arc<ObjectKey>) {
         self.changed(device);
         self.tombstones.insert(self.sequence);
         if self.tombstones.len() > TOMBSTONES_MAX
@@ -110,11 +113,11 @@ impl Stream {
     pub(super) fn page<'a, I>(
         &self,
         cursor: &mut Cursor,
-        devices_after: impl FnOnce(Option<&DeviceKey>) -> I,
-        view: impl Fn(&DeviceKey) -> Option<DeviceView>,
+        devices_after: impl FnOnce(Option<&ObjectKey>) -> I,
+        view: impl Fn(&ObjectKey) -> Option<DeviceView>,
     ) -> Vec<StreamEvent>
     where
-        I: Iterator<Item = &'a Arc<DeviceKey>>,
+        I: Iterator<Item = &'a Arc<ObjectKey>>,
     {
         match cursor {
             Cursor::Changes { sequence } if *sequence < self.floor => {

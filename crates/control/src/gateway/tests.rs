@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use sha2::Digest as _;
 use wasmbed_api::{Device, DevicePhase, DeviceSpec, DeviceStatus};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CloseReason, CorrelationId,
@@ -14,7 +13,11 @@ use wasmbed_protocol::{
 };
 
 use super::*;
-use crate::exchange::{AssignmentEntry, DeviceSet, PutSets, StreamEvent};
+use crate::{
+    ObjectKey,
+    exchange::{AssignmentEntry, DeviceSet, PutSets, StreamEvent},
+    kubernetes::{Event, WriteOutcome},
+};
 
 mod admission;
 mod chaos;
@@ -30,7 +33,7 @@ mod streams;
 /// A model of the Kubernetes API: objects, versions, conflicts, merge patches.
 #[derive(Default)]
 struct Api {
-    devices: BTreeMap<DeviceKey, Device>,
+    devices: BTreeMap<ObjectKey, Device>,
     version: u64,
     uids: u64,
     events: Vec<Event>,
@@ -45,7 +48,7 @@ impl Api {
         self.version.to_string()
     }
 
-    fn create(&mut self, key: &DeviceKey, spec: DeviceSpec) -> Device {
+    fn create(&mut self, key: &ObjectKey, spec: DeviceSpec) -> Device {
         self.uids += 1;
         let mut device = Device::new(&key.name, spec);
         device.metadata.namespace = Some(key.namespace.clone());
@@ -56,7 +59,7 @@ impl Api {
         device
     }
 
-    fn edit(&mut self, key: &DeviceKey, edit: impl FnOnce(&mut Device)) -> Device {
+    fn edit(&mut self, key: &ObjectKey, edit: impl FnOnce(&mut Device)) -> Device {
         let version = self.bump();
         let device = self.devices.get_mut(key).unwrap();
         edit(device);
@@ -64,11 +67,11 @@ impl Api {
         device.clone()
     }
 
-    fn status(&self, key: &DeviceKey) -> DeviceStatus {
+    fn status(&self, key: &ObjectKey) -> DeviceStatus {
         self.devices[key].status.clone().unwrap_or_default()
     }
 
-    fn call(&mut self, call: Call) -> WriteOutcome {
+    fn call(&mut self, call: Call) -> WriteOutcome<Option<Box<Device>>> {
         match call {
             Call::CreateDevice { device, spec } => {
                 self.calls.push("create");
@@ -133,7 +136,7 @@ struct World {
     received: BTreeMap<SessionId, Vec<String>>,
     raw: BTreeMap<SessionId, Vec<Vec<u8>>>,
     closed: BTreeMap<SessionId, CloseReason>,
-    disk: BTreeMap<DeviceKey, StoredDevice>,
+    disk: BTreeMap<ObjectKey, StoredDevice>,
     disk_full: bool,
     disk_term: u64,
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
@@ -148,8 +151,8 @@ struct World {
     leader_lease: Result<u64, String>,
 }
 
-fn key(name: &str) -> DeviceKey {
-    DeviceKey { namespace: "default".into(), name: name.into() }
+fn key(name: &str) -> ObjectKey {
+    ObjectKey { namespace: "default".into(), name: name.into() }
 }
 
 fn identity(name: &str) -> Identity {
@@ -164,7 +167,7 @@ impl World {
     fn with(config: Config) -> Self {
         let now = Now { ms: 1_000, unix_ms: 1_700_000_000_000 };
         Self {
-            gateway: Gateway::new(config, Restored::default(), now),
+            gateway: Gateway::new(now, config, Restored::default()),
             api: Api::default(),
             api_down: false,
             now,
@@ -195,7 +198,7 @@ impl World {
     fn list(&mut self) {
         self.gateway.handle_list_started();
         for device in self.api.devices.values() {
-            self.gateway.handle_device(device, self.now);
+            self.gateway.handle_device(self.now, device);
         }
         self.gateway.handle_list_done(self.now);
         self.settle();
@@ -213,30 +216,30 @@ impl World {
             devices: self.disk.values().cloned().collect(),
             modules: self.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
         };
-        self.gateway = Gateway::new(config, restored, self.now);
+        self.gateway = Gateway::new(self.now, config, restored);
         self.received.clear();
         self.closed.clear();
     }
 
-    fn device(&mut self, name: &str) -> DeviceKey {
+    fn device(&mut self, name: &str) -> ObjectKey {
         let spec =
             DeviceSpec { approved: true, public_key: Some(format!("key-{name}")), ..DeviceSpec::default() };
         let device = self.api.create(&key(name), spec);
-        self.gateway.handle_device(&device, self.now);
+        self.gateway.handle_device(self.now, &device);
         self.settle();
         key(name)
     }
 
-    fn edit(&mut self, key: &DeviceKey, edit: impl FnOnce(&mut Device)) {
+    fn edit(&mut self, key: &ObjectKey, edit: impl FnOnce(&mut Device)) {
         let device = self.api.edit(key, edit);
-        self.gateway.handle_device(&device, self.now);
+        self.gateway.handle_device(self.now, &device);
         self.settle();
     }
 
     fn connect(&mut self, identity: &Identity) -> SessionId {
         let id = SessionId(self.next_session);
         self.next_session += 1;
-        assert!(self.gateway.handle_accepted(id, identity, self.now));
+        assert!(self.gateway.handle_accepted(self.now, id, identity));
         self.settle();
         id
     }
@@ -250,7 +253,7 @@ impl World {
     fn send(&mut self, id: SessionId, message: &DeviceMessage<'_>) {
         let mut frame = [0; FRAME_BYTES_MAX];
         let length = encode_device(message, &mut frame).unwrap();
-        self.gateway.handle_frame(id, &frame[2..length], self.now);
+        self.gateway.handle_frame(self.now, id, &frame[2..length]);
         self.settle();
     }
 
@@ -280,7 +283,7 @@ impl World {
                 } else {
                     self.api.call(write.call)
                 };
-                self.gateway.handle_write_result(write.id, outcome, self.now);
+                self.gateway.handle_write_result(self.now, write.id, outcome);
             }
             while let Some(operation) = self.gateway.poll_store() {
                 idle = false;
@@ -302,7 +305,7 @@ impl World {
     fn drain(&mut self, id: SessionId) {
         let mut buffer = [0; 4 * FRAME_BYTES_MAX];
         loop {
-            let transmit = self.gateway.poll_transmit(id, &mut buffer, self.now);
+            let transmit = self.gateway.poll_transmit(self.now, id, &mut buffer);
             self.read_in_ms.insert(id, transmit.read_in_ms);
             for body in Frames::new(&buffer[..transmit.written]) {
                 let body = body.unwrap();
@@ -314,7 +317,7 @@ impl World {
                 self.received.entry(id).or_default().push(format!("{message:?}"));
             }
             if transmit.close {
-                self.gateway.handle_closed(id, "closed", self.now);
+                self.gateway.handle_closed(self.now, id, "closed");
                 return;
             }
             if transmit.written == 0 {
@@ -326,16 +329,16 @@ impl World {
     fn store(&mut self, operation: StoreOperation) {
         match operation {
             StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } if self.disk_full => {
-                self.gateway.handle_stored(id, Err("disk full".into()), self.now);
+                self.gateway.handle_stored(self.now, id, Err("disk full".into()));
             }
             StoreOperation::Put { id, leader_term, devices } => {
                 self.disk_term = leader_term;
                 self.disk.extend(devices.into_iter().map(|device| (device.device.clone(), device)));
-                self.gateway.handle_stored(id, Ok(()), self.now);
+                self.gateway.handle_stored(self.now, id, Ok(()));
             }
             StoreOperation::Forget { id, device } => {
                 self.disk.remove(&device);
-                self.gateway.handle_stored(id, Ok(()), self.now);
+                self.gateway.handle_stored(self.now, id, Ok(()));
             }
             StoreOperation::DeleteModule { digest } => {
                 self.modules.remove(&digest);
@@ -343,18 +346,18 @@ impl World {
             StoreOperation::LoadModule { digest } => {
                 let bytes =
                     self.modules.get(&digest).map(|bytes| bytes.as_slice().into()).ok_or("gone".into());
-                self.gateway.handle_module_loaded(digest, bytes, self.now);
+                self.gateway.handle_module_loaded(self.now, digest, bytes);
             }
         }
     }
 
     fn upload(&mut self, bytes: &[u8]) -> ModuleDigest {
-        let digest = ModuleDigest(sha2::Sha256::digest(bytes).into());
-        match self.gateway.plan_upload(digest, bytes.len() as u64, self.now) {
+        let digest = ModuleDigest::of(bytes);
+        match self.gateway.plan_upload(self.now, digest, bytes.len() as u64) {
             UploadDecision::Known => {}
             UploadDecision::Accept => {
                 self.modules.insert(digest, bytes.to_vec());
-                self.gateway.handle_module_stored(digest, bytes.len() as u32, self.now);
+                self.gateway.handle_module_stored(self.now, digest, bytes.len() as u32);
             }
             other => panic!("{other:?}"),
         }
@@ -368,7 +371,7 @@ impl World {
             self.gateway.handle_leader_lease(self.leader_lease.clone());
         }
         let put = PreparedSets::new(&PutSets { leader_term: term, sets });
-        self.gateway.handle_put_sets(request, put, self.now);
+        self.gateway.handle_put_sets(self.now, request, put);
         self.settle();
         let answer = self.answers.pop().expect("an answer");
         assert_eq!(answer.request, request);
@@ -470,9 +473,9 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();
     AssignmentEntry {
-        application_uid: device::hyphenated(&spec.uid),
+        application_uid: spec.uid.to_string(),
         application: name.clone(),
-        spec_hash: hex::encode(sha2::Sha256::digest(&bytes[..length])),
+        spec_hash: SpecHash::of(&bytes[..length]).to_string(),
         spec: base64::engine::general_purpose::STANDARD.encode(&bytes[..length]),
         digest: digest.to_string(),
         correlation_id: "07".repeat(16),
@@ -480,7 +483,7 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
 }
 
 fn hash_of(entry: &AssignmentEntry) -> SpecHash {
-    SpecHash(super::sets::parse_hex(&entry.spec_hash).unwrap())
+    entry.spec_hash.parse().unwrap()
 }
 
 fn set(name: &str, revision: u64, assignments: Vec<AssignmentEntry>) -> DeviceSet {

@@ -11,10 +11,11 @@ use wasmbed_protocol::{
 use super::{
     Gateway,
     config::LOG_BYTES_PER_SECOND,
-    input::{Notice, Now, SessionId, StoreOperation, Transmit},
+    input::{Notice, SessionId, StoreOperation, Transmit},
     session::{Closing, Range, State},
     sets::Set,
 };
+use crate::Now;
 
 /// Whole frames in a caller's buffer.
 struct Frames<'a> {
@@ -67,7 +68,7 @@ impl Frames<'_> {
 impl Gateway {
     /// Writes whole frames that a session owes into `buffer`, as many as fit; at least
     /// [`FRAME_BYTES_MAX`] bytes are needed for one. If more is owed than fits, [`Gateway::poll_wake`] gives the session again.
-    pub fn poll_transmit(&mut self, id: SessionId, buffer: &mut [u8], now: Now) -> Transmit {
+    pub fn poll_transmit(&mut self, now: Now, id: SessionId, buffer: &mut [u8]) -> Transmit {
         let mut frames = Frames { buffer, written: 0, failed: None };
         let Some(session) = self.sessions.get_mut(&id) else {
             return Transmit { close: true, ..Transmit::default() };
@@ -129,7 +130,7 @@ impl Gateway {
             } else if let Some(range) = &mut owed.range {
                 let Some(module) = self.modules.cached(&range.digest) else { break };
                 let rest = frames.push_chunk(**range, module);
-                self.modules.touch(&range.digest, now.ms);
+                self.modules.touch(now.ms, &range.digest);
                 match rest {
                     Some(rest) => **range = rest,
                     None => owed.range = None,
@@ -164,7 +165,7 @@ impl Gateway {
         if !transmit.close
             && let Some(session) = self.sessions.get(&id)
         {
-            transmit.read_in_ms = self.read_in_ms(session, now);
+            transmit.read_in_ms = self.read_in_ms(now, session);
         }
         transmit
     }

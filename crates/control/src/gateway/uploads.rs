@@ -8,16 +8,17 @@ use super::{
     Gateway,
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
     device::Record,
-    input::{Answer, Notice, Now, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision},
+    input::{Answer, Notice, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision},
     sets::{Modules, PreparedSet, PreparedSets, Set},
 };
 use crate::{
+    Now, ObjectKey,
     election::TERM_MAX,
-    exchange::{DeviceKey, DeviceSet, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
+    exchange::{DeviceSet, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
 };
 
 /// A set that is taken, and whose it is.
-type CheckedSet = (Arc<DeviceKey>, Arc<Set>);
+type CheckedSet = (Arc<ObjectKey>, Arc<Set>);
 
 /// What happens once an operation is on the disk.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) enum Storing {
     /// Sets take effect and a controller is answered.
     Sets { request: RequestId, leader_term: u64, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
     /// Nothing; where it fails, what is known of the device by then is written as soon as the disk works again.
-    Device(Arc<DeviceKey>),
+    Device(Arc<ObjectKey>),
 }
 
 impl Gateway {
@@ -49,7 +50,7 @@ impl Gateway {
     }
 
     /// A controller sends desired sets. [`Gateway::poll_answer`] answers, once they are on the disk.
-    pub fn handle_put_sets(&mut self, request: RequestId, put: PreparedSets, now: Now) {
+    pub fn handle_put_sets(&mut self, now: Now, request: RequestId, put: PreparedSets) {
         let refuse =
             |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
         let refused = if let Some(why) = &self.kept_from {
@@ -98,7 +99,7 @@ impl Gateway {
         let mut refused = Vec::new();
         let mut unseen = self.devices.values().filter(|record| record.object.is_none()).count();
         for set in put.sets {
-            match self.check_set(set, &taken, &mut unseen, now) {
+            match self.check_set(now, set, &taken, &mut unseen) {
                 Ok(Some((entry, set))) => {
                     devices.extend(self.devices.get(&entry.0).map(|record| stored(record, Some(set))));
                     taken.push(entry);
@@ -127,10 +128,10 @@ impl Gateway {
     /// not seen here.
     fn check_set(
         &mut self,
+        now: Now,
         set: PreparedSet,
         taken: &[CheckedSet],
         unseen: &mut usize,
-        now: Now,
     ) -> Result<Option<(CheckedSet, DeviceSet)>, Box<SetRefusal>> {
         let PreparedSet { device, read } = set;
         let refuse = |message: String| {
@@ -170,7 +171,7 @@ impl Gateway {
             *unseen += 1;
         }
         self.bodies.adopt(&mut parsed);
-        let record = self.record(&device, now);
+        let record = self.record(now, &device);
         if let Some(held) = record.staged.as_ref().or(record.set.as_ref())
             && held.revision == parsed.revision
             && record.revision_seen == parsed.revision
@@ -196,7 +197,7 @@ impl Gateway {
     }
 
     /// A storage operation ended.
-    pub fn handle_stored(&mut self, id: StoreId, result: Result<(), String>, now: Now) {
+    pub fn handle_stored(&mut self, now: Now, id: StoreId, result: Result<(), String>) {
         let Some(storing) = self.storing.remove(&id) else { return };
         if let Err(error) = &result {
             self.notice(Notice::StoreFailed { detail: error.clone() });
@@ -222,7 +223,7 @@ impl Gateway {
             Ok(()) => {
                 self.stored_term = self.stored_term.max(leader_term);
                 for (key, set) in sets {
-                    self.take_set(&key, set, now);
+                    self.take_set(now, &key, set);
                 }
                 self.store_what_failed();
                 Ok(PutSetsAnswer { refused })
@@ -236,7 +237,7 @@ impl Gateway {
         self.answers.push_back(Answer { request, result });
     }
 
-    fn take_set(&mut self, key: &Arc<DeviceKey>, set: Arc<Set>, now: Now) {
+    fn take_set(&mut self, now: Now, key: &Arc<ObjectKey>, set: Arc<Set>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         if record.set.as_ref().is_some_and(|held| held.revision > set.revision) {
             return;
@@ -246,7 +247,7 @@ impl Gateway {
         self.notice(Notice::SetTaken { device: Arc::clone(key), revision });
         self.stream.changed(key);
         self.offer_desired(key);
-        self.schedule(key, now);
+        self.schedule(now, key);
     }
 
     /// A number for a storage operation.
@@ -258,7 +259,7 @@ impl Gateway {
     }
 
     /// Writes what is known of a device to the disk.
-    pub(super) fn store_device(&mut self, key: &Arc<DeviceKey>) {
+    pub(super) fn store_device(&mut self, key: &Arc<ObjectKey>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         record.stored_uid =
             record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
@@ -270,7 +271,7 @@ impl Gateway {
     }
 
     /// Takes a device off the disk.
-    pub(super) fn store_nothing(&mut self, key: &Arc<DeviceKey>) {
+    pub(super) fn store_nothing(&mut self, key: &Arc<ObjectKey>) {
         let id = self.store_id(Storing::Device(Arc::clone(key)));
         self.store.push_back(StoreOperation::Forget { id, device: (**key).clone() });
     }
@@ -288,7 +289,7 @@ impl Gateway {
 
     /// Whether a module of this size is taken. After [`UploadDecision::Accept`] comes
     /// [`Gateway::handle_module_stored`] or [`Gateway::handle_upload_ended`].
-    pub fn plan_upload(&mut self, digest: ModuleDigest, bytes: u64, now: Now) -> UploadDecision {
+    pub fn plan_upload(&mut self, now: Now, digest: ModuleDigest, bytes: u64) -> UploadDecision {
         let bytes = match u32::try_from(bytes) {
             Ok(bytes) if (1..=MODULE_BYTES_MAX).contains(&bytes) => bytes,
             _ => return UploadDecision::BadSize,
@@ -297,7 +298,7 @@ impl Gateway {
             return UploadDecision::Known;
         }
         if !self.modules.fits(bytes) {
-            self.sweep_modules(Modules::UNREFERENCED_TIGHT_MS, now);
+            self.sweep_modules(now, Modules::UNREFERENCED_TIGHT_MS);
         }
         if !self.modules.fits(bytes) {
             return UploadDecision::NoSpace;
@@ -313,8 +314,8 @@ impl Gateway {
     }
 
     /// A module is on the disk.
-    pub fn handle_module_stored(&mut self, digest: ModuleDigest, bytes: u32, now: Now) {
-        self.modules.insert(digest, bytes, now.ms);
+    pub fn handle_module_stored(&mut self, now: Now, digest: ModuleDigest, bytes: u32) {
+        self.modules.insert(now.ms, digest, bytes);
     }
 
     /// An upload ended without a module.
@@ -325,12 +326,12 @@ impl Gateway {
     /// A module was read for devices that pull it, or could not be; then it is gone from here.
     pub fn handle_module_loaded(
         &mut self,
+        now: Now,
         digest: ModuleDigest,
         result: Result<Arc<[u8]>, String>,
-        now: Now,
     ) {
         let waiting = match result {
-            Ok(bytes) => self.modules.loaded(&digest, bytes, now.ms),
+            Ok(bytes) => self.modules.loaded(now.ms, &digest, bytes),
             Err(error) => {
                 self.notice(Notice::StoreFailed { detail: format!("module {digest}: {error}") });
                 self.store.push_back(StoreOperation::DeleteModule { digest });
@@ -344,7 +345,7 @@ impl Gateway {
         self.wakes.extend(waiting.into_iter().filter(|session| self.sessions.contains_key(session)));
     }
 
-    pub(super) fn sweep_modules(&mut self, unreferenced_ms: u64, now: Now) {
+    pub(super) fn sweep_modules(&mut self, now: Now, unreferenced_ms: u64) {
         let held = self.devices.values().filter_map(|record| record.set.as_ref());
         let staged = self.storing.values().flat_map(|storing| match storing {
             Storing::Sets { sets, .. } => sets.as_slice(),
@@ -354,7 +355,7 @@ impl Gateway {
             .chain(staged.map(|(_, set)| set))
             .flat_map(|set| set.assignments.iter().map(|assignment| assignment.body.digest))
             .collect();
-        for digest in self.modules.sweep(&referenced, unreferenced_ms, now.ms) {
+        for digest in self.modules.sweep(now.ms, &referenced, unreferenced_ms) {
             self.store.push_back(StoreOperation::DeleteModule { digest });
         }
     }

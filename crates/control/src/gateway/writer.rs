@@ -10,15 +10,16 @@ use std::{
 
 use super::{
     config::{
-        API_BACKOFF_MAX_MS, API_BACKOFF_MIN_MS, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES,
-        WRITE_SPACING_MIN_MS, WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
+        API_BACKOFF, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES, WRITE_SPACING_MIN_MS,
+        WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
     },
     events::QueuedEvent,
-    input::{Event, WriteId},
+    input::WriteId,
 };
 use crate::{
-    exchange::DeviceKey,
-    tokens::{Bucket, Rate},
+    ObjectKey,
+    kubernetes::Event,
+    rate::{Rate, TokenBucket},
 };
 
 /// What a write is about, the most urgent first.
@@ -62,50 +63,50 @@ pub(super) struct WriteState {
     /// Conflicts since the last success.
     pub(super) conflicts: u32,
     /// No write before this: its last one was refused.
-    pub(super) pause_until: u64,
+    pub(super) paused_until_ms: u64,
     /// Writes of its status.
-    written: Bucket,
-    written_at: u64,
+    written: TokenBucket,
+    written_at_ms: u64,
 }
 
 impl WriteState {
     /// When the status may be written again: the more often it was of late, the later.
-    pub(super) fn not_before(&mut self, now: u64) -> u64 {
-        self.written.refill(STATUS_WRITES, now);
+    pub(super) fn not_before(&mut self, now_ms: u64) -> u64 {
+        self.written.refill(now_ms, STATUS_WRITES);
         match self.written.spent().checked_sub(WRITES_FREE) {
             None | Some(0) => 0,
             Some(further) => {
                 let step = (further / WRITES_PER_STEP).min(STATUS_WRITES.burst() / WRITES_PER_STEP);
-                self.written_at.saturating_add(WRITE_SPACING_MIN_MS << step)
+                self.written_at_ms.saturating_add(WRITE_SPACING_MIN_MS << step)
             }
         }
     }
 
     /// Notes that the status is being written.
-    pub(super) fn wrote(&mut self, now: u64) {
-        self.written.refill(STATUS_WRITES, now);
+    pub(super) fn wrote(&mut self, now_ms: u64) {
+        self.written.refill(now_ms, STATUS_WRITES);
         // Never more than the burst, so that a device that is pressed by others' edits recovers as soon.
         if self.written.has(STATUS_WRITES, 1) {
             self.written.spend(1);
         }
-        self.written_at = now;
+        self.written_at_ms = now_ms;
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Queued {
     class: Class,
-    due: u64,
+    due_ms: u64,
     ready: bool,
 }
 
 /// A call under way.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) device: Arc<DeviceKey>,
+    pub(super) device: Arc<ObjectKey>,
     pub(super) class: Class,
     /// When it first waited.
-    pub(super) since: u64,
+    pub(super) since_ms: u64,
     /// The Event itself, to be tried again.
     pub(super) event: Option<Box<QueuedEvent>>,
     /// Told as an Event once the write is done.
@@ -115,7 +116,7 @@ pub(super) struct InFlight {
 /// What may be written now.
 #[derive(Debug, PartialEq)]
 pub(super) enum Turn {
-    Device { device: Arc<DeviceKey>, class: Class, since: u64 },
+    Device { device: Arc<ObjectKey>, class: Class, since_ms: u64 },
     Event(QueuedEvent),
 }
 
@@ -123,18 +124,18 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct Writer {
     /// By the time at which they become ready.
-    waiting: BTreeSet<(u64, Arc<DeviceKey>)>,
-    ready: BTreeSet<(Class, u64, Arc<DeviceKey>)>,
+    waiting: BTreeSet<(u64, Arc<ObjectKey>)>,
+    ready: BTreeSet<(Class, u64, Arc<ObjectKey>)>,
     events: VecDeque<QueuedEvent>,
     pub(super) in_flight: BTreeMap<WriteId, InFlight>,
     next_id: u64,
     rate: Rate,
-    tokens: Bucket,
+    tokens: TokenBucket,
     heartbeat_rate: Rate,
-    heartbeat_tokens: Bucket,
+    heartbeat_tokens: TokenBucket,
     event_reserve: u64,
     heartbeat_reserve: u64,
-    paused_until: u64,
+    paused_until_ms: u64,
     failures: u32,
 }
 
@@ -149,13 +150,13 @@ impl Writer {
             in_flight: BTreeMap::new(),
             next_id: 0,
             rate: Rate::per_second(rate, burst),
-            tokens: Bucket::default(),
+            tokens: TokenBucket::default(),
             heartbeat_rate: Rate::per_second((rate / u64::from(HEARTBEAT_RATE_DIVISOR)).max(1), 1),
-            heartbeat_tokens: Bucket::default(),
+            heartbeat_tokens: TokenBucket::default(),
             // What people wait for has the burst; Events and signs of life leave most of it alone.
             event_reserve: burst / 8,
             heartbeat_reserve: burst / 4,
-            paused_until: 0,
+            paused_until_ms: 0,
             failures: 0,
         }
     }
@@ -163,56 +164,58 @@ impl Writer {
     /// Asks for a write of a device at `due`. A more urgent class or an earlier time wins over what is asked already.
     pub(super) fn schedule(
         &mut self,
-        device: &Arc<DeviceKey>,
+        now_ms: u64,
+        device: &Arc<ObjectKey>,
         state: &mut WriteState,
         class: Class,
-        due: u64,
-        now: u64,
+        due_ms: u64,
     ) {
-        let due = due.max(state.pause_until);
+        let due_ms = due_ms.max(state.paused_until_ms);
         let wanted = match state.queued {
-            Some(queued) if queued.class <= class && queued.due <= due => return,
-            Some(queued) => Queued { class: queued.class.min(class), due: queued.due.min(due), ready: false },
-            None => Queued { class, due, ready: false },
+            Some(queued) if queued.class <= class && queued.due_ms <= due_ms => return,
+            Some(queued) => {
+                Queued { class: queued.class.min(class), due_ms: queued.due_ms.min(due_ms), ready: false }
+            }
+            None => Queued { class, due_ms, ready: false },
         };
         self.remove(device, state);
         state.queued = Some(wanted);
-        if wanted.due <= now {
+        if wanted.due_ms <= now_ms {
             self.make_ready(device, state);
         } else {
-            self.waiting.insert((wanted.due, Arc::clone(device)));
+            self.waiting.insert((wanted.due_ms, Arc::clone(device)));
         }
     }
 
     /// Takes a device out of the queue.
-    pub(super) fn remove(&mut self, device: &Arc<DeviceKey>, state: &mut WriteState) {
-        if let Some(Queued { class, due, ready }) = state.queued.take() {
+    pub(super) fn remove(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
+        if let Some(Queued { class, due_ms, ready }) = state.queued.take() {
             if ready {
-                self.ready.remove(&(class, due, Arc::clone(device)));
+                self.ready.remove(&(class, due_ms, Arc::clone(device)));
             } else {
-                self.waiting.remove(&(due, Arc::clone(device)));
+                self.waiting.remove(&(due_ms, Arc::clone(device)));
             }
         }
     }
 
-    fn make_ready(&mut self, device: &Arc<DeviceKey>, state: &mut WriteState) {
+    fn make_ready(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
         if let Some(queued) = &mut state.queued {
             queued.ready = true;
-            self.ready.insert((queued.class, queued.due, Arc::clone(device)));
+            self.ready.insert((queued.class, queued.due_ms, Arc::clone(device)));
         }
     }
 
     /// The next device whose time has come; the caller answers with [`Writer::due`].
-    pub(super) fn pop_due(&mut self, now: u64) -> Option<Arc<DeviceKey>> {
-        let (due, _) = self.waiting.first()?;
-        if *due > now {
+    pub(super) fn pop_due(&mut self, now_ms: u64) -> Option<Arc<ObjectKey>> {
+        let (due_ms, _) = self.waiting.first()?;
+        if *due_ms > now_ms {
             return None;
         }
         self.waiting.pop_first().map(|(_, device)| device)
     }
 
     /// Makes a device that [`Writer::pop_due`] gave ready.
-    pub(super) fn due(&mut self, device: &Arc<DeviceKey>, state: &mut WriteState) {
+    pub(super) fn due(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
         self.make_ready(device, state);
     }
 
@@ -228,10 +231,10 @@ impl Writer {
 
     /// What may be written now. It costs no token until [`Writer::begin`].
     /// For a device, the caller answers with [`Writer::taken`].
-    pub(super) fn turn(&mut self, now: u64) -> Option<Turn> {
-        self.tokens.refill(self.rate, now);
-        self.heartbeat_tokens.refill(self.heartbeat_rate, now);
-        if now < self.paused_until
+    pub(super) fn turn(&mut self, now_ms: u64) -> Option<Turn> {
+        self.tokens.refill(now_ms, self.rate);
+        self.heartbeat_tokens.refill(now_ms, self.heartbeat_rate);
+        if now_ms < self.paused_until_ms
             || self.in_flight.len() >= self.in_flight_max()
             || !self.tokens.has(self.rate, 1)
         {
@@ -249,8 +252,8 @@ impl Writer {
         if !may {
             return None;
         }
-        let (class, since, device) = self.ready.pop_first()?;
-        Some(Turn::Device { device, class, since })
+        let (class, since_ms, device) = self.ready.pop_first()?;
+        Some(Turn::Device { device, class, since_ms })
     }
 
     /// Notes that a device's turn came.
@@ -278,18 +281,16 @@ impl Writer {
     /// The API answered.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
-        self.paused_until = 0;
+        self.paused_until_ms = 0;
     }
 
     /// The API failed or asked for patience. Failures of calls that were under way together count once.
-    pub(super) fn failed(&mut self, retry_after_ms: u64, now: u64) {
-        if now >= self.paused_until {
-            let backoff =
-                API_BACKOFF_MIN_MS.saturating_mul(1 << self.failures.min(16)).min(API_BACKOFF_MAX_MS);
+    pub(super) fn failed(&mut self, now_ms: u64, retry_after_ms: u64) {
+        if now_ms >= self.paused_until_ms {
+            self.paused_until_ms = now_ms + API_BACKOFF.pause_ms(self.failures);
             self.failures = self.failures.saturating_add(1);
-            self.paused_until = now + backoff;
         }
-        self.paused_until = self.paused_until.max(now.saturating_add(retry_after_ms.min(60_000)));
+        self.paused_until_ms = self.paused_until_ms.max(now_ms.saturating_add(retry_after_ms.min(60_000)));
     }
 
     /// Whether the last answers were failures.
@@ -299,7 +300,7 @@ impl Writer {
 
     /// When [`Writer::turn`] or [`Writer::pop_due`] may give something that it does not give now.
     pub(super) fn timeout(&self) -> Option<u64> {
-        let waiting = self.waiting.first().map(|(due, _)| *due);
+        let waiting = self.waiting.first().map(|(due_ms, _)| *due_ms);
         if self.in_flight.len() >= self.in_flight_max() {
             return waiting;
         }
@@ -308,17 +309,17 @@ impl Writer {
         if let Some((class, ..)) = first {
             open = Some(if *class == Class::Heartbeat {
                 self.tokens
-                    .at(self.rate, self.heartbeat_reserve.max(1))
-                    .max(self.heartbeat_tokens.at(self.heartbeat_rate, 1))
+                    .available_at_ms(self.rate, self.heartbeat_reserve.max(1))
+                    .max(self.heartbeat_tokens.available_at_ms(self.heartbeat_rate, 1))
             } else {
-                self.tokens.at(self.rate, 1)
+                self.tokens.available_at_ms(self.rate, 1)
             });
         }
         if !self.events.is_empty() && first.is_none_or(|(class, ..)| *class > Class::Event) {
-            let event = self.tokens.at(self.rate, self.event_reserve.max(1));
+            let event = self.tokens.available_at_ms(self.rate, self.event_reserve.max(1));
             open = Some(open.map_or(event, |open: u64| open.min(event)));
         }
-        let open = open.map(|open| open.max(self.paused_until));
+        let open = open.map(|open| open.max(self.paused_until_ms));
         [waiting, open].into_iter().flatten().min()
     }
 
@@ -334,41 +335,53 @@ impl Writer {
     }
 
     /// Age of the oldest write that waits although it is due, signs of life and Events aside.
-    pub(super) fn lag_ms(&self, now: u64) -> u64 {
+    pub(super) fn lag_ms(&self, now_ms: u64) -> u64 {
         let classes = [Class::Enrollment, Class::Failure, Class::Edge, Class::Result, Class::Facts];
         let ready = classes.into_iter().filter_map(|class| {
-            let key = (class, 0, Arc::new(DeviceKey { namespace: String::new(), name: String::new() }));
-            self.ready.range(key..).next().filter(|(found, ..)| *found == class).map(|(_, since, _)| *since)
+            let key = (class, 0, Arc::new(ObjectKey { namespace: String::new(), name: String::new() }));
+            self.ready
+                .range(key..)
+                .next()
+                .filter(|(found, ..)| *found == class)
+                .map(|(_, since_ms, _)| *since_ms)
         });
         let in_flight =
-            self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since);
-        ready.chain(in_flight).min().map_or(0, |since| now.saturating_sub(since))
+            self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since_ms);
+        ready.chain(in_flight).min().map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::API_BACKOFF_MIN_MS;
     use super::*;
+    use crate::kubernetes::{Occurrence, Regarding};
 
-    fn key(name: &str) -> Arc<DeviceKey> {
-        Arc::new(DeviceKey { namespace: "n".into(), name: name.into() })
+    fn key(name: &str) -> Arc<ObjectKey> {
+        Arc::new(ObjectKey { namespace: "n".into(), name: name.into() })
     }
 
     fn writer(rate: u32, burst: u32) -> Writer {
         Writer::new(&Config { writes_per_second: rate, writes_burst: burst, ..Config::new("g", "b") })
     }
 
-    fn next(writer: &mut Writer, now: u64) -> Option<(String, Class)> {
-        match writer.turn(now)? {
-            Turn::Device { device, class, since } => {
+    fn next(now_ms: u64, writer: &mut Writer) -> Option<(String, Class)> {
+        match writer.turn(now_ms)? {
+            Turn::Device { device, class, since_ms } => {
                 let name = device.name.clone();
-                writer.begin(InFlight { device, class, since, event: None, then: None });
+                writer.begin(InFlight { device, class, since_ms, event: None, then: None });
                 writer.in_flight.clear();
                 Some((name, class))
             }
             Turn::Event(event) => {
-                let device = Arc::new(event.event.device.clone());
-                writer.begin(InFlight { device, class: Class::Event, since: now, event: None, then: None });
+                let device = Arc::new(event.event.regarding.key.clone());
+                writer.begin(InFlight {
+                    device,
+                    class: Class::Event,
+                    since_ms: now_ms,
+                    event: None,
+                    then: None,
+                });
                 writer.in_flight.clear();
                 Some(("event".into(), Class::Event))
             }
@@ -376,10 +389,9 @@ mod tests {
     }
 
     fn event() -> QueuedEvent {
-        let occurrence = crate::gateway::Occurrence { number: 0, count: 1, first_unix_ms: 0 };
+        let occurrence = Occurrence { number: 0, count: 1, first_unix_ms: 0 };
         let event = Box::new(Event {
-            device: (*key("a")).clone(),
-            uid: "u".into(),
+            regarding: Regarding::device((*key("a")).clone(), "u"),
             warning: false,
             reason: wasmbed_api::ReasonCode::SessionStands,
             message: String::new(),
@@ -415,11 +427,11 @@ mod tests {
             ("f", Class::Failure, 9),
             ("x", Class::Enrollment, 10),
         ];
-        for (name, class, due) in order {
-            writer.schedule(&key(name), &mut WriteState::default(), class, due, 10);
+        for (name, class, due_ms) in order {
+            writer.schedule(10, &key(name), &mut WriteState::default(), class, due_ms);
         }
         assert!(writer.push_event(event()));
-        let names: Vec<_> = std::iter::from_fn(|| next(&mut writer, 10)).map(|(name, _)| name).collect();
+        let names: Vec<_> = std::iter::from_fn(|| next(10, &mut writer)).map(|(name, _)| name).collect();
         assert_eq!(names, ["x", "f", "e", "r1", "r2", "event", "h"]);
     }
 
@@ -427,26 +439,26 @@ mod tests {
     fn asking_again_moves_forward_and_never_back() {
         let mut writer = writer(50, 100);
         let (device, mut state) = (key("a"), WriteState::default());
-        writer.schedule(&device, &mut state, Class::Heartbeat, 1_000, 0);
-        writer.schedule(&device, &mut state, Class::Edge, 500, 0);
-        writer.schedule(&device, &mut state, Class::Heartbeat, 2_000, 0);
+        writer.schedule(0, &device, &mut state, Class::Heartbeat, 1_000);
+        writer.schedule(0, &device, &mut state, Class::Edge, 500);
+        writer.schedule(0, &device, &mut state, Class::Heartbeat, 2_000);
         assert_eq!(writer.depth(), 1);
         assert_eq!(writer.timeout(), Some(500));
         assert_eq!(writer.pop_due(499), None);
-        let due = writer.pop_due(500).unwrap();
-        writer.due(&due, &mut state);
-        assert_eq!(next(&mut writer, 500), Some(("a".into(), Class::Edge)));
+        let due_ms = writer.pop_due(500).unwrap();
+        writer.due(&due_ms, &mut state);
+        assert_eq!(next(500, &mut writer), Some(("a".into(), Class::Edge)));
     }
 
     #[test]
     fn the_sustained_rate_follows_the_burst() {
         let mut writer = writer(50, 3);
         for index in 0..10 {
-            writer.schedule(&key(&index.to_string()), &mut WriteState::default(), Class::Edge, 0, 0);
+            writer.schedule(0, &key(&index.to_string()), &mut WriteState::default(), Class::Edge, 0);
         }
-        assert_eq!(std::iter::from_fn(|| next(&mut writer, 0)).count(), 3);
+        assert_eq!(std::iter::from_fn(|| next(0, &mut writer)).count(), 3);
         assert_eq!(writer.timeout(), Some(20));
-        assert_eq!(std::iter::from_fn(|| next(&mut writer, 40)).count(), 2);
+        assert_eq!(std::iter::from_fn(|| next(40, &mut writer)).count(), 2);
     }
 
     #[test]
@@ -454,36 +466,36 @@ mod tests {
         let mut writer = writer(50, 10);
         for index in 0..20 {
             writer.schedule(
+                100,
                 &key(&format!("h{index}")),
                 &mut WriteState::default(),
                 Class::Heartbeat,
                 index,
-                100,
             );
         }
         let mut written = 0;
         for now in 100..1_100 {
-            written += std::iter::from_fn(|| next(&mut writer, now)).count();
+            written += std::iter::from_fn(|| next(now, &mut writer)).count();
         }
         assert!((9..=11).contains(&written), "{written} of 50 per second / {HEARTBEAT_RATE_DIVISOR}");
         // A result still finds tokens at once.
-        writer.schedule(&key("r"), &mut WriteState::default(), Class::Result, 0, 1_100);
-        assert_eq!(next(&mut writer, 1_100), Some(("r".into(), Class::Result)));
+        writer.schedule(1_100, &key("r"), &mut WriteState::default(), Class::Result, 0);
+        assert_eq!(next(1_100, &mut writer), Some(("r".into(), Class::Result)));
     }
 
     #[test]
     fn failures_pause_all_and_retry_after_is_kept() {
         let mut writer = writer(50, 10);
-        writer.schedule(&key("a"), &mut WriteState::default(), Class::Edge, 0, 0);
+        writer.schedule(0, &key("a"), &mut WriteState::default(), Class::Edge, 0);
         writer.failed(0, 0);
         assert_eq!(writer.timeout(), Some(API_BACKOFF_MIN_MS));
         assert_eq!(writer.turn(API_BACKOFF_MIN_MS - 1), None);
-        writer.failed(0, API_BACKOFF_MIN_MS);
+        writer.failed(API_BACKOFF_MIN_MS, 0);
         assert_eq!(writer.timeout(), Some(3 * API_BACKOFF_MIN_MS));
-        writer.failed(5_000, 3 * API_BACKOFF_MIN_MS);
+        writer.failed(3 * API_BACKOFF_MIN_MS, 5_000);
         assert_eq!(writer.timeout(), Some(5_000 + 3 * API_BACKOFF_MIN_MS));
         writer.succeeded();
-        assert!(next(&mut writer, 0).is_some());
+        assert!(next(0, &mut writer).is_some());
     }
 
     #[test]

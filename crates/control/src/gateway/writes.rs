@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use wasmbed_api::Device;
+
 use super::{
     Gateway,
     config::DEVICE_BACKOFF_MS,
-    input::{Call, Notice, Now, Write, WriteId, WriteOutcome},
+    input::{Call, Notice, Write, WriteId},
     status::{self, Writing},
     writer::{Class, InFlight, Turn, Writer},
 };
-use crate::exchange::DeviceKey;
+use crate::{
+    Now, ObjectKey,
+    kubernetes::{Event, WriteOutcome},
+};
 
 /// Conflicts in a row after which a device waits: another writer is at it.
 const CONFLICTS_MAX: u32 = 5;
@@ -23,7 +28,7 @@ impl Gateway {
         loop {
             match self.writer.turn(now.ms)? {
                 Turn::Event(mut event) => {
-                    let device = Arc::new(event.event.device.clone());
+                    let device = Arc::new(event.event.regarding.key.clone());
                     let record = self.devices.get_mut(&device);
                     if let Some(ledger) = record.and_then(|record| record.allowance.events.as_mut()) {
                         ledger.refresh(&mut event);
@@ -32,14 +37,14 @@ impl Gateway {
                     let in_flight = InFlight {
                         device,
                         class: Class::Event,
-                        since: now.ms,
+                        since_ms: now.ms,
                         event: Some(Box::new(event)),
                         then: None,
                     };
                     return Some(Write { id: self.writer.begin(in_flight), call });
                 }
-                Turn::Device { device, class, since } => {
-                    if let Some(write) = self.write_device(device, class, since, now) {
+                Turn::Device { device, class, since_ms } => {
+                    if let Some(write) = self.write_device(now, device, class, since_ms) {
                         return Some(write);
                     }
                 }
@@ -47,8 +52,8 @@ impl Gateway {
         }
     }
 
-    fn write_device(&mut self, key: Arc<DeviceKey>, class: Class, since: u64, now: Now) -> Option<Write> {
-        let writing = Writing::new(&self.config, self.orphans_from, now);
+    fn write_device(&mut self, now: Now, key: Arc<ObjectKey>, class: Class, since_ms: u64) -> Option<Write> {
+        let writing = Writing::new(now, &self.config, self.orphans_from_ms);
         let record = self.devices.get_mut(&key)?;
         Writer::taken(&mut record.write);
         let (call, then) = if record.write.refetch {
@@ -59,8 +64,8 @@ impl Gateway {
             // What is wanted may have changed since it was queued, and a heartbeat's time moved on.
             let plan = status::plan(record, writing)?;
             let spaced = plan.class.is_caused_by_device() && !self.shutting_down;
-            if plan.due > now.ms || (spaced && record.write.not_before(now.ms) > now.ms) {
-                self.schedule(&key, now);
+            if plan.due_ms > now.ms || (spaced && record.write.not_before(now.ms) > now.ms) {
+                self.schedule(now, &key);
                 return None;
             }
             // What people and strangers cause takes nothing of what the device may.
@@ -70,14 +75,14 @@ impl Gateway {
             let (patch, event) = status::patch(record, writing)?;
             (Call::PatchStatus { device: (*key).clone(), patch }, event.map(Box::new))
         };
-        let in_flight = InFlight { device: Arc::clone(&key), class, since, event: None, then };
+        let in_flight = InFlight { device: Arc::clone(&key), class, since_ms, event: None, then };
         let id = self.writer.begin(in_flight);
         record.write.in_flight = Some(id);
         Some(Write { id, call })
     }
 
-    /// A call ended.
-    pub fn handle_write_result(&mut self, id: WriteId, outcome: WriteOutcome, now: Now) {
+    /// A call ended; if it succeeded, with the Device as it is now, and none for an Event.
+    pub fn handle_write_result(&mut self, now: Now, id: WriteId, outcome: WriteOutcome<Option<Box<Device>>>) {
         let Some(call) = self.writer.in_flight.remove(&id) else { return };
         let key = Arc::clone(&call.device);
         let record = self.devices.get_mut(&key);
@@ -85,10 +90,10 @@ impl Gateway {
         match outcome {
             WriteOutcome::Done(device) => {
                 self.writer.succeeded();
-                self.write_done(&key, call.then, now);
+                self.write_done(now, &key, call.then);
                 // Where nobody awaits it any more the Device was deleted since: the answer would bring it back.
                 if let Some(device) = device.filter(|_| awaited.is_some()) {
-                    self.handle_device(&device, now);
+                    self.handle_device(now, &device);
                 }
             }
             WriteOutcome::Conflict => {
@@ -98,45 +103,45 @@ impl Gateway {
                     record.write.conflicts += 1;
                     if record.write.conflicts > CONFLICTS_MAX {
                         record.write.conflicts = 0;
-                        record.write.pause_until = now.ms + DEVICE_BACKOFF_MS;
+                        record.write.paused_until_ms = now.ms + DEVICE_BACKOFF_MS;
                     }
                 }
             }
             WriteOutcome::NotFound => {
                 self.writer.succeeded();
                 // The watch tells whether the Device is gone for good; until then it is left alone.
-                self.pause(&key, now);
+                self.pause(now, &key);
             }
             WriteOutcome::Throttled { retry_after_ms } => {
-                self.writer.failed(retry_after_ms, now.ms);
-                self.again(call, now);
+                self.writer.failed(now.ms, retry_after_ms);
+                self.again(now, call);
                 return;
             }
             WriteOutcome::Unavailable(detail) => {
-                self.writer.failed(0, now.ms);
+                self.writer.failed(now.ms, 0);
                 self.notice(Notice::WriteFailed { device: Arc::clone(&key), detail });
-                self.again(call, now);
+                self.again(now, call);
                 return;
             }
-            WriteOutcome::Refused(detail) => {
+            WriteOutcome::Rejected(detail) => {
                 self.writer.succeeded();
                 self.notice(Notice::WriteFailed { device: Arc::clone(&key), detail });
                 if call.class != Class::Event {
-                    self.pause(&key, now);
+                    self.pause(now, &key);
                 }
             }
         }
-        self.schedule(&key, now);
+        self.schedule(now, &key);
     }
 
-    fn write_done(&mut self, key: &Arc<DeviceKey>, then: Option<Box<super::Event>>, now: Now) {
+    fn write_done(&mut self, now: Now, key: &Arc<ObjectKey>, then: Option<Box<Event>>) {
         if let Some(record) = self.devices.get_mut(key) {
             record.write.conflicts = 0;
-            record.write.pause_until = 0;
+            record.write.paused_until_ms = 0;
             record.write.refetch = false;
             if record.write.create.take().is_some() {
                 self.creating = self.creating.saturating_sub(1);
-                record.unseen_since = now.ms;
+                record.unseen_since_ms = now.ms;
             }
         }
         if let Some(event) = then {
@@ -144,10 +149,10 @@ impl Gateway {
         }
     }
 
-    fn pause(&mut self, key: &Arc<DeviceKey>, now: Now) {
+    fn pause(&mut self, now: Now, key: &Arc<ObjectKey>) {
         if let Some(record) = self.devices.get_mut(key) {
             record.write.refetch = false;
-            record.write.pause_until = now.ms + DEVICE_BACKOFF_MS;
+            record.write.paused_until_ms = now.ms + DEVICE_BACKOFF_MS;
             if record.write.create.take().is_some() {
                 self.creating = self.creating.saturating_sub(1);
             }
@@ -155,11 +160,11 @@ impl Gateway {
     }
 
     /// A call that is to be made again as it was: in its old place, not at the end.
-    fn again(&mut self, call: InFlight, now: Now) {
+    fn again(&mut self, now: Now, call: InFlight) {
         if let Some(event) = call.event {
             self.queue_event(*event);
         } else if let Some(record) = self.devices.get_mut(&call.device) {
-            self.writer.schedule(&call.device, &mut record.write, call.class, call.since, now.ms);
+            self.writer.schedule(now.ms, &call.device, &mut record.write, call.class, call.since_ms);
         }
     }
 }

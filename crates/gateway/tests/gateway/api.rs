@@ -5,14 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use wasmbed_control::exchange::{DeviceKey, DeviceSet, LogLine, PutSets, StreamEvent};
+use wasmbed_control::{
+    ObjectKey,
+    exchange::{DeviceSet, LogLine, PutSets, StreamEvent},
+};
 use wasmbed_pki::tls::Profile;
-use wasmbed_protocol::{ApplicationUid, DeviceMessage, Log, Sequence};
+use wasmbed_protocol::{ApplicationUid, DeviceMessage, Log, ModuleDigest, Sequence};
 
 use crate::support::*;
 
@@ -21,7 +23,7 @@ fn put(term: u64, sets: Vec<DeviceSet>) -> Vec<u8> {
 }
 
 fn set(name: &str, revision: u64) -> DeviceSet {
-    let device = DeviceKey { namespace: "default".into(), name: name.into() };
+    let device = ObjectKey { namespace: "default".into(), name: name.into() };
     DeviceSet { device, revision, assignments: vec![] }
 }
 
@@ -69,7 +71,7 @@ async fn modules_are_checked_and_bounded() {
     let world = World::start_with(|config| config.limits.modules_bytes_max = 1_500_000).await;
     let mut http = world.controller().await;
     let module = vec![7; 1 << 20];
-    let path = |bytes: &[u8]| format!("/v1/modules/{}", hex::encode(Sha256::digest(bytes)));
+    let path = |bytes: &[u8]| format!("/v1/modules/{}", ModuleDigest::of(bytes));
     assert_eq!(http.call("HEAD", &path(&module), "").await.0, 404);
     assert_eq!(http.call("PUT", &path(b"other"), module.clone()).await.1["reason"], "DigestMismatch");
     assert_eq!(http.call("PUT", &path(&module), module.clone()).await.0, 201);
@@ -179,7 +181,7 @@ async fn begin_put(
 async fn a_slow_body_keeps_no_other_controller_out() {
     let world = World::start().await;
     let module = vec![7; 1000];
-    let path = format!("/v1/modules/{}", hex::encode(Sha256::digest(&module)));
+    let path = format!("/v1/modules/{}", ModuleDigest::of(&module));
     let mut slow = Vec::new();
     for path in ["/v1/sets", &path, "/v1/sets", &path, "/v1/sets", &path, "/v1/sets", &path] {
         slow.push(begin_put(&world, "slow", path).await);

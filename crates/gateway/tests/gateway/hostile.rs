@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
-use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use wasmbed_pki::{
     Authorities, Identity,
     tls::{Profile, provider, roots},

@@ -7,9 +7,11 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use wasmbed_api::{DeviceGateway, DevicePhase};
-use wasmbed_control::exchange::{AssignmentEntry, DeviceKey, DeviceSet, PutSets};
+use wasmbed_control::{
+    ObjectKey,
+    exchange::{AssignmentEntry, DeviceSet, PutSets},
+};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CorrelationId, DeviceMessage,
     GatewayMessage, List, ModuleDigest, ModuleGet, ReportReason, Reported, RestartPolicy, Revision, Sequence,
@@ -19,7 +21,7 @@ use wasmbed_protocol::{
 use crate::support::*;
 
 fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
-    let digest = ModuleDigest(Sha256::digest(module).into());
+    let digest = ModuleDigest::of(module);
     let spec = Spec {
         uid: ApplicationUid([1; 16]),
         name: "default/hello",
@@ -34,7 +36,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
     };
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();
-    let hash = SpecHash(Sha256::digest(&bytes[..length]).into());
+    let hash = SpecHash::of(&bytes[..length]);
     let entry = AssignmentEntry {
         application_uid: "01010101-0101-0101-0101-010101010101".into(),
         application: "default/hello".into(),
@@ -47,7 +49,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
 }
 
 fn put(revision: u64, entries: Vec<AssignmentEntry>) -> Vec<u8> {
-    let device = DeviceKey { namespace: "default".into(), name: "a".into() };
+    let device = ObjectKey { namespace: "default".into(), name: "a".into() };
     let sets = vec![DeviceSet { device, revision, assignments: entries }];
     serde_json::to_vec(&PutSets { leader_term: 1, sets }).unwrap()
 }
@@ -107,7 +109,7 @@ async fn a_module_travels_and_the_report_comes_back() {
     assert!(device.next().await.unwrap().starts_with("Desired"));
     device.send(&DeviceMessage::AssignmentGet(AssignmentGet { spec_hash: hash })).await.unwrap();
     assert!(device.next().await.unwrap().starts_with("Assignment("));
-    let digest = ModuleDigest(Sha256::digest(&module).into());
+    let digest = ModuleDigest::of(&module);
     let mut received = Vec::new();
     while received.len() < module.len() {
         let get = ModuleGet { digest, offset: received.len() as u32, length: 16_384 };

@@ -1,7 +1,6 @@
 //! One gateway of a name: its Lease, its DeviceGateway, and what a second process of that name may do.
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},

@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::join_all;
 use kube::{Api, api::ListParams};
+use order::{Cursor, Gaps, merge};
 use rustls_pki_types::CertificateDer;
+use stream::Gateway;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
 use wasmbed_control::exchange::LogLine;
@@ -23,8 +25,6 @@ use crate::{
     output::{self, harmless, print},
     values,
 };
-use order::{Cursor, Gaps, merge};
-use stream::Gateway;
 
 /// Lines that wait to be printed; gateways are read no faster than that.
 const LINES_MAX: usize = 1_024;
@@ -353,7 +353,7 @@ fn pki_folder(args: &Args) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use wasmbed_control::{UnixTime, exchange::DeviceKey};
+    use wasmbed_control::{ObjectKey, UnixTime};
 
     use super::*;
 
@@ -361,7 +361,7 @@ mod tests {
     fn a_line_says_when_where_what_and_what_is_missing() {
         let plain = LogLine {
             time: UnixTime::parse("2026-01-02T03:04:05.678Z").unwrap(),
-            device: DeviceKey { namespace: "default".to_owned(), name: "device-001".to_owned() },
+            device: ObjectKey { namespace: "default".to_owned(), name: "device-001".to_owned() },
             application: "default/hello".to_owned(),
             sequence: 1,
             lines_lost: 0,

@@ -5,17 +5,14 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use wasmbed_control::{
-    UnixTime,
-    exchange::{DeviceKey, LogLine},
-};
+use wasmbed_control::{ObjectKey, UnixTime, exchange::LogLine};
 
 /// Applications on devices whose last line is remembered: ten on each of 10,000 devices. Of more, the one that has been quiet
 /// for longest is forgotten.
 const STREAMS_MAX: usize = 100_000;
 
 /// One application on one device: its lines have numbers of their own.
-type Stream = (DeviceKey, String);
+type Stream = (ObjectKey, String);
 
 fn stream(line: &LogLine) -> Stream {
     (line.device.clone(), line.application.clone())
@@ -149,7 +146,7 @@ mod tests {
     fn line(device: &str, time: &str, sequence: u64) -> LogLine {
         LogLine {
             time: UnixTime::parse(time).unwrap(),
-            device: DeviceKey { namespace: "default".to_owned(), name: device.to_owned() },
+            device: ObjectKey { namespace: "default".to_owned(), name: device.to_owned() },
             application: "default/count".to_owned(),
             sequence,
             lines_lost: 0,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::text::harmless;
+use wasmbed_control::harmless;
 use wasmbed_emulator::{Emulator, Ended, Kind, Options, find_firmware, reach_host};
 use wasmbed_flash::provision::Network;
 use wasmbed_pki::Identity;

@@ -4,10 +4,12 @@ mod model;
 mod truth;
 mod world;
 
-use wasmbed_api::DeviceApplicationState::{Failed, Running};
-use wasmbed_api::{ApplicationPhase, DevicePhase, ReasonCode};
-
 use serde_json::json;
+use wasmbed_api::{
+    ApplicationPhase,
+    DeviceApplicationState::{Failed, Running},
+    DevicePhase, ReasonCode,
+};
 
 use super::*;
 use crate::exchange::StreamEvent;

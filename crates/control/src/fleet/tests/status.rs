@@ -1,5 +1,6 @@
-use super::*;
 use wasmbed_protocol::{ApplicationUid, SpecHash};
+
+use super::*;
 
 const HASH: SpecHash = SpecHash([1; 32]);
 

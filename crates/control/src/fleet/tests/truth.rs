@@ -2,8 +2,10 @@
 
 use wasmbed_api::{DeviceApplicationState, ReasonCode};
 
-use super::world::{Report, World, all, names};
-use super::{condition, running};
+use super::{
+    condition, running,
+    world::{Report, World, all, names},
+};
 
 fn phase(world: &World, application: &str) -> String {
     format!("{:?}", world.status(application).phase)

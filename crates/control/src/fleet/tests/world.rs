@@ -1,20 +1,28 @@
 //! A small world around a fleet: a Kubernetes API, gateways with disks, devices that do as they are told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
+    jiff::Timestamp,
+};
 use wasmbed_api::{
     Application, ApplicationSpec, ApplicationStatus, Device, DeviceApplication, DeviceApplicationState,
     DevicePhase, DeviceSpec, DeviceStatus, ReasonCode, RestartPolicy, TargetDevices,
 };
 use wasmbed_protocol::ApplicationUid;
 
-use super::super::testing::{device_facts, module};
-use super::super::*;
-use crate::exchange::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRefusal, StreamEvent};
-use crate::text;
+use super::super::{
+    testing::{device_facts, module},
+    *,
+};
+use crate::{
+    exchange::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRefusal, StreamEvent},
+    kubernetes::WriteOutcome,
+};
 
 pub(super) const NAMESPACE: &str = "default";
 /// What every application here takes of a board's arena: 1,000 bytes loaded at 1.6, and a page.
@@ -72,8 +80,8 @@ pub(super) struct World {
     pub(super) issued: BTreeMap<String, BTreeMap<u64, BTreeSet<String>>>,
     /// Revision and content last sent, taken or not, by device.
     pub(super) sent: BTreeMap<String, (u64, BTreeSet<String>)>,
-    pub(super) events: Vec<FleetEvent>,
-    pub(super) device_events: Vec<DeviceEvent>,
+    pub(super) events: Vec<Event>,
+    pub(super) device_events: Vec<Event>,
     pub(super) device_finalizer_writes: usize,
     /// When Devices that are being deleted began to be.
     pub(super) deleted_ms: BTreeMap<String, u64>,
@@ -167,7 +175,7 @@ impl World {
         }
         self.issued.remove(name);
         self.sent.remove(name);
-        let key = DeviceKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+        let key = ObjectKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
         self.fleet.handle_device_deleted(self.now, &key);
         for gateway in self.gateway_names() {
             let record = self.gateways.get_mut(&gateway).unwrap();
@@ -197,7 +205,7 @@ impl World {
                     serde_json::from_value(write.patch["metadata"]["finalizers"].clone()).unwrap();
                 self.version += 1;
                 object.metadata.resource_version = Some(self.version.to_string());
-                WriteOutcome::Done { resource_version: self.version.to_string() }
+                WriteOutcome::Done(self.version.to_string())
             }
         };
         self.fleet.handle_write_outcome(self.now, write.id, outcome);
@@ -325,7 +333,7 @@ impl World {
             object.metadata.namespace = Some(NAMESPACE.to_owned());
             let mut uid = [count; 16];
             uid[..name.len().min(8)].copy_from_slice(&name.as_bytes()[..name.len().min(8)]);
-            object.metadata.uid = Some(text::uid_text(ApplicationUid(uid)));
+            object.metadata.uid = Some(ApplicationUid(uid).to_string());
             object.metadata.generation = Some(0);
             object.metadata.creation_timestamp =
                 Some(Time(Timestamp::from_second(i64::from(count)).unwrap()));
@@ -485,7 +493,7 @@ impl World {
         let own = status.gateway.as_deref() == Some(name);
         let epoch = status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0);
         let view = DeviceView {
-            device: DeviceKey { namespace: NAMESPACE.to_owned(), name: device.to_owned() },
+            device: ObjectKey { namespace: NAMESPACE.to_owned(), name: device.to_owned() },
             connected,
             epoch: if own { epoch } else { before.map_or(0, |view| view.epoch) },
             revision_seen: held.unwrap_or(0).max(if connected { fake.revision } else { 0 }),
@@ -513,7 +521,7 @@ impl World {
                 quiet = false;
                 let gateway = self.gateways.get_mut(&upload.gateway).unwrap();
                 let outcome = if gateway.up && !self.gateway_fails {
-                    let digest = text::digest_hex(upload.digest);
+                    let digest = upload.digest.to_string();
                     gateway.uploads.push(digest.clone());
                     gateway.modules.insert(digest);
                     UploadOutcome::Held
@@ -542,18 +550,21 @@ impl World {
                 quiet = false;
                 self.write_device_finalizer(write);
             }
-            self.device_events.extend(std::iter::from_fn(|| self.fleet.poll_device_event()));
             while let Some(write) = self.fleet.poll_gateway_unknown(self.now) {
                 quiet = false;
                 let outcome = match self.gateway_marks_fail {
                     true => WriteOutcome::Unavailable("away".to_owned()),
-                    false => WriteOutcome::Done { resource_version: "2".to_owned() },
+                    false => WriteOutcome::Done("2".to_owned()),
                 };
                 self.fleet.handle_write_outcome(self.now, write.id, outcome);
                 self.marks.push(write);
             }
             while let Some(event) = self.fleet.poll_event() {
-                self.events.push(event);
+                let events = match event.regarding.kind {
+                    wasmbed_api::kind::DEVICE => &mut self.device_events,
+                    _ => &mut self.events,
+                };
+                events.push(event);
             }
             if quiet {
                 return;
@@ -740,7 +751,7 @@ impl World {
                     serde_json::from_value(write.patch["metadata"]["finalizers"].clone()).unwrap();
                 self.version += 1;
                 object.metadata.resource_version = Some(self.version.to_string());
-                WriteOutcome::Done { resource_version: self.version.to_string() }
+                WriteOutcome::Done(self.version.to_string())
             }
         };
         self.fleet.handle_write_outcome(self.now, write.id, outcome);
@@ -771,7 +782,7 @@ impl World {
                 object.status = Some(serde_json::from_value(body).unwrap());
                 self.version += 1;
                 object.metadata.resource_version = Some(self.version.to_string());
-                WriteOutcome::Done { resource_version: self.version.to_string() }
+                WriteOutcome::Done(self.version.to_string())
             }
         };
         // The watch and the answer come in either order.
@@ -790,7 +801,7 @@ impl World {
         let outcome = if write.patch["metadata"]["resourceVersion"] == version_of(&object.metadata) {
             let finished = write.patch["status"]["finished"].clone();
             object.status.as_mut().unwrap().finished = serde_json::from_value(finished).unwrap_or_default();
-            WriteOutcome::Done { resource_version: String::new() }
+            WriteOutcome::Done(String::new())
         } else {
             WriteOutcome::Conflict
         };
@@ -808,11 +819,7 @@ impl World {
         assert!(matches!(phase, DevicePhase::Unreachable | DevicePhase::Revoked));
         status.phase = phase;
         status.conditions = serde_json::from_value(write.patch["status"]["conditions"].clone()).unwrap();
-        self.fleet.handle_write_outcome(
-            self.now,
-            write.id,
-            WriteOutcome::Done { resource_version: String::new() },
-        );
+        self.fleet.handle_write_outcome(self.now, write.id, WriteOutcome::Done(String::new()));
         self.send_device(&write.device.name);
     }
 

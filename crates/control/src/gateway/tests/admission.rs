@@ -89,7 +89,7 @@ fn revocation_and_deletion_end_sessions_at_once() {
     assert_eq!(status.phase, DevicePhase::Revoked);
     assert!(status.conditions.iter().all(|condition| condition.status == "False"));
     world.api.devices.remove(&second);
-    world.gateway.handle_device_deleted(&second, None, world.now);
+    world.gateway.handle_device_deleted(world.now, &second, None);
     world.settle();
     assert_eq!(world.closed[&b], CloseReason::Deleted);
     assert!(!world.disk.contains_key(&second));
@@ -102,7 +102,7 @@ fn a_stale_session_that_closes_leaves_its_successor_alone() {
     let old = world.hello("a", 0, 0);
     let new = world.hello("a", 1, 0);
     assert_eq!(world.closed[&old], CloseReason::Superseded);
-    world.gateway.handle_closed(old, "reset", world.now);
+    world.gateway.handle_closed(world.now, old, "reset");
     world.advance(10_000);
     let status = world.api.status(&device);
     assert_eq!((status.phase, status.epoch), (DevicePhase::Connected, Some(2)));
@@ -210,7 +210,7 @@ fn nonsense_ends_its_own_session_only() {
     world.device("a");
     world.device("b");
     let (a, b) = (world.hello("a", 0, 0), world.hello("b", 0, 0));
-    world.gateway.handle_frame(a, &[0xff; 40], world.now);
+    world.gateway.handle_frame(world.now, a, &[0xff; 40]);
     world.settle();
     assert_eq!(world.closed[&a], CloseReason::ProtocolError);
     world.send(b, &heartbeat(1));
@@ -323,7 +323,7 @@ fn a_device_that_holds_the_set_of_an_earlier_device_of_its_name_lets_go_of_it() 
         [("a", "key-a", CloseReason::PendingApproval), ("b", "key-of-another", CloseReason::KeyMismatch)]
     {
         let device = world.api.create(&key(name), spec(pinned));
-        world.gateway.handle_device(&device, world.now);
+        world.gateway.handle_device(world.now, &device);
         let id = world.hello(name, 7, 3);
         assert_eq!(world.closed[&id], CloseReason::Deleted);
         // It may not have heard it.
@@ -351,7 +351,7 @@ fn a_device_that_holds_the_set_of_an_earlier_device_of_its_name_lets_go_of_it() 
 fn a_device_is_told_nothing_of_an_earlier_one_while_the_api_fails() {
     let mut world = World::synced();
     let device = world.api.create(&key("a"), DeviceSpec { approved: false, ..DeviceSpec::default() });
-    world.gateway.handle_device(&device, world.now);
+    world.gateway.handle_device(world.now, &device);
     world.api_down = true;
     world.device("b");
     world.hello("b", 0, 0);

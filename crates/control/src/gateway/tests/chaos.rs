@@ -85,7 +85,7 @@ impl Run {
             }
             Step::Bytes { session, bytes } => {
                 let id = self.session(session);
-                self.world.gateway.handle_frame(id, &bytes, self.world.now);
+                self.world.gateway.handle_frame(self.world.now, id, &bytes);
             }
             Step::Report { session, revision, state } => {
                 let id = self.session(session);
@@ -104,7 +104,7 @@ impl Run {
             }
             Step::Close { session } => {
                 let id = self.session(session);
-                self.world.gateway.handle_closed(id, "closed", self.world.now);
+                self.world.gateway.handle_closed(self.world.now, id, "closed");
             }
             Step::Edit { device, approved, revoked } => {
                 let key = key(&device.to_string());
@@ -129,7 +129,7 @@ impl Run {
                 let key = key(&device.to_string());
                 if world.api.devices.remove(&key).is_some() {
                     self.highest_epoch.remove(&key.name);
-                    world.gateway.handle_device_deleted(&key, None, world.now);
+                    world.gateway.handle_device_deleted(world.now, &key, None);
                 }
             }
             Step::Create { device } => {

@@ -160,7 +160,7 @@ fn a_process_without_its_lease_lets_nobody_in_and_writes_nothing() {
     world.take(id);
     world.advance(5_000);
     let other = crate::election::Hold::Other { holder: "other".into() };
-    world.gateway.handle_hold(&other, world.now);
+    world.gateway.handle_hold(world.now, &other);
     world.settle();
     assert_eq!(world.closed[&id], CloseReason::Unavailable);
     world.api.calls.clear();
@@ -173,7 +173,7 @@ fn a_process_without_its_lease_lets_nobody_in_and_writes_nothing() {
     assert!(world.api.calls.is_empty(), "{:?}", world.api.calls);
     assert_eq!(world.api.status(&device).phase, DevicePhase::Connected, "the holder says what became of it");
     assert!(world.gateway.is_drained());
-    world.gateway.handle_hold(&crate::election::Hold::Held, world.now);
+    world.gateway.handle_hold(world.now, &crate::election::Hold::Held);
     world.settle();
     let id = world.hello("a", 1, 0);
     assert!(world.take(id)[0].starts_with("Welcome(Welcome { epoch: Epoch(2)"));

@@ -68,9 +68,9 @@ fn a_heartbeat_answer_overtakes_a_download() {
     let mut frame = [0; FRAME_BYTES_MAX];
     for message in [get(digest, 0, 16_000), heartbeat(1)] {
         let length = encode_device(&message, &mut frame).unwrap();
-        world.gateway.handle_frame(id, &frame[2..length], world.now);
+        world.gateway.handle_frame(world.now, id, &frame[2..length]);
     }
-    let transmit = world.gateway.poll_transmit(id, &mut frame, world.now);
+    let transmit = world.gateway.poll_transmit(world.now, id, &mut frame);
     assert!(transmit.heartbeat);
     world.settle();
     assert_eq!(chunks(&world, id).len(), 5);
@@ -85,7 +85,7 @@ fn uploads_are_bounded_and_make_room() {
     world.put(1, vec![set("a", 1, vec![entry(1, first, 5)])]).unwrap();
     let second = world.upload(b"67890");
     let third = ModuleDigest([3; 32]);
-    let plan = |world: &mut World, bytes| world.gateway.plan_upload(third, bytes, world.now);
+    let plan = |world: &mut World, bytes| world.gateway.plan_upload(world.now, third, bytes);
     assert_eq!(plan(&mut world, 5), UploadDecision::NoSpace);
     assert_eq!(plan(&mut world, 0), UploadDecision::BadSize);
     assert_eq!(plan(&mut world, (1 << 20) + 1), UploadDecision::BadSize);

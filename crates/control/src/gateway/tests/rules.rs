@@ -21,7 +21,7 @@ fn every_rule_holds_for_the_gateway() {
         world.device("a");
         let id = world.hello("a", 0, 0);
         world.raw.clear();
-        world.gateway.handle_frame(id, &hex(body), world.now);
+        world.gateway.handle_frame(world.now, id, &hex(body));
         world.settle();
         let mut outcome = "taken".to_owned();
         for sent in world.raw.remove(&id).unwrap_or_default() {

@@ -26,10 +26,10 @@ fn nothing_is_answered_before_it_is_durable() {
     world.device("a");
     let put = PutSets { leader_term: 1, sets: vec![set("a", 1, vec![])] };
     world.gateway.handle_leader_lease(Ok(1));
-    world.gateway.handle_put_sets(RequestId(1), PreparedSets::new(&put), world.now);
+    world.gateway.handle_put_sets(world.now, RequestId(1), PreparedSets::new(&put));
     assert!(world.gateway.poll_answer().is_none());
     let Some(StoreOperation::Put { id, .. }) = world.gateway.poll_store() else { panic!() };
-    world.gateway.handle_stored(id, Err("disk full".into()), world.now);
+    world.gateway.handle_stored(world.now, id, Err("disk full".into()));
     assert!(matches!(world.gateway.poll_answer().unwrap().result, Err(Refused::Unavailable(_))));
     let id = world.hello("a", 0, 0);
     assert!(world.take(id)[0].contains("desired_known: false"));
@@ -49,7 +49,7 @@ fn what_a_full_disk_did_not_take_is_written_once_it_does() {
     let held = &world.disk[&key("a")];
     assert!(held.uid.is_some() && held.set.is_some(), "{held:?}");
     world.disk_full = true;
-    world.gateway.handle_device_deleted(&key("a"), None, world.now);
+    world.gateway.handle_device_deleted(world.now, &key("a"), None);
     world.settle();
     assert!(world.disk.contains_key(&key("a")));
     world.disk_full = false;
@@ -76,7 +76,7 @@ fn an_older_set_on_its_way_does_not_overwrite_a_newer_one() {
     world.device("a");
     world.put(1, vec![set("a", 1, vec![])]).unwrap();
     let put = PutSets { leader_term: 1, sets: vec![set("a", 2, vec![])] };
-    world.gateway.handle_put_sets(RequestId(9), PreparedSets::new(&put), world.now);
+    world.gateway.handle_put_sets(world.now, RequestId(9), PreparedSets::new(&put));
     // The device is let in, and its record is written, while the set is on its way.
     world.hello("a", 0, 0);
     assert_eq!(world.disk[&key("a")].set.as_ref().unwrap().revision, 2);

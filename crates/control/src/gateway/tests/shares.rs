@@ -45,7 +45,7 @@ fn flood(
             if wait > 0 {
                 world.advance(wait);
                 let mut buffer = [0; FRAME_BYTES_MAX];
-                let transmit = world.gateway.poll_transmit(id, &mut buffer, world.now);
+                let transmit = world.gateway.poll_transmit(world.now, id, &mut buffer);
                 world.read_in_ms.insert(id, transmit.read_in_ms);
             }
             if world.now.ms >= end || world.closed.contains_key(&id) {
@@ -53,7 +53,7 @@ fn flood(
             }
             world.send(id, &message(sent));
             let mut buffer = [0; FRAME_BYTES_MAX];
-            let transmit = world.gateway.poll_transmit(id, &mut buffer, world.now);
+            let transmit = world.gateway.poll_transmit(world.now, id, &mut buffer);
             world.read_in_ms.insert(id, transmit.read_in_ms);
             sent += 1;
         }
@@ -156,7 +156,7 @@ fn a_device_has_a_few_connections_and_strangers_have_places_of_their_own() {
     let accept = |world: &mut World, identity: &Identity| {
         world.next_session += 1;
         let id = SessionId(world.next_session);
-        world.gateway.handle_accepted(id, identity, world.now)
+        world.gateway.handle_accepted(world.now, id, identity)
     };
     let open = (0..100).filter(|_| accept(&mut world, &identity("a"))).count();
     assert_eq!(open, config::CONNECTIONS_PER_DEVICE_MAX);

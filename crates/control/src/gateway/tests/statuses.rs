@@ -38,7 +38,7 @@ fn a_short_absence_costs_one_write() {
     let device = world.device("a");
     let id = world.hello("a", 0, 0);
     let calls = world.api.calls.len();
-    world.gateway.handle_closed(id, "reset", world.now);
+    world.gateway.handle_closed(world.now, id, "reset");
     world.advance(config::EDGE_DEBOUNCE_MS - 1);
     world.hello("a", 1, 0);
     world.advance(5_000);
@@ -85,9 +85,9 @@ fn throttling_is_obeyed() {
     let id = world.connect(&identity("a"));
     let mut frame = [0; FRAME_BYTES_MAX];
     let length = encode_device(&DeviceMessage::Hello(hello(0, 0)), &mut frame).unwrap();
-    world.gateway.handle_frame(id, &frame[2..length], world.now);
+    world.gateway.handle_frame(world.now, id, &frame[2..length]);
     let write = world.gateway.poll_write(world.now).unwrap();
-    world.gateway.handle_write_result(write.id, WriteOutcome::Throttled { retry_after_ms: 7_000 }, world.now);
+    world.gateway.handle_write_result(world.now, write.id, WriteOutcome::Throttled { retry_after_ms: 7_000 });
     assert!(world.gateway.poll_write(world.now).is_none());
     let later = Now { ms: world.now.ms + 6_999, ..world.now };
     assert!(world.gateway.poll_write(later).is_none());
@@ -102,14 +102,14 @@ fn the_late_answer_of_a_write_does_not_bring_a_deleted_device_back() {
     let id = world.connect(&identity("a"));
     let mut frame = [0; FRAME_BYTES_MAX];
     let length = encode_device(&DeviceMessage::Hello(hello(0, 0)), &mut frame).unwrap();
-    world.gateway.handle_frame(id, &frame[2..length], world.now);
+    world.gateway.handle_frame(world.now, id, &frame[2..length]);
     let write = world.gateway.poll_write(world.now).unwrap();
     let outcome = world.api.call(write.call);
     assert!(matches!(outcome, WriteOutcome::Done(Some(_))));
     world.api.devices.remove(&device);
-    world.gateway.handle_device_deleted(&device, None, world.now);
+    world.gateway.handle_device_deleted(world.now, &device, None);
     world.settle();
-    world.gateway.handle_write_result(write.id, outcome, world.now);
+    world.gateway.handle_write_result(world.now, write.id, outcome);
     world.settle();
     let id = world.hello("a", 1, 3);
     assert_eq!(world.closed.get(&id), Some(&CloseReason::Deleted));

@@ -38,7 +38,7 @@ fn a_snapshot_then_changes_and_resuming_loses_nothing() {
     world.hello("b", 1, 0);
     world.hello("a", 0, 0);
     assert_eq!(names(&world.stream(&mut cursor)), ["b", "a"], "a slow reader reads each device once");
-    world.gateway.handle_device_deleted(&key("c"), None, world.now);
+    world.gateway.handle_device_deleted(world.now, &key("c"), None);
     let events = world.stream(&mut cursor);
     assert_eq!(names(&events), ["-c"]);
     assert!(world.gateway.stream_page(&mut cursor).is_empty());
@@ -91,7 +91,7 @@ fn a_reader_that_missed_too_many_deletions_starts_over() {
     for index in 0..=config::TOMBSTONES_MAX {
         let name = format!("d{index}");
         world.device(&name);
-        world.gateway.handle_device_deleted(&key(&name), None, world.now);
+        world.gateway.handle_device_deleted(world.now, &key(&name), None);
         world.settle();
     }
     let events = world.stream(&mut cursor);

@@ -1,0 +1,15 @@
+//! How gateways and controllers call the Kubernetes API: under their own name, within a time limit, and with one
+//! reading of how a call ended. Events and Leases are written here for both.
+//!
+//! It may not decide what is written: `wasmbed_control` does.
+
+#![forbid(unsafe_code)]
+
+mod call;
+mod caller;
+mod event;
+mod lease;
+
+pub use call::{CallError, describe_error, describe_watch_error, outcome};
+pub use caller::{CALL_TIMEOUT, Caller, Object, bounded};
+pub use lease::{Claimed, LeaseClient};
