@@ -11,8 +11,9 @@ use clap::Args;
 use crate::{clients, container, firmware, guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 7] = [
+const DEVICE_CRATES: [&str; 8] = [
     "wasmbed-protocol",
+    "wasmbed-scan",
     "wasmbed-runtime",
     "wasmbed-agent",
     "wasmbed-supervisor",

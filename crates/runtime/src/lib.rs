@@ -3,6 +3,14 @@
 //! It may not know the network, the device protocol, storage or a clock: time, randomness, logs, key-value data and
 //! peripherals come in through [`Host`].
 //!
+//! The scan is a crate of its own, `wasmbed-scan`, re-exported here as [`scan`](mod@scan). Layers, lower first:
+//!
+//! ```text
+//! scan (host interface, scan) <- engine (trait and engines) <- functions (of the host interface, on host) <- sandbox
+//! ```
+//!
+//! A run:
+//!
 //! ```text
 //! load: scan -> check limits and capabilities -> reserve arena -> engine
 //!
@@ -19,23 +27,20 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
-mod capability;
 pub mod engine;
+mod functions;
 pub mod host;
 pub mod sandbox;
-pub mod scan;
-mod value;
+pub use wasmbed_scan as scan;
 
-pub use capability::{Capabilities, Capability};
-pub use host::{
-    Answer, Host, HostFunction, KeyValueError, NoPeripherals, PeripheralError, Peripherals, host_functions,
-};
+pub use host::{Answer, AppId, Completion, Host, KeyValueError, NoPeripherals, PeripheralError, Peripherals};
 pub use sandbox::{
-    AppId, Completion, Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig,
-    Usage,
+    Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig, Usage,
 };
-pub use scan::{Features, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
-pub use value::{Value, ValueType};
+pub use scan::{
+    Capabilities, Capability, Features, HostFunction, ModuleInfo, Refusal, ScanError, ScanLimits, Value,
+    ValueType, host_functions, scan,
+};
 
 #[cfg(feature = "spacewasm")]
 pub use engine::spacewasm::Spacewasm;

@@ -2,7 +2,7 @@
 
 use wasmbed_api::{DeviceFacts, ReasonCode};
 use wasmbed_protocol::ModuleDigest;
-use wasmbed_runtime::scan::{Features, LOAD_PERMILLE, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
+use wasmbed_scan::{Features, LOAD_PERMILLE, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
 
 /// A module without its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +97,7 @@ fn needs(bytes: &[u8]) -> Result<ModuleNeeds, ModuleRefusal> {
             .iter()
             .map(|import| format!("{}.{}", import.function.module(), import.function.name()))
             .collect(),
-        capabilities: info.capabilities.iter().map(wasmbed_runtime::Capability::name).collect(),
+        capabilities: info.capabilities.iter().map(wasmbed_scan::Capability::name).collect(),
         features: Features::NAMES
             .iter()
             .filter(|(feature, _)| info.features.contains(*feature))

@@ -12,7 +12,7 @@ use wasmbed_protocol::{
     ReportReason, SpecHash,
     limits::{NAME_BYTES_MAX, REPORT_MESSAGE_BYTES_MAX, RESET_DETAIL_BYTES_MAX},
 };
-use wasmbed_runtime::scan::Features;
+use wasmbed_scan::Features;
 
 use super::{
     allowance::Allowance, identity::Trouble, input::SessionId, logs::Places, session::Boot, sets::Set,

@@ -18,14 +18,11 @@ pub mod wasmi;
 
 use core::fmt;
 
-use crate::host::HostFunction;
-use crate::scan::{Features, ModuleInfo};
-use crate::value::Value;
+use crate::scan::{Features, HostFunction, ModuleInfo, Value};
 
 pub use trap::Trap;
 
-/// Parameters of a host function, the most that any engine passes on.
-pub const ARGUMENTS_MAX: usize = 9;
+pub use crate::scan::interface::ARGUMENTS_MAX;
 
 /// The arguments of a host call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,7 @@ use wasmi::{
 };
 
 use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
-use crate::host::HostFunction;
-use crate::scan::{Features, ModuleInfo};
-use crate::value::{Value, ValueType};
+use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 struct Data {
     limits: StoreLimits,

@@ -9,73 +9,18 @@
 //!                         +---> Ending (removed by the runtime)
 //! ```
 
-use alloc::string::String;
-use alloc::vec::Vec;
-
+use super::event::{Ending, Exceeded, Usage};
 use super::metering::{Calibration, Metering};
-use super::{
-    ARGUMENT_BYTES_MAX, AppId, Completion, Ending, Exceeded, Limits, LoadError, Program, RuntimeConfig, Usage,
-};
+use super::program::{Limits, Program, RuntimeConfig};
 use crate::engine::{Engine, HostCall, Quota, Step, Trap};
-use crate::host::log::LogLines;
-use crate::host::native::PendingCall;
-use crate::host::{self, Call, Host};
-use crate::value::Value;
-
-/// Arguments and environment, each terminated by a zero byte as WASI hands them out.
-#[derive(Debug)]
-pub(crate) struct Strings {
-    pub(crate) args: Vec<String>,
-    pub(crate) env: Vec<String>,
-}
-
-impl Strings {
-    pub(crate) fn new(program: &Program<'_>) -> Result<Strings, LoadError> {
-        let args = core::iter::once(program.name).chain(program.args.iter().copied());
-        let bytes = args.clone().map(|arg| arg.len() + 1).sum::<usize>()
-            + program.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
-        if bytes > ARGUMENT_BYTES_MAX {
-            return Err(LoadError::ArgumentsTooLong { bytes, limit: ARGUMENT_BYTES_MAX });
-        }
-        let terminated =
-            |parts: [&str; 3]| parts.iter().flat_map(|part| part.chars()).chain(['\0']).collect();
-        Ok(Strings {
-            args: args.map(|arg| terminated([arg, "", ""])).collect(),
-            env: program.env.iter().map(|(name, value)| terminated([name, "=", value])).collect(),
-        })
-    }
-}
-
-/// What a host function made of its call.
-pub(crate) enum Outcome {
-    /// It is answered.
-    Answer(Option<Value>),
-    /// The application sleeps, and finds this answer when it wakes.
-    Sleep { until_us: u64, answer: Option<Value> },
-    /// The answer comes through `complete`.
-    Blocked(PendingCall),
-    /// The program asked to end.
-    Exit(u32),
-    /// The call can't be answered.
-    Trap(Trap),
-}
+use crate::functions::{Context, LogLines, Outcome, PendingCall, Strings, dispatch};
+use crate::host::{AppId, Completion, Host};
+use crate::scan::Value;
 
 enum State {
     Runnable,
     Sleeping { until_us: u64, answer: Option<Value> },
     Blocked(PendingCall),
-}
-
-/// What a host function works with.
-pub(crate) struct Context<'a, E: Engine, H: Host + ?Sized> {
-    pub(crate) id: AppId,
-    pub(crate) now_us: u64,
-    pub(crate) engine: &'a mut E,
-    pub(crate) host: &'a mut H,
-    pub(crate) strings: &'a Strings,
-    pub(crate) log: &'a mut LogLines,
-    /// Bytes that the call moved; they are paid for.
-    pub(crate) bytes_moved: u64,
 }
 
 /// Bytes that cost a program one microsecond of its CPU limit, whatever the clock says: a host call costs an engine
@@ -180,7 +125,7 @@ impl<E: Engine> Application<E> {
             }
             Metering::Measured => {
                 let mut last_us = start_us;
-                // Bounds the slice where a clock stands still; elsewhere time ends it long before.
+                // Bounds the slice where a clock does not move; elsewhere time ends it long before.
                 for _ in 0..SLICE_QUANTA_MAX {
                     let stepped = self.engine.step(self.calibration.quantum());
                     let now_us = host.now_us().max(last_us);
@@ -266,21 +211,3 @@ impl<E: Engine> Application<E> {
 
 /// Quanta of one slice at most.
 const SLICE_QUANTA_MAX: u32 = 64;
-
-fn dispatch<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, call: &HostCall) -> Outcome {
-    let arguments = &call.arguments;
-    match call.function.call() {
-        Call::Log => host::native::log(context, arguments),
-        Call::Wait => host::native::wait(context, arguments),
-        Call::Now => host::native::now(context),
-        Call::Uptime => host::native::uptime(context),
-        Call::KeyValueGet => host::native::key_value_get(context, arguments),
-        Call::KeyValuePut => host::native::key_value_put(context, arguments),
-        Call::KeyValueDelete => host::native::key_value_delete(context, arguments),
-        Call::GpioRead => host::native::gpio_read(context, arguments),
-        Call::GpioWrite => host::native::gpio_write(context, arguments),
-        Call::SensorRead => host::native::sensor_read(context, arguments),
-        Call::Wasi(function) => host::wasi::call(context, function, arguments),
-        Call::NotSupported => host::wasi::not_supported(call.function),
-    }
-}

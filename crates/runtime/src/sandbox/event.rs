@@ -2,10 +2,9 @@
 
 use core::fmt;
 
-use super::AppId;
-use crate::capability::Capability;
 use crate::engine::{EngineError, Trap};
-use crate::scan::{Refusal, ScanError};
+use crate::host::AppId;
+use crate::scan::{Capability, Refusal, ScanError};
 
 /// A limit that an application went over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

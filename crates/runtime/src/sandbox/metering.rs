@@ -1,11 +1,11 @@
 //! How much fuel makes a slice, and how much CPU time a slice was.
 
-/// How CPU time is told.
+/// How CPU time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metering {
     /// By the host's clock: what a device does.
     Measured,
-    /// By fuel, for simulations whose clock stands still while code runs: the same run costs the same on every machine.
+    /// By fuel, for simulations whose clock does not move while code runs: the same run costs the same on every machine.
     Fixed {
         /// Fuel that counts as one millisecond.
         fuel_per_ms: u32,
@@ -41,7 +41,7 @@ impl Calibration {
         self.quantum
     }
 
-    /// Learns from one quantum that used `fuel` in `elapsed_us`. One that a host call cut short says little and is
+    /// Learns from one quantum that used `fuel` in `elapsed_us`. One that a host call cut short is a poor sample and is
     /// heard only when it took too long.
     pub(crate) fn learn(&mut self, fuel: u32, elapsed_us: u64) {
         let complete = fuel >= self.quantum;

@@ -4,120 +4,27 @@
 //! process and run on any number of threads at once, each with an arena of its own. With the feature `std` their loads
 //! run side by side; without it (a device has one thread) loads wait for each other.
 
-pub(crate) mod application;
+mod application;
 mod event;
 mod metering;
+mod program;
 
 use alloc::vec::Vec;
 
+pub use crate::functions::ARGUMENT_BYTES_MAX;
 pub use event::{Ending, Event, Exceeded, LoadError, Usage};
 pub use metering::Metering;
+pub use program::{Limits, Program, RuntimeConfig};
 
-use crate::capability::Capabilities;
-use crate::engine::{Engine, Quota};
-use crate::host::{Host, KeyValueError};
-use crate::scan::{ModuleInfo, ScanLimits, scan};
-use application::{Application, Strings};
-
-/// Bytes of arguments and environment of one application, terminators included.
-pub const ARGUMENT_BYTES_MAX: usize = 4_096;
-
-/// Names an application: its UID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AppId(pub [u8; 16]);
-
-/// Limits of one application, from its manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Linear memory at most, bytes.
-    pub memory_bytes: u32,
-    /// CPU time between two waits at most, milliseconds.
-    pub cpu_ms: u32,
-}
-
-/// An application to load.
-#[derive(Clone, Copy, Debug)]
-pub struct Program<'a> {
-    /// What `argv[0]` says.
-    pub name: &'a str,
-    /// The module's bytes; not needed any more once loaded.
-    pub module: &'a [u8],
-    /// Its limits.
-    pub limits: Limits,
-    /// Arguments after `argv[0]`.
-    pub args: &'a [&'a str],
-    /// Environment, names and values.
-    pub env: &'a [(&'a str, &'a str)],
-    /// What it may do beyond the baseline.
-    pub capabilities: Capabilities,
-}
-
-/// What the applications of one device share.
-#[derive(Clone, Debug)]
-pub struct RuntimeConfig {
-    /// Bytes of the arena.
-    pub arena_bytes: usize,
-    /// Applications loaded at once.
-    pub applications_max: usize,
-    /// Longest slice, milliseconds.
-    pub slice_ms: u32,
-    /// Arena bytes that one loaded module may take, linear memory apart.
-    pub heap_bytes_max: usize,
-    /// 32-bit words of each application's call stack.
-    pub stack_words: usize,
-    /// Log bytes that one application may write in a second; twice that at once.
-    pub log_bytes_per_second: u32,
-    /// How CPU time is told.
-    pub metering: Metering,
-    /// What modules are accepted.
-    pub scan: ScanLimits,
-}
-
-impl Default for RuntimeConfig {
-    /// A board with 512 KiB of RAM. All programs measured load in less than 200 kB and run with 192 words of stack; the
-    /// stack here is larger because it is what bounds recursion.
-    fn default() -> Self {
-        RuntimeConfig {
-            arena_bytes: 384 * 1_024,
-            applications_max: 10,
-            slice_ms: 5,
-            heap_bytes_max: 200_000,
-            stack_words: 2_048,
-            log_bytes_per_second: 4_096,
-            metering: Metering::Measured,
-            scan: ScanLimits::default(),
-        }
-    }
-}
-
-impl RuntimeConfig {
-    /// A device that is a process on a host: ten applications with a MiB of linear memory each. The arena takes real
-    /// memory only as applications touch it. The call stack is a board's: what recurses too deep there does so here.
-    pub fn hosted() -> Self {
-        RuntimeConfig {
-            arena_bytes: 32 * 1_024 * 1_024,
-            heap_bytes_max: 2 * 1_024 * 1_024,
-            ..RuntimeConfig::default()
-        }
-    }
-}
-
-/// The late answer to a host call that [`Host`] left pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completion<'a> {
-    /// Of `key_value_get`: the value, or that there is none.
-    Value(Option<&'a [u8]>),
-    /// Of `key_value_put`.
-    Stored,
-    /// Of `key_value_delete`: whether the key was there.
-    Deleted(bool),
-    /// Of any of them.
-    Failed(KeyValueError),
-}
+use crate::engine::{Engine, EngineError, Quota};
+use crate::functions::Strings;
+use crate::host::{AppId, Completion, Host};
+use crate::scan::{Capabilities, ModuleInfo, ScanError, scan};
+use application::Application;
 
 /// All applications of one device.
 pub struct Runtime<E: Engine> {
-    // Applications stand before the arena: they give their blocks back to it when they are dropped.
+    // Declared before the arena: applications give their blocks back to it when they are dropped.
     applications: Vec<Application<E>>,
     arena: E::Arena,
     config: RuntimeConfig,
@@ -150,14 +57,15 @@ impl<E: Engine> Runtime<E> {
         if self.applications.len() >= self.config.applications_max {
             return Err(LoadError::TooManyApplications { limit: self.config.applications_max });
         }
-        let strings = Strings::new(program)?;
+        let strings = Strings::new(program.name, program.args, program.env)
+            .map_err(|bytes| LoadError::ArgumentsTooLong { bytes, limit: ARGUMENT_BYTES_MAX })?;
         let info = scan(program.module, &self.config.scan)?;
         self.check_capabilities(&info, program.capabilities)?;
         let quota = self.quota(&info, program.limits)?;
-        let entry = info.entry.ok_or(LoadError::Scan(crate::scan::ScanError::NoEntry))?;
+        let entry = info.entry.ok_or(LoadError::Scan(ScanError::NoEntry))?;
         let mut engine = E::load(&self.arena, program.module, &info, quota)?;
         if engine.start(entry.kind.name(), &[]).is_err() {
-            return Err(LoadError::Engine(crate::engine::EngineError::Invalid(
+            return Err(LoadError::Engine(EngineError::Invalid(
                 "the entry needs more call stack than there is",
             )));
         }

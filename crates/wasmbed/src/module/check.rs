@@ -3,8 +3,9 @@
 //! The device's own scan decides. It stops at the first thing it refuses, so the module is also looked through for
 //! everything else, and whether packing would help is tried out.
 
-use wasmbed_runtime::scan::LOAD_FIXED_BYTES;
-use wasmbed_runtime::{Capabilities, Capability, HostFunction, ModuleInfo, ScanError, ScanLimits, scan};
+use wasmbed_scan::{
+    Capabilities, Capability, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits, scan,
+};
 
 use super::anatomy::{Anatomy, Import};
 use super::feature::Treatment;

@@ -14,7 +14,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use wasmbed_runtime::{Capabilities, Capability, Ending, Limits};
+use wasmbed_runtime::{Ending, Limits};
+use wasmbed_scan::{Capabilities, Capability};
 
 use crate::{output, values};
 

@@ -15,6 +15,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use linked_list_allocator::Heap;
 use spacewasm as sw;
 
+use super::owner;
+
 /// Space in front of a block for its owner; also the largest alignment that a block can have.
 const HEADER: usize = 2 * size_of::<usize>();
 /// Below this there is no room for the region's own list.
@@ -237,57 +239,6 @@ unsafe fn release(block: NonNull<u8>, size: usize, align: usize) {
     unsafe { space.arena.give_back(start, layout) };
 }
 
-/// The space that the engine's allocations of this thread go to.
-#[cfg(feature = "std")]
-mod owner {
-    use super::Space;
-    use core::cell::Cell;
-    use core::ptr;
-
-    std::thread_local! {
-        static OWNER: Cell<*const Space> = const { Cell::new(ptr::null()) };
-    }
-
-    pub(super) fn get() -> *const Space {
-        OWNER.with(Cell::get)
-    }
-
-    pub(super) fn set(space: *const Space) {
-        OWNER.with(|owner| owner.set(space));
-    }
-
-    pub(super) fn clear() {
-        set(ptr::null());
-    }
-}
-
-/// The space that the engine's allocations go to. Without threads to tell apart, one load waits for the other.
-#[cfg(not(feature = "std"))]
-mod owner {
-    use super::Space;
-    use core::ptr;
-    use core::sync::atomic::{AtomicPtr, Ordering};
-
-    static OWNER: AtomicPtr<Space> = AtomicPtr::new(ptr::null_mut());
-
-    pub(super) fn get() -> *const Space {
-        OWNER.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set(space: *const Space) {
-        while OWNER
-            .compare_exchange_weak(ptr::null_mut(), space.cast_mut(), Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-        {
-            core::hint::spin_loop();
-        }
-    }
-
-    pub(super) fn clear() {
-        OWNER.store(ptr::null_mut(), Ordering::Release);
-    }
-}
-
 /// Runs `build` with every allocation of the engine charged to `space`. Not to be nested. The engine allocates nowhere
 /// else: outside of it, a request is refused.
 pub(super) fn charge_to<R>(space: &Space, build: impl FnOnce() -> R) -> R {
@@ -297,7 +248,7 @@ pub(super) fn charge_to<R>(space: &Space, build: impl FnOnce() -> R) -> R {
             owner::clear();
         }
     }
-    owner::set(space);
+    owner::set(ptr::from_ref(space).cast());
     let _clear = Clear;
     build()
 }
@@ -310,7 +261,7 @@ pub(super) fn charge_to<R>(space: &Space, build: impl FnOnce() -> R) -> R {
 unsafe extern "C" fn __spacewasm_alloc(size: usize, align: usize, error: *mut u32) -> *mut u8 {
     // SAFETY: the space set by `charge_to` outlives the call within which the engine asks; on a host without `std`
     // another thread's space may be found here only while that thread builds, and its arena is behind a lock.
-    let space = unsafe { owner::get().as_ref() };
+    let space = unsafe { owner::get().cast::<Space>().as_ref() };
     match space.and_then(|space| space.allocate(size, align)) {
         Some(block) => block.as_ptr(),
         None => {

@@ -7,9 +7,7 @@ use core::ops::ControlFlow;
 use spacewasm as sw;
 
 use crate::engine::{Arguments, HostCall};
-use crate::host::HostFunction;
-use crate::scan::ModuleInfo;
-use crate::value::{Value, ValueType};
+use crate::scan::{HostFunction, ModuleInfo, Value, ValueType};
 
 /// Where a paused engine's host call is left. All clones of it are in the one instance that it belongs to.
 pub(super) type Slot = Rc<Cell<Option<HostCall>>>;

@@ -3,6 +3,7 @@
 
 mod arena;
 mod link;
+mod owner;
 mod stream;
 
 use alloc::rc::Rc;
@@ -17,8 +18,7 @@ use link::{Slot, from_engine, to_engine};
 use stream::Sections;
 
 use super::{Engine, EngineError, OutOfBounds, Quota, Step, Stepped, Trap};
-use crate::scan::{CONTROL_FRAMES, Features, ModuleInfo, OPERANDS};
-use crate::value::Value;
+use crate::scan::{CONTROL_FRAMES, Features, ModuleInfo, OPERANDS, Value};
 
 /// Instructions between two looks at how much fuel is left.
 const CHUNK: u32 = 256;

@@ -1,20 +1,10 @@
-//! What an application can ask of its device: the one table of host functions, the traits through which the sandbox
-//! reaches the device, and the functions themselves.
-//!
-//! `docs/host-interface.md` describes every function; a test holds it against [`host_functions`] both ways.
-
-mod errno;
-pub(crate) mod log;
-pub(crate) mod native;
-mod table;
-pub(crate) mod wasi;
+//! The device, as the sandbox reaches it.
 
 use core::fmt;
 
-pub(crate) use table::{Call, WasiCall};
-pub use table::{HostFunction, host_functions};
-
-use crate::sandbox::AppId;
+/// Names an application: its UID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppId(pub [u8; 16]);
 
 /// Bytes of a key in the key-value store.
 pub const KEY_BYTES_MAX: usize = 64;
@@ -30,6 +20,28 @@ pub enum KeyValueError {
     NoSpace,
     /// Storage failed.
     Storage,
+}
+
+impl fmt::Display for KeyValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyValueError::NoSpace => "no space left for key-value data",
+            KeyValueError::Storage => "key-value storage failed",
+        })
+    }
+}
+
+/// The late answer to a host call that [`Host`] left pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion<'a> {
+    /// Of `key_value_get`: the value, or that there is none.
+    Value(Option<&'a [u8]>),
+    /// Of `key_value_put`.
+    Stored,
+    /// Of `key_value_delete`: whether the key was there.
+    Deleted(bool),
+    /// Of any of them.
+    Failed(KeyValueError),
 }
 
 /// An answer that may come later.
@@ -114,13 +126,4 @@ pub trait Host {
 
     /// The board's pins and sensors.
     fn peripherals(&mut self) -> &mut dyn Peripherals;
-}
-
-impl fmt::Display for KeyValueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            KeyValueError::NoSpace => "no space left for key-value data",
-            KeyValueError::Storage => "key-value storage failed",
-        })
-    }
 }

@@ -2,13 +2,17 @@
 
 use core::fmt;
 
-use crate::capability::Capability;
-use crate::value::Signature;
-use crate::value::ValueType::{self, I32, I64};
+use super::capability::Capability;
+use super::value::Signature;
+use super::value::ValueType::{self, I32, I64};
 
-/// What a host function does; one arm of the dispatch for each.
+/// Parameters of a host function, the most that any engine passes on.
+pub const ARGUMENTS_MAX: usize = 9;
+
+/// What a host function does; the sandbox's dispatch has one arm for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+#[allow(missing_docs, reason = "each is named after its function")]
+pub enum Call {
     GpioRead,
     GpioWrite,
     KeyValueDelete,
@@ -26,7 +30,8 @@ pub(crate) enum Call {
 
 /// The functions of WASI preview 1 that do more than answer NOSYS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WasiCall {
+#[allow(missing_docs, reason = "each is named after its function")]
+pub enum WasiCall {
     ArgsGet,
     ArgsSizesGet,
     EnvironGet,
@@ -101,7 +106,8 @@ impl HostFunction {
         self.call == Call::NotSupported
     }
 
-    pub(crate) fn call(&self) -> Call {
+    /// What the sandbox does when it is called.
+    pub fn call(&self) -> Call {
         self.call
     }
 }
@@ -208,7 +214,7 @@ mod tests {
         sorted.dedup();
         assert_eq!(keys, sorted);
         for function in TABLE {
-            assert!(function.params.len() <= crate::engine::ARGUMENTS_MAX, "{function}");
+            assert!(function.params.len() <= ARGUMENTS_MAX, "{function}");
             assert!(function.results.len() <= 1, "{function}");
             assert!(function.name.len() <= 31 && function.module.len() <= 31, "{function}");
         }

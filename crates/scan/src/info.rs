@@ -1,28 +1,9 @@
-//! The scan: sections, counts, operators, imports and entry of a module, before any engine sees a byte of it.
-//!
-//! It is pure and linear in the module's size, and it is the same code on a device, in `wasmbed module check` and in the
-//! controller's fit check. It closes what engines leave open (counts cut to 16 bits, loading that is quadratic in
-//! exports and in groups of locals, `_start` that is a re-exported import or returns a value) and it says what is wrong
-//! in words, where an engine answers "out of memory". It does not validate types: that is the engine's job.
-
-mod code;
-mod error;
-mod features;
-mod limits;
-mod operators;
-mod reader;
-mod sections;
+//! What a scan finds out about a module.
 
 use alloc::vec::Vec;
 
-pub use error::{Count, ImportType, Refusal, ScanError};
-pub use features::Features;
-pub use limits::ScanLimits;
-#[cfg(feature = "spacewasm")]
-pub(crate) use limits::{CONTROL_FRAMES, OPERANDS};
-
-use crate::capability::Capabilities;
-use crate::host::HostFunction;
+use crate::features::Features;
+use crate::interface::{Capabilities, HostFunction};
 
 /// Which export an application is started by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +45,7 @@ pub struct Import {
 pub struct ModuleInfo {
     /// Bytes of the module.
     pub size: u32,
-    /// Where it starts; absent only where [`ScanLimits::entry_required`] is false.
+    /// Where it starts; absent only where [`ScanLimits::entry_required`](crate::ScanLimits::entry_required) is false.
     pub entry: Option<Entry>,
     /// Every import once, in the module's order.
     pub imports: Vec<Import>,
@@ -99,7 +80,8 @@ pub struct ModuleInfo {
 }
 
 impl ModuleInfo {
-    /// Linear memory to set aside for a program with this limit: all that it may ever ask for, and no more than it uses.
+    /// Bytes of linear memory to set aside for a program with this limit: all that it may ever ask for, and no more than
+    /// it uses.
     pub fn memory_wanted_bytes(&self, memory_limit_bytes: u64) -> u64 {
         if !self.grows_memory {
             return self.memory_min_bytes;
@@ -109,12 +91,6 @@ impl ModuleInfo {
     }
 }
 
-/// Scans a module. `Ok` means that its structure is sound and within `limits`, that every import is known with the right
-/// type, and that it has an entry; whether its types are valid only an engine says.
-pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError> {
-    sections::scan(module, limits)
-}
-
 /// Arena bytes of a loaded module for each 1,000 bytes of its sections, custom ones apart: the most that was measured over
 /// programs of five toolchains, on a 32-bit core, is 1,600.
 pub const LOAD_PERMILLE: u32 = 1_600;
@@ -122,6 +98,6 @@ pub const LOAD_PERMILLE: u32 = 1_600;
 /// Arena bytes that every loaded module takes, however small: its stack, its host functions, the engine's own state.
 pub const LOAD_FIXED_BYTES: u64 = 12_288;
 
-fn load_estimate(module_bytes: u64, info: &ModuleInfo) -> u64 {
+pub(crate) fn load_bytes_estimate(module_bytes: u64, info: &ModuleInfo) -> u64 {
     module_bytes * u64::from(LOAD_PERMILLE) / 1_000 + u64::from(info.table_elements) * 8 + LOAD_FIXED_BYTES
 }

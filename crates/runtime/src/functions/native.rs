@@ -1,55 +1,17 @@
 //! The functions of the import module `wasmbed`.
 
-use super::errno::{FAULT, INVAL, IO, NOENT, NOSPC, SUCCESS};
-use super::{Answer, Host, KEY_BYTES_MAX, KeyValueError, PeripheralError, VALUE_BYTES_MAX};
+use super::context::{Context, Outcome};
+use super::errno::{FAULT, INVAL, IO, NOENT, SUCCESS};
+use super::pending::{PendingCall, deleted, errno_of, hand_over};
 use crate::engine::{Arguments, Engine, Trap};
-use crate::sandbox::Completion;
-use crate::sandbox::application::{Context, Outcome};
-use crate::value::Value;
+use crate::host::{Answer, Host, KEY_BYTES_MAX, PeripheralError, VALUE_BYTES_MAX};
+use crate::scan::Value;
 
 /// Bytes that one call of `log` may hand over; lines are cut at 256, and this is the most of a host call's work.
 const LOG_CALL_BYTES_MAX: u32 = 1_024;
 
-/// A key-value call whose answer comes later.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum PendingCall {
-    Get { address: u32, length: u32 },
-    Put,
-    Delete,
-}
-
-impl PendingCall {
-    /// The result of the call, if this is an answer to it.
-    pub(crate) fn finish<E: Engine>(&self, completion: Completion<'_>, engine: &mut E) -> Option<Value> {
-        let result = match (self, completion) {
-            (_, Completion::Failed(error)) => -errno_of(error),
-            (PendingCall::Get { address, length }, Completion::Value(Some(value))) => {
-                hand_over(engine, *address, *length, value)
-            }
-            (PendingCall::Get { .. }, Completion::Value(None)) => -NOENT,
-            (PendingCall::Put, Completion::Stored) => SUCCESS,
-            (PendingCall::Delete, Completion::Deleted(found)) => deleted(found),
-            (PendingCall::Get { .. }, Completion::Stored | Completion::Deleted(_))
-            | (PendingCall::Put, Completion::Value(_) | Completion::Deleted(_))
-            | (PendingCall::Delete, Completion::Value(_) | Completion::Stored) => return None,
-        };
-        Some(Value::I32(result))
-    }
-}
-
 fn answer(result: i32) -> Outcome {
     Outcome::Answer(Some(Value::I32(result)))
-}
-
-fn errno_of(error: KeyValueError) -> i32 {
-    match error {
-        KeyValueError::NoSpace => NOSPC,
-        KeyValueError::Storage => IO,
-    }
-}
-
-fn deleted(found: bool) -> i32 {
-    if found { SUCCESS } else { -NOENT }
 }
 
 fn peripheral(result: Result<i32, PeripheralError>) -> i32 {
@@ -57,15 +19,6 @@ fn peripheral(result: Result<i32, PeripheralError>) -> i32 {
         Ok(value) => value,
         Err(PeripheralError::NotFound) => -NOENT,
         Err(PeripheralError::Failed) => -IO,
-    }
-}
-
-/// Writes as much of a value as the program has room for and answers the length of all of it.
-fn hand_over<E: Engine>(engine: &mut E, address: u32, room: u32, value: &[u8]) -> i32 {
-    let fits = value.len().min(room as usize);
-    match engine.write_memory(address, value.get(..fits).unwrap_or(value)) {
-        Ok(()) => i32::try_from(value.len()).unwrap_or(i32::MAX),
-        Err(_) => -FAULT,
     }
 }
 

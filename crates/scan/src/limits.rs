@@ -1,7 +1,7 @@
 //! What a scan accepts.
 
-use super::Features;
-use crate::host::{HostFunction, host_functions};
+use crate::features::Features;
+use crate::interface::{HostFunction, host_functions};
 
 /// Bounds of a scan; the default is what a device accepts.
 ///
@@ -47,9 +47,9 @@ pub struct ScanLimits {
 }
 
 /// Blocks within each other: the engine's control frames, less the function's own.
-pub(crate) const CONTROL_FRAMES: usize = 128;
+pub const CONTROL_FRAMES: usize = 128;
 /// Values on the operand stack of a function that the engine follows.
-pub(crate) const OPERANDS: usize = 128;
+pub const OPERANDS: usize = 128;
 
 impl Default for ScanLimits {
     fn default() -> Self {

@@ -2,45 +2,21 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
-use super::code::scan_body;
-use super::reader::Reader;
-use super::{Count, Entry, EntryKind, Features, Import, ImportType, ModuleInfo, ScanError, ScanLimits};
-use crate::value::ValueType;
-
-/// Where a type stands in the module, and how many values go in and out.
-#[derive(Clone, Copy)]
-struct TypeAt {
-    position: u32,
-    params: u32,
-    results: u32,
-}
-
-/// A scan under way.
-pub(super) struct Scan<'m, 'l> {
-    pub(super) limits: &'l ScanLimits,
-    pub(super) info: ModuleInfo,
-    types: Vec<TypeAt>,
-    /// Type of each function, imports first.
-    functions: Vec<u32>,
-    imported_functions: u32,
-    tables: u32,
-    start: Option<Export<'m>>,
-    run: Option<Export<'m>>,
-}
-
-#[derive(Clone, Copy)]
-struct Export<'m> {
-    name: &'m str,
-    kind: u8,
-    index: u32,
-}
+use crate::code::scan_body;
+use crate::error::{Count, ImportType, ScanError};
+use crate::features::Features;
+use crate::info::{Entry, EntryKind, Import, ModuleInfo, load_bytes_estimate};
+use crate::limits::ScanLimits;
+use crate::reader::Reader;
+use crate::state::{Export, Scan, TypeAt};
 
 /// Section numbers, in the order they must appear in. The data count (12) and tags (13) came later than their neighbours.
 const ORDER: [u8; 13] = [1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11];
 
-pub(super) fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError> {
+/// Scans a module. `Ok` means that its structure is sound and within `limits`, that every import is known with the right
+/// type, and that it has an entry; only an engine validates its types.
+pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError> {
     if module.get(..4) != Some(b"\0asm") {
         return Err(ScanError::NotWebAssembly);
     }
@@ -85,39 +61,7 @@ pub(super) fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, Sca
     scan.finish(&reader)
 }
 
-impl<'m, 'l> Scan<'m, 'l> {
-    fn new(size: u32, limits: &'l ScanLimits) -> Scan<'m, 'l> {
-        let info = ModuleInfo {
-            size,
-            entry: None,
-            imports: Vec::new(),
-            capabilities: crate::capability::Capabilities::NONE,
-            features: Features::NONE,
-            memory_min_bytes: 0,
-            memory_max_bytes: None,
-            page_bytes: 65_536,
-            has_memory: false,
-            grows_memory: false,
-            functions: 0,
-            globals: 0,
-            exports: 0,
-            table_elements: 0,
-            code_bytes: 0,
-            custom_bytes: 0,
-            load_bytes_estimate: 0,
-        };
-        Scan {
-            limits,
-            info,
-            types: Vec::new(),
-            functions: Vec::new(),
-            imported_functions: 0,
-            tables: 0,
-            start: None,
-            run: None,
-        }
-    }
-
+impl<'m> Scan<'m, '_> {
     fn section(&mut self, number: u8, reader: &mut Reader<'m>) -> Result<(), ScanError> {
         match number {
             1 => self.types(reader),
@@ -137,51 +81,6 @@ impl<'m, 'l> Scan<'m, 'l> {
             }
             _ => Err(ScanError::Unsupported { feature: Features::EXCEPTIONS, function: None }),
         }
-    }
-
-    /// Notes a feature; refuses it where the engine doesn't run it.
-    pub(super) fn need(&mut self, feature: Features, function: Option<u32>) -> Result<(), ScanError> {
-        self.info.features.insert(feature);
-        if self.limits.features.contains(feature) {
-            Ok(())
-        } else {
-            Err(ScanError::Unsupported { feature, function })
-        }
-    }
-
-    pub(super) fn arity_of_function(
-        &self,
-        function: u32,
-        reader: &Reader<'_>,
-    ) -> Result<(u32, u32), ScanError> {
-        match self.functions.get(function as usize) {
-            Some(type_index) => self.arity_of_type(*type_index, reader),
-            None => Err(reader.malformed("a function that isn't there")),
-        }
-    }
-
-    pub(super) fn arity_of_type(
-        &self,
-        type_index: u32,
-        reader: &Reader<'_>,
-    ) -> Result<(u32, u32), ScanError> {
-        match self.types.get(type_index as usize) {
-            Some(at) => Ok((at.params, at.results)),
-            None => Err(reader.malformed("a type that isn't there")),
-        }
-    }
-
-    /// Reads a count and holds it against its limit before anything is done with it.
-    fn count(&self, reader: &mut Reader<'_>, what: Count, limit: u32) -> Result<u32, ScanError> {
-        let count = reader.u32()?;
-        if count > limit {
-            return Err(ScanError::TooMany { what, count, limit });
-        }
-        // Each takes at least one byte.
-        if count as usize > reader.remaining() {
-            return Err(reader.malformed("a count of more than there is"));
-        }
-        Ok(count)
     }
 
     fn custom(&mut self, reader: &mut Reader<'m>, length: u32) -> Result<(), ScanError> {
@@ -210,38 +109,6 @@ impl<'m, 'l> Scan<'m, 'l> {
             self.types.push(TypeAt { position, params, results });
         }
         Ok(())
-    }
-
-    fn value_types(&mut self, reader: &mut Reader<'m>, count: u32) -> Result<(), ScanError> {
-        for _ in 0..count {
-            if let Err(feature) = reader.value_type()? {
-                self.need(feature, None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The value types of a type, for messages and comparisons. `None` when one of them is beyond WebAssembly 1.0.
-    fn signature(
-        &self,
-        type_index: u32,
-        reader: &Reader<'m>,
-    ) -> Result<(Vec<ValueType>, Vec<ValueType>), ScanError> {
-        let at =
-            self.types.get(type_index as usize).ok_or_else(|| reader.malformed("a type that isn't there"))?;
-        let mut reader = reader.at(at.position);
-        let mut list = || {
-            let count = reader.u32()?;
-            let mut types = Vec::new();
-            for _ in 0..count {
-                match reader.value_type()? {
-                    Ok(value_type) => types.push(value_type),
-                    Err(feature) => return Err(ScanError::Unsupported { feature, function: None }),
-                }
-            }
-            Ok(types)
-        };
-        Ok((list()?, list()?))
     }
 
     fn imports(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
@@ -330,7 +197,6 @@ impl<'m, 'l> Scan<'m, 'l> {
                 return Err(ScanError::TooMany { what: Count::TableElements, count, limit });
             }
         }
-        self.tables = count;
         Ok(())
     }
 
@@ -493,37 +359,6 @@ impl<'m, 'l> Scan<'m, 'l> {
         Ok(())
     }
 
-    /// A constant expression, to its end. There are no imported globals, so `global.get` has nothing to read.
-    fn constant(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
-        let mut operators = 0;
-        loop {
-            match reader.byte()? {
-                0x0b => break,
-                0x41 => drop(reader.s32()?),
-                0x42 => drop(reader.s64()?),
-                0x43 => drop(reader.bytes(4)?),
-                0x44 => drop(reader.bytes(8)?),
-                0x23 => {
-                    reader.u32()?;
-                    self.need(Features::EXTENDED_CONST, None)?;
-                }
-                0x6a..=0x6c | 0x7c..=0x7e => self.need(Features::EXTENDED_CONST, None)?,
-                0xd0 => {
-                    reader.byte()?;
-                    self.need(Features::REFERENCE_TYPES, None)?;
-                }
-                0xd2 => {
-                    reader.u32()?;
-                    self.need(Features::REFERENCE_TYPES, None)?;
-                }
-                0xfd => return Err(ScanError::Unsupported { feature: Features::SIMD, function: None }),
-                _ => return Err(reader.malformed("an operator that no constant expression has")),
-            }
-            operators += 1;
-        }
-        if operators == 0 { Err(reader.malformed("an empty constant expression")) } else { Ok(()) }
-    }
-
     fn code(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
         let count = self.count(reader, Count::Functions, self.limits.functions)?;
         if count != self.info.functions {
@@ -541,7 +376,7 @@ impl<'m, 'l> Scan<'m, 'l> {
     fn finish(mut self, reader: &Reader<'m>) -> Result<ModuleInfo, ScanError> {
         self.info.entry = self.entry(reader)?;
         let modules_own = u64::from(self.info.size - self.info.custom_bytes.min(self.info.size));
-        self.info.load_bytes_estimate = super::load_estimate(modules_own, &self.info);
+        self.info.load_bytes_estimate = load_bytes_estimate(modules_own, &self.info);
         Ok(self.info)
     }
 }

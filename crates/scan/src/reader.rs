@@ -1,44 +1,44 @@
 //! Bytes and LEB128 numbers out of a module.
 
-use super::ScanError;
-use super::features::Features;
-use crate::value::ValueType;
+use crate::error::ScanError;
+use crate::features::Features;
+use crate::interface::ValueType;
 
 /// Reads forward through a part of a module and knows its place in the whole.
 #[derive(Clone)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     module: &'a [u8],
     position: usize,
     end: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(module: &'a [u8]) -> Reader<'a> {
+    pub(crate) fn new(module: &'a [u8]) -> Reader<'a> {
         Reader { module, position: 0, end: module.len() }
     }
 
     /// A reader of the same module that begins elsewhere, at a place read before.
-    pub(super) fn at(&self, position: u32) -> Reader<'a> {
+    pub(crate) fn at(&self, position: u32) -> Reader<'a> {
         Reader { module: self.module, position: position as usize, end: self.module.len() }
     }
 
-    pub(super) fn position(&self) -> u32 {
+    pub(crate) fn position(&self) -> u32 {
         u32::try_from(self.position).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.position >= self.end
     }
 
-    pub(super) fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.end.saturating_sub(self.position)
     }
 
-    pub(super) fn malformed(&self, what: &'static str) -> ScanError {
+    pub(crate) fn malformed(&self, what: &'static str) -> ScanError {
         ScanError::Malformed { offset: self.position(), what }
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8, ScanError> {
+    pub(crate) fn byte(&mut self) -> Result<u8, ScanError> {
         if self.is_empty() {
             return Err(self.malformed("it ends too early"));
         }
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    pub(super) fn bytes(&mut self, length: u32) -> Result<&'a [u8], ScanError> {
+    pub(crate) fn bytes(&mut self, length: u32) -> Result<&'a [u8], ScanError> {
         let length = length as usize;
         if length > self.remaining() {
             return Err(self.malformed("it ends too early"));
@@ -59,26 +59,26 @@ impl<'a> Reader<'a> {
     }
 
     /// A reader of the next `length` bytes; this one goes on behind them.
-    pub(super) fn part(&mut self, length: u32) -> Result<Reader<'a>, ScanError> {
+    pub(crate) fn part(&mut self, length: u32) -> Result<Reader<'a>, ScanError> {
         let position = self.position;
         self.bytes(length)?;
         Ok(Reader { module: self.module, position, end: self.position })
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, ScanError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, ScanError> {
         let value = self.leb(32, false)?;
         u32::try_from(value).map_err(|_| self.malformed("a number above 32 bits"))
     }
 
-    pub(super) fn s32(&mut self) -> Result<i64, ScanError> {
+    pub(crate) fn s32(&mut self) -> Result<i64, ScanError> {
         self.leb(32, true)
     }
 
-    pub(super) fn s33(&mut self) -> Result<i64, ScanError> {
+    pub(crate) fn s33(&mut self) -> Result<i64, ScanError> {
         self.leb(33, true)
     }
 
-    pub(super) fn s64(&mut self) -> Result<i64, ScanError> {
+    pub(crate) fn s64(&mut self) -> Result<i64, ScanError> {
         self.leb(64, true)
     }
 
@@ -117,21 +117,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn name(&mut self) -> Result<&'a str, ScanError> {
+    pub(crate) fn name(&mut self) -> Result<&'a str, ScanError> {
         let length = self.u32()?;
         let bytes = self.bytes(length)?;
         core::str::from_utf8(bytes).map_err(|_| self.malformed("a name that is not UTF-8"))
     }
 
     /// A value type. One beyond WebAssembly 1.0 comes back as the feature that it belongs to.
-    pub(super) fn value_type(&mut self) -> Result<Result<ValueType, Features>, ScanError> {
+    pub(crate) fn value_type(&mut self) -> Result<Result<ValueType, Features>, ScanError> {
         let byte = self.byte()?;
         value_type(byte).ok_or_else(|| self.malformed("an unknown value type"))
     }
 }
 
 /// The value type of an encoding, or the feature that it belongs to, or nothing.
-pub(super) fn value_type(byte: u8) -> Option<Result<ValueType, Features>> {
+pub(crate) fn value_type(byte: u8) -> Option<Result<ValueType, Features>> {
     Some(match byte {
         0x7f => Ok(ValueType::I32),
         0x7e => Ok(ValueType::I64),

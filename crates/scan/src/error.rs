@@ -1,12 +1,12 @@
-//! Why a module is refused, in words and as a code.
+//! Why a module is refused: a message for people, a code for programs.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::Features;
-use crate::value::{Signature, ValueType};
+use crate::features::Features;
+use crate::interface::{Signature, ValueType};
 
 /// The kind of a refusal, for programs; the message of the error is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,12 +1,13 @@
 //! WASI preview 1, as far as a device without files has it. What real toolchains need of it, and which answers keep
 //! their programs going, is in `docs/host-interface.md`.
 
+use super::context::{Context, Outcome};
 use super::errno::{BADF, FAULT, INVAL, NOSYS, NOTSUP, SPIPE, SUCCESS};
 use super::log::Stream;
-use super::{Host, HostFunction, WasiCall};
 use crate::engine::{Arguments, Engine};
-use crate::sandbox::application::{Context, Outcome};
-use crate::value::Value;
+use crate::host::Host;
+use crate::scan::interface::WasiCall;
+use crate::scan::{HostFunction, Value, ValueType};
 use alloc::string::String;
 
 /// Bytes that one call moves at most; a longer write or read is answered with the part that was done, as WASI allows.
@@ -66,7 +67,6 @@ pub(crate) fn call<E: Engine, H: Host + ?Sized>(
 
 /// Any function that is there only to be imported.
 pub(crate) fn not_supported(function: &HostFunction) -> Outcome {
-    use crate::value::ValueType;
     Outcome::Answer(function.results().first().map(|value_type| match value_type {
         ValueType::I32 => Value::I32(NOSYS),
         ValueType::I64 => Value::I64(NOSYS.into()),
@@ -215,7 +215,7 @@ fn fd_write<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, argume
             break;
         }
     }
-    // The count first: a program that can't be told how much was written has written nothing.
+    // The count first: a program that can't learn how much was written has written nothing.
     write_u32(context.engine, arguments.u32(3), filled)?;
     context.bytes_moved += u64::from(filled);
     let bytes = buffer.get(..filled as usize).ok_or(FAULT)?;

@@ -2,10 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::operators::{Immediate, MEMORY_GROW, Plain, foreign_operator, plain_operator, prefixed_operator};
-use super::reader::{Reader, value_type};
-use super::sections::Scan;
-use super::{Features, ScanError};
+use crate::error::ScanError;
+use crate::features::Features;
+use crate::operators::{Immediate, MEMORY_GROW, Plain, foreign_operator, plain_operator, prefixed_operator};
+use crate::reader::{Reader, value_type};
+use crate::state::Scan;
 
 /// A block under way.
 struct Frame {
@@ -35,7 +36,7 @@ struct Body<'s, 'm, 'l> {
 }
 
 /// Scans the body of the function with this index, imports counted.
-pub(super) fn scan_body(
+pub(crate) fn scan_body(
     scan: &mut Scan<'_, '_>,
     reader: &mut Reader<'_>,
     function: u32,
@@ -270,7 +271,7 @@ impl Body<'_, '_, '_> {
         }
     }
 
-    /// Pops, but never what lies below the block: a module that tries is invalid, and the engine says so.
+    /// Pops, but never what lies below the block: a module that tries is invalid, and the engine rejects it.
     fn pop(&mut self, count: u32) {
         let base = self.frames.last().map_or(0, |frame| frame.base);
         self.height = self.height.saturating_sub(count).max(base);

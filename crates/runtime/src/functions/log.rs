@@ -1,7 +1,6 @@
 //! Lines out of what a program writes, and a bound on how fast.
 
-use super::{Host, LOG_LINE_BYTES_MAX};
-use crate::sandbox::AppId;
+use crate::host::{AppId, Host, LOG_LINE_BYTES_MAX};
 
 /// Which of a program's streams; each has a line of its own under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +9,7 @@ pub(crate) enum Stream {
     Error,
 }
 
-/// What each line costs beside its bytes: a program that writes empty lines floods too.
+/// What each line costs in addition to its bytes: a program that writes empty lines floods too.
 const LINE_COST: u64 = 16;
 
 /// A line that has no end yet.
@@ -104,7 +103,7 @@ impl LogLines {
     }
 
     /// Passes on what has no line feed yet; the program writes no more. The budget doesn't hold it back: a program's
-    /// last words are the ones worth having, and there are two of them.
+    /// last lines are the ones worth having, and there are two of them.
     pub(crate) fn flush<H: Host + ?Sized>(&mut self, id: AppId, host: &mut H) {
         for stream in [Stream::Out, Stream::Error] {
             if self.partial(stream).length > 0 {

@@ -1,10 +1,10 @@
 //! Operators: what follows each in the bytes, what it does to the height of the operand stack, which feature it is.
 
-use super::Features;
+use crate::features::Features;
 
 /// What follows an operator's byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Immediate {
+pub(crate) enum Immediate {
     Nothing,
     /// An index.
     Index,
@@ -20,11 +20,11 @@ pub(super) enum Immediate {
 
 /// An operator without an influence on control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plain {
-    pub(super) immediate: Immediate,
-    pub(super) pops: u32,
-    pub(super) pushes: u32,
-    pub(super) feature: Features,
+pub(crate) struct Plain {
+    pub(crate) immediate: Immediate,
+    pub(crate) pops: u32,
+    pub(crate) pushes: u32,
+    pub(crate) feature: Features,
 }
 
 const fn plain(immediate: Immediate, pops: u32, pushes: u32) -> Option<Plain> {
@@ -32,7 +32,7 @@ const fn plain(immediate: Immediate, pops: u32, pushes: u32) -> Option<Plain> {
 }
 
 /// An operator of one byte that neither branches nor calls.
-pub(super) fn plain_operator(operator: u8) -> Option<Plain> {
+pub(crate) fn plain_operator(operator: u8) -> Option<Plain> {
     use Immediate::{I32, I64, Index, Memory, MemoryIndex, Nothing, Raw};
     match operator {
         0x01 => plain(Nothing, 0, 0),                      // nop
@@ -64,10 +64,10 @@ pub(super) fn plain_operator(operator: u8) -> Option<Plain> {
 const UNARY: Plain = Plain { immediate: Immediate::Nothing, pops: 1, pushes: 1, feature: Features::NONE };
 
 /// `memory.grow`.
-pub(super) const MEMORY_GROW: u8 = 0x40;
+pub(crate) const MEMORY_GROW: u8 = 0x40;
 
 /// The feature of an operator, or of a prefix, whose immediates are not followed.
-pub(super) fn foreign_operator(operator: u8) -> Option<Features> {
+pub(crate) fn foreign_operator(operator: u8) -> Option<Features> {
     Some(match operator {
         0x06..=0x0a | 0x18 | 0x19 | 0x1f => Features::EXCEPTIONS,
         0x12 | 0x13 | 0x15 => Features::TAIL_CALL,
@@ -80,7 +80,7 @@ pub(super) fn foreign_operator(operator: u8) -> Option<Features> {
 }
 
 /// An operator with the prefix 0xfc, with the number of indices that follow it.
-pub(super) fn prefixed_operator(number: u32) -> Option<(u32, Plain)> {
+pub(crate) fn prefixed_operator(number: u32) -> Option<(u32, Plain)> {
     let bulk = |indices, pops| {
         let feature = Features::BULK_MEMORY;
         Some((indices, Plain { immediate: Immediate::Nothing, pops, pushes: 0, feature }))

@@ -1,0 +1,45 @@
+//! The host functions themselves, on top of the engine and of the device's [`Host`].
+//!
+//! ```text
+//! errno, log, strings <- pending <- context <- native, wasi <- dispatch
+//! ```
+
+mod context;
+mod errno;
+mod log;
+mod native;
+mod pending;
+mod strings;
+mod wasi;
+
+pub(crate) use context::{Context, Outcome};
+pub(crate) use log::LogLines;
+pub(crate) use pending::PendingCall;
+pub use strings::ARGUMENT_BYTES_MAX;
+pub(crate) use strings::Strings;
+
+use crate::engine::{Engine, HostCall};
+use crate::host::Host;
+use crate::scan::interface::Call;
+
+/// Calls the host function that an application is waiting for.
+pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    call: &HostCall,
+) -> Outcome {
+    let arguments = &call.arguments;
+    match call.function.call() {
+        Call::Log => native::log(context, arguments),
+        Call::Wait => native::wait(context, arguments),
+        Call::Now => native::now(context),
+        Call::Uptime => native::uptime(context),
+        Call::KeyValueGet => native::key_value_get(context, arguments),
+        Call::KeyValuePut => native::key_value_put(context, arguments),
+        Call::KeyValueDelete => native::key_value_delete(context, arguments),
+        Call::GpioRead => native::gpio_read(context, arguments),
+        Call::GpioWrite => native::gpio_write(context, arguments),
+        Call::SensorRead => native::sensor_read(context, arguments),
+        Call::Wasi(function) => wasi::call(context, function, arguments),
+        Call::NotSupported => wasi::not_supported(call.function),
+    }
+}
