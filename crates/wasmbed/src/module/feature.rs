@@ -1,6 +1,7 @@
 //! The WebAssembly features beyond the first version that a module can use, and what packing does about each.
 
 use serde::Serialize;
+use wasmbed_scan::Features;
 
 /// A named part of WebAssembly that goes beyond version 1.0.
 ///
@@ -75,68 +76,71 @@ pub enum Treatment {
     Refused,
 }
 
+/// Every feature: what packing does with it, the groups under which the device's scan reports it, and what a person calls
+/// it. The scan tells fewer apart; what it reports under no group it refuses with an error of its own.
+const TABLE: &[(Feature, Treatment, Features, &str)] = &[
+    (Feature::MutableGlobals, Treatment::Kept, Features::MUTABLE_GLOBALS, "mutable globals"),
+    (Feature::CustomPageSizes, Treatment::Kept, Features::CUSTOM_PAGE_SIZES, "custom page sizes"),
+    (Feature::SignExtension, Treatment::Lowered, Features::SIGN_EXTENSION, "sign extension"),
+    (Feature::SaturatingTruncation, Treatment::Lowered, Features::SATURATING_FLOAT, "saturating conversions"),
+    (Feature::MemoryCopyFill, Treatment::Lowered, Features::BULK_MEMORY, "memory.copy and memory.fill"),
+    (Feature::LongTableIndex, Treatment::Lowered, Features::REFERENCE_TYPES, "long table indices"),
+    (Feature::TypedSelect, Treatment::Lowered, Features::REFERENCE_TYPES, "typed select"),
+    (Feature::ElementForms, Treatment::Lowered, Features::REFERENCE_TYPES, "newer element segments"),
+    (Feature::DataCount, Treatment::Lowered, Features::BULK_MEMORY, "data count"),
+    (Feature::IndexedBlockType, Treatment::Lowered, Features::MULTI_VALUE, "indexed block types"),
+    (Feature::Initialiser, Treatment::Lowered, Features::NONE, "start function"),
+    (Feature::PassiveSegments, Treatment::Refused, Features::BULK_MEMORY, "passive segments"),
+    (
+        Feature::TableOperators,
+        Treatment::Refused,
+        Features::BULK_MEMORY.union(Features::REFERENCE_TYPES),
+        "table operators",
+    ),
+    (
+        Feature::ReferenceTypes,
+        Treatment::Refused,
+        Features::REFERENCE_TYPES,
+        "reference types (externref, funcref)",
+    ),
+    (Feature::MultipleTables, Treatment::Refused, Features::REFERENCE_TYPES, "several tables"),
+    (Feature::MultiValue, Treatment::Refused, Features::MULTI_VALUE, "multi-value"),
+    (Feature::Simd, Treatment::Refused, Features::SIMD, "SIMD"),
+    (Feature::Threads, Treatment::Refused, Features::THREADS, "threads"),
+    (Feature::TailCalls, Treatment::Refused, Features::TAIL_CALL, "tail calls"),
+    (Feature::Exceptions, Treatment::Refused, Features::EXCEPTIONS, "exceptions"),
+    (Feature::Memory64, Treatment::Refused, Features::MEMORY64, "memory64"),
+    (Feature::MultiMemory, Treatment::Refused, Features::MULTI_MEMORY, "multi-memory"),
+    (Feature::ExtendedConst, Treatment::Refused, Features::EXTENDED_CONST, "extended constant expressions"),
+    (
+        Feature::GarbageCollection,
+        Treatment::Refused,
+        Features::GC,
+        "garbage collection and typed function references",
+    ),
+    (Feature::WideArithmetic, Treatment::Refused, Features::NONE, "wide arithmetic"),
+    (Feature::Experimental, Treatment::Refused, Features::NONE, "an experimental proposal"),
+];
+
 impl Feature {
     /// What packing does with it.
     pub fn treatment(self) -> Treatment {
-        match self {
-            Self::MutableGlobals | Self::CustomPageSizes => Treatment::Kept,
-            Self::SignExtension
-            | Self::SaturatingTruncation
-            | Self::MemoryCopyFill
-            | Self::LongTableIndex
-            | Self::TypedSelect
-            | Self::ElementForms
-            | Self::DataCount
-            | Self::IndexedBlockType
-            | Self::Initialiser => Treatment::Lowered,
-            Self::PassiveSegments
-            | Self::TableOperators
-            | Self::ReferenceTypes
-            | Self::MultipleTables
-            | Self::MultiValue
-            | Self::Simd
-            | Self::Threads
-            | Self::TailCalls
-            | Self::Exceptions
-            | Self::Memory64
-            | Self::MultiMemory
-            | Self::ExtendedConst
-            | Self::GarbageCollection
-            | Self::WideArithmetic
-            | Self::Experimental => Treatment::Refused,
-        }
+        self.row().1
+    }
+
+    /// The groups under which the device's scan reports it.
+    pub fn groups(self) -> Features {
+        self.row().2
     }
 
     /// What a person calls it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::MutableGlobals => "mutable globals",
-            Self::CustomPageSizes => "custom page sizes",
-            Self::SignExtension => "sign extension",
-            Self::SaturatingTruncation => "saturating conversions",
-            Self::MemoryCopyFill => "memory.copy and memory.fill",
-            Self::LongTableIndex => "long table indices",
-            Self::TypedSelect => "typed select",
-            Self::ElementForms => "newer element segments",
-            Self::DataCount => "data count",
-            Self::IndexedBlockType => "indexed block types",
-            Self::Initialiser => "start function",
-            Self::PassiveSegments => "passive segments",
-            Self::TableOperators => "table operators",
-            Self::ReferenceTypes => "reference types (externref, funcref)",
-            Self::MultipleTables => "several tables",
-            Self::MultiValue => "multi-value",
-            Self::Simd => "SIMD",
-            Self::Threads => "threads",
-            Self::TailCalls => "tail calls",
-            Self::Exceptions => "exceptions",
-            Self::Memory64 => "memory64",
-            Self::MultiMemory => "multi-memory",
-            Self::ExtendedConst => "extended constant expressions",
-            Self::GarbageCollection => "garbage collection and typed function references",
-            Self::WideArithmetic => "wide arithmetic",
-            Self::Experimental => "an experimental proposal",
-        }
+        self.row().3
+    }
+
+    /// A test holds the table against the order of the variants.
+    fn row(self) -> &'static (Self, Treatment, Features, &'static str) {
+        &TABLE[self as usize]
     }
 }
 
@@ -191,4 +195,36 @@ fn of_proposal(proposal: &str) -> Option<Feature> {
         "wide_arithmetic" => Feature::WideArithmetic,
         _ => Feature::Experimental,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmbed_scan::ScanLimits;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_one_row_for_each_feature() {
+        for (index, (feature, ..)) in TABLE.iter().enumerate() {
+            assert_eq!(*feature as usize, index, "{feature}");
+        }
+        assert_eq!(TABLE.len(), Feature::Experimental as usize + 1);
+    }
+
+    #[test]
+    fn the_table_names_every_group_of_the_scan() {
+        let named = TABLE.iter().fold(Features::NONE, |all, row| all.union(row.2));
+        for (group, name) in Features::NAMES {
+            assert!(named.contains(*group), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_packing_keeps_is_what_devices_run() {
+        let device = ScanLimits::default().features;
+        for (feature, treatment, groups, _) in TABLE {
+            let runs = !groups.is_empty() && device.contains(*groups);
+            assert_eq!(*treatment == Treatment::Kept, runs, "{feature}");
+        }
+    }
 }
