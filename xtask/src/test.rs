@@ -11,12 +11,13 @@ use clap::Args;
 use crate::{clients, container, firmware, guests, process, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 8] = [
+const DEVICE_CRATES: [&str; 9] = [
     "wasmbed-protocol",
     "wasmbed-scan",
     "wasmbed-runtime",
     "wasmbed-agent",
     "wasmbed-supervisor",
+    "wasmbed-identity",
     "wasmbed-tls",
     "wasmbed-board",
     "wasmbed-flash",

@@ -29,9 +29,14 @@ fn names(tree: &[String]) -> Vec<&str> {
 
 #[test]
 fn crates_without_input_and_output_have_no_asynchronous_runtime() {
-    for package in
-        ["wasmbed-protocol", "wasmbed-scan", "wasmbed-runtime", "wasmbed-agent", "wasmbed-supervisor", "wasmbed-control"]
-    {
+    for package in [
+        "wasmbed-protocol",
+        "wasmbed-scan",
+        "wasmbed-runtime",
+        "wasmbed-agent",
+        "wasmbed-supervisor",
+        "wasmbed-control",
+    ] {
         let tree = tree(package);
         for runtime in ["tokio", "mio", "async-std", "smol", "hyper"] {
             assert!(!names(&tree).contains(&runtime), "{package} depends on {runtime}");
@@ -50,13 +55,15 @@ fn arrows_between_crates_point_one_way() {
         ("supervisor", &["protocol", "agent", "scan", "runtime"]),
         ("api", &[]),
         ("files", &[]),
-        ("pki", &["files"]),
+        ("identity", &[]),
+        ("tls", &["identity"]),
+        ("pki", &["files", "identity"]),
         ("telemetry", &[]),
         ("control", &["protocol", "api", "scan"]),
         ("apiserver", &["files", "telemetry"]),
         ("kubernetes", &["protocol", "api", "scan", "control", "telemetry"]),
-        ("gateway", &["protocol", "api", "scan", "control", "kubernetes", "pki", "files", "telemetry"]),
-        ("controller", &["protocol", "api", "scan", "control", "kubernetes", "pki", "files", "telemetry"]),
+        ("gateway", &["protocol", "api", "scan", "control", "kubernetes", "identity", "pki", "files", "telemetry"]),
+        ("controller", &["protocol", "api", "scan", "control", "kubernetes", "identity", "pki", "files", "telemetry"]),
     ];
     for &(name, allowed) in allowed {
         let tree = tree(&format!("wasmbed-{name}"));

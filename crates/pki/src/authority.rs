@@ -33,7 +33,7 @@ impl Authorities {
         Self::open(folder, trust_domain, Clock::System)
     }
 
-    /// The same for someone whose clock says `unix_s` (seconds since 1970-01-01T00:00:00Z): certificates begin there.
+    /// The same for a clock that shows `unix_s` (seconds since 1970-01-01T00:00:00Z): certificates begin there.
     ///
     /// # Errors
     /// As [`Authorities::create_or_open`].
@@ -87,7 +87,7 @@ impl Authorities {
             .filter_map(|authority| authority.begun_anew())
     }
 
-    /// Under which all ids stand.
+    /// The trust domain of all ids.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
@@ -120,7 +120,7 @@ impl Authorities {
     /// Issues a gateway's identity; `hosts` are the DNS names and IP addresses at which it is reached.
     ///
     /// # Errors
-    /// A name or host that can't stand in a certificate, or an issuing key that is not here.
+    /// A name or host that a certificate can't carry, or an issuing key that is not here.
     pub fn issue_gateway(&self, namespace: &str, name: &str, hosts: &[String]) -> Result<Identity, PkiError> {
         self.issue(Role::Gateway, namespace, name, hosts)
     }
@@ -128,7 +128,7 @@ impl Authorities {
     /// Issues a controller's identity.
     ///
     /// # Errors
-    /// A name that can't stand in a certificate, or an issuing key that is not here.
+    /// A name that a certificate can't carry, or an issuing key that is not here.
     pub fn issue_controller(&self, namespace: &str, name: &str) -> Result<Identity, PkiError> {
         self.issue(Role::Controller, namespace, name, &[])
     }
@@ -136,7 +136,7 @@ impl Authorities {
     /// Issues the identity of a person or tool that reads logs from gateways.
     ///
     /// # Errors
-    /// A name that can't stand in a certificate, or an issuing key that is not here.
+    /// A name that a certificate can't carry, or an issuing key that is not here.
     pub fn issue_operator(&self, namespace: &str, name: &str) -> Result<Identity, PkiError> {
         self.issue(Role::Operator, namespace, name, &[])
     }
@@ -144,15 +144,15 @@ impl Authorities {
     /// Issues a device's identity.
     ///
     /// # Errors
-    /// A name that can't stand in a certificate, or an issuing key that is not here.
+    /// A name that a certificate can't carry, or an issuing key that is not here.
     pub fn issue_device(&self, namespace: &str, name: &str) -> Result<Identity, PkiError> {
         self.issue(Role::Device, namespace, name, &[])
     }
 
-    /// Issues a device's certificate again, for the key that it has: whoever pinned the key goes on.
+    /// Issues a device's certificate again, for the key that it has, which may be pinned somewhere.
     ///
     /// # Errors
-    /// A name that can't stand in a certificate, or an issuing key that is not here.
+    /// A name that a certificate can't carry, or an issuing key that is not here.
     pub fn issue_device_again(
         &self,
         namespace: &str,

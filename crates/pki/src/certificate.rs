@@ -1,4 +1,4 @@
-//! What a certificate says.
+//! The facts of a certificate.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -26,7 +26,7 @@ impl CertificateFacts {
     /// Reads a DER certificate. Its signature is not checked.
     ///
     /// # Errors
-    /// The bytes are no certificate.
+    /// The bytes are not a certificate.
     pub fn parse(der: &[u8]) -> Result<Self, CertificateError> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
         if !rest.is_empty() {
@@ -55,7 +55,7 @@ impl CertificateFacts {
     /// The one SPIFFE id.
     ///
     /// # Errors
-    /// There is not exactly one URI, or it is no id of ours.
+    /// There is not exactly one URI, or it is not an id of Wasmbed.
     pub fn spiffe_id(&self) -> Result<SpiffeId, CertificateError> {
         match self.uris.as_slice() {
             [uri] => Ok(uri.parse()?),
@@ -63,22 +63,18 @@ impl CertificateFacts {
         }
     }
 
-    /// The public key as it stands in `Device.spec.public_key`.
+    /// The public key as `Device.spec.public_key` has it.
     #[must_use]
     pub fn public_key_base64(&self) -> String {
         STANDARD.encode(&self.public_key)
     }
 }
 
-pub(crate) fn spiffe_id(der: &[u8]) -> Result<SpiffeId, CertificateError> {
-    CertificateFacts::parse(der)?.spiffe_id()
-}
-
-/// The public key of a DER certificate as it stands in `Device.spec.public_key`: standard base64 of the DER
+/// The public key of a DER certificate as `Device.spec.public_key` has it: standard base64 of the DER
 /// SubjectPublicKeyInfo.
 ///
 /// # Errors
-/// The bytes are no certificate.
+/// The bytes are not a certificate.
 pub fn public_key_base64(der: &[u8]) -> Result<String, CertificateError> {
     Ok(CertificateFacts::parse(der)?.public_key_base64())
 }

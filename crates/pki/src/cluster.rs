@@ -26,7 +26,7 @@ impl ClusterAuthority {
         Self::open(folder, Clock::System)
     }
 
-    /// The same for someone whose clock says `unix_s` (seconds since 1970-01-01T00:00:00Z): certificates begin there.
+    /// The same for a clock that shows `unix_s` (seconds since 1970-01-01T00:00:00Z): certificates begin there.
     ///
     /// # Errors
     /// As [`ClusterAuthority::create_or_open`].
@@ -67,7 +67,7 @@ impl ClusterAuthority {
     /// Issues the API server's identity for the DNS names and IP addresses at which it is reached.
     ///
     /// # Errors
-    /// A host that can't stand in a certificate, or a key that is not here.
+    /// A host that a certificate can't name, or a key that is not here.
     pub fn issue_server(&self, hosts: &[String]) -> Result<Identity, PkiError> {
         let leaf = LeafPlan {
             common_name: "kube-apiserver".to_owned(),

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use rustls_pki_types::pem;
 use thiserror::Error;
+use wasmbed_identity::CertificateError;
 
 /// Creating or opening an authority, or issuing from it, failed.
 #[derive(Debug, Error)]
 pub enum PkiError {
-    /// Configuration: a name, address or trust domain that can't stand in a certificate.
+    /// Configuration: a name, address or trust domain that a certificate can't carry.
     #[error("{what} {value:?} is not usable: {expected}")]
     Name {
         /// What the value is.
@@ -55,30 +57,29 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        problem: String,
+        problem: PemError,
     },
 }
 
-/// A certificate could not be understood. The one who presented it is at fault.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CertificateError {
-    /// Not a DER certificate.
-    #[error("not an X.509 certificate")]
-    Malformed,
-    /// A SPIFFE certificate names exactly one URI.
-    #[error("the certificate names {0} URIs, not exactly one")]
-    UriCount(usize),
-    /// The one URI is no id of ours.
+/// Configuration: PEM texts that are not an identity or a list of certificates.
+#[derive(Debug, Error)]
+pub enum PemError {
+    /// The certificates are not PEM.
+    #[error("is not PEM: {0}")]
+    Syntax(pem::Error),
+    /// There is no certificate.
+    #[error("holds no PEM certificate (BEGIN CERTIFICATE)")]
+    NoCertificate,
+    /// The leaf can't be understood.
     #[error(transparent)]
-    Spiffe(#[from] SpiffeError),
-}
-
-/// A text is not a SPIFFE id of the form `spiffe://TRUST/ns/NAMESPACE/ROLE/NAME`.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{id:?} is not spiffe://TRUST/ns/NAMESPACE/ROLE/NAME: {problem}")]
-pub struct SpiffeError {
-    /// The text, cut to 256 bytes.
-    pub id: String,
-    /// What is wrong with it.
-    pub problem: &'static str,
+    Certificate(#[from] CertificateError),
+    /// There is no private key.
+    #[error("holds no PEM private key: {0}")]
+    Key(pem::Error),
+    /// The private key is of a kind that TLS does not use here.
+    #[error("holds a private key of a kind that is not supported; use ECDSA P-256")]
+    KeyKind,
+    /// The private key is another's.
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::{CertificateError, CertificateFacts, IdentityError, PkiError, SpiffeId, write_private};
+use crate::{CertificateError, CertificateFacts, IdentityError, PemError, PkiError, SpiffeId, write_private};
 
 /// A leaf certificate, its issuing authority and the leaf's private key.
 pub struct Identity {
@@ -24,16 +24,14 @@ impl Identity {
     /// An identity from PEM texts.
     ///
     /// # Errors
-    /// What is wrong with which of the two, in words.
-    pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, String> {
+    /// One of the texts does not hold what it should, or they do not belong together.
+    pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, PemError> {
         let chain = parse_certificates(chain_pem.as_bytes())?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-            .map_err(|error| format!("holds no PEM private key: {error}"))?;
-        let facts = CertificateFacts::parse(&chain[0]).map_err(|error| error.to_string())?;
-        let signer = rustls::crypto::ring::sign::any_supported_type(&key)
-            .map_err(|_| "holds a private key of a kind that is not supported; use ECDSA P-256".to_owned())?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(PemError::Key)?;
+        let facts = CertificateFacts::parse(&chain[0])?;
+        let signer = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|_| PemError::KeyKind)?;
         if signer.public_key().is_none_or(|public| public.as_ref() != facts.public_key) {
-            return Err("the private key does not belong to the certificate".to_owned());
+            return Err(PemError::KeyMismatch);
         }
         Ok(Self { chain_pem: chain_pem.to_owned(), key_pem: key_pem.to_owned(), chain, key, facts })
     }
@@ -81,7 +79,7 @@ impl Identity {
         self.key.clone_key()
     }
 
-    /// What the leaf says.
+    /// The leaf's facts.
     #[must_use]
     pub fn facts(&self) -> &CertificateFacts {
         &self.facts
@@ -95,7 +93,7 @@ impl Identity {
         self.facts.spiffe_id()
     }
 
-    /// The leaf's public key as it stands in `Device.spec.public_key`.
+    /// The leaf's public key as `Device.spec.public_key` has it.
     #[must_use]
     pub fn public_key_base64(&self) -> String {
         self.facts.public_key_base64()
@@ -135,12 +133,11 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Id
         .map_err(|problem| IdentityError::File { path: path.to_owned(), problem })
 }
 
-pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("is not PEM: {error}"))?;
+pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(PemError::Syntax)?;
     if certificates.is_empty() {
-        return Err("holds no PEM certificate (BEGIN CERTIFICATE)".to_owned());
+        return Err(PemError::NoCertificate);
     }
     Ok(certificates)
 }

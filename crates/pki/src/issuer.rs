@@ -50,7 +50,7 @@ pub(crate) struct AuthorityPlan<'a> {
     pub(crate) stem: &'static str,
     pub(crate) common_name: String,
     pub(crate) days: u64,
-    /// Authorities that may stand below it.
+    /// Authorities that may follow below it.
     pub(crate) depth: u8,
     /// Purposes of everything below it; none means any.
     pub(crate) purposes: Vec<ExtendedKeyUsagePurpose>,
@@ -135,7 +135,9 @@ impl Authority {
         clock: Clock,
     ) -> Result<Self, PkiError> {
         let problem = |problem: String| PkiError::File { path: certificate_file.to_owned(), problem };
-        let certificate = parse_certificates(certificate_pem.as_bytes()).map_err(problem)?.swap_remove(0);
+        let certificate = parse_certificates(certificate_pem.as_bytes())
+            .map_err(|error| problem(error.to_string()))?
+            .swap_remove(0);
         let facts = CertificateFacts::parse(&certificate).map_err(|error| problem(error.to_string()))?;
         if facts.not_after <= clock.now() {
             return Err(problem("this authority has expired".to_owned()));
@@ -184,7 +186,7 @@ impl Authority {
             chain_pem.push_str(&self.certificate_pem);
         }
         Identity::from_pem(&chain_pem, &key.serialize_pem())
-            .map_err(|problem| PkiError::File { path: self.key_file.clone(), problem })
+            .map_err(|error| PkiError::File { path: self.key_file.clone(), problem: error.to_string() })
     }
 
     fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, PkiError> {

@@ -1,6 +1,6 @@
 //! Certificate authorities, identities and the TLS configurations that every process shares.
 //!
-//! It may not open a socket, know a runtime, or decide whether an authenticated peer is welcome: it says who a peer is.
+//! It may not open a socket, know a runtime, or decide whether an authenticated peer is welcome: it establishes who a peer is.
 //!
 //! ```text
 //! services root ── services issuing ── gateway, controller, operator
@@ -20,18 +20,17 @@ mod error;
 mod identity;
 mod issuer;
 mod renewal;
-mod spiffe;
 pub mod tls;
 mod verifier;
 
 pub use authority::Authorities;
 pub use certificate::{CertificateFacts, public_key_base64};
 pub use cluster::ClusterAuthority;
-pub use error::{CertificateError, IdentityError, PkiError, SpiffeError};
+pub use error::{IdentityError, PemError, PkiError};
 pub use identity::{Identity, read_certificates};
 pub use renewal::{RENEWAL_INTERVAL, Renewal, Renewed};
-pub use spiffe::{Role, SpiffeId};
 pub use wasmbed_files::write_private;
+pub use wasmbed_identity::{CertificateError, Refusal, Role, SpiffeError, SpiffeId};
 
 /// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing
 /// authorities live ten times as long as the services' leaves.

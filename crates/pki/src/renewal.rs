@@ -11,7 +11,7 @@ use std::{
 pub const RENEWAL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Tells when any of some files holds something else than before. It compares contents: a Secret's volume swaps a symbolic
-/// link, other tools write in place, and neither says so in the same way.
+/// link, other tools write in place, and they do not signal it in the same way.
 #[derive(Debug)]
 pub struct Renewal {
     files: Vec<PathBuf>,
@@ -56,7 +56,7 @@ impl<T, E> Renewed<T, E> {
         Ok(Self { files, make: Box::new(make), current })
     }
 
-    /// What the files said when they last could be used.
+    /// What the files held when they last could be used.
     pub fn current(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -2,19 +2,19 @@
 //!
 //! A gateway's one port has two profiles, told apart by ALPN before anything else is decided:
 //!
-//! | profile | ALPN | the client stands below | roles |
+//! | profile | ALPN | the client's chain ends at | roles |
 //! |---|---|---|---|
 //! | [`Profile::Device`] | `wasmbed/1` | devices root | device |
 //! | [`Profile::Service`] | `h2`, `http/1.1` | services root | controller, operator |
 //!
-//! Which root a client stands below is checked in the handshake by the profile's own configuration;
+//! The root of a client's chain is checked in the handshake by the profile's own configuration;
 //! [`authenticate_client`] asserts ALPN and role for that profile afterwards, on the same connection.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use rustls::{
-    AlertDescription, CipherSuite, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName,
-    Error, RootCertStore, ServerConfig, SignatureScheme,
+    CipherSuite, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -29,8 +29,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error as ThisError;
+use wasmbed_identity::{Alert, Refusal, Role, SpiffeId};
 
-use crate::{CertificateError, CertificateFacts, Identity, Role, SpiffeId, verifier::ClientVerifier};
+use crate::{CertificateFacts, Identity, verifier::ClientVerifier};
 
 /// ALPN name of the device protocol; the number is its major version.
 pub const ALPN_DEVICE: &[u8] = b"wasmbed/1";
@@ -95,39 +96,12 @@ pub enum TlsError {
     Provider(Error),
 }
 
-/// Why a peer whose chain was in order was refused. The peer is at fault.
+/// Why a peer whose chain is valid was refused. The peer is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum PeerError {
-    /// It sent no certificate.
-    #[error("the peer sent no certificate")]
-    NoCertificate,
-    /// Its certificate can't be understood.
-    #[error("the peer's certificate was refused: {0}")]
-    Certificate(#[from] CertificateError),
-    /// It belongs to someone else's fleet.
-    #[error("{id} is not of the trust domain {expected:?}")]
-    TrustDomain {
-        /// Who it is.
-        id: SpiffeId,
-        /// Whose it should be.
-        expected: String,
-    },
-    /// It is something else than may speak here.
-    #[error("{id} has not the role {}", Roles(expected))]
-    Role {
-        /// Who it is.
-        id: SpiffeId,
-        /// What it may be.
-        expected: &'static [Role],
-    },
-    /// It is another gateway than the one that was called.
-    #[error("{id} answered where {expected} was expected")]
-    Id {
-        /// Who it is.
-        id: Box<SpiffeId>,
-        /// Who was called.
-        expected: Box<SpiffeId>,
-    },
+    /// Its certificate or its identity is not acceptable.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The connection did not agree on a protocol of the profile.
     #[error("the connection's ALPN name is {found}, not {expected}")]
     Alpn {
@@ -138,25 +112,12 @@ pub enum PeerError {
     },
 }
 
-struct Roles<'a>(&'a [Role]);
-
-impl fmt::Display for Roles<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().enumerate().try_for_each(|(index, role)| {
-            if index > 0 {
-                f.write_str(" or ")?;
-            }
-            role.fmt(f)
-        })
-    }
-}
-
 /// An authenticated peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Who it is.
+    /// Its id.
     pub id: SpiffeId,
-    /// What its certificate says.
+    /// The facts of its certificate.
     pub facts: CertificateFacts,
 }
 
@@ -174,7 +135,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Trusted roots.
 ///
 /// # Errors
-/// There is none, or one is no certificate.
+/// There is none, or one is not a certificate.
 pub fn roots<'a>(
     certificates: impl IntoIterator<Item = CertificateDer<'a>>,
 ) -> Result<Arc<RootCertStore>, TlsError> {
@@ -222,11 +183,11 @@ pub struct ClientParams<'a> {
     pub trust_domain: &'a str,
     /// The one gateway that may answer; any of the trust domain if none.
     pub gateway: Option<SpiffeId>,
-    /// What says the time; the system's clock if none.
+    /// Source of the time; the system's clock if none.
     pub time: Option<Arc<dyn TimeProvider>>,
 }
 
-/// A client's side: the gateway must stand below the services roots, be a server, and have the role `gateway` in the
+/// A client's side: the gateway's chain must end at a services root, and it must be a server, and have the role `gateway` in the
 /// trust domain. Its addresses do not matter: it is its id that is checked.
 ///
 /// # Errors
@@ -276,8 +237,8 @@ pub fn authenticate_client(
     trust_domain: &str,
 ) -> Result<Peer, PeerError> {
     check_alpn(profile, connection.alpn_protocol())?;
-    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
-    check_id(leaf, trust_domain, profile.roles())
+    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
+    Ok(check_id(leaf, trust_domain, profile.roles())?)
 }
 
 /// Asserts, after the handshake of a client's connection, that the gateway agreed on the profile's ALPN name and has
@@ -291,57 +252,50 @@ pub fn authenticate_gateway(
     trust_domain: &str,
 ) -> Result<Peer, PeerError> {
     check_alpn(profile, connection.alpn_protocol())?;
-    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
-    check_id(leaf, trust_domain, &[Role::Gateway])
+    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
+    Ok(check_id(leaf, trust_domain, &[Role::Gateway])?)
 }
 
-/// Why a handshake failed, in words for a log: what the peer did wrong where it is the peer.
+/// Why a handshake failed, for a log: what the peer did wrong where it is the peer.
 #[must_use]
 pub fn handshake_reason(error: &Error) -> String {
     use rustls::CertificateError as Bad;
-    let words = match error {
-        Error::NoCertificatesPresented => "the peer sent no certificate",
-        Error::InvalidCertificate(bad) => match bad {
-            Bad::Expired | Bad::ExpiredContext { .. } => "the peer's certificate has expired",
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => "the peer's certificate is not valid yet",
-            // Another fleet's root may have the same name; then it is the signature that tells.
-            Bad::UnknownIssuer | Bad::BadSignature => {
-                "the peer's certificate does not stand below the root that is trusted here"
-            }
-            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
-                "the peer's certificate is not meant for this purpose"
-            }
-            Bad::Other(other) => return other.0.to_string(),
-            other => return format!("the peer's certificate was refused: {other}"),
-        },
+    let reason = match error {
+        Error::NoCertificatesPresented => return Refusal::NoCertificate.to_string(),
+        Error::InvalidCertificate(Bad::Other(other)) => return other.0.to_string(),
+        Error::InvalidCertificate(bad) => {
+            return refusal(bad).map_or_else(
+                || format!("the peer's certificate was refused: {bad}"),
+                |refusal| refusal.to_string(),
+            );
+        }
         Error::NoApplicationProtocol => "the peers have no ALPN name in common",
-        Error::AlertReceived(alert) => return refusal(*alert),
+        Error::AlertReceived(alert) => {
+            return format!("the peer refused with the alert {}", Alert(u8::from(*alert)));
+        }
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => "the peer does not speak TLS 1.3",
         Error::PeerIncompatible(_) => "the peer offers no TLS 1.3 that is accepted here",
         Error::PeerMisbehaved(_) => "the peer broke the TLS protocol",
         other => return other.to_string(),
     };
-    words.to_owned()
+    reason.to_owned()
 }
 
-/// What an alert (RFC 8446, section 6) says of our side, for whoever has to put it right.
-fn refusal(alert: AlertDescription) -> String {
-    let what = match alert {
-        AlertDescription::UnknownCA => "it does not trust the authority of our certificate",
-        // Another fleet's root may have the same name; then it is the signature that tells.
-        AlertDescription::DecryptError => {
-            "our certificate does not stand below the root that is trusted there, although the names agree"
+/// The refusal that rustls reports, where it is one of ours.
+fn refusal(bad: &rustls::CertificateError) -> Option<Refusal> {
+    use rustls::CertificateError as Bad;
+    Some(match bad {
+        Bad::ExpiredContext { time, not_after } => {
+            Refusal::Expired { not_after: not_after.as_secs(), now: time.as_secs() }
         }
-        AlertDescription::CertificateExpired => "our certificate has expired, or the clocks differ",
-        AlertDescription::CertificateRevoked => "our certificate is revoked",
-        AlertDescription::CertificateRequired => "it wants a certificate of us",
-        AlertDescription::BadCertificate
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::AccessDenied => "it does not accept our certificate",
-        _ => return format!("the peer refused with the alert {alert:?}"),
-    };
-    format!("the peer refused with the alert {alert:?}: {what}")
+        Bad::NotValidYetContext { time, not_before } => {
+            Refusal::NotYetValid { not_before: not_before.as_secs(), now: time.as_secs() }
+        }
+        // Another fleet's root may have the same name; then only the signature differs.
+        Bad::UnknownIssuer | Bad::BadSignature => Refusal::Issuer,
+        Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => Refusal::Purpose,
+        _ => return None,
+    })
 }
 
 fn check_alpn(profile: Profile, agreed: Option<&[u8]>) -> Result<(), PeerError> {
@@ -357,15 +311,9 @@ fn check_alpn(profile: Profile, agreed: Option<&[u8]>) -> Result<(), PeerError> 
     })
 }
 
-fn check_id(leaf: &[u8], trust_domain: &str, roles: &'static [Role]) -> Result<Peer, PeerError> {
+fn check_id(leaf: &[u8], trust_domain: &str, roles: &'static [Role]) -> Result<Peer, Refusal> {
     let facts = CertificateFacts::parse(leaf)?;
-    let id = facts.spiffe_id()?;
-    if id.trust_domain() != trust_domain {
-        return Err(PeerError::TrustDomain { id, expected: trust_domain.to_owned() });
-    }
-    if !roles.contains(&id.role()) {
-        return Err(PeerError::Role { id, expected: roles });
-    }
+    let id = facts.spiffe_id()?.require(trust_domain, roles)?;
     Ok(Peer { id, facts })
 }
 
@@ -378,11 +326,11 @@ struct GatewayVerifier {
 }
 
 impl GatewayVerifier {
-    fn check(&self, leaf: &[u8]) -> Result<(), PeerError> {
+    fn check(&self, leaf: &[u8]) -> Result<(), Refusal> {
         let peer = check_id(leaf, &self.trust_domain, &[Role::Gateway])?;
         match &self.gateway {
             Some(expected) if *expected != peer.id => {
-                Err(PeerError::Id { id: Box::new(peer.id), expected: Box::new(expected.clone()) })
+                Err(Refusal::Id { id: Box::new(peer.id), expected: Box::new(expected.clone()) })
             }
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Clients' chains, checked without verifying one issuing authority's signature thousands of times.
 //!
-//! All devices of a fleet stand below the same few issuing authorities. Once a whole chain was verified, its issuing
+//! All devices of a fleet have certificates from the same few issuing authorities. Once a whole chain was verified, its issuing
 //! authority is remembered by all its bytes; a later chain with exactly these bytes needs only the leaf verified. What can
 //! change is checked each time: the leaf as a whole, and that the authority is within its time. Anything else that differs,
 //! also any refusal, goes the long way, whose word alone counts. So this never refuses and never widens what is accepted.
@@ -65,7 +65,7 @@ impl ClientVerifier {
         issuers.iter().find(|issuer| issuer.certificate == *certificate).cloned()
     }
 
-    /// Whether the leaf stands directly below an authority that is known, with everything that the long way checks of it.
+    /// Whether a known authority signed the leaf, with everything that the long way checks of the leaf.
     fn stands_below(&self, leaf: &CertificateDer<'_>, issuer: &Issuer, now: UnixTime) -> bool {
         let anchors = std::slice::from_ref(&issuer.anchor);
         EndEntityCert::try_from(leaf).is_ok_and(|leaf| {
@@ -273,8 +273,8 @@ mod tests {
         assert_eq!(remembered(&verifier), 1);
         for at in [2024, 2041] {
             let error = verifier.verify_client_cert(&leaf, &chain, year(at)).unwrap_err();
-            let words = crate::tls::handshake_reason(&error);
-            assert!(words.contains("expired") || words.contains("not valid yet"), "{at}: {words}");
+            let reason = crate::tls::handshake_reason(&error);
+            assert!(reason.contains("expired at") || reason.contains("is valid from"), "{at}: {reason}");
         }
         assert!(verifier.verify_client_cert(&leaf, &chain, year(2039)).is_ok());
     }

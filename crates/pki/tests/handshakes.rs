@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::{ClientConnection, Connection, ServerConnection, time_provider::TimeProvider};
 use rustls_pki_types::UnixTime;
 use wasmbed_pki::{
-    Authorities, Identity, Role, SpiffeId,
+    Authorities, Identity, Refusal, Role, SpiffeId,
     tls::{self, ClientParams, PeerError, Profile},
 };
 
@@ -137,7 +137,7 @@ fn a_client_below_the_other_root_is_refused_on_both_profiles() {
         let error = handshake(world.client(profile, &identity), world.server(profile, &world.gateway()))
             .err()
             .unwrap();
-        assert!(error.contains("does not stand below the root"), "{error}");
+        assert!(error.contains("does not chain to a trusted root"), "{error}");
     }
 }
 
@@ -172,14 +172,14 @@ fn another_trust_domain_below_a_trusted_root_is_refused_by_both_sides() {
         handshake(ours.client(Profile::Device, &device), ours.server(Profile::Device, &ours.gateway()))
             .unwrap();
     let error = tls::authenticate_client(Profile::Device, &server, "example.org").unwrap_err();
-    assert!(matches!(error, PeerError::TrustDomain { .. }), "{error}");
+    assert!(matches!(error, PeerError::Refused(Refusal::TrustDomain { .. })), "{error}");
 
     let gateway = theirs.issue_gateway("wasmbed-system", "gateway-0", &[]).unwrap();
     let error =
         handshake(ours.client(Profile::Device, &ours.device()), ours.server(Profile::Device, &gateway))
             .err()
             .unwrap();
-    assert!(error.contains("not of the trust domain \"example.org\""), "{error}");
+    assert!(error.contains("not in the trust domain example.org"), "{error}");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn another_fleets_gateway_and_device_are_refused() {
         (theirs.client(Profile::Device, &ours.device()), theirs.server(Profile::Device, &theirs.gateway())),
     ] {
         let error = handshake(client, server).err().unwrap();
-        assert!(error.contains("does not stand below the root"), "{error}");
+        assert!(error.contains("does not chain to a trusted root"), "{error}");
     }
 }
 
@@ -221,7 +221,7 @@ fn a_certificate_is_refused_before_and_after_its_time() {
     let world = world("example.org");
     let gateway = world.gateway();
     for (time, words) in
-        [(gateway.facts().not_after + 1, "has expired"), (gateway.facts().not_before - 1, "not valid yet")]
+        [(gateway.facts().not_after + 1, "expired at"), (gateway.facts().not_before - 1, "is valid from")]
     {
         let client = world.client_with(Profile::Device, &world.device(), None, Some(Arc::new(At(time))));
         let error = handshake(client, world.server(Profile::Device, &gateway)).err().unwrap();
@@ -293,13 +293,13 @@ fn leaves_directly_below_a_root_are_let_in_and_refused_like_others() {
         let error = handshake(world.client(profile, client), server).err().unwrap();
         assert!(error.contains(words), "{error}");
     };
-    refused(Profile::Device, &controller, "does not stand below the root");
-    refused(Profile::Service, &device, "does not stand below the root");
+    refused(Profile::Device, &controller, "does not chain to a trusted root");
+    refused(Profile::Service, &device, "does not chain to a trusted root");
     let expired = below_root(folder, &id("default", Role::Device, "board-1"), 365);
-    refused(Profile::Device, &expired, "has expired");
+    refused(Profile::Device, &expired, "expired at");
     let other = self::world("example.org");
     let strange = below_root(other._folder.path(), &id("default", Role::Device, "board-1"), 80 * 365);
-    refused(Profile::Device, &strange, "does not stand below the root");
+    refused(Profile::Device, &strange, "does not chain to a trusted root");
 }
 
 #[test]

@@ -9,13 +9,17 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 use rustls_pki_types::{IpAddr, Ipv4Addr, ServerName};
+use wasmbed_identity::Alert;
 
 use crate::{
-    Gateway, TlsError,
-    client::{ALPN, Own},
+    credentials::Own,
+    error::{Misbehavior, TlsError},
+    peer::Gateway,
     verifier::Verifier,
 };
 
+/// The name of the device protocol.
+pub(crate) const ALPN: &[u8] = b"wasmbed/1";
 /// Plain bytes of one record, in either direction: a frame of the device protocol.
 pub const PLAIN_BYTES_MAX: usize = 4_096;
 /// One record on the network: header, plain bytes, content type, tag.
@@ -26,8 +30,6 @@ const RECORD_OVERHEAD_BYTES: usize = 5 + 1 + 16;
 const HANDSHAKE_BYTES_MAX: usize = 5 + 16_384 + 256;
 /// Where the buffer for it begins: Wasmbed's own gateways send less than this.
 const HANDSHAKE_BYTES_FIRST: usize = 2_048;
-/// RFC 8446, section 6.
-const CLOSE_NOTIFY: u8 = 0;
 /// With as much as this waiting to be transmitted no more is read: what the peer sends may demand answers.
 const OUTGOING_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
@@ -36,7 +38,7 @@ const OUTGOING_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 pub enum SessionState {
     /// The gateway is not verified yet.
     Handshaking,
-    /// Both sides are who they say.
+    /// Both sides are authenticated.
     Up,
     /// It ended, for the reason in [`Session::failure`] or without one. Plain bytes may be left to receive, and bytes to
     /// transmit that tell the gateway.
@@ -120,10 +122,10 @@ impl Session {
     /// The gateway, once the session was up.
     #[must_use]
     pub fn peer(&self) -> Option<&Gateway> {
-        if self.was_up { self.verifier.verdict.get()?.as_ref().ok() } else { None }
+        if self.was_up { self.verifier.verdict()?.as_ref().ok() } else { None }
     }
 
-    /// Takes bytes from the network and says how many. It takes none while plain bytes wait for [`recv`](Self::recv), or
+    /// Takes bytes from the network and returns how many. It takes none while plain bytes wait for [`recv`](Self::recv), or
     /// too much waits for [`transmit`](Self::transmit).
     ///
     /// # Errors
@@ -136,7 +138,7 @@ impl Session {
             let room = self.room();
             if room == 0 {
                 let bytes_max = self.incoming_bytes_max();
-                return Err(self.fail(TlsError::TooLarge { bytes_max }));
+                return Err(self.fail(Misbehavior::TooLarge { bytes_max }.into()));
             }
             let (now, later) = from_network.split_at(room.min(from_network.len()));
             self.incoming.extend_from_slice(now);
@@ -151,7 +153,7 @@ impl Session {
         }
     }
 
-    /// Hands bytes for the network to `send`, which says how many it took, until it takes none or there are no more.
+    /// Hands bytes for the network to `send`, which returns how many it took, until it takes none or there are no more.
     /// Returns how many it took in all.
     pub fn transmit(&mut self, send: &mut dyn FnMut(&[u8]) -> usize) -> usize {
         let mut total = 0;
@@ -182,7 +184,7 @@ impl Session {
         self.transmitted < self.outgoing.len()
     }
 
-    /// Encrypts plain bytes and says how many: at most one record, none unless the session is up and what was encrypted
+    /// Encrypts plain bytes and returns how many: at most one record, none unless the session is up and what was encrypted
     /// before was transmitted.
     pub fn send(&mut self, plain: &[u8]) -> usize {
         if self.state != SessionState::Up || self.wants_transmit() || plain.is_empty() {
@@ -192,7 +194,7 @@ impl Session {
         if self.write(Write::Plain(plain)) { plain.len() } else { 0 }
     }
 
-    /// Moves decrypted bytes to the application and says how many; none means that more must be received first.
+    /// Moves decrypted bytes to the application and returns how many; none means that more must be received first.
     pub fn recv(&mut self, into: &mut [u8]) -> usize {
         let mut total = 0;
         while total < into.len() {
@@ -270,7 +272,7 @@ impl Session {
                     self.come_up()?;
                 }
                 Ok(Step::Ended) if self.state == SessionState::Handshaking => {
-                    return Err(self.fail(TlsError::Alert(CLOSE_NOTIFY)));
+                    return Err(self.fail(TlsError::PeerAlert(Alert::CLOSE_NOTIFY)));
                 }
                 Ok(Step::Ended) => self.close(),
                 Err(error) => return Err(self.fail(error)),
@@ -302,7 +304,7 @@ impl Session {
                 let mut step = Ok(Step::Again);
                 while let Some(Ok(record)) = traffic.next_record() {
                     if record.payload.len() > PLAIN_BYTES_MAX {
-                        step = Err(TlsError::TooLarge { bytes_max: PLAIN_BYTES_MAX });
+                        step = Err(Misbehavior::TooLarge { bytes_max: PLAIN_BYTES_MAX }.into());
                         break;
                     }
                     self.plain.reserve_exact(record.payload.len());
@@ -332,7 +334,7 @@ impl Session {
             .map(|()| Step::Ready),
             Ok(ConnectionState::PeerClosed) => Ok(Step::Ended),
             Ok(ConnectionState::Closed) => Ok(Step::Wait),
-            Ok(_) => Err(TlsError::Internal("a state that a client does not have")),
+            Ok(_) => Err(TlsError::Bug("a state that a client does not have")),
         };
         self.incoming.drain(..discard.min(self.incoming.len()));
         step
@@ -340,9 +342,9 @@ impl Session {
 
     /// The handshake is over: what rustls does not ask is asked here.
     fn come_up(&mut self) -> Result<(), TlsError> {
-        let failure = match self.verifier.verdict.get() {
-            Some(Ok(_)) if self.connection.alpn_protocol() != Some(ALPN) => TlsError::Alpn,
-            Some(Ok(_)) if !self.own.was_asked() => TlsError::NoClientAuthentication,
+        let failure = match self.verifier.verdict() {
+            Some(Ok(_)) if self.connection.alpn_protocol() != Some(ALPN) => Misbehavior::Alpn.into(),
+            Some(Ok(_)) if !self.own.was_asked() => Misbehavior::NoClientAuthentication.into(),
             Some(Ok(_)) => {
                 self.state = SessionState::Up;
                 self.was_up = true;
@@ -350,8 +352,8 @@ impl Session {
                 self.incoming.shrink_to(RECORD_BYTES_MAX);
                 return Ok(());
             }
-            Some(Err(error)) => error.clone(),
-            None => TlsError::Internal("a handshake without a certificate"),
+            Some(Err(refusal)) => refusal.clone().into(),
+            None => TlsError::Bug("a handshake without a certificate"),
         };
         self.write(Write::Close);
         Err(self.fail(failure))
@@ -373,7 +375,7 @@ impl Session {
         self.state = SessionState::Closed;
         self.incoming = Vec::new();
         if !self.was_up {
-            // Nobody of ours said it.
+            // The peer was never authenticated.
             self.plain = Vec::new();
         }
         self.failure.get_or_insert(failure).clone()
@@ -410,7 +412,7 @@ fn append(
     outgoing.truncate(start + answer.unwrap_or(0));
     match answer {
         Ok(_) => Ok(()),
-        Err(_) => Err(TlsError::Internal("a record could not be written")),
+        Err(_) => Err(TlsError::Bug("a record could not be written")),
     }
 }
 

@@ -9,15 +9,15 @@
 //! It alone is stored. A `notBefore` of the chain that is shown counts for that chain alone: without a clock nobody is
 //! refused for being new.
 //!
-//! A gateway's own clock is only a word. It counts within the validity of that gateway's certificate, in RAM, and on its own
+//! A gateway's own clock is only a claim. It counts within the validity of that gateway's certificate, in RAM, and on its own
 //! refuses nobody: it takes a second gateway that is as late before a certificate counts as expired. So one wrong clock
-//! can't lock a board out, and a newer word of the same gateway replaces its older one.
+//! can't lock a board out, and a newer claim of the same gateway replaces its older one.
 
 use alloc::string::String;
 
-use crate::verifier::Gateway;
+use crate::peer::Gateway;
 
-/// Gateways whose words are kept: more than a device is given addresses of in practice.
+/// Gateways whose claims are kept: more than a device is given addresses of in practice.
 const HEARD_MAX: usize = 4;
 
 /// The board's knowledge of the time.
@@ -60,7 +60,7 @@ impl Heard {
 /// What certificates are checked with during one handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// A clock says so.
+    /// From a clock that runs.
     Known(u64),
     /// It is at least so late.
     AtLeast(u64),
@@ -94,7 +94,7 @@ impl Time {
         self.rtc = unix.map(|unix| Reading { unix_ms: unix.saturating_mul(1_000), at_ms: now_ms });
     }
 
-    /// A gateway that was verified said what time it is. Outside its certificate's validity it is no time.
+    /// A verified gateway has sent its time. A time outside of its certificate's validity is ignored.
     pub fn handle_gateway_time(&mut self, unix_ms: u64, now_ms: u64, gateway: &Gateway) {
         let heard = Heard {
             id: gateway.id.clone(),
@@ -104,7 +104,7 @@ impl Time {
         };
         let same = self.heard.iter().position(|slot| slot.as_ref().is_some_and(|known| known.id == heard.id));
         if heard.at(now_ms).is_none() {
-            // It took its earlier word back.
+            // It withdrew its earlier claim.
             if let Some(index) = same {
                 self.heard[index] = None;
             }

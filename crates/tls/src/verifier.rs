@@ -1,131 +1,59 @@
-//! Whether who answers is a gateway of this fleet.
+//! Verifies that the other side is a gateway of this device's trust domain.
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
 use once_cell::race::OnceBox;
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::verify_tls13_signature,
 };
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use wasmbed_identity::{CertificateError, Leaf, Refusal, Role};
+use webpki::KeyUsage;
 
-use crate::{SpiffeId, TlsError, client::Identity, der::Validity, provider::ALGORITHMS, time::Moment};
-
-/// A gateway that was verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
-    /// Its SPIFFE id.
-    pub id: String,
-    /// Of its certificate, seconds since 1970-01-01T00:00:00Z.
-    pub not_before: u64,
-    /// Of its certificate, seconds since 1970-01-01T00:00:00Z.
-    pub not_after: u64,
-    /// Which of the device's services roots it stands below, counted from 0.
-    pub anchor: usize,
-}
+use crate::{
+    credentials::Identity, der::Validity, error::TlsError, peer::Gateway, provider::ALGORITHMS, time::Moment,
+};
 
 /// The verifier of one session.
 pub(crate) struct Verifier {
-    pub(crate) identity: Arc<Identity>,
-    pub(crate) moment: Moment,
-    pub(crate) verdict: OnceBox<Result<Gateway, TlsError>>,
+    identity: Arc<Identity>,
+    moment: Moment,
+    verdict: OnceBox<Result<Gateway, Refusal>>,
 }
 
 impl Verifier {
-    /// Why a connection failed: the verifier's own words if it refused.
+    pub(crate) fn new(identity: Arc<Identity>, moment: Moment) -> Self {
+        Self { identity, moment, verdict: OnceBox::new() }
+    }
+
+    /// What became of the gateway's certificate, once it has sent one.
+    pub(crate) fn verdict(&self) -> Option<&Result<Gateway, Refusal>> {
+        self.verdict.get()
+    }
+
+    /// Why a connection failed: the verifier's own reason if it refused.
     pub(crate) fn reason(&self, error: &Error) -> TlsError {
         match self.verdict.get() {
-            Some(Err(refused)) => refused.clone(),
+            Some(Err(refusal)) => refusal.clone().into(),
             Some(Ok(_)) | None => TlsError::from_rustls(error),
         }
     }
 
-    fn verify(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<Gateway, TlsError> {
-        let malformed = TlsError::Certificate("it is no certificate of X.509 version 3");
-        let certificate = EndEntityCert::try_from(leaf).map_err(|error| refusal(&error))?;
-        let validity = Validity::of(leaf).ok_or(malformed)?;
+    fn verify(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<Gateway, Refusal> {
+        let certificate = Leaf::parse(leaf)?;
+        let Validity { not_before, not_after } =
+            Validity::of(leaf).ok_or(Refusal::Certificate(CertificateError::Malformed))?;
         // An authority may have been renewed after it signed the leaf.
         let newest = above.iter().filter_map(|der| Validity::of(der)).map(|above| above.not_before).max();
-        let at = self.moment.for_chain(validity.not_before.max(newest.unwrap_or(0)));
+        let at = self.moment.for_chain(not_before.max(newest.unwrap_or(0)));
         let at = UnixTime::since_unix_epoch(core::time::Duration::from_secs(at));
         let anchors = &self.identity.anchors;
-        let usage = KeyUsage::server_auth();
-        let path = certificate
-            .verify_for_usage(ALGORITHMS.all, anchors, above, at, usage, None, None)
-            .map_err(|error| refusal(&error))?;
-        let anchor = anchors.iter().position(|anchor| is_same(anchor, path.anchor())).unwrap_or(0);
-        let id = spiffe_id(&certificate).map_err(TlsError::Certificate)?;
-        if id.trust_domain() != self.identity.id.trust_domain() {
-            return Err(TlsError::TrustDomain { id: TlsError::shown(id.as_str()) });
-        }
-        if id.role() != "gateway" {
-            return Err(TlsError::Role { id: TlsError::shown(id.as_str()) });
-        }
-        let Validity { not_before, not_after } = validity;
+        let anchor = certificate.verify(above, anchors, KeyUsage::server_auth(), ALGORITHMS.all, at)?;
+        let id = certificate.spiffe_id()?.require(self.identity.id.trust_domain(), &[Role::Gateway])?;
         Ok(Gateway { id: id.as_str().into(), not_before, not_after, anchor })
-    }
-}
-
-/// The one SPIFFE id of a certificate.
-pub(crate) fn spiffe_id(certificate: &EndEntityCert<'_>) -> Result<SpiffeId, &'static str> {
-    let mut uris = certificate.valid_uri_names();
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) => SpiffeId::parse(uri).ok_or("its URI is no SPIFFE id of Wasmbed"),
-        (None, _) => Err("it has no SPIFFE id"),
-        (Some(_), Some(_)) => Err("it has more than one SPIFFE id"),
-    }
-}
-
-fn is_same(one: &TrustAnchor<'_>, other: &TrustAnchor<'_>) -> bool {
-    one.subject == other.subject && one.subject_public_key_info == other.subject_public_key_info
-}
-
-/// What webpki refuses a chain for.
-fn refusal(error: &webpki::Error) -> TlsError {
-    use webpki::Error as Bad;
-    match error {
-        Bad::CertExpired { time, not_after } => {
-            TlsError::Expired { not_after: not_after.as_secs(), now: time.as_secs() }
-        }
-        Bad::CertNotValidYet { time, not_before } => {
-            TlsError::NotYetValid { not_before: not_before.as_secs(), now: time.as_secs() }
-        }
-        // Another fleet's root may have the same name; then it is the signature that tells.
-        Bad::UnknownIssuer | Bad::InvalidSignatureForPublicKey => TlsError::Issuer,
-        Bad::EndEntityUsedAsCa => TlsError::NoAuthority,
-        Bad::CaUsedAsEndEntity => TlsError::AuthorityAsGateway,
-        Bad::RequiredEkuNotFoundContext(_) | Bad::EmptyEkuExtension => TlsError::Purpose,
-        Bad::NameConstraintViolation => TlsError::Certificate("its authority may not sign this name"),
-        Bad::PathLenConstraintViolated => TlsError::Certificate("more authorities in a row than are allowed"),
-        Bad::UnsupportedSignatureAlgorithmContext(_)
-        | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            TlsError::Certificate("it is not signed with ECDSA P-256 and SHA-256")
-        }
-        Bad::UnsupportedCriticalExtension => {
-            TlsError::Certificate("it has a critical extension that is not known")
-        }
-        Bad::MaximumPathBuildCallsExceeded
-        | Bad::MaximumPathDepthExceeded
-        | Bad::MaximumSignatureChecksExceeded
-        | Bad::MaximumNameConstraintComparisonsExceeded => TlsError::Certificate("its chain is too long"),
-        _ => TlsError::Certificate("it is not in order"),
-    }
-}
-
-/// What the gateway is told: an alert follows from it.
-fn alert(error: &TlsError) -> CertificateError {
-    match error {
-        TlsError::Issuer | TlsError::NoAuthority => CertificateError::UnknownIssuer,
-        TlsError::Expired { .. } => CertificateError::Expired,
-        TlsError::NotYetValid { .. } => CertificateError::NotValidYet,
-        TlsError::Purpose | TlsError::AuthorityAsGateway => CertificateError::InvalidPurpose,
-        TlsError::TrustDomain { .. } | TlsError::Role { .. } => {
-            CertificateError::ApplicationVerificationFailure
-        }
-        _ => CertificateError::BadEncoding,
     }
 }
 
@@ -141,7 +69,7 @@ impl ServerCertVerifier for Verifier {
         let found = self.verify(end_entity, intermediates);
         let answer = match &found {
             Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(error) => Err(Error::InvalidCertificate(alert(error))),
+            Err(refusal) => Err(Error::InvalidCertificate(refusal.to_rustls())),
         };
         // A handshake has one certificate message; a second verdict would find the first in its place.
         self.verdict.set(Box::new(found)).map_err(|_| Error::General(String::new()))?;

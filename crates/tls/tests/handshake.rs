@@ -12,7 +12,7 @@ use wasmbed_pki::{
     Authorities, Identity,
     tls::{Profile, authenticate_client, roots, server_config},
 };
-use wasmbed_tls::{PLAIN_BYTES_MAX, RECORD_BYTES_MAX, SessionState, Time, TlsError};
+use wasmbed_tls::{Misbehavior, PLAIN_BYTES_MAX, RECORD_BYTES_MAX, SessionState, Time, TlsError};
 
 #[test]
 fn a_device_and_a_gateway_of_one_trust_domain_find_each_other() {
@@ -93,7 +93,7 @@ fn a_chain_may_be_longer_than_a_record_and_not_longer_than_the_buffer() {
     pair.run(usize::MAX).unwrap();
     assert_eq!(pair.session.state(), SessionState::Up);
     let error = refusal(&fleet.client(), with_chain_of(&fleet, 60), &Time::new(0));
-    assert_eq!(error, TlsError::TooLarge { bytes_max: 16_645 });
+    assert_eq!(error, Misbehavior::TooLarge { bytes_max: 16_645 }.into());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_larger_record_ends_the_session() {
         let mut pair = Pair::up(&fleet.client(), Arc::new(config.clone()));
         pair.server_writes(&vec![1; length]);
         let error = pair.run(1_460).unwrap_err();
-        assert!(matches!(error, TlsError::TooLarge { .. }));
+        assert!(matches!(error, TlsError::PeerMisbehaved(Misbehavior::TooLarge { .. })));
         assert_eq!(
             error.to_string(),
             format!("a record from the gateway is larger than {RECORD_BYTES_MAX} bytes")

@@ -1,4 +1,4 @@
-//! Who is not let in, and the words for it.
+//! Which gateways are rejected, and how the error describes it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
@@ -10,7 +10,10 @@ use rcgen::{GeneralSubtree, NameConstraints, SanType};
 use rustls::{ServerConfig, sign::CertifiedKey};
 use support::*;
 use wasmbed_pki::Identity;
-use wasmbed_tls::{SessionState, Time, TlsError};
+use wasmbed_tls::{
+    Misbehavior, SessionState, Time, TlsError,
+    identity::{Alert, CertificateError, Constraint, Refusal, SpiffeProblem},
+};
 
 fn refused(fleet: &Fleet, gateway: &Identity) -> TlsError {
     refusal(&fleet.client(), fleet.server(gateway), &Time::new(0))
@@ -21,13 +24,10 @@ fn a_gateway_certificate_from_another_authority() {
     let (fleet, other) = (Fleet::new(), Fleet::new());
     // The other fleet's authorities have the same names: only the signature tells.
     let error = refused(&fleet, &other.gateway());
-    assert_eq!(error, TlsError::Issuer);
-    assert_eq!(
-        error.to_string(),
-        "the gateway's certificate does not stand below a services root of this device"
-    );
+    assert_eq!(error, Refusal::Issuer.into());
+    assert_eq!(error.to_string(), "the gateway's certificate does not chain to a trusted root");
     let stranger = authority("stranger", &[], None);
-    assert_eq!(refused(&fleet, &leaf(&stranger, &[GATEWAY], ServerAuth, |_| {})), TlsError::Issuer);
+    assert_eq!(refused(&fleet, &leaf(&stranger, &[GATEWAY], ServerAuth, |_| {})), Refusal::Issuer.into());
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_gateway_certificate_with_another_role() {
     for role in ["device", "controller", "operator"] {
         let id = format!("spiffe://example.org/ns/wasmbed/{role}/one");
         let error = refused(&fleet, &leaf(&fleet.services, &[&id], ServerAuth, |_| {}));
-        assert_eq!(error.to_string(), format!("{id} is no gateway"));
+        assert_eq!(error.to_string(), format!("{id} is not a gateway"));
     }
 }
 
@@ -45,7 +45,7 @@ fn a_gateway_certificate_with_another_trust_domain() {
     let fleet = Fleet::new();
     let id = "spiffe://example.com/ns/wasmbed/gateway/one";
     let error = refused(&fleet, &leaf(&fleet.services, &[id], ServerAuth, |_| {}));
-    assert_eq!(error.to_string(), format!("{id} is not of this device's trust domain"));
+    assert_eq!(error.to_string(), format!("{id} is not in the trust domain example.org"));
 }
 
 #[test]
@@ -54,16 +54,24 @@ fn a_gateway_certificate_with_another_name() {
     let no_id = leaf(&fleet.services, &[], ServerAuth, |params| {
         params.subject_alt_names = vec![SanType::DnsName("gateway.example.org".try_into().unwrap())];
     });
-    let words = refused(&fleet, &no_id).to_string();
-    assert_eq!(words, "the gateway's certificate was refused: it has no SPIFFE id");
+    let uris = |count| TlsError::PeerRefused(Refusal::Certificate(CertificateError::UriCount(count)));
+    assert_eq!(refused(&fleet, &no_id), uris(0));
     let two = leaf(&fleet.services, &[GATEWAY, DEVICE], ServerAuth, |_| {});
-    let words = refused(&fleet, &two).to_string();
-    assert_eq!(words, "the gateway's certificate was refused: it has more than one SPIFFE id");
-    for id in
-        ["https://example.org/ns/wasmbed/gateway/one", "spiffe://example.org/ns/wasmbed/gateway/one/two"]
-    {
-        let words = refused(&fleet, &leaf(&fleet.services, &[id], ServerAuth, |_| {})).to_string();
-        assert_eq!(words, "the gateway's certificate was refused: its URI is no SPIFFE id of Wasmbed");
+    let error = refused(&fleet, &two);
+    assert_eq!(error, uris(2));
+    assert_eq!(
+        error.to_string(),
+        "the gateway's certificate was refused: the certificate names 2 URIs, not exactly one"
+    );
+    for (id, problem) in [
+        ("https://example.org/ns/wasmbed/gateway/one", SpiffeProblem::Scheme),
+        ("spiffe://example.org/ns/wasmbed/gateway/one/two", SpiffeProblem::Path),
+    ] {
+        let error = refused(&fleet, &leaf(&fleet.services, &[id], ServerAuth, |_| {})).to_string();
+        assert_eq!(
+            error,
+            format!("the gateway's certificate was refused: its URI is not a SPIFFE id: {problem}")
+        );
     }
 }
 
@@ -74,14 +82,15 @@ fn an_expired_gateway_certificate() {
     let mut clock = Time::new(0);
     clock.set_rtc(Some(year(2036)), 0);
     let error = refusal(&fleet.client(), Arc::clone(&server), &clock);
-    assert!(matches!(error, TlsError::Expired { now, .. } if now == year(2036)));
+    assert!(matches!(error, TlsError::PeerRefused(Refusal::Expired { now, .. }) if now == year(2036)));
     assert!(error.to_string().starts_with("the gateway's certificate expired at 2051222400, now it is 20"));
     // Without a clock: an authority signed a later moment.
     let error = refusal(&fleet.client(), Arc::clone(&server), &Time::new(year(2036)));
-    assert!(matches!(error, TlsError::Expired { .. }));
+    assert!(matches!(error, TlsError::PeerRefused(Refusal::Expired { .. })));
     // Its authority expired.
     clock.set_rtc(Some(year(2046)), 0);
-    assert!(matches!(refusal(&fleet.client(), server, &clock), TlsError::Expired { .. }));
+    let error = refusal(&fleet.client(), server, &clock);
+    assert!(matches!(error, TlsError::PeerRefused(Refusal::Expired { .. })));
 }
 
 #[test]
@@ -118,17 +127,26 @@ fn an_authority_that_was_renewed_after_the_leaf_does_not_lock_a_board_without_a_
 fn a_device_certificate_posing_as_a_gateway() {
     let fleet = Fleet::new();
     // A stolen board's certificate as it is.
-    assert_eq!(refused(&fleet, &leaf(&fleet.devices, &[DEVICE], ClientAuth, |_| {})), TlsError::Purpose);
+    assert_eq!(
+        refused(&fleet, &leaf(&fleet.devices, &[DEVICE], ClientAuth, |_| {})),
+        Refusal::Purpose.into()
+    );
     // One that a careless devices authority gave a gateway's name and purpose.
-    assert_eq!(refused(&fleet, &leaf(&fleet.devices, &[GATEWAY], ServerAuth, |_| {})), TlsError::Purpose);
-    assert_eq!(refused(&fleet, &leaf(&fleet.devices_root, &[GATEWAY], ServerAuth, |_| {})), TlsError::Issuer);
+    assert_eq!(
+        refused(&fleet, &leaf(&fleet.devices, &[GATEWAY], ServerAuth, |_| {})),
+        Refusal::Purpose.into()
+    );
+    assert_eq!(
+        refused(&fleet, &leaf(&fleet.devices_root, &[GATEWAY], ServerAuth, |_| {})),
+        Refusal::Issuer.into()
+    );
     // One root for both sides: still it is no server, and no gateway.
     let one_root = |gateway| {
         refusal(&fleet.client_trusting(&[&fleet.devices_root]), fleet.server(gateway), &Time::new(0))
     };
     let device = leaf(&fleet.devices, &[DEVICE], ClientAuth, |_| {});
-    assert_eq!(one_root(&device).to_string(), "the gateway's certificate is not meant for a server");
-    assert_eq!(one_root(&leaf(&fleet.devices, &[GATEWAY], ServerAuth, |_| {})), TlsError::Purpose);
+    assert_eq!(one_root(&device).to_string(), "the gateway's certificate is not meant for this purpose");
+    assert_eq!(one_root(&leaf(&fleet.devices, &[GATEWAY], ServerAuth, |_| {})), Refusal::Purpose.into());
 }
 
 #[test]
@@ -145,10 +163,10 @@ fn a_device_certificate_used_as_an_authority() {
         let fake = Identity::from_pem(&(fake.chain_pem.clone() + &above.pem()), &fake.key_pem).unwrap();
         let client = fleet.client_trusting(&[&fleet.services_root, &fleet.devices_root]);
         let error = refusal(&client, fleet.server(&fake), &Time::new(0));
-        assert_eq!(error, TlsError::NoAuthority);
+        assert_eq!(error, Refusal::NotAuthority.into());
         assert_eq!(
             error.to_string(),
-            "the gateway's certificate was signed by a certificate that is no authority"
+            "the gateway's certificate was signed by a certificate that is not an authority's"
         );
     }
 }
@@ -157,10 +175,10 @@ fn a_device_certificate_used_as_an_authority() {
 fn a_certificate_for_clients_alone() {
     let fleet = Fleet::new();
     let error = refused(&fleet, &leaf(&fleet.services, &[GATEWAY], ClientAuth, |_| {}));
-    assert_eq!(error.to_string(), "the gateway's certificate is not meant for a server");
+    assert_eq!(error.to_string(), "the gateway's certificate is not meant for this purpose");
     // The authority above it is for clients alone.
     let clients = authority("clients", &[ClientAuth], Some(&fleet.services_root));
-    assert_eq!(refused(&fleet, &leaf(&clients, &[GATEWAY], ServerAuth, |_| {})), TlsError::Purpose);
+    assert_eq!(refused(&fleet, &leaf(&clients, &[GATEWAY], ServerAuth, |_| {})), Refusal::Purpose.into());
 }
 
 #[test]
@@ -169,7 +187,7 @@ fn an_authoritys_own_certificate() {
     let gateway = leaf(&fleet.services, &[GATEWAY], ServerAuth, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
-    assert_eq!(refused(&fleet, &gateway), TlsError::AuthorityAsGateway);
+    assert_eq!(refused(&fleet, &gateway), Refusal::AuthorityAsPeer.into());
 }
 
 #[test]
@@ -179,8 +197,12 @@ fn a_chain_that_is_longer_than_its_authority_allows() {
     let gateway = leaf(&below, &[GATEWAY], ServerAuth, |_| {});
     let gateway =
         Identity::from_pem(&(gateway.chain_pem.clone() + &fleet.services.pem()), &gateway.key_pem).unwrap();
-    let words = refused(&fleet, &gateway).to_string();
-    assert_eq!(words, "the gateway's certificate was refused: more authorities in a row than are allowed");
+    let error = refused(&fleet, &gateway);
+    assert_eq!(error, Refusal::Constraint(Constraint::PathLength).into());
+    assert_eq!(
+        error.to_string(),
+        "the gateway's certificate was refused: more authorities in a row than are allowed"
+    );
 }
 
 #[test]
@@ -195,8 +217,7 @@ fn a_name_that_its_authority_may_not_sign() {
     let gateway = leaf(&constrained, &[GATEWAY], ServerAuth, |params| {
         params.subject_alt_names.push(SanType::DnsName("gateway.example.com".try_into().unwrap()));
     });
-    let words = refused(&fleet, &gateway).to_string();
-    assert_eq!(words, "the gateway's certificate was refused: its authority may not sign this name");
+    assert_eq!(refused(&fleet, &gateway), Refusal::Constraint(Constraint::Name).into());
 }
 
 #[test]
@@ -283,7 +304,7 @@ fn what_a_refused_server_sends_with_its_handshake_is_not_read() {
     let mut pair = Pair::new(&fleet.client(), Arc::new(config), &Time::new(0));
     pair.move_to_server(usize::MAX);
     pair.server_writes(b"with the handshake");
-    assert_eq!(pair.run(usize::MAX), Err(TlsError::Alpn));
+    assert_eq!(pair.run(usize::MAX), Err(Misbehavior::Alpn.into()));
     assert_eq!(pair.read, b"");
     // A gateway's is.
     let mut pair = Pair::new(&fleet.client(), fleet.server(&fleet.gateway()), &Time::new(0));
@@ -329,7 +350,7 @@ fn a_reason_fits_on_a_line() {
     let error = refused(&fleet, &leaf(&fleet.services, &[&id], ServerAuth, |_| {}));
     assert!(error.to_string().len() < 150);
     for alert in 0..=255 {
-        assert!(TlsError::Alert(alert).to_string().len() < 150);
+        assert!(TlsError::PeerAlert(Alert(alert)).to_string().len() < 150);
     }
 }
 

@@ -86,19 +86,19 @@ fn one_below_another_authority_is_refused(kind: Kind) -> Result<()> {
     refused(
         kind,
         |_| Ok(strangers.issue_gateway("wasmbed-system", "gateway", &hosts)?),
-        "does not stand below a services root",
+        "does not chain to a trusted root",
     )
 }
 
 fn one_of_another_trust_domain_is_refused(kind: Kind) -> Result<()> {
     let id = "spiffe://elsewhere/ns/wasmbed-system/gateway/gateway";
     Scene::start(kind, |_, dir| signed_by_the_root(dir, id, false).map(Some))?
-        .refuses("is not of this device's trust domain")
+        .refuses("is not in the trust domain")
 }
 
 fn one_without_a_name_of_ours_is_refused(kind: Kind) -> Result<()> {
     Scene::start(kind, |_, dir| signed_by_the_root(dir, "https://gateway.example", false).map(Some))?
-        .refuses("its URI is no SPIFFE id of Wasmbed")
+        .refuses("its URI is not a SPIFFE id")
 }
 
 /// A board without a clock takes the time from the gateway that it reached before, and keeps it in its flash.

@@ -52,7 +52,7 @@ impl SignatureVerificationAlgorithm for EcdsaP256Sha256 {
 pub struct P256Key(Arc<SigningKey>);
 
 impl P256Key {
-    /// None if it is no ECDSA P-256 key in PKCS#8 v1.
+    /// None if it is not an ECDSA P-256 key in PKCS#8 v1.
     #[must_use]
     pub fn from_der(key: &PrivateKeyDer<'_>) -> Option<Self> {
         let PrivateKeyDer::Pkcs8(key) = key else { return None };

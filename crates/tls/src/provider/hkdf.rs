@@ -1,7 +1,9 @@
 //! HMAC-SHA256 (RFC 2104) and HKDF (RFC 5869), whose states are overwritten when they are dropped.
 //!
-//! They stand on SHA-256's compression function, because no hash of RustCrypto's stable line overwrites its state, and
-//! what rustls has for providers without an HKDF leaves the pseudo-random key on the heap.
+//! They are built on SHA-256's compression function: the `sha2` that p256 0.13 brings does not overwrite its state, and
+//! what rustls has for providers without an HKDF leaves the pseudo-random key on the heap. The generation after it was
+//! tried: `sha2` 0.11 does overwrite its state, but `hmac` 0.13 leaves the padded key on the stack, and with p256 0.14 the
+//! image of mps2-an385 grows by 18,956 bytes (3.2 %).
 
 use alloc::boxed::Box;
 

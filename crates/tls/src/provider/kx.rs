@@ -11,7 +11,7 @@ use rustls::{
 use x25519_dalek::{PublicKey, StaticSecret, X25519_BASEPOINT_BYTES};
 use zeroize::Zeroizing;
 
-use super::Random;
+use super::random::Random;
 
 /// The one key exchange.
 pub struct X25519(pub &'static Random);

@@ -7,17 +7,14 @@ mod aead;
 mod ecdsa;
 mod hkdf;
 mod kx;
+mod random;
 mod sha256;
 
 use alloc::{boxed::Box, sync::Arc, vec};
-use core::fmt;
 
 use rustls::{
     CipherSuite, Error, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite,
-    crypto::{
-        CipherSuiteCommon, CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom,
-        WebPkiSupportedAlgorithms,
-    },
+    crypto::{CipherSuiteCommon, CryptoProvider, KeyProvider, WebPkiSupportedAlgorithms},
     sign::SigningKey,
 };
 use rustls_pki_types::PrivateKeyDer;
@@ -26,13 +23,8 @@ pub use aead::ChaCha20Poly1305;
 pub use ecdsa::{EcdsaP256Sha256, P256Key};
 pub use hkdf::{HkdfSha256, HmacSha256};
 pub use kx::X25519;
+pub use random::{Random, RandomSource};
 pub use sha256::Sha256;
-
-/// A board's entropy. What it fills is used for keys: it must not be guessable, and must not repeat after a reset.
-pub trait RandomSource: Send + Sync {
-    /// Overwrites the whole buffer with random bytes.
-    fn fill(&self, buffer: &mut [u8]);
-}
 
 /// The one cipher suite.
 pub static TLS13_CHACHA20_POLY1305_SHA256: &Tls13CipherSuite = &Tls13CipherSuite {
@@ -69,22 +61,6 @@ pub fn provider(random: &'static dyn RandomSource) -> Arc<CryptoProvider> {
     })
 }
 
-/// The board's entropy, as rustls asks for it.
-pub struct Random(pub &'static dyn RandomSource);
-
-impl SecureRandom for Random {
-    fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
-        self.0.fill(buffer);
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Random {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Random")
-    }
-}
-
 #[derive(Debug)]
 struct Keys;
 
@@ -92,7 +68,7 @@ impl KeyProvider for Keys {
     fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
         match P256Key::from_der(&key) {
             Some(key) => Ok(Arc::new(key)),
-            None => Err(Error::General("no ECDSA P-256 key in PKCS#8 v1".into())),
+            None => Err(Error::General("not an ECDSA P-256 key in PKCS#8 v1".into())),
         }
     }
 }

@@ -1,0 +1,24 @@
+//! Who a peer is: SPIFFE ids and roles, the check of its certificate chain, and why it is refused. Shared by boards
+//! (`wasmbed-tls`) and hosts (`wasmbed-pki`), so that both sides accept the same ids and describe a refusal alike.
+//!
+//! It may not open a connection, read a clock or issue a certificate. It needs an allocator and no `std`.
+//!
+//! ```text
+//! spiffe <- refusal <- chain      alert
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod alert;
+mod chain;
+mod refusal;
+mod spiffe;
+
+pub use alert::Alert;
+pub use chain::Leaf;
+pub use refusal::{CertificateError, Constraint, Described, Refusal};
+pub use spiffe::{Role, SpiffeError, SpiffeId, SpiffeProblem};
