@@ -16,22 +16,19 @@ mod agent;
 mod application;
 pub mod backoff;
 mod config;
-mod converge;
 mod durability;
 mod effect;
 mod event;
 pub mod failover;
-mod keep;
-mod lifecycle;
 mod log;
 mod pull;
 mod record;
 mod session;
 pub mod storage;
-mod talk;
+mod store;
 mod text;
 
-pub use agent::{Agent, SessionState};
+pub use agent::{ASSIGNMENT_TIMEOUT_MS, Agent, REPORT_INTERVAL_MS, SessionState};
 pub use config::{Config, DeviceFacts, Restored};
 pub use effect::{ApplicationEvent, DeviceUsage, Effect, RunId, Start};
 pub use event::{EVENTS_MAX, Event};
@@ -42,7 +39,6 @@ pub use session::{
     BAD_FRAMES_MAX, CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, HEARTBEAT_INTERVAL_MS, PAUSE_MS_MIN,
     RETRY_AFTER_MS_MAX, WELCOME_TIMEOUT_MS,
 };
-pub use talk::{ASSIGNMENT_TIMEOUT_MS, REPORT_INTERVAL_MS};
 pub use text::clip;
 
 /// SHA-256 of a module's bytes.

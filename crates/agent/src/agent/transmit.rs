@@ -10,8 +10,8 @@ use wasmbed_protocol::{
     ResetReason, Revision, encode_device, limits::RESET_DETAIL_BYTES_MAX,
 };
 
+use super::Agent;
 use crate::{
-    agent::Agent,
     application::{Application, Next},
     session::Session,
     text::clip,
@@ -94,7 +94,7 @@ impl Agent {
         self.report_due && (self.durability.is_durable() || self.durability.is_failing())
     }
 
-    pub(crate) fn report_timeout(&self) -> Option<u64> {
+    pub(super) fn report_timeout(&self) -> Option<u64> {
         (self.session.standing().is_some() && self.may_report()).then_some(self.report_not_before_ms)
     }
 
@@ -170,7 +170,7 @@ impl Agent {
     }
 
     /// When the next line may be sent.
-    pub(crate) fn log_timeout(&self) -> Option<u64> {
+    pub(super) fn log_timeout(&self) -> Option<u64> {
         let standing = self.session.standing()?;
         let count = self.applications.len();
         let lines = (0..count).filter_map(|step| self.applications.get((self.log_turn + step) % count));

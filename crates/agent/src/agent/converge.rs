@@ -8,8 +8,8 @@ use wasmbed_protocol::{
     ModuleDigest, ReportReason, RestartPolicy, Revision, SpecHash, Welcome, decode_spec,
 };
 
+use super::Agent;
 use crate::{
-    agent::Agent,
     application::{Application, Held, Next, Wait, Why},
     backoff::{PULL, ROOM},
     event::Event,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Agent {
-    pub(crate) fn handle_welcome(&mut self, welcome: &Welcome) {
+    pub(super) fn handle_welcome(&mut self, welcome: &Welcome) {
         if welcome.epoch < self.last_epoch {
             self.events
                 .push(Event::BadFrame { detail: "a Welcome with an epoch lower than the last".into() });
@@ -34,7 +34,7 @@ impl Agent {
         self.events.push(Event::Welcomed { epoch: welcome.epoch, desired_known: welcome.desired_known });
     }
 
-    pub(crate) fn handle_closing(&mut self, closing: &Closing<'_>) {
+    pub(super) fn handle_closing(&mut self, closing: &Closing<'_>) {
         self.reconnect.handle_closing(closing);
         self.events.push(Event::Closed {
             reason: closing.reason,
@@ -63,7 +63,7 @@ impl Agent {
         self.events.push(Event::Forgotten { applications: gone.len() });
     }
 
-    pub(crate) fn handle_desired(&mut self, desired: &Desired<'_>) {
+    pub(super) fn handle_desired(&mut self, desired: &Desired<'_>) {
         if desired.revision < self.revision {
             self.events.push(Event::StaleDesired { revision: desired.revision });
             self.complain(ErrorCode::Stale, None, "a revision lower than the one held");
@@ -122,7 +122,7 @@ impl Agent {
         }
     }
 
-    pub(crate) fn handle_assignment(&mut self, assignment: &Assignment<'_>) {
+    pub(super) fn handle_assignment(&mut self, assignment: &Assignment<'_>) {
         if SpecHash(Sha256::digest(assignment.spec).into()) != assignment.spec_hash {
             // It is asked for again when its time is over: sooner, the same gateway would hardly say anything better.
             self.complain(ErrorCode::Malformed, None, "the spec does not have the hash asked for");
@@ -156,7 +156,7 @@ impl Agent {
     }
 
     /// A new Desired is on its way, or the gateway lost the spec: either way asking again at once is no use.
-    pub(crate) fn handle_assignment_gone(&mut self, spec_hash: SpecHash) {
+    pub(super) fn handle_assignment_gone(&mut self, spec_hash: SpecHash) {
         self.assignment_answered(spec_hash);
         let now_ms = self.now_ms;
         for next in self.applications.iter_mut().filter_map(|application| application.next.as_mut()) {
@@ -174,7 +174,7 @@ impl Agent {
         }
     }
 
-    pub(crate) fn handle_module_gone(&mut self, digest: ModuleDigest) {
+    pub(super) fn handle_module_gone(&mut self, digest: ModuleDigest) {
         if self.pull.as_ref().is_some_and(|pull| pull.digest == digest) {
             let why = Why::new(ReportReason::ModuleGone, "the gateway does not have the module yet");
             self.fail_pull(digest, &why, false);
@@ -182,7 +182,7 @@ impl Agent {
     }
 
     /// Puts off every application that waits for this module. What is staged stays, so that the next attempt goes on there.
-    pub(crate) fn fail_pull(&mut self, digest: ModuleDigest, why: &Why, failed: bool) {
+    pub(super) fn fail_pull(&mut self, digest: ModuleDigest, why: &Why, failed: bool) {
         let now_ms = self.now_ms;
         self.pull = None;
         for application in &mut self.applications {
@@ -213,7 +213,7 @@ fn retarget(application: &mut Application, spec_hash: SpecHash) {
 }
 
 /// Reads a spec whose hash is right. A spec that this firmware can't act on refuses its assignment and nothing else.
-pub(crate) fn check_spec(
+pub(super) fn check_spec(
     uid: ApplicationUid,
     spec_hash: SpecHash,
     bytes: &[u8],

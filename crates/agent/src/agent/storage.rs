@@ -1,60 +1,27 @@
 //! What the agent does with storage: one operation at a time, the state record before modules, modules before tidying up.
 
-use wasmbed_protocol::{ApplicationUid, ModuleDigest, Revision};
+use wasmbed_protocol::{ApplicationUid, ModuleDigest};
 
+use super::Agent;
 use crate::{
-    agent::Agent,
     application::{Application, Next, Wait},
     event::Event,
     pull::Progress,
     storage::{Operation, Outcome, StorageError},
+    store::Busy,
 };
 
-/// The operation that is outstanding, with what its success means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Busy {
-    State { version: u64, revision: Revision },
-    Append { digest: ModuleDigest, end: u32 },
-    ReadBack { digest: ModuleDigest },
-    CommitModule { digest: ModuleDigest },
-    Discard { digest: ModuleDigest },
-    Delete { digest: ModuleDigest },
-    DeleteData { uid: ApplicationUid },
-}
-
-impl Busy {
-    pub(crate) fn is_pull(&self) -> bool {
-        match self {
-            Self::Append { .. }
-            | Self::ReadBack { .. }
-            | Self::CommitModule { .. }
-            | Self::Discard { .. } => true,
-            Self::State { .. } | Self::Delete { .. } | Self::DeleteData { .. } => false,
-        }
-    }
-
-    fn pull_digest(&self) -> Option<ModuleDigest> {
-        match self {
-            Self::Append { digest, .. }
-            | Self::ReadBack { digest }
-            | Self::CommitModule { digest }
-            | Self::Discard { digest } => Some(*digest),
-            Self::State { .. } | Self::Delete { .. } | Self::DeleteData { .. } => None,
-        }
-    }
-}
-
 impl Agent {
-    pub(crate) fn has_module(&self, digest: &ModuleDigest) -> bool {
+    pub(super) fn has_module(&self, digest: &ModuleDigest) -> bool {
         self.inventory.modules.iter().any(|(known, _)| known == digest)
     }
 
-    pub(crate) fn staged_bytes(&self, digest: &ModuleDigest) -> u32 {
+    pub(super) fn staged_bytes(&self, digest: &ModuleDigest) -> u32 {
         self.inventory.staged.iter().find(|(known, _)| known == digest).map_or(0, |(_, bytes)| *bytes)
     }
 
     /// The next operation, if none is outstanding.
-    pub(crate) fn plan_storage(&mut self) -> Option<Operation> {
+    pub(super) fn plan_storage(&mut self) -> Option<Operation> {
         if self.busy.is_some() {
             return None;
         }
@@ -128,14 +95,14 @@ impl Agent {
     }
 
     /// A module's bytes are not what they were: it is no module any more, and pulled again after it was removed.
-    pub(crate) fn forget_module(&mut self, digest: ModuleDigest) {
+    pub(super) fn forget_module(&mut self, digest: ModuleDigest) {
         self.inventory.modules.retain(|(known, _)| *known != digest);
         if !self.damaged.contains(&digest) {
             self.damaged.push(digest);
         }
     }
 
-    pub(crate) fn handle_stored(&mut self, outcome: Outcome) {
+    pub(super) fn handle_stored(&mut self, outcome: Outcome) {
         let Some(busy) = self.busy.take() else { return };
         if outcome.is_ok() {
             self.note_success(&busy);

@@ -6,10 +6,9 @@
 use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{ApplicationUid, ModuleDigest, ReportReason, SpecHash};
 
+use super::{Agent, converge::check_spec};
 use crate::{
-    agent::Agent,
     application::{Application, Current, Next, Phase, Wait, Why},
-    converge::check_spec,
     effect::{ApplicationEvent, Effect, RunId, Start},
     event::Event,
     pull::Pull,
@@ -19,7 +18,7 @@ use crate::{
 impl Agent {
     /// Takes over what the state record says. Without a usable record the device knows no set, and keeps every module
     /// until a gateway says what is wanted.
-    pub(crate) fn restore(&mut self, state: Option<&[u8]>) {
+    pub(super) fn restore(&mut self, state: Option<&[u8]>) {
         let Some(state) = state else { return };
         let Some(record) = Record::decode(state) else {
             self.events.push(Event::StateLost);
@@ -45,17 +44,17 @@ impl Agent {
     }
 
     /// Takes the next number for this start. It is told only once storage has it, so that no later start takes it again.
-    pub(crate) fn count_start(&mut self) {
+    pub(super) fn count_start(&mut self) {
         self.boot_counter = Some(self.boot_counter.unwrap_or_default().next());
         self.durability.change();
     }
 
     /// Hello waits for the number of this start, unless there won't be one soon.
-    pub(crate) fn may_greet(&self) -> bool {
+    pub(super) fn may_greet(&self) -> bool {
         self.boot_counter.is_none() || self.durability.has_written() || self.durability.is_failing()
     }
 
-    pub(crate) fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         Record {
             last_epoch: self.last_epoch,
             revision: self.revision,
@@ -66,7 +65,7 @@ impl Agent {
     }
 
     /// Pauses that are over.
-    pub(crate) fn handle_pauses(&mut self) {
+    pub(super) fn handle_pauses(&mut self) {
         let now_ms = self.now_ms;
         self.durability.handle_timeout(now_ms);
         if let Some(pull) = &mut self.pull {
@@ -83,7 +82,7 @@ impl Agent {
     }
 
     /// Brings everything as near to the desired set as it can be now.
-    pub(crate) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.choose_pull();
         self.replace_ready();
         self.start_ready();
@@ -171,7 +170,7 @@ impl Agent {
         self.report_due = true;
     }
 
-    pub(crate) fn stop(&mut self, application: &Application) {
+    pub(super) fn stop(&mut self, application: &Application) {
         if let Some(run) = application.run() {
             self.push_stop(run, application.uid);
         }
@@ -187,7 +186,7 @@ impl Agent {
     }
 
     /// Something was let go of: whoever found no room tries again.
-    pub(crate) fn room_was_made(&mut self) {
+    pub(super) fn room_was_made(&mut self) {
         for application in &mut self.applications {
             if let Some(current) = application.current.as_mut()
                 && current.why.reason == ReportReason::OutOfMemory
@@ -204,7 +203,7 @@ impl Agent {
         }
     }
 
-    pub(crate) fn handle_run(&mut self, run: RunId, event: ApplicationEvent) {
+    pub(super) fn handle_run(&mut self, run: RunId, event: ApplicationEvent) {
         let now_ms = self.now_ms;
         let Some(index) = self.applications.iter().position(|application| application.run() == Some(run))
         else {

@@ -1,8 +1,13 @@
-//! The agent itself: inputs in, outputs out; the rooms beside it do the work.
+//! The agent itself: inputs in, outputs out. Its submodules decide, on fields that nobody else can reach.
 //!
 //! Memory of an agent: at most sixteen applications with two specs each ([`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) in
 //! all, a few hundred bytes each in practice), 2 KiB of log lines for each application that is run, one module range of
 //! 16 KiB while a module is pulled, and the state record once more while it is written.
+
+mod converge;
+mod lifecycle;
+mod storage;
+mod transmit;
 
 use alloc::{collections::VecDeque, vec::Vec};
 
@@ -17,11 +22,13 @@ use crate::{
     durability::Durability,
     effect::{ApplicationEvent, DeviceUsage, Effect, RunId},
     event::{Event, Events},
-    keep::Busy,
     pull::Pull,
     session::{BAD_FRAMES_MAX, CLOSE_TIMEOUT_MS, Expired, Reconnect, Session, WELCOME_TIMEOUT_MS},
     storage::{Inventory, Outcome},
+    store::Busy,
 };
+
+pub use transmit::{ASSIGNMENT_TIMEOUT_MS, REPORT_INTERVAL_MS};
 
 /// Where the session is, for people and tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,43 +46,43 @@ pub enum SessionState {
 /// One device's brain. See the crate's documentation for the contract of its inputs and outputs.
 #[derive(Debug)]
 pub struct Agent {
-    pub(crate) config: Config,
-    pub(crate) now_ms: u64,
-    pub(crate) boot_ms: u64,
+    config: Config,
+    now_ms: u64,
+    boot_ms: u64,
 
-    pub(crate) session: Session,
-    pub(crate) reconnect: Reconnect,
-    pub(crate) had_session: bool,
-    pub(crate) last_epoch: Epoch,
+    session: Session,
+    reconnect: Reconnect,
+    had_session: bool,
+    last_epoch: Epoch,
     /// Number of this start, told once storage has it; none if the record that counts starts could not be read.
-    pub(crate) boot_counter: Option<BootCounter>,
+    boot_counter: Option<BootCounter>,
     /// Gateway's clock less ours, milliseconds.
-    pub(crate) unix_offset_ms: Option<i128>,
-    pub(crate) bad_frames: u32,
-    pub(crate) notice: Option<Notice>,
-    pub(crate) ask: Ask,
+    unix_offset_ms: Option<i128>,
+    bad_frames: u32,
+    notice: Option<Notice>,
+    ask: Ask,
 
-    pub(crate) revision: Revision,
+    revision: Revision,
     /// Whether the device has ever had a set; without one it keeps everything that it finds.
-    pub(crate) set_known: bool,
-    pub(crate) applications: Vec<Application>,
-    pub(crate) refusal: alloc::string::String,
-    pub(crate) next_run: u32,
+    set_known: bool,
+    applications: Vec<Application>,
+    refusal: alloc::string::String,
+    next_run: u32,
 
-    pub(crate) inventory: Inventory,
-    pub(crate) pull: Option<Pull>,
-    pub(crate) durability: Durability,
-    pub(crate) busy: Option<Busy>,
-    pub(crate) damaged: Vec<wasmbed_protocol::ModuleDigest>,
+    inventory: Inventory,
+    pull: Option<Pull>,
+    durability: Durability,
+    busy: Option<Busy>,
+    damaged: Vec<wasmbed_protocol::ModuleDigest>,
 
-    pub(crate) report_due: bool,
-    pub(crate) report_not_before_ms: u64,
-    pub(crate) log_turn: usize,
-    pub(crate) usage: DeviceUsage,
+    report_due: bool,
+    report_not_before_ms: u64,
+    log_turn: usize,
+    usage: DeviceUsage,
 
-    pub(crate) link_effect: Option<LinkEffect>,
-    pub(crate) effects: VecDeque<Effect>,
-    pub(crate) events: Events,
+    link_effect: Option<LinkEffect>,
+    effects: VecDeque<Effect>,
+    events: Events,
 }
 
 /// An Error to be sent. At most one waits; an Error is never answered, so more would say nothing new.
@@ -338,7 +345,7 @@ impl Agent {
         self.unix_offset_ms.and_then(|offset| u64::try_from(i128::from(now_ms) + offset).ok())
     }
 
-    pub(crate) fn set_unix_ms(&mut self, unix_ms: u64) {
+    fn set_unix_ms(&mut self, unix_ms: u64) {
         self.unix_offset_ms = Some(i128::from(unix_ms) - i128::from(self.now_ms));
     }
 
@@ -347,12 +354,12 @@ impl Agent {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
-    pub(crate) fn complain(&mut self, code: ErrorCode, tag: Option<u32>, detail: &'static str) {
+    fn complain(&mut self, code: ErrorCode, tag: Option<u32>, detail: &'static str) {
         self.notice.get_or_insert(Notice { code, tag, detail });
     }
 
     /// Gives the connection up; what waits to be sent is not.
-    pub(crate) fn close(&mut self) {
+    fn close(&mut self) {
         if matches!(self.session, Session::Down { .. } | Session::Closing { .. }) {
             return;
         }
