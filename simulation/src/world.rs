@@ -248,6 +248,9 @@ impl World {
             let Some(agent) = device.supervisor.agent().filter(|_| device.off_until_ms.is_none()) else {
                 continue;
             };
+            if let Err(invariant) = agent.check() {
+                self.witness.violated(format!("device {index}: {invariant}"));
+            }
             let set: BTreeSet<_> = agent.applications().map(|(uid, _)| uid).collect();
             self.witness.device_works_to(index, agent.revision().0, &set);
         }

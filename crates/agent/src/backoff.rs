@@ -16,7 +16,7 @@ pub const RESTART: Backoff = Backoff { first_ms: 1_000, max_ms: 300_000 };
 pub const RESTART_RESET_MS: u64 = 600_000;
 /// Between two attempts to reach a gateway. The bound keeps a fleet that lost its gateway visible again within a minute.
 pub const RECONNECT: Backoff = Backoff { first_ms: 1_000, max_ms: 60_000 };
-/// A session that stood this long begins again with the shortest pause.
+/// A session that lasted this long begins again with the shortest pause.
 pub const RECONNECT_RESET_MS: u64 = 30_000;
 /// For assignments and modules that did not come or were wrong.
 pub const PULL: Backoff = Backoff { first_ms: 2_000, max_ms: 300_000 };

@@ -1,4 +1,4 @@
-//! What the agent is told about its device, once.
+//! What an agent is made with.
 
 use alloc::{string::String, vec::Vec};
 

@@ -58,6 +58,11 @@ impl Durability {
         self.version == self.durable
     }
 
+    /// Whether storage has no later version than there is.
+    pub(crate) fn is_consistent(&self) -> bool {
+        self.durable <= self.version
+    }
+
     pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }

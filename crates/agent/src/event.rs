@@ -6,7 +6,7 @@ use wasmbed_protocol::{
     ApplicationUid, CloseReason, CorrelationId, Epoch, ModuleDigest, ReportReason, Revision,
 };
 
-use crate::application::Why;
+use crate::why::Why;
 
 /// Events that wait to be read; more are dropped.
 pub const EVENTS_MAX: usize = 32;
@@ -14,7 +14,7 @@ pub const EVENTS_MAX: usize = 32;
 /// Something that people may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A session stands.
+    /// A session is established.
     Welcomed {
         /// Its epoch.
         epoch: Epoch,
@@ -54,7 +54,7 @@ pub enum Event {
         /// Its size.
         applications: usize,
     },
-    /// The gateway said that there is no Device any more, or that it is revoked: everything was stopped and the set forgotten.
+    /// The gateway reported that there is no Device any more, or that it is revoked: everything was stopped and the set forgotten.
     Forgotten {
         /// Applications that were stopped.
         applications: usize,

@@ -33,7 +33,7 @@ impl Failover {
         }
     }
 
-    /// A connection ended that stood for so long.
+    /// A connection ended that lasted for so long.
     pub const fn handle_ended(&mut self, stood_ms: u64) {
         if stood_ms < TURNED_AWAY_MS {
             self.handle_unreached();

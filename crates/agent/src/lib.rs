@@ -4,8 +4,18 @@
 //! It may not know an engine, a clock, flash or sockets: `now_ms` is an argument, random numbers come from the caller,
 //! storage and applications are effects with completions, the network is bytes.
 //!
-//! After any input the caller drains [`Agent::poll_effect`], then [`Agent::poll_transmit`] while the link has room, and
-//! calls [`Agent::handle_timeout`] no later than [`Agent::poll_timeout`].
+//! # Contract
+//! An [`Agent`] does nothing by itself. Its caller uses four kinds of methods:
+//!
+//! - *Inputs*, `handle_*`: what happened to the link, to storage, to a run, and that time has passed. `now_ms` comes from one
+//!   monotonic clock; a value lower than the last counts as the last. Inputs may come in any order and at any time: one that
+//!   fits no longer (a frame after the end of a session, news of a run that is over) is ignored.
+//! - *Outputs*, `poll_*`: after each input first [`Agent::poll_effect`] until there is none, then [`Agent::poll_transmit`]
+//!   while the link has room, and [`Agent::poll_event`]. Each output is given once: an effect has to be performed, and a
+//!   frame that is lost has to end the link. There is at most one [`Effect::Storage`] until
+//!   [`Agent::handle_storage`] has its outcome, and at most one run of an application at a time.
+//! - *Time*: [`Agent::handle_timeout`] no later than [`Agent::poll_timeout`], which changes with every input and output.
+//! - *Getters*, and [`Agent::check`], which tests and simulations call after each input.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -14,27 +24,37 @@ extern crate alloc;
 
 mod agent;
 mod application;
+mod assignment;
 pub mod backoff;
+mod clock;
 mod config;
+mod connection;
 mod durability;
 mod effect;
 mod event;
 pub mod failover;
+mod invariant;
 mod log;
 mod pull;
 mod record;
+mod report;
+mod request;
 mod session;
 pub mod storage;
 mod store;
 mod text;
+mod why;
 
-pub use agent::{ASSIGNMENT_TIMEOUT_MS, Agent, REPORT_INTERVAL_MS, SessionState};
+pub use agent::{Agent, SessionState};
 pub use config::{Config, DeviceFacts, Restored};
 pub use effect::{ApplicationEvent, DeviceUsage, Effect, RunId, Start};
 pub use event::{EVENTS_MAX, Event};
+pub use invariant::Invariant;
 pub use log::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
 pub use pull::{RANGE_TIMEOUT_MS, READ_BACK_BYTES};
 pub use record::STATE_BYTES_MAX;
+pub use report::REPORT_INTERVAL_MS;
+pub use request::ASSIGNMENT_TIMEOUT_MS;
 pub use session::{
     BAD_FRAMES_MAX, CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, HEARTBEAT_INTERVAL_MS, PAUSE_MS_MIN,
     RETRY_AFTER_MS_MAX, WELCOME_TIMEOUT_MS,

@@ -18,8 +18,8 @@ use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{ModuleChunk, ModuleDigest, ModuleGet, ReportReason, limits::MODULE_RANGE_BYTES_MAX};
 
 use crate::{
-    application::Why,
     storage::{Done, Operation, Outcome, StorageError},
+    why::Why,
 };
 
 /// Silence after which a range is asked for again.
@@ -45,7 +45,7 @@ enum Stage {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pull {
-    pub(crate) digest: ModuleDigest,
+    digest: ModuleDigest,
     length: u32,
     /// Bytes that storage has.
     staged: u32,
@@ -70,6 +70,10 @@ impl Pull {
         let mut pull = Self { digest, length, staged, writing: 0, buffer: Vec::new(), stage };
         pull.settle();
         pull
+    }
+
+    pub(crate) fn digest(&self) -> ModuleDigest {
+        self.digest
     }
 
     fn next_offset(&self) -> u32 {
@@ -199,7 +203,10 @@ impl Pull {
     }
 
     fn handle_read_back(&mut self, bytes: &[u8]) -> Progress {
-        let Stage::Verify { offset, hasher } = &mut self.stage else { return Progress::More };
+        let Stage::Verify { offset, hasher } = &mut self.stage else {
+            debug_assert!(false, "bytes are read back only to verify them");
+            return Progress::More;
+        };
         hasher.update(bytes);
         *offset = offset.saturating_add(bytes.len() as u32);
         if *offset < self.length && !bytes.is_empty() {

@@ -8,7 +8,7 @@
 //! ended       = [reason, message]
 //! ```
 //! Records of firmware that counted no starts end after the applications and open with a counter of 0. What later firmware
-//! appends is skipped, and lost with the next write. A record of another version, or one that does not decode, is no record: the device then knows no set, which is not an
+//! appends is skipped, and lost with the next write. A record of another version, or one that does not decode, counts as none: the device then knows no set, which is not an
 //! empty one. Specs are checked against their hashes when they are read; one that differs is pulled again.
 
 use alloc::{string::String, vec::Vec};

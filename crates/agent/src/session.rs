@@ -7,7 +7,7 @@
 //!              ^                                |                              |                    |
 //!              |                            too long                       too long             Welcome
 //!              |                                v                              v                    v
-//!              +---- handle_disconnected --- Closing <-- Reject, Goodbye, silence, bad frames -- Standing
+//!              +---- handle_disconnected --- Closing <-- Reject, Goodbye, silence, bad frames -- Established
 //! ```
 //! Any frame proves liveness. A heartbeat goes out every interval whatever else was sent, because it carries what the
 //! device uses and because its answer is the frame that proves the gateway's liveness.
@@ -39,24 +39,24 @@ pub(crate) enum Session {
     Down { retry_at_ms: u64 },
     Connecting { deadline_ms: u64 },
     Greeting { sent: bool, deadline_ms: u64 },
-    Standing(Standing),
+    Established(Established),
     Closing { deadline_ms: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
-    pub(crate) epoch: Epoch,
+pub(crate) struct Established {
+    epoch: Epoch,
     since_ms: u64,
     interval_ms: u64,
     timeout_ms: u64,
     heard_ms: u64,
     heartbeat_due_ms: u64,
-    pub(crate) heartbeat: Sequence,
-    pub(crate) report: Sequence,
-    pub(crate) log: LogBudget,
+    heartbeat: Sequence,
+    report: Sequence,
+    log: LogBudget,
 }
 
-impl Standing {
+impl Established {
     pub(crate) fn new(welcome: &Welcome, now_ms: u64) -> Self {
         let bounds = HEARTBEAT_INTERVAL_MS;
         let interval_ms = u64::from(welcome.heartbeat_interval_ms).clamp(*bounds.start(), *bounds.end());
@@ -64,7 +64,7 @@ impl Standing {
             epoch: welcome.epoch,
             since_ms: now_ms,
             interval_ms,
-            // Two intervals at least: one lost answer is no silence.
+            // Two intervals at least: one lost answer is not silence.
             timeout_ms: u64::from(welcome.heartbeat_timeout_ms).max(2 * interval_ms),
             heard_ms: now_ms,
             heartbeat_due_ms: now_ms.saturating_add(interval_ms),
@@ -89,6 +89,35 @@ impl Standing {
         self.heartbeat
     }
 
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The next report's number.
+    pub(crate) fn take_report(&mut self) -> Sequence {
+        self.report = self.report.next();
+        self.report
+    }
+
+    pub(crate) fn refill_log(&mut self, now_ms: u64) {
+        self.log.refill(now_ms);
+    }
+
+    /// Whether a log line of so many bytes may be sent.
+    pub(crate) fn allows_line(&self, bytes: usize) -> bool {
+        self.log.allows(bytes)
+    }
+
+    /// When such a line may be sent; none if never.
+    pub(crate) fn line_at(&self, bytes: usize) -> Option<u64> {
+        self.log.ready_at(bytes)
+    }
+
+    /// Such a line is sent.
+    pub(crate) fn spend_line(&mut self, bytes: usize) {
+        self.log.spend(bytes);
+    }
+
     fn silence_at(&self) -> u64 {
         self.heard_ms.saturating_add(self.timeout_ms)
     }
@@ -102,7 +131,7 @@ pub(crate) enum Expired {
     Connect,
     /// It took too long, or nothing was heard.
     Close,
-    /// The link never said that it ended.
+    /// The link never reported its end.
     Gone,
 }
 
@@ -118,12 +147,12 @@ impl Session {
             {
                 Expired::Close
             }
-            Self::Standing(standing) if standing.silence_at() <= now_ms => Expired::Close,
+            Self::Established(established) if established.silence_at() <= now_ms => Expired::Close,
             Self::Closing { deadline_ms } if *deadline_ms <= now_ms => Expired::Gone,
             Self::Down { .. }
             | Self::Connecting { .. }
             | Self::Greeting { .. }
-            | Self::Standing(_)
+            | Self::Established(_)
             | Self::Closing { .. } => Expired::Nothing,
         }
     }
@@ -134,13 +163,13 @@ impl Session {
             Self::Connecting { deadline_ms }
             | Self::Greeting { deadline_ms, .. }
             | Self::Closing { deadline_ms } => *deadline_ms,
-            Self::Standing(standing) => standing.silence_at().min(standing.heartbeat_due_ms),
+            Self::Established(established) => established.silence_at().min(established.heartbeat_due_ms),
         }
     }
 
-    pub(crate) fn standing(&self) -> Option<&Standing> {
+    pub(crate) fn established(&self) -> Option<&Established> {
         match self {
-            Self::Standing(standing) => Some(standing),
+            Self::Established(established) => Some(established),
             Self::Down { .. } | Self::Connecting { .. } | Self::Greeting { .. } | Self::Closing { .. } => {
                 None
             }
@@ -156,14 +185,14 @@ pub(crate) struct Reconnect {
 }
 
 impl Reconnect {
-    /// The gateway said when.
+    /// The gateway asked for a pause.
     pub(crate) fn handle_closing(&mut self, closing: &Closing<'_>) {
         self.retry_after_ms = u64::from(closing.retry_after_ms).min(RETRY_AFTER_MS_MAX);
     }
 
-    /// A session ends; one that stood long enough wipes out the failures before it.
+    /// A session ends; one that lasted long enough resets the count of failures.
     pub(crate) fn note_end(&mut self, ended: &Session, now_ms: u64) {
-        if ended.standing().is_some_and(|s| now_ms.saturating_sub(s.since_ms) >= RECONNECT_RESET_MS) {
+        if ended.established().is_some_and(|s| now_ms.saturating_sub(s.since_ms) >= RECONNECT_RESET_MS) {
             self.failures = 0;
         }
     }
@@ -194,10 +223,10 @@ mod tests {
 
     #[test]
     fn silence_ends_a_session_and_any_frame_prolongs_it() {
-        let mut session = Session::Standing(Standing::new(&welcome(), 0));
+        let mut session = Session::Established(Established::new(&welcome(), 0));
         assert_eq!(session.handle_timeout(29_999), Expired::Nothing);
-        if let Session::Standing(standing) = &mut session {
-            standing.handle_heard(25_000);
+        if let Session::Established(established) = &mut session {
+            established.handle_heard(25_000);
         }
         assert_eq!(session.handle_timeout(54_999), Expired::Nothing);
         assert_eq!(session.handle_timeout(55_000), Expired::Close);
@@ -206,8 +235,8 @@ mod tests {
     #[test]
     fn a_gateway_cannot_ask_for_absurd_heartbeats() {
         let hasty = Welcome { heartbeat_interval_ms: 0, heartbeat_timeout_ms: 0, ..welcome() };
-        let standing = Standing::new(&hasty, 0);
-        assert_eq!((standing.interval_ms, standing.timeout_ms), (50, 100));
+        let established = Established::new(&hasty, 0);
+        assert_eq!((established.interval_ms, established.timeout_ms), (50, 100));
     }
 
     #[test]
@@ -228,8 +257,8 @@ mod tests {
             reconnect.plan_pause(0);
         }
         assert_eq!(reconnect.plan_pause(u32::MAX), 60_000);
-        let standing = Session::Standing(Standing::new(&welcome(), 0));
-        reconnect.note_end(&standing, RECONNECT_RESET_MS);
+        let established = Session::Established(Established::new(&welcome(), 0));
+        reconnect.note_end(&established, RECONNECT_RESET_MS);
         assert_eq!(reconnect.plan_pause(u32::MAX), 1_000);
     }
 }

@@ -1,42 +1,27 @@
 //! The agent against any input at all, and against a reference model of what it should converge to.
 #![cfg(test)]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*};
+use support::{frame, welcome};
 use wasmbed_agent::{
-    Agent, ApplicationEvent, Config, DeviceFacts, Effect, Restored, RunId, SessionState, module_digest,
-    spec_hash,
+    Agent, ApplicationEvent, Config, Effect, Restored, RunId, SessionState, module_digest, spec_hash,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{
-    ApplicationState, ApplicationUid, Assignment, AssignmentGet, BootId, CloseReason, Closing, CorrelationId,
-    Desired, DesiredApplication, DeviceMessage, Epoch, ErrorCode, ErrorNotice, GatewayMessage, HeartbeatAck,
-    List, ModuleChunk, ModuleDigest, ModuleGone, ReportReason, ResetReason, RestartPolicy, Revision, Spec,
-    Welcome, decode_device, encode_gateway, encode_spec, limits,
+    ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing, CorrelationId,
+    Desired, DesiredApplication, DeviceMessage, ErrorCode, ErrorNotice, GatewayMessage, HeartbeatAck, List,
+    ModuleChunk, ModuleDigest, ModuleGone, ReportReason, RestartPolicy, Revision, Spec, decode_device,
+    encode_spec, limits,
 };
 
 const APPLICATIONS_MAX: u8 = 3;
 
 fn config() -> Config {
-    Config {
-        facts: DeviceFacts {
-            board: "test".into(),
-            firmware: "0".into(),
-            engine: "none".into(),
-            memory_bytes: 1,
-            flash_bytes: 1,
-            load_permille: 1_600,
-            module_bytes_max: 100_000,
-            applications_max: APPLICATIONS_MAX,
-            features: 0,
-            imports: vec![("wasmbed".into(), vec!["log".into()])],
-            capabilities: vec![],
-        },
-        reset_reason: ResetReason::PowerOn,
-        reset_detail: String::new(),
-        boot_id: BootId([7; 8]),
-    }
+    support::config(APPLICATIONS_MAX, 7)
 }
 
 fn uid(number: u8) -> ApplicationUid {
@@ -70,12 +55,6 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
 
 type Set = BTreeMap<u8, u8>;
 
-fn frame(message: &GatewayMessage<'_>) -> Vec<u8> {
-    let mut out = vec![0; limits::FRAME_BYTES_MAX];
-    let length = encode_gateway(message, &mut out).unwrap();
-    out[2..length].to_vec()
-}
-
 fn desired(revision: u64, set: &Set) -> Vec<u8> {
     let members: Vec<DesiredApplication> = set
         .iter()
@@ -87,17 +66,6 @@ fn desired(revision: u64, set: &Set) -> Vec<u8> {
     frame(&GatewayMessage::Desired(Desired {
         revision: Revision(revision),
         applications: List::new(&members),
-    }))
-}
-
-fn welcome(epoch: u64, desired_known: bool) -> Vec<u8> {
-    frame(&GatewayMessage::Welcome(Welcome {
-        epoch: Epoch(epoch),
-        unix_ms: 1,
-        heartbeat_interval_ms: 10_000,
-        heartbeat_timeout_ms: 30_000,
-        log_bytes_per_second: 1_000,
-        desired_known,
     }))
 }
 
@@ -143,6 +111,7 @@ impl Watcher {
         while agent.poll_event().is_some() {}
         prop_assert!(agent.applications().count() <= limits::DESIRED_MAX);
         prop_assert!(agent.poll_timeout().is_some());
+        prop_assert_eq!(agent.check(), Ok(()));
         Ok(())
     }
 }
@@ -534,6 +503,7 @@ impl World {
             self.agent.handle_timeout(self.now_ms);
         }
         while self.agent.poll_event().is_some() {}
+        assert_eq!(self.agent.check(), Ok(()));
     }
 
     fn answer(&mut self, body: &[u8]) {
@@ -631,7 +601,7 @@ proptest! {
         world.play(Move::Want(last))?;
         world.play(Move::Cut)?;
         (0..1_000).for_each(|_| world.step());
-        prop_assert!(matches!(world.agent.session(), SessionState::Standing(_)));
+        prop_assert!(matches!(world.agent.session(), SessionState::Established(_)));
         world.check()?;
     }
 

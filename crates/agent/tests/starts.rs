@@ -1,35 +1,17 @@
 //! Each start of a device has a number that is stored before it is told, and eight random bytes.
 #![cfg(test)]
 
+mod support;
+
+use support::{config, transmit};
 use wasmbed_agent::{
-    Agent, Config, DeviceFacts, Effect, Event, Restored,
+    Agent, Effect, Event, Restored,
     storage::{Done, Operation, Outcome, StorageError},
 };
-use wasmbed_protocol::{
-    BootCounter, BootId, DeviceMessage, ResetReason, decode_device, limits::FRAME_BYTES_MAX,
-};
+use wasmbed_protocol::{BootCounter, BootId, DeviceMessage, decode_device};
 
 fn start(state: Option<Vec<u8>>, state_unread: bool, boot_id: u8) -> Agent {
-    let facts = DeviceFacts {
-        board: "test".into(),
-        firmware: "0".into(),
-        engine: "none".into(),
-        memory_bytes: 1,
-        flash_bytes: 1,
-        load_permille: 1_600,
-        module_bytes_max: 100_000,
-        applications_max: 1,
-        features: 0,
-        imports: vec![],
-        capabilities: vec![],
-    };
-    let config = Config {
-        facts,
-        reset_reason: ResetReason::PowerOn,
-        reset_detail: String::new(),
-        boot_id: BootId([boot_id; 8]),
-    };
-    Agent::new(config, Restored { state, state_unread, ..Restored::default() }, 0)
+    Agent::new(config(1, boot_id), Restored { state, state_unread, ..Restored::default() }, 0)
 }
 
 /// The state record that the agent wants written now.
@@ -41,9 +23,7 @@ fn wants_state(agent: &mut Agent) -> Option<Vec<u8>> {
 }
 
 fn hello(agent: &mut Agent) -> Option<(Option<BootCounter>, Option<BootId>)> {
-    let mut buffer = [0; FRAME_BYTES_MAX];
-    let length = agent.poll_transmit(&mut buffer)?;
-    match decode_device(&buffer[2..length]) {
+    match decode_device(&transmit(agent)?) {
         Ok(DeviceMessage::Hello(hello)) => Some((hello.boot_counter, hello.boot_id)),
         other => panic!("not Hello: {other:?}"),
     }

@@ -6,7 +6,7 @@
 /// only follows the loop's time where the two are a millisecond or more apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Clock {
-    /// Reading when the timer said `timer_us`.
+    /// Reading when the timer showed `timer_us`.
     base_us: u64,
     timer_us: Option<u64>,
     /// The last reading; no later one is below it.

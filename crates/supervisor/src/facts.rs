@@ -1,4 +1,4 @@
-//! What the device says about itself: the board's part from the board, the rest from the runtime.
+//! The device's facts: the board's part from the board, the rest from the runtime.
 
 use alloc::{string::String, vec::Vec};
 

@@ -38,7 +38,7 @@ pub(crate) fn about<L: LogSink>(log: &mut L, level: Level, slot: &Slot, message:
 pub(crate) fn write_events<L: LogSink>(log: &mut L, agent: &mut Agent) {
     while let Some(event) = agent.poll_event() {
         let epoch = match agent.session() {
-            SessionState::Standing(epoch) => Some(epoch),
+            SessionState::Established(epoch) => Some(epoch),
             SessionState::Down | SessionState::Connecting | SessionState::Closing => None,
         };
         write_event(log, &event, epoch, agent);
@@ -65,10 +65,11 @@ fn write_event<L: LogSink>(
     let none = Subject::default();
     match event {
         Event::Welcomed { desired_known: true, .. } => {
-            write(Level::Info, format_args!("session stands"), none)
+            write(Level::Info, format_args!("session established"), none)
         }
         Event::Welcomed { desired_known: false, .. } => {
-            let message = format_args!("session stands; the gateway knows no set, so what runs is kept");
+            let message =
+                format_args!("session established; the gateway knows no set, applications keep running");
             write(Level::Info, message, none);
         }
         Event::Closed { reason, detail, retry_after_ms } => {

@@ -123,7 +123,7 @@ impl KeyValue {
 fn apply(record: Option<&[u8]>, request: &Request) -> Result<Vec<u8>, Answered> {
     let mut pairs = match record {
         None => Vec::new(),
-        // A record that is no record is not overwritten: whoever can repair it still may.
+        // A record that does not decode is not overwritten: it may still be repaired.
         Some(bytes) => decode_pairs(bytes).map_err(|_| Answered::Failed(KeyValueError::Storage))?,
     };
     match request {

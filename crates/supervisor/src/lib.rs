@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod arbiter;
 mod clock;
 mod facts;
 mod host;

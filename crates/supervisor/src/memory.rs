@@ -204,7 +204,7 @@ impl Storage for MemoryStorage {
 pub struct Channel {
     /// The device asked for a connection.
     pub wanted: bool,
-    /// The connection stands.
+    /// The connection is up.
     pub up: bool,
     /// Bytes for the gateway.
     pub to_gateway: VecDeque<u8>,
@@ -226,7 +226,7 @@ impl MemoryLink {
         act(&mut self.0.borrow_mut())
     }
 
-    /// The gateway's side takes the connection, if one is wanted. True if it stands now and did not before.
+    /// The gateway's side takes the connection, if one is wanted. True if it is up now and was not before.
     pub fn accept(&self) -> bool {
         self.with(|channel| {
             let accepted = core::mem::take(&mut channel.wanted) && !channel.up;

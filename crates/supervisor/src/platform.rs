@@ -75,16 +75,16 @@ pub enum LinkState {
 /// A byte stream to a gateway, TLS 1.3 below it and both certificates checked. When it breaks it goes [`LinkState::Down`] by
 /// itself; choosing among several gateways and looking up names is its own business.
 pub trait Link {
-    /// Moves the link on and says where it is.
+    /// Moves the link on and returns its state.
     fn state(&mut self) -> LinkState;
     /// Begins an attempt if it is down; the result shows in [`Link::state`].
     fn connect(&mut self);
     /// Ends the connection after bytes that were taken have been given to the network, without waiting for the peer. From
     /// then on the link is not up before the next [`Link::connect`].
     fn close(&mut self);
-    /// Takes as many bytes as there is room for and says how many; 0 when it is full or not up.
+    /// Takes as many bytes as there is room for and returns how many; 0 when it is full or not up.
     fn send(&mut self, bytes: &[u8]) -> usize;
-    /// Reads at most `buffer.len()` bytes and says how many; 0 when there are none.
+    /// Reads at most `buffer.len()` bytes and returns how many; 0 when there are none.
     fn recv(&mut self, buffer: &mut [u8]) -> usize;
 }
 
@@ -119,7 +119,7 @@ pub trait Timer {
 /// How much a [`Record`] matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For the one who looks for a fault.
+    /// Debugging detail.
     Debug,
     /// What happened.
     Info,

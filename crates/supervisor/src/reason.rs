@@ -1,4 +1,4 @@
-//! How the runtime's words become the protocol's: a reason for programs and a sentence for people.
+//! Maps the runtime's errors to the protocol's: a reason for programs and a message for people.
 
 use alloc::{format, string::String};
 

@@ -17,6 +17,7 @@ use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, ReportRe
 use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
+    arbiter::{Owner, StorageArbiter},
     clock::Clock,
     facts::{device_facts, granted},
     host::{DeviceHost, Slot},
@@ -37,8 +38,6 @@ const FRAMES_PER_ROUND: usize = 8;
 const SLICES_PER_ROUND_MS: u64 = 10;
 /// Storage operations answered at once in one round, for storage that answers at once.
 const STORAGE_PER_ROUND: usize = 16;
-/// Storage that works on one operation for longer is stuck, and the watchdog is not fed any more.
-const STORAGE_STUCK_MS: u64 = 60_000;
 /// Attempts to read the state record after a start, a second apart. After them the device goes on without: it can be
 /// reached at least, and knows no set.
 const RESTORE_ATTEMPTS: u32 = 5;
@@ -68,11 +67,11 @@ pub struct Supervisor<E: Engine, P: Platform> {
     /// What is loaded.
     slots: Vec<Slot>,
     wire: Wire,
-    /// Whether the agent believes in a connection or an attempt at one.
+    /// What the agent knows of the link.
     linked: Linked,
     key_value: KeyValue,
     clock: Clock,
-    storage: Desk,
+    storage: StorageArbiter,
     /// CPU time of runs that are over, milliseconds.
     cpu_ms_before: u64,
     usage_at_ms: u64,
@@ -94,22 +93,6 @@ enum Linked {
     Yes,
     /// Closed from this side; its end is still to show.
     Ending,
-}
-
-/// Who waits for storage.
-#[derive(Debug, Default)]
-struct Desk {
-    working: Option<(Owner, u64)>,
-    /// The agent's next operation, while storage works for an application.
-    agents_next: Option<Operation>,
-    last: Option<Owner>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    Start,
-    Agent,
-    Application,
 }
 
 impl<E: Engine, P: Platform> Supervisor<E, P> {
@@ -137,7 +120,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             linked: Linked::No,
             key_value: KeyValue::default(),
             clock: Clock::default(),
-            storage: Desk::default(),
+            storage: StorageArbiter::default(),
             cpu_ms_before: 0,
             usage_at_ms: now_ms,
         }
@@ -169,11 +152,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         if let Some(agent) = &mut self.agent {
             journal::write_events(self.platform.log(), agent);
         }
-        let stuck = self
-            .storage
-            .working
-            .is_some_and(|(_, since_ms)| now_ms.saturating_sub(since_ms) > STORAGE_STUCK_MS);
-        if !stuck {
+        if !self.storage.is_stuck(now_ms) {
             self.platform.watchdog().feed();
         }
         if again { now_ms } else { deadline_ms.max(now_ms) }
@@ -194,10 +173,10 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         self.agent.as_ref()
     }
 
-    /// Epoch of the session that stands.
+    /// Epoch of the established session.
     pub fn session(&self) -> Option<Epoch> {
         match self.agent.as_ref()?.session() {
-            SessionState::Standing(epoch) => Some(epoch),
+            SessionState::Established(epoch) => Some(epoch),
             SessionState::Down | SessionState::Connecting | SessionState::Closing => None,
         }
     }
@@ -234,14 +213,13 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     fn poll_storage(&mut self, now_ms: u64) -> bool {
         let mut answered = false;
         for _ in 0..STORAGE_PER_ROUND {
-            if self.storage.working.is_some() {
+            if self.storage.is_working() {
                 let Some(outcome) = self.platform.storage().poll() else { return answered };
                 self.handle_outcome(now_ms, outcome);
                 answered = true;
             }
             let Some((owner, operation)) = self.next_operation(now_ms) else { return answered };
-            self.storage.working = Some((owner, now_ms));
-            self.storage.last = Some(owner);
+            self.storage.begin(owner, now_ms);
             self.platform.storage().start(operation);
         }
         answered
@@ -257,11 +235,11 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             };
             return Some((Owner::Start, operation));
         }
-        if self.storage.agents_next.is_none() {
+        // What the agent wants next may have come up since its effects were performed.
+        if self.storage.has_room() {
             self.perform_effects(now_ms);
         }
-        let applications_turn = self.storage.last == Some(Owner::Agent) && self.key_value.is_waiting();
-        if !applications_turn && let Some(operation) = self.storage.agents_next.take() {
+        if let Some(operation) = self.storage.take(self.key_value.is_waiting()) {
             return Some((Owner::Agent, operation));
         }
         let operation = self.key_value.poll_storage()?;
@@ -273,11 +251,11 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     }
 
     fn handle_outcome(&mut self, now_ms: u64, outcome: Outcome) {
-        match self.storage.working.take() {
-            None => {}
-            Some((Owner::Start, _)) => self.restore(now_ms, outcome),
-            Some((Owner::Agent, _)) => self.with_agent(|agent| agent.handle_storage(now_ms, outcome)),
-            Some((Owner::Application, _)) => {
+        match self.storage.finish() {
+            None => debug_assert!(false, "storage is polled only while it works"),
+            Some(Owner::Start) => self.restore(now_ms, outcome),
+            Some(Owner::Agent) => self.with_agent(|agent| agent.handle_storage(now_ms, outcome)),
+            Some(Owner::Application) => {
                 if let Some((id, answered)) = self.key_value.handle_storage(outcome) {
                     self.runtime.complete(id, answered.completion());
                 }
@@ -364,7 +342,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 Ok(0) => return false,
                 Ok(_) => {}
                 Err(error) => {
-                    // The stream can't be followed any further. The link's end is told to the agent when it shows.
+                    // The stream can't be followed any further. The agent hears of the link's end when the link reports it.
                     journal::plain(
                         self.platform.log(),
                         Level::Warn,
@@ -394,7 +372,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     /// Does what the agent asks for. True if the link may have changed at once.
     fn perform_effects(&mut self, now_ms: u64) -> bool {
         let mut link_touched = false;
-        while self.storage.agents_next.is_none() {
+        while self.storage.has_room() {
             let Some(effect) = self.agent.as_mut().and_then(Agent::poll_effect) else { break };
             match effect {
                 Effect::Connect => {
@@ -408,7 +386,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                     self.linked = Linked::Ending;
                     link_touched = true;
                 }
-                Effect::Storage(operation) => self.storage.agents_next = Some(operation),
+                Effect::Storage(operation) => self.storage.put(operation),
                 Effect::Start(start) => self.start_application(now_ms, &start),
                 Effect::Stop { run, uid } => {
                     if let Some(index) = self.slots.iter().position(|slot| slot.run == run) {
@@ -436,7 +414,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
                 let used = self.runtime.usage(slot.id()).unwrap_or_default();
                 self.slots.push(slot);
-                // First, so that the report that it runs says what it takes.
+                // First, so that the report that it runs has its usage.
                 let usage = ApplicationEvent::Usage { memory_bytes: used.memory_bytes, cpu_ms: used.cpu_ms };
                 self.with_agent(|agent| agent.handle_application(now_ms, start.run, usage));
                 ApplicationEvent::Started
