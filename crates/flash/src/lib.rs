@@ -7,7 +7,7 @@
 //! ```text
 //! [identity][records: segments of one log, used in turn][modules: runs of erase blocks, bytes only]
 //! ```
-//! Everything that says what is where stands in the log: one entry makes a record new, a module committed, a run free.
+//! The log alone records what is where: one entry makes a record new, a module committed, a run free.
 //! A module's bytes are contiguous and have nothing between them, so [`FlashStorage`] lends them without a copy.
 //!
 //! Kept crates do not fit under the records: `sequential-storage` 8.0 holds items of at most 65,535 bytes within one erase
@@ -20,6 +20,7 @@
 
 extern crate alloc;
 
+mod entry;
 mod geometry;
 mod log;
 mod medium;
@@ -30,6 +31,6 @@ pub mod simulated;
 mod storage;
 
 pub use geometry::{Geometry, GeometryError, boards};
-pub use log::NOTE_BYTES_MAX;
+pub use log::{Invariant, NOTE_BYTES_MAX};
 pub use medium::{Medium, MediumError};
 pub use storage::{FlashStorage, OpenError};

@@ -5,90 +5,24 @@
 //! segment: head 64 bytes (sequence, check) | entry | entry | … | blank
 //! entry:   head 64 bytes (kind, id, length, check over all of it and the sequence) | bytes, filled up to a write unit
 //! ```
-//! An entry whose check fails was never acknowledged, or rotted; it is skipped and what stood before counts.
+//! An entry whose check fails was never acknowledged, or rotted; it is skipped and the one before it counts.
 
 use alloc::{collections::BTreeMap, format, vec::Vec};
+use core::fmt;
 
-use sha2::{Digest as _, Sha256};
 use wasmbed_agent::storage::StorageError;
 
 use crate::{
     Geometry, Medium, MediumError,
+    entry::{Entry, HEAD, Key, Kind, entry_head, is_newer, segment_head, segment_heads, write_entry},
     medium::{copy, is_blank, program_padded, read},
     runs::Run,
 };
 
-const HEAD: u32 = 64;
-const SEGMENT_MAGIC: [u8; 4] = *b"WbS1";
-const ENTRY_MAGIC: [u8; 4] = *b"WbE1";
 /// Kept free of what grows, for the time floor, the seed and the note of a reset.
 const RESERVED_BYTES: u32 = 2_048;
 /// A note of why the board reset; a report carries less.
 pub const NOTE_BYTES_MAX: usize = 512;
-
-/// What a record is. Modules come before staged ones: in a log, a module's entry ends the staged one of its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    State,
-    Data,
-    TimeFloor,
-    Seed,
-    Note,
-    /// Where the last run was, so that the next one goes elsewhere.
-    Cursor,
-    Module,
-    Staged,
-}
-
-impl Kind {
-    fn code(self) -> u8 {
-        match self {
-            Self::State => 1,
-            Self::Data => 2,
-            Self::TimeFloor => 3,
-            Self::Seed => 4,
-            Self::Note => 5,
-            Self::Cursor => 6,
-            Self::Module => 7,
-            Self::Staged => 8,
-        }
-    }
-
-    fn from_code(code: u8) -> Option<Self> {
-        let all = [
-            Self::State,
-            Self::Data,
-            Self::TimeFloor,
-            Self::Seed,
-            Self::Note,
-            Self::Cursor,
-            Self::Module,
-            Self::Staged,
-        ];
-        all.into_iter().find(|kind| kind.code() == code)
-    }
-
-    fn may_use_reserve(self) -> bool {
-        match self {
-            Self::TimeFloor | Self::Seed | Self::Note | Self::Cursor => true,
-            Self::State | Self::Data | Self::Module | Self::Staged => false,
-        }
-    }
-}
-
-/// A record's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) kind: Kind,
-    pub(crate) id: [u8; 32],
-}
-
-impl Key {
-    /// Of what there is one of.
-    pub(crate) fn only(kind: Kind) -> Self {
-        Self { kind, id: [0; 32] }
-    }
-}
 
 /// Why a step did not end an operation.
 #[derive(Debug)]
@@ -111,7 +45,33 @@ struct Place {
     length: u32,
 }
 
-/// The log as it stands.
+/// A rule of the log that does not hold: a bug of this crate, or of the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariant {
+    /// The next entry goes into the active segment, which exists as soon as there is a record.
+    Segment,
+    /// Records lie one behind the other before the place of the next entry.
+    Overlap,
+    /// A record is on the medium as it was written.
+    Record,
+    /// What follows the last entry is blank, unless the next entry goes to another segment.
+    Blank,
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Segment => "the next entry would not go into the active segment",
+            Self::Overlap => "two records overlap, or one lies behind the end of the log",
+            Self::Record => "a record is not on the medium as it was written",
+            Self::Blank => "the next entry would be written over bytes that are not blank",
+        })
+    }
+}
+
+impl core::error::Error for Invariant {}
+
+/// What is known of the log: where each record is, and where the next entry goes.
 #[derive(Debug)]
 pub(crate) struct Log {
     geometry: Geometry,
@@ -126,7 +86,7 @@ pub(crate) struct Log {
     /// Blocks of the next segment that are erased.
     erased: u32,
     /// The block after the run written last.
-    pub(crate) cursor: u32,
+    cursor: u32,
 }
 
 impl Log {
@@ -170,7 +130,7 @@ impl Log {
             }
             let place = Place { offset: at + HEAD, length: entry.length };
             let content = read(medium, place.offset, place.length).unwrap_or_default();
-            if entry.check == check(&[&self.sequence.to_le_bytes(), &head[..44], content]) {
+            if entry.is_intact(self.sequence, head, content) {
                 self.apply(entry.key, content, entry.present.then_some(place));
             }
             at += self.size(entry.length);
@@ -188,6 +148,44 @@ impl Log {
             None => self.live.remove(&key),
         };
         self.advance_cursor(key.kind, content);
+    }
+
+    /// The block after the run written last: the next one goes there.
+    pub(crate) fn cursor(&self) -> u32 {
+        self.cursor
+    }
+
+    /// Whether the log's invariants hold, by what is on the medium. For tests and simulations: it reads every record.
+    pub(crate) fn check<M: Medium>(&self, medium: &M) -> Result<(), Invariant> {
+        let Some(active) = self.active else {
+            return if self.live.is_empty() { Ok(()) } else { Err(Invariant::Segment) };
+        };
+        let range = self.geometry.segment(active);
+        if !(range.start + HEAD..=range.end).contains(&self.end) {
+            return Err(Invariant::Segment);
+        }
+        let mut places: Vec<(Key, Place)> = self.live.iter().map(|(key, place)| (*key, *place)).collect();
+        places.sort_unstable_by_key(|(_, place)| place.offset);
+        let mut free = range.start + HEAD;
+        for (key, place) in places {
+            if place.offset < free + HEAD || place.offset - HEAD + self.size(place.length) > self.end {
+                return Err(Invariant::Overlap);
+            }
+            free = place.offset - HEAD + self.size(place.length);
+            let head = read(medium, place.offset - HEAD, HEAD).unwrap_or_default();
+            let content = read(medium, place.offset, place.length).unwrap_or_default();
+            let intact = Entry::read(head).is_some_and(|entry| {
+                entry.key == key && entry.present && entry.is_intact(self.sequence, head, content)
+            });
+            if !intact {
+                return Err(Invariant::Record);
+            }
+        }
+        let rest = read(medium, self.end, range.end - self.end);
+        if !self.sealed && !rest.is_some_and(is_blank) {
+            return Err(Invariant::Blank);
+        }
+        Ok(())
     }
 
     /// A record's bytes.
@@ -242,7 +240,7 @@ impl Log {
         Ok(())
     }
 
-    /// What is live beside a record that is being replaced.
+    /// What stays live when a record is replaced.
     fn kept(&self, replaced: &Key) -> impl Iterator<Item = (Key, Place)> {
         let replaced = *replaced;
         self.live.iter().map(|(key, place)| (*key, *place)).filter(move |(key, _)| {
@@ -255,10 +253,10 @@ impl Log {
         let next = self.active.map_or(0, |segment| (segment + 1) % self.geometry.segments);
         let sequence = self.sequence.wrapping_add(1);
         // What this store did not write may claim to be newer still.
-        let usurper = segment_heads(medium, &self.geometry).find(|(segment, other)| {
+        let newer = segment_heads(medium, &self.geometry).find(|(segment, other)| {
             Some(*segment) != self.active && *segment != next && !is_newer(sequence, *other)
         });
-        if let Some((segment, _)) = usurper {
+        if let Some((segment, _)) = newer {
             medium.erase(self.geometry.segment(segment).start / self.geometry.erase_bytes)?;
             return Err(Stop::More);
         }
@@ -323,94 +321,6 @@ impl Log {
     fn size(&self, length: u32) -> u32 {
         HEAD + length.next_multiple_of(self.write_bytes)
     }
-}
-
-/// An entry's head.
-struct Entry {
-    key: Key,
-    present: bool,
-    length: u32,
-    check: [u8; 16],
-}
-
-impl Entry {
-    fn read(head: &[u8]) -> Option<Self> {
-        let (content, tail) = head.split_at_checked(60)?;
-        if !content.starts_with(&ENTRY_MAGIC) || check(&[content])[..4] != *tail {
-            return None;
-        }
-        Some(Self {
-            key: Key { kind: Kind::from_code(content[4])?, id: content[12..44].try_into().ok()? },
-            present: content[5] == 0,
-            length: u32::from_le_bytes(content[8..12].try_into().ok()?),
-            check: content[44..60].try_into().ok()?,
-        })
-    }
-}
-
-fn write_entry<M: Medium>(
-    medium: &mut M,
-    at: u32,
-    sequence: u64,
-    key: Key,
-    content: Option<&[u8]>,
-) -> Result<(), MediumError> {
-    program_padded(medium, at, &entry_head(sequence, key, content))?;
-    program_padded(medium, at + HEAD, content.unwrap_or_default())
-}
-
-fn entry_head(sequence: u64, key: Key, content: Option<&[u8]>) -> [u8; HEAD as usize] {
-    let present = content.is_some();
-    let content = content.unwrap_or_default();
-    let mut head = [0; HEAD as usize];
-    head[..4].copy_from_slice(&ENTRY_MAGIC);
-    head[4] = key.kind.code();
-    head[5] = u8::from(!present);
-    head[8..12].copy_from_slice(&(content.len() as u32).to_le_bytes());
-    head[12..44].copy_from_slice(&key.id);
-    let whole = check(&[&sequence.to_le_bytes(), &head[..44], content]);
-    head[44..60].copy_from_slice(&whole);
-    let tail = check(&[&head[..60]]);
-    head[60..].copy_from_slice(&tail[..4]);
-    head
-}
-
-fn segment_head(sequence: u64) -> [u8; HEAD as usize] {
-    let mut head = [0; HEAD as usize];
-    head[..4].copy_from_slice(&SEGMENT_MAGIC);
-    head[8..16].copy_from_slice(&sequence.to_le_bytes());
-    let tail = check(&[&head[..48]]);
-    head[48..].copy_from_slice(&tail);
-    head
-}
-
-/// The segments that have a head, with their sequences.
-fn segment_heads<M: Medium>(medium: &M, geometry: &Geometry) -> impl Iterator<Item = (u32, u64)> {
-    (0..geometry.segments).filter_map(|segment| {
-        let head = read(medium, geometry.segment(segment).start, HEAD)?;
-        Some((segment, read_segment_head(head)?))
-    })
-}
-
-/// Whether a sequence comes after another one; they wrap.
-fn is_newer(one: u64, other: u64) -> bool {
-    (1..1 << 63).contains(&one.wrapping_sub(other))
-}
-
-fn read_segment_head(head: &[u8]) -> Option<u64> {
-    let sequence = u64::from_le_bytes(head.get(8..16)?.try_into().ok()?);
-    (*head == segment_head(sequence)).then_some(sequence)
-}
-
-/// The first half of a SHA-256: no dependency more, and no torn write passes.
-fn check(parts: &[&[u8]]) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    let mut check = [0; 16];
-    check.copy_from_slice(&hash.finalize()[..16]);
-    check
 }
 
 fn bytes(flash: &[u8], offset: u32, length: u32) -> Option<&[u8]> {

@@ -1,4 +1,4 @@
-//! What a board is told before it first starts: who it is, whom it trusts, where its gateways are.
+//! What a board is provisioned with before it first starts: its identity, the roots that it trusts, its gateways.
 //!
 //! ```text
 //! "WBIDENT1" | length of the body, u32 little endian | SHA-256 of the body | body: CBOR map | ones to the end

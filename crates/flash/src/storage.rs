@@ -11,7 +11,8 @@ use wasmbed_supervisor::platform::Storage;
 
 use crate::{
     Geometry, GeometryError, Medium, NOTE_BYTES_MAX,
-    log::{Key, Kind, Log, Stop},
+    entry::{Key, Kind},
+    log::{Invariant, Log, Stop},
     medium::{copy, is_blank, program_padded, read},
     runs::{Run, place},
 };
@@ -19,7 +20,7 @@ use crate::{
 /// Progress of a staged module is written down after so many bytes: once for each full chunk.
 const PROGRESS_BYTES: u32 = 3_000;
 
-/// Why a store can't be opened. Content is no reason.
+/// Why a store can't be opened. Its content is never a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
     /// The board's table and its driver disagree.
@@ -113,6 +114,14 @@ impl<M: Medium> FlashStorage<M> {
     /// The identity region, for [`crate::provision::decode`].
     pub fn identity(&self) -> &[u8] {
         self.medium.mapped().get(..self.geometry.identity_bytes() as usize).unwrap_or_default()
+    }
+
+    /// Whether the log's invariants hold, by what is on the medium. For tests and simulations: it reads every record.
+    ///
+    /// # Errors
+    /// The first one that does not.
+    pub fn check(&self) -> Result<(), Invariant> {
+        self.log.check(&self.medium)
     }
 
     /// Whether an operation waits for the next poll.
@@ -251,7 +260,7 @@ impl<M: Medium> FlashStorage<M> {
         let reserved: Vec<_> = self.staged.values().map(grows).collect();
         let (region, needed) = (self.geometry.module_blocks, blocks(length));
         let wanted = if moves { most } else { usual };
-        place(region, &self.taken(), &reserved, self.log.cursor, needed, wanted.max(needed))
+        place(region, &self.taken(), &reserved, self.log.cursor(), needed, wanted.max(needed))
     }
 
     /// Where a run's bytes are in flash.

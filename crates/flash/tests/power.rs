@@ -132,6 +132,7 @@ fn act<const E: usize, const W: usize>(
             }
         },
     }
+    assert_eq!(flash.check(), Ok(()));
     Some(())
 }
 

@@ -23,6 +23,7 @@ fn perform(flash: &mut Flash, operation: Operation) -> Outcome {
     flash.start(operation);
     for _ in 0..1_000 {
         if let Some(outcome) = flash.poll() {
+            assert_eq!(flash.check(), Ok(()));
             return outcome;
         }
     }
