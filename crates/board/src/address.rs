@@ -1,4 +1,4 @@
-//! Where a gateway is, as the identity says it.
+//! A gateway's address, as the identity has it.
 
 use smoltcp::wire::Ipv4Address;
 

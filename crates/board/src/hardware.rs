@@ -18,7 +18,7 @@ pub trait Hardware {
     const BOARD: &'static str;
     /// How the data flash is divided.
     const GEOMETRY: Geometry;
-    /// Capabilities that [`Hardware::Peripherals`] can grant beside `key-value`, which every board has.
+    /// Capabilities that [`Hardware::Peripherals`] can grant in addition to `key-value`, which every board has.
     const CAPABILITIES: &'static [&'static str];
 
     /// Microseconds since the start; never goes back.

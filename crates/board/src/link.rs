@@ -43,7 +43,7 @@ enum Phase {
         query: QueryHandle,
         port: u16,
     },
-    /// The session begins when TCP stands.
+    /// The session begins when TCP is connected.
     Opening {
         since_ms: u64,
         session: Option<Box<Session>>,
@@ -68,7 +68,7 @@ pub(crate) struct BoardLink<H: Hardware> {
     gateways: Vec<String>,
     failover: Failover,
     phase: Phase,
-    /// The session that ended, while something it brought was not read.
+    /// The session that ended, until what it received is read.
     rest: Option<Box<Session>>,
     /// The floor of the time that is to be stored.
     floor_s: Option<u64>,
@@ -104,7 +104,7 @@ impl<H: Hardware> BoardLink<H> {
         self.network.delay_us(now_us).map_or(limit_us, |delay| delay.min(limit_us))
     }
 
-    /// Whether the board waits for something that only looking shows: an address, a handshake, an end.
+    /// Whether the board waits for something that only polling shows: an address, a handshake, an end.
     pub(crate) fn is_on_its_way(&self) -> bool {
         !matches!(self.phase, Phase::Down | Phase::Up { .. })
     }
@@ -113,7 +113,7 @@ impl<H: Hardware> BoardLink<H> {
         self.network.device()
     }
 
-    /// The gateway of the connection that stands said what time it is.
+    /// The gateway of the established connection has sent its time.
     pub(crate) fn handle_gateway_time(&mut self, unix_ms: u64, now_ms: u64) {
         if let Phase::Up { session, .. } = &self.phase
             && let Some(gateway) = session.peer()
@@ -139,7 +139,7 @@ impl<H: Hardware> BoardLink<H> {
         self.failover.handle_unreached();
     }
 
-    /// A connection that stood has ended.
+    /// An established connection has ended.
     fn ended(&mut self, now_ms: u64) {
         match core::mem::replace(&mut self.phase, Phase::Down) {
             Phase::Up { since_ms, session } => {
@@ -198,6 +198,7 @@ impl<H: Hardware> BoardLink<H> {
         let Phase::Opening { since_ms, session, worked_us } =
             core::mem::replace(&mut self.phase, Phase::Down)
         else {
+            debug_assert!(false, "called in this phase only");
             return;
         };
         let begun_us = H::now_us();
@@ -234,7 +235,7 @@ impl<H: Hardware> BoardLink<H> {
             }
             SessionState::Closed => {
                 let failure = session.failure().cloned();
-                // What tells the gateway why goes out first.
+                // The alert that names the reason is sent first.
                 self.network.flush(H::now_us());
                 match failure {
                     Some(failure) => self.failed(format_args!("{failure}")),
@@ -259,7 +260,10 @@ impl<H: Hardware> BoardLink<H> {
     }
 
     fn advance_up(&mut self, now_ms: u64) {
-        let Phase::Up { session, .. } = &mut self.phase else { return };
+        let Phase::Up { session, .. } = &mut self.phase else {
+            debug_assert!(false, "called in this phase only");
+            return;
+        };
         let socket = self.network.tcp();
         pump(session, socket);
         if session.state() == SessionState::Closed || !socket.is_active() {
@@ -268,7 +272,10 @@ impl<H: Hardware> BoardLink<H> {
     }
 
     fn advance_closing(&mut self, now_ms: u64) {
-        let Phase::Closing { since_ms, session } = &mut self.phase else { return };
+        let Phase::Closing { since_ms, session } = &mut self.phase else {
+            debug_assert!(false, "called in this phase only");
+            return;
+        };
         let late = now_ms.saturating_sub(*since_ms) >= CLOSE_MS_MAX;
         let socket = self.network.tcp();
         transmit(session, socket);

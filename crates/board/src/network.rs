@@ -1,6 +1,7 @@
 //! The board's network: an address, names, and one TCP connection at a time.
 
 use alloc::{vec, vec::Vec};
+use core::fmt;
 
 use smoltcp::{
     iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet},
@@ -25,6 +26,36 @@ const SOCKETS: usize = 3;
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Local ports that are given out in turn: RFC 6335's dynamic ones.
 const PORTS: core::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// Why a gateway can't be looked up or connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NetworkError {
+    /// Bug: another query is under way.
+    Resolving,
+    /// Configuration: the gateway's name.
+    Name,
+    /// Configuration: the gateway's name.
+    NameLength,
+    /// Network, or configuration: the name is known and has no IPv4 address.
+    NoAddress,
+    /// Network, or configuration.
+    NotFound,
+    /// Network: there is no route.
+    Unreachable,
+}
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolving => "another name is being looked up",
+            Self::Name => "it is not a valid name",
+            Self::NameLength => "the name is too long",
+            Self::NoAddress => "the name has no address",
+            Self::NotFound => "the name was not found",
+            Self::Unreachable => "there is no route to its address",
+        })
+    }
+}
 
 /// What changed about the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,23 +177,23 @@ impl<D: phy::Device> Network<D> {
     }
 
     /// Begins to look a name up.
-    pub(crate) fn resolve(&mut self, name: &str) -> Result<dns::QueryHandle, &'static str> {
+    pub(crate) fn resolve(&mut self, name: &str) -> Result<dns::QueryHandle, NetworkError> {
         let socket = self.sockets.get_mut::<dns::Socket<'_>>(self.dns);
         let query = socket.start_query(self.interface.context(), name, DnsQueryType::A);
         query.map_err(|error| match error {
-            dns::StartQueryError::NoFreeSlot => "another name is being looked up",
-            dns::StartQueryError::InvalidName => "it is no name",
-            dns::StartQueryError::NameTooLong => "the name is too long",
+            dns::StartQueryError::NoFreeSlot => NetworkError::Resolving,
+            dns::StartQueryError::InvalidName => NetworkError::Name,
+            dns::StartQueryError::NameTooLong => NetworkError::NameLength,
         })
     }
 
     /// The answer, if there is one; the query is over then.
-    pub(crate) fn resolved(&mut self, query: dns::QueryHandle) -> Option<Result<IpAddress, &'static str>> {
+    pub(crate) fn resolved(&mut self, query: dns::QueryHandle) -> Option<Result<IpAddress, NetworkError>> {
         let socket = self.sockets.get_mut::<dns::Socket<'_>>(self.dns);
         match socket.get_query_result(query) {
-            Ok(addresses) => Some(addresses.first().copied().ok_or("the name has no address")),
+            Ok(addresses) => Some(addresses.first().copied().ok_or(NetworkError::NoAddress)),
             Err(dns::GetQueryResultError::Pending) => None,
-            Err(dns::GetQueryResultError::Failed) => Some(Err("the name was not found")),
+            Err(dns::GetQueryResultError::Failed) => Some(Err(NetworkError::NotFound)),
         }
     }
 
@@ -170,13 +201,13 @@ impl<D: phy::Device> Network<D> {
         self.sockets.get_mut::<dns::Socket<'_>>(self.dns).cancel_query(query);
     }
 
-    /// Begins a connection; one that stood before is broken off.
-    pub(crate) fn connect(&mut self, address: IpAddress, port: u16) -> Result<(), &'static str> {
+    /// Begins a connection; an earlier one is aborted.
+    pub(crate) fn connect(&mut self, address: IpAddress, port: u16) -> Result<(), NetworkError> {
         self.port = if self.port == *PORTS.end() { *PORTS.start() } else { self.port + 1 };
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.tcp);
         socket.abort();
         let connected = socket.connect(self.interface.context(), (address, port), self.port);
-        connected.map_err(|_| "there is no way to its address")
+        connected.map_err(|_| NetworkError::Unreachable)
     }
 
     pub(crate) fn tcp(&mut self) -> &mut tcp::Socket<'static> {

@@ -26,9 +26,9 @@ use crate::{
 const SLEEP_US_MAX: u64 = 500_000;
 /// The same while something is awaited that makes no interrupt.
 const LOOK_US: u64 = 20_000;
-/// How often the console is told what memory is used.
+/// Between two lines on the console about the memory in use.
 const MEMORY_INTERVAL_US: u64 = 60_000_000;
-/// How often the console is told why the board does nothing.
+/// Between two lines on the console about why the board does nothing.
 const COMPLAINT_INTERVAL_US: u64 = 10_000_000;
 
 /// What a board starts with.
@@ -133,7 +133,7 @@ fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unu
         return Err(Unusable::Board(provision.board));
     }
     let mut extra = [0; 32];
-    // Without a source of its own the board has what it was given and how often it started.
+    // Without a source of its own the board has the provisioned seed and the number of its starts.
     hardware.entropy(&mut extra);
     let seed = storage.next_random_seed(&provision.seed, &extra).map_err(Unusable::Seed)?;
     let random = Random::start(seed);
@@ -175,12 +175,12 @@ fn serve<H: Hardware>(
     let config = Config { board: board::<H>(reset_reason, reset_detail), runtime };
     let arena = spacewasm::Arena::within(arena);
     let mut supervisor = Supervisor::<Spacewasm, _>::with_arena(arena, config, platform, H::now_us() / 1_000);
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     loop {
         let more = supervisor.platform().link.poll_network();
         let deadline_ms = supervisor.poll(H::now_us() / 1_000);
-        learn_time(&mut supervisor, &mut told.time);
-        told.memory(&mut supervisor);
+        learn_time(&mut supervisor, &mut reported.time);
+        reported.memory(&mut supervisor);
         let busy = more || supervisor.platform().storage().is_busy();
         let link = &mut supervisor.platform().link;
         let limit_us = if link.is_on_its_way() { LOOK_US } else { SLEEP_US_MAX };
@@ -189,24 +189,24 @@ fn serve<H: Hardware>(
         let idle_us = H::now_us();
         if !busy && until_us > idle_us {
             hardware.idle(link.device(), until_us);
-            told.asleep_us += H::now_us().saturating_sub(idle_us);
+            reported.asleep_us += H::now_us().saturating_sub(idle_us);
         }
     }
 }
 
-/// Hands the gateway's time to who checks certificates, and keeps what is certain of it.
+/// Passes the gateway's time on to the verifier of certificates, and stores the floor that follows from it.
 fn learn_time<H: Hardware>(
     supervisor: &mut Supervisor<Spacewasm, BoardPlatform<H>>,
-    told: &mut Option<(Epoch, u64)>,
+    last: &mut Option<(Epoch, u64)>,
 ) {
     let now_ms = H::now_us() / 1_000;
     let heard = supervisor.session().zip(supervisor.agent().and_then(|agent| agent.unix_ms(now_ms)));
     let platform = supervisor.platform();
     if let Some((epoch, unix_ms)) = heard {
-        // The same word again only looks older or younger by a millisecond.
-        let word = (epoch, unix_ms.saturating_sub(now_ms));
-        if *told != Some(word) {
-            *told = Some(word);
+        // The same answer differs by a millisecond at another time.
+        let offset = (epoch, unix_ms.saturating_sub(now_ms));
+        if *last != Some(offset) {
+            *last = Some(offset);
             platform.link.handle_gateway_time(unix_ms, now_ms);
         }
     }
@@ -218,9 +218,9 @@ fn learn_time<H: Hardware>(
     }
 }
 
-/// What the console knows.
+/// What was reported on the console last.
 #[derive(Default)]
-struct Told {
+struct Reported {
     time: Option<(Epoch, u64)>,
     loaded: usize,
     memory_at_us: u64,
@@ -229,8 +229,8 @@ struct Told {
     asleep_us: u64,
 }
 
-impl Told {
-    /// Says what memory is used when the number of applications changed, and now and then.
+impl Reported {
+    /// Reports the memory in use when the number of applications changed, and now and then.
     fn memory<H: Hardware>(&mut self, supervisor: &mut Supervisor<Spacewasm, BoardPlatform<H>>) {
         let now_us = H::now_us();
         let loaded = supervisor.loaded();
