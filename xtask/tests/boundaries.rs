@@ -60,10 +60,17 @@ fn arrows_between_crates_point_one_way() {
         ("pki", &["files", "identity"]),
         ("telemetry", &[]),
         ("control", &["protocol", "api", "scan"]),
-        ("apiserver", &["files", "telemetry"]),
+        ("structured-merge", &[]),
+        ("apiserver", &["files", "structured-merge", "telemetry"]),
         ("kubernetes", &["protocol", "api", "scan", "control", "telemetry"]),
-        ("gateway", &["protocol", "api", "scan", "control", "kubernetes", "identity", "pki", "files", "telemetry"]),
-        ("controller", &["protocol", "api", "scan", "control", "kubernetes", "identity", "pki", "files", "telemetry"]),
+        (
+            "gateway",
+            &["protocol", "api", "scan", "control", "kubernetes", "identity", "pki", "files", "telemetry"],
+        ),
+        (
+            "controller",
+            &["protocol", "api", "scan", "control", "kubernetes", "identity", "pki", "files", "telemetry"],
+        ),
     ];
     for &(name, allowed) in allowed {
         let tree = tree(&format!("wasmbed-{name}"));
