@@ -332,7 +332,7 @@ impl GatewayProcess {
         while let Some(operation) = self.core.poll_store() {
             match operation {
                 StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } if full => {
-                    self.core.handle_stored(now, id, Err("no space left on device".to_owned()));
+                    self.core.handle_stored(now, id, Err("no space left on device".into()));
                 }
                 StoreOperation::Put { id, leader_term, devices } => {
                     self.disk.leader_term = leader_term;
@@ -350,11 +350,7 @@ impl GatewayProcess {
                 }
                 StoreOperation::LoadModule { digest } => {
                     let found = self.disk.modules.get(&digest).map(|bytes| Arc::from(bytes.as_slice()));
-                    self.core.handle_module_loaded(
-                        now,
-                        digest,
-                        found.ok_or_else(|| "no such file".to_owned()),
-                    );
+                    self.core.handle_module_loaded(now, digest, found.ok_or_else(|| "no such file".into()));
                 }
             }
         }
@@ -385,7 +381,10 @@ impl GatewayProcess {
         api: &Api,
     ) -> Option<Result<PutSetsAnswer, Refused>> {
         if self.core.needs_leader_lease(put.leader_term) {
-            self.core.handle_leader_lease(self.read_leader_lease(now, api));
+            match self.read_leader_lease(now, api) {
+                Ok(term) => self.core.handle_leader_lease(term),
+                Err(error) => self.core.handle_leader_lease_failed(error),
+            }
         }
         self.requests += 1;
         let request = RequestId(self.requests);
@@ -467,6 +466,10 @@ impl GatewayProcess {
             connection.device == device && !connection.half_open && connection.stands()
         };
         self.is_up() && now_ms >= self.cut_off_until_ms && self.connections.values().any(hears)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        self.core.check()
     }
 
     /// What waits, for the bounds.

@@ -35,7 +35,10 @@ use wasmbed_kubernetes::LeaseClient;
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
-use crate::{core::Core, hello::Replayed, listener::Refusals, metrics::Metrics, openapi, store::Store};
+use crate::{
+    core::Core, hello::Replayed, listener::Refusals, metrics::Metrics, openapi, refusal::RefusalReason,
+    store::Store,
+};
 
 /// Bodies of sets that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
@@ -224,9 +227,9 @@ impl Api {
         id: String,
         role: Role,
         stop: CancellationToken,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), RefusalReason> {
         let id: Arc<str> = id.into();
-        let place = self.places.take(&id, role).ok_or("TooManyApiConnections")?;
+        let place = self.places.take(&id, role).ok_or(RefusalReason::TooManyApiConnections)?;
         tracing::debug!(peer = %id, "API connection");
         let caller = Caller { id, role, share: place.share.clone(), stop: stop.clone() };
         let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
@@ -362,8 +365,11 @@ async fn put_sets(
     };
     // A term that was not seen yet may be that of a leader just elected.
     if shared.core.read(|gateway, _| gateway.needs_leader_lease(put.leader_term())) {
-        let read = shared.leader_lease.term().await.map_err(|error| error.to_string());
-        shared.core.with(|gateway, _| gateway.handle_leader_lease(read));
+        let read = shared.leader_lease.term().await;
+        shared.core.with(|gateway, _| match read {
+            Ok(term) => gateway.handle_leader_lease(term),
+            Err(error) => gateway.handle_leader_lease_failed(error.to_string()),
+        });
     }
     match shared.core.put_sets(put).await.map(|answer| answer.result) {
         Some(Ok(done)) => axum::Json(done).into_response(),

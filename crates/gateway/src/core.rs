@@ -17,7 +17,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     Now,
-    gateway::{Answer, Gateway, Identity, PreparedSets, RequestId, SessionId, StoreOperation, Told, Write},
+    gateway::{
+        Answer, Gateway, Identity, PreparedSets, Reportable, RequestId, SessionId, StoreOperation, Write,
+    },
 };
 
 use crate::{journal, metrics::Metrics};
@@ -84,7 +86,7 @@ impl Core {
         if wake_driver {
             self.driver.notify_one();
         }
-        self.tell(notices);
+        self.report(notices);
         result
     }
 
@@ -93,7 +95,7 @@ impl Core {
         reader(&self.lock().gateway, now_since(self.started))
     }
 
-    fn settle(&self, inner: &mut Inner) -> Vec<Told> {
+    fn settle(&self, inner: &mut Inner) -> Vec<Reportable> {
         while let Some(id) = inner.gateway.poll_wake() {
             if let Some(waker) = inner.wakers.get(&id) {
                 waker.notify_one();
@@ -110,8 +112,8 @@ impl Core {
         std::iter::from_fn(|| inner.gateway.poll_notice()).collect()
     }
 
-    fn tell(&self, told: Vec<Told>) {
-        for Told { notice, logged } in told {
+    fn report(&self, notices: Vec<Reportable>) {
+        for Reportable { notice, logged } in notices {
             self.metrics.count(&notice);
             if logged {
                 journal::log(&notice);
@@ -178,7 +180,7 @@ impl Core {
         self.armed_ms.store(due, Ordering::Relaxed);
         let notices = self.settle(&mut inner);
         drop(inner);
-        self.tell(notices);
+        self.report(notices);
         // A millisecond at least, so that a time that has come already is no busy loop.
         Work { writes, store, sleep: Duration::from_millis(due.saturating_sub(now.ms).max(1)) }
     }

@@ -15,6 +15,7 @@ use tokio::{
     sync::Notify,
     time::{Sleep, sleep, sleep_until, timeout},
 };
+use tracing::Instrument as _;
 use wasmbed_control::gateway::{SessionId, Transmit};
 use wasmbed_protocol::{Frames, frame_length, limits::FRAME_BYTES_MAX};
 
@@ -43,7 +44,8 @@ pub(crate) struct Session {
 
 /// Serves a session until it ends.
 pub(crate) async fn serve(core: &Core, mut session: Session, limits: &Limits, metrics: &Metrics) {
-    let detail = converse(core, &mut session, limits, metrics).await;
+    let span = tracing::debug_span!("session", id = session.id.0);
+    let detail = converse(core, &mut session, limits, metrics).instrument(span).await;
     core.close(session.id, &detail);
 }
 

@@ -1,4 +1,4 @@
-//! What happened, as lines of the process's log.
+//! What happened, as lines of the process's log. They belong to no span: a task writes what others caused as well.
 
 use wasmbed_control::gateway::{LeftOut, Notice};
 
@@ -6,37 +6,37 @@ use wasmbed_control::gateway::{LeftOut, Notice};
 pub(crate) fn log(notice: &Notice) {
     match notice {
         Notice::Began { device, epoch, synced } => {
-            tracing::info!(%device, epoch = epoch.0, synced, "session stands");
+            tracing::info!(parent: None, %device, epoch = epoch.0, synced, "session stands");
         }
         Notice::Ended { device, epoch, reason: Some(reason), detail } => {
-            tracing::info!(%device, epoch = epoch.0, reason = reason.name(), error = detail, "session ended by the gateway");
+            tracing::info!(parent: None, %device, epoch = epoch.0, reason = reason.name(), error = detail, "session ended by the gateway");
         }
         Notice::Ended { device, epoch, reason: None, detail } => {
-            tracing::info!(%device, epoch = epoch.0, reason = "Disconnected", error = detail, "session ended");
+            tracing::info!(parent: None, %device, epoch = epoch.0, reason = "Disconnected", error = detail, "session ended");
         }
         Notice::SetTaken { device, revision } => {
-            tracing::debug!(%device, revision = revision.0, "desired set is on disk");
+            tracing::debug!(parent: None, %device, revision = revision.0, "desired set is on disk");
         }
         Notice::Assigned { device, application, correlation_id } => {
-            tracing::info!(%device, %application, %correlation_id, "assignment given to the device");
+            tracing::info!(parent: None, %device, %application, %correlation_id, "assignment given to the device");
         }
         Notice::Reported { device, application, state, reason, correlation_id } => {
-            tracing::info!(%device, %application, state, reason, %correlation_id, "device reported");
+            tracing::info!(parent: None, %device, %application, state, reason, %correlation_id, "device reported");
         }
         Notice::Unusable { device, detail } => {
-            tracing::warn!(%device, reason = "Unusable", error = detail, "message could not be used");
+            tracing::warn!(parent: None, %device, reason = "Unusable", error = detail, "message could not be used");
         }
         Notice::NotBelieved { device, detail } => {
-            tracing::warn!(%device, reason = "CounterOutOfRange", error = detail, "the device's numbers are not believed");
+            tracing::warn!(parent: None, %device, reason = "CounterOutOfRange", error = detail, "the device's numbers are not believed");
         }
         Notice::DeviceError { device, detail } => {
-            tracing::warn!(%device, reason = "DeviceError", error = detail, "device could not use a message");
+            tracing::warn!(parent: None, %device, reason = "DeviceError", error = detail, "device could not use a message");
         }
         Notice::WriteFailed { device, detail } => {
-            tracing::warn!(%device, reason = "WriteFailed", error = detail, "call to the Kubernetes API failed");
+            tracing::warn!(parent: None, %device, reason = "WriteFailed", error = detail, "call to the Kubernetes API failed");
         }
         Notice::StoreFailed { detail } => {
-            tracing::error!(reason = "StoreFailed", error = detail, "the gateway's disk failed");
+            tracing::error!(parent: None, reason = "StoreFailed", error = detail, "the gateway's disk failed");
         }
         Notice::LeftOut { device, what, count } => {
             let device = device
@@ -48,15 +48,13 @@ pub(crate) fn log(notice: &Notice) {
             };
             match count {
                 None => {
-                    tracing::warn!(
-                        device,
+                    tracing::warn!(parent: None, device,
                         reason = "Flood",
                         "too many {what} about this device; further ones are left out and counted"
                     );
                 }
                 Some(count) => {
-                    tracing::warn!(
-                        device,
+                    tracing::warn!(parent: None, device,
                         reason = "Flood",
                         count,
                         "so many {what} about this device were left out"
@@ -65,7 +63,7 @@ pub(crate) fn log(notice: &Notice) {
             }
         }
         Notice::Slowed { device } => {
-            tracing::warn!(%device, reason = "Flood", "the device sends more than its share and is read no faster than that");
+            tracing::warn!(parent: None, %device, reason = "Flood", "the device sends more than its share and is read no faster than that");
         }
     }
 }

@@ -21,6 +21,7 @@ mod listener;
 mod metrics;
 mod openapi;
 mod presence;
+mod refusal;
 mod store;
 mod tls;
 

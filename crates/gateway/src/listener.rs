@@ -43,6 +43,7 @@ use crate::{
     handshakes::{Bounds, Handshakes, PRESS_EVERY, Place, Slot, WAITING_MAX},
     hello::{Hello, Replayed},
     metrics::Metrics,
+    refusal::RefusalReason,
     tls::DeviceTls,
 };
 
@@ -73,8 +74,7 @@ pub(crate) struct Listener {
 /// A connection that was not let in.
 #[derive(Debug)]
 struct Refused {
-    /// For metrics.
-    reason: &'static str,
+    reason: RefusalReason,
     /// For people.
     detail: String,
     /// Its certificate is of an authority that is not trusted here.
@@ -82,7 +82,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+    fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), foreign: false }
     }
 }
@@ -191,9 +191,9 @@ impl Listener {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close before it can go on.
-                    self.metrics.refused("AcceptFailed");
+                    self.metrics.refused(RefusalReason::AcceptFailed);
                     if self.refusals.may_log() {
-                        tracing::warn!(reason = "AcceptFailed", %error, "a connection could not be accepted");
+                        tracing::warn!(reason = RefusalReason::AcceptFailed.as_str(), %error, "a connection could not be accepted");
                     }
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                     continue;
@@ -236,11 +236,11 @@ impl Listener {
             biased;
             result = handshake => result,
             () = slot.place.gives_way() => {
-                Ok(Err(Refused::new("HandshakeGaveWay", "the handshake did not go on while others waited")))
+                Ok(Err(Refused::new(RefusalReason::HandshakeGaveWay, "the handshake did not go on while others waited")))
             }
             () = stop.cancelled() => return None,
         };
-        let timeout = || Refused::new("HandshakeTimeout", "the handshake took too long");
+        let timeout = || Refused::new(RefusalReason::HandshakeTimeout, "the handshake took too long");
         let entered = result.unwrap_or_else(|_| Err(timeout())).and_then(|authenticated| {
             self.handshakes.done();
             drop(slot);
@@ -265,22 +265,29 @@ impl Listener {
         let device = ObjectKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
         let identity = Identity { device, public_key: who.facts.public_key_base64() };
         let files = self.shares.devices();
-        let (id, waker) =
-            self.core.accept(&identity, files).ok_or_else(|| Refused::new("Full", who.id.to_string()))?;
+        let (id, waker) = self
+            .core
+            .accept(&identity, files)
+            .ok_or_else(|| Refused::new(RefusalReason::Full, who.id.to_string()))?;
         Ok(Entered::Device(device::Session { stream, id, waker }))
     }
 
     async fn handshake(&self, socket: TcpStream, place: &Place) -> Result<Authenticated, Refused> {
-        socket.set_nodelay(true).map_err(|error| Refused::new("ConnectionLost", error.to_string()))?;
+        socket
+            .set_nodelay(true)
+            .map_err(|error| Refused::new(RefusalReason::ConnectionLost, error.to_string()))?;
         let mut hello = Hello::read(socket).await.map_err(|error| broken(&error))?;
         place.hello_read();
         let Some(offered) = hello.offered.take() else {
-            return Err(Refused::new("NoAlpn", "the client offers no ALPN name; devices offer wasmbed/1"));
+            return Err(Refused::new(
+                RefusalReason::NoAlpn,
+                "the client offers no ALPN name; devices offer wasmbed/1",
+            ));
         };
         let profile = Profile::select(offered.iter().map(Vec::as_slice));
         let identify = |profile, state: &CommonState| {
             authenticate_client(profile, state, &self.trust_domain)
-                .map_err(|error| Refused::new("WrongIdentity", error.to_string()))
+                .map_err(|error| Refused::new(RefusalReason::WrongIdentity, error.to_string()))
         };
         match profile {
             Some(Profile::Service) => {
@@ -295,7 +302,10 @@ impl Listener {
                 let stream = DeviceTls::accept(hello.socket, config, &mut hello.received).await;
                 if profile.is_none() {
                     let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();
-                    return Err(Refused::new("WrongAlpn", format!("the client offers {}", names.join(", "))));
+                    return Err(Refused::new(
+                        RefusalReason::WrongAlpn,
+                        format!("the client offers {}", names.join(", ")),
+                    ));
                 }
                 let stream = stream.map_err(|error| broken(&error))?;
                 let who = identify(Profile::Device, stream.state())?;
@@ -310,7 +320,7 @@ impl Listener {
             self.foreign.note(peer.ip());
         }
         if self.refusals.may_log() {
-            tracing::info!(%peer, reason = refused.reason, error = refused.detail, "connection refused");
+            tracing::info!(%peer, reason = refused.reason.as_str(), error = refused.detail, "connection refused");
         }
     }
 }
@@ -318,7 +328,7 @@ impl Listener {
 fn broken(error: &io::Error) -> Refused {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(tls @ rustls::Error::NoCertificatesPresented) => {
-            Refused::new("NoCertificate", handshake_reason(tls))
+            Refused::new(RefusalReason::NoCertificate, handshake_reason(tls))
         }
         Some(tls @ rustls::Error::InvalidCertificate(_)) => {
             let foreign = matches!(
@@ -327,10 +337,10 @@ fn broken(error: &io::Error) -> Refused {
                     rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature
                 )
             );
-            Refused { foreign, ..Refused::new("BadCertificate", handshake_reason(tls)) }
+            Refused { foreign, ..Refused::new(RefusalReason::BadCertificate, handshake_reason(tls)) }
         }
-        Some(tls) => Refused::new("HandshakeFailed", handshake_reason(tls)),
-        None => Refused::new("ConnectionLost", error.to_string()),
+        Some(tls) => Refused::new(RefusalReason::HandshakeFailed, handshake_reason(tls)),
+        None => Refused::new(RefusalReason::ConnectionLost, error.to_string()),
     }
 }
 

@@ -15,23 +15,7 @@ use prometheus_client::{
 };
 use wasmbed_control::gateway::{Counters, Levels, Notice};
 
-/// Every reason for which a connection is refused before a session: each has its series from the start, so that the first
-/// refusal shows in a rate.
-const REFUSALS: [&str; 13] = [
-    "AcceptFailed",
-    "BadCertificate",
-    "ConnectionLost",
-    "Full",
-    "HandshakeFailed",
-    "HandshakeGaveWay",
-    "HandshakeTimeout",
-    "NoAlpn",
-    "NoCertificate",
-    "TooManyApiConnections",
-    "WrongAlpn",
-    "WrongIdentity",
-    "WrongRole",
-];
+use crate::refusal::RefusalReason;
 
 /// A reason, in CamelCase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,7 +81,8 @@ pub(crate) struct Metrics {
 
 fn refusals() -> Family<Reason, Counter> {
     let family = Family::<Reason, Counter>::default();
-    for reason in REFUSALS {
+    // Each has its series from the start, so that the first refusal shows in a rate.
+    for reason in RefusalReason::ALL.iter().map(|reason| reason.as_str()) {
         drop(family.get_or_create(&Reason { reason }));
     }
     family
@@ -235,9 +220,8 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn refused(&self, reason: &'static str) {
-        debug_assert!(REFUSALS.contains(&reason), "{reason} is no known refusal");
-        self.refusals.get_or_create(&Reason { reason }).inc();
+    pub(crate) fn refused(&self, reason: RefusalReason) {
+        self.refusals.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
 
     pub(crate) fn certificate_expires(&self, unix_s: i64) {

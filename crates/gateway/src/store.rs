@@ -22,7 +22,7 @@ use std::{
 
 use redb::{Database, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
-use wasmbed_control::gateway::{Restored, StoreId, StoreOperation, StoredDevice};
+use wasmbed_control::gateway::{Restored, StoreFailure, StoreId, StoreOperation, StoredDevice};
 use wasmbed_files::{DatabaseFile, OpenError};
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
@@ -110,7 +110,7 @@ impl Condition {
 }
 
 /// How operations end.
-pub(crate) type OnStored = Box<dyn Fn(StoreId, Result<(), String>) + Send>;
+pub(crate) type OnStored = Box<dyn Fn(StoreId, Result<(), StoreFailure>) + Send>;
 
 /// The gateway's disk; cheap to clone.
 #[derive(Clone)]
@@ -296,14 +296,18 @@ impl Store {
     }
 
     /// Reads a module and checks it against its name.
-    pub(crate) async fn read_module(&self, digest: ModuleDigest) -> Result<Arc<[u8]>, String> {
+    pub(crate) async fn read_module(&self, digest: ModuleDigest) -> Result<Arc<[u8]>, StoreFailure> {
         let path = self.modules.join(digest.to_string());
         let read = tokio::task::spawn_blocking(move || {
-            let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let bytes =
+                fs::read(&path).map_err(|error| StoreFailure(format!("{}: {error}", path.display())))?;
             let found = ModuleDigest::of(&bytes);
-            if found == digest { Ok(bytes.into()) } else { Err(format!("the file hashes to {found}")) }
+            if found != digest {
+                return Err(StoreFailure(format!("the file hashes to {found}")));
+            }
+            Ok(bytes.into())
         });
-        read.await.unwrap_or_else(|error| Err(error.to_string()))
+        read.await.unwrap_or_else(|error| Err(StoreFailure(error.to_string())))
     }
 }
 
@@ -370,7 +374,9 @@ impl Writer {
     fn write(&mut self, group: &[StoreOperation]) {
         let result = match self.retry_at {
             // As it was a moment ago; who asks again finds it tried.
-            Some(at) if Instant::now() < at => Err(self.condition.failing().unwrap_or_default()),
+            Some(at) if Instant::now() < at => {
+                Err(StoreFailure(self.condition.failing().unwrap_or_default()))
+            }
             _ => self.write_now(group),
         };
         for operation in group {
@@ -380,11 +386,13 @@ impl Writer {
         }
     }
 
-    fn write_now(&mut self, group: &[StoreOperation]) -> Result<(), String> {
+    fn write_now(&mut self, group: &[StoreOperation]) -> Result<(), StoreFailure> {
         if self.database.is_none() {
             self.reopen()?;
         }
-        let Some(database) = &self.database else { return Err("the database is closed".into()) };
+        let Some(database) = &self.database else {
+            return Err(StoreFailure("the database is closed".to_owned()));
+        };
         match transact(database, group) {
             Ok(()) => {
                 self.recovered();
@@ -396,7 +404,7 @@ impl Writer {
                 // The database takes no write any more until it is opened anew. What it holds is not read back: it is what
                 // was answered as stored, and perhaps this group, which its askers ask for again.
                 let _ = self.reopen();
-                Err(told)
+                Err(StoreFailure(told))
             }
         }
     }
@@ -421,7 +429,7 @@ impl Writer {
     }
 
     /// Closes the database first, since a file is opened once at a time.
-    fn reopen(&mut self) -> Result<(), String> {
+    fn reopen(&mut self) -> Result<(), StoreFailure> {
         drop(self.database.take());
         match self.file.reopen() {
             Ok(database) => {
@@ -430,18 +438,18 @@ impl Writer {
             }
             Err(error) => {
                 self.fail(error.to_string());
-                Err(error.to_string())
+                Err(StoreFailure(error.to_string()))
             }
         }
     }
 
     /// Nobody asks for anything: whether the disk would do it.
     fn try_disk(&mut self) {
-        let room = wasmbed_files::check_room(&self.folder).map_err(|error| error.to_string());
+        let room = wasmbed_files::check_room(&self.folder).map_err(|error| StoreFailure(error.to_string()));
         let tried = room.and_then(|()| if self.database.is_none() { self.reopen() } else { Ok(()) });
         match tried {
             Ok(()) => self.recovered(),
-            Err(error) => self.fail(error),
+            Err(StoreFailure(error)) => self.fail(error),
         }
     }
 

@@ -15,7 +15,7 @@ use wasmbed_protocol::{
 use wasmbed_scan::Features;
 
 use super::{
-    allowance::Allowance, identity::Trouble, input::SessionId, logs::Places, session::Boot, sets::Set,
+    allowance::Allowance, connections::Boot, identity::Trouble, input::SessionId, logs::Places, sets::Set,
     writer::WriteState,
 };
 use crate::{Now, ObjectKey, UnixTime, exchange::DeviceView, harmless, intern::hash_of};
@@ -91,7 +91,7 @@ impl Record {
         let live = self.live.as_deref();
         DeviceView {
             device: (*self.key).clone(),
-            connected: live.is_some_and(|live| live.connected && live.standing),
+            connected: live.is_some_and(|live| live.connected && live.established),
             epoch: live.map_or(0, |live| live.epoch.0),
             revision_seen: self.revision_seen,
             revision_held: self.set.as_ref().map(|set| set.revision),
@@ -123,7 +123,7 @@ pub(super) struct Live {
     /// Whether the connection is there.
     pub(super) connected: bool,
     /// Whether Welcome was given.
-    pub(super) standing: bool,
+    pub(super) established: bool,
     /// Why the session ended.
     pub(super) ended: Option<ReasonCode>,
     /// When the session began.
@@ -308,6 +308,11 @@ impl Object {
     pub(super) fn is_older_than(&self, other: &Self) -> bool {
         let number = |object: &Self| object.resource_version.parse::<u64>().ok();
         matches!((number(self), number(other)), (Some(own), Some(other)) if own < other)
+    }
+
+    /// Whether both are the same version of the same object.
+    pub(super) fn is_version_of(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.resource_version == other.resource_version
     }
 }
 

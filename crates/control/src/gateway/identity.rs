@@ -23,9 +23,9 @@ use super::{
         CLONE_QUIET_MS, CLONE_RETRY, KEY_MISMATCH_QUIET_MS, SUPERSEDED_BOOTS_MAX, TAKEOVER_WINDOW_MS,
         TAKEOVERS_MAX,
     },
+    connections::Greeting,
     device::{Live, Object, Record},
     events::About,
-    session::Greeting,
 };
 use crate::{
     Now, ObjectKey,
@@ -139,14 +139,15 @@ impl Gateway {
     ) -> Option<Refusal> {
         let record = self.devices.get_mut(key)?;
         let live = record.live.as_deref()?;
-        let stands = record.session.is_some() && live.connected && live.standing;
-        let other = if stands {
+        let established = record.session.is_some() && live.connected && live.established;
+        let other = if established {
             is_other_board(live, greeting, record.trouble.as_deref())
         } else {
             let object = record.object.as_ref()?;
             returns_from_another_gateway(object, live, greeting, &self.config.name)
         };
-        let replaced = live.boot.id.filter(|held| stands && greeting.boot.id.is_some_and(|new| new != *held));
+        let replaced =
+            live.boot.id.filter(|held| established && greeting.boot.id.is_some_and(|new| new != *held));
         if !other {
             if let Some(boot) = replaced {
                 record.trouble.get_or_insert_default().note_superseded(boot);
@@ -220,8 +221,6 @@ impl Gateway {
                 Some(std::sync::Arc::clone(&record.key))
             })
             .collect();
-        for key in troubled {
-            self.schedule(now, &key);
-        }
+        self.changed.extend(troubled);
     }
 }

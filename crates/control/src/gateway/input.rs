@@ -108,6 +108,17 @@ pub struct StoredDevice {
     pub set: Option<DeviceSet>,
 }
 
+/// The gateway's disk did not do its work; for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreFailure(pub String);
+
+impl From<&str> for StoreFailure {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// An operation on the gateway's disk. They happen in their order; each is durable before it is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreOperation {
@@ -176,7 +187,7 @@ pub enum UploadDecision {
 
 /// A notice, and whether it is for the log too: whoever causes too many lines is only counted.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct Reportable {
     /// What happened.
     pub notice: Notice,
     /// Whether it is a line of the log.

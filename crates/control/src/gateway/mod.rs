@@ -17,17 +17,23 @@
 mod admission;
 mod allowance;
 pub mod config;
+mod connections;
 mod counters;
 mod device;
+mod enrollment;
 mod events;
+mod fence;
 mod identity;
 mod input;
 mod logs;
+mod notices;
 mod objects;
-mod session;
+mod pending;
+mod reports;
 mod sessions;
 mod sets;
 mod status;
+mod storage;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -50,18 +56,17 @@ pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use sets::PreparedSets;
 pub use stream::Cursor;
-pub use writer::Class;
+pub use writer::Priority;
 
-use crate::{
-    ObjectKey,
-    election::{Hold, TERM_MAX},
-    exchange::StreamEvent,
-};
-use allowance::{Publish, Speech, Voice};
+use crate::{ObjectKey, election::Hold, exchange::StreamEvent};
+use allowance::Publish;
+use connections::Connections;
 use device::Record;
+use fence::Fence;
 use logs::Logs;
-use session::Session;
+use notices::Notices;
 use sets::{Bodies, Modules};
+use storage::Storage;
 use stream::Stream;
 use writer::Writer;
 
@@ -69,53 +74,50 @@ use writer::Writer;
 const SWEEP_MS: u64 = 30_000;
 
 /// A gateway's decisions.
+///
+/// # Contract
+///
+/// There are four kinds of methods: `handle_*` take an input, `poll_*` give an output, `plan_*` answer a question about one
+/// input, and getters change nothing. [`Now`] is the first argument; its monotonic clock never goes back.
+///
+/// - **Connections.** [`Gateway::handle_accepted`] comes first and at most once for each [`SessionId`], of which none is used
+///   twice; after it returned true, [`Gateway::handle_frame`] and [`Gateway::handle_broken_frame`] any number of times;
+///   [`Gateway::handle_closed`] exactly once, also after [`Gateway::poll_transmit`] asked for the end.
+/// - **Devices.** [`Gateway::handle_list_started`], [`Gateway::handle_device`] for each, [`Gateway::handle_list_done`]; then
+///   changes, until the next list. Versions of one object may come twice and in any order.
+/// - **Answers.** Every [`Write`] is answered once with [`Gateway::handle_write_result`], every [`StoreOperation`] with a
+///   [`StoreId`] once with [`Gateway::handle_stored`], in the order in which they were polled.
+/// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
+///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
+///   [`Gateway::poll_store`] and [`Gateway::poll_write`] until they give nothing.
+/// - **Time.** [`Gateway::handle_timeout`] once [`Gateway::poll_timeout`] has passed, or at any time before; then outputs
+///   as after an input.
+///
+/// An input is complete when it returns: everything that it changed is scheduled, and [`Gateway::check`] holds.
 #[derive(Debug)]
 pub struct Gateway {
     config: Config,
     /// Boxed, as nodes of a tree are half empty.
     devices: BTreeMap<Arc<ObjectKey>, Box<Record>>,
-    /// Boxed likewise.
-    sessions: BTreeMap<SessionId, Box<Session>>,
-    /// When sessions are looked at next.
-    timers: BTreeSet<(u64, SessionId)>,
-    /// Sessions with something to send.
-    wakes: BTreeSet<SessionId>,
+    /// Devices whose status may not be what it should be: looked at once at the end of each input.
+    changed: BTreeSet<Arc<ObjectKey>>,
+    connections: Connections,
     writer: Writer,
     facts: Pool<DeviceFacts>,
     bodies: Bodies,
     modules: Modules,
     stream: Stream,
     logs: Logs,
-    store: VecDeque<StoreOperation>,
-    /// Operations whose end is awaited, with what happens then.
-    storing: BTreeMap<StoreId, uploads::Storing>,
-    next_store: u64,
-    /// Devices of which the disk does not hold what is known, since their last write failed.
-    unstored: BTreeSet<Arc<ObjectKey>>,
+    storage: Storage,
+    fence: Fence,
     answers: VecDeque<Answer>,
-    /// Each with whether a stranger caused it.
-    notices: VecDeque<(Notice, bool)>,
-    /// The second of two that one notice became.
-    told: Option<Told>,
-    /// Of all clients together that are no admitted devices.
-    strangers_voice: Voice,
-    /// Connections of each such client.
-    strangers: BTreeMap<Arc<ObjectKey>, Vec<SessionId>>,
-    /// Sum of them.
-    strangers_open: usize,
+    notices: Notices,
     /// Devices whose changes are gathered, by when controllers are told.
     publishing: BTreeSet<(u64, Arc<ObjectKey>)>,
     /// Of the next Event.
     next_event: u64,
     /// The latest time that an input brought.
     clock_ms: u64,
-    leader_term: u64,
-    /// The highest term that is known to be on the disk: only that one may be confirmed without another write.
-    stored_term: u64,
-    /// `leaseTransitions` of the leader's Lease as it was last read; 0 before.
-    term_known: u64,
-    /// Why it could not be read the last time.
-    term_unread: Option<String>,
     /// Why this process may not speak for its gateway, if so.
     kept_from: Option<String>,
     /// Whether a whole list of Devices has been seen.
@@ -126,8 +128,6 @@ pub struct Gateway {
     orphans_from_ms: Option<u64>,
     shutting_down: bool,
     sweep_at_ms: u64,
-    /// Sessions that were let in and have not ended.
-    admitted: usize,
     /// Devices that are to be created.
     creating: usize,
     counters: Counters,
@@ -146,6 +146,8 @@ pub struct Counters {
     pub notices_left_out: u64,
     /// Times that a device began to be read no faster than its share.
     pub devices_slowed: u64,
+    /// Versions of Devices that the watch brought after the answer to the write that made them.
+    pub echoes_skipped: u64,
     /// Log lines that were over the rate.
     pub log_lines_dropped: u64,
     /// Heartbeats heard.
@@ -177,56 +179,43 @@ impl Gateway {
     /// A gateway that remembers what its disk holds.
     #[must_use]
     pub fn new(now: Now, config: Config, restored: Restored) -> Self {
+        let (fence, term_usable) = Fence::restore(restored.leader_term);
         let mut gateway = Self {
             writer: Writer::new(&config),
             modules: Modules::new(config.modules_bytes_max, &restored.modules),
             stream: Stream::new(&config.boot_id),
             config,
             devices: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            wakes: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            connections: Connections::default(),
             facts: Pool::new(config::FACTS_KINDS_MAX),
             bodies: Bodies::default(),
             logs: Logs::default(),
-            store: VecDeque::new(),
-            storing: BTreeMap::new(),
-            next_store: 0,
-            unstored: BTreeSet::new(),
+            storage: Storage::default(),
+            fence,
             answers: VecDeque::new(),
-            notices: VecDeque::new(),
-            told: None,
-            strangers_voice: Voice::default(),
-            strangers: BTreeMap::new(),
-            strangers_open: 0,
+            notices: Notices::default(),
             publishing: BTreeSet::new(),
             next_event: 0,
             clock_ms: now.ms,
-            leader_term: restored.leader_term,
-            stored_term: restored.leader_term,
-            term_known: 0,
-            term_unread: None,
             kept_from: None,
             synced: false,
             listing: 0,
             orphans_from_ms: None,
             shutting_down: false,
             sweep_at_ms: now.ms + SWEEP_MS,
-            admitted: 0,
             creating: 0,
             counters: Counters::default(),
         };
         for stored in restored.devices {
             gateway.restore(now, stored);
         }
-        if gateway.leader_term >= TERM_MAX {
-            gateway.notice(Notice::StoreFailed {
-                detail: format!(
-                    "the leader term on disk, {}, is none that a leader can rise above: it is forgotten",
-                    gateway.leader_term
-                ),
-            });
-            gateway.leader_term = 0;
+        if !term_usable {
+            let detail = format!(
+                "the leader term on disk, {}, is one that no leader can rise above: it is forgotten",
+                restored.leader_term
+            );
+            gateway.notice(Notice::StoreFailed { detail });
         }
         gateway
     }
@@ -270,29 +259,26 @@ impl Gateway {
                 self.stream.changed(&key);
             }
         }
-        while let Some(&(due_ms, session)) = self.timers.first() {
-            if due_ms > now.ms {
-                break;
-            }
-            self.timers.pop_first();
-            self.session_timeout(now, session, due_ms);
+        while let Some(session) = self.connections.pop_due(now.ms) {
+            self.session_timeout(now, session);
         }
         while let Some(key) = self.writer.pop_due(now.ms) {
             if let Some(record) = self.devices.get_mut(&key) {
-                self.writer.due(&key, &mut record.write);
+                self.writer.promote(&key, &mut record.write);
             }
         }
         if now.ms >= self.sweep_at_ms {
             self.sweep_at_ms = now.ms + SWEEP_MS;
             self.sweep(now);
         }
+        self.settle(now);
     }
 
     /// When to call [`Gateway::handle_timeout`], milliseconds of the monotonic clock; [`Gateway::poll_write`] may give
     /// something then too.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
-        let timer = self.timers.first().map(|(due_ms, _)| *due_ms);
+        let timer = self.connections.timeout_ms();
         let publishing = self.publishing.first().map(|(due_ms, _)| *due_ms);
         let writer = self.writer.timeout().filter(|_| self.kept_from.is_none());
         [timer, publishing, writer].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at_ms)
@@ -300,18 +286,18 @@ impl Gateway {
 
     /// A session that may have something to send or is to be closed.
     pub fn poll_wake(&mut self) -> Option<SessionId> {
-        self.wakes.pop_first()
+        self.connections.pop_wake()
     }
 
     /// Work for the disk.
     pub fn poll_store(&mut self) -> Option<StoreOperation> {
-        self.store.pop_front()
+        self.storage.poll()
     }
 
     /// Whether [`Gateway::poll_store`] has something.
     #[must_use]
     pub fn has_store_work(&self) -> bool {
-        !self.store.is_empty()
+        self.storage.has_work()
     }
 
     /// An answer to a controller.
@@ -320,32 +306,8 @@ impl Gateway {
     }
 
     /// Something for the process's log.
-    pub fn poll_notice(&mut self) -> Option<Told> {
-        if let Some(told) = self.told.take() {
-            return Some(told);
-        }
-        let (notice, stranger) = self.notices.pop_front()?;
-        let Some(cause) = notice.cause() else { return Some(Told { notice, logged: true }) };
-        let device = (!stranger && self.devices.contains_key(cause)).then(|| Arc::clone(cause));
-        let speech = match device.as_ref().and_then(|device| self.devices.get_mut(device)) {
-            Some(record) => record.allowance.voice.speak(self.clock_ms, config::NOTICES),
-            None => self.strangers_voice.speak(self.clock_ms, config::STRANGERS_NOTICES),
-        };
-        let (logged, left_out) = match speech {
-            Speech::Logged => (true, None),
-            Speech::Resumed(count) => (true, Some(Some(count))),
-            Speech::Stopped => (false, Some(None)),
-            Speech::LeftOut => (false, None),
-        };
-        self.counters.notices_left_out += u64::from(!logged);
-        let told = Told { notice, logged };
-        Some(match left_out {
-            None => told,
-            Some(count) => {
-                self.told = Some(told);
-                Told { notice: Notice::LeftOut { device, what: LeftOut::Lines, count }, logged: true }
-            }
-        })
+    pub fn poll_notice(&mut self) -> Option<Reportable> {
+        self.notices.poll(self.clock_ms, &mut self.devices)
     }
 
     /// Whether this process may speak for its gateway. While it may not, no device is let in, no set taken and no status
@@ -355,34 +317,30 @@ impl Gateway {
         let lost = kept_from.is_some() && self.kept_from.is_none();
         self.kept_from = kept_from;
         if lost {
-            let sessions: Vec<_> = self.sessions.keys().copied().collect();
-            for session in sessions {
+            for session in self.connections.ids() {
                 self.end(now, session, admission::NOT_HOLDER);
             }
         }
+        self.settle(now);
     }
 
     /// Ends all sessions with `ShuttingDown` and lets no one in any more.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutting_down = true;
-        let sessions: Vec<_> = self.sessions.keys().copied().collect();
-        for session in sessions {
+        for session in self.connections.ids() {
             self.end(now, session, admission::SHUTTING_DOWN);
         }
         // Nothing waits for a device to return any more.
-        let keys: Vec<_> = self.devices.keys().cloned().collect();
-        for key in keys {
-            self.schedule(now, &key);
-        }
+        self.changed.extend(self.devices.keys().cloned());
+        self.settle(now);
     }
 
     /// Whether all sessions are gone and what is known of them is written; for the end of a shutdown.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.sessions.is_empty()
+        self.connections.is_empty()
             && (self.writer.pressing() == 0 || self.kept_from.is_some())
-            && self.store.is_empty()
-            && self.storing.is_empty()
+            && self.storage.is_idle()
     }
 
     /// Whether a whole list of Devices has been seen.
@@ -400,22 +358,25 @@ impl Gateway {
     /// Numbers since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters {
+            notices_dropped: self.notices.dropped(),
+            notices_left_out: self.notices.left_out(),
+            ..self.counters
+        }
     }
 
     /// How much there is of everything.
     #[must_use]
     pub fn levels(&self, now: Now) -> Levels {
-        let standing = |session: &&Session| session.state == session::State::Standing;
         Levels {
-            connections: self.sessions.len(),
-            sessions: self.sessions.values().map(AsRef::as_ref).filter(standing).count(),
+            connections: self.connections.len(),
+            sessions: self.connections.established(),
             devices: self.devices.len(),
             modules: self.modules.len(),
             module_bytes: self.modules.bytes(),
             writes: self.writer.depth(),
             write_lag_ms: self.writer.lag_ms(now.ms),
-            store_operations: self.store.len() + self.storing.len(),
+            store_operations: self.storage.len(),
         }
     }
 
@@ -481,10 +442,49 @@ impl Gateway {
     }
 
     fn notice_of(&mut self, stranger: bool, notice: Notice) {
-        if self.notices.len() >= config::NOTICES_MAX {
-            self.notices.pop_front();
-            self.counters.notices_dropped += 1;
+        self.notices.push(notice, stranger);
+    }
+
+    /// Brings the queue of writes up to date with the devices that an input changed.
+    fn settle(&mut self, now: Now) {
+        while let Some(key) = self.changed.pop_first() {
+            self.schedule_write(now, &key);
         }
-        self.notices.push_back((notice, stranger));
+    }
+
+    /// The first broken invariant, if any; for tests, after an input.
+    ///
+    /// # Errors
+    /// Says which.
+    pub fn check(&self) -> Result<(), &'static str> {
+        self.connections.check()?;
+        if !self.changed.is_empty() {
+            return Err("an input left a changed device behind");
+        }
+        let creating = self.devices.values().filter(|record| record.write.create.is_some()).count();
+        if creating != self.creating {
+            return Err("the count of Devices to be created is not their number");
+        }
+        for (key, record) in &self.devices {
+            if *key != record.key {
+                return Err("a record is not that of its key");
+            }
+            let held =
+                |id: SessionId| self.connections.get(id).is_some_and(|session| session.device() == key);
+            if ![record.session, record.awaiting].into_iter().flatten().all(held) {
+                return Err("a record has a session that is not its device's");
+            }
+            if !record.allowance.connections.iter().copied().all(held) {
+                return Err("a record counts a connection that is not its device's");
+            }
+            let live = record.live.as_deref();
+            if live.is_some_and(|live| live.connected) != record.session.is_some() {
+                return Err("a device counts as connected without a session, or has one without counting");
+            }
+            if record.set.as_ref().is_some_and(|set| set.revision > record.revision_seen) {
+                return Err("a set has a higher revision than any seen");
+            }
+        }
+        self.writer.check()
     }
 }

@@ -7,12 +7,10 @@ use wasmbed_api::Device;
 use super::{
     Enrollment, Gateway,
     admission::{self, Admission, Known, plan_admission},
-    config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS, UNSEEN_DEVICE_MS},
+    config::UNSEEN_DEVICE_MS,
     device::{Object, Record},
-    session::State,
     sessions::SUPERSEDED,
-    status::{self, Ownership, Writing},
-    writer::Class,
+    status::{self, Ownership},
 };
 use crate::{Now, ObjectKey};
 
@@ -42,25 +40,26 @@ impl Gateway {
         for key in keys {
             self.forget(now, &key);
         }
-        let keys: Vec<_> = self.devices.keys().cloned().collect();
-        for key in keys {
-            self.schedule(now, &key);
-        }
+        self.changed.extend(self.devices.keys().cloned());
+        self.settle(now);
     }
 
     /// A Device is new or changed, or stands in a list.
     pub fn handle_device(&mut self, now: Now, device: &Device) {
-        let (Some(namespace), Some(name)) = (device.metadata.namespace.clone(), device.metadata.name.clone())
-        else {
+        self.show_device(now, device);
+        self.settle(now);
+    }
+
+    pub(super) fn show_device(&mut self, now: Now, device: &Device) {
+        let (Some(key), Some(mut object)) = (ObjectKey::of(&device.metadata), Object::new(device)) else {
+            debug_assert!(false, "the API server sets namespace, name, uid and resourceVersion");
             return;
         };
-        let Some(mut object) = Object::new(device) else { return };
-        let key = ObjectKey { namespace, name };
         let known = self.devices.get(&key);
         if let Some(uid) = known.and_then(|known| known.object.as_ref().map(|known| known.uid.clone()))
             && uid != object.uid
         {
-            self.handle_device_deleted(now, &key, Some(&uid));
+            self.forget(now, &Arc::new(key.clone()));
         } else if let Some(uid) = known.and_then(|known| known.stored_uid.clone())
             && uid != object.uid
         {
@@ -71,8 +70,15 @@ impl Gateway {
         let gateway = self.config.name.clone();
         let record = self.record(now, &key);
         record.listing = listing;
-        if record.object.as_ref().is_some_and(|known| object.is_older_than(known)) {
-            return;
+        if let Some(known) = &record.object {
+            if object.is_older_than(known) {
+                return;
+            }
+            // What the answer to our own write showed comes again by the watch.
+            if object.is_version_of(known) {
+                self.counters.echoes_skipped += 1;
+                return;
+            }
         }
         object.share(record);
         let before = record.object.as_ref().map(|known| known.public_key.clone());
@@ -93,6 +99,7 @@ impl Gateway {
         }
         let key = Arc::clone(&record.key);
         self.forget(now, &key);
+        self.settle(now);
     }
 
     /// The record of a device, made if there is none.
@@ -113,9 +120,7 @@ impl Gateway {
         let Some(record) = self.devices.get_mut(key) else { return };
         let Some(object) = &record.object else { return };
         record.write.refetch = false;
-        if record.write.create.take().is_some() {
-            self.creating = self.creating.saturating_sub(1);
-        }
+        self.creating -= usize::from(record.write.create.take().is_some());
         let known = Known::Object {
             approved: object.approved,
             revoked: object.revoked,
@@ -126,8 +131,8 @@ impl Gateway {
         let stored_changed = record.stored_uid.as_ref() != Some(&object.uid) && record.set.is_some();
         let kept_out = object.revoked || (!object.approved && self.config.enrollment != Enrollment::Open);
         let refused =
-            session.and_then(|id| self.sessions.get(&id)).and_then(|session| {
-                match plan_admission(self.config.enrollment, known, &session.public_key) {
+            session.and_then(|id| self.connections.get(id)).and_then(|session| {
+                match plan_admission(self.config.enrollment, known, session.public_key()) {
                     Admission::Refuse(refusal) => Some(refusal),
                     Admission::Admit | Admission::Enroll { .. } => None,
                 }
@@ -162,16 +167,14 @@ impl Gateway {
         if let Some(awaiting) = awaiting {
             self.readmit(now, awaiting);
         }
-        self.schedule(now, key);
+        self.changed.insert(Arc::clone(key));
     }
 
     /// Ends the session of a device and drops all that is known of it.
     pub(super) fn forget(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         self.writer.remove(key, &mut record.write);
-        if record.write.create.take().is_some() {
-            self.creating = self.creating.saturating_sub(1);
-        }
+        self.creating -= usize::from(record.write.create.take().is_some());
         let on_disk = record.stored_uid.is_some() || record.set.is_some() || record.admitted_key.is_some();
         let sessions = [record.session.take(), record.awaiting.take()];
         self.devices.remove(key);
@@ -180,55 +183,7 @@ impl Gateway {
             self.end(now, session, admission::DELETED);
         }
         if on_disk {
-            self.store_nothing(key);
-        }
-    }
-
-    /// Puts a device in the queue of writes if its status is not what it should be.
-    pub(super) fn schedule(&mut self, now: Now, key: &Arc<ObjectKey>) {
-        let writing = Writing::new(now, &self.config, self.orphans_from_ms);
-        let Some(record) = self.devices.get_mut(key) else { return };
-        if record.write.in_flight.is_some() {
-            return;
-        }
-        if record.write.create.is_some() || record.write.refetch {
-            self.writer.schedule(now.ms, key, &mut record.write, Class::Enrollment, now.ms);
-            return;
-        }
-        let Some(plan) = status::plan(record, writing) else { return };
-        let pause = match plan.class {
-            Class::Edge if plan.ends_session && !self.shutting_down => EDGE_DEBOUNCE_MS,
-            Class::Result | Class::Facts => RESULT_DEBOUNCE_MS,
-            Class::Enrollment | Class::Failure | Class::Edge | Class::Event | Class::Heartbeat => 0,
-        };
-        let mut due_ms = plan.due_ms.saturating_add(pause);
-        if plan.class.is_caused_by_device() && !self.shutting_down {
-            due_ms = due_ms.max(record.write.not_before(now.ms));
-        }
-        self.writer.schedule(now.ms, key, &mut record.write, plan.class, due_ms);
-    }
-
-    /// How a device is known, for admission.
-    pub(super) fn known<'a>(&self, record: Option<&'a Record>) -> Known<'a> {
-        match record {
-            Some(Record { object: Some(object), .. }) => Known::Object {
-                approved: object.approved,
-                revoked: object.revoked,
-                public_key: object.public_key.as_deref(),
-            },
-            _ if self.synced => Known::Missing,
-            Some(record) if record.stored_uid.is_some() => {
-                Known::Stored { admitted_key: record.admitted_key.as_deref() }
-            }
-            _ => Known::Unsynced,
-        }
-    }
-
-    /// A session whose Device was being created: the Device is here, or another one is.
-    fn readmit(&mut self, now: Now, id: super::SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if let State::AwaitDevice(greeting) = std::mem::replace(&mut session.state, State::AwaitHello) {
-            self.admit(now, id, *greeting);
+            self.storage.forget(key);
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    str::FromStr,
     sync::{Arc, Weak},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, ModuleDigest, SpecHash, decode_spec,
+    ApplicationUid, CorrelationId, DecodeError, ModuleDigest, ParseIdError, SpecHash, decode_spec,
     limits::{APPLICATION_NAME_BYTES_MAX, DESIRED_MAX, SPEC_BYTES_MAX},
 };
 
@@ -82,6 +83,42 @@ impl Set {
     }
 }
 
+/// Why a set can't be used: the fault of the controller that sent it, or of the disk that kept it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SetError {
+    #[error("revision is 0; the first is 1")]
+    RevisionZero,
+    #[error("{0} assignments, at most {DESIRED_MAX} are allowed")]
+    TooManyAssignments(usize),
+    #[error("{application} occurs twice in the set")]
+    Twice { application: String },
+    #[error("{application}: {source}")]
+    Assignment { application: String, source: AssignmentError },
+}
+
+/// Why an assignment of a set can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AssignmentError {
+    #[error("{field}: {source}")]
+    Id { field: &'static str, source: ParseIdError },
+    #[error("spec is not base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    #[error("spec has {0} bytes, at most {SPEC_BYTES_MAX} are allowed")]
+    TooLong(usize),
+    #[error("spec hashes to {found}, not to spec_hash {expected}")]
+    WrongHash { found: SpecHash, expected: SpecHash },
+    #[error("spec: {0}")]
+    Spec(#[from] DecodeError),
+    #[error("digest is {found}, but spec says {expected}")]
+    WrongDigest { found: String, expected: ModuleDigest },
+    #[error("application_uid is not the one in spec, {expected}")]
+    WrongUid { expected: ApplicationUid },
+}
+
+fn parse_id<T: FromStr<Err = ParseIdError>>(field: &'static str, text: &str) -> Result<T, AssignmentError> {
+    text.parse().map_err(|source| AssignmentError::Id { field, source })
+}
+
 /// Bodies that sets share.
 #[derive(Debug, Default)]
 pub(super) struct Bodies(BTreeMap<SpecHash, Weak<Body>>);
@@ -99,22 +136,23 @@ impl Bodies {
         }
     }
 
-    /// Reads a set. The error is for people.
-    pub(super) fn parse_set(&mut self, set: &DeviceSet) -> Result<Set, String> {
+    /// Reads a set.
+    pub(super) fn parse_set(&mut self, set: &DeviceSet) -> Result<Set, SetError> {
         if set.revision == 0 {
-            return Err("revision is 0; the first is 1".to_owned());
+            return Err(SetError::RevisionZero);
         }
         if set.assignments.len() > DESIRED_MAX {
-            return Err(format!("{} assignments, at most {DESIRED_MAX} are allowed", set.assignments.len()));
+            return Err(SetError::TooManyAssignments(set.assignments.len()));
         }
         let mut assignments: Vec<SetAssignment> = Vec::with_capacity(set.assignments.len());
         for entry in &set.assignments {
-            let body = self.parse_entry(entry).map_err(|error| format!("{}: {error}", entry.application))?;
+            let application = || entry.application.clone();
+            let wrong = |source| SetError::Assignment { application: application(), source };
+            let body = self.parse_entry(entry).map_err(wrong)?;
             if assignments.iter().any(|other| other.body.uid == body.uid) {
-                return Err(format!("{} stands twice in the set", entry.application));
+                return Err(SetError::Twice { application: application() });
             }
-            let correlation_id: CorrelationId =
-                entry.correlation_id.parse().map_err(|error| format!("correlation_id: {error}"))?;
+            let correlation_id = parse_id("correlation_id", &entry.correlation_id).map_err(wrong)?;
             assignments.push(SetAssignment { body, correlation_id });
         }
         // The protocol wants them in this order.
@@ -122,9 +160,9 @@ impl Bodies {
         Ok(Set { revision: set.revision, assignments })
     }
 
-    fn parse_entry(&mut self, entry: &AssignmentEntry) -> Result<Arc<Body>, String> {
-        let hash: SpecHash = entry.spec_hash.parse().map_err(|error| format!("spec_hash: {error}"))?;
-        let spec = STANDARD.decode(&entry.spec).map_err(|error| format!("spec is not base64: {error}"))?;
+    fn parse_entry(&mut self, entry: &AssignmentEntry) -> Result<Arc<Body>, AssignmentError> {
+        let hash: SpecHash = parse_id("spec_hash", &entry.spec_hash)?;
+        let spec = STANDARD.decode(&entry.spec)?;
         if let Some(body) = self.0.get(&hash).and_then(Weak::upgrade)
             && body.spec == spec
             && *body.application == *entry.application
@@ -132,18 +170,19 @@ impl Bodies {
             return Ok(body);
         }
         if spec.len() > SPEC_BYTES_MAX {
-            return Err(format!("spec has {} bytes, at most {SPEC_BYTES_MAX} are allowed", spec.len()));
+            return Err(AssignmentError::TooLong(spec.len()));
         }
         let found = SpecHash::of(&spec);
         if found != hash {
-            return Err(format!("spec hashes to {found}, not to spec_hash {hash}"));
+            return Err(AssignmentError::WrongHash { found, expected: hash });
         }
-        let decoded = decode_spec(&spec).map_err(|error| format!("spec: {error}"))?;
+        let decoded = decode_spec(&spec)?;
         if entry.digest.parse() != Ok(decoded.digest) {
-            return Err(format!("digest is {}, but spec says {}", entry.digest, decoded.digest));
+            let found = entry.digest.clone();
+            return Err(AssignmentError::WrongDigest { found, expected: decoded.digest });
         }
         if entry.application_uid != decoded.uid.to_string() {
-            return Err(format!("application_uid is not the one in spec, {}", decoded.uid));
+            return Err(AssignmentError::WrongUid { expected: decoded.uid });
         }
         let (uid, digest, module_bytes) = (decoded.uid, decoded.digest, decoded.module_bytes);
         let application = harmless(&entry.application, APPLICATION_NAME_BYTES_MAX).into();
@@ -170,8 +209,8 @@ pub struct PreparedSets {
 #[derive(Debug)]
 pub(super) struct PreparedSet {
     pub(super) device: ObjectKey,
-    /// The set, and as it stands on the disk; the error is for people.
-    pub(super) read: Result<(Set, DeviceSet), String>,
+    /// The set, and its form on the disk.
+    pub(super) read: Result<(Set, DeviceSet), SetError>,
 }
 
 impl PreparedSets {

@@ -6,7 +6,7 @@ use wasmbed_api::{DevicePhase, ReasonCode, condition as condition_type};
 use super::{
     config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
     device::{Application, Base, Live, Object, Record, Shown},
-    writer::Class,
+    writer::Priority,
 };
 use crate::{
     Now, UnixTime,
@@ -16,14 +16,18 @@ use crate::{
 /// A time in a status that is so far ahead of the gateway's clock was written by a clock that has been set back since.
 const CLOCK_AHEAD_MS: u64 = 2_000;
 
-/// A write that is needed.
-#[derive(Debug, PartialEq)]
-pub(super) struct Plan {
-    pub(super) class: Class,
-    /// Earliest time, milliseconds of the monotonic clock.
+/// What a status lacks, worked out once for its priority, its patch and its Event.
+#[derive(Debug)]
+pub(super) struct StatusDiff<'a> {
+    pub(super) priority: Priority,
+    /// Earliest time of the write, milliseconds of the monotonic clock.
     pub(super) due_ms: u64,
-    /// The write ends what it says of a session, so that it may wait for the device to return.
+    /// The write ends what the status says of a session, so that it may wait for the device to return.
     pub(super) ends_session: bool,
+    record: &'a Record,
+    writing: Writing<'a>,
+    /// `None` while only time is waited for.
+    wanted: Option<(&'a Object, Wanted<'a>)>,
 }
 
 /// Who writes.
@@ -256,145 +260,160 @@ fn idle<'a>(
     differs(shown, returning).then_some(()).and_then(|()| wanted(base.phase, returning, None))
 }
 
-/// Whether a write is needed, how urgent it is, and from when.
-pub(super) fn plan(record: &Record, writing: Writing<'_>) -> Option<Plan> {
-    plan_now(record, writing).or_else(|| {
-        // That a device comes back is not said for longer than it may take.
-        let shown = record.object.as_ref()?.base.connected.as_ref()?;
-        let by = record.returns_by.filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
-        (writing.now.ms <= by.ms).then_some(Plan {
-            class: Class::Facts,
-            due_ms: by.ms + 1,
-            ends_session: false,
-        })
-    })
+/// How the status of a device differs from what it should be; `None` if it does not.
+pub(super) fn diff<'a>(record: &'a Record, writing: Writing<'a>) -> Option<StatusDiff<'a>> {
+    let object = record.object.as_ref()?;
+    let now_ms = writing.now.ms;
+    let waits = |priority, due_ms| {
+        Some(StatusDiff { priority, due_ms, ends_session: false, record, writing, wanted: None })
+    };
+    if awaits_return(record, object, writing) {
+        return waits(Priority::Edge, writing.orphans_from_ms);
+    }
+    let wanted = wanted(record, object, writing);
+    let urgency = wanted.as_ref().and_then(|wanted| urgency(object, wanted, writing));
+    if let Some(Urgency { priority, due_ms, ends_session }) = urgency {
+        let wanted = wanted.map(|wanted| (object, wanted));
+        return Some(StatusDiff { priority, due_ms, ends_session, record, writing, wanted });
+    }
+    // That a device comes back is not said for longer than it may take.
+    let shown = object.base.connected.as_ref()?;
+    let by = record.returns_by.filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
+    if now_ms <= by.ms { waits(Priority::Facts, by.ms + 1) } else { None }
 }
 
-fn plan_now(record: &Record, writing: Writing<'_>) -> Option<Plan> {
-    let object = record.object.as_ref()?;
-    let base = &object.base;
-    if record.live.is_none()
-        && base.phase == DevicePhase::Connected
-        && base.gateway.as_deref() == Some(writing.gateway)
+/// Whether a device that an earlier life of this gateway left as Connected may still come back.
+fn awaits_return(record: &Record, object: &Object, writing: Writing<'_>) -> bool {
+    record.live.is_none()
+        && object.base.phase == DevicePhase::Connected
+        && object.base.gateway.as_deref() == Some(writing.gateway)
         && writing.now.ms < writing.orphans_from_ms
         && !object.revoked
         && (object.approved || !writing.asks_approval)
-    {
-        return Some(Plan { class: Class::Edge, due_ms: writing.orphans_from_ms, ends_session: false });
-    }
-    let wanted = wanted(record, object, writing)?;
-    let now = Plan { class: Class::Facts, due_ms: writing.now.ms, ends_session: false };
+}
+
+struct Urgency {
+    priority: Priority,
+    due_ms: u64,
+    ends_session: bool,
+}
+
+fn urgency(object: &Object, wanted: &Wanted<'_>, writing: Writing<'_>) -> Option<Urgency> {
+    let base = &object.base;
+    let now = |priority| Some(Urgency { priority, due_ms: writing.now.ms, ends_session: false });
     if wanted.phase != base.phase {
-        let edge =
-            matches!((wanted.phase, base.phase), (DevicePhase::Connected | DevicePhase::Disconnected, _));
-        let class = if edge { Class::Edge } else { Class::Enrollment };
-        return Some(Plan { class, ends_session: wanted.phase == DevicePhase::Disconnected, ..now });
+        let edge = matches!(wanted.phase, DevicePhase::Connected | DevicePhase::Disconnected);
+        let priority = if edge { Priority::Edge } else { Priority::Enrollment };
+        let ends_session = wanted.phase == DevicePhase::Disconnected;
+        return Some(Urgency { priority, due_ms: writing.now.ms, ends_session });
     }
     if differs(base.enrolled.as_ref(), wanted.enrolled) {
-        return Some(Plan { class: Class::Enrollment, ..now });
+        return now(Priority::Enrollment);
     }
     if differs(base.connected.as_ref(), wanted.connected) {
-        return Some(Plan { class: Class::Edge, ..now });
+        return now(Priority::Edge);
     }
     let mut changed =
         wanted.conditions(base).into_iter().filter(|(_, shown, wanted)| differs(*shown, *wanted));
     if let Some((name, ..)) = changed.next() {
         // Others are seen with another key; what else there is the device itself brings about, as often as it likes.
-        let class = if name == condition_type::KEY_MISMATCH { Class::Enrollment } else { Class::Edge };
-        return Some(Plan { class, ..now });
+        let others = name == condition_type::KEY_MISMATCH;
+        return now(if others { Priority::Enrollment } else { Priority::Edge });
     }
     let live = wanted.live?;
     if base.epoch != live.epoch.0 {
-        return Some(Plan { class: Class::Edge, ..now });
+        return now(Priority::Edge);
     }
     if let Some(applications) = &live.applications
         && live.applications_hash != base.applications_hash
     {
         let failed = applications.iter().any(Application::failed);
-        return Some(Plan { class: if failed { Class::Failure } else { Class::Result }, ..now });
+        return now(if failed { Priority::Failure } else { Priority::Result });
     }
     if live.revision_reported.is_some_and(|revision| Some(revision) != as_u64(base.revision)) {
-        return Some(Plan { class: Class::Result, ..now });
+        return now(Priority::Result);
     }
     if (live.facts.is_some() && live.facts_hash != base.facts_hash)
         || object.generation != base.observed_generation
     {
-        return Some(Plan { class: Class::Facts, ..now });
+        return now(Priority::Facts);
     }
     if is_ahead(writing.now, base) {
-        return Some(Plan { class: Class::Heartbeat, ..now });
+        return now(Priority::Heartbeat);
     }
     let heard = heard_unix_ms(writing.now, live);
     if live.connected && heard > base.last_heartbeat_unix_ms {
         let age = heard - base.last_heartbeat_unix_ms;
         let due_ms = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
-        return Some(Plan { class: Class::Heartbeat, due_ms, ends_session: false });
+        return Some(Urgency { priority: Priority::Heartbeat, due_ms, ends_session: false });
     }
     None
 }
 
-/// The merge patch (RFC 7396), and the Event that tells of the transition in it.
-pub(super) fn patch(record: &Record, writing: Writing<'_>) -> Option<(Value, Option<Event>)> {
-    let object = record.object.as_ref()?;
-    let base = &object.base;
-    let wanted = wanted(record, object, writing)?;
-    let mut status = Map::new();
-    let mut set = |name: &str, value: Value| drop(status.insert(name.to_owned(), value));
-    if wanted.phase != base.phase {
-        set("phase", json!(wanted.phase));
-    }
-    if object.generation != base.observed_generation {
-        set("observedGeneration", json!(object.generation));
-    }
-    let conditions = wanted.conditions(base);
-    if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
-        let own = conditions
-            .into_iter()
-            .filter_map(|(name, shown, wanted)| condition(writing.now, name, shown, wanted, record, object));
-        let others = base.other_conditions.iter().map(|condition| json!(condition));
-        set("conditions", own.chain(others).collect());
-    }
-    if let Some(live) = wanted.live {
-        if base.gateway.as_deref() != Some(writing.gateway) {
-            set("gateway", json!(writing.gateway));
+impl StatusDiff<'_> {
+    /// The merge patch (RFC 7396), and the Event that tells of the transition in it.
+    pub(super) fn patch(&self) -> Option<(Value, Option<Event>)> {
+        let Self { record, writing, .. } = self;
+        let (object, wanted) = self.wanted.as_ref()?;
+        let base = &object.base;
+        let mut status = Map::new();
+        let mut set = |name: &str, value: Value| drop(status.insert(name.to_owned(), value));
+        if wanted.phase != base.phase {
+            set("phase", json!(wanted.phase));
         }
-        let ahead = is_ahead(writing.now, base);
-        if base.epoch != live.epoch.0 || base.connected_since_unix_ms.is_none() || ahead {
-            set("epoch", json!(live.epoch.0));
-            let since = UnixTime::from_ms(unix_ms_of(writing.now, live.since));
-            set("connected_since", json!(since.to_string()));
+        if object.generation != base.observed_generation {
+            set("observedGeneration", json!(object.generation));
         }
-        let heard = heard_unix_ms(writing.now, live);
-        if heard > base.last_heartbeat_unix_ms || ahead {
-            set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
+        let conditions = wanted.conditions(base);
+        if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
+            let own = conditions.into_iter().filter_map(|(name, shown, wanted)| {
+                condition(writing.now, name, shown, wanted, record, object)
+            });
+            let others = base.other_conditions.iter().map(|condition| json!(condition));
+            set("conditions", own.chain(others).collect());
         }
-        if let Some(revision) = live.revision_reported
-            && Some(revision) != as_u64(base.revision)
-        {
-            set("revision", json!(revision));
-        }
-        if let Some(facts) = &live.facts
-            && live.facts_hash != base.facts_hash
-        {
-            set("facts", whole(json!(**facts)));
-        }
-        if let Some(applications) = &live.applications {
-            let quiet = live.applications_hash == base.applications_hash;
-            if !quiet || plan(record, writing).is_some_and(|plan| plan.class == Class::Heartbeat) {
-                let resources: Vec<_> = applications.iter().map(Application::to_resource).collect();
-                set("applications", json!(resources));
+        if let Some(live) = wanted.live {
+            if base.gateway.as_deref() != Some(writing.gateway) {
+                set("gateway", json!(writing.gateway));
+            }
+            let ahead = is_ahead(writing.now, base);
+            if base.epoch != live.epoch.0 || base.connected_since_unix_ms.is_none() || ahead {
+                set("epoch", json!(live.epoch.0));
+                let since = UnixTime::from_ms(unix_ms_of(writing.now, live.since));
+                set("connected_since", json!(since.to_string()));
+            }
+            let heard = heard_unix_ms(writing.now, live);
+            if heard > base.last_heartbeat_unix_ms || ahead {
+                set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
+            }
+            if let Some(revision) = live.revision_reported
+                && Some(revision) != as_u64(base.revision)
+            {
+                set("revision", json!(revision));
+            }
+            if let Some(facts) = &live.facts
+                && live.facts_hash != base.facts_hash
+            {
+                set("facts", whole(json!(**facts)));
+            }
+            if let Some(applications) = &live.applications {
+                let quiet = live.applications_hash == base.applications_hash;
+                if !quiet || self.priority == Priority::Heartbeat {
+                    let resources: Vec<_> = applications.iter().map(Application::to_resource).collect();
+                    set("applications", json!(resources));
+                }
             }
         }
+        if status.is_empty() {
+            return None;
+        }
+        // What led to Rejected was told when it was seen.
+        let transition = wanted.phase != DevicePhase::Rejected
+            && (wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled));
+        let event = transition.then(|| event(writing.now, record, object, wanted));
+        let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
+        Some((patch, event))
     }
-    if status.is_empty() {
-        return None;
-    }
-    // What led to Rejected was told when it was seen.
-    let transition = wanted.phase != DevicePhase::Rejected
-        && (wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled));
-    let event = transition.then(|| event(writing.now, record, object, &wanted));
-    let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
-    Some((patch, event))
 }
 
 /// A merge patch keeps what it does not name: what the device no longer says is named with null.

@@ -368,7 +368,10 @@ impl World {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         if self.gateway.needs_leader_lease(term) {
-            self.gateway.handle_leader_lease(self.leader_lease.clone());
+            match self.leader_lease.clone() {
+                Ok(term) => self.gateway.handle_leader_lease(term),
+                Err(error) => self.gateway.handle_leader_lease_failed(error),
+            }
         }
         let put = PreparedSets::new(&PutSets { leader_term: term, sets });
         self.gateway.handle_put_sets(self.now, request, put);

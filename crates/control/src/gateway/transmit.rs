@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use wasmbed_protocol::{
-    Assignment, AssignmentGet, Closing as ClosingMessage, Desired, DesiredApplication, Epoch, ErrorNotice,
-    GatewayMessage, HeartbeatAck, List, ModuleChunk, ModuleGone, Revision, Welcome, encode_gateway,
+    Assignment, AssignmentGet, Closing as ClosingMessage, CorrelationId, Desired, DesiredApplication, Epoch,
+    ErrorNotice, GatewayMessage, HeartbeatAck, List, ModuleChunk, ModuleDigest, ModuleGone, Revision,
+    SpecHash, Welcome, encode_gateway,
     limits::{CHUNK_BYTES_MAX, DESIRED_MAX, FRAME_BYTES_MAX},
 };
 
 use super::{
     Gateway,
-    config::LOG_BYTES_PER_SECOND,
-    input::{Notice, SessionId, StoreOperation, Transmit},
-    session::{Closing, Range, State},
+    config::{Config, LOG_BYTES_PER_SECOND},
+    connections::State,
+    device::Record,
+    input::{Notice, SessionId, Transmit},
+    pending::{Closing, Complaint, Outgoing, Range},
     sets::Set,
 };
 use crate::Now;
@@ -49,6 +52,26 @@ impl Frames<'_> {
         }));
     }
 
+    /// Answers an AssignmentGet; gives the application and the change that the device was sent, if its set has them.
+    fn push_assignment(
+        &mut self,
+        set: Option<&Set>,
+        spec_hash: SpecHash,
+    ) -> Option<(Arc<str>, CorrelationId)> {
+        let Some(assignment) = set.and_then(|set| set.find(&spec_hash)) else {
+            self.push(&GatewayMessage::AssignmentGone(AssignmentGet { spec_hash }));
+            return None;
+        };
+        let correlation_id = assignment.correlation_id;
+        self.push(&GatewayMessage::Assignment(Assignment {
+            spec_hash,
+            spec: &assignment.body.spec,
+            correlation_id,
+            envelope: &[],
+        }));
+        Some((Arc::clone(&assignment.body.application), correlation_id))
+    }
+
     /// Gives what is left of the range.
     fn push_chunk(&mut self, range: Range, module: &[u8]) -> Option<Range> {
         let start = range.next as usize;
@@ -66,107 +89,113 @@ impl Frames<'_> {
 }
 
 impl Gateway {
-    /// Writes whole frames that a session owes into `buffer`, as many as fit; at least
-    /// [`FRAME_BYTES_MAX`] bytes are needed for one. If more is owed than fits, [`Gateway::poll_wake`] gives the session again.
+    /// Writes whole frames that are pending for a session into `buffer`, as many as fit; at least [`FRAME_BYTES_MAX`]
+    /// bytes are needed for one. If more is pending than fits, [`Gateway::poll_wake`] gives the session again.
     pub fn poll_transmit(&mut self, now: Now, id: SessionId, buffer: &mut [u8]) -> Transmit {
         let mut frames = Frames { buffer, written: 0, failed: None };
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(session) = self.connections.get_mut(id) else {
             return Transmit { close: true, ..Transmit::default() };
         };
-        let record = self.devices.get(&session.device);
-        let device = Arc::clone(&session.device);
-        let owed = &mut session.owed;
+        let record = self.devices.get(session.device()).map(AsRef::as_ref);
+        let device = Arc::clone(session.device());
         let mut transmit = Transmit::default();
         let mut assigned = Vec::new();
+        let modules = &mut self.modules;
         while frames.has_room() {
-            if std::mem::take(&mut owed.welcome) {
-                let epoch =
-                    record.and_then(|record| record.live.as_ref()).map_or(Epoch(0), |live| live.epoch_told);
-                frames.push(&GatewayMessage::Welcome(Welcome {
-                    epoch,
-                    unix_ms: now.unix_ms,
-                    heartbeat_interval_ms: self.config.heartbeat_interval_ms,
-                    heartbeat_timeout_ms: self.config.heartbeat_timeout_ms,
-                    log_bytes_per_second: LOG_BYTES_PER_SECOND,
-                    desired_known: owed.desired,
-                }));
-            } else if let Some(sequence) = owed.heartbeat_ack.take() {
-                frames.push(&GatewayMessage::HeartbeatAck(HeartbeatAck { sequence, unix_ms: now.unix_ms }));
-                transmit.heartbeat = true;
-            } else if let Some(error) = owed.error.take() {
-                let (code, tag, detail) = *error;
-                frames.push(&GatewayMessage::Error(ErrorNotice { code, tag, detail: &detail }));
-            } else if let Some(closing) = &owed.closing {
-                let Closing { reject, reason, retry_after_ms, detail } = &**closing;
-                let closing = ClosingMessage { reason: *reason, retry_after_ms: *retry_after_ms, detail };
-                frames.push(&match reject {
-                    true => GatewayMessage::Reject(closing),
-                    false => GatewayMessage::Goodbye(closing),
-                });
-                owed.closing = None;
-                break;
-            } else if std::mem::take(&mut owed.desired) {
-                if let Some((set, record)) = record.and_then(|record| Some((record.set.as_ref()?, record))) {
-                    frames.push_desired(set, record.revision_base);
+            let in_memory = |digest: &ModuleDigest| modules.cached(digest).is_some();
+            let Some(outgoing) = session.pending.next(in_memory) else { break };
+            match outgoing {
+                Outgoing::Welcome { desired_known } => {
+                    frames.push(&welcome(now, &self.config, record, desired_known));
                 }
-            } else if let Some(spec_hash) = owed.assignments.pop_front() {
-                let assignment =
-                    record.and_then(|record| record.set.as_ref()).and_then(|set| set.find(&spec_hash));
-                let Some(assignment) = assignment else {
-                    frames.push(&GatewayMessage::AssignmentGone(AssignmentGet { spec_hash }));
-                    continue;
-                };
-                let correlation_id = assignment.correlation_id;
-                frames.push(&GatewayMessage::Assignment(Assignment {
-                    spec_hash,
-                    spec: &assignment.body.spec,
-                    correlation_id,
-                    envelope: &[],
-                }));
-                let application = Arc::clone(&assignment.body.application);
-                assigned.push(Notice::Assigned { device: Arc::clone(&device), application, correlation_id });
-            } else if let Some(digest) = owed.module_gone.take() {
-                frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest: *digest }));
-            } else if let Some(range) = &mut owed.range {
-                let Some(module) = self.modules.cached(&range.digest) else { break };
-                let rest = frames.push_chunk(**range, module);
-                self.modules.touch(now.ms, &range.digest);
-                match rest {
-                    Some(rest) => **range = rest,
-                    None => owed.range = None,
+                Outgoing::HeartbeatAck(sequence) => {
+                    let unix_ms = now.unix_ms;
+                    frames.push(&GatewayMessage::HeartbeatAck(HeartbeatAck { sequence, unix_ms }));
+                    transmit.heartbeat = true;
                 }
-            } else {
-                break;
+                Outgoing::Error(complaint) => {
+                    let Complaint { code, tag, detail } = &*complaint;
+                    frames.push(&GatewayMessage::Error(ErrorNotice { code: *code, tag: *tag, detail }));
+                }
+                Outgoing::Close(closing) => {
+                    let Closing { reject, reason, retry_after_ms, detail } = &*closing;
+                    let (reason, retry_after_ms) = (*reason, *retry_after_ms);
+                    let last = ClosingMessage { reason, retry_after_ms, detail };
+                    frames.push(&match reject {
+                        true => GatewayMessage::Reject(last),
+                        false => GatewayMessage::Goodbye(last),
+                    });
+                    break;
+                }
+                Outgoing::Desired => {
+                    if let Some((set, record)) =
+                        record.and_then(|record| Some((record.set.as_ref()?, record)))
+                    {
+                        frames.push_desired(set, record.revision_base);
+                    }
+                }
+                Outgoing::Assignment(spec_hash) => {
+                    let set = record.and_then(|record| record.set.as_ref());
+                    assigned.extend(frames.push_assignment(set.map(AsRef::as_ref), spec_hash));
+                }
+                Outgoing::ModuleGone(digest) => {
+                    frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest }))
+                }
+                Outgoing::Chunk(range) => {
+                    let rest =
+                        modules.cached(&range.digest).and_then(|module| frames.push_chunk(range, module));
+                    modules.touch(now.ms, &range.digest);
+                    if let Some(rest) = rest {
+                        session.pending.pull(rest);
+                    }
+                }
             }
         }
-        let waits_for = owed
-            .range
-            .as_ref()
-            .map(|range| range.digest)
-            .filter(|digest| self.modules.cached(digest).is_none());
         transmit.written = frames.written;
-        transmit.close = session.state == State::Closing && session.owed.closing.is_none();
+        transmit.close = *session.state() == State::Closing && !session.pending.is_closing();
         let failed = frames.failed;
-        if session.owes(|digest| self.modules.cached(digest).is_some()) {
-            self.wakes.insert(id);
+        let waits_for = session.pending.pulled().filter(|digest| modules.cached(digest).is_none());
+        if session.pending.is_ready(|digest| modules.cached(digest).is_some()) {
+            self.connections.wake(id);
         }
         if let Some(digest) = waits_for {
             // It left memory while the device read slowly.
             if !self.modules.contains(&digest) {
                 self.refuse_module(id, digest);
             } else if self.modules.want(&digest, id) {
-                self.store.push_back(StoreOperation::LoadModule { digest });
+                self.storage.load_module(digest);
             }
         }
-        assigned.into_iter().for_each(|notice| self.notice(notice));
+        for (application, correlation_id) in assigned {
+            let device = Arc::clone(&device);
+            self.notice(Notice::Assigned { device, application, correlation_id });
+        }
         if let Some(detail) = failed {
             self.notice(Notice::Unusable { device, detail });
         }
         if !transmit.close
-            && let Some(session) = self.sessions.get(&id)
+            && let Some(session) = self.connections.get(id)
         {
             transmit.read_in_ms = self.read_in_ms(now, session);
         }
         transmit
     }
+}
+
+fn welcome(
+    now: Now,
+    config: &Config,
+    record: Option<&Record>,
+    desired_known: bool,
+) -> GatewayMessage<'static> {
+    let live = record.and_then(|record| record.live.as_ref());
+    debug_assert!(live.is_some(), "a session is welcomed once it has its epoch");
+    GatewayMessage::Welcome(Welcome {
+        epoch: live.map_or(Epoch(0), |live| live.epoch_told),
+        unix_ms: now.unix_ms,
+        heartbeat_interval_ms: config.heartbeat_interval_ms,
+        heartbeat_timeout_ms: config.heartbeat_timeout_ms,
+        log_bytes_per_second: LOG_BYTES_PER_SECOND,
+        desired_known,
+    })
 }

@@ -8,88 +8,37 @@ use super::{
     Gateway,
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
     device::Record,
-    input::{Answer, Notice, Refused, RequestId, StoreId, StoreOperation, StoredDevice, UploadDecision},
+    input::{Answer, Notice, Refused, RequestId, StoreFailure, StoreId, StoredDevice, UploadDecision},
     sets::{Modules, PreparedSet, PreparedSets, Set},
+    storage::{CheckedSet, Storing},
 };
 use crate::{
     Now, ObjectKey,
-    election::TERM_MAX,
     exchange::{DeviceSet, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
 };
-
-/// A set that is taken, and whose it is.
-type CheckedSet = (Arc<ObjectKey>, Arc<Set>);
-
-/// What happens once an operation is on the disk.
-#[derive(Debug)]
-pub(super) enum Storing {
-    /// Sets take effect and a controller is answered.
-    Sets { request: RequestId, leader_term: u64, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
-    /// Nothing; where it fails, what is known of the device by then is written as soon as the disk works again.
-    Device(Arc<ObjectKey>),
-}
 
 impl Gateway {
     /// Whether the leader's Lease is to be read, for [`Gateway::handle_leader_lease`], before sets of this term are handled: it
     /// is a later term than any that was seen in it, as that of each new leader is.
     #[must_use]
     pub fn needs_leader_lease(&self, term: u64) -> bool {
-        term <= TERM_MAX && term > self.leader_term && term > self.term_known
+        self.fence.needs_lease(term)
     }
 
-    /// The leader's Lease was read: its `leaseTransitions`, 0 if there is no such Lease. The error is for people; while there is
-    /// one, sets of a later term are refused for now: nobody was seen to lead in it.
-    pub fn handle_leader_lease(&mut self, read: Result<u64, String>) {
-        match read {
-            Ok(term) => {
-                self.term_known = term;
-                self.term_unread = None;
-            }
-            Err(error) => self.term_unread = Some(error),
-        }
+    /// The leader's Lease was read: its `leaseTransitions`, 0 if there is no such Lease.
+    pub fn handle_leader_lease(&mut self, term: u64) {
+        self.fence.handle_lease(term);
+    }
+
+    /// The leader's Lease could not be read; the error is for people. Until it is, sets of a later term are refused: nobody
+    /// was seen to lead in it.
+    pub fn handle_leader_lease_failed(&mut self, error: String) {
+        self.fence.handle_lease_failed(error);
     }
 
     /// A controller sends desired sets. [`Gateway::poll_answer`] answers, once they are on the disk.
     pub fn handle_put_sets(&mut self, now: Now, request: RequestId, put: PreparedSets) {
-        let refuse =
-            |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
-        let refused = if let Some(why) = &self.kept_from {
-            Some(Refused::Unavailable(refuse("NotHolder", why.clone())))
-        } else if put.leader_term > TERM_MAX {
-            let message = format!("leader term {} is beyond {TERM_MAX}, the highest one", put.leader_term);
-            Some(Refused::Invalid(refuse("TermOutOfRange", message)))
-        } else if put.leader_term < self.leader_term {
-            let message =
-                format!("leader term {} is lower than {}, seen before", put.leader_term, self.leader_term);
-            let refusal = refuse("Fenced", message);
-            Some(Refused::Fenced(Refusal { leader_term: Some(self.leader_term), ..refusal }))
-        } else if self.needs_leader_lease(put.leader_term) {
-            Some(match &self.term_unread {
-                Some(error) => {
-                    let message = format!("the leader's Lease can't be read: {error}; try again");
-                    Refused::Unavailable(refuse("LeaseUnread", message))
-                }
-                None => {
-                    let message = format!(
-                        "leader term {} is above {}, leaseTransitions of the leader's Lease",
-                        put.leader_term, self.term_known
-                    );
-                    Refused::Invalid(refuse("TermNotGiven", message))
-                }
-            })
-        } else if put.count > SETS_PER_PUT_MAX {
-            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.count);
-            Some(Refused::Invalid(refuse("TooManySets", message)))
-        } else if self.storing.len() >= STORE_OPERATIONS_MAX {
-            Some(Refused::Unavailable(refuse(
-                "Overloaded",
-                "the disk does not keep up; try again".to_owned(),
-            )))
-        } else if self.shutting_down {
-            Some(Refused::Unavailable(refuse("ShuttingDown", "the gateway stops".to_owned())))
-        } else {
-            None
-        };
+        let refused = self.check_put(&put).err();
         if let Some(refused) = refused {
             self.answers.push_back(Answer { request, result: Err(refused) });
             return;
@@ -108,20 +57,43 @@ impl Gateway {
                 Err(refusal) => refused.push(*refusal),
             }
         }
-        if taken.is_empty() && put.leader_term == self.stored_term {
+        if taken.is_empty() && self.fence.is_stored(put.leader_term) {
             self.answers.push_back(Answer { request, result: Ok(PutSetsAnswer { refused }) });
             return;
         }
-        self.leader_term = put.leader_term;
+        self.fence.accept(put.leader_term);
         for (key, set) in &taken {
             if let Some(record) = self.devices.get_mut(key) {
                 record.revision_seen = record.revision_seen.max(set.revision);
                 record.staged = Some(Arc::clone(set));
             }
         }
-        let leader_term = self.leader_term;
-        let id = self.store_id(Storing::Sets { request, leader_term, sets: taken, refused });
-        self.store.push_back(StoreOperation::Put { id, leader_term, devices });
+        let leader_term = put.leader_term;
+        let then = Storing::Sets { request, leader_term, sets: taken, refused };
+        self.storage.put_sets(leader_term, devices, then);
+    }
+
+    /// Whether a call is taken at all.
+    fn check_put(&self, put: &PreparedSets) -> Result<(), Refused> {
+        let refusal =
+            |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
+        if let Some(why) = &self.kept_from {
+            return Err(Refused::Unavailable(refusal("NotHolder", why.clone())));
+        }
+        self.fence.check(put.leader_term)?;
+        if put.count > SETS_PER_PUT_MAX {
+            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.count);
+            return Err(Refused::Invalid(refusal("TooManySets", message)));
+        }
+        if self.storage.awaiting() >= STORE_OPERATIONS_MAX {
+            let message = "the disk does not keep up; try again".to_owned();
+            return Err(Refused::Unavailable(refusal("Overloaded", message)));
+        }
+        if self.shutting_down {
+            let message = "the gateway stops".to_owned();
+            return Err(Refused::Unavailable(refusal("ShuttingDown", message)));
+        }
+        Ok(())
     }
 
     /// Whether a set is taken, with what goes to the disk; `None` if it is the one held. `unseen` counts the devices that were
@@ -145,7 +117,7 @@ impl Gateway {
         if taken.iter().any(|(key, _)| **key == device) {
             return Err(refuse("the device stands twice in this call".to_owned()));
         }
-        let (mut parsed, exchange) = read.map_err(refuse)?;
+        let (mut parsed, exchange) = read.map_err(|error| refuse(error.to_string()))?;
         let missing: BTreeSet<ModuleDigest> = parsed
             .assignments
             .iter()
@@ -197,17 +169,20 @@ impl Gateway {
     }
 
     /// A storage operation ended.
-    pub fn handle_stored(&mut self, now: Now, id: StoreId, result: Result<(), String>) {
-        let Some(storing) = self.storing.remove(&id) else { return };
+    pub fn handle_stored(&mut self, now: Now, id: StoreId, result: Result<(), StoreFailure>) {
+        let Some(storing) = self.storage.handle_end(id) else {
+            debug_assert!(false, "{id:?} is not awaited");
+            return;
+        };
         if let Err(error) = &result {
-            self.notice(Notice::StoreFailed { detail: error.clone() });
+            self.notice(Notice::StoreFailed { detail: error.to_string() });
         }
         let (request, leader_term, sets, refused) = match storing {
             Storing::Sets { request, leader_term, sets, refused } => (request, leader_term, sets, refused),
             Storing::Device(key) => {
                 match result {
                     Ok(()) => self.store_what_failed(),
-                    Err(_) => drop(self.unstored.insert(key)),
+                    Err(_) => self.storage.note_failed(key),
                 }
                 return;
             }
@@ -221,9 +196,9 @@ impl Gateway {
         }
         let result = match result {
             Ok(()) => {
-                self.stored_term = self.stored_term.max(leader_term);
+                self.fence.handle_stored(leader_term);
                 for (key, set) in sets {
-                    self.take_set(now, &key, set);
+                    self.take_set(&key, set);
                 }
                 self.store_what_failed();
                 Ok(PutSetsAnswer { refused })
@@ -235,9 +210,10 @@ impl Gateway {
             })),
         };
         self.answers.push_back(Answer { request, result });
+        self.settle(now);
     }
 
-    fn take_set(&mut self, now: Now, key: &Arc<ObjectKey>, set: Arc<Set>) {
+    fn take_set(&mut self, key: &Arc<ObjectKey>, set: Arc<Set>) {
         let Some(record) = self.devices.get_mut(key) else { return };
         if record.set.as_ref().is_some_and(|held| held.revision > set.revision) {
             return;
@@ -247,15 +223,7 @@ impl Gateway {
         self.notice(Notice::SetTaken { device: Arc::clone(key), revision });
         self.stream.changed(key);
         self.offer_desired(key);
-        self.schedule(now, key);
-    }
-
-    /// A number for a storage operation.
-    pub(super) fn store_id(&mut self, storing: Storing) -> StoreId {
-        let id = StoreId(self.next_store);
-        self.next_store += 1;
-        self.storing.insert(id, storing);
-        id
+        self.changed.insert(Arc::clone(key));
     }
 
     /// Writes what is known of a device to the disk.
@@ -265,24 +233,17 @@ impl Gateway {
             record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
         // Operations happen in their order: an older set must not follow a newer one.
         let set = record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_exchange(&record.key));
-        let devices = vec![stored(record, set)];
-        let id = self.store_id(Storing::Device(Arc::clone(key)));
-        self.store.push_back(StoreOperation::Put { id, leader_term: self.leader_term, devices });
-    }
-
-    /// Takes a device off the disk.
-    pub(super) fn store_nothing(&mut self, key: &Arc<ObjectKey>) {
-        let id = self.store_id(Storing::Device(Arc::clone(key)));
-        self.store.push_back(StoreOperation::Forget { id, device: (**key).clone() });
+        let device = stored(record, set);
+        self.storage.put_device(self.fence.highest(), Arc::clone(key), device);
     }
 
     /// Brings the disk to what is known of devices whose last write failed.
     pub(super) fn store_what_failed(&mut self) {
-        for key in std::mem::take(&mut self.unstored) {
+        for key in self.storage.take_failed() {
             if self.devices.contains_key(&key) {
                 self.store_device(&key);
             } else {
-                self.store_nothing(&key);
+                self.storage.forget(&key);
             }
         }
     }
@@ -328,13 +289,13 @@ impl Gateway {
         &mut self,
         now: Now,
         digest: ModuleDigest,
-        result: Result<Arc<[u8]>, String>,
+        result: Result<Arc<[u8]>, StoreFailure>,
     ) {
         let waiting = match result {
             Ok(bytes) => self.modules.loaded(now.ms, &digest, bytes),
             Err(error) => {
                 self.notice(Notice::StoreFailed { detail: format!("module {digest}: {error}") });
-                self.store.push_back(StoreOperation::DeleteModule { digest });
+                self.storage.delete_module(digest);
                 let waiting = self.modules.remove(&digest);
                 for session in &waiting {
                     self.refuse_module(*session, digest);
@@ -342,21 +303,20 @@ impl Gateway {
                 waiting
             }
         };
-        self.wakes.extend(waiting.into_iter().filter(|session| self.sessions.contains_key(session)));
+        for session in waiting {
+            self.connections.wake(session);
+        }
     }
 
     pub(super) fn sweep_modules(&mut self, now: Now, unreferenced_ms: u64) {
         let held = self.devices.values().filter_map(|record| record.set.as_ref());
-        let staged = self.storing.values().flat_map(|storing| match storing {
-            Storing::Sets { sets, .. } => sets.as_slice(),
-            Storing::Device(_) => &[],
-        });
+        let staged = self.storage.staged();
         let referenced = held
             .chain(staged.map(|(_, set)| set))
             .flat_map(|set| set.assignments.iter().map(|assignment| assignment.body.digest))
             .collect();
         for digest in self.modules.sweep(now.ms, &referenced, unreferenced_ms) {
-            self.store.push_back(StoreOperation::DeleteModule { digest });
+            self.storage.delete_module(digest);
         }
     }
 }

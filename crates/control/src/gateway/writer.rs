@@ -24,7 +24,7 @@ use crate::{
 
 /// What a write is about, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum Priority {
     /// Revocation, enrollment, rejection.
     Enrollment,
     /// An application failed.
@@ -41,7 +41,7 @@ pub enum Class {
     Heartbeat,
 }
 
-impl Class {
+impl Priority {
     /// Whether what a device does decides how often such a write is needed; signs of life have a rhythm of their own.
     pub(super) fn is_caused_by_device(self) -> bool {
         match self {
@@ -95,7 +95,7 @@ impl WriteState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Queued {
-    class: Class,
+    priority: Priority,
     due_ms: u64,
     ready: bool,
 }
@@ -104,7 +104,7 @@ struct Queued {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) device: Arc<ObjectKey>,
-    pub(super) class: Class,
+    pub(super) priority: Priority,
     /// When it first waited.
     pub(super) since_ms: u64,
     /// The Event itself, to be tried again.
@@ -115,8 +115,8 @@ pub(super) struct InFlight {
 
 /// What may be written now.
 #[derive(Debug, PartialEq)]
-pub(super) enum Turn {
-    Device { device: Arc<ObjectKey>, class: Class, since_ms: u64 },
+pub(super) enum Ready {
+    Device { device: Arc<ObjectKey>, priority: Priority, since_ms: u64 },
     Event(QueuedEvent),
 }
 
@@ -125,7 +125,7 @@ pub(super) enum Turn {
 pub(super) struct Writer {
     /// By the time at which they become ready.
     waiting: BTreeSet<(u64, Arc<ObjectKey>)>,
-    ready: BTreeSet<(Class, u64, Arc<ObjectKey>)>,
+    ready: BTreeSet<(Priority, u64, Arc<ObjectKey>)>,
     events: VecDeque<QueuedEvent>,
     pub(super) in_flight: BTreeMap<WriteId, InFlight>,
     next_id: u64,
@@ -161,22 +161,24 @@ impl Writer {
         }
     }
 
-    /// Asks for a write of a device at `due`. A more urgent class or an earlier time wins over what is asked already.
+    /// Asks for a write of a device at `due`. A more urgent priority or an earlier time wins over what is asked already.
     pub(super) fn schedule(
         &mut self,
         now_ms: u64,
         device: &Arc<ObjectKey>,
         state: &mut WriteState,
-        class: Class,
+        priority: Priority,
         due_ms: u64,
     ) {
         let due_ms = due_ms.max(state.paused_until_ms);
         let wanted = match state.queued {
-            Some(queued) if queued.class <= class && queued.due_ms <= due_ms => return,
-            Some(queued) => {
-                Queued { class: queued.class.min(class), due_ms: queued.due_ms.min(due_ms), ready: false }
-            }
-            None => Queued { class, due_ms, ready: false },
+            Some(queued) if queued.priority <= priority && queued.due_ms <= due_ms => return,
+            Some(queued) => Queued {
+                priority: queued.priority.min(priority),
+                due_ms: queued.due_ms.min(due_ms),
+                ready: false,
+            },
+            None => Queued { priority, due_ms, ready: false },
         };
         self.remove(device, state);
         state.queued = Some(wanted);
@@ -189,9 +191,9 @@ impl Writer {
 
     /// Takes a device out of the queue.
     pub(super) fn remove(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
-        if let Some(Queued { class, due_ms, ready }) = state.queued.take() {
+        if let Some(Queued { priority, due_ms, ready }) = state.queued.take() {
             if ready {
-                self.ready.remove(&(class, due_ms, Arc::clone(device)));
+                self.ready.remove(&(priority, due_ms, Arc::clone(device)));
             } else {
                 self.waiting.remove(&(due_ms, Arc::clone(device)));
             }
@@ -201,11 +203,11 @@ impl Writer {
     fn make_ready(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
         if let Some(queued) = &mut state.queued {
             queued.ready = true;
-            self.ready.insert((queued.class, queued.due_ms, Arc::clone(device)));
+            self.ready.insert((queued.priority, queued.due_ms, Arc::clone(device)));
         }
     }
 
-    /// The next device whose time has come; the caller answers with [`Writer::due`].
+    /// The next device whose time has come; the caller answers with [`Writer::promote`].
     pub(super) fn pop_due(&mut self, now_ms: u64) -> Option<Arc<ObjectKey>> {
         let (due_ms, _) = self.waiting.first()?;
         if *due_ms > now_ms {
@@ -215,7 +217,7 @@ impl Writer {
     }
 
     /// Makes a device that [`Writer::pop_due`] gave ready.
-    pub(super) fn due(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
+    pub(super) fn promote(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
         self.make_ready(device, state);
     }
 
@@ -230,8 +232,8 @@ impl Writer {
     }
 
     /// What may be written now. It costs no token until [`Writer::begin`].
-    /// For a device, the caller answers with [`Writer::taken`].
-    pub(super) fn turn(&mut self, now_ms: u64) -> Option<Turn> {
+    /// For a device, the caller answers with [`Writer::mark_taken`].
+    pub(super) fn next_ready(&mut self, now_ms: u64) -> Option<Ready> {
         self.tokens.refill(now_ms, self.rate);
         self.heartbeat_tokens.refill(now_ms, self.heartbeat_rate);
         if now_ms < self.paused_until_ms
@@ -241,23 +243,23 @@ impl Writer {
             return None;
         }
         let first = self.ready.first();
-        let event_first = first.is_none_or(|(class, ..)| *class > Class::Event);
+        let event_first = first.is_none_or(|(priority, ..)| *priority > Priority::Event);
         if event_first && !self.events.is_empty() && self.tokens.has(self.rate, self.event_reserve.max(1)) {
-            return self.events.pop_front().map(Turn::Event);
+            return self.events.pop_front().map(Ready::Event);
         }
-        let (class, ..) = first?;
-        let may = *class != Class::Heartbeat
+        let (priority, ..) = first?;
+        let may = *priority != Priority::Heartbeat
             || (self.tokens.has(self.rate, self.heartbeat_reserve.max(1))
                 && self.heartbeat_tokens.has(self.heartbeat_rate, 1));
         if !may {
             return None;
         }
-        let (class, since_ms, device) = self.ready.pop_first()?;
-        Some(Turn::Device { device, class, since_ms })
+        let (priority, since_ms, device) = self.ready.pop_first()?;
+        Some(Ready::Device { device, priority, since_ms })
     }
 
     /// Notes that a device's turn came.
-    pub(super) fn taken(state: &mut WriteState) {
+    pub(super) fn mark_taken(state: &mut WriteState) {
         state.queued = None;
     }
 
@@ -269,7 +271,7 @@ impl Writer {
     /// Takes a token and a number for a call.
     pub(super) fn begin(&mut self, call: InFlight) -> WriteId {
         self.tokens.spend(1);
-        if call.class == Class::Heartbeat {
+        if call.priority == Priority::Heartbeat {
             self.heartbeat_tokens.spend(1);
         }
         let id = WriteId(self.next_id);
@@ -298,7 +300,7 @@ impl Writer {
         self.failures > 0
     }
 
-    /// When [`Writer::turn`] or [`Writer::pop_due`] may give something that it does not give now.
+    /// When [`Writer::next_ready`] or [`Writer::pop_due`] may give something that it does not give now.
     pub(super) fn timeout(&self) -> Option<u64> {
         let waiting = self.waiting.first().map(|(due_ms, _)| *due_ms);
         if self.in_flight.len() >= self.in_flight_max() {
@@ -306,8 +308,8 @@ impl Writer {
         }
         let first = self.ready.first();
         let mut open = None;
-        if let Some((class, ..)) = first {
-            open = Some(if *class == Class::Heartbeat {
+        if let Some((priority, ..)) = first {
+            open = Some(if *priority == Priority::Heartbeat {
                 self.tokens
                     .available_at_ms(self.rate, self.heartbeat_reserve.max(1))
                     .max(self.heartbeat_tokens.available_at_ms(self.heartbeat_rate, 1))
@@ -315,12 +317,23 @@ impl Writer {
                 self.tokens.available_at_ms(self.rate, 1)
             });
         }
-        if !self.events.is_empty() && first.is_none_or(|(class, ..)| *class > Class::Event) {
+        if !self.events.is_empty() && first.is_none_or(|(priority, ..)| *priority > Priority::Event) {
             let event = self.tokens.available_at_ms(self.rate, self.event_reserve.max(1));
             open = Some(open.map_or(event, |open: u64| open.min(event)));
         }
         let open = open.map(|open| open.max(self.paused_until_ms));
         [waiting, open].into_iter().flatten().min()
+    }
+
+    /// The first broken invariant, if any.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if self.in_flight.len() > WRITES_IN_FLIGHT_MAX {
+            return Err("more calls are under way than are allowed");
+        }
+        if self.events.len() > EVENTS_MAX {
+            return Err("more Events wait than are allowed");
+        }
+        Ok(())
     }
 
     /// Devices and Events that wait or are under way.
@@ -330,31 +343,31 @@ impl Writer {
 
     /// Devices whose write is ready or under way, signs of life aside.
     pub(super) fn pressing(&self) -> usize {
-        let ready = self.ready.iter().take_while(|(class, ..)| *class < Class::Event).count();
-        ready + self.in_flight.values().filter(|call| call.class < Class::Event).count()
+        let ready = self.ready.iter().take_while(|(priority, ..)| *priority < Priority::Event).count();
+        ready + self.in_flight.values().filter(|call| call.priority < Priority::Event).count()
     }
 
     /// Age of the oldest write that waits although it is due, signs of life and Events aside.
     pub(super) fn lag_ms(&self, now_ms: u64) -> u64 {
-        let classes = [Class::Enrollment, Class::Failure, Class::Edge, Class::Result, Class::Facts];
-        let ready = classes.into_iter().filter_map(|class| {
-            let key = (class, 0, Arc::new(ObjectKey { namespace: String::new(), name: String::new() }));
+        let priorities =
+            [Priority::Enrollment, Priority::Failure, Priority::Edge, Priority::Result, Priority::Facts];
+        let ready = priorities.into_iter().filter_map(|priority| {
+            let key = (priority, 0, Arc::new(ObjectKey { namespace: String::new(), name: String::new() }));
             self.ready
                 .range(key..)
                 .next()
-                .filter(|(found, ..)| *found == class)
+                .filter(|(found, ..)| *found == priority)
                 .map(|(_, since_ms, _)| *since_ms)
         });
         let in_flight =
-            self.in_flight.values().filter(|call| call.class < Class::Event).map(|call| call.since_ms);
+            self.in_flight.values().filter(|call| call.priority < Priority::Event).map(|call| call.since_ms);
         ready.chain(in_flight).min().map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::API_BACKOFF_MIN_MS;
-    use super::*;
+    use super::{super::config::API_BACKOFF_MIN_MS, *};
     use crate::kubernetes::{Occurrence, Regarding};
 
     fn key(name: &str) -> Arc<ObjectKey> {
@@ -365,25 +378,25 @@ mod tests {
         Writer::new(&Config { writes_per_second: rate, writes_burst: burst, ..Config::new("g", "b") })
     }
 
-    fn next(now_ms: u64, writer: &mut Writer) -> Option<(String, Class)> {
-        match writer.turn(now_ms)? {
-            Turn::Device { device, class, since_ms } => {
+    fn next(now_ms: u64, writer: &mut Writer) -> Option<(String, Priority)> {
+        match writer.next_ready(now_ms)? {
+            Ready::Device { device, priority, since_ms } => {
                 let name = device.name.clone();
-                writer.begin(InFlight { device, class, since_ms, event: None, then: None });
+                writer.begin(InFlight { device, priority, since_ms, event: None, then: None });
                 writer.in_flight.clear();
-                Some((name, class))
+                Some((name, priority))
             }
-            Turn::Event(event) => {
+            Ready::Event(event) => {
                 let device = Arc::new(event.event.regarding.key.clone());
                 writer.begin(InFlight {
                     device,
-                    class: Class::Event,
+                    priority: Priority::Event,
                     since_ms: now_ms,
                     event: None,
                     then: None,
                 });
                 writer.in_flight.clear();
-                Some(("event".into(), Class::Event))
+                Some(("event".into(), Priority::Event))
             }
         }
     }
@@ -420,15 +433,15 @@ mod tests {
     fn the_order_is_by_class_and_then_by_age() {
         let mut writer = writer(50, 100);
         let order = [
-            ("h", Class::Heartbeat, 1),
-            ("r2", Class::Result, 5),
-            ("r1", Class::Result, 4),
-            ("e", Class::Edge, 9),
-            ("f", Class::Failure, 9),
-            ("x", Class::Enrollment, 10),
+            ("h", Priority::Heartbeat, 1),
+            ("r2", Priority::Result, 5),
+            ("r1", Priority::Result, 4),
+            ("e", Priority::Edge, 9),
+            ("f", Priority::Failure, 9),
+            ("x", Priority::Enrollment, 10),
         ];
-        for (name, class, due_ms) in order {
-            writer.schedule(10, &key(name), &mut WriteState::default(), class, due_ms);
+        for (name, priority, due_ms) in order {
+            writer.schedule(10, &key(name), &mut WriteState::default(), priority, due_ms);
         }
         assert!(writer.push_event(event()));
         let names: Vec<_> = std::iter::from_fn(|| next(10, &mut writer)).map(|(name, _)| name).collect();
@@ -439,22 +452,22 @@ mod tests {
     fn asking_again_moves_forward_and_never_back() {
         let mut writer = writer(50, 100);
         let (device, mut state) = (key("a"), WriteState::default());
-        writer.schedule(0, &device, &mut state, Class::Heartbeat, 1_000);
-        writer.schedule(0, &device, &mut state, Class::Edge, 500);
-        writer.schedule(0, &device, &mut state, Class::Heartbeat, 2_000);
+        writer.schedule(0, &device, &mut state, Priority::Heartbeat, 1_000);
+        writer.schedule(0, &device, &mut state, Priority::Edge, 500);
+        writer.schedule(0, &device, &mut state, Priority::Heartbeat, 2_000);
         assert_eq!(writer.depth(), 1);
         assert_eq!(writer.timeout(), Some(500));
         assert_eq!(writer.pop_due(499), None);
         let due_ms = writer.pop_due(500).unwrap();
-        writer.due(&due_ms, &mut state);
-        assert_eq!(next(500, &mut writer), Some(("a".into(), Class::Edge)));
+        writer.promote(&due_ms, &mut state);
+        assert_eq!(next(500, &mut writer), Some(("a".into(), Priority::Edge)));
     }
 
     #[test]
     fn the_sustained_rate_follows_the_burst() {
         let mut writer = writer(50, 3);
         for index in 0..10 {
-            writer.schedule(0, &key(&index.to_string()), &mut WriteState::default(), Class::Edge, 0);
+            writer.schedule(0, &key(&index.to_string()), &mut WriteState::default(), Priority::Edge, 0);
         }
         assert_eq!(std::iter::from_fn(|| next(0, &mut writer)).count(), 3);
         assert_eq!(writer.timeout(), Some(20));
@@ -469,7 +482,7 @@ mod tests {
                 100,
                 &key(&format!("h{index}")),
                 &mut WriteState::default(),
-                Class::Heartbeat,
+                Priority::Heartbeat,
                 index,
             );
         }
@@ -479,17 +492,17 @@ mod tests {
         }
         assert!((9..=11).contains(&written), "{written} of 50 per second / {HEARTBEAT_RATE_DIVISOR}");
         // A result still finds tokens at once.
-        writer.schedule(1_100, &key("r"), &mut WriteState::default(), Class::Result, 0);
-        assert_eq!(next(1_100, &mut writer), Some(("r".into(), Class::Result)));
+        writer.schedule(1_100, &key("r"), &mut WriteState::default(), Priority::Result, 0);
+        assert_eq!(next(1_100, &mut writer), Some(("r".into(), Priority::Result)));
     }
 
     #[test]
     fn failures_pause_all_and_retry_after_is_kept() {
         let mut writer = writer(50, 10);
-        writer.schedule(0, &key("a"), &mut WriteState::default(), Class::Edge, 0);
+        writer.schedule(0, &key("a"), &mut WriteState::default(), Priority::Edge, 0);
         writer.failed(0, 0);
         assert_eq!(writer.timeout(), Some(API_BACKOFF_MIN_MS));
-        assert_eq!(writer.turn(API_BACKOFF_MIN_MS - 1), None);
+        assert_eq!(writer.next_ready(API_BACKOFF_MIN_MS - 1), None);
         writer.failed(API_BACKOFF_MIN_MS, 0);
         assert_eq!(writer.timeout(), Some(3 * API_BACKOFF_MIN_MS));
         writer.failed(3 * API_BACKOFF_MIN_MS, 5_000);

@@ -25,7 +25,7 @@ fn nothing_is_answered_before_it_is_durable() {
     let mut world = World::synced();
     world.device("a");
     let put = PutSets { leader_term: 1, sets: vec![set("a", 1, vec![])] };
-    world.gateway.handle_leader_lease(Ok(1));
+    world.gateway.handle_leader_lease(1);
     world.gateway.handle_put_sets(world.now, RequestId(1), PreparedSets::new(&put));
     assert!(world.gateway.poll_answer().is_none());
     let Some(StoreOperation::Put { id, .. }) = world.gateway.poll_store() else { panic!() };

@@ -1,0 +1,211 @@
+//! What a session has to send.
+//!
+//! Nothing is queued as bytes: a session remembers what is pending, and frames are made when the connection can take
+//! them. So a slow reader costs no more than a fast one, and of two desired sets only the newer is sent.
+
+use std::collections::VecDeque;
+
+use wasmbed_protocol::{CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
+
+use super::config::ASSIGNMENT_GETS_MAX;
+
+/// What is to be sent; the rare parts are boxed, since nearly all sessions have nothing pending.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    welcome: bool,
+    heartbeat_ack: Option<Sequence>,
+    error: Option<Box<Complaint>>,
+    desired: bool,
+    assignments: VecDeque<SpecHash>,
+    module_gone: Option<Box<ModuleDigest>>,
+    range: Option<Box<Range>>,
+    closing: Option<Box<Closing>>,
+}
+
+/// The next message, in the order in which they are sent: control messages first, then chunks of the module being pulled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    Welcome {
+        /// Whether the desired set follows.
+        desired_known: bool,
+    },
+    HeartbeatAck(Sequence),
+    Error(Box<Complaint>),
+    /// The last message; nothing is pending after it.
+    Close(Box<Closing>),
+    Desired,
+    Assignment(SpecHash),
+    ModuleGone(ModuleDigest),
+    /// A chunk from the start of this range; what is left of it goes back with [`Pending::pull`].
+    Chunk(Range),
+}
+
+/// A message of the device that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub(super) code: ErrorCode,
+    pub(super) tag: Option<u32>,
+    pub(super) detail: String,
+}
+
+/// A range of a module that the device asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) digest: ModuleDigest,
+    pub(super) next: u32,
+    pub(super) end: u32,
+}
+
+/// The message that ends a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    pub(super) reject: bool,
+    pub(super) reason: CloseReason,
+    pub(super) retry_after_ms: u32,
+    pub(super) detail: String,
+}
+
+impl Pending {
+    pub(super) fn welcome(&mut self, desired_known: bool) {
+        self.welcome = true;
+        self.desired = desired_known;
+    }
+
+    /// Whether Welcome has not been sent.
+    pub(super) fn has_welcome(&self) -> bool {
+        self.welcome
+    }
+
+    pub(super) fn acknowledge(&mut self, heartbeat: Sequence) {
+        self.heartbeat_ack = Some(heartbeat);
+    }
+
+    /// Replaces a complaint that was not sent yet.
+    pub(super) fn complain(&mut self, complaint: Complaint) {
+        self.error = Some(Box::new(complaint));
+    }
+
+    pub(super) fn offer_desired(&mut self) {
+        self.desired = true;
+    }
+
+    /// Remembers an AssignmentGet; false if too many wait.
+    pub(super) fn request_assignment(&mut self, hash: SpecHash) -> bool {
+        if self.assignments.contains(&hash) {
+            return true;
+        }
+        if self.assignments.len() >= ASSIGNMENT_GETS_MAX {
+            return false;
+        }
+        self.assignments.push_back(hash);
+        true
+    }
+
+    /// One range is outstanding: a device that asks again has given up on the one before.
+    pub(super) fn pull(&mut self, range: Range) {
+        self.range = Some(Box::new(range));
+    }
+
+    /// The module of the range is gone.
+    pub(super) fn refuse_module(&mut self, digest: ModuleDigest) {
+        self.range = None;
+        self.module_gone = Some(Box::new(digest));
+    }
+
+    /// Drops everything else.
+    pub(super) fn close(&mut self, closing: Closing) {
+        *self = Self { closing: Some(Box::new(closing)), ..Self::default() };
+    }
+
+    /// Whether the last message has not been sent.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// The module that the device pulls.
+    pub(super) fn pulled(&self) -> Option<ModuleDigest> {
+        self.range.as_ref().map(|range| range.digest)
+    }
+
+    /// Whether there is anything to send now. A range whose module is not in memory waits for it.
+    pub(super) fn is_ready(&self, in_memory: impl FnOnce(&ModuleDigest) -> bool) -> bool {
+        let Self { welcome, heartbeat_ack, error, desired, assignments, module_gone, range, closing } = self;
+        *welcome
+            || heartbeat_ack.is_some()
+            || error.is_some()
+            || *desired
+            || !assignments.is_empty()
+            || module_gone.is_some()
+            || closing.is_some()
+            || range.as_ref().is_some_and(|range| in_memory(&range.digest))
+    }
+
+    /// Takes what is to be sent next.
+    pub(super) fn next(&mut self, in_memory: impl FnOnce(&ModuleDigest) -> bool) -> Option<Outgoing> {
+        if std::mem::take(&mut self.welcome) {
+            return Some(Outgoing::Welcome { desired_known: self.desired });
+        }
+        if let Some(sequence) = self.heartbeat_ack.take() {
+            return Some(Outgoing::HeartbeatAck(sequence));
+        }
+        if let Some(complaint) = self.error.take() {
+            return Some(Outgoing::Error(complaint));
+        }
+        if let Some(closing) = self.closing.take() {
+            return Some(Outgoing::Close(closing));
+        }
+        if std::mem::take(&mut self.desired) {
+            return Some(Outgoing::Desired);
+        }
+        if let Some(hash) = self.assignments.pop_front() {
+            return Some(Outgoing::Assignment(hash));
+        }
+        if let Some(digest) = self.module_gone.take() {
+            return Some(Outgoing::ModuleGone(*digest));
+        }
+        let range = self.range.take_if(|range| in_memory(&range.digest))?;
+        Some(Outgoing::Chunk(*range))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_asked_for_twice_wait_once_and_no_more_than_a_set() {
+        let mut pending = Pending::default();
+        for index in 0..ASSIGNMENT_GETS_MAX {
+            assert!(pending.request_assignment(SpecHash([index as u8; 32])));
+            assert!(pending.request_assignment(SpecHash([index as u8; 32])));
+        }
+        assert!(!pending.request_assignment(SpecHash([0xff; 32])));
+        assert_eq!(std::iter::from_fn(|| pending.next(|_| true)).count(), ASSIGNMENT_GETS_MAX);
+    }
+
+    #[test]
+    fn control_messages_come_first_and_a_chunk_waits_for_its_module() {
+        let digest = ModuleDigest([1; 32]);
+        let mut pending = Pending::default();
+        pending.pull(Range { digest, next: 0, end: 9 });
+        assert!(!pending.is_ready(|_| false) && pending.is_ready(|_| true));
+        assert_eq!(pending.next(|_| false), None);
+        pending.acknowledge(Sequence(3));
+        pending.welcome(true);
+        assert_eq!(pending.next(|_| true), Some(Outgoing::Welcome { desired_known: true }));
+        assert_eq!(pending.next(|_| true), Some(Outgoing::HeartbeatAck(Sequence(3))));
+        assert_eq!(pending.next(|_| true), Some(Outgoing::Desired));
+        assert_eq!(pending.next(|_| true), Some(Outgoing::Chunk(Range { digest, next: 0, end: 9 })));
+        assert_eq!(pending.next(|_| true), None);
+    }
+
+    #[test]
+    fn the_last_message_drops_all_others() {
+        let mut pending = Pending::default();
+        pending.offer_desired();
+        let reason = CloseReason::Superseded;
+        pending.close(Closing { reject: false, reason, retry_after_ms: 0, detail: String::new() });
+        assert!(matches!(pending.next(|_| true), Some(Outgoing::Close(_))));
+        assert!(!pending.is_closing() && pending.next(|_| true).is_none());
+    }
+}
