@@ -102,6 +102,10 @@ impl ControllerProcess {
         self.election.lead(now_ms).filter(|_| self.is_up())
     }
 
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        self.fleet.check()
+    }
+
     pub(crate) fn gauges(&self) -> wasmbed_control::fleet::Gauges {
         self.fleet.gauges()
     }

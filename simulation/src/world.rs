@@ -259,6 +259,9 @@ impl World {
         self.check_names(now.ms);
         let devices = self.devices.len();
         for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
+            if let Err(broken) = gateway.check() {
+                self.witness.violated(format!("{}: {broken}", gateway.name));
+            }
             let levels = gateway.levels(now);
             let bound = gateway::config::STORE_OPERATIONS_MAX + devices;
             if levels.store_operations > bound || levels.writes > 64 * devices {
@@ -266,6 +269,10 @@ impl World {
             }
         }
         for controller in &self.controllers {
+            if let Err(broken) = controller.check() {
+                let sender = controller.sender();
+                self.witness.violated(format!("{sender:?}: {broken}"));
+            }
             let gauges = controller.gauges();
             let bounded = gauges.statuses_queued <= APPLICATIONS.len() + 1
                 && gauges.sets_queued <= GATEWAYS * devices

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod due;
 pub mod election;
 pub mod exchange;
 pub mod fleet;

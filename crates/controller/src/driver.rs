@@ -220,6 +220,7 @@ impl Driver {
     }
 
     fn start_tasks(&mut self, tasks: &mut JoinSet<Outcome>) {
+        let _span = tracing::debug_span!("reconcile").entered();
         let now = self.clock.now();
         while let Some(put) = self.fleet.poll_put(now) {
             tasks.spawn(put_sets(self.client.clone(), self.metrics.clone(), put));

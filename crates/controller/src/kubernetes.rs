@@ -2,11 +2,9 @@
 
 use bytes::Bytes;
 use wasmbed_api::{Application, Module};
-use wasmbed_control::fleet::UploadSource;
+use wasmbed_control::fleet::{UploadSource, decode_module};
 use wasmbed_kubernetes::{CallError, Caller};
 use wasmbed_protocol::ModuleDigest;
-
-use crate::watch::decode;
 
 /// The bytes of a module: none if the object is gone or holds other bytes by now.
 pub(crate) async fn module_bytes(
@@ -20,6 +18,6 @@ pub(crate) async fn module_bytes(
         }
         UploadSource::Module(key) => caller.get::<Module>(key).await?.map(|object| object.spec.wasm_bytes),
     };
-    let bytes = text.and_then(|text| decode(&text).ok());
+    let bytes = text.and_then(|text| decode_module(&text).ok());
     Ok(bytes.filter(|bytes| ModuleDigest::of(bytes) == digest).map(Bytes::from))
 }

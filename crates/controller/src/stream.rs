@@ -1,6 +1,6 @@
 //! Reads one gateway's stream and resumes it by token.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
@@ -9,7 +9,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::exchange::StreamEvent;
 
-use crate::{client::GatewayClient, input::Input};
+use crate::{
+    client::{CallError, GatewayClient},
+    input::Input,
+};
 
 /// One line: a device with ten applications and all its facts has a few kilobytes.
 const LINE_BYTES_MAX: usize = 256 * 1024;
@@ -32,12 +35,12 @@ pub(crate) async fn follow(
     let work = async {
         loop {
             let before = token.clone();
-            let error = read(&client, &gateway, &address, &mut token, &inputs).await;
+            let Err(error) = read(&client, &gateway, &address, &mut token, &inputs).await;
             if token != before {
                 pause = PAUSE_MIN;
             }
             tracing::debug!(gateway, reason = "StreamEnded", %error, "the stream ended");
-            if inputs.send(Input::StreamDown(gateway.clone(), error)).await.is_err() {
+            if inputs.send(Input::StreamDown(gateway.clone(), error.to_string())).await.is_err() {
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -47,27 +50,47 @@ pub(crate) async fn follow(
     let _ = stop.run_until_cancelled(work).await;
 }
 
-/// Reads one connection to its end and says why it ended.
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    /// Network or peer: it could not be opened.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Peer: a line that is not an event.
+    #[error("a line can't be read: {0}")]
+    Line(serde_json::Error),
+    /// Peer: a line without an end.
+    #[error("a line has more than {LINE_BYTES_MAX} bytes")]
+    LongLine,
+    /// Network.
+    #[error("the connection broke: {0}")]
+    Broken(hyper::Error),
+    /// Peer.
+    #[error("the gateway ended it")]
+    Ended,
+    /// Network or peer.
+    #[error("nothing was heard for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    /// This process.
+    #[error("the controller stops")]
+    Stopping,
+}
+
+/// Reads one connection to its end.
 async fn read(
     client: &GatewayClient,
     gateway: &str,
     address: &str,
     token: &mut Option<String>,
     inputs: &mpsc::Sender<Input>,
-) -> String {
-    let body = match client.stream(gateway, address, token.as_deref()).await {
-        Ok(response) => response.into_body(),
-        Err(error) => return error.to_string(),
-    };
+) -> Result<Infallible, StreamError> {
+    let body = client.stream(gateway, address, token.as_deref()).await?.into_body();
     tracing::info!(gateway, resumed = token.is_some(), "the stream is open");
     let mut lines = Lines { body, buffer: BytesMut::new() };
     let mut snapshot = false;
     loop {
-        let event = match tokio::time::timeout(SILENCE_MAX, lines.next()).await {
-            Ok(Ok(event)) => event,
-            Ok(Err(error)) => return error,
-            Err(_) => return format!("nothing was heard for {} s", SILENCE_MAX.as_secs()),
-        };
+        let heard = tokio::time::timeout(SILENCE_MAX, lines.next()).await;
+        let event = heard.map_err(|_| StreamError::Silent)??;
         // A token from within a snapshot would resume without the rest of it.
         match &event {
             StreamEvent::Snapshot { .. } => {
@@ -87,7 +110,7 @@ async fn read(
             }
         }
         if inputs.send(Input::Stream(gateway.to_owned(), Box::new(event))).await.is_err() {
-            return "the controller stops".to_owned();
+            return Err(StreamError::Stopping);
         }
     }
 }
@@ -98,16 +121,15 @@ struct Lines {
 }
 
 impl Lines {
-    async fn next(&mut self) -> Result<StreamEvent, String> {
+    async fn next(&mut self) -> Result<StreamEvent, StreamError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(1);
-                return serde_json::from_slice(&line)
-                    .map_err(|error| format!("a line can't be read: {error}"));
+                return serde_json::from_slice(&line).map_err(StreamError::Line);
             }
             if self.buffer.len() > LINE_BYTES_MAX {
-                return Err(format!("a line has more than {LINE_BYTES_MAX} bytes"));
+                return Err(StreamError::LongLine);
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -115,8 +137,8 @@ impl Lines {
                         self.buffer.extend_from_slice(&data);
                     }
                 }
-                Some(Err(error)) => return Err(format!("the connection broke: {error}")),
-                None => return Err("the gateway ended it".to_owned()),
+                Some(Err(error)) => return Err(StreamError::Broken(error)),
+                None => return Err(StreamError::Ended),
             }
         }
     }

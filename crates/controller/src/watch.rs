@@ -1,8 +1,7 @@
 //! Watches of the Kubernetes API. Modules are hashed and scanned here, and their bytes go no further.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -15,15 +14,12 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
-use wasmbed_api::{
-    Application, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module, ReasonCode,
-};
+use wasmbed_api::{Application, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module};
 use wasmbed_control::{
     ObjectKey,
-    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleRefusal, ModuleSource},
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources},
 };
 use wasmbed_kubernetes::describe_watch_error;
-use wasmbed_protocol::ModuleDigest;
 
 use crate::input::Input;
 
@@ -37,7 +33,7 @@ pub(crate) async fn follow(
 ) {
     let scope = namespace.as_deref();
     let system = Some(system_namespace.as_str());
-    let mut sources = BTreeMap::new();
+    let mut sources = ModuleSources::default();
     // Bytes come one object at a time: a page of 500 modules would be 700 MB.
     let streamed = watcher::Config::default().streaming_lists();
     let listed = watcher::Config::default();
@@ -165,50 +161,21 @@ impl Backoff for Pauses {
     }
 }
 
-type Sources = BTreeMap<String, (i64, ModuleSource)>;
-
-/// A module is decoded and scanned once for each generation: a status write changes neither.
-fn application(change: Change<Application>, sources: &mut Sources) -> Option<Input> {
+/// The bytes of a module go no further than this.
+fn application(change: Change<Application>, sources: &mut ModuleSources) -> Option<Input> {
     match change {
         Change::Gone(object) => {
-            sources.remove(object.metadata.uid.as_deref().unwrap_or_default());
+            sources.forget(object.metadata.uid.as_deref().unwrap_or_default());
             Some(Input::ApplicationDeleted(ObjectKey::of(&object.metadata)?))
         }
         Change::Seen(mut object) => {
-            let uid = object.metadata.uid.clone()?;
-            let generation = object.metadata.generation.unwrap_or_default();
             // kubectl keeps a copy of the bytes in an annotation.
             object.metadata.annotations = None;
             object.metadata.managed_fields = None;
-            let bytes = object.spec.wasm_bytes.take();
-            let source = match sources.get(&uid) {
-                Some((known, source)) if *known == generation => source.clone(),
-                Some(_) | None => source_of(bytes, object.spec.module.as_deref()),
-            };
-            sources.insert(uid, (generation, source.clone()));
+            let source = sources.take(&mut object)?;
             Some(Input::Application(Box::new(object), source))
         }
     }
-}
-
-fn source_of(bytes: Option<String>, module: Option<&str>) -> ModuleSource {
-    match (bytes, module) {
-        (Some(text), _) => match decode(&text) {
-            Ok(bytes) => ModuleSource::Inline(Arc::new(ModuleFacts::analyze(&bytes))),
-            Err(message) => ModuleSource::InvalidBase64(format!("spec.wasm_bytes {message}")),
-        },
-        (None, Some(name)) => ModuleSource::Named(name.to_owned()),
-        (None, None) => ModuleSource::Absent,
-    }
-}
-
-/// Reads standard base64; the message says what stands there instead.
-pub(crate) fn decode(text: &str) -> Result<Vec<u8>, String> {
-    const SHOWN_CHARS: usize = 24;
-    STANDARD.decode(text.trim()).map_err(|error| {
-        let start: String = text.chars().take(SHOWN_CHARS).collect();
-        format!("is no standard base64 ({error}); it begins with '{start}'")
-    })
 }
 
 fn module(change: Change<Module>) -> Option<Input> {
@@ -216,35 +183,9 @@ fn module(change: Change<Module>) -> Option<Input> {
         Change::Gone(object) => Some(Input::ModuleDeleted(ObjectKey::of(&object.metadata)?)),
         Change::Seen(object) => {
             let key = ObjectKey::of(&object.metadata)?;
-            let facts = match decode(&object.spec.wasm_bytes) {
-                Ok(bytes) => {
-                    check_digest(ModuleFacts::analyze(&bytes), object.spec.digest.as_deref(), &key.name)
-                }
-                Err(message) => ModuleFacts {
-                    digest: ModuleDigest::default(),
-                    size: 0,
-                    needs: Err(ModuleRefusal {
-                        reason: ReasonCode::InvalidBase64,
-                        message: format!("spec.wasm_bytes of Module {} {message}", key.name),
-                    }),
-                },
-            };
+            let facts = ModuleFacts::read(&key.name, &object.spec);
             Some(Input::Module(key, Arc::new(facts)))
         }
-    }
-}
-
-fn check_digest(facts: ModuleFacts, said: Option<&str>, name: &str) -> ModuleFacts {
-    let found = facts.digest.prefixed().to_string();
-    match said {
-        Some(said) if said != found => ModuleFacts {
-            needs: Err(ModuleRefusal {
-                reason: ReasonCode::DigestMismatch,
-                message: format!("spec.digest of Module {name} is {said}, its bytes have {found}"),
-            }),
-            ..facts
-        },
-        Some(_) | None => facts,
     }
 }
 
@@ -284,49 +225,4 @@ where
     K::DynamicType: Default,
 {
     namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_placeholder_of_the_overview_is_no_base64_and_says_so() {
-        let ModuleSource::InvalidBase64(message) =
-            source_of(Some("base64_encoded_wasm_binary".to_owned()), None)
-        else {
-            panic!("taken for base64")
-        };
-        assert!(message.contains("spec.wasm_bytes") && message.contains("base64_encoded_wasm"), "{message}");
-    }
-
-    #[test]
-    fn bytes_are_gone_once_they_are_scanned_and_are_scanned_once_a_generation() {
-        let mut object = Application::new("app", wasmbed_api::ApplicationSpec::default());
-        object.metadata.namespace = Some("default".to_owned());
-        object.metadata.uid = Some("u".to_owned());
-        object.metadata.generation = Some(1);
-        object.spec.wasm_bytes = Some(STANDARD.encode(b"\0asm"));
-        let mut sources = Sources::new();
-        let Some(Input::Application(first, ModuleSource::Inline(facts))) =
-            application(Change::Seen(object.clone()), &mut sources)
-        else {
-            panic!("no module")
-        };
-        assert_eq!(first.spec.wasm_bytes, None);
-        let Some(Input::Application(_, ModuleSource::Inline(again))) =
-            application(Change::Seen(object.clone()), &mut sources)
-        else {
-            panic!("no module")
-        };
-        assert!(Arc::ptr_eq(&facts, &again));
-        application(Change::Gone(object), &mut sources);
-        assert!(sources.is_empty());
-    }
-
-    #[test]
-    fn a_module_whose_bytes_have_another_digest_is_refused() {
-        let facts = check_digest(ModuleFacts::analyze(b"x"), Some("sha256:00"), "m");
-        assert_eq!(facts.needs.unwrap_err().reason, ReasonCode::DigestMismatch);
-    }
 }

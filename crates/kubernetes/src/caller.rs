@@ -8,6 +8,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument as _;
 use wasmbed_control::ObjectKey;
 
 use crate::CallError;
@@ -77,7 +78,7 @@ impl Caller {
     /// # Errors
     /// The API did not answer with the object or with 404.
     pub async fn get<K: Object>(&self, key: &ObjectKey) -> Result<Option<K>, CallError> {
-        self.within(self.api(&key.namespace).get_opt(&key.name)).await
+        self.within(&key.name, self.api(&key.namespace).get_opt(&key.name)).await
     }
 
     /// Creates an object.
@@ -85,7 +86,11 @@ impl Caller {
     /// # Errors
     /// It was not created, or that is not known.
     pub async fn create<K: Object>(&self, namespace: &str, object: &K) -> Result<K, CallError> {
-        self.within(self.api(namespace).create(&self.post_params(), object)).await
+        self.within(
+            object.meta().name.as_deref().unwrap_or_default(),
+            self.api(namespace).create(&self.post_params(), object),
+        )
+        .await
     }
 
     /// Replaces an object, provided that its resourceVersion is still that of `object`.
@@ -93,7 +98,7 @@ impl Caller {
     /// # Errors
     /// It was not replaced, or that is not known.
     pub async fn replace<K: Object>(&self, key: &ObjectKey, object: &K) -> Result<K, CallError> {
-        self.within(self.api(&key.namespace).replace(&key.name, &self.post_params(), object)).await
+        self.within(&key.name, self.api(&key.namespace).replace(&key.name, &self.post_params(), object)).await
     }
 
     /// Merges into an object (RFC 7396), its status apart.
@@ -102,7 +107,7 @@ impl Caller {
     /// It was not changed, or that is not known.
     pub async fn merge<K: Object>(&self, key: &ObjectKey, patch: &serde_json::Value) -> Result<K, CallError> {
         let api = self.api(&key.namespace);
-        self.within(api.patch(&key.name, &self.patch_params(), &Patch::Merge(patch))).await
+        self.within(&key.name, api.patch(&key.name, &self.patch_params(), &Patch::Merge(patch))).await
     }
 
     /// Merges into an object's status (RFC 7396).
@@ -115,14 +120,19 @@ impl Caller {
         patch: &serde_json::Value,
     ) -> Result<K, CallError> {
         let api = self.api(&key.namespace);
-        self.within(api.patch_status(&key.name, &self.patch_params(), &Patch::Merge(patch))).await
+        self.within(&key.name, api.patch_status(&key.name, &self.patch_params(), &Patch::Merge(patch))).await
     }
 
     fn api<K: Object>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn within<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    async fn within<T>(
+        &self,
+        object: &str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
+        let call = call.instrument(tracing::debug_span!("call", object));
         let answer = tokio::time::timeout(self.timeout, call).await;
         Ok(answer.map_err(|_| CallError::Timeout(self.timeout))??)
     }

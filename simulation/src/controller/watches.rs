@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
@@ -109,27 +108,16 @@ impl ControllerProcess {
                 else {
                     return;
                 };
-                let source = match (application.spec.wasm_bytes.take(), application.spec.module.clone()) {
-                    (Some(text), _) => match BASE64_STANDARD.decode(text) {
-                        Ok(bytes) => ModuleSource::Inline(Arc::new(ModuleFacts::analyze(&bytes))),
-                        Err(error) => ModuleSource::InvalidBase64(error.to_string()),
-                    },
-                    (None, Some(name)) => ModuleSource::Named(name),
-                    (None, None) => ModuleSource::Absent,
-                };
+                let source = ModuleSource::take(&mut application.spec);
                 self.fleet.handle_application(now, &application, source);
             }
             _ => {
                 let Ok(module) = serde_json::from_value::<wasmbed_api::Module>(object.clone()) else {
                     return;
                 };
-                if let Ok(bytes) = BASE64_STANDARD.decode(&module.spec.wasm_bytes) {
-                    self.fleet.handle_module(
-                        now,
-                        &object_key(object),
-                        Arc::new(ModuleFacts::analyze(&bytes)),
-                    );
-                }
+                let key = object_key(object);
+                let facts = ModuleFacts::read(&key.name, &module.spec);
+                self.fleet.handle_module(now, &key, Arc::new(facts));
             }
         }
     }

@@ -9,9 +9,10 @@ use super::{
     Fleet,
     assignment::{correlation_id, plan_assignment},
     config::STATUS_DEBOUNCE_MS,
-    input::{Kind, ModuleSource},
+    input::Kind,
     module::{ModuleFacts, ModuleRefusal},
     record::{Application, ApplicationId, DeviceId, Known, Prepared},
+    source::ModuleSource,
     status::Published,
     target::plan_target,
 };
@@ -60,12 +61,8 @@ impl Fleet {
         self.replan.extend(application.undeploy.iter().flat_map(|undeploy| &undeploy.devices));
         self.undeploying.remove(&id);
         self.finalizers.remove(&id);
-        if let Some(due_ms) = application.status_due_ms {
-            self.status_queue.remove(&(due_ms, id));
-        }
-        if let Some(due_ms) = application.recheck_ms {
-            self.rechecks.remove(&(due_ms, id));
-        }
+        self.status_queue.remove(id);
+        self.rechecks.remove(id);
         self.renew_gateways();
     }
 
@@ -279,13 +276,12 @@ impl Fleet {
 
     /// Has a status looked at soon, but not sooner than the last write of it allows.
     pub(super) fn schedule_status(&mut self, now: Now, id: ApplicationId) {
-        let Some(application) = self.applications.get_mut(&id) else { return };
+        let Some(application) = self.applications.get(&id) else { return };
         let earliest_ms =
             application.status_written_ms.map_or(0, |ms| ms.saturating_add(self.config.status_interval_ms));
         let due_ms = earliest_ms.max(now.ms.saturating_add(STATUS_DEBOUNCE_MS));
-        if application.status_due_ms.is_none() {
-            application.status_due_ms = Some(due_ms);
-            self.status_queue.insert((due_ms, id));
+        if !self.status_queue.contains(id) {
+            self.status_queue.set(id, due_ms);
         }
     }
 
@@ -326,8 +322,6 @@ fn new_application(
         published: Published::of(resource.status.as_ref()),
         known: known(resource),
         min_ready_s: min_ready_s(resource),
-        recheck_ms: None,
-        status_due_ms: None,
         status_written_ms: None,
         events: TokenBucket::default(),
         writing: false,

@@ -8,8 +8,9 @@ use super::{
     Fleet,
     config::{PUT_BYTES_MAX, UPLOADS_IN_FLIGHT_MAX},
     gateways::PutInFlight,
-    input::{CallId, ModuleSource, Put, PutOutcome, Upload, UploadOutcome, UploadSource},
+    input::{CallId, Put, PutOutcome, Upload, UploadOutcome, UploadSource},
     record::{Application, DeviceId, Prepared},
+    source::ModuleSource,
 };
 use crate::{
     Now,

@@ -61,7 +61,6 @@ impl Fleet {
             finalizers: Vec::new(),
             deleting,
             release: None,
-            finalizer_due: None,
             finalizer_pause_ms: 0,
             labels: labels.clone(),
             resource_version: String::new(),
@@ -111,10 +110,8 @@ impl Fleet {
         self.finishing.remove(&id);
         self.replan.remove(&id);
         self.releasing.remove(&id);
-        if let Some(due) = device.finalizer_due {
-            self.device_finalizers.remove(&(due.at_ms, id));
-            self.device_releases.remove(&(due.at_ms, id));
-        }
+        self.device_finalizers.remove(id);
+        self.device_releases.remove(id);
     }
 
     pub(super) fn handle_view(&mut self, now: Now, name: &str, view: &DeviceView) {

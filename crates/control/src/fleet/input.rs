@@ -1,28 +1,13 @@
 //! What goes into a fleet's decisions and what comes out of them.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use wasmbed_protocol::{CorrelationId, ModuleDigest};
 
-use super::{config::LEASE_DEFAULT_MS, module::ModuleFacts};
+use super::config::LEASE_DEFAULT_MS;
 use crate::{
     ObjectKey,
     exchange::{PutSets, PutSetsAnswer, Refusal},
 };
-
-/// Where an Application's module is, its bytes already gone.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ModuleSource {
-    /// In `wasm_bytes`.
-    Inline(Arc<ModuleFacts>),
-    /// `wasm_bytes` is no standard base64; the text says where.
-    InvalidBase64(String),
-    /// In the Module of that name in the same namespace.
-    Named(String),
-    /// Neither field is set; the schema refuses that, an older object may still say it.
-    Absent,
-}
 
 /// A resource whose complete list the decisions need before they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

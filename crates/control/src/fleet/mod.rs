@@ -18,6 +18,7 @@
 mod application;
 mod assignment;
 mod calls;
+mod check;
 mod config;
 mod device;
 mod finished;
@@ -30,6 +31,7 @@ mod record;
 mod release;
 mod retry;
 mod set;
+mod source;
 mod status;
 mod target;
 #[cfg(test)]
@@ -46,16 +48,17 @@ use std::{
 
 use wasmbed_api::DeviceFacts;
 
-use crate::{Now, intern::Pool, kubernetes::Event};
+use crate::{Now, due::DueQueue, intern::Pool, kubernetes::Event};
 
 pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::FleetConfig;
 pub use fit::{plan_fit, plan_room};
 pub use input::{
-    CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, ModuleSource,
-    Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
+    CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, Put,
+    PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
+pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
 pub use target::{plan_target, selects};
 
 use wasmbed_api::DeviceGateway;
@@ -66,6 +69,19 @@ use record::{Application, ApplicationId, Device, DeviceId};
 use writes::Writes;
 
 /// All Applications, Devices and gateways, and what is to be done about them.
+///
+/// # Contract
+///
+/// [`Now`] is the first argument of what depends on time; its monotonic clock never goes back.
+///
+/// - **Lists.** For each [`Kind`]: [`Fleet::handle_list_begin`], the objects, [`Fleet::handle_list_end`]; then changes. Nothing
+///   is decided before every list has ended once.
+/// - **Leadership.** [`Fleet::handle_leadership`] right before outputs are polled: what is polled after it is sent in its term.
+/// - **Answers.** Each call is answered once, under the [`CallId`] that it came with: `handle_put_outcome`,
+///   `handle_upload_outcome`, `handle_write_outcome`.
+/// - **Outputs.** Every `poll_*` until it gives nothing, after inputs and once [`Fleet::poll_timeout`] has passed, with
+///   [`Fleet::poll_device_finalizer`] last: it uses what the others leave.
+/// - **Time.** [`Fleet::handle_timeout`] at any time, and once [`Fleet::poll_timeout`] has passed.
 #[derive(Debug)]
 pub struct Fleet {
     config: FleetConfig,
@@ -96,20 +112,20 @@ pub struct Fleet {
     module_users: BTreeMap<ObjectKey, BTreeSet<ApplicationId>>,
     facts: Pool<DeviceFacts>,
     replan: BTreeSet<DeviceId>,
-    status_queue: BTreeSet<(u64, ApplicationId)>,
+    status_queue: DueQueue<ApplicationId>,
     undeploying: BTreeSet<ApplicationId>,
     finalizers: BTreeSet<ApplicationId>,
     unreachable: BTreeSet<DeviceId>,
     /// Devices that are being deleted and still have our finalizer.
     releasing: BTreeSet<DeviceId>,
     /// Devices whose finalizer is to go because nothing is waited for any more, by time.
-    device_releases: BTreeSet<(u64, DeviceId)>,
+    device_releases: DueQueue<DeviceId>,
     /// Devices whose finalizer is to be added, or removed because nothing runs there, by time.
-    device_finalizers: BTreeSet<(u64, DeviceId)>,
+    device_finalizers: DueQueue<DeviceId>,
     /// Devices whose `status.finished` is to be written.
     finishing: BTreeSet<DeviceId>,
     /// When statuses have to be looked at again, since an application will have run for long enough by then.
-    rechecks: BTreeSet<(u64, ApplicationId)>,
+    rechecks: DueQueue<ApplicationId>,
     writes: Writes,
     events: VecDeque<Event>,
     events_dropped: u64,
@@ -143,15 +159,15 @@ impl Fleet {
             module_users: BTreeMap::new(),
             facts: Pool::new(config::FACTS_KINDS_MAX),
             replan: BTreeSet::new(),
-            status_queue: BTreeSet::new(),
+            status_queue: DueQueue::default(),
             undeploying: BTreeSet::new(),
             finalizers: BTreeSet::new(),
             unreachable: BTreeSet::new(),
             releasing: BTreeSet::new(),
-            device_releases: BTreeSet::new(),
-            device_finalizers: BTreeSet::new(),
+            device_releases: DueQueue::default(),
+            device_finalizers: DueQueue::default(),
             finishing: BTreeSet::new(),
-            rechecks: BTreeSet::new(),
+            rechecks: DueQueue::default(),
             events: VecDeque::new(),
             events_dropped: 0,
             next_resync_ms: 0,
@@ -306,11 +322,7 @@ impl Fleet {
         self.check_gateways(now);
         self.check_undeploys(now);
         self.check_releases(now);
-        while let Some((_, id)) = self.rechecks.first().copied().filter(|(due_ms, _)| *due_ms <= now.ms) {
-            self.rechecks.pop_first();
-            if let Some(application) = self.applications.get_mut(&id) {
-                application.recheck_ms = None;
-            }
+        while let Some(id) = self.rechecks.pop_due(now.ms) {
             self.schedule_status(now, id);
         }
     }
@@ -326,9 +338,9 @@ impl Fleet {
         let speaks = self.term.is_some() && self.is_complete() && self.counts_known(now);
         let status = self
             .status_queue
-            .first()
+            .first_ms()
             .filter(|_| speaks)
-            .map(|(due_ms, _)| (*due_ms).max(self.writes.ready_ms(now.ms)));
+            .map(|due_ms| due_ms.max(self.writes.ready_ms(now.ms)));
         let undeploys = self.undeploying.iter().filter_map(|id| {
             let since_ms = self.applications.get(id)?.undeploy.as_ref()?.since_ms;
             Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))
@@ -337,7 +349,7 @@ impl Fleet {
         let waiting =
             !self.finalizers.is_empty() || !self.unreachable.is_empty() || self.next_finishing().is_some();
         let waiting = marks || (waiting && self.term.is_some() && self.is_complete());
-        let recheck = self.rechecks.first().map(|(due_ms, _)| *due_ms);
+        let recheck = self.rechecks.first_ms();
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);
         gateways

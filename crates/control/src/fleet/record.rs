@@ -12,7 +12,7 @@ use wasmbed_api::{
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash};
 
-use super::{assignment::Assigned, input::ModuleSource, module::ModuleRefusal, status::Published};
+use super::{assignment::Assigned, module::ModuleRefusal, source::ModuleSource, status::Published};
 use crate::{ObjectKey, rate::TokenBucket};
 
 /// An Application's place in the index; never used again.
@@ -43,10 +43,6 @@ pub(super) struct Application {
     pub(super) published: Published,
     /// What its status says of the assignment of the generation at hand, in case the Module is gone.
     pub(super) known: Option<Known>,
-    /// When its status has to be looked at again, since a device will have run it for long enough by then.
-    pub(super) recheck_ms: Option<u64>,
-    /// When its status is to be looked at.
-    pub(super) status_due_ms: Option<u64>,
     pub(super) status_written_ms: Option<u64>,
     /// Events about it.
     pub(super) events: TokenBucket,
@@ -105,14 +101,6 @@ pub(super) struct Release {
     pub(super) done: bool,
 }
 
-/// When the finalizers of a Device are to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FinalizerDue {
-    pub(super) at_ms: u64,
-    /// A deletion waits for it.
-    pub(super) releases: bool,
-}
-
 /// One Device.
 #[derive(Debug)]
 pub(super) struct Device {
@@ -121,7 +109,6 @@ pub(super) struct Device {
     pub(super) finalizers: Vec<String>,
     pub(super) deleting: bool,
     pub(super) release: Option<Release>,
-    pub(super) finalizer_due: Option<FinalizerDue>,
     /// A write of its finalizers was refused: none is made before this.
     pub(super) finalizer_pause_ms: u64,
     pub(super) labels: BTreeMap<String, String>,

@@ -14,7 +14,7 @@ use super::{
     Fleet,
     config::{API_PAUSE_MS, DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, NAMES_IN_MESSAGE_MAX},
     input::DeviceFinalizerWrite,
-    record::{Device, DeviceId, FinalizerDue, Release},
+    record::{Device, DeviceId, Release},
 };
 use crate::{
     Now,
@@ -41,7 +41,7 @@ impl Fleet {
             if has && release.is_none() {
                 self.begin_release(now, id);
             } else if has && release.is_some_and(|release| release.done) {
-                self.queue_device_finalizer(id, Some(FinalizerDue { at_ms: now.ms, releases: true }));
+                self.queue_device_finalizer(id, Some((now.ms, true)));
             } else if !has {
                 self.releasing.remove(&id);
                 self.queue_device_finalizer(id, None);
@@ -57,9 +57,9 @@ impl Fleet {
         let change = if runs { !has } else { has && planned.is_some() };
         if !change {
             self.queue_device_finalizer(id, None);
-        } else if device.finalizer_due.is_none() {
+        } else if !self.device_finalizers.contains(id) && !self.device_releases.contains(id) {
             let at_ms = now.ms.saturating_add(DEVICE_FINALIZER_DELAY_MS).max(device.finalizer_pause_ms);
-            self.queue_device_finalizer(id, Some(FinalizerDue { at_ms, releases: false }));
+            self.queue_device_finalizer(id, Some((at_ms, false)));
         }
     }
 
@@ -73,15 +73,13 @@ impl Fleet {
         self.renew_gateways();
     }
 
-    fn queue_device_finalizer(&mut self, id: DeviceId, due: Option<FinalizerDue>) {
-        let Some(device) = self.devices.get_mut(&id) else { return };
-        if let Some(before) = std::mem::replace(&mut device.finalizer_due, due) {
-            self.device_finalizers.remove(&(before.at_ms, id));
-            self.device_releases.remove(&(before.at_ms, id));
-        }
+    /// Has the finalizers of a Device written at a time, and whether a deletion waits for it; `None` has them left alone.
+    fn queue_device_finalizer(&mut self, id: DeviceId, due: Option<(u64, bool)>) {
+        self.device_finalizers.remove(id);
+        self.device_releases.remove(id);
         match due {
-            Some(FinalizerDue { at_ms, releases: true }) => drop(self.device_releases.insert((at_ms, id))),
-            Some(FinalizerDue { at_ms, releases: false }) => drop(self.device_finalizers.insert((at_ms, id))),
+            Some((at_ms, true)) => self.device_releases.set(id, at_ms),
+            Some((at_ms, false)) => self.device_finalizers.set(id, at_ms),
             None => {}
         }
     }
@@ -168,11 +166,11 @@ impl Fleet {
             return None;
         }
         loop {
-            let release = self.device_releases.first().copied().filter(|(at_ms, _)| *at_ms <= now.ms);
-            let other = self.device_finalizers.first().copied().filter(|(at_ms, _)| *at_ms <= now.ms);
+            let release = self.device_releases.due(now.ms);
+            let other = self.device_finalizers.due(now.ms);
             let id = match (release, other) {
-                (Some((_, id)), _) if self.writes.may_write(now.ms) => id,
-                (None, Some((_, id))) if self.writes.has_spare(now.ms) => id,
+                (Some(id), _) if self.writes.may_write(now.ms) => id,
+                (None, Some(id)) if self.writes.has_spare(now.ms) => id,
                 (Some(_), _) | (None, _) => return None,
             };
             self.queue_device_finalizer(id, None);
@@ -244,7 +242,7 @@ impl Fleet {
         }
         // A deletion that hangs is tried again soon, whatever the answer was.
         let at_ms = if releases { now.ms.saturating_add(pause_ms.min(30 * API_PAUSE_MS)) } else { at_ms };
-        self.queue_device_finalizer(id, Some(FinalizerDue { at_ms, releases }));
+        self.queue_device_finalizer(id, Some((at_ms, releases)));
     }
 
     /// When time alone makes something of this due.
@@ -255,10 +253,8 @@ impl Fleet {
             .filter(|release| !release.done)
             .map(|release| release.since_ms.saturating_add(self.config.undeploy_timeout_ms))
             .min();
-        let release =
-            self.device_releases.first().map(|(at_ms, _)| (*at_ms).max(self.writes.ready_ms(now.ms)));
-        let other =
-            self.device_finalizers.first().map(|(at_ms, _)| (*at_ms).max(self.writes.spare_ms(now.ms)));
+        let release = self.device_releases.first_ms().map(|at_ms| at_ms.max(self.writes.ready_ms(now.ms)));
+        let other = self.device_finalizers.first_ms().map(|at_ms| at_ms.max(self.writes.spare_ms(now.ms)));
         [late, release, other].into_iter().flatten().filter(move |_| leads)
     }
 }

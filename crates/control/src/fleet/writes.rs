@@ -72,6 +72,27 @@ impl Writes {
         self.in_flight.len()
     }
 
+    /// Whether a write of this Device is under way.
+    pub(super) fn has_device(&self, device: DeviceId) -> bool {
+        self.in_flight.values().any(|subject| match subject {
+            Subject::Unreachable(id) | Subject::DeviceFinalizer { id, .. } | Subject::Finished(id) => {
+                *id == device
+            }
+            Subject::Status { .. } | Subject::Finalizer { .. } | Subject::Gateway(_) => false,
+        })
+    }
+
+    /// Whether a write of this Application is under way.
+    pub(super) fn has_application(&self, application: ApplicationId) -> bool {
+        self.in_flight.values().any(|subject| match subject {
+            Subject::Status { id, .. } | Subject::Finalizer { id, .. } => *id == application,
+            Subject::Unreachable(_)
+            | Subject::DeviceFinalizer { .. }
+            | Subject::Finished(_)
+            | Subject::Gateway(_) => false,
+        })
+    }
+
     /// Whether a write may be made now.
     pub(super) fn may_write(&mut self, now_ms: u64) -> bool {
         self.allows(now_ms, 1)
@@ -132,11 +153,7 @@ impl Fleet {
             return None;
         }
         while self.writes.may_write(now.ms) {
-            let (due_ms, id) = *self.status_queue.first()?;
-            if due_ms > now.ms {
-                return None;
-            }
-            self.status_queue.pop_first();
+            let id = self.status_queue.pop_due(now.ms)?;
             if let Some(write) = self.status_write(now, id) {
                 return Some(write);
             }
@@ -154,8 +171,7 @@ impl Fleet {
     }
 
     fn status_write(&mut self, now: Now, id: ApplicationId) -> Option<StatusWrite> {
-        let application = self.applications.get_mut(&id)?;
-        application.status_due_ms = None;
+        let application = self.applications.get(&id)?;
         // The answer, or the watch, has it looked at again.
         if application.writing || application.conflicted {
             return None;
@@ -186,11 +202,9 @@ impl Fleet {
 
     /// Has a status looked at again at that time.
     fn recheck(&mut self, id: ApplicationId, at_ms: Option<u64>) {
-        let Some(application) = self.applications.get_mut(&id) else { return };
-        let before = std::mem::replace(&mut application.recheck_ms, at_ms);
-        if before != at_ms {
-            before.map(|before| self.rechecks.remove(&(before, id)));
-            self.rechecks.extend(at_ms.map(|at_ms| (at_ms, id)));
+        match at_ms {
+            Some(at_ms) => self.rechecks.set(id, at_ms),
+            None => self.rechecks.remove(id),
         }
     }
 
