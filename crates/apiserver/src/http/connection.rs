@@ -1,6 +1,7 @@
 //! A connection: TLS handshake, authentication, and HTTP until it ends.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::shares::Unread;
 use super::state::{Client, State};
 use super::{handler, respond};
 use crate::access::User;
+use crate::config::Limits;
 use crate::status::Status;
 
 /// Concurrent requests of one connection (HTTP/2 streams).
@@ -158,23 +160,7 @@ impl Connection {
         stay: Option<Stay>,
         refusal: Option<Status>,
     ) {
-        let limits = &self.state.limits;
-        let streams = if client.user.is_some() { STREAMS_MAX } else { ANONYMOUS_STREAMS_MAX };
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .keep_alive(refusal.is_none())
-            .max_buf_size(limits.header_bytes_max.max(8_192));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(streams)
-            .max_send_buf_size(STREAM_BUFFER_BYTES)
-            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
+        let builder = http(&self.state.limits, client.user.is_some(), refusal.is_none());
         let (place, unread) = (Arc::new(place), Arc::new(Unread::default()));
         let (state, client, refusal) = (Arc::clone(&self.state), Arc::new(client), Arc::new(refusal));
         let (busy, answers) = (Arc::clone(&place), Arc::clone(&unread));
@@ -189,16 +175,29 @@ impl Connection {
                 Ok::<_, std::convert::Infallible>(respond::tracked(answer, in_progress, delivery))
             }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        self.state.metrics.connections.inc();
+        self.drive(connection, |connection| connection.graceful_shutdown(), &place, &unread, stay).await;
+        self.state.metrics.connections.dec();
+    }
+
+    /// Drives a connection until one of the ends that [`Connection::requests`] names.
+    async fn drive<C: Future<Output = Result<(), E>>, E: std::fmt::Display, K: Ord + Send + 'static>(
+        &self,
+        mut connection: Pin<&mut C>,
+        graceful_shutdown: impl Fn(Pin<&mut C>),
+        place: &Place<K>,
+        unread: &Unread,
+        stay: Option<Stay>,
+    ) {
         let over = async {
             match stay {
                 Some(stay) => place.over(stay).await,
                 None => std::future::pending().await,
             }
         };
-        let stalled = stalled(&unread, limits.unread_timeout);
-        tokio::pin!(connection, over, stalled);
-        self.state.metrics.connections.inc();
+        let stalled = stalled(unread, self.state.limits.unread_timeout);
+        tokio::pin!(over, stalled);
         let (mut stopping, mut cut_off) = (false, None);
         loop {
             let last_requests = async {
@@ -214,27 +213,44 @@ impl Connection {
                     if let Err(error) = ended {
                         tracing::debug!(peer = %self.peer, %error, "connection ended");
                     }
-                    break;
+                    return;
                 }
-                () = over.as_mut() => break,
-                () = last_requests => break,
-                () = stalled.as_mut() => {
-                    self.refused(&"its client does not read its answers");
-                    break;
-                }
+                () = over.as_mut() => return,
+                () = last_requests => return,
+                () = stalled.as_mut() => return self.refused(&"its client does not read its answers"),
                 () = place.gave_way().cancelled(), if !stopping => {
                     stopping = true;
                     cut_off = Some(tokio::time::Instant::now() + DRAIN);
-                    connection.as_mut().graceful_shutdown();
+                    graceful_shutdown(connection.as_mut());
                 }
                 () = self.state.shutdown.cancelled(), if !stopping => {
                     stopping = true;
-                    connection.as_mut().graceful_shutdown();
+                    graceful_shutdown(connection.as_mut());
                 }
             }
         }
-        self.state.metrics.connections.dec();
     }
+}
+
+/// HTTP/1.1 and HTTP/2 within the bounds.
+fn http(limits: &Limits, authenticated: bool, keep_alive: bool) -> auto::Builder<TokioExecutor> {
+    let streams = if authenticated { STREAMS_MAX } else { ANONYMOUS_STREAMS_MAX };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .keep_alive(keep_alive)
+        .max_buf_size(limits.header_bytes_max.max(8_192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams)
+        .max_send_buf_size(STREAM_BUFFER_BYTES)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
 }
 
 /// Resolves when a client hasn't read from one of its answers for `patience`.
