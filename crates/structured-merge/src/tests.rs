@@ -131,7 +131,7 @@ fn applied_fields_are_owned_and_dropped_fields_are_removed() {
 }
 
 #[test]
-fn a_second_manager_shares_what_it_states_alike_and_conflicts_where_it_differs() {
+fn equal_values_are_shared_and_different_ones_conflict() {
     let mut world = World::new();
     world.apply("a", json!({"size": 1, "name": "n"}), false).unwrap();
     assert!(!world.apply("b", json!({"size": 1}), false).unwrap(), "nothing changes but the owners");
@@ -146,7 +146,7 @@ fn a_second_manager_shares_what_it_states_alike_and_conflicts_where_it_differs()
 }
 
 #[test]
-fn an_update_takes_what_it_changes() {
+fn an_update_takes_the_fields_it_changes() {
     let mut world = World::new();
     world.apply("a", json!({"size": 1, "name": "n"}), false).unwrap();
     world.update("u", json!({"size": 2, "name": "n", "flag": true}));
@@ -272,7 +272,7 @@ fn too_many_updaters_become_one() {
 }
 
 #[test]
-fn what_does_not_fit_the_schema_is_reported() {
+fn values_that_do_not_fit_the_schema_are_reported() {
     let mut world = World::new();
     let mut errors = |spec: Value| match world.apply("a", spec, false) {
         Err(ApplyError::Applied(wrong)) => ValidationError::join(&wrong),

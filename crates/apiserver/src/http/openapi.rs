@@ -77,11 +77,11 @@ fn reference(name: &str) -> Value {
 fn object_schema(kind: &Kind) -> Value {
     let mut schema = kind.openapi.clone();
     complete(&mut schema);
-    for (name, told) in [
+    for (name, description) in [
         ("apiVersion", "APIVersion names the version of the schema of this object."),
         ("kind", "Kind names what this object is."),
     ] {
-        schema["properties"][name] = json!({"type": "string", "description": told});
+        schema["properties"][name] = json!({"type": "string", "description": description});
     }
     schema["properties"]["metadata"] = json!({
         "description": "Standard object's metadata.",
@@ -212,28 +212,29 @@ fn parameter(name: &str, place: &str) -> Value {
 }
 
 fn object_meta() -> Value {
-    let text = |told: &str| json!({"type": "string", "description": told});
-    let time = |told: &str| json!({"type": "string", "format": "date-time", "description": told});
-    let count = |told: &str| json!({"type": "integer", "format": "int64", "description": told});
-    let map = |told: &str| json!({"type": "object", "additionalProperties": {"type": "string"}, "description": told});
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let time =
+        |description: &str| json!({"type": "string", "format": "date-time", "description": description});
+    let count = |description: &str| json!({"type": "integer", "format": "int64", "description": description});
+    let map = |description: &str| json!({"type": "object", "additionalProperties": {"type": "string"}, "description": description});
     json!({
         "type": "object",
         "description": "ObjectMeta is metadata that all stored objects have.",
         "properties": {
             "name": text("Name is unique among the objects of a kind in a namespace. It can't be changed."),
-            "generateName": text("GenerateName is the start of a name of which the server makes up the end, if name is absent."),
+            "generateName": text("GenerateName is the prefix of a name that the server completes, if name is absent."),
             "namespace": text("Namespace is the scope in which the name is unique."),
-            "uid": text("UID tells this object from all others in time and space. Set by the server."),
+            "uid": text("UID identifies this object among all others, past and future. Set by the server."),
             "resourceVersion": text("ResourceVersion changes with every change of the object. Set by the server."),
-            "generation": count("Generation counts changes of what is wanted. Set by the server."),
-            "creationTimestamp": time("CreationTimestamp is when the object was made. Set by the server."),
-            "deletionTimestamp": time("DeletionTimestamp is when someone asked for the object's deletion; finalizers hold it. Set by the server."),
-            "deletionGracePeriodSeconds": count("Seconds the object may take to end. Set by the server."),
-            "labels": map("Labels are pairs of texts by which objects are selected."),
-            "annotations": map("Annotations are pairs of texts for tools; nothing selects by them."),
+            "generation": count("Generation counts changes of the desired state. Set by the server."),
+            "creationTimestamp": time("CreationTimestamp is the time at which the object was created. Set by the server."),
+            "deletionTimestamp": time("DeletionTimestamp is the time at which deletion was requested; finalizers delay it. Set by the server."),
+            "deletionGracePeriodSeconds": count("Seconds allowed for the object to terminate. Set by the server."),
+            "labels": map("Labels are key-value pairs by which objects are selected."),
+            "annotations": map("Annotations are key-value pairs for tools; objects can't be selected by them."),
             "finalizers": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set",
-                "description": "Finalizers must all be taken off before a deleted object goes."},
-            "ownerReferences": {"type": "array", "description": "OwnerReferences name the objects this one belongs to.",
+                "description": "Finalizers must all be removed before a deleted object is removed."},
+            "ownerReferences": {"type": "array", "description": "OwnerReferences lists the objects that this one belongs to.",
                 "items": {"type": "object", "required": ["apiVersion", "kind", "name", "uid"], "properties": {
                     "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "name": {"type": "string"},
                     "uid": {"type": "string"}, "controller": {"type": "boolean"},
@@ -245,11 +246,11 @@ fn object_meta() -> Value {
 fn list_meta() -> Value {
     json!({
         "type": "object",
-        "description": "ListMeta says where a list stands.",
+        "description": "ListMeta is metadata of lists.",
         "properties": {
             "resourceVersion": {"type": "string", "description": "Revision at which the list was read."},
             "continue": {"type": "string", "description": "Token for the rest of the list."},
-            "remainingItemCount": {"type": "integer", "format": "int64", "description": "How many objects the rest has."},
+            "remainingItemCount": {"type": "integer", "format": "int64", "description": "Number of objects in the rest of the list."},
         },
     })
 }

@@ -40,7 +40,7 @@ fn code(error: kube::Error) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn writers_that_race_are_told() {
+async fn concurrent_writers_get_conflicts() {
     let server = Running::start().await;
     let api = devices(server.admin().await);
     let created = api.create(&PostParams::default(), &device("a", json!({}))).await.unwrap();
@@ -137,7 +137,7 @@ async fn watchers_see_every_change_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn selectors_decide_what_a_watch_shows() {
+async fn a_watch_follows_its_selectors() {
     let server = Running::start().await;
     let api = devices(server.admin().await);
     let watch = WatchParams::default().labels("site=lab");
@@ -211,7 +211,7 @@ async fn long_lists_come_in_pages_of_one_moment() {
 }
 
 #[tokio::test]
-async fn a_restart_loses_nothing_and_goes_on_counting() {
+async fn a_restart_keeps_objects_and_revisions() {
     let server = Running::start().await;
     let api = devices(server.admin().await);
     let created =
@@ -301,7 +301,7 @@ async fn gateways_may_do_their_part_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_goes_takes_nothing_new() {
+async fn a_terminating_namespace_accepts_no_new_objects() {
     let server = Running::start().await;
     let client = server.admin().await;
     let namespaces: Api<Namespace> = Api::all(client.clone());

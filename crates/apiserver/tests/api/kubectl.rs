@@ -218,7 +218,7 @@ async fn applies_on_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_told_what_is_wrong() {
+async fn reports_what_is_invalid() {
     with_kubectl(|kubectl| {
         let wrong = |name: &str, from: &str, to: &str| kubectl.file(name, &DEVICE.replace(from, to));
         let unknown = wrong("unknown.yaml", "device_type", "device_typo");
@@ -244,7 +244,7 @@ async fn is_told_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_goes_with_what_it_holds() {
+async fn a_namespace_is_deleted_with_its_content() {
     with_kubectl(|kubectl| {
         kubectl.run(&["create", "namespace", "lab"]);
         kubectl.run(&["apply", "-n", "lab", "-f", &kubectl.file("device.yaml", DEVICE)]);
@@ -266,7 +266,7 @@ async fn a_namespace_goes_with_what_it_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn asks_who_it_is_and_what_it_may() {
+async fn asks_for_its_identity_and_permissions() {
     with_kubectl(|kubectl| {
         assert_eq!(kubectl.run(&["auth", "can-i", "create", "wdev"]), "yes\n");
         let who = kubectl.run(&["auth", "whoami"]);

@@ -134,7 +134,7 @@ async fn a_certificate_of_another_authority_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_refused_and_never_ignored() {
+async fn unsupported_features_are_refused() {
     let server = Running::start().await;
     let mut sender = admin(&server).await;
     let one = &format!("{DEVICES}/a");
@@ -258,7 +258,7 @@ async fn bodies_have_a_bound_and_may_be_yaml() {
 }
 
 #[tokio::test]
-async fn unknown_fields_are_told_in_a_warning_unless_asked_otherwise() {
+async fn unknown_fields_are_warnings_by_default() {
     let server = Running::start().await;
     let mut sender = admin(&server).await;
     let body = r#"{"apiVersion": "wasmbed.github.io/v1alpha1", "kind": "Device", "metadata": {"name": "a", "odd": 1},
@@ -287,7 +287,7 @@ async fn unknown_fields_are_told_in_a_warning_unless_asked_otherwise() {
 }
 
 #[tokio::test]
-async fn an_invalid_object_is_told_field_by_field() {
+async fn an_invalid_object_is_reported_field_by_field() {
     let server = Running::start().await;
     let mut sender = admin(&server).await;
     let wrong = device("a", json!({"device_type": "x".repeat(20), "capabilities": ["a", "a"]}));
@@ -330,7 +330,7 @@ async fn slow_and_silent_clients_are_let_go() {
 }
 
 #[tokio::test]
-async fn a_watch_says_how_far_it_is() {
+async fn a_watch_sends_bookmarks() {
     let server = Running::start().await;
     let mut sender = admin(&server).await;
     send(&mut sender, request(Method::POST, DEVICES, "application/json", device("a", json!({})))).await;

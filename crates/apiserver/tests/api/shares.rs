@@ -86,7 +86,7 @@ async fn a_stranger_without_a_request_is_not_kept() {
 }
 
 #[tokio::test]
-async fn handshakes_that_stand_still_give_way() {
+async fn stalled_handshakes_give_way() {
     let limits = Limits { handshakes_max: 4, unauthenticated_max: 4, ..Limits::default() };
     let server = Running::start_with(limits).await;
     let mut silent = Vec::new();
@@ -196,7 +196,7 @@ async fn one_user_does_not_end_the_lists_of_others() {
 }
 
 #[tokio::test]
-async fn a_watch_begins_page_by_page_and_goes_on_without_a_gap() {
+async fn a_watch_sends_initial_objects_in_pages_and_misses_no_change() {
     let server = Running::start().await;
     // Beyond what lies in buffers on the way, one of them larger than a page.
     fill(&server, "d", 40, 100_000).await;

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn encoded_fields_decode_to_themselves() {
         let mut out = Vec::new();
         put_number(&mut out, 1, 0);
         put_number(&mut out, 1000, u64::MAX);
