@@ -293,7 +293,7 @@ pub(crate) fn time_text(now_ms: u64) -> String {
 }
 
 fn error(status: &Status) -> ApiError {
-    match status.reason.code() {
+    match status.reason().code() {
         409 => ApiError::Conflict,
         404 => ApiError::NotFound,
         429 => ApiError::Throttled,

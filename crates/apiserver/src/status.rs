@@ -120,15 +120,36 @@ impl Names<'_> {
 /// One reason why one field is invalid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cause {
-    /// `FieldValueInvalid` and its like.
-    pub reason: &'static str,
-    /// For people; quotes the value.
-    pub message: String,
-    /// Path of the field: `spec.env[0].name`.
-    pub field: String,
+    reason: &'static str,
+    message: String,
+    field: String,
 }
 
 impl Cause {
+    /// `FieldValueInvalid`, for example.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// For people; quotes the value. At most 4 KiB.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Path of the field: `spec.env[0].name`. At most 4 KiB.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The cause with a message whose path is relative to `parent`, if its field is below it.
+    pub(crate) fn relative_to(self, parent: &str) -> Cause {
+        let relative = self.field.strip_prefix(parent).and_then(|field| field.strip_prefix('.'));
+        let Some(relative) = relative else { return self };
+        let message =
+            self.message.replace(&format!("{} in body", self.field), &format!("{relative} in body"));
+        Cause { message, ..self }
+    }
+
     /// The value can't be accepted.
     pub fn invalid(field: &str, value: &str, why: impl std::fmt::Display) -> Cause {
         Cause::new("FieldValueInvalid", field, format!("Invalid value: {value}: {why}"))
@@ -157,12 +178,9 @@ impl Cause {
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
-    /// Decides the HTTP code.
-    pub reason: Reason,
-    /// For people; the text of kube-apiserver where it has one.
-    pub message: String,
-    /// For programs.
-    pub details: Box<Details>,
+    reason: Reason,
+    message: String,
+    details: Box<Details>,
 }
 
 /// What a [`Status`] is about.
@@ -193,6 +211,21 @@ impl std::fmt::Display for Status {
 impl std::error::Error for Status {}
 
 impl Status {
+    /// Decides the HTTP code.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// For people; the text of kube-apiserver where it has one. At most 16 KiB.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// For programs.
+    pub fn details(&self) -> &Details {
+        &self.details
+    }
+
     /// A status without details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Status {
         Status { reason, message: cut(message.into(), MESSAGE_BYTES_MAX), details: Box::default() }
@@ -297,6 +330,18 @@ impl Status {
             target,
             ..Details::default()
         })
+    }
+
+    /// The same status with another message.
+    pub(crate) fn with_message(self, message: String) -> Status {
+        Status { message: cut(message, MESSAGE_BYTES_MAX), ..self }
+    }
+
+    /// The same status with another cause.
+    pub(crate) fn with_cause(mut self, cause: Cause) -> Status {
+        self.details.causes.push(cause);
+        self.details.causes.truncate(STATUS_CAUSES_MAX);
+        self
     }
 
     /// The same status with details.

@@ -44,7 +44,7 @@ async fn ensure(store: &Store, kind: &Arc<Kind>, object: Value) -> Result<(), St
     let patch = Patch::Merge(object.clone());
     let create = Operation::Create { object, duplicates: Vec::new() };
     match store.write(internal(kind, None, "", create)).await {
-        Err(status) if status.reason == Reason::AlreadyExists => {}
+        Err(status) if status.reason() == Reason::AlreadyExists => {}
         other => return other.map(|_| ()),
     }
     let patch = Operation::Patch { part: Part::Main, patch };
@@ -176,7 +176,7 @@ async fn delete(store: &Store, kind: &Arc<Kind>, stored: &Value) -> Result<(), S
     let conditions = Preconditions { uid, resource_version: None };
     let write = internal(kind, Some(facets.namespace), &facets.name, Operation::Delete { conditions });
     match store.write(write).await {
-        Err(status) if !matches!(status.reason, Reason::NotFound | Reason::Conflict) => Err(status),
+        Err(status) if !matches!(status.reason(), Reason::NotFound | Reason::Conflict) => Err(status),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -120,8 +120,8 @@ impl Api {
             let _ = status.to_json().to_string();
             format!(
                 "{} {}",
-                status.reason.code(),
-                status.details.causes.first().map_or(status.message.clone(), |cause| cause.message.clone())
+                status.reason().code(),
+                status.details().causes.first().map_or(status.message(), |cause| cause.message())
             )
         })
     }
@@ -133,7 +133,7 @@ impl Api {
     fn patch(&mut self, media_type: &str, patch: Value) -> Result<Applied, String> {
         let decoded = decode::json(patch.to_string().as_bytes()).map_err(|error| error.to_string())?;
         let patch = Patch::parse(media_type, decoded.value)
-            .map_err(|status| format!("{} {status}", status.reason.code()))?;
+            .map_err(|status| format!("{} {status}", status.reason().code()))?;
         self.sample("a", Operation::Patch { part: Part::Main, patch })
     }
 

@@ -160,7 +160,7 @@ mod tests {
             assert_eq!(shape(&headers(accept), true).unwrap(), wanted, "{accept}");
         }
         let protobuf = headers("application/vnd.kubernetes.protobuf");
-        assert_eq!(shape(&protobuf, false).unwrap_err().reason.code(), 406);
+        assert_eq!(shape(&protobuf, false).unwrap_err().reason().code(), 406);
         assert_eq!(shape(&protobuf, true).unwrap(), Shape::Object);
         assert!(prefers_protobuf(&protobuf));
         assert!(prefers_protobuf(&headers("application/vnd.kubernetes.protobuf,application/json")));
@@ -171,7 +171,7 @@ mod tests {
         assert!(discovery(&headers(one)).unwrap());
         assert!(!discovery(&headers("application/json")).unwrap());
         let old = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-        assert_eq!(discovery(&headers(old)).unwrap_err().reason.code(), 406);
+        assert_eq!(discovery(&headers(old)).unwrap_err().reason().code(), 406);
         let list = headers("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
         assert!(check_partial(&list, true).is_ok() && check_partial(&list, false).is_err());
     }

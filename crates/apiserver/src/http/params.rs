@@ -218,14 +218,14 @@ mod tests {
     fn unsupported_parameters_are_refused() {
         assert!(parse("limit=5&pretty=true").check_list().is_ok());
         let refused = parse("limits=5").check_list().unwrap_err();
-        assert_eq!(refused.message, "the query parameter \"limits\" is not supported here");
+        assert_eq!(refused.message(), "the query parameter \"limits\" is not supported here");
         assert!(parse("limit=5").check_get().is_err());
         assert!(parse("limit=x").number("limit").is_err());
         assert!(parse("dryRun=Some").dry_run().is_err());
         assert!(parse("dryRun=").dry_run().is_err());
         let refused = parse("fieldValidation=strict").field_validation().unwrap_err();
         assert_eq!(
-            refused.message,
+            refused.message(),
             "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"strict\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
         );
         assert!(parse("watch=maybe").flag("watch").unwrap());

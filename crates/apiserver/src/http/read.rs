@@ -207,11 +207,7 @@ pub(super) fn check_not_newer(params: &Params, revision: u64) -> Result<(), Stat
 
 /// 504: a version that this store never had. The client knows another store, or one that was reset.
 pub(super) fn too_large(version: u64, revision: u64) -> Status {
-    let cause = Cause {
-        reason: "ResourceVersionTooLarge",
-        message: "Too large resource version".into(),
-        field: String::new(),
-    };
+    let cause = Cause::new("ResourceVersionTooLarge", "", "Too large resource version".into());
     let message = format!("Timeout: Too large resource version: {version}, current: {revision}");
     let details = Details { causes: vec![cause], retry_after: Some(1), ..Details::default() };
     Status::new(Reason::Timeout, message).with(details)

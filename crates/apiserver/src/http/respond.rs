@@ -37,9 +37,9 @@ pub(super) fn with_type(code: StatusCode, media_type: HeaderValue, body: impl In
 }
 
 pub(super) fn refusal(status: &Status) -> Response<Body> {
-    let code = StatusCode::from_u16(status.reason.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let code = StatusCode::from_u16(status.reason().code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &status.to_json());
-    if let Some(seconds) = status.details.retry_after {
+    if let Some(seconds) = status.details().retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response

@@ -80,7 +80,7 @@ impl Review {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         let cause = Cause::invalid("spec.resourceAttributes", "null", why);
         let group = self.group().to_owned();
-        let message = format!(".{group} \"\" is invalid: {}: {}", cause.field, cause.message);
+        let message = format!(".{group} \"\" is invalid: {}: {}", cause.field(), cause.message());
         let details =
             Details { target: Some((group, String::new())), causes: vec![cause], ..Details::default() };
         Status::new(Reason::Invalid, message).with(details)

@@ -177,11 +177,11 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let first = pool.take(&a, 3).unwrap();
         let refused = pool.take(&a, 1).unwrap_err();
-        assert_eq!(refused.message, "too many watches of user \"a\": one user may have 3 at once");
-        assert_eq!(refused.details.retry_after, Some(1));
+        assert_eq!(refused.message(), "too many watches of user \"a\": one user may have 3 at once");
+        assert_eq!(refused.details().retry_after, Some(1));
         let _second = pool.take(&b, 2).unwrap();
         let refused = pool.take(&b, 1).unwrap_err();
-        assert_eq!(refused.message, "too many watches: all users together may have 5 at once");
+        assert_eq!(refused.message(), "too many watches: all users together may have 5 at once");
         drop(first);
         assert_eq!(pool.lock().of.len(), 1);
         pool.take(&b, 1).unwrap();

@@ -71,14 +71,14 @@ async fn next(watch: &mut Response<Body>) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_list_that_was_begun_before_says_that_it_expired_and_goes_on() {
+async fn a_paged_list_expires_after_a_reopen_and_can_continue() {
     let readers = Readers::new().await;
     let first = readers.list("limit=300").await.unwrap();
     let token = first["metadata"]["continue"].as_str().unwrap();
     readers.fail_and_come_back().await;
     let expired = readers.list(&format!("limit=300&continue={token}")).await.unwrap_err();
-    assert_eq!((expired.reason, expired.reason.code()), (Reason::Expired, 410), "{expired}");
-    let token = expired.details.continue_token.unwrap();
+    assert_eq!((expired.reason(), expired.reason().code()), (Reason::Expired, 410), "{expired}");
+    let token = expired.details().continue_token.clone().unwrap();
     let rest = readers.list(&format!("limit=300&continue={token}")).await.unwrap();
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
     // Another reader of the same revision, whose list began since.
@@ -89,7 +89,7 @@ async fn a_list_that_was_begun_before_says_that_it_expired_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_watch_that_reads_its_begin_is_told_to_list_again_and_one_from_before_goes_on() {
+async fn a_reopen_expires_watches_with_initial_objects_and_no_others() {
     let readers = Readers::new().await;
     let version = readers.list("").await.unwrap()["metadata"]["resourceVersion"].clone();
     let mut begun = readers.watch("watch=true");

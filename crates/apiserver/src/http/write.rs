@@ -173,9 +173,9 @@ impl Request<'_> {
         deletions
             .buffer_unordered(DELETIONS_AT_ONCE)
             .map(|deleted| match deleted {
-                Err(status) if status.reason == Reason::NotFound => Ok(()),
+                Err(status) if status.reason() == Reason::NotFound => Ok(()),
                 // An object was created with the same name since, unless the client stated a condition.
-                Err(status) if status.reason == Reason::Conflict && !conditional => Ok(()),
+                Err(status) if status.reason() == Reason::Conflict && !conditional => Ok(()),
                 Err(status) => Err(status),
                 Ok(_) => Ok(()),
             })

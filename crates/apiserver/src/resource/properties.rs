@@ -66,7 +66,7 @@ proptest! {
                 match request.update(&current, patched, &[], &mut Vec::new()) {
                     Ok(Next::Stored(object) | Next::Removed(object)) => prop_assert!(is_well_formed(&object), "{object}"),
                     Ok(Next::Unchanged) => {}
-                    Err(status) => prop_assert!(!status.message.is_empty()),
+                    Err(status) => prop_assert!(!status.message().is_empty()),
                 }
             }
         }

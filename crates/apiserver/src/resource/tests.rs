@@ -60,7 +60,7 @@ fn changed(next: Next) -> Value {
 }
 
 #[test]
-fn a_new_object_gets_what_the_server_sets_and_no_status() {
+fn a_new_object_gets_server_fields_and_no_status() {
     let metadata = json!({"name": "a", "uid": "mine", "generation": 9, "managedFields": [{}], "creationTimestamp": null,
         "deletionTimestamp": "2020-01-01T00:00:00Z", "labels": {}});
     let object = created(&kind(), metadata, json!({"spec": {}, "status": {"seen": 5}})).unwrap();
@@ -79,7 +79,7 @@ fn a_new_object_gets_what_the_server_sets_and_no_status() {
 #[test]
 fn a_new_object_is_checked() {
     let kind = kind();
-    let refused = |metadata: Value| created(&kind, metadata, json!({})).unwrap_err().reason;
+    let refused = |metadata: Value| created(&kind, metadata, json!({})).unwrap_err().reason();
     assert_eq!(refused(json!({})), Reason::Invalid);
     assert_eq!(refused(json!({"name": "Not-Lower"})), Reason::Invalid);
     assert_eq!(refused(json!({"name": "a", "namespace": "other"})), Reason::BadRequest);
@@ -131,7 +131,7 @@ fn the_generation_counts_changes_of_the_spec_alone() {
 }
 
 #[test]
-fn what_changes_nothing_writes_nothing() {
+fn an_update_without_changes_writes_nothing() {
     let kind = kind();
     let current = stored(&kind, json!({"name": "a"}));
     let mut object = current.clone();
@@ -148,7 +148,7 @@ fn an_update_means_one_version_of_one_object() {
     let with = |field: &str, value: Value| {
         let mut object = current.clone();
         object["metadata"][field] = value;
-        put(&kind, Part::Main, &current, object).unwrap_err().reason
+        put(&kind, Part::Main, &current, object).unwrap_err().reason()
     };
     assert_eq!(with("resourceVersion", json!("6")), Reason::Conflict);
     assert_eq!(with("resourceVersion", json!(null)), Reason::Invalid);
@@ -158,7 +158,7 @@ fn an_update_means_one_version_of_one_object() {
 }
 
 #[test]
-fn finalizers_decide_when_an_object_goes() {
+fn finalizers_delay_the_removal_of_an_object() {
     let kind = kind();
     let none = Preconditions::default();
     let free = stored(&kind, json!({"name": "a"}));
@@ -178,7 +178,7 @@ fn finalizers_decide_when_an_object_goes() {
     };
     let fewer = changed(with(json!(["example.com/y"])).unwrap());
     assert_eq!(fewer["metadata"]["deletionTimestamp"], MOMENT.now, "a deletion can't be taken back");
-    assert_eq!(with(json!(["example.com/x", "example.com/z"])).unwrap_err().reason, Reason::Invalid);
+    assert_eq!(with(json!(["example.com/x", "example.com/z"])).unwrap_err().reason(), Reason::Invalid);
     assert!(matches!(with(json!([])).unwrap(), Next::Removed(_)));
 }
 
@@ -189,7 +189,7 @@ fn a_delete_may_be_conditional() {
     let condition = |uid: Option<&str>, version: Option<&str>| {
         let conditions =
             Preconditions { uid: uid.map(Into::into), resource_version: version.map(Into::into) };
-        delete(&kind, &current, &conditions, MOMENT).map_err(|status| status.reason)
+        delete(&kind, &current, &conditions, MOMENT).map_err(|status| status.reason())
     };
     assert_eq!(condition(Some("other"), None), Err(Reason::Conflict));
     assert_eq!(condition(None, Some("6")), Err(Reason::Conflict));
@@ -208,7 +208,7 @@ fn patches_of_all_forms() {
     let operations = json!([{"op": "test", "path": "/spec/size", "value": 2}, {"op": "replace", "path": "/spec/size", "value": 4}]);
     let patch = "application/json-patch+json";
     assert_eq!(patched(patch, operations).unwrap()["spec"]["size"], 4);
-    let refused = |ty: &str, body: Value| patched(ty, body).unwrap_err().reason;
+    let refused = |ty: &str, body: Value| patched(ty, body).unwrap_err().reason();
     assert_eq!(refused(patch, json!([{"op": "test", "path": "/spec/size", "value": 3}])), Reason::Invalid);
     assert_eq!(refused(patch, json!([{"op": "jump"}])), Reason::BadRequest);
     assert_eq!(refused(merge, json!([])), Reason::BadRequest);

@@ -8,7 +8,7 @@ use super::managers::{self, Applied};
 use super::metadata;
 use super::request::{FieldValidation, Moment, Next, Part, Preconditions, Request};
 use crate::kinds::{self, Kind};
-use crate::status::{CAUSES_MAX, Cause, Status};
+use crate::status::{CAUSES_MAX, Cause, Names, Status};
 
 impl Request<'_> {
     /// A new object as it will be stored, but for its resourceVersion.
@@ -283,11 +283,8 @@ fn check_type(kind: &Kind, object: &Value, name: &str, is_new: bool) -> Result<(
             causes.push(Cause::invalid(field, &json!(stated).to_string(), format!("must be {wanted}")));
         }
     }
-    let mut status = Status::invalid(kind.names(), name, causes);
     // Named after the kind that the object claims.
-    status.message = status.message.replacen(&kind.kind, stated, 1);
-    status.details.target = Some((kind.group.clone(), stated.to_owned()));
-    Err(status)
+    Err(Status::invalid(Names { kind: stated, ..kind.names() }, name, causes))
 }
 
 fn report_unknown(
@@ -321,22 +318,20 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>, part: Part) -> Res
     known.extend(kinds::validate_event(kind, object, old.is_none()));
     let mut causes = kind.schema.validate_after(known, object, old);
     if let Some(cause) =
-        causes.iter().find(|cause| cause.reason == "FieldValueTypeInvalid" && !kind.is_custom())
+        causes.iter().find(|cause| cause.reason() == "FieldValueTypeInvalid" && !kind.is_custom())
     {
         // Kubernetes decodes built-in kinds into structs, so that a wrong type is a decoding error.
         return Err(Status::bad_request(format!(
             "{0} in version {1:?} cannot be handled as a {0}: {2}: {3}",
-            kind.kind, kind.version, cause.field, cause.message
+            kind.kind,
+            kind.version,
+            cause.field(),
+            cause.message()
         )));
     }
     if part == Part::Status {
-        for cause in &mut causes {
-            // Paths in messages about a status are relative to it.
-            if let Some(field) = cause.field.strip_prefix("status.") {
-                cause.message =
-                    cause.message.replace(&format!("{} in body", cause.field), &format!("{field} in body"));
-            }
-        }
+        // Paths in messages about a status are relative to it.
+        causes = causes.into_iter().map(|cause| cause.relative_to("status")).collect();
     }
     if causes.is_empty() {
         return Ok(());

@@ -55,7 +55,7 @@ impl Schema {
         let mut causes = known;
         causes.extend(validate::validate(&self.root, object, old));
         if self.root.has_rules {
-            if causes.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+            if causes.iter().any(|cause| BLOCKING.contains(&cause.reason())) {
                 causes.truncate(CAUSES_MAX - 1);
                 causes.push(Cause::invalid("<nil>", "null", UNCHECKED));
             } else {

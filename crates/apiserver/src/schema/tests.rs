@@ -8,11 +8,11 @@ fn schema(spec: Value) -> Schema {
 
 fn causes(schema: &Schema, object: Value, old: Option<Value>) -> Vec<String> {
     let causes = schema.validate(&object, old.as_ref());
-    causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    causes.iter().map(|cause| format!("{}: {}", cause.field(), cause.message())).collect()
 }
 
 #[test]
-fn prunes_what_is_not_named_and_keeps_metadata() {
+fn prunes_unknown_fields_and_keeps_metadata() {
     let schema = schema(json!({"type": "object", "properties": {
         "a": {"type": "string"},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
@@ -49,7 +49,7 @@ fn defaults_reach_into_defaults() {
 }
 
 #[test]
-fn bounds_are_told_as_kubernetes_tells_them() {
+fn bounds_are_reported_as_in_kubernetes() {
     let schema = schema(json!({"type": "object", "required": ["name"], "properties": {
         "name": {"type": "string", "minLength": 1, "maxLength": 3},
         "bytes": {"type": "string", "format": "byte"},
@@ -89,7 +89,7 @@ fn bounds_are_told_as_kubernetes_tells_them() {
 }
 
 #[test]
-fn an_update_is_not_refused_for_what_it_left_alone() {
+fn an_update_is_not_refused_for_unchanged_fields() {
     let schema = Schema::compile(&json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {"n": {"type": "integer", "maximum": 1}}},
         "status": {"type": "object", "properties": {"m": {"type": "integer", "maximum": 1}}},
@@ -146,7 +146,7 @@ fn keywords_and_functions_that_are_not_enforced_are_refused() {
 }
 
 #[test]
-fn a_field_that_stands_twice_is_noticed() {
+fn duplicate_fields_are_reported() {
     let decoded = decode::json(br#"{"a": {"b": 1, "b": 2}, "c": [{"d": 1, "d": 1}]}"#).unwrap();
     assert_eq!(decoded.duplicates, ["a.b", "c[0].d"]);
     assert_eq!(decoded.value["a"]["b"], 2);

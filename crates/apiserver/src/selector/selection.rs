@@ -192,13 +192,13 @@ mod tests {
         let (many, long) = (vec!["a"; 257].join(","), "a".repeat(16 * 1_024 + 1));
         for (labels, fields) in [(many.as_str(), ""), (long.as_str(), "")] {
             let refused = Selection::parse(events, None, Some(labels), Some(fields)).unwrap_err();
-            assert!(refused.message.contains("at most"), "{refused}");
+            assert!(refused.message().contains("at most"), "{refused}");
         }
         for (labels, fields) in
             [("", "spec.a=1"), ("", "nonsense"), ("a within (b)", ""), ("a b", ""), ("=1", "")]
         {
             let refused = Selection::parse(events, None, Some(labels), Some(fields)).unwrap_err();
-            assert_eq!(refused.reason.code(), 400, "{labels} {fields}");
+            assert_eq!(refused.reason().code(), 400, "{labels} {fields}");
         }
         let other = kinds.get("events.k8s.io", "v1", "events").unwrap();
         assert!(Selection::parse(other, None, None, Some("regarding.name=d")).is_ok());

@@ -170,9 +170,10 @@ impl Machine {
         let kind = &*write.kind;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         if let Some(there) = tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))? {
-            let mut status = Status::already_exists(kind.names(), name);
+            let status = Status::already_exists(kind.names(), name);
             if serde_json::from_slice(&there).is_ok_and(|there: Value| resource::is_deleting(&there)) {
-                status.message = format!("object is being deleted: {}", status.message);
+                let message = format!("object is being deleted: {status}");
+                return Err(status.with_message(message).into());
             }
             return Err(status.into());
         }

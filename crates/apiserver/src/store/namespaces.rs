@@ -37,14 +37,9 @@ pub(super) fn check_active(
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let why =
             format!("unable to create new content in namespace {namespace} because it is being terminated");
-        let cause = Cause {
-            reason: "NamespaceTerminating",
-            message: format!("namespace {namespace} is being terminated"),
-            field: "metadata.namespace".into(),
-        };
-        let mut status = Status::forbidden(kind.names(), name, why);
-        status.details.causes.push(cause);
-        return Err(status.into());
+        let message = format!("namespace {namespace} is being terminated");
+        let cause = Cause::new("NamespaceTerminating", "metadata.namespace", message);
+        return Err(Status::forbidden(kind.names(), name, why).with_cause(cause).into());
     }
     Ok(())
 }

@@ -129,14 +129,14 @@ fn a_refused_write_uses_no_revision() {
         (dry, None),
     ] {
         let answer = world.write(&write);
-        assert_eq!(answer.as_ref().err().map(|status| status.reason), reason, "{answer:?}");
+        assert_eq!(answer.as_ref().err().map(|status| status.reason()), reason, "{answer:?}");
         assert_eq!(world.memory.revision(), before);
     }
     assert!(world.memory.get(&leases, "default", "b").is_none());
 }
 
 #[test]
-fn a_namespace_goes_when_it_is_empty() {
+fn a_deleted_namespace_is_removed_once_it_is_empty() {
     let mut world = World::new();
     let namespaces = Arc::clone(world.memory.kinds().namespaces().unwrap());
     let leases = leases(world.memory.kinds());
@@ -144,12 +144,12 @@ fn a_namespace_goes_when_it_is_empty() {
     let mut lease = create(&leases, "a", json!({}));
     lease.namespace = Some("lab".into());
     world.write(&lease).unwrap();
-    assert_eq!(world.write(&delete(&namespaces, "default")).unwrap_err().reason, Reason::Forbidden);
+    assert_eq!(world.write(&delete(&namespaces, "default")).unwrap_err().reason(), Reason::Forbidden);
     world.write(&delete(&namespaces, "lab")).unwrap();
     assert_eq!(world.memory.get(&namespaces, "", "lab").unwrap()["status"]["phase"], "Terminating");
     let mut other = create(&leases, "b", json!({}));
     other.namespace = Some("lab".into());
-    assert_eq!(world.write(&other).unwrap_err().details.causes[0].reason, "NamespaceTerminating");
+    assert_eq!(world.write(&other).unwrap_err().details().causes[0].reason(), "NamespaceTerminating");
     let vacate = write(&namespaces, "lab", Operation::RemoveIfEmpty);
     assert_eq!(world.write(&vacate).unwrap().outcome, Outcome::Stored);
     let mut gone = delete(&leases, "a");

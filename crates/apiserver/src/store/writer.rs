@@ -133,7 +133,7 @@ impl Writer {
                         BatchError::Panicked => Status::internal("a write panicked; its batch is undone"),
                     };
                     tracing::error!(
-                        error = answer.message,
+                        error = answer.message(),
                         writes = done.len(),
                         "batch commit failed; clients receive an error"
                     );

@@ -124,7 +124,7 @@ impl World {
 
     pub(crate) async fn lease(&self, name: &str) -> Result<u64, u16> {
         let written = self.store.write(create(&self.leases, name, json!({}))).await;
-        written.map(|applied| applied.event.unwrap().revision()).map_err(|status| status.reason.code())
+        written.map(|applied| applied.event.unwrap().revision()).map_err(|status| status.reason().code())
     }
 
     fn names(&self) -> Vec<String> {
@@ -209,7 +209,7 @@ fn a_store_of_version_0_1_0_opens_and_is_closed_to_others() {
 }
 
 #[test]
-fn a_store_that_lost_what_it_held_is_refused_with_what_to_do() {
+fn a_store_that_lost_its_content_is_refused_with_instructions() {
     let folder = tempfile::tempdir().unwrap();
     drop(Disk::open(folder.path()).unwrap());
     let path = folder.path().join("objects.redb");
