@@ -396,3 +396,37 @@ async fn a_store_has_one_server() {
     assert!(matches!(second, Err(OpenError::Database(wasmbed_files::OpenError::InUse(_)))), "{second:?}");
     server.stop().await;
 }
+
+/// A log that tests read.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::Write::write(&mut *self.0.lock().unwrap(), bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn log_lines_of_a_request_have_its_verb_resource_and_user() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let server = Running::start().await;
+    let identity = server.authority.client("eve", "nobody");
+    let mut sender = sender(&server, Some(identity)).await;
+    let path = format!("{DEVICES}/a/status");
+    let (code, _) = send(&mut sender, request(Method::PATCH, &path, "application/json", "{}")).await;
+    assert_eq!(code, 403);
+    drop(sender);
+    server.stop().await;
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let span = r#"request{user="eve" verb="patch" resource="devices/status"}"#;
+    assert!(text.lines().any(|line| line.contains(span) && line.contains("code=403")), "{text}");
+}
