@@ -21,10 +21,8 @@ const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Creates or updates the namespace `default` and the definitions, which clients may read.
 pub(crate) async fn seed(store: &Store, definitions: &[Value]) -> Result<(), Status> {
-    if let Some(namespaces) = store.kinds().namespaces() {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
-        ensure(store, namespaces, namespace).await?;
-    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+    ensure(store, store.kinds().namespaces(), namespace).await?;
     if let Some(kind) = store.kinds().get("apiextensions.k8s.io", "v1", "customresourcedefinitions") {
         for definition in definitions {
             let mut object = definition.clone();
@@ -87,9 +85,8 @@ fn internal(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: 
 
 /// Runs until the server stops.
 pub(crate) async fn run(store: Store, event_lifetime: Duration, shutdown: CancellationToken) {
-    let Some(mut changed) =
-        store.kinds().namespaces().and_then(|kind| store.feed(kind)).map(|feed| feed.subscribe())
-    else {
+    let Some(mut changed) = store.feed(store.kinds().namespaces()).map(|feed| feed.subscribe()) else {
+        debug_assert!(false, "each kind has a feed");
         return;
     };
     let mut events = tokio::time::interval(EVENT_INTERVAL);
@@ -123,7 +120,7 @@ pub(crate) async fn every_minute(shutdown: CancellationToken, work: impl Fn()) {
 
 /// Deletes the content of terminating namespaces, and those that are empty. Returns whether one is left.
 async fn end_namespaces(store: &Store) -> Result<bool, Status> {
-    let Some(namespaces) = store.kinds().namespaces() else { return Ok(false) };
+    let namespaces = store.kinds().namespaces();
     let mut waiting = false;
     let terminating = Selection::parse(namespaces, Some(""), None, Some("status.phase=Terminating"))?;
     for stored in read(store, namespaces, &terminating)? {

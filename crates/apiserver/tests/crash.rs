@@ -40,7 +40,7 @@ async fn writer(folder: &Path, round: &str) {
     let history = History { events: 16, bytes: 1 << 20 };
     let (store, _ended) =
         Store::start(Arc::clone(&kinds), Disk::open(folder).unwrap(), history, |_| {}).unwrap();
-    let namespaces = kinds.namespaces().unwrap();
+    let namespaces = kinds.namespaces();
     // In later rounds it is there already.
     let _ = store.write(create(namespaces, None, "default")).await;
     let leases = kinds.get("coordination.k8s.io", "v1", "leases").unwrap();

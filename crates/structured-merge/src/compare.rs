@@ -65,7 +65,10 @@ impl Walk<'_> {
         self.path.push(element);
         let looked = look(self);
         let found = std::mem::replace(&mut self.found, above);
-        let Some(element) = self.path.pop() else { return looked };
+        let Some(element) = self.path.pop() else {
+            debug_assert!(false, "the path is pushed above");
+            return looked;
+        };
         let into = &mut self.found;
         for (into, found) in [
             (&mut into.removed, found.removed),

@@ -65,6 +65,7 @@ impl Set {
 
     /// Adds `element` (if it is a `member`) and the paths `below` it.
     pub(crate) fn insert_subtree(&mut self, element: Element, member: bool, below: Set) {
+        debug_assert!(below.nodes.values().all(|node| !node.is_empty()), "each leaf of a set is a member");
         if member || !below.is_empty() {
             let node = self.nodes.entry(element).or_default();
             node.member |= member;

@@ -115,7 +115,7 @@ impl<'a, C: Convert> Updater<'a, C> {
     ) -> Result<ManagedFields, UpdateError> {
         let changes = self.compare_all(live, new, &mut managers)?;
         managers.try_retain(|_, owned| {
-            let Some(changes) = changes.get(owned.api_version()) else { return Ok(false) };
+            let Some(changes) = changes.get(owned.api_version()) else { return Ok(uncompared()) };
             if !changes.may_touch(owned) {
                 return Ok(true);
             }
@@ -168,6 +168,7 @@ impl<'a, C: Convert> Updater<'a, C> {
             return Err(ApplyError::Conflicts(conflicts));
         }
         let changed = !equal_values(live, &new);
+        debug_assert!(managers.get(id).is_some(), "the manager writes in a known version");
         if let Some(owned) = managers.get(id) {
             let set = owned.set()?.difference(&UNOWNED);
             let time = if changed { Some(now) } else { owned.time() };
@@ -261,6 +262,12 @@ impl<'a, C: Convert> Updater<'a, C> {
     }
 }
 
+/// A manager in a version that wasn't compared: [`Updater::compare_all`] drops those.
+fn uncompared() -> bool {
+    debug_assert!(false, "each version with a manager is compared");
+    false
+}
+
 /// Takes the changed fields from all managers but `id`. Returns what was taken from them and not removed by the change.
 fn take_from_others(
     managers: &mut ManagedFields,
@@ -269,7 +276,7 @@ fn take_from_others(
 ) -> Result<Vec<Conflict>, SetError> {
     let (mut conflicts, mut conflict_bytes) = (Vec::new(), 0);
     managers.try_retain(|other, owned| {
-        let Some(changes) = changes.get(owned.api_version()) else { return Ok(false) };
+        let Some(changes) = changes.get(owned.api_version()) else { return Ok(uncompared()) };
         if other == id || !changes.may_touch(owned) {
             return Ok(true);
         }

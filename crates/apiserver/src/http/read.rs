@@ -178,11 +178,7 @@ fn continue_expired(after: &str) -> Status {
 
 pub(super) fn selection(target: &Target, params: &Params) -> Result<Selection, Status> {
     let (labels, fields) = (params.get("labelSelector"), params.get("fieldSelector"));
-    let mut selection = Selection::parse(&target.kind, target.namespace.as_deref(), labels, fields)?;
-    if !target.kind.namespaced {
-        selection.namespace = Some(String::new());
-    }
-    Ok(selection)
+    Selection::parse(&target.kind, target.namespace.as_deref(), labels, fields)
 }
 
 /// `resourceVersion` of a list: any version, at least this one, or exactly this one.

@@ -82,6 +82,10 @@ impl Pool {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut held = self.pool.lock();
+        debug_assert!(
+            held.of.get(&self.user).is_none_or(|own| *own >= self.amount),
+            "returned more than taken"
+        );
         held.total -= self.amount;
         if let Some(own) = held.of.get_mut(&self.user) {
             *own -= self.amount;

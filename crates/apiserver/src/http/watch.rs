@@ -275,7 +275,7 @@ impl Watch {
         }
         let kind = Arc::clone(&self.target.kind);
         let selection = self.options.selection.clone();
-        if let (Some(name), Some(namespace)) = (selection.name(), &selection.namespace) {
+        if let (Some(name), Some(namespace)) = (selection.name(), selection.namespace()) {
             let key = kind.key(namespace, name);
             let found = initial.snapshot.get(&key).map_err(initial_error)?;
             if let Some(object) = found.filter(|object| selection.fits(&kind, object)) {
@@ -350,7 +350,10 @@ impl Watch {
     /// Encodes the next changes. Returns whether there are more.
     fn take_changes(&mut self) -> Result<bool, HistoryExpired> {
         let store = self.store.clone();
-        let Some(feed) = store.feed(&self.target.kind) else { return Ok(false) };
+        let Some(feed) = store.feed(&self.target.kind) else {
+            debug_assert!(false, "the watch was started on a feed");
+            return Ok(false);
+        };
         let changes = feed.since(self.revision)?;
         for event in changes.events {
             if let Some(change) = event.seen_by(&self.options.selection)

@@ -13,8 +13,12 @@ use super::kind::Kind;
 /// All kinds of one server.
 #[derive(Debug)]
 pub struct Kinds {
-    by_path: BTreeMap<(String, String, String), Arc<Kind>>,
+    by_path: BTreeMap<Path, Arc<Kind>>,
+    namespaces: Arc<Kind>,
 }
+
+/// Group, version and plural.
+type Path = (String, String, String);
 
 impl Kinds {
     /// The built-in kinds and those of `definitions`.
@@ -29,32 +33,28 @@ impl Kinds {
         }
         let versions: Vec<(String, Version<Conversion>)> =
             builtin.iter().map(|kind| (kind.folder.clone(), kind.merge_version.clone())).collect();
-        let mut kinds = Kinds { by_path: BTreeMap::new() };
+        let mut by_path = BTreeMap::new();
         for mut kind in builtin {
             let same = versions.iter().filter(|(folder, version)| {
                 *folder == kind.folder && version.name != kind.merge_version.name
             });
             kind.other_versions = same.map(|(_, version)| version.clone()).collect();
-            kinds.add(kind)?;
+            add(&mut by_path, kind)?;
         }
+        let namespaces = by_path.get(&path("", "v1", "namespaces")).map(Arc::clone);
+        let namespaces = namespaces.ok_or_else(|| DefinitionError::Shape {
+            name: "built-in".into(),
+            what: "there are no namespaces".into(),
+        })?;
         for document in definitions {
-            kinds.add(Kind::from_definition(document)?)?;
+            add(&mut by_path, Kind::from_definition(document)?)?;
         }
-        Ok(kinds)
-    }
-
-    fn add(&mut self, kind: Kind) -> Result<(), DefinitionError> {
-        let path = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
-        let name = kind.qualified();
-        match self.by_path.insert(path, Arc::new(kind)) {
-            None => Ok(()),
-            Some(_) => Err(DefinitionError::Twice { name }),
-        }
+        Ok(Kinds { by_path, namespaces })
     }
 
     /// The kind at `/apis/GROUP/VERSION/PLURAL`.
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.by_path.get(&path(group, version, plural))
     }
 
     /// All, ordered by group, version and plural.
@@ -80,7 +80,19 @@ impl Kinds {
     }
 
     /// The kind of namespaces, which every server has.
-    pub fn namespaces(&self) -> Option<&Arc<Kind>> {
-        self.get("", "v1", "namespaces")
+    pub fn namespaces(&self) -> &Arc<Kind> {
+        &self.namespaces
+    }
+}
+
+fn path(group: &str, version: &str, plural: &str) -> Path {
+    (group.to_owned(), version.to_owned(), plural.to_owned())
+}
+
+fn add(by_path: &mut BTreeMap<Path, Arc<Kind>>, kind: Kind) -> Result<(), DefinitionError> {
+    let name = kind.qualified();
+    match by_path.insert(path(&kind.group, &kind.version, &kind.plural), Arc::new(kind)) {
+        None => Ok(()),
+        Some(_) => Err(DefinitionError::Twice { name }),
     }
 }

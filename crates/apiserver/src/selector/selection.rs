@@ -21,7 +21,7 @@ enum Field {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// One namespace, or all.
-    pub namespace: Option<String>,
+    namespace: Option<String>,
     labels: Vec<LabelRequirement>,
     /// Field, value, and whether they must be equal.
     fields: Vec<(Field, String, bool)>,
@@ -33,7 +33,8 @@ impl Selection {
         Selection { namespace: Some(namespace.to_owned()), ..Selection::default() }
     }
 
-    /// Parses a request's `labelSelector` and `fieldSelector`.
+    /// Parses a request's `labelSelector` and `fieldSelector`. The namespace of cluster-scoped objects is empty, whatever
+    /// `namespace` is.
     pub fn parse(
         kind: &Kind,
         namespace: Option<&str>,
@@ -48,7 +49,7 @@ impl Selection {
             }
         }
         let selection = Selection {
-            namespace: namespace.map(str::to_owned),
+            namespace: if kind.namespaced { namespace.map(str::to_owned) } else { Some(String::new()) },
             labels: parse_labels(labels.unwrap_or_default())
                 .map_err(|error| Status::bad_request(error.to_string()))?,
             fields: parse_fields(kind, fields.unwrap_or_default())?,
@@ -64,6 +65,11 @@ impl Selection {
     /// Whether it selects all objects, of its namespace if it has one.
     pub fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The only namespace that can match, if there is one.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// The only name that can match, if there is one.
@@ -87,7 +93,13 @@ impl Selection {
                 let value = match field {
                     Field::Name => &facets.name,
                     Field::Namespace => &facets.namespace,
-                    Field::Selectable(index) => facets.fields.get(*index).unwrap_or(&facets.namespace),
+                    Field::Selectable(index) => match facets.fields.get(*index) {
+                        Some(value) => value,
+                        None => {
+                            debug_assert!(false, "the facets are of another kind");
+                            return false;
+                        }
+                    },
                 };
                 (value == wanted) == *equal
             })

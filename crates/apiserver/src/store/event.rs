@@ -138,7 +138,7 @@ impl Event {
 
     /// The change as a selection sees it: an object that enters it is added, one that leaves it deleted.
     pub fn seen_by(&self, selection: &Selection) -> Option<Change> {
-        if selection.is_everything() && selection.namespace.is_none() {
+        if selection.is_everything() && selection.namespace().is_none() {
             return Some(self.change);
         }
         let before = self.previous.as_ref().is_some_and(|facets| selection.matches(facets));

@@ -29,7 +29,7 @@ pub(super) fn check_active(
     namespace: &str,
     object: &Value,
 ) -> Result<(), ApplyError> {
-    let Some(namespaces) = kinds.namespaces() else { return Ok(()) };
+    let namespaces = kinds.namespaces();
     let found = tables.get(&namespaces.key("", namespace))?;
     let found = found.ok_or_else(|| Status::not_found(namespaces.names(), namespace))?;
     let found: Value = serde_json::from_slice(&found).unwrap_or_default();

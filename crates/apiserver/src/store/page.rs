@@ -36,7 +36,7 @@ impl Pager<'_> {
     pub fn read(&self, kind: &Kind, tables: &dyn Read) -> Result<Page, StorageError> {
         let mut page = Page::default();
         if let (Some(name), Some(namespace), None) =
-            (self.selection.name(), &self.selection.namespace, self.after)
+            (self.selection.name(), self.selection.namespace(), self.after)
         {
             let object = tables.get(&kind.key(namespace, name))?;
             page.objects.extend(object.filter(|object| self.selection.fits(kind, object)));
@@ -45,7 +45,7 @@ impl Pager<'_> {
         let everything = self.selection.is_everything();
         let mut last = String::new();
         let mut more = 0usize;
-        tables.scan(&kind.prefix(self.selection.namespace.as_deref()), self.after, &mut |key, object| {
+        tables.scan(&kind.prefix(self.selection.namespace()), self.after, &mut |key, object| {
             if !everything && !self.selection.fits(kind, object) {
                 return ControlFlow::Continue(());
             }
@@ -76,7 +76,7 @@ impl Pager<'_> {
     ) -> Result<bool, StorageError> {
         let everything = self.selection.is_everything();
         let mut ended = true;
-        tables.scan(&kind.prefix(self.selection.namespace.as_deref()), self.after, &mut |key, object| {
+        tables.scan(&kind.prefix(self.selection.namespace()), self.after, &mut |key, object| {
             let flow = visit(key, object, everything || self.selection.fits(kind, object));
             ended = flow.is_continue();
             flow

@@ -64,7 +64,7 @@ struct World {
 impl World {
     fn new() -> World {
         let mut world = World { memory: Memory::new(kinds(), HISTORY), uids: 0 };
-        let namespaces = Arc::clone(world.memory.kinds().namespaces().unwrap());
+        let namespaces = Arc::clone(world.memory.kinds().namespaces());
         world.write(&create(&namespaces, "default", json!({}))).unwrap();
         world
     }
@@ -138,7 +138,7 @@ fn a_refused_write_uses_no_revision() {
 #[test]
 fn a_deleted_namespace_is_removed_once_it_is_empty() {
     let mut world = World::new();
-    let namespaces = Arc::clone(world.memory.kinds().namespaces().unwrap());
+    let namespaces = Arc::clone(world.memory.kinds().namespaces());
     let leases = leases(world.memory.kinds());
     world.write(&create(&namespaces, "lab", json!({}))).unwrap();
     let mut lease = create(&leases, "a", json!({}));
@@ -187,7 +187,7 @@ fn lists_are_read_in_pages() {
 fn memory_and_disk_agree() {
     let kinds = kinds();
     let leases = leases(&kinds);
-    let namespaces = kinds.namespaces().unwrap();
+    let namespaces = kinds.namespaces();
     let writes = [
         create(namespaces, "default", json!({})),
         create(&leases, "a", json!({})),
@@ -224,7 +224,7 @@ fn a_batch_that_is_not_committed_leaves_nothing() {
     let disk = Disk::open(folder.path()).unwrap();
     let mut machine = Machine::new(Arc::clone(&kinds), 0);
     let transaction = disk.begin().unwrap();
-    let write = create(kinds.namespaces().unwrap(), "default", json!({}));
+    let write = create(kinds.namespaces(), "default", json!({}));
     let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::nil() };
     machine.apply(&mut Disk::open_objects(&transaction).unwrap(), &write, moment).unwrap();
     drop(transaction);
@@ -240,7 +240,7 @@ async fn a_store_that_has_ended_can_be_opened_at_once() {
         let disk = Disk::open(folder.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let (store, ended) = Store::start(Arc::clone(&kinds), disk, HISTORY, |_| {}).unwrap();
         let name = format!("n-{round}");
-        store.write(create(kinds.namespaces().unwrap(), &name, json!({}))).await.unwrap();
+        store.write(create(kinds.namespaces(), &name, json!({}))).await.unwrap();
         drop(store);
         ended.await.unwrap();
     }
@@ -256,7 +256,7 @@ async fn writers_share_commits_and_readers_see_them_in_order() {
     let (store, ended) =
         Store::start(Arc::clone(&kinds), disk, HISTORY, move |commit| report.send(commit.writes).unwrap())
             .unwrap();
-    store.write(create(kinds.namespaces().unwrap(), "default", json!({}))).await.unwrap();
+    store.write(create(kinds.namespaces(), "default", json!({}))).await.unwrap();
     let writes = (0..LEASES).map(|n| store.write(create(&leases, &format!("l-{n}"), json!({}))));
     futures::future::try_join_all(writes).await.unwrap();
     let commits: Vec<usize> = reports.try_iter().collect();

@@ -118,7 +118,7 @@ impl World {
         let faulty = Faulty { path, state: Arc::new(AtomicU8::new(WELL)) };
         let disk = Disk::open_with(Arc::new(faulty.clone())).unwrap();
         let (store, ended) = Store::start(Arc::clone(&kinds), disk, HISTORY, |_| {}).unwrap();
-        store.write(create(kinds.namespaces().unwrap(), "default", json!({}))).await.unwrap();
+        store.write(create(kinds.namespaces(), "default", json!({}))).await.unwrap();
         World { _folder: folder, faulty, leases, store, ended }
     }
 
