@@ -55,8 +55,8 @@ const EXPIRY_MS: u64 = 25_000;
 /// A controller whose watch is dumb, or that stands still, sees no outage that is over within this time; gateways live through
 /// it, since they try to renew their Leases every second.
 const OUTAGE_UNSEEN_MS: u64 = 6_000;
-/// A change of the API is seen by everyone within this time, while nothing is cut off.
-const SIGHT_MS: u64 = 5_000;
+/// A controller acts on what its watch of Leases shows only while that is no older than this.
+const SIGHT_MS: u64 = 6_000;
 /// A gateway that gave up its Lease counts as gone until it is seen to be back.
 const RETURN_MS: u64 = 30_000;
 

@@ -20,6 +20,11 @@ impl Clock {
         Now { ms: milliseconds(self.start.elapsed()), unix_ms: milliseconds(unix) }
     }
 
+    /// A moment that has passed; the time of day is that of now.
+    pub(crate) fn at(self, moment: Instant) -> Now {
+        Now { ms: milliseconds(moment.saturating_duration_since(self.start)), ..self.now() }
+    }
+
     pub(crate) fn instant(self, ms: u64) -> tokio::time::Instant {
         // A day is as good as never: the loop looks again then.
         let ms = ms.min(self.now().ms.saturating_add(86_400_000));

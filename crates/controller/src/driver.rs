@@ -163,7 +163,8 @@ impl Driver {
                     if answers { Ok(()) } else { Err("the Kubernetes API does not answer".to_owned()) };
                 self.health.set("kubernetes", state);
             }
-            Input::LeaderLease => self.fleet.handle_lease_watch(now),
+            Input::Renewing(renewal, at) => self.fleet.handle_renewing(self.clock.at(at), renewal),
+            Input::LeaderLease(renewal) => self.fleet.handle_leader_lease(now, &renewal),
             Input::LeaseWatch(stands) => {
                 self.reachable.watched = stands;
                 self.check_reachable();

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::election::{Election as Rules, ElectionConfig, LeaseRecord};
@@ -28,6 +29,11 @@ impl Lead {
     pub(crate) fn term_at(lead: Option<Self>, now: Instant) -> Option<u64> {
         lead.filter(|lead| now < lead.until).map(|lead| lead.term)
     }
+}
+
+/// What tells a renewal of a Lease from others; the API keeps microseconds.
+pub(crate) fn renewal(at: &MicroTime) -> String {
+    at.0.as_microsecond().to_string()
 }
 
 /// Holds, or waits for, the leader's Lease until `stop`, then gives it up.
@@ -111,6 +117,11 @@ impl Election {
 
     async fn attempt(&mut self, state: &mut State) -> Result<(), CallError> {
         let asked_ms = state.now_ms();
+        let at = Timestamp::now();
+        // Before the write: the watch may show it before the call returns.
+        if self.inputs.send(Input::Renewing(renewal(&MicroTime(at)), Instant::now())).await.is_err() {
+            return Ok(());
+        }
         let config = state.rules.config();
         let wanted = &mut self.wanted;
         let plan = |record: Option<&LeaseRecord>| {
@@ -118,7 +129,7 @@ impl Election {
             state.rules.plan_claim(state.now_ms(), record, wanted)
         };
         // After a conflict the next attempt shows who holds it.
-        if let Claimed::Written { term } = self.lease.claim(&self.holder, config, plan).await? {
+        if let Claimed::Written { term } = self.lease.claim(&self.holder, config, at, plan).await? {
             state.rules.handle_written(asked_ms, term);
         }
         Ok(())

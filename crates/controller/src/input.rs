@@ -1,6 +1,7 @@
 //! What the parts of the process tell its one decider.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmbed_api::{Application, Device, DeviceGateway};
 use wasmbed_control::{
@@ -26,8 +27,10 @@ pub(crate) enum Input {
     StreamDown(String, String),
     /// Whether the Kubernetes API answered a call.
     Api(bool),
-    /// The watch of Leases showed the leader's.
-    LeaderLease,
+    /// This controller is about to write the leader's Lease: what tells the renewal from others, and the moment.
+    Renewing(String, Instant),
+    /// The watch of Leases showed the leader's: what tells the renewal from others.
+    LeaderLease(String),
     /// Whether the watch of gateways' Leases stands.
     LeaseWatch(bool),
 }

@@ -21,6 +21,7 @@ use wasmbed_control::{
 };
 use wasmbed_kubernetes::describe_watch_error;
 
+use crate::election::renewal;
 use crate::input::Input;
 
 /// Follows every kind that decisions depend on, until `inputs` is closed.
@@ -207,7 +208,8 @@ fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
     let (Change::Seen(object) | Change::Gone(object)) = &change;
     if object.name_any() == LEADER_LEASE {
         leader_changed.notify_one();
-        return Some(Input::LeaderLease);
+        let renewed = object.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+        return Some(Input::LeaderLease(renewed.map(renewal).unwrap_or_default()));
     }
     let name = |object: &Lease| object.name_any().strip_prefix(GATEWAY_LEASE_PREFIX).map(str::to_owned);
     match change {

@@ -178,7 +178,7 @@ impl Presence {
     async fn claim(&self, tenure: &mut Tenure, started: Instant) -> Result<(), ClaimError> {
         let (asked_ms, config) = (milliseconds(started), tenure.config());
         let plan = |record: Option<&LeaseRecord>| tenure.plan_claim(milliseconds(started), record);
-        match self.lease().claim(&self.id, config, plan).await? {
+        match self.lease().claim(&self.id, config, Timestamp::now(), plan).await? {
             Claimed::Written { term } => tenure.handle_written(asked_ms, term),
             Claimed::Waits => {}
             Claimed::Conflict => return Err(ClaimError::Conflict),

@@ -49,7 +49,7 @@ impl LeaseClient {
         Ok(LeaseRecord::read(lease.and_then(|lease| lease.spec).as_ref()).term)
     }
 
-    /// Reads the Lease, asks `plan` what to do about it, and does that in the name of `holder`.
+    /// Reads the Lease, asks `plan` what to do about it, and does that in the name of `holder`; `now` is what `renewTime` becomes.
     ///
     /// # Errors
     /// It can't be read or written.
@@ -57,12 +57,13 @@ impl LeaseClient {
         &self,
         holder: &str,
         config: ElectionConfig,
+        now: Timestamp,
         plan: impl FnOnce(Option<&LeaseRecord>) -> Claim + Send,
     ) -> Result<Claimed, CallError> {
         let lease = self.caller.get::<Lease>(&self.key).await?;
         let record = lease.as_ref().map(|lease| LeaseRecord::read(lease.spec.as_ref()));
         let before = lease.as_ref().and_then(|lease| lease.spec.clone());
-        let claimed = plan(record.as_ref()).spec(before, holder, config, Timestamp::now());
+        let claimed = plan(record.as_ref()).spec(before, holder, config, now);
         let Some((term, spec)) = claimed else { return Ok(Claimed::Waits) };
         let written = match lease {
             // It carries the version that was read, so that it fails if another wrote since.

@@ -73,6 +73,7 @@ impl ControllerProcess {
                 "renewTime": time_text(now.ms),
             })
         };
+        self.fleet.handle_renewing(now, time_text(now.ms));
         if witness.faults && random.once_in(20) {
             return false;
         }

@@ -75,9 +75,9 @@ impl ControllerProcess {
     }
 
     fn seen_lease(&mut self, now: Now, object: &Value) {
-        self.fleet.handle_lease_watch(now);
         let name = text(&object["metadata"]["name"]);
         if name == LEADER_LEASE {
+            self.fleet.handle_leader_lease(now, &text(&object["spec"]["renewTime"]));
             if self.lead(now.ms).is_none() {
                 self.look_ms = now.ms;
             }

@@ -234,10 +234,12 @@ impl Fleet {
         }
     }
 
-    /// Judged at the moment of which the watch of Leases last told: what it has not shown since may be a renewal.
+    /// Judged at the moment up to which the watch of Leases has shown every write: it may lag behind by any time, and what it
+    /// has not shown yet may be a renewal. One that lags far behind says nothing against a gateway.
     pub(super) fn is_live(&self, now: Now, gateway: &Gateway) -> bool {
-        let told_ms = self.leases_heard_ms.map_or(0, |heard_ms| heard_ms.min(now.ms));
-        gateway.is_live(told_ms, self.api_since(now), self.config.lease_grace_ms)
+        let recent = |shown_ms: &u64| now.ms.saturating_sub(*shown_ms) <= self.config.lease_watch_silence_ms;
+        let Some(shown_ms) = self.leases_shown_ms.filter(recent) else { return true };
+        gateway.is_live(shown_ms, self.api_since(now), self.config.lease_grace_ms)
     }
 
     /// Why a device last started differs from device to device and means nothing to a plan.

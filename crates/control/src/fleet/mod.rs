@@ -68,6 +68,9 @@ use gateways::{Gateway, Stream};
 use record::{Application, ApplicationId, Device, DeviceId};
 use writes::Writes;
 
+/// Renewals that wait to be shown by a watch: some seconds' worth, beyond which it lags too far to be of use.
+const RENEWALS_MAX: usize = 8;
+
 /// All Applications, Devices and gateways, and what is to be done about them.
 ///
 /// # Contract
@@ -95,6 +98,10 @@ pub struct Fleet {
     api_since_ms: Option<u64>,
     /// When the watch of Leases last showed anything.
     leases_heard_ms: Option<u64>,
+    /// Renewals of our own Lease that the watch has not shown yet, oldest first, with the moment before each was written.
+    renewals: VecDeque<(String, u64)>,
+    /// The watch of Leases has shown every write up to this moment; none before it showed a renewal of our own.
+    leases_shown_ms: Option<u64>,
     next_id: u32,
     next_call: u64,
     applications: BTreeMap<ApplicationId, Application>,
@@ -146,6 +153,8 @@ impl Fleet {
             listing: BTreeMap::new(),
             api_since_ms: None,
             leases_heard_ms: None,
+            renewals: VecDeque::new(),
+            leases_shown_ms: None,
             next_id: 0,
             next_call: 0,
             applications: BTreeMap::new(),
@@ -219,9 +228,26 @@ impl Fleet {
         self.api_since_ms = if reachable { self.api_since_ms.or(Some(now.ms)) } else { None };
     }
 
+    /// Our own Lease is about to be renewed. To be called before the write, with what tells this renewal from others: once
+    /// the watch of Leases shows it, it has shown whatever was written before.
+    pub fn handle_renewing(&mut self, now: Now, renewal: String) {
+        if self.renewals.len() >= RENEWALS_MAX {
+            self.renewals.pop_front();
+        }
+        self.renewals.push_back((renewal, now.ms));
+    }
+
+    /// The watch of Leases showed the leader's, whoever leads, with what tells this renewal from others.
+    pub fn handle_leader_lease(&mut self, now: Now, renewal: &str) {
+        self.note_lease_watch(now);
+        if let Some(index) = self.renewals.iter().position(|(own, _)| own == renewal) {
+            self.leases_shown_ms = self.renewals.drain(..=index).next_back().map(|(_, before_ms)| before_ms);
+        }
+    }
+
     /// The watch of Leases showed one, whosever it is. A leader renews its own every few seconds, so a watch that shows
     /// nothing for long has died without a word: what it does not show then says nothing of gateways.
-    pub fn handle_lease_watch(&mut self, now: Now) {
+    fn note_lease_watch(&mut self, now: Now) {
         if self.api_since(now).is_none() {
             self.api_since_ms = self.api_since_ms.map(|_| now.ms);
         }
@@ -283,7 +309,7 @@ impl Fleet {
 
     /// A gateway's Lease was seen, or seen to be gone.
     pub fn handle_lease(&mut self, now: Now, gateway: &str, lease: Option<LeaseSeen>) {
-        self.handle_lease_watch(now);
+        self.note_lease_watch(now);
         let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
         record.observe_lease(now.ms, lease);
     }

@@ -417,6 +417,24 @@ fn a_renewal_that_the_watch_of_leases_is_late_to_show_is_waited_for() {
 }
 
 #[test]
+fn nothing_is_called_unreachable_by_a_watch_of_leases_that_lags_behind() {
+    let mut world = running(1);
+    world.lease_watch_lag_ms = 20_000;
+    world.advance(60_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(300_000);
+    assert_eq!(
+        phase(&world, "device-000"),
+        DevicePhase::Connected,
+        "what it shows every second is 20 seconds old"
+    );
+    world.lease_watch_lag_ms = 0;
+    world.advance(30_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+}
+
+#[test]
 fn a_controller_that_stood_still_counts_from_when_it_moves_again() {
     let mut world = running(1);
     world.advance(1_000);

@@ -1,7 +1,7 @@
 //! A small world around a fleet: a Kubernetes API, gateways with disks, devices that do as they are told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -100,6 +100,9 @@ pub(super) struct World {
     pub(super) answers_lost: bool,
     /// The leader sees its own Lease renewed.
     pub(super) lease_watch_speaks: bool,
+    /// How far the watch of Leases lags behind; for gateways' Leases the tests decide.
+    pub(super) lease_watch_lag_ms: u64,
+    leader_renewals: VecDeque<(u64, String)>,
     /// Arena of every board.
     pub(super) memory_bytes: i64,
 }
@@ -133,6 +136,8 @@ impl World {
             gateway_marks_fail: false,
             answers_lost: false,
             lease_watch_speaks: true,
+            lease_watch_lag_ms: 0,
+            leader_renewals: VecDeque::new(),
             memory_bytes: device_facts().memory_bytes,
         };
         for n in 0..devices {
@@ -257,6 +262,15 @@ impl World {
 
     pub(super) fn gateway_names(&self) -> Vec<String> {
         self.gateways.keys().cloned().collect()
+    }
+
+    fn renew_leader(&mut self) {
+        let renewal = self.now.ms.to_string();
+        self.fleet.handle_renewing(self.now, renewal.clone());
+        self.leader_renewals.push_back((self.now.ms + self.lease_watch_lag_ms, renewal));
+        while let Some((_, renewal)) = self.leader_renewals.pop_front_if(|(at_ms, _)| *at_ms <= self.now.ms) {
+            self.fleet.handle_leader_lease(self.now, &renewal);
+        }
     }
 
     pub(super) fn renew(&mut self, name: &str) {
@@ -584,7 +598,7 @@ impl World {
                 self.renew(&name);
             }
             if self.lease_watch_speaks {
-                self.fleet.handle_lease_watch(self.now);
+                self.renew_leader();
             }
             self.fleet.handle_timeout(self.now);
             self.settle();
