@@ -26,6 +26,7 @@ use crate::{
     handshake::config,
     heartbeat::Pulse,
     table::{Table, p99},
+    writes::cpu_of,
 };
 
 /// The module of the deployment rows.
@@ -182,6 +183,7 @@ async fn deploy(
         }
         Ok::<_, anyhow::Error>(beats)
     });
+    let api_before = cpu_of(machine.cluster())?;
     let before = cpu_ms(gateway)?;
     let start = Instant::now();
     begun.send(start).map_err(|_| anyhow::anyhow!("the watch ended"))?;
@@ -218,6 +220,16 @@ async fn deploy(
         "–",
         format!("{:.2} s", p99(written)),
     );
+    for (name, spent) in
+        [("gateway", cpu_ms(gateway)? - before), ("API server", cpu_of(machine.cluster())? - api_before)]
+    {
+        table.row(
+            &format!("{name} CPU per device for a deployment of 64 KiB to {devices}, status written"),
+            "–",
+            "–",
+            format!("{:.2} ms", spent / devices as f64),
+        );
+    }
     let megabytes = (wasm.len() * devices) as f64 / 1e6;
     table.row(
         "fan-out, MB delivered per gateway CPU second",

@@ -132,7 +132,7 @@ async fn write(api: &Api<Device>, way: Way, count: usize, clients: usize) -> Res
 }
 
 /// CPU time of all processes of a control plane so far, milliseconds.
-fn cpu_of(cluster: &Cluster) -> Result<f64> {
+pub(crate) fn cpu_of(cluster: &Cluster) -> Result<f64> {
     cluster.parts().into_iter().map(|part| cluster.with_process(part, |process| cpu_ms(process.id()))).sum()
 }
 
