@@ -18,12 +18,7 @@ use kube::{
 use serde_json::json;
 use wasmbed_pki::{ClusterAuthority, Identity};
 
-use crate::{
-    Folder, Kubectl, Port, Process, User, embedded, etcd,
-    kubernetes::Files,
-    pool::{self, Borrowed},
-    setup,
-};
+use crate::{Folder, Kubectl, Port, Process, User, embedded, etcd, kubernetes::Files};
 
 /// How long a part may take until it serves. Generous: other tests share the processor.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -85,19 +80,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one of its own for a test and waits until it serves.
-    ///
-    /// # Errors
-    /// With what a process printed, when it doesn't come up.
-    pub async fn start(plane: ControlPlane) -> Result<Self> {
-        Self::start_with(plane, Options::default()).await
-    }
-
-    /// The same, otherwise than usual.
-    ///
-    /// # Errors
-    /// With what a process printed, when it doesn't come up.
-    pub async fn start_with(plane: ControlPlane, options: Options) -> Result<Self> {
+    /// Starts its processes and waits until they serve.
+    pub(crate) async fn start_processes(plane: ControlPlane, options: Options) -> Result<Self> {
         let folder = Folder::create("testbed")?;
         let authority = ClusterAuthority::create_or_open(folder.path())?;
         let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
@@ -108,18 +92,7 @@ impl Cluster {
         for part in cluster.parts() {
             cluster.start_part(part).await?;
         }
-        setup::prepare(&cluster).await?;
         Ok(cluster)
-    }
-
-    /// One that is this test's alone while it runs and may have served another test of the same program before: its Wasmbed objects,
-    /// Leases and Events are gone, its resource versions go on. Starting kube-apiserver takes seconds, cleaning it does not. Whoever
-    /// borrows it leaves no other kinds of objects behind.
-    ///
-    /// # Errors
-    /// With what a process printed, when it doesn't come up.
-    pub async fn shared(plane: ControlPlane) -> Result<Borrowed> {
-        pool::borrow(plane).await
     }
 
     /// Which one it is.

@@ -15,6 +15,7 @@ mod pool;
 mod ports;
 mod process;
 mod setup;
+mod start;
 mod tools;
 mod user;
 

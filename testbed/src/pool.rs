@@ -19,18 +19,26 @@ pub struct Borrowed {
     cluster: Option<Cluster>,
 }
 
-pub(crate) async fn borrow(plane: ControlPlane) -> Result<Borrowed> {
-    let idle = {
-        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = idle.iter().position(|cluster| cluster.plane() == plane);
-        position.map(|position| idle.swap_remove(position))
-    };
-    if let Some(cluster) = idle
-        && setup::clean(&cluster).await.is_ok()
-    {
-        return Ok(Borrowed { cluster: Some(cluster) });
+impl Cluster {
+    /// One that is this test's alone while it runs and may have served another test of the same program before: its Wasmbed objects,
+    /// Leases and Events are gone, its resource versions go on. Starting kube-apiserver takes seconds, cleaning it does not. Whoever
+    /// borrows it leaves no other kinds of objects behind.
+    ///
+    /// # Errors
+    /// With what a process printed, when it doesn't come up.
+    pub async fn shared(plane: ControlPlane) -> Result<Borrowed> {
+        let idle = {
+            let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+            let position = idle.iter().position(|cluster| cluster.plane() == plane);
+            position.map(|position| idle.swap_remove(position))
+        };
+        if let Some(cluster) = idle
+            && setup::clean(&cluster).await.is_ok()
+        {
+            return Ok(Borrowed { cluster: Some(cluster) });
+        }
+        Ok(Borrowed { cluster: Some(Self::start(plane).await?) })
     }
-    Ok(Borrowed { cluster: Some(Cluster::start(plane).await?) })
 }
 
 impl Deref for Borrowed {
