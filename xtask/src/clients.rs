@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{process, system, tools};
+use crate::{go, process, system};
 
 /// Below the cache; `conformance/src/programs.rs` looks for it there.
 const FOLDER: &str = "tools/conformance-clients";
@@ -21,7 +21,7 @@ pub(crate) fn ensure() -> Result<()> {
     process::step("clients of the Kubernetes API: client-go, Python");
     for (program, package) in [("informer", "."), ("typed", "./typed")] {
         process::run(
-            tools::go()?
+            go::command()?
                 .current_dir(sources.join("go"))
                 .args(["build", "-trimpath", "-o"])
                 .arg(folder.join(program))

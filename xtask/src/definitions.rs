@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::{process, tools};
+use crate::{go, process};
 
 /// Where they are kept below the cache; the chart's tests look for a folder of this name. `xtask/tools/crds/go.mod` pins the
 /// same versions.
@@ -28,11 +28,11 @@ pub(crate) fn ensure() -> Result<()> {
     }
     process::step("fetching definitions of cert-manager and of the Prometheus operator");
     let modules = process::top().join("xtask/tools/crds");
-    process::run(tools::go()?.args(["mod", "download"]).current_dir(&modules))?;
+    process::run(go::command()?.args(["mod", "download"]).current_dir(&modules))?;
     let unfinished = folder.with_extension("unfinished");
     std::fs::create_dir_all(&unfinished).with_context(|| format!("can't create {}", unfinished.display()))?;
     for (module, file) in FILES {
-        let mut list = tools::go()?;
+        let mut list = go::command()?;
         list.args(["list", "-m", "-f", "{{.Dir}}", module]).current_dir(&modules);
         let source = PathBuf::from(process::output(&mut list)?.trim()).join(file);
         let name = source.file_name().context("a file has a name")?;

@@ -9,8 +9,10 @@ mod definitions;
 mod firmware;
 mod firmware_boot;
 mod firmware_size;
+mod go;
 mod guests;
 mod process;
+mod structure;
 mod system;
 mod test;
 mod toolchains;
@@ -49,6 +51,8 @@ enum Task {
     Container(container::Options),
     /// Build the firmware of the boards into target/firmware, and print what it weighs.
     Firmware(firmware::Options),
+    /// Print the map of the code: sizes, circles of files, open fields and the like, crate by crate.
+    Structure(structure::Options),
     /// Build hello programs with other toolchains, pack them and run them in the sandbox.
     Toolchains,
     /// Build the tools that tests use, outside the checkout.
@@ -73,6 +77,7 @@ fn main() -> std::process::ExitCode {
         Task::Deep(task) => deep::run(task),
         Task::Container(options) => container::build(&options),
         Task::Firmware(options) => firmware::build(&options),
+        Task::Structure(options) => structure::run(&options),
         Task::Toolchains => toolchains::run(),
         Task::Tools { names } => tools::build(&names),
     };

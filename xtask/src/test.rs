@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{clients, container, firmware, guests, process, system, toolchains, tools};
+use crate::{clients, container, firmware, guests, process, structure, system, toolchains, tools};
 
 /// Crates that run on microcontrollers.
 const DEVICE_CRATES: [&str; 9] = [
@@ -60,6 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         firmware::build(&firmware::Options::UNCHECKED)?;
     } else {
         formatting_and_lints()?;
+        structure::check()?;
         bare_target()?;
         firmware::build(&firmware::Options::CHECKED)?;
         guests::build(true)?;

