@@ -1,27 +1,27 @@
-//! Differences that may be, by name and with a reason.
+//! Accepted differences, by name and with a reason.
 
 use std::path::Path;
 
 use anyhow::Result;
 use serde::Deserialize;
 
-/// One way in which the embedded server is not like the real one.
+/// One way in which the embedded server differs from the real one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allowed {
-    /// As cases name it.
+    /// Its name in cases.
     pub name: String,
     /// What the embedded server does.
     pub what: String,
-    /// Why that may be.
+    /// Why that is accepted.
     pub why: String,
-    /// Ends of JSON pointers at which it is found in any answer; elsewhere cases name it.
+    /// Suffixes of JSON pointers at which it may occur in any answer; elsewhere cases name it.
     #[serde(default)]
     pub everywhere: Vec<String>,
 }
 
 impl Allowed {
-    /// Whether it is the difference at a place.
+    /// Whether it accepts a difference at this JSON pointer.
     pub fn is_at(&self, at: &str) -> bool {
         let segments: Vec<&str> = at.split('/').collect();
         self.everywhere.iter().any(|end| {
@@ -34,7 +34,7 @@ impl Allowed {
     }
 }
 
-/// All of them, from `allowed.yaml`.
+/// Reads `allowed.yaml`.
 ///
 /// # Errors
 /// When the file can't be read.

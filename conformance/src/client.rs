@@ -1,4 +1,4 @@
-//! Sending a request and reading its whole answer, or so many events of it.
+//! Sends a request and reads its whole answer, or some events of a watch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,15 +16,15 @@ use crate::corpus::User;
 
 /// Longest wait for an answer, or for the next event of a watch.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at a server that is to come back.
+/// Interval of attempts to reach a server that restarts.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Names the writer in `managedFields`, and is the same for both servers.
+/// Name of the field manager; the same for both servers.
 const USER_AGENT: &str = "conformance/1";
 
-/// Has a server forget what was before now; it serves again when this is done.
+/// Makes a server drop its history; it serves again once this resolves.
 pub type Forget = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
-/// A server, as each of its users sees it.
+/// A server with a client for each user.
 pub struct Server {
     /// For messages.
     pub name: &'static str,
@@ -32,14 +32,14 @@ pub struct Server {
     forget: Option<Forget>,
 }
 
-/// What a server said.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// HTTP status.
     pub code: u16,
     /// All headers.
     pub headers: HeaderMap,
-    /// The body; of a watch the events that were waited for.
+    /// The body; of a watch, the events that were read.
     pub body: Value,
 }
 
@@ -56,13 +56,13 @@ impl Server {
         Ok(Server { name, clients, forget: None })
     }
 
-    /// A server that cases may have forget its history.
+    /// Allows cases to make the server drop its history.
     #[must_use]
     pub fn forgetting(self, forget: Forget) -> Server {
         Server { forget: Some(forget), ..self }
     }
 
-    /// Has it forget what was before now, and waits until its clients have found it again.
+    /// Makes it drop its history, and waits until its clients can reach it again.
     ///
     /// # Errors
     /// When it can't, or doesn't come back.
@@ -72,7 +72,7 @@ impl Server {
         forget().await?;
         for user in User::ALL {
             let since = Instant::now();
-            // Connections from before are found broken by the first request on them.
+            // The first request on an old connection fails.
             while self.send(user, "GET", "/version", &BTreeMap::new(), Vec::new(), None).await.is_err() {
                 ensure!(since.elapsed() < PATIENCE, "{} doesn't come back", self.name);
                 tokio::time::sleep(PAUSE).await;
@@ -89,7 +89,7 @@ impl Server {
         self.clients.get(&user).context("every user has a client")
     }
 
-    /// Sends one request; `events` makes it a watch of which so many are read.
+    /// Sends one request; with `events`, it is a watch of which that many events are read.
     ///
     /// # Errors
     /// When there is no answer.
@@ -127,9 +127,9 @@ impl Server {
 async fn connect(kubeconfig: &Path) -> Result<kube::Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    // A watch that is waited for ends by the patience above.
+    // A watch ends by the timeout above.
     config.read_timeout = None;
-    // What a server refuses is what is compared.
+    // Errors are answers too.
     config.default_retry = false;
     Ok(kube::Client::try_from(config)?)
 }

@@ -1,13 +1,13 @@
-//! Where two documents differ.
+//! Differences between two documents.
 
 use serde_json::Value;
 
-/// Two values at one place.
+/// Different values at one place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// JSON pointer.
     pub at: String,
-    /// The real server's value; none if it has nothing there.
+    /// The real server's value; `None` if it has none.
     pub real: Option<Value>,
     /// The embedded one's.
     pub embedded: Option<Value>,
@@ -32,7 +32,7 @@ pub fn differences(real: &Value, embedded: &Value) -> Vec<Difference> {
     found
 }
 
-/// Whether `at` is the place `allowed` or below it; `*` stands for one segment.
+/// Whether `at` is `allowed` or below it; `*` matches one segment.
 pub fn covers(allowed: &str, at: &str) -> bool {
     let mut at = at.split('/');
     allowed.split('/').all(|wanted| at.next().is_some_and(|found| wanted == "*" || wanted == found))

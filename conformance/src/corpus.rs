@@ -10,14 +10,14 @@ use serde_json::Value;
 /// `send` of a step that is not a request: the server loses its history.
 pub(crate) const FORGET: &str = "FORGET";
 
-/// Requests that belong together; they share a namespace of their own, `{ns}`, and variables.
+/// A sequence of requests with variables and a namespace of its own, `{ns}`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What is found out.
+    /// What the case tests.
     #[serde(rename = "case")]
     pub name: String,
-    /// In this order.
+    /// The requests, in order.
     pub steps: Vec<Step>,
 }
 
@@ -25,34 +25,34 @@ pub struct Case {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// `METHOD path?query`; or `FORGET`: the server loses its caches and all versions but the newest, as it does in time.
+    /// `METHOD path?query`; or `FORGET`: the server drops its caches and all versions but the newest, as it does in time.
     pub send: String,
-    /// On whose behalf.
+    /// User that sends it.
     #[serde(rename = "as", default)]
     pub user: User,
-    /// Further headers; `content-type` is `application/json` where there is a body and nothing else is said.
+    /// Further headers; `content-type` is `application/json` by default if there is a body.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The body, as JSON.
     pub body: Option<Value>,
-    /// The body, as it stands.
+    /// The body, as text.
     pub text: Option<String>,
-    /// How many events of a watch are read before it is closed; the server's end of it comes first if it does.
+    /// Events of a watch that are read before it is closed, unless the server ends it before.
     pub watch: Option<usize>,
     /// Values of the answer for later steps: variable to JSON pointer within the body.
     #[serde(default)]
     pub save: BTreeMap<String, String>,
     /// The request is repeated until it is answered with this code, and the last answer counts.
     pub until: Option<u16>,
-    /// The request is sent so many times, with `{i}` counting from 0.
+    /// How often the request is sent, with `{i}` counting from 0.
     pub times: Option<u32>,
-    /// Differences that may be: name in `allowed.yaml` to JSON pointers within the answer (`/code`, `/headers/…`,
+    /// Accepted differences: name in `allowed.yaml` to JSON pointers within the answer (`/code`, `/headers/…`,
     /// `/body/…`).
     #[serde(default)]
     pub allow: BTreeMap<String, Vec<String>>,
 }
 
-/// Users and what they are in.
+/// Users and their groups.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum User {
@@ -63,12 +63,12 @@ pub enum User {
     Gateway,
     /// In `wasmbed:controllers`.
     Controller,
-    /// In no group that may do anything.
+    /// In a group without permissions.
     Nobody,
 }
 
 impl Case {
-    /// Whether a server is restarted in it: it can't run beside others.
+    /// Whether it restarts a server: it can't run concurrently with others.
     #[must_use]
     pub fn forgets(&self) -> bool {
         self.steps.iter().any(|step| step.send == FORGET)
@@ -112,7 +112,7 @@ pub fn load() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Puts values in the place of `{name}`, for the names that are known.
+/// Replaces `{name}` by the value of each variable.
 pub fn fill(text: &str, variables: &BTreeMap<String, String>) -> String {
     if !text.contains('{') {
         return text.to_owned();
@@ -120,7 +120,7 @@ pub fn fill(text: &str, variables: &BTreeMap<String, String>) -> String {
     variables.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
 }
 
-/// The same in all texts of a document, keys included.
+/// Replaces variables in all strings of a document, keys included.
 pub fn fill_all(value: &Value, variables: &BTreeMap<String, String>) -> Value {
     match value {
         Value::String(text) => Value::String(fill(text, variables)),

@@ -1,8 +1,8 @@
-//! The embedded Kubernetes API is held to the real one: requests are sent to both and the answers compared, after what
-//! must differ (uids, times, versions) was replaced by its place in an order.
+//! Compares the embedded Kubernetes API with the real one: requests are sent to both, and their answers compared after
+//! values that must differ (uids, times, versions) were replaced by their rank.
 //!
-//! It may not know how a request ought to be answered: the real API server says that. What the embedded one answers
-//! otherwise stands by name, with its reason, in `allowed.yaml`, or is a failure.
+//! It may not know the right answer to a request: that is the real API server's. Any difference is either listed in
+//! `allowed.yaml`, by name and with a reason, or a failure.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What must differ between two servers is replaced by its place in an order: uids by who came first, versions by rank.
+//! Replaces values that must differ between two servers: uids by order of appearance, versions by rank.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,27 +7,27 @@ use serde_json::{Value, json};
 
 use crate::client::Answer;
 
-/// Times this close to now are the server's clock's.
+/// Times this close to now come from the server's clock.
 const NOW_SECONDS: i64 = 600;
 /// Headers that clients act on.
 const HEADERS: [&str; 6] =
     ["content-type", "warning", "retry-after", "allow", "location", "www-authenticate"];
-/// Characters of the random end of a generated name.
+/// Characters of the random suffix of a generated name.
 const SUFFIX: usize = 5;
 /// Characters of a uid.
 const UID: usize = 36;
 
-/// What is remembered over the answers of one case from one server.
+/// State over the answers of one case from one server.
 #[derive(Debug, Default)]
 pub struct Normaliser {
     uids: Vec<String>,
     versions: BTreeSet<u64>,
-    /// Generated names, and what they become.
+    /// Generated names and their replacements.
     names: BTreeMap<String, String>,
 }
 
 impl Normaliser {
-    /// All answers of a case, in the form in which two servers' answers are compared.
+    /// The answers of a case in the form that is compared.
     pub fn normalise(mut self, answers: &[Answer]) -> Vec<Value> {
         for answer in answers {
             self.learn(&answer.body);
@@ -76,7 +76,7 @@ impl Normaliser {
                 .iter()
                 .map(|value| self.text(&String::from_utf8_lossy(value.as_bytes())))
                 .collect();
-            // Their order says nothing.
+            // Their order has no meaning.
             values.sort();
             if !values.is_empty() {
                 headers.insert(name.to_owned(), json!(values));
@@ -155,13 +155,13 @@ impl Normaliser {
     }
 }
 
-/// Lists and Tables stand at a version of the store, which other writers move on.
+/// Lists and Tables have a version of the store, which other writers change.
 fn is_list(value: &Value) -> bool {
     value.get("items").is_some_and(Value::is_array) || value["kind"] == "Table"
 }
 
-/// What is wrong with an object is found in no particular order, and sometimes twice. A message of several causes is
-/// the list of them and nothing else, so it stands for what comes before them.
+/// Causes are in no particular order, and some are repeated. A message of several causes is the list of them and nothing
+/// else, so that it is replaced by what precedes them.
 fn causes(status: &mut Value) {
     let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) else { return };
     causes.sort_by_key(Value::to_string);
@@ -200,7 +200,7 @@ fn bookmark(event: &mut serde_json::Map<String, Value>) {
     }
 }
 
-/// The age of something that was just made.
+/// The age of a new object.
 fn age(cell: &mut Value) {
     let is_seconds = |text: &str| {
         text.strip_suffix('s')
@@ -211,7 +211,7 @@ fn age(cell: &mut Value) {
     }
 }
 
-/// Everything in a text that has the form of a uid.
+/// All uids in a text.
 fn uids(text: &str) -> impl Iterator<Item = &str> {
     (0..text.len()).filter_map(|start| text.get(start..start + UID)).filter(|candidate| is_uid(candidate))
 }

@@ -1,5 +1,5 @@
 //! Random sequences of writes of one object by several managers, as cases: applies, updates and patches of a kind with
-//! every type of list and map. Which fields belong to whom afterwards is told by every answer.
+//! every type of list and map. Every answer has the `managedFields` after the write.
 
 use std::collections::BTreeMap;
 
@@ -150,7 +150,7 @@ impl Dice {
         Value::Object((0..count).map(|_| self.field()).collect())
     }
 
-    /// A merge patch of a specification: values and what goes.
+    /// A merge patch of a specification: values and removals.
     fn patch(&mut self) -> Value {
         let count = self.random.random_range(1..3);
         let fields = (0..count).map(|_| {

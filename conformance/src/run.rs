@@ -13,25 +13,25 @@ use crate::corpus::{self, Case, FORGET, Step, User};
 use crate::normal::Normaliser;
 use crate::scope;
 
-/// How long a step is repeated until it is answered as it waits for.
+/// How long a step is repeated until it gets the expected code.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two of those requests.
+/// Interval between those requests.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A value beyond what any server takes: 4 MiB.
+/// A value beyond any server's limit: 4 MiB.
 const HUGE: usize = 4 * 1024 * 1024;
 
-/// What came of a case.
+/// Result of a case.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Requests sent to each server.
     pub requests: usize,
-    /// What is not allowed, told for people.
+    /// Differences that aren't allowed, for people.
     pub failures: Vec<String>,
-    /// Names of the allowed differences that were met.
+    /// Names of the allowed differences that occurred.
     pub allowed: BTreeSet<String>,
 }
 
-/// Sends a case to both servers and compares. `run` tells its namespace from those of earlier runs.
+/// Sends a case to both servers and compares the answers. `run` distinguishes its namespace from those of earlier runs.
 ///
 /// # Errors
 /// When a server doesn't answer.
@@ -48,12 +48,12 @@ pub async fn case(
     let mut report = Report { requests: real.len(), ..Report::default() };
     for (place, ((step, real), (_, embedded))) in real.iter().zip(&embedded).enumerate() {
         let found = compare::differences(real, embedded);
-        judge(&format!("{}: {} ({place})", case.name, step.send), step, &found, allowed, &mut report);
+        evaluate(&format!("{}: {} ({place})", case.name, step.send), step, &found, allowed, &mut report);
     }
     Ok(report)
 }
 
-/// Sends a case to one server: its answers, as they are compared.
+/// Sends a case to one server. Returns its answers in the form that is compared.
 ///
 /// # Errors
 /// When it doesn't answer.
@@ -61,7 +61,7 @@ pub async fn alone(case: &Case, run: &str, index: usize, server: &Server) -> Res
     Ok(play(case, run, index, server).await?.normal().into_iter().map(|(_, answer)| answer).collect())
 }
 
-fn judge(told: &str, step: &Step, found: &[Difference], allowed: &[Allowed], report: &mut Report) {
+fn evaluate(place: &str, step: &Step, found: &[Difference], allowed: &[Allowed], report: &mut Report) {
     let mut left: Vec<&Difference> = found.iter().collect();
     for one in allowed {
         let before = left.len();
@@ -74,13 +74,13 @@ fn judge(told: &str, step: &Step, found: &[Difference], allowed: &[Allowed], rep
         let before = left.len();
         left.retain(|difference| !places.iter().any(|place| compare::covers(place, &difference.at)));
         if left.len() == before {
-            report.failures.push(format!("{told}: the difference {name:?} is gone"));
+            report.failures.push(format!("{place}: the difference {name:?} is gone"));
         }
         report.allowed.insert(name.clone());
     }
     if !left.is_empty() {
         let differences: Vec<String> = left.iter().map(ToString::to_string).collect();
-        report.failures.push(format!("{told}\n{}", differences.join("\n")));
+        report.failures.push(format!("{place}\n{}", differences.join("\n")));
     }
 }
 

@@ -1,5 +1,4 @@
-//! The embedded server's kinds are fixed: of the real server's documents about all kinds, those of the same kinds are
-//! compared.
+//! Reduces the real server's documents about all kinds to the kinds that the embedded server has.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +14,13 @@ const GROUPS: [&str; 7] = [
     "coordination.k8s.io",
     "events.k8s.io",
 ];
-/// Of the authorities' resources, those with which a client asks about itself.
+/// Resources of the authentication and authorization groups that it has: reviews of the client itself.
 const REVIEWS: [&str; 2] = ["selfsubjectaccessreviews", "selfsubjectreviews"];
 const OURS: &str = "wasmbed.github.io";
 /// Resources of the core group that it has.
 const CORE: [&str; 3] = ["events", "namespaces", "namespaces/status"];
 
-/// Leaves of a discovery document what the embedded server could have.
+/// Reduces a discovery document to the kinds of the embedded server.
 pub fn narrow(request: &str, body: &mut Value) {
     let path = request.split_once(' ').map_or(request, |(_, path)| path);
     let path = path.split('?').next().unwrap_or(path);
@@ -59,11 +58,11 @@ pub fn narrow(request: &str, body: &mut Value) {
             }
         }
         document if document.starts_with("/openapi/v3/") && body["components"].is_object() => {
-            *body = json!({"kinds": kinds_told(body), "operations": operations_told(body)});
+            *body = json!({"kinds": kinds_of(body), "operations": operations_of(body)});
         }
         _ => {}
     }
-    // In which order custom kinds stand changes from one answer of the real server to the next.
+    // The real server's order of custom kinds changes from one answer to the next.
     if body["kind"] == "APIResourceList"
         && let Some(resources) = body["resources"].as_array_mut()
     {
@@ -71,8 +70,8 @@ pub fn narrow(request: &str, body: &mut Value) {
     }
 }
 
-/// Of an OpenAPI document the schemas of its own kinds, without what is told for people of the fields that all kinds have.
-fn kinds_told(document: &Value) -> Value {
+/// The schemas of its own kinds in an OpenAPI document, without the descriptions of fields that all kinds have.
+fn kinds_of(document: &Value) -> Value {
     let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
     let own = schemas.filter(|(name, _)| !name.starts_with("io.k8s.")).map(|(name, schema)| {
         let mut schema = schema.clone();
@@ -88,9 +87,9 @@ fn kinds_told(document: &Value) -> Value {
     own.collect()
 }
 
-/// Of an OpenAPI document what can be done where: verb, kind, names of parameters, forms of the body and of the answer.
-fn operations_told(document: &Value) -> Value {
-    let mut told = serde_json::Map::new();
+/// The operations of an OpenAPI document: verb, kind, names of parameters, media types of body and answer.
+fn operations_of(document: &Value) -> Value {
+    let mut operations = serde_json::Map::new();
     for (path, methods) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in
             methods.as_object().into_iter().flatten().filter(|(name, _)| *name != "parameters")
@@ -112,10 +111,10 @@ fn operations_told(document: &Value) -> Value {
                 "answers": forms(answer),
                 "answer": answer["application/json"]["schema"],
             });
-            told.insert(format!("{} {path}", method.to_uppercase()), operation);
+            operations.insert(format!("{} {path}", method.to_uppercase()), operation);
         }
     }
-    told.into()
+    operations.into()
 }
 
 fn has_group(name: &Value) -> bool {

@@ -1,4 +1,4 @@
-//! The embedded server in this process, and the real one beside it.
+//! The two servers: the embedded one in this process, and the real one.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ pub fn definitions() -> Result<Vec<Value>> {
     Ok(definitions)
 }
 
-/// The embedded server, with a folder that goes with it.
+/// The embedded server, with a temporary folder.
 pub struct Embedded {
     /// Where it listens.
     pub address: SocketAddr,
@@ -114,7 +114,7 @@ impl Embedded {
     }
 }
 
-/// An embedded server that its clients may have restarted: it forgets its history with that.
+/// An embedded server that its clients can restart, which drops its history.
 pub struct Forgetting(Mutex<Option<Embedded>>);
 
 impl Forgetting {

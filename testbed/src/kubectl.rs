@@ -41,10 +41,10 @@ impl Kubectl {
         command
     }
 
-    /// Runs kubectl and returns what it printed.
+    /// Runs kubectl and returns its output.
     ///
     /// # Errors
-    /// With what it said, when it failed.
+    /// With its error output, when it failed.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let output = self.command(arguments).output().context("can't start kubectl")?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -54,7 +54,7 @@ impl Kubectl {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs kubectl, which is expected to be refused, and returns what it said.
+    /// Runs kubectl, which is expected to fail, and returns its error output.
     ///
     /// # Errors
     /// When it was not refused.
@@ -70,16 +70,16 @@ impl Kubectl {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Applies a manifest and returns what kubectl printed.
+    /// Applies a manifest and returns kubectl's output.
     ///
     /// # Errors
-    /// With what it said, when it failed.
+    /// With its error output, when it failed.
     pub fn apply(&self, manifest: &str) -> Result<String> {
         let file = self.write(manifest)?;
         self.run(&["apply", "-f", &file])
     }
 
-    /// Applies a manifest that is expected to be refused, and returns what kubectl said.
+    /// Applies a manifest that is expected to be refused, and returns kubectl's error output.
     ///
     /// # Errors
     /// When it was not refused.

@@ -1,7 +1,8 @@
 //! A Kubernetes control plane for tests: the embedded API server or the real kube-apiserver with etcd, on free ports, with
 //! TLS, Wasmbed's definitions and a kubeconfig for each role.
 //!
-//! It may not stand in for either of them, and it leaves nothing behind: processes and files go with the test, however it ends.
+//! It may not replace either of them, and it leaves nothing behind: processes and files are removed with the test, however
+//! it ends.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Clusters that tests of one program hand on to each other.
+//! Clusters that the tests of one program reuse.
 
 use std::{
     ops::Deref,
@@ -12,7 +12,7 @@ use crate::{Cluster, ControlPlane, setup};
 /// Those that nobody has at the moment. They are never dropped: the end of the program ends their processes and folders.
 static IDLE: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
 
-/// A cluster that goes back to where it came from.
+/// A cluster that returns to the pool on drop.
 #[derive(Debug)]
 pub struct Borrowed {
     /// `None` only while it is being dropped.

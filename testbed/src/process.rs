@@ -1,4 +1,4 @@
-//! Processes that a test starts and surely stops.
+//! Processes that a test starts, and that end with it.
 
 use std::{
     cell::RefCell,
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// How long a process may take to print what is waited for, or to end after it was asked to.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a file or a process is looked at.
+/// Interval at which files and processes are polled.
 const POLL: Duration = Duration::from_millis(20);
 /// Lines that are kept of what an ended process printed last.
 const LAST_LINES: usize = 40;
@@ -86,7 +86,7 @@ impl Process {
         Ok(Self { name: name.to_owned(), log, begin, child })
     }
 
-    /// Everything it has printed.
+    /// Its output.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -128,7 +128,7 @@ impl Process {
         }
     }
 
-    /// Its number.
+    /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -137,7 +137,7 @@ impl Process {
     /// Resident memory, bytes.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When /proc has no value.
     pub fn resident_bytes(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .context("can't read /proc")?;
@@ -148,7 +148,7 @@ impl Process {
         Ok(kilobytes * 1_024)
     }
 
-    /// Ends it without a warning, as a crash would: SIGKILL.
+    /// Kills it, as a crash would: SIGKILL.
     ///
     /// # Errors
     /// When it can't be signalled.
@@ -206,7 +206,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Already ended is fine, and there is nobody to tell.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let said = format!("--- the last lines of {}:\n{}", self.name, self.tail());

@@ -1,4 +1,4 @@
-//! What a cluster has before a test begins, and what it no longer has when the next one does.
+//! Preparing a cluster for a test, and cleaning it up for the next one.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, Module};
 
 use crate::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 
-/// What gateways and controllers may do, for users with client certificates.
+/// Permissions of gateways and controllers, for users with client certificates.
 const ROLES: &str = include_str!("../../deploy/rbac/clients.yaml");
 /// How long kube-apiserver may take to act on an admission policy: it compiles them every second or so.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is asked.
+/// Interval of the checks.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The definitions, the namespaces and the rights.
@@ -43,7 +43,7 @@ pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
         created => drop(created.context("can't create the namespace of the system")?),
     }
     match cluster.plane() {
-        // It has both by itself.
+        // It creates both by itself.
         ControlPlane::Embedded => {}
         ControlPlane::Kubernetes => {
             install_definitions(&client).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
             policies_hold(cluster).await?;
         }
     }
-    // kube-apiserver makes it by itself, after it has begun to serve.
+    // kube-apiserver creates it after it has begun to serve.
     let exists = await_condition(namespaces, "default", exists());
     exists.await.context("can't wait for the namespace default")?;
     Ok(())

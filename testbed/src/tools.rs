@@ -1,4 +1,4 @@
-//! Where the programs are that this crate starts.
+//! Paths of the programs that this crate starts.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const KUBE_SCORE: &str = "kube-score-v1.20.0";
 /// where `cargo xtask tools` puts it.
 ///
 /// # Errors
-/// When it is nowhere; a test without it would prove nothing.
+/// When it isn't found; a test without it would prove nothing.
 pub fn kubernetes(program: &str) -> Result<PathBuf> {
     if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
         let path = Path::new(&assets).join(program);

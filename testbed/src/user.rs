@@ -1,4 +1,4 @@
-//! Who talks to the Kubernetes API: a client certificate's common name and organization.
+//! Users of the Kubernetes API: common name and organization of a client certificate.
 
 /// A user of the Kubernetes API with the group that gives it its rights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ impl User {
         Self { name: name.to_owned(), group: group.to_owned() }
     }
 
-    /// Who may do everything.
+    /// The administrator.
     #[must_use]
     pub fn administrator() -> Self {
         Self::new("admin", "system:masters")

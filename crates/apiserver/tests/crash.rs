@@ -1,4 +1,4 @@
-//! kill -9 under load: what was acknowledged is there afterwards, and revisions go on from where they were.
+//! kill -9 under load: acknowledged writes survive, and revisions continue.
 //!
 //! The server runs in a process of its own, which is this program again (hence no test harness).
 
@@ -24,7 +24,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("writer") => writer(Path::new(&arguments[2]), &arguments[3]),
-        // Asked by cargo and its tools for a list of tests.
+        // cargo and its tools request a list of tests.
         Some("--list") => println!("nothing_acknowledged_is_lost: test"),
         _ => {
             nothing_acknowledged_is_lost();
@@ -41,7 +41,7 @@ async fn writer(folder: &Path, round: &str) {
     let (store, _ended) =
         Store::start(Arc::clone(&kinds), Disk::open(folder).unwrap(), history, |_| {}).unwrap();
     let namespaces = kinds.namespaces();
-    // In later rounds it is there already.
+    // Later rounds find it.
     let _ = store.write(create(namespaces, None, "default")).await;
     let leases = kinds.get("coordination.k8s.io", "v1", "leases").unwrap();
     let next = AtomicU64::new(0);
@@ -83,7 +83,7 @@ fn nothing_acknowledged_is_lost() {
     println!("{} writes acknowledged in {ROUNDS} lives, none lost", acknowledged.len());
 }
 
-/// What one life of the writer acknowledged, to its last line.
+/// The writes that one life of the writer acknowledged.
 fn kill_in_the_middle(folder: &Path, round: usize) -> Vec<(String, u64)> {
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
         .arg("writer")

@@ -1,7 +1,7 @@
-//! Work in proportion to the input: what a client can send within the bounds of a body, and what it costs at most.
+//! Work in proportion to the input: the most expensive requests within the bounds of a body, and their peak memory.
 //!
-//! Each input runs in a process of its own, which ends by the answer and never by an abort, and whose memory is read
-//! from the kernel afterwards.
+//! Each input runs in a process of its own, which must answer instead of aborting, and whose peak memory is read from the
+//! kernel.
 #![cfg(test)]
 
 use std::process::Command;
@@ -116,7 +116,7 @@ impl Api {
         let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::from_u128(7) };
         let answer = self.memory.write(&write, moment);
         answer.map_err(|status| {
-            // As it goes over the wire.
+            // As it is sent.
             let _ = status.to_json().to_string();
             format!(
                 "{} {}",

@@ -85,7 +85,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Without what is empty.
+/// The value without empty values.
 fn filled(value: &Value) -> Value {
     let hollow = |value: &Value| match value {
         Value::Null => true,
@@ -169,7 +169,7 @@ proptest! {
         let changed = compare(&version.ty, &merged, &b, &[]).unwrap();
         prop_assert!(stated.intersection(&changed.modified).is_empty(), "{} {}", merged, b);
         let lost = compare(&version.ty, &a, &merged, &[]).unwrap().removed;
-        // Only where the shape of what has none changes.
+        // Only where a value without a schema changes its shape.
         let mut free = Set::default();
         free.insert(&[Element::Field("spec".into()), Element::Field("free".into())]);
         prop_assert!(lost.recursive_difference(&free).is_empty(), "{:?}", lost);
@@ -195,13 +195,13 @@ proptest! {
         let (object, managers) = (world.object.clone(), world.managers.clone());
         if world.apply("a", stated, false).is_ok() {
             world.apply("a", json!({}), false).unwrap();
-            // What ends up empty becomes null.
+            // Empty values become null.
             let left = compare(&version().ty, &filled(&object), &filled(&world.object), &[]).unwrap();
             prop_assert_eq!(left, Default::default());
             let of_b = |managers: &ManagedFields| {
                 managers.iter().find(|(id, _)| id.manager() == "b").map(|(_, owned)| owned.set().unwrap())
             };
-            // Who stated an empty spec and nothing in it owns what became null: whether it keeps that is left open.
+            // Unspecified for a manager of an empty spec, which becomes null.
             if before_has_fields {
                 prop_assert_eq!(of_b(&world.managers), of_b(&managers));
             }

@@ -47,7 +47,7 @@ pub(crate) fn version() -> Version<()> {
     Version { name: VERSION.into(), ty, conversion: () }
 }
 
-/// An object and its managers, as writes go by.
+/// An object and its managers over several writes.
 pub(crate) struct World {
     pub(crate) version: Version<()>,
     pub(crate) object: Value,
@@ -90,7 +90,7 @@ impl World {
         (self.object, self.managers) = (new, managers);
     }
 
-    /// The paths a manager owns, one after another.
+    /// The paths that a manager owns, joined.
     fn owned(&self, manager: &str) -> String {
         let owned = self.managers.iter().filter(|(id, _)| id.manager() == manager);
         let mut paths = Vec::new();
@@ -136,7 +136,7 @@ fn equal_values_are_shared_and_different_ones_conflict() {
     world.apply("a", json!({"size": 1, "name": "n"}), false).unwrap();
     assert!(!world.apply("b", json!({"size": 1}), false).unwrap(), "nothing changes but the owners");
     assert_eq!(world.conflicts("b", json!({"size": 2})), ["\"a\" .spec.size"]);
-    // What one of two owners drops stays.
+    // A field that one of two owners drops stays.
     world.apply("a", json!({"name": "n"}), false).unwrap();
     assert_eq!(world.object["spec"], json!({"size": 1, "name": "n"}));
     world.apply("b", json!({}), false).unwrap();
@@ -157,10 +157,10 @@ fn an_update_takes_the_fields_it_changes() {
     );
     world.apply("a", json!({"size": 1, "name": "n"}), true).unwrap();
     assert_eq!(world.owned("u"), ".spec.flag");
-    // Gone for all owners.
+    // Removed for all owners.
     world.update("u", json!({"size": 1}));
     assert_eq!((world.owned("a"), world.owned("u")), (".spec.size".into(), "".into()));
-    // What an update left unowned isn't taken away by an apply that never stated it.
+    // An apply doesn't remove fields that it never stated.
     world.update("u", json!({"size": 1, "map": {"x": "1"}}));
     world.apply("a", json!({"map": {"y": "1"}}), false).unwrap();
     assert_eq!(world.object["spec"], json!({"map": {"x": "1", "y": "1"}}));

@@ -1,4 +1,4 @@
-//! Readers of a store that is opened anew after its disk had failed.
+//! Readers of a store that is reopened after its disk failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,7 @@ async fn a_paged_list_expires_after_a_reopen_and_can_continue() {
     let token = expired.details().continue_token.clone().unwrap();
     let rest = readers.list(&format!("limit=300&continue={token}")).await.unwrap();
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(100));
-    // Another reader of the same revision, whose list began since.
+    // Another reader of the same revision, whose list began after the reopen.
     let first = readers.list("limit=300").await.unwrap();
     let token = first["metadata"]["continue"].as_str().unwrap();
     let rest = readers.list(&format!("limit=300&continue={token}")).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whatever a client sends, it gets an answer: nothing here panics, and what is stored is well-formed.
+//! Any input is answered without a panic, and stored objects are well-formed.
 
 use std::sync::LazyLock;
 
@@ -14,13 +14,13 @@ use crate::selector::Selection;
 static KINDS: LazyLock<Kinds> = LazyLock::new(|| Kinds::new(&[]).unwrap());
 const MOMENT: Moment<'_> = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::nil() };
 
-/// JSON with the names that objects have, so that patches hit something.
+/// JSON with field names of objects, so that patches change something.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        // Whole numbers are read as such, however they are written.
+        // Whole numbers decode as integers however they are written.
         any::<f64>().prop_map(|number| Value::from(if number.fract() == 0.0 { 0.5 } else { number })),
         "[a-z0-9./-]{0,12}".prop_map(Value::from),
         Just(json!("7")),

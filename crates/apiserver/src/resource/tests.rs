@@ -40,7 +40,7 @@ fn request(kind: &Kind, part: Part) -> Request<'_> {
     Request { kind, namespace: Some("ns"), part, manager: "test", validation, moment: MOMENT }
 }
 
-/// A widget as it stands in the store.
+/// A stored widget.
 fn stored(kind: &Kind, metadata: Value) -> Value {
     let mut object = created(kind, metadata, json!({"spec": {"size": 2}})).unwrap();
     object["metadata"]["resourceVersion"] = json!("7");

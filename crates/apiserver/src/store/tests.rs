@@ -14,7 +14,7 @@ use crate::resource::{FieldValidation, Moment, Part, Patch, Preconditions};
 use crate::selector::Selection;
 use crate::status::{Reason, Status};
 
-/// More than a feed hands out at a time.
+/// More than a feed returns at a time.
 const LEASES: u64 = 600;
 const HISTORY: History = History { events: 1_000, bytes: 1 << 20 };
 

@@ -1,4 +1,4 @@
-//! What must hold for any bytes of a client: the fuzz target and the corpus call this.
+//! Invariants that hold for any bytes of a client: shared by the fuzz target and the replay of its corpus.
 
 use std::sync::LazyLock;
 
@@ -16,10 +16,10 @@ static KINDS: LazyLock<Kinds> = LazyLock::new(|| {
     Kinds::new(&[sample]).unwrap()
 });
 
-/// Reads `bytes` in every way that a client's bytes are read.
+/// Decodes `bytes` in every way that a client's bytes are decoded.
 ///
 /// # Panics
-/// A decoder panics, or what it accepts doesn't stay what it is.
+/// If a decoder panics or an invariant is broken.
 pub(crate) fn accept(bytes: &[u8]) {
     wasmbed_apiserver::read_untrusted(&KINDS, bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -78,7 +78,7 @@ fn write(kind: &Kind, value: &Value) {
                 let _ = request(part).update(&current, patched, &[], &mut Vec::new());
             }
         }
-        // The body as it stands, and as the specification of one that fits.
+        // The body itself, and as the specification of a valid object.
         let mut fitting =
             json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "a"}});
         fitting["spec"] = value.clone();

@@ -1,4 +1,4 @@
-//! kubectl as people use it, against a server of our own.
+//! kubectl against the server.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ metadata: {name: board-1, labels: {site: lab}}
 spec: {device_type: hifive1, public_key: AAAA, capabilities: [wasm, tls]}
 ";
 
-/// kubectl blocks, so it runs beside the server.
+/// kubectl blocks, so it runs on another thread than the server.
 async fn with_kubectl(test: impl FnOnce(Kubectl) + Send + 'static) {
     let server = Running::start().await;
     let kubectl = Kubectl::new(&server);
@@ -180,7 +180,7 @@ async fn applies_on_the_server() {
             let path = "jsonpath={range .metadata.managedFields[*]}{.manager} {.operation}, {end}";
             kubectl.run(&["get", "wdev", "board-1", "--show-managed-fields", "-o", path])
         };
-        // What client-side apply made is taken over, by a second apply and a JSON patch of the managers.
+        // Fields of client-side apply are taken over, by a second apply and a JSON patch of the managers.
         kubectl.run(&["apply", "-f", &file]);
         assert_eq!(managers(), "kubectl-client-side-apply Update, ");
         assert_eq!(kubectl.run(&["apply", "--server-side", "-f", &file]), applied);
@@ -191,7 +191,7 @@ async fn applies_on_the_server() {
         let before = version();
         assert_eq!(kubectl.run(&["apply", "--server-side", "-f", &file]), applied);
         assert_eq!(version(), before);
-        // What isn't stated any more goes, and others own what they state.
+        // Fields that are no longer applied are removed, and others own what they apply.
         let fewer =
             kubectl.file("fewer.yaml", &DEVICE.replace(", tls", "").replace(", labels: {site: lab}", ""));
         assert!(kubectl.run(&["diff", "--server-side", "-f", &file]).is_empty());
@@ -206,7 +206,7 @@ async fn applies_on_the_server() {
             ["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", other.as_str()];
         assert_eq!(kubectl.run(&forced), applied);
         assert!(managers().contains("other Apply, "), "{}", managers());
-        // One that isn't there is made.
+        // An absent object is created.
         let new = kubectl.file("new.yaml", &DEVICE.replace("board-1", "board-2"));
         let dry = kubectl.run(&["apply", "--server-side", "--dry-run=server", "-f", &new]);
         assert_eq!(dry, "device.wasmbed.github.io/board-2 serverside-applied (server dry run)\n");

@@ -1,4 +1,4 @@
-//! The server as its clients see it: kubectl, kube-rs, and hands that write requests of their own.
+//! The server as its clients see it: kubectl, kube-rs, and handwritten requests.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
 

@@ -1,4 +1,4 @@
-//! Requests that no well-behaved client sends, and documents that none reads closely.
+//! Requests that well-behaved clients don't send, and documents that they don't read closely.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -336,7 +336,7 @@ async fn a_watch_sends_bookmarks() {
     send(&mut sender, request(Method::POST, DEVICES, "application/json", device("a", json!({})))).await;
     let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1";
     for table in [false, true] {
-        // A change of another kind, which the last bookmark tells of.
+        // A change of another kind, whose revision the last bookmark has.
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("n-{table}")}});
         let posted = request(Method::POST, "/api/v1/namespaces", "application/json", namespace.to_string());

@@ -1,4 +1,4 @@
-//! No client costs another: strangers, one user with too much, watches that nobody reads, a small limit on open files.
+//! No client starves another: anonymous clients, a greedy user, unread watches, a small limit on open files.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use wasmbed_apiserver::Limits;
 use crate::protocol::{DEVICES, admin, connect, connect_to, device, get, request, send, sender};
 use crate::support::Running;
 
-/// For what happens at once unless the server is at fault.
+/// Timeout for what is immediate unless the server is at fault.
 const SOON: Duration = Duration::from_secs(30);
 
 type Http2 = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
@@ -62,7 +62,7 @@ async fn idle_strangers_keep_nobody_out() {
     }
     let version = async { get(&mut admin(&server).await, "/version").await.0 };
     assert_eq!(soon("an identified client is served", version).await, 200);
-    // A probe takes the place of the stranger that has been idle for longest.
+    // A probe takes the place of the anonymous connection that has been idle for longest.
     let probe = async { get(&mut sender(&server, None).await, "/livez").await.0 };
     assert_eq!(soon("a probe is served", probe).await, 200);
     let gone = async {
@@ -136,7 +136,7 @@ async fn one_user_has_a_share_of_watches_and_requests() {
     assert_eq!(status["details"]["retryAfterSeconds"], 1);
     drop(held);
     let other = watching(&server, "modest").await;
-    // A body that does not come keeps its request under way.
+    // A request stays in progress until its body arrives.
     let mut slow = connect(&server, greedy.clone()).await.unwrap();
     let post = format!(
         "POST {DEVICES} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\ncontent-type: application/json\r\n\r\n"
@@ -160,7 +160,7 @@ async fn one_user_has_a_share_of_watches_and_requests() {
     server.stop().await;
 }
 
-/// Devices that have `bytes` each beside the usual.
+/// Devices with `bytes` of additional data each.
 async fn fill(server: &Running, prefix: &str, devices: usize, bytes: usize) {
     let mut sender = admin(server).await;
     for index in 0..devices {
@@ -276,7 +276,7 @@ async fn a_watch_that_nobody_reads_ends() {
     server.stop().await;
 }
 
-/// A server in a process of its own, which this test program is when it is told so.
+/// A server in a process of its own: this test program again.
 struct Apart {
     process: Child,
     address: SocketAddr,
@@ -362,7 +362,7 @@ async fn bounds_follow_the_limit_on_open_files() {
     let (mut silent, mut strangers, mut users) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..200 {
         silent.push(TcpStream::connect(server.address).await.unwrap());
-        // Those that give way at once are as good as any.
+        // Connections may give way immediately.
         strangers.extend(server.connect(None).await);
         users.extend(server.connect(Some(0)).await);
     }

@@ -1,4 +1,4 @@
-//! A server of its own for each test, with its own authority, on a free port and in a folder that goes with it.
+//! A server for each test, with its own CA, on a free port and in a temporary folder.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
 
-/// Version of kubectl that the tests speak with.
+/// Version of kubectl in the tests.
 const KUBECTL: &str = "kubectl-v1.36.3";
 
 pub(crate) struct Authority {
@@ -179,7 +179,7 @@ impl Kubectl {
         self.command(arguments).output().unwrap()
     }
 
-    /// What it prints, when it succeeds.
+    /// Runs kubectl, which must succeed, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -187,7 +187,7 @@ impl Kubectl {
         out.into_owned()
     }
 
-    /// What it complains about, when it fails.
+    /// Runs kubectl, which must fail, and returns its error output.
     pub(crate) fn fail(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! A disk that fails and comes back, below the store.
+//! The store on a disk that fails and recovers.
 
 use std::fs::File;
 use std::io;
@@ -12,11 +12,11 @@ use super::*;
 use crate::store::disk::Open;
 use crate::store::{HistoryExpired, Page};
 
-/// What the disk does.
+/// State of the disk.
 pub(crate) const WELL: u8 = 0;
-/// It takes nothing more.
+/// Full.
 pub(crate) const FULL: u8 = 1;
-/// It keeps what is written and says that it failed, once.
+/// It stores a write and reports a failure, once.
 const LIES: u8 = 2;
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl StorageBackend for FaultyBackend {
         self.faulty.full()?;
         self.inner.sync_data()?;
         let lies = self.faulty.state.compare_exchange(LIES, WELL, Ordering::Relaxed, Ordering::Relaxed);
-        if lies.is_ok() { Err(io::Error::other("the disk says that it failed")) } else { Ok(()) }
+        if lies.is_ok() { Err(io::Error::other("the disk reports a failure")) } else { Ok(()) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -156,9 +156,9 @@ async fn a_full_disk_that_has_room_again_is_written_again_and_lost_nothing() {
     assert!([500, 503].contains(&world.lease("c").await.unwrap_err()));
     assert!(world.store.failure().unwrap().contains("no storage space"), "{:?}", world.store.failure());
     world.faulty.set(WELL);
-    // Nobody needs to write for it.
+    // Without a write.
     world.until_well().await;
-    assert_eq!(world.names(), ["a"], "what was told as lost is not there");
+    assert_eq!(world.names(), ["a"], "a write that was reported as failed is not stored");
     assert_eq!(world.lease("b").await, Ok(first + 1), "no revision is used twice or left out");
     let changes = world.store.feed(&world.leases).unwrap().since(first - 1).unwrap();
     assert_eq!(changes.events.iter().map(|event| event.revision()).collect::<Vec<_>>(), [first, first + 1]);
@@ -177,7 +177,7 @@ async fn a_commit_that_reached_the_disk_as_it_failed_is_in_no_history() {
     world.until_well().await;
     let revision = world.store.snapshot().unwrap().revision();
     let since = world.store.feed(&world.leases).unwrap().since(first);
-    // Either is right; what readers see and what watchers were told must agree.
+    // Either is right, but reads and watches must agree.
     if world.names() == ["a", "b"] {
         assert_eq!(revision, first + 1);
         assert_eq!(since.unwrap_err(), HistoryExpired { oldest: revision });
