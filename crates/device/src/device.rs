@@ -24,7 +24,7 @@ use crate::{
     config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
     counters::{Counters, Progress},
     mailbox::Mailbox,
-    reactor::{Arrivals, Parts, Reactor},
+    reactor::{DeviceSource, Parts, Reactor},
     storage::{Disk, StorageThread, Store},
     watchdog::LoopWatchdog,
 };
@@ -99,11 +99,11 @@ pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     let store = store.map_err(|source| DeviceError::Io { path: storage, source })?;
 
     let host = |what| move |source| DeviceError::Host { what, source };
-    let (poll, mailbox) = Reactor::ears().map_err(host("making a poll"))?;
+    let (poll, mailbox) = Reactor::poller().map_err(host("making a poll"))?;
     let watchdog = LoopWatchdog::start(config.watchdog_timeout, Some(note.clone()));
     let watchdog = watchdog.map_err(host("starting the watchdog"))?;
     let counters = Arc::new(Counters::default());
-    let arrivals = One(Some(OneDevice {
+    let source = One(Some(OneDevice {
         tls,
         gateways: config.gateways.into(),
         connect_timeout: config.connect_timeout,
@@ -118,7 +118,7 @@ pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
         guarded(Some(&note), || {
             let mut reactor =
                 Reactor::new(poll, mailbox, watchdog, counted).map_err(host("starting the device"))?;
-            reactor.run(arrivals)
+            reactor.run(source)
         })
     });
     Ok(Handle { stop, counters, thread: thread.map_err(host("starting the device's thread"))? })
@@ -195,7 +195,7 @@ struct OneDevice {
 
 struct One(Option<OneDevice>);
 
-impl Arrivals for One {
+impl DeviceSource for One {
     fn next_ms(&self) -> Option<u64> {
         self.0.as_ref().map(|_| 0)
     }

@@ -22,7 +22,7 @@ use crate::{
     config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
     counters::{Counters, Progress},
     device::{Stop, board, device_id, guarded, tls_config},
-    reactor::{Arrivals, Parts, Reactor},
+    reactor::{DeviceSource, Parts, Reactor},
     storage::{DeviceStorage, Disk, Memory, SharedModules, StorageThread, Store},
     watchdog::LoopWatchdog,
 };
@@ -175,7 +175,7 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
         _files: files,
     };
     for first in 0..threads {
-        let (poll, mailbox) = Reactor::ears().map_err(host("making a poll"))?;
+        let (poll, mailbox) = Reactor::poller().map_err(host("making a poll"))?;
         let watchdog = LoopWatchdog::start(DeviceConfig::WATCHDOG_TIMEOUT.max(FLEET_WATCHDOG_TIMEOUT), None);
         let watchdog = watchdog.map_err(host("starting a watchdog"))?;
         let share = Share {
@@ -185,11 +185,11 @@ pub fn start(config: FleetConfig) -> Result<FleetHandle, DeviceError> {
             devices,
             starts_per_second: config.starts_per_second,
         };
-        let (counters, ears) = (Arc::clone(&counters), mailbox.clone());
+        let (counters, inbox) = (Arc::clone(&counters), mailbox.clone());
         let thread = thread::Builder::new().name(format!("devices-{first}")).spawn(move || {
             guarded(None, || {
                 let mut reactor =
-                    Reactor::new(poll, ears, watchdog, counters).map_err(host("starting a device loop"))?;
+                    Reactor::new(poll, inbox, watchdog, counters).map_err(host("starting a device loop"))?;
                 reactor.run(share)
             })
         });
@@ -228,7 +228,7 @@ struct Share {
     starts_per_second: Option<NonZeroUsize>,
 }
 
-impl Arrivals for Share {
+impl DeviceSource for Share {
     fn next_ms(&self) -> Option<u64> {
         if self.next >= self.devices {
             return None;

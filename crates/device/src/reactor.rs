@@ -49,7 +49,7 @@ pub(crate) struct Parts {
 }
 
 /// Where a loop's devices come from, in the order of their starts.
-pub(crate) trait Arrivals {
+pub(crate) trait DeviceSource {
     /// When the next device is to be switched on, milliseconds since the loop began; `None` if there is none left.
     fn next_ms(&self) -> Option<u64>;
 
@@ -102,26 +102,26 @@ impl Reactor {
     }
 
     /// Poll and mailbox, made before the thread so that the caller can stop it.
-    pub(crate) fn ears() -> io::Result<(Poll, Mailbox)> {
+    pub(crate) fn poller() -> io::Result<(Poll, Mailbox)> {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new(Waker::new(poll.registry(), WAKER)?);
         Ok((poll, mailbox))
     }
 
     /// Runs until it is stopped.
-    pub(crate) fn run(&mut self, mut arrivals: impl Arrivals) -> Result<(), DeviceError> {
+    pub(crate) fn run(&mut self, mut source: impl DeviceSource) -> Result<(), DeviceError> {
         let mut events = Events::with_capacity(EVENTS);
         let mut due = Vec::new();
         while !self.mailbox.is_stopped() {
             let now_ms = self.now_ms();
-            while arrivals.next_ms().is_some_and(|at_ms| at_ms <= now_ms) {
-                let parts = arrivals.arrive(self.devices.len(), &self.storage)?;
+            while source.next_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                let parts = source.arrive(self.devices.len(), &self.storage)?;
                 self.switch_on(parts);
             }
             self.take_due(now_ms, &mut due);
             due.drain(..).for_each(|index| self.turn(index));
 
-            let wait = self.wait(arrivals.next_ms());
+            let wait = self.wait(source.next_ms());
             self.watchdog.allow(wait.unwrap_or(Duration::MAX));
             match self.poll.poll(&mut events, wait) {
                 Ok(()) => {}
