@@ -401,7 +401,10 @@ impl<M: Medium> FlashStorage<M> {
                 Move { start, copied: 0 }
             }
         };
-        let Some(staged) = self.staged.get(&digest) else { return Ok(()) };
+        let Some(staged) = self.staged.get(&digest) else {
+            debug_assert!(false, "only a staged module's run moves");
+            return Ok(());
+        };
         let (from, kept, erase) = (staged.run, staged.programmed(), self.geometry.erase_bytes);
         let whole = kept - kept % M::WRITE_BYTES as u32;
         if moving.copied < end.div_ceil(erase).max(1) {
@@ -442,7 +445,10 @@ impl<M: Medium> FlashStorage<M> {
 
     fn write_chunk(&mut self, digest: ModuleDigest, bytes: &[u8]) -> Result<(), Stop> {
         let modules = self.geometry.modules_block() * self.geometry.erase_bytes;
-        let Some(staged) = self.staged.get_mut(&digest) else { return Ok(()) };
+        let Some(staged) = self.staged.get_mut(&digest) else {
+            debug_assert!(false, "bytes are written to a staged module");
+            return Ok(());
+        };
         let at = modules + staged.run.start * self.geometry.erase_bytes + staged.programmed();
         let mut all = core::mem::take(&mut staged.tail);
         all.extend_from_slice(bytes);

@@ -50,7 +50,10 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
     }
 
     fn log(&mut self, application: AppId, text: &[u8], lines_lost: u32) {
-        let Some(slot) = self.slots.iter().find(|slot| slot.id() == application) else { return };
+        let Some(slot) = self.slots.iter().find(|slot| slot.id() == application) else {
+            debug_assert!(false, "only what is loaded writes lines");
+            return;
+        };
         let text = String::from_utf8_lossy(text);
         self.platform.log().application_line(&slot.uid, &slot.name, &text);
         let line = ApplicationEvent::Line { text: text.into_owned(), lines_lost };

@@ -335,7 +335,10 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     }
 
     fn read_frames(&mut self, now_ms: u64) -> bool {
-        let Some(agent) = &mut self.agent else { return false };
+        let Some(agent) = &mut self.agent else {
+            debug_assert!(false, "frames are read once the agent has begun");
+            return false;
+        };
         for _ in 0..READS_PER_ROUND {
             let read = self.wire.receive(self.platform.link(), |body| agent.handle_frame(now_ms, body));
             match read {
@@ -471,7 +474,10 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
 
     /// Gives applications their turns, each a slice at most, until the round's time is used up or nobody can run.
     fn run_slices(&mut self, now_ms: u64) {
-        let Some(agent) = &mut self.agent else { return };
+        let Some(agent) = &mut self.agent else {
+            debug_assert!(false, "applications run once the agent has begun");
+            return;
+        };
         let begun_us = self.platform.timer().now_us();
         self.clock.begin(now_ms, begun_us);
         for _ in 0..self.slots.len() {
@@ -509,7 +515,10 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             return;
         }
         self.usage_at_ms = now_ms.saturating_add(USAGE_INTERVAL_MS);
-        let Some(agent) = &mut self.agent else { return };
+        let Some(agent) = &mut self.agent else {
+            debug_assert!(false, "usage is read once the agent has begun");
+            return;
+        };
         let mut cpu_ms = self.cpu_ms_before;
         for slot in &self.slots {
             let used = self.runtime.usage(slot.id()).unwrap_or_default();

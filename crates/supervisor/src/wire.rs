@@ -32,7 +32,10 @@ impl Wire {
         link: &mut L,
         mut handle: impl FnMut(&[u8]),
     ) -> Result<usize, FrameError> {
-        let Some(room) = self.inbound.get_mut(self.held..) else { return Ok(0) };
+        let Some(room) = self.inbound.get_mut(self.held..) else {
+            debug_assert!(false, "no more is held than the buffer takes");
+            return Ok(0);
+        };
         let came = link.recv(room);
         self.held = (self.held + came).min(self.inbound.len());
         let mut frames = Frames::new(self.inbound.get(..self.held).unwrap_or(&[]));

@@ -30,7 +30,10 @@ pub(crate) fn log<E: Engine, H: Host + ?Sized>(
     let (address, length) = (arguments.u32(0), arguments.u32(1));
     let mut buffer = [0; LOG_CALL_BYTES_MAX as usize];
     let taken = length.min(LOG_CALL_BYTES_MAX) as usize;
-    let Some(text) = buffer.get_mut(..taken) else { return Outcome::Answer(None) };
+    let Some(text) = buffer.get_mut(..taken) else {
+        debug_assert!(false, "no more is taken than the buffer holds");
+        return Outcome::Answer(None);
+    };
     if context.engine.read_memory(address, text).is_err() {
         return Outcome::Trap(Trap::HostCall {
             function: "wasmbed.log",

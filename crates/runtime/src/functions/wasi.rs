@@ -117,7 +117,10 @@ fn strings<E: Engine, H: Host + ?Sized>(
             let mut piece = [0; 64];
             let bytes = list(context).get(index).map(String::as_bytes).unwrap_or_default();
             let part = bytes.get(written..length.min(written + piece.len())).unwrap_or_default();
-            let Some(piece) = piece.get_mut(..part.len()) else { return Err(FAULT) };
+            let Some(piece) = piece.get_mut(..part.len()) else {
+                debug_assert!(false, "a part is no longer than a piece");
+                return Err(FAULT);
+            };
             piece.copy_from_slice(part);
             fault(context.engine.write_memory(offset(text, written as u32)?, piece))?;
             written += piece.len();
@@ -233,7 +236,10 @@ fn random_get<E: Engine, H: Host + ?Sized>(context: &mut Context<'_, E, H>, argu
     while done < length {
         let mut piece = [0; 256];
         let part = (length - done).min(piece.len() as u32);
-        let Some(piece) = piece.get_mut(..part as usize) else { return Err(FAULT) };
+        let Some(piece) = piece.get_mut(..part as usize) else {
+            debug_assert!(false, "a part is no longer than a piece");
+            return Err(FAULT);
+        };
         context.host.random(piece);
         fault(context.engine.write_memory(offset(address, done)?, piece))?;
         done += part;
