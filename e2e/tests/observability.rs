@@ -92,7 +92,7 @@ async fn health_metrics_and_one_correlation_id(plane: ControlPlane) -> Result<()
     assert!(series.iter().all(|name| metrics.contains(name)), "{metrics}");
 
     let line = machine.process("gateway")?.wait_for_line("the assignment", |line| {
-        line.contains("assignment given to the device") && line.contains("ticker")
+        line.contains("assignment sent") && line.contains("ticker")
     })?;
     let id = field(&line, "correlation_id").with_context(|| format!("no correlation id in {line}"))?;
     let same = |line: &str| field(line, "correlation_id").as_deref() == Some(id.as_str());

@@ -11,9 +11,9 @@ use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
     Now, ObjectKey,
     election::{Election, ElectionConfig, Lead},
-    exchange::StreamEvent,
     fleet::{CallId, Fleet, FleetConfig, PutOutcome, UploadOutcome, UploadSource},
     gateway::Cursor,
+    gateway_api::StreamEvent,
     kubernetes::WriteOutcome,
 };
 

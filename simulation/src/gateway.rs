@@ -11,11 +11,11 @@ use wasmbed_agent::module_digest;
 use wasmbed_control::{
     Now, ObjectKey,
     election::Hold,
-    exchange::{PutSets, PutSetsAnswer, StreamEvent},
     gateway::{
         Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, PreparedSets, Refused, RequestId,
         Restored, SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId,
     },
+    gateway_api::{PutSets, PutSetsAnswer, StreamEvent},
     kubernetes::WriteOutcome,
 };
 use wasmbed_protocol::{Frames, ModuleDigest, limits::FRAME_BYTES_MAX};

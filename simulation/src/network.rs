@@ -2,9 +2,9 @@
 
 use wasmbed_control::{
     Now,
-    exchange::PutSets,
     fleet::{CallId, PutOutcome, UploadOutcome},
     gateway::Refused,
+    gateway_api::PutSets,
 };
 use wasmbed_protocol::ModuleDigest;
 

@@ -91,7 +91,7 @@ reasons! {
     UndeployTimeout => "Connected devices did not confirm the removal in time; the Application was let go of, they converge when they report.",
     Undeployed => "Every connected device has confirmed the removal.",
     // Device conditions.
-    SessionStands => "A gateway holds the device's session.",
+    SessionEstablished => "A gateway holds the device's session.",
     SessionEnded => "The device closed its session or its connection broke.",
     HeartbeatTimeout => "Nothing was heard from the device for the heartbeat timeout.",
     GatewayShutdown => "The gateway that held the session stopped.",

@@ -41,3 +41,8 @@ impl fmt::Display for ObjectKey {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
+
+/// The part of `namespace/name` after the slash.
+pub(crate) fn short_name(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, name)| name)
+}

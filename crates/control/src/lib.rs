@@ -9,9 +9,9 @@
 mod backoff;
 mod due;
 pub mod election;
-pub mod exchange;
 pub mod fleet;
 pub mod gateway;
+pub mod gateway_api;
 mod harmless;
 mod intern;
 mod key;

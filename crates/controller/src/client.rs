@@ -18,8 +18,8 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wasmbed_control::{
-    exchange::{PutSets, Refusal},
     fleet::{PutOutcome, UploadOutcome},
+    gateway_api::{PutSets, Refusal},
 };
 use wasmbed_pki::{
     Role, SpiffeId,

@@ -95,7 +95,7 @@ impl Driver {
                 },
                 Some(joined) = tasks.join_next() => match joined {
                     Ok(outcome) => self.take_outcome(outcome),
-                    Err(error) => tracing::error!(reason = "Bug", %error, "a call ended by a bug"),
+                    Err(error) => tracing::error!(reason = "TaskPanicked", %error, "API call task panicked"),
                 },
                 // An election that ended has told its last word; the shutdown is near.
                 Ok(()) = self.lead.changed() => {}
@@ -368,7 +368,7 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
             gateway = put.gateway,
             revision = set.revision,
             members = set.assignments.len(),
-            "set"
+            "sending desired set"
         );
         for entry in &set.assignments {
             if told.insert(&entry.correlation_id) {

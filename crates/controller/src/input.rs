@@ -6,8 +6,8 @@ use std::time::Instant;
 use wasmbed_api::{Application, Device, DeviceGateway};
 use wasmbed_control::{
     ObjectKey,
-    exchange::StreamEvent,
     fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource},
+    gateway_api::StreamEvent,
 };
 
 /// One message to the decider.

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::exchange::StreamEvent;
+use wasmbed_control::gateway_api::StreamEvent;
 
 use crate::{
     client::{CallError, GatewayClient},

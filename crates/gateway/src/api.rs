@@ -28,15 +28,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
-    exchange::{BOOT_ID_HEADER, PUT_SETS_BYTES_MAX, PutSets, Refusal},
     gateway::{Cursor, LogCursor, PreparedSets, Refused, UploadDecision},
+    gateway_api::{BOOT_ID_HEADER, PUT_SETS_BYTES_MAX, PutSets, Refusal},
 };
 use wasmbed_kubernetes::LeaseClient;
 use wasmbed_pki::Role;
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
 use crate::{
-    core::Core, hello::Replayed, listener::Refusals, metrics::Metrics, openapi, refusal::RefusalReason,
+    core::Core,
+    hello::Replayed,
+    metrics::Metrics,
+    openapi,
+    refusal::{RefusalReason, Refusals},
     store::Store,
 };
 

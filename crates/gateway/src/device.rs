@@ -60,13 +60,13 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
     loop {
         let sent = match transmit(core, id, stream) {
             Ok(sent) => sent,
-            Err(error) => return words(&error),
+            Err(error) => return describe_error(&error),
         };
         if !stream.is_flushed() {
             // Boxed, as everything that is rare: a session is as large as the largest that it waits for.
             match Box::pin(timeout(limits.write_timeout, stream.flush())).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return words(&error),
+                Ok(Err(error)) => return describe_error(&error),
                 Err(_) => return "the device does not read".to_owned(),
             }
         }
@@ -96,7 +96,7 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
             read = stream.read(|bytes| partial.take(core, id, bytes)), if paused.is_none() => match read {
                 Ok(Heard::Closed) => return "closed by the device".to_owned(),
                 Ok(Heard::Some) => heard = Some(Instant::now()),
-                Err(error) => return words(&error),
+                Err(error) => return describe_error(&error),
             },
             () = passed(&mut deadline) => {
                 core.with(|gateway, now| gateway.handle_broken_frame(now, id, "a frame did not arrive in time"));
@@ -117,7 +117,7 @@ async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-fn words(error: &io::Error) -> String {
+fn describe_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the connection broke".to_owned(),
         _ => error.to_string(),

@@ -5,20 +5,20 @@ use wasmbed_control::gateway::{LeftOut, Notice};
 /// Writes one line.
 pub(crate) fn log(notice: &Notice) {
     match notice {
-        Notice::Began { device, epoch, synced } => {
-            tracing::info!(parent: None, %device, epoch = epoch.0, synced, "session stands");
+        Notice::SessionEstablished { device, epoch, synced } => {
+            tracing::info!(parent: None, %device, epoch = epoch.0, synced, "session established");
         }
-        Notice::Ended { device, epoch, reason: Some(reason), detail } => {
+        Notice::SessionEnded { device, epoch, reason: Some(reason), detail } => {
             tracing::info!(parent: None, %device, epoch = epoch.0, reason = reason.name(), error = detail, "session ended by the gateway");
         }
-        Notice::Ended { device, epoch, reason: None, detail } => {
+        Notice::SessionEnded { device, epoch, reason: None, detail } => {
             tracing::info!(parent: None, %device, epoch = epoch.0, reason = "Disconnected", error = detail, "session ended");
         }
         Notice::SetTaken { device, revision } => {
             tracing::debug!(parent: None, %device, revision = revision.0, "desired set is on disk");
         }
         Notice::Assigned { device, application, correlation_id } => {
-            tracing::info!(parent: None, %device, %application, %correlation_id, "assignment given to the device");
+            tracing::info!(parent: None, %device, %application, %correlation_id, "assignment sent");
         }
         Notice::Reported { device, application, state, reason, correlation_id } => {
             tracing::info!(parent: None, %device, %application, state, reason, %correlation_id, "device reported");

@@ -31,6 +31,8 @@ use wasmbed_api::{GATEWAY_COMPONENT, LEADER_LEASE};
 use wasmbed_control::ObjectKey;
 use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
 
+use crate::refusal::Refusals;
+
 pub use config::{Config, Enrollment, Limits, TlsFiles};
 pub use openapi::document as openapi;
 pub use store::StoreError;
@@ -49,7 +51,7 @@ use crate::{
     certificates::Certificates,
     core::{Core, Work},
     handshakes::Handshakes,
-    listener::{Listener, Refusals, Shares},
+    listener::{Listener, Shares},
     presence::Presence,
     store::{Store, WriterThread},
 };
@@ -111,7 +113,7 @@ impl Handle {
     /// were told, their statuses written, the Lease released.
     pub async fn wait(self) {
         if let Err(error) = self.run.await {
-            tracing::error!(%error, "the gateway ended by a bug");
+            tracing::error!(%error, "gateway task panicked");
         }
     }
 }
@@ -319,7 +321,7 @@ impl Running {
             tracing::warn!(
                 gateway = self.name,
                 reason = "ShutdownTimeout",
-                "not all that is known could be written; the next start writes it"
+                "shutdown timed out with unwritten statuses; they are written after restart"
             );
         }
         telling.cancel();

@@ -10,10 +10,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -43,7 +40,7 @@ use crate::{
     handshakes::{Bounds, Handshakes, PRESS_EVERY, Place, Slot, WAITING_MAX},
     hello::{Hello, Replayed},
     metrics::Metrics,
-    refusal::RefusalReason,
+    refusal::{RefusalReason, Refusals},
     tls::DeviceTls,
 };
 
@@ -54,8 +51,6 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const BACKLOG: i32 = 4_096;
 /// After a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// Refusals that are logged each second; metrics count them all.
-const REFUSALS_LOGGED_PER_SECOND: u64 = 20;
 
 /// What every connection needs.
 pub(crate) struct Listener {
@@ -341,31 +336,6 @@ fn broken(error: &io::Error) -> Refused {
         }
         Some(tls) => Refused::new(RefusalReason::HandshakeFailed, handshake_reason(tls)),
         None => Refused::new(RefusalReason::ConnectionLost, error.to_string()),
-    }
-}
-
-/// Keeps a flood of refusals from becoming a flood of log lines.
-pub(crate) struct Refusals {
-    started: Instant,
-    second: AtomicU64,
-    logged: AtomicU64,
-}
-
-impl Refusals {
-    pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), second: AtomicU64::new(0), logged: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn may_log(&self) -> bool {
-        let second = self.started.elapsed().as_secs();
-        if self.second.swap(second, Ordering::Relaxed) != second {
-            let before = self.logged.swap(0, Ordering::Relaxed);
-            if before > REFUSALS_LOGGED_PER_SECOND {
-                let left_out = before - REFUSALS_LOGGED_PER_SECOND;
-                tracing::warn!(reason = "Flood", left_out, "refusals were left out of this log");
-            }
-        }
-        self.logged.fetch_add(1, Ordering::Relaxed) < REFUSALS_LOGGED_PER_SECOND
     }
 }
 

@@ -239,10 +239,10 @@ impl Metrics {
 
     pub(crate) fn count(&self, notice: &Notice) {
         match notice {
-            Notice::Began { .. } => {
+            Notice::SessionEstablished { .. } => {
                 self.began.inc();
             }
-            Notice::Ended { reason, .. } => {
+            Notice::SessionEnded { reason, .. } => {
                 let reason = reason.map_or("Disconnected", |reason| reason.name());
                 self.ended.get_or_create(&Reason { reason }).inc();
             }

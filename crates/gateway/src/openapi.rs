@@ -3,7 +3,7 @@
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
-use wasmbed_control::exchange::{LogLine, PutSets, PutSetsAnswer, Refusal, StreamEvent};
+use wasmbed_control::gateway_api::{LogLine, PutSets, PutSetsAnswer, Refusal, StreamEvent};
 
 /// Which operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

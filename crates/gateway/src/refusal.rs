@@ -1,6 +1,13 @@
 //! Why connections are refused before a session.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+/// Refusals that are logged each second; metrics count them all.
+const REFUSALS_LOGGED_PER_SECOND: u64 = 20;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -54,5 +61,30 @@ reasons! {
 impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Keeps a flood of refusals from becoming a flood of log lines.
+pub(crate) struct Refusals {
+    started: Instant,
+    second: AtomicU64,
+    logged: AtomicU64,
+}
+
+impl Refusals {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), second: AtomicU64::new(0), logged: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn may_log(&self) -> bool {
+        let second = self.started.elapsed().as_secs();
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            let before = self.logged.swap(0, Ordering::Relaxed);
+            if before > REFUSALS_LOGGED_PER_SECOND {
+                let left_out = before - REFUSALS_LOGGED_PER_SECOND;
+                tracing::warn!(reason = "Flood", left_out, "refusals were left out of this log");
+            }
+        }
+        self.logged.fetch_add(1, Ordering::Relaxed) < REFUSALS_LOGGED_PER_SECOND
     }
 }

@@ -497,7 +497,7 @@ fn transact(database: &Database, group: &[StoreOperation]) -> Result<(), redb::E
 mod tests {
     use std::sync::Mutex;
 
-    use wasmbed_control::{ObjectKey, exchange::DeviceSet};
+    use wasmbed_control::{ObjectKey, gateway_api::DeviceSet};
 
     use super::*;
 

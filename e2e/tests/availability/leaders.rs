@@ -85,7 +85,7 @@ async fn a_leader_that_stands_still(plane: ControlPlane) -> Result<()> {
     site.deploy("later", &fixtures::large_ticker("later", 1_000, 60 * 1_024)).await?;
     site.process(&old)?.signal("CONT")?;
     site.process(&old)?.wait_for_line("that it no longer leads", |line| {
-        line.contains("leadership is given up") || line.contains("\"leads\":false")
+        line.contains("released leadership") || line.contains("\"leads\":false")
     })?;
     site.complete("later", 4).await?;
     let (holder, held) = site.leader(|_| true).await?;

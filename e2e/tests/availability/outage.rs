@@ -30,7 +30,7 @@ async fn nobody_is_unreachable_because_the_api_was_away(plane: ControlPlane) -> 
     site.start_gateway(GATEWAYS[0])?;
     site.process(GATEWAYS[0])?.signal("STOP")?;
     site.process(CONTROLLERS[0])?.wait_for_line("that the API is away", |line| {
-        line.contains("leadership is given up") || line.contains("leadership changed")
+        line.contains("released leadership") || line.contains("leadership changed")
     })?;
     // Time is what this is about: the outage is longer than all that anyone waits for.
     let over = away + LEASE_AND_GRACE + Duration::from_secs(1);

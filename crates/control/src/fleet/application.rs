@@ -11,9 +11,9 @@ use super::{
     config::STATUS_DEBOUNCE_MS,
     input::Kind,
     module::{ModuleFacts, ModuleRefusal},
+    published::Published,
     record::{Application, ApplicationId, DeviceId, Known, Prepared},
     source::ModuleSource,
-    status::Published,
     target::plan_target,
 };
 use crate::{Now, ObjectKey, rate::TokenBucket};

@@ -9,7 +9,7 @@ use wasmbed_protocol::{
 };
 
 use super::module::{Footprint, ModuleFacts, ModuleRefusal};
-use crate::exchange::AssignmentEntry;
+use crate::gateway_api::AssignmentEntry;
 
 /// One generation of one Application, ready to be sent; the same for every device.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Now,
     election::TERM_MAX,
-    exchange::{DeviceSet, PutSets, SETS_PER_PUT_MAX},
+    gateway_api::{DeviceSet, PutSets, SETS_PER_PUT_MAX},
 };
 
 impl Fleet {
@@ -30,7 +30,7 @@ impl Fleet {
             .filter(|(_, gateway)| {
                 gateway.snapshot_in
                     && gateway.put.is_none()
-                    && (!gateway.stale.is_empty() || gateway.term_told != Some(leader_term))
+                    && (!gateway.stale.is_empty() || gateway.acknowledged_term != Some(leader_term))
                     && gateway.retry.is_ready(now.ms)
                     && self.is_live(now, gateway)
             })
@@ -63,7 +63,7 @@ impl Fleet {
         let id = self.next_call();
         let gateway = self.gateways.get_mut(name)?;
         gateway.uploads_wanted = wanted.into_iter().collect();
-        if sets.is_empty() && gateway.term_told == Some(leader_term) {
+        if sets.is_empty() && gateway.acknowledged_term == Some(leader_term) {
             return None;
         }
         for device_id in revisions.keys() {
@@ -109,7 +109,7 @@ impl Fleet {
         let mut refused = Vec::new();
         match outcome {
             PutOutcome::Answered(answer) => {
-                gateway.term_told = Some(put.term);
+                gateway.acknowledged_term = Some(put.term);
                 if answer.refused.len() < put.sets.len() || put.sets.is_empty() {
                     gateway.retry.succeed();
                 }

@@ -11,10 +11,10 @@ use super::{
     input::Kind,
     record::{ApplicationId, Device, DeviceId, ReportedApplication, Seen},
 };
-use crate::{Now, ObjectKey, exchange::DeviceView};
+use crate::{Now, ObjectKey, gateway_api::DeviceView};
 
 /// What is known of a device by whoever knew it last.
-pub(super) struct Standpoint<'a> {
+pub(super) struct LatestView<'a> {
     pub(super) connected: bool,
     pub(super) facts: Option<&'a Arc<DeviceFacts>>,
     /// Absent until the device reported in its session.
@@ -22,7 +22,7 @@ pub(super) struct Standpoint<'a> {
     pub(super) revision_reported: u64,
 }
 
-impl Standpoint<'_> {
+impl LatestView<'_> {
     pub(super) fn report_of(&self, uid: ApplicationUid) -> Option<&ReportedApplication> {
         self.applications?.iter().find(|report| report.uid == uid)
     }
@@ -69,7 +69,7 @@ impl Fleet {
             approved: false,
             seen: Seen::default(),
             targeted_by: BTreeSet::new(),
-            verdicts: std::collections::BTreeMap::new(),
+            placements: std::collections::BTreeMap::new(),
             planned: None,
             writing: false,
             ended: Vec::new(),
@@ -196,7 +196,7 @@ impl Fleet {
     /// The view with the highest epoch, or `Device.status` if that is newer than any view. What a gateway said that is gone since
     /// does not count beside a session that stands elsewhere: it can have given a later epoch that it told nobody else, and
     /// one that a device told of is not always believed.
-    pub(super) fn standpoint<'a>(&'a self, now: Now, device: &'a Device) -> Standpoint<'a> {
+    pub(super) fn latest_view<'a>(&'a self, now: Now, device: &'a Device) -> LatestView<'a> {
         let seen = &device.seen;
         let views = || {
             let views =
@@ -208,7 +208,7 @@ impl Fleet {
             .filter(|(_, live)| *live || !stands)
             .max_by_key(|(view, live)| (view.epoch, view.connected && *live));
         match newest {
-            Some((view, live)) if view.epoch >= seen.epoch => Standpoint {
+            Some((view, live)) if view.epoch >= seen.epoch => LatestView {
                 connected: view.connected && live,
                 facts: view.facts.as_ref().or(seen.facts.as_ref()),
                 applications: match &view.applications {
@@ -224,7 +224,7 @@ impl Fleet {
             },
             Some(_) | None => {
                 let gateway = seen.gateway.as_ref().and_then(|name| self.gateways.get(name));
-                Standpoint {
+                LatestView {
                     connected: seen.connected && gateway.is_some_and(|gateway| self.is_live(now, gateway)),
                     facts: seen.facts.as_ref(),
                     applications: Some(&seen.applications),

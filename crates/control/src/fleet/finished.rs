@@ -14,7 +14,7 @@ use wasmbed_protocol::{ApplicationUid, SpecHash};
 
 use super::{
     Fleet,
-    device::Standpoint,
+    device::LatestView,
     input::FinishedWrite,
     record::{Application, ApplicationId, Device, DeviceId, Healthy, Prepared, ReportedApplication},
 };
@@ -60,8 +60,8 @@ impl Fleet {
     /// not reported in its session, what was known stays.
     pub(super) fn note_reports(&mut self, now: Now, id: DeviceId) {
         let Some(device) = self.devices.get(&id) else { return };
-        let standpoint = self.standpoint(now, device);
-        let reports = standpoint.applications.unwrap_or(&device.seen.applications);
+        let latest_view = self.latest_view(now, device);
+        let reports = latest_view.applications.unwrap_or(&device.seen.applications);
         let targeting = device.targeted_by.iter().filter_map(|id| self.applications.get(id));
         let mut ended = Vec::new();
         let mut healthy = std::collections::BTreeMap::new();
@@ -80,8 +80,8 @@ impl Fleet {
                 .filter(|before| before.spec_hash == report.spec_hash && before.restarts == report.restarts);
             healthy.insert(report.uid, before.copied().unwrap_or(since));
         }
-        let reported = standpoint.applications.is_some();
-        let connected = standpoint.connected;
+        let reported = latest_view.applications.is_some();
+        let connected = latest_view.connected;
         let Some(device) = self.devices.get_mut(&id) else { return };
         if reported || device.ended.is_empty() {
             device.ended = ended;
@@ -96,7 +96,7 @@ impl Fleet {
     pub(super) fn plan_finished(
         &self,
         device: &Device,
-        standpoint: &Standpoint<'_>,
+        latest_view: &LatestView<'_>,
         leaving: &[ApplicationId],
     ) -> Option<Vec<DeviceApplication>> {
         let targeting = || device.targeted_by.iter().filter_map(|id| self.applications.get(id));
@@ -111,7 +111,7 @@ impl Fleet {
         let mut entries: Vec<DeviceApplication> = kept.map(|(_, entry)| entry.clone()).collect();
         let unchanged = entries.len() == device.seen.finished.len();
         for application in leaving.iter().filter_map(|id| self.applications.get(id)) {
-            let reports = standpoint.applications.unwrap_or(&device.seen.applications);
+            let reports = latest_view.applications.unwrap_or(&device.seen.applications);
             let wanted = wanted_hash(application);
             let report = reports.iter().find(|report| {
                 report.uid == application.uid

@@ -45,7 +45,7 @@ pub(super) struct Gateway {
     pub(super) stale: BTreeSet<DeviceId>,
     pub(super) put: Option<PutInFlight>,
     /// The leader term that it last confirmed: a lower one is refused there from then on, also after its restart.
-    pub(super) term_told: Option<u64>,
+    pub(super) acknowledged_term: Option<u64>,
     /// Modules that it is known to have.
     pub(super) modules: BTreeSet<ModuleDigest>,
     pub(super) uploads_wanted: BTreeSet<ModuleDigest>,
@@ -192,7 +192,7 @@ impl Gateway {
 
     /// Everything it had is in doubt: another process, or its disk was lost.
     pub(super) fn forget_holdings(&mut self) {
-        self.term_told = None;
+        self.acknowledged_term = None;
         self.confirmed.clear();
         self.modules.clear();
         self.uploads_wanted.clear();

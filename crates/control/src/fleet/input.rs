@@ -6,7 +6,7 @@ use wasmbed_protocol::{CorrelationId, ModuleDigest};
 use super::config::LEASE_DEFAULT_MS;
 use crate::{
     ObjectKey,
-    exchange::{PutSets, PutSetsAnswer, Refusal},
+    gateway_api::{PutSets, PutSetsAnswer, Refusal},
 };
 
 /// A resource whose complete list the decisions need before they are made.

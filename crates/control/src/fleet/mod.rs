@@ -27,6 +27,7 @@ mod gateways;
 mod input;
 mod module;
 mod plan;
+mod published;
 mod record;
 mod release;
 mod retry;
@@ -39,6 +40,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod undeploy;
+mod write_queue;
 mod writes;
 
 use std::{
@@ -63,10 +65,10 @@ pub use target::{plan_target, selects};
 
 use wasmbed_api::DeviceGateway;
 
-use crate::{ObjectKey, exchange::StreamEvent};
+use crate::{ObjectKey, gateway_api::StreamEvent};
 use gateways::{Gateway, Stream};
 use record::{Application, ApplicationId, Device, DeviceId};
-use writes::Writes;
+use write_queue::Writes;
 
 /// Renewals that wait to be shown by a watch: some seconds' worth, beyond which it lags too far to be of use.
 const RENEWALS_MAX: usize = 8;
@@ -274,7 +276,7 @@ impl Fleet {
         }
         for gateway in self.gateways.values_mut() {
             gateway.put = None;
-            gateway.term_told = None;
+            gateway.acknowledged_term = None;
             gateway.confirmed.clear();
             gateway.stale.clear();
             gateway.retry.succeed();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Fleet, ModuleFacts,
     finished::wanted_hash,
-    record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict},
-    set::{Candidate, LastReport, Offer, plan_revision, plan_set},
+    record::{Application, ApplicationId, Device, DeviceId, Placement, Prepared},
+    set::{Candidate, CandidateModule, LastReport, plan_revision, plan_set},
 };
 use crate::{Now, ObjectKey};
 
@@ -25,7 +25,7 @@ impl Fleet {
     fn plan_device(&mut self, now: Now, id: DeviceId) {
         self.note_reports(now, id);
         let Some(device) = self.devices.get(&id) else { return };
-        let standpoint = self.standpoint(now, device);
+        let latest_view = self.latest_view(now, device);
         let modules: Vec<(ApplicationId, Option<Arc<ModuleFacts>>)> = device
             .targeted_by
             .iter()
@@ -33,7 +33,7 @@ impl Fleet {
             .collect();
         let candidates = modules.iter().filter_map(|(id, module)| {
             let application = self.applications.get(id).filter(|application| !application.deleting)?;
-            let present = standpoint.report_of(application.uid).is_some()
+            let present = latest_view.report_of(application.uid).is_some()
                 || device.planned.as_ref().is_some_and(|planned| planned.members.contains(id))
                 || device.seen.applications.iter().any(|report| report.uid == application.uid);
             let wanted = wanted_hash(application);
@@ -43,34 +43,35 @@ impl Fleet {
             Some(Candidate { ended, finished, ..candidate })
         });
         let plan =
-            plan_set(candidates.collect(), standpoint.facts.map(|facts| &**facts), device.unschedulable);
-        let finish = self.plan_finished(device, &standpoint, &plan.leaving);
-        let reported = standpoint.content();
-        let report =
-            reported.as_deref().map(|content| LastReport { revision: standpoint.revision_reported, content });
+            plan_set(candidates.collect(), latest_view.facts.map(|facts| &**facts), device.unschedulable);
+        let finish = self.plan_finished(device, &latest_view, &plan.leaving);
+        let reported = latest_view.content();
+        let report = reported
+            .as_deref()
+            .map(|content| LastReport { revision: latest_view.revision_reported, content });
         let seen = self.highest_revision(device);
         // What is being deleted is emptied, whatever it is.
         let content = plan.content.or_else(|| device.deleting.then(Vec::new));
         let planned =
             content.map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
         // What goes on there is of an earlier generation; this one failed.
-        let verdict = |(id, verdict): (ApplicationId, Verdict)| {
+        let placement = |(id, placement): (ApplicationId, Placement)| {
             let prepared = self.applications.get(&id).map(|application| &application.prepared);
-            match (verdict, prepared) {
-                (Verdict::Held | Verdict::FactsUnknown, Some(Prepared::Refused { refusal, .. })) => {
-                    (id, Verdict::Refused(refusal.clone()))
+            match (placement, prepared) {
+                (Placement::Retained | Placement::FactsUnknown, Some(Prepared::Refused { refusal, .. })) => {
+                    (id, Placement::Refused(refusal.clone()))
                 }
-                (verdict, _) => (id, verdict),
+                (placement, _) => (id, placement),
             }
         };
-        let verdicts = plan.verdicts.into_iter().map(verdict).collect();
+        let placements = plan.placements.into_iter().map(placement).collect();
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.finish = finish;
         if device.finish.is_some() && device.finish_version != device.resource_version {
             self.finishing.insert(id);
         }
-        let changed = device.verdicts != verdicts;
-        device.verdicts = verdicts;
+        let changed = device.placements != placements;
+        device.placements = placements;
         if planned.is_some() {
             device.planned = planned;
         }
@@ -135,16 +136,16 @@ fn candidate<'a>(
     present: bool,
 ) -> Option<Candidate<'a>> {
     let offer = match (&application.prepared, module) {
-        (Prepared::Ready(assigned), Some(module)) => Offer::Ready(assigned, module),
+        (Prepared::Ready(assigned), Some(module)) => CandidateModule::Ready(assigned, module),
         (
             Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }
             | Prepared::Refused { kept: Some(assigned), refusal },
             _,
-        ) => Offer::Kept(assigned, refusal),
+        ) => CandidateModule::Retained(assigned, refusal),
         (
             Prepared::ModuleMissing { kept: None, refusal, .. } | Prepared::Refused { kept: None, refusal },
             _,
-        ) => Offer::Unknown(refusal),
+        ) => CandidateModule::Unknown(refusal),
         // It is prepared anew whenever its Module comes or goes.
         (Prepared::Ready(_), None) => return None,
     };

@@ -12,7 +12,7 @@ use wasmbed_api::{
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash};
 
-use super::{assignment::Assigned, module::ModuleRefusal, source::ModuleSource, status::Published};
+use super::{assignment::Assigned, module::ModuleRefusal, published::Published, source::ModuleSource};
 use crate::{ObjectKey, rate::TokenBucket};
 
 /// An Application's place in the index; never used again.
@@ -118,7 +118,7 @@ pub(super) struct Device {
     pub(super) revoked: bool,
     pub(super) seen: Seen,
     pub(super) targeted_by: BTreeSet<ApplicationId>,
-    pub(super) verdicts: BTreeMap<ApplicationId, Verdict>,
+    pub(super) placements: BTreeMap<ApplicationId, Placement>,
     pub(super) planned: Option<PlannedSet>,
     /// A write of its status or of its finalizers is on its way.
     pub(super) writing: bool,
@@ -189,7 +189,7 @@ impl Device {
 
 /// What planning made of one Application on one device.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum Placement {
     /// It is in the device's set.
     Placed,
     /// It can't run there.
@@ -199,7 +199,7 @@ pub(super) enum Verdict {
     /// The device has never said what it is.
     FactsUnknown,
     /// Its Module is missing; the device has it and keeps it.
-    Held,
+    Retained,
     /// It gets the place of an ended one, once that one's result is written down.
     Waiting,
     /// It ended here for good and left its place; the result stands in `Device.status.finished`.

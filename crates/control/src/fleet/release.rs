@@ -49,7 +49,7 @@ impl Fleet {
             return;
         }
         let planned = device.planned.as_ref();
-        let reported = self.standpoint(now, device).applications.is_some_and(|reports| !reports.is_empty());
+        let reported = self.latest_view(now, device).applications.is_some_and(|reports| !reports.is_empty());
         let runs = reported
             || !device.seen.applications.is_empty()
             || planned.is_some_and(|planned| !planned.content.is_empty());
@@ -122,15 +122,15 @@ impl Fleet {
     }
 
     fn hold_of(&self, now: Now, id: DeviceId, device: &Device) -> Hold {
-        let standpoint = self.standpoint(now, device);
-        if !standpoint.connected || device.revoked {
+        let latest_view = self.latest_view(now, device);
+        if !latest_view.connected || device.revoked {
             return Hold::Away;
         }
-        let Some(reports) = standpoint.applications else { return Hold::Waits };
+        let Some(reports) = latest_view.applications else { return Hold::Waits };
         let Some(planned) = &device.planned else { return Hold::Waits };
         // A device that has never been given anything need not be told that it gets nothing.
-        let told = standpoint.revision_reported >= planned.revision && planned.issued;
-        let fresh = planned.revision <= 1 && standpoint.revision_reported == 0 && !self.is_moving(id);
+        let told = latest_view.revision_reported >= planned.revision && planned.issued;
+        let fresh = planned.revision <= 1 && latest_view.revision_reported == 0 && !self.is_moving(id);
         if reports.is_empty() && (told || fresh) { Hold::Confirmed } else { Hold::Waits }
     }
 

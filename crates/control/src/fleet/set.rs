@@ -10,7 +10,7 @@ use super::{
     config::NAMES_IN_MESSAGE_MAX,
     fit::{plan_fit, plan_room},
     module::{ModuleFacts, ModuleRefusal},
-    record::{ApplicationId, PlannedSet, Verdict},
+    record::{ApplicationId, Placement, PlannedSet},
 };
 use crate::ObjectKey;
 
@@ -22,7 +22,7 @@ pub(super) struct Candidate<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) created_unix_s: i64,
     pub(super) config: &'a ApplicationConfig,
-    pub(super) offer: Offer<'a>,
+    pub(super) offer: CandidateModule<'a>,
     /// The device has it already, or may have it: it stays on an unschedulable device.
     pub(super) present: bool,
     /// The device ran it to an end for good: it holds no memory, and its place is anyone's who wants it.
@@ -33,11 +33,11 @@ pub(super) struct Candidate<'a> {
 
 /// What there is to send of an Application.
 #[derive(Clone, Debug)]
-pub(super) enum Offer<'a> {
+pub(super) enum CandidateModule<'a> {
     /// This.
     Ready(&'a Arc<Assigned>, &'a ModuleFacts),
     /// What was sent before, to those that have it; its Module is missing, or what it is now no device can run.
-    Kept(&'a Arc<Assigned>, &'a ModuleRefusal),
+    Retained(&'a Arc<Assigned>, &'a ModuleRefusal),
     /// Nothing, and what a device that has it works to is unknown.
     Unknown(&'a ModuleRefusal),
 }
@@ -46,7 +46,7 @@ pub(super) enum Offer<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct SetPlan {
     /// For each candidate.
-    pub(super) verdicts: Vec<(ApplicationId, Verdict)>,
+    pub(super) placements: Vec<(ApplicationId, Placement)>,
     /// The set; none if the device is to be left alone, since something about it is unknown.
     pub(super) content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
     /// Ended ones whose results are to be written down, so that they can leave the set.
@@ -62,55 +62,58 @@ pub(super) fn plan_set(
     unschedulable: bool,
 ) -> SetPlan {
     let Some(facts) = facts else {
-        let verdict = |candidate: Candidate<'_>| match candidate.offer {
-            _ if candidate.finished => (candidate.id, Verdict::Finished),
-            Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_) => (candidate.id, Verdict::FactsUnknown),
+        let placement = |candidate: Candidate<'_>| match candidate.offer {
+            _ if candidate.finished => (candidate.id, Placement::Finished),
+            CandidateModule::Ready(..) | CandidateModule::Retained(..) | CandidateModule::Unknown(_) => {
+                (candidate.id, Placement::FactsUnknown)
+            }
         };
         return SetPlan {
-            verdicts: candidates.into_iter().map(verdict).collect(),
+            placements: candidates.into_iter().map(placement).collect(),
             content: None,
             leaving: Vec::new(),
         };
     };
     candidates.sort_by_key(|candidate| (candidate.created_unix_s, candidate.key));
     let mut room = Room::of(facts);
-    let mut verdicts = Vec::with_capacity(candidates.len());
+    let mut placements = Vec::with_capacity(candidates.len());
     let mut members = Vec::new();
     let mut leaving = Vec::new();
     let mut frozen = None;
     for (index, candidate) in candidates.iter().enumerate() {
-        let verdict = judge(candidate, facts, unschedulable, &room);
-        match (&verdict, &candidate.offer) {
-            (Verdict::Placed, Offer::Ready(assigned, _)) | (Verdict::Held, Offer::Kept(assigned, _)) => {
+        let placement = judge(candidate, facts, unschedulable, &room);
+        match (&placement, &candidate.offer) {
+            (Placement::Placed, CandidateModule::Ready(assigned, _))
+            | (Placement::Retained, CandidateModule::Retained(assigned, _)) => {
                 members.push((index, assigned.spec_hash));
                 if !candidate.ended {
                     room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
                 }
             }
-            (Verdict::Held, Offer::Unknown(refusal)) => {
+            (Placement::Retained, CandidateModule::Unknown(refusal)) => {
                 frozen = frozen.or(Some((candidate.key, *refusal)));
                 leaving.extend(candidate.ended.then_some(candidate.id));
             }
             (
-                Verdict::Placed
-                | Verdict::Held
-                | Verdict::Refused(_)
-                | Verdict::Unschedulable
-                | Verdict::FactsUnknown
-                | Verdict::Waiting
-                | Verdict::Finished,
-                Offer::Ready(..) | Offer::Kept(..) | Offer::Unknown(_),
+                Placement::Placed
+                | Placement::Retained
+                | Placement::Refused(_)
+                | Placement::Unschedulable
+                | Placement::FactsUnknown
+                | Placement::Waiting
+                | Placement::Finished,
+                CandidateModule::Ready(..) | CandidateModule::Retained(..) | CandidateModule::Unknown(_),
             ) => {}
         }
-        verdicts.push((candidate.id, verdict));
+        placements.push((candidate.id, placement));
     }
-    give_places(&candidates, &room, &mut members, &mut verdicts, &mut leaving);
+    give_places(&candidates, &room, &mut members, &mut placements, &mut leaving);
     if let Some((key, refusal)) = frozen {
-        refuse_beside(key, refusal, &candidates, &mut verdicts);
+        refuse_beside(key, refusal, &candidates, &mut placements);
     }
     let member = |(index, hash): (usize, SpecHash)| (candidates[index].id, candidates[index].uid, hash);
     let content = frozen.is_none().then(|| members.into_iter().map(member).collect());
-    SetPlan { verdicts, content, leaving }
+    SetPlan { placements, content, leaving }
 }
 
 /// Has ended ones leave where there are more members than places. Until their results are written down, and so that no
@@ -119,7 +122,7 @@ fn give_places(
     candidates: &[Candidate<'_>],
     room: &Room<'_>,
     members: &mut Vec<(usize, SpecHash)>,
-    verdicts: &mut [(ApplicationId, Verdict)],
+    placements: &mut [(ApplicationId, Placement)],
     leaving: &mut Vec<ApplicationId>,
 ) {
     let over = members.len().saturating_sub(room.applications_max);
@@ -136,8 +139,8 @@ fn give_places(
         newest.filter(|index| !candidates[*index].ended && !candidates[*index].present).take(over).collect();
     // The oldest of those that wait get the places that come free; beyond what can be remembered nothing does.
     for (count, index) in waiting.iter().rev().enumerate() {
-        verdicts[*index].1 =
-            if count < left { Verdict::Waiting } else { Verdict::Refused(remembered(&ended)) };
+        placements[*index].1 =
+            if count < left { Placement::Waiting } else { Placement::Refused(remembered(&ended)) };
     }
     members.retain(|(index, _)| !waiting.contains(index));
     members.truncate(DESIRED_MAX);
@@ -160,7 +163,7 @@ fn refuse_beside(
     key: &ObjectKey,
     unknown: &ModuleRefusal,
     candidates: &[Candidate<'_>],
-    verdicts: &mut [(ApplicationId, Verdict)],
+    placements: &mut [(ApplicationId, Placement)],
 ) {
     let message = match unknown.reason {
         ReasonCode::ModuleNotFound => format!(
@@ -170,9 +173,10 @@ fn refuse_beside(
             "the device runs an earlier generation of {key}, whose spec no device can run now; nothing can be added there until that is corrected or {key} is deleted"
         ),
     };
-    for ((_, verdict), candidate) in verdicts.iter_mut().zip(candidates) {
-        if matches!(verdict, Verdict::Placed | Verdict::Waiting) && !candidate.present {
-            *verdict = Verdict::Refused(ModuleRefusal { reason: unknown.reason, message: message.clone() });
+    for ((_, placement), candidate) in placements.iter_mut().zip(candidates) {
+        if matches!(placement, Placement::Placed | Placement::Waiting) && !candidate.present {
+            *placement =
+                Placement::Refused(ModuleRefusal { reason: unknown.reason, message: message.clone() });
         }
     }
 }
@@ -210,25 +214,25 @@ impl Room<'_> {
     }
 }
 
-fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: &Room<'_>) -> Verdict {
+fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: &Room<'_>) -> Placement {
     if candidate.finished {
-        return Verdict::Finished;
+        return Placement::Finished;
     }
     let (assigned, placed) = match candidate.offer {
-        Offer::Unknown(refusal) | Offer::Kept(_, refusal) if !candidate.present => {
-            return Verdict::Refused(refusal.clone());
+        CandidateModule::Unknown(refusal) | CandidateModule::Retained(_, refusal) if !candidate.present => {
+            return Placement::Refused(refusal.clone());
         }
-        Offer::Unknown(_) => return Verdict::Held,
-        Offer::Kept(..) if candidate.ended => return Verdict::Held,
-        Offer::Ready(..) if candidate.ended => return Verdict::Placed,
-        Offer::Kept(assigned, _) => (assigned, Verdict::Held),
-        Offer::Ready(assigned, module) => match plan_fit(module, candidate.config, facts) {
-            Err(refusal) => return Verdict::Refused(refusal),
-            Ok(()) if unschedulable && !candidate.present => return Verdict::Unschedulable,
-            Ok(()) => (assigned, Verdict::Placed),
+        CandidateModule::Unknown(_) => return Placement::Retained,
+        CandidateModule::Retained(..) if candidate.ended => return Placement::Retained,
+        CandidateModule::Ready(..) if candidate.ended => return Placement::Placed,
+        CandidateModule::Retained(assigned, _) => (assigned, Placement::Retained),
+        CandidateModule::Ready(assigned, module) => match plan_fit(module, candidate.config, facts) {
+            Err(refusal) => return Placement::Refused(refusal),
+            Ok(()) if unschedulable && !candidate.present => return Placement::Unschedulable,
+            Ok(()) => (assigned, Placement::Placed),
         },
     };
-    room.take(assigned, facts).map_or_else(Verdict::Refused, |()| placed)
+    room.take(assigned, facts).map_or_else(Placement::Refused, |()| placed)
 }
 
 /// What a device last said of the set that it works to.
@@ -368,7 +372,7 @@ mod tests {
                 key,
                 created_unix_s: 0,
                 config: &self.config,
-                offer: Offer::Ready(&self.assigned, &self.module),
+                offer: CandidateModule::Ready(&self.assigned, &self.module),
                 present: false,
                 ended: false,
                 finished: false,
@@ -387,15 +391,15 @@ mod tests {
         let mut candidates = fixture.candidates();
         candidates[..10].iter_mut().for_each(|candidate| candidate.present = true);
         let full = plan_set(candidates.clone(), Some(&device_facts()), false);
-        assert!(matches!(verdict(&full, 10), Verdict::Refused(_)), "ten run");
+        assert!(matches!(placement(&full, 10), Placement::Refused(_)), "ten run");
         (candidates[3].ended, candidates[5].ended) = (true, true);
         let plan = plan_set(candidates.clone(), Some(&device_facts()), false);
         assert_eq!(plan.leaving, [ApplicationId(3)], "one place is wanted");
-        assert_eq!((verdict(&plan, 10), verdict(&plan, 3)), (&Verdict::Waiting, &Verdict::Placed));
+        assert_eq!((placement(&plan, 10), placement(&plan, 3)), (&Placement::Waiting, &Placement::Placed));
         assert_eq!(plan.content.map(|content| content.len()), Some(10), "the device keeps what it has");
         candidates[3].finished = true;
         let plan = plan_set(candidates, Some(&device_facts()), false);
-        assert_eq!((verdict(&plan, 10), verdict(&plan, 3)), (&Verdict::Placed, &Verdict::Finished));
+        assert_eq!((placement(&plan, 10), placement(&plan, 3)), (&Placement::Placed, &Placement::Finished));
         assert!(plan.leaving.is_empty());
         assert_eq!(plan.content.map(|content| content.len()), Some(10));
     }
@@ -407,7 +411,7 @@ mod tests {
         let mut candidates = fixture.candidates();
         (candidates[0].present, candidates[0].ended) = (true, true);
         let plan = plan_set(candidates, Some(&facts), false);
-        assert_eq!((verdict(&plan, 0), verdict(&plan, 1)), (&Verdict::Placed, &Verdict::Placed));
+        assert_eq!((placement(&plan, 0), placement(&plan, 1)), (&Placement::Placed, &Placement::Placed));
     }
 
     #[test]
@@ -422,13 +426,13 @@ mod tests {
         }
         let plan = plan_set(candidates, Some(&device_facts()), false);
         assert!(plan.leaving.is_empty());
-        let Verdict::Refused(refusal) = verdict(&plan, 10 + FINISHED_MAX as u32) else { panic!() };
+        let Placement::Refused(refusal) = placement(&plan, 10 + FINISHED_MAX as u32) else { panic!() };
         assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
         assert!(refusal.message.contains("delete Applications that have ended"), "{}", refusal.message);
     }
 
-    fn verdict(plan: &SetPlan, id: u32) -> &Verdict {
-        &plan.verdicts.iter().find(|(other, _)| other.0 == id).unwrap().1
+    fn placement(plan: &SetPlan, id: u32) -> &Placement {
+        &plan.placements.iter().find(|(other, _)| other.0 == id).unwrap().1
     }
 
     #[test]
@@ -439,9 +443,9 @@ mod tests {
         candidates.reverse();
         let plan = plan_set(candidates, Some(&device_facts()), false);
         assert_eq!(plan.content.as_ref().map(Vec::len), Some(10));
-        let Verdict::Refused(refusal) = verdict(&plan, 0) else { panic!("{:?}", plan.verdicts) };
+        let Placement::Refused(refusal) = placement(&plan, 0) else { panic!("{:?}", plan.placements) };
         assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
-        assert_eq!(*verdict(&plan, 10), Verdict::Placed);
+        assert_eq!(*placement(&plan, 10), Placement::Placed);
     }
 
     #[test]
@@ -455,7 +459,9 @@ mod tests {
         candidates.reverse();
         let plan = plan_set(candidates.clone(), Some(&facts), false);
         assert_eq!(plan.content.as_ref().map(Vec::len), Some(3));
-        let Verdict::Refused(refusal) = verdict(&plan, 1) else { panic!("the newest: {:?}", plan.verdicts) };
+        let Placement::Refused(refusal) = placement(&plan, 1) else {
+            panic!("the newest: {:?}", plan.placements)
+        };
         assert_eq!(refusal.reason, ReasonCode::OutOfMemory);
         assert!(
             refusal.message.contains("has 1000 of 198088 left beside app-00 (65696), app-02"),
@@ -467,9 +473,9 @@ mod tests {
         let footprint = small.needs.as_ref().unwrap().footprint;
         let assigned = Arc::new(Assigned { footprint, ..(*fixture.assigned).clone() });
         let newest = candidates.iter_mut().find(|candidate| candidate.id.0 == 1).unwrap();
-        newest.offer = Offer::Ready(&assigned, &small);
+        newest.offer = CandidateModule::Ready(&assigned, &small);
         let plan = plan_set(candidates, Some(&facts), false);
-        assert_eq!(*verdict(&plan, 1), Verdict::Placed, "160 bytes are left");
+        assert_eq!(*placement(&plan, 1), Placement::Placed, "160 bytes are left");
     }
 
     #[test]
@@ -478,12 +484,12 @@ mod tests {
         let facts = DeviceFacts { memory_bytes: 70_000, ..device_facts() };
         let mut candidates = fixture.candidates();
         let refusal = missing();
-        candidates[0].offer = Offer::Kept(&fixture.assigned, &refusal);
+        candidates[0].offer = CandidateModule::Retained(&fixture.assigned, &refusal);
         candidates[0].present = true;
         let plan = plan_set(candidates, Some(&facts), false);
-        assert_eq!(*verdict(&plan, 0), Verdict::Held);
+        assert_eq!(*placement(&plan, 0), Placement::Retained);
         assert!(
-            matches!(verdict(&plan, 1), Verdict::Refused(refusal) if refusal.reason == ReasonCode::OutOfMemory)
+            matches!(placement(&plan, 1), Placement::Refused(refusal) if refusal.reason == ReasonCode::OutOfMemory)
         );
     }
 
@@ -492,7 +498,7 @@ mod tests {
         let fixture = Fixture::new(1);
         let plan = plan_set(fixture.candidates(), None, false);
         assert_eq!(plan.content, None);
-        assert_eq!(*verdict(&plan, 0), Verdict::FactsUnknown);
+        assert_eq!(*placement(&plan, 0), Placement::FactsUnknown);
     }
 
     #[test]
@@ -502,8 +508,8 @@ mod tests {
         candidates[0].present = true;
         let plan = plan_set(candidates, Some(&device_facts()), true);
         assert_eq!(plan.content.as_ref().map(Vec::len), Some(1));
-        assert_eq!(*verdict(&plan, 0), Verdict::Placed);
-        assert_eq!(*verdict(&plan, 1), Verdict::Unschedulable);
+        assert_eq!(*placement(&plan, 0), Placement::Placed);
+        assert_eq!(*placement(&plan, 1), Placement::Unschedulable);
     }
 
     #[test]
@@ -511,15 +517,15 @@ mod tests {
         let fixture = Fixture::new(2);
         let mut candidates = fixture.candidates();
         let refusal = missing();
-        candidates[0].offer = Offer::Unknown(&refusal);
+        candidates[0].offer = CandidateModule::Unknown(&refusal);
         let absent = plan_set(candidates.clone(), Some(&device_facts()), false);
         assert_eq!(absent.content.as_ref().map(Vec::len), Some(1));
         candidates[0].present = true;
         let frozen = plan_set(candidates.clone(), Some(&device_facts()), false);
         assert_eq!(frozen.content, None);
-        let Verdict::Refused(beside) = verdict(&frozen, 1) else { panic!("{:?}", frozen.verdicts) };
+        let Placement::Refused(beside) = placement(&frozen, 1) else { panic!("{:?}", frozen.placements) };
         assert!(beside.message.contains("default/app-00, whose Module is missing"), "{}", beside.message);
-        candidates[0].offer = Offer::Kept(&fixture.assigned, &refusal);
+        candidates[0].offer = CandidateModule::Retained(&fixture.assigned, &refusal);
         let kept = plan_set(candidates, Some(&device_facts()), false);
         assert_eq!(kept.content.map(|content| content.len()), Some(2));
     }
@@ -529,10 +535,10 @@ mod tests {
         let fixture = Fixture::new(2);
         let broken = ModuleFacts::analyze(b"no module");
         let mut candidates = fixture.candidates();
-        candidates[0].offer = Offer::Ready(&fixture.assigned, &broken);
+        candidates[0].offer = CandidateModule::Ready(&fixture.assigned, &broken);
         let facts = DeviceFacts { applications_max: 1, ..device_facts() };
         let plan = plan_set(candidates, Some(&facts), false);
-        assert!(matches!(verdict(&plan, 0), Verdict::Refused(_)));
-        assert_eq!(*verdict(&plan, 1), Verdict::Placed);
+        assert!(matches!(placement(&plan, 0), Placement::Refused(_)));
+        assert_eq!(*placement(&plan, 1), Placement::Placed);
     }
 }

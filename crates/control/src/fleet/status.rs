@@ -1,6 +1,6 @@
 //! `Application.status`: counts, failures, conditions and phase, from what each target is known to do.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::fmt::Write as _;
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -8,25 +8,20 @@ use k8s_openapi::{
 };
 use wasmbed_api::{
     ApplicationCounts, ApplicationFailure, ApplicationPhase, ApplicationStatus, DeviceApplicationState,
-    ReasonCode, RestartPolicy, condition,
+    ReasonCode, RestartPolicy,
 };
 use wasmbed_protocol::ModuleDigest;
 
 use super::{
     config::{FAILURE_CHARS_MAX, FAILURES_MAX, NAMES_IN_MESSAGE_MAX},
     module::ModuleRefusal,
-    record::{ReportedApplication, Verdict},
+    published::{CONDITIONS, Published},
+    record::{Placement, ReportedApplication},
 };
-use crate::intern::hash_of;
-
-/// The conditions, in the order in which they stand in a status. `Succeeded` is there unless the application is always
-/// started again.
-pub(super) const CONDITIONS: [&str; 5] =
-    [condition::READY, condition::COMPLETE, condition::SUCCEEDED, condition::RECONCILING, condition::STALLED];
 
 /// What one target does for one generation.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Standing {
+pub(super) enum TargetState {
     /// Reported this generation as running, in a session that stands.
     Running,
     /// The same, but for less than `min_ready_seconds`.
@@ -48,42 +43,46 @@ pub(super) enum Standing {
 }
 
 /// Judges one target. `report` is what the device last said of the Application, `spec_hash` the generation wanted.
-pub(super) fn plan_standing(
-    verdict: &Verdict,
+pub(super) fn plan_target_state(
+    placement: &Placement,
     connected: bool,
     policy: RestartPolicy,
     spec_hash: Option<wasmbed_protocol::SpecHash>,
     report: Option<&ReportedApplication>,
-) -> Standing {
+) -> TargetState {
     let report = report.filter(|report| Some(report.spec_hash) == spec_hash);
     let failed = |report: &ReportedApplication| {
         let reason = report.reason.unwrap_or_default();
         let message = if report.message.is_empty() { reason.sentence() } else { &report.message };
-        Standing::Failed(ModuleRefusal { reason, message: message.to_owned() })
+        TargetState::Failed(ModuleRefusal { reason, message: message.to_owned() })
     };
     // What is over stays so, whether the device is there or not.
     if let Some(report) = report.filter(|report| report.is_over(policy)) {
         return match (report.state, report.reason) {
-            (DeviceApplicationState::Completed, None | Some(ReasonCode::Exited)) => Standing::Succeeded,
+            (DeviceApplicationState::Completed, None | Some(ReasonCode::Exited)) => TargetState::Succeeded,
             _ => failed(report),
         };
     }
-    match verdict {
-        Verdict::Refused(refusal) => return Standing::Failed(refusal.clone()),
-        Verdict::Unschedulable => return Standing::Unschedulable,
-        Verdict::Placed | Verdict::FactsUnknown | Verdict::Held | Verdict::Waiting | Verdict::Finished => {}
+    match placement {
+        Placement::Refused(refusal) => return TargetState::Failed(refusal.clone()),
+        Placement::Unschedulable => return TargetState::Unschedulable,
+        Placement::Placed
+        | Placement::FactsUnknown
+        | Placement::Retained
+        | Placement::Waiting
+        | Placement::Finished => {}
     }
     if !connected {
-        return Standing::Away;
+        return TargetState::Away;
     }
-    let Some(report) = report else { return Standing::Pending };
+    let Some(report) = report else { return TargetState::Pending };
     match report.state {
-        DeviceApplicationState::Running => Standing::Running,
+        DeviceApplicationState::Running => TargetState::Running,
         DeviceApplicationState::CrashLoop | DeviceApplicationState::Failed => failed(report),
         DeviceApplicationState::Pulling
         | DeviceApplicationState::Starting
         | DeviceApplicationState::Completed
-        | DeviceApplicationState::Unknown => Standing::Pending,
+        | DeviceApplicationState::Unknown => TargetState::Pending,
     }
 }
 
@@ -102,7 +101,7 @@ pub(super) struct Facts<'a> {
     /// Its Module is not there: what devices have they keep, and no other gets it.
     pub(super) module_missing: Option<&'a ModuleRefusal>,
     /// By device name, ascending.
-    pub(super) standings: Vec<(&'a str, Standing)>,
+    pub(super) target_states: Vec<(&'a str, TargetState)>,
     /// Of all targets: with a session.
     pub(super) connected: usize,
     /// Connected, and still running what an earlier generation said.
@@ -129,7 +128,7 @@ pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -
         observed_generation: Some(facts.generation),
         last_transition_time: time(before.since(index, state.holds).unwrap_or(now_s)),
     });
-    let conditions = conditions.chain(before.others.iter().cloned());
+    let conditions = conditions.chain(before.others().iter().cloned());
     ApplicationStatus {
         phase,
         observed_generation: Some(facts.generation),
@@ -143,7 +142,7 @@ pub(super) fn plan_status(facts: &Facts<'_>, before: &Published, unix_ms: u64) -
             pending: number(tally.pending.len() + tally.young.len() + tally.away.len()),
             failed: number(tally.failed.len()),
             missing: number(facts.missing.len()),
-            left_out: number(facts.standings.len() - tally.targets()),
+            left_out: number(facts.target_states.len() - tally.targets()),
         },
         ready: format!("{}/{}", tally.done(), tally.targets()),
         failures: tally
@@ -176,17 +175,17 @@ struct Tally<'a> {
 impl<'a> Tally<'a> {
     fn count(facts: &'a Facts<'a>) -> Self {
         let mut tally = Self::default();
-        for (device, standing) in &facts.standings {
+        for (device, standing) in &facts.target_states {
             match standing {
-                Standing::Running => tally.running += 1,
-                Standing::Young => tally.young.push(device),
-                Standing::Succeeded => tally.succeeded += 1,
-                Standing::Failed(refusal) => tally.failed.push((device, refusal)),
-                Standing::Pending => tally.pending.push(device),
-                Standing::Away => tally.away.push(device),
-                Standing::Unschedulable => tally.unschedulable.push(device),
-                Standing::NotApproved => tally.not_approved.push(device),
-                Standing::Revoked => tally.revoked.push(device),
+                TargetState::Running => tally.running += 1,
+                TargetState::Young => tally.young.push(device),
+                TargetState::Succeeded => tally.succeeded += 1,
+                TargetState::Failed(refusal) => tally.failed.push((device, refusal)),
+                TargetState::Pending => tally.pending.push(device),
+                TargetState::Away => tally.away.push(device),
+                TargetState::Unschedulable => tally.unschedulable.push(device),
+                TargetState::NotApproved => tally.not_approved.push(device),
+                TargetState::Revoked => tally.revoked.push(device),
             }
         }
         tally
@@ -425,124 +424,6 @@ fn phase(
         _ if something_runs => ApplicationPhase::Degraded,
         _ => ApplicationPhase::Failed,
     }
-}
-
-/// What the resource says now, kept small: enough to see whether a write is needed and what changed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Published {
-    hash: Option<u64>,
-    conditions: [Option<Held>; CONDITIONS.len()],
-    /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
-    others: Vec<Condition>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Held {
-    holds: bool,
-    reason_hash: u64,
-    since_s: i64,
-}
-
-/// One condition that changed.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Transition {
-    pub(super) warning: bool,
-    pub(super) reason: ReasonCode,
-    pub(super) message: String,
-}
-
-impl Published {
-    pub(super) fn of(status: Option<&ApplicationStatus>) -> Self {
-        let Some(status) = status else { return Self::default() };
-        let held = |type_: &str| {
-            let condition = status.conditions.iter().find(|condition| condition.type_ == type_)?;
-            Some(Held {
-                holds: condition.status == "True",
-                reason_hash: hash_of(&condition.reason),
-                since_s: condition.last_transition_time.0.as_second(),
-            })
-        };
-        let other = |condition: &&Condition| !CONDITIONS.contains(&condition.type_.as_str());
-        let others = status.conditions.iter().filter(other).cloned().collect();
-        Self { hash: Some(status_hash(status)), conditions: CONDITIONS.map(held), others }
-    }
-
-    /// Whether the resource says exactly this already.
-    pub(super) fn says(&self, status: &ApplicationStatus) -> bool {
-        self.hash == Some(status_hash(status))
-    }
-
-    fn since(&self, index: usize, holds: bool) -> Option<i64> {
-        self.conditions[index].filter(|held| held.holds == holds).map(|held| held.since_s)
-    }
-
-    /// What people should be told: `Ready` changed its value or its reason, or `Stalled` began.
-    pub(super) fn transitions(&self, status: &ApplicationStatus) -> Vec<Transition> {
-        let reasons: BTreeMap<&str, ReasonCode> =
-            ReasonCode::ALL.iter().map(|reason| (reason.as_str(), *reason)).collect();
-        let changed = |shown: &&Condition| {
-            let index = CONDITIONS.iter().position(|type_| *type_ == shown.type_);
-            let before = index.and_then(|index| self.conditions[index]);
-            let holds = shown.status == "True";
-            let same =
-                before.is_some_and(|held| held.holds == holds && held.reason_hash == hash_of(&shown.reason));
-            !same && (shown.type_ == condition::READY || (shown.type_ == condition::STALLED && holds))
-        };
-        let ready_reason = status.conditions.iter().find(|shown| shown.type_ == condition::READY);
-        status
-            .conditions
-            .iter()
-            .filter(changed)
-            // A refused Application is neither ready nor able to go on, for one and the same reason: it is told once.
-            .filter(|shown| {
-                shown.type_ == condition::READY
-                    || ready_reason.is_none_or(|ready| ready.reason != shown.reason)
-            })
-            .map(|shown| Transition {
-                warning: shown.type_ == condition::STALLED || is_warning(&shown.reason),
-                reason: reasons.get(shown.reason.as_str()).copied().unwrap_or_default(),
-                message: shown.message.clone(),
-            })
-            .collect()
-    }
-}
-
-/// Reasons why an Application is not ready that nobody has to act on.
-fn is_warning(reason: &str) -> bool {
-    let harmless = [
-        ReasonCode::AllRunning,
-        ReasonCode::AllSucceeded,
-        ReasonCode::ConnectedRunning,
-        ReasonCode::WaitingForDevices,
-        ReasonCode::NoneConnected,
-        ReasonCode::NoTargets,
-        ReasonCode::Unschedulable,
-        ReasonCode::Terminating,
-    ];
-    !harmless.iter().any(|other| other.as_str() == reason)
-}
-
-/// Of everything that the status says. `Condition` is not ours and implements no `Hash`.
-fn status_hash(status: &ApplicationStatus) -> u64 {
-    let ApplicationStatus {
-        phase,
-        observed_generation,
-        module_digest,
-        spec_hash,
-        counts,
-        ready,
-        failures,
-        conditions,
-    } = status;
-    let conditions: Vec<_> = conditions
-        .iter()
-        .map(|shown| {
-            let Condition { type_, status, reason, message, observed_generation, last_transition_time } =
-                shown;
-            (type_, status, reason, message, observed_generation, last_transition_time.0)
-        })
-        .collect();
-    hash_of(&(phase, observed_generation, module_digest, spec_hash, counts, ready, failures, conditions))
 }
 
 fn number(count: usize) -> i32 {

@@ -30,7 +30,7 @@ impl Fleet {
         let uid = application.uid;
         let had = self.devices.iter().filter(|(_, device)| {
             device.planned.as_ref().is_some_and(|planned| planned.members.contains(&id))
-                || self.standpoint(now, device).report_of(uid).is_some()
+                || self.latest_view(now, device).report_of(uid).is_some()
                 || device.targeted_by.contains(&id)
         });
         let devices: BTreeSet<DeviceId> = had.map(|(device_id, _)| *device_id).collect();
@@ -87,7 +87,7 @@ impl Fleet {
         else {
             return false;
         };
-        let standpoint = self.standpoint(now, device);
+        let latest_view = self.latest_view(now, device);
         let unsent = self.gateways.values().any(|gateway| {
             let moving = gateway.put.as_ref().is_some_and(|put| put.sets.contains_key(&device_id));
             gateway.address.is_some() && (gateway.stale.contains(&device_id) || moving)
@@ -95,12 +95,12 @@ impl Fleet {
         if unsent {
             return true;
         }
-        if !standpoint.connected {
+        if !latest_view.connected {
             return false;
         }
-        let Some(reports) = standpoint.applications else { return true };
+        let Some(reports) = latest_view.applications else { return true };
         let behind =
-            device.planned.as_ref().is_some_and(|planned| standpoint.revision_reported < planned.revision);
+            device.planned.as_ref().is_some_and(|planned| latest_view.revision_reported < planned.revision);
         behind || reports.iter().any(|report| report.uid == application.uid)
     }
 
@@ -114,7 +114,7 @@ impl Fleet {
         for (id, device) in &self.devices {
             let Some(name) = device.seen.gateway.as_ref() else { continue };
             // Another gateway that holds it writes its status itself, however late.
-            if device.phase_without_gateway().is_none() || self.standpoint(now, device).connected {
+            if device.phase_without_gateway().is_none() || self.latest_view(now, device).connected {
                 continue;
             }
             match self.gateways.get(name) {

@@ -1,7 +1,5 @@
 //! Writes to the Kubernetes API: statuses, finalizers, Unreachable marks and Events, within one rate.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use wasmbed_api::{
@@ -10,140 +8,19 @@ use wasmbed_api::{
 
 use super::{
     Fleet,
-    config::{
-        API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX, FleetConfig,
-        WRITES_IN_FLIGHT_MAX,
-    },
+    config::{API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX},
     finished::wanted_hash,
     gateways::{Gateway, Stream},
     input::{CallId, FinalizerWrite, GatewayWrite, StatusWrite, UnreachableWrite},
-    record::{Application, ApplicationId, Device, DeviceId, Prepared, Verdict},
-    status::{Facts, Published, Standing, Transition, plan_standing, plan_status},
+    published::{Published, Transition},
+    record::{Application, ApplicationId, Device, DeviceId, Placement, Prepared},
+    status::{Facts, TargetState, plan_status, plan_target_state},
+    write_queue::Subject,
 };
 use crate::{
     Now, ObjectKey,
     kubernetes::{Event, Regarding, WriteOutcome},
-    rate::{Rate, TokenBucket},
 };
-
-/// The rate of all writes, and those on their way.
-#[derive(Debug)]
-pub(super) struct Writes {
-    /// A second's worth of writes can be saved up.
-    rate: Rate,
-    tokens: TokenBucket,
-    paused_until_ms: u64,
-    in_flight: BTreeMap<CallId, Subject>,
-}
-
-#[derive(Debug)]
-enum Subject {
-    Status {
-        id: ApplicationId,
-        version: String,
-        status: Box<ApplicationStatus>,
-        transitions: Vec<Transition>,
-    },
-    Finalizer {
-        id: ApplicationId,
-        version: String,
-    },
-    Unreachable(DeviceId),
-    DeviceFinalizer {
-        id: DeviceId,
-        add: bool,
-    },
-    Finished(DeviceId),
-    Gateway(String),
-}
-
-impl Writes {
-    pub(super) fn new(config: &FleetConfig) -> Self {
-        let per_second = u64::from(config.writes_per_second.max(1));
-        Self {
-            rate: Rate::per_second(per_second, per_second),
-            tokens: TokenBucket::default(),
-            paused_until_ms: 0,
-            in_flight: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// Whether a write of this Device is under way.
-    pub(super) fn has_device(&self, device: DeviceId) -> bool {
-        self.in_flight.values().any(|subject| match subject {
-            Subject::Unreachable(id) | Subject::DeviceFinalizer { id, .. } | Subject::Finished(id) => {
-                *id == device
-            }
-            Subject::Status { .. } | Subject::Finalizer { .. } | Subject::Gateway(_) => false,
-        })
-    }
-
-    /// Whether a write of this Application is under way.
-    pub(super) fn has_application(&self, application: ApplicationId) -> bool {
-        self.in_flight.values().any(|subject| match subject {
-            Subject::Status { id, .. } | Subject::Finalizer { id, .. } => *id == application,
-            Subject::Unreachable(_)
-            | Subject::DeviceFinalizer { .. }
-            | Subject::Finished(_)
-            | Subject::Gateway(_) => false,
-        })
-    }
-
-    /// Whether a write may be made now.
-    pub(super) fn may_write(&mut self, now_ms: u64) -> bool {
-        self.allows(now_ms, 1)
-    }
-
-    /// When the next write may be made, as far as time decides it.
-    pub(super) fn ready_ms(&self, now_ms: u64) -> u64 {
-        self.allowed_ms(now_ms, 1)
-    }
-
-    /// Whether a write that nobody waits for may be made now: half of the saved-up tokens stay for the rest.
-    pub(super) fn has_spare(&mut self, now_ms: u64) -> bool {
-        self.allows(now_ms, self.spare())
-    }
-
-    /// When a write that nobody waits for may be made, as far as time decides it.
-    pub(super) fn spare_ms(&self, now_ms: u64) -> u64 {
-        self.allowed_ms(now_ms, self.spare())
-    }
-
-    fn spare(&self) -> u64 {
-        (self.rate.burst() / 2 + 1).min(self.rate.burst())
-    }
-
-    fn allows(&mut self, now_ms: u64, tokens: u64) -> bool {
-        self.tokens.refill(now_ms, self.rate);
-        now_ms >= self.paused_until_ms
-            && self.tokens.has(self.rate, tokens)
-            && self.in_flight.len() < WRITES_IN_FLIGHT_MAX
-    }
-
-    fn allowed_ms(&self, now_ms: u64, tokens: u64) -> u64 {
-        if self.in_flight.len() >= WRITES_IN_FLIGHT_MAX {
-            return u64::MAX;
-        }
-        self.paused_until_ms.max(self.tokens.available_at_ms(self.rate, tokens)).max(now_ms)
-    }
-
-    pub(super) fn begin_device_finalizer(&mut self, call: CallId, id: DeviceId, add: bool) {
-        self.begin(call, Subject::DeviceFinalizer { id, add });
-    }
-
-    pub(super) fn begin_finished(&mut self, id: CallId, device: DeviceId) {
-        self.begin(id, Subject::Finished(device));
-    }
-
-    fn begin(&mut self, id: CallId, subject: Subject) {
-        self.tokens.spend(1);
-        self.in_flight.insert(id, subject);
-    }
-}
 
 impl Fleet {
     /// The next status to write. Call until there is none.
@@ -226,44 +103,49 @@ impl Fleet {
         let mut recheck_ms: Option<u64> = None;
         let targets = application.target_ids.iter().filter_map(|id| Some((*id, self.devices.get(id)?)));
         let mut trouble: Option<(String, bool)> = None;
-        let mut standings: Vec<(&str, Standing)> = targets
+        let mut target_states: Vec<(&str, TargetState)> = targets
             .map(|(device_id, device)| {
                 let name = device.key.name.as_str();
                 if !device.is_admitted() {
-                    return (name, if device.revoked { Standing::Revoked } else { Standing::NotApproved });
+                    return (
+                        name,
+                        if device.revoked { TargetState::Revoked } else { TargetState::NotApproved },
+                    );
                 }
-                let standpoint = self.standpoint(now, device);
+                let latest_view = self.latest_view(now, device);
                 let id = self.application_ids.get(&application.key);
-                let verdict = id.and_then(|id| device.verdicts.get(id)).unwrap_or(&Verdict::FactsUnknown);
-                let report = match verdict {
-                    Verdict::Finished => device.finished(application.uid, spec_hash),
-                    _ => standpoint.report_of(application.uid),
+                let placement =
+                    id.and_then(|id| device.placements.get(id)).unwrap_or(&Placement::FactsUnknown);
+                let report = match placement {
+                    Placement::Finished => device.finished(application.uid, spec_hash),
+                    _ => latest_view.report_of(application.uid),
                 };
                 let policy = application.config.restart_policy;
-                let mut standing = plan_standing(verdict, standpoint.connected, policy, spec_hash, report);
-                if standing == Standing::Running && application.min_ready_ms() > 0 {
+                let mut standing =
+                    plan_target_state(placement, latest_view.connected, policy, spec_hash, report);
+                if standing == TargetState::Running && application.min_ready_ms() > 0 {
                     let since_ms =
                         device.healthy.get(&application.uid).map_or(now.ms, |health| health.since_ms);
                     let until_ms = since_ms.saturating_add(application.min_ready_ms());
                     if until_ms > now.ms {
-                        standing = Standing::Young;
+                        standing = TargetState::Young;
                         recheck_ms = Some(recheck_ms.map_or(until_ms, |other| other.min(until_ms)));
                     }
                 }
                 let runs = report.is_some_and(|report| {
                     report.state == DeviceApplicationState::Running && Some(report.spec_hash) != spec_hash
                 });
-                if runs && standpoint.connected {
+                if runs && latest_view.connected {
                     earlier.push(name);
                 }
-                connected += usize::from(standpoint.connected && standing != Standing::Unschedulable);
+                connected += usize::from(latest_view.connected && standing != TargetState::Unschedulable);
                 if trouble.as_ref().is_none_or(|(_, given_up)| !given_up) {
                     trouble = self.trouble_of(device_id).or(trouble.take());
                 }
                 (name, standing)
             })
             .collect();
-        standings.sort_unstable_by_key(|(name, _)| *name);
+        target_states.sort_unstable_by_key(|(name, _)| *name);
         earlier.sort_unstable();
         let facts = Facts {
             generation: application.generation,
@@ -274,7 +156,7 @@ impl Fleet {
             min_ready_s: application.min_ready_s,
             refusal,
             module_missing,
-            standings,
+            target_states,
             connected,
             earlier,
             missing: self.missing_names(application),
@@ -381,7 +263,7 @@ impl Fleet {
             let id = self.unreachable.pop_first()?;
             let Some(device) = self.devices.get(&id).filter(|device| !device.writing) else { continue };
             let Some(phase) = device.phase_without_gateway() else { continue };
-            if self.standpoint(now, device).connected {
+            if self.latest_view(now, device).connected {
                 continue;
             }
             let Some(name) = device.seen.gateway.clone() else { continue };
@@ -426,13 +308,13 @@ impl Fleet {
 
     /// How a write to the Kubernetes API ended; if it succeeded, with the object's resourceVersion after it.
     pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome<String>) {
-        let Some(subject) = self.writes.in_flight.remove(&id) else { return };
+        let Some(subject) = self.writes.end(id) else { return };
         match &outcome {
             WriteOutcome::Throttled { retry_after_ms } => {
                 let pause_ms = if *retry_after_ms == 0 { API_PAUSE_MS } else { *retry_after_ms };
-                self.writes.paused_until_ms = now.ms.saturating_add(pause_ms.min(API_PAUSE_MS_MAX));
+                self.writes.pause_until(now.ms.saturating_add(pause_ms.min(API_PAUSE_MS_MAX)));
             }
-            WriteOutcome::Unavailable(_) => self.writes.paused_until_ms = now.ms.saturating_add(API_PAUSE_MS),
+            WriteOutcome::Unavailable(_) => self.writes.pause_until(now.ms.saturating_add(API_PAUSE_MS)),
             WriteOutcome::Done(_)
             | WriteOutcome::Conflict
             | WriteOutcome::NotFound

@@ -15,17 +15,17 @@ use wasmbed_protocol::{
 use wasmbed_scan::Features;
 
 use super::{
-    allowance::Allowance, connections::Boot, identity::Trouble, input::SessionId, logs::Places, sets::Set,
+    allowance::Allowance, connections::Boot, input::SessionId, logs::Places, sets::Set, trouble::Trouble,
     writer::WriteState,
 };
-use crate::{Now, ObjectKey, UnixTime, exchange::DeviceView, harmless, intern::hash_of};
+use crate::{Now, ObjectKey, UnixTime, gateway_api::DeviceView, harmless, intern::hash_of, key::short_name};
 
 /// One device, known from Kubernetes, from the disk, from a controller or from its own connection.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct DeviceEntry {
     pub(super) key: Arc<ObjectKey>,
     /// The Device object, once seen.
-    pub(super) object: Option<Object>,
+    pub(super) object: Option<ObservedDevice>,
     /// The key with which it was last let in, as it is on disk.
     pub(super) admitted_key: Option<Arc<str>>,
     /// `metadata.uid` as it is on disk.
@@ -39,7 +39,7 @@ pub(super) struct Record {
     /// A session whose Hello waits for the Device to be created.
     pub(super) awaiting: Option<SessionId>,
     /// What its sessions in this process showed.
-    pub(super) live: Option<Box<Live>>,
+    pub(super) live: Option<Box<SessionView>>,
     pub(super) set: Option<Arc<Set>>,
     /// A newer set on its way to the disk.
     pub(super) staged: Option<Arc<Set>>,
@@ -57,7 +57,7 @@ pub(super) struct Record {
     pub(super) allowance: Allowance,
 }
 
-impl Record {
+impl DeviceEntry {
     pub(super) fn new(now: Now, key: Arc<ObjectKey>) -> Self {
         Self {
             key,
@@ -106,7 +106,7 @@ impl Record {
 
 /// What a session in this process showed of the device.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct SessionView {
     pub(super) epoch: Epoch,
     /// Which start of the device speaks.
     pub(super) boot: Boot,
@@ -115,7 +115,7 @@ pub(super) struct Live {
     /// Lines of its applications.
     pub(super) logs: Places,
     /// The epoch that the device is told.
-    pub(super) epoch_told: Epoch,
+    pub(super) acknowledged_epoch: Epoch,
     /// A report counts up to this revision, or one that was set here; reports do not move it.
     pub(super) revision_limit: u64,
     /// Numbers of the device that were not believed, for people.
@@ -150,7 +150,7 @@ pub(super) struct Application {
     pub(super) restarts: u32,
     pub(super) memory_bytes: u64,
     /// The last failure that an Event told of, so that a crash loop is one Event.
-    pub(super) failure_told: Option<ReportReason>,
+    pub(super) last_reported_failure: Option<ReportReason>,
     pub(super) correlation_id: CorrelationId,
 }
 
@@ -166,7 +166,7 @@ impl Application {
             message: harmless(report.message, REPORT_MESSAGE_BYTES_MAX).into(),
             restarts: report.restarts,
             memory_bytes: report.memory_bytes,
-            failure_told: None,
+            last_reported_failure: None,
             correlation_id: report.correlation_id,
         }
     }
@@ -224,14 +224,14 @@ pub(super) fn reason_code(reason: ReportReason) -> Option<ReasonCode> {
 
 /// The Device object: what its owner wants, and the status that later writes are diffed against.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(super) struct ObservedDevice {
     pub(super) uid: Arc<str>,
     pub(super) resource_version: Box<str>,
     pub(super) generation: Option<i64>,
     pub(super) approved: bool,
     pub(super) revoked: bool,
     pub(super) public_key: Option<Arc<str>>,
-    pub(super) base: Base,
+    pub(super) base: LastWritten,
 }
 
 /// A text, held once with an equal one of `held`.
@@ -250,7 +250,7 @@ const OWN_CONDITIONS: [&str; 5] = [
 
 /// Device.status as it is in Kubernetes, as far as a writer needs it.
 #[derive(Debug, Default)]
-pub(super) struct Base {
+pub(super) struct LastWritten {
     pub(super) phase: DevicePhase,
     pub(super) gateway: Option<String>,
     pub(super) epoch: u64,
@@ -260,24 +260,24 @@ pub(super) struct Base {
     pub(super) observed_generation: Option<i64>,
     pub(super) facts_hash: u64,
     pub(super) applications_hash: u64,
-    pub(super) connected: Option<Shown>,
-    pub(super) enrolled: Option<Shown>,
-    pub(super) clone: Option<Shown>,
-    pub(super) mismatch: Option<Shown>,
-    pub(super) counters: Option<Shown>,
+    pub(super) connected: Option<ObservedCondition>,
+    pub(super) enrolled: Option<ObservedCondition>,
+    pub(super) clone: Option<ObservedCondition>,
+    pub(super) mismatch: Option<ObservedCondition>,
+    pub(super) counters: Option<ObservedCondition>,
     /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
     pub(super) other_conditions: Vec<Condition>,
 }
 
 /// A condition as it is in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
+pub(super) struct ObservedCondition {
     pub(super) status: bool,
     pub(super) reason: String,
     pub(super) since: UnixTime,
 }
 
-impl Object {
+impl ObservedDevice {
     /// `None` if it lacks what the API server always sets.
     pub(super) fn new(device: &Device) -> Option<Self> {
         Some(Self {
@@ -287,12 +287,12 @@ impl Object {
             approved: device.spec.approved,
             revoked: device.spec.revoked,
             public_key: device.spec.public_key.as_deref().map(Arc::from),
-            base: device.status.as_ref().map(Base::new).unwrap_or_default(),
+            base: device.status.as_ref().map(LastWritten::new).unwrap_or_default(),
         })
     }
 
     /// Takes texts that the record holds already, so that each is held once.
-    pub(super) fn share(&mut self, record: &Record) {
+    pub(super) fn share(&mut self, record: &DeviceEntry) {
         let known = record.object.as_ref();
         let uids = [known.map(|known| &known.uid), record.stored_uid.as_ref()];
         self.uid = shared(&self.uid, uids);
@@ -316,7 +316,7 @@ impl Object {
     }
 }
 
-impl Base {
+impl LastWritten {
     /// Epoch and revision.
     pub(super) fn counters(&self) -> (u64, u64) {
         (self.epoch, self.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0))
@@ -324,12 +324,14 @@ impl Base {
 
     fn new(status: &DeviceStatus) -> Self {
         let shown = |name: &str| {
-            status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| Shown {
-                status: condition.status == "True",
-                reason: condition.reason.clone(),
-                since: UnixTime::from_ms(
-                    u64::try_from(condition.last_transition_time.0.as_millisecond()).unwrap_or(0),
-                ),
+            status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| {
+                ObservedCondition {
+                    status: condition.status == "True",
+                    reason: condition.reason.clone(),
+                    since: UnixTime::from_ms(
+                        u64::try_from(condition.last_transition_time.0.as_millisecond()).unwrap_or(0),
+                    ),
+                }
             })
         };
         let unix_ms = |text: Option<&str>| text.and_then(UnixTime::parse).map(|time| time.ms);
@@ -403,9 +405,4 @@ pub(super) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
         capabilities: hello.facts.capabilities.iter().map(name).collect(),
         reset_reason: Some(reset_reason),
     }
-}
-
-/// The part of `namespace/name` after the slash.
-pub(super) fn short_name(name: &str) -> &str {
-    name.split_once('/').map_or(name, |(_, name)| name)
 }

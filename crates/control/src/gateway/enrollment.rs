@@ -11,7 +11,7 @@ use super::{
     config::{BOOT_COUNTER_MAX, CLAIM_WAIT_MS, COUNTER_SLACK, CREATIONS_MAX, HELLO_TIMEOUT_MS},
     connections::{Boot, Greeting, State},
     counters::{Counted, Known as KnownCounters, plan_counters},
-    device::{Live, Object, Record, facts_to_resource},
+    device::{DeviceEntry, ObservedDevice, SessionView, facts_to_resource},
     input::{Notice, SessionId},
     logs::Places,
     sessions::{PROTOCOL_ERROR, SUPERSEDED},
@@ -74,7 +74,7 @@ impl Gateway {
     /// Whether no session of this Device was ever seen.
     fn is_unused(&self, key: &ObjectKey) -> bool {
         self.devices.get(key).is_some_and(|record| {
-            let unused = |object: &Object| object.base.gateway.is_none() && object.base.epoch == 0;
+            let unused = |object: &ObservedDevice| object.base.gateway.is_none() && object.base.epoch == 0;
             record.object.as_ref().is_some_and(unused)
                 && record.live.is_none()
                 && record.admitted_key.is_none()
@@ -165,12 +165,12 @@ impl Gateway {
         record.revision_base = base;
         // A device that was let go of forgets its revision: an older set may not take its place.
         record.revision_seen = record.revision_seen.max(revision).max(written.1);
-        record.live = Some(Box::new(Live {
+        record.live = Some(Box::new(SessionView {
             boot: greeting.boot,
             start,
             logs: Places::default(),
             epoch: Epoch(epoch),
-            epoch_told: Epoch(told),
+            acknowledged_epoch: Epoch(told),
             revision_limit: record.revision_seen.saturating_add(COUNTER_SLACK),
             complaint: complaint.as_deref().map(Box::from),
             connected: true,
@@ -233,13 +233,13 @@ impl Gateway {
         self.connections.wake(id);
         self.counters.sessions_begun += 1;
         self.publish(now, &device);
-        self.notice(Notice::Began { device, epoch, synced });
+        self.notice(Notice::SessionEstablished { device, epoch, synced });
     }
 
     /// How a device is known, for admission.
-    pub(super) fn known<'a>(&self, record: Option<&'a Record>) -> Known<'a> {
+    pub(super) fn known<'a>(&self, record: Option<&'a DeviceEntry>) -> Known<'a> {
         match record {
-            Some(Record { object: Some(object), .. }) => Known::Object {
+            Some(DeviceEntry { object: Some(object), .. }) => Known::Object {
                 approved: object.approved,
                 revoked: object.revoked,
                 public_key: object.public_key.as_deref(),

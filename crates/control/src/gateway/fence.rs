@@ -4,7 +4,7 @@
 //! leader's Lease, so that a client with a controller's certificate cannot shut all controllers out by making one up.
 
 use super::input::Refused;
-use crate::{election::TERM_MAX, exchange::Refusal};
+use crate::{election::TERM_MAX, gateway_api::Refusal};
 
 /// The leader terms that a gateway knows.
 #[derive(Debug, Default)]

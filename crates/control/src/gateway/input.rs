@@ -7,7 +7,7 @@ use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision
 
 use crate::{
     ObjectKey,
-    exchange::{DeviceSet, PutSetsAnswer, Refusal},
+    gateway_api::{DeviceSet, PutSetsAnswer, Refusal},
     kubernetes::{Event, Occurrence},
 };
 
@@ -206,8 +206,8 @@ pub enum LeftOut {
 /// Something that happened, for the process's log and metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
-    /// A session stands.
-    Began {
+    /// A session is established.
+    SessionEstablished {
         /// Whose.
         device: Arc<ObjectKey>,
         /// Its epoch.
@@ -216,7 +216,7 @@ pub enum Notice {
         synced: bool,
     },
     /// A session was refused or ended.
-    Ended {
+    SessionEnded {
         /// Whose.
         device: Arc<ObjectKey>,
         /// Its epoch; 0 if none was given.
@@ -308,8 +308,8 @@ impl Notice {
     /// The device that caused it.
     pub(super) fn cause(&self) -> Option<&Arc<ObjectKey>> {
         match self {
-            Self::Began { device, .. }
-            | Self::Ended { device, .. }
+            Self::SessionEstablished { device, .. }
+            | Self::SessionEnded { device, .. }
             | Self::Assigned { device, .. }
             | Self::Reported { device, .. }
             | Self::Unusable { device, .. }

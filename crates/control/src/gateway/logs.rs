@@ -16,14 +16,11 @@ use std::{
 
 use wasmbed_protocol::ApplicationUid;
 
-use super::{
-    config::{
-        LOG_APPLICATION_BYTES_MAX, LOG_APPLICATIONS_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAGE_MAX,
-        LOG_SCAN_MAX, LOG_UNKNOWN_BYTES_MAX,
-    },
-    device::short_name,
+use super::config::{
+    LOG_APPLICATION_BYTES_MAX, LOG_APPLICATIONS_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAGE_MAX,
+    LOG_SCAN_MAX, LOG_UNKNOWN_BYTES_MAX,
 };
-use crate::{Now, ObjectKey, UnixTime, exchange::LogLine};
+use crate::{Now, ObjectKey, UnixTime, gateway_api::LogLine, key::short_name};
 
 /// What an allocation costs beside its bytes, at most: the allocator's head and rounding.
 const ALLOCATION_BYTES: usize = 24;

@@ -38,6 +38,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod trouble;
 mod uploads;
 mod writer;
 mod writes;
@@ -58,10 +59,10 @@ pub use sets::PreparedSets;
 pub use stream::Cursor;
 pub use writer::Priority;
 
-use crate::{ObjectKey, election::Hold, exchange::StreamEvent};
+use crate::{ObjectKey, election::Hold, gateway_api::StreamEvent};
 use allowance::Publish;
 use connections::Connections;
-use device::Record;
+use device::DeviceEntry;
 use fence::Fence;
 use logs::Logs;
 use notices::Notices;
@@ -98,7 +99,7 @@ const SWEEP_MS: u64 = 30_000;
 pub struct Gateway {
     config: Config,
     /// Boxed, as nodes of a tree are half empty.
-    devices: BTreeMap<Arc<ObjectKey>, Box<Record>>,
+    devices: BTreeMap<Arc<ObjectKey>, Box<DeviceEntry>>,
     /// Devices whose status may not be what it should be: looked at once at the end of each input.
     changed: BTreeSet<Arc<ObjectKey>>,
     connections: Connections,
@@ -222,7 +223,7 @@ impl Gateway {
 
     fn restore(&mut self, now: Now, stored: StoredDevice) {
         let key = Arc::new(stored.device);
-        let mut record = Box::new(Record::new(now, Arc::clone(&key)));
+        let mut record = Box::new(DeviceEntry::new(now, Arc::clone(&key)));
         record.admitted_key = stored.admitted_key.map(Arc::from);
         record.stored_uid = stored.uid.map(Arc::from);
         if let Some(set) = stored.set {

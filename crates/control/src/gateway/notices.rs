@@ -8,7 +8,7 @@ use std::{
 use super::{
     allowance::{Speech, Voice},
     config::{NOTICES, NOTICES_MAX, STRANGERS_NOTICES},
-    device::Record,
+    device::DeviceEntry,
     input::{LeftOut, Notice, Reportable},
 };
 use crate::ObjectKey;
@@ -50,7 +50,7 @@ impl Notices {
     pub(super) fn poll(
         &mut self,
         now_ms: u64,
-        devices: &mut BTreeMap<Arc<ObjectKey>, Box<Record>>,
+        devices: &mut BTreeMap<Arc<ObjectKey>, Box<DeviceEntry>>,
     ) -> Option<Reportable> {
         if let Some(second) = self.second.take() {
             return Some(second);

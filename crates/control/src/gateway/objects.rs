@@ -8,7 +8,7 @@ use super::{
     Enrollment, Gateway,
     admission::{self, Admission, Known, plan_admission},
     config::UNSEEN_DEVICE_MS,
-    device::{Object, Record},
+    device::{DeviceEntry, ObservedDevice},
     sessions::SUPERSEDED,
     status::{self, Ownership},
 };
@@ -25,12 +25,12 @@ impl Gateway {
         self.synced = true;
         self.orphans_from_ms.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
         let listing = self.listing;
-        let gone = |record: &Record| {
+        let gone = |record: &DeviceEntry| {
             record.listing < listing
                 && (record.object.is_some()
                     || now.ms.saturating_sub(record.unseen_since_ms) >= UNSEEN_DEVICE_MS)
         };
-        let restored = |record: &Record| record.object.is_none() && record.stored_uid.is_some();
+        let restored = |record: &DeviceEntry| record.object.is_none() && record.stored_uid.is_some();
         let keys: Vec<_> = self
             .devices
             .values()
@@ -51,7 +51,8 @@ impl Gateway {
     }
 
     pub(super) fn show_device(&mut self, now: Now, device: &Device) {
-        let (Some(key), Some(mut object)) = (ObjectKey::of(&device.metadata), Object::new(device)) else {
+        let (Some(key), Some(mut object)) = (ObjectKey::of(&device.metadata), ObservedDevice::new(device))
+        else {
             debug_assert!(false, "the API server sets namespace, name, uid and resourceVersion");
             return;
         };
@@ -103,7 +104,7 @@ impl Gateway {
     }
 
     /// The record of a device, made if there is none.
-    pub(super) fn record(&mut self, now: Now, key: &ObjectKey) -> &mut Record {
+    pub(super) fn record(&mut self, now: Now, key: &ObjectKey) -> &mut DeviceEntry {
         let key = match self.devices.get_key_value(key) {
             Some((known, _)) => Arc::clone(known),
             None => {
@@ -112,7 +113,7 @@ impl Gateway {
                 key
             }
         };
-        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Box::new(Record::new(now, key)))
+        self.devices.entry(Arc::clone(&key)).or_insert_with(|| Box::new(DeviceEntry::new(now, key)))
     }
 
     /// Draws the consequences of what an object shows.

@@ -61,7 +61,7 @@ impl Gateway {
             let name = name.or_else(|| earlier.and_then(|earlier| earlier.name.clone()));
             let mut application = Application::new(&report, name);
             let same = earlier.filter(|earlier| earlier.spec_hash == report.spec_hash);
-            application.failure_told = same.and_then(|earlier| earlier.failure_told);
+            application.last_reported_failure = same.and_then(|earlier| earlier.last_reported_failure);
             if same.is_none_or(|same| (same.state, same.reason) != (report.state, report.reason)) {
                 told.push(Notice::Reported {
                     device: Arc::clone(device),
@@ -71,8 +71,8 @@ impl Gateway {
                     correlation_id: report.correlation_id,
                 });
             }
-            if application.failed() && application.failure_told != Some(report.reason) {
-                application.failure_told = Some(report.reason);
+            if application.failed() && application.last_reported_failure != Some(report.reason) {
+                application.last_reported_failure = Some(report.reason);
                 let named = application.name.is_some().then_some(report.uid);
                 events.extend(
                     record

@@ -17,7 +17,7 @@ use super::{
         UNUSABLE_MESSAGES_MAX,
     },
     connections::{Session, State},
-    device::{Record, shared},
+    device::{DeviceEntry, shared},
     input::{Identity, Notice, SessionId},
     pending::{Closing, Complaint},
 };
@@ -116,8 +116,12 @@ impl Gateway {
         }
         if *session.state() != State::Closing {
             let epoch = self.detach(now, device, id, ReasonCode::SessionEnded);
-            let ended =
-                Notice::Ended { device: Arc::clone(device), epoch, reason: None, detail: detail.to_owned() };
+            let ended = Notice::SessionEnded {
+                device: Arc::clone(device),
+                epoch,
+                reason: None,
+                detail: detail.to_owned(),
+            };
             self.notice_of(session.is_stranger(), ended);
         }
         self.settle(now);
@@ -235,7 +239,7 @@ impl Gateway {
         self.connections.set_state(id, State::Closing);
         self.connections.wake(id);
         // What somebody with another key was told says nothing of when the device comes back.
-        let own = |record: &Record| {
+        let own = |record: &DeviceEntry| {
             let pinned = record.object.as_ref().and_then(|object| object.public_key.as_ref());
             pinned.is_none_or(|pinned| *pinned == key)
         };
@@ -247,7 +251,7 @@ impl Gateway {
             record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
         }
         let epoch = self.detach(now, &device, id, ended(refusal.reason));
-        let ended = Notice::Ended { device, epoch, reason: Some(refusal.reason), detail };
+        let ended = Notice::SessionEnded { device, epoch, reason: Some(refusal.reason), detail };
         self.notice_of(stranger, ended);
     }
 

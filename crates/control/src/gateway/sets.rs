@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     ObjectKey,
-    exchange::{AssignmentEntry, DeviceSet, PutSets, SETS_PER_PUT_MAX},
+    gateway_api::{AssignmentEntry, DeviceSet, PutSets, SETS_PER_PUT_MAX},
     harmless,
 };
 
@@ -70,7 +70,7 @@ impl Set {
     }
 
     /// As a controller sent it, for the disk.
-    pub(super) fn to_exchange(&self, device: &ObjectKey) -> DeviceSet {
+    pub(super) fn to_api(&self, device: &ObjectKey) -> DeviceSet {
         let assignments = self.assignments.iter().map(|assignment| AssignmentEntry {
             application_uid: assignment.body.uid.to_string(),
             application: assignment.body.application.to_string(),
@@ -220,8 +220,8 @@ impl PreparedSets {
         let mut bodies = Bodies::default();
         let mut read = |set: &DeviceSet| {
             let read = bodies.parse_set(set)?;
-            let exchange = read.to_exchange(&set.device);
-            Ok((read, exchange))
+            let stored = read.to_api(&set.device);
+            Ok((read, stored))
         };
         let sets = put.sets.iter().take(SETS_PER_PUT_MAX);
         let sets = sets.map(|set| PreparedSet { device: set.device.clone(), read: read(set) }).collect();

@@ -5,7 +5,7 @@ use wasmbed_api::{DevicePhase, ReasonCode, condition as condition_type};
 
 use super::{
     config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
-    device::{Application, Base, Live, Object, Record, Shown},
+    device::{Application, DeviceEntry, LastWritten, ObservedCondition, ObservedDevice, SessionView},
     writer::Priority,
 };
 use crate::{
@@ -24,10 +24,10 @@ pub(super) struct StatusDiff<'a> {
     pub(super) due_ms: u64,
     /// The write ends what the status says of a session, so that it may wait for the device to return.
     pub(super) ends_session: bool,
-    record: &'a Record,
+    record: &'a DeviceEntry,
     writing: Writing<'a>,
     /// `None` while only time is waited for.
-    wanted: Option<(&'a Object, Wanted<'a>)>,
+    wanted: Option<(&'a ObservedDevice, Wanted<'a>)>,
 }
 
 /// Who writes.
@@ -67,7 +67,7 @@ pub(super) enum Ownership {
 }
 
 /// Whose the status of a device is.
-pub(super) fn ownership(object: &Object, live: Option<&Live>, gateway: &str) -> Ownership {
+pub(super) fn ownership(object: &ObservedDevice, live: Option<&SessionView>, gateway: &str) -> Ownership {
     let Some(live) = live else { return Ownership::None };
     let own = object.base.gateway.as_deref() == Some(gateway);
     if own && object.base.epoch == live.epoch.0 {
@@ -89,15 +89,15 @@ struct Wanted<'a> {
     mismatch: Option<(bool, ReasonCode)>,
     /// Whether the device's own numbers are believed; nothing is said of one whose numbers always were.
     counters: Option<(bool, ReasonCode)>,
-    live: Option<&'a Live>,
+    live: Option<&'a SessionView>,
 }
 
 /// A condition by its type, as it is shown and as it should be.
-type Compared<'a> = (&'static str, Option<&'a Shown>, Option<(bool, ReasonCode)>);
+type Compared<'a> = (&'static str, Option<&'a ObservedCondition>, Option<(bool, ReasonCode)>);
 
 impl Wanted<'_> {
     /// Conditions by type, each as it is shown and as it should be.
-    fn conditions<'b>(&self, base: &'b Base) -> [Compared<'b>; 5] {
+    fn conditions<'b>(&self, base: &'b LastWritten) -> [Compared<'b>; 5] {
         [
             (condition_type::CONNECTED, base.connected.as_ref(), self.connected),
             (condition_type::ENROLLED, base.enrolled.as_ref(), self.enrolled),
@@ -109,19 +109,19 @@ impl Wanted<'_> {
 }
 
 /// A condition that holds, or that is to be taken back if it is shown as holding.
-fn trouble(holds: bool, reason: ReasonCode, shown: Option<&Shown>) -> Option<(bool, ReasonCode)> {
+fn trouble(holds: bool, reason: ReasonCode, shown: Option<&ObservedCondition>) -> Option<(bool, ReasonCode)> {
     if holds {
         return Some((true, reason));
     }
     shown.is_some_and(|shown| shown.status).then_some((false, ReasonCode::QuietAgain))
 }
 
-fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Option<Wanted<'a>> {
+fn wanted<'a>(record: &'a DeviceEntry, object: &ObservedDevice, writing: Writing<'_>) -> Option<Wanted<'a>> {
     let base = &object.base;
     let seen = record.trouble.as_deref();
-    let suspected = seen.is_some_and(super::identity::Trouble::suspects_clone);
+    let suspected = seen.is_some_and(super::trouble::Trouble::suspects_clone);
     let clone = trouble(suspected, ReasonCode::CloneSuspected, base.clone.as_ref());
-    let differing = seen.is_some_and(super::identity::Trouble::has_mismatch);
+    let differing = seen.is_some_and(super::trouble::Trouble::has_mismatch);
     let mismatch = trouble(differing, ReasonCode::KeyMismatch, base.mismatch.as_ref());
     let session = session_wanted(record, object, writing).or_else(|| {
         let own = base.gateway.as_deref().is_none_or(|gateway| gateway == writing.gateway);
@@ -142,7 +142,13 @@ fn wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Opti
 }
 
 /// Why a device without a session is away. One that was kept out and is welcome again comes back when it was told to.
-fn away(now: Now, reason: ReasonCode, object: &Object, record: &Record, welcome: bool) -> ReasonCode {
+fn away(
+    now: Now,
+    reason: ReasonCode,
+    object: &ObservedDevice,
+    record: &DeviceEntry,
+    welcome: bool,
+) -> ReasonCode {
     let over = match reason {
         ReasonCode::Revoked => !object.revoked,
         ReasonCode::PendingApproval => welcome,
@@ -157,7 +163,7 @@ fn away(now: Now, reason: ReasonCode, object: &Object, record: &Record, welcome:
 }
 
 /// A device that was told to stay away by an earlier life of this gateway comes back as late as one that was told so now.
-pub(super) fn adopt_retry(now: Now, record: &mut Record) {
+pub(super) fn adopt_retry(now: Now, record: &mut DeviceEntry) {
     let Some(object) = &record.object else { return };
     let shown = object.base.connected.as_ref().filter(|shown| !shown.status);
     let told = shown.is_some_and(|shown| {
@@ -169,7 +175,11 @@ pub(super) fn adopt_retry(now: Now, record: &mut Record) {
     }
 }
 
-fn session_wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>) -> Option<Wanted<'a>> {
+fn session_wanted<'a>(
+    record: &'a DeviceEntry,
+    object: &ObservedDevice,
+    writing: Writing<'_>,
+) -> Option<Wanted<'a>> {
     let live = record.live.as_deref();
     let enrolled = if object.revoked {
         (false, ReasonCode::Revoked)
@@ -188,7 +198,7 @@ fn session_wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>)
                 _ => DevicePhase::Disconnected,
             };
             let connected = match live.ended {
-                None => (true, ReasonCode::SessionStands),
+                None => (true, ReasonCode::SessionEstablished),
                 Some(reason) => (false, away(writing.now, reason, object, record, enrolled.0)),
             };
             let counters = match (&live.complaint, &object.base.counters) {
@@ -215,8 +225,8 @@ fn session_wanted<'a>(record: &'a Record, object: &Object, writing: Writing<'_>)
 
 /// What is to be said of a device without a session here: only what this gateway may know.
 fn idle<'a>(
-    record: &Record,
-    object: &Object,
+    record: &DeviceEntry,
+    object: &ObservedDevice,
     enrolled: (bool, ReasonCode),
     writing: Writing<'_>,
 ) -> Option<Wanted<'a>> {
@@ -261,7 +271,7 @@ fn idle<'a>(
 }
 
 /// How the status of a device differs from what it should be; `None` if it does not.
-pub(super) fn diff<'a>(record: &'a Record, writing: Writing<'a>) -> Option<StatusDiff<'a>> {
+pub(super) fn diff<'a>(record: &'a DeviceEntry, writing: Writing<'a>) -> Option<StatusDiff<'a>> {
     let object = record.object.as_ref()?;
     let now_ms = writing.now.ms;
     let waits = |priority, due_ms| {
@@ -283,7 +293,7 @@ pub(super) fn diff<'a>(record: &'a Record, writing: Writing<'a>) -> Option<Statu
 }
 
 /// Whether a device that an earlier life of this gateway left as Connected may still come back.
-fn awaits_return(record: &Record, object: &Object, writing: Writing<'_>) -> bool {
+fn awaits_return(record: &DeviceEntry, object: &ObservedDevice, writing: Writing<'_>) -> bool {
     record.live.is_none()
         && object.base.phase == DevicePhase::Connected
         && object.base.gateway.as_deref() == Some(writing.gateway)
@@ -298,7 +308,7 @@ struct Urgency {
     ends_session: bool,
 }
 
-fn urgency(object: &Object, wanted: &Wanted<'_>, writing: Writing<'_>) -> Option<Urgency> {
+fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -> Option<Urgency> {
     let base = &object.base;
     let now = |priority| Some(Urgency { priority, due_ms: writing.now.ms, ends_session: false });
     if wanted.phase != base.phase {
@@ -426,9 +436,9 @@ fn whole(mut facts: Value) -> Value {
     facts
 }
 
-fn event(now: Now, record: &Record, object: &Object, wanted: &Wanted<'_>) -> Event {
+fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wanted<'_>) -> Event {
     let (warning, reason) = match wanted.phase {
-        DevicePhase::Connected => (false, ReasonCode::SessionStands),
+        DevicePhase::Connected => (false, ReasonCode::SessionEstablished),
         DevicePhase::Enrolled => {
             let reason = wanted.connected.map_or(ReasonCode::Approved, |(_, reason)| reason);
             let returns = reason == ReasonCode::AwaitingReconnect;
@@ -451,7 +461,7 @@ fn event(now: Now, record: &Record, object: &Object, wanted: &Wanted<'_>) -> Eve
     }
 }
 
-fn sentence(reason: ReasonCode, record: &Record) -> String {
+fn sentence(reason: ReasonCode, record: &DeviceEntry) -> String {
     let complaint = record.live.as_ref().and_then(|live| live.complaint.as_deref());
     match (reason, record.returns_by) {
         (ReasonCode::CounterOutOfRange, _) => complaint.unwrap_or(reason.sentence()).to_owned(),
@@ -463,7 +473,7 @@ fn sentence(reason: ReasonCode, record: &Record) -> String {
     }
 }
 
-fn differs(shown: Option<&Shown>, wanted: Option<(bool, ReasonCode)>) -> bool {
+fn differs(shown: Option<&ObservedCondition>, wanted: Option<(bool, ReasonCode)>) -> bool {
     wanted.is_some_and(|(status, reason)| {
         shown.is_none_or(|shown| shown.status != status || shown.reason != reason.as_str())
     })
@@ -472,10 +482,10 @@ fn differs(shown: Option<&Shown>, wanted: Option<(bool, ReasonCode)>) -> bool {
 fn condition(
     now: Now,
     name: &str,
-    shown: Option<&Shown>,
+    shown: Option<&ObservedCondition>,
     wanted: Option<(bool, ReasonCode)>,
-    record: &Record,
-    object: &Object,
+    record: &DeviceEntry,
+    object: &ObservedDevice,
 ) -> Option<Value> {
     let (status, reason, message) = match (wanted, shown) {
         (Some((status, reason)), _) => (status, reason.as_str().to_owned(), sentence(reason, record)),
@@ -511,12 +521,12 @@ fn unix_ms_of(now: Now, then: Now) -> u64 {
 }
 
 /// When the device was last heard, to the second that a status shows.
-fn heard_unix_ms(now: Now, live: &Live) -> u64 {
+fn heard_unix_ms(now: Now, live: &SessionView) -> u64 {
     unix_ms_of(now, live.last_heard) / 1_000 * 1_000
 }
 
 /// Whether the status has a time that has not come yet.
-fn is_ahead(now: Now, base: &Base) -> bool {
+fn is_ahead(now: Now, base: &LastWritten) -> bool {
     let latest = base.connected_since_unix_ms.unwrap_or(0).max(base.last_heartbeat_unix_ms);
     latest > now.unix_ms.saturating_add(CLOCK_AHEAD_MS)
 }

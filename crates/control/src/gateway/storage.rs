@@ -12,7 +12,7 @@ use super::{
     input::{RequestId, StoreId, StoreOperation, StoredDevice},
     sets::Set,
 };
-use crate::{ObjectKey, exchange::SetRefusal};
+use crate::{ObjectKey, gateway_api::SetRefusal};
 
 /// A set that is taken, and the device that it is for.
 pub(super) type CheckedSet = (Arc<ObjectKey>, Arc<Set>);

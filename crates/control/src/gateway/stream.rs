@@ -12,7 +12,7 @@ use std::{
 use super::config::{STREAM_PAGE_MAX, TOMBSTONES_MAX};
 use crate::{
     ObjectKey,
-    exchange::{DeviceView, StreamEvent},
+    gateway_api::{DeviceView, StreamEvent},
 };
 
 /// Where a reader stands.

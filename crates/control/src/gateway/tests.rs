@@ -15,7 +15,7 @@ use wasmbed_protocol::{
 use super::*;
 use crate::{
     ObjectKey,
-    exchange::{AssignmentEntry, DeviceSet, PutSets, StreamEvent},
+    gateway_api::{AssignmentEntry, DeviceSet, PutSets, StreamEvent},
     kubernetes::{Event, WriteOutcome},
 };
 
@@ -364,7 +364,7 @@ impl World {
         digest
     }
 
-    fn put(&mut self, term: u64, sets: Vec<DeviceSet>) -> Result<crate::exchange::PutSetsAnswer, Refused> {
+    fn put(&mut self, term: u64, sets: Vec<DeviceSet>) -> Result<crate::gateway_api::PutSetsAnswer, Refused> {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         if self.gateway.needs_leader_lease(term) {

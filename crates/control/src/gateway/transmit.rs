@@ -13,7 +13,7 @@ use super::{
     Gateway,
     config::{Config, LOG_BYTES_PER_SECOND},
     connections::State,
-    device::Record,
+    device::DeviceEntry,
     input::{Notice, SessionId, Transmit},
     pending::{Closing, Complaint, Outgoing, Range},
     sets::Set,
@@ -185,13 +185,13 @@ impl Gateway {
 fn welcome(
     now: Now,
     config: &Config,
-    record: Option<&Record>,
+    record: Option<&DeviceEntry>,
     desired_known: bool,
 ) -> GatewayMessage<'static> {
     let live = record.and_then(|record| record.live.as_ref());
     debug_assert!(live.is_some(), "a session is welcomed once it has its epoch");
     GatewayMessage::Welcome(Welcome {
-        epoch: live.map_or(Epoch(0), |live| live.epoch_told),
+        epoch: live.map_or(Epoch(0), |live| live.acknowledged_epoch),
         unix_ms: now.unix_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         heartbeat_timeout_ms: config.heartbeat_timeout_ms,

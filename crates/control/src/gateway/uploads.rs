@@ -7,14 +7,14 @@ use wasmbed_protocol::{ModuleDigest, Revision, limits::MODULE_BYTES_MAX};
 use super::{
     Gateway,
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
-    device::Record,
+    device::DeviceEntry,
     input::{Answer, Notice, Refused, RequestId, StoreFailure, StoreId, StoredDevice, UploadDecision},
     sets::{Modules, PreparedSet, PreparedSets, Set},
     storage::{CheckedSet, Storing},
 };
 use crate::{
     Now, ObjectKey,
-    exchange::{DeviceSet, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
+    gateway_api::{DeviceSet, PutSetsAnswer, Refusal, SETS_PER_PUT_MAX, SetRefusal},
 };
 
 impl Gateway {
@@ -232,7 +232,7 @@ impl Gateway {
         record.stored_uid =
             record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
         // Operations happen in their order: an older set must not follow a newer one.
-        let set = record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_exchange(&record.key));
+        let set = record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_api(&record.key));
         let device = stored(record, set);
         self.storage.put_device(self.fence.highest(), Arc::clone(key), device);
     }
@@ -322,7 +322,7 @@ impl Gateway {
 }
 
 /// What the disk keeps of a device with this set.
-fn stored(record: &Record, set: Option<DeviceSet>) -> StoredDevice {
+fn stored(record: &DeviceEntry, set: Option<DeviceSet>) -> StoredDevice {
     StoredDevice {
         device: (*record.key).clone(),
         uid: record

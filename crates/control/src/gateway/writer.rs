@@ -406,7 +406,7 @@ mod tests {
         let event = Box::new(Event {
             regarding: Regarding::device((*key("a")).clone(), "u"),
             warning: false,
-            reason: wasmbed_api::ReasonCode::SessionStands,
+            reason: wasmbed_api::ReasonCode::SessionEstablished,
             message: String::new(),
             unix_ms: 0,
         });

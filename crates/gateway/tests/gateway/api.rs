@@ -11,7 +11,7 @@ use tokio::{
 };
 use wasmbed_control::{
     ObjectKey,
-    exchange::{DeviceSet, LogLine, PutSets, StreamEvent},
+    gateway_api::{DeviceSet, LogLine, PutSets, StreamEvent},
 };
 use wasmbed_pki::tls::Profile;
 use wasmbed_protocol::{ApplicationUid, DeviceMessage, Log, ModuleDigest, Sequence};
@@ -156,7 +156,7 @@ async fn the_document_and_the_routes_agree() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_over_its_bound_is_refused() {
     let world = World::start().await;
-    let body = vec![b' '; wasmbed_control::exchange::PUT_SETS_BYTES_MAX + 1];
+    let body = vec![b' '; wasmbed_control::gateway_api::PUT_SETS_BYTES_MAX + 1];
     let mut http = world.controller().await;
     assert_eq!(http.call("PUT", "/v1/sets", body).await.0, 413);
 }

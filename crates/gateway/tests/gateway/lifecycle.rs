@@ -10,7 +10,7 @@ use serde_json::json;
 use wasmbed_api::{DeviceGateway, DevicePhase};
 use wasmbed_control::{
     ObjectKey,
-    exchange::{AssignmentEntry, DeviceSet, PutSets},
+    gateway_api::{AssignmentEntry, DeviceSet, PutSets},
 };
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CorrelationId, DeviceMessage,
@@ -83,7 +83,10 @@ async fn an_unknown_device_is_created_approved_and_connected() {
         loop {
             let list = events.list(&ListParams::default()).await.unwrap();
             let reasons: Vec<_> = list.iter().filter_map(|event| event.reason.as_deref()).collect();
-            if ["PendingApproval", "SessionStands", "Revoked"].iter().all(|reason| reasons.contains(reason)) {
+            if ["PendingApproval", "SessionEstablished", "Revoked"]
+                .iter()
+                .all(|reason| reasons.contains(reason))
+            {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use stream::Gateway;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
-use wasmbed_control::exchange::LogLine;
+use wasmbed_control::gateway_api::LogLine;
 use wasmbed_pki::{Identity, read_certificates};
 use wasmbed_telemetry::with_causes;
 

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use wasmbed_control::{ObjectKey, UnixTime, exchange::LogLine};
+use wasmbed_control::{ObjectKey, UnixTime, gateway_api::LogLine};
 
 /// Applications on devices whose last line is remembered: ten on each of 10,000 devices. Of more, the one that has been quiet
 /// for longest is forgotten.

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
-use wasmbed_control::exchange::{BOOT_ID_HEADER, LogLine, Refusal};
+use wasmbed_control::gateway_api::{BOOT_ID_HEADER, LogLine, Refusal};
 use wasmbed_pki::tls::{self, ClientParams, Profile};
 
 use super::{Filter, Source};

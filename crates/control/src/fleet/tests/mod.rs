@@ -12,7 +12,7 @@ use wasmbed_api::{
 };
 
 use super::*;
-use crate::exchange::StreamEvent;
+use crate::gateway_api::StreamEvent;
 use world::{APPLICATION_BYTES, Report, World, all, key, names};
 
 fn condition(world: &World, application: &str, type_: &str) -> (String, String, String) {

@@ -4,16 +4,16 @@ use super::*;
 
 const HASH: SpecHash = SpecHash([1; 32]);
 
-fn facts<'a>(standings: &[(&'a str, Standing)]) -> Facts<'a> {
-    let connected = standings
+fn facts<'a>(target_states: &[(&'a str, TargetState)]) -> Facts<'a> {
+    let connected = target_states
         .iter()
-        .filter(|(_, standing)| *standing != Standing::Away && *standing != Standing::Succeeded)
+        .filter(|(_, standing)| *standing != TargetState::Away && *standing != TargetState::Succeeded)
         .count();
-    Facts { generation: 3, standings: standings.to_vec(), connected, ..Facts::default() }
+    Facts { generation: 3, target_states: target_states.to_vec(), connected, ..Facts::default() }
 }
 
-fn failed(reason: ReasonCode) -> Standing {
-    Standing::Failed(ModuleRefusal { reason, message: "it went wrong".to_owned() })
+fn failed(reason: ReasonCode) -> TargetState {
+    TargetState::Failed(ModuleRefusal { reason, message: "it went wrong".to_owned() })
 }
 
 fn status(facts: &Facts<'_>) -> ApplicationStatus {
@@ -31,7 +31,7 @@ fn conditions_text(status: &ApplicationStatus) -> Vec<String> {
 
 #[test]
 fn all_targets_run_it() {
-    let status = status(&facts(&[("a", Standing::Running), ("b", Standing::Running)]));
+    let status = status(&facts(&[("a", TargetState::Running), ("b", TargetState::Running)]));
     assert_eq!(status.phase, ApplicationPhase::Running);
     assert_eq!(
         conditions_text(&status),
@@ -48,7 +48,7 @@ fn all_targets_run_it() {
 
 #[test]
 fn conditions_of_others_stay() {
-    let facts = facts(&[("a", Standing::Running)]);
+    let facts = facts(&[("a", TargetState::Running)]);
     let mut before = status(&facts);
     let other = Condition { type_: "Inspected".to_owned(), ..before.conditions[0].clone() };
     before.conditions.insert(0, other.clone());
@@ -60,12 +60,12 @@ fn conditions_of_others_stay() {
 
 #[test]
 fn a_device_in_a_drawer_blocks_complete_and_not_ready() {
-    let standings = [
-        ("device-001", Standing::Running),
-        ("device-002", Standing::Running),
-        ("device-003", Standing::Away),
+    let target_states = [
+        ("device-001", TargetState::Running),
+        ("device-002", TargetState::Running),
+        ("device-003", TargetState::Away),
     ];
-    let status = status(&facts(&standings));
+    let status = status(&facts(&target_states));
     assert_eq!(status.phase, ApplicationPhase::Running);
     assert_eq!(
         conditions_text(&status),
@@ -82,7 +82,7 @@ fn a_device_in_a_drawer_blocks_complete_and_not_ready() {
 
 #[test]
 fn a_connected_target_on_its_way_blocks_ready() {
-    let status = status(&facts(&[("a", Standing::Running), ("b", Standing::Pending)]));
+    let status = status(&facts(&[("a", TargetState::Running), ("b", TargetState::Pending)]));
     assert_eq!(status.phase, ApplicationPhase::Deploying);
     assert_eq!(
         conditions_text(&status),
@@ -97,7 +97,7 @@ fn a_connected_target_on_its_way_blocks_ready() {
 
 #[test]
 fn some_failed() {
-    let status = status(&facts(&[("a", Standing::Running), ("b", failed(ReasonCode::Trapped))]));
+    let status = status(&facts(&[("a", TargetState::Running), ("b", failed(ReasonCode::Trapped))]));
     assert_eq!(status.phase, ApplicationPhase::Degraded);
     assert_eq!(
         conditions_text(&status),
@@ -122,7 +122,7 @@ fn all_failed() {
 
 #[test]
 fn none_connected_is_pending_and_nobody_failed() {
-    let status = status(&facts(&[("a", Standing::Away)]));
+    let status = status(&facts(&[("a", TargetState::Away)]));
     assert_eq!(status.phase, ApplicationPhase::Pending);
     assert_eq!(condition(&status, "Ready").reason, "NoneConnected");
     assert_eq!(condition(&status, "Ready").message, "0 of 1 target runs it; a is not connected");
@@ -131,7 +131,7 @@ fn none_connected_is_pending_and_nobody_failed() {
 #[test]
 fn no_targets_and_missing_ones() {
     assert_eq!(condition(&status(&facts(&[])), "Ready").reason, "NoTargets");
-    let mut some = facts(&[("a", Standing::Running)]);
+    let mut some = facts(&[("a", TargetState::Running)]);
     some.missing = vec!["x", "y"];
     let status = status(&some);
     assert_eq!(condition(&status, "Ready").reason, "AllRunning");
@@ -142,7 +142,7 @@ fn no_targets_and_missing_ones() {
 
 #[test]
 fn unschedulable_targets_do_not_fail() {
-    let status = status(&facts(&[("a", Standing::Unschedulable)]));
+    let status = status(&facts(&[("a", TargetState::Unschedulable)]));
     assert_eq!(status.phase, ApplicationPhase::Pending);
     assert_eq!(condition(&status, "Ready").reason, "Unschedulable");
     assert_eq!(condition(&status, "Complete").reason, "Unschedulable");
@@ -152,7 +152,7 @@ fn unschedulable_targets_do_not_fail() {
 fn a_refused_application_says_why_in_every_condition() {
     let refusal =
         ModuleRefusal { reason: ReasonCode::InvalidBase64, message: "spec.wasm_bytes: bad".to_owned() };
-    let mut some = facts(&[("a", Standing::Failed(refusal.clone()))]);
+    let mut some = facts(&[("a", TargetState::Failed(refusal.clone()))]);
     some.refusal = Some(&refusal);
     let status = status(&some);
     assert_eq!(status.phase, ApplicationPhase::Failed);
@@ -169,7 +169,7 @@ fn a_refused_application_says_why_in_every_condition() {
 
 #[test]
 fn a_gateway_that_does_not_answer_shows() {
-    let mut some = facts(&[("a", Standing::Pending)]);
+    let mut some = facts(&[("a", TargetState::Pending)]);
     some.trouble = Some(("gateway g: no connection".to_owned(), false));
     assert_eq!(condition(&status(&some), "Reconciling").reason, "Retrying");
     some.trouble = Some(("gateway g: no connection".to_owned(), true));
@@ -181,7 +181,7 @@ fn a_gateway_that_does_not_answer_shows() {
 
 #[test]
 fn deletion_shows_in_phase_and_conditions() {
-    let mut some = facts(&[("a", Standing::Running)]);
+    let mut some = facts(&[("a", TargetState::Running)]);
     some.deleting = true;
     let status = status(&some);
     assert_eq!(status.phase, ApplicationPhase::Terminating);
@@ -191,8 +191,9 @@ fn deletion_shows_in_phase_and_conditions() {
 #[test]
 fn failures_are_listed_up_to_a_bound_and_counted_beyond_it() {
     let names: Vec<String> = (0..200).map(|n| format!("device-{n:03}")).collect();
-    let standings: Vec<_> = names.iter().map(|name| (name.as_str(), failed(ReasonCode::Trapped))).collect();
-    let status = status(&facts(&standings));
+    let target_states: Vec<_> =
+        names.iter().map(|name| (name.as_str(), failed(ReasonCode::Trapped))).collect();
+    let status = status(&facts(&target_states));
     assert_eq!(status.failures.len(), FAILURES_MAX);
     assert_eq!(status.counts.failed, 200);
     assert_eq!(status.failures[0].device, "device-000");
@@ -207,10 +208,10 @@ fn many_names_are_counted() {
 
 #[test]
 fn a_condition_keeps_its_time_while_its_value_stays() {
-    let first = plan_status(&facts(&[("a", Standing::Running)]), &Published::default(), 10_000);
+    let first = plan_status(&facts(&[("a", TargetState::Running)]), &Published::default(), 10_000);
     let published = Published::of(Some(&first));
     assert!(published.says(&first));
-    let second = plan_status(&facts(&[("a", Standing::Pending)]), &published, 20_000);
+    let second = plan_status(&facts(&[("a", TargetState::Pending)]), &published, 20_000);
     assert_eq!(condition(&second, "Ready").last_transition_time, time(20));
     assert_eq!(condition(&second, "Stalled").last_transition_time, time(10));
     assert!(!published.says(&second));
@@ -218,7 +219,7 @@ fn a_condition_keeps_its_time_while_its_value_stays() {
 
 #[test]
 fn events_are_for_transitions_only() {
-    let running = status(&facts(&[("a", Standing::Running)]));
+    let running = status(&facts(&[("a", TargetState::Running)]));
     let first = Published::default().transitions(&running);
     assert_eq!(
         first.iter().map(|t| (t.reason, t.warning)).collect::<Vec<_>>(),
@@ -246,24 +247,27 @@ fn report(state: DeviceApplicationState, reason: Option<ReasonCode>) -> Reported
 fn only_a_report_of_this_generation_by_a_connected_device_counts() {
     use DeviceApplicationState as S;
     let judge = |connected, report: Option<&ReportedApplication>| {
-        plan_standing(&Verdict::Placed, connected, RestartPolicy::Never, Some(HASH), report)
+        plan_target_state(&Placement::Placed, connected, RestartPolicy::Never, Some(HASH), report)
     };
-    assert_eq!(judge(true, Some(&report(S::Running, None))), Standing::Running);
-    assert_eq!(judge(false, Some(&report(S::Running, None))), Standing::Away);
-    assert_eq!(judge(true, None), Standing::Pending);
+    assert_eq!(judge(true, Some(&report(S::Running, None))), TargetState::Running);
+    assert_eq!(judge(false, Some(&report(S::Running, None))), TargetState::Away);
+    assert_eq!(judge(true, None), TargetState::Pending);
     let other = ReportedApplication { spec_hash: SpecHash([2; 32]), ..report(S::Running, None) };
-    assert_eq!(judge(true, Some(&other)), Standing::Pending);
-    assert_eq!(judge(true, Some(&report(S::Starting, None))), Standing::Pending);
-    assert_eq!(judge(true, Some(&report(S::Unknown, None))), Standing::Pending);
-    assert_eq!(judge(true, Some(&report(S::Completed, Some(ReasonCode::Exited)))), Standing::Succeeded);
-    assert_eq!(judge(false, Some(&report(S::Completed, Some(ReasonCode::Exited)))), Standing::Succeeded);
-    assert!(matches!(judge(false, Some(&report(S::Failed, Some(ReasonCode::Trapped)))), Standing::Failed(_)));
-    assert_eq!(judge(false, Some(&report(S::Failed, Some(ReasonCode::OutOfMemory)))), Standing::Away);
+    assert_eq!(judge(true, Some(&other)), TargetState::Pending);
+    assert_eq!(judge(true, Some(&report(S::Starting, None))), TargetState::Pending);
+    assert_eq!(judge(true, Some(&report(S::Unknown, None))), TargetState::Pending);
+    assert_eq!(judge(true, Some(&report(S::Completed, Some(ReasonCode::Exited)))), TargetState::Succeeded);
+    assert_eq!(judge(false, Some(&report(S::Completed, Some(ReasonCode::Exited)))), TargetState::Succeeded);
+    assert!(matches!(
+        judge(false, Some(&report(S::Failed, Some(ReasonCode::Trapped)))),
+        TargetState::Failed(_)
+    ));
+    assert_eq!(judge(false, Some(&report(S::Failed, Some(ReasonCode::OutOfMemory)))), TargetState::Away);
     assert!(matches!(
         judge(true, Some(&report(S::Completed, Some(ReasonCode::Trapped)))),
-        Standing::Failed(_)
+        TargetState::Failed(_)
     ));
-    let Standing::Failed(refusal) = judge(true, Some(&report(S::CrashLoop, Some(ReasonCode::CpuLimit))))
+    let TargetState::Failed(refusal) = judge(true, Some(&report(S::CrashLoop, Some(ReasonCode::CpuLimit))))
     else {
         panic!()
     };

@@ -20,7 +20,7 @@ use super::super::{
     *,
 };
 use crate::{
-    exchange::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRefusal, StreamEvent},
+    gateway_api::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRefusal, StreamEvent},
     kubernetes::WriteOutcome,
 };
 
@@ -606,7 +606,7 @@ impl World {
     }
 
     fn put(&mut self, put: Put) {
-        assert!(put.body.sets.len() <= crate::exchange::SETS_PER_PUT_MAX);
+        assert!(put.body.sets.len() <= crate::gateway_api::SETS_PER_PUT_MAX);
         if put.body.sets.is_empty() {
             self.announcements += 1;
         } else {
@@ -675,7 +675,7 @@ impl World {
     }
 
     /// A set is what the resources say, and its revision moved only if its content did.
-    fn check_set(&mut self, set: &crate::exchange::DeviceSet) {
+    fn check_set(&mut self, set: &crate::gateway_api::DeviceSet) {
         let sent = (set.revision, hashes(&set.assignments));
         if let Some((revision, content)) = self.sent.insert(set.device.name.clone(), sent)
             && set.revision > revision
@@ -690,7 +690,7 @@ impl World {
     }
 
     /// A revision that a gateway took has one content for ever, and moves only with it.
-    fn check_revision(&mut self, set: &crate::exchange::DeviceSet) {
+    fn check_revision(&mut self, set: &crate::gateway_api::DeviceSet) {
         let name = &set.device.name;
         let content = hashes(&set.assignments);
         let revisions = self.issued.entry(name.clone()).or_default();

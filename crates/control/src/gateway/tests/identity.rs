@@ -327,7 +327,7 @@ fn a_revocation_that_is_taken_back_ends_with_the_next_session() {
     world.advance(1_500);
     assert_eq!(shown(&world, "Connected"), is("False", "AwaitingReconnect"));
     world.hello("a", 1, 0);
-    assert_eq!(shown(&world, "Connected"), is("True", "SessionStands"));
+    assert_eq!(shown(&world, "Connected"), is("True", "SessionEstablished"));
     assert_eq!(told(&world, ReasonCode::Revoked), 1);
 }
 
