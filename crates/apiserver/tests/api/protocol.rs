@@ -102,7 +102,7 @@ pub(crate) fn device(name: &str, spec: Value) -> String {
 }
 
 #[tokio::test]
-async fn without_a_certificate_one_learns_that_the_server_lives() {
+async fn clients_without_a_certificate_get_health_only() {
     let server = Running::start().await;
     let mut sender = sender(&server, None).await;
     for path in ["/livez", "/readyz", "/healthz", "/health", "/ready", "/metrics"] {
@@ -225,11 +225,11 @@ async fn unsupported_features_are_refused() {
     ];
     let mut wrong = Vec::new();
     for (method, path, media_type, body, expected) in refusals {
-        let told = format!("{method} {path} {media_type}");
+        let sent = format!("{method} {path} {media_type}");
         let (code, status) = send(&mut sender, request(method, &path, media_type, body)).await;
         let refused = status["kind"] == "Status" && status["code"] == json!(code);
         if code != expected || !refused || status["message"].as_str().is_none_or(str::is_empty) {
-            wrong.push(format!("{told}: {expected} expected: {status}"));
+            wrong.push(format!("{sent}: {expected} expected: {status}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -304,7 +304,7 @@ async fn an_invalid_object_is_reported_field_by_field() {
 }
 
 #[tokio::test]
-async fn slow_and_silent_clients_are_let_go() {
+async fn slow_and_silent_clients_are_disconnected() {
     let limits = Limits {
         handshake_timeout: Duration::from_millis(200),
         header_timeout: Duration::from_millis(200),
@@ -416,17 +416,17 @@ async fn log_lines_of_a_request_have_its_verb_resource_and_user() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    // For all threads: interest in a span is cached for whichever of them meets it first.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let server = Running::start().await;
-    let identity = server.authority.client("eve", "nobody");
+    let identity = server.authority.client("traced", "nobody");
     let mut sender = sender(&server, Some(identity)).await;
     let path = format!("{DEVICES}/a/status");
     let (code, _) = send(&mut sender, request(Method::PATCH, &path, "application/json", "{}")).await;
     assert_eq!(code, 403);
     drop(sender);
     server.stop().await;
-    drop(guard);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let span = r#"request{user="eve" verb="patch" resource="devices/status"}"#;
+    let span = r#"request{user="traced" verb="patch" resource="devices/status"}"#;
     assert!(text.lines().any(|line| line.contains(span) && line.contains("code=403")), "{text}");
 }
