@@ -30,8 +30,8 @@ const INPUTS: [Input; 17] = [
     ("moves that pile up", moves_that_pile_up, "422 "),
     ("insertions before a long list", insertions_before_a_long_list, "422 "),
     ("merges that grow an object", merges_that_grow_an_object, "413 "),
-    ("repeated names below a long name", repeated_names_below_a_long_name, "32 told"),
-    ("a long name above many items", a_long_name_above_many_items, "0 told"),
+    ("repeated names below a long name", repeated_names_below_a_long_name, "32 duplicates"),
+    ("a long name above many items", a_long_name_above_many_items, "0 duplicates"),
     ("objects without end", objects_without_end, "the body"),
     ("unknown fields below a long name", unknown_fields_below_a_long_name, "400 "),
     ("owners that all control", owners_that_all_control, "422 "),
@@ -53,14 +53,14 @@ fn no_input_costs_more_than_its_size() {
             .unwrap();
         let text = String::from_utf8_lossy(&child.stdout);
         let line = text.lines().find_map(|line| line.strip_prefix("answer: "));
-        let told =
+        let output =
             || format!("{name}: {:?}\n{text}\n{}", child.status, String::from_utf8_lossy(&child.stderr));
-        let line = line.filter(|_| child.status.success()).unwrap_or_else(|| panic!("{}", told()));
+        let line = line.filter(|_| child.status.success()).unwrap_or_else(|| panic!("{}", output()));
         println!("{name}: {line}");
         let mut parts = line.splitn(3, '\t');
         let peak_mib: u64 = parts.next().unwrap().parse().unwrap();
-        assert!(peak_mib <= PEAK_MIB_MAX, "{}", told());
-        assert!(parts.nth(1).unwrap().starts_with(expected), "{}", told());
+        assert!(peak_mib <= PEAK_MIB_MAX, "{}", output());
+        assert!(parts.nth(1).unwrap().starts_with(expected), "{}", output());
     }
 }
 
@@ -138,7 +138,7 @@ impl Api {
     }
 
     fn json_patch(metadata: Value, operations: Vec<Value>) -> String {
-        told(Api::new(metadata).patch("application/json-patch+json", Value::Array(operations)))
+        text(Api::new(metadata).patch("application/json-patch+json", Value::Array(operations)))
     }
 }
 
@@ -146,7 +146,7 @@ fn create(object: Value) -> Operation {
     Operation::Create { object, duplicates: Vec::new() }
 }
 
-fn told(answer: Result<Applied, String>) -> String {
+fn text(answer: Result<Applied, String>) -> String {
     answer.map_or_else(|refused| refused, |_| "ok".into())
 }
 
@@ -215,7 +215,7 @@ fn merges_that_grow_an_object() -> String {
 
 fn read(body: &str) -> String {
     match decode::json(body.as_bytes()) {
-        Ok(decoded) => format!("{} told", decoded.duplicates.len()),
+        Ok(decoded) => format!("{} duplicates", decoded.duplicates.len()),
         Err(why) => format!("the body is refused: {why}"),
     }
 }
@@ -239,14 +239,14 @@ fn unknown_fields_below_a_long_name() -> String {
     let unknown: Value = (0..10_000).map(|number| (number.to_string(), json!(1))).collect();
     let mut object = sample_named("b");
     object["spec"] = json!({"nested": {long: unknown}});
-    told(Api::new(json!({})).sample("", create(object)))
+    text(Api::new(json!({})).sample("", create(object)))
 }
 
 fn owners_that_all_control() -> String {
     let owner = json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true});
     let mut object = sample_named("b");
     object["metadata"]["ownerReferences"] = vec![owner; 8_000].into();
-    told(Api::new(json!({})).sample("", create(object)))
+    text(Api::new(json!({})).sample("", create(object)))
 }
 
 fn finalizers_while_deleting() -> String {
@@ -258,7 +258,7 @@ fn finalizers_while_deleting() -> String {
     let mut all = names("a");
     all.extend(names("b"));
     let patch = json!({"metadata": {"finalizers": all}});
-    told(api.patch("application/merge-patch+json", patch))
+    text(api.patch("application/merge-patch+json", patch))
 }
 
 fn managers_without_end() -> String {
@@ -269,7 +269,7 @@ fn managers_without_end() -> String {
         })
         .collect();
     let mut api = Api::new(json!({}));
-    told(api.patch(
+    text(api.patch(
         "application/merge-patch+json",
         json!({"metadata": {"managedFields": managers}, "spec": {"flag": true}}),
     ))
@@ -281,7 +281,7 @@ fn apply(api: &mut Api, spec: Value) -> String {
     let creation = Ok(Vec::new());
     let operation =
         Operation::Apply { part: Part::Main, object, duplicates: Vec::new(), force: false, creation };
-    told(api.sample("a", operation))
+    text(api.sample("a", operation))
 }
 
 fn applied_items_without_end() -> String {
@@ -311,5 +311,5 @@ fn labels_that_are_none() -> String {
         (0..30_000).map(|number| (format!("{number} {}", "/".repeat(30)), json!("= ="))).collect();
     let mut object = sample_named("b");
     object["metadata"]["labels"] = labels;
-    told(Api::new(json!({})).sample("", create(object)))
+    text(Api::new(json!({})).sample("", create(object)))
 }

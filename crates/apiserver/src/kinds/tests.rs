@@ -36,8 +36,8 @@ fn a_definition_that_cannot_be_served_is_refused() {
         Kind::from_definition(&definition).map(|kind| kind.list_kind).map_err(|error| error.to_string())
     };
     assert_eq!(definition(&|_| {}), Ok("WidgetList".into()));
-    let told = definition(&|it| it["spec"]["scope"] = json!("Galaxy")).unwrap_err();
-    assert_eq!(told, "definition widgets.example.com: spec.scope must be Namespaced or Cluster");
+    let error = definition(&|it| it["spec"]["scope"] = json!("Galaxy")).unwrap_err();
+    assert_eq!(error, "definition widgets.example.com: spec.scope must be Namespaced or Cluster");
     assert!(definition(&|it| it["spec"]["versions"] = json!([])).is_err());
     let column = json!([{"name": "A", "type": "string", "jsonPath": ".a[?("}]);
     assert!(

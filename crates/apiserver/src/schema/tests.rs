@@ -62,7 +62,7 @@ fn bounds_are_reported_as_in_kubernetes() {
     }}));
     let good = json!({"spec": {"name": "abc", "kind": "a", "port": 9, "either": "80%", "tags": ["a", "b"], "bytes": "AAAA"}});
     assert_eq!(causes(&schema, good, None), Vec::<String>::new());
-    let told = causes(
+    let messages = causes(
         &schema,
         json!({"spec": {"name": "abcd", "kind": "c", "port": 10, "either": true, "tags": ["a", "B"], "bytes": "%%%",
                         "env": [{"name": "x"}, {"name": "x"}, {}]}}),
@@ -78,7 +78,7 @@ fn bounds_are_reported_as_in_kubernetes() {
         "spec.env[1]: Duplicate value: {\"name\":\"x\"}",
         "spec.env[2].name: Required value",
     ] {
-        assert!(told.contains(&expected.to_owned()), "{expected} not in {told:#?}");
+        assert!(messages.contains(&expected.to_owned()), "{expected} not in {messages:#?}");
     }
     assert_eq!(causes(&schema, json!({"spec": {}}), None), ["spec.name: Required value"]);
     let wrong = causes(&schema, json!({"spec": {"name": 5}}), None);

@@ -176,7 +176,7 @@ impl Found {
             && count > max
         {
             let message = format!("Too many: {count}: must have at most {max} items");
-            // A list this long isn't judged item by item.
+            // The items of a list this long aren't validated.
             return self.push(Cause::new("FieldValueTooMany", &path.text(), message));
         }
         if let Some(min) = node.bounds.items_min
@@ -198,13 +198,13 @@ impl Found {
             ListType::Atomic | ListType::Set => None,
             ListType::Map(keys) => Some(keys),
         };
-        let (mut seen, mut told) = (HashSet::new(), HashSet::new());
+        let (mut seen, mut reported) = (HashSet::new(), HashSet::new());
         for (index, item) in items.iter().enumerate() {
             let identity = match keys {
                 None => item.to_string(),
                 Some(keys) => list_key(keys, item).to_string(),
             };
-            if !seen.insert(identity.clone()) && told.insert(identity.clone()) {
+            if !seen.insert(identity.clone()) && reported.insert(identity.clone()) {
                 let message = format!("Duplicate value: {identity}");
                 self.push(Cause::new("FieldValueDuplicate", &path.index(index).text(), message));
             }
@@ -267,7 +267,7 @@ fn matches(node: &Node, value: &Value, path: &Path<'_>) -> bool {
     found.causes.is_empty()
 }
 
-/// The part of an item of a list-as-map that tells it from the others.
+/// The keys of an item of a list of type map.
 pub(crate) fn list_key(keys: &[String], item: &Value) -> Value {
     keys.iter().map(|key| (key.clone(), item.get(key).cloned().unwrap_or(Value::Null))).collect()
 }

@@ -200,8 +200,8 @@ async fn applies_on_the_server() {
             kubectl.run(&["get", "wdev", "board-1", "-o", "jsonpath={.metadata.labels}{.spec.capabilities}"]);
         assert_eq!(labels, "[\"wasm\"]");
         let other = kubectl.file("other.yaml", &DEVICE.replace("hifive1", "esp32c3"));
-        let told = kubectl.fail(&["apply", "--server-side", "--field-manager=other", "-f", &other]);
-        assert!(told.contains("conflict with \"kubectl\": .spec.device_type"), "{told}");
+        let error = kubectl.fail(&["apply", "--server-side", "--field-manager=other", "-f", &other]);
+        assert!(error.contains("conflict with \"kubectl\": .spec.device_type"), "{error}");
         let forced =
             ["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", other.as_str()];
         assert_eq!(kubectl.run(&forced), applied);
@@ -222,22 +222,22 @@ async fn reports_what_is_invalid() {
     with_kubectl(|kubectl| {
         let wrong = |name: &str, from: &str, to: &str| kubectl.file(name, &DEVICE.replace(from, to));
         let unknown = wrong("unknown.yaml", "device_type", "device_typo");
-        let told = kubectl.fail(&["apply", "-f", &unknown]);
-        assert!(told.contains("strict decoding error: unknown field \"spec.device_typo\""), "{told}");
+        let error = kubectl.fail(&["apply", "-f", &unknown]);
+        assert!(error.contains("strict decoding error: unknown field \"spec.device_typo\""), "{error}");
         let long = wrong("long.yaml", "hifive1", "a-board-with-a-name-that-is-too-long");
-        let told = kubectl.fail(&["apply", "-f", &long]);
-        assert!(told.contains("The Device \"board-1\" is invalid:"), "{told}");
-        assert!(told.contains("spec.device_type: Too long: may not be more than 16 bytes"), "{told}");
+        let error = kubectl.fail(&["apply", "-f", &long]);
+        assert!(error.contains("The Device \"board-1\" is invalid:"), "{error}");
+        assert!(error.contains("spec.device_type: Too long: may not be more than 16 bytes"), "{error}");
         kubectl.run(&["apply", "-f", &kubectl.file("device.yaml", DEVICE)]);
         let other_key = wrong("key.yaml", "AAAA", "BBBB");
-        let told = kubectl.fail(&["apply", "-f", &other_key]);
-        assert!(told.contains("public_key is immutable"), "{told}");
-        let told = kubectl.fail(&["apply", "--server-side", "-f", &other_key]);
-        assert!(told.contains("public_key is immutable"), "{told}");
-        let told = kubectl.fail(&["create", "-f", &kubectl.file("again.yaml", DEVICE)]);
-        assert!(told.contains("AlreadyExists"), "{told}");
-        let told = kubectl.fail(&["apply", "-n", "nowhere", "-f", &kubectl.file("device.yaml", DEVICE)]);
-        assert!(told.contains("namespaces \"nowhere\" not found"), "{told}");
+        let error = kubectl.fail(&["apply", "-f", &other_key]);
+        assert!(error.contains("public_key is immutable"), "{error}");
+        let error = kubectl.fail(&["apply", "--server-side", "-f", &other_key]);
+        assert!(error.contains("public_key is immutable"), "{error}");
+        let error = kubectl.fail(&["create", "-f", &kubectl.file("again.yaml", DEVICE)]);
+        assert!(error.contains("AlreadyExists"), "{error}");
+        let error = kubectl.fail(&["apply", "-n", "nowhere", "-f", &kubectl.file("device.yaml", DEVICE)]);
+        assert!(error.contains("namespaces \"nowhere\" not found"), "{error}");
         assert!(kubectl.fail(&["delete", "ns", "default"]).contains("may not be deleted"));
     })
     .await;

@@ -152,7 +152,7 @@ async fn one_user_has_a_share_of_watches_and_requests() {
         }
     };
     assert_eq!(
-        soon("the user is told", refused).await,
+        soon("the user gets an answer", refused).await,
         "too many requests of user \"greedy\": one user may have 1 at once"
     );
     assert_eq!(get(&mut admin(&server).await, DEVICES).await.0, 200);
@@ -299,14 +299,14 @@ impl Apart {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let told = lines.find(|line| line.starts_with('{')).unwrap();
-        let told: Value = serde_json::from_str(&told).unwrap();
+        let announced = lines.find(|line| line.starts_with('{')).unwrap();
+        let announced: Value = serde_json::from_str(&announced).unwrap();
         std::thread::spawn(move || lines.for_each(drop));
         Apart {
             process,
-            address: told["address"].as_str().unwrap().parse().unwrap(),
-            authority: told["authority"].as_str().unwrap().to_owned(),
-            users: serde_json::from_value(told["users"].clone()).unwrap(),
+            address: announced["address"].as_str().unwrap().parse().unwrap(),
+            authority: announced["authority"].as_str().unwrap().to_owned(),
+            users: serde_json::from_value(announced["users"].clone()).unwrap(),
         }
     }
 
@@ -319,9 +319,10 @@ impl Apart {
         fill(&server, "d", devices, bytes).await;
         let users: Vec<_> =
             (0..4).map(|user| server.authority.client(&format!("user-{user}"), "system:masters")).collect();
-        let told = json!({"address": server.address, "authority": server.authority.pem(), "users": users});
+        let announced =
+            json!({"address": server.address, "authority": server.authority.pem(), "users": users});
         let mut out = std::io::stdout();
-        writeln!(out, "\n{told}").unwrap();
+        writeln!(out, "\n{announced}").unwrap();
         tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop)).await.unwrap();
         server.stop().await;
         true
