@@ -10,7 +10,13 @@ use wasmbed_board::{
 use wasmbed_firmware_support::stack;
 
 use crate::{
-    ETHERNET, HEAP, HEAP_BYTES, clock, flash::DataFlash, lan9118::Lan9118, pins::Pins, uart, watchdog,
+    clock,
+    flash::DataFlash,
+    interrupt::ETHERNET,
+    lan9118::Lan9118,
+    memory::{HEAP, HEAP_BYTES},
+    pins::Pins,
+    uart, watchdog,
 };
 
 /// The board.

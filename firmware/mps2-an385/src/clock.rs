@@ -9,8 +9,8 @@ use cortex_m::{
 use wasmbed_firmware_cortex_m::sleep;
 use wasmbed_firmware_support::register::Block;
 
-use crate::CLOCK_HZ;
-
+/// The processor's clock and that of its peripherals.
+pub(crate) const CLOCK_HZ: u32 = 25_000_000;
 // SAFETY: AN385 (Arm DAI 0385D, table 3-4) has the dual timer at this address.
 const TIMER: Block = unsafe { Block::new(0x4000_2000) };
 const LOAD: usize = 0x00;

@@ -2,7 +2,7 @@
 
 use wasmbed_firmware_support::register::Block;
 
-use crate::CLOCK_HZ;
+use crate::clock::CLOCK_HZ;
 
 // SAFETY: AN385 (Arm DAI 0385D, table 3-4) has the watchdog at this address.
 const WATCHDOG: Block = unsafe { Block::new(0x4000_8000) };

@@ -8,7 +8,14 @@ use wasmbed_board::{
 };
 use wasmbed_firmware_support::stack;
 
-use crate::{HEAP, HEAP_BYTES, clock, console, flash::DataFlash, network::Network, pins::Pins, watchdog};
+use crate::{
+    clock, console,
+    flash::DataFlash,
+    memory::{HEAP, HEAP_BYTES},
+    network::Network,
+    pins::Pins,
+    watchdog,
+};
 
 /// The board.
 pub struct Nucleo {

@@ -13,8 +13,10 @@ use stm32h7xx_hal::{
 };
 use wasmbed_firmware_cortex_m::sleep;
 
-use crate::CORE_MHZ;
-
+/// The processor's clock.
+pub(crate) const CORE_MHZ: u32 = 400;
+/// The clock of the buses and of Ethernet.
+pub(crate) const BUS_MHZ: u32 = 200;
 /// The external clock of SysTick is an eighth of the processor's (RM0433, section 8.5.8): 24 bits of it are 335 ms.
 const SLEEP_TICKS_PER_US: u64 = (CORE_MHZ / 8) as u64;
 

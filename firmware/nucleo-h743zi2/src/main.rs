@@ -12,6 +12,7 @@ mod board;
 mod clock;
 mod console;
 mod flash;
+mod memory;
 mod network;
 mod pins;
 mod watchdog;
@@ -23,33 +24,21 @@ use stm32h7xx_hal::{pac, prelude::*, rcc::ResetReason as Cause};
 use wasmbed_board::{ResetReason, Start};
 use wasmbed_firmware_cortex_m::{fault, guard};
 use wasmbed_firmware_support::{
-    heap::CountingHeap,
     note::{self, Kind},
-    region::Region,
     stack,
 };
 
-use crate::{board::Nucleo, flash::DataFlash, network::Network, pins::Pins};
+use crate::{
+    board::Nucleo,
+    clock::{BUS_MHZ, CORE_MHZ},
+    flash::DataFlash,
+    memory::{ARENA, HEAP, HEAP_MEMORY},
+    network::Network,
+    pins::Pins,
+};
 
-/// The processor's clock, and the one of the buses and of Ethernet.
-const CORE_MHZ: u32 = 400;
-const BUS_MHZ: u32 = 200;
 /// Longer than anything that the loop does at once: the erase of a sector takes up to 4 s (STM32H743 datasheet, table 53).
 const WATCHDOG_MS: u32 = 16_000;
-
-/// Bytes of the system's heap.
-const HEAP_BYTES: usize = 160 * 1_024;
-/// Bytes of all applications together: AXI SRAM.
-const ARENA_BYTES: usize = 512 * 1_024;
-
-#[global_allocator]
-static HEAP: CountingHeap = CountingHeap::empty();
-
-#[unsafe(link_section = ".sram12.heap")]
-static HEAP_MEMORY: Region<HEAP_BYTES> = Region::new();
-
-#[unsafe(link_section = ".axisram.arena")]
-static ARENA: Region<ARENA_BYTES> = Region::new();
 
 /// An interrupt that nobody asked for.
 #[exception]

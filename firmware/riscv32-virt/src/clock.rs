@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use riscv::register::{mie, mstatus};
 use wasmbed_firmware_support::register::Block;
 
+/// Until the watchdog resets the board: longer than anything that the loop does in one go, by far.
+pub(crate) const WATCHDOG_MS: u32 = 8_000;
 // SAFETY: the machine has the interruptor at this address.
 const CLINT: Block = unsafe { Block::new(0x0200_0000) };
 const COMPARE_LOW: usize = 0x4000;

@@ -78,7 +78,7 @@ impl Medium for DataFlash {
     fn erase(&mut self, block: u32) -> Result<(), MediumError> {
         let start = (block as usize).checked_mul(Self::ERASE_BYTES).filter(|start| *start < BYTES);
         let start = start.ok_or(MediumError::Bounds)?;
-        crate::clock::arm(crate::WATCHDOG_MS);
+        crate::clock::arm(crate::clock::WATCHDOG_MS);
         self.command(start, ERASE);
         self.command(start, CONFIRM);
         let erased = self.finish(start);

@@ -11,6 +11,7 @@ extern crate alloc;
 mod clock;
 mod fault;
 mod flash;
+mod memory;
 mod network;
 mod start;
 mod uart;
@@ -23,26 +24,14 @@ use wasmbed_board::{
     flash::{Geometry, boards},
     smoltcp::wire::EthernetAddress,
 };
-use wasmbed_firmware_support::{heap::CountingHeap, note, region::Region, stack};
+use wasmbed_firmware_support::{note, stack};
 
-use crate::{flash::DataFlash, network::Network};
-
-/// Longer than anything that the loop does at once, by far.
-const WATCHDOG_MS: u32 = 8_000;
-/// Bytes of the system's heap.
-const HEAP_BYTES: usize = 108 * 1_024;
-/// Bytes of all applications together: what 512 KiB leave beside the heap, the stack (48 KiB), its guard (4 KiB) and 32 KiB
-/// for all else, most of which are queues of virtio.
-const ARENA_BYTES: usize = 320 * 1_024;
-
-#[global_allocator]
-static HEAP: CountingHeap = CountingHeap::empty();
-
-#[unsafe(link_section = ".uninit.heap")]
-static HEAP_MEMORY: Region<HEAP_BYTES> = Region::new();
-
-#[unsafe(link_section = ".uninit.arena")]
-static ARENA: Region<ARENA_BYTES> = Region::new();
+use crate::{
+    clock::WATCHDOG_MS,
+    flash::DataFlash,
+    memory::{ARENA, HEAP, HEAP_BYTES, HEAP_MEMORY},
+    network::Network,
+};
 
 /// Goldfish's clock: nanoseconds since 1970; reading the low word keeps the high one for the next read.
 const RTC_LOW: *const u32 = 0x0010_1000 as *const u32;

@@ -1,0 +1,18 @@
+//! How the board's memory is divided.
+
+use wasmbed_firmware_support::{heap::CountingHeap, region::Region};
+
+/// Bytes of the system's heap.
+pub(crate) const HEAP_BYTES: usize = 108 * 1_024;
+/// Bytes of all applications together: what 512 KiB leave after the heap, the stack (48 KiB), its guard (4 KiB) and 32 KiB
+/// for all else, most of which are queues of virtio.
+const ARENA_BYTES: usize = 320 * 1_024;
+
+#[global_allocator]
+pub(crate) static HEAP: CountingHeap = CountingHeap::empty();
+
+#[unsafe(link_section = ".uninit.heap")]
+pub(crate) static HEAP_MEMORY: Region<HEAP_BYTES> = Region::new();
+
+#[unsafe(link_section = ".uninit.arena")]
+pub(crate) static ARENA: Region<ARENA_BYTES> = Region::new();
