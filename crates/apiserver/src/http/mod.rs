@@ -1,7 +1,7 @@
 //! The Kubernetes protocol over HTTP and mutual TLS.
 //!
 //! A request goes through [`server`] (accept), [`connection`] (TLS, user), [`handler`] (labels, log), [`route`] and
-//! [`verb`] (what it asks for), [`authorize`], [`body`] (receive, decode) and then [`read`], [`write`] or [`watch`].
+//! [`verb`] (what it asks for), [`authorize`], [`body`] (receive, decode) and then [`read`], [`mod@write`] or [`watch`].
 
 mod authorize;
 mod body;
