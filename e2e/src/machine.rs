@@ -13,7 +13,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use wasmbed::layout::{IdentityFiles, Layout};
+use wasmbed::machine::layout::{IdentityFiles, Layout};
 use wasmbed_api::{Application, Device, DevicePhase};
 use wasmbed_pki::Identity;
 use wasmbed_testbed::{Borrowed, Cluster, ControlPlane, Folder, Kubectl, Port, Process, User, wasmbed};

@@ -17,7 +17,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use wasmbed::layout::Layout;
+use wasmbed::machine::layout::Layout;
 use wasmbed_api::{Application, Device, DeviceGateway, TargetDevices};
 use wasmbed_pki::Identity;
 use wasmbed_testbed::{Cluster, ControlPlane, Options, Port, Process, SYSTEM_NAMESPACE, User, wasmbed};

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Event;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::json;
-use wasmbed::layout::Layout;
+use wasmbed::machine::layout::Layout;
 use wasmbed_api::{Device, DevicePhase};
 use wasmbed_e2e::{ControlPlane, GatewayOptions, Machine, metric, metric_at_least};
 

@@ -16,7 +16,7 @@ use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use wasmbed::layout::SYSTEM_NAMESPACE;
+use wasmbed::machine::layout::SYSTEM_NAMESPACE;
 use wasmbed_api::{Application, Device, DeviceApplicationState, DeviceGateway, Module};
 use wasmbed_e2e::{
     ControlPlane, Machine, Process, SmallDisk, TIMEOUT, application, digest, fixtures, get, module, run,

@@ -5,19 +5,12 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod apply;
 pub mod cli;
 mod cluster;
+pub mod commands;
 pub mod config;
-mod crds;
-pub mod get;
-mod kubeconfig;
-pub mod layout;
-pub mod logs;
-pub mod module;
+pub mod machine;
 mod output;
-mod pki;
-mod process;
-mod signals;
-mod up;
+mod processes;
+mod runtime;
 mod values;

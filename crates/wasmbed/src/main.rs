@@ -11,7 +11,7 @@ use clap::Parser;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let arguments = wasmbed::cli::Arguments::parse();
+    let arguments = wasmbed::cli::Args::parse();
     match wasmbed::cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

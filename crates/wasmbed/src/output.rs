@@ -68,3 +68,24 @@ pub(crate) fn yaml_problem(error: &impl std::fmt::Display) -> String {
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     wasmbed_control::harmless(text, usize::MAX)
 }
+
+/// `1,048,576`
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `once`, or `17 times`.
+pub(crate) fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_string(),
+        many => format!("{many} times"),
+    }
+}

@@ -6,7 +6,7 @@ mod api;
 use std::{net::TcpListener, process::Command, thread};
 
 use api::{Api, path, text};
-use wasmbed::layout::KubeUser;
+use wasmbed::machine::layout::KubeUser;
 
 const HELLO: &[u8] = include_bytes!("../../../guests/prebuilt/hello.wasm");
 const CONFIG: &str = "the Kubernetes API at";
@@ -145,7 +145,7 @@ fn what_answers_wrongly_or_not_at_all_is_named() {
     let page = elsewhere("page", &page_at);
     let plain = elsewhere("plain", &server.replace("https", "http"));
     let stranger = tempfile::tempdir().unwrap();
-    let stranger = wasmbed::layout::Layout::create_or_open(stranger.path()).unwrap();
+    let stranger = wasmbed::machine::layout::Layout::create_or_open(stranger.path()).unwrap();
     let address = server.trim_start_matches("https://").trim_end_matches('/').parse().unwrap();
     let stranger = stranger.write_kubeconfig(address, KubeUser::Administrator).unwrap();
     let broken = api.file("broken", "a: [b\n");

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use wasmbed::layout::{KubeUser, Layout};
+use wasmbed::machine::layout::{KubeUser, Layout};
 
 use api::{Api, path, text};
 

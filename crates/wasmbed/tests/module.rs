@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use wasmbed::module::{CheckOptions, Findings, Info, TrialEnd, TrialOptions, check, pack, try_out};
+use wasmbed::commands::module::{CheckOptions, Findings, Info, TrialEnd, TrialOptions, check, pack, try_out};
 use wasmbed_runtime::{Capabilities, Capability, Ending, Exceeded, Limits};
 
 fn sample(name: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@ use proptest::prelude::{
     ProptestConfig, Strategy, TestCaseError, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
 use rand::{RngCore, SeedableRng};
-use wasmbed::module::{Feature, PackError, Packed, Toolchain, pack};
+use wasmbed::commands::module::{Feature, PackError, Packed, Toolchain, pack};
 use wasmbed_runtime::engine::{Engine as DeviceEngine, Quota, Step};
 use wasmbed_runtime::{ScanLimits, Spacewasm, Value, scan};
 use wasmi::{Config, Engine, Instance, Linker, Module, Store, Val};
@@ -440,7 +440,7 @@ fn what_devices_never_look_at_is_dropped() {
     let text = r#"(module (memory (export "memory") 1) (global (export "__heap_base") i32 (i32.const 9))
         (func $entry (export "_start")) (func (export "other")) (@custom "notes" "for people"))"#;
     let Packed { bytes, .. } = pack(&module(text)).expect("it can be packed");
-    let info = wasmbed::module::Info::read(&bytes).expect("it can be read");
+    let info = wasmbed::commands::module::Info::read(&bytes).expect("it can be read");
     let names: Vec<_> = info.anatomy.exports.iter().map(|export| export.name.as_str()).collect();
     assert_eq!(names, ["memory", "_start"]);
     assert!(
@@ -479,7 +479,7 @@ fn initialisers_run_before_the_entry() {
     let outcome = call(&packed(library), false, &[Val::I32(100)]);
     assert_eq!(outcome.results, Ok(vec![115]));
     let only_start = r#"(module (memory 1) (func $main i32.const 0 i32.const 7 i32.store8) (start $main))"#;
-    let info = wasmbed::module::Info::read(&packed(only_start)).expect("it can be read");
+    let info = wasmbed::commands::module::Info::read(&packed(only_start)).expect("it can be read");
     let exports: Vec<_> =
         info.anatomy.exports.iter().map(|export| (export.name.as_str(), export.ty.as_str())).collect();
     assert_eq!(exports, [("_start", "func ()")]);

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use wasmbed::layout::Layout;
+use wasmbed::machine::layout::Layout;
 use wasmbed_api::DeviceSpec;
 use wasmbed_e2e::{Site, application, fixtures};
 

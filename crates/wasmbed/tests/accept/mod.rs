@@ -1,6 +1,6 @@
 //! What must hold for any bytes that are packed: the fuzz target and the corpus call this.
 
-use wasmbed::module::{PackError, pack};
+use wasmbed::commands::module::{PackError, pack};
 
 /// Packs `bytes`.
 ///

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::sync::oneshot;
-use wasmbed::layout::{KubeUser, Layout};
+use wasmbed::machine::layout::{KubeUser, Layout};
 use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
 use wasmbed_pki::{Identity, read_certificates};
 

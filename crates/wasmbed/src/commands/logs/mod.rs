@@ -1,0 +1,326 @@
+//! `wasmbed logs`: what applications wrote, read from the gateways with an operator's identity.
+
+mod order;
+mod source;
+mod stream;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::join_all;
+use kube::{Api, api::ListParams};
+use order::{Cursor, Gaps, merge};
+pub use source::{Filter, Source};
+use stream::Gateway;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use wasmbed_api::DeviceGateway;
+use wasmbed_control::gateway_api::LogLine;
+use wasmbed_telemetry::with_causes;
+
+use crate::{
+    cluster::{Cluster, ClusterArgs, Resource, encode_query},
+    output::{self, harmless, print},
+    values,
+};
+
+/// Lines that wait to be printed; gateways are read no faster than that.
+const LINES_MAX: usize = 1_024;
+/// First pause before a gateway that broke off is called again.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause: a gateway that comes back is read again soon.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long `follow` waits for what the gateways hold, so that it can show it in one order.
+const HELD_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Show what applications wrote.
+///
+/// Gateways keep the newest lines; they are called with the identity of an operator. Lines of an Application or a Device that
+/// was deleted are shown for as long as a gateway has them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Only this Application's lines.
+    application: Option<String>,
+    /// Only lines from this Device.
+    #[arg(short, long, value_name = "NAME")]
+    device: Option<String>,
+    /// Lines of all namespaces.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Go on with new lines.
+    #[arg(short, long)]
+    follow: bool,
+    /// Print lines as JSON.
+    #[arg(long)]
+    json: bool,
+    /// A gateway as host:port; may be given several times [default: every DeviceGateway of the cluster].
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::gateway)]
+    gateway: Vec<String>,
+    /// Folder with operator.crt, operator.key and services-root.crt [default: pki beside the kubeconfig].
+    #[arg(long, value_name = "DIR", env = "WASMBED_PKI")]
+    pki: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Runs the command; an error is for a person and means exit code 1.
+///
+/// # Errors
+/// What was named does not exist, no gateway could be read, or the identity can't be used.
+pub async fn run(args: Args) -> Result<()> {
+    let cluster = args.cluster.connect().await?;
+    let filter = Filter {
+        namespace: (!args.all_namespaces).then(|| cluster.namespace.clone()),
+        application: args.application.clone(),
+        device: args.device.clone(),
+    };
+    let missing = missing(&cluster, &filter).await;
+    let source = source(&cluster, &args).await;
+    let json = args.json;
+    let show = move |line: &LogLine| match json {
+        true => serde_json::to_string(line).map(|text| print(&(text + "\n"))),
+        false => {
+            print(&(render(line) + "\n"));
+            Ok(())
+        }
+    };
+    let existence = match missing {
+        Ok(None) => None,
+        // Gateways may still hold what it wrote, and nothing new can come.
+        Ok(Some(missing)) => {
+            let held = match source {
+                Ok(source) => read(source, filter).await.unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            held.iter().try_for_each(&show)?;
+            ensure!(!held.is_empty() && !args.follow, missing);
+            return Ok(());
+        }
+        Err(error) => Some(error),
+    };
+    let source = source?;
+    if let Some(error) = existence {
+        // With --gateway, logs are there while the Kubernetes API is not.
+        let error = with_causes(error.as_ref());
+        output::complain(&format!("warning: whether what was named exists can't be told: {error}"));
+    }
+    if args.follow {
+        follow(source, filter, |line| {
+            if let Err(error) = show(&line) {
+                output::complain(&format!("error: a line can't be printed as JSON: {error}"));
+            }
+        })
+        .await
+    } else {
+        for line in read(source, filter).await? {
+            show(&line)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the filter names that isn't there, in words; none if all of it is.
+async fn missing(cluster: &Cluster, filter: &Filter) -> Result<Option<String>> {
+    let namespace = filter.namespace.as_deref();
+    let (place, flag) = match namespace {
+        Some(namespace) => (format!("in namespace {namespace}"), format!("-n {namespace}")),
+        None => ("in any namespace".to_owned(), "-A".to_owned()),
+    };
+    let named = [
+        (Resource::ours("Application", "applications"), "wapp", &filter.application),
+        (Resource::ours("Device", "devices"), "wdev", &filter.device),
+    ];
+    for (resource, short, name) in named {
+        let Some(name) = name else { continue };
+        let path = match resource.object(namespace, name) {
+            Ok(path) => path,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        let found = match namespace {
+            Some(_) => cluster.read(&path).await?,
+            None => {
+                let fields = encode_query(&format!("metadata.name={name}"));
+                let list = format!("{}?fieldSelector={fields}&limit=1", resource.collection(None));
+                let list = cluster.read(&list).await?;
+                list.filter(|list| list["items"].as_array().is_some_and(|items| !items.is_empty()))
+            }
+        };
+        if found.is_none() {
+            let kind = resource.kind;
+            return Ok(Some(format!("there is no {kind} {name:?} {place}; see wasmbed get {short} {flag}")));
+        }
+    }
+    Ok(None)
+}
+
+async fn source(cluster: &Cluster, args: &Args) -> Result<Source> {
+    let gateways = match args.gateway.is_empty() {
+        true => known_gateways(cluster).await?,
+        false => args.gateway.clone(),
+    };
+    Source::operator(&pki_folder(args)?, gateways, args.gateway.is_empty())
+}
+
+/// One line for a terminal. Nothing that an application wrote can steer the terminal.
+#[must_use]
+pub fn render(line: &LogLine) -> String {
+    let lost = match line.lines_lost {
+        0 => String::new(),
+        1 => "(1 line lost) ".to_owned(),
+        lost => format!("({lost} lines lost) "),
+    };
+    // Seconds are enough for people; JSON has the rest.
+    let time = line.time.to_seconds_text();
+    let time = time.trim_end_matches('Z');
+    let (device, application) = (&line.device, harmless(&line.application));
+    let (namespace, name) = (harmless(&device.namespace), harmless(&device.name));
+    format!("{time} {namespace}/{name} {application} | {lost}{}", harmless(&line.text))
+}
+
+/// Every line that the gateways hold: those of an application on a device in its order, all of them by time.
+///
+/// # Errors
+/// None of the gateways could be read, or the identity can't be used. Some that could not are named in the log.
+pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
+    let gateways = source.gateways(&filter, false)?;
+    let mut lines = Vec::new();
+    let mut failed = Vec::new();
+    for (gateway, answer) in gateways.iter().zip(join_all(gateways.iter().map(read_one)).await) {
+        match answer {
+            Ok((_, held)) => lines.extend(held),
+            Err(error) => {
+                failed.push(format!("gateway {}: {}", gateway.address(), with_causes(error.as_ref())))
+            }
+        }
+    }
+    if failed.len() == gateways.len() {
+        bail!("no gateway could be read: {}", failed.join("; "));
+    }
+    failed.iter().for_each(|failure| output::complain(&format!("warning: {failure}")));
+    let mut gaps = Gaps::new(source.all_gateways && failed.is_empty());
+    let mut lines = merge(lines);
+    lines.iter_mut().for_each(|line| gaps.account(line));
+    Ok(lines)
+}
+
+/// What one gateway holds, and how far it was read with that.
+async fn read_one(gateway: &Gateway) -> Result<(Cursor, Vec<LogLine>)> {
+    let mut stream = gateway.open().await?;
+    let mut cursor = Cursor::default();
+    cursor.begin(stream.boot_id());
+    let mut lines = Vec::new();
+    while let Some(line) = stream.next().await? {
+        cursor.is_new(&line);
+        lines.push(line);
+    }
+    Ok((cursor, lines))
+}
+
+/// Every line that the gateways hold and then each new one, for as long as the future is polled. A gateway that breaks off is
+/// called again; lines that were seen before are not repeated.
+///
+/// # Errors
+/// The identity can't be used, or there is no gateway.
+pub async fn follow(source: Source, filter: Filter, mut on_line: impl FnMut(LogLine)) -> Result<()> {
+    let mut gaps = Gaps::new(source.all_gateways);
+    let held = source.gateways(&filter, false)?;
+    // What is there already, in one order. A gateway that does not answer soon is left to its own task.
+    let read = held.iter().map(|gateway| timeout(HELD_TIMEOUT, read_one(gateway)));
+    let (mut lines, mut cursors) = (Vec::new(), Vec::new());
+    for answer in join_all(read).await {
+        let (cursor, held) = answer.ok().and_then(Result::ok).unwrap_or_default();
+        lines.extend(held);
+        cursors.push(cursor);
+    }
+    for mut line in merge(lines) {
+        gaps.account(&mut line);
+        on_line(line);
+    }
+    let (sender, mut lines) = mpsc::channel(LINES_MAX);
+    // Dropped with this future, which ends the tasks.
+    let mut tasks = JoinSet::new();
+    for (gateway, cursor) in source.gateways(&filter, true)?.into_iter().zip(cursors) {
+        tasks.spawn(follow_one(gateway, cursor, sender.clone()));
+    }
+    drop(sender);
+    while let Some(mut line) = lines.recv().await {
+        gaps.account(&mut line);
+        on_line(line);
+    }
+    Ok(())
+}
+
+async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<LogLine>) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let before = cursor.progress();
+        match follow_once(&gateway, &mut cursor, &lines).await {
+            Ok(End::NobodyListens) => return,
+            Ok(End::Closed) => {
+                tracing::debug!(gateway = gateway.address(), "the gateway ended the log stream")
+            }
+            Err(error) => {
+                let error = with_causes(error.as_ref());
+                tracing::warn!(gateway = gateway.address(), error, "can't read logs, trying again");
+            }
+        }
+        pause = if cursor.progress() == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Why a stream is no longer read.
+enum End {
+    Closed,
+    NobodyListens,
+}
+
+async fn follow_once(gateway: &Gateway, cursor: &mut Cursor, lines: &mpsc::Sender<LogLine>) -> Result<End> {
+    let mut stream = gateway.open().await?;
+    cursor.begin(stream.boot_id());
+    while let Some(line) = stream.next().await? {
+        if cursor.is_new(&line) && lines.send(line).await.is_err() {
+            return Ok(End::NobodyListens);
+        }
+    }
+    Ok(End::Closed)
+}
+
+async fn known_gateways(cluster: &Cluster) -> Result<Vec<String>> {
+    let gateways: Api<DeviceGateway> = Api::all(cluster.client.clone());
+    let listed = gateways.list(&ListParams::default()).await.map_err(|error| cluster.explain(error))?;
+    Ok(listed.items.into_iter().map(|gateway| gateway.spec.address).collect())
+}
+
+fn pki_folder(args: &Args) -> Result<PathBuf> {
+    if let Some(folder) = &args.pki {
+        return Ok(folder.clone());
+    }
+    let kubeconfig =
+        args.cluster.file().context("no kubeconfig file whose pki folder could be used; say --pki DIR")?;
+    Ok(kubeconfig.with_file_name("pki"))
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmbed_control::{ObjectKey, UnixTime};
+
+    use super::*;
+
+    #[test]
+    fn a_line_says_when_where_what_and_what_is_missing() {
+        let plain = LogLine {
+            time: UnixTime::parse("2026-01-02T03:04:05.678Z").unwrap(),
+            device: ObjectKey { namespace: "default".to_owned(), name: "device-001".to_owned() },
+            application: "default/hello".to_owned(),
+            sequence: 1,
+            lines_lost: 0,
+            text: "hello".to_owned(),
+            number: Some(1),
+            boot: Some(1),
+            epoch: Some(1),
+        };
+        assert_eq!(render(&plain), "2026-01-02T03:04:05 default/device-001 default/hello | hello");
+        let lossy = LogLine { lines_lost: 2, text: "a\u{1b}[2Jb".to_owned(), ..plain };
+        assert!(render(&lossy).ends_with("| (2 lines lost) a\\u{1b}[2Jb"));
+    }
+}

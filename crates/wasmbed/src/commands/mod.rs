@@ -1,0 +1,8 @@
+//! Subcommands that do one thing and end.
+
+pub mod apply;
+pub(crate) mod crds;
+pub mod get;
+pub mod logs;
+pub mod module;
+pub(crate) mod pki;

@@ -1,0 +1,210 @@
+//! `wasmbed module check`: what a device would say about a module, without a device.
+//!
+//! The device's own scan decides. It stops at the first thing it refuses, so the module is also looked through for
+//! everything else, and whether packing would help is tried out.
+
+use wasmbed_scan::{
+    Capabilities, Capability, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits, scan,
+};
+
+use super::anatomy::{Anatomy, Import};
+use super::feature::Treatment;
+use super::pack::{PackError, pack};
+use crate::output::{grouped, times};
+
+/// What a module is checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckOptions {
+    /// The Application's `memory_limit`, bytes.
+    pub memory_limit_bytes: u64,
+    /// What a device has for applications, bytes.
+    pub device_memory_bytes: u64,
+    /// What the Application's `capabilities` grant; absent checks nothing.
+    pub capabilities: Option<Capabilities>,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Each would make a device, or the fit check before it, refuse the module.
+    pub refused: Vec<String>,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// Checks a module as it is.
+pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
+    let mut findings = Findings::default();
+    let limits = ScanLimits::default();
+    let anatomy = Anatomy::read(bytes);
+    match scan(bytes, &limits) {
+        Ok(info) => check_resources(&info, options, &mut findings),
+        Err(error) => {
+            if let Ok(anatomy) = &anatomy {
+                findings.refused.extend(refusals(anatomy, limits.host_functions));
+            }
+            // What only the scan looks at: counts, depths, a start section.
+            if !names_what_refusals_name(&error) || findings.refused.is_empty() {
+                findings.refused.insert(0, error.to_string());
+            }
+            if packing_helps(bytes, &limits) {
+                findings
+                    .notes
+                    .push("`wasmbed module pack` (and `apply`) make it a module that devices accept".into());
+            }
+        }
+    }
+    // The scan looks at structure; types are validated by the engine, and here.
+    if let Err(error) = anatomy
+        && findings.refused.is_empty()
+    {
+        findings.refused.push(error.to_string());
+    }
+    findings
+}
+
+/// Whether a device would accept the module once it is packed.
+fn packing_helps(bytes: &[u8], limits: &ScanLimits) -> bool {
+    pack(bytes).is_ok_and(|packed| scan(&packed.bytes, limits).is_ok())
+}
+
+/// Whether [`refusals`] says the same with more detail.
+fn names_what_refusals_name(error: &ScanError) -> bool {
+    matches!(
+        error,
+        ScanError::UnknownImport { .. }
+            | ScanError::ImportKind { .. }
+            | ScanError::ImportType { .. }
+            | ScanError::EntryType { .. }
+            | ScanError::Unsupported { .. }
+    )
+}
+
+/// Every import, entry and feature that speaks against a module.
+fn refusals(anatomy: &Anatomy, host: &[HostFunction]) -> Vec<String> {
+    let mut lines: Vec<String> =
+        anatomy.imports.iter().filter_map(|import| import_problem(import, host)).collect();
+    for export in &anatomy.exports {
+        if ["_start", "run"].contains(&export.name.as_str()) && export.ty != "func ()" {
+            lines.push(format!("entry '{}' is {}, a device starts func ()", export.name, export.ty));
+        }
+    }
+    for (feature, used) in &anatomy.features {
+        match feature.treatment() {
+            Treatment::Kept => {}
+            Treatment::Lowered => {
+                lines.push(format!(
+                    "{feature}, {} (first in {}): pack rewrites it",
+                    times(used.count),
+                    used.first
+                ));
+            }
+            Treatment::Refused => {
+                lines.push(format!(
+                    "{feature}, {} (first in {}): no device runs it",
+                    times(used.count),
+                    used.first
+                ));
+            }
+        }
+    }
+    lines
+}
+
+fn import_problem(import: &Import, host: &[HostFunction]) -> Option<String> {
+    let known =
+        host.iter().find(|function| function.module() == import.module && function.name() == import.name);
+    let name = format!("{}.{}", import.module, import.name);
+    match known {
+        None => {
+            let hint = match import.module.as_str() {
+                "env" => " (an undefined symbol: declare where it comes from, or link what defines it)",
+                "wasi_unstable" => " (a snapshot before WASI preview 1: use a newer toolchain)",
+                module if module.starts_with("wbg") || module.starts_with("__wbindgen") => {
+                    " (wasm-bindgen's, for browsers)"
+                }
+                _ => "",
+            };
+            Some(format!("unknown import '{name}' {}{hint}", import.ty))
+        }
+        Some(function) => {
+            let expected = function.to_string();
+            let expected = expected.strip_prefix(&format!("{name} ")).unwrap_or(&expected);
+            // A type without results is written `(i32) -> ()` there and `(i32)` here.
+            let expected = format!("func {}", expected.strip_suffix(" -> ()").unwrap_or(expected));
+            (import.ty != expected)
+                .then(|| format!("import '{name}' is {}, a device has {expected}", import.ty))
+        }
+    }
+}
+
+fn check_resources(info: &ModuleInfo, options: &CheckOptions, findings: &mut Findings) {
+    if info.memory_min_bytes > options.memory_limit_bytes {
+        findings.refused.push(format!(
+            "it starts with {} bytes of memory, memory_limit is {}",
+            grouped(info.memory_min_bytes),
+            grouped(options.memory_limit_bytes)
+        ));
+    }
+    let linear = info.memory_wanted_bytes(options.memory_limit_bytes);
+    let needed = info.load_bytes_estimate + info.memory_min_bytes;
+    if needed > options.device_memory_bytes {
+        findings.refused.push(format!(
+            "it takes some {} bytes on a device, which has {}",
+            grouped(needed),
+            grouped(options.device_memory_bytes)
+        ));
+    }
+    findings.notes.push(format!(
+        "it takes at least some {} bytes of a device: {} that every application takes, {} for its code, {} of memory to begin with",
+        grouped(needed),
+        grouped(LOAD_FIXED_BYTES),
+        grouped(info.load_bytes_estimate.saturating_sub(LOAD_FIXED_BYTES)),
+        grouped(info.memory_min_bytes)
+    ));
+    if linear > info.memory_min_bytes {
+        findings.notes.push(format!(
+            "it can grow: a device sets aside up to {} bytes of memory for it, as far as it has them",
+            grouped(linear)
+        ));
+    }
+    for capability in Capability::ALL {
+        let imports: Vec<_> = info
+            .imports
+            .iter()
+            .filter(|import| import.function.capability() == Some(capability))
+            .map(|import| import.function.name())
+            .collect();
+        if imports.is_empty() {
+            continue;
+        }
+        let line = format!("capability `{capability}`, for {}", imports.join(", "));
+        match options.capabilities {
+            Some(granted) if !granted.contains(capability) => {
+                findings.refused.push(format!("it needs the {line}, which is not granted"));
+            }
+            Some(_) => {}
+            None => findings.notes.push(format!("the Application must grant the {line}")),
+        }
+    }
+    let stubs: Vec<_> = info
+        .imports
+        .iter()
+        .filter(|import| import.function.is_stub())
+        .map(|import| import.function.name())
+        .collect();
+    if !stubs.is_empty() {
+        findings
+            .notes
+            .push(format!("imported, but a device only answers \"not supported\": {}", stubs.join(", ")));
+    }
+}
+
+/// The advice for a module that packing refuses, if that is the reason.
+pub(crate) fn pack_advice(bytes: &[u8]) -> Vec<String> {
+    match pack(bytes) {
+        Ok(packed) => packed.advice,
+        Err(PackError::Unsupported { advice, .. }) => advice,
+        Err(PackError::Read(_) | PackError::NoEntry { .. } | PackError::Defect(_)) => Vec::new(),
+    }
+}

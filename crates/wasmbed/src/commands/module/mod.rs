@@ -1,0 +1,241 @@
+//! `wasmbed module`: what a module is, whether a device runs it, and how to make it one that does.
+
+mod advice;
+mod anatomy;
+mod check;
+mod feature;
+mod info;
+mod lower;
+mod pack;
+mod polyfill;
+mod toolchain;
+mod trial;
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use wasmbed_runtime::{Ending, Limits};
+use wasmbed_scan::{Capabilities, Capability};
+
+use crate::{output, values};
+
+pub use anatomy::{Anatomy, Export, Import, Memory, Place, ReadError, Section, Use};
+pub use check::{CheckOptions, Findings, check};
+pub use feature::{Feature, Treatment};
+pub use info::{FeatureTreatment, Info};
+pub use pack::{PackError, Packed, pack};
+pub use toolchain::Toolchain;
+pub use trial::{TrialEnd, TrialOptions, try_out};
+
+/// What to do with a WebAssembly module.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Rewrite a module so that every device runs it, and say what it takes there.
+    ///
+    /// Newer operators are rewritten in terms of WebAssembly 1.0; what devices never look at (names, debug information,
+    /// other exports) is dropped. `apply` does the same on its own.
+    Pack {
+        /// The module, or - for standard input.
+        module: PathBuf,
+        /// Where to write it; - is standard output [default: NAME.packed.wasm beside the module].
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Say whether a device would accept a module, and everything that speaks against it; exit code 1 if it would not.
+    Check {
+        /// The module, or - for standard input.
+        module: PathBuf,
+        /// The Application's memory_limit: bytes, or for example 64Ki.
+        #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT, value_parser = values::bytes_of::<u32>)]
+        memory_limit: u32,
+        /// What the device has for applications: bytes, or for example 384Ki [default: that of a board with 512 KiB of RAM].
+        #[arg(long, value_name = "BYTES", default_value_t = DEVICE_MEMORY_DEFAULT, hide_default_value = true, value_parser = values::bytes)]
+        device_memory: u64,
+        /// What the Application's capabilities grant: gpio, sensor, key-value; `none` for nothing [default: not checked].
+        #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
+        capabilities: Vec<Grant>,
+    },
+    /// Show what a module consists of.
+    Info {
+        /// The module, or - for standard input.
+        module: PathBuf,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = InfoFormat::Text)]
+        output: InfoFormat,
+    },
+    /// Run a module in the device's sandbox on this machine, packed as `apply` would.
+    ///
+    /// Its log is printed, its exit code is this command's. Key-value data lasts as long as the run; there are no pins and
+    /// no sensors.
+    Run {
+        /// The module, or - for standard input.
+        module: PathBuf,
+        /// What it may do: gpio, sensor, key-value.
+        #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
+        capabilities: Vec<Grant>,
+        /// Linear memory at most: bytes, or for example 64Ki.
+        #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT, value_parser = values::bytes_of::<u32>)]
+        memory_limit: u32,
+        /// CPU time between two waits at most, in milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = CPU_LIMIT_MS_DEFAULT)]
+        cpu_time_limit: u32,
+        /// An environment variable.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
+        env: Vec<(String, String)>,
+        /// Stop after this many lines of log.
+        #[arg(long, value_name = "N")]
+        lines: Option<u64>,
+        /// Let waits pass at once.
+        #[arg(long)]
+        skip_waits: bool,
+        /// Args of the application.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+/// Defaults of the Application resource.
+const MEMORY_LIMIT_DEFAULT: u32 = 65_536;
+const CPU_LIMIT_MS_DEFAULT: u32 = 1_000;
+/// The arena of a board with 512 KiB of RAM.
+const DEVICE_MEMORY_DEFAULT: u64 = 384 * 1_024;
+
+/// How `module info` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum InfoFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A capability, or that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant(Option<Capability>);
+
+fn parse_grant(name: &str) -> Result<Grant, String> {
+    match (name, Capability::from_name(name)) {
+        ("none", _) => Ok(Grant(None)),
+        (_, Some(capability)) => Ok(Grant(Some(capability))),
+        (_, None) => Err("expected gpio, sensor, key-value or none".to_string()),
+    }
+}
+
+fn granted(grants: &[Grant]) -> Capabilities {
+    grants.iter().filter_map(|grant| grant.0).collect()
+}
+
+/// Runs a subcommand; an error is for a person and means exit code 1. `module run` leaves with the application's code.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Pack { module, output } => run_pack(&module, output),
+        Command::Check { module, memory_limit, device_memory, capabilities } => {
+            let options = CheckOptions {
+                memory_limit_bytes: memory_limit.into(),
+                device_memory_bytes: device_memory,
+                capabilities: (!capabilities.is_empty()).then(|| granted(&capabilities)),
+            };
+            run_check(&module, &options)
+        }
+        Command::Info { module, output } => run_info(&module, output),
+        Command::Run { module, capabilities, memory_limit, cpu_time_limit, env, lines, skip_waits, args } => {
+            let options = TrialOptions {
+                name: module.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+                args,
+                env,
+                capabilities: granted(&capabilities),
+                limits: Limits { memory_bytes: memory_limit, cpu_ms: cpu_time_limit },
+                lines_max: lines,
+                skip_waits,
+            };
+            run_trial(&module, &options)
+        }
+    }
+}
+
+fn run_pack(module: &Path, output: Option<PathBuf>) -> anyhow::Result<()> {
+    let packed = pack(&read_module(module)?).with_context(|| format!("can't pack {}", module.display()))?;
+    let output = output.unwrap_or_else(|| match module.to_str() {
+        Some("-") => PathBuf::from("-"),
+        _ => module.with_extension("packed.wasm"),
+    });
+    if output.as_os_str() == "-" {
+        std::io::stdout().write_all(&packed.bytes).context("can't write the module to standard output")?;
+        output::complain(packed.report().to_string().trim_end());
+    } else {
+        std::fs::write(&output, &packed.bytes)
+            .with_context(|| format!("can't write {}", output.display()))?;
+        output::print(&format!(
+            "packed     {} into {}\n{}",
+            module.display(),
+            output.display(),
+            packed.report()
+        ));
+    }
+    Ok(())
+}
+
+fn run_check(module: &Path, options: &CheckOptions) -> anyhow::Result<()> {
+    let bytes = read_module(module)?;
+    let findings = check(&bytes, options);
+    for line in &findings.refused {
+        output::print_line(&format!("refused    {line}"));
+    }
+    for line in &findings.notes {
+        output::print_line(&format!("note       {line}"));
+    }
+    for line in check::pack_advice(&bytes) {
+        output::print_line(&format!("advice     {line}"));
+    }
+    match findings.refused.len() {
+        0 => {
+            output::print_line(&format!("accepted   {}", module.display()));
+            Ok(())
+        }
+        1 => anyhow::bail!("{} would be refused", module.display()),
+        many => anyhow::bail!("{} would be refused, for {many} reasons", module.display()),
+    }
+}
+
+fn run_info(module: &Path, format: InfoFormat) -> anyhow::Result<()> {
+    let info =
+        Info::read(&read_module(module)?).with_context(|| format!("can't read {}", module.display()))?;
+    match format {
+        InfoFormat::Text => output::print(&info.to_text()),
+        InfoFormat::Json => output::print_line(&serde_json::to_string_pretty(&info)?),
+    }
+    Ok(())
+}
+
+fn run_trial(module: &Path, options: &TrialOptions) -> anyhow::Result<()> {
+    let packed = pack(&read_module(module)?).with_context(|| format!("can't pack {}", module.display()))?;
+    match try_out(&packed.bytes, options, &mut std::io::stdout())? {
+        TrialEnd::Stopped | TrialEnd::Ended(Ending::Exited { code: 0 }) => Ok(()),
+        // A process has eight bits for its code, and a code that is not 0 must not become 0.
+        TrialEnd::Ended(Ending::Exited { code }) => {
+            std::process::exit(i32::from(u8::try_from(code).unwrap_or(255)))
+        }
+        TrialEnd::Ended(ending) => anyhow::bail!("{} {ending}", module.display()),
+    }
+}
+
+/// More than any module that fits a device, less than what would hurt this machine.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+fn read_module(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("can't read {}", path.display()))?;
+    anyhow::ensure!(
+        bytes.len() as u64 <= FILE_BYTES_MAX,
+        "{} is larger than {} MiB: no module for a device is",
+        path.display(),
+        FILE_BYTES_MAX >> 20
+    );
+    Ok(bytes)
+}

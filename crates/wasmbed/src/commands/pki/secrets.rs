@@ -1,0 +1,274 @@
+//! `wasmbed pki secrets` and `fetch`: authorities and identities as Secrets of a Kubernetes cluster.
+//!
+//! ```text
+//! PREFIX-authorities       both roots and their issuing authorities, with keys
+//! PREFIX-trust             services-ca.crt and devices-ca.crt, the roots
+//! PREFIX-gateway-N-tls     tls.crt and tls.key of the gateway PREFIX-gateway-N
+//! PREFIX-controller-tls    tls.crt and tls.key of all controllers
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use wasmbed_pki::{Authorities, Identity, Role};
+
+use crate::{
+    cluster::explain,
+    cluster::kubeconfig,
+    machine::layout::{SYSTEM_NAMESPACE, TRUST_DOMAIN},
+    output,
+};
+
+/// Files of the authorities, as [`Authorities`] names them.
+const AUTHORITIES: [&str; 4] = ["services-root", "services-issuing", "devices-root", "devices-issuing"];
+const TLS: &str = "kubernetes.io/tls";
+const OPAQUE: &str = "Opaque";
+
+/// Which Secrets.
+#[derive(clap::Args)]
+pub(crate) struct Cluster {
+    /// Names begin with it, as those of the Helm release do.
+    #[arg(long, default_value = "wasmbed")]
+    prefix: String,
+    /// Namespace of the Secrets.
+    #[arg(short, long, default_value = SYSTEM_NAMESPACE)]
+    namespace: String,
+    /// How to reach the Kubernetes API [default: KUBECONFIG, ~/.kube/config, or the pod's service account].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// What there should be.
+#[derive(clap::Args)]
+pub(crate) struct Wanted {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// First part of all SPIFFE ids.
+    #[arg(long, default_value = TRUST_DOMAIN)]
+    trust_domain: String,
+    /// How many gateways: PREFIX-gateway-0 and so on.
+    #[arg(long, default_value_t = 1)]
+    gateways: u32,
+    /// Host name or address in the gateways' certificates, besides the one within the cluster; may be given again.
+    #[arg(long = "host")]
+    hosts: Vec<String>,
+}
+
+/// Where to put the authorities.
+#[derive(clap::Args)]
+pub(crate) struct Destination {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Folder to write into; `wasmbed pki issue --dir` takes the same.
+    #[arg(long, value_name = "DIR", default_value = "pki")]
+    dir: PathBuf,
+}
+
+/// Makes the Secrets that don't exist, and renews identities that are near their end.
+///
+/// # Errors
+/// When the Kubernetes API refuses, or a Secret holds something else than expected: nothing is replaced then.
+pub(crate) async fn ensure(wanted: Wanted) -> Result<()> {
+    let secrets = Secrets::connect(&wanted.cluster).await?;
+    let folder = tempfile::tempdir().context("can't make a temporary folder")?;
+    let (authorities, fresh) = secrets.authorities(folder.path(), &wanted.trust_domain).await?;
+    let trust = BTreeMap::from([
+        ("services-ca.crt".to_owned(), authorities.services_root_pem().to_owned()),
+        ("devices-ca.crt".to_owned(), authorities.devices_root_pem().to_owned()),
+    ]);
+    secrets.put("trust", OPAQUE, &trust).await?;
+    let Cluster { prefix, namespace, .. } = &wanted.cluster;
+    for number in 0..wanted.gateways {
+        let name = format!("{prefix}-gateway-{number}");
+        let mut hosts = vec![format!("{name}.{prefix}-gateway.{namespace}.svc")];
+        hosts.extend(wanted.hosts.iter().cloned());
+        let issue = || Ok(authorities.issue_gateway(namespace, &name, &hosts)?);
+        secrets.identity(&format!("gateway-{number}-tls"), (Role::Gateway, &name), fresh, issue).await?;
+    }
+    let name = format!("{prefix}-controller");
+    let issue = || Ok(authorities.issue_controller(namespace, &name)?);
+    secrets.identity("controller-tls", (Role::Controller, &name), fresh, issue).await
+}
+
+/// Writes the authorities of a cluster into a folder.
+///
+/// # Errors
+/// When there are none, or the folder holds others.
+pub(crate) async fn fetch(destination: Destination) -> Result<()> {
+    let secrets = Secrets::connect(&destination.cluster).await?;
+    let name = secrets.name("authorities");
+    let Some(held) = secrets.get("authorities").await? else {
+        bail!("no Secret {name} in the namespace {}", destination.cluster.namespace);
+    };
+    for (file, bytes) in held {
+        if !authority_files().any(|known| known == file) {
+            continue;
+        }
+        let path = destination.dir.join(&file);
+        match std::fs::read(&path) {
+            Ok(other) if other != bytes => {
+                bail!("{} is there and differs; choose another folder", path.display())
+            }
+            _ => wasmbed_pki::write_private(&path, &bytes)
+                .with_context(|| format!("can't write {}", path.display()))?,
+        }
+    }
+    output::print_line(&format!("authorities of Secret {name} in {}", destination.dir.display()));
+    Ok(())
+}
+
+fn authority_files() -> impl Iterator<Item = String> {
+    AUTHORITIES.iter().flat_map(|stem| ["crt", "key"].map(|suffix| format!("{stem}.{suffix}")))
+}
+
+struct Secrets {
+    api: Api<Secret>,
+    prefix: String,
+    /// Of the Kubernetes API, for messages.
+    server: String,
+}
+
+impl Secrets {
+    async fn connect(cluster: &Cluster) -> Result<Self> {
+        let config = kubeconfig::client_config(cluster.kubeconfig.as_ref()).await?;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).context("can't make a Kubernetes client")?;
+        Ok(Self { api: Api::namespaced(client, &cluster.namespace), prefix: cluster.prefix.clone(), server })
+    }
+
+    fn explain(&self, error: kube::Error) -> anyhow::Error {
+        explain(&error, &self.server)
+    }
+
+    fn name(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.prefix)
+    }
+
+    async fn get(&self, suffix: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
+        let name = self.name(suffix);
+        let held = self.api.get_opt(&name).await.map_err(|error| self.explain(error));
+        let held = held.with_context(|| format!("can't read the Secret {name}"))?;
+        Ok(held.map(|held| {
+            held.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
+        }))
+    }
+
+    /// The cluster's authorities, and whether they are new. Of two who make them at once one finds the other's.
+    async fn authorities(&self, folder: &Path, trust_domain: &str) -> Result<(Authorities, bool)> {
+        if let Some(held) = self.get("authorities").await? {
+            return Ok((open(folder, trust_domain, &held)?, false));
+        }
+        let made = Authorities::create_or_open(folder, trust_domain)?;
+        let mut data = BTreeMap::new();
+        for file in authority_files() {
+            let text = std::fs::read_to_string(folder.join(&file))
+                .with_context(|| format!("can't read the new {file}"))?;
+            data.insert(file, text);
+        }
+        if self.create("authorities", OPAQUE, &data).await? {
+            return Ok((made, true));
+        }
+        let held = self.get("authorities").await?.context("the authorities appeared and vanished")?;
+        let folder = folder.join("theirs");
+        Ok((open(&folder, trust_domain, &held)?, false))
+    }
+
+    async fn identity(
+        &self,
+        suffix: &str,
+        (role, name): (Role, &str),
+        fresh: bool,
+        issue: impl FnOnce() -> Result<Identity>,
+    ) -> Result<()> {
+        let held = self.get(suffix).await?.unwrap_or_default();
+        let text = |key: &str| held.get(key).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let identity = text("tls.crt").zip(text("tls.key"));
+        let identity = identity.and_then(|(chain, key)| Identity::from_pem(chain, key).ok());
+        let good = identity.is_some_and(|identity| {
+            let own = identity.spiffe_id().is_ok_and(|id| id.role() == role && id.name() == name);
+            own && !identity.should_renew(unix_now())
+        });
+        if good && !fresh {
+            output::print_line(&format!("{}: kept", self.name(suffix)));
+            return Ok(());
+        }
+        let identity = issue()?;
+        let data = BTreeMap::from([
+            ("tls.crt".to_owned(), identity.chain_pem.clone()),
+            ("tls.key".to_owned(), identity.key_pem.to_string()),
+        ]);
+        self.put(suffix, TLS, &data).await?;
+        output::print_line(&format!("{}: issued", self.name(suffix)));
+        Ok(())
+    }
+
+    async fn put(&self, suffix: &str, kind: &str, data: &BTreeMap<String, String>) -> Result<()> {
+        if self.create(suffix, kind, data).await? {
+            return Ok(());
+        }
+        let name = self.name(suffix);
+        let patch = Patch::Merge(serde_json::json!({ "data": encoded(data) }));
+        let patched = self.api.patch(&name, &PatchParams::default(), &patch).await;
+        let patched = patched.map(drop).map_err(|error| self.explain(error));
+        patched.with_context(|| format!("can't change the Secret {name}"))
+    }
+
+    /// Whether it was made: false if there is one.
+    async fn create(&self, suffix: &str, kind: &str, data: &BTreeMap<String, String>) -> Result<bool> {
+        let name = self.name(suffix);
+        let labels =
+            [("app.kubernetes.io/part-of", "wasmbed"), ("app.kubernetes.io/managed-by", "wasmbed-pki")];
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+                ..ObjectMeta::default()
+            },
+            type_: Some(kind.to_owned()),
+            data: Some(encoded(data)),
+            ..Secret::default()
+        };
+        match self.api.create(&PostParams::default(), &secret).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
+            Err(error) => Err(self.explain(error).context(format!("can't create the Secret {name}"))),
+        }
+    }
+}
+
+fn open(folder: &Path, trust_domain: &str, held: &BTreeMap<String, Vec<u8>>) -> Result<Authorities> {
+    for stem in AUTHORITIES {
+        let certificate = format!("{stem}.crt");
+        // Without this a new authority would be made in place of one that is lost.
+        if !held.contains_key(&certificate) {
+            bail!(
+                "the Secret of the authorities holds no {certificate}; restore it, or delete the Secret and all that trusts it"
+            );
+        }
+    }
+    for (file, bytes) in held {
+        if authority_files().any(|known| known == *file) {
+            wasmbed_pki::write_private(&folder.join(file), bytes)
+                .with_context(|| format!("can't write {file}"))?;
+        }
+    }
+    Ok(Authorities::create_or_open(folder, trust_domain)?)
+}
+
+fn encoded(data: &BTreeMap<String, String>) -> BTreeMap<String, ByteString> {
+    data.iter().map(|(key, text)| (key.clone(), ByteString(text.clone().into_bytes()))).collect()
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,286 @@
+//! `wasmbed device provision`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Read as _, Write as _},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use rand::{TryRngCore as _, rngs::OsRng};
+use wasmbed_flash::{
+    Geometry, boards,
+    provision::{Network, Provision, decode, encode},
+};
+use wasmbed_pki::{Identity, Role, read_certificates};
+
+use crate::{output, values};
+
+/// How to write a microcontroller's identity into an image of its data flash.
+///
+/// The file has the size of the board's data flash; the identity stands at its beginning. The private key is in it as it is:
+/// whoever reads the file, or the flash, has it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The board: riscv32-virt, mps2-an385 or nucleo-h743zi2.
+    #[arg(long)]
+    board: String,
+    /// PEM: the device's certificate, then the issuing authority.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CERT_FILE", default_value = "device.crt")]
+    cert_file: PathBuf,
+    /// PEM: its key.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_KEY_FILE", default_value = "device.key")]
+    key_file: PathBuf,
+    /// PEM: the root of the services; a second one may follow the first.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CA_FILE", default_value = "services-ca.crt")]
+    ca_file: PathBuf,
+    /// A gateway as host:port, as the board reaches it; may be given again, they are tried in this order.
+    #[arg(
+        long = "gateway",
+        value_name = "HOST:PORT",
+        required = true,
+        env = "WASMBED_DEVICE_GATEWAYS",
+        value_delimiter = ',',
+        value_parser = values::gateway
+    )]
+    gateways: Vec<String>,
+    /// Where the board's IPv4 address comes from: dhcp, or --address instead.
+    #[arg(long, value_name = "dhcp", default_value = "dhcp", value_parser = ["dhcp"], conflicts_with = "address")]
+    network: String,
+    /// The board's IPv4 address with its prefix, for example 192.168.1.20/24.
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    address: Option<String>,
+    /// The router on the board's network.
+    #[arg(long, value_name = "ADDRESS", requires = "address")]
+    router: Option<Ipv4Addr>,
+    /// A name server; up to three.
+    #[arg(long, value_name = "ADDRESS", requires = "address")]
+    dns: Vec<Ipv4Addr>,
+    /// The image to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Replace what FILE holds: another identity, and a store without modules and state.
+    #[arg(long)]
+    force: bool,
+    /// With --force: keep modules and state. For a new certificate of the same device only.
+    #[arg(long, requires = "force")]
+    keep_data: bool,
+}
+
+/// Writes the image.
+///
+/// # Errors
+/// What is wrong with the arguments or the files, and what to do.
+pub(crate) fn run(arguments: &Args) -> Result<()> {
+    let geometry = find_board(&arguments.board)?;
+    let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
+    let id = identity
+        .spiffe_id()
+        .context("the certificate names no device; issue one with wasmbed pki issue device")?;
+    if id.role() != Role::Device {
+        bail!("the certificate is of {id}, which is no device; issue one with wasmbed pki issue device");
+    }
+    let roots = read_certificates(&arguments.ca_file)?;
+    let network = network(arguments)?;
+    let provision = provision(&arguments.board, &identity, &roots, arguments.gateways.clone(), network)?;
+    match write_file(&arguments.out, &provision, &geometry, arguments.force, arguments.keep_data)? {
+        Written::New => {
+            output::print_line(&format!("{} holds {id} for {}", arguments.out.display(), arguments.board))
+        }
+        Written::Kept => {
+            output::print_line(&format!("{} holds {id} already; nothing changed", arguments.out.display()))
+        }
+    }
+    Ok(())
+}
+
+/// An identity with a fresh seed.
+pub(crate) fn provision(
+    board: &str,
+    identity: &Identity,
+    roots: &[rustls_pki_types::CertificateDer<'static>],
+    gateways: Vec<String>,
+    network: Network,
+) -> Result<Provision> {
+    let mut seed = [0; 32];
+    OsRng.try_fill_bytes(&mut seed).context("this machine gives no random bytes")?;
+    Ok(Provision {
+        chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
+        key: identity.key().secret_der().to_vec().into(),
+        services_roots: roots.iter().map(|der| der.to_vec().into()).collect(),
+        gateways,
+        seed: seed.into(),
+        board: board.to_owned(),
+        network,
+    })
+}
+
+/// What became of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It holds the identity now.
+    New,
+    /// It held it before, the seed apart, and was not touched.
+    Kept,
+}
+
+/// Writes a board's data flash to a file that only its owner reads. Blocks that are not the identity's are holes, which
+/// the firmware takes for what they are: nothing.
+pub(crate) fn write_file(
+    path: &Path,
+    provision: &Provision,
+    geometry: &Geometry,
+    force: bool,
+    keep_data: bool,
+) -> Result<Written> {
+    let image = encode(provision, geometry)?;
+    let existing = match File::open(path) {
+        Ok(file) => Some(file),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    if let Some(file) = existing {
+        let mut region = Vec::new();
+        let length = file.metadata().with_context(|| format!("reading {}", path.display()))?.len();
+        file.take(geometry.identity_bytes().into())
+            .read_to_end(&mut region)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let whole = length == u64::from(geometry.flash_bytes);
+        let held = decode(&region).ok().map(|held| Provision { seed: provision.seed, ..held });
+        if whole && held.as_ref() == Some(provision) {
+            return Ok(Written::Kept);
+        }
+        if !force {
+            bail!(
+                "{} is there and holds something else; give --force to replace it, or another --out",
+                path.display()
+            );
+        }
+        if keep_data {
+            if !whole {
+                bail!(
+                    "{} has {length} bytes, the board's flash {}: there is no data to keep, leave --keep-data out",
+                    path.display(),
+                    geometry.flash_bytes
+                );
+            }
+            // Keys stand in it, whoever made it.
+            wasmbed_files::tighten(path)?;
+            let mut file = OpenOptions::new().write(true).open(path)?;
+            file.write_all(&image).and_then(|()| file.sync_all())?;
+            return Ok(Written::New);
+        }
+    }
+    write_new(path, &image, geometry).with_context(|| format!("writing {}", path.display()))?;
+    Ok(Written::New)
+}
+
+/// Beside it first, so that there is never half an image. A temporary file is its owner's alone from the beginning.
+fn write_new(path: &Path, image: &[u8], geometry: &Geometry) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(image)?;
+    file.as_file().set_len(geometry.flash_bytes.into())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn find_board(board: &str) -> Result<Geometry> {
+    boards::find(board).with_context(|| {
+        let names: Vec<&str> = boards::ALL.iter().map(|(name, _)| *name).collect();
+        format!("there is no board {board:?}; it is one of {}", names.join(", "))
+    })
+}
+
+fn network(arguments: &Args) -> Result<Network> {
+    let Some(address) = &arguments.address else { return Ok(Network::Dhcp) };
+    let parsed = address.split_once('/').and_then(|(address, bits)| {
+        Some((address.parse::<Ipv4Addr>().ok()?, bits.parse::<u8>().ok().filter(|bits| *bits <= 32)?))
+    });
+    let (address, prefix) =
+        parsed.with_context(|| format!("--address {address:?} is not like 192.168.1.20/24"))?;
+    Ok(Network::Static {
+        address: address.octets(),
+        prefix,
+        router: arguments.router.map(|router| router.octets()),
+        dns: arguments.dns.iter().map(Ipv4Addr::octets).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use wasmbed_pki::Authorities;
+
+    use super::*;
+
+    fn device(folder: &Path) -> Provision {
+        let authority = Authorities::create_or_open(folder, "wasmbed.local").unwrap();
+        let identity = authority.issue_device("default", "board-1").unwrap();
+        let roots = [authority.services_root().clone()];
+        provision("riscv32-virt", &identity, &roots, vec!["10.0.2.2:7443".into()], Network::Dhcp).unwrap()
+    }
+
+    #[test]
+    fn an_image_is_written_once_and_replaced_only_when_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, geometry) = (folder.path().join("flash.img"), boards::RISCV32_VIRT);
+        let first = device(folder.path());
+        assert_eq!(write_file(&path, &first, &geometry, false, false).unwrap(), Written::New);
+        let metadata = path.metadata().unwrap();
+        assert_eq!(metadata.len(), u64::from(geometry.flash_bytes));
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        let image = std::fs::read(&path).unwrap();
+        assert_eq!(decode(&image[..geometry.identity_bytes() as usize]).unwrap(), first);
+
+        let again = Provision { seed: [9; 32].into(), ..first.clone() };
+        assert_eq!(write_file(&path, &again, &geometry, false, false).unwrap(), Written::Kept);
+        let other = device(folder.path());
+        let refused = write_file(&path, &other, &geometry, false, false).unwrap_err().to_string();
+        assert!(refused.contains("--force"), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), image);
+
+        let last = geometry.flash_bytes as usize - 1;
+        let mut used = image;
+        used[last] = 7;
+        std::fs::write(&path, &used).unwrap();
+        assert_eq!(write_file(&path, &other, &geometry, true, true).unwrap(), Written::New);
+        assert_eq!(std::fs::read(&path).unwrap()[last], 7, "data is kept");
+        assert_eq!(write_file(&path, &first, &geometry, true, false).unwrap(), Written::New);
+        assert_eq!(std::fs::read(&path).unwrap()[last], 0, "data is gone");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_unknown_board_is_answered_with_those_there_are() {
+        let error = find_board("riscv64").unwrap_err().to_string();
+        assert!(error.contains("riscv32-virt, mps2-an385, nucleo-h743zi2"), "{error}");
+    }
+
+    #[test]
+    fn arguments_become_a_network() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Args,
+        }
+        let base = ["provision", "--board", "mps2-an385", "--gateway", "host:1", "--out", "x"];
+        let parse = |more: &[&str]| Line::try_parse_from(base.iter().chain(more));
+        assert_eq!(network(&parse(&[]).ok().unwrap().arguments).unwrap(), Network::Dhcp);
+        let line = parse(&["--address", "10.1.2.3/16", "--router", "10.1.0.1", "--dns", "9.9.9.9"]);
+        let expected = Network::Static {
+            address: [10, 1, 2, 3],
+            prefix: 16,
+            router: Some([10, 1, 0, 1]),
+            dns: vec![[9, 9, 9, 9]],
+        };
+        assert_eq!(network(&line.ok().unwrap().arguments).unwrap(), expected);
+        let error = network(&parse(&["--address", "10.1.2.3"]).ok().unwrap().arguments).unwrap_err();
+        assert!(error.to_string().contains("192.168.1.20/24"));
+        assert!(parse(&["--router", "10.1.0.1"]).is_err(), "a router without an address");
+    }
+}

@@ -1,0 +1,138 @@
+//! `wasmbed apiserver`.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+use wasmbed_apiserver::{Config, Limits, Policy, Server, ServerTls};
+use wasmbed_pki::{Identity, RENEWAL_INTERVAL, Renewed, read_certificates};
+use wasmbed_telemetry::with_causes;
+
+use crate::{runtime::shutdown_on_signal, runtime::start_logging};
+
+/// How to run the embedded Kubernetes API.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder of its store.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "WASMBED_APISERVER_DATA_DIR",
+        default_value = "/var/lib/wasmbed/apiserver"
+    )]
+    data_dir: PathBuf,
+    /// Address to listen at; port 0 takes a free one.
+    #[arg(long, env = "WASMBED_APISERVER_LISTEN", default_value = "127.0.0.1:6443")]
+    listen: SocketAddr,
+    /// PEM: its certificate, then the issuing authorities.
+    #[arg(long, value_name = "FILE", env = "WASMBED_APISERVER_CERT_FILE")]
+    cert_file: PathBuf,
+    /// PEM: its key.
+    #[arg(long, value_name = "FILE", env = "WASMBED_APISERVER_KEY_FILE")]
+    key_file: PathBuf,
+    /// PEM: the authority of its clients.
+    #[arg(long, value_name = "FILE", env = "WASMBED_APISERVER_CLIENT_CA_FILE")]
+    client_ca_file: PathBuf,
+    /// A level, or `target=level` pairs with commas.
+    #[arg(long, env = "WASMBED_LOG", default_value = "info")]
+    log_level: String,
+    /// auto, json or text.
+    #[arg(long, env = "WASMBED_LOG_FORMAT", default_value = "auto")]
+    log_format: String,
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// When it can't start, or fails.
+pub(crate) async fn run(arguments: Args) -> Result<()> {
+    start_logging(&arguments.log_format, &arguments.log_level)?;
+    let shutdown = shutdown_on_signal()?;
+    let tls = TlsFiles {
+        certificate: arguments.cert_file,
+        key: arguments.key_file,
+        client_roots: arguments.client_ca_file,
+    };
+    let server = start(arguments.data_dir, arguments.listen, tls, shutdown.clone()).await?;
+    tracing::info!(address = %server.address(), "the Kubernetes API is served");
+    server.run(shutdown.cancelled_owned()).await;
+    Ok(())
+}
+
+/// PEM files of the server's identity and of its clients' authority.
+#[derive(Clone)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_roots: PathBuf,
+}
+
+impl TlsFiles {
+    fn read(&self) -> Result<(ServerTls, Vec<CertificateDer<'static>>)> {
+        let identity = Identity::read(&self.certificate, &self.key)?;
+        let tls = ServerTls { certificates: identity.chain(), key: identity.key() };
+        Ok((tls, read_certificates(&self.client_roots)?))
+    }
+}
+
+/// A server of Wasmbed's own kinds and roles, bound; files that are replaced are taken until `stop`.
+///
+/// # Errors
+/// The files can't be used, the address can't be bound or the store can't be opened.
+pub(crate) async fn start(
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    files: TlsFiles,
+    stop: CancellationToken,
+) -> Result<Server> {
+    let (tls, client_roots) = files.read()?;
+    let server = wasmbed_apiserver::start(configure(data_dir, listen, tls, client_roots)?).await?;
+    let certificates = server.certificates();
+    let names = [files.certificate.clone(), files.key.clone(), files.client_roots.clone()];
+    // Read once more: a file may have changed since.
+    let renewed = Arc::new(Renewed::open(names, move || {
+        let (tls, client_roots) = files.read()?;
+        anyhow::Ok(certificates.replace(tls, client_roots)?)
+    })?);
+    tokio::spawn(async move {
+        let mut looks = tokio::time::interval(RENEWAL_INTERVAL);
+        loop {
+            tokio::select! { _ = looks.tick() => {}, () = stop.cancelled() => return }
+            let renewed = Arc::clone(&renewed);
+            match tokio::task::spawn_blocking(move || renewed.refresh()).await {
+                Ok(None) => {}
+                Ok(Some(Ok(_))) => tracing::info!("certificates were read again; new connections get them"),
+                Ok(Some(Err(error))) => tracing::error!(
+                    reason = "BadCertificateFiles",
+                    error = with_causes(error.as_ref()),
+                    "changed certificate files can't be used; the earlier ones stay in use"
+                ),
+                Err(_) => return,
+            }
+        }
+    });
+    Ok(server)
+}
+
+/// The embedded Kubernetes API for Wasmbed's own kinds and roles.
+///
+/// # Errors
+/// Only if a definition is not JSON, which would be a bug.
+fn configure(
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    tls: ServerTls,
+    client_roots: Vec<CertificateDer<'static>>,
+) -> Result<Config> {
+    let definitions = wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>();
+    Ok(Config {
+        data_dir,
+        listen,
+        tls,
+        client_roots,
+        definitions: definitions.context("can't represent a CustomResourceDefinition as JSON")?,
+        policy: Policy::standard()?,
+        limits: Limits::default(),
+    })
+}

@@ -1,0 +1,103 @@
+//! `wasmbed device`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use wasmbed_device::DeviceConfig;
+use wasmbed_emulator::Kind;
+use wasmbed_pki::{Identity, read_certificates};
+
+use super::board::{Board, Running};
+use crate::{machine::provision, runtime::shutdown_on_signal, runtime::start_logging, values};
+
+/// How to run a device on this machine. Its namespace and name stand in its certificate.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// A gateway as host:port; may be given again, they are tried in this order.
+    #[arg(
+        long = "gateway",
+        value_name = "HOST:PORT",
+        required = true,
+        env = "WASMBED_DEVICE_GATEWAYS",
+        value_delimiter = ',',
+        value_parser = values::gateway
+    )]
+    gateways: Vec<String>,
+    /// PEM: its certificate, then the issuing authority.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CERT_FILE", default_value = "device.crt")]
+    cert_file: PathBuf,
+    /// PEM: its key.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_KEY_FILE", default_value = "device.key")]
+    key_file: PathBuf,
+    /// PEM: the root of the services; a second one may follow the first.
+    #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CA_FILE", default_value = "services-ca.crt")]
+    ca_file: PathBuf,
+    /// Folder of modules, state and applications' data; one process at a time.
+    #[arg(long, value_name = "DIR", env = "WASMBED_DEVICE_DATA_DIR", default_value = "device-data")]
+    data_dir: PathBuf,
+    /// Run this board's firmware in QEMU instead: riscv32-virt or mps2-an385.
+    #[arg(long)]
+    board: Option<Kind>,
+    /// Folder of BOARD.elf [default: WASMBED_FIRMWARE, or firmware beside or above this program's folder].
+    #[arg(long, value_name = "DIR", requires = "board")]
+    firmware: Option<PathBuf>,
+    /// Memory for all applications together, bytes or for example 512Ki; with --board, of the whole board.
+    #[arg(long, value_name = "BYTES", env = "WASMBED_DEVICE_MEMORY", value_parser = values::bytes_of::<usize>)]
+    memory: Option<usize>,
+    /// A level, or `target=level` pairs with commas.
+    #[arg(long, env = "WASMBED_LOG", default_value = "info")]
+    log_level: String,
+    /// auto, json or text.
+    #[arg(long, env = "WASMBED_LOG_FORMAT", default_value = "auto")]
+    log_format: String,
+}
+
+/// What else there is to do about a device.
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Write a microcontroller's identity into an image of its data flash.
+    Provision(provision::Args),
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// When it can't start, or fails. A gateway that can't be reached is no error.
+pub(crate) async fn run(arguments: Args) -> Result<()> {
+    if let Some(Command::Provision(arguments)) = &arguments.command {
+        return provision::run(arguments);
+    }
+    start_logging(&arguments.log_format, &arguments.log_level)?;
+    let shutdown = shutdown_on_signal()?;
+    let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
+    if let Some(kind) = arguments.board {
+        let board = Board {
+            kind,
+            firmware: arguments.firmware,
+            memory: arguments.memory,
+            data_dir: arguments.data_dir,
+            identity,
+            services_roots: read_certificates(&arguments.ca_file)?,
+            gateways: arguments.gateways,
+        };
+        return Running::start(board).await?.run(&shutdown).await;
+    }
+    let roots = read_certificates(&arguments.ca_file)?;
+    let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
+    if let Some(bytes) = arguments.memory {
+        config.board.runtime.arena_bytes = bytes;
+    }
+    let device = wasmbed_device::start(config)?;
+    let stop = device.stopper();
+    let stopping = tokio::spawn(async move {
+        shutdown.cancelled().await;
+        stop.stop();
+    });
+    let ended =
+        tokio::task::spawn_blocking(move || device.wait()).await.context("the device's waiter panicked")?;
+    stopping.abort();
+    Ok(ended?)
+}
