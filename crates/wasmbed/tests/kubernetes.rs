@@ -98,6 +98,71 @@ fn applying_again_changes_what_changed_and_removes_what_is_gone() {
     assert_eq!(device["spec"]["unschedulable"], false, "removed, so the default is back");
 }
 
+/// Writes fields of a Device as another program does.
+fn merge(api: &Api, manager: &str, patch: &serde_json::Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let kubeconfig = kube::config::Kubeconfig::read_from(api.layout.kubeconfig()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        let client = kube::Client::try_from(config).unwrap();
+        let devices: kube::Api<wasmbed_api::Device> = kube::Api::namespaced(client, "default");
+        let parameters =
+            kube::api::PatchParams { field_manager: Some(manager.to_owned()), ..Default::default() };
+        devices.patch("a", &parameters, &kube::api::Patch::Merge(patch)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_field_that_another_program_set_is_taken_over_only_when_that_is_asked_for() {
+    let api = Api::start();
+    let manifest = |spec: &str| {
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata: {{name: a}}\nspec: {spec}\n"
+        );
+        api.file("device.yaml", text)
+    };
+    let file = manifest("{device_type: one}");
+    api.succeeds(&["apply", path(&file)]);
+    merge(&api, "another", &serde_json::json!({ "spec": { "unschedulable": true } }));
+    manifest("{device_type: one, unschedulable: false}");
+    let error = api.fails(&["apply", path(&file)]);
+    for words in ["\"another\"", ".spec.unschedulable", "--force-conflicts"] {
+        assert!(error.contains(words), "{words} is not in {error}");
+    }
+    assert!(api.succeeds(&["apply", "--force-conflicts", path(&file)]).ends_with("configured\n"));
+    assert_eq!(api.get("wdev", "a")["spec"]["unschedulable"], false);
+}
+
+#[test]
+fn fields_that_an_earlier_version_merged_are_ours_to_change_and_to_remove() {
+    let api = Api::start();
+    let manifest = |spec: &str| {
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata: {{name: a}}\nspec: {spec}\n"
+        );
+        api.file("device.yaml", text)
+    };
+    let file = manifest("{}");
+    api.succeeds(&["apply", path(&file)]);
+    // As earlier versions wrote: merged on the client, with the annotation that kubectl uses.
+    let merged = serde_json::json!({
+        "metadata": {
+            "labels": { "site": "lab" },
+            "annotations": { "kubectl.kubernetes.io/last-applied-configuration": "{}" },
+        },
+        "spec": { "device_type": "one", "unschedulable": true },
+    });
+    merge(&api, "wasmbed-apply", &merged);
+    manifest("{device_type: two}");
+    assert!(api.succeeds(&["apply", path(&file)]).ends_with("configured\n"));
+    let device = api.get("wdev", "a");
+    assert_eq!(device["spec"]["device_type"], "two");
+    assert_eq!(device["spec"]["unschedulable"], false, "the default");
+    assert_eq!(device["metadata"]["labels"].as_object().map_or(0, serde_json::Map::len), 0);
+    assert_eq!(device["metadata"]["annotations"].as_object().map_or(0, serde_json::Map::len), 0);
+    assert!(api.succeeds(&["apply", path(&file)]).ends_with("unchanged\n"));
+}
+
 #[test]
 fn unknown_fields_kinds_and_rules_are_refused_by_name_and_the_rest_is_applied() {
     let api = Api::start();

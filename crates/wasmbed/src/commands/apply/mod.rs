@@ -1,33 +1,22 @@
 //! `wasmbed apply`: manifests into the cluster, or a WebAssembly file as an Application.
 
+mod adopt;
 mod manifest;
-mod merge;
 mod selector;
 mod wait;
 mod wasm;
+mod write;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use http::Method;
-use serde_json::{Value, json};
-use wasmbed_telemetry::with_causes;
 
-use crate::{
-    cluster::{Cluster, ClusterArgs, Resource},
-    output,
-};
+use crate::{cluster::ClusterArgs, output};
 use manifest::Manifest;
 use wasm::WasmArgs;
 
-/// Where kubectl keeps what was last applied; the same, so that both can be used on one object.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Kubernetes takes annotations of 256 KiB in total; what is larger is applied without a memory of it.
-const LAST_APPLIED_BYTES_MAX: usize = 240 * 1024;
 /// Most that traps does so at once, and a crash loop begins again after a second.
 const MIN_READY_S: u64 = 5;
-/// How the API server names this writer.
-const FIELD_MANAGER: &str = "wasmbed-apply";
 
 /// Create or update objects from manifests, or deploy a WebAssembly file.
 ///
@@ -47,6 +36,9 @@ pub struct Args {
     /// Let the API server check everything and change nothing.
     #[arg(long, conflicts_with = "print")]
     dry_run: bool,
+    /// Take over fields that another writer set to something else, instead of refusing the object.
+    #[arg(long, conflicts_with = "print")]
+    force_conflicts: bool,
     /// Wait until the Applications applied are Ready, or have succeeded if their restart_policy is not Always.
     ///
     /// Ends with an error as soon as one failed for a reason that does not pass by itself.
@@ -93,7 +85,7 @@ pub async fn run(args: Args) -> Result<()> {
         return print_all(&manifests);
     }
     let cluster = args.cluster.connect().await?;
-    let applied = apply_all(&cluster, &manifests, args.dry_run).await?;
+    let applied = write::apply_all(&cluster, &manifests, args.dry_run, args.force_conflicts).await?;
     if let Some(application) = manifests.last().filter(|_| from_module && !args.dry_run) {
         wasm::drop_unused_modules(&cluster, &application.name).await?;
     }
@@ -112,120 +104,4 @@ fn print_all(manifests: &[Manifest]) -> Result<()> {
         output::print(&format!("{separator}{yaml}"));
     }
     Ok(())
-}
-
-/// An object that was applied.
-struct Applied {
-    resource: Resource,
-    path: String,
-    name: String,
-}
-
-/// Applies all, also after one was refused, and says of each what became of it.
-async fn apply_all(cluster: &Cluster, manifests: &[Manifest], dry_run: bool) -> Result<Vec<Applied>> {
-    let mut applied = Vec::new();
-    let mut refused = 0_usize;
-    let mut resources = BTreeMap::new();
-    for manifest in manifests {
-        match apply(cluster, &mut resources, manifest, dry_run).await {
-            Ok((object, outcome)) => {
-                let note = if dry_run { " (dry run)" } else { "" };
-                output::print_line(&format!("{} {outcome}{note}", object.resource.object_name(&object.name)));
-                applied.push(object);
-            }
-            Err(error) => {
-                refused += 1;
-                if let [only] = manifests {
-                    return Err(error.context(only.origin.clone()));
-                }
-                output::complain(&format!("error: {}: {}", manifest.origin, with_causes(error.as_ref())));
-            }
-        }
-    }
-    if refused > 0 {
-        bail!("{refused} of {} objects could not be applied", manifests.len());
-    }
-    Ok(applied)
-}
-
-async fn apply(
-    cluster: &Cluster,
-    resources: &mut BTreeMap<(String, String), Resource>,
-    manifest: &Manifest,
-    dry_run: bool,
-) -> Result<(Applied, &'static str)> {
-    let key = (manifest.api_version.clone(), manifest.kind.clone());
-    let resource = match resources.get(&key) {
-        Some(resource) => resource.clone(),
-        None => {
-            let resource = cluster.resource_of_kind(&key.0, &key.1).await?;
-            resources.insert(key, resource.clone());
-            resource
-        }
-    };
-    let mut object = manifest.object.clone();
-    // Status has other writers; the API server would drop it here too.
-    object.as_object_mut().map(|fields| fields.remove("status"));
-    let namespace = match object["metadata"]["namespace"].as_str() {
-        Some(namespace) => namespace.to_owned(),
-        None => cluster.namespace.clone(),
-    };
-    if resource.namespaced {
-        object["metadata"]["namespace"] = json!(namespace);
-    }
-    let remembered = remember(&mut object)?;
-    let collection = resource.collection(Some(&namespace));
-    let path = resource.object(Some(&namespace), &manifest.name)?;
-    let dry = if dry_run { "&dryRun=All" } else { "" };
-    let query = format!("fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry}");
-    let outcome = match cluster.read(&path).await? {
-        None => {
-            cluster.send(Method::POST, &format!("{collection}?{query}"), "application/json", &object).await?;
-            "created"
-        }
-        Some(live) => {
-            let patch = merge::patch(&last_applied(&live), &object, &live, remembered);
-            if patch == json!({}) {
-                "unchanged"
-            } else {
-                let content_type = "application/merge-patch+json";
-                cluster.send(Method::PATCH, &format!("{path}?{query}"), content_type, &patch).await?;
-                "configured"
-            }
-        }
-    };
-    Ok((Applied { resource, path, name: manifest.name.clone() }, outcome))
-}
-
-/// Puts the manifest into its own annotation, unless it is too large for one.
-fn remember(object: &mut Value) -> Result<bool> {
-    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(LAST_APPLIED);
-    }
-    let text = serde_json::to_string(object)?;
-    let fits = text.len() <= LAST_APPLIED_BYTES_MAX;
-    if fits {
-        object["metadata"]["annotations"][LAST_APPLIED] = json!(text);
-    }
-    Ok(fits)
-}
-
-fn last_applied(live: &Value) -> Value {
-    let text = live["metadata"]["annotations"][LAST_APPLIED].as_str();
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manifest_is_remembered_without_itself() {
-        let mut object = json!({"metadata": {"name": "a", "annotations": {LAST_APPLIED: "old", "b": "c"}}});
-        assert!(remember(&mut object).unwrap());
-        assert_eq!(last_applied(&object), json!({"metadata": {"name": "a", "annotations": {"b": "c"}}}));
-        let mut large = json!({"metadata": {"name": "a"}, "spec": {"wasm_bytes": "A".repeat(300_000)}});
-        assert!(!remember(&mut large).unwrap());
-        assert_eq!(last_applied(&large), Value::Null);
-    }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::Applied;
+use super::write::Applied;
 use crate::{
     cluster::Cluster,
     output::{self, harmless},
