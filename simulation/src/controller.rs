@@ -1,5 +1,6 @@
 //! A controller's process: the election, the fleet's decisions, its watches, and its calls to gateways and the API.
 
+mod claim;
 mod election;
 mod watches;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
     Now, ObjectKey,
-    election::{Election, ElectionConfig, Lead},
+    election::{Election, Lead},
     fleet::{CallId, Fleet, FleetConfig, PutOutcome, UploadOutcome, UploadSource},
     gateway::Cursor,
     gateway_api::StreamEvent,
@@ -21,13 +22,11 @@ use crate::{
     api::{Api, ApiError, NAMESPACE, time_text},
     gateway::GatewayProcess,
     invariants::Witness,
-    network::{Answer, Answered, Network, Request, Sender},
+    network::{Answer, Answered, Network, Request},
     random::Random,
+    sender::Sender,
 };
-use election::Claiming;
-
-/// As the controller's process has them.
-const ELECTION: ElectionConfig = ElectionConfig { duration_ms: 10_000, renew_ms: 3_000 };
+use claim::{Claiming, ELECTION};
 
 struct Stream {
     cursor: Cursor,
@@ -71,7 +70,7 @@ impl ControllerProcess {
         Self {
             sender,
             fleet: Fleet::new(FleetConfig::default()),
-            election: Election::new(&holder(sender), ELECTION),
+            election: Election::new(&sender.holder(), ELECTION),
             look_ms: 0,
             claiming: None,
             answers: false,
@@ -115,7 +114,7 @@ impl ControllerProcess {
         let sender = Sender { life: self.sender.life + 1, ..self.sender };
         *self = Self {
             sender,
-            election: Election::new(&holder(sender), ELECTION),
+            election: Election::new(&sender.holder(), ELECTION),
             ..Self::new(sender.controller)
         };
         self.down_until_ms = Some(until_ms);
@@ -125,7 +124,7 @@ impl ControllerProcess {
     pub(crate) fn stop(&mut self, now_ms: u64, until_ms: u64, api: &mut Api) {
         if self.election.lead(now_ms).is_some()
             && let Ok(lease) = api.get("leases", LEADER_LEASE)
-            && lease["spec"]["holderIdentity"] == holder(self.sender)
+            && lease["spec"]["holderIdentity"] == self.sender.holder()
         {
             let version = &lease["metadata"]["resourceVersion"];
             let patch = json!({
@@ -302,14 +301,6 @@ fn bytes_of(api: &Api, source: &UploadSource) -> Result<Vec<u8>, ApiError> {
     }?;
     let text = object["spec"]["wasm_bytes"].as_str().ok_or(ApiError::NotFound)?;
     BASE64_STANDARD.decode(text).map_err(|_| ApiError::NotFound)
-}
-
-fn holder(sender: Sender) -> String {
-    format!("controller-{}-{}", sender.controller, sender.life)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn write(

@@ -6,6 +6,7 @@ use wasmbed_control::Now;
 use crate::{
     api::{Serving, UNIX_MS, time_text},
     device::HUGE,
+    namesake::Namesake,
     presence::lease_name,
     world::World,
 };
@@ -15,13 +16,6 @@ const AWAY_MS: u64 = 70_000;
 const SOON_MS: u64 = 8_000;
 /// A namesake renews this often.
 const NAMESAKE_MS: u64 = 5_000;
-
-/// A process with the name of a gateway and another data directory, of an older version: it asks nobody.
-pub(crate) struct Namesake {
-    gateway: String,
-    until_ms: u64,
-    due_ms: u64,
-}
 
 impl World {
     /// The namesake says that it is there, until it is not.

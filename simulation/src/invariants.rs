@@ -24,7 +24,7 @@ use wasmbed_protocol::{
     ApplicationUid, CloseReason, DeviceMessage, GatewayMessage, decode_device, decode_gateway,
 };
 
-use crate::{api::Api, network::Sender};
+use crate::{api::Api, sender::Sender};
 
 /// A rule that was broken, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]

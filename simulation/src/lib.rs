@@ -22,11 +22,14 @@ mod device;
 mod faults;
 mod gateway;
 mod invariants;
+mod names;
+mod namesake;
 mod network;
 mod people;
 mod presence;
 mod random;
 mod reference;
+mod sender;
 mod world;
 
 pub use invariants::Violation;

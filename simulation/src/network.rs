@@ -8,14 +8,7 @@ use wasmbed_control::{
 };
 use wasmbed_protocol::ModuleDigest;
 
-use crate::{api::Api, gateway::GatewayProcess, invariants::Witness, random::Random};
-
-/// One life of one controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Sender {
-    pub(crate) controller: usize,
-    pub(crate) life: u32,
-}
+use crate::{api::Api, gateway::GatewayProcess, invariants::Witness, random::Random, sender::Sender};
 
 pub(crate) enum Request {
     Put(PutSets),

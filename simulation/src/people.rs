@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::{api::ApiError, world::World};
+use crate::{
+    api::ApiError,
+    names::{APPLICATIONS, MODULES},
+    world::World,
+};
 
-pub(crate) const APPLICATIONS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
-const MODULES: [&str; 2] = ["first", "second"];
 const SITES: [&str; 2] = ["attic", "cellar"];
 
 impl World {

@@ -13,11 +13,11 @@ use crate::{
     api::{Api, Serving, UNIX_MS},
     controller::ControllerProcess,
     device::{Device, Hardware},
-    faults::Namesake,
     gateway::GatewayProcess,
     invariants::{Violation, Witness},
+    names::APPLICATIONS,
+    namesake::Namesake,
     network::Network,
-    people::APPLICATIONS,
     presence::lease_name,
     random::Random,
 };

@@ -7,20 +7,15 @@ use wasmbed_control::{
     election::{Claim, LeaseRecord},
 };
 
-use super::{ControllerProcess, ELECTION, holder, text};
+use super::{
+    ControllerProcess,
+    claim::{Claiming, ELECTION, text},
+};
 use crate::{
     api::{Api, ApiError, time_text},
     invariants::Witness,
     random::Random,
 };
-
-/// A write of the leader's Lease on its way.
-pub(super) struct Claiming {
-    pub(super) at_ms: u64,
-    asked_ms: u64,
-    claim: Claim,
-    version: String,
-}
 
 impl ControllerProcess {
     /// Reads the leader's Lease when it is time, and writes it a little later if there is reason to.
@@ -67,7 +62,7 @@ impl ControllerProcess {
     ) -> bool {
         let spec = |term: u64| {
             json!({
-                "holderIdentity": holder(self.sender),
+                "holderIdentity": self.sender.holder(),
                 "leaseDurationSeconds": ELECTION.duration_ms / 1_000,
                 "leaseTransitions": term,
                 "renewTime": time_text(now.ms),

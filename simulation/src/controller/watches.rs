@@ -9,7 +9,7 @@ use wasmbed_control::{
     fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource},
 };
 
-use super::{ControllerProcess, object_key, text};
+use super::{ControllerProcess, claim::text, object_key};
 use crate::{
     api::{Api, ApiError, Seen},
     gateway::{device_of, key},

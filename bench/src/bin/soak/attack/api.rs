@@ -17,7 +17,7 @@ use tokio_rustls::{
 };
 use wasmbed_pki::ClusterAuthority;
 
-use super::{PATCHED, Stage};
+use super::stage::{PATCHED, Stage};
 
 /// Connections without a certificate.
 const IDLE_CLIENTS: usize = 128;

@@ -11,7 +11,7 @@ use wasmbed_protocol::{
     ErrorCode, ErrorNotice, GatewayMessage, List, Log, ReportReason, Reported, Revision, Sequence,
 };
 
-use super::{FAILING, FLAPPING, LOGGERS, NOTIFIER, Stage, logger};
+use super::stage::{FAILING, FLAPPING, LOGGERS, NOTIFIER, Stage, logger};
 
 /// Lines of one session.
 const LINES: u64 = 256;

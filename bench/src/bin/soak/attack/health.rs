@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Stage;
+use super::stage::Stage;
 
 /// Requests at once.
 const REQUESTS: usize = 3_600;
