@@ -48,6 +48,11 @@ pub(crate) fn emulated() -> impl Iterator<Item = &'static str> {
     BOARDS.iter().filter(|board| board.emulated.is_some()).map(|board| board.name)
 }
 
+/// Builds one board's image, unchecked.
+pub(crate) fn build_one(name: &str) -> Result<()> {
+    build(&Options { board: Some(name.to_owned()), check: false })
+}
+
 /// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.
 pub(crate) fn build(options: &Options) -> Result<()> {
     let wanted = |board: &&Board| options.board.as_deref().is_none_or(|name| name == board.name);

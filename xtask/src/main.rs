@@ -6,6 +6,7 @@ mod clients;
 mod container;
 mod deep;
 mod definitions;
+mod e2e;
 mod firmware;
 mod firmware_boot;
 mod firmware_size;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Task {
     /// Run every test; installs what is missing where it may, otherwise prints the commands.
     Test(test::Options),
+    /// Run one end-to-end test program, or a test of it, by itself.
+    E2e(e2e::Options),
     /// Build the sample applications into guests/prebuilt.
     Guests {
         /// Build elsewhere and compare with the committed modules instead.
@@ -66,6 +69,7 @@ enum Task {
 fn main() -> std::process::ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::E2e(options) => e2e::run(&options),
         Task::Guests { check } => guests::build(check),
         Task::Bench { arguments } => tools::ensure_all().and_then(|()| {
             process::run(

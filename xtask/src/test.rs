@@ -69,16 +69,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     process::step("building the tests of the workspace");
     process::run(process::cargo().args(TESTS).arg("--no-run"))?;
     process::step("tests of the workspace");
-    let mut tally = counted(tests()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?;
+    let mut tally = counted(command()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?;
     if options.filter.is_empty() {
         for board in firmware::emulated() {
             process::step(&format!("end-to-end tests with {board} in QEMU as their devices"));
-            let mut command = tests()?;
+            let mut run = command()?;
             // The workspace, so that features and with them what was built stay the same.
-            command
-                .args(["test", "--workspace", "--no-fail-fast"])
+            run.args(["test", "--workspace", "--no-fail-fast"])
                 .args(ON_BOARDS.iter().flat_map(|name| ["--test", name]));
-            tally.add(&counted(command.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))?);
+            tally.add(&counted(run.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))?);
         }
     }
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
@@ -88,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// cargo with what tests look for.
-fn tests() -> Result<Command> {
+pub(crate) fn command() -> Result<Command> {
     let mut command = process::cargo();
     command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
     // Built with the tests of its own package; otherwise each package that starts it would build it with other features.
