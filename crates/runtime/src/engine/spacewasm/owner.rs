@@ -13,15 +13,15 @@ mod imp {
         static OWNER: Cell<*const ()> = const { Cell::new(ptr::null()) };
     }
 
-    pub(in super::super) fn get() -> *const () {
+    pub(crate) fn get() -> *const () {
         OWNER.with(Cell::get)
     }
 
-    pub(in super::super) fn set(space: *const ()) {
+    pub(crate) fn set(space: *const ()) {
         OWNER.with(|owner| owner.set(space));
     }
 
-    pub(in super::super) fn clear() {
+    pub(crate) fn clear() {
         set(ptr::null());
     }
 }
@@ -34,11 +34,11 @@ mod imp {
 
     static OWNER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-    pub(in super::super) fn get() -> *const () {
+    pub(crate) fn get() -> *const () {
         OWNER.load(Ordering::Acquire)
     }
 
-    pub(in super::super) fn set(space: *const ()) {
+    pub(crate) fn set(space: *const ()) {
         while OWNER
             .compare_exchange_weak(ptr::null_mut(), space.cast_mut(), Ordering::AcqRel, Ordering::Relaxed)
             .is_err()
@@ -47,7 +47,7 @@ mod imp {
         }
     }
 
-    pub(in super::super) fn clear() {
+    pub(crate) fn clear() {
         OWNER.store(ptr::null_mut(), Ordering::Release);
     }
 }
