@@ -158,7 +158,7 @@ impl Api {
             return Err(ApiError::Unavailable);
         }
         self.uids += 1;
-        let time = time_text(self.now_ms);
+        let time = seconds_text(self.now_ms);
         let moment = Moment { now: &time, uid: Uuid::from_u128(self.uids) };
         let write = Write {
             kind: Arc::clone(kind),
@@ -287,7 +287,12 @@ fn generated() -> Result<Arc<Kinds>, String> {
     Kinds::new(&definitions).map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// A time of the simulation.
+/// A time of an object's metadata or of a condition: Kubernetes keeps whole seconds of these.
+pub(crate) fn seconds_text(now_ms: u64) -> String {
+    UnixTime::from_ms(UNIX_MS + now_ms).to_seconds_text()
+}
+
+/// A time of the simulation, to the millisecond.
 pub(crate) fn time_text(now_ms: u64) -> String {
     UnixTime::from_ms(UNIX_MS + now_ms).to_string()
 }

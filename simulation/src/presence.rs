@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
 
 use crate::{
-    api::{Api, ApiError, UNIX_MS, time_text},
+    api::{Api, ApiError, UNIX_MS, seconds_text, time_text},
     invariants::Witness,
     random::Random,
 };
@@ -105,7 +105,7 @@ impl Presence {
         if ready(&held) != "True" {
             let condition = json!({
                 "type": "Ready", "status": "True", "reason": "Serving", "message": "",
-                "lastTransitionTime": time_text(now_ms),
+                "lastTransitionTime": seconds_text(now_ms),
             });
             let patch = json!({ "status": { "conditions": [condition] } });
             // It is looked at again.
