@@ -6,6 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod invariant;
+
 mod backoff;
 mod due;
 pub mod election;

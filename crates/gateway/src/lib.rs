@@ -113,7 +113,7 @@ impl Handle {
     /// were told, their statuses written, the Lease released.
     pub async fn wait(self) {
         if let Err(error) = self.run.await {
-            tracing::error!(%error, "gateway task panicked");
+            tracing::error!(reason = "TaskPanicked", %error, "gateway task panicked");
         }
     }
 }
@@ -298,7 +298,7 @@ impl Running {
             let stop = telling.clone();
             services.spawn(async move {
                 if let Err(error) = serve_health(listener, health, registry, "/health", stop).await {
-                    tracing::error!(%error, "the health port failed");
+                    tracing::error!(reason = "HealthFailed", %error, "the health port failed");
                 }
             });
         }

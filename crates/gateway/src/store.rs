@@ -194,7 +194,9 @@ fn read_sets(database: &Database) -> Result<(u64, Vec<StoredDevice>), redb::Erro
         match serde_json::from_slice(value.value()) {
             Ok(device) => devices.push(device),
             // Unknown is not empty: the device keeps what it runs until a controller sends its set again.
-            Err(error) => tracing::error!(device = key.value(), %error, "a set on disk can't be read"),
+            Err(error) => {
+                tracing::error!(device = key.value(), reason = "BadSet", %error, "a set on disk can't be read");
+            }
         }
     }
     Ok((leader_term, devices))
@@ -254,7 +256,7 @@ impl WriterThread {
         let _ = self.tasks.send(Task::Stop);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
-            tracing::error!("the thread that writes the gateway's disk ended by a bug");
+            tracing::error!(reason = "TaskPanicked", "disk thread panicked");
         }
     }
 }
@@ -462,7 +464,9 @@ impl Writer {
         match fs::remove_file(self.modules.join(digest.to_string())) {
             Ok(()) => tracing::debug!(%digest, "module deleted"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%digest, %error, "a module could not be deleted"),
+            Err(error) => {
+                tracing::warn!(%digest, reason = "DeleteFailed", %error, "a module could not be deleted");
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ impl Fleet {
     pub fn handle_application_deleted(&mut self, key: &ObjectKey) {
         let Some(id) = self.application_ids.remove(key) else { return };
         self.leave_indices(id);
-        let Some(application) = self.applications.remove(&id) else { return };
+        let application = present!(self.applications.remove(&id), "an indexed Application is there");
         for device_id in &application.target_ids {
             if let Some(device) = self.devices.get_mut(device_id) {
                 device.targeted_by.remove(&id);
@@ -91,7 +91,7 @@ impl Fleet {
     }
 
     fn update_application(&mut self, now: Now, id: ApplicationId, resource: &Resource, source: ModuleSource) {
-        let Some(application) = self.applications.get_mut(&id) else { return };
+        let application = present!(self.applications.get_mut(&id), "an indexed Application is there");
         let metadata = &resource.metadata;
         let version = metadata.resource_version.clone().unwrap_or_default();
         if application.resource_version != version {
@@ -129,7 +129,7 @@ impl Fleet {
     /// Works out what the Application's generation is to devices, and has its devices planned anew. `same`: what it said of
     /// its assignment before, it says now, so that what was sent is what is to run.
     fn prepare(&mut self, id: ApplicationId, same: bool) {
-        let Some(application) = self.applications.get(&id) else { return };
+        let application = present!(self.applications.get(&id), "an indexed Application is there");
         let (kept, current) = match &application.prepared {
             Prepared::Ready(assigned) => (Some(Arc::clone(assigned)), same),
             Prepared::ModuleMissing { kept, current, .. } => (kept.clone(), *current && same),
@@ -137,7 +137,7 @@ impl Fleet {
         };
         let refused = |refusal| Prepared::Refused { kept: kept.clone(), refusal };
         let facts = self.module_of(application);
-        let Some(application) = self.applications.get_mut(&id) else { return };
+        let application = present!(self.applications.get_mut(&id), "an indexed Application is there");
         application.prepared = match (&application.source, facts) {
             (ModuleSource::InvalidBase64(message), _) => {
                 refused(ModuleRefusal { reason: ReasonCode::InvalidBase64, message: message.clone() })
@@ -175,7 +175,7 @@ impl Fleet {
 
     /// Works out anew which existing devices an Application goes to.
     fn retarget(&mut self, now: Now, id: ApplicationId) {
-        let Some(application) = self.applications.get(&id) else { return };
+        let application = present!(self.applications.get(&id), "an indexed Application is there");
         let namespace = &application.key.namespace;
         let targets = application.targets.as_deref();
         let mut wanted = BTreeSet::new();
@@ -195,7 +195,7 @@ impl Fleet {
     }
 
     fn set_targets(&mut self, now: Now, id: ApplicationId, wanted: BTreeSet<DeviceId>) {
-        let Some(application) = self.applications.get_mut(&id) else { return };
+        let application = present!(self.applications.get_mut(&id), "an indexed Application is there");
         let before = std::mem::replace(&mut application.target_ids, wanted);
         let after = &application.target_ids;
         for device_id in before.symmetric_difference(after) {
@@ -213,7 +213,7 @@ impl Fleet {
 
     /// Adds or removes one device, after it came, went or changed its labels.
     pub(super) fn retarget_device(&mut self, now: Now, device_id: DeviceId) {
-        let Some(device) = self.devices.get(&device_id) else { return };
+        let device = present!(self.devices.get(&device_id), "an indexed Device is there");
         let named = self.named.get(&device.key).into_iter().flatten();
         let selecting = self.selecting.get(&device.key.namespace).into_iter().flatten();
         let candidates: BTreeSet<ApplicationId> =
@@ -241,7 +241,7 @@ impl Fleet {
     }
 
     fn enter_indices(&mut self, id: ApplicationId) {
-        let Some(application) = self.applications.get(&id) else { return };
+        let application = present!(self.applications.get(&id), "an indexed Application is there");
         let namespace = &application.key.namespace;
         if let Some(targets) = &application.targets {
             for name in &targets.device_names {
@@ -258,7 +258,7 @@ impl Fleet {
     }
 
     fn leave_indices(&mut self, id: ApplicationId) {
-        let Some(application) = self.applications.get(&id) else { return };
+        let application = present!(self.applications.get(&id), "an indexed Application is there");
         let namespace = &application.key.namespace;
         if let Some(TargetDevices { device_names, selector }) = application.targets.as_deref() {
             for name in device_names {
@@ -276,7 +276,7 @@ impl Fleet {
 
     /// Has a status looked at soon, but not sooner than the last write of it allows.
     pub(super) fn schedule_status(&mut self, now: Now, id: ApplicationId) {
-        let Some(application) = self.applications.get(&id) else { return };
+        let application = present!(self.applications.get(&id), "only what is there has a status");
         let earliest_ms =
             application.status_written_ms.map_or(0, |ms| ms.saturating_add(self.config.status_interval_ms));
         let due_ms = earliest_ms.max(now.ms.saturating_add(STATUS_DEBOUNCE_MS));

@@ -95,7 +95,7 @@ impl Fleet {
     /// A Device is gone.
     pub fn handle_device_deleted(&mut self, now: Now, key: &ObjectKey) {
         let Some(id) = self.device_ids.remove(key) else { return };
-        let Some(device) = self.devices.remove(&id) else { return };
+        let device = present!(self.devices.remove(&id), "an indexed Device is there");
         for application_id in device.targeted_by {
             if let Some(application) = self.applications.get_mut(&application_id) {
                 application.target_ids.remove(&id);
@@ -124,7 +124,7 @@ impl Fleet {
             facts: view.facts.as_ref().map(|facts| self.intern_facts(facts)),
             applications: view.applications.as_deref().map(ReportedApplication::read),
         };
-        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
         if let Stream::Filling(views) = &mut gateway.stream {
             views.insert(view.device.clone(), read);
             return;
@@ -138,7 +138,7 @@ impl Fleet {
 
     pub(super) fn handle_forgotten(&mut self, now: Now, name: &str, key: &ObjectKey) {
         let id = self.device_ids.get(key).copied();
-        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
         match &mut gateway.stream {
             Stream::Filling(views) => {
                 views.remove(key);
@@ -155,7 +155,7 @@ impl Fleet {
 
     /// What the gateway said before is void, and so is what it confirmed: its process or its disk may be another.
     pub(super) fn end_snapshot(&mut self, now: Now, name: &str) {
-        let Some(gateway) = self.gateways.get_mut(name) else { return };
+        let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
         let Stream::Filling(views) = std::mem::replace(&mut gateway.stream, Stream::Up) else { return };
         let before = std::mem::replace(&mut gateway.views, views);
         gateway.snapshot_in = true;

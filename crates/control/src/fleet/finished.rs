@@ -82,7 +82,7 @@ impl Fleet {
         }
         let reported = latest_view.applications.is_some();
         let connected = latest_view.connected;
-        let Some(device) = self.devices.get_mut(&id) else { return };
+        let device = present!(self.devices.get_mut(&id), "the Device was just found");
         if reported || device.ended.is_empty() {
             device.ended = ended;
         }

@@ -193,7 +193,7 @@ impl Fleet {
 
     /// A list of this kind is complete.
     pub fn handle_list_end(&mut self, now: Now, kind: Kind) {
-        let Some(listed) = self.listing.remove(&kind) else { return };
+        let listed = present!(self.listing.remove(&kind), "a list begins before it ends");
         let gone = |known: &mut dyn Iterator<Item = ObjectKey>| -> Vec<ObjectKey> {
             known.filter(|key| !listed.contains(key)).collect()
         };

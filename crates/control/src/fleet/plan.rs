@@ -65,7 +65,7 @@ impl Fleet {
             }
         };
         let placements = plan.placements.into_iter().map(placement).collect();
-        let Some(device) = self.devices.get_mut(&id) else { return };
+        let device = present!(self.devices.get_mut(&id), "the Device was just found");
         device.finish = finish;
         if device.finish.is_some() && device.finish_version != device.resource_version {
             self.finishing.insert(id);
@@ -90,7 +90,7 @@ impl Fleet {
 
     /// Notes for each gateway whether it may lack the device's set.
     fn route(&mut self, now: Now, id: DeviceId) {
-        let Some(device) = self.devices.get(&id) else { return };
+        let device = present!(self.devices.get(&id), "the Device was just planned");
         let Some(planned) = device.planned.as_ref().filter(|_| !device.revoked) else {
             for gateway in self.gateways.values_mut() {
                 gateway.stale.remove(&id);

@@ -308,7 +308,7 @@ impl Fleet {
 
     /// How a write to the Kubernetes API ended; if it succeeded, with the object's resourceVersion after it.
     pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome<String>) {
-        let Some(subject) = self.writes.end(id) else { return };
+        let subject = present!(self.writes.end(id), "a write is answered once");
         match &outcome {
             WriteOutcome::Throttled { retry_after_ms } => {
                 let pause_ms = if *retry_after_ms == 0 { API_PAUSE_MS } else { *retry_after_ms };

@@ -209,7 +209,7 @@ impl Connections {
     /// The session's device is admitted. Whether it counted as a stranger's until now.
     pub(super) fn admit(&mut self, id: SessionId) -> bool {
         self.set_state(id, State::AwaitClaim);
-        let Some(session) = self.by_id.get_mut(&id) else { return false };
+        let session = present!(self.by_id.get_mut(&id), "an admitted session is a connection" => false);
         let stranger = std::mem::replace(&mut session.stranger, false);
         if stranger {
             let device = Arc::clone(&session.device);

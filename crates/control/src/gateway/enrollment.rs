@@ -36,7 +36,7 @@ impl Gateway {
 
     /// Lets a device in that has said Hello, or turns it away.
     pub(super) fn admit(&mut self, now: Now, id: SessionId, greeting: Greeting) {
-        let Some(session) = self.connections.get(id) else { return };
+        let session = present!(self.connections.get(id), "who said Hello is a connection");
         let key = Arc::clone(session.device());
         let known = self.known(self.devices.get(&key).map(AsRef::as_ref));
         if known == Known::Missing && greeting.revision > 0 {
@@ -210,7 +210,7 @@ impl Gateway {
 
     /// Lets a session stand whose epoch is in Device.status, or could not be brought there in time.
     pub(super) fn welcome(&mut self, now: Now, id: SessionId, synced: bool) {
-        let Some(session) = self.connections.get_mut(id) else { return };
+        let session = present!(self.connections.get_mut(id), "a device's session is a connection");
         if *session.state() != State::AwaitClaim {
             return;
         }

@@ -101,7 +101,7 @@ impl Gateway {
 
     /// Notes a certificate with another key than the Device's; the first one in a while is told of.
     pub(super) fn note_mismatch(&mut self, now: Now, key: &ObjectKey) {
-        let Some(record) = self.devices.get_mut(key) else { return };
+        let record = present!(self.devices.get_mut(key), "a key is compared with that of a known Device");
         if record.trouble.get_or_insert_default().note_mismatch(now.ms) {
             self.tell(now, key, ReasonCode::KeyMismatch, About::Stranger);
         }
@@ -127,7 +127,7 @@ impl Gateway {
         before: Option<Option<&str>>,
         gateway: &str,
     ) {
-        let Some(object) = record.object.as_ref() else { return };
+        let object = present!(record.object.as_ref(), "the object was just noted");
         let own = object.base.gateway.as_deref().is_none_or(|name| name == gateway);
         let shown =
             |shown: Option<&super::device::ObservedCondition>| shown.is_some_and(|shown| shown.status) && own;

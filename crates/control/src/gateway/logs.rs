@@ -275,7 +275,8 @@ impl Holder {
 
     /// Drops the oldest line of the queue that holds most.
     fn drop_oldest(&mut self, entries: &mut BTreeMap<u64, Entry>) {
-        let Some((source, ring)) = self.rings.iter_mut().max_by_key(|(_, ring)| ring.bytes) else { return };
+        let (source, ring) =
+            present!(self.rings.iter_mut().max_by_key(|(_, ring)| ring.bytes), "who holds bytes holds lines");
         self.bytes -= ring.drop_oldest(entries);
         if ring.numbers.is_empty() {
             let source = source.clone();

@@ -430,7 +430,7 @@ impl Gateway {
 
     /// Tells controllers that a device changed, now or with what follows.
     fn publish(&mut self, now: Now, key: &Arc<ObjectKey>) {
-        let Some(record) = self.devices.get_mut(key) else { return };
+        let record = present!(self.devices.get_mut(key), "what is published is known");
         match record.allowance.publish(now) {
             Publish::Now => self.stream.changed(key),
             Publish::At(at) => drop(self.publishing.insert((at, Arc::clone(key)))),

@@ -118,8 +118,8 @@ impl Gateway {
 
     /// Draws the consequences of what an object shows.
     fn observed(&mut self, now: Now, key: &Arc<ObjectKey>) {
-        let Some(record) = self.devices.get_mut(key) else { return };
-        let Some(object) = &record.object else { return };
+        let record = present!(self.devices.get_mut(key), "the object was just noted");
+        let object = present!(&record.object, "the object was just noted");
         record.write.refetch = false;
         self.creating -= usize::from(record.write.create.take().is_some());
         let known = Known::Object {
@@ -173,7 +173,7 @@ impl Gateway {
 
     /// Ends the session of a device and drops all that is known of it.
     pub(super) fn forget(&mut self, now: Now, key: &Arc<ObjectKey>) {
-        let Some(record) = self.devices.get_mut(key) else { return };
+        let record = present!(self.devices.get_mut(key), "only what is known is forgotten");
         self.writer.remove(key, &mut record.write);
         self.creating -= usize::from(record.write.create.take().is_some());
         let on_disk = record.stored_uid.is_some() || record.set.is_some() || record.admitted_key.is_some();

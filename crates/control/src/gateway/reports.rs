@@ -20,7 +20,7 @@ use crate::{
 impl Gateway {
     /// A set changed: the device is told if its session stands.
     pub(super) fn offer_desired(&mut self, key: &Arc<ObjectKey>) {
-        let Some(record) = self.devices.get(key) else { return };
+        let record = present!(self.devices.get(key), "a set is taken for a known device");
         if let Some(id) = record.session
             && record.desired_known()
             && let Some(session) = self.connections.get_mut(id)
@@ -47,8 +47,8 @@ impl Gateway {
     }
 
     pub(super) fn handle_reported(&mut self, now: Now, device: &Arc<ObjectKey>, reported: &Reported<'_>) {
-        let Some(record) = self.devices.get_mut(device) else { return };
-        let Some(live) = record.live.as_deref_mut() else { return };
+        let record = present!(self.devices.get_mut(device), "an established session has its record");
+        let live = present!(record.live.as_deref_mut(), "an established session has its epoch");
         let limit = live.revision_limit.max(record.revision_seen);
         let counted = reported.revision.0.checked_sub(record.revision_base);
         let counted = counted.filter(|revision| *revision <= limit);
@@ -150,8 +150,8 @@ impl Gateway {
     }
 
     pub(super) fn handle_log(&mut self, now: Now, device: &Arc<ObjectKey>, log: &Log<'_>) {
-        let Some(record) = self.devices.get_mut(device) else { return };
-        let Some(live) = record.live.as_deref_mut() else { return };
+        let record = present!(self.devices.get_mut(device), "an established session has its record");
+        let live = present!(record.live.as_deref_mut(), "an established session has its epoch");
         if !record.allowance.allow_log(now, log.text.len()) {
             live.logs.skip(log.uid, log.sequence.0, log.lines_lost);
             self.counters.log_lines_dropped += 1;

@@ -129,7 +129,7 @@ impl Gateway {
 
     /// Counts a frame against the share of whoever sent it.
     fn count_frame(&mut self, now: Now, id: SessionId, bytes: usize) {
-        let Some(session) = self.connections.get_mut(id) else { return };
+        let session = present!(self.connections.get_mut(id), "a frame comes by a connection");
         if session.is_stranger() {
             session.frames.refill(now.ms, STRANGERS_FRAMES);
             session.frames.spend(frame_cost(bytes));
@@ -153,7 +153,7 @@ impl Gateway {
     }
 
     fn handle_message(&mut self, now: Now, id: SessionId, message: DeviceMessage<'_>) {
-        let Some(session) = self.connections.get(id) else { return };
+        let session = present!(self.connections.get(id), "a frame comes by a connection");
         let device = Arc::clone(session.device());
         let (established, stranger) = (session.is_established(), session.is_stranger());
         let awaits_hello = *session.state() == State::AwaitHello;
@@ -198,7 +198,7 @@ impl Gateway {
         tag: Option<u32>,
         detail: String,
     ) {
-        let Some(session) = self.connections.get_mut(id) else { return };
+        let session = present!(self.connections.get_mut(id), "a message comes by a connection");
         session.unusable += 1;
         if session.unusable > UNUSABLE_MESSAGES_MAX {
             self.end_with(now, id, PROTOCOL_ERROR, format!("too many messages that can't be used; {detail}"));
@@ -216,7 +216,7 @@ impl Gateway {
     }
 
     pub(super) fn end_with(&mut self, now: Now, id: SessionId, refusal: Refusal, detail: String) {
-        let Some(session) = self.connections.get_mut(id) else { return };
+        let session = present!(self.connections.get_mut(id), "only what is open ends");
         if *session.state() == State::Closing {
             return;
         }
@@ -280,7 +280,7 @@ impl Gateway {
     }
 
     pub(super) fn session_timeout(&mut self, now: Now, id: SessionId) {
-        let Some(session) = self.connections.get(id) else { return };
+        let session = present!(self.connections.get(id), "a timer is that of a connection");
         let silent_at_ms = session.heard_ms + u64::from(self.config.heartbeat_timeout_ms);
         match session.state() {
             State::AwaitHello => self.end_with(now, id, HEARTBEAT_TIMEOUT, "no Hello in time".to_owned()),

@@ -323,7 +323,7 @@ impl Modules {
 
     /// Notes that a session waits for the bytes; true if they must be loaded.
     pub(super) fn want(&mut self, digest: &ModuleDigest, session: SessionId) -> bool {
-        let Some(module) = self.by_digest.get_mut(digest) else { return false };
+        let module = present!(self.by_digest.get_mut(digest), "what is wanted was just found" => false);
         if module.cached.is_some() {
             return false;
         }

@@ -164,7 +164,7 @@ fn away(
 
 /// A device that was told to stay away by an earlier life of this gateway comes back as late as one that was told so now.
 pub(super) fn adopt_retry(now: Now, record: &mut DeviceEntry) {
-    let Some(object) = &record.object else { return };
+    let object = present!(&record.object, "the object was just noted");
     let shown = object.base.connected.as_ref().filter(|shown| !shown.status);
     let told = shown.is_some_and(|shown| {
         shown.reason == ReasonCode::Revoked.as_str() || shown.reason == ReasonCode::AwaitingReconnect.as_str()

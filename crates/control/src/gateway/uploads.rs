@@ -228,7 +228,7 @@ impl Gateway {
 
     /// Writes what is known of a device to the disk.
     pub(super) fn store_device(&mut self, key: &Arc<ObjectKey>) {
-        let Some(record) = self.devices.get_mut(key) else { return };
+        let record = present!(self.devices.get_mut(key), "only what is known is stored");
         record.stored_uid =
             record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
         // Operations happen in their order: an older set must not follow a newer one.
