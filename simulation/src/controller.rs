@@ -47,7 +47,7 @@ pub(crate) struct ControllerProcess {
     claiming: Option<Claiming>,
     /// The last look at the leader's Lease was answered.
     answers: bool,
-    /// The watch of Leases stands, as far as can be seen.
+    /// The watch of Leases works, as far as can be seen.
     watched: bool,
     watches: BTreeMap<&'static str, u64>,
     gateways: BTreeSet<String>,
@@ -56,7 +56,7 @@ pub(crate) struct ControllerProcess {
     tokens: BTreeMap<String, String>,
     awaited: VecDeque<(u64, Outcome)>,
     pub(crate) down_until_ms: Option<u64>,
-    /// It stands still until then, and does not know.
+    /// It is suspended until then and does not know.
     pub(crate) paused_until_ms: u64,
     /// It can't reach the API until then.
     pub(crate) cut_off_until_ms: u64,

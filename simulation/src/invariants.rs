@@ -38,7 +38,7 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Application, assignment and state, as they stand in a status.
+/// Application, assignment and state, as in a status.
 type Claim = (String, String, String);
 
 /// A gateway's Lease as the API has it.

@@ -59,7 +59,7 @@ reasons! {
     InvalidModule => "The bytes are not a WebAssembly module that the sandbox accepts; the message says what is wrong.",
     UnknownImport => "The module imports something that the device does not offer, or offers with another type.",
     CapabilityDenied => "The module uses a capability that config.capabilities does not grant.",
-    OutOfMemory => "The device has not enough memory left beside its older applications; found before sending, the message says how much is needed, how much is left and who holds the rest.",
+    OutOfMemory => "The device does not have enough free memory next to its older applications; detected before deployment. The message says how much is needed, how much is left and which applications hold the rest.",
     OutOfFlash => "The device has not enough storage left for the module.",
     ModuleGone => "The gateway no longer has the module; it will be sent again.",
     Unsupported => "The device's firmware does not know a feature that the assignment needs.",
@@ -88,7 +88,7 @@ reasons! {
     Terminating => "The Application is being deleted; its devices are letting go of it.",
     Retrying => "A gateway or the Kubernetes API did not answer; the controller tries again.",
     RetriesExhausted => "The controller gave up for now after max_retries; it tries again at the next interval or change.",
-    UndeployTimeout => "Connected devices did not confirm the removal in time; the Application was let go of, they converge when they report.",
+    UndeployTimeout => "Connected devices did not confirm the removal in time; the finalizer was removed, and those devices stop the application when they next report.",
     Undeployed => "Every connected device has confirmed the removal.",
     // Device conditions.
     SessionEstablished => "A gateway holds the device's session.",

@@ -145,7 +145,7 @@ impl Election {
         self.config
     }
 
-    /// The leadership that stands.
+    /// The current leadership.
     #[must_use]
     pub fn lead(&self, now_ms: u64) -> Option<Lead> {
         self.lead.filter(|lead| now_ms < lead.until_ms)
@@ -274,7 +274,7 @@ impl Tenure {
         self.election.config
     }
 
-    /// Where it stands.
+    /// The current state.
     #[must_use]
     pub fn hold(&self) -> &Hold {
         &self.hold

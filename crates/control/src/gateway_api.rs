@@ -123,7 +123,7 @@ pub enum StreamEvent {
 pub struct DeviceView {
     /// Which device.
     pub device: ObjectKey,
-    /// Whether a session stands.
+    /// Whether a session is established.
     pub connected: bool,
     /// Epoch of that session or of the last one here.
     pub epoch: u64,

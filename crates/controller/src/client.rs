@@ -267,7 +267,7 @@ fn reason(error: &std::io::Error) -> String {
     tls.map_or_else(|| error.to_string(), handshake_reason)
 }
 
-/// `host:port` of a URL, whose scheme gives the port where none stands.
+/// `host:port` of a URL, whose scheme gives the port if there is none.
 fn address_of(url: &str) -> Result<String, crate::Error> {
     let wrong = || crate::Error::Config(format!("gateway.url is '{url}', expected http(s)://host[:port]"));
     let uri: http::Uri = url.parse().map_err(|_| wrong())?;

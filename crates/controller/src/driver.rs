@@ -56,7 +56,7 @@ pub(crate) struct Driver {
     pub(crate) timeout_ms: u64,
 }
 
-/// Whether what is seen of the Kubernetes API is up to date: calls are answered, and the watch of Leases stands. A watch can
+/// Whether what is seen of the Kubernetes API is up to date: calls are answered, and the watch of Leases works. A watch can
 /// come back a good while after the API has, and what it did not show in between says nothing of gateways.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reachable {
@@ -97,7 +97,7 @@ impl Driver {
                     Ok(outcome) => self.take_outcome(outcome),
                     Err(error) => tracing::error!(reason = "TaskPanicked", %error, "API call task panicked"),
                 },
-                // An election that ended has told its last word; the shutdown is near.
+                // An election that ended sends nothing more; the shutdown is near.
                 Ok(()) = self.lead.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }

@@ -1,6 +1,6 @@
 //! Leadership by a Lease: the calls and the clock around [`wasmbed_control::election`], which decides.
 //!
-//! Leadership is told with the moment at which it ends unless it is renewed, so that a process that stood still does not act on
+//! Leadership is published with the time at which it ends unless it is renewed, so that a process that stood still does not act on
 //! a term that others may have taken over.
 
 use std::{
@@ -49,7 +49,7 @@ pub(crate) struct Election {
     pub(crate) inputs: mpsc::Sender<Input>,
 }
 
-/// The rules, and the origin of the milliseconds that they are told.
+/// The rules, and the origin of their milliseconds.
 struct State {
     rules: Rules,
     start: Instant,

@@ -31,7 +31,7 @@ pub(crate) enum Input {
     Renewing(String, Instant),
     /// The watch of Leases showed the leader's: what tells the renewal from others.
     LeaderLease(String),
-    /// Whether the watch of gateways' Leases stands.
+    /// Whether the watch of gateways' Leases works.
     LeaseWatch(bool),
 }
 

@@ -65,21 +65,21 @@ pub enum Error {
     /// Environment: the Kubernetes client can't be built.
     #[error("Kubernetes client: {0}")]
     Kube(#[from] kube::Error),
-    /// Bug: a task of the controller ended early.
+    /// Bug: a task of the controller panicked or ended early.
     #[error("a part of the controller stopped: {0}")]
     Task(String),
 }
 
-/// A started controller.
-pub struct Running {
+/// A controller that runs.
+pub struct Handle {
     /// Where health and metrics are served.
     pub health: SocketAddr,
     join: JoinHandle<Result<(), Error>>,
 }
 
-impl Running {
+impl Handle {
     /// Waits for the end: after `shutdown` was cancelled, or because a part failed.
-    pub async fn join(self) -> Result<(), Error> {
+    pub async fn wait(self) -> Result<(), Error> {
         self.join.await.unwrap_or_else(|error| Err(Error::Task(error.to_string())))
     }
 }
@@ -88,12 +88,12 @@ impl Running {
 ///
 /// # Errors
 /// The configuration can't be used or the health port can't be bound.
-pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<Running, Error>> {
+pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<Handle, Error>> {
     // Boxed, so that all of it is compiled with this crate and not once more with each program that starts it.
     Box::pin(bind_and_start(config, shutdown))
 }
 
-async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
+async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
     let certificates = certificates::open(&config.tls)?;
     let client = GatewayClient::new(&config, Arc::clone(&certificates))?;
     let kube = kube::Client::try_from(bounded(config.kube.clone()))?;
@@ -163,7 +163,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
         let served = server.await.map_err(|error| Error::Task(format!("health: {error}")))?;
         served.map_err(|source| Error::Listen { address, source })
     });
-    Ok(Running { health: health_address, join })
+    Ok(Handle { health: health_address, join })
 }
 
 /// Runs a controller until `shutdown`.
@@ -171,7 +171,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<R
 /// # Errors
 /// As [`start`], or a part of it failed.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    start(config, shutdown).await?.join().await
+    start(config, shutdown).await?.wait().await
 }
 
 fn fleet_config(config: &Config) -> FleetConfig {

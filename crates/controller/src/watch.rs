@@ -90,7 +90,7 @@ impl Listed {
         }
     }
 
-    /// Only what nobody can say of a gateway without its Lease depends on its watch.
+    /// Only the Lease watch affects liveness.
     fn stands(self, stands: bool) -> Option<Input> {
         match self {
             Self::Kind(_) => None,

@@ -67,7 +67,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const STREAMS_MAX: u32 = 32;
 /// Streams and logs that one identity reads at once: each holds a page of up to half a megabyte.
 const STREAMS_OF_CALLER_MAX: usize = 32;
-/// Bytes of a parser's error that are told at most.
+/// Bytes of a parser's error in an answer at most.
 const ERROR_BYTES_MAX: usize = 1_024;
 /// How often a quiet stream says that it lives.
 const IDLE_EVERY: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ pub struct Config {
     pub namespace: String,
     /// Where devices and controllers connect; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `host:port` under which they find it, as it stands in the DeviceGateway. `None`: the bound address, loopback if
+    /// `host:port` under which they find it, as in the DeviceGateway. `None`: the bound address, loopback if
     /// it listens on all.
     pub advertise: Option<String>,
     /// Plain HTTP for `/health`, `/ready`, `/metrics`; `None` serves none.
@@ -42,7 +42,7 @@ pub struct Config {
     pub kube: kube::Config,
 }
 
-/// Where the gateway's identity and what it trusts stand, all PEM.
+/// Files of the gateway's identity and of what it trusts, all PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The gateway's certificate, then its issuing authorities.

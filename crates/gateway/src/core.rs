@@ -1,4 +1,4 @@
-//! The one set of decisions of the process, and the driver that carries out what it asks for.
+//! The shared `Gateway` state machine of the process, and the driver that carries out what it asks for.
 //!
 //! It sits behind a mutex, not in a task with channels: an input is some microseconds of work, no output is held as bytes,
 //! and so a heartbeat costs one lock instead of two hops and no session needs a queue. The lock is never held across an

@@ -84,7 +84,7 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
             paused = Some(Box::pin(sleep(Duration::from_millis(sent.read_in_ms))));
             deadline = None;
         }
-        // If more is owed, the waker has been told.
+        // If more is pending, the waker was notified.
         let since = partial.since;
         tokio::select! {
             () = waker.notified() => {}

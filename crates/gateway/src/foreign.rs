@@ -37,7 +37,7 @@ impl Foreign {
         seen.last = Some(peer);
     }
 
-    /// What people are to be told now, if it is time.
+    /// The message of the next Event, if it is time for one.
     pub(crate) fn take(&self, now: Instant) -> Option<String> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let due = seen.told_at.is_none_or(|told_at| now.saturating_duration_since(told_at) >= TOLD_EVERY);

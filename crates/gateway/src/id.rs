@@ -14,7 +14,7 @@ pub(crate) fn open(folder: &Path) -> io::Result<String> {
             Ok(id) if is_id(id) => return Ok(id.to_owned()),
             // A new one costs no more than the wait for the old one's Lease to expire.
             _ => {
-                tracing::warn!(reason = "BadId", path = %path.display(), "no id of 32 hex digits; a new one is made")
+                tracing::warn!(reason = "BadId", path = %path.display(), "not an id of 32 hex digits; creating a new one")
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

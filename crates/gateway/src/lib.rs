@@ -85,7 +85,7 @@ pub enum Error {
         expected: String,
     },
     /// Configuration or I/O: the port.
-    #[error("can't listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -110,7 +110,7 @@ pub struct Handle {
 
 impl Handle {
     /// Waits until the gateway has stopped, which it does when the token that it was started with is cancelled: devices
-    /// were told, their statuses written, the Lease released.
+    /// were notified, their statuses written, the Lease released.
     pub async fn wait(self) {
         if let Err(error) = self.run.await {
             tracing::error!(reason = "TaskPanicked", %error, "gateway task panicked");
@@ -281,7 +281,7 @@ impl Running {
         health: Option<(TcpListener, Health, Arc<prometheus_client::registry::Registry>)>,
         shutdown: CancellationToken,
     ) {
-        // Two steps: first no one is let in any more and all are told, then what told Kubernetes ends.
+        // Two steps: first no device is admitted any more and all are notified, then what writes to Kubernetes ends.
         let (accepting, telling) = (CancellationToken::new(), CancellationToken::new());
         let (connections, services) = (TaskTracker::new(), TaskTracker::new());
         services.spawn(self.drive(telling.clone()));

@@ -24,7 +24,7 @@ pub(crate) struct Operation {
     /// Whether the answer lasts as long as the connection.
     pub(crate) streams: bool,
     summary: &'static str,
-    /// Name, whether it is required, description; in the query unless it stands in the path.
+    /// Name, whether it is required, description; in the query unless it is part of the path.
     parameters: &'static [(&'static str, bool, &'static str)],
     body: Option<Content>,
     answers: &'static [(u16, &'static str, Option<Content>)],

@@ -1,6 +1,6 @@
 //! Sets and modules on the gateway's disk.
 //!
-//! Sets stand in one redb database, a device to a key; a module is a file named by its digest, written beside its place,
+//! Sets are kept in one redb database, one key per device; a module is a file named by its digest, written next to its place,
 //! synced, moved there, and checked against its name whenever it is read. One thread does the writing: what waits for
 //! it shares one transaction, so that 1,000 sets cost one sync and not 1,000.
 //!

@@ -194,8 +194,8 @@ impl Fleet {
     }
 
     /// The view with the highest epoch, or `Device.status` if that is newer than any view. What a gateway said that is gone since
-    /// does not count beside a session that stands elsewhere: it can have given a later epoch that it told nobody else, and
-    /// one that a device told of is not always believed.
+    /// does not count next to a session that is established elsewhere: it can have given a later epoch that nobody else knows, and
+    /// one that a device reports is not always believed.
     pub(super) fn latest_view<'a>(&'a self, now: Now, device: &'a Device) -> LatestView<'a> {
         let seen = &device.seen;
         let views = || {

@@ -111,7 +111,7 @@ pub struct Fleet {
     devices: BTreeMap<DeviceId, Device>,
     device_ids: BTreeMap<ObjectKey, DeviceId>,
     modules: BTreeMap<ObjectKey, Arc<ModuleFacts>>,
-    /// By name: they stand in `Device.status.gateway` by name alone.
+    /// By name: `Device.status.gateway` has nothing but the name.
     gateways: BTreeMap<String, Gateway>,
     /// Applications that list a device by name, whether it exists or not.
     named: BTreeMap<ObjectKey, BTreeSet<ApplicationId>>,

@@ -1,4 +1,4 @@
-//! Planning: which set each device is to have, and which gateways are to be told.
+//! Planning: the set of each device, and the gateways that have to receive it.
 
 use std::sync::Arc;
 

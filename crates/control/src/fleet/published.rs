@@ -7,7 +7,7 @@ use wasmbed_api::{ApplicationStatus, ReasonCode, condition};
 
 use crate::intern::hash_of;
 
-/// The conditions, in the order in which they stand in a status. `Succeeded` is there unless the application is always
+/// The conditions, in the order of a status. `Succeeded` is there unless the application is always
 /// started again.
 pub(super) const CONDITIONS: [&str; 5] =
     [condition::READY, condition::COMPLETE, condition::SUCCEEDED, condition::RECONCILING, condition::STALLED];
@@ -66,7 +66,7 @@ impl Published {
         self.conditions[index].filter(|held| held.holds == holds).map(|held| held.since_s)
     }
 
-    /// What people should be told: `Ready` changed its value or its reason, or `Stalled` began.
+    /// What deserves an Event: `Ready` changed its value or its reason, or `Stalled` began.
     pub(super) fn transitions(&self, status: &ApplicationStatus) -> Vec<Transition> {
         let reasons: BTreeMap<&str, ReasonCode> =
             ReasonCode::ALL.iter().map(|reason| (reason.as_str(), *reason)).collect();
@@ -83,7 +83,7 @@ impl Published {
             .conditions
             .iter()
             .filter(changed)
-            // A refused Application is neither ready nor able to go on, for one and the same reason: it is told once.
+            // A refused Application is neither ready nor able to go on, for the same reason: one Event says it.
             .filter(|shown| {
                 shown.type_ == condition::READY
                     || ready_reason.is_none_or(|ready| ready.reason != shown.reason)

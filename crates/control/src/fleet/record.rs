@@ -150,7 +150,7 @@ pub(super) struct Seen {
     pub(super) revision: u64,
     pub(super) facts: Option<Arc<DeviceFacts>>,
     pub(super) applications: Vec<ReportedApplication>,
-    /// `status.finished`, as it stands there and as it is read.
+    /// `status.finished`, as written and as read.
     pub(super) finished: Vec<(ReportedApplication, DeviceApplication)>,
     /// Its gateway lets it in, whatever `spec.approved` says: enrollment may be open.
     pub(super) enrolled: bool,
@@ -168,7 +168,7 @@ impl Device {
         !self.revoked && (self.approved || self.seen.enrolled)
     }
 
-    /// The phase to write for a device whose gateway is gone and can't write it, if another stands there.
+    /// The phase to write for a device whose gateway is gone and can't write it, if it shows another one.
     pub(super) fn phase_without_gateway(&self) -> Option<DevicePhase> {
         match (self.revoked, self.seen.phase?) {
             (true, DevicePhase::Revoked) => None,
@@ -202,7 +202,7 @@ pub(super) enum Placement {
     Retained,
     /// It gets the place of an ended one, once that one's result is written down.
     Waiting,
-    /// It ended here for good and left its place; the result stands in `Device.status.finished`.
+    /// It ended here for good and left its place; the result is in `Device.status.finished`.
     Finished,
 }
 

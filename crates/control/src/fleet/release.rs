@@ -21,7 +21,7 @@ use crate::{
     kubernetes::{Event, Regarding, WriteOutcome},
 };
 
-/// How a deletion stands to its device.
+/// What a deletion waits for.
 enum Hold {
     /// It is connected and has not confirmed the empty set.
     Waits,
@@ -128,7 +128,7 @@ impl Fleet {
         }
         let Some(reports) = latest_view.applications else { return Hold::Waits };
         let Some(planned) = &device.planned else { return Hold::Waits };
-        // A device that has never been given anything need not be told that it gets nothing.
+        // A device that was never sent a set need not confirm an empty one.
         let told = latest_view.revision_reported >= planned.revision && planned.issued;
         let fresh = planned.revision <= 1 && latest_view.revision_reported == 0 && !self.is_moving(id);
         if reports.is_empty() && (told || fresh) { Hold::Confirmed } else { Hold::Waits }

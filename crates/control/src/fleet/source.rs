@@ -71,7 +71,7 @@ impl ModuleSources {
 }
 
 impl ModuleFacts {
-    /// Reads the Module of that name; what is wrong with it stands in `needs`.
+    /// Reads the Module of that name; `needs` says what is wrong with it.
     #[must_use]
     pub fn read(name: &str, spec: &ModuleSpec) -> Self {
         let refused = |reason, message| Err(ModuleRefusal { reason, message });

@@ -22,7 +22,7 @@ use super::{
 /// What one target does for one generation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum TargetState {
-    /// Reported this generation as running, in a session that stands.
+    /// Reported this generation as running, in an established session.
     Running,
     /// The same, but for less than `min_ready_seconds`.
     Young,
@@ -32,7 +32,7 @@ pub(super) enum TargetState {
     Failed(ModuleRefusal),
     /// Connected, and has not reported this generation as running yet.
     Pending,
-    /// No session stands.
+    /// No session is established.
     Away,
     /// No target: kept off it by `unschedulable`.
     Unschedulable,
@@ -108,7 +108,7 @@ pub(super) struct Facts<'a> {
     pub(super) earlier: Vec<&'a str>,
     /// Named, but not there.
     pub(super) missing: Vec<&'a str>,
-    /// Why a gateway that stands between does not answer, and whether the attempts are used up.
+    /// Why the gateway of a target does not answer, and whether the attempts are used up.
     pub(super) trouble: Option<(String, bool)>,
 }
 

@@ -65,7 +65,7 @@ impl Fleet {
         let patch = status_patch(&application.resource_version, &status);
         let key = application.key.clone();
         let correlation_id = application.correlation;
-        // Against what stands there now: the watch may bring the new status before the answer does.
+        // Compared with the newest status known: the watch may bring the new status before the answer does.
         let transitions = application.published.transitions(&status);
         let version = application.resource_version.clone();
         let call = self.next_call();
@@ -351,7 +351,7 @@ impl Fleet {
                         device.finish_version.clear();
                         self.finishing.insert(id);
                     }
-                    // The watch brings what stands there now; a refused one is tried at the next interval.
+                    // The watch brings the newest status; a refused one is tried at the next interval.
                     WriteOutcome::Done(_)
                     | WriteOutcome::Conflict
                     | WriteOutcome::NotFound

@@ -46,7 +46,7 @@ pub(super) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) reason: CloseReason,
-    /// As it stands in the Device's conditions; `None` if the device is not to blame.
+    /// As in the Device's conditions; `None` if the device is not to blame.
     pub(super) shown: Option<ReasonCode>,
     pub(super) retry_after_ms: u32,
     pub(super) detail: &'static str,

@@ -1,6 +1,6 @@
 //! What one device may cost, whatever it sends and however often it reconnects.
 //!
-//! It stands with the device's record and not with its sessions, so that a new connection brings nothing new, and it goes
+//! It is kept with the device's entry rather than with its sessions, so that a new connection brings nothing new, and it goes
 //! with the record. Clients that are no admitted device have allowances of their own: those of a session, and those that
 //! all of them share.
 
@@ -20,11 +20,11 @@ pub(super) struct Allowance {
     /// Connections that are open, the oldest first.
     pub(super) connections: Vec<SessionId>,
     frames: TokenBucket,
-    /// It was told that the device is read slowly.
+    /// The log already says that the device is read slowly.
     slowed: bool,
     pub(super) voice: Voice,
     changes: TokenBucket,
-    /// When controllers are told of changes that were gathered.
+    /// When gathered changes are published to controllers.
     pub(super) publish_at_ms: Option<u64>,
     /// Boxed: few devices have Events.
     pub(super) events: Option<Box<Ledger>>,
@@ -58,8 +58,8 @@ impl Allowance {
         self.logs.take(now.ms, LOG_RATE, bytes.max(64) as u64)
     }
 
-    /// Whether controllers are told of a change now; otherwise when they are told of all that come until then. Neither if
-    /// that stands already.
+    /// Whether a change is published now; otherwise when it is published with those that follow. Neither if
+    /// a time is set already.
     pub(super) fn publish(&mut self, now: Now) -> Publish {
         if self.publish_at_ms.is_some() {
             return Publish::Waits;
@@ -80,7 +80,7 @@ impl Allowance {
     }
 }
 
-/// When controllers are told of a change.
+/// When a change is published to controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Publish {
     Now,

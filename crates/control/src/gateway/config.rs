@@ -18,7 +18,7 @@ pub enum Enrollment {
 /// What a gateway's decisions are set to.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name of its DeviceGateway, as it stands in `Device.status.gateway`.
+    /// Name of its DeviceGateway, as in `Device.status.gateway`.
     pub name: String,
     /// Random for each start, 32 hex digits.
     pub boot_id: String,
@@ -28,7 +28,7 @@ pub struct Config {
     pub heartbeat_interval_ms: u32,
     /// Silence after which a session ends, milliseconds.
     pub heartbeat_timeout_ms: u32,
-    /// Sessions that may stand at once.
+    /// Sessions at most at the same time.
     pub sessions_max: usize,
     /// Writes to the Kubernetes API each second, sustained: a real API server spends 2 ms of CPU on each.
     pub writes_per_second: u32,
@@ -69,7 +69,7 @@ pub fn writes_burst(sessions_max: usize) -> u32 {
 
 /// From an authenticated connection to its Hello: a device sends it at once.
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
-/// How long Welcome waits for its epoch to stand in Device.status. After that the session begins unsynced: an API
+/// How long Welcome waits for its epoch to be in Device.status. After that the session begins unsynced: an API
 /// server that is slow or away must not keep devices out.
 pub const CLAIM_WAIT_MS: u64 = 500;
 /// Connections beyond the sessions: those that have not said Hello, are being turned away or end.
@@ -83,9 +83,9 @@ pub const BOOT_COUNTER_MAX: u64 = (1 << 53) - 1;
 pub const ASSIGNMENT_GETS_MAX: usize = wasmbed_protocol::limits::DESIRED_MAX;
 /// Messages of a session that could not be used, before it is ended: a newer firmware sends a few, a broken one many.
 pub const UNUSABLE_MESSAGES_MAX: u32 = 16;
-/// Connections of one device at most: the one that stands, one that replaces it, and some that end.
+/// Connections of one device at most: the established one, one that replaces it, and some that end.
 pub const CONNECTIONS_PER_DEVICE_MAX: usize = 8;
-/// From this many on, the oldest that does not stand gives way to a new one: its device has given up on it.
+/// From this many on, the oldest that is not established gives way to a new one: its device has given up on it.
 pub const CONNECTIONS_PER_DEVICE: usize = 4;
 /// Connections of clients with a certificate that are no admitted device: unknown, not approved yet, revoked, or with
 /// another key. They have these places and no others.
@@ -104,7 +104,7 @@ pub(super) const STRANGERS_NOTICES: Rate = Rate::per_second(20, 64);
 pub(super) const NOTICES_RESUME: u64 = 32;
 /// Distinct facts that devices share in memory; beyond that, each device holds its own.
 pub(super) const FACTS_KINDS_MAX: usize = 64;
-/// Changes of one device that controllers are told of at once; further ones are gathered.
+/// Changes of one device that are published immediately; further ones are gathered.
 pub(super) const CHANGES: Rate = Rate::per_second(4, 64);
 /// Writes of one device's status: the first [`WRITES_FREE`] at once, then at growing distances, see [`WRITE_SPACING_MIN_MS`].
 pub(super) const STATUS_WRITES: Rate = Rate::one_in_ms(5_000, 32);
@@ -161,7 +161,7 @@ pub const CLONE_QUIET_MS: u64 = 2 * CLONE_RETRY_MAX_MS as u64;
 pub const SUPERSEDED_BOOTS_MAX: usize = 4;
 /// After so long without a certificate with another key its condition ends: three retries of a refused device.
 pub const KEY_MISMATCH_QUIET_MS: u64 = 3 * RETRY_REFUSED_MS as u64;
-/// A device adds at most this to the retry that it was told: the longest pause between its attempts.
+/// A device adds at most this to the retry that it was given: the longest pause between its attempts.
 pub const RETRY_SPREAD_MAX_MS: u64 = 60_000;
 
 /// A lost connection is written after this, so that a device that returns at once costs one write, not two.
@@ -181,7 +181,7 @@ pub const API_BACKOFF_MAX_MS: u64 = 15_000;
 pub(super) const API_BACKOFF: Backoff = Backoff::doubling(API_BACKOFF_MIN_MS, API_BACKOFF_MAX_MS);
 /// Pause of one device's writes after its write was refused as invalid or kept conflicting.
 pub const DEVICE_BACKOFF_MS: u64 = 10_000;
-/// Devices that wait to be created. More are told to come back.
+/// Devices that wait to be created. More are rejected and retry later.
 pub const CREATIONS_MAX: usize = 1_024;
 /// Events that wait to be written; the oldest gives way.
 pub const EVENTS_MAX: usize = 1_024;
@@ -201,7 +201,7 @@ pub const MODULE_CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// After this without a reader, a module leaves memory.
 pub const MODULE_CACHE_IDLE_MS: u64 = 30_000;
 
-/// Forgotten devices that a stream can still be told of.
+/// Forgotten devices that a stream can still report.
 pub const TOMBSTONES_MAX: usize = 4_096;
 /// Devices in one page of the stream: each is up to some 10 kB of JSON.
 pub const STREAM_PAGE_MAX: usize = 64;

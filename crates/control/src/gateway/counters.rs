@@ -23,7 +23,7 @@ pub(super) struct Known {
 pub(super) struct Counted {
     /// Of the session.
     pub(super) epoch: u64,
-    /// What the device is told as its epoch.
+    /// The epoch that is acknowledged to the device.
     pub(super) told: u64,
     /// The device's revisions less this are ours.
     pub(super) base: u64,

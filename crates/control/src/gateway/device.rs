@@ -34,7 +34,7 @@ pub(super) struct DeviceEntry {
     pub(super) unseen_since_ms: u64,
     /// Which list of Devices it was last seen in or after.
     pub(super) listing: u64,
-    /// The session that stands or is about to.
+    /// The session that is established or about to be.
     pub(super) session: Option<SessionId>,
     /// A session whose Hello waits for the Device to be created.
     pub(super) awaiting: Option<SessionId>,
@@ -49,7 +49,7 @@ pub(super) struct DeviceEntry {
     pub(super) revision_base: u64,
     /// Why it was last turned away, if that still is so.
     pub(super) rejected: Option<ReasonCode>,
-    /// When it comes back at the latest, if it was told to stay away.
+    /// When it comes back at the latest, if it was given a retry time.
     pub(super) returns_by: Option<Now>,
     /// Boxed: few have any.
     pub(super) trouble: Option<Box<Trouble>>,
@@ -110,11 +110,11 @@ pub(super) struct SessionView {
     pub(super) epoch: Epoch,
     /// Which start of the device speaks.
     pub(super) boot: Boot,
-    /// Orders the device's starts, once it has told a number.
+    /// Orders the device's starts, once it has reported a number.
     pub(super) start: Option<u64>,
     /// Lines of its applications.
     pub(super) logs: Places,
-    /// The epoch that the device is told.
+    /// The epoch that is acknowledged to the device.
     pub(super) acknowledged_epoch: Epoch,
     /// A report counts up to this revision, or one that was set here; reports do not move it.
     pub(super) revision_limit: u64,
@@ -149,7 +149,7 @@ pub(super) struct Application {
     pub(super) message: Box<str>,
     pub(super) restarts: u32,
     pub(super) memory_bytes: u64,
-    /// The last failure that an Event told of, so that a crash loop is one Event.
+    /// The last failure that made an Event, so that a crash loop is one Event.
     pub(super) last_reported_failure: Option<ReportReason>,
     pub(super) correlation_id: CorrelationId,
 }
@@ -198,7 +198,7 @@ impl Application {
     }
 }
 
-/// The reason of a report as it stands in resources; `None` if there is nothing to say.
+/// The reason of a report as resources name it; `None` if there is nothing to say.
 pub(super) fn reason_code(reason: ReportReason) -> Option<ReasonCode> {
     Some(match reason {
         ReportReason::None => return None,
@@ -367,7 +367,7 @@ pub(super) fn applications_hash(applications: impl Iterator<Item = DeviceApplica
     if quiet.is_empty() { 0 } else { hash_of(&quiet) }
 }
 
-/// A Hello's facts as they stand in Device.status.
+/// A Hello's facts in the form of Device.status.
 pub(super) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
     let Facts { board, firmware, engine, memory_bytes, flash_bytes, load_permille, .. } = hello.facts;
     let features = Features::from_bits(hello.facts.features);

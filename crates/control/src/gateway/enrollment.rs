@@ -85,7 +85,7 @@ impl Gateway {
         self.turn_away_with(now, id, key, refusal, refusal);
     }
 
-    /// Turns a device away that is told another reason than its Device shows.
+    /// Rejects a device with another reason than its Device shows.
     fn turn_away_with(
         &mut self,
         now: Now,
@@ -208,7 +208,7 @@ impl Gateway {
         self.changed.insert(Arc::clone(key));
     }
 
-    /// Lets a session stand whose epoch is in Device.status, or could not be brought there in time.
+    /// Establishes a session whose epoch is in Device.status, or could not be written there in time.
     pub(super) fn welcome(&mut self, now: Now, id: SessionId, synced: bool) {
         let session = present!(self.connections.get_mut(id), "a device's session is a connection");
         if *session.state() != State::AwaitClaim {

@@ -1,12 +1,12 @@
 //! Trouble with one identity: two boards that use it, and certificates with another key than the one pinned.
 //!
-//! A takeover is a Hello of another board while the session of this one stands. That it is another is known by what only the
+//! A takeover is a Hello of another board while the session of this one is established. That it is another is known by what only the
 //! board itself can know: a board that reported in a session has stored that session's epoch before, so a Hello with a lower
 //! one, of another start, is not from it. Starts that were replaced by others and come back are another board's as well, since
 //! a board never returns to an earlier start. Whoever only lost its connection, or starts again, takes over without a count.
 //!
 //! ```text
-//! quiet ── 3 takeovers within 60 s ──> suspected: the session that stands stays, others are turned away, 15 s doubling to 1 h
+//! quiet ── 3 takeovers within 60 s ──> suspected: the established session stays, others are rejected, 15 s doubling to 1 h
 //!   ^                                      |
 //!   └── 2 h without takeover or refusal ───┘
 //! ```
@@ -99,7 +99,7 @@ impl Gateway {
         None
     }
 
-    /// Notes a certificate with another key than the Device's; the first one in a while is told of.
+    /// Notes a certificate with another key than the Device's; the first one in a while makes an Event.
     pub(super) fn note_mismatch(&mut self, now: Now, key: &ObjectKey) {
         let record = present!(self.devices.get_mut(key), "a key is compared with that of a known Device");
         if record.trouble.get_or_insert_default().note_mismatch(now.ms) {

@@ -212,7 +212,7 @@ pub enum Notice {
         device: Arc<ObjectKey>,
         /// Its epoch.
         epoch: Epoch,
-        /// Whether the epoch stands in Device.status.
+        /// Whether the epoch is in Device.status.
         synced: bool,
     },
     /// A session was refused or ended.

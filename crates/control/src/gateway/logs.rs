@@ -83,7 +83,7 @@ struct Holder {
     bytes: usize,
 }
 
-/// Which queue of a device a line stands in: an application's, or the one of all that have no name.
+/// Which queue of a device holds a line: an application's, or the one of all that have no name.
 type Source = Option<Arc<str>>;
 
 /// Numbers of one queue's lines.
@@ -123,7 +123,7 @@ pub(super) struct Line<'a> {
 pub(super) struct Places(VecDeque<(ApplicationUid, u64)>);
 
 impl Places {
-    /// A line is taken; answers how many are missing before it. `told` is what the device says, which counts for the first
+    /// A line is taken; answers how many are missing before it. `told` is what the device reports, which counts for the first
     /// line of a session only.
     pub(super) fn take(&mut self, uid: ApplicationUid, sequence: u64, told: u32) -> u32 {
         let next = self.next(uid, sequence, told);

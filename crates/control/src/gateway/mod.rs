@@ -1,4 +1,4 @@
-//! A gateway's decisions: who is let in, what each device is given, what Kubernetes is told.
+//! A gateway's decisions: which devices are admitted, what each is sent, what is written to Kubernetes.
 //!
 //! [`Gateway`] holds no socket, file or client. A shell feeds it (`handle_*`) and carries out what it asks for (`poll_*`):
 //!
@@ -113,7 +113,7 @@ pub struct Gateway {
     fence: Fence,
     answers: VecDeque<Answer>,
     notices: Notices,
-    /// Devices whose changes are gathered, by when controllers are told.
+    /// Devices whose changes are gathered, by when they are published.
     publishing: BTreeSet<(u64, Arc<ObjectKey>)>,
     /// Of the next Event.
     next_event: u64,
@@ -160,7 +160,7 @@ pub struct Counters {
 pub struct Levels {
     /// Connections whose device is authenticated.
     pub connections: usize,
-    /// Sessions that were welcomed and stand.
+    /// Established sessions.
     pub sessions: usize,
     /// Devices known.
     pub devices: usize,

@@ -44,7 +44,7 @@ impl Gateway {
         self.settle(now);
     }
 
-    /// A Device is new or changed, or stands in a list.
+    /// A Device is new or changed, or is part of a list.
     pub fn handle_device(&mut self, now: Now, device: &Device) {
         self.show_device(now, device);
         self.settle(now);

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Gateway {
-    /// A set changed: the device is told if its session stands.
+    /// A set changed: it is offered to the device if its session is established.
     pub(super) fn offer_desired(&mut self, key: &Arc<ObjectKey>) {
         let record = present!(self.devices.get(key), "a set is taken for a known device");
         if let Some(id) = record.session

@@ -210,7 +210,7 @@ impl Gateway {
         self.notice_of(stranger, Notice::Unusable { device, detail });
     }
 
-    /// Ends a session with its reason, as soon as the device has taken what it is told.
+    /// Ends a session with its reason, once the device has received the last message.
     pub(super) fn end(&mut self, now: Now, id: SessionId, refusal: Refusal) {
         self.end_with(now, id, refusal, refusal.detail.to_owned());
     }
@@ -238,7 +238,7 @@ impl Gateway {
         let key = Arc::clone(session.public_key());
         self.connections.set_state(id, State::Closing);
         self.connections.wake(id);
-        // What somebody with another key was told says nothing of when the device comes back.
+        // A refusal of a client with another key does not tell when the device comes back.
         let own = |record: &DeviceEntry| {
             let pinned = record.object.as_ref().and_then(|object| object.public_key.as_ref());
             pinned.is_none_or(|pinned| *pinned == key)

@@ -53,7 +53,7 @@ impl<'a> Writing<'a> {
     }
 }
 
-/// How the status stands to this gateway.
+/// Whose session the status describes, as this gateway sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ownership {
     /// Gateway and epoch are its own.
@@ -417,7 +417,7 @@ impl StatusDiff<'_> {
         if status.is_empty() {
             return None;
         }
-        // What led to Rejected was told when it was seen.
+        // What led to Rejected made its Event when it was seen.
         let transition = wanted.phase != DevicePhase::Rejected
             && (wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled));
         let event = transition.then(|| event(writing.now, record, object, wanted));

@@ -15,7 +15,7 @@ use crate::{
     gateway_api::{DeviceView, StreamEvent},
 };
 
-/// Where a reader stands.
+/// Position of a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
     /// In a snapshot that began at `sequence`, after the device `after`.
@@ -84,7 +84,7 @@ impl Stream {
         }
     }
 
-    /// Where a reader with this token stands.
+    /// Position of a reader with this token.
     pub(super) fn resume(&self, token: Option<&str>) -> Cursor {
         let resumed = token.and_then(|token| token.split_once('.')).and_then(|(boot_id, sequence)| {
             let sequence: u64 = sequence.parse().ok()?;

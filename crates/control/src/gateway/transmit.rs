@@ -35,7 +35,7 @@ impl Frames<'_> {
     fn push(&mut self, message: &GatewayMessage<'_>) {
         match encode_gateway(message, &mut self.buffer[self.written..]) {
             Ok(length) => self.written += length,
-            // Every field was bounded when it came in, so this is a bug of ours; the message is left out and told.
+            // Every field was bounded when it came in, so this is a bug; the message is dropped and logged.
             Err(error) => self.failed = Some(format!("a message could not be encoded: {error}")),
         }
     }

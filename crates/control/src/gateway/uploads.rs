@@ -149,7 +149,7 @@ impl Gateway {
             && record.revision_seen == parsed.revision
         {
             return if !held.same_content(&parsed) {
-                let message = format!("revision {} was given to another content", parsed.revision);
+                let message = format!("revision {} already identifies a different set", parsed.revision);
                 Err(Box::new(SetRefusal { held_revision: Some(held.revision), ..*refuse(message) }))
             } else if record.staged.is_some() {
                 // It is not on the disk yet, so this call must wait for it too.

@@ -51,7 +51,7 @@ impl Priority {
     }
 }
 
-/// Where the writes of one device stand.
+/// State of the writes of one device.
 #[derive(Debug, Default)]
 pub(super) struct WriteState {
     queued: Option<Queued>,
@@ -221,7 +221,7 @@ impl Writer {
         self.make_ready(device, state);
     }
 
-    /// Adds an Event; the oldest gives way, which is told by `false`.
+    /// Adds an Event; false if the oldest gave way.
     pub(super) fn push_event(&mut self, event: QueuedEvent) -> bool {
         self.events.push_back(event);
         if self.events.len() > EVENTS_MAX {

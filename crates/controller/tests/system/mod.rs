@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Application, Device, DevicePhase};
 use wasmbed_controller::{
-    Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, Running, TlsFiles,
+    Config, GatewayConfig, Handle, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles,
 };
 use wasmbed_device::fleet::{self, FleetConfig, FleetHandle};
 use wasmbed_pki::{Authorities, ClusterAuthority, Identity};
@@ -34,7 +34,7 @@ pub(crate) struct System {
     cluster: ClusterAuthority,
     address: SocketAddr,
     client: Client,
-    controller: Option<(Running, CancellationToken)>,
+    controller: Option<(Handle, CancellationToken)>,
     rest: CancellationToken,
     gateway: Option<wasmbed_gateway::Handle>,
     devices: Option<FleetHandle>,
@@ -127,7 +127,7 @@ impl System {
     pub(crate) async fn restart_controller(&mut self) -> anyhow::Result<()> {
         if let Some((controller, stop)) = self.controller.take() {
             stop.cancel();
-            controller.join().await?;
+            controller.wait().await?;
         }
         self.start_controller().await
     }
@@ -243,7 +243,7 @@ impl System {
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Some((controller, stop)) = self.controller.take() {
             stop.cancel();
-            controller.join().await?;
+            controller.wait().await?;
         }
         if let Some(devices) = self.devices.take() {
             devices.stop();

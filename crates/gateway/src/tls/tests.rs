@@ -51,7 +51,7 @@ impl Client {
         while !rest.is_empty() {
             self.tls.read_tls(&mut rest).unwrap();
             self.tls.process_new_packets()?;
-            // It ends with WouldBlock: the connection stands.
+            // It ends with WouldBlock: the connection is still open.
             let _ = self.tls.reader().read_to_end(&mut plain);
         }
         Ok(plain)

@@ -31,7 +31,7 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     let config = configure(section).await?;
     let controller = wasmbed_controller::start(config, shutdown).await?;
     tracing::info!(health = %controller.health, "the controller runs");
-    Ok(controller.join().await?)
+    Ok(controller.wait().await?)
 }
 
 /// Resolves a section of configuration to what the process takes.

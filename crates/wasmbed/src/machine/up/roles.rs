@@ -129,7 +129,7 @@ impl Roles {
                 .await
                 .with_context(|| port_advice("the controller", health, "--controller-health-port"))?;
         let address = controller.health;
-        self.keep("controller", shutdown, async move { Ok(controller.join().await?) });
+        self.keep("controller", shutdown, async move { Ok(controller.wait().await?) });
         Ok(address)
     }
 
