@@ -8,7 +8,7 @@ use rustls::RootCertStore;
 use tokio_util::sync::CancellationToken;
 use wasmbed_pki::{Identity, RENEWAL_INTERVAL, Renewed, read_certificates, tls::roots};
 
-use crate::{Error, TlsFiles};
+use crate::{TlsFiles, error::Error};
 
 /// Who the controller is, and whom it believes.
 pub(crate) struct Credentials {

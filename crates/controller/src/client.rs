@@ -71,7 +71,10 @@ pub(crate) enum CallError {
 }
 
 impl GatewayClient {
-    pub(crate) fn new(config: &crate::Config, certificates: Arc<Certificates>) -> Result<Self, crate::Error> {
+    pub(crate) fn new(
+        config: &crate::Config,
+        certificates: Arc<Certificates>,
+    ) -> Result<Self, crate::error::Error> {
         let address = config.gateway.url.as_deref().map(address_of).transpose()?;
         let shared = Shared {
             certificates,
@@ -268,8 +271,9 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 /// `host:port` of a URL, whose scheme gives the port if there is none.
-fn address_of(url: &str) -> Result<String, crate::Error> {
-    let wrong = || crate::Error::Config(format!("gateway.url is '{url}', expected http(s)://host[:port]"));
+fn address_of(url: &str) -> Result<String, crate::error::Error> {
+    let wrong =
+        || crate::error::Error::Config(format!("gateway.url is '{url}', expected http(s)://host[:port]"));
     let uri: http::Uri = url.parse().map_err(|_| wrong())?;
     let host = uri.host().ok_or_else(wrong)?;
     let port = match uri.scheme_str() {

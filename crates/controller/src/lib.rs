@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod driver;
 mod election;
+mod error;
 mod input;
 mod kubernetes;
 mod metrics;
@@ -18,6 +19,7 @@ mod stream;
 mod watch;
 
 pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
+pub use error::Error;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -41,34 +43,6 @@ use clock::{Clock, milliseconds};
 use driver::{Driver, Reachable};
 use election::Election;
 use metrics::Metrics;
-
-/// Why a controller could not start or had to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Configuration: a value that can't be used.
-    #[error("{0}")]
-    Config(String),
-    /// Configuration: certificates that can't be used.
-    #[error("TLS: {0}")]
-    Tls(#[from] wasmbed_pki::tls::TlsError),
-    /// Configuration: certificate files that can't be used.
-    #[error(transparent)]
-    Identity(#[from] wasmbed_pki::IdentityError),
-    /// Environment: the health port can't be bound.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Environment: the Kubernetes client can't be built.
-    #[error("Kubernetes client: {0}")]
-    Kube(#[from] kube::Error),
-    /// Bug: a task of the controller panicked or ended early.
-    #[error("a part of the controller stopped: {0}")]
-    Task(String),
-}
 
 /// A controller that runs.
 pub struct Handle {

@@ -12,7 +12,7 @@ use wasmbed_pki::{
     tls::{Profile, roots, server_config},
 };
 
-use crate::{Config, Error, TlsFiles, metrics::Metrics};
+use crate::{Config, TlsFiles, error::Error, metrics::Metrics};
 
 /// Both profiles of the port.
 struct Served {

@@ -11,6 +11,7 @@ mod certificates;
 mod config;
 mod core;
 mod device;
+mod error;
 mod foreign;
 mod handshakes;
 mod hello;
@@ -34,6 +35,7 @@ use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
 use crate::refusal::Refusals;
 
 pub use config::{Config, Enrollment, Limits, TlsFiles};
+pub use error::Error;
 pub use openapi::document as openapi;
 pub use store::StoreError;
 
@@ -44,7 +46,6 @@ use wasmbed_control::{
     election::Hold,
     gateway::{self, Gateway, StoreOperation},
 };
-use wasmbed_pki::{IdentityError, tls::TlsError};
 use wasmbed_telemetry::{Health, serve_health};
 
 use crate::{
@@ -63,41 +64,6 @@ pub struct Addresses {
     pub server: SocketAddr,
     /// `/health`, `/ready`, `/metrics`.
     pub health: Option<SocketAddr>,
-}
-
-/// Why a gateway could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Configuration: a certificate or key file.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Configuration: certificates that TLS can't use.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Configuration: the certificate is another's.
-    #[error("the certificate in {path} is for {found}, not for {expected}")]
-    WrongCertificate {
-        /// Of the certificate.
-        path: String,
-        /// What it is for.
-        found: String,
-        /// What it should be for.
-        expected: String,
-    },
-    /// Configuration or I/O: the port.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// What happened.
-        source: std::io::Error,
-    },
-    /// I/O: the disk.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Configuration: the Kubernetes client.
-    #[error("the Kubernetes client can't be made: {0}")]
-    Kubernetes(#[from] Box<kube::Error>),
 }
 
 /// A gateway that runs.
