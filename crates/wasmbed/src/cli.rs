@@ -26,11 +26,11 @@ enum Command {
     Apiserver(processes::apiserver::Args),
     /// Run a gateway, which holds devices' connections.
     Gateway(processes::gateway::Args),
-    /// Run a controller, which plans what runs where.
+    /// Run a controller, which decides which devices run what.
     Controller(processes::controller::Args),
     /// Run a device on this machine.
     Device(processes::device::Args),
-    /// Run many devices in one process, to load a gateway.
+    /// Run many devices in one process, to load-test a gateway.
     Simulate(processes::simulate::Args),
     /// Create certificate authorities and issue identities.
     #[command(subcommand)]
@@ -40,11 +40,11 @@ enum Command {
     /// Inspect, check and pack a WebAssembly module.
     #[command(subcommand)]
     Module(module::Command),
-    /// Create or change objects, from manifests or from a module.
+    /// Create or update objects from manifests or from a module.
     Apply(apply::Args),
     /// Show objects as tables.
     Get(get::Args),
-    /// Show what applications print, as received by the gateways.
+    /// Show the logs of applications, as received by the gateways.
     Logs(logs::Args),
     /// Print a completion script for a shell.
     Completions {
@@ -53,10 +53,10 @@ enum Command {
     },
 }
 
-/// Runs what the command line asks for.
+/// Runs the command on the command line.
 ///
 /// # Errors
-/// With a message for the person who typed it.
+/// With a message for the user.
 pub fn run(arguments: Args) -> Result<()> {
     match arguments.command {
         Command::Up(arguments) => block_on(up::run(arguments)),

@@ -21,35 +21,35 @@ const MIN_READY_S: u64 = 5;
 /// Create or update objects from manifests, or deploy a WebAssembly file.
 ///
 /// Manifests are YAML or JSON, any number of documents in a file, a folder or standard input. A single file that is a
-/// WebAssembly module becomes an Application: it is packed, and put into a Module of its own if it is large.
+/// WebAssembly module becomes an Application: it is packed, and stored in a separate Module if it is large.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Manifests, folders of manifests, - for standard input, or one WebAssembly file.
     #[arg(required_unless_present = "filename", value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The same as PATH.
+    /// Same as PATH.
     #[arg(short, long, value_name = "PATH")]
     filename: Vec<PathBuf>,
     /// Print the objects as YAML instead of applying them.
     #[arg(long)]
     print: bool,
-    /// Let the API server check everything and change nothing.
+    /// Let the API server validate everything without changing anything.
     #[arg(long, conflicts_with = "print")]
     dry_run: bool,
-    /// Take over fields that another writer set to something else, instead of refusing the object.
+    /// Take over fields that another writer set to a different value, instead of failing with a conflict.
     #[arg(long, conflicts_with = "print")]
     force_conflicts: bool,
-    /// Wait until the Applications applied are Ready, or have succeeded if their restart_policy is not Always.
+    /// Wait until the applied Applications are Ready, or have succeeded if their restart_policy is not Always.
     ///
-    /// Ends with an error as soon as one failed for a reason that does not pass by itself.
+    /// Exits with an error as soon as one of them failed permanently.
     #[arg(long, conflicts_with_all = ["print", "dry_run"])]
     wait: bool,
-    /// How long to wait, seconds.
+    /// Timeout in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
     timeout: u64,
-    /// How long an application has to run without an end before it counts as Ready, seconds [default: 5 with --wait].
+    /// How many seconds an application must run without exiting to count as Ready [default: 5 with --wait].
     ///
-    /// Given with a WebAssembly file, it becomes min_ready_seconds of the Application. --wait watches for what of it an
+    /// For a WebAssembly file it becomes min_ready_seconds of the Application. --wait keeps watching for the part that an
     /// Application's min_ready_seconds does not cover.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(0..=3600))]
     min_ready: Option<i32>,
@@ -59,10 +59,10 @@ pub struct Args {
     cluster: ClusterArgs,
 }
 
-/// Runs the command; an error is for a person and means exit code 1.
+/// Runs the command; the error is a message for the user, with exit code 1.
 ///
 /// # Errors
-/// What can't be read, or what the API server refused; everything else was applied.
+/// An input could not be read, or the API server rejected an object; everything else was applied.
 pub async fn run(args: Args) -> Result<()> {
     let paths: Vec<PathBuf> = args.paths.iter().chain(&args.filename).cloned().collect();
     let module = match paths.as_slice() {

@@ -13,10 +13,10 @@ use crate::{
 pub use request::{Args, Output};
 use request::{not_found, path, read_table};
 
-/// Runs the command; an error is for a person and means exit code 1.
+/// Runs the command; the error is a message for the user, with exit code 1.
 ///
 /// # Errors
-/// What does not exist, or what the API server refused.
+/// An object does not exist, or the API server rejected the request.
 pub async fn run(mut args: Args) -> Result<()> {
     if args.name.is_none()
         && let Some((kind, name)) = args.kinds.as_deref().and_then(|kinds| kinds.split_once('/'))
@@ -58,7 +58,7 @@ async fn resources(cluster: &Cluster, kinds: Option<&str>) -> Result<Vec<Resourc
     Ok(found)
 }
 
-/// Prints the objects of one kind; whether there were any.
+/// Prints the objects of one kind and returns whether there were any.
 async fn show(
     cluster: &Cluster,
     resource: &Resource,

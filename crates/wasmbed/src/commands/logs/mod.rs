@@ -23,19 +23,19 @@ use crate::{
     values,
 };
 
-/// Lines that wait to be printed; gateways are read no faster than that.
+/// Lines buffered for printing; this limits how fast gateways are read.
 const LINES_MAX: usize = 1_024;
-/// First pause before a gateway that broke off is called again.
+/// Initial delay before reconnecting to a gateway whose stream broke.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause: a gateway that comes back is read again soon.
+/// Maximum delay: a gateway that returns is read again soon.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// How long `follow` waits for what the gateways hold, so that it can show it in one order.
 const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Show what applications wrote.
+/// Show the logs of applications.
 ///
-/// Gateways keep the newest lines; they are called with the identity of an operator. Lines of an Application or a Device that
-/// was deleted are shown for as long as a gateway has them.
+/// Gateways keep the most recent lines; reading them requires an operator identity. Lines of a deleted Application or Device
+/// are shown as long as a gateway has them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Only this Application's lines.
@@ -43,29 +43,29 @@ pub struct Args {
     /// Only lines from this Device.
     #[arg(short, long, value_name = "NAME")]
     device: Option<String>,
-    /// Lines of all namespaces.
+    /// Show lines from all namespaces.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Go on with new lines.
+    /// Keep printing new lines.
     #[arg(short, long)]
     follow: bool,
     /// Print lines as JSON.
     #[arg(long)]
     json: bool,
-    /// A gateway as host:port; may be given several times [default: every DeviceGateway of the cluster].
+    /// A gateway as host:port; can be repeated [default: every DeviceGateway of the cluster].
     #[arg(long, value_name = "HOST:PORT", value_parser = values::gateway)]
     gateway: Vec<String>,
-    /// Folder with operator.crt, operator.key and services-root.crt [default: pki beside the kubeconfig].
+    /// Folder with operator.crt, operator.key and services-root.crt [default: pki next to the kubeconfig].
     #[arg(long, value_name = "DIR", env = "WASMBED_PKI")]
     pki: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
 
-/// Runs the command; an error is for a person and means exit code 1.
+/// Runs the command; the error is a message for the user, with exit code 1.
 ///
 /// # Errors
-/// What was named does not exist, no gateway could be read, or the identity can't be used.
+/// A named object does not exist, no gateway could be read, or the identity is unusable.
 pub async fn run(args: Args) -> Result<()> {
     let cluster = args.cluster.connect().await?;
     let filter = Filter {
@@ -118,7 +118,7 @@ pub async fn run(args: Args) -> Result<()> {
     }
 }
 
-/// What the filter names that isn't there, in words; none if all of it is.
+/// A message about the filter's objects that do not exist; none if all exist.
 async fn missing(cluster: &Cluster, filter: &Filter) -> Result<Option<String>> {
     let namespace = filter.namespace.as_deref();
     let (place, flag) = match namespace {
@@ -160,7 +160,7 @@ async fn source(cluster: &Cluster, args: &Args) -> Result<Source> {
     Source::operator(&pki_folder(args)?, gateways, args.gateway.is_empty())
 }
 
-/// One line for a terminal. Nothing that an application wrote can steer the terminal.
+/// One line for a terminal, with control characters of the application escaped.
 #[must_use]
 pub fn render(line: &LogLine) -> String {
     let lost = match line.lines_lost {
@@ -268,7 +268,7 @@ async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<Lo
     }
 }
 
-/// Why a stream is no longer read.
+/// Why reading a stream ended.
 enum End {
     Closed,
     NobodyListens,

@@ -28,68 +28,68 @@ pub use pack::{PackError, Packed, pack};
 pub use toolchain::Toolchain;
 pub use trial::{TrialEnd, TrialOptions, try_out};
 
-/// What to do with a WebAssembly module.
+/// Commands on a WebAssembly module.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Rewrite a module so that every device runs it, and say what it takes there.
+    /// Rewrite a module so that every device can run it, and print the resources it needs.
     ///
-    /// Newer operators are rewritten in terms of WebAssembly 1.0; what devices never look at (names, debug information,
-    /// other exports) is dropped. `apply` does the same on its own.
+    /// Newer operators are lowered to WebAssembly 1.0; what devices do not use (names, debug information, other exports) is
+    /// dropped. `apply` does this automatically.
     Pack {
         /// The module, or - for standard input.
         module: PathBuf,
-        /// Where to write it; - is standard output [default: NAME.packed.wasm beside the module].
+        /// Output file, or - for standard output [default: NAME.packed.wasm next to the module].
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Say whether a device would accept a module, and everything that speaks against it; exit code 1 if it would not.
+    /// Check whether a device would accept a module, and print every problem; exit code 1 if it would not.
     Check {
         /// The module, or - for standard input.
         module: PathBuf,
         /// The Application's memory_limit: bytes, or for example 64Ki.
         #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT, value_parser = values::bytes_of::<u32>)]
         memory_limit: u32,
-        /// What the device has for applications: bytes, or for example 384Ki [default: that of a board with 512 KiB of RAM].
+        /// The device's memory for applications: bytes, or for example 384Ki [default: that of a board with 512 KiB of RAM].
         #[arg(long, value_name = "BYTES", default_value_t = DEVICE_MEMORY_DEFAULT, hide_default_value = true, value_parser = values::bytes)]
         device_memory: u64,
-        /// What the Application's capabilities grant: gpio, sensor, key-value; `none` for nothing [default: not checked].
+        /// The Application's capabilities: gpio, sensor, key-value; `none` for nothing [default: not checked].
         #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
     },
-    /// Show what a module consists of.
+    /// Show the contents of a module.
     Info {
         /// The module, or - for standard input.
         module: PathBuf,
-        /// How to print it.
+        /// Output format.
         #[arg(short, long, value_enum, default_value_t = InfoFormat::Text)]
         output: InfoFormat,
     },
     /// Run a module in the device's sandbox on this machine, packed as `apply` would.
     ///
-    /// Its log is printed, its exit code is this command's. Key-value data lasts as long as the run; there are no pins and
+    /// Prints its log and exits with its exit code. Key-value data lasts as long as the run; there are no pins and
     /// no sensors.
     Run {
         /// The module, or - for standard input.
         module: PathBuf,
-        /// What it may do: gpio, sensor, key-value.
+        /// Capabilities to grant: gpio, sensor, key-value.
         #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
-        /// Linear memory at most: bytes, or for example 64Ki.
+        /// Limit of linear memory: bytes, or for example 64Ki.
         #[arg(long, value_name = "BYTES", default_value_t = MEMORY_LIMIT_DEFAULT, value_parser = values::bytes_of::<u32>)]
         memory_limit: u32,
-        /// CPU time between two waits at most, in milliseconds.
+        /// Limit of CPU time between two waits, milliseconds.
         #[arg(long, value_name = "MS", default_value_t = CPU_LIMIT_MS_DEFAULT)]
         cpu_time_limit: u32,
         /// An environment variable.
         #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
         env: Vec<(String, String)>,
-        /// Stop after this many lines of log.
+        /// Stop after this many log lines.
         #[arg(long, value_name = "N")]
         lines: Option<u64>,
-        /// Let waits pass at once.
+        /// Skip waits.
         #[arg(long)]
         skip_waits: bool,
-        /// Args of the application.
+        /// Arguments of the application.
         #[arg(last = true)]
         args: Vec<String>,
     },
@@ -101,16 +101,16 @@ const CPU_LIMIT_MS_DEFAULT: u32 = 1_000;
 /// The arena of a board with 512 KiB of RAM.
 const DEVICE_MEMORY_DEFAULT: u64 = 384 * 1_024;
 
-/// How `module info` prints.
+/// Output format of `module info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum InfoFormat {
-    /// For people.
+    /// Human-readable.
     Text,
-    /// For programs.
+    /// Machine-readable.
     Json,
 }
 
-/// A capability, or that there is none.
+/// A capability, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant(Option<Capability>);
 
@@ -126,7 +126,7 @@ fn granted(grants: &[Grant]) -> Capabilities {
     grants.iter().filter_map(|grant| grant.0).collect()
 }
 
-/// Runs a subcommand; an error is for a person and means exit code 1. `module run` leaves with the application's code.
+/// Runs a subcommand; the error is a message for the user, with exit code 1. `module run` exits with the application's code.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Pack { module, output } => run_pack(&module, output),
@@ -220,7 +220,7 @@ fn run_trial(module: &Path, options: &TrialOptions) -> anyhow::Result<()> {
     }
 }
 
-/// More than any module that fits a device, less than what would hurt this machine.
+/// Larger than any module that fits on a device, small enough for this machine.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 fn read_module(path: &Path) -> anyhow::Result<Vec<u8>> {

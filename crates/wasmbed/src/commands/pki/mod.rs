@@ -16,30 +16,30 @@ use crate::{
     runtime::block_on,
 };
 
-/// Authorities and identities.
+/// Certificate authorities and identities.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Create both roots and their issuing authorities, or check those that are there.
+    /// Create both root CAs and their issuing CAs, or check existing ones.
     Init {
         #[command(flatten)]
         place: Place,
     },
-    /// Issue an identity below them.
+    /// Issue an identity.
     #[command(subcommand)]
     Issue(Issue),
-    /// Create the authorities and identities of a cluster's gateways and controllers as Secrets, or renew them: what the Helm chart's
-    /// job runs.
+    /// Create or renew the CAs and identities of a cluster's gateways and controllers as Secrets; the Helm chart's job runs
+    /// this.
     Secrets(secrets::Wanted),
-    /// Write the authorities of a cluster into a folder, to issue identities of devices and operators.
+    /// Write a cluster's CAs to a folder, to issue identities for devices and operators.
     Fetch(secrets::Destination),
-    /// Show who a certificate belongs to.
+    /// Show the identity in a certificate.
     Show {
-        /// PEM; the first certificate counts.
+        /// PEM; the first certificate is used.
         certificate: PathBuf,
         /// PEM of its key.
         key: PathBuf,
     },
-    /// Write the kubeconfig of the administrator of an embedded Kubernetes API.
+    /// Write an administrator's kubeconfig for an embedded Kubernetes API.
     Kubeconfig {
         /// Folder of `wasmbed up`.
         #[arg(long, value_name = "DIR")]
@@ -50,13 +50,13 @@ pub(crate) enum Command {
     },
 }
 
-/// Where the authorities are.
+/// Where the CAs are.
 #[derive(clap::Args)]
 pub(crate) struct Place {
-    /// Folder of the authorities.
+    /// Folder of the CAs.
     #[arg(long, value_name = "DIR", default_value = "pki")]
     dir: PathBuf,
-    /// First part of all SPIFFE ids.
+    /// Trust domain of all SPIFFE ids.
     #[arg(long, default_value = TRUST_DOMAIN)]
     trust_domain: String,
 }
@@ -68,7 +68,7 @@ pub(crate) enum Issue {
     Gateway {
         #[command(flatten)]
         whose: Whose,
-        /// Host name or address at which devices reach it; may be given again.
+        /// Host name or address at which devices reach it; can be repeated.
         #[arg(long = "host", required = true)]
         hosts: Vec<String>,
     },
@@ -77,7 +77,7 @@ pub(crate) enum Issue {
         #[command(flatten)]
         whose: Whose,
     },
-    /// A person who reads logs from gateways: writes operator.crt, operator.key and services-ca.crt.
+    /// An operator, who may read logs from gateways: writes operator.crt, operator.key and services-ca.crt.
     Operator {
         #[command(flatten)]
         whose: Whose,
@@ -89,7 +89,7 @@ pub(crate) enum Issue {
     },
 }
 
-/// A name, and where to write.
+/// A name and an output folder.
 #[derive(clap::Args)]
 pub(crate) struct Whose {
     #[command(flatten)]
@@ -100,7 +100,7 @@ pub(crate) struct Whose {
     /// Namespace [default: default for devices, wasmbed-system otherwise].
     #[arg(long)]
     namespace: Option<String>,
-    /// Folder to write into.
+    /// Output folder.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
 }
@@ -108,7 +108,7 @@ pub(crate) struct Whose {
 /// Runs a subcommand.
 ///
 /// # Errors
-/// With a message for the person who typed it.
+/// With a message for the user.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Init { place } => {
