@@ -1,4 +1,4 @@
-//! The two manifests of the system's architecture overview.
+//! Manifests as people get them: those of the architecture overview, and the examples of the repository.
 
 #![cfg(test)]
 
@@ -8,7 +8,17 @@ use wasmbed_api::ApplicationPhase;
 use wasmbed_e2e::{ControlPlane, Machine, fixtures};
 use wasmbed_pki::Identity;
 
-wasmbed_e2e::both!(as_printed_they_are_refused_naming_the_field, with_real_base64_the_application_runs);
+wasmbed_e2e::both!(
+    as_printed_they_are_refused_naming_the_field,
+    with_real_base64_the_application_runs,
+    the_examples_do_what_they_say,
+);
+
+const EXAMPLES: [&str; 3] = [
+    include_str!("../../examples/hello.yaml"),
+    include_str!("../../examples/counter.yaml"),
+    include_str!("../../examples/job.yaml"),
+];
 
 const DEVICE: &str = r#"
 apiVersion: wasmbed.github.io/v1alpha1
@@ -67,5 +77,22 @@ async fn with_real_base64_the_application_runs(plane: ControlPlane) -> Result<()
         })
         .await?;
     kubectl.run(&["wait", "--for=condition=Ready", "wapp/my-wasm-app", "--timeout=60s"])?;
+    Ok(())
+}
+
+async fn the_examples_do_what_they_say(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    let kubectl = machine.kubectl()?;
+    machine.add_device("device-001").await?;
+    kubectl.run(&["label", "wdev", "device-001", "site=lab"])?;
+    for example in EXAMPLES {
+        kubectl.apply(example)?;
+    }
+    for (application, condition) in
+        [("example-hello", "Ready"), ("example-counter", "Ready"), ("example-job", "Succeeded")]
+    {
+        let condition = format!("--for=condition={condition}");
+        kubectl.run(&["wait", &condition, &format!("wapp/{application}"), "--timeout=120s"])?;
+    }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{clients, container, firmware, guests, process, structure, system, toolchains, tools};
 
@@ -34,12 +34,26 @@ const ON_BOARDS: [&str; 7] =
 /// What a run from nothing writes: tools and their caches, debug builds of the workspace for clippy and for the tests.
 const DISK_BYTES_NEEDED: u64 = 16 << 30;
 
+/// A part of the run, for machines that run the parts side by side.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Formatting, lints, structure, bare targets, firmware, guests and toolchains.
+    Checks,
+    /// The tests of the workspace.
+    Tests,
+    /// End-to-end tests with each emulated board as every device.
+    Boards,
+}
+
 /// Options of the test run.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Run only the tests of the workspace, without formatting, lints, bare targets and guests.
+    /// Leave out formatting, lints, bare targets and guests.
     #[arg(long)]
     quick: bool,
+    /// Run only this part.
+    #[arg(long, value_enum, conflicts_with = "quick")]
+    part: Option<Part>,
     /// Passed to the test programs, after `--`. With one, the end-to-end tests don't run on emulated boards again.
     #[arg(last = true)]
     filter: Vec<String>,
@@ -56,34 +70,49 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("qemu-system-riscv32", "qemu-system-misc"),
         ("qemu-system-arm", "qemu-system-arm"),
     ])?;
-    if options.quick {
-        firmware::build(&firmware::Options::UNCHECKED)?;
+    let wanted = |part| options.part.is_none_or(|only| only == part);
+    if wanted(Part::Checks) && !options.quick {
+        checks()?;
     } else {
-        formatting_and_lints()?;
-        structure::check()?;
-        bare_target()?;
-        firmware::build(&firmware::Options::CHECKED)?;
-        guests::build(true)?;
-        toolchains::run()?;
+        firmware::build(&firmware::Options::UNCHECKED)?;
+    }
+    if options.part == Some(Part::Checks) {
+        return Ok(());
     }
     process::step("building the tests of the workspace");
     process::run(process::cargo().args(TESTS).arg("--no-run"))?;
-    process::step("tests of the workspace");
-    let mut tally = counted(command()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?;
-    if options.filter.is_empty() {
+    let mut tally = Tally { passed: 0, failed: 0, succeeded: true };
+    if wanted(Part::Tests) {
+        process::step("tests of the workspace");
+        tally.add(&counted(command()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?);
+    }
+    if wanted(Part::Boards) && options.filter.is_empty() {
         for board in firmware::emulated() {
-            process::step(&format!("end-to-end tests with {board} in QEMU as their devices"));
-            let mut run = command()?;
-            // The workspace, so that features and with them what was built stay the same.
-            run.args(["test", "--workspace", "--no-fail-fast"])
-                .args(ON_BOARDS.iter().flat_map(|name| ["--test", name]));
-            tally.add(&counted(run.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))?);
+            tally.add(&on_board(board)?);
         }
     }
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     ensure!(tally.succeeded, "some tests failed: see above");
     ensure!(tally.passed > 0, "no test ran");
     Ok(())
+}
+
+fn checks() -> Result<()> {
+    formatting_and_lints()?;
+    structure::check()?;
+    bare_target()?;
+    firmware::build(&firmware::Options::CHECKED)?;
+    guests::build(true)?;
+    toolchains::run()
+}
+
+fn on_board(board: &str) -> Result<Tally> {
+    process::step(&format!("end-to-end tests with {board} in QEMU as their devices"));
+    let mut run = command()?;
+    // The workspace, so that features and with them what was built stay the same.
+    run.args(["test", "--workspace", "--no-fail-fast"])
+        .args(ON_BOARDS.iter().flat_map(|name| ["--test", name]));
+    counted(run.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))
 }
 
 /// cargo with what tests look for.
