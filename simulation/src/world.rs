@@ -39,8 +39,10 @@ const CONVERGE_MS: u64 = 1_500_000;
 const LOOK_MS: u64 = 5_000;
 /// Time moves at most so far between two rounds, so that things happen between deadlines too.
 const STEP_MS_MAX: u64 = 200;
-/// From the loss of a leader to the next, while the API answers and a controller is there.
-const HANDOVER_MS_MAX: u64 = 15_000;
+/// From the loss of a leader to the next, while the API answers and a controller is there. A renewal whose answer was lost keeps
+/// others away for the whole duration of the Lease, 10 s, though nobody leads by it; a follower looks every 2 s, so it may see the
+/// renewal and its expiry as much later each; calls that fail are repeated after 0.5 s.
+const HANDOVER_MS_MAX: u64 = 17_000;
 
 /// From the end of a Device to the end of what it was given, while its gateway hears its device and the API.
 const ORPHANED_MS_MAX: u64 = 10_000;

@@ -11,7 +11,7 @@ use std::{
 use wasmbed_simulation::{replay, run};
 
 /// Seeds that are played in every run; those that once failed join them.
-const FIXED: [u64; 20] = [
+const FIXED: [u64; 22] = [
     1,
     2,
     3,
@@ -32,6 +32,8 @@ const FIXED: [u64; 20] = [
     700_104,
     700_205,
     500_001_052,
+    3_333_022_301_308_058_724,
+    10_941_528_208_877_631_786,
 ];
 /// Seeds that each commit plays anew. One in some hundreds showed the last faults; `cargo xtask deep seeds` plays thousands.
 const FRESH: u64 = 200;
