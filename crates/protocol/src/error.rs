@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{limits::FRAME_BYTES_MAX, message::ErrorCode};
+use crate::{error_code::ErrorCode, limits::FRAME_BYTES_MAX};
 
 /// A value that the protocol's limits or its order of items forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod cddl;
 mod codec;
 mod enumeration;
 mod error;
+mod error_code;
 mod field;
 mod frame;
 mod ids;

@@ -1,5 +1,6 @@
 //! The messages of `wasmbed/1` as values; `wasmbed.cddl` is the normative text, `codec` turns one into the other.
 
+pub use crate::error_code::ErrorCode;
 use crate::{
     enumeration::enumeration,
     ids::{
@@ -259,22 +260,6 @@ pub struct Log<'a> {
     pub lines_lost: u32,
     /// At most [`LOG_TEXT_BYTES_MAX`](crate::limits::LOG_TEXT_BYTES_MAX); invalid UTF-8 was replaced.
     pub text: &'a str,
-}
-
-enumeration! {
-    /// What was wrong with a message.
-    ErrorCode {
-        /// Not a frame of this protocol.
-        Malformed = 0,
-        /// A critical key that the receiver does not know.
-        UnknownCritical = 1,
-        /// A message that makes no sense in this state.
-        Unexpected = 2,
-        /// A revision or epoch lower than one seen.
-        Stale = 3,
-        /// A bound was exceeded.
-        TooLarge = 4,
-    }
 }
 
 /// Says why a message could not be used.

@@ -10,7 +10,7 @@ const NAMES_LISTED: usize = 6;
 
 /// Files of a crate each of which leads to each other.
 pub(super) struct Circle {
-    pub(super) crate_name: String,
+    crate_name: String,
     /// Who uses what of whom, within the circle.
     uses: Vec<(ModulePath, ModulePath, BTreeSet<String>)>,
     members: BTreeSet<ModulePath>,
