@@ -113,6 +113,17 @@ fn merge(api: &Api, manager: &str, patch: &serde_json::Value) {
 }
 
 #[test]
+fn logs_takes_the_folder_that_pki_issue_operator_wrote() {
+    let api = Api::start();
+    let pki = api.layout.kubeconfig().with_file_name("pki");
+    let out = pki.with_file_name("operator");
+    api.succeeds(&["pki", "issue", "operator", "--dir", path(&pki), "--name", "ada", "--out", path(&out)]);
+    // Nobody listens there (port 9, discard): the files were read, and the gateway was called.
+    let error = api.fails(&["logs", "--pki", path(&out), "--gateway", "127.0.0.1:9"]);
+    assert!(error.contains("no gateway could be read"), "{error}");
+}
+
+#[test]
 fn a_field_that_another_program_set_is_taken_over_only_when_that_is_asked_for() {
     let api = Api::start();
     let manifest = |spec: &str| {

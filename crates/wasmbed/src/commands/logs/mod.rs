@@ -55,7 +55,8 @@ pub struct Args {
     /// A gateway as host:port; can be repeated [default: every DeviceGateway of the cluster].
     #[arg(long, value_name = "HOST:PORT", value_parser = values::gateway)]
     gateway: Vec<String>,
-    /// Folder with operator.crt, operator.key and services-root.crt [default: pki next to the kubeconfig].
+    /// Folder with operator.crt, operator.key and services-ca.crt, as `pki issue operator` writes them, or the pki folder of `up`
+    /// [default: pki next to the kubeconfig].
     #[arg(long, value_name = "DIR", env = "WASMBED_PKI")]
     pki: Option<PathBuf>,
     #[command(flatten)]

@@ -32,7 +32,8 @@ pub struct Filter {
 }
 
 impl Source {
-    /// An operator's files in a folder, as `wasmbed up` and `wasmbed pki` leave them.
+    /// An operator's files in a folder, as `wasmbed up` and `wasmbed pki issue operator` write them: the root of the services is
+    /// `services-root.crt` among the authorities and `services-ca.crt` among what was issued.
     ///
     /// # Errors
     /// A file is missing or can't be used.
@@ -42,7 +43,9 @@ impl Source {
             .context("no operator's identity: say --pki DIR, for example the pki folder of `wasmbed up`")?;
         let trust_domain =
             identity.spiffe_id().with_context(|| format!("{} can't be used", chain.display()))?;
-        let services_roots = read_certificates(&folder.join("services-root.crt"))?;
+        let issued = folder.join("services-ca.crt");
+        let root = if issued.is_file() { issued } else { folder.join("services-root.crt") };
+        let services_roots = read_certificates(&root)?;
         let trust_domain = trust_domain.trust_domain().to_owned();
         Ok(Self { identity, services_roots, trust_domain, gateways, all_gateways })
     }
