@@ -90,6 +90,8 @@ fn what_the_api_refuses_is_told_in_its_words_once() {
     let hello = path(&hello);
     let named = |name: &str| api.file(name, HELLO).to_str().unwrap().to_owned();
     let (other, long) = (named("größe.wasm"), named(&format!("{}.wasm", "x".repeat(64))));
+    let device = "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata: {name: a}\nspec: {}\n";
+    api.succeeds(&["apply", path(&api.file("device.yaml", device))]);
     let conflict = api.file(
         "conflict.yaml",
         "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\nmetadata: {name: a, resourceVersion: '1'}\nspec: {device_type: x}\n",
@@ -114,7 +116,7 @@ fn what_the_api_refuses_is_told_in_its_words_once() {
             (&["apply", &long, "--all-devices"], &["up to 63", "give one with --name"]),
             (&["apply", path(&kind)], &["has no kind \"Gadget\"; it has"]),
             (&["apply", path(&name)], &["\"a/b\" can't be the name of an object"]),
-            (&["apply", path(&conflict)], &["resourceVersion"]),
+            (&["apply", path(&conflict)], &["the object has been modified"]),
             (&["get", "wdev", "-l", "a in b"], &["unable to parse requirement"]),
             (&["get", "wdev", "--field-selector", "spec.nope=1"], &["spec.nope"]),
         ],
