@@ -129,7 +129,7 @@ impl Default for Limits {
             unread_timeout: Duration::from_secs(60),
             watch_initial: Duration::from_secs(120),
             history_events: 4_096,
-            history_bytes: 16 * 1024 * 1024,
+            history_bytes: 32 * 1024 * 1024,
             event_lifetime: Duration::from_secs(3_600),
         }
     }

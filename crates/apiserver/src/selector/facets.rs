@@ -20,6 +20,14 @@ pub struct Facets {
 }
 
 impl Facets {
+    /// Memory of its texts and of what holds them, bytes.
+    pub fn bytes(&self) -> usize {
+        let held = |text: &String| size_of::<String>() + text.len();
+        let labels: usize = self.labels.iter().map(|(name, value)| held(name) + held(value)).sum();
+        let fields: usize = self.fields.iter().map(held).sum();
+        held(&self.namespace) + held(&self.name) + labels + fields
+    }
+
     /// The facets of a stored object.
     pub fn of(kind: &Kind, object: &Value) -> Facets {
         let metadata = &object["metadata"];

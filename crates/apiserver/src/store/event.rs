@@ -43,6 +43,10 @@ pub fn watch_line_ends(ty: &str) -> (String, &'static [u8]) {
     (format!("{{\"type\":\"{ty}\",\"object\":"), b"}\n")
 }
 
+/// Bytes of lines in other forms that a change may keep beyond the length of its own line: a row of a table repeats the
+/// metadata of a small object.
+const FORMS_BYTES_SPARE: usize = 2_048;
+
 /// One change of one object.
 #[derive(Debug)]
 pub struct Event {
@@ -54,7 +58,7 @@ pub struct Event {
     previous: Option<Facets>,
     before: Option<Bytes>,
     line: Bytes,
-    /// Lines in other forms, while the change is kept; as many as there are forms.
+    /// Lines in other forms, while the change is kept; together no longer than [`Event::forms_bytes_max`].
     forms: Mutex<Vec<(u8, Change, Bytes)>>,
 }
 
@@ -99,9 +103,16 @@ impl Event {
         &self.object
     }
 
-    /// Memory of its objects in bytes.
+    /// Memory that it takes at most, bytes: the same from its begin to its end, whichever forms are asked for.
     pub(super) fn bytes(&self) -> usize {
-        self.line.len() + self.before.as_ref().map_or(0, Bytes::len)
+        let facets = [Some(&self.facets), self.previous.as_ref()];
+        let facets: usize = facets.into_iter().flatten().map(Facets::bytes).sum();
+        let before = self.before.as_ref().map_or(0, Bytes::len);
+        self.line.len() + before + facets + self.forms_bytes_max()
+    }
+
+    fn forms_bytes_max(&self) -> usize {
+        self.line.len() + FORMS_BYTES_SPARE
     }
 
     /// The line for watches that see it as `change` of the stored object. They share it.
@@ -112,7 +123,8 @@ impl Event {
         watch_line(change.as_str(), self.shown(change))
     }
 
-    /// The line in another form, encoded by the first watch that needs it and shared by the rest.
+    /// The line in another form, encoded by the first watch that needs it and shared by the rest. Forms for which there is no
+    /// room are encoded by each.
     pub fn line_in<E>(
         &self,
         form: u8,
@@ -124,7 +136,10 @@ impl Event {
             return Ok(line.clone());
         }
         let line = watch_line(change.as_str(), &make(self.shown(change))?);
-        forms.push((form, change, line.clone()));
+        let kept: usize = forms.iter().map(|(_, _, line)| line.len()).sum();
+        if kept + line.len() <= self.forms_bytes_max() {
+            forms.push((form, change, line.clone()));
+        }
         Ok(line)
     }
 
@@ -168,5 +183,20 @@ mod tests {
         assert_eq!(made(1), "{\"type\":\"MODIFIED\",\"object\":{}}\n");
         assert_eq!(made(1).as_ptr(), made(1).as_ptr());
         assert_ne!(made(1).as_ptr(), made(2).as_ptr());
+    }
+
+    #[test]
+    fn what_a_change_takes_is_known_from_its_begin() {
+        let event = Event::new(1, Change::Added, b"{\"a\":1}", Facets::default());
+        let before = event.bytes();
+        let make = |form: u8, length: usize| {
+            let object = bytes::Bytes::from(vec![b' '; length]);
+            event.line_in(form, Change::Added, |_| Ok::<_, ()>(object)).unwrap()
+        };
+        assert_eq!(make(1, 1_000).as_ptr(), make(1, 1_000).as_ptr());
+        assert_ne!(make(2, 2_000).as_ptr(), make(2, 2_000).as_ptr(), "there is no room for both");
+        let kept: usize = event.forms.lock().unwrap().iter().map(|(_, _, line)| line.len()).sum();
+        assert!(kept + event.line.len() <= before);
+        assert_eq!(event.bytes(), before);
     }
 }

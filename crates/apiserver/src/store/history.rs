@@ -10,7 +10,7 @@ use super::event::Event;
 pub struct History {
     /// Changes kept at most.
     pub events: usize,
-    /// Bytes of objects kept at most; the newest change is kept whatever its size.
+    /// Bytes kept at most, lines for watches included; the newest change is kept whatever its size.
     pub bytes: usize,
 }
 
@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_log_drops_the_oldest_changes_and_reports_it() {
-        let mut log = EventLog::new(10, History { events: 3, bytes: 400 });
+        let bytes = 4 * event(11, 40).bytes();
+        let mut log = EventLog::new(10, History { events: 3, bytes });
         assert_eq!(revisions(&log, 10), Ok(vec![]));
         assert_eq!(revisions(&log, 9), Err(HistoryExpired { oldest: 10 }));
         for revision in [11, 13, 14] {
@@ -91,7 +92,7 @@ mod tests {
         log.append(event(20, 40));
         assert_eq!(revisions(&log, 10), Err(HistoryExpired { oldest: 11 }));
         assert_eq!(revisions(&log, 11), Ok(vec![13, 14, 20]));
-        log.append(event(21, 380));
+        log.append(event(21, bytes));
         assert_eq!(revisions(&log, 20), Ok(vec![21]));
         assert_eq!(revisions(&log, 19), Err(HistoryExpired { oldest: 20 }));
         assert_eq!(log.since(20, 0).unwrap().len(), 0);

@@ -16,7 +16,7 @@ use crate::status::{Reason, Status};
 
 /// More than a feed returns at a time.
 const LEASES: u64 = 600;
-const HISTORY: History = History { events: 1_000, bytes: 1 << 20 };
+const HISTORY: History = History { events: 1_000, bytes: 4 << 20 };
 
 fn kinds() -> Arc<Kinds> {
     Arc::new(Kinds::new(&[]).unwrap())
