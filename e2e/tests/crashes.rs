@@ -108,7 +108,7 @@ async fn its_store(plane: ControlPlane) -> Result<()> {
     // While nothing can be written or read, devices go on and one of them comes back.
     machine.kill(DEVICES[0])?;
     machine.start_device(DEVICES[0])?;
-    machine.process(DEVICES[0])?.wait_for_line("its session", |line| line.contains("session stands"))?;
+    machine.process(DEVICES[0])?.wait_for_line("its session", |line| line.contains("session established"))?;
     machine.cluster().start_part(store).await?;
     converged(&machine, &modules).await
 }

@@ -43,7 +43,7 @@ fn a_full_arena_refuses_the_next_and_breaks_no_reconnect(kind: Kind) -> Result<(
         machine.kill("gateway")?;
         read_to(&board, "not connected, next try")?;
         machine.start_gateway()?;
-        let lines = read_to(&board, "session stands")?;
+        let lines = read_to(&board, "session established")?;
         ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
         Ok(())
     })

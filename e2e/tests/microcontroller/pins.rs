@@ -42,7 +42,7 @@ fn an_application_switches_a_light_on_mps2_an385() -> Result<()> {
         machine.create_device(NAME).await?;
         let options = prepare(Kind::Mps2An385, &machine, &machine.gateway_address().to_string())?;
         let board = Emulator::start(&Options { debugger: true, ..options })?;
-        read_to(&board, "session stands")?;
+        read_to(&board, "session established")?;
         let lights =
             || -> Result<u32> { Ok(board.debugger().context("it was started with one")?.peek(LIGHTS)?) };
         ensure!(lights()? == 0, "both are dark");

@@ -46,7 +46,7 @@ async fn interrupted(
     machine.create_device(NAME).await?;
     let relay = Relay::start(machine.gateway_address())?;
     let board = start(kind, &machine, &relay.address().to_string())?;
-    read_to(&board, "session stands")?;
+    read_to(&board, "session established")?;
     let wasm = fixtures::large_ticker("large", 1_000, MODULE_BYTES);
     machine.create(&module("large", &wasm)).await?;
     let mut object = application("large", &[], &[NAME]);

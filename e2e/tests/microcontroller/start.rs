@@ -30,7 +30,7 @@ fn applications_start_from_flash_before_there_is_a_network(kind: Kind) -> Result
         ensure!(!lines.iter().any(|line| line.contains("lease")), "it had a network: {lines:?}");
 
         board.set_link(true)?;
-        read_to(&board, "session stands")?;
+        read_to(&board, "session established")?;
         let epoch = |device: &Device| device.status.as_ref().and_then(|status| status.epoch);
         let again = |device: &Device| runs(device) && epoch(device) > epoch(&first);
         machine.device(NAME, "running the ticker in another session", again).await?;
