@@ -30,3 +30,4 @@ mod upkeep;
 pub use access::{Policy, PolicyError};
 pub use config::{Config, Limits, ServerTls};
 pub use http::{Certificates, Server, ServerError, read_untrusted, serve, start};
+pub use telemetry::describe as describe_metrics;

@@ -9,7 +9,21 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use wasmbed_telemetry::{Description, Registration};
+
 use crate::store::CommitReport;
+
+/// Before the name of each metric.
+const PREFIX: &str = "wasmbed_apiserver";
+
+/// The metrics of the embedded Kubernetes API, for the documentation.
+#[must_use]
+pub fn describe() -> Vec<Description> {
+    let mut registry = Registry::default();
+    let mut all = Registration::new(&mut registry, PREFIX);
+    drop(Metrics::register(&mut all));
+    all.into_descriptions()
+}
 
 /// Labels of a request. Resources are those of known kinds, so that their number is bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,36 +62,30 @@ fn latency_histogram() -> Histogram {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &mut Registry) -> Metrics {
-        let metrics = Metrics {
-            requests: Family::default(),
-            latencies: Family::new_with_constructor(latency_histogram as fn() -> Histogram),
-            watches: Family::default(),
-            commits: latency_histogram(),
-            commit_writes: Counter::default(),
-            revision: Gauge::default(),
-            connections: Gauge::default(),
-            connections_refused: Counter::default(),
-        };
-        let registry = registry.sub_registry_with_prefix("wasmbed_apiserver");
-        registry.register("requests", "Requests answered", metrics.requests.clone());
-        registry.register(
-            "request_duration_seconds",
-            "Time to answer, watches apart",
-            metrics.latencies.clone(),
-        );
-        registry.register("watches", "Established watches", metrics.watches.clone());
-        registry.register("commit_duration_seconds", "Time of one durable commit", metrics.commits.clone());
-        registry.register("commit_writes", "Writes made durable", metrics.commit_writes.clone());
-        registry.register("revision", "Last resourceVersion used", metrics.revision.clone());
-        registry.register("connections", "Established connections", metrics.connections.clone());
-        let refused = metrics.connections_refused.clone();
-        registry.register(
-            "connections_refused",
-            "Connections refused or closed: a failed handshake, too many, answers left unread",
-            refused,
-        );
-        metrics
+    pub(crate) fn new(registry: &mut Registry) -> Metrics {
+        Metrics::register(&mut Registration::new(registry, PREFIX))
+    }
+
+    fn register(all: &mut Registration<'_>) -> Metrics {
+        let latencies = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
+        Metrics {
+            requests: all.add("requests", "Requests answered, by verb, resource and code", Family::default()),
+            latencies: all.add(
+                "request_duration_seconds",
+                "Time to answer a request, except watches, by verb and resource",
+                latencies,
+            ),
+            watches: all.add("watches", "Established watches, by resource", Family::default()),
+            commits: all.add("commit_duration_seconds", "Time of one durable commit", latency_histogram()),
+            commit_writes: all.add("commit_writes", "Writes made durable", Counter::default()),
+            revision: all.add("revision", "Last resourceVersion used", Gauge::default()),
+            connections: all.add("connections", "Established connections", Gauge::default()),
+            connections_refused: all.add(
+                "connections_refused",
+                "Connections refused or closed: failed handshake, too many, answers left unread",
+                Counter::default(),
+            ),
+        }
     }
 
     pub(crate) fn request(&self, verb: &'static str, resource: &str, code: u16, took: Duration) {

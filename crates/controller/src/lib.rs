@@ -20,6 +20,7 @@ mod watch;
 
 pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
 pub use error::Error;
+pub use metrics::describe as describe_metrics;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 

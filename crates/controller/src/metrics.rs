@@ -8,9 +8,13 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 use wasmbed_control::{fleet::Gauges, kubernetes::Event};
+use wasmbed_telemetry::{Description, Registration};
+
+/// Before the name of each metric.
+const PREFIX: &str = "wasmbed_controller";
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -54,6 +58,15 @@ struct DeploymentLabel {
     result: DeploymentResult,
 }
 
+/// The metrics of a controller, for the documentation.
+#[must_use]
+pub fn describe() -> Vec<Description> {
+    let mut registry = Registry::default();
+    let mut all = Registration::new(&mut registry, PREFIX);
+    drop(Metrics::register(&mut all));
+    all.into_descriptions()
+}
+
 /// The controller's metrics; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -72,39 +85,45 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            reconciliations: Counter::default(),
-            errors: Family::default(),
-            operations: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15))),
-            queues: Family::default(),
-            deployments: Family::default(),
-            applications: Gauge::default(),
-            devices: Gauge::default(),
-            gateways: Gauge::default(),
-            leads: Gauge::default(),
-            events_dropped: Counter::default(),
-        };
-        let all = registry.sub_registry_with_prefix("wasmbed_controller");
-        all.register(
-            "reconciliations",
-            "Devices planned and statuses computed",
-            metrics.reconciliations.clone(),
-        );
-        all.register("operations", "Calls to gateways and to the Kubernetes API", metrics.operations.clone());
-        all.register("errors", "Calls that failed", metrics.errors.clone());
-        let help = "Time from a call to its answer";
-        all.register_with_unit("operation_duration", help, Unit::Seconds, metrics.durations.clone());
-        all.register("queue_depth", "What waits to be done", metrics.queues.clone());
-        let help = "Applications that became ready or failed on a target";
-        all.register("application_deployments", help, metrics.deployments.clone());
-        all.register("applications", "Applications known", metrics.applications.clone());
-        all.register("devices", "Devices known", metrics.devices.clone());
-        all.register("gateways", "Gateways known", metrics.gateways.clone());
-        all.register("leader", "1 while this controller leads", metrics.leads.clone());
-        let help = "Kubernetes Events that gave way to newer ones or were over their Application's rate";
-        all.register("events_dropped", help, metrics.events_dropped.clone());
-        metrics
+        Self::register(&mut Registration::new(registry, PREFIX))
+    }
+
+    fn register(all: &mut Registration<'_>) -> Self {
+        let durations: Family<OperationLabel, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
+        Self {
+            reconciliations: all.add(
+                "reconciliations",
+                "Devices planned and statuses computed",
+                Counter::default(),
+            ),
+            operations: all.add(
+                "operations",
+                "Calls to gateways and to the Kubernetes API, by operation",
+                Family::default(),
+            ),
+            errors: all.add("errors", "Calls that failed, by operation", Family::default()),
+            durations: all.add_seconds(
+                "operation_duration",
+                "Time from a call to its answer, by operation",
+                durations,
+            ),
+            queues: all.add("queue_depth", "Queued work, by queue", Family::default()),
+            deployments: all.add(
+                "application_deployments",
+                "Applications that became ready or failed on a target, by result",
+                Family::default(),
+            ),
+            applications: all.add("applications", "Applications known", Gauge::default()),
+            devices: all.add("devices", "Devices known", Gauge::default()),
+            gateways: all.add("gateways", "Gateways known", Gauge::default()),
+            leads: all.add("leader", "1 while this controller leads", Gauge::default()),
+            events_dropped: all.add(
+                "events_dropped",
+                "Kubernetes Events dropped: replaced by newer ones or over their Application's rate",
+                Counter::default(),
+            ),
+        }
     }
 
     pub(crate) fn set_gauges(&self, gauges: &Gauges, leads: bool) {

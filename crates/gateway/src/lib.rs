@@ -36,6 +36,7 @@ use crate::refusal::Refusals;
 
 pub use config::{Config, Enrollment, Limits, TlsFiles};
 pub use error::Error;
+pub use metrics::describe as describe_metrics;
 pub use openapi::document as openapi;
 pub use store::StoreError;
 

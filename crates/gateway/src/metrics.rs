@@ -11,11 +11,15 @@ use std::{
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 use wasmbed_control::gateway::{Counters, Levels, Notice};
+use wasmbed_telemetry::{Description, Registration};
 
 use crate::refusal::RefusalReason;
+
+/// Before the name of each metric.
+const PREFIX: &str = "wasmbed_gateway";
 
 /// A reason, in CamelCase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,128 +98,94 @@ fn seconds() -> Histogram {
 }
 
 impl Metrics {
-    /// Metrics within a registry.
-    pub(crate) fn new(registry: &mut Registry) -> Self {
-        let registry = registry.sub_registry_with_prefix("wasmbed_gateway");
-        macro_rules! register {
-            ($name:literal, $help:literal, $metric:expr) => {{
-                let metric = $metric;
-                registry.register($name, $help, metric.clone());
-                metric
-            }};
-            ($name:literal, $help:literal, $unit:expr, $metric:expr) => {{
-                let metric = $metric;
-                registry.register_with_unit($name, $help, $unit, metric.clone());
-                metric
-            }};
-        }
+    /// The metrics, registered.
+    pub(crate) fn register(all: &mut Registration<'_>) -> Self {
         Self {
-            connections: register!("connections", "Connections of authenticated devices", Gauge::default()),
-            sessions: register!("sessions", "Standing sessions of devices", Gauge::default()),
-            connections_max: register!("connections_max", "Sessions accepted at most", Gauge::default()),
-            handshakes_open: register!(
+            connections: all.add("connections", "Connections of authenticated devices", Gauge::default()),
+            sessions: all.add("sessions", "Established sessions of devices", Gauge::default()),
+            connections_max: all.add("connections_max", "Maximum number of sessions", Gauge::default()),
+            handshakes_open: all.add(
                 "handshakes_open",
                 "Connections in their TLS handshake",
-                Gauge::default()
+                Gauge::default(),
             ),
-            handshakes_waiting: register!(
+            handshakes_waiting: all.add(
                 "handshakes_waiting",
-                "Connections that wait for a place for their TLS handshake",
-                Gauge::default()
+                "Connections waiting for their TLS handshake",
+                Gauge::default(),
             ),
-            handshake_seconds: register!(
-                "handshake",
-                "TLS handshakes that succeeded",
-                Unit::Seconds,
-                seconds()
-            ),
-            refusals: register!("refusals", "Connections refused before a session, by reason", refusals()),
-            ended: register!(
+            handshake_seconds: all.add_seconds("handshake", "TLS handshakes that succeeded", seconds()),
+            refusals: all.add("refusals", "Connections refused before a session, by reason", refusals()),
+            ended: all.add(
                 "sessions_ended",
                 "Sessions that ended or were rejected, by reason",
-                Family::default()
+                Family::default(),
             ),
-            began: register!("sessions_begun", "Sessions that were welcomed", Counter::default()),
-            heartbeats: register!("heartbeats", "Heartbeats heard", Counter::default()),
-            heartbeat_seconds: register!(
+            began: all.add("sessions_begun", "Sessions that were welcomed", Counter::default()),
+            heartbeats: all.add("heartbeats", "Heartbeats received", Counter::default()),
+            heartbeat_seconds: all.add_seconds(
                 "heartbeat",
                 "From a heartbeat's arrival to its answer's departure",
-                Unit::Seconds,
-                seconds()
+                seconds(),
             ),
-            requests: register!("requests", "Requests of controllers and operators", Family::default()),
-            request_seconds: register!(
-                "request",
-                "Requests of controllers, streams apart",
-                Unit::Seconds,
-                seconds()
-            ),
-            reports: register!(
+            requests: all.add("requests", "Requests of controllers and operators", Family::default()),
+            request_seconds: all.add_seconds("request", "Requests of controllers, except streams", seconds()),
+            reports: all.add(
                 "application_reports",
                 "Changes of state that devices reported",
-                Family::default()
+                Family::default(),
             ),
-            assignments: register!("assignments", "Assignments given to devices", Counter::default()),
-            devices: register!("devices", "Devices known", Gauge::default()),
-            modules: register!("modules", "Modules on disk", Gauge::default()),
-            module_bytes: register!("module_bytes", "Bytes of modules on disk", Gauge::default()),
-            kubernetes_calls: register!("kubernetes_calls", "Calls to the Kubernetes API", Family::default()),
-            kubernetes_seconds: register!(
-                "kubernetes_call",
-                "Calls to the Kubernetes API",
-                Unit::Seconds,
-                seconds()
-            ),
-            kubernetes_waiting: register!(
+            assignments: all.add("assignments", "Assignments sent to devices", Counter::default()),
+            devices: all.add("devices", "Devices known", Gauge::default()),
+            modules: all.add("modules", "Modules on disk", Gauge::default()),
+            module_bytes: all.add("module_bytes", "Bytes of modules on disk", Gauge::default()),
+            kubernetes_calls: all.add("kubernetes_calls", "Calls to the Kubernetes API", Family::default()),
+            kubernetes_seconds: all.add_seconds("kubernetes_call", "Calls to the Kubernetes API", seconds()),
+            kubernetes_waiting: all.add(
                 "kubernetes_waiting",
-                "Writes to the Kubernetes API that wait or are under way",
-                Gauge::default()
+                "Writes to the Kubernetes API that are queued or in flight",
+                Gauge::default(),
             ),
-            kubernetes_lag_ms: register!(
+            kubernetes_lag_ms: all.add(
                 "kubernetes_lag_milliseconds",
                 "Age of the oldest write that is due",
-                Gauge::default()
+                Gauge::default(),
             ),
-            store_operations: register!(
-                "store_operations",
-                "Operations that wait for the disk",
-                Gauge::default()
-            ),
-            log_lines_dropped: register!(
+            store_operations: all.add("store_operations", "Queued disk operations", Gauge::default()),
+            log_lines_dropped: all.add(
                 "log_lines_dropped",
-                "Log lines over a device's rate",
-                Counter::default()
+                "Log lines dropped because their device exceeded its rate",
+                Counter::default(),
             ),
-            notices_left_out: register!(
+            notices_left_out: all.add(
                 "notices_left_out",
-                "Lines left out of the process's log because a device caused too many",
-                Counter::default()
+                "Lines omitted from the process log because one device caused too many",
+                Counter::default(),
             ),
-            devices_slowed: register!(
+            devices_slowed: all.add(
                 "devices_slowed",
-                "Times that a device sent more than its share and was read no faster than that",
-                Counter::default()
+                "Times that reading from a device was slowed to its share",
+                Counter::default(),
             ),
-            events_dropped: register!(
+            events_dropped: all.add(
                 "events_dropped",
-                "Kubernetes Events that gave way to newer ones or were over their device's rate",
-                Counter::default()
+                "Kubernetes Events dropped: replaced by newer ones or over their device's rate",
+                Counter::default(),
             ),
-            certificate_expiry: register!(
+            certificate_expiry: all.add_seconds(
                 "certificate_expiry_timestamp",
                 "When the certificate in use expires, seconds since 1970",
-                Unit::Seconds,
-                Gauge::default()
+                Gauge::default(),
             ),
-            certificate_reloads: register!(
+            certificate_reloads: all.add(
                 "certificate_reloads",
-                "Changed certificate files taken into use",
-                Counter::default()
+                "Reloads of changed certificate files",
+                Counter::default(),
             ),
-            certificate_reload_failures: register!(
+            certificate_reload_failures: all.add(
                 "certificate_reload_failures",
-                "Changed certificate files that can't be used",
-                Counter::default()
+                "Changed certificate files that could not be used",
+                Counter::default(),
             ),
         }
     }
@@ -299,6 +269,15 @@ impl Metrics {
 /// The registry of the process and the metrics within it.
 pub(crate) fn registry() -> (Metrics, Arc<Registry>) {
     let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
+    let metrics = Metrics::register(&mut Registration::new(&mut registry, PREFIX));
     (metrics, Arc::new(registry))
+}
+
+/// The metrics of a gateway, for the documentation.
+#[must_use]
+pub fn describe() -> Vec<Description> {
+    let mut registry = Registry::default();
+    let mut all = Registration::new(&mut registry, PREFIX);
+    drop(Metrics::register(&mut all));
+    all.into_descriptions()
 }

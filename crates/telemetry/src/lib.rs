@@ -11,6 +11,7 @@ mod causes;
 mod files;
 mod health;
 mod logging;
+mod metrics;
 pub mod places;
 mod server;
 
@@ -18,5 +19,6 @@ pub use causes::with_causes;
 pub use files::OpenFiles;
 pub use health::{Health, NotReady};
 pub use logging::{LogFormat, LoggingError, init_logging};
+pub use metrics::{Description, Registration};
 pub use prometheus_client;
 pub use server::{METRICS_CONTENT_TYPE, encode_metrics, listen, router, serve_health};

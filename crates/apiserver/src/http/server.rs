@@ -54,7 +54,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
     let kinds = Arc::new(Kinds::new(&config.definitions)?);
     let certificates = Certificates::new(config.tls, config.client_roots)?;
     let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::new(&mut registry);
     let limits = config.limits;
     let data_dir = config.data_dir;
     let disk = tokio::task::spawn_blocking(move || Disk::open(&data_dir)).await;
