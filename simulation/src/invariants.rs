@@ -70,6 +70,8 @@ const COUNTER_MAX: i64 = 1 << 20;
 pub(crate) struct Witness {
     /// Whether calls fail.
     pub(crate) faults: bool,
+    /// When the leader's Lease was last written, whether the answer arrived or not.
+    pub(crate) leader_lease_ms: u64,
     names: Vec<String>,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,

@@ -39,9 +39,9 @@ const CONVERGE_MS: u64 = 1_500_000;
 const LOOK_MS: u64 = 5_000;
 /// Time moves at most so far between two rounds, so that things happen between deadlines too.
 const STEP_MS_MAX: u64 = 200;
-/// From the loss of a leader to the next, while the API answers and a controller is there. A renewal whose answer was lost keeps
-/// others away for the whole duration of the Lease, 10 s, though nobody leads by it; a follower looks every 2 s, so it may see the
-/// renewal and its expiry as much later each; calls that fail are repeated after 0.5 s.
+/// From the last write of the leader's Lease to the next leader, while the API answers and a controller is there. A write whose
+/// answer was lost counts: it keeps others away for the whole duration of the Lease, 10 s, though nobody leads by it. A follower looks
+/// every 2 s, so it may see that write and its expiry as much later each; calls that fail are repeated after 0.5 s.
 const HANDOVER_MS_MAX: u64 = 17_000;
 
 /// From the end of a Device to the end of what it was given, while its gateway hears its device and the API.
@@ -331,7 +331,8 @@ impl World {
             *since_ms = controller.is_fit(now_ms).then(|| since_ms.unwrap_or(now_ms));
         }
         let fit_since_ms = self.fit_since_ms.iter().flatten().min().copied().unwrap_or(now_ms);
-        let lost_ms = self.led_ms.max(fit_since_ms).max(self.api.up_since_ms);
+        let held_ms = self.led_ms.max(self.witness.leader_lease_ms);
+        let lost_ms = held_ms.max(fit_since_ms).max(self.api.up_since_ms);
         if now_ms.saturating_sub(lost_ms) > HANDOVER_MS_MAX {
             self.witness.violated(format!("nobody has led for {} ms", now_ms - lost_ms));
         }

@@ -27,6 +27,8 @@ wasmbed_e2e::both!(
 
 /// Far above what a hand-over may take, so that a busy machine does not fail the test; how long it took is printed.
 const HAND_OVER_MAX: Duration = Duration::from_secs(45);
+/// How often a gateway is asked again.
+const POLL: Duration = Duration::from_millis(50);
 
 async fn two_controllers(plane: ControlPlane) -> Result<Site> {
     Site::start(plane, SiteOptions { controllers: 2, ..SiteOptions::default() }).await
@@ -130,7 +132,16 @@ async fn a_gateway_that_lacks_nothing(plane: ControlPlane) -> Result<()> {
     // And the term outlives the gateway's process.
     site.kill(GATEWAYS[0])?;
     site.start_gateway(GATEWAYS[0])?;
-    let refused = put_sets(&site, &old, GATEWAYS[0], term).await?;
+    let begun = Instant::now();
+    // Until it holds its Lease again it answers nobody but with 503.
+    let refused = loop {
+        match put_sets(&site, &old, GATEWAYS[0], term).await? {
+            StatusCode::SERVICE_UNAVAILABLE if begun.elapsed() < HAND_OVER_MAX => {
+                tokio::time::sleep(POLL).await
+            }
+            answer => break answer,
+        }
+    };
     ensure!(
         refused == StatusCode::CONFLICT,
         "after its restart the gateway answered {refused} to term {term}"

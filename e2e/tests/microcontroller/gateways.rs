@@ -124,7 +124,7 @@ fn a_controller_that_answers_as_a_gateway_is_refused(kind: Kind) -> Result<()> {
 }
 
 fn a_device_that_answers_as_a_gateway_is_refused(kind: Kind) -> Result<()> {
-    refused(kind, |own| Ok(own.issue_device("default", "thief")?), "is not meant for a server")
+    refused(kind, |own| Ok(own.issue_device("default", "thief")?), "is not meant for this purpose")
 }
 
 fn one_that_speaks_tls_1_2_is_refused(kind: Kind) -> Result<()> {

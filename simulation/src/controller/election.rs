@@ -19,7 +19,7 @@ use crate::{
 
 impl ControllerProcess {
     /// Reads the leader's Lease when it is time, and writes it a little later if there is reason to.
-    pub(super) fn elect(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &Witness) {
+    pub(super) fn elect(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
         if let Some(claiming) = self.claiming.take_if(|claiming| claiming.at_ms <= now.ms) {
             let succeeded = self.claim(now, &claiming, api, random, witness);
             self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, succeeded);
@@ -58,7 +58,7 @@ impl ControllerProcess {
         claiming: &Claiming,
         api: &mut Api,
         random: &mut Random,
-        witness: &Witness,
+        witness: &mut Witness,
     ) -> bool {
         let spec = |term: u64| {
             json!({
@@ -81,6 +81,9 @@ impl ControllerProcess {
             }
             Claim::Wait => return true,
         };
+        if result.is_ok() {
+            witness.leader_lease_ms = now.ms;
+        }
         match result {
             _ if witness.faults && random.once_in(25) => false,
             Ok(_) => {
