@@ -73,7 +73,7 @@ async fn measure(kind: Kind, handshakes: u32, rows: &mut Rows) -> Result<()> {
     }
     row("a full handshake by mutual TLS 1.3, network apart", sum_us / f64::from(handshakes) * PER_US);
 
-    read_to(&board, "session stands")?;
+    read_to(&board, "session established")?;
     let mut awake_us = Vec::new();
     for (number, bytes) in [SMALL_BYTES, SMALL_BYTES, LARGE_BYTES].into_iter().enumerate() {
         let name = format!("filler-{number}");
