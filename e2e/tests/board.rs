@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use wasmbed_e2e::{Process, wasmbed};
-use wasmbed_flash::{boards, provision::decode};
+use wasmbed_emulator::Kind;
+use wasmbed_flash::provision::decode;
 use wasmbed_pki::Authorities;
 
 /// Prints a line like firmware's on the first serial port of QEMU's `virt`, and sleeps.
@@ -39,7 +40,8 @@ fn a_board_starts_with_an_identity_prints_to_the_log_and_ends_with_a_signal() ->
     first.wait_for_line("a line of the console", |line| line.contains("hello from machine code"))?;
     let flash = dir.path().join("device-data/riscv32-virt.flash");
     let image = std::fs::read(&flash)?;
-    let held = decode(&image[..boards::RISCV32_VIRT.identity_bytes() as usize])?;
+    let kind: Kind = "riscv32-virt".parse()?;
+    let held = decode(&image[..kind.geometry().identity_bytes() as usize])?;
     assert_eq!(held.gateways, ["10.0.2.2:8080"]);
     assert_eq!(held.chain.first().map(|der| der.to_vec()), identity.chain().first().map(|der| der.to_vec()));
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
+use wasmbed_emulator::Kind;
 
 use crate::{firmware, process, test, tools};
 
@@ -37,8 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(known, "e2e/tests has no program {:?}", options.program);
     let plane = match (&options.board, options.plane) {
         (Some(board), _) => {
-            ensure!(firmware::emulated().any(|name| name == board), "no emulated board is called {board:?}");
-            firmware::build_one(board)?;
+            let kind: Kind = board.parse()?;
+            firmware::build_one(kind.name())?;
             "embedded::"
         }
         (None, Some(Plane::Embedded)) => "embedded::",

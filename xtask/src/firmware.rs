@@ -1,4 +1,4 @@
-//! `cargo xtask firmware`: the boards' release images, what they weigh, and whether that is within `firmware/budget.toml`.
+//! `cargo xtask firmware`: the boards' release images, what they weigh, and whether that is within the boards' budgets.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,23 +7,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use wasmbed_emulator::Kind;
+use wasmbed_board_data::{ALL, Board};
 
 use crate::{firmware_boot, firmware_size, process, system};
-
-/// A board and what its processor executes.
-struct Board {
-    name: &'static str,
-    target: &'static str,
-    /// QEMU's machine, if it has one.
-    emulated: Option<Kind>,
-}
-
-const BOARDS: [Board; 3] = [
-    Board { name: "mps2-an385", target: "thumbv7m-none-eabi", emulated: Some(Kind::Mps2An385) },
-    Board { name: "nucleo-h743zi2", target: "thumbv7em-none-eabihf", emulated: None },
-    Board { name: "riscv32-virt", target: "riscv32imac-unknown-none-elf", emulated: Some(Kind::Riscv32Virt) },
-];
 
 /// Options of the build.
 #[derive(Args)]
@@ -43,11 +29,6 @@ impl Options {
     pub(crate) const UNCHECKED: Self = Self { board: None, check: false };
 }
 
-/// Names of the boards that QEMU has a machine for.
-pub(crate) fn emulated() -> impl Iterator<Item = &'static str> {
-    BOARDS.iter().filter(|board| board.emulated.is_some()).map(|board| board.name)
-}
-
 /// Builds one board's image, unchecked.
 pub(crate) fn build_one(name: &str) -> Result<()> {
     build(&Options { board: Some(name.to_owned()), check: false })
@@ -56,11 +37,10 @@ pub(crate) fn build_one(name: &str) -> Result<()> {
 /// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.
 pub(crate) fn build(options: &Options) -> Result<()> {
     let wanted = |board: &&Board| options.board.as_deref().is_none_or(|name| name == board.name);
-    let boards: Vec<&Board> = BOARDS.iter().filter(wanted).collect();
+    let boards: Vec<&Board> = ALL.into_iter().filter(wanted).collect();
     if boards.is_empty() {
-        bail!("no such board: these exist: {}", BOARDS.each_ref().map(|board| board.name).join(", "));
+        bail!("no such board: these exist: {}", ALL.map(|board| board.name).join(", "));
     }
-    let budgets = firmware_size::budgets(&folder().join("budget.toml"))?;
     let out = process::top().join("target/firmware");
     std::fs::create_dir_all(&out).with_context(|| format!("can't create {}", out.display()))?;
     let mut beyond = Vec::new();
@@ -77,17 +57,17 @@ pub(crate) fn build(options: &Options) -> Result<()> {
         write(&out.join(format!("{}.bin", board.name)), &image)?;
         let size = firmware_size::measure(&elf)?;
         size.print();
-        let budget = budgets.get(board.name);
-        let budget = budget.with_context(|| format!("firmware/budget.toml has no [{}]", board.name))?;
-        beyond.extend(size.beyond(budget).into_iter().map(|what| format!("{}: {what}", board.name)));
-        if let Some(kind) = board.emulated.filter(|_| options.check) {
-            firmware_boot::boot(kind, &elf_path, &out)?;
+        beyond.extend(
+            size.beyond(board.budget).into_iter().map(|what| format!("boards/{}.toml: {what}", board.name)),
+        );
+        if options.check && board.emulation.is_some() {
+            firmware_boot::boot(board.name.parse()?, &elf_path, &out)?;
         }
     }
     if options.check && options.board.is_none() {
         other_architectures()?;
     }
-    ensure!(beyond.is_empty(), "beyond firmware/budget.toml: {}", beyond.join("; "));
+    ensure!(beyond.is_empty(), "beyond the budget: {}", beyond.join("; "));
     Ok(())
 }
 

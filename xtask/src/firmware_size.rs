@@ -1,6 +1,6 @@
 //! What a firmware image weighs: by section, by crate, and the largest things in RAM.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use object::{
@@ -8,47 +8,12 @@ use object::{
     elf::{FileHeader32, PT_LOAD, SHF_ALLOC, SHF_WRITE, SHT_NOBITS},
     read::elf::{ElfFile32, FileHeader, ProgramHeader, SectionHeader},
 };
+use wasmbed_board_data::Budget;
 
 /// Crates and RAM symbols that are shown; the rest is added up.
 const ROWS_MAX: usize = 16;
 /// The flash of the largest board by far; a wider image has a segment where none belongs.
 const IMAGE_BYTES_MAX: u64 = 32 << 20;
-
-/// What a board may take.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Budget {
-    flash_bytes: u64,
-    ram_bytes: u64,
-}
-
-/// Reads the budget file: a table per board with `flash_bytes` and `ram_bytes`, and nothing else of TOML.
-pub(crate) fn budgets(path: &Path) -> Result<BTreeMap<String, Budget>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
-    parse(&text).with_context(|| format!("can't understand {}", path.display()))
-}
-
-fn parse(text: &str) -> Result<BTreeMap<String, Budget>> {
-    let mut budgets = BTreeMap::new();
-    let mut board = None;
-    for line in text.lines() {
-        let line = line.split_once('#').map_or(line, |(code, _)| code).trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            board = Some(name.to_string());
-        } else if !line.is_empty() {
-            let (key, value) = line.split_once('=').with_context(|| format!("no `=` in `{line}`"))?;
-            let value = value.trim().replace('_', "").parse();
-            let value: u64 = value.with_context(|| format!("no number in `{line}`"))?;
-            let board = board.clone().with_context(|| format!("`{line}` is before the first board"))?;
-            let budget: &mut Budget = budgets.entry(board).or_default();
-            match key.trim() {
-                "flash_bytes" => budget.flash_bytes = value,
-                "ram_bytes" => budget.ram_bytes = value,
-                other => anyhow::bail!("`{other}` is neither flash_bytes nor ram_bytes"),
-            }
-        }
-    }
-    Ok(budgets)
-}
 
 /// What one image weighs, bytes.
 pub(crate) struct Size {
@@ -127,7 +92,7 @@ impl Size {
     }
 
     /// What is larger than it may be.
-    pub(crate) fn beyond(&self, budget: &Budget) -> Vec<String> {
+    pub(crate) fn beyond(&self, budget: Budget) -> Vec<String> {
         let figures = [("flash", self.flash, budget.flash_bytes), ("static RAM", self.ram, budget.ram_bytes)];
         let beyond = figures.iter().filter(|(_, is, may)| is > may);
         beyond.map(|(what, is, may)| format!("{is} bytes of {what}, {may} allowed")).collect()
@@ -195,10 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn budgets_are_read_and_kept() {
-        let budgets = parse("# why\n[a]\nflash_bytes = 1_000 # so\nram_bytes = 5\n").expect("it is right");
-        let budget = &budgets["a"];
-        assert_eq!(*budget, Budget { flash_bytes: 1_000, ram_bytes: 5 });
+    fn an_image_is_within_its_budget_or_not() {
+        let budget = Budget { flash_bytes: 1_000, ram_bytes: 5 };
         let size = |flash, ram| Size {
             sections: Vec::new(),
             crates: Vec::new(),
@@ -209,8 +172,5 @@ mod tests {
         };
         assert!(size(1_000, 5).beyond(budget).is_empty());
         assert_eq!(size(1_001, 6).beyond(budget).len(), 2);
-        assert!(parse("flash_bytes = 1").is_err());
-        assert!(parse("[a]\nflash = 1").is_err());
-        assert!(parse("[a]\nflash_bytes = many").is_err());
     }
 }

@@ -39,7 +39,7 @@ type Rows = Vec<[String; 3]>;
 async fn main() -> Result<()> {
     let mut arguments = Arguments::parse();
     if arguments.boards.is_empty() {
-        arguments.boards = Kind::ALL.to_vec();
+        arguments.boards = Kind::all().collect();
     }
     let mut rows = Rows::new();
     for board in &arguments.boards {

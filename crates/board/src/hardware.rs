@@ -1,7 +1,8 @@
 //! What a board gives: drivers, and nothing that decides.
 
 use smoltcp::{phy, wire::EthernetAddress};
-use wasmbed_flash::{Geometry, Medium};
+use wasmbed_board_data::Board;
+use wasmbed_flash::Medium;
 use wasmbed_supervisor::platform::Peripherals;
 
 /// The drivers of one board. What has no state of its own, or guards it itself, is a function without `self`, so that
@@ -14,12 +15,8 @@ pub trait Hardware {
     /// Pins and sensors.
     type Peripherals: Peripherals;
 
-    /// The board's name, as identities and manifests say it.
-    const BOARD: &'static str;
-    /// How the data flash is divided.
-    const GEOMETRY: Geometry;
-    /// Capabilities that [`Hardware::Peripherals`] can grant in addition to `key-value`, which every board has.
-    const CAPABILITIES: &'static [&'static str];
+    /// What the board's file says of it. [`Hardware::Peripherals`] has the pins that stand there.
+    const BOARD: &'static Board;
 
     /// Microseconds since the start; never goes back.
     fn now_us() -> u64;

@@ -26,6 +26,7 @@ mod run;
 pub use hardware::{Hardware, Memory};
 pub use run::{Start, run};
 pub use smoltcp;
+pub use wasmbed_board_data as data;
 pub use wasmbed_flash as flash;
 pub use wasmbed_protocol::ResetReason;
 pub use wasmbed_supervisor::platform::{NoPeripherals, PeripheralError, Peripherals};

@@ -79,7 +79,7 @@ pub fn run<H: Hardware>(start: Start<H>) -> ! {
         H,
         Info,
         "board {} firmware {} started reset_reason={reset_reason:?} reset_detail=\"{reset_detail}\"",
-        H::BOARD,
+        H::BOARD.name,
         env!("CARGO_PKG_VERSION"),
     );
     match open::<H>(&mut hardware, flash) {
@@ -127,9 +127,9 @@ struct Opened<H: Hardware> {
 }
 
 fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unusable> {
-    let mut storage = FlashStorage::open(flash, H::GEOMETRY).map_err(Unusable::Flash)?;
+    let mut storage = FlashStorage::open(flash, H::BOARD.geometry).map_err(Unusable::Flash)?;
     let mut provision = provision::decode(storage.identity()).map_err(Unusable::Identity)?;
-    if provision.board != H::BOARD {
+    if provision.board != H::BOARD.name {
         return Err(Unusable::Board(provision.board));
     }
     let mut extra = [0; 32];
@@ -153,12 +153,16 @@ fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unu
 
 fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board {
     Board {
-        board: H::BOARD.into(),
+        board: H::BOARD.name.into(),
         firmware: env!("CARGO_PKG_VERSION").into(),
-        flash_bytes: u64::from(H::GEOMETRY.storage_bytes()),
-        module_bytes_max: H::GEOMETRY.module_bytes_max,
+        flash_bytes: u64::from(H::BOARD.geometry.storage_bytes()),
+        module_bytes_max: H::BOARD.geometry.module_bytes_max,
         applications_max: u8::try_from(RuntimeConfig::default().applications_max).unwrap_or(u8::MAX),
-        capabilities: [&["key-value"], H::CAPABILITIES].concat().into_iter().map(ToOwned::to_owned).collect(),
+        capabilities: [&["key-value"], H::BOARD.capabilities()]
+            .concat()
+            .into_iter()
+            .map(ToOwned::to_owned)
+            .collect(),
         reset_reason,
         reset_detail,
     }

@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use wasmbed_flash::{Geometry, boards};
+use wasmbed_board_data::{Board, Code, Emulation, Geometry};
 
 use crate::EmulatorError;
 
@@ -17,63 +17,59 @@ const VERSION_MIN: (u32, u32) = (7, 2);
 /// Name of the network device, for its link.
 pub(crate) const NETWORK: &str = "net0";
 
-/// An emulated board.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// QEMU's RISC-V machine `virt`, 32 bit, executing from its first bank of flash.
-    Riscv32Virt,
-    /// Arm's MPS2 with the image AN385, a Cortex-M3.
-    Mps2An385,
+/// An emulated board: one whose file in `boards/` says how.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    board: &'static Board,
+    emulation: &'static Emulation,
+}
+
+/// The files that QEMU's arguments name.
+pub(crate) struct Files<'a> {
+    pub(crate) code: &'a Path,
+    pub(crate) data: &'a Path,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Riscv32Virt, Self::Mps2An385];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let boards = wasmbed_board_data::ALL.into_iter();
+        boards.filter_map(|board| Some(Self { board, emulation: board.emulation.as_ref()? }))
+    }
 
     /// The name, as on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Riscv32Virt => "riscv32-virt",
-            Self::Mps2An385 => "mps2-an385",
-        }
+        self.board.name
+    }
+
+    /// What its file says.
+    #[must_use]
+    pub const fn board(self) -> &'static Board {
+        self.board
     }
 
     /// How its data flash is divided.
     #[must_use]
     pub const fn geometry(self) -> Geometry {
-        match self {
-            Self::Riscv32Virt => boards::RISCV32_VIRT,
-            Self::Mps2An385 => boards::MPS2_AN385,
-        }
+        self.board.geometry
     }
 
-    const fn program(self) -> &'static str {
-        match self {
-            Self::Riscv32Virt => "qemu-system-riscv32",
-            Self::Mps2An385 => "qemu-system-arm",
-        }
+    pub(crate) const fn code(self) -> Code {
+        self.emulation.code
     }
 
-    const fn package(self) -> &'static str {
-        match self {
-            Self::Riscv32Virt => "qemu-system-misc",
-            Self::Mps2An385 => "qemu-system-arm",
-        }
-    }
-
-    /// QEMU's own arguments for this board; `code` is its code flash's image or its ELF file.
+    /// QEMU's own arguments for this board.
     pub(crate) fn arguments(
         self,
-        code: &Path,
-        data: &Path,
+        files: &Files<'_>,
         memory: Option<u32>,
     ) -> Result<Vec<OsString>, EmulatorError> {
-        match self {
-            Self::Riscv32Virt => Ok(riscv32_virt(code, data, memory.unwrap_or(512 * 1_024))),
-            Self::Mps2An385 if memory.is_some() => Err(EmulatorError::Memory { board: self.name() }),
-            Self::Mps2An385 => Ok(mps2_an385(code, data)),
+        if memory.is_some() && !self.emulation.takes_memory() {
+            return Err(EmulatorError::Memory { board: self.name() });
         }
+        let memory = memory.unwrap_or(self.board.ram().bytes).to_string();
+        Ok(self.emulation.arguments.iter().map(|argument| fill_in(argument, files, &memory)).collect())
     }
 
     /// Name of the QEMU program that runs it, which is there and new enough.
@@ -81,11 +77,11 @@ impl Kind {
     /// # Errors
     /// It is missing or too old, or can't be run.
     pub fn check_installed(self) -> Result<&'static str, EmulatorError> {
-        let program = self.program();
+        let program = self.emulation.program;
         let output = match Command::new(program).arg("--version").stdin(Stdio::null()).output() {
             Ok(output) => output,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(EmulatorError::Missing { program, package: self.package() });
+                return Err(EmulatorError::Missing { program, package: self.emulation.package });
             }
             Err(source) => return Err(EmulatorError::Program { program, source }),
         };
@@ -106,48 +102,50 @@ impl fmt::Display for Kind {
     }
 }
 
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Kind {}
+
 impl FromStr for Kind {
-    type Err = String;
+    type Err = NotEmulated;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(" or ");
-            format!("{text:?} is no emulated board; use {names}")
-        })
+    fn from_str(text: &str) -> Result<Self, NotEmulated> {
+        Self::all().find(|kind| kind.name() == text).ok_or_else(|| NotEmulated(text.to_owned()))
     }
 }
 
-fn riscv32_virt(code: &Path, data: &Path, memory: u32) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> =
-        ["-machine", "virt", "-cpu", "rv32", "-bios", "none", "-m"].map(OsString::from).into();
-    // `B` is a unit too: without one the number means MiB.
-    arguments.push(format!("{memory}B").into());
-    for (bank, image, mode) in [(0, code, ",readonly=on"), (1, data, "")] {
-        arguments.push("-drive".into());
-        arguments.push(with_path(&format!("if=pflash,unit={bank},format=raw{mode},file="), image, ""));
+/// A name that is no emulated board's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotEmulated(String);
+
+impl fmt::Display for NotEmulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Kind::all().map(Kind::name).collect::<Vec<_>>().join(", ");
+        write!(f, "{:?} is not an emulated board; these are: {names}", self.0)
     }
-    let devices = [
-        "-netdev".to_owned(),
-        format!("user,id={NETWORK},ipv6=off"),
-        "-global".to_owned(),
-        "virtio-mmio.force-legacy=false".to_owned(),
-        "-device".to_owned(),
-        format!("virtio-net-device,netdev={NETWORK}"),
-        "-device".to_owned(),
-        "virtio-rng-device".to_owned(),
-    ];
-    arguments.extend(devices.map(OsString::from));
-    arguments
 }
 
-fn mps2_an385(elf: &Path, data: &Path) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> =
-        ["-machine", "mps2-an385,memory-backend=flash", "-object"].map(OsString::from).into();
-    // A file shared with the board: what it writes is there after a loss of power.
-    let flash = with_path("memory-backend-file,id=flash,share=on,size=16M,mem-path=", data, "");
-    arguments.extend([flash, "-kernel".into(), elf.into(), "-nic".into()]);
-    arguments.push(format!("user,id={NETWORK},model=lan9118,ipv6=off").into());
-    arguments
+impl std::error::Error for NotEmulated {}
+
+/// An argument with everything that stands in braces filled in.
+fn fill_in(argument: &str, files: &Files<'_>, memory: &str) -> OsString {
+    // In an option with commas a path's commas are doubled; an argument that is nothing but a path is taken as it is.
+    let path = |path: &Path, before: &str, after: &str| match (before, after) {
+        ("", "") => path.into(),
+        _ => with_path(before, path, after),
+    };
+    let argument = argument.replace("{network}", NETWORK).replace("{memory}", memory);
+    if let Some((before, after)) = argument.split_once("{code}") {
+        return path(files.code, before, after);
+    }
+    match argument.split_once("{data}") {
+        Some((before, after)) => path(files.data, before, after),
+        None => argument.into(),
+    }
 }
 
 /// An option with a path in it; a comma would end the path, two stand for one.
@@ -184,11 +182,27 @@ mod tests {
 
     #[test]
     fn a_name_that_is_wrong_is_answered_with_those_that_are_right() {
-        for kind in Kind::ALL {
+        for kind in Kind::all() {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
-        let error = "esp32".parse::<Kind>().expect_err("no such board");
-        assert!(error.contains("riscv32-virt or mps2-an385"), "{error}");
+        let error = "nucleo-h743zi2".parse::<Kind>().expect_err("QEMU has no such board").to_string();
+        assert!(Kind::all().all(|kind| error.contains(kind.name())), "{error}");
+    }
+
+    #[test]
+    fn arguments_are_those_of_the_file_with_paths_memory_and_network_filled_in() -> Result<(), EmulatorError>
+    {
+        let files = Files { code: Path::new("/c,ode"), data: Path::new("/d,ata") };
+        let virt: Kind = "riscv32-virt".parse().expect("a board");
+        let arguments = virt.arguments(&files, None)?;
+        for wanted in ["524288B", "if=pflash,unit=1,format=raw,file=/d,,ata", "user,id=net0,ipv6=off"] {
+            assert!(arguments.contains(&wanted.into()), "{wanted} in {arguments:?}");
+        }
+        assert!(virt.arguments(&files, Some(1))?.contains(&"1B".into()));
+        let mps2: Kind = "mps2-an385".parse().expect("a board");
+        assert!(mps2.arguments(&files, None)?.contains(&"/c,ode".into()), "a path of its own is as it is");
+        assert!(matches!(mps2.arguments(&files, Some(1)), Err(EmulatorError::Memory { .. })));
+        Ok(())
     }
 
     #[test]

@@ -23,10 +23,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use wasmbed_board_data::Code;
 
 use crate::{
     Debugger, EmulatorError, Kind,
-    board::{NETWORK, with_path},
+    board::{Files, NETWORK, with_path},
     console::{Console, Next},
     firmware, flash,
     qmp::{ANSWER_SECONDS, Qmp},
@@ -47,11 +48,11 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Options {
     /// The board.
     pub board: Kind,
-    /// ELF file; for `riscv32-virt` a plain binary does as well.
+    /// ELF file; for a board whose code QEMU takes as an image of its flash a plain binary does as well.
     pub firmware: PathBuf,
     /// The data flash: kept between runs, made when missing. The code flash's image is made beside it.
     pub data_flash: PathBuf,
-    /// Bytes of memory instead of the board's own 512 KiB; `riscv32-virt` only.
+    /// Bytes of memory instead of the board's own, if QEMU lets it be chosen.
     pub memory: Option<u32>,
     /// Each instruction takes one nanosecond of the board's time, so that its clock counts instructions.
     pub icount: bool,
@@ -111,7 +112,8 @@ impl Emulator {
         let program = options.board.check_installed()?;
         let flash = flash::open(options.board, &options.data_flash)?;
         let code = code_file(options)?;
-        let board = options.board.arguments(&code, &options.data_flash, options.memory)?;
+        let board =
+            options.board.arguments(&Files { code: &code, data: &options.data_flash }, options.memory)?;
         let (dir, listener) = control_socket()?;
         let mut command = command(program, options, board, &dir);
         let shared = Arc::new(Shared::default());
@@ -371,13 +373,13 @@ fn debugger(dir: &Path) -> Result<Debugger, EmulatorError> {
 }
 
 fn code_file(options: &Options) -> Result<PathBuf, EmulatorError> {
-    match options.board {
-        Kind::Riscv32Virt => {
+    match options.board.code() {
+        Code::FlashImage => {
             let image = options.data_flash.with_extension("code");
-            firmware::write_code_image(&options.firmware, &image)?;
+            firmware::write_code_image(options.board.board().code(), &options.firmware, &image)?;
             Ok(image)
         }
-        Kind::Mps2An385 => match std::fs::metadata(&options.firmware) {
+        Code::Elf => match std::fs::metadata(&options.firmware) {
             Ok(_) => Ok(options.firmware.clone()),
             Err(source) => Err(EmulatorError::File { path: options.firmware.clone(), source }),
         },

@@ -75,7 +75,7 @@ pub enum EmulatorError {
     #[error("can't provision the board: {0}")]
     Provision(#[from] wasmbed_flash::provision::ProvisionError),
     /// The size of this board's memory is fixed.
-    #[error("the memory of {board} can't be chosen; riscv32-virt's can")]
+    #[error("the memory of {board} is fixed: leave its size out")]
     Memory {
         /// The board.
         board: &'static str,

@@ -2,14 +2,12 @@
 
 use std::{
     fs,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
-use crate::{EmulatorError, Kind};
+use wasmbed_board_data::Region;
 
-/// First address of `riscv32-virt`'s code flash, and its end.
-const CODE: Range<u64> = 0x2000_0000..0x2200_0000;
+use crate::{EmulatorError, Kind};
 
 /// Finds a board's firmware, `BOARD.elf`, in the folder that was said, in `WASMBED_FIRMWARE`, or around this program's own file.
 ///
@@ -41,20 +39,20 @@ fn around(program: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes the image of the code flash, as long as the bank, from an ELF file or from a plain binary.
-pub(crate) fn write_code_image(firmware: &Path, image: &Path) -> Result<(), EmulatorError> {
+pub(crate) fn write_code_image(flash: Region, firmware: &Path, image: &Path) -> Result<(), EmulatorError> {
     let file = |path: &Path, source| EmulatorError::File { path: path.to_owned(), source };
     let bytes = fs::read(firmware).map_err(|source| file(firmware, source))?;
-    let code =
-        flatten(bytes).map_err(|problem| EmulatorError::Firmware { path: firmware.to_owned(), problem })?;
+    let code = flatten(flash, bytes)
+        .map_err(|problem| EmulatorError::Firmware { path: firmware.to_owned(), problem })?;
     fs::write(image, code).map_err(|source| file(image, source))?;
     let written = fs::OpenOptions::new().write(true).open(image);
-    written.and_then(|written| written.set_len(CODE.end - CODE.start)).map_err(|source| file(image, source))
+    written.and_then(|written| written.set_len(flash.bytes.into())).map_err(|source| file(image, source))
 }
 
 /// The bytes from the code flash's first address on.
-fn flatten(bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+fn flatten(flash: Region, bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
     const TOO_LARGE: &str = "it is larger than the code flash";
-    let capacity = usize::try_from(CODE.end - CODE.start).map_err(|_| TOO_LARGE)?;
+    let capacity = usize::try_from(flash.bytes).map_err(|_| TOO_LARGE)?;
     if !bytes.starts_with(b"\x7fELF") {
         return if bytes.len() <= capacity { Ok(bytes) } else { Err(TOO_LARGE) };
     }
@@ -80,7 +78,7 @@ fn flatten(bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
         if kind != 1 || length == 0 {
             continue;
         }
-        let start = (address as u64).checked_sub(CODE.start).and_then(|start| usize::try_from(start).ok());
+        let start = usize::try_from(flash.start).ok().and_then(|first| address.checked_sub(first));
         let start = start.ok_or("it has code or data outside of the code flash")?;
         let end = start.checked_add(length).filter(|end| *end <= capacity);
         let end = end.ok_or("it has code or data outside of the code flash")?;
@@ -97,6 +95,8 @@ fn flatten(bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
 mod tests {
     use super::*;
 
+    const CODE: Region = Region { name: "flash", start: 0x2000_0000, bytes: 0x200_0000 };
+
     fn elf(address: u32, length: u32) -> Vec<u8> {
         let mut bytes = vec![0; 52];
         bytes[..6].copy_from_slice(b"\x7fELF\x01\x01");
@@ -112,29 +112,30 @@ mod tests {
 
     #[test]
     fn an_elf_file_becomes_what_lies_in_flash() {
-        assert_eq!(flatten(elf(0x2000_0002, 4)).as_deref(), Ok(&b"\xff\xffcode"[..]));
-        assert_eq!(flatten(b"plain".to_vec()).as_deref(), Ok(&b"plain"[..]));
+        assert_eq!(flatten(CODE, elf(0x2000_0002, 4)).as_deref(), Ok(&b"\xff\xffcode"[..]));
+        assert_eq!(flatten(CODE, b"plain".to_vec()).as_deref(), Ok(&b"plain"[..]));
     }
 
     #[test]
     fn a_broken_elf_file_is_refused_and_never_panics() {
-        assert!(flatten(elf(0x1000_0000, 4)).is_err());
-        assert!(flatten(elf(0x21FF_FFFE, 4)).is_err());
-        assert!(flatten(elf(0x2000_0000, 5)).is_err());
-        assert!(flatten(elf(0x2000_0000, u32::MAX)).is_err());
+        assert!(flatten(CODE, elf(0x1000_0000, 4)).is_err());
+        assert!(flatten(CODE, elf(0x21FF_FFFE, 4)).is_err());
+        assert!(flatten(CODE, elf(0x2000_0000, 5)).is_err());
+        assert!(flatten(CODE, elf(0x2000_0000, u32::MAX)).is_err());
         let whole = elf(0x2000_0000, 4);
         for length in 4..whole.len() {
-            assert!(flatten(whole[..length].to_vec()).is_err(), "{length} bytes");
+            assert!(flatten(CODE, whole[..length].to_vec()).is_err(), "{length} bytes");
         }
     }
 
     #[test]
     fn firmware_that_is_nowhere_is_answered_with_how_to_make_it() -> std::io::Result<()> {
         let folder = tempfile::tempdir()?;
-        let error = find_firmware(Kind::Mps2An385, Some(folder.path())).expect_err("an empty folder");
+        let board: Kind = "mps2-an385".parse().expect("a board");
+        let error = find_firmware(board, Some(folder.path())).expect_err("an empty folder");
         assert!(error.to_string().contains("cargo xtask firmware"), "{error}");
         fs::write(folder.path().join("mps2-an385.elf"), b"x")?;
-        assert!(find_firmware(Kind::Mps2An385, Some(folder.path())).is_ok());
+        assert!(find_firmware(board, Some(folder.path())).is_ok());
         let folders = around(Path::new("/target/release/wasmbed"));
         assert!(folders.contains(&PathBuf::from("/target/firmware")), "{folders:?}");
         Ok(())

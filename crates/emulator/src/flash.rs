@@ -76,6 +76,10 @@ mod tests {
 
     use super::*;
 
+    fn kind(name: &str) -> Kind {
+        name.parse().expect("a board")
+    }
+
     fn identity(seed: u8) -> Provision {
         Provision {
             chain: vec![vec![1; 700].into()],
@@ -89,19 +93,19 @@ mod tests {
     }
 
     fn written(path: &Path) -> Result<Provision, Box<dyn std::error::Error>> {
-        Ok(decode(&std::fs::read(path)?[..Kind::Riscv32Virt.geometry().identity_bytes() as usize])?)
+        Ok(decode(&std::fs::read(path)?[..kind("riscv32-virt").geometry().identity_bytes() as usize])?)
     }
 
     #[test]
     fn an_identity_is_written_once_and_keeps_its_seed() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("flash.img");
-        provision(Kind::Riscv32Virt, &path, identity(1))?;
-        provision(Kind::Riscv32Virt, &path, identity(2))?;
+        provision(kind("riscv32-virt"), &path, identity(1))?;
+        provision(kind("riscv32-virt"), &path, identity(2))?;
         assert_eq!(written(&path)?, identity(1));
         let mut other = identity(3);
         other.gateways.push("gateway.example:443".into());
-        provision(Kind::Riscv32Virt, &path, other.clone())?;
+        provision(kind("riscv32-virt"), &path, other.clone())?;
         other.seed = [1; 32].into();
         assert_eq!(written(&path)?, other);
         let facts = std::fs::metadata(&path)?;
@@ -115,12 +119,12 @@ mod tests {
     fn a_flash_in_use_or_of_another_board_is_refused() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("flash.img");
-        let held = open(Kind::Riscv32Virt, &path)?;
-        let error = provision(Kind::Riscv32Virt, &path, identity(1)).expect_err("in use");
+        let held = open(kind("riscv32-virt"), &path)?;
+        let error = provision(kind("riscv32-virt"), &path, identity(1)).expect_err("in use");
         assert!(matches!(error, EmulatorError::Locked { .. }), "{error}");
         drop(held);
-        provision(Kind::Riscv32Virt, &path, identity(1))?;
-        let error = provision(Kind::Mps2An385, &path, identity(1)).expect_err("another board's");
+        provision(kind("riscv32-virt"), &path, identity(1))?;
+        let error = provision(kind("mps2-an385"), &path, identity(1)).expect_err("another board's");
         assert!(error.to_string().contains("riscv32-virt"), "{error}");
         Ok(())
     }

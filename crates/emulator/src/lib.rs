@@ -13,7 +13,7 @@ mod firmware;
 mod flash;
 mod qmp;
 
-pub use board::Kind;
+pub use board::{Kind, NotEmulated};
 pub use console::{LINE_BYTES_MAX, LINES_MAX, TAIL_LINES_MAX};
 pub use debugger::Debugger;
 pub use emulator::{Emulator, Ended, Options};

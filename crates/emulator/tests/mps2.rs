@@ -3,7 +3,7 @@
 
 use std::{error::Error, time::Duration};
 
-use wasmbed_emulator::{Emulator, Kind, Options};
+use wasmbed_emulator::{Emulator, Options};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ fn a_board_keeps_what_it_wrote_over_a_reset_and_a_loss_of_power() -> Result<(), 
     let folder = tempfile::tempdir()?;
     let firmware = folder.path().join("firmware.bin");
     std::fs::write(&firmware, machine_code())?;
-    let options = Options::new(Kind::Mps2An385, firmware, folder.path().join("flash.img"));
+    let options = Options::new("mps2-an385".parse()?, firmware, folder.path().join("flash.img"));
     let emulator = Emulator::start(&options)?;
     emulator.wait_for_line("the first start", TIMEOUT, |line| line == "\u{fffd}")?;
     emulator.set_link(false)?;

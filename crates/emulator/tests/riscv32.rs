@@ -42,7 +42,8 @@ fn machine_code() -> Vec<u8> {
     code.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn board(folder: &Path) -> std::io::Result<Options> {
+fn board(folder: &Path) -> Result<Options, Box<dyn Error>> {
+    let board: Kind = "riscv32-virt".parse()?;
     let firmware = folder.join("firmware.bin");
     std::fs::write(&firmware, machine_code())?;
     let flash = folder.join("flash, with a comma.img");
@@ -52,7 +53,7 @@ fn board(folder: &Path) -> std::io::Result<Options> {
         file.set_len(32 * 1_024 * 1_024)?;
         file.write_all_at(b"\xFF\xFF\xFF\xFF", 1_024 * 1_024)?;
     }
-    Ok(Options::new(Kind::Riscv32Virt, firmware, flash))
+    Ok(Options::new(board, firmware, flash))
 }
 
 fn wait_for(emulator: &Emulator, line: &str) -> Result<String, EmulatorError> {
@@ -113,7 +114,7 @@ fn what_the_emulator_refuses_is_told_in_its_words() -> Outcome {
     std::fs::OpenOptions::new().write(true).open(&options.data_flash)?.set_len(64 * 1_024 * 1_024)?;
     let error = Emulator::start(&options).expect_err("the file is larger than the bank");
     assert!(matches!(&error, EmulatorError::Ended { said, .. } if said.contains("bytes")), "{error}");
-    let options = Options { board: Kind::Mps2An385, memory: Some(1), ..options };
+    let options = Options { board: "mps2-an385".parse()?, memory: Some(1), ..options };
     let error = Emulator::start(&options).expect_err("its memory is fixed");
     assert!(matches!(error, EmulatorError::Memory { .. }), "{error}");
     let options = Options { firmware: PathBuf::from("/nowhere"), memory: None, ..options };

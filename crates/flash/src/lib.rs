@@ -30,7 +30,8 @@ mod runs;
 pub mod simulated;
 mod storage;
 
-pub use geometry::{Geometry, GeometryError, boards};
+pub use geometry::GeometryError;
 pub use log::{Invariant, NOTE_BYTES_MAX};
 pub use medium::{Medium, MediumError};
 pub use storage::{FlashStorage, OpenError};
+pub use wasmbed_board_data::Geometry;

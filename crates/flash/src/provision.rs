@@ -228,7 +228,7 @@ mod tests {
     use alloc::{string::ToString, vec};
 
     use super::*;
-    use crate::boards;
+    use wasmbed_board_data as boards;
 
     fn provision() -> Provision {
         Provision {
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_identity_comes_back_as_it_was_written_on_every_board() {
-        for (_, geometry) in boards::ALL {
+        for geometry in boards::ALL.map(|board| board.geometry) {
             let mut flash = vec![0; geometry.flash_bytes as usize];
             write_image(&provision(), &geometry, &mut flash).unwrap();
             let region = &flash[..geometry.identity_bytes() as usize];
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_seen() {
-        let image = encode(&provision(), &boards::MPS2_AN385).unwrap();
+        let image = encode(&provision(), &boards::MPS2_AN385.geometry).unwrap();
         let used = image.iter().rposition(|byte| *byte != 0xFF).unwrap() + 1;
         for index in 0..used {
             let mut damaged = image.clone();
@@ -288,7 +288,7 @@ mod tests {
         for (breaks, part) in broken {
             let mut provision = provision();
             breaks(&mut provision);
-            let error = encode(&provision, &boards::RISCV32_VIRT).unwrap_err();
+            let error = encode(&provision, &boards::RISCV32_VIRT.geometry).unwrap_err();
             assert_eq!(error, ProvisionError::Part(part));
             assert!(error.to_string().contains(part));
         }

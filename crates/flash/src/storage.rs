@@ -12,6 +12,7 @@ use wasmbed_supervisor::platform::Storage;
 use crate::{
     Geometry, GeometryError, Medium, NOTE_BYTES_MAX,
     entry::{Key, Kind},
+    geometry,
     log::{Invariant, Log, Stop},
     medium::{copy, is_blank, program_padded, read},
     runs::{Run, place},
@@ -92,7 +93,7 @@ impl<M: Medium> FlashStorage<M> {
     /// # Errors
     /// The geometry is not the medium's.
     pub fn open(medium: M, geometry: Geometry) -> Result<Self, OpenError> {
-        geometry.check(&medium).map_err(OpenError::Geometry)?;
+        geometry::check(&geometry, &medium).map_err(OpenError::Geometry)?;
         let log = Log::open(&medium, geometry);
         let (modules, staged) = (BTreeMap::new(), BTreeMap::new());
         let mut storage = Self { medium, geometry, log, modules, staged, pending: None, moving: None };

@@ -6,7 +6,8 @@ use wasmbed_agent::{
     module_digest,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
-use wasmbed_flash::{FlashStorage, Geometry, Medium, OpenError, boards, provision, simulated::Simulated};
+use wasmbed_board_data::{NUCLEO_H743ZI2, RISCV32_VIRT};
+use wasmbed_flash::{FlashStorage, Geometry, Medium, OpenError, provision, simulated::Simulated};
 use wasmbed_protocol::{ApplicationUid, ModuleDigest};
 use wasmbed_supervisor::platform::Storage as _;
 
@@ -116,7 +117,7 @@ fn a_module_larger_than_the_board_takes_is_full_and_an_offset_beyond_the_end_is_
 
 #[test]
 fn two_modules_grow_side_by_side_on_a_flash_of_few_blocks() {
-    let geometry = boards::NUCLEO_H743ZI2;
+    let geometry = NUCLEO_H743ZI2.geometry;
     let mut flash = FlashStorage::open(Simulated::<131_072, 32>::new(8), geometry).unwrap();
     let (a, b) = (module(1, 200_000), module(2, 250_000));
     for index in 0..63 {
@@ -176,12 +177,12 @@ fn wear<const E: usize, const W: usize>(geometry: Geometry, deployments: u32, mo
 #[test]
 fn deployments_wear_all_blocks_alike() {
     wear::<4_096, 8>(SMALL, 3_000, 9_000);
-    wear::<131_072, 32>(boards::NUCLEO_H743ZI2, 1_000, 40_000);
+    wear::<131_072, 32>(NUCLEO_H743ZI2.geometry, 1_000, 40_000);
 }
 
 #[test]
 fn a_geometry_that_is_not_the_medium_s_is_refused() {
-    let refused = FlashStorage::open(Simulated::<4_096, 8>::new(32), boards::RISCV32_VIRT);
+    let refused = FlashStorage::open(Simulated::<4_096, 8>::new(32), RISCV32_VIRT.geometry);
     assert!(matches!(refused, Err(OpenError::Geometry(_))));
     let refused = FlashStorage::open(Simulated::<4_096, 8>::new(31), SMALL);
     assert!(matches!(refused, Err(OpenError::Geometry(_))));

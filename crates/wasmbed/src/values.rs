@@ -1,4 +1,19 @@
-//! Values of flags that several commands take.
+//! Values of flags that several commands take, and names of boards.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use wasmbed_board_data::Board;
+use wasmbed_emulator::Kind;
+
+/// A board by its name; the names are in the help and in the answer to a wrong one.
+pub(crate) fn board() -> impl TypedValueParser<Value = &'static Board> {
+    let names = PossibleValuesParser::new(wasmbed_board_data::ALL.map(|board| board.name));
+    names.try_map(|name| wasmbed_board_data::find(&name).ok_or("there is no such board"))
+}
+
+/// The same for boards that QEMU has a machine for.
+pub(crate) fn emulated_board() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::all().map(Kind::name)).try_map(|name| name.parse::<Kind>())
+}
 
 /// A number of bytes, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`, as Kubernetes writes quantities.
 ///

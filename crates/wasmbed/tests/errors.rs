@@ -224,7 +224,11 @@ fn wrong_files_and_flags_are_named_with_what_would_be_right() {
                 &["does not belong to the certificate"],
             ),
             (&["device", "--gateway", "https://x"], &["https:// does not belong here"]),
-            (&["device", "--gateway", "x:1", "--board", "nope"], &["riscv32-virt or mps2-an385"]),
+            (&["device", "--gateway", "x:1", "--board", "nope"], &["riscv32-virt, mps2-an385"]),
+            (
+                &["device", "provision", "--board", "nope", "--gateway", "x:1", "--out", "x"],
+                &["riscv32-virt, nucleo-h743zi2, mps2-an385"],
+            ),
             (&["device", "--gateway", "x:1", "--memory", "1Q"], &["not a number of bytes"]),
             (&["gateway", "--config", "none.yaml"], &["can't read the configuration none.yaml: No such"]),
             (&["gateway", "--config", "bad.yaml"], &["in bad.yaml"]),

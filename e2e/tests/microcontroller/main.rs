@@ -13,7 +13,7 @@ macro_rules! each_board {
             $(
                 #[test]
                 fn $name() -> ::anyhow::Result<()> {
-                    super::$name(::wasmbed_emulator::Kind::Riscv32Virt)
+                    super::$name("riscv32-virt".parse()?)
                 }
             )+
         }
@@ -22,7 +22,7 @@ macro_rules! each_board {
             $(
                 #[test]
                 fn $name() -> ::anyhow::Result<()> {
-                    super::$name(::wasmbed_emulator::Kind::Mps2An385)
+                    super::$name("mps2-an385".parse()?)
                 }
             )+
         }

@@ -6,7 +6,7 @@ use wasmbed_e2e::{
     ControlPlane, Machine, application,
     board::{NAME, prepare, read_to},
 };
-use wasmbed_emulator::{Emulator, Kind, Options};
+use wasmbed_emulator::{Emulator, Options};
 
 /// The lights of the MPS2 board (Arm DAI 0385D, section 4.5).
 const LIGHTS: u32 = 0x4002_8000;
@@ -40,7 +40,7 @@ fn an_application_switches_a_light_on_mps2_an385() -> Result<()> {
     wasmbed_e2e::run(async {
         let machine = Machine::start(ControlPlane::Embedded).await?;
         machine.create_device(NAME).await?;
-        let options = prepare(Kind::Mps2An385, &machine, &machine.gateway_address().to_string())?;
+        let options = prepare("mps2-an385".parse()?, &machine, &machine.gateway_address().to_string())?;
         let board = Emulator::start(&Options { debugger: true, ..options })?;
         read_to(&board, "session established")?;
         let lights =

@@ -32,25 +32,26 @@ struct Processor {
     endless: &'static [u8],
 }
 
-const fn processor(kind: Kind) -> Processor {
-    match kind {
-        Kind::Riscv32Virt => Processor {
-            counter: 32,
-            arguments: [10, 11],
-            // addi sp, sp, -16; sw ra, 0(sp); jal ra, -8
-            recursion: &[0x41, 0x11, 0x06, 0xc0, 0xef, 0xf0, 0xdf, 0xff],
-            // csrsi mstatus, 8; j .
-            endless: &[0x73, 0x60, 0x04, 0x30, 0x6f, 0x00, 0x00, 0x00],
-        },
-        Kind::Mps2An385 => Processor {
-            counter: 15,
-            arguments: [0, 1],
-            // push {lr}; bl -2
-            recursion: &[0x00, 0xb5, 0xff, 0xf7, 0xfd, 0xff],
-            // cpsie i; b .
-            endless: &[0x62, 0xb6, 0xfe, 0xe7],
-        },
-    }
+const RISC_V: Processor = Processor {
+    counter: 32,
+    arguments: [10, 11],
+    // addi sp, sp, -16; sw ra, 0(sp); jal ra, -8
+    recursion: &[0x41, 0x11, 0x06, 0xc0, 0xef, 0xf0, 0xdf, 0xff],
+    // csrsi mstatus, 8; j .
+    endless: &[0x73, 0x60, 0x04, 0x30, 0x6f, 0x00, 0x00, 0x00],
+};
+
+const THUMB: Processor = Processor {
+    counter: 15,
+    arguments: [0, 1],
+    // push {lr}; bl -2
+    recursion: &[0x00, 0xb5, 0xff, 0xf7, 0xfd, 0xff],
+    // cpsie i; b .
+    endless: &[0x62, 0xb6, 0xfe, 0xe7],
+};
+
+fn processor(kind: Kind) -> &'static Processor {
+    if kind.board().target.starts_with("riscv32") { &RISC_V } else { &THUMB }
 }
 
 /// Addresses of a firmware's symbols.
@@ -105,7 +106,7 @@ fn derail(
             let mut debugger = board.debugger().context("it was started with one")?;
             // Once in each round of the board's loop, with nothing masked.
             debugger.break_at(symbols.function(&["supervisor", "Supervisor", "4poll17h"])?)?;
-            derail(&processor(kind), &symbols, &mut debugger)?;
+            derail(processor(kind), &symbols, &mut debugger)?;
             debugger.resume()?;
         }
         read_to(&board, "ERROR reset detail=")?;

@@ -3,7 +3,7 @@
 use cortex_m::peripheral::NVIC;
 use wasmbed_board::{
     Hardware, Memory,
-    flash::{Geometry, boards},
+    data::{Board, MPS2_AN385},
     smoltcp::wire::EthernetAddress,
 };
 
@@ -29,9 +29,7 @@ impl Hardware for Mps2An385 {
     type Flash = DataFlash;
     type Peripherals = Pins;
 
-    const BOARD: &'static str = "mps2-an385";
-    const GEOMETRY: Geometry = boards::MPS2_AN385;
-    const CAPABILITIES: &'static [&'static str] = &["gpio"];
+    const BOARD: &'static Board = &MPS2_AN385;
 
     fn now_us() -> u64 {
         clock::now_us()

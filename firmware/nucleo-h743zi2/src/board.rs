@@ -3,7 +3,7 @@
 use stm32h7xx_hal::rng::{Rng, RngCore};
 use wasmbed_board::{
     Hardware, Memory,
-    flash::{Geometry, boards},
+    data::{Board, NUCLEO_H743ZI2},
     smoltcp::wire::EthernetAddress,
 };
 use wasmbed_firmware_support::stack;
@@ -28,9 +28,7 @@ impl Hardware for Nucleo {
     type Flash = DataFlash;
     type Peripherals = Pins;
 
-    const BOARD: &'static str = "nucleo-h743zi2";
-    const GEOMETRY: Geometry = boards::NUCLEO_H743ZI2;
-    const CAPABILITIES: &'static [&'static str] = &["gpio"];
+    const BOARD: &'static Board = &NUCLEO_H743ZI2;
 
     fn now_us() -> u64 {
         clock::now_us()

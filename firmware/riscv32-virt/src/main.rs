@@ -21,7 +21,7 @@ use alloc::string::String;
 
 use wasmbed_board::{
     Hardware, Memory, NoPeripherals, ResetReason, Start,
-    flash::{Geometry, boards},
+    data::{Board, RISCV32_VIRT},
     smoltcp::wire::EthernetAddress,
 };
 use wasmbed_firmware_support::{note, stack};
@@ -44,9 +44,7 @@ impl Hardware for Riscv32Virt {
     type Flash = DataFlash;
     type Peripherals = NoPeripherals;
 
-    const BOARD: &'static str = "riscv32-virt";
-    const GEOMETRY: Geometry = boards::RISCV32_VIRT;
-    const CAPABILITIES: &'static [&'static str] = &[];
+    const BOARD: &'static Board = &RISCV32_VIRT;
 
     fn now_us() -> u64 {
         clock::now_us()

@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rand::{TryRngCore as _, rngs::OsRng};
+use wasmbed_board_data::Board;
 use wasmbed_flash::{
-    Geometry, boards,
+    Geometry,
     provision::{Network, Provision, decode, encode},
 };
 use wasmbed_pki::{Identity, Role, read_certificates};
@@ -23,9 +24,9 @@ use crate::{output, values};
 /// whoever reads the file, or the flash, has it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The board: riscv32-virt, mps2-an385 or nucleo-h743zi2.
-    #[arg(long)]
-    board: String,
+    /// The board.
+    #[arg(long, value_parser = values::board())]
+    board: &'static Board,
     /// PEM: the device's certificate, then the issuing authority.
     #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CERT_FILE", default_value = "device.crt")]
     cert_file: PathBuf,
@@ -73,7 +74,6 @@ pub(crate) struct Args {
 /// # Errors
 /// What is wrong with the arguments or the files, and what to do.
 pub(crate) fn run(arguments: &Args) -> Result<()> {
-    let geometry = find_board(&arguments.board)?;
     let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
     let id = identity
         .spiffe_id()
@@ -83,11 +83,19 @@ pub(crate) fn run(arguments: &Args) -> Result<()> {
     }
     let roots = read_certificates(&arguments.ca_file)?;
     let network = network(arguments)?;
-    let provision = provision(&arguments.board, &identity, &roots, arguments.gateways.clone(), network)?;
-    match write_file(&arguments.out, &provision, &geometry, arguments.force, arguments.keep_data)? {
-        Written::New => {
-            output::print_line(&format!("{} holds {id} for {}", arguments.out.display(), arguments.board))
-        }
+    let provision = provision(arguments.board.name, &identity, &roots, arguments.gateways.clone(), network)?;
+    match write_file(
+        &arguments.out,
+        &provision,
+        &arguments.board.geometry,
+        arguments.force,
+        arguments.keep_data,
+    )? {
+        Written::New => output::print_line(&format!(
+            "{} holds {id} for {}",
+            arguments.out.display(),
+            arguments.board.name
+        )),
         Written::Kept => {
             output::print_line(&format!("{} holds {id} already; nothing changed", arguments.out.display()))
         }
@@ -187,13 +195,6 @@ fn write_new(path: &Path, image: &[u8], geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-fn find_board(board: &str) -> Result<Geometry> {
-    boards::find(board).with_context(|| {
-        let names: Vec<&str> = boards::ALL.iter().map(|(name, _)| *name).collect();
-        format!("there is no board {board:?}; it is one of {}", names.join(", "))
-    })
-}
-
 fn network(arguments: &Args) -> Result<Network> {
     let Some(address) = &arguments.address else { return Ok(Network::Dhcp) };
     let parsed = address.split_once('/').and_then(|(address, bits)| {
@@ -227,7 +228,7 @@ mod tests {
     #[test]
     fn an_image_is_written_once_and_replaced_only_when_told() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, geometry) = (folder.path().join("flash.img"), boards::RISCV32_VIRT);
+        let (path, geometry) = (folder.path().join("flash.img"), wasmbed_board_data::RISCV32_VIRT.geometry);
         let first = device(folder.path());
         assert_eq!(write_file(&path, &first, &geometry, false, false).unwrap(), Written::New);
         let metadata = path.metadata().unwrap();
@@ -252,12 +253,6 @@ mod tests {
         assert_eq!(write_file(&path, &first, &geometry, true, false).unwrap(), Written::New);
         assert_eq!(std::fs::read(&path).unwrap()[last], 0, "data is gone");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn an_unknown_board_is_answered_with_those_there_are() {
-        let error = find_board("riscv64").unwrap_err().to_string();
-        assert!(error.contains("riscv32-virt, mps2-an385, nucleo-h743zi2"), "{error}");
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub(crate) struct Args {
     /// Folder of modules, state and applications' data; one process at a time.
     #[arg(long, value_name = "DIR", env = "WASMBED_DEVICE_DATA_DIR", default_value = "device-data")]
     data_dir: PathBuf,
-    /// Run this board's firmware in QEMU instead: riscv32-virt or mps2-an385.
-    #[arg(long)]
+    /// Run this board's firmware in QEMU instead.
+    #[arg(long, value_parser = values::emulated_board())]
     board: Option<Kind>,
     /// Folder of BOARD.elf [default: WASMBED_FIRMWARE, or firmware beside or above this program's folder].
     #[arg(long, value_name = "DIR", requires = "board")]
