@@ -6,7 +6,10 @@ use crate::definition::{Code, Definition, FLASH, GUARD_KIB, RAM, Share};
 
 /// A constant for each board, and the list of all.
 pub(crate) fn source(boards: &[Definition]) -> String {
-    let mut source = String::new();
+    let mut source = format!(
+        "/// Bytes below the stack of each board that fault: more than any one function takes.\npub const GUARD_BYTES: u32 = {};\n",
+        bytes(GUARD_KIB)
+    );
     let mut names = Vec::new();
     for board in boards {
         let name = board.name.to_uppercase().replace('-', "_");
@@ -42,7 +45,6 @@ fn value(board: &Definition) -> String {
     field("target", format!("{:?}", board.target));
     field("memories", memories(board));
     field("stack_bytes", bytes(board.stack.kib));
-    field("guard_bytes", bytes(GUARD_KIB));
     field("heap", share(&board.heap));
     field("arena", share(&board.arena));
     field("data_flash_start", flash.start.to_string());

@@ -17,10 +17,8 @@ pub struct Board {
     pub target: &'static str,
     /// Ranges of addresses: `flash` for code, `ram` for stack and statics, then any others.
     pub memories: &'static [Region],
-    /// Bytes of the stack, at the bottom of `ram` above the guard.
+    /// Bytes of the stack, at the bottom of `ram` above the guard of [`crate::GUARD_BYTES`].
     pub stack_bytes: u32,
-    /// Bytes below the stack that fault.
-    pub guard_bytes: u32,
     /// The system's heap.
     pub heap: Share,
     /// The memory of all applications together.

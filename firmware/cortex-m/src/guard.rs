@@ -4,24 +4,26 @@
 use cortex_m::peripheral::MPU;
 
 unsafe extern "C" {
+    #[cfg(not(armv8m))]
+    static _guard: u32;
+    #[cfg(armv8m)]
     static _stack_end: u32;
 }
 
-/// Bytes below the stack's end that nobody may touch: more than any one function takes.
-pub const GUARD_BYTES: u32 = 4_096;
-
 #[cfg(not(armv8m))]
 mod unit {
+    use wasmbed_board_data::GUARD_BYTES;
+
     /// RASR: a region of 2^(n + 1) bytes, not to be executed, accessible to nobody.
-    pub(super) const RASR: u32 = 1 << 28 | (super::GUARD_BYTES.ilog2() - 1) << 1 | 1;
+    pub(super) const RASR: u32 = 1 << 28 | (GUARD_BYTES.ilog2() - 1) << 1 | 1;
     /// CTRL: all other memory is as without the unit; handlers of faults do without it.
     pub(super) const CTRL: u32 = 1 << 2 | 1;
 }
 
-/// Guards the stack from now on. The linker script leaves [`GUARD_BYTES`] below `_stack_end`, which is a multiple of them.
+/// Guards the stack from now on. The memory map has the guard below the stack, at a multiple of its size.
 #[cfg(not(armv8m))]
 pub fn arm(mpu: &mut MPU) {
-    let guard = (&raw const _stack_end as u32).wrapping_sub(GUARD_BYTES);
+    let guard = &raw const _guard as u32;
     // SAFETY: region 0 is used for nothing else.
     unsafe { mpu.rnr.write(0) };
     // SAFETY: nothing of the program lies in the guard.

@@ -7,17 +7,9 @@ use wasmbed_board::{
     smoltcp::wire::EthernetAddress,
 };
 
-use wasmbed_firmware_support::stack;
+use wasmbed_firmware_support::memory;
 
-use crate::{
-    clock,
-    flash::DataFlash,
-    interrupt::ETHERNET,
-    lan9118::Lan9118,
-    memory::{HEAP, HEAP_BYTES},
-    pins::Pins,
-    uart, watchdog,
-};
+use crate::{clock, flash::DataFlash, interrupt::ETHERNET, lan9118::Lan9118, pins::Pins, uart, watchdog};
 
 /// The board.
 pub struct Mps2An385 {
@@ -72,11 +64,6 @@ impl Hardware for Mps2An385 {
     }
 
     fn memory() -> Memory {
-        Memory {
-            heap_bytes: HEAP_BYTES,
-            heap_peak_bytes: HEAP.peak_bytes(),
-            stack_bytes: stack::bytes(),
-            stack_peak_bytes: stack::peak_bytes(),
-        }
+        memory::usage()
     }
 }

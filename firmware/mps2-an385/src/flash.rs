@@ -2,12 +2,13 @@
 
 use core::{cell::UnsafeCell, slice};
 
-use wasmbed_board::flash::{Medium, MediumError};
+use wasmbed_board::{
+    data::MPS2_AN385,
+    flash::{Medium, MediumError},
+};
 
-/// Bytes of the data flash.
-const BYTES: usize = 16 << 20;
-/// AN385 (Arm DAI 0385D, table 3-1).
-const START: usize = 0x2100_0000;
+const START: usize = MPS2_AN385.data_flash_start as usize;
+const BYTES: usize = MPS2_AN385.geometry.flash_bytes as usize;
 
 /// The data flash. There is one.
 pub struct DataFlash {
@@ -35,7 +36,7 @@ impl DataFlash {
 }
 
 impl Medium for DataFlash {
-    const ERASE_BYTES: usize = 4_096;
+    const ERASE_BYTES: usize = MPS2_AN385.geometry.erase_bytes as usize;
     const WRITE_BYTES: usize = 4;
 
     fn mapped(&self) -> &[u8] {

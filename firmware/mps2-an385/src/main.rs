@@ -13,7 +13,6 @@ mod clock;
 mod flash;
 mod interrupt;
 mod lan9118;
-mod memory;
 mod pins;
 mod uart;
 mod watchdog;
@@ -22,19 +21,14 @@ use alloc::string::String;
 
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::{entry, exception};
-use wasmbed_board::{ResetReason, Start};
+use wasmbed_board::{ResetReason, Start, data::MPS2_AN385};
 
 use wasmbed_firmware_cortex_m::{fault, guard};
-use wasmbed_firmware_support::{note, stack};
+use wasmbed_firmware_support::{heap, note, stack};
 
-use crate::{
-    board::Mps2An385,
-    flash::DataFlash,
-    interrupt::Interrupt,
-    lan9118::Lan9118,
-    memory::{ARENA, HEAP, HEAP_MEMORY},
-    pins::Pins,
-};
+use crate::{board::Mps2An385, flash::DataFlash, interrupt::Interrupt, lan9118::Lan9118, pins::Pins};
+
+wasmbed_firmware_support::memory!(MPS2_AN385);
 
 /// Longer than anything that the loop does at once, by far.
 const WATCHDOG_MS: u32 = 8_000;
@@ -56,14 +50,11 @@ fn main() -> ! {
         guard::arm(&mut core.MPU);
     }
     // SAFETY: this runs once.
-    HEAP.start(unsafe { HEAP_MEMORY.take() });
+    heap::start(unsafe { HEAP_MEMORY.take() });
     uart::start();
     fault::set_console(uart::write);
     clock::start();
-    let (reset_reason, reset_detail) = match note::take() {
-        Some(note) => (note.reason(), note.text().into()),
-        None => (ResetReason::PowerOn, String::new()),
-    };
+    let (reset_reason, reset_detail) = note::take_reason().unwrap_or((ResetReason::PowerOn, String::new()));
     watchdog::arm(WATCHDOG_MS);
     // SAFETY: this runs once.
     let flash = unsafe { DataFlash::new() };

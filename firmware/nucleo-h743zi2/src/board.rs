@@ -6,16 +6,9 @@ use wasmbed_board::{
     data::{Board, NUCLEO_H743ZI2},
     smoltcp::wire::EthernetAddress,
 };
-use wasmbed_firmware_support::stack;
+use wasmbed_firmware_support::memory;
 
-use crate::{
-    clock, console,
-    flash::DataFlash,
-    memory::{HEAP, HEAP_BYTES},
-    network::Network,
-    pins::Pins,
-    watchdog,
-};
+use crate::{clock, console, flash::DataFlash, network::Network, pins::Pins, watchdog};
 
 /// The board.
 pub struct Nucleo {
@@ -64,11 +57,6 @@ impl Hardware for Nucleo {
     }
 
     fn memory() -> Memory {
-        Memory {
-            heap_bytes: HEAP_BYTES,
-            heap_peak_bytes: HEAP.peak_bytes(),
-            stack_bytes: stack::bytes(),
-            stack_peak_bytes: stack::peak_bytes(),
-        }
+        memory::usage()
     }
 }

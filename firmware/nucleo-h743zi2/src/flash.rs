@@ -8,11 +8,14 @@ use core::{arch::asm, ops::Range};
 
 use cortex_m::peripheral::SCB;
 use stm32h7xx_hal::{flash::LockedFlashBank, pac::FLASH};
-use wasmbed_board::flash::{Medium, MediumError};
+use wasmbed_board::{
+    data::NUCLEO_H743ZI2,
+    flash::{Medium, MediumError},
+};
 
 /// Bytes of a word that the error correction covers, and of a sector.
 const WORD_BYTES: usize = 32;
-const SECTOR_BYTES: usize = 128 * 1_024;
+const SECTOR_BYTES: usize = NUCLEO_H743ZI2.geometry.erase_bytes as usize;
 /// Armv7-M, B3.2.8: data accesses that fault in handlers of the highest priorities read something.
 const CCR_IGNORE_BUS_FAULTS: u32 = 1 << 8;
 

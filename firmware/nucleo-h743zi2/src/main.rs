@@ -12,7 +12,6 @@ mod board;
 mod clock;
 mod console;
 mod flash;
-mod memory;
 mod network;
 mod pins;
 mod watchdog;
@@ -21,9 +20,10 @@ use alloc::{format, string::String};
 
 use cortex_m_rt::{entry, exception};
 use stm32h7xx_hal::{pac, prelude::*, rcc::ResetReason as Cause};
-use wasmbed_board::{ResetReason, Start};
+use wasmbed_board::{ResetReason, Start, data::NUCLEO_H743ZI2};
 use wasmbed_firmware_cortex_m::{fault, guard};
 use wasmbed_firmware_support::{
+    heap,
     note::{self, Kind},
     stack,
 };
@@ -32,10 +32,11 @@ use crate::{
     board::Nucleo,
     clock::{BUS_MHZ, CORE_MHZ},
     flash::DataFlash,
-    memory::{ARENA, HEAP, HEAP_MEMORY},
     network::Network,
     pins::Pins,
 };
+
+wasmbed_firmware_support::memory!(NUCLEO_H743ZI2);
 
 /// Longer than anything that the loop does at once: the erase of a sector takes up to 4 s (STM32H743 datasheet, table 53).
 const WATCHDOG_MS: u32 = 16_000;
@@ -58,7 +59,7 @@ fn main() -> ! {
     // Without its clock the memory of this domain is not there (RM0433, section 8.5.15).
     device.RCC.ahb2enr.modify(|_, bits| bits.sram1en().set_bit().sram2en().set_bit().sram3en().set_bit());
     // SAFETY: this runs once.
-    HEAP.start(unsafe { HEAP_MEMORY.take() });
+    heap::start(unsafe { HEAP_MEMORY.take() });
     core.SCB.enable_icache();
 
     let mut rcc = device.RCC.constrain();
@@ -120,8 +121,8 @@ fn main() -> ! {
 
 /// What the run before wrote down, or what the processor saw.
 fn reason(cause: Cause) -> (ResetReason, String) {
-    if let Some(note) = note::take() {
-        return (note.reason(), note.text().into());
+    if let Some(reason) = note::take_reason() {
+        return reason;
     }
     match cause {
         Cause::IndependentWatchdogReset => (ResetReason::Watchdog, String::new()),

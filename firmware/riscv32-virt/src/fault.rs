@@ -5,6 +5,7 @@ use core::{
     panic::PanicInfo,
 };
 
+use wasmbed_board::data::GUARD_BYTES;
 use wasmbed_firmware_support::note::{self, Kind, Note};
 
 use crate::uart;
@@ -44,7 +45,7 @@ extern "C" fn trapped(cause: u32, address: u32, value: u32) -> ! {
     if cause == CAUSE_TIMER {
         end(Kind::Watchdog, format_args!("watchdog, busy at {address:#010x}"));
     }
-    if (guard..guard + 4_096).contains(&value) {
+    if (guard..guard + GUARD_BYTES).contains(&value) {
         end(Kind::Fault, format_args!("stack overflow at {address:#010x}"));
     }
     end(Kind::Fault, format_args!("trap {cause:#x} at {address:#010x}, value {value:#010x}"))

@@ -3,10 +3,13 @@
 
 use core::slice;
 
-use wasmbed_board::flash::{Medium, MediumError};
+use wasmbed_board::{
+    data::RISCV32_VIRT,
+    flash::{Medium, MediumError},
+};
 
-const START: usize = 0x2200_0000;
-const BYTES: usize = 32 << 20;
+const START: usize = RISCV32_VIRT.data_flash_start as usize;
+const BYTES: usize = RISCV32_VIRT.geometry.flash_bytes as usize;
 
 /// The same command to both chips.
 const fn both(command: u32) -> u32 {
@@ -67,7 +70,7 @@ impl DataFlash {
 }
 
 impl Medium for DataFlash {
-    const ERASE_BYTES: usize = 256 << 10;
+    const ERASE_BYTES: usize = RISCV32_VIRT.geometry.erase_bytes as usize;
     const WRITE_BYTES: usize = 4;
 
     fn mapped(&self) -> &[u8] {

@@ -11,7 +11,6 @@ extern crate alloc;
 mod clock;
 mod fault;
 mod flash;
-mod memory;
 mod network;
 mod start;
 mod uart;
@@ -24,14 +23,11 @@ use wasmbed_board::{
     data::{Board, RISCV32_VIRT},
     smoltcp::wire::EthernetAddress,
 };
-use wasmbed_firmware_support::{note, stack};
+use wasmbed_firmware_support::{heap, memory, note, stack};
 
-use crate::{
-    clock::WATCHDOG_MS,
-    flash::DataFlash,
-    memory::{ARENA, HEAP, HEAP_BYTES, HEAP_MEMORY},
-    network::Network,
-};
+use crate::{clock::WATCHDOG_MS, flash::DataFlash, network::Network};
+
+wasmbed_firmware_support::memory!(RISCV32_VIRT);
 
 /// Goldfish's clock: nanoseconds since 1970; reading the low word keeps the high one for the next read.
 const RTC_LOW: *const u32 = 0x0010_1000 as *const u32;
@@ -83,12 +79,7 @@ impl Hardware for Riscv32Virt {
     }
 
     fn memory() -> Memory {
-        Memory {
-            heap_bytes: HEAP_BYTES,
-            heap_peak_bytes: HEAP.peak_bytes(),
-            stack_bytes: stack::bytes(),
-            stack_peak_bytes: stack::peak_bytes(),
-        }
+        memory::usage()
     }
 }
 
@@ -97,11 +88,8 @@ extern "C" fn main() -> ! {
     // SAFETY: nothing came before this.
     unsafe { stack::paint() };
     // SAFETY: this runs once.
-    HEAP.start(unsafe { HEAP_MEMORY.take() });
-    let (reset_reason, reset_detail) = match note::take() {
-        Some(note) => (note.reason(), note.text().into()),
-        None => (ResetReason::PowerOn, String::new()),
-    };
+    heap::start(unsafe { HEAP_MEMORY.take() });
+    let (reset_reason, reset_detail) = note::take_reason().unwrap_or((ResetReason::PowerOn, String::new()));
     clock::arm(WATCHDOG_MS);
     // SAFETY: this runs once.
     let flash = unsafe { DataFlash::new() };

@@ -2,6 +2,8 @@
 
 use core::arch::global_asm;
 
+use wasmbed_board::data::GUARD_BYTES;
+
 global_asm!(
     ".section .init, \"ax\"",
     ".global _start",
@@ -31,11 +33,11 @@ global_asm!(
     "sw zero, 0(t0)",
     "addi t0, t0, 4",
     "j 3b",
-    // Physical memory protection, entry 0: 4 KiB, no access, locked, so that it holds for machine mode (privileged
+    // Physical memory protection, entry 0: the guard, no access, locked, so that it holds for machine mode (privileged
     // architecture 1.12, 3.7.1). NAPOT: the address shifted by 2 with the low bits set, 9 ones for 4 KiB.
     "4: la t0, _guard",
     "srli t0, t0, 2",
-    "ori t0, t0, 0x1ff",
+    "ori t0, t0, {guard_ones}",
     "csrw pmpaddr0, t0",
     "li t0, 0x98",
     "csrw pmpcfg0, t0",
@@ -48,4 +50,5 @@ global_asm!(
     "csrr a1, mepc",
     "csrr a2, mtval",
     "j trapped",
+    guard_ones = const GUARD_BYTES / 8 - 1,
 );

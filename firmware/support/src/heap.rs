@@ -7,34 +7,44 @@ use core::{
 
 use embedded_alloc::LlffHeap;
 
-/// The heap of a board, as its `#[global_allocator]`. It remembers the most that was asked for at once.
-pub struct CountingHeap {
+/// It remembers the most that was asked for at once.
+struct CountingHeap {
     heap: LlffHeap,
+    bytes: AtomicUsize,
     used: AtomicUsize,
     peak: AtomicUsize,
 }
 
-impl CountingHeap {
-    /// A heap without memory: every allocation fails.
-    #[must_use]
-    pub const fn empty() -> Self {
-        Self { heap: LlffHeap::empty(), used: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
-    }
+/// Without memory at first: every allocation fails.
+#[global_allocator]
+static HEAP: CountingHeap = CountingHeap {
+    heap: LlffHeap::empty(),
+    bytes: AtomicUsize::new(0),
+    used: AtomicUsize::new(0),
+    peak: AtomicUsize::new(0),
+};
 
-    /// Gives it its memory, once, before the first allocation.
-    pub fn start(&self, memory: &'static mut [u8]) {
-        // SAFETY: the memory is nobody else's for ever. A second call panics within.
-        unsafe { self.heap.init(memory.as_mut_ptr() as usize, memory.len()) }
-    }
+/// Gives it its memory, once, before the first allocation.
+pub fn start(memory: &'static mut [u8]) {
+    HEAP.bytes.store(memory.len(), Ordering::Relaxed);
+    // SAFETY: the memory is nobody else's for ever. A second call panics within.
+    unsafe { HEAP.heap.init(memory.as_mut_ptr() as usize, memory.len()) }
+}
 
-    /// The most bytes that were in use at once.
-    pub fn peak_bytes(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
-    }
+/// Bytes of its memory.
+pub fn bytes() -> usize {
+    HEAP.bytes.load(Ordering::Relaxed)
+}
+
+/// The most bytes that were in use at once.
+pub fn peak_bytes() -> usize {
+    HEAP.peak.load(Ordering::Relaxed)
 }
 
 // SAFETY: every call is handed on as it came; counting touches no memory of the heap.
 unsafe impl GlobalAlloc for CountingHeap {
+    // Inlined into every place that allocates, the two are 8 KB of code.
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of this very function.
         let block = unsafe { self.heap.alloc(layout) };
@@ -45,6 +55,7 @@ unsafe impl GlobalAlloc for CountingHeap {
         block
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         self.used.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of this very function.

@@ -5,7 +5,10 @@
 
 #![no_std]
 
+extern crate alloc;
+
 pub mod heap;
+pub mod memory;
 pub mod note;
 pub mod region;
 pub mod register;

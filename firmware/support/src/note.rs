@@ -1,5 +1,6 @@
 //! What the board writes down before a reset, in memory that neither a reset nor the start clears.
 
+use alloc::string::String;
 use core::{
     cell::UnsafeCell,
     fmt::{self, Write},
@@ -41,7 +42,7 @@ impl Note {
     }
 
     /// Why, in the words of the device protocol, for which a fault is a panic; the text tells them apart.
-    pub fn reason(&self) -> ResetReason {
+    fn reason(&self) -> ResetReason {
         if self.kind == Kind::Watchdog as u8 { ResetReason::Watchdog } else { ResetReason::Panic }
     }
 
@@ -100,8 +101,13 @@ pub fn keep(note: Note) {
     fence(Ordering::SeqCst);
 }
 
+/// Takes the reason of the last reset and its details, if the run before wrote them down.
+pub fn take_reason() -> Option<(ResetReason, String)> {
+    take().map(|note| (note.reason(), note.text().into()))
+}
+
 /// Takes the note of the run before, if there is a whole one.
-pub fn take() -> Option<Note> {
+fn take() -> Option<Note> {
     let place = PLACE.0.get().cast::<u32>();
     // SAFETY: nobody else accesses the place meanwhile; the first word is `mark`, and memory has some value in any case.
     let mark = unsafe { place.read_volatile() };
