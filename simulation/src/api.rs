@@ -32,7 +32,9 @@ pub(crate) const UNIX_MS: u64 = 1_800_000_000_000;
 pub(crate) enum ApiError {
     Conflict,
     NotFound,
-    Throttled,
+    Throttled {
+        retry_after_ms: u64,
+    },
     Unavailable,
     /// Nothing is created in a namespace that is being deleted.
     Terminating,
@@ -301,7 +303,7 @@ fn error(status: &Status) -> ApiError {
     match status.reason().code() {
         409 => ApiError::Conflict,
         404 => ApiError::NotFound,
-        429 => ApiError::Throttled,
+        429 => ApiError::Throttled { retry_after_ms: 0 },
         500.. => ApiError::Unavailable,
         _ => ApiError::Refused(status.to_string()),
     }

@@ -22,9 +22,11 @@ use crate::{
     api::{Api, ApiError, NAMESPACE, time_text},
     gateway::GatewayProcess,
     invariants::Witness,
+    line::{Line, outcome},
     network::{Answer, Answered, Network, Request},
     random::Random,
     sender::Sender,
+    weather::Weather,
 };
 use claim::{Claiming, ELECTION};
 
@@ -41,6 +43,8 @@ enum Outcome {
 
 pub(crate) struct ControllerProcess {
     sender: Sender,
+    pub(crate) line: Line,
+    random: Random,
     fleet: Fleet,
     election: Election,
     look_ms: u64,
@@ -65,10 +69,17 @@ pub(crate) struct ControllerProcess {
 }
 
 impl ControllerProcess {
-    pub(crate) fn new(index: usize) -> Self {
-        let sender = Sender { controller: index, life: 1 };
+    pub(crate) fn new(index: usize, weather: Weather, noise: u64) -> Self {
+        let random = Random::of(noise, &format!("controller-{index}"));
+        let line = Line::new(weather, Random::of(noise, &format!("calls of controller-{index}")));
+        Self::start(Sender { controller: index, life: 1 }, line, random)
+    }
+
+    fn start(sender: Sender, line: Line, random: Random) -> Self {
         Self {
             sender,
+            line,
+            random,
             fleet: Fleet::new(FleetConfig::default()),
             election: Election::new(&sender.holder(), ELECTION),
             look_ms: 0,
@@ -112,11 +123,7 @@ impl ControllerProcess {
     /// The process dies; the next one has another name, as a pod has.
     pub(crate) fn crash(&mut self, until_ms: u64) {
         let sender = Sender { life: self.sender.life + 1, ..self.sender };
-        *self = Self {
-            sender,
-            election: Election::new(&sender.holder(), ELECTION),
-            ..Self::new(sender.controller)
-        };
+        *self = Self::start(sender, self.line.clone(), self.random.clone());
         self.down_until_ms = Some(until_ms);
     }
 
@@ -144,7 +151,6 @@ impl ControllerProcess {
         api: &mut Api,
         gateways: &[GatewayProcess],
         network: &mut Network,
-        random: &mut Random,
         witness: &mut Witness,
     ) -> u64 {
         if let Some(until_ms) = self.down_until_ms {
@@ -156,23 +162,23 @@ impl ControllerProcess {
         if now.ms < self.paused_until_ms {
             return self.paused_until_ms;
         }
-        self.elect(now, api, random, witness);
-        self.follow_all(now, api, random);
+        self.elect(now, api, witness);
+        self.follow_all(now, api);
         for gateway in gateways {
-            self.follow_stream(now, gateway, random);
+            self.follow_stream(now, gateway);
         }
         self.fleet.handle_api(now, self.answers && self.watched);
         self.fleet.handle_leadership(now, self.lead(now.ms).map(|lead| lead.term));
         self.fleet.handle_timeout(now);
         self.settle_outcomes(now);
-        self.call_gateways(now, api, network, random);
-        self.call_api(now, api, random, witness);
+        self.call_gateways(now, api, network);
+        self.call_api(now, api, witness);
         let awaited = self.awaited.iter().map(|(at_ms, _)| *at_ms).min().unwrap_or(u64::MAX);
         let claim_ms = self.claiming.as_ref().map_or(self.look_ms, |claiming| claiming.at_ms);
         self.fleet.poll_timeout(now).min(awaited).min(claim_ms)
     }
 
-    fn follow_stream(&mut self, now: Now, gateway: &GatewayProcess, random: &mut Random) {
+    fn follow_stream(&mut self, now: Now, gateway: &GatewayProcess) {
         if !self.gateways.contains(&gateway.name) {
             self.streams.remove(&gateway.name);
             return;
@@ -184,7 +190,7 @@ impl ControllerProcess {
             }
             return;
         }
-        if random.once_in(3) {
+        if self.line.lags() {
             return;
         }
         let token = self.tokens.get(&gateway.name).map(String::as_str);
@@ -225,12 +231,12 @@ impl ControllerProcess {
         }
     }
 
-    fn call_gateways(&mut self, now: Now, api: &Api, network: &mut Network, random: &mut Random) {
+    fn call_gateways(&mut self, now: Now, api: &Api, network: &mut Network) {
         while let Some(upload) = self.fleet.poll_upload(now) {
             let outcome = match bytes_of(api, &upload.source) {
                 Ok(bytes) => {
                     let request = Request::Upload { digest: upload.digest, bytes };
-                    let at_ms = now.ms + random.below(40);
+                    let at_ms = now.ms + self.random.below(40);
                     network.send(at_ms, self.sender, upload.gateway, upload.id, request);
                     continue;
                 }
@@ -241,19 +247,20 @@ impl ControllerProcess {
         }
         while let Some(put) = self.fleet.poll_put(now) {
             // Most arrive at once; some so late that another leads by then.
-            let delay_ms = if random.once_in(30) { random.below(20_000) } else { random.below(40) };
+            let most_ms = if self.line.delays_set() { 20_000 } else { 40 };
+            let delay_ms = self.random.below(most_ms);
             network.send(now.ms + delay_ms, self.sender, put.gateway, put.id, Request::Put(put.body));
         }
     }
 
     /// An answer comes, if it was this process that asked.
-    pub(crate) fn handle_answer(&mut self, now: Now, answered: Answered, random: &mut Random) {
+    pub(crate) fn handle_answer(&mut self, now: Now, answered: Answered) {
         if answered.sender == self.sender && self.is_up() {
             let outcome = match answered.answer {
                 Answer::Put(outcome) => Outcome::Put(answered.gateway, answered.id, outcome),
                 Answer::Upload(outcome) => Outcome::Upload(answered.gateway, answered.id, outcome),
             };
-            self.awaited.push_back((now.ms + random.below(40), outcome));
+            self.awaited.push_back((now.ms + self.random.below(40), outcome));
         }
     }
 
@@ -261,7 +268,7 @@ impl ControllerProcess {
         self.sender
     }
 
-    fn call_api(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
+    fn call_api(&mut self, now: Now, api: &mut Api, witness: &mut Witness) {
         let mut calls = Vec::new();
         while let Some(write) = self.fleet.poll_status(now) {
             calls.push((write.id, "applications", write.application.name, true, write.patch));
@@ -283,8 +290,8 @@ impl ControllerProcess {
         }
         while self.fleet.poll_event().is_some() {}
         for (id, plural, name, status, patch) in calls {
-            let outcome = write(now, api, (plural, &name, status), patch, random, witness);
-            self.awaited.push_back((now.ms + random.below(60), Outcome::Write(id, outcome)));
+            let outcome = write(now, api, (plural, &name, status), patch, &mut self.line, witness);
+            self.awaited.push_back((now.ms + self.random.below(60), Outcome::Write(id, outcome)));
         }
     }
 }
@@ -308,40 +315,22 @@ fn write(
     api: &mut Api,
     (plural, name, status): (&str, &str, bool),
     patch: Value,
-    random: &mut Random,
+    line: &mut Line,
     witness: &mut Witness,
 ) -> WriteOutcome<String> {
-    if witness.faults && random.once_in(20) {
-        return WriteOutcome::Throttled { retry_after_ms: random.below(2_000) };
-    }
-    if witness.faults && random.once_in(20) {
-        return WriteOutcome::Unavailable("no answer".to_owned());
-    }
     let finished = patch["status"].get("finished").is_some();
-    let result = api.patch(plural, name, status, patch);
-    match (&result, plural, status) {
-        (Ok(object), "applications", true) => witness.application_status_written(object),
-        (Ok(object), "devices", true) if finished => witness.finished_written(object),
-        (Ok(object), "devices", true) => witness.unreachable_written(object, now.ms, api),
-        (Ok(object), "devicegateways", true) => witness.gateway_unknown_written(object, now.ms, api),
-        _ => {}
-    }
-    if witness.faults && random.once_in(25) {
-        return WriteOutcome::Unavailable("the answer was lost".to_owned());
-    }
-    match result {
-        Ok(object) => {
-            let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-            WriteOutcome::Done(version.to_owned())
-        }
-        Err(ApiError::Conflict) => WriteOutcome::Conflict,
-        Err(ApiError::NotFound) => WriteOutcome::NotFound,
-        Err(ApiError::Throttled) => WriteOutcome::Throttled { retry_after_ms: 0 },
-        Err(ApiError::Unavailable) => WriteOutcome::Unavailable("the API is away".to_owned()),
-        Err(ApiError::Terminating) => WriteOutcome::Rejected("the namespace is being deleted".to_owned()),
-        Err(ApiError::Refused(why)) => {
-            witness.refused(&why);
-            WriteOutcome::Rejected(why)
-        }
-    }
+    let result = line.call(
+        api,
+        |api| api.patch(plural, name, status, patch),
+        |object, api| match (plural, status) {
+            ("applications", true) => witness.application_status_written(object),
+            ("devices", true) if finished => witness.finished_written(object),
+            ("devices", true) => witness.unreachable_written(object, now.ms, api),
+            ("devicegateways", true) => witness.gateway_unknown_written(object, now.ms, api),
+            _ => {}
+        },
+    );
+    outcome(result, witness, |object| {
+        object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()
+    })
 }

@@ -11,6 +11,9 @@ use wasmbed_supervisor::{
 
 use crate::random::Random;
 
+/// Power that went at a write is away for this long at most.
+const OFF_MS: u64 = 20_000;
+
 /// The highest epoch and revision that gateways once believed.
 pub(crate) const HUGE: u64 = (1 << 53) - 1;
 
@@ -47,6 +50,7 @@ const FUEL_PER_MS: u32 = 20_000;
 
 pub(crate) struct Device {
     pub(crate) name: String,
+    random: Random,
     pub(crate) supervisor: Supervisor<Spacewasm, MemoryBoard>,
     pub(crate) link: MemoryLink,
     /// Without power until then.
@@ -72,10 +76,12 @@ pub(crate) struct Hardware {
 }
 
 impl Device {
-    pub(crate) fn new(name: &str, hardware: Hardware, gateways: Vec<usize>, seed: u64) -> Self {
-        let (supervisor, link) = boot(Disk::default(), hardware, seed, 0, ResetReason::PowerOn);
+    pub(crate) fn new(name: &str, hardware: Hardware, gateways: Vec<usize>, noise: u64) -> Self {
+        let mut random = Random::of(noise, name);
+        let (supervisor, link) = boot(Disk::default(), hardware, random.next(), 0, ResetReason::PowerOn);
         Self {
             name: name.to_owned(),
+            random,
             supervisor,
             link,
             off_until_ms: None,
@@ -90,18 +96,19 @@ impl Device {
     }
 
     /// One round; answers when the next is wanted.
-    pub(crate) fn poll(&mut self, now_ms: u64, random: &mut Random) -> u64 {
+    pub(crate) fn poll(&mut self, now_ms: u64) -> u64 {
         if let Some(until_ms) = self.off_until_ms {
             if now_ms < until_ms {
                 return until_ms;
             }
-            self.restart(now_ms, random);
+            self.restart(now_ms);
         }
         self.supervisor.platform().timer.now_us = now_ms * 1_000;
         self.supervisor.platform().storage.capacity_bytes = (now_ms < self.disk_full_until_ms).then_some(0);
         self.wake_ms = self.supervisor.poll(now_ms);
         if self.supervisor.platform().storage.has_lost_power() {
-            self.lose_power(now_ms, random);
+            let for_ms = self.random.below(OFF_MS);
+            self.lose_power(now_ms + for_ms);
         }
         self.wake_ms
     }
@@ -124,15 +131,14 @@ impl Device {
         self.failover.handle_unreached();
     }
 
-    /// Power goes at the next but few writes, in the middle of one.
-    pub(crate) fn cut_at_write(&mut self, random: &mut Random) {
-        let cut = Cut { writes: random.below(12) as u32, permille: random.below(1_001) as u16 };
-        self.supervisor.platform().storage.cut = Some(cut);
+    /// Power goes after so many writes, in the middle of one.
+    pub(crate) fn cut_at_write(&mut self, writes: u32, permille: u16) {
+        self.supervisor.platform().storage.cut = Some(Cut { writes, permille });
     }
 
-    pub(crate) fn lose_power(&mut self, now_ms: u64, random: &mut Random) {
+    pub(crate) fn lose_power(&mut self, until_ms: u64) {
         self.link.cut();
-        self.off_until_ms = Some(now_ms + random.below(20_000));
+        self.off_until_ms = Some(until_ms);
     }
 
     /// Its record says that it had an epoch and a revision as high as numbers go, as a device does whose gateway once believed
@@ -144,12 +150,12 @@ impl Device {
         true
     }
 
-    fn restart(&mut self, now_ms: u64, random: &mut Random) {
+    fn restart(&mut self, now_ms: u64) {
         let disk = std::mem::take(&mut self.supervisor.platform().storage.disk);
         // The link object stays, so that the gateways' ends of older connections see their end.
         self.link.cut();
         (self.supervisor, self.link) =
-            boot(disk, self.hardware, random.next(), now_ms, ResetReason::Watchdog);
+            boot(disk, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
         self.failover = Failover::new(self.gateways.len());
         self.connected_ms = None;
         self.off_until_ms = None;

@@ -1,23 +1,155 @@
-//! What breaks: power, connections, processes, the API, and what each can reach of it. And how all that ends.
+//! What fails: power, connections, processes, disks, the API, and what each can reach of it. And how all that ends.
 
 use serde_json::json;
 use wasmbed_control::Now;
 
 use crate::{
     api::{Serving, UNIX_MS, time_text},
-    device::HUGE,
+    controller::ControllerProcess,
+    device::{Device, HUGE},
+    gateway::GatewayProcess,
+    names::{APPLICATIONS, MODULES},
     namesake::Namesake,
     presence::lease_name,
+    transition::Transition,
+    wire::Wire,
     world::World,
 };
 
-/// A process is away for this long at most; half of the time it is back soon.
-const AWAY_MS: u64 = 70_000;
-const SOON_MS: u64 = 8_000;
 /// A namesake renews this often.
 const NAMESAKE_MS: u64 = 5_000;
 
 impl World {
+    /// Carries out a transition. One that does not apply now changes nothing.
+    pub(crate) fn apply(&mut self, transition: &Transition) {
+        match *transition {
+            Transition::Want { application, ref wanted } => self.want(application, wanted),
+            Transition::DeleteApplication { application } => {
+                self.delete("applications", APPLICATIONS[application % APPLICATIONS.len()]);
+            }
+            Transition::ProvideModules { sizes } => self.provide_modules(sizes),
+            Transition::DeleteModule { module } => self.delete("modules", MODULES[module % MODULES.len()]),
+            Transition::Announce { device } => self.announce(device),
+            Transition::Label { device, site } => self.label(device, site),
+            Transition::Cordon { device, unschedulable } => {
+                self.specify(device, "unschedulable", unschedulable);
+            }
+            Transition::Revoke { device, revoked } => self.specify(device, "revoked", revoked),
+            Transition::Approve { device, approved } => self.specify(device, "approved", approved),
+            Transition::DeleteDevice { device } => {
+                let name = self.device_name(device);
+                self.delete("devices", &name);
+            }
+            Transition::DeleteNamespace { first } => self.delete_namespace(first),
+            Transition::CutLink { .. }
+            | Transition::SilenceLink { .. }
+            | Transition::DelayLink { .. }
+            | Transition::LosePower { .. }
+            | Transition::LosePowerAtWrite { .. }
+            | Transition::FillDevice { .. } => self.break_device(transition),
+            Transition::KillGateway { gateway, .. }
+            | Transition::StopGateway { gateway, .. }
+            | Transition::IsolateGateway { gateway, .. }
+            | Transition::FillGateway { gateway, .. }
+            | Transition::ImpersonateGateway { gateway, .. }
+            | Transition::RemoveGateway { gateway } => self.break_gateway(gateway, transition),
+            Transition::KillController { controller, .. }
+            | Transition::StopController { controller, .. }
+            | Transition::PauseController { controller, .. }
+            | Transition::IsolateController { controller, .. }
+            | Transition::BlindController { controller, .. }
+            | Transition::RemoveController { controller } => self.break_controller(controller, transition),
+            Transition::RestartApi => self.api.restart(),
+            Transition::StopApi { for_ms } => self.api_down_until_ms = self.now_ms + for_ms,
+            Transition::FillApi { for_ms } => self.api_full_until_ms = self.now_ms + for_ms,
+        }
+    }
+
+    fn break_device(&mut self, transition: &Transition) {
+        let now_ms = self.now_ms;
+        match *transition {
+            Transition::CutLink { device } => self.with_wire(device, |wire| wire.cut()),
+            Transition::SilenceLink { device } => self.with_wire(device, Wire::silence),
+            Transition::DelayLink { device, for_ms } => {
+                self.with_wire(device, |wire| wire.delay(now_ms + for_ms));
+            }
+            Transition::LosePower { device, for_ms, counters } => {
+                let index = device % self.devices.len();
+                let device = self.device(index);
+                if device.off_until_ms.is_none() {
+                    device.lose_power(now_ms + for_ms);
+                    if counters && device.drive_up_counters() {
+                        self.witness.record_changed(index, HUGE);
+                    }
+                }
+            }
+            Transition::LosePowerAtWrite { device, writes, permille } => {
+                self.device(device).cut_at_write(writes, permille);
+            }
+            Transition::FillDevice { device, for_ms } => {
+                self.device(device).disk_full_until_ms = now_ms + for_ms;
+            }
+            _ => unreachable!("{transition:?} is of no device"),
+        }
+    }
+
+    fn device(&mut self, device: usize) -> &mut Device {
+        let index = device % self.devices.len();
+        &mut self.devices[index]
+    }
+
+    /// The gateway's end of the device's connection, if there is one.
+    fn with_wire(&mut self, device: usize, act: impl FnOnce(&mut Wire)) {
+        let device = device % self.devices.len();
+        if let Some(wire) = self.gateways.iter_mut().find_map(|gateway| gateway.wire(device)) {
+            act(wire);
+        }
+    }
+
+    fn break_gateway(&mut self, gateway: usize, transition: &Transition) {
+        let index = gateway % self.gateways.len();
+        let now_ms = self.now_ms;
+        let now = Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
+        let gateway: &mut GatewayProcess = &mut self.gateways[index];
+        match *transition {
+            Transition::KillGateway { for_ms, loses_disk, .. } if gateway.is_up() => {
+                gateway.crash(now_ms + for_ms, loses_disk);
+            }
+            Transition::StopGateway { for_ms, .. } if gateway.is_up() => gateway.stop(now, now_ms + for_ms),
+            Transition::KillGateway { .. } | Transition::StopGateway { .. } => {}
+            Transition::IsolateGateway { for_ms, .. } => gateway.cut_off_until_ms = now_ms + for_ms,
+            Transition::FillGateway { for_ms, .. } => gateway.disk.full_until_ms = now_ms + for_ms,
+            Transition::ImpersonateGateway { for_ms, .. } => {
+                let gateway = gateway.name.clone();
+                self.namesake.get_or_insert(Namesake { gateway, until_ms: now_ms + for_ms, due_ms: 0 });
+            }
+            Transition::RemoveGateway { .. } => gateway.crash(u64::MAX, false),
+            _ => unreachable!("{transition:?} is of no gateway"),
+        }
+    }
+
+    fn break_controller(&mut self, controller: usize, transition: &Transition) {
+        let index = controller % self.controllers.len();
+        let now_ms = self.now_ms;
+        let controller: &mut ControllerProcess = &mut self.controllers[index];
+        if let Transition::RemoveController { .. } = transition {
+            controller.crash(u64::MAX);
+        }
+        if !controller.is_up() {
+            return;
+        }
+        match *transition {
+            Transition::KillController { for_ms, .. } => controller.crash(now_ms + for_ms),
+            Transition::StopController { for_ms, .. } => {
+                controller.stop(now_ms, now_ms + for_ms, &mut self.api);
+            }
+            Transition::PauseController { for_ms, .. } => controller.paused_until_ms = now_ms + for_ms,
+            Transition::IsolateController { for_ms, .. } => controller.cut_off_until_ms = now_ms + for_ms,
+            Transition::BlindController { for_ms, .. } => controller.dumb_until_ms = now_ms + for_ms,
+            _ => unreachable!("{transition:?} is of no controller"),
+        }
+    }
+
     /// The namesake says that it is there, until it is not.
     pub(crate) fn poll_namesake(&mut self) {
         let now_ms = self.now_ms;
@@ -37,115 +169,32 @@ impl World {
         let _ = self.api.patch("devicegateways", &gateway, false, json!({ "spec": spec }));
     }
 
-    pub(crate) fn break_something(&mut self) {
-        if !self.random.once_in(25) {
-            return;
-        }
-        match self.random.below(12) {
-            0..=2 => self.break_device(),
-            3..=6 => self.break_gateway(),
-            7..=9 => self.break_controller(),
-            _ => {
-                if self.random.once_in(2) {
-                    self.api.restart();
-                }
-                if self.random.once_in(2) {
-                    self.api_down_until_ms = self.now_ms + self.away_ms();
-                } else if self.random.once_in(2) {
-                    self.api_full_until_ms = self.now_ms + self.away_ms();
-                }
-            }
-        }
-    }
-
-    fn away_ms(&mut self) -> u64 {
-        let most = if self.random.once_in(2) { AWAY_MS } else { SOON_MS };
-        self.random.below(most)
-    }
-
-    fn break_device(&mut self) {
-        let index = self.random.index(self.devices.len());
-        let (cut, full) = (!self.random.once_in(3), self.random.once_in(3));
-        let full_until_ms = self.now_ms + self.away_ms();
-        let Some(device) = self.devices.get_mut(index) else { return };
-        if cut && full {
-            device.disk_full_until_ms = full_until_ms;
-        } else if cut {
-            device.cut_at_write(&mut self.random);
-        } else if device.off_until_ms.is_none() {
-            device.lose_power(self.now_ms, &mut self.random);
-            if self.random.once_in(4) && device.drive_up_counters() {
-                self.witness.record_changed(index, HUGE);
-            }
-        }
-    }
-
-    fn break_gateway(&mut self) {
-        let index = self.random.index(self.gateways.len());
-        let until_ms = self.now_ms + self.away_ms();
-        let now = Now { ms: self.now_ms, unix_ms: UNIX_MS + self.now_ms };
-        let Some(gateway) = self.gateways.get_mut(index) else { return };
-        match self.random.below(9) {
-            0..=3 => gateway.disturb(&mut self.random),
-            4 | 5 if gateway.is_up() => {
-                let loses_disk = self.random.once_in(3);
-                gateway.crash(until_ms, loses_disk);
-            }
-            6 if gateway.is_up() => gateway.stop(now, until_ms),
-            7 if self.random.once_in(2) => gateway.cut_off_until_ms = until_ms,
-            7 => {
-                let gateway = gateway.name.clone();
-                self.namesake.get_or_insert(Namesake { gateway, until_ms, due_ms: 0 });
-            }
-            8 => gateway.disk_full_until_ms = until_ms,
-            _ => {}
-        }
-    }
-
-    fn break_controller(&mut self) {
-        let index = self.random.index(self.controllers.len());
-        let until_ms = self.now_ms + self.away_ms();
-        let Some(controller) = self.controllers.get_mut(index).filter(|controller| controller.is_up()) else {
-            return;
-        };
-        match self.random.below(6) {
-            0 | 1 => controller.crash(until_ms),
-            2 => controller.stop(self.now_ms, until_ms, &mut self.api),
-            3 => controller.paused_until_ms = until_ms,
-            4 => controller.cut_off_until_ms = until_ms,
-            _ => controller.dumb_until_ms = until_ms,
-        }
-    }
-
-    /// Faults stop: what is away comes back by itself, apart from what never does.
+    /// Faults stop, and what is away comes back by itself. People leave every device free to take something, which the reference model
+    /// takes for granted.
     pub(crate) fn mend(&mut self) {
         let now_ms = self.now_ms;
-        self.witness.faults = false;
         self.api_down_until_ms = now_ms;
         self.api_full_until_ms = now_ms;
         self.api.at(now_ms, Serving::All);
         self.namesake = None;
+        self.network.weather = self.network.weather.clear();
         for device in &mut self.devices {
             device.supervisor.platform().storage.cut = None;
             device.disk_full_until_ms = now_ms;
         }
         for gateway in &mut self.gateways {
             gateway.cut_off_until_ms = now_ms;
-            gateway.disk_full_until_ms = now_ms;
+            gateway.disk.full_until_ms = now_ms;
+            gateway.line.weather = gateway.line.weather.clear();
         }
         for controller in &mut self.controllers {
             controller.paused_until_ms = now_ms;
             controller.cut_off_until_ms = now_ms;
             controller.dumb_until_ms = now_ms;
+            controller.line.weather = controller.line.weather.clear();
         }
-        // Each device has another gateway to go to, and another controller leads.
-        if self.random.once_in(4) {
-            let index = self.random.index(self.gateways.len());
-            self.gateways.iter_mut().skip(index).take(1).for_each(|gateway| gateway.crash(u64::MAX, false));
-        }
-        if self.random.once_in(4) {
-            let index = self.random.index(self.controllers.len());
-            self.controllers.iter_mut().skip(index).take(1).for_each(|controller| controller.crash(u64::MAX));
+        for device in 0..self.devices.len() {
+            self.specify(device, "unschedulable", false);
         }
     }
 }

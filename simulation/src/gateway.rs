@@ -1,9 +1,6 @@
 //! A gateway's process: its decisions, its disk, its connections, and its calls to the API.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
@@ -13,58 +10,37 @@ use wasmbed_control::{
     election::Hold,
     gateway::{
         Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, PreparedSets, Refused, RequestId,
-        Restored, SessionId, StoreOperation, StoredDevice, UploadDecision, WriteId,
+        SessionId, StoreOperation, UploadDecision, WriteId,
     },
     gateway_api::{PutSets, PutSetsAnswer, StreamEvent},
     kubernetes::WriteOutcome,
 };
-use wasmbed_protocol::{Frames, ModuleDigest, limits::FRAME_BYTES_MAX};
+use wasmbed_protocol::{Frames, limits::FRAME_BYTES_MAX};
 use wasmbed_supervisor::memory::MemoryLink;
 
 use crate::{
     api::{Api, ApiError, NAMESPACE, Seen},
+    gateway_disk::GatewayDisk,
     invariants::Witness,
+    line::{Line, outcome},
     presence::Presence,
     random::Random,
+    weather::Weather,
+    wire::Wire,
 };
 
-/// Bytes that a connection takes before the gateway waits: a socket's buffer.
-const SOCKET_BYTES: usize = 16_384;
 /// Changes of Devices taken from the watch at once.
 const WATCH_PAGE: usize = 8;
 /// A clean stop takes this long at most.
 const STOP_MS: u64 = 5_000;
 
-#[derive(Clone, Default)]
-struct Disk {
-    leader_term: u64,
-    devices: BTreeMap<ObjectKey, StoredDevice>,
-    modules: BTreeMap<ModuleDigest, Vec<u8>>,
-}
-
 struct Connection {
     device: usize,
-    link: MemoryLink,
-    /// Which of the link's connections this is: the device may have made another since.
-    attempt: u32,
+    wire: Wire,
     received: Vec<u8>,
     closing: bool,
-    /// The peer is gone and nobody was told.
-    half_open: bool,
     /// Nothing is read before this: the device has used its share.
     read_at_ms: u64,
-}
-
-impl Connection {
-    fn stands(&self) -> bool {
-        self.link.with(|channel| channel.up && channel.attempts == self.attempt)
-    }
-
-    fn cut(&self) {
-        if self.stands() {
-            self.link.cut();
-        }
-    }
 }
 
 struct Awaited {
@@ -76,7 +52,9 @@ struct Awaited {
 pub(crate) struct GatewayProcess {
     pub(crate) name: String,
     core: Gateway,
-    disk: Disk,
+    pub(crate) disk: GatewayDisk,
+    pub(crate) line: Line,
+    random: Random,
     connections: BTreeMap<SessionId, Connection>,
     sessions: u64,
     requests: u64,
@@ -88,8 +66,6 @@ pub(crate) struct GatewayProcess {
     pub(crate) disks: u32,
     /// It can't reach the API until then.
     pub(crate) cut_off_until_ms: u64,
-    /// Its disk takes nothing more until then.
-    pub(crate) disk_full_until_ms: u64,
     enrollment: Enrollment,
     presence: Presence,
     stopping: Option<Stopping>,
@@ -103,8 +79,13 @@ struct Stopping {
 }
 
 impl GatewayProcess {
-    pub(crate) fn new(name: &str, enrollment: Enrollment, now: Now) -> Self {
-        let disk = Disk::default();
+    pub(crate) fn new(
+        name: &str,
+        enrollment: Enrollment,
+        (weather, noise): (Weather, u64),
+        now: Now,
+    ) -> Self {
+        let disk = GatewayDisk::default();
         Self {
             name: name.to_owned(),
             core: start(name, enrollment, 1, &disk, now),
@@ -113,7 +94,8 @@ impl GatewayProcess {
             enrollment,
             disks: 1,
             cut_off_until_ms: 0,
-            disk_full_until_ms: 0,
+            line: Line::new(weather, Random::of(noise, &format!("calls of {name}"))),
+            random: Random::of(noise, name),
             disk,
             connections: BTreeMap::new(),
             sessions: 0,
@@ -133,7 +115,7 @@ impl GatewayProcess {
     /// The process dies, perhaps with its disk.
     pub(crate) fn crash(&mut self, until_ms: u64, loses_disk: bool) {
         for connection in self.connections.values() {
-            connection.cut();
+            connection.wire.cut();
         }
         self.connections.clear();
         self.awaited.clear();
@@ -141,7 +123,7 @@ impl GatewayProcess {
         self.watch = None;
         self.stopping = None;
         if loses_disk {
-            self.disk = Disk::default();
+            self.disk = GatewayDisk::default();
             self.disks += 1;
         }
         self.down_until_ms = Some(until_ms);
@@ -162,37 +144,17 @@ impl GatewayProcess {
 
     /// Takes a device's connection.
     pub(crate) fn accept(&mut self, device: usize, name: &str, link: &MemoryLink, now: Now) {
-        if !link.accept() {
-            return;
-        }
-        let attempt = link.with(|channel| {
-            channel.capacity_bytes = Some(SOCKET_BYTES);
-            channel.attempts
-        });
+        let Some(wire) = Wire::accept(link) else { return };
         self.sessions += 1;
         let id = SessionId(self.sessions);
         let identity = Identity { device: key(name), public_key: public_key(name) };
         let closing = !self.core.handle_accepted(now, id, &identity);
-        let connection = Connection {
-            device,
-            link: link.clone(),
-            attempt,
-            received: Vec::new(),
-            closing,
-            half_open: false,
-            read_at_ms: now.ms,
-        };
+        let connection = Connection { device, wire, received: Vec::new(), closing, read_at_ms: now.ms };
         self.connections.insert(id, connection);
     }
 
     /// One round.
-    pub(crate) fn poll(
-        &mut self,
-        now: Now,
-        api: &mut Api,
-        random: &mut Random,
-        witness: &mut Witness,
-    ) -> u64 {
+    pub(crate) fn poll(&mut self, now: Now, api: &mut Api, witness: &mut Witness) -> u64 {
         if let Some(until_ms) = self.down_until_ms {
             if now.ms < until_ms {
                 return until_ms;
@@ -200,10 +162,10 @@ impl GatewayProcess {
             self.restart(now);
         }
         self.core.handle_timeout(now);
-        self.follow_devices(now, api, random);
+        self.follow_devices(now, api);
         self.receive(now, witness);
         self.work_on_disk(now);
-        self.call_api(now, api, random, witness);
+        self.call_api(now, api, witness);
         self.transmit(now, witness);
         self.work_on_disk(now);
         while self.core.poll_notice().is_some() {}
@@ -214,15 +176,18 @@ impl GatewayProcess {
             self.crash(stopping.down_until_ms, false);
             return stopping.down_until_ms;
         }
-        let presence_ms = self.presence.poll(now.ms, api, random, witness);
+        let presence_ms = self.presence.poll(now.ms, api, &mut self.line, witness);
         self.core.handle_hold(now, self.presence.hold());
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
         let paused = self.connections.values().map(|connection| connection.read_at_ms);
         let read = paused.filter(|at_ms| *at_ms > now.ms).min().unwrap_or(u64::MAX);
+        let held = self.connections.values().map(|connection| connection.wire.due_ms(now.ms));
+        let read = read.min(held.min().unwrap_or(u64::MAX));
         self.core.poll_timeout().min(awaited).min(read).min(presence_ms)
     }
 
-    fn follow_devices(&mut self, now: Now, api: &Api, random: &mut Random) {
+    fn follow_devices(&mut self, now: Now, api: &Api) {
+        let lags = self.line.lags();
         match &mut self.watch {
             None => {
                 let Ok((devices, revision)) = api.list("devices") else { return };
@@ -233,7 +198,7 @@ impl GatewayProcess {
                 self.core.handle_list_done(now);
                 self.watch = Some(revision);
             }
-            Some(_) if random.once_in(3) => {}
+            Some(_) if lags => {}
             Some(after) => match api.watch("devices", after, WATCH_PAGE) {
                 Err(ApiError::Unavailable) => {}
                 Err(_) => self.watch = None,
@@ -261,18 +226,14 @@ impl GatewayProcess {
     fn receive(&mut self, now: Now, witness: &mut Witness) {
         let mut ended = Vec::new();
         for (id, connection) in &mut self.connections {
-            if connection.half_open {
-                continue;
-            }
-            if !connection.stands() {
+            if connection.wire.is_seen_to_end() {
                 ended.push(*id);
                 continue;
             }
-            if now.ms < connection.read_at_ms {
+            if !connection.wire.carries() || now.ms < connection.read_at_ms {
                 continue;
             }
-            let came: Vec<u8> = connection.link.with(|channel| channel.to_gateway.drain(..).collect());
-            connection.received.extend(came);
+            connection.received.extend(connection.wire.receive(now.ms));
             let mut frames = Frames::new(&connection.received);
             for body in frames.by_ref() {
                 match body {
@@ -301,15 +262,15 @@ impl GatewayProcess {
         let ids: Vec<SessionId> = self.connections.keys().copied().collect();
         for id in ids {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            let lost = connection.half_open || !connection.stands();
-            while lost || connection.link.with(|channel| channel.to_device.len()) < SOCKET_BYTES {
+            connection.wire.pass(now.ms);
+            while connection.wire.has_room() {
                 let transmit = self.core.poll_transmit(now, id, &mut buffer);
                 let bytes = buffer.get(..transmit.written).unwrap_or(&[]);
-                if !lost {
+                if connection.wire.carries() {
                     for body in Frames::new(bytes).flatten() {
                         witness.gateway_said(connection.device, body);
                     }
-                    connection.link.with(|channel| channel.to_device.extend(bytes));
+                    connection.wire.send(now.ms, bytes);
                 }
                 connection.closing |= transmit.close;
                 connection.read_at_ms = now.ms + transmit.read_in_ms;
@@ -318,9 +279,7 @@ impl GatewayProcess {
                 }
             }
             if connection.closing {
-                if !connection.half_open {
-                    connection.cut();
-                }
+                connection.wire.close();
                 self.connections.remove(&id);
                 self.core.handle_closed(now, id, "closed");
             }
@@ -328,29 +287,19 @@ impl GatewayProcess {
     }
 
     fn work_on_disk(&mut self, now: Now) {
-        let full = now.ms < self.disk_full_until_ms;
         while let Some(operation) = self.core.poll_store() {
             match operation {
-                StoreOperation::Put { id, .. } | StoreOperation::Forget { id, .. } if full => {
-                    self.core.handle_stored(now, id, Err("no space left on device".into()));
-                }
                 StoreOperation::Put { id, leader_term, devices } => {
-                    self.disk.leader_term = leader_term;
-                    for device in devices {
-                        self.disk.devices.insert(device.device.clone(), device);
-                    }
-                    self.core.handle_stored(now, id, Ok(()));
+                    let stored = self.disk.put(now.ms, leader_term, devices);
+                    self.core.handle_stored(now, id, stored);
                 }
                 StoreOperation::Forget { id, device } => {
-                    self.disk.devices.remove(&device);
-                    self.core.handle_stored(now, id, Ok(()));
+                    let stored = self.disk.forget(now.ms, &device);
+                    self.core.handle_stored(now, id, stored);
                 }
-                StoreOperation::DeleteModule { digest } => {
-                    self.disk.modules.remove(&digest);
-                }
+                StoreOperation::DeleteModule { digest } => self.disk.delete_module(&digest),
                 StoreOperation::LoadModule { digest } => {
-                    let found = self.disk.modules.get(&digest).map(|bytes| Arc::from(bytes.as_slice()));
-                    self.core.handle_module_loaded(now, digest, found.ok_or_else(|| "no such file".into()));
+                    self.core.handle_module_loaded(now, digest, self.disk.load_module(&digest));
                 }
             }
         }
@@ -359,11 +308,12 @@ impl GatewayProcess {
         }
     }
 
-    fn call_api(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
+    fn call_api(&mut self, now: Now, api: &mut Api, witness: &mut Witness) {
         while let Some(write) = self.core.poll_write(now) {
             witness.gateway_writes(&self.name, now.ms);
-            let outcome = make_call(write.call, &self.name, api, random, witness);
-            self.awaited.push_back(Awaited { id: write.id, at_ms: now.ms + random.below(60), outcome });
+            let outcome = make_call(write.call, &self.name, api, &mut self.line, witness);
+            let at_ms = now.ms + self.random.below(60);
+            self.awaited.push_back(Awaited { id: write.id, at_ms, outcome });
         }
         let (due, later): (VecDeque<_>, VecDeque<_>) =
             self.awaited.drain(..).partition(|awaited| awaited.at_ms <= now.ms);
@@ -415,12 +365,11 @@ impl GatewayProcess {
         let digest = module_digest(bytes);
         match self.core.plan_upload(now, digest, bytes.len() as u64) {
             UploadDecision::Known => true,
-            UploadDecision::Accept if now.ms < self.disk_full_until_ms => {
+            UploadDecision::Accept if self.disk.put_module(now.ms, digest, bytes).is_err() => {
                 self.core.handle_upload_ended(digest);
                 false
             }
             UploadDecision::Accept => {
-                self.disk.modules.insert(digest, bytes.to_vec());
                 // A module is at most a megabyte.
                 self.core.handle_module_stored(now, digest, bytes.len() as u32);
                 true
@@ -440,31 +389,20 @@ impl GatewayProcess {
 
     /// The highest term of a leader that it has on disk.
     pub(crate) fn leader_term(&self) -> u64 {
-        self.disk.leader_term
+        self.disk.leader_term()
     }
 
-    /// One of the connections, for faults.
-    pub(crate) fn disturb(&mut self, random: &mut Random) {
-        let index = random.index(self.connections.len().max(1));
-        if let Some(connection) = self.connections.values_mut().nth(index) {
-            if random.once_in(3) {
-                // Whatever either side sends from now on is lost, and nobody is told.
-                connection.half_open = true;
-                connection.link.with(|channel| {
-                    channel.to_device.clear();
-                    channel.to_gateway.clear();
-                });
-            } else {
-                connection.cut();
-            }
-        }
+    /// Its end of the device's connection, for faults.
+    pub(crate) fn wire(&mut self, device: usize) -> Option<&mut Wire> {
+        let of_device =
+            |connection: &&mut Connection| connection.device == device && connection.wire.carries();
+        self.connections.values_mut().find(of_device).map(|connection| &mut connection.wire)
     }
 
     /// Whether it hears this device and the API, as far as the world lets it.
     pub(crate) fn hears(&self, device: usize, now_ms: u64) -> bool {
-        let hears = |connection: &Connection| {
-            connection.device == device && !connection.half_open && connection.stands()
-        };
+        let hears =
+            |connection: &Connection| connection.device == device && connection.wire.is_prompt(now_ms);
         self.is_up() && now_ms >= self.cut_off_until_ms && self.connections.values().any(hears)
     }
 
@@ -478,20 +416,14 @@ impl GatewayProcess {
     }
 }
 
-fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &Disk, now: Now) -> Gateway {
+fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &GatewayDisk, now: Now) -> Gateway {
     let config = Config {
         enrollment,
         heartbeat_interval_ms: 5_000,
         heartbeat_timeout_ms: 15_000,
         ..Config::new(name, &format!("{name}-{boots}"))
     };
-    let restored = Restored {
-        leader_term: disk.leader_term,
-        devices: disk.devices.values().cloned().collect(),
-        // A module is at most a megabyte.
-        modules: disk.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
-    };
-    let mut gateway = Gateway::new(now, config, restored);
+    let mut gateway = Gateway::new(now, config, disk.restore());
     gateway.handle_hold(now, &Hold::Unread);
     gateway
 }
@@ -514,50 +446,27 @@ pub(crate) fn device_of(object: &Value) -> Option<wasmbed_api::Device> {
     serde_json::from_value(object.clone()).ok()
 }
 
-/// Makes the call, or does not, or makes it and loses the answer.
 fn make_call(
     call: Call,
     gateway: &str,
     api: &mut Api,
-    random: &mut Random,
+    line: &mut Line,
     witness: &mut Witness,
 ) -> WriteOutcome<Option<Box<wasmbed_api::Device>>> {
-    if witness.faults && random.once_in(20) {
-        return WriteOutcome::Throttled { retry_after_ms: random.below(2_000) };
-    }
-    if witness.faults && random.once_in(20) {
-        return WriteOutcome::Unavailable("no answer".to_owned());
-    }
     let result = match call {
         Call::Event(..) => return WriteOutcome::Done(None),
-        Call::GetDevice { device } => api.get("devices", &device.name),
+        Call::GetDevice { device } => line.call(api, |api| api.get("devices", &device.name), |_, _| ()),
         Call::CreateDevice { device, spec } => {
             let spec = serde_json::to_value(&*spec).unwrap_or(Value::Null);
-            api.create("devices", "Device", &device.name, spec)
+            line.call(api, |api| api.create("devices", "Device", &device.name, spec), |_, _| ())
         }
-        Call::PatchStatus { device, patch } => {
-            let result = api.patch("devices", &device.name, true, patch);
-            if let Ok(object) = &result {
-                witness.device_status_written(gateway, object);
-            }
-            result
-        }
+        Call::PatchStatus { device, patch } => line.call(
+            api,
+            |api| api.patch("devices", &device.name, true, patch),
+            |object, _| witness.device_status_written(gateway, object),
+        ),
     };
-    if witness.faults && random.once_in(25) {
-        return WriteOutcome::Unavailable("the answer was lost".to_owned());
-    }
-    match result {
-        Ok(object) => WriteOutcome::Done(device_of(&object).map(Box::new)),
-        Err(ApiError::Conflict) => WriteOutcome::Conflict,
-        Err(ApiError::NotFound) => WriteOutcome::NotFound,
-        Err(ApiError::Throttled) => WriteOutcome::Throttled { retry_after_ms: 0 },
-        Err(ApiError::Unavailable) => WriteOutcome::Unavailable("the API is away".to_owned()),
-        Err(ApiError::Terminating) => WriteOutcome::Rejected("the namespace is being deleted".to_owned()),
-        Err(ApiError::Refused(why)) => {
-            witness.refused(&why);
-            WriteOutcome::Rejected(why)
-        }
-    }
+    outcome(result, witness, |object| device_of(object).map(Box::new))
 }
 
 #[cfg(test)]
@@ -567,7 +476,7 @@ mod tests {
     #[test]
     fn a_term_that_was_told_with_nothing_keeps_a_stale_leader_out_also_after_a_restart() {
         let now = Now { ms: 1_000, unix_ms: 1_000 };
-        let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, now);
+        let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, (Weather::default(), 1), now);
         let put = |leader_term| PutSets { leader_term, sets: Vec::new() };
         let mut api = Api::new().unwrap();
         let spec = serde_json::json!({ "holderIdentity": "c", "leaseTransitions": 7 });

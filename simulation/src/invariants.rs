@@ -26,13 +26,20 @@ use wasmbed_protocol::{
 
 use crate::{api::Api, sender::Sender};
 
-/// A rule that was broken, in words.
+/// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation(pub String);
+pub struct Violation {
+    /// The rule: a smaller run shows the same only if it breaks the same one.
+    pub rule: &'static str,
+    /// How it was broken.
+    pub what: String,
+    /// When, virtual milliseconds.
+    pub at_ms: u64,
+}
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "at {} ms, against \"{}\": {}", self.at_ms, self.rule, self.what)
     }
 }
 
@@ -68,8 +75,6 @@ const COUNTER_MAX: i64 = 1 << 20;
 /// Hears and sees everything.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    /// Whether calls fail.
-    pub(crate) faults: bool,
     /// When the leader's Lease was last written, whether the answer arrived or not.
     pub(crate) leader_lease_ms: u64,
     names: Vec<String>,
@@ -109,14 +114,16 @@ impl Witness {
         self.leaders.len()
     }
 
-    pub(crate) fn violated(&mut self, what: String) {
-        self.violation.get_or_insert(Violation(what));
+    pub(crate) fn violated(&mut self, rule: &'static str, what: String) {
+        self.violation.get_or_insert(Violation { rule, what, at_ms: 0 });
     }
 
     pub(crate) fn device_said(&mut self, device: usize, body: &[u8]) {
         self.frames += 1;
         match decode_device(body) {
-            Err(error) => self.violated(format!("a device sent a frame that does not decode: {error}")),
+            Err(error) => {
+                self.violated("frames decode", format!("a device sent a frame that does not decode: {error}"))
+            }
             Ok(DeviceMessage::Reported(reported)) => {
                 let acknowledged = self.acknowledged.entry(device).or_default();
                 *acknowledged = (*acknowledged).max(reported.revision.0);
@@ -133,7 +140,8 @@ impl Witness {
     pub(crate) fn gateway_said(&mut self, device: usize, body: &[u8]) {
         self.frames += 1;
         match decode_gateway(body) {
-            Err(error) => self.violated(format!("a gateway sent a frame that does not decode: {error}")),
+            Err(error) => self
+                .violated("frames decode", format!("a gateway sent a frame that does not decode: {error}")),
             Ok(GatewayMessage::Desired(desired)) => {
                 let set: BTreeSet<ApplicationUid> =
                     desired.applications.iter().map(|member| member.uid).collect();
@@ -155,20 +163,32 @@ impl Witness {
         let epoch = object["status"]["epoch"].as_i64().unwrap_or(0);
         let revision = object["status"]["revision"].as_i64().unwrap_or(0);
         if epoch.max(revision) > COUNTER_MAX {
-            self.violated(format!("{gateway} wrote epoch {epoch} and revision {revision} of {name}"));
+            self.violated(
+                "no device drives up a counter",
+                format!("{gateway} wrote epoch {epoch} and revision {revision} of {name}"),
+            );
         }
         let before = self.epochs.insert(uid.clone(), epoch).unwrap_or(0);
         if epoch < before {
-            self.violated(format!("{gateway} took the epoch of {name} back from {before} to {epoch}"));
+            self.violated(
+                "epochs never go back",
+                format!("{gateway} took the epoch of {name} back from {before} to {epoch}"),
+            );
         }
         let claims = object["status"]["gateway"].as_str().unwrap_or(gateway).to_owned();
         if claims != gateway {
-            self.violated(format!("{gateway} wrote the status of {name}, which {claims} claims"));
+            self.violated(
+                "one gateway has claimed an epoch",
+                format!("{gateway} wrote the status of {name}, which {claims} claims"),
+            );
         }
         if epoch > 0 {
             let first = self.claimed.entry((uid, epoch)).or_insert_with(|| gateway.to_owned()).clone();
             if first != gateway {
-                self.violated(format!("{gateway} claims epoch {epoch} of {name}, which is {first}'s"));
+                self.violated(
+                    "one gateway has claimed an epoch",
+                    format!("{gateway} claims epoch {epoch} of {name}, which is {first}'s"),
+                );
             }
         }
         let Some(device) = self.names.iter().position(|known| *known == name) else { return };
@@ -177,7 +197,10 @@ impl Witness {
             let field = |field: &str| claim[field].as_str().unwrap_or_default().to_owned();
             let claim = (field("uid"), field("spec_hash"), field("state"));
             if !self.reported.get(&device).is_some_and(|reported| reported.contains(&claim)) {
-                self.violated(format!("{gateway} claims of {name} what it never reported: {claim:?}"));
+                self.violated(
+                    "a status claims what a device reported",
+                    format!("{gateway} claims of {name} what it never reported: {claim:?}"),
+                );
             }
         }
     }
@@ -198,14 +221,20 @@ impl Witness {
         let phase = object["status"]["phase"].as_str().unwrap_or_default();
         let left_out = count("targets") + count("missing") == 0;
         if done > ran {
-            self.violated(format!("{name} is said to run on {done} devices, {ran} ever reported that"));
+            self.violated(
+                "counts are what devices reported",
+                format!("{name} is said to run on {done} devices, {ran} ever reported that"),
+            );
         } else if succeeded > completed {
             let text = format!(
                 "{name} is said to have ended on {succeeded} devices, {completed} ever reported that"
             );
-            self.violated(text);
+            self.violated("counts are what devices reported", text);
         } else if phase == "Completed" && (succeeded < count("targets") || left_out) {
-            self.violated(format!("{name} is called Completed: {}", object["status"]));
+            self.violated(
+                "Completed is where it ended",
+                format!("{name} is called Completed: {}", object["status"]),
+            );
         }
     }
 
@@ -219,7 +248,10 @@ impl Witness {
             let claim = (field("uid"), field("spec_hash"), field("state"));
             let ended = matches!(claim.2.as_str(), "Completed" | "Failed");
             if !ended || !self.reported.get(&device).is_some_and(|reported| reported.contains(&claim)) {
-                self.violated(format!("{name} is said to have finished what it never reported: {claim:?}"));
+                self.violated(
+                    "results are what devices reported",
+                    format!("{name} is said to have finished what it never reported: {claim:?}"),
+                );
             }
         }
     }
@@ -229,11 +261,17 @@ impl Witness {
         let highest = self.terms.entry((gateway.to_owned(), disk)).or_default();
         let before = std::mem::replace(highest, term.max(*highest));
         if term < before {
-            self.violated(format!("{gateway} took sets of term {term} after those of {before}"));
+            self.violated(
+                "terms never go back",
+                format!("{gateway} took sets of term {term} after those of {before}"),
+            );
         }
         let leader = *self.leaders.entry(term).or_insert(sender);
         if leader != sender {
-            self.violated(format!("{leader:?} and {sender:?} both sent sets in term {term}"));
+            self.violated(
+                "one leader in a term",
+                format!("{leader:?} and {sender:?} both sent sets in term {term}"),
+            );
         }
     }
 
@@ -250,7 +288,10 @@ impl Witness {
     pub(crate) fn gateway_writes(&mut self, gateway: &str, now_ms: u64) {
         let lost_ms = self.names_lost.get(gateway).map_or(0, |since_ms| now_ms - since_ms);
         if lost_ms > LOOK_MS {
-            self.violated(format!("{gateway} acts for its name, which another has held for {lost_ms} ms"));
+            self.violated(
+                "a gateway acts under a name that it holds",
+                format!("{gateway} acts for its name, which another has held for {lost_ms} ms"),
+            );
         }
     }
 
@@ -296,7 +337,7 @@ impl Witness {
             .released_ms
             .is_some_and(|released_ms| released_ms >= since_ms || now_ms - released_ms <= RETURN_MS);
         if !released && answered_ms < EXPIRY_MS - if back { SIGHT_MS } else { 0 } {
-            self.violated(format!(
+            self.violated("what is called unreachable was silent", format!(
                 "{name} is called unreachable, {gateway} last renewed its Lease at {since_ms} ms and the API has answered \
                  for {answered_ms} ms since"
             ));
@@ -305,7 +346,7 @@ impl Witness {
 
     /// A write was refused as invalid.
     pub(crate) fn refused(&mut self, why: &str) {
-        self.violated(format!("the API refused a write: {why}"));
+        self.violated("the API refuses no write of ours", format!("the API refused a write: {why}"));
     }
 
     /// What a device works to now.
@@ -315,19 +356,23 @@ impl Witness {
         }
         let acknowledged = self.acknowledged.get(&device).copied().unwrap_or(0);
         if revision < acknowledged {
-            self.violated(format!(
-                "device {device} acknowledged revision {acknowledged} and knows {revision}"
-            ));
+            self.violated(
+                "nothing acknowledged is lost",
+                format!("device {device} acknowledged revision {acknowledged} and knows {revision}"),
+            );
         }
         match self.sets.get(&(device, revision)) {
             None if set.is_empty() => {}
             _ if self.changed.contains(&(device, revision)) => {}
-            None => self.violated(format!("device {device} works to revision {revision}, which nobody sent")),
+            None => self.violated(
+                "a device works to a set that it was sent",
+                format!("device {device} works to revision {revision}, which nobody sent"),
+            ),
             Some(sent) if sent.contains(set) => {}
             Some(sent) => {
                 let text =
                     format!("device {device} at revision {revision} has {set:?}, it was sent {sent:?}");
-                self.violated(text);
+                self.violated("a device works to a set that it was sent", text);
             }
         }
     }

@@ -8,7 +8,9 @@ use wasmbed_control::{
 };
 use wasmbed_protocol::ModuleDigest;
 
-use crate::{api::Api, gateway::GatewayProcess, invariants::Witness, random::Random, sender::Sender};
+use crate::{
+    api::Api, gateway::GatewayProcess, invariants::Witness, random::Random, sender::Sender, weather::Weather,
+};
 
 pub(crate) enum Request {
     Put(PutSets),
@@ -36,12 +38,17 @@ pub(crate) struct Answered {
     pub(crate) answer: Answer,
 }
 
-#[derive(Default)]
 pub(crate) struct Network {
+    pub(crate) weather: Weather,
+    random: Random,
     sent: Vec<Sent>,
 }
 
 impl Network {
+    pub(crate) fn new(weather: Weather, noise: u64) -> Self {
+        Self { weather, random: Random::of(noise, "network"), sent: Vec::new() }
+    }
+
     pub(crate) fn send(&mut self, at_ms: u64, sender: Sender, gateway: String, id: CallId, request: Request) {
         self.sent.push(Sent { at_ms, sender, gateway, id, request });
     }
@@ -56,7 +63,6 @@ impl Network {
         now: Now,
         gateways: &mut [GatewayProcess],
         api: &Api,
-        random: &mut Random,
         witness: &mut Witness,
     ) -> Vec<Answered> {
         let (due, later): (Vec<_>, Vec<_>) = self.sent.drain(..).partition(|sent| sent.at_ms <= now.ms);
@@ -64,15 +70,16 @@ impl Network {
         due.into_iter()
             .map(|Sent { sender, gateway, id, request, .. }| {
                 let reached = gateways.iter_mut().find(|process| process.name == gateway && process.is_up());
-                let reached = reached.filter(|_| !(witness.faults && random.once_in(10)));
+                let request_lost = self.random.strikes(self.weather.request_lost);
+                let outcome_lost = self.random.strikes(self.weather.outcome_lost);
+                let reached = reached.filter(|_| !request_lost);
                 let answer = match request {
                     Request::Put(body) => {
                         let answered =
                             reached.and_then(|process| put(process, sender, &body, now, api, witness));
-                        let lost = witness.faults && random.once_in(10);
                         Answer::Put(
                             answered
-                                .filter(|_| !lost)
+                                .filter(|_| !outcome_lost)
                                 .unwrap_or_else(|| PutOutcome::Failed("no answer".to_owned())),
                         )
                     }

@@ -1,138 +1,88 @@
-//! What people do: they apply, change, label, approve, revoke and delete, and leave things as they want them.
+//! What people do: they apply, change, label, approve, revoke and delete, and leave things as they want them. What the API refuses, because
+//! it is away or the object is gone or is there already, is let be.
 
 use serde_json::{Value, json};
 
 use crate::{
     api::ApiError,
-    names::{APPLICATIONS, MODULES},
+    names::{APPLICATIONS, MODULES, SITES},
+    transition::{Selector, Source, Wanted},
     world::World,
 };
 
-const SITES: [&str; 2] = ["attic", "cellar"];
-
 impl World {
-    /// Sometimes somebody does something. What the API refuses, because it is away or the object is gone, is let be.
-    pub(crate) fn people(&mut self) {
-        if self.api.down || !self.random.once_in(50) {
-            return;
-        }
-        let application = APPLICATIONS[self.random.index(APPLICATIONS.len())];
-        let device = self.any_device();
-        match self.random.below(17) {
-            0..=5 => self.want(application),
-            6 | 7 => self.delete("applications", application),
-            8 => {
-                let module = MODULES[self.random.index(MODULES.len())];
-                self.delete("modules", module);
-            }
-            9 => self.provide_modules(),
-            10 => self.label(&device),
-            11 => self.specify(&device, "unschedulable", 2),
-            12 => self.specify(&device, "revoked", 3),
-            13 => self.specify(&device, "approved", 1),
-            14 => self.delete("devices", &device),
-            15 if self.random.once_in(3) => self.delete_everything(),
-            _ => self.announce(&device),
-        }
-    }
-
-    /// The last word, so that there is something to converge to.
-    pub(crate) fn last_word(&mut self) {
-        self.provide_modules();
-        for name in APPLICATIONS {
-            self.want(name);
-        }
-        let names: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
-        for name in names {
-            self.label(&name);
-            let patch = json!({ "spec": { "unschedulable": false, "revoked": self.random.once_in(6) } });
-            self.patch("devices", &name, patch);
-        }
-    }
-
-    /// The deletion of the namespace: all kinds, in any order, and nothing new until they are gone.
-    fn delete_everything(&mut self) {
-        self.api.terminate();
-        let devices: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
-        let mut kinds = ["devices", "applications", "modules"];
-        let first = self.random.index(kinds.len());
-        kinds.rotate_left(first);
-        for plural in kinds {
-            let fixed: &[&str] = if plural == "applications" { &APPLICATIONS } else { &MODULES };
-            match plural {
-                "devices" => devices.iter().for_each(|name| self.delete(plural, name)),
-                _ => fixed.iter().for_each(|name| self.delete(plural, name)),
-            }
-        }
-    }
-
-    fn any_device(&mut self) -> String {
-        let index = self.random.index(self.devices.len());
-        self.devices.get(index).map(|device| device.name.clone()).unwrap_or_default()
-    }
-
-    fn patch(&mut self, plural: &str, name: &str, patch: Value) {
-        // There may be no such object.
-        let _ = self.api.patch(plural, name, false, patch);
-    }
-
-    fn delete(&mut self, plural: &str, name: &str) {
-        // There may be no such object.
-        let _ = self.api.delete(plural, name);
-    }
-
-    /// True once in so many times.
-    fn specify(&mut self, device: &str, field: &str, times: u64) {
-        let value = self.random.once_in(times);
-        self.patch("devices", device, json!({ "spec": { field: value } }));
-    }
-
-    fn label(&mut self, device: &str) {
-        let site = self.random.index(SITES.len() + 1);
-        let site = SITES.get(site).map_or(Value::Null, |site| json!(site));
-        self.patch("devices", device, json!({ "metadata": { "labels": { "site": site } } }));
-    }
-
-    /// A person creates a Device before its device is first seen.
-    fn announce(&mut self, device: &str) {
-        // It may be there.
-        let _ = self.api.create("devices", "Device", device, json!({}));
-    }
-
-    fn provide_modules(&mut self) {
-        for name in MODULES {
-            let bytes = self.modules[self.random.index(self.modules.len())].clone();
-            // It may be there; what is in it is never changed.
-            let _ = self.api.create("modules", "Module", name, json!({ "wasm_bytes": bytes }));
-        }
-    }
-
-    /// Creates an Application or changes it; one that is being deleted stays so.
-    fn want(&mut self, name: &str) {
-        let names: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
-        let named: Vec<String> = names.into_iter().filter(|_| self.random.once_in(3)).collect();
-        let selector = match self.random.index(SITES.len() + 3) {
-            index if index < SITES.len() => json!({ "matchLabels": { "site": SITES[index] } }),
-            index if index == SITES.len() => json!({}),
-            _ => Value::Null,
+    pub(crate) fn want(&mut self, application: usize, wanted: &Wanted) {
+        let name = APPLICATIONS[application % APPLICATIONS.len()];
+        let named: Vec<String> = wanted.devices.iter().map(|device| self.device_name(*device)).collect();
+        let selector = match wanted.selector {
+            None => Value::Null,
+            Some(Selector::All) => json!({}),
+            Some(Selector::Site(site)) => json!({ "matchLabels": { "site": SITES[site % SITES.len()] } }),
         };
-        let once = self.random.once_in(3);
-        let (inline, module) = match self.random.once_in(2) {
-            _ if once => (json!(self.once), Value::Null),
-            true => (json!(self.modules[self.random.index(self.modules.len())]), Value::Null),
-            false => (Value::Null, json!(MODULES[self.random.index(MODULES.len())])),
+        let (inline, module) = match wanted.module {
+            Source::Inline(size) => (json!(self.modules[size % self.modules.len()]), Value::Null),
+            Source::Module(module) => (Value::Null, json!(MODULES[module % MODULES.len()])),
+            Source::Once => (json!(self.once), Value::Null),
         };
-        let targets = json!({ "device_names": named, "selector": selector });
         let spec = json!({
-            "name": name, "wasm_bytes": inline, "module": module, "target_devices": targets,
-            "min_ready_seconds": if self.random.once_in(4) { json!(10) } else { Value::Null },
-            "config": { "restart_policy": if once { "Never" } else { "Always" } },
+            "name": name, "wasm_bytes": inline, "module": module,
+            "target_devices": { "device_names": named, "selector": selector },
+            "min_ready_seconds": if wanted.slow { json!(10) } else { Value::Null },
+            "config": { "restart_policy": if wanted.module == Source::Once { "Never" } else { "Always" } },
         });
         let patch = json!({ "spec": &spec });
         if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {
             // Refused only while the API is away, or the namespace is being deleted.
             let _ = self.api.create("applications", "Application", name, without_nulls(spec));
         }
+    }
+
+    /// Creates the Modules that are not there; what is in one is never changed.
+    pub(crate) fn provide_modules(&mut self, sizes: [usize; 2]) {
+        for (name, size) in MODULES.into_iter().zip(sizes) {
+            let bytes = self.modules[size % self.modules.len()].clone();
+            let _ = self.api.create("modules", "Module", name, json!({ "wasm_bytes": bytes }));
+        }
+    }
+
+    pub(crate) fn announce(&mut self, device: usize) {
+        let _ = self.api.create("devices", "Device", &self.device_name(device), json!({}));
+    }
+
+    pub(crate) fn label(&mut self, device: usize, site: Option<usize>) {
+        let site = site.map_or(Value::Null, |site| json!(SITES[site % SITES.len()]));
+        self.patch_device(device, json!({ "metadata": { "labels": { "site": site } } }));
+    }
+
+    pub(crate) fn specify(&mut self, device: usize, field: &str, value: bool) {
+        self.patch_device(device, json!({ "spec": { field: value } }));
+    }
+
+    fn patch_device(&mut self, device: usize, patch: Value) {
+        let _ = self.api.patch("devices", &self.device_name(device), false, patch);
+    }
+
+    pub(crate) fn delete(&mut self, plural: &str, name: &str) {
+        let _ = self.api.delete(plural, name);
+    }
+
+    /// The deletion of the namespace: all kinds, and nothing new until they are gone.
+    pub(crate) fn delete_namespace(&mut self, first: usize) {
+        self.api.terminate();
+        let devices: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
+        let mut kinds = ["devices", "applications", "modules"];
+        kinds.rotate_left(first % 3);
+        for plural in kinds {
+            match plural {
+                "devices" => devices.iter().for_each(|name| self.delete(plural, name)),
+                "applications" => APPLICATIONS.iter().for_each(|name| self.delete(plural, name)),
+                _ => MODULES.iter().for_each(|name| self.delete(plural, name)),
+            }
+        }
+    }
+
+    pub(crate) fn device_name(&self, device: usize) -> String {
+        self.devices[device % self.devices.len()].name.clone()
     }
 }
 

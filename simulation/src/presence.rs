@@ -7,7 +7,7 @@ use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
 use crate::{
     api::{Api, ApiError, UNIX_MS, seconds_text, time_text},
     invariants::Witness,
-    random::Random,
+    line::Line,
 };
 
 /// As the gateway's process has it.
@@ -37,16 +37,9 @@ impl Presence {
     }
 
     /// One round; answers when the next is wanted.
-    pub(crate) fn poll(
-        &mut self,
-        now_ms: u64,
-        api: &mut Api,
-        random: &mut Random,
-        witness: &mut Witness,
-    ) -> u64 {
+    pub(crate) fn poll(&mut self, now_ms: u64, api: &mut Api, line: &mut Line, witness: &mut Witness) -> u64 {
         if now_ms >= self.lease_ms {
-            let failed = witness.faults && random.once_in(20);
-            let claimed = !failed && self.claim(now_ms, api);
+            let claimed = !line.fails() && self.claim(now_ms, api);
             if !claimed {
                 self.tenure.handle_failed();
             } else if *self.tenure.hold() == Hold::Held {
@@ -55,7 +48,7 @@ impl Presence {
             self.lease_ms = now_ms + self.tenure.poll_pause_ms(now_ms, claimed);
         }
         if now_ms >= self.status_ms {
-            if *self.tenure.hold() == Hold::Held && !(witness.faults && random.once_in(20)) {
+            if *self.tenure.hold() == Hold::Held && !line.fails() {
                 self.say(now_ms, api);
             }
             self.status_ms = now_ms + STATUS_MS;

@@ -1,14 +1,18 @@
-//! All chance comes from one seed.
+//! Noise: all of it follows from one seed, and each place has its own, so that what happens in one does not change what another meets.
 
 use wasmbed_supervisor::memory::SeededEntropy;
 
-/// Numbers that follow from the seed.
+/// Numbers that follow from the seed and the place.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(SeededEntropy);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(SeededEntropy(seed))
+    pub(crate) fn of(seed: u64, place: &str) -> Self {
+        // FNV-1a.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let place = place.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        let mut of_seed = SeededEntropy(seed);
+        Self(SeededEntropy(of_seed.next_u64() ^ place))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
@@ -20,13 +24,8 @@ impl Random {
         self.next() % bound.max(1)
     }
 
-    /// True once in so many times.
-    pub(crate) fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-
-    pub(crate) fn index(&mut self, length: usize) -> usize {
-        // A usize is at most 64 bits on every target.
-        self.below(length as u64) as usize
+    /// True in so many thousandths of the cases. Another chance leaves the numbers that follow as they are.
+    pub(crate) fn strikes(&mut self, permille: u16) -> bool {
+        self.below(1_000) < u64::from(permille)
     }
 }

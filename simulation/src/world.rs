@@ -20,19 +20,20 @@ use crate::{
     network::Network,
     presence::lease_name,
     random::Random,
+    transition::{Opening, Scenario},
 };
 
 /// What each device has: one takes everything, one few, one little.
-const HARDWARE: [Hardware; 4] = [
+pub(crate) const HARDWARE: [Hardware; 4] = [
     Hardware { arena_bytes: 2 << 20, applications_max: 10 },
     Hardware { arena_bytes: 2 << 20, applications_max: 2 },
     Hardware { arena_bytes: 300_000, applications_max: 10 },
     Hardware { arena_bytes: 2 << 20, applications_max: 10 },
 ];
-const GATEWAYS: usize = 3;
-const CONTROLLERS: usize = 3;
-/// Time of faults, virtual milliseconds.
-const FAULTS_MS: u64 = 240_000;
+pub(crate) const GATEWAYS: usize = 3;
+pub(crate) const CONTROLLERS: usize = 3;
+/// Time of faults, virtual milliseconds. Transitions of a later time are the last word of people, after the faults.
+pub(crate) const FAULTS_MS: u64 = 240_000;
 /// Time to converge in afterwards: the longest back-offs of all parts are below it.
 const CONVERGE_MS: u64 = 1_500_000;
 /// Between two comparisons with the reference model.
@@ -67,7 +68,7 @@ pub struct Summary {
 }
 
 pub(crate) struct World {
-    pub(crate) random: Random,
+    pauses: Random,
     pub(crate) now_ms: u64,
     pub(crate) api: Api,
     pub(crate) devices: Vec<Device>,
@@ -84,7 +85,7 @@ pub(crate) struct World {
     pub(crate) api_full_until_ms: u64,
     /// Another that holds a gateway's name.
     pub(crate) namesake: Option<Namesake>,
-    network: Network,
+    pub(crate) network: Network,
     /// For each controller, since when it could lead.
     fit_since_ms: Vec<Option<u64>>,
     led_ms: u64,
@@ -93,24 +94,27 @@ pub(crate) struct World {
     fingerprint: u64,
 }
 
-/// Plays one seed: a time of faults, then a time to converge in.
+/// Plays a scenario: a time of faults, then a time to converge in.
 ///
 /// # Errors
 /// The first rule that was broken, or what did not converge.
-pub fn run(seed: u64) -> Result<Summary, Violation> {
-    let mut world = World::new(seed)?;
-    world.witness.faults = true;
+pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
+    let mut world = World::new(&scenario.opening)?;
+    let mut steps = scenario.steps.iter().peekable();
     while world.now_ms < FAULTS_MS {
-        world.people();
-        world.break_something();
-        world.step()?;
+        while let Some(step) = steps.next_if(|step| step.at_ms <= world.now_ms) {
+            world.apply(&step.transition);
+        }
+        world.step(steps.peek().map_or(FAULTS_MS, |step| step.at_ms))?;
     }
     world.mend();
-    world.last_word();
+    for step in steps {
+        world.apply(&step.transition);
+    }
     let end_ms = world.now_ms + CONVERGE_MS;
     let mut look_ms = world.now_ms;
     loop {
-        world.step()?;
+        world.step(u64::MAX)?;
         if world.now_ms < look_ms {
             continue;
         }
@@ -119,9 +123,8 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
             None => break,
             Some(_) if world.now_ms < end_ms => {}
             Some(what) => {
-                return Err(Violation(format!(
-                    "not converged {CONVERGE_MS} ms after the last fault: {what}"
-                )));
+                let what = format!("{CONVERGE_MS} ms after the last fault: {what}");
+                return Err(Violation { rule: "everything converges", what, at_ms: world.now_ms });
             }
         }
     }
@@ -137,35 +140,31 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
 }
 
 impl World {
-    fn new(seed: u64) -> Result<Self, Violation> {
-        let mut random = Random::new(seed);
+    fn new(opening: &Opening) -> Result<Self, Violation> {
         let names: Vec<String> = (0..HARDWARE.len()).map(|index| format!("device-{index}")).collect();
-        let mut api = Api::new().map_err(Violation)?;
+        let mut api = Api::new().map_err(|what| Violation { rule: "the API starts", what, at_ms: 0 })?;
         // The last device is one that nobody announced.
         for name in names.iter().take(HARDWARE.len() - 1) {
             let created = api.create("devices", "Device", name, json!({}));
             debug_assert!(created.is_ok(), "an empty API takes a Device");
         }
-        let enrollment = match random.below(4) {
-            0 => Enrollment::Closed,
-            1 => Enrollment::Approval,
-            _ => Enrollment::Open,
+        let enrollment = Enrollment::from(opening.enrollment);
+        let (weather, noise) = (opening.weather, opening.noise);
+        let device = |((name, hardware), gateways): ((&String, Hardware), &Vec<usize>)| {
+            Device::new(name, hardware, gateways.clone(), noise)
         };
-        let mut device = |(name, hardware): (&String, Hardware)| {
-            let first = random.index(GATEWAYS);
-            let listed = (0..2 + random.index(GATEWAYS - 1)).map(|next| (first + next) % GATEWAYS);
-            Device::new(name, hardware, listed.collect(), random.next())
-        };
-        let devices = names.iter().zip(HARDWARE).map(&mut device).collect();
+        let devices = names.iter().zip(HARDWARE).zip(&opening.gateways).map(device).collect();
         let at = Now { ms: 0, unix_ms: UNIX_MS };
-        let gateway = |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, at);
+        let gateway =
+            |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, (weather, noise), at);
+        let controller = |index: usize| ControllerProcess::new(index, weather, noise);
         Ok(Self {
-            random,
+            pauses: Random::of(noise, "pauses"),
             now_ms: 0,
             api,
             devices,
             gateways: (0..GATEWAYS).map(gateway).collect(),
-            controllers: (0..CONTROLLERS).map(ControllerProcess::new).collect(),
+            controllers: (0..CONTROLLERS).map(controller).collect(),
             enrollment,
             witness: Witness::new(names),
             modules: modules(),
@@ -173,7 +172,7 @@ impl World {
             api_down_until_ms: 0,
             api_full_until_ms: 0,
             namesake: None,
-            network: Network::default(),
+            network: Network::new(weather, noise),
             fit_since_ms: vec![None; CONTROLLERS],
             led_ms: 0,
             orphaned_since_ms: vec![None; HARDWARE.len()],
@@ -181,8 +180,8 @@ impl World {
         })
     }
 
-    /// One round of everything, then time moves to where something is due.
-    pub(crate) fn step(&mut self) -> Result<(), Violation> {
+    /// One round of everything, then time moves to where something is due, not past the next transition.
+    fn step(&mut self, next_ms: u64) -> Result<(), Violation> {
         let now_ms = self.now_ms;
         let now = Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
         let (down, full) = (now_ms < self.api_down_until_ms, now_ms < self.api_full_until_ms);
@@ -192,48 +191,40 @@ impl World {
             (false, false) => Serving::All,
         };
         self.api.at(now_ms, serving);
-        let mut due_ms = now_ms + STEP_MS_MAX;
+        let mut due_ms = next_ms.min(now_ms + STEP_MS_MAX);
         self.poll_devices(now, &mut due_ms);
         self.poll_namesake();
         for gateway in &mut self.gateways {
             self.api.down = down || now_ms < gateway.cut_off_until_ms;
-            let next_ms = gateway.poll(now, &mut self.api, &mut self.random, &mut self.witness);
+            let next_ms = gateway.poll(now, &mut self.api, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
         for controller in &mut self.controllers {
             self.api.down = down || now_ms < controller.cut_off_until_ms;
-            let next_ms = controller.poll(
-                now,
-                &mut self.api,
-                &self.gateways,
-                &mut self.network,
-                &mut self.random,
-                &mut self.witness,
-            );
+            let next_ms =
+                controller.poll(now, &mut self.api, &self.gateways, &mut self.network, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
         self.api.down = down;
-        for answered in
-            self.network.deliver(now, &mut self.gateways, &self.api, &mut self.random, &mut self.witness)
-        {
+        for answered in self.network.deliver(now, &mut self.gateways, &self.api, &mut self.witness) {
             if let Some(controller) = self.controllers.get_mut(answered.sender.controller) {
-                controller.handle_answer(now, answered, &mut self.random);
+                controller.handle_answer(now, answered);
             }
         }
         self.check(now);
-        let pause_ms = 1 + self.random.below(10);
+        let pause_ms = 1 + self.pauses.below(10);
         self.now_ms = due_ms.min(self.network.due_ms()).max(now_ms + pause_ms);
         let seen = self.witness.frames.rotate_left(32) ^ self.witness.writes ^ self.now_ms;
         self.fingerprint = (self.fingerprint ^ seen).wrapping_mul(0x0100_0000_01b3);
         match self.witness.violation.take() {
             None => Ok(()),
-            Some(violation) => Err(Violation(format!("at {now_ms} ms: {violation}"))),
+            Some(violation) => Err(Violation { at_ms: now_ms, ..violation }),
         }
     }
 
     fn poll_devices(&mut self, now: Now, due_ms: &mut u64) {
         for (index, device) in self.devices.iter_mut().enumerate() {
-            *due_ms = (*due_ms).min(device.poll(now.ms, &mut self.random));
+            *due_ms = (*due_ms).min(device.poll(now.ms));
             let Some(chosen) = device.wants(now.ms) else { continue };
             match self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up()) {
                 Some(gateway) => {
@@ -251,7 +242,7 @@ impl World {
                 continue;
             };
             if let Err(invariant) = agent.check() {
-                self.witness.violated(format!("device {index}: {invariant}"));
+                self.witness.violated("an agent's invariant", format!("device {index}: {invariant}"));
             }
             let set: BTreeSet<_> = agent.applications().map(|(uid, _)| uid).collect();
             self.witness.device_works_to(index, agent.revision().0, &set);
@@ -262,18 +253,21 @@ impl World {
         let devices = self.devices.len();
         for gateway in self.gateways.iter().filter(|gateway| gateway.is_up()) {
             if let Err(broken) = gateway.check() {
-                self.witness.violated(format!("{}: {broken}", gateway.name));
+                self.witness.violated(broken, gateway.name.clone());
             }
             let levels = gateway.levels(now);
             let bound = gateway::config::STORE_OPERATIONS_MAX + devices;
             if levels.store_operations > bound || levels.writes > 64 * devices {
-                self.witness.violated(format!("queues of {} are out of bounds: {levels:?}", gateway.name));
+                self.witness.violated(
+                    "queues are bounded",
+                    format!("queues of {} are out of bounds: {levels:?}", gateway.name),
+                );
             }
         }
         for controller in &self.controllers {
             if let Err(broken) = controller.check() {
                 let sender = controller.sender();
-                self.witness.violated(format!("{sender:?}: {broken}"));
+                self.witness.violated(broken, format!("{sender:?}"));
             }
             let gauges = controller.gauges();
             let bounded = gauges.statuses_queued <= APPLICATIONS.len() + 1
@@ -281,7 +275,10 @@ impl World {
                 && gauges.writes_in_flight <= WRITES_IN_FLIGHT_MAX;
             if !bounded {
                 let sender = controller.sender();
-                self.witness.violated(format!("queues of {sender:?} are out of bounds: {gauges:?}"));
+                self.witness.violated(
+                    "queues are bounded",
+                    format!("queues of {sender:?} are out of bounds: {gauges:?}"),
+                );
             }
         }
     }
@@ -298,7 +295,10 @@ impl World {
             *since_ms = orphaned.then(|| since_ms.unwrap_or(now_ms));
             if since_ms.is_some_and(|since_ms| now_ms - since_ms > ORPHANED_MS_MAX) {
                 let name = &device.name;
-                self.witness.violated(format!("{name} runs on in a session although its Device is gone"));
+                self.witness.violated(
+                    "what is gone runs nowhere",
+                    format!("{name} runs on in a session although its Device is gone"),
+                );
             }
         }
     }
@@ -322,7 +322,7 @@ impl World {
             .filter_map(|controller| Some((controller.sender(), controller.lead(now_ms)?)))
             .collect();
         if leaders.len() > 1 {
-            self.witness.violated(format!("more than one leads: {leaders:?}"));
+            self.witness.violated("at most one leads", format!("more than one leads: {leaders:?}"));
         }
         if !leaders.is_empty() {
             self.led_ms = now_ms;
@@ -334,7 +334,8 @@ impl World {
         let held_ms = self.led_ms.max(self.witness.leader_lease_ms);
         let lost_ms = held_ms.max(fit_since_ms).max(self.api.up_since_ms);
         if now_ms.saturating_sub(lost_ms) > HANDOVER_MS_MAX {
-            self.witness.violated(format!("nobody has led for {} ms", now_ms - lost_ms));
+            self.witness
+                .violated("soon another leads", format!("nobody has led for {} ms", now_ms - lost_ms));
         }
     }
 }

@@ -1,53 +1,50 @@
-//! A fixed set of seeds, and some that follow from the sources, so that each commit plays others and plays the same ones again. A failing
-//! seed stands in the message.
+//! The runs that once failed, and some that follow from the sources, so that each commit plays others and plays the same ones again. A
+//! failing one is shrunk, and what is left of it stands in the message.
 #![cfg(test)]
 
 use std::{
+    fs,
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
+    time::Duration,
 };
 
-use wasmbed_simulation::{replay, run};
+use wasmbed_simulation::{Scenario, play, play_seed, replay};
 
-/// Seeds that are played in every run; those that once failed join them.
-const FIXED: [u64; 23] = [
-    1,
-    2,
-    3,
-    4,
-    7,
-    14,
-    200,
-    1091,
-    900_287,
-    900_369,
-    900_865,
-    901_160,
-    7_000_043,
-    7_000_122,
-    8_000_033,
-    9_000_021,
-    1_066_655_728_790_800_218,
-    700_104,
-    700_205,
-    500_001_052,
-    3_333_022_301_308_058_724,
-    15_248_001_493_890_562_044,
-    10_941_528_208_877_631_786,
-];
 /// Seeds that each commit plays anew. One in some hundreds showed the last faults; `cargo xtask deep seeds` plays thousands.
 const FRESH: u64 = 200;
+/// A failure is shrunk for this long at most: the command in the message shrinks it further.
+const SHRINK: Duration = Duration::from_secs(60);
 
-fn play(seed: u64) {
-    if let Err(violation) = run(seed) {
-        panic!("seed {seed}: {violation}\nreplay: {}", replay(seed));
-    }
+fn each<T: Sync>(all: &[T], act: impl Fn(&T) + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Relaxed) as usize) {
+                    act(one);
+                }
+            });
+        }
+    });
 }
 
 #[test]
-fn the_fixed_seeds_keep_every_rule_and_converge() {
-    FIXED.into_iter().for_each(play);
+fn the_runs_that_once_failed_keep_every_rule_and_converge() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("regressions");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 23, "{files:?}");
+    each(&files, |file| {
+        let scenario = Scenario::from_lines(&fs::read_to_string(file).unwrap());
+        let scenario = scenario.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        if let Err(violation) = play(&scenario) {
+            panic!("{} failed {violation}", file.display());
+        }
+    });
 }
 
 /// The start of the hash of what was committed last; where there is no repository, always the same. Not the clock's: a run that
@@ -64,21 +61,18 @@ fn seed_of_sources() -> u64 {
 #[test]
 fn fresh_seeds_keep_every_rule_and_converge() {
     let first = seed_of_sources();
-    let next = AtomicU64::new(0);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let index @ 0..FRESH = next.fetch_add(1, Relaxed) {
-                    play(first.wrapping_add(index));
-                }
-            });
+    let seeds: Vec<u64> = (0..FRESH).map(|index| first.wrapping_add(index)).collect();
+    each(&seeds, |seed| {
+        if let Err(failure) = play_seed(*seed) {
+            eprintln!("seed {seed} failed {}\nreplay: {}", failure.violation(), replay(*seed));
+            panic!("seed {seed}: {}\nreplay: {}", failure.shrink(SHRINK), replay(*seed));
         }
     });
 }
 
 #[test]
 fn a_seed_gives_the_same_run_twice() {
-    assert_eq!(run(42), run(42));
-    assert_ne!(run(42).map(|summary| summary.fingerprint), run(43).map(|summary| summary.fingerprint));
+    let played = |seed| play_seed(seed).map_err(|failure| failure.violation().clone()).unwrap();
+    assert_eq!(played(42), played(42));
+    assert_ne!(played(42).fingerprint, played(43).fingerprint);
 }

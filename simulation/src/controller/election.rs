@@ -14,21 +14,20 @@ use super::{
 use crate::{
     api::{Api, ApiError, time_text},
     invariants::Witness,
-    random::Random,
 };
 
 impl ControllerProcess {
     /// Reads the leader's Lease when it is time, and writes it a little later if there is reason to.
-    pub(super) fn elect(&mut self, now: Now, api: &mut Api, random: &mut Random, witness: &mut Witness) {
+    pub(super) fn elect(&mut self, now: Now, api: &mut Api, witness: &mut Witness) {
         if let Some(claiming) = self.claiming.take_if(|claiming| claiming.at_ms <= now.ms) {
-            let succeeded = self.claim(now, &claiming, api, random, witness);
+            let succeeded = self.claim(now, &claiming, api, witness);
             self.look_ms = now.ms + self.election.poll_pause_ms(now.ms, succeeded);
         }
         if self.claiming.is_some() || now.ms < self.look_ms {
             return;
         }
         let read = match api.get("leases", LEADER_LEASE) {
-            _ if witness.faults && random.once_in(20) => Err(ApiError::Unavailable),
+            _ if self.line.fails() => Err(ApiError::Unavailable),
             Err(ApiError::NotFound) => Ok(None),
             result => result.map(Some),
         };
@@ -43,7 +42,7 @@ impl ControllerProcess {
             claim @ (Claim::Create { .. } | Claim::Write { .. }) => {
                 let version = lease.map(|lease| text(&lease["metadata"]["resourceVersion"]));
                 self.claiming = Some(Claiming {
-                    at_ms: now.ms + random.below(60),
+                    at_ms: now.ms + self.random.below(60),
                     asked_ms: now.ms,
                     claim,
                     version: version.unwrap_or_default(),
@@ -52,14 +51,7 @@ impl ControllerProcess {
         }
     }
 
-    fn claim(
-        &mut self,
-        now: Now,
-        claiming: &Claiming,
-        api: &mut Api,
-        random: &mut Random,
-        witness: &mut Witness,
-    ) -> bool {
+    fn claim(&mut self, now: Now, claiming: &Claiming, api: &mut Api, witness: &mut Witness) -> bool {
         let spec = |term: u64| {
             json!({
                 "holderIdentity": self.sender.holder(),
@@ -69,7 +61,7 @@ impl ControllerProcess {
             })
         };
         self.fleet.handle_renewing(now, time_text(now.ms));
-        if witness.faults && random.once_in(20) {
+        if self.line.fails() {
             return false;
         }
         let (term, result) = match claiming.claim {
@@ -85,7 +77,7 @@ impl ControllerProcess {
             witness.leader_lease_ms = now.ms;
         }
         match result {
-            _ if witness.faults && random.once_in(25) => false,
+            _ if self.line.loses_answer() => false,
             Ok(_) => {
                 self.election.handle_written(claiming.asked_ms, term);
                 true

@@ -14,14 +14,13 @@ use crate::{
     api::{Api, ApiError, Seen},
     gateway::{device_of, key},
     presence::lease_name,
-    random::Random,
 };
 
 /// Changes taken from a watch at once.
 const WATCH_PAGE: usize = 8;
 
 impl ControllerProcess {
-    pub(super) fn follow_all(&mut self, now: Now, api: &Api, random: &mut Random) {
+    pub(super) fn follow_all(&mut self, now: Now, api: &Api) {
         for (plural, kind) in [
             ("leases", None),
             ("devicegateways", Some(Kind::Gateway)),
@@ -32,11 +31,12 @@ impl ControllerProcess {
             if plural == "leases" && now.ms < self.dumb_until_ms {
                 continue;
             }
-            self.follow(now, api, plural, kind, random);
+            self.follow(now, api, plural, kind);
         }
     }
 
-    fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Option<Kind>, random: &mut Random) {
+    fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Option<Kind>) {
+        let lags = self.line.lags();
         let Some(after) = self.watches.get_mut(plural) else {
             let listed = api.list(plural);
             self.note(plural, listed.is_ok());
@@ -47,7 +47,7 @@ impl ControllerProcess {
             self.watches.insert(plural, revision);
             return;
         };
-        if random.once_in(3) {
+        if lags {
             return;
         }
         let changes = api.watch(plural, after, WATCH_PAGE);
