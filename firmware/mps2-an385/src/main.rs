@@ -1,76 +1,32 @@
-//! The MPS2 board with the AN385 image (Arm DAI 0385D): a Cortex-M3 at 25 MHz, as QEMU's `mps2-an385` emulates it. Memory map
-//! and drivers.
+//! The MPS2 board with the AN385 image (Arm DAI 0385D): a Cortex-M3, as QEMU's `mps2-an385` emulates it. Where the image has what.
 //!
 //! It may not hold logic that a host test could run.
 
 #![no_std]
 #![no_main]
 
-extern crate alloc;
-
-mod board;
-mod clock;
-mod flash;
-mod interrupt;
-mod lan9118;
-mod pins;
-mod uart;
-mod watchdog;
-
-use alloc::string::String;
-
-use cortex_m::peripheral::NVIC;
-use cortex_m_rt::{entry, exception};
-use wasmbed_board::{ResetReason, Start, data::MPS2_AN385};
-
-use wasmbed_firmware_cortex_m::{fault, guard};
-use wasmbed_firmware_support::{heap, note, stack};
-
-use crate::{board::Mps2An385, flash::DataFlash, interrupt::Interrupt, lan9118::Lan9118, pins::Pins};
+use cortex_m_rt::entry;
+use wasmbed_board::data::{Board, MPS2_AN385};
+use wasmbed_firmware_mps2::Image;
 
 wasmbed_firmware_support::memory!(MPS2_AN385);
 
-/// Longer than anything that the loop does at once, by far.
-const WATCHDOG_MS: u32 = 8_000;
+struct An385;
 
-/// Every interrupt only ends a sleep; the next sleep unmasks it again.
-#[exception]
-unsafe fn DefaultHandler(number: i16) {
-    if let Ok(number) = u16::try_from(number) {
-        NVIC::mask(Interrupt(number));
-    }
+// SAFETY: the addresses and the interrupt are those of Arm DAI 0385D, tables 3-1, 3-3 and 3-4; the linker puts nothing into the PSRAM.
+unsafe impl Image for An385 {
+    const BOARD: &'static Board = &MPS2_AN385;
+    const CLOCK_HZ: u32 = 25_000_000;
+    const TIMER: usize = 0x4000_2000;
+    const UART: usize = 0x4000_4000;
+    const WATCHDOG: usize = 0x4000_8000;
+    const FPGA_IO: usize = 0x4002_8000;
+    const ETHERNET: usize = 0x4020_0000;
+    const ETHERNET_INTERRUPT: u16 = 13;
 }
 
 #[entry]
 fn main() -> ! {
-    // SAFETY: nothing came before this.
-    unsafe { stack::paint() };
-    let mut core = cortex_m::Peripherals::take();
-    if let Some(core) = &mut core {
-        guard::arm(&mut core.MPU);
-    }
-    // SAFETY: this runs once.
-    heap::start(unsafe { HEAP_MEMORY.take() });
-    uart::start();
-    fault::set_console(uart::write);
-    clock::start();
-    let (reset_reason, reset_detail) = note::take_reason().unwrap_or((ResetReason::PowerOn, String::new()));
-    watchdog::arm(WATCHDOG_MS);
-    // SAFETY: this runs once.
-    let flash = unsafe { DataFlash::new() };
-    // SAFETY: this runs once.
-    let arena = unsafe { ARENA.take() };
-    match (Lan9118::start(), core) {
-        (Ok(network), Some(core)) => wasmbed_board::run(Start {
-            hardware: Mps2An385 { core },
-            network,
-            flash,
-            peripherals: Pins,
-            arena,
-            reset_reason,
-            reset_detail,
-        }),
-        (Err(lan9118::NotThere), _) => fault::end(note::Kind::Fault, format_args!("no LAN9118")),
-        (_, None) => fault::end(note::Kind::Fault, format_args!("core peripherals were taken")),
-    }
+    // SAFETY: this is the program's first function and runs once; the regions are named nowhere else.
+    unsafe { wasmbed_firmware_mps2::start::<An385, _, _>(&HEAP_MEMORY, &ARENA) }
 }

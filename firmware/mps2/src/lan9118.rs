@@ -8,9 +8,6 @@ use wasmbed_board::smoltcp::{
 
 use wasmbed_firmware_support::register::Block;
 
-// SAFETY: AN385 (Arm DAI 0385D, table 3-1) has the controller at this address.
-const CHIP: Block = unsafe { Block::new(0x4020_0000) };
-
 const RX_DATA: usize = 0x00;
 const TX_DATA: usize = 0x20;
 const RX_STATUS: usize = 0x40;
@@ -101,6 +98,7 @@ impl Faults {
 
 /// The controller. There is one.
 pub struct Lan9118 {
+    chip: Chip,
     address: EthernetAddress,
     received: [u8; FRAME_BYTES_MAX],
     sending: [u8; FRAME_BYTES_MAX + 2],
@@ -109,25 +107,27 @@ pub struct Lan9118 {
 
 impl Lan9118 {
     /// Resets the chip and starts it.
-    pub fn start() -> Result<Self, NotThere> {
+    pub fn start(registers: Block) -> Result<Self, NotThere> {
+        let chip = Chip(registers);
         // The first access after power is on wakes it and need not answer.
-        wait(|| CHIP.read(BYTE_TEST) == BYTE_TEST_VALUE)?;
-        CHIP.write(HW_CONFIG, HW_SOFT_RESET);
-        wait(|| CHIP.read(HW_CONFIG) & HW_SOFT_RESET == 0)?;
-        CHIP.write(HW_CONFIG, HW_TX_FIFO_5_KIB);
-        CHIP.write(FIFO_INT, 0);
-        CHIP.write(INT_STATUS, u32::MAX);
-        CHIP.write(INT_ENABLE, INT_RX_STATUS_LEVEL);
-        CHIP.write(IRQ_CONFIG, IRQ_ON);
-        mac_write(MAC_MII_DATA, PHY_NEGOTIATE_AGAIN)?;
-        mac_write(MAC_MII_ACCESS, MII_WRITE | PHY_CONTROL << 6)?;
-        wait(|| mac_read(MAC_MII_ACCESS).is_ok_and(|access| access & MII_BUSY == 0))?;
-        CHIP.write(RX_CONFIG, 0);
-        CHIP.write(TX_CONFIG, TX_ON);
-        let low = mac_read(MAC_ADDRESS_LOW)?.to_le_bytes();
-        let high = mac_read(MAC_ADDRESS_HIGH)?.to_le_bytes();
-        mac_write(MAC_CONTROL, CONTROL_ALL_ON)?;
+        wait(|| chip.read(BYTE_TEST) == BYTE_TEST_VALUE)?;
+        chip.write(HW_CONFIG, HW_SOFT_RESET);
+        wait(|| chip.read(HW_CONFIG) & HW_SOFT_RESET == 0)?;
+        chip.write(HW_CONFIG, HW_TX_FIFO_5_KIB);
+        chip.write(FIFO_INT, 0);
+        chip.write(INT_STATUS, u32::MAX);
+        chip.write(INT_ENABLE, INT_RX_STATUS_LEVEL);
+        chip.write(IRQ_CONFIG, IRQ_ON);
+        chip.mac_write(MAC_MII_DATA, PHY_NEGOTIATE_AGAIN)?;
+        chip.mac_write(MAC_MII_ACCESS, MII_WRITE | PHY_CONTROL << 6)?;
+        wait(|| chip.mac_read(MAC_MII_ACCESS).is_ok_and(|access| access & MII_BUSY == 0))?;
+        chip.write(RX_CONFIG, 0);
+        chip.write(TX_CONFIG, TX_ON);
+        let low = chip.mac_read(MAC_ADDRESS_LOW)?.to_le_bytes();
+        let high = chip.mac_read(MAC_ADDRESS_HIGH)?.to_le_bytes();
+        chip.mac_write(MAC_CONTROL, CONTROL_ALL_ON)?;
         Ok(Self {
+            chip,
             address: EthernetAddress([low[0], low[1], low[2], low[3], high[0], high[1]]),
             received: [0; FRAME_BYTES_MAX],
             sending: [0; FRAME_BYTES_MAX + 2],
@@ -148,21 +148,21 @@ impl Lan9118 {
     /// Whether a frame waits; if not, the next one makes an interrupt.
     pub fn has_frame(&self) -> bool {
         // Cleared before looking: a frame that comes in between sets it again.
-        CHIP.write(INT_STATUS, INT_RX_STATUS_LEVEL);
-        frames_waiting() > 0
+        self.chip.write(INT_STATUS, INT_RX_STATUS_LEVEL);
+        self.chip.frames_waiting() > 0
     }
 
     /// Copies the next whole frame out of the FIFO.
     fn take_frame(&mut self) -> Option<usize> {
         self.note_faults();
         for _ in 0..DAMAGED_FRAMES_MAX {
-            if frames_waiting() == 0 {
+            if self.chip.frames_waiting() == 0 {
                 return None;
             }
-            let status = CHIP.read(RX_STATUS);
+            let status = self.chip.read(RX_STATUS);
             let bytes = (status >> 16 & 0x3fff) as usize;
             let words = bytes.div_ceil(4);
-            let in_fifo = (CHIP.read(RX_FIFO_INFO) & 0xffff) as usize;
+            let in_fifo = (self.chip.read(RX_FIFO_INFO) & 0xffff) as usize;
             if words * 4 > in_fifo {
                 self.empty_receiver();
                 return None;
@@ -170,7 +170,7 @@ impl Lan9118 {
             let frame = bytes.saturating_sub(CHECKSUM_BYTES);
             let good = status & STATUS_ERROR == 0 && frame > 0 && frame <= FRAME_BYTES_MAX;
             for index in 0..words {
-                let word = CHIP.read(RX_DATA).to_le_bytes();
+                let word = self.chip.read(RX_DATA).to_le_bytes();
                 if let Some(space) = self.received.get_mut(index * 4..).filter(|_| good) {
                     let count = space.len().min(4);
                     space[..count].copy_from_slice(&word[..count]);
@@ -185,12 +185,12 @@ impl Lan9118 {
     }
 
     fn note_faults(&mut self) {
-        let status = CHIP.read(INT_STATUS) & (INT_RX_ERROR | INT_TX_ERROR);
+        let status = self.chip.read(INT_STATUS) & (INT_RX_ERROR | INT_TX_ERROR);
         if status == 0 {
-            self.faults.dropped = self.faults.dropped.wrapping_add(CHIP.read(RX_DROPPED));
+            self.faults.dropped = self.faults.dropped.wrapping_add(self.chip.read(RX_DROPPED));
             return;
         }
-        CHIP.write(INT_STATUS, status);
+        self.chip.write(INT_STATUS, status);
         if status & INT_RX_ERROR != 0 {
             self.empty_receiver();
         }
@@ -203,31 +203,31 @@ impl Lan9118 {
     fn empty_receiver(&mut self) {
         self.faults.emptied = self.faults.emptied.wrapping_add(1);
         // A chip that doesn't take these has an error again next time.
-        let _ = mac_write(MAC_CONTROL, CONTROL_ALL_ON & !CONTROL_RECEIVE);
-        CHIP.write(RX_CONFIG, RX_DUMP);
-        let _ = wait(|| CHIP.read(RX_CONFIG) & RX_DUMP == 0);
-        let _ = mac_write(MAC_CONTROL, CONTROL_ALL_ON);
+        let _ = self.chip.mac_write(MAC_CONTROL, CONTROL_ALL_ON & !CONTROL_RECEIVE);
+        self.chip.write(RX_CONFIG, RX_DUMP);
+        let _ = wait(|| self.chip.read(RX_CONFIG) & RX_DUMP == 0);
+        let _ = self.chip.mac_write(MAC_CONTROL, CONTROL_ALL_ON);
     }
 
     fn empty_transmitter(&mut self) {
         self.faults.unsent = self.faults.unsent.wrapping_add(1);
-        CHIP.write(TX_CONFIG, TX_STATUS_DUMP | TX_DATA_DUMP);
-        let _ = wait(|| CHIP.read(TX_CONFIG) & (TX_STATUS_DUMP | TX_DATA_DUMP) == 0);
-        CHIP.write(TX_CONFIG, TX_ON);
+        self.chip.write(TX_CONFIG, TX_STATUS_DUMP | TX_DATA_DUMP);
+        let _ = wait(|| self.chip.read(TX_CONFIG) & (TX_STATUS_DUMP | TX_DATA_DUMP) == 0);
+        self.chip.write(TX_CONFIG, TX_ON);
     }
 
     /// Reads the statuses of frames that are sent, without which sending stops when their FIFO is full, and says whether a
     /// frame fits now.
     fn has_room(&mut self) -> bool {
         for _ in 0..TX_STATUSES_MAX {
-            if CHIP.read(TX_FIFO_INFO) >> 16 & 0xff == 0 {
+            if self.chip.read(TX_FIFO_INFO) >> 16 & 0xff == 0 {
                 break;
             }
-            if CHIP.read(TX_STATUS) & STATUS_ERROR != 0 {
+            if self.chip.read(TX_STATUS) & STATUS_ERROR != 0 {
                 self.faults.unsent = self.faults.unsent.wrapping_add(1);
             }
         }
-        CHIP.read(TX_FIFO_INFO) & 0xffff >= TX_ROOM_BYTES
+        self.chip.read(TX_FIFO_INFO) & 0xffff >= TX_ROOM_BYTES
     }
 }
 
@@ -241,11 +241,11 @@ impl phy::Device for Lan9118 {
             return None;
         }
         let bytes = self.take_frame()?;
-        Some((Received(&self.received[..bytes]), Room(&mut self.sending)))
+        Some((Received(&self.received[..bytes]), Room(self.chip, &mut self.sending)))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Room<'_>> {
-        self.has_room().then_some(Room(&mut self.sending))
+        self.has_room().then_some(Room(self.chip, &mut self.sending))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -266,36 +266,50 @@ impl phy::RxToken for Received<'_> {
 }
 
 /// Room for a frame.
-pub struct Room<'a>(&'a mut [u8; FRAME_BYTES_MAX + 2]);
+pub struct Room<'a>(Chip, &'a mut [u8; FRAME_BYTES_MAX + 2]);
 
 impl phy::TxToken for Room<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, bytes: usize, fill: F) -> R {
         // smoltcp asks for no more than the `max_transmission_unit` above.
         let bytes = bytes.min(FRAME_BYTES_MAX);
-        let result = fill(&mut self.0[..bytes]);
-        CHIP.write(TX_DATA, TX_FIRST_AND_LAST | bytes as u32);
-        CHIP.write(TX_DATA, bytes as u32);
-        for word in self.0[..bytes.next_multiple_of(4)].as_chunks().0 {
-            CHIP.write(TX_DATA, u32::from_le_bytes(*word));
+        let result = fill(&mut self.1[..bytes]);
+        self.0.write(TX_DATA, TX_FIRST_AND_LAST | bytes as u32);
+        self.0.write(TX_DATA, bytes as u32);
+        for word in self.1[..bytes.next_multiple_of(4)].as_chunks().0 {
+            self.0.write(TX_DATA, u32::from_le_bytes(*word));
         }
         result
     }
 }
 
-fn frames_waiting() -> u32 {
-    CHIP.read(RX_FIFO_INFO) >> 16 & 0xff
-}
+/// The controller's registers.
+#[derive(Clone, Copy)]
+struct Chip(Block);
 
-fn mac_read(register: u32) -> Result<u32, NotThere> {
-    CHIP.write(MAC_COMMAND, MAC_BUSY | MAC_READ | register);
-    wait(|| CHIP.read(MAC_COMMAND) & MAC_BUSY == 0)?;
-    Ok(CHIP.read(MAC_DATA))
-}
+impl Chip {
+    fn read(self, offset: usize) -> u32 {
+        self.0.read(offset)
+    }
 
-fn mac_write(register: u32, value: u32) -> Result<(), NotThere> {
-    CHIP.write(MAC_DATA, value);
-    CHIP.write(MAC_COMMAND, MAC_BUSY | register);
-    wait(|| CHIP.read(MAC_COMMAND) & MAC_BUSY == 0)
+    fn write(self, offset: usize, value: u32) {
+        self.0.write(offset, value);
+    }
+
+    fn frames_waiting(self) -> u32 {
+        self.read(RX_FIFO_INFO) >> 16 & 0xff
+    }
+
+    fn mac_read(self, register: u32) -> Result<u32, NotThere> {
+        self.write(MAC_COMMAND, MAC_BUSY | MAC_READ | register);
+        wait(|| self.read(MAC_COMMAND) & MAC_BUSY == 0)?;
+        Ok(self.read(MAC_DATA))
+    }
+
+    fn mac_write(self, register: u32, value: u32) -> Result<(), NotThere> {
+        self.write(MAC_DATA, value);
+        self.write(MAC_COMMAND, MAC_BUSY | register);
+        wait(|| self.read(MAC_COMMAND) & MAC_BUSY == 0)
+    }
 }
 
 fn wait(mut done: impl FnMut() -> bool) -> Result<(), NotThere> {

@@ -1,30 +1,27 @@
 //! The data flash: the board's 16 MB of PSRAM, which the emulator keeps in a file, under the rules of NOR flash.
 
-use core::{cell::UnsafeCell, slice};
+use core::{cell::UnsafeCell, marker::PhantomData, slice};
 
-use wasmbed_board::{
-    data::MPS2_AN385,
-    flash::{Medium, MediumError},
-};
+use wasmbed_board::flash::{Medium, MediumError};
 
-const START: usize = MPS2_AN385.data_flash_start as usize;
-const BYTES: usize = MPS2_AN385.geometry.flash_bytes as usize;
+use crate::Image;
 
 /// The data flash. There is one.
-pub struct DataFlash {
+pub struct DataFlash<I> {
     cells: &'static [UnsafeCell<u8>],
+    image: PhantomData<I>,
 }
 
-impl DataFlash {
+impl<I: Image> DataFlash<I> {
     /// The flash.
     ///
     /// # Safety
     /// It may be called once.
     pub unsafe fn new() -> Self {
-        // SAFETY: AN385 has that much memory there, no section of the program lies in it, and the caller says that this is
-        // the only reference to it.
-        let cells = unsafe { slice::from_raw_parts(START as *const UnsafeCell<u8>, BYTES) };
-        Self { cells }
+        let start = I::BOARD.data_flash_start as *const UnsafeCell<u8>;
+        // SAFETY: the image vouches for the memory, and the caller says that this is the only reference to it.
+        let cells = unsafe { slice::from_raw_parts(start, I::BOARD.geometry.flash_bytes as usize) };
+        Self { cells, image: PhantomData }
     }
 
     fn bytes_mut(&mut self, start: usize, count: usize) -> Result<&mut [u8], MediumError> {
@@ -35,8 +32,8 @@ impl DataFlash {
     }
 }
 
-impl Medium for DataFlash {
-    const ERASE_BYTES: usize = MPS2_AN385.geometry.erase_bytes as usize;
+impl<I: Image> Medium for DataFlash<I> {
+    const ERASE_BYTES: usize = I::BOARD.geometry.erase_bytes as usize;
     const WRITE_BYTES: usize = 4;
 
     fn mapped(&self) -> &[u8] {

@@ -6,12 +6,9 @@ use cortex_m::interrupt::InterruptNumber;
 #[derive(Clone, Copy)]
 pub(crate) struct Interrupt(pub(crate) u16);
 
-// SAFETY: the numbers come from the interrupt controller itself or from AN385's table 3-3, so that it has them.
+// SAFETY: the numbers come from the interrupt controller itself or from an image, so that it has them.
 unsafe impl InterruptNumber for Interrupt {
     fn number(self) -> u16 {
         self.0
     }
 }
-
-/// AN385, table 3-3.
-pub(crate) const ETHERNET: Interrupt = Interrupt(13);

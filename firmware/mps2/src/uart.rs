@@ -2,10 +2,8 @@
 
 use wasmbed_firmware_support::register::Block;
 
-use crate::clock::CLOCK_HZ;
+use crate::Image;
 
-// SAFETY: AN385 (Arm DAI 0385D, table 3-4) has UART 0 at this address.
-const UART: Block = unsafe { Block::new(0x4000_4000) };
 const DATA: usize = 0x00;
 const STATE: usize = 0x04;
 const CONTROL: usize = 0x08;
@@ -14,16 +12,21 @@ const STATE_FULL: u32 = 1;
 const CONTROL_SEND: u32 = 1;
 const BAUD: u32 = 115_200;
 
+const fn uart<I: Image>() -> Block {
+    // SAFETY: the image vouches for the address.
+    unsafe { Block::new(I::UART) }
+}
+
 /// Switches it on.
-pub fn start() {
-    UART.write(BAUD_DIVIDER, CLOCK_HZ / BAUD);
-    UART.write(CONTROL, CONTROL_SEND);
+pub fn start<I: Image>() {
+    uart::<I>().write(BAUD_DIVIDER, I::CLOCK_HZ / BAUD);
+    uart::<I>().write(CONTROL, CONTROL_SEND);
 }
 
 /// Sends bytes and waits for each: a byte takes 87 µs, and whoever reads them sees the last words before a reset.
-pub fn write(bytes: &[u8]) {
+pub fn write<I: Image>(bytes: &[u8]) {
     for byte in bytes {
-        while UART.read(STATE) & STATE_FULL != 0 {}
-        UART.write(DATA, u32::from(*byte));
+        while uart::<I>().read(STATE) & STATE_FULL != 0 {}
+        uart::<I>().write(DATA, u32::from(*byte));
     }
 }

@@ -1,0 +1,50 @@
+//! The board's lights and buttons, behind FPGA registers (Arm DAI 0385D, section 4.5; the other
+//! images have the same registers).
+//!
+//! | pin | what it is | use |
+//! |---|---|---|
+//! | 0, 1 | user lights 0 and 1 | written and read: 1 is lit |
+//! | 2, 3 | user buttons 0 and 1 | read: 1 is pressed |
+
+use core::marker::PhantomData;
+
+use wasmbed_board::{PeripheralError, Peripherals};
+use wasmbed_firmware_support::register::Block;
+
+use crate::Image;
+
+const LIGHTS: usize = 0x00;
+const BUTTONS: usize = 0x08;
+
+/// The pins.
+pub struct Pins<I> {
+    registers: Block,
+    image: PhantomData<I>,
+}
+
+impl<I: Image> Pins<I> {
+    /// The pins of the image.
+    pub fn new() -> Self {
+        // SAFETY: the image vouches for the address.
+        Self { registers: unsafe { Block::new(I::FPGA_IO) }, image: PhantomData }
+    }
+}
+
+impl<I: Image> Peripherals for Pins<I> {
+    fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
+        match pin {
+            0 | 1 => Ok(self.registers.read(LIGHTS) & 1 << pin != 0),
+            2 | 3 => Ok(self.registers.read(BUTTONS) & 1 << (pin - 2) != 0),
+            _ => Err(PeripheralError::NotFound),
+        }
+    }
+
+    fn gpio_write(&mut self, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        if pin > 1 {
+            return Err(PeripheralError::NotFound);
+        }
+        let others = self.registers.read(LIGHTS) & !(1 << pin);
+        self.registers.write(LIGHTS, others | u32::from(level) << pin);
+        Ok(())
+    }
+}
