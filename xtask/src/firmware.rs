@@ -11,6 +11,14 @@ use wasmbed_board_data::{ALL, Board};
 
 use crate::{firmware_boot, firmware_size, process, system};
 
+/// What boards share.
+const SHARED: [&str; 4] = [
+    "wasmbed-firmware-cortex-m",
+    "wasmbed-firmware-link",
+    "wasmbed-firmware-mps2",
+    "wasmbed-firmware-support",
+];
+
 /// Options of the build.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -64,28 +72,16 @@ pub(crate) fn build(options: &Options) -> Result<()> {
             firmware_boot::boot(board.name.parse()?, &elf_path, &out)?;
         }
     }
-    if options.check && options.board.is_none() {
-        other_architectures()?;
-    }
     ensure!(beyond.is_empty(), "beyond the budget: {}", beyond.join("; "));
     Ok(())
-}
-
-/// What boards may share, for an architecture that none of them has yet: it must not stop to compile there.
-fn other_architectures() -> Result<()> {
-    const SHARED: &str = "wasmbed-firmware-cortex-m";
-    const TARGET: &str = "thumbv8m.main-none-eabi";
-    process::step(&format!("{SHARED} for {TARGET}"));
-    let route = system::ensure_target(TARGET)?;
-    let mut build = route.cargo_build(TARGET);
-    build.current_dir(folder()).args(["--quiet", "--locked", "--release", "--package", SHARED]);
-    process::run(build.env("CARGO_TARGET_DIR", target_dir(route)))
 }
 
 /// Formatting and lints; Debian's compiler comes without either.
 fn formatting_and_lints(board: &Board) -> Result<()> {
     // With `--all` it would format the crates around the workspace too.
-    process::run(process::cargo().current_dir(folder()).args(["fmt", "--check", "--package", board.name]))?;
+    let mut format = process::cargo();
+    format.current_dir(folder()).args(["fmt", "--check", "--package", board.name]);
+    process::run(format.args(SHARED.iter().flat_map(|name| ["--package", name])))?;
     if system::ensure_target(board.target)? != system::Route::Rustup {
         println!("    no lints: Debian's compiler builds it here");
         return Ok(());

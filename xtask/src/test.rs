@@ -112,9 +112,6 @@ fn checks() -> Result<()> {
 }
 
 fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {
-    for name in programs {
-        ensure!(ON_BOARDS.contains(name), "boards/{board}.toml: qemu.gate: {name} is none of {ON_BOARDS:?}");
-    }
     process::step(&format!("end-to-end tests with {board} in QEMU as their devices"));
     let mut run = command()?;
     // The workspace, so that features and with them what was built stay the same.
@@ -220,7 +217,16 @@ fn count(line: &str, what: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::count;
+    use super::{ALL, ON_BOARDS, count};
+
+    #[test]
+    fn a_board_that_runs_fewer_programs_names_some_of_those() {
+        for board in ALL {
+            for name in board.emulation.as_ref().and_then(|emulation| emulation.gate).unwrap_or_default() {
+                assert!(ON_BOARDS.contains(name), "boards/{}.toml: qemu.gate: {name}", board.name);
+            }
+        }
+    }
 
     #[test]
     fn summaries_are_added_up() {

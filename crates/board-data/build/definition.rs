@@ -10,6 +10,8 @@ pub(crate) const GUARD_KIB: u32 = 4;
 pub(crate) const FLASH: &str = "flash";
 /// The name of the memory that holds the stack and the statics.
 pub(crate) const RAM: &str = "ram";
+/// Sections that linker scripts have beside those of the further memories.
+const SECTIONS: [&str; 8] = ["arena", "bss", "data", "heap", "init", "rodata", "text", "uninit"];
 /// What stands for something else in QEMU's arguments.
 const PLACEHOLDERS: [&str; 4] = ["{code}", "{data}", "{memory}", "{network}"];
 /// The device protocol's bound for a board's name.
@@ -210,7 +212,7 @@ fn check_memory(board: &Definition) -> Result<(), Problem> {
     for (name, region) in &board.memory {
         let key = format!("memory.{name}");
         ensure(is_name(name) && !name.contains('-'), &key, || "is not lower-case letters and digits".into())?;
-        ensure(name != "heap" && name != "arena", &key, || "is the name of a section".into())?;
+        ensure(!SECTIONS.contains(&name.as_str()), &key, || "is the name of a section".into())?;
         ranges.push((key, range(region.start, region.kib)));
     }
     ranges.push(("data_flash".to_owned(), range(board.data_flash.start, board.data_flash.kib)));
@@ -318,7 +320,8 @@ fn check_pins(all: &[Pins]) -> Result<(), Problem> {
 
 fn check_qemu(board: &Definition, qemu: &Qemu) -> Result<(), Problem> {
     for (key, text) in [("qemu.program", &qemu.program), ("qemu.package", &qemu.package)] {
-        ensure(is_name(text) || text.contains("qemu"), key, || format!("{text:?} is no program's name"))?;
+        let is_one = is_name(text) && text.starts_with("qemu-system-");
+        ensure(is_one, key, || format!("{text:?} does not begin with qemu-system-"))?;
     }
     for argument in &qemu.arguments {
         let mut rest = argument.as_str();

@@ -82,6 +82,12 @@ fn what_is_wrong_is_told_with_file_and_key() {
         ("pins = [2, 3]", "pins = [1]", "pins.pins: 1 is there twice"),
         ("{data}", "{date}", "qemu.arguments: {date} in"),
         ("\"-kernel\", \"{code}\",", "", "qemu.arguments: {code} is in none of them"),
+        ("program = \"qemu-system-arm\"", "program = \"sh\"", "qemu.program: \"sh\" does not begin"),
+        (
+            "ram = {",
+            "data = { start = 0x3000_0000, kib = 1 }\nram = {",
+            "memory.data: is the name of a section",
+        ),
         ("code = \"elf\"", "code = \"hex\"", "unknown variant `hex`"),
         ("code = \"elf\"", "code = \"elf\"\ngate = []", "qemu.gate: is empty"),
     ] {
