@@ -45,11 +45,11 @@ pub(super) enum Admission {
 /// Why a device is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub(super) reason: CloseReason,
+    pub reason: CloseReason,
     /// As in the Device's conditions; `None` if the device is not to blame.
-    pub(super) shown: Option<ReasonCode>,
-    pub(super) retry_after_ms: u32,
-    pub(super) detail: &'static str,
+    pub shown: Option<ReasonCode>,
+    pub retry_after_ms: u32,
+    pub detail: &'static str,
 }
 
 pub(super) const REVOKED: Refusal = Refusal {

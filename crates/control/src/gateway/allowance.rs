@@ -5,12 +5,13 @@
 //! all of them share.
 
 use super::{
-    config::{CHANGES, FRAMES, LOG_RATE, NOTICES_RESUME},
-    events::Ledger,
+    config::{CHANGES, FRAMES, LOG_RATE, NOTICES, NOTICES_RESUME},
+    events::{About, Ledger, Noted, QueuedEvent},
     input::SessionId,
 };
 use crate::{
     Now,
+    kubernetes::Event,
     rate::{Rate, TokenBucket},
 };
 
@@ -18,16 +19,16 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     /// Connections that are open, the oldest first.
-    pub(super) connections: Vec<SessionId>,
+    connections: Vec<SessionId>,
     frames: TokenBucket,
     /// The log already says that the device is read slowly.
     slowed: bool,
-    pub(super) voice: Voice,
+    voice: Voice,
     changes: TokenBucket,
     /// When gathered changes are published to controllers.
-    pub(super) publish_at_ms: Option<u64>,
+    publish_at_ms: Option<u64>,
     /// Boxed: few devices have Events.
-    pub(super) events: Option<Box<Ledger>>,
+    events: Option<Box<Ledger>>,
     logs: TokenBucket,
 }
 
@@ -37,6 +38,44 @@ pub(super) fn frame_cost(bytes: usize) -> u64 {
 }
 
 impl Allowance {
+    /// A connection that counts as the device's is open.
+    pub(super) fn open(&mut self, id: SessionId) {
+        debug_assert!(!self.connections.contains(&id), "{id:?} is counted twice");
+        self.connections.push(id);
+    }
+
+    /// Such a connection is gone.
+    pub(super) fn close(&mut self, id: SessionId) {
+        self.connections.retain(|open| *open != id);
+    }
+
+    /// Connections that are open, the oldest first.
+    pub(super) fn connections(&self) -> &[SessionId] {
+        &self.connections
+    }
+
+    /// Counts a line of the process's log about the device.
+    pub(super) fn speak(&mut self, now_ms: u64) -> Speech {
+        self.voice.speak(now_ms, NOTICES)
+    }
+
+    /// Counts an Event about the device; `number` is one that no Event of this process has.
+    pub(super) fn note_event(&mut self, now_ms: u64, event: Box<Event>, about: About, number: u64) -> Noted {
+        self.events.get_or_insert_default().note(now_ms, event, about, number)
+    }
+
+    /// The turn of a queued Event has come: it is written as it is now.
+    pub(super) fn refresh_event(&mut self, queued: &mut QueuedEvent) {
+        if let Some(events) = &mut self.events {
+            events.refresh(queued);
+        }
+    }
+
+    /// A repeated Event that was counted only and may be written now.
+    pub(super) fn overdue_event(&mut self, now_ms: u64) -> Option<QueuedEvent> {
+        self.events.as_mut()?.overdue(now_ms)
+    }
+
     /// Counts a frame; true if the device begins to be read no faster than its share.
     pub(super) fn heard_frame(&mut self, now: Now, bytes: usize) -> bool {
         self.frames.refill(now.ms, FRAMES);
@@ -72,11 +111,14 @@ impl Allowance {
         Publish::At(at)
     }
 
-    /// The time of [`Publish::At`] has come.
-    pub(super) fn published(&mut self, now: Now) {
-        self.publish_at_ms = None;
-        self.changes.refill(now.ms, CHANGES);
-        self.changes.spend(1);
+    /// The time of [`Publish::At`] has come; false if it is another's of an entry that is gone.
+    pub(super) fn publish_due(&mut self, now: Now, due_ms: u64) -> bool {
+        let due = self.publish_at_ms.take_if(|at_ms| *at_ms == due_ms).is_some();
+        if due {
+            self.changes.refill(now.ms, CHANGES);
+            self.changes.spend(1);
+        }
+        due
     }
 }
 

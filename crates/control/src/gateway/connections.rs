@@ -14,7 +14,12 @@ use std::{
 use wasmbed_api::DeviceFacts;
 use wasmbed_protocol::{BootCounter, BootId};
 
-use super::{input::SessionId, pending::Pending};
+use super::{
+    allowance::frame_cost,
+    config::{STRANGERS_FRAMES, UNUSABLE_MESSAGES_MAX},
+    input::SessionId,
+    pending::Pending,
+};
 use crate::{Now, ObjectKey, rate::TokenBucket};
 
 /// Where a session is.
@@ -41,19 +46,19 @@ impl State {
 /// What a Hello said, kept.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Greeting {
-    pub(super) facts: Arc<DeviceFacts>,
-    pub(super) last_epoch: u64,
-    pub(super) revision: u64,
-    pub(super) boot: Boot,
+    pub facts: Arc<DeviceFacts>,
+    pub last_epoch: u64,
+    pub revision: u64,
+    pub boot: Boot,
 }
 
 /// Which start of its device a session belongs to; older firmware does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Boot {
     /// Number of the start; a device whose storage fails has none.
-    pub(super) counter: Option<BootCounter>,
+    pub counter: Option<BootCounter>,
     /// Drawn at the start.
-    pub(super) id: Option<BootId>,
+    pub id: Option<BootId>,
 }
 
 /// One connection.
@@ -66,12 +71,12 @@ pub(super) struct Session {
     deadline_ms: u64,
     /// Its device is not admitted, so that it draws on what strangers share and not on what the device has.
     stranger: bool,
-    pub(super) heard_ms: u64,
+    heard_ms: u64,
     /// Messages that could not be used.
-    pub(super) unusable: u32,
-    pub(super) pending: Pending,
+    unusable: u32,
+    pending: Pending,
     /// Of a stranger.
-    pub(super) frames: TokenBucket,
+    frames: TokenBucket,
 }
 
 impl Session {
@@ -89,6 +94,47 @@ impl Session {
 
     pub(super) fn is_stranger(&self) -> bool {
         self.stranger
+    }
+
+    /// When a frame last came, milliseconds of the monotonic clock.
+    pub(super) fn heard_ms(&self) -> u64 {
+        self.heard_ms
+    }
+
+    /// A frame came. Gives false once the session is closing: what comes then is not looked at.
+    pub(super) fn heard(&mut self, now: Now) -> bool {
+        let open = self.state != State::Closing;
+        if open {
+            self.heard_ms = now.ms;
+        }
+        open
+    }
+
+    /// Counts a frame of a stranger, whose device has no share of its own.
+    pub(super) fn count_strange_frame(&mut self, now: Now, bytes: usize) {
+        debug_assert!(self.stranger, "frames of an admitted device count against its share");
+        self.frames.refill(now.ms, STRANGERS_FRAMES);
+        self.frames.spend(frame_cost(bytes));
+    }
+
+    /// When a stranger's connection is to be read again, milliseconds of the monotonic clock.
+    pub(super) fn strange_read_at_ms(&self) -> u64 {
+        self.frames.available_at_ms(STRANGERS_FRAMES, 1)
+    }
+
+    /// A message could not be used; false if there were too many of them.
+    pub(super) fn tolerates_unusable(&mut self) -> bool {
+        self.unusable += 1;
+        self.unusable <= UNUSABLE_MESSAGES_MAX
+    }
+
+    /// What is to be sent.
+    pub(super) fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    pub(super) fn pending_mut(&mut self) -> &mut Pending {
+        &mut self.pending
     }
 
     pub(super) fn is_established(&self) -> bool {

@@ -11,26 +11,26 @@ use super::config::COUNTER_SLACK;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     /// Of Device.status, or of a session in this process.
-    pub(super) epoch: u64,
+    pub epoch: u64,
     /// Of Device.status, of a set, or of a session in this process.
-    pub(super) revision: u64,
+    pub revision: u64,
     /// What this device's revisions were counted from so far.
-    pub(super) base: u64,
+    pub base: u64,
 }
 
 /// What a Hello's numbers amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Counted {
     /// Of the session.
-    pub(super) epoch: u64,
+    pub epoch: u64,
     /// The epoch that is acknowledged to the device.
-    pub(super) told: u64,
+    pub told: u64,
     /// The device's revisions less this are ours.
-    pub(super) base: u64,
+    pub base: u64,
     /// The revision that the device holds, as ours.
-    pub(super) revision: u64,
+    pub revision: u64,
     /// What was not believed, for people.
-    pub(super) complaint: Option<String>,
+    pub complaint: Option<String>,
 }
 
 /// Counts a Hello.

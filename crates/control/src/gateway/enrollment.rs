@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use wasmbed_api::{DeviceSpec, ReasonCode};
-use wasmbed_protocol::{CloseReason, Epoch, Hello};
+use wasmbed_api::DeviceSpec;
+use wasmbed_protocol::{CloseReason, Hello};
 
 use super::{
     Gateway,
     admission::{self, Admission, Known, Refusal, plan_admission},
-    config::{BOOT_COUNTER_MAX, CLAIM_WAIT_MS, COUNTER_SLACK, CREATIONS_MAX, HELLO_TIMEOUT_MS},
+    config::{BOOT_COUNTER_MAX, CLAIM_WAIT_MS, CREATIONS_MAX, HELLO_TIMEOUT_MS},
     connections::{Boot, Greeting, State},
-    counters::{Counted, Known as KnownCounters, plan_counters},
-    device::{DeviceEntry, ObservedDevice, SessionView, facts_to_resource},
+    device::{Begun, DeviceEntry, facts_to_resource},
     input::{Notice, SessionId},
-    logs::Places,
     sessions::{PROTOCOL_ERROR, SUPERSEDED},
 };
-use crate::{Now, ObjectKey, intern::hash_of};
+use crate::{Now, ObjectKey};
 
 impl Gateway {
     pub(super) fn handle_hello(&mut self, now: Now, id: SessionId, hello: &Hello<'_>) {
@@ -59,7 +57,7 @@ impl Gateway {
             }
             Admission::Enroll { waits } => self.enroll(now, id, &key, waits, greeting),
             Admission::Admit => {
-                let replaces = self.devices.get(&key).is_some_and(|record| record.session.is_some());
+                let replaces = self.devices.get(&key).is_some_and(|record| record.session().is_some());
                 if self.connections.admitted() >= self.config.sessions_max && !replaces {
                     self.turn_away(now, id, &key, admission::OVERLOADED);
                 } else if let Some(refusal) = self.plan_takeover(now, &key, &greeting) {
@@ -73,12 +71,7 @@ impl Gateway {
 
     /// Whether no session of this Device was ever seen.
     fn is_unused(&self, key: &ObjectKey) -> bool {
-        self.devices.get(key).is_some_and(|record| {
-            let unused = |object: &ObservedDevice| object.base.gateway.is_none() && object.base.epoch == 0;
-            record.object.as_ref().is_some_and(unused)
-                && record.live.is_none()
-                && record.admitted_key.is_none()
-        })
+        self.devices.get(key).is_some_and(|record| record.is_unused())
     }
 
     fn turn_away(&mut self, now: Now, id: SessionId, key: &Arc<ObjectKey>, refusal: Refusal) {
@@ -94,10 +87,8 @@ impl Gateway {
         refusal: Refusal,
         told: Refusal,
     ) {
-        if let Some(record) = self.devices.get_mut(key)
-            && refusal.shown.is_some()
-        {
-            record.rejected = refusal.shown;
+        if let (Some(record), Some(shown)) = (self.devices.get_mut(key), refusal.shown) {
+            record.turned_away(shown);
         }
         if refusal.reason == CloseReason::KeyMismatch {
             self.note_mismatch(now, key);
@@ -107,25 +98,26 @@ impl Gateway {
     }
 
     fn enroll(&mut self, now: Now, id: SessionId, key: &Arc<ObjectKey>, waits: bool, greeting: Greeting) {
-        let waiting = self.devices.get(key).is_some_and(|record| record.write.create.is_some());
-        if !waiting && self.creating >= CREATIONS_MAX {
+        let waiting = self.devices.get(key).is_some_and(|record| record.writes().is_creating());
+        if !waiting && self.writer.creating() >= CREATIONS_MAX {
             self.turn_away(now, id, key, admission::OVERLOADED);
             return;
         }
         let public_key = self.connections.get(id).map(|session| session.public_key().to_string());
-        let record = self.record(now, key);
-        let earlier = if waits { record.awaiting.replace(id) } else { None };
-        if !waiting && record.write.in_flight.is_none() {
-            record.rejected = (!waits).then_some(ReasonCode::PendingApproval);
-            record.write.create = Some(Box::new(DeviceSpec {
+        self.record(now, key);
+        let record = present!(self.devices.get_mut(key), "the record was just made");
+        let earlier = if waits { record.await_device(id) } else { None };
+        if record.writes().is_quiet() {
+            record.enrolls(waits);
+            let spec = DeviceSpec {
                 device_type: greeting.facts.board.clone(),
                 public_key,
                 approved: false,
                 ..DeviceSpec::default()
-            }));
-            self.creating += 1;
+            };
+            self.writer.create(record.writes_mut(), spec);
         }
-        if let Some(earlier) = earlier.filter(|earlier| *earlier != id) {
+        if let Some(earlier) = earlier {
             self.end(now, earlier, SUPERSEDED);
         }
         if waits {
@@ -138,7 +130,7 @@ impl Gateway {
     }
 
     fn begin(&mut self, now: Now, id: SessionId, key: &Arc<ObjectKey>, greeting: &Greeting) {
-        if let Some(older) = self.devices.get(key).and_then(|record| record.session) {
+        if let Some(older) = self.devices.get(key).and_then(|record| record.session()) {
             self.end(now, older, SUPERSEDED);
         }
         let api_away = !self.synced || self.writer.failing();
@@ -146,55 +138,11 @@ impl Gateway {
             debug_assert!(false, "{key} was admitted without a record or a connection");
             return;
         };
-        let written = record.object.as_ref().map_or((0, 0), |object| object.base.counters());
-        let earlier = record.live.as_ref().map_or(0, |live| live.epoch.0);
-        // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
-        let start = record.live.as_ref().and_then(|live| live.start);
-        let start = start.max(greeting.boot.counter.map(|counter| counter.0));
-        let known = KnownCounters {
-            epoch: written.0.max(earlier),
-            revision: written.1.max(record.revision_seen),
-            base: record.revision_base,
-        };
-        let Counted { epoch, told, base, revision, complaint } =
-            plan_counters(known, greeting.last_epoch, greeting.revision);
-        record.awaiting = None;
-        record.session = Some(id);
-        record.rejected = None;
-        record.returns_by = None;
-        record.revision_base = base;
-        // A device that was let go of forgets its revision: an older set may not take its place.
-        record.revision_seen = record.revision_seen.max(revision).max(written.1);
-        record.live = Some(Box::new(SessionView {
-            boot: greeting.boot,
-            start,
-            logs: Places::default(),
-            epoch: Epoch(epoch),
-            acknowledged_epoch: Epoch(told),
-            revision_limit: record.revision_seen.saturating_add(COUNTER_SLACK),
-            complaint: complaint.as_deref().map(Box::from),
-            connected: true,
-            established: false,
-            ended: None,
-            since: now,
-            last_heard: now,
-            facts_hash: hash_of(&*greeting.facts),
-            facts: Some(Arc::clone(&greeting.facts)),
-            revision_reported: None,
-            applications: None,
-            applications_hash: 0,
-        }));
-        let admitted = record.admitted_key.as_deref() == Some(&**session.public_key());
-        let same_object =
-            record.object.as_ref().is_none_or(|object| Some(&object.uid) == record.stored_uid.as_ref());
-        let store = !admitted || !same_object;
-        if store {
-            record.admitted_key = Some(Arc::clone(session.public_key()));
-        }
+        let Begun { complaint, to_disk } = record.begin(now, id, greeting, session.public_key());
         if self.connections.admit(id) {
-            record.allowance.connections.push(id);
+            record.open(id);
         }
-        if store {
+        if to_disk {
             self.store_device(key);
         }
         if let Some(detail) = complaint {
@@ -218,15 +166,9 @@ impl Gateway {
             debug_assert!(false, "{} awaits its claim without a record", session.device());
             return;
         };
-        let desired_known = record.desired_known();
-        let Some(live) = record.live.as_deref_mut() else {
-            debug_assert!(false, "{} awaits its claim without an epoch", session.device());
-            return;
-        };
-        live.established = true;
-        let epoch = live.epoch;
-        session.pending.welcome(desired_known);
-        let (device, heard_ms) = (Arc::clone(session.device()), session.heard_ms);
+        let epoch = present!(record.establish(), "who awaits a claim has an epoch");
+        session.pending_mut().welcome(record.delivery().is_known());
+        let (device, heard_ms) = (Arc::clone(session.device()), session.heard_ms());
         self.connections.set_state(id, State::Established);
         let deadline_ms = heard_ms.max(now.ms) + u64::from(self.config.heartbeat_timeout_ms);
         self.connections.set_deadline(id, deadline_ms);
@@ -239,16 +181,9 @@ impl Gateway {
     /// How a device is known, for admission.
     pub(super) fn known<'a>(&self, record: Option<&'a DeviceEntry>) -> Known<'a> {
         match record {
-            Some(DeviceEntry { object: Some(object), .. }) => Known::Object {
-                approved: object.approved,
-                revoked: object.revoked,
-                public_key: object.public_key.as_deref(),
-            },
-            _ if self.synced => Known::Missing,
-            Some(record) if record.stored_uid.is_some() => {
-                Known::Stored { admitted_key: record.admitted_key.as_deref() }
-            }
-            _ => Known::Unsynced,
+            Some(record) => record.known(self.synced),
+            None if self.synced => Known::Missing,
+            None => Known::Unsynced,
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Ledger {
     /// Of its named applications, and of all others together.
     applications: Vec<(Option<ApplicationUid>, TokenBucket)>,
     /// Left out since the last one that was not.
-    pub(super) left_out: u32,
+    left_out: u32,
 }
 
 #[derive(Debug)]
@@ -68,8 +68,8 @@ pub(super) enum Noted {
 /// An Event that waits to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct QueuedEvent {
-    pub(super) event: Box<Event>,
-    pub(super) occurrence: Occurrence,
+    pub event: Box<Event>,
+    pub occurrence: Occurrence,
 }
 
 impl Ledger {

@@ -17,7 +17,7 @@ use super::{
     Gateway,
     admission::Refusal,
     connections::Greeting,
-    device::{DeviceEntry, ObservedDevice, SessionView},
+    device::{ObservedDevice, SessionView},
     events::About,
     trouble::Trouble,
 };
@@ -28,12 +28,12 @@ use crate::{
 
 /// Whether a Hello comes from another board than the session that it would replace.
 fn is_other_board(live: &SessionView, greeting: &Greeting, trouble: Option<&Trouble>) -> bool {
-    let (held, new) = (live.boot.id, greeting.boot.id);
+    let (held, new) = (live.boot().id, greeting.boot.id);
     if held.is_some() && held == new {
         return false;
     }
     let returns = new.is_some_and(|new| trouble.is_some_and(|trouble| trouble.has_superseded(new)));
-    returns || (live.applications.is_some() && greeting.last_epoch < live.epoch.0)
+    returns || (live.applications().is_some() && greeting.last_epoch < live.epoch().0)
 }
 
 /// Whether a Hello comes from the board whose session here was replaced by one at another gateway, which that board does not
@@ -47,16 +47,16 @@ fn returns_from_another_gateway(
     let base = &object.base;
     let elsewhere = base.phase == wasmbed_api::DevicePhase::Connected
         && base.gateway.as_deref().is_some_and(|name| name != gateway)
-        && base.epoch > live.epoch.0;
-    let same = match (live.boot.id, greeting.boot.id) {
+        && base.epoch > live.epoch().0;
+    let same = match (live.boot().id, greeting.boot.id) {
         (Some(held), Some(new)) => held == new,
-        (None, None) => greeting.last_epoch == live.epoch.0,
+        (None, None) => greeting.last_epoch == live.epoch().0,
         (Some(_), None) | (None, Some(_)) => false,
     };
     elsewhere
-        && live.ended == Some(ReasonCode::Superseded)
+        && live.ended() == Some(ReasonCode::Superseded)
         && same
-        && live.applications.is_some()
+        && live.applications().is_some()
         && greeting.last_epoch < base.epoch
 }
 
@@ -69,23 +69,23 @@ impl Gateway {
         greeting: &Greeting,
     ) -> Option<Refusal> {
         let record = self.devices.get_mut(key)?;
-        let live = record.live.as_deref()?;
-        let established = record.session.is_some() && live.connected && live.established;
+        let live = record.live()?;
+        let established = live.is_established();
         let other = if established {
-            is_other_board(live, greeting, record.trouble.as_deref())
+            is_other_board(live, greeting, record.trouble())
         } else {
-            let object = record.object.as_ref()?;
+            let object = record.object()?;
             returns_from_another_gateway(object, live, greeting, &self.config.name)
         };
         let replaced =
-            live.boot.id.filter(|held| established && greeting.boot.id.is_some_and(|new| new != *held));
+            live.boot().id.filter(|held| established && greeting.boot.id.is_some_and(|new| new != *held));
         if !other {
             if let Some(boot) = replaced {
-                record.trouble.get_or_insert_default().note_superseded(boot);
+                record.note_trouble().note_superseded(boot);
             }
             return None;
         }
-        let trouble = record.trouble.get_or_insert_default();
+        let trouble = record.note_trouble();
         if trouble.suspects_clone() {
             return Some(trouble.refuse(now.ms));
         }
@@ -102,13 +102,13 @@ impl Gateway {
     /// Notes a certificate with another key than the Device's; the first one in a while makes an Event.
     pub(super) fn note_mismatch(&mut self, now: Now, key: &ObjectKey) {
         let record = present!(self.devices.get_mut(key), "a key is compared with that of a known Device");
-        if record.trouble.get_or_insert_default().note_mismatch(now.ms) {
+        if record.note_trouble().note_mismatch(now.ms) {
             self.tell(now, key, ReasonCode::KeyMismatch, About::Stranger);
         }
     }
 
     fn tell(&mut self, now: Now, key: &ObjectKey, reason: ReasonCode, about: About) {
-        let Some(object) = self.devices.get(key).and_then(|record| record.object.as_ref()) else { return };
+        let Some(object) = self.devices.get(key).and_then(|record| record.object()) else { return };
         let event = Event {
             regarding: Regarding::device(key.clone(), &object.uid),
             warning: true,
@@ -119,40 +119,12 @@ impl Gateway {
         self.push_event_about(Box::new(event), about);
     }
 
-    /// What an earlier life of this gateway wrote is taken over, so that it is cleared in its time, and another key makes the
-    /// question of the old one void.
-    pub(super) fn adopt_trouble(
-        now: Now,
-        record: &mut DeviceEntry,
-        before: Option<Option<&str>>,
-        gateway: &str,
-    ) {
-        let object = present!(record.object.as_ref(), "the object was just noted");
-        let own = object.base.gateway.as_deref().is_none_or(|name| name == gateway);
-        let shown =
-            |shown: Option<&super::device::ObservedCondition>| shown.is_some_and(|shown| shown.status) && own;
-        let (clone, mismatch) = (shown(object.base.clone.as_ref()), shown(object.base.mismatch.as_ref()));
-        let another_key = before.is_some_and(|before| before != object.public_key.as_deref());
-        if (clone || mismatch) && record.trouble.is_none() && !another_key {
-            record.trouble = Some(Box::new(Trouble::adopted(now.ms, clone, mismatch)));
-        }
-        if let Some(trouble) = record.trouble.as_deref_mut().filter(|_| another_key) {
-            trouble.forget_mismatch();
-        }
-    }
-
     /// Forgets what was quiet for long enough.
     pub(super) fn sweep_trouble(&mut self, now: Now) {
         let troubled: Vec<_> = self
             .devices
             .values_mut()
-            .filter_map(|record| {
-                let quiet = record.trouble.as_deref_mut()?.expire(now.ms);
-                if quiet {
-                    record.trouble = None;
-                }
-                Some(std::sync::Arc::clone(&record.key))
-            })
+            .filter_map(|record| record.expire_trouble(now).then(|| std::sync::Arc::clone(record.key())))
             .collect();
         self.changed.extend(troubled);
     }

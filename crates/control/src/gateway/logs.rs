@@ -109,12 +109,12 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     /// Orders the device's starts, if it counts them.
-    pub(super) boot: Option<u64>,
-    pub(super) epoch: u64,
-    pub(super) sequence: u64,
+    pub boot: Option<u64>,
+    pub epoch: u64,
+    pub sequence: u64,
     /// Missing just before it.
-    pub(super) lines_lost: u32,
-    pub(super) text: &'a str,
+    pub lines_lost: u32,
+    pub text: &'a str,
 }
 
 /// Where the lines of a session's applications are. Within a session nothing is lost on the way, so a number that is missing

@@ -129,8 +129,6 @@ pub struct Gateway {
     orphans_from_ms: Option<u64>,
     shutting_down: bool,
     sweep_at_ms: u64,
-    /// Devices that are to be created.
-    creating: usize,
     counters: Counters,
 }
 
@@ -205,7 +203,6 @@ impl Gateway {
             orphans_from_ms: None,
             shutting_down: false,
             sweep_at_ms: now.ms + SWEEP_MS,
-            creating: 0,
             counters: Counters::default(),
         };
         for stored in restored.devices {
@@ -223,26 +220,18 @@ impl Gateway {
 
     fn restore(&mut self, now: Now, stored: StoredDevice) {
         let key = Arc::new(stored.device);
-        let mut record = Box::new(DeviceEntry::new(now, Arc::clone(&key)));
-        record.admitted_key = stored.admitted_key.map(Arc::from);
-        record.stored_uid = stored.uid.map(Arc::from);
-        if let Some(set) = stored.set {
-            match self.bodies.parse_set(&set) {
-                Ok(set) => {
-                    record.revision_seen = set.revision;
-                    record.set = Some(Arc::new(set));
-                }
-                // It was checked before it was written: the disk is spoilt. Unknown is not empty.
-                Err(error) => self.notice(Notice::StoreFailed {
-                    detail: format!(
-                        "the set of {}/{} on disk is not usable: {error}",
-                        key.namespace, key.name
-                    ),
-                }),
+        let set = match stored.set.map(|set| self.bodies.parse_set(&set)).transpose() {
+            Ok(set) => set,
+            // It was checked before it was written: the disk is spoilt. Unknown is not empty.
+            Err(error) => {
+                let detail = format!("the set of {key} on disk is not usable: {error}");
+                self.notice(Notice::StoreFailed { detail });
+                None
             }
-        }
+        };
+        let record = DeviceEntry::restored(now, Arc::clone(&key), stored.admitted_key, stored.uid, set);
         self.stream.changed(&key);
-        self.devices.insert(key, record);
+        self.devices.insert(key, Box::new(record));
     }
 
     /// The time may have come for something; may be called at any time.
@@ -254,9 +243,8 @@ impl Gateway {
                 break;
             }
             if let Some(record) = self.devices.get_mut(&key)
-                && record.allowance.publish_at_ms == Some(due_ms)
+                && record.allowance_mut().publish_due(now, due_ms)
             {
-                record.allowance.published(now);
                 self.stream.changed(&key);
             }
         }
@@ -265,7 +253,7 @@ impl Gateway {
         }
         while let Some(key) = self.writer.pop_due(now.ms) {
             if let Some(record) = self.devices.get_mut(&key) {
-                self.writer.promote(&key, &mut record.write);
+                self.writer.promote(&key, record.writes_mut());
             }
         }
         if now.ms >= self.sweep_at_ms {
@@ -431,7 +419,7 @@ impl Gateway {
     /// Tells controllers that a device changed, now or with what follows.
     fn publish(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let record = present!(self.devices.get_mut(key), "what is published is known");
-        match record.allowance.publish(now) {
+        match record.allowance_mut().publish(now) {
             Publish::Now => self.stream.changed(key),
             Publish::At(at) => drop(self.publishing.insert((at, Arc::clone(key)))),
             Publish::Waits => {}
@@ -462,30 +450,20 @@ impl Gateway {
         if !self.changed.is_empty() {
             return Err("an input left a changed device behind");
         }
-        let creating = self.devices.values().filter(|record| record.write.create.is_some()).count();
-        if creating != self.creating {
-            return Err("the count of Devices to be created is not their number");
-        }
         for (key, record) in &self.devices {
-            if *key != record.key {
+            if key != record.key() {
                 return Err("a record is not that of its key");
             }
             let held =
                 |id: SessionId| self.connections.get(id).is_some_and(|session| session.device() == key);
-            if ![record.session, record.awaiting].into_iter().flatten().all(held) {
+            if ![record.session(), record.awaiting()].into_iter().flatten().all(held) {
                 return Err("a record has a session that is not its device's");
             }
-            if !record.allowance.connections.iter().copied().all(held) {
+            if !record.allowance().connections().iter().copied().all(held) {
                 return Err("a record counts a connection that is not its device's");
             }
-            let live = record.live.as_deref();
-            if live.is_some_and(|live| live.connected) != record.session.is_some() {
-                return Err("a device counts as connected without a session, or has one without counting");
-            }
-            if record.set.as_ref().is_some_and(|set| set.revision > record.revision_seen) {
-                return Err("a set has a higher revision than any seen");
-            }
+            record.check()?;
         }
-        self.writer.check()
+        self.writer.check(self.devices.iter().map(|(key, record)| (key, record.writes())))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     allowance::{Speech, Voice},
-    config::{NOTICES, NOTICES_MAX, STRANGERS_NOTICES},
+    config::{NOTICES_MAX, STRANGERS_NOTICES},
     device::DeviceEntry,
     input::{LeftOut, Notice, Reportable},
 };
@@ -60,7 +60,7 @@ impl Notices {
         let record = devices.get_mut(cause).filter(|_| !stranger);
         let device = record.is_some().then(|| Arc::clone(cause));
         let speech = match record {
-            Some(record) => record.allowance.voice.speak(now_ms, NOTICES),
+            Some(record) => record.allowance_mut().speak(now_ms),
             None => self.strangers.speak(now_ms, STRANGERS_NOTICES),
         };
         let (logged, count) = match speech {

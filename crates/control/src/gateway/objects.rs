@@ -6,9 +6,9 @@ use wasmbed_api::Device;
 
 use super::{
     Enrollment, Gateway,
-    admission::{self, Admission, Known, plan_admission},
+    admission::{self, Admission, plan_admission},
     config::UNSEEN_DEVICE_MS,
-    device::{DeviceEntry, ObservedDevice},
+    device::{DeviceEntry, Observed, ObservedDevice},
     sessions::SUPERSEDED,
     status::{self, Ownership},
 };
@@ -25,17 +25,11 @@ impl Gateway {
         self.synced = true;
         self.orphans_from_ms.get_or_insert(now.ms + u64::from(self.config.heartbeat_timeout_ms));
         let listing = self.listing;
-        let gone = |record: &DeviceEntry| {
-            record.listing < listing
-                && (record.object.is_some()
-                    || now.ms.saturating_sub(record.unseen_since_ms) >= UNSEEN_DEVICE_MS)
-        };
-        let restored = |record: &DeviceEntry| record.object.is_none() && record.stored_uid.is_some();
         let keys: Vec<_> = self
             .devices
             .values()
-            .filter(|record| gone(record) || (record.listing < listing && restored(record)))
-            .map(|record| Arc::clone(&record.key))
+            .filter(|record| record.is_gone(now, listing, UNSEEN_DEVICE_MS))
+            .map(|record| Arc::clone(record.key()))
             .collect();
         for key in keys {
             self.forget(now, &key);
@@ -51,54 +45,36 @@ impl Gateway {
     }
 
     pub(super) fn show_device(&mut self, now: Now, device: &Device) {
-        let (Some(key), Some(mut object)) = (ObjectKey::of(&device.metadata), ObservedDevice::new(device))
-        else {
+        let (Some(key), Some(object)) = (ObjectKey::of(&device.metadata), ObservedDevice::new(device)) else {
             debug_assert!(false, "the API server sets namespace, name, uid and resourceVersion");
             return;
         };
-        let known = self.devices.get(&key);
-        if let Some(uid) = known.and_then(|known| known.object.as_ref().map(|known| known.uid.clone()))
-            && uid != object.uid
-        {
-            self.forget(now, &Arc::new(key.clone()));
-        } else if let Some(uid) = known.and_then(|known| known.stored_uid.clone())
-            && uid != object.uid
-        {
-            // It was recreated while this gateway was away: it inherits nothing.
+        if self.devices.get(&key).is_some_and(|known| known.is_another(&object.uid)) {
+            // It was recreated, maybe while this gateway was away: it inherits nothing.
             self.forget(now, &Arc::new(key.clone()));
         }
-        let listing = self.listing;
-        let gateway = self.config.name.clone();
-        let record = self.record(now, &key);
-        record.listing = listing;
-        if let Some(known) = &record.object {
-            if object.is_older_than(known) {
-                return;
-            }
-            // What the answer to our own write showed comes again by the watch.
-            if object.is_version_of(known) {
-                self.counters.echoes_skipped += 1;
-                return;
+        self.record(now, &key);
+        let record = present!(self.devices.get_mut(&key), "the record was just made");
+        match record.observe(self.listing, object) {
+            Observed::Older => {}
+            Observed::Echo => self.counters.echoes_skipped += 1,
+            Observed::Newest { another_key } => {
+                record.adopt_trouble(now, another_key, &self.config.name);
+                record.adopt_retry(now);
+                let key = Arc::clone(record.key());
+                self.observed(now, &key);
             }
         }
-        object.share(record);
-        let before = record.object.as_ref().map(|known| known.public_key.clone());
-        record.object = Some(object);
-        let before = before.as_ref().map(|key| key.as_deref());
-        Self::adopt_trouble(now, record, before, &gateway);
-        status::adopt_retry(now, record);
-        let key = Arc::clone(&record.key);
-        self.observed(now, &key);
     }
 
     /// A Device was deleted. One of another UID than `uid` is left alone.
     pub fn handle_device_deleted(&mut self, now: Now, device: &ObjectKey, uid: Option<&str>) {
         let Some(record) = self.devices.get(device) else { return };
-        let known = record.object.as_ref().map(|object| &*object.uid);
+        let known = record.object().map(|object| &*object.uid);
         if uid.is_some() && known.is_some() && uid != known {
             return;
         }
-        let key = Arc::clone(&record.key);
+        let key = Arc::clone(record.key());
         self.forget(now, &key);
         self.settle(now);
     }
@@ -119,17 +95,14 @@ impl Gateway {
     /// Draws the consequences of what an object shows.
     fn observed(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let record = present!(self.devices.get_mut(key), "the object was just noted");
-        let object = present!(&record.object, "the object was just noted");
-        record.write.refetch = false;
-        self.creating -= usize::from(record.write.create.take().is_some());
-        let known = Known::Object {
-            approved: object.approved,
-            revoked: object.revoked,
-            public_key: object.public_key.as_deref(),
-        };
-        let ownership = status::ownership(object, record.live.as_deref(), &self.config.name);
-        let (session, awaiting) = (record.session, record.awaiting);
-        let stored_changed = record.stored_uid.as_ref() != Some(&object.uid) && record.set.is_some();
+        record.writes_mut().object_known();
+        self.writer.end_creation(record.writes_mut());
+        let object = present!(record.object(), "the object was just noted");
+        let known = record.known(self.synced);
+        let ownership = status::ownership(object, record.live(), &self.config.name);
+        let own = object.base.gateway.as_deref() == Some(&self.config.name);
+        let (session, awaiting) = (record.session(), record.awaiting());
+        let stored_changed = record.is_stored_as_another();
         let kept_out = object.revoked || (!object.approved && self.config.enrollment != Enrollment::Open);
         let refused =
             session.and_then(|id| self.connections.get(id)).and_then(|session| {
@@ -139,7 +112,7 @@ impl Gateway {
                 }
             });
         // What the disk says decides who is let in while the API is away.
-        if kept_out && record.admitted_key.take().is_some() || stored_changed {
+        if kept_out && record.keep_out() || stored_changed {
             self.store_device(key);
         }
         if let Some(session) = session {
@@ -155,14 +128,9 @@ impl Gateway {
         }
         // An earlier life of this gateway wrote a later epoch than this one gave, to a device whose own numbers were not believed.
         // What became of the session is then said as of any session of that life.
-        if ownership == Ownership::Lost
-            && let Some(record) = self.devices.get_mut(key)
-            && record
-                .object
-                .as_ref()
-                .is_some_and(|object| object.base.gateway.as_deref() == Some(&self.config.name))
-        {
-            record.live = None;
+        if ownership == Ownership::Lost && own {
+            let record = present!(self.devices.get_mut(key), "the end of a session forgets no device");
+            record.forget_session();
             self.stream.changed(key);
         }
         if let Some(awaiting) = awaiting {
@@ -174,13 +142,12 @@ impl Gateway {
     /// Ends the session of a device and drops all that is known of it.
     pub(super) fn forget(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let record = present!(self.devices.get_mut(key), "only what is known is forgotten");
-        self.writer.remove(key, &mut record.write);
-        self.creating -= usize::from(record.write.create.take().is_some());
-        let on_disk = record.stored_uid.is_some() || record.set.is_some() || record.admitted_key.is_some();
-        let sessions = [record.session.take(), record.awaiting.take()];
+        self.writer.forget(key, record.writes_mut());
+        let on_disk = record.is_on_disk();
+        let sessions = record.take_sessions();
         self.devices.remove(key);
         self.stream.forgotten(key);
-        for session in sessions.into_iter().flatten() {
+        for session in sessions {
             self.end(now, session, admission::DELETED);
         }
         if on_disk {
@@ -194,10 +161,8 @@ impl Gateway {
             let unseen: Vec<_> = self
                 .devices
                 .values()
-                .filter(|record| record.object.is_none() && record.write.create.is_none())
-                .filter(|record| record.write.in_flight.is_none())
-                .filter(|record| now.ms.saturating_sub(record.unseen_since_ms) >= UNSEEN_DEVICE_MS)
-                .map(|record| Arc::clone(&record.key))
+                .filter(|record| record.is_unseen_for(now, UNSEEN_DEVICE_MS))
+                .map(|record| Arc::clone(record.key()))
                 .collect();
             for key in unseen {
                 self.forget(now, &key);
@@ -206,7 +171,7 @@ impl Gateway {
         let overdue: Vec<_> = self
             .devices
             .values_mut()
-            .filter_map(|record| record.allowance.events.as_mut()?.overdue(now.ms))
+            .filter_map(|record| record.allowance_mut().overdue_event(now.ms))
             .collect();
         overdue.into_iter().for_each(|event| self.queue_event(event));
         self.sweep_trouble(now);

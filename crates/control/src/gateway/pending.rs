@@ -43,26 +43,26 @@ pub(super) enum Outgoing {
 /// A message of the device that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
-    pub(super) code: ErrorCode,
-    pub(super) tag: Option<u32>,
-    pub(super) detail: String,
+    pub code: ErrorCode,
+    pub tag: Option<u32>,
+    pub detail: String,
 }
 
 /// A range of a module that the device asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
-    pub(super) digest: ModuleDigest,
-    pub(super) next: u32,
-    pub(super) end: u32,
+    pub digest: ModuleDigest,
+    pub next: u32,
+    pub end: u32,
 }
 
 /// The message that ends a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
-    pub(super) reject: bool,
-    pub(super) reason: CloseReason,
-    pub(super) retry_after_ms: u32,
-    pub(super) detail: String,
+    pub reject: bool,
+    pub reason: CloseReason,
+    pub retry_after_ms: u32,
+    pub detail: String,
 }
 
 impl Pending {

@@ -10,11 +10,9 @@ use wasmbed_protocol::{
 use super::{
     Gateway,
     admission::{self, Admission, Refusal, plan_admission},
-    allowance::frame_cost,
     config::{
         CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, HELLO_TIMEOUT_MS,
-        RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, RETRY_SPREAD_MAX_MS, STRANGERS_FRAMES, STRANGERS_MAX,
-        UNUSABLE_MESSAGES_MAX,
+        RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, STRANGERS_MAX,
     },
     connections::{Session, State},
     device::{DeviceEntry, shared},
@@ -36,13 +34,13 @@ impl Gateway {
             (self.connections.strangers_open(), STRANGERS_MAX, own)
         } else {
             let open = self.connections.len() - self.connections.strangers_open();
-            let own = record.map_or(&[][..], |record| record.allowance.connections.as_slice());
+            let own = record.map_or(&[][..], |record| record.allowance().connections());
             (open, self.config.sessions_max + CONNECTIONS_EXTRA, own)
         };
         if open >= max || own.len() >= CONNECTIONS_PER_DEVICE_MAX || self.connections.contains(id) {
             return false;
         }
-        let current = record.and_then(|record| record.session);
+        let current = record.and_then(DeviceEntry::session);
         let gives_way = own.iter().copied().filter(|_| own.len() >= CONNECTIONS_PER_DEVICE).find(|own| {
             let open = |session: &Session| *session.state() != State::Closing;
             Some(*own) != current && self.connections.get(*own).is_some_and(open)
@@ -51,16 +49,11 @@ impl Gateway {
             self.end(now, oldest, SUPERSEDED);
         }
         let (device, public_key) = match self.devices.get(&identity.device) {
-            Some(record) => {
-                let object = record.object.as_ref();
-                let held =
-                    [object.and_then(|object| object.public_key.as_ref()), record.admitted_key.as_ref()];
-                (Arc::clone(&record.key), shared(&identity.public_key, held))
-            }
+            Some(record) => (Arc::clone(record.key()), shared(&identity.public_key, record.public_keys())),
             None => (Arc::new(identity.device.clone()), identity.public_key.as_str().into()),
         };
         if let Some(record) = self.devices.get_mut(&device).filter(|_| !stranger) {
-            record.allowance.connections.push(id);
+            record.open(id);
         }
         self.connections.insert(now, id, device, public_key, stranger);
         self.connections.set_deadline(id, now.ms + HELLO_TIMEOUT_MS);
@@ -76,16 +69,12 @@ impl Gateway {
     /// The body of a frame arrived.
     pub fn handle_frame(&mut self, now: Now, id: SessionId, body: &[u8]) {
         let Some(session) = self.connections.get_mut(id) else { return };
-        if *session.state() == State::Closing {
+        if !session.heard(now) {
             return;
         }
-        session.heard_ms = now.ms;
         self.clock_ms = self.clock_ms.max(now.ms);
-        if let Some(live) = self.devices.get_mut(session.device()).and_then(|record| {
-            let own = record.session == Some(id);
-            record.live.as_deref_mut().filter(|_| own)
-        }) {
-            live.last_heard = now;
+        if let Some(record) = self.devices.get_mut(session.device()) {
+            record.heard(now, id);
         }
         self.count_frame(now, id, body.len());
         match decode_device(body) {
@@ -112,7 +101,7 @@ impl Gateway {
         self.clock_ms = self.clock_ms.max(now.ms);
         let device = session.device();
         if let Some(record) = self.devices.get_mut(device).filter(|_| !session.is_stranger()) {
-            record.allowance.connections.retain(|open| *open != id);
+            record.close(id);
         }
         if *session.state() != State::Closing {
             let epoch = self.detach(now, device, id, ReasonCode::SessionEnded);
@@ -131,10 +120,9 @@ impl Gateway {
     fn count_frame(&mut self, now: Now, id: SessionId, bytes: usize) {
         let session = present!(self.connections.get_mut(id), "a frame comes by a connection");
         if session.is_stranger() {
-            session.frames.refill(now.ms, STRANGERS_FRAMES);
-            session.frames.spend(frame_cost(bytes));
+            session.count_strange_frame(now, bytes);
         } else if let Some(record) = self.devices.get_mut(session.device())
-            && record.allowance.heard_frame(now, bytes)
+            && record.allowance_mut().heard_frame(now, bytes)
         {
             self.counters.devices_slowed += 1;
             let device = Arc::clone(session.device());
@@ -145,9 +133,9 @@ impl Gateway {
     /// For how long nothing is to be read from a session.
     pub(super) fn read_in_ms(&self, now: Now, session: &Session) -> u64 {
         let at_ms = if session.is_stranger() {
-            session.frames.available_at_ms(STRANGERS_FRAMES, 1)
+            session.strange_read_at_ms()
         } else {
-            self.devices.get(session.device()).map_or(0, |record| record.allowance.read_at_ms())
+            self.devices.get(session.device()).map_or(0, |record| record.allowance().read_at_ms())
         };
         at_ms.saturating_sub(now.ms)
     }
@@ -177,7 +165,7 @@ impl Gateway {
             DeviceMessage::Reported(reported) => self.handle_reported(now, &device, &reported),
             DeviceMessage::AssignmentGet(AssignmentGet { spec_hash }) => {
                 let session = self.connections.get_mut(id);
-                if session.is_some_and(|session| session.pending.request_assignment(spec_hash)) {
+                if session.is_some_and(|session| session.pending_mut().request_assignment(spec_hash)) {
                     self.connections.wake(id);
                 } else {
                     let detail = "too many AssignmentGets at once".to_owned();
@@ -199,13 +187,12 @@ impl Gateway {
         detail: String,
     ) {
         let session = present!(self.connections.get_mut(id), "a message comes by a connection");
-        session.unusable += 1;
-        if session.unusable > UNUSABLE_MESSAGES_MAX {
+        if !session.tolerates_unusable() {
             self.end_with(now, id, PROTOCOL_ERROR, format!("too many messages that can't be used; {detail}"));
             return;
         }
         let (device, stranger) = (Arc::clone(session.device()), session.is_stranger());
-        session.pending.complain(Complaint { code, tag, detail: shorten(detail.clone()) });
+        session.pending_mut().complain(Complaint { code, tag, detail: shorten(detail.clone()) });
         self.connections.wake(id);
         self.notice_of(stranger, Notice::Unusable { device, detail });
     }
@@ -220,7 +207,7 @@ impl Gateway {
         if *session.state() == State::Closing {
             return;
         }
-        let reject = !session.is_established() || session.pending.has_welcome();
+        let reject = !session.is_established() || session.pending().has_welcome();
         let spread = match refusal.reason {
             // A multiplier that scatters neighbouring numbers (Knuth, The Art of Computer Programming, 6.4).
             CloseReason::ShuttingDown => {
@@ -228,7 +215,7 @@ impl Gateway {
             }
             _ => refusal.retry_after_ms,
         };
-        session.pending.close(Closing {
+        session.pending_mut().close(Closing {
             reject,
             reason: refusal.reason,
             retry_after_ms: spread,
@@ -238,17 +225,12 @@ impl Gateway {
         let key = Arc::clone(session.public_key());
         self.connections.set_state(id, State::Closing);
         self.connections.wake(id);
-        // A refusal of a client with another key does not tell when the device comes back.
-        let own = |record: &DeviceEntry| {
-            let pinned = record.object.as_ref().and_then(|object| object.public_key.as_ref());
-            pinned.is_none_or(|pinned| *pinned == key)
-        };
         if let Some(record) = self.devices.get_mut(&device)
             && matches!(refusal.reason, CloseReason::Revoked | CloseReason::PendingApproval)
-            && own(record)
+            // A refusal of a client with another key does not tell when the device comes back.
+            && record.has_key(&key)
         {
-            let away_ms = u64::from(spread) + RETRY_SPREAD_MAX_MS;
-            record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
+            record.stays_away(now, u64::from(spread));
         }
         let epoch = self.detach(now, &device, id, ended(refusal.reason));
         let ended = Notice::SessionEnded { device, epoch, reason: Some(refusal.reason), detail };
@@ -259,21 +241,7 @@ impl Gateway {
     fn detach(&mut self, now: Now, key: &Arc<ObjectKey>, id: SessionId, reason: ReasonCode) -> Epoch {
         // Without a record the Device was deleted, and its session with it.
         let Some(record) = self.devices.get_mut(key) else { return Epoch(0) };
-        if record.awaiting == Some(id) {
-            record.awaiting = None;
-        }
-        if record.session != Some(id) {
-            return Epoch(0);
-        }
-        record.session = None;
-        let Some(live) = record.live.as_deref_mut() else {
-            debug_assert!(false, "{key} has a session without an epoch");
-            return Epoch(0);
-        };
-        live.connected = false;
-        live.established = false;
-        live.ended = Some(reason);
-        let epoch = live.epoch;
+        let Some(epoch) = record.detach(id, reason) else { return Epoch(0) };
         self.publish(now, key);
         self.changed.insert(Arc::clone(key));
         epoch
@@ -281,7 +249,7 @@ impl Gateway {
 
     pub(super) fn session_timeout(&mut self, now: Now, id: SessionId) {
         let session = present!(self.connections.get(id), "a timer is that of a connection");
-        let silent_at_ms = session.heard_ms + u64::from(self.config.heartbeat_timeout_ms);
+        let silent_at_ms = session.heard_ms() + u64::from(self.config.heartbeat_timeout_ms);
         match session.state() {
             State::AwaitHello => self.end_with(now, id, HEARTBEAT_TIMEOUT, "no Hello in time".to_owned()),
             State::AwaitDevice(_) => self.end(now, id, admission::UNAVAILABLE),

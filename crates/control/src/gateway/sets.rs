@@ -25,29 +25,48 @@ use crate::{
 /// The desired set of one device, checked.
 #[derive(Debug, PartialEq)]
 pub(super) struct Set {
-    pub(super) revision: u64,
-    pub(super) assignments: Vec<SetAssignment>,
+    revision: u64,
+    assignments: Vec<SetAssignment>,
 }
 
 /// One assignment of a set.
 #[derive(Debug, PartialEq)]
 pub(super) struct SetAssignment {
-    pub(super) body: Arc<Body>,
-    pub(super) correlation_id: CorrelationId,
+    body: Arc<Body>,
+    correlation_id: CorrelationId,
+}
+
+impl SetAssignment {
+    pub(super) fn body(&self) -> &Body {
+        &self.body
+    }
+
+    pub(super) fn correlation_id(&self) -> CorrelationId {
+        self.correlation_id
+    }
 }
 
 /// What all devices that run the same assignment share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
-    pub(super) hash: SpecHash,
-    pub(super) spec: Vec<u8>,
-    pub(super) uid: ApplicationUid,
-    pub(super) application: Arc<str>,
-    pub(super) digest: ModuleDigest,
-    pub(super) module_bytes: u32,
+    pub hash: SpecHash,
+    pub spec: Vec<u8>,
+    pub uid: ApplicationUid,
+    pub application: Arc<str>,
+    pub digest: ModuleDigest,
+    pub module_bytes: u32,
 }
 
 impl Set {
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What its assignments are, by ascending UID.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = &Body> {
+        self.assignments.iter().map(SetAssignment::body)
+    }
+
     pub(super) fn find(&self, hash: &SpecHash) -> Option<&SetAssignment> {
         self.assignments.iter().find(|assignment| assignment.body.hash == *hash)
     }
@@ -57,8 +76,8 @@ impl Set {
         found.map(|assignment| &assignment.body.application)
     }
 
-    pub(super) fn module(&self, digest: &ModuleDigest) -> Option<&SetAssignment> {
-        self.assignments.iter().find(|assignment| assignment.body.digest == *digest)
+    pub(super) fn module(&self, digest: &ModuleDigest) -> Option<&Body> {
+        self.bodies().find(|body| body.digest == *digest)
     }
 
     /// Whether both ask a device for the same; correlation ids aside.
@@ -199,18 +218,18 @@ impl Bodies {
 /// Sets of a controller, read as far as that takes nothing of a gateway: megabytes of text, for which no device is to wait.
 #[derive(Debug)]
 pub struct PreparedSets {
-    pub(super) leader_term: u64,
+    leader_term: u64,
     /// As many as were sent.
-    pub(super) count: usize,
-    pub(super) sets: Vec<PreparedSet>,
+    count: usize,
+    sets: Vec<PreparedSet>,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct PreparedSet {
-    pub(super) device: ObjectKey,
+    pub device: ObjectKey,
     /// The set, and its form on the disk.
-    pub(super) read: Result<(Set, DeviceSet), SetError>,
+    pub read: Result<(Set, DeviceSet), SetError>,
 }
 
 impl PreparedSets {
@@ -233,12 +252,21 @@ impl PreparedSets {
     pub fn leader_term(&self) -> u64 {
         self.leader_term
     }
+
+    /// As many as were sent; more than one call may bring if some were not read.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn into_sets(self) -> Vec<PreparedSet> {
+        self.sets
+    }
 }
 
 /// A module on the gateway's disk.
 #[derive(Debug)]
 pub(super) struct Module {
-    pub(super) bytes: u32,
+    bytes: u32,
     unreferenced_since_ms: Option<u64>,
     cached: Option<Arc<[u8]>>,
     used_at_ms: u64,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use wasmbed_api::{DevicePhase, ReasonCode, condition as condition_type};
 
 use super::{
-    config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
+    config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS},
     device::{Application, DeviceEntry, LastWritten, ObservedCondition, ObservedDevice, SessionView},
     writer::Priority,
 };
@@ -19,11 +19,7 @@ const CLOCK_AHEAD_MS: u64 = 2_000;
 /// What a status lacks, worked out once for its priority, its patch and its Event.
 #[derive(Debug)]
 pub(super) struct StatusDiff<'a> {
-    pub(super) priority: Priority,
-    /// Earliest time of the write, milliseconds of the monotonic clock.
-    pub(super) due_ms: u64,
-    /// The write ends what the status says of a session, so that it may wait for the device to return.
-    pub(super) ends_session: bool,
+    urgency: Urgency,
     record: &'a DeviceEntry,
     writing: Writing<'a>,
     /// `None` while only time is waited for.
@@ -34,12 +30,12 @@ pub(super) struct StatusDiff<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing<'a> {
     /// Name of this gateway.
-    pub(super) gateway: &'a str,
+    gateway: &'a str,
     /// Whether a device must be approved.
-    pub(super) asks_approval: bool,
+    asks_approval: bool,
     /// From here on, devices that an earlier life of this gateway left as Connected are known not to have come back.
-    pub(super) orphans_from_ms: u64,
-    pub(super) now: Now,
+    orphans_from_ms: u64,
+    now: Now,
 }
 
 impl<'a> Writing<'a> {
@@ -70,9 +66,9 @@ pub(super) enum Ownership {
 pub(super) fn ownership(object: &ObservedDevice, live: Option<&SessionView>, gateway: &str) -> Ownership {
     let Some(live) = live else { return Ownership::None };
     let own = object.base.gateway.as_deref() == Some(gateway);
-    if own && object.base.epoch == live.epoch.0 {
+    if own && object.base.epoch == live.epoch().0 {
         Ownership::Own
-    } else if object.base.epoch < live.epoch.0 {
+    } else if object.base.epoch < live.epoch().0 {
         Ownership::Claimable
     } else {
         Ownership::Lost
@@ -118,7 +114,7 @@ fn trouble(holds: bool, reason: ReasonCode, shown: Option<&ObservedCondition>) -
 
 fn wanted<'a>(record: &'a DeviceEntry, object: &ObservedDevice, writing: Writing<'_>) -> Option<Wanted<'a>> {
     let base = &object.base;
-    let seen = record.trouble.as_deref();
+    let seen = record.trouble();
     let suspected = seen.is_some_and(super::trouble::Trouble::suspects_clone);
     let clone = trouble(suspected, ReasonCode::CloneSuspected, base.clone.as_ref());
     let differing = seen.is_some_and(super::trouble::Trouble::has_mismatch);
@@ -126,7 +122,7 @@ fn wanted<'a>(record: &'a DeviceEntry, object: &ObservedDevice, writing: Writing
     let session = session_wanted(record, object, writing).or_else(|| {
         let own = base.gateway.as_deref().is_none_or(|gateway| gateway == writing.gateway);
         let said = differs(base.clone.as_ref(), clone) || differs(base.mismatch.as_ref(), mismatch);
-        let lost = ownership(object, record.live.as_deref(), writing.gateway) == Ownership::Lost;
+        let lost = ownership(object, record.live(), writing.gateway) == Ownership::Lost;
         let nothing = Wanted {
             phase: base.phase,
             connected: None,
@@ -155,23 +151,10 @@ fn away(
         ReasonCode::AwaitingReconnect => true,
         _ => false,
     };
-    match record.returns_by {
+    match record.returns_by() {
         _ if !over => reason,
         Some(by) if now.ms <= by.ms => ReasonCode::AwaitingReconnect,
         Some(_) | None => ReasonCode::SessionEnded,
-    }
-}
-
-/// A device that was told to stay away by an earlier life of this gateway comes back as late as one that was told so now.
-pub(super) fn adopt_retry(now: Now, record: &mut DeviceEntry) {
-    let object = present!(&record.object, "the object was just noted");
-    let shown = object.base.connected.as_ref().filter(|shown| !shown.status);
-    let told = shown.is_some_and(|shown| {
-        shown.reason == ReasonCode::Revoked.as_str() || shown.reason == ReasonCode::AwaitingReconnect.as_str()
-    });
-    if told && record.live.is_none() && record.returns_by.is_none() && !object.revoked {
-        let away_ms = u64::from(RETRY_REFUSED_MS) + RETRY_SPREAD_MAX_MS;
-        record.returns_by = Some(Now { ms: now.ms + away_ms, unix_ms: now.unix_ms + away_ms });
     }
 }
 
@@ -180,7 +163,7 @@ fn session_wanted<'a>(
     object: &ObservedDevice,
     writing: Writing<'_>,
 ) -> Option<Wanted<'a>> {
-    let live = record.live.as_deref();
+    let live = record.live();
     let enrolled = if object.revoked {
         (false, ReasonCode::Revoked)
     } else if object.approved || !writing.asks_approval {
@@ -194,14 +177,14 @@ fn session_wanted<'a>(
             let phase = match enrolled.1 {
                 ReasonCode::Revoked => DevicePhase::Revoked,
                 ReasonCode::PendingApproval => DevicePhase::Pending,
-                _ if live.connected => DevicePhase::Connected,
+                _ if live.is_connected() => DevicePhase::Connected,
                 _ => DevicePhase::Disconnected,
             };
-            let connected = match live.ended {
+            let connected = match live.ended() {
                 None => (true, ReasonCode::SessionEstablished),
                 Some(reason) => (false, away(writing.now, reason, object, record, enrolled.0)),
             };
-            let counters = match (&live.complaint, &object.base.counters) {
+            let counters = match (live.complaint(), &object.base.counters) {
                 (Some(_), _) => Some((false, ReasonCode::CounterOutOfRange)),
                 (None, Some(_)) => Some((true, ReasonCode::CountersBelieved)),
                 (None, None) => None,
@@ -251,13 +234,13 @@ fn idle<'a>(
         return wanted(DevicePhase::Revoked, connected, Some(enrolled));
     }
     if enrolled.1 == ReasonCode::PendingApproval {
-        let tried = record.rejected.is_some() || connected_before || base.gateway.is_some();
+        let tried = record.rejected().is_some() || connected_before || base.gateway.is_some();
         return tried.then_some(()).and_then(|()| wanted(DevicePhase::Pending, lost, Some(enrolled)));
     }
     if connected_before {
         return lost.and_then(|_| wanted(DevicePhase::Disconnected, lost, Some(enrolled)));
     }
-    if record.rejected == Some(ReasonCode::KeyMismatch) {
+    if record.rejected() == Some(ReasonCode::KeyMismatch) {
         return wanted(DevicePhase::Rejected, None, Some((false, ReasonCode::KeyMismatch)));
     }
     let kept_out = base.enrolled.as_ref().is_some_and(|shown| !shown.status);
@@ -272,29 +255,30 @@ fn idle<'a>(
 
 /// How the status of a device differs from what it should be; `None` if it does not.
 pub(super) fn diff<'a>(record: &'a DeviceEntry, writing: Writing<'a>) -> Option<StatusDiff<'a>> {
-    let object = record.object.as_ref()?;
+    let object = record.object()?;
     let now_ms = writing.now.ms;
     let waits = |priority, due_ms| {
-        Some(StatusDiff { priority, due_ms, ends_session: false, record, writing, wanted: None })
+        let urgency = Urgency { priority, due_ms, ends_session: false };
+        Some(StatusDiff { urgency, record, writing, wanted: None })
     };
     if awaits_return(record, object, writing) {
         return waits(Priority::Edge, writing.orphans_from_ms);
     }
     let wanted = wanted(record, object, writing);
     let urgency = wanted.as_ref().and_then(|wanted| urgency(object, wanted, writing));
-    if let Some(Urgency { priority, due_ms, ends_session }) = urgency {
+    if let Some(urgency) = urgency {
         let wanted = wanted.map(|wanted| (object, wanted));
-        return Some(StatusDiff { priority, due_ms, ends_session, record, writing, wanted });
+        return Some(StatusDiff { urgency, record, writing, wanted });
     }
     // That a device comes back is not said for longer than it may take.
     let shown = object.base.connected.as_ref()?;
-    let by = record.returns_by.filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
+    let by = record.returns_by().filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
     if now_ms <= by.ms { waits(Priority::Facts, by.ms + 1) } else { None }
 }
 
 /// Whether a device that an earlier life of this gateway left as Connected may still come back.
 fn awaits_return(record: &DeviceEntry, object: &ObservedDevice, writing: Writing<'_>) -> bool {
-    record.live.is_none()
+    record.live().is_none()
         && object.base.phase == DevicePhase::Connected
         && object.base.gateway.as_deref() == Some(writing.gateway)
         && writing.now.ms < writing.orphans_from_ms
@@ -302,10 +286,14 @@ fn awaits_return(record: &DeviceEntry, object: &ObservedDevice, writing: Writing
         && (object.approved || !writing.asks_approval)
 }
 
-struct Urgency {
-    priority: Priority,
-    due_ms: u64,
-    ends_session: bool,
+/// How urgent a write is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Urgency {
+    pub priority: Priority,
+    /// Earliest time of the write, milliseconds of the monotonic clock.
+    pub due_ms: u64,
+    /// The write ends what the status says of a session, so that it may wait for the device to return.
+    pub ends_session: bool,
 }
 
 fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -> Option<Urgency> {
@@ -331,28 +319,26 @@ fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -
         return now(if others { Priority::Enrollment } else { Priority::Edge });
     }
     let live = wanted.live?;
-    if base.epoch != live.epoch.0 {
+    if base.epoch != live.epoch().0 {
         return now(Priority::Edge);
     }
-    if let Some(applications) = &live.applications
-        && live.applications_hash != base.applications_hash
+    if let Some(applications) = live.applications()
+        && live.runs_other_than(base.applications_hash)
     {
         let failed = applications.iter().any(Application::failed);
         return now(if failed { Priority::Failure } else { Priority::Result });
     }
-    if live.revision_reported.is_some_and(|revision| Some(revision) != as_u64(base.revision)) {
+    if live.revision().is_some_and(|revision| Some(revision) != as_u64(base.revision)) {
         return now(Priority::Result);
     }
-    if (live.facts.is_some() && live.facts_hash != base.facts_hash)
-        || object.generation != base.observed_generation
-    {
+    if live.facts_other_than(base.facts_hash).is_some() || object.generation != base.observed_generation {
         return now(Priority::Facts);
     }
     if is_ahead(writing.now, base) {
         return now(Priority::Heartbeat);
     }
     let heard = heard_unix_ms(writing.now, live);
-    if live.connected && heard > base.last_heartbeat_unix_ms {
+    if live.is_connected() && heard > base.last_heartbeat_unix_ms {
         let age = heard - base.last_heartbeat_unix_ms;
         let due_ms = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
         return Some(Urgency { priority: Priority::Heartbeat, due_ms, ends_session: false });
@@ -361,6 +347,10 @@ fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -
 }
 
 impl StatusDiff<'_> {
+    pub(super) fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
     /// The merge patch (RFC 7396), and the Event that tells of the transition in it.
     pub(super) fn patch(&self) -> Option<(Value, Option<Event>)> {
         let Self { record, writing, .. } = self;
@@ -387,28 +377,26 @@ impl StatusDiff<'_> {
                 set("gateway", json!(writing.gateway));
             }
             let ahead = is_ahead(writing.now, base);
-            if base.epoch != live.epoch.0 || base.connected_since_unix_ms.is_none() || ahead {
-                set("epoch", json!(live.epoch.0));
-                let since = UnixTime::from_ms(unix_ms_of(writing.now, live.since));
+            if base.epoch != live.epoch().0 || base.connected_since_unix_ms.is_none() || ahead {
+                set("epoch", json!(live.epoch().0));
+                let since = UnixTime::from_ms(unix_ms_of(writing.now, live.since()));
                 set("connected_since", json!(since.to_string()));
             }
             let heard = heard_unix_ms(writing.now, live);
             if heard > base.last_heartbeat_unix_ms || ahead {
                 set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
             }
-            if let Some(revision) = live.revision_reported
+            if let Some(revision) = live.revision()
                 && Some(revision) != as_u64(base.revision)
             {
                 set("revision", json!(revision));
             }
-            if let Some(facts) = &live.facts
-                && live.facts_hash != base.facts_hash
-            {
-                set("facts", whole(json!(**facts)));
+            if let Some(facts) = live.facts_other_than(base.facts_hash) {
+                set("facts", whole(json!(facts)));
             }
-            if let Some(applications) = &live.applications {
-                let quiet = live.applications_hash == base.applications_hash;
-                if !quiet || self.priority == Priority::Heartbeat {
+            if let Some(applications) = live.applications() {
+                let changed = live.runs_other_than(base.applications_hash);
+                if changed || self.urgency.priority == Priority::Heartbeat {
                     let resources: Vec<_> = applications.iter().map(Application::to_resource).collect();
                     set("applications", json!(resources));
                 }
@@ -453,7 +441,7 @@ fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wante
         DevicePhase::Revoked => (true, ReasonCode::Revoked),
     };
     Event {
-        regarding: Regarding::device((*record.key).clone(), &object.uid),
+        regarding: Regarding::device((**record.key()).clone(), &object.uid),
         warning,
         reason,
         message: sentence(reason, record),
@@ -462,8 +450,8 @@ fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wante
 }
 
 fn sentence(reason: ReasonCode, record: &DeviceEntry) -> String {
-    let complaint = record.live.as_ref().and_then(|live| live.complaint.as_deref());
-    match (reason, record.returns_by) {
+    let complaint = record.live().and_then(SessionView::complaint);
+    match (reason, record.returns_by()) {
         (ReasonCode::CounterOutOfRange, _) => complaint.unwrap_or(reason.sentence()).to_owned(),
         (ReasonCode::AwaitingReconnect, Some(by)) => {
             let by = UnixTime::from_ms(by.unix_ms).to_seconds_text();
@@ -522,7 +510,7 @@ fn unix_ms_of(now: Now, then: Now) -> u64 {
 
 /// When the device was last heard, to the second that a status shows.
 fn heard_unix_ms(now: Now, live: &SessionView) -> u64 {
-    unix_ms_of(now, live.last_heard) / 1_000 * 1_000
+    unix_ms_of(now, live.last_heard()) / 1_000 * 1_000
 }
 
 /// Whether the status has a time that has not come yet.

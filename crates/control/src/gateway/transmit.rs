@@ -13,7 +13,7 @@ use super::{
     Gateway,
     config::{Config, LOG_BYTES_PER_SECOND},
     connections::State,
-    device::DeviceEntry,
+    device::{DeviceEntry, SessionView},
     input::{Notice, SessionId, Transmit},
     pending::{Closing, Complaint, Outgoing, Range},
     sets::Set,
@@ -42,12 +42,10 @@ impl Frames<'_> {
 
     fn push_desired(&mut self, set: &Set, base: u64) {
         let mut applications = Vec::with_capacity(DESIRED_MAX);
-        applications.extend(set.assignments.iter().map(|assignment| DesiredApplication {
-            uid: assignment.body.uid,
-            spec_hash: assignment.body.hash,
-        }));
+        applications
+            .extend(set.bodies().map(|body| DesiredApplication { uid: body.uid, spec_hash: body.hash }));
         self.push(&GatewayMessage::Desired(Desired {
-            revision: Revision(base.saturating_add(set.revision)),
+            revision: Revision(base.saturating_add(set.revision())),
             applications: List::new(&applications),
         }));
     }
@@ -62,14 +60,14 @@ impl Frames<'_> {
             self.push(&GatewayMessage::AssignmentGone(AssignmentGet { spec_hash }));
             return None;
         };
-        let correlation_id = assignment.correlation_id;
+        let (body, correlation_id) = (assignment.body(), assignment.correlation_id());
         self.push(&GatewayMessage::Assignment(Assignment {
             spec_hash,
-            spec: &assignment.body.spec,
+            spec: &body.spec,
             correlation_id,
             envelope: &[],
         }));
-        Some((Arc::clone(&assignment.body.application), correlation_id))
+        Some((Arc::clone(&body.application), correlation_id))
     }
 
     /// Gives what is left of the range.
@@ -103,7 +101,7 @@ impl Gateway {
         let modules = &mut self.modules;
         while frames.has_room() {
             let in_memory = |digest: &ModuleDigest| modules.cached(digest).is_some();
-            let Some(outgoing) = session.pending.next(in_memory) else { break };
+            let Some(outgoing) = session.pending_mut().next(in_memory) else { break };
             match outgoing {
                 Outgoing::Welcome { desired_known } => {
                     frames.push(&welcome(now, &self.config, record, desired_known));
@@ -128,15 +126,16 @@ impl Gateway {
                     break;
                 }
                 Outgoing::Desired => {
-                    if let Some((set, record)) =
-                        record.and_then(|record| Some((record.set.as_ref()?, record)))
+                    let delivery = record.map(DeviceEntry::delivery);
+                    if let Some((set, base)) =
+                        delivery.and_then(|delivery| Some((delivery.held()?, delivery.base())))
                     {
-                        frames.push_desired(set, record.revision_base);
+                        frames.push_desired(set, base);
                     }
                 }
                 Outgoing::Assignment(spec_hash) => {
-                    let set = record.and_then(|record| record.set.as_ref());
-                    assigned.extend(frames.push_assignment(set.map(AsRef::as_ref), spec_hash));
+                    let set = record.and_then(|record| record.delivery().held());
+                    assigned.extend(frames.push_assignment(set, spec_hash));
                 }
                 Outgoing::ModuleGone(digest) => {
                     frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest }))
@@ -146,16 +145,16 @@ impl Gateway {
                         modules.cached(&range.digest).and_then(|module| frames.push_chunk(range, module));
                     modules.touch(now.ms, &range.digest);
                     if let Some(rest) = rest {
-                        session.pending.pull(rest);
+                        session.pending_mut().pull(rest);
                     }
                 }
             }
         }
         transmit.written = frames.written;
-        transmit.close = *session.state() == State::Closing && !session.pending.is_closing();
+        transmit.close = *session.state() == State::Closing && !session.pending().is_closing();
         let failed = frames.failed;
-        let waits_for = session.pending.pulled().filter(|digest| modules.cached(digest).is_none());
-        if session.pending.is_ready(|digest| modules.cached(digest).is_some()) {
+        let waits_for = session.pending().pulled().filter(|digest| modules.cached(digest).is_none());
+        if session.pending().is_ready(|digest| modules.cached(digest).is_some()) {
             self.connections.wake(id);
         }
         if let Some(digest) = waits_for {
@@ -188,10 +187,10 @@ fn welcome(
     record: Option<&DeviceEntry>,
     desired_known: bool,
 ) -> GatewayMessage<'static> {
-    let live = record.and_then(|record| record.live.as_ref());
+    let live = record.and_then(DeviceEntry::live);
     debug_assert!(live.is_some(), "a session is welcomed once it has its epoch");
     GatewayMessage::Welcome(Welcome {
-        epoch: live.map_or(Epoch(0), |live| live.acknowledged_epoch),
+        epoch: live.map_or(Epoch(0), SessionView::acknowledged_epoch),
         unix_ms: now.unix_ms,
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         heartbeat_timeout_ms: config.heartbeat_timeout_ms,

@@ -7,8 +7,8 @@ use wasmbed_protocol::{ModuleDigest, Revision, limits::MODULE_BYTES_MAX};
 use super::{
     Gateway,
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
-    device::DeviceEntry,
-    input::{Answer, Notice, Refused, RequestId, StoreFailure, StoreId, StoredDevice, UploadDecision},
+    device::Offer,
+    input::{Answer, Notice, Refused, RequestId, StoreFailure, StoreId, UploadDecision},
     sets::{Modules, PreparedSet, PreparedSets, Set},
     storage::{CheckedSet, Storing},
 };
@@ -46,29 +46,28 @@ impl Gateway {
         let mut taken: Vec<CheckedSet> = Vec::new();
         let mut devices = Vec::new();
         let mut refused = Vec::new();
-        let mut unseen = self.devices.values().filter(|record| record.object.is_none()).count();
-        for set in put.sets {
+        let mut unseen = self.devices.values().filter(|record| record.object().is_none()).count();
+        let leader_term = put.leader_term();
+        for set in put.into_sets() {
             match self.check_set(now, set, &taken, &mut unseen) {
                 Ok(Some((entry, set))) => {
-                    devices.extend(self.devices.get(&entry.0).map(|record| stored(record, Some(set))));
+                    devices.extend(self.devices.get(&entry.0).map(|record| record.as_stored(Some(set))));
                     taken.push(entry);
                 }
                 Ok(None) => {}
                 Err(refusal) => refused.push(*refusal),
             }
         }
-        if taken.is_empty() && self.fence.is_stored(put.leader_term) {
+        if taken.is_empty() && self.fence.is_stored(leader_term) {
             self.answers.push_back(Answer { request, result: Ok(PutSetsAnswer { refused }) });
             return;
         }
-        self.fence.accept(put.leader_term);
+        self.fence.accept(leader_term);
         for (key, set) in &taken {
             if let Some(record) = self.devices.get_mut(key) {
-                record.revision_seen = record.revision_seen.max(set.revision);
-                record.staged = Some(Arc::clone(set));
+                record.delivery_mut().stage(set);
             }
         }
-        let leader_term = put.leader_term;
         let then = Storing::Sets { request, leader_term, sets: taken, refused };
         self.storage.put_sets(leader_term, devices, then);
     }
@@ -80,9 +79,9 @@ impl Gateway {
         if let Some(why) = &self.kept_from {
             return Err(Refused::Unavailable(refusal("NotHolder", why.clone())));
         }
-        self.fence.check(put.leader_term)?;
-        if put.count > SETS_PER_PUT_MAX {
-            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.count);
+        self.fence.check(put.leader_term())?;
+        if put.count() > SETS_PER_PUT_MAX {
+            let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.count());
             return Err(Refused::Invalid(refusal("TooManySets", message)));
         }
         if self.storage.awaiting() >= STORE_OPERATIONS_MAX {
@@ -118,19 +117,15 @@ impl Gateway {
             return Err(refuse("the device stands twice in this call".to_owned()));
         }
         let (mut parsed, exchange) = read.map_err(|error| refuse(error.to_string()))?;
-        let missing: BTreeSet<ModuleDigest> = parsed
-            .assignments
-            .iter()
-            .map(|assignment| assignment.body.digest)
-            .filter(|digest| !self.modules.contains(digest))
-            .collect();
+        let missing: BTreeSet<ModuleDigest> =
+            parsed.bodies().map(|body| body.digest).filter(|digest| !self.modules.contains(digest)).collect();
         if !missing.is_empty() {
             let missing_modules = missing.iter().map(ToString::to_string).collect();
             let refusal = refuse("modules must be uploaded first".to_owned());
             return Err(Box::new(SetRefusal { missing_modules, ..*refusal }));
         }
         // A device that was promised more than there is would wait for ever.
-        for body in parsed.assignments.iter().map(|assignment| &assignment.body) {
+        for body in parsed.bodies() {
             if let Some(bytes) = self.modules.size(&body.digest).filter(|bytes| *bytes != body.module_bytes) {
                 let wrong = format!("module_bytes is {}, but the module has {bytes}", body.module_bytes);
                 return Err(refuse(format!("{}: {wrong}", body.application)));
@@ -144,36 +139,19 @@ impl Gateway {
         }
         self.bodies.adopt(&mut parsed);
         let record = self.record(now, &device);
-        if let Some(held) = record.staged.as_ref().or(record.set.as_ref())
-            && held.revision == parsed.revision
-            && record.revision_seen == parsed.revision
-        {
-            return if !held.same_content(&parsed) {
-                let message = format!("revision {} already identifies a different set", parsed.revision);
-                Err(Box::new(SetRefusal { held_revision: Some(held.revision), ..*refuse(message) }))
-            } else if record.staged.is_some() {
-                // It is not on the disk yet, so this call must wait for it too.
-                Ok(Some(((Arc::clone(&record.key), Arc::new(parsed)), exchange)))
-            } else {
-                Ok(None)
-            };
-        }
-        if parsed.revision < record.revision_seen {
-            let message = format!("revision {} is lower than {}", parsed.revision, record.revision_seen);
-            return Err(Box::new(SetRefusal {
-                held_revision: Some(record.revision_seen),
-                ..*refuse(message)
-            }));
-        }
-        Ok(Some(((Arc::clone(&record.key), Arc::new(parsed)), exchange)))
+        let revision = parsed.revision();
+        let (held, message) = match record.delivery().offer(&parsed) {
+            Offer::Store => return Ok(Some(((Arc::clone(record.key()), Arc::new(parsed)), exchange))),
+            Offer::Held => return Ok(None),
+            Offer::Taken => (revision, format!("revision {revision} already identifies a different set")),
+            Offer::Lower(seen) => (seen, format!("revision {revision} is lower than {seen}")),
+        };
+        Err(Box::new(SetRefusal { held_revision: Some(held), ..*refuse(message) }))
     }
 
     /// A storage operation ended.
     pub fn handle_stored(&mut self, now: Now, id: StoreId, result: Result<(), StoreFailure>) {
-        let Some(storing) = self.storage.handle_end(id) else {
-            debug_assert!(false, "{id:?} is not awaited");
-            return;
-        };
+        let storing = present!(self.storage.handle_end(id), "an operation is answered once");
         if let Err(error) = &result {
             self.notice(Notice::StoreFailed { detail: error.to_string() });
         }
@@ -188,10 +166,8 @@ impl Gateway {
             }
         };
         for (key, set) in &sets {
-            if let Some(record) = self.devices.get_mut(key)
-                && record.staged.as_ref().is_some_and(|staged| Arc::ptr_eq(staged, set))
-            {
-                record.staged = None;
+            if let Some(record) = self.devices.get_mut(key) {
+                record.delivery_mut().end_staging(set);
             }
         }
         let result = match result {
@@ -215,11 +191,10 @@ impl Gateway {
 
     fn take_set(&mut self, key: &Arc<ObjectKey>, set: Arc<Set>) {
         let Some(record) = self.devices.get_mut(key) else { return };
-        if record.set.as_ref().is_some_and(|held| held.revision > set.revision) {
+        let revision = Revision(set.revision());
+        if !record.delivery_mut().take(set) {
             return;
         }
-        let revision = Revision(set.revision);
-        record.set = Some(set);
         self.notice(Notice::SetTaken { device: Arc::clone(key), revision });
         self.stream.changed(key);
         self.offer_desired(key);
@@ -229,12 +204,7 @@ impl Gateway {
     /// Writes what is known of a device to the disk.
     pub(super) fn store_device(&mut self, key: &Arc<ObjectKey>) {
         let record = present!(self.devices.get_mut(key), "only what is known is stored");
-        record.stored_uid =
-            record.object.as_ref().map(|object| object.uid.clone()).or_else(|| record.stored_uid.take());
-        // Operations happen in their order: an older set must not follow a newer one.
-        let set = record.staged.as_ref().or(record.set.as_ref()).map(|set| set.to_api(&record.key));
-        let device = stored(record, set);
-        self.storage.put_device(self.fence.highest(), Arc::clone(key), device);
+        self.storage.put_device(self.fence.highest(), Arc::clone(key), record.to_disk());
     }
 
     /// Brings the disk to what is known of devices whose last write failed.
@@ -309,29 +279,11 @@ impl Gateway {
     }
 
     pub(super) fn sweep_modules(&mut self, now: Now, unreferenced_ms: u64) {
-        let held = self.devices.values().filter_map(|record| record.set.as_ref());
-        let staged = self.storage.staged();
-        let referenced = held
-            .chain(staged.map(|(_, set)| set))
-            .flat_map(|set| set.assignments.iter().map(|assignment| assignment.body.digest))
-            .collect();
+        let held = self.devices.values().filter_map(|record| record.delivery().held());
+        let staged = self.storage.staged().map(|(_, set)| &**set);
+        let referenced = held.chain(staged).flat_map(|set| set.bodies().map(|body| body.digest)).collect();
         for digest in self.modules.sweep(now.ms, &referenced, unreferenced_ms) {
             self.storage.delete_module(digest);
         }
-    }
-}
-
-/// What the disk keeps of a device with this set.
-fn stored(record: &DeviceEntry, set: Option<DeviceSet>) -> StoredDevice {
-    StoredDevice {
-        device: (*record.key).clone(),
-        uid: record
-            .object
-            .as_ref()
-            .map(|object| &object.uid)
-            .or(record.stored_uid.as_ref())
-            .map(ToString::to_string),
-        admitted_key: record.admitted_key.as_deref().map(str::to_owned),
-        set,
     }
 }

@@ -8,10 +8,12 @@ use std::{
     sync::Arc,
 };
 
+use wasmbed_api::DeviceSpec;
+
 use super::{
     config::{
-        API_BACKOFF, Config, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES, WRITE_SPACING_MIN_MS,
-        WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
+        API_BACKOFF, Config, DEVICE_BACKOFF_MS, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES,
+        WRITE_SPACING_MIN_MS, WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
     },
     events::QueuedEvent,
     input::WriteId,
@@ -21,6 +23,9 @@ use crate::{
     kubernetes::Event,
     rate::{Rate, TokenBucket},
 };
+
+/// Conflicts in a row after which a device waits: another writer is at it.
+const CONFLICTS_MAX: u32 = 5;
 
 /// What a write is about, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,25 +56,110 @@ impl Priority {
     }
 }
 
-/// State of the writes of one device.
+/// State of the writes of one device: one of them waits or is under way at a time.
+///
+/// ```text
+/// Writer::schedule ── queued ── Writer::next_ready ─> take_turn, then begin ── under way ── handle_answer, then one of
+///                                                                             succeeded, conflicted, pause, schedule again
+/// ```
 #[derive(Debug, Default)]
 pub(super) struct WriteState {
     queued: Option<Queued>,
-    pub(super) in_flight: Option<WriteId>,
+    in_flight: Option<WriteId>,
     /// The object is to be read before the next write.
-    pub(super) refetch: bool,
-    /// The Device is to be created.
-    pub(super) create: Option<Box<wasmbed_api::DeviceSpec>>,
+    refetch: bool,
+    /// The Device is to be created; changed by [`Writer`], which counts these.
+    create: Option<Box<DeviceSpec>>,
     /// Conflicts since the last success.
-    pub(super) conflicts: u32,
+    conflicts: u32,
     /// No write before this: its last one was refused.
-    pub(super) paused_until_ms: u64,
+    paused_until_ms: u64,
     /// Writes of its status.
     written: TokenBucket,
     written_at_ms: u64,
 }
 
+/// What a device's turn is for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Turn {
+    /// The object is read.
+    Read,
+    /// The Device is created.
+    Create(Box<DeviceSpec>),
+    /// The status is written, if it still is not what it should be.
+    Status,
+}
+
 impl WriteState {
+    /// Whether a call is under way.
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether the Device is to be created.
+    pub(super) fn is_creating(&self) -> bool {
+        self.create.is_some()
+    }
+
+    /// Whether no call is under way and none is needed before the object is seen.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.is_in_flight() && !self.is_creating()
+    }
+
+    /// Whether a call is needed before the status can be written.
+    pub(super) fn lacks_object(&self) -> bool {
+        self.is_creating() || self.refetch
+    }
+
+    /// The device's turn came; `known` if there is an object.
+    pub(super) fn take_turn(&mut self, known: bool) -> Turn {
+        debug_assert!(self.in_flight.is_none(), "a device has one call under way at a time");
+        self.queued = None;
+        match &self.create {
+            _ if self.refetch => Turn::Read,
+            Some(spec) if !known => Turn::Create(spec.clone()),
+            Some(_) | None => Turn::Status,
+        }
+    }
+
+    /// The call of the turn is made.
+    pub(super) fn begin(&mut self, id: WriteId) {
+        self.in_flight = Some(id);
+    }
+
+    /// A call ended; false if it is not the device's: its Device was deleted since.
+    pub(super) fn handle_answer(&mut self, id: WriteId) -> bool {
+        self.in_flight.take_if(|awaited| *awaited == id).is_some()
+    }
+
+    /// A call succeeded.
+    pub(super) fn succeeded(&mut self) {
+        self.conflicts = 0;
+        self.paused_until_ms = 0;
+        self.refetch = false;
+    }
+
+    /// Another writer was quicker: the object is read, and after many conflicts in a row the device waits.
+    pub(super) fn conflicted(&mut self, now_ms: u64) {
+        self.refetch = true;
+        self.conflicts += 1;
+        if self.conflicts > CONFLICTS_MAX {
+            self.conflicts = 0;
+            self.paused_until_ms = now_ms + DEVICE_BACKOFF_MS;
+        }
+    }
+
+    /// The write was refused: the device is left alone for some time.
+    pub(super) fn pause(&mut self, now_ms: u64) {
+        self.refetch = false;
+        self.paused_until_ms = now_ms + DEVICE_BACKOFF_MS;
+    }
+
+    /// The object is known as it is now.
+    pub(super) fn object_known(&mut self) {
+        self.refetch = false;
+    }
+
     /// When the status may be written again: the more often it was of late, the later.
     pub(super) fn not_before(&mut self, now_ms: u64) -> u64 {
         self.written.refill(now_ms, STATUS_WRITES);
@@ -100,17 +190,17 @@ struct Queued {
     ready: bool,
 }
 
-/// A call under way.
+/// A call under way; a value that is kept until its answer comes.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) device: Arc<ObjectKey>,
-    pub(super) priority: Priority,
+    pub device: Arc<ObjectKey>,
+    pub priority: Priority,
     /// When it first waited.
-    pub(super) since_ms: u64,
+    pub since_ms: u64,
     /// The Event itself, to be tried again.
-    pub(super) event: Option<Box<QueuedEvent>>,
+    pub event: Option<Box<QueuedEvent>>,
     /// Told as an Event once the write is done.
-    pub(super) then: Option<Box<Event>>,
+    pub then: Option<Box<Event>>,
 }
 
 /// What may be written now.
@@ -127,7 +217,9 @@ pub(super) struct Writer {
     waiting: BTreeSet<(u64, Arc<ObjectKey>)>,
     ready: BTreeSet<(Priority, u64, Arc<ObjectKey>)>,
     events: VecDeque<QueuedEvent>,
-    pub(super) in_flight: BTreeMap<WriteId, InFlight>,
+    in_flight: BTreeMap<WriteId, InFlight>,
+    /// Devices that are to be created.
+    creating: usize,
     next_id: u64,
     rate: Rate,
     tokens: TokenBucket,
@@ -148,6 +240,7 @@ impl Writer {
             ready: BTreeSet::new(),
             events: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            creating: 0,
             next_id: 0,
             rate: Rate::per_second(rate, burst),
             tokens: TokenBucket::default(),
@@ -189,8 +282,14 @@ impl Writer {
         }
     }
 
+    /// Forgets a device.
+    pub(super) fn forget(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
+        self.remove(device, state);
+        self.end_creation(state);
+    }
+
     /// Takes a device out of the queue.
-    pub(super) fn remove(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
+    fn remove(&mut self, device: &Arc<ObjectKey>, state: &mut WriteState) {
         if let Some(Queued { priority, due_ms, ready }) = state.queued.take() {
             if ready {
                 self.ready.remove(&(priority, due_ms, Arc::clone(device)));
@@ -232,7 +331,7 @@ impl Writer {
     }
 
     /// What may be written now. It costs no token until [`Writer::begin`].
-    /// For a device, the caller answers with [`Writer::mark_taken`].
+    /// For a device, the caller answers with [`WriteState::take_turn`].
     pub(super) fn next_ready(&mut self, now_ms: u64) -> Option<Ready> {
         self.tokens.refill(now_ms, self.rate);
         self.heartbeat_tokens.refill(now_ms, self.heartbeat_rate);
@@ -258,11 +357,6 @@ impl Writer {
         Some(Ready::Device { device, priority, since_ms })
     }
 
-    /// Notes that a device's turn came.
-    pub(super) fn mark_taken(state: &mut WriteState) {
-        state.queued = None;
-    }
-
     /// One call at a time while the API fails, so that it is probed and not flooded.
     fn in_flight_max(&self) -> usize {
         if self.failures > 0 { 1 } else { WRITES_IN_FLIGHT_MAX }
@@ -278,6 +372,29 @@ impl Writer {
         self.next_id += 1;
         self.in_flight.insert(id, call);
         id
+    }
+
+    /// The call of this number ended; what it was about.
+    pub(super) fn end(&mut self, id: WriteId) -> Option<InFlight> {
+        self.in_flight.remove(&id)
+    }
+
+    /// Devices that are to be created.
+    pub(super) fn creating(&self) -> usize {
+        self.creating
+    }
+
+    /// A Device is to be created.
+    pub(super) fn create(&mut self, state: &mut WriteState, spec: DeviceSpec) {
+        self.creating += usize::from(!state.is_creating());
+        state.create = Some(Box::new(spec));
+    }
+
+    /// A Device was created, or is not to be created any more; whether it was to be.
+    pub(super) fn end_creation(&mut self, state: &mut WriteState) -> bool {
+        let creating = state.create.take().is_some();
+        self.creating -= usize::from(creating);
+        creating
     }
 
     /// The API answered.
@@ -325,8 +442,33 @@ impl Writer {
         [waiting, open].into_iter().flatten().min()
     }
 
-    /// The first broken invariant, if any.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+    /// The first broken invariant, if any, among this queue and the states of all devices.
+    pub(super) fn check<'a>(
+        &self,
+        states: impl Iterator<Item = (&'a Arc<ObjectKey>, &'a WriteState)>,
+    ) -> Result<(), &'static str> {
+        let (mut creating, mut waiting, mut ready) = (0, 0, 0);
+        for (device, state) in states {
+            creating += usize::from(state.is_creating());
+            if let Some(Queued { priority, due_ms, ready: is_ready }) = state.queued {
+                let device = Arc::clone(device);
+                if is_ready {
+                    ready += usize::from(self.ready.contains(&(priority, due_ms, device)));
+                } else {
+                    waiting += usize::from(self.waiting.contains(&(due_ms, device)));
+                }
+            }
+            let own = |id: &WriteId| self.in_flight.get(id).is_some_and(|call| call.device == *device);
+            if !state.in_flight.iter().all(own) {
+                return Err("a device waits for a call that is not under way");
+            }
+        }
+        if creating != self.creating {
+            return Err("the count of Devices to be created is not their number");
+        }
+        if (waiting, ready) != (self.waiting.len(), self.ready.len()) {
+            return Err("a device is in the queue of writes without knowing it");
+        }
         if self.in_flight.len() > WRITES_IN_FLIGHT_MAX {
             return Err("more calls are under way than are allowed");
         }

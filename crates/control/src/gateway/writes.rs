@@ -6,36 +6,33 @@ use wasmbed_api::Device;
 
 use super::{
     Gateway,
-    config::{DEVICE_BACKOFF_MS, EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS},
+    config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS},
     events::{About, Noted, QueuedEvent},
     input::{Call, LeftOut, Notice, Write, WriteId},
-    status::{self, Writing},
-    writer::{InFlight, Priority, Ready, Writer},
+    status::{self, Urgency, Writing},
+    writer::{InFlight, Priority, Ready, Turn},
 };
 use crate::{
     Now, ObjectKey,
     kubernetes::{Event, Occurrence, WriteOutcome},
 };
 
-/// Conflicts in a row after which a device waits: another writer is at it.
-const CONFLICTS_MAX: u32 = 5;
-
 impl Gateway {
     /// Puts a device in the queue of writes if its status is not what it should be.
     pub(super) fn schedule_write(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let writing = Writing::new(now, &self.config, self.orphans_from_ms);
         let Some(record) = self.devices.get_mut(key) else { return };
-        if record.write.in_flight.is_some() {
+        if record.writes().is_in_flight() {
             return;
         }
-        if record.write.create.is_some() || record.write.refetch {
-            self.writer.schedule(now.ms, key, &mut record.write, Priority::Enrollment, now.ms);
+        if record.writes().lacks_object() {
+            self.writer.schedule(now.ms, key, record.writes_mut(), Priority::Enrollment, now.ms);
             return;
         }
         let Some(diff) = status::diff(record, writing) else { return };
-        let priority = diff.priority;
+        let Urgency { priority, due_ms, ends_session } = diff.urgency();
         let pause_ms = match priority {
-            Priority::Edge if diff.ends_session && !self.shutting_down => EDGE_DEBOUNCE_MS,
+            Priority::Edge if ends_session && !self.shutting_down => EDGE_DEBOUNCE_MS,
             Priority::Result | Priority::Facts => RESULT_DEBOUNCE_MS,
             Priority::Enrollment
             | Priority::Failure
@@ -43,11 +40,11 @@ impl Gateway {
             | Priority::Event
             | Priority::Heartbeat => 0,
         };
-        let mut due_ms = diff.due_ms.saturating_add(pause_ms);
+        let mut due_ms = due_ms.saturating_add(pause_ms);
         if priority.is_caused_by_device() && !self.shutting_down {
-            due_ms = due_ms.max(record.write.not_before(now.ms));
+            due_ms = due_ms.max(record.writes_mut().not_before(now.ms));
         }
-        self.writer.schedule(now.ms, key, &mut record.write, priority, due_ms);
+        self.writer.schedule(now.ms, key, record.writes_mut(), priority, due_ms);
     }
 
     /// The next call to the Kubernetes API, if its time has come.
@@ -59,9 +56,8 @@ impl Gateway {
             match self.writer.next_ready(now.ms)? {
                 Ready::Event(mut event) => {
                     let device = Arc::new(event.event.regarding.key.clone());
-                    let record = self.devices.get_mut(&device);
-                    if let Some(ledger) = record.and_then(|record| record.allowance.events.as_mut()) {
-                        ledger.refresh(&mut event);
+                    if let Some(record) = self.devices.get_mut(&device) {
+                        record.allowance_mut().refresh_event(&mut event);
                     }
                     let call = Call::Event(event.event.clone(), event.occurrence);
                     let in_flight = InFlight {
@@ -91,48 +87,46 @@ impl Gateway {
     ) -> Option<Write> {
         let writing = Writing::new(now, &self.config, self.orphans_from_ms);
         let record = self.devices.get_mut(&key)?;
-        Writer::mark_taken(&mut record.write);
-        let (call, then) = if record.write.refetch {
-            (Call::GetDevice { device: (*key).clone() }, None)
-        } else if let Some(spec) = record.write.create.as_ref().filter(|_| record.object.is_none()) {
-            (Call::CreateDevice { device: (*key).clone(), spec: spec.clone() }, None)
-        } else {
-            let not_before_ms = record.write.not_before(now.ms);
-            // What is wanted may have changed since it was queued, and a heartbeat's time moved on.
-            let diff = status::diff(record, writing)?;
-            let spaced = diff.priority.is_caused_by_device() && !self.shutting_down;
-            if diff.due_ms > now.ms || (spaced && not_before_ms > now.ms) {
-                self.schedule_write(now, &key);
-                return None;
+        let known = record.object().is_some();
+        let (call, then) = match record.writes_mut().take_turn(known) {
+            Turn::Read => (Call::GetDevice { device: (*key).clone() }, None),
+            Turn::Create(spec) => (Call::CreateDevice { device: (*key).clone(), spec }, None),
+            Turn::Status => {
+                let not_before_ms = record.writes_mut().not_before(now.ms);
+                // What is wanted may have changed since it was queued, and a heartbeat's time moved on.
+                let diff = status::diff(record, writing)?;
+                let Urgency { priority, due_ms, .. } = diff.urgency();
+                let spaced = priority.is_caused_by_device() && !self.shutting_down;
+                if due_ms > now.ms || (spaced && not_before_ms > now.ms) {
+                    self.schedule_write(now, &key);
+                    return None;
+                }
+                let (patch, event) = diff.patch()?;
+                // What people and strangers cause takes nothing of what the device may.
+                if priority != Priority::Enrollment {
+                    record.writes_mut().wrote(now.ms);
+                }
+                (Call::PatchStatus { device: (*key).clone(), patch }, event.map(Box::new))
             }
-            let (patch, event) = diff.patch()?;
-            // What people and strangers cause takes nothing of what the device may.
-            if diff.priority != Priority::Enrollment {
-                record.write.wrote(now.ms);
-            }
-            (Call::PatchStatus { device: (*key).clone(), patch }, event.map(Box::new))
         };
         let in_flight = InFlight { device: Arc::clone(&key), priority, since_ms, event: None, then };
         let id = self.writer.begin(in_flight);
-        record.write.in_flight = Some(id);
+        record.writes_mut().begin(id);
         Some(Write { id, call })
     }
 
     /// A call ended; if it succeeded, with the Device as it is now, and none for an Event.
     pub fn handle_write_result(&mut self, now: Now, id: WriteId, outcome: WriteOutcome<Option<Box<Device>>>) {
-        let Some(call) = self.writer.in_flight.remove(&id) else {
-            debug_assert!(false, "{id:?} is not under way");
-            return;
-        };
+        let call = present!(self.writer.end(id), "a call is answered once");
         let key = Arc::clone(&call.device);
         let record = self.devices.get_mut(&key);
-        let awaited = record.and_then(|record| record.write.in_flight.take_if(|awaited| *awaited == id));
+        let awaited = record.is_some_and(|record| record.writes_mut().handle_answer(id));
         match outcome {
             WriteOutcome::Done(device) => {
                 self.writer.succeeded();
                 self.write_done(now, &key, call.then);
                 // Where nobody awaits it any more the Device was deleted since: the answer would bring it back.
-                if let Some(device) = device.filter(|_| awaited.is_some()) {
+                if let Some(device) = device.filter(|_| awaited) {
                     self.show_device(now, &device);
                 }
             }
@@ -140,12 +134,7 @@ impl Gateway {
                 self.writer.succeeded();
                 if let Some(record) = self.devices.get_mut(&key).filter(|_| call.priority != Priority::Event)
                 {
-                    record.write.refetch = true;
-                    record.write.conflicts += 1;
-                    if record.write.conflicts > CONFLICTS_MAX {
-                        record.write.conflicts = 0;
-                        record.write.paused_until_ms = now.ms + DEVICE_BACKOFF_MS;
-                    }
+                    record.writes_mut().conflicted(now.ms);
                 }
             }
             WriteOutcome::NotFound => {
@@ -180,12 +169,9 @@ impl Gateway {
 
     fn write_done(&mut self, now: Now, key: &Arc<ObjectKey>, then: Option<Box<Event>>) {
         if let Some(record) = self.devices.get_mut(key) {
-            record.write.conflicts = 0;
-            record.write.paused_until_ms = 0;
-            record.write.refetch = false;
-            if record.write.create.take().is_some() {
-                self.creating -= 1;
-                record.unseen_since_ms = now.ms;
+            record.writes_mut().succeeded();
+            if self.writer.end_creation(record.writes_mut()) {
+                record.handle_created(now);
             }
         }
         if let Some(event) = then {
@@ -195,9 +181,8 @@ impl Gateway {
 
     fn pause(&mut self, now: Now, key: &Arc<ObjectKey>) {
         if let Some(record) = self.devices.get_mut(key) {
-            record.write.refetch = false;
-            record.write.paused_until_ms = now.ms + DEVICE_BACKOFF_MS;
-            self.creating -= usize::from(record.write.create.take().is_some());
+            record.writes_mut().pause(now.ms);
+            self.writer.end_creation(record.writes_mut());
         }
     }
 
@@ -206,7 +191,7 @@ impl Gateway {
         if let Some(event) = call.event {
             self.queue_event(*event);
         } else if let Some(record) = self.devices.get_mut(&call.device) {
-            self.writer.schedule(now.ms, &call.device, &mut record.write, call.priority, call.since_ms);
+            self.writer.schedule(now.ms, &call.device, record.writes_mut(), call.priority, call.since_ms);
         }
     }
 
@@ -223,17 +208,17 @@ impl Gateway {
             self.queue_event(QueuedEvent { event, occurrence });
             return;
         };
-        let ledger = record.allowance.events.get_or_insert_default();
-        let left_out = match ledger.note(self.clock_ms, event, about, number) {
+        let noted = record.allowance_mut().note_event(self.clock_ms, event, about, number);
+        let left_out = match noted {
             Noted::Counted => None,
             Noted::Write(queued, left_out) => {
-                let device = Arc::clone(&record.key);
+                let device = Arc::clone(record.key());
                 self.queue_event(queued);
                 (left_out > 0).then_some((device, Some(left_out)))
             }
             Noted::LeftOut { first } => {
                 self.counters.events_dropped += 1;
-                first.then(|| (Arc::clone(&record.key), None))
+                first.then(|| (Arc::clone(record.key()), None))
             }
         };
         if let Some((device, count)) = left_out {

@@ -355,9 +355,9 @@ fn what_was_seen_of_identities_is_forgotten_in_time() {
     for boot in 0..10 {
         Board { boot: Some(boot), epoch: 100 + u64::from(boot) }.join(&mut world);
     }
-    assert!(world.gateway.devices[&device].trouble.is_some());
+    assert!(world.gateway.devices[&device].trouble().is_some());
     world.advance(120_000);
-    assert!(world.gateway.devices[&device].trouble.is_none());
+    assert!(world.gateway.devices[&device].trouble().is_none());
 }
 
 #[test]
