@@ -16,14 +16,14 @@ impl Fleet {
     fn check_index(&self) -> Result<(), &'static str> {
         let named = self.application_ids.iter();
         let applications =
-            named.filter_map(|(key, id)| self.applications.get(id).map(|found| (key, &found.key)));
+            named.filter_map(|(key, id)| self.applications.get(id).map(|found| (key, found.key())));
         if applications.filter(|(key, found)| key == found).count() != self.applications.len()
             || self.applications.len() != self.application_ids.len()
         {
             return Err("an Application is not the one that its name leads to");
         }
         let named = self.device_ids.iter();
-        let devices = named.filter_map(|(key, id)| self.devices.get(id).map(|found| (key, &found.key)));
+        let devices = named.filter_map(|(key, id)| self.devices.get(id).map(|found| (key, found.key())));
         if devices.filter(|(key, found)| key == found).count() != self.devices.len()
             || self.devices.len() != self.device_ids.len()
         {
@@ -31,15 +31,16 @@ impl Fleet {
         }
         for (id, application) in &self.applications {
             let targeted =
-                |device| self.devices.get(device).is_some_and(|device| device.targeted_by.contains(id));
-            if !application.target_ids.iter().all(targeted) {
+                |device| self.devices.get(device).is_some_and(|device| device.targeted_by().contains(id));
+            if !application.target_ids().iter().all(targeted) {
                 return Err("a target does not know the Application that it is a target of");
             }
         }
         for (id, device) in &self.devices {
-            let targets =
-                |application| self.applications.get(application).is_some_and(|it| it.target_ids.contains(id));
-            if !device.targeted_by.iter().all(targets) {
+            let targets = |application| {
+                self.applications.get(application).is_some_and(|it| it.target_ids().contains(id))
+            };
+            if !device.targeted_by().iter().all(targets) {
                 return Err("an Application does not know a device that is its target");
             }
         }
@@ -64,7 +65,10 @@ impl Fleet {
         {
             return Err("the finalizers of a Device that is gone are to be written");
         }
-        if !self.gateways.values().all(|gateway| gateway.stale.iter().all(|id| self.devices.contains_key(id)))
+        if !self
+            .gateways
+            .values()
+            .all(|gateway| gateway.lacking().iter().all(|id| self.devices.contains_key(id)))
         {
             return Err("a gateway is to be sent the set of a Device that is gone");
         }
@@ -75,14 +79,14 @@ impl Fleet {
         if self.writes.in_flight() > WRITES_IN_FLIGHT_MAX {
             return Err("more writes are under way than are allowed");
         }
-        let devices = self.devices.iter().filter(|(_, device)| device.writing);
-        let applications = self.applications.iter().filter(|(_, application)| application.writing);
+        let devices = self.devices.iter().filter(|(_, device)| device.is_writing());
+        let applications = self.applications.iter().filter(|(_, application)| application.is_writing());
         let written = devices.filter(|(id, _)| self.writes.has_device(**id)).count();
-        if written != self.devices.values().filter(|device| device.writing).count() {
+        if written != self.devices.values().filter(|device| device.is_writing()).count() {
             return Err("a Device waits for a write that is not under way");
         }
         let written = applications.filter(|(id, _)| self.writes.has_application(**id)).count();
-        if written != self.applications.values().filter(|application| application.writing).count() {
+        if written != self.applications.values().filter(|application| application.is_writing()).count() {
             return Err("an Application waits for a write that is not under way");
         }
         Ok(())

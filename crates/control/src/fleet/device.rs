@@ -7,19 +7,20 @@ use wasmbed_protocol::{ApplicationUid, SpecHash};
 
 use super::{
     Fleet,
-    gateways::{Gateway, Stream, View},
+    device_entry::{Device, DeviceObject},
+    gateways::{Gateway, View},
     input::Kind,
-    record::{ApplicationId, Device, DeviceId, ReportedApplication, Seen},
+    record::{ApplicationId, DeviceId, ReportedApplication, Seen},
 };
 use crate::{Now, ObjectKey, gateway_api::DeviceView};
 
 /// What is known of a device by whoever knew it last.
 pub(super) struct LatestView<'a> {
-    pub(super) connected: bool,
-    pub(super) facts: Option<&'a Arc<DeviceFacts>>,
+    pub connected: bool,
+    pub facts: Option<&'a Arc<DeviceFacts>>,
     /// Absent until the device reported in its session.
-    pub(super) applications: Option<&'a [ReportedApplication]>,
-    pub(super) revision_reported: u64,
+    pub applications: Option<&'a [ReportedApplication]>,
+    pub revision_reported: u64,
 }
 
 impl LatestView<'_> {
@@ -37,54 +38,31 @@ impl Fleet {
     /// A Device exists.
     pub fn handle_device(&mut self, now: Now, resource: &Resource) {
         let metadata = &resource.metadata;
-        let Some(key) = ObjectKey::of(metadata) else { return };
+        let key = present!(ObjectKey::of(metadata), "the API server sets namespace and name");
         self.mark_listed(Kind::Device, &key);
         let uid = metadata.uid.clone().unwrap_or_default().into_boxed_str();
-        let recreated = |id: &DeviceId| self.devices.get(id).is_some_and(|device| device.uid != uid);
+        let recreated = |id: &DeviceId| self.devices.get(id).is_some_and(|device| *device.uid() != *uid);
         if self.device_ids.get(&key).is_some_and(recreated) {
             // The same name with another UID is another Device.
             self.handle_device_deleted(now, &key);
         }
         let seen = self.read_status(resource);
-        let labels = metadata.labels.clone().unwrap_or_default();
         let known = self.device_ids.get(&key).copied();
         let id = known.unwrap_or_else(|| {
             self.next_id += 1;
             DeviceId(self.next_id)
         });
-        let deleting = metadata.deletion_timestamp.is_some();
-        let retarget =
-            self.devices.get(&id).is_none_or(|device| device.labels != labels || device.deleting != deleting);
-        let device = self.devices.entry(id).or_insert_with(|| Device {
-            key: key.clone(),
-            uid,
-            finalizers: Vec::new(),
-            deleting,
-            release: None,
-            finalizer_pause_ms: 0,
-            labels: labels.clone(),
-            resource_version: String::new(),
-            unschedulable: false,
-            revoked: false,
-            approved: false,
-            seen: Seen::default(),
-            targeted_by: BTreeSet::new(),
-            placements: std::collections::BTreeMap::new(),
-            planned: None,
-            writing: false,
-            ended: Vec::new(),
-            finish: None,
-            finish_version: String::new(),
-            healthy: std::collections::BTreeMap::new(),
-        });
-        device.labels = labels;
-        device.resource_version = metadata.resource_version.clone().unwrap_or_default();
-        device.unschedulable = resource.spec.unschedulable;
-        device.revoked = resource.spec.revoked;
-        device.approved = resource.spec.approved;
-        device.finalizers = metadata.finalizers.clone().unwrap_or_default();
-        device.deleting = deleting;
-        device.seen = seen;
+        let object = DeviceObject {
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            unschedulable: resource.spec.unschedulable,
+            approved: resource.spec.approved,
+            revoked: resource.spec.revoked,
+        };
+        let device = self.devices.entry(id).or_insert_with(|| Device::new(key.clone(), uid));
+        let retarget = device.observe(object, seen) || known.is_none();
         self.device_ids.insert(key, id);
         if retarget {
             self.retarget_device(now, id);
@@ -94,17 +72,16 @@ impl Fleet {
 
     /// A Device is gone.
     pub fn handle_device_deleted(&mut self, now: Now, key: &ObjectKey) {
+        // It may have come and gone between two lists.
         let Some(id) = self.device_ids.remove(key) else { return };
         let device = present!(self.devices.remove(&id), "an indexed Device is there");
-        for application_id in device.targeted_by {
-            if let Some(application) = self.applications.get_mut(&application_id) {
-                application.target_ids.remove(&id);
-            }
-            self.schedule_status(now, application_id);
+        for application_id in device.targeted_by() {
+            let application = self.applications.get_mut(application_id);
+            present!(application, "who targets a Device is indexed").set_target(id, false);
+            self.schedule_status(now, *application_id);
         }
         for gateway in self.gateways.values_mut() {
-            gateway.stale.remove(&id);
-            gateway.confirmed.remove(&id);
+            gateway.forget_device(id);
         }
         self.unreachable.remove(&id);
         self.finishing.remove(&id);
@@ -125,13 +102,8 @@ impl Fleet {
             applications: view.applications.as_deref().map(ReportedApplication::read),
         };
         let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
-        if let Stream::Filling(views) = &mut gateway.stream {
-            views.insert(view.device.clone(), read);
-            return;
-        }
-        gateway.stream = Stream::Up;
-        gateway.views.insert(view.device.clone(), read);
-        if let Some(id) = self.device_ids.get(&view.device).copied() {
+        let counts = gateway.show(view.device.clone(), read);
+        if let Some(id) = self.device_ids.get(&view.device).copied().filter(|_| counts) {
             self.device_changed(now, id);
         }
     }
@@ -139,30 +111,19 @@ impl Fleet {
     pub(super) fn handle_forgotten(&mut self, now: Now, name: &str, key: &ObjectKey) {
         let id = self.device_ids.get(key).copied();
         let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
-        match &mut gateway.stream {
-            Stream::Filling(views) => {
-                views.remove(key);
-            }
-            Stream::Up | Stream::Down => {
-                gateway.views.remove(key);
-            }
-        }
+        gateway.forget_view(key, id);
         if let Some(id) = id {
-            gateway.confirmed.remove(&id);
             self.device_changed(now, id);
         }
     }
 
-    /// What the gateway said before is void, and so is what it confirmed: its process or its disk may be another.
+    /// What the gateway said before is void: every device that it is about is looked at anew.
     pub(super) fn end_snapshot(&mut self, now: Now, name: &str) {
         let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
-        let Stream::Filling(views) = std::mem::replace(&mut gateway.stream, Stream::Up) else { return };
-        let before = std::mem::replace(&mut gateway.views, views);
-        gateway.snapshot_in = true;
-        gateway.forget_holdings();
-        gateway.retry.succeed();
-        let keys: BTreeSet<ObjectKey> = before.into_keys().chain(gateway.views.keys().cloned()).collect();
-        let claimed = self.devices.iter().filter(|(_, device)| device.seen.gateway.as_deref() == Some(name));
+        // Another version's gateway may end a snapshot that it did not begin.
+        let Some(keys) = gateway.end_snapshot() else { return };
+        let claims = |device: &Device| device.seen().gateway.as_deref() == Some(name);
+        let claimed = self.devices.iter().filter(|(_, device)| claims(device));
         let named = keys.iter().filter_map(|key| self.device_ids.get(key));
         let ids: BTreeSet<DeviceId> = claimed.map(|(id, _)| id).chain(named).copied().collect();
         for id in ids {
@@ -171,10 +132,12 @@ impl Fleet {
     }
 
     pub(super) fn stream_down(&mut self, now: Now, name: &str) {
+        // A DeviceGateway may be deleted that was never known.
         let Some(gateway) = self.gateways.get_mut(name) else { return };
-        gateway.stream = Stream::Down;
-        let keys: Vec<ObjectKey> = gateway.views.keys().cloned().collect();
-        for id in keys.iter().filter_map(|key| self.device_ids.get(key).copied()).collect::<Vec<_>>() {
+        gateway.stream_ended();
+        let ids: Vec<DeviceId> =
+            gateway.devices().filter_map(|key| self.device_ids.get(key).copied()).collect();
+        for id in ids {
             self.schedule_statuses_of(now, id);
         }
     }
@@ -187,7 +150,7 @@ impl Fleet {
 
     pub(super) fn schedule_statuses_of(&mut self, now: Now, id: DeviceId) {
         let applications: Vec<ApplicationId> =
-            self.devices.get(&id).into_iter().flat_map(|device| &device.targeted_by).copied().collect();
+            self.devices.get(&id).into_iter().flat_map(Device::targeted_by).copied().collect();
         for application_id in applications {
             self.schedule_status(now, application_id);
         }
@@ -197,10 +160,10 @@ impl Fleet {
     /// does not count next to a session that is established elsewhere: it can have given a later epoch that nobody else knows, and
     /// one that a device reports is not always believed.
     pub(super) fn latest_view<'a>(&'a self, now: Now, device: &'a Device) -> LatestView<'a> {
-        let seen = &device.seen;
+        let seen = device.seen();
         let views = || {
             let views =
-                self.gateways.values().filter_map(|gateway| Some((gateway, gateway.views.get(&device.key)?)));
+                self.gateways.values().filter_map(|gateway| Some((gateway, gateway.view(device.key())?)));
             views.map(|(gateway, view)| (view, self.is_live(now, gateway)))
         };
         let stands = views().any(|(view, live)| live && view.connected && view.epoch >= seen.epoch);

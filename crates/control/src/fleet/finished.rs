@@ -8,66 +8,32 @@
 //! Completed in the set --place wanted--> finished is written --seen in the watch--> out of the set --spec changes--> runs anew
 //! ```
 
-use serde_json::json;
-use wasmbed_api::{DeviceApplication, DeviceApplicationState, RestartPolicy};
-use wasmbed_protocol::{ApplicationUid, SpecHash};
+use wasmbed_api::{DeviceApplication, DeviceApplicationState};
 
 use super::{
     Fleet,
     device::LatestView,
+    device_entry::Device,
     input::FinishedWrite,
-    record::{Application, ApplicationId, Device, DeviceId, Healthy, Prepared, ReportedApplication},
+    record::{ApplicationId, DeviceId, Healthy, Prepared, ReportedApplication},
 };
 use crate::Now;
-
-/// The assignment that devices report which run this generation, as far as it is known.
-pub(super) fn wanted_hash(application: &Application) -> Option<SpecHash> {
-    match &application.prepared {
-        Prepared::Ready(assigned) => Some(assigned.spec_hash),
-        Prepared::ModuleMissing { kept: Some(assigned), current: true, .. } => Some(assigned.spec_hash),
-        Prepared::ModuleMissing { kept: None, .. } => application.known.map(|known| known.spec_hash),
-        Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => None,
-    }
-}
-
-impl Application {
-    pub(super) fn min_ready_ms(&self) -> u64 {
-        u64::from(self.min_ready_s) * 1_000
-    }
-
-    /// Whether an end can be its last one.
-    pub(super) fn is_one_shot(&self) -> bool {
-        self.config.restart_policy != RestartPolicy::Always
-    }
-}
-
-impl Device {
-    /// What is written down of an Application that left its place here, if it is still that assignment.
-    pub(super) fn finished(
-        &self,
-        uid: ApplicationUid,
-        wanted: Option<SpecHash>,
-    ) -> Option<&ReportedApplication> {
-        let entries = self.seen.finished.iter().map(|(report, _)| report);
-        entries
-            .into_iter()
-            .find(|report| report.uid == uid && wanted.is_none_or(|hash| report.spec_hash == hash))
-    }
-}
 
 impl Fleet {
     /// Keeps what a device's reports say beyond the moment: what ended for good, and since when the rest runs. While it has
     /// not reported in its session, what was known stays.
     pub(super) fn note_reports(&mut self, now: Now, id: DeviceId) {
-        let Some(device) = self.devices.get(&id) else { return };
+        let device = present!(self.devices.get(&id), "only what is there is planned");
         let latest_view = self.latest_view(now, device);
-        let reports = latest_view.applications.unwrap_or(&device.seen.applications);
-        let targeting = device.targeted_by.iter().filter_map(|id| self.applications.get(id));
+        let reports = latest_view.applications.unwrap_or(&device.seen().applications);
+        let targeting = device.targeted_by().iter().filter_map(|id| self.applications.get(id));
         let mut ended = Vec::new();
         let mut healthy = std::collections::BTreeMap::new();
         for application in targeting {
-            let Some(report) = reports.iter().find(|report| report.uid == application.uid) else { continue };
-            if report.is_over(application.config.restart_policy) {
+            let Some(report) = reports.iter().find(|report| report.uid == application.uid()) else {
+                continue;
+            };
+            if report.is_over(application.spec().config.restart_policy) {
                 ended.push((report.uid, report.spec_hash));
             }
             if application.min_ready_ms() == 0 || report.state != DeviceApplicationState::Running {
@@ -75,20 +41,14 @@ impl Fleet {
             }
             let since = Healthy { spec_hash: report.spec_hash, restarts: report.restarts, since_ms: now.ms };
             let before = device
-                .healthy
-                .get(&report.uid)
+                .healthy(report.uid)
                 .filter(|before| before.spec_hash == report.spec_hash && before.restarts == report.restarts);
-            healthy.insert(report.uid, before.copied().unwrap_or(since));
+            healthy.insert(report.uid, before.unwrap_or(since));
         }
         let reported = latest_view.applications.is_some();
         let connected = latest_view.connected;
         let device = present!(self.devices.get_mut(&id), "the Device was just found");
-        if reported || device.ended.is_empty() {
-            device.ended = ended;
-        }
-        if reported && connected {
-            device.healthy = healthy;
-        }
+        device.note_reports(ended, healthy, reported, connected);
     }
 
     /// What `status.finished` of a device is to say, if it says something else: what it says of Applications that are still
@@ -99,38 +59,38 @@ impl Fleet {
         latest_view: &LatestView<'_>,
         leaving: &[ApplicationId],
     ) -> Option<Vec<DeviceApplication>> {
-        let targeting = || device.targeted_by.iter().filter_map(|id| self.applications.get(id));
+        let targeting = || device.targeted_by().iter().filter_map(|id| self.applications.get(id));
         let stays = |report: &ReportedApplication| {
             targeting().any(|application| {
-                application.uid == report.uid
-                    && !application.deleting
-                    && wanted_hash(application).is_none_or(|hash| hash == report.spec_hash)
+                application.uid() == report.uid
+                    && !application.is_deleting()
+                    && application.wanted_hash().is_none_or(|hash| hash == report.spec_hash)
             })
         };
-        let kept = device.seen.finished.iter().filter(|(report, _)| stays(report));
+        let kept = device.seen().finished.iter().filter(|(report, _)| stays(report));
         let mut entries: Vec<DeviceApplication> = kept.map(|(_, entry)| entry.clone()).collect();
-        let unchanged = entries.len() == device.seen.finished.len();
+        let unchanged = entries.len() == device.seen().finished.len();
         for application in leaving.iter().filter_map(|id| self.applications.get(id)) {
-            let reports = latest_view.applications.unwrap_or(&device.seen.applications);
-            let wanted = wanted_hash(application);
+            let reports = latest_view.applications.unwrap_or(&device.seen().applications);
+            let wanted = application.wanted_hash();
             let report = reports.iter().find(|report| {
-                report.uid == application.uid
+                report.uid == application.uid()
                     && Some(report.spec_hash) == wanted
-                    && report.is_over(application.config.restart_policy)
+                    && report.is_over(application.spec().config.restart_policy)
             });
             let Some(report) = report else { continue };
-            let digest = match &application.prepared {
+            let digest = match application.prepared() {
                 Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => {
                     Some(assigned.digest)
                 }
                 Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => {
-                    application.known.and_then(|known| known.digest)
+                    application.known().and_then(|known| known.digest)
                 }
             };
             entries.retain(|entry| entry.uid.parse() != Ok(report.uid));
             entries.push(DeviceApplication {
                 uid: report.uid.to_string(),
-                name: application.key.name.clone(),
+                name: application.key().name.clone(),
                 state: report.state,
                 reason: report.reason,
                 message: report.message.to_string(),
@@ -140,12 +100,12 @@ impl Fleet {
                 memory_bytes: 0,
             });
         }
-        (!unchanged || entries.len() != device.seen.finished.len()).then_some(entries)
+        (!unchanged || entries.len() != device.seen().finished.len()).then_some(entries)
     }
 
     /// A Device whose `status.finished` can be written now: no other write of it is on its way.
     pub(super) fn next_finishing(&self) -> Option<DeviceId> {
-        let is_free = |id: &&DeviceId| self.devices.get(id).is_none_or(|device| !device.writing);
+        let is_free = |id: &&DeviceId| self.devices.get(id).is_none_or(|device| !device.is_writing());
         self.finishing.iter().find(is_free).copied()
     }
 
@@ -159,17 +119,10 @@ impl Fleet {
             let id = self.next_finishing()?;
             self.finishing.remove(&id);
             let call = self.next_call();
-            let Some(device) = self.devices.get_mut(&id) else { continue };
-            let Some(finished) = &device.finish else { continue };
-            // An empty list is none.
-            let body = if finished.is_empty() { json!(null) } else { json!(finished) };
-            let patch = json!({
-                "metadata": { "resourceVersion": device.resource_version },
-                "status": { "finished": body },
-            });
-            device.finish_version.clone_from(&device.resource_version);
-            device.writing = true;
-            let key = device.key.clone();
+            let device = self.devices.get_mut(&id);
+            let device = present!(device, "only what is there has results" => None);
+            let Some(patch) = device.begin_finish() else { continue };
+            let key = device.key().clone();
             self.writes.begin_finished(call, id);
             return Some(FinishedWrite { id: call, device: key, patch });
         }

@@ -16,57 +16,67 @@ use wasmbed_api::{DeviceFacts, DeviceGateway, ReasonCode, condition};
 use wasmbed_protocol::ModuleDigest;
 
 use super::{
-    config::LEASE_DEFAULT_MS,
-    input::{CallId, LeaseSeen},
-    record::{DeviceId, PlannedSet, ReportedApplication},
+    config::{FleetConfig, LEASE_DEFAULT_MS},
+    input::{CallId, LeaseSeen, PutOutcome, UploadOutcome},
+    record::{DeviceId, ReportedApplication},
     retry::Retry,
+    set::PlannedSet,
 };
-use crate::ObjectKey;
+use crate::{Now, ObjectKey, election::TERM_MAX, gateway_api::SetRefusal};
 
 /// One gateway.
+///
+/// # Contract
+///
+/// - **Object and Lease.** [`Gateway::observe`], [`Gateway::forget_object`] and [`Gateway::observe_lease`] at any time.
+/// - **Stream.** [`Gateway::begin_snapshot`], [`Gateway::show`] and [`Gateway::forget_view`], [`Gateway::end_snapshot`]; then
+///   changes; [`Gateway::resume`] if a connection goes on where the last one ended; [`Gateway::stream_ended`] at its end.
+/// - **Sets.** [`Gateway::note_lack`] names devices whose set it may lack. [`Gateway::begin_put`] and [`Gateway::end_put`]
+///   enclose each PUT; one is on its way at a time, and so is one upload ([`Gateway::begin_upload`], [`Gateway::end_upload`]).
+/// - **Leadership.** [`Gateway::begin_term`] when it changes: what an earlier leader was told counts for nothing.
 #[derive(Debug, Default)]
 pub(super) struct Gateway {
     /// From its DeviceGateway; none if there is no such object.
-    pub(super) address: Option<String>,
+    address: Option<String>,
     /// Its DeviceGateway as it was last seen.
-    pub(super) object: Option<Object>,
+    object: Option<Object>,
     /// The version of it that was last marked, or could not be.
-    pub(super) marked: String,
-    pub(super) lease: Option<LeaseSeen>,
+    marked: String,
+    lease: Option<LeaseSeen>,
     /// When it was first heard of, or its Lease last changed.
-    pub(super) alive_ms: u64,
-    pub(super) stream: Stream,
-    pub(super) views: BTreeMap<ObjectKey, View>,
+    alive_ms: u64,
+    stream: Stream,
+    views: BTreeMap<ObjectKey, View>,
     /// The whole snapshot of this or an earlier connection is in `views`.
-    pub(super) snapshot_in: bool,
+    snapshot_in: bool,
     /// Revisions that it confirmed since its last snapshot.
-    pub(super) confirmed: BTreeMap<DeviceId, u64>,
+    confirmed: BTreeMap<DeviceId, u64>,
     /// Devices whose set it may lack.
-    pub(super) stale: BTreeSet<DeviceId>,
-    pub(super) put: Option<PutInFlight>,
+    stale: BTreeSet<DeviceId>,
+    put: Option<PutInFlight>,
     /// The leader term that it last confirmed: a lower one is refused there from then on, also after its restart.
-    pub(super) acknowledged_term: Option<u64>,
+    acknowledged_term: Option<u64>,
     /// Modules that it is known to have.
-    pub(super) modules: BTreeSet<ModuleDigest>,
-    pub(super) uploads_wanted: BTreeSet<ModuleDigest>,
-    pub(super) upload: Option<(CallId, ModuleDigest)>,
+    modules: BTreeSet<ModuleDigest>,
+    uploads_wanted: BTreeSet<ModuleDigest>,
+    upload: Option<(CallId, ModuleDigest)>,
     /// Of calls.
-    pub(super) retry: Retry,
+    retry: Retry,
     /// Of the stream: how often in a row it failed.
-    pub(super) stream_failures: u32,
-    pub(super) stream_error: String,
+    stream_failures: u32,
+    stream_error: String,
 }
 
 /// A DeviceGateway, as far as what it says of itself is put right once it is gone.
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) key: ObjectKey,
-    pub(super) resource_version: String,
-    pub(super) conditions: Vec<Condition>,
+struct Object {
+    key: ObjectKey,
+    resource_version: String,
+    conditions: Vec<Condition>,
 }
 
 impl Object {
-    pub(super) fn read(key: ObjectKey, resource: &DeviceGateway) -> Self {
+    fn read(key: ObjectKey, resource: &DeviceGateway) -> Self {
         Self {
             key,
             resource_version: resource.metadata.resource_version.clone().unwrap_or_default(),
@@ -80,7 +90,7 @@ impl Object {
     }
 
     /// The merge patch (RFC 7396) by which nothing is known of the gateway any more.
-    pub(super) fn unknown_patch(&self, unix_ms: u64) -> serde_json::Value {
+    fn unknown_patch(&self, unix_ms: u64) -> serde_json::Value {
         let unix_s = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
         let mut conditions: Vec<Condition> =
             self.conditions.iter().filter(|shown| shown.type_ != condition::READY).cloned().collect();
@@ -101,7 +111,7 @@ impl Object {
 
 /// The stream of a gateway.
 #[derive(Debug, Default)]
-pub(super) enum Stream {
+enum Stream {
     /// No connection.
     #[default]
     Down,
@@ -114,13 +124,13 @@ pub(super) enum Stream {
 /// What one gateway knows of one device.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct View {
-    pub(super) connected: bool,
-    pub(super) epoch: u64,
-    pub(super) revision_seen: u64,
-    pub(super) revision_held: Option<u64>,
-    pub(super) revision_reported: Option<u64>,
-    pub(super) facts: Option<Arc<DeviceFacts>>,
-    pub(super) applications: Option<Vec<ReportedApplication>>,
+    pub connected: bool,
+    pub epoch: u64,
+    pub revision_seen: u64,
+    pub revision_held: Option<u64>,
+    pub revision_reported: Option<u64>,
+    pub facts: Option<Arc<DeviceFacts>>,
+    pub applications: Option<Vec<ReportedApplication>>,
 }
 
 impl View {
@@ -132,10 +142,21 @@ impl View {
 
 /// A PUT that has not been answered.
 #[derive(Debug)]
-pub(super) struct PutInFlight {
-    pub(super) id: CallId,
-    pub(super) term: u64,
-    pub(super) sets: BTreeMap<DeviceId, u64>,
+struct PutInFlight {
+    id: CallId,
+    term: u64,
+    sets: BTreeMap<DeviceId, u64>,
+}
+
+/// A PUT that was answered.
+#[derive(Debug)]
+pub(super) struct PutEnd {
+    /// The devices whose sets were in it.
+    pub devices: Vec<DeviceId>,
+    /// Sets that were refused, each to be looked at with [`Gateway::handle_refusal`].
+    pub refused: Vec<SetRefusal>,
+    /// A higher leader term that the gateway has seen.
+    pub term_seen: Option<u64>,
 }
 
 impl Gateway {
@@ -155,14 +176,8 @@ impl Gateway {
         self.expires_ms(api_since_ms, grace_ms).is_none_or(|expires_ms| now_ms < expires_ms)
     }
 
-    /// Whether its DeviceGateway says of it, while it is gone, that it takes devices.
-    pub(super) fn is_to_be_marked(&self, is_live: bool) -> bool {
-        let object = self.object.as_ref().filter(|object| object.resource_version != self.marked);
-        !is_live && object.is_some_and(Object::says_ready)
-    }
-
     /// When its Lease runs out if nothing more is seen; never while the API is away.
-    pub(super) fn expires_ms(&self, api_since_ms: Option<u64>, grace_ms: u64) -> Option<u64> {
+    fn expires_ms(&self, api_since_ms: Option<u64>, grace_ms: u64) -> Option<u64> {
         let lease_ms = self.lease.as_ref().map_or(LEASE_DEFAULT_MS, |lease| lease.duration_ms);
         Some(self.alive_ms.max(api_since_ms?).saturating_add(lease_ms).saturating_add(grace_ms))
     }
@@ -175,27 +190,340 @@ impl Gateway {
         }
     }
 
+    // Its object.
+
+    /// Its DeviceGateway exists. At another address it is tried at once.
+    pub(super) fn observe(&mut self, key: ObjectKey, resource: &DeviceGateway) {
+        let address = &resource.spec.address;
+        if self.address.as_ref() != Some(address) {
+            self.address = Some(address.clone());
+            self.retry.succeed();
+        }
+        self.object = Some(Object::read(key, resource));
+    }
+
+    /// Its DeviceGateway is gone, and what was seen of its Lease counts for nothing.
+    pub(super) fn forget_object(&mut self) {
+        self.address = None;
+        self.object = None;
+        self.lease = None;
+    }
+
+    pub(super) fn address(&self) -> Option<&String> {
+        self.address.as_ref()
+    }
+
+    /// Whether its DeviceGateway says of it, while it is gone, that it takes devices.
+    pub(super) fn is_to_be_marked(&self, is_live: bool) -> bool {
+        let object = self.object.as_ref().filter(|object| object.resource_version != self.marked);
+        !is_live && object.is_some_and(Object::says_ready)
+    }
+
+    /// Its DeviceGateway is being marked: gives it, and the merge patch by which nothing is known of the gateway any more.
+    pub(super) fn begin_mark(&mut self, unix_ms: u64) -> Option<(ObjectKey, serde_json::Value)> {
+        let object = self.object.as_ref()?;
+        self.marked.clone_from(&object.resource_version);
+        Some((object.key.clone(), object.unknown_patch(unix_ms)))
+    }
+
+    /// The mark was not written, through no fault of its own: it is tried again.
+    pub(super) fn retry_mark(&mut self) {
+        self.marked.clear();
+    }
+
+    // Its stream.
+
+    /// The stream says something.
+    pub(super) fn stream_heard(&mut self) {
+        self.stream_failures = 0;
+    }
+
+    pub(super) fn begin_snapshot(&mut self) {
+        self.stream = Stream::Filling(BTreeMap::new());
+    }
+
+    /// A resumed stream says so by going on.
+    pub(super) fn resume(&mut self) {
+        if self.snapshot_in && matches!(self.stream, Stream::Down) {
+            self.stream = Stream::Up;
+        }
+    }
+
+    /// What it knows of a device; false while that is part of a snapshot, which counts as a whole.
+    pub(super) fn show(&mut self, key: ObjectKey, view: View) -> bool {
+        if let Stream::Filling(views) = &mut self.stream {
+            views.insert(key, view);
+            return false;
+        }
+        self.stream = Stream::Up;
+        self.views.insert(key, view);
+        true
+    }
+
+    /// It forgot a device.
+    pub(super) fn forget_view(&mut self, key: &ObjectKey, id: Option<DeviceId>) {
+        match &mut self.stream {
+            Stream::Filling(views) => views.remove(key),
+            Stream::Up | Stream::Down => self.views.remove(key),
+        };
+        if let Some(id) = id {
+            self.confirmed.remove(&id);
+        }
+    }
+
+    /// The snapshot is whole. What it said before is void, and so is what it confirmed: its process or its disk may be
+    /// another. Gives the devices that it knew before or knows now; `None` if none was coming in.
+    pub(super) fn end_snapshot(&mut self) -> Option<BTreeSet<ObjectKey>> {
+        let Stream::Filling(views) = std::mem::replace(&mut self.stream, Stream::Up) else { return None };
+        let before = std::mem::replace(&mut self.views, views);
+        self.snapshot_in = true;
+        self.acknowledged_term = None;
+        self.confirmed.clear();
+        self.modules.clear();
+        self.uploads_wanted.clear();
+        self.retry.succeed();
+        Some(before.into_keys().chain(self.views.keys().cloned()).collect())
+    }
+
+    /// The stream could not be opened, or ended; the text says why.
+    pub(super) fn stream_failed(&mut self, error: &str) {
+        self.stream_failures = self.stream_failures.saturating_add(1);
+        error.clone_into(&mut self.stream_error);
+    }
+
+    /// There is no stream any more. What it said stays known.
+    pub(super) fn stream_ended(&mut self) {
+        self.stream = Stream::Down;
+    }
+
+    /// Whether what it knows of its devices is known, or it was tried so often that the others go on without it.
+    pub(super) fn is_heard(&self, retries_max: u32) -> bool {
+        self.snapshot_in || self.address.is_none() || self.stream_failures > retries_max
+    }
+
+    /// What it knows of a device.
+    pub(super) fn view(&self, key: &ObjectKey) -> Option<&View> {
+        self.views.get(key)
+    }
+
+    /// The devices that it knows.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.views.keys()
+    }
+
+    // Sets and modules.
+
+    /// Another comes to lead, or nobody.
+    pub(super) fn begin_term(&mut self) {
+        self.put = None;
+        self.acknowledged_term = None;
+        self.confirmed.clear();
+        self.stale.clear();
+        self.retry.succeed();
+    }
+
+    /// Notes whether it may lack the set of a device.
+    pub(super) fn note_lack(&mut self, id: DeviceId, lacks: bool) {
+        if lacks {
+            self.stale.insert(id);
+        } else {
+            self.stale.remove(&id);
+        }
+    }
+
+    /// Devices whose set it may lack.
+    pub(super) fn lacking(&self) -> &BTreeSet<DeviceId> {
+        &self.stale
+    }
+
+    /// A Device is gone.
+    pub(super) fn forget_device(&mut self, id: DeviceId) {
+        self.stale.remove(&id);
+        self.confirmed.remove(&id);
+    }
+
     /// Whether it is known to hold that set of that device: it said so to us, or the device reported its content from
     /// there. That it holds one of the same revision is not enough: an earlier leader may have given the number to another
     /// content while this gateway was the only one to know.
     pub(super) fn holds(&self, id: DeviceId, key: &ObjectKey, planned: &PlannedSet) -> bool {
-        let revision = Some(planned.revision);
+        let revision = Some(planned.revision());
         let reported = |view: &View| {
             let mut content: Vec<_> =
                 view.applications.iter().flatten().map(|report| (report.uid, report.spec_hash)).collect();
             content.sort_unstable();
             let told = view.applications.is_some() && view.revision_reported == revision;
-            told && view.revision_held == revision && content == planned.content
+            told && view.revision_held == revision && content == planned.content()
         };
         self.confirmed.get(&id).copied() == revision || self.views.get(key).is_some_and(reported)
     }
 
-    /// Everything it had is in doubt: another process, or its disk was lost.
-    pub(super) fn forget_holdings(&mut self) {
-        self.acknowledged_term = None;
-        self.confirmed.clear();
-        self.modules.clear();
-        self.uploads_wanted.clear();
+    /// Whether a PUT of this term is to be made now: of sets, or of none so that it refuses what an earlier leader still has on
+    /// its way.
+    pub(super) fn wants_put(&self, now_ms: u64, leader_term: u64) -> bool {
+        self.snapshot_in
+            && self.put.is_none()
+            && (!self.stale.is_empty() || self.acknowledged_term != Some(leader_term))
+            && self.retry.is_ready(now_ms)
+    }
+
+    /// A PUT of sets of these revisions is made, unless there are none and it has confirmed the term. The modules in `wanted`
+    /// are to be uploaded before others can be sent.
+    pub(super) fn begin_put(
+        &mut self,
+        id: CallId,
+        leader_term: u64,
+        sets: BTreeMap<DeviceId, u64>,
+        wanted: BTreeSet<ModuleDigest>,
+    ) -> bool {
+        debug_assert!(self.put.is_none(), "one PUT is on its way at a time");
+        self.uploads_wanted = wanted;
+        if sets.is_empty() && self.acknowledged_term == Some(leader_term) {
+            return false;
+        }
+        for device in sets.keys() {
+            self.stale.remove(device);
+        }
+        self.put = Some(PutInFlight { id, term: leader_term, sets });
+        true
+    }
+
+    /// A PUT ended. `None` if it is not the one on its way: it was of an earlier term.
+    pub(super) fn end_put(
+        &mut self,
+        now: Now,
+        config: &FleetConfig,
+        id: CallId,
+        outcome: PutOutcome,
+    ) -> Option<PutEnd> {
+        let put = self.put.take_if(|put| put.id == id)?;
+        let mut end = PutEnd { devices: Vec::new(), refused: Vec::new(), term_seen: None };
+        match outcome {
+            PutOutcome::Answered(answer) => {
+                self.acknowledged_term = Some(put.term);
+                if answer.refused.len() < put.sets.len() || put.sets.is_empty() {
+                    self.retry.succeed();
+                }
+                end.refused = answer.refused;
+                self.confirmed.extend(&put.sets);
+            }
+            PutOutcome::Fenced(refusal) => {
+                // No leader can rise above the highest term, so that nobody was given it: it is that gateway's own trouble.
+                end.term_seen = refusal.leader_term.filter(|term| *term < TERM_MAX);
+                self.retry.fail(now.ms, config, refusal.message);
+            }
+            PutOutcome::Failed(message) => self.retry.fail(now.ms, config, message),
+        }
+        end.devices = put.sets.into_keys().collect();
+        Some(end)
+    }
+
+    /// It refused a set; gives the highest revision of the device that it names.
+    pub(super) fn handle_refusal(&mut self, id: DeviceId, refusal: &SetRefusal) -> u64 {
+        self.confirmed.remove(&id);
+        for digest in &refusal.missing_modules {
+            if let Ok(digest) = digest.parse() {
+                self.modules.remove(&digest);
+            }
+        }
+        let held = refusal.held_revision.unwrap_or(0);
+        if let Some(view) = self.views.get_mut(&refusal.device) {
+            view.revision_seen = view.revision_seen.max(held);
+        }
+        held
+    }
+
+    /// A call failed.
+    pub(super) fn fail(&mut self, now: Now, config: &FleetConfig, message: String) {
+        self.retry.fail(now.ms, config, message);
+    }
+
+    /// Whether a set of the device is on its way to it.
+    pub(super) fn is_sent(&self, id: DeviceId) -> bool {
+        self.put.as_ref().is_some_and(|put| put.sets.contains_key(&id))
+    }
+
+    /// Whether it is known to have a module.
+    pub(super) fn has_module(&self, digest: &ModuleDigest) -> bool {
+        self.modules.contains(digest)
+    }
+
+    /// Modules that it lacks and that sets wait for.
+    pub(super) fn uploads_wanted(&self) -> &BTreeSet<ModuleDigest> {
+        &self.uploads_wanted
+    }
+
+    /// Whether an upload may be made.
+    pub(super) fn takes_upload(&self, now_ms: u64) -> bool {
+        self.upload.is_none() && self.retry.is_ready(now_ms)
+    }
+
+    pub(super) fn has_upload(&self) -> bool {
+        self.upload.is_some()
+    }
+
+    /// A module is uploaded.
+    pub(super) fn begin_upload(&mut self, id: CallId, digest: ModuleDigest) {
+        debug_assert!(self.upload.is_none(), "one upload is on its way at a time");
+        self.uploads_wanted.remove(&digest);
+        self.upload = Some((id, digest));
+    }
+
+    /// An upload ended; false if it is not the one on its way.
+    pub(super) fn end_upload(
+        &mut self,
+        now: Now,
+        config: &FleetConfig,
+        id: CallId,
+        outcome: UploadOutcome,
+    ) -> bool {
+        let Some((_, digest)) = self.upload.take_if(|(call, _)| *call == id) else { return false };
+        match outcome {
+            UploadOutcome::Held => {
+                self.retry.succeed();
+                self.modules.insert(digest);
+            }
+            // The watch brings what the object holds now.
+            UploadOutcome::SourceGone => {
+                self.fail(now, config, "the object that held the module is gone".to_owned());
+            }
+            UploadOutcome::Failed(message) => self.fail(now, config, message),
+        }
+        true
+    }
+
+    // Attempts.
+
+    /// Something changed: if it was given up it gets all attempts again.
+    pub(super) fn renew(&mut self) {
+        self.retry.renew();
+    }
+
+    /// The interval has passed: what was given up is tried again.
+    pub(super) fn resync(&mut self) {
+        self.retry.renew();
+        self.marked.clear();
+    }
+
+    /// Why calls to it fail, and whether the attempts are used up.
+    pub(super) fn call_trouble(&self) -> Option<(&str, bool)> {
+        Some((self.retry.failure()?, self.retry.has_given_up()))
+    }
+
+    /// Why it was never heard, and whether the attempts are used up.
+    pub(super) fn stream_trouble(&self, retries_max: u32) -> Option<(&str, bool)> {
+        let unheard = !self.snapshot_in && matches!(self.stream, Stream::Down) && self.stream_failures > 0;
+        unheard.then_some((self.stream_error.as_str(), self.stream_failures > retries_max))
+    }
+
+    /// When time alone makes something of it due.
+    pub(super) fn timeouts(
+        &self,
+        now: Now,
+        api_since_ms: Option<u64>,
+        grace_ms: u64,
+    ) -> impl Iterator<Item = u64> + use<> {
+        let expiry = self.expires_ms(api_since_ms, grace_ms).filter(|expiry| *expiry > now.ms);
+        [self.retry.timeout(now.ms), expiry].into_iter().flatten()
     }
 }
 
@@ -233,7 +561,8 @@ mod tests {
         let mut gateway = Gateway::new(0);
         gateway.observe_lease(0, lease("a").map(|lease| LeaseSeen { released: true, ..lease }));
         assert!(!gateway.is_live(1, Some(0), 10_000));
-        gateway.stream = Stream::Up;
+        gateway.begin_snapshot();
+        gateway.end_snapshot();
         assert!(gateway.is_live(1_000_000, Some(0), 10_000));
     }
 }

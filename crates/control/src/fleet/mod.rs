@@ -16,11 +16,13 @@
 //! counts what devices reported and nothing else.
 
 mod application;
+mod application_entry;
 mod assignment;
 mod calls;
 mod check;
 mod config;
 mod device;
+mod device_entry;
 mod finished;
 mod fit;
 mod gateways;
@@ -66,8 +68,10 @@ pub use target::{plan_target, selects};
 use wasmbed_api::DeviceGateway;
 
 use crate::{ObjectKey, gateway_api::StreamEvent};
-use gateways::{Gateway, Stream};
-use record::{Application, ApplicationId, Device, DeviceId};
+use application_entry::Application;
+use device_entry::Device;
+use gateways::Gateway;
+use record::{ApplicationId, DeviceId};
 use write_queue::Writes;
 
 /// Renewals that wait to be shown by a watch: some seconds' worth, beyond which it lags too far to be of use.
@@ -272,14 +276,10 @@ impl Fleet {
         self.events_dropped += self.events.len() as u64;
         self.events.clear();
         for device in self.devices.values_mut() {
-            device.planned = None;
+            device.forget_plan();
         }
         for gateway in self.gateways.values_mut() {
-            gateway.put = None;
-            gateway.acknowledged_term = None;
-            gateway.confirmed.clear();
-            gateway.stale.clear();
-            gateway.retry.succeed();
+            gateway.begin_term();
         }
         if term.is_some() {
             self.resync(now);
@@ -288,23 +288,16 @@ impl Fleet {
 
     /// A DeviceGateway exists.
     pub fn handle_gateway(&mut self, now: Now, resource: &DeviceGateway) {
-        let Some(key) = ObjectKey::of(&resource.metadata) else { return };
+        let key = present!(ObjectKey::of(&resource.metadata), "the API server sets namespace and name");
         self.mark_listed(Kind::Gateway, &key);
         let gateway = self.gateways.entry(key.name.clone()).or_insert_with(|| Gateway::new(now.ms));
-        let address = &resource.spec.address;
-        if gateway.address.as_ref() != Some(address) {
-            gateway.address = Some(address.clone());
-            gateway.retry.succeed();
-        }
-        gateway.object = Some(gateways::Object::read(key, resource));
+        gateway.observe(key, resource);
     }
 
     /// A DeviceGateway was deleted. Its devices keep what they run; its Lease says when they are unreachable.
     pub fn handle_gateway_deleted(&mut self, now: Now, name: &str) {
         if let Some(gateway) = self.gateways.get_mut(name) {
-            gateway.address = None;
-            gateway.object = None;
-            gateway.lease = None;
+            gateway.forget_object();
         }
         self.stream_down(now, name);
     }
@@ -319,26 +312,20 @@ impl Fleet {
     /// A line of a gateway's stream.
     pub fn handle_stream(&mut self, now: Now, gateway: &str, event: StreamEvent) {
         let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
-        record.stream_failures = 0;
+        record.stream_heard();
         match event {
-            StreamEvent::Snapshot { .. } => record.stream = Stream::Filling(BTreeMap::new()),
+            StreamEvent::Snapshot { .. } => record.begin_snapshot(),
             StreamEvent::SnapshotEnd { .. } => self.end_snapshot(now, gateway),
             StreamEvent::Device { device, .. } => self.handle_view(now, gateway, &device),
             StreamEvent::Forgotten { device, .. } => self.handle_forgotten(now, gateway, &device),
-            // A resumed stream says so by going on.
-            StreamEvent::Idle { .. } => {
-                if record.snapshot_in && matches!(record.stream, Stream::Down) {
-                    record.stream = Stream::Up;
-                }
-            }
+            StreamEvent::Idle { .. } => record.resume(),
         }
     }
 
     /// A gateway's stream could not be opened, or ended; the text says why.
     pub fn handle_stream_down(&mut self, now: Now, gateway: &str, error: &str) {
         let record = self.gateways.entry(gateway.to_owned()).or_insert_with(|| Gateway::new(now.ms));
-        record.stream_failures = record.stream_failures.saturating_add(1);
-        error.clone_into(&mut record.stream_error);
+        record.stream_failed(error);
         self.stream_down(now, gateway);
     }
 
@@ -359,10 +346,8 @@ impl Fleet {
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> u64 {
         let grace_ms = self.config.lease_grace_ms;
-        let gateways = self.gateways.values().flat_map(|gateway| {
-            let expiry = gateway.expires_ms(self.api_since(now), grace_ms).filter(|expiry| *expiry > now.ms);
-            [gateway.retry.timeout(now.ms), expiry]
-        });
+        let gateways =
+            self.gateways.values().flat_map(|gateway| gateway.timeouts(now, self.api_since(now), grace_ms));
         let speaks = self.term.is_some() && self.is_complete() && self.counts_known(now);
         let status = self
             .status_queue
@@ -370,7 +355,7 @@ impl Fleet {
             .filter(|_| speaks)
             .map(|due_ms| due_ms.max(self.writes.ready_ms(now.ms)));
         let undeploys = self.undeploying.iter().filter_map(|id| {
-            let since_ms = self.applications.get(id)?.undeploy.as_ref()?.since_ms;
+            let since_ms = self.applications.get(id)?.undeploy()?.since_ms;
             Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))
         });
         let marks = self.term.is_some() && self.gateway_to_mark(now).is_some();
@@ -381,7 +366,6 @@ impl Fleet {
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);
         gateways
-            .flatten()
             .chain(undeploys)
             .chain(status)
             .chain(writes)
@@ -411,9 +395,9 @@ impl Fleet {
         Gauges {
             applications: self.applications.len(),
             devices: self.devices.len(),
-            gateways: self.gateways.values().filter(|gateway| gateway.address.is_some()).count(),
+            gateways: self.gateways.values().filter(|gateway| gateway.address().is_some()).count(),
             statuses_queued: self.status_queue.len(),
-            sets_queued: self.gateways.values().map(|gateway| gateway.stale.len()).sum(),
+            sets_queued: self.gateways.values().map(|gateway| gateway.lacking().len()).sum(),
             writes_in_flight: self.writes.in_flight(),
             reconciliations: self.reconciliations,
             events_dropped: self.events_dropped,
@@ -436,17 +420,16 @@ impl Fleet {
         self.next_resync_ms = now.ms.saturating_add(self.config.resync_interval_ms);
         self.facts.sweep();
         for gateway in self.gateways.values_mut() {
-            gateway.retry.renew();
-            gateway.marked.clear();
+            gateway.resync();
         }
         self.replan.extend(self.devices.keys());
         for device in self.devices.values_mut() {
-            device.finish_version.clear();
+            device.retry_finish();
         }
         let ids: Vec<ApplicationId> = self.applications.keys().copied().collect();
         for id in ids {
             if let Some(application) = self.applications.get_mut(&id) {
-                application.conflicted = false;
+                application.resync();
             }
             self.schedule_status(now, id);
             self.schedule_finalizer(id);

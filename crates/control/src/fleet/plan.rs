@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::{
     Fleet, ModuleFacts,
-    finished::wanted_hash,
-    record::{Application, ApplicationId, Device, DeviceId, Placement, Prepared},
+    application_entry::Application,
+    device_entry::{Device, PlanEffects},
+    gateways::{Gateway, View},
+    record::{ApplicationId, DeviceId, Placement, Prepared},
     set::{Candidate, CandidateModule, LastReport, plan_revision, plan_set},
 };
-use crate::{Now, ObjectKey};
+use crate::Now;
 
 impl Fleet {
     /// Plans every device that something happened to. Only a leader plans, and only from complete lists.
@@ -24,26 +26,27 @@ impl Fleet {
 
     fn plan_device(&mut self, now: Now, id: DeviceId) {
         self.note_reports(now, id);
-        let Some(device) = self.devices.get(&id) else { return };
+        let device = present!(self.devices.get(&id), "only what is there is planned");
         let latest_view = self.latest_view(now, device);
         let modules: Vec<(ApplicationId, Option<Arc<ModuleFacts>>)> = device
-            .targeted_by
+            .targeted_by()
             .iter()
             .filter_map(|id| Some((*id, self.module_of(self.applications.get(id)?))))
             .collect();
         let candidates = modules.iter().filter_map(|(id, module)| {
-            let application = self.applications.get(id).filter(|application| !application.deleting)?;
-            let present = latest_view.report_of(application.uid).is_some()
-                || device.planned.as_ref().is_some_and(|planned| planned.members.contains(id))
-                || device.seen.applications.iter().any(|report| report.uid == application.uid);
-            let wanted = wanted_hash(application);
-            let finished = device.finished(application.uid, wanted).is_some();
-            let ended = wanted.is_some_and(|hash| device.ended.contains(&(application.uid, hash)));
+            let application = self.applications.get(id).filter(|application| !application.is_deleting())?;
+            let uid = application.uid();
+            let present = latest_view.report_of(uid).is_some()
+                || device.has_member(*id)
+                || device.seen().applications.iter().any(|report| report.uid == uid);
+            let wanted = application.wanted_hash();
+            let finished = device.finished(uid, wanted).is_some();
+            let ended = wanted.is_some_and(|hash| device.has_ended(uid, hash));
             let candidate = candidate(*id, application, module.as_deref(), present)?;
             Some(Candidate { ended, finished, ..candidate })
         });
-        let plan =
-            plan_set(candidates.collect(), latest_view.facts.map(|facts| &**facts), device.unschedulable);
+        let facts = latest_view.facts.map(|facts| &**facts);
+        let plan = plan_set(candidates.collect(), facts, device.object().unschedulable);
         let finish = self.plan_finished(device, &latest_view, &plan.leaving);
         let reported = latest_view.content();
         let report = reported
@@ -51,12 +54,11 @@ impl Fleet {
             .map(|content| LastReport { revision: latest_view.revision_reported, content });
         let seen = self.highest_revision(device);
         // What is being deleted is emptied, whatever it is.
-        let content = plan.content.or_else(|| device.deleting.then(Vec::new));
-        let planned =
-            content.map(|content| plan_revision(content, device.planned.as_ref(), seen, report.as_ref()));
+        let content = plan.content.or_else(|| device.object().deleting.then(Vec::new));
+        let planned = content.map(|content| plan_revision(content, device.planned(), seen, report.as_ref()));
         // What goes on there is of an earlier generation; this one failed.
         let placement = |(id, placement): (ApplicationId, Placement)| {
-            let prepared = self.applications.get(&id).map(|application| &application.prepared);
+            let prepared = self.applications.get(&id).map(Application::prepared);
             match (placement, prepared) {
                 (Placement::Retained | Placement::FactsUnknown, Some(Prepared::Refused { refusal, .. })) => {
                     (id, Placement::Refused(refusal.clone()))
@@ -66,14 +68,9 @@ impl Fleet {
         };
         let placements = plan.placements.into_iter().map(placement).collect();
         let device = present!(self.devices.get_mut(&id), "the Device was just found");
-        device.finish = finish;
-        if device.finish.is_some() && device.finish_version != device.resource_version {
+        let PlanEffects { changed, finish } = device.plan(placements, planned, finish);
+        if finish {
             self.finishing.insert(id);
-        }
-        let changed = device.placements != placements;
-        device.placements = placements;
-        if planned.is_some() {
-            device.planned = planned;
         }
         self.route(now, id);
         self.schedule_device_finalizer(now, id);
@@ -84,26 +81,19 @@ impl Fleet {
 
     /// The highest revision that anyone but us has named for a device.
     fn highest_revision(&self, device: &Device) -> u64 {
-        let views = self.gateways.values().filter_map(|gateway| gateway.views.get(&device.key));
-        views.map(super::gateways::View::highest_revision).fold(device.seen.revision, u64::max)
+        let views = self.gateways.values().filter_map(|gateway| gateway.view(device.key()));
+        views.map(View::highest_revision).fold(device.seen().revision, u64::max)
     }
 
     /// Notes for each gateway whether it may lack the device's set.
     fn route(&mut self, now: Now, id: DeviceId) {
         let device = present!(self.devices.get(&id), "the Device was just planned");
-        let Some(planned) = device.planned.as_ref().filter(|_| !device.revoked) else {
-            for gateway in self.gateways.values_mut() {
-                gateway.stale.remove(&id);
-            }
-            return;
-        };
-        let routes = self.routes(now, device);
+        let planned = device.planned().filter(|_| !device.object().revoked);
+        let routes = if planned.is_some() { self.routes(now, device) } else { Vec::new() };
         for (name, gateway) in &mut self.gateways {
-            if routes.contains(name) && !gateway.holds(id, &device.key, planned) {
-                gateway.stale.insert(id);
-            } else {
-                gateway.stale.remove(&id);
-            }
+            let lacks = planned
+                .is_some_and(|planned| routes.contains(name) && !gateway.holds(id, device.key(), planned));
+            gateway.note_lack(id, lacks);
         }
     }
 
@@ -112,14 +102,14 @@ impl Fleet {
         let live = self
             .gateways
             .iter()
-            .filter(|(_, gateway)| gateway.address.is_some() && self.is_live(now, gateway));
+            .filter(|(_, gateway)| gateway.address().is_some() && self.is_live(now, gateway));
         let live: Vec<_> = live.collect();
-        let knows = |name: &String, views: &std::collections::BTreeMap<ObjectKey, _>| {
-            views.contains_key(&device.key) || device.seen.gateway.as_ref() == Some(name)
+        let knows = |name: &String, gateway: &Gateway| {
+            gateway.view(device.key()).is_some() || device.seen().gateway.as_ref() == Some(name)
         };
         let known: Vec<String> = live
             .iter()
-            .filter(|(name, gateway)| knows(name, &gateway.views))
+            .filter(|(name, gateway)| knows(name, gateway))
             .map(|(name, _)| (*name).clone())
             .collect();
         match (known.is_empty(), live.as_slice()) {
@@ -135,7 +125,7 @@ fn candidate<'a>(
     module: Option<&'a ModuleFacts>,
     present: bool,
 ) -> Option<Candidate<'a>> {
-    let offer = match (&application.prepared, module) {
+    let offer = match (application.prepared(), module) {
         (Prepared::Ready(assigned), Some(module)) => CandidateModule::Ready(assigned, module),
         (
             Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }
@@ -151,10 +141,10 @@ fn candidate<'a>(
     };
     Some(Candidate {
         id,
-        uid: application.uid,
-        key: &application.key,
-        created_unix_s: application.created_unix_s,
-        config: &application.config,
+        uid: application.uid(),
+        key: application.key(),
+        created_unix_s: application.created_unix_s(),
+        config: &application.spec().config,
         offer,
         present,
         ended: false,

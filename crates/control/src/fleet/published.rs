@@ -31,9 +31,9 @@ struct PublishedCondition {
 /// One condition that changed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Transition {
-    pub(super) warning: bool,
-    pub(super) reason: ReasonCode,
-    pub(super) message: String,
+    pub warning: bool,
+    pub reason: ReasonCode,
+    pub message: String,
 }
 
 impl Published {

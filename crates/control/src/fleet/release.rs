@@ -7,14 +7,14 @@
 //!                                   └─ 60 s ───────────── Event RunningUnknown ────────┴─> finalizer removed
 //! ```
 
-use serde_json::json;
-use wasmbed_api::{DEVICE_FINALIZER, ReasonCode};
+use wasmbed_api::ReasonCode;
 
 use super::{
     Fleet,
     config::{API_PAUSE_MS, DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, NAMES_IN_MESSAGE_MAX},
+    device_entry::Device,
     input::DeviceFinalizerWrite,
-    record::{Device, DeviceId, Release},
+    record::DeviceId,
 };
 use crate::{
     Now,
@@ -34,13 +34,16 @@ enum Hold {
 impl Fleet {
     /// Has the finalizer of a Device added, removed, or waited for, as planning has just left it.
     pub(super) fn schedule_device_finalizer(&mut self, now: Now, id: DeviceId) {
-        let Some(device) = self.devices.get(&id).filter(|device| !device.writing) else { return };
+        let device = present!(self.devices.get(&id), "only what is there has finalizers");
+        // The answer has it looked at again.
+        if device.is_writing() {
+            return;
+        }
         let has = device.has_finalizer();
-        if device.deleting {
-            let release = device.release;
-            if has && release.is_none() {
+        if device.object().deleting {
+            if has && !device.has_release() {
                 self.begin_release(now, id);
-            } else if has && release.is_some_and(|release| release.done) {
+            } else if has && device.is_released() {
                 self.queue_device_finalizer(id, Some((now.ms, true)));
             } else if !has {
                 self.releasing.remove(&id);
@@ -48,25 +51,24 @@ impl Fleet {
             }
             return;
         }
-        let planned = device.planned.as_ref();
+        let planned = device.planned();
         let reported = self.latest_view(now, device).applications.is_some_and(|reports| !reports.is_empty());
         let runs = reported
-            || !device.seen.applications.is_empty()
-            || planned.is_some_and(|planned| !planned.content.is_empty());
+            || !device.seen().applications.is_empty()
+            || planned.is_some_and(|planned| !planned.content().is_empty());
         // Without a plan it is not known whether there is something.
         let change = if runs { !has } else { has && planned.is_some() };
         if !change {
             self.queue_device_finalizer(id, None);
         } else if !self.device_finalizers.contains(id) && !self.device_releases.contains(id) {
-            let at_ms = now.ms.saturating_add(DEVICE_FINALIZER_DELAY_MS).max(device.finalizer_pause_ms);
+            let at_ms = now.ms.saturating_add(DEVICE_FINALIZER_DELAY_MS).max(device.finalizer_pause_ms());
             self.queue_device_finalizer(id, Some((at_ms, false)));
         }
     }
 
     fn begin_release(&mut self, now: Now, id: DeviceId) {
         if let Some(device) = self.devices.get_mut(&id) {
-            device.release = Some(Release { since_ms: now.ms, done: false });
-            device.finalizer_pause_ms = 0;
+            device.begin_release(now);
         }
         self.queue_device_finalizer(id, None);
         self.releasing.insert(id);
@@ -91,9 +93,9 @@ impl Fleet {
             return;
         }
         for id in self.releasing.clone() {
-            let Some(device) = self.devices.get(&id) else { continue };
-            let Some(release) = device.release.filter(|release| !release.done) else { continue };
-            let late = now.ms >= release.since_ms.saturating_add(self.config.undeploy_timeout_ms);
+            let device = present!(self.devices.get(&id), "a Device that is gone is not waited for");
+            let Some(since_ms) = device.waits_since_ms() else { continue };
+            let late = now.ms >= since_ms.saturating_add(self.config.undeploy_timeout_ms);
             let runs = match self.hold_of(now, id, device) {
                 Hold::Waits if !late => continue,
                 Hold::Waits => {
@@ -105,7 +107,7 @@ impl Fleet {
             };
             let event = runs.and_then(|why| Some((device, format!("{why} {}", self.names_running(device)?))));
             let event = event.map(|(device, message)| Event {
-                regarding: Regarding::device(device.key.clone(), &device.uid),
+                regarding: Regarding::device(device.key().clone(), device.uid()),
                 warning: true,
                 reason: ReasonCode::RunningUnknown,
                 message,
@@ -115,7 +117,7 @@ impl Fleet {
                 self.push_event(event);
             }
             if let Some(device) = self.devices.get_mut(&id) {
-                device.release = Some(Release { done: true, ..release });
+                device.end_release();
             }
             self.schedule_device_finalizer(now, id);
         }
@@ -123,32 +125,31 @@ impl Fleet {
 
     fn hold_of(&self, now: Now, id: DeviceId, device: &Device) -> Hold {
         let latest_view = self.latest_view(now, device);
-        if !latest_view.connected || device.revoked {
+        if !latest_view.connected || device.object().revoked {
             return Hold::Away;
         }
         let Some(reports) = latest_view.applications else { return Hold::Waits };
-        let Some(planned) = &device.planned else { return Hold::Waits };
+        let Some(planned) = device.planned() else { return Hold::Waits };
         // A device that was never sent a set need not confirm an empty one.
-        let told = latest_view.revision_reported >= planned.revision && planned.issued;
-        let fresh = planned.revision <= 1 && latest_view.revision_reported == 0 && !self.is_moving(id);
+        let told = latest_view.revision_reported >= planned.revision() && planned.is_issued();
+        let fresh = planned.revision() <= 1 && latest_view.revision_reported == 0 && !self.is_moving(id);
         if reports.is_empty() && (told || fresh) { Hold::Confirmed } else { Hold::Waits }
     }
 
     /// A set of it is on its way to a gateway.
     fn is_moving(&self, id: DeviceId) -> bool {
-        let moving = |put: &super::gateways::PutInFlight| put.sets.contains_key(&id);
-        self.gateways.values().any(|gateway| gateway.put.as_ref().is_some_and(moving))
+        self.gateways.values().any(|gateway| gateway.is_sent(id))
     }
 
     /// What was last known to run on a device, for people; none if that is nothing.
     fn names_running(&self, device: &Device) -> Option<String> {
         let names: Vec<String> = device
-            .seen
+            .seen()
             .applications
             .iter()
             .map(|report| {
-                let known = self.applications.values().find(|application| application.uid == report.uid);
-                known.map_or_else(|| report.uid.to_string(), |application| application.key.name.clone())
+                let known = self.applications.values().find(|application| application.uid() == report.uid);
+                known.map_or_else(|| report.uid.to_string(), |application| application.key().name.clone())
             })
             .collect();
         let shown = names.len().min(NAMES_IN_MESSAGE_MAX);
@@ -181,26 +182,18 @@ impl Fleet {
     }
 
     fn device_finalizer_write(&mut self, id: DeviceId, may_add: bool) -> Option<DeviceFinalizerWrite> {
-        let device = self.devices.get(&id).filter(|device| !device.writing)?;
+        let device = self.devices.get(&id).filter(|device| !device.is_writing())?;
         let has = device.has_finalizer();
         // Kubernetes takes no new finalizer of what is being deleted.
-        let add = may_add && !has && !device.deleting;
+        let add = may_add && !has && !device.object().deleting;
         if !add && !has {
             return None;
         }
-        let mut names = device.finalizers.clone();
-        names.retain(|name| name != DEVICE_FINALIZER);
-        if add {
-            names.push(DEVICE_FINALIZER.to_owned());
-        }
-        let patch = json!({
-            "metadata": { "resourceVersion": device.resource_version, "finalizers": names }
-        });
-        let key = device.key.clone();
+        let (key, patch) = (device.key().clone(), device.finalizer_patch(add));
         let call = self.next_call();
         self.writes.begin_device_finalizer(call, id, add);
         if let Some(device) = self.devices.get_mut(&id) {
-            device.writing = true;
+            device.begin_write();
         }
         Some(DeviceFinalizerWrite { id: call, device: key, add, patch })
     }
@@ -212,16 +205,12 @@ impl Fleet {
         add: bool,
         outcome: &WriteOutcome<String>,
     ) {
+        // It may be gone since.
         let Some(device) = self.devices.get_mut(&id) else { return };
-        device.writing = false;
+        device.end_write();
         let pause_ms = match outcome {
             WriteOutcome::Done(resource_version) => {
-                // Unless the watch was quicker, which then knows better.
-                if device.has_finalizer() != add {
-                    resource_version.clone_into(&mut device.resource_version);
-                    device.finalizers.retain(|name| name != DEVICE_FINALIZER);
-                    device.finalizers.extend(add.then(|| DEVICE_FINALIZER.to_owned()));
-                }
+                device.finalizer_written(add, resource_version);
                 0
             }
             // The watch says that it is gone.
@@ -236,9 +225,9 @@ impl Fleet {
             self.schedule_device_finalizer(now, id);
             return;
         }
-        let releases = device.release.is_some_and(|release| release.done);
+        let releases = device.is_released();
         if matches!(outcome, WriteOutcome::Rejected(_)) && !releases {
-            device.finalizer_pause_ms = at_ms;
+            device.pause_finalizer(at_ms);
         }
         // A deletion that hangs is tried again soon, whatever the answer was.
         let at_ms = if releases { now.ms.saturating_add(pause_ms.min(30 * API_PAUSE_MS)) } else { at_ms };
@@ -248,11 +237,8 @@ impl Fleet {
     /// When time alone makes something of this due.
     pub(super) fn release_timeouts(&self, now: Now) -> impl Iterator<Item = u64> {
         let leads = self.term.is_some() && self.is_complete();
-        let waiting = self.releasing.iter().filter_map(|id| self.devices.get(id)?.release);
-        let late = waiting
-            .filter(|release| !release.done)
-            .map(|release| release.since_ms.saturating_add(self.config.undeploy_timeout_ms))
-            .min();
+        let waiting = self.releasing.iter().filter_map(|id| self.devices.get(id)?.waits_since_ms());
+        let late = waiting.map(|since_ms| since_ms.saturating_add(self.config.undeploy_timeout_ms)).min();
         let release = self.device_releases.first_ms().map(|at_ms| at_ms.max(self.writes.ready_ms(now.ms)));
         let other = self.device_finalizers.first_ms().map(|at_ms| at_ms.max(self.writes.spare_ms(now.ms)));
         [late, release, other].into_iter().flatten().filter(move |_| leads)

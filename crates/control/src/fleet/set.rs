@@ -10,25 +10,25 @@ use super::{
     config::NAMES_IN_MESSAGE_MAX,
     fit::{plan_fit, plan_room},
     module::{ModuleFacts, ModuleRefusal},
-    record::{ApplicationId, Placement, PlannedSet},
+    record::{ApplicationId, Placement},
 };
 use crate::ObjectKey;
 
 /// An Application that a device is a target of.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'a> {
-    pub(super) id: ApplicationId,
-    pub(super) uid: ApplicationUid,
-    pub(super) key: &'a ObjectKey,
-    pub(super) created_unix_s: i64,
-    pub(super) config: &'a ApplicationConfig,
-    pub(super) offer: CandidateModule<'a>,
+    pub id: ApplicationId,
+    pub uid: ApplicationUid,
+    pub key: &'a ObjectKey,
+    pub created_unix_s: i64,
+    pub config: &'a ApplicationConfig,
+    pub offer: CandidateModule<'a>,
     /// The device has it already, or may have it: it stays on an unschedulable device.
-    pub(super) present: bool,
+    pub present: bool,
     /// The device ran it to an end for good: it holds no memory, and its place is anyone's who wants it.
-    pub(super) ended: bool,
+    pub ended: bool,
     /// It ended there and has left its place; the result is written down.
-    pub(super) finished: bool,
+    pub finished: bool,
 }
 
 /// What there is to send of an Application.
@@ -46,11 +46,11 @@ pub(super) enum CandidateModule<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct SetPlan {
     /// For each candidate.
-    pub(super) placements: Vec<(ApplicationId, Placement)>,
+    pub placements: Vec<(ApplicationId, Placement)>,
     /// The set; none if the device is to be left alone, since something about it is unknown.
-    pub(super) content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
+    pub content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
     /// Ended ones whose results are to be written down, so that they can leave the set.
-    pub(super) leaving: Vec<ApplicationId>,
+    pub leaving: Vec<ApplicationId>,
 }
 
 /// Plans one device. The oldest Applications come first (then by name) and keep their place: the one that does not fit any
@@ -238,8 +238,61 @@ fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, ro
 /// What a device last said of the set that it works to.
 #[derive(Clone, Debug)]
 pub(super) struct LastReport<'a> {
-    pub(super) revision: u64,
-    pub(super) content: &'a [(ApplicationUid, SpecHash)],
+    pub revision: u64,
+    pub content: &'a [(ApplicationUid, SpecHash)],
+}
+
+/// The desired set of a device, under its revision.
+///
+/// A revision identifies one content once a gateway may have seen it: [`plan_revision`] gives the next set its revision,
+/// [`PlannedSet::issue`] says that one is sent, [`PlannedSet::give_way`] that another content has the revision already.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PlannedSet {
+    revision: u64,
+    content: SetContent,
+    members: Vec<ApplicationId>,
+    /// A gateway may have seen it: its revision can't be given to other content any more.
+    issued: bool,
+    /// What was issued before, while this one is not: the fleet may come back to it.
+    before: Option<(u64, SetContent)>,
+}
+
+/// Members of a set by UID, each with what it is to run.
+type SetContent = Vec<(ApplicationUid, SpecHash)>;
+
+impl PlannedSet {
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Members by ascending UID, each with what it is to run.
+    pub(super) fn content(&self) -> &[(ApplicationUid, SpecHash)] {
+        &self.content
+    }
+
+    pub(super) fn members(&self) -> &[ApplicationId] {
+        &self.members
+    }
+
+    /// Whether a gateway may have seen it.
+    pub(super) fn is_issued(&self) -> bool {
+        self.issued
+    }
+
+    /// It is sent to a gateway.
+    pub(super) fn issue(&mut self) {
+        self.issued = true;
+    }
+
+    /// A gateway names the revision `held` of the device: if that is not lower, other content has it, and this set gets a new one.
+    pub(super) fn give_way(&mut self, held: u64) -> bool {
+        let taken = held >= self.revision;
+        if taken {
+            self.revision = held.saturating_add(1);
+            self.issued = false;
+        }
+        taken
+    }
 }
 
 /// Gives content its revision: the same as long as the content is the same, else one more than the highest seen.

@@ -89,27 +89,27 @@ pub(super) fn plan_target_state(
 /// What a status is made from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts<'a> {
-    pub(super) generation: i64,
-    pub(super) digest: Option<ModuleDigest>,
-    pub(super) spec_hash: Option<wasmbed_protocol::SpecHash>,
-    pub(super) deleting: bool,
+    pub generation: i64,
+    pub digest: Option<ModuleDigest>,
+    pub spec_hash: Option<wasmbed_protocol::SpecHash>,
+    pub deleting: bool,
     /// It is not always started again, so that it can succeed.
-    pub(super) one_shot: bool,
-    pub(super) min_ready_s: u32,
+    pub one_shot: bool,
+    pub min_ready_s: u32,
     /// The Application itself is at fault, whatever its targets do.
-    pub(super) refusal: Option<&'a ModuleRefusal>,
+    pub refusal: Option<&'a ModuleRefusal>,
     /// Its Module is not there: what devices have they keep, and no other gets it.
-    pub(super) module_missing: Option<&'a ModuleRefusal>,
+    pub module_missing: Option<&'a ModuleRefusal>,
     /// By device name, ascending.
-    pub(super) target_states: Vec<(&'a str, TargetState)>,
+    pub target_states: Vec<(&'a str, TargetState)>,
     /// Of all targets: with a session.
-    pub(super) connected: usize,
+    pub connected: usize,
     /// Connected, and still running what an earlier generation said.
-    pub(super) earlier: Vec<&'a str>,
+    pub earlier: Vec<&'a str>,
     /// Named, but not there.
-    pub(super) missing: Vec<&'a str>,
+    pub missing: Vec<&'a str>,
     /// Why the gateway of a target does not answer, and whether the attempts are used up.
-    pub(super) trouble: Option<(String, bool)>,
+    pub trouble: Option<(String, bool)>,
 }
 
 /// The status that says all this; `before` gives the times of conditions that stay.

@@ -11,7 +11,7 @@ use wasmbed_api::ReasonCode;
 
 use super::{
     Fleet,
-    record::{ApplicationId, DeviceId, Undeploy},
+    record::{ApplicationId, DeviceId},
 };
 use crate::{
     Now,
@@ -21,23 +21,21 @@ use crate::{
 impl Fleet {
     /// A deletion was seen: notes who had the Application and has them planned without it.
     pub(super) fn check_deletion(&mut self, now: Now, id: ApplicationId) {
-        let Some(application) = self.applications.get(&id).filter(|application| application.deleting) else {
-            return;
-        };
-        if application.undeploy.is_some() {
+        let application = present!(self.applications.get(&id), "an indexed Application is there");
+        if !application.is_deleting() || application.undeploy().is_some() {
             return;
         }
-        let uid = application.uid;
+        let uid = application.uid();
         let had = self.devices.iter().filter(|(_, device)| {
-            device.planned.as_ref().is_some_and(|planned| planned.members.contains(&id))
+            device.has_member(id)
                 || self.latest_view(now, device).report_of(uid).is_some()
-                || device.targeted_by.contains(&id)
+                || device.targeted_by().contains(&id)
         });
         let devices: BTreeSet<DeviceId> = had.map(|(device_id, _)| *device_id).collect();
         self.replan.extend(&devices);
         self.undeploying.insert(id);
         if let Some(application) = self.applications.get_mut(&id) {
-            application.undeploy = Some(Undeploy { since_ms: now.ms, devices });
+            application.begin_undeploy(now, devices);
         }
         self.renew_gateways();
     }
@@ -49,8 +47,8 @@ impl Fleet {
             return;
         }
         for id in self.undeploying.clone() {
-            let Some(application) = self.applications.get(&id) else { continue };
-            let Some(undeploy) = &application.undeploy else { continue };
+            let application = present!(self.applications.get(&id), "what is gone is not waited for");
+            let undeploy = present!(application.undeploy(), "a deletion that is waited for has begun");
             let waits = undeploy.devices.iter().filter(|device_id| self.holds_on(now, **device_id, id));
             let waiting = waits.count();
             let late = now.ms >= undeploy.since_ms.saturating_add(self.config.undeploy_timeout_ms);
@@ -65,7 +63,7 @@ impl Fleet {
                 (ReasonCode::Undeployed, ReasonCode::Undeployed.sentence().to_owned())
             };
             let event = Event {
-                regarding: Regarding::application(application.key.clone(), application.uid),
+                regarding: Regarding::application(application.key().clone(), application.uid()),
                 warning: waiting > 0,
                 reason,
                 message,
@@ -89,8 +87,8 @@ impl Fleet {
         };
         let latest_view = self.latest_view(now, device);
         let unsent = self.gateways.values().any(|gateway| {
-            let moving = gateway.put.as_ref().is_some_and(|put| put.sets.contains_key(&device_id));
-            gateway.address.is_some() && (gateway.stale.contains(&device_id) || moving)
+            let lacks = gateway.lacking().contains(&device_id);
+            gateway.address().is_some() && (lacks || gateway.is_sent(device_id))
         });
         if unsent {
             return true;
@@ -100,8 +98,8 @@ impl Fleet {
         }
         let Some(reports) = latest_view.applications else { return true };
         let behind =
-            device.planned.as_ref().is_some_and(|planned| latest_view.revision_reported < planned.revision);
-        behind || reports.iter().any(|report| report.uid == application.uid)
+            device.planned().is_some_and(|planned| latest_view.revision_reported < planned.revision());
+        behind || reports.iter().any(|report| report.uid == application.uid())
     }
 
     /// Finds gateways that died and what they still claim.
@@ -112,7 +110,7 @@ impl Fleet {
         let mut lost = Vec::new();
         let mut unheard = BTreeSet::new();
         for (id, device) in &self.devices {
-            let Some(name) = device.seen.gateway.as_ref() else { continue };
+            let Some(name) = device.seen().gateway.as_ref() else { continue };
             // Another gateway that holds it writes its status itself, however late.
             if device.phase_without_gateway().is_none() || self.latest_view(now, device).connected {
                 continue;

@@ -2,18 +2,17 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
-use wasmbed_api::{
-    APPLICATION_FINALIZER, ApplicationStatus, DeviceApplicationState, DevicePhase, ReasonCode, condition,
-};
+use wasmbed_api::{ApplicationStatus, DeviceApplicationState, DevicePhase, ReasonCode, condition};
 
 use super::{
     Fleet,
-    config::{API_PAUSE_MS, API_PAUSE_MS_MAX, APPLICATION_EVENTS, EVENTS_QUEUED_MAX},
-    finished::wanted_hash,
-    gateways::{Gateway, Stream},
+    application_entry::Application,
+    config::{API_PAUSE_MS, API_PAUSE_MS_MAX, EVENTS_QUEUED_MAX},
+    device_entry::Device,
+    gateways::Gateway,
     input::{CallId, FinalizerWrite, GatewayWrite, StatusWrite, UnreachableWrite},
-    published::{Published, Transition},
-    record::{Application, ApplicationId, Device, DeviceId, Placement, Prepared},
+    published::Transition,
+    record::{ApplicationId, DeviceId, Placement, Prepared},
     status::{Facts, TargetState, plan_status, plan_target_state},
     write_queue::Subject,
 };
@@ -40,40 +39,35 @@ impl Fleet {
 
     /// A status speaks for all gateways: each live one has been heard, or has been given up.
     pub(super) fn counts_known(&self, now: Now) -> bool {
-        let heard = |gateway: &Gateway| {
-            let given_up = gateway.stream_failures > self.config.retries_max;
-            gateway.snapshot_in || gateway.address.is_none() || given_up || !self.is_live(now, gateway)
-        };
+        let heard =
+            |gateway: &Gateway| gateway.is_heard(self.config.retries_max) || !self.is_live(now, gateway);
         self.gateways.values().all(heard)
     }
 
     fn status_write(&mut self, now: Now, id: ApplicationId) -> Option<StatusWrite> {
         let application = self.applications.get(&id)?;
         // The answer, or the watch, has it looked at again.
-        if application.writing || application.conflicted {
+        if !application.is_writable() {
             return None;
         }
         self.reconciliations += 1;
         let application = self.applications.get(&id)?;
         let (status, recheck_ms) = self.status_of(now, application);
-        let says = application.published.says(&status);
+        let says = application.published().says(&status);
         self.recheck(id, recheck_ms);
         if says {
             return None;
         }
-        let application = self.applications.get(&id)?;
-        let patch = status_patch(&application.resource_version, &status);
-        let key = application.key.clone();
-        let correlation_id = application.correlation;
-        // Compared with the newest status known: the watch may bring the new status before the answer does.
-        let transitions = application.published.transitions(&status);
-        let version = application.resource_version.clone();
         let call = self.next_call();
+        let application = self.applications.get_mut(&id)?;
+        let patch = application.status_patch(&status);
+        let key = application.key().clone();
+        let correlation_id = application.spec().correlation;
+        // Compared with the newest status known: the watch may bring the new status before the answer does.
+        let transitions = application.published().transitions(&status);
+        let version = application.begin_status_write(now);
         let status = Box::new(status);
         self.writes.begin(call, Subject::Status { id, version, status, transitions });
-        let application = self.applications.get_mut(&id)?;
-        application.begin_write();
-        application.status_written_ms = Some(now.ms);
         Some(StatusWrite { id: call, application: key, patch, correlation_id })
     }
 
@@ -88,44 +82,42 @@ impl Fleet {
     /// The status, and when it will say something else without anything happening.
     fn status_of(&self, now: Now, application: &Application) -> (ApplicationStatus, Option<u64>) {
         let module = self.module_of(application);
-        let (refusal, module_missing, digest) = match &application.prepared {
+        let (refusal, module_missing, digest) = match application.prepared() {
             Prepared::Refused { refusal, .. } => (Some(refusal), None, module.map(|facts| facts.digest)),
             Prepared::Ready(assigned) => (None, None, Some(assigned.digest)),
             Prepared::ModuleMissing { kept, current, refusal } => {
                 let kept = kept.as_ref().filter(|_| *current).map(|assigned| assigned.digest);
-                let known = application.known.and_then(|known| known.digest);
+                let known = application.known().and_then(|known| known.digest);
                 (None, Some(refusal), kept.or(known))
             }
         };
-        let spec_hash = wanted_hash(application);
+        let spec_hash = application.wanted_hash();
+        let own_id = self.application_ids.get(application.key()).copied();
         let mut connected = 0;
         let mut earlier = Vec::new();
         let mut recheck_ms: Option<u64> = None;
-        let targets = application.target_ids.iter().filter_map(|id| Some((*id, self.devices.get(id)?)));
+        let targets = application.target_ids().iter().filter_map(|id| Some((*id, self.devices.get(id)?)));
         let mut trouble: Option<(String, bool)> = None;
         let mut target_states: Vec<(&str, TargetState)> = targets
             .map(|(device_id, device)| {
-                let name = device.key.name.as_str();
+                let name = device.key().name.as_str();
                 if !device.is_admitted() {
                     return (
                         name,
-                        if device.revoked { TargetState::Revoked } else { TargetState::NotApproved },
+                        if device.object().revoked { TargetState::Revoked } else { TargetState::NotApproved },
                     );
                 }
                 let latest_view = self.latest_view(now, device);
-                let id = self.application_ids.get(&application.key);
-                let placement =
-                    id.and_then(|id| device.placements.get(id)).unwrap_or(&Placement::FactsUnknown);
+                let placement = own_id.map_or(&Placement::FactsUnknown, |id| device.placement(id));
                 let report = match placement {
-                    Placement::Finished => device.finished(application.uid, spec_hash),
-                    _ => latest_view.report_of(application.uid),
+                    Placement::Finished => device.finished(application.uid(), spec_hash),
+                    _ => latest_view.report_of(application.uid()),
                 };
-                let policy = application.config.restart_policy;
+                let policy = application.spec().config.restart_policy;
                 let mut standing =
                     plan_target_state(placement, latest_view.connected, policy, spec_hash, report);
                 if standing == TargetState::Running && application.min_ready_ms() > 0 {
-                    let since_ms =
-                        device.healthy.get(&application.uid).map_or(now.ms, |health| health.since_ms);
+                    let since_ms = device.healthy(application.uid()).map_or(now.ms, |health| health.since_ms);
                     let until_ms = since_ms.saturating_add(application.min_ready_ms());
                     if until_ms > now.ms {
                         standing = TargetState::Young;
@@ -148,12 +140,12 @@ impl Fleet {
         target_states.sort_unstable_by_key(|(name, _)| *name);
         earlier.sort_unstable();
         let facts = Facts {
-            generation: application.generation,
+            generation: application.spec().generation,
             digest,
             spec_hash,
-            deleting: application.deleting,
+            deleting: application.is_deleting(),
             one_shot: application.is_one_shot(),
-            min_ready_s: application.min_ready_s,
+            min_ready_s: application.spec().min_ready_s,
             refusal,
             module_missing,
             target_states,
@@ -162,16 +154,17 @@ impl Fleet {
             missing: self.missing_names(application),
             trouble,
         };
-        (plan_status(&facts, &application.published, now.unix_ms), recheck_ms)
+        (plan_status(&facts, application.published(), now.unix_ms), recheck_ms)
     }
 
     fn missing_names<'a>(&self, application: &'a Application) -> Vec<&'a str> {
-        let namespace = &application.key.namespace;
+        let namespace = &application.key().namespace;
         let absent = |name: &&str| {
             let key = ObjectKey::new(namespace.as_str(), *name);
             !self.device_ids.contains_key(&key)
         };
-        let names = application.targets.iter().flat_map(|targets| &targets.device_names).map(String::as_str);
+        let names =
+            application.targets().into_iter().flat_map(|targets| &targets.device_names).map(String::as_str);
         let mut missing: Vec<&str> = names.filter(absent).collect();
         missing.sort_unstable();
         missing.dedup();
@@ -181,24 +174,21 @@ impl Fleet {
     /// Why a device's set does not reach a gateway.
     fn trouble_of(&self, device_id: DeviceId) -> Option<(String, bool)> {
         self.gateways.iter().find_map(|(name, gateway)| {
-            if !gateway.stale.contains(&device_id) {
+            if !gateway.lacking().contains(&device_id) {
                 return None;
             }
-            if let Some(failure) = gateway.retry.failure() {
-                return Some((format!("gateway {name}: {failure}"), gateway.retry.has_given_up()));
+            let said = |(failure, given_up)| (format!("gateway {name}: {failure}"), given_up);
+            if let Some(trouble) = gateway.call_trouble() {
+                return Some(said(trouble));
             }
             if let Some(application) = self.lost_module(device_id, gateway) {
-                let key = &application.key;
+                let key = application.key();
                 return Some((
                     format!("gateway {name} lacks the module of {key}, and no object holds it"),
                     false,
                 ));
             }
-            let unheard = !gateway.snapshot_in && matches!(gateway.stream, Stream::Down);
-            (unheard && gateway.stream_failures > 0).then(|| {
-                let given_up = gateway.stream_failures > self.config.retries_max;
-                (format!("gateway {name}: {}", gateway.stream_error), given_up)
-            })
+            gateway.stream_trouble(self.config.retries_max).map(said)
         })
     }
 
@@ -213,33 +203,21 @@ impl Fleet {
             if !self.writes.may_write(now.ms) {
                 return None;
             }
-            let Some(application) = self.applications.get(&id) else {
-                self.finalizers.remove(&id);
-                continue;
-            };
-            if application.writing || application.conflicted {
+            let application = self.applications.get_mut(&id);
+            let application = present!(application, "only what is there has finalizers" => None);
+            if !application.is_writable() {
                 continue;
             }
             self.finalizers.remove(&id);
-            let add = !application.deleting;
+            let add = !application.is_deleting();
             if add == application.has_finalizer() {
                 continue;
             }
-            let mut names = application.finalizers.clone();
-            names.retain(|name| name != APPLICATION_FINALIZER);
-            if add {
-                names.push(APPLICATION_FINALIZER.to_owned());
-            }
-            let patch = json!({
-                "metadata": { "resourceVersion": application.resource_version, "finalizers": names }
-            });
-            let key = application.key.clone();
-            let version = application.resource_version.clone();
+            let patch = application.finalizer_patch(add);
+            let key = application.key().clone();
+            let version = application.begin_write();
             let call = self.next_call();
             self.writes.begin(call, Subject::Finalizer { id, version });
-            if let Some(application) = self.applications.get_mut(&id) {
-                application.begin_write();
-            }
             return Some(FinalizerWrite { id: call, application: key, add, patch });
         }
         None
@@ -247,9 +225,11 @@ impl Fleet {
 
     /// Has the finalizer added if it is missing, or removed once nothing waits any more.
     pub(super) fn schedule_finalizer(&mut self, id: ApplicationId) {
+        // A write of its finalizers may be answered after it is gone.
         let Some(application) = self.applications.get(&id) else { return };
-        let done = application.deleting && !self.undeploying.contains(&id);
-        if application.deleting == application.has_finalizer() && (done || !application.deleting) {
+        let deleting = application.is_deleting();
+        let done = deleting && !self.undeploying.contains(&id);
+        if deleting == application.has_finalizer() && (done || !deleting) {
             self.finalizers.insert(id);
         }
     }
@@ -261,22 +241,22 @@ impl Fleet {
         self.api_since(now)?;
         while self.writes.may_write(now.ms) {
             let id = self.unreachable.pop_first()?;
-            let Some(device) = self.devices.get(&id).filter(|device| !device.writing) else { continue };
+            let Some(device) = self.devices.get(&id).filter(|device| !device.is_writing()) else { continue };
             let Some(phase) = device.phase_without_gateway() else { continue };
             if self.latest_view(now, device).connected {
                 continue;
             }
-            let Some(name) = device.seen.gateway.clone() else { continue };
+            let Some(name) = device.seen().gateway.clone() else { continue };
             if self.gateways.get(&name).is_none_or(|gateway| self.is_live(now, gateway)) {
                 continue;
             }
-            let epoch = i64::try_from(device.seen.epoch).unwrap_or(i64::MAX);
+            let epoch = i64::try_from(device.seen().epoch).unwrap_or(i64::MAX);
             let patch = unreachable_patch(device, phase, &name, now);
-            let key = device.key.clone();
+            let key = device.key().clone();
             let call = self.next_call();
             self.writes.begin(call, Subject::Unreachable(id));
             if let Some(device) = self.devices.get_mut(&id) {
-                device.writing = true;
+                device.begin_write();
             }
             return Some(UnreachableWrite { id: call, device: key, gateway: name, epoch, patch });
         }
@@ -291,13 +271,9 @@ impl Fleet {
             return None;
         }
         let call = self.next_call();
-        let gateway = self.gateways.get_mut(&name)?;
-        let object = gateway.object.as_ref()?;
-        gateway.marked.clone_from(&object.resource_version);
-        let write =
-            GatewayWrite { id: call, gateway: object.key.clone(), patch: object.unknown_patch(now.unix_ms) };
+        let (gateway, patch) = self.gateways.get_mut(&name)?.begin_mark(now.unix_ms)?;
         self.writes.begin(call, Subject::Gateway(name));
-        Some(write)
+        Some(GatewayWrite { id: call, gateway, patch })
     }
 
     pub(super) fn gateway_to_mark(&self, now: Now) -> Option<&String> {
@@ -325,13 +301,12 @@ impl Fleet {
                 self.application_written(now, id, &outcome, &version);
                 if let (WriteOutcome::Done(_), Some(application)) = (outcome, self.applications.get_mut(&id))
                 {
-                    application.published = Published::of(Some(&status));
-                    let events = &mut application.events;
-                    let may = |_: &Transition| events.take(now.ms, APPLICATION_EVENTS, 1);
+                    application.status_written(&status);
+                    let may = |_: &Transition| application.take_event(now);
                     let all = transitions.len();
                     let transitions: Vec<_> = transitions.into_iter().filter(may).collect();
                     self.events_dropped += (all - transitions.len()) as u64;
-                    let regarding = Regarding::application(application.key.clone(), application.uid);
+                    let regarding = Regarding::application(application.key().clone(), application.uid());
                     for Transition { warning, reason, message } in transitions {
                         let (regarding, unix_ms) = (regarding.clone(), now.unix_ms);
                         self.push_event(Event { regarding, warning, reason, message, unix_ms });
@@ -344,11 +319,12 @@ impl Fleet {
             }
             Subject::DeviceFinalizer { id, add } => self.device_finalizer_written(now, id, add, &outcome),
             Subject::Finished(id) => {
+                // It may be gone since, here and below.
                 let Some(device) = self.devices.get_mut(&id) else { return };
-                device.writing = false;
+                device.end_write();
                 match outcome {
                     WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
-                        device.finish_version.clear();
+                        device.retry_finish();
                         self.finishing.insert(id);
                     }
                     // The watch brings the newest status; a refused one is tried at the next interval.
@@ -364,12 +340,12 @@ impl Fleet {
                 if let WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) = outcome
                     && let Some(gateway) = self.gateways.get_mut(&name)
                 {
-                    gateway.marked.clear();
+                    gateway.retry_mark();
                 }
             }
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };
-                device.writing = false;
+                device.end_write();
                 match outcome {
                     WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
                         self.unreachable.insert(id);
@@ -392,20 +368,9 @@ impl Fleet {
         outcome: &WriteOutcome<String>,
         version: &str,
     ) {
+        // It may be gone since.
         let Some(application) = self.applications.get_mut(&id) else { return };
-        application.writing = false;
-        match outcome {
-            // The watch may have brought this version, or a later one, before the answer came.
-            WriteOutcome::Done(resource_version) if application.resource_version == version => {
-                resource_version.clone_into(&mut application.resource_version);
-            }
-            WriteOutcome::Conflict => application.conflicted = application.resource_version == version,
-            WriteOutcome::Done(_)
-            | WriteOutcome::NotFound
-            | WriteOutcome::Throttled { .. }
-            | WriteOutcome::Unavailable(_)
-            | WriteOutcome::Rejected(_) => {}
-        }
+        application.written(outcome, version);
         match outcome {
             // The watch says that it is gone, or the interval has it tried again.
             WriteOutcome::NotFound | WriteOutcome::Rejected(_) => {}
@@ -438,17 +403,6 @@ impl Fleet {
     }
 }
 
-/// Fields that are absent are removed (RFC 7396): no failure of an earlier generation may stay.
-fn status_patch(resource_version: &str, status: &ApplicationStatus) -> serde_json::Value {
-    let mut body = json!(status);
-    if let Some(body) = body.as_object_mut() {
-        for field in ["module_digest", "spec_hash", "failures", "ready"] {
-            body.entry(field).or_insert(serde_json::Value::Null);
-        }
-    }
-    json!({ "metadata": { "resourceVersion": resource_version }, "status": body })
-}
-
 fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: Now) -> serde_json::Value {
     let unix_s = i64::try_from(now.unix_ms / 1_000).unwrap_or(i64::MAX);
     let is = |type_: &str, holds: bool, reason: ReasonCode, message: String| Condition {
@@ -459,11 +413,11 @@ fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: No
         observed_generation: None,
         last_transition_time: super::status::time(unix_s),
     };
-    let mut conditions = device.seen.other_conditions.clone();
+    let mut conditions = device.seen().other_conditions.clone();
     let revoked_before = conditions
         .iter()
         .any(|shown| shown.type_ == condition::ENROLLED && shown.reason == ReasonCode::Revoked.as_str());
-    let enrolled = match (phase, device.approved) {
+    let enrolled = match (phase, device.object().approved) {
         (DevicePhase::Revoked, _) => Some((false, ReasonCode::Revoked)),
         // The revocation was taken back since.
         (_, true) if revoked_before => Some((true, ReasonCode::Approved)),
@@ -477,7 +431,7 @@ fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: No
     let lost = format!("gateway {gateway} does not renew its Lease");
     conditions.push(is(condition::CONNECTED, false, ReasonCode::GatewayLost, lost));
     json!({
-        "metadata": { "resourceVersion": device.resource_version },
+        "metadata": { "resourceVersion": device.object().resource_version },
         "status": { "phase": phase, "conditions": conditions },
     })
 }

@@ -108,6 +108,7 @@ impl Gateway {
     }
 
     fn tell(&mut self, now: Now, key: &ObjectKey, reason: ReasonCode, about: About) {
+        // An Event is about an object, and none was seen while the Kubernetes API is away.
         let Some(object) = self.devices.get(key).and_then(|record| record.object()) else { return };
         let event = Event {
             regarding: Regarding::device(key.clone(), &object.uid),

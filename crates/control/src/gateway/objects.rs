@@ -69,6 +69,7 @@ impl Gateway {
 
     /// A Device was deleted. One of another UID than `uid` is left alone.
     pub fn handle_device_deleted(&mut self, now: Now, device: &ObjectKey, uid: Option<&str>) {
+        // It may have come and gone between two lists.
         let Some(record) = self.devices.get(device) else { return };
         let known = record.object().map(|object| &*object.uid);
         if uid.is_some() && known.is_some() && uid != known {

@@ -38,9 +38,7 @@ impl Gateway {
 
     pub(super) fn handle_reported(&mut self, now: Now, device: &Arc<ObjectKey>, reported: &Reported<'_>) {
         let record = present!(self.devices.get_mut(device), "an established session has its record");
-        let Some(ReportEffects { changed, notices, events }) = record.handle_report(now, reported) else {
-            return;
-        };
+        let ReportEffects { changed, notices, events } = record.handle_report(now, reported);
         if changed {
             self.publish(now, device);
         }

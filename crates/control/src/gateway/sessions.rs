@@ -68,6 +68,7 @@ impl Gateway {
 
     /// The body of a frame arrived.
     pub fn handle_frame(&mut self, now: Now, id: SessionId, body: &[u8]) {
+        // One that was not let in is about to be closed.
         let Some(session) = self.connections.get_mut(id) else { return };
         if !session.heard(now) {
             return;
@@ -97,6 +98,7 @@ impl Gateway {
 
     /// The connection is gone.
     pub fn handle_closed(&mut self, now: Now, id: SessionId, detail: &str) {
+        // One that was not let in has nothing to end.
         let Some(session) = self.connections.remove(id) else { return };
         self.clock_ms = self.clock_ms.max(now.ms);
         let device = session.device();

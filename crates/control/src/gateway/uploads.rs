@@ -190,6 +190,7 @@ impl Gateway {
     }
 
     fn take_set(&mut self, key: &Arc<ObjectKey>, set: Arc<Set>) {
+        // Its Device was deleted while the set was on its way to the disk.
         let Some(record) = self.devices.get_mut(key) else { return };
         let revision = Revision(set.revision());
         if !record.delivery_mut().take(set) {
@@ -204,7 +205,7 @@ impl Gateway {
     /// Writes what is known of a device to the disk.
     pub(super) fn store_device(&mut self, key: &Arc<ObjectKey>) {
         let record = present!(self.devices.get_mut(key), "only what is known is stored");
-        self.storage.put_device(self.fence.highest(), Arc::clone(key), record.to_disk());
+        self.storage.put_device(self.fence.highest(), Arc::clone(key), record.store());
     }
 
     /// Brings the disk to what is known of devices whose last write failed.

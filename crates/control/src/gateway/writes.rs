@@ -21,6 +21,7 @@ impl Gateway {
     /// Puts a device in the queue of writes if its status is not what it should be.
     pub(super) fn schedule_write(&mut self, now: Now, key: &Arc<ObjectKey>) {
         let writing = Writing::new(now, &self.config, self.orphans_from_ms);
+        // A device that changed may be forgotten by the same input.
         let Some(record) = self.devices.get_mut(key) else { return };
         if record.writes().is_in_flight() {
             return;
@@ -29,6 +30,7 @@ impl Gateway {
             self.writer.schedule(now.ms, key, record.writes_mut(), Priority::Enrollment, now.ms);
             return;
         }
+        // The status says everything already.
         let Some(diff) = status::diff(record, writing) else { return };
         let Urgency { priority, due_ms, ends_session } = diff.urgency();
         let pause_ms = match priority {

@@ -255,7 +255,7 @@ fn a_recreated_device_begins_anew() {
     object.status = None;
     world.send_device("device-000");
     let id = world.fleet.device_ids.values().next().unwrap();
-    assert_eq!(world.fleet.devices[id].planned, None);
+    assert_eq!(world.fleet.devices[id].planned(), None);
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(super) use session_view::{ReportEffects, SessionView};
 /// - A session: [`DeviceEntry::begin`], [`DeviceEntry::establish`], then [`DeviceEntry::handle_report`] and
 ///   [`DeviceEntry::take_log`]; [`DeviceEntry::detach`] at its end, before the next one begins.
 /// - [`DeviceEntry::open`] and [`DeviceEntry::close`] for each connection that counts as the device's.
-/// - [`DeviceEntry::to_disk`] whenever the disk is to hold what is known now.
+/// - [`DeviceEntry::store`] whenever the disk is to hold what is known now.
 ///
 /// Invariants, which [`DeviceEntry::check`] names: there is a session exactly while the view is connected.
 #[derive(Debug)]
@@ -347,13 +347,14 @@ impl DeviceEntry {
     }
 
     /// Its established session reported.
-    pub(super) fn handle_report(&mut self, now: Now, reported: &Reported<'_>) -> Option<ReportEffects> {
-        let live = present!(self.live.as_deref_mut(), "an established session has its epoch" => None);
+    pub(super) fn handle_report(&mut self, now: Now, reported: &Reported<'_>) -> ReportEffects {
+        let live = self.live.as_deref_mut();
+        let live = present!(live, "an established session has its epoch" => ReportEffects::default());
         let revision = self.delivery.count(reported.revision, live.revision_limit());
         let highest = self.delivery.base().saturating_add(self.delivery.seen());
         let uid = self.object.as_ref().map(|object| &*object.uid);
         let name = |uid: &ApplicationUid| self.delivery.name(uid);
-        Some(live.handle_report(now, &self.key, uid, reported, (revision, highest), name))
+        live.handle_report(now, &self.key, uid, reported, (revision, highest), name)
     }
 
     /// Whether a line of one of its applications is within the device's share; [`DeviceEntry::take_log`] follows if it is.
@@ -380,7 +381,7 @@ impl DeviceEntry {
     // The disk.
 
     /// What the disk is to hold of it; from now on it counts as held.
-    pub(super) fn to_disk(&mut self) -> StoredDevice {
+    pub(super) fn store(&mut self) -> StoredDevice {
         if let Some(object) = &self.object {
             self.stored_uid = Some(Arc::clone(&object.uid));
         }
