@@ -9,15 +9,15 @@ use wasmbed_protocol::{
 
 use crate::why::Why;
 
-/// An assignment whose spec was checked and can be run by this firmware.
+/// An assignment whose spec was checked and can be run by this firmware: [`Held::check`] makes it, and nothing changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
-    pub(crate) spec_hash: SpecHash,
-    pub(crate) spec: Vec<u8>,
-    pub(crate) correlation_id: CorrelationId,
-    pub(crate) digest: ModuleDigest,
-    pub(crate) module_bytes: u32,
-    pub(crate) policy: RestartPolicy,
+    spec_hash: SpecHash,
+    spec: Vec<u8>,
+    correlation_id: CorrelationId,
+    digest: ModuleDigest,
+    module_bytes: u32,
+    policy: RestartPolicy,
 }
 
 impl Held {
@@ -49,6 +49,39 @@ impl Held {
             module_bytes: spec.module_bytes,
             policy: spec.restart_policy,
         })
+    }
+
+    pub(crate) fn spec_hash(&self) -> SpecHash {
+        self.spec_hash
+    }
+
+    /// The encoded spec, which has that hash.
+    pub(crate) fn spec(&self) -> &[u8] {
+        &self.spec
+    }
+
+    /// Takes the encoded spec out.
+    pub(crate) fn into_spec(self) -> Vec<u8> {
+        self.spec
+    }
+
+    pub(crate) fn correlation_id(&self) -> CorrelationId {
+        self.correlation_id
+    }
+
+    /// Of its module.
+    pub(crate) fn digest(&self) -> ModuleDigest {
+        self.digest
+    }
+
+    /// Of its module; not 0.
+    pub(crate) fn module_bytes(&self) -> u32 {
+        self.module_bytes
+    }
+
+    /// When it is started again; not an unknown one.
+    pub(crate) fn policy(&self) -> RestartPolicy {
+        self.policy
     }
 
     /// The same, unless its module is larger than this device takes.

@@ -28,9 +28,9 @@ pub(crate) struct Connection {
 /// An Error to be sent. At most one waits; an Error is never answered, so more would say nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Complaint {
-    pub(crate) code: ErrorCode,
-    pub(crate) tag: Option<u32>,
-    pub(crate) detail: &'static str,
+    pub code: ErrorCode,
+    pub tag: Option<u32>,
+    pub detail: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

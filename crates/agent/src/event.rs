@@ -103,7 +103,7 @@ pub enum Event {
 
 impl Event {
     pub(crate) fn trouble(uid: ApplicationUid, correlation_id: CorrelationId, why: &Why) -> Self {
-        Self::Trouble { uid, correlation_id, reason: why.reason, message: why.message.clone() }
+        Self::Trouble { uid, correlation_id, reason: why.reason(), message: why.message().into() }
     }
 }
 

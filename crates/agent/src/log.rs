@@ -13,8 +13,8 @@ pub const LOG_QUEUE_LINES_MAX: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    pub(crate) sequence: Sequence,
-    pub(crate) text: String,
+    pub sequence: Sequence,
+    pub text: String,
 }
 
 /// The oldest line goes when there is no room: after a pause the newest say more.

@@ -318,7 +318,7 @@ mod tests {
         let mut staged = vec![8; 100];
         let mut pull = Pull::new(digest(&module), 5_000, 100);
         let (end, _) = play(&mut pull, &module, &mut staged, 4_000);
-        assert!(matches!(end, Progress::Failed(why) if why.reason == ReportReason::DigestMismatch));
+        assert!(matches!(end, Progress::Failed(why) if why.reason() == ReportReason::DigestMismatch));
         assert!(staged.is_empty());
     }
 

@@ -29,35 +29,35 @@ pub const STATE_BYTES_MAX: usize = DESIRED_MAX * (2 * SPEC_BYTES_MAX + 320) + 64
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
-    pub(crate) last_epoch: Epoch,
-    pub(crate) revision: Revision,
-    pub(crate) set_known: bool,
-    pub(crate) applications: Vec<StoredApplication>,
-    pub(crate) boot_counter: BootCounter,
+    pub last_epoch: Epoch,
+    pub revision: Revision,
+    pub set_known: bool,
+    pub applications: Vec<StoredApplication>,
+    pub boot_counter: BootCounter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredApplication {
-    pub(crate) uid: ApplicationUid,
-    pub(crate) accepted: bool,
-    pub(crate) current: Option<StoredCurrent>,
-    pub(crate) next: Option<StoredNext>,
+    pub uid: ApplicationUid,
+    pub accepted: bool,
+    pub current: Option<StoredCurrent>,
+    pub next: Option<StoredNext>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredCurrent {
-    pub(crate) spec_hash: SpecHash,
-    pub(crate) spec: Vec<u8>,
-    pub(crate) correlation_id: CorrelationId,
-    pub(crate) restarts: u32,
-    pub(crate) failures: u32,
-    pub(crate) ended: Option<(ReportReason, String)>,
+    pub spec_hash: SpecHash,
+    pub spec: Vec<u8>,
+    pub correlation_id: CorrelationId,
+    pub restarts: u32,
+    pub failures: u32,
+    pub ended: Option<(ReportReason, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredNext {
-    pub(crate) spec_hash: SpecHash,
-    pub(crate) spec: Option<(Vec<u8>, CorrelationId)>,
+    pub spec_hash: SpecHash,
+    pub spec: Option<(Vec<u8>, CorrelationId)>,
 }
 
 type Encoded<W> = Result<(), minicbor::encode::Error<<W as Write>::Error>>;

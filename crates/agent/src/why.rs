@@ -6,11 +6,11 @@ use wasmbed_protocol::{ReportReason, limits::REPORT_MESSAGE_BYTES_MAX};
 
 use crate::text::clip;
 
-/// A reason with its text for people.
+/// A reason with its text for people, which fits into a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Why {
-    pub(crate) reason: ReportReason,
-    pub(crate) message: String,
+    reason: ReportReason,
+    message: String,
 }
 
 impl Why {
@@ -19,5 +19,13 @@ impl Why {
     /// The message is cut to the bound of a report.
     pub(crate) fn new(reason: ReportReason, message: &str) -> Self {
         Self { reason, message: String::from(clip(message, REPORT_MESSAGE_BYTES_MAX)) }
+    }
+
+    pub(crate) fn reason(&self) -> ReportReason {
+        self.reason
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 }

@@ -137,7 +137,7 @@ impl Agent {
             let checked = Held::check(uid, assignment.spec_hash, assignment.spec, correlation_id)
                 .and_then(|held| held.within(largest));
             self.events.push(match &checked {
-                Ok(held) => Event::Assigned { uid, correlation_id, digest: held.digest },
+                Ok(held) => Event::Assigned { uid, correlation_id, digest: held.digest() },
                 Err(why) => Event::trouble(uid, correlation_id, why),
             });
             application.take_spec(checked);

@@ -109,7 +109,7 @@ impl Agent {
         }
         for application in &mut self.applications {
             let wanted = application.wanted_module();
-            if !wanted.is_some_and(|held| self.store.has_module(&held.digest)) {
+            if !wanted.is_some_and(|held| self.store.has_module(&held.digest())) {
                 continue;
             }
             if let Some(run) = application.run() {
@@ -124,7 +124,7 @@ impl Agent {
     fn start_ready(&mut self) {
         for application in &mut self.applications {
             let Some(held) = application.ready().cloned() else { continue };
-            if !self.store.has_module(&held.digest) {
+            if !self.store.has_module(&held.digest()) {
                 application.fetch_again();
                 self.durability.change();
                 self.reports.mark();
@@ -136,9 +136,9 @@ impl Agent {
             self.effects.push_back(Effect::Start(Start {
                 run,
                 uid: application.uid(),
-                digest: held.digest,
-                spec: held.spec,
-                correlation_id: held.correlation_id,
+                digest: held.digest(),
+                correlation_id: held.correlation_id(),
+                spec: held.into_spec(),
             }));
         }
     }
@@ -207,5 +207,8 @@ fn push_stop(effects: &mut VecDeque<Effect>, run: RunId, uid: ApplicationUid) {
 
 /// The modules that accepted applications wait for, with their lengths.
 pub(super) fn wanted(applications: &[Application]) -> impl Iterator<Item = (ModuleDigest, u32)> {
-    applications.iter().filter_map(Application::wanted_module).map(|held| (held.digest, held.module_bytes))
+    applications
+        .iter()
+        .filter_map(Application::wanted_module)
+        .map(|held| (held.digest(), held.module_bytes()))
 }

@@ -79,7 +79,7 @@ impl Agent {
         let needed = |digest: &ModuleDigest| {
             let applications = self.applications.iter();
             let keepers = applications.filter(|application| !(short && application.is_over()));
-            keepers.flat_map(Application::held).any(|held| held.digest == *digest)
+            keepers.flat_map(Application::held).any(|held| held.digest() == *digest)
         };
         let digest = self.store.modules().find(|digest| !needed(digest))?;
         Some((Busy::Delete { digest }, Operation::DeleteModule(digest)))

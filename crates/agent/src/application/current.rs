@@ -76,9 +76,9 @@ impl Current {
 
     pub(super) fn store(&self) -> StoredCurrent {
         StoredCurrent {
-            spec_hash: self.held.spec_hash,
-            spec: self.held.spec.clone(),
-            correlation_id: self.held.correlation_id,
+            spec_hash: self.held.spec_hash(),
+            spec: self.held.spec().to_vec(),
+            correlation_id: self.held.correlation_id(),
             restarts: self.restarts,
             failures: self.failures,
             ended: self.ended(),
@@ -114,7 +114,7 @@ impl Current {
 
     /// Others let go of memory: one that found none is loaded again.
     pub(super) fn handle_room(&mut self, now_ms: u64) {
-        if self.why.reason == ReportReason::OutOfMemory
+        if self.why.reason() == ReportReason::OutOfMemory
             && let Phase::Failed { retry_at_ms } = &mut self.phase
         {
             *retry_at_ms = Some(now_ms);
@@ -136,7 +136,8 @@ impl Current {
 
     /// The load failed. Lack of memory may pass; everything else is the module's or the assignment's fault and stays.
     pub(super) fn handle_refused(&mut self, why: Why, now_ms: u64) {
-        let worth_another_try = matches!(why.reason, ReportReason::OutOfMemory | ReportReason::StorageFailed);
+        let worth_another_try =
+            matches!(why.reason(), ReportReason::OutOfMemory | ReportReason::StorageFailed);
         self.refusals = self.refusals.saturating_add(1);
         let retry_at_ms = worth_another_try.then(|| now_ms.saturating_add(ROOM.delay_ms(self.refusals)));
         self.why = why;
@@ -146,9 +147,9 @@ impl Current {
     /// The run ended by itself or was ended by the sandbox.
     pub(super) fn handle_ended(&mut self, why: Why, now_ms: u64) {
         let good_run = matches!(self.phase, Phase::Running { since_ms, .. } if now_ms.saturating_sub(since_ms) >= RESTART_RESET_MS);
-        let succeeded = why.reason == ReportReason::Exited;
+        let succeeded = why.reason() == ReportReason::Exited;
         self.why = why;
-        let restart = match self.held.policy {
+        let restart = match self.held.policy() {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => !succeeded,
             // An assignment with an unknown policy was refused before it became current.
@@ -196,7 +197,7 @@ impl Current {
     /// What must survive a reset: that it ended for good. A failed load is tried again after a reset.
     pub(super) fn ended(&self) -> Option<(ReportReason, String)> {
         let ran = matches!(
-            self.why.reason,
+            self.why.reason(),
             ReportReason::Exited
                 | ReportReason::ExitedWithError
                 | ReportReason::Trapped
@@ -206,14 +207,14 @@ impl Current {
         );
         let over = match self.phase {
             Phase::Completed => true,
-            Phase::Failed { retry_at_ms: None } => ran && self.held.policy == RestartPolicy::Never,
+            Phase::Failed { retry_at_ms: None } => ran && self.held.policy() == RestartPolicy::Never,
             Phase::Failed { retry_at_ms: Some(_) }
             | Phase::Ready
             | Phase::Starting(_)
             | Phase::Running { .. }
             | Phase::BackOff { .. } => false,
         };
-        over.then(|| (self.why.reason, self.why.message.clone()))
+        over.then(|| (self.why.reason(), String::from(self.why.message())))
     }
 
     pub(super) fn state(&self) -> ApplicationState {

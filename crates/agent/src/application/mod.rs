@@ -54,7 +54,7 @@ impl Application {
     pub(crate) fn spec_hash(&self) -> SpecHash {
         match (&self.next, &self.current) {
             (Some(next), _) => next.spec_hash(),
-            (None, Some(current)) => current.held().spec_hash,
+            (None, Some(current)) => current.held().spec_hash(),
             (None, None) => SpecHash::default(),
         }
     }
@@ -66,7 +66,7 @@ impl Application {
         if let Some(current) = stored.current {
             match Current::restore(stored.uid, &current) {
                 Some(restored) => {
-                    application.digest = current.ended.is_some().then_some(restored.held().digest);
+                    application.digest = current.ended.is_some().then_some(restored.held().digest());
                     application.current = Some(restored);
                 }
                 None => {
@@ -95,7 +95,7 @@ impl Application {
 
     /// Points it at an assignment, which may be the one that it has.
     pub(crate) fn retarget(&mut self, spec_hash: SpecHash) {
-        let runs_it = self.current.as_ref().is_some_and(|current| current.held().spec_hash == spec_hash);
+        let runs_it = self.current.as_ref().is_some_and(|current| current.held().spec_hash() == spec_hash);
         let fetches_it = self.next.as_ref().is_some_and(|next| next.spec_hash() == spec_hash);
         if runs_it {
             self.next = None;
@@ -143,7 +143,7 @@ impl Application {
         now_ms: u64,
     ) -> Option<(bool, CorrelationId)> {
         let next = self.next.as_mut()?;
-        let correlation_id = next.wants_module().filter(|held| held.digest == digest)?.correlation_id;
+        let correlation_id = next.wants_module().filter(|held| held.digest() == digest)?.correlation_id();
         Some((next.put_off_module(why, failed, now_ms), correlation_id))
     }
 
@@ -213,12 +213,12 @@ impl Application {
     /// What happened to its run. The change that led to the run, for the log.
     pub(crate) fn correlation_of_run(&self) -> CorrelationId {
         debug_assert!(self.run().is_some(), "asked only while it runs");
-        self.current.as_ref().map(|current| current.held().correlation_id).unwrap_or_default()
+        self.current.as_ref().map(|current| current.held().correlation_id()).unwrap_or_default()
     }
 
     /// The module of its current assignment.
     pub(crate) fn current_digest(&self) -> Option<ModuleDigest> {
-        self.current.as_ref().map(|current| current.held().digest)
+        self.current.as_ref().map(|current| current.held().digest())
     }
 
     pub(crate) fn handle_started(&mut self, run: RunId, now_ms: u64) {
@@ -278,7 +278,7 @@ impl Application {
     pub(crate) fn is_consistent(&self) -> bool {
         match (&self.current, &self.next) {
             (None, None) => false,
-            (Some(current), Some(next)) => current.held().spec_hash != next.spec_hash(),
+            (Some(current), Some(next)) => current.held().spec_hash() != next.spec_hash(),
             (Some(_), None) | (None, Some(_)) => true,
         }
     }
@@ -312,12 +312,12 @@ impl Application {
                 let message = "storage fails, so the assignment would not survive a reset";
                 (ApplicationState::Failed, ReportReason::StorageFailed, message)
             }
-            (Some(next), _) => (next.state(), next.why().reason, next.why().message.as_str()),
-            (None, Some(current)) => (current.state(), current.why().reason, current.why().message.as_str()),
+            (Some(next), _) => (next.state(), next.why().reason(), next.why().message()),
+            (None, Some(current)) => (current.state(), current.why().reason(), current.why().message()),
             (None, None) => (ApplicationState::Pulling, ReportReason::None, ""),
         };
-        let next_correlation = self.next.as_ref().map(|next| next.held().map(|held| held.correlation_id));
-        let current_correlation = self.current.as_ref().map(|current| current.held().correlation_id);
+        let next_correlation = self.next.as_ref().map(|next| next.held().map(|held| held.correlation_id()));
+        let current_correlation = self.current.as_ref().map(|current| current.held().correlation_id());
         ApplicationReport {
             uid: self.uid,
             spec_hash: self.spec_hash(),

@@ -48,7 +48,7 @@ impl Next {
 
     /// One whose spec is here.
     pub(super) fn with(held: Held) -> Self {
-        Self { spec_hash: held.spec_hash, held: Some(held), why: Why::NONE, wait: Wait::No, attempts: 0 }
+        Self { spec_hash: held.spec_hash(), held: Some(held), why: Why::NONE, wait: Wait::No, attempts: 0 }
     }
 
     /// From the state record. A spec that does not have its hash is pulled again.
@@ -62,7 +62,7 @@ impl Next {
     pub(super) fn store(&self) -> StoredNext {
         StoredNext {
             spec_hash: self.spec_hash,
-            spec: self.held.as_ref().map(|held| (held.spec.clone(), held.correlation_id)),
+            spec: self.held.as_ref().map(|held| (held.spec().to_vec(), held.correlation_id())),
         }
     }
 
@@ -90,12 +90,12 @@ impl Next {
 
     /// Whether its module found no room on storage.
     pub(super) fn lacks_flash(&self) -> bool {
-        self.wait != Wait::ForGood && self.why.reason == ReportReason::OutOfFlash
+        self.wait != Wait::ForGood && self.why.reason() == ReportReason::OutOfFlash
     }
 
     /// Its spec came; the attempts before it count no more.
     pub(super) fn take_spec(&mut self, held: Held) {
-        debug_assert!(self.awaits_spec() && held.spec_hash == self.spec_hash, "the spec that it waits for");
+        debug_assert!(self.awaits_spec() && held.spec_hash() == self.spec_hash, "the spec that it waits for");
         *self = Self::with(held);
     }
 
@@ -112,7 +112,7 @@ impl Next {
 
     /// Its module is not to be had now: true if that is news. `failed` says whether people are to see it as failed.
     pub(super) fn put_off_module(&mut self, why: &Why, failed: bool, now_ms: u64) -> bool {
-        self.put_off(if why.reason == ReportReason::OutOfFlash { ROOM } else { PULL }, failed, now_ms);
+        self.put_off(if why.reason() == ReportReason::OutOfFlash { ROOM } else { PULL }, failed, now_ms);
         let news = self.why != *why;
         self.why = why.clone();
         news
@@ -125,7 +125,7 @@ impl Next {
 
     /// Others let go of storage: one that found no room goes on.
     pub(super) fn handle_room(&mut self) {
-        if self.why.reason == ReportReason::OutOfFlash && matches!(self.wait, Wait::Until { .. }) {
+        if self.why.reason() == ReportReason::OutOfFlash && matches!(self.wait, Wait::Until { .. }) {
             self.wait = Wait::No;
         }
     }
