@@ -24,9 +24,9 @@ const LAST_LINES: usize = 40;
 /// # Errors
 /// When it can't be built.
 pub fn wasmbed(arguments: &[&str]) -> Result<Command> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let binary = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    let binary = binary.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
+    static BUILT: OnceLock<Result<PathBuf>> = OnceLock::new();
+    let binary = BUILT.get_or_init(build);
+    let binary = binary.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
     let mut command = Command::new(binary);
     command.args(arguments).env_remove("KUBECONFIG").env_remove("WASMBED_DATA_DIR").stdin(Stdio::null());
     Ok(command)

@@ -176,6 +176,13 @@ fn build_rust(out: &Path, extra: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What the sandbox made of a program.
+enum Outcome {
+    Runs,
+    /// It refused the program, or the program did something else; for people.
+    DoesNot(String),
+}
+
 /// What became of one build.
 struct Row {
     toolchain: Toolchain,
@@ -183,7 +190,7 @@ struct Row {
     bytes_before: u64,
     bytes_after: u64,
     memory: String,
-    outcome: Result<(), String>,
+    outcome: Outcome,
     advice: Option<String>,
 }
 
@@ -214,8 +221,10 @@ pub(crate) fn run() -> Result<()> {
     for toolchain in ALL {
         // The last attempt of each counts: as built, or, where there was advice, as advised.
         match rows.iter().rev().find(|row| row.toolchain == toolchain) {
-            Some(Row { outcome: Ok(()), .. }) => {}
-            Some(Row { outcome: Err(why), .. }) => bail!("{} does not run: {why}", toolchain.name()),
+            Some(Row { outcome: Outcome::Runs, .. }) => {}
+            Some(Row { outcome: Outcome::DoesNot(why), .. }) => {
+                bail!("{} does not run: {why}", toolchain.name())
+            }
             None => bail!("{} was not tried", toolchain.name()),
         }
     }
@@ -251,19 +260,19 @@ fn attempt(
     })
 }
 
-/// Runs it; an inner error says why the sandbox refused it or what it did instead.
-fn run_packed(toolchain: Toolchain, packed: &Path) -> Result<Result<(), String>> {
+/// Runs it.
+fn run_packed(toolchain: Toolchain, packed: &Path) -> Result<Outcome> {
     let mut command = wasmbed()?;
     command.args(["module", "run", "--memory-limit", &MEMORY_LIMIT_BYTES.to_string()]).arg(packed);
     let Output { status, stdout, stderr } = command.output().context("can't start wasmbed")?;
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     if stdout.trim_end() == toolchain.line() && status.code() == Some(EXIT_CODE) {
-        return Ok(Ok(()));
+        return Ok(Outcome::Runs);
     }
     let said: Vec<&str> =
         stderr.lines().chain(stdout.lines()).map(str::trim).filter(|line| !line.is_empty()).collect();
     let said = said.join("; ");
-    Ok(Err(match said.strip_prefix("error: ") {
+    Ok(Outcome::DoesNot(match said.strip_prefix("error: ") {
         Some(error) => error.to_string(),
         None => format!("{status}: {said}"),
     }))
@@ -276,8 +285,8 @@ fn print(rows: &[Row]) {
     );
     for row in rows {
         let outcome = match &row.outcome {
-            Ok(()) => "runs",
-            Err(why) => why,
+            Outcome::Runs => "runs",
+            Outcome::DoesNot(why) => why,
         };
         println!(
             "    {:<22}{:<12}{:>9}{:>9}  {:<42}{outcome}",

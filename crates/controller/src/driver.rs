@@ -19,7 +19,7 @@ use wasmbed_control::{
     kubernetes::{Event, WriteOutcome},
 };
 use wasmbed_kubernetes::{Caller, Object, outcome};
-use wasmbed_telemetry::Health;
+use wasmbed_telemetry::{Health, Readiness};
 
 use crate::{
     client::GatewayClient,
@@ -159,9 +159,8 @@ impl Driver {
             Input::Api(answers) => {
                 self.reachable.answers = answers;
                 self.check_reachable();
-                let state =
-                    if answers { Ok(()) } else { Err("the Kubernetes API does not answer".to_owned()) };
-                self.health.set("kubernetes", state);
+                let silent = (!answers).then(|| "the Kubernetes API does not answer".to_owned());
+                self.health.set("kubernetes", Readiness::unless(silent));
             }
             Input::Renewing(renewal, at) => self.fleet.handle_renewing(self.clock.at(at), renewal),
             Input::LeaderLease(renewal) => self.fleet.handle_leader_lease(now, &renewal),
@@ -320,9 +319,8 @@ impl Driver {
 
     fn report(&self) {
         self.metrics.set_gauges(&self.fleet.gauges(), self.term().is_some());
-        let lists =
-            if self.fleet.is_complete() { Ok(()) } else { Err("lists are not complete yet".to_owned()) };
-        self.health.set("watches", lists);
+        let waits = (!self.fleet.is_complete()).then(|| "lists are not complete yet".to_owned());
+        self.health.set("watches", Readiness::unless(waits));
         let wanted = self.fleet.term_wanted();
         self.term_wanted.send_if_modified(|current| std::mem::replace(current, wanted) != wanted);
     }

@@ -135,7 +135,7 @@ pub enum DeviceError {
         /// Which device.
         index: usize,
         /// What happened.
-        problem: String,
+        problem: crate::fleet::IssueError,
     },
     /// Configuration: a fleet larger than one process is made for.
     #[error("{devices} devices are too many for one process, at most {max}")]

@@ -31,7 +31,10 @@ use crate::{
 pub const DEVICES_MAX: usize = 10_000;
 
 /// Makes the identity of device `index`, counted from 0; called once for each device when it is switched on.
-pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, String> + Send + Sync>;
+pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, IssueError> + Send + Sync>;
+
+/// Why there is no identity for a device; whoever makes them knows.
+pub type IssueError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where the devices keep modules, state and data.
 #[derive(Clone, Debug, PartialEq, Eq)]

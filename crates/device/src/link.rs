@@ -62,6 +62,12 @@ enum End {
     Refused(String),
 }
 
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Closed(error.to_string())
+    }
+}
+
 impl End {
     fn into_text(self) -> String {
         match self {
@@ -227,7 +233,7 @@ impl TlsLink {
                 let what = if connected { "no handshake" } else { "no answer" };
                 self.open(others, format!("{address}: {what} within {:?}", self.config.connect_timeout));
             }
-            Err(problem) => self.open(others, format!("{address}: {problem}")),
+            Err(end) => self.open(others, format!("{address}: {}", end.into_text())),
         }
     }
 
@@ -257,22 +263,22 @@ impl TlsLink {
 
 impl Connection {
     /// Whether the handshake is done.
-    fn advance_handshake(&mut self, connected: &mut bool) -> Result<bool, String> {
+    fn advance_handshake(&mut self, connected: &mut bool) -> Result<bool, End> {
         if !*connected {
-            if let Some(error) = self.stream.take_error().map_err(|error| error.to_string())? {
-                return Err(error.to_string());
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error.into());
             }
             match self.stream.peer_addr() {
                 Ok(_) => *connected = true,
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error.into()),
             }
             // A device sends small frames and waits for small answers.
-            self.stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            self.stream.set_nodelay(true)?;
         }
-        self.flush().map_err(|error| error.to_string())?;
-        while self.tls.is_handshaking() && self.fill().map_err(End::into_text)? {
-            self.flush().map_err(|error| error.to_string())?;
+        self.flush()?;
+        while self.tls.is_handshaking() && self.fill()? {
+            self.flush()?;
         }
         Ok(!self.tls.is_handshaking())
     }
@@ -304,7 +310,7 @@ impl Connection {
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(End::Closed(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -318,7 +324,7 @@ impl Connection {
                     return Ok(length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(End::Closed(error.to_string())),
+                Err(error) => return Err(error.into()),
             }
             if !self.fill()? {
                 return Ok(0);

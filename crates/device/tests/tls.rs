@@ -287,7 +287,7 @@ fn a_device_needs_a_device_s_certificate_and_a_usable_address() {
 
 #[test]
 fn a_fleet_has_a_bound() {
-    let issue = |_| Err("never asked".to_owned());
+    let issue = |_| Err("never asked".into());
     let fleet = fleet::start(FleetConfig::new(
         fleet::DEVICES_MAX + 1,
         Arc::new(issue),
@@ -302,7 +302,7 @@ fn fleet_runs(storage: FleetStorage, devices: usize, world: &World) {
     let folder = world.folder.path().join("pki");
     let authorities = Authorities::create_or_open(&folder, TRUST).unwrap();
     let issue = move |index: usize| {
-        authorities.issue_device("default", &format!("simulated-{index}")).map_err(|error| error.to_string())
+        authorities.issue_device("default", &format!("simulated-{index}")).map_err(Into::into)
     };
     let mut config =
         FleetConfig::new(devices, Arc::new(issue), world.services_roots(), vec![address.to_string()]);

@@ -15,7 +15,7 @@ use wasmbed_control::{
     kubernetes::WriteOutcome,
 };
 use wasmbed_kubernetes::{Caller, describe_watch_error, outcome};
-use wasmbed_telemetry::Health;
+use wasmbed_telemetry::{Health, Readiness};
 
 use crate::{core::Core, metrics::Metrics};
 
@@ -35,7 +35,7 @@ pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop:
             }
             Some(Ok(watcher::Event::InitDone)) => {
                 core.with(|gateway, now| gateway.handle_list_done(now));
-                health.set("kubernetes", Ok(()));
+                health.set("kubernetes", Readiness::Ready);
                 tracing::info!("all Devices are known");
             }
             Some(Ok(watcher::Event::Delete(device))) => {
@@ -50,7 +50,8 @@ pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop:
                 let error = describe_watch_error(&error);
                 tracing::warn!(reason = "WatchFailed", error, "the watch on Devices broke; trying again");
                 if !core.read(|gateway, _| gateway.is_synced()) {
-                    health.set("kubernetes", Err(format!("Devices can't be listed: {error}")));
+                    let reason = format!("Devices can't be listed: {error}");
+                    health.set("kubernetes", Readiness::NotReady(reason));
                 }
             }
             None => return,

@@ -17,7 +17,7 @@ use wasmbed_control::{
     election::{ElectionConfig, Hold, LeaseRecord, Tenure},
 };
 use wasmbed_kubernetes::{CallError, Caller, Claimed, LeaseClient};
-use wasmbed_telemetry::Health;
+use wasmbed_telemetry::{Health, Readiness};
 
 use crate::{
     core::Core, foreign::Foreign, handshakes::Handshakes, listener::Shares, metrics::Metrics, store,
@@ -64,7 +64,7 @@ impl Presence {
                 _ = tick.tick() => {
                     self.set_gauges();
                     let disk = self.disk.failing().map(|why| format!("the gateway's disk fails: {why}"));
-                    self.health.set("store", disk.map_or(Ok(()), Err));
+                    self.health.set("store", Readiness::unless(disk));
                 }
                 () = tokio::time::sleep_until(lease_at) => {
                     let held = self.hold(&mut tenure, started).await;
@@ -171,7 +171,7 @@ impl Presence {
             }
         }
         self.core.with(|gateway, now| gateway.handle_hold(now, hold));
-        self.health.set("lease", hold.kept_from().map_or(Ok(()), Err));
+        self.health.set("lease", Readiness::unless(hold.kept_from()));
         result
     }
 

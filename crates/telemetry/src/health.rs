@@ -10,7 +10,24 @@ use std::{
 /// A process is ready when every component that it named is ready.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    components: Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>,
+    components: Arc<Mutex<BTreeMap<&'static str, Readiness>>>,
+}
+
+/// Whether one component does its job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not; the text says why, for people.
+    NotReady(String),
+}
+
+impl Readiness {
+    /// Ready unless there is a reason why not.
+    #[must_use]
+    pub fn unless(reason: Option<String>) -> Self {
+        reason.map_or(Self::Ready, Self::NotReady)
+    }
 }
 
 /// A component that is not ready, and why.
@@ -26,12 +43,13 @@ impl Health {
     /// Names the components that must become ready before the process is.
     #[must_use]
     pub fn starting(components: &[&'static str]) -> Self {
-        let states = components.iter().map(|&name| (name, Err("starting".to_owned()))).collect();
+        let states =
+            components.iter().map(|&name| (name, Readiness::NotReady("starting".to_owned()))).collect();
         Self { components: Arc::new(Mutex::new(states)) }
     }
 
-    /// Sets the state of one component; an error says why it is not ready.
-    pub fn set(&self, component: &'static str, state: Result<(), String>) {
+    /// Sets the state of one component.
+    pub fn set(&self, component: &'static str, state: Readiness) {
         self.lock().insert(component, state);
     }
 
@@ -39,12 +57,14 @@ impl Health {
     #[must_use]
     pub fn not_ready(&self) -> Vec<NotReady> {
         let components = self.lock();
-        let waiting =
-            components.iter().filter_map(|(&component, state)| Some((component, state.as_ref().err()?)));
-        waiting.map(|(component, reason)| NotReady { component, reason: reason.clone() }).collect()
+        let not_ready = |(&component, state): (&&'static str, &Readiness)| match state {
+            Readiness::Ready => None,
+            Readiness::NotReady(reason) => Some(NotReady { component, reason: reason.clone() }),
+        };
+        components.iter().filter_map(not_ready).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Result<(), String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Readiness>> {
         // A map of finished values is whole even if a holder of the lock panicked.
         self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,10 +77,10 @@ mod tests {
     #[test]
     fn ready_when_every_component_is() {
         let health = Health::starting(&["listener", "kubernetes"]);
-        health.set("listener", Ok(()));
+        health.set("listener", Readiness::Ready);
         let waiting = health.not_ready();
         assert_eq!(waiting, [NotReady { component: "kubernetes", reason: "starting".to_owned() }]);
-        health.clone().set("kubernetes", Ok(()));
+        health.clone().set("kubernetes", Readiness::unless(None));
         assert!(health.not_ready().is_empty());
     }
 }

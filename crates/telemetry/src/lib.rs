@@ -17,7 +17,7 @@ mod server;
 
 pub use causes::with_causes;
 pub use files::OpenFiles;
-pub use health::{Health, NotReady};
+pub use health::{Health, NotReady, Readiness};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use metrics::{Description, Registration};
 pub use prometheus_client;

@@ -396,7 +396,7 @@ mod tests {
             waiting.starts_with("HTTP/1.1 503") && waiting.ends_with("kubernetes: starting\n"),
             "{waiting}"
         );
-        health.set("kubernetes", Ok(()));
+        health.set("kubernetes", crate::Readiness::Ready);
         assert!(get(address, "/ready").await?.starts_with("HTTP/1.1 200"));
         let metrics = get(address, "/metrics").await?;
         assert!(

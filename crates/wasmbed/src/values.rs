@@ -15,14 +15,42 @@ pub(crate) fn emulated_board() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::all().map(Kind::name)).try_map(|name| name.parse::<Kind>())
 }
 
+use wasmbed_scan::Capability;
+
+const GATEWAY: &str = "use host:port, for example gateway.example:8080";
+
+/// Configuration: a flag's value that can't be used. The text says what it should look like.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValueError {
+    #[error("not a number of bytes: use for example 65536, 64Ki or 1Mi")]
+    Bytes,
+    #[error("more than can be had")]
+    TooLarge,
+    #[error("{0}:// does not belong here: {GATEWAY}")]
+    Scheme(String),
+    #[error("the port is missing: {GATEWAY}")]
+    NoPort,
+    #[error("an IPv6 address stands in brackets, for example [2001:db8::1]:8080")]
+    Brackets,
+    #[error("{0:?} is not a host name or address: {GATEWAY}")]
+    Host(String),
+    #[error("{0:?} is not a port from 1 to 65535: {GATEWAY}")]
+    Port(String),
+    #[error("not NAME=VALUE, for example MODE=fast")]
+    Variable,
+    #[error("expected KEY=VALUE, for example server.port=9000")]
+    Setting,
+    #[error("expected gpio, sensor, key-value or none")]
+    Grant,
+}
+
 /// A number of bytes, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`, as Kubernetes writes quantities.
 ///
 /// # Errors
 /// What it should look like.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || "not a number of bytes: use for example 65536, 64Ki or 1Mi".to_owned();
+pub(crate) fn bytes(text: &str) -> Result<u64, ValueError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let number: u64 = text[..digits].parse().map_err(|_| ValueError::Bytes)?;
     let factor = match &text[digits..] {
         "" => 1,
         "k" => 1_000,
@@ -31,39 +59,38 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         "Ki" | "KiB" => 1 << 10,
         "Mi" | "MiB" => 1 << 20,
         "Gi" | "GiB" => 1 << 30,
-        _ => return Err(wrong()),
+        _ => return Err(ValueError::Bytes),
     };
-    number.checked_mul(factor).ok_or_else(wrong)
+    number.checked_mul(factor).ok_or(ValueError::Bytes)
 }
 
 /// The same for a type that holds fewer.
 ///
 /// # Errors
 /// What it should look like, or that it is too large.
-pub(crate) fn bytes_of<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
-    N::try_from(bytes(text)?).map_err(|_| "more than can be had".to_owned())
+pub(crate) fn bytes_of<N: TryFrom<u64>>(text: &str) -> Result<N, ValueError> {
+    N::try_from(bytes(text)?).map_err(|_| ValueError::TooLarge)
 }
 
 /// A gateway as `host:port`, the host in brackets if it is an IPv6 address.
 ///
 /// # Errors
 /// What it should look like.
-pub(crate) fn gateway(text: &str) -> Result<String, String> {
-    const EXAMPLE: &str = "use host:port, for example gateway.example:8080";
+pub(crate) fn gateway(text: &str) -> Result<String, ValueError> {
     if let Some((scheme, _)) = text.split_once("://") {
-        return Err(format!("{scheme}:// does not belong here: {EXAMPLE}"));
+        return Err(ValueError::Scheme(scheme.to_owned()));
     }
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("the port is missing: {EXAMPLE}"))?;
+    let (host, port) = text.rsplit_once(':').ok_or(ValueError::NoPort)?;
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return Err("an IPv6 address stands in brackets, for example [2001:db8::1]:8080".to_owned());
+        return Err(ValueError::Brackets);
     }
     let plain = host.trim_start_matches('[').trim_end_matches(']');
     if plain.is_empty() || plain.contains(|c: char| c.is_whitespace() || "/@?#".contains(c)) {
-        return Err(format!("{host:?} is not a host name or address: {EXAMPLE}"));
+        return Err(ValueError::Host(host.to_owned()));
     }
     match port.parse::<u16>() {
         Ok(1..) => Ok(text.to_owned()),
-        Ok(0) | Err(_) => Err(format!("{port:?} is not a port from 1 to 65535: {EXAMPLE}")),
+        Ok(0) | Err(_) => Err(ValueError::Port(port.to_owned())),
     }
 }
 
@@ -71,12 +98,31 @@ pub(crate) fn gateway(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What it should look like.
-pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .filter(|(name, _)| !name.is_empty())
-        .ok_or("not NAME=VALUE, for example MODE=fast")?;
+pub(crate) fn variable(text: &str) -> Result<(String, String), ValueError> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or(ValueError::Variable)?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A setting as `KEY=VALUE`.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn setting(text: &str) -> Result<(String, String), ValueError> {
+    let (key, value) = text.split_once('=').ok_or(ValueError::Setting)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A capability by its name, or none for `none`.
+///
+/// # Errors
+/// What there is.
+pub(crate) fn capability(name: &str) -> Result<Option<Capability>, ValueError> {
+    match (name, Capability::from_name(name)) {
+        ("none", _) => Ok(None),
+        (_, Some(capability)) => Ok(Some(capability)),
+        (_, None) => Err(ValueError::Grant),
+    }
 }
 
 #[cfg(test)]
@@ -98,7 +144,7 @@ mod tests {
     #[test]
     fn a_gateway_is_a_host_and_a_port() {
         for text in ["gateway.example:8080", "127.0.0.1:1", "[::1]:65535", "localhost:8080"] {
-            assert_eq!(gateway(text).as_deref(), Ok(text));
+            assert_eq!(gateway(text).as_deref(), Ok(text), "{text}");
         }
         for (text, wanted) in [
             ("https://gateway.example:8080", "https:// does not belong here"),
@@ -109,7 +155,7 @@ mod tests {
             (":8080", "not a host name"),
             ("a/b:8080", "not a host name"),
         ] {
-            let error = gateway(text).unwrap_err();
+            let error = gateway(text).unwrap_err().to_string();
             assert!(error.contains(wanted), "{text}: {error}");
         }
     }

@@ -147,7 +147,7 @@ impl System {
         }
         let issue: fleet::Issue = Arc::new(move |index| {
             let (chain, key) = identities.get(index).ok_or("no such device")?;
-            Identity::from_pem(chain, key).map_err(|error| error.to_string())
+            Ok(Identity::from_pem(chain, key)?)
         });
         let gateway = self.gateway.as_ref().context("no gateway")?.addresses.server;
         let roots = vec![self.authorities.services_root().clone()];

@@ -33,7 +33,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     /// One value of the configuration, for example server.port=9000; may be given again.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = crate::values::setting)]
     set: Vec<(String, String)>,
     /// How to reach the Kubernetes API [default: KUBECONFIG, ~/.kube/config, or the pod's service account].
     #[arg(long, value_name = "FILE")]
@@ -53,9 +53,4 @@ impl Common {
         let name = self.name.iter().map(|name| ("name".to_owned(), name.clone()));
         self.set.iter().cloned().chain(kubeconfig).chain(name).collect()
     }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, for example server.port=9000")?;
-    Ok((key.to_owned(), value.to_owned()))
 }

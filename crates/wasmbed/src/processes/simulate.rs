@@ -89,7 +89,7 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         return store.write_manifests(arguments.devices, &path);
     }
     let issue: fleet::Issue =
-        Arc::new(move |index| store.identity(index).map_err(|error| with_causes(error.as_ref())));
+        Arc::new(move |index| store.identity(index).map_err(|error| with_causes(error.as_ref()).into()));
     let mut config = FleetConfig::new(arguments.devices, issue, roots, arguments.gateways);
     config.storage = arguments.data_dir.map_or(FleetStorage::Memory, FleetStorage::Files);
     config.threads = arguments.threads;

@@ -114,12 +114,8 @@ pub enum InfoFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant(Option<Capability>);
 
-fn parse_grant(name: &str) -> Result<Grant, String> {
-    match (name, Capability::from_name(name)) {
-        ("none", _) => Ok(Grant(None)),
-        (_, Some(capability)) => Ok(Grant(Some(capability))),
-        (_, None) => Err("expected gpio, sensor, key-value or none".to_string()),
-    }
+fn parse_grant(name: &str) -> Result<Grant, values::ValueError> {
+    values::capability(name).map(Grant)
 }
 
 fn granted(grants: &[Grant]) -> Capabilities {
