@@ -32,26 +32,20 @@ pub(crate) fn open(files: &TlsFiles) -> Result<Arc<Certificates>, Error> {
 
 /// Looks at the files until `stop`.
 pub(crate) async fn follow(certificates: Arc<Certificates>, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(RENEWAL_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            () = stop.cancelled() => return,
+    let renewed = |read: Result<Arc<Credentials>, Error>| match read {
+        Ok(credentials) => {
+            let not_after = credentials.identity.facts().not_after;
+            tracing::info!(not_after, "certificates were read again; new connections use them");
         }
-        let looking = Arc::clone(&certificates);
-        match tokio::task::spawn_blocking(move || looking.refresh()).await {
-            Ok(None) => {}
-            Ok(Some(Ok(credentials))) => {
-                let not_after = credentials.identity.facts().not_after;
-                tracing::info!(not_after, "certificates were read again; new connections use them");
-            }
-            Ok(Some(Err(error))) => tracing::error!(
-                reason = "BadCertificateFiles",
-                %error,
-                "changed certificate files can't be used; the earlier ones stay in use"
-            ),
-            Err(_) => return,
-        }
+        Err(error) => tracing::error!(
+            reason = "BadCertificateFiles",
+            %error,
+            "changed certificate files can't be used; the earlier ones stay in use"
+        ),
+    };
+    match certificates.follow(RENEWAL_INTERVAL, renewed) {
+        Ok(_following) => stop.cancelled().await,
+        Err(error) => tracing::error!(%error, "changed certificate files won't be noticed"),
     }
 }
 

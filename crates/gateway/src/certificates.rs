@@ -5,7 +5,6 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tokio::{task::spawn_blocking, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wasmbed_pki::{
     Identity, Renewed, Role, SpiffeId, read_certificates,
@@ -25,7 +24,7 @@ struct Served {
 /// What the files said when they last could be used.
 pub(crate) struct Certificates {
     name: String,
-    served: Renewed<Served, Error>,
+    served: Arc<Renewed<Served, Error>>,
 }
 
 impl Certificates {
@@ -38,7 +37,7 @@ impl Certificates {
         let served = Renewed::open([certificate, key, device_roots, services_roots], move || {
             read(&files, &trust_domain, &namespace, &name)
         })?;
-        Ok(Arc::new(Self { name: config.name.clone(), served }))
+        Ok(Arc::new(Self { name: config.name.clone(), served: Arc::new(served) }))
     }
 
     /// For a new connection.
@@ -58,36 +57,28 @@ impl Certificates {
         stop: CancellationToken,
     ) {
         metrics.certificate_expires(self.served.current().not_after);
-        let mut looks = tokio::time::interval(interval);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = looks.tick() => {}
-                () = stop.cancelled() => return,
+        let gateway = self.name.clone();
+        let renewed = move |read: Result<Arc<Served>, Error>| match read {
+            Ok(served) => {
+                let not_after = served.not_after;
+                metrics.certificate_expires(not_after);
+                metrics.certificate_reloads.inc();
+                tracing::info!(gateway, not_after, "certificates were read again; new connections get them");
             }
-            let this = Arc::clone(&self);
-            let Ok(looked) = spawn_blocking(move || this.served.refresh()).await else { return };
-            match looked {
-                None => {}
-                Some(Ok(served)) => {
-                    let not_after = served.not_after;
-                    metrics.certificate_expires(not_after);
-                    metrics.certificate_reloads.inc();
-                    tracing::info!(
-                        gateway = self.name,
-                        not_after,
-                        "certificates were read again; new connections get them"
-                    );
-                }
-                Some(Err(error)) => {
-                    metrics.certificate_reload_failures.inc();
-                    tracing::error!(
-                        gateway = self.name,
-                        reason = "BadCertificateFiles",
-                        %error,
-                        "changed certificate files can't be used; the earlier ones stay in use"
-                    );
-                }
+            Err(error) => {
+                metrics.certificate_reload_failures.inc();
+                tracing::error!(
+                    gateway,
+                    reason = "BadCertificateFiles",
+                    %error,
+                    "changed certificate files can't be used; the earlier ones stay in use"
+                );
+            }
+        };
+        match Arc::clone(&self.served).follow(interval, renewed) {
+            Ok(_following) => stop.cancelled().await,
+            Err(error) => {
+                tracing::error!(gateway = self.name, %error, "changed certificate files won't be noticed");
             }
         }
     }

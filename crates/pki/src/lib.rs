@@ -28,7 +28,7 @@ pub use certificate::{CertificateFacts, public_key_base64};
 pub use cluster::ClusterAuthority;
 pub use error::{IdentityError, PemError, PkiError};
 pub use identity::{Identity, read_certificates};
-pub use renewal::{RENEWAL_INTERVAL, Renewal, Renewed};
+pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
 pub use wasmbed_files::write_private;
 pub use wasmbed_identity::{CertificateError, Refusal, Role, SpiffeError, SpiffeId};
 

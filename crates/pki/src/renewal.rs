@@ -3,12 +3,18 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
 };
 
 /// How often to look: certificates are renewed days before they expire, and a few small files cost nothing.
-pub const RENEWAL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Tells when any of some files holds something else than before. It compares contents: a Secret's volume swaps a symbolic
 /// link, other tools write in place, and they do not signal it in the same way.
@@ -75,6 +81,40 @@ impl<T, E> Renewed<T, E> {
     }
 }
 
+impl<T: Send + Sync + 'static, E: 'static> Renewed<T, E> {
+    /// Looks at the files now and every `interval`, in a thread of its own, for as long as what it gives is kept. `renewed` is told
+    /// what changed files hold, or once that they can't be used.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn follow(
+        self: Arc<Self>,
+        interval: Duration,
+        mut renewed: impl FnMut(Result<Arc<T>, E>) + Send + 'static,
+    ) -> io::Result<Following> {
+        let (stop, stopped) = mpsc::channel();
+        let look = move || {
+            loop {
+                self.refresh().into_iter().for_each(&mut renewed);
+                match stopped.recv_timeout(interval) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        };
+        thread::Builder::new().name("renewal".to_owned()).spawn(look)?;
+        Ok(Following { _stop: stop })
+    }
+}
+
+/// Has files looked at until it is dropped; a look under way is not waited for.
+#[must_use = "nobody looks at the files any more once it is dropped"]
+#[derive(Debug)]
+pub struct Following {
+    /// The thread ends once this is gone.
+    _stop: mpsc::Sender<()>,
+}
+
 fn fingerprint(files: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
@@ -124,5 +164,23 @@ mod tests {
         assert!(number.refresh().is_none());
         fs::write(&file, "2").unwrap();
         assert_eq!((number.refresh(), *number.current()), (Some(Ok(Arc::new(2))), 2));
+    }
+
+    #[test]
+    fn files_are_followed_until_nobody_wants_to_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("number");
+        fs::write(&file, "1").unwrap();
+        let path = file.clone();
+        let number = Arc::new(Renewed::open([file.clone()], move || fs::read_to_string(&path)).unwrap());
+        let (tell, told) = mpsc::channel();
+        let renewed = move |outcome: io::Result<Arc<String>>| tell.send(outcome.unwrap()).unwrap();
+        let following = Arc::clone(&number).follow(Duration::from_millis(5), renewed).unwrap();
+        fs::write(folder.path().join("next"), "2").unwrap();
+        fs::rename(folder.path().join("next"), &file).unwrap();
+        assert_eq!(*told.recv_timeout(Duration::from_secs(30)).unwrap(), "2");
+        drop(following);
+        // The thread lets go of what it was to tell.
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Err(RecvTimeoutError::Disconnected));
     }
 }

@@ -95,22 +95,18 @@ pub(crate) async fn start(
         let (tls, client_roots) = files.read()?;
         anyhow::Ok(certificates.replace(tls, client_roots)?)
     })?);
+    let following = renewed.follow(RENEWAL_INTERVAL, |read| match read {
+        Ok(_) => tracing::info!("certificates were read again; new connections get them"),
+        Err(error) => tracing::error!(
+            reason = "BadCertificateFiles",
+            error = with_causes(error.as_ref()),
+            "changed certificate files can't be used; the earlier ones stay in use"
+        ),
+    });
+    let following = following.context("can't start the thread that looks at certificate files")?;
     tokio::spawn(async move {
-        let mut looks = tokio::time::interval(RENEWAL_INTERVAL);
-        loop {
-            tokio::select! { _ = looks.tick() => {}, () = stop.cancelled() => return }
-            let renewed = Arc::clone(&renewed);
-            match tokio::task::spawn_blocking(move || renewed.refresh()).await {
-                Ok(None) => {}
-                Ok(Some(Ok(_))) => tracing::info!("certificates were read again; new connections get them"),
-                Ok(Some(Err(error))) => tracing::error!(
-                    reason = "BadCertificateFiles",
-                    error = with_causes(error.as_ref()),
-                    "changed certificate files can't be used; the earlier ones stay in use"
-                ),
-                Err(_) => return,
-            }
-        }
+        stop.cancelled().await;
+        drop(following);
     });
     Ok(server)
 }
