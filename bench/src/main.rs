@@ -1,4 +1,4 @@
-//! The budget table, measured: each row prints our figure beside the goal and the figure of the system's architecture overview.
+//! The budget table, measured: each row prints our figure beside the goal and the figure that the system is required to reach.
 //!
 //! It may not judge: no row is an assertion. CPU and memory are the server process's own; the devices and clients share the same
 //! processors, so latencies are those of a busy machine.

@@ -8,16 +8,16 @@ pub(crate) struct Table {
 
 impl Table {
     /// Adds a row and shows it at once, for a person who waits.
-    pub(crate) fn row(&mut self, what: &str, overview: &str, goal: &str, ours: String) {
-        println!("  {what}: {ours} (goal {goal}, overview {overview})");
-        self.rows.push([what.to_owned(), overview.to_owned(), goal.to_owned(), ours]);
+    pub(crate) fn row(&mut self, what: &str, requirement: &str, goal: &str, ours: String) {
+        println!("  {what}: {ours} (goal {goal}, requirement {requirement})");
+        self.rows.push([what.to_owned(), requirement.to_owned(), goal.to_owned(), ours]);
     }
 
     /// Prints everything as a Markdown table.
     pub(crate) fn print(&self) {
-        println!("\n| what | overview says | goal | measured |\n|---|---|---|---|");
-        for [what, overview, goal, ours] in &self.rows {
-            println!("| {what} | {overview} | {goal} | {ours} |");
+        println!("\n| what | requirement | goal | measured |\n|---|---|---|---|");
+        for [what, requirement, goal, ours] in &self.rows {
+            println!("| {what} | {requirement} | {goal} | {ours} |");
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Task {
     Seeds(Seeds),
     /// Run each fuzz target for a while; needs cargo-fuzz and a nightly compiler.
     Fuzz(Fuzz),
-    /// Attack a site of real processes, one attack after the other, and measure how the honest fare.
+    /// Attack a site of real processes, one attack after the other, and measure how long honest devices and clients wait.
     Attacks(Attacks),
     /// The same with all attacks at once.
     Soak(Soak),

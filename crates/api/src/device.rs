@@ -76,7 +76,7 @@ pub enum DevicePhase {
     /// Never seen, or waiting for approval.
     #[default]
     Pending,
-    /// Approved and seen, its session not yet stands.
+    /// Approved and seen; its session is not yet established.
     Enrolled,
     /// A gateway holds its session.
     Connected,

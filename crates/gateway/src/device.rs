@@ -124,7 +124,7 @@ fn describe_error(error: &io::Error) -> String {
     }
 }
 
-/// Sends what the session owes, as much as one write takes.
+/// Sends what the session has ready, as much as one write takes.
 fn transmit(core: &Core, id: SessionId, stream: &mut DeviceTls) -> io::Result<Transmit> {
     FRAMES.with_borrow_mut(|frames| {
         let transmit = core.with(|gateway, now| gateway.poll_transmit(now, id, frames));

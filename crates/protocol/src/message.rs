@@ -31,11 +31,11 @@ pub enum DeviceMessage<'a> {
 /// What a gateway sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GatewayMessage<'a> {
-    /// Answers Hello: the session stands.
+    /// Answers Hello: the session is established.
     Welcome(Welcome),
     /// Answers Hello: no session. The connection ends.
     Reject(Closing<'a>),
-    /// Ends a standing session.
+    /// Ends an established session.
     Goodbye(Closing<'a>),
     /// Answers each Heartbeat.
     HeartbeatAck(HeartbeatAck),
@@ -273,7 +273,7 @@ pub struct ErrorNotice<'a> {
     pub detail: &'a str,
 }
 
-/// The session stands.
+/// The session is established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
     /// Of this session.

@@ -372,7 +372,7 @@ fn the_module_of_an_ended_application_makes_room_for_another() {
 #[test]
 fn a_state_record_that_cannot_be_written_is_said_and_nothing_is_acknowledged() {
     let mut world = World::new();
-    world.until("a session stands", 10_000, |world| world.device.session().is_some());
+    world.until("a session is established", 10_000, |world| world.device.session().is_some());
     world.run_for(1_000);
     world.gateway.set(1, Wanted::wat(HELLO));
     for _ in 0..3 {
@@ -396,7 +396,7 @@ fn a_huge_declared_frame_costs_the_connection_only() {
     world.until_running(&[1]);
     world.link.with(|channel| channel.to_device.extend([0xff, 0xff, 1, 2, 3]));
     world.until("the connection is given up", 5_000, |world| world.device.session().is_none());
-    world.until("a new one stands", 60_000, |world| world.device.session().is_some());
+    world.until("a new one is established", 60_000, |world| world.device.session().is_some());
     assert_eq!(world.device.loaded(), 1);
 }
 

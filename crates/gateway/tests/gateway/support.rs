@@ -242,7 +242,7 @@ impl World {
         .await
     }
 
-    /// A device that stands: its Device exists, its session too.
+    /// A device with an established session, and its Device.
     pub(crate) async fn device(&self, name: &str) -> DeviceClient {
         let identity = self.enroll(name).await;
         self.connect_device(&identity).await
@@ -416,7 +416,7 @@ impl DeviceClient {
         self.send(&heartbeat(sequence)).await.unwrap();
         let wanted = format!("HeartbeatAck(HeartbeatAck {{ sequence: Sequence({sequence})");
         loop {
-            let message = self.next().await.expect("the session stands");
+            let message = self.next().await.expect("the session is established");
             if message.starts_with(&wanted) {
                 return;
             }

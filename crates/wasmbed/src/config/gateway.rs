@@ -107,7 +107,7 @@ pub enum Enrollment {
     /// A Device is created and waits for approval.
     #[default]
     Approval,
-    /// A Device is created and its session stands at once; only `revoked` keeps a device out.
+    /// A Device is created and its session is established at once; only `revoked` keeps a device out.
     Open,
 }
 

@@ -231,7 +231,7 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     controller.create("leases", object("leases", "gateway-g9")).await.refused_by_rule(holds)?;
     let refused = controller.patch("leases", "gateway-g1", label()).await;
     refused.refused_by_role(&controller.user, "patch", "leases")?;
-    let says = "a controller may say of a gateway only that nothing is known of it, by Ready Unknown";
+    let says = "of a DeviceGateway a controller may change only the condition Ready, to Unknown";
     let ready = |status: &str| {
         json!({"type": "Ready", "status": status, "reason": "LeaseExpired", "message": "m",
         "lastTransitionTime": "2026-01-01T00:00:00Z"})
