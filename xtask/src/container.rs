@@ -22,14 +22,8 @@ pub(crate) struct Options {
 /// Builds and prints where the image's folder is. Only the last step of the build is another one than usual: what is linked
 /// already serves both.
 pub(crate) fn build(options: &Options) -> Result<()> {
-    let profile = if options.dev { "debug" } else { "release" };
     let built = target().join("container");
-    let mut command = process::cargo();
-    command.args(["rustc", "--quiet", "--package", "wasmbed", "--bin", "wasmbed"]);
-    if !options.dev {
-        command.arg("--release");
-    }
-    command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    let (profile, mut command) = if options.dev { ("debug", dev()) } else { ("release", release()) };
     // The binary beside the usual one, not instead of it, and everything below shared with it.
     command.env("CARGO_TARGET_DIR", &built).env("CARGO_BUILD_BUILD_DIR", target());
     process::run(&mut command)?;
@@ -43,6 +37,25 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     place(&recipe, &image.join("Containerfile"))?;
     println!("{}", image.display());
     Ok(())
+}
+
+fn release() -> Command {
+    let mut command = process::cargo();
+    command.args(["rustc", "--quiet", "--release", "--package", "wasmbed", "--bin", "wasmbed"]);
+    command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    command
+}
+
+/// With the features that the tests of the workspace give to what is linked; `cargo rustc` takes one package, whose own features
+/// would build most of it a second time.
+fn dev() -> Command {
+    let mut command = process::cargo();
+    // A test of the binary's package builds the binary.
+    command.args(["test", "--quiet", "--workspace", "--no-run", "--test", "errors"]);
+    // Makes it another binary than the usual one for Cargo, which does not see what the wrapper adds.
+    command.args(["--config", "profile.dev.package.wasmbed.strip=\"symbols\""]);
+    command.env("RUSTC_WRAPPER", process::top().join("xtask/static-link"));
+    command
 }
 
 fn place(from: &Path, to: &Path) -> Result<()> {

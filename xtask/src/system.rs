@@ -58,10 +58,19 @@ pub(crate) enum Route {
 impl Route {
     /// A `cargo build` for the target, to be completed with what to build.
     pub(crate) fn cargo_build(self, target: &str) -> Command {
+        self.cargo("build", target)
+    }
+
+    /// `cargo check`, likewise.
+    pub(crate) fn cargo_check(self, target: &str) -> Command {
+        self.cargo("check", target)
+    }
+
+    fn cargo(self, subcommand: &str, target: &str) -> Command {
         match self {
             Self::Rustup => {
                 let mut command = process::cargo();
-                command.args(["build", "--target", target]);
+                command.args([subcommand, "--target", target]);
                 command
             }
             Self::Debian => {
@@ -70,7 +79,7 @@ impl Route {
                 let mut command = Command::new("/usr/bin/cargo");
                 command
                     .current_dir(process::top())
-                    .args(["build", "-Zbuild-std=core,alloc", "--target", target])
+                    .args([subcommand, "-Zbuild-std=core,alloc", "--target", target])
                     .env("PATH", "/usr/bin:/bin")
                     .env("RUSTC_BOOTSTRAP", "1")
                     .env(variable, linker)
