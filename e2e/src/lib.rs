@@ -15,6 +15,7 @@ mod metrics;
 mod objects;
 mod planes;
 mod site;
+mod turn;
 mod up;
 mod wait;
 
@@ -26,6 +27,7 @@ pub use metrics::{get, metric, metric_at_least};
 pub use objects::{application, device, digest, module};
 pub use planes::run;
 pub use site::{CONTROLLERS, GATEWAYS, Site, SiteOptions};
+pub use turn::Turn;
 pub use up::Up;
 pub use wait::{TIMEOUT, until};
 pub use wasmbed_testbed::{ControlPlane, Kubectl, Part, Process, wasmbed};

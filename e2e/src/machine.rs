@@ -18,15 +18,12 @@ use wasmbed_api::{Application, Device, DevicePhase};
 use wasmbed_pki::Identity;
 use wasmbed_testbed::{Borrowed, Cluster, ControlPlane, Folder, Kubectl, Port, Process, User, wasmbed};
 
-use crate::{SmallDisk, device, wait::until};
+use crate::{SmallDisk, device, turn::BOARD, wait::until};
 
 /// Namespace of everything that tests apply.
 const NAMESPACE: &str = "default";
 /// Name of the gateway and of the controller.
 const NAME: &str = "e2e";
-
-/// Variable with the board that plays devices, in QEMU; without it they are Linux processes.
-const BOARD: &str = "WASMBED_E2E_BOARD";
 
 /// How the gateway is to be, where a test wants it otherwise than usual.
 #[derive(Clone, Debug, Default)]

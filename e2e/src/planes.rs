@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 
+use crate::Turn;
+
 /// Makes two tests of each function that takes a [`ControlPlane`](crate::ControlPlane): `embedded::NAME` and
 /// `kubernetes::NAME`.
 #[macro_export]
@@ -32,6 +34,7 @@ macro_rules! both {
 /// # Errors
 /// The test's own.
 pub fn run(test: impl Future<Output = Result<()>>) -> Result<()> {
+    let _turn = Turn::if_devices_are_boards();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("can't make a runtime")?.block_on(test);
     let words = wasmbed_testbed::last_words();

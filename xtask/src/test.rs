@@ -34,6 +34,9 @@ const TESTS: [&str; 5] = ["test", "--workspace", "--lib", "--bins", "--tests"];
 const ON_BOARDS: [&str; 7] =
     ["crashes", "enrollment", "hostile", "kubectl", "lifecycle", "manifests", "observability"];
 
+/// How many tests of a program run at once.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// What a run from nothing writes: tools and their caches, debug builds of the workspace for clippy and for the tests.
 const DISK_BYTES_NEEDED: u64 = 16 << 30;
 
@@ -124,6 +127,11 @@ fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {
 pub(crate) fn command() -> Result<Command> {
     let mut command = process::cargo();
     command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
+    // Most tests wait for processes most of the time; those that emulate boards take turns.
+    if std::env::var_os(THREADS).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env(THREADS, (2 * cores).to_string());
+    }
     // Built with the tests of its own package; otherwise each package that starts it would build it with other features.
     command.env("WASMBED_BINARY", process::top().join(container::target()).join("debug/wasmbed"));
     Ok(command)

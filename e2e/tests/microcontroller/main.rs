@@ -13,6 +13,7 @@ macro_rules! each_board {
             $(
                 #[test]
                 fn $name() -> ::anyhow::Result<()> {
+                    let _turn = ::wasmbed_e2e::Turn::wait();
                     super::$name("riscv32-virt".parse()?)
                 }
             )+
@@ -22,6 +23,7 @@ macro_rules! each_board {
             $(
                 #[test]
                 fn $name() -> ::anyhow::Result<()> {
+                    let _turn = ::wasmbed_e2e::Turn::wait();
                     super::$name("mps2-an385".parse()?)
                 }
             )+
