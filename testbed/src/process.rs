@@ -52,6 +52,14 @@ fn build() -> Result<PathBuf> {
     if profile_dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
     }
+    // What Cargo told this program of its package: build scripts that read it, as that of ring, would run again, and what stands on them be
+    // compiled again.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
     ensure!(cargo.status().context("can't start cargo")?.success(), "wasmbed could not be built");
     Ok(profile_dir.join("wasmbed"))
 }

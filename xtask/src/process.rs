@@ -62,6 +62,14 @@ pub(crate) fn exists(program: &str) -> bool {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").as_deref().unwrap_or(OsStr::new("cargo")));
     command.current_dir(top());
+    // What `cargo run` told this program of its package: build scripts that read it, as that of ring, would run again, and what stands on
+    // them be compiled again, whenever a person's own `cargo` and a task take turns.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
