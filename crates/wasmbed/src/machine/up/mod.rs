@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// How many devices to run on this machine.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=i64::from(DEVICES_MAX)))]
     devices: u16,
-    /// How many emulated microcontrollers to run besides: riscv32-virt and mps2-an385 in turn, each in a QEMU.
+    /// How many emulated microcontrollers to run besides: of each emulated board in turn, each in a QEMU.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(boards::BOARDS_MAX)))]
     qemu: u16,
     /// With --qemu: folder of BOARD.elf [default: WASMBED_FIRMWARE, or firmware beside or above this program's folder].
