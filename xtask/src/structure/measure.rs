@@ -2,8 +2,8 @@
 
 use quote::ToTokens as _;
 use syn::{
-    Field, GenericArgument, ImplItemFn, ItemFn, Local, Macro, PathArguments, Stmt, TypePath, Visibility,
-    spanned::Spanned as _, visit::Visit,
+    Field, GenericArgument, ImplItemFn, ItemFn, ItemStruct, Local, Macro, PathArguments, Stmt, TypePath,
+    Visibility, spanned::Spanned as _, visit::Visit,
 };
 
 use super::modules::{Crate, is_for_tests};
@@ -109,6 +109,15 @@ impl<'ast> Visit<'ast> for Count<'_> {
         self.function(&item.sig, &item.block);
         self.instrumented(&item.attrs);
         syn::visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast ItemStruct) {
+        // `pub` says no more than the struct does.
+        if matches!(item.vis, Visibility::Restricted(_)) {
+            self.into.open_fields +=
+                item.fields.iter().filter(|field| matches!(field.vis, Visibility::Public(_))).count();
+        }
+        syn::visit::visit_item_struct(self, item);
     }
 
     fn visit_field(&mut self, field: &'ast Field) {
