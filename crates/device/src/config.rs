@@ -92,6 +92,9 @@ impl DeviceConfig {
     }
 }
 
+/// Why there is no identity for a device; whoever makes them knows.
+pub type IssueError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a device could not start or had to end.
 #[derive(Debug, Error)]
 pub enum DeviceError {
@@ -135,7 +138,7 @@ pub enum DeviceError {
         /// Which device.
         index: usize,
         /// What happened.
-        problem: crate::fleet::IssueError,
+        problem: IssueError,
     },
     /// Configuration: a fleet larger than one process is made for.
     #[error("{devices} devices are too many for one process, at most {max}")]

@@ -19,7 +19,7 @@ use wasmbed_protocol::ResetReason;
 use wasmbed_telemetry::OpenFiles;
 
 use crate::{
-    config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
+    config::{BoardConfig, DeviceConfig, DeviceError, IssueError, check_gateways},
     counters::{Counters, Progress},
     device::{Stop, board, device_id, guarded, tls_config},
     reactor::{DeviceSource, Parts, Reactor},
@@ -32,9 +32,6 @@ pub const DEVICES_MAX: usize = 10_000;
 
 /// Makes the identity of device `index`, counted from 0; called once for each device when it is switched on.
 pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, IssueError> + Send + Sync>;
-
-/// Why there is no identity for a device; whoever makes them knows.
-pub type IssueError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where the devices keep modules, state and data.
 #[derive(Clone, Debug, PartialEq, Eq)]

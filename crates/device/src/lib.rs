@@ -20,7 +20,7 @@ mod resolve;
 pub mod storage;
 mod watchdog;
 
-pub use config::{BoardConfig, DeviceConfig, DeviceError};
+pub use config::{BoardConfig, DeviceConfig, DeviceError, IssueError};
 pub use counters::Progress;
 pub use device::{Handle, Stop, run, start};
 pub use peripherals::HostPeripherals;
