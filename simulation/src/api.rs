@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::{
@@ -173,9 +174,7 @@ impl Api {
             constraints: Vec::new(),
         };
         let applied = self.memory.write(&write, moment).map_err(|status| error(&status))?;
-        let mut object = serde_json::from_slice(&applied.object).unwrap_or(Value::Null);
-        kind.conversion().convert_from_stored(&mut object);
-        Ok(object)
+        Ok(stored(kind, &applied.object))
     }
 
     /// The namespace is deleted; what is in it follows.
@@ -239,13 +238,9 @@ impl Api {
     pub(crate) fn peek_all(&self, plural: &str) -> Vec<Value> {
         let kind = self.kind(plural);
         let page = self.memory.list(&kind, &Selection::within(NAMESPACE));
+        debug_assert!(page.is_ok(), "{plural} can be listed");
         let objects = page.map(|(page, _)| page.objects).unwrap_or_default();
-        let read = |bytes: Vec<u8>| {
-            let mut object = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            kind.conversion().convert_from_stored(&mut object);
-            object
-        };
-        objects.into_iter().map(read).collect()
+        objects.iter().map(|bytes| stored(&kind, bytes)).collect()
     }
 
     pub(crate) fn list(&self, plural: &str) -> Result<(Vec<Value>, u64), ApiError> {
@@ -267,8 +262,7 @@ impl Api {
             .iter()
             .map(|event| {
                 *after = event.revision();
-                let mut object = serde_json::from_slice(event.object()).unwrap_or(Value::Null);
-                kind.conversion().convert_from_stored(&mut object);
+                let object = stored(&kind, event.object());
                 match event.change() {
                     Change::Added | Change::Modified => Seen::Changed(object),
                     Change::Deleted => Seen::Gone(object),
@@ -281,6 +275,22 @@ impl Api {
     pub(crate) fn restart(&mut self) {
         self.memory.restart();
     }
+}
+
+/// An object as it is served.
+fn stored(kind: &Kind, bytes: &[u8]) -> Value {
+    let read = serde_json::from_slice(bytes);
+    debug_assert!(read.is_ok(), "what the store holds is JSON");
+    let mut object = read.unwrap_or(Value::Null);
+    kind.conversion().convert_from_stored(&mut object);
+    object
+}
+
+/// An object of one of our kinds, as a process reads it.
+pub(crate) fn typed<T: DeserializeOwned>(object: &Value) -> Option<T> {
+    let read = serde_json::from_value(object.clone());
+    debug_assert!(read.is_ok(), "the API holds only what its schemas allow: {object}");
+    read.ok()
 }
 
 fn generated() -> Result<Arc<Kinds>, String> {

@@ -11,8 +11,8 @@ use proptest::{
 
 use crate::{
     names::{APPLICATIONS, MODULES, SITES},
-    shrink::{Drawn, ScenarioTree},
     transition::{Enrollment, Opening, Selector, Source, Transition, Wanted},
+    tree::{Drawn, ScenarioTree},
     weather::Weather,
     world::{CONTROLLERS, FAULTS_MS, GATEWAYS, HARDWARE},
 };
@@ -85,7 +85,7 @@ impl Strategy for Scenarios {
 
 /// Between two transitions: often both fall into one exchange of messages.
 fn gap_ms() -> impl Strategy<Value = u64> {
-    prop_oneof![3 => 0..100u64, 3 => 0..1_000u64, 4 => 0..6_000u64]
+    prop_oneof![3 => 0..100u64, 3 => 0..1_000u64, 4 => 0..8_000u64]
 }
 
 fn opening() -> impl Strategy<Value = Opening> {

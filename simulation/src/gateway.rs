@@ -19,7 +19,7 @@ use wasmbed_protocol::{Frames, limits::FRAME_BYTES_MAX};
 use wasmbed_supervisor::memory::MemoryLink;
 
 use crate::{
-    api::{Api, ApiError, NAMESPACE, Seen},
+    api::{Api, ApiError, NAMESPACE, Seen, typed},
     gateway_disk::GatewayDisk,
     invariants::Witness,
     line::{Line, outcome},
@@ -192,7 +192,7 @@ impl GatewayProcess {
             None => {
                 let Ok((devices, revision)) = api.list("devices") else { return };
                 self.core.handle_list_started();
-                for device in devices.iter().filter_map(device_of) {
+                for device in devices.iter().filter_map(typed::<wasmbed_api::Device>) {
                     self.core.handle_device(now, &device);
                 }
                 self.core.handle_list_done(now);
@@ -206,7 +206,7 @@ impl GatewayProcess {
                     for change in seen {
                         match change {
                             Seen::Changed(object) => {
-                                if let Some(device) = device_of(&object) {
+                                if let Some(device) = typed(&object) {
                                     self.core.handle_device(now, &device);
                                 }
                             }
@@ -259,9 +259,9 @@ impl GatewayProcess {
     fn transmit(&mut self, now: Now, witness: &mut Witness) {
         while self.core.poll_wake().is_some() {}
         let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
-        let ids: Vec<SessionId> = self.connections.keys().copied().collect();
-        for id in ids {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+        let mut closed = Vec::new();
+        for (id, connection) in &mut self.connections {
+            let id = *id;
             connection.wire.pass(now.ms);
             while connection.wire.has_room() {
                 let transmit = self.core.poll_transmit(now, id, &mut buffer);
@@ -280,9 +280,12 @@ impl GatewayProcess {
             }
             if connection.closing {
                 connection.wire.close();
-                self.connections.remove(&id);
-                self.core.handle_closed(now, id, "closed");
+                closed.push(id);
             }
+        }
+        for id in closed {
+            self.connections.remove(&id);
+            self.core.handle_closed(now, id, "closed");
         }
     }
 
@@ -442,10 +445,6 @@ pub(crate) fn key(name: &str) -> ObjectKey {
     ObjectKey::new(NAMESPACE, name)
 }
 
-pub(crate) fn device_of(object: &Value) -> Option<wasmbed_api::Device> {
-    serde_json::from_value(object.clone()).ok()
-}
-
 fn make_call(
     call: Call,
     gateway: &str,
@@ -466,7 +465,7 @@ fn make_call(
             |object, _| witness.device_status_written(gateway, object),
         ),
     };
-    outcome(result, witness, |object| device_of(object).map(Box::new))
+    outcome(result, witness, |object| typed(object).map(Box::new))
 }
 
 #[cfg(test)]

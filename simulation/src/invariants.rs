@@ -191,7 +191,7 @@ impl Witness {
                 );
             }
         }
-        let Some(device) = self.names.iter().position(|known| *known == name) else { return };
+        let Some(device) = self.device(&name) else { return };
         let claims = object["status"]["applications"].as_array().cloned().unwrap_or_default();
         for claim in claims {
             let field = |field: &str| claim[field].as_str().unwrap_or_default().to_owned();
@@ -203,6 +203,15 @@ impl Witness {
                 );
             }
         }
+    }
+
+    /// The number of a device by the name of its Device.
+    fn device(&mut self, name: &str) -> Option<usize> {
+        let device = self.names.iter().position(|known| known == name);
+        if device.is_none() {
+            self.violated("Devices are those of devices", format!("a Device {name}, which nobody announced"));
+        }
+        device
     }
 
     pub(crate) fn application_status_written(&mut self, object: &Value) {
@@ -242,7 +251,7 @@ impl Witness {
     pub(crate) fn finished_written(&mut self, object: &Value) {
         self.writes += 1;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let Some(device) = self.names.iter().position(|known| *known == name) else { return };
+        let Some(device) = self.device(&name) else { return };
         for entry in object["status"]["finished"].as_array().into_iter().flatten() {
             let field = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
             let claim = (field("uid"), field("spec_hash"), field("state"));

@@ -9,7 +9,7 @@
 //! cut off at any step; sets arrive after their sender lost the lead.
 //!
 //! A run follows from a [`Scenario`], which is a value: `transition` has what people do and what fails, `draw` how runs are drawn from a
-//! seed, `shrink` how one that fails becomes small, `lines` how it is written down. `world` moves time, `people` and `faults` carry
+//! seed, `tree` what one can be shrunk to, `shrink` how one that fails becomes small, `lines` how it is written down. `world` moves time, `people` and `faults` carry
 //! transitions out, `line`, `wire` and the disks stand between a process and the API, a device and its storage, and fail there.
 //! `invariants` is what must hold at every step, `reference` what should come of it in the end, and `assertions` compares.
 //!
@@ -41,6 +41,7 @@ mod reference;
 mod sender;
 mod shrink;
 mod transition;
+mod tree;
 mod weather;
 mod wire;
 mod world;

@@ -21,7 +21,7 @@ use wasmbed_simulation::{Scenario, Shrunk, play, play_seed, replay};
 /// How often the progress of many seeds is told.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// A failure is shrunk for this long at most.
-const SHRINK: Duration = Duration::from_secs(300);
+const SHRINK: Duration = Duration::from_secs(900);
 const USAGE: &str =
     "usage: wasmbed-simulation [--seed N] [--count N] [--seconds N] [--hunt] [--save FILE] | --replay FILE";
 

@@ -207,9 +207,7 @@ impl World {
         }
         self.api.down = down;
         for answered in self.network.deliver(now, &mut self.gateways, &self.api, &mut self.witness) {
-            if let Some(controller) = self.controllers.get_mut(answered.sender.controller) {
-                controller.handle_answer(now, answered);
-            }
+            self.controllers[answered.sender.controller].handle_answer(now, answered);
         }
         self.check(now);
         let pause_ms = 1 + self.pauses.below(10);
@@ -285,13 +283,12 @@ impl World {
 
     /// A device in a session does not go on running what a Device that is gone was given.
     fn check_orphans(&mut self, now_ms: u64) {
-        for (index, device) in self.devices.iter().enumerate() {
+        for (index, (device, since_ms)) in self.devices.iter().zip(&mut self.orphaned_since_ms).enumerate() {
             let runs = device.off_until_ms.is_none()
                 && device.supervisor.session().is_some()
                 && device.supervisor.loaded() > 0;
             let heard = !self.api.down && self.gateways.iter().any(|gateway| gateway.hears(index, now_ms));
             let orphaned = runs && heard && self.api.peek("devices", &device.name).is_none();
-            let Some(since_ms) = self.orphaned_since_ms.get_mut(index) else { continue };
             *since_ms = orphaned.then(|| since_ms.unwrap_or(now_ms));
             if since_ms.is_some_and(|since_ms| now_ms - since_ms > ORPHANED_MS_MAX) {
                 let name = &device.name;
@@ -343,6 +340,12 @@ impl World {
 /// Writes of one controller on their way, as its decisions bound them.
 const WRITES_IN_FLIGHT_MAX: usize = 8;
 
+fn assemble(text: &str) -> Vec<u8> {
+    let bytes = wat::parse_str(text);
+    debug_assert!(bytes.is_ok(), "{bytes:?}");
+    bytes.unwrap_or_default()
+}
+
 /// A module that logs a line and ends with exit code 0.
 fn once() -> String {
     let text = r#"(module
@@ -350,7 +353,7 @@ fn once() -> String {
         (memory (export "memory") 1)
         (data (i32.const 0) "once")
         (func (export "run") (call $log (i32.const 0) (i32.const 4))))"#;
-    BASE64_STANDARD.encode(wat::parse_str(text).unwrap_or_default())
+    BASE64_STANDARD.encode(assemble(text))
 }
 
 /// Modules of different sizes that run until they are stopped.
@@ -369,8 +372,7 @@ fn modules() -> Vec<String> {
                         (call $wait (i32.const 20000))
                         (br 0))))"#
         );
-        let bytes = wat::parse_str(&text).unwrap_or_default();
-        BASE64_STANDARD.encode(bytes)
+        BASE64_STANDARD.encode(assemble(&text))
     };
     [16, 9_000, 40_000].map(module).to_vec()
 }

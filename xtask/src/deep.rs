@@ -9,13 +9,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
-use crate::{container, process};
+use crate::{container, mutations, process};
 
 /// Work that takes minutes to hours.
 #[derive(Subcommand)]
 pub(crate) enum Task {
     /// Play seeds of the simulation that no run played before, on all cores, in a release build.
     Seeds(Seeds),
+    /// Show that the simulation finds deliberate bugs, one in each of several state machines, and shrinks what shows them.
+    Mutations(mutations::Mutations),
     /// Run each fuzz target for a while; needs cargo-fuzz and a nightly compiler.
     Fuzz(Fuzz),
     /// Attack a site of real processes, one attack after the other, and measure how long honest devices and clients wait.
@@ -77,6 +79,7 @@ struct Against {
 pub(crate) fn run(task: Task) -> Result<()> {
     match task {
         Task::Seeds(options) => seeds(&options),
+        Task::Mutations(options) => mutations::run(&options),
         Task::Fuzz(options) => fuzz(&options),
         Task::Attacks(Attacks { seconds, against }) => soak("each", seconds, against),
         Task::Soak(Soak { seconds, against }) => soak("all", seconds, against),

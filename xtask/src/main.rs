@@ -12,6 +12,7 @@ mod firmware_boot;
 mod firmware_size;
 mod go;
 mod guests;
+mod mutations;
 mod process;
 mod structure;
 mod system;

@@ -11,8 +11,8 @@ use wasmbed_control::{
 
 use super::{ControllerProcess, claim::text, object_key};
 use crate::{
-    api::{Api, ApiError, Seen},
-    gateway::{device_of, key},
+    api::{Api, ApiError, Seen, typed},
+    gateway::key,
     presence::lease_name,
 };
 
@@ -94,30 +94,28 @@ impl ControllerProcess {
         match plural {
             "leases" => self.seen_lease(now, object),
             "devicegateways" => {
-                let Ok(gateway) = serde_json::from_value(object.clone()) else { return };
-                self.fleet.handle_gateway(now, &gateway);
+                if let Some(gateway) = typed(object) {
+                    self.fleet.handle_gateway(now, &gateway);
+                }
                 self.gateways.insert(object_key(object).name);
             }
             "devices" => {
-                if let Some(device) = device_of(object) {
+                if let Some(device) = typed(object) {
                     self.fleet.handle_device(now, &device);
                 }
             }
             "applications" => {
-                let Ok(mut application) = serde_json::from_value::<wasmbed_api::Application>(object.clone())
-                else {
-                    return;
-                };
-                let source = ModuleSource::take(&mut application.spec);
-                self.fleet.handle_application(now, &application, source);
+                if let Some(mut application) = typed::<wasmbed_api::Application>(object) {
+                    let source = ModuleSource::take(&mut application.spec);
+                    self.fleet.handle_application(now, &application, source);
+                }
             }
             _ => {
-                let Ok(module) = serde_json::from_value::<wasmbed_api::Module>(object.clone()) else {
-                    return;
-                };
-                let key = object_key(object);
-                let facts = ModuleFacts::read(&key.name, &module.spec);
-                self.fleet.handle_module(now, &key, Arc::new(facts));
+                if let Some(module) = typed::<wasmbed_api::Module>(object) {
+                    let key = object_key(object);
+                    let facts = ModuleFacts::read(&key.name, &module.spec);
+                    self.fleet.handle_module(now, &key, Arc::new(facts));
+                }
             }
         }
     }

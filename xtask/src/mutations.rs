@@ -1,0 +1,166 @@
+//! Deliberate bugs, one in each of several state machines: whether the simulation finds them, and how small it makes what shows them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::{container, process};
+
+/// What a failing run has to be shrunk to.
+const TRANSITIONS_MAX: usize = 20;
+
+#[derive(Args)]
+pub(crate) struct Mutations {
+    /// Seeds that are played to find each.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Keep what is left of each run in this folder.
+    #[arg(long)]
+    save: Option<PathBuf>,
+    /// Those of `simulation/mutations` to try; all if none is named.
+    names: Vec<String>,
+}
+
+/// Applies each patch of `simulation/mutations` to a worktree of what was committed last, and has the simulation look for it there.
+pub(crate) fn run(options: &Mutations) -> Result<()> {
+    let patches = patches(&options.names)?;
+    let folder = container::target().join("mutations");
+    let tree = Worktree::at_head(folder.join("tree"))?;
+    // The checked build: what cannot be is an assertion in it. Kept, so that the next run builds only what changed.
+    let built = folder.join("target");
+    let mut rows = Vec::new();
+    for patch in &patches {
+        let name = name_of(patch);
+        process::step(&name);
+        tree.reset()?;
+        let applied = process::run(tree.git().arg("apply").arg(patch));
+        applied.with_context(|| format!("{} no longer applies: bring it up to date", patch.display()))?;
+        let row = hunt(options, &tree.0, &built, &name)?;
+        println!("{row}");
+        rows.push((name, row));
+    }
+    tree.reset()?;
+    println!("\n{:<22} found", "mutation");
+    for (name, row) in &rows {
+        println!("{name:<22} {row}");
+    }
+    let missed: Vec<&str> =
+        rows.iter().filter(|(_, row)| !row.is_good()).map(|(name, _)| name.as_str()).collect();
+    ensure!(
+        missed.is_empty(),
+        "not found within {} seeds, or not shrunk to {TRANSITIONS_MAX} transitions: {}",
+        options.seeds,
+        missed.join(", ")
+    );
+    Ok(())
+}
+
+/// What became of one mutation.
+struct Row {
+    /// The last line of the simulation, if it found something.
+    found: Option<String>,
+    left: Option<usize>,
+}
+
+impl Row {
+    fn is_good(&self) -> bool {
+        self.left.is_some_and(|left| left <= TRANSITIONS_MAX)
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.found {
+            None => f.write_str("no"),
+            Some(found) => f.write_str(found),
+        }
+    }
+}
+
+fn hunt(options: &Mutations, tree: &Path, built: &Path, name: &str) -> Result<Row> {
+    let mut command = process::cargo();
+    command.current_dir(tree);
+    command.args(["run", "--release", "--quiet", "--package", "wasmbed-simulation", "--", "--hunt"]);
+    command.args(["--seed", &options.first.to_string(), "--count", &options.seeds.to_string()]);
+    if let Some(folder) = &options.save {
+        fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        command.arg("--save").arg(folder.join(format!("{name}.jsonl")));
+    }
+    command.env("CARGO_TARGET_DIR", built).env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
+    command.stderr(std::process::Stdio::inherit());
+    // It fails where it finds something.
+    let output = command.output().context("can't start cargo")?;
+    let text = String::from_utf8(output.stdout)?;
+    print!("{text}");
+    let found = text.lines().find_map(|line| line.strip_prefix("found: ")).map(str::to_owned);
+    ensure!(
+        found.is_some() || text.lines().any(|line| line.starts_with("seeds: ")),
+        "the simulation of {name} could not be built or run"
+    );
+    let left = found.as_deref().and_then(|found| {
+        let (_, after) = found.split_once(" -> ")?;
+        after.split_once(' ')?.0.parse().ok()
+    });
+    Ok(Row { found, left })
+}
+
+fn patches(names: &[String]) -> Result<Vec<PathBuf>> {
+    let folder = process::top().join("simulation/mutations");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("no {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "patch") {
+            all.push(path);
+        }
+    }
+    all.sort();
+    for name in names {
+        ensure!(all.iter().any(|path| name_of(path) == *name), "there is no mutation {name}");
+    }
+    all.retain(|path| names.is_empty() || names.contains(&name_of(path)));
+    ensure!(!all.is_empty(), "there is no mutation in {}", folder.display());
+    Ok(all)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A second checkout. It stays in the target folder, so that the next run builds only what changed.
+struct Worktree(PathBuf);
+
+impl Worktree {
+    /// Of what was committed last.
+    fn at_head(path: PathBuf) -> Result<Self> {
+        let head =
+            process::output(Command::new("git").current_dir(process::top()).args(["rev-parse", "HEAD"]))?;
+        if path.join(".git").exists() {
+            let tree = Self(path);
+            process::run(tree.git().args(["checkout", "--quiet", "--force", "--detach", head.trim()]))?;
+            return Ok(tree);
+        }
+        let mut git = Command::new("git");
+        git.current_dir(process::top()).args(["worktree", "add", "--force", "--quiet", "--detach"]);
+        process::run(git.arg(&path).arg(head.trim()))?;
+        Ok(Self(path))
+    }
+
+    fn git(&self) -> Command {
+        let mut git = Command::new("git");
+        git.current_dir(&self.0);
+        git
+    }
+
+    fn reset(&self) -> Result<()> {
+        process::run(self.git().args(["checkout", "--quiet", "--", "."]))
+    }
+}
