@@ -2,7 +2,7 @@
 
 /// The pauses after repeated failures.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first_ms: u64,
     multiplier: f64,
     longest_ms: u64,
@@ -10,17 +10,20 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Each pause is twice the one before.
-    pub(crate) const fn doubling(first_ms: u64, longest_ms: u64) -> Self {
+    #[must_use]
+    pub const fn doubling(first_ms: u64, longest_ms: u64) -> Self {
         Self { first_ms, multiplier: 2.0, longest_ms }
     }
 
     /// Each pause is `multiplier` times the one before; a multiplier below 1 counts as 1.
-    pub(crate) const fn new(first_ms: u64, multiplier: f64, longest_ms: u64) -> Self {
+    #[must_use]
+    pub const fn new(first_ms: u64, multiplier: f64, longest_ms: u64) -> Self {
         Self { first_ms, multiplier: multiplier.max(1.0), longest_ms }
     }
 
     /// The pause after a failure that `earlier` failures preceded without a success in between.
-    pub(crate) fn pause_ms(self, earlier: u32) -> u64 {
+    #[must_use]
+    pub fn pause_ms(self, earlier: u32) -> u64 {
         let factor = self.multiplier.powi(i32::try_from(earlier).unwrap_or(i32::MAX));
         // A float beyond the range becomes the largest integer.
         ((self.first_ms as f64 * factor) as u64).min(self.longest_ms)

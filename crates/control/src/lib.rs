@@ -22,6 +22,7 @@ pub mod kubernetes;
 mod rate;
 mod time;
 
+pub use backoff::Backoff;
 pub use harmless::harmless;
 pub use key::ObjectKey;
 pub use time::{Now, UnixTime};

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wasmbed_control::gateway_api::StreamEvent;
+use wasmbed_control::{Backoff, gateway_api::StreamEvent};
 
 use crate::{
     client::{CallError, GatewayClient},
@@ -18,9 +18,8 @@ use crate::{
 const LINE_BYTES_MAX: usize = 256 * 1024;
 /// Silence after which a connection is taken for broken: gateways write a line every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Pauses between attempts.
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pauses between attempts that brought nothing.
+const PAUSES: Backoff = Backoff::doubling(200, 5_000);
 
 /// Follows a gateway until `stop`, reporting every line and every end of a connection.
 pub(crate) async fn follow(
@@ -31,20 +30,20 @@ pub(crate) async fn follow(
     stop: CancellationToken,
 ) {
     let mut token = None;
-    let mut pause = PAUSE_MIN;
+    let mut failures = 0_u32;
     let work = async {
         loop {
             let before = token.clone();
             let Err(error) = read(&client, &gateway, &address, &mut token, &inputs).await;
             if token != before {
-                pause = PAUSE_MIN;
+                failures = 0;
             }
             tracing::debug!(gateway, reason = "StreamEnded", %error, "the stream ended");
             if inputs.send(Input::StreamDown(gateway.clone(), error.to_string())).await.is_err() {
                 return;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(Duration::from_millis(PAUSES.pause_ms(failures))).await;
+            failures = failures.saturating_add(1);
         }
     };
     let _ = stop.run_until_cancelled(work).await;

@@ -14,7 +14,7 @@ pub use source::{Filter, Source};
 use stream::Gateway;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
-use wasmbed_control::gateway_api::LogLine;
+use wasmbed_control::{Backoff, gateway_api::LogLine};
 use wasmbed_telemetry::with_causes;
 
 use crate::{
@@ -25,10 +25,8 @@ use crate::{
 
 /// Lines buffered for printing; this limits how fast gateways are read.
 const LINES_MAX: usize = 1_024;
-/// Initial delay before reconnecting to a gateway whose stream broke.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Maximum delay: a gateway that returns is read again soon.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Delays before reconnecting to a gateway whose stream broke: one that returns is read again soon.
+const PAUSES: Backoff = Backoff::doubling(1_000, 15_000);
 /// How long `follow` waits for what the gateways hold, so that it can show it in one order.
 const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -251,7 +249,7 @@ pub async fn follow(source: Source, filter: Filter, mut on_line: impl FnMut(LogL
 }
 
 async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<LogLine>) {
-    let mut pause = PAUSE_MIN;
+    let mut failures = 0_u32;
     loop {
         let before = cursor.progress();
         match follow_once(&gateway, &mut cursor, &lines).await {
@@ -264,8 +262,8 @@ async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<Lo
                 tracing::warn!(gateway = gateway.address(), error, "can't read logs, trying again");
             }
         }
-        pause = if cursor.progress() == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
-        tokio::time::sleep(pause).await;
+        failures = if cursor.progress() == before { failures.saturating_add(1) } else { 0 };
+        tokio::time::sleep(Duration::from_millis(PAUSES.pause_ms(failures))).await;
     }
 }
 
