@@ -222,6 +222,34 @@ impl Logs {
         }
     }
 
+    /// The first broken invariant, if any: what is held is counted, by queue, by device and in all, and is within its bound.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let counted = |ring: &Ring| {
+            let lines = ring.numbers.iter().filter_map(|number| self.entries.get(number));
+            lines.map(Entry::bytes).sum::<usize>() == ring.bytes
+        };
+        let (mut entries, mut bytes) = (0, 0);
+        for (device, holder) in &self.holders {
+            let rings = holder.rings.values();
+            let held: usize = rings.clone().map(|ring| ring.bytes + RING_BYTES).sum();
+            if held != holder.bytes || !rings.clone().all(counted) {
+                return Err("the bytes of a device's lines are not those that are counted");
+            }
+            if !self.by_bytes.contains(&(holder.bytes, Arc::clone(device))) {
+                return Err("a device that holds lines is not among those that give way");
+            }
+            entries += rings.map(|ring| ring.numbers.len()).sum::<usize>();
+            bytes += holder.bytes + HOLDER_BYTES;
+        }
+        if entries != self.entries.len() || self.by_bytes.len() != self.holders.len() {
+            return Err("a line is kept that no device holds");
+        }
+        if bytes != self.bytes || bytes > LOG_BYTES_MAX {
+            return Err("the bytes of all lines are not those that are counted, or too many");
+        }
+        Ok(())
+    }
+
     /// The next lines in the order in which they came, at most a page.
     pub(super) fn page(&self, cursor: &mut LogCursor) -> LogPage {
         let mut page = LogPage::default();

@@ -464,6 +464,8 @@ impl Gateway {
             }
             record.check()?;
         }
+        self.stream.check(|key| self.devices.contains_key(key))?;
+        self.logs.check()?;
         self.writer.check(self.devices.iter().map(|(key, record)| (key, record.writes())))
     }
 }

@@ -84,6 +84,23 @@ impl Stream {
         }
     }
 
+    /// The first broken invariant, if any: each device has one change, its last, and only what is forgotten a tombstone.
+    pub(super) fn check(&self, is_known: impl Fn(&ObjectKey) -> bool) -> Result<(), &'static str> {
+        if self.changes.len() != self.last_change.len()
+            || self.changes.iter().any(|(number, device)| self.last_change.get(device) != Some(number))
+        {
+            return Err("the stream's history does not have the last change of each device alone");
+        }
+        if self.changes.iter().any(|(number, device)| self.tombstones.contains(number) == is_known(device)) {
+            return Err("the stream takes a device for forgotten that is not, or the other way round");
+        }
+        let last = self.changes.last_key_value().map_or(0, |(number, _)| *number);
+        if last > self.sequence || self.floor > self.sequence || self.tombstones.len() > TOMBSTONES_MAX {
+            return Err("the stream's numbers are not within its bounds");
+        }
+        Ok(())
+    }
+
     /// Position of a reader with this token.
     pub(super) fn resume(&self, token: Option<&str>) -> Cursor {
         let resumed = token.and_then(|token| token.split_once('.')).and_then(|(boot_id, sequence)| {
