@@ -420,15 +420,27 @@ mod tests {
     }
 
     fn assert_sums(logs: &Logs) {
-        let rings = || logs.holders.values().flat_map(|holder| holder.rings.values());
-        assert_eq!(rings().map(|ring| ring.numbers.len()).sum::<usize>(), logs.entries.len());
-        let lines: usize = logs.entries.values().map(Entry::bytes).sum();
-        assert_eq!(logs.bytes, lines + rings().count() * RING_BYTES + logs.holders.len() * HOLDER_BYTES);
-        assert!(
-            logs.by_bytes.iter().map(|(bytes, key)| (key, *bytes)).collect::<BTreeMap<_, _>>()
-                == logs.holders.iter().map(|(key, holder)| (key, holder.bytes)).collect()
-        );
-        assert!(logs.bytes <= LOG_BYTES_MAX);
+        assert_eq!(logs.check(), Ok(()));
+    }
+
+    #[test]
+    fn sums_that_are_wrong_are_noticed() {
+        let made = || {
+            let mut logs = Logs::default();
+            logs.push(Now::default(), application("default/hello"), &key("a"), line(1, 0, "x"));
+            logs
+        };
+        assert_sums(&made());
+        let breaks = |broken: fn(&mut Logs)| {
+            let mut logs = made();
+            broken(&mut logs);
+            logs.check().is_err()
+        };
+        assert!(breaks(|logs| logs.bytes += 1));
+        assert!(breaks(|logs| logs.entries.clear()));
+        assert!(breaks(|logs| logs.by_bytes.clear()));
+        assert!(breaks(|logs| logs.holders.values_mut().for_each(|holder| holder.bytes += 1)));
+        assert!(breaks(|logs| logs.holders.clear()));
     }
 
     #[test]

@@ -177,3 +177,30 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_that_does_not_add_up_is_noticed() {
+        let (kept, gone) = (Arc::new(ObjectKey::new("n", "kept")), Arc::new(ObjectKey::new("n", "gone")));
+        let made = || {
+            let mut stream = Stream::new("b");
+            stream.changed(&kept);
+            stream.changed(&gone);
+            stream.forgotten(&gone);
+            stream
+        };
+        let check = |stream: &Stream| stream.check(|key| *key == *kept);
+        assert_eq!(check(&made()), Ok(()));
+        assert!(made().check(|_| true).is_err(), "a known device is not forgotten");
+        assert!(made().check(|_| false).is_err(), "a forgotten device is not known");
+        let mut twice = made();
+        twice.changes.insert(9, Arc::clone(&kept));
+        assert!(check(&twice).is_err());
+        let mut ahead = made();
+        ahead.sequence = 1;
+        assert!(check(&ahead).is_err());
+    }
+}
