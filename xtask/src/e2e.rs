@@ -1,5 +1,7 @@
 //! `cargo xtask e2e PROGRAM`: one end-to-end test program by itself, with what its tests look for.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use wasmbed_emulator::Kind;
@@ -40,25 +42,47 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (Some(board), _) => {
             let kind: Kind = board.parse()?;
             firmware::build_one(kind.name())?;
-            "embedded::"
+            "embedded"
         }
-        (None, Some(Plane::Embedded)) => "embedded::",
-        (None, Some(Plane::Kubernetes)) => "kubernetes::",
+        (None, Some(Plane::Embedded)) => "embedded",
+        (None, Some(Plane::Kubernetes)) => "kubernetes",
         (None, None) => "",
     };
     tools::ensure_all()?;
     // The workspace with a test of the binary's package builds the binary with the features that all tests have it with.
-    let program = ["--test", options.program.as_str()];
-    process::run(
-        process::cargo().args(["test", "--workspace", "--no-run", "--test", "errors"]).args(program),
-    )?;
+    let programs = ["--test", "errors", "--test", options.program.as_str()];
+    process::run(process::cargo().args(["test", "--workspace", "--no-run"]).args(programs))?;
+    let listed =
+        process::output(test_command(options)?.args(["--quiet", "--", "--list", "--format", "terse"]))?;
+    let wanted = wanted(&listed, plane, options.name.as_deref().unwrap_or_default());
+    ensure!(!wanted.is_empty(), "{} has no such test; all of them:\n{listed}", options.program);
+    process::run(test_command(options)?.args(["--", "--exact"]).args(wanted))
+}
+
+/// The program's tests, to be completed with arguments.
+fn test_command(options: &Options) -> Result<Command> {
     let mut command = test::command()?;
-    command.args(["test", "--workspace"]).args(program);
+    command.args(["test", "--workspace", "--test", options.program.as_str()]);
     if let Some(board) = &options.board {
         command.env("WASMBED_E2E_BOARD", board);
     }
-    command.arg("--");
-    // A test program runs what contains the text.
-    command.arg(format!("{plane}{}", options.name.as_deref().unwrap_or_default()));
-    process::run(&mut command)
+    Ok(command)
+}
+
+/// Names in a test program's list that have `plane` as a module and contain `name`.
+fn wanted<'a>(listed: &'a str, plane: &str, name: &str) -> Vec<&'a str> {
+    let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    let in_plane = |test: &str| plane.is_empty() || test.split("::").any(|module| module == plane);
+    tests.filter(|test| in_plane(test) && test.contains(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_is_found_anywhere_and_on_one_control_plane() {
+        let listed = "embedded::one_two: test\nx::kubernetes::one_two: test\nembedded::three: test\n\n3 tests, 0 benchmarks\n";
+        assert_eq!(super::wanted(listed, "", "two"), ["embedded::one_two", "x::kubernetes::one_two"]);
+        assert_eq!(super::wanted(listed, "kubernetes", "two"), ["x::kubernetes::one_two"]);
+        assert!(super::wanted(listed, "kubernetes", "three").is_empty());
+    }
 }

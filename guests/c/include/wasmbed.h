@@ -36,7 +36,7 @@ WASMBED_IMPORT(wait) void wasmbed_wait(uint32_t milliseconds);
 // Milliseconds since 1970 in UTC, -1 while the device doesn't know them.
 WASMBED_IMPORT(now) int64_t wasmbed_now(void);
 
-// Milliseconds since the device started; they never go back.
+// Milliseconds of a monotonic clock that began at the device's start or earlier.
 WASMBED_IMPORT(uptime) int64_t wasmbed_uptime(void);
 
 // Data that outlives a restart; needs the capability `key-value`. Keys have 1 to 64 bytes, values at most 1,024.

@@ -27,7 +27,7 @@ pub fn now() -> Option<UnixTime> {
     (milliseconds >= 0).then_some(UnixTime(milliseconds))
 }
 
-/// How long the device has been on. It never goes back.
+/// The device's monotonic clock: it began at the device's start or earlier, and never goes back.
 pub fn uptime() -> Duration {
     Duration::from_millis(imports::uptime().unsigned_abs())
 }
