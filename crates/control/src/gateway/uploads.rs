@@ -190,8 +190,10 @@ impl Gateway {
     }
 
     fn take_set(&mut self, key: &Arc<ObjectKey>, set: Arc<Set>) {
-        // Its Device was deleted while the set was on its way to the disk.
-        let Some(record) = self.devices.get_mut(key) else { return };
+        // Its Device was deleted while the set was on its way to the disk, or is another of that name now.
+        let Some(record) = self.devices.get_mut(key).filter(|record| Arc::ptr_eq(record.key(), key)) else {
+            return;
+        };
         let revision = Revision(set.revision());
         if !record.delivery_mut().take(set) {
             return;

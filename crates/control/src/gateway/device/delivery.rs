@@ -74,10 +74,9 @@ impl Delivery {
 
     /// A set is on the disk; false if a newer one got there before.
     pub(in crate::gateway) fn take(&mut self, set: Arc<Set>) -> bool {
+        debug_assert!(set.revision() <= self.seen, "a set that was not staged here is taken");
         let newer = self.held.as_ref().is_some_and(|held| held.revision() > set.revision());
         if !newer {
-            // It was staged here, or for a Device of this name that is gone since.
-            self.seen = self.seen.max(set.revision());
             self.held = Some(set);
         }
         !newer

@@ -267,6 +267,23 @@ fn a_recreated_device_inherits_nothing() {
 }
 
 #[test]
+fn a_recreated_device_does_not_take_a_set_that_was_on_its_way_to_the_disk() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let digest = world.upload(b"module");
+    let put = PutSets { leader_term: 1, sets: vec![set("a", 1, vec![entry(1, digest, 6)])] };
+    world.gateway.handle_leader_lease(1);
+    world.gateway.handle_put_sets(world.now, RequestId(1), PreparedSets::new(&put));
+    let on_its_way = world.gateway.poll_store().expect("the set is stored");
+    world.api.devices.remove(&device);
+    world.device("a");
+    world.store(on_its_way);
+    world.settle();
+    let id = world.hello("a", 1, 0);
+    assert!(world.take(id)[0].contains("desired_known: false"));
+}
+
+#[test]
 fn a_device_that_holds_the_set_of_a_deleted_device_lets_go_of_it_first() {
     let mut world = World::synced();
     let id = world.hello("ghost", 7, 3);
