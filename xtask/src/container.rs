@@ -46,12 +46,9 @@ fn release() -> Command {
     command
 }
 
-/// With the features that the tests of the workspace give to what is linked; `cargo rustc` takes one package, whose own features
-/// would build most of it a second time.
+/// `cargo rustc` would take the package alone.
 fn dev() -> Command {
-    let mut command = process::cargo();
-    // A test of the binary's package builds the binary.
-    command.args(["test", "--quiet", "--workspace", "--no-run", "--test", "errors"]);
+    let mut command = process::build_binary();
     // Makes it another binary than the usual one for Cargo, which does not see what the wrapper adds.
     command.args(["--config", "profile.dev.package.wasmbed.strip=\"symbols\""]);
     command.env("RUSTC_WRAPPER", process::top().join("xtask/static-link"));

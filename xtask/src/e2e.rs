@@ -49,9 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (None, None) => "",
     };
     tools::ensure_all()?;
-    // The workspace with a test of the binary's package builds the binary with the features that all tests have it with.
-    let programs = ["--test", "errors", "--test", options.program.as_str()];
-    process::run(process::cargo().args(["test", "--workspace", "--no-run"]).args(programs))?;
+    process::run(process::build_binary().args(["--test", options.program.as_str()]))?;
     let listed =
         process::output(test_command(options)?.args(["--quiet", "--", "--list", "--format", "terse"]))?;
     let wanted = wanted(&listed, plane, options.name.as_deref().unwrap_or_default());

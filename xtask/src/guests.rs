@@ -219,7 +219,7 @@ pub(crate) fn wasmbed() -> Result<Command> {
     if let Some(path) = BUILT.get() {
         return Ok(Command::new(path));
     }
-    process::run(process::cargo().args(["build", "--quiet", "--package", "wasmbed"]))?;
+    process::run(&mut process::build_binary())?;
     // Cargo puts it beside this program: the same folder, the same profile.
     let path = std::env::current_exe().context("where is this program?")?.with_file_name("wasmbed");
     Ok(Command::new(BUILT.get_or_init(|| path)))

@@ -73,6 +73,14 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Builds the binary `wasmbed` in the profile of the tests, with the features that all of them give to what it is linked with: a test of
+/// its package brings it along. The package alone would be built with its own features, and most of what is below it twice.
+pub(crate) fn build_binary() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--workspace", "--no-run", "--test", "errors"]);
+    command
+}
+
 /// Bytes free in a folder's file system, for whoever may write there.
 pub(crate) fn free_bytes(folder: &Path) -> Result<u64> {
     // One line for people, one for the folder; the fourth column is what is free, in KiB.
