@@ -22,7 +22,7 @@ pub(crate) struct Mutations {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// Keep what is left of each run in this folder.
+    /// Where what is left of each run is kept [default: target/mutations/runs].
     #[arg(long)]
     save: Option<PathBuf>,
     /// Those of `simulation/mutations` to try; all if none is named.
@@ -36,6 +36,9 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
     let tree = Worktree::at_head(folder.join("tree"))?;
     // The checked build: what cannot be is an assertion in it. Kept, so that the next run builds only what changed.
     let built = folder.join("target");
+    let runs = options.save.clone().unwrap_or_else(|| folder.join("runs"));
+    fs::create_dir_all(&runs).with_context(|| format!("can't create {}", runs.display()))?;
+    let runs = runs.canonicalize()?;
     let mut rows = Vec::new();
     for patch in &patches {
         let name = name_of(patch);
@@ -43,11 +46,18 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
         tree.reset()?;
         let applied = process::run(tree.git().arg("apply").arg(patch));
         applied.with_context(|| format!("{} no longer applies: bring it up to date", patch.display()))?;
-        let row = hunt(options, &tree.0, &built, &name)?;
+        let run = runs.join(format!("{name}.jsonl"));
+        let row = hunt(options, simulation(&tree.0, &built), &run)?;
         println!("{row}");
         rows.push((name, row));
     }
     tree.reset()?;
+    process::step("the same runs without the bugs");
+    for (name, row) in rows.iter_mut().filter(|(_, row)| row.found.is_some()) {
+        let replay =
+            simulation(&tree.0, &built).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
+        row.passes_without = replay.context("can't start cargo")?.success();
+    }
     println!("\n{:<22} found", "mutation");
     for (name, row) in &rows {
         println!("{name:<22} {row}");
@@ -56,7 +66,7 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
         rows.iter().filter(|(_, row)| !row.is_good()).map(|(name, _)| name.as_str()).collect();
     ensure!(
         missed.is_empty(),
-        "not found within {} seeds, or not shrunk to {TRANSITIONS_MAX} transitions: {}",
+        "not found within {} seeds, not shrunk to {TRANSITIONS_MAX} transitions, or found something else: {}",
         options.seeds,
         missed.join(", ")
     );
@@ -68,11 +78,13 @@ struct Row {
     /// The last line of the simulation, if it found something.
     found: Option<String>,
     left: Option<usize>,
+    /// What is left fails because of the mutation: without it the run passes.
+    passes_without: bool,
 }
 
 impl Row {
     fn is_good(&self) -> bool {
-        self.left.is_some_and(|left| left <= TRANSITIONS_MAX)
+        self.passes_without && self.left.is_some_and(|left| left <= TRANSITIONS_MAX)
     }
 }
 
@@ -80,22 +92,24 @@ impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.found {
             None => f.write_str("no"),
+            Some(found) if self.passes_without => write!(f, "{found}; without the bug it passes"),
             Some(found) => f.write_str(found),
         }
     }
 }
 
-fn hunt(options: &Mutations, tree: &Path, built: &Path, name: &str) -> Result<Row> {
+/// The simulation in a tree, to be completed with what to play.
+fn simulation(tree: &Path, built: &Path) -> Command {
     let mut command = process::cargo();
     command.current_dir(tree);
-    command.args(["run", "--release", "--quiet", "--package", "wasmbed-simulation", "--", "--hunt"]);
-    command.args(["--seed", &options.first.to_string(), "--count", &options.seeds.to_string()]);
-    if let Some(folder) = &options.save {
-        fs::create_dir_all(folder)?;
-        let folder = folder.canonicalize()?;
-        command.arg("--save").arg(folder.join(format!("{name}.jsonl")));
-    }
+    command.args(["run", "--release", "--quiet", "--package", "wasmbed-simulation", "--"]);
     command.env("CARGO_TARGET_DIR", built).env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
+    command
+}
+
+fn hunt(options: &Mutations, mut command: Command, run: &Path) -> Result<Row> {
+    command.args(["--hunt", "--seed", &options.first.to_string(), "--count", &options.seeds.to_string()]);
+    command.arg("--save").arg(run);
     command.stderr(std::process::Stdio::inherit());
     // It fails where it finds something.
     let output = command.output().context("can't start cargo")?;
@@ -104,13 +118,13 @@ fn hunt(options: &Mutations, tree: &Path, built: &Path, name: &str) -> Result<Ro
     let found = text.lines().find_map(|line| line.strip_prefix("found: ")).map(str::to_owned);
     ensure!(
         found.is_some() || text.lines().any(|line| line.starts_with("seeds: ")),
-        "the simulation of {name} could not be built or run"
+        "the simulation could not be built or run"
     );
     let left = found.as_deref().and_then(|found| {
         let (_, after) = found.split_once(" -> ")?;
         after.split_once(' ')?.0.parse().ok()
     });
-    Ok(Row { found, left })
+    Ok(Row { found, left, passes_without: false })
 }
 
 fn patches(names: &[String]) -> Result<Vec<PathBuf>> {
