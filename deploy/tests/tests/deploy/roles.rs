@@ -323,7 +323,9 @@ impl Asked<'_> {
                     "y" => answer.allowed().with_context(told)?,
                     "r" => answer.refused_by_rule(ONLY_FINALIZERS).with_context(told)?,
                     // Allowed by role, and refused by rule as it was asked.
-                    "s" => answer.refused_by_rule("a controller may say of a gateway only")?,
+                    "s" => answer.refused_by_rule(
+                        "of a DeviceGateway a controller may change only the condition Ready",
+                    )?,
                     "-" => answer.refused_by_role(&self.user, verb, resource).with_context(told)?,
                     other => bail!("{other} means nothing in the table"),
                 }
