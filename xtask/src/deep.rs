@@ -3,13 +3,13 @@
 use std::{
     path::PathBuf,
     process::Command,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use crate::{container, mutations, process};
+use crate::{container, fuzz, mutations, process};
 
 /// Work that takes minutes to hours.
 #[derive(Subcommand)]
@@ -18,8 +18,8 @@ pub(crate) enum Task {
     Seeds(Seeds),
     /// Show that the simulation finds deliberate bugs, one in each of several state machines, and shrinks what shows them.
     Mutations(mutations::Mutations),
-    /// Run each fuzz target for a while; needs cargo-fuzz and a nightly compiler.
-    Fuzz(Fuzz),
+    /// Run each fuzz target for a while and print executions, coverage and findings; needs cargo-fuzz and a nightly compiler.
+    Fuzz(fuzz::Fuzz),
     /// Attack a site of real processes, one attack after the other, and measure how long honest devices and clients wait.
     Attacks(Attacks),
     /// The same with all attacks at once.
@@ -37,15 +37,6 @@ pub(crate) struct Seeds {
     /// Stop after so many seconds, however many are left.
     #[arg(long)]
     seconds: Option<u64>,
-}
-
-#[derive(Args)]
-pub(crate) struct Fuzz {
-    /// Seconds for each target.
-    #[arg(long, default_value_t = 300)]
-    seconds: u64,
-    /// The targets; all if none is named.
-    targets: Vec<String>,
 }
 
 #[derive(Args)]
@@ -80,7 +71,7 @@ pub(crate) fn run(task: Task) -> Result<()> {
     match task {
         Task::Seeds(options) => seeds(&options),
         Task::Mutations(options) => mutations::run(&options),
-        Task::Fuzz(options) => fuzz(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Attacks(Attacks { seconds, against }) => soak("each", seconds, against),
         Task::Soak(Soak { seconds, against }) => soak("all", seconds, against),
     }
@@ -116,46 +107,4 @@ fn soak(way: &str, seconds: u64, against: Against) -> Result<()> {
     let mut command = release("wasmbed-bench", "soak");
     command.args([way, "--seconds", &seconds.to_string()]).args(against.arguments);
     process::run(command.env("WASMBED_BINARY", binary))
-}
-
-fn fuzz(options: &Fuzz) -> Result<()> {
-    let folder = process::top().join("fuzz");
-    let has = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    ensure!(
-        has(Command::new("cargo").args(["+nightly", "--version"])),
-        "fuzzing needs a nightly compiler: rustup toolchain install nightly"
-    );
-    ensure!(
-        has(Command::new("cargo").args(["fuzz", "--version"])),
-        "fuzzing needs cargo-fuzz: cargo install --locked cargo-fuzz"
-    );
-    let mut targets = options.targets.clone();
-    if targets.is_empty() {
-        let listed =
-            process::output(Command::new("cargo").args(["+nightly", "fuzz", "list"]).current_dir(&folder))?;
-        targets.extend(listed.lines().map(str::to_owned));
-    }
-    ensure!(!targets.is_empty(), "there is no fuzz target");
-    let begun = Instant::now();
-    let mut failed = Vec::new();
-    for (index, target) in targets.iter().enumerate() {
-        process::step(&format!("{target}, {} of {}", index + 1, targets.len()));
-        let mut command = Command::new("cargo");
-        command.args(["+nightly", "fuzz", "run", target, "--"]).current_dir(&folder);
-        command.arg(format!("-max_total_time={}", options.seconds)).arg("-print_final_stats=1");
-        if process::run(&mut command).is_err() {
-            failed.push(target.as_str());
-        }
-    }
-    println!(
-        "\nfuzz: {} targets for {} s each, {} s in all, {} failed{}{}",
-        targets.len(),
-        options.seconds,
-        begun.elapsed().as_secs(),
-        failed.len(),
-        if failed.is_empty() { "" } else { ": " },
-        failed.join(", ")
-    );
-    ensure!(failed.is_empty(), "what they found lies in fuzz/artifacts");
-    Ok(())
 }

@@ -10,6 +10,7 @@ mod e2e;
 mod firmware;
 mod firmware_boot;
 mod firmware_size;
+mod fuzz;
 mod go;
 mod guests;
 mod mutations;

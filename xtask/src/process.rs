@@ -62,6 +62,19 @@ pub(crate) fn exists(program: &str) -> bool {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").as_deref().unwrap_or(OsStr::new("cargo")));
     command.current_dir(top());
+    forget_package(&mut command);
+    command
+}
+
+/// The `cargo` of rustup with its nightly compiler.
+pub(crate) fn nightly() -> Command {
+    let mut command = Command::new("cargo");
+    command.arg("+nightly");
+    forget_package(&mut command);
+    command
+}
+
+fn forget_package(command: &mut Command) {
     // What `cargo run` told this program of its package: build scripts that read it, as that of ring, would run again, and what stands on
     // them be compiled again, whenever a person's own `cargo` and a task take turns.
     for (name, _) in std::env::vars_os() {
@@ -70,7 +83,6 @@ pub(crate) fn cargo() -> Command {
             command.env_remove(&name);
         }
     }
-    command
 }
 
 /// Builds the binary `wasmbed` in the profile of the tests, with the features that all of them give to what it is linked with: a test of
