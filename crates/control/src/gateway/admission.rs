@@ -3,7 +3,10 @@
 use wasmbed_api::ReasonCode;
 use wasmbed_protocol::CloseReason;
 
-use super::config::{Enrollment, RETRY_APPROVAL_MS, RETRY_REFUSED_MS, RETRY_SOON_MS};
+use super::{
+    config::{Enrollment, RETRY_APPROVAL_MS, RETRY_REFUSED_MS, RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS},
+    input::SessionId,
+};
 
 /// What is known of the Device when its device says Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,68 +48,81 @@ pub(super) enum Admission {
 /// Why a device is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub reason: CloseReason,
+    reason: CloseReason,
     /// As in the Device's conditions; `None` if the device is not to blame.
-    pub shown: Option<ReasonCode>,
-    pub retry_after_ms: u32,
-    pub detail: &'static str,
+    shown: Option<ReasonCode>,
+    retry_after_ms: u32,
+    detail: &'static str,
 }
 
-pub(super) const REVOKED: Refusal = Refusal {
-    reason: CloseReason::Revoked,
-    shown: Some(ReasonCode::Revoked),
-    retry_after_ms: RETRY_REFUSED_MS,
-    detail: "the Device is revoked",
-};
+impl Refusal {
+    /// For a reason of which the Device's conditions say nothing.
+    pub(super) const fn new(reason: CloseReason, retry_after_ms: u32, detail: &'static str) -> Self {
+        Self { reason, shown: None, retry_after_ms, detail }
+    }
+
+    /// For a reason that the Device's conditions show.
+    const fn shown_as(self, shown: ReasonCode) -> Self {
+        Self { shown: Some(shown), ..self }
+    }
+
+    pub(super) fn reason(&self) -> CloseReason {
+        self.reason
+    }
+
+    /// As in the Device's conditions; `None` if the device is not to blame.
+    pub(super) fn shown(&self) -> Option<ReasonCode> {
+        self.shown
+    }
+
+    /// When the device of a session may try again. At the end of a gateway each gets a time of its own.
+    pub(super) fn retry_after_ms(&self, id: SessionId) -> u32 {
+        match self.reason {
+            // A multiplier that scatters neighbouring numbers (Knuth, The Art of Computer Programming, 6.4).
+            CloseReason::ShuttingDown => {
+                (id.0.wrapping_mul(2_654_435_761) % u64::from(RETRY_SHUTDOWN_SPREAD_MS)) as u32
+            }
+            _ => self.retry_after_ms,
+        }
+    }
+
+    /// For people.
+    pub(super) fn detail(&self) -> &'static str {
+        self.detail
+    }
+}
+
+pub(super) const REVOKED: Refusal =
+    Refusal::new(CloseReason::Revoked, RETRY_REFUSED_MS, "the Device is revoked")
+        .shown_as(ReasonCode::Revoked);
 /// This process does not hold its gateway's Lease: whoever does has the devices.
-pub(super) const NOT_HOLDER: Refusal = Refusal {
-    reason: CloseReason::Unavailable,
-    shown: None,
-    retry_after_ms: RETRY_SOON_MS,
-    detail: "another process holds this gateway's Lease",
-};
-pub(super) const PENDING: Refusal = Refusal {
-    reason: CloseReason::PendingApproval,
-    shown: Some(ReasonCode::PendingApproval),
-    retry_after_ms: RETRY_APPROVAL_MS,
-    detail: "the Device waits for approval: set spec.approved to true",
-};
-pub(super) const KEY_MISMATCH: Refusal = Refusal {
-    reason: CloseReason::KeyMismatch,
-    shown: Some(ReasonCode::KeyMismatch),
-    retry_after_ms: RETRY_REFUSED_MS,
-    detail: "the certificate's key is not the Device's spec.public_key",
-};
-pub(super) const NOT_ENROLLED: Refusal = Refusal {
-    reason: CloseReason::NotEnrolled,
-    shown: None,
-    retry_after_ms: RETRY_REFUSED_MS,
-    detail: "no such Device, and enrollment is closed",
-};
-pub(super) const DELETED: Refusal = Refusal {
-    reason: CloseReason::Deleted,
-    shown: None,
-    retry_after_ms: RETRY_APPROVAL_MS,
-    detail: "the Device was deleted",
-};
-pub(super) const UNAVAILABLE: Refusal = Refusal {
-    reason: CloseReason::Unavailable,
-    shown: None,
-    retry_after_ms: RETRY_SOON_MS,
-    detail: "the Kubernetes API is away and this device is not known here",
-};
-pub(super) const OVERLOADED: Refusal = Refusal {
-    reason: CloseReason::Overloaded,
-    shown: None,
-    retry_after_ms: RETRY_SOON_MS,
-    detail: "the gateway is full",
-};
-pub(super) const SHUTTING_DOWN: Refusal = Refusal {
-    reason: CloseReason::ShuttingDown,
-    shown: None,
-    retry_after_ms: RETRY_SOON_MS,
-    detail: "the gateway stops",
-};
+pub(super) const NOT_HOLDER: Refusal =
+    Refusal::new(CloseReason::Unavailable, RETRY_SOON_MS, "another process holds this gateway's Lease");
+pub(super) const PENDING: Refusal = Refusal::new(
+    CloseReason::PendingApproval,
+    RETRY_APPROVAL_MS,
+    "the Device waits for approval: set spec.approved to true",
+)
+.shown_as(ReasonCode::PendingApproval);
+pub(super) const KEY_MISMATCH: Refusal = Refusal::new(
+    CloseReason::KeyMismatch,
+    RETRY_REFUSED_MS,
+    "the certificate's key is not the Device's spec.public_key",
+)
+.shown_as(ReasonCode::KeyMismatch);
+pub(super) const NOT_ENROLLED: Refusal =
+    Refusal::new(CloseReason::NotEnrolled, RETRY_REFUSED_MS, "no such Device, and enrollment is closed");
+pub(super) const DELETED: Refusal =
+    Refusal::new(CloseReason::Deleted, RETRY_APPROVAL_MS, "the Device was deleted");
+pub(super) const UNAVAILABLE: Refusal = Refusal::new(
+    CloseReason::Unavailable,
+    RETRY_SOON_MS,
+    "the Kubernetes API is away and this device is not known here",
+);
+pub(super) const OVERLOADED: Refusal =
+    Refusal::new(CloseReason::Overloaded, RETRY_SOON_MS, "the gateway is full");
+pub(super) const SHUTTING_DOWN: Refusal =
+    Refusal::new(CloseReason::ShuttingDown, RETRY_SOON_MS, "the gateway stops");
 
 /// Decides about a device that presented `key` under a valid certificate.
 pub(super) fn plan_admission(enrollment: Enrollment, known: Known<'_>, key: &str) -> Admission {

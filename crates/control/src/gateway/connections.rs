@@ -12,7 +12,7 @@ use std::{
 };
 
 use wasmbed_api::DeviceFacts;
-use wasmbed_protocol::{BootCounter, BootId};
+use wasmbed_protocol::{BootCounter, BootId, Hello};
 
 use super::{
     allowance::frame_cost,
@@ -46,19 +46,62 @@ impl State {
 /// What a Hello said, kept.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Greeting {
-    pub facts: Arc<DeviceFacts>,
-    pub last_epoch: u64,
-    pub revision: u64,
-    pub boot: Boot,
+    facts: Arc<DeviceFacts>,
+    last_epoch: u64,
+    revision: u64,
+    boot: Boot,
+}
+
+impl Greeting {
+    /// `facts` are those of the Hello.
+    pub(super) fn new(hello: &Hello<'_>, facts: Arc<DeviceFacts>) -> Self {
+        Self {
+            facts,
+            last_epoch: hello.last_epoch.0,
+            revision: hello.revision.0,
+            boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
+        }
+    }
+
+    /// What the device is.
+    pub(super) fn facts(&self) -> &Arc<DeviceFacts> {
+        &self.facts
+    }
+
+    /// The epoch of the last session that the device knows of.
+    pub(super) fn last_epoch(&self) -> u64 {
+        self.last_epoch
+    }
+
+    /// The revision of the set that the device holds, in its own count; 0 if it holds none.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub(super) fn boot(&self) -> Boot {
+        self.boot
+    }
 }
 
 /// Which start of its device a session belongs to; older firmware does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Boot {
     /// Number of the start; a device whose storage fails has none.
-    pub counter: Option<BootCounter>,
+    counter: Option<BootCounter>,
     /// Drawn at the start.
-    pub id: Option<BootId>,
+    id: Option<BootId>,
+}
+
+impl Boot {
+    /// Orders the device's starts; a device whose storage fails has no number.
+    pub(super) fn start(self) -> Option<u64> {
+        self.counter.map(|counter| counter.0)
+    }
+
+    /// Tells this start from any other.
+    pub(super) fn id(self) -> Option<BootId> {
+        self.id
+    }
 }
 
 /// One connection.

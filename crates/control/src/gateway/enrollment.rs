@@ -9,7 +9,7 @@ use super::{
     Gateway,
     admission::{self, Admission, Known, Refusal, plan_admission},
     config::{BOOT_COUNTER_MAX, CLAIM_WAIT_MS, CREATIONS_MAX, HELLO_TIMEOUT_MS},
-    connections::{Boot, Greeting, State},
+    connections::{Greeting, State},
     device::{Begun, DeviceEntry, facts_to_resource},
     input::{Notice, SessionId},
     sessions::{PROTOCOL_ERROR, SUPERSEDED},
@@ -23,13 +23,8 @@ impl Gateway {
             self.end_with(now, id, PROTOCOL_ERROR, "boot counter is beyond 2^53".to_owned());
             return;
         }
-        let greeting = Greeting {
-            facts: self.facts.intern(facts_to_resource(hello)),
-            last_epoch: hello.last_epoch.0,
-            revision: hello.revision.0,
-            boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
-        };
-        self.admit(now, id, greeting);
+        let facts = self.facts.intern(facts_to_resource(hello));
+        self.admit(now, id, Greeting::new(hello, facts));
     }
 
     /// Lets a device in that has said Hello, or turns it away.
@@ -37,7 +32,7 @@ impl Gateway {
         let session = present!(self.connections.get(id), "who said Hello is a connection");
         let key = Arc::clone(session.device());
         let known = self.known(self.devices.get(&key).map(AsRef::as_ref));
-        if known == Known::Missing && greeting.revision > 0 {
+        if known == Known::Missing && greeting.revision() > 0 {
             // What it holds was a Device's that is gone: it lets go of that before it may begin anew. While the API fails the
             // watch may lag behind a Device that was created since.
             let refusal = if self.writer.failing() { admission::UNAVAILABLE } else { admission::DELETED };
@@ -48,8 +43,8 @@ impl Gateway {
             Admission::Refuse(refusal) => {
                 // The Device was created anew since: what this one holds was that of another, which is gone. Who is told of a
                 // revocation stops as well.
-                let inherits = greeting.revision > 0
-                    && refusal.reason != CloseReason::Revoked
+                let inherits = greeting.revision() > 0
+                    && refusal.reason() != CloseReason::Revoked
                     && !self.writer.failing()
                     && self.is_unused(&key);
                 let told = if inherits { admission::DELETED } else { refusal };
@@ -87,10 +82,10 @@ impl Gateway {
         refusal: Refusal,
         told: Refusal,
     ) {
-        if let (Some(record), Some(shown)) = (self.devices.get_mut(key), refusal.shown) {
+        if let (Some(record), Some(shown)) = (self.devices.get_mut(key), refusal.shown()) {
             record.turned_away(shown);
         }
-        if refusal.reason == CloseReason::KeyMismatch {
+        if refusal.reason() == CloseReason::KeyMismatch {
             self.note_mismatch(now, key);
         }
         self.end(now, id, told);
@@ -110,7 +105,7 @@ impl Gateway {
         if record.writes().is_quiet() {
             record.enrolls(waits);
             let spec = DeviceSpec {
-                device_type: greeting.facts.board.clone(),
+                device_type: greeting.facts().board.clone(),
                 public_key,
                 approved: false,
                 ..DeviceSpec::default()

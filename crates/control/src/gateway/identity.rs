@@ -28,12 +28,12 @@ use crate::{
 
 /// Whether a Hello comes from another board than the session that it would replace.
 fn is_other_board(live: &SessionView, greeting: &Greeting, trouble: Option<&Trouble>) -> bool {
-    let (held, new) = (live.boot().id, greeting.boot.id);
+    let (held, new) = (live.boot().id(), greeting.boot().id());
     if held.is_some() && held == new {
         return false;
     }
     let returns = new.is_some_and(|new| trouble.is_some_and(|trouble| trouble.has_superseded(new)));
-    returns || (live.applications().is_some() && greeting.last_epoch < live.epoch().0)
+    returns || (live.applications().is_some() && greeting.last_epoch() < live.epoch().0)
 }
 
 /// Whether a Hello comes from the board whose session here was replaced by one at another gateway, which that board does not
@@ -44,20 +44,20 @@ fn returns_from_another_gateway(
     greeting: &Greeting,
     gateway: &str,
 ) -> bool {
-    let base = &object.base;
-    let elsewhere = base.phase == wasmbed_api::DevicePhase::Connected
-        && base.gateway.as_deref().is_some_and(|name| name != gateway)
-        && base.epoch > live.epoch().0;
-    let same = match (live.boot().id, greeting.boot.id) {
+    let shown = object.status();
+    let elsewhere = shown.phase() == wasmbed_api::DevicePhase::Connected
+        && shown.is_by_another(gateway)
+        && shown.epoch() > live.epoch().0;
+    let same = match (live.boot().id(), greeting.boot().id()) {
         (Some(held), Some(new)) => held == new,
-        (None, None) => greeting.last_epoch == live.epoch().0,
+        (None, None) => greeting.last_epoch() == live.epoch().0,
         (Some(_), None) | (None, Some(_)) => false,
     };
     elsewhere
         && live.ended() == Some(ReasonCode::Superseded)
         && same
         && live.applications().is_some()
-        && greeting.last_epoch < base.epoch
+        && greeting.last_epoch() < shown.epoch()
 }
 
 impl Gateway {
@@ -77,8 +77,10 @@ impl Gateway {
             let object = record.object()?;
             returns_from_another_gateway(object, live, greeting, &self.config.name)
         };
-        let replaced =
-            live.boot().id.filter(|held| established && greeting.boot.id.is_some_and(|new| new != *held));
+        let replaced = live
+            .boot()
+            .id()
+            .filter(|held| established && greeting.boot().id().is_some_and(|new| new != *held));
         if !other {
             if let Some(boot) = replaced {
                 record.note_trouble().note_superseded(boot);
@@ -111,7 +113,7 @@ impl Gateway {
         // An Event is about an object, and none was seen while the Kubernetes API is away.
         let Some(object) = self.devices.get(key).and_then(|record| record.object()) else { return };
         let event = Event {
-            regarding: Regarding::device(key.clone(), &object.uid),
+            regarding: Regarding::device(key.clone(), object.uid()),
             warning: true,
             reason,
             message: reason.sentence().to_owned(),

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use wasmbed_protocol::ApplicationUid;
+use wasmbed_protocol::{ApplicationUid, Epoch, Log};
 
 use super::config::{
     LOG_APPLICATION_BYTES_MAX, LOG_APPLICATIONS_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAGE_MAX,
@@ -109,12 +109,26 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     /// Orders the device's starts, if it counts them.
-    pub boot: Option<u64>,
-    pub epoch: u64,
-    pub sequence: u64,
+    boot: Option<u64>,
+    epoch: u64,
+    sequence: u64,
     /// Missing just before it.
-    pub lines_lost: u32,
-    pub text: &'a str,
+    lines_lost: u32,
+    text: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// A line of the session of an epoch, in the device's start `boot`. `lines_lost` are missing just before it, `text` is what
+    /// is kept of it.
+    pub(super) fn new(
+        boot: Option<u64>,
+        epoch: Epoch,
+        log: &Log<'_>,
+        lines_lost: u32,
+        text: &'a str,
+    ) -> Self {
+        Self { boot, epoch: epoch.0, sequence: log.sequence.0, lines_lost, text }
+    }
 }
 
 /// Where the lines of a session's applications are. Within a session nothing is lost on the way, so a number that is missing

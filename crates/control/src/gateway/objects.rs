@@ -49,7 +49,7 @@ impl Gateway {
             debug_assert!(false, "the API server sets namespace, name, uid and resourceVersion");
             return;
         };
-        if self.devices.get(&key).is_some_and(|known| known.is_another(&object.uid)) {
+        if self.devices.get(&key).is_some_and(|known| known.is_another(object.uid())) {
             // It was recreated, maybe while this gateway was away: it inherits nothing.
             self.forget(now, &Arc::new(key.clone()));
         }
@@ -71,7 +71,7 @@ impl Gateway {
     pub fn handle_device_deleted(&mut self, now: Now, device: &ObjectKey, uid: Option<&str>) {
         // It may have come and gone between two lists.
         let Some(record) = self.devices.get(device) else { return };
-        let known = record.object().map(|object| &*object.uid);
+        let known = record.object().map(|object| &**object.uid());
         if uid.is_some() && known.is_some() && uid != known {
             return;
         }
@@ -101,10 +101,10 @@ impl Gateway {
         let object = present!(record.object(), "the object was just noted");
         let known = record.known(self.synced);
         let ownership = status::ownership(object, record.live(), &self.config.name);
-        let own = object.base.gateway.as_deref() == Some(&self.config.name);
+        let own = object.status().is_by(&self.config.name);
         let (session, awaiting) = (record.session(), record.awaiting());
         let stored_changed = record.is_stored_as_another();
-        let kept_out = object.revoked || (!object.approved && self.config.enrollment != Enrollment::Open);
+        let kept_out = !object.is_let_in(self.config.enrollment != Enrollment::Open);
         let refused =
             session.and_then(|id| self.connections.get(id)).and_then(|session| {
                 match plan_admission(self.config.enrollment, known, session.public_key()) {

@@ -5,7 +5,11 @@
 
 use std::collections::VecDeque;
 
-use wasmbed_protocol::{CloseReason, ErrorCode, ModuleDigest, Sequence, SpecHash};
+use wasmbed_protocol::{
+    CloseReason, Closing as LastMessage, ErrorCode, ErrorNotice, GatewayMessage, ModuleChunk, ModuleDigest,
+    ModuleGet, Sequence, SpecHash,
+    limits::{CHUNK_BYTES_MAX, DETAIL_BYTES_MAX},
+};
 
 use super::config::ASSIGNMENT_GETS_MAX;
 
@@ -43,26 +47,85 @@ pub(super) enum Outgoing {
 /// A message of the device that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
-    pub code: ErrorCode,
-    pub tag: Option<u32>,
-    pub detail: String,
+    code: ErrorCode,
+    tag: Option<u32>,
+    detail: String,
+}
+
+impl Complaint {
+    pub(super) fn new(code: ErrorCode, tag: Option<u32>, detail: &str) -> Self {
+        Self { code, tag, detail: shorten(detail) }
+    }
+
+    /// As the device is sent it.
+    pub(super) fn to_message(&self) -> GatewayMessage<'_> {
+        GatewayMessage::Error(ErrorNotice { code: self.code, tag: self.tag, detail: &self.detail })
+    }
 }
 
 /// A range of a module that the device asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
-    pub digest: ModuleDigest,
-    pub next: u32,
-    pub end: u32,
+    digest: ModuleDigest,
+    next: u32,
+    end: u32,
+}
+
+impl Range {
+    /// What is asked for of a module of `bytes` bytes; `None` if that begins beyond its end.
+    pub(super) fn requested(get: &ModuleGet, bytes: u32) -> Option<Self> {
+        let end = get.offset.saturating_add(u32::from(get.length)).min(bytes);
+        (get.offset < bytes).then_some(Self { digest: get.digest, next: get.offset, end })
+    }
+
+    pub(super) fn digest(&self) -> ModuleDigest {
+        self.digest
+    }
+
+    /// Its first chunk, and the range that is left after that; `None` if the module has no bytes of it.
+    pub(super) fn split_chunk<'a>(&self, module: &'a [u8]) -> Option<(ModuleChunk<'a>, Option<Self>)> {
+        let start = self.next as usize;
+        let end = (start + CHUNK_BYTES_MAX).min(self.end as usize).min(module.len());
+        let bytes = module.get(start..end).filter(|bytes| !bytes.is_empty())?;
+        let chunk = ModuleChunk { digest: self.digest, offset: self.next, bytes };
+        // `end` is at most `self.end`, a u32.
+        let next = end as u32;
+        Some((chunk, (next < self.end).then_some(Self { next, ..*self })))
+    }
 }
 
 /// The message that ends a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
-    pub reject: bool,
-    pub reason: CloseReason,
-    pub retry_after_ms: u32,
-    pub detail: String,
+    reject: bool,
+    reason: CloseReason,
+    retry_after_ms: u32,
+    detail: String,
+}
+
+impl Closing {
+    /// Of a session that was not given Welcome.
+    pub(super) fn reject(reason: CloseReason, retry_after_ms: u32, detail: &str) -> Self {
+        Self { reject: true, reason, retry_after_ms, detail: shorten(detail) }
+    }
+
+    /// Of an established one.
+    pub(super) fn goodbye(reason: CloseReason, retry_after_ms: u32, detail: &str) -> Self {
+        Self { reject: false, reason, retry_after_ms, detail: shorten(detail) }
+    }
+
+    /// As the device is sent it.
+    pub(super) fn to_message(&self) -> GatewayMessage<'_> {
+        let Self { reject, reason, retry_after_ms, detail } = self;
+        let last = LastMessage { reason: *reason, retry_after_ms: *retry_after_ms, detail };
+        if *reject { GatewayMessage::Reject(last) } else { GatewayMessage::Goodbye(last) }
+    }
+}
+
+/// At most what the protocol carries as detail.
+fn shorten(detail: &str) -> String {
+    let end = (0..=detail.len().min(DETAIL_BYTES_MAX)).rev().find(|end| detail.is_char_boundary(*end));
+    detail.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }
 
 impl Pending {
@@ -204,7 +267,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.offer_desired();
         let reason = CloseReason::Superseded;
-        pending.close(Closing { reject: false, reason, retry_after_ms: 0, detail: String::new() });
+        pending.close(Closing::goodbye(reason, 0, ""));
         assert!(matches!(pending.next(|_| true), Some(Outgoing::Close(_))));
         assert!(!pending.is_closing() && pending.next(|_| true).is_none());
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmbed_protocol::{ErrorCode, Heartbeat, Log, ModuleGet, Reported, limits::LOG_TEXT_BYTES_MAX, tag};
 
-use super::{Gateway, device::ReportEffects, input::SessionId, logs::Origin, pending::Range};
+use super::{Gateway, device::ReportEffects, input::SessionId, logs::Origin, pending::Range, sets::Body};
 use crate::{Now, ObjectKey, harmless};
 
 impl Gateway {
@@ -58,19 +58,18 @@ impl Gateway {
     ) {
         let set = self.devices.get(device).and_then(|record| record.delivery().held());
         // A device gets the modules of its own set only.
-        let bytes = set.and_then(|set| set.module(&get.digest)).map(|body| body.module_bytes);
+        let bytes = set.and_then(|set| set.module(&get.digest)).map(Body::module_bytes);
         let Some(bytes) = bytes.filter(|_| self.modules.contains(&get.digest)) else {
             self.refuse_module(id, get.digest);
             return;
         };
-        if get.offset >= bytes {
+        let Some(range) = Range::requested(&get, bytes) else {
             let detail = format!("offset {} is not within the module's {bytes} bytes", get.offset);
             self.unusable(now, id, ErrorCode::Unexpected, Some(tag::MODULE_GET), detail);
             return;
-        }
-        let end = get.offset.saturating_add(u32::from(get.length)).min(bytes);
+        };
         if let Some(session) = self.connections.get_mut(id) {
-            session.pending_mut().pull(Range { digest: get.digest, next: get.offset, end });
+            session.pending_mut().pull(range);
             self.modules.touch(now.ms, &get.digest);
             if self.modules.want(&get.digest, id) {
                 self.storage.load_module(get.digest);

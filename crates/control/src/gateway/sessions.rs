@@ -12,7 +12,7 @@ use super::{
     admission::{self, Admission, Refusal, plan_admission},
     config::{
         CONNECTIONS_EXTRA, CONNECTIONS_PER_DEVICE, CONNECTIONS_PER_DEVICE_MAX, HELLO_TIMEOUT_MS,
-        RETRY_SHUTDOWN_SPREAD_MS, RETRY_SOON_MS, STRANGERS_MAX,
+        RETRY_SOON_MS, STRANGERS_MAX,
     },
     connections::{Session, State},
     device::{DeviceEntry, shared},
@@ -194,14 +194,14 @@ impl Gateway {
             return;
         }
         let (device, stranger) = (Arc::clone(session.device()), session.is_stranger());
-        session.pending_mut().complain(Complaint { code, tag, detail: shorten(detail.clone()) });
+        session.pending_mut().complain(Complaint::new(code, tag, &detail));
         self.connections.wake(id);
         self.notice_of(stranger, Notice::Unusable { device, detail });
     }
 
     /// Ends a session with its reason, once the device has received the last message.
     pub(super) fn end(&mut self, now: Now, id: SessionId, refusal: Refusal) {
-        self.end_with(now, id, refusal, refusal.detail.to_owned());
+        self.end_with(now, id, refusal, refusal.detail().to_owned());
     }
 
     pub(super) fn end_with(&mut self, now: Now, id: SessionId, refusal: Refusal, detail: String) {
@@ -210,32 +210,22 @@ impl Gateway {
             return;
         }
         let reject = !session.is_established() || session.pending().has_welcome();
-        let spread = match refusal.reason {
-            // A multiplier that scatters neighbouring numbers (Knuth, The Art of Computer Programming, 6.4).
-            CloseReason::ShuttingDown => {
-                (id.0.wrapping_mul(2_654_435_761) % u64::from(RETRY_SHUTDOWN_SPREAD_MS)) as u32
-            }
-            _ => refusal.retry_after_ms,
-        };
-        session.pending_mut().close(Closing {
-            reject,
-            reason: refusal.reason,
-            retry_after_ms: spread,
-            detail: shorten(detail.clone()),
-        });
+        let (reason, retry_after_ms) = (refusal.reason(), refusal.retry_after_ms(id));
+        let closing = if reject { Closing::reject } else { Closing::goodbye };
+        session.pending_mut().close(closing(reason, retry_after_ms, &detail));
         let (device, stranger) = (Arc::clone(session.device()), session.is_stranger());
         let key = Arc::clone(session.public_key());
         self.connections.set_state(id, State::Closing);
         self.connections.wake(id);
         if let Some(record) = self.devices.get_mut(&device)
-            && matches!(refusal.reason, CloseReason::Revoked | CloseReason::PendingApproval)
+            && matches!(reason, CloseReason::Revoked | CloseReason::PendingApproval)
             // A refusal of a client with another key does not tell when the device comes back.
             && record.has_key(&key)
         {
-            record.stays_away(now, u64::from(spread));
+            record.stays_away(now, u64::from(retry_after_ms));
         }
-        let epoch = self.detach(now, &device, id, ended(refusal.reason));
-        let ended = Notice::SessionEnded { device, epoch, reason: Some(refusal.reason), detail };
+        let epoch = self.detach(now, &device, id, ended(reason));
+        let ended = Notice::SessionEnded { device, epoch, reason: Some(reason), detail };
         self.notice_of(stranger, ended);
     }
 
@@ -282,30 +272,9 @@ fn ended(reason: CloseReason) -> ReasonCode {
     }
 }
 
-/// At most what the protocol carries as detail.
-fn shorten(mut detail: String) -> String {
-    if detail.len() > DETAIL_BYTES_MAX {
-        let end = (0..=DETAIL_BYTES_MAX).rev().find(|end| detail.is_char_boundary(*end)).unwrap_or(0);
-        detail.truncate(end);
-    }
-    detail
-}
-
-pub(super) const PROTOCOL_ERROR: Refusal = Refusal {
-    reason: CloseReason::ProtocolError,
-    shown: None,
-    retry_after_ms: RETRY_SOON_MS,
-    detail: "the device broke the protocol",
-};
-const HEARTBEAT_TIMEOUT: Refusal = Refusal {
-    reason: CloseReason::HeartbeatTimeout,
-    shown: None,
-    retry_after_ms: 0,
-    detail: "nothing was heard for the heartbeat timeout",
-};
-pub(super) const SUPERSEDED: Refusal = Refusal {
-    reason: CloseReason::Superseded,
-    shown: None,
-    retry_after_ms: RETRY_SOON_MS,
-    detail: "a newer session of this device exists",
-};
+pub(super) const PROTOCOL_ERROR: Refusal =
+    Refusal::new(CloseReason::ProtocolError, RETRY_SOON_MS, "the device broke the protocol");
+const HEARTBEAT_TIMEOUT: Refusal =
+    Refusal::new(CloseReason::HeartbeatTimeout, 0, "nothing was heard for the heartbeat timeout");
+pub(super) const SUPERSEDED: Refusal =
+    Refusal::new(CloseReason::Superseded, RETRY_SOON_MS, "a newer session of this device exists");

@@ -8,7 +8,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, DecodeError, ModuleDigest, ParseIdError, SpecHash, decode_spec,
+    ApplicationUid, Assignment, CorrelationId, DecodeError, DesiredApplication, ModuleDigest, ParseIdError,
+    SpecHash, decode_spec,
     limits::{APPLICATION_NAME_BYTES_MAX, DESIRED_MAX, SPEC_BYTES_MAX},
 };
 
@@ -44,17 +45,62 @@ impl SetAssignment {
     pub(super) fn correlation_id(&self) -> CorrelationId {
         self.correlation_id
     }
+
+    /// As the device is sent it.
+    pub(super) fn to_message(&self) -> Assignment<'_> {
+        Assignment {
+            spec_hash: self.body.hash,
+            spec: &self.body.spec,
+            correlation_id: self.correlation_id,
+            envelope: &[],
+        }
+    }
+
+    /// As a controller sent it, for the disk.
+    fn to_api(&self) -> AssignmentEntry {
+        let Body { hash, spec, uid, application, digest, module_bytes: _ } = &*self.body;
+        AssignmentEntry {
+            application_uid: uid.to_string(),
+            application: application.to_string(),
+            spec_hash: hash.to_string(),
+            spec: STANDARD.encode(spec),
+            digest: digest.to_string(),
+            correlation_id: self.correlation_id.to_string(),
+        }
+    }
 }
 
 /// What all devices that run the same assignment share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
-    pub hash: SpecHash,
-    pub spec: Vec<u8>,
-    pub uid: ApplicationUid,
-    pub application: Arc<str>,
-    pub digest: ModuleDigest,
-    pub module_bytes: u32,
+    hash: SpecHash,
+    spec: Vec<u8>,
+    uid: ApplicationUid,
+    application: Arc<str>,
+    digest: ModuleDigest,
+    module_bytes: u32,
+}
+
+impl Body {
+    /// `namespace/name` of the application.
+    pub(super) fn application(&self) -> &Arc<str> {
+        &self.application
+    }
+
+    /// The module that it runs.
+    pub(super) fn digest(&self) -> ModuleDigest {
+        self.digest
+    }
+
+    /// Size of that module, bytes.
+    pub(super) fn module_bytes(&self) -> u32 {
+        self.module_bytes
+    }
+
+    /// As the device's set names it.
+    pub(super) fn to_desired(&self) -> DesiredApplication {
+        DesiredApplication { uid: self.uid, spec_hash: self.hash }
+    }
 }
 
 impl Set {
@@ -90,15 +136,8 @@ impl Set {
 
     /// As a controller sent it, for the disk.
     pub(super) fn to_api(&self, device: &ObjectKey) -> DeviceSet {
-        let assignments = self.assignments.iter().map(|assignment| AssignmentEntry {
-            application_uid: assignment.body.uid.to_string(),
-            application: assignment.body.application.to_string(),
-            spec_hash: assignment.body.hash.to_string(),
-            spec: STANDARD.encode(&assignment.body.spec),
-            digest: assignment.body.digest.to_string(),
-            correlation_id: assignment.correlation_id.to_string(),
-        });
-        DeviceSet { device: device.clone(), revision: self.revision, assignments: assignments.collect() }
+        let assignments = self.assignments.iter().map(SetAssignment::to_api).collect();
+        DeviceSet { device: device.clone(), revision: self.revision, assignments }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use wasmbed_api::{DevicePhase, ReasonCode, condition as condition_type};
 
 use super::{
-    config::{Config, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS},
+    config::{Config, EDGE_DEBOUNCE_MS, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RESULT_DEBOUNCE_MS},
     device::{Application, DeviceEntry, LastWritten, ObservedCondition, ObservedDevice, SessionView},
     writer::Priority,
 };
@@ -12,9 +12,6 @@ use crate::{
     Now, UnixTime,
     kubernetes::{Event, Regarding},
 };
-
-/// A time in a status that is so far ahead of the gateway's clock was written by a clock that has been set back since.
-const CLOCK_AHEAD_MS: u64 = 2_000;
 
 /// What a status lacks, worked out once for its priority, its patch and its Event.
 #[derive(Debug)]
@@ -65,10 +62,10 @@ pub(super) enum Ownership {
 /// Whose the status of a device is.
 pub(super) fn ownership(object: &ObservedDevice, live: Option<&SessionView>, gateway: &str) -> Ownership {
     let Some(live) = live else { return Ownership::None };
-    let own = object.base.gateway.as_deref() == Some(gateway);
-    if own && object.base.epoch == live.epoch().0 {
+    let shown = object.status();
+    if shown.is_by(gateway) && shown.epoch() == live.epoch().0 {
         Ownership::Own
-    } else if object.base.epoch < live.epoch().0 {
+    } else if shown.epoch() < live.epoch().0 {
         Ownership::Claimable
     } else {
         Ownership::Lost
@@ -95,12 +92,13 @@ impl Wanted<'_> {
     /// Conditions by type, each as it is shown and as it should be.
     fn conditions<'b>(&self, base: &'b LastWritten) -> [Compared<'b>; 5] {
         [
-            (condition_type::CONNECTED, base.connected.as_ref(), self.connected),
-            (condition_type::ENROLLED, base.enrolled.as_ref(), self.enrolled),
-            (condition_type::CLONE_SUSPECTED, base.clone.as_ref(), self.clone),
-            (condition_type::KEY_MISMATCH, base.mismatch.as_ref(), self.mismatch),
-            (condition_type::COUNTERS, base.counters.as_ref(), self.counters),
+            (condition_type::CONNECTED, self.connected),
+            (condition_type::ENROLLED, self.enrolled),
+            (condition_type::CLONE_SUSPECTED, self.clone),
+            (condition_type::KEY_MISMATCH, self.mismatch),
+            (condition_type::COUNTERS, self.counters),
         ]
+        .map(|(name, wanted)| (name, base.condition(name), wanted))
     }
 }
 
@@ -109,22 +107,24 @@ fn trouble(holds: bool, reason: ReasonCode, shown: Option<&ObservedCondition>) -
     if holds {
         return Some((true, reason));
     }
-    shown.is_some_and(|shown| shown.status).then_some((false, ReasonCode::QuietAgain))
+    shown.is_some_and(ObservedCondition::holds).then_some((false, ReasonCode::QuietAgain))
 }
 
 fn wanted<'a>(record: &'a DeviceEntry, object: &ObservedDevice, writing: Writing<'_>) -> Option<Wanted<'a>> {
-    let base = &object.base;
+    let base = object.status();
+    let shown_clone = base.condition(condition_type::CLONE_SUSPECTED);
+    let shown_mismatch = base.condition(condition_type::KEY_MISMATCH);
     let seen = record.trouble();
     let suspected = seen.is_some_and(super::trouble::Trouble::suspects_clone);
-    let clone = trouble(suspected, ReasonCode::CloneSuspected, base.clone.as_ref());
+    let clone = trouble(suspected, ReasonCode::CloneSuspected, shown_clone);
     let differing = seen.is_some_and(super::trouble::Trouble::has_mismatch);
-    let mismatch = trouble(differing, ReasonCode::KeyMismatch, base.mismatch.as_ref());
+    let mismatch = trouble(differing, ReasonCode::KeyMismatch, shown_mismatch);
     let session = session_wanted(record, object, writing).or_else(|| {
-        let own = base.gateway.as_deref().is_none_or(|gateway| gateway == writing.gateway);
-        let said = differs(base.clone.as_ref(), clone) || differs(base.mismatch.as_ref(), mismatch);
+        let own = !base.is_by_another(writing.gateway);
+        let said = differs(shown_clone, clone) || differs(shown_mismatch, mismatch);
         let lost = ownership(object, record.live(), writing.gateway) == Ownership::Lost;
         let nothing = Wanted {
-            phase: base.phase,
+            phase: base.phase(),
             connected: None,
             enrolled: None,
             clone: None,
@@ -146,7 +146,7 @@ fn away(
     welcome: bool,
 ) -> ReasonCode {
     let over = match reason {
-        ReasonCode::Revoked => !object.revoked,
+        ReasonCode::Revoked => !object.is_revoked(),
         ReasonCode::PendingApproval => welcome,
         ReasonCode::AwaitingReconnect => true,
         _ => false,
@@ -164,9 +164,9 @@ fn session_wanted<'a>(
     writing: Writing<'_>,
 ) -> Option<Wanted<'a>> {
     let live = record.live();
-    let enrolled = if object.revoked {
+    let enrolled = if object.is_revoked() {
         (false, ReasonCode::Revoked)
-    } else if object.approved || !writing.asks_approval {
+    } else if object.is_let_in(writing.asks_approval) {
         (true, ReasonCode::Approved)
     } else {
         (false, ReasonCode::PendingApproval)
@@ -184,7 +184,7 @@ fn session_wanted<'a>(
                 None => (true, ReasonCode::SessionEstablished),
                 Some(reason) => (false, away(writing.now, reason, object, record, enrolled.0)),
             };
-            let counters = match (live.complaint(), &object.base.counters) {
+            let counters = match (live.complaint(), object.status().condition(condition_type::COUNTERS)) {
                 (Some(_), _) => Some((false, ReasonCode::CounterOutOfRange)),
                 (None, Some(_)) => Some((true, ReasonCode::CountersBelieved)),
                 (None, None) => None,
@@ -213,28 +213,24 @@ fn idle<'a>(
     enrolled: (bool, ReasonCode),
     writing: Writing<'_>,
 ) -> Option<Wanted<'a>> {
-    let base = &object.base;
-    if base.gateway.as_deref().is_some_and(|gateway| gateway != writing.gateway) {
+    let base = object.status();
+    if base.is_by_another(writing.gateway) {
         return None;
     }
-    let connected_before = matches!(base.phase, DevicePhase::Connected);
+    let connected_before = matches!(base.phase(), DevicePhase::Connected);
     let lost = (connected_before && writing.now.ms >= writing.orphans_from_ms)
         .then_some((false, ReasonCode::SessionEnded));
     let wanted = |phase, connected, enrolled| {
         Some(Wanted { phase, connected, enrolled, clone: None, mismatch: None, counters: None, live: None })
     };
-    let shown = base.connected.as_ref().filter(|shown| !shown.status);
-    let returning = shown.and_then(|shown| {
-        let told = [ReasonCode::Revoked, ReasonCode::AwaitingReconnect];
-        let reason = told.into_iter().find(|reason| reason.as_str() == shown.reason)?;
-        Some((false, away(writing.now, reason, object, record, enrolled.0)))
-    });
-    if object.revoked {
+    let returning =
+        base.told_to_stay_away().map(|reason| (false, away(writing.now, reason, object, record, enrolled.0)));
+    if object.is_revoked() {
         let connected = connected_before.then_some((false, ReasonCode::Revoked));
         return wanted(DevicePhase::Revoked, connected, Some(enrolled));
     }
     if enrolled.1 == ReasonCode::PendingApproval {
-        let tried = record.rejected().is_some() || connected_before || base.gateway.is_some();
+        let tried = record.rejected().is_some() || connected_before || base.names_gateway();
         return tried.then_some(()).and_then(|()| wanted(DevicePhase::Pending, lost, Some(enrolled)));
     }
     if connected_before {
@@ -243,14 +239,13 @@ fn idle<'a>(
     if record.rejected() == Some(ReasonCode::KeyMismatch) {
         return wanted(DevicePhase::Rejected, None, Some((false, ReasonCode::KeyMismatch)));
     }
-    let kept_out = base.enrolled.as_ref().is_some_and(|shown| !shown.status);
-    let mismatch =
-        base.enrolled.as_ref().is_some_and(|shown| shown.reason == ReasonCode::KeyMismatch.as_str());
-    if kept_out && !mismatch {
+    let kept_out = base.condition(condition_type::ENROLLED).filter(|shown| !shown.holds());
+    if kept_out.is_some_and(|shown| !shown.is_for(ReasonCode::KeyMismatch)) {
         // A person approved it, or took the revocation back.
         return wanted(DevicePhase::Enrolled, returning, Some(enrolled));
     }
-    differs(shown, returning).then_some(()).and_then(|()| wanted(base.phase, returning, None))
+    let shown = base.condition(condition_type::CONNECTED);
+    differs(shown, returning).then_some(()).and_then(|()| wanted(base.phase(), returning, None))
 }
 
 /// How the status of a device differs from what it should be; `None` if it does not.
@@ -271,44 +266,68 @@ pub(super) fn diff<'a>(record: &'a DeviceEntry, writing: Writing<'a>) -> Option<
         return Some(StatusDiff { urgency, record, writing, wanted });
     }
     // That a device comes back is not said for longer than it may take.
-    let shown = object.base.connected.as_ref()?;
-    let by = record.returns_by().filter(|_| shown.reason == ReasonCode::AwaitingReconnect.as_str())?;
+    let shown = object.status().condition(condition_type::CONNECTED)?;
+    let by = record.returns_by().filter(|_| shown.is_for(ReasonCode::AwaitingReconnect))?;
     if now_ms <= by.ms { waits(Priority::Facts, by.ms + 1) } else { None }
 }
 
 /// Whether a device that an earlier life of this gateway left as Connected may still come back.
 fn awaits_return(record: &DeviceEntry, object: &ObservedDevice, writing: Writing<'_>) -> bool {
     record.live().is_none()
-        && object.base.phase == DevicePhase::Connected
-        && object.base.gateway.as_deref() == Some(writing.gateway)
+        && object.status().phase() == DevicePhase::Connected
+        && object.status().is_by(writing.gateway)
         && writing.now.ms < writing.orphans_from_ms
-        && !object.revoked
-        && (object.approved || !writing.asks_approval)
+        && object.is_let_in(writing.asks_approval)
 }
 
 /// How urgent a write is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Urgency {
-    pub priority: Priority,
-    /// Earliest time of the write, milliseconds of the monotonic clock.
-    pub due_ms: u64,
+    priority: Priority,
+    due_ms: u64,
     /// The write ends what the status says of a session, so that it may wait for the device to return.
-    pub ends_session: bool,
+    ends_session: bool,
+}
+
+impl Urgency {
+    pub(super) fn priority(self) -> Priority {
+        self.priority
+    }
+
+    /// Earliest time of the write, milliseconds of the monotonic clock.
+    pub(super) fn due_ms(self) -> u64 {
+        self.due_ms
+    }
+
+    /// The same for a write that is only now asked for: what often changes back, or changes more within a moment, waits for
+    /// that, but not at the end of a gateway.
+    pub(super) fn debounced_ms(self, shutting_down: bool) -> u64 {
+        let pause_ms = match self.priority {
+            Priority::Edge if self.ends_session && !shutting_down => EDGE_DEBOUNCE_MS,
+            Priority::Result | Priority::Facts => RESULT_DEBOUNCE_MS,
+            Priority::Enrollment
+            | Priority::Failure
+            | Priority::Edge
+            | Priority::Event
+            | Priority::Heartbeat => 0,
+        };
+        self.due_ms.saturating_add(pause_ms)
+    }
 }
 
 fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -> Option<Urgency> {
-    let base = &object.base;
+    let base = object.status();
     let now = |priority| Some(Urgency { priority, due_ms: writing.now.ms, ends_session: false });
-    if wanted.phase != base.phase {
+    if wanted.phase != base.phase() {
         let edge = matches!(wanted.phase, DevicePhase::Connected | DevicePhase::Disconnected);
         let priority = if edge { Priority::Edge } else { Priority::Enrollment };
         let ends_session = wanted.phase == DevicePhase::Disconnected;
         return Some(Urgency { priority, due_ms: writing.now.ms, ends_session });
     }
-    if differs(base.enrolled.as_ref(), wanted.enrolled) {
+    if differs(base.condition(condition_type::ENROLLED), wanted.enrolled) {
         return now(Priority::Enrollment);
     }
-    if differs(base.connected.as_ref(), wanted.connected) {
+    if differs(base.condition(condition_type::CONNECTED), wanted.connected) {
         return now(Priority::Edge);
     }
     let mut changed =
@@ -319,28 +338,27 @@ fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -
         return now(if others { Priority::Enrollment } else { Priority::Edge });
     }
     let live = wanted.live?;
-    if base.epoch != live.epoch().0 {
+    if base.epoch() != live.epoch().0 {
         return now(Priority::Edge);
     }
     if let Some(applications) = live.applications()
-        && live.runs_other_than(base.applications_hash)
+        && live.runs_other_than(base.applications_hash())
     {
         let failed = applications.iter().any(Application::failed);
         return now(if failed { Priority::Failure } else { Priority::Result });
     }
-    if live.revision().is_some_and(|revision| Some(revision) != as_u64(base.revision)) {
+    if live.revision().is_some_and(|revision| base.lacks_revision(revision)) {
         return now(Priority::Result);
     }
-    if live.facts_other_than(base.facts_hash).is_some() || object.generation != base.observed_generation {
+    if live.facts_other_than(base.facts_hash()).is_some() || object.is_respecified() {
         return now(Priority::Facts);
     }
-    if is_ahead(writing.now, base) {
+    if base.is_ahead(writing.now) {
         return now(Priority::Heartbeat);
     }
-    let heard = heard_unix_ms(writing.now, live);
-    if live.is_connected() && heard > base.last_heartbeat_unix_ms {
-        let age = heard - base.last_heartbeat_unix_ms;
-        let due_ms = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age);
+    let age_ms = base.heartbeat_age_ms(heard_unix_ms(writing.now, live));
+    if live.is_connected() && age_ms > 0 {
+        let due_ms = writing.now.ms + HEARTBEAT_WRITE_INTERVAL_MS.saturating_sub(age_ms);
         return Some(Urgency { priority: Priority::Heartbeat, due_ms, ends_session: false });
     }
     None
@@ -355,47 +373,47 @@ impl StatusDiff<'_> {
     pub(super) fn patch(&self) -> Option<(Value, Option<Event>)> {
         let Self { record, writing, .. } = self;
         let (object, wanted) = self.wanted.as_ref()?;
-        let base = &object.base;
+        let base = object.status();
         let mut status = Map::new();
         let mut set = |name: &str, value: Value| drop(status.insert(name.to_owned(), value));
-        if wanted.phase != base.phase {
+        if wanted.phase != base.phase() {
             set("phase", json!(wanted.phase));
         }
-        if object.generation != base.observed_generation {
-            set("observedGeneration", json!(object.generation));
+        if object.is_respecified() {
+            set("observedGeneration", json!(object.generation()));
         }
         let conditions = wanted.conditions(base);
         if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
             let own = conditions.into_iter().filter_map(|(name, shown, wanted)| {
                 condition(writing.now, name, shown, wanted, record, object)
             });
-            let others = base.other_conditions.iter().map(|condition| json!(condition));
+            let others = base.other_conditions().iter().map(|condition| json!(condition));
             set("conditions", own.chain(others).collect());
         }
         if let Some(live) = wanted.live {
-            if base.gateway.as_deref() != Some(writing.gateway) {
+            if !base.is_by(writing.gateway) {
                 set("gateway", json!(writing.gateway));
             }
-            let ahead = is_ahead(writing.now, base);
-            if base.epoch != live.epoch().0 || base.connected_since_unix_ms.is_none() || ahead {
+            let ahead = base.is_ahead(writing.now);
+            if !base.tells_start_of(live.epoch().0) || ahead {
                 set("epoch", json!(live.epoch().0));
                 let since = UnixTime::from_ms(unix_ms_of(writing.now, live.since()));
                 set("connected_since", json!(since.to_string()));
             }
             let heard = heard_unix_ms(writing.now, live);
-            if heard > base.last_heartbeat_unix_ms || ahead {
+            if base.heartbeat_age_ms(heard) > 0 || ahead {
                 set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
             }
             if let Some(revision) = live.revision()
-                && Some(revision) != as_u64(base.revision)
+                && base.lacks_revision(revision)
             {
                 set("revision", json!(revision));
             }
-            if let Some(facts) = live.facts_other_than(base.facts_hash) {
+            if let Some(facts) = live.facts_other_than(base.facts_hash()) {
                 set("facts", whole(json!(facts)));
             }
             if let Some(applications) = live.applications() {
-                let changed = live.runs_other_than(base.applications_hash);
+                let changed = live.runs_other_than(base.applications_hash());
                 if changed || self.urgency.priority == Priority::Heartbeat {
                     let resources: Vec<_> = applications.iter().map(Application::to_resource).collect();
                     set("applications", json!(resources));
@@ -407,10 +425,10 @@ impl StatusDiff<'_> {
         }
         // What led to Rejected made its Event when it was seen.
         let transition = wanted.phase != DevicePhase::Rejected
-            && (wanted.phase != base.phase || differs(base.enrolled.as_ref(), wanted.enrolled));
+            && (wanted.phase != base.phase()
+                || differs(base.condition(condition_type::ENROLLED), wanted.enrolled));
         let event = transition.then(|| event(writing.now, record, object, wanted));
-        let patch = json!({ "metadata": { "resourceVersion": object.resource_version }, "status": status });
-        Some((patch, event))
+        Some((object.status_patch(status), event))
     }
 }
 
@@ -441,7 +459,7 @@ fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wante
         DevicePhase::Revoked => (true, ReasonCode::Revoked),
     };
     Event {
-        regarding: Regarding::device((**record.key()).clone(), &object.uid),
+        regarding: Regarding::device((**record.key()).clone(), object.uid()),
         warning,
         reason,
         message: sentence(reason, record),
@@ -463,7 +481,7 @@ fn sentence(reason: ReasonCode, record: &DeviceEntry) -> String {
 
 fn differs(shown: Option<&ObservedCondition>, wanted: Option<(bool, ReasonCode)>) -> bool {
     wanted.is_some_and(|(status, reason)| {
-        shown.is_none_or(|shown| shown.status != status || shown.reason != reason.as_str())
+        shown.is_none_or(|shown| shown.holds() != status || !shown.is_for(reason))
     })
 }
 
@@ -478,15 +496,15 @@ fn condition(
     let (status, reason, message) = match (wanted, shown) {
         (Some((status, reason)), _) => (status, reason.as_str().to_owned(), sentence(reason, record)),
         (None, Some(shown)) => {
-            let reason = ReasonCode::ALL.iter().find(|reason| reason.as_str() == shown.reason);
+            let reason = ReasonCode::ALL.iter().find(|reason| shown.is_for(**reason));
             let message = reason.map(|reason| sentence(*reason, record)).unwrap_or_default();
-            (shown.status, shown.reason.clone(), message)
+            (shown.holds(), shown.reason().to_owned(), message)
         }
         (None, None) => return None,
     };
     let now = UnixTime::from_ms(now.unix_ms);
     let since = match shown {
-        Some(shown) if shown.status == status => shown.since.min(now),
+        Some(shown) if shown.holds() == status => shown.since().min(now),
         _ => now,
     };
     Some(json!({
@@ -495,7 +513,7 @@ fn condition(
         "reason": reason,
         "message": message,
         "lastTransitionTime": since.to_seconds_text(),
-        "observedGeneration": object.generation,
+        "observedGeneration": object.generation(),
     }))
 }
 
@@ -511,14 +529,4 @@ fn unix_ms_of(now: Now, then: Now) -> u64 {
 /// When the device was last heard, to the second that a status shows.
 fn heard_unix_ms(now: Now, live: &SessionView) -> u64 {
     unix_ms_of(now, live.last_heard()) / 1_000 * 1_000
-}
-
-/// Whether the status has a time that has not come yet.
-fn is_ahead(now: Now, base: &LastWritten) -> bool {
-    let latest = base.connected_since_unix_ms.unwrap_or(0).max(base.last_heartbeat_unix_ms);
-    latest > now.unix_ms.saturating_add(CLOCK_AHEAD_MS)
-}
-
-fn as_u64(value: Option<i64>) -> Option<u64> {
-    value.and_then(|value| u64::try_from(value).ok())
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use wasmbed_protocol::{
-    Assignment, AssignmentGet, Closing as ClosingMessage, CorrelationId, Desired, DesiredApplication, Epoch,
-    ErrorNotice, GatewayMessage, HeartbeatAck, List, ModuleChunk, ModuleDigest, ModuleGone, Revision,
-    SpecHash, Welcome, encode_gateway,
-    limits::{CHUNK_BYTES_MAX, DESIRED_MAX, FRAME_BYTES_MAX},
+    AssignmentGet, CorrelationId, Desired, Epoch, GatewayMessage, HeartbeatAck, List, ModuleDigest,
+    ModuleGone, Revision, SpecHash, Welcome, encode_gateway,
+    limits::{DESIRED_MAX, FRAME_BYTES_MAX},
 };
 
 use super::{
@@ -15,8 +14,8 @@ use super::{
     connections::State,
     device::{DeviceEntry, SessionView},
     input::{Notice, SessionId, Transmit},
-    pending::{Closing, Complaint, Outgoing, Range},
-    sets::Set,
+    pending::{Outgoing, Range},
+    sets::{Body, Set},
 };
 use crate::Now;
 
@@ -42,8 +41,7 @@ impl Frames<'_> {
 
     fn push_desired(&mut self, set: &Set, base: u64) {
         let mut applications = Vec::with_capacity(DESIRED_MAX);
-        applications
-            .extend(set.bodies().map(|body| DesiredApplication { uid: body.uid, spec_hash: body.hash }));
+        applications.extend(set.bodies().map(Body::to_desired));
         self.push(&GatewayMessage::Desired(Desired {
             revision: Revision(base.saturating_add(set.revision())),
             applications: List::new(&applications),
@@ -60,29 +58,15 @@ impl Frames<'_> {
             self.push(&GatewayMessage::AssignmentGone(AssignmentGet { spec_hash }));
             return None;
         };
-        let (body, correlation_id) = (assignment.body(), assignment.correlation_id());
-        self.push(&GatewayMessage::Assignment(Assignment {
-            spec_hash,
-            spec: &body.spec,
-            correlation_id,
-            envelope: &[],
-        }));
-        Some((Arc::clone(&body.application), correlation_id))
+        self.push(&GatewayMessage::Assignment(assignment.to_message()));
+        Some((Arc::clone(assignment.body().application()), assignment.correlation_id()))
     }
 
     /// Gives what is left of the range.
     fn push_chunk(&mut self, range: Range, module: &[u8]) -> Option<Range> {
-        let start = range.next as usize;
-        let end = (start + CHUNK_BYTES_MAX).min(range.end as usize).min(module.len());
-        let bytes = module.get(start..end).filter(|bytes| !bytes.is_empty())?;
-        self.push(&GatewayMessage::ModuleChunk(ModuleChunk {
-            digest: range.digest,
-            offset: range.next,
-            bytes,
-        }));
-        // `end` is at most `range.end`, a u32.
-        let next = end as u32;
-        (next < range.end).then_some(Range { next, ..range })
+        let (chunk, rest) = range.split_chunk(module)?;
+        self.push(&GatewayMessage::ModuleChunk(chunk));
+        rest
     }
 }
 
@@ -112,17 +96,10 @@ impl Gateway {
                     transmit.heartbeat = true;
                 }
                 Outgoing::Error(complaint) => {
-                    let Complaint { code, tag, detail } = &*complaint;
-                    frames.push(&GatewayMessage::Error(ErrorNotice { code: *code, tag: *tag, detail }));
+                    frames.push(&complaint.to_message());
                 }
                 Outgoing::Close(closing) => {
-                    let Closing { reject, reason, retry_after_ms, detail } = &*closing;
-                    let (reason, retry_after_ms) = (*reason, *retry_after_ms);
-                    let last = ClosingMessage { reason, retry_after_ms, detail };
-                    frames.push(&match reject {
-                        true => GatewayMessage::Reject(last),
-                        false => GatewayMessage::Goodbye(last),
-                    });
+                    frames.push(&closing.to_message());
                     break;
                 }
                 Outgoing::Desired => {
@@ -141,9 +118,9 @@ impl Gateway {
                     frames.push(&GatewayMessage::ModuleGone(ModuleGone { digest }))
                 }
                 Outgoing::Chunk(range) => {
-                    let rest =
-                        modules.cached(&range.digest).and_then(|module| frames.push_chunk(range, module));
-                    modules.touch(now.ms, &range.digest);
+                    let digest = range.digest();
+                    let rest = modules.cached(&digest).and_then(|module| frames.push_chunk(range, module));
+                    modules.touch(now.ms, &digest);
                     if let Some(rest) = rest {
                         session.pending_mut().pull(rest);
                     }

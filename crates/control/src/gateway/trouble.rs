@@ -71,12 +71,11 @@ impl Trouble {
         let retry_after_ms = u32::try_from(CLONE_RETRY.pause_ms(self.refusals)).unwrap_or(u32::MAX);
         self.refusals = self.refusals.saturating_add(1);
         self.clone_ms = Some(now_ms);
-        Refusal {
-            reason: CloseReason::CloneSuspected,
-            shown: None,
+        Refusal::new(
+            CloseReason::CloneSuspected,
             retry_after_ms,
-            detail: "another board with this identity is connected; give each board an identity of its own",
-        }
+            "another board with this identity is connected; give each board an identity of its own",
+        )
     }
 
     /// What the status of an earlier life of this gateway shows, as if it were seen now.

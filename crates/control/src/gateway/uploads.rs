@@ -9,7 +9,7 @@ use super::{
     config::{STORE_OPERATIONS_MAX, UNSEEN_DEVICES_MAX},
     device::Offer,
     input::{Answer, Notice, Refused, RequestId, StoreFailure, StoreId, UploadDecision},
-    sets::{Modules, PreparedSet, PreparedSets, Set},
+    sets::{Body, Modules, PreparedSet, PreparedSets, Set},
     storage::{CheckedSet, Storing},
 };
 use crate::{
@@ -118,7 +118,7 @@ impl Gateway {
         }
         let (mut parsed, exchange) = read.map_err(|error| refuse(error.to_string()))?;
         let missing: BTreeSet<ModuleDigest> =
-            parsed.bodies().map(|body| body.digest).filter(|digest| !self.modules.contains(digest)).collect();
+            parsed.bodies().map(Body::digest).filter(|digest| !self.modules.contains(digest)).collect();
         if !missing.is_empty() {
             let missing_modules = missing.iter().map(ToString::to_string).collect();
             let refusal = refuse("modules must be uploaded first".to_owned());
@@ -126,9 +126,10 @@ impl Gateway {
         }
         // A device that was promised more than there is would wait for ever.
         for body in parsed.bodies() {
-            if let Some(bytes) = self.modules.size(&body.digest).filter(|bytes| *bytes != body.module_bytes) {
-                let wrong = format!("module_bytes is {}, but the module has {bytes}", body.module_bytes);
-                return Err(refuse(format!("{}: {wrong}", body.application)));
+            let said = body.module_bytes();
+            if let Some(bytes) = self.modules.size(&body.digest()).filter(|bytes| *bytes != said) {
+                let wrong = format!("module_bytes is {said}, but the module has {bytes}");
+                return Err(refuse(format!("{}: {wrong}", body.application())));
             }
         }
         if !self.devices.contains_key(&device) {
@@ -284,7 +285,7 @@ impl Gateway {
     pub(super) fn sweep_modules(&mut self, now: Now, unreferenced_ms: u64) {
         let held = self.devices.values().filter_map(|record| record.delivery().held());
         let staged = self.storage.staged().map(|(_, set)| &**set);
-        let referenced = held.chain(staged).flat_map(|set| set.bodies().map(|body| body.digest)).collect();
+        let referenced = held.chain(staged).flat_map(|set| set.bodies().map(Body::digest)).collect();
         for digest in self.modules.sweep(now.ms, &referenced, unreferenced_ms) {
             self.storage.delete_module(digest);
         }

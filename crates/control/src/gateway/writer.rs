@@ -193,14 +193,52 @@ struct Queued {
 /// A call under way; a value that is kept until its answer comes.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub device: Arc<ObjectKey>,
-    pub priority: Priority,
+    device: Arc<ObjectKey>,
+    priority: Priority,
     /// When it first waited.
-    pub since_ms: u64,
+    since_ms: u64,
     /// The Event itself, to be tried again.
-    pub event: Option<Box<QueuedEvent>>,
+    event: Option<Box<QueuedEvent>>,
     /// Told as an Event once the write is done.
-    pub then: Option<Box<Event>>,
+    then: Option<Box<Event>>,
+}
+
+impl InFlight {
+    /// A call about a device that waited since then. `then` is told as an Event once it is done.
+    pub(super) fn about_device(
+        device: Arc<ObjectKey>,
+        priority: Priority,
+        since_ms: u64,
+        then: Option<Box<Event>>,
+    ) -> Self {
+        Self { device, priority, since_ms, event: None, then }
+    }
+
+    /// The write of an Event about a device.
+    pub(super) fn of_event(now_ms: u64, device: Arc<ObjectKey>, event: QueuedEvent) -> Self {
+        let event = Some(Box::new(event));
+        Self { device, priority: Priority::Event, since_ms: now_ms, event, then: None }
+    }
+
+    pub(super) fn device(&self) -> &Arc<ObjectKey> {
+        &self.device
+    }
+
+    /// Whether it writes an Event, and nothing of the device itself.
+    pub(super) fn is_event(&self) -> bool {
+        self.priority == Priority::Event
+    }
+
+    /// The call succeeded; what is to be told as an Event.
+    pub(super) fn into_done(self) -> Option<Box<Event>> {
+        self.then
+    }
+
+    /// The call is to be made again, as it was.
+    pub(super) fn into_retry(self) -> Ready {
+        let Self { device, priority, since_ms, event, then: _ } = self;
+        event.map_or(Ready::Device { device, priority, since_ms }, |event| Ready::Event(*event))
+    }
 }
 
 /// What may be written now.
@@ -524,19 +562,13 @@ mod tests {
         match writer.next_ready(now_ms)? {
             Ready::Device { device, priority, since_ms } => {
                 let name = device.name.clone();
-                writer.begin(InFlight { device, priority, since_ms, event: None, then: None });
+                writer.begin(InFlight::about_device(device, priority, since_ms, None));
                 writer.in_flight.clear();
                 Some((name, priority))
             }
             Ready::Event(event) => {
                 let device = Arc::new(event.event.regarding.key.clone());
-                writer.begin(InFlight {
-                    device,
-                    priority: Priority::Event,
-                    since_ms: now_ms,
-                    event: None,
-                    then: None,
-                });
+                writer.begin(InFlight::of_event(now_ms, device, event));
                 writer.in_flight.clear();
                 Some(("event".into(), Priority::Event))
             }

@@ -6,10 +6,9 @@ use wasmbed_api::Device;
 
 use super::{
     Gateway,
-    config::{EDGE_DEBOUNCE_MS, RESULT_DEBOUNCE_MS},
     events::{About, Noted, QueuedEvent},
     input::{Call, LeftOut, Notice, Write, WriteId},
-    status::{self, Urgency, Writing},
+    status::{self, Writing},
     writer::{InFlight, Priority, Ready, Turn},
 };
 use crate::{
@@ -32,17 +31,9 @@ impl Gateway {
         }
         // The status says everything already.
         let Some(diff) = status::diff(record, writing) else { return };
-        let Urgency { priority, due_ms, ends_session } = diff.urgency();
-        let pause_ms = match priority {
-            Priority::Edge if ends_session && !self.shutting_down => EDGE_DEBOUNCE_MS,
-            Priority::Result | Priority::Facts => RESULT_DEBOUNCE_MS,
-            Priority::Enrollment
-            | Priority::Failure
-            | Priority::Edge
-            | Priority::Event
-            | Priority::Heartbeat => 0,
-        };
-        let mut due_ms = due_ms.saturating_add(pause_ms);
+        let urgency = diff.urgency();
+        let priority = urgency.priority();
+        let mut due_ms = urgency.debounced_ms(self.shutting_down);
         if priority.is_caused_by_device() && !self.shutting_down {
             due_ms = due_ms.max(record.writes_mut().not_before(now.ms));
         }
@@ -62,13 +53,7 @@ impl Gateway {
                         record.allowance_mut().refresh_event(&mut event);
                     }
                     let call = Call::Event(event.event.clone(), event.occurrence);
-                    let in_flight = InFlight {
-                        device,
-                        priority: Priority::Event,
-                        since_ms: now.ms,
-                        event: Some(Box::new(event)),
-                        then: None,
-                    };
+                    let in_flight = InFlight::of_event(now.ms, device, event);
                     return Some(Write { id: self.writer.begin(in_flight), call });
                 }
                 Ready::Device { device, priority, since_ms } => {
@@ -97,9 +82,10 @@ impl Gateway {
                 let not_before_ms = record.writes_mut().not_before(now.ms);
                 // What is wanted may have changed since it was queued, and a heartbeat's time moved on.
                 let diff = status::diff(record, writing)?;
-                let Urgency { priority, due_ms, .. } = diff.urgency();
+                let urgency = diff.urgency();
+                let priority = urgency.priority();
                 let spaced = priority.is_caused_by_device() && !self.shutting_down;
-                if due_ms > now.ms || (spaced && not_before_ms > now.ms) {
+                if urgency.due_ms() > now.ms || (spaced && not_before_ms > now.ms) {
                     self.schedule_write(now, &key);
                     return None;
                 }
@@ -111,7 +97,7 @@ impl Gateway {
                 (Call::PatchStatus { device: (*key).clone(), patch }, event.map(Box::new))
             }
         };
-        let in_flight = InFlight { device: Arc::clone(&key), priority, since_ms, event: None, then };
+        let in_flight = InFlight::about_device(Arc::clone(&key), priority, since_ms, then);
         let id = self.writer.begin(in_flight);
         record.writes_mut().begin(id);
         Some(Write { id, call })
@@ -120,13 +106,13 @@ impl Gateway {
     /// A call ended; if it succeeded, with the Device as it is now, and none for an Event.
     pub fn handle_write_result(&mut self, now: Now, id: WriteId, outcome: WriteOutcome<Option<Box<Device>>>) {
         let call = present!(self.writer.end(id), "a call is answered once");
-        let key = Arc::clone(&call.device);
+        let key = Arc::clone(call.device());
         let record = self.devices.get_mut(&key);
         let awaited = record.is_some_and(|record| record.writes_mut().handle_answer(id));
         match outcome {
             WriteOutcome::Done(device) => {
                 self.writer.succeeded();
-                self.write_done(now, &key, call.then);
+                self.write_done(now, &key, call.into_done());
                 // Where nobody awaits it any more the Device was deleted since: the answer would bring it back.
                 if let Some(device) = device.filter(|_| awaited) {
                     self.show_device(now, &device);
@@ -134,8 +120,7 @@ impl Gateway {
             }
             WriteOutcome::Conflict => {
                 self.writer.succeeded();
-                if let Some(record) = self.devices.get_mut(&key).filter(|_| call.priority != Priority::Event)
-                {
+                if let Some(record) = self.devices.get_mut(&key).filter(|_| !call.is_event()) {
                     record.writes_mut().conflicted(now.ms);
                 }
             }
@@ -160,7 +145,7 @@ impl Gateway {
             WriteOutcome::Rejected(detail) => {
                 self.writer.succeeded();
                 self.notice(Notice::WriteFailed { device: Arc::clone(&key), detail });
-                if call.priority != Priority::Event {
+                if !call.is_event() {
                     self.pause(now, &key);
                 }
             }
@@ -190,10 +175,13 @@ impl Gateway {
 
     /// A call that is to be made again as it was: in its old place, not at the end.
     fn requeue(&mut self, now: Now, call: InFlight) {
-        if let Some(event) = call.event {
-            self.queue_event(*event);
-        } else if let Some(record) = self.devices.get_mut(&call.device) {
-            self.writer.schedule(now.ms, &call.device, record.writes_mut(), call.priority, call.since_ms);
+        match call.into_retry() {
+            Ready::Event(event) => self.queue_event(event),
+            Ready::Device { device, priority, since_ms } => {
+                if let Some(record) = self.devices.get_mut(&device) {
+                    self.writer.schedule(now.ms, &device, record.writes_mut(), priority, since_ms);
+                }
+            }
         }
     }
 

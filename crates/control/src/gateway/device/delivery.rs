@@ -84,9 +84,9 @@ impl Delivery {
 
     /// A session begins, whose revision counts as `counted`; `written` is the one of Device.status.
     pub(super) fn begin(&mut self, counted: &Counted, written: u64) {
-        self.base = counted.base;
+        self.base = counted.base();
         // A device that was let go of forgets its revision: an older set may not take its place.
-        self.seen = self.seen.max(counted.revision).max(written);
+        self.seen = self.seen.max(counted.revision()).max(written);
     }
 
     /// A report's revision in the gateway's count, if it is within `limit` or what was set here.
@@ -145,7 +145,14 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ObjectKey, gateway::sets::Bodies, gateway_api::DeviceSet};
+    use crate::{
+        ObjectKey,
+        gateway::{
+            counters::{Known, plan_counters},
+            sets::Bodies,
+        },
+        gateway_api::DeviceSet,
+    };
 
     fn set(revision: u64) -> Arc<Set> {
         let set = DeviceSet { device: ObjectKey::new("n", "a"), revision, assignments: Vec::new() };
@@ -174,11 +181,11 @@ mod tests {
     #[test]
     fn reports_count_from_the_base_up_to_the_limit() {
         let mut delivery = Delivery::default();
-        let counted = Counted { epoch: 1, told: 1, base: 100, revision: 0, complaint: None };
-        delivery.begin(&counted, 7);
-        assert_eq!((delivery.seen(), delivery.base()), (7, 100));
-        assert_eq!(delivery.count(Revision(99), 9), None);
-        assert_eq!(delivery.count(Revision(109), 9), Some(9));
-        assert_eq!((delivery.count(Revision(110), 9), delivery.seen()), (None, 9));
+        let base = COUNTER_SLACK + 100;
+        delivery.begin(&plan_counters(Known::counted_from(base), 0, base), 7);
+        assert_eq!((delivery.seen(), delivery.base()), (7, base));
+        assert_eq!(delivery.count(Revision(base - 1), 9), None);
+        assert_eq!(delivery.count(Revision(base + 9), 9), Some(9));
+        assert_eq!((delivery.count(Revision(base + 10), 9), delivery.seen()), (None, 9));
     }
 }

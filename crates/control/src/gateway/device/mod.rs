@@ -19,7 +19,7 @@ mod session_view;
 
 use std::sync::Arc;
 
-use wasmbed_api::ReasonCode;
+use wasmbed_api::{ReasonCode, condition};
 use wasmbed_protocol::{ApplicationUid, Epoch, Log, Reported};
 
 use super::{
@@ -149,7 +149,7 @@ impl DeviceEntry {
         self.listing = listing;
         let known = self.object.as_ref();
         if let Some(known) = known {
-            debug_assert_eq!(known.uid, object.uid, "a Device of another UID is another device");
+            debug_assert_eq!(known.uid(), object.uid(), "a Device of another UID is another device");
             if object.is_older_than(known) {
                 return Observed::Older;
             }
@@ -157,18 +157,15 @@ impl DeviceEntry {
                 return Observed::Echo;
             }
         }
-        let uids = [known.map(|known| &known.uid), self.stored_uid.as_ref()];
-        object.uid = shared(&object.uid, uids);
-        let held = self.public_keys();
-        object.public_key = object.public_key.map(|key| shared(&key, held));
-        let another_key = known.is_some_and(|known| known.public_key != object.public_key);
+        object.share([known.map(ObservedDevice::uid), self.stored_uid.as_ref()], self.public_keys());
+        let another_key = known.is_some_and(|known| known.public_key() != object.public_key());
         self.object = Some(object);
         Observed::Newest { another_key }
     }
 
     /// Whether a Device of this UID is another than the one known.
     pub(super) fn is_another(&self, uid: &str) -> bool {
-        let known = [self.object.as_ref().map(|object| &object.uid), self.stored_uid.as_ref()];
+        let known = [self.object.as_ref().map(ObservedDevice::uid), self.stored_uid.as_ref()];
         known.into_iter().flatten().any(|known| **known != *uid)
     }
 
@@ -195,12 +192,8 @@ impl DeviceEntry {
     /// A device that was told to stay away by an earlier life of this gateway comes back as late as one that was told so now.
     pub(super) fn adopt_retry(&mut self, now: Now) {
         let object = present!(&self.object, "the object was just noted");
-        let shown = object.base.connected.as_ref().filter(|shown| !shown.status);
-        let told = shown.is_some_and(|shown| {
-            shown.reason == ReasonCode::Revoked.as_str()
-                || shown.reason == ReasonCode::AwaitingReconnect.as_str()
-        });
-        if told && self.live.is_none() && self.returns_by.is_none() && !object.revoked {
+        let told = object.status().told_to_stay_away().is_some();
+        if told && self.live.is_none() && self.returns_by.is_none() && !object.is_revoked() {
             self.stays_away(now, u64::from(RETRY_REFUSED_MS));
         }
     }
@@ -209,9 +202,10 @@ impl DeviceEntry {
     /// makes the question of the old one void.
     pub(super) fn adopt_trouble(&mut self, now: Now, another_key: bool, gateway: &str) {
         let object = present!(self.object.as_ref(), "the object was just noted");
-        let own = object.base.gateway.as_deref().is_none_or(|name| name == gateway);
-        let shown = |shown: Option<&ObservedCondition>| shown.is_some_and(|shown| shown.status) && own;
-        let (clone, mismatch) = (shown(object.base.clone.as_ref()), shown(object.base.mismatch.as_ref()));
+        let shown = object.status();
+        let own = !shown.is_by_another(gateway);
+        let holds = |name| shown.condition(name).is_some_and(ObservedCondition::holds) && own;
+        let (clone, mismatch) = (holds(condition::CLONE_SUSPECTED), holds(condition::KEY_MISMATCH));
         if (clone || mismatch) && self.trouble.is_none() && !another_key {
             self.trouble = Some(Box::new(Trouble::adopted(now.ms, clone, mismatch)));
         }
@@ -226,9 +220,9 @@ impl DeviceEntry {
     pub(super) fn known(&self, synced: bool) -> Known<'_> {
         match &self.object {
             Some(object) => Known::Object {
-                approved: object.approved,
-                revoked: object.revoked,
-                public_key: object.public_key.as_deref(),
+                approved: object.is_approved(),
+                revoked: object.is_revoked(),
+                public_key: object.public_key().map(AsRef::as_ref),
             },
             None if synced => Known::Missing,
             None if self.stored_uid.is_some() => Known::Stored { admitted_key: self.admitted_key.as_deref() },
@@ -238,7 +232,8 @@ impl DeviceEntry {
 
     /// Whether no session of this Device was ever seen.
     pub(super) fn is_unused(&self) -> bool {
-        let unused = |object: &ObservedDevice| object.base.gateway.is_none() && object.base.epoch == 0;
+        let unused =
+            |object: &ObservedDevice| !object.status().names_gateway() && object.status().epoch() == 0;
         self.object.as_ref().is_some_and(unused) && self.live.is_none() && self.admitted_key.is_none()
     }
 
@@ -260,8 +255,8 @@ impl DeviceEntry {
 
     /// Whether a client with this key is the device, as far as its Device says.
     pub(super) fn has_key(&self, key: &str) -> bool {
-        let pinned = self.object.as_ref().and_then(|object| object.public_key.as_deref());
-        pinned.is_none_or(|pinned| pinned == key)
+        let pinned = self.object.as_ref().and_then(ObservedDevice::public_key);
+        pinned.is_none_or(|pinned| **pinned == *key)
     }
 
     /// It is not let in any more while the Kubernetes API is away; whether the disk says otherwise.
@@ -289,14 +284,13 @@ impl DeviceEntry {
     /// A session begins: its epoch is to be claimed in Device.status.
     pub(super) fn begin(&mut self, now: Now, id: SessionId, greeting: &Greeting, key: &Arc<str>) -> Begun {
         debug_assert!(self.session.is_none(), "{} begins a session while it has one", self.key);
-        let written = self.object.as_ref().map_or((0, 0), |object| object.base.counters());
+        let written = self.object.as_ref().map(ObservedDevice::status);
+        let written = written.map_or((0, 0), |status| (status.epoch(), status.revision()));
         let earlier = self.live.as_deref();
-        let known = KnownCounters {
-            epoch: written.0.max(earlier.map_or(0, |live| live.epoch().0)),
-            revision: written.1.max(self.delivery.seen()),
-            base: self.delivery.base(),
-        };
-        let counted = plan_counters(known, greeting.last_epoch, greeting.revision);
+        let known = KnownCounters::counted_from(self.delivery.base())
+            .seen(written.0, written.1)
+            .seen(earlier.map_or(0, |live| live.epoch().0), self.delivery.seen());
+        let counted = plan_counters(known, greeting.last_epoch(), greeting.revision());
         let start = earlier.and_then(SessionView::start);
         self.delivery.begin(&counted, written.1);
         let live = SessionView::new(now, greeting, &counted, start, self.delivery.limit());
@@ -307,12 +301,12 @@ impl DeviceEntry {
         self.returns_by = None;
         let admitted = self.admitted_key.as_ref() == Some(key);
         let same_object =
-            self.object.as_ref().is_none_or(|object| Some(&object.uid) == self.stored_uid.as_ref());
+            self.object.as_ref().is_none_or(|object| Some(object.uid()) == self.stored_uid.as_ref());
         let to_disk = !admitted || !same_object;
         if to_disk {
             self.admitted_key = Some(Arc::clone(key));
         }
-        Begun { complaint: counted.complaint, to_disk }
+        Begun { complaint: counted.complaint().map(str::to_owned), to_disk }
     }
 
     /// Its session is given Welcome; gives its epoch.
@@ -352,7 +346,7 @@ impl DeviceEntry {
         let live = present!(live, "an established session has its epoch" => ReportEffects::default());
         let revision = self.delivery.count(reported.revision, live.revision_limit());
         let highest = self.delivery.base().saturating_add(self.delivery.seen());
-        let uid = self.object.as_ref().map(|object| &*object.uid);
+        let uid = self.object.as_ref().map(|object| &**object.uid());
         let name = |uid: &ApplicationUid| self.delivery.name(uid);
         live.handle_report(now, &self.key, uid, reported, (revision, highest), name)
     }
@@ -383,7 +377,7 @@ impl DeviceEntry {
     /// What the disk is to hold of it; from now on it counts as held.
     pub(super) fn store(&mut self) -> StoredDevice {
         if let Some(object) = &self.object {
-            self.stored_uid = Some(Arc::clone(&object.uid));
+            self.stored_uid = Some(Arc::clone(object.uid()));
         }
         // Operations happen in their order: an older set must not follow a newer one.
         let set = self.delivery.newest().map(|set| set.to_api(&self.key));
@@ -392,7 +386,7 @@ impl DeviceEntry {
 
     /// What the disk is to hold of it together with this set.
     pub(super) fn as_stored(&self, set: Option<crate::gateway_api::DeviceSet>) -> StoredDevice {
-        let uid = self.object.as_ref().map(|object| &object.uid).or(self.stored_uid.as_ref());
+        let uid = self.object.as_ref().map(ObservedDevice::uid).or(self.stored_uid.as_ref());
         StoredDevice {
             device: (*self.key).clone(),
             uid: uid.map(ToString::to_string),
@@ -403,7 +397,7 @@ impl DeviceEntry {
 
     /// Whether the disk holds its set under another UID than the object's.
     pub(super) fn is_stored_as_another(&self) -> bool {
-        let uid = self.object.as_ref().map(|object| &object.uid);
+        let uid = self.object.as_ref().map(ObservedDevice::uid);
         self.stored_uid.as_ref() != uid && self.delivery.held().is_some()
     }
 
@@ -440,7 +434,7 @@ impl DeviceEntry {
 
     /// Keys by which it is known.
     pub(super) fn public_keys(&self) -> [Option<&Arc<str>>; 2] {
-        let pinned = self.object.as_ref().and_then(|object| object.public_key.as_ref());
+        let pinned = self.object.as_ref().and_then(ObservedDevice::public_key);
         [pinned, self.admitted_key.as_ref()]
     }
 

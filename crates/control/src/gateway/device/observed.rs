@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use wasmbed_api::{Device, DevicePhase, DeviceStatus, condition};
+use serde_json::{Map, Value, json};
+use wasmbed_api::{Device, DevicePhase, DeviceStatus, ReasonCode, condition};
 
 use super::application::applications_hash;
-use crate::{UnixTime, intern::hash_of};
+use crate::{Now, UnixTime, intern::hash_of};
 
 /// The Device object: what its owner wants, and the status that later writes are diffed against.
 #[derive(Debug)]
 pub(in crate::gateway) struct ObservedDevice {
-    pub uid: Arc<str>,
-    pub resource_version: Box<str>,
-    pub generation: Option<i64>,
-    pub approved: bool,
-    pub revoked: bool,
-    pub public_key: Option<Arc<str>>,
-    pub base: LastWritten,
+    uid: Arc<str>,
+    resource_version: Box<str>,
+    generation: Option<i64>,
+    approved: bool,
+    revoked: bool,
+    public_key: Option<Arc<str>>,
+    status: LastWritten,
 }
 
 /// A text, held once with an equal one of `held`.
@@ -25,7 +26,7 @@ pub(in crate::gateway) fn shared(text: &str, held: [Option<&Arc<str>>; 2]) -> Ar
     held.into_iter().flatten().find(|held| ***held == *text).map_or_else(|| text.into(), Arc::clone)
 }
 
-/// Conditions of a Device that its gateway writes.
+/// Conditions of a Device that its gateway writes, in the order of [`LastWritten::own`].
 const OWN_CONDITIONS: [&str; 5] = [
     condition::CONNECTED,
     condition::ENROLLED,
@@ -34,33 +35,32 @@ const OWN_CONDITIONS: [&str; 5] = [
     condition::COUNTERS,
 ];
 
+/// A time in a status that is so far ahead of the gateway's clock was written by a clock that has been set back since.
+const CLOCK_AHEAD_MS: u64 = 2_000;
+
 /// Device.status as it is in Kubernetes, as far as a writer needs it.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct LastWritten {
-    pub phase: DevicePhase,
-    pub gateway: Option<String>,
-    pub epoch: u64,
-    pub last_heartbeat_unix_ms: u64,
-    pub connected_since_unix_ms: Option<u64>,
-    pub revision: Option<i64>,
-    pub observed_generation: Option<i64>,
-    pub facts_hash: u64,
-    pub applications_hash: u64,
-    pub connected: Option<ObservedCondition>,
-    pub enrolled: Option<ObservedCondition>,
-    pub clone: Option<ObservedCondition>,
-    pub mismatch: Option<ObservedCondition>,
-    pub counters: Option<ObservedCondition>,
+    phase: DevicePhase,
+    gateway: Option<String>,
+    epoch: u64,
+    last_heartbeat_unix_ms: u64,
+    connected_since_unix_ms: Option<u64>,
+    revision: Option<i64>,
+    observed_generation: Option<i64>,
+    facts_hash: u64,
+    applications_hash: u64,
+    own: [Option<ObservedCondition>; OWN_CONDITIONS.len()],
     /// Conditions of others, which a merge patch has to repeat: it replaces the list as a whole.
-    pub other_conditions: Vec<Condition>,
+    others: Vec<Condition>,
 }
 
 /// A condition as it is in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::gateway) struct ObservedCondition {
-    pub status: bool,
-    pub reason: String,
-    pub since: UnixTime,
+    holds: bool,
+    reason: String,
+    since: UnixTime,
 }
 
 impl ObservedDevice {
@@ -73,8 +73,56 @@ impl ObservedDevice {
             approved: device.spec.approved,
             revoked: device.spec.revoked,
             public_key: device.spec.public_key.as_deref().map(Arc::from),
-            base: device.status.as_ref().map(LastWritten::new).unwrap_or_default(),
+            status: device.status.as_ref().map(LastWritten::new).unwrap_or_default(),
         })
+    }
+
+    /// Holds its texts once with equal ones that are held already.
+    pub(super) fn share(&mut self, uids: [Option<&Arc<str>>; 2], keys: [Option<&Arc<str>>; 2]) {
+        self.uid = shared(&self.uid, uids);
+        self.public_key = self.public_key.take().map(|key| shared(&key, keys));
+    }
+
+    pub(in crate::gateway) fn uid(&self) -> &Arc<str> {
+        &self.uid
+    }
+
+    pub(in crate::gateway) fn generation(&self) -> Option<i64> {
+        self.generation
+    }
+
+    /// Whether its status speaks of another generation.
+    pub(in crate::gateway) fn is_respecified(&self) -> bool {
+        self.generation != self.status.observed_generation
+    }
+
+    /// `spec.approved`.
+    pub(in crate::gateway) fn is_approved(&self) -> bool {
+        self.approved
+    }
+
+    /// `spec.revoked`.
+    pub(in crate::gateway) fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
+    /// Whether its device is let in, where devices must be approved or need not be.
+    pub(in crate::gateway) fn is_let_in(&self, asks_approval: bool) -> bool {
+        !self.revoked && (self.approved || !asks_approval)
+    }
+
+    /// `spec.public_key`.
+    pub(in crate::gateway) fn public_key(&self) -> Option<&Arc<str>> {
+        self.public_key.as_ref()
+    }
+
+    pub(in crate::gateway) fn status(&self) -> &LastWritten {
+        &self.status
+    }
+
+    /// The merge patch (RFC 7396) that changes these fields of the status, of this version alone.
+    pub(in crate::gateway) fn status_patch(&self, fields: Map<String, Value>) -> Value {
+        json!({ "metadata": { "resourceVersion": self.resource_version }, "status": fields })
     }
 
     /// Whether this is older than `other`. Versions are compared as numbers (KEP-5504); others count as newer.
@@ -90,24 +138,9 @@ impl ObservedDevice {
 }
 
 impl LastWritten {
-    /// Epoch and revision.
-    pub(in crate::gateway) fn counters(&self) -> (u64, u64) {
-        (self.epoch, self.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0))
-    }
-
     fn new(status: &DeviceStatus) -> Self {
-        let shown = |name: &str| {
-            status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| {
-                ObservedCondition {
-                    status: condition.status == "True",
-                    reason: condition.reason.clone(),
-                    since: UnixTime::from_ms(
-                        u64::try_from(condition.last_transition_time.0.as_millisecond()).unwrap_or(0),
-                    ),
-                }
-            })
-        };
         let unix_ms = |text: Option<&str>| text.and_then(UnixTime::parse).map(|time| time.ms);
+        let is_own = |shown: &&Condition| OWN_CONDITIONS.contains(&shown.type_.as_str());
         Self {
             phase: status.phase,
             gateway: status.gateway.clone(),
@@ -118,17 +151,119 @@ impl LastWritten {
             observed_generation: status.observed_generation,
             facts_hash: status.facts.as_ref().map_or(0, hash_of),
             applications_hash: applications_hash(status.applications.iter().cloned()),
-            connected: shown(condition::CONNECTED),
-            enrolled: shown(condition::ENROLLED),
-            clone: shown(condition::CLONE_SUSPECTED),
-            mismatch: shown(condition::KEY_MISMATCH),
-            counters: shown(condition::COUNTERS),
-            other_conditions: status
-                .conditions
-                .iter()
-                .filter(|shown| !OWN_CONDITIONS.contains(&shown.type_.as_str()))
-                .cloned()
-                .collect(),
+            own: OWN_CONDITIONS.map(|name| {
+                let shown = status.conditions.iter().find(|condition| condition.type_ == name);
+                shown.map(ObservedCondition::new)
+            }),
+            others: status.conditions.iter().filter(|shown| !is_own(shown)).cloned().collect(),
         }
+    }
+
+    pub(in crate::gateway) fn phase(&self) -> DevicePhase {
+        self.phase
+    }
+
+    /// Epoch of the session that it speaks of; 0 if there was none.
+    pub(in crate::gateway) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The highest revision that it names.
+    pub(in crate::gateway) fn revision(&self) -> u64 {
+        self.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0)
+    }
+
+    /// Whether it says another revision than this one, or none.
+    pub(in crate::gateway) fn lacks_revision(&self, revision: u64) -> bool {
+        self.revision.and_then(|revision| u64::try_from(revision).ok()) != Some(revision)
+    }
+
+    /// Whether it speaks of a session at a gateway.
+    pub(in crate::gateway) fn names_gateway(&self) -> bool {
+        self.gateway.is_some()
+    }
+
+    /// Whether it speaks of a session at this gateway.
+    pub(in crate::gateway) fn is_by(&self, gateway: &str) -> bool {
+        self.gateway.as_deref() == Some(gateway)
+    }
+
+    /// Whether it speaks of a session at another gateway than this one.
+    pub(in crate::gateway) fn is_by_another(&self, gateway: &str) -> bool {
+        self.gateway.as_deref().is_some_and(|name| name != gateway)
+    }
+
+    /// Whether it says since when the session of this epoch is established.
+    pub(in crate::gateway) fn tells_start_of(&self, epoch: u64) -> bool {
+        self.epoch == epoch && self.connected_since_unix_ms.is_some()
+    }
+
+    /// How much older its sign of life is than one of then, milliseconds.
+    pub(in crate::gateway) fn heartbeat_age_ms(&self, heard_unix_ms: u64) -> u64 {
+        heard_unix_ms.saturating_sub(self.last_heartbeat_unix_ms)
+    }
+
+    /// Whether it has a time that has not come yet.
+    pub(in crate::gateway) fn is_ahead(&self, now: Now) -> bool {
+        let latest = self.connected_since_unix_ms.unwrap_or(0).max(self.last_heartbeat_unix_ms);
+        latest > now.unix_ms.saturating_add(CLOCK_AHEAD_MS)
+    }
+
+    /// What its facts hash to.
+    pub(in crate::gateway) fn facts_hash(&self) -> u64 {
+        self.facts_hash
+    }
+
+    /// What its applications hash to, memory in use aside.
+    pub(in crate::gateway) fn applications_hash(&self) -> u64 {
+        self.applications_hash
+    }
+
+    /// A condition that gateways write.
+    pub(in crate::gateway) fn condition(&self, name: &str) -> Option<&ObservedCondition> {
+        let index = OWN_CONDITIONS.iter().position(|own| *own == name);
+        debug_assert!(index.is_some(), "{name} is not a condition that gateways write");
+        self.own.get(index?)?.as_ref()
+    }
+
+    /// Conditions of others, which a merge patch has to repeat.
+    pub(in crate::gateway) fn other_conditions(&self) -> &[Condition] {
+        &self.others
+    }
+
+    /// Why its device is away and knows when to come back, if it says that.
+    pub(in crate::gateway) fn told_to_stay_away(&self) -> Option<ReasonCode> {
+        let shown = self.condition(condition::CONNECTED).filter(|shown| !shown.holds)?;
+        [ReasonCode::Revoked, ReasonCode::AwaitingReconnect].into_iter().find(|reason| shown.is_for(*reason))
+    }
+}
+
+impl ObservedCondition {
+    fn new(condition: &Condition) -> Self {
+        let since_ms = condition.last_transition_time.0.as_millisecond();
+        Self {
+            holds: condition.status == "True",
+            reason: condition.reason.clone(),
+            since: UnixTime::from_ms(u64::try_from(since_ms).unwrap_or(0)),
+        }
+    }
+
+    pub(in crate::gateway) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// Whether this is its reason.
+    pub(in crate::gateway) fn is_for(&self, reason: ReasonCode) -> bool {
+        self.reason == reason.as_str()
+    }
+
+    /// Its reason as it is in Kubernetes: one of ours, or of another version.
+    pub(in crate::gateway) fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Since when it has had this value.
+    pub(in crate::gateway) fn since(&self) -> UnixTime {
+        self.since
     }
 }

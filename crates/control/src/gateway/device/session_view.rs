@@ -88,19 +88,19 @@ impl SessionView {
         revision_limit: u64,
     ) -> Self {
         Self {
-            epoch: Epoch(counted.epoch),
-            boot: greeting.boot,
+            epoch: counted.epoch(),
+            boot: greeting.boot(),
             // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
-            start: earlier_start.max(greeting.boot.counter.map(|counter| counter.0)),
+            start: earlier_start.max(greeting.boot().start()),
             logs: Places::default(),
-            acknowledged_epoch: Epoch(counted.told),
+            acknowledged_epoch: counted.acknowledged_epoch(),
             revision_limit,
-            complaint: counted.complaint.as_deref().map(Box::from),
+            complaint: counted.complaint().map(Box::from),
             stage: Stage::Claiming,
             since: now,
             last_heard: now,
-            facts_hash: hash_of(&*greeting.facts),
-            facts: Arc::clone(&greeting.facts),
+            facts_hash: hash_of(&**greeting.facts()),
+            facts: Arc::clone(greeting.facts()),
             report: None,
         }
     }
@@ -166,13 +166,8 @@ impl SessionView {
 
     /// A line of an application is taken, with its text as it is kept.
     pub(super) fn take_log<'a>(&mut self, log: &Log<'_>, text: &'a str) -> Line<'a> {
-        Line {
-            boot: self.start,
-            epoch: self.epoch.0,
-            sequence: log.sequence.0,
-            lines_lost: self.logs.take(log.uid, log.sequence.0, log.lines_lost),
-            text,
-        }
+        let lines_lost = self.logs.take(log.uid, log.sequence.0, log.lines_lost);
+        Line::new(self.start, self.epoch, log, lines_lost, text)
     }
 
     /// A line is over the device's share.
