@@ -13,7 +13,6 @@ use super::{
     module::{ModuleFacts, ModuleRefusal},
     record::{ApplicationId, DeviceId, Prepared},
     source::ModuleSource,
-    target::plan_target,
 };
 use crate::{Now, ObjectKey};
 
@@ -58,7 +57,7 @@ impl Fleet {
         }
         self.replan.extend(application.target_ids());
         // Of those that the deletion waited for some may be gone.
-        let waited_for = application.undeploy().into_iter().flat_map(|undeploy| &undeploy.devices);
+        let waited_for = application.awaited_devices();
         self.replan.extend(waited_for.filter(|device_id| self.devices.contains_key(device_id)));
         self.undeploying.remove(&id);
         self.finalizers.remove(&id);
@@ -136,16 +135,13 @@ impl Fleet {
         if targets.is_some_and(|targets| targets.selector.is_some()) {
             let from = ObjectKey::new(namespace.as_str(), "");
             let all = self.device_ids.range(from..).take_while(|(key, _)| key.namespace == *namespace);
-            wanted.extend(all.filter_map(|(key, device_id)| {
-                let labels = &self.devices.get(device_id)?.object().labels;
-                plan_target(targets, &key.name, labels).then_some(*device_id)
-            }));
+            let is_target = |id: &DeviceId| self.devices.get(id).is_some_and(|it| it.is_target(targets));
+            wanted.extend(all.map(|(_, device_id)| *device_id).filter(is_target));
         }
         let named =
             |name: &String| self.device_ids.get(&ObjectKey::new(namespace.as_str(), name.as_str())).copied();
         wanted.extend(targets.iter().flat_map(|targets| &targets.device_names).filter_map(named));
-        wanted
-            .retain(|device_id| self.devices.get(device_id).is_some_and(|device| !device.object().deleting));
+        wanted.retain(|device_id| self.devices.get(device_id).is_some_and(|device| !device.is_deleting()));
         self.set_targets(now, id, wanted);
     }
 
@@ -174,8 +170,7 @@ impl Fleet {
             else {
                 continue;
             };
-            let (name, object) = (&device.key().name, device.object());
-            let is_target = !object.deleting && plan_target(application.targets(), name, &object.labels);
+            let is_target = device.is_target(application.targets());
             device.set_targeted(id, is_target);
             if application.set_target(device_id, is_target) {
                 self.replan.insert(device_id);

@@ -19,7 +19,7 @@ use super::{
     config::APPLICATION_EVENTS,
     module::ModuleRefusal,
     published::Published,
-    record::{DeviceId, Known, Prepared, Undeploy},
+    record::{DeviceId, Prepared},
     source::ModuleSource,
 };
 use crate::{Now, ObjectKey, kubernetes::WriteOutcome, rate::TokenBucket};
@@ -33,6 +33,21 @@ pub(super) struct Spec {
     pub config: ApplicationConfig,
     pub min_ready_s: u32,
     pub correlation: CorrelationId,
+}
+
+/// The assignment of a generation, as the Application's status names it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Known {
+    spec_hash: SpecHash,
+    digest: Option<ModuleDigest>,
+}
+
+/// A deletion that waits for devices.
+#[derive(Clone, Debug)]
+struct Undeploy {
+    since_ms: u64,
+    /// Those that had it, or may have had it, when the deletion was seen.
+    devices: BTreeSet<DeviceId>,
 }
 
 /// One Application.
@@ -192,9 +207,9 @@ impl Application {
         &self.prepared
     }
 
-    /// What its status says of the assignment of the generation at hand.
-    pub(super) fn known(&self) -> Option<Known> {
-        self.known
+    /// The module that its status names for the generation at hand.
+    pub(super) fn known_digest(&self) -> Option<ModuleDigest> {
+        self.known?.digest
     }
 
     /// The assignment that devices have or get, if it is known.
@@ -331,9 +346,19 @@ impl Application {
         self.undeploy = Some(Undeploy { since_ms: now.ms, devices });
     }
 
-    /// What the deletion waits for.
-    pub(super) fn undeploy(&self) -> Option<&Undeploy> {
-        self.undeploy.as_ref()
+    /// Whether the deletion was seen.
+    pub(super) fn is_undeploying(&self) -> bool {
+        self.undeploy.is_some()
+    }
+
+    /// When the deletion was seen, if it was.
+    pub(super) fn undeploying_since_ms(&self) -> Option<u64> {
+        self.undeploy.as_ref().map(|undeploy| undeploy.since_ms)
+    }
+
+    /// The devices that the deletion waits for.
+    pub(super) fn awaited_devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.undeploy.iter().flat_map(|undeploy| &undeploy.devices)
     }
 }
 

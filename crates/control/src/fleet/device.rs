@@ -2,37 +2,17 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use wasmbed_api::{Device as Resource, DeviceFacts, DevicePhase, condition};
-use wasmbed_protocol::{ApplicationUid, SpecHash};
+use wasmbed_api::{Device as Resource, DeviceFacts};
 
 use super::{
     Fleet,
-    device_entry::{Device, DeviceObject},
-    gateways::{Gateway, View},
+    device_entry::Device,
+    gateways::Gateway,
     input::Kind,
-    record::{ApplicationId, DeviceId, ReportedApplication, Seen},
+    record::{ApplicationId, DeviceId, Seen},
+    view::{LatestView, View},
 };
 use crate::{Now, ObjectKey, gateway_api::DeviceView};
-
-/// What is known of a device by whoever knew it last.
-pub(super) struct LatestView<'a> {
-    pub connected: bool,
-    pub facts: Option<&'a Arc<DeviceFacts>>,
-    /// Absent until the device reported in its session.
-    pub applications: Option<&'a [ReportedApplication]>,
-    pub revision_reported: u64,
-}
-
-impl LatestView<'_> {
-    pub(super) fn report_of(&self, uid: ApplicationUid) -> Option<&ReportedApplication> {
-        self.applications?.iter().find(|report| report.uid == uid)
-    }
-
-    /// The set that the device says it works to.
-    pub(super) fn content(&self) -> Option<Vec<(ApplicationUid, SpecHash)>> {
-        Some(self.applications?.iter().map(|report| (report.uid, report.spec_hash)).collect())
-    }
-}
 
 impl Fleet {
     /// A Device exists.
@@ -52,17 +32,8 @@ impl Fleet {
             self.next_id += 1;
             DeviceId(self.next_id)
         });
-        let object = DeviceObject {
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            finalizers: metadata.finalizers.clone().unwrap_or_default(),
-            labels: metadata.labels.clone().unwrap_or_default(),
-            deleting: metadata.deletion_timestamp.is_some(),
-            unschedulable: resource.spec.unschedulable,
-            approved: resource.spec.approved,
-            revoked: resource.spec.revoked,
-        };
         let device = self.devices.entry(id).or_insert_with(|| Device::new(key.clone(), uid));
-        let retarget = device.observe(object, seen) || known.is_none();
+        let retarget = device.observe(resource, seen) || known.is_none();
         self.device_ids.insert(key, id);
         if retarget {
             self.retarget_device(now, id);
@@ -92,15 +63,8 @@ impl Fleet {
     }
 
     pub(super) fn handle_view(&mut self, now: Now, name: &str, view: &DeviceView) {
-        let read = View {
-            connected: view.connected,
-            epoch: view.epoch,
-            revision_seen: view.revision_seen,
-            revision_held: view.revision_held,
-            revision_reported: view.revision_reported,
-            facts: view.facts.as_ref().map(|facts| self.intern_facts(facts)),
-            applications: view.applications.as_deref().map(ReportedApplication::read),
-        };
+        let facts = view.facts.as_ref().map(|facts| self.intern_facts(facts));
+        let read = View::read(view, facts);
         let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
         let counts = gateway.show(view.device.clone(), read);
         if let Some(id) = self.device_ids.get(&view.device).copied().filter(|_| counts) {
@@ -122,7 +86,7 @@ impl Fleet {
         let gateway = present!(self.gateways.get_mut(name), "the gateway was just noted");
         // Another version's gateway may end a snapshot that it did not begin.
         let Some(keys) = gateway.end_snapshot() else { return };
-        let claims = |device: &Device| device.seen().gateway.as_deref() == Some(name);
+        let claims = |device: &Device| device.seen().gateway() == Some(name);
         let claimed = self.devices.iter().filter(|(_, device)| claims(device));
         let named = keys.iter().filter_map(|key| self.device_ids.get(key));
         let ids: BTreeSet<DeviceId> = claimed.map(|(id, _)| id).chain(named).copied().collect();
@@ -166,33 +130,15 @@ impl Fleet {
                 self.gateways.values().filter_map(|gateway| Some((gateway, gateway.view(device.key())?)));
             views.map(|(gateway, view)| (view, self.is_live(now, gateway)))
         };
-        let stands = views().any(|(view, live)| live && view.connected && view.epoch >= seen.epoch);
+        let stands = views().any(|(view, live)| live && view.is_connected() && view.epoch() >= seen.epoch());
         let newest = views()
             .filter(|(_, live)| *live || !stands)
-            .max_by_key(|(view, live)| (view.epoch, view.connected && *live));
+            .max_by_key(|(view, live)| (view.epoch(), view.is_connected() && *live));
         match newest {
-            Some((view, live)) if view.epoch >= seen.epoch => LatestView {
-                connected: view.connected && live,
-                facts: view.facts.as_ref().or(seen.facts.as_ref()),
-                applications: match &view.applications {
-                    Some(applications) => Some(applications),
-                    // Away, it can't report again: what it said last is in its status.
-                    None => (!view.connected).then_some(seen.applications.as_slice()),
-                },
-                revision_reported: view.revision_reported.unwrap_or(if view.connected {
-                    0
-                } else {
-                    seen.revision
-                }),
-            },
+            Some((view, live)) if view.epoch() >= seen.epoch() => LatestView::of_view(view, live, seen),
             Some(_) | None => {
-                let gateway = seen.gateway.as_ref().and_then(|name| self.gateways.get(name));
-                LatestView {
-                    connected: seen.connected && gateway.is_some_and(|gateway| self.is_live(now, gateway)),
-                    facts: seen.facts.as_ref(),
-                    applications: Some(&seen.applications),
-                    revision_reported: seen.revision,
-                }
+                let gateway = seen.gateway().and_then(|name| self.gateways.get(name));
+                LatestView::of_status(seen, gateway.is_some_and(|gateway| self.is_live(now, gateway)))
             }
         }
     }
@@ -212,26 +158,7 @@ impl Fleet {
 
     fn read_status(&mut self, resource: &Resource) -> Seen {
         let Some(status) = &resource.status else { return Seen::default() };
-        Seen {
-            phase: Some(status.phase),
-            connected: status.phase == DevicePhase::Connected,
-            gateway: status.gateway.clone(),
-            epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
-            revision: status.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0),
-            facts: status.facts.as_ref().map(|facts| self.intern_facts(facts)),
-            applications: ReportedApplication::read(&status.applications),
-            finished: status
-                .finished
-                .iter()
-                .filter_map(|entry| Some((ReportedApplication::read_one(entry)?, entry.clone())))
-                .collect(),
-            enrolled: status.conditions.iter().any(|c| c.type_ == condition::ENROLLED && c.status == "True"),
-            other_conditions: status
-                .conditions
-                .iter()
-                .filter(|c| c.type_ != condition::CONNECTED)
-                .cloned()
-                .collect(),
-        }
+        let facts = status.facts.as_ref().map(|facts| self.intern_facts(facts));
+        Seen::read(status, facts)
     }
 }

@@ -11,26 +11,47 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
-use wasmbed_api::{DEVICE_FINALIZER, DeviceApplication, DevicePhase};
+use wasmbed_api::{
+    DEVICE_FINALIZER, Device as Resource, DeviceApplication, DevicePhase, ReasonCode, TargetDevices,
+    condition,
+};
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
 use super::{
     record::{ApplicationId, Healthy, Placement, ReportedApplication, Seen},
     set::PlannedSet,
+    status::time,
+    target::plan_target,
 };
 use crate::{Now, ObjectKey};
 
 /// What the object of a Device says, its status aside; a value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DeviceObject {
-    pub resource_version: String,
-    pub finalizers: Vec<String>,
-    pub labels: BTreeMap<String, String>,
-    pub deleting: bool,
-    pub unschedulable: bool,
-    pub approved: bool,
-    pub revoked: bool,
+struct DeviceObject {
+    resource_version: String,
+    finalizers: Vec<String>,
+    labels: BTreeMap<String, String>,
+    deleting: bool,
+    unschedulable: bool,
+    approved: bool,
+    revoked: bool,
+}
+
+impl DeviceObject {
+    fn read(resource: &Resource) -> Self {
+        let metadata = &resource.metadata;
+        Self {
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            unschedulable: resource.spec.unschedulable,
+            approved: resource.spec.approved,
+            revoked: resource.spec.revoked,
+        }
+    }
 }
 
 /// One Device.
@@ -106,15 +127,29 @@ impl Device {
     // The object.
 
     /// The object as it is now; whether it may be another's target than before.
-    pub(super) fn observe(&mut self, object: DeviceObject, seen: Seen) -> bool {
+    pub(super) fn observe(&mut self, resource: &Resource, seen: Seen) -> bool {
+        let object = DeviceObject::read(resource);
         let retarget = (&self.object.labels, self.object.deleting) != (&object.labels, object.deleting);
         self.object = object;
         self.seen = seen;
         retarget
     }
 
-    pub(super) fn object(&self) -> &DeviceObject {
-        &self.object
+    pub(super) fn is_deleting(&self) -> bool {
+        self.object.deleting
+    }
+
+    pub(super) fn is_unschedulable(&self) -> bool {
+        self.object.unschedulable
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.object.revoked
+    }
+
+    /// Whether an Application with these targets goes to it.
+    pub(super) fn is_target(&self, targets: Option<&TargetDevices>) -> bool {
+        !self.object.deleting && plan_target(targets, &self.key.name, &self.object.labels)
     }
 
     /// What its status says.
@@ -124,12 +159,12 @@ impl Device {
 
     /// Whether it belongs to the fleet: strangers that wait for approval and revoked devices are nobody's targets.
     pub(super) fn is_admitted(&self) -> bool {
-        !self.object.revoked && (self.object.approved || self.seen.enrolled)
+        !self.object.revoked && (self.object.approved || self.seen.is_enrolled())
     }
 
     /// The phase to write for a device whose gateway is gone and can't write it, if it shows another one.
     pub(super) fn phase_without_gateway(&self) -> Option<DevicePhase> {
-        match (self.object.revoked, self.seen.phase?) {
+        match (self.object.revoked, self.seen.phase()?) {
             (true, DevicePhase::Revoked) => None,
             (true, _) => Some(DevicePhase::Revoked),
             (false, DevicePhase::Connected | DevicePhase::Revoked) => Some(DevicePhase::Unreachable),
@@ -143,6 +178,40 @@ impl Device {
                 | DevicePhase::Unknown,
             ) => None,
         }
+    }
+
+    /// The merge patch (RFC 7396) of its status that says this phase, since its gateway is gone and can't.
+    pub(super) fn unreachable_patch(&self, phase: DevicePhase, gateway: &str, now: Now) -> Value {
+        let unix_s = i64::try_from(now.unix_ms / 1_000).unwrap_or(i64::MAX);
+        let is = |type_: &str, holds: bool, reason: ReasonCode, message: String| Condition {
+            type_: type_.to_owned(),
+            status: if holds { "True" } else { "False" }.to_owned(),
+            reason: reason.as_str().to_owned(),
+            message,
+            observed_generation: None,
+            last_transition_time: time(unix_s),
+        };
+        let mut conditions = self.seen.other_conditions().to_vec();
+        let revoked_before = conditions
+            .iter()
+            .any(|shown| shown.type_ == condition::ENROLLED && shown.reason == ReasonCode::Revoked.as_str());
+        let enrolled = match (phase, self.object.approved) {
+            (DevicePhase::Revoked, _) => Some((false, ReasonCode::Revoked)),
+            // The revocation was taken back since.
+            (_, true) if revoked_before => Some((true, ReasonCode::Approved)),
+            (_, false) if revoked_before => Some((false, ReasonCode::PendingApproval)),
+            (_, _) => None,
+        };
+        if let Some((holds, reason)) = enrolled {
+            conditions.retain(|shown| shown.type_ != condition::ENROLLED);
+            conditions.push(is(condition::ENROLLED, holds, reason, reason.sentence().to_owned()));
+        }
+        let lost = format!("gateway {gateway} does not renew its Lease");
+        conditions.push(is(condition::CONNECTED, false, ReasonCode::GatewayLost, lost));
+        json!({
+            "metadata": { "resourceVersion": self.object.resource_version },
+            "status": { "phase": phase, "conditions": conditions },
+        })
     }
 
     // Who targets it.
@@ -242,8 +311,8 @@ impl Device {
         uid: ApplicationUid,
         wanted: Option<SpecHash>,
     ) -> Option<&ReportedApplication> {
-        let mut entries = self.seen.finished.iter().map(|(report, _)| report);
-        entries.find(|report| report.uid == uid && wanted.is_none_or(|hash| report.spec_hash == hash))
+        let mut entries = self.seen.finished().iter().map(|(report, _)| report);
+        entries.find(|report| report.uid() == uid && wanted.is_none_or(|hash| report.spec_hash() == hash))
     }
 
     // Writes.

@@ -8,14 +8,14 @@
 //! Completed in the set --place wanted--> finished is written --seen in the watch--> out of the set --spec changes--> runs anew
 //! ```
 
-use wasmbed_api::{DeviceApplication, DeviceApplicationState};
+use wasmbed_api::DeviceApplication;
 
 use super::{
     Fleet,
-    device::LatestView,
     device_entry::Device,
     input::FinishedWrite,
     record::{ApplicationId, DeviceId, Healthy, Prepared, ReportedApplication},
+    view::LatestView,
 };
 use crate::Now;
 
@@ -25,28 +25,25 @@ impl Fleet {
     pub(super) fn note_reports(&mut self, now: Now, id: DeviceId) {
         let device = present!(self.devices.get(&id), "only what is there is planned");
         let latest_view = self.latest_view(now, device);
-        let reports = latest_view.applications.unwrap_or(&device.seen().applications);
+        let reports = latest_view.applications().unwrap_or(device.seen().applications());
         let targeting = device.targeted_by().iter().filter_map(|id| self.applications.get(id));
         let mut ended = Vec::new();
         let mut healthy = std::collections::BTreeMap::new();
         for application in targeting {
-            let Some(report) = reports.iter().find(|report| report.uid == application.uid()) else {
+            let Some(report) = reports.iter().find(|report| report.uid() == application.uid()) else {
                 continue;
             };
             if report.is_over(application.spec().config.restart_policy) {
-                ended.push((report.uid, report.spec_hash));
+                ended.push(report.member());
             }
-            if application.min_ready_ms() == 0 || report.state != DeviceApplicationState::Running {
+            if application.min_ready_ms() == 0 || !report.is_running() {
                 continue;
             }
-            let since = Healthy { spec_hash: report.spec_hash, restarts: report.restarts, since_ms: now.ms };
-            let before = device
-                .healthy(report.uid)
-                .filter(|before| before.spec_hash == report.spec_hash && before.restarts == report.restarts);
-            healthy.insert(report.uid, before.unwrap_or(since));
+            let before = device.healthy(report.uid()).filter(|before| before.lasts(report));
+            healthy.insert(report.uid(), before.unwrap_or_else(|| Healthy::begin(report, now)));
         }
-        let reported = latest_view.applications.is_some();
-        let connected = latest_view.connected;
+        let reported = latest_view.applications().is_some();
+        let connected = latest_view.is_connected();
         let device = present!(self.devices.get_mut(&id), "the Device was just found");
         device.note_reports(ended, healthy, reported, connected);
     }
@@ -62,20 +59,20 @@ impl Fleet {
         let targeting = || device.targeted_by().iter().filter_map(|id| self.applications.get(id));
         let stays = |report: &ReportedApplication| {
             targeting().any(|application| {
-                application.uid() == report.uid
+                application.uid() == report.uid()
                     && !application.is_deleting()
-                    && application.wanted_hash().is_none_or(|hash| hash == report.spec_hash)
+                    && application.wanted_hash().is_none_or(|hash| hash == report.spec_hash())
             })
         };
-        let kept = device.seen().finished.iter().filter(|(report, _)| stays(report));
+        let kept = device.seen().finished().iter().filter(|(report, _)| stays(report));
         let mut entries: Vec<DeviceApplication> = kept.map(|(_, entry)| entry.clone()).collect();
-        let unchanged = entries.len() == device.seen().finished.len();
+        let unchanged = entries.len() == device.seen().finished().len();
         for application in leaving.iter().filter_map(|id| self.applications.get(id)) {
-            let reports = latest_view.applications.unwrap_or(&device.seen().applications);
+            let reports = latest_view.applications().unwrap_or(device.seen().applications());
             let wanted = application.wanted_hash();
             let report = reports.iter().find(|report| {
-                report.uid == application.uid()
-                    && Some(report.spec_hash) == wanted
+                report.uid() == application.uid()
+                    && Some(report.spec_hash()) == wanted
                     && report.is_over(application.spec().config.restart_policy)
             });
             let Some(report) = report else { continue };
@@ -83,24 +80,12 @@ impl Fleet {
                 Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => {
                     Some(assigned.digest)
                 }
-                Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => {
-                    application.known().and_then(|known| known.digest)
-                }
+                Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => application.known_digest(),
             };
-            entries.retain(|entry| entry.uid.parse() != Ok(report.uid));
-            entries.push(DeviceApplication {
-                uid: report.uid.to_string(),
-                name: application.key().name.clone(),
-                state: report.state,
-                reason: report.reason,
-                message: report.message.to_string(),
-                digest: digest.map(|digest| digest.prefixed().to_string()),
-                spec_hash: report.spec_hash.to_string(),
-                restarts: report.restarts,
-                memory_bytes: 0,
-            });
+            entries.retain(|entry| entry.uid.parse() != Ok(report.uid()));
+            entries.push(report.to_finished(&application.key().name, digest));
         }
-        (!unchanged || entries.len() != device.seen().finished.len()).then_some(entries)
+        (!unchanged || entries.len() != device.seen().finished().len()).then_some(entries)
     }
 
     /// A Device whose `status.finished` can be written now: no other write of it is on its way.

@@ -6,21 +6,19 @@
 //!            +------------- connection lost ------------+   (what it said stays known until the next SnapshotEnd)
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use wasmbed_api::{DeviceFacts, DeviceGateway, ReasonCode, condition};
+use wasmbed_api::{DeviceGateway, ReasonCode, condition};
 use wasmbed_protocol::ModuleDigest;
 
 use super::{
     config::{FleetConfig, LEASE_DEFAULT_MS},
     input::{CallId, LeaseSeen, PutOutcome, UploadOutcome},
-    record::{DeviceId, ReportedApplication},
+    record::DeviceId,
     retry::Retry,
     set::PlannedSet,
+    view::View,
 };
 use crate::{Now, ObjectKey, election::TERM_MAX, gateway_api::SetRefusal};
 
@@ -119,25 +117,6 @@ enum Stream {
     Filling(BTreeMap<ObjectKey, View>),
     /// Changes come in.
     Up,
-}
-
-/// What one gateway knows of one device.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct View {
-    pub connected: bool,
-    pub epoch: u64,
-    pub revision_seen: u64,
-    pub revision_held: Option<u64>,
-    pub revision_reported: Option<u64>,
-    pub facts: Option<Arc<DeviceFacts>>,
-    pub applications: Option<Vec<ReportedApplication>>,
-}
-
-impl View {
-    /// The highest revision that this view names.
-    pub(super) fn highest_revision(&self) -> u64 {
-        self.revision_seen.max(self.revision_held.unwrap_or(0)).max(self.revision_reported.unwrap_or(0))
-    }
 }
 
 /// A PUT that has not been answered.
@@ -346,15 +325,8 @@ impl Gateway {
     /// there. That it holds one of the same revision is not enough: an earlier leader may have given the number to another
     /// content while this gateway was the only one to know.
     pub(super) fn holds(&self, id: DeviceId, key: &ObjectKey, planned: &PlannedSet) -> bool {
-        let revision = Some(planned.revision());
-        let reported = |view: &View| {
-            let mut content: Vec<_> =
-                view.applications.iter().flatten().map(|report| (report.uid, report.spec_hash)).collect();
-            content.sort_unstable();
-            let told = view.applications.is_some() && view.revision_reported == revision;
-            told && view.revision_held == revision && content == planned.content()
-        };
-        self.confirmed.get(&id).copied() == revision || self.views.get(key).is_some_and(reported)
+        self.confirmed.get(&id).copied() == Some(planned.revision())
+            || self.views.get(key).is_some_and(|view| view.confirms(planned))
     }
 
     /// Whether a PUT of this term is to be made now: of sets, or of none so that it refuses what an earlier leader still has on
@@ -427,7 +399,7 @@ impl Gateway {
         }
         let held = refusal.held_revision.unwrap_or(0);
         if let Some(view) = self.views.get_mut(&refusal.device) {
-            view.revision_seen = view.revision_seen.max(held);
+            view.note_revision(held);
         }
         held
     }

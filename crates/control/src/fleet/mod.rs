@@ -42,6 +42,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod undeploy;
+mod view;
 mod write_queue;
 mod writes;
 
@@ -355,7 +356,7 @@ impl Fleet {
             .filter(|_| speaks)
             .map(|due_ms| due_ms.max(self.writes.ready_ms(now.ms)));
         let undeploys = self.undeploying.iter().filter_map(|id| {
-            let since_ms = self.applications.get(id)?.undeploy()?.since_ms;
+            let since_ms = self.applications.get(id)?.undeploying_since_ms()?;
             Some(since_ms.saturating_add(self.config.undeploy_timeout_ms))
         });
         let marks = self.term.is_some() && self.gateway_to_mark(now).is_some();

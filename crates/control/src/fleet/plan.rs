@@ -6,9 +6,10 @@ use super::{
     Fleet, ModuleFacts,
     application_entry::Application,
     device_entry::{Device, PlanEffects},
-    gateways::{Gateway, View},
+    gateways::Gateway,
     record::{ApplicationId, DeviceId, Placement, Prepared},
-    set::{Candidate, CandidateModule, LastReport, plan_revision, plan_set},
+    set::{Candidate, plan_revision, plan_set},
+    view::View,
 };
 use crate::Now;
 
@@ -38,23 +39,19 @@ impl Fleet {
             let uid = application.uid();
             let present = latest_view.report_of(uid).is_some()
                 || device.has_member(*id)
-                || device.seen().applications.iter().any(|report| report.uid == uid);
+                || device.seen().applications().iter().any(|report| report.uid() == uid);
             let wanted = application.wanted_hash();
             let finished = device.finished(uid, wanted).is_some();
             let ended = wanted.is_some_and(|hash| device.has_ended(uid, hash));
-            let candidate = candidate(*id, application, module.as_deref(), present)?;
-            Some(Candidate { ended, finished, ..candidate })
+            let candidate = Candidate::new(*id, application, module.as_deref(), present)?;
+            Some(candidate.ended(ended).finished(finished))
         });
-        let facts = latest_view.facts.map(|facts| &**facts);
-        let plan = plan_set(candidates.collect(), facts, device.object().unschedulable);
+        let plan = plan_set(candidates.collect(), latest_view.facts(), device.is_unschedulable());
         let finish = self.plan_finished(device, &latest_view, &plan.leaving);
-        let reported = latest_view.content();
-        let report = reported
-            .as_deref()
-            .map(|content| LastReport { revision: latest_view.revision_reported, content });
+        let report = latest_view.last_report();
         let seen = self.highest_revision(device);
         // What is being deleted is emptied, whatever it is.
-        let content = plan.content.or_else(|| device.object().deleting.then(Vec::new));
+        let content = plan.content.or_else(|| device.is_deleting().then(Vec::new));
         let planned = content.map(|content| plan_revision(content, device.planned(), seen, report.as_ref()));
         // What goes on there is of an earlier generation; this one failed.
         let placement = |(id, placement): (ApplicationId, Placement)| {
@@ -82,13 +79,13 @@ impl Fleet {
     /// The highest revision that anyone but us has named for a device.
     fn highest_revision(&self, device: &Device) -> u64 {
         let views = self.gateways.values().filter_map(|gateway| gateway.view(device.key()));
-        views.map(View::highest_revision).fold(device.seen().revision, u64::max)
+        views.map(View::highest_revision).fold(device.seen().revision(), u64::max)
     }
 
     /// Notes for each gateway whether it may lack the device's set.
     fn route(&mut self, now: Now, id: DeviceId) {
         let device = present!(self.devices.get(&id), "the Device was just planned");
-        let planned = device.planned().filter(|_| !device.object().revoked);
+        let planned = device.planned().filter(|_| !device.is_revoked());
         let routes = if planned.is_some() { self.routes(now, device) } else { Vec::new() };
         for (name, gateway) in &mut self.gateways {
             let lacks = planned
@@ -105,7 +102,7 @@ impl Fleet {
             .filter(|(_, gateway)| gateway.address().is_some() && self.is_live(now, gateway));
         let live: Vec<_> = live.collect();
         let knows = |name: &String, gateway: &Gateway| {
-            gateway.view(device.key()).is_some() || device.seen().gateway.as_ref() == Some(name)
+            gateway.view(device.key()).is_some() || device.seen().gateway() == Some(name.as_str())
         };
         let known: Vec<String> = live
             .iter()
@@ -117,37 +114,4 @@ impl Fleet {
             (true, _) | (false, _) => known,
         }
     }
-}
-
-fn candidate<'a>(
-    id: ApplicationId,
-    application: &'a Application,
-    module: Option<&'a ModuleFacts>,
-    present: bool,
-) -> Option<Candidate<'a>> {
-    let offer = match (application.prepared(), module) {
-        (Prepared::Ready(assigned), Some(module)) => CandidateModule::Ready(assigned, module),
-        (
-            Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }
-            | Prepared::Refused { kept: Some(assigned), refusal },
-            _,
-        ) => CandidateModule::Retained(assigned, refusal),
-        (
-            Prepared::ModuleMissing { kept: None, refusal, .. } | Prepared::Refused { kept: None, refusal },
-            _,
-        ) => CandidateModule::Unknown(refusal),
-        // It is prepared anew whenever its Module comes or goes.
-        (Prepared::Ready(_), None) => return None,
-    };
-    Some(Candidate {
-        id,
-        uid: application.uid(),
-        key: application.key(),
-        created_unix_s: application.created_unix_s(),
-        config: &application.spec().config,
-        offer,
-        present,
-        ended: false,
-        finished: false,
-    })
 }

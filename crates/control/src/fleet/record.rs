@@ -2,15 +2,17 @@
 //! [`Application`](super::application_entry::Application), [`Device`](super::device_entry::Device) and
 //! [`Gateway`](super::gateways::Gateway).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wasmbed_api::{
-    DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, ReasonCode, RestartPolicy,
+    DeviceApplication, DeviceApplicationState, DeviceFacts, DevicePhase, DeviceStatus, ReasonCode,
+    RestartPolicy, condition,
 };
 use wasmbed_protocol::{ApplicationUid, ModuleDigest, SpecHash};
 
 use super::{assignment::Assigned, module::ModuleRefusal};
+use crate::Now;
 
 /// An Application's place in the index; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,45 +45,114 @@ pub(super) enum Prepared {
     },
 }
 
-/// The assignment of a generation, as the Application's status names it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Known {
-    pub spec_hash: SpecHash,
-    pub digest: Option<ModuleDigest>,
-}
-
-/// A deletion that waits for devices.
-#[derive(Clone, Debug)]
-pub(super) struct Undeploy {
-    pub since_ms: u64,
-    /// Those that had it, or may have had it, when the deletion was seen.
-    pub devices: BTreeSet<DeviceId>,
-}
-
 /// Since when a device has run an application without an end, as far as this controller saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Healthy {
-    pub spec_hash: SpecHash,
-    pub restarts: i64,
-    pub since_ms: u64,
+    spec_hash: SpecHash,
+    restarts: i64,
+    since_ms: u64,
+}
+
+impl Healthy {
+    /// It was seen to run now.
+    pub(super) fn begin(report: &ReportedApplication, now: Now) -> Self {
+        Self { spec_hash: report.spec_hash, restarts: report.restarts, since_ms: now.ms }
+    }
+
+    /// Whether what runs now is still that run.
+    pub(super) fn lasts(&self, report: &ReportedApplication) -> bool {
+        (self.spec_hash, self.restarts) == (report.spec_hash, report.restarts)
+    }
+
+    pub(super) fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
 }
 
 /// What `Device.status` says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    pub phase: Option<DevicePhase>,
-    pub connected: bool,
-    pub gateway: Option<String>,
-    pub epoch: u64,
-    pub revision: u64,
-    pub facts: Option<Arc<DeviceFacts>>,
-    pub applications: Vec<ReportedApplication>,
-    /// `status.finished`, as written and as read.
-    pub finished: Vec<(ReportedApplication, DeviceApplication)>,
-    /// Its gateway lets it in, whatever `spec.approved` says: enrollment may be open.
-    pub enrolled: bool,
+    phase: Option<DevicePhase>,
+    gateway: Option<String>,
+    epoch: u64,
+    revision: u64,
+    facts: Option<Arc<DeviceFacts>>,
+    applications: Vec<ReportedApplication>,
+    /// `status.finished`, as read and as written.
+    finished: Vec<(ReportedApplication, DeviceApplication)>,
+    enrolled: bool,
+    other_conditions: Vec<Condition>,
+}
+
+impl Seen {
+    /// `facts` are those of the status.
+    pub(super) fn read(status: &DeviceStatus, facts: Option<Arc<DeviceFacts>>) -> Self {
+        let finished = status.finished.iter();
+        let others = status.conditions.iter().filter(|shown| shown.type_ != condition::CONNECTED);
+        Self {
+            phase: Some(status.phase),
+            gateway: status.gateway.clone(),
+            epoch: status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
+            revision: status.revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0),
+            facts,
+            applications: ReportedApplication::read(&status.applications),
+            finished: finished
+                .filter_map(|entry| Some((ReportedApplication::read_one(entry)?, entry.clone())))
+                .collect(),
+            enrolled: status
+                .conditions
+                .iter()
+                .any(|shown| shown.type_ == condition::ENROLLED && shown.status == "True"),
+            other_conditions: others.cloned().collect(),
+        }
+    }
+
+    /// `None` while it has no status.
+    pub(super) fn phase(&self) -> Option<DevicePhase> {
+        self.phase
+    }
+
+    /// Whether it says that a session is established.
+    pub(super) fn is_connected(&self) -> bool {
+        self.phase == Some(DevicePhase::Connected)
+    }
+
+    /// The gateway of the session that it speaks of.
+    pub(super) fn gateway(&self) -> Option<&str> {
+        self.gateway.as_deref()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub(super) fn facts(&self) -> Option<&Arc<DeviceFacts>> {
+        self.facts.as_ref()
+    }
+
+    /// What the device last reported to run.
+    pub(super) fn applications(&self) -> &[ReportedApplication] {
+        &self.applications
+    }
+
+    /// `status.finished`, each entry as read and as written.
+    pub(super) fn finished(&self) -> &[(ReportedApplication, DeviceApplication)] {
+        &self.finished
+    }
+
+    /// Whether its gateway lets it in, whatever `spec.approved` says: enrollment may be open.
+    pub(super) fn is_enrolled(&self) -> bool {
+        self.enrolled
+    }
+
     /// Conditions other than `Connected`: a merge patch writes the list as a whole.
-    pub other_conditions: Vec<Condition>,
+    pub(super) fn other_conditions(&self) -> &[Condition] {
+        &self.other_conditions
+    }
 }
 
 /// What planning made of one Application on one device.
@@ -106,15 +177,65 @@ pub(super) enum Placement {
 /// One application as a device reported it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ReportedApplication {
-    pub uid: ApplicationUid,
-    pub spec_hash: SpecHash,
-    pub state: DeviceApplicationState,
-    pub reason: Option<ReasonCode>,
-    pub message: Box<str>,
-    pub restarts: i64,
+    uid: ApplicationUid,
+    spec_hash: SpecHash,
+    state: DeviceApplicationState,
+    reason: Option<ReasonCode>,
+    message: Box<str>,
+    restarts: i64,
 }
 
 impl ReportedApplication {
+    pub(super) fn uid(&self) -> ApplicationUid {
+        self.uid
+    }
+
+    /// What it runs there.
+    pub(super) fn spec_hash(&self) -> SpecHash {
+        self.spec_hash
+    }
+
+    /// As a member of the device's set.
+    pub(super) fn member(&self) -> (ApplicationUid, SpecHash) {
+        (self.uid, self.spec_hash)
+    }
+
+    pub(super) fn state(&self) -> DeviceApplicationState {
+        self.state
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.state == DeviceApplicationState::Running
+    }
+
+    /// Whether it ended with exit code 0.
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.state == DeviceApplicationState::Completed
+            && matches!(self.reason, None | Some(ReasonCode::Exited))
+    }
+
+    /// Why it does not run, for people.
+    pub(super) fn failure(&self) -> ModuleRefusal {
+        let reason = self.reason.unwrap_or_default();
+        let message = if self.message.is_empty() { reason.sentence() } else { &self.message };
+        ModuleRefusal { reason, message: message.to_owned() }
+    }
+
+    /// As an entry of `status.finished`, for the application of this name and its module.
+    pub(super) fn to_finished(&self, name: &str, digest: Option<ModuleDigest>) -> DeviceApplication {
+        DeviceApplication {
+            uid: self.uid.to_string(),
+            name: name.to_owned(),
+            state: self.state,
+            reason: self.reason,
+            message: self.message.to_string(),
+            digest: digest.map(|digest| digest.prefixed().to_string()),
+            spec_hash: self.spec_hash.to_string(),
+            restarts: self.restarts,
+            memory_bytes: 0,
+        }
+    }
+
     /// Whether it ended and the device does not start it again, whatever happens to the device.
     pub(super) fn is_over(&self, policy: RestartPolicy) -> bool {
         match self.state {

@@ -40,7 +40,7 @@ impl Fleet {
             return;
         }
         let has = device.has_finalizer();
-        if device.object().deleting {
+        if device.is_deleting() {
             if has && !device.has_release() {
                 self.begin_release(now, id);
             } else if has && device.is_released() {
@@ -52,9 +52,10 @@ impl Fleet {
             return;
         }
         let planned = device.planned();
-        let reported = self.latest_view(now, device).applications.is_some_and(|reports| !reports.is_empty());
+        let reported =
+            self.latest_view(now, device).applications().is_some_and(|reports| !reports.is_empty());
         let runs = reported
-            || !device.seen().applications.is_empty()
+            || !device.seen().applications().is_empty()
             || planned.is_some_and(|planned| !planned.content().is_empty());
         // Without a plan it is not known whether there is something.
         let change = if runs { !has } else { has && planned.is_some() };
@@ -125,14 +126,14 @@ impl Fleet {
 
     fn hold_of(&self, now: Now, id: DeviceId, device: &Device) -> Hold {
         let latest_view = self.latest_view(now, device);
-        if !latest_view.connected || device.object().revoked {
+        if !latest_view.is_connected() || device.is_revoked() {
             return Hold::Away;
         }
-        let Some(reports) = latest_view.applications else { return Hold::Waits };
+        let Some(reports) = latest_view.applications() else { return Hold::Waits };
         let Some(planned) = device.planned() else { return Hold::Waits };
         // A device that was never sent a set need not confirm an empty one.
-        let told = latest_view.revision_reported >= planned.revision() && planned.is_issued();
-        let fresh = planned.revision() <= 1 && latest_view.revision_reported == 0 && !self.is_moving(id);
+        let told = latest_view.works_to(planned) && planned.is_issued();
+        let fresh = planned.revision() <= 1 && latest_view.has_no_set() && !self.is_moving(id);
         if reports.is_empty() && (told || fresh) { Hold::Confirmed } else { Hold::Waits }
     }
 
@@ -145,11 +146,11 @@ impl Fleet {
     fn names_running(&self, device: &Device) -> Option<String> {
         let names: Vec<String> = device
             .seen()
-            .applications
+            .applications()
             .iter()
             .map(|report| {
-                let known = self.applications.values().find(|application| application.uid() == report.uid);
-                known.map_or_else(|| report.uid.to_string(), |application| application.key().name.clone())
+                let known = self.applications.values().find(|application| application.uid() == report.uid());
+                known.map_or_else(|| report.uid().to_string(), |application| application.key().name.clone())
             })
             .collect();
         let shown = names.len().min(NAMES_IN_MESSAGE_MAX);
@@ -185,7 +186,7 @@ impl Fleet {
         let device = self.devices.get(&id).filter(|device| !device.is_writing())?;
         let has = device.has_finalizer();
         // Kubernetes takes no new finalizer of what is being deleted.
-        let add = may_add && !has && !device.object().deleting;
+        let add = may_add && !has && !device.is_deleting();
         if !add && !has {
             return None;
         }

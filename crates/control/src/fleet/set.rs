@@ -6,40 +6,93 @@ use wasmbed_api::{ApplicationConfig, DeviceFacts, FINISHED_MAX, ReasonCode};
 use wasmbed_protocol::{ApplicationUid, SpecHash, limits::DESIRED_MAX};
 
 use super::{
+    application_entry::Application,
     assignment::Assigned,
     config::NAMES_IN_MESSAGE_MAX,
     fit::{plan_fit, plan_room},
     module::{ModuleFacts, ModuleRefusal},
-    record::{ApplicationId, Placement},
+    record::{ApplicationId, Placement, Prepared},
 };
 use crate::ObjectKey;
 
 /// An Application that a device is a target of.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'a> {
-    pub id: ApplicationId,
-    pub uid: ApplicationUid,
-    pub key: &'a ObjectKey,
-    pub created_unix_s: i64,
-    pub config: &'a ApplicationConfig,
-    pub offer: CandidateModule<'a>,
+    id: ApplicationId,
+    uid: ApplicationUid,
+    key: &'a ObjectKey,
+    created_unix_s: i64,
+    config: &'a ApplicationConfig,
+    offer: CandidateModule<'a>,
     /// The device has it already, or may have it: it stays on an unschedulable device.
-    pub present: bool,
+    present: bool,
     /// The device ran it to an end for good: it holds no memory, and its place is anyone's who wants it.
-    pub ended: bool,
+    ended: bool,
     /// It ended there and has left its place; the result is written down.
-    pub finished: bool,
+    finished: bool,
+}
+
+impl<'a> Candidate<'a> {
+    /// An Application with the facts of its module, if that is there; whether the device has it already, or may have it.
+    pub(super) fn new(
+        id: ApplicationId,
+        application: &'a Application,
+        module: Option<&'a ModuleFacts>,
+        present: bool,
+    ) -> Option<Self> {
+        Some(Self {
+            id,
+            uid: application.uid(),
+            key: application.key(),
+            created_unix_s: application.created_unix_s(),
+            config: &application.spec().config,
+            offer: CandidateModule::new(application.prepared(), module)?,
+            present,
+            ended: false,
+            finished: false,
+        })
+    }
+
+    /// The device ran it to an end for good.
+    pub(super) fn ended(self, ended: bool) -> Self {
+        Self { ended, ..self }
+    }
+
+    /// It has left its place there; the result is written down.
+    pub(super) fn finished(self, finished: bool) -> Self {
+        Self { finished, ..self }
+    }
 }
 
 /// What there is to send of an Application.
 #[derive(Clone, Debug)]
-pub(super) enum CandidateModule<'a> {
+enum CandidateModule<'a> {
     /// This.
     Ready(&'a Arc<Assigned>, &'a ModuleFacts),
     /// What was sent before, to those that have it; its Module is missing, or what it is now no device can run.
     Retained(&'a Arc<Assigned>, &'a ModuleRefusal),
     /// Nothing, and what a device that has it works to is unknown.
     Unknown(&'a ModuleRefusal),
+}
+
+impl<'a> CandidateModule<'a> {
+    fn new(prepared: &'a Prepared, module: Option<&'a ModuleFacts>) -> Option<Self> {
+        Some(match (prepared, module) {
+            (Prepared::Ready(assigned), Some(module)) => Self::Ready(assigned, module),
+            (
+                Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }
+                | Prepared::Refused { kept: Some(assigned), refusal },
+                _,
+            ) => Self::Retained(assigned, refusal),
+            (
+                Prepared::ModuleMissing { kept: None, refusal, .. }
+                | Prepared::Refused { kept: None, refusal },
+                _,
+            ) => Self::Unknown(refusal),
+            // It is prepared anew whenever its Module comes or goes.
+            (Prepared::Ready(_), None) => return None,
+        })
+    }
 }
 
 /// The outcome of planning one device.
@@ -237,9 +290,16 @@ fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, ro
 
 /// What a device last said of the set that it works to.
 #[derive(Clone, Debug)]
-pub(super) struct LastReport<'a> {
-    pub revision: u64,
-    pub content: &'a [(ApplicationUid, SpecHash)],
+pub(super) struct LastReport {
+    revision: u64,
+    content: SetContent,
+}
+
+impl LastReport {
+    pub(super) fn new(revision: u64, mut content: Vec<(ApplicationUid, SpecHash)>) -> Self {
+        content.sort_unstable();
+        Self { revision, content }
+    }
 }
 
 /// The desired set of a device, under its revision.
@@ -301,7 +361,7 @@ pub(super) fn plan_revision(
     content: Vec<(ApplicationId, ApplicationUid, SpecHash)>,
     current: Option<&PlannedSet>,
     seen: u64,
-    report: Option<&LastReport<'_>>,
+    report: Option<&LastReport>,
 ) -> PlannedSet {
     let members = content.iter().map(|(id, ..)| *id).collect();
     let mut content: Vec<_> = content.into_iter().map(|(_, uid, hash)| (uid, hash)).collect();
@@ -323,12 +383,8 @@ pub(super) fn plan_revision(
         let revision = current.revision.max(seen) + u64::from(current.issued || seen >= current.revision);
         return PlannedSet { revision, content, members, issued: false, before };
     }
-    if let Some(report) = report {
-        let mut reported = report.content.to_vec();
-        reported.sort_unstable();
-        if report.revision == seen && seen > 0 && reported == content {
-            return PlannedSet { revision: seen, content, members, issued: true, before: None };
-        }
+    if report.is_some_and(|report| report.revision == seen && seen > 0 && report.content == content) {
+        return PlannedSet { revision: seen, content, members, issued: true, before: None };
     }
     PlannedSet { revision: seen.saturating_add(1), content, members, issued: false, before: None }
 }
@@ -388,10 +444,10 @@ mod tests {
     #[test]
     fn a_new_leader_takes_over_a_revision_that_the_device_confirms() {
         let same = [(uid(2), HASH), (uid(1), HASH)];
-        let report = LastReport { revision: 7, content: &same };
+        let report = LastReport::new(7, same.to_vec());
         let plan = plan_revision(content(&[1, 2]), None, 7, Some(&report));
         assert_eq!((plan.revision, plan.issued), (7, true));
-        let other = LastReport { revision: 7, content: &same[..1] };
+        let other = LastReport::new(7, same[..1].to_vec());
         assert_eq!(plan_revision(content(&[1, 2]), None, 7, Some(&other)).revision, 8);
         assert_eq!(plan_revision(content(&[1, 2]), None, 8, Some(&report)).revision, 9);
     }

@@ -13,10 +13,11 @@ use wasmbed_api::{
 use wasmbed_protocol::ModuleDigest;
 
 use super::{
+    application_entry::Application,
     config::{FAILURE_CHARS_MAX, FAILURES_MAX, NAMES_IN_MESSAGE_MAX},
     module::ModuleRefusal,
     published::{CONDITIONS, Published},
-    record::{Placement, ReportedApplication},
+    record::{Placement, Prepared, ReportedApplication},
 };
 
 /// What one target does for one generation.
@@ -50,18 +51,11 @@ pub(super) fn plan_target_state(
     spec_hash: Option<wasmbed_protocol::SpecHash>,
     report: Option<&ReportedApplication>,
 ) -> TargetState {
-    let report = report.filter(|report| Some(report.spec_hash) == spec_hash);
-    let failed = |report: &ReportedApplication| {
-        let reason = report.reason.unwrap_or_default();
-        let message = if report.message.is_empty() { reason.sentence() } else { &report.message };
-        TargetState::Failed(ModuleRefusal { reason, message: message.to_owned() })
-    };
+    let report = report.filter(|report| Some(report.spec_hash()) == spec_hash);
+    let failed = |report: &ReportedApplication| TargetState::Failed(report.failure());
     // What is over stays so, whether the device is there or not.
     if let Some(report) = report.filter(|report| report.is_over(policy)) {
-        return match (report.state, report.reason) {
-            (DeviceApplicationState::Completed, None | Some(ReasonCode::Exited)) => TargetState::Succeeded,
-            _ => failed(report),
-        };
+        return if report.has_succeeded() { TargetState::Succeeded } else { failed(report) };
     }
     match placement {
         Placement::Refused(refusal) => return TargetState::Failed(refusal.clone()),
@@ -76,7 +70,7 @@ pub(super) fn plan_target_state(
         return TargetState::Away;
     }
     let Some(report) = report else { return TargetState::Pending };
-    match report.state {
+    match report.state() {
         DeviceApplicationState::Running => TargetState::Running,
         DeviceApplicationState::CrashLoop | DeviceApplicationState::Failed => failed(report),
         DeviceApplicationState::Pulling
@@ -89,27 +83,88 @@ pub(super) fn plan_target_state(
 /// What a status is made from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts<'a> {
-    pub generation: i64,
-    pub digest: Option<ModuleDigest>,
-    pub spec_hash: Option<wasmbed_protocol::SpecHash>,
-    pub deleting: bool,
+    generation: i64,
+    digest: Option<ModuleDigest>,
+    spec_hash: Option<wasmbed_protocol::SpecHash>,
+    deleting: bool,
     /// It is not always started again, so that it can succeed.
-    pub one_shot: bool,
-    pub min_ready_s: u32,
+    one_shot: bool,
+    min_ready_s: u32,
     /// The Application itself is at fault, whatever its targets do.
-    pub refusal: Option<&'a ModuleRefusal>,
+    refusal: Option<&'a ModuleRefusal>,
     /// Its Module is not there: what devices have they keep, and no other gets it.
-    pub module_missing: Option<&'a ModuleRefusal>,
+    module_missing: Option<&'a ModuleRefusal>,
     /// By device name, ascending.
-    pub target_states: Vec<(&'a str, TargetState)>,
+    target_states: Vec<(&'a str, TargetState)>,
     /// Of all targets: with a session.
-    pub connected: usize,
+    connected: usize,
     /// Connected, and still running what an earlier generation said.
-    pub earlier: Vec<&'a str>,
+    earlier: Vec<&'a str>,
     /// Named, but not there.
-    pub missing: Vec<&'a str>,
+    missing: Vec<&'a str>,
     /// Why the gateway of a target does not answer, and whether the attempts are used up.
-    pub trouble: Option<(String, bool)>,
+    trouble: Option<(String, bool)>,
+}
+
+impl<'a> Facts<'a> {
+    /// What the Application says; `module` is the one that it names, if that is there. Its targets follow, then
+    /// [`Facts::complete`].
+    pub(super) fn new(application: &'a Application, module: Option<ModuleDigest>) -> Self {
+        let (refusal, module_missing, digest) = match application.prepared() {
+            Prepared::Refused { refusal, .. } => (Some(refusal), None, module),
+            Prepared::Ready(assigned) => (None, None, Some(assigned.digest)),
+            Prepared::ModuleMissing { kept, current, refusal } => {
+                let kept = kept.as_ref().filter(|_| *current).map(|assigned| assigned.digest);
+                (None, Some(refusal), kept.or(application.known_digest()))
+            }
+        };
+        Self {
+            generation: application.spec().generation,
+            digest,
+            spec_hash: application.wanted_hash(),
+            deleting: application.is_deleting(),
+            one_shot: application.is_one_shot(),
+            min_ready_s: application.spec().min_ready_s,
+            refusal,
+            module_missing,
+            ..Self::default()
+        }
+    }
+
+    /// A device that is selected and that it does not go to.
+    pub(super) fn leave_out(&mut self, name: &'a str, state: TargetState) {
+        self.target_states.push((name, state));
+    }
+
+    /// A target; whether it is connected, and whether it runs what an earlier generation said.
+    pub(super) fn add_target(
+        &mut self,
+        name: &'a str,
+        state: TargetState,
+        connected: bool,
+        runs_earlier: bool,
+    ) {
+        if connected && runs_earlier {
+            self.earlier.push(name);
+        }
+        self.connected += usize::from(connected && state != TargetState::Unschedulable);
+        self.target_states.push((name, state));
+    }
+
+    /// Why the gateway of a target does not answer, and whether the attempts are used up; asked for until that is so of one.
+    pub(super) fn note_trouble(&mut self, trouble: impl FnOnce() -> Option<(String, bool)>) {
+        if self.trouble.as_ref().is_none_or(|(_, given_up)| !given_up) {
+            self.trouble = trouble().or(self.trouble.take());
+        }
+    }
+
+    /// There are no more targets; these are named and are not there.
+    pub(super) fn complete(mut self, missing: Vec<&'a str>) -> Self {
+        self.target_states.sort_unstable_by_key(|(name, _)| *name);
+        self.earlier.sort_unstable();
+        self.missing = missing;
+        self
+    }
 }
 
 /// The status that says all this; `before` gives the times of conditions that stay.

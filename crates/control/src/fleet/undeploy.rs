@@ -22,7 +22,7 @@ impl Fleet {
     /// A deletion was seen: notes who had the Application and has them planned without it.
     pub(super) fn check_deletion(&mut self, now: Now, id: ApplicationId) {
         let application = present!(self.applications.get(&id), "an indexed Application is there");
-        if !application.is_deleting() || application.undeploy().is_some() {
+        if !application.is_deleting() || application.is_undeploying() {
             return;
         }
         let uid = application.uid();
@@ -48,10 +48,11 @@ impl Fleet {
         }
         for id in self.undeploying.clone() {
             let application = present!(self.applications.get(&id), "what is gone is not waited for");
-            let undeploy = present!(application.undeploy(), "a deletion that is waited for has begun");
-            let waits = undeploy.devices.iter().filter(|device_id| self.holds_on(now, **device_id, id));
+            let since_ms = application.undeploying_since_ms();
+            let since_ms = present!(since_ms, "a deletion that is waited for has begun");
+            let waits = application.awaited_devices().filter(|device_id| self.holds_on(now, **device_id, id));
             let waiting = waits.count();
-            let late = now.ms >= undeploy.since_ms.saturating_add(self.config.undeploy_timeout_ms);
+            let late = now.ms >= since_ms.saturating_add(self.config.undeploy_timeout_ms);
             if waiting > 0 && !late {
                 continue;
             }
@@ -93,13 +94,12 @@ impl Fleet {
         if unsent {
             return true;
         }
-        if !latest_view.connected {
+        if !latest_view.is_connected() {
             return false;
         }
-        let Some(reports) = latest_view.applications else { return true };
-        let behind =
-            device.planned().is_some_and(|planned| latest_view.revision_reported < planned.revision());
-        behind || reports.iter().any(|report| report.uid == application.uid())
+        let Some(reports) = latest_view.applications() else { return true };
+        let behind = device.planned().is_some_and(|planned| !latest_view.works_to(planned));
+        behind || reports.iter().any(|report| report.uid() == application.uid())
     }
 
     /// Finds gateways that died and what they still claim.
@@ -110,16 +110,16 @@ impl Fleet {
         let mut lost = Vec::new();
         let mut unheard = BTreeSet::new();
         for (id, device) in &self.devices {
-            let Some(name) = device.seen().gateway.as_ref() else { continue };
+            let Some(name) = device.seen().gateway() else { continue };
             // Another gateway that holds it writes its status itself, however late.
-            if device.phase_without_gateway().is_none() || self.latest_view(now, device).connected {
+            if device.phase_without_gateway().is_none() || self.latest_view(now, device).is_connected() {
                 continue;
             }
             match self.gateways.get(name) {
                 Some(gateway) if self.is_live(now, gateway) => {}
                 Some(_) => lost.push(*id),
                 None => {
-                    unheard.insert(name.clone());
+                    unheard.insert(name.to_owned());
                 }
             }
         }

@@ -1,18 +1,15 @@
 //! Writes to the Kubernetes API: statuses, finalizers, Unreachable marks and Events, within one rate.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use serde_json::json;
-use wasmbed_api::{ApplicationStatus, DeviceApplicationState, DevicePhase, ReasonCode, condition};
+use wasmbed_api::ApplicationStatus;
 
 use super::{
     Fleet,
     application_entry::Application,
     config::{API_PAUSE_MS, API_PAUSE_MS_MAX, EVENTS_QUEUED_MAX},
-    device_entry::Device,
     gateways::Gateway,
     input::{CallId, FinalizerWrite, GatewayWrite, StatusWrite, UnreachableWrite},
     published::Transition,
-    record::{ApplicationId, DeviceId, Placement, Prepared},
+    record::{ApplicationId, DeviceId, Placement},
     status::{Facts, TargetState, plan_status, plan_target_state},
     write_queue::Subject,
 };
@@ -81,79 +78,43 @@ impl Fleet {
 
     /// The status, and when it will say something else without anything happening.
     fn status_of(&self, now: Now, application: &Application) -> (ApplicationStatus, Option<u64>) {
-        let module = self.module_of(application);
-        let (refusal, module_missing, digest) = match application.prepared() {
-            Prepared::Refused { refusal, .. } => (Some(refusal), None, module.map(|facts| facts.digest)),
-            Prepared::Ready(assigned) => (None, None, Some(assigned.digest)),
-            Prepared::ModuleMissing { kept, current, refusal } => {
-                let kept = kept.as_ref().filter(|_| *current).map(|assigned| assigned.digest);
-                let known = application.known().and_then(|known| known.digest);
-                (None, Some(refusal), kept.or(known))
-            }
-        };
-        let spec_hash = application.wanted_hash();
+        let module = self.module_of(application).map(|facts| facts.digest);
+        let mut facts = Facts::new(application, module);
+        let (uid, spec_hash) = (application.uid(), application.wanted_hash());
         let own_id = self.application_ids.get(application.key()).copied();
-        let mut connected = 0;
-        let mut earlier = Vec::new();
         let mut recheck_ms: Option<u64> = None;
         let targets = application.target_ids().iter().filter_map(|id| Some((*id, self.devices.get(id)?)));
-        let mut trouble: Option<(String, bool)> = None;
-        let mut target_states: Vec<(&str, TargetState)> = targets
-            .map(|(device_id, device)| {
-                let name = device.key().name.as_str();
-                if !device.is_admitted() {
-                    return (
-                        name,
-                        if device.object().revoked { TargetState::Revoked } else { TargetState::NotApproved },
-                    );
+        for (device_id, device) in targets {
+            let name = device.key().name.as_str();
+            if !device.is_admitted() {
+                let left_out =
+                    if device.is_revoked() { TargetState::Revoked } else { TargetState::NotApproved };
+                facts.leave_out(name, left_out);
+                continue;
+            }
+            let latest_view = self.latest_view(now, device);
+            let connected = latest_view.is_connected();
+            let placement = own_id.map_or(&Placement::FactsUnknown, |id| device.placement(id));
+            let report = match placement {
+                Placement::Finished => device.finished(uid, spec_hash),
+                _ => latest_view.report_of(uid),
+            };
+            let policy = application.spec().config.restart_policy;
+            let mut standing = plan_target_state(placement, connected, policy, spec_hash, report);
+            if standing == TargetState::Running && application.min_ready_ms() > 0 {
+                let since_ms = device.healthy(uid).map_or(now.ms, |health| health.since_ms());
+                let until_ms = since_ms.saturating_add(application.min_ready_ms());
+                if until_ms > now.ms {
+                    standing = TargetState::Young;
+                    recheck_ms = Some(recheck_ms.map_or(until_ms, |other| other.min(until_ms)));
                 }
-                let latest_view = self.latest_view(now, device);
-                let placement = own_id.map_or(&Placement::FactsUnknown, |id| device.placement(id));
-                let report = match placement {
-                    Placement::Finished => device.finished(application.uid(), spec_hash),
-                    _ => latest_view.report_of(application.uid()),
-                };
-                let policy = application.spec().config.restart_policy;
-                let mut standing =
-                    plan_target_state(placement, latest_view.connected, policy, spec_hash, report);
-                if standing == TargetState::Running && application.min_ready_ms() > 0 {
-                    let since_ms = device.healthy(application.uid()).map_or(now.ms, |health| health.since_ms);
-                    let until_ms = since_ms.saturating_add(application.min_ready_ms());
-                    if until_ms > now.ms {
-                        standing = TargetState::Young;
-                        recheck_ms = Some(recheck_ms.map_or(until_ms, |other| other.min(until_ms)));
-                    }
-                }
-                let runs = report.is_some_and(|report| {
-                    report.state == DeviceApplicationState::Running && Some(report.spec_hash) != spec_hash
-                });
-                if runs && latest_view.connected {
-                    earlier.push(name);
-                }
-                connected += usize::from(latest_view.connected && standing != TargetState::Unschedulable);
-                if trouble.as_ref().is_none_or(|(_, given_up)| !given_up) {
-                    trouble = self.trouble_of(device_id).or(trouble.take());
-                }
-                (name, standing)
-            })
-            .collect();
-        target_states.sort_unstable_by_key(|(name, _)| *name);
-        earlier.sort_unstable();
-        let facts = Facts {
-            generation: application.spec().generation,
-            digest,
-            spec_hash,
-            deleting: application.is_deleting(),
-            one_shot: application.is_one_shot(),
-            min_ready_s: application.spec().min_ready_s,
-            refusal,
-            module_missing,
-            target_states,
-            connected,
-            earlier,
-            missing: self.missing_names(application),
-            trouble,
-        };
+            }
+            let runs_earlier =
+                report.is_some_and(|report| report.is_running() && Some(report.spec_hash()) != spec_hash);
+            facts.add_target(name, standing, connected, runs_earlier);
+            facts.note_trouble(|| self.trouble_of(device_id));
+        }
+        let facts = facts.complete(self.missing_names(application));
         (plan_status(&facts, application.published(), now.unix_ms), recheck_ms)
     }
 
@@ -243,22 +204,22 @@ impl Fleet {
             let id = self.unreachable.pop_first()?;
             let Some(device) = self.devices.get(&id).filter(|device| !device.is_writing()) else { continue };
             let Some(phase) = device.phase_without_gateway() else { continue };
-            if self.latest_view(now, device).connected {
+            if self.latest_view(now, device).is_connected() {
                 continue;
             }
-            let Some(name) = device.seen().gateway.clone() else { continue };
-            if self.gateways.get(&name).is_none_or(|gateway| self.is_live(now, gateway)) {
+            let Some(name) = device.seen().gateway() else { continue };
+            if self.gateways.get(name).is_none_or(|gateway| self.is_live(now, gateway)) {
                 continue;
             }
-            let epoch = i64::try_from(device.seen().epoch).unwrap_or(i64::MAX);
-            let patch = unreachable_patch(device, phase, &name, now);
-            let key = device.key().clone();
+            let epoch = i64::try_from(device.seen().epoch()).unwrap_or(i64::MAX);
+            let patch = device.unreachable_patch(phase, name, now);
+            let (key, gateway) = (device.key().clone(), name.to_owned());
             let call = self.next_call();
             self.writes.begin(call, Subject::Unreachable(id));
             if let Some(device) = self.devices.get_mut(&id) {
                 device.begin_write();
             }
-            return Some(UnreachableWrite { id: call, device: key, gateway: name, epoch, patch });
+            return Some(UnreachableWrite { id: call, device: key, gateway, epoch, patch });
         }
         None
     }
@@ -401,37 +362,4 @@ impl Fleet {
         let application = self.applications.get(self.application_ids.get(key)?)?;
         Some(self.status_of(now, application).0)
     }
-}
-
-fn unreachable_patch(device: &Device, phase: DevicePhase, gateway: &str, now: Now) -> serde_json::Value {
-    let unix_s = i64::try_from(now.unix_ms / 1_000).unwrap_or(i64::MAX);
-    let is = |type_: &str, holds: bool, reason: ReasonCode, message: String| Condition {
-        type_: type_.to_owned(),
-        status: if holds { "True" } else { "False" }.to_owned(),
-        reason: reason.as_str().to_owned(),
-        message,
-        observed_generation: None,
-        last_transition_time: super::status::time(unix_s),
-    };
-    let mut conditions = device.seen().other_conditions.clone();
-    let revoked_before = conditions
-        .iter()
-        .any(|shown| shown.type_ == condition::ENROLLED && shown.reason == ReasonCode::Revoked.as_str());
-    let enrolled = match (phase, device.object().approved) {
-        (DevicePhase::Revoked, _) => Some((false, ReasonCode::Revoked)),
-        // The revocation was taken back since.
-        (_, true) if revoked_before => Some((true, ReasonCode::Approved)),
-        (_, false) if revoked_before => Some((false, ReasonCode::PendingApproval)),
-        (_, _) => None,
-    };
-    if let Some((holds, reason)) = enrolled {
-        conditions.retain(|shown| shown.type_ != condition::ENROLLED);
-        conditions.push(is(condition::ENROLLED, holds, reason, reason.sentence().to_owned()));
-    }
-    let lost = format!("gateway {gateway} does not renew its Lease");
-    conditions.push(is(condition::CONNECTED, false, ReasonCode::GatewayLost, lost));
-    json!({
-        "metadata": { "resourceVersion": device.object().resource_version },
-        "status": { "phase": phase, "conditions": conditions },
-    })
 }

@@ -1,3 +1,4 @@
+use wasmbed_api::DeviceApplication;
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
 use super::*;
@@ -233,14 +234,22 @@ fn events_are_for_transitions_only() {
 }
 
 fn report(state: DeviceApplicationState, reason: Option<ReasonCode>) -> ReportedApplication {
-    ReportedApplication {
-        uid: ApplicationUid([1; 16]),
-        spec_hash: HASH,
+    report_of(HASH, state, reason)
+}
+
+fn report_of(
+    spec_hash: SpecHash,
+    state: DeviceApplicationState,
+    reason: Option<ReasonCode>,
+) -> ReportedApplication {
+    let entry = DeviceApplication {
+        uid: ApplicationUid([1; 16]).to_string(),
+        spec_hash: spec_hash.to_string(),
         state,
         reason,
-        message: "".into(),
-        restarts: 0,
-    }
+        ..DeviceApplication::default()
+    };
+    ReportedApplication::read_one(&entry).unwrap()
 }
 
 #[test]
@@ -252,7 +261,7 @@ fn only_a_report_of_this_generation_by_a_connected_device_counts() {
     assert_eq!(judge(true, Some(&report(S::Running, None))), TargetState::Running);
     assert_eq!(judge(false, Some(&report(S::Running, None))), TargetState::Away);
     assert_eq!(judge(true, None), TargetState::Pending);
-    let other = ReportedApplication { spec_hash: SpecHash([2; 32]), ..report(S::Running, None) };
+    let other = report_of(SpecHash([2; 32]), S::Running, None);
     assert_eq!(judge(true, Some(&other)), TargetState::Pending);
     assert_eq!(judge(true, Some(&report(S::Starting, None))), TargetState::Pending);
     assert_eq!(judge(true, Some(&report(S::Unknown, None))), TargetState::Pending);
