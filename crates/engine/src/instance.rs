@@ -1,0 +1,420 @@
+//! A loaded module: started, run in slices, asked and answered.
+#![allow(unsafe_code)]
+
+use crate::execute::{self, header};
+use crate::load::{Exports, Loader, read_global, read_type};
+use crate::machine::{Machine, exit};
+use crate::region::{Place, Region};
+use crate::types::{FunctionType, Value, ValueType};
+
+/// Why a program was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trap {
+    /// `unreachable` was executed.
+    Unreachable,
+    /// Integer division by zero.
+    DivisionByZero,
+    /// Integer overflow.
+    IntegerOverflow,
+    /// A float that is no number was converted to an integer.
+    ConversionToInteger,
+    /// Access outside the linear memory.
+    MemoryOutOfBounds,
+    /// A call of an element outside the table.
+    UndefinedElement,
+    /// Another access outside the table.
+    TableOutOfBounds,
+    /// A call of an empty element of a table.
+    UninitializedElement,
+    /// A call, by a table, of a function with another type.
+    IndirectCallType,
+    /// Calls nested deeper than the call stack holds.
+    StackOverflow,
+    /// The executor was about to access what is not the module's: a fault of the engine.
+    Internal,
+}
+
+/// Why a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The function returned; see [`Instance::results`].
+    Done,
+    /// The fuel is used up; step again to go on.
+    OutOfFuel,
+    /// The function with this index, an import, was called: see [`Instance::argument`] and [`Instance::answer`].
+    HostCall(u32),
+    /// The program is over.
+    Trap(Trap),
+}
+
+/// A call can't be begun or answered as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// There is no such exported function.
+    NoSuchFunction,
+    /// Arguments or results of other types.
+    Types,
+    /// No call is under way that could be answered.
+    NotWaiting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing to run.
+    Idle,
+    Running,
+    /// The host has to answer the call of this function.
+    Waiting(u32),
+    /// The call stack has no room even for the function that was called from outside.
+    Overflow,
+}
+
+/// Arguments that can wait for the start function.
+const WAITING_MAX: usize = 16;
+
+/// A call that waits for the module's start function.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    function: u32,
+    arguments: [Value; WAITING_MAX],
+    count: usize,
+}
+
+/// One module in its block of memory.
+pub struct Instance<'m> {
+    region: Region<'m>,
+    machine: Machine,
+    state: State,
+    /// The function that was called from outside.
+    called: u32,
+    waiting: Option<Waiting>,
+    start: Option<u32>,
+    imports: u32,
+    import_place: Place,
+    type_place: Place,
+    export_place: Place,
+    exports: u32,
+    global_records: Place,
+    code_words: u32,
+    checked: bool,
+}
+
+impl<'m> Loader<'m> {
+    /// The loaded module; `None` while it is not loaded, or where its call stack finds no room.
+    pub fn finish(mut self) -> Option<Instance<'m>> {
+        if !self.is_done() {
+            return None;
+        }
+        let (type_place, global_records) = (self.type_records(), self.global_records());
+        let stack_slots = self.stack_slots() as usize;
+        let stack = self.region.take::<u32>(stack_slots).ok()?;
+        let code = self.emit.code;
+        let mut instance = Instance {
+            machine: Machine::empty(),
+            state: State::Idle,
+            called: 0,
+            waiting: None,
+            start: self.start,
+            imports: self.imports,
+            import_place: self.import_place,
+            type_place,
+            export_place: self.export_place,
+            exports: self.exports,
+            global_records,
+            code_words: self.emit.position,
+            checked: cfg!(feature = "checked"),
+            region: self.region,
+        };
+        let region = &mut instance.region;
+        let machine = &mut instance.machine;
+        machine.region = region.start();
+        let at = |place: Place| machine.region.wrapping_add(place.0 as usize);
+        machine.memory = at(self.memory_place);
+        machine.memory_bytes = self.memory_bytes;
+        machine.memory_bytes_max = self.memory_bytes_max;
+        machine.memory_bytes_zeroed = self.memory_bytes;
+        machine.page_bytes = self.page_bytes;
+        machine.code = at(code).cast();
+        machine.code_end = machine.code.wrapping_add(self.emit.position as usize);
+        machine.functions = at(self.function_place).cast();
+        machine.function_count = self.functions;
+        machine.globals = at(self.global_place).cast();
+        machine.globals_end = machine.globals.wrapping_add(self.global_slots as usize);
+        machine.tables = at(self.table_place).cast();
+        machine.table_count = self.tables;
+        machine.data = at(self.data_place).cast();
+        machine.elements = at(self.element_place).cast();
+        machine.stack = at(stack);
+        machine.stack_end = machine.stack.wrapping_add(stack_slots * 4);
+        Some(instance)
+    }
+}
+
+// SAFETY: its pointers are into the block that it borrows, and nothing else has them.
+unsafe impl Send for Instance<'_> {}
+
+impl Instance<'_> {
+    /// Bytes of the block that it uses, from its beginning: the rest may be given back.
+    pub fn bytes(&self) -> usize {
+        self.region.low().next_multiple_of(8)
+    }
+
+    /// Bytes of translated code.
+    pub fn code_bytes(&self) -> usize {
+        self.code_words as usize * 2
+    }
+
+    /// Lets the checked executor run it, or the usual one.
+    pub fn set_checked(&mut self, checked: bool) {
+        self.checked = checked;
+    }
+
+    /// Type of a function.
+    fn function_type(&self, function: u32) -> FunctionType<'_> {
+        let kind = if function < self.imports {
+            self.region.number(self.import_place, function as usize)
+        } else {
+            u32::from(self.head(function, header::KIND))
+        };
+        read_type(&self.region, self.type_place, kind)
+    }
+
+    /// A word of a function's header.
+    fn head(&self, function: u32, at: usize) -> u16 {
+        debug_assert!(function < self.machine.function_count, "a function of the module");
+        // SAFETY: the module has this function, and those that can be called from outside have a header.
+        unsafe { *self.machine.function(function as usize).add(at) }
+    }
+
+    fn find(&self, kind: u8, name: &str) -> Option<u32> {
+        Exports::new(&self.region, self.export_place, self.exports)
+            .find(|export| export.kind == kind && export.name == name.as_bytes())
+            .map(|export| export.index)
+    }
+
+    /// The value of an exported global.
+    pub fn exported_global(&self, name: &str) -> Option<Value> {
+        let (value_type, _, at) = read_global(&self.region, self.global_records, self.find(3, name)?);
+        let p = self.machine.globals.wrapping_add(usize::from(at));
+        // SAFETY: the global's slots.
+        let bits = unsafe {
+            let high = if value_type.slots() == 2 { *p.add(1) } else { 0 };
+            u64::from(*p) | u64::from(high) << 32
+        };
+        Some(Value::from_bits(value_type, bits))
+    }
+
+    /// Begins a call of an exported function; a call that is under way is dropped. The module's start function runs
+    /// first, once.
+    pub fn call(&mut self, export: &str, arguments: &[Value]) -> Result<(), CallError> {
+        let function = self.find(0, export).ok_or(CallError::NoSuchFunction)?;
+        if !self.function_type(function).parameters().eq(arguments.iter().map(|value| value.value_type())) {
+            return Err(CallError::Types);
+        }
+        self.waiting = None;
+        let Some(start) = self.start else {
+            self.enter(function, arguments);
+            return Ok(());
+        };
+        let mut waiting =
+            Waiting { function, arguments: [Value::I32(0); WAITING_MAX], count: arguments.len() };
+        waiting.arguments.get_mut(..arguments.len()).ok_or(CallError::Types)?.copy_from_slice(arguments);
+        self.start = None;
+        self.waiting = Some(waiting);
+        self.enter(start, &[]);
+        Ok(())
+    }
+
+    /// Writes a value at a slot; answers the one behind it.
+    fn put(&mut self, p: *mut u32, value: Value) -> *mut u32 {
+        let slots = usize::from(value.value_type().slots());
+        let end = p.wrapping_add(slots);
+        if end.cast() <= self.machine.stack_end {
+            // SAFETY: within the stack.
+            unsafe {
+                *p = value.bits() as u32;
+                if slots == 2 {
+                    *p.add(1) = (value.bits() >> 32) as u32;
+                }
+            }
+        }
+        end
+    }
+
+    /// Reads a value at a slot; answers the one behind it.
+    fn get(&self, p: *mut u32, value_type: ValueType) -> (Value, *mut u32) {
+        let slots = usize::from(value_type.slots());
+        let end = p.wrapping_add(slots);
+        let mut bits = 0;
+        if end.cast() <= self.machine.stack_end {
+            // SAFETY: within the stack.
+            unsafe {
+                bits = u64::from(*p);
+                if slots == 2 {
+                    bits |= u64::from(*p.add(1)) << 32;
+                }
+            }
+        }
+        (Value::from_bits(value_type, bits), end)
+    }
+
+    /// Puts the machine at the beginning of a function.
+    fn enter(&mut self, function: u32, arguments: &[Value]) {
+        self.called = function;
+        let frame = usize::from(self.head(function, header::FRAME));
+        if frame > self.machine.stack_end as usize - self.machine.stack as usize {
+            self.state = State::Overflow;
+            return;
+        }
+        let mut p = self.machine.stack.cast::<u32>();
+        for value in arguments {
+            p = self.put(p, *value);
+        }
+        let save = usize::from(self.head(function, header::SAVE));
+        let zeroed = usize::from(self.head(function, header::ZEROED));
+        let return_to = self.machine.save_code(self.machine.code);
+        let caller = self.machine.save_frame(self.machine.stack);
+        // SAFETY: the function's frame lies within the stack.
+        unsafe {
+            let p = self.machine.stack.add(save).cast::<u32>();
+            *p = return_to;
+            *p.add(1) = caller;
+            core::ptr::write_bytes(p.add(2), 0, zeroed);
+            self.machine.pc = self.machine.function(function as usize).add(header::WORDS);
+        }
+        self.machine.frame = self.machine.stack;
+        self.state = State::Running;
+    }
+
+    /// Runs until the function returns, traps, calls the host, or has used about this much fuel. The second is the fuel
+    /// that was used.
+    pub fn step(&mut self, fuel: u32) -> (Step, u32) {
+        let mut used = 0;
+        loop {
+            let (step, more) = self.run(fuel.saturating_sub(used));
+            used += more;
+            match (step, self.waiting.take()) {
+                // The start function returned.
+                (Step::Done, Some(waiting)) => {
+                    self.enter(waiting.function, waiting.arguments.get(..waiting.count).unwrap_or_default());
+                }
+                (step, waiting) => {
+                    self.waiting = waiting;
+                    return (step, used);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, fuel: u32) -> (Step, u32) {
+        match self.state {
+            State::Running => {}
+            State::Overflow => return (self.trapped(Trap::StackOverflow), 0),
+            State::Idle | State::Waiting(_) => return (Step::Trap(Trap::Internal), 0),
+        }
+        let given = i32::try_from(fuel).unwrap_or(i32::MAX);
+        self.machine.fuel = given;
+        let why = if self.checked {
+            // SAFETY: the machine's pointers are into its region, whose code the translator wrote.
+            unsafe { execute::run::<true>(&mut self.machine) }
+        } else {
+            // SAFETY: the machine's pointers are into its region, whose code the translator wrote.
+            unsafe { execute::run::<false>(&mut self.machine) }
+        };
+        let used = (i64::from(given) - i64::from(self.machine.fuel)).max(0) as u32;
+        let trap = match why {
+            exit::DONE => {
+                self.state = State::Idle;
+                return (Step::Done, used);
+            }
+            exit::FUEL => return (Step::OutOfFuel, used),
+            exit::HOST => {
+                let function = u32::from(self.machine.host_function);
+                self.state = State::Waiting(function);
+                return (Step::HostCall(function), used);
+            }
+            exit::UNREACHABLE => Trap::Unreachable,
+            exit::DIVISION => Trap::DivisionByZero,
+            exit::OVERFLOW => Trap::IntegerOverflow,
+            exit::CONVERSION => Trap::ConversionToInteger,
+            exit::MEMORY => Trap::MemoryOutOfBounds,
+            exit::TABLE => Trap::UndefinedElement,
+            exit::TABLE_ACCESS => Trap::TableOutOfBounds,
+            exit::UNINITIALIZED => Trap::UninitializedElement,
+            exit::KIND => Trap::IndirectCallType,
+            exit::STACK => Trap::StackOverflow,
+            _ => Trap::Internal,
+        };
+        (self.trapped(trap), used)
+    }
+
+    fn trapped(&mut self, trap: Trap) -> Step {
+        self.state = State::Idle;
+        self.waiting = None;
+        Step::Trap(trap)
+    }
+
+    /// Arguments of the call that the host has to answer.
+    pub fn arguments(&self) -> impl Iterator<Item = Value> + '_ {
+        let function = if let State::Waiting(function) = self.state { Some(function) } else { None };
+        let mut p = self.machine.host_frame.cast::<u32>();
+        function.into_iter().flat_map(|function| self.function_type(function).parameters()).map(
+            move |value_type| {
+                let (value, next) = self.get(p, value_type);
+                p = next;
+                value
+            },
+        )
+    }
+
+    /// Answers the host call that the last step ended with.
+    pub fn answer(&mut self, results: &[Value]) -> Result<(), CallError> {
+        let State::Waiting(function) = self.state else { return Err(CallError::NotWaiting) };
+        if !self.function_type(function).results().eq(results.iter().map(|value| value.value_type())) {
+            return Err(CallError::Types);
+        }
+        let mut p = self.machine.host_frame.cast::<u32>();
+        for value in results {
+            p = self.put(p, *value);
+        }
+        self.state = State::Running;
+        Ok(())
+    }
+
+    /// Type of an import, by its index among them.
+    pub fn import_type(&self, import: u32) -> Option<FunctionType<'_>> {
+        (import < self.imports).then(|| self.function_type(import))
+    }
+
+    /// Type of an exported function.
+    pub fn exported_function(&self, name: &str) -> Option<FunctionType<'_>> {
+        self.find(0, name).map(|function| self.function_type(function))
+    }
+
+    /// Linear memory.
+    pub fn memory(&self) -> &[u8] {
+        // SAFETY: the memory lies in the region, which nothing else has.
+        unsafe { core::slice::from_raw_parts(self.machine.memory, self.machine.memory_bytes as usize) }
+    }
+
+    /// Linear memory, to be written.
+    pub fn memory_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the memory lies in the region, which nothing else has.
+        unsafe { core::slice::from_raw_parts_mut(self.machine.memory, self.machine.memory_bytes as usize) }
+    }
+
+    /// How often `memory.grow` was refused.
+    pub fn grows_refused(&self) -> u32 {
+        self.machine.grows_refused
+    }
+
+    /// The results of the function that was called, one after the other; after [`Step::Done`].
+    pub fn results(&self) -> impl Iterator<Item = Value> + '_ {
+        let mut p = self.machine.stack.cast::<u32>();
+        self.function_type(self.called).results().map(move |value_type| {
+            let (value, next) = self.get(p, value_type);
+            p = next;
+            value
+        })
+    }
+}
