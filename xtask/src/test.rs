@@ -120,7 +120,7 @@ fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {
     // The workspace, so that features and with them what was built stay the same.
     run.args(["test", "--workspace", "--no-fail-fast"])
         .args(programs.iter().flat_map(|name| ["--test", name]));
-    counted(run.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))
+    Ok(counted(run.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))?.of(board))
 }
 
 /// cargo with what tests look for.
@@ -188,6 +188,7 @@ fn bare_target() -> Result<()> {
     process::run(&mut check)
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tally {
     passed: usize,
     failed: usize,
@@ -199,6 +200,14 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.succeeded &= other.succeeded;
+    }
+
+    /// A name that fits no test is none that passes: where nothing passed, something is wrong with the run itself.
+    fn of(self, what: &str) -> Self {
+        if self.passed == 0 {
+            println!("no test passed: {what}");
+        }
+        Self { succeeded: self.succeeded && self.passed > 0, ..self }
     }
 }
 
@@ -225,7 +234,7 @@ fn count(line: &str, what: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, ON_BOARDS, count};
+    use super::{ALL, ON_BOARDS, Tally, count};
 
     #[test]
     fn a_board_that_runs_fewer_programs_names_some_of_those() {
@@ -234,6 +243,17 @@ mod tests {
                 assert!(ON_BOARDS.contains(name), "boards/{}.toml: qemu.gate: {name}", board.name);
             }
         }
+    }
+
+    #[test]
+    fn a_board_of_which_no_test_runs_fails_the_run() {
+        let tally = |passed, failed| Tally { passed, failed, succeeded: failed == 0 };
+        let mut all = tally(1_000, 0);
+        all.add(&tally(7, 0).of("riscv32-virt"));
+        assert_eq!(all, tally(1_007, 0));
+        all.add(&tally(0, 0).of("mps2-an385"));
+        assert_eq!(all, Tally { succeeded: false, ..tally(1_007, 0) }, "cargo alone calls that a success");
+        assert!(!tally(0, 3).of("mps2-an505").succeeded);
     }
 
     #[test]
