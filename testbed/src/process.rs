@@ -43,7 +43,7 @@ fn build() -> Result<PathBuf> {
     if profile_dir.ends_with("deps") {
         profile_dir = profile_dir.parent().context("this test program lies in no target folder")?;
     }
-    let mut cargo = Command::new(std::env::var_os("CARGO").context("run it with cargo")?);
+    let mut cargo = wasmbed_cargo::command();
     cargo.args(["build", "--quiet", "--package", "wasmbed"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     // With the package that runs now, features of what they share are the same, and nothing is built twice.
     if let Some(package) = std::env::var_os("CARGO_PKG_NAME") {
@@ -51,14 +51,6 @@ fn build() -> Result<PathBuf> {
     }
     if profile_dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
-    }
-    // What Cargo told this program of its package: build scripts that read it, as that of ring, would run again, and what stands on them be
-    // compiled again.
-    for (name, _) in std::env::vars_os() {
-        let name_text = name.to_string_lossy();
-        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&name);
-        }
     }
     ensure!(cargo.status().context("can't start cargo")?.success(), "wasmbed could not be built");
     Ok(profile_dir.join("wasmbed"))

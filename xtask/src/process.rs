@@ -1,7 +1,6 @@
 //! Running other programs, with what they do on screen.
 
 use std::{
-    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -60,29 +59,16 @@ pub(crate) fn exists(program: &str) -> bool {
 
 /// The `cargo` that runs this program.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").as_deref().unwrap_or(OsStr::new("cargo")));
+    let mut command = wasmbed_cargo::command();
     command.current_dir(top());
-    forget_package(&mut command);
     command
 }
 
 /// The `cargo` of rustup with its nightly compiler.
 pub(crate) fn nightly() -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = wasmbed_cargo::without_package(Command::new("cargo"));
     command.arg("+nightly");
-    forget_package(&mut command);
     command
-}
-
-fn forget_package(command: &mut Command) {
-    // What `cargo run` told this program of its package: build scripts that read it, as that of ring, would run again, and what stands on
-    // them be compiled again, whenever a person's own `cargo` and a task take turns.
-    for (name, _) in std::env::vars_os() {
-        let name_text = name.to_string_lossy();
-        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
 }
 
 /// Builds the binary `wasmbed` in the profile of the tests, with the features that all of them give to what it is linked with: a test of
