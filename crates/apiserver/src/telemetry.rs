@@ -7,22 +7,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
 
-use wasmbed_telemetry::{Description, Registration};
+use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 use crate::store::CommitReport;
-
-/// Before the name of each metric.
-const PREFIX: &str = "wasmbed_apiserver";
 
 /// The metrics of the embedded Kubernetes API, for the documentation.
 #[must_use]
 pub fn describe() -> Vec<Description> {
-    let mut registry = Registry::default();
-    let mut all = Registration::new(&mut registry, PREFIX);
-    drop(Metrics::register(&mut all));
-    all.into_descriptions()
+    Metrics::describe()
 }
 
 /// Labels of a request. Resources are those of known kinds, so that their number is bounded.
@@ -61,10 +54,8 @@ fn latency_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 2.0, 16))
 }
 
-impl Metrics {
-    pub(crate) fn new(registry: &mut Registry) -> Metrics {
-        Metrics::register(&mut Registration::new(registry, PREFIX))
-    }
+impl ProcessMetrics for Metrics {
+    const PREFIX: &'static str = "wasmbed_apiserver";
 
     fn register(all: &mut Registration<'_>) -> Metrics {
         let latencies = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
@@ -87,7 +78,9 @@ impl Metrics {
             ),
         }
     }
+}
 
+impl Metrics {
     pub(crate) fn request(&self, verb: &'static str, resource: &str, code: u16, took: Duration) {
         let resource = resource.to_owned();
         if verb != "watch" {

@@ -37,7 +37,7 @@ use wasmbed_control::{
     fleet::{Fleet, FleetConfig},
 };
 use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
-use wasmbed_telemetry::{Health, serve_health};
+use wasmbed_telemetry::{Health, ProcessMetrics as _, serve_health};
 
 use client::GatewayClient;
 use clock::{Clock, milliseconds};
@@ -79,7 +79,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let health_address = listener.local_addr().map_err(listen_failed)?;
 
     let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
+    let metrics = Metrics::registered(&mut registry);
     let health = Health::starting(&["kubernetes", "watches"]);
     let (sender, inputs) = mpsc::channel(input::INPUTS_MAX);
     let (term_wanted, wanted) = channel::channel(None);

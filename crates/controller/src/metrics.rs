@@ -8,13 +8,9 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
 };
 use wasmbed_control::{fleet::Gauges, kubernetes::Event};
-use wasmbed_telemetry::{Description, Registration};
-
-/// Before the name of each metric.
-const PREFIX: &str = "wasmbed_controller";
+use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -61,10 +57,7 @@ struct DeploymentLabel {
 /// The metrics of a controller, for the documentation.
 #[must_use]
 pub fn describe() -> Vec<Description> {
-    let mut registry = Registry::default();
-    let mut all = Registration::new(&mut registry, PREFIX);
-    drop(Metrics::register(&mut all));
-    all.into_descriptions()
+    Metrics::describe()
 }
 
 /// The controller's metrics; cheap to clone.
@@ -83,10 +76,8 @@ pub(crate) struct Metrics {
     events_dropped: Counter,
 }
 
-impl Metrics {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
-        Self::register(&mut Registration::new(registry, PREFIX))
-    }
+impl ProcessMetrics for Metrics {
+    const PREFIX: &'static str = "wasmbed_controller";
 
     fn register(all: &mut Registration<'_>) -> Self {
         let durations: Family<OperationLabel, Histogram> =
@@ -125,7 +116,9 @@ impl Metrics {
             ),
         }
     }
+}
 
+impl Metrics {
     pub(crate) fn set_gauges(&self, gauges: &Gauges, leads: bool) {
         let counted = self.reconciliations.get();
         self.reconciliations.inc_by(gauges.reconciliations.saturating_sub(counted));

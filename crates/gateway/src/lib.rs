@@ -41,13 +41,14 @@ pub use openapi::document as openapi;
 pub use store::StoreError;
 
 use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::{
     election::Hold,
     gateway::{self, Gateway, StoreOperation},
 };
-use wasmbed_telemetry::{Health, serve_health};
+use wasmbed_telemetry::{Health, ProcessMetrics as _, serve_health};
 
 use crate::{
     certificates::Certificates,
@@ -122,7 +123,9 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let client = kube::Client::try_from(bounded(config.kube.clone())).map_err(Box::new)?;
     let caller = Caller::new(client.clone(), GATEWAY_COMPONENT, config.name.as_str());
 
-    let (metrics, registry) = metrics::registry();
+    let mut registry = Registry::default();
+    let metrics = metrics::Metrics::registered(&mut registry);
+    let registry = Arc::new(registry);
     let boot_id = uuid::Uuid::new_v4().simple().to_string();
     let (mut opened, decisions) = (opened, decisions(&config, shares.sessions(), &boot_id));
     let restored = std::mem::take(&mut opened.restored);
@@ -245,7 +248,7 @@ impl Running {
     async fn run(
         self,
         listener: TcpListener,
-        health: Option<(TcpListener, Health, Arc<prometheus_client::registry::Registry>)>,
+        health: Option<(TcpListener, Health, Arc<Registry>)>,
         shutdown: CancellationToken,
     ) {
         // Two steps: first no device is admitted any more and all are notified, then what writes to Kubernetes ends.

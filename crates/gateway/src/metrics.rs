@@ -1,25 +1,18 @@
 //! What the process measures, for `/metrics`.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
 };
 use wasmbed_control::gateway::{Counters, Levels, Notice};
-use wasmbed_telemetry::{Description, Registration};
+use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 use crate::refusal::RefusalReason;
-
-/// Before the name of each metric.
-const PREFIX: &str = "wasmbed_gateway";
 
 /// A reason, in CamelCase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,9 +90,10 @@ fn seconds() -> Histogram {
     Histogram::new((0..19).map(|step| 0.000_05 * f64::from(1 << step)))
 }
 
-impl Metrics {
-    /// The metrics, registered.
-    pub(crate) fn register(all: &mut Registration<'_>) -> Self {
+impl ProcessMetrics for Metrics {
+    const PREFIX: &'static str = "wasmbed_gateway";
+
+    fn register(all: &mut Registration<'_>) -> Self {
         Self {
             connections: all.add("connections", "Connections of authenticated devices", Gauge::default()),
             sessions: all.add("sessions", "Established sessions of devices", Gauge::default()),
@@ -189,7 +183,9 @@ impl Metrics {
             ),
         }
     }
+}
 
+impl Metrics {
     pub(crate) fn refused(&self, reason: RefusalReason) {
         self.refusals.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
@@ -266,18 +262,8 @@ impl Metrics {
     }
 }
 
-/// The registry of the process and the metrics within it.
-pub(crate) fn registry() -> (Metrics, Arc<Registry>) {
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut Registration::new(&mut registry, PREFIX));
-    (metrics, Arc::new(registry))
-}
-
 /// The metrics of a gateway, for the documentation.
 #[must_use]
 pub fn describe() -> Vec<Description> {
-    let mut registry = Registry::default();
-    let mut all = Registration::new(&mut registry, PREFIX);
-    drop(Metrics::register(&mut all));
-    all.into_descriptions()
+    Metrics::describe()
 }

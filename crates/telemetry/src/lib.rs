@@ -19,6 +19,6 @@ pub use causes::with_causes;
 pub use files::OpenFiles;
 pub use health::{Health, NotReady, Readiness};
 pub use logging::{LogFormat, LoggingError, init_logging};
-pub use metrics::{Description, Registration};
+pub use metrics::{Description, ProcessMetrics, Registration};
 pub use prometheus_client;
 pub use server::{METRICS_CONTENT_TYPE, encode_metrics, listen, router, serve_health};

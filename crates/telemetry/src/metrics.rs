@@ -26,6 +26,29 @@ impl fmt::Display for Description {
     }
 }
 
+/// The metrics of one process.
+pub trait ProcessMetrics: Sized {
+    /// Before the name of each, such as `wasmbed_gateway`.
+    const PREFIX: &'static str;
+
+    /// Adds each to the registration and keeps it.
+    fn register(all: &mut Registration<'_>) -> Self;
+
+    /// The metrics, in a registry from which they are scraped.
+    fn registered(registry: &mut Registry) -> Self {
+        Self::register(&mut Registration::new(registry, Self::PREFIX))
+    }
+
+    /// What there is to scrape, for the documentation.
+    #[must_use]
+    fn describe() -> Vec<Description> {
+        let mut registry = Registry::default();
+        let mut all = Registration::new(&mut registry, Self::PREFIX);
+        drop(Self::register(&mut all));
+        all.described
+    }
+}
+
 /// Registers the metrics of one process below its prefix.
 #[derive(Debug)]
 pub struct Registration<'r> {
@@ -35,9 +58,7 @@ pub struct Registration<'r> {
 }
 
 impl<'r> Registration<'r> {
-    /// A registration below a prefix such as `wasmbed_gateway`.
-    #[must_use]
-    pub fn new(registry: &'r mut Registry, prefix: &'static str) -> Self {
+    fn new(registry: &'r mut Registry, prefix: &'static str) -> Self {
         Self { registry: registry.sub_registry_with_prefix(prefix), prefix, described: Vec::new() }
     }
 
@@ -65,12 +86,6 @@ impl<'r> Registration<'r> {
         metric
     }
 
-    /// What was registered, in that order.
-    #[must_use]
-    pub fn into_descriptions(self) -> Vec<Description> {
-        self.described
-    }
-
     fn describe<M: TypedMetric>(&mut self, name: &str, unit: &str, help: &'static str) {
         let (kind, suffix) = match M::TYPE {
             MetricType::Counter => ("counter", "_total"),
@@ -88,19 +103,34 @@ impl<'r> Registration<'r> {
 mod tests {
     use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
-    use super::Registration;
+    use super::{ProcessMetrics, Registration, Registry};
     use crate::encode_metrics;
+
+    struct Metrics {
+        events: Counter,
+        age: Gauge,
+    }
+
+    impl ProcessMetrics for Metrics {
+        const PREFIX: &'static str = "process";
+
+        fn register(all: &mut Registration<'_>) -> Self {
+            Self {
+                events: all.add("events", "Events", Counter::default()),
+                age: all.add_seconds("age", "Age", Gauge::default()),
+            }
+        }
+    }
 
     #[test]
     fn a_description_has_the_name_that_is_scraped() {
-        let mut registry = prometheus_client::registry::Registry::default();
-        let mut registration = Registration::new(&mut registry, "process");
-        let events = registration.add("events", "Events", Counter::<u64>::default());
-        let age = registration.add_seconds("age", "Age", Gauge::<i64>::default());
-        let described = registration.into_descriptions();
-        events.inc();
-        age.set(3);
+        let mut registry = Registry::default();
+        let metrics = Metrics::registered(&mut registry);
+        metrics.events.inc();
+        metrics.age.set(3);
         let scraped = encode_metrics(&registry).expect("it can be written");
+        let described = Metrics::describe();
+        assert_eq!(described.len(), 2);
         for description in &described {
             let series = format!("\n{} ", description.name);
             assert!(scraped.contains(&series), "{} is not in {scraped}", description.name);

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wasmbed_telemetry::ProcessMetrics as _;
 
 use super::certificates::Certificates;
 use super::connection::Connection;
@@ -54,7 +55,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
     let kinds = Arc::new(Kinds::new(&config.definitions)?);
     let certificates = Certificates::new(config.tls, config.client_roots)?;
     let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
+    let metrics = Metrics::registered(&mut registry);
     let limits = config.limits;
     let data_dir = config.data_dir;
     let disk = tokio::task::spawn_blocking(move || Disk::open(&data_dir)).await;
