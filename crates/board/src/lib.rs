@@ -16,6 +16,7 @@ extern crate alloc;
 
 mod address;
 mod console;
+pub mod ethernet;
 mod hardware;
 mod link;
 mod network;

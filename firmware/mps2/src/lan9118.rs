@@ -1,9 +1,12 @@
 //! SMSC LAN9118 Ethernet controller (datasheet revision 1.5), by reads and writes of its FIFOs; its interrupt ends a sleep.
 
-use wasmbed_board::smoltcp::{
-    phy::{self, DeviceCapabilities, Medium},
-    time::Instant,
-    wire::EthernetAddress,
+use wasmbed_board::{
+    ethernet::{self, FRAME_BYTES_MAX, Received},
+    smoltcp::{
+        phy::{self, DeviceCapabilities},
+        time::Instant,
+        wire::EthernetAddress,
+    },
 };
 
 use wasmbed_firmware_support::register::Block;
@@ -60,8 +63,6 @@ const PHY_NEGOTIATE_AGAIN: u32 = 1 << 12 | 1 << 9;
 
 const TX_FIRST_AND_LAST: u32 = 1 << 13 | 1 << 12;
 const STATUS_ERROR: u32 = 1 << 15;
-/// Destination, source, type and 1,500 bytes.
-const FRAME_BYTES_MAX: usize = 1_514;
 const CHECKSUM_BYTES: usize = 4;
 /// Two command words and a frame, in whole words.
 const TX_ROOM_BYTES: u32 = 8 + 1_516;
@@ -249,19 +250,7 @@ impl phy::Device for Lan9118 {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = FRAME_BYTES_MAX;
-        capabilities
-    }
-}
-
-/// A frame that came.
-pub struct Received<'a>(&'a [u8]);
-
-impl phy::RxToken for Received<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(self.0)
+        ethernet::capabilities()
     }
 }
 

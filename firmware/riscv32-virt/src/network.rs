@@ -4,10 +4,13 @@ use virtio_drivers::{
     device::net::VirtIONet,
     transport::{DeviceType, mmio::MmioTransport},
 };
-use wasmbed_board::smoltcp::{
-    phy::{self, DeviceCapabilities, Medium},
-    time::Instant,
-    wire::EthernetAddress,
+use wasmbed_board::{
+    ethernet::{self, FRAME_BYTES_MAX, Received},
+    smoltcp::{
+        phy::{self, DeviceCapabilities},
+        time::Instant,
+        wire::EthernetAddress,
+    },
 };
 use wasmbed_firmware_support::register::Block;
 
@@ -22,8 +25,6 @@ const PLIC_CLAIM: usize = 0x20_0004;
 
 /// Frames that wait on either side.
 const QUEUE: usize = 8;
-/// Destination, source, type and 1,500 bytes.
-const FRAME_BYTES_MAX: usize = 1_514;
 /// A frame and virtio's header.
 const BUFFER_BYTES: usize = 1_536;
 
@@ -102,19 +103,7 @@ impl phy::Device for Network {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = FRAME_BYTES_MAX;
-        capabilities
-    }
-}
-
-/// A frame that came.
-pub struct Received<'a>(&'a [u8]);
-
-impl phy::RxToken for Received<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(self.0)
+        ethernet::capabilities()
     }
 }
 
