@@ -1,6 +1,6 @@
 //! The connection to a gateway: the session's state, the attempts before it, and what is sent in answer to a bad message.
 
-use wasmbed_protocol::{Closing, Epoch, ErrorCode, Welcome};
+use wasmbed_protocol::{Closing, Epoch, ErrorCode, ErrorNotice, Welcome};
 
 use crate::{
     effect::Effect,
@@ -21,16 +21,9 @@ pub(crate) struct Connection {
     last_epoch: Epoch,
     /// Messages in a row that were not usable.
     bad_frames: u32,
-    complaint: Option<Complaint>,
+    /// An Error to be sent. At most one waits; an Error is never answered, so more would say nothing new.
+    complaint: Option<ErrorNotice<'static>>,
     link: Option<LinkEffect>,
-}
-
-/// An Error to be sent. At most one waits; an Error is never answered, so more would say nothing new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Complaint {
-    pub code: ErrorCode,
-    pub tag: Option<u32>,
-    pub detail: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,10 +165,10 @@ impl Connection {
     }
 
     pub(crate) fn complain(&mut self, code: ErrorCode, tag: Option<u32>, detail: &'static str) {
-        self.complaint.get_or_insert(Complaint { code, tag, detail });
+        self.complaint.get_or_insert(ErrorNotice { code, tag, detail });
     }
 
-    pub(crate) fn take_complaint(&mut self) -> Option<Complaint> {
+    pub(crate) fn take_complaint(&mut self) -> Option<ErrorNotice<'static>> {
         self.complaint.take()
     }
 

@@ -2,7 +2,11 @@
 
 use alloc::{collections::VecDeque, string::String};
 
-use wasmbed_protocol::{Sequence, limits::LOG_TEXT_BYTES_MAX};
+use wasmbed_protocol::{
+    ApplicationUid, Log, Sequence,
+    limits::LOG_TEXT_BYTES_MAX,
+    rate::{Rate, TokenBucket},
+};
 
 use crate::text::clip;
 
@@ -12,9 +16,9 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 2_048;
 pub const LOG_QUEUE_LINES_MAX: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub sequence: Sequence,
-    pub text: String,
+struct Line {
+    sequence: Sequence,
+    text: String,
 }
 
 /// The oldest line goes when there is no room: after a pause the newest say more.
@@ -39,12 +43,12 @@ impl LogQueue {
         }
     }
 
-    /// The next line and how many were lost just before it.
-    pub(crate) fn front(&self) -> Option<(&Line, u32)> {
-        self.lines.front().map(|line| {
-            let lost = line.sequence.0.saturating_sub(self.sent.0).saturating_sub(1);
-            (line, u32::try_from(lost).unwrap_or(u32::MAX))
-        })
+    /// The next line of the application `uid`, as it is sent.
+    pub(crate) fn front(&self, uid: ApplicationUid) -> Option<Log<'_>> {
+        let Line { sequence, text } = self.lines.front()?;
+        let lost = sequence.0.saturating_sub(self.sent.0).saturating_sub(1);
+        let lines_lost = u32::try_from(lost).unwrap_or(u32::MAX);
+        Some(Log { uid, sequence: *sequence, lines_lost, text })
     }
 
     /// The first line was sent.
@@ -65,51 +69,38 @@ impl LogQueue {
 /// How much text may be sent now: a bucket that fills at the gateway's rate and holds one second of it, or one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogBudget {
-    bytes_per_second: u32,
-    available: u64,
-    /// Thousandths of a byte that have not made a whole one.
-    remainder: u64,
-    filled_ms: u64,
+    /// None if the gateway takes no lines.
+    rate: Option<Rate>,
+    bucket: TokenBucket,
 }
 
 impl LogBudget {
     pub(crate) fn new(bytes_per_second: u32, now_ms: u64) -> Self {
-        let mut budget = Self { bytes_per_second, available: 0, remainder: 0, filled_ms: now_ms };
-        budget.available = budget.capacity();
+        let per_second = u64::from(bytes_per_second);
+        let rate = Rate::per_second(per_second, per_second.max(LOG_TEXT_BYTES_MAX as u64));
+        let mut budget =
+            Self { rate: (bytes_per_second > 0).then_some(rate), bucket: TokenBucket::default() };
+        budget.refill(now_ms);
         budget
     }
 
-    fn capacity(self) -> u64 {
-        if self.bytes_per_second == 0 {
-            0
-        } else {
-            u64::from(self.bytes_per_second).max(LOG_TEXT_BYTES_MAX as u64)
+    pub(crate) fn refill(&mut self, now_ms: u64) {
+        if let Some(rate) = self.rate {
+            self.bucket.refill(now_ms, rate);
         }
     }
 
-    pub(crate) fn refill(&mut self, now_ms: u64) {
-        let elapsed = now_ms.saturating_sub(self.filled_ms);
-        self.filled_ms = self.filled_ms.max(now_ms);
-        let earned = elapsed.saturating_mul(u64::from(self.bytes_per_second)).saturating_add(self.remainder);
-        self.available = self.available.saturating_add(earned / 1_000).min(self.capacity());
-        self.remainder = earned % 1_000;
-    }
-
-    pub(crate) fn allows(self, bytes: usize) -> bool {
-        self.bytes_per_second > 0 && self.available >= bytes as u64
+    pub(crate) fn allows(&self, bytes: usize) -> bool {
+        self.rate.is_some_and(|rate| self.bucket.has(rate, bytes as u64))
     }
 
     pub(crate) fn spend(&mut self, bytes: usize) {
-        self.available = self.available.saturating_sub(bytes as u64);
+        self.bucket.spend(bytes as u64);
     }
 
     /// When so many bytes may be sent; `None` if never.
-    pub(crate) fn ready_at(self, bytes: usize) -> Option<u64> {
-        let missing = (bytes as u64).saturating_sub(self.available);
-        match self.bytes_per_second {
-            0 => None,
-            rate => Some(self.filled_ms.saturating_add((missing * 1_000).div_ceil(u64::from(rate)))),
-        }
+    pub(crate) fn ready_at(&self, bytes: usize) -> Option<u64> {
+        Some(self.bucket.available_at_ms(self.rate?, bytes as u64))
     }
 }
 
@@ -120,8 +111,8 @@ mod tests {
 
     fn drain(queue: &mut LogQueue) -> Vec<(u64, u32, String)> {
         let mut out = Vec::new();
-        while let Some((line, lost)) = queue.front() {
-            out.push((line.sequence.0, lost, line.text.to_string()));
+        while let Some(log) = queue.front(ApplicationUid([1; 16])) {
+            out.push((log.sequence.0, log.lines_lost, log.text.to_string()));
             queue.pop();
         }
         out

@@ -19,7 +19,6 @@ mod harmless;
 mod intern;
 mod key;
 pub mod kubernetes;
-mod rate;
 mod time;
 
 pub use backoff::Backoff;

@@ -20,6 +20,7 @@ mod ids;
 pub mod limits;
 mod list;
 mod message;
+pub mod rate;
 mod reader;
 mod text;
 

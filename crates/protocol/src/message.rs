@@ -263,7 +263,7 @@ pub struct Log<'a> {
 }
 
 /// Says why a message could not be used.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorNotice<'a> {
     /// What was wrong.
     pub code: ErrorCode,

@@ -6,8 +6,8 @@
 use alloc::vec::Vec;
 
 use wasmbed_protocol::{
-    ApplicationReport, AssignmentGet, DeviceMessage, ErrorNotice, Heartbeat, Hello, List, Log, Reported,
-    ResetReason, Revision, encode_device, limits::RESET_DETAIL_BYTES_MAX,
+    ApplicationReport, AssignmentGet, DeviceMessage, Heartbeat, Hello, List, Reported, ResetReason, Revision,
+    encode_device, limits::RESET_DETAIL_BYTES_MAX,
 };
 
 use super::Agent;
@@ -67,8 +67,7 @@ impl Agent {
     }
 
     fn transmit_complaint(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let complaint = self.connection.take_complaint()?;
-        let error = ErrorNotice { code: complaint.code, tag: complaint.tag, detail: complaint.detail };
+        let error = self.connection.take_complaint()?;
         encode_device(&DeviceMessage::Error(error), buffer).ok()
     }
 
@@ -130,13 +129,13 @@ impl Agent {
         for step in 0..count {
             let index = (self.log_turn + step) % count;
             let Some(application) = self.applications.get_mut(index) else { continue };
-            let Some((line, lines_lost)) = application.log().front() else { continue };
-            if !established.allows_line(line.text.len()) {
+            let Some(log) = application.next_log() else { continue };
+            let bytes = log.text.len();
+            if !established.allows_line(bytes) {
                 return None;
             }
-            let log = Log { uid: application.uid(), sequence: line.sequence, lines_lost, text: &line.text };
             let length = encode_device(&DeviceMessage::Log(log), buffer).ok();
-            established.spend_line(line.text.len());
+            established.spend_line(bytes);
             application.log_mut().pop();
             self.log_turn = (index + 1) % count;
             return length;
@@ -149,7 +148,7 @@ impl Agent {
         let established = self.connection.established()?;
         let count = self.applications.len();
         let lines = (0..count).filter_map(|step| self.applications.get((self.log_turn + step) % count));
-        let (line, _) = lines.filter_map(|application| application.log().front()).next()?;
-        established.line_at(line.text.len())
+        let log = lines.filter_map(Application::next_log).next()?;
+        established.line_at(log.text.len())
     }
 }

@@ -11,7 +11,8 @@ mod current;
 mod next;
 
 use wasmbed_protocol::{
-    ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, ModuleDigest, ReportReason, SpecHash,
+    ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Log, ModuleDigest, ReportReason,
+    SpecHash,
 };
 
 use crate::{assignment::Held, effect::RunId, log::LogQueue, record::StoredApplication, why::Why};
@@ -250,8 +251,9 @@ impl Application {
         self.cpu_ms_run = cpu_ms;
     }
 
-    pub(crate) fn log(&self) -> &LogQueue {
-        &self.log
+    /// Its next line, as it is sent.
+    pub(crate) fn next_log(&self) -> Option<Log<'_>> {
+        self.log.front(self.uid)
     }
 
     pub(crate) fn log_mut(&mut self) -> &mut LogQueue {

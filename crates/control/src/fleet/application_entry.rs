@@ -12,7 +12,7 @@ use wasmbed_api::{
     APPLICATION_FINALIZER, Application as Resource, ApplicationConfig, ApplicationStatus, ReasonCode,
     RestartPolicy, TargetDevices,
 };
-use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash};
+use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash, rate::TokenBucket};
 
 use super::{
     assignment::{Assigned, correlation_id},
@@ -22,7 +22,7 @@ use super::{
     record::{DeviceId, Prepared},
     source::ModuleSource,
 };
-use crate::{Now, ObjectKey, kubernetes::WriteOutcome, rate::TokenBucket};
+use crate::{Now, ObjectKey, kubernetes::WriteOutcome};
 
 /// What one generation of an Application says; a value.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Numbers of the fleet's decisions.
 
-use crate::rate::Rate;
+use wasmbed_protocol::rate::Rate;
 
 /// How often, how hard and how fast the fleet's controller acts.
 #[derive(Clone, Debug)]

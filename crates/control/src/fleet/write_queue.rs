@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use wasmbed_api::ApplicationStatus;
+use wasmbed_protocol::rate::{Rate, TokenBucket};
 
 use super::{
     config::{FleetConfig, WRITES_IN_FLIGHT_MAX},
@@ -10,7 +11,6 @@ use super::{
     published::Transition,
     record::{ApplicationId, DeviceId},
 };
-use crate::rate::{Rate, TokenBucket};
 
 /// The rate of all writes, and those on their way.
 #[derive(Debug)]

@@ -4,16 +4,14 @@
 //! with the record. Clients that are no admitted device have allowances of their own: those of a session, and those that
 //! all of them share.
 
+use wasmbed_protocol::rate::{Rate, TokenBucket};
+
 use super::{
     config::{CHANGES, FRAMES, LOG_RATE, NOTICES, NOTICES_RESUME},
     events::{About, Ledger, Noted, QueuedEvent},
     input::SessionId,
 };
-use crate::{
-    Now,
-    kubernetes::Event,
-    rate::{Rate, TokenBucket},
-};
+use crate::{Now, kubernetes::Event};
 
 /// What a device has used of what it may cost.
 #[derive(Debug, Default)]

@@ -1,6 +1,8 @@
 //! What a gateway's decisions are set to, and the bounds that nobody sets.
 
-use crate::{backoff::Backoff, rate::Rate};
+use wasmbed_protocol::rate::Rate;
+
+use crate::backoff::Backoff;
 
 /// What happens to a device with a valid certificate that no Device object names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use wasmbed_api::DeviceFacts;
-use wasmbed_protocol::{BootCounter, BootId, Hello};
+use wasmbed_protocol::{BootCounter, BootId, Hello, rate::TokenBucket};
 
 use super::{
     allowance::frame_cost,
@@ -20,7 +20,7 @@ use super::{
     input::SessionId,
     pending::Pending,
 };
-use crate::{Now, ObjectKey, rate::TokenBucket};
+use crate::{Now, ObjectKey};
 
 /// Where a session is.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use wasmbed_protocol::ApplicationUid;
+use wasmbed_protocol::{ApplicationUid, rate::TokenBucket};
 
 use super::config::{
     APPLICATION_EVENTS, EVENTS, EVENTS_REMEMBERED_MAX, EVENTS_RESERVE, STRANGERS_EVENTS,
@@ -12,7 +12,6 @@ use super::config::{
 use crate::{
     intern::hash_of,
     kubernetes::{Event, Occurrence},
-    rate::TokenBucket,
 };
 
 /// The Events of one device.

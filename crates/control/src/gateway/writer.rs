@@ -9,6 +9,7 @@ use std::{
 };
 
 use wasmbed_api::DeviceSpec;
+use wasmbed_protocol::rate::{Rate, TokenBucket};
 
 use super::{
     config::{
@@ -18,11 +19,7 @@ use super::{
     events::QueuedEvent,
     input::WriteId,
 };
-use crate::{
-    ObjectKey,
-    kubernetes::Event,
-    rate::{Rate, TokenBucket},
-};
+use crate::{ObjectKey, kubernetes::Event};
 
 /// Conflicts in a row after which a device waits: another writer is at it.
 const CONFLICTS_MAX: u32 = 5;
