@@ -91,6 +91,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted(Part::Tests) {
         process::step("tests of the workspace");
         tally.add(&counted(command()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?);
+        if options.filter.is_empty() {
+            tally.add(&examples()?);
+        }
     }
     if wanted(Part::Boards) && options.filter.is_empty() {
         for board in ALL {
@@ -112,6 +115,17 @@ fn checks() -> Result<()> {
     firmware::build(&firmware::Options::CHECKED)?;
     guests::build(true)?;
     toolchains::run()
+}
+
+/// Runs the examples of doc comments, of the crates that have some: to look for them in the others takes longer.
+fn examples() -> Result<Tally> {
+    process::step("examples in doc comments");
+    let mut run = process::cargo();
+    run.args(["test", "--quiet", "--doc"]);
+    for name in structure::with_examples()? {
+        run.args(["--package", &format!("wasmbed-{name}")]);
+    }
+    Ok(counted(&mut run)?.of("examples in doc comments"))
 }
 
 fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {

@@ -1,6 +1,28 @@
 //! The device protocol `wasmbed/1`: frames, messages and their deterministic CBOR form, for gateways and devices alike.
 //!
 //! It may not allocate, do I/O, keep time or know Kubernetes. The normative text is `wasmbed.cddl` beside this crate.
+//!
+//! ```
+//! use wasmbed_protocol::{
+//!     DeviceMessage, Frames, Heartbeat, Sequence, decode_device, encode_device, limits::FRAME_BYTES_MAX,
+//! };
+//!
+//! let sent = DeviceMessage::Heartbeat(Heartbeat {
+//!     sequence: Sequence(7),
+//!     uptime_ms: 61_000,
+//!     memory_used_bytes: 65_536,
+//!     cpu_ms: 120,
+//! });
+//! let mut buffer = [0; FRAME_BYTES_MAX];
+//! let length = encode_device(&sent, &mut buffer)?;
+//!
+//! // What arrives is split into frames; the last one may not be there as a whole yet.
+//! let mut frames = Frames::new(&buffer[..length]);
+//! let body = frames.next().expect("a whole frame arrived")?;
+//! assert_eq!(decode_device(body)?, sent);
+//! assert_eq!((frames.next(), frames.consumed()), (None, length));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -3,6 +3,7 @@
 //! Tests count as lines and as nothing else.
 
 mod circles;
+mod examples;
 mod measure;
 mod modules;
 mod references;
@@ -52,6 +53,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn check() -> Result<()> {
     process::step("structure");
     run(&Options { check: true })
+}
+
+/// Crates in `crates/` with an example in a doc comment that is compiled and run, by the names of their folders.
+pub(crate) fn with_examples() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for one in Crate::all(&process::top())? {
+        let has_some = one.modules.values().any(|module| examples::has_some(&module.text));
+        found.extend(one.name.strip_prefix("crates/").filter(|_| has_some).map(str::to_owned));
+    }
+    Ok(found)
 }
 
 fn survey() -> Result<Survey> {
