@@ -190,6 +190,7 @@ impl TlsLink {
     /// A connection that stood has ended; what it brought may still be read.
     fn ended(&mut self, end: End) {
         let Phase::Up { mut connection } = std::mem::replace(&mut self.phase, Phase::Down) else {
+            debug_assert!(false, "only an established connection ends so");
             return;
         };
         let end = match end {
@@ -222,6 +223,7 @@ impl TlsLink {
         let Phase::Opening { mut connection, mut connected, address, others } =
             std::mem::replace(&mut self.phase, Phase::Down)
         else {
+            debug_assert!(false, "only what is being opened is opened further");
             return;
         };
         match connection.advance_handshake(&mut connected) {
@@ -252,6 +254,7 @@ impl TlsLink {
 
     fn advance_closing(&mut self) {
         let Phase::Closing { connection } = &mut self.phase else {
+            debug_assert!(false, "only what is being closed is closed further");
             return;
         };
         let flushed = connection.flush();

@@ -179,6 +179,7 @@ impl Reactor {
     fn turn(&mut self, index: usize) {
         let now_ms = self.now_ms();
         let Some(running) = self.devices.get_mut(index) else {
+            debug_assert!(false, "turns and mail are those of devices that were switched on: {index}");
             return;
         };
         let mut next_ms = running.supervisor.poll(now_ms);
