@@ -120,14 +120,23 @@ impl Loader<'_> {
     }
 
     pub(crate) fn pop_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Error> {
-        for at in (0..self.block_types(block_type, results)).rev() {
+        let count = self.block_types(block_type, results);
+        self.count_values(count);
+        for at in (0..count).rev() {
             self.pop_type(self.block_type_at(block_type, results, at))?;
         }
         Ok(())
     }
 
+    /// An operator that takes or leaves many values is more work than others.
+    fn count_values(&mut self, count: usize) {
+        self.work += count as u32 / 4;
+    }
+
     pub(crate) fn push_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Error> {
-        for at in 0..self.block_types(block_type, results) {
+        let count = self.block_types(block_type, results);
+        self.count_values(count);
+        for at in 0..count {
             self.push(self.block_type_at(block_type, results, at), Kind::Slot, 0)?;
         }
         Ok(())
@@ -141,6 +150,7 @@ impl Loader<'_> {
             self.pop_types(block_type, results)?;
             return self.push_types(block_type, results);
         }
+        self.count_values(count);
         for at in 0..count {
             let (expected, found) = (
                 self.block_type_at(block_type, results, at),
@@ -215,7 +225,10 @@ impl Loader<'_> {
         let start = self.function_start;
         let bytes = (self.emit.position - start - header::WORDS as u32) * 2;
         self.set_code(start + header::FRAME as u32, self.slots_max * 4);
-        self.set_code(start + header::COST as u32, bytes.min(0xffff) as u16);
+        // What it costs to set its locals to zero is not in the code.
+        let zeroed = u32::from(self.code(start + header::ZEROED as u32));
+        let cost = bytes.saturating_add(zeroed * 2).min(0xffff) as u16;
+        self.set_code(start + header::COST as u32, cost);
         Ok(())
     }
 
@@ -355,6 +368,7 @@ impl Loader<'_> {
     }
 
     fn block_type(&mut self, source: &mut dyn Source) -> Result<BlockType, Error> {
+        let begins = self.reader.position();
         let value = self.reader.signed(source, 33)?;
         if value >= 0 {
             let index = value as u32;
@@ -362,6 +376,9 @@ impl Loader<'_> {
                 return self.invalid(ErrorKind::Index { what: "type", index });
             }
             return Ok(BlockType(index));
+        }
+        if self.reader.position() - begins > 1 {
+            return self.invalid(ErrorKind::Malformed("type of a block"));
         }
         match value {
             -64 => Ok(BlockType::EMPTY),
@@ -538,6 +555,7 @@ impl Loader<'_> {
     /// Puts arguments where the callee has its parameters; answers the first one's slot.
     fn arguments(&mut self, type_index: u32) -> Result<u16, Error> {
         let count = self.function_type(type_index).parameters.len();
+        self.count_values(count);
         self.free_accumulator()?;
         self.settle_from(self.height.saturating_sub(count))?;
         for at in (0..count).rev() {
@@ -549,7 +567,9 @@ impl Loader<'_> {
 
     fn results(&mut self, type_index: u32) -> Result<(), Error> {
         self.label();
-        for at in 0..self.function_type(type_index).results.len() {
+        let count = self.function_type(type_index).results.len();
+        self.count_values(count);
+        for at in 0..count {
             let value_type = T::known(self.function_type(type_index).results[at]);
             self.push(value_type, Kind::Slot, 0)?;
         }
@@ -1163,8 +1183,10 @@ impl Loader<'_> {
         }
     }
 
-    /// An operator that changes its operands while it works: they have to be in slots of their own.
+    /// An operator that changes its operands while it works: they have to be in slots of their own. A slice may end in
+    /// the middle of it, so that nothing can be in the accumulator.
     fn bulk<const N: usize>(&mut self, kind: u16, words: &[u32], operands: [T; N]) -> Result<(), Error> {
+        self.free_accumulator()?;
         self.settle_from(self.height.saturating_sub(N))?;
         let mut slots = [0; N];
         for (slot, expected) in slots.iter_mut().zip(operands).rev() {

@@ -219,13 +219,16 @@ impl Loader<'_> {
         let (add, last) = (self.emit.before, self.emit.last);
         let (compare, form) = (distance / 15, distance % 15 / 3);
         let with_slot = form == 1 || form == 2;
+        // The operator reads what it compares with before it stores the sum.
+        let with_itself = || with_slot && self.code(last + 1) == self.code(add + 3);
         let fits = add != NONE
             && last != NONE
             && self.emit.before_op == ADD_TO_SLOT
             && add + 4 == last
             && compare < 2
             && (with_slot || form == 4)
-            && self.code(add + 1) == self.code(add + 3);
+            && self.code(add + 1) == self.code(add + 3)
+            && !with_itself();
         if !fits {
             return Ok(None);
         }

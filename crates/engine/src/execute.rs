@@ -333,6 +333,7 @@ pub(crate) unsafe fn run<const CHECKED: bool>(machine: &mut Machine) -> u32 {
     }
     macro_rules! move_many {
         ($from:expr, $to:expr, $count:expr) => {{
+            charge!($count as i32);
             let mut done = 0;
             while done < $count * 4 {
                 let p = slot_at!($from + done);

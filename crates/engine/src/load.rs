@@ -491,6 +491,7 @@ impl Loader<'_> {
         for count in &mut counts {
             let values = self.reader.number(source)?;
             *count = self.limited(values, TYPE_VALUES, "parameters or results")?;
+            self.work += values / 4;
             for _ in 0..values {
                 let value_type = self.reader.value_type(source)?;
                 let at = self.take::<u8>(1)?;
@@ -1097,12 +1098,13 @@ impl Loader<'_> {
         if self.targets.is_some() {
             return self.next_targets(source);
         }
-        self.operator(source)?;
-        if self.frames == 0 {
-            self.function += 1;
-            self.reader.set_end(self.section_end);
-            self.phase = Phase::Items;
+        if self.frames > 0 {
+            return self.operator(source);
         }
+        // Not with its last operator: the branches to the function's end, resolved since, may have to be far ones.
+        self.function += 1;
+        self.reader.set_end(self.section_end);
+        self.phase = Phase::Items;
         Ok(())
     }
 

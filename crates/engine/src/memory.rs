@@ -282,6 +282,8 @@ impl Loader<'_> {
             let mut entry = self.pop_type(T::I32)?;
             self.put_into_slot(&mut entry)?;
             pages = Some(self.slot_of(&entry));
+            // A slice may end while the new memory is set to zero.
+            self.free_accumulator()?;
         }
         self.begin(op::RARE)?;
         self.word(if grow { rare::MEMORY_GROW } else { rare::MEMORY_SIZE })?;
