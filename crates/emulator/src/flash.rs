@@ -13,7 +13,8 @@ use crate::{EmulatorError, Kind};
 /// The machine that QEMU runs on, as an emulated board sees it.
 pub const HOST_ADDRESS: &str = "10.0.2.2";
 
-/// Opens the file for one process, creating it or making it as long as the board's flash; sparse where nothing is written.
+/// Opens the file for one process, creating it or making it as long as the board's flash, all of it on the disk: QEMU reports no write
+/// that fails to the board, and dies of one to a flash that it maps.
 pub(crate) fn open(board: Kind, path: &Path) -> Result<File, EmulatorError> {
     let failed = |source| EmulatorError::File { path: path.to_owned(), source };
     let mut options = wasmbed_files::private_options();
@@ -26,8 +27,15 @@ pub(crate) fn open(board: Kind, path: &Path) -> Result<File, EmulatorError> {
     }
     // Never shorter: it may be the larger flash of another board, which `provision` refuses.
     let length = u64::from(board.geometry().flash_bytes);
-    if file.metadata().map_err(failed)?.len() < length {
-        file.set_len(length).map_err(failed)?;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
+        Ok(()) => {}
+        // A file system that can't promise room: then it is as good as its disk.
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            if file.metadata().map_err(failed)?.len() < length {
+                file.set_len(length).map_err(failed)?;
+            }
+        }
+        Err(error) => return Err(failed(error.into())),
     }
     Ok(file)
 }
@@ -110,7 +118,11 @@ mod tests {
         assert_eq!(written(&path)?, other);
         let facts = std::fs::metadata(&path)?;
         assert_eq!(facts.len(), 32 * 1_024 * 1_024);
-        assert!(facts.blocks() * 512 < 1_024 * 1_024, "it is sparse: {} blocks", facts.blocks());
+        assert!(
+            facts.blocks() * 512 >= facts.len(),
+            "a full disk can't take it back: {} blocks",
+            facts.blocks()
+        );
         assert_eq!(facts.mode() & 0o777, 0o600, "a key is in it");
         Ok(())
     }

@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use crate::{Medium, MediumError};
 
+const NO_POWER: &str = "no power";
+
 /// What a test puts into units that an interrupted operation left half done.
 #[derive(Clone, Copy, Debug)]
 pub enum Torn {
@@ -22,6 +24,8 @@ pub struct Simulated<const ERASE: usize, const WRITE: usize> {
     bytes: Vec<u8>,
     /// Writes and erases that still succeed before power is lost in the next one.
     pub cut_after: Option<u32>,
+    /// Writes and erases fail from now on, and leave anything, while power stays: the host's disk is full, or the chip is worn out.
+    pub failing: bool,
     /// Decides how far a torn write got.
     pub seed: u64,
     /// Writes and erases so far.
@@ -49,6 +53,7 @@ impl<const ERASE: usize, const WRITE: usize> Simulated<ERASE, WRITE> {
         Self {
             bytes,
             cut_after: None,
+            failing: false,
             seed: 1,
             operations: 0,
             erases,
@@ -96,23 +101,21 @@ impl<const ERASE: usize, const WRITE: usize> Simulated<ERASE, WRITE> {
         z ^ (z >> 31)
     }
 
-    /// Whether this operation is the one in which power is lost.
-    fn is_cut(&mut self) -> Result<bool, MediumError> {
+    /// What this operation is interrupted by, if it is.
+    fn interruption(&mut self) -> Result<Option<&'static str>, MediumError> {
         if self.without_power {
-            return Err(MediumError::Failed("no power"));
+            return Err(MediumError::Failed(NO_POWER));
         }
         self.operations += 1;
         match &mut self.cut_after {
             Some(0) => {
                 self.without_power = true;
-                Ok(true)
+                return Ok(Some(NO_POWER));
             }
-            Some(left) => {
-                *left -= 1;
-                Ok(false)
-            }
-            None => Ok(false),
+            Some(left) => *left -= 1,
+            None => {}
         }
+        Ok(self.failing.then_some("no space left on device"))
     }
 
     /// Tears: the first part is done, the second not, and between them some bits are; or bits are done anywhere.
@@ -162,9 +165,9 @@ impl<const ERASE: usize, const WRITE: usize> Medium for Simulated<ERASE, WRITE> 
             return Err(MediumError::Bounds);
         }
         self.erases[block as usize] += 1;
-        if self.is_cut()? {
+        if let Some(why) = self.interruption()? {
             self.tear(start, &vec![0xFF; ERASE]);
-            return Err(MediumError::Failed("no power"));
+            return Err(MediumError::Failed(why));
         }
         self.bytes[start..start + ERASE].fill(0xFF);
         self.torn.retain(|unit, _| !(start / WRITE..(start + ERASE) / WRITE).contains(unit));
@@ -182,9 +185,9 @@ impl<const ERASE: usize, const WRITE: usize> Medium for Simulated<ERASE, WRITE> 
             self.violations += 1;
             return Err(MediumError::NotErased);
         }
-        if self.is_cut()? {
+        if let Some(why) = self.interruption()? {
             self.tear(start, bytes);
-            return Err(MediumError::Failed("no power"));
+            return Err(MediumError::Failed(why));
         }
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())

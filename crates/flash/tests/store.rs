@@ -85,6 +85,70 @@ fn full_is_answered_with_what_was_there_untouched_and_room_comes_back() {
     assert_eq!(flash.medium().violations, 0);
 }
 
+/// After each number of operations that still work, all of them fail for a while: what a board on QEMU sees whose host has no room.
+#[test]
+fn a_flash_that_fails_for_a_while_loses_nothing_and_is_written_again_without_a_restart() {
+    let uid = ApplicationUid([1; 16]);
+    let (kept, next) = (module(1, 9_001), module(2, 12_000));
+    let steps = || {
+        let digest = module_digest(&next);
+        let chunks = next.chunks(4_000).enumerate().map(move |(index, chunk)| Operation::Append {
+            digest,
+            offset: (index * 4_000) as u32,
+            bytes: chunk.to_vec(),
+        });
+        let records =
+            [Operation::CommitState(vec![2; 3_000]), Operation::CommitData { uid, bytes: vec![2; 500] }];
+        chunks.chain([Operation::CommitModule(digest)]).chain(records)
+    };
+    for begin in 0..steps().count() {
+        for failures in 1..4 {
+            let mut flash = open(Simulated::new(32));
+            store(&mut flash, &kept).unwrap();
+            perform(&mut flash, Operation::CommitState(vec![1; 3_000])).unwrap();
+            perform(&mut flash, Operation::CommitData { uid, bytes: vec![1; 500] }).unwrap();
+            let mut done = 0;
+            for (index, operation) in steps().enumerate() {
+                if index < begin {
+                    perform(&mut flash, operation).unwrap();
+                    done += 1;
+                    continue;
+                }
+                flash.medium().failing = true;
+                for failure in 0..failures {
+                    let outcome = perform(&mut flash, operation.clone());
+                    let said =
+                        matches!(&outcome, Err(StorageError::Failed(why)) if why.contains("no space left"));
+                    assert!(said || failure > 0 && outcome == Err(StorageError::Missing), "{outcome:?}");
+                }
+                break;
+            }
+            // What was acknowledged is read while nothing can be written.
+            assert_eq!(flash.module(&module_digest(&kept)).unwrap().as_ref(), kept.as_slice());
+            let committed = |at: usize| if done > at { 2 } else { 1 };
+            let (state, data) = (committed(steps().count() - 2), committed(steps().count() - 1));
+            let read = Operation::ReadState;
+            assert_eq!(perform(&mut flash, read), Ok(Done::Record(Some(vec![state; 3_000]))), "{begin}");
+            flash.medium().failing = false;
+            // A device that was refused asks what is there and goes on, or begins anew.
+            assert!(inventory(&mut flash).modules.iter().any(|stored| stored.0 == module_digest(&kept)));
+            if !inventory(&mut flash).modules.iter().any(|stored| stored.0 == module_digest(&next)) {
+                perform(&mut flash, Operation::DeleteModule(module_digest(&next))).unwrap();
+                store(&mut flash, &next).unwrap();
+            }
+            perform(&mut flash, Operation::CommitState(vec![3; 3_000])).unwrap();
+            let mut flash = open(flash.into_medium());
+            for bytes in [&kept, &next] {
+                assert_eq!(flash.module(&module_digest(bytes)).unwrap().as_ref(), bytes.as_slice());
+            }
+            assert_eq!(perform(&mut flash, Operation::ReadState), Ok(Done::Record(Some(vec![3; 3_000]))));
+            let read = Operation::ReadData(uid);
+            assert_eq!(perform(&mut flash, read), Ok(Done::Record(Some(vec![data; 500]))));
+            assert_eq!(flash.medium().violations, 0, "no unit is written twice");
+        }
+    }
+}
+
 #[test]
 fn records_that_do_not_fit_are_refused_and_the_old_ones_stay() {
     let mut flash = open(Simulated::new(32));
