@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, header::RETRY_AFTER};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::params::Params;
 use super::read::{self, Snapshots};
-use super::respond::Body;
+use super::respond::{self, Body};
 use super::route::Target;
 use super::shares::Pool;
 use super::watch::{self, Terms};
 use crate::status::{Reason, Status};
-use crate::store::tests::disk::{FULL, WELL, World};
+use crate::store::tests::disk::{FULL, GONE, WELL, World};
 
 struct Readers {
     world: World,
@@ -46,6 +46,10 @@ impl Readers {
     }
 
     fn watch(&self, query: &str) -> Response<Body> {
+        self.try_watch(query).unwrap()
+    }
+
+    fn try_watch(&self, query: &str) -> Result<Response<Body>, Status> {
         let params = Params::parse(&Method::GET, Some(query));
         let terms = Terms {
             store: self.world.store.clone(),
@@ -55,7 +59,12 @@ impl Readers {
             gauge: prometheus_client::metrics::gauge::Gauge::default(),
             shutdown: tokio_util::sync::CancellationToken::new(),
         };
-        watch::start(terms, self.target(), &HeaderMap::new(), &params).unwrap()
+        watch::start(terms, self.target(), &HeaderMap::new(), &params)
+    }
+
+    fn get(&self, name: &str) -> Result<Response<Body>, Status> {
+        let target = Target { name: Some(name.to_owned()), ..self.target() };
+        read::get(&self.world.store, &target, name, &HeaderMap::new(), &Params::parse(&Method::GET, None))
     }
 
     async fn fail_and_come_back(&self) {
@@ -68,6 +77,51 @@ impl Readers {
 
 async fn next(watch: &mut Response<Body>) -> Bytes {
     watch.frame().await.unwrap().unwrap().into_data().unwrap()
+}
+
+/// What a client gets of a refusal: that the API is away for now, and when to ask again.
+async fn assert_unavailable(what: &str, status: &Status) {
+    let response = respond::refusal(status);
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{what}: {status}");
+    assert_eq!(response.headers()[RETRY_AFTER], "1", "{what}");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (&body["reason"], &body["details"]["retryAfterSeconds"]),
+        (&"ServiceUnavailable".into(), &1.into())
+    );
+    assert!(body["message"].as_str().unwrap().contains("store"), "{what}: {body}");
+}
+
+#[tokio::test]
+async fn while_the_store_is_closed_reads_and_writes_are_answered_503_with_retry_after() {
+    let readers = Readers::new().await;
+    let first = readers.list("limit=300").await.unwrap();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    readers.world.faulty.set(GONE);
+    assert_eq!(readers.world.lease("lost").await, Err(500), "its file can't be opened again");
+    // The revision of the first page is gone for good; a client that takes the rest all the same asks again.
+    let expired = readers.list(&format!("limit=300&continue={token}")).await.unwrap_err();
+    assert_eq!(expired.reason(), Reason::Expired, "{expired}");
+    let token = expired.details().continue_token.clone().unwrap();
+    for attempt in 0..3 {
+        let refusals = [
+            ("list", readers.list("").await.unwrap_err()),
+            ("next page", readers.list(&format!("limit=300&continue={token}")).await.unwrap_err()),
+            ("get", readers.get("lease-000").unwrap_err()),
+            ("watch", readers.try_watch("watch=true").unwrap_err()),
+            ("write", readers.world.write("lost").await.unwrap_err()),
+        ];
+        for (what, status) in refusals {
+            assert_unavailable(&format!("{what}, attempt {attempt}"), &status).await;
+        }
+    }
+    assert!(readers.world.store.failure().is_some(), "readiness says it");
+    readers.world.faulty.set(WELL);
+    readers.world.until_well().await;
+    assert_eq!(readers.list("").await.unwrap()["items"].as_array().map(Vec::len), Some(400));
+    assert_eq!(readers.get("lease-000").unwrap().status(), StatusCode::OK);
+    readers.world.write("new").await.unwrap();
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub(crate) const WELL: u8 = 0;
 pub(crate) const FULL: u8 = 1;
 /// It stores a write and reports a failure, once.
 const LIES: u8 = 2;
+/// Full, and so broken that its file can't be opened again.
+pub(crate) const GONE: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Faulty {
@@ -35,7 +37,7 @@ impl Faulty {
     }
 
     fn full(&self) -> io::Result<()> {
-        if self.state() == FULL { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if matches!(self.state(), FULL | GONE) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn database(&self) -> Result<Database, wasmbed_files::OpenError> {
@@ -56,6 +58,10 @@ impl Open for Faulty {
     }
 
     fn reopen(&self) -> Result<Database, wasmbed_files::OpenError> {
+        if self.state() == GONE {
+            let why = "input/output error".to_owned();
+            return Err(wasmbed_files::OpenError::Disk { path: self.path.clone(), why });
+        }
         self.database()
     }
 
@@ -123,8 +129,13 @@ impl World {
     }
 
     pub(crate) async fn lease(&self, name: &str) -> Result<u64, u16> {
+        self.write(name).await.map_err(|status| status.reason().code())
+    }
+
+    /// Creates a Lease of that name; gives its revision.
+    pub(crate) async fn write(&self, name: &str) -> Result<u64, Status> {
         let written = self.store.write(create(&self.leases, name, json!({}))).await;
-        written.map(|applied| applied.event.unwrap().revision()).map_err(|status| status.reason().code())
+        written.map(|applied| applied.event.unwrap().revision())
     }
 
     fn names(&self) -> Vec<String> {
