@@ -31,8 +31,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Every board, with the checks.
-    pub(crate) const CHECKED: Self = Self { board: None, check: true };
     /// Every board, built only.
     pub(crate) const UNCHECKED: Self = Self { board: None, check: false };
 }

@@ -2,6 +2,7 @@
 //!
 //! It may not be needed by the product: nothing depends on it.
 
+mod beside;
 mod clients;
 mod container;
 mod deep;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check, in the order in which a mistake is cheapest to hear of.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
@@ -9,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use wasmbed_board_data::ALL;
 
-use crate::{clients, container, firmware, guests, process, structure, system, toolchains, tools};
+use crate::{
+    beside::Beside, clients, container, firmware, guests, process, structure, system, toolchains, tools,
+};
 
 /// Crates that run on microcontrollers.
 const DEVICE_CRATES: [&str; 10] = [
@@ -89,8 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     process::run(process::cargo().args(TESTS).arg("--no-run"))?;
     let mut tally = Tally { passed: 0, failed: 0, succeeded: true };
     if wanted(Part::Tests) {
-        process::step("tests of the workspace");
-        tally.add(&counted(command()?.args(TESTS).args(["--no-fail-fast", "--"]).args(&options.filter))?);
+        tally.add(&workspace_tests(&options.filter)?);
         if options.filter.is_empty() {
             tally.add(&examples()?);
         }
@@ -109,10 +111,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn checks() -> Result<()> {
+    // Both sides look for these.
+    for target in ALL.into_iter().map(|board| board.target).chain([BARE_TARGET]) {
+        system::ensure_target(target)?;
+    }
+    ensure_components()?;
+    // Linking an image for good keeps one core busy for most of its time.
+    let this = std::env::current_exe().context("this program has no file")?;
+    let firmware = Beside::start("firmware of all boards", Command::new(this).args(["firmware", "--check"]))?;
+    let checked = other_checks();
+    let (built, _) = firmware.end()?;
+    checked?;
+    ensure!(built, "the firmware of some board failed: see above");
+    Ok(())
+}
+
+fn other_checks() -> Result<()> {
     formatting_and_lints()?;
     structure::check()?;
     bare_target()?;
-    firmware::build(&firmware::Options::CHECKED)?;
     guests::build(true)?;
     toolchains::run()
 }
@@ -126,6 +143,49 @@ fn examples() -> Result<Tally> {
         run.args(["--package", &format!("wasmbed-{name}")]);
     }
     Ok(counted(&mut run)?.of("examples in doc comments"))
+}
+
+/// The workspace's tests. Those of e2e/ wait for processes for most of their time, so the others run beside them.
+fn workspace_tests(filter: &[String]) -> Result<Tally> {
+    process::step("tests of the workspace");
+    let end_to_end = end_to_end_programs()?;
+    let others: BTreeSet<String> =
+        test_programs()?.into_iter().filter(|name| !end_to_end.contains(name)).collect();
+    // Of the workspace, so that features and with them what was built stay the same.
+    let side = |also: &[&str], names: &BTreeSet<String>| -> Result<Command> {
+        let mut side = command()?;
+        side.args(["test", "--workspace", "--no-fail-fast"]).args(also);
+        side.args(names.iter().flat_map(|name| ["--test", name])).arg("--").args(filter);
+        Ok(side)
+    };
+    let others = Beside::start("all but end-to-end tests", &mut side(&["--lib", "--bins"], &others)?)?;
+    let tally = side(&[], &end_to_end).and_then(|mut side| counted(&mut side));
+    let (succeeded, printed) = others.end()?;
+    let mut tally = tally?;
+    tally.add(&Tally { succeeded, ..Tally::from_lines(printed.lines()) });
+    Ok(tally)
+}
+
+/// Names of the end-to-end test programs.
+fn end_to_end_programs() -> Result<BTreeSet<String>> {
+    let folder = process::top().join("e2e/tests");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+    let names = entries.map(|entry| {
+        let path = entry?.path();
+        Ok(path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+    });
+    names.collect()
+}
+
+/// Names of all test programs of the workspace.
+fn test_programs() -> Result<BTreeSet<String>> {
+    let metadata =
+        process::output(process::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let targets = packages.iter().flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    Ok(tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect())
 }
 
 fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {
@@ -166,10 +226,6 @@ fn warn_of_a_full_disk() -> Result<()> {
 
 fn formatting_and_lints() -> Result<()> {
     process::step("formatting and lints");
-    if process::exists("rustup") {
-        ensure_component("rustfmt")?;
-        ensure_component("clippy")?;
-    }
     process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
     process::run(process::cargo().args([
         "clippy",
@@ -180,6 +236,14 @@ fn formatting_and_lints() -> Result<()> {
         "-D",
         "warnings",
     ]))
+}
+
+fn ensure_components() -> Result<()> {
+    if process::exists("rustup") {
+        ensure_component("rustfmt")?;
+        ensure_component("clippy")?;
+    }
+    Ok(())
 }
 
 fn ensure_component(name: &str) -> Result<()> {
@@ -210,6 +274,18 @@ struct Tally {
 }
 
 impl Tally {
+    /// What test programs printed.
+    fn from_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let mut tally = Self { passed: 0, failed: 0, succeeded: true };
+        lines.for_each(|line| tally.read(line));
+        tally
+    }
+
+    fn read(&mut self, line: &str) {
+        self.passed += count(line, " passed;").unwrap_or(0);
+        self.failed += count(line, " failed;").unwrap_or(0);
+    }
+
     fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -229,15 +305,14 @@ impl Tally {
 fn counted(command: &mut Command) -> Result<Tally> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("can't start cargo")?;
     let stdout = child.stdout.take().context("cargo has a standard output")?;
-    let (mut passed, mut failed) = (0, 0);
+    let mut tally = Tally::from_lines(std::iter::empty());
     for line in BufReader::new(stdout).lines() {
         let line = line.context("can't read what the tests print")?;
         println!("{line}");
-        passed += count(&line, " passed;").unwrap_or(0);
-        failed += count(&line, " failed;").unwrap_or(0);
+        tally.read(&line);
     }
-    let status = child.wait().context("can't wait for cargo")?;
-    Ok(Tally { passed, failed, succeeded: status.success() })
+    tally.succeeded = child.wait().context("can't wait for cargo")?.success();
+    Ok(tally)
 }
 
 /// The number before `what` in a test program's summary line.
@@ -248,7 +323,22 @@ fn count(line: &str, what: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, ON_BOARDS, Tally, count};
+    use super::{ALL, ON_BOARDS, Tally, count, end_to_end_programs, test_programs};
+
+    #[test]
+    fn every_test_program_runs_on_one_of_two_sides() -> anyhow::Result<()> {
+        let (all, end_to_end) = (test_programs()?, end_to_end_programs()?);
+        assert!(end_to_end.is_subset(&all), "{end_to_end:?} of {all:?}");
+        for name in ON_BOARDS.into_iter().chain(["microcontroller", "availability"]) {
+            assert!(end_to_end.contains(name), "{name}");
+        }
+        for name in ["seeds", "golden", "deploy", "boundaries"] {
+            assert!(all.contains(name) && !end_to_end.contains(name), "{name}");
+        }
+        let tally = Tally::from_lines("test result: ok. 3 passed; 0 failed; 1 ignored\nother\ntest result: FAILED. 1 passed; 2 failed; 0 ignored".lines());
+        assert_eq!((tally.passed, tally.failed), (4, 2));
+        Ok(())
+    }
 
     #[test]
     fn a_board_that_runs_fewer_programs_names_some_of_those() {
