@@ -28,11 +28,19 @@ pub(crate) struct Counts {
     pub(crate) running: u64,
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
+    /// Failed or waiting; no status counts it.
+    pub(crate) undecided: u64,
     pub(crate) missing: u64,
     pub(crate) left_out: u64,
 }
 
 impl Counts {
+    /// Whether a status that counts `said` may say so.
+    pub(crate) fn allow(&self, said: &Self) -> bool {
+        let decided = said.failed.clamp(self.failed, self.failed + self.undecided);
+        Self { undecided: 0, failed: decided, ..*self } == *said
+    }
+
     /// As a status says it.
     pub(crate) fn read(counts: &Value) -> Self {
         let count = |name: &str| counts[name].as_u64().unwrap_or(0);
@@ -42,10 +50,20 @@ impl Counts {
             running: count("running"),
             succeeded: count("succeeded"),
             failed: count("failed"),
+            undecided: 0,
             missing: count("missing"),
             left_out: count("left_out"),
         }
     }
+}
+
+/// What comes of an Application on a device.
+enum Outcome {
+    Runs(String),
+    Succeeded,
+    Failed,
+    /// Beside what the device keeps of an earlier generation: that, or nothing, and it failed or waits.
+    Earlier(Option<String>),
 }
 
 impl Expected {
@@ -80,35 +98,37 @@ impl Expected {
         let approved = device["spec"]["approved"] == true || enrollment == Enrollment::Open;
         let let_in = approved && device["spec"]["revoked"] != true;
         let facts: Option<DeviceFacts> = serde_json::from_value(device["status"]["facts"].clone()).ok();
-        let mut runs = BTreeSet::new();
-        let mut taken = 0;
-        for application in applications.iter().filter(|application| targets(application, device)) {
+        let targeted = || applications.iter().filter(|application| targets(application, device));
+        for application in targeted() {
             let counts = self.applications.entry(name_of(application)).or_default();
-            if !let_in {
+            if let_in {
+                counts.targets += 1;
+                counts.connected += 1;
+            } else {
                 counts.left_out += 1;
-                continue;
             }
-            counts.targets += 1;
-            counts.connected += 1;
-            let Some(facts) = &facts else { continue };
-            let bytes = bytes_of(api, application);
-            let module = ModuleFacts::analyze(&bytes);
-            let needs = module.needs.map(|needs| needs.footprint.bytes(facts)).unwrap_or(u64::MAX);
-            let arena = u64::try_from(facts.memory_bytes).unwrap_or(0);
-            let fits = (runs.len() as i64) < i64::from(facts.applications_max) && taken + needs <= arena;
-            // What ends holds nothing, and stays ended when older ones come later.
-            if is_once(application) && (fits || has_ended(device, application)) {
-                counts.succeeded += 1;
-                continue;
+        }
+        let mut runs = BTreeSet::new();
+        if let Some(facts) = facts.filter(|_| let_in) {
+            let planned = outcomes(api, device, &facts, targeted());
+            // What a device keeps of an earlier generation holds its place, and after a change of leader all that the device has:
+            // what becomes of the others there follows from what was before, which no object says.
+            let keeps = planned.iter().any(|(application, outcome)| {
+                matches!(outcome, Outcome::Failed) && running(device, application).is_some()
+            });
+            for (application, outcome) in planned {
+                let counts = self.applications.entry(name_of(application)).or_default();
+                let outcome = if keeps { as_it_is(device, application) } else { outcome };
+                match outcome {
+                    Outcome::Succeeded => counts.succeeded += 1,
+                    Outcome::Failed => counts.failed += 1,
+                    Outcome::Earlier(_) => counts.undecided += 1,
+                    Outcome::Runs(_) => counts.running += 1,
+                }
+                if let Outcome::Runs(digest) | Outcome::Earlier(Some(digest)) = outcome {
+                    runs.insert((text(&application["metadata"]["uid"]), digest));
+                }
             }
-            if !fits {
-                counts.failed += 1;
-                continue;
-            }
-            taken += needs;
-            counts.running += 1;
-            let digest = format!("sha256:{}", module_digest(&bytes));
-            runs.insert((text(&application["metadata"]["uid"]), digest));
         }
         if let_in {
             self.runs.insert(name, runs);
@@ -116,6 +136,54 @@ impl Expected {
             self.kept_out.insert(name);
         }
     }
+}
+
+/// The outcomes on one device of what targets it, the oldest first.
+fn outcomes<'a>(
+    api: &Api,
+    device: &Value,
+    facts: &DeviceFacts,
+    applications: impl Iterator<Item = &'a Value>,
+) -> Vec<(&'a Value, Outcome)> {
+    let arena = u64::try_from(facts.memory_bytes).unwrap_or(0);
+    let (mut places, mut taken) = (facts.applications_max, 0);
+    let outcome = |application: &'a Value| {
+        let bytes = bytes_of(api, application);
+        let module = ModuleFacts::analyze(&bytes);
+        let needs = module.needs.map(|needs| needs.footprint.bytes(facts)).unwrap_or(u64::MAX);
+        let fits = places > 0 && needs <= arena - taken;
+        // What ends holds nothing, and stays ended when older ones come later.
+        if is_once(application) && (fits || has_ended(device, application)) {
+            return (application, Outcome::Succeeded);
+        }
+        if !fits {
+            return (application, Outcome::Failed);
+        }
+        taken += needs;
+        places -= 1;
+        (application, Outcome::Runs(format!("sha256:{}", module_digest(&bytes))))
+    };
+    applications.map(outcome).collect()
+}
+
+/// What the device says of an Application.
+fn as_it_is(device: &Value, application: &Value) -> Outcome {
+    match running(device, application) {
+        Some(entry) if entry["spec_hash"] == application["status"]["spec_hash"] => {
+            Outcome::Runs(text(&entry["digest"]))
+        }
+        None if is_once(application) && has_ended(device, application) => Outcome::Succeeded,
+        entry => Outcome::Earlier(entry.map(|entry| text(&entry["digest"]))),
+    }
+}
+
+/// The report of what runs of an Application, if anything does.
+fn running<'a>(device: &'a Value, application: &Value) -> Option<&'a Value> {
+    let mut entries = device["status"]["applications"].as_array().into_iter().flatten();
+    let goes_on = ["Running", "Starting", "CrashLoop"];
+    entries.find(|entry| {
+        entry["uid"] == application["metadata"]["uid"] && goes_on.iter().any(|state| entry["state"] == *state)
+    })
 }
 
 pub(crate) fn text(value: &Value) -> String {

@@ -23,6 +23,7 @@ impl Fleet {
         // The API server sets a UUID; an Application with another UID could be named to no device.
         let Some(uid) = uid_of(&resource.metadata) else { return };
         self.mark_listed(Kind::Application, &key);
+        self.forget_unreadable(&key);
         let known = self.application_ids.get(&key).copied();
         let known = known.filter(|id| self.applications.get(id).is_some_and(|known| known.uid() == uid));
         match known {
@@ -47,6 +48,7 @@ impl Fleet {
 
     /// An Application is gone for good.
     pub fn handle_application_deleted(&mut self, key: &ObjectKey) {
+        self.forget_unreadable(key);
         // It may have come and gone between two lists.
         let Some(id) = self.application_ids.remove(key) else { return };
         self.leave_indices(id);
@@ -64,6 +66,38 @@ impl Fleet {
         self.status_queue.remove(id);
         self.rechecks.remove(id);
         self.renew_gateways();
+    }
+
+    /// An object is there and can't be read, since another version of Wasmbed wrote it: what is known of it stays as it is. Of an
+    /// Application of which nothing is known, devices that have it keep their whole sets.
+    pub fn handle_unreadable(&mut self, now: Now, kind: Kind, key: &ObjectKey, uid: Option<&str>) {
+        self.mark_listed(kind, key);
+        match kind {
+            Kind::Application => {
+                let known = self.application_ids.get(key).and_then(|id| self.applications.get(id));
+                let Some(uid) = uid.and_then(|uid| uid.parse().ok()) else { return };
+                if known.is_some_and(|known| known.uid() == uid) {
+                    return;
+                }
+                self.handle_application_deleted(key);
+                self.unreadable.insert(key.clone(), uid);
+                self.replan.extend(self.devices.keys());
+            }
+            Kind::Device => {
+                let known = self.device_ids.get(key).and_then(|id| self.devices.get(id));
+                if uid.zip(known).is_some_and(|(uid, known)| known.uid() != uid) {
+                    self.handle_device_deleted(now, key);
+                }
+            }
+            Kind::Module | Kind::Gateway => {}
+        }
+    }
+
+    /// An Application that could not be read is gone, or can be.
+    fn forget_unreadable(&mut self, key: &ObjectKey) {
+        if self.unreadable.remove(key).is_some() {
+            self.replan.extend(self.devices.keys());
+        }
     }
 
     /// A Module exists; its bytes are gone already.

@@ -222,6 +222,11 @@ impl Application {
         }
     }
 
+    /// The assignment that devices get or keep which can have no other.
+    pub(super) fn offered_hash(&self) -> Option<SpecHash> {
+        self.assigned().map(|assigned| assigned.spec_hash).or_else(|| self.wanted_hash())
+    }
+
     /// The assignment that devices report which run this generation, as far as it is known.
     pub(super) fn wanted_hash(&self) -> Option<SpecHash> {
         match &self.prepared {

@@ -12,7 +12,7 @@ use super::{
     gateways::Gateway,
     input::{CallId, Put, PutOutcome, Upload, UploadOutcome, UploadSource},
     record::DeviceId,
-    set::PlannedSet,
+    set::{Member, PlannedSet},
     source::ModuleSource,
 };
 use crate::{
@@ -73,10 +73,10 @@ impl Fleet {
     fn device_set(&self, id: DeviceId) -> Option<DeviceSet> {
         let device = self.devices.get(&id)?;
         let planned = device.planned()?;
-        let entry = |member| {
-            let application = self.applications.get(member)?;
+        let entry = |member: &Member| {
+            let application = self.applications.get(&member.id())?;
             let (uid, name) = (application.uid(), application.key().to_string());
-            Some(application.assigned()?.entry(uid, name, application.spec().correlation))
+            Some(member.assigned().entry(uid, name, application.spec().correlation))
         };
         // All or nothing: a set that lost a member on the way would stop it on the device.
         let assignments = planned.members().iter().map(entry).collect::<Option<Vec<_>>>()?;
@@ -86,8 +86,7 @@ impl Fleet {
     fn missing_modules(&self, id: DeviceId, gateway: &Gateway) -> Vec<ModuleDigest> {
         let planned = self.devices.get(&id).and_then(Device::planned);
         let members = planned.into_iter().flat_map(PlannedSet::members);
-        let digests = members.filter_map(|id| Some(self.applications.get(id)?.assigned()?.digest));
-        digests.filter(|digest| !gateway.has_module(digest)).collect()
+        members.map(|member| member.assigned().digest).filter(|digest| !gateway.has_module(digest)).collect()
     }
 
     /// How a PUT ended.
@@ -152,17 +151,17 @@ impl Fleet {
         if gateway.uploads_wanted().is_empty() {
             return None;
         }
-        let members = self.devices.get(&id)?.planned()?.members().iter();
-        members.filter_map(|id| self.applications.get(id)).find(|application| {
-            let wanted = gateway.uploads_wanted();
-            let lacking = application.assigned().filter(|assigned| wanted.contains(&assigned.digest));
-            lacking.is_some_and(|assigned| self.source_of(assigned.digest).is_none())
-        })
+        let mut members = self.devices.get(&id)?.planned()?.members().iter();
+        let lost = members.find(|member| {
+            let digest = member.assigned().digest;
+            gateway.uploads_wanted().contains(&digest) && self.source_of(digest).is_none()
+        });
+        self.applications.get(&lost?.id())
     }
 
     /// An object that holds the bytes of a module.
     fn source_of(&self, digest: ModuleDigest) -> Option<(UploadSource, CorrelationId)> {
-        self.applications.values().find_map(|application| {
+        let of_this_generation = self.applications.values().find_map(|application| {
             application.assigned().filter(|assigned| assigned.digest == digest)?;
             let source = match &application.spec().source {
                 ModuleSource::Inline(facts) if facts.digest == digest => {
@@ -178,7 +177,18 @@ impl Fleet {
                 }
             };
             Some((source, application.spec().correlation))
-        })
+        });
+        of_this_generation.or_else(|| self.source_of_earlier(digest))
+    }
+
+    /// A Module with the bytes of an earlier generation, which some device goes on with.
+    fn source_of_earlier(&self, digest: ModuleDigest) -> Option<(UploadSource, CorrelationId)> {
+        let (key, _) = self.modules.iter().find(|(_, facts)| facts.digest == digest)?;
+        let planned = self.devices.values().filter_map(Device::planned);
+        let member =
+            planned.flat_map(PlannedSet::members).find(|member| member.assigned().digest == digest)?;
+        let application = self.applications.get(&member.id())?;
+        Some((UploadSource::Module(key.clone()), application.spec().correlation))
     }
 
     /// How an upload ended.

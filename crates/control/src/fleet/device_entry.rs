@@ -9,7 +9,10 @@
 //! One write of it to the Kubernetes API is under way at a time ([`Device::begin_write`], [`Device::end_write`]), whichever
 //! part of the object it is about.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -20,6 +23,7 @@ use wasmbed_api::{
 use wasmbed_protocol::{ApplicationUid, SpecHash};
 
 use super::{
+    assignment::Assigned,
     record::{ApplicationId, Healthy, Placement, ReportedApplication, Seen},
     set::PlannedSet,
     status::time,
@@ -256,7 +260,12 @@ impl Device {
 
     /// Whether its set has an Application.
     pub(super) fn has_member(&self, id: ApplicationId) -> bool {
-        self.planned.as_ref().is_some_and(|planned| planned.members().contains(&id))
+        self.assigned(id).is_some()
+    }
+
+    /// What its set has of an Application.
+    pub(super) fn assigned(&self, id: ApplicationId) -> Option<&Arc<Assigned>> {
+        Some(self.planned.as_ref()?.member(id)?.assigned())
     }
 
     /// Its set is sent to a gateway.

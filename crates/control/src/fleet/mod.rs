@@ -52,6 +52,7 @@ use std::{
 };
 
 use wasmbed_api::DeviceFacts;
+use wasmbed_protocol::ApplicationUid;
 
 use crate::{Now, due::DueQueue, intern::Pool, kubernetes::Event};
 
@@ -113,6 +114,8 @@ pub struct Fleet {
     next_call: u64,
     applications: BTreeMap<ApplicationId, Application>,
     application_ids: BTreeMap<ObjectKey, ApplicationId>,
+    /// Applications that can't be read, and of which nothing is known but this.
+    unreadable: BTreeMap<ObjectKey, ApplicationUid>,
     devices: BTreeMap<DeviceId, Device>,
     device_ids: BTreeMap<ObjectKey, DeviceId>,
     modules: BTreeMap<ObjectKey, Arc<ModuleFacts>>,
@@ -166,6 +169,7 @@ impl Fleet {
             next_call: 0,
             applications: BTreeMap::new(),
             application_ids: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             devices: BTreeMap::new(),
             device_ids: BTreeMap::new(),
             modules: BTreeMap::new(),
@@ -204,7 +208,7 @@ impl Fleet {
         };
         match kind {
             Kind::Application => {
-                for key in gone(&mut self.application_ids.keys().cloned()) {
+                for key in gone(&mut self.application_ids.keys().chain(self.unreadable.keys()).cloned()) {
                     self.handle_application_deleted(&key);
                 }
             }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use wasmbed_protocol::{ApplicationUid, SpecHash};
+
 use super::{
     Fleet, ModuleFacts,
     application_entry::Application,
     device_entry::{Device, PlanEffects},
     gateways::Gateway,
     record::{ApplicationId, DeviceId, Placement, Prepared},
-    set::{Candidate, plan_revision, plan_set},
-    view::View,
+    set::{Candidate, Earlier, beside_unreadable, plan_revision, plan_set},
+    view::{LatestView, View},
 };
-use crate::Now;
+use crate::{Now, ObjectKey};
 
 impl Fleet {
     /// Plans every device that something happened to. Only a leader plans, and only from complete lists.
@@ -41,12 +43,14 @@ impl Fleet {
                 || device.has_member(*id)
                 || device.seen().applications().iter().any(|report| report.uid() == uid);
             let wanted = application.wanted_hash();
+            let earlier = earlier(device, *id, application, &latest_view);
             let finished = device.finished(uid, wanted).is_some();
             let ended = wanted.is_some_and(|hash| device.has_ended(uid, hash));
             let candidate = Candidate::new(*id, application, module.as_deref(), present)?;
-            Some(candidate.ended(ended).finished(finished))
+            Some(candidate.ended(ended).finished(finished).earlier(earlier))
         });
-        let plan = plan_set(candidates.collect(), latest_view.facts(), device.is_unschedulable());
+        let unknown = self.unreadable_on(device, &latest_view).map(beside_unreadable);
+        let plan = plan_set(candidates.collect(), latest_view.facts(), device.is_unschedulable(), unknown);
         let finish = self.plan_finished(device, &latest_view, &plan.leaving);
         let report = latest_view.last_report();
         let seen = self.highest_revision(device);
@@ -74,6 +78,13 @@ impl Fleet {
         if changed {
             self.schedule_statuses_of(now, id);
         }
+    }
+
+    /// An Application that can't be read, and that a device has: whether it is to go on there is unknown.
+    fn unreadable_on(&self, device: &Device, latest_view: &LatestView<'_>) -> Option<&ObjectKey> {
+        let reports = latest_view.applications().unwrap_or(device.seen().applications());
+        let has = |uid: &ApplicationUid| reports.iter().any(|report| report.uid() == *uid);
+        self.unreadable.iter().find(|(_, uid)| has(uid)).map(|(key, _)| key)
     }
 
     /// The highest revision that anyone but us has named for a device.
@@ -113,5 +124,26 @@ impl Fleet {
             (true, [(only, _)]) => vec![(*only).clone()],
             (true, _) | (false, _) => known,
         }
+    }
+}
+
+/// What goes on of an Application on a device that is not of its present generation.
+fn earlier<'a>(
+    device: &'a Device,
+    id: ApplicationId,
+    application: &Application,
+    latest_view: &LatestView<'_>,
+) -> Earlier<'a> {
+    let uid = application.uid();
+    let is_earlier =
+        |hash: SpecHash| Some(hash) != application.offered_hash() && !device.has_ended(uid, hash);
+    let reports = latest_view.applications().unwrap_or(device.seen().applications());
+    let Some(report) = reports.iter().find(|report| report.uid() == uid && report.goes_on()) else {
+        return Earlier::Nothing;
+    };
+    match device.assigned(id) {
+        Some(assigned) if is_earlier(assigned.spec_hash) => Earlier::Known(assigned),
+        None if is_earlier(report.spec_hash()) => Earlier::Unknown,
+        Some(_) | None => Earlier::Nothing,
     }
 }

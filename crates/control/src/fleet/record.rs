@@ -262,6 +262,19 @@ impl ReportedApplication {
         }
     }
 
+    /// Whether it runs, or will again without anybody's doing.
+    pub(super) fn goes_on(&self) -> bool {
+        match self.state {
+            DeviceApplicationState::Starting
+            | DeviceApplicationState::Running
+            | DeviceApplicationState::CrashLoop
+            | DeviceApplicationState::Unknown => true,
+            DeviceApplicationState::Pulling
+            | DeviceApplicationState::Completed
+            | DeviceApplicationState::Failed => false,
+        }
+    }
+
     /// Entries whose ids can't be read say nothing about an Application of ours.
     pub(super) fn read(entries: &[DeviceApplication]) -> Vec<Self> {
         entries.iter().filter_map(Self::read_one).collect()

@@ -30,6 +30,8 @@ pub(super) struct Candidate<'a> {
     ended: bool,
     /// It ended there and has left its place; the result is written down.
     finished: bool,
+    /// What goes on there of an earlier generation, if this one can't run there.
+    earlier: Earlier<'a>,
 }
 
 impl<'a> Candidate<'a> {
@@ -50,6 +52,7 @@ impl<'a> Candidate<'a> {
             present,
             ended: false,
             finished: false,
+            earlier: Earlier::Nothing,
         })
     }
 
@@ -61,6 +64,41 @@ impl<'a> Candidate<'a> {
     /// It has left its place there; the result is written down.
     pub(super) fn finished(self, finished: bool) -> Self {
         Self { finished, ..self }
+    }
+
+    /// What goes on there of an earlier generation.
+    pub(super) fn earlier(self, earlier: Earlier<'a>) -> Self {
+        Self { earlier, ..self }
+    }
+}
+
+/// What a device has of an earlier generation of an Application.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Earlier<'a> {
+    /// Nothing that runs.
+    Nothing,
+    /// This.
+    Known(&'a Arc<Assigned>),
+    /// It runs something that only it and its gateway know.
+    Unknown,
+}
+
+/// An Application in the set of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Member {
+    id: ApplicationId,
+    uid: ApplicationUid,
+    assigned: Arc<Assigned>,
+}
+
+impl Member {
+    pub(super) fn id(&self) -> ApplicationId {
+        self.id
+    }
+
+    /// What the device is to run of it.
+    pub(super) fn assigned(&self) -> &Arc<Assigned> {
+        &self.assigned
     }
 }
 
@@ -101,18 +139,22 @@ pub(super) struct SetPlan {
     /// For each candidate.
     pub placements: Vec<(ApplicationId, Placement)>,
     /// The set; none if the device is to be left alone, since something about it is unknown.
-    pub content: Option<Vec<(ApplicationId, ApplicationUid, SpecHash)>>,
+    pub content: Option<Vec<Member>>,
     /// Ended ones whose results are to be written down, so that they can leave the set.
     pub leaving: Vec<ApplicationId>,
 }
 
 /// Plans one device. The oldest Applications come first (then by name) and keep their place: the one that does not fit any
 /// more, by number or by the memory that all take together, is always the same one. A place is for what runs or will run
-/// again: one that ended for good stays in the set while nobody needs its place.
+/// again: one that ended for good stays in the set while nobody needs its place. Of one that can't run there the device
+/// keeps the generation that it has.
+///
+/// `unknown`: what else keeps the set from being told anew, as [`beside`] says it.
 pub(super) fn plan_set(
     mut candidates: Vec<Candidate<'_>>,
     facts: Option<&DeviceFacts>,
     unschedulable: bool,
+    unknown: Option<ModuleRefusal>,
 ) -> SetPlan {
     let Some(facts) = facts else {
         let placement = |candidate: Candidate<'_>| match candidate.offer {
@@ -132,39 +174,32 @@ pub(super) fn plan_set(
     let mut placements = Vec::with_capacity(candidates.len());
     let mut members = Vec::new();
     let mut leaving = Vec::new();
-    let mut frozen = None;
+    let mut frozen = unknown;
     for (index, candidate) in candidates.iter().enumerate() {
-        let placement = judge(candidate, facts, unschedulable, &room);
-        match (&placement, &candidate.offer) {
-            (Placement::Placed, CandidateModule::Ready(assigned, _))
-            | (Placement::Retained, CandidateModule::Retained(assigned, _)) => {
-                members.push((index, assigned.spec_hash));
+        let (placement, part) = judge(candidate, facts, unschedulable, &room);
+        match part {
+            Part::None => {}
+            Part::Member(assigned) => {
+                members.push((index, assigned));
                 if !candidate.ended {
                     room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
                 }
             }
-            (Placement::Retained, CandidateModule::Unknown(refusal)) => {
-                frozen = frozen.or(Some((candidate.key, *refusal)));
+            Part::Unknown(refusal) => {
+                frozen = frozen.or_else(|| Some(beside(candidate.key, &refusal)));
                 leaving.extend(candidate.ended.then_some(candidate.id));
             }
-            (
-                Placement::Placed
-                | Placement::Retained
-                | Placement::Refused(_)
-                | Placement::Unschedulable
-                | Placement::FactsUnknown
-                | Placement::Waiting
-                | Placement::Finished,
-                CandidateModule::Ready(..) | CandidateModule::Retained(..) | CandidateModule::Unknown(_),
-            ) => {}
         }
         placements.push((candidate.id, placement));
     }
     give_places(&candidates, &room, &mut members, &mut placements, &mut leaving);
-    if let Some((key, refusal)) = frozen {
-        refuse_beside(key, refusal, &candidates, &mut placements);
+    if let Some(refusal) = &frozen {
+        refuse_beside(refusal, &candidates, &mut placements);
     }
-    let member = |(index, hash): (usize, SpecHash)| (candidates[index].id, candidates[index].uid, hash);
+    let member = |(index, assigned): (usize, &Arc<Assigned>)| {
+        let (id, uid) = (candidates[index].id, candidates[index].uid);
+        Member { id, uid, assigned: Arc::clone(assigned) }
+    };
     let content = frozen.is_none().then(|| members.into_iter().map(member).collect());
     SetPlan { placements, content, leaving }
 }
@@ -174,7 +209,7 @@ pub(super) fn plan_set(
 fn give_places(
     candidates: &[Candidate<'_>],
     room: &Room<'_>,
-    members: &mut Vec<(usize, SpecHash)>,
+    members: &mut Vec<(usize, &Arc<Assigned>)>,
     placements: &mut [(ApplicationId, Placement)],
     leaving: &mut Vec<ApplicationId>,
 ) {
@@ -211,25 +246,36 @@ fn remembered(ended: &[&Candidate<'_>]) -> ModuleRefusal {
     }
 }
 
-/// The set of a device can't be told anew while a member's assignment is unknown, so nothing is added to it either.
-fn refuse_beside(
-    key: &ObjectKey,
-    unknown: &ModuleRefusal,
-    candidates: &[Candidate<'_>],
-    placements: &mut [(ApplicationId, Placement)],
-) {
+/// Why nothing can be added to a device that has an Application whose assignment there is unknown.
+fn beside(key: &ObjectKey, unknown: &ModuleRefusal) -> ModuleRefusal {
     let message = match unknown.reason {
         ReasonCode::ModuleNotFound => format!(
             "the device runs {key}, whose Module is missing; nothing can be added there until that Module is back or {key} is deleted"
         ),
         _ => format!(
-            "the device runs an earlier generation of {key}, whose spec no device can run now; nothing can be added there until that is corrected or {key} is deleted"
+            "the device runs an earlier generation of {key} and can't run the present one; nothing can be added there until that is corrected or {key} is deleted"
         ),
     };
+    ModuleRefusal { reason: unknown.reason, message }
+}
+
+/// The same for an Application that can't be read.
+pub(super) fn beside_unreadable(key: &ObjectKey) -> ModuleRefusal {
+    let message = format!(
+        "the device runs {key}, which this version of the controller can't read; nothing can be added there until the controller is upgraded or {key} is corrected"
+    );
+    ModuleRefusal { reason: ReasonCode::Unsupported, message }
+}
+
+/// The set of a device can't be told anew while a member's assignment is unknown, so nothing is added to it either.
+fn refuse_beside(
+    beside: &ModuleRefusal,
+    candidates: &[Candidate<'_>],
+    placements: &mut [(ApplicationId, Placement)],
+) {
     for ((_, placement), candidate) in placements.iter_mut().zip(candidates) {
         if matches!(placement, Placement::Placed | Placement::Waiting) && !candidate.present {
-            *placement =
-                Placement::Refused(ModuleRefusal { reason: unknown.reason, message: message.clone() });
+            *placement = Placement::Refused(beside.clone());
         }
     }
 }
@@ -267,25 +313,68 @@ impl Room<'_> {
     }
 }
 
-fn judge(candidate: &Candidate<'_>, facts: &DeviceFacts, unschedulable: bool, room: &Room<'_>) -> Placement {
+/// What a candidate is in the set.
+enum Part<'a> {
+    None,
+    Member(&'a Arc<Assigned>),
+    /// The device runs something of it that is unknown here, and is left alone.
+    Unknown(ModuleRefusal),
+}
+
+fn judge<'a>(
+    candidate: &Candidate<'a>,
+    facts: &DeviceFacts,
+    unschedulable: bool,
+    room: &Room<'_>,
+) -> (Placement, Part<'a>) {
     if candidate.finished {
-        return Placement::Finished;
+        return (Placement::Finished, Part::None);
     }
-    let (assigned, placed) = match candidate.offer {
+    match candidate.offer {
         CandidateModule::Unknown(refusal) | CandidateModule::Retained(_, refusal) if !candidate.present => {
-            return Placement::Refused(refusal.clone());
+            (Placement::Refused(refusal.clone()), Part::None)
         }
-        CandidateModule::Unknown(_) => return Placement::Retained,
-        CandidateModule::Retained(..) if candidate.ended => return Placement::Retained,
-        CandidateModule::Ready(..) if candidate.ended => return Placement::Placed,
-        CandidateModule::Retained(assigned, _) => (assigned, Placement::Retained),
-        CandidateModule::Ready(assigned, module) => match plan_fit(module, candidate.config, facts) {
-            Err(refusal) => return Placement::Refused(refusal),
-            Ok(()) if unschedulable && !candidate.present => return Placement::Unschedulable,
-            Ok(()) => (assigned, Placement::Placed),
+        CandidateModule::Unknown(refusal) | CandidateModule::Retained(_, refusal)
+            if matches!(candidate.earlier, Earlier::Known(_)) =>
+        {
+            keep_earlier(candidate, facts, room, refusal.clone())
+        }
+        CandidateModule::Unknown(refusal) => (Placement::Retained, Part::Unknown(refusal.clone())),
+        CandidateModule::Retained(assigned, _) if candidate.ended => {
+            (Placement::Retained, Part::Member(assigned))
+        }
+        CandidateModule::Ready(assigned, _) if candidate.ended => (Placement::Placed, Part::Member(assigned)),
+        CandidateModule::Retained(assigned, _) => match room.take(assigned, facts) {
+            Ok(()) => (Placement::Retained, Part::Member(assigned)),
+            Err(refusal) => (Placement::Refused(refusal), Part::None),
         },
+        CandidateModule::Ready(assigned, module) => match plan_fit(module, candidate.config, facts) {
+            Ok(()) if unschedulable && !candidate.present => (Placement::Unschedulable, Part::None),
+            Ok(()) => match room.take(assigned, facts) {
+                Ok(()) => (Placement::Placed, Part::Member(assigned)),
+                Err(refusal) => keep_earlier(candidate, facts, room, refusal),
+            },
+            Err(refusal) => match candidate.earlier {
+                Earlier::Unknown => (Placement::Refused(refusal.clone()), Part::Unknown(refusal)),
+                Earlier::Known(_) | Earlier::Nothing => keep_earlier(candidate, facts, room, refusal),
+            },
+        },
+    }
+}
+
+/// The device can't run this generation: it keeps the one that it has if that is known and older Applications leave it room. One
+/// that is unknown gives way to them: were the set left alone, they would wait for it and it for them.
+fn keep_earlier<'a>(
+    candidate: &Candidate<'a>,
+    facts: &DeviceFacts,
+    room: &Room<'_>,
+    refusal: ModuleRefusal,
+) -> (Placement, Part<'a>) {
+    let part = match candidate.earlier {
+        Earlier::Known(assigned) if room.take(assigned, facts).is_ok() => Part::Member(assigned),
+        Earlier::Known(_) | Earlier::Unknown | Earlier::Nothing => Part::None,
     };
-    room.take(assigned, facts).map_or_else(Placement::Refused, |()| placed)
+    (Placement::Refused(refusal), part)
 }
 
 /// What a device last said of the set that it works to.
@@ -310,7 +399,7 @@ impl LastReport {
 pub(super) struct PlannedSet {
     revision: u64,
     content: SetContent,
-    members: Vec<ApplicationId>,
+    members: Vec<Member>,
     /// A gateway may have seen it: its revision can't be given to other content any more.
     issued: bool,
     /// What was issued before, while this one is not: the fleet may come back to it.
@@ -330,8 +419,12 @@ impl PlannedSet {
         &self.content
     }
 
-    pub(super) fn members(&self) -> &[ApplicationId] {
+    pub(super) fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    pub(super) fn member(&self, id: ApplicationId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
     }
 
     /// Whether a gateway may have seen it.
@@ -358,13 +451,13 @@ impl PlannedSet {
 /// Gives content its revision: the same as long as the content is the same, else one more than the highest seen.
 /// `seen` is the highest that any gateway, the device or its status has named.
 pub(super) fn plan_revision(
-    content: Vec<(ApplicationId, ApplicationUid, SpecHash)>,
+    members: Vec<Member>,
     current: Option<&PlannedSet>,
     seen: u64,
     report: Option<&LastReport>,
 ) -> PlannedSet {
-    let members = content.iter().map(|(id, ..)| *id).collect();
-    let mut content: Vec<_> = content.into_iter().map(|(_, uid, hash)| (uid, hash)).collect();
+    let mut content: SetContent =
+        members.iter().map(|member| (member.uid, member.assigned.spec_hash)).collect();
     content.sort_unstable();
     if let Some(current) = current {
         // A revision that another controller gave away, or that was given away before ours went out, is not ours.
@@ -400,8 +493,20 @@ mod tests {
         ApplicationUid([n; 16])
     }
 
-    fn content(numbers: &[u8]) -> Vec<(ApplicationId, ApplicationUid, SpecHash)> {
-        numbers.iter().map(|n| (ApplicationId(u32::from(*n)), uid(*n), HASH)).collect()
+    fn assigned(spec_hash: SpecHash) -> Assigned {
+        let module = module(1, 100);
+        let footprint = module.needs.as_ref().unwrap().footprint;
+        Assigned { spec_hash, spec: Box::default(), digest: module.digest, footprint }
+    }
+
+    fn content(numbers: &[u8]) -> Vec<Member> {
+        let assigned = Arc::new(assigned(HASH));
+        let member = |n: &u8| Member {
+            id: ApplicationId(u32::from(*n)),
+            uid: uid(*n),
+            assigned: Arc::clone(&assigned),
+        };
+        numbers.iter().map(member).collect()
     }
 
     #[test]
@@ -464,14 +569,8 @@ mod tests {
             let keys = (0..count)
                 .map(|n| ObjectKey { namespace: "default".to_owned(), name: format!("app-{n:02}") })
                 .collect();
-            let module = module(1, 100);
-            let assigned = Assigned {
-                spec_hash: HASH,
-                spec: Box::default(),
-                digest: module.digest,
-                footprint: module.needs.as_ref().unwrap().footprint,
-            };
-            Self { keys, assigned: Arc::new(assigned), module, config: ApplicationConfig::default() }
+            let (assigned, module) = (Arc::new(assigned(HASH)), module(1, 100));
+            Self { keys, assigned, module, config: ApplicationConfig::default() }
         }
 
         fn candidates(&self) -> Vec<Candidate<'_>> {
@@ -485,6 +584,7 @@ mod tests {
                 present: false,
                 ended: false,
                 finished: false,
+                earlier: Earlier::Nothing,
             };
             (0..).zip(&self.keys).map(candidate).collect()
         }
@@ -499,15 +599,15 @@ mod tests {
         let fixture = Fixture::new(11);
         let mut candidates = fixture.candidates();
         candidates[..10].iter_mut().for_each(|candidate| candidate.present = true);
-        let full = plan_set(candidates.clone(), Some(&device_facts()), false);
+        let full = plan_set(candidates.clone(), Some(&device_facts()), false, None);
         assert!(matches!(placement(&full, 10), Placement::Refused(_)), "ten run");
         (candidates[3].ended, candidates[5].ended) = (true, true);
-        let plan = plan_set(candidates.clone(), Some(&device_facts()), false);
+        let plan = plan_set(candidates.clone(), Some(&device_facts()), false, None);
         assert_eq!(plan.leaving, [ApplicationId(3)], "one place is wanted");
         assert_eq!((placement(&plan, 10), placement(&plan, 3)), (&Placement::Waiting, &Placement::Placed));
         assert_eq!(plan.content.map(|content| content.len()), Some(10), "the device keeps what it has");
         candidates[3].finished = true;
-        let plan = plan_set(candidates, Some(&device_facts()), false);
+        let plan = plan_set(candidates, Some(&device_facts()), false, None);
         assert_eq!((placement(&plan, 10), placement(&plan, 3)), (&Placement::Placed, &Placement::Finished));
         assert!(plan.leaving.is_empty());
         assert_eq!(plan.content.map(|content| content.len()), Some(10));
@@ -519,7 +619,7 @@ mod tests {
         let facts = DeviceFacts { memory_bytes: 70_000, ..device_facts() };
         let mut candidates = fixture.candidates();
         (candidates[0].present, candidates[0].ended) = (true, true);
-        let plan = plan_set(candidates, Some(&facts), false);
+        let plan = plan_set(candidates, Some(&facts), false, None);
         assert_eq!((placement(&plan, 0), placement(&plan, 1)), (&Placement::Placed, &Placement::Placed));
     }
 
@@ -533,7 +633,7 @@ mod tests {
         for candidate in &mut candidates[FINISHED_MAX..FINISHED_MAX + 10] {
             (candidate.present, candidate.ended) = (true, true);
         }
-        let plan = plan_set(candidates, Some(&device_facts()), false);
+        let plan = plan_set(candidates, Some(&device_facts()), false, None);
         assert!(plan.leaving.is_empty());
         let Placement::Refused(refusal) = placement(&plan, 10 + FINISHED_MAX as u32) else { panic!() };
         assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
@@ -550,7 +650,7 @@ mod tests {
         let mut candidates = fixture.candidates();
         candidates[0].created_unix_s = 100;
         candidates.reverse();
-        let plan = plan_set(candidates, Some(&device_facts()), false);
+        let plan = plan_set(candidates, Some(&device_facts()), false, None);
         assert_eq!(plan.content.as_ref().map(Vec::len), Some(10));
         let Placement::Refused(refusal) = placement(&plan, 0) else { panic!("{:?}", plan.placements) };
         assert_eq!(refusal.reason, ReasonCode::TooManyApplications);
@@ -566,7 +666,7 @@ mod tests {
         candidates[1].created_unix_s = 100;
         candidates[1].present = true;
         candidates.reverse();
-        let plan = plan_set(candidates.clone(), Some(&facts), false);
+        let plan = plan_set(candidates.clone(), Some(&facts), false, None);
         assert_eq!(plan.content.as_ref().map(Vec::len), Some(3));
         let Placement::Refused(refusal) = placement(&plan, 1) else {
             panic!("the newest: {:?}", plan.placements)
@@ -583,7 +683,7 @@ mod tests {
         let assigned = Arc::new(Assigned { footprint, ..(*fixture.assigned).clone() });
         let newest = candidates.iter_mut().find(|candidate| candidate.id.0 == 1).unwrap();
         newest.offer = CandidateModule::Ready(&assigned, &small);
-        let plan = plan_set(candidates, Some(&facts), false);
+        let plan = plan_set(candidates, Some(&facts), false, None);
         assert_eq!(*placement(&plan, 1), Placement::Placed, "160 bytes are left");
     }
 
@@ -595,7 +695,7 @@ mod tests {
         let refusal = missing();
         candidates[0].offer = CandidateModule::Retained(&fixture.assigned, &refusal);
         candidates[0].present = true;
-        let plan = plan_set(candidates, Some(&facts), false);
+        let plan = plan_set(candidates, Some(&facts), false, None);
         assert_eq!(*placement(&plan, 0), Placement::Retained);
         assert!(
             matches!(placement(&plan, 1), Placement::Refused(refusal) if refusal.reason == ReasonCode::OutOfMemory)
@@ -605,7 +705,7 @@ mod tests {
     #[test]
     fn a_device_without_facts_is_left_alone() {
         let fixture = Fixture::new(1);
-        let plan = plan_set(fixture.candidates(), None, false);
+        let plan = plan_set(fixture.candidates(), None, false, None);
         assert_eq!(plan.content, None);
         assert_eq!(*placement(&plan, 0), Placement::FactsUnknown);
     }
@@ -615,7 +715,7 @@ mod tests {
         let fixture = Fixture::new(2);
         let mut candidates = fixture.candidates();
         candidates[0].present = true;
-        let plan = plan_set(candidates, Some(&device_facts()), true);
+        let plan = plan_set(candidates, Some(&device_facts()), true, None);
         assert_eq!(plan.content.as_ref().map(Vec::len), Some(1));
         assert_eq!(*placement(&plan, 0), Placement::Placed);
         assert_eq!(*placement(&plan, 1), Placement::Unschedulable);
@@ -627,16 +727,63 @@ mod tests {
         let mut candidates = fixture.candidates();
         let refusal = missing();
         candidates[0].offer = CandidateModule::Unknown(&refusal);
-        let absent = plan_set(candidates.clone(), Some(&device_facts()), false);
+        let absent = plan_set(candidates.clone(), Some(&device_facts()), false, None);
         assert_eq!(absent.content.as_ref().map(Vec::len), Some(1));
         candidates[0].present = true;
-        let frozen = plan_set(candidates.clone(), Some(&device_facts()), false);
+        let frozen = plan_set(candidates.clone(), Some(&device_facts()), false, None);
         assert_eq!(frozen.content, None);
         let Placement::Refused(beside) = placement(&frozen, 1) else { panic!("{:?}", frozen.placements) };
         assert!(beside.message.contains("default/app-00, whose Module is missing"), "{}", beside.message);
         candidates[0].offer = CandidateModule::Retained(&fixture.assigned, &refusal);
-        let kept = plan_set(candidates, Some(&device_facts()), false);
+        let kept = plan_set(candidates, Some(&device_facts()), false, None);
         assert_eq!(kept.content.map(|content| content.len()), Some(2));
+    }
+
+    #[test]
+    fn a_device_that_cannot_run_the_present_generation_keeps_the_one_that_it_has() {
+        let fixture = Fixture::new(2);
+        let large = ModuleFacts { size: 2 << 20, ..module(2, 100) };
+        let before = Arc::new(assigned(SpecHash([4; 32])));
+        let mut candidates = fixture.candidates();
+        candidates[0].offer = CandidateModule::Ready(&fixture.assigned, &large);
+        candidates[0].present = true;
+        candidates[0].earlier = Earlier::Known(&before);
+        let kept = plan_set(candidates.clone(), Some(&device_facts()), false, None);
+        assert!(
+            matches!(placement(&kept, 0), Placement::Refused(refusal) if refusal.reason == ReasonCode::ModuleTooLarge)
+        );
+        assert_eq!(*placement(&kept, 1), Placement::Placed);
+        let hashes: Vec<_> = kept.content.unwrap().iter().map(|member| member.assigned.spec_hash).collect();
+        assert_eq!(hashes, [before.spec_hash, HASH]);
+
+        // What it keeps holds its memory.
+        let facts = DeviceFacts { memory_bytes: 70_000, ..device_facts() };
+        let full = plan_set(candidates.clone(), Some(&facts), false, None);
+        assert!(matches!(placement(&full, 1), Placement::Refused(_)));
+
+        // What it has is known to the device and its gateway alone: it is left alone.
+        candidates[0].earlier = Earlier::Unknown;
+        let frozen = plan_set(candidates.clone(), Some(&device_facts()), false, None);
+        assert_eq!(frozen.content, None);
+        let Placement::Refused(beside) = placement(&frozen, 1) else { panic!("{:?}", frozen.placements) };
+        assert!(beside.message.contains("an earlier generation of default/app-00"), "{}", beside.message);
+
+        // Older ones need its room: it does not keep them out, known or not.
+        let facts = DeviceFacts { applications_max: 1, ..device_facts() };
+        candidates[0].offer = CandidateModule::Ready(&fixture.assigned, &fixture.module);
+        candidates[0].created_unix_s = 100;
+        for earlier in [Earlier::Known(&before), Earlier::Unknown] {
+            candidates[0].earlier = earlier;
+            let plan = plan_set(candidates.clone(), Some(&facts), false, None);
+            assert_eq!(*placement(&plan, 1), Placement::Placed);
+            assert_eq!(plan.content.map(|content| content.len()), Some(1));
+        }
+
+        // It has none.
+        candidates[0].offer = CandidateModule::Ready(&fixture.assigned, &large);
+        candidates[0].earlier = Earlier::Nothing;
+        let plan = plan_set(candidates, Some(&device_facts()), false, None);
+        assert_eq!(plan.content.map(|content| content.len()), Some(1));
     }
 
     #[test]
@@ -646,7 +793,7 @@ mod tests {
         let mut candidates = fixture.candidates();
         candidates[0].offer = CandidateModule::Ready(&fixture.assigned, &broken);
         let facts = DeviceFacts { applications_max: 1, ..device_facts() };
-        let plan = plan_set(candidates, Some(&facts), false);
+        let plan = plan_set(candidates, Some(&facts), false, None);
         assert!(matches!(placement(&plan, 0), Placement::Refused(_)));
         assert_eq!(*placement(&plan, 1), Placement::Placed);
     }

@@ -4,7 +4,7 @@ use wasmbed_api::{DeviceApplicationState, ReasonCode};
 
 use super::{
     condition, running,
-    world::{Report, World, all, names},
+    world::{LARGE, Report, World, all, names},
 };
 
 fn phase(world: &World, application: &str) -> String {
@@ -246,4 +246,134 @@ fn an_invalid_change_leaves_what_runs_and_says_so() {
     world.apply_application("app", 2, names(&["device-000"]));
     world.advance(60_000);
     assert_eq!((phase(&world, "app").as_str(), phase(&world, "third").as_str()), ("Running", "Running"));
+}
+
+/// Two devices that run `app`, whose next generation `device-001` can't run.
+fn running_on_a_small_one() -> World {
+    let mut world = World::new(2, 1);
+    world.small.insert("device-001".to_owned());
+    for device in ["device-000", "device-001"] {
+        world.connect(device, "gateway-0");
+    }
+    world.lead();
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Running", "2/2"));
+    world
+}
+
+/// The modules that a device runs, by the first byte of their digest.
+fn modules(world: &World, device: &str) -> Vec<String> {
+    let runs = &world.devices[device].1.runs;
+    runs.iter().map(|entry| entry.digest[..2].to_owned()).collect()
+}
+
+#[test]
+fn a_device_that_cannot_run_a_change_keeps_the_earlier_generation_and_the_status_says_so() {
+    let mut world = running_on_a_small_one();
+    world.apply_application("app", LARGE, all());
+    world.advance(5_000);
+    assert_eq!(modules(&world, "device-000"), ["64"]);
+    assert_eq!(modules(&world, "device-001"), ["01"], "it goes on with what it can run");
+    let status = world.status("app");
+    assert_eq!((phase(&world, "app").as_str(), status.ready.as_str()), ("Degraded", "1/2"));
+    assert_eq!((status.counts.running, status.counts.failed), (1, 1));
+    let failure = &status.failures[0];
+    assert_eq!((failure.device.as_str(), failure.reason), ("device-001", ReasonCode::ModuleTooLarge));
+    let (_, reason, message) = condition(&world, "app", "Ready");
+    assert_eq!(reason, "SomeFailed");
+    assert!(message.contains("device-001 still runs an earlier generation"), "{message}");
+
+    // Whatever comes next is judged anew; what it keeps stays the one that it has.
+    world.apply_application("app", LARGE + 1, all());
+    world.spoil("app", "spec.wasm_bytes is no base64");
+    world.advance(5_000);
+    assert_eq!(
+        (modules(&world, "device-000"), modules(&world, "device-001")),
+        (vec!["64".into()], vec!["01".into()])
+    );
+    world.apply_application("next", 3, all());
+    world.advance(5_000);
+    assert_eq!(phase(&world, "next"), "Running", "there is room beside it");
+    world.apply_application("app", 2, all());
+    world.advance(5_000);
+    assert_eq!(world.status("app").ready, "2/2");
+    assert_eq!(modules(&world, "device-001"), ["02", "03"]);
+
+    // It goes where it is not wanted any more, or was never.
+    world.apply_application("app", LARGE, all());
+    world.advance(5_000);
+    world.change_application("app", |object| object.spec.target_devices = Some(names(&["device-000"])));
+    world.advance(5_000);
+    assert_eq!(modules(&world, "device-001"), ["03"]);
+    world.change_application("app", |object| object.spec.target_devices = Some(all()));
+    world.advance(5_000);
+    assert_eq!(modules(&world, "device-001"), ["03"]);
+}
+
+#[test]
+fn what_a_device_keeps_of_an_earlier_generation_survives_a_gateway_with_an_empty_disk() {
+    let mut world = running_on_a_small_one();
+    world.set_module("first", Some(1));
+    world.set_module("second", Some(LARGE));
+    world.change_application("app", |object| object.spec.module = Some("first".to_owned()));
+    world.advance(5_000);
+    world.change_application("app", |object| object.spec.module = Some("second".to_owned()));
+    world.advance(5_000);
+    world.restart_gateway("gateway-0", true);
+    world.connect("device-000", "gateway-0");
+    world.connect("device-001", "gateway-0");
+    world.advance(60_000);
+    assert_eq!(
+        (modules(&world, "device-000"), modules(&world, "device-001")),
+        (vec!["64".into()], vec!["01".into()])
+    );
+    assert_eq!(told(&world, "app", "Reconciling"), "False/UpToDate", "the Module of before is still there");
+    let held = &world.gateways["gateway-0"].sets["device-001"].1;
+    assert!(held[0].digest.starts_with("01"), "the gateway has it again");
+}
+
+#[test]
+fn a_new_leader_leaves_alone_what_a_device_keeps_of_an_earlier_generation() {
+    let mut world = running_on_a_small_one();
+    world.apply_application("app", LARGE, all());
+    world.advance(5_000);
+    world.lead();
+    world.advance(60_000);
+    assert_eq!(modules(&world, "device-001"), ["01"]);
+    assert_eq!((phase(&world, "app").as_str(), world.status("app").ready.as_str()), ("Degraded", "1/2"));
+    world.apply_application("next", 2, all());
+    world.advance(5_000);
+    let failure = &world.status("next").failures[0];
+    assert_eq!((failure.device.as_str(), failure.reason), ("device-001", ReasonCode::ModuleTooLarge));
+    assert!(failure.message.contains("an earlier generation of default/app"), "{failure:?}");
+    world.apply_application("app", 2, all());
+    world.advance(60_000);
+    assert_eq!((phase(&world, "app").as_str(), phase(&world, "next").as_str()), ("Running", "Running"));
+}
+
+#[test]
+fn an_application_that_cannot_be_read_goes_on_where_it_runs() {
+    let mut world = running(1);
+    world.apply_application("app", 1, all());
+    world.advance(5_000);
+    world.unreadable.insert("app".to_owned());
+    world.list();
+    world.advance(60_000);
+    assert_eq!(modules(&world, "device-000"), ["01"], "a list in which it can't be read");
+    world.lead();
+    world.advance(60_000);
+    assert_eq!(modules(&world, "device-000"), ["01"], "a leader that has never read it");
+    world.apply_application("next", 2, all());
+    world.advance(5_000);
+    let failure = &world.status("next").failures[0];
+    assert_eq!(failure.reason, ReasonCode::Unsupported);
+    assert!(
+        failure.message.contains("default/app, which this version of the controller can't read"),
+        "{failure:?}"
+    );
+    world.unreadable.clear();
+    world.send_application("app");
+    world.advance(60_000);
+    assert_eq!((phase(&world, "app").as_str(), phase(&world, "next").as_str()), ("Running", "Running"));
 }

@@ -28,6 +28,15 @@ pub(super) const NAMESPACE: &str = "default";
 /// What every application here takes of a board's arena: 1,000 bytes loaded at 1.6, and a page.
 pub(super) const APPLICATION_BYTES: i64 = 1_600 + 65_536;
 
+/// Modules of this number and above have 100,000 bytes, of which as few are loaded as of the others.
+pub(super) const LARGE: u8 = 100;
+const LARGE_BYTES: u32 = 100_000;
+
+fn numbered(number: u8) -> ModuleFacts {
+    let facts = module(number, 1_000);
+    if number < LARGE { facts } else { ModuleFacts { size: LARGE_BYTES, ..facts } }
+}
+
 #[derive(Default)]
 pub(super) struct FakeGateway {
     pub(super) up: bool,
@@ -76,6 +85,10 @@ pub(super) struct World {
     pub(super) modules: BTreeMap<String, u8>,
     /// Applications whose `wasm_bytes` are nothing, with what is wrong.
     spoiled: BTreeMap<String, String>,
+    /// Applications that the controller can't read.
+    pub(super) unreadable: BTreeSet<String>,
+    /// Devices that take no module of [`LARGE`] or more.
+    pub(super) small: BTreeSet<String>,
     /// Content of every revision that was ever put, by device.
     pub(super) issued: BTreeMap<String, BTreeMap<u64, BTreeSet<String>>>,
     /// Revision and content last sent, taken or not, by device.
@@ -121,6 +134,8 @@ impl World {
                 .collect(),
             modules: BTreeMap::new(),
             spoiled: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            small: BTreeSet::new(),
             issued: BTreeMap::new(),
             sent: BTreeMap::new(),
             events: Vec::new(),
@@ -246,7 +261,7 @@ impl World {
             self.send_device(&name);
         }
         for (name, number) in &self.modules {
-            self.fleet.handle_module(self.now, &key(name), Arc::new(module(*number, 1_000)));
+            self.fleet.handle_module(self.now, &key(name), Arc::new(numbered(*number)));
         }
         for name in self.applications.keys().cloned().collect::<Vec<_>>() {
             self.send_application(&name);
@@ -385,7 +400,7 @@ impl World {
     /// A Module comes, goes, or comes back with other bytes.
     pub(super) fn set_module(&mut self, name: &str, number: Option<u8>) {
         match number {
-            Some(number) => self.fleet.handle_module(self.now, &key(name), Arc::new(module(number, 1_000))),
+            Some(number) => self.fleet.handle_module(self.now, &key(name), Arc::new(numbered(number))),
             None => self.fleet.handle_module_deleted(self.now, &key(name)),
         }
         match number {
@@ -429,13 +444,17 @@ impl World {
         self.send_application(name);
     }
 
-    fn send_application(&mut self, name: &str) {
+    pub(super) fn send_application(&mut self, name: &str) {
         let (object, number) = &self.applications[name];
+        if self.unreadable.contains(name) {
+            let uid = object.metadata.uid.as_deref();
+            return self.fleet.handle_unreadable(self.now, Kind::Application, &key(name), uid);
+        }
         let source = match &object.spec.module {
             Some(module) => ModuleSource::Named(module.clone()),
             None => match self.spoiled.get(name) {
                 Some(wrong) => ModuleSource::InvalidBase64(wrong.clone()),
-                None => ModuleSource::Inline(Arc::new(module(*number, 1_000))),
+                None => ModuleSource::Inline(Arc::new(numbered(*number))),
             },
         };
         self.fleet.handle_application(self.now, object, source);
@@ -453,7 +472,7 @@ impl World {
             return;
         }
         self.disconnect(device);
-        let facts = self.facts();
+        let facts = self.facts(device);
         let (object, fake) = self.devices.get_mut(device).unwrap();
         fake.gateway = Some(gateway.to_owned());
         let status = object.status.get_or_insert_with(DeviceStatus::default);
@@ -492,12 +511,16 @@ impl World {
         self.update_view(&gateway, device);
     }
 
-    fn facts(&self) -> wasmbed_api::DeviceFacts {
-        wasmbed_api::DeviceFacts { memory_bytes: self.memory_bytes, ..device_facts() }
+    fn facts(&self, device: &str) -> wasmbed_api::DeviceFacts {
+        let facts = wasmbed_api::DeviceFacts { memory_bytes: self.memory_bytes, ..device_facts() };
+        match self.small.contains(device) {
+            true => wasmbed_api::DeviceFacts { module_bytes_max: i64::from(LARGE_BYTES) - 1, ..facts },
+            false => facts,
+        }
     }
 
     fn update_view(&mut self, name: &str, device: &str) {
-        let facts = self.facts();
+        let facts = self.facts(device);
         let (object, fake) = &self.devices[device];
         let gateway = self.gateways.get_mut(name).unwrap();
         let connected = fake.gateway.as_deref() == Some(name);
@@ -716,10 +739,13 @@ impl World {
             .flat_map(|status| &status.finished)
             .map(|entry| entry.name.as_str())
             .collect();
-        // What no device can run stays where an earlier generation of it is.
+        // What a device can't run stays where an earlier generation of it is.
         let runs = self.runs(device);
-        let goes_on =
-            |name: &str| !self.spoiled.contains_key(name) || runs.contains(&format!("{NAMESPACE}/{name}"));
+        let small = self.small.contains(device);
+        let goes_on = |name: &str| {
+            let misfit = self.spoiled.contains_key(name) || small && self.applications[name].1 >= LARGE;
+            !misfit || runs.contains(&format!("{NAMESPACE}/{name}"))
+        };
         let targeted = self.applications.values().filter(|(object, _)| {
             object.metadata.deletion_timestamp.is_none()
                 && plan_target(object.spec.target_devices.as_ref(), device, &labels)
