@@ -144,6 +144,9 @@ impl Driver {
                 self.fleet.handle_gateway(now, &object);
                 self.follow(object.name_any(), object.spec.address);
             }
+            Input::Unreadable(kind, key, uid) => {
+                self.fleet.handle_unreadable(now, kind, &key, uid.as_deref());
+            }
             Input::GatewayDeleted(name) => {
                 if let Some(stream) = self.streams.remove(&name) {
                     stream.stop.cancel();

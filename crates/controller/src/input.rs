@@ -21,6 +21,8 @@ pub(crate) enum Input {
     Device(Box<Device>),
     DeviceDeleted(ObjectKey),
     Gateway(Box<DeviceGateway>),
+    /// An object is there and can't be read; its UID.
+    Unreadable(Kind, ObjectKey, Option<String>),
     GatewayDeleted(String),
     Lease(String, Option<LeaseSeen>),
     Stream(String, Box<StreamEvent>),

@@ -3,9 +3,9 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, pin_mut};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Resource,
     runtime::{
         WatchStreamExt as _,
         utils::Backoff,
@@ -19,7 +19,7 @@ use wasmbed_control::{
     ObjectKey,
     fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources},
 };
-use wasmbed_kubernetes::describe_watch_error;
+use wasmbed_kubernetes::{Unreadable, Watched, describe_watch_error};
 
 use crate::election::renewal;
 use crate::input::Input;
@@ -39,33 +39,20 @@ pub(crate) async fn follow(
     let streamed = watcher::Config::default().streaming_lists();
     let listed = watcher::Config::default();
     futures::join!(
-        each(
-            api::<Application>(&client, scope),
-            streamed.clone(),
-            &inputs,
-            Listed::Kind(Kind::Application),
-            |event| { application(event, &mut sources) }
-        ),
-        each(api::<Module>(&client, scope), streamed, &inputs, Listed::Kind(Kind::Module), module),
-        each(api::<Device>(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Device), device),
-        each(
-            api::<DeviceGateway>(&client, system),
-            listed.clone(),
-            &inputs,
-            Listed::Kind(Kind::Gateway),
-            gateway
-        ),
-        each(api::<Lease>(&client, system), listed, &inputs, Listed::Leases, |change| lease(
-            change,
-            &leader_changed
-        )),
+        each(api(&client, scope), streamed.clone(), &inputs, Listed::Kind(Kind::Application), |event| {
+            application(event, &mut sources)
+        }),
+        each(api(&client, scope), streamed, &inputs, Listed::Kind(Kind::Module), module),
+        each(api(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Device), device),
+        each(api(&client, system), listed.clone(), &inputs, Listed::Kind(Kind::Gateway), gateway),
+        each(api(&client, system), listed, &inputs, Listed::Leases, |change| lease(change, &leader_changed)),
     );
 }
 
-/// An object that came or went.
+/// An object that came, or that went: then its name is enough.
 enum Change<K> {
     Seen(K),
-    Gone(K),
+    Gone(Box<ObjectMeta>),
 }
 
 /// What a watch is of.
@@ -90,6 +77,14 @@ impl Listed {
         }
     }
 
+    /// What an object that can't be read says: that it is there. A Lease then says nothing.
+    fn unreadable(self, metadata: &ObjectMeta) -> Option<Input> {
+        match self {
+            Self::Kind(kind) => Some(Input::Unreadable(kind, ObjectKey::of(metadata)?, metadata.uid.clone())),
+            Self::Leases => None,
+        }
+    }
+
     /// Only the Lease watch affects liveness.
     fn stands(self, stands: bool) -> Option<Input> {
         match self {
@@ -100,24 +95,32 @@ impl Listed {
 }
 
 async fn each<K>(
-    api: Api<K>,
+    api: Api<Watched<K>>,
     config: watcher::Config,
     inputs: &mpsc::Sender<Input>,
     listed: Listed,
     mut read: impl FnMut(Change<K>) -> Option<Input>,
 ) where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let events = watcher(api, config).backoff(Pauses(watcher::DefaultBackoff::default()));
     pin_mut!(events);
     let mut broken = false;
+    let mut unreadable = Unreadable::default();
     while let Some(event) = events.next().await {
         let failed = event.is_err();
         let input = match event {
             Ok(Event::Init) => listed.begin(),
             Ok(Event::InitDone) => Some(listed.end()),
-            Ok(Event::InitApply(object) | Event::Apply(object)) => read(Change::Seen(object)),
-            Ok(Event::Delete(object)) => read(Change::Gone(object)),
+            Ok(Event::InitApply(object) | Event::Apply(object)) => match unreadable.read(object) {
+                Ok(object) => read(Change::Seen(object)),
+                Err(metadata) => listed.unreadable(&metadata),
+            },
+            Ok(Event::Delete(mut object)) => {
+                let metadata = std::mem::take(object.meta_mut());
+                unreadable.forget(&metadata);
+                read(Change::Gone(Box::new(metadata)))
+            }
             Err(error) => {
                 let error = describe_watch_error(&error);
                 tracing::warn!(
@@ -165,9 +168,9 @@ impl Backoff for Pauses {
 /// The bytes of a module go no further than this.
 fn application(change: Change<Application>, sources: &mut ModuleSources) -> Option<Input> {
     match change {
-        Change::Gone(object) => {
-            sources.forget(object.metadata.uid.as_deref().unwrap_or_default());
-            Some(Input::ApplicationDeleted(ObjectKey::of(&object.metadata)?))
+        Change::Gone(metadata) => {
+            sources.forget(metadata.uid.as_deref().unwrap_or_default());
+            Some(Input::ApplicationDeleted(ObjectKey::of(&metadata)?))
         }
         Change::Seen(mut object) => {
             // kubectl keeps a copy of the bytes in an annotation.
@@ -181,7 +184,7 @@ fn application(change: Change<Application>, sources: &mut ModuleSources) -> Opti
 
 fn module(change: Change<Module>) -> Option<Input> {
     match change {
-        Change::Gone(object) => Some(Input::ModuleDeleted(ObjectKey::of(&object.metadata)?)),
+        Change::Gone(metadata) => Some(Input::ModuleDeleted(ObjectKey::of(&metadata)?)),
         Change::Seen(object) => {
             let key = ObjectKey::of(&object.metadata)?;
             let facts = ModuleFacts::read(&key.name, &object.spec);
@@ -192,39 +195,177 @@ fn module(change: Change<Module>) -> Option<Input> {
 
 fn device(change: Change<Device>) -> Option<Input> {
     match change {
-        Change::Gone(object) => Some(Input::DeviceDeleted(ObjectKey::of(&object.metadata)?)),
+        Change::Gone(metadata) => Some(Input::DeviceDeleted(ObjectKey::of(&metadata)?)),
         Change::Seen(object) => Some(Input::Device(Box::new(object))),
     }
 }
 
 fn gateway(change: Change<DeviceGateway>) -> Option<Input> {
     match change {
-        Change::Gone(object) => Some(Input::GatewayDeleted(object.name_any())),
+        Change::Gone(metadata) => Some(Input::GatewayDeleted(metadata.name?)),
         Change::Seen(object) => Some(Input::Gateway(Box::new(object))),
     }
 }
 
 fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
-    let (Change::Seen(object) | Change::Gone(object)) = &change;
-    if object.name_any() == LEADER_LEASE {
+    let (metadata, spec) = match change {
+        Change::Seen(object) => (object.metadata, Some(object.spec)),
+        Change::Gone(metadata) => (*metadata, None),
+    };
+    let name = metadata.name?;
+    if name == LEADER_LEASE {
         leader_changed.notify_one();
-        let renewed = object.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
-        return Some(Input::LeaderLease(renewed.map(renewal).unwrap_or_default()));
+        let renewed = spec.flatten().and_then(|spec| spec.renew_time);
+        return Some(Input::LeaderLease(renewed.as_ref().map(renewal).unwrap_or_default()));
     }
-    let name = |object: &Lease| object.name_any().strip_prefix(GATEWAY_LEASE_PREFIX).map(str::to_owned);
-    match change {
-        Change::Gone(object) => Some(Input::Lease(name(&object)?, None)),
-        Change::Seen(object) => {
-            let seen = LeaseSeen::read(object.spec.as_ref());
-            Some(Input::Lease(name(&object)?, Some(seen)))
-        }
-    }
+    let gateway = name.strip_prefix(GATEWAY_LEASE_PREFIX)?;
+    Some(Input::Lease(gateway.to_owned(), spec.map(|spec| LeaseSeen::read(spec.as_ref()))))
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<Watched<K>>
 where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-    K::DynamicType: Default,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
 {
     namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Router,
+        body::Body,
+        http::Uri,
+        response::{IntoResponse as _, Response},
+    };
+    use futures::stream;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const GROUP: &str = "wasmbed.github.io/v1alpha1";
+
+    /// Of each kind `a`, as this version writes it, and `b`, a field of which has another type.
+    fn objects(plural: &str, version: u64) -> [Value; 2] {
+        let (api_version, kind, good, bad) = match plural {
+            "applications" => (GROUP, "Application", json!({ "module": "m" }), json!({ "module": ["m"] })),
+            "modules" => (GROUP, "Module", json!({ "wasm_bytes": "AA==" }), json!({ "wasm_bytes": 7 })),
+            "devices" => (GROUP, "Device", json!({ "approved": true }), json!({ "approved": "later" })),
+            "devicegateways" => {
+                (GROUP, "DeviceGateway", json!({ "address": "a:1" }), json!({ "address": [] }))
+            }
+            "leases" => (
+                "coordination.k8s.io/v1",
+                "Lease",
+                json!({ "holderIdentity": "x" }),
+                json!({ "leaseDurationSeconds": "15" }),
+            ),
+            other => panic!("{other} is watched"),
+        };
+        let prefix = if plural == "leases" { GATEWAY_LEASE_PREFIX } else { "" };
+        [("a", good, 1), ("b", bad, 2)].map(|(name, spec, uid)| {
+            json!({
+                "apiVersion": api_version,
+                "kind": kind,
+                "metadata": {
+                    "namespace": "default",
+                    "name": format!("{prefix}{name}"),
+                    "uid": format!("00000000-0000-4000-8000-00000000000{uid}"),
+                    "resourceVersion": version.to_string(),
+                },
+                "spec": spec,
+            })
+        })
+    }
+
+    /// A Kubernetes API that holds those objects, and changes both once they are listed.
+    async fn api(uri: Uri) -> Response {
+        let plural = uri.path().rsplit('/').next().unwrap();
+        let query = uri.query().unwrap_or_default();
+        if !query.contains("watch=true") {
+            let items = objects(plural, 5);
+            let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "5" }, "items": items });
+            return list.to_string().into_response();
+        }
+        let event = |type_: &str, object: &Value| json!({ "type": type_, "object": object });
+        let mut events = Vec::new();
+        if query.contains("sendInitialEvents=true") {
+            events.extend(objects(plural, 5).iter().map(|object| event("ADDED", object)));
+            let mut bookmark = objects(plural, 5)[0].clone();
+            bookmark["metadata"] =
+                json!({ "resourceVersion": "5", "annotations": { "k8s.io/initial-events-end": "true" } });
+            events.push(event("BOOKMARK", &bookmark));
+        }
+        events.extend(objects(plural, 6).iter().rev().map(|object| event("MODIFIED", object)));
+        events.push(event("DELETED", &objects(plural, 7)[1]));
+        let lines = events.into_iter().map(|event| Ok::<_, std::io::Error>(format!("{event}\n")));
+        Body::from_stream(stream::iter(lines.collect::<Vec<_>>()).chain(stream::pending())).into_response()
+    }
+
+    /// What the decider hears of one kind.
+    fn said(input: &Input) -> Option<(&'static str, String)> {
+        let text = |kind: &Kind| format!("{kind:?}");
+        Some(match input {
+            Input::ListBegin(kind) => ("begin", text(kind)),
+            Input::ListEnd(kind) => ("end", text(kind)),
+            Input::Unreadable(kind, key, uid) => {
+                assert_eq!(key, &ObjectKey::new("default", "b"));
+                assert!(uid.as_ref().is_some_and(|uid| uid.ends_with('2')));
+                ("unreadable", text(kind))
+            }
+            Input::Application(object, _) if object.metadata.name.as_deref() == Some("a") => {
+                ("seen", text(&Kind::Application))
+            }
+            Input::Module(key, _) if key.name == "a" => ("seen", text(&Kind::Module)),
+            Input::Device(object) if object.metadata.name.as_deref() == Some("a") => {
+                ("seen", text(&Kind::Device))
+            }
+            Input::Gateway(object) if object.metadata.name.as_deref() == Some("a") => {
+                ("seen", text(&Kind::Gateway))
+            }
+            Input::ApplicationDeleted(_) => ("gone", text(&Kind::Application)),
+            Input::ModuleDeleted(_) => ("gone", text(&Kind::Module)),
+            Input::DeviceDeleted(_) => ("gone", text(&Kind::Device)),
+            Input::GatewayDeleted(_) => ("gone", text(&Kind::Gateway)),
+            Input::Lease(name, lease) => match (name.as_str(), lease) {
+                ("a", Some(_)) => ("seen", "Lease".to_owned()),
+                ("b", None) => ("gone", "Lease".to_owned()),
+                other => panic!("{other:?}"),
+            },
+            Input::LeaseWatch(true) => return None,
+            _ => panic!("an object that can't be read is taken for one that can, or a watch broke"),
+        })
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_costs_itself_in_every_watch() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, Router::new().fallback(api)).await });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let (sender, mut inputs) = mpsc::channel(64);
+        let follower = tokio::spawn(follow(client, None, "default".to_owned(), sender, Arc::default()));
+        let kinds = [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway];
+        let mut wanted: Vec<(&str, String)> = Vec::new();
+        for kind in kinds {
+            // Listed, changed, and the one that can't be read deleted.
+            let course = ["begin", "seen", "unreadable", "end", "unreadable", "seen", "gone"];
+            wanted.extend(course.map(|what| (what, format!("{kind:?}"))));
+        }
+        wanted.extend(["seen", "seen", "gone"].map(|what| (what, "Lease".to_owned())));
+        let mut heard: Vec<(&str, String)> = Vec::new();
+        while heard.len() < wanted.len() {
+            let input = tokio::time::timeout(Duration::from_secs(30), inputs.recv()).await;
+            let input = input.unwrap_or_else(|_| panic!("after {heard:?} comes nothing")).unwrap();
+            heard.extend(said(&input));
+        }
+        for kind in kinds.map(|kind| format!("{kind:?}")).into_iter().chain(["Lease".to_owned()]) {
+            let of = |all: &[(&'static str, String)]| -> Vec<&'static str> {
+                all.iter().filter(|(_, other)| *other == kind).map(|(what, _)| *what).collect()
+            };
+            assert_eq!(of(&heard), of(&wanted), "{kind}");
+        }
+        follower.abort();
+        server.abort();
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     runtime::{WatchStreamExt as _, watcher},
 };
 use tokio_util::sync::CancellationToken;
@@ -14,14 +14,15 @@ use wasmbed_control::{
     gateway::{Call, Write},
     kubernetes::WriteOutcome,
 };
-use wasmbed_kubernetes::{Caller, describe_watch_error, outcome};
+use wasmbed_kubernetes::{Caller, Unreadable, Watched, describe_watch_error, outcome};
 use wasmbed_telemetry::{Health, Readiness};
 
 use crate::{core::Core, metrics::Metrics};
 
 /// Watches all Devices until the process ends.
 pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop: CancellationToken) {
-    let devices: Api<Device> = Api::all(client);
+    let devices: Api<Watched<Device>> = Api::all(client);
+    let mut unreadable = Unreadable::default();
     let mut events = Box::pin(watcher(devices, watcher::Config::default()).default_backoff());
     loop {
         let event = tokio::select! {
@@ -31,15 +32,24 @@ pub(crate) async fn watch(client: Client, core: Arc<Core>, health: Health, stop:
         match event {
             Some(Ok(watcher::Event::Init)) => core.with(|gateway, _| gateway.handle_list_started()),
             Some(Ok(watcher::Event::InitApply(device) | watcher::Event::Apply(device))) => {
-                core.with(|gateway, now| gateway.handle_device(now, &device));
+                match unreadable.read(device) {
+                    Ok(device) => core.with(|gateway, now| gateway.handle_device(now, &device)),
+                    Err(metadata) => {
+                        if let Some(key) = ObjectKey::of(&metadata) {
+                            let uid = metadata.uid.as_deref();
+                            core.with(|gateway, now| gateway.handle_unreadable_device(now, &key, uid));
+                        }
+                    }
+                }
             }
             Some(Ok(watcher::Event::InitDone)) => {
                 core.with(|gateway, now| gateway.handle_list_done(now));
                 health.set("kubernetes", Readiness::Ready);
                 tracing::info!("all Devices are known");
             }
-            Some(Ok(watcher::Event::Delete(device))) => {
-                let metadata = device.metadata;
+            Some(Ok(watcher::Event::Delete(mut device))) => {
+                let metadata = std::mem::take(device.meta_mut());
+                unreadable.forget(&metadata);
                 if let Some(key) = ObjectKey::of(&metadata) {
                     let uid = metadata.uid;
                     core.with(|gateway, now| gateway.handle_device_deleted(now, &key, uid.as_deref()));

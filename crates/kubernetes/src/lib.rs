@@ -9,7 +9,9 @@ mod call;
 mod caller;
 mod event;
 mod lease;
+mod watched;
 
 pub use call::{CallError, describe_error, describe_watch_error, outcome};
 pub use caller::{CALL_TIMEOUT, Caller, Object, bounded};
 pub use lease::{Claimed, LeaseClient};
+pub use watched::{Unreadable, Watched};

@@ -44,6 +44,20 @@ impl Gateway {
         self.settle(now);
     }
 
+    /// A Device is there and can't be read, since another version of Wasmbed wrote it: what is known of it stays as it is.
+    pub fn handle_unreadable_device(&mut self, now: Now, device: &ObjectKey, uid: Option<&str>) {
+        let listing = self.listing;
+        let Some(record) = self.devices.get_mut(device) else { return };
+        if uid.is_some_and(|uid| record.is_another(uid)) {
+            // It was recreated: what is known is of another Device.
+            let key = Arc::clone(record.key());
+            self.forget(now, &key);
+            self.settle(now);
+        } else {
+            record.keep(listing);
+        }
+    }
+
     pub(super) fn show_device(&mut self, now: Now, device: &Device) {
         let (Some(key), Some(object)) = (ObjectKey::of(&device.metadata), ObservedDevice::new(device)) else {
             debug_assert!(false, "the API server sets namespace, name, uid and resourceVersion");

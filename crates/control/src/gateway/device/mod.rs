@@ -169,6 +169,11 @@ impl DeviceEntry {
         known.into_iter().flatten().any(|known| **known != *uid)
     }
 
+    /// Its Device is in that list, unreadable.
+    pub(super) fn keep(&mut self, listing: u64) {
+        self.listing = listing;
+    }
+
     /// Whether the list of this number, which is complete, shows that its Device is gone. One that only a controller or a
     /// connection named is given `unseen_ms` to appear.
     pub(super) fn is_gone(&self, now: Now, listing: u64, unseen_ms: u64) -> bool {

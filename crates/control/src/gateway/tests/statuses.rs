@@ -233,3 +233,27 @@ fn a_clock_that_was_ahead_leaves_no_time_in_the_future() {
     let written = world.api.calls.len() - calls;
     assert!(written <= 4, "{written} writes in 66 s");
 }
+
+#[test]
+fn a_device_that_cannot_be_read_stays_as_it_is_known_and_its_session_with_it() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    assert!(!world.closed.contains_key(&id));
+    let uid = world.api.devices[&device].metadata.uid.clone();
+    // Another version stores it with a field of another type: in the watch, and in a list of a new watch.
+    world.gateway.handle_unreadable_device(world.now, &device, uid.as_deref());
+    world.gateway.handle_list_started();
+    world.gateway.handle_unreadable_device(world.now, &device, uid.as_deref());
+    world.gateway.handle_unreadable_device(world.now, &key("unknown"), Some("v"));
+    world.gateway.handle_list_done(world.now);
+    world.settle();
+    assert!(!world.closed.contains_key(&id), "{:?}", world.closed);
+    world.send(id, &reported(1, &[report(1, HASH, ApplicationState::Running, ReportReason::None)]));
+    world.advance(config::RESULT_DEBOUNCE_MS);
+    assert_eq!(world.api.status(&device).revision, Some(1));
+    // One of another UID is another Device: what was known is void.
+    world.gateway.handle_unreadable_device(world.now, &device, Some("another"));
+    world.settle();
+    assert!(world.closed.contains_key(&id));
+}
