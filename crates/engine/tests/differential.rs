@@ -7,7 +7,7 @@
 mod compare;
 
 use arbitrary::Unstructured;
-use compare::{Blocks, Counts, Oracle, compare, configuration, legitimate, load};
+use compare::{Blocks, Counts, Oracle, compare, configuration, dense, legitimate, load};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use wasmbed_engine::ErrorKind;
@@ -56,6 +56,33 @@ fn generated_modules_behave_the_same() {
     println!("{counts:?}");
     let modules = seeds(1).count() as u32;
     assert!(counts.modules > modules / 2 && counts.calls > modules, "{counts:?}");
+}
+
+/// Modules of the other kind for each of those.
+const DENSE_OF_EACH: u64 = 6;
+
+#[test]
+fn dense_modules_behave_the_same() {
+    let (mut counts, mut blocks) = (Counts::default(), Blocks::new());
+    for seed in seeds(1) {
+        for part in 0..DENSE_OF_EACH {
+            let mut bytes = vec![0; 4_096];
+            StdRng::seed_from_u64(seed << 8 | part).fill_bytes(&mut bytes);
+            let mut random = Unstructured::new(&bytes);
+            let text = dense::module(&mut random, [40, 150, 600][part as usize % 3]);
+            let module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"));
+            for _ in 0..3 {
+                let compared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    compare(&module, &mut random, &mut blocks, &mut counts);
+                }));
+                assert!(compared.is_ok(), "seed {seed}, part {part}: {text}");
+                assert_eq!(counts.refused, 0, "seed {seed}, part {part}, {}: {text}", counts.why);
+            }
+        }
+    }
+    println!("{counts:?}");
+    let modules = seeds(1).count() as u32;
+    assert!(counts.calls > modules * 6, "{counts:?}");
 }
 
 /// A module with a few bytes changed, or one that is there once more or no more.

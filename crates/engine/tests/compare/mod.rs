@@ -4,6 +4,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod dense;
+
 use arbitrary::Unstructured;
 use wasmbed_engine::{
     Config, Error, ErrorKind, FunctionType, Imports, Instance, Loader, Progress, Step, Trap, Value, ValueType,
@@ -349,6 +351,8 @@ fn comparable(observed: Option<Observed>) -> Option<Observed> {
 pub(crate) struct Counts {
     pub(crate) modules: u32,
     pub(crate) refused: u32,
+    /// Why the last of those that both refuse was.
+    pub(crate) why: String,
     pub(crate) calls: u32,
     pub(crate) traps: u32,
     pub(crate) slices: u32,
@@ -428,6 +432,7 @@ pub(crate) fn compare(
         (Err(one), Err(other), Err(_)) => {
             assert_eq!(one, other, "the same for all steps");
             counts.refused += 1;
+            counts.why = one.to_string();
             return;
         }
         (Err(one), Err(other), Ok(_)) if legitimate(one.kind) => {
