@@ -53,11 +53,12 @@ struct Writer<'a, 'b> {
     function: usize,
     signatures: Vec<usize>,
     operators: usize,
+    padding: usize,
     results: &'static [T],
 }
 
-/// A module in the text format.
-pub(crate) fn module(random: &mut Unstructured<'_>, operators: usize) -> String {
+/// A module in the text format: operators of each function, and places at which it gets kilobytes of simple ones.
+pub(crate) fn module(random: &mut Unstructured<'_>, operators: usize, padding: usize) -> String {
     let memory = ["(memory 1 3)", "(memory 40 300000 (pagesize 1))", "(memory 70000 200000 (pagesize 1))"];
     let memory = memory[random.int_in_range(0..=2).unwrap_or(0)];
     let mut text = format!(
@@ -82,6 +83,7 @@ pub(crate) fn module(random: &mut Unstructured<'_>, operators: usize) -> String 
             function,
             signatures: signatures.clone(),
             operators,
+            padding,
             results,
         };
         writer.body(40);
@@ -172,7 +174,17 @@ impl Writer<'_, '_> {
                 return;
             }
             self.operators -= 1;
+            while self.stack.len() > self.base() && self.stack.len() > 120 {
+                self.write("drop");
+                self.take(1);
+            }
             self.operator();
+            if self.padding > 0 && self.draw(8) == 0 {
+                self.padding -= 1;
+                let local = self.counters - LOCALS.len();
+                let operator = format!("local.get {local} i32.const 12345 i32.xor local.set {local} ");
+                self.write(&operator.repeat(2_000));
+            }
         }
     }
 
