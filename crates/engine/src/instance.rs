@@ -41,8 +41,8 @@ pub enum Step {
     Done,
     /// The fuel is used up; step again to go on.
     OutOfFuel,
-    /// The function with this index, an import, was called: see [`Instance::argument`] and [`Instance::answer`].
-    HostCall(u32),
+    /// The host's function with this number was called: see [`Instance::argument`] and [`Instance::answer`].
+    HostCall(u16),
     /// The program is over.
     Trap(Trap),
 }
@@ -56,6 +56,8 @@ pub enum CallError {
     Types,
     /// No call is under way that could be answered.
     NotWaiting,
+    /// The call stack has no room even for this function.
+    StackOverflow,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,7 @@ impl<'m> Loader<'m> {
         let (type_place, global_records) = (self.type_records(), self.global_records());
         let stack_slots = self.stack_slots() as usize;
         let stack = self.region.take::<u32>(stack_slots).ok()?;
+        self.region.give_back_rest();
         let code = self.emit.code;
         let mut instance = Instance {
             machine: Machine::empty(),
@@ -172,7 +175,7 @@ impl Instance<'_> {
     /// Type of a function.
     fn function_type(&self, function: u32) -> FunctionType<'_> {
         let kind = if function < self.imports {
-            self.region.number(self.import_place, function as usize)
+            self.region.number(self.import_place, function as usize) & 0xffff
         } else {
             u32::from(self.head(function, header::KIND))
         };
@@ -214,7 +217,7 @@ impl Instance<'_> {
         self.waiting = None;
         let Some(start) = self.start else {
             self.enter(function, arguments);
-            return Ok(());
+            return if self.state == State::Overflow { Err(CallError::StackOverflow) } else { Ok(()) };
         };
         let mut waiting =
             Waiting { function, arguments: [Value::I32(0); WAITING_MAX], count: arguments.len() };
@@ -331,7 +334,8 @@ impl Instance<'_> {
             exit::HOST => {
                 let function = u32::from(self.machine.host_function);
                 self.state = State::Waiting(function);
-                return (Step::HostCall(function), used);
+                let record = self.region.number(self.import_place, function as usize);
+                return (Step::HostCall((record >> 16) as u16), used);
             }
             exit::UNREACHABLE => Trap::Unreachable,
             exit::DIVISION => Trap::DivisionByZero,
@@ -379,11 +383,6 @@ impl Instance<'_> {
         }
         self.state = State::Running;
         Ok(())
-    }
-
-    /// Type of an import, by its index among them.
-    pub fn import_type(&self, import: u32) -> Option<FunctionType<'_>> {
-        (import < self.imports).then(|| self.function_type(import))
     }
 
     /// Type of an exported function.

@@ -19,8 +19,10 @@ use crate::types::{FunctionType, ValueType};
 
 /// What the host offers to a module.
 pub trait Imports {
-    /// Whether it has this function with this type.
-    fn has(&self, index: u32, module: &str, name: &str, function: FunctionType<'_>) -> bool;
+    /// The number by which the host knows this function, if it has it with this type; [`Step::HostCall`] names it.
+    ///
+    /// [`Step::HostCall`]: crate::Step::HostCall
+    fn find(&self, module: &str, name: &str, function: FunctionType<'_>) -> Option<u16>;
 }
 
 /// How much an instance gets beside its module.
@@ -168,6 +170,9 @@ pub struct Loader<'m> {
 }
 
 impl<'m> Loader<'m> {
+    /// Bytes that loading needs beside what the instance keeps.
+    pub const SCRATCH_BYTES: usize = Scratch::WORDS * 8;
+
     /// Begins to load a module into this block; `None` if it has no room even for the loader's own stacks.
     pub fn new(block: &'m mut [u64], source: &dyn Source, config: Config) -> Option<Loader<'m>> {
         let low = block.len().checked_sub(Scratch::WORDS)?;
@@ -551,10 +556,9 @@ impl Loader<'_> {
         }
         let type_index = self.type_index(source)?;
         let (module, name) = (self.text(module_at, module_length), self.text(name_at, name_length));
-        if !imports.has(index, module, name, self.function_type(type_index)) {
-            return self.fail(ErrorKind::Import { index });
-        }
-        self.region.set_number(self.import_place, index as usize, type_index);
+        let found = imports.find(module, name, self.function_type(type_index));
+        let Some(number) = found else { return self.fail(ErrorKind::Import { index }) };
+        self.region.set_number(self.import_place, index as usize, type_index | u32::from(number) << 16);
         self.imports += 1;
         Ok(())
     }
@@ -567,8 +571,8 @@ impl Loader<'_> {
         let types = self.region.take_high::<u16>(count as usize);
         self.function_types = self.room(types)?;
         for index in 0..self.imports {
-            let type_index = self.region.number(self.import_place, index as usize);
-            self.set_type_of_function(index, type_index as u16);
+            let record = self.region.number(self.import_place, index as usize);
+            self.set_type_of_function(index, record as u16);
         }
         self.functions = self.imports;
         Ok(())

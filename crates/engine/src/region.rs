@@ -132,6 +132,14 @@ impl<'m> Region<'m> {
         self.pointer(place) as usize
     }
 
+    /// Gives everything behind the low end back.
+    pub(crate) fn give_back_rest(&mut self) {
+        let block = core::mem::take(&mut self.block);
+        let kept = self.low.div_ceil(8).min(block.len());
+        self.block = block.split_at_mut(kept).0;
+        self.high = self.low;
+    }
+
     /// Where it begins.
     pub(crate) fn start(&mut self) -> *mut u8 {
         self.block.as_mut_ptr().cast()
