@@ -31,6 +31,7 @@ fn names(tree: &[String]) -> Vec<&str> {
 fn crates_without_input_and_output_have_no_asynchronous_runtime() {
     for package in [
         "wasmbed-protocol",
+        "wasmbed-engine",
         "wasmbed-scan",
         "wasmbed-runtime",
         "wasmbed-agent",
@@ -49,10 +50,11 @@ fn arrows_between_crates_point_one_way() {
     // Each crate, and those of ours that it may build on, directly or not.
     let allowed: &[(&str, &[&str])] = &[
         ("protocol", &[]),
+        ("engine", &[]),
         ("scan", &[]),
-        ("runtime", &["scan"]),
+        ("runtime", &["engine", "scan"]),
         ("agent", &["protocol"]),
-        ("supervisor", &["protocol", "agent", "scan", "runtime"]),
+        ("supervisor", &["protocol", "agent", "engine", "scan", "runtime"]),
         ("api", &[]),
         ("files", &[]),
         ("identity", &[]),
@@ -84,6 +86,11 @@ fn arrows_between_crates_point_one_way() {
 #[test]
 fn the_scan_depends_on_nothing() {
     assert_eq!(names(&tree("wasmbed-scan")), ["wasmbed-scan"]);
+}
+
+#[test]
+fn the_engine_depends_on_mathematics_alone() {
+    assert_eq!(names(&tree("wasmbed-engine")), ["libm", "wasmbed-engine"]);
 }
 
 #[test]

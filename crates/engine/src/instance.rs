@@ -385,6 +385,11 @@ impl Instance<'_> {
         Ok(())
     }
 
+    /// Type of the function whose call the host has to answer.
+    pub fn answer_type(&self) -> Option<FunctionType<'_>> {
+        if let State::Waiting(function) = self.state { Some(self.function_type(function)) } else { None }
+    }
+
     /// Type of an exported function.
     pub fn exported_function(&self, name: &str) -> Option<FunctionType<'_>> {
         self.find(0, name).map(|function| self.function_type(function))

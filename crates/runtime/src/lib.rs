@@ -42,6 +42,7 @@ pub use scan::{
     ValueType, host_functions, scan,
 };
 
+pub use engine::interpreter::Interpreter;
 #[cfg(feature = "spacewasm")]
 pub use engine::spacewasm::Spacewasm;
 #[cfg(feature = "wasmi")]

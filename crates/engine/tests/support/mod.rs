@@ -8,8 +8,8 @@ use wasmbed_engine::{Config, Error, FunctionType, Imports, Instance, Loader, Pro
 pub(crate) struct Every;
 
 impl Imports for Every {
-    fn has(&self, _: u32, _: &str, _: &str, _: FunctionType<'_>) -> bool {
-        true
+    fn find(&self, _: &str, _: &str, _: FunctionType<'_>) -> Option<u16> {
+        Some(0)
     }
 }
 

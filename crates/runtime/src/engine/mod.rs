@@ -10,6 +10,8 @@
 //! `step` in the state `paused` is answered with [`Trap::Engine`]: an engine that went on there would compute with a
 //! stale operand.
 
+pub mod interpreter;
+mod lock;
 #[cfg(feature = "spacewasm")]
 pub mod spacewasm;
 mod trap;
@@ -121,7 +123,9 @@ pub enum EngineError {
         /// The quota.
         heap_bytes: usize,
     },
-    /// It does not validate.
+    /// It does not validate, or has more of something than the engine's formats hold.
+    Module(wasmbed_engine::Error),
+    /// The same, of an engine that says no more about it.
     Invalid(&'static str),
 }
 
@@ -134,6 +138,7 @@ impl fmt::Display for EngineError {
             EngineError::Quota { heap_bytes } => {
                 write!(f, "loaded module needs more than the {heap_bytes} bytes one application may take")
             }
+            EngineError::Module(error) => write!(f, "invalid module: {error}"),
             EngineError::Invalid(what) => write!(f, "invalid module: {what}"),
         }
     }

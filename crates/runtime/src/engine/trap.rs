@@ -17,6 +17,8 @@ pub enum Trap {
     MemoryOutOfBounds,
     /// An indirect call outside the table.
     TableOutOfBounds,
+    /// Another access outside a table.
+    TableAccess,
     /// An indirect call of an empty table element.
     UninitializedElement,
     /// An indirect call of a function with another type.
@@ -43,6 +45,7 @@ impl fmt::Display for Trap {
             Trap::ConversionToInteger => "conversion of a float that fits no integer",
             Trap::MemoryOutOfBounds => "memory access out of bounds",
             Trap::TableOutOfBounds => "indirect call out of the table's bounds",
+            Trap::TableAccess => "table access out of bounds",
             Trap::UninitializedElement => "indirect call of an empty table element",
             Trap::IndirectCallType => "indirect call of a function with another type",
             Trap::StackOverflow => "call stack exhausted",

@@ -8,14 +8,14 @@
 use alloc::alloc::{alloc, dealloc};
 use alloc::sync::Arc;
 use core::alloc::Layout;
-use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use linked_list_allocator::Heap;
 use spacewasm as sw;
 
 use super::owner;
+use crate::engine::lock::Lock;
 
 /// Space in front of a block for its owner; also the largest alignment that a block can have.
 const HEADER: usize = 2 * size_of::<usize>();
@@ -23,37 +23,6 @@ const HEADER: usize = 2 * size_of::<usize>();
 const ARENA_BYTES_MIN: usize = 1_024;
 /// Alignment of the region and of everything in it.
 const ALIGN: usize = 16;
-
-/// A lock for a few instructions. On a device there is one thread and it is always free; on a host the thread that owns
-/// a sandbox is the only one that asks for its arena.
-struct Lock<T> {
-    taken: AtomicBool,
-    value: UnsafeCell<T>,
-}
-
-// SAFETY: `with` hands out the value to one thread at a time, so sharing the lock only moves the value between threads.
-unsafe impl<T: Send> Sync for Lock<T> {}
-
-impl<T> Lock<T> {
-    fn new(value: T) -> Lock<T> {
-        Lock { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
-    }
-
-    fn with<R>(&self, use_it: impl FnOnce(&mut T) -> R) -> R {
-        struct Release<'a>(&'a AtomicBool);
-        impl Drop for Release<'_> {
-            fn drop(&mut self) {
-                self.0.store(false, Ordering::Release);
-            }
-        }
-        while self.taken.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            core::hint::spin_loop();
-        }
-        let _release = Release(&self.taken);
-        // SAFETY: `taken` was false and is now true by this thread; every other one waits above until `_release`.
-        use_it(unsafe { &mut *self.value.get() })
-    }
-}
 
 /// The region, once taken.
 struct Region {

@@ -1,0 +1,221 @@
+//! The device's engine: `wasmbed-engine`, in one block of the arena for each application.
+#![allow(unsafe_code, reason = "an instance borrows the block that it is kept with")]
+
+mod arena;
+
+use wasmbed_engine as engine;
+
+pub use arena::Arena;
+use arena::Block;
+
+use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
+use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
+
+/// Work of one step of loading: nothing else is done between two of them yet.
+const WORK: u32 = 100_000;
+/// Elements by which a table may grow.
+const TABLE_GROWTH: u32 = 64;
+
+/// One module, loaded into the interpreter.
+pub struct Interpreter {
+    // Declared before the block whose memory it borrows.
+    instance: engine::Instance<'static>,
+    block: Block,
+    /// The host functions that the module imports.
+    imports: alloc::vec::Vec<&'static HostFunction>,
+}
+
+impl Engine for Interpreter {
+    type Arena = Arena;
+
+    const NAME: &'static str = concat!("wasmbed ", env!("CARGO_PKG_VERSION"));
+    const FEATURES: Features = Features::MUTABLE_GLOBALS
+        .union(Features::SIGN_EXTENSION)
+        .union(Features::SATURATING_FLOAT)
+        .union(Features::BULK_MEMORY)
+        .union(Features::MULTI_VALUE)
+        .union(Features::REFERENCE_TYPES)
+        .union(Features::CUSTOM_PAGE_SIZES)
+        .union(Features::EXTENDED_CONST)
+        .union(Features::TAIL_CALL);
+
+    fn arena(bytes: usize) -> Arena {
+        Arena::new(bytes)
+    }
+
+    fn arena_used_bytes(arena: &Arena) -> usize {
+        arena.used_bytes()
+    }
+
+    fn load(arena: &Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
+        let kept = quota.heap_bytes.saturating_add(quota.linear_bytes);
+        let wanted = kept.saturating_add(engine::Loader::SCRATCH_BYTES);
+        let refused =
+            |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes: arena.free_bytes() };
+        let mut block = arena.take_largest(wanted).ok_or(refused(quota.linear_bytes))?;
+        let is_quota = block.bytes() + 8 > wanted;
+        let out_of_room = move |needed_bytes| match is_quota {
+            true => EngineError::Quota { heap_bytes: quota.heap_bytes },
+            false => refused(needed_bytes),
+        };
+        let config = engine::Config {
+            stack_slots: u32::try_from(quota.stack_words).unwrap_or(u32::MAX),
+            memory_bytes: u32::try_from(quota.linear_bytes).unwrap_or(u32::MAX),
+            table_growth: TABLE_GROWTH,
+        };
+        let mut source = module;
+        // SAFETY: the instance is dropped before the block, and uses no more of it than it says below.
+        let memory = unsafe { block.memory() };
+        let loader = engine::Loader::new(memory, &source, config);
+        let mut loader = loader.ok_or(out_of_room(quota.linear_bytes))?;
+        let imports = Offered(info);
+        loop {
+            match loader.step(&mut source, &imports, WORK) {
+                Ok(engine::Progress::Done) => break,
+                Ok(engine::Progress::More) => {}
+                Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
+                    return Err(out_of_room(needed as usize));
+                }
+                Err(error) => return Err(EngineError::Module(error)),
+            }
+        }
+        let instance = loader.finish().ok_or(out_of_room(quota.stack_words * 4))?;
+        block.shrink(instance.bytes());
+        let imports = info.imports.iter().map(|import| import.function).collect();
+        Ok(Interpreter { instance, block, imports })
+    }
+
+    fn exported_global(&self, name: &str) -> Option<Value> {
+        self.instance.exported_global(name).and_then(from_engine)
+    }
+
+    fn start(&mut self, export: &str, arguments: &[Value]) -> Result<(), Trap> {
+        let mut values = [engine::Value::I32(0); super::ARGUMENTS_MAX];
+        let Some(values) = values.get_mut(..arguments.len()) else {
+            return Err(Trap::Engine("too many arguments"));
+        };
+        for (slot, value) in values.iter_mut().zip(arguments) {
+            *slot = to_engine(*value);
+        }
+        self.instance.call(export, values).map_err(|error| match error {
+            engine::CallError::NoSuchFunction => Trap::Engine("no such export"),
+            engine::CallError::Types => Trap::Engine("arguments of other types"),
+            engine::CallError::StackOverflow => Trap::StackOverflow,
+            engine::CallError::NotWaiting => Trap::Engine("a call within a call"),
+        })
+    }
+
+    fn step(&mut self, fuel: u32) -> Stepped {
+        let (step, fuel_used) = self.instance.step(fuel);
+        let step = match step {
+            engine::Step::Done => Step::Done(self.instance.results().next().and_then(from_engine)),
+            engine::Step::OutOfFuel => Step::OutOfFuel,
+            engine::Step::Trap(trap) => Step::Trap(from_trap(trap)),
+            engine::Step::HostCall(import) => match self.imports.get(usize::from(import)) {
+                Some(function) => {
+                    let arguments = Arguments::new(self.instance.arguments().filter_map(from_engine));
+                    Step::HostCall(HostCall { function, arguments })
+                }
+                None => Step::Trap(Trap::Engine("a call of an import that isn't there")),
+            },
+        };
+        Stepped { step, fuel_used }
+    }
+
+    fn resume(&mut self, value: Option<Value>) -> Result<(), Trap> {
+        let value = value.map(to_engine);
+        self.instance.answer(value.as_slice()).map_err(|error| match error {
+            engine::CallError::NotWaiting => Trap::Engine("an answer without a host call"),
+            engine::CallError::Types
+            | engine::CallError::NoSuchFunction
+            | engine::CallError::StackOverflow => Trap::Engine("an answer of another type"),
+        })
+    }
+
+    fn read_memory(&self, address: u32, bytes: &mut [u8]) -> Result<(), OutOfBounds> {
+        let from = self.instance.memory().get(address as usize..).ok_or(OutOfBounds)?;
+        bytes.copy_from_slice(from.get(..bytes.len()).ok_or(OutOfBounds)?);
+        Ok(())
+    }
+
+    fn write_memory(&mut self, address: u32, bytes: &[u8]) -> Result<(), OutOfBounds> {
+        let to = self.instance.memory_mut().get_mut(address as usize..).ok_or(OutOfBounds)?;
+        to.get_mut(..bytes.len()).ok_or(OutOfBounds)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn linear_memory_bytes(&self) -> usize {
+        self.instance.memory().len()
+    }
+
+    fn memory_used_bytes(&self) -> usize {
+        self.block.bytes()
+    }
+
+    fn grows_refused(&self) -> u32 {
+        self.instance.grows_refused()
+    }
+}
+
+/// The host functions that the scan found a module to import.
+struct Offered<'a>(&'a ModuleInfo);
+
+impl engine::Imports for Offered<'_> {
+    fn find(&self, module: &str, name: &str, function: engine::FunctionType<'_>) -> Option<u16> {
+        let same = |types: &[ValueType], found: &mut dyn Iterator<Item = engine::ValueType>| {
+            types.iter().copied().map(type_to_engine).eq(found)
+        };
+        let found = self.0.imports.iter().position(|import| {
+            import.function.module() == module
+                && import.function.name() == name
+                && same(import.function.params(), &mut function.parameters())
+                && same(import.function.results(), &mut function.results())
+        });
+        found.and_then(|at| u16::try_from(at).ok())
+    }
+}
+
+fn type_to_engine(value_type: ValueType) -> engine::ValueType {
+    match value_type {
+        ValueType::I32 => engine::ValueType::I32,
+        ValueType::I64 => engine::ValueType::I64,
+        ValueType::F32 => engine::ValueType::F32,
+        ValueType::F64 => engine::ValueType::F64,
+    }
+}
+
+fn to_engine(value: Value) -> engine::Value {
+    match value {
+        Value::I32(value) => engine::Value::I32(value),
+        Value::I64(value) => engine::Value::I64(value),
+        Value::F32(bits) => engine::Value::F32(bits),
+        Value::F64(bits) => engine::Value::F64(bits),
+    }
+}
+
+/// `None` for a reference: nothing outside has a use for one.
+fn from_engine(value: engine::Value) -> Option<Value> {
+    match value {
+        engine::Value::I32(value) => Some(Value::I32(value)),
+        engine::Value::I64(value) => Some(Value::I64(value)),
+        engine::Value::F32(bits) => Some(Value::F32(bits)),
+        engine::Value::F64(bits) => Some(Value::F64(bits)),
+        engine::Value::FuncRef(_) | engine::Value::ExternRef(_) => None,
+    }
+}
+
+fn from_trap(trap: engine::Trap) -> Trap {
+    match trap {
+        engine::Trap::Unreachable => Trap::Unreachable,
+        engine::Trap::DivisionByZero => Trap::DivisionByZero,
+        engine::Trap::IntegerOverflow => Trap::IntegerOverflow,
+        engine::Trap::ConversionToInteger => Trap::ConversionToInteger,
+        engine::Trap::MemoryOutOfBounds => Trap::MemoryOutOfBounds,
+        engine::Trap::UndefinedElement => Trap::TableOutOfBounds,
+        engine::Trap::TableOutOfBounds => Trap::TableAccess,
+        engine::Trap::UninitializedElement => Trap::UninitializedElement,
+        engine::Trap::IndirectCallType => Trap::IndirectCallType,
+        engine::Trap::StackOverflow => Trap::StackOverflow,
+        engine::Trap::Internal => Trap::Engine("an access that the translator did not promise"),
+    }
+}
