@@ -1,4 +1,4 @@
-//! The device's engine: `wasmbed-engine`, in one block of the arena for each application.
+//! `wasmbed-engine`, in one block of the arena for each application. Devices don't run it yet.
 #![allow(unsafe_code, reason = "an instance borrows the block that it is kept with")]
 
 mod arena;
