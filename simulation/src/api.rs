@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::{
-    kinds::{Kind, Kinds},
+    kinds::{DefinitionError, Kind, Kinds},
     resource::{FieldValidation, Moment, Part, Patch, Preconditions},
     selector::Selection,
     status::Status,
@@ -29,17 +29,32 @@ const CONTENT: [&str; 3] = ["devices", "applications", "modules"];
 pub(crate) const UNIX_MS: u64 = 1_800_000_000_000;
 
 /// How a call failed. The codes of the shells' clients.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum ApiError {
+    #[error("another wrote the object in between")]
     Conflict,
+    #[error("no such object")]
     NotFound,
-    Throttled {
-        retry_after_ms: u64,
-    },
+    #[error("too many requests, to be repeated after {retry_after_ms} ms")]
+    Throttled { retry_after_ms: u64 },
+    #[error("no answer")]
     Unavailable,
     /// Nothing is created in a namespace that is being deleted.
+    #[error("the namespace is being deleted")]
     Terminating,
+    #[error("{0}")]
     Refused(String),
+}
+
+/// Why there is no API.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("a generated definition is no JSON: {0}")]
+    Json(#[source] Arc<serde_json::Error>),
+    #[error("a generated definition is refused: {0}")]
+    Definition(#[source] Arc<DefinitionError>),
+    #[error("the namespace is not created: {0}")]
+    Namespace(#[source] ApiError),
 }
 
 /// One change of a watch.
@@ -84,11 +99,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// An API with the generated kinds and the namespace; the text says what is wrong with them.
-    pub(crate) fn new() -> Result<Self, String> {
+    /// An API with the generated kinds and the namespace.
+    pub(crate) fn new() -> Result<Self, StartError> {
         // A tenth of what a seed costs, and the same for all.
-        static ALL: OnceLock<Result<Arc<Kinds>, String>> = OnceLock::new();
-        let all = Arc::clone(ALL.get_or_init(generated).as_ref().map_err(String::clone)?);
+        static ALL: OnceLock<Result<Arc<Kinds>, StartError>> = OnceLock::new();
+        let all = Arc::clone(ALL.get_or_init(generated).as_ref().map_err(StartError::clone)?);
         let namespaces = Arc::clone(all.namespaces());
         let leases = all.get("coordination.k8s.io", "v1", "leases");
         let ours = all.of_group(wasmbed_api::GROUP).chain(leases);
@@ -107,7 +122,7 @@ impl Api {
         };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let create = Operation::Create { object, duplicates: Vec::new() };
-        api.write(&namespaces, None, "", create).map_err(|error| format!("{error:?}"))?;
+        api.write(&namespaces, None, "", create).map_err(StartError::Namespace)?;
         Ok(api)
     }
 
@@ -293,10 +308,10 @@ pub(crate) fn typed<T: DeserializeOwned>(object: &Value) -> Option<T> {
     read.ok()
 }
 
-fn generated() -> Result<Arc<Kinds>, String> {
+fn generated() -> Result<Arc<Kinds>, StartError> {
     let definitions = wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
-    let definitions = definitions.map_err(|error| error.to_string())?;
-    Kinds::new(&definitions).map(Arc::new).map_err(|error| error.to_string())
+    let definitions = definitions.map_err(|error| StartError::Json(Arc::new(error)))?;
+    Kinds::new(&definitions).map(Arc::new).map_err(|error| StartError::Definition(Arc::new(error)))
 }
 
 /// A time of an object's metadata or of a condition: Kubernetes keeps whole seconds of these.

@@ -336,7 +336,7 @@ impl GatewayProcess {
         if self.core.needs_leader_lease(put.leader_term) {
             match self.read_leader_lease(now, api) {
                 Ok(term) => self.core.handle_leader_lease(term),
-                Err(error) => self.core.handle_leader_lease_failed(error),
+                Err(error) => self.core.handle_leader_lease_failed(error.to_string()),
             }
         }
         self.requests += 1;
@@ -347,14 +347,14 @@ impl GatewayProcess {
         Some(self.answers.swap_remove(position).result)
     }
 
-    fn read_leader_lease(&self, now: Now, api: &Api) -> Result<u64, String> {
+    fn read_leader_lease(&self, now: Now, api: &Api) -> Result<u64, ApiError> {
         if now.ms < self.cut_off_until_ms {
-            return Err("no connection".to_owned());
+            return Err(ApiError::Unavailable);
         }
         match api.get("leases", wasmbed_api::LEADER_LEASE) {
             Ok(lease) => Ok(lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0)),
             Err(ApiError::NotFound) => Ok(0),
-            Err(error) => Err(format!("{error:?}")),
+            Err(error) => Err(error),
         }
     }
 

@@ -47,6 +47,7 @@ mod wire;
 mod world;
 
 pub use invariants::Violation;
+pub use lines::LinesError;
 pub use shrink::{Failure, Shrunk, play, play_seed};
 pub use transition::Scenario;
 pub use world::Summary;

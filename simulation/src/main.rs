@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    fs,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmbed_simulation::{Scenario, Shrunk, play, play_seed, replay};
+use wasmbed_simulation::{LinesError, Scenario, Shrunk, play, play_seed, replay};
 
 /// How often the progress of many seeds is told.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -77,9 +77,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn play_file(file: &PathBuf) -> ExitCode {
-    let read = fs::read_to_string(file).map_err(|error| error.to_string());
-    match read.and_then(|text| Scenario::from_lines(&text)).map(|scenario| play(&scenario)) {
+/// Why a file can't be played.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Lines(#[from] LinesError),
+}
+
+fn read_file(file: &Path) -> Result<Scenario, FileError> {
+    Ok(Scenario::from_lines(&fs::read_to_string(file)?)?)
+}
+
+fn play_file(file: &Path) -> ExitCode {
+    match read_file(file).map(|scenario| play(&scenario)) {
         Err(error) => {
             eprintln!("{}: {error}", file.display());
             ExitCode::from(2)

@@ -144,7 +144,11 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
 impl World {
     fn new(opening: &Opening) -> Result<Self, Violation> {
         let names: Vec<String> = (0..HARDWARE.len()).map(|index| format!("device-{index}")).collect();
-        let mut api = Api::new().map_err(|what| Violation { rule: "the API starts", what, at_ms: 0 })?;
+        let mut api = Api::new().map_err(|error| Violation {
+            rule: "the API starts",
+            what: error.to_string(),
+            at_ms: 0,
+        })?;
         // The last device is one that nobody announced.
         for name in names.iter().take(HARDWARE.len() - 1) {
             let created = api.create("devices", "Device", name, json!({}));
