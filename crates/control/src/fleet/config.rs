@@ -71,7 +71,5 @@ pub(super) const EVENTS_QUEUED_MAX: usize = 1_000;
 pub(super) const APPLICATION_EVENTS: Rate = Rate::one_in_ms(60_000, 25);
 /// Bytes of the sets in one PUT, well below what a gateway takes, since JSON adds to it.
 pub(super) const PUT_BYTES_MAX: usize = crate::gateway_api::PUT_SETS_BYTES_MAX / 2;
-/// Pause after a 429 without Retry-After and after a 5xx.
-pub(super) const API_PAUSE_MS: u64 = 1_000;
-/// The longest pause that a 429 can ask for.
-pub(super) const API_PAUSE_MS_MAX: u64 = 60_000;
+/// A Device's finalizer is tried again after this if its write failed or conflicted.
+pub(super) const DEVICE_FINALIZER_RETRY_MS: u64 = 1_000;

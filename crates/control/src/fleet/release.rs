@@ -11,7 +11,9 @@ use wasmbed_api::ReasonCode;
 
 use super::{
     Fleet,
-    config::{API_PAUSE_MS, DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, NAMES_IN_MESSAGE_MAX},
+    config::{
+        DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, DEVICE_FINALIZER_RETRY_MS, NAMES_IN_MESSAGE_MAX,
+    },
     device_entry::Device,
     input::DeviceFinalizerWrite,
     record::DeviceId,
@@ -217,7 +219,7 @@ impl Fleet {
             // The watch says that it is gone.
             WriteOutcome::NotFound => return,
             WriteOutcome::Conflict | WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
-                API_PAUSE_MS
+                DEVICE_FINALIZER_RETRY_MS
             }
             WriteOutcome::Rejected(_) => DEVICE_FINALIZER_PAUSE_MS,
         };
@@ -231,7 +233,11 @@ impl Fleet {
             device.pause_finalizer(at_ms);
         }
         // A deletion that hangs is tried again soon, whatever the answer was.
-        let at_ms = if releases { now.ms.saturating_add(pause_ms.min(30 * API_PAUSE_MS)) } else { at_ms };
+        let at_ms = if releases {
+            now.ms.saturating_add(pause_ms.min(30 * DEVICE_FINALIZER_RETRY_MS))
+        } else {
+            at_ms
+        };
         self.queue_device_finalizer(id, Some((at_ms, releases)));
     }
 

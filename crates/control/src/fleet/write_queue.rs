@@ -11,6 +11,7 @@ use super::{
     published::Transition,
     record::{ApplicationId, DeviceId},
 };
+use crate::backoff::ApiPause;
 
 /// The rate of all writes, and those on their way.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Writes {
     /// A second's worth of writes can be saved up.
     rate: Rate,
     tokens: TokenBucket,
-    paused_until_ms: u64,
+    pause: ApiPause,
     in_flight: BTreeMap<CallId, Subject>,
 }
 
@@ -49,7 +50,8 @@ impl Writes {
         Self {
             rate: Rate::per_second(per_second, per_second),
             tokens: TokenBucket::default(),
-            paused_until_ms: 0,
+            // One controller leads: there is no other whose pauses its own have to differ from.
+            pause: ApiPause::new(0),
             in_flight: BTreeMap::new(),
         }
     }
@@ -105,7 +107,7 @@ impl Writes {
 
     fn allows(&mut self, now_ms: u64, tokens: u64) -> bool {
         self.tokens.refill(now_ms, self.rate);
-        now_ms >= self.paused_until_ms
+        now_ms >= self.pause.until_ms()
             && self.tokens.has(self.rate, tokens)
             && self.in_flight.len() < WRITES_IN_FLIGHT_MAX
     }
@@ -114,7 +116,7 @@ impl Writes {
         if self.in_flight.len() >= WRITES_IN_FLIGHT_MAX {
             return u64::MAX;
         }
-        self.paused_until_ms.max(self.tokens.available_at_ms(self.rate, tokens)).max(now_ms)
+        self.pause.until_ms().max(self.tokens.available_at_ms(self.rate, tokens)).max(now_ms)
     }
 
     pub(super) fn begin_device_finalizer(&mut self, call: CallId, id: DeviceId, add: bool) {
@@ -135,8 +137,13 @@ impl Writes {
         self.in_flight.remove(&id)
     }
 
-    /// No write is made before this.
-    pub(super) fn pause_until(&mut self, at_ms: u64) {
-        self.paused_until_ms = at_ms;
+    /// The API answered.
+    pub(super) fn succeeded(&mut self) {
+        self.pause.succeed();
+    }
+
+    /// The API failed or asked for patience.
+    pub(super) fn failed(&mut self, now_ms: u64, retry_after_ms: u64) {
+        self.pause.fail(now_ms, retry_after_ms);
     }
 }

@@ -5,7 +5,7 @@ use wasmbed_api::ApplicationStatus;
 use super::{
     Fleet,
     application_entry::Application,
-    config::{API_PAUSE_MS, API_PAUSE_MS_MAX, EVENTS_QUEUED_MAX},
+    config::EVENTS_QUEUED_MAX,
     gateways::Gateway,
     input::{CallId, FinalizerWrite, GatewayWrite, StatusWrite, UnreachableWrite},
     published::Transition,
@@ -247,15 +247,12 @@ impl Fleet {
     pub fn handle_write_outcome(&mut self, now: Now, id: CallId, outcome: WriteOutcome<String>) {
         let subject = present!(self.writes.end(id), "a write is answered once");
         match &outcome {
-            WriteOutcome::Throttled { retry_after_ms } => {
-                let pause_ms = if *retry_after_ms == 0 { API_PAUSE_MS } else { *retry_after_ms };
-                self.writes.pause_until(now.ms.saturating_add(pause_ms.min(API_PAUSE_MS_MAX)));
-            }
-            WriteOutcome::Unavailable(_) => self.writes.pause_until(now.ms.saturating_add(API_PAUSE_MS)),
+            WriteOutcome::Throttled { retry_after_ms } => self.writes.failed(now.ms, *retry_after_ms),
+            WriteOutcome::Unavailable(_) => self.writes.failed(now.ms, 0),
             WriteOutcome::Done(_)
             | WriteOutcome::Conflict
             | WriteOutcome::NotFound
-            | WriteOutcome::Rejected(_) => {}
+            | WriteOutcome::Rejected(_) => self.writes.succeeded(),
         }
         match subject {
             Subject::Status { id, version, status, transitions } => {

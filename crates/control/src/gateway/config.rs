@@ -176,11 +176,6 @@ pub const HEARTBEAT_WRITE_INTERVAL_MS: u64 = 30_000;
 pub const HEARTBEAT_RATE_DIVISOR: u32 = 5;
 /// Calls to the Kubernetes API under way at once: what keeps an API server busy without queueing there.
 pub const WRITES_IN_FLIGHT_MAX: usize = 32;
-/// Pause after the first failure of the Kubernetes API; doubles up to [`API_BACKOFF_MAX_MS`].
-pub const API_BACKOFF_MIN_MS: u64 = 250;
-/// Longest pause.
-pub const API_BACKOFF_MAX_MS: u64 = 15_000;
-pub(super) const API_BACKOFF: Backoff = Backoff::doubling(API_BACKOFF_MIN_MS, API_BACKOFF_MAX_MS);
 /// Pause of one device's writes after its write was refused as invalid or kept conflicting.
 pub const DEVICE_BACKOFF_MS: u64 = 10_000;
 /// Devices that wait to be created. More are rejected and retry later.

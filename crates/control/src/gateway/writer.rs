@@ -13,13 +13,13 @@ use wasmbed_protocol::rate::{Rate, TokenBucket};
 
 use super::{
     config::{
-        API_BACKOFF, Config, DEVICE_BACKOFF_MS, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES,
-        WRITE_SPACING_MIN_MS, WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
+        Config, DEVICE_BACKOFF_MS, EVENTS_MAX, HEARTBEAT_RATE_DIVISOR, STATUS_WRITES, WRITE_SPACING_MIN_MS,
+        WRITES_FREE, WRITES_IN_FLIGHT_MAX, WRITES_PER_STEP,
     },
     events::QueuedEvent,
     input::WriteId,
 };
-use crate::{ObjectKey, kubernetes::Event};
+use crate::{ObjectKey, backoff::ApiPause, intern::hash_of, kubernetes::Event};
 
 /// Conflicts in a row after which a device waits: another writer is at it.
 const CONFLICTS_MAX: u32 = 5;
@@ -262,8 +262,7 @@ pub(super) struct Writer {
     heartbeat_tokens: TokenBucket,
     event_reserve: u64,
     heartbeat_reserve: u64,
-    paused_until_ms: u64,
-    failures: u32,
+    pause: ApiPause,
 }
 
 impl Writer {
@@ -284,8 +283,7 @@ impl Writer {
             // What people wait for has the burst; Events and signs of life leave most of it alone.
             event_reserve: burst / 8,
             heartbeat_reserve: burst / 4,
-            paused_until_ms: 0,
-            failures: 0,
+            pause: ApiPause::new(hash_of(&config.boot_id)),
         }
     }
 
@@ -370,7 +368,7 @@ impl Writer {
     pub(super) fn next_ready(&mut self, now_ms: u64) -> Option<Ready> {
         self.tokens.refill(now_ms, self.rate);
         self.heartbeat_tokens.refill(now_ms, self.heartbeat_rate);
-        if now_ms < self.paused_until_ms
+        if now_ms < self.pause.until_ms()
             || self.in_flight.len() >= self.in_flight_max()
             || !self.tokens.has(self.rate, 1)
         {
@@ -394,7 +392,7 @@ impl Writer {
 
     /// One call at a time while the API fails, so that it is probed and not flooded.
     fn in_flight_max(&self) -> usize {
-        if self.failures > 0 { 1 } else { WRITES_IN_FLIGHT_MAX }
+        if self.pause.is_failing() { 1 } else { WRITES_IN_FLIGHT_MAX }
     }
 
     /// Takes a token and a number for a call.
@@ -434,22 +432,17 @@ impl Writer {
 
     /// The API answered.
     pub(super) fn succeeded(&mut self) {
-        self.failures = 0;
-        self.paused_until_ms = 0;
+        self.pause.succeed();
     }
 
-    /// The API failed or asked for patience. Failures of calls that were under way together count once.
+    /// The API failed or asked for patience.
     pub(super) fn failed(&mut self, now_ms: u64, retry_after_ms: u64) {
-        if now_ms >= self.paused_until_ms {
-            self.paused_until_ms = now_ms + API_BACKOFF.pause_ms(self.failures);
-            self.failures = self.failures.saturating_add(1);
-        }
-        self.paused_until_ms = self.paused_until_ms.max(now_ms.saturating_add(retry_after_ms.min(60_000)));
+        self.pause.fail(now_ms, retry_after_ms);
     }
 
     /// Whether the last answers were failures.
     pub(super) fn failing(&self) -> bool {
-        self.failures > 0
+        self.pause.is_failing()
     }
 
     /// When [`Writer::next_ready`] or [`Writer::pop_due`] may give something that it does not give now.
@@ -473,7 +466,7 @@ impl Writer {
             let event = self.tokens.available_at_ms(self.rate, self.event_reserve.max(1));
             open = Some(open.map_or(event, |open: u64| open.min(event)));
         }
-        let open = open.map(|open| open.max(self.paused_until_ms));
+        let open = open.map(|open| open.max(self.pause.until_ms()));
         [waiting, open].into_iter().flatten().min()
     }
 
@@ -544,7 +537,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::config::API_BACKOFF_MIN_MS, *};
+    use super::*;
     use crate::kubernetes::{Occurrence, Regarding};
 
     fn key(name: &str) -> Arc<ObjectKey> {
@@ -672,12 +665,11 @@ mod tests {
         let mut writer = writer(50, 10);
         writer.schedule(0, &key("a"), &mut WriteState::default(), Priority::Edge, 0);
         writer.failed(0, 0);
-        assert_eq!(writer.timeout(), Some(API_BACKOFF_MIN_MS));
-        assert_eq!(writer.next_ready(API_BACKOFF_MIN_MS - 1), None);
-        writer.failed(API_BACKOFF_MIN_MS, 0);
-        assert_eq!(writer.timeout(), Some(3 * API_BACKOFF_MIN_MS));
-        writer.failed(3 * API_BACKOFF_MIN_MS, 5_000);
-        assert_eq!(writer.timeout(), Some(5_000 + 3 * API_BACKOFF_MIN_MS));
+        let ready_ms = writer.timeout().unwrap();
+        assert!(ready_ms > 0 && ready_ms == writer.pause.until_ms());
+        assert_eq!(writer.next_ready(ready_ms - 1), None);
+        writer.failed(ready_ms, 5_000);
+        assert_eq!(writer.timeout(), Some(ready_ms + 5_000));
         writer.succeeded();
         assert!(next(0, &mut writer).is_some());
     }

@@ -24,7 +24,7 @@ fn a_slow_api_keeps_no_device_out() {
     assert!(world.take(id)[0].starts_with("Welcome"));
     assert_eq!(world.api.status(&device).phase, DevicePhase::Pending);
     world.api_down = false;
-    world.advance(config::API_BACKOFF_MAX_MS);
+    world.advance(crate::backoff::API_PAUSE_MS_MAX);
     assert_eq!(world.api.status(&device).phase, DevicePhase::Connected);
 }
 
@@ -307,7 +307,7 @@ fn nobody_is_called_deleted_by_a_gateway_that_can_not_know() {
     let id = world.hello("a", 7, 3);
     assert_eq!(world.closed[&id], CloseReason::Unavailable, "the watch may lag");
     world.api_down = false;
-    world.advance(config::API_BACKOFF_MAX_MS);
+    world.advance(crate::backoff::API_PAUSE_MS_MAX);
     let id = world.hello("a", 7, 3);
     assert_eq!(world.closed[&id], CloseReason::Deleted);
 }

@@ -72,7 +72,7 @@ fn nothing_is_lost_while_the_api_is_away() {
     world.advance(300_000 / 4);
     world.send(id, &heartbeat(1));
     world.api_down = false;
-    world.advance(config::API_BACKOFF_MAX_MS);
+    world.advance(crate::backoff::API_PAUSE_MS_MAX);
     let status = world.api.status(&device);
     assert_eq!((status.revision, status.applications.len()), (Some(3), 1));
     assert!(world.api.events.iter().any(|event| event.reason == wasmbed_api::ReasonCode::OutOfMemory));
