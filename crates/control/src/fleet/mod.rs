@@ -251,9 +251,15 @@ impl Fleet {
     /// The watch of Leases showed the leader's, whoever leads, with what tells this renewal from others.
     pub fn handle_leader_lease(&mut self, now: Now, renewal: &str) {
         self.note_lease_watch(now);
-        if let Some(index) = self.renewals.iter().position(|(own, _)| own == renewal) {
-            self.leases_shown_ms = self.renewals.drain(..=index).next_back().map(|(_, before_ms)| before_ms);
+        let Some(index) = self.renewals.iter().position(|(own, _)| own == renewal) else { return };
+        let Some((_, before_ms)) = self.renewals.drain(..=index).next_back() else { return };
+        // Between two of our own renewals that far apart the API may have taken no writes, though it answered reads and the watch showed
+        // what was older, as late as it does: others could not renew their Leases either.
+        let silence_ms = self.config.lease_watch_silence_ms;
+        if self.leases_shown_ms.is_some_and(|earlier_ms| before_ms - earlier_ms > silence_ms) {
+            self.api_since_ms = self.api_since_ms.map(|_| now.ms);
         }
+        self.leases_shown_ms = Some(before_ms);
     }
 
     /// The watch of Leases showed one, whosever it is. A leader renews its own every few seconds, so a watch that shows

@@ -435,6 +435,31 @@ fn nothing_is_called_unreachable_by_a_watch_of_leases_that_lags_behind() {
 }
 
 #[test]
+fn an_outage_of_writes_that_a_late_watch_hides_counts_for_no_gateway() {
+    let mut world = running(1);
+    world.advance(60_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(15_000);
+    // The API takes no writes for 8 seconds. The last renewal before that is shown late, so that the watch seems to show something
+    // all the time.
+    world.lease_watch_lag_ms = 3_000;
+    world.advance(1_000);
+    world.api_takes_writes = false;
+    (0..8).for_each(|_| world.advance(1_000));
+    world.api_takes_writes = true;
+    world.lease_watch_lag_ms = 0;
+    world.advance(10_000);
+    assert_eq!(
+        phase(&world, "device-000"),
+        DevicePhase::Connected,
+        "no Lease could be renewed for 8 seconds"
+    );
+    world.advance(30_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+}
+
+#[test]
 fn a_controller_that_stood_still_counts_from_when_it_moves_again() {
     let mut world = running(1);
     world.advance(1_000);

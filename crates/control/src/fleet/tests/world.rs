@@ -115,6 +115,8 @@ pub(super) struct World {
     pub(super) lease_watch_speaks: bool,
     /// How far the watch of Leases lags behind; for gateways' Leases the tests decide.
     pub(super) lease_watch_lag_ms: u64,
+    /// Leases can be renewed; the watch shows what it has not shown yet whether they can or not.
+    pub(super) api_takes_writes: bool,
     leader_renewals: VecDeque<(u64, String)>,
     /// Arena of every board.
     pub(super) memory_bytes: i64,
@@ -152,6 +154,7 @@ impl World {
             answers_lost: false,
             lease_watch_speaks: true,
             lease_watch_lag_ms: 0,
+            api_takes_writes: true,
             leader_renewals: VecDeque::new(),
             memory_bytes: device_facts().memory_bytes,
         };
@@ -280,9 +283,11 @@ impl World {
     }
 
     fn renew_leader(&mut self) {
-        let renewal = self.now.ms.to_string();
-        self.fleet.handle_renewing(self.now, renewal.clone());
-        self.leader_renewals.push_back((self.now.ms + self.lease_watch_lag_ms, renewal));
+        if self.api_takes_writes {
+            let renewal = self.now.ms.to_string();
+            self.fleet.handle_renewing(self.now, renewal.clone());
+            self.leader_renewals.push_back((self.now.ms + self.lease_watch_lag_ms, renewal));
+        }
         while let Some((_, renewal)) = self.leader_renewals.pop_front_if(|(at_ms, _)| *at_ms <= self.now.ms) {
             self.fleet.handle_leader_lease(self.now, &renewal);
         }
@@ -290,7 +295,7 @@ impl World {
 
     pub(super) fn renew(&mut self, name: &str) {
         let gateway = self.gateways.get_mut(name).unwrap();
-        if gateway.up {
+        if gateway.up && self.api_takes_writes {
             gateway.renewals += 1;
             let renewal = gateway.renewals.to_string();
             let lease = LeaseSeen { renewal, duration_ms: 15_000, released: false };
