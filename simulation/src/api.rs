@@ -15,7 +15,9 @@ use wasmbed_apiserver::{
     status::Status,
     store::{Change, History, Memory, Operation, Write},
 };
-use wasmbed_control::UnixTime;
+use wasmbed_control::{Now, UnixTime};
+
+use crate::clock::Clock;
 
 /// A short history, so that watches that lag expire.
 const HISTORY: History = History { events: 200, bytes: 1 << 22 };
@@ -24,9 +26,6 @@ pub(crate) const NAMESPACE: &str = "default";
 
 /// What goes when people delete the namespace.
 const CONTENT: [&str; 3] = ["devices", "applications", "modules"];
-
-/// When the simulation begins: 2027-01-15T08:00:00Z.
-pub(crate) const UNIX_MS: u64 = 1_800_000_000_000;
 
 /// How a call failed. The codes of the shells' clients.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -96,6 +95,8 @@ pub(crate) struct Api {
     /// When it did not answer, oldest first.
     outages: Vec<Outage>,
     now_ms: u64,
+    /// That of its machine: objects say when they were created by it.
+    pub(crate) clock: Clock,
 }
 
 impl Api {
@@ -119,6 +120,7 @@ impl Api {
             up_since_ms: 0,
             outages: Vec::new(),
             now_ms: 0,
+            clock: Clock::default(),
         };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let create = Operation::Create { object, duplicates: Vec::new() };
@@ -146,15 +148,18 @@ impl Api {
         self.full = serving == Serving::Reads;
     }
 
-    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` do not count, and as
-    /// much of a longer one at its end if reads were answered in it: a list of Leases shows then that the API is there.
-    pub(crate) fn answered_ms(&self, since_ms: u64, unseen_ms: u64) -> u64 {
+    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` says for one that
+    /// begins then do not count, and as much of a longer one at its end if reads were answered in it: a list of Leases shows then that
+    /// the API is there.
+    pub(crate) fn answered_ms(&self, since_ms: u64, unseen_ms: impl Fn(u64) -> u64) -> u64 {
         let mut longest_ms = 0;
         let mut from_ms = since_ms;
-        let seen =
-            |outage: &&Outage| outage.end_ms >= since_ms && outage.end_ms - outage.begin_ms > unseen_ms;
+        let seen = |outage: &&Outage| {
+            outage.end_ms >= since_ms && outage.end_ms - outage.begin_ms > unseen_ms(outage.begin_ms)
+        };
         for outage in self.outages.iter().filter(seen) {
             longest_ms = longest_ms.max(outage.begin_ms.saturating_sub(from_ms));
+            let unseen_ms = unseen_ms(outage.begin_ms);
             from_ms = outage.end_ms.saturating_sub(unseen_ms).max(outage.mute_until_ms).max(since_ms);
         }
         longest_ms.max(self.now_ms.saturating_sub(from_ms))
@@ -176,7 +181,7 @@ impl Api {
             return Err(ApiError::Unavailable);
         }
         self.uids += 1;
-        let time = seconds_text(self.now_ms);
+        let time = seconds_text(self.clock.now(self.now_ms));
         let moment = Moment { now: &time, uid: Uuid::from_u128(self.uids) };
         let write = Write {
             kind: Arc::clone(kind),
@@ -315,13 +320,13 @@ fn generated() -> Result<Arc<Kinds>, StartError> {
 }
 
 /// A time of an object's metadata or of a condition: Kubernetes keeps whole seconds of these.
-pub(crate) fn seconds_text(now_ms: u64) -> String {
-    UnixTime::from_ms(UNIX_MS + now_ms).to_seconds_text()
+pub(crate) fn seconds_text(now: Now) -> String {
+    UnixTime::from_ms(now.unix_ms).to_seconds_text()
 }
 
-/// A time of the simulation, to the millisecond.
-pub(crate) fn time_text(now_ms: u64) -> String {
-    UnixTime::from_ms(UNIX_MS + now_ms).to_string()
+/// A time to the millisecond.
+pub(crate) fn time_text(now: Now) -> String {
+    UnixTime::from_ms(now.unix_ms).to_string()
 }
 
 fn error(status: &Status) -> ApiError {

@@ -2,15 +2,25 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+use wasmbed_control::UnixTime;
 use wasmbed_protocol::ApplicationState;
 
 use crate::{
+    clock::Clock,
     device::Device,
     gateway::GatewayProcess,
     presence::{address, ready},
     reference::{Counts, Expected, name_of, text},
     world::World,
 };
+
+/// A frame with the gateway's time is at most this late once nothing delays it.
+const CLOCK_LATE_MS: u64 = 1_000;
+/// What gateways leave alone: a status is written again if its times are further ahead.
+const CLOCK_AHEAD_MS: u64 = 2_000;
+/// A sign of life is written every 30 seconds, at a device's heartbeat, which comes every 5.
+const HEARTBEAT_OLD_MS: u64 = 45_000;
 
 impl World {
     /// What is not yet as people want it.
@@ -96,6 +106,27 @@ impl World {
         let gateway = self.gateways.iter().find(|gateway| status["gateway"] == gateway.name.as_str());
         let settled =
             said == *wanted && status["phase"] == "Connected" && gateway.is_some_and(GatewayProcess::is_up);
-        (!settled).then(|| format!("the status of {name} is {status}, it should run {wanted:?}"))
+        if !settled {
+            return Some(format!("the status of {name} is {status}, it should run {wanted:?}"));
+        }
+        self.unsettled_times(device, status)
+    }
+
+    /// All wall clocks are right again: a device has its gateway's time, and no status has one that has not come, or a sign of life that is
+    /// old.
+    fn unsettled_times(&self, device: &Device, status: &Value) -> Option<String> {
+        let name = &device.name;
+        let unix_ms = Clock::default().now(self.now_ms).unix_ms;
+        let known_ms = device.supervisor.agent().and_then(|agent| agent.unix_ms(self.now_ms));
+        if known_ms.is_none_or(|known_ms| known_ms.abs_diff(unix_ms) > CLOCK_LATE_MS) {
+            return Some(format!("{name} takes it to be {known_ms:?}, it is {unix_ms}"));
+        }
+        let time = |field: &str| status[field].as_str().and_then(UnixTime::parse).map(|time| time.ms);
+        let (since_ms, heard_ms) = (time("connected_since"), time("last_heartbeat"));
+        let come = |time: Option<u64>| time.is_some_and(|ms| ms <= unix_ms + CLOCK_AHEAD_MS);
+        let recent = heard_ms.is_some_and(|ms| ms + HEARTBEAT_OLD_MS >= unix_ms);
+        (!come(since_ms) || !come(heard_ms) || !recent).then(|| {
+            format!("at {unix_ms} the status of {name} says {since_ms:?} and {heard_ms:?}: {status}")
+        })
     }
 }

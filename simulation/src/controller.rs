@@ -20,6 +20,7 @@ use wasmbed_control::{
 
 use crate::{
     api::{Api, ApiError, NAMESPACE, time_text},
+    clock::Clock,
     gateway::GatewayProcess,
     invariants::Witness,
     line::{Line, outcome},
@@ -62,20 +63,18 @@ pub(crate) struct ControllerProcess {
     pub(crate) down_until_ms: Option<u64>,
     /// It is suspended until then and does not know.
     pub(crate) paused_until_ms: u64,
-    /// It can't reach the API until then.
-    pub(crate) cut_off_until_ms: u64,
-    /// Its watch of Leases shows nothing until then, without an error.
-    pub(crate) dumb_until_ms: u64,
+    /// That of its machine.
+    pub(crate) clock: Clock,
 }
 
 impl ControllerProcess {
     pub(crate) fn new(index: usize, weather: Weather, noise: u64) -> Self {
         let random = Random::of(noise, &format!("controller-{index}"));
         let line = Line::new(weather, Random::of(noise, &format!("calls of controller-{index}")));
-        Self::start(Sender { controller: index, life: 1 }, line, random)
+        Self::start(Sender { controller: index, life: 1 }, line, random, Clock::default())
     }
 
-    fn start(sender: Sender, line: Line, random: Random) -> Self {
+    fn start(sender: Sender, line: Line, random: Random, clock: Clock) -> Self {
         Self {
             sender,
             line,
@@ -93,8 +92,7 @@ impl ControllerProcess {
             awaited: VecDeque::new(),
             down_until_ms: None,
             paused_until_ms: 0,
-            cut_off_until_ms: 0,
-            dumb_until_ms: 0,
+            clock,
         }
     }
 
@@ -104,7 +102,7 @@ impl ControllerProcess {
 
     /// Whether it could lead if it were let.
     pub(crate) fn is_fit(&self, now_ms: u64) -> bool {
-        self.is_up() && now_ms >= self.paused_until_ms && now_ms >= self.cut_off_until_ms
+        self.is_up() && now_ms >= self.paused_until_ms && self.line.is_whole(now_ms)
     }
 
     /// Whether it holds itself for the leader, or would if it moved.
@@ -123,20 +121,21 @@ impl ControllerProcess {
     /// The process dies; the next one has another name, as a pod has.
     pub(crate) fn crash(&mut self, until_ms: u64) {
         let sender = Sender { life: self.sender.life + 1, ..self.sender };
-        *self = Self::start(sender, self.line.clone(), self.random.clone());
+        *self = Self::start(sender, self.line.clone(), self.random.clone(), self.clock);
         self.down_until_ms = Some(until_ms);
     }
 
     /// The process is asked to end: it stops what it does, gives up the Lease and is gone.
     pub(crate) fn stop(&mut self, now_ms: u64, until_ms: u64, api: &mut Api) {
         if self.election.lead(now_ms).is_some()
+            && let Ok(api) = self.line.reach_mut(now_ms, api)
             && let Ok(lease) = api.get("leases", LEADER_LEASE)
             && lease["spec"]["holderIdentity"] == self.sender.holder()
         {
             let version = &lease["metadata"]["resourceVersion"];
             let patch = json!({
                 "metadata": { "resourceVersion": version },
-                "spec": { "holderIdentity": "", "renewTime": time_text(now_ms) },
+                "spec": { "holderIdentity": "", "renewTime": time_text(self.clock.now(now_ms)) },
             });
             // Refused if another took it over in between.
             let _ = api.patch("leases", LEADER_LEASE, false, patch);
@@ -233,7 +232,7 @@ impl ControllerProcess {
 
     fn call_gateways(&mut self, now: Now, api: &Api, network: &mut Network) {
         while let Some(upload) = self.fleet.poll_upload(now) {
-            let outcome = match bytes_of(api, &upload.source) {
+            let outcome = match self.line.reach(now.ms, api).and_then(|api| bytes_of(api, &upload.source)) {
                 Ok(bytes) => {
                     let request = Request::Upload { digest: upload.digest, bytes };
                     let at_ms = now.ms + self.random.below(40);
@@ -290,7 +289,8 @@ impl ControllerProcess {
         }
         while self.fleet.poll_event().is_some() {}
         for (id, plural, name, status, patch) in calls {
-            let outcome = write(now, api, (plural, &name, status), patch, &mut self.line, witness);
+            let outcome =
+                write(now, api, (plural, &name, status), patch, (self.sender, &mut self.line), witness);
             self.awaited.push_back((now.ms + self.random.below(60), Outcome::Write(id, outcome)));
         }
     }
@@ -315,18 +315,19 @@ fn write(
     api: &mut Api,
     (plural, name, status): (&str, &str, bool),
     patch: Value,
-    line: &mut Line,
+    (sender, line): (Sender, &mut Line),
     witness: &mut Witness,
 ) -> WriteOutcome<String> {
     let finished = patch["status"].get("finished").is_some();
     let result = line.call(
+        now.ms,
         api,
         |api| api.patch(plural, name, status, patch),
         |object, api| match (plural, status) {
             ("applications", true) => witness.application_status_written(object),
             ("devices", true) if finished => witness.finished_written(object),
-            ("devices", true) => witness.unreachable_written(object, now.ms, api),
-            ("devicegateways", true) => witness.gateway_unknown_written(object, now.ms, api),
+            ("devices", true) => witness.unreachable_written(object, sender, now.ms, api),
+            ("devicegateways", true) => witness.gateway_unknown_written(object, sender, now.ms, api),
             _ => {}
         },
     );

@@ -20,6 +20,9 @@ use crate::{
 /// What is away is so for this long at most; half of the time it is back soon.
 const AWAY_MS: u64 = 70_000;
 const SOON_MS: u64 = 8_000;
+const CLOCK_DAY_MS: i64 = 24 * 3_600_000;
+/// A wall clock is wrong by at most 50 years: from the simulation's year that is after 1970, where a host's clock without a battery begins.
+const CLOCK_MS_MAX: i64 = 50 * 365 * CLOCK_DAY_MS;
 /// The module that [`Transition::Want`] and [`Transition::ProvideModules`] mean is one of so many sizes.
 const SIZES: usize = 3;
 /// Each fault counts twice what a deed of people does.
@@ -197,6 +200,12 @@ fn of_gateways() -> Vec<(u32, BoxedStrategy<Transition>)> {
         (4, one().prop_map(|(gateway, for_ms)| Transition::IsolateGateway { gateway, for_ms }).boxed()),
         (4, one().prop_map(|(gateway, for_ms)| Transition::ImpersonateGateway { gateway, for_ms }).boxed()),
         (6, one().prop_map(|(gateway, for_ms)| Transition::FillGateway { gateway, for_ms }).boxed()),
+        (
+            6,
+            (0..GATEWAYS, ahead_ms())
+                .prop_map(|(gateway, ahead_ms)| Transition::SetGatewayClock { gateway, ahead_ms })
+                .boxed(),
+        ),
     ]
 }
 
@@ -222,6 +231,12 @@ fn of_controllers() -> Vec<(u32, BoxedStrategy<Transition>)> {
             6,
             one().prop_map(|(controller, for_ms)| Transition::BlindController { controller, for_ms }).boxed(),
         ),
+        (
+            6,
+            (0..CONTROLLERS, ahead_ms())
+                .prop_map(|(controller, ahead_ms)| Transition::SetControllerClock { controller, ahead_ms })
+                .boxed(),
+        ),
     ]
 }
 
@@ -230,6 +245,7 @@ fn of_api() -> Vec<(u32, BoxedStrategy<Transition>)> {
         (12, Just(Transition::RestartApi).boxed()),
         (12, away_ms().prop_map(|for_ms| Transition::StopApi { for_ms }).boxed()),
         (6, away_ms().prop_map(|for_ms| Transition::FillApi { for_ms }).boxed()),
+        (3, ahead_ms().prop_map(|ahead_ms| Transition::SetApiClock { ahead_ms }).boxed()),
     ]
 }
 
@@ -246,6 +262,12 @@ fn last_word() -> Vec<BoxedStrategy<Transition>> {
 
 fn away_ms() -> impl Strategy<Value = u64> {
     prop_oneof![0..SOON_MS, 0..AWAY_MS]
+}
+
+/// How far a wall clock is from the true time: right again, or off by what matters to a Lease, to a certificate, or to nobody any more.
+fn ahead_ms() -> impl Strategy<Value = i64> {
+    let within = |most_ms: i64| -most_ms..=most_ms;
+    prop_oneof![Just(0), within(20_000), within(CLOCK_DAY_MS), within(CLOCK_MS_MAX)]
 }
 
 fn chance(of: f64) -> impl Strategy<Value = bool> {

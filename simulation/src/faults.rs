@@ -1,10 +1,10 @@
 //! What fails: power, connections, processes, disks, the API, and what each can reach of it. And how all that ends.
 
 use serde_json::json;
-use wasmbed_control::Now;
 
 use crate::{
-    api::{Serving, UNIX_MS, time_text},
+    api::{Serving, time_text},
+    clock::Clock,
     controller::ControllerProcess,
     device::{Device, HUGE},
     gateway::GatewayProcess,
@@ -52,14 +52,17 @@ impl World {
             | Transition::IsolateGateway { gateway, .. }
             | Transition::FillGateway { gateway, .. }
             | Transition::ImpersonateGateway { gateway, .. }
+            | Transition::SetGatewayClock { gateway, .. }
             | Transition::RemoveGateway { gateway } => self.break_gateway(gateway, transition),
             Transition::KillController { controller, .. }
             | Transition::StopController { controller, .. }
             | Transition::PauseController { controller, .. }
             | Transition::IsolateController { controller, .. }
             | Transition::BlindController { controller, .. }
+            | Transition::SetControllerClock { controller, .. }
             | Transition::RemoveController { controller } => self.break_controller(controller, transition),
             Transition::RestartApi => self.api.restart(),
+            Transition::SetApiClock { ahead_ms } => self.api.clock.set_ahead(ahead_ms),
             Transition::StopApi { for_ms } => self.api_down_until_ms = self.now_ms + for_ms,
             Transition::FillApi { for_ms } => self.api_full_until_ms = self.now_ms + for_ms,
         }
@@ -109,15 +112,17 @@ impl World {
     fn break_gateway(&mut self, gateway: usize, transition: &Transition) {
         let index = gateway % self.gateways.len();
         let now_ms = self.now_ms;
-        let now = Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
         let gateway: &mut GatewayProcess = &mut self.gateways[index];
         match *transition {
             Transition::KillGateway { for_ms, loses_disk, .. } if gateway.is_up() => {
                 gateway.crash(now_ms + for_ms, loses_disk);
             }
-            Transition::StopGateway { for_ms, .. } if gateway.is_up() => gateway.stop(now, now_ms + for_ms),
+            Transition::StopGateway { for_ms, .. } if gateway.is_up() => {
+                gateway.stop(gateway.clock.now(now_ms), now_ms + for_ms);
+            }
             Transition::KillGateway { .. } | Transition::StopGateway { .. } => {}
-            Transition::IsolateGateway { for_ms, .. } => gateway.cut_off_until_ms = now_ms + for_ms,
+            Transition::IsolateGateway { for_ms, .. } => gateway.line.cut(now_ms + for_ms),
+            Transition::SetGatewayClock { ahead_ms, .. } => gateway.clock.set_ahead(ahead_ms),
             Transition::FillGateway { for_ms, .. } => gateway.disk.full_until_ms = now_ms + for_ms,
             Transition::ImpersonateGateway { for_ms, .. } => {
                 let gateway = gateway.name.clone();
@@ -132,8 +137,10 @@ impl World {
         let index = controller % self.controllers.len();
         let now_ms = self.now_ms;
         let controller: &mut ControllerProcess = &mut self.controllers[index];
-        if let Transition::RemoveController { .. } = transition {
-            controller.crash(u64::MAX);
+        match transition {
+            Transition::RemoveController { .. } => controller.crash(u64::MAX),
+            Transition::SetControllerClock { ahead_ms, .. } => return controller.clock.set_ahead(*ahead_ms),
+            _ => {}
         }
         if !controller.is_up() {
             return;
@@ -144,8 +151,8 @@ impl World {
                 controller.stop(now_ms, now_ms + for_ms, &mut self.api);
             }
             Transition::PauseController { for_ms, .. } => controller.paused_until_ms = now_ms + for_ms,
-            Transition::IsolateController { for_ms, .. } => controller.cut_off_until_ms = now_ms + for_ms,
-            Transition::BlindController { for_ms, .. } => controller.dumb_until_ms = now_ms + for_ms,
+            Transition::IsolateController { for_ms, .. } => controller.line.cut(now_ms + for_ms),
+            Transition::BlindController { for_ms, .. } => controller.line.blind(now_ms + for_ms),
             _ => unreachable!("{transition:?} is of no controller"),
         }
     }
@@ -162,7 +169,8 @@ impl World {
         }
         namesake.due_ms = now_ms + NAMESAKE_MS;
         let gateway = namesake.gateway.clone();
-        let spec = json!({ "holderIdentity": "namesake", "renewTime": time_text(now_ms) });
+        let spec =
+            json!({ "holderIdentity": "namesake", "renewTime": time_text(Clock::default().now(now_ms)) });
         // There may be no such object yet, or no API.
         let _ = self.api.patch("leases", &lease_name(&gateway), false, json!({ "spec": spec }));
         let spec = json!({ "address": "elsewhere:8080" });
@@ -176,6 +184,7 @@ impl World {
         self.api_down_until_ms = now_ms;
         self.api_full_until_ms = now_ms;
         self.api.at(now_ms, Serving::All);
+        self.api.clock = Clock::default();
         self.namesake = None;
         self.network.weather = self.network.weather.clear();
         for device in &mut self.devices {
@@ -183,15 +192,14 @@ impl World {
             device.disk_full_until_ms = now_ms;
         }
         for gateway in &mut self.gateways {
-            gateway.cut_off_until_ms = now_ms;
+            gateway.clock = Clock::default();
             gateway.disk.full_until_ms = now_ms;
-            gateway.line.weather = gateway.line.weather.clear();
+            gateway.line.mend(now_ms);
         }
         for controller in &mut self.controllers {
             controller.paused_until_ms = now_ms;
-            controller.cut_off_until_ms = now_ms;
-            controller.dumb_until_ms = now_ms;
-            controller.line.weather = controller.line.weather.clear();
+            controller.clock = Clock::default();
+            controller.line.mend(now_ms);
         }
         for device in 0..self.devices.len() {
             self.specify(device, "unschedulable", false);

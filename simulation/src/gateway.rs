@@ -20,6 +20,7 @@ use wasmbed_supervisor::memory::MemoryLink;
 
 use crate::{
     api::{Api, ApiError, NAMESPACE, Seen, typed},
+    clock::Clock,
     gateway_disk::GatewayDisk,
     invariants::Witness,
     line::{Line, outcome},
@@ -64,8 +65,8 @@ pub(crate) struct GatewayProcess {
     pub(crate) boots: u32,
     /// Disks so far: with a new one it has forgotten everything.
     pub(crate) disks: u32,
-    /// It can't reach the API until then.
-    pub(crate) cut_off_until_ms: u64,
+    /// That of its machine.
+    pub(crate) clock: Clock,
     enrollment: Enrollment,
     presence: Presence,
     stopping: Option<Stopping>,
@@ -79,12 +80,9 @@ struct Stopping {
 }
 
 impl GatewayProcess {
-    pub(crate) fn new(
-        name: &str,
-        enrollment: Enrollment,
-        (weather, noise): (Weather, u64),
-        now: Now,
-    ) -> Self {
+    pub(crate) fn new(name: &str, enrollment: Enrollment, (weather, noise): (Weather, u64)) -> Self {
+        let clock = Clock::default();
+        let now = clock.now(0);
         let disk = GatewayDisk::default();
         Self {
             name: name.to_owned(),
@@ -93,7 +91,7 @@ impl GatewayProcess {
             stopping: None,
             enrollment,
             disks: 1,
-            cut_off_until_ms: 0,
+            clock,
             line: Line::new(weather, Random::of(noise, &format!("calls of {name}"))),
             random: Random::of(noise, name),
             disk,
@@ -172,11 +170,11 @@ impl GatewayProcess {
         if let Some(stopping) =
             self.stopping.take_if(|stopping| self.core.is_drained() || now.ms >= stopping.deadline_ms)
         {
-            self.presence.release(now.ms, api, witness);
+            self.presence.release(now, api, &self.line, witness);
             self.crash(stopping.down_until_ms, false);
             return stopping.down_until_ms;
         }
-        let presence_ms = self.presence.poll(now.ms, api, &mut self.line, witness);
+        let presence_ms = self.presence.poll(now, api, &mut self.line, witness);
         self.core.handle_hold(now, self.presence.hold());
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
         let paused = self.connections.values().map(|connection| connection.read_at_ms);
@@ -188,9 +186,10 @@ impl GatewayProcess {
 
     fn follow_devices(&mut self, now: Now, api: &Api) {
         let lags = self.line.lags();
+        let reached = self.line.reach(now.ms, api);
         match &mut self.watch {
             None => {
-                let Ok((devices, revision)) = api.list("devices") else { return };
+                let Ok((devices, revision)) = reached.and_then(|api| api.list("devices")) else { return };
                 self.core.handle_list_started();
                 for device in devices.iter().filter_map(typed::<wasmbed_api::Device>) {
                     self.core.handle_device(now, &device);
@@ -199,7 +198,7 @@ impl GatewayProcess {
                 self.watch = Some(revision);
             }
             Some(_) if lags => {}
-            Some(after) => match api.watch("devices", after, WATCH_PAGE) {
+            Some(after) => match reached.and_then(|api| api.watch("devices", after, WATCH_PAGE)) {
                 Err(ApiError::Unavailable) => {}
                 Err(_) => self.watch = None,
                 Ok(seen) => {
@@ -314,7 +313,7 @@ impl GatewayProcess {
     fn call_api(&mut self, now: Now, api: &mut Api, witness: &mut Witness) {
         while let Some(write) = self.core.poll_write(now) {
             witness.gateway_writes(&self.name, now.ms);
-            let outcome = make_call(write.call, &self.name, api, &mut self.line, witness);
+            let outcome = make_call(now.ms, write.call, &self.name, api, &mut self.line, witness);
             let at_ms = now.ms + self.random.below(60);
             self.awaited.push_back(Awaited { id: write.id, at_ms, outcome });
         }
@@ -348,10 +347,7 @@ impl GatewayProcess {
     }
 
     fn read_leader_lease(&self, now: Now, api: &Api) -> Result<u64, ApiError> {
-        if now.ms < self.cut_off_until_ms {
-            return Err(ApiError::Unavailable);
-        }
-        match api.get("leases", wasmbed_api::LEADER_LEASE) {
+        match self.line.reach(now.ms, api)?.get("leases", wasmbed_api::LEADER_LEASE) {
             Ok(lease) => Ok(lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0)),
             Err(ApiError::NotFound) => Ok(0),
             Err(error) => Err(error),
@@ -406,7 +402,7 @@ impl GatewayProcess {
     pub(crate) fn hears(&self, device: usize, now_ms: u64) -> bool {
         let hears =
             |connection: &Connection| connection.device == device && connection.wire.is_prompt(now_ms);
-        self.is_up() && now_ms >= self.cut_off_until_ms && self.connections.values().any(hears)
+        self.is_up() && self.line.is_whole(now_ms) && self.connections.values().any(hears)
     }
 
     pub(crate) fn check(&self) -> Result<(), &'static str> {
@@ -446,6 +442,7 @@ pub(crate) fn key(name: &str) -> ObjectKey {
 }
 
 fn make_call(
+    now_ms: u64,
     call: Call,
     gateway: &str,
     api: &mut Api,
@@ -454,12 +451,15 @@ fn make_call(
 ) -> WriteOutcome<Option<Box<wasmbed_api::Device>>> {
     let result = match call {
         Call::Event(..) => return WriteOutcome::Done(None),
-        Call::GetDevice { device } => line.call(api, |api| api.get("devices", &device.name), |_, _| ()),
+        Call::GetDevice { device } => {
+            line.call(now_ms, api, |api| api.get("devices", &device.name), |_, _| ())
+        }
         Call::CreateDevice { device, spec } => {
             let spec = serde_json::to_value(&*spec).unwrap_or(Value::Null);
-            line.call(api, |api| api.create("devices", "Device", &device.name, spec), |_, _| ())
+            line.call(now_ms, api, |api| api.create("devices", "Device", &device.name, spec), |_, _| ())
         }
         Call::PatchStatus { device, patch } => line.call(
+            now_ms,
             api,
             |api| api.patch("devices", &device.name, true, patch),
             |object, _| witness.device_status_written(gateway, object),
@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn a_term_that_was_told_with_nothing_keeps_a_stale_leader_out_also_after_a_restart() {
         let now = Now { ms: 1_000, unix_ms: 1_000 };
-        let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, (Weather::default(), 1), now);
+        let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, (Weather::default(), 1));
         let put = |leader_term| PutSets { leader_term, sets: Vec::new() };
         let mut api = Api::new().unwrap();
         let spec = serde_json::json!({ "holderIdentity": "c", "leaseTransitions": 7 });

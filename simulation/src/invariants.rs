@@ -60,8 +60,12 @@ struct Renewals {
 /// A lease and a grace.
 const EXPIRY_MS: u64 = 25_000;
 /// A controller whose watch is dumb, or that stands still, sees no outage that is over within this time; gateways live through
-/// it, since they try to renew their Leases every second.
+/// it, since they try to renew their Leases every second. It knows of every longer one that begins after it first renewed its own Lease: two
+/// of its renewals are further apart then.
 const OUTAGE_UNSEEN_MS: u64 = 6_000;
+/// Of outages before that it has only its watch, which may show what is older late, and then seems to show something all the time. A
+/// gateway lives through that much as well: its Lease is at most 5 s old when it begins, and it renews it within 1 s of the end.
+const OUTAGE_UNSEEN_BEFORE_MS: u64 = 15_000;
 /// A controller acts on what its watch of Leases shows only while that is no older than this.
 const SIGHT_MS: u64 = 6_000;
 /// A gateway that gave up its Lease counts as gone until it is seen to be back.
@@ -77,6 +81,8 @@ const COUNTER_MAX: i64 = 1 << 20;
 pub(crate) struct Witness {
     /// When the leader's Lease was last written, whether the answer arrived or not.
     pub(crate) leader_lease_ms: u64,
+    /// When each first wrote it.
+    first_renewals: BTreeMap<Sender, u64>,
     names: Vec<String>,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
@@ -320,28 +326,37 @@ impl Witness {
         self.leases.entry(gateway.to_owned()).or_default().released_ms = Some(now_ms);
     }
 
+    /// A controller wrote the leader's Lease in its own name.
+    pub(crate) fn leader_lease_written(&mut self, sender: Sender, now_ms: u64) {
+        self.leader_lease_ms = now_ms;
+        self.first_renewals.entry(sender).or_insert(now_ms);
+    }
+
     /// A controller marked a Device.
-    pub(crate) fn unreachable_written(&mut self, object: &Value, now_ms: u64, api: &Api) {
+    pub(crate) fn unreachable_written(&mut self, object: &Value, by: Sender, now_ms: u64, api: &Api) {
         self.writes += 1;
         self.unreachable += 1;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let gateway = object["status"]["gateway"].as_str().unwrap_or_default();
-        self.called_gone(name, gateway, now_ms, api);
+        self.called_gone((name, gateway), by, now_ms, api);
     }
 
     /// A controller marked a DeviceGateway.
-    pub(crate) fn gateway_unknown_written(&mut self, object: &Value, now_ms: u64, api: &Api) {
+    pub(crate) fn gateway_unknown_written(&mut self, object: &Value, by: Sender, now_ms: u64, api: &Api) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        self.called_gone(name, name, now_ms, api);
+        self.called_gone((name, name), by, now_ms, api);
     }
 
-    fn called_gone(&mut self, name: &str, gateway: &str, now_ms: u64, api: &Api) {
+    fn called_gone(&mut self, (name, gateway): (&str, &str), by: Sender, now_ms: u64, api: &Api) {
         let nothing = Renewals::default();
         let lease = self.leases.get(gateway).unwrap_or(&nothing);
         // It may be back already, and the controller about to see it.
         let back = now_ms - lease.last_ms <= SIGHT_MS;
         let since_ms = if back { lease.last_ms - lease.pause_ms } else { lease.last_ms };
-        let answered_ms = api.answered_ms(since_ms, OUTAGE_UNSEEN_MS);
+        let renews_since_ms = self.first_renewals.get(&by).copied().unwrap_or(u64::MAX);
+        let answered_ms = api.answered_ms(since_ms, |begin_ms| {
+            if begin_ms >= renews_since_ms { OUTAGE_UNSEEN_MS } else { OUTAGE_UNSEEN_BEFORE_MS }
+        });
         let released = lease
             .released_ms
             .is_some_and(|released_ms| released_ms >= since_ms || now_ms - released_ms <= RETURN_MS);

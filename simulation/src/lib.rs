@@ -6,11 +6,11 @@
 //! them, loses them, cuts power, and checks what must hold at every step ([`Violation`]). Inside a session bytes arrive in
 //! order up to a cut; a peer may go silent half-open; calls to the API answer 409, 429 and 5xx, or are done and their answer
 //! is lost; watches lag, expire, or go dumb; flash loses power at any write; gateways and controllers crash, stop, stand still or are
-//! cut off at any step; sets arrive after their sender lost the lead.
+//! cut off at any step, and their wall clocks jump; sets arrive after their sender lost the lead.
 //!
 //! A run follows from a [`Scenario`], which is a value: `transition` has what people do and what fails, `draw` how runs are drawn from a
 //! seed, `tree` what one can be shrunk to, `shrink` how one that fails becomes small, `lines` how it is written down. `world` moves time, `people` and `faults` carry
-//! transitions out, `line`, `wire` and the disks stand between a process and the API, a device and its storage, and fail there.
+//! transitions out, `line`, `wire`, `clock` and the disks stand between a process and the API, a device and its gateway, a machine and the time, a process and its storage, and fail there.
 //! `invariants` is what must hold at every step, `reference` what should come of it in the end, and `assertions` compares.
 //!
 //! proptest's state machine tests are not used: they keep a model beside the system so that each transition can have a condition.
@@ -22,6 +22,7 @@
 
 mod api;
 mod assertions;
+mod clock;
 mod controller;
 mod device;
 mod draw;

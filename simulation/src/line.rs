@@ -17,16 +17,56 @@ const RETRY_AFTER_MS: u64 = 2_000;
 pub(crate) struct Line {
     pub(crate) weather: Weather,
     random: Random,
+    cut_until_ms: u64,
+    blind_until_ms: u64,
 }
 
 impl Line {
     pub(crate) fn new(weather: Weather, random: Random) -> Self {
-        Self { weather, random }
+        Self { weather, random, cut_until_ms: 0, blind_until_ms: 0 }
+    }
+
+    /// Nothing passes until then.
+    pub(crate) fn cut(&mut self, until_ms: u64) {
+        self.cut_until_ms = until_ms;
+    }
+
+    /// The watch of Leases shows nothing until then, without an error.
+    pub(crate) fn blind(&mut self, until_ms: u64) {
+        self.blind_until_ms = until_ms;
+    }
+
+    /// What was cut is whole from now on, and the weather is good.
+    pub(crate) fn mend(&mut self, now_ms: u64) {
+        self.cut_until_ms = now_ms;
+        self.blind_until_ms = now_ms;
+        self.weather = self.weather.clear();
+    }
+
+    /// Whether it leads to the API, which may be away.
+    pub(crate) fn is_whole(&self, now_ms: u64) -> bool {
+        now_ms >= self.cut_until_ms
+    }
+
+    /// Whether the watch of Leases shows something, if there is something to show.
+    pub(crate) fn shows_leases(&self, now_ms: u64) -> bool {
+        now_ms >= self.blind_until_ms
+    }
+
+    /// The API, if this leads to it.
+    pub(crate) fn reach<'a>(&self, now_ms: u64, api: &'a Api) -> Result<&'a Api, ApiError> {
+        if self.is_whole(now_ms) { Ok(api) } else { Err(ApiError::Unavailable) }
+    }
+
+    /// The API for a write, if this leads to it.
+    pub(crate) fn reach_mut<'a>(&self, now_ms: u64, api: &'a mut Api) -> Result<&'a mut Api, ApiError> {
+        if self.is_whole(now_ms) { Ok(api) } else { Err(ApiError::Unavailable) }
     }
 
     /// A call that is made, or is not, or is made and its answer is lost. Whoever watches sees what was done, whatever the caller hears.
     pub(crate) fn call(
         &mut self,
+        now_ms: u64,
         api: &mut Api,
         make: impl FnOnce(&mut Api) -> Result<Value, ApiError>,
         seen: impl FnOnce(&Value, &Api),
@@ -41,7 +81,7 @@ impl Line {
         if unavailable {
             return Err(ApiError::Unavailable);
         }
-        let result = make(api);
+        let result = make(self.reach_mut(now_ms, api)?);
         if let Ok(object) = &result {
             seen(object, api);
         }

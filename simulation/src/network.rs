@@ -88,7 +88,7 @@ impl Network {
                         Some(_) if wasmbed_agent::module_digest(&bytes) != digest => {
                             UploadOutcome::SourceGone
                         }
-                        Some(process) => match process.put_module(&bytes, now) {
+                        Some(process) => match process.put_module(&bytes, process.clock.now(now.ms)) {
                             true => UploadOutcome::Held,
                             false => UploadOutcome::Failed("507".to_owned()),
                         },
@@ -108,7 +108,7 @@ fn put(
     api: &Api,
     witness: &mut Witness,
 ) -> Option<PutOutcome> {
-    Some(match process.put_sets(body, now, api)? {
+    Some(match process.put_sets(body, process.clock.now(now.ms), api)? {
         Ok(answer) => {
             witness.gateway_writes(&process.name, now.ms);
             witness.put_accepted(&process.name, process.disks, sender, body.leader_term);

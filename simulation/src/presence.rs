@@ -2,10 +2,13 @@
 
 use k8s_openapi::{api::coordination::v1::LeaseSpec, jiff::Timestamp};
 use serde_json::{Value, json};
-use wasmbed_control::election::{ElectionConfig, Hold, LeaseRecord, Tenure};
+use wasmbed_control::{
+    Now,
+    election::{ElectionConfig, Hold, LeaseRecord, Tenure},
+};
 
 use crate::{
-    api::{Api, ApiError, UNIX_MS, seconds_text, time_text},
+    api::{Api, ApiError, seconds_text, time_text},
     invariants::Witness,
     line::Line,
 };
@@ -37,9 +40,11 @@ impl Presence {
     }
 
     /// One round; answers when the next is wanted.
-    pub(crate) fn poll(&mut self, now_ms: u64, api: &mut Api, line: &mut Line, witness: &mut Witness) -> u64 {
+    pub(crate) fn poll(&mut self, now: Now, api: &mut Api, line: &mut Line, witness: &mut Witness) -> u64 {
+        let now_ms = now.ms;
         if now_ms >= self.lease_ms {
-            let claimed = !line.fails() && self.claim(now_ms, api);
+            let reached = if line.fails() { Err(ApiError::Unavailable) } else { line.reach_mut(now_ms, api) };
+            let claimed = reached.is_ok_and(|api| self.claim(now, api));
             if !claimed {
                 self.tenure.handle_failed();
             } else if *self.tenure.hold() == Hold::Held {
@@ -48,8 +53,11 @@ impl Presence {
             self.lease_ms = now_ms + self.tenure.poll_pause_ms(now_ms, claimed);
         }
         if now_ms >= self.status_ms {
-            if *self.tenure.hold() == Hold::Held && !line.fails() {
-                self.say(now_ms, api);
+            if *self.tenure.hold() == Hold::Held
+                && !line.fails()
+                && let Ok(api) = line.reach_mut(now_ms, api)
+            {
+                self.say(now, api);
             }
             self.status_ms = now_ms + STATUS_MS;
         }
@@ -57,7 +65,7 @@ impl Presence {
     }
 
     /// Takes or renews the Lease; false if the API did not do as it was asked.
-    fn claim(&mut self, now_ms: u64, api: &mut Api) -> bool {
+    fn claim(&mut self, now: Now, api: &mut Api) -> bool {
         let name = lease_name(&self.gateway);
         let lease = match api.get("leases", &name) {
             Ok(lease) => Some(lease),
@@ -67,8 +75,8 @@ impl Presence {
         let spec: Option<LeaseSpec> =
             lease.as_ref().and_then(|lease| serde_json::from_value(lease["spec"].clone()).ok());
         let record = lease.as_ref().map(|_| LeaseRecord::read(spec.as_ref()));
-        let claim = self.tenure.plan_claim(now_ms, record.as_ref());
-        let claimed = claim.spec(spec, self.tenure.holder(), LEASE, time(now_ms));
+        let claim = self.tenure.plan_claim(now.ms, record.as_ref());
+        let claimed = claim.spec(spec, self.tenure.holder(), LEASE, time(now));
         let Some((term, spec)) = claimed else { return true };
         let spec = json!(spec);
         let written = match lease {
@@ -80,13 +88,13 @@ impl Presence {
             }
         };
         if written.is_ok() {
-            self.tenure.handle_written(now_ms, term);
+            self.tenure.handle_written(now.ms, term);
         }
         written.is_ok()
     }
 
     /// Makes the DeviceGateway, or puts right what is not as it should be in it.
-    fn say(&self, now_ms: u64, api: &mut Api) {
+    fn say(&self, now: Now, api: &mut Api) {
         let spec = json!({ "address": address(&self.gateway) });
         let held = match api.get("devicegateways", &self.gateway) {
             Ok(held) if held["spec"] == spec => Ok(held),
@@ -98,7 +106,7 @@ impl Presence {
         if ready(&held) != "True" {
             let condition = json!({
                 "type": "Ready", "status": "True", "reason": "Serving", "message": "",
-                "lastTransitionTime": seconds_text(now_ms),
+                "lastTransitionTime": seconds_text(now),
             });
             let patch = json!({ "status": { "conditions": [condition] } });
             // It is looked at again.
@@ -107,7 +115,8 @@ impl Presence {
     }
 
     /// A clean stop: nobody has to wait for the Lease to run out.
-    pub(crate) fn release(&self, now_ms: u64, api: &mut Api, witness: &mut Witness) {
+    pub(crate) fn release(&self, now: Now, api: &mut Api, line: &Line, witness: &mut Witness) {
+        let Ok(api) = line.reach_mut(now.ms, api) else { return };
         let name = lease_name(&self.gateway);
         let Ok(lease) = api.get("leases", &name) else { return };
         if lease["spec"]["holderIdentity"] != self.tenure.holder() {
@@ -116,10 +125,10 @@ impl Presence {
         let version = &lease["metadata"]["resourceVersion"];
         let patch = json!({
             "metadata": { "resourceVersion": version },
-            "spec": { "holderIdentity": "", "renewTime": time_text(now_ms) },
+            "spec": { "holderIdentity": "", "renewTime": time_text(now) },
         });
         if api.patch("leases", &name, false, patch).is_ok() {
-            witness.lease_released(&self.gateway, now_ms);
+            witness.lease_released(&self.gateway, now.ms);
         }
     }
 }
@@ -140,9 +149,6 @@ pub(crate) fn lease_name(gateway: &str) -> String {
     wasmbed_api::gateway_lease(gateway)
 }
 
-fn time(now_ms: u64) -> Timestamp {
-    i64::try_from(UNIX_MS + now_ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .unwrap_or_default()
+fn time(now: Now) -> Timestamp {
+    i64::try_from(now.unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default()
 }

@@ -155,6 +155,11 @@ pub(crate) enum Transition {
         gateway: usize,
         for_ms: u64,
     },
+    /// The wall clock of its machine jumps: it is so far ahead of the true time from now on, or behind it if negative.
+    SetGatewayClock {
+        gateway: usize,
+        ahead_ms: i64,
+    },
     /// It is gone for the rest of the run.
     RemoveGateway {
         gateway: usize,
@@ -183,6 +188,11 @@ pub(crate) enum Transition {
         controller: usize,
         for_ms: u64,
     },
+    /// The wall clock of its machine jumps, as a gateway's does.
+    SetControllerClock {
+        controller: usize,
+        ahead_ms: i64,
+    },
     /// It is gone for the rest of the run.
     RemoveController {
         controller: usize,
@@ -190,6 +200,10 @@ pub(crate) enum Transition {
 
     /// Watches begin anew.
     RestartApi,
+    /// The wall clock of its machine jumps, as a gateway's does.
+    SetApiClock {
+        ahead_ms: i64,
+    },
     /// It answers nothing.
     StopApi {
         for_ms: u64,

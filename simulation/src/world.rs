@@ -10,7 +10,8 @@ use wasmbed_control::{
 };
 
 use crate::{
-    api::{Api, Serving, UNIX_MS},
+    api::{Api, Serving},
+    clock::Clock,
     controller::ControllerProcess,
     device::{Device, Hardware},
     gateway::GatewayProcess,
@@ -160,9 +161,8 @@ impl World {
             Device::new(name, hardware, gateways.clone(), noise)
         };
         let devices = names.iter().zip(HARDWARE).zip(&opening.gateways).map(device).collect();
-        let at = Now { ms: 0, unix_ms: UNIX_MS };
         let gateway =
-            |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, (weather, noise), at);
+            |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, (weather, noise));
         let controller = |index: usize| ControllerProcess::new(index, weather, noise);
         Ok(Self {
             pauses: Random::of(noise, "pauses"),
@@ -189,7 +189,7 @@ impl World {
     /// One round of everything, then time moves to where something is due, not past the next transition.
     fn step(&mut self, next_ms: u64) -> Result<(), Violation> {
         let now_ms = self.now_ms;
-        let now = Now { ms: now_ms, unix_ms: UNIX_MS + now_ms };
+        let now = Clock::default().now(now_ms);
         let (down, full) = (now_ms < self.api_down_until_ms, now_ms < self.api_full_until_ms);
         let serving = match (down, full) {
             (true, _) => Serving::Nothing,
@@ -201,17 +201,15 @@ impl World {
         self.poll_devices(now, &mut due_ms);
         self.poll_namesake();
         for gateway in &mut self.gateways {
-            self.api.down = down || now_ms < gateway.cut_off_until_ms;
-            let next_ms = gateway.poll(now, &mut self.api, &mut self.witness);
+            let next_ms = gateway.poll(gateway.clock.now(now_ms), &mut self.api, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
         for controller in &mut self.controllers {
-            self.api.down = down || now_ms < controller.cut_off_until_ms;
+            let now = controller.clock.now(now_ms);
             let next_ms =
                 controller.poll(now, &mut self.api, &self.gateways, &mut self.network, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
-        self.api.down = down;
         for answered in self.network.deliver(now, &mut self.gateways, &self.api, &mut self.witness) {
             self.controllers[answered.sender.controller].handle_answer(now, answered);
         }
@@ -232,7 +230,7 @@ impl World {
             let Some(chosen) = device.wants(now.ms) else { continue };
             match self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up()) {
                 Some(gateway) => {
-                    gateway.accept(index, &device.name, &device.link, now);
+                    gateway.accept(index, &device.name, &device.link, gateway.clock.now(now.ms));
                     device.reached(now.ms);
                 }
                 None => device.unreached(),
@@ -312,7 +310,7 @@ impl World {
             let lease = self.api.peek("leases", &lease_name(&gateway.name));
             let holder = lease.map(|lease| lease["spec"]["holderIdentity"].clone()).unwrap_or_default();
             let other = holder.as_str().is_some_and(|holder| !holder.is_empty() && holder != gateway.id());
-            let sees = gateway.is_up() && !self.api.down && now_ms >= gateway.cut_off_until_ms;
+            let sees = gateway.is_up() && !self.api.down && gateway.line.is_whole(now_ms);
             self.witness.name_held(&gateway.name, other && sees, now_ms);
         }
     }

@@ -26,7 +26,7 @@ impl ControllerProcess {
         if self.claiming.is_some() || now.ms < self.look_ms {
             return;
         }
-        let read = match api.get("leases", LEADER_LEASE) {
+        let read = match self.line.reach(now.ms, api).and_then(|api| api.get("leases", LEADER_LEASE)) {
             _ if self.line.fails() => Err(ApiError::Unavailable),
             Err(ApiError::NotFound) => Ok(None),
             result => result.map(Some),
@@ -57,13 +57,14 @@ impl ControllerProcess {
                 "holderIdentity": self.sender.holder(),
                 "leaseDurationSeconds": ELECTION.duration_ms / 1_000,
                 "leaseTransitions": term,
-                "renewTime": time_text(now.ms),
+                "renewTime": time_text(now),
             })
         };
-        self.fleet.handle_renewing(now, time_text(now.ms));
+        self.fleet.handle_renewing(now, time_text(now));
         if self.line.fails() {
             return false;
         }
+        let Ok(api) = self.line.reach_mut(now.ms, api) else { return false };
         let (term, result) = match claiming.claim {
             Claim::Create { term } => (term, api.create("leases", "Lease", LEADER_LEASE, spec(term))),
             Claim::Write { term, .. } => {
@@ -74,7 +75,7 @@ impl ControllerProcess {
             Claim::Wait => return true,
         };
         if result.is_ok() {
-            witness.leader_lease_ms = now.ms;
+            witness.leader_lease_written(self.sender, now.ms);
         }
         match result {
             _ if self.line.loses_answer() => false,

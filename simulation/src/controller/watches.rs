@@ -28,7 +28,7 @@ impl ControllerProcess {
             ("applications", Some(Kind::Application)),
             ("modules", Some(Kind::Module)),
         ] {
-            if plural == "leases" && now.ms < self.dumb_until_ms {
+            if plural == "leases" && !self.line.shows_leases(now.ms) {
                 continue;
             }
             self.follow(now, api, plural, kind);
@@ -37,8 +37,9 @@ impl ControllerProcess {
 
     fn follow(&mut self, now: Now, api: &Api, plural: &'static str, kind: Option<Kind>) {
         let lags = self.line.lags();
+        let reached = self.line.reach(now.ms, api);
         let Some(after) = self.watches.get_mut(plural) else {
-            let listed = api.list(plural);
+            let listed = reached.and_then(|api| api.list(plural));
             self.note(plural, listed.is_ok());
             let Ok((objects, revision)) = listed else { return };
             kind.into_iter().for_each(|kind| self.fleet.handle_list_begin(kind));
@@ -50,7 +51,7 @@ impl ControllerProcess {
         if lags {
             return;
         }
-        let changes = api.watch(plural, after, WATCH_PAGE);
+        let changes = reached.and_then(|api| api.watch(plural, after, WATCH_PAGE));
         self.note(plural, changes.is_ok());
         match changes {
             Err(ApiError::Unavailable) => {}
