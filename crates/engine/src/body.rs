@@ -172,6 +172,7 @@ impl Loader<'_> {
         let function = self.function_type(type_index);
         let (parameters, results) = function.slots();
         let count = function.parameters.len();
+        self.count_values(count);
         let save = parameters.max(results);
         let mut slot = 0;
         for at in 0..count {

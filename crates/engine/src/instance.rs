@@ -52,7 +52,8 @@ pub enum Step {
 pub enum CallError {
     /// There is no such exported function.
     NoSuchFunction,
-    /// Arguments or results of other types.
+    /// Arguments or results of other types, or references that are none: to a function that the module doesn't have or
+    /// never refers to, or to the host's thing with the number 2^32 - 1.
     Types,
     /// No call is under way that could be answered.
     NotWaiting,
@@ -207,6 +208,21 @@ impl Instance<'_> {
         Some(Value::from_bits(value_type, bits))
     }
 
+    /// That the program can't get at anything by a reference that is handed in: it may call a function that it gets.
+    fn check_references(&self, values: &[Value]) -> Result<(), CallError> {
+        let known = |function: u32| {
+            // SAFETY: the module has this function. One without a place is an import that is only called by its index.
+            function < self.machine.function_count
+                && unsafe { *self.machine.functions.add(function as usize) } != 0
+        };
+        let fits = |value: &Value| match *value {
+            Value::FuncRef(Some(function)) => known(function),
+            Value::ExternRef(Some(number)) => number < u32::MAX,
+            _ => true,
+        };
+        if values.iter().all(fits) { Ok(()) } else { Err(CallError::Types) }
+    }
+
     /// Begins a call of an exported function; a call that is under way is dropped. The module's start function runs
     /// first, once.
     pub fn call(&mut self, export: &str, arguments: &[Value]) -> Result<(), CallError> {
@@ -214,6 +230,7 @@ impl Instance<'_> {
         if !self.function_type(function).parameters().eq(arguments.iter().map(|value| value.value_type())) {
             return Err(CallError::Types);
         }
+        self.check_references(arguments)?;
         self.waiting = None;
         let Some(start) = self.start else {
             self.enter(function, arguments);
@@ -377,6 +394,7 @@ impl Instance<'_> {
         if !self.function_type(function).results().eq(results.iter().map(|value| value.value_type())) {
             return Err(CallError::Types);
         }
+        self.check_references(results)?;
         let mut p = self.machine.host_frame.cast::<u32>();
         for value in results {
             p = self.put(p, *value);

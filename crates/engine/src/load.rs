@@ -72,6 +72,8 @@ enum Phase {
     },
     Operators,
     Done,
+    /// What was found makes all that would follow meaningless.
+    Failed(Error),
 }
 
 /// Where elements go: from this place on, or nowhere.
@@ -238,13 +240,29 @@ impl<'m> Loader<'m> {
     }
 
     /// Loads on, until about this much work is done: an operator, a name or a few bytes each. After an error there is
-    /// nothing to go on with.
+    /// nothing to go on with: it is the answer from then on.
     pub fn step(
         &mut self,
         source: &mut dyn Source,
         imports: &dyn Imports,
         work: u32,
     ) -> Result<Progress, Error> {
+        let progress = self.step_on(source, imports, work);
+        if let Err(error) = progress {
+            self.phase = Phase::Failed(error);
+        }
+        progress
+    }
+
+    fn step_on(
+        &mut self,
+        source: &mut dyn Source,
+        imports: &dyn Imports,
+        work: u32,
+    ) -> Result<Progress, Error> {
+        if let Phase::Failed(error) = self.phase {
+            return Err(error);
+        }
         self.work = 0;
         while self.work < work {
             if self.phase == Phase::Done {
@@ -281,6 +299,7 @@ impl<'m> Loader<'m> {
             Phase::Locals { left } => self.local_group(source, left),
             Phase::Operators => self.next_operator(source),
             Phase::Done => Ok(()),
+            Phase::Failed(error) => Err(error),
         }
     }
 

@@ -165,3 +165,93 @@ fn operators_with_many_values_are_more_work() {
     // 1,000 calls, 400 values each.
     assert!(steps >= 1_000, "{steps} steps of 100");
 }
+
+/// After an error there is no instance, however often the loader is asked to go on.
+#[test]
+fn a_module_that_was_refused_stays_refused() {
+    let mut module =
+        wat::parse_str(r#"(module (func (export "f") (result i32) (nop) (i32.const 1)))"#).unwrap();
+    let at = module.windows(2).position(|bytes| bytes == [0x01, 0x41]).unwrap();
+    // The first operator takes a value that is not there.
+    module[at] = 0x1a;
+    let mut block = vec![0; 20_000];
+    let mut source = module.as_slice();
+    let mut loader = wasmbed_engine::Loader::new(&mut block, &source, support::config()).unwrap();
+    let first = loader.step(&mut source, &support::Every, 1_000).unwrap_err();
+    assert_eq!(first.kind, ErrorKind::StackEmpty);
+    for _ in 0..100 {
+        assert_eq!(loader.step(&mut source, &support::Every, 1_000), Err(first));
+    }
+    assert!(loader.finish().is_none());
+}
+
+/// A function that the host hands in is called as it is: it has to be one.
+#[test]
+fn references_to_functions_that_are_not_there_are_not_handed_in() {
+    let text = r#"(module (import "host" "h" (func (param i32))) (table 1 funcref)
+        (func (export "f") (param funcref) (table.set (i32.const 0) (local.get 0)) (call_indirect (i32.const 0)))
+        (func (export "g") (param externref)))"#;
+    let module = wat::parse_str(text).unwrap();
+    let mut block = vec![0; 20_000];
+    let mut instance = load(&mut block, &module, 1).unwrap().unwrap();
+    for function in [0, 3, 1_000_000, u32::MAX] {
+        let called = instance.call("f", &[Value::FuncRef(Some(function))]);
+        assert_eq!(called, Err(wasmbed_engine::CallError::Types), "{function}");
+    }
+    assert_eq!(call(&mut instance, "f", &[Value::FuncRef(Some(1))], 1_000), Err(Trap::IndirectCallType));
+    // It would be null.
+    let called = instance.call("g", &[Value::ExternRef(Some(u32::MAX))]);
+    assert_eq!(called, Err(wasmbed_engine::CallError::Types));
+}
+
+/// A call stack of any size ends with a trap, and nothing behind it is written.
+#[test]
+fn nothing_is_written_behind_the_call_stack() {
+    let wide = list("i64", 20);
+    // Without names, which would lie there while they are read.
+    for text in [
+        r#"(module (func (export "f") (call 0)))"#.to_owned(),
+        format!(r#"(module (func (export "f") (local {wide}) (call 0)))"#),
+        format!(
+            r#"(module (func (param {wide}) (result {wide}) {0} (call 0))
+                (func (export "f") {0} (call 0) {1}))"#,
+            list("(i64.const -1)", 20),
+            list("(drop)", 20)
+        ),
+        format!(
+            r#"(module (table 1 funcref) (elem (i32.const 0) 0)
+                (func (param {wide} i32) {0} (i32.const 1) (call_indirect (param {wide} i32) (i32.const 0)))
+                (func (export "f") {0} (return_call 0 (i32.const 7))))"#,
+            list("(i64.const -1)", 20)
+        ),
+        format!(
+            r#"(module (func (param {wide}) (call 1)) (func (return_call 0 {}))
+                (func (export "f") (call 1)))"#,
+            list("(i64.const -1)", 20)
+        ),
+    ] {
+        let module = wat::parse_str(&text).unwrap();
+        for stack_slots in 0..200 {
+            let mut block = vec![u64::MAX / 3; 20_000];
+            let at = block.as_ptr() as usize;
+            let mut source = module.as_slice();
+            let config = wasmbed_engine::Config { stack_slots, ..support::config() };
+            let mut loader = wasmbed_engine::Loader::new(&mut block, &source, config).unwrap();
+            while loader.step(&mut source, &support::Every, 1_000).unwrap() == wasmbed_engine::Progress::More
+            {
+            }
+            let mut instance = loader.finish().unwrap();
+            let words = instance.bytes() / 8;
+            if instance.call("f", &[]) != Err(wasmbed_engine::CallError::StackOverflow) {
+                let ended = call(&mut instance, "f", &[], 1_000);
+                assert_eq!(ended, Err(Trap::StackOverflow), "{stack_slots}: {text}");
+            }
+            let from = words.next_multiple_of(2);
+            // Up to where the loader had its own things.
+            assert!(
+                block[from..from + 1_000].iter().all(|word| *word == u64::MAX / 3),
+                "{stack_slots} slots at {at:#x}: {text}"
+            );
+        }
+    }
+}
