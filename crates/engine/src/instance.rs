@@ -99,6 +99,7 @@ pub struct Instance<'m> {
     exports: u32,
     global_records: Place,
     code_words: u32,
+    #[cfg(feature = "checked")]
     checked: bool,
 }
 
@@ -126,7 +127,8 @@ impl<'m> Loader<'m> {
             exports: self.exports,
             global_records,
             code_words: self.emit.position,
-            checked: cfg!(feature = "checked"),
+            #[cfg(feature = "checked")]
+            checked: false,
             region: self.region,
         };
         let region = &mut instance.region;
@@ -169,6 +171,7 @@ impl Instance<'_> {
     }
 
     /// Lets the checked executor run it, or the usual one.
+    #[cfg(feature = "checked")]
     pub fn set_checked(&mut self, checked: bool) {
         self.checked = checked;
     }
@@ -334,13 +337,7 @@ impl Instance<'_> {
         }
         let given = i32::try_from(fuel).unwrap_or(i32::MAX);
         self.machine.fuel = given;
-        let why = if self.checked {
-            // SAFETY: the machine's pointers are into its region, whose code the translator wrote.
-            unsafe { execute::run::<true>(&mut self.machine) }
-        } else {
-            // SAFETY: the machine's pointers are into its region, whose code the translator wrote.
-            unsafe { execute::run::<false>(&mut self.machine) }
-        };
+        let why = self.execute();
         let used = (i64::from(given) - i64::from(self.machine.fuel)).max(0) as u32;
         let trap = match why {
             exit::DONE => {
@@ -367,6 +364,16 @@ impl Instance<'_> {
             _ => Trap::Internal,
         };
         (self.trapped(trap), used)
+    }
+
+    fn execute(&mut self) -> u32 {
+        #[cfg(feature = "checked")]
+        if self.checked {
+            // SAFETY: the machine's pointers are into its region, whose code the translator wrote.
+            return unsafe { execute::run::<true>(&mut self.machine) };
+        }
+        // SAFETY: the machine's pointers are into its region, whose code the translator wrote.
+        unsafe { execute::run::<false>(&mut self.machine) }
     }
 
     fn trapped(&mut self, trap: Trap) -> Step {
