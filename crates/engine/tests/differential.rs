@@ -121,15 +121,19 @@ fn damage(module: &mut Vec<u8>, random: &mut StdRng) {
 fn damaged_modules_are_refused_by_both_or_by_none() {
     let (mut refused, mut accepted, mut limited) = (0, 0, 0);
     let mut block = vec![0; 200_000];
+    let (mut counts, mut blocks) = (Counts::default(), Blocks::new());
     for seed in seeds(2) {
-        let Some((module, _)) = generate(seed) else { continue };
+        let Some((module, rest)) = generate(seed) else { continue };
         let mut random = StdRng::seed_from_u64(!seed);
         for mutant in 0..MUTANTS_OF_EACH {
             let mut module = module.clone();
             damage(&mut module, &mut random);
             let ours = load(&mut block, &module, 1_000).map(drop);
             match (ours, Oracle::load(&module)) {
-                (Ok(()), Ok(_)) => accepted += 1,
+                (Ok(()), Ok(_)) => {
+                    accepted += 1;
+                    compare(&module, &mut Unstructured::new(&rest), &mut blocks, &mut counts);
+                }
                 (Err(_), Err(_)) => refused += 1,
                 (Err(error), Ok(_)) if legitimate(error.kind) => limited += 1,
                 // Its start function traps; here it is part of the first call.
@@ -142,7 +146,9 @@ fn damaged_modules_are_refused_by_both_or_by_none() {
             }
         }
     }
-    println!("{refused} refused by both, {accepted} accepted by both, {limited} beyond what the engine has");
+    println!(
+        "{refused} refused by both, {accepted} accepted by both, {limited} beyond what the engine has: {counts:?}"
+    );
     assert!(refused > 500 && accepted > 30, "{refused} refused, {accepted} accepted");
 }
 
