@@ -208,7 +208,7 @@ fn memory(t: &mut Table) {
             t.pair(
                 &format!("{name}_{form}0"),
                 operands,
-                &format!("{before}let p = address!(a, {size}, {size}); acc = {value};"),
+                &format!("{before}let p = address0!(a, {size}); acc = {value};"),
             );
         }
     }

@@ -92,6 +92,25 @@ mod access {
     }
 }
 
+/// The same value, of which the compiler knows nothing: what is computed from it stays in the arm of the match that needs
+/// it. Otherwise it moves to where all arms come together, and costs every operator instructions.
+#[inline(always)]
+fn here<T>(value: T) -> T {
+    #[cfg(all(any(target_arch = "riscv32", target_arch = "arm"), not(miri)))]
+    {
+        let mut value = value;
+        let register = (&raw mut value).cast::<usize>();
+        const { assert!(size_of::<T>() == size_of::<usize>()) }
+        // SAFETY: the value is one register wide, and there is no instruction.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) * register, options(nomem, nostack, preserves_flags));
+        }
+        return value;
+    }
+    #[allow(unreachable_code)]
+    value
+}
+
 /// Runs until something has to be said.
 ///
 /// # Safety
@@ -124,7 +143,7 @@ pub(crate) unsafe fn run<const CHECKED: bool>(machine: &mut Machine) -> u32 {
     }
     macro_rules! advance {
         ($words:expr) => {
-            pc = unsafe { pc.add($words) }
+            pc = here(unsafe { pc.add($words) })
         };
     }
     macro_rules! word {
@@ -402,6 +421,18 @@ pub(crate) unsafe fn run<const CHECKED: bool>(machine: &mut Machine) -> u32 {
                 exit!(exit::MEMORY)
             }
             let p = memory.wrapping_add(address as usize).wrapping_add(k - $size);
+            promised!(machine.is_memory(p, $size));
+            p
+        }};
+    }
+    // The same where the offset is zero.
+    macro_rules! address0 {
+        ($address:expr, $size:expr) => {{
+            let address = $address;
+            if address > here(memory_bytes).wrapping_sub($size) {
+                exit!(exit::MEMORY)
+            }
+            let p = memory.wrapping_add(address as usize);
             promised!(machine.is_memory(p, $size));
             p
         }};
