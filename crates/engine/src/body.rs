@@ -6,9 +6,9 @@
 
 use crate::emit::{LAZY, fits};
 use crate::error::{Error, ErrorKind};
-use crate::execute::header;
 use crate::generated::{NUMERICS, Numeric, family, op, rare};
 use crate::load::Loader;
+use crate::machine::header;
 use crate::reader::Source;
 use crate::scratch::{BlockType, Construct, Entry, FRAMES, Frame, Kind, LOCALS, NONE, OPERANDS};
 use crate::types::ValueType;

@@ -14,27 +14,11 @@
 #![allow(unsafe_code)]
 
 use crate::generated::RARE_LENGTHS;
-use crate::machine::{FLOAT, Machine, exit};
+use crate::machine::{FLOAT, Machine, exit, header};
 use crate::rare;
 
 /// Fuel that a call costs beside the bytes of the callee's code.
 const CALL: i32 = 16;
-
-/// Words in front of a function's code.
-pub(crate) mod header {
-    /// Number of its type.
-    pub(crate) const KIND: usize = 0;
-    /// Bytes of its frame.
-    pub(crate) const FRAME: usize = 1;
-    /// Slots that a call sets to zero.
-    pub(crate) const ZEROED: usize = 2;
-    /// Where in the frame the caller's code position and frame are kept, bytes.
-    pub(crate) const SAVE: usize = 3;
-    /// Fuel of a call.
-    pub(crate) const COST: usize = 4;
-    /// Words of the header.
-    pub(crate) const WORDS: usize = 5;
-}
 
 mod access {
     //! Loads and stores that need no alignment. RV32 traps on one that is not aligned, or takes a hundred times as long,

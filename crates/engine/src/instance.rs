@@ -1,9 +1,10 @@
 //! A loaded module: started, run in slices, asked and answered.
 #![allow(unsafe_code)]
 
-use crate::execute::{self, header};
+use crate::execute;
+use crate::frames::Frames;
 use crate::load::{Exports, Loader, read_global, read_type};
-use crate::machine::{Machine, exit};
+use crate::machine::{Machine, POINTERS_FIT, exit, header};
 use crate::region::{Place, Region};
 use crate::types::{FunctionType, Value, ValueType};
 
@@ -144,6 +145,7 @@ impl<'m> Loader<'m> {
         machine.code_end = machine.code.wrapping_add(self.emit.position as usize);
         machine.functions = at(self.function_place).cast();
         machine.function_count = self.functions;
+        machine.import_count = self.imports;
         machine.globals = at(self.global_place).cast();
         machine.globals_end = machine.globals.wrapping_add(self.global_slots as usize);
         machine.tables = at(self.table_place).cast();
@@ -163,6 +165,47 @@ impl Instance<'_> {
     /// Bytes of the block that it uses, from its beginning: the rest may be given back.
     pub fn bytes(&self) -> usize {
         self.region.low().next_multiple_of(8)
+    }
+
+    /// Moves the instance, in the middle of whatever it does, to another place: its bytes are copied there, and it goes on
+    /// there with no difference that a program could see.
+    ///
+    /// # Safety
+    /// From `to` on there are [`Self::bytes`] bytes that live as long as the block that was handed to the loader, and
+    /// that nothing else has; the two may overlap.
+    pub unsafe fn relocate(&mut self, to: *mut u64) {
+        let from = self.region.start();
+        let distance = (to as usize).wrapping_sub(from as usize);
+        if POINTERS_FIT {
+            self.shift_saved(distance as u32);
+        }
+        // SAFETY: both places have as many bytes as the region, which ends at a whole number of 64 bits.
+        unsafe {
+            core::ptr::copy(from.cast::<u64>(), to, self.region.words());
+            self.region.set_block(to);
+        }
+        self.machine.shift(distance);
+    }
+
+    /// Code positions and frames that the region keeps as pointers are to be pointers to elsewhere.
+    fn shift_saved(&mut self, distance: u32) {
+        let shift = |p: *mut u32| {
+            // SAFETY: a word of the stack or of the table of functions.
+            unsafe { *p = (*p).wrapping_add(distance) }
+        };
+        if !matches!(self.state, State::Idle | State::Overflow) {
+            for active in Frames::new(&self.machine) {
+                shift(active.saved);
+                shift(active.saved.wrapping_add(1));
+            }
+        }
+        for function in 0..self.machine.function_count as usize {
+            let place = self.machine.functions.wrapping_add(function).cast_mut();
+            // SAFETY: a word of the table of functions; those without code have none.
+            if unsafe { *place } != 0 {
+                shift(place);
+            }
+        }
     }
 
     /// Bytes of translated code.

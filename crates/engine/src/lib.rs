@@ -22,6 +22,7 @@ mod branch;
 mod emit;
 mod error;
 mod execute;
+mod frames;
 mod instance;
 mod load;
 mod machine;

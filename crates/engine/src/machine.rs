@@ -31,6 +31,22 @@ pub(crate) mod exit {
 
 /// Fuel that an operation on floats costs, most boards having no unit for it.
 pub(crate) const FLOAT: i32 = 32;
+/// Words in front of a function's code.
+pub(crate) mod header {
+    /// Number of its type.
+    pub(crate) const KIND: usize = 0;
+    /// Bytes of its frame.
+    pub(crate) const FRAME: usize = 1;
+    /// Slots that a call sets to zero.
+    pub(crate) const ZEROED: usize = 2;
+    /// Where in the frame the caller's code position and frame are kept, bytes.
+    pub(crate) const SAVE: usize = 3;
+    /// Fuel of a call.
+    pub(crate) const COST: usize = 4;
+    /// Words of the header.
+    pub(crate) const WORDS: usize = 5;
+}
+
 /// Words by which the region describes a table: its place, its length, the length it may grow to.
 ///
 /// Elements are 32-bit: the index of a function plus one, or a host's value plus one; 0 is null.
@@ -69,6 +85,8 @@ pub(crate) struct Machine {
     pub(crate) code_end: *const u16,
     pub(crate) functions: *const u32,
     pub(crate) function_count: u32,
+    /// How many of them are the host's.
+    pub(crate) import_count: u32,
     pub(crate) globals: *mut u32,
     pub(crate) globals_end: *mut u32,
     pub(crate) tables: *mut u32,
@@ -99,6 +117,7 @@ impl Machine {
             code_end: null_mut(),
             functions: null_mut(),
             function_count: 0,
+            import_count: 0,
             globals: null_mut(),
             globals_end: null_mut(),
             tables: null_mut(),
@@ -110,6 +129,28 @@ impl Machine {
             host_function: 0,
             host_frame: null_mut(),
         }
+    }
+
+    /// All of it is elsewhere now, by so many bytes.
+    pub(crate) fn shift(&mut self, bytes: usize) {
+        fn moved<T>(p: *mut T, bytes: usize) -> *mut T {
+            if p.is_null() { p } else { p.wrapping_byte_add(bytes) }
+        }
+        self.pc = moved(self.pc.cast_mut(), bytes);
+        self.frame = moved(self.frame, bytes);
+        self.memory = moved(self.memory, bytes);
+        self.region = moved(self.region, bytes);
+        self.code = moved(self.code.cast_mut(), bytes);
+        self.code_end = moved(self.code_end.cast_mut(), bytes);
+        self.functions = moved(self.functions.cast_mut(), bytes);
+        self.globals = moved(self.globals, bytes);
+        self.globals_end = moved(self.globals_end, bytes);
+        self.tables = moved(self.tables, bytes);
+        self.data = moved(self.data, bytes);
+        self.elements = moved(self.elements, bytes);
+        self.stack = moved(self.stack, bytes);
+        self.stack_end = moved(self.stack_end, bytes);
+        self.host_frame = moved(self.host_frame, bytes);
     }
 
     pub(crate) fn is_code(&self, p: *const u16) -> bool {
@@ -185,7 +226,8 @@ impl Machine {
     }
 }
 
-const POINTERS_FIT: bool = size_of::<usize>() == 4;
+/// Whether 32 bits hold a pointer.
+pub(crate) const POINTERS_FIT: bool = size_of::<usize>() == 4;
 
 /// A position in the code of a region, as [`Machine::save_code`] has it.
 pub(crate) fn save_code_position(region: &Region<'_>, code: Place, position: u32) -> u32 {

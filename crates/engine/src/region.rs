@@ -140,6 +140,20 @@ impl<'m> Region<'m> {
         self.high = self.low;
     }
 
+    /// Numbers of 64 bits of the block.
+    pub(crate) fn words(&self) -> usize {
+        self.block.len()
+    }
+
+    /// The block's numbers are elsewhere now.
+    ///
+    /// # Safety
+    /// From there on there are as many as in the block, they live as long, and nothing else has them.
+    pub(crate) unsafe fn set_block(&mut self, block: *mut u64) {
+        // SAFETY: the caller's.
+        self.block = unsafe { slice::from_raw_parts_mut(block, self.block.len()) };
+    }
+
     /// Where it begins.
     pub(crate) fn start(&mut self) -> *mut u8 {
         self.block.as_mut_ptr().cast()
