@@ -4,12 +4,12 @@
 //! a 32-bit operator stays in the accumulator until something else needs it. Values are put into their own slots where
 //! blocks begin, where a branch carries them, and as arguments of calls.
 
-use crate::emit::{LAZY, fits};
-use crate::error::{Error, ErrorKind};
+use crate::emit::{LAZY, bytes, fits};
+use crate::error::ErrorKind;
 use crate::generated::{NUMERICS, Numeric, family, op, rare};
 use crate::load::Loader;
 use crate::machine::header;
-use crate::reader::Source;
+use crate::reader::{Failed, Source};
 use crate::scratch::{BlockType, Construct, Entry, FRAMES, Frame, Kind, LOCALS, NONE, OPERANDS};
 use crate::types::ValueType;
 
@@ -21,11 +21,11 @@ use ValueType as T;
 impl Loader<'_> {
     // The operand stack.
 
-    pub(crate) fn invalid<R>(&self, kind: ErrorKind) -> Result<R, Error> {
-        Err(Error { kind, offset: self.operator_offset })
+    pub(crate) fn invalid<R>(&self, kind: ErrorKind) -> Result<R, Failed> {
+        Err(self.reader.error_at(kind, self.operator_offset))
     }
 
-    pub(crate) fn frame(&self, depth: u32) -> Result<Frame, Error> {
+    pub(crate) fn frame(&self, depth: u32) -> Result<Frame, Failed> {
         match (self.frames as u32).checked_sub(depth.saturating_add(1)) {
             Some(index) => Ok(self.scratch.frames[index as usize]),
             None => self.invalid(ErrorKind::Index { what: "label", index: depth }),
@@ -37,7 +37,7 @@ impl Loader<'_> {
         &mut self.scratch.frames[index]
     }
 
-    pub(crate) fn push(&mut self, value_type: T, kind: Kind, value: u32) -> Result<(), Error> {
+    pub(crate) fn push(&mut self, value_type: T, kind: Kind, value: u32) -> Result<(), Failed> {
         if self.height >= OPERANDS {
             return self.invalid(ErrorKind::Limit { what: "operands", limit: OPERANDS as u32 });
         }
@@ -56,7 +56,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    pub(crate) fn pop(&mut self) -> Result<Entry, Error> {
+    pub(crate) fn pop(&mut self) -> Result<Entry, Failed> {
         let frame = self.scratch.frames[self.frames - 1];
         if self.height == usize::from(frame.height) {
             if frame.unreachable {
@@ -70,7 +70,7 @@ impl Loader<'_> {
         Ok(entry)
     }
 
-    pub(crate) fn pop_type(&mut self, expected: T) -> Result<Entry, Error> {
+    pub(crate) fn pop_type(&mut self, expected: T) -> Result<Entry, Failed> {
         let mut entry = self.pop()?;
         if entry.value_type == T::UNKNOWN {
             entry.value_type = expected;
@@ -119,7 +119,7 @@ impl Loader<'_> {
             .sum()
     }
 
-    pub(crate) fn pop_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Error> {
+    pub(crate) fn pop_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Failed> {
         let count = self.block_types(block_type, results);
         self.count_values(count);
         for at in (0..count).rev() {
@@ -133,7 +133,7 @@ impl Loader<'_> {
         self.work += count as u32 / 4;
     }
 
-    pub(crate) fn push_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Error> {
+    pub(crate) fn push_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Failed> {
         let count = self.block_types(block_type, results);
         self.count_values(count);
         for at in 0..count {
@@ -143,7 +143,7 @@ impl Loader<'_> {
     }
 
     /// Checks the values on top of the stack, and gives those that nobody knows their types.
-    pub(crate) fn check_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Error> {
+    pub(crate) fn check_types(&mut self, block_type: BlockType, results: bool) -> Result<(), Failed> {
         let count = self.block_types(block_type, results);
         let frame = self.scratch.frames[self.frames - 1];
         if self.height - usize::from(frame.height) < count || frame.unreachable {
@@ -166,7 +166,7 @@ impl Loader<'_> {
     // The function.
 
     /// Begins a function whose locals come next.
-    pub(crate) fn begin_function(&mut self) -> Result<(), Error> {
+    pub(crate) fn begin_function(&mut self) -> Result<(), Failed> {
         let index = self.imports + self.function;
         let type_index = self.type_of_function(index);
         let function = self.function_type(type_index);
@@ -200,7 +200,7 @@ impl Loader<'_> {
     }
 
     /// Adds locals of one type.
-    pub(crate) fn add_locals(&mut self, count: u32, value_type: T) -> Result<(), Error> {
+    pub(crate) fn add_locals(&mut self, count: u32, value_type: T) -> Result<(), Failed> {
         let all = (self.locals as u32).saturating_add(count);
         if all > LOCALS as u32 {
             return Err(self.reader.error(ErrorKind::Limit { what: "locals", limit: LOCALS as u32 }));
@@ -222,7 +222,7 @@ impl Loader<'_> {
         self.set_code(self.function_start + header::ZEROED as u32, zeroed);
     }
 
-    fn end_function(&mut self) -> Result<(), Error> {
+    fn end_function(&mut self) -> Result<(), Failed> {
         let start = self.function_start;
         let bytes = (self.emit.position - start - header::WORDS as u32) * 2;
         self.set_code(start + header::FRAME as u32, self.slots_max * 4);
@@ -237,7 +237,7 @@ impl Loader<'_> {
         self.scratch.local_slots[local as usize]
     }
 
-    fn push_frame(&mut self, block: Construct, block_type: BlockType, dead: bool) -> Result<(), Error> {
+    fn push_frame(&mut self, block: Construct, block_type: BlockType, dead: bool) -> Result<(), Failed> {
         if self.frames >= FRAMES {
             return self.invalid(ErrorKind::Limit { what: "blocks within each other", limit: FRAMES as u32 });
         }
@@ -259,7 +259,7 @@ impl Loader<'_> {
     // Operators.
 
     /// Reads and translates one operator.
-    pub(crate) fn operator(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    pub(crate) fn operator(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         self.operator_offset = self.reader.position();
         let operator = self.reader.byte(source)?;
         match operator {
@@ -368,7 +368,7 @@ impl Loader<'_> {
         }
     }
 
-    fn block_type(&mut self, source: &mut dyn Source) -> Result<BlockType, Error> {
+    fn block_type(&mut self, source: &mut dyn Source) -> Result<BlockType, Failed> {
         let begins = self.reader.position();
         let value = self.reader.signed(source, 33)?;
         if value >= 0 {
@@ -392,7 +392,7 @@ impl Loader<'_> {
         }
     }
 
-    fn block(&mut self, source: &mut dyn Source, is_loop: bool) -> Result<(), Error> {
+    fn block(&mut self, source: &mut dyn Source, is_loop: bool) -> Result<(), Failed> {
         let block_type = self.block_type(source)?;
         self.settle_from(0)?;
         self.pop_types(block_type, false)?;
@@ -405,7 +405,7 @@ impl Loader<'_> {
         self.push_types(block_type, false)
     }
 
-    fn branch_on_if(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn branch_on_if(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let block_type = self.block_type(source)?;
         let condition = self.pop_type(T::I32)?;
         self.settle_around(&condition, 0)?;
@@ -418,7 +418,7 @@ impl Loader<'_> {
         self.push_types(block_type, false)
     }
 
-    fn otherwise(&mut self) -> Result<(), Error> {
+    fn otherwise(&mut self) -> Result<(), Failed> {
         let frame = *self.innermost();
         if frame.block != Construct::If {
             return self.invalid(ErrorKind::Malformed("else without if"));
@@ -442,7 +442,7 @@ impl Loader<'_> {
     }
 
     /// That the stack has the block's results and nothing else.
-    fn check_block_end(&mut self, frame: Frame) -> Result<(), Error> {
+    fn check_block_end(&mut self, frame: Frame) -> Result<(), Failed> {
         self.check_types(frame.block_type, true)?;
         let count = self.block_types(frame.block_type, true);
         if self.height != usize::from(frame.height) + count {
@@ -451,7 +451,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    fn end(&mut self) -> Result<(), Failed> {
         let frame = *self.innermost();
         self.check_block_end(frame)?;
         if frame.block == Construct::If {
@@ -492,7 +492,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn end_of_function(&mut self, frame: Frame) -> Result<(), Error> {
+    fn end_of_function(&mut self, frame: Frame) -> Result<(), Failed> {
         if frame.place == NONE {
             if !self.emit.dead {
                 self.emit_return()?;
@@ -517,34 +517,27 @@ impl Loader<'_> {
     }
 
     /// Returns the function's results, which are on top of the stack.
-    pub(crate) fn emit_return(&mut self) -> Result<(), Error> {
+    pub(crate) fn emit_return(&mut self) -> Result<(), Failed> {
         let block_type = self.scratch.frames[0].block_type;
         let save = self.save;
         match self.block_types(block_type, true) {
             0 => {
-                self.begin(op::RETURN)?;
-                self.slot_word(save)?;
+                self.write(op::RETURN, &[bytes(save)])?;
             }
             1 if self.block_type_at(block_type, true, 0).slots() == 1 => {
                 let mut entry = self.scratch.entries[self.height - 1];
                 if self.is_accumulator(&entry) {
-                    self.begin(op::RETURN_A)?;
-                    self.slot_word(save)?;
+                    self.write(op::RETURN_A, &[bytes(save)])?;
                 } else {
                     self.put_into_slot(&mut entry)?;
-                    self.begin(op::RETURN_S)?;
-                    self.slot_word(save)?;
-                    self.slot_word(self.slot_of(&entry))?;
+                    self.write(op::RETURN_S, &[bytes(save), bytes(self.slot_of(&entry))])?;
                 }
             }
             count => {
                 self.settle_from(self.height - count)?;
                 let from = self.scratch.entries[self.height - count].slot;
                 let slots = self.block_slots(block_type, true);
-                self.begin(op::RETURN_MANY)?;
-                self.slot_word(save)?;
-                self.slot_word(from)?;
-                self.word(slots as u16)?;
+                self.write(op::RETURN_MANY, &[bytes(save), bytes(from), slots as u16])?;
             }
         }
         self.seal();
@@ -554,7 +547,7 @@ impl Loader<'_> {
     // Calls.
 
     /// Puts arguments where the callee has its parameters; answers the first one's slot.
-    fn arguments(&mut self, type_index: u32) -> Result<u16, Error> {
+    fn arguments(&mut self, type_index: u32) -> Result<u16, Failed> {
         let count = self.function_type(type_index).parameters.len();
         self.count_values(count);
         self.free_accumulator()?;
@@ -566,7 +559,7 @@ impl Loader<'_> {
         Ok(self.slot)
     }
 
-    fn results(&mut self, type_index: u32) -> Result<(), Error> {
+    fn results(&mut self, type_index: u32) -> Result<(), Failed> {
         self.label();
         let count = self.function_type(type_index).results.len();
         self.count_values(count);
@@ -578,7 +571,7 @@ impl Loader<'_> {
     }
 
     /// That a function's results are those of the function that ends with a call of it.
-    fn check_tail(&self, type_index: u32) -> Result<(), Error> {
+    fn check_tail(&self, type_index: u32) -> Result<(), Failed> {
         let BlockType(own) = self.scratch.frames[0].block_type;
         if self.function_type(type_index).results != self.function_type(own).results {
             return self.invalid(ErrorKind::Invalid("a tail call of a function with other results"));
@@ -586,7 +579,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn call(&mut self, function: u32, tail: bool) -> Result<(), Error> {
+    fn call(&mut self, function: u32, tail: bool) -> Result<(), Failed> {
         if function >= self.functions {
             return self.invalid(ErrorKind::Index { what: "function", index: function });
         }
@@ -596,26 +589,18 @@ impl Loader<'_> {
             self.check_tail(type_index)?;
         }
         if function < self.imports {
-            self.begin(op::HOST)?;
-            self.slot_word(at)?;
-            self.word(function as u16)?;
+            self.write(op::HOST, &[bytes(at), function as u16])?;
         } else if tail {
             let words = self.function_type(type_index).slots().0;
-            self.begin(op::RETURN_CALL)?;
-            self.slot_word(at)?;
-            self.word(function as u16)?;
-            self.word(words as u16)?;
-            self.slot_word(self.save)?;
+            self.write(op::RETURN_CALL, &[bytes(at), function as u16, words as u16, bytes(self.save)])?;
         } else {
-            self.begin(op::CALL)?;
-            self.slot_word(at)?;
-            self.word(function as u16)?;
+            self.write(op::CALL, &[bytes(at), function as u16])?;
         }
         self.results(type_index)?;
         self.after_call(tail, function < self.imports)
     }
 
-    fn after_call(&mut self, tail: bool, returns: bool) -> Result<(), Error> {
+    fn after_call(&mut self, tail: bool, returns: bool) -> Result<(), Failed> {
         if tail {
             if returns {
                 self.emit_return()?;
@@ -625,7 +610,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn call_indirect(&mut self, type_index: u32, table: u32, tail: bool) -> Result<(), Error> {
+    fn call_indirect(&mut self, type_index: u32, table: u32, tail: bool) -> Result<(), Failed> {
         self.check_table(table, Some(T::FUNCREF))?;
         if type_index >= self.types {
             return self.invalid(ErrorKind::Index { what: "type", index: type_index });
@@ -637,11 +622,10 @@ impl Loader<'_> {
         if tail {
             self.check_tail(type_index)?;
         }
-        self.begin(if tail { op::RETURN_CALL_INDIRECT } else { op::CALL_INDIRECT })?;
-        self.slot_word(from)?;
-        self.slot_word(at)?;
-        self.word(self.canonical_type(type_index))?;
-        self.word(table as u16)?;
+        self.write(
+            if tail { op::RETURN_CALL_INDIRECT } else { op::CALL_INDIRECT },
+            &[bytes(from), bytes(at), self.canonical_type(type_index), table as u16],
+        )?;
         if tail {
             self.word(self.function_type(type_index).slots().0 as u16)?;
             self.slot_word(self.save)?;
@@ -652,7 +636,7 @@ impl Loader<'_> {
 
     // Values.
 
-    fn select(&mut self, value_type: Option<T>) -> Result<(), Error> {
+    fn select(&mut self, value_type: Option<T>) -> Result<(), Failed> {
         let mut condition = self.pop_type(T::I32)?;
         let mut b = self.pop()?;
         let mut a = self.pop()?;
@@ -686,18 +670,13 @@ impl Loader<'_> {
         }
         let (a, b) = (self.slot_of(&a), self.slot_of(&b));
         if result.slots() == 2 {
-            self.begin(op::SELECT_PAIR)?;
-            self.slot_word(a)?;
-            self.slot_word(b)?;
-            self.slot_word(self.slot_of(&condition))?;
+            self.write(op::SELECT_PAIR, &[bytes(a), bytes(b), bytes(self.slot_of(&condition))])?;
             self.result_word(self.slot)?;
             return self.push(result, Kind::Slot, 0);
         }
         let in_accumulator = self.is_accumulator(&condition);
         self.free_accumulator()?;
-        self.begin(if in_accumulator { op::SELECT_A } else { op::SELECT_S })?;
-        self.slot_word(a)?;
-        self.slot_word(b)?;
+        self.write(if in_accumulator { op::SELECT_A } else { op::SELECT_S }, &[bytes(a), bytes(b)])?;
         if !in_accumulator {
             self.slot_word(self.slot_of(&condition))?;
         }
@@ -705,7 +684,7 @@ impl Loader<'_> {
         self.push(result, kind, 0)
     }
 
-    fn local(&mut self, operator: u8, local: u32) -> Result<(), Error> {
+    fn local(&mut self, operator: u8, local: u32) -> Result<(), Failed> {
         if local as usize >= self.locals {
             return self.invalid(ErrorKind::Index { what: "local", index: local });
         }
@@ -718,20 +697,18 @@ impl Loader<'_> {
         if operator == 0x22 { self.push(value_type, kind, value) } else { Ok(()) }
     }
 
-    fn global(&mut self, global: u32, set: bool) -> Result<(), Error> {
+    fn global(&mut self, global: u32, set: bool) -> Result<(), Failed> {
         let Some((value_type, mutable, at)) = self.global_at(global) else {
             return self.invalid(ErrorKind::Index { what: "global", index: global });
         };
         if !set {
             if value_type.slots() == 2 {
-                self.begin(op::GLOBAL_GET_PAIR)?;
-                self.word(at)?;
+                self.write(op::GLOBAL_GET_PAIR, &[at])?;
                 self.result_word(self.slot)?;
                 return self.push(value_type, Kind::Slot, 0);
             }
             self.free_accumulator()?;
-            self.begin(op::GLOBAL_GET)?;
-            self.word(at)?;
+            self.write(op::GLOBAL_GET, &[at])?;
             return self.push_accumulator(value_type);
         }
         if !mutable {
@@ -739,16 +716,16 @@ impl Loader<'_> {
         }
         let mut entry = self.pop_type(value_type)?;
         if value_type.slots() == 1 && self.is_accumulator(&entry) {
-            self.begin(op::GLOBAL_SET_A)?;
-            return self.word(at);
+            return self.write(op::GLOBAL_SET_A, &[at]);
         }
         self.put_into_slot(&mut entry)?;
-        self.begin(if value_type.slots() == 2 { op::GLOBAL_SET_PAIR } else { op::GLOBAL_SET_S })?;
-        self.slot_word(self.slot_of(&entry))?;
-        self.word(at)
+        self.write(
+            if value_type.slots() == 2 { op::GLOBAL_SET_PAIR } else { op::GLOBAL_SET_S },
+            &[bytes(self.slot_of(&entry)), at],
+        )
     }
 
-    fn long_constant(&mut self, value_type: T, value: u64) -> Result<(), Error> {
+    fn long_constant(&mut self, value_type: T, value: u64) -> Result<(), Failed> {
         if value == value as i32 as i64 as u64 {
             return self.push(value_type, Kind::Const, value as u32);
         }
@@ -757,12 +734,12 @@ impl Loader<'_> {
     }
 
     /// The result of an operator that left it in the accumulator.
-    pub(crate) fn push_accumulator(&mut self, value_type: T) -> Result<(), Error> {
+    pub(crate) fn push_accumulator(&mut self, value_type: T) -> Result<(), Failed> {
         let kind = if self.emit.dead { Kind::Slot } else { Kind::Accumulator };
         self.push(value_type, kind, 0)
     }
 
-    fn function_reference(&mut self, function: u32) -> Result<(), Error> {
+    fn function_reference(&mut self, function: u32) -> Result<(), Failed> {
         if function >= self.functions {
             return self.invalid(ErrorKind::Index { what: "function", index: function });
         }
@@ -774,7 +751,7 @@ impl Loader<'_> {
 
     // Numbers.
 
-    fn numeric(&mut self, operator: u8) -> Result<(), Error> {
+    fn numeric(&mut self, operator: u8) -> Result<(), Failed> {
         match operator {
             0x45 => {
                 let entry = self.pop_type(T::I32)?;
@@ -823,7 +800,7 @@ impl Loader<'_> {
     }
 
     /// An operator for which a value only gets another type.
-    fn retype(&mut self, from: T, to: T) -> Result<(), Error> {
+    fn retype(&mut self, from: T, to: T) -> Result<(), Failed> {
         let entry = self.pop_type(from)?;
         if from.slots() != to.slots() {
             // The operator that computed it writes more slots than the result has.
@@ -833,7 +810,11 @@ impl Loader<'_> {
     }
 
     /// Two operands of a 32-bit operator: which form it has, and its operands.
-    pub(crate) fn operands(&mut self, a: &mut Entry, b: &mut Entry) -> Result<(u16, [u16; 2], usize), Error> {
+    pub(crate) fn operands(
+        &mut self,
+        a: &mut Entry,
+        b: &mut Entry,
+    ) -> Result<(u16, [u16; 2], usize), Failed> {
         if b.kind == Kind::Accumulator && a.kind == Kind::Const {
             self.put_into_slot(b)?;
         }
@@ -845,9 +826,7 @@ impl Loader<'_> {
             let taken = a.kind == Kind::Accumulator
                 || (from..self.height).any(|index| self.scratch.entries[index].kind == Kind::Accumulator);
             if !taken {
-                self.begin(op::CONST_ACC)?;
-                self.word(b.value as u16)?;
-                self.word((b.value >> 16) as u16)?;
+                self.write(op::CONST_ACC, &[b.value as u16, (b.value >> 16) as u16])?;
                 self.emit.acc_local = NONE;
                 return Ok((2, [self.slot_of(a) * 4, 0], 1));
             }
@@ -874,12 +853,12 @@ impl Loader<'_> {
         Ok((0, [self.slot_of(a) * 4, self.slot_of(b) * 4], 2))
     }
 
-    pub(crate) fn operand_words(&mut self, words: [u16; 2], count: usize) -> Result<(), Error> {
+    pub(crate) fn operand_words(&mut self, words: [u16; 2], count: usize) -> Result<(), Failed> {
         self.word(words[0])?;
         if count == 2 { self.word(words[1]) } else { Ok(()) }
     }
 
-    fn binary(&mut self, index: u16, commutes: bool) -> Result<(), Error> {
+    fn binary(&mut self, index: u16, commutes: bool) -> Result<(), Failed> {
         let mut b = self.pop_type(T::I32)?;
         let mut a = self.pop_type(T::I32)?;
         let mut index = index;
@@ -903,18 +882,16 @@ impl Loader<'_> {
         self.push_accumulator(T::I32)
     }
 
-    fn division(&mut self, index: u16) -> Result<(), Error> {
+    fn division(&mut self, index: u16) -> Result<(), Failed> {
         let mut b = self.pop_type(T::I32)?;
         let mut a = self.pop_type(T::I32)?;
         self.both_into_slots(&mut a, &mut b)?;
         self.free_accumulator()?;
-        self.begin(op::DIV_S + index)?;
-        self.slot_word(self.slot_of(&a))?;
-        self.slot_word(self.slot_of(&b))?;
+        self.write(op::DIV_S + index, &[bytes(self.slot_of(&a)), bytes(self.slot_of(&b))])?;
         self.push_accumulator(T::I32)
     }
 
-    fn both_into_slots(&mut self, a: &mut Entry, b: &mut Entry) -> Result<(), Error> {
+    fn both_into_slots(&mut self, a: &mut Entry, b: &mut Entry) -> Result<(), Failed> {
         if b.kind == Kind::Accumulator {
             self.put_into_slot(b)?;
         }
@@ -922,7 +899,7 @@ impl Loader<'_> {
         self.put_into_slot(b)
     }
 
-    fn unary(&mut self, index: u16) -> Result<(), Error> {
+    fn unary(&mut self, index: u16) -> Result<(), Failed> {
         let mut entry = self.pop_type(T::I32)?;
         if entry.kind == Kind::Const {
             self.put_into_slot(&mut entry)?;
@@ -950,7 +927,7 @@ impl Loader<'_> {
         (5, false),
     ];
 
-    fn compare(&mut self, index: u8) -> Result<(), Error> {
+    fn compare(&mut self, index: u8) -> Result<(), Failed> {
         let mut b = self.pop_type(T::I32)?;
         let mut a = self.pop_type(T::I32)?;
         let (mut index, mut swap) = Self::COMPARES[usize::from(index)];
@@ -984,7 +961,7 @@ impl Loader<'_> {
         ((distance / 15) ^ 1) * 15 + distance % 15
     }
 
-    fn is_zero(&mut self, entry: Entry) -> Result<(), Error> {
+    fn is_zero(&mut self, entry: Entry) -> Result<(), Failed> {
         if entry.kind == Kind::Accumulator && self.last_compares() {
             let operator = family::COMPARE + Self::opposite(self.emit.last_op - family::COMPARE);
             self.change_last(operator);
@@ -995,7 +972,7 @@ impl Loader<'_> {
         self.compare(0)
     }
 
-    fn wide_binary(&mut self, index: u16, commutes: bool) -> Result<(), Error> {
+    fn wide_binary(&mut self, index: u16, commutes: bool) -> Result<(), Failed> {
         let mut b = self.pop_type(T::I64)?;
         let mut a = self.pop_type(T::I64)?;
         let mut index = index;
@@ -1011,8 +988,7 @@ impl Loader<'_> {
         if !immediate {
             self.put_into_slot(&mut b)?;
         }
-        self.begin(family::WIDE + index * 2 + u16::from(immediate))?;
-        self.slot_word(self.slot_of(&a))?;
+        self.write(family::WIDE + index * 2 + u16::from(immediate), &[bytes(self.slot_of(&a))])?;
         if immediate {
             self.word(b.value as u16)?
         } else {
@@ -1022,7 +998,7 @@ impl Loader<'_> {
         self.push(T::I64, Kind::Slot, 0)
     }
 
-    fn wide_compare(&mut self, index: u8) -> Result<(), Error> {
+    fn wide_compare(&mut self, index: u8) -> Result<(), Failed> {
         let mut b = self.pop_type(T::I64)?;
         let mut a = self.pop_type(T::I64)?;
         let (index, swap) = Self::COMPARES[usize::from(index)];
@@ -1035,8 +1011,7 @@ impl Loader<'_> {
         if swap {
             (a, b) = (b, a);
         }
-        self.begin(family::WIDE_COMPARE + index * 2 + u16::from(immediate))?;
-        self.slot_word(self.slot_of(&a))?;
+        self.write(family::WIDE_COMPARE + index * 2 + u16::from(immediate), &[bytes(self.slot_of(&a))])?;
         if immediate {
             self.word(b.value as u16)?
         } else {
@@ -1045,7 +1020,7 @@ impl Loader<'_> {
         self.push_accumulator(T::I32)
     }
 
-    pub(crate) fn extend(&mut self, from_slot: u16, from_accumulator: u16) -> Result<(), Error> {
+    pub(crate) fn extend(&mut self, from_slot: u16, from_accumulator: u16) -> Result<(), Failed> {
         let mut entry = self.pop_type(T::I32)?;
         if entry.kind == Kind::Const {
             self.put_into_slot(&mut entry)?;
@@ -1053,15 +1028,14 @@ impl Loader<'_> {
         if self.is_accumulator(&entry) {
             self.begin(from_accumulator)?;
         } else {
-            self.begin(from_slot)?;
-            self.slot_word(self.slot_of(&entry))?;
+            self.write(from_slot, &[bytes(self.slot_of(&entry))])?;
         }
         self.result_word(self.slot)?;
         self.push(T::I64, Kind::Slot, 0)
     }
 
     /// An operator whose operands are slots.
-    fn plain(&mut self, numeric: &Numeric) -> Result<(), Error> {
+    fn plain(&mut self, numeric: &Numeric) -> Result<(), Failed> {
         if numeric.result == 0 {
             return self.invalid(ErrorKind::Operator(0));
         }
@@ -1102,7 +1076,7 @@ impl Loader<'_> {
 
     // Operators with the prefix 0xfc.
 
-    fn prefixed(&mut self, source: &mut dyn Source, operator: u32) -> Result<(), Error> {
+    fn prefixed(&mut self, source: &mut dyn Source, operator: u32) -> Result<(), Failed> {
         match operator {
             0..=7 => self.plain(&NUMERICS[0xc4 - 0x45 + 1 + operator as usize]),
             8 => {
@@ -1158,20 +1132,22 @@ impl Loader<'_> {
                 let mut count = self.pop_type(T::I32)?;
                 let mut value = self.pop_type(value_type)?;
                 self.both_into_slots(&mut value, &mut count)?;
-                self.begin(op::RARE)?;
-                self.word(rare::TABLE_GROW)?;
-                self.word(table as u16)?;
-                self.slot_word(self.slot_of(&value))?;
-                self.slot_word(self.slot_of(&count))?;
+                self.write(
+                    op::RARE,
+                    &[
+                        rare::TABLE_GROW,
+                        table as u16,
+                        bytes(self.slot_of(&value)),
+                        bytes(self.slot_of(&count)),
+                    ],
+                )?;
                 self.result_word(self.slot)?;
                 self.push(T::I32, Kind::Slot, 0)
             }
             16 => {
                 let table = self.reader.number(source)?;
                 self.check_table(table, None)?;
-                self.begin(op::RARE)?;
-                self.word(rare::TABLE_SIZE)?;
-                self.word(table as u16)?;
+                self.write(op::RARE, &[rare::TABLE_SIZE, table as u16])?;
                 self.result_word(self.slot)?;
                 self.push(T::I32, Kind::Slot, 0)
             }
@@ -1186,15 +1162,14 @@ impl Loader<'_> {
 
     /// An operator that changes its operands while it works: they have to be in slots of their own. A slice may end in
     /// the middle of it, so that nothing can be in the accumulator.
-    fn bulk<const N: usize>(&mut self, kind: u16, words: &[u32], operands: [T; N]) -> Result<(), Error> {
+    fn bulk<const N: usize>(&mut self, kind: u16, words: &[u32], operands: [T; N]) -> Result<(), Failed> {
         self.free_accumulator()?;
         self.settle_from(self.height.saturating_sub(N))?;
         let mut slots = [0; N];
         for (slot, expected) in slots.iter_mut().zip(operands).rev() {
             *slot = self.pop_type(expected)?.slot;
         }
-        self.begin(op::RARE)?;
-        self.word(kind)?;
+        self.write(op::RARE, &[kind])?;
         for word in words {
             self.word(*word as u16)?;
         }
@@ -1205,7 +1180,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn table_access(&mut self, table: u32, set: bool) -> Result<(), Error> {
+    fn table_access(&mut self, table: u32, set: bool) -> Result<(), Failed> {
         let value_type = self.check_table(table, None)?;
         let mut value = if set { Some(self.pop_type(value_type)?) } else { None };
         let mut at = self.pop_type(T::I32)?;
@@ -1214,10 +1189,10 @@ impl Loader<'_> {
         } else {
             self.put_into_slot(&mut at)?;
         }
-        self.begin(op::RARE)?;
-        self.word(if set { rare::TABLE_SET } else { rare::TABLE_GET })?;
-        self.word(table as u16)?;
-        self.slot_word(self.slot_of(&at))?;
+        self.write(
+            op::RARE,
+            &[if set { rare::TABLE_SET } else { rare::TABLE_GET }, table as u16, bytes(self.slot_of(&at))],
+        )?;
         if let Some(value) = &value {
             return self.slot_word(self.slot_of(value));
         }

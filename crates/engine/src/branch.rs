@@ -5,10 +5,11 @@
 //! behind its operator. A function in which 16 bits are not enough is translated again, with far branches: a comparison
 //! then branches around one.
 
-use crate::error::{Error, ErrorKind};
+use crate::emit::bytes;
+use crate::error::ErrorKind;
 use crate::generated::{family, op};
 use crate::load::Loader;
-use crate::reader::Source;
+use crate::reader::{Failed, Source};
 use crate::scratch::{Construct, Entry, Fixing, Frame, Kind, NONE, Targets};
 use crate::types::ValueType as T;
 
@@ -28,12 +29,12 @@ impl Label {
 const TARGETS: u32 = 65_535;
 
 /// The distance of two code positions in bytes.
-fn bytes(from: u32, to: u32) -> i64 {
+fn distance(from: u32, to: u32) -> i64 {
     (i64::from(to) - i64::from(from)) * 2
 }
 
 impl Loader<'_> {
-    fn label_at(&self, depth: u32) -> Result<Label, Error> {
+    fn label_at(&self, depth: u32) -> Result<Label, Failed> {
         Ok(Label { frame: self.frame(depth)? })
     }
 
@@ -42,7 +43,7 @@ impl Loader<'_> {
         self.block_types(label.frame.block_type, !label.is_loop())
     }
 
-    fn too_far<R>(&mut self) -> Result<R, Error> {
+    fn too_far<R>(&mut self) -> Result<R, Failed> {
         self.needs_far = true;
         self.invalid(ErrorKind::Limit {
             what: "bytes of code between a branch and its target",
@@ -50,8 +51,8 @@ impl Loader<'_> {
         })
     }
 
-    fn near(&mut self, from: u32, to: u32) -> Result<u16, Error> {
-        match i16::try_from(bytes(from, to)) {
+    fn near(&mut self, from: u32, to: u32) -> Result<u16, Failed> {
+        match i16::try_from(distance(from, to)) {
             Ok(distance) => Ok(distance as u16),
             Err(_) => self.too_far(),
         }
@@ -62,17 +63,17 @@ impl Loader<'_> {
     }
 
     /// Puts the values that a branch carries where its target has them.
-    fn carry_to(&mut self, label: Label) -> Result<(), Error> {
+    fn carry_to(&mut self, label: Label) -> Result<(), Failed> {
         self.carry(self.carried(&label), label.frame.slot)
     }
 
     /// Puts the results of a block, at its end, where what follows has them.
-    pub(crate) fn carry_results(&mut self, frame: Frame) -> Result<(), Error> {
+    pub(crate) fn carry_results(&mut self, frame: Frame) -> Result<(), Failed> {
         self.carry(self.block_types(frame.block_type, true), frame.slot)
     }
 
     /// Puts so many values from the top of the stack into the slots from this one on.
-    fn carry(&mut self, count: usize, to: u16) -> Result<(), Error> {
+    fn carry(&mut self, count: usize, to: u16) -> Result<(), Failed> {
         if count == 0 {
             return Ok(());
         }
@@ -82,10 +83,7 @@ impl Loader<'_> {
             let from = self.scratch.entries[first].slot;
             let slots = self.slot - from;
             if from != to {
-                self.begin(op::MOVE_MANY)?;
-                self.slot_word(from)?;
-                self.slot_word(to)?;
-                self.word(slots)?;
+                self.write(op::MOVE_MANY, &[bytes(from), bytes(to), slots])?;
             }
             return Ok(());
         }
@@ -104,7 +102,7 @@ impl Loader<'_> {
     }
 
     /// Writes the word of a branch to the end of a block, and remembers it.
-    fn link(&mut self, depth: u32, from: u32) -> Result<(), Error> {
+    fn link(&mut self, depth: u32, from: u32) -> Result<(), Failed> {
         if self.emit.dead {
             return Ok(());
         }
@@ -127,19 +125,16 @@ impl Loader<'_> {
     }
 
     /// Branches without a condition, and without values.
-    pub(crate) fn jump(&mut self, depth: u32) -> Result<(), Error> {
+    pub(crate) fn jump(&mut self, depth: u32) -> Result<(), Failed> {
         let label = self.label_at(depth)?;
         if label.is_loop() {
             self.not_at(label.frame.place)?;
             let from = self.emit.position;
-            let distance = bytes(from, label.frame.place);
+            let distance = distance(from, label.frame.place);
             if let Ok(near) = i16::try_from(distance) {
-                self.begin(op::BACK)?;
-                self.word(near as u16)?;
+                self.write(op::BACK, &[near as u16])?;
             } else {
-                self.begin(op::BACK_FAR)?;
-                self.word(distance as u16)?;
-                self.word((distance >> 16) as u16)?;
+                self.write(op::BACK_FAR, &[distance as u16, (distance >> 16) as u16])?;
             }
         } else {
             let from = self.emit.position;
@@ -151,7 +146,7 @@ impl Loader<'_> {
     }
 
     /// A branch back is charged by its distance, so that there has to be one.
-    fn not_at(&mut self, place: u32) -> Result<(), Error> {
+    fn not_at(&mut self, place: u32) -> Result<(), Failed> {
         if self.emit.position == place {
             self.begin(op::NOTHING)?;
             self.seal();
@@ -159,7 +154,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    pub(crate) fn branch(&mut self, depth: u32) -> Result<(), Error> {
+    pub(crate) fn branch(&mut self, depth: u32) -> Result<(), Failed> {
         let label = self.label_at(depth)?;
         self.check_types(label.frame.block_type, !label.is_loop())?;
         if !self.emit.dead {
@@ -175,7 +170,7 @@ impl Loader<'_> {
     }
 
     /// Puts values from this place of the stack on into their own slots, and leaves a condition where it is.
-    pub(crate) fn settle_around(&mut self, condition: &Entry, index: usize) -> Result<(), Error> {
+    pub(crate) fn settle_around(&mut self, condition: &Entry, index: usize) -> Result<(), Failed> {
         if condition.kind == Kind::Accumulator && self.last_compares() {
             self.settle_before(index)
         } else {
@@ -185,7 +180,7 @@ impl Loader<'_> {
 
     /// Makes a comparison with a branch out of a condition; its distance is the word to be written next. Answers where
     /// the operator begins.
-    fn condition(&mut self, condition: Entry, invert: bool, back: bool) -> Result<u32, Error> {
+    fn condition(&mut self, condition: Entry, invert: bool, back: bool) -> Result<u32, Failed> {
         if condition.kind == Kind::Accumulator && self.last_compares() {
             self.emit.acc_local = self.emit.compared_acc_local;
         } else {
@@ -197,8 +192,7 @@ impl Loader<'_> {
             if self.is_accumulator(&condition) {
                 self.begin(family::COMPARE + 15 + 4 * 3)?;
             } else {
-                self.begin(family::COMPARE + 15 + 3 * 3)?;
-                self.slot_word(self.slot_of(&condition))?;
+                self.write(family::COMPARE + 15 + 3 * 3, &[bytes(self.slot_of(&condition))])?;
             }
             self.word(0)?;
         }
@@ -214,7 +208,7 @@ impl Loader<'_> {
     }
 
     /// An addition of a constant to a slot, followed by a comparison of the sum: one operator with the branch.
-    fn count(&mut self, distance: u16, back: bool) -> Result<Option<u32>, Error> {
+    fn count(&mut self, distance: u16, back: bool) -> Result<Option<u32>, Failed> {
         const ADD_TO_SLOT: u16 = family::BINARY + 3 * 2 + 1;
         let (add, last) = (self.emit.before, self.emit.last);
         let (compare, form) = (distance / 15, distance % 15 / 3);
@@ -242,7 +236,7 @@ impl Loader<'_> {
     }
 
     /// Branches if the condition is not met; answers the word with the distance and the operator it counts from.
-    pub(crate) fn skip_unless(&mut self, condition: Entry) -> Result<(u32, u32), Error> {
+    pub(crate) fn skip_unless(&mut self, condition: Entry) -> Result<(u32, u32), Failed> {
         if self.emit.dead {
             return Ok((NONE, NONE));
         }
@@ -251,8 +245,7 @@ impl Loader<'_> {
             self.word(0)?;
             let from = self.emit.position;
             self.set_code(from - 1, ((from + 3 - over) * 2) as u16);
-            self.begin(op::BR_FAR)?;
-            self.word(0)?;
+            self.write(op::BR_FAR, &[0])?;
             from
         } else {
             self.condition(condition, true, false)?
@@ -264,13 +257,13 @@ impl Loader<'_> {
     }
 
     /// What [`Self::skip_unless`] skips ends here.
-    pub(crate) fn arrive(&mut self, place: u32, from: u32) -> Result<(), Error> {
+    pub(crate) fn arrive(&mut self, place: u32, from: u32) -> Result<(), Failed> {
         if place == NONE {
             return Ok(());
         }
         let here = self.emit.position;
         if self.far {
-            let distance = bytes(from, here);
+            let distance = distance(from, here);
             self.set_code(place, distance as u16);
             self.set_code(place + 1, (distance >> 16) as u16);
         } else {
@@ -280,7 +273,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    pub(crate) fn branch_if(&mut self, depth: u32) -> Result<(), Error> {
+    pub(crate) fn branch_if(&mut self, depth: u32) -> Result<(), Failed> {
         let condition = self.pop_type(T::I32)?;
         let label = self.label_at(depth)?;
         self.check_types(label.frame.block_type, !label.is_loop())?;
@@ -294,7 +287,7 @@ impl Loader<'_> {
             moves = self.scratch.entries[self.height - count].slot != label.frame.slot;
         }
         let distant = match label.is_loop() {
-            true => bytes(label.frame.place, self.emit.position) > 32_000,
+            true => distance(label.frame.place, self.emit.position) > 32_000,
             false => self.far,
         };
         if moves || distant {
@@ -325,7 +318,7 @@ impl Loader<'_> {
     }
 
     /// Begins a table of branches; its targets are read in parts.
-    pub(crate) fn branch_table(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    pub(crate) fn branch_table(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let count = self.reader.number(source)?;
         if count > TARGETS {
             return self.invalid(ErrorKind::Limit { what: "targets of a br_table", limit: TARGETS });
@@ -338,8 +331,10 @@ impl Loader<'_> {
         if self.is_accumulator(&index) {
             self.begin(if self.far { op::BR_TABLE_FAR_A } else { op::BR_TABLE_A })?;
         } else {
-            self.begin(if self.far { op::BR_TABLE_FAR_S } else { op::BR_TABLE_S })?;
-            self.slot_word(self.slot_of(&index))?;
+            self.write(
+                if self.far { op::BR_TABLE_FAR_S } else { op::BR_TABLE_S },
+                &[bytes(self.slot_of(&index))],
+            )?;
         }
         self.word(count as u16)?;
         self.seal();
@@ -357,7 +352,7 @@ impl Loader<'_> {
     }
 
     /// Goes on with a table of branches.
-    pub(crate) fn next_targets(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    pub(crate) fn next_targets(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         const PART: u32 = 8;
         let Some(mut targets) = self.targets.take() else { return Ok(()) };
         for _ in 0..PART {
@@ -387,9 +382,9 @@ impl Loader<'_> {
         if self.far { 2 } else { 1 }
     }
 
-    fn set_entry(&mut self, place: u32, to: u32) -> Result<(), Error> {
+    fn set_entry(&mut self, place: u32, to: u32) -> Result<(), Failed> {
         if self.far {
-            let distance = bytes(place, to);
+            let distance = distance(place, to);
             self.set_code(place, distance as u16);
             self.set_code(place + 1, (distance >> 16) as u16);
             return Ok(());
@@ -400,7 +395,7 @@ impl Loader<'_> {
     }
 
     /// Reads one target, checks the values that it is to get, and writes its entry if that can name it.
-    fn target(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Error> {
+    fn target(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Failed> {
         let depth = self.reader.number(source)?;
         let label = self.label_at(depth)?;
         // The values stay what they are, for the next target.
@@ -439,7 +434,7 @@ impl Loader<'_> {
     }
 
     /// Writes, behind a table, the moves and the branch of an entry that can't name its target.
-    fn detour(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Error> {
+    fn detour(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Failed> {
         let depth = self.reader.number(source)?;
         let label = self.label_at(depth)?;
         if !self.moves(&label) {
@@ -459,7 +454,7 @@ impl Loader<'_> {
     }
 
     /// Branches from this one back arrive here.
-    pub(crate) fn resolve(&mut self, place: u32) -> Result<(), Error> {
+    pub(crate) fn resolve(&mut self, place: u32) -> Result<(), Failed> {
         if place != NONE {
             self.fixing = Some(Fixing { place, target: self.emit.position });
         }
@@ -467,12 +462,12 @@ impl Loader<'_> {
     }
 
     /// Resolves some of the branches that are to be resolved; answers whether there are more.
-    pub(crate) fn fix(&mut self, count: u32) -> Result<bool, Error> {
+    pub(crate) fn fix(&mut self, count: u32) -> Result<bool, Failed> {
         for _ in 0..count {
             let Some(Fixing { place, target }) = self.fixing else { return Ok(false) };
             let word = self.code(place);
             let before = if self.far {
-                let distance = bytes(place - u32::from(word & 1), target);
+                let distance = distance(place - u32::from(word & 1), target);
                 let before = (u32::from(word) | u32::from(self.code(place + 1)) << 16) >> 1;
                 self.set_code(place, distance as u16);
                 self.set_code(place + 1, (distance >> 16) as u16);

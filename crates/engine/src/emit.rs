@@ -1,8 +1,9 @@
 //! Writing operators: what was written last is remembered, so that what follows can change it.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::generated::{family, op};
 use crate::load::Loader;
+use crate::reader::Failed;
 use crate::scratch::{Entry, Kind, NONE};
 use crate::types::ValueType;
 
@@ -29,13 +30,18 @@ pub(crate) fn stores_too(operator: u16) -> bool {
     (operator - first).is_multiple_of(2)
 }
 
+/// The place of a slot in its frame. Frames have at most 16,383 slots.
+pub(crate) fn bytes(slot: u16) -> u16 {
+    slot.wrapping_mul(4)
+}
+
 /// Whether a constant fits an immediate operand.
 pub(crate) fn fits(value: u32) -> bool {
     i16::try_from(value as i32).is_ok()
 }
 
 impl Loader<'_> {
-    pub(crate) fn word(&mut self, word: u16) -> Result<(), Error> {
+    pub(crate) fn word(&mut self, word: u16) -> Result<(), Failed> {
         if self.emit.dead {
             return Ok(());
         }
@@ -57,7 +63,7 @@ impl Loader<'_> {
     }
 
     /// Begins an operator.
-    pub(crate) fn begin(&mut self, operator: u16) -> Result<(), Error> {
+    pub(crate) fn begin(&mut self, operator: u16) -> Result<(), Failed> {
         let emit = &mut self.emit;
         emit.before = emit.last;
         emit.before_op = emit.last_op;
@@ -67,13 +73,21 @@ impl Loader<'_> {
         self.word(operator)
     }
 
-    pub(crate) fn slot_word(&mut self, slot: u16) -> Result<(), Error> {
-        // Frames have at most 16,383 slots.
-        self.word(slot.wrapping_mul(4))
+    /// Writes an operator with its operands.
+    pub(crate) fn write(&mut self, operator: u16, operands: &[u16]) -> Result<(), Failed> {
+        self.begin(operator)?;
+        for operand in operands {
+            self.word(*operand)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn slot_word(&mut self, slot: u16) -> Result<(), Failed> {
+        self.word(bytes(slot))
     }
 
     /// The operand that says where the result goes: it may be changed while this is the last operator.
-    pub(crate) fn result_word(&mut self, slot: u16) -> Result<(), Error> {
+    pub(crate) fn result_word(&mut self, slot: u16) -> Result<(), Failed> {
         self.emit.into = if self.emit.dead { NONE } else { self.emit.position };
         self.slot_word(slot)
     }
@@ -123,7 +137,7 @@ impl Loader<'_> {
         Some(Lifted { words, count, operator, into })
     }
 
-    fn put_back(&mut self, lifted: Option<Lifted>) -> Result<(), Error> {
+    fn put_back(&mut self, lifted: Option<Lifted>) -> Result<(), Failed> {
         let Some(lifted) = lifted else { return Ok(()) };
         let position = self.emit.position;
         self.begin(lifted.operator)?;
@@ -153,7 +167,7 @@ impl Loader<'_> {
     }
 
     /// Stores the accumulator, by the operator that computed it where that was the last one.
-    pub(crate) fn store_accumulator(&mut self, slot: u16) -> Result<(), Error> {
+    pub(crate) fn store_accumulator(&mut self, slot: u16) -> Result<(), Failed> {
         if self.emit.last != NONE && stores_too(self.emit.last_op) {
             self.change_last(self.emit.last_op + 1);
         } else {
@@ -163,7 +177,7 @@ impl Loader<'_> {
     }
 
     /// Copies one slot; two copies in a row become one operator.
-    pub(crate) fn copy(&mut self, from: u16, to: u16) -> Result<(), Error> {
+    pub(crate) fn copy(&mut self, from: u16, to: u16) -> Result<(), Failed> {
         if from == to {
             return Ok(());
         }
@@ -176,41 +190,35 @@ impl Loader<'_> {
         self.slot_word(to)
     }
 
-    pub(crate) fn copy_value(&mut self, value_type: ValueType, from: u16, to: u16) -> Result<(), Error> {
+    pub(crate) fn copy_value(&mut self, value_type: ValueType, from: u16, to: u16) -> Result<(), Failed> {
         if value_type.slots() == 1 {
             return self.copy(from, to);
         }
         if from == to {
             return Ok(());
         }
-        self.begin(op::MOVE_PAIR)?;
-        self.slot_word(from)?;
+        self.write(op::MOVE_PAIR, &[bytes(from)])?;
         self.result_word(to)
     }
 
     /// Writes a constant into a slot.
-    pub(crate) fn constant(&mut self, value_type: ValueType, value: u32, to: u16) -> Result<(), Error> {
+    pub(crate) fn constant(&mut self, value_type: ValueType, value: u32, to: u16) -> Result<(), Failed> {
         if value_type.slots() == 2 {
             return self.pair_constant(value as i32 as i64 as u64, to);
         }
         if fits(value) {
-            self.begin(op::CONST_I)?;
-            self.word(value as u16)?;
+            self.write(op::CONST_I, &[value as u16])?;
         } else {
-            self.begin(op::CONST)?;
-            self.word(value as u16)?;
-            self.word((value >> 16) as u16)?;
+            self.write(op::CONST, &[value as u16, (value >> 16) as u16])?;
         }
         self.slot_word(to)
     }
 
-    pub(crate) fn pair_constant(&mut self, value: u64, to: u16) -> Result<(), Error> {
+    pub(crate) fn pair_constant(&mut self, value: u64, to: u16) -> Result<(), Failed> {
         if i16::try_from(value as i64).is_ok() {
-            self.begin(op::CONST_PAIR_I)?;
-            self.word(value as u16)?;
+            self.write(op::CONST_PAIR_I, &[value as u16])?;
         } else if value << 16 == 0 {
-            self.begin(op::CONST_PAIR_HIGH)?;
-            self.word((value >> 48) as u16)?;
+            self.write(op::CONST_PAIR_HIGH, &[(value >> 48) as u16])?;
         } else {
             self.begin(op::CONST_PAIR)?;
             for shift in [0, 16, 32, 48] {
@@ -221,7 +229,7 @@ impl Loader<'_> {
     }
 
     /// Makes a value that was taken from the stack one that a slot has.
-    pub(crate) fn put_into_slot(&mut self, entry: &mut Entry) -> Result<(), Error> {
+    pub(crate) fn put_into_slot(&mut self, entry: &mut Entry) -> Result<(), Failed> {
         match entry.kind {
             Kind::Const => self.constant(entry.value_type, entry.value, entry.slot)?,
             Kind::Accumulator => self.store_accumulator(entry.slot)?,
@@ -232,7 +240,7 @@ impl Loader<'_> {
     }
 
     /// Makes a value one that its own slot has.
-    pub(crate) fn put_into_own_slot(&mut self, entry: &mut Entry) -> Result<(), Error> {
+    pub(crate) fn put_into_own_slot(&mut self, entry: &mut Entry) -> Result<(), Failed> {
         if entry.kind == Kind::Local {
             let from = self.local_slot(entry.value);
             self.copy_value(entry.value_type, from, entry.slot)?;
@@ -242,7 +250,7 @@ impl Loader<'_> {
     }
 
     /// Puts the value at this place of the stack into its own slot.
-    pub(crate) fn settle(&mut self, index: usize) -> Result<(), Error> {
+    pub(crate) fn settle(&mut self, index: usize) -> Result<(), Failed> {
         let mut entry = self.scratch.entries[index];
         if entry.kind != Kind::Slot {
             self.put_into_own_slot(&mut entry)?;
@@ -257,7 +265,7 @@ impl Loader<'_> {
     }
 
     /// Saves the accumulator, if it holds a value of the stack: the next operator overwrites it.
-    pub(crate) fn free_accumulator(&mut self) -> Result<(), Error> {
+    pub(crate) fn free_accumulator(&mut self) -> Result<(), Failed> {
         for index in (self.lazy()..self.height).rev() {
             if self.scratch.entries[index].kind == Kind::Accumulator {
                 self.settle(index)?;
@@ -269,7 +277,7 @@ impl Loader<'_> {
     }
 
     /// Puts all values from this place of the stack on into their own slots.
-    pub(crate) fn settle_from(&mut self, index: usize) -> Result<(), Error> {
+    pub(crate) fn settle_from(&mut self, index: usize) -> Result<(), Failed> {
         let from = index.max(self.lazy());
         // First the accumulator: the operator that computed it may still be the last one.
         for index in (from..self.height).rev() {
@@ -284,7 +292,7 @@ impl Loader<'_> {
     }
 
     /// The same, but in front of the last operator, whose result is not on the stack any more and has to stay where it is.
-    pub(crate) fn settle_before(&mut self, index: usize) -> Result<(), Error> {
+    pub(crate) fn settle_before(&mut self, index: usize) -> Result<(), Failed> {
         let from = index.max(self.lazy());
         if (from..self.height).all(|index| self.scratch.entries[index].kind == Kind::Slot) {
             return Ok(());
@@ -295,7 +303,7 @@ impl Loader<'_> {
     }
 
     /// Puts an operator that does nothing in front of the last one.
-    pub(crate) fn with_nothing_before(&mut self) -> Result<(), Error> {
+    pub(crate) fn with_nothing_before(&mut self) -> Result<(), Failed> {
         let lifted = self.lift();
         self.begin(op::NOTHING)?;
         self.put_back(lifted)
@@ -303,7 +311,7 @@ impl Loader<'_> {
 
     /// The value of a local changes: what the stack still has of the old one is saved. `computed` says that the last
     /// operator computes the new one, so that saving has to come before it.
-    fn save_copies(&mut self, local: u32, computed: bool) -> Result<(), Error> {
+    fn save_copies(&mut self, local: u32, computed: bool) -> Result<(), Failed> {
         let from = self.lazy();
         let refers = |entry: &Entry| entry.kind == Kind::Local && entry.value == local;
         if !(from..self.height).any(|index| refers(&self.scratch.entries[index])) {
@@ -319,7 +327,7 @@ impl Loader<'_> {
     }
 
     /// `local.set` and `local.tee` of a value that was taken from the stack; answers what is the value then.
-    pub(crate) fn set_local(&mut self, local: u32, entry: Entry) -> Result<(Kind, u32), Error> {
+    pub(crate) fn set_local(&mut self, local: u32, entry: Entry) -> Result<(Kind, u32), Failed> {
         let to = self.local_slot(local);
         let known = (Kind::Local, local);
         if entry.kind == Kind::Local && entry.value == local {
@@ -328,9 +336,7 @@ impl Loader<'_> {
         let produced = self.emit.last != NONE
             && match entry.kind {
                 Kind::Accumulator => stores_too(self.emit.last_op),
-                Kind::Slot => {
-                    self.emit.into != NONE && self.code(self.emit.into) == entry.slot.wrapping_mul(4)
-                }
+                Kind::Slot => self.emit.into != NONE && self.code(self.emit.into) == bytes(entry.slot),
                 _ => false,
             };
         self.save_copies(local, produced)?;
@@ -349,7 +355,7 @@ impl Loader<'_> {
             }
             Kind::Slot if produced => {
                 let into = self.emit.into;
-                self.set_code(into, to.wrapping_mul(4));
+                self.set_code(into, bytes(to));
                 // It is no longer the result of something on the stack.
                 self.emit.into = NONE;
                 Ok(known)
@@ -357,8 +363,7 @@ impl Loader<'_> {
             Kind::Slot | Kind::Local => {
                 let from = self.slot_of(&entry);
                 if entry.value_type.slots() == 1 && self.is_accumulator(&entry) {
-                    self.begin(op::STORE_ACC)?;
-                    self.slot_word(to)?;
+                    self.write(op::STORE_ACC, &[bytes(to)])?;
                 } else if entry.value_type.slots() == 1 && self.can_copy_before(to) {
                     let lifted = self.lift();
                     self.copy(from, to)?;
@@ -380,7 +385,7 @@ impl Loader<'_> {
             || (self.lazy()..self.height).any(|index| self.scratch.entries[index].kind == Kind::Accumulator);
         emit.last != NONE
             && stores_too(emit.last_op)
-            && (emit.last + 1..emit.position).all(|at| self.code(at) != to.wrapping_mul(4))
+            && (emit.last + 1..emit.position).all(|at| self.code(at) != bytes(to))
             && waiting()
     }
 }

@@ -12,7 +12,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::machine::{segment, table};
-use crate::reader::{Reader, Source};
+use crate::reader::{Failed, Reader, Source};
 use crate::region::{Full, Place, Region};
 use crate::scratch::{Emitter, Fixing, Scratch, TABLES, Targets};
 use crate::types::{FunctionType, ValueType};
@@ -247,11 +247,14 @@ impl<'m> Loader<'m> {
         imports: &dyn Imports,
         work: u32,
     ) -> Result<Progress, Error> {
-        let progress = self.step_on(source, imports, work);
-        if let Err(error) = progress {
-            self.phase = Phase::Failed(error);
+        if let Phase::Failed(error) = self.phase {
+            return Err(error);
         }
-        progress
+        self.step_on(source, imports, work).map_err(|Failed| {
+            let error = self.reader.take_error().unwrap_or(Error { kind: ErrorKind::Source, offset: 0 });
+            self.phase = Phase::Failed(error);
+            error
+        })
     }
 
     fn step_on(
@@ -259,10 +262,7 @@ impl<'m> Loader<'m> {
         source: &mut dyn Source,
         imports: &dyn Imports,
         work: u32,
-    ) -> Result<Progress, Error> {
-        if let Phase::Failed(error) = self.phase {
-            return Err(error);
-        }
+    ) -> Result<Progress, Failed> {
         self.work = 0;
         while self.work < work {
             if self.phase == Phase::Done {
@@ -284,7 +284,7 @@ impl<'m> Loader<'m> {
         Ok(Progress::More)
     }
 
-    fn advance(&mut self, source: &mut dyn Source, imports: &dyn Imports) -> Result<(), Error> {
+    fn advance(&mut self, source: &mut dyn Source, imports: &dyn Imports) -> Result<(), Failed> {
         match self.phase {
             Phase::Start => self.start(source),
             Phase::Section => self.begin_section(source),
@@ -299,32 +299,32 @@ impl<'m> Loader<'m> {
             Phase::Locals { left } => self.local_group(source, left),
             Phase::Operators => self.next_operator(source),
             Phase::Done => Ok(()),
-            Phase::Failed(error) => Err(error),
+            Phase::Failed(_) => Err(Failed),
         }
     }
 
-    fn fail<R>(&self, kind: ErrorKind) -> Result<R, Error> {
+    fn fail<R>(&self, kind: ErrorKind) -> Result<R, Failed> {
         Err(self.reader.error(kind))
     }
 
-    fn room<R>(&self, taken: Result<R, Full>) -> Result<R, Error> {
+    fn room<R>(&self, taken: Result<R, Full>) -> Result<R, Failed> {
         taken.map_err(|full| {
             self.reader.error(ErrorKind::Memory { needed: u32::try_from(full.needed).unwrap_or(u32::MAX) })
         })
     }
 
-    fn take<T: crate::region::Plain>(&mut self, count: usize) -> Result<Place, Error> {
+    fn take<T: crate::region::Plain>(&mut self, count: usize) -> Result<Place, Failed> {
         let taken = self.region.take::<T>(count);
         self.room(taken)
     }
 
-    fn limited(&self, count: u32, limit: u32, what: &'static str) -> Result<u32, Error> {
+    fn limited(&self, count: u32, limit: u32, what: &'static str) -> Result<u32, Failed> {
         if count > limit { self.fail(ErrorKind::Limit { what, limit }) } else { Ok(count) }
     }
 
     // Sections.
 
-    fn start(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn start(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let header = self.reader.long_word(source);
         if header? != 0x0000_0001_6d73_6100 {
             return self.fail(ErrorKind::NotAModule);
@@ -333,7 +333,7 @@ impl<'m> Loader<'m> {
         Ok(())
     }
 
-    fn begin_section(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn begin_section(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         if self.reader.is_done() {
             return self.end_module();
         }
@@ -373,7 +373,7 @@ impl<'m> Loader<'m> {
     }
 
     /// Makes room for the items of a section.
-    fn set_up(&mut self, section: u8) -> Result<(), Error> {
+    fn set_up(&mut self, section: u8) -> Result<(), Failed> {
         let items = self.items;
         match section {
             1 => {
@@ -438,7 +438,7 @@ impl<'m> Loader<'m> {
         Ok(())
     }
 
-    fn item(&mut self, source: &mut dyn Source, imports: &dyn Imports) -> Result<(), Error> {
+    fn item(&mut self, source: &mut dyn Source, imports: &dyn Imports) -> Result<(), Failed> {
         match self.section {
             1 => self.function_type_item(source),
             2 => self.import(source, imports),
@@ -454,7 +454,7 @@ impl<'m> Loader<'m> {
         }
     }
 
-    fn end_section(&mut self) -> Result<(), Error> {
+    fn end_section(&mut self) -> Result<(), Failed> {
         if !self.reader.is_done() {
             return self.fail(ErrorKind::Size);
         }
@@ -481,11 +481,11 @@ impl Loader<'_> {
     // Names.
 
     /// Reads a name and leaves it at the region's low end, where nothing keeps it unless its room is taken.
-    fn name(&mut self, source: &mut dyn Source, length: u32) -> Result<(), Error> {
+    fn name(&mut self, source: &mut dyn Source, length: u32) -> Result<(), Failed> {
         self.name_at(source, self.region.low(), length)
     }
 
-    fn name_at(&mut self, source: &mut dyn Source, at: usize, length: u32) -> Result<(), Error> {
+    fn name_at(&mut self, source: &mut dyn Source, at: usize, length: u32) -> Result<(), Failed> {
         let length = length as usize;
         if self.region.free() < length + (at - self.region.low()) {
             return self.fail(ErrorKind::Memory { needed: length as u32 });
@@ -504,7 +504,7 @@ impl Loader<'_> {
 
     // Types.
 
-    fn function_type_item(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn function_type_item(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         match self.reader.byte(source)? {
             0x60 => {}
             0x4e..=0x50 | 0x5e | 0x5f => return self.fail(ErrorKind::Unsupported("garbage-collected types")),
@@ -549,14 +549,14 @@ impl Loader<'_> {
         (self.region.number(self.type_place, index as usize * 2 + 1) >> 16) as u16
     }
 
-    fn type_index(&mut self, source: &mut dyn Source) -> Result<u32, Error> {
+    fn type_index(&mut self, source: &mut dyn Source) -> Result<u32, Failed> {
         let index = self.reader.number(source)?;
         if index < self.types { Ok(index) } else { self.fail(ErrorKind::Index { what: "type", index }) }
     }
 
     // Functions.
 
-    fn import(&mut self, source: &mut dyn Source, imports: &dyn Imports) -> Result<(), Error> {
+    fn import(&mut self, source: &mut dyn Source, imports: &dyn Imports) -> Result<(), Failed> {
         let module_length = self.reader.number(source)?;
         self.limited(module_length, NAME_BYTES, "bytes of a name")?;
         self.name(source, module_length)?;
@@ -583,7 +583,7 @@ impl Loader<'_> {
     }
 
     /// Makes the table of functions: those of the host, and so many of the module's own.
-    fn set_up_functions(&mut self, own: u32) -> Result<(), Error> {
+    fn set_up_functions(&mut self, own: u32) -> Result<(), Failed> {
         let count = self.limited(own.saturating_add(self.imports), FUNCTIONS, "functions")?;
         self.has_functions = true;
         self.function_place = self.take::<u32>(count as usize)?;
@@ -597,7 +597,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn function_item(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn function_item(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let type_index = self.type_index(source)?;
         self.set_type_of_function(self.functions, type_index as u16);
         self.functions += 1;
@@ -613,14 +613,14 @@ impl Loader<'_> {
         u32::from(self.region.word(self.function_types, function) & !DECLARED)
     }
 
-    fn function_of(&self, index: u32) -> Result<FunctionType<'_>, Error> {
+    fn function_of(&self, index: u32) -> Result<FunctionType<'_>, Failed> {
         if index >= self.functions {
             return self.fail(ErrorKind::Index { what: "function", index });
         }
         Ok(self.function_type(self.type_of_function(index)))
     }
 
-    fn declare(&mut self, function: u32) -> Result<(), Error> {
+    fn declare(&mut self, function: u32) -> Result<(), Failed> {
         if function >= self.functions {
             return self.fail(ErrorKind::Index { what: "function", index: function });
         }
@@ -641,7 +641,7 @@ impl Loader<'_> {
     // Tables and memories.
 
     /// Least and greatest size.
-    fn limits(&mut self, source: &mut dyn Source, has_greatest: bool) -> Result<(u32, Option<u32>), Error> {
+    fn limits(&mut self, source: &mut dyn Source, has_greatest: bool) -> Result<(u32, Option<u32>), Failed> {
         let least = self.reader.number(source)?;
         if !has_greatest {
             return Ok((least, None));
@@ -653,7 +653,7 @@ impl Loader<'_> {
         Ok((least, Some(greatest)))
     }
 
-    fn table(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn table(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let value_type = self.reader.reference_type(source)?;
         let flags = self.reader.byte(source)?;
         match flags {
@@ -678,7 +678,7 @@ impl Loader<'_> {
     }
 
     /// That there is such a table, with elements of this type if it is given; answers their type.
-    pub(crate) fn check_table(&self, index: u32, wanted: Option<ValueType>) -> Result<ValueType, Error> {
+    pub(crate) fn check_table(&self, index: u32, wanted: Option<ValueType>) -> Result<ValueType, Failed> {
         if index >= self.tables {
             return self.fail(ErrorKind::Index { what: "table", index });
         }
@@ -689,7 +689,7 @@ impl Loader<'_> {
         }
     }
 
-    fn memory(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn memory(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let flags = self.reader.byte(source)?;
         match flags {
             0 | 1 | 8 | 9 => {}
@@ -725,7 +725,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn zero(&mut self, left: u32, at: u32) -> Result<(), Error> {
+    fn zero(&mut self, left: u32, at: u32) -> Result<(), Failed> {
         let part = left.min(256);
         self.region.slice_mut::<u8>(Place(at), part as usize).fill(0);
         self.phase =
@@ -733,13 +733,13 @@ impl Loader<'_> {
         Ok(())
     }
 
-    pub(crate) fn check_memory(&self) -> Result<(), Error> {
+    pub(crate) fn check_memory(&self) -> Result<(), Failed> {
         if self.has_memory { Ok(()) } else { self.fail(ErrorKind::Index { what: "memory", index: 0 }) }
     }
 
     // Globals and constants.
 
-    fn global_item(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn global_item(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let value_type = self.reader.value_type(source)?;
         let mutable = self.reader.byte(source)?;
         if mutable > 1 {
@@ -781,7 +781,7 @@ impl Loader<'_> {
     }
 
     /// The value of a constant expression of this type.
-    fn constant_expression(&mut self, source: &mut dyn Source, wanted: ValueType) -> Result<u64, Error> {
+    fn constant_expression(&mut self, source: &mut dyn Source, wanted: ValueType) -> Result<u64, Failed> {
         const OPERATORS: u32 = 64;
         let mut stack = [(ValueType::UNKNOWN, 0_u64); 16];
         let mut height = 0;
@@ -845,7 +845,7 @@ impl Loader<'_> {
 
     // Exports.
 
-    fn export(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn export(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let length = self.reader.number(source)?;
         self.limited(length, NAME_BYTES, "bytes of a name")?;
         let record = self.take::<u32>(2)?;
@@ -885,7 +885,7 @@ impl Loader<'_> {
 
     // Segments.
 
-    fn element_segment(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn element_segment(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let flags = self.reader.number(source)?;
         if flags > 7 {
             return self.fail(ErrorKind::Malformed("element segment"));
@@ -940,7 +940,7 @@ impl Loader<'_> {
         left: u32,
         to: To,
         expressions: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failed> {
         if left == 0 {
             self.phase = Phase::Items;
             return Ok(());
@@ -966,7 +966,7 @@ impl Loader<'_> {
     }
 
     /// That there is such an element segment; answers its type.
-    pub(crate) fn check_elements(&self, index: u32) -> Result<ValueType, Error> {
+    pub(crate) fn check_elements(&self, index: u32) -> Result<ValueType, Failed> {
         if index >= self.elements {
             return self.fail(ErrorKind::Index { what: "element segment", index });
         }
@@ -974,14 +974,14 @@ impl Loader<'_> {
         Ok(ValueType::known(types[index as usize]))
     }
 
-    pub(crate) fn check_data(&self, index: u32) -> Result<(), Error> {
+    pub(crate) fn check_data(&self, index: u32) -> Result<(), Failed> {
         if !self.has_data_count {
             return self.fail(ErrorKind::Malformed("module: data segments are used and not counted"));
         }
         if index < self.data { Ok(()) } else { self.fail(ErrorKind::Index { what: "data segment", index }) }
     }
 
-    fn data_segment(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn data_segment(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let flags = self.reader.number(source)?;
         if flags > 2 {
             return self.fail(ErrorKind::Malformed("data segment"));
@@ -1026,7 +1026,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn bytes(&mut self, source: &mut dyn Source, left: u32, to: u32) -> Result<(), Error> {
+    fn bytes(&mut self, source: &mut dyn Source, left: u32, to: u32) -> Result<(), Failed> {
         let part = left.min(64);
         self.work += part / 8;
         let bytes = self.region.slice_mut::<u8>(Place(to), part as usize);
@@ -1039,7 +1039,7 @@ impl Loader<'_> {
     // Code.
 
     /// Begins the code: what the outermost function returns to, and functions in whose place the host stands.
-    fn set_up_code(&mut self) -> Result<(), Error> {
+    fn set_up_code(&mut self) -> Result<(), Failed> {
         let place = self.take::<u16>(0)?;
         self.emit.code = place;
         self.emit.capacity = (self.region.free() / 2) as u32;
@@ -1054,7 +1054,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn host_function(&mut self, import: u32) -> Result<(), Error> {
+    fn host_function(&mut self, import: u32) -> Result<(), Failed> {
         let type_index = self.type_of_function(import);
         let (parameters, results) = self.function_type(type_index).slots();
         let save = parameters.max(results) as u16 * 4;
@@ -1068,7 +1068,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn begin_body(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn begin_body(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         let size = self.reader.number(source)?;
         self.body_offset = self.reader.position();
         let end = self.body_offset.checked_add(size).filter(|end| *end <= self.section_end);
@@ -1083,7 +1083,7 @@ impl Loader<'_> {
     }
 
     /// Translates a function from its beginning, with branches that reach farther.
-    fn restart_function(&mut self) -> Result<(), Error> {
+    fn restart_function(&mut self) -> Result<(), Failed> {
         self.far = true;
         self.needs_far = false;
         self.fixing = None;
@@ -1096,7 +1096,7 @@ impl Loader<'_> {
     }
 
     /// Reads how many groups of locals there are, or one of them.
-    fn local_group(&mut self, source: &mut dyn Source, left: u32) -> Result<(), Error> {
+    fn local_group(&mut self, source: &mut dyn Source, left: u32) -> Result<(), Failed> {
         let left = match left {
             u32::MAX => self.reader.number(source)?,
             left => {
@@ -1117,7 +1117,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn next_operator(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn next_operator(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         if self.targets.is_some() {
             return self.next_targets(source);
         }
@@ -1131,7 +1131,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn end_module(&mut self) -> Result<(), Error> {
+    fn end_module(&mut self) -> Result<(), Failed> {
         if !self.has_functions {
             self.set_up_functions(0)?;
         }

@@ -5,11 +5,11 @@
 //! a greater `k` has its address computed and checked by an operator of its own; one whose address is a constant within
 //! the least size needs no check.
 
-use crate::emit::fits;
-use crate::error::{Error, ErrorKind};
+use crate::emit::{bytes, fits};
+use crate::error::ErrorKind;
 use crate::generated::{family, op, rare};
 use crate::load::Loader;
-use crate::reader::Source;
+use crate::reader::{Failed, Source};
 use crate::scratch::{Entry, Kind, NONE};
 use crate::types::ValueType as T;
 
@@ -61,7 +61,7 @@ const ACCESSES: [Access; 23] = [
 ];
 
 impl Loader<'_> {
-    pub(crate) fn memory_access(&mut self, source: &mut dyn Source, operator: u8) -> Result<(), Error> {
+    pub(crate) fn memory_access(&mut self, source: &mut dyn Source, operator: u8) -> Result<(), Failed> {
         let access = &ACCESSES[usize::from(operator - 0x28)];
         self.check_memory()?;
         let align = self.reader.number(source)?;
@@ -88,17 +88,16 @@ impl Loader<'_> {
     }
 
     /// Leaves the checked address of an access in the accumulator.
-    fn checked_address(&mut self, address: &mut Entry, offset: u32, size: u32) -> Result<(), Error> {
+    fn checked_address(&mut self, address: &mut Entry, offset: u32, size: u32) -> Result<(), Failed> {
         self.put_into_slot(address)?;
         self.free_accumulator()?;
-        self.begin(op::OFFSET)?;
-        self.slot_word(self.slot_of(address))?;
-        self.word(offset as u16)?;
-        self.word((offset >> 16) as u16)?;
-        self.word(size as u16)
+        self.write(
+            op::OFFSET,
+            &[bytes(self.slot_of(address)), offset as u16, (offset >> 16) as u16, size as u16],
+        )
     }
 
-    fn load(&mut self, access: &Access, offset: u32) -> Result<(), Error> {
+    fn load(&mut self, access: &Access, offset: u32) -> Result<(), Failed> {
         let mut address = self.pop_type(T::I32)?;
         if access.index == PAIR {
             return self.load_pair(access, offset, address);
@@ -106,9 +105,7 @@ impl Loader<'_> {
         let result = if access.extended.is_some() { T::I32 } else { access.value_type };
         if let Some(at) = self.fixed(&address, offset, access.size) {
             self.free_accumulator()?;
-            self.begin(family::LOAD_FIXED + access.index * 2)?;
-            self.word(at as u16)?;
-            self.word((at >> 16) as u16)?;
+            self.write(family::LOAD_FIXED + access.index * 2, &[at as u16, (at >> 16) as u16])?;
         } else if let Some(k) = self.bound(offset, access.size) {
             if address.kind == Kind::Const {
                 self.put_into_slot(&mut address)?;
@@ -138,7 +135,7 @@ impl Loader<'_> {
     }
 
     /// A load whose address the last operator adds up: one operator does both, and a shift before it as well.
-    fn load_from_sum(&mut self, index: u16, k: u16) -> Result<bool, Error> {
+    fn load_from_sum(&mut self, index: u16, k: u16) -> Result<bool, Failed> {
         const ADD: u16 = family::BINARY;
         const SHIFT: u16 = family::BINARY + 6 * 10;
         let (last, operator) = (self.emit.last, self.emit.last_op);
@@ -171,14 +168,13 @@ impl Loader<'_> {
         Ok(true)
     }
 
-    fn load_pair(&mut self, access: &Access, offset: u32, address: Entry) -> Result<(), Error> {
+    fn load_pair(&mut self, access: &Access, offset: u32, address: Entry) -> Result<(), Failed> {
         let mut address = address;
         let k = match self.bound(offset, access.size) {
             Some(k) => k,
             None => {
                 self.checked_address(&mut address, offset, access.size)?;
-                self.begin(op::LOAD64_A)?;
-                self.word(8)?;
+                self.write(op::LOAD64_A, &[8])?;
                 self.result_word(self.slot)?;
                 return self.push(access.value_type, Kind::Slot, 0);
             }
@@ -189,15 +185,14 @@ impl Loader<'_> {
         if self.is_accumulator(&address) {
             self.begin(op::LOAD64_A)?;
         } else {
-            self.begin(op::LOAD64_S)?;
-            self.slot_word(self.slot_of(&address))?;
+            self.write(op::LOAD64_S, &[bytes(self.slot_of(&address))])?;
         }
         self.word(k)?;
         self.result_word(self.slot)?;
         self.push(access.value_type, Kind::Slot, 0)
     }
 
-    fn store(&mut self, access: &Access, offset: u32) -> Result<(), Error> {
+    fn store(&mut self, access: &Access, offset: u32) -> Result<(), Failed> {
         let mut value = self.pop_type(access.value_type)?;
         let mut address = self.pop_type(T::I32)?;
         if access.index == PAIR {
@@ -232,7 +227,7 @@ impl Loader<'_> {
         self.word(k)
     }
 
-    fn store_fixed(&mut self, index: u16, at: u32, value: Entry) -> Result<(), Error> {
+    fn store_fixed(&mut self, index: u16, at: u32, value: Entry) -> Result<(), Failed> {
         let mut value = value;
         if value.kind == Kind::Const && !fits(value.value) {
             self.put_into_slot(&mut value)?;
@@ -253,7 +248,7 @@ impl Loader<'_> {
         self.word((at >> 16) as u16)
     }
 
-    fn store_pair(&mut self, offset: u32, address: Entry, value: Entry) -> Result<(), Error> {
+    fn store_pair(&mut self, offset: u32, address: Entry, value: Entry) -> Result<(), Failed> {
         let (mut address, mut value) = (address, value);
         if address.kind == Kind::Accumulator {
             self.put_into_slot(&mut address)?;
@@ -264,19 +259,15 @@ impl Loader<'_> {
             Some(k) => (self.slot_of(&address), k),
             None => {
                 self.checked_address(&mut address, offset, 8)?;
-                self.begin(op::STORE_ACC)?;
-                self.slot_word(address.slot)?;
+                self.write(op::STORE_ACC, &[bytes(address.slot)])?;
                 self.emit.acc_local = NONE;
                 (address.slot, 8)
             }
         };
-        self.begin(op::STORE64)?;
-        self.slot_word(from)?;
-        self.slot_word(self.slot_of(&value))?;
-        self.word(k)
+        self.write(op::STORE64, &[bytes(from), bytes(self.slot_of(&value)), k])
     }
 
-    pub(crate) fn memory_size_or_grow(&mut self, grow: bool) -> Result<(), Error> {
+    pub(crate) fn memory_size_or_grow(&mut self, grow: bool) -> Result<(), Failed> {
         let mut pages = None;
         if grow {
             let mut entry = self.pop_type(T::I32)?;
@@ -285,8 +276,7 @@ impl Loader<'_> {
             // A slice may end while the new memory is set to zero.
             self.free_accumulator()?;
         }
-        self.begin(op::RARE)?;
-        self.word(if grow { rare::MEMORY_GROW } else { rare::MEMORY_SIZE })?;
+        self.write(op::RARE, &[if grow { rare::MEMORY_GROW } else { rare::MEMORY_SIZE }])?;
         if let Some(pages) = pages {
             self.slot_word(pages)?;
         }

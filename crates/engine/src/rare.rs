@@ -21,17 +21,16 @@ const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 const TWO_64: f64 = 18_446_744_073_709_551_616.0;
 
 /// Reads and writes the operands of the operator at which the machine stands.
-struct Operands<'a> {
+struct Operands<'a, const CHECKED: bool> {
     machine: &'a mut Machine,
-    checked: bool,
     broken: bool,
 }
 
-impl Operands<'_> {
+impl<const CHECKED: bool> Operands<'_, CHECKED> {
     /// The word behind the operator's two numbers.
     fn word(&mut self, at: usize) -> usize {
         let p = self.machine.pc.wrapping_add(2 + at);
-        if self.checked && !self.machine.is_code(p) {
+        if CHECKED && !self.machine.is_code(p) {
             self.broken = true;
             return 0;
         }
@@ -41,7 +40,7 @@ impl Operands<'_> {
 
     fn slot(&mut self, at: usize, high: usize) -> Option<*mut u32> {
         let p = self.machine.frame.wrapping_add(self.word(at) + high).cast::<u32>();
-        self.broken |= self.checked && !self.machine.is_stack(p);
+        self.broken |= CHECKED && !self.machine.is_stack(p);
         (!self.broken).then_some(p)
     }
 
@@ -90,7 +89,7 @@ impl Operands<'_> {
 /// As for the executor, and the machine stands at this operator.
 #[inline(never)]
 pub(crate) unsafe fn run<const CHECKED: bool>(machine: &mut Machine, kind: u16) -> u32 {
-    let mut operands = Operands { machine, checked: CHECKED, broken: false };
+    let mut operands = Operands::<CHECKED> { machine, broken: false };
     let done = if kind < rare::F32_CEIL {
         integer(&mut operands, kind)
     } else if kind < rare::I32_TRUNC_F32_S {
@@ -108,7 +107,7 @@ pub(crate) unsafe fn run<const CHECKED: bool>(machine: &mut Machine, kind: u16) 
     }
 }
 
-fn integer(o: &mut Operands<'_>, kind: u16) -> Result<(), u32> {
+fn integer<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) -> Result<(), u32> {
     let a = o.get_pair(0);
     if kind >= rare::I64_CLZ {
         let result = match kind {
@@ -188,7 +187,7 @@ fn maximum64(a: f64, b: f64) -> f64 {
     }
 }
 
-fn float(o: &mut Operands<'_>, kind: u16) {
+fn float<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) {
     o.charge(FLOAT);
     if kind < rare::F64_CEIL {
         let a = o.f32(0);
@@ -246,7 +245,7 @@ fn fits(value: f64, low: f64, high: f64) -> Result<f64, u32> {
     }
 }
 
-fn convert(o: &mut Operands<'_>, kind: u16) -> Result<(), u32> {
+fn convert<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) -> Result<(), u32> {
     o.charge(FLOAT);
     match kind {
         rare::I32_TRUNC_F32_S | rare::I32_TRUNC_F64_S => {
@@ -344,7 +343,7 @@ fn convert(o: &mut Operands<'_>, kind: u16) -> Result<(), u32> {
 }
 
 /// Operators on memory, tables and segments.
-fn reach(o: &mut Operands<'_>, kind: u16) -> Result<(), u32> {
+fn reach<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) -> Result<(), u32> {
     match kind {
         rare::MEMORY_SIZE => {
             let pages = o.machine.memory_bytes / o.machine.page_bytes;
@@ -372,7 +371,7 @@ fn reach(o: &mut Operands<'_>, kind: u16) -> Result<(), u32> {
 }
 
 /// How much of a range there is fuel for, in whole units of `size` bytes; at least one, so that there is progress.
-fn part(o: &mut Operands<'_>, count: u32, size: u32) -> u32 {
+fn part<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, count: u32, size: u32) -> u32 {
     let fuel = u32::try_from(o.machine.fuel).unwrap_or(0);
     let part = (fuel.saturating_mul(BYTES_PER_FUEL) / size).saturating_add(1).min(count);
     o.charge((part * size / BYTES_PER_FUEL) as i32);
@@ -391,7 +390,7 @@ fn within(from: u32, count: u32, length: u32, why: u32) -> Result<(), u32> {
     }
 }
 
-fn memory_grow(o: &mut Operands<'_>) -> Result<(), u32> {
+fn memory_grow<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>) -> Result<(), u32> {
     let pages = o.get(0);
     let old = o.machine.memory_bytes;
     let new = pages.checked_mul(o.machine.page_bytes).and_then(|bytes| bytes.checked_add(old));
@@ -414,7 +413,7 @@ fn memory_grow(o: &mut Operands<'_>) -> Result<(), u32> {
     Ok(())
 }
 
-fn memory_fill(o: &mut Operands<'_>) -> Result<(), u32> {
+fn memory_fill<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>) -> Result<(), u32> {
     let (to, value, count) = (o.get(0), o.get(1), o.get(2));
     within(to, count, o.machine.memory_bytes, exit::MEMORY)?;
     let part = part(o, count, 1);
@@ -425,7 +424,7 @@ fn memory_fill(o: &mut Operands<'_>) -> Result<(), u32> {
     rest(count - part)
 }
 
-fn memory_copy(o: &mut Operands<'_>) -> Result<(), u32> {
+fn memory_copy<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>) -> Result<(), u32> {
     let (to, from, count) = (o.get(0), o.get(1), o.get(2));
     within(to, count, o.machine.memory_bytes, exit::MEMORY)?;
     within(from, count, o.machine.memory_bytes, exit::MEMORY)?;
@@ -453,7 +452,7 @@ fn segment_at(segments: *mut u32, index: usize) -> (u32, u32) {
     unsafe { (*words.add(segment::PLACE), *words.add(segment::LENGTH)) }
 }
 
-fn memory_init(o: &mut Operands<'_>) -> Result<(), u32> {
+fn memory_init<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>) -> Result<(), u32> {
     let index = o.word(0);
     let (place, length) = segment_at(o.machine.data, index);
     let (to, from, count) = (o.get(1), o.get(2), o.get(3));
@@ -471,7 +470,7 @@ fn memory_init(o: &mut Operands<'_>) -> Result<(), u32> {
     rest(count - part)
 }
 
-fn tables(o: &mut Operands<'_>, kind: u16) -> Result<(), u32> {
+fn tables<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) -> Result<(), u32> {
     let index = o.word(0);
     // SAFETY: the translator checks the index of the table.
     let (elements, length) = unsafe { o.machine.table(index) };
@@ -556,7 +555,12 @@ fn fill(elements: *mut u32, to: u32, value: u32, count: u32) {
 
 /// Not in parts: a table's length is bounded by what the region sets aside for it, and elements that are not yet counted
 /// must not be seen.
-fn table_grow(o: &mut Operands<'_>, index: usize, elements: *mut u32, length: u32) -> Result<(), u32> {
+fn table_grow<const CHECKED: bool>(
+    o: &mut Operands<'_, CHECKED>,
+    index: usize,
+    elements: *mut u32,
+    length: u32,
+) -> Result<(), u32> {
     let (value, count) = (o.get(1), o.get(2));
     let words = o.machine.tables.wrapping_add(index * table::WORDS);
     // SAFETY: the translator checks the index of the table.

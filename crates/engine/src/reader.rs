@@ -1,5 +1,7 @@
 //! The module as the translator reads it: in pieces, from wherever it is kept.
 
+use core::cell::Cell;
+
 use crate::error::{Error, ErrorKind};
 use crate::types::ValueType;
 
@@ -38,11 +40,16 @@ pub(crate) struct Reader {
     /// The module's byte that is read next, and the one at which reading ends.
     position: u32,
     end: u32,
+    failure: Cell<Option<Error>>,
 }
+
+/// Something failed: what and where, the reader has noted. So that a result is a register wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failed;
 
 impl Reader {
     pub(crate) fn new(end: u32) -> Reader {
-        Reader { piece: [0; PIECE], at: 0, filled: 0, position: 0, end }
+        Reader { piece: [0; PIECE], at: 0, filled: 0, position: 0, end, failure: Cell::new(None) }
     }
 
     /// Where the next byte is.
@@ -66,13 +73,26 @@ impl Reader {
         (self.at, self.filled) = (0, 0);
     }
 
-    /// An error at this place.
-    pub(crate) fn error(&self, kind: ErrorKind) -> Error {
-        Error { kind, offset: self.position }
+    /// Notes an error at this place.
+    pub(crate) fn error(&self, kind: ErrorKind) -> Failed {
+        self.error_at(kind, self.position)
+    }
+
+    /// Notes an error at another place.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn error_at(&self, kind: ErrorKind, offset: u32) -> Failed {
+        self.failure.set(Some(Error { kind, offset }));
+        Failed
+    }
+
+    /// The error that was noted last.
+    pub(crate) fn take_error(&self) -> Option<Error> {
+        self.failure.take()
     }
 
     #[inline]
-    pub(crate) fn byte(&mut self, source: &mut dyn Source) -> Result<u8, Error> {
+    pub(crate) fn byte(&mut self, source: &mut dyn Source) -> Result<u8, Failed> {
         if self.at == self.filled || self.position >= self.end {
             self.fill(source)?;
         }
@@ -83,19 +103,19 @@ impl Reader {
     }
 
     #[inline(never)]
-    fn fill(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn fill(&mut self, source: &mut dyn Source) -> Result<(), Failed> {
         if self.position >= self.end {
             return Err(self.error(ErrorKind::End));
         }
         let count = source.read(self.position, &mut self.piece).filter(|count| (1..=PIECE).contains(count));
-        self.filled = count.ok_or(self.error(ErrorKind::Source))? as u8;
+        self.filled = count.ok_or_else(|| self.error(ErrorKind::Source))? as u8;
         self.at = 0;
         Ok(())
     }
 
     /// An unsigned number in LEB128.
     #[inline]
-    pub(crate) fn number(&mut self, source: &mut dyn Source) -> Result<u32, Error> {
+    pub(crate) fn number(&mut self, source: &mut dyn Source) -> Result<u32, Failed> {
         let first = self.byte(source)?;
         if first < 0x80 {
             return Ok(u32::from(first));
@@ -103,7 +123,7 @@ impl Reader {
         self.long_number(source, first)
     }
 
-    fn long_number(&mut self, source: &mut dyn Source, first: u8) -> Result<u32, Error> {
+    fn long_number(&mut self, source: &mut dyn Source, first: u8) -> Result<u32, Failed> {
         let mut value = u32::from(first & 0x7f);
         let mut shift = 7;
         loop {
@@ -124,7 +144,7 @@ impl Reader {
     }
 
     /// A signed number in LEB128 of so many bits.
-    pub(crate) fn signed(&mut self, source: &mut dyn Source, bits: u32) -> Result<i64, Error> {
+    pub(crate) fn signed(&mut self, source: &mut dyn Source, bits: u32) -> Result<i64, Failed> {
         let mut value = 0_i64;
         let mut shift = 0;
         loop {
@@ -152,7 +172,7 @@ impl Reader {
     }
 
     /// Four bytes, least first.
-    pub(crate) fn word(&mut self, source: &mut dyn Source) -> Result<u32, Error> {
+    pub(crate) fn word(&mut self, source: &mut dyn Source) -> Result<u32, Failed> {
         let mut value = 0;
         for shift in [0, 8, 16, 24] {
             value |= u32::from(self.byte(source)?) << shift;
@@ -161,12 +181,12 @@ impl Reader {
     }
 
     /// Eight bytes, least first.
-    pub(crate) fn long_word(&mut self, source: &mut dyn Source) -> Result<u64, Error> {
+    pub(crate) fn long_word(&mut self, source: &mut dyn Source) -> Result<u64, Failed> {
         Ok(u64::from(self.word(source)?) | u64::from(self.word(source)?) << 32)
     }
 
     /// Bytes into a buffer.
-    pub(crate) fn bytes(&mut self, source: &mut dyn Source, into: &mut [u8]) -> Result<(), Error> {
+    pub(crate) fn bytes(&mut self, source: &mut dyn Source, into: &mut [u8]) -> Result<(), Failed> {
         for byte in into {
             *byte = self.byte(source)?;
         }
@@ -174,18 +194,18 @@ impl Reader {
     }
 
     /// Goes on behind so many bytes.
-    pub(crate) fn skip(&mut self, count: u32) -> Result<(), Error> {
+    pub(crate) fn skip(&mut self, count: u32) -> Result<(), Failed> {
         let to = self
             .position
             .checked_add(count)
             .filter(|to| *to <= self.end)
-            .ok_or(self.error(ErrorKind::End))?;
+            .ok_or_else(|| self.error(ErrorKind::End))?;
         self.seek(to);
         Ok(())
     }
 
     /// The type of a value.
-    pub(crate) fn value_type(&mut self, source: &mut dyn Source) -> Result<ValueType, Error> {
+    pub(crate) fn value_type(&mut self, source: &mut dyn Source) -> Result<ValueType, Failed> {
         let byte = self.byte(source)?;
         match ValueType::from_byte(byte) {
             Some(value_type) => Ok(value_type),
@@ -195,7 +215,7 @@ impl Reader {
     }
 
     /// The type of a reference.
-    pub(crate) fn reference_type(&mut self, source: &mut dyn Source) -> Result<ValueType, Error> {
+    pub(crate) fn reference_type(&mut self, source: &mut dyn Source) -> Result<ValueType, Failed> {
         let value_type = self.value_type(source)?;
         if value_type.is_reference() {
             Ok(value_type)

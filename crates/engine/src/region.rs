@@ -162,25 +162,25 @@ impl<'m> Region<'m> {
 
 impl Region<'_> {
     /// A word of code.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn word(&self, code: Place, position: u32) -> u16 {
         self.slice::<u16>(Place(code.0 + position * 2), 1)[0]
     }
 
     /// Writes a word of code.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn set_word(&mut self, code: Place, position: u32, word: u16) {
         self.slice_mut::<u16>(Place(code.0 + position * 2), 1)[0] = word;
     }
 
     /// A 32-bit number.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn number(&self, place: Place, index: usize) -> u32 {
         self.slice::<u32>(Place(place.0 + index as u32 * 4), 1)[0]
     }
 
     /// Writes a 32-bit number.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn set_number(&mut self, place: Place, index: usize, value: u32) {
         self.slice_mut::<u32>(Place(place.0 + index as u32 * 4), 1)[0] = value;
     }
