@@ -173,6 +173,13 @@ pub trait Engine: Sized {
     fn load(arena: &Self::Arena, module: &[u8], info: &ModuleInfo, quota: Quota)
     -> Result<Self, EngineError>;
 
+    /// Moves all that is loaded together, so that what the arena has left is in one piece. False where it already is, or
+    /// where the engine can't.
+    fn compact(arena: &Self::Arena, loaded: &mut [&mut Self]) -> bool {
+        let _ = (arena, loaded);
+        false
+    }
+
     /// The value of an exported global.
     fn exported_global(&self, name: &str) -> Option<Value>;
 

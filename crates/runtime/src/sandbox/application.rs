@@ -65,6 +65,10 @@ impl<E: Engine> Application<E> {
         }
     }
 
+    pub(crate) fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
     /// When it can run: 0 for at once, `None` while it waits for an answer.
     pub(crate) fn due_us(&self) -> Option<u64> {
         match self.state {

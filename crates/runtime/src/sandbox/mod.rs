@@ -1,8 +1,7 @@
 //! The sandbox: a table of loaded applications, run one slice at a time, in turn.
 //!
 //! One [`Runtime`] belongs to one thread at a time and may be moved between threads; any number of them may live in one
-//! process and run on any number of threads at once, each with an arena of its own. With the feature `std` their loads
-//! run side by side; without it (a device has one thread) loads wait for each other.
+//! process and run on any number of threads at once, each with an arena of its own.
 
 mod application;
 mod event;
@@ -63,7 +62,11 @@ impl<E: Engine> Runtime<E> {
         self.check_capabilities(&info, program.capabilities)?;
         let quota = self.quota(&info, program.limits)?;
         let entry = info.entry.ok_or(LoadError::Scan(ScanError::NoEntry))?;
-        let mut engine = E::load(&self.arena, program.module, &info, quota)?;
+        let mut loaded = E::load(&self.arena, program.module, &info, quota);
+        if matches!(loaded, Err(EngineError::OutOfMemory { .. })) && self.compact() {
+            loaded = E::load(&self.arena, program.module, &info, quota);
+        }
+        let mut engine = loaded?;
         if engine.start(entry.kind.name(), &[]).is_err() {
             return Err(LoadError::Engine(EngineError::Invalid(
                 "the entry needs more call stack than there is",
@@ -137,6 +140,12 @@ impl<E: Engine> Runtime<E> {
         position
             .and_then(|position| self.applications.get_mut(position))
             .is_some_and(|app| app.complete(completion))
+    }
+
+    /// Brings what the arena has left into one piece; false where it was.
+    fn compact(&mut self) -> bool {
+        let mut engines: Vec<&mut E> = self.applications.iter_mut().map(Application::engine_mut).collect();
+        E::compact(&self.arena, &mut engines)
     }
 
     fn position(&self, id: AppId) -> Option<usize> {

@@ -94,6 +94,12 @@ impl Arena {
         self.0.used_units() * UNIT
     }
 
+    /// Whether there is more than one gap between blocks, of which none could be had as a whole.
+    pub(super) fn is_fragmented(&self) -> bool {
+        let used: usize = self.0.used_units();
+        self.0.region.with(|region| region.largest_gap(self.0.units).1) < self.0.units - used
+    }
+
     /// Bytes that nobody has, perhaps in pieces.
     pub(super) fn free_bytes(&self) -> usize {
         (self.0.units - self.0.used_units()) * UNIT
@@ -146,6 +152,29 @@ impl Block {
             Some(start) => unsafe { slice::from_raw_parts_mut(start.as_ptr().add(self.first), self.units) },
             None => &mut [],
         }
+    }
+
+    /// Where it begins in the arena.
+    pub(super) fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Moves the block's bounds down, to where the one before it ends; answers where its memory is to be from now on, or
+    /// `None` if it is there already. Blocks are moved in the order in which they lie.
+    pub(super) fn move_down(&mut self) -> Option<NonNull<u64>> {
+        let first = self.first;
+        let (to, start) = self.shared.region.with(|region| {
+            let at = region.blocks.iter().position(|(other, _)| *other == first)?;
+            let to = match at.checked_sub(1).and_then(|before| region.blocks.get(before)) {
+                Some((before, length)) => before + length,
+                None => 0,
+            };
+            region.blocks.get_mut(at)?.0 = to;
+            Some((to, region.start?))
+        })?;
+        self.first = to;
+        // SAFETY: within the region.
+        (to != first).then(|| unsafe { start.add(to) })
     }
 
     /// Keeps so many bytes and gives the rest back.

@@ -1,4 +1,4 @@
-//! `wasmbed-engine`, in one block of the arena for each application. Devices don't run it yet.
+//! `wasmbed-engine`, in one block of the arena for each application.
 #![allow(unsafe_code, reason = "an instance borrows the block that it is kept with")]
 
 mod arena;
@@ -28,7 +28,7 @@ pub struct Interpreter {
 impl Engine for Interpreter {
     type Arena = Arena;
 
-    const NAME: &'static str = concat!("wasmbed ", env!("CARGO_PKG_VERSION"));
+    const NAME: &'static str = concat!("wasmbed-engine ", env!("CARGO_PKG_VERSION"));
     const FEATURES: Features = Features::MUTABLE_GLOBALS
         .union(Features::SIGN_EXTENSION)
         .union(Features::SATURATING_FLOAT)
@@ -50,8 +50,8 @@ impl Engine for Interpreter {
     fn load(arena: &Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
         let kept = quota.heap_bytes.saturating_add(quota.linear_bytes);
         let wanted = kept.saturating_add(engine::Loader::SCRATCH_BYTES);
-        let refused =
-            |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes: arena.free_bytes() };
+        let free_bytes = arena.free_bytes();
+        let refused = move |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes };
         let mut block = arena.take_largest(wanted).ok_or(refused(quota.linear_bytes))?;
         let is_quota = block.bytes() + 8 > wanted;
         let out_of_room = move |needed_bytes| match is_quota {
@@ -83,6 +83,20 @@ impl Engine for Interpreter {
         block.shrink(instance.bytes());
         let imports = info.imports.iter().map(|import| import.function).collect();
         Ok(Interpreter { instance, block, imports })
+    }
+
+    fn compact(arena: &Arena, loaded: &mut [&mut Self]) -> bool {
+        if !arena.is_fragmented() {
+            return false;
+        }
+        loaded.sort_by_key(|interpreter| interpreter.block.first());
+        for interpreter in loaded {
+            if let Some(to) = interpreter.block.move_down() {
+                // SAFETY: the block's bounds are there now, behind the one before it, and nothing else has what is within.
+                unsafe { interpreter.instance.relocate(to.as_ptr()) }
+            }
+        }
+        true
     }
 
     fn exported_global(&self, name: &str) -> Option<Value> {
