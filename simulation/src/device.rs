@@ -2,7 +2,7 @@
 
 use wasmbed_agent::failover::Failover;
 use wasmbed_protocol::ResetReason;
-use wasmbed_runtime::{Metering, RuntimeConfig, Spacewasm};
+use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{Cut, Disk, MemoryBoard, MemoryLink},
@@ -51,7 +51,7 @@ const FUEL_PER_MS: u32 = 20_000;
 pub(crate) struct Device {
     pub(crate) name: String,
     random: Random,
-    pub(crate) supervisor: Supervisor<Spacewasm, MemoryBoard>,
+    pub(crate) supervisor: Supervisor<Interpreter, MemoryBoard>,
     pub(crate) link: MemoryLink,
     /// Without power until then.
     pub(crate) off_until_ms: Option<u64>,
@@ -169,7 +169,7 @@ fn boot(
     seed: u64,
     now_ms: u64,
     reset_reason: ResetReason,
-) -> (Supervisor<Spacewasm, MemoryBoard>, MemoryLink) {
+) -> (Supervisor<Interpreter, MemoryBoard>, MemoryLink) {
     let memory = MemoryBoard::new(disk, seed);
     let link = memory.link.clone();
     let board = Board {

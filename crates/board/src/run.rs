@@ -6,7 +6,7 @@ use core::{fmt, marker::PhantomData};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use wasmbed_flash::{FlashStorage, provision, provision::Provision};
 use wasmbed_protocol::{Epoch, ResetReason};
-use wasmbed_runtime::{RuntimeConfig, Spacewasm, engine::spacewasm};
+use wasmbed_runtime::{Interpreter, RuntimeConfig, engine::interpreter};
 use wasmbed_supervisor::{
     Config, Supervisor,
     platform::{Board, Platform as _},
@@ -177,8 +177,9 @@ fn serve<H: Hardware>(
 ) -> ! {
     let runtime = RuntimeConfig { arena_bytes: arena.len(), ..RuntimeConfig::default() };
     let config = Config { board: board::<H>(reset_reason, reset_detail), runtime };
-    let arena = spacewasm::Arena::within(arena);
-    let mut supervisor = Supervisor::<Spacewasm, _>::with_arena(arena, config, platform, H::now_us() / 1_000);
+    let arena = interpreter::Arena::within(arena);
+    let mut supervisor =
+        Supervisor::<Interpreter, _>::with_arena(arena, config, platform, H::now_us() / 1_000);
     let mut reported = Reported::default();
     loop {
         let more = supervisor.platform().link.poll_network();
@@ -200,7 +201,7 @@ fn serve<H: Hardware>(
 
 /// Passes the gateway's time on to the verifier of certificates, and stores the floor that follows from it.
 fn learn_time<H: Hardware>(
-    supervisor: &mut Supervisor<Spacewasm, BoardPlatform<H>>,
+    supervisor: &mut Supervisor<Interpreter, BoardPlatform<H>>,
     last: &mut Option<(Epoch, u64)>,
 ) {
     let now_ms = H::now_us() / 1_000;
@@ -235,7 +236,7 @@ struct Reported {
 
 impl Reported {
     /// Reports the memory in use when the number of applications changed, and now and then.
-    fn memory<H: Hardware>(&mut self, supervisor: &mut Supervisor<Spacewasm, BoardPlatform<H>>) {
+    fn memory<H: Hardware>(&mut self, supervisor: &mut Supervisor<Interpreter, BoardPlatform<H>>) {
         let now_us = H::now_us();
         let loaded = supervisor.loaded();
         if loaded == self.loaded && now_us < self.memory_at_us {

@@ -13,7 +13,7 @@ use std::{
 use mio::{Events, Poll, Registry, Token, Waker};
 use rustls::crypto::CryptoProvider;
 use wasmbed_protocol::ApplicationState;
-use wasmbed_runtime::{RuntimeConfig, Spacewasm};
+use wasmbed_runtime::{Interpreter, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     platform::{Board, Link as _, Platform as _},
@@ -58,7 +58,7 @@ pub(crate) trait DeviceSource {
 }
 
 struct Running {
-    supervisor: Supervisor<Spacewasm, LinuxPlatform>,
+    supervisor: Supervisor<Interpreter, LinuxPlatform>,
     /// The entry in the heap that counts; others are of the past.
     scheduled_ms: Option<u64>,
     counted: (bool, usize),

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use wasmbed_agent::storage::{Operation, Outcome, StorageError};
 use wasmbed_device::storage::{Medium, Store};
 use wasmbed_protocol::{ModuleDigest, ResetReason, limits::MODULE_BYTES_MAX};
-use wasmbed_runtime::{NoPeripherals, RuntimeConfig, Spacewasm};
+use wasmbed_runtime::{Interpreter, NoPeripherals, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{
@@ -310,7 +310,7 @@ fn live(disk: &mut CutDisk, wanted: &Wanted, epoch: u64) -> Life {
     let link = rest.link.clone();
     let storage = CutStorage { store, power: power.clone(), outcome: None };
     let config = Config { board: board(), runtime: RuntimeConfig::default() };
-    let mut device = Supervisor::<Spacewasm, _>::new(config, TestBoard { rest, storage }, 0);
+    let mut device = Supervisor::<Interpreter, _>::new(config, TestBoard { rest, storage }, 0);
     let mut gateway = ScriptedGateway::new(wanted, 5, epoch);
     let mut now_ms = 0;
     while power.is_on() && now_ms < PATIENCE_MS && !life.done {

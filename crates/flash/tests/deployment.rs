@@ -8,7 +8,7 @@ mod support;
 use support::{Gateway, Wanted, uid};
 use wasmbed_flash::{FlashStorage, Geometry, simulated::Simulated};
 use wasmbed_protocol::ApplicationState;
-use wasmbed_runtime::{Metering, NoPeripherals, RuntimeConfig, Spacewasm};
+use wasmbed_runtime::{Interpreter, Metering, NoPeripherals, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{CountingTimer, CountingWatchdog, KeptLog, MemoryLink, SeededEntropy},
@@ -89,7 +89,7 @@ impl Platform for Board {
 }
 
 struct World {
-    device: Supervisor<Spacewasm, Board>,
+    device: Supervisor<Interpreter, Board>,
     link: MemoryLink,
     gateway: Gateway,
     now_ms: u64,

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use wasmbed_runtime::engine::{Engine, EngineError, Quota, Step, Trap};
 use wasmbed_runtime::scan::ScanError;
-use wasmbed_runtime::{ScanLimits, Spacewasm, Value, ValueType, Wasmi, scan};
+use wasmbed_runtime::{Interpreter, ScanLimits, Value, ValueType, Wasmi, scan};
 
 const MODULES: u64 = 300;
 const MUTANTS_OF_EACH: u64 = 12;
@@ -195,7 +195,7 @@ fn generated_modules_behave_the_same() {
                 continue;
             }
         }
-        let (ours, oracle) = (load::<Spacewasm>(&module), load::<Wasmi>(&module));
+        let (ours, oracle) = (load::<Interpreter>(&module), load::<Wasmi>(&module));
         let (mut ours, mut oracle) = match (ours, oracle) {
             (Ok(ours), Ok(oracle)) => (ours, oracle),
             (Err(_), Err(_)) => continue,
@@ -273,7 +273,7 @@ fn damaged_modules_are_refused_by_both_or_by_none() {
                     continue;
                 }
             }
-            let (ours, oracle) = (load::<Spacewasm>(&module), load::<Wasmi>(&module));
+            let (ours, oracle) = (load::<Interpreter>(&module), load::<Wasmi>(&module));
             match (ours, oracle) {
                 (Ok(_), Ok(_)) => accepted += 1,
                 (Err(_), Err(_)) => refused_by_both += 1,

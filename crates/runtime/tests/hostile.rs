@@ -8,7 +8,7 @@ mod support;
 use support::*;
 use wasmbed_runtime::engine::Trap;
 use wasmbed_runtime::{
-    Capabilities, Ending, Exceeded, LoadError, Refusal, Runtime, RuntimeConfig, ScanLimits, Spacewasm, scan,
+    Capabilities, Ending, Exceeded, Interpreter, LoadError, Refusal, Runtime, RuntimeConfig, ScanLimits, scan,
 };
 
 fn refused(module: &[u8]) -> (Refusal, String) {
@@ -320,7 +320,10 @@ fn has_no_usable_entry() {
 fn does_not_validate() {
     let (code, message) =
         refused_text(r#"(module (func (export "_start") (drop (i32.add (i64.const 1) (i32.const 1)))))"#);
-    assert_eq!((code, message.as_str()), (Refusal::InvalidModule, "invalid module: types do not match"));
+    assert_eq!(
+        (code, message.as_str()),
+        (Refusal::InvalidModule, "invalid module: i64 where i32 is expected (byte 39 of the module)")
+    );
 }
 
 #[test]
@@ -345,7 +348,7 @@ fn as_deep_as_allowed_loads_and_runs() {
 #[test]
 fn needs_more_stack_than_there_is() {
     let module = wasm(&format!("(module (func (export \"_start\") (local {})))", "i64 ".repeat(1_000)));
-    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig { stack_words: 1_024, ..config() });
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig { stack_words: 1_024, ..config() });
     let error = runtime.load(id(1), &program(&module)).unwrap_err();
     assert_eq!(error.code(), Refusal::InvalidModule);
     assert_eq!(error.to_string(), "invalid module: the entry needs more call stack than there is");
@@ -353,7 +356,7 @@ fn needs_more_stack_than_there_is() {
 
 #[test]
 fn needs_more_arena_than_there_is() {
-    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig { arena_bytes: 40_000, ..config() });
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig { arena_bytes: 40_000, ..config() });
     let error = load(&mut runtime, 1, r#"(module (memory 1) (func (export "_start")))"#).unwrap_err();
     assert_eq!(error.code(), Refusal::OutOfMemory);
     assert!(error.to_string().starts_with("not enough memory: 65536 bytes more needed, "), "{error}");
@@ -370,7 +373,7 @@ fn every_size_of_arena_is_an_answer() {
     );
     let mut loaded = 0;
     for arena_bytes in (1_000..90_000).step_by(250) {
-        let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig { arena_bytes, ..config() });
+        let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig { arena_bytes, ..config() });
         match runtime.load(id(1), &program(&module)) {
             Ok(()) => loaded += 1,
             Err(error) => assert_eq!(error.code(), Refusal::OutOfMemory, "{arena_bytes}: {error}"),
@@ -389,7 +392,7 @@ fn every_heap_quota_is_an_answer() {
     );
     let mut outcomes = [0, 0];
     for heap_bytes_max in (0..16_000).step_by(32) {
-        let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig { heap_bytes_max, ..config() });
+        let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig { heap_bytes_max, ..config() });
         match runtime.load(id(1), &program(&module)) {
             Ok(()) => outcomes[0] += 1,
             Err(error) => {

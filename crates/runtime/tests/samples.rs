@@ -5,7 +5,7 @@
 mod support;
 
 use support::*;
-use wasmbed_runtime::{Limits, Program, Runtime, RuntimeConfig, ScanLimits, Spacewasm, scan};
+use wasmbed_runtime::{Interpreter, Limits, Program, Runtime, RuntimeConfig, ScanLimits, scan};
 
 const SAMPLES: [(&str, &[u8]); 4] = [
     ("hello", include_bytes!("../../../guests/prebuilt/hello.wasm")),
@@ -16,7 +16,7 @@ const SAMPLES: [(&str, &[u8]); 4] = [
 
 #[test]
 fn all_of_them_run_side_by_side_on_a_board() {
-    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig::default());
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::default());
     let mut host = TestHost::new();
     for (number, (name, module)) in SAMPLES.iter().enumerate() {
         let limits = Limits { memory_bytes: 65_536, cpu_ms: 1_000 };
@@ -42,7 +42,7 @@ fn all_of_them_run_side_by_side_on_a_board() {
 fn the_estimate_of_the_fit_check_holds() {
     for (name, module) in SAMPLES {
         let info = scan(module, &ScanLimits::default()).unwrap();
-        let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig::default());
+        let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::default());
         let limits = Limits { memory_bytes: 65_536, cpu_ms: 1_000 };
         runtime.load(id(1), &Program { limits, ..program(module) }).unwrap();
         let linear = info.memory_min_bytes.next_multiple_of(16);

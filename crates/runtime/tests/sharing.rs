@@ -5,7 +5,7 @@
 mod support;
 
 use support::*;
-use wasmbed_runtime::{Ending, Exceeded, Runtime, RuntimeConfig, Spacewasm};
+use wasmbed_runtime::{Ending, Exceeded, Interpreter, Runtime, RuntimeConfig};
 
 /// Sums 1 to n in a loop, logs when it is done.
 const WORK: &str = r#"(module (import "wasmbed" "log" (func $log (param i32 i32)))
@@ -20,7 +20,7 @@ const WORK: &str = r#"(module (import "wasmbed" "log" (func $log (param i32 i32)
 const SPIN: &str = r#"(module (func (export "_start") (loop (br 0))))"#;
 
 /// A hosted device's arena: ten applications with a page of 64 KiB each do not fit a board of 384 KiB.
-fn ten() -> Runtime<Spacewasm> {
+fn ten() -> Runtime<Interpreter> {
     Runtime::new(RuntimeConfig { metering: config().metering, ..RuntimeConfig::hosted() })
 }
 
@@ -39,6 +39,36 @@ fn ten_at_once_take_turns() {
             assert_eq!(runtime.usage(id(number)).unwrap().cpu_ms, round * 5, "application {number}");
         }
     }
+}
+
+/// What ended applications leave behind lies between those that go on: a large one gets all of it as one piece, and those
+/// that were moved go on in the middle of what they did.
+#[test]
+fn what_is_free_in_pieces_is_one_piece_when_it_is_needed() {
+    let page = 64 * 1_024;
+    let mut runtime: Runtime<Interpreter> =
+        Runtime::new(RuntimeConfig { arena_bytes: 6 * 80_000, metering: config().metering, ..config() });
+    let mut host = TestHost::new();
+    for number in 0..6 {
+        load(&mut runtime, number, WORK).unwrap();
+    }
+    for _ in 0..6 {
+        assert_eq!(runtime.run_slice(&mut host), None, "in the middle of its loop");
+    }
+    for number in [0, 2, 4] {
+        assert!(runtime.stop(id(number)));
+    }
+    let large =
+        r#"(module (memory 2 2) (func (export "_start") (i32.store (i32.const 131068) (i32.const 1))))"#;
+    load(&mut runtime, 9, large).unwrap();
+    assert!(runtime.memory_used_bytes() > 5 * page, "{}", runtime.memory_used_bytes());
+    let mut finished = Vec::new();
+    while let Some(event) = run(&mut runtime, &mut host, 1_000) {
+        assert_eq!(event.ending, Ending::Exited { code: 0 });
+        finished.push(event.id);
+    }
+    finished.sort();
+    assert_eq!(finished, [1, 3, 5, 9].map(id));
 }
 
 #[test]
@@ -160,7 +190,7 @@ fn thousands_of_devices_on_several_threads_that_move() {
             let module = &module;
             scope.spawn(move || {
                 for batch in 0..5 {
-                    let devices: Vec<Runtime<Spacewasm>> = (0..50)
+                    let devices: Vec<Runtime<Interpreter>> = (0..50)
                         .map(|_| {
                             let mut runtime = runtime();
                             runtime.load(id(part), &program(module)).unwrap();
@@ -212,7 +242,7 @@ fn dropped_devices_give_their_memory_back() {
 
 #[test]
 fn on_this_machines_clock() {
-    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig::hosted());
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::hosted());
     let mut host = TestHost::real_time();
     load(&mut runtime, 1, SPIN).unwrap();
     load(&mut runtime, 2, WORK).unwrap();

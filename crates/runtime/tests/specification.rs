@@ -375,7 +375,7 @@ const LEFT_OUT: [(&str, u32); 6] = [
 ];
 
 #[test]
-fn on_the_interpreter() {
+fn on_the_devices_engine() {
     let counts = suite::<Interpreter>();
     let report = counts.report(Interpreter::NAME);
     println!("{report}");
@@ -385,7 +385,7 @@ fn on_the_interpreter() {
 }
 
 #[test]
-fn on_the_devices_engine() {
+fn on_the_oracle() {
     let counts = suite::<Spacewasm>();
     let report = counts.report(Spacewasm::NAME);
     println!("{report}");

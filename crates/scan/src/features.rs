@@ -71,6 +71,12 @@ impl Features {
         Features(self.0 | other.0)
     }
 
+    /// What is in both sets.
+    #[must_use]
+    pub fn intersection(self, other: Features) -> Features {
+        Features(self.0 & other.0)
+    }
+
     /// What is in this set and not in the other.
     #[must_use]
     pub fn without(self, other: Features) -> Features {

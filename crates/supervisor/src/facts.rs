@@ -29,7 +29,7 @@ pub(crate) fn device_facts<E: Engine>(board: &Board, runtime: &RuntimeConfig) ->
         load_permille: LOAD_PERMILLE,
         module_bytes_max: board.module_bytes_max.min(runtime.scan.module_bytes),
         applications_max: u8::try_from(limit).unwrap_or(u8::MAX),
-        features: E::FEATURES.bits(),
+        features: E::FEATURES.intersection(runtime.scan.features).bits(),
         imports,
         capabilities,
     }

@@ -8,7 +8,7 @@ use proptest::prelude::{
 use rand::{RngCore, SeedableRng};
 use wasmbed::commands::module::{Feature, PackError, Packed, Toolchain, pack};
 use wasmbed_runtime::engine::{Engine as DeviceEngine, Quota, Step};
-use wasmbed_runtime::{ScanLimits, Spacewasm, Value, scan};
+use wasmbed_runtime::{Interpreter, ScanLimits, Value, scan};
 use wasmi::{Config, Engine, Instance, Linker, Module, Store, Val};
 
 /// What a call left behind.
@@ -54,10 +54,10 @@ fn call(bytes: &[u8], newer: bool, arguments: &[Val]) -> Outcome {
 fn device_call(bytes: &[u8], arguments: &[Val]) -> Option<Outcome> {
     let limits = ScanLimits { entry_required: false, ..ScanLimits::default() };
     let info = scan(bytes, &limits).ok()?;
-    let arena = Spacewasm::arena(1 << 20);
+    let arena = Interpreter::arena(1 << 20);
     let linear_bytes = usize::try_from(info.memory_wanted_bytes(2 << 16)).expect("two pages");
     let quota = Quota { heap_bytes: 512 << 10, linear_bytes, stack_words: 16_384 };
-    let mut engine = Spacewasm::load(&arena, bytes, &info, quota).ok()?;
+    let mut engine = Interpreter::load(&arena, bytes, &info, quota).ok()?;
     let arguments: Vec<Value> = arguments.iter().map(value).collect();
     engine.start("run", &arguments).expect("run is exported");
     let results = loop {

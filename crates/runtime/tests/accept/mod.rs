@@ -3,8 +3,8 @@
 
 use wasmbed_runtime::engine::{Engine, EngineError, Quota};
 use wasmbed_runtime::{
-    Answer, AppId, Capabilities, Host, KeyValueError, Limits, Metering, NoPeripherals, Peripherals, Program,
-    Runtime, RuntimeConfig, ScanLimits, Spacewasm, Wasmi, scan,
+    Answer, AppId, Capabilities, Host, Interpreter, KeyValueError, Limits, Metering, NoPeripherals,
+    Peripherals, Program, Runtime, RuntimeConfig, ScanLimits, Wasmi, scan,
 };
 
 const LINEAR_BYTES: u64 = 256 * 1_024;
@@ -63,14 +63,14 @@ pub(crate) fn accept(module: &[u8]) {
     }
     let linear_bytes = info.memory_wanted_bytes(LINEAR_BYTES) as usize;
     let (ours, oracle) =
-        (load::<Spacewasm>(module, linear_bytes, &info), load::<Wasmi>(module, linear_bytes, &info));
+        (load::<Interpreter>(module, linear_bytes, &info), load::<Wasmi>(module, linear_bytes, &info));
     match (&ours, &oracle) {
         (Ok(_), Ok(_)) | (Err(_), Err(_)) => {}
         (Err(EngineError::OutOfMemory { .. } | EngineError::Quota { .. }), Ok(_)) => {}
         (Err(EngineError::Invalid(what)), Ok(_)) if what.contains("too") => {}
         _ => panic!("{:?} here, {:?} there", ours.err(), oracle.err()),
     }
-    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig {
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig {
         metering: Metering::Fixed { fuel_per_ms: 1_000 },
         ..RuntimeConfig::hosted()
     });

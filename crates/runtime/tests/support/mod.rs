@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use wasmbed_runtime::{
-    Answer, AppId, Capabilities, Event, Host, KeyValueError, Limits, LoadError, Metering, PeripheralError,
-    Peripherals, Program, Runtime, RuntimeConfig, Spacewasm,
+    Answer, AppId, Capabilities, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
+    PeripheralError, Peripherals, Program, Runtime, RuntimeConfig,
 };
 
 /// Ten thousand units of fuel are a millisecond: the same on every machine.
@@ -156,7 +156,7 @@ pub(crate) fn wasm(text: &str) -> Vec<u8> {
 }
 
 /// A device whose CPU time is counted in fuel.
-pub(crate) fn runtime() -> Runtime<Spacewasm> {
+pub(crate) fn runtime() -> Runtime<Interpreter> {
     Runtime::new(config())
 }
 
@@ -168,13 +168,13 @@ pub(crate) fn program(module: &[u8]) -> Program<'_> {
     Program { name: "test", module, limits: LIMITS, args: &[], env: &[], capabilities: Capabilities::ALL }
 }
 
-pub(crate) fn load(runtime: &mut Runtime<Spacewasm>, number: u8, text: &str) -> Result<(), LoadError> {
+pub(crate) fn load(runtime: &mut Runtime<Interpreter>, number: u8, text: &str) -> Result<(), LoadError> {
     let module = wasm(text);
     runtime.load(id(number), &program(&module))
 }
 
 /// Runs until something ends, moving the clock over waits. At most `slices`.
-pub(crate) fn run(runtime: &mut Runtime<Spacewasm>, host: &mut TestHost, slices: usize) -> Option<Event> {
+pub(crate) fn run(runtime: &mut Runtime<Interpreter>, host: &mut TestHost, slices: usize) -> Option<Event> {
     for _ in 0..slices {
         let now_ms = host.now_us / 1_000;
         match runtime.next_wake(now_ms) {

@@ -9,14 +9,14 @@ use wasmbed_protocol::{
     List, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, ReportReason, ResetReason, RestartPolicy,
     Revision, Spec, SpecHash, Welcome, decode_device, encode_gateway, encode_spec, limits,
 };
-use wasmbed_runtime::{Metering, RuntimeConfig, Spacewasm};
+use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{Disk, MemoryBoard, MemoryLink},
     platform::Board,
 };
 
-pub(crate) type Device = Supervisor<Spacewasm, MemoryBoard>;
+pub(crate) type Device = Supervisor<Interpreter, MemoryBoard>;
 
 pub(crate) fn uid(number: u8) -> ApplicationUid {
     ApplicationUid([number; 16])

@@ -1,4 +1,4 @@
-//! The device's engine: spacewasm, an interpreter of WebAssembly 1.0 that validates in full and answers an allocation
+//! An oracle of the differential tests: spacewasm, an interpreter of WebAssembly 1.0 that validates in full and answers an allocation
 //! failure with an error.
 
 mod arena;

@@ -8,8 +8,8 @@ use anyhow::Context;
 use rand::TryRngCore;
 use wasmbed_runtime::host::NoPeripherals;
 use wasmbed_runtime::{
-    Answer, AppId, Capabilities, Ending, Host, KeyValueError, Limits, Peripherals, Program, Runtime,
-    RuntimeConfig, Spacewasm,
+    Answer, AppId, Capabilities, Ending, Host, Interpreter, KeyValueError, Limits, Peripherals, Program,
+    Runtime, RuntimeConfig,
 };
 
 /// How a module is run.
@@ -43,7 +43,7 @@ pub enum TrialEnd {
 /// Runs a module until it ends; each line of its log goes to `out` as it comes.
 pub fn try_out(module: &[u8], options: &TrialOptions, out: &mut dyn Write) -> anyhow::Result<TrialEnd> {
     const ID: AppId = AppId([0; 16]);
-    let mut runtime: Runtime<Spacewasm> = Runtime::new(RuntimeConfig::hosted());
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::hosted());
     let args: Vec<&str> = options.args.iter().map(String::as_str).collect();
     let env: Vec<(&str, &str)> =
         options.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
