@@ -3,7 +3,8 @@
 
 use crate::execute;
 use crate::frames::Frames;
-use crate::load::{Exports, Loader, read_global, read_type};
+use crate::load::Loader;
+use crate::load::exports::{Exports, read_global, read_type};
 use crate::machine::{Machine, POINTERS_FIT, exit, header};
 use crate::region::{Place, Region};
 use crate::types::{FunctionType, Value, ValueType};

@@ -10,27 +10,23 @@
 //!                                                                                      +--> Trap
 //! ```
 //!
-//! Layers, lower first: region, types <- reader <- scratch <- machine <- loader (sections, then functions: body, memory,
-//! branch, emit) <- executor (rare operators beside it) <- instance. Operators are defined in `operators/table.rs`.
+//! Layers, lower first: region, types <- reader <- machine <- loader (`load`: sections; `translate`: functions) <- executor
+//! (`execute`, `rare` beside it) <- instance. Operators are defined in `operators/table.rs`.
 #![no_std]
 
 #[cfg(test)]
 extern crate std;
 
-mod body;
-mod branch;
-mod emit;
 mod error;
 mod execute;
 mod frames;
 mod instance;
 mod load;
 mod machine;
-mod memory;
 mod rare;
 mod reader;
 mod region;
-mod scratch;
+mod translate;
 mod types;
 
 /// What the build script makes of the table of operators.

@@ -5,12 +5,12 @@
 //! a greater `k` has its address computed and checked by an operator of its own; one whose address is a constant within
 //! the least size needs no check.
 
-use crate::emit::{bytes, fits};
+use super::emit::{bytes, fits};
+use super::scratch::{Entry, Kind, NONE};
 use crate::error::ErrorKind;
 use crate::generated::{family, op, rare};
 use crate::load::Loader;
 use crate::reader::{Failed, Source};
-use crate::scratch::{Entry, Kind, NONE};
 use crate::types::ValueType as T;
 
 /// What an operator on memory does: the type of its value, the bytes of the access, and its place among loads or stores.
@@ -76,19 +76,24 @@ impl Loader<'_> {
     }
 
     /// The address as a constant that needs no check.
-    fn fixed(&self, address: &Entry, offset: u32, size: u32) -> Option<u32> {
+    pub(crate) fn fixed(&self, address: &Entry, offset: u32, size: u32) -> Option<u32> {
         let at = address.value.checked_add(offset).filter(|_| address.kind == Kind::Const)?;
         at.checked_add(size).filter(|end| *end <= self.memory_bytes).map(|_| at)
     }
 
     /// `k`, where it fits its word and the memory's least size.
-    fn bound(&self, offset: u32, size: u32) -> Option<u16> {
+    pub(crate) fn bound(&self, offset: u32, size: u32) -> Option<u16> {
         let k = offset.checked_add(size).filter(|k| *k <= self.memory_bytes)?;
         u16::try_from(k).ok()
     }
 
     /// Leaves the checked address of an access in the accumulator.
-    fn checked_address(&mut self, address: &mut Entry, offset: u32, size: u32) -> Result<(), Failed> {
+    pub(crate) fn checked_address(
+        &mut self,
+        address: &mut Entry,
+        offset: u32,
+        size: u32,
+    ) -> Result<(), Failed> {
         self.put_into_slot(address)?;
         self.free_accumulator()?;
         self.write(
@@ -135,7 +140,7 @@ impl Loader<'_> {
     }
 
     /// A load whose address the last operator adds up: one operator does both, and a shift before it as well.
-    fn load_from_sum(&mut self, index: u16, k: u16) -> Result<bool, Failed> {
+    pub(crate) fn load_from_sum(&mut self, index: u16, k: u16) -> Result<bool, Failed> {
         const ADD: u16 = family::BINARY;
         const SHIFT: u16 = family::BINARY + 6 * 10;
         let (last, operator) = (self.emit.last, self.emit.last_op);
@@ -227,7 +232,7 @@ impl Loader<'_> {
         self.word(k)
     }
 
-    fn store_fixed(&mut self, index: u16, at: u32, value: Entry) -> Result<(), Failed> {
+    pub(crate) fn store_fixed(&mut self, index: u16, at: u32, value: Entry) -> Result<(), Failed> {
         let mut value = value;
         if value.kind == Kind::Const && !fits(value.value) {
             self.put_into_slot(&mut value)?;
@@ -248,7 +253,7 @@ impl Loader<'_> {
         self.word((at >> 16) as u16)
     }
 
-    fn store_pair(&mut self, offset: u32, address: Entry, value: Entry) -> Result<(), Failed> {
+    pub(crate) fn store_pair(&mut self, offset: u32, address: Entry, value: Entry) -> Result<(), Failed> {
         let (mut address, mut value) = (address, value);
         if address.kind == Kind::Accumulator {
             self.put_into_slot(&mut address)?;

@@ -1,10 +1,10 @@
 //! Writing operators: what was written last is remembered, so that what follows can change it.
 
+use super::scratch::{Entry, Kind, NONE};
 use crate::error::ErrorKind;
 use crate::generated::{family, op};
 use crate::load::Loader;
 use crate::reader::Failed;
-use crate::scratch::{Entry, Kind, NONE};
 use crate::types::ValueType;
 
 /// Entries of the operand stack that may be elsewhere than in their own slot: the newest. `local.set` walks over them.
@@ -311,7 +311,7 @@ impl Loader<'_> {
 
     /// The value of a local changes: what the stack still has of the old one is saved. `computed` says that the last
     /// operator computes the new one, so that saving has to come before it.
-    fn save_copies(&mut self, local: u32, computed: bool) -> Result<(), Failed> {
+    pub(crate) fn save_copies(&mut self, local: u32, computed: bool) -> Result<(), Failed> {
         let from = self.lazy();
         let refers = |entry: &Entry| entry.kind == Kind::Local && entry.value == local;
         if !(from..self.height).any(|index| refers(&self.scratch.entries[index])) {
@@ -379,7 +379,7 @@ impl Loader<'_> {
 
     /// Whether a copy into this slot may stand in front of the last operator, which computes a value of the stack and
     /// should stay the last one, for what uses that value to change it.
-    fn can_copy_before(&self, to: u16) -> bool {
+    pub(crate) fn can_copy_before(&self, to: u16) -> bool {
         let emit = &self.emit;
         let waiting =
             || (self.lazy()..self.height).any(|index| self.scratch.entries[index].kind == Kind::Accumulator);

@@ -5,12 +5,12 @@
 //! behind its operator. A function in which 16 bits are not enough is translated again, with far branches: a comparison
 //! then branches around one.
 
-use crate::emit::bytes;
+use super::emit::bytes;
+use super::scratch::{Construct, Entry, Fixing, Frame, Kind, NONE, Targets};
 use crate::error::ErrorKind;
 use crate::generated::{family, op};
 use crate::load::Loader;
 use crate::reader::{Failed, Source};
-use crate::scratch::{Construct, Entry, Fixing, Frame, Kind, NONE, Targets};
 use crate::types::ValueType as T;
 
 /// The block that a branch leaves, or begins again.
@@ -20,7 +20,7 @@ struct Label {
 }
 
 impl Label {
-    fn is_loop(&self) -> bool {
+    pub(crate) fn is_loop(&self) -> bool {
         self.frame.block == Construct::Loop
     }
 }
@@ -43,7 +43,7 @@ impl Loader<'_> {
         self.block_types(label.frame.block_type, !label.is_loop())
     }
 
-    fn too_far<R>(&mut self) -> Result<R, Failed> {
+    pub(crate) fn too_far<R>(&mut self) -> Result<R, Failed> {
         self.needs_far = true;
         self.invalid(ErrorKind::Limit {
             what: "bytes of code between a branch and its target",
@@ -51,14 +51,14 @@ impl Loader<'_> {
         })
     }
 
-    fn near(&mut self, from: u32, to: u32) -> Result<u16, Failed> {
+    pub(crate) fn near(&mut self, from: u32, to: u32) -> Result<u16, Failed> {
         match i16::try_from(distance(from, to)) {
             Ok(distance) => Ok(distance as u16),
             Err(_) => self.too_far(),
         }
     }
 
-    fn frame_index(&self, depth: u32) -> usize {
+    pub(crate) fn frame_index(&self, depth: u32) -> usize {
         self.frames - 1 - depth as usize
     }
 
@@ -73,7 +73,7 @@ impl Loader<'_> {
     }
 
     /// Puts so many values from the top of the stack into the slots from this one on.
-    fn carry(&mut self, count: usize, to: u16) -> Result<(), Failed> {
+    pub(crate) fn carry(&mut self, count: usize, to: u16) -> Result<(), Failed> {
         if count == 0 {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Loader<'_> {
     }
 
     /// Writes the word of a branch to the end of a block, and remembers it.
-    fn link(&mut self, depth: u32, from: u32) -> Result<(), Failed> {
+    pub(crate) fn link(&mut self, depth: u32, from: u32) -> Result<(), Failed> {
         if self.emit.dead {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl Loader<'_> {
     }
 
     /// A branch back is charged by its distance, so that there has to be one.
-    fn not_at(&mut self, place: u32) -> Result<(), Failed> {
+    pub(crate) fn not_at(&mut self, place: u32) -> Result<(), Failed> {
         if self.emit.position == place {
             self.begin(op::NOTHING)?;
             self.seal();
@@ -180,7 +180,7 @@ impl Loader<'_> {
 
     /// Makes a comparison with a branch out of a condition; its distance is the word to be written next. Answers where
     /// the operator begins.
-    fn condition(&mut self, condition: Entry, invert: bool, back: bool) -> Result<u32, Failed> {
+    pub(crate) fn condition(&mut self, condition: Entry, invert: bool, back: bool) -> Result<u32, Failed> {
         if condition.kind == Kind::Accumulator && self.last_compares() {
             self.emit.acc_local = self.emit.compared_acc_local;
         } else {
@@ -208,7 +208,7 @@ impl Loader<'_> {
     }
 
     /// An addition of a constant to a slot, followed by a comparison of the sum: one operator with the branch.
-    fn count(&mut self, distance: u16, back: bool) -> Result<Option<u32>, Failed> {
+    pub(crate) fn count(&mut self, distance: u16, back: bool) -> Result<Option<u32>, Failed> {
         const ADD_TO_SLOT: u16 = family::BINARY + 3 * 2 + 1;
         let (add, last) = (self.emit.before, self.emit.last);
         let (compare, form) = (distance / 15, distance % 15 / 3);
@@ -378,11 +378,11 @@ impl Loader<'_> {
     }
 
     /// Words of one entry of a table.
-    fn entry_words(&self) -> u32 {
+    pub(crate) fn entry_words(&self) -> u32 {
         if self.far { 2 } else { 1 }
     }
 
-    fn set_entry(&mut self, place: u32, to: u32) -> Result<(), Failed> {
+    pub(crate) fn set_entry(&mut self, place: u32, to: u32) -> Result<(), Failed> {
         if self.far {
             let distance = distance(place, to);
             self.set_code(place, distance as u16);
@@ -395,7 +395,7 @@ impl Loader<'_> {
     }
 
     /// Reads one target, checks the values that it is to get, and writes its entry if that can name it.
-    fn target(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Failed> {
+    pub(crate) fn target(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Failed> {
         let depth = self.reader.number(source)?;
         let label = self.label_at(depth)?;
         // The values stay what they are, for the next target.
@@ -434,7 +434,7 @@ impl Loader<'_> {
     }
 
     /// Writes, behind a table, the moves and the branch of an entry that can't name its target.
-    fn detour(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Failed> {
+    pub(crate) fn detour(&mut self, source: &mut dyn Source, targets: &mut Targets) -> Result<(), Failed> {
         let depth = self.reader.number(source)?;
         let label = self.label_at(depth)?;
         if !self.moves(&label) {
