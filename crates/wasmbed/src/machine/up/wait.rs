@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, pin::pin};
 
 use anyhow::{Context, Result, bail};
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, TryStreamExt, future};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
 use wasmbed_api::{Application, ApplicationPhase, Device, DevicePhase, DeviceStatus};
+use wasmbed_kubernetes::Watched;
 
 use super::progress::Progress;
 use crate::output::harmless;
@@ -126,12 +127,22 @@ pub(super) async fn until_running(
     }
 }
 
-/// Objects as they are and as they change.
-fn objects<K>(api: Api<K>) -> impl Stream<Item = Result<K, watcher::Error>>
+/// Objects as they are and as they change. One that can't be read is left out: a later version may have written it, and
+/// gateway and controller log which it is.
+fn objects<K>(api: Api<Watched<K>>) -> impl Stream<Item = Result<K, watcher::Error>>
 where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
-    watcher(api, watcher::Config::default()).default_backoff().applied_objects()
+    let objects = watcher(api, watcher::Config::default()).default_backoff().applied_objects();
+    objects.try_filter_map(|object| match object {
+        Watched::Read(object) => future::ok(Some(object)),
+        Watched::Unreadable { .. } => future::ok(None),
+    })
 }
 
 /// The first few names, and how many more there are.
