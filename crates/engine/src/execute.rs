@@ -80,11 +80,14 @@ mod access {
 /// it. Otherwise it moves to where all arms come together, and costs every operator instructions.
 #[inline(always)]
 fn here<T>(value: T) -> T {
-    #[cfg(all(any(target_arch = "riscv32", target_arch = "arm"), not(miri)))]
+    #[cfg(all(
+        any(target_arch = "riscv32", target_arch = "arm", target_arch = "x86_64", target_arch = "aarch64"),
+        not(miri)
+    ))]
     {
+        const { assert!(size_of::<T>() == size_of::<usize>()) }
         let mut value = value;
         let register = (&raw mut value).cast::<usize>();
-        const { assert!(size_of::<T>() == size_of::<usize>()) }
         // SAFETY: the value is one register wide, and there is no instruction.
         unsafe {
             core::arch::asm!("/* {0} */", inout(reg) * register, options(nomem, nostack, preserves_flags));
@@ -413,7 +416,7 @@ pub(crate) unsafe fn run<const CHECKED: bool>(machine: &mut Machine) -> u32 {
     macro_rules! address0 {
         ($address:expr, $size:expr) => {{
             let address = $address;
-            if address > here(memory_bytes).wrapping_sub($size) {
+            if address > (here(memory_bytes as usize) as u32).wrapping_sub($size) {
                 exit!(exit::MEMORY)
             }
             let p = memory.wrapping_add(address as usize);
