@@ -52,3 +52,17 @@ fn the_estimate_of_the_fit_check_holds() {
         }
     }
 }
+
+/// What ten of the smallest useful program hold of an arena; printed for docs/firmware.md.
+#[test]
+fn ten_of_hello_leave_room_on_a_board() {
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::default());
+    let (name, module) = SAMPLES[0];
+    for number in 0..10 {
+        let limits = Limits { memory_bytes: 65_536, cpu_ms: 1_000 };
+        runtime.load(id(number), &Program { limits, ..program(module) }).unwrap();
+    }
+    let used = runtime.memory_used_bytes();
+    println!("ten of {name} hold {used} bytes");
+    assert!(used <= runtime.config().arena_bytes * 2 / 3, "{used}");
+}
