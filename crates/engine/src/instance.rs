@@ -74,17 +74,6 @@ enum State {
     Overflow,
 }
 
-/// Arguments that can wait for the start function.
-const WAITING_MAX: usize = 16;
-
-/// A call that waits for the module's start function.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    function: u32,
-    arguments: [Value; WAITING_MAX],
-    count: usize,
-}
-
 /// One module in its block of memory.
 pub struct Instance<'m> {
     region: Region<'m>,
@@ -92,7 +81,9 @@ pub struct Instance<'m> {
     state: State,
     /// The function that was called from outside.
     called: u32,
-    waiting: Option<Waiting>,
+    /// The function that waits for the module's start function. Its arguments are at the upper end of the stack, which is
+    /// shorter in the meantime.
+    waiting: Option<u32>,
     start: Option<u32>,
     imports: u32,
     import_place: Place,
@@ -278,18 +269,46 @@ impl Instance<'_> {
             return Err(CallError::Types);
         }
         self.check_references(arguments)?;
-        self.waiting = None;
+        self.take_waiting();
         let Some(start) = self.start else {
             self.enter(function, arguments);
-            return if self.state == State::Overflow { Err(CallError::StackOverflow) } else { Ok(()) };
+            return self.entered();
         };
-        let mut waiting =
-            Waiting { function, arguments: [Value::I32(0); WAITING_MAX], count: arguments.len() };
-        waiting.arguments.get_mut(..arguments.len()).ok_or(CallError::Types)?.copy_from_slice(arguments);
+        let slots: usize = arguments.iter().map(|value| usize::from(value.value_type().slots())).sum();
+        if slots * 4 > self.machine.stack_end as usize - self.machine.stack as usize {
+            return Err(CallError::StackOverflow);
+        }
+        let mut p = self.machine.stack_end.wrapping_sub(slots * 4).cast::<u32>();
+        let kept = p;
+        for value in arguments {
+            p = self.put(p, *value);
+        }
+        self.machine.stack_end = kept.cast();
+        self.waiting = Some(function);
         self.start = None;
-        self.waiting = Some(waiting);
         self.enter(start, &[]);
-        Ok(())
+        self.entered()
+    }
+
+    fn entered(&self) -> Result<(), CallError> {
+        if self.state == State::Overflow { Err(CallError::StackOverflow) } else { Ok(()) }
+    }
+
+    /// The function that waited for the start function; its arguments are where the stack ended.
+    fn take_waiting(&mut self) -> Option<u32> {
+        let function = self.waiting.take()?;
+        let slots = self.function_type(function).slots().0 as usize;
+        self.machine.stack_end = self.machine.stack_end.wrapping_add(slots * 4);
+        Some(function)
+    }
+
+    /// Begins the call that waited for the start function, whose frame is gone.
+    fn enter_waiting(&mut self, function: u32) {
+        let slots = self.function_type(function).slots().0 as usize;
+        let kept = self.machine.stack_end.wrapping_sub(slots * 4).cast::<u32>();
+        // SAFETY: as many slots at both ends of the stack, which has room for them.
+        unsafe { core::ptr::copy(kept, self.machine.stack.cast(), slots) }
+        self.enter(function, &[]);
     }
 
     /// Writes a value at a slot; answers the one behind it.
@@ -360,15 +379,12 @@ impl Instance<'_> {
         loop {
             let (step, more) = self.run(fuel.saturating_sub(used));
             used += more;
-            match (step, self.waiting.take()) {
-                // The start function returned.
-                (Step::Done, Some(waiting)) => {
-                    self.enter(waiting.function, waiting.arguments.get(..waiting.count).unwrap_or_default());
-                }
-                (step, waiting) => {
-                    self.waiting = waiting;
-                    return (step, used);
-                }
+            if step != Step::Done {
+                return (step, used);
+            }
+            match self.take_waiting() {
+                Some(function) => self.enter_waiting(function),
+                None => return (step, used),
             }
         }
     }
@@ -422,7 +438,7 @@ impl Instance<'_> {
 
     fn trapped(&mut self, trap: Trap) -> Step {
         self.state = State::Idle;
-        self.waiting = None;
+        self.take_waiting();
         Step::Trap(trap)
     }
 

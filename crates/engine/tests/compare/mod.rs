@@ -125,8 +125,6 @@ pub(crate) fn load<'m>(block: &'m mut [u64], module: &[u8], work: u32) -> Result
     loader.finish().ok_or(none)
 }
 
-/// Arguments that can wait for a start function.
-const WAITING_MAX: usize = 16;
 /// Host calls and slices of one call.
 const CALLS: usize = 40;
 const SLICES: usize = 20_000;
@@ -479,9 +477,6 @@ pub(crate) fn compare(
             .iter()
             .map(|value_type| argument(type_from_wasmi(*value_type), random))
             .collect();
-        if arguments.len() > WAITING_MAX {
-            continue;
-        }
         let one = comparable(ours(&mut whole, &name, &arguments, &globals, 1_000_000, || u32::MAX));
         let mut slices = 0;
         let other = comparable(ours(&mut sliced, &name, &arguments, &globals, 1_000_000, || {

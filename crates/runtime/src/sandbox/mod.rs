@@ -56,6 +56,7 @@ impl<E: Engine> Runtime<E> {
         if self.applications.len() >= self.config.applications_max {
             return Err(LoadError::TooManyApplications { limit: self.config.applications_max });
         }
+        self.make_room()?;
         let strings = Strings::new(program.name, program.args, program.env)
             .map_err(|bytes| LoadError::ArgumentsTooLong { bytes, limit: ARGUMENT_BYTES_MAX })?;
         let info = scan(program.module, &self.config.scan)?;
@@ -140,6 +141,16 @@ impl<E: Engine> Runtime<E> {
         position
             .and_then(|position| self.applications.get_mut(position))
             .is_some_and(|app| app.complete(completion))
+    }
+
+    /// All places at once, when the first is needed: a table that grew would need room for the old and the new one, at the
+    /// very moment when the device is busy.
+    fn make_room(&mut self) -> Result<(), LoadError> {
+        let places = self.config.applications_max - self.applications.len();
+        self.applications.try_reserve_exact(places).map_err(|_| {
+            let needed_bytes = places * size_of::<Application<E>>();
+            LoadError::Engine(EngineError::OutOfMemory { needed_bytes, free_bytes: 0 })
+        })
     }
 
     /// Brings what the arena has left into one piece; false where it was.
