@@ -8,7 +8,7 @@ use wasmbed_e2e::{
 };
 use wasmbed_emulator::Kind;
 
-each_board!(a_full_arena_refuses_the_next_and_breaks_no_reconnect,);
+each_board!(a_full_arena_refuses_the_next_and_breaks_no_reconnect, ten_in_a_row_reset_no_board,);
 
 /// Waits for ever with a page of memory, 64 KiB. Ten of them with all that belongs to them are more than the board's arena.
 const PAGE: &str = r#"(module
@@ -44,6 +44,23 @@ fn a_full_arena_refuses_the_next_and_breaks_no_reconnect(kind: Kind) -> Result<(
         read_to(&board, "not connected, next try")?;
         machine.start_gateway()?;
         let lines = read_to(&board, "session established")?;
+        ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
+        Ok(())
+    })
+}
+
+/// The smallest useful program, ten times as fast as they can be applied: the system's heap is as busy as it gets.
+fn ten_in_a_row_reset_no_board(kind: Kind) -> Result<()> {
+    wasmbed_e2e::run(async {
+        let machine = Machine::start(ControlPlane::Embedded).await?;
+        machine.create_device(NAME).await?;
+        let board = start(kind, &machine, &machine.gateway_address().to_string())?;
+        read_to(&board, "session established")?;
+        let hello = include_bytes!("../../../guests/prebuilt/hello.wasm");
+        for number in 0..APPLICATIONS {
+            machine.create(&application(&format!("app-{number}"), hello, &[NAME])).await?;
+        }
+        let lines = read_to(&board, &format!("memory applications={APPLICATIONS} "))?;
         ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
         Ok(())
     })
