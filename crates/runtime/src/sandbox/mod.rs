@@ -200,3 +200,22 @@ impl<E: Engine> Runtime<E> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::interpreter::Interpreter;
+
+    #[test]
+    fn all_places_are_taken_with_the_first() {
+        let module = wat::parse_str(r#"(module (func (export "_start")))"#).unwrap();
+        let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::default());
+        let limits = Limits { memory_bytes: 0, cpu_ms: 1 };
+        let capabilities = Capabilities::default();
+        let program = Program { name: "nothing", module: &module, limits, args: &[], env: &[], capabilities };
+        for number in 0..10 {
+            runtime.load(AppId([number; 16]), &program).unwrap();
+            assert_eq!(runtime.applications.capacity(), 10, "application {number}");
+        }
+    }
+}
