@@ -14,9 +14,9 @@ pub enum Metering {
 
 /// Finds, while an application runs, how much fuel the engine burns on this machine in [`QUANTUM_US`].
 ///
-/// Fuel is a count of work, and kinds of work differ: a unit was 1.7 to 2.6 instructions of an RV32 in two kernels. So the clock is read
-/// after every quantum, not after every slice, and a program that lures the estimate up with cheap instructions
-/// overruns one quantum, not one slice.
+/// Fuel is a count of work, and kinds of work differ: a unit was 1.7 to 2.6 instructions of an RV32 in two kernels. So
+/// the clock is read after every quantum, not after every slice, and a program that lures the estimate up with cheap
+/// instructions overruns one quantum, not one slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calibration {
     quantum: u32,
@@ -26,7 +26,8 @@ pub(crate) struct Calibration {
 const QUANTUM_FIRST: u32 = 500;
 /// Below this a quantum would be mostly the cost of entering the engine.
 const QUANTUM_MIN: u32 = 64;
-/// Above this the estimate is the clock's fault: no engine in use burns more in [`QUANTUM_US`].
+/// Above this a quantum is long enough that entering the engine is nothing beside it; a fast host is done with it sooner
+/// than in [`QUANTUM_US`].
 const QUANTUM_MAX: u32 = 200_000;
 /// A twentieth of the longest slice.
 const QUANTUM_US: u64 = 250;
