@@ -158,12 +158,13 @@ fn held(device: &Device) -> bool {
     device.finalizers().iter().any(|finalizer| finalizer == DEVICE_FINALIZER)
 }
 
-/// Ended with the deletion: nothing of the application after the empty set, and then the news that there is no Device.
+/// Ended with the deletion: nothing of the application after the last empty set, and then the news that there is no Device. The first
+/// one may have been empty as well.
 fn stopped(device: &mut Process, line: &str) -> Result<()> {
     device.wait_for_line("the end of its Device", |line| line.contains("the Device was deleted"))?;
     let printed = device.printed()?;
     let (before, after) =
-        printed.split_once("desired set of 0 applications").context("it was never given the empty set")?;
+        printed.rsplit_once("desired set of 0 applications").context("it was never given the empty set")?;
     ensure!(before.contains(line) && !after.contains(line), "it ran on:\n{after}");
     Ok(())
 }
