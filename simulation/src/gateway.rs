@@ -176,6 +176,9 @@ impl GatewayProcess {
         }
         let presence_ms = self.presence.poll(now, api, &mut self.line, witness);
         self.core.handle_hold(now, self.presence.hold());
+        if let Some(asked_ms) = self.presence.take_renewed() {
+            self.core.handle_renewed(asked_ms);
+        }
         let awaited = self.awaited.iter().map(|awaited| awaited.at_ms).min().unwrap_or(u64::MAX);
         let paused = self.connections.values().map(|connection| connection.read_at_ms);
         let read = paused.filter(|at_ms| *at_ms > now.ms).min().unwrap_or(u64::MAX);

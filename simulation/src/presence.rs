@@ -23,6 +23,8 @@ pub(crate) struct Presence {
     tenure: Tenure,
     lease_ms: u64,
     status_ms: u64,
+    /// When the Lease was last written, until it is asked for.
+    renewed_ms: Option<u64>,
 }
 
 impl Presence {
@@ -32,7 +34,13 @@ impl Presence {
             tenure: Tenure::new(id, LEASE),
             lease_ms: now_ms,
             status_ms: now_ms,
+            renewed_ms: None,
         }
+    }
+
+    /// When the Lease was written, if it was since the last time this was asked.
+    pub(crate) fn take_renewed(&mut self) -> Option<u64> {
+        self.renewed_ms.take()
     }
 
     pub(crate) fn hold(&self) -> &Hold {
@@ -89,6 +97,7 @@ impl Presence {
         };
         if written.is_ok() {
             self.tenure.handle_written(now.ms, term);
+            self.renewed_ms = Some(now.ms);
         }
         written.is_ok()
     }

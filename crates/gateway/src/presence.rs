@@ -177,9 +177,13 @@ impl Presence {
 
     async fn claim(&self, tenure: &mut Tenure, started: Instant) -> Result<(), ClaimError> {
         let (asked_ms, config) = (milliseconds(started), tenure.config());
+        let asked = self.core.read(|_, now| now.ms);
         let plan = |record: Option<&LeaseRecord>| tenure.plan_claim(milliseconds(started), record);
         match self.lease().claim(&self.id, config, Timestamp::now(), plan).await? {
-            Claimed::Written { term } => tenure.handle_written(asked_ms, term),
+            Claimed::Written { term } => {
+                tenure.handle_written(asked_ms, term);
+                self.core.with(|gateway, _| gateway.handle_renewed(asked));
+            }
             Claimed::Waits => {}
             Claimed::Conflict => return Err(ClaimError::Conflict),
         }

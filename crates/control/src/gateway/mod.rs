@@ -313,6 +313,12 @@ impl Gateway {
         self.settle(now);
     }
 
+    /// The gateway's own Lease was written, asked for at `asked_ms`: the API takes writes. A failure after which nothing is left to
+    /// be written would otherwise be believed until something is.
+    pub fn handle_renewed(&mut self, asked_ms: u64) {
+        self.writer.handle_other_write(asked_ms);
+    }
+
     /// Ends all sessions with `ShuttingDown` and lets no one in any more.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutting_down = true;

@@ -435,6 +435,14 @@ impl Writer {
         self.pause.succeed();
     }
 
+    /// A write that is not of this queue succeeded. It counts where no write is ready or under way that would show the same.
+    pub(super) fn handle_other_write(&mut self, asked_ms: u64) {
+        let tries_itself = !self.ready.is_empty() || !self.events.is_empty() || !self.in_flight.is_empty();
+        if !tries_itself && asked_ms >= self.pause.until_ms() {
+            self.pause.succeed();
+        }
+    }
+
     /// The API failed or asked for patience.
     pub(super) fn failed(&mut self, now_ms: u64, retry_after_ms: u64) {
         self.pause.fail(now_ms, retry_after_ms);

@@ -313,6 +313,26 @@ fn nobody_is_called_deleted_by_a_gateway_that_can_not_know() {
 }
 
 #[test]
+fn an_outage_ends_for_a_gateway_that_has_nothing_left_to_write() {
+    let mut world = World::synced();
+    let device = world.device("b");
+    world.api_down = true;
+    let asked_ms = world.now.ms;
+    world.hello("b", 0, 0);
+    let deleted = world.api.devices.remove(&device).unwrap();
+    world.gateway.handle_device_deleted(world.now, &device, deleted.metadata.uid.as_deref());
+    world.settle();
+    world.api_down = false;
+    world.advance(10 * crate::backoff::API_PAUSE_MS_MAX);
+    world.gateway.handle_renewed(asked_ms);
+    let id = world.hello("a", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::Unavailable, "asked for before the pause was over");
+    world.gateway.handle_renewed(world.now.ms);
+    let id = world.hello("a", 7, 3);
+    assert_eq!(world.closed[&id], CloseReason::Deleted);
+}
+
+#[test]
 fn an_older_set_does_not_fill_a_device_that_was_let_go_of() {
     let mut world = World::synced();
     let device = world.device("a");
