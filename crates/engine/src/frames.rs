@@ -8,6 +8,8 @@ use crate::machine::{Machine, header};
 pub(crate) struct Active {
     /// Its index.
     pub(crate) function: u32,
+    /// Where it is in its code: of a caller what follows the call.
+    pub(crate) pc: *const u16,
     /// Where its frame keeps the caller's code position and frame.
     pub(crate) saved: *mut u32,
 }
@@ -52,7 +54,8 @@ impl Iterator for Frames<'_> {
 
     fn next(&mut self) -> Option<Active> {
         let frame = self.frame?;
-        let function = self.function_at(self.pc);
+        let pc = self.pc;
+        let function = self.function_at(pc);
         // SAFETY: the header of a function that has code.
         let save = unsafe { *self.machine.function(function as usize).add(header::SAVE) };
         let saved = frame.wrapping_add(usize::from(save)).cast::<u32>();
@@ -60,6 +63,6 @@ impl Iterator for Frames<'_> {
         let (code, caller) = unsafe { (*saved, *saved.add(1)) };
         self.pc = self.machine.saved_code(code);
         self.frame = (frame != self.machine.stack).then(|| self.machine.saved_frame(caller));
-        Some(Active { function, saved })
+        Some(Active { function, pc, saved })
     }
 }

@@ -7,6 +7,7 @@ use crate::load::Loader;
 use crate::load::exports::{Exports, read_global, read_type};
 use crate::machine::{Machine, POINTERS_FIT, exit, header};
 use crate::region::{Place, Region};
+use crate::trace::Trace;
 use crate::types::{FunctionType, Value, ValueType};
 
 /// Why a program was stopped.
@@ -72,6 +73,8 @@ enum State {
     Waiting(u32),
     /// The call stack has no room even for the function that was called from outside.
     Overflow,
+    /// It trapped: nothing to run, and its frames are still there.
+    Trapped,
 }
 
 /// One module in its block of memory.
@@ -97,9 +100,9 @@ pub struct Instance<'m> {
 }
 
 impl<'m> Loader<'m> {
-    /// The loaded module; `None` while it is not loaded, or where its call stack finds no room.
+    /// The loaded module; `None` while it is not loaded, where its call stack finds no room, or where only its code was read.
     pub fn finish(mut self) -> Option<Instance<'m>> {
-        if !self.is_done() {
+        if !self.is_done() || self.trace.is_some() {
             return None;
         }
         let (type_place, global_records) = (self.type_records(), self.global_records());
@@ -393,7 +396,7 @@ impl Instance<'_> {
         match self.state {
             State::Running => {}
             State::Overflow => return (self.trapped(Trap::StackOverflow), 0),
-            State::Idle | State::Waiting(_) => return (Step::Trap(Trap::Internal), 0),
+            State::Idle | State::Waiting(_) | State::Trapped => return (Step::Trap(Trap::Internal), 0),
         }
         let given = i32::try_from(fuel).unwrap_or(i32::MAX);
         self.machine.fuel = given;
@@ -437,9 +440,31 @@ impl Instance<'_> {
     }
 
     fn trapped(&mut self, trap: Trap) -> Step {
-        self.state = State::Idle;
+        // Where something was not as promised, what the stack says is worth nothing.
+        let has_frames = self.state == State::Running && trap != Trap::Internal;
+        self.state = if has_frames { State::Trapped } else { State::Idle };
         self.take_waiting();
         Step::Trap(trap)
+    }
+
+    /// What was under way when the last step trapped, or called the host: the functions, and where in their code they are,
+    /// for [`Loader::locate`](crate::Loader::locate). Empty at all other times.
+    pub fn trace(&self) -> Trace {
+        let mut trace = Trace::default();
+        let mut behind = match self.state {
+            State::Trapped => 0,
+            State::Waiting(_) => 1,
+            State::Idle | State::Running | State::Overflow => return trace,
+        };
+        for active in Frames::new(&self.machine) {
+            // Of callers, and of one that called the host, the call is before the place where they go on.
+            let at = (active.pc as usize).wrapping_sub(self.machine.code as usize) / 2;
+            if active.function >= self.machine.import_count {
+                trace.push(active.function, (at as u32).saturating_sub(behind));
+            }
+            behind = 1;
+        }
+        trace
     }
 
     /// Arguments of the call that the host has to answer.

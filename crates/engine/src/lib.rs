@@ -26,6 +26,7 @@ mod machine;
 mod rare;
 mod reader;
 mod region;
+mod trace;
 mod translate;
 mod types;
 
@@ -50,4 +51,5 @@ pub use error::{Error, ErrorKind};
 pub use instance::{CallError, Instance, Step, Trap};
 pub use load::{Config, Imports, Loader, Progress};
 pub use reader::Source;
+pub use trace::{FRAMES_MAX, FUNCTION_NAME_BYTES_MAX, StackFrame, Trace};
 pub use types::{FunctionType, Value, ValueType};

@@ -204,6 +204,22 @@ impl Reader {
         Ok(())
     }
 
+    /// The same, within the piece where that is possible.
+    pub(crate) fn pass(&mut self, count: u32) -> Result<(), Failed> {
+        if count > u32::from(self.filled - self.at).min(self.end.saturating_sub(self.position)) {
+            return self.skip(count);
+        }
+        self.at += count as u8;
+        self.position += count;
+        Ok(())
+    }
+
+    /// Where so many bytes end, of which there are as many.
+    pub(crate) fn end_of(&self, size: u32) -> Result<u32, Failed> {
+        let end = self.position.checked_add(size).filter(|end| *end <= self.end);
+        end.ok_or_else(|| self.error(ErrorKind::End))
+    }
+
     /// The type of a value.
     pub(crate) fn value_type(&mut self, source: &mut dyn Source) -> Result<ValueType, Failed> {
         let byte = self.byte(source)?;

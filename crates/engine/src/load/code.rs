@@ -95,7 +95,8 @@ impl Loader<'_> {
         // Not with its last operator: the branches to the function's end, resolved since, may have to be far ones.
         self.function += 1;
         self.reader.set_end(self.section_end);
-        self.phase = Phase::Items;
+        let has_all = self.trace.as_ref().is_some_and(|trace| trace.is_before(self.emit.position));
+        self.phase = if has_all { Phase::Done } else { Phase::Items };
         Ok(())
     }
 

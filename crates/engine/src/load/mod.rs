@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{segment, table};
 use crate::reader::{Failed, Reader, Source};
 use crate::region::{Full, Place, Region};
+use crate::trace::Trace;
 use crate::translate::scratch::{Emitter, Fixing, Scratch, TABLES, Targets};
 use crate::types::FunctionType;
 
@@ -126,6 +127,8 @@ pub struct Loader<'m> {
     pub(crate) needs_far: bool,
     pub(crate) fixing: Option<Fixing>,
     pub(crate) targets: Option<Targets>,
+    /// Whose places are sought: then only the code counts.
+    pub(crate) trace: Option<&'m mut Trace>,
 }
 
 impl<'m> Loader<'m> {
@@ -193,7 +196,17 @@ impl<'m> Loader<'m> {
             needs_far: false,
             fixing: None,
             targets: None,
+            trace: None,
         })
+    }
+
+    /// Begins to load a module once more, to find what of it a trace's places came from; it is ready for nothing else. The
+    /// block needs what loading it took, but for linear memory and the call stack.
+    pub fn locate(block: &'m mut [u64], source: &dyn Source, trace: &'m mut Trace) -> Option<Loader<'m>> {
+        let config = Config { stack_slots: 0, memory_bytes: u32::MAX, table_growth: 0 };
+        let mut loader = Loader::new(block, source, config)?;
+        loader.trace = Some(trace);
+        Some(loader)
     }
 
     /// Loads on, until about this much work is done: an operator, a name or a few bytes each. After an error there is
@@ -425,6 +438,10 @@ impl<'m> Loader<'m> {
                 self.has_code = true;
                 let end = self.emit.code.0 as usize + self.emit.position as usize * 2;
                 self.region.advance_to(end);
+                if self.trace.is_some() {
+                    self.phase = Phase::Done;
+                    return Ok(());
+                }
             }
             _ => {}
         }

@@ -90,11 +90,15 @@ impl Loader<'_> {
         if bytes > most {
             return self.fail(ErrorKind::Memory { needed: u32::try_from(bytes).unwrap_or(u32::MAX) });
         }
+        self.has_memory = true;
+        (self.memory_bytes, self.memory_bytes_max) = (bytes as u32, most as u32);
+        if self.trace.is_some() {
+            // The code depends on its least size alone.
+            return Ok(());
+        }
         let aligned = self.region.align(8);
         self.room(aligned)?;
-        self.has_memory = true;
         self.memory_place = self.take::<u8>(most as usize)?;
-        (self.memory_bytes, self.memory_bytes_max) = (bytes as u32, most as u32);
         self.phase = Phase::Zero { left: self.memory_bytes, at: self.memory_place.0 };
         Ok(())
     }

@@ -15,6 +15,7 @@ struct Lifted {
     words: [u16; 8],
     count: usize,
     operator: u16,
+    from: u32,
     into: u32,
 }
 
@@ -67,10 +68,29 @@ impl Loader<'_> {
         let emit = &mut self.emit;
         emit.before = emit.last;
         emit.before_op = emit.last_op;
+        emit.before_from = emit.last_from;
+        emit.last_from = self.operator_offset;
         emit.last = if emit.dead { NONE } else { emit.position };
         emit.last_op = operator;
         emit.into = NONE;
+        let position = emit.position;
+        self.note(position);
         self.word(operator)
+    }
+
+    /// Tells the trace, if one is made, which operator of the module the last one does the work of.
+    fn note(&mut self, position: u32) {
+        if let Some(trace) = &mut self.trace
+            && !self.emit.dead
+        {
+            trace.note(position, self.emit.last_from);
+        }
+    }
+
+    /// The last operator does the work of the module's that is being translated, and what it did before as well.
+    pub(crate) fn last_is_from_here(&mut self) {
+        self.emit.last_from = self.operator_offset;
+        self.note(self.emit.last);
     }
 
     /// Writes an operator with its operands.
@@ -129,18 +149,21 @@ impl Loader<'_> {
         }
         let into = if self.emit.into == NONE { NONE } else { self.emit.into - last };
         self.emit.position = last;
-        let operator = self.emit.last_op;
+        let (operator, from) = (self.emit.last_op, self.emit.last_from);
         self.emit.last = self.emit.before;
         self.emit.last_op = self.emit.before_op;
+        self.emit.last_from = self.emit.before_from;
         self.emit.before = NONE;
         self.emit.into = NONE;
-        Some(Lifted { words, count, operator, into })
+        Some(Lifted { words, count, operator, from, into })
     }
 
     fn put_back(&mut self, lifted: Option<Lifted>) -> Result<(), Failed> {
         let Some(lifted) = lifted else { return Ok(()) };
         let position = self.emit.position;
         self.begin(lifted.operator)?;
+        self.emit.last_from = lifted.from;
+        self.note(position);
         for word in lifted.words.iter().take(lifted.count).skip(1) {
             self.word(*word)?;
         }

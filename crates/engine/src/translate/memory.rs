@@ -158,6 +158,7 @@ impl Loader<'_> {
             self.emit.last = before;
             self.emit.before = NONE;
             self.change_last(family::LOAD_SCALED + index * 4 + if from_slot { 0 } else { 2 });
+            self.last_is_from_here();
             self.word(slot)?;
             self.word(k)?;
             return Ok(true);
@@ -169,6 +170,7 @@ impl Loader<'_> {
             _ => 2,
         };
         self.change_last(family::LOAD_SUM + index * 8 + sum);
+        self.last_is_from_here();
         self.word(k)?;
         Ok(true)
     }

@@ -125,6 +125,9 @@ pub(crate) struct Emitter {
     pub(crate) last_op: u16,
     pub(crate) before: u32,
     pub(crate) before_op: u16,
+    /// The module's operators that they do the work of.
+    pub(crate) last_from: u32,
+    pub(crate) before_from: u32,
     /// The operand of the last operator that says where its result goes.
     pub(crate) into: u32,
     /// The local whose value the accumulator has; the one it had before the last comparison.
@@ -143,6 +146,8 @@ impl Emitter {
             last_op: 0,
             before: NONE,
             before_op: 0,
+            last_from: 0,
+            before_from: 0,
             into: NONE,
             acc_local: NONE,
             compared_acc_local: NONE,

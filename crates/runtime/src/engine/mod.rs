@@ -23,6 +23,7 @@ use core::fmt;
 use crate::scan::{Features, HostFunction, ModuleInfo, Value};
 
 pub use trap::Trap;
+pub use wasmbed_engine::{FRAMES_MAX, FUNCTION_NAME_BYTES_MAX, StackFrame, Trace};
 
 pub use crate::scan::interface::ARGUMENTS_MAX;
 
@@ -191,6 +192,24 @@ pub trait Engine: Sized {
 
     /// Answers the host call that the last step ended with.
     fn resume(&mut self, value: Option<Value>) -> Result<(), Trap>;
+
+    /// What was under way when the last step trapped or called the host, for [`Self::locate`]. Empty where the engine does
+    /// not know.
+    fn trace(&self) -> Trace {
+        Trace::default()
+    }
+
+    /// Finds what of the module a trace's places came from. Takes as much of the arena as loading did, linear memory and call
+    /// stack apart, and gives it back.
+    fn locate(
+        arena: &Self::Arena,
+        module: &[u8],
+        heap_bytes: usize,
+        trace: &mut Trace,
+    ) -> Result<(), EngineError> {
+        let _ = (arena, module, heap_bytes, trace);
+        Ok(())
+    }
 
     /// Copies bytes out of the linear memory.
     fn read_memory(&self, address: u32, bytes: &mut [u8]) -> Result<(), OutOfBounds>;

@@ -12,7 +12,7 @@
 use super::event::{Ending, Exceeded, Usage};
 use super::metering::{Calibration, Metering};
 use super::program::{Limits, Program, RuntimeConfig};
-use crate::engine::{Engine, HostCall, Quota, Step, Trap};
+use crate::engine::{Engine, HostCall, Quota, Step, Trace, Trap};
 use crate::functions::{Context, LogLines, Outcome, PendingCall, Strings, dispatch};
 use crate::host::{AppId, Completion, Host};
 use crate::scan::Value;
@@ -80,6 +80,11 @@ impl<E: Engine> Application<E> {
 
     pub(crate) fn usage(&self) -> Usage {
         Usage { memory_bytes: self.engine.memory_used_bytes() as u64, cpu_ms: self.cpu_us / 1_000 }
+    }
+
+    /// What was under way when it trapped.
+    pub(crate) fn trace(&self) -> Trace {
+        self.engine.trace()
     }
 
     pub(crate) fn flush_log<H: Host + ?Sized>(&mut self, host: &mut H) {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::engine::{EngineError, Trap};
+use crate::engine::{EngineError, Trace, Trap};
 use crate::host::AppId;
 use crate::scan::{Capability, Refusal, ScanError};
 
@@ -35,6 +35,16 @@ pub enum Ending {
     Trapped(Trap),
     /// A limit.
     Exceeded(Exceeded),
+}
+
+impl Ending {
+    /// Whether a trap ended it, also one by which a limit shows.
+    pub fn is_trap(&self) -> bool {
+        match self {
+            Ending::Trapped(_) | Ending::Exceeded(Exceeded::Memory { .. } | Exceeded::Stack) => true,
+            Ending::Exited { .. } | Ending::Exceeded(Exceeded::Cpu { .. }) => false,
+        }
+    }
 }
 
 impl fmt::Display for Ending {
@@ -71,6 +81,9 @@ pub struct Event {
     pub ending: Ending,
     /// What it held and had used at its end.
     pub usage: Usage,
+    /// The functions that were under way if it trapped, to be found in its module by
+    /// [`Runtime::locate`](super::Runtime::locate); otherwise empty.
+    pub trace: Trace,
 }
 
 /// Why an application can't be loaded.

@@ -15,7 +15,7 @@ pub use event::{Ending, Event, Exceeded, LoadError, Usage};
 pub use metering::Metering;
 pub use program::{Limits, Program, RuntimeConfig};
 
-use crate::engine::{Engine, EngineError, Quota};
+use crate::engine::{Engine, EngineError, Quota, Trace};
 use crate::functions::Strings;
 use crate::host::{AppId, Completion, Host};
 use crate::scan::{Capabilities, ModuleInfo, ScanError, scan};
@@ -129,10 +129,25 @@ impl<E: Engine> Runtime<E> {
         self.turn = position + 1;
         let application = self.applications.get_mut(position)?;
         let ending = application.run(host, now_us, &self.config)?;
-        let event = Event { id: application.id, ending, usage: application.usage() };
+        let trace = if ending.is_trap() { application.trace() } else { Trace::default() };
+        let event = Event { id: application.id, ending, usage: application.usage(), trace };
         application.flush_log(host);
         self.remove(position);
         Some(event)
+    }
+
+    /// Finds the places of a trace in the module of the application that trapped, which has been removed: in memory that it
+    /// gave back.
+    pub fn locate(&mut self, module: &[u8], trace: &mut Trace) -> Result<(), EngineError> {
+        let heap_bytes = self.config.heap_bytes_max;
+        let mut located = E::locate(&self.arena, module, heap_bytes, trace);
+        if matches!(located, Err(EngineError::OutOfMemory { .. })) && self.compact() {
+            located = E::locate(&self.arena, module, heap_bytes, trace);
+        }
+        if located.is_err() {
+            trace.forget_offsets();
+        }
+        located
     }
 
     /// Hands an application the answer it sleeps for. False when it isn't waiting for an answer of this kind.

@@ -146,6 +146,36 @@ impl Engine for Interpreter {
         })
     }
 
+    fn trace(&self) -> engine::Trace {
+        self.instance.trace()
+    }
+
+    fn locate(
+        arena: &Arena,
+        module: &[u8],
+        heap_bytes: usize,
+        trace: &mut engine::Trace,
+    ) -> Result<(), EngineError> {
+        let wanted = heap_bytes.saturating_add(engine::Loader::SCRATCH_BYTES);
+        let free_bytes = arena.free_bytes();
+        let refused = move |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes };
+        let mut block = arena.take_largest(wanted).ok_or(refused(wanted))?;
+        let mut source = module;
+        // SAFETY: the loader is dropped before the block.
+        let memory = unsafe { block.memory() };
+        let mut loader = engine::Loader::locate(memory, &source, trace).ok_or(refused(wanted))?;
+        loop {
+            match loader.step(&mut source, &Known, WORK) {
+                Ok(engine::Progress::Done) => return Ok(()),
+                Ok(engine::Progress::More) => {}
+                Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
+                    return Err(refused(needed as usize));
+                }
+                Err(error) => return Err(EngineError::Module(error)),
+            }
+        }
+    }
+
     fn read_memory(&self, address: u32, bytes: &mut [u8]) -> Result<(), OutOfBounds> {
         let from = self.instance.memory().get(address as usize..).ok_or(OutOfBounds)?;
         bytes.copy_from_slice(from.get(..bytes.len()).ok_or(OutOfBounds)?);
@@ -186,6 +216,15 @@ impl engine::Imports for Offered<'_> {
                 && same(import.function.results(), &mut function.results())
         });
         found.and_then(|at| u16::try_from(at).ok())
+    }
+}
+
+/// Imports of a module that was loaded before: all of them are known.
+struct Known;
+
+impl engine::Imports for Known {
+    fn find(&self, _: &str, _: &str, _: engine::FunctionType<'_>) -> Option<u16> {
+        Some(0)
     }
 }
 
