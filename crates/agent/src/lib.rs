@@ -68,6 +68,23 @@ pub fn module_digest(bytes: &[u8]) -> wasmbed_protocol::ModuleDigest {
     wasmbed_protocol::ModuleDigest(sha2::Sha256::digest(bytes).into())
 }
 
+/// [`module_digest`] of a module of which a part at a time is at hand.
+#[derive(Clone, Debug, Default)]
+pub struct ModuleHasher(sha2::Sha256);
+
+impl ModuleHasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(&mut self.0, bytes);
+    }
+
+    /// The digest of all bytes.
+    #[must_use]
+    pub fn finish(self) -> wasmbed_protocol::ModuleDigest {
+        wasmbed_protocol::ModuleDigest(sha2::Digest::finalize(self.0).into())
+    }
+}
+
 /// SHA-256 of an encoded spec.
 #[must_use]
 pub fn spec_hash(spec: &[u8]) -> wasmbed_protocol::SpecHash {

@@ -23,7 +23,11 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn id(&self) -> AppId {
-        AppId(self.uid.0)
+        Self::id_of(self.uid)
+    }
+
+    pub(crate) fn id_of(uid: ApplicationUid) -> AppId {
+        AppId(uid.0)
     }
 }
 

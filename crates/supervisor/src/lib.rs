@@ -14,6 +14,7 @@ mod facts;
 mod host;
 mod journal;
 mod key_value;
+mod loading;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod platform;

@@ -3,26 +3,28 @@
 //! ```text
 //!   start: read state record -> read inventory -> agent
 //!
-//!   round: storage answers -> link in -> timers -> effects -> link out -> slices -> storage begins -> watchdog
+//!   round: storage answers -> link in -> timers -> effects -> loading -> link out -> slices -> storage begins -> watchdog
 //! ```
-//! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many milliseconds of slices.
+//! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many
+//! milliseconds of loading and of slices.
 
 use alloc::{string::String, vec::Vec};
 
 use wasmbed_agent::{
-    Agent, ApplicationEvent, DeviceUsage, Effect, Restored, SessionState, Start, module_digest,
+    Agent, ApplicationEvent, DeviceUsage, Effect, Restored, SessionState,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
-use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, ReportReason, Spec, decode_spec};
-use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, RuntimeConfig, engine::Engine};
+use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch};
+use wasmbed_runtime::{Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
     arbiter::{Owner, StorageArbiter},
     clock::Clock,
-    facts::{device_facts, granted},
+    facts::device_facts,
     host::{DeviceHost, Slot},
     journal,
     key_value::KeyValue,
+    loading::Loading,
     platform::{
         Board, Entropy as _, Level, Link as _, LinkState, Platform, Storage as _, Timer as _, Watchdog as _,
     },
@@ -36,6 +38,10 @@ const READS_PER_ROUND: usize = 8;
 const FRAMES_PER_ROUND: usize = 8;
 /// Slices of one round together, milliseconds: two full ones, so that a frame waits hardly longer than a slice.
 const SLICES_PER_ROUND_MS: u64 = 10;
+/// Loading in one round, milliseconds: as long as a slice.
+const LOADING_PER_ROUND_MS: u64 = 5;
+/// Steps of loading in one round at most, for a clock that does not move while code runs.
+const LOAD_STEPS_PER_ROUND: usize = 1_024;
 /// Storage operations answered at once in one round, for storage that answers at once.
 const STORAGE_PER_ROUND: usize = 16;
 /// Attempts to read the state record after a start, a second apart. After them the device goes on without: it can be
@@ -64,6 +70,8 @@ pub struct Supervisor<E: Engine, P: Platform> {
     runtime: Runtime<E>,
     start: Restoring,
     agent: Option<Agent>,
+    /// What is on its way there.
+    loading: Loading,
     /// What is loaded.
     slots: Vec<Slot>,
     wire: Wire,
@@ -115,6 +123,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             config,
             start: Restoring { attempts: 0, retry_at_ms: now_ms, state: None },
             agent: None,
+            loading: Loading::default(),
             slots: Vec::new(),
             wire: Wire::new(),
             linked: Linked::No,
@@ -136,15 +145,16 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         if self.agent.is_some() {
             again |= self.receive(now_ms);
             self.with_agent(|agent| agent.handle_timeout(now_ms));
-            again |= self.perform_effects(now_ms);
+            again |= self.perform_effects();
+            self.load(now_ms);
             self.read_usage(now_ms);
             sent = self.transmit();
             self.run_slices(now_ms);
             // What slices and sending led to, so that nothing waits for the next round without need.
-            again |= self.perform_effects(now_ms) || sent == Sent::More;
+            again |= self.perform_effects() || sent == Sent::More;
         }
         // What storage answered now may be worth a frame: another range to ask for, or a report that waited for it.
-        again |= self.poll_storage(now_ms);
+        again |= self.poll_storage(now_ms) || self.loading.is_busy();
         let deadline_ms = match self.agent {
             None => self.start.retry_at_ms,
             Some(_) => self.deadline(now_ms, sent),
@@ -237,7 +247,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         }
         // What the agent wants next may have come up since its effects were performed.
         if self.storage.has_room() {
-            self.perform_effects(now_ms);
+            self.perform_effects();
         }
         if let Some(operation) = self.storage.take(self.key_value.is_waiting()) {
             return Some((Owner::Agent, operation));
@@ -373,7 +383,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     // Effects.
 
     /// Does what the agent asks for. True if the link may have changed at once.
-    fn perform_effects(&mut self, now_ms: u64) -> bool {
+    fn perform_effects(&mut self) -> bool {
         let mut link_touched = false;
         while self.storage.has_room() {
             let Some(effect) = self.agent.as_mut().and_then(Agent::poll_effect) else { break };
@@ -390,8 +400,11 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                     link_touched = true;
                 }
                 Effect::Storage(operation) => self.storage.put(operation),
-                Effect::Start(start) => self.start_application(now_ms, &start),
+                Effect::Start(start) => self.loading.push(start),
                 Effect::Stop { run, uid } => {
+                    if self.loading.cancel(run, &mut self.runtime) {
+                        continue;
+                    }
                     if let Some(index) = self.slots.iter().position(|slot| slot.run == run) {
                         let slot = self.slots.swap_remove(index);
                         let used = self.runtime.usage(slot.id()).unwrap_or_default();
@@ -411,63 +424,36 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         link_touched
     }
 
-    fn start_application(&mut self, now_ms: u64, start: &Start) {
-        let event = match self.load(start) {
-            Ok(slot) => {
-                journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
-                let used = self.runtime.usage(slot.id()).unwrap_or_default();
-                self.slots.push(slot);
-                // First, so that the report that it runs has its usage.
-                let usage = ApplicationEvent::Usage { memory_bytes: used.memory_bytes, cpu_ms: used.cpu_ms };
-                self.with_agent(|agent| agent.handle_application(now_ms, start.run, usage));
-                ApplicationEvent::Started
+    /// Loads on what is to be loaded, until the round's time is used up.
+    fn load(&mut self, now_ms: u64) {
+        let begun_us = self.platform.timer().now_us();
+        for _ in 0..LOAD_STEPS_PER_ROUND {
+            if !self.loading.is_busy() {
+                return;
             }
-            Err(event) => event,
-        };
-        self.with_agent(|agent| agent.handle_application(now_ms, start.run, event));
+            let storage = self.platform.storage();
+            if let Some((run, outcome)) = self.loading.step(&mut self.runtime, storage, &self.config.board) {
+                let event = match outcome {
+                    Ok(slot) => self.keep(now_ms, slot),
+                    Err(event) => event,
+                };
+                self.with_agent(|agent| agent.handle_application(now_ms, run, event));
+            }
+            if self.platform.timer().now_us().saturating_sub(begun_us) >= LOADING_PER_ROUND_MS * 1_000 {
+                return;
+            }
+        }
     }
 
-    fn load(&mut self, start: &Start) -> Result<Slot, ApplicationEvent> {
-        let refused = |reason, message: String| ApplicationEvent::Refused { reason, message };
-        let spec = decode_spec(&start.spec).map_err(|error| {
-            refused(ReportReason::Unsupported, alloc::format!("assignment not usable: {error}"))
-        })?;
-        let capabilities = capabilities(&spec, &self.config.board).map_err(|name| {
-            refused(ReportReason::Unsupported, alloc::format!("this device has no '{name}'"))
-        })?;
-        let module = match self.platform.storage().module(&start.digest) {
-            Ok(module) if module_digest(&module) == start.digest => module,
-            Ok(_) | Err(StorageError::Missing) => return Err(ApplicationEvent::Damaged),
-            Err(StorageError::Full) => {
-                return Err(refused(ReportReason::StorageFailed, String::from("storage is full")));
-            }
-            Err(StorageError::Failed(message)) => return Err(refused(ReportReason::StorageFailed, message)),
-        };
-        let args: Vec<&str> = spec.args.iter().collect();
-        let env: Vec<(&str, &str)> =
-            spec.env.iter().map(|variable| (variable.name, variable.value)).collect();
-        let program = Program {
-            name: spec.name.rsplit('/').next().unwrap_or(spec.name),
-            module: &module,
-            limits: Limits {
-                memory_bytes: u32::try_from(spec.memory_limit_bytes).unwrap_or(u32::MAX),
-                cpu_ms: spec.cpu_limit_ms,
-            },
-            args: &args,
-            env: &env,
-            capabilities,
-        };
-        let slot = Slot {
-            uid: start.uid,
-            run: start.run,
-            name: String::from(spec.name),
-            correlation_id: start.correlation_id,
-        };
-        self.runtime.load(slot.id(), &program).map_err(|error| {
-            let (reason, message) = reason::refused(&error);
-            refused(reason, message)
-        })?;
-        Ok(slot)
+    fn keep(&mut self, now_ms: u64, slot: Slot) -> ApplicationEvent {
+        journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
+        let used = self.runtime.usage(slot.id()).unwrap_or_default();
+        let run = slot.run;
+        self.slots.push(slot);
+        // First, so that the report that it runs has its usage.
+        let usage = ApplicationEvent::Usage { memory_bytes: used.memory_bytes, cpu_ms: used.cpu_ms };
+        self.with_agent(|agent| agent.handle_application(now_ms, run, usage));
+        ApplicationEvent::Started
     }
 
     // Applications.
@@ -538,15 +524,4 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         let runtime = self.runtime.next_wake(now_ms).unwrap_or(u64::MAX);
         agent.min(runtime)
     }
-}
-
-/// What the assignment grants, or the name of what this device doesn't have.
-fn capabilities<'a>(spec: &Spec<'a>, board: &Board) -> Result<Capabilities, &'a str> {
-    spec.capabilities
-        .iter()
-        .map(|name| match Capability::from_name(name) {
-            Some(capability) if granted(board).any(|known| known == capability) => Ok(capability),
-            Some(_) | None => Err(name),
-        })
-        .collect()
 }

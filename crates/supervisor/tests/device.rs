@@ -127,6 +127,71 @@ fn key_value_data_survives_a_reset_and_goes_with_its_application() {
     world.until("its data is removed", 10_000, |world| world.device.platform().storage.disk.data.is_empty());
 }
 
+/// A program with so many operators to translate, which then waits.
+fn large(operators: usize) -> Wanted {
+    let body = "(drop (i32.add (local.get 0) (i32.const 1)))".repeat(operators / 4);
+    let start = r#"(func (export "run") (loop (call $wait (i32.const 1000)) (br 0)))"#;
+    Wanted::wat(&format!(
+        r#"(module (import "wasmbed" "wait" (func $wait (param i32)))
+            (memory (export "memory") 1) {start} (func (local i32) {body}))"#
+    ))
+}
+
+/// Steps until application 2 is being loaded, and answers the arena's bytes before it was.
+fn until_it_loads(world: &mut World) -> usize {
+    let mut before = 0;
+    world.until("the second is being loaded", 60_000, |world| {
+        let used = world.device.arena_used_bytes();
+        let loads = world.device.loaded() == 1 && before > 0 && used > before;
+        before = if loads { before } else { used };
+        loads
+    });
+    before
+}
+
+#[test]
+fn a_large_module_is_loaded_in_the_pauses_of_its_neighbour() {
+    let mut world = World::new();
+    let heard = "(loop (call $log (i32.const 0) (i32.const 5)) (call $wait (i32.const 1)) (br 0))";
+    let hello = HELLO.find("(call $log").map(|at| format!("{}{heard}))", &HELLO[..at])).unwrap();
+    world.gateway.set(1, Wanted::wat(&hello));
+    world.until_running(&[1]);
+    world.gateway.set(2, large(60_000));
+    let link = world.link.clone();
+    world.gateway.send_desired(&link);
+    // Code takes time from here on: each reading of the clock, a millisecond.
+    world.device.platform().timer.step_us = 1_000;
+    until_it_loads(&mut world);
+    let (lines, mut rounds) = (world.gateway.logs.len(), 0);
+    while world.device.loaded() == 1 {
+        world.step();
+        rounds += 1;
+    }
+    let lines = world.gateway.logs.len() - lines;
+    assert!(rounds >= 50, "it took {rounds} rounds");
+    assert!(lines >= rounds / 50, "the neighbour said {lines} lines in {rounds} rounds");
+    world.until_running(&[1, 2]);
+}
+
+#[test]
+fn what_is_removed_while_it_is_loaded_leaves_nothing() {
+    let mut world = World::new();
+    world.gateway.set(1, Wanted::wat(HELLO));
+    world.until_running(&[1]);
+    world.gateway.set(2, large(60_000));
+    let link = world.link.clone();
+    world.gateway.send_desired(&link);
+    world.device.platform().timer.step_us = 1_000;
+    let before = until_it_loads(&mut world);
+    world.gateway.remove(2);
+    world.gateway.send_desired(&link);
+    world.until("it is gone", 5_000, |world| world.gateway.reported_revision.0 == world.gateway.revision);
+    assert_eq!((world.device.loaded(), world.device.arena_used_bytes()), (1, before));
+    world.gateway.set(2, large(40_000));
+    world.gateway.send_desired(&link);
+    world.until_running(&[1, 2]);
+}
+
 #[test]
 fn an_update_replaces_what_runs_only_when_the_new_module_is_there() {
     let mut world = World::new();

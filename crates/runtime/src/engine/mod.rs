@@ -147,6 +147,14 @@ impl fmt::Display for EngineError {
 
 impl core::error::Error for EngineError {}
 
+/// What a step of loading came to.
+pub enum LoadStep<E: Engine> {
+    /// There is more to do.
+    More(E::Loader),
+    /// The module is loaded.
+    Done(E),
+}
+
 /// An address range outside the linear memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfBounds;
@@ -158,6 +166,8 @@ pub struct OutOfBounds;
 pub trait Engine: Sized {
     /// The memory that the applications of one sandbox share.
     type Arena;
+    /// A module that is being loaded.
+    type Loader;
 
     /// Name and version, as a device reports it.
     const NAME: &'static str;
@@ -170,9 +180,38 @@ pub trait Engine: Sized {
     /// Bytes in use in the arena.
     fn arena_used_bytes(arena: &Self::Arena) -> usize;
 
-    /// Loads a module that [`scan`](crate::scan()) has accepted.
-    fn load(arena: &Self::Arena, module: &[u8], info: &ModuleInfo, quota: Quota)
-    -> Result<Self, EngineError>;
+    /// Begins to load a module that [`scan`](crate::scan()) has accepted.
+    fn begin(
+        arena: &Self::Arena,
+        module: &[u8],
+        info: &ModuleInfo,
+        quota: Quota,
+    ) -> Result<Self::Loader, EngineError>;
+
+    /// Loads the same module on, by about this much work: an operator, a name or a few bytes each. An engine that can't
+    /// interrupt itself does all of it.
+    fn load_on(
+        loader: Self::Loader,
+        module: &[u8],
+        info: &ModuleInfo,
+        work: u32,
+    ) -> Result<LoadStep<Self>, EngineError>;
+
+    /// Loads a module at once.
+    fn load(
+        arena: &Self::Arena,
+        module: &[u8],
+        info: &ModuleInfo,
+        quota: Quota,
+    ) -> Result<Self, EngineError> {
+        let mut loader = Self::begin(arena, module, info, quota)?;
+        loop {
+            match Self::load_on(loader, module, info, u32::MAX)? {
+                LoadStep::More(rest) => loader = rest,
+                LoadStep::Done(loaded) => return Ok(loaded),
+            }
+        }
+    }
 
     /// Moves all that is loaded together, so that what the arena has left is in one piece. False where it already is, or
     /// where the engine can't.

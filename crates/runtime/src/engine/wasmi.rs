@@ -13,7 +13,7 @@ use wasmi::{
     Val, ValType,
 };
 
-use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{Arguments, Engine, EngineError, HostCall, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
 use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 struct Data {
@@ -52,6 +52,7 @@ pub struct Wasmi {
 
 impl Engine for Wasmi {
     type Arena = ();
+    type Loader = Self;
 
     const NAME: &'static str = "wasmi 1.1.0";
     const FEATURES: Features = Features::MUTABLE_GLOBALS.union(Features::CUSTOM_PAGE_SIZES);
@@ -62,7 +63,7 @@ impl Engine for Wasmi {
         0
     }
 
-    fn load((): &(), module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
+    fn begin((): &(), module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
         let engine = wasmi::Engine::new(&config(quota.stack_words));
         let module = Module::new(&engine, module).map_err(|_| EngineError::Invalid("wasmi refuses it"))?;
         let limits = StoreLimitsBuilder::new()
@@ -82,6 +83,10 @@ impl Engine for Wasmi {
         // It hands out exported memories alone; every program that passes pointers exports its own.
         let memory = instance.exports(&store).find_map(wasmi::Export::into_memory);
         Ok(Wasmi { store, instance, memory, state: State::Idle, results: Vec::new() })
+    }
+
+    fn load_on(loaded: Self, _: &[u8], _: &ModuleInfo, _: u32) -> Result<LoadStep<Self>, EngineError> {
+        Ok(LoadStep::Done(loaded))
     }
 
     fn exported_global(&self, name: &str) -> Option<Value> {

@@ -11,7 +11,7 @@
 
 use super::event::{Ending, Exceeded, Usage};
 use super::metering::{Calibration, Metering};
-use super::program::{Limits, Program, RuntimeConfig};
+use super::program::{Limits, RuntimeConfig};
 use crate::engine::{Engine, HostCall, Quota, Step, Trace, Trap};
 use crate::functions::{Context, LogLines, Outcome, PendingCall, Strings, dispatch};
 use crate::host::{AppId, Completion, Host};
@@ -46,7 +46,7 @@ impl<E: Engine> Application<E> {
     pub(crate) fn new(
         id: AppId,
         engine: E,
-        program: &Program<'_>,
+        limits: Limits,
         strings: Strings,
         quota: Quota,
         config: &RuntimeConfig,
@@ -57,7 +57,7 @@ impl<E: Engine> Application<E> {
             state: State::Runnable,
             strings,
             log: LogLines::new(config.log_bytes_per_second),
-            limits: program.limits,
+            limits,
             linear_bytes: quota.linear_bytes as u64,
             calibration: Calibration::new(),
             cpu_since_wait_us: 0,

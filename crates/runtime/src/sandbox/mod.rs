@@ -5,6 +5,7 @@
 
 mod application;
 mod event;
+mod loading;
 mod metering;
 mod program;
 
@@ -20,11 +21,14 @@ use crate::functions::Strings;
 use crate::host::{AppId, Completion, Host};
 use crate::scan::{Capabilities, ModuleInfo, ScanError, scan};
 use application::Application;
+use loading::Loading;
 
 /// All applications of one device.
 pub struct Runtime<E: Engine> {
     // Declared before the arena: applications give their blocks back to it when they are dropped.
     applications: Vec<Application<E>>,
+    /// One at a time, so that nothing is moved while memory is taken.
+    loading: Option<Loading<E>>,
     arena: E::Arena,
     config: RuntimeConfig,
     /// Whose turn it is.
@@ -40,7 +44,7 @@ impl<E: Engine> Runtime<E> {
 
     /// A sandbox without applications in an arena that is there already; [`RuntimeConfig::arena_bytes`] is to say its size.
     pub fn with_arena(arena: E::Arena, config: RuntimeConfig) -> Runtime<E> {
-        Runtime { applications: Vec::new(), arena, config, turn: 0 }
+        Runtime { applications: Vec::new(), loading: None, arena, config, turn: 0 }
     }
 
     /// How it was set up.
@@ -48,8 +52,17 @@ impl<E: Engine> Runtime<E> {
         &self.config
     }
 
-    /// Scans and loads a program. It runs when its turn comes.
+    /// Scans and loads a program at once. It runs when its turn comes.
     pub fn load(&mut self, id: AppId, program: &Program<'_>) -> Result<(), LoadError> {
+        self.begin_load(id, program)?;
+        while self.load_on(program.module, u32::MAX)?.is_none() {}
+        Ok(())
+    }
+
+    /// Scans a program and begins to load it; what was being loaded is dropped. The strings of a program are copied, its
+    /// module is not: it is handed to each [`load_on`](Self::load_on).
+    pub fn begin_load(&mut self, id: AppId, program: &Program<'_>) -> Result<(), LoadError> {
+        self.loading = None;
         if self.position(id).is_some() {
             return Err(LoadError::AlreadyLoaded);
         }
@@ -62,19 +75,50 @@ impl<E: Engine> Runtime<E> {
         let info = scan(program.module, &self.config.scan)?;
         self.check_capabilities(&info, program.capabilities)?;
         let quota = self.quota(&info, program.limits)?;
-        let entry = info.entry.ok_or(LoadError::Scan(ScanError::NoEntry))?;
-        let mut loaded = E::load(&self.arena, program.module, &info, quota);
-        if matches!(loaded, Err(EngineError::OutOfMemory { .. })) && self.compact() {
-            loaded = E::load(&self.arena, program.module, &info, quota);
-        }
-        let mut engine = loaded?;
-        if engine.start(entry.kind.name(), &[]).is_err() {
-            return Err(LoadError::Engine(EngineError::Invalid(
-                "the entry needs more call stack than there is",
-            )));
-        }
-        self.applications.push(Application::new(id, engine, program, strings, quota, &self.config));
+        let entry = info.entry.ok_or(LoadError::Scan(ScanError::NoEntry))?.kind;
+        let limits = program.limits;
+        let loading = Loading { id, strings, limits, info, entry, quota, loader: None, compacted: false };
+        self.loading = Some(loading);
         Ok(())
+    }
+
+    /// Loads on what [`begin_load`](Self::begin_load) began, by about this much work: an operator, a name or a few bytes of
+    /// the module each. Answers the application once it is loaded; after an error there is nothing to load on.
+    pub fn load_on(&mut self, module: &[u8], work: u32) -> Result<Option<AppId>, LoadError> {
+        let Some(mut loading) = self.loading.take() else { return Ok(None) };
+        match loading.step(&self.arena, module, work) {
+            Ok(None) => {
+                self.loading = Some(loading);
+                Ok(None)
+            }
+            Ok(Some(mut engine)) => {
+                if engine.start(loading.entry.name(), &[]).is_err() {
+                    return Err(LoadError::Engine(EngineError::Invalid(
+                        "the entry needs more call stack than there is",
+                    )));
+                }
+                let id = loading.id;
+                self.applications.push(loading.into_application(engine, &self.config));
+                Ok(Some(id))
+            }
+            // Once more, if there is room when the rest is moved together.
+            Err(EngineError::OutOfMemory { .. }) if !loading.compacted && self.compact() => {
+                loading.compacted = true;
+                self.loading = Some(loading);
+                Ok(None)
+            }
+            Err(error) => Err(LoadError::Engine(error)),
+        }
+    }
+
+    /// Whether something is being loaded.
+    pub fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
+    /// Gives up what is being loaded.
+    pub fn cancel_load(&mut self) {
+        self.loading = None;
     }
 
     /// Unloads an application; false when there is none with this id. What it had not yet logged is gone.

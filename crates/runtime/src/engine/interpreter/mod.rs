@@ -8,11 +8,9 @@ use wasmbed_engine as engine;
 pub use arena::Arena;
 use arena::Block;
 
-use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{Arguments, Engine, EngineError, HostCall, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
 use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
-/// Work of one step of loading: nothing else is done between two of them yet.
-const WORK: u32 = 100_000;
 /// Elements by which a table may grow.
 const TABLE_GROWTH: u32 = 64;
 
@@ -25,8 +23,35 @@ pub struct Interpreter {
     imports: alloc::vec::Vec<&'static HostFunction>,
 }
 
+/// One module on its way into the interpreter.
+pub struct Loader {
+    // Declared before the block whose memory it borrows.
+    loader: engine::Loader<'static>,
+    block: Block,
+    room: Room,
+}
+
+/// What there is for a module, to say why it has too little.
+#[derive(Clone, Copy)]
+struct Room {
+    free_bytes: usize,
+    quota: Quota,
+    /// The arena has more than the quota allows.
+    is_quota: bool,
+}
+
+impl Room {
+    fn refuse(self, needed_bytes: usize) -> EngineError {
+        match self.is_quota {
+            true => EngineError::Quota { heap_bytes: self.quota.heap_bytes },
+            false => EngineError::OutOfMemory { needed_bytes, free_bytes: self.free_bytes },
+        }
+    }
+}
+
 impl Engine for Interpreter {
     type Arena = Arena;
+    type Loader = Loader;
 
     const NAME: &'static str = concat!("wasmbed-engine ", env!("CARGO_PKG_VERSION"));
     const FEATURES: Features = Features::MUTABLE_GLOBALS
@@ -47,42 +72,45 @@ impl Engine for Interpreter {
         arena.used_bytes()
     }
 
-    fn load(arena: &Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
+    fn begin(arena: &Arena, module: &[u8], _: &ModuleInfo, quota: Quota) -> Result<Loader, EngineError> {
         let kept = quota.heap_bytes.saturating_add(quota.linear_bytes);
         let wanted = kept.saturating_add(engine::Loader::SCRATCH_BYTES);
-        let free_bytes = arena.free_bytes();
-        let refused = move |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes };
-        let mut block = arena.take_largest(wanted).ok_or(refused(quota.linear_bytes))?;
-        let is_quota = block.bytes() + 8 > wanted;
-        let out_of_room = move |needed_bytes| match is_quota {
-            true => EngineError::Quota { heap_bytes: quota.heap_bytes },
-            false => refused(needed_bytes),
-        };
+        let room = Room { free_bytes: arena.free_bytes(), quota, is_quota: false };
+        let mut block = arena.take_largest(wanted).ok_or(room.refuse(quota.linear_bytes))?;
+        let room = Room { is_quota: block.bytes() + 8 > wanted, ..room };
         let config = engine::Config {
             stack_slots: u32::try_from(quota.stack_words).unwrap_or(u32::MAX),
             memory_bytes: u32::try_from(quota.linear_bytes).unwrap_or(u32::MAX),
             table_growth: TABLE_GROWTH,
         };
-        let mut source = module;
-        // SAFETY: the instance is dropped before the block, and uses no more of it than it says below.
+        // SAFETY: the loader, and the instance after it, are dropped before the block, and the instance uses no more of it
+        // than it says.
         let memory = unsafe { block.memory() };
-        let loader = engine::Loader::new(memory, &source, config);
-        let mut loader = loader.ok_or(out_of_room(quota.linear_bytes))?;
-        let imports = Offered(info);
-        loop {
-            match loader.step(&mut source, &imports, WORK) {
-                Ok(engine::Progress::Done) => break,
-                Ok(engine::Progress::More) => {}
-                Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
-                    return Err(out_of_room(needed as usize));
-                }
-                Err(error) => return Err(EngineError::Module(error)),
+        let loader = engine::Loader::new(memory, &module, config);
+        let loader = loader.ok_or(room.refuse(quota.linear_bytes))?;
+        Ok(Loader { loader, block, room })
+    }
+
+    fn load_on(
+        loading: Loader,
+        module: &[u8],
+        info: &ModuleInfo,
+        work: u32,
+    ) -> Result<LoadStep<Self>, EngineError> {
+        let Loader { mut loader, mut block, room } = loading;
+        let mut source = module;
+        match loader.step(&mut source, &Offered(info), work) {
+            Ok(engine::Progress::More) => return Ok(LoadStep::More(Loader { loader, block, room })),
+            Ok(engine::Progress::Done) => {}
+            Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
+                return Err(room.refuse(needed as usize));
             }
+            Err(error) => return Err(EngineError::Module(error)),
         }
-        let instance = loader.finish().ok_or(out_of_room(quota.stack_words * 4))?;
+        let instance = loader.finish().ok_or(room.refuse(room.quota.stack_words * 4))?;
         block.shrink(instance.bytes());
         let imports = info.imports.iter().map(|import| import.function).collect();
-        Ok(Interpreter { instance, block, imports })
+        Ok(LoadStep::Done(Interpreter { instance, block, imports }))
     }
 
     fn compact(arena: &Arena, loaded: &mut [&mut Self]) -> bool {
@@ -165,7 +193,7 @@ impl Engine for Interpreter {
         let memory = unsafe { block.memory() };
         let mut loader = engine::Loader::locate(memory, &source, trace).ok_or(refused(wanted))?;
         loop {
-            match loader.step(&mut source, &Known, WORK) {
+            match loader.step(&mut source, &Known, u32::MAX) {
                 Ok(engine::Progress::Done) => return Ok(()),
                 Ok(engine::Progress::More) => {}
                 Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {

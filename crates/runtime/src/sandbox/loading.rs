@@ -1,0 +1,47 @@
+//! An application on its way into memory.
+
+use super::application::Application;
+use super::program::{Limits, RuntimeConfig};
+use crate::engine::{Engine, EngineError, LoadStep, Quota};
+use crate::functions::Strings;
+use crate::host::AppId;
+use crate::scan::{EntryKind, ModuleInfo};
+
+pub(super) struct Loading<E: Engine> {
+    pub(super) id: AppId,
+    pub(super) strings: Strings,
+    pub(super) limits: Limits,
+    pub(super) info: ModuleInfo,
+    pub(super) entry: EntryKind,
+    pub(super) quota: Quota,
+    /// None before it has begun.
+    pub(super) loader: Option<E::Loader>,
+    /// It was begun again because there was no room in one piece.
+    pub(super) compacted: bool,
+}
+
+impl<E: Engine> Loading<E> {
+    /// Loads on by about this much work; the engine once it is done. An error leaves nothing in the arena.
+    pub(super) fn step(
+        &mut self,
+        arena: &E::Arena,
+        module: &[u8],
+        work: u32,
+    ) -> Result<Option<E>, EngineError> {
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => E::begin(arena, module, &self.info, self.quota)?,
+        };
+        match E::load_on(loader, module, &self.info, work)? {
+            LoadStep::More(loader) => {
+                self.loader = Some(loader);
+                Ok(None)
+            }
+            LoadStep::Done(engine) => Ok(Some(engine)),
+        }
+    }
+
+    pub(super) fn into_application(self, engine: E, config: &RuntimeConfig) -> Application<E> {
+        Application::new(self.id, engine, self.limits, self.strings, self.quota, config)
+    }
+}
