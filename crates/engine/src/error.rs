@@ -81,6 +81,13 @@ pub enum ErrorKind {
     },
 }
 
+impl Error {
+    /// Whether the module may well be valid, and has more of something than the engine's formats hold.
+    pub fn is_limit(&self) -> bool {
+        matches!(self.kind, ErrorKind::Limit { .. })
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (byte {} of the module)", self.kind, self.offset)

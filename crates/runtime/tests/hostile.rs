@@ -8,7 +8,8 @@ mod support;
 use support::*;
 use wasmbed_runtime::engine::Trap;
 use wasmbed_runtime::{
-    Capabilities, Ending, Exceeded, Interpreter, LoadError, Refusal, Runtime, RuntimeConfig, ScanLimits, scan,
+    Capabilities, Ending, Exceeded, Features, Interpreter, LoadError, Refusal, Runtime, RuntimeConfig,
+    ScanLimits, scan,
 };
 
 fn refused(module: &[u8]) -> (Refusal, String) {
@@ -281,11 +282,30 @@ fn is_over_the_size_limit() {
     assert_eq!(message, "module has 1048577 bytes, at most 1048576 are accepted");
 }
 
+/// It is the first part of the run: what it does, and how long it takes, is charged and ended like anything else.
 #[test]
 fn has_a_start_section() {
-    let (code, message) = refused_text(r#"(module (func $f) (start $f) (func (export "_start")))"#);
-    assert_eq!(code, Refusal::InvalidEntry);
-    assert_eq!(message, "module has a start section; export '_start' or 'run' instead");
+    let starting = |body: &str| {
+        let text = format!(
+            r#"(module (import "wasmbed" "log" (func $log (param i32 i32))) (memory (export "memory") 1)
+            (data (i32.const 0) "first") (global $n (mut i32) (i32.const 0))
+            (func $f {body}) (start $f)
+            (func (export "_start") (if (i32.ne (global.get $n) (i32.const 7)) (then unreachable))))"#
+        );
+        ending(&text).unwrap().ending
+    };
+    let good = "(call $log (i32.const 0) (i32.const 5)) (global.set $n (i32.const 7))";
+    assert_eq!(starting(good), Ending::Exited { code: 0 });
+    assert_eq!(starting(""), Ending::Trapped(Trap::Unreachable), "the entry runs after it");
+    assert_eq!(starting("(loop (br 0))"), Ending::Exceeded(Exceeded::Cpu { limit_ms: 100 }));
+    assert_eq!(starting("(call $f)"), Ending::Exceeded(Exceeded::Stack));
+    assert_eq!(starting("unreachable"), Ending::Trapped(Trap::Unreachable));
+    let endless = "(loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br 0))";
+    assert_eq!(starting(endless), Ending::Exceeded(Exceeded::Cpu { limit_ms: 100 }));
+    let (code, message) =
+        refused_text(r#"(module (func $f (param i32)) (start $f) (func (export "_start")))"#);
+    assert_eq!(code, Refusal::InvalidModule);
+    assert!(message.starts_with("damaged module: a start function with parameters or results at byte "));
 }
 
 #[test]
@@ -450,7 +470,7 @@ fn unsupported_operators_are_named() {
     ];
     for (body, feature) in cases {
         let module = wasm(&format!("(module (memory 1) (func (export \"_start\") {body}))"));
-        let error = scan(&module, &ScanLimits::default()).unwrap_err();
+        let error = scan(&module, &first_devices()).unwrap_err();
         assert_eq!(error.code(), Refusal::UnsupportedFeature, "{body}: {error}");
         assert_eq!(error.to_string(), format!("function 0 uses {feature}, which this engine does not run"));
     }
@@ -464,7 +484,297 @@ fn unsupported_operators_are_named() {
     assert_eq!(wide.unwrap_err().to_string(), "module uses memory64, which this engine does not run");
     let multi = scan(
         &wasm("(module (func (export \"_start\")) (func (result i32 i32) (i32.const 1) (i32.const 2)))"),
-        &ScanLimits::default(),
+        &first_devices(),
     );
     assert_eq!(multi.unwrap_err().to_string(), "module uses multi-value, which this engine does not run");
+    let starts = scan(&wasm("(module (func $f (export \"_start\")) (start $f))"), &first_devices());
+    assert_eq!(
+        starts.unwrap_err().to_string(),
+        "module uses start functions, which this engine does not run"
+    );
+}
+
+/// The scan as the first devices do it, whose engines run less.
+fn first_devices() -> ScanLimits {
+    ScanLimits { features: Features::FIRST_DEVICES, ..ScanLimits::default() }
+}
+
+#[test]
+fn what_devices_do_not_run_is_named() {
+    let cases = [
+        ("(drop (v128.const i32x4 0 0 0 0))", "SIMD"),
+        ("(drop (i32.atomic.load (i32.const 0)))", "threads"),
+        ("(try_table (nop))", "exceptions"),
+        ("(drop (ref.null any))", "garbage-collected types"),
+        ("(drop (ref.null none))", "garbage-collected types"),
+        ("(drop (ref.i31 (i32.const 1)))", "garbage-collected types"),
+        ("(return_call_ref 0 (ref.func 0))", "garbage-collected types"),
+        ("(memory.fill 1 (i32.const 0) (i32.const 0) (i32.const 0))", "multiple memories"),
+        ("(memory.copy 0 1 (i32.const 0) (i32.const 0) (i32.const 0))", "multiple memories"),
+    ];
+    for (body, feature) in cases {
+        let module = wasm(&format!(
+            "(module (type (func)) (memory 1) (elem declare func 0) (func (export \"_start\") {body}))"
+        ));
+        let error = scan(&module, &ScanLimits::default()).unwrap_err();
+        assert_eq!(error.code(), Refusal::UnsupportedFeature, "{body}: {error}");
+        assert_eq!(error.to_string(), format!("function 0 uses {feature}, which this engine does not run"));
+    }
+    for (field, feature) in [
+        ("(memory 1 2 shared)", "threads"),
+        ("(table i64 1 funcref)", "memory64"),
+        ("(table 1 funcref (ref.null func))", "garbage-collected types"),
+        ("(type (struct))", "garbage-collected types"),
+        ("(tag)", "exceptions"),
+        ("(global i32 (i32.const 1)) (global i32 (global.get 0))", "garbage-collected types"),
+    ] {
+        let (code, message) = refused_text(&format!("(module {field} (func (export \"_start\")))"));
+        assert_eq!(code, Refusal::UnsupportedFeature, "{field}: {message}");
+        assert_eq!(message, format!("module uses {feature}, which this engine does not run"), "{field}");
+    }
+}
+
+/// Nothing but functions on numbers goes in, and nothing of it by reference.
+#[test]
+fn imports_more_than_functions_on_numbers() {
+    for (import, kind) in [
+        ("(table 1 funcref)", "table"),
+        ("(memory 1)", "memory"),
+        ("(global i32)", "global"),
+        ("(tag)", "tag"),
+    ] {
+        let (code, message) =
+            refused_text(&format!(r#"(module (import "wasmbed" "x" {import}) (func (export "_start")))"#));
+        assert_eq!(code, Refusal::UnknownImport);
+        assert_eq!(message, format!("import 'wasmbed.x' is a {kind}, only functions are offered"));
+    }
+    for types in ["(param externref i32)", "(param i32) (result funcref)"] {
+        let (code, message) = refused_text(&format!(
+            r#"(module (import "wasmbed" "log" (func {types})) (func (export "_start")))"#
+        ));
+        assert_eq!(code, Refusal::UnknownImport);
+        assert_eq!(message, "import 'wasmbed.log' passes references, host functions take and return numbers");
+    }
+    let (code, message) = refused_text(r#"(module (func (export "_start") (param externref)))"#);
+    assert_eq!(code, Refusal::InvalidEntry);
+    assert_eq!(message, "export '_start' passes references, it must be () -> ()");
+}
+
+#[test]
+fn has_more_tables_or_elements_than_there_is_room_for() {
+    let with = |fields: &str| refused_text(&format!(r#"(module {fields} (func $f (export "_start")))"#));
+    let complex = |message: &str| (Refusal::TooComplex, message.to_owned());
+    assert_eq!(with(&"(table 0 funcref)".repeat(33)), complex("33 tables, at most 32"));
+    assert_eq!(with("(table 4294967295 funcref)"), complex("4294967295 table elements, at most 4096"));
+    assert_eq!(
+        with("(table 4096 externref) (table 1 funcref)"),
+        complex("4097 table elements, at most 4096"),
+        "all tables together"
+    );
+    let million = "0 ".repeat(1_000_000);
+    assert_eq!(
+        with(&format!("(elem func {million})")),
+        complex("1000000 elements in segments, at most 16384")
+    );
+    let half = "$f ".repeat(8_193);
+    assert_eq!(
+        with(&format!("(elem declare func {half}) (elem func {half})")),
+        complex("16386 elements in segments, at most 16384"),
+        "all segments together"
+    );
+    assert_eq!(with(&"(elem func)".repeat(1_001)), complex("1001 element segments, at most 1000"));
+    assert_eq!(with(&"(data)".repeat(5_001)), complex("5001 data segments, at most 5000"));
+    // Nothing follows the count.
+    let counted = [wasm("(module)"), vec![12, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
+    assert_eq!(refused(&counted), complex("4294967295 data segments, at most 5000"));
+    let (code, message) = with("(table 1 funcref) (elem (i32.const 1) $f)");
+    assert_eq!(code, Refusal::InvalidModule);
+    assert!(message.contains("a segment lies out of bounds of its memory or table (byte "), "{message}");
+    // Elements that are kept count against what an application may hold.
+    let kept = "$f ".repeat(16_000);
+    let module = wasm(&format!(r#"(module (elem func {kept}) (func $f (export "_start")))"#));
+    let mut runtime: Runtime<Interpreter> =
+        Runtime::new(RuntimeConfig { heap_bytes_max: 40_000, ..config() });
+    let error = runtime.load(id(1), &program(&module)).unwrap_err();
+    assert_eq!(error.to_string(), "loaded module needs more than the 40000 bytes one application may take");
+}
+
+#[test]
+fn grows_a_table_without_end() {
+    let event = ending(
+        r#"(module (table $a 1 funcref) (table $b 1 3 externref) (func (export "_start")
+        (if (i32.ne (table.grow $b (ref.null extern) (i32.const 3)) (i32.const -1)) (then unreachable))
+        (if (i32.ne (table.grow $b (ref.null extern) (i32.const 2)) (i32.const 1)) (then unreachable))
+        (if (i32.ne (table.grow $a (ref.null func) (i32.const -1)) (i32.const -1)) (then unreachable))
+        (if (i32.ne (table.grow $a (ref.null func) (i32.const 65)) (i32.const -1)) (then unreachable))
+        (if (i32.ne (table.grow $a (ref.null func) (i32.const 64)) (i32.const 1)) (then unreachable))
+        (if (i32.ne (table.size $a) (i32.const 65)) (then unreachable))
+        (loop (br_if 0 (i32.ne (table.grow $a (ref.null func) (i32.const 1)) (i32.const -1))))
+        (loop (drop (table.grow $b (ref.null extern) (i32.const 1))) (br 0))))"#,
+    );
+    assert_eq!(event.unwrap().ending, Ending::Exceeded(Exceeded::Cpu { limit_ms: 100 }));
+}
+
+/// What is set aside for tables is in the estimate that the fit check goes by, and only where a table can grow.
+#[test]
+fn room_for_tables_is_in_the_estimate() {
+    let loaded = |growing: &str| {
+        let text = format!(
+            r#"(module {} (elem func {}) (func $f (export "_start") {growing} (loop (br 0))))"#,
+            "(table 100 externref)".repeat(32),
+            "$f ".repeat(8_000)
+        );
+        let module = wasm(&text);
+        let mut runtime = runtime();
+        runtime.load(id(1), &program(&module)).unwrap();
+        let estimate = scan(&module, &ScanLimits::default()).unwrap().load_bytes_estimate;
+        (runtime.usage(id(1)).unwrap().memory_bytes, estimate)
+    };
+    let (fixed, growing) = (loaded(""), loaded("(drop (table.grow 7 (ref.null extern) (i32.const 1)))"));
+    assert!(growing.0 >= fixed.0 + 32 * 64 * 4, "{fixed:?} {growing:?}");
+    assert!(fixed.0 <= fixed.1 && growing.0 <= growing.1, "{fixed:?} {growing:?}");
+}
+
+#[test]
+fn does_damage_with_tables() {
+    let cases = [
+        ("(drop (table.get $t (i32.const 4)))", Trap::TableAccess),
+        ("(table.set $t (i32.const -1) (ref.null func))", Trap::TableAccess),
+        ("(table.fill $t (i32.const 1) (ref.null func) (i32.const 4))", Trap::TableAccess),
+        ("(table.fill $t (i32.const -1) (ref.null func) (i32.const 2))", Trap::TableAccess),
+        ("(table.copy (i32.const 0) (i32.const 1) (i32.const -1))", Trap::TableAccess),
+        ("(table.init $t $e (i32.const 0) (i32.const 0) (i32.const 3))", Trap::TableAccess),
+        ("(elem.drop $e) (table.init $t $e (i32.const 0) (i32.const 0) (i32.const 1))", Trap::TableAccess),
+        ("(memory.init $d (i32.const 0) (i32.const 2) (i32.const 2))", Trap::MemoryOutOfBounds),
+        (
+            "(data.drop $d) (memory.init $d (i32.const 0) (i32.const 0) (i32.const 1))",
+            Trap::MemoryOutOfBounds,
+        ),
+        ("(memory.fill (i32.const 65535) (i32.const 1) (i32.const 2))", Trap::MemoryOutOfBounds),
+        ("(memory.copy (i32.const 1) (i32.const 0) (i32.const -1))", Trap::MemoryOutOfBounds),
+        ("(call_indirect $t (type 0) (i32.const 3))", Trap::UninitializedElement),
+        ("(call_indirect $t (type 0) (i32.const 4))", Trap::TableOutOfBounds),
+        ("(return_call_indirect $t (type 0) (i32.const 3))", Trap::UninitializedElement),
+        ("(return_call_indirect $t (type 1) (i32.const 0) (i32.const 0))", Trap::IndirectCallType),
+    ];
+    for (body, trap) in cases {
+        let text = format!(
+            r#"(module (type (func)) (type (func (param i32))) (memory 1) (table 1 externref)
+            (table $t 4 funcref) (elem (table $t) (i32.const 0) func $f) (elem $e func $f $f) (data $d "abc")
+            (func $f (export "_start") (type 0) {body}))"#
+        );
+        assert_eq!(ending(&text).unwrap().ending, Ending::Trapped(trap), "{body}");
+    }
+}
+
+/// Operators of two bytes that each carry as much as others do in a hundred.
+#[test]
+fn carries_many_values_with_few_bytes() {
+    let values = "i64 ".repeat(64);
+    let zeros = "(i64.const 0) ".repeat(64);
+    let with = |body: &str| {
+        format!(
+            r#"(module (type $t (func (param {values}) (result {values})))
+            (func $f (type $t) {zeros}) (func (export "_start") {zeros} {body} {}))"#,
+            "drop ".repeat(64)
+        )
+    };
+    let attacks = [
+        with(&"call $f ".repeat(100_000)),
+        with(&"block (type $t) end ".repeat(100_000)),
+        with(&format!("(block (type $t) (br_table {} 0 (i32.const 0)))", "0 ".repeat(60_000))),
+        with(&format!("(block (type $t) {})", "i32.const 0 br_if 0 ".repeat(50_000))),
+        with(&format!("unreachable {}", "call $f ".repeat(100_000))),
+    ];
+    let returns = format!(
+        "(module (func (export \"_start\")) (func (result {values}) {zeros} {}))",
+        "return ".repeat(200_000)
+    );
+    let attacks = [&attacks[..], &[returns]].concat();
+    for attack in &attacks {
+        let module = wasm(attack);
+        let (code, message) = refused(&module);
+        let limit = module.len() * 4 + 4_096;
+        assert_eq!(code, Refusal::TooComplex, "{message}");
+        assert_eq!(
+            message,
+            format!("calls, blocks and branches carry more than {limit} values, up to function 1")
+        );
+    }
+    // What a program does with so many values runs.
+    assert_eq!(ending(&with("call $f block (type $t) end")).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn has_a_br_table_with_too_many_targets() {
+    let with = |count: usize| {
+        format!(
+            r#"(module (func (export "_start") (block (br_table {} 0 (i32.const 0)))))"#,
+            "0 ".repeat(count)
+        )
+    };
+    let (code, message) = refused_text(&with(65_536));
+    assert_eq!(code, Refusal::TooComplex);
+    assert_eq!(message, "function 0 has a br_table with 65536 targets, at most 65535");
+    assert_eq!(ending(&with(1_000)).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+/// Each block hands all its parameters on to the next one within it.
+#[test]
+fn nests_blocks_with_many_parameters() {
+    let values = "i32 ".repeat(64);
+    let with = |depth: usize| {
+        format!(
+            r#"(module (type $t (func (param {values}) (result {values}))) (func (export "_start") {} {} {} {}))"#,
+            "i32.const 1 ".repeat(64),
+            "block (type $t) ".repeat(depth),
+            "end ".repeat(depth),
+            "drop ".repeat(64)
+        )
+    };
+    assert_eq!(ending(&with(40)).unwrap().ending, Ending::Exited { code: 0 });
+    let (code, message) = refused_text(&with(127));
+    assert_eq!(code, Refusal::TooComplex);
+    assert!(message.starts_with("calls, blocks and branches carry more than "), "{message}");
+    // Unreachable code keeps what a branch would carry.
+    let dead = format!(
+        r#"(module (type $t (func (param {values}) (result {values}))) (func (export "_start")
+            (block (type $t) unreachable {} br_if 0 {} unreachable) unreachable))"#,
+        "i32.const 0 ".repeat(70),
+        "i32.const 0 ".repeat(70),
+    );
+    let (code, message) = refused_text(
+        &dead.replace("(block (type $t)", &format!("{} (block (type $t)", "i32.const 0 ".repeat(64))),
+    );
+    assert_eq!(code, Refusal::TooComplex);
+    assert_eq!(message, "function 0 keeps more than 128 values on its operand stack");
+}
+
+#[test]
+fn has_endless_constants() {
+    let long = format!("i32.const 1 {}", "i32.const 1 i32.add ".repeat(40));
+    let (code, message) = refused_text(&format!(r#"(module (global i32 {long}) (func (export "_start")))"#));
+    assert_eq!(code, Refusal::TooComplex);
+    assert_eq!(message, "64 operators in a constant expression, at most 63");
+    let deep = format!("{} {}", "i32.const 1 ".repeat(17), "i32.add ".repeat(16));
+    let (code, message) = refused_text(&format!(r#"(module (global i32 {deep}) (func (export "_start")))"#));
+    assert_eq!(code, Refusal::TooComplex);
+    assert_eq!(message, "17 values on the stack of a constant expression, at most 16");
+    let most = format!("{} {}", "i32.const 1 ".repeat(16), "i32.add ".repeat(15));
+    let text = format!(r#"(module (global i32 {most}) (func (export "_start")))"#);
+    assert_eq!(ending(&text).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+/// A tail call gives the caller's frame back: as many as there is time for, on a stack that a call of itself exhausts.
+#[test]
+fn calls_itself_without_a_stack() {
+    let event = ending(r#"(module (func $f (export "_start") (return_call $f)))"#).unwrap();
+    assert_eq!(event.ending, Ending::Exceeded(Exceeded::Cpu { limit_ms: 100 }));
+    let counted = ending(
+        r#"(module (type $t (func (param i32))) (table 1 funcref) (elem (i32.const 0) $f)
+        (func $f (type $t) (if (local.get 0) (then
+            (return_call_indirect (type $t) (i32.sub (local.get 0) (i32.const 1)) (i32.const 0)))))
+        (func (export "_start") (call $f (i32.const 10000))))"#,
+    );
+    assert_eq!(counted.unwrap().ending, Ending::Exited { code: 0 });
 }

@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use crate::error::ScanError;
 use crate::features::Features;
-use crate::operators::{Immediate, MEMORY_GROW, Plain, foreign_operator, plain_operator, prefixed_operator};
+use crate::operators::{
+    Immediate, MEMORY_GROW, Plain, TABLE_GROW, foreign_operator, plain_operator, prefixed_operator,
+};
 use crate::reader::{Reader, value_type};
 use crate::state::Scan;
 
@@ -14,8 +16,6 @@ struct Frame {
     base: u32,
     params: u32,
     results: u32,
-    /// Code after an unconditional branch pops what isn't there.
-    unreachable: bool,
     kind: FrameKind,
 }
 
@@ -23,6 +23,7 @@ struct Frame {
 enum FrameKind {
     Function,
     Block,
+    Loop,
     If,
     Else,
 }
@@ -45,7 +46,7 @@ pub(crate) fn scan_body(
     let results = scan.arity_of_function(function, reader)?.1;
     let mut frames = Vec::new();
     frames.try_reserve_exact(8).map_err(|_| ScanError::NoMemory)?;
-    frames.push(Frame { base: 0, params: 0, results, unreachable: false, kind: FrameKind::Function });
+    frames.push(Frame { base: 0, params: 0, results, kind: FrameKind::Function });
     let mut body = Body { scan, function, frames, height: 0 };
     while !body.frames.is_empty() {
         let operator = reader.byte()?;
@@ -77,8 +78,14 @@ fn scan_locals(scan: &mut Scan<'_, '_>, reader: &mut Reader<'_>, function: u32) 
 impl Body<'_, '_, '_> {
     fn operator(&mut self, operator: u8, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         match operator {
-            0x00 | 0x0f => self.leave(), // unreachable, return
-            0x02 | 0x03 => self.enter(FrameKind::Block, reader)?,
+            0x00 => self.leave(), // unreachable
+            0x0f => {
+                let results = self.frames.first().map_or(0, |function| function.results);
+                self.scan.carry(results, self.function)?;
+                self.leave();
+            }
+            0x02 => self.enter(FrameKind::Block, reader)?,
+            0x03 => self.enter(FrameKind::Loop, reader)?,
             0x04 => {
                 self.pop(1);
                 self.enter(FrameKind::If, reader)?;
@@ -90,17 +97,31 @@ impl Body<'_, '_, '_> {
                 self.leave();
             }
             0x0d => {
-                self.label(reader)?;
                 self.pop(1);
+                let carried = self.label(reader)?;
+                // Behind a branch that is always taken there are as many values afterwards, whatever was there before.
+                self.pop(carried);
+                self.push(carried)?;
             }
             0x0e => self.branch_table(reader)?,
             0x10 => {
                 let function = reader.u32()?;
-                let (params, results) = self.scan.arity_of_function(function, reader)?;
-                self.pop(params);
-                self.push(results)?;
+                let arity = self.scan.arity_of_function(function, reader)?;
+                self.call(arity)?;
             }
             0x11 => self.call_indirect(reader)?,
+            0x12 => {
+                self.scan.need(Features::TAIL_CALL, Some(self.function))?;
+                let function = reader.u32()?;
+                let arity = self.scan.arity_of_function(function, reader)?;
+                self.call(arity)?;
+                self.leave();
+            }
+            0x13 => {
+                self.scan.need(Features::TAIL_CALL, Some(self.function))?;
+                self.call_indirect(reader)?;
+                self.leave();
+            }
             0x1c => self.typed_select(reader)?,
             0xfc => self.prefixed(reader)?,
             _ => match plain_operator(operator) {
@@ -141,9 +162,28 @@ impl Body<'_, '_, '_> {
                 reader.u32()?;
             }
             Immediate::MemoryIndex => {
-                if reader.byte()? != 0 {
-                    return Err(self.unsupported(Features::MULTI_MEMORY));
-                }
+                self.memory_index(reader)?;
+            }
+            Immediate::MemoryIndices => {
+                self.memory_index(reader)?;
+                self.memory_index(reader)?;
+            }
+            Immediate::DataAndMemory => {
+                self.data_segment(reader)?;
+                self.memory_index(reader)?;
+            }
+            Immediate::Data => self.data_segment(reader)?,
+            Immediate::Elements => self.element_segment(reader)?,
+            Immediate::ElementsAndTable => {
+                self.element_segment(reader)?;
+                reader.u32()?;
+            }
+            Immediate::Tables => {
+                reader.u32()?;
+                reader.u32()?;
+            }
+            Immediate::ReferenceType => {
+                self.scan.reference_type(reader, Some(self.function))?;
             }
             Immediate::I32 => {
                 reader.s32()?;
@@ -161,14 +201,40 @@ impl Body<'_, '_, '_> {
 
     fn prefixed(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         let number = reader.u32()?;
-        let Some((indices, plain)) = prefixed_operator(number) else {
+        let Some(plain) = prefixed_operator(number) else {
             return Err(ScanError::UnknownOperator { function: self.function, operator: 0xfc });
         };
-        self.plain(plain, reader)?;
-        for _ in 0..indices {
-            reader.u32()?;
+        self.scan.grows_tables |= number == TABLE_GROW;
+        self.plain(plain, reader)
+    }
+
+    fn memory_index(&self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
+        match reader.byte()? {
+            0 => Ok(()),
+            _ => Err(self.unsupported(Features::MULTI_MEMORY)),
         }
-        Ok(())
+    }
+
+    fn data_segment(&self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
+        let segment = reader.u32()?;
+        match self.scan.data_segments {
+            None => Err(reader.malformed("data segments that are used and not counted")),
+            Some(count) if segment >= count => Err(reader.malformed("a data segment that isn't there")),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn element_segment(&self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
+        match reader.u32()? {
+            segment if segment < self.scan.element_segments => Ok(()),
+            _ => Err(reader.malformed("an element segment that isn't there")),
+        }
+    }
+
+    fn call(&mut self, (params, results): (u32, u32)) -> Result<(), ScanError> {
+        self.scan.carry(params + results, self.function)?;
+        self.pop(params);
+        self.push(results)
     }
 
     fn call_indirect(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
@@ -179,9 +245,9 @@ impl Body<'_, '_, '_> {
         if table != 0 || reader.position() - before != 1 {
             self.scan.need(Features::REFERENCE_TYPES, Some(self.function))?;
         }
-        let (params, results) = self.scan.arity_of_type(type_index, reader)?;
-        self.pop(params + 1);
-        self.push(results)
+        let arity = self.scan.arity_of_type(type_index, reader)?;
+        self.pop(1);
+        self.call(arity)
     }
 
     fn typed_select(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
@@ -197,8 +263,13 @@ impl Body<'_, '_, '_> {
     }
 
     fn branch_table(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        let labels = reader.u32()?;
-        for _ in 0..labels {
+        let count = reader.u32()?;
+        let (function, limit) = (self.function, self.scan.limits.branch_targets);
+        if count > limit {
+            return Err(ScanError::TooManyTargets { function, count, limit });
+        }
+        self.pop(1);
+        for _ in 0..count {
             self.label(reader)?;
         }
         self.label(reader)?;
@@ -206,12 +277,14 @@ impl Body<'_, '_, '_> {
         Ok(())
     }
 
-    fn label(&self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        let label = reader.u32()?;
-        if label as usize >= self.frames.len() {
-            return Err(reader.malformed("a branch to a block that isn't there"));
-        }
-        Ok(())
+    /// How many values a branch to the label that comes next carries.
+    fn label(&mut self, reader: &mut Reader<'_>) -> Result<u32, ScanError> {
+        let label = reader.u32()? as usize;
+        let frame = self.frames.len().checked_sub(label + 1).and_then(|at| self.frames.get(at));
+        let frame = frame.ok_or_else(|| reader.malformed("a branch to a block that isn't there"))?;
+        let carried = if frame.kind == FrameKind::Loop { frame.params } else { frame.results };
+        self.scan.carry(carried, self.function)?;
+        Ok(carried)
     }
 
     fn enter(&mut self, kind: FrameKind, reader: &mut Reader<'_>) -> Result<(), ScanError> {
@@ -220,8 +293,9 @@ impl Body<'_, '_, '_> {
         if self.frames.len() > limit as usize {
             return Err(ScanError::NestedTooDeep { function: self.function, limit });
         }
+        self.scan.carry(params + results, self.function)?;
         self.pop(params);
-        let frame = Frame { base: self.height, params, results, unreachable: false, kind };
+        let frame = Frame { base: self.height, params, results, kind };
         self.frames.try_reserve(1).map_err(|_| ScanError::NoMemory)?;
         self.frames.push(frame);
         self.push(params)
@@ -249,7 +323,6 @@ impl Body<'_, '_, '_> {
         match self.frames.last_mut() {
             Some(frame) if frame.kind == FrameKind::If => {
                 frame.kind = FrameKind::Else;
-                frame.unreachable = false;
                 self.height = frame.base;
                 let params = frame.params;
                 self.push(params)
@@ -265,8 +338,7 @@ impl Body<'_, '_, '_> {
     }
 
     fn leave(&mut self) {
-        if let Some(frame) = self.frames.last_mut() {
-            frame.unreachable = true;
+        if let Some(frame) = self.frames.last() {
             self.height = frame.base;
         }
     }

@@ -45,9 +45,13 @@ pub enum Count {
     Functions,
     Globals,
     Exports,
+    Tables,
     TableElements,
     ElementSegments,
+    SegmentElements,
     DataSegments,
+    ConstantOperators,
+    ConstantOperands,
 }
 
 impl Count {
@@ -59,9 +63,13 @@ impl Count {
             Count::Functions => "functions",
             Count::Globals => "globals",
             Count::Exports => "exports",
+            Count::Tables => "tables",
             Count::TableElements => "table elements",
             Count::ElementSegments => "element segments",
+            Count::SegmentElements => "elements in segments",
             Count::DataSegments => "data segments",
+            Count::ConstantOperators => "operators in a constant expression",
+            Count::ConstantOperands => "values on the stack of a constant expression",
         }
     }
 }
@@ -110,17 +118,20 @@ pub enum ScanError {
     TooManyLocalGroups { function: u32, count: u32, limit: u32 },
     NestedTooDeep { function: u32, limit: u32 },
     OperandsTooDeep { function: u32, limit: u32 },
+    TooManyTargets { function: u32, count: u32, limit: u32 },
+    CarriesTooMuch { function: u32, limit: u32 },
     Unsupported { feature: Features, function: Option<u32> },
     UnknownOperator { function: u32, operator: u8 },
     UnknownImport { module: String, name: String },
     ImportKind { module: String, name: String, kind: &'static str },
     ImportType(Box<ImportType>),
-    StartFunction,
+    ImportReference { module: String, name: String },
     NoMemory,
     NoEntry,
     EntryNotFunction { entry: &'static str },
     EntryImported { entry: &'static str },
     EntryType { entry: &'static str, found: (Vec<ValueType>, Vec<ValueType>) },
+    EntryReference { entry: &'static str },
 }
 
 impl ScanError {
@@ -139,16 +150,19 @@ impl ScanError {
             | ScanError::TooManyLocals { .. }
             | ScanError::TooManyLocalGroups { .. }
             | ScanError::NestedTooDeep { .. }
-            | ScanError::OperandsTooDeep { .. } => Refusal::TooComplex,
+            | ScanError::OperandsTooDeep { .. }
+            | ScanError::TooManyTargets { .. }
+            | ScanError::CarriesTooMuch { .. } => Refusal::TooComplex,
             ScanError::Unsupported { .. } => Refusal::UnsupportedFeature,
-            ScanError::UnknownImport { .. } | ScanError::ImportKind { .. } | ScanError::ImportType { .. } => {
-                Refusal::UnknownImport
-            }
-            ScanError::StartFunction
-            | ScanError::NoEntry
+            ScanError::UnknownImport { .. }
+            | ScanError::ImportKind { .. }
+            | ScanError::ImportType { .. }
+            | ScanError::ImportReference { .. } => Refusal::UnknownImport,
+            ScanError::NoEntry
             | ScanError::EntryNotFunction { .. }
             | ScanError::EntryImported { .. }
-            | ScanError::EntryType { .. } => Refusal::InvalidEntry,
+            | ScanError::EntryType { .. }
+            | ScanError::EntryReference { .. } => Refusal::InvalidEntry,
         }
     }
 }
@@ -187,6 +201,15 @@ impl fmt::Display for ScanError {
             ScanError::OperandsTooDeep { function, limit } => {
                 write!(f, "function {function} keeps more than {limit} values on its operand stack")
             }
+            ScanError::TooManyTargets { function, count, limit } => {
+                write!(f, "function {function} has a br_table with {count} targets, at most {limit}")
+            }
+            ScanError::CarriesTooMuch { function, limit } => {
+                write!(
+                    f,
+                    "calls, blocks and branches carry more than {limit} values, up to function {function}"
+                )
+            }
             ScanError::Unsupported { feature, function: Some(function) } => {
                 write!(f, "function {function} uses {feature}, which this engine does not run")
             }
@@ -208,8 +231,13 @@ impl fmt::Display for ScanError {
                 )
             }
             ScanError::ImportType(import) => import.fmt(f),
-            ScanError::StartFunction => {
-                f.write_str("module has a start section; export '_start' or 'run' instead")
+            ScanError::ImportReference { module, name } => {
+                write!(
+                    f,
+                    "import '{}.{}' passes references, host functions take and return numbers",
+                    Short(module),
+                    Short(name)
+                )
             }
             ScanError::NoMemory => f.write_str("not enough memory left to scan the module"),
             ScanError::NoEntry => {
@@ -221,6 +249,9 @@ impl fmt::Display for ScanError {
             }
             ScanError::EntryType { entry, found } => {
                 write!(f, "export '{entry}' has type {}, it must be () -> ()", Signature(&found.0, &found.1))
+            }
+            ScanError::EntryReference { entry } => {
+                write!(f, "export '{entry}' passes references, it must be () -> ()")
             }
         }
     }

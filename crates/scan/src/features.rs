@@ -49,11 +49,27 @@ features! {
     MULTI_MEMORY = 13, "multiple memories";
     /// Structs, arrays and typed function references.
     GC = 14, "garbage-collected types";
+    /// A start section: a function that runs before the entry.
+    START_FUNCTION = 15, "start functions";
 }
 
 impl Features {
     /// No group: WebAssembly 1.0 as it was published.
     pub const NONE: Features = Features(0);
+
+    /// What devices run: their engine, and so the scan before it.
+    pub const DEVICES: Features = Features::FIRST_DEVICES
+        .union(Features::SIGN_EXTENSION)
+        .union(Features::SATURATING_FLOAT)
+        .union(Features::BULK_MEMORY)
+        .union(Features::MULTI_VALUE)
+        .union(Features::REFERENCE_TYPES)
+        .union(Features::EXTENDED_CONST)
+        .union(Features::TAIL_CALL)
+        .union(Features::START_FUNCTION);
+
+    /// What devices have run since the first of them, and so every device does.
+    pub const FIRST_DEVICES: Features = Features::MUTABLE_GLOBALS.union(Features::CUSTOM_PAGE_SIZES);
 
     /// The set with these bits; unknown bits are kept.
     pub fn from_bits(bits: u64) -> Features {
@@ -73,13 +89,13 @@ impl Features {
 
     /// What is in both sets.
     #[must_use]
-    pub fn intersection(self, other: Features) -> Features {
+    pub const fn intersection(self, other: Features) -> Features {
         Features(self.0 & other.0)
     }
 
     /// What is in this set and not in the other.
     #[must_use]
-    pub fn without(self, other: Features) -> Features {
+    pub const fn without(self, other: Features) -> Features {
         Features(self.0 & !other.0)
     }
 

@@ -69,8 +69,14 @@ pub struct ModuleInfo {
     pub globals: u32,
     /// Exports.
     pub exports: u32,
-    /// Elements of its table at the start.
+    /// Elements of its tables at the start.
     pub table_elements: u32,
+    /// Elements that are set aside for its tables to grow by: none where nothing grows one.
+    pub table_growth: u32,
+    /// Elements of its passive segments, which are kept until they are copied.
+    pub passive_elements: u32,
+    /// The function that runs before the entry, imports counted.
+    pub start_function: Option<u32>,
     /// Bytes of function bodies.
     pub code_bytes: u32,
     /// Bytes of custom sections; the engine never sees them.
@@ -99,5 +105,7 @@ pub const LOAD_PERMILLE: u32 = 1_600;
 pub const LOAD_FIXED_BYTES: u64 = 12_288;
 
 pub(crate) fn load_bytes_estimate(module_bytes: u64, info: &ModuleInfo) -> u64 {
-    module_bytes * u64::from(LOAD_PERMILLE) / 1_000 + u64::from(info.table_elements) * 8 + LOAD_FIXED_BYTES
+    let kept = u64::from(info.table_growth) + u64::from(info.passive_elements);
+    let elements = u64::from(info.table_elements) * 8 + kept * 4;
+    module_bytes * u64::from(LOAD_PERMILLE) / 1_000 + elements + LOAD_FIXED_BYTES
 }

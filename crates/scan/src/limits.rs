@@ -24,10 +24,14 @@ pub struct ScanLimits {
     pub exports: u32,
     /// Bytes of an export's name.
     pub export_name_bytes: u32,
-    /// Elements of the table.
+    /// Tables.
+    pub tables: u32,
+    /// Elements of all tables together, as they begin.
     pub table_elements: u32,
     /// Element segments.
     pub element_segments: u32,
+    /// Elements of all segments together.
+    pub segment_elements: u32,
     /// Data segments.
     pub data_segments: u32,
     /// Groups of locals in one function. Each access walks them.
@@ -38,6 +42,15 @@ pub struct ScanLimits {
     pub control_depth: u32,
     /// Values on the operand stack of one function.
     pub operand_depth: u32,
+    /// Operators of a constant expression, its end not counted.
+    pub constant_operators: u32,
+    /// Values that a constant expression keeps at once.
+    pub constant_operands: u32,
+    /// Targets of one `br_table`, the last one not counted.
+    pub branch_targets: u32,
+    /// Values that calls, blocks and branches carry, for each byte of the module. An engine looks at each: an operator of
+    /// two bytes could otherwise be as much work as a hundred others.
+    pub carried_per_byte: u32,
     /// Features that the engine runs.
     pub features: Features,
     /// Host functions that imports may name.
@@ -51,6 +64,10 @@ pub const CONTROL_FRAMES: usize = 128;
 /// Values on the operand stack of a function that the engine follows.
 pub const OPERANDS: usize = 128;
 
+/// Elements by which a table can grow, unless its own maximum is less. They are set aside when the module is loaded, if
+/// anything in it grows a table.
+pub const TABLE_GROWTH: u32 = 64;
+
 impl Default for ScanLimits {
     fn default() -> Self {
         ScanLimits {
@@ -62,14 +79,20 @@ impl Default for ScanLimits {
             globals: 1_000,
             exports: 100,
             export_name_bytes: 256,
+            tables: 32,
             table_elements: 4_096,
             element_segments: 1_000,
+            segment_elements: 16_384,
             data_segments: 5_000,
             local_groups: 64,
             locals: 1_000,
             control_depth: CONTROL_FRAMES as u32 - 1,
             operand_depth: OPERANDS as u32,
-            features: Features::MUTABLE_GLOBALS.union(Features::CUSTOM_PAGE_SIZES),
+            constant_operators: 63,
+            constant_operands: 16,
+            branch_targets: 65_535,
+            carried_per_byte: 4,
+            features: Features::DEVICES,
             host_functions: host_functions(),
             entry_required: true,
         }

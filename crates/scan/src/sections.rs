@@ -7,7 +7,7 @@ use crate::code::scan_body;
 use crate::error::{Count, ImportType, ScanError};
 use crate::features::Features;
 use crate::info::{Entry, EntryKind, Import, ModuleInfo, load_bytes_estimate};
-use crate::limits::ScanLimits;
+use crate::limits::{ScanLimits, TABLE_GROWTH};
 use crate::reader::Reader;
 use crate::state::{Export, Scan, TypeAt};
 
@@ -34,7 +34,7 @@ pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError>
     }
     let mut scan = Scan::new(size, limits);
     let mut place = 0;
-    let mut seen_code = false;
+    let (mut seen_code, mut seen_data) = (false, false);
     while !reader.is_empty() {
         let number = reader.byte()?;
         let length = reader.u32()?;
@@ -50,6 +50,7 @@ pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError>
         }
         place = found;
         seen_code |= number == 10;
+        seen_data |= number == 11;
         scan.section(number, &mut section)?;
         if !section.is_empty() {
             return Err(section.malformed("bytes left over at the end of a section"));
@@ -57,6 +58,9 @@ pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError>
     }
     if !seen_code && scan.info.functions > 0 {
         return Err(reader.malformed("functions without code"));
+    }
+    if !seen_data && scan.data_segments.is_some_and(|counted| counted > 0) {
+        return Err(reader.malformed("another number of data segments than the data count says"));
     }
     scan.finish(&reader)
 }
@@ -71,13 +75,16 @@ impl<'m> Scan<'m, '_> {
             5 => self.memories(reader),
             6 => self.globals(reader),
             7 => self.exports(reader),
-            8 => Err(ScanError::StartFunction),
+            8 => self.start_function(reader),
             9 => self.elements(reader),
             10 => self.code(reader),
             11 => self.data(reader),
             12 => {
-                reader.u32()?;
-                self.need(Features::BULK_MEMORY, None)
+                self.need(Features::BULK_MEMORY, None)?;
+                let (count, limit) = (reader.u32()?, self.limits.data_segments);
+                self.data_segments = Some(count);
+                let what = Count::DataSegments;
+                if count > limit { Err(ScanError::TooMany { what, count, limit }) } else { Ok(()) }
             }
             _ => Err(ScanError::Unsupported { feature: Features::EXCEPTIONS, function: None }),
         }
@@ -144,7 +151,9 @@ impl<'m> Scan<'m, '_> {
         let Some(function) = known else {
             return Err(ScanError::UnknownImport { module: module.to_owned(), name: name.to_owned() });
         };
-        let found = self.signature(type_index, reader)?;
+        let Some(found) = self.signature(type_index, reader)? else {
+            return Err(ScanError::ImportReference { module: module.to_owned(), name: name.to_owned() });
+        };
         if found.0 != function.params() || found.1 != function.results() {
             let expected = (function.params(), function.results());
             let (module, name) = (module.to_owned(), name.to_owned());
@@ -173,24 +182,31 @@ impl<'m> Scan<'m, '_> {
     }
 
     fn tables(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
-        let count = reader.u32()?;
+        let count = self.count(reader, Count::Tables, self.limits.tables)?;
         if count > 1 {
             self.need(Features::REFERENCE_TYPES, None)?;
         }
         for _ in 0..count {
-            match reader.byte()? {
-                0x70 => {}
-                0x6f => self.need(Features::REFERENCE_TYPES, None)?,
-                _ => return Err(ScanError::Unsupported { feature: Features::GC, function: None }),
+            // A table whose elements begin with another value than null.
+            if reader.clone().byte()? == 0x40 {
+                return Err(ScanError::Unsupported { feature: Features::GC, function: None });
             }
-            let flags = reader.byte()?;
-            if flags > 1 {
-                return Err(ScanError::Unsupported { feature: Features::MEMORY64, function: None });
+            if self.reference_type(reader, None)? != 0x70 {
+                self.need(Features::REFERENCE_TYPES, None)?;
             }
+            let has_maximum = match reader.byte()? {
+                flags @ (0 | 1) => flags == 1,
+                2 | 3 => return Err(ScanError::Unsupported { feature: Features::THREADS, function: None }),
+                4..=7 => return Err(ScanError::Unsupported { feature: Features::MEMORY64, function: None }),
+                _ => return Err(reader.malformed("an unknown kind of table")),
+            };
             let elements = reader.u32()?;
-            if flags == 1 {
-                reader.u32()?;
+            let maximum = if has_maximum { reader.u32()? } else { u32::MAX };
+            if maximum < elements {
+                return Err(reader.malformed("a table with a maximum below its minimum"));
             }
+            // What no function grows is left out once the code is known.
+            self.info.table_growth += (maximum - elements).min(TABLE_GROWTH);
             self.info.table_elements = self.info.table_elements.saturating_add(elements);
             let (count, limit) = (self.info.table_elements, self.limits.table_elements);
             if count > limit {
@@ -294,19 +310,31 @@ impl<'m> Scan<'m, '_> {
         let Some(function) = export.index.checked_sub(self.imported_functions) else {
             return Err(ScanError::EntryImported { entry });
         };
-        let found = self.signature(type_index, reader)?;
-        if !found.0.is_empty() || !found.1.is_empty() {
-            return Err(ScanError::EntryType { entry, found });
+        if self.arity_of_type(type_index, reader)? != (0, 0) {
+            return Err(match self.signature(type_index, reader)? {
+                Some(found) => ScanError::EntryType { entry, found },
+                None => ScanError::EntryReference { entry },
+            });
         }
         Ok(Some(Entry { kind, function }))
+    }
+
+    fn start_function(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
+        self.need(Features::START_FUNCTION, None)?;
+        let function = reader.u32()?;
+        if self.arity_of_function(function, reader)? != (0, 0) {
+            return Err(reader.malformed("a start function with parameters or results"));
+        }
+        self.info.start_function = Some(function);
+        Ok(())
     }
 
     fn elements(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
         const NOT_ACTIVE: u32 = 1;
         const EXPLICIT: u32 = 2;
         const EXPRESSIONS: u32 = 4;
-        let count = self.count(reader, Count::ElementSegments, self.limits.element_segments)?;
-        for _ in 0..count {
+        self.element_segments = self.count(reader, Count::ElementSegments, self.limits.element_segments)?;
+        for _ in 0..self.element_segments {
             let flags = reader.u32()?;
             if flags > 7 {
                 return Err(reader.malformed("an unknown kind of element segment"));
@@ -322,12 +350,27 @@ impl<'m> Scan<'m, '_> {
                 }
                 self.constant(reader)?;
             }
+            if flags & EXPRESSIONS != 0 {
+                self.need(Features::REFERENCE_TYPES, None)?;
+            }
             if flags & (NOT_ACTIVE | EXPLICIT) != 0 {
-                reader.byte()?;
+                if flags & EXPRESSIONS != 0 {
+                    self.reference_type(reader, None)?;
+                } else if reader.byte()? != 0 {
+                    return Err(reader.malformed("an unknown kind of elements"));
+                }
             }
             let elements = reader.u32()?;
+            self.segment_elements = self.segment_elements.saturating_add(elements);
+            let (count, limit) = (self.segment_elements, self.limits.segment_elements);
+            if count > limit {
+                return Err(ScanError::TooMany { what: Count::SegmentElements, count, limit });
+            }
             if elements as usize > reader.remaining() {
                 return Err(reader.malformed("a count of more than there is"));
+            }
+            if flags & (NOT_ACTIVE | EXPLICIT) == NOT_ACTIVE {
+                self.info.passive_elements += elements;
             }
             for _ in 0..elements {
                 if flags & EXPRESSIONS != 0 {
@@ -342,13 +385,20 @@ impl<'m> Scan<'m, '_> {
 
     fn data(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
         let count = self.count(reader, Count::DataSegments, self.limits.data_segments)?;
+        if self.data_segments.is_some_and(|counted| counted != count) {
+            return Err(reader.malformed("another number of data segments than the data count says"));
+        }
+        self.data_segments = Some(count);
         for _ in 0..count {
             match reader.u32()? {
                 0 => self.constant(reader)?,
                 1 => self.need(Features::BULK_MEMORY, None)?,
                 2 => {
                     self.need(Features::BULK_MEMORY, None)?;
-                    reader.u32()?;
+                    if reader.u32()? != 0 {
+                        let feature = Features::MULTI_MEMORY;
+                        return Err(ScanError::Unsupported { feature, function: None });
+                    }
                     self.constant(reader)?;
                 }
                 _ => return Err(reader.malformed("an unknown kind of data segment")),
@@ -375,6 +425,9 @@ impl<'m> Scan<'m, '_> {
 
     fn finish(mut self, reader: &Reader<'m>) -> Result<ModuleInfo, ScanError> {
         self.info.entry = self.entry(reader)?;
+        if !self.grows_tables {
+            self.info.table_growth = 0;
+        }
         let modules_own = u64::from(self.info.size - self.info.custom_bytes.min(self.info.size));
         self.info.load_bytes_estimate = load_bytes_estimate(modules_own, &self.info);
         Ok(self.info)

@@ -17,6 +17,9 @@ pub(crate) struct TypeAt {
     pub(crate) results: u32,
 }
 
+/// Types of parameters and of results.
+pub(crate) type Types = (Vec<ValueType>, Vec<ValueType>);
+
 /// A scan under way.
 pub(crate) struct Scan<'m, 'l> {
     pub(crate) limits: &'l ScanLimits,
@@ -25,6 +28,13 @@ pub(crate) struct Scan<'m, 'l> {
     /// Type of each function, imports first.
     pub(crate) functions: Vec<u32>,
     pub(crate) imported_functions: u32,
+    pub(crate) element_segments: u32,
+    pub(crate) segment_elements: u32,
+    /// What the data count says.
+    pub(crate) data_segments: Option<u32>,
+    pub(crate) grows_tables: bool,
+    /// Values carried so far by calls, blocks and branches.
+    pub(crate) carried: u32,
     /// The export `_start`, once seen.
     pub(crate) start: Option<Export<'m>>,
     /// The export `run`, once seen.
@@ -56,6 +66,9 @@ impl<'m, 'l> Scan<'m, 'l> {
             globals: 0,
             exports: 0,
             table_elements: 0,
+            table_growth: 0,
+            passive_elements: 0,
+            start_function: None,
             code_bytes: 0,
             custom_bytes: 0,
             load_bytes_estimate: 0,
@@ -66,6 +79,11 @@ impl<'m, 'l> Scan<'m, 'l> {
             types: Vec::new(),
             functions: Vec::new(),
             imported_functions: 0,
+            element_segments: 0,
+            segment_elements: 0,
+            data_segments: None,
+            grows_tables: false,
+            carried: 0,
             start: None,
             run: None,
         }
@@ -79,6 +97,15 @@ impl<'m, 'l> Scan<'m, 'l> {
         } else {
             Err(ScanError::Unsupported { feature, function })
         }
+    }
+
+    /// Counts values that an operator of this function carries.
+    pub(crate) fn carry(&mut self, values: u32, function: u32) -> Result<(), ScanError> {
+        /// What a module of no size may carry.
+        const LEAST: u32 = 4_096;
+        self.carried = self.carried.saturating_add(values);
+        let limit = self.info.size.saturating_mul(self.limits.carried_per_byte).saturating_add(LEAST);
+        if self.carried > limit { Err(ScanError::CarriesTooMuch { function, limit }) } else { Ok(()) }
     }
 
     pub(crate) fn arity_of_function(
@@ -125,12 +152,8 @@ impl<'m, 'l> Scan<'m, 'l> {
         Ok(())
     }
 
-    /// The value types of a type, for messages and comparisons. `None` when one of them is beyond WebAssembly 1.0.
-    pub(crate) fn signature(
-        &self,
-        type_index: u32,
-        reader: &Reader<'m>,
-    ) -> Result<(Vec<ValueType>, Vec<ValueType>), ScanError> {
+    /// The value types of a type, for messages and comparisons. `None` when one of them is a reference.
+    pub(crate) fn signature(&self, type_index: u32, reader: &Reader<'m>) -> Result<Option<Types>, ScanError> {
         let at =
             self.types.get(type_index as usize).ok_or_else(|| reader.malformed("a type that isn't there"))?;
         let mut reader = reader.at(at.position);
@@ -140,17 +163,18 @@ impl<'m, 'l> Scan<'m, 'l> {
             for _ in 0..count {
                 match reader.value_type()? {
                     Ok(value_type) => types.push(value_type),
-                    Err(feature) => return Err(ScanError::Unsupported { feature, function: None }),
+                    Err(_) => return Ok(None),
                 }
             }
-            Ok(types)
+            Ok(Some(types))
         };
-        Ok((list()?, list()?))
+        let Some(params) = list()? else { return Ok(None) };
+        Ok(list()?.map(|results| (params, results)))
     }
 
-    /// A constant expression, to its end. There are no imported globals, so `global.get` has nothing to read.
+    /// A constant expression, to its end. Nothing imports a global, and other ones it may not read.
     pub(crate) fn constant(&mut self, reader: &mut Reader<'m>) -> Result<(), ScanError> {
-        let mut operators = 0;
+        let (mut operators, mut height) = (0, 0u32);
         loop {
             match reader.byte()? {
                 0x0b => break,
@@ -158,24 +182,48 @@ impl<'m, 'l> Scan<'m, 'l> {
                 0x42 => drop(reader.s64()?),
                 0x43 => drop(reader.bytes(4)?),
                 0x44 => drop(reader.bytes(8)?),
-                0x23 => {
-                    reader.u32()?;
+                0x23 => return Err(ScanError::Unsupported { feature: Features::GC, function: None }),
+                0x6a..=0x6c | 0x7c..=0x7e => {
                     self.need(Features::EXTENDED_CONST, None)?;
+                    height = height.saturating_sub(2);
                 }
-                0x6a..=0x6c | 0x7c..=0x7e => self.need(Features::EXTENDED_CONST, None)?,
                 0xd0 => {
-                    reader.byte()?;
                     self.need(Features::REFERENCE_TYPES, None)?;
+                    self.reference_type(reader, None)?;
                 }
                 0xd2 => {
-                    reader.u32()?;
                     self.need(Features::REFERENCE_TYPES, None)?;
+                    reader.u32()?;
                 }
                 0xfd => return Err(ScanError::Unsupported { feature: Features::SIMD, function: None }),
+                0xfb => return Err(ScanError::Unsupported { feature: Features::GC, function: None }),
                 _ => return Err(reader.malformed("an operator that no constant expression has")),
             }
             operators += 1;
+            height += 1;
+            let limits = self.limits;
+            for (what, count, limit) in [
+                (Count::ConstantOperators, operators, limits.constant_operators),
+                (Count::ConstantOperands, height, limits.constant_operands),
+            ] {
+                if count > limit {
+                    return Err(ScanError::TooMany { what, count, limit });
+                }
+            }
         }
         if operators == 0 { Err(reader.malformed("an empty constant expression")) } else { Ok(()) }
+    }
+
+    /// `funcref` or `externref`. Whoever reads one has said already which feature that is.
+    pub(crate) fn reference_type(
+        &self,
+        reader: &mut Reader<'_>,
+        function: Option<u32>,
+    ) -> Result<u8, ScanError> {
+        match reader.byte()? {
+            known @ (0x70 | 0x6f) => Ok(known),
+            0x63..=0x6e | 0x71..=0x74 => Err(ScanError::Unsupported { feature: Features::GC, function }),
+            _ => Err(reader.malformed("an unknown type of references")),
+        }
     }
 }

@@ -100,6 +100,10 @@ fn applying_again_changes_what_changed_and_removes_what_is_gone() {
 
 /// Writes fields of a Device as another program does.
 fn merge(api: &Api, manager: &str, patch: &serde_json::Value) {
+    write(api, manager, patch, false);
+}
+
+fn write(api: &Api, manager: &str, patch: &serde_json::Value, status: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let kubeconfig = kube::config::Kubeconfig::read_from(api.layout.kubeconfig()).unwrap();
@@ -108,7 +112,11 @@ fn merge(api: &Api, manager: &str, patch: &serde_json::Value) {
         let devices: kube::Api<wasmbed_api::Device> = kube::Api::namespaced(client, "default");
         let parameters =
             kube::api::PatchParams { field_manager: Some(manager.to_owned()), ..Default::default() };
-        devices.patch("a", &parameters, &kube::api::Patch::Merge(patch)).await.unwrap();
+        let patch = kube::api::Patch::Merge(patch);
+        match status {
+            true => devices.patch_status("a", &parameters, &patch).await.unwrap(),
+            false => devices.patch("a", &parameters, &patch).await.unwrap(),
+        };
     });
 }
 
@@ -289,6 +297,66 @@ fn a_webassembly_file_becomes_an_application_and_its_old_modules_go() {
     assert!(error.contains("--device NAME"), "{error}");
     let printed = api.succeeds(&["apply", path(&small), "--device", "a", "--print"]);
     assert!(printed.starts_with("apiVersion: wasmbed.github.io/v1alpha1\nkind: Application"), "{printed}");
+}
+
+/// What a Device reports decides: a module goes to it in a form that it runs.
+#[test]
+fn a_webassembly_file_is_lowered_for_a_device_that_runs_less() {
+    let api = Api::start();
+    let device = |features: &[&str]| {
+        let facts = serde_json::json!({
+            "board": "linux", "firmware": "0.1.0", "engine": "spacewasm 0.7.1", "memory_bytes": 1_048_576,
+            "flash_bytes": 1_048_576, "load_permille": 1_600, "module_bytes_max": 1_048_576, "applications_max": 10,
+            "features": features, "host_functions": [], "capabilities": [],
+        });
+        write(&api, "gateway", &serde_json::json!({"status": {"phase": "Connected", "facts": facts}}), true);
+    };
+    let labels = "metadata: {name: a, labels: {site: roof}}";
+    let manifest = format!(
+        "apiVersion: wasmbed.github.io/v1alpha1\nkind: Device\n{labels}\nspec: {{public_key: {PUBLIC_KEY}, approved: true}}\n"
+    );
+    api.succeeds(&["apply", path(&api.file("device.yaml", manifest))]);
+    let fills = r#"(module (memory (export "memory") 1)
+        (func (export "run") (memory.fill (i32.const 0) (i32.const 1) (i32.const 9))))"#;
+    let calls = r#"(module (func $run (export "run") (return_call $run)))"#;
+    let file = api.file("app.wasm", wat::parse_str(fills).unwrap());
+    // How it was applied, and whether what was sent runs on the first devices.
+    let apply = |arguments: &[&str]| {
+        let output = api.run(&[&["apply", path(&file), "--name", "app"], arguments].concat());
+        assert!(output.status.success(), "{}", text_of_err(&output));
+        let sent = api.get("wapp", "app")["spec"]["wasm_bytes"].as_str().unwrap().to_owned();
+        let sent = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, sent).unwrap();
+        let limits = wasmbed_scan::ScanLimits {
+            features: wasmbed_scan::Features::FIRST_DEVICES,
+            ..wasmbed_scan::ScanLimits::default()
+        };
+        (text_of_err(&output), wasmbed_scan::scan(&sent, &limits).is_ok())
+    };
+
+    let (said, first) = apply(&["--device", "a"]);
+    assert!(!said.contains("lowered") && said.contains("devices run it as it is"), "{said}");
+    assert!(!first, "nothing is known of a device that never connected");
+    device(&["mutable globals", "custom page sizes"]);
+    for target in [&["--device", "a"][..], &["--selector", "site in (roof)"], &["--all-devices"]] {
+        let (said, first) = apply(target);
+        assert!(
+            said.contains("lowered    a (spacewasm 0.7.1) does not run bulk memory operators\n")
+                && said.contains("rewritten  memory.copy and memory.fill, once"),
+            "{said}"
+        );
+        assert!(first, "{target:?}");
+    }
+    assert!(!apply(&["--selector", "site=cellar"]).1, "it goes elsewhere");
+    device(&["bulk memory operators", "reference types"]);
+    assert!(!apply(&["--device", "a"]).1, "what the device runs is left as it is");
+    assert!(apply(&["--device", "a", "--lower"]).1, "whatever the device runs");
+    device(&[]);
+    std::fs::write(&file, wat::parse_str(calls).unwrap()).unwrap();
+    let (said, _) = apply(&["--device", "a"]);
+    assert!(
+        said.contains("not lowered, though a (spacewasm 0.7.1) does not run tail calls: can't pack"),
+        "{said}"
+    );
 }
 
 #[test]

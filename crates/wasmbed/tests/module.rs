@@ -127,10 +127,9 @@ fn check_says_everything_at_once() {
         (import "env" "printf" (func (param i32 i32) (result i32)))
         (import "wasmbed" "log" (func (param i32)))
         (import "wasmbed" "wait" (func (param i32)))
-        (func (export "run") (param i32) (drop (i32.extend8_s (i32.const 1)))))"#;
+        (func (export "run") (param i32) (drop (v128.const i64x2 0 0))))"#;
     let Findings { refused, .. } = check(&module(text), &BOARD);
-    for words in
-        ["env.printf", "wasmbed.log", "sign extension", "undefined symbol", "entry 'run' is func (i32)"]
+    for words in ["env.printf", "wasmbed.log", "SIMD, once", "undefined symbol", "entry 'run' is func (i32)"]
     {
         assert!(refused.iter().any(|line| line.contains(words)), "{words}: {refused:#?}");
     }
@@ -139,12 +138,31 @@ fn check_says_everything_at_once() {
 
 #[test]
 fn check_knows_when_packing_helps() {
-    let text = r#"(module (memory 1) (func (export "run") (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))))"#;
+    let text = r#"(module (memory 1) (func $main) (start $main))"#;
     let findings = check(&module(text), &BOARD);
     assert!(!findings.refused.is_empty());
     assert!(findings.notes.iter().any(|line| line.contains("module pack")), "{findings:?}");
     let packed = pack(&module(text)).expect("it can be packed");
     assert_eq!(check(&packed.bytes, &BOARD).refused, Vec::<String>::new());
+}
+
+#[test]
+fn check_says_what_older_devices_need() {
+    let fills = r#"(module (memory 1) (func (export "run") (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))))"#;
+    let calls = r#"(module (func $f (export "run") (drop (i32.extend8_s (i32.const 1))) (return_call $f)))"#;
+    let notes = |text: &str| {
+        let findings = check(&module(text), &BOARD);
+        assert_eq!(findings.refused, Vec::<String>::new());
+        findings.notes.into_iter().filter(|line| line.contains("before this version")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        notes(fills),
+        [
+            "devices of before this version may run it only after `wasmbed module pack --lower`, for memory.copy and memory.fill"
+        ]
+    );
+    assert_eq!(notes(calls), ["devices of before this version may not run it, for tail calls"]);
+    assert_eq!(notes(r#"(module (memory 1) (func (export "run")))"#), Vec::<String>::new());
 }
 
 #[test]

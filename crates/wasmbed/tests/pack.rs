@@ -1,14 +1,15 @@
-//! Packed modules do what the originals did: the originals run on an engine that knows the newer operators, the packed
-//! ones on the same engine with everything beyond WebAssembly 1.0 turned off, and on the device's engine.
+//! Packed modules do what the originals did: the originals run on an engine that knows the newer operators, those that
+//! were lowered for the first devices on the same engine with everything beyond WebAssembly 1.0 turned off, and both they
+//! and those that were packed as they are on the device's engine.
 #![allow(clippy::expect_used, reason = "helpers of tests")]
 
 use proptest::prelude::{
     ProptestConfig, Strategy, TestCaseError, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
 use rand::{RngCore, SeedableRng};
-use wasmbed::commands::module::{Feature, PackError, Packed, Toolchain, pack};
+use wasmbed::commands::module::{Feature, PackError, Packed, Toolchain, pack, pack_for};
 use wasmbed_runtime::engine::{Engine as DeviceEngine, Quota, Step};
-use wasmbed_runtime::{Interpreter, ScanLimits, Value, scan};
+use wasmbed_runtime::{Features, Interpreter, ScanLimits, Value, scan};
 use wasmi::{Config, Engine, Instance, Linker, Module, Store, Val};
 
 /// What a call left behind.
@@ -116,12 +117,17 @@ fn module(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("the test's module is valid")
 }
 
-fn packed(text: &str) -> Vec<u8> {
-    pack(&module(text)).expect("it can be packed").bytes
+/// For the first devices, which run the least.
+fn lower(bytes: &[u8]) -> Result<Packed, PackError> {
+    pack_for(bytes, Features::FIRST_DEVICES)
 }
 
-fn refusal(text: &str) -> String {
-    match pack(&module(text)) {
+fn packed(text: &str) -> Vec<u8> {
+    lower(&module(text)).expect("it can be packed").bytes
+}
+
+fn refusal(text: &str, devices: Features) -> String {
+    match pack_for(&module(text), devices) {
         Err(PackError::Unsupported { features, .. }) => {
             features.keys().map(|feature| feature.name()).collect::<Vec<_>>().join(", ")
         }
@@ -244,7 +250,7 @@ proptest! {
     #[test]
     fn random_modules_keep_their_meaning(seed in any::<u64>()) {
         let Some(original) = generated(seed) else { return Ok(()) };
-        let packed = match pack(&original) {
+        let packed = match lower(&original) {
             Ok(packed) => packed.bytes,
             // The generator makes segments and table operators that packing refuses; no other refusal is right.
             Err(PackError::Unsupported { features, .. }) => {
@@ -256,7 +262,7 @@ proptest! {
             }
             Err(other) => return Err(TestCaseError::fail(other.to_string())),
         };
-        prop_assert_eq!(&pack(&packed).expect("packed modules pack").bytes, &packed, "packing twice");
+        prop_assert_eq!(&lower(&packed).expect("packed modules pack").bytes, &packed, "packing twice");
         let arguments = [Val::I32(7), Val::I64(-7)];
         let (expected, found) = (call(&original, true, &arguments), call(&packed, false, &arguments));
         // Both stop where the stack ends, at different depths.
@@ -276,8 +282,10 @@ proptest! {
         if header {
             bytes.splice(0..0, *b"\0asm\x01\0\0\0");
         }
-        if let Err(PackError::Defect(message)) = pack(&bytes) {
-            return Err(TestCaseError::fail(message));
+        for devices in [Features::FIRST_DEVICES, Features::DEVICES] {
+            if let Err(PackError::Defect(message)) = pack_for(&bytes, devices) {
+                return Err(TestCaseError::fail(message));
+            }
         }
     }
 
@@ -291,10 +299,15 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        match pack(&bytes) {
-            Ok(packed) => prop_assert_eq!(&pack(&packed.bytes).expect("packed modules pack").bytes, &packed.bytes),
-            Err(PackError::Defect(message)) => return Err(TestCaseError::fail(message)),
-            Err(PackError::Read(_) | PackError::Unsupported { .. } | PackError::NoEntry { .. }) => {}
+        for devices in [Features::FIRST_DEVICES, Features::DEVICES] {
+            match pack_for(&bytes, devices) {
+                Ok(packed) => {
+                    let again = pack_for(&packed.bytes, devices).expect("packed modules pack");
+                    prop_assert_eq!(&again.bytes, &packed.bytes);
+                }
+                Err(PackError::Defect(message)) => return Err(TestCaseError::fail(message)),
+                Err(PackError::Read(_) | PackError::Unsupported { .. } | PackError::NoEntry { .. }) => {}
+            }
         }
     }
 }
@@ -368,7 +381,7 @@ fn generated(seed: u64) -> Option<Vec<u8>> {
 fn random_modules_reach_the_lowering() {
     let (mut lowered, mut on_device) = (0, 0);
     for seed in 0..200 {
-        let packed = generated(seed).and_then(|original| pack(&original).ok());
+        let packed = generated(seed).and_then(|original| lower(&original).ok());
         let Some(packed) = packed.filter(|packed| !packed.lowered.is_empty()) else { continue };
         lowered += 1;
         on_device += usize::from(device_call(&packed.bytes, &[Val::I32(7), Val::I64(-7)]).is_some());
@@ -407,7 +420,106 @@ fn what_cannot_be_rewritten_is_refused_by_name() {
     ] {
         // Imports come first.
         let module = if text.contains("import") { format!("{text} {run}") } else { format!("{run} {text}") };
-        assert_eq!(refusal(&format!("(module {module})")), names, "{text}");
+        let module = format!("(module {module})");
+        assert_eq!(refusal(&module, Features::FIRST_DEVICES), names, "{text}");
+        match names {
+            "SIMD" | "threads" | "exceptions" | "memory64" | "multi-memory" => {
+                assert_eq!(refusal(&module, Features::DEVICES), names, "{text}");
+            }
+            names if names.starts_with("garbage collection") => {
+                assert_eq!(refusal(&module, Features::DEVICES), names, "{text}");
+            }
+            _ => assert!(pack(&wat::parse_str(&module).expect("valid")).is_ok(), "{text}"),
+        }
+    }
+    for text in [
+        "(global i32 (i32.const 1)) (global i32 (global.get 0))",
+        "(func (drop (ref.null any)))",
+        "(table 1 anyref)",
+        "(func unreachable (select (result anyref)) drop)",
+        "(elem anyref (ref.null any))",
+    ] {
+        let names = refusal(&format!("(module {run} {text})"), Features::DEVICES);
+        assert_eq!(names, "garbage collection and typed function references", "{text}");
+    }
+}
+
+/// Nothing is rewritten for devices that run it, and what is said about it is so.
+#[test]
+fn what_devices_run_is_left_as_it_is() {
+    let text = r#"(module (type $pair (func (param i32 i32) (result i32 i32)))
+        (type $t (func (param i32) (result i32)))
+        (memory (export "memory") 1) (data $passive "abc") (data (i32.const 8) "d")
+        (table $f 2 funcref) (table $e 1 externref)
+        (elem $late func $inc $declared) (elem (table $f) (i32.const 0) funcref (ref.func $inc) (ref.null func))
+        (global $g (mut i32) (i32.add (i32.const 40) (i32.const 2)))
+        (func $start (global.set $g (i32.add (global.get $g) (i32.const 1)))) (start $start)
+        (func $inc (type $t) (i32.add (local.get 0) (i32.extend8_s (i32.const 1))))
+        (func $declared (export "declared") (type $t) (return_call $inc (i32.const 6)))
+        (func $swap (type $pair) (local.get 1) (local.get 0))
+        (func (export "run") (param i32) (result i32)
+            (memory.init $passive (i32.const 0) (i32.const 0) (i32.const 3))
+            (memory.copy (i32.const 4) (i32.const 0) (i32.const 3))
+            (table.init $f $late (i32.const 1) (i32.const 0) (i32.const 1))
+            (table.set $f (i32.const 0) (ref.func $declared))
+            (drop (table.grow $e (ref.null extern) (i32.const 1)))
+            (call $swap (local.get 0) (call_indirect $f (type $t) (i32.const 1) (i32.const 0)))
+            (i32.sub)
+            (i32.add (global.get $g))
+            (i32.add (i32.trunc_sat_f32_s (f32.const 1000)))
+            (i32.add (i32.load8_u (i32.const 4)))
+            (i32.add (table.size $e))))"#;
+    let original = module(text);
+    let packed = pack(&original).expect("it can be packed");
+    assert_eq!(packed.lowered, []);
+    let report = packed.report();
+    for name in [
+        "sign extension",
+        "passive segments",
+        "several tables",
+        "multi-value",
+        "tail calls",
+        "start function",
+    ] {
+        assert!(report.lines().any(|line| line.starts_with("kept ") && line.contains(name)), "{report}");
+    }
+    assert!(!report.contains("rewritten"), "{report}");
+    assert_eq!(pack(&packed.bytes).expect("packed modules pack").bytes, packed.bytes);
+    // 7 - 5, 43 of the start function, 1000, 'a' and 2.
+    let expected = device_call(&original, &[Val::I32(5)]).expect("a device loads it");
+    assert_eq!(expected.results, Ok(vec![7u64.wrapping_sub(5) + 43 + 1_000 + 97 + 2]));
+    assert_eq!(device_call(&packed.bytes, &[Val::I32(5)]), Some(expected));
+    let lowered = lower(&original).expect_err("not all of it can be rewritten").to_string();
+    assert!(lowered.contains("tail calls") && !lowered.contains("sign extension"), "{lowered}");
+}
+
+/// Devices between the first ones and these: each group for itself is kept or rewritten.
+#[test]
+fn what_some_devices_run_is_rewritten_for_the_rest_of_it() {
+    let text = r#"(module (memory (export "memory") 1)
+        (func (export "run") (param i32) (result i32)
+            (memory.fill (i32.const 0) (i32.const 200) (i32.const 4))
+            (i32.add (i32.extend8_s (i32.load8_u (local.get 0))) (i32.trunc_sat_f32_s (f32.const 1e10)))))"#;
+    let original = module(text);
+    let groups = [Features::SIGN_EXTENSION, Features::SATURATING_FLOAT, Features::BULK_MEMORY];
+    let expected = call(&original, true, &[Val::I32(2)]);
+    for run in 0..8u32 {
+        let has = |at: usize| run & 1 << at != 0;
+        let mut devices = Features::FIRST_DEVICES;
+        for (at, group) in groups.iter().enumerate().filter(|(at, _)| has(*at)) {
+            devices = devices.union(*group);
+            // Bulk memory alone is lowered: its segments are written as both proposals have them, or as none.
+            devices = if at == 2 { devices.union(Features::REFERENCE_TYPES) } else { devices };
+        }
+        let packed = pack_for(&original, devices).expect("it can be packed");
+        assert_eq!(
+            (packed.kept.len() as u32, packed.lowered.len() as u32),
+            (run.count_ones(), 3 - run.count_ones())
+        );
+        let limits = ScanLimits { features: devices, ..ScanLimits::default() };
+        let limits = ScanLimits { entry_required: false, ..limits };
+        assert!(scan(&packed.bytes, &limits).is_ok(), "{devices}");
+        assert_eq!(call(&packed.bytes, true, &[Val::I32(2)]), expected, "{devices}");
     }
 }
 

@@ -42,7 +42,7 @@ fn check_features(needs: &ModuleNeeds, device: &DeviceFacts) -> Result<(), Modul
     refuse(
         ReasonCode::UnsupportedFeature,
         format!(
-            "the module uses {}, which the device's engine ({}) does not run; `wasmbed module pack` lowers what can be lowered",
+            "the module uses {}, which the device's engine ({}) does not run; update the device, or try `wasmbed module pack --lower`",
             missing.join(", "),
             device.engine
         ),
@@ -165,6 +165,8 @@ fn refuse(reason: ReasonCode, message: String) -> Result<(), ModuleRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use wasmbed_scan::Features;
+
     use super::*;
     use crate::fleet::testing::{device_facts, module};
 
@@ -239,6 +241,37 @@ mod tests {
         assert_eq!(reason(&module, &config, &board), ReasonCode::UnknownImport);
         with(&mut module, |needs| needs.features = vec!["SIMD"]);
         assert_eq!(reason(&module, &config, &board), ReasonCode::UnsupportedFeature);
+    }
+
+    /// A device reports what its engine runs; the module is read by the scan that all share.
+    #[test]
+    fn what_an_older_device_does_not_run_is_named_with_a_remedy() {
+        let bytes = wat::parse_str(
+            r#"(module (memory (export "memory") 1) (data $d "abc") (table 1 externref) (table 1 funcref)
+               (global i32 (i32.add (i32.const 1) (i32.const 2)))
+               (func $start (memory.init $d (i32.const 0) (i32.const 0) (i32.const 3))) (start $start)
+               (func $pair (result i32 i32) (i32.const 1) (i32.extend8_s (i32.const 2)))
+               (func $run (export "run") (drop (i32.trunc_sat_f32_s (f32.const 1))) (return_call $run)))"#,
+        )
+        .unwrap();
+        let module = ModuleFacts::analyze(&bytes);
+        let config = ApplicationConfig::default();
+        let of = |features: Features| {
+            let known = Features::NAMES.iter().filter(|(feature, _)| features.contains(*feature));
+            DeviceFacts { features: known.map(|(_, name)| (*name).to_owned()).collect(), ..device_facts() }
+        };
+        assert_eq!(plan_fit(&module, &config, &of(Features::DEVICES)), Ok(()));
+        let refusal = plan_fit(&module, &config, &of(Features::FIRST_DEVICES)).unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::UnsupportedFeature);
+        assert_eq!(
+            refusal.message,
+            "the module uses sign-extension operators, saturating float-to-int operators, bulk memory operators, \
+             multi-value, reference types, extended constant expressions, tail calls, start functions, which the device's \
+             engine (spacewasm 0.7.1) does not run; update the device, or try `wasmbed module pack --lower`"
+        );
+        let one = Features::DEVICES.without(Features::TAIL_CALL);
+        let refusal = plan_fit(&module, &config, &of(one)).unwrap_err();
+        assert!(refusal.message.starts_with("the module uses tail calls, which"), "{}", refusal.message);
     }
 
     #[test]

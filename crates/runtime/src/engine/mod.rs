@@ -139,6 +139,7 @@ impl fmt::Display for EngineError {
             EngineError::Quota { heap_bytes } => {
                 write!(f, "loaded module needs more than the {heap_bytes} bytes one application may take")
             }
+            EngineError::Module(error) if error.is_limit() => write!(f, "module has {error}"),
             EngineError::Module(error) => write!(f, "invalid module: {error}"),
             EngineError::Invalid(what) => write!(f, "invalid module: {what}"),
         }

@@ -55,7 +55,8 @@ impl Engine for Wasmi {
     type Loader = Self;
 
     const NAME: &'static str = "wasmi 1.1.0";
-    const FEATURES: Features = Features::MUTABLE_GLOBALS.union(Features::CUSTOM_PAGE_SIZES);
+    /// It would run a start function while it loads, and without an end.
+    const FEATURES: Features = Features::DEVICES.without(Features::START_FUNCTION);
 
     fn arena(_: usize) {}
 
@@ -69,7 +70,7 @@ impl Engine for Wasmi {
         let limits = StoreLimitsBuilder::new()
             .memory_size(quota.linear_bytes)
             .memories(1)
-            .tables(1)
+            .tables(32)
             .instances(1)
             .build();
         let mut store = Store::new(&engine, Data { limits, slot: None });
@@ -196,20 +197,20 @@ impl Wasmi {
     }
 }
 
-/// WebAssembly 1.0 and what the device's engine has beyond it.
+/// WebAssembly as the device's engine has it.
 fn config(stack_words: usize) -> Config {
     let mut config = Config::default();
     config
         .wasm_mutable_global(true)
         .wasm_custom_page_sizes(true)
-        .wasm_sign_extension(false)
-        .wasm_saturating_float_to_int(false)
-        .wasm_multi_value(false)
+        .wasm_sign_extension(true)
+        .wasm_saturating_float_to_int(true)
+        .wasm_multi_value(true)
         .wasm_multi_memory(false)
-        .wasm_bulk_memory(false)
-        .wasm_reference_types(false)
-        .wasm_tail_call(false)
-        .wasm_extended_const(false)
+        .wasm_bulk_memory(true)
+        .wasm_reference_types(true)
+        .wasm_tail_call(true)
+        .wasm_extended_const(true)
         .wasm_memory64(false)
         .consume_fuel(true)
         .ignore_custom_sections(true)

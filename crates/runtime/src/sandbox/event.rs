@@ -132,6 +132,7 @@ impl LoadError {
             LoadError::Scan(error) => error.code(),
             LoadError::CapabilityDenied { .. } => Refusal::CapabilityDenied,
             LoadError::MemoryLimit { .. } => Refusal::MemoryLimit,
+            LoadError::Engine(EngineError::Module(error)) if error.is_limit() => Refusal::TooComplex,
             LoadError::Engine(EngineError::Module(_) | EngineError::Invalid(_)) => Refusal::InvalidModule,
             LoadError::Engine(EngineError::OutOfMemory { .. } | EngineError::Quota { .. }) => {
                 Refusal::OutOfMemory

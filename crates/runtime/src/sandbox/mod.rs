@@ -43,7 +43,9 @@ impl<E: Engine> Runtime<E> {
     }
 
     /// A sandbox without applications in an arena that is there already; [`RuntimeConfig::arena_bytes`] is to say its size.
-    pub fn with_arena(arena: E::Arena, config: RuntimeConfig) -> Runtime<E> {
+    /// Of the features that the configuration lets pass, those that the engine doesn't run are refused.
+    pub fn with_arena(arena: E::Arena, mut config: RuntimeConfig) -> Runtime<E> {
+        config.scan.features = config.scan.features.intersection(E::FEATURES);
         Runtime { applications: Vec::new(), loading: None, arena, config, turn: 0 }
     }
 

@@ -1,5 +1,19 @@
 use super::*;
 
+/// A later version's device reports bits that this one has no name for.
+#[test]
+fn what_a_device_runs_and_nobody_here_knows_is_left_out() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.connect(&identity("a"));
+    let mut later = hello(4, 0);
+    later.facts.features = u64::MAX;
+    world.send(id, &DeviceMessage::Hello(later));
+    let features = world.api.status(&device).facts.unwrap().features;
+    let known: Vec<&str> = wasmbed_scan::Features::NAMES.iter().map(|(_, name)| *name).collect();
+    assert_eq!(features, known);
+}
+
 #[test]
 fn a_device_is_welcomed_once_its_epoch_is_written() {
     let mut world = World::synced();

@@ -9,10 +9,7 @@ pub use arena::Arena;
 use arena::Block;
 
 use super::{Arguments, Engine, EngineError, HostCall, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
-use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
-
-/// Elements by which a table may grow.
-const TABLE_GROWTH: u32 = 64;
+use crate::scan::{Features, HostFunction, ModuleInfo, TABLE_GROWTH, Value, ValueType};
 
 /// One module, loaded into the interpreter.
 pub struct Interpreter {
@@ -54,15 +51,7 @@ impl Engine for Interpreter {
     type Loader = Loader;
 
     const NAME: &'static str = concat!("wasmbed-engine ", env!("CARGO_PKG_VERSION"));
-    const FEATURES: Features = Features::MUTABLE_GLOBALS
-        .union(Features::SIGN_EXTENSION)
-        .union(Features::SATURATING_FLOAT)
-        .union(Features::BULK_MEMORY)
-        .union(Features::MULTI_VALUE)
-        .union(Features::REFERENCE_TYPES)
-        .union(Features::CUSTOM_PAGE_SIZES)
-        .union(Features::EXTENDED_CONST)
-        .union(Features::TAIL_CALL);
+    const FEATURES: Features = Features::DEVICES;
 
     fn arena(bytes: usize) -> Arena {
         Arena::new(bytes)
@@ -72,7 +61,7 @@ impl Engine for Interpreter {
         arena.used_bytes()
     }
 
-    fn begin(arena: &Arena, module: &[u8], _: &ModuleInfo, quota: Quota) -> Result<Loader, EngineError> {
+    fn begin(arena: &Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Loader, EngineError> {
         let kept = quota.heap_bytes.saturating_add(quota.linear_bytes);
         let wanted = kept.saturating_add(engine::Loader::SCRATCH_BYTES);
         let room = Room { free_bytes: arena.free_bytes(), quota, is_quota: false };
@@ -81,7 +70,7 @@ impl Engine for Interpreter {
         let config = engine::Config {
             stack_slots: u32::try_from(quota.stack_words).unwrap_or(u32::MAX),
             memory_bytes: u32::try_from(quota.linear_bytes).unwrap_or(u32::MAX),
-            table_growth: TABLE_GROWTH,
+            table_growth: if info.table_growth > 0 { TABLE_GROWTH } else { 0 },
         };
         // SAFETY: the loader, and the instance after it, are dropped before the block, and the instance uses no more of it
         // than it says.

@@ -49,7 +49,7 @@ impl Engine for Spacewasm {
     type Loader = Self;
 
     const NAME: &'static str = "spacewasm 0.7.1";
-    const FEATURES: Features = Features::MUTABLE_GLOBALS.union(Features::CUSTOM_PAGE_SIZES);
+    const FEATURES: Features = Features::FIRST_DEVICES;
 
     fn arena(bytes: usize) -> Arena {
         Arena::new(bytes)

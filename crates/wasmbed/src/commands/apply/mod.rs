@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cluster::ClusterArgs, output};
 use manifest::Manifest;
-use wasm::WasmArgs;
+use wasm::{Ready, WasmArgs};
 
 /// Most that traps does so at once, and a crash loop begins again after a second.
 const MIN_READY_S: u64 = 5;
@@ -69,9 +69,12 @@ pub async fn run(args: Args) -> Result<()> {
         [path] => wasm::read_if_module(path)?,
         _ => None,
     };
-    let from_module = module.is_some();
-    let manifests = match module {
-        Some(module) => wasm::manifests(&args.wasm, args.min_ready, &paths[0], module)?,
+    let mut ready = match &module {
+        Some(module) => Some(Ready::new(&args.wasm, &paths[0], module, args.wasm.devices())?),
+        None => None,
+    };
+    let mut manifests = match &ready {
+        Some(ready) => wasm::manifests(&args.wasm, args.min_ready, &paths[0], ready)?,
         None => {
             let min_ready = args.min_ready.filter(|_| !args.wait).map(|_| "--min-ready without --wait");
             if let Some(flag) = args.wasm.first_given().or(min_ready) {
@@ -82,11 +85,17 @@ pub async fn run(args: Args) -> Result<()> {
     };
     ensure!(!manifests.is_empty(), "there is no object in what was given");
     if args.print {
+        ready.iter().for_each(Ready::report);
         return print_all(&manifests);
     }
     let cluster = args.cluster.connect().await?;
+    if let (Some(module), Some(packed)) = (&module, ready.take()) {
+        let packed = packed.lowered_if_needed(&cluster, &args.wasm, &paths[0], module).await?;
+        packed.report();
+        manifests = wasm::manifests(&args.wasm, args.min_ready, &paths[0], &packed)?;
+    }
     let applied = write::apply_all(&cluster, &manifests, args.dry_run, args.force_conflicts).await?;
-    if let Some(application) = manifests.last().filter(|_| from_module && !args.dry_run) {
+    if let Some(application) = manifests.last().filter(|_| module.is_some() && !args.dry_run) {
         wasm::drop_unused_modules(&cluster, &application.name).await?;
     }
     if args.wait {

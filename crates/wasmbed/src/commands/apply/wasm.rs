@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
     Application, ApplicationConfig, ApplicationSpec, Module, ModuleSpec, RestartPolicy, TargetDevices,
 };
+use wasmbed_scan::{Features, ScanLimits, scan};
 
 use super::manifest::{Manifest, read_bytes};
 use super::selector;
@@ -67,6 +68,10 @@ pub(super) struct WasmArgs {
     /// Send the file as it is.
     #[arg(long)]
     no_pack: bool,
+    /// Rewrite operators in terms of WebAssembly 1.0 as far as possible, for devices that run nothing else [default: if a
+    /// targeted Device reports that it does not run what the module uses].
+    #[arg(long, conflicts_with = "no_pack")]
+    lower: bool,
 }
 
 /// `restart_policy`.
@@ -96,8 +101,14 @@ impl WasmArgs {
             ("--restart", self.restart.is_some()),
             ("--description", self.description.is_some()),
             ("--no-pack", self.no_pack),
+            ("--lower", self.lower),
         ];
         given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+
+    /// What the module is packed for, as far as the command line says.
+    pub(super) fn devices(&self) -> Features {
+        if self.lower { Features::FIRST_DEVICES } else { Features::DEVICES }
     }
 
     fn targets(&self) -> Result<TargetDevices> {
@@ -150,12 +161,132 @@ pub(super) fn read_if_module(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok((named || bytes.starts_with(b"\0asm")).then_some(bytes))
 }
 
+/// A module as it is sent.
+pub(super) struct Ready {
+    bytes: Vec<u8>,
+    memory: Option<u64>,
+    /// What packing did.
+    report: Option<String>,
+}
+
+impl Ready {
+    /// Packs a file for devices that run these groups, unless it is to be sent as it is.
+    pub(super) fn new(args: &WasmArgs, path: &Path, bytes: &[u8], devices: Features) -> Result<Self> {
+        if args.no_pack {
+            let anatomy = module::Anatomy::read(bytes).ok();
+            let memory = anatomy.and_then(|anatomy| anatomy.memory.map(|memory| memory.bytes()));
+            return Ok(Self { bytes: bytes.to_vec(), memory, report: None });
+        }
+        let packed =
+            module::pack_for(bytes, devices).with_context(|| format!("can't pack {}", path.display()))?;
+        let report = format!("packed     {}\n{}", path.display(), packed.report());
+        let memory = packed.memory.map(|memory| memory.bytes());
+        Ok(Self { bytes: packed.bytes, memory, report: Some(report) })
+    }
+
+    /// Packs it again, where Devices that it goes to report that they don't run all that it uses.
+    pub(super) async fn lowered_if_needed(
+        self,
+        cluster: &Cluster,
+        args: &WasmArgs,
+        path: &Path,
+        original: &[u8],
+    ) -> Result<Self> {
+        if args.no_pack || args.lower {
+            return Ok(self);
+        }
+        let limits = ScanLimits::default();
+        // What the scan refuses, the fit check does as well, and says why.
+        let Ok(info) = scan(&self.bytes, &limits) else { return Ok(self) };
+        let all = Features::DEVICES.union(info.features);
+        let (mut runs, mut behind) = (all, Vec::new());
+        for device in targeted(cluster, args).await? {
+            let Some(device) = Engine::of(&device) else { continue };
+            if !device.runs.contains(info.features) {
+                runs = runs.intersection(device.runs);
+                behind.push(device);
+            }
+        }
+        let Some(first) = behind.first() else { return Ok(self) };
+        let missing = info.features.without(first.runs);
+        let more = behind.len() - 1;
+        let others = if more > 0 { format!(" (and so do {more} more)") } else { String::new() };
+        let reason = format!("{} ({}) does not run {missing}{others}", first.name, first.engine);
+        match Self::new(args, path, original, runs.union(Features::FIRST_DEVICES)) {
+            Ok(lowered) => {
+                output::complain(&format!("lowered    {reason}"));
+                Ok(lowered)
+            }
+            Err(error) => {
+                output::complain(&format!("not lowered, though {reason}: {error:#}"));
+                Ok(self)
+            }
+        }
+    }
+
+    /// What was done, for a person.
+    pub(super) fn report(&self) {
+        if let Some(report) = &self.report {
+            output::complain(report.trim_end());
+        }
+    }
+}
+
+/// What a Device says of its engine.
+struct Engine {
+    name: String,
+    engine: String,
+    runs: Features,
+}
+
+impl Engine {
+    /// `None` for a Device that never connected: nothing is known of it.
+    fn of(device: &Value) -> Option<Self> {
+        let facts = device["status"]["facts"].as_object()?;
+        let named = facts.get("features").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let runs = Features::NAMES.iter().filter(|(_, name)| named.iter().any(|named| named == name));
+        Some(Self {
+            name: device["metadata"]["name"].as_str()?.to_owned(),
+            engine: facts.get("engine").and_then(Value::as_str).unwrap_or("unknown").to_owned(),
+            runs: runs.fold(Features::NONE, |all, (feature, _)| all.union(*feature)),
+        })
+    }
+}
+
+/// The Devices that there are of those that it goes to.
+async fn targeted(cluster: &Cluster, args: &WasmArgs) -> Result<Vec<Value>> {
+    /// Devices of one answer.
+    const PAGE: usize = 500;
+    let resource = Resource::ours("Device", "devices");
+    let mut devices = Vec::new();
+    for name in &args.device {
+        devices.extend(cluster.read(&resource.object(Some(&cluster.namespace), name)?).await?);
+    }
+    if args.selector.is_none() && !args.all_devices {
+        return Ok(devices);
+    }
+    let collection = resource.collection(Some(&cluster.namespace));
+    let selector = encode_query(args.selector.as_deref().unwrap_or_default());
+    let mut next = String::new();
+    loop {
+        let path = format!("{collection}?labelSelector={selector}&limit={PAGE}&continue={next}");
+        let mut page = cluster.read(&path).await?.unwrap_or_default();
+        if let Some(items) = page["items"].as_array_mut() {
+            devices.append(items);
+        }
+        match page["metadata"]["continue"].as_str() {
+            Some(token) if !token.is_empty() => next = encode_query(token),
+            _ => return Ok(devices),
+        }
+    }
+}
+
 /// The Application, after the Module that it names if it needs one.
 pub(super) fn manifests(
     args: &WasmArgs,
     min_ready_seconds: Option<i32>,
     path: &Path,
-    bytes: Vec<u8>,
+    ready: &Ready,
 ) -> Result<Vec<Manifest>> {
     let targets = args.targets()?;
     let name = args.name.clone().map_or_else(|| name_of(path), Ok)?;
@@ -163,16 +294,7 @@ pub(super) fn manifests(
         name.len() <= LABEL_VALUE_MAX,
         "the name {name:?} is longer than {LABEL_VALUE_MAX} characters; give a shorter one with --name"
     );
-    let (bytes, memory) = if args.no_pack {
-        let memory = module::Anatomy::read(&bytes)
-            .ok()
-            .and_then(|anatomy| anatomy.memory.map(|memory| memory.bytes()));
-        (bytes, memory)
-    } else {
-        let packed = module::pack(&bytes).with_context(|| format!("can't pack {}", path.display()))?;
-        output::complain(format!("packed     {}\n{}", path.display(), packed.report()).trim_end());
-        (packed.bytes, packed.memory.map(|memory| memory.bytes()))
-    };
+    let (bytes, memory) = (&ready.bytes, ready.memory);
     ensure!(
         bytes.len() <= MODULE_BYTES_MAX,
         "the module has {} bytes; a Module holds at most {MODULE_BYTES_MAX}",
@@ -187,14 +309,14 @@ pub(super) fn manifests(
     };
     let mut objects = Vec::new();
     if bytes.len() <= INLINE_BYTES_MAX {
-        spec.wasm_bytes = Some(STANDARD.encode(&bytes));
+        spec.wasm_bytes = Some(STANDARD.encode(bytes));
     } else {
-        let digest = hex::encode(Sha256::digest(&bytes));
+        let digest = hex::encode(Sha256::digest(bytes));
         let module_name = format!("{name}-{}", &digest[..12]);
         let module = Module::new(
             &module_name,
             ModuleSpec {
-                wasm_bytes: STANDARD.encode(&bytes),
+                wasm_bytes: STANDARD.encode(bytes),
                 digest: Some(format!("sha256:{digest}")),
                 description: Some(format!("made for the Application {name}")),
             },
@@ -250,8 +372,6 @@ fn name_of(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn with_device() -> WasmArgs {
@@ -259,11 +379,9 @@ mod tests {
     }
 
     fn objects(args: &WasmArgs, path: &str, wat: &str) -> Result<Vec<Value>> {
-        let bytes = wat::parse_str(wat)?;
-        Ok(manifests(args, Some(7), Path::new(path), bytes)?
-            .into_iter()
-            .map(|manifest| manifest.object)
-            .collect())
+        let path = Path::new(path);
+        let ready = Ready::new(args, path, &wat::parse_str(wat)?, args.devices())?;
+        Ok(manifests(args, Some(7), path, &ready)?.into_iter().map(|manifest| manifest.object).collect())
     }
 
     #[test]
@@ -321,8 +439,22 @@ mod tests {
     }
 
     #[test]
+    fn a_device_runs_what_it_reports_and_nothing_is_known_of_one_that_never_did() {
+        let facts =
+            json!({"engine": "an old one", "features": ["multi-value", "tail calls", "what comes later"]});
+        let device = json!({"metadata": {"name": "a"}, "status": {"facts": facts}});
+        let engine = Engine::of(&device).unwrap();
+        assert_eq!((engine.name.as_str(), engine.engine.as_str()), ("a", "an old one"));
+        assert_eq!(engine.runs, Features::MULTI_VALUE.union(Features::TAIL_CALL));
+        let first = json!({"metadata": {"name": "b"}, "status": {"facts": {"engine": "the first"}}});
+        assert_eq!(Engine::of(&first).unwrap().runs, Features::NONE);
+        assert!(Engine::of(&json!({"metadata": {"name": "c"}, "status": {"phase": "Unknown"}})).is_none());
+    }
+
+    #[test]
     fn what_is_not_a_module_is_refused_by_the_packer() {
-        let error = manifests(&with_device(), None, Path::new("a.wasm"), b"\0asm".to_vec()).unwrap_err();
+        let args = with_device();
+        let error = Ready::new(&args, Path::new("a.wasm"), b"\0asm", args.devices()).err().unwrap();
         assert!(format!("{error:#}").contains("can't pack a.wasm"), "{error:#}");
     }
 }

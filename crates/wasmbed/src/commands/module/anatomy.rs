@@ -464,11 +464,15 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
-            if let ElementItems::Expressions(_, expressions) = element.items {
+            if let ElementItems::Expressions(ty, expressions) = element.items {
                 self.note(Feature::ElementForms, offset, None);
+                if ty != wasmparser::RefType::FUNCREF {
+                    self.note_value_type(ValType::Ref(ty), offset, None);
+                }
                 for expression in expressions {
-                    if element_function(&expression?).is_none() {
-                        self.note(Feature::ReferenceTypes, offset, None);
+                    let expression = expression?;
+                    if element_function(&expression).is_none() {
+                        self.note_const_expr(&expression)?;
                     }
                 }
             }
@@ -546,22 +550,28 @@ impl<'a> Reader<'a> {
     /// Version 1.0 knows one constant, or one imported global.
     fn note_const_expr(&mut self, expression: &ConstExpr<'_>) -> Result<(), wasmparser::Error> {
         let mut operators = expression.get_operators_reader();
-        let (first, offset) = operators.read_with_offset()?;
-        match first {
-            Operator::I32Const { .. }
-            | Operator::I64Const { .. }
-            | Operator::F32Const { .. }
-            | Operator::F64Const { .. } => {}
-            Operator::GlobalGet { global_index } if global_index < self.imported_globals => {}
-            Operator::RefNull { .. } | Operator::RefFunc { .. } => {
-                self.note(Feature::ReferenceTypes, offset, None);
+        let mut count = 0;
+        loop {
+            let (operator, offset) = operators.read_with_offset()?;
+            match operator {
+                Operator::End => return Ok(()),
+                Operator::I32Const { .. }
+                | Operator::I64Const { .. }
+                | Operator::F32Const { .. }
+                | Operator::F64Const { .. } => {}
+                Operator::GlobalGet { global_index } if global_index < self.imported_globals => {}
+                // Came with garbage collection.
+                Operator::GlobalGet { .. } => self.note(Feature::GarbageCollection, offset, None),
+                other => match feature::of_operator(&other) {
+                    Some(feature) => self.note(feature, offset, None),
+                    None => self.note(Feature::ExtendedConst, offset, None),
+                },
             }
-            _ => self.note(Feature::ExtendedConst, offset, None),
+            count += 1;
+            if count == 2 {
+                self.note(Feature::ExtendedConst, offset, None);
+            }
         }
-        if !matches!(operators.read()?, Operator::End) {
-            self.note(Feature::ExtendedConst, offset, None);
-        }
-        Ok(())
     }
 
     fn read_producers(&mut self, section: wasmparser::ProducersSectionReader<'_>) {

@@ -4,11 +4,12 @@
 //! everything else, and whether packing would help is tried out.
 
 use wasmbed_scan::{
-    Capabilities, Capability, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits, scan,
+    Capabilities, Capability, Features, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits,
+    scan,
 };
 
 use super::anatomy::{Anatomy, Import};
-use super::feature::Treatment;
+use super::feature::{Feature, Treatment};
 use super::pack::{PackError, pack};
 use crate::output::{grouped, times};
 
@@ -38,12 +39,17 @@ pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
     let limits = ScanLimits::default();
     let anatomy = Anatomy::read(bytes);
     match scan(bytes, &limits) {
-        Ok(info) => check_resources(&info, options, &mut findings),
+        Ok(info) => {
+            check_resources(&info, options, &mut findings);
+            if let Ok(anatomy) = &anatomy {
+                findings.notes.extend(on_older_devices(anatomy));
+            }
+        }
         Err(error) => {
             if let Ok(anatomy) = &anatomy {
                 findings.refused.extend(refusals(anatomy, limits.host_functions));
             }
-            // What only the scan looks at: counts, depths, a start section.
+            // What only the scan looks at: counts and depths.
             if !names_what_refusals_name(&error) || findings.refused.is_empty() {
                 findings.refused.insert(0, error.to_string());
             }
@@ -61,6 +67,24 @@ pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
         findings.refused.push(error.to_string());
     }
     findings
+}
+
+/// What devices of before this version, which run less, need of a module that this version's run.
+fn on_older_devices(anatomy: &Anatomy) -> Option<String> {
+    let named = |wanted: Treatment| {
+        let treated = |feature: &Feature| feature.treatment(Features::FIRST_DEVICES) == wanted;
+        let names: Vec<_> = anatomy.features.keys().copied().filter(treated).map(Feature::name).collect();
+        names.join(", ")
+    };
+    match (named(Treatment::Lowered), named(Treatment::Refused)) {
+        (_, refused) if !refused.is_empty() => {
+            Some(format!("devices of before this version may not run it, for {refused}"))
+        }
+        (lowered, _) if !lowered.is_empty() => Some(format!(
+            "devices of before this version may run it only after `wasmbed module pack --lower`, for {lowered}"
+        )),
+        _ => None,
+    }
 }
 
 /// Whether a device would accept the module once it is packed.
@@ -90,7 +114,7 @@ fn refusals(anatomy: &Anatomy, host: &[HostFunction]) -> Vec<String> {
         }
     }
     for (feature, used) in &anatomy.features {
-        match feature.treatment() {
+        match feature.treatment(Features::DEVICES) {
             Treatment::Kept => {}
             Treatment::Lowered => {
                 lines.push(format!(

@@ -30,7 +30,7 @@ pub enum Feature {
     DataCount,
     /// A block type given by the index of a function type that version 1.0 can write in one byte.
     IndexedBlockType,
-    /// A start section or an `_initialize` export, which have to run before the entry.
+    /// A start section: a function that has to run before the entry.
     Initialiser,
     /// Segments that are copied at run time, by `memory.init` or `table.init`.
     PassiveSegments,
@@ -68,7 +68,7 @@ pub enum Feature {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Treatment {
-    /// Every device engine runs it.
+    /// The devices run it.
     Kept,
     /// Packing rewrites it in terms of version 1.0.
     Lowered,
@@ -76,56 +76,69 @@ pub enum Treatment {
     Refused,
 }
 
-/// Every feature: what packing does with it, the groups under which the device's scan reports it, and what a person calls
-/// it. The scan tells fewer apart; what it reports under no group it refuses with an error of its own.
-const TABLE: &[(Feature, Treatment, Features, &str)] = &[
-    (Feature::MutableGlobals, Treatment::Kept, Features::MUTABLE_GLOBALS, "mutable globals"),
-    (Feature::CustomPageSizes, Treatment::Kept, Features::CUSTOM_PAGE_SIZES, "custom page sizes"),
-    (Feature::SignExtension, Treatment::Lowered, Features::SIGN_EXTENSION, "sign extension"),
-    (Feature::SaturatingTruncation, Treatment::Lowered, Features::SATURATING_FLOAT, "saturating conversions"),
-    (Feature::MemoryCopyFill, Treatment::Lowered, Features::BULK_MEMORY, "memory.copy and memory.fill"),
-    (Feature::LongTableIndex, Treatment::Lowered, Features::REFERENCE_TYPES, "long table indices"),
-    (Feature::TypedSelect, Treatment::Lowered, Features::REFERENCE_TYPES, "typed select"),
-    (Feature::ElementForms, Treatment::Lowered, Features::REFERENCE_TYPES, "newer element segments"),
-    (Feature::DataCount, Treatment::Lowered, Features::BULK_MEMORY, "data count"),
-    (Feature::IndexedBlockType, Treatment::Lowered, Features::MULTI_VALUE, "indexed block types"),
-    (Feature::Initialiser, Treatment::Lowered, Features::NONE, "start function"),
-    (Feature::PassiveSegments, Treatment::Refused, Features::BULK_MEMORY, "passive segments"),
-    (
-        Feature::TableOperators,
-        Treatment::Refused,
-        Features::BULK_MEMORY.union(Features::REFERENCE_TYPES),
-        "table operators",
-    ),
+/// Whether packing can rewrite a feature in terms of version 1.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rewriting {
+    Known,
+    /// Or not needed: every device has run it.
+    None,
+}
+
+/// Every feature: whether packing can rewrite it, the groups under which the device's scan reports it, and what a person
+/// calls it. The scan tells fewer apart; what it reports under no group it refuses with an error of its own.
+const TABLE: &[(Feature, Rewriting, Features, &str)] = &[
+    (Feature::MutableGlobals, Rewriting::None, Features::MUTABLE_GLOBALS, "mutable globals"),
+    (Feature::CustomPageSizes, Rewriting::None, Features::CUSTOM_PAGE_SIZES, "custom page sizes"),
+    (Feature::SignExtension, Rewriting::Known, Features::SIGN_EXTENSION, "sign extension"),
+    (Feature::SaturatingTruncation, Rewriting::Known, Features::SATURATING_FLOAT, "saturating conversions"),
+    (Feature::MemoryCopyFill, Rewriting::Known, Features::BULK_MEMORY, "memory.copy and memory.fill"),
+    (Feature::LongTableIndex, Rewriting::Known, Features::REFERENCE_TYPES, "long table indices"),
+    (Feature::TypedSelect, Rewriting::Known, Features::REFERENCE_TYPES, "typed select"),
+    (Feature::ElementForms, Rewriting::Known, TABLES, "newer element segments"),
+    (Feature::DataCount, Rewriting::Known, Features::BULK_MEMORY, "data count"),
+    (Feature::IndexedBlockType, Rewriting::Known, Features::MULTI_VALUE, "indexed block types"),
+    (Feature::Initialiser, Rewriting::Known, Features::START_FUNCTION, "start function"),
+    (Feature::PassiveSegments, Rewriting::None, Features::BULK_MEMORY, "passive segments"),
+    (Feature::TableOperators, Rewriting::None, TABLES, "table operators"),
     (
         Feature::ReferenceTypes,
-        Treatment::Refused,
+        Rewriting::None,
         Features::REFERENCE_TYPES,
         "reference types (externref, funcref)",
     ),
-    (Feature::MultipleTables, Treatment::Refused, Features::REFERENCE_TYPES, "several tables"),
-    (Feature::MultiValue, Treatment::Refused, Features::MULTI_VALUE, "multi-value"),
-    (Feature::Simd, Treatment::Refused, Features::SIMD, "SIMD"),
-    (Feature::Threads, Treatment::Refused, Features::THREADS, "threads"),
-    (Feature::TailCalls, Treatment::Refused, Features::TAIL_CALL, "tail calls"),
-    (Feature::Exceptions, Treatment::Refused, Features::EXCEPTIONS, "exceptions"),
-    (Feature::Memory64, Treatment::Refused, Features::MEMORY64, "memory64"),
-    (Feature::MultiMemory, Treatment::Refused, Features::MULTI_MEMORY, "multi-memory"),
-    (Feature::ExtendedConst, Treatment::Refused, Features::EXTENDED_CONST, "extended constant expressions"),
+    (Feature::MultipleTables, Rewriting::None, Features::REFERENCE_TYPES, "several tables"),
+    (Feature::MultiValue, Rewriting::None, Features::MULTI_VALUE, "multi-value"),
+    (Feature::Simd, Rewriting::None, Features::SIMD, "SIMD"),
+    (Feature::Threads, Rewriting::None, Features::THREADS, "threads"),
+    (Feature::TailCalls, Rewriting::None, Features::TAIL_CALL, "tail calls"),
+    (Feature::Exceptions, Rewriting::None, Features::EXCEPTIONS, "exceptions"),
+    (Feature::Memory64, Rewriting::None, Features::MEMORY64, "memory64"),
+    (Feature::MultiMemory, Rewriting::None, Features::MULTI_MEMORY, "multi-memory"),
+    (Feature::ExtendedConst, Rewriting::None, Features::EXTENDED_CONST, "extended constant expressions"),
     (
         Feature::GarbageCollection,
-        Treatment::Refused,
+        Rewriting::None,
         Features::GC,
         "garbage collection and typed function references",
     ),
-    (Feature::WideArithmetic, Treatment::Refused, Features::NONE, "wide arithmetic"),
-    (Feature::Experimental, Treatment::Refused, Features::NONE, "an experimental proposal"),
+    (Feature::WideArithmetic, Rewriting::None, Features::NONE, "wide arithmetic"),
+    (Feature::Experimental, Rewriting::None, Features::NONE, "an experimental proposal"),
 ];
 
+/// What speaks of tables is in two proposals.
+const TABLES: Features = Features::BULK_MEMORY.union(Features::REFERENCE_TYPES);
+
 impl Feature {
-    /// What packing does with it.
-    pub fn treatment(self) -> Treatment {
-        self.row().1
+    /// What packing does with it for devices that run these groups.
+    pub fn treatment(self, devices: Features) -> Treatment {
+        let (_, rewriting, groups, _) = *self.row();
+        if !groups.is_empty() && devices.contains(groups) {
+            return Treatment::Kept;
+        }
+        match rewriting {
+            Rewriting::Known => Treatment::Lowered,
+            Rewriting::None => Treatment::Refused,
+        }
     }
 
     /// The groups under which the device's scan reports it.
@@ -139,7 +152,7 @@ impl Feature {
     }
 
     /// A test holds the table against the order of the variants.
-    fn row(self) -> &'static (Self, Treatment, Features, &'static str) {
+    fn row(self) -> &'static (Self, Rewriting, Features, &'static str) {
         &TABLE[self as usize]
     }
 }
@@ -155,7 +168,19 @@ pub(crate) fn of_operator(operator: &wasmparser::Operator<'_>) -> Option<Feature
     use wasmparser::Operator as Op;
     match operator {
         Op::MemoryCopy { .. } | Op::MemoryFill { .. } => return Some(Feature::MemoryCopyFill),
-        Op::TypedSelect { ty } if !ty.is_reference_type() => return Some(Feature::TypedSelect),
+        Op::TypedSelect { ty } => {
+            return Some(match ty {
+                wasmparser::ValType::Ref(ty) if ty.is_func_ref() || ty.is_extern_ref() => {
+                    Feature::ReferenceTypes
+                }
+                wasmparser::ValType::Ref(_) => Feature::GarbageCollection,
+                wasmparser::ValType::V128 => Feature::Simd,
+                _ => Feature::TypedSelect,
+            });
+        }
+        Op::RefNull { hty } if !matches!(*hty, wasmparser::HeapType::FUNC | wasmparser::HeapType::EXTERN) => {
+            return Some(Feature::GarbageCollection);
+        }
         Op::TableGet { .. }
         | Op::TableSet { .. }
         | Op::TableGrow { .. }
@@ -222,9 +247,14 @@ mod tests {
     #[test]
     fn what_packing_keeps_is_what_devices_run() {
         let device = ScanLimits::default().features;
-        for (feature, treatment, groups, _) in TABLE {
+        for (feature, rewriting, groups, _) in TABLE {
             let runs = !groups.is_empty() && device.contains(*groups);
-            assert_eq!(*treatment == Treatment::Kept, runs, "{feature}");
+            assert_eq!(feature.treatment(device) == Treatment::Kept, runs, "{feature}");
+            assert!(runs || *rewriting == Rewriting::None, "{feature}: what can be rewritten is run by now");
+            let first = feature.treatment(Features::FIRST_DEVICES);
+            let runs = !groups.is_empty() && Features::FIRST_DEVICES.contains(*groups);
+            assert_eq!(first == Treatment::Kept, runs, "{feature}");
+            assert_eq!(first == Treatment::Lowered, *rewriting == Rewriting::Known, "{feature}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use wasmbed_scan::Features;
 
 use super::{
     anatomy::{Anatomy, Memory, ReadError},
@@ -44,7 +45,10 @@ impl Info {
         let treatment = anatomy
             .features
             .keys()
-            .map(|feature| FeatureTreatment { feature: *feature, treatment: feature.treatment() })
+            .map(|feature| FeatureTreatment {
+                feature: *feature,
+                treatment: feature.treatment(Features::DEVICES),
+            })
             .collect();
         Ok(Self {
             bytes: bytes.len(),
@@ -87,7 +91,7 @@ impl Info {
         list("imports", imports.map(|i| format!("{}.{} {}", i.module, i.name, i.ty)).collect());
         list("exports", anatomy.exports.iter().map(|e| format!("{} {}", e.name, e.ty)).collect());
         let features = anatomy.features.iter().map(|(feature, used)| {
-            let treatment = match feature.treatment() {
+            let treatment = match feature.treatment(Features::DEVICES) {
                 Treatment::Kept => "devices run it",
                 Treatment::Lowered => "`wasmbed module pack` rewrites it",
                 Treatment::Refused => "no device runs it",

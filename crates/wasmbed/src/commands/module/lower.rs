@@ -1,15 +1,16 @@
-//! Rewrites a module in terms of WebAssembly 1.0 with custom page sizes, which every device engine runs.
+//! Writes a module anew for devices: what they don't run is rewritten in terms of WebAssembly 1.0, the rest stays.
 //!
 //! Functions keep their indices: stand-ins and wrappers are appended. What a device never looks at is dropped:
-//! custom sections, the data count, and exports other than the memory and the entries.
+//! custom sections, and exports other than the memory and the entries.
 
 use std::collections::BTreeSet;
 
 use wasm_encoder::reencode::{Error as ReencodeError, Reencode, RoundtripReencoder};
 use wasm_encoder::{
-    BlockType, CodeSection, DataSection, ElementSection, Elements, ExportKind, ExportSection, Function,
-    FunctionSection, ImportSection, Instruction, Module, TypeSection,
+    BlockType, CodeSection, DataCountSection, DataSection, ElementSection, Elements, ExportKind,
+    ExportSection, Function, FunctionSection, ImportSection, Instruction, Module, StartSection, TypeSection,
 };
+use wasmbed_scan::Features;
 use wasmparser::{DataKind, ElementItems, ElementKind, ExternalKind, Operator, Parser, Payload};
 
 use super::anatomy::{Anatomy, element_function};
@@ -45,12 +46,12 @@ impl From<wasmparser::Error> for LowerError {
     }
 }
 
-/// Writes the module anew. Its features were surveyed before: none of them may be one that is refused.
-pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy) -> Result<Vec<u8>, LowerError> {
-    let plan = Plan::new(bytes, anatomy)?;
+/// Writes the module anew. Its features were surveyed before: none of them may be one that these devices make it refuse.
+pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy, devices: Features) -> Result<Vec<u8>, LowerError> {
+    let plan = Plan::new(bytes, anatomy, devices)?;
     let mut module = Module::new();
     let mut code = CodeSection::new();
-    let mut exported = false;
+    let (mut exported, mut declared) = (false, plan.declared.is_empty());
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
             Payload::TypeSection(_) => {
@@ -86,11 +87,30 @@ pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy) -> Result<Vec<u8>, LowerErr
                 module.section(&plan.exports());
                 exported = true;
             }
-            Payload::StartSection { .. } if !exported => {
-                module.section(&plan.exports());
+            Payload::StartSection { .. } => {
+                if !exported {
+                    module.section(&plan.exports());
+                }
+                if let Some(function_index) = plan.start {
+                    module.section(&StartSection { function_index });
+                }
             }
             Payload::ElementSection(section) => {
-                module.section(&elements(section)?);
+                module.section(&plan.elements(section)?);
+                declared = true;
+            }
+            Payload::DataCountSection { count, .. } => {
+                if !declared {
+                    module.section(&plan.declare(ElementSection::new()));
+                    declared = true;
+                }
+                if plan.devices.contains(Features::BULK_MEMORY) {
+                    module.section(&DataCountSection { count });
+                }
+            }
+            Payload::CodeSectionStart { .. } if !declared => {
+                module.section(&plan.declare(ElementSection::new()));
+                declared = true;
             }
             Payload::CodeSectionEntry(body) => {
                 code.function(&plan.body(&body)?);
@@ -98,6 +118,11 @@ pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy) -> Result<Vec<u8>, LowerErr
                     plan.append(&mut code);
                     module.section(&code);
                 }
+            }
+            Payload::DataSection(section) if plan.devices.contains(Features::BULK_MEMORY) => {
+                let mut segments = DataSection::new();
+                RoundtripReencoder.parse_data_section(&mut segments, section)?;
+                module.section(&segments);
             }
             Payload::DataSection(section) => {
                 module.section(&data(section)?);
@@ -111,9 +136,15 @@ pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy) -> Result<Vec<u8>, LowerErr
 /// What is appended, and under which index.
 struct Plan<'a> {
     anatomy: &'a Anatomy,
+    /// What the devices run.
+    devices: Features,
+    /// Functions that the code refers to and an export, dropped, has declared.
+    declared: BTreeSet<u32>,
+    /// The start function, where it stays one.
+    start: Option<u32>,
     polyfills: Vec<Polyfill>,
     wrappers: Vec<Wrapper>,
-    /// Start functions that run before the entry.
+    /// Functions that run before the entry.
     initialisers: Vec<u32>,
     /// The start function of a module that has no entry: it becomes the entry.
     start_as_entry: Option<u32>,
@@ -128,24 +159,35 @@ struct Wrapper {
 }
 
 impl<'a> Plan<'a> {
-    fn new(bytes: &[u8], anatomy: &'a Anatomy) -> Result<Self, LowerError> {
+    fn new(bytes: &[u8], anatomy: &'a Anatomy, devices: Features) -> Result<Self, LowerError> {
         let mut polyfills = BTreeSet::new();
+        let mut referred = BTreeSet::new();
         for payload in Parser::new(0).parse_all(bytes) {
             if let Payload::CodeSectionEntry(body) = payload? {
                 for operator in body.get_operators_reader()? {
-                    polyfills.extend(Polyfill::of_operator(&operator?));
+                    let operator = operator?;
+                    polyfills.extend(stand_in(&operator, devices));
+                    if let Operator::RefFunc { function_index } = operator {
+                        referred.insert(function_index);
+                    }
                 }
             }
         }
+        let dropped = anatomy.exports.iter().filter(|export| {
+            export.kind == ExternalKind::Func && !KEPT_EXPORTS.contains(&export.name.as_str())
+        });
+        let declared = dropped.map(|export| export.index).filter(|index| referred.contains(index)).collect();
         let entries: Vec<_> = [ENTRY_COMMAND, ENTRY_RUN]
             .into_iter()
             .filter_map(|name| Some((name, anatomy.exported_function(name)?)))
             .collect();
-        let mut initialisers: Vec<u32> = anatomy.start.into_iter().collect();
+        let start_as_entry = if entries.is_empty() { anatomy.start } else { None };
+        let stays = devices.contains(Features::START_FUNCTION) && start_as_entry.is_none();
+        let start = anatomy.start.filter(|_| stays);
+        let mut initialisers: Vec<u32> = anatomy.start.into_iter().filter(|_| !stays).collect();
         if anatomy.exported_function(ENTRY_COMMAND).is_none() {
             initialisers.extend(anatomy.exported_function(INITIALIZE));
         }
-        let start_as_entry = if entries.is_empty() { anatomy.start } else { None };
         let mut wrappers = Vec::new();
         if !initialisers.is_empty() && anatomy.functions > 0 {
             for (name, entry) in entries {
@@ -160,6 +202,9 @@ impl<'a> Plan<'a> {
         }
         Ok(Self {
             anatomy,
+            devices,
+            declared,
+            start,
             polyfills: polyfills.into_iter().collect(),
             wrappers,
             initialisers,
@@ -226,6 +271,24 @@ impl<'a> Plan<'a> {
         exports
     }
 
+    fn elements(&self, section: wasmparser::ElementSectionReader<'_>) -> Result<ElementSection, LowerError> {
+        if !self.devices.contains(Features::REFERENCE_TYPES) {
+            return elements_of_version_1(section);
+        }
+        let mut elements = ElementSection::new();
+        RoundtripReencoder.parse_element_section(&mut elements, section)?;
+        Ok(self.declare(elements))
+    }
+
+    /// Adds a segment, behind all others, that declares what no export declares any more.
+    fn declare(&self, mut elements: ElementSection) -> ElementSection {
+        if !self.declared.is_empty() {
+            let functions: Vec<u32> = self.declared.iter().copied().collect();
+            elements.declared(Elements::Functions(functions.into()));
+        }
+        elements
+    }
+
     fn append(&self, code: &mut CodeSection) {
         let page_bytes = self.anatomy.memory.map_or(1 << 16, |memory| memory.page_bytes);
         for polyfill in &self.polyfills {
@@ -255,17 +318,18 @@ impl<'a> Plan<'a> {
     }
 
     fn operator(&self, function: &mut Function, operator: Operator<'_>) -> Result<(), LowerError> {
-        if let Some(index) = Polyfill::of_operator(&operator).and_then(|polyfill| self.polyfill(polyfill)) {
+        if let Some(index) = stand_in(&operator, self.devices).and_then(|polyfill| self.polyfill(polyfill)) {
             function.instructions().call(index);
             return Ok(());
         }
+        let extends = !self.devices.contains(Features::SIGN_EXTENSION);
         match operator {
-            Operator::I32Extend8S => extend32(function, 24),
-            Operator::I32Extend16S => extend32(function, 16),
-            Operator::I64Extend8S => extend64(function, 56),
-            Operator::I64Extend16S => extend64(function, 48),
-            Operator::I64Extend32S => extend64(function, 32),
-            Operator::TypedSelect { .. } => {
+            Operator::I32Extend8S if extends => extend32(function, 24),
+            Operator::I32Extend16S if extends => extend32(function, 16),
+            Operator::I64Extend8S if extends => extend64(function, 56),
+            Operator::I64Extend16S if extends => extend64(function, 48),
+            Operator::I64Extend32S if extends => extend64(function, 32),
+            Operator::TypedSelect { .. } if !self.devices.contains(Features::REFERENCE_TYPES) => {
                 function.instructions().select();
             }
             Operator::Block { blockty } => {
@@ -286,7 +350,8 @@ impl<'a> Plan<'a> {
 
     /// A function type without parameters and with at most one result has a form of one byte.
     fn block_type(&self, ty: wasmparser::BlockType) -> Result<BlockType, LowerError> {
-        if let wasmparser::BlockType::FuncType(index) = ty
+        if !self.devices.contains(Features::MULTI_VALUE)
+            && let wasmparser::BlockType::FuncType(index) = ty
             && let Some(ty) = self.anatomy.types.get(index as usize)
             && ty.params().is_empty()
         {
@@ -308,8 +373,20 @@ fn extend64(function: &mut Function, bits: i64) {
     function.instructions().i64_const(bits).i64_shl().i64_const(bits).i64_shr_s();
 }
 
+/// The function that stands in for an operator, where the devices don't run it.
+fn stand_in(operator: &Operator<'_>, devices: Features) -> Option<Polyfill> {
+    let polyfill = Polyfill::of_operator(operator)?;
+    let group = match polyfill {
+        Polyfill::Copy | Polyfill::Fill => Features::BULK_MEMORY,
+        Polyfill::Truncate { .. } => Features::SATURATING_FLOAT,
+    };
+    (!devices.contains(group)).then_some(polyfill)
+}
+
 /// Active segments of functions in the first table; declared ones say nothing to version 1.0.
-fn elements(section: wasmparser::ElementSectionReader<'_>) -> Result<ElementSection, LowerError> {
+fn elements_of_version_1(
+    section: wasmparser::ElementSectionReader<'_>,
+) -> Result<ElementSection, LowerError> {
     let mut elements = ElementSection::new();
     for element in section {
         let element = element?;

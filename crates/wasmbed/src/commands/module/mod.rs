@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use wasmbed_runtime::{Ending, Limits};
-use wasmbed_scan::{Capabilities, Capability};
+use wasmbed_scan::{Capabilities, Capability, Features};
 
 use crate::{output, values};
 
@@ -24,23 +24,29 @@ pub use anatomy::{Anatomy, Export, Import, Memory, Place, ReadError, Section, Us
 pub use check::{CheckOptions, Findings, check};
 pub use feature::{Feature, Treatment};
 pub use info::{FeatureTreatment, Info};
-pub use pack::{PackError, Packed, pack};
+pub use pack::{PackError, Packed, pack, pack_for};
 pub use toolchain::Toolchain;
 pub use trial::{TrialEnd, TrialOptions, try_out};
 
 /// Commands on a WebAssembly module.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Rewrite a module so that every device can run it, and print the resources it needs.
+    /// Make a module ready for devices, and print the resources it needs.
     ///
-    /// Newer operators are lowered to WebAssembly 1.0; what devices do not use (names, debug information, other exports) is
-    /// dropped. `apply` does this automatically.
+    /// What devices do not use (names, debug information, other exports) is dropped; what no device runs is refused by name.
+    /// Operators stay as they are, unless --lower rewrites them. `apply` does this automatically.
     Pack {
         /// The module, or - for standard input.
         module: PathBuf,
         /// Output file, or - for standard output [default: NAME.packed.wasm next to the module].
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Rewrite operators in terms of WebAssembly 1.0 as far as possible, for devices that run nothing else.
+        ///
+        /// `status.facts.features` of a Device lists what its engine runs beyond WebAssembly 1.0. `apply` lowers a WebAssembly
+        /// file by itself where a targeted Device needs it.
+        #[arg(long)]
+        lower: bool,
     },
     /// Check whether a device would accept a module, and print every problem; exit code 1 if it would not.
     Check {
@@ -125,7 +131,7 @@ fn granted(grants: &[Grant]) -> Capabilities {
 /// Runs a subcommand; the error is a message for the user, with exit code 1. `module run` exits with the application's code.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Pack { module, output } => run_pack(&module, output),
+        Command::Pack { module, output, lower } => run_pack(&module, output, lower),
         Command::Check { module, memory_limit, device_memory, capabilities } => {
             let options = CheckOptions {
                 memory_limit_bytes: memory_limit.into(),
@@ -150,8 +156,10 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn run_pack(module: &Path, output: Option<PathBuf>) -> anyhow::Result<()> {
-    let packed = pack(&read_module(module)?).with_context(|| format!("can't pack {}", module.display()))?;
+fn run_pack(module: &Path, output: Option<PathBuf>, lower: bool) -> anyhow::Result<()> {
+    let devices = if lower { Features::FIRST_DEVICES } else { Features::DEVICES };
+    let packed = pack_for(&read_module(module)?, devices)
+        .with_context(|| format!("can't pack {}", module.display()))?;
     let output = output.unwrap_or_else(|| match module.to_str() {
         Some("-") => PathBuf::from("-"),
         _ => module.with_extension("packed.wasm"),

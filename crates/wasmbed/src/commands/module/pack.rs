@@ -1,7 +1,8 @@
-//! Packing: a module as a toolchain made it becomes one that every device can run, or is refused by name.
+//! Packing: a module as a toolchain made it becomes one that devices can run, or is refused by name.
 
 use std::collections::BTreeMap;
 
+use wasmbed_scan::Features;
 use wasmparser::{Validator, WasmFeatures};
 
 use super::{
@@ -14,8 +15,17 @@ use super::{
 };
 use crate::output::{grouped, times};
 
-/// What every device engine runs: version 1.0, mutable globals (so do all of them) and custom page sizes.
-pub(crate) const DEVICE_FEATURES: WasmFeatures = WasmFeatures::WASM1.union(WasmFeatures::CUSTOM_PAGE_SIZES);
+/// What a validator calls the groups. The two that it has no name for are part of version 1.0 there.
+const VALIDATED: [(Features, WasmFeatures); 8] = [
+    (Features::CUSTOM_PAGE_SIZES, WasmFeatures::CUSTOM_PAGE_SIZES),
+    (Features::SIGN_EXTENSION, WasmFeatures::SIGN_EXTENSION),
+    (Features::SATURATING_FLOAT, WasmFeatures::SATURATING_FLOAT_TO_INT),
+    (Features::BULK_MEMORY, WasmFeatures::BULK_MEMORY),
+    (Features::MULTI_VALUE, WasmFeatures::MULTI_VALUE),
+    (Features::REFERENCE_TYPES, WasmFeatures::REFERENCE_TYPES),
+    (Features::EXTENDED_CONST, WasmFeatures::EXTENDED_CONST),
+    (Features::TAIL_CALL, WasmFeatures::TAIL_CALL),
+];
 
 /// A module ready for devices.
 #[derive(Debug)]
@@ -26,6 +36,8 @@ pub struct Packed {
     pub bytes_before: usize,
     /// Its memory.
     pub memory: Option<Memory>,
+    /// What it uses beyond version 1.0 and the devices run, and how often.
+    pub kept: Vec<(Feature, u32)>,
     /// What was rewritten, and how often.
     pub lowered: Vec<(Feature, u32)>,
     /// Who made it, as far as it says.
@@ -49,6 +61,10 @@ impl Packed {
             ),
             ("memory", self.memory.as_ref().map_or("none".to_string(), memory_text)),
         ];
+        if !self.kept.is_empty() {
+            let kept: Vec<String> = self.kept.iter().map(|(feature, _)| feature.to_string()).collect();
+            lines.push(("kept", format!("{}: devices run it as it is", kept.join(", "))));
+        }
         for (feature, count) in &self.lowered {
             lines.push(("rewritten", format!("{feature}, {}", times(*count))));
         }
@@ -63,7 +79,7 @@ pub enum PackError {
     /// It isn't a valid module.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It uses what no device runs and packing can't rewrite.
+    /// It uses what the devices don't run and packing can't rewrite.
     #[error("{}", unsupported_message(.features, .advice))]
     Unsupported {
         /// Each feature with its first use.
@@ -91,22 +107,29 @@ impl From<LowerError> for PackError {
     }
 }
 
-/// Packs a module. Packing what is packed already changes nothing.
+/// Packs a module for devices of this version. Packing what is packed already changes nothing.
 pub fn pack(bytes: &[u8]) -> Result<Packed, PackError> {
+    pack_for(bytes, Features::DEVICES)
+}
+
+/// Packs a module for devices that run these groups of operators beyond version 1.0: what they don't run is rewritten, and
+/// nothing else.
+pub fn pack_for(bytes: &[u8], devices: Features) -> Result<Packed, PackError> {
+    let devices = with_tables_whole(devices);
     let anatomy = Anatomy::read(bytes)?;
     let toolchain = Toolchain::detect(&anatomy);
     let refused: BTreeMap<_, _> = anatomy
         .features
         .iter()
-        .filter(|(feature, _)| feature.treatment() == Treatment::Refused)
+        .filter(|(feature, _)| feature.treatment(devices) == Treatment::Refused)
         .map(|(feature, first)| (*feature, first.clone()))
         .collect();
     if !refused.is_empty() {
         let advice = advice::for_features(toolchain, refused.keys().copied());
         return Err(PackError::Unsupported { features: refused, advice });
     }
-    let packed = lower::lower(bytes, &anatomy)?;
-    Validator::new_with_features(DEVICE_FEATURES)
+    let packed = lower::lower(bytes, &anatomy, devices)?;
+    Validator::new_with_features(validated(devices))
         .validate_all(&packed)
         .map_err(|error| PackError::Defect(error.to_string()))?;
     let after = Anatomy::read(&packed)?;
@@ -114,14 +137,31 @@ pub fn pack(bytes: &[u8]) -> Result<Packed, PackError> {
         let exports = anatomy.exports.into_iter().map(|export| export.name).collect();
         return Err(PackError::NoEntry { exports });
     }
-    let lowered = anatomy
-        .features
-        .iter()
-        .filter(|(feature, _)| feature.treatment() == Treatment::Lowered)
-        .map(|(feature, used)| (*feature, used.count))
-        .collect();
-    let advice = advice::for_memory(toolchain, after.memory).into_iter().collect();
-    Ok(Packed { bytes: packed, bytes_before: bytes.len(), memory: after.memory, lowered, toolchain, advice })
+    let treated = |wanted: Treatment| {
+        let features = anatomy.features.iter();
+        let treated = features.filter(|(feature, _)| feature.treatment(devices) == wanted);
+        treated.map(|(feature, used)| (*feature, used.count)).collect()
+    };
+    Ok(Packed {
+        kept: treated(Treatment::Kept),
+        lowered: treated(Treatment::Lowered),
+        bytes: packed,
+        bytes_before: bytes.len(),
+        memory: after.memory,
+        toolchain,
+        advice: advice::for_memory(toolchain, after.memory).into_iter().collect(),
+    })
+}
+
+/// Segments are written in the forms of both proposals or of none.
+fn with_tables_whole(devices: Features) -> Features {
+    let tables = Features::BULK_MEMORY.union(Features::REFERENCE_TYPES);
+    if devices.contains(tables) { devices } else { devices.without(tables) }
+}
+
+fn validated(devices: Features) -> WasmFeatures {
+    let groups = VALIDATED.iter().filter(|(group, _)| devices.contains(*group));
+    groups.fold(WasmFeatures::WASM1, |all, (_, group)| all.union(*group))
 }
 
 fn unsupported_message(features: &BTreeMap<Feature, Use>, advice: &[String]) -> String {
