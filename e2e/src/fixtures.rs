@@ -38,6 +38,63 @@ pub fn ticker(text: &str, pause_ms: u32) -> Vec<u8> {
     )
 }
 
+/// A [`ticker`] that is written in the whole language: it says its text only if everything else did what it should.
+///
+/// The text is a passive segment; a start function copies it, and half of the way to the loop leads through two tables, several
+/// results and tail calls.
+pub fn fluent_ticker(said: &str, pause_ms: u32) -> Vec<u8> {
+    let length = said.len();
+    text(&format!(
+        r#"(module
+            (import "wasmbed" "log" (func $log (param i32 i32)))
+            (import "wasmbed" "wait" (func $wait (param i32)))
+            (type $pair (func (param i32 i32) (result i32 i32)))
+            (type $step (func (param i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data $said "{said}")
+            (table $steps 1 funcref)
+            (table $things 2 externref)
+            (elem $late func $sum)
+            (elem declare func $count)
+            (global $place (mut i32) (i32.add (i32.const 60) (i32.const 4)))
+            (func $prepare
+                (memory.init $said (global.get $place) (i32.const 0) (i32.const {length}))
+                (data.drop $said)
+                (table.init $steps $late (i32.const 0) (i32.const 0) (i32.const 1))
+                (elem.drop $late))
+            (start $prepare)
+            (func $sum (type $step) (i32.add (local.get 0) (local.get 1)))
+            (func $swap (type $pair) (local.get 1) (local.get 0))
+            ;; Adds 1 to the second as often as the first says, on one frame.
+            (func $count (type $step)
+                (if (i32.eqz (local.get 0)) (then (return (local.get 1))))
+                (return_call $count
+                    (i32.sub (local.get 0) (i32.const 1)) (i32.add (local.get 1) (i32.const 1))))
+            (func $through (type $step)
+                (return_call_indirect $steps (type $step) (local.get 0) (local.get 1) (i32.const 0)))
+            (func $check (param $right i32) (if (i32.eqz (local.get $right)) (then unreachable)))
+            (func (export "run")
+                (call $check (ref.is_null (table.get $things (i32.const 1))))
+                (call $check (i32.eq (table.grow $things (ref.null extern) (i32.const 3)) (i32.const 2)))
+                (call $check (i32.eq (table.size $things) (i32.const 5)))
+                (call $check (i32.eq (table.grow $steps (ref.func $count) (i32.const 1)) (i32.const 1)))
+                (call $check (i32.eq (i32.const 3)
+                    (i32.sub (call $swap (i32.const 4) (i32.const 7)))))
+                (call $check (i32.eq (call $through (i32.const 20) (i32.const 22)) (i32.const 42)))
+                (call $check (i32.eq (i32.const 20000)
+                    (call_indirect $steps (type $step) (i32.const 19999) (i32.const 1) (i32.const 1))))
+                (call $check (i32.eq (i32.extend8_s (i32.const 255)) (i32.const -1)))
+                (call $check (i32.eq (i32.trunc_sat_f32_s (f32.const nan)) (i32.const 0)))
+                (memory.copy (i32.const 0) (global.get $place) (i32.const {length}))
+                (memory.fill (global.get $place) (i32.const 0) (i32.const {length}))
+                (loop $again
+                    (block (result i32 i32) (i32.const 0) (i32.const {length}))
+                    (call $log)
+                    (call $wait (i32.const {pause_ms}))
+                    (br $again))))"#
+    ))
+}
+
 /// Logs the numbers from 100 to 399, a line each with a pause of 10 ms, and stays: less than a gateway takes.
 pub fn numbers() -> Vec<u8> {
     text(
@@ -100,6 +157,24 @@ pub fn endless_recursion() -> Vec<u8> {
 /// Traps at its first operator.
 pub fn trap_at_once() -> Vec<u8> {
     text(r#"(module (func (export "run") unreachable))"#)
+}
+
+/// Has a start function that loops for ever.
+pub fn endless_start() -> Vec<u8> {
+    text(r#"(module (func $start (loop (br 0))) (start $start) (func (export "run")))"#)
+}
+
+/// Calls what a table doesn't have, in the place of its own frame.
+pub fn call_of_nothing() -> Vec<u8> {
+    text(
+        r#"(module (type $t (func)) (table 1 externref) (table $t 4 funcref)
+            (func (export "run") (return_call_indirect $t (type $t) (i32.const 3))))"#,
+    )
+}
+
+/// 20,000 elements that a device would keep for as long as it runs.
+pub fn many_elements() -> Vec<u8> {
+    text(&format!(r#"(module (elem func {}) (func (export "run")))"#, "0 ".repeat(20_000)))
 }
 
 /// Waits, and traps.
@@ -229,6 +304,9 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ("endless-growth", endless_growth()),
         ("endless-recursion", endless_recursion()),
         ("trap-at-once", trap_at_once()),
+        ("endless-start", endless_start()),
+        ("call-of-nothing", call_of_nothing()),
+        ("many-elements", many_elements()),
         ("log-flood", log_flood()),
         ("unknown-import", unknown_import()),
         ("wrong-signature", wrong_signature()),
@@ -331,13 +409,24 @@ mod tests {
     use super::*;
 
     fn is_valid(bytes: &[u8]) -> bool {
-        let features = WasmFeatures::WASM1.union(WasmFeatures::CUSTOM_PAGE_SIZES);
+        let features = WasmFeatures::WASM2
+            .difference(WasmFeatures::SIMD)
+            .union(WasmFeatures::CUSTOM_PAGE_SIZES)
+            .union(WasmFeatures::EXTENDED_CONST)
+            .union(WasmFeatures::TAIL_CALL);
         Validator::new_with_features(features).validate_all(bytes).is_ok()
     }
 
     #[test]
     fn only_what_says_so_is_invalid() {
-        let good = [hello(), counter(), ticker("a", 1), once("a"), large_ticker("a", 1, 70_000)];
+        let good = [
+            hello(),
+            counter(),
+            ticker("a", 1),
+            fluent_ticker("a", 1),
+            once("a"),
+            large_ticker("a", 1, 70_000),
+        ];
         assert!(good.iter().all(|bytes| is_valid(bytes)));
         let broken: BTreeSet<_> =
             hostile().into_iter().filter(|(_, bytes)| !is_valid(bytes)).map(|(name, _)| name).collect();

@@ -111,7 +111,8 @@ async fn a_module_is_applied_shown_and_heard_with_one_binary(plane: ControlPlane
     machine.add_device("board").await?;
     machine.connected("board").await?;
     let file = machine.dir().join("app.wasm");
-    std::fs::write(&file, fixtures::ticker("said by the module", 200))?;
+    // In the whole language that devices run, so that packing, the fit check and each board's engine are heard about it.
+    std::fs::write(&file, fixtures::fluent_ticker("said by the module", 200))?;
     let path = file.to_str().context("a path in UTF-8")?;
     run(&["apply", path, "--name", "teller", "--device", "board", "--wait"], &machine)?;
     let table = run(&["get", "wapp"], &machine)?;
