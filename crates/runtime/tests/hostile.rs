@@ -6,7 +6,7 @@
 mod support;
 
 use support::*;
-use wasmbed_runtime::engine::Trap;
+use wasmbed_runtime::engine::{Engine, LoadStep, Quota, Trap};
 use wasmbed_runtime::{
     Capabilities, Ending, Exceeded, Features, Interpreter, LoadError, Refusal, Runtime, RuntimeConfig,
     ScanLimits, scan,
@@ -703,6 +703,45 @@ fn carries_many_values_with_few_bytes() {
     }
     // What a program does with so many values runs.
     assert_eq!(ending(&with("call $f block (type $t) end")).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+/// As much as the scan lets pass: loading it is not much more work, for each byte, than loading what a program consists of.
+#[test]
+fn the_most_that_may_be_carried_is_little_work() {
+    let values = "i64 ".repeat(64);
+    let zeros = "(i64.const 0) ".repeat(64);
+    let with = |calls: usize, additions: usize| {
+        wasm(&format!(
+            r#"(module (type $t (func (param {values}) (result {values}))) (memory 1)
+            (func $f (type $t) {zeros}) (func (export "_start") {zeros} {} {}) (data (i32.const 0) "{}")
+            (func (param i32) (result i32) (local.get 0) {}))"#,
+            "call $f ".repeat(calls),
+            "drop ".repeat(64),
+            "x".repeat(30_000),
+            "(i32.add (i32.const 1)) ".repeat(additions),
+        ))
+    };
+    // Work of loading, in operators or so, for each 1,000 bytes.
+    let work = |module: &[u8]| {
+        const WORK: u32 = 50;
+        let info = scan(module, &ScanLimits::default()).unwrap();
+        let quota = Quota { heap_bytes: 1 << 20, linear_bytes: 65_536, stack_words: 2_048 };
+        let arena = Interpreter::arena(4 << 20);
+        let mut loader = Interpreter::begin(&arena, module, &info, quota).unwrap();
+        for steps in 1_u64.. {
+            match Interpreter::load_on(loader, module, &info, WORK).unwrap() {
+                LoadStep::More(rest) => loader = rest,
+                LoadStep::Done(_) => return steps * u64::from(WORK) * 1_000 / module.len() as u64,
+            }
+        }
+        unreachable!("it ends")
+    };
+    let fits = |calls: &usize| scan(&with(*calls, 0), &ScanLimits::default()).is_ok();
+    let most = (0..2_000).step_by(16).take_while(fits).last().unwrap();
+    assert!(most > 900, "{most} calls");
+    let (worst, usual) = (work(&with(most, 0)), work(&with(0, 10_000)));
+    println!("{worst} with {most} calls that carry the most, {usual} with additions");
+    assert!(worst < usual * 4, "{worst} with {most} calls, {usual} with additions");
 }
 
 #[test]
