@@ -50,21 +50,36 @@ impl Loader<'_> {
             }
         }
         let index = self.types;
-        self.region.set_number(self.type_place, index as usize * 2, place.0);
-        self.region.set_number(self.type_place, index as usize * 2 + 1, counts[0] | counts[1] << 8);
-        self.types += 1;
+        let counts = counts[0] | counts[1] << 8;
         // Calls by a table compare numbers: equal types have that of the first one.
-        let function = self.function_type(index);
-        let canonical = (0..index).find(|other| self.function_type(*other) == function);
-        self.work += index / 8;
+        let (canonical, compared) = self.first_equal_type(place, counts);
+        self.work += index / 16 + compared / 16;
+        self.types += 1;
+        self.region.set_number(self.type_place, index as usize * 2, place.0);
         if canonical.is_some() {
             self.region.truncate(place.0 as usize);
             let place = self.region.number(self.type_place, canonical.unwrap_or(index) as usize * 2);
             self.region.set_number(self.type_place, index as usize * 2, place);
         }
-        let record = counts[0] | counts[1] << 8 | canonical.unwrap_or(index) << 16;
+        let record = counts | canonical.unwrap_or(index) << 16;
         self.region.set_number(self.type_place, index as usize * 2 + 1, record);
         Ok(())
+    }
+
+    /// The first type with as many parameters and results, and the same ones, as those at this place; and the bytes that were
+    /// compared to find it.
+    fn first_equal_type(&self, place: Place, counts: u32) -> (Option<u32>, u32) {
+        let bytes = (counts & 0xff) + (counts >> 8);
+        let wanted = self.region.slice::<u8>(place, bytes as usize);
+        let (types, _) = self.region.slice::<u32>(self.type_place, self.types as usize * 2).as_chunks();
+        let mut compared = 0;
+        let found = types.iter().position(|[other, record]| {
+            record & 0xffff == counts && {
+                compared += bytes;
+                self.region.slice::<u8>(Place(*other), bytes as usize) == wanted
+            }
+        });
+        (found.map(|index| index as u32), compared)
     }
 
     /// A type of which there is one with this index.
