@@ -28,34 +28,49 @@ pub(crate) struct Options {
     /// Check formatting and lints first, and start the images that QEMU has a machine for.
     #[arg(long)]
     check: bool,
+    /// Build what measures engines on boards instead, `target/firmware/measure-<board>.elf`, and the module that it runs.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) measure: bool,
 }
 
 impl Options {
     /// Every board, built only.
-    pub(crate) const UNCHECKED: Self = Self { board: None, check: false };
+    pub(crate) const UNCHECKED: Self = Self { board: None, check: false, measure: false };
+
+    /// The boards that are wanted.
+    pub(crate) fn boards(&self) -> Result<Vec<&'static Board>> {
+        let wanted = |board: &&Board| self.board.as_deref().is_none_or(|name| name == board.name);
+        let boards: Vec<&Board> = ALL.into_iter().filter(wanted).collect();
+        if boards.is_empty() {
+            bail!("no such board: these exist: {}", ALL.map(|board| board.name).join(", "));
+        }
+        Ok(boards)
+    }
+}
+
+/// The folder of the images.
+pub(crate) fn out() -> Result<PathBuf> {
+    let out = process::top().join("target/firmware");
+    std::fs::create_dir_all(&out).with_context(|| format!("can't create {}", out.display()))?;
+    Ok(out)
 }
 
 /// Builds one board's image, unchecked.
 pub(crate) fn build_one(name: &str) -> Result<()> {
-    build(&Options { board: Some(name.to_owned()), check: false })
+    build(&Options { board: Some(name.to_owned()), ..Options::UNCHECKED })
 }
 
 /// Builds, prints sizes, compares them with the budget and leaves `target/firmware/<board>.elf` and `.bin`.
 pub(crate) fn build(options: &Options) -> Result<()> {
-    let wanted = |board: &&Board| options.board.as_deref().is_none_or(|name| name == board.name);
-    let boards: Vec<&Board> = ALL.into_iter().filter(wanted).collect();
-    if boards.is_empty() {
-        bail!("no such board: these exist: {}", ALL.map(|board| board.name).join(", "));
-    }
-    let out = process::top().join("target/firmware");
-    std::fs::create_dir_all(&out).with_context(|| format!("can't create {}", out.display()))?;
+    let boards = options.boards()?;
+    let out = out()?;
     let mut beyond = Vec::new();
     for board in boards {
         process::step(&format!("firmware of {} ({})", board.name, board.target));
         if options.check {
             formatting_and_lints(board)?;
         }
-        let built = compile(board)?;
+        let built = compile(board, board.name, &[])?;
         let elf = std::fs::read(&built).with_context(|| format!("{} was not built", built.display()))?;
         let image = firmware_size::image(&elf).with_context(|| format!("can't read {}", built.display()))?;
         let elf_path = out.join(format!("{}.elf", board.name));
@@ -93,17 +108,19 @@ fn formatting_and_lints(board: &Board) -> Result<()> {
     )
 }
 
-/// Builds a board's image and returns the path of the ELF file.
-fn compile(board: &Board) -> Result<PathBuf> {
+/// Builds a program of a board's package and returns the path of the ELF file.
+pub(crate) fn compile(board: &Board, program: &str, more: &[&str]) -> Result<PathBuf> {
     let route = system::ensure_target(board.target)?;
     let mut build: Command = route.cargo_build(board.target);
     process::run(
         build
             .current_dir(folder())
             .args(["--quiet", "--locked", "--release", "--package", board.name])
+            .args(["--bin", program])
+            .args(more)
             .env("CARGO_TARGET_DIR", target_dir(route)),
     )?;
-    Ok(target_dir(route).join(board.target).join("release").join(board.name))
+    Ok(target_dir(route).join(board.target).join("release").join(program))
 }
 
 fn folder() -> PathBuf {

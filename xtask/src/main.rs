@@ -14,6 +14,7 @@ mod firmware_size;
 mod fuzz;
 mod go;
 mod guests;
+mod measure;
 mod mutations;
 mod process;
 mod structure;
@@ -46,6 +47,9 @@ enum Task {
     },
     /// Measure the budgets and print them beside their goals.
     Bench {
+        /// Measure engines alone: `-- --help` says what can be said about them.
+        #[arg(long)]
+        engines: bool,
         /// Passed to the program: see `cargo xtask bench -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -74,15 +78,10 @@ fn main() -> std::process::ExitCode {
         Task::Test(options) => test::run(&options),
         Task::E2e(options) => e2e::run(&options),
         Task::Guests { check } => guests::build(check),
-        Task::Bench { arguments } => tools::ensure_all().and_then(|()| {
-            process::run(
-                process::cargo()
-                    .args(["run", "--release", "--quiet", "--package", "wasmbed-bench", "--"])
-                    .args(arguments),
-            )
-        }),
+        Task::Bench { engines, arguments } => measure::bench(engines, &arguments),
         Task::Deep(task) => deep::run(task),
         Task::Container(options) => container::build(&options),
+        Task::Firmware(options) if options.measure => measure::images(&options),
         Task::Firmware(options) => firmware::build(&options),
         Task::Structure(options) => structure::run(&options),
         Task::Toolchains => toolchains::run(),

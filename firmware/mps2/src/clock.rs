@@ -35,7 +35,7 @@ pub fn start<I: Image>() {
 }
 
 /// Counts of the clock since the start.
-fn ticks<I: Image>() -> u64 {
+pub fn ticks<I: Image>() -> u64 {
     cortex_m::interrupt::free(|section| {
         let seen = SEEN.borrow(section);
         // It counts down from the highest value.

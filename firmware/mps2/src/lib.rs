@@ -8,14 +8,14 @@
 extern crate alloc;
 
 mod board;
-mod clock;
+pub mod clock;
 mod flash;
 mod image;
 mod interrupt;
 mod lan9118;
 mod pins;
 mod start;
-mod uart;
+pub mod uart;
 mod watchdog;
 
 pub use image::Image;

@@ -17,7 +17,9 @@ pub fn bytes() -> usize {
 /// Fills what is not in use.
 ///
 /// # Safety
-/// It may be called by the program's first function only, which nothing interrupts.
+/// Nothing that interrupts it leaves anything below its caller's frame that it comes back to.
+// In a frame of its own, which is far smaller than the margin: the caller's could be larger.
+#[inline(never)]
 pub unsafe fn paint() {
     let here = 0u32;
     let end = (&raw const here as usize).saturating_sub(MARGIN_BYTES);
@@ -38,4 +40,26 @@ pub fn peak_bytes() -> usize {
         word += size_of::<u32>();
     }
     start.saturating_sub(word)
+}
+
+/// Bytes of the stack that `work` uses, its own frames included.
+pub fn used_by(work: impl FnOnce()) -> usize {
+    // SAFETY: it paints below everything that is in use; what would interrupt it leaves nothing there that it comes back to.
+    unsafe { paint() };
+    let above = below_the_margin(work);
+    let mut word = &raw const _stack_end as usize;
+    // SAFETY: every address is within the stack; reading it changes nothing.
+    while word < above && unsafe { (word as *const u32).read_volatile() } == PATTERN {
+        word += size_of::<u32>();
+    }
+    above - word
+}
+
+/// Runs `work` with nothing but what was painted below it, and answers where that begins.
+#[inline(never)]
+fn below_the_margin(work: impl FnOnce()) -> usize {
+    let room = [0u32; 2 * MARGIN_BYTES / size_of::<u32>()];
+    let above = core::hint::black_box(&room).as_ptr() as usize;
+    work();
+    above
 }

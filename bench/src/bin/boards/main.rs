@@ -1,10 +1,14 @@
-//! Instructions that a board spends on a handshake, on each MiB of a download and on a million operators of a module.
+//! Instructions that a board spends on a handshake, on each MiB of a download and on a million operators of a module; and what its
+//! engine takes beside native code and other engines.
 //!
 //! QEMU counts: with `-icount` each instruction takes a nanosecond of the board's time, so time awake is instructions. The
 //! gateway, the controller and the Kubernetes API are real ones on this machine. It may not judge: no row is an assertion.
 
+mod dense;
+mod engine;
+
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use wasmbed_api::{Application, ApplicationConfig};
 use wasmbed_e2e::{
     ControlPlane, Machine, application,
@@ -22,6 +26,18 @@ struct Arguments {
     /// Starts to average the handshake over.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     handshakes: u32,
+    /// Measure only this.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The firmware: handshakes, downloads, operators.
+    Firmware,
+    /// The engine, by the programs that `cargo xtask firmware --measure` builds.
+    Engine,
 }
 
 /// Bytes of the small module and of the large one; what they differ by is counted.
@@ -41,13 +57,18 @@ async fn main() -> Result<()> {
     if arguments.boards.is_empty() {
         arguments.boards = Kind::all().collect();
     }
-    let mut rows = Rows::new();
-    for board in &arguments.boards {
-        measure(*board, arguments.handshakes, &mut rows).await?;
+    if arguments.only != Some(Part::Engine) {
+        let mut rows = Rows::new();
+        for board in &arguments.boards {
+            measure(*board, arguments.handshakes, &mut rows).await?;
+        }
+        println!("\n| what | board | instructions |\n|---|---|---|");
+        for [what, board, instructions] in rows {
+            println!("| {what} | {board} | {instructions} |");
+        }
     }
-    println!("\n| what | board | instructions |\n|---|---|---|");
-    for [what, board, instructions] in rows {
-        println!("| {what} | {board} | {instructions} |");
+    if arguments.only != Some(Part::Firmware) {
+        engine::measure(&arguments.boards)?;
     }
     Ok(())
 }
