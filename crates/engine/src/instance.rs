@@ -401,13 +401,17 @@ impl Instance<'_> {
         let given = i32::try_from(fuel).unwrap_or(i32::MAX);
         self.machine.fuel = given;
         let why = self.execute();
-        let used = (i64::from(given) - i64::from(self.machine.fuel)).max(0) as u32;
+        debug_assert!(self.machine.fuel <= given, "fuel is only used");
+        let used = given.wrapping_sub(self.machine.fuel) as u32;
+        // First, and apart from the others: it is how slices end.
+        if why == exit::FUEL {
+            return (Step::OutOfFuel, used);
+        }
         let trap = match why {
             exit::DONE => {
                 self.state = State::Idle;
                 return (Step::Done, used);
             }
-            exit::FUEL => return (Step::OutOfFuel, used),
             exit::HOST => {
                 let function = u32::from(self.machine.host_function);
                 self.state = State::Waiting(function);

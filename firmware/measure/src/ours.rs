@@ -65,6 +65,8 @@ impl Engine for Ours<'_> {
         self.0.call(kernel, &[Value::I32(amount as i32)]).map_err(|_| "a kernel can't be called")
     }
 
+    // A call, as it is in the firmware: its registers are saved and restored in each slice.
+    #[inline(never)]
     fn step(&mut self, fuel: u32) -> Result<Step, &'static str> {
         match self.0.step(fuel).0 {
             wasmbed_engine::Step::OutOfFuel => Ok(Step::OutOfFuel),
