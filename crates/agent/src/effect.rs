@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, ReportReason};
 
-use crate::storage::Operation;
+use crate::{storage::Operation, trap::Trapped};
 
 /// Names one load of one application, so that news of an earlier one is told apart. Never reused before a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,8 @@ pub enum ApplicationEvent {
     },
     /// Its module's bytes do not have their digest any more.
     Damaged,
+    /// It trapped; that it ended follows.
+    Trapped(Trapped),
     /// It ended, and holds nothing any more.
     Ended {
         /// Why.

@@ -43,6 +43,7 @@ mod session;
 pub mod storage;
 mod store;
 mod text;
+mod trap;
 mod why;
 
 pub use agent::{Agent, SessionState};
@@ -60,6 +61,7 @@ pub use session::{
     RETRY_AFTER_MS_MAX, WELCOME_TIMEOUT_MS,
 };
 pub use text::clip;
+pub use trap::{TRAPS_WAITING_MAX, Trapped, TrappedFrame};
 
 /// SHA-256 of a module's bytes.
 #[must_use]

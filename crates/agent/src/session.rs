@@ -12,7 +12,7 @@
 //! Any frame proves liveness. A heartbeat goes out every interval whatever else was sent, because it carries what the
 //! device uses and because its answer is the frame that proves the gateway's liveness.
 
-use wasmbed_protocol::{Closing, Epoch, Sequence, Welcome};
+use wasmbed_protocol::{Closing, Epoch, MessageGroups, Sequence, Welcome};
 
 use crate::{
     backoff::{RECONNECT, RECONNECT_RESET_MS},
@@ -54,6 +54,8 @@ pub(crate) struct Established {
     heartbeat: Sequence,
     report: Sequence,
     log: LogBudget,
+    /// What the gateway takes beyond the first messages.
+    groups: MessageGroups,
 }
 
 impl Established {
@@ -71,7 +73,13 @@ impl Established {
             heartbeat: Sequence(0),
             report: Sequence(0),
             log: LogBudget::new(welcome.log_bytes_per_second, now_ms),
+            groups: welcome.groups.unwrap_or_default(),
         }
+    }
+
+    /// Whether the gateway takes messages of this group.
+    pub(crate) fn takes(&self, group: MessageGroups) -> bool {
+        self.groups.has(group)
     }
 
     pub(crate) fn handle_heard(&mut self, now_ms: u64) {
@@ -218,6 +226,7 @@ mod tests {
             heartbeat_timeout_ms: 30_000,
             log_bytes_per_second: 0,
             desired_known: true,
+            groups: None,
         }
     }
 

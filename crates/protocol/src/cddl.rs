@@ -106,6 +106,8 @@ fn every_message_stands_in_the_cddl() {
         "assignment-get" AssignmentGet, Some(tag::ASSIGNMENT_GET);
         "module-get" ModuleGet, Some(tag::MODULE_GET);
         "log" Log<'_>, Some(tag::LOG);
+        "trap" Trap<'_>, Some(tag::TRAP);
+        "stack-frame" StackFrame<'_>, None;
         "error" ErrorNotice<'_>, Some(tag::ERROR);
         "welcome" Welcome, Some(tag::WELCOME);
         "reject" Closing<'_>, Some(tag::REJECT);
@@ -140,7 +142,7 @@ fn every_enumerator_stands_in_the_cddl() {
             assert_eq!(body, format!("&( {} ) / u32", known.join(", ")), "rule {name}");
         )+ };
     }
-    check!(ResetReason, ApplicationState, ReportReason, ErrorCode, CloseReason, RestartPolicy);
+    check!(ResetReason, ApplicationState, ReportReason, TrapKind, ErrorCode, CloseReason, RestartPolicy);
 }
 
 #[test]
@@ -156,6 +158,7 @@ fn every_limit_and_every_reserved_tag_stands_in_the_cddl() {
         SPEC_BYTES_MAX ENVELOPE_BYTES_MAX MODULE_BYTES_MAX LOG_TEXT_BYTES_MAX REPORT_MESSAGE_BYTES_MAX
         DETAIL_BYTES_MAX RESET_DETAIL_BYTES_MAX NAME_BYTES_MAX FACTS_BYTES_MAX IMPORT_MODULES_MAX
         IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
+        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX
     );
     for (name, tag) in
         [("Publish", tag::PUBLISH), ("LogLevel", tag::LOG_LEVEL), ("Certificate", tag::CERTIFICATE)]

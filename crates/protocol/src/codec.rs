@@ -12,7 +12,8 @@ use crate::{
     },
     frame::FRAME_HEAD_BYTES,
     ids::{
-        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash,
+        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, MessageGroups, ModuleDigest, Revision,
+        Sequence, SpecHash,
     },
     limits::*,
     list::Item,
@@ -60,6 +61,8 @@ pub mod tag {
     pub const LOG_LEVEL: u32 = 18;
     /// Reserved.
     pub const CERTIFICATE: u32 = 19;
+    /// [`Trap`](crate::Trap).
+    pub const TRAP: u32 = 27;
 }
 
 /// Key of a message's tag.
@@ -221,6 +224,21 @@ record!(Log<'a>, Log {
     4 => text: Text { bytes_max: LOG_TEXT_BYTES_MAX },
 });
 
+record!(item StackFrame<'a>, StackFrame {
+    1 => function: Uint::<u32>::ANY,
+    2 => offset: Optional(Uint::<u32>::ANY),
+    3 => name: Text { bytes_max: FUNCTION_NAME_BYTES_MAX },
+});
+
+record!(Trap<'a>, Trap {
+    1 => uid: Of::<ApplicationUid>::ANY,
+    2 => spec_hash: Of::<SpecHash>::ANY,
+    3 => restarts: Uint::<u32>::ANY,
+    4 => kind: Of::<TrapKind>::ANY,
+    5 => frames: ListOf { items_max: STACK_FRAMES_MAX, check: |_, _| Ok(()) },
+    6 => frames_left_out: Uint::<u32>::ANY,
+});
+
 record!(ErrorNotice<'a>, ErrorNotice {
     1 => code: Of::<ErrorCode>::ANY,
     2 => tag: Optional(Uint::<u32>::ANY),
@@ -234,6 +252,7 @@ record!(Welcome, Welcome {
     4 => heartbeat_timeout_ms: Uint::<u32>::ANY,
     5 => log_bytes_per_second: Uint::<u32>::ANY,
     6 => desired_known: Of::<bool>::ANY,
+    7 => groups: Optional(Of::<MessageGroups>::ANY),
 });
 
 record!(Closing<'a>, Closing {
@@ -314,6 +333,7 @@ pub fn encode_device(message: &DeviceMessage<'_>, out: &mut [u8]) -> Result<usiz
         DeviceMessage::AssignmentGet(body) => frame(tag, body, out),
         DeviceMessage::ModuleGet(body) => frame(tag, body, out),
         DeviceMessage::Log(body) => frame(tag, body, out),
+        DeviceMessage::Trap(body) => frame(tag, body, out),
         DeviceMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -351,6 +371,7 @@ pub fn decode_device(body: &[u8]) -> Result<DeviceMessage<'_>, DecodeError> {
             tag::ASSIGNMENT_GET => DeviceMessage::AssignmentGet(Record::read_entries(map)?),
             tag::MODULE_GET => DeviceMessage::ModuleGet(Record::read_entries(map)?),
             tag::LOG => DeviceMessage::Log(Record::read_entries(map)?),
+            tag::TRAP => DeviceMessage::Trap(Record::read_entries(map)?),
             tag::ERROR => DeviceMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -411,6 +432,7 @@ impl DeviceMessage<'_> {
             Self::AssignmentGet(_) => tag::ASSIGNMENT_GET,
             Self::ModuleGet(_) => tag::MODULE_GET,
             Self::Log(_) => tag::LOG,
+            Self::Trap(_) => tag::TRAP,
             Self::Error(_) => tag::ERROR,
         }
     }

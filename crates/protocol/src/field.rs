@@ -9,7 +9,8 @@ use minicbor::encode::Encoder;
 use crate::{
     error::{DecodeError, DecodeFault, EncodeError, Violation},
     ids::{
-        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash,
+        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, MessageGroups, ModuleDigest, Revision,
+        Sequence, SpecHash,
     },
     list::{Item, List},
     reader::Reader,
@@ -224,7 +225,7 @@ macro_rules! counter_field {
     )+};
 }
 
-counter_field!(Epoch, Revision, Sequence, BootCounter);
+counter_field!(Epoch, Revision, Sequence, BootCounter, MessageGroups);
 
 macro_rules! enumeration_field {
     ($($name:ident),+) => {$(
@@ -247,7 +248,15 @@ macro_rules! enumeration_field {
     )+};
 }
 
-enumeration_field!(ResetReason, ApplicationState, ReportReason, ErrorCode, CloseReason, RestartPolicy);
+enumeration_field!(
+    ResetReason,
+    ApplicationState,
+    ReportReason,
+    TrapKind,
+    ErrorCode,
+    CloseReason,
+    RestartPolicy
+);
 
 /// UTF-8 of at most so many bytes.
 pub(crate) struct Text {

@@ -227,6 +227,21 @@ counter_newtype!(
     BootCounter
 );
 
+/// Groups of messages that came after the first ones, one bit each. Bits that are not known are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MessageGroups(pub u64);
+
+impl MessageGroups {
+    /// [`Trap`](crate::Trap).
+    pub const TRAPS: Self = Self(1);
+
+    /// Whether all of these are among them.
+    #[must_use]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::string::ToString;

@@ -45,6 +45,7 @@ mod message;
 pub mod rate;
 mod reader;
 mod text;
+mod trace;
 
 pub use codec::{
     decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_spec, tag,
@@ -55,6 +56,7 @@ pub use ids::*;
 pub use list::{Item, List};
 pub use message::*;
 pub use text::Harmless;
+pub use trace::show_frames;
 
 /// The ALPN name (RFC 7301); its number is the protocol's major version.
 pub const ALPN: &[u8] = b"wasmbed/1";

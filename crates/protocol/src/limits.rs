@@ -46,3 +46,7 @@ pub const ARGS_MAX: usize = 32;
 pub const ENV_MAX: usize = 32;
 /// One command line argument, or the value of one environment variable.
 pub const VALUE_BYTES_MAX: usize = 1_024;
+/// Functions of a stack trace: the one that trapped and eight callers.
+pub const STACK_FRAMES_MAX: usize = 9;
+/// The name of one of them.
+pub const FUNCTION_NAME_BYTES_MAX: usize = 32;

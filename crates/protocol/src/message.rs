@@ -4,7 +4,8 @@ pub use crate::error_code::ErrorCode;
 use crate::{
     enumeration::enumeration,
     ids::{
-        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, ModuleDigest, Revision, Sequence, SpecHash,
+        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, MessageGroups, ModuleDigest, Revision,
+        Sequence, SpecHash,
     },
     list::List,
 };
@@ -24,6 +25,8 @@ pub enum DeviceMessage<'a> {
     ModuleGet(ModuleGet),
     /// One line that an application wrote.
     Log(Log<'a>),
+    /// Where an application trapped; only for a gateway that takes [`MessageGroups::TRAPS`].
+    Trap(Trap<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -262,6 +265,67 @@ pub struct Log<'a> {
     pub text: &'a str,
 }
 
+enumeration! {
+    /// What an application did that ended it.
+    TrapKind {
+        /// It executed `unreachable`: a panic or an abort in most languages.
+        Unreachable = 0,
+        /// It divided an integer by zero.
+        DivisionByZero = 1,
+        /// The result of an integer division does not fit.
+        IntegerOverflow = 2,
+        /// It converted a float that fits no integer.
+        ConversionToInteger = 3,
+        /// A load, a store or a bulk operator beyond its linear memory.
+        MemoryOutOfBounds = 4,
+        /// An indirect call beyond its table.
+        UndefinedElement = 5,
+        /// Another access beyond a table.
+        TableOutOfBounds = 6,
+        /// An indirect call of an element that is null.
+        UninitializedElement = 7,
+        /// An indirect call of a function of another type.
+        IndirectCallType = 8,
+        /// Calls nested deeper than its call stack holds.
+        StackOverflow = 9,
+        /// It gave up after `memory.grow` had been refused.
+        MemoryLimit = 10,
+        /// A host function was given what it can't work with.
+        HostCall = 11,
+        /// A fault of the sandbox, not of the application.
+        Sandbox = 12,
+    }
+}
+
+/// One function of a stack trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackFrame<'a> {
+    /// Its index in the module.
+    pub function: u32,
+    /// Of the operator that trapped, or of the call: the byte of the module. None if the device had no memory to find it.
+    pub offset: Option<u32>,
+    /// From the module's name section, at most [`FUNCTION_NAME_BYTES_MAX`](crate::limits::FUNCTION_NAME_BYTES_MAX); empty if
+    /// it has none.
+    pub name: &'a str,
+}
+
+/// Where an application trapped. Sent once for each trap; one that finds no session is replaced by the next of its application.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trap<'a> {
+    /// Which application.
+    pub uid: ApplicationUid,
+    /// The assignment that it ran.
+    pub spec_hash: SpecHash,
+    /// Starts of that assignment before the run that trapped, after the first one.
+    pub restarts: u32,
+    /// What it did.
+    pub kind: TrapKind,
+    /// The function that trapped and its callers, at most [`STACK_FRAMES_MAX`](crate::limits::STACK_FRAMES_MAX).
+    pub frames: List<'a, StackFrame<'a>>,
+    /// Callers beyond those.
+    pub frames_left_out: u32,
+}
+
 /// Says why a message could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorNotice<'a> {
@@ -288,6 +352,8 @@ pub struct Welcome {
     pub log_bytes_per_second: u32,
     /// Whether the gateway has a desired set for this device. If not, the device keeps what it runs.
     pub desired_known: bool,
+    /// Messages beyond the first ones that it takes; none from older gateways.
+    pub groups: Option<MessageGroups>,
 }
 
 enumeration! {

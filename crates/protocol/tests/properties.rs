@@ -112,6 +112,12 @@ proptest! {
         round_trip_device(DeviceMessage::Log(Log {
             uid: ApplicationUid(uid), sequence: Sequence(a), lines_lost: code, text: &text,
         }))?;
+        let named = text.get(..text.floor_char_boundary(FUNCTION_NAME_BYTES_MAX)).unwrap_or_default();
+        let frames = [StackFrame { function: code, offset: tag, name: named }; STACK_FRAMES_MAX];
+        round_trip_device(DeviceMessage::Trap(Trap {
+            uid: ApplicationUid(uid), spec_hash: SpecHash(hash), restarts: offset, kind: TrapKind::from(code),
+            frames: List::new(&frames[..usize::from(length) % (STACK_FRAMES_MAX + 1)]), frames_left_out: code,
+        }))?;
         round_trip_device(DeviceMessage::Error(ErrorNotice { code: ErrorCode::from(code), tag, detail: &text }))?;
     }
 
@@ -126,7 +132,7 @@ proptest! {
     ) {
         round_trip_gateway(GatewayMessage::Welcome(Welcome {
             epoch: Epoch(epoch), unix_ms, heartbeat_interval_ms: x, heartbeat_timeout_ms: y,
-            log_bytes_per_second: z, desired_known: known,
+            log_bytes_per_second: z, desired_known: known, groups: known.then_some(MessageGroups(unix_ms)),
         }))?;
         let closing = Closing { reason: CloseReason::from(x), retry_after_ms: y, detail: &text };
         round_trip_gateway(GatewayMessage::Reject(closing))?;

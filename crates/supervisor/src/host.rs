@@ -3,7 +3,7 @@
 use alloc::{string::String, vec::Vec};
 
 use wasmbed_agent::{Agent, ApplicationEvent, RunId};
-use wasmbed_protocol::{ApplicationUid, CorrelationId};
+use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
 use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals};
 
 use crate::{
@@ -18,6 +18,7 @@ pub(crate) struct Slot {
     pub(crate) uid: ApplicationUid,
     pub(crate) run: RunId,
     pub(crate) name: String,
+    pub(crate) digest: ModuleDigest,
     pub(crate) correlation_id: CorrelationId,
 }
 

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod platform;
 mod reason;
 mod supervisor;
+mod trace;
 mod wire;
 
 pub use key_value::DATA_BYTES_MAX;

@@ -173,7 +173,8 @@ fn begin<E: Engine>(
 
 fn slot(start: &Start) -> Result<Slot, ApplicationEvent> {
     let name = String::from(decode(start)?.name);
-    Ok(Slot { uid: start.uid, run: start.run, name, correlation_id: start.correlation_id })
+    let (digest, correlation_id) = (start.digest, start.correlation_id);
+    Ok(Slot { uid: start.uid, run: start.run, name, digest, correlation_id })
 }
 
 fn decode(start: &Start) -> Result<Spec<'_>, ApplicationEvent> {

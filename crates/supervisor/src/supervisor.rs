@@ -8,13 +8,13 @@
 //! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many
 //! milliseconds of loading and of slices.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 use wasmbed_agent::{
     Agent, ApplicationEvent, DeviceUsage, Effect, Restored, SessionState,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
-use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch};
+use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, show_frames};
 use wasmbed_runtime::{Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
@@ -26,9 +26,10 @@ use crate::{
     key_value::KeyValue,
     loading::Loading,
     platform::{
-        Board, Entropy as _, Level, Link as _, LinkState, Platform, Storage as _, Timer as _, Watchdog as _,
+        Board, Entropy as _, Level, Link as _, LinkState, LogSink as _, Platform, Storage as _, Timer as _,
+        Watchdog as _,
     },
-    reason,
+    reason, trace,
     wire::{Sent, Wire},
 };
 
@@ -486,6 +487,19 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 self.cpu_ms_before = self.cpu_ms_before.saturating_add(event.usage.cpu_ms);
                 let usage = ApplicationEvent::Usage { memory_bytes: 0, cpu_ms: event.usage.cpu_ms };
                 agent.handle_application(now_ms, slot.run, usage);
+                if let Some(kind) = reason::trapped(&event.ending) {
+                    let trapped = trace::trapped(&mut self.runtime, &mut self.platform, &slot, kind, &event);
+                    let text = trapped.with_frames(|frames| {
+                        format!("{}{}", event.ending, show_frames(frames, trapped.frames_left_out))
+                    });
+                    self.platform.log().application_line(&slot.uid, &slot.name, &text);
+                    agent.handle_application(
+                        now_ms,
+                        slot.run,
+                        ApplicationEvent::Line { text, lines_lost: 0 },
+                    );
+                    agent.handle_application(now_ms, slot.run, ApplicationEvent::Trapped(trapped));
+                }
                 let (reason, message) = reason::ended(&event.ending);
                 agent.handle_application(now_ms, slot.run, ApplicationEvent::Ended { reason, message });
             }

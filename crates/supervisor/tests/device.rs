@@ -4,7 +4,7 @@
 mod support;
 
 use support::{Wanted, World, uid};
-use wasmbed_agent::storage::StorageError;
+use wasmbed_agent::{TRAPS_WAITING_MAX, storage::StorageError};
 use wasmbed_protocol::{ApplicationState as State, ReportReason as Reason, ResetReason, RestartPolicy};
 use wasmbed_supervisor::memory::Cut;
 
@@ -298,6 +298,69 @@ fn a_crash_loop_backs_off_and_is_reported() {
         world.gateway.reports.get(&uid(1)).unwrap().restarts >= restarts - 1,
         "the count survives a reset"
     );
+}
+
+/// Traps two calls deep.
+const DEEP: &str = r#"(module (memory (export "memory") 1) (type $t (func)) (table 1 1 funcref) (elem (i32.const 0) $read)
+    (func $read (drop (i32.load (i32.const 70000))))
+    (func $measure (call_indirect (type $t) (i32.const 0)))
+    (func (export "run") (call $measure)))"#;
+
+#[test]
+fn a_trap_is_told_once_with_its_functions_and_is_a_line_of_the_log() {
+    let mut world = World::new();
+    world.gateway.set(1, Wanted::wat(DEEP));
+    world.gateway.set(2, module(r#"(func $f (call $f)) (func (export "run") (call $f))"#));
+    world.until("each trapped three times", 20_000, |world| {
+        [1, 2]
+            .iter()
+            .all(|number| world.gateway.traps.iter().filter(|trap| trap.0 == uid(*number)).count() >= 3)
+    });
+    let told = |number| {
+        let traps = world.gateway.traps.iter().filter(move |trap| trap.0 == uid(number));
+        traps.map(|(_, restarts, text)| (*restarts, text.as_str())).collect::<Vec<_>>()
+    };
+    let restarts: Vec<_> = told(1).iter().map(|(restarts, _)| *restarts).collect();
+    assert_eq!(restarts, (0..restarts.len() as u32).collect::<Vec<_>>());
+    let expected = format!(
+        "memory access out of bounds at read (function 0, offset {:#x}), called by measure (function 1, offset {:#x}), \
+         function 2 (offset {:#x})",
+        place(DEEP, &[0x41, 0xf0, 0xa2, 4, 0x28, 2, 0, 0x1a]) + 4,
+        place(DEEP, &[0x41, 0, 0x11, 0, 0, 0x0b]) + 2,
+        place(DEEP, &[0x10, 1, 0x0b]),
+    );
+    assert!(told(1).iter().all(|(_, text)| *text == expected), "{:?}", told(1));
+    let (_, recursion) = told(2)[0];
+    assert!(recursion.starts_with("call stack exhausted at f (function 0, offset 0x"), "{recursion}");
+    assert!(recursion.contains(" more"), "{recursion}");
+    let lines = world.gateway.logs.iter().filter(|line| line.0 == uid(1)).map(|line| line.3.as_str());
+    assert!(lines.take(3).all(|line| line == format!("trapped: {expected}")));
+}
+
+/// Where these bytes stand in a module.
+fn place(module: &str, code: &[u8]) -> usize {
+    let module = wat::parse_str(module).unwrap();
+    module.windows(code.len()).position(|bytes| bytes == code).unwrap()
+}
+
+#[test]
+fn traps_wait_for_a_session_and_older_gateways_get_none() {
+    let mut world = World::new();
+    world.gateway.is_older = true;
+    for number in 1..=6 {
+        world.gateway.set(number, Wanted { policy: RestartPolicy::Never, ..Wanted::wat(DEEP) });
+    }
+    world.until("all have trapped", 20_000, |world| {
+        (1..=6).all(|number| world.state(number) == Some((State::Failed, Reason::Trapped)))
+    });
+    world.run_for(5_000);
+    assert!(world.gateway.errors.is_empty() && world.gateway.traps.is_empty());
+    // The same device at a gateway that takes them.
+    world.gateway.is_older = false;
+    world.link.cut();
+    world.until("the newest are told", 60_000, |world| world.gateway.traps.len() == TRAPS_WAITING_MAX);
+    world.run_for(60_000);
+    assert_eq!(world.gateway.traps.len(), TRAPS_WAITING_MAX, "once each, and no more than wait");
 }
 
 #[test]

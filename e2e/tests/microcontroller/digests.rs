@@ -161,6 +161,7 @@ fn answer(
                     heartbeat_timeout_ms: 30_000,
                     log_bytes_per_second: 4_096,
                     desired_known: true,
+                    groups: None,
                 }),
             )?;
             let members: Vec<_> = programs
@@ -205,7 +206,7 @@ fn answer(
             }
             Ok(())
         }
-        DeviceMessage::Log(_) | DeviceMessage::Error(_) => Ok(()),
+        DeviceMessage::Log(_) | DeviceMessage::Trap(_) | DeviceMessage::Error(_) => Ok(()),
     }
 }
 

@@ -106,6 +106,7 @@ impl Agent {
         }
         for gone in &before {
             self.stop(gone);
+            self.traps.forget(gone.uid());
         }
         if !before.is_empty() {
             self.room_was_made();

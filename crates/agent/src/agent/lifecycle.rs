@@ -176,6 +176,11 @@ impl Agent {
                 application.fetch_again();
                 self.durability.change();
             }
+            ApplicationEvent::Trapped(trapped) => {
+                let (spec_hash, restarts) = application.of_run();
+                self.traps.push(uid, spec_hash, restarts, trapped);
+                return;
+            }
             ApplicationEvent::Ended { reason, message } => {
                 let why = Why::new(reason, &message);
                 self.events.push(Event::trouble(uid, correlation_id, &why));

@@ -31,6 +31,7 @@ use crate::{
     session::{Expired, Session},
     storage::Outcome,
     store::Store,
+    trap::TrapQueue,
 };
 
 /// Where the session is, for people and tests.
@@ -67,6 +68,7 @@ pub struct Agent {
     durability: Durability,
 
     reports: Reports,
+    traps: TrapQueue,
     /// What applications beyond the device's number report.
     too_many: String,
     log_turn: usize,
@@ -97,6 +99,7 @@ impl Agent {
             pull: None,
             durability: Durability::default(),
             reports: Reports::new(now_ms),
+            traps: TrapQueue::default(),
             too_many,
             log_turn: 0,
             usage: DeviceUsage::default(),
@@ -251,9 +254,10 @@ impl Agent {
         let pull = self.pull.as_ref().and_then(Pull::timeout);
         let asked = self.request.timeout();
         let report = self.report_timeout();
+        let trap = self.trap_timeout();
         let log = self.log_timeout();
         let state = self.durability.retry_at_ms();
-        [Some(self.connection.timeout()), applications, pull, asked, report, log, state]
+        [Some(self.connection.timeout()), applications, pull, asked, report, trap, log, state]
             .into_iter()
             .flatten()
             .min()

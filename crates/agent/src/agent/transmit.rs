@@ -1,13 +1,14 @@
 //! The device's messages: one at a time, the most urgent first. Nothing is queued as bytes: every message is made from
 //! what is true when there is room for it, so there is no queue that could grow and no message is stale.
 //!
-//! Order: Hello, heartbeat, error, report, assignment, module range, log lines.
+//! Order: Hello, heartbeat, error, traps, report, assignment, module range, log lines. A trap goes before the report that
+//! names its state, so that whoever reads that knows its place.
 
 use alloc::vec::Vec;
 
 use wasmbed_protocol::{
-    ApplicationReport, AssignmentGet, DeviceMessage, Heartbeat, Hello, List, Reported, ResetReason, Revision,
-    encode_device, limits::RESET_DETAIL_BYTES_MAX,
+    ApplicationReport, AssignmentGet, DeviceMessage, Heartbeat, Hello, List, MessageGroups, Reported,
+    ResetReason, Revision, encode_device, limits::RESET_DETAIL_BYTES_MAX,
 };
 
 use super::Agent;
@@ -24,6 +25,7 @@ impl Agent {
         self.connection.established()?;
         self.transmit_heartbeat(buffer)
             .or_else(|| self.transmit_complaint(buffer))
+            .or_else(|| self.transmit_trap(buffer))
             .or_else(|| self.transmit_report(buffer))
             .or_else(|| self.transmit_assignment_get(buffer))
             .or_else(|| self.transmit_module_get(buffer))
@@ -69,6 +71,17 @@ impl Agent {
     fn transmit_complaint(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let error = self.connection.take_complaint()?;
         encode_device(&DeviceMessage::Error(error), buffer).ok()
+    }
+
+    /// When a trap may be sent: at once, if one waits and the gateway takes it.
+    pub(super) fn trap_timeout(&self) -> Option<u64> {
+        let takes = self.connection.established()?.takes(MessageGroups::TRAPS);
+        (takes && !self.traps.is_empty()).then(|| self.clock.now_ms())
+    }
+
+    fn transmit_trap(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.trap_timeout()?;
+        self.traps.take(|trap| encode_device(&DeviceMessage::Trap(trap), buffer).ok())?
     }
 
     /// When a report may be sent. It acknowledges what a reset would find again, so it waits for storage; while storage

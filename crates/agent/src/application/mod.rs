@@ -217,6 +217,13 @@ impl Application {
         self.current.as_ref().map(|current| current.held().correlation_id()).unwrap_or_default()
     }
 
+    /// The assignment that runs, and how often it was started after the first time.
+    pub(crate) fn of_run(&self) -> (SpecHash, u32) {
+        debug_assert!(self.run().is_some(), "asked only while it runs");
+        let of_run = |current: &Current| (current.held().spec_hash(), current.restarts());
+        self.current.as_ref().map(of_run).unwrap_or_default()
+    }
+
     /// The module of its current assignment.
     pub(crate) fn current_digest(&self) -> Option<ModuleDigest> {
         self.current.as_ref().map(|current| current.held().digest())

@@ -44,6 +44,7 @@ pub(crate) fn welcome(epoch: u64, desired_known: bool) -> Vec<u8> {
         heartbeat_timeout_ms: 30_000,
         log_bytes_per_second: 1_000,
         desired_known,
+        groups: None,
     }))
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmbed_protocol::{ErrorCode, Heartbeat, Log, ModuleGet, Reported, limits::LOG_TEXT_BYTES_MAX, tag};
+use wasmbed_protocol::{
+    ErrorCode, Heartbeat, Log, ModuleGet, Reported, Trap, limits::LOG_TEXT_BYTES_MAX, tag,
+};
 
 use super::{Gateway, device::ReportEffects, input::SessionId, logs::Origin, pending::Range, sets::Body};
 use crate::{Now, ObjectKey, harmless};
@@ -47,6 +49,14 @@ impl Gateway {
             self.push_event_about(Box::new(event), about);
         }
         self.changed.insert(Arc::clone(device));
+    }
+
+    /// A trap becomes an Event, within the shares of device and application. It is nothing else: what runs is in reports.
+    pub(super) fn handle_trap(&mut self, now: Now, device: &Arc<ObjectKey>, trap: &Trap<'_>) {
+        let record = present!(self.devices.get_mut(device), "an established session has its record");
+        if let Some((about, event)) = record.handle_trap(now, trap) {
+            self.push_event_about(Box::new(event), about);
+        }
     }
 
     pub(super) fn handle_module_get(

@@ -176,6 +176,7 @@ impl Gateway {
             }
             DeviceMessage::ModuleGet(get) => self.handle_module_get(now, id, &device, get),
             DeviceMessage::Log(log) => self.handle_log(now, &device, &log),
+            DeviceMessage::Trap(trap) => self.handle_trap(now, &device, &trap),
         }
     }
 

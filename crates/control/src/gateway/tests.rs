@@ -29,6 +29,7 @@ mod sets;
 mod shares;
 mod statuses;
 mod streams;
+mod traps;
 
 /// A model of the Kubernetes API: objects, versions, conflicts, merge patches.
 #[derive(Default)]

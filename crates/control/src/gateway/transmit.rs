@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use wasmbed_protocol::{
-    AssignmentGet, CorrelationId, Desired, Epoch, GatewayMessage, HeartbeatAck, List, ModuleDigest,
-    ModuleGone, Revision, SpecHash, Welcome, encode_gateway,
+    AssignmentGet, CorrelationId, Desired, Epoch, GatewayMessage, HeartbeatAck, List, MessageGroups,
+    ModuleDigest, ModuleGone, Revision, SpecHash, Welcome, encode_gateway,
     limits::{DESIRED_MAX, FRAME_BYTES_MAX},
 };
 
@@ -173,5 +173,6 @@ fn welcome(
         heartbeat_timeout_ms: config.heartbeat_timeout_ms,
         log_bytes_per_second: LOG_BYTES_PER_SECOND,
         desired_known,
+        groups: Some(MessageGroups::TRAPS),
     })
 }

@@ -105,6 +105,7 @@ impl<'a> ScriptedGateway<'a> {
                     heartbeat_timeout_ms: 30_000,
                     log_bytes_per_second: 4_096,
                     desired_known: true,
+                    groups: None,
                 };
                 send(out, &GatewayMessage::Welcome(welcome));
                 let applications = [DesiredApplication { uid: wanted.uid, spec_hash: wanted.spec_hash }];
@@ -150,6 +151,7 @@ impl<'a> ScriptedGateway<'a> {
                 send(out, &GatewayMessage::ModuleGone(ModuleGone { digest: get.digest }));
             }
             DeviceMessage::Log(log) => self.lines.push(log.text.to_owned()),
+            DeviceMessage::Trap(trap) => panic!("the device tells a trap unasked: {trap}"),
             DeviceMessage::Error(error) => panic!("the device complains: {error:?}"),
         }
     }

@@ -134,6 +134,31 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
         DeviceMessage::ModuleGet(ModuleGet { digest: DIGEST, offset: 16_384, length: 16_384 }),
     );
     each("log", DeviceMessage::Log(Log { uid: UID, sequence: Sequence(7), lines_lost: 1, text: "21.5 °C" }));
+    let frames = [
+        StackFrame { function: 12, offset: Some(0x1a3), name: "sensor::read" },
+        StackFrame { function: 3, offset: None, name: "" },
+    ];
+    let trap = Trap {
+        uid: UID,
+        spec_hash: HASH,
+        restarts: 2,
+        kind: TrapKind::MemoryOutOfBounds,
+        frames: List::new(&frames),
+        frames_left_out: 0,
+    };
+    each("trap", DeviceMessage::Trap(trap));
+    let name = "x".repeat(FUNCTION_NAME_BYTES_MAX);
+    let frames = [StackFrame { function: u32::MAX, offset: Some(u32::MAX), name: &name }; STACK_FRAMES_MAX];
+    each(
+        "trap_largest",
+        DeviceMessage::Trap(Trap {
+            kind: TrapKind::Unknown(4_000_000),
+            restarts: u32::MAX,
+            frames: List::new(&frames),
+            frames_left_out: u32::MAX,
+            ..trap
+        }),
+    );
     each(
         "error_from_device",
         DeviceMessage::Error(ErrorNotice {
@@ -145,16 +170,19 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
 }
 
 fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
+    let welcome = Welcome {
+        epoch: Epoch(7),
+        unix_ms: 1_780_000_000_000,
+        heartbeat_interval_ms: 10_000,
+        heartbeat_timeout_ms: 30_000,
+        log_bytes_per_second: 4_096,
+        desired_known: true,
+        groups: None,
+    };
+    each("welcome", GatewayMessage::Welcome(welcome));
     each(
-        "welcome",
-        GatewayMessage::Welcome(Welcome {
-            epoch: Epoch(7),
-            unix_ms: 1_780_000_000_000,
-            heartbeat_interval_ms: 10_000,
-            heartbeat_timeout_ms: 30_000,
-            log_bytes_per_second: 4_096,
-            desired_known: true,
-        }),
+        "welcome_with_groups",
+        GatewayMessage::Welcome(Welcome { groups: Some(MessageGroups::TRAPS), ..welcome }),
     );
     let closing =
         Closing { reason: CloseReason::PendingApproval, retry_after_ms: 30_000, detail: "not approved" };

@@ -240,15 +240,16 @@ pub trait Engine: Sized {
     }
 
     /// Finds what of the module a trace's places came from. Takes as much of the arena as loading did, linear memory and call
-    /// stack apart, and gives it back.
+    /// stack apart, and gives it back. False if it would be more than about this much work, as of loading.
     fn locate(
         arena: &Self::Arena,
         module: &[u8],
         heap_bytes: usize,
+        work_max: u32,
         trace: &mut Trace,
-    ) -> Result<(), EngineError> {
-        let _ = (arena, module, heap_bytes, trace);
-        Ok(())
+    ) -> Result<bool, EngineError> {
+        let _ = (arena, module, heap_bytes, work_max, trace);
+        Ok(true)
     }
 
     /// Copies bytes out of the linear memory.

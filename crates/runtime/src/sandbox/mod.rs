@@ -183,14 +183,14 @@ impl<E: Engine> Runtime<E> {
     }
 
     /// Finds the places of a trace in the module of the application that trapped, which has been removed: in memory that it
-    /// gave back.
-    pub fn locate(&mut self, module: &[u8], trace: &mut Trace) -> Result<(), EngineError> {
+    /// gave back. False if it would be more than about this much work, as of [`load_on`](Self::load_on).
+    pub fn locate(&mut self, module: &[u8], work_max: u32, trace: &mut Trace) -> Result<bool, EngineError> {
         let heap_bytes = self.config.heap_bytes_max;
-        let mut located = E::locate(&self.arena, module, heap_bytes, trace);
+        let mut located = E::locate(&self.arena, module, heap_bytes, work_max, trace);
         if matches!(located, Err(EngineError::OutOfMemory { .. })) && self.compact() {
-            located = E::locate(&self.arena, module, heap_bytes, trace);
+            located = E::locate(&self.arena, module, heap_bytes, work_max, trace);
         }
-        if located.is_err() {
+        if !matches!(located, Ok(true)) {
             trace.forget_offsets();
         }
         located

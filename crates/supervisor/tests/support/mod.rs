@@ -6,8 +6,8 @@ use wasmbed_agent::{module_digest, spec_hash};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
     CorrelationId, Desired, DesiredApplication, DeviceMessage, Epoch, Frames, GatewayMessage, HeartbeatAck,
-    List, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, ReportReason, ResetReason, RestartPolicy,
-    Revision, Spec, SpecHash, Welcome, decode_device, encode_gateway, encode_spec, limits,
+    List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, ReportReason, ResetReason,
+    RestartPolicy, Revision, Spec, SpecHash, Welcome, decode_device, encode_gateway, encode_spec, limits,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
@@ -145,6 +145,10 @@ pub(crate) struct Gateway {
     pub(crate) reports: BTreeMap<ApplicationUid, Report>,
     pub(crate) history: Vec<(ApplicationUid, ApplicationState, ReportReason)>,
     pub(crate) logs: Vec<(ApplicationUid, u64, u32, String)>,
+    /// Traps, as people read them, and the restarts before each.
+    pub(crate) traps: Vec<(ApplicationUid, u32, String)>,
+    /// Knows the first messages only.
+    pub(crate) is_older: bool,
     pub(crate) heartbeats: u64,
     pub(crate) errors: Vec<String>,
     pub(crate) reject: Option<u32>,
@@ -223,6 +227,7 @@ impl Gateway {
                     heartbeat_timeout_ms: 30_000,
                     log_bytes_per_second: 4_096,
                     desired_known: self.desired_known,
+                    groups: (!self.is_older).then_some(MessageGroups::TRAPS),
                 };
                 self.send(link, &GatewayMessage::Welcome(welcome));
                 if self.desired_known {
@@ -243,6 +248,13 @@ impl Gateway {
             DeviceMessage::ModuleGet(get) => self.answer_module(link, get),
             DeviceMessage::Log(log) => {
                 self.logs.push((log.uid, log.sequence.0, log.lines_lost, log.text.into()))
+            }
+            DeviceMessage::Trap(trap) => {
+                assert!(!self.is_older, "an older gateway would not know what this is");
+                assert!(self.wanted.values().zip(self.wanted.keys()).any(|(wanted, uid)| {
+                    *uid == trap.uid && spec_hash(&wanted.spec(*uid)) == trap.spec_hash
+                }));
+                self.traps.push((trap.uid, trap.restarts, trap.to_string()));
             }
             DeviceMessage::Error(error) => self.errors.push(error.detail.into()),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmbed_api::{DeviceApplication, DeviceApplicationState, ReasonCode};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, ModuleDigest, ReportReason, SpecHash,
-    limits::REPORT_MESSAGE_BYTES_MAX,
+    Trap, TrapKind, limits::REPORT_MESSAGE_BYTES_MAX,
 };
 
 use crate::{
@@ -16,6 +16,10 @@ use crate::{
     key::short_name,
     kubernetes::{Event, Regarding},
 };
+
+/// A stack trace in an Event. Of the 1,024 bytes that Kubernetes takes (`events.k8s.io/v1`, `note`), the application's name may
+/// be 317.
+const TRAP_BYTES_MAX: usize = 690;
 
 /// One application, as the device last reported it.
 ///
@@ -113,6 +117,11 @@ impl Application {
         }
     }
 
+    /// Whether a trap ended it, whatever its reason is called.
+    pub(super) fn trapped(&self) -> bool {
+        matches!(self.reason, ReportReason::Trapped | ReportReason::StackLimit | ReportReason::MemoryLimit)
+    }
+
     fn display_name(&self) -> Arc<str> {
         self.name.clone().unwrap_or_else(|| self.uid.to_string().into())
     }
@@ -137,6 +146,30 @@ impl Application {
             restarts: i64::from(self.restarts),
             memory_bytes: i64::try_from(self.memory_bytes).unwrap_or(i64::MAX),
         }
+    }
+}
+
+/// The Event about a trap: what happened in which function, and who called that.
+pub(super) fn trapped(
+    now: Now,
+    device: &ObjectKey,
+    uid: &str,
+    application: Option<&str>,
+    trap: &Trap<'_>,
+) -> Event {
+    let reason = match trap.kind {
+        TrapKind::StackOverflow => ReasonCode::StackLimit,
+        TrapKind::MemoryLimit => ReasonCode::MemoryLimit,
+        _ => ReasonCode::Trapped,
+    };
+    let name = application.map_or_else(|| trap.uid.to_string(), str::to_owned);
+    let message = format!("application {name}: {}", harmless(&trap.to_string(), TRAP_BYTES_MAX));
+    Event {
+        regarding: Regarding::device(device.clone(), uid),
+        warning: true,
+        reason,
+        message,
+        unix_ms: now.unix_ms,
     }
 }
 

@@ -20,7 +20,7 @@ mod session_view;
 use std::sync::Arc;
 
 use wasmbed_api::{ReasonCode, condition};
-use wasmbed_protocol::{ApplicationUid, Epoch, Log, Reported};
+use wasmbed_protocol::{ApplicationUid, Epoch, Log, Reported, Trap};
 
 use super::{
     admission::Known,
@@ -28,13 +28,14 @@ use super::{
     config::{RETRY_REFUSED_MS, RETRY_SPREAD_MAX_MS},
     connections::Greeting,
     counters::{Known as KnownCounters, plan_counters},
+    events::About,
     input::{SessionId, StoredDevice},
     logs::Line,
     sets::Set,
     trouble::Trouble,
     writer::WriteState,
 };
-use crate::{Now, ObjectKey, gateway_api::DeviceView};
+use crate::{Now, ObjectKey, gateway_api::DeviceView, kubernetes::Event};
 
 pub(super) use application::Application;
 pub(super) use delivery::{Delivery, Offer};
@@ -354,6 +355,16 @@ impl DeviceEntry {
         let uid = self.object.as_ref().map(|object| &**object.uid());
         let name = |uid: &ApplicationUid| self.delivery.name(uid);
         live.handle_report(now, &self.key, uid, reported, (revision, highest), name)
+    }
+
+    /// An application of an established session trapped: the Event that says where, once the Device is known.
+    pub(super) fn handle_trap(&mut self, now: Now, trap: &Trap<'_>) -> Option<(About, Event)> {
+        let name = self.application_name(trap.uid);
+        let live = present!(self.live.as_deref_mut(), "an established session has its epoch" => None);
+        let uid = self.object.as_ref().map(|object| &**object.uid())?;
+        live.note_trap(trap);
+        let about = About::Application(name.as_ref().map(|_| trap.uid));
+        Some((about, application::trapped(now, &self.key, uid, name.as_deref(), trap)))
     }
 
     /// Whether a line of one of its applications is within the device's share; [`DeviceEntry::take_log`] follows if it is.

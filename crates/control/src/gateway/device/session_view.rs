@@ -7,10 +7,10 @@
 //!
 //! What was reported stays after the end: it is what is known of the device until it comes back.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use wasmbed_api::{DeviceFacts, ReasonCode};
-use wasmbed_protocol::{ApplicationUid, Epoch, Log, Reported};
+use wasmbed_protocol::{ApplicationUid, Epoch, Log, Reported, SpecHash, Trap, limits::DESIRED_MAX};
 
 use super::application::{Application, applications_hash};
 use crate::{
@@ -50,6 +50,8 @@ pub(in crate::gateway) struct SessionView {
     facts_hash: u64,
     /// `None` until the device reported in it.
     report: Option<Report>,
+    /// Assignments whose traps were told, the last of each application, at most [`DESIRED_MAX`].
+    traps: VecDeque<(ApplicationUid, SpecHash)>,
 }
 
 /// Where the session is.
@@ -102,6 +104,7 @@ impl SessionView {
             facts_hash: hash_of(&**greeting.facts()),
             facts: Arc::clone(greeting.facts()),
             report: None,
+            traps: VecDeque::new(),
         }
     }
 
@@ -143,7 +146,9 @@ impl SessionView {
             if earlier.is_none_or(|earlier| !application.is_as(earlier)) {
                 effects.notices.push(application.notice(device));
             }
-            if application.begin_failure() {
+            let told = self.traps.contains(&(report.uid, report.spec_hash)) && application.trapped();
+            // Where it trapped says more than that it did.
+            if application.begin_failure() && !told {
                 let about = About::Application(application.name().map(|_| report.uid));
                 effects.events.extend(uid.map(|uid| (about, application.failure(now, device, uid))));
             }
@@ -162,6 +167,15 @@ impl SessionView {
             effects.notices.push(Notice::NotBelieved { device: Arc::clone(device), detail });
         }
         effects
+    }
+
+    /// An Event says where an application trapped.
+    pub(super) fn note_trap(&mut self, trap: &Trap<'_>) {
+        self.traps.retain(|(uid, _)| *uid != trap.uid);
+        if self.traps.len() >= DESIRED_MAX {
+            self.traps.pop_front();
+        }
+        self.traps.push_back((trap.uid, trap.spec_hash));
     }
 
     /// A line of an application is taken, with its text as it is kept.

@@ -171,8 +171,9 @@ impl Engine for Interpreter {
         arena: &Arena,
         module: &[u8],
         heap_bytes: usize,
+        work_max: u32,
         trace: &mut engine::Trace,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         let wanted = heap_bytes.saturating_add(engine::Loader::SCRATCH_BYTES);
         let free_bytes = arena.free_bytes();
         let refused = move |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes };
@@ -181,15 +182,12 @@ impl Engine for Interpreter {
         // SAFETY: the loader is dropped before the block.
         let memory = unsafe { block.memory() };
         let mut loader = engine::Loader::locate(memory, &source, trace).ok_or(refused(wanted))?;
-        loop {
-            match loader.step(&mut source, &Known, u32::MAX) {
-                Ok(engine::Progress::Done) => return Ok(()),
-                Ok(engine::Progress::More) => {}
-                Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
-                    return Err(refused(needed as usize));
-                }
-                Err(error) => return Err(EngineError::Module(error)),
+        match loader.step(&mut source, &Known, work_max) {
+            Ok(progress) => Ok(progress == engine::Progress::Done),
+            Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
+                Err(refused(needed as usize))
             }
+            Err(error) => Err(EngineError::Module(error)),
         }
     }
 
