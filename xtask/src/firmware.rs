@@ -12,9 +12,10 @@ use wasmbed_board_data::{ALL, Board};
 use crate::{firmware_boot, firmware_size, process, system};
 
 /// What boards share.
-const SHARED: [&str; 4] = [
+const SHARED: [&str; 5] = [
     "wasmbed-firmware-cortex-m",
     "wasmbed-firmware-link",
+    "wasmbed-firmware-measure",
     "wasmbed-firmware-mps2",
     "wasmbed-firmware-support",
 ];
