@@ -48,6 +48,27 @@ impl From<wasmparser::Error> for LowerError {
 
 /// Writes the module anew. Its features were surveyed before: none of them may be one that these devices make it refuse.
 pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy, devices: Features) -> Result<Vec<u8>, LowerError> {
+    lower_noting(bytes, anatomy, devices, &mut |_| {})
+}
+
+/// Where an operator of the module came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// Of the functions that have a body, the number of this one, in both modules.
+    pub(crate) body: usize,
+    /// Byte of the new body from which on its bytes are.
+    pub(crate) to: usize,
+    /// Byte of the module at which the operator was.
+    pub(crate) from: u64,
+}
+
+/// The same; each operator is told to `note` in its order.
+pub(crate) fn lower_noting(
+    bytes: &[u8],
+    anatomy: &Anatomy,
+    devices: Features,
+    note: &mut dyn FnMut(Moved),
+) -> Result<Vec<u8>, LowerError> {
     let plan = Plan::new(bytes, anatomy, devices)?;
     let mut module = Module::new();
     let mut code = CodeSection::new();
@@ -113,7 +134,9 @@ pub(crate) fn lower(bytes: &[u8], anatomy: &Anatomy, devices: Features) -> Resul
                 declared = true;
             }
             Payload::CodeSectionEntry(body) => {
-                code.function(&plan.body(&body)?);
+                let number = code.len() as usize;
+                let body = plan.body(&body, &mut |to, from| note(Moved { body: number, to, from }))?;
+                code.function(&body);
                 if code.len() == anatomy.functions {
                     plan.append(&mut code);
                     module.section(&code);
@@ -308,11 +331,17 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn body(&self, body: &wasmparser::FunctionBody<'_>) -> Result<Function, LowerError> {
+    fn body(
+        &self,
+        body: &wasmparser::FunctionBody<'_>,
+        note: &mut dyn FnMut(usize, u64),
+    ) -> Result<Function, LowerError> {
         let mut function = RoundtripReencoder.new_function_with_parsed_locals(body)?;
         let mut operators = body.get_operators_reader()?;
         while !operators.eof() {
-            self.operator(&mut function, operators.read()?)?;
+            let (operator, offset) = operators.read_with_offset()?;
+            note(function.byte_len(), offset);
+            self.operator(&mut function, operator)?;
         }
         Ok(function)
     }

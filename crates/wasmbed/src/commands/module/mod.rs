@@ -8,10 +8,11 @@ mod info;
 mod lower;
 mod pack;
 mod polyfill;
+mod symbolize;
 mod toolchain;
 mod trial;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -25,8 +26,9 @@ pub use check::{CheckOptions, Findings, check};
 pub use feature::{Feature, Treatment};
 pub use info::{FeatureTreatment, Info};
 pub use pack::{PackError, Packed, pack, pack_for};
+pub use symbolize::{SourcePlace, SymbolizeError, Symbolized, Symbolizer, TracePlace, places_in};
 pub use toolchain::Toolchain;
-pub use trial::{TrialEnd, TrialOptions, try_out};
+pub use trial::{TrialEnd, TrialOptions, try_out, try_out_traced};
 
 /// Commands on a WebAssembly module.
 #[derive(Debug, clap::Subcommand)]
@@ -69,6 +71,18 @@ pub enum Command {
         /// Output format.
         #[arg(short, long, value_enum, default_value_t = InfoFormat::Text)]
         output: InfoFormat,
+    },
+    /// Show the functions, files and lines of a stack trace.
+    ///
+    /// Reads text with traces as devices write them, for example from `wasmbed logs` or `kubectl describe`, from standard
+    /// input. Files and lines need the module as its toolchain made it, with debug information (DWARF).
+    Symbolize {
+        /// The module as it was built, before packing.
+        module: PathBuf,
+        /// A byte of the module that the device runs, for example 0x1a3, instead of standard input; several times for
+        /// several.
+        #[arg(long, value_name = "BYTE", value_parser = symbolize::parse_offset)]
+        offset: Vec<u32>,
     },
     /// Run a module in the device's sandbox on this machine, packed as `apply` would.
     ///
@@ -141,6 +155,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             run_check(&module, &options)
         }
         Command::Info { module, output } => run_info(&module, output),
+        Command::Symbolize { module, offset } => run_symbolize(&module, &offset),
         Command::Run { module, capabilities, memory_limit, cpu_time_limit, env, lines, skip_waits, args } => {
             let options = TrialOptions {
                 name: module.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
@@ -212,15 +227,63 @@ fn run_info(module: &Path, format: InfoFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn run_symbolize(module: &Path, offsets: &[u32]) -> anyhow::Result<()> {
+    let bytes = read_module(module)?;
+    let symbolizer = Symbolizer::read(&bytes).with_context(|| format!("can't read {}", module.display()))?;
+    if !offsets.is_empty() {
+        let places: Vec<_> =
+            offsets.iter().map(|offset| TracePlace { function: None, offset: Some(*offset) }).collect();
+        symbolize::print(&symbolizer.symbolize(&places)?);
+    } else {
+        anyhow::ensure!(
+            module.as_os_str() != "-",
+            "standard input can't be both the module and the trace: name the module's file"
+        );
+        let mut traces = 0;
+        for line in std::io::stdin().lock().lines() {
+            let line = line.context("can't read the trace from standard input")?;
+            let places = places_in(&line);
+            if !places.is_empty() {
+                output::print_line(&wasmbed_control::harmless(&line, TRACE_LINE_BYTES_MAX));
+                symbolize::print(&symbolizer.symbolize(&places)?);
+                traces += 1;
+            }
+        }
+        anyhow::ensure!(
+            traces > 0,
+            "no trace in standard input: a line of one has places such as 'function 12, offset 0x1a3'"
+        );
+    }
+    if !symbolizer.has_debug_information() {
+        output::complain(symbolize::NO_DEBUG_INFORMATION);
+    }
+    Ok(())
+}
+
+/// A line of a trace that is shown again.
+const TRACE_LINE_BYTES_MAX: usize = 2_048;
+
 fn run_trial(module: &Path, options: &TrialOptions) -> anyhow::Result<()> {
-    let packed = pack(&read_module(module)?).with_context(|| format!("can't pack {}", module.display()))?;
-    match try_out(&packed.bytes, options, &mut std::io::stdout())? {
+    let bytes = read_module(module)?;
+    let packed = pack(&bytes).with_context(|| format!("can't pack {}", module.display()))?;
+    let (end, places) = try_out_traced(&packed.bytes, options, &mut std::io::stdout())?;
+    match end {
         TrialEnd::Stopped | TrialEnd::Ended(Ending::Exited { code: 0 }) => Ok(()),
         // A process has eight bits for its code, and a code that is not 0 must not become 0.
         TrialEnd::Ended(Ending::Exited { code }) => {
             std::process::exit(i32::from(u8::try_from(code).unwrap_or(255)))
         }
-        TrialEnd::Ended(ending) => anyhow::bail!("{} {ending}", module.display()),
+        TrialEnd::Ended(ending) => {
+            let symbolizer = Symbolizer::read(&bytes)?;
+            let mut message = format!("{} {ending}", module.display());
+            for (number, place) in symbolizer.symbolize(&places)?.iter().enumerate() {
+                message.push_str(&format!("\n{number:>4}: {place}"));
+            }
+            if !places.is_empty() && !symbolizer.has_debug_information() {
+                message.push_str(&format!("\n{}", symbolize::NO_DEBUG_INFORMATION));
+            }
+            anyhow::bail!(message)
+        }
     }
 }
 

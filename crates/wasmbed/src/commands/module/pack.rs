@@ -154,7 +154,7 @@ pub fn pack_for(bytes: &[u8], devices: Features) -> Result<Packed, PackError> {
 }
 
 /// Segments are written in the forms of both proposals or of none.
-fn with_tables_whole(devices: Features) -> Features {
+pub(super) fn with_tables_whole(devices: Features) -> Features {
     let tables = Features::BULK_MEMORY.union(Features::REFERENCE_TYPES);
     if devices.contains(tables) { devices } else { devices.without(tables) }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::symbolize::TracePlace;
 use anyhow::Context;
 use rand::TryRngCore;
 use wasmbed_runtime::host::NoPeripherals;
@@ -42,6 +43,15 @@ pub enum TrialEnd {
 
 /// Runs a module until it ends; each line of its log goes to `out` as it comes.
 pub fn try_out(module: &[u8], options: &TrialOptions, out: &mut dyn Write) -> anyhow::Result<TrialEnd> {
+    try_out_traced(module, options, out).map(|(end, _)| end)
+}
+
+/// The same, with the functions that were under way if it trapped, the innermost first.
+pub fn try_out_traced(
+    module: &[u8],
+    options: &TrialOptions,
+    out: &mut dyn Write,
+) -> anyhow::Result<(TrialEnd, Vec<TracePlace>)> {
     const ID: AppId = AppId([0; 16]);
     let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::hosted());
     let args: Vec<&str> = options.args.iter().map(String::as_str).collect();
@@ -66,13 +76,21 @@ pub fn try_out(module: &[u8], options: &TrialOptions, out: &mut dyn Write) -> an
         peripherals: NoPeripherals,
     };
     loop {
-        if let Some(event) = runtime.run_slice(&mut host) {
+        if let Some(mut event) = runtime.run_slice(&mut host) {
             host.check()?;
-            return Ok(TrialEnd::Ended(event.ending));
+            if event.ending.is_trap() {
+                runtime
+                    .locate(module, u32::MAX, &mut event.trace)
+                    .context("the trap's places can't be found")?;
+            }
+            let places = event.trace.frames().iter();
+            let places =
+                places.map(|frame| TracePlace { function: Some(frame.function), offset: frame.offset });
+            return Ok((TrialEnd::Ended(event.ending), places.collect()));
         }
         host.check()?;
         if options.lines_max.is_some_and(|max| host.lines >= max) {
-            return Ok(TrialEnd::Stopped);
+            return Ok((TrialEnd::Stopped, Vec::new()));
         }
         let now_ms = host.now_us() / 1_000;
         // Every host call of `Console` is answered at once, so an application that sleeps has a time to wake at.
