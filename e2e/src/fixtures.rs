@@ -154,9 +154,12 @@ pub fn endless_recursion() -> Vec<u8> {
     text(r#"(module (func $again (export "run") (call $again)))"#)
 }
 
-/// Traps at its first operator.
+/// Traps at once, in a function that another calls.
 pub fn trap_at_once() -> Vec<u8> {
-    text(r#"(module (func (export "run") unreachable))"#)
+    text(
+        r#"(module (func $inner unreachable) (func $outer (call $inner))
+            (func (export "run") (call $outer)))"#,
+    )
 }
 
 /// Has a start function that loops for ever.

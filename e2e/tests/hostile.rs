@@ -4,6 +4,8 @@
 #![cfg(test)]
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
 use wasmbed_api::{Application, ApplicationPhase, Device, DeviceApplicationState, ReasonCode};
 use wasmbed_e2e::{ControlPlane, Machine, application, digest, fixtures, module};
 
@@ -101,6 +103,9 @@ async fn each_ends_with_its_reason_and_the_neighbour_does_not_notice(plane: Cont
                 failure.reason, failure.message
             ));
         }
+        if name == "trap-at-once" {
+            its_functions_are_named(&machine, name).await?;
+        }
         machine.delete::<Application>(name).await?;
     }
 
@@ -113,6 +118,31 @@ async fn each_ends_with_its_reason_and_the_neighbour_does_not_notice(plane: Cont
         .await?;
     assert_eq!(restarts(&after, &digest(&neighbour)), Some((DeviceApplicationState::Running, 0)));
     Ok(())
+}
+
+/// An Event of the device and a line of the application's log say which function trapped and who called it.
+async fn its_functions_are_named(machine: &Machine, name: &str) -> Result<()> {
+    let named = |text: &str| {
+        let rest =
+            text.split_once("unreachable executed (a panic or an abort) at inner (function 0, offset 0x");
+        rest.and_then(|(_, rest)| rest.split_once("), called by outer (function 1, offset 0x"))
+            .is_some_and(|(_, rest)| rest.contains("), function 2 (offset 0x"))
+    };
+    let events: Api<Event> = Api::namespaced(machine.client().clone(), "default");
+    let kubeconfig = machine.layout().kubeconfig();
+    machine.layout().operator_identity()?;
+    let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
+    loop {
+        let messages: Vec<_> = events.list(&Default::default()).await?.items;
+        let messages: Vec<_> = messages.into_iter().filter_map(|event| event.message).collect();
+        let mut command = wasmbed_e2e::wasmbed(&["logs", name, "--kubeconfig"])?;
+        let output = command.arg(&kubeconfig).output()?;
+        let log = String::from_utf8_lossy(&output.stdout);
+        if messages.iter().any(|message| named(message)) && log.lines().any(named) {
+            return Ok(());
+        }
+        anyhow::ensure!(std::time::Instant::now() < deadline, "{messages:#?}\n{log}");
+    }
 }
 
 async fn a_flood_of_log_lines_is_bounded_and_counted(plane: ControlPlane) -> Result<()> {
