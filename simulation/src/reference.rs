@@ -146,12 +146,14 @@ fn outcomes<'a>(
     applications: impl Iterator<Item = &'a Value>,
 ) -> Vec<(&'a Value, Outcome)> {
     let arena = u64::try_from(facts.memory_bytes).unwrap_or(0);
-    let (mut places, mut taken) = (facts.applications_max, 0);
+    let (mut places, mut taken, mut loading) = (facts.applications_max, 0, 0);
     let outcome = |application: &'a Value| {
         let bytes = bytes_of(api, application);
         let module = ModuleFacts::analyze(&bytes);
-        let needs = module.needs.map(|needs| needs.footprint.bytes(facts)).unwrap_or(u64::MAX);
-        let fits = places > 0 && needs <= arena - taken;
+        let footprint = module.needs.map(|needs| needs.footprint);
+        let needs = footprint.as_ref().map_or(u64::MAX, |footprint| footprint.bytes(facts));
+        let loads = footprint.map_or(0, |footprint| footprint.loading_bytes(facts)).max(loading);
+        let fits = places > 0 && needs.saturating_add(loads) <= arena - taken;
         // What ends holds nothing, and stays ended when older ones come later.
         if is_once(application) && (fits || has_ended(device, application)) {
             return (application, Outcome::Succeeded);
@@ -159,7 +161,7 @@ fn outcomes<'a>(
         if !fits {
             return (application, Outcome::Failed);
         }
-        taken += needs;
+        (taken, loading) = (taken + needs, loads);
         places -= 1;
         (application, Outcome::Runs(format!("sha256:{}", module_digest(&bytes))))
     };

@@ -47,6 +47,9 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/operators.rs"));
 }
 
+/// Name and version, as a device reports it. Engines of one version make the same of a module, byte for byte.
+pub const NAME: &str = concat!("wasmbed-engine ", env!("CARGO_PKG_VERSION"));
+
 pub use error::{Error, ErrorKind};
 pub use instance::{CallError, Instance, Step, Trap};
 pub use load::{Config, Imports, Loader, Progress};

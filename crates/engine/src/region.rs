@@ -96,6 +96,11 @@ impl<'m> Region<'m> {
         Ok(Place(self.high as u32))
     }
 
+    /// Bytes taken at the high end.
+    pub(crate) fn high_bytes(&self) -> usize {
+        self.block.len() * 8 - self.high
+    }
+
     /// So many numbers at this place.
     pub(crate) fn slice<T: Plain>(&self, place: Place, count: usize) -> &[T] {
         self.check::<T>(place, count);

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::features::Features;
 use crate::interface::{Capabilities, HostFunction};
+use crate::limits::TABLE_GROWTH;
 
 /// Which export an application is started by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,11 @@ pub struct ModuleInfo {
 }
 
 impl ModuleInfo {
+    /// Elements to set aside for each table to grow by.
+    pub fn table_growth_wanted(&self) -> u32 {
+        if self.table_growth > 0 { TABLE_GROWTH } else { 0 }
+    }
+
     /// Bytes of linear memory to set aside for a program with this limit: all that it may ever ask for, and no more than
     /// it uses.
     pub fn memory_wanted_bytes(&self, memory_limit_bytes: u64) -> u64 {

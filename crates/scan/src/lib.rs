@@ -34,5 +34,5 @@ pub use error::{Count, ImportType, Refusal, ScanError};
 pub use features::Features;
 pub use info::{Entry, EntryKind, Import, LOAD_FIXED_BYTES, LOAD_PERMILLE, ModuleInfo};
 pub use interface::{Capabilities, Capability, HostFunction, Value, ValueType, host_functions};
-pub use limits::{CONTROL_FRAMES, OPERANDS, ScanLimits, TABLE_GROWTH};
+pub use limits::{CONTROL_FRAMES, OPERANDS, STACK_SLOTS, ScanLimits, TABLE_GROWTH};
 pub use sections::scan;

@@ -64,6 +64,8 @@ pub const CONTROL_FRAMES: usize = 128;
 /// Values on the operand stack of a function that the engine follows.
 pub const OPERANDS: usize = 128;
 
+/// 32-bit slots of each application's call stack.
+pub const STACK_SLOTS: u32 = 2_048;
 /// Elements by which a table can grow, unless its own maximum is less. They are set aside when the module is loaded, if
 /// anything in it grows a table.
 pub const TABLE_GROWTH: u32 = 64;

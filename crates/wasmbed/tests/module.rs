@@ -5,7 +5,12 @@
 use std::path::PathBuf;
 
 use wasmbed::commands::module::{CheckOptions, Findings, Info, TrialEnd, TrialOptions, check, pack, try_out};
-use wasmbed_runtime::{Capabilities, Capability, Ending, Exceeded, Limits};
+use wasmbed_api::DeviceFacts;
+use wasmbed_control::fleet::{ModuleFacts, plan_room};
+use wasmbed_runtime::engine::Engine;
+use wasmbed_runtime::{
+    AppId, Capabilities, Capability, Ending, Exceeded, Interpreter, Limits, Program, Runtime, RuntimeConfig,
+};
 
 fn sample(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../guests/prebuilt/{name}.wasm"));
@@ -169,11 +174,43 @@ fn check_says_what_older_devices_need() {
 fn check_says_what_an_application_takes_at_least() {
     let notes = check(&module(r#"(module (memory 1) (func (export "run")))"#), &BOARD).notes;
     assert!(
-        notes[0].starts_with("it takes at least some 77,")
-            && notes[0].contains("12,288 that every application takes"),
+        notes[0].starts_with("it takes 73,") && notes[0].contains("8,192 that every application takes"),
         "{notes:?}"
     );
-    assert!(notes[0].ends_with("65,536 of memory to begin with"), "{notes:?}");
+    assert!(notes[0].contains("65,536 of memory to begin with"), "{notes:?}");
+}
+
+/// What the fit check says that a device needs is what a device takes, to the byte.
+#[test]
+fn the_fit_check_knows_what_a_device_takes() {
+    let table = r#"(module (table 100 funcref) (elem (i32.const 3) $f $f) (global i64 (i64.const 1)) (memory 10 (pagesize 1))
+        (func $f (export "run") (block (br_table 0 0 0 (i32.const 1)))))"#;
+    let modules = ["hello", "hello-c", "counter", "sensor-loop"].map(sample);
+    for bytes in modules.into_iter().chain([module(table)]) {
+        let facts = ModuleFacts::analyze(&bytes);
+        let footprint = facts.needs.expect("it runs on a device").footprint;
+        let device = |memory_bytes: u64| DeviceFacts {
+            engine: <Interpreter as Engine>::NAME.to_owned(),
+            memory_bytes: i64::try_from(memory_bytes).expect("a small number"),
+            ..DeviceFacts::default()
+        };
+        let (kept, loading) = (footprint.bytes(&device(0)), footprint.loading_bytes(&device(0)));
+        let needed = kept + loading;
+        assert_eq!(plan_room(&footprint, &device(needed), &[]), Ok(()));
+        assert!(plan_room(&footprint, &device(needed - 1), &[]).is_err());
+        let limits =
+            Limits { memory_bytes: u32::try_from(footprint.linear_bytes).expect("small"), cpu_ms: 1 };
+        let capabilities = Capabilities::ALL;
+        let program = Program { name: "test", module: &bytes, limits, args: &[], env: &[], capabilities };
+        let load = |arena_bytes: u64| {
+            let arena_bytes = usize::try_from(arena_bytes).expect("small");
+            let config = RuntimeConfig { arena_bytes, ..RuntimeConfig::default() };
+            let mut runtime: Runtime<Interpreter> = Runtime::new(config);
+            runtime.load(AppId([1; 16]), &program).map(|()| runtime.memory_used_bytes() as u64)
+        };
+        assert_eq!(load(needed.next_multiple_of(8)).expect("it fits"), kept.next_multiple_of(8));
+        assert!(load(needed - 8).is_err(), "{needed}");
+    }
 }
 
 #[test]
@@ -182,7 +219,7 @@ fn check_compares_with_limits_and_grants() {
     let refused = check(&large, &BOARD).refused;
     assert_eq!(refused, ["it starts with 131,072 bytes of memory, memory_limit is 65,536"]);
     let tight = CheckOptions { memory_limit_bytes: 1 << 20, device_memory_bytes: 100_000, ..BOARD };
-    assert!(check(&large, &tight).refused[0].contains("on a device, which has 100,000"));
+    assert!(check(&large, &tight).refused[0].contains("the device has 100,000"));
     let none = CheckOptions { capabilities: Some(Capabilities::NONE), ..BOARD };
     assert!(check(&sample("counter"), &none).refused[0].contains("`key-value`"));
     let all = CheckOptions { capabilities: Some(Capabilities::ALL), ..BOARD };
@@ -194,7 +231,7 @@ fn check_refuses_what_only_an_engine_would() {
     // Sound in structure, but adds a float to an integer.
     let bytes = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x07\x01\x03run\0\0\x0a\x0d\x01\x0b\0\x41\x01\x43\0\0\0\0\x6a\x1a\x0b";
     let refused = check(bytes, &BOARD).refused;
-    assert!(refused.iter().any(|line| line.contains("invalid WebAssembly at byte")), "{refused:?}");
+    assert_eq!(refused, ["invalid module: f32 where i32 is expected (byte 39 of the module)"]);
 }
 
 #[test]

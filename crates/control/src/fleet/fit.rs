@@ -105,28 +105,45 @@ fn check_memory(
     plan_room(footprint, device, &[])
 }
 
-/// Checks whether there is room beside what others already hold: each with its name and its bytes there.
+/// What an application has of a device's arena.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Bytes that it keeps.
+    pub bytes: u64,
+    /// Bytes that the device needs beside all that is kept, while it loads it.
+    pub loading_bytes: u64,
+}
+
+/// Checks whether there is room beside what others already hold. All of them are loaded anew after a reset, in any order.
 ///
 /// # Errors
 /// It does not fit; says what it needs, what is left and who holds the rest.
 pub fn plan_room(
     footprint: &Footprint,
     device: &DeviceFacts,
-    holders: &[(&str, u64)],
+    holders: &[Holder<'_>],
 ) -> Result<(), ModuleRefusal> {
     let wanted = footprint.bytes(device);
     let arena = u64::try_from(device.memory_bytes).unwrap_or(0);
-    let held = holders.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
+    let held = holders.iter().fold(0, |sum: u64, holder| sum.saturating_add(holder.bytes));
     let left = arena.saturating_sub(held);
-    if wanted <= left {
+    let loading = holders.iter().map(|holder| holder.loading_bytes).max().unwrap_or(0);
+    let loading = loading.max(footprint.loading_bytes(device));
+    if wanted.saturating_add(loading) <= left {
         return Ok(());
     }
+    let fixed = footprint.fixed_bytes(device);
     let mut message = format!(
-        "it takes about {wanted} bytes ({} whatever its size, {} for its code, {} of linear memory), ",
-        footprint.fixed_bytes,
-        footprint.module_bytes(device).saturating_sub(footprint.fixed_bytes),
+        "it takes {}{wanted} bytes ({fixed} whatever its size, {} for its code, {} of linear memory), ",
+        if footprint.is_exact(device) { "" } else { "about " },
+        footprint.module_bytes(device).saturating_sub(fixed),
         footprint.linear_bytes
     );
+    if loading > 0 {
+        message += &format!("and {loading} more while it is loaded; ");
+    }
     message += &match held {
         0 => format!("the device has {arena}"),
         _ => format!("the device has {left} of {arena} left beside {}", listed(holders)),
@@ -135,14 +152,15 @@ pub fn plan_room(
 }
 
 /// `a (70000) and b (20000)`, the largest first, as many as a message takes.
-fn listed(holders: &[(&str, u64)]) -> String {
+fn listed(holders: &[Holder<'_>]) -> String {
     let mut largest = holders.to_vec();
-    largest.sort_by_key(|(name, bytes)| (std::cmp::Reverse(*bytes), *name));
+    largest.sort_by_key(|holder| (std::cmp::Reverse(holder.bytes), holder.name));
     let shown = largest.len().min(NAMES_IN_MESSAGE_MAX);
     let (shown, others) = largest.split_at(shown);
-    let mut parts: Vec<String> = shown.iter().map(|(name, bytes)| format!("{name} ({bytes})")).collect();
+    let mut parts: Vec<String> =
+        shown.iter().map(|Holder { name, bytes, .. }| format!("{name} ({bytes})")).collect();
     if !others.is_empty() {
-        let bytes: u64 = others.iter().map(|(_, bytes)| bytes).sum();
+        let bytes: u64 = others.iter().map(|holder| holder.bytes).sum();
         parts.push(format!("{} more ({bytes})", others.len()));
     }
     match parts.as_slice() {
@@ -168,6 +186,7 @@ mod tests {
     use wasmbed_scan::Features;
 
     use super::*;
+    use crate::fleet::Translated;
     use crate::fleet::testing::{device_facts, module};
 
     fn reason(module: &ModuleFacts, config: &ApplicationConfig, device: &DeviceFacts) -> ReasonCode {
@@ -205,9 +224,10 @@ mod tests {
         let mut needs = module(1, 10_000).needs.unwrap();
         needs.footprint.fixed_bytes = 288;
         let device = DeviceFacts { memory_bytes: 524_288, ..device_facts() };
-        let holders = [("camera", 300_000), ("door", 100_000), ("blink", 42_464)];
+        let holder = |(name, bytes)| Holder { name, bytes, loading_bytes: 0 };
+        let holders = [("camera", 300_000), ("door", 100_000), ("blink", 42_464)].map(holder);
         assert_eq!(plan_room(&needs.footprint, &device, &holders), Ok(()), "81,824 are left");
-        let one_more = [holders[0], holders[1], holders[2], ("extra", 1)];
+        let one_more = [holders[0], holders[1], holders[2], holder(("extra", 1))];
         let refusal = plan_room(&needs.footprint, &device, &one_more).unwrap_err();
         assert_eq!(refusal.reason, ReasonCode::OutOfMemory);
         assert_eq!(
@@ -215,8 +235,31 @@ mod tests {
             "it takes about 81824 bytes (288 whatever its size, 16000 for its code, 65536 of linear memory), the device has \
              81823 of 524288 left beside camera (300000), door (100000), blink (42464) and 1 more (1)"
         );
-        let alone = plan_room(&needs.footprint, &device, &[("camera", 500_000)]).unwrap_err();
+        let alone = plan_room(&needs.footprint, &device, &[holder(("camera", 500_000))]).unwrap_err();
         assert!(alone.message.ends_with("the device has 24288 of 524288 left beside camera (500000)"));
+    }
+
+    #[test]
+    fn a_device_of_this_engine_needs_exactly_that_and_room_to_load_each() {
+        let translated = Translated { module_bytes: 9_000, loading_bytes: 13_000 };
+        let mut footprint = module(1, 10_000).needs.unwrap().footprint;
+        footprint.translated = Some(translated);
+        let device = |memory_bytes| DeviceFacts {
+            memory_bytes,
+            engine: wasmbed_engine::NAME.to_owned(),
+            ..device_facts()
+        };
+        assert_eq!(plan_room(&footprint, &device(9_000 + 65_536 + 13_000), &[]), Ok(()));
+        let refusal = plan_room(&footprint, &device(9_000 + 65_536 + 12_999), &[]).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "it takes 74536 bytes (8192 whatever its size, 808 for its code, 65536 of linear memory), and 13000 more while it \
+             is loaded; the device has 87535"
+        );
+        // The other may be the one that is loaded last.
+        let other = Holder { name: "other", bytes: 1_000, loading_bytes: 14_000 };
+        assert_eq!(plan_room(&footprint, &device(75_536 + 14_000), &[other]), Ok(()));
+        assert!(plan_room(&footprint, &device(75_536 + 13_999), &[other]).is_err());
     }
 
     #[test]

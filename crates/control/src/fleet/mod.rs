@@ -41,6 +41,7 @@ mod target;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod translation;
 mod undeploy;
 mod view;
 mod write_queue;
@@ -58,7 +59,7 @@ use crate::{Now, due::DueQueue, intern::Pool, kubernetes::Event};
 
 pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::FleetConfig;
-pub use fit::{plan_fit, plan_room};
+pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
     CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, Put,
     PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
@@ -66,6 +67,7 @@ pub use input::{
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
 pub use target::{plan_target, selects};
+pub use translation::{Translated, translate};
 
 use wasmbed_api::DeviceGateway;
 

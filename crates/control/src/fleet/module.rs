@@ -4,6 +4,8 @@ use wasmbed_api::{DeviceFacts, ReasonCode};
 use wasmbed_protocol::ModuleDigest;
 use wasmbed_scan::{Features, LOAD_PERMILLE, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
 
+use super::translation::{Translated, translate};
+
 /// A module without its bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleFacts {
@@ -38,22 +40,51 @@ pub struct Footprint {
     pub fixed_bytes: u64,
     /// Linear memory that it starts with, bytes.
     pub linear_bytes: u64,
+    /// What the engine of this build makes of it, where that could be found out.
+    pub translated: Option<Translated>,
 }
 
 impl Footprint {
-    fn of(info: &ModuleInfo) -> Self {
+    fn of(info: &ModuleInfo, translated: Option<Translated>) -> Self {
         let loaded_bytes = u64::from(info.size.saturating_sub(info.custom_bytes));
         let scaled = loaded_bytes * u64::from(LOAD_PERMILLE) / 1_000;
         Self {
             loaded_bytes,
             fixed_bytes: info.load_bytes_estimate.saturating_sub(scaled),
             linear_bytes: info.memory_min_bytes,
+            translated,
         }
+    }
+
+    /// What is known exactly for that device: it has the engine of this build.
+    fn exact(&self, device: &DeviceFacts) -> Option<Translated> {
+        self.translated.filter(|_| device.engine == wasmbed_engine::NAME)
+    }
+
+    /// Whether the bytes for that device are exact, and not an estimate.
+    #[must_use]
+    pub fn is_exact(&self, device: &DeviceFacts) -> bool {
+        self.exact(device).is_some()
+    }
+
+    /// Bytes of it that it takes on that device whatever the module's size.
+    #[must_use]
+    pub fn fixed_bytes(&self, device: &DeviceFacts) -> u64 {
+        self.exact(device).map_or(self.fixed_bytes, |_| Translated::STACK_BYTES)
+    }
+
+    /// Arena bytes that that device needs beside all that is kept, while it loads the module.
+    #[must_use]
+    pub fn loading_bytes(&self, device: &DeviceFacts) -> u64 {
+        self.exact(device).map_or(0, |translated| translated.loading_bytes)
     }
 
     /// Arena bytes of the loaded module on that device, linear memory apart.
     #[must_use]
     pub fn module_bytes(&self, device: &DeviceFacts) -> u64 {
+        if let Some(translated) = self.exact(device) {
+            return translated.module_bytes;
+        }
         let factor = u64::try_from(device.load_permille).unwrap_or(0);
         (self.loaded_bytes.saturating_mul(factor) / 1_000).saturating_add(self.fixed_bytes)
     }
@@ -91,6 +122,10 @@ fn needs(bytes: &[u8]) -> Result<ModuleNeeds, ModuleRefusal> {
     let features = Features::NAMES.iter().fold(Features::NONE, |all, (feature, _)| all.union(*feature));
     let limits = ScanLimits { features, ..ScanLimits::default() };
     let info = scan(bytes, &limits).map_err(|error| refusal(&error))?;
+    let translated = translate(bytes, &info).map_err(|error| ModuleRefusal {
+        reason: ReasonCode::InvalidModule,
+        message: format!("invalid module: {error}"),
+    })?;
     Ok(ModuleNeeds {
         imports: info
             .imports
@@ -103,7 +138,7 @@ fn needs(bytes: &[u8]) -> Result<ModuleNeeds, ModuleRefusal> {
             .filter(|(feature, _)| info.features.contains(*feature))
             .map(|(_, name)| *name)
             .collect(),
-        footprint: Footprint::of(&info),
+        footprint: Footprint::of(&info, translated),
     })
 }
 
@@ -151,6 +186,17 @@ mod tests {
         assert_eq!(needs.footprint.linear_bytes, 131_072);
         assert_eq!(needs.footprint.loaded_bytes, bytes.len() as u64, "it has no custom section");
         assert!(needs.footprint.fixed_bytes > 0);
+        let translated = needs.footprint.translated.unwrap();
+        assert!((8_192..9_000).contains(&translated.module_bytes), "{translated:?}");
+    }
+
+    #[test]
+    fn what_does_not_validate_runs_nowhere() {
+        let bytes =
+            wat::parse_str(r#"(module (func (export "_start") (i32.add (i64.const 1) (i32.const 1)) drop))"#);
+        let refusal = ModuleFacts::analyze(&bytes.unwrap()).needs.unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::InvalidModule);
+        assert!(refusal.message.contains("i64"), "{}", refusal.message);
     }
 
     #[test]

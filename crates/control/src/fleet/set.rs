@@ -9,7 +9,7 @@ use super::{
     application_entry::Application,
     assignment::Assigned,
     config::NAMES_IN_MESSAGE_MAX,
-    fit::{plan_fit, plan_room},
+    fit::{Holder, plan_fit, plan_room},
     module::{ModuleFacts, ModuleRefusal},
     record::{ApplicationId, Placement, Prepared},
 };
@@ -182,7 +182,11 @@ pub(super) fn plan_set(
             Part::Member(assigned) => {
                 members.push((index, assigned));
                 if !candidate.ended {
-                    room.holders.push((&candidate.key.name, assigned.footprint.bytes(facts)));
+                    room.holders.push(Holder {
+                        name: &candidate.key.name,
+                        bytes: assigned.footprint.bytes(facts),
+                        loading_bytes: assigned.footprint.loading_bytes(facts),
+                    });
                 }
             }
             Part::Unknown(refusal) => {
@@ -284,7 +288,7 @@ fn refuse_beside(
 struct Room<'a> {
     applications_max: usize,
     /// Who has a place, each with the bytes that it takes of the arena.
-    holders: Vec<(&'a str, u64)>,
+    holders: Vec<Holder<'a>>,
 }
 
 impl Room<'_> {
@@ -297,7 +301,7 @@ impl Room<'_> {
         if self.holders.len() < self.applications_max {
             return plan_room(&assigned.footprint, facts, &self.holders);
         }
-        let shown = self.holders.iter().take(NAMES_IN_MESSAGE_MAX).map(|(name, _)| *name);
+        let shown = self.holders.iter().take(NAMES_IN_MESSAGE_MAX).map(|holder| holder.name);
         let names = shown.collect::<Vec<_>>().join(", ");
         let more = match self.holders.len().saturating_sub(NAMES_IN_MESSAGE_MAX) {
             0 => String::new(),

@@ -30,7 +30,12 @@ pub(crate) fn module(digest: u8, size: u32) -> ModuleFacts {
         size,
         needs: Ok(ModuleNeeds {
             imports: vec!["wasmbed.log".to_owned()],
-            footprint: Footprint { loaded_bytes: u64::from(size), fixed_bytes: 0, linear_bytes: 65_536 },
+            footprint: Footprint {
+                loaded_bytes: u64::from(size),
+                fixed_bytes: 0,
+                linear_bytes: 65_536,
+                translated: None,
+            },
             ..ModuleNeeds::default()
         }),
     }

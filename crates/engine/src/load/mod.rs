@@ -200,6 +200,11 @@ impl<'m> Loader<'m> {
         })
     }
 
+    /// Bytes that loading has beside what the instance keeps, of all that it took so far.
+    pub fn temporary_bytes(&self) -> usize {
+        Self::SCRATCH_BYTES + self.region.high_bytes()
+    }
+
     /// Begins to load a module once more, to find what of it a trace's places came from; it is ready for nothing else. The
     /// block needs what loading it took, but for linear memory and the call stack.
     pub fn locate(block: &'m mut [u64], source: &dyn Source, trace: &'m mut Trace) -> Option<Loader<'m>> {

@@ -1,6 +1,6 @@
 //! What is loaded: an application's program, its limits, and the configuration that all of them share.
 
-use crate::scan::{Capabilities, ScanLimits};
+use crate::scan::{Capabilities, STACK_SLOTS, ScanLimits};
 
 use super::metering::Metering;
 
@@ -60,7 +60,7 @@ impl Default for RuntimeConfig {
             applications_max: 10,
             slice_ms: 5,
             heap_bytes_max: 200_000,
-            stack_words: 2_048,
+            stack_words: STACK_SLOTS as usize,
             log_bytes_per_second: 4_096,
             metering: Metering::Measured,
             scan: ScanLimits::default(),

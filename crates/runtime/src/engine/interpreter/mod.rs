@@ -9,7 +9,7 @@ pub use arena::Arena;
 use arena::Block;
 
 use super::{Arguments, Engine, EngineError, HostCall, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
-use crate::scan::{Features, HostFunction, ModuleInfo, TABLE_GROWTH, Value, ValueType};
+use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 /// One module, loaded into the interpreter.
 pub struct Interpreter {
@@ -50,7 +50,7 @@ impl Engine for Interpreter {
     type Arena = Arena;
     type Loader = Loader;
 
-    const NAME: &'static str = concat!("wasmbed-engine ", env!("CARGO_PKG_VERSION"));
+    const NAME: &'static str = engine::NAME;
     const FEATURES: Features = Features::DEVICES;
 
     fn arena(bytes: usize) -> Arena {
@@ -70,7 +70,7 @@ impl Engine for Interpreter {
         let config = engine::Config {
             stack_slots: u32::try_from(quota.stack_words).unwrap_or(u32::MAX),
             memory_bytes: u32::try_from(quota.linear_bytes).unwrap_or(u32::MAX),
-            table_growth: if info.table_growth > 0 { TABLE_GROWTH } else { 0 },
+            table_growth: info.table_growth_wanted(),
         };
         // SAFETY: the loader, and the instance after it, are dropped before the block, and the instance uses no more of it
         // than it says.

@@ -3,6 +3,7 @@
 //! The device's own scan decides. It stops at the first thing it refuses, so the module is also looked through for
 //! everything else, and whether packing would help is tried out.
 
+use wasmbed_control::fleet::{Translated, translate};
 use wasmbed_scan::{
     Capabilities, Capability, Features, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits,
     scan,
@@ -40,7 +41,7 @@ pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
     let anatomy = Anatomy::read(bytes);
     match scan(bytes, &limits) {
         Ok(info) => {
-            check_resources(&info, options, &mut findings);
+            check_resources(bytes, &info, options, &mut findings);
             if let Ok(anatomy) = &anatomy {
                 findings.notes.extend(on_older_devices(anatomy));
             }
@@ -162,7 +163,7 @@ fn import_problem(import: &Import, host: &[HostFunction]) -> Option<String> {
     }
 }
 
-fn check_resources(info: &ModuleInfo, options: &CheckOptions, findings: &mut Findings) {
+fn check_resources(bytes: &[u8], info: &ModuleInfo, options: &CheckOptions, findings: &mut Findings) {
     if info.memory_min_bytes > options.memory_limit_bytes {
         findings.refused.push(format!(
             "it starts with {} bytes of memory, memory_limit is {}",
@@ -171,20 +172,28 @@ fn check_resources(info: &ModuleInfo, options: &CheckOptions, findings: &mut Fin
         ));
     }
     let linear = info.memory_wanted_bytes(options.memory_limit_bytes);
-    let needed = info.load_bytes_estimate + info.memory_min_bytes;
-    if needed > options.device_memory_bytes {
+    let (module_bytes, fixed_bytes, loading_bytes) = match translate(bytes, info) {
+        Ok(Some(translated)) => (translated.module_bytes, Translated::STACK_BYTES, translated.loading_bytes),
+        Ok(None) => (info.load_bytes_estimate, LOAD_FIXED_BYTES, 0),
+        Err(error) => return findings.refused.push(format!("invalid module: {error}")),
+    };
+    let kept = module_bytes + info.memory_min_bytes;
+    if kept + loading_bytes > options.device_memory_bytes {
         findings.refused.push(format!(
-            "it takes some {} bytes on a device, which has {}",
-            grouped(needed),
+            "it takes {} bytes of a device, and {} more while it is loaded; the device has {}",
+            grouped(kept),
+            grouped(loading_bytes),
             grouped(options.device_memory_bytes)
         ));
     }
     findings.notes.push(format!(
-        "it takes at least some {} bytes of a device: {} that every application takes, {} for its code, {} of memory to begin with",
-        grouped(needed),
-        grouped(LOAD_FIXED_BYTES),
-        grouped(info.load_bytes_estimate.saturating_sub(LOAD_FIXED_BYTES)),
-        grouped(info.memory_min_bytes)
+        "it takes {} bytes of a device: {} that every application takes, {} for its code and tables, {} of memory to begin \
+         with; and {} more while it is loaded",
+        grouped(kept),
+        grouped(fixed_bytes),
+        grouped(module_bytes.saturating_sub(fixed_bytes)),
+        grouped(info.memory_min_bytes),
+        grouped(loading_bytes)
     ));
     if linear > info.memory_min_bytes {
         findings.notes.push(format!(
