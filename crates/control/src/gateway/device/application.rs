@@ -147,29 +147,29 @@ impl Application {
             memory_bytes: i64::try_from(self.memory_bytes).unwrap_or(i64::MAX),
         }
     }
-}
 
-/// The Event about a trap: what happened in which function, and who called that.
-pub(super) fn trapped(
-    now: Now,
-    device: &ObjectKey,
-    uid: &str,
-    application: Option<&str>,
-    trap: &Trap<'_>,
-) -> Event {
-    let reason = match trap.kind {
-        TrapKind::StackOverflow => ReasonCode::StackLimit,
-        TrapKind::MemoryLimit => ReasonCode::MemoryLimit,
-        _ => ReasonCode::Trapped,
-    };
-    let name = application.map_or_else(|| trap.uid.to_string(), str::to_owned);
-    let message = format!("application {name}: {}", harmless(&trap.to_string(), TRAP_BYTES_MAX));
-    Event {
-        regarding: Regarding::device(device.clone(), uid),
-        warning: true,
-        reason,
-        message,
-        unix_ms: now.unix_ms,
+    /// The Event about a trap: what happened in which function, and who called that.
+    pub(super) fn trap_event(
+        now: Now,
+        device: &ObjectKey,
+        uid: &str,
+        application: Option<&str>,
+        trap: &Trap<'_>,
+    ) -> Event {
+        let reason = match trap.kind {
+            TrapKind::StackOverflow => ReasonCode::StackLimit,
+            TrapKind::MemoryLimit => ReasonCode::MemoryLimit,
+            _ => ReasonCode::Trapped,
+        };
+        let name = application.map_or_else(|| trap.uid.to_string(), str::to_owned);
+        let message = format!("application {name}: {}", harmless(&trap.to_string(), TRAP_BYTES_MAX));
+        Event {
+            regarding: Regarding::device(device.clone(), uid),
+            warning: true,
+            reason,
+            message,
+            unix_ms: now.unix_ms,
+        }
     }
 }
 

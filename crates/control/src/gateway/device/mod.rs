@@ -364,7 +364,7 @@ impl DeviceEntry {
         let uid = self.object.as_ref().map(|object| &**object.uid())?;
         live.note_trap(trap);
         let about = About::Application(name.as_ref().map(|_| trap.uid));
-        Some((about, application::trapped(now, &self.key, uid, name.as_deref(), trap)))
+        Some((about, Application::trap_event(now, &self.key, uid, name.as_deref(), trap)))
     }
 
     /// Whether a line of one of its applications is within the device's share; [`DeviceEntry::take_log`] follows if it is.
