@@ -72,13 +72,6 @@ impl Trace {
         }
     }
 
-    /// Forgets what was located: where that ended too early, the last place is not the right one.
-    pub fn forget_offsets(&mut self) {
-        for frame in &mut self.frames {
-            frame.offset = None;
-        }
-    }
-
     /// Whether all of it is in code before this place.
     pub(crate) fn is_before(&self, place: u32) -> bool {
         self.frames().iter().all(|frame| frame.code < place)

@@ -49,7 +49,7 @@ fn the_event_of_a_trap_has_the_functions_and_others_have_none() {
             assert!(event.trace.frames().is_empty(), "{body}");
             continue;
         }
-        assert_eq!(runtime.locate(&module, u32::MAX, &mut event.trace), Ok(true));
+        assert_eq!(runtime.locate(&module, &mut event.trace), Ok(()));
         let frames = event.trace.frames();
         assert!(frames.iter().all(|frame| frame.offset.is_some()), "{body} {frames:?}");
         if event.ending != Ending::Exceeded(Exceeded::Stack) {
@@ -81,25 +81,31 @@ fn what_is_located_takes_what_the_application_gave_back() {
     let mut event = run(&mut runtime, &mut host);
     assert_eq!(event.ending, Ending::Trapped(Trap::Unreachable));
     let mut again = event;
-    assert_eq!(runtime.locate(&module, u32::MAX, &mut event.trace), Ok(true));
+    assert_eq!(runtime.locate(&module, &mut event.trace), Ok(()));
     assert_eq!(runtime.memory_used_bytes(), 0, "nothing is kept");
-    let mut worked = again.trace;
-    assert_eq!(runtime.locate(&module, 500, &mut worked), Ok(false), "more work than that");
-    assert!(worked.frames().iter().all(|frame| frame.offset.is_none()));
+    // In steps the same, and what is given up leaves nothing.
+    runtime.begin_locate(again.trace);
+    assert_eq!(runtime.locate_on(&module, 50), Ok(None), "more work than that");
+    assert!(runtime.memory_used_bytes() > 0);
+    runtime.cancel_locate();
+    assert_eq!((runtime.memory_used_bytes(), runtime.locate_on(&module, 50)), (0, Ok(None)));
+    runtime.begin_locate(again.trace);
+    let located = (0..10_000).find_map(|_| runtime.locate_on(&module, 50).transpose());
+    assert_eq!(located, Some(Ok(event.trace)));
     // Others have taken all since: the functions are known, their places are not.
     let mut loaded = 0;
     while runtime.load(id(2 + loaded), &program(&waits)).is_ok() {
         loaded += 1;
     }
     assert!(loaded > 1);
-    let refused = runtime.locate(&module, u32::MAX, &mut again.trace);
+    let refused = runtime.locate(&module, &mut again.trace);
     assert!(matches!(refused, Err(EngineError::OutOfMemory { .. })), "{refused:?}");
     assert_eq!(again.trace.frames().len(), event.trace.frames().len());
     assert!(again.trace.frames().iter().all(|frame| frame.offset.is_none()));
     // Another module is no module of this trace, and no harm.
     runtime.stop(id(2));
     runtime.stop(id(3));
-    let other = runtime.locate(&module[..100], u32::MAX, &mut again.trace);
+    let other = runtime.locate(&module[..100], &mut again.trace);
     assert!(matches!(other, Err(EngineError::Module(_))), "{other:?}");
     assert!(again.trace.frames().iter().all(|frame| frame.offset.is_none()));
 }

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod arbiter;
+mod background;
 mod clock;
 mod facts;
 mod host;
@@ -17,6 +18,7 @@ mod key_value;
 mod loading;
 #[cfg(feature = "memory")]
 pub mod memory;
+mod module_bytes;
 pub mod platform;
 mod reason;
 mod supervisor;

@@ -3,33 +3,34 @@
 //! ```text
 //!   start: read state record -> read inventory -> agent
 //!
-//!   round: storage answers -> link in -> timers -> effects -> loading -> link out -> slices -> storage begins -> watchdog
+//!   round: storage answers -> link in -> timers -> effects -> loading, places of traps -> link out -> slices -> storage begins -> watchdog
 //! ```
 //! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many
-//! milliseconds of loading and of slices.
+//! milliseconds of what takes long and of slices.
 
 use alloc::{format, string::String, vec::Vec};
 
 use wasmbed_agent::{
-    Agent, ApplicationEvent, DeviceUsage, Effect, Restored, SessionState,
+    Agent, ApplicationEvent, DeviceUsage, Effect, Restored, RunId, SessionState,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, show_frames};
-use wasmbed_runtime::{Runtime, RuntimeConfig, engine::Engine};
+use wasmbed_runtime::{Ending, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
     arbiter::{Owner, StorageArbiter},
+    background::{Background, Finished},
     clock::Clock,
     facts::device_facts,
     host::{DeviceHost, Slot},
     journal,
     key_value::KeyValue,
-    loading::Loading,
     platform::{
         Board, Entropy as _, Level, Link as _, LinkState, LogSink as _, Platform, Storage as _, Timer as _,
         Watchdog as _,
     },
-    reason, trace,
+    reason,
+    trace::Located,
     wire::{Sent, Wire},
 };
 
@@ -39,10 +40,10 @@ const READS_PER_ROUND: usize = 8;
 const FRAMES_PER_ROUND: usize = 8;
 /// Slices of one round together, milliseconds: two full ones, so that a frame waits hardly longer than a slice.
 const SLICES_PER_ROUND_MS: u64 = 10;
-/// Loading in one round, milliseconds: as long as a slice.
-const LOADING_PER_ROUND_MS: u64 = 5;
-/// Steps of loading in one round at most, for a clock that does not move while code runs.
-const LOAD_STEPS_PER_ROUND: usize = 1_024;
+/// What takes long, in one round, milliseconds: as long as a slice.
+const BACKGROUND_PER_ROUND_MS: u64 = 5;
+/// Its steps in one round at most, for a clock that does not move while code runs.
+const STEPS_PER_ROUND: usize = 1_024;
 /// Storage operations answered at once in one round, for storage that answers at once.
 const STORAGE_PER_ROUND: usize = 16;
 /// Attempts to read the state record after a start, a second apart. After them the device goes on without: it can be
@@ -71,8 +72,8 @@ pub struct Supervisor<E: Engine, P: Platform> {
     runtime: Runtime<E>,
     start: Restoring,
     agent: Option<Agent>,
-    /// What is on its way there.
-    loading: Loading,
+    /// What is on its way there, and what trapped.
+    background: Background,
     /// What is loaded.
     slots: Vec<Slot>,
     wire: Wire,
@@ -124,7 +125,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             config,
             start: Restoring { attempts: 0, retry_at_ms: now_ms, state: None },
             agent: None,
-            loading: Loading::default(),
+            background: Background::default(),
             slots: Vec::new(),
             wire: Wire::new(),
             linked: Linked::No,
@@ -147,7 +148,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             again |= self.receive(now_ms);
             self.with_agent(|agent| agent.handle_timeout(now_ms));
             again |= self.perform_effects();
-            self.load(now_ms);
+            self.work(now_ms);
             self.read_usage(now_ms);
             sent = self.transmit();
             self.run_slices(now_ms);
@@ -155,7 +156,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             again |= self.perform_effects() || sent == Sent::More;
         }
         // What storage answered now may be worth a frame: another range to ask for, or a report that waited for it.
-        again |= self.poll_storage(now_ms) || self.loading.is_busy();
+        again |= self.poll_storage(now_ms) || self.background.is_busy();
         let deadline_ms = match self.agent {
             None => self.start.retry_at_ms,
             Some(_) => self.deadline(now_ms, sent),
@@ -401,9 +402,9 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                     link_touched = true;
                 }
                 Effect::Storage(operation) => self.storage.put(operation),
-                Effect::Start(start) => self.loading.push(start),
+                Effect::Start(start) => self.background.start(start),
                 Effect::Stop { run, uid } => {
-                    if self.loading.cancel(run, &mut self.runtime) {
+                    if self.background.cancel(run, &mut self.runtime) {
                         continue;
                     }
                     if let Some(index) = self.slots.iter().position(|slot| slot.run == run) {
@@ -425,25 +426,47 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         link_touched
     }
 
-    /// Loads on what is to be loaded, until the round's time is used up.
-    fn load(&mut self, now_ms: u64) {
+    /// Goes on with what takes long, until the round's time for it is used up.
+    fn work(&mut self, now_ms: u64) {
         let begun_us = self.platform.timer().now_us();
-        for _ in 0..LOAD_STEPS_PER_ROUND {
-            if !self.loading.is_busy() {
+        for _ in 0..STEPS_PER_ROUND {
+            if !self.background.is_busy() {
                 return;
             }
             let storage = self.platform.storage();
-            if let Some((run, outcome)) = self.loading.step(&mut self.runtime, storage, &self.config.board) {
-                let event = match outcome {
-                    Ok(slot) => self.keep(now_ms, slot),
-                    Err(event) => event,
-                };
-                self.with_agent(|agent| agent.handle_application(now_ms, run, event));
+            match self.background.step(&mut self.runtime, storage, &self.config.board) {
+                None => {}
+                Some(Finished::Start(run, loaded)) => {
+                    let event = match loaded {
+                        Ok(slot) => self.keep(now_ms, slot),
+                        Err(event) => event,
+                    };
+                    self.with_agent(|agent| agent.handle_application(now_ms, run, event));
+                }
+                Some(Finished::Trap(located)) => self.tell_trap(now_ms, *located),
             }
-            if self.platform.timer().now_us().saturating_sub(begun_us) >= LOADING_PER_ROUND_MS * 1_000 {
+            if self.platform.timer().now_us().saturating_sub(begun_us) >= BACKGROUND_PER_ROUND_MS * 1_000 {
                 return;
             }
         }
+    }
+
+    fn tell_trap(&mut self, now_ms: u64, located: Located) {
+        let Located { slot, event, trapped, problem } = located;
+        let log = self.platform.log();
+        if let Some(problem) = problem {
+            let message = format_args!("not all of the trap's places were found in the module: {problem}");
+            journal::about(log, Level::Warn, &slot, message);
+        }
+        let text = trapped.with_frames(|frames| {
+            format!("{}{}", event.ending, show_frames(frames, trapped.frames_left_out))
+        });
+        log.application_line(&slot.uid, &slot.name, &text);
+        self.with_agent(|agent| {
+            agent.handle_application(now_ms, slot.run, ApplicationEvent::Line { text, lines_lost: 0 });
+            agent.handle_application(now_ms, slot.run, ApplicationEvent::Trapped(trapped));
+            tell_end(agent, now_ms, slot.run, &event.ending);
+        });
     }
 
     fn keep(&mut self, now_ms: u64, slot: Slot) -> ApplicationEvent {
@@ -487,21 +510,12 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 self.cpu_ms_before = self.cpu_ms_before.saturating_add(event.usage.cpu_ms);
                 let usage = ApplicationEvent::Usage { memory_bytes: 0, cpu_ms: event.usage.cpu_ms };
                 agent.handle_application(now_ms, slot.run, usage);
-                if let Some(kind) = reason::trapped(&event.ending) {
-                    let trapped = trace::trapped(&mut self.runtime, &mut self.platform, &slot, kind, &event);
-                    let text = trapped.with_frames(|frames| {
-                        format!("{}{}", event.ending, show_frames(frames, trapped.frames_left_out))
-                    });
-                    self.platform.log().application_line(&slot.uid, &slot.name, &text);
-                    agent.handle_application(
-                        now_ms,
-                        slot.run,
-                        ApplicationEvent::Line { text, lines_lost: 0 },
-                    );
-                    agent.handle_application(now_ms, slot.run, ApplicationEvent::Trapped(trapped));
+                if event.ending.is_trap() {
+                    // That it ended is told with the functions.
+                    self.background.locate(slot, event);
+                } else {
+                    tell_end(agent, now_ms, slot.run, &event.ending);
                 }
-                let (reason, message) = reason::ended(&event.ending);
-                agent.handle_application(now_ms, slot.run, ApplicationEvent::Ended { reason, message });
             }
             let spent_us = self.platform.timer().now_us().saturating_sub(begun_us);
             if spent_us >= SLICES_PER_ROUND_MS * 1_000 {
@@ -538,4 +552,9 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         let runtime = self.runtime.next_wake(now_ms).unwrap_or(u64::MAX);
         agent.min(runtime)
     }
+}
+
+fn tell_end(agent: &mut Agent, now_ms: u64, run: RunId, ending: &Ending) {
+    let (reason, message) = reason::ended(ending);
+    agent.handle_application(now_ms, run, ApplicationEvent::Ended { reason, message });
 }

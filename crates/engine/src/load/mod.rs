@@ -128,7 +128,7 @@ pub struct Loader<'m> {
     pub(crate) fixing: Option<Fixing>,
     pub(crate) targets: Option<Targets>,
     /// Whose places are sought: then only the code counts.
-    pub(crate) trace: Option<&'m mut Trace>,
+    pub(crate) trace: Option<Trace>,
 }
 
 impl<'m> Loader<'m> {
@@ -207,11 +207,17 @@ impl<'m> Loader<'m> {
 
     /// Begins to load a module once more, to find what of it a trace's places came from; it is ready for nothing else. The
     /// block needs what loading it took, but for linear memory and the call stack.
-    pub fn locate(block: &'m mut [u64], source: &dyn Source, trace: &'m mut Trace) -> Option<Loader<'m>> {
+    pub fn locate(block: &'m mut [u64], source: &dyn Source, trace: Trace) -> Option<Loader<'m>> {
         let config = Config { stack_slots: 0, memory_bytes: u32::MAX, table_growth: 0 };
         let mut loader = Loader::new(block, source, config)?;
         loader.trace = Some(trace);
         Some(loader)
+    }
+
+    /// The trace whose places were sought, with them; `None` while they are, and where a module is being loaded.
+    pub fn into_trace(self) -> Option<Trace> {
+        let is_done = self.is_done();
+        self.trace.filter(|_| is_done)
     }
 
     /// Loads on, until about this much work is done: an operator, a name or a few bytes each. After an error there is

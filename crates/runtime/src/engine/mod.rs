@@ -156,6 +156,14 @@ pub enum LoadStep<E: Engine> {
     Done(E),
 }
 
+/// What a step of finding a trace's places came to.
+pub enum LocateStep<E: Engine> {
+    /// There is more to do.
+    More(E::Loader),
+    /// The trace, with its places.
+    Done(Trace),
+}
+
 /// An address range outside the linear memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfBounds;
@@ -233,23 +241,28 @@ pub trait Engine: Sized {
     /// Answers the host call that the last step ended with.
     fn resume(&mut self, value: Option<Value>) -> Result<(), Trap>;
 
-    /// What was under way when the last step trapped or called the host, for [`Self::locate`]. Empty where the engine does
-    /// not know.
+    /// What was under way when the last step trapped or called the host, for [`Self::begin_locate`]. Empty where the
+    /// engine does not know.
     fn trace(&self) -> Trace {
         Trace::default()
     }
 
-    /// Finds what of the module a trace's places came from. Takes as much of the arena as loading did, linear memory and call
-    /// stack apart, and gives it back. False if it would be more than about this much work, as of loading.
-    fn locate(
+    /// Begins to find what of the module a trace's places came from. As long as that goes on, it has as much of the arena as
+    /// loading had, linear memory and call stack apart.
+    fn begin_locate(
         arena: &Self::Arena,
         module: &[u8],
         heap_bytes: usize,
-        work_max: u32,
-        trace: &mut Trace,
-    ) -> Result<bool, EngineError> {
-        let _ = (arena, module, heap_bytes, work_max, trace);
-        Ok(true)
+        trace: Trace,
+    ) -> Result<Self::Loader, EngineError> {
+        let _ = (arena, module, heap_bytes, trace);
+        Err(EngineError::Invalid("this engine does not know where a program was"))
+    }
+
+    /// Goes on with that, by about this much work, as of loading.
+    fn locate_on(loader: Self::Loader, module: &[u8], work: u32) -> Result<LocateStep<Self>, EngineError> {
+        let _ = (loader, module, work);
+        Err(EngineError::Invalid("this engine does not know where a program was"))
     }
 
     /// Copies bytes out of the linear memory.

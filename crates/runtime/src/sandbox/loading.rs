@@ -1,8 +1,8 @@
-//! An application on its way into memory.
+//! An application on its way into memory, and a module that is gone through once more for the places of a trap.
 
 use super::application::Application;
 use super::program::{Limits, RuntimeConfig};
-use crate::engine::{Engine, EngineError, LoadStep, Quota};
+use crate::engine::{Engine, EngineError, LoadStep, LocateStep, Quota, Trace};
 use crate::functions::Strings;
 use crate::host::AppId;
 use crate::scan::{EntryKind, ModuleInfo};
@@ -43,5 +43,37 @@ impl<E: Engine> Loading<E> {
 
     pub(super) fn into_application(self, engine: E, config: &RuntimeConfig) -> Application<E> {
         Application::new(self.id, engine, self.limits, self.strings, self.quota, config)
+    }
+}
+
+pub(super) struct Locating<E: Engine> {
+    /// Its places are not known yet.
+    pub(super) trace: Trace,
+    /// None before it has begun.
+    pub(super) loader: Option<E::Loader>,
+    /// It was begun again because there was no room in one piece.
+    pub(super) compacted: bool,
+}
+
+impl<E: Engine> Locating<E> {
+    /// Goes on by about this much work; the trace with its places once it is done. An error leaves nothing in the arena.
+    pub(super) fn step(
+        &mut self,
+        arena: &E::Arena,
+        module: &[u8],
+        heap_bytes: usize,
+        work: u32,
+    ) -> Result<Option<Trace>, EngineError> {
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => E::begin_locate(arena, module, heap_bytes, self.trace)?,
+        };
+        match E::locate_on(loader, module, work)? {
+            LocateStep::More(loader) => {
+                self.loader = Some(loader);
+                Ok(None)
+            }
+            LocateStep::Done(trace) => Ok(Some(trace)),
+        }
     }
 }

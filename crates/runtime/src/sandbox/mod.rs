@@ -21,7 +21,7 @@ use crate::functions::Strings;
 use crate::host::{AppId, Completion, Host};
 use crate::scan::{Capabilities, ModuleInfo, ScanError, scan};
 use application::Application;
-use loading::Loading;
+use loading::{Loading, Locating};
 
 /// All applications of one device.
 pub struct Runtime<E: Engine> {
@@ -29,6 +29,7 @@ pub struct Runtime<E: Engine> {
     applications: Vec<Application<E>>,
     /// One at a time, so that nothing is moved while memory is taken.
     loading: Option<Loading<E>>,
+    locating: Option<Locating<E>>,
     arena: E::Arena,
     config: RuntimeConfig,
     /// Whose turn it is.
@@ -46,7 +47,7 @@ impl<E: Engine> Runtime<E> {
     /// Of the features that the configuration lets pass, those that the engine doesn't run are refused.
     pub fn with_arena(arena: E::Arena, mut config: RuntimeConfig) -> Runtime<E> {
         config.scan.features = config.scan.features.intersection(E::FEATURES);
-        Runtime { applications: Vec::new(), loading: None, arena, config, turn: 0 }
+        Runtime { applications: Vec::new(), loading: None, locating: None, arena, config, turn: 0 }
     }
 
     /// How it was set up.
@@ -182,18 +183,41 @@ impl<E: Engine> Runtime<E> {
         Some(event)
     }
 
-    /// Finds the places of a trace in the module of the application that trapped, which has been removed: in memory that it
-    /// gave back. False if it would be more than about this much work, as of [`load_on`](Self::load_on).
-    pub fn locate(&mut self, module: &[u8], work_max: u32, trace: &mut Trace) -> Result<bool, EngineError> {
-        let heap_bytes = self.config.heap_bytes_max;
-        let mut located = E::locate(&self.arena, module, heap_bytes, work_max, trace);
-        if matches!(located, Err(EngineError::OutOfMemory { .. })) && self.compact() {
-            located = E::locate(&self.arena, module, heap_bytes, work_max, trace);
+    /// Finds the places of a trace in the module of the application that trapped, at once. An error leaves it without.
+    pub fn locate(&mut self, module: &[u8], trace: &mut Trace) -> Result<(), EngineError> {
+        self.begin_locate(*trace);
+        loop {
+            if let Some(located) = self.locate_on(module, u32::MAX)? {
+                *trace = located;
+                return Ok(());
+            }
         }
-        if !matches!(located, Ok(true)) {
-            trace.forget_offsets();
+    }
+
+    /// Begins to find the places of a trace in the module of the application that trapped, which has been removed: in memory
+    /// that it gave back. Where something is loaded in the meantime, there may be too little.
+    pub fn begin_locate(&mut self, trace: Trace) {
+        self.locating = Some(Locating { trace, loader: None, compacted: false });
+    }
+
+    /// Goes on with what [`begin_locate`](Self::begin_locate) began, by about this much work, as of
+    /// [`load_on`](Self::load_on). Answers the trace once its places are known; after an error there is nothing to go on with.
+    pub fn locate_on(&mut self, module: &[u8], work: u32) -> Result<Option<Trace>, EngineError> {
+        let Some(mut locating) = self.locating.take() else { return Ok(None) };
+        match locating.step(&self.arena, module, self.config.heap_bytes_max, work) {
+            Ok(None) => {}
+            Err(EngineError::OutOfMemory { .. }) if !locating.compacted && self.compact() => {
+                locating.compacted = true;
+            }
+            done => return done,
         }
-        located
+        self.locating = Some(locating);
+        Ok(None)
+    }
+
+    /// Gives up what is being located.
+    pub fn cancel_locate(&mut self) {
+        self.locating = None;
     }
 
     /// Hands an application the answer it sleeps for. False when it isn't waiting for an answer of this kind.

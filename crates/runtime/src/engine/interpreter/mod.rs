@@ -8,7 +8,9 @@ use wasmbed_engine as engine;
 pub use arena::Arena;
 use arena::Block;
 
-use super::{Arguments, Engine, EngineError, HostCall, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{
+    Arguments, Engine, EngineError, HostCall, LoadStep, LocateStep, OutOfBounds, Quota, Step, Stepped, Trap,
+};
 use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 /// One module, loaded into the interpreter.
@@ -42,6 +44,13 @@ impl Room {
         match self.is_quota {
             true => EngineError::Quota { heap_bytes: self.quota.heap_bytes },
             false => EngineError::OutOfMemory { needed_bytes, free_bytes: self.free_bytes },
+        }
+    }
+
+    fn explain(self, error: engine::Error) -> EngineError {
+        match error.kind {
+            engine::ErrorKind::Memory { needed } => self.refuse(needed as usize),
+            _ => EngineError::Module(error),
         }
     }
 }
@@ -91,10 +100,7 @@ impl Engine for Interpreter {
         match loader.step(&mut source, &Offered(info), work) {
             Ok(engine::Progress::More) => return Ok(LoadStep::More(Loader { loader, block, room })),
             Ok(engine::Progress::Done) => {}
-            Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
-                return Err(room.refuse(needed as usize));
-            }
-            Err(error) => return Err(EngineError::Module(error)),
+            Err(error) => return Err(room.explain(error)),
         }
         let instance = loader.finish().ok_or(room.refuse(room.quota.stack_words * 4))?;
         block.shrink(instance.bytes());
@@ -167,27 +173,29 @@ impl Engine for Interpreter {
         self.instance.trace()
     }
 
-    fn locate(
+    fn begin_locate(
         arena: &Arena,
         module: &[u8],
         heap_bytes: usize,
-        work_max: u32,
-        trace: &mut engine::Trace,
-    ) -> Result<bool, EngineError> {
+        trace: engine::Trace,
+    ) -> Result<Loader, EngineError> {
         let wanted = heap_bytes.saturating_add(engine::Loader::SCRATCH_BYTES);
-        let free_bytes = arena.free_bytes();
-        let refused = move |needed_bytes| EngineError::OutOfMemory { needed_bytes, free_bytes };
-        let mut block = arena.take_largest(wanted).ok_or(refused(wanted))?;
-        let mut source = module;
+        let quota = Quota { heap_bytes, linear_bytes: 0, stack_words: 0 };
+        let room = Room { free_bytes: arena.free_bytes(), quota, is_quota: false };
+        let mut block = arena.take_largest(wanted).ok_or(room.refuse(wanted))?;
         // SAFETY: the loader is dropped before the block.
         let memory = unsafe { block.memory() };
-        let mut loader = engine::Loader::locate(memory, &source, trace).ok_or(refused(wanted))?;
-        match loader.step(&mut source, &Known, work_max) {
-            Ok(progress) => Ok(progress == engine::Progress::Done),
-            Err(engine::Error { kind: engine::ErrorKind::Memory { needed }, .. }) => {
-                Err(refused(needed as usize))
-            }
-            Err(error) => Err(EngineError::Module(error)),
+        let loader = engine::Loader::locate(memory, &module, trace).ok_or(room.refuse(wanted))?;
+        Ok(Loader { loader, block, room })
+    }
+
+    fn locate_on(locating: Loader, module: &[u8], work: u32) -> Result<LocateStep<Self>, EngineError> {
+        let Loader { mut loader, block, room } = locating;
+        let mut source = module;
+        match loader.step(&mut source, &Known, work) {
+            Ok(engine::Progress::More) => Ok(LocateStep::More(Loader { loader, block, room })),
+            Ok(engine::Progress::Done) => Ok(LocateStep::Done(loader.into_trace().unwrap_or_default())),
+            Err(error) => Err(room.explain(error)),
         }
     }
 

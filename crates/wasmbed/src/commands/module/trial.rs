@@ -79,9 +79,7 @@ pub fn try_out_traced(
         if let Some(mut event) = runtime.run_slice(&mut host) {
             host.check()?;
             if event.ending.is_trap() {
-                runtime
-                    .locate(module, u32::MAX, &mut event.trace)
-                    .context("the trap's places can't be found")?;
+                runtime.locate(module, &mut event.trace).context("the trap's places can't be found")?;
             }
             let places = event.trace.frames().iter();
             let places =
