@@ -7,7 +7,7 @@ mod support;
 use std::cell::Cell;
 
 use support::{TestHost, id, program, wasm};
-use wasmbed_runtime::engine::{Engine, EngineError, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
+use wasmbed_runtime::engine::{Engine, EngineError, OutOfBounds, Quota, Step, Stepped, Trap};
 use wasmbed_runtime::{
     Answer, AppId, Ending, Exceeded, Features, Host, KeyValueError, ModuleInfo, Peripherals, Runtime,
     RuntimeConfig, Value,
@@ -23,7 +23,7 @@ struct Burner;
 
 impl Engine for Burner {
     type Arena = ();
-    type Loader = Self;
+    type Loader = ();
     const NAME: &'static str = "burner";
     const FEATURES: Features = Features::NONE;
 
@@ -31,11 +31,11 @@ impl Engine for Burner {
     fn arena_used_bytes((): &()) -> usize {
         0
     }
-    fn begin((): &(), _: &[u8], _: &ModuleInfo, _: Quota) -> Result<Self, EngineError> {
-        Ok(Burner)
+    fn begin((): &(), _: &[u8], _: &ModuleInfo, _: Quota) -> Result<(), EngineError> {
+        Ok(())
     }
-    fn load_on(loaded: Self, _: &[u8], _: &ModuleInfo, _: u32) -> Result<LoadStep<Self>, EngineError> {
-        Ok(LoadStep::Done(loaded))
+    fn load_on((): &mut (), _: &[u8], _: &ModuleInfo, _: u32) -> Result<Option<Self>, EngineError> {
+        Ok(Some(Burner))
     }
     fn exported_global(&self, _: &str) -> Option<Value> {
         None

@@ -427,6 +427,8 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     }
 
     /// Goes on with what takes long, until the round's time for it is used up.
+    // Not a part of its caller: what it has on the stack would lie below a handshake as well.
+    #[inline(never)]
     fn work(&mut self, now_ms: u64) {
         let begun_us = self.platform.timer().now_us();
         for _ in 0..STEPS_PER_ROUND {
@@ -483,6 +485,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     // Applications.
 
     /// Gives applications their turns, each a slice at most, until the round's time is used up or nobody can run.
+    #[inline(never)]
     fn run_slices(&mut self, now_ms: u64) {
         let Some(agent) = &mut self.agent else {
             debug_assert!(false, "applications run once the agent has begun");

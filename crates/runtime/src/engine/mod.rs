@@ -148,22 +148,6 @@ impl fmt::Display for EngineError {
 
 impl core::error::Error for EngineError {}
 
-/// What a step of loading came to.
-pub enum LoadStep<E: Engine> {
-    /// There is more to do.
-    More(E::Loader),
-    /// The module is loaded.
-    Done(E),
-}
-
-/// What a step of finding a trace's places came to.
-pub enum LocateStep<E: Engine> {
-    /// There is more to do.
-    More(E::Loader),
-    /// The trace, with its places.
-    Done(Trace),
-}
-
 /// An address range outside the linear memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfBounds;
@@ -197,14 +181,14 @@ pub trait Engine: Sized {
         quota: Quota,
     ) -> Result<Self::Loader, EngineError>;
 
-    /// Loads the same module on, by about this much work: an operator, a name or a few bytes each. An engine that can't
-    /// interrupt itself does all of it.
+    /// Loads the same module on, by about this much work: an operator, a name or a few bytes each. `None` if there is more to
+    /// do; after anything else there is not. An engine that can't interrupt itself does all of it.
     fn load_on(
-        loader: Self::Loader,
+        loader: &mut Self::Loader,
         module: &[u8],
         info: &ModuleInfo,
         work: u32,
-    ) -> Result<LoadStep<Self>, EngineError>;
+    ) -> Result<Option<Self>, EngineError>;
 
     /// Loads a module at once.
     fn load(
@@ -215,9 +199,8 @@ pub trait Engine: Sized {
     ) -> Result<Self, EngineError> {
         let mut loader = Self::begin(arena, module, info, quota)?;
         loop {
-            match Self::load_on(loader, module, info, u32::MAX)? {
-                LoadStep::More(rest) => loader = rest,
-                LoadStep::Done(loaded) => return Ok(loaded),
+            if let Some(loaded) = Self::load_on(&mut loader, module, info, u32::MAX)? {
+                return Ok(loaded);
             }
         }
     }
@@ -259,8 +242,8 @@ pub trait Engine: Sized {
         Err(EngineError::Invalid("this engine does not know where a program was"))
     }
 
-    /// Goes on with that, by about this much work, as of loading.
-    fn locate_on(loader: Self::Loader, module: &[u8], work: u32) -> Result<LocateStep<Self>, EngineError> {
+    /// Goes on with that, by about this much work, as of loading: the trace with its places once it is done.
+    fn locate_on(loader: &mut Self::Loader, module: &[u8], work: u32) -> Result<Option<Trace>, EngineError> {
         let _ = (loader, module, work);
         Err(EngineError::Invalid("this engine does not know where a program was"))
     }

@@ -13,7 +13,7 @@ use wasmi::{
     Val, ValType,
 };
 
-use super::{Arguments, Engine, EngineError, HostCall, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
 use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 struct Data {
@@ -52,7 +52,7 @@ pub struct Wasmi {
 
 impl Engine for Wasmi {
     type Arena = ();
-    type Loader = Self;
+    type Loader = Option<Self>;
 
     const NAME: &'static str = "wasmi 1.1.0";
     /// It would run a start function while it loads, and without an end.
@@ -64,7 +64,7 @@ impl Engine for Wasmi {
         0
     }
 
-    fn begin((): &(), module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
+    fn begin((): &(), module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Option<Self>, EngineError> {
         let engine = wasmi::Engine::new(&config(quota.stack_words));
         let module = Module::new(&engine, module).map_err(|_| EngineError::Invalid("wasmi refuses it"))?;
         let limits = StoreLimitsBuilder::new()
@@ -83,11 +83,16 @@ impl Engine for Wasmi {
         let instance = instance.map_err(|_| EngineError::Invalid("wasmi can't instantiate it"))?;
         // It hands out exported memories alone; every program that passes pointers exports its own.
         let memory = instance.exports(&store).find_map(wasmi::Export::into_memory);
-        Ok(Wasmi { store, instance, memory, state: State::Idle, results: Vec::new() })
+        Ok(Some(Wasmi { store, instance, memory, state: State::Idle, results: Vec::new() }))
     }
 
-    fn load_on(loaded: Self, _: &[u8], _: &ModuleInfo, _: u32) -> Result<LoadStep<Self>, EngineError> {
-        Ok(LoadStep::Done(loaded))
+    fn load_on(
+        loaded: &mut Option<Self>,
+        _: &[u8],
+        _: &ModuleInfo,
+        _: u32,
+    ) -> Result<Option<Self>, EngineError> {
+        Ok(loaded.take())
     }
 
     fn exported_global(&self, name: &str) -> Option<Value> {

@@ -2,7 +2,7 @@
 
 use super::application::Application;
 use super::program::{Limits, RuntimeConfig};
-use crate::engine::{Engine, EngineError, LoadStep, LocateStep, Quota, Trace};
+use crate::engine::{Engine, EngineError, Quota, Trace};
 use crate::functions::Strings;
 use crate::host::AppId;
 use crate::scan::{EntryKind, ModuleInfo};
@@ -28,17 +28,15 @@ impl<E: Engine> Loading<E> {
         module: &[u8],
         work: u32,
     ) -> Result<Option<E>, EngineError> {
-        let loader = match self.loader.take() {
-            Some(loader) => loader,
-            None => E::begin(arena, module, &self.info, self.quota)?,
-        };
-        match E::load_on(loader, module, &self.info, work)? {
-            LoadStep::More(loader) => {
-                self.loader = Some(loader);
-                Ok(None)
-            }
-            LoadStep::Done(engine) => Ok(Some(engine)),
+        if self.loader.is_none() {
+            self.loader = Some(E::begin(arena, module, &self.info, self.quota)?);
         }
+        let Some(loader) = &mut self.loader else { return Ok(None) };
+        let loaded = E::load_on(loader, module, &self.info, work);
+        if !matches!(loaded, Ok(None)) {
+            self.loader = None;
+        }
+        loaded
     }
 
     pub(super) fn into_application(self, engine: E, config: &RuntimeConfig) -> Application<E> {
@@ -64,16 +62,14 @@ impl<E: Engine> Locating<E> {
         heap_bytes: usize,
         work: u32,
     ) -> Result<Option<Trace>, EngineError> {
-        let loader = match self.loader.take() {
-            Some(loader) => loader,
-            None => E::begin_locate(arena, module, heap_bytes, self.trace)?,
-        };
-        match E::locate_on(loader, module, work)? {
-            LocateStep::More(loader) => {
-                self.loader = Some(loader);
-                Ok(None)
-            }
-            LocateStep::Done(trace) => Ok(Some(trace)),
+        if self.loader.is_none() {
+            self.loader = Some(E::begin_locate(arena, module, heap_bytes, self.trace)?);
         }
+        let Some(loader) = &mut self.loader else { return Ok(None) };
+        let located = E::locate_on(loader, module, work);
+        if !matches!(located, Ok(None)) {
+            self.loader = None;
+        }
+        located
     }
 }

@@ -88,30 +88,29 @@ impl<E: Engine> Runtime<E> {
     /// Loads on what [`begin_load`](Self::begin_load) began, by about this much work: an operator, a name or a few bytes of
     /// the module each. Answers the application once it is loaded; after an error there is nothing to load on.
     pub fn load_on(&mut self, module: &[u8], work: u32) -> Result<Option<AppId>, LoadError> {
-        let Some(mut loading) = self.loading.take() else { return Ok(None) };
-        match loading.step(&self.arena, module, work) {
-            Ok(None) => {
-                self.loading = Some(loading);
-                Ok(None)
-            }
-            Ok(Some(mut engine)) => {
-                if engine.start(loading.entry.name(), &[]).is_err() {
-                    return Err(LoadError::Engine(EngineError::Invalid(
-                        "the entry needs more call stack than there is",
-                    )));
-                }
-                let id = loading.id;
-                self.applications.push(loading.into_application(engine, &self.config));
-                Ok(Some(id))
-            }
+        let Some(loading) = &mut self.loading else { return Ok(None) };
+        let stepped = loading.step(&self.arena, module, work);
+        match stepped {
+            Ok(None) => return Ok(None),
             // Once more, if there is room when the rest is moved together.
-            Err(EngineError::OutOfMemory { .. }) if !loading.compacted && self.compact() => {
+            Err(EngineError::OutOfMemory { .. }) if !loading.compacted => {
                 loading.compacted = true;
-                self.loading = Some(loading);
-                Ok(None)
+                if self.compact() {
+                    return Ok(None);
+                }
             }
-            Err(error) => Err(LoadError::Engine(error)),
+            Ok(Some(_)) | Err(_) => {}
         }
+        let loading = self.loading.take();
+        let (Some(mut engine), Some(loading)) = (stepped?, loading) else { return Ok(None) };
+        if engine.start(loading.entry.name(), &[]).is_err() {
+            return Err(LoadError::Engine(EngineError::Invalid(
+                "the entry needs more call stack than there is",
+            )));
+        }
+        let id = loading.id;
+        self.applications.push(loading.into_application(engine, &self.config));
+        Ok(Some(id))
     }
 
     /// Whether something is being loaded.
@@ -203,16 +202,20 @@ impl<E: Engine> Runtime<E> {
     /// Goes on with what [`begin_locate`](Self::begin_locate) began, by about this much work, as of
     /// [`load_on`](Self::load_on). Answers the trace once its places are known; after an error there is nothing to go on with.
     pub fn locate_on(&mut self, module: &[u8], work: u32) -> Result<Option<Trace>, EngineError> {
-        let Some(mut locating) = self.locating.take() else { return Ok(None) };
-        match locating.step(&self.arena, module, self.config.heap_bytes_max, work) {
-            Ok(None) => {}
-            Err(EngineError::OutOfMemory { .. }) if !locating.compacted && self.compact() => {
+        let Some(locating) = &mut self.locating else { return Ok(None) };
+        let stepped = locating.step(&self.arena, module, self.config.heap_bytes_max, work);
+        match stepped {
+            Ok(None) => return Ok(None),
+            Err(EngineError::OutOfMemory { .. }) if !locating.compacted => {
                 locating.compacted = true;
+                if self.compact() {
+                    return Ok(None);
+                }
             }
-            done => return done,
+            Ok(Some(_)) | Err(_) => {}
         }
-        self.locating = Some(locating);
-        Ok(None)
+        self.locating = None;
+        stepped
     }
 
     /// Gives up what is being located.

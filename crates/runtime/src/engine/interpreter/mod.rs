@@ -8,9 +8,7 @@ use wasmbed_engine as engine;
 pub use arena::Arena;
 use arena::Block;
 
-use super::{
-    Arguments, Engine, EngineError, HostCall, LoadStep, LocateStep, OutOfBounds, Quota, Step, Stepped, Trap,
-};
+use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
 use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 /// One module, loaded into the interpreter.
@@ -24,10 +22,24 @@ pub struct Interpreter {
 
 /// One module on its way into the interpreter.
 pub struct Loader {
-    // Declared before the block whose memory it borrows.
-    loader: engine::Loader<'static>,
-    block: Block,
+    /// The loader, before the block whose memory it borrows; none once it is done.
+    state: Option<(engine::Loader<'static>, Block)>,
     room: Room,
+}
+
+/// An answer was given: there is nothing to go on with.
+const DONE: EngineError = EngineError::Invalid("it is done");
+
+impl Loader {
+    fn step(
+        &mut self,
+        mut module: &[u8],
+        imports: &dyn engine::Imports,
+        work: u32,
+    ) -> Result<engine::Progress, EngineError> {
+        let (loader, _) = self.state.as_mut().ok_or(DONE)?;
+        loader.step(&mut module, imports, work).map_err(|error| self.room.explain(error))
+    }
 }
 
 /// What there is for a module, to say why it has too little.
@@ -86,26 +98,24 @@ impl Engine for Interpreter {
         let memory = unsafe { block.memory() };
         let loader = engine::Loader::new(memory, &module, config);
         let loader = loader.ok_or(room.refuse(quota.linear_bytes))?;
-        Ok(Loader { loader, block, room })
+        Ok(Loader { state: Some((loader, block)), room })
     }
 
     fn load_on(
-        loading: Loader,
+        loading: &mut Loader,
         module: &[u8],
         info: &ModuleInfo,
         work: u32,
-    ) -> Result<LoadStep<Self>, EngineError> {
-        let Loader { mut loader, mut block, room } = loading;
-        let mut source = module;
-        match loader.step(&mut source, &Offered(info), work) {
-            Ok(engine::Progress::More) => return Ok(LoadStep::More(Loader { loader, block, room })),
-            Ok(engine::Progress::Done) => {}
-            Err(error) => return Err(room.explain(error)),
+    ) -> Result<Option<Self>, EngineError> {
+        if loading.step(module, &Offered(info), work)? == engine::Progress::More {
+            return Ok(None);
         }
+        let room = loading.room;
+        let (loader, mut block) = loading.state.take().ok_or(DONE)?;
         let instance = loader.finish().ok_or(room.refuse(room.quota.stack_words * 4))?;
         block.shrink(instance.bytes());
         let imports = info.imports.iter().map(|import| import.function).collect();
-        Ok(LoadStep::Done(Interpreter { instance, block, imports }))
+        Ok(Some(Interpreter { instance, block, imports }))
     }
 
     fn compact(arena: &Arena, loaded: &mut [&mut Self]) -> bool {
@@ -186,17 +196,19 @@ impl Engine for Interpreter {
         // SAFETY: the loader is dropped before the block.
         let memory = unsafe { block.memory() };
         let loader = engine::Loader::locate(memory, &module, trace).ok_or(room.refuse(wanted))?;
-        Ok(Loader { loader, block, room })
+        Ok(Loader { state: Some((loader, block)), room })
     }
 
-    fn locate_on(locating: Loader, module: &[u8], work: u32) -> Result<LocateStep<Self>, EngineError> {
-        let Loader { mut loader, block, room } = locating;
-        let mut source = module;
-        match loader.step(&mut source, &Known, work) {
-            Ok(engine::Progress::More) => Ok(LocateStep::More(Loader { loader, block, room })),
-            Ok(engine::Progress::Done) => Ok(LocateStep::Done(loader.into_trace().unwrap_or_default())),
-            Err(error) => Err(room.explain(error)),
+    fn locate_on(
+        locating: &mut Loader,
+        module: &[u8],
+        work: u32,
+    ) -> Result<Option<engine::Trace>, EngineError> {
+        if locating.step(module, &Known, work)? == engine::Progress::More {
+            return Ok(None);
         }
+        let (loader, _block) = locating.state.take().ok_or(DONE)?;
+        Ok(Some(loader.into_trace().unwrap_or_default()))
     }
 
     fn read_memory(&self, address: u32, bytes: &mut [u8]) -> Result<(), OutOfBounds> {

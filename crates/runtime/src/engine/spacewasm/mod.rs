@@ -17,7 +17,7 @@ use arena::{Instance, Linear, Refused, Space, charge_to};
 use link::{Slot, from_engine, to_engine};
 use stream::Sections;
 
-use super::{Engine, EngineError, LoadStep, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{Engine, EngineError, OutOfBounds, Quota, Step, Stepped, Trap};
 use crate::scan::{CONTROL_FRAMES, Features, ModuleInfo, OPERANDS, Value};
 
 /// Instructions between two looks at how much fuel is left.
@@ -46,7 +46,7 @@ pub struct Spacewasm {
 
 impl Engine for Spacewasm {
     type Arena = Arena;
-    type Loader = Self;
+    type Loader = Option<Self>;
 
     const NAME: &'static str = "spacewasm 0.7.1";
     const FEATURES: Features = Features::FIRST_DEVICES;
@@ -59,7 +59,12 @@ impl Engine for Spacewasm {
         arena.used_bytes()
     }
 
-    fn begin(arena: &Arena, module: &[u8], info: &ModuleInfo, quota: Quota) -> Result<Self, EngineError> {
+    fn begin(
+        arena: &Arena,
+        module: &[u8],
+        info: &ModuleInfo,
+        quota: Quota,
+    ) -> Result<Option<Self>, EngineError> {
         let space = Space::new(arena, quota.heap_bytes);
         let built = charge_to(&space, || build(&space, module, info, quota));
         let (engine, code, module, slot) = built.map_err(|error| match (space.refused(), error) {
@@ -70,11 +75,16 @@ impl Engine for Spacewasm {
             (None, error) => EngineError::Invalid(describe(&error)),
         })?;
         let instance = Instance { engine, code, module, slot, space };
-        Ok(Spacewasm { instance, state: State::Idle, result_type: None })
+        Ok(Some(Spacewasm { instance, state: State::Idle, result_type: None }))
     }
 
-    fn load_on(loaded: Self, _: &[u8], _: &ModuleInfo, _: u32) -> Result<LoadStep<Self>, EngineError> {
-        Ok(LoadStep::Done(loaded))
+    fn load_on(
+        loaded: &mut Option<Self>,
+        _: &[u8],
+        _: &ModuleInfo,
+        _: u32,
+    ) -> Result<Option<Self>, EngineError> {
+        Ok(loaded.take())
     }
 
     fn exported_global(&self, name: &str) -> Option<Value> {
