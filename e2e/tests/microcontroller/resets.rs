@@ -105,7 +105,7 @@ fn derail(
         {
             let mut debugger = board.debugger().context("it was started with one")?;
             // Once in each round of the board's loop, with nothing masked.
-            debugger.break_at(symbols.function(&["supervisor", "Supervisor", "4poll17h"])?)?;
+            debugger.break_at(symbols.function(&["supervisor", "Supervisor", "10run_slices17h"])?)?;
             derail(processor(kind), &symbols, &mut debugger)?;
             debugger.resume()?;
         }
