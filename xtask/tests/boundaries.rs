@@ -2,11 +2,9 @@
 
 #![cfg(test)]
 
-use std::process::Command;
-
 /// Every package in a crate's tree that its own code is built with, one `name vVERSION` each.
 fn tree(package: &str) -> Vec<String> {
-    let output = Command::new(env!("CARGO"))
+    let output = wasmbed_cargo::command()
         .args([
             "tree",
             "--locked",

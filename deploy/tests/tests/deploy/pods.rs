@@ -413,7 +413,7 @@ fn static_binary() -> Result<PathBuf> {
 }
 
 fn build() -> Result<PathBuf> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").context("run it with cargo")?);
+    let mut cargo = wasmbed_cargo::command();
     cargo.args(["run", "--quiet", "--package", "xtask", "--", "container", "--dev"]);
     let output = cargo.current_dir(top()).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
