@@ -5,7 +5,7 @@ use wasmbed_protocol::ResetReason;
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    memory::{Cut, Disk, MemoryBoard, MemoryLink},
+    memory::{Cut, Faults, FaultyStorage, MemoryBoard, MemoryLink},
     platform::Board,
 };
 
@@ -55,8 +55,6 @@ pub(crate) struct Device {
     pub(crate) link: MemoryLink,
     /// Without power until then.
     pub(crate) off_until_ms: Option<u64>,
-    /// Its disk takes nothing more until then.
-    pub(crate) disk_full_until_ms: u64,
     pub(crate) boots: u32,
     /// Its gateways, in the order in which it tries them.
     pub(crate) gateways: Vec<usize>,
@@ -78,14 +76,14 @@ pub(crate) struct Hardware {
 impl Device {
     pub(crate) fn new(name: &str, hardware: Hardware, gateways: Vec<usize>, noise: u64) -> Self {
         let mut random = Random::of(noise, name);
-        let (supervisor, link) = boot(Disk::default(), hardware, random.next(), 0, ResetReason::PowerOn);
+        let (supervisor, link) =
+            boot(FaultyStorage::default(), hardware, random.next(), 0, ResetReason::PowerOn);
         Self {
             name: name.to_owned(),
             random,
             supervisor,
             link,
             off_until_ms: None,
-            disk_full_until_ms: 0,
             boots: 1,
             failover: Failover::new(gateways.len()),
             gateways,
@@ -104,9 +102,9 @@ impl Device {
             self.restart(now_ms);
         }
         self.supervisor.platform().timer.now_us = now_ms * 1_000;
-        self.supervisor.platform().storage.capacity_bytes = (now_ms < self.disk_full_until_ms).then_some(0);
+        self.storage().at(now_ms);
         self.wake_ms = self.supervisor.poll(now_ms);
-        if self.supervisor.platform().storage.has_lost_power() {
+        if self.storage().has_lost_power() {
             let for_ms = self.random.below(OFF_MS);
             self.lose_power(now_ms + for_ms);
         }
@@ -131,9 +129,23 @@ impl Device {
         self.failover.handle_unreached();
     }
 
+    fn storage(&mut self) -> &mut FaultyStorage {
+        &mut self.supervisor.platform().storage
+    }
+
     /// Power goes after so many writes, in the middle of one.
     pub(crate) fn cut_at_write(&mut self, writes: u32, permille: u16) {
-        self.supervisor.platform().storage.cut = Some(Cut { writes, permille });
+        self.storage().faults.cut = Some(Cut { writes, permille });
+    }
+
+    /// Its disk takes nothing more until then.
+    pub(crate) fn fill_disk(&mut self, until_ms: u64) {
+        self.storage().faults.full_until_ms = until_ms;
+    }
+
+    /// Nothing more goes wrong with its disk.
+    pub(crate) fn mend_disk(&mut self) {
+        self.storage().faults = Faults::default();
     }
 
     pub(crate) fn lose_power(&mut self, until_ms: u64) {
@@ -144,18 +156,18 @@ impl Device {
     /// Its record says that it had an epoch and a revision as high as numbers go, as a device does whose gateway once believed
     /// whoever has its name. False if there is no record, or its numbers are as high already.
     pub(crate) fn drive_up_counters(&mut self) -> bool {
-        let state = &mut self.supervisor.platform().storage.disk.state;
+        let state = &mut self.storage().disk().state;
         let Some(driven) = state.as_deref().and_then(drive_up) else { return false };
         *state = Some(driven);
         true
     }
 
     fn restart(&mut self, now_ms: u64) {
-        let disk = std::mem::take(&mut self.supervisor.platform().storage.disk);
+        let storage = std::mem::take(self.storage()).after_power_loss();
         // The link object stays, so that the gateways' ends of older connections see their end.
         self.link.cut();
         (self.supervisor, self.link) =
-            boot(disk, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
+            boot(storage, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
         self.failover = Failover::new(self.gateways.len());
         self.connected_ms = None;
         self.off_until_ms = None;
@@ -164,13 +176,13 @@ impl Device {
 }
 
 fn boot(
-    disk: Disk,
+    storage: FaultyStorage,
     hardware: Hardware,
     seed: u64,
     now_ms: u64,
     reset_reason: ResetReason,
 ) -> (Supervisor<Interpreter, MemoryBoard>, MemoryLink) {
-    let memory = MemoryBoard::new(disk, seed);
+    let memory = MemoryBoard::new(storage, seed);
     let link = memory.link.clone();
     let board = Board {
         board: "simulated".into(),

@@ -90,7 +90,7 @@ impl World {
                 self.device(device).cut_at_write(writes, permille);
             }
             Transition::FillDevice { device, for_ms } => {
-                self.device(device).disk_full_until_ms = now_ms + for_ms;
+                self.device(device).fill_disk(now_ms + for_ms);
             }
             _ => unreachable!("{transition:?} is of no device"),
         }
@@ -188,8 +188,7 @@ impl World {
         self.namesake = None;
         self.network.weather = self.network.weather.clear();
         for device in &mut self.devices {
-            device.supervisor.platform().storage.cut = None;
-            device.disk_full_until_ms = now_ms;
+            device.mend_disk();
         }
         for gateway in &mut self.gateways {
             gateway.clock = Clock::default();

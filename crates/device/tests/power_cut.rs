@@ -25,7 +25,7 @@ use wasmbed_runtime::{Interpreter, NoPeripherals, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{
-        CountingTimer, CountingWatchdog, Disk as NoDisk, KeptLog, MemoryBoard, MemoryLink, SeededEntropy,
+        CountingTimer, CountingWatchdog, FaultyStorage, KeptLog, MemoryBoard, MemoryLink, SeededEntropy,
     },
     platform::{Board, Platform, Storage},
 };
@@ -306,7 +306,7 @@ fn live(disk: &mut CutDisk, wanted: &Wanted, epoch: u64) -> Life {
         Err(_) if !power.is_on() => return life,
         Err(error) => panic!("a store that can't be opened: {error}"),
     };
-    let rest = MemoryBoard::new(NoDisk::default(), epoch);
+    let rest = MemoryBoard::new(FaultyStorage::default(), epoch);
     let link = rest.link.clone();
     let storage = CutStorage { store, power: power.clone(), outcome: None };
     let config = Config { board: board(), runtime: RuntimeConfig::default() };

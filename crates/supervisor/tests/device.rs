@@ -76,7 +76,7 @@ fn an_unknown_set_empties_nothing_and_an_empty_one_does() {
     assert!(world.gateway.reports.is_empty());
     assert_eq!(world.device.loaded(), 0);
     world.until("its module is removed", 5_000, |world| {
-        world.device.platform().storage.disk.modules.is_empty()
+        world.device.platform().storage.disk().modules.is_empty()
     });
 }
 
@@ -124,7 +124,8 @@ fn key_value_data_survives_a_reset_and_goes_with_its_application() {
     world.gateway.remove(1);
     let link = world.link.clone();
     world.gateway.send_desired(&link);
-    world.until("its data is removed", 10_000, |world| world.device.platform().storage.disk.data.is_empty());
+    world
+        .until("its data is removed", 10_000, |world| world.device.platform().storage.disk().data.is_empty());
 }
 
 /// A program with so many operators to translate, which then waits.
@@ -210,7 +211,7 @@ fn an_update_replaces_what_runs_only_when_the_new_module_is_there() {
     world.gateway.without_modules = false;
     world.until_running(&[1]);
     world.until("the old module is removed", 5_000, |world| {
-        world.device.platform().storage.disk.modules.len() == 1
+        world.device.platform().storage.disk().modules.len() == 1
     });
 }
 
@@ -427,7 +428,7 @@ fn wrong_bytes_never_run() {
         world.state(1) == Some((State::Failed, Reason::DigestMismatch))
     });
     assert_eq!(world.device.loaded(), 0);
-    assert!(world.device.platform().storage.disk.modules.is_empty());
+    assert!(world.device.platform().storage.disk().modules.is_empty());
     world.gateway.damages = false;
     world.until_running(&[1]);
 }
@@ -438,7 +439,7 @@ fn a_module_that_rots_on_storage_is_pulled_again() {
     world.gateway.set(1, Wanted::wat(HELLO));
     world.until_running(&[1]);
     let digest = world.gateway.wanted.get(&uid(1)).unwrap().digest();
-    world.device.platform().storage.disk.modules.get_mut(&digest).unwrap()[20] ^= 1;
+    world.device.platform().storage.disk().modules.get_mut(&digest).unwrap()[20] ^= 1;
     let mut world = world.reboot();
     world.until_running(&[1]);
 }
@@ -467,7 +468,7 @@ fn full_storage_is_reported_and_recovers_when_something_goes() {
     let mut world = World::new();
     world.gateway.set(1, Wanted::wat(HELLO).padded(60_000));
     world.until_running(&[1]);
-    world.device.platform().storage.capacity_bytes = Some(100_000);
+    world.device.platform().storage.faults.capacity_bytes = Some(100_000);
     world.gateway.set(2, Wanted::wat(HELLO).padded(60_100));
     let link = world.link.clone();
     world.gateway.send_desired(&link);
@@ -487,7 +488,7 @@ fn the_module_of_an_ended_application_makes_room_for_another() {
     world.gateway.set(1, once.padded(60_000));
     let done = Some((State::Completed, Reason::Exited));
     world.until("it is done", 10_000, |world| world.state(1) == done);
-    world.device.platform().storage.capacity_bytes = Some(100_000);
+    world.device.platform().storage.faults.capacity_bytes = Some(100_000);
     world.gateway.set(2, Wanted::wat(HELLO).padded(60_100));
     let link = world.link.clone();
     world.gateway.send_desired(&link);
@@ -504,7 +505,7 @@ fn a_state_record_that_cannot_be_written_is_said_and_nothing_is_acknowledged() {
     world.run_for(1_000);
     world.gateway.set(1, Wanted::wat(HELLO));
     for _ in 0..3 {
-        world.device.platform().storage.failures.push_back(StorageError::Failed("bad block".into()));
+        world.device.platform().storage.faults.failures.push_back(StorageError::Failed("bad block".into()));
     }
     let link = world.link.clone();
     world.gateway.send_desired(&link);
@@ -532,7 +533,7 @@ fn a_huge_declared_frame_costs_the_connection_only() {
 /// reported as running before the cut runs after it without any gateway.
 fn deploy_with_cut(cut: Cut) -> bool {
     let mut world = World::new();
-    world.device.platform().storage.cut = Some(cut);
+    world.device.platform().storage.faults.cut = Some(cut);
     world.gateway.set(1, Wanted::wat(HELLO).padded(20_000));
     world.gateway.set(2, Wanted::wat(COUNTER).capabilities(&["key-value"]));
     let (mut updated, mut acknowledged) = (false, Vec::new());
@@ -565,7 +566,7 @@ fn deploy_with_cut(cut: Cut) -> bool {
         "{cut:?}: revision {revision} was acknowledged, {agent_revision} is known"
     );
     for digest in digests {
-        let kept = world.device.platform().storage.disk.modules.contains_key(&digest);
+        let kept = world.device.platform().storage.disk().modules.contains_key(&digest);
         let replaced = world.gateway.wanted.values().all(|wanted| wanted.digest() != digest);
         assert!(kept || replaced, "{cut:?}: a module that was acknowledged is gone");
     }

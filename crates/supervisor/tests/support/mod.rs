@@ -12,7 +12,7 @@ use wasmbed_protocol::{
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    memory::{Disk, MemoryBoard, MemoryLink},
+    memory::{FaultyStorage, MemoryBoard, MemoryLink},
     platform::Board,
 };
 
@@ -333,7 +333,7 @@ const ROUNDS_PER_MS: u32 = 10;
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::with(MemoryBoard::new(Disk::default(), 1), Gateway::default(), 0)
+        Self::with(MemoryBoard::new(FaultyStorage::default(), 1), Gateway::default(), 0)
     }
 
     pub(crate) fn with(board_of_memory: MemoryBoard, gateway: Gateway, now_ms: u64) -> Self {
@@ -349,12 +349,12 @@ impl World {
 
     /// Loses power and starts again, with what storage holds.
     pub(crate) fn reboot(self) -> Self {
-        let disk = self.device.into_platform().storage.disk;
+        let storage = self.device.into_platform().storage.after_power_loss();
         let mut gateway = self.gateway;
         gateway.connected = false;
         gateway.reports.clear();
         let online = self.online;
-        let mut world = Self::with(MemoryBoard::new(disk, self.now_ms + 7), gateway, self.now_ms + 1);
+        let mut world = Self::with(MemoryBoard::new(storage, self.now_ms + 7), gateway, self.now_ms + 1);
         world.online = online;
         world
     }

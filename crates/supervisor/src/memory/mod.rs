@@ -1,203 +1,24 @@
-//! A board made of memory: a link whose other end is in the same process, storage that loses power at any write, a clock
-//! that counts. For tests and simulations; everything it does follows from its inputs.
+//! A board made of memory: a link whose other end is in the same process, storage whose faults are chosen, a clock that
+//! counts. For tests and simulations; everything it does follows from its inputs.
+
+mod faulty;
+mod storage;
 
 use alloc::{
-    borrow::Cow,
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     rc::Rc,
     string::{String, ToString},
-    vec::Vec,
 };
 use core::cell::RefCell;
 
-use wasmbed_protocol::{ApplicationUid, ModuleDigest};
+use wasmbed_protocol::ApplicationUid;
 
-use crate::platform::{
-    Done, Entropy, Inventory, Link, LinkState, LogSink, NoPeripherals, Operation, Outcome, Platform, Record,
-    Storage, StorageError, Timer, Watchdog,
-};
+use crate::platform::{Entropy, Link, LinkState, LogSink, NoPeripherals, Platform, Record, Timer, Watchdog};
+pub use faulty::{Cut, Faults, FaultyStorage};
+pub use storage::{Disk, MemoryStorage};
 
 /// Lines kept of each log; the oldest go first.
 pub const LOG_LINES_MAX: usize = 1_000;
-
-/// What a board's storage holds while it has no power.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
-    /// The state record.
-    pub state: Option<Vec<u8>>,
-    /// Committed modules.
-    pub modules: BTreeMap<ModuleDigest, Vec<u8>>,
-    /// Staged modules.
-    pub staged: BTreeMap<ModuleDigest, Vec<u8>>,
-    /// Applications' data records.
-    pub data: BTreeMap<ApplicationUid, Vec<u8>>,
-}
-
-/// When power is lost, and how much of the write under way is done by then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Writes that still succeed.
-    pub writes: u32,
-    /// Thousandths of the next one that do: a record is replaced from 500 on.
-    pub permille: u16,
-}
-
-/// Storage in memory.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryStorage {
-    /// What is there.
-    pub disk: Disk,
-    /// When power will be lost.
-    pub cut: Option<Cut>,
-    /// Room for everything together, bytes; unbounded if absent.
-    pub capacity_bytes: Option<usize>,
-    /// What the next operations answer instead of being done.
-    pub failures: VecDeque<StorageError>,
-    /// Writes so far.
-    pub writes: u32,
-    without_power: bool,
-    answer: Option<Outcome>,
-}
-
-impl MemoryStorage {
-    /// Storage with something in it.
-    pub fn new(disk: Disk) -> Self {
-        Self { disk, ..Self::default() }
-    }
-
-    /// Whether power was lost: nothing is answered any more.
-    pub fn has_lost_power(&self) -> bool {
-        self.without_power
-    }
-
-    fn used_bytes(&self) -> usize {
-        let objects =
-            self.disk.modules.values().chain(self.disk.staged.values()).chain(self.disk.data.values());
-        objects.chain(&self.disk.state).map(Vec::len).sum()
-    }
-
-    /// Accounts for a write: how many of its thousandths are done.
-    fn write_permille(&mut self) -> u16 {
-        self.writes += 1;
-        match &mut self.cut {
-            None => 1_000,
-            Some(Cut { writes: 0, permille }) => {
-                self.without_power = true;
-                *permille
-            }
-            Some(cut) => {
-                cut.writes -= 1;
-                1_000
-            }
-        }
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.capacity_bytes.is_none_or(|capacity| self.used_bytes() + bytes <= capacity)
-    }
-
-    fn append(&mut self, digest: ModuleDigest, offset: u32, bytes: &[u8]) -> Outcome {
-        let offset = offset as usize;
-        let length = self.disk.staged.get(&digest).map_or(0, Vec::len);
-        if offset > length {
-            return Err(StorageError::Missing);
-        }
-        if !self.has_room(bytes.len()) {
-            return Err(StorageError::Full);
-        }
-        let done = bytes.len() * usize::from(self.write_permille()) / 1_000;
-        let staged = self.disk.staged.entry(digest).or_default();
-        staged.truncate(offset);
-        staged.extend(bytes.iter().take(done));
-        Ok(Done::Written)
-    }
-
-    fn perform(&mut self, operation: Operation) -> Outcome {
-        if let Some(failure) = self.failures.pop_front() {
-            return Err(failure);
-        }
-        match operation {
-            Operation::Inventory => return Ok(Done::Inventory(self.inventory())),
-            Operation::ReadState => return Ok(Done::Record(self.disk.state.clone())),
-            Operation::ReadData(uid) => return Ok(Done::Record(self.disk.data.get(&uid).cloned())),
-            Operation::ReadStaged { digest, offset, length } => {
-                let staged = self.disk.staged.get(&digest).ok_or(StorageError::Missing)?;
-                let bytes = staged.iter().skip(offset as usize).take(usize::from(length)).copied();
-                return Ok(Done::Bytes(bytes.collect()));
-            }
-            Operation::Append { digest, offset, bytes } => return self.append(digest, offset, &bytes),
-            Operation::CommitState(bytes) => {
-                if !self.has_room(bytes.len()) {
-                    return Err(StorageError::Full);
-                }
-                if self.write_permille() >= 500 {
-                    self.disk.state = Some(bytes);
-                }
-            }
-            Operation::CommitModule(digest) => {
-                let staged = self.disk.staged.get(&digest).cloned().ok_or(StorageError::Missing)?;
-                if self.write_permille() >= 500 {
-                    self.disk.staged.remove(&digest);
-                    self.disk.modules.insert(digest, staged);
-                }
-            }
-            Operation::DeleteModule(digest) => {
-                if self.write_permille() >= 500 {
-                    self.disk.staged.remove(&digest);
-                    self.disk.modules.remove(&digest);
-                }
-            }
-            Operation::CommitData { uid, bytes } => {
-                if !self.has_room(bytes.len()) {
-                    return Err(StorageError::Full);
-                }
-                if self.write_permille() >= 500 {
-                    self.disk.data.insert(uid, bytes);
-                }
-            }
-            Operation::DeleteData(uid) => {
-                if self.write_permille() >= 500 {
-                    self.disk.data.remove(&uid);
-                }
-            }
-        }
-        Ok(Done::Written)
-    }
-
-    fn inventory(&self) -> Inventory {
-        // Objects are at most a megabyte, so their lengths fit.
-        let lengths = |objects: &BTreeMap<ModuleDigest, Vec<u8>>| {
-            objects.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect()
-        };
-        Inventory {
-            modules: lengths(&self.disk.modules),
-            staged: lengths(&self.disk.staged),
-            data: self.disk.data.keys().copied().collect(),
-        }
-    }
-}
-
-impl Storage for MemoryStorage {
-    fn start(&mut self, operation: Operation) {
-        if self.without_power {
-            return;
-        }
-        let outcome = self.perform(operation);
-        self.answer = (!self.without_power).then_some(outcome);
-    }
-
-    fn poll(&mut self) -> Option<Outcome> {
-        self.answer.take()
-    }
-
-    fn module(&mut self, digest: &ModuleDigest) -> Result<Cow<'_, [u8]>, StorageError> {
-        self.disk
-            .modules
-            .get(digest)
-            .map(|bytes| Cow::Borrowed(bytes.as_slice()))
-            .ok_or(StorageError::Missing)
-    }
-}
 
 /// What both ends of a link share.
 #[derive(Debug, Default)]
@@ -380,8 +201,8 @@ impl LogSink for KeptLog {
 pub struct MemoryBoard {
     /// The way to the gateway.
     pub link: MemoryLink,
-    /// Storage.
-    pub storage: MemoryStorage,
+    /// Storage, and what is to go wrong with it.
+    pub storage: FaultyStorage,
     /// Feeding is counted.
     pub watchdog: CountingWatchdog,
     /// Random numbers from a seed.
@@ -396,10 +217,10 @@ pub struct MemoryBoard {
 
 impl MemoryBoard {
     /// A board with what its storage holds from before.
-    pub fn new(disk: Disk, seed: u64) -> Self {
+    pub fn new(storage: FaultyStorage, seed: u64) -> Self {
         Self {
             link: MemoryLink::default(),
-            storage: MemoryStorage::new(disk),
+            storage,
             watchdog: CountingWatchdog::default(),
             entropy: SeededEntropy(seed),
             peripherals: NoPeripherals,
@@ -411,7 +232,7 @@ impl MemoryBoard {
 
 impl Platform for MemoryBoard {
     type Link = MemoryLink;
-    type Storage = MemoryStorage;
+    type Storage = FaultyStorage;
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
     type Peripherals = NoPeripherals;
@@ -421,7 +242,7 @@ impl Platform for MemoryBoard {
     fn link(&mut self) -> &mut MemoryLink {
         &mut self.link
     }
-    fn storage(&mut self) -> &mut MemoryStorage {
+    fn storage(&mut self) -> &mut FaultyStorage {
         &mut self.storage
     }
     fn watchdog(&mut self) -> &mut CountingWatchdog {
