@@ -148,18 +148,15 @@ impl Api {
         self.full = serving == Serving::Reads;
     }
 
-    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` says for one that
-    /// begins then do not count, and as much of a longer one at its end if reads were answered in it: a list of Leases shows then that
-    /// the API is there.
-    pub(crate) fn answered_ms(&self, since_ms: u64, unseen_ms: impl Fn(u64) -> u64) -> u64 {
+    /// For how long it answered without a break, at most, since then. Breaks that last no longer than `unseen_ms` do not count, and as
+    /// much of a longer one at its end if reads were answered in it: a list of Leases shows then that the API is there.
+    pub(crate) fn answered_ms(&self, since_ms: u64, unseen_ms: u64) -> u64 {
         let mut longest_ms = 0;
         let mut from_ms = since_ms;
-        let seen = |outage: &&Outage| {
-            outage.end_ms >= since_ms && outage.end_ms - outage.begin_ms > unseen_ms(outage.begin_ms)
-        };
+        let seen =
+            |outage: &&Outage| outage.end_ms >= since_ms && outage.end_ms - outage.begin_ms > unseen_ms;
         for outage in self.outages.iter().filter(seen) {
             longest_ms = longest_ms.max(outage.begin_ms.saturating_sub(from_ms));
-            let unseen_ms = unseen_ms(outage.begin_ms);
             from_ms = outage.end_ms.saturating_sub(unseen_ms).max(outage.mute_until_ms).max(since_ms);
         }
         longest_ms.max(self.now_ms.saturating_sub(from_ms))

@@ -61,11 +61,8 @@ struct Renewals {
 const EXPIRY_MS: u64 = 25_000;
 /// A controller whose watch is dumb, or that stands still, sees no outage that is over within this time; gateways live through
 /// it, since they try to renew their Leases every second. It knows of every longer one that begins after it first renewed its own Lease: two
-/// of its renewals are further apart then.
+/// of its renewals are further apart then. What was before that renewal counts for nothing.
 const OUTAGE_UNSEEN_MS: u64 = 6_000;
-/// Of outages before that it has only its watch, which may show what is older late, and then seems to show something all the time. A
-/// gateway lives through that much as well: its Lease is at most 5 s old when it begins, and it renews it within 1 s of the end.
-const OUTAGE_UNSEEN_BEFORE_MS: u64 = 15_000;
 /// A controller acts on what its watch of Leases shows only while that is no older than this.
 const SIGHT_MS: u64 = 6_000;
 /// A gateway that gave up its Lease counts as gone until it is seen to be back.
@@ -353,17 +350,15 @@ impl Witness {
         // It may be back already, and the controller about to see it.
         let back = now_ms - lease.last_ms <= SIGHT_MS;
         let since_ms = if back { lease.last_ms - lease.pause_ms } else { lease.last_ms };
-        let renews_since_ms = self.first_renewals.get(&by).copied().unwrap_or(u64::MAX);
-        let answered_ms = api.answered_ms(since_ms, |begin_ms| {
-            if begin_ms >= renews_since_ms { OUTAGE_UNSEEN_MS } else { OUTAGE_UNSEEN_BEFORE_MS }
-        });
+        let renews_since_ms = self.first_renewals.get(&by).copied().unwrap_or(now_ms);
+        let answered_ms = api.answered_ms(since_ms.max(renews_since_ms), OUTAGE_UNSEEN_MS);
         let released = lease
             .released_ms
             .is_some_and(|released_ms| released_ms >= since_ms || now_ms - released_ms <= RETURN_MS);
         if !released && answered_ms < EXPIRY_MS - if back { SIGHT_MS } else { 0 } {
             self.violated("what is called unreachable was silent", format!(
-                "{name} is called unreachable, {gateway} last renewed its Lease at {since_ms} ms and the API has answered \
-                 for {answered_ms} ms since"
+                "{name} is called unreachable, {gateway} last renewed its Lease at {since_ms} ms, the controller its own \
+                 first at {renews_since_ms} ms, and the API has answered for {answered_ms} ms since"
             ));
         }
     }

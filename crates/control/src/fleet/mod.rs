@@ -256,9 +256,9 @@ impl Fleet {
         let Some(index) = self.renewals.iter().position(|(own, _)| own == renewal) else { return };
         let Some((_, before_ms)) = self.renewals.drain(..=index).next_back() else { return };
         // Between two of our own renewals that far apart the API may have taken no writes, though it answered reads and the watch showed
-        // what was older, as late as it does: others could not renew their Leases either.
+        // what was older, as late as it does: others could not renew their Leases either. Before the first one nobody knows.
         let silence_ms = self.config.lease_watch_silence_ms;
-        if self.leases_shown_ms.is_some_and(|earlier_ms| before_ms - earlier_ms > silence_ms) {
+        if self.leases_shown_ms.is_none_or(|earlier_ms| before_ms - earlier_ms > silence_ms) {
             self.api_since_ms = self.api_since_ms.map(|_| now.ms);
         }
         self.leases_shown_ms = Some(before_ms);

@@ -460,6 +460,30 @@ fn an_outage_of_writes_that_a_late_watch_hides_counts_for_no_gateway() {
 }
 
 #[test]
+fn what_a_follower_was_shown_of_leases_counts_for_no_gateway_once_it_leads() {
+    let mut world = World::new(1, 1);
+    world.connect("device-000", "gateway-0");
+    world.follow();
+    world.advance(1_000);
+    world.gateways.get_mut("gateway-0").unwrap().up = false;
+    world.close_stream("gateway-0");
+    world.advance(5_000);
+    // The API takes no writes for 20 seconds. The watch is so late, and later and later, that it shows something all the time.
+    world.api_takes_writes = false;
+    world.advance(20_000);
+    world.api_takes_writes = true;
+    world.take_over();
+    world.advance(20_000);
+    assert_eq!(
+        phase(&world, "device-000"),
+        DevicePhase::Connected,
+        "a lease and a grace from its own first renewal"
+    );
+    world.advance(10_000);
+    assert_eq!(phase(&world, "device-000"), DevicePhase::Unreachable);
+}
+
+#[test]
 fn a_controller_that_stood_still_counts_from_when_it_moves_again() {
     let mut world = running(1);
     world.advance(1_000);

@@ -117,6 +117,8 @@ pub(super) struct World {
     pub(super) lease_watch_lag_ms: u64,
     /// Leases can be renewed; the watch shows what it has not shown yet whether they can or not.
     pub(super) api_takes_writes: bool,
+    /// Another leads, and the watch shows one of its renewals after the other, as late as it does.
+    follows: bool,
     leader_renewals: VecDeque<(u64, String)>,
     /// Arena of every board.
     pub(super) memory_bytes: i64,
@@ -155,6 +157,7 @@ impl World {
             lease_watch_speaks: true,
             lease_watch_lag_ms: 0,
             api_takes_writes: true,
+            follows: false,
             leader_renewals: VecDeque::new(),
             memory_bytes: device_facts().memory_bytes,
         };
@@ -244,6 +247,24 @@ impl World {
 
     /// A new process: it lists, opens the streams and leads.
     pub(super) fn lead(&mut self) {
+        self.start();
+        self.take_over();
+    }
+
+    /// A new process, while another leads.
+    pub(super) fn follow(&mut self) {
+        self.start();
+        self.follows = true;
+    }
+
+    /// The process leads from now on.
+    pub(super) fn take_over(&mut self) {
+        self.follows = false;
+        self.term += 1;
+        self.fleet.handle_leadership(self.now, Some(self.term));
+    }
+
+    fn start(&mut self) {
         self.fleet = Fleet::new(FleetConfig::default());
         self.list();
         for name in self.gateway_names() {
@@ -251,8 +272,6 @@ impl World {
             self.renew(&name);
             self.open_stream(&name);
         }
-        self.term += 1;
-        self.fleet.handle_leadership(self.now, Some(self.term));
     }
 
     pub(super) fn list(&mut self) {
@@ -283,6 +302,9 @@ impl World {
     }
 
     fn renew_leader(&mut self) {
+        if self.follows {
+            return self.fleet.handle_leader_lease(self.now, &format!("another's, {}", self.now.ms));
+        }
         if self.api_takes_writes {
             let renewal = self.now.ms.to_string();
             self.fleet.handle_renewing(self.now, renewal.clone());
