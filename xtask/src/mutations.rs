@@ -34,8 +34,6 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
     let patches = patches(&options.names)?;
     let folder = container::target().join("mutations");
     let tree = Worktree::at_head(folder.join("tree"))?;
-    // The checked build: what cannot be is an assertion in it. Kept, so that the next run builds only what changed.
-    let built = folder.join("target");
     let runs = options.save.clone().unwrap_or_else(|| folder.join("runs"));
     fs::create_dir_all(&runs).with_context(|| format!("can't create {}", runs.display()))?;
     let runs = runs.canonicalize()?;
@@ -47,15 +45,14 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
         let applied = process::run(tree.git().arg("apply").arg(patch));
         applied.with_context(|| format!("{} no longer applies: bring it up to date", patch.display()))?;
         let run = runs.join(format!("{name}.jsonl"));
-        let row = hunt(options, simulation(&tree.0, &built), &run)?;
+        let row = hunt(options, simulation(&tree.0), &run)?;
         println!("{row}");
         rows.push((name, row));
     }
     tree.reset()?;
     process::step("the same runs without the bugs");
     for (name, row) in rows.iter_mut().filter(|(_, row)| row.found.is_some()) {
-        let replay =
-            simulation(&tree.0, &built).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
+        let replay = simulation(&tree.0).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
         row.passes_without = replay.context("can't start cargo")?.success();
     }
     println!("\n{:<22} found", "mutation");
@@ -98,12 +95,13 @@ impl std::fmt::Display for Row {
     }
 }
 
-/// The simulation in a tree, to be completed with what to play.
-fn simulation(tree: &Path, built: &Path) -> Command {
+/// The simulation in a tree, to be completed with what to play: as tests build it, with what cannot be as an assertion, and what it
+/// builds on is built already.
+fn simulation(tree: &Path) -> Command {
     let mut command = process::cargo();
     command.current_dir(tree);
-    command.args(["run", "--release", "--quiet", "--package", "wasmbed-simulation", "--"]);
-    command.env("CARGO_TARGET_DIR", built).env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
+    command.args(["run", "--quiet", "--package", "wasmbed-simulation", "--"]);
+    command.env("CARGO_TARGET_DIR", container::target());
     command
 }
 
@@ -176,5 +174,20 @@ impl Worktree {
 
     fn reset(&self) -> Result<()> {
         process::run(self.git().args(["checkout", "--quiet", "--", "."]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutation_applies_to_these_sources() {
+        let patches = patches(&[]).expect("there are some");
+        for patch in patches {
+            let mut git = Command::new("git");
+            git.current_dir(process::top()).args(["apply", "--check"]).arg(&patch);
+            assert!(git.status().expect("git starts").success(), "{} no longer applies", patch.display());
+        }
     }
 }
