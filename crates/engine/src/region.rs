@@ -96,6 +96,17 @@ impl<'m> Region<'m> {
         Ok(Place(self.high as u32))
     }
 
+    /// Where what is taken at the high end begins.
+    pub(crate) fn high(&self) -> usize {
+        self.high
+    }
+
+    /// Gives back what was taken at the high end since it began here.
+    pub(crate) fn give_back_high(&mut self, high: usize) {
+        debug_assert!(high >= self.high, "only what was taken is given back");
+        self.high = high;
+    }
+
     /// Bytes taken at the high end.
     pub(crate) fn high_bytes(&self) -> usize {
         self.block.len() * 8 - self.high

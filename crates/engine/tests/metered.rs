@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use wasmbed_engine::{ErrorKind, Loader, Progress, Source};
+use wasmbed_engine::{ErrorKind, Loader, Progress, Source, Trap, Value};
 
 /// A module, and how much of it was read.
 struct Counted<'a> {
@@ -145,4 +145,79 @@ fn a_step_does_what_it_was_told() {
         // has 1,000 bytes, a type 510.
         assert!(most_bytes <= WORK as usize * 64 + 1_200, "{name}: {most_bytes} bytes in one step");
     }
+}
+
+/// Types of so many parameters each, all different: as far as there are kinds of them, at the end.
+fn different_types(count: usize, parameters: usize) -> Vec<u8> {
+    let mut contents = leb(count);
+    for number in 0..count {
+        contents.extend([0x60, parameters as u8]);
+        contents.extend((0..parameters).rev().map(|place| 0x7f - (number >> (2 * place).min(63) & 3) as u8));
+        contents.push(0);
+    }
+    [b"\0asm\x01\0\0\0", &section(1, &contents)[..]].concat()
+}
+
+/// The work of loading a module, about.
+fn work(module: &[u8]) -> u64 {
+    let mut block = vec![0; 100_000];
+    let mut source = module;
+    let mut loader = Loader::new(&mut block, &source, support::config()).unwrap();
+    let steps = (1..).find(|_| loader.step(&mut source, &support::Every, 1_000).unwrap() == Progress::Done);
+    steps.unwrap() * 1_000
+}
+
+/// Each type is sought among those before it. Four times as many types are not sixteen times the work.
+#[test]
+fn many_types_are_little_more_work_each_than_few() {
+    for parameters in [6, 29, 120] {
+        let (few, many) =
+            (work(&different_types(500, parameters)), work(&different_types(2_000, parameters)));
+        println!("{parameters} parameters: {few} for 500 types, {many} for 2,000");
+        assert!(many <= few * 10, "{parameters} parameters: {few} for 500 types, {many} for 2,000");
+    }
+}
+
+/// Of each two types of many, a call of a function of one of them as one of the other goes through if they are equal.
+#[test]
+fn equal_types_are_found_in_whatever_order_they_come() {
+    const TYPES: usize = 40;
+    let kinds = ["i32", "i64", "f32"];
+    let (mut seed, mut text, mut types) = (7_u32, String::from("(module (table 40 funcref)"), Vec::new());
+    for _ in 0..TYPES {
+        let mut draw = |below: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) % below
+        };
+        let mut list = |most| (0..draw(most)).map(|_| kinds[draw(3) as usize]).collect::<Vec<_>>();
+        types.push((list(4), list(2)));
+    }
+    for (number, (parameters, results)) in types.iter().enumerate() {
+        let (parameters, results) = (parameters.join(" "), results.join(" "));
+        text += &format!("(type $t{number} (func (param {parameters}) (result {results})))");
+        text += &format!(
+            "(func $f{number} (type $t{number}) unreachable) (elem (i32.const {number}) $f{number})"
+        );
+    }
+    for (number, (parameters, _)) in types.iter().enumerate() {
+        let zeros: String = parameters.iter().map(|kind| format!("({kind}.const 0) ")).collect();
+        text += &format!(
+            r#"(func (export "as {number}") (param i32)
+                (call_indirect (type $t{number}) {zeros} (local.get 0)) unreachable)"#
+        );
+    }
+    let module = wat::parse_str(text + ")").unwrap();
+    let mut equal = 0;
+    for (caller, wanted) in types.iter().enumerate() {
+        for (called, found) in types.iter().enumerate() {
+            let mut block = vec![0; 100_000];
+            let mut instance = support::load(&mut block, &module, 64).unwrap().unwrap();
+            let ended =
+                support::call(&mut instance, &format!("as {caller}"), &[Value::I32(called as i32)], 1_000);
+            let expected = if wanted == found { Trap::Unreachable } else { Trap::IndirectCallType };
+            equal += usize::from(wanted == found && caller != called);
+            assert_eq!(ended, Err(expected), "{called} as {caller}");
+        }
+    }
+    assert!(equal > 20, "only {equal} pairs are equal");
 }

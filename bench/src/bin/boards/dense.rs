@@ -25,6 +25,7 @@ pub(crate) fn modules() -> Result<Vec<(String, Vec<u8>)>> {
         ("calls", calls()),
         ("dead-code", dead()),
         ("types", types()),
+        ("short-types", short_types()),
         ("globals", globals()),
         ("exports", exports()),
         ("elements", elements()),
@@ -128,6 +129,17 @@ fn types() -> String {
         // Each differs from the others, and only at its end, so that none is found early.
         let list = (0..5).map(|place| kinds[(number >> (2 * place)) % 4]).collect::<Vec<_>>().join(" ");
         let _ = write!(text, "(type (func (param {}{list})))", "i32 ".repeat(24));
+    }
+    text
+}
+
+fn short_types() -> String {
+    // As short as so many different ones can be, each of them before all others in the order of their values.
+    let kinds = ["f64", "f32", "i64", "i32"];
+    let mut text = String::new();
+    for number in 0..990 {
+        let list = (0..5).rev().map(|place| kinds[(number >> (2 * place)) % 4]).collect::<Vec<_>>().join(" ");
+        let _ = write!(text, "(type (func (param {list})))");
     }
     text
 }

@@ -35,10 +35,11 @@ impl Loader<'_> {
         if kind == 0 {
             self.declare(index)?;
         }
-        self.work += self.exports / 4;
-        let name = self.region.slice::<u8>(at, length as usize);
-        if Exports::new(&self.region, self.export_place, self.exports).any(|other| other.name == name) {
-            return self.fail(ErrorKind::DuplicateExport);
+        let (found, compared) = self.find_export(at, length);
+        self.work += compared / 16 + 1;
+        match found {
+            Ok(_) => return self.fail(ErrorKind::DuplicateExport),
+            Err(at) => self.insert(at, record.0),
         }
         self.region.set_number(record, 0, u32::from(kind) | length << 8);
         self.region.set_number(record, 1, index);
@@ -62,6 +63,22 @@ pub(crate) fn read_type<'r>(region: &'r Region<'_>, records: Place, index: u32) 
 pub(crate) fn read_global(region: &Region<'_>, records: Place, index: u32) -> (ValueType, bool, u16) {
     let record = region.number(records, index as usize);
     (ValueType::known((record >> 16) as u8), record >> 24 != 0, record as u16)
+}
+
+impl Loader<'_> {
+    /// Where in the order of exports one of this name is, or would be; and the bytes that were compared to find it.
+    fn find_export(&self, at: Place, length: u32) -> (Result<usize, usize>, u32) {
+        let name = self.region.slice::<u8>(at, length as usize);
+        let mut compared = 0;
+        let found = self.ordered().binary_search_by(|other| {
+            let other_length = self.region.number(Place(*other), 0) >> 8;
+            other_length.cmp(&length).then_with(|| {
+                compared += length;
+                self.region.slice::<u8>(Place(*other + 8), length as usize).cmp(name)
+            })
+        });
+        (found, compared)
+    }
 }
 
 /// One export.

@@ -52,34 +52,40 @@ impl Loader<'_> {
         let index = self.types;
         let counts = counts[0] | counts[1] << 8;
         // Calls by a table compare numbers: equal types have that of the first one.
-        let (canonical, compared) = self.first_equal_type(place, counts);
-        self.work += index / 16 + compared / 16;
+        let (found, compared) = self.find_type(place, counts);
+        self.work += compared / 16 + 1;
+        let (mut place, mut canonical) = (place, index);
+        match found {
+            Ok(equal) => {
+                self.region.truncate(place.0 as usize);
+                place = Place(self.region.number(self.type_place, equal as usize * 2));
+                canonical = equal;
+            }
+            Err(at) => self.insert(at, index),
+        }
         self.types += 1;
         self.region.set_number(self.type_place, index as usize * 2, place.0);
-        if canonical.is_some() {
-            self.region.truncate(place.0 as usize);
-            let place = self.region.number(self.type_place, canonical.unwrap_or(index) as usize * 2);
-            self.region.set_number(self.type_place, index as usize * 2, place);
-        }
-        let record = counts | canonical.unwrap_or(index) << 16;
-        self.region.set_number(self.type_place, index as usize * 2 + 1, record);
+        self.region.set_number(self.type_place, index as usize * 2 + 1, counts | canonical << 16);
         Ok(())
     }
 
-    /// The first type with as many parameters and results, and the same ones, as those at this place; and the bytes that were
-    /// compared to find it.
-    fn first_equal_type(&self, place: Place, counts: u32) -> (Option<u32>, u32) {
+    /// The first type with as many parameters and results, and the same ones, as those at this place, or where in the order
+    /// of different types there would be one; and the bytes that were compared to find it.
+    fn find_type(&self, place: Place, counts: u32) -> (Result<u32, usize>, u32) {
         let bytes = (counts & 0xff) + (counts >> 8);
         let wanted = self.region.slice::<u8>(place, bytes as usize);
-        let (types, _) = self.region.slice::<u32>(self.type_place, self.types as usize * 2).as_chunks();
+        let order = self.ordered();
         let mut compared = 0;
-        let found = types.iter().position(|[other, record]| {
-            record & 0xffff == counts && {
+        let found = order.binary_search_by(|other| {
+            let other = *other as usize * 2;
+            let other_counts = self.region.number(self.type_place, other + 1) & 0xffff;
+            other_counts.cmp(&counts).then_with(|| {
                 compared += bytes;
-                self.region.slice::<u8>(Place(*other), bytes as usize) == wanted
-            }
+                let other = Place(self.region.number(self.type_place, other));
+                self.region.slice::<u8>(other, bytes as usize).cmp(wanted)
+            })
         });
-        (found.map(|index| index as u32), compared)
+        (found.map(|at| order[at]), compared)
     }
 
     /// A type of which there is one with this index.

@@ -13,11 +13,12 @@ mod code;
 mod constant;
 pub(crate) mod exports;
 mod functions;
+mod order;
 mod segments;
 mod state;
 mod storage;
 
-use state::{EXPORTS, GLOBALS, IMPORTS, NAME_BYTES, PAGE, Phase, SEGMENTS, TYPES};
+use state::{EXPORTS, GLOBALS, IMPORTS, NAME_BYTES, Order, PAGE, Phase, SEGMENTS, TYPES};
 
 use crate::error::{Error, ErrorKind};
 use crate::machine::{segment, table};
@@ -109,6 +110,8 @@ pub struct Loader<'m> {
     pub(crate) data: u32,
     pub(crate) data_place: Place,
     segments_done: u32,
+    /// Of the types or exports, while there may be more.
+    order: Order,
     has_data_count: bool,
     has_code: bool,
 
@@ -180,6 +183,7 @@ impl<'m> Loader<'m> {
             data: 0,
             data_place: Place(0),
             segments_done: 0,
+            order: Order::NONE,
             has_data_count: false,
             has_code: false,
             function: 0,
@@ -361,6 +365,7 @@ impl<'m> Loader<'m> {
                 self.types = 0;
                 self.limited(items, TYPES, "types")?;
                 self.type_place = self.take::<u32>(items as usize * 2)?;
+                self.begin_order(items)?;
             }
             2 => {
                 self.limited(items, IMPORTS, "imports")?;
@@ -382,6 +387,7 @@ impl<'m> Loader<'m> {
             7 => {
                 self.limited(items, EXPORTS, "exports")?;
                 self.export_place = self.take::<u32>(0)?;
+                self.begin_order(items)?;
             }
             8 => {
                 self.start = Some(items);
@@ -440,6 +446,7 @@ impl<'m> Loader<'m> {
             return self.fail(ErrorKind::Size);
         }
         match self.section {
+            1 | 7 => self.end_order(),
             6 => {
                 // Globals that are one slot leave room.
                 let end = self.global_place.0 as usize + self.global_slots as usize * 4;

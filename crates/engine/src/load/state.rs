@@ -41,6 +41,20 @@ pub(crate) enum To {
     Nowhere,
 }
 
+/// The items of a section that differ, in order. They lie at the high end, and are fewer bytes than the call stack, which is
+/// taken last: no module needs more memory for them.
+#[derive(Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) place: Place,
+    pub(crate) count: u32,
+    /// Where the high end was before.
+    pub(crate) high: usize,
+}
+
+impl Order {
+    pub(crate) const NONE: Order = Order { place: Place(0), count: 0, high: 0 };
+}
+
 pub(crate) const TYPES: u32 = 2_000;
 pub(crate) const IMPORTS: u32 = 1_000;
 pub(crate) const EXPORTS: u32 = 1_000;
