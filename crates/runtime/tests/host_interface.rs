@@ -72,6 +72,7 @@ fn bounds_stand_in_both() {
         limits.globals,
         limits.exports,
         limits.export_name_bytes,
+        limits.name_bytes,
         limits.tables,
         limits.table_elements,
         wasmbed_runtime::scan::TABLE_GROWTH,

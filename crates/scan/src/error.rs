@@ -114,6 +114,7 @@ pub enum ScanError {
     Malformed { offset: u32, what: &'static str },
     TooMany { what: Count, count: u32, limit: u32 },
     ExportName { bytes: u32, limit: u32 },
+    NameTooLong { bytes: u32, limit: u32 },
     TooManyLocals { function: u32, count: u64, limit: u32 },
     TooManyLocalGroups { function: u32, count: u32, limit: u32 },
     NestedTooDeep { function: u32, limit: u32 },
@@ -147,6 +148,7 @@ impl ScanError {
             ScanError::NoMemory => Refusal::OutOfMemory,
             ScanError::TooMany { .. }
             | ScanError::ExportName { .. }
+            | ScanError::NameTooLong { .. }
             | ScanError::TooManyLocals { .. }
             | ScanError::TooManyLocalGroups { .. }
             | ScanError::NestedTooDeep { .. }
@@ -188,6 +190,9 @@ impl fmt::Display for ScanError {
             }
             ScanError::ExportName { bytes, limit } => {
                 write!(f, "an export's name has {bytes} bytes, at most {limit}")
+            }
+            ScanError::NameTooLong { bytes, limit } => {
+                write!(f, "a name has {bytes} bytes, at most {limit}")
             }
             ScanError::TooManyLocals { function, count, limit } => {
                 write!(f, "function {function} has {count} locals, at most {limit}")

@@ -87,6 +87,32 @@ pub struct ModuleInfo {
 }
 
 impl ModuleInfo {
+    /// What is known of a module before it is read.
+    pub(crate) fn of_size(size: u32) -> ModuleInfo {
+        ModuleInfo {
+            size,
+            entry: None,
+            imports: Vec::new(),
+            capabilities: Capabilities::NONE,
+            features: Features::NONE,
+            memory_min_bytes: 0,
+            memory_max_bytes: None,
+            page_bytes: 65_536,
+            has_memory: false,
+            grows_memory: false,
+            functions: 0,
+            globals: 0,
+            exports: 0,
+            table_elements: 0,
+            table_growth: 0,
+            passive_elements: 0,
+            start_function: None,
+            code_bytes: 0,
+            custom_bytes: 0,
+            load_bytes_estimate: 0,
+        }
+    }
+
     /// Elements to set aside for each table to grow by.
     pub fn table_growth_wanted(&self) -> u32 {
         if self.table_growth > 0 { TABLE_GROWTH } else { 0 }

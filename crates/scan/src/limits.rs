@@ -22,6 +22,8 @@ pub struct ScanLimits {
     pub globals: u32,
     /// Exports. Checking their names for doubles is quadratic.
     pub exports: u32,
+    /// Bytes of a name: of a custom section, of an import's module and of the import. Engines have no room for longer ones.
+    pub name_bytes: u32,
     /// Bytes of an export's name.
     pub export_name_bytes: u32,
     /// Tables.
@@ -80,6 +82,7 @@ impl Default for ScanLimits {
             functions: 5_000,
             globals: 1_000,
             exports: 100,
+            name_bytes: 1_000,
             export_name_bytes: 256,
             tables: 32,
             table_elements: 4_096,

@@ -4,6 +4,13 @@ use crate::error::ScanError;
 use crate::features::Features;
 use crate::interface::ValueType;
 
+/// Where a reader is in a module, and where it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    position: usize,
+    end: usize,
+}
+
 /// Reads forward through a part of a module and knows its place in the whole.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
@@ -13,8 +20,19 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(module: &'a [u8]) -> Reader<'a> {
-        Reader { module, position: 0, end: module.len() }
+    /// A reader that goes on where another one of the same module was.
+    pub(crate) fn resumed(module: &'a [u8], Place { position, end }: Place) -> Reader<'a> {
+        Reader { module, position, end }
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place {
+        Place { position: self.position, end: self.end }
+    }
+
+    /// Bytes of the whole module.
+    pub(crate) fn module_bytes(&self) -> usize {
+        self.module.len()
     }
 
     /// A reader of the same module that begins elsewhere, at a place read before.
@@ -42,6 +60,8 @@ impl<'a> Reader<'a> {
         if self.is_empty() {
             return Err(self.malformed("it ends too early"));
         }
+        #[cfg(test)]
+        crate::metered::READ.set(crate::metered::READ.get() + 1);
         let byte =
             self.module.get(self.position).copied().ok_or_else(|| self.malformed("it ends too early"))?;
         self.position += 1;
@@ -58,11 +78,24 @@ impl<'a> Reader<'a> {
         bytes.ok_or_else(|| self.malformed("it ends too early"))
     }
 
-    /// A reader of the next `length` bytes; this one goes on behind them.
-    pub(crate) fn part(&mut self, length: u32) -> Result<Reader<'a>, ScanError> {
-        let position = self.position;
-        self.bytes(length)?;
-        Ok(Reader { module: self.module, position, end: self.position })
+    /// Lets reading end behind the next `length` bytes, until [`Self::widen`] lets it go on; answers where it ended.
+    pub(crate) fn narrow(&mut self, length: u32) -> Result<usize, ScanError> {
+        if length as usize > self.remaining() {
+            return Err(self.malformed("it ends too early"));
+        }
+        let end = self.position + length as usize;
+        Ok(core::mem::replace(&mut self.end, end))
+    }
+
+    /// Lets reading end farther behind.
+    pub(crate) fn widen(&mut self, end: usize) {
+        debug_assert!(end >= self.end, "it was narrower");
+        self.end = end;
+    }
+
+    /// Goes on where reading ends.
+    pub(crate) fn skip_rest(&mut self) {
+        self.position = self.end.max(self.position);
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, ScanError> {
@@ -84,10 +117,14 @@ impl<'a> Reader<'a> {
 
     /// A LEB128 number of at most this many bits, in at most as many bytes as the specification allows.
     fn leb(&mut self, bits: u32, signed: bool) -> Result<i64, ScanError> {
+        let mut byte = self.byte()?;
+        if byte & 0x80 == 0 {
+            let extended = if signed { (byte << 1) as i8 >> 1 } else { byte as i8 };
+            return Ok(i64::from(extended));
+        }
         let mut value = 0i64;
         let mut shift = 0;
         loop {
-            let byte = self.byte()?;
             value |= i64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
             shift += 7;
             if byte & 0x80 == 0 {
@@ -102,6 +139,7 @@ impl<'a> Reader<'a> {
             if shift >= bits {
                 return Err(self.malformed("a number in too many bytes"));
             }
+            byte = self.byte()?;
         }
     }
 
@@ -117,9 +155,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn name(&mut self) -> Result<&'a str, ScanError> {
+    /// A name of at most `limit` bytes.
+    pub(crate) fn name(&mut self, limit: u32) -> Result<&'a str, ScanError> {
         let length = self.u32()?;
+        if length > limit {
+            return Err(ScanError::NameTooLong { bytes: length, limit });
+        }
         let bytes = self.bytes(length)?;
+        #[cfg(test)]
+        crate::metered::READ.set(crate::metered::READ.get() + bytes.len());
         core::str::from_utf8(bytes).map_err(|_| self.malformed("a name that is not UTF-8"))
     }
 
@@ -148,20 +192,24 @@ pub(crate) fn value_type(byte: u8) -> Option<Result<ValueType, Features>> {
 mod tests {
     use super::*;
 
+    fn whole(bytes: &[u8]) -> Reader<'_> {
+        Reader::resumed(bytes, Place { position: 0, end: bytes.len() })
+    }
+
     #[test]
     fn numbers_in_and_out_of_range() {
-        let read = |bytes: &[u8]| Reader::new(bytes).u32().ok();
+        let read = |bytes: &[u8]| whole(bytes).u32().ok();
         assert_eq!(read(&[0x7f]), Some(127));
         assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Some(u32::MAX));
         assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x1f]), None);
         assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), None);
         assert_eq!(read(&[0x80]), None);
-        let signed = |bytes: &[u8]| Reader::new(bytes).s32().ok();
+        let signed = |bytes: &[u8]| whole(bytes).s32().ok();
         assert_eq!(signed(&[0x7f]), Some(-1));
         assert_eq!(signed(&[0x80, 0x80, 0x80, 0x80, 0x78]), Some(i64::from(i32::MIN)));
         assert_eq!(signed(&[0x80, 0x80, 0x80, 0x80, 0x70]), None);
         assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0x07]), Some(i64::from(i32::MAX)));
-        let long = |bytes: &[u8]| Reader::new(bytes).s64().ok();
+        let long = |bytes: &[u8]| whole(bytes).s64().ok();
         assert_eq!(long(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f]), Some(i64::MIN));
         assert_eq!(long(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7e]), None);
         assert_eq!(long(&[0x7f]), Some(-1));

@@ -174,6 +174,48 @@ fn a_large_module_is_loaded_in_the_pauses_of_its_neighbour() {
     world.until_running(&[1, 2]);
 }
 
+/// The most bytes that a module may have, of which only the last operator is wrong: all that is done with it is scanning.
+fn refused_at_its_end() -> Wanted {
+    let text = r#"(module (memory (export "memory") 1) (func (export "run") (; operators ;)))"#;
+    let module = wat::parse_str(text).unwrap();
+    let operators = (1 << 20) - module.len() - 8;
+    let number = |value: usize| {
+        [0, 7, 14].map(|shift| (value >> shift) as u8 & 0x7f | if shift < 14 { 0x80 } else { 0 })
+    };
+    // No operator, no operator, ..., one that nobody has, end.
+    let body = [&[0][..], &vec![0x01; operators], &[0xff, 0x0b]].concat();
+    let code = [&[1][..], &number(body.len()), &body].concat();
+    let sections = module.windows(2).rposition(|bytes| bytes == [10, 4]).unwrap();
+    Wanted::bytes([&module[..sections], &[10], &number(code.len()), &code].concat())
+}
+
+#[test]
+fn a_large_module_is_scanned_in_the_pauses_of_its_neighbour() {
+    let mut world = World::new();
+    let heard = "(loop (call $log (i32.const 0) (i32.const 5)) (call $wait (i32.const 1)) (br 0))";
+    let hello = HELLO.find("(call $log").map(|at| format!("{}{heard}))", &HELLO[..at])).unwrap();
+    world.gateway.set(1, Wanted::wat(&hello));
+    world.until_running(&[1]);
+    world.gateway.set(2, refused_at_its_end());
+    let link = world.link.clone();
+    world.gateway.send_desired(&link);
+    world.until("it is there", 600_000, |world| world.device.platform().storage.disk().modules.len() == 2);
+    // Code takes time from here on: each reading of the clock, a millisecond.
+    world.device.platform().timer.step_us = 1_000;
+    let (lines, mut rounds) = (world.gateway.logs.len(), 0);
+    while world.state(2) != Some((State::Failed, Reason::InvalidModule)) {
+        world.step();
+        rounds += 1;
+        assert!(rounds < 20_000, "{:?}: {}", world.state(2), world.message(2));
+    }
+    assert_eq!(world.message(2), "function 0 holds the unknown operator 0xff");
+    let lines = world.gateway.logs.len() - lines;
+    println!("{rounds} rounds, in which the neighbour said {lines} lines");
+    // A round has five steps of 100 operators; all that is done beside takes some hundred rounds.
+    assert!(rounds >= 1_500, "it took {rounds} rounds");
+    assert!(lines >= rounds / 100, "the neighbour said {lines} lines in {rounds} rounds");
+}
+
 #[test]
 fn what_is_removed_while_it_is_loaded_leaves_nothing() {
     let mut world = World::new();

@@ -217,7 +217,8 @@ fn speed(board: Kind, kernels: &[&Line]) -> Result<()> {
 }
 
 fn load_rows(loads: &[&Line], modules: &[Module]) -> Result<()> {
-    let mut typical = Vec::new();
+    let (mut typical, mut scans) = (Vec::new(), Vec::new());
+    let (mut dense_scans, mut load_steps, mut scan_steps) = (Vec::new(), Vec::new(), Vec::new());
     let mut expansions = Vec::new();
     let (mut dense, mut dense_expansions) = (Vec::new(), Vec::new());
     for module in modules {
@@ -226,16 +227,26 @@ fn load_rows(loads: &[&Line], modules: &[Module]) -> Result<()> {
         let bytes = module.bytes.len() as f64;
         let each = line.number("instructions")? as f64 / bytes;
         let expansion = line.number("translated")? as f64 / f64::from(module.code_bytes.max(1));
+        let scan = line.number("scan")? as f64 / bytes;
+        load_steps.push((line.number("load_step")? as f64, &module.name));
+        scan_steps.push((line.number("scan_step")? as f64, &module.name));
         if module.dense {
             dense.push((each, &module.name));
+            dense_scans.push((scan, &module.name));
             if f64::from(module.code_bytes) >= BYTES_MIN {
                 dense_expansions.push((expansion, &module.name));
             }
         } else if bytes >= BYTES_MIN {
             typical.push(each);
+            scans.push(scan);
             expansions.push((expansion, &module.name));
         }
     }
+    println!(
+        "| scanning, instructions for a byte of a module: the samples and the kernels | – | {} to {} |",
+        extreme(&scans, f64::min),
+        extreme(&scans, f64::max)
+    );
     println!(
         "| loading, instructions for a byte of a module: the samples and the kernels | – | {} to {} |",
         extreme(&typical, f64::min),
@@ -248,7 +259,10 @@ fn load_rows(loads: &[&Line], modules: &[Module]) -> Result<()> {
         let shown: Vec<String> = list.iter().map(|(each, name)| format!("{name} {each:.places$}")).collect();
         println!("| {what} | bounded | {} |", shown.join(", "));
     };
+    worst("scanning, instructions for a byte of the worst modules", dense_scans, 0);
     worst("loading, instructions for a byte of the worst modules", dense, 0);
+    worst("the longest step of scanning, instructions", scan_steps, 0);
+    worst("the longest step of loading, instructions", load_steps, 0);
     worst("translated code for a byte of code, the worst modules", dense_expansions, 1);
     Ok(())
 }

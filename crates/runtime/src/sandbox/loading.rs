@@ -5,12 +5,28 @@ use super::program::{Limits, RuntimeConfig};
 use crate::engine::{Engine, EngineError, Quota, Trace};
 use crate::functions::Strings;
 use crate::host::AppId;
-use crate::scan::{EntryKind, ModuleInfo};
+use crate::scan::{Capabilities, EntryKind, ModuleInfo, Scan};
 
 pub(super) struct Loading<E: Engine> {
     pub(super) id: AppId,
     pub(super) strings: Strings,
     pub(super) limits: Limits,
+    /// What it may use.
+    pub(super) granted: Capabilities,
+    pub(super) stage: Stage<E>,
+}
+
+/// ```text
+/// Scan: what it needs is found, and that it may have it -> Load: validated, translated
+/// ```
+#[expect(clippy::large_enum_variant, reason = "the loader that devices have is larger than a scan")]
+pub(super) enum Stage<E: Engine> {
+    Scan(Scan),
+    Load(Scanned<E>),
+}
+
+/// A module that the scan has accepted.
+pub(super) struct Scanned<E: Engine> {
     pub(super) info: ModuleInfo,
     pub(super) entry: EntryKind,
     pub(super) quota: Quota,
@@ -20,7 +36,7 @@ pub(super) struct Loading<E: Engine> {
     pub(super) compacted: bool,
 }
 
-impl<E: Engine> Loading<E> {
+impl<E: Engine> Scanned<E> {
     /// Loads on by about this much work; the engine once it is done. An error leaves nothing in the arena.
     pub(super) fn step(
         &mut self,
@@ -38,9 +54,11 @@ impl<E: Engine> Loading<E> {
         }
         loaded
     }
+}
 
-    pub(super) fn into_application(self, engine: E, config: &RuntimeConfig) -> Application<E> {
-        Application::new(self.id, engine, self.limits, self.strings, self.quota, config)
+impl<E: Engine> Loading<E> {
+    pub(super) fn into_application(self, engine: E, quota: Quota, config: &RuntimeConfig) -> Application<E> {
+        Application::new(self.id, engine, self.limits, self.strings, quota, config)
     }
 }
 

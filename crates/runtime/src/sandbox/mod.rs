@@ -19,9 +19,9 @@ pub use program::{Limits, Program, RuntimeConfig};
 use crate::engine::{Engine, EngineError, Quota, Trace};
 use crate::functions::Strings;
 use crate::host::{AppId, Completion, Host};
-use crate::scan::{Capabilities, ModuleInfo, ScanError, scan};
+use crate::scan::{Capabilities, ModuleInfo, Scan, ScanError};
 use application::Application;
-use loading::{Loading, Locating};
+use loading::{Loading, Locating, Scanned, Stage};
 
 /// All applications of one device.
 pub struct Runtime<E: Engine> {
@@ -62,7 +62,7 @@ impl<E: Engine> Runtime<E> {
         Ok(())
     }
 
-    /// Scans a program and begins to load it; what was being loaded is dropped. The strings of a program are copied, its
+    /// Begins to scan and to load a program; what was being loaded is dropped. The strings of a program are copied, its
     /// module is not: it is handed to each [`load_on`](Self::load_on).
     pub fn begin_load(&mut self, id: AppId, program: &Program<'_>) -> Result<(), LoadError> {
         self.loading = None;
@@ -75,42 +75,79 @@ impl<E: Engine> Runtime<E> {
         self.make_room()?;
         let strings = Strings::new(program.name, program.args, program.env)
             .map_err(|bytes| LoadError::ArgumentsTooLong { bytes, limit: ARGUMENT_BYTES_MAX })?;
-        let info = scan(program.module, &self.config.scan)?;
-        self.check_capabilities(&info, program.capabilities)?;
-        let quota = self.quota(&info, program.limits)?;
-        let entry = info.entry.ok_or(LoadError::Scan(ScanError::NoEntry))?.kind;
-        let limits = program.limits;
-        let loading = Loading { id, strings, limits, info, entry, quota, loader: None, compacted: false };
-        self.loading = Some(loading);
+        let (limits, granted) = (program.limits, program.capabilities);
+        let stage = Stage::Scan(Scan::new(&self.config.scan));
+        self.loading = Some(Loading { id, strings, limits, granted, stage });
         Ok(())
     }
 
-    /// Loads on what [`begin_load`](Self::begin_load) began, by about this much work: an operator, a name or a few bytes of
-    /// the module each. Answers the application once it is loaded; after an error there is nothing to load on.
+    /// Scans and loads on what [`begin_load`](Self::begin_load) began, by about this much work: an operator, a name or a few
+    /// bytes of the module each. Answers the application once it is loaded; after an error there is nothing to load on.
     pub fn load_on(&mut self, module: &[u8], work: u32) -> Result<Option<AppId>, LoadError> {
-        let Some(loading) = &mut self.loading else { return Ok(None) };
-        let stepped = loading.step(&self.arena, module, work);
+        let scanned = match &mut self.loading {
+            None => return Ok(None),
+            Some(Loading { stage: Stage::Load(scanned), .. }) => scanned,
+            Some(Loading { stage: Stage::Scan(scan), limits, granted, .. }) => {
+                let (stepped, limits, granted) = (scan.step(module, work), *limits, *granted);
+                return self.end_scan_step(stepped, limits, granted).map(|()| None);
+            }
+        };
+        let stepped = scanned.step(&self.arena, module, work);
         match stepped {
             Ok(None) => return Ok(None),
             // Once more, if there is room when the rest is moved together.
-            Err(EngineError::OutOfMemory { .. }) if !loading.compacted => {
-                loading.compacted = true;
+            Err(EngineError::OutOfMemory { .. }) if !scanned.compacted => {
+                scanned.compacted = true;
                 if self.compact() {
                     return Ok(None);
                 }
             }
             Ok(Some(_)) | Err(_) => {}
         }
-        let loading = self.loading.take();
-        let (Some(mut engine), Some(loading)) = (stepped?, loading) else { return Ok(None) };
-        if engine.start(loading.entry.name(), &[]).is_err() {
+        let Some(mut loading) = self.loading.take() else { return Ok(None) };
+        let (Some(mut engine), Stage::Load(scanned)) = (stepped?, &mut loading.stage) else {
+            return Ok(None);
+        };
+        let quota = scanned.quota;
+        if engine.start(scanned.entry.name(), &[]).is_err() {
             return Err(LoadError::Engine(EngineError::Invalid(
                 "the entry needs more call stack than there is",
             )));
         }
         let id = loading.id;
-        self.applications.push(loading.into_application(engine, &self.config));
+        self.applications.push(loading.into_application(engine, quota, &self.config));
         Ok(Some(id))
+    }
+
+    /// What a step of scanning came to: once the scan is done, whether the program may have what its module needs.
+    fn end_scan_step(
+        &mut self,
+        stepped: Result<Option<ModuleInfo>, ScanError>,
+        limits: Limits,
+        granted: Capabilities,
+    ) -> Result<(), LoadError> {
+        let scanned = match stepped {
+            Ok(None) => return Ok(()),
+            Ok(Some(info)) => self.allow(info, limits, granted),
+            Err(error) => Err(LoadError::Scan(error)),
+        };
+        // Given up, unless it is put back.
+        let loading = self.loading.take();
+        let scanned = scanned?;
+        self.loading = loading.map(|loading| Loading { stage: Stage::Load(scanned), ..loading });
+        Ok(())
+    }
+
+    fn allow(
+        &self,
+        info: ModuleInfo,
+        limits: Limits,
+        granted: Capabilities,
+    ) -> Result<Scanned<E>, LoadError> {
+        check_capabilities(&info, granted)?;
+        let quota = self.quota(&info, limits)?;
+        let entry = info.entry.ok_or(LoadError::Scan(ScanError::NoEntry))?.kind;
+        Ok(Scanned { info, entry, quota, loader: None, compacted: false })
     }
 
     /// Whether something is being loaded.
@@ -258,17 +295,6 @@ impl<E: Engine> Runtime<E> {
         }
     }
 
-    fn check_capabilities(&self, info: &ModuleInfo, granted: Capabilities) -> Result<(), LoadError> {
-        for import in &info.imports {
-            if let Some(capability) = import.function.capability()
-                && !granted.contains(capability)
-            {
-                return Err(LoadError::CapabilityDenied { import: import.function.name(), capability });
-            }
-        }
-        Ok(())
-    }
-
     /// Sets aside what the program may ever ask for, but beyond what it starts with never more than half of what the
     /// arena has left: one greedy application must not keep nine others from being loaded.
     fn quota(&self, info: &ModuleInfo, limits: Limits) -> Result<Quota, LoadError> {
@@ -287,6 +313,17 @@ impl<E: Engine> Runtime<E> {
             stack_words: self.config.stack_words,
         })
     }
+}
+
+fn check_capabilities(info: &ModuleInfo, granted: Capabilities) -> Result<(), LoadError> {
+    for import in &info.imports {
+        if let Some(capability) = import.function.capability()
+            && !granted.contains(capability)
+        {
+            return Err(LoadError::CapabilityDenied { import: import.function.name(), capability });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
