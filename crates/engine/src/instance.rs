@@ -377,6 +377,9 @@ impl Instance<'_> {
 
     /// Runs until the function returns, traps, calls the host, or has used about this much fuel. The second is the fuel
     /// that was used.
+    // It and what is `inline` below is compiled with the crate that has modules run, to be fast; what loads them with this one, to be small
+    // where flash is.
+    #[inline]
     pub fn step(&mut self, fuel: u32) -> (Step, u32) {
         let mut used = 0;
         loop {
@@ -392,6 +395,7 @@ impl Instance<'_> {
         }
     }
 
+    #[inline]
     fn run(&mut self, fuel: u32) -> (Step, u32) {
         match self.state {
             State::Running => {}
@@ -433,6 +437,7 @@ impl Instance<'_> {
         (self.trapped(trap), used)
     }
 
+    #[inline]
     fn execute(&mut self) -> u32 {
         #[cfg(feature = "checked")]
         if self.checked {

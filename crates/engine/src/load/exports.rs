@@ -49,6 +49,7 @@ impl Loader<'_> {
 }
 
 /// A type of a module.
+#[inline(always)]
 pub(crate) fn read_type<'r>(region: &'r Region<'_>, records: Place, index: u32) -> FunctionType<'r> {
     let place = region.number(records, index as usize * 2);
     let counts = region.number(records, index as usize * 2 + 1);
