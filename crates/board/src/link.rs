@@ -15,7 +15,7 @@ use smoltcp::{
 };
 use wasmbed_agent::failover::Failover;
 use wasmbed_supervisor::platform::{Link, LinkState};
-use wasmbed_tls::{Client, Gateway, Session, SessionState, Time};
+use wasmbed_tls::{Client, Gateway, Session, SessionState, Time, TlsError};
 
 use crate::{
     Hardware,
@@ -206,13 +206,10 @@ impl<H: Hardware> BoardLink<H> {
         let socket = self.network.tcp();
         let mut session = match session {
             Some(session) => session,
-            None if socket.may_send() => {
-                self.time.set_rtc(H::unix_s(), now_ms);
-                match self.client.connect(&self.time, now_ms) {
-                    Ok(session) => Box::new(session),
-                    Err(error) => return self.failed(format_args!("{error}")),
-                }
-            }
+            None if socket.may_send() => match self.begin(now_ms) {
+                Ok(session) => session,
+                Err(error) => return self.failed(format_args!("{error}")),
+            },
             None if !socket.is_open() => return self.failed(format_args!("it does not answer, or refuses")),
             None if late => return self.failed(format_args!("no answer within {CONNECT_MS_MAX} ms")),
             None => {
@@ -243,6 +240,13 @@ impl<H: Hardware> BoardLink<H> {
                 }
             }
         }
+    }
+
+    // Not a part of its caller, below whose frame the handshake is: a session is kilobytes.
+    #[inline(never)]
+    fn begin(&mut self, now_ms: u64) -> Result<Box<Session>, TlsError> {
+        self.time.set_rtc(H::unix_s(), now_ms);
+        self.client.connect(&self.time, now_ms).map(Box::new)
     }
 
     fn opened(&mut self, session: Box<Session>, now_ms: u64, worked_us: u64) {

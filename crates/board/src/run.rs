@@ -72,9 +72,32 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Runs the board: its applications from flash at once, and what a gateway has for it. The caller has armed the watchdog.
-pub fn run<H: Hardware>(start: Start<H>) -> ! {
-    let Start { mut hardware, mut network, flash, peripherals, arena, reset_reason, reset_detail } = start;
+/// Runs the board: its applications from flash at once, and what a gateway has for it. What starts the drivers arms the watchdog.
+pub fn run<H: Hardware>(start: impl FnOnce() -> Start<H>) -> ! {
+    // By reference: each of these is kilobytes, and a stack would hold what is moved twice.
+    match &mut ready(start) {
+        Ok(running) => running.serve(),
+        Err(idle) => idle.complain(),
+    }
+}
+
+/// A board that works.
+struct Running<H: Hardware> {
+    hardware: H,
+    supervisor: Supervisor<Interpreter, BoardPlatform<H>>,
+}
+
+/// A board that can't.
+struct Idle<H: Hardware> {
+    hardware: H,
+    network: H::Network,
+    problem: Unusable,
+}
+
+/// These three are functions of their own, so that what they need of the stack is free when the board works.
+#[inline(never)]
+fn ready<H: Hardware>(start: impl FnOnce() -> Start<H>) -> Result<Running<H>, Idle<H>> {
+    let Start { mut hardware, network, flash, peripherals, arena, reset_reason, reset_detail } = start();
     line!(
         H,
         Info,
@@ -82,40 +105,44 @@ pub fn run<H: Hardware>(start: Start<H>) -> ! {
         H::BOARD.name,
         env!("CARGO_PKG_VERSION"),
     );
-    match open::<H>(&mut hardware, flash) {
-        Ok(Opened { storage, provision, random, client }) => {
-            let floor_s = storage.time_floor_s().unwrap_or(0);
-            line!(
-                H,
-                Info,
-                "provisioned device={}/{} trust_domain={} gateways={}",
-                client.id().namespace(),
-                client.id().name(),
-                client.trust_domain(),
-                provision.gateways.len(),
-            );
-            let address = H::address(&network);
-            let network = Network::new(network, address, &provision.network, random.next_u64(), H::now_us());
-            let platform = BoardPlatform {
-                link: BoardLink::<H>::new(network, client, floor_s, provision.gateways),
-                storage,
-                watchdog: BoardWatchdog(PhantomData),
-                entropy: BoardEntropy(random),
-                peripherals,
-                log: Console::new(),
-                timer: BoardTimer(PhantomData),
-            };
-            serve(hardware, platform, arena, reset_reason, reset_detail)
-        }
-        Err(problem) => loop {
-            line!(H, Error, "this board can't work: {problem}");
-            let until_us = H::now_us().saturating_add(COMPLAINT_INTERVAL_US);
-            while H::now_us() < until_us {
-                H::feed_watchdog();
-                let nap_us = H::now_us().saturating_add(SLEEP_US_MAX);
-                hardware.idle(&mut network, nap_us.min(until_us));
-            }
-        },
+    let opened = match open::<H>(&mut hardware, flash) {
+        Ok(opened) => opened,
+        Err(problem) => return Err(Idle { hardware, network, problem }),
+    };
+    let runtime = RuntimeConfig { arena_bytes: arena.len(), ..RuntimeConfig::default() };
+    let config = Config { board: board::<H>(reset_reason, reset_detail), runtime };
+    let platform = platform(opened, network, peripherals);
+    let arena = interpreter::Arena::within(arena);
+    Ok(Running { hardware, supervisor: Supervisor::with_arena(arena, config, platform, H::now_us() / 1_000) })
+}
+
+#[inline(never)]
+fn platform<H: Hardware>(
+    opened: Opened<H>,
+    network: H::Network,
+    peripherals: H::Peripherals,
+) -> BoardPlatform<H> {
+    let Opened { storage, provision, random, client } = opened;
+    let floor_s = storage.time_floor_s().unwrap_or(0);
+    line!(
+        H,
+        Info,
+        "provisioned device={}/{} trust_domain={} gateways={}",
+        client.id().namespace(),
+        client.id().name(),
+        client.trust_domain(),
+        provision.gateways.len(),
+    );
+    let address = H::address(&network);
+    let network = Network::new(network, address, &provision.network, random.next_u64(), H::now_us());
+    BoardPlatform {
+        link: BoardLink::<H>::new(network, client, floor_s, provision.gateways),
+        storage,
+        watchdog: BoardWatchdog(PhantomData),
+        entropy: BoardEntropy(random),
+        peripherals,
+        log: Console::new(),
+        timer: BoardTimer(PhantomData),
     }
 }
 
@@ -126,6 +153,7 @@ struct Opened<H: Hardware> {
     client: Client,
 }
 
+#[inline(never)]
 fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unusable> {
     let mut storage = FlashStorage::open(flash, H::BOARD.geometry).map_err(Unusable::Flash)?;
     let mut provision = provision::decode(storage.identity()).map_err(Unusable::Identity)?;
@@ -168,33 +196,39 @@ fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board 
     }
 }
 
-fn serve<H: Hardware>(
-    mut hardware: H,
-    platform: BoardPlatform<H>,
-    arena: &'static mut [u8],
-    reset_reason: ResetReason,
-    reset_detail: String,
-) -> ! {
-    let runtime = RuntimeConfig { arena_bytes: arena.len(), ..RuntimeConfig::default() };
-    let config = Config { board: board::<H>(reset_reason, reset_detail), runtime };
-    let arena = interpreter::Arena::within(arena);
-    let mut supervisor =
-        Supervisor::<Interpreter, _>::with_arena(arena, config, platform, H::now_us() / 1_000);
-    let mut reported = Reported::default();
-    loop {
-        let more = supervisor.platform().link.poll_network();
-        let deadline_ms = supervisor.poll(H::now_us() / 1_000);
-        learn_time(&mut supervisor, &mut reported.time);
-        reported.memory(&mut supervisor);
-        let busy = more || supervisor.platform().storage().is_busy();
-        let link = &mut supervisor.platform().link;
-        let limit_us = if link.is_on_its_way() { LOOK_US } else { SLEEP_US_MAX };
-        let delay_us = link.flush(limit_us);
-        let until_us = H::now_us().saturating_add(delay_us).min(deadline_ms.saturating_mul(1_000));
-        let idle_us = H::now_us();
-        if !busy && until_us > idle_us {
-            hardware.idle(link.device(), until_us);
-            reported.asleep_us += H::now_us().saturating_sub(idle_us);
+impl<H: Hardware> Running<H> {
+    fn serve(&mut self) -> ! {
+        let Self { hardware, supervisor } = self;
+        let mut reported = Reported::default();
+        loop {
+            let more = supervisor.platform().link.poll_network();
+            let deadline_ms = supervisor.poll(H::now_us() / 1_000);
+            learn_time(supervisor, &mut reported.time);
+            reported.memory(supervisor);
+            let busy = more || supervisor.platform().storage().is_busy();
+            let link = &mut supervisor.platform().link;
+            let limit_us = if link.is_on_its_way() { LOOK_US } else { SLEEP_US_MAX };
+            let delay_us = link.flush(limit_us);
+            let until_us = H::now_us().saturating_add(delay_us).min(deadline_ms.saturating_mul(1_000));
+            let idle_us = H::now_us();
+            if !busy && until_us > idle_us {
+                hardware.idle(link.device(), until_us);
+                reported.asleep_us += H::now_us().saturating_sub(idle_us);
+            }
+        }
+    }
+}
+
+impl<H: Hardware> Idle<H> {
+    fn complain(&mut self) -> ! {
+        loop {
+            line!(H, Error, "this board can't work: {}", self.problem);
+            let until_us = H::now_us().saturating_add(COMPLAINT_INTERVAL_US);
+            while H::now_us() < until_us {
+                H::feed_watchdog();
+                let nap_us = H::now_us().saturating_add(SLEEP_US_MAX);
+                self.hardware.idle(&mut self.network, nap_us.min(until_us));
+            }
         }
     }
 }

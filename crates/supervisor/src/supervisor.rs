@@ -118,6 +118,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         Self::with_runtime(runtime, config, platform, now_ms)
     }
 
+    #[inline(never)]
     fn with_runtime(runtime: Runtime<E>, config: Config, platform: P, now_ms: u64) -> Self {
         Self {
             platform,
@@ -140,6 +141,8 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     /// Moves everything on by one round and answers the time, on the same clock, at which to call again if nothing happens
     /// before: a link that can be read or written, or a storage operation that is done, is a reason to call at once. The
     /// answer is `now_ms` when there is more to do right away.
+    // Not a part of a board's loop: see `work`.
+    #[inline(never)]
     pub fn poll(&mut self, now_ms: u64) -> u64 {
         self.poll_storage(now_ms);
         let mut again = false;

@@ -46,6 +46,13 @@ pub unsafe fn start<I: Image, const HEAP_BYTES: usize, const ARENA_BYTES: usize>
     }
     // SAFETY: this runs once.
     heap::start(unsafe { heap_memory.take() });
+    // SAFETY: as above.
+    let arena = unsafe { arena.take() };
+    wasmbed_board::run(|| drivers::<I>(core, arena))
+}
+
+/// Starts the drivers.
+fn drivers<I: Image>(core: Option<cortex_m::Peripherals>, arena: &'static mut [u8]) -> Start<Mps2<I>> {
     uart::start::<I>();
     fault::set_console(uart::write::<I>);
     clock::start::<I>();
@@ -53,12 +60,10 @@ pub unsafe fn start<I: Image, const HEAP_BYTES: usize, const ARENA_BYTES: usize>
     watchdog::arm::<I>(WATCHDOG_MS);
     // SAFETY: this runs once.
     let flash = unsafe { DataFlash::<I>::new() };
-    // SAFETY: this runs once.
-    let arena = unsafe { arena.take() };
     // SAFETY: the image vouches for the address.
     let chip = unsafe { Block::new(I::ETHERNET) };
     match (Lan9118::start(chip), core) {
-        (Ok(network), Some(core)) => wasmbed_board::run(Start {
+        (Ok(network), Some(core)) => Start {
             hardware: Mps2::<I>::new(core),
             network,
             flash,
@@ -66,7 +71,7 @@ pub unsafe fn start<I: Image, const HEAP_BYTES: usize, const ARENA_BYTES: usize>
             arena,
             reset_reason,
             reset_detail,
-        }),
+        },
         (Err(NotThere), _) => fault::end(note::Kind::Fault, format_args!("no LAN9118")),
         (_, None) => fault::end(note::Kind::Fault, format_args!("core peripherals were taken")),
     }

@@ -51,6 +51,11 @@ unsafe fn DefaultHandler(number: i16) {
 fn main() -> ! {
     // SAFETY: nothing came before this.
     unsafe { stack::paint() };
+    wasmbed_board::run(start)
+}
+
+/// Starts the heap, clocks and drivers.
+fn start() -> Start<Nucleo> {
     let (Some(device), Some(mut core)) = (pac::Peripherals::take(), cortex_m::Peripherals::take()) else {
         fault::end(Kind::Fault, format_args!("peripherals were taken"))
     };
@@ -108,7 +113,7 @@ fn main() -> ! {
     let (reset_reason, reset_detail) = reason(cause);
     // SAFETY: this runs once.
     let arena = unsafe { ARENA.take() };
-    wasmbed_board::run(Start {
+    Start {
         hardware: Nucleo { core, random },
         network,
         flash,
@@ -116,7 +121,7 @@ fn main() -> ! {
         arena,
         reset_reason,
         reset_detail,
-    })
+    }
 }
 
 /// What the run before wrote down, or what the processor saw.

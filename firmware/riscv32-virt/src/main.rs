@@ -89,6 +89,11 @@ extern "C" fn main() -> ! {
     unsafe { stack::paint() };
     // SAFETY: this runs once.
     heap::start(unsafe { HEAP_MEMORY.take() });
+    wasmbed_board::run(start)
+}
+
+/// Starts the drivers.
+fn start() -> Start<Riscv32Virt> {
     let (reset_reason, reset_detail) = note::take_reason().unwrap_or((ResetReason::PowerOn, String::new()));
     clock::arm(WATCHDOG_MS);
     // SAFETY: this runs once.
@@ -96,7 +101,7 @@ extern "C" fn main() -> ! {
     // SAFETY: this runs once.
     let arena = unsafe { ARENA.take() };
     match Network::start() {
-        Ok(network) => wasmbed_board::run(Start {
+        Ok(network) => Start {
             hardware: Riscv32Virt,
             network,
             flash,
@@ -104,7 +109,7 @@ extern "C" fn main() -> ! {
             arena,
             reset_reason,
             reset_detail,
-        }),
+        },
         Err(network::NotThere) => fault::end(note::Kind::Fault, format_args!("no virtio network device")),
     }
 }

@@ -40,7 +40,7 @@ impl Agent {
             self.applications.push(Application::restore(stored, accepted));
         }
         // Reports are in this order; a record that was written in it can't be in another, but reading it is cheap to be sure.
-        self.applications.sort_by_key(Application::uid);
+        self.applications.sort_unstable_by_key(Application::uid);
         self.durability.handle_committed(0, self.revision);
     }
 

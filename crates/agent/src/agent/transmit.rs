@@ -18,6 +18,8 @@ impl Agent {
     /// Writes the next frame, its two length bytes included, and answers its length; `None` when there is nothing to say.
     /// A buffer of [`FRAME_BYTES_MAX`](wasmbed_protocol::limits::FRAME_BYTES_MAX) always suffices. What was written counts
     /// as sent: if it is lost, so is the link.
+    // As `handle_frame`.
+    #[inline(never)]
     pub fn poll_transmit(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if self.connection.wants_hello() && self.may_greet() {
             return self.transmit_hello(buffer);

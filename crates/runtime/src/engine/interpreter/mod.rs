@@ -122,7 +122,7 @@ impl Engine for Interpreter {
         if !arena.is_fragmented() {
             return false;
         }
-        loaded.sort_by_key(|interpreter| interpreter.block.first());
+        loaded.sort_unstable_by_key(|interpreter| interpreter.block.first());
         for interpreter in loaded {
             if let Some(to) = interpreter.block.move_down() {
                 // SAFETY: the block's bounds are there now, behind the one before it, and nothing else has what is within.
