@@ -21,6 +21,15 @@ use modules::Crate;
 /// The largest files and functions that are listed.
 const LISTED: usize = 10;
 
+/// Lines of a function at most.
+const FUNCTION_LINES_MAX: usize = 100;
+/// Functions that are longer, as they are listed, and why.
+const LONGER: [(&str, &str); 1] = [(
+    "crates/engine/src/execute.rs: run",
+    "the match of all operators, whose operations are macros: they need its registers as local variables, return from it and \
+     continue its loop, and a macro sees no variable of a function that it is not written in",
+)];
+
 /// What to do with what was found.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -41,11 +50,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         survey.print();
         return Ok(());
     }
-    survey.circles.iter().for_each(|circle| println!("{circle}"));
-    ensure!(
-        survey.circles.is_empty(),
-        "files of one crate use each other in a circle: move what both need to a file below them"
-    );
+    let broken = survey.broken();
+    ensure!(broken.is_empty(), "the structure breaks {} rules:\n{}", broken.len(), broken.join("\n"));
     Ok(())
 }
 
@@ -76,6 +82,37 @@ fn survey() -> Result<Survey> {
 }
 
 impl Survey {
+    /// The rules that are broken, each with what to do.
+    fn broken(&self) -> Vec<String> {
+        let mut broken: Vec<String> = self
+            .circles
+            .iter()
+            .map(|circle| format!("{circle}\nmove what the files need of each other to a file below them"))
+            .collect();
+        for (name, measures) in self.crates.iter().filter(|(_, measures)| measures.text_errors > 0) {
+            let count = measures.text_errors;
+            broken.push(format!(
+                "{name} has {count} `Result<_, String>`: an error is a type that says whose fault it is"
+            ));
+        }
+        let functions = || self.crates.values().flat_map(|measures| &measures.functions);
+        let is_excused = |function: &Sized| LONGER.iter().any(|(name, _)| *name == function.name);
+        let is_long = |function: &&Sized| function.lines > FUNCTION_LINES_MAX;
+        for Sized { name, lines } in functions().filter(is_long).filter(|function| !is_excused(function)) {
+            broken.push(format!(
+                "{name} has {lines} lines, at most {FUNCTION_LINES_MAX} are allowed: divide it"
+            ));
+        }
+        for (name, _) in LONGER {
+            if !functions().filter(is_long).any(|function| function.name == name) {
+                broken.push(format!(
+                    "{name} is not longer than others any more: strike it from the list of those"
+                ));
+            }
+        }
+        broken
+    }
+
     fn print(&self) {
         self.circles.iter().for_each(|circle| println!("{circle}\n"));
         println!(
@@ -94,6 +131,9 @@ impl Survey {
         );
         largest("files", &total.files);
         largest("functions", &total.functions);
+        for (name, why) in LONGER {
+            println!("\n{name} may be longer than {FUNCTION_LINES_MAX}: {why}");
+        }
         println!("\n{} circles of files", self.circles.len());
     }
 }
@@ -114,5 +154,34 @@ fn largest(what: &str, sizes: &[Sized]) {
     println!("\nlargest {what}, in lines without tests:");
     for sized in sizes.into_iter().take(LISTED) {
         println!("{:>6}  {}", sized.lines, sized.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey(functions: &[(&str, usize)], text_errors: usize) -> Survey {
+        let functions =
+            functions.iter().map(|(name, lines)| Sized { name: (*name).to_owned(), lines: *lines });
+        let measures = Measures { functions: functions.collect(), text_errors, ..Measures::default() };
+        Survey { crates: [("crates/a".to_owned(), measures)].into(), circles: Vec::new() }
+    }
+
+    #[test]
+    fn long_functions_and_errors_without_a_type_are_named() {
+        let (excused, _) = LONGER[0];
+        assert_eq!(survey(&[(excused, 400), ("a.rs: short", 100)], 0).broken(), Vec::<String>::new());
+        let broken = survey(&[(excused, 400), ("a.rs: long", 101)], 2).broken();
+        let [texts, long] = broken.as_slice() else { panic!("{broken:?}") };
+        assert!(texts.starts_with("crates/a has 2 `Result<_, String>`"), "{texts}");
+        assert!(long.starts_with("a.rs: long has 101 lines"), "{long}");
+    }
+
+    #[test]
+    fn an_exception_that_is_none_any_more_is_named() {
+        let (excused, _) = LONGER[0];
+        let broken = survey(&[(excused, 100)], 0).broken();
+        assert!(matches!(broken.as_slice(), [one] if one.starts_with(excused)), "{broken:?}");
     }
 }
