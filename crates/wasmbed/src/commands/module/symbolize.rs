@@ -18,7 +18,7 @@ use wasmparser::{KnownCustom, Name, Parser, Payload};
 use super::{
     anatomy::{Anatomy, ReadError},
     lower::{Moved, lower_noting},
-    pack::with_tables_whole,
+    pack::{PackError, with_tables_whole},
 };
 use crate::output;
 
@@ -128,19 +128,18 @@ struct PackedForm {
 
 impl PackedForm {
     /// For devices with these features.
-    fn of(bytes: &[u8], devices: Features) -> Result<Self, String> {
-        let anatomy = Anatomy::read(bytes).map_err(|error| error.to_string())?;
+    fn of(bytes: &[u8], devices: Features) -> Result<Self, PackError> {
+        let anatomy = Anatomy::read(bytes)?;
         // What can't be packed runs nowhere unless it needs no packing.
-        super::pack_for(bytes, devices).map_err(|error| error.to_string())?;
+        super::pack_for(bytes, devices)?;
         let mut operators = vec![Vec::new(); anatomy.functions as usize];
         let devices = with_tables_whole(devices);
         let packed = lower_noting(bytes, &anatomy, devices, &mut |Moved { body, to, from }| {
             if let Some(operators) = operators.get_mut(body) {
                 operators.push((to as u64, from));
             }
-        });
-        let packed = packed.map_err(|error| error.to_string())?;
-        let layout = Layout::read(&packed).map_err(|error| error.to_string())?;
+        })?;
+        let layout = Layout::read(&packed)?;
         Ok(Self { digest: digest(&packed), layout, operators })
     }
 
@@ -163,7 +162,7 @@ pub struct Symbolizer<'a> {
     layout: Layout,
     digest: String,
     /// For devices of this version, and for the first ones.
-    packed: [Result<PackedForm, String>; 2],
+    packed: [Result<PackedForm, PackError>; 2],
     names: BTreeMap<u32, String>,
     debug: Option<addr2line::Context<Slice<'a>>>,
 }
@@ -228,7 +227,7 @@ impl<'a> Symbolizer<'a> {
         let [newest, _] = &self.packed;
         let packed = match newest {
             Ok(packed) => packed.digest.clone(),
-            Err(why) => why.lines().next().unwrap_or_default().to_string(),
+            Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
         };
         let strange = places.iter().find(|place| in_file(place).is_none());
         Err(SymbolizeError::AnotherModule {
@@ -347,13 +346,18 @@ pub fn places_in(line: &str) -> Vec<TracePlace> {
     places
 }
 
+/// Not a byte of a module.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no byte of a module: it is a number such as 419 or 0x1a3")]
+pub(super) struct OffsetError(String);
+
 /// Reads `0x1a3` or `419`.
-pub(super) fn parse_offset(text: &str) -> Result<u32, String> {
+pub(super) fn parse_offset(text: &str) -> Result<u32, OffsetError> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
     };
-    parsed.map_err(|_| format!("'{text}' is no byte of a module: it is a number such as 419 or 0x1a3"))
+    parsed.map_err(|_| OffsetError(text.to_owned()))
 }
 
 /// Prints a trace, a place a line.
