@@ -75,7 +75,7 @@ pub enum Event {
     },
     /// A module is verified and stored.
     ModuleStored {
-        /// Which.
+        /// The module's digest.
         digest: ModuleDigest,
     },
     /// An application's assignment or module could not be had, or it ended, or could not be loaded.

@@ -220,7 +220,7 @@ pub enum Hold {
     Held,
     /// Another holds it.
     Other {
-        /// Who.
+        /// `holderIdentity` of the Lease.
         holder: String,
     },
 }

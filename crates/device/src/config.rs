@@ -66,7 +66,7 @@ pub struct DeviceConfig {
 }
 
 impl DeviceConfig {
-    /// The watchdog's time in the overview's class of devices; a round of the loop takes well under 100 ms.
+    /// Devices of this class reset after some seconds; a round of the loop takes well under 100 ms.
     pub const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(8);
 
     /// A handshake takes two round trips and a few milliseconds of CPU on either side, which may be busy.

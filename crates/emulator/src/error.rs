@@ -40,7 +40,7 @@ pub enum EmulatorError {
         looked: String,
     },
     /// The firmware's file is not what it should be.
-    #[error("{} is no firmware: {problem}", .path.display())]
+    #[error("{} is not a firmware image: {problem}", .path.display())]
     Firmware {
         /// The file.
         path: PathBuf,

@@ -363,7 +363,11 @@ async fn put_sets(
             // A name that isn't known is quoted, and may be as long as the body.
             let mut why = error.to_string();
             why.truncate(why.floor_char_boundary(ERROR_BYTES_MAX));
-            return refuse(StatusCode::BAD_REQUEST, "Invalid", &format!("the body is no PutSets: {why}"));
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "Invalid",
+                &format!("the body is not a valid PutSets: {why}"),
+            );
         }
         Err(_) => return overloaded(),
     };

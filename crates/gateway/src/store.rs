@@ -39,7 +39,7 @@ pub enum StoreError {
     /// I/O on a file or folder.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
         /// What happened.
         source: io::Error,
@@ -47,7 +47,7 @@ pub enum StoreError {
     /// I/O or damage in the database of sets.
     #[error("{path}: {source}")]
     Database {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
         /// What happened.
         source: Box<redb::Error>,

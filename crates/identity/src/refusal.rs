@@ -86,21 +86,21 @@ pub enum Refusal {
     Proof,
     /// It belongs to another fleet.
     TrustDomain {
-        /// Who it is.
+        /// The id in its certificate.
         id: Box<SpiffeId>,
         /// The trust domain of this side.
         expected: Box<str>,
     },
     /// It is something else than may speak here.
     Role {
-        /// Who it is.
+        /// The id in its certificate.
         id: Box<SpiffeId>,
         /// What it may be.
         expected: &'static [Role],
     },
     /// It is another peer than the one that was called.
     Id {
-        /// Who it is.
+        /// The id in its certificate.
         id: Box<SpiffeId>,
         /// Who was called.
         expected: Box<SpiffeId>,

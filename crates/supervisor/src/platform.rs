@@ -19,7 +19,7 @@ pub trait Platform {
     type Entropy: Entropy;
     /// Pins and sensors.
     type Peripherals: Peripherals;
-    /// Where people read.
+    /// The log of the device and of its applications.
     type LogSink: LogSink;
     /// Measures slices.
     type Timer: Timer;
@@ -34,7 +34,7 @@ pub trait Platform {
     fn entropy(&mut self) -> &mut Self::Entropy;
     /// Pins and sensors.
     fn peripherals(&mut self) -> &mut Self::Peripherals;
-    /// Where people read.
+    /// The log.
     fn log(&mut self) -> &mut Self::LogSink;
     /// Measures slices.
     fn timer(&mut self) -> &mut Self::Timer;
@@ -148,7 +148,7 @@ pub struct Record<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Where people read.
+/// The log of the device and of its applications, for people.
 pub trait LogSink {
     /// The device's own log.
     fn record(&mut self, record: &Record<'_>);

@@ -30,7 +30,7 @@ pub(crate) enum ValueError {
     Scheme(String),
     #[error("the port is missing: {GATEWAY}")]
     NoPort,
-    #[error("an IPv6 address stands in brackets, for example [2001:db8::1]:8080")]
+    #[error("an IPv6 address is written in brackets, for example [2001:db8::1]:8080")]
     Brackets,
     #[error("{0:?} is not a host name or address: {GATEWAY}")]
     Host(String),
@@ -149,7 +149,7 @@ mod tests {
         for (text, wanted) in [
             ("https://gateway.example:8080", "https:// does not belong here"),
             ("gateway.example", "the port is missing"),
-            ("2001:db8::1:8080", "stands in brackets"),
+            ("2001:db8::1:8080", "is written in brackets"),
             ("gateway.example:0", "not a port"),
             ("gateway.example:http", "not a port"),
             (":8080", "not a host name"),

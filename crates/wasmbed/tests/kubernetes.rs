@@ -13,11 +13,11 @@ use wasmbed::machine::layout::{KubeUser, Layout};
 
 use api::{Api, path, text};
 
-/// A device's public key, as the overview's placeholder means it.
+/// The public key of some device.
 const PUBLIC_KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==";
 const HELLO: &[u8] = include_bytes!("../../../guests/prebuilt/hello.wasm");
 
-/// The overview's two manifests, with what is to stand in the two placeholders.
+/// A Device and an Application as a person writes them, with the key and the module filled in.
 fn overview(public_key: &str, wasm_bytes: &str) -> String {
     format!(
         r#"# Device CRD

@@ -14,17 +14,17 @@ pub enum SchemaError {
     /// A keyword that this server doesn't enforce.
     #[error("schema at {path:?}: unsupported keyword {keyword:?}")]
     Keyword {
-        /// Where.
+        /// The field, for example `spec.items[*]`.
         path: String,
-        /// Which.
+        /// As the schema has it, for example `minLength`.
         keyword: String,
     },
     /// A keyword with a value of the wrong shape.
     #[error("schema at {path:?}: {keyword} has an invalid value: {value}")]
     Value {
-        /// Where.
+        /// The field, for example `spec.items[*]`.
         path: String,
-        /// Which.
+        /// As the schema has it, for example `minLength`.
         keyword: String,
         /// Its value.
         value: String,

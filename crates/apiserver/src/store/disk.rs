@@ -27,7 +27,7 @@ pub enum OpenError {
     /// The folder can't be made or read.
     #[error("data directory {path}: {error}")]
     Folder {
-        /// Which.
+        /// As it was configured.
         path: String,
         /// Why.
         #[source]

@@ -394,7 +394,7 @@ fn stalled(facts: &Facts<'_>, tally: &Tally<'_>) -> State {
         Some((device, refusal)) if !facts.deleting && !tally.waiting() => {
             state(true, refusal.reason, format!("{device}: {}", refusal.message))
         }
-        Some(_) | None => state(false, ReasonCode::UpToDate, "nothing stands in the way"),
+        Some(_) | None => state(false, ReasonCode::UpToDate, "nothing keeps the devices from what is wanted"),
     }
 }
 

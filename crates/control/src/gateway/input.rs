@@ -54,21 +54,21 @@ pub struct Transmit {
 pub enum Call {
     /// Creates a Device.
     CreateDevice {
-        /// Which.
+        /// Namespace and name of the Device.
         device: ObjectKey,
         /// Its spec.
         spec: Box<DeviceSpec>,
     },
     /// Merges into a Device's status (RFC 7396); the patch carries the resourceVersion that it was made for.
     PatchStatus {
-        /// Which.
+        /// Namespace and name of the Device.
         device: ObjectKey,
         /// The patch.
         patch: serde_json::Value,
     },
     /// Reads a Device after a conflict.
     GetDevice {
-        /// Which.
+        /// Namespace and name of the Device.
         device: ObjectKey,
     },
     /// Writes an Event about a Device: makes it, or counts it up.
@@ -135,18 +135,18 @@ pub enum StoreOperation {
     Forget {
         /// For [`Gateway::handle_stored`](super::Gateway::handle_stored).
         id: StoreId,
-        /// Which.
+        /// Namespace and name of the Device.
         device: ObjectKey,
     },
     /// Removes a module's file. Not answered.
     DeleteModule {
-        /// Which.
+        /// The module's digest, which names its file.
         digest: ModuleDigest,
     },
     /// Reads a module's file, checks its digest, and answers with
     /// [`Gateway::handle_module_loaded`](super::Gateway::handle_module_loaded).
     LoadModule {
-        /// Which.
+        /// The module's digest, which names its file.
         digest: ModuleDigest,
     },
 }

@@ -114,7 +114,7 @@ impl Gateway {
             })
         };
         if taken.iter().any(|(key, _)| **key == device) {
-            return Err(refuse("the device stands twice in this call".to_owned()));
+            return Err(refuse("the device appears twice in this call".to_owned()));
         }
         let (mut parsed, exchange) = read.map_err(|error| refuse(error.to_string()))?;
         let missing: BTreeSet<ModuleDigest> =

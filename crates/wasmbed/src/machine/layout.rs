@@ -264,7 +264,7 @@ impl Layout {
 
 /// Seconds since 1970-01-01T00:00:00Z.
 fn unix_now() -> Result<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the system clock is before 1970")?;
     Ok(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
 }
 

@@ -63,7 +63,7 @@ impl Running {
         match self.follow(shutdown).await? {
             None => Ok(()),
             Some(ended) => {
-                bail!("the emulator ended by itself ({ended}); what the board said last stands above")
+                bail!("the emulator exited unexpectedly ({ended}); the board's last output is above")
             }
         }
     }

@@ -22,7 +22,7 @@ fn trap(application: u8, kind: TrapKind, function: u32, name: &'static str) -> D
     })
 }
 
-/// Events of another reason than that the session stands.
+/// Events with another reason than `SessionEstablished`.
 fn told(world: &World) -> Vec<&Event> {
     world.api.events.iter().filter(|event| event.reason != ReasonCode::SessionEstablished).collect()
 }

@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(error) = existence {
         // With --gateway, logs are there while the Kubernetes API is not.
         let error = with_causes(error.as_ref());
-        output::complain(&format!("warning: whether what was named exists can't be told: {error}"));
+        output::complain(&format!("warning: can't check whether what was named exists: {error}"));
     }
     if args.follow {
         follow(source, filter, |line| {

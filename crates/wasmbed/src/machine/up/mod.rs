@@ -115,7 +115,7 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     let stopped = roles.stop().await;
     started?;
     stopped?;
-    ensure!(!ended_early, "a role ended by itself; its reason stands in the log above");
+    ensure!(!ended_early, "a component exited unexpectedly; see the log above");
     screen.line(&format!("stopped; `wasmbed up` carries on with the state in {}", layout.dir().display()));
     Ok(())
 }
