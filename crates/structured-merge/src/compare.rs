@@ -18,7 +18,7 @@ pub(crate) struct Comparison {
     pub(crate) added: Set,
 }
 
-/// Compares two objects; top-level fields in `skip` are ignored.
+/// Compares two objects; fields in `skip`, dotted paths from the root, are ignored.
 pub(crate) fn compare(
     ty: &Type,
     before: &Value,
@@ -142,6 +142,20 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether the field at the path is ignored.
+    fn is_skipped(&self, name: &str) -> bool {
+        let is_field =
+            |(element, name): (&Element, &str)| matches!(element, Element::Field(field) if field == name);
+        self.skip.iter().any(|skipped| match skipped.rsplit_once('.') {
+            None => self.path.is_empty() && *skipped == name,
+            Some((above, last)) => {
+                last == name
+                    && above.split('.').count() == self.path.len()
+                    && self.path.iter().zip(above.split('.')).all(is_field)
+            }
+        })
+    }
+
     fn leaf(&mut self, before: Option<&Value>, after: Option<&Value>) {
         match (before, after) {
             (None, _) => self.found.added.member = true,
@@ -157,8 +171,7 @@ impl Walk<'_> {
         before: Option<&Map<String, Value>>,
         after: Option<&Map<String, Value>>,
     ) -> Result<(), ValidationError> {
-        let root = self.path.is_empty();
-        let hidden = |name: &str| map.unowned.contains(&name) || (root && self.skip.contains(&name));
+        let hidden = |name: &str| map.unowned.contains(&name) || self.is_skipped(name);
         let mut names: Vec<&String> = before.into_iter().flatten().map(|(name, _)| name).collect();
         let new = after.into_iter().flatten().map(|(name, _)| name);
         names.extend(new.filter(|name| !before.is_some_and(|before| before.contains_key(*name))));

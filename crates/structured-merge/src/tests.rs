@@ -249,6 +249,23 @@ fn a_write_does_not_own_the_fields_it_ignores() {
 }
 
 #[test]
+fn a_write_does_not_own_nested_fields_that_it_ignores() {
+    let mut world = World::new();
+    let applied = object(json!({"size": 1, "name": "n"}));
+    let updater = Updater { ignored: &["spec.name"], ..world.updater() };
+    let id = ManagerId::new("a", Operation::Apply, VERSION, "");
+    let outcome = updater.apply(&world.object, &applied, ManagedFields::default(), &id, false, NOW).unwrap();
+    world.managers = outcome.managers;
+    assert_eq!(world.owned("a"), ".spec.size");
+    let id = ManagerId::new("u", Operation::Update, VERSION, "");
+    let changed = object(json!({"size": 2, "name": "other"}));
+    let updater = Updater { ignored: &["spec.name"], ..world.updater() };
+    world.managers = updater.update(&world.object, &changed, ManagedFields::default(), &id, NOW).unwrap();
+    assert!(!world.owned("u").contains("name"), "{}", world.owned("u"));
+    assert!(world.owned("u").contains(".spec.size"));
+}
+
+#[test]
 fn fields_from_before_the_first_apply_belong_to_a_manager_of_that_name() {
     let mut world = World::new();
     world.object = object(json!({"size": 1, "name": "n"}));

@@ -31,8 +31,8 @@ pub struct Updater<'a, C> {
     pub version: &'a Version<C>,
     /// Other versions in which managers may have written. Ownership in a version that is neither is dropped.
     pub others: &'a [Version<C>],
-    /// Top-level fields that this request can't change, such as `status` in a write of the main resource. They are not
-    /// compared, and the request doesn't come to own them.
+    /// Fields that this request can't change, as dotted paths from the root, such as `status` in a write of the main
+    /// resource. They are not compared, and the request doesn't come to own them.
     pub ignored: &'a [&'a str],
 }
 
@@ -200,7 +200,8 @@ impl<'a, C: Convert> Updater<'a, C> {
     fn ignored_set(&self) -> Set {
         let mut set = Set::default();
         for name in self.ignored {
-            set.insert(&[Element::Field((*name).to_owned())]);
+            let path: Vec<Element> = name.split('.').map(|name| Element::Field(name.to_owned())).collect();
+            set.insert(&path);
         }
         set
     }
