@@ -63,6 +63,8 @@ pub enum User {
     Gateway,
     /// In `wasmbed:controllers`.
     Controller,
+    /// In `wasmbed:signers`.
+    Signer,
     /// In a group without permissions.
     Nobody,
 }
@@ -77,7 +79,7 @@ impl Case {
 
 impl User {
     /// All of them.
-    pub const ALL: [User; 4] = [User::Admin, User::Gateway, User::Controller, User::Nobody];
+    pub const ALL: [User; 5] = [User::Admin, User::Gateway, User::Controller, User::Signer, User::Nobody];
 
     /// Common name and organisation of the user's certificate.
     pub fn subject(self) -> (&'static str, &'static str) {
@@ -85,6 +87,7 @@ impl User {
             User::Admin => ("admin", "system:masters"),
             User::Gateway => ("gateway:gateway-1", "wasmbed:gateways"),
             User::Controller => ("controller:controller", "wasmbed:controllers"),
+            User::Signer => ("signer:signer", "wasmbed:signers"),
             User::Nobody => ("nobody", "wasmbed:strangers"),
         }
     }

@@ -14,6 +14,8 @@ const HEADERS: [&str; 6] =
     ["content-type", "warning", "retry-after", "allow", "location", "www-authenticate"];
 /// Characters of the random suffix of a generated name.
 const SUFFIX: usize = 5;
+/// What the id of a client certificate begins with; its hash follows.
+const CREDENTIAL: &str = "X509SHA256=";
 /// Characters of a uid.
 const UID: usize = 36;
 
@@ -143,6 +145,9 @@ impl Normaliser {
         let mut text = text.to_owned();
         for (index, uid) in self.uids.iter().enumerate() {
             text = text.replace(uid, &format!("<uid {index}>"));
+        }
+        if let Some(hash) = text.strip_prefix(CREDENTIAL) {
+            text = format!("{CREDENTIAL}<{} characters>", hash.len());
         }
         for (name, shown) in &self.names {
             text = text.replace(name, shown);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::allowed::Allowed;
@@ -113,6 +115,12 @@ async fn play<'a>(case: &'a Case, run: &str, index: usize, server: &Server) -> R
         ("leases", format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases")),
         ("events", format!("/api/v1/namespaces/{namespace}/events")),
         ("newevents", format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")),
+        ("csrs", "/apis/certificates.k8s.io/v1/certificatesigningrequests".to_owned()),
+        ("reviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned()),
+        ("request", STANDARD.encode(include_str!("../fixtures/request.pem"))),
+        ("forged", STANDARD.encode(include_str!("../fixtures/forged.pem"))),
+        ("certificate", STANDARD.encode(include_str!("../fixtures/certificate.pem"))),
+        ("other", STANDARD.encode(include_str!("../fixtures/other.pem"))),
         ("huge", "x".repeat(HUGE)),
         ("ns", namespace.clone()),
     ]

@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 /// Groups that the embedded server has.
-const GROUPS: [&str; 7] = [
+const GROUPS: [&str; 8] = [
     "",
     "apiextensions.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "certificates.k8s.io",
     "conformance.wasmbed.github.io",
     "coordination.k8s.io",
     "events.k8s.io",
 ];
-/// Resources of the authentication and authorization groups that it has: reviews of the client itself.
-const REVIEWS: [&str; 2] = ["selfsubjectaccessreviews", "selfsubjectreviews"];
+/// Resources of the authentication and authorization groups that it has.
+const REVIEWS: [&str; 3] = ["selfsubjectaccessreviews", "selfsubjectreviews", "subjectaccessreviews"];
 const OURS: &str = "wasmbed.github.io";
 /// Resources of the core group that it has.
 const CORE: [&str; 3] = ["events", "namespaces", "namespaces/status"];

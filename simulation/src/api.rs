@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::{
     kinds::{DefinitionError, Kind, Kinds},
-    resource::{FieldValidation, Moment, Part, Patch, Preconditions},
+    resource::{Author, FieldValidation, Moment, Part, Patch, Preconditions},
     selector::Selection,
     status::Status,
     store::{Change, History, Memory, Operation, Write},
@@ -186,6 +186,7 @@ impl Api {
             name: name.to_owned(),
             operation,
             manager: "simulation".into(),
+            author: Arc::new(Author::default()),
             dry_run: false,
             validation: FieldValidation::Strict,
             constraints: Vec::new(),

@@ -142,6 +142,11 @@ pub struct DeviceStatus {
     #[schemars(length(max = FINISHED_MAX))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub finished: Vec<DeviceApplication>,
+    /// Standard base64 of the DER SubjectPublicKeyInfo that the signer certified last. It pins the device's key as
+    /// `spec.public_key` does; only the signer writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 40, max = 1_024), regex(pattern = BASE64_PATTERN))]
+    pub public_key: Option<String>,
     /// `Connected`, `Enrolled`; `CloneSuspected` and `KeyMismatch` once there was reason for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

@@ -93,6 +93,11 @@ pub struct Limits {
     pub history_bytes: usize,
     /// Age at which an Event is dropped, as in Kubernetes.
     pub event_lifetime: Duration,
+    /// Age since its last change at which a CertificateSigningRequest is dropped that is issued, denied or failed, as in
+    /// Kubernetes.
+    pub signing_requests_finished: Duration,
+    /// Age at which any other is dropped, as in Kubernetes.
+    pub signing_requests_pending: Duration,
 }
 
 /// One user may hold a quarter of each shared bound: many times what a controller or gateway needs, and too little to
@@ -131,6 +136,8 @@ impl Default for Limits {
             history_events: 4_096,
             history_bytes: 32 * 1024 * 1024,
             event_lifetime: Duration::from_secs(3_600),
+            signing_requests_finished: Duration::from_secs(3_600),
+            signing_requests_pending: Duration::from_secs(24 * 3_600),
         }
     }
 }

@@ -43,6 +43,15 @@ pub(crate) fn label(name: &str) -> Vec<String> {
     wrong
 }
 
+/// Validates a name that may be any segment of a path.
+pub(crate) fn segment(name: &str) -> Vec<String> {
+    if matches!(name, "." | "..") {
+        return vec![format!("may not be '{name}'")];
+    }
+    let forbidden = ["/", "%"].into_iter().filter(|text| name.contains(text));
+    forbidden.map(|text| format!("may not contain '{text}'")).collect()
+}
+
 /// Validates the name of a label, an annotation or a finalizer: a qualified name.
 pub(crate) fn key(key: &str) -> Vec<String> {
     let mut wrong = Vec::new();

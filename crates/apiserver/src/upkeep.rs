@@ -8,16 +8,19 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Limits;
 use crate::kinds::{Conversion, Kind};
-use crate::resource::{FieldValidation, Part, Patch, Preconditions};
+use crate::resource::{Author, FieldValidation, Lifetimes, Part, Patch, Preconditions};
 use crate::selector::{Facets, Selection};
 use crate::status::{Reason, Status};
 use crate::store::{Operation, Outcome, Pager, Read, Store, Write};
 
 /// Interval of checks while a terminating namespace waits for finalizers.
 const NAMESPACE_INTERVAL: Duration = Duration::from_millis(500);
-/// Interval of checks for old Events.
-const EVENT_INTERVAL: Duration = Duration::from_secs(60);
+/// Objects that are read at once where there may be many.
+const PAGE: usize = 256;
+/// Interval of checks for old Events and CertificateSigningRequests.
+const AGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Creates or updates the namespace `default` and the definitions, which clients may read.
 pub(crate) async fn seed(store: &Store, definitions: &[Value]) -> Result<(), Status> {
@@ -77,6 +80,7 @@ fn internal(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: 
         name: name.to_owned(),
         operation,
         manager: "wasmbed-apiserver".into(),
+        author: Arc::new(Author::default()),
         dry_run: false,
         validation: FieldValidation::Ignore,
         constraints: Vec::new(),
@@ -84,18 +88,18 @@ fn internal(kind: &Arc<Kind>, namespace: Option<String>, name: &str, operation: 
 }
 
 /// Runs until the server stops.
-pub(crate) async fn run(store: Store, event_lifetime: Duration, shutdown: CancellationToken) {
+pub(crate) async fn run(store: Store, limits: &Limits, shutdown: CancellationToken) {
     let Some(mut changed) = store.feed(store.kinds().namespaces()).map(|feed| feed.subscribe()) else {
         debug_assert!(false, "each kind has a feed");
         return;
     };
-    let mut events = tokio::time::interval(EVENT_INTERVAL);
-    events.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut minute = tokio::time::interval(AGE_INTERVAL);
+    minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut terminating = true;
     loop {
         let done = tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = events.tick() => drop_events(&store, event_lifetime).await,
+            _ = minute.tick() => drop_old(&store, limits).await,
             Ok(()) = changed.changed() => end_namespaces(&store).await.map(|some| terminating = some),
             () = tokio::time::sleep(NAMESPACE_INTERVAL), if terminating => {
                 end_namespaces(&store).await.map(|some| terminating = some)
@@ -139,6 +143,46 @@ async fn end_namespaces(store: &Store) -> Result<bool, Status> {
     Ok(waiting)
 }
 
+async fn drop_old(store: &Store, limits: &Limits) -> Result<(), Status> {
+    drop_events(store, limits.event_lifetime).await?;
+    let lifetimes =
+        Lifetimes { finished: limits.signing_requests_finished, pending: limits.signing_requests_pending };
+    drop_signing_requests(store, lifetimes, Timestamp::now()).await
+}
+
+async fn drop_signing_requests(store: &Store, lifetimes: Lifetimes, now: Timestamp) -> Result<(), Status> {
+    let Some(kind) = store.kinds().get("certificates.k8s.io", "v1", "certificatesigningrequests") else {
+        debug_assert!(false, "CertificateSigningRequests are a built-in kind");
+        return Ok(());
+    };
+    let mut after = None;
+    // A page at a time: users can fill some hundred megabytes with them.
+    loop {
+        let (found, next) = {
+            let snapshot = store.snapshot()?;
+            let pager =
+                Pager { selection: &Selection::default(), after: after.as_deref(), limit: Some(PAGE) };
+            let page = pager.read(kind, &snapshot)?;
+            let mut found = Vec::new();
+            for stored in &page.objects {
+                let stored: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
+                if lifetimes.are_over(&stored, now) {
+                    found.push(stored);
+                }
+            }
+            (found, page.next)
+        };
+        for stored in found {
+            delete(store, kind, &stored).await?;
+        }
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn drop_events(store: &Store, lifetime: Duration) -> Result<(), Status> {
     let Some(kind) = store.kinds().get("", "v1", "events") else {
         debug_assert!(false, "Events are a built-in kind");
@@ -178,5 +222,52 @@ async fn delete(store: &Store, kind: &Arc<Kind>, stored: &Value) -> Result<(), S
     match store.write(write).await {
         Err(status) if !matches!(status.reason(), Reason::NotFound | Reason::Conflict) => Err(status),
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Signers;
+    use crate::store::tests::disk::World;
+
+    const REQUEST: &str = include_str!("../tests/accept/request.base64");
+
+    async fn names(store: &Store, kind: &Kind) -> Vec<String> {
+        let found = read(store, kind, &Selection::default()).unwrap();
+        found.iter().map(|request| Facets::of(kind, request).name).collect()
+    }
+
+    #[tokio::test]
+    async fn signing_requests_go_when_their_time_is_over() {
+        let world = World::new().await;
+        let store = &world.store;
+        let kind = store.kinds().get("certificates.k8s.io", "v1", "certificatesigningrequests").unwrap();
+        // More than a page.
+        for index in 0..=PAGE {
+            let object = json!({
+                "apiVersion": "certificates.k8s.io/v1", "kind": kind.kind, "metadata": {"name": format!("r{index}")},
+                "spec": {"request": REQUEST, "signerName": "example.com/s", "usages": ["client auth"]},
+            });
+            let create = Operation::Create { object, duplicates: Vec::new() };
+            store.write(internal(kind, None, "", create)).await.unwrap();
+        }
+        let denied = json!({"status": {"conditions": [{"type": "Denied", "status": "True"}]}});
+        let patch = Operation::Patch { part: Part::Approval, patch: Patch::Merge(denied) };
+        let mut write = internal(kind, None, "r7", patch);
+        let refused = store.write(write.clone()).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::Forbidden, "an author without signers");
+        write.author = Arc::new(Author { approves: Signers::All, ..Author::default() });
+        store.write(write).await.unwrap();
+        let lifetimes =
+            Lifetimes { finished: Duration::from_secs(3_600), pending: Duration::from_secs(86_400) };
+        let after = |hours: u64| Timestamp::now() + Duration::from_secs(3_600 * hours);
+        drop_signing_requests(store, lifetimes, Timestamp::now()).await.unwrap();
+        assert_eq!(names(store, kind).await.len(), PAGE + 1);
+        drop_signing_requests(store, lifetimes, after(2)).await.unwrap();
+        let left = names(store, kind).await;
+        assert!(left.len() == PAGE && !left.contains(&"r7".to_owned()), "{left:?}");
+        drop_signing_requests(store, lifetimes, after(25)).await.unwrap();
+        assert_eq!(names(store, kind).await, [""; 0]);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use wasmbed_apiserver::kinds::Kinds;
-use wasmbed_apiserver::resource::FieldValidation;
+use wasmbed_apiserver::resource::{Author, FieldValidation};
 use wasmbed_apiserver::store::{Disk, History, Operation, Read, Store, Write};
 
 const ROUNDS: usize = 5;
@@ -64,6 +64,7 @@ fn create(kind: &Arc<wasmbed_apiserver::kinds::Kind>, namespace: Option<&str>, n
         name: String::new(),
         operation: Operation::Create { object, duplicates: Vec::new() },
         manager: "test".into(),
+        author: Arc::new(Author::default()),
         dry_run: false,
         validation: FieldValidation::Strict,
         constraints: Vec::new(),

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::kinds::Kinds;
-use wasmbed_apiserver::resource::{FieldValidation, Moment, Part, Patch};
+use wasmbed_apiserver::resource::{Author, FieldValidation, Moment, Part, Patch};
 use wasmbed_apiserver::schema::decode;
 use wasmbed_apiserver::store::{Applied, History, Memory, Operation, Write};
 
@@ -109,6 +109,7 @@ impl Api {
             name: name.to_owned(),
             operation,
             manager: "hostile".into(),
+            author: Arc::new(Author::default()),
             dry_run: false,
             validation: FieldValidation::Strict,
             constraints: Vec::new(),

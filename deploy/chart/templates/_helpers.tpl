@@ -35,8 +35,8 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "wasmbed.serviceAccount" -}}
-{{- $own := index .root.Values .component -}}
-{{- default (printf "%s-%s" (include "wasmbed.fullname" .root) .component) $own.serviceAccount.name -}}
+{{- $own := index .root.Values .component | default dict -}}
+{{- dig "serviceAccount" "name" "" $own | default (printf "%s-%s" (include "wasmbed.fullname" .root) .component) -}}
 {{- end -}}
 
 {{/* The Secret of the gateway with a number: (dict "root" $ "number" 0). */}}

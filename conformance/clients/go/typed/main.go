@@ -1,19 +1,28 @@
-// Typed clients of client-go with its defaults, so that bodies travel as protobuf: namespaces, Leases, Events, reviews, an
-// informer and leader election. Each step prints one line; the first failure ends it.
+// Typed clients of client-go with its defaults, so that bodies travel as protobuf: namespaces, Leases, Events, reviews,
+// requests for certificates, an informer and leader election. Each step prints one line; the first failure ends it.
 //
 //	typed -kubeconfig FILE -namespace NAME
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"flag"
 	"fmt"
+	"math/big"
 	"os"
 	"strings"
 	"time"
 
 	authentication "k8s.io/api/authentication/v1"
 	authorization "k8s.io/api/authorization/v1"
+	certificates "k8s.io/api/certificates/v1"
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
@@ -75,6 +84,7 @@ func run(kubeconfig, namespace string) error {
 		{"namespaces", s.namespaces},
 		{"leases", s.leases},
 		{"reviews", s.reviews},
+		{"requests", s.requests},
 		{"events", s.events},
 		{"informer", s.informer},
 		{"leader election", s.election},
@@ -178,7 +188,85 @@ func (s *suite) reviews(ctx context.Context) error {
 	if !may.Status.Allowed {
 		return fmt.Errorf("can-i: %+v", may)
 	}
+	for _, verb := range []string{"list", "delete"} {
+		asked, err := s.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorization.SubjectAccessReview{
+			Spec: authorization.SubjectAccessReviewSpec{
+				User: "gateway:one", Groups: []string{"wasmbed:gateways"},
+				ResourceAttributes: &authorization.ResourceAttributes{
+					Namespace: s.namespace, Verb: verb, Group: "wasmbed.github.io", Resource: "devices",
+				},
+			},
+		}, meta.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		if asked.Status.Allowed != (verb == "list") {
+			return fmt.Errorf("may a gateway %s: %+v", verb, asked)
+		}
+	}
 	return nil
+}
+
+// A request from its creation to its certificate, with the bytes as they were sent.
+func (s *suite) requests(ctx context.Context) error {
+	requests := s.client.CertificatesV1().CertificateSigningRequests()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	subject := pkix.Name{CommonName: "typed"}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
+	if err != nil {
+		return err
+	}
+	asked := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	seconds := int32(3600)
+	made, err := requests.Create(ctx, &certificates.CertificateSigningRequest{
+		ObjectMeta: meta.ObjectMeta{GenerateName: "typed-"},
+		Spec: certificates.CertificateSigningRequestSpec{
+			Request: asked, SignerName: "wasmbed.github.io/device", ExpirationSeconds: &seconds,
+			Usages: []certificates.KeyUsage{certificates.UsageClientAuth}, Username: "somebody",
+		},
+	}, meta.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(made.Spec.Request, asked) || made.Spec.Username == "somebody" || *made.Spec.ExpirationSeconds != seconds {
+		return fmt.Errorf("created: %+v", made)
+	}
+	made.Status.Conditions = append(made.Status.Conditions, certificates.CertificateSigningRequestCondition{
+		Type: certificates.CertificateApproved, Status: core.ConditionTrue, Reason: "Typed", Message: "by a test",
+	})
+	approved, err := requests.UpdateApproval(ctx, made.Name, made, meta.UpdateOptions{})
+	if err != nil {
+		return err
+	}
+	if len(approved.Status.Conditions) != 1 || approved.Status.Conditions[0].LastUpdateTime.IsZero() {
+		return fmt.Errorf("approved: %+v", approved.Status)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: subject, NotAfter: time.Now().Add(time.Hour)}
+	issued, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued})
+	approved.Status.Certificate = chain
+	if _, err = requests.UpdateStatus(ctx, approved, meta.UpdateOptions{}); err != nil {
+		return err
+	}
+	approved.Status.Certificate = append(chain, chain...)
+	approved.ResourceVersion = ""
+	if _, err = requests.UpdateStatus(ctx, approved, meta.UpdateOptions{}); !errors.IsInvalid(err) {
+		return fmt.Errorf("a second certificate: %v", err)
+	}
+	list, err := requests.List(ctx, meta.ListOptions{FieldSelector: "spec.signerName=wasmbed.github.io/device,metadata.name=" + made.Name})
+	if err != nil {
+		return err
+	}
+	if len(list.Items) != 1 || !bytes.Equal(list.Items[0].Status.Certificate, chain) {
+		return fmt.Errorf("listed: %+v", list.Items)
+	}
+	return requests.Delete(ctx, made.Name, meta.DeleteOptions{})
 }
 
 func (s *suite) events(ctx context.Context) error {

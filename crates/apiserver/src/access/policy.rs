@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::identity::User;
 use super::verb::Verb;
+use crate::resource::{Author, Signers};
 use crate::schema::ExpressionError;
 use crate::store::Constraint;
 
@@ -53,6 +54,9 @@ struct Rule {
     groups: Vec<String>,
     resources: Vec<String>,
     verbs: Vec<Verb>,
+    /// For deployments whose rights are those of a namespace; here all rules apply to objects in no namespace as well.
+    #[serde(rename = "cluster", default)]
+    _cluster: bool,
     /// Empty: any.
     #[serde(default)]
     names: Vec<String>,
@@ -166,6 +170,33 @@ impl Policy {
             || self.roles_of(user).flat_map(|role| &role.rules).any(|rule| rule.is_about(access))
     }
 
+    /// The user as the author of writes.
+    pub(crate) fn author(&self, user: &User) -> Author {
+        Author {
+            name: user.name.clone(),
+            groups: user.all_groups(),
+            credential: Some(user.credential.clone()),
+            approves: self.signers(user, Verb::Approve),
+            signs: self.signers(user, Verb::Sign),
+        }
+    }
+
+    /// Signers for which the user has a verb. Kubernetes asks the same of its authorizer, as access to objects that nobody
+    /// stores.
+    fn signers(&self, user: &User, verb: Verb) -> Signers {
+        let access =
+            Access { verb, group: "certificates.k8s.io", resource: "signers", namespace: None, name: "" };
+        let rules = self.roles_of(user).flat_map(|role| &role.rules).filter(|rule| rule.is_about(&access));
+        let mut names = Vec::new();
+        for rule in rules {
+            if rule.names.is_empty() {
+                return Signers::All;
+            }
+            names.extend(rule.names.iter().cloned());
+        }
+        if user.is_administrator() { Signers::All } else { Signers::Named(names.into()) }
+    }
+
     fn roles_of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Role> {
         self.roles.iter().filter(|role| user.groups.contains(&role.group))
     }
@@ -193,7 +224,7 @@ impl Admission {
             Verb::Create => Operation::Create,
             Verb::Patch | Verb::Update => Operation::Update,
             Verb::Delete | Verb::DeleteCollection => Operation::Delete,
-            Verb::Get | Verb::List | Verb::Watch => return false,
+            Verb::Get | Verb::List | Verb::Watch | Verb::Approve | Verb::Sign => return false,
         };
         self.operations.contains(&operation)
             && self.groups.iter().any(|group| group == access.group)
@@ -220,10 +251,14 @@ mod tests {
     use crate::access::{User, Verb};
 
     fn decide(user: &str, group: &str, verb: &str, resource: &str, name: &str) -> Decision {
-        let user = User { name: user.into(), groups: vec![group.into()] };
+        let user = User { name: user.into(), groups: vec![group.into()], credential: String::new() };
         let group = match resource {
             "leases" => "coordination.k8s.io",
             "events" | "namespaces" => "",
+            "subjectaccessreviews" => "authorization.k8s.io",
+            _ if resource.starts_with("certificatesigningrequests") || resource == "signers" => {
+                "certificates.k8s.io"
+            }
             _ => "wasmbed.github.io",
         };
         let kind = resource.split('/').next();
@@ -277,6 +312,54 @@ mod tests {
         assert!(!may("update", "devicegateways/status", "g1"));
         assert!(!may("patch", "devicegateways", "g1"));
         assert!(!may("create", "applications", "a"));
+    }
+
+    #[test]
+    fn each_has_its_part_of_issuing() {
+        let requests = "certificatesigningrequests";
+        let (approval, status) = ("certificatesigningrequests/approval", "certificatesigningrequests/status");
+        let (device, operator) = ("wasmbed.github.io/device", "wasmbed.github.io/operator");
+        let may = |verb, resource, name| allowed("gateway:g1", "wasmbed:gateways", verb, resource, name);
+        assert!(
+            may("create", requests, "r")
+                && may("get", requests, "r")
+                && may("create", "subjectaccessreviews", "")
+        );
+        assert!(!may("list", requests, "") && !may("update", approval, "r") && !may("update", status, "r"));
+        assert!(!may("delete", requests, "r") && !may("patch", requests, "r"));
+        assert!(!may("approve", "signers", device) && !may("sign", "signers", device));
+        let may = |verb, resource, name| allowed("controller:c", "wasmbed:controllers", verb, resource, name);
+        assert!(may("watch", requests, "") && may("update", approval, "r"));
+        assert!(may("approve", "signers", device) && may("approve", "signers", operator));
+        assert!(!may("approve", "signers", "example.com/other") && !may("approve", "signers", ""));
+        assert!(
+            !may("sign", "signers", device) && !may("update", status, "r") && !may("create", requests, "r")
+        );
+        assert!(!may("create", "subjectaccessreviews", ""));
+        let may = |verb, resource, name| allowed("signer:s", "wasmbed:signers", verb, resource, name);
+        assert!(may("watch", requests, "") && may("update", status, "r") && may("sign", "signers", device));
+        assert!(may("sign", "signers", operator) && !may("sign", "signers", "example.com/other"));
+        assert!(!may("approve", "signers", device) && !may("update", approval, "r"));
+        assert!(!may("create", requests, "r") && !may("delete", requests, "r"));
+        assert!(may("patch", "devices/status", "d") && !may("patch", "devices", "d"));
+    }
+
+    #[test]
+    fn an_author_has_the_signers_of_its_roles() {
+        let policy = Policy::standard().unwrap();
+        let author = |group: &str| {
+            policy.author(&User { name: "x".into(), groups: vec![group.into()], credential: "c".into() })
+        };
+        let names = ["wasmbed.github.io/device", "wasmbed.github.io/operator", "example.com/other"];
+        let rights = |group: &str| {
+            let author = author(group);
+            names.map(|name| (author.approves.has(name), author.signs.has(name)))
+        };
+        assert_eq!(rights("system:masters"), [(true, true); 3]);
+        assert_eq!(rights("wasmbed:controllers"), [(true, false), (true, false), (false, false)]);
+        assert_eq!(rights("wasmbed:signers"), [(false, true), (false, true), (false, false)]);
+        assert_eq!(rights("wasmbed:gateways"), [(false, false); 3]);
+        assert_eq!(author("a").groups, ["a", "system:authenticated"]);
     }
 
     #[test]

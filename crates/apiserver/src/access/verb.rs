@@ -14,10 +14,14 @@ pub(crate) enum Verb {
     Patch,
     Delete,
     DeleteCollection,
+    /// Of signers: approve and deny requests for their certificates.
+    Approve,
+    /// Of signers: issue certificates.
+    Sign,
 }
 
 impl Verb {
-    const ALL: [Verb; 8] = [
+    const ALL: [Verb; 10] = [
         Verb::Get,
         Verb::List,
         Verb::Watch,
@@ -26,6 +30,8 @@ impl Verb {
         Verb::Patch,
         Verb::Delete,
         Verb::DeleteCollection,
+        Verb::Approve,
+        Verb::Sign,
     ];
 
     /// As roles, messages and metrics name it.
@@ -39,6 +45,8 @@ impl Verb {
             Verb::Patch => "patch",
             Verb::Delete => "delete",
             Verb::DeleteCollection => "deletecollection",
+            Verb::Approve => "approve",
+            Verb::Sign => "sign",
         }
     }
 

@@ -34,10 +34,11 @@ pub(super) fn core_versions() -> Value {
 }
 
 /// Kubernetes' own groups come first, in this order: clients take the first group that has a resource of a name.
-const FIRST: [&str; 5] = [
+const FIRST: [&str; 6] = [
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "certificates.k8s.io",
     "apiextensions.k8s.io",
     "coordination.k8s.io",
 ];
@@ -74,13 +75,13 @@ fn group_body(name: &str, versions: &[&str]) -> Value {
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn reviews(group: &str, version: &str) -> Option<Review> {
-    Review::ALL.into_iter().find(|review| review.group() == group && version == "v1")
+fn reviews(group: &str, version: &str) -> impl Iterator<Item = Review> {
+    Review::ALL.into_iter().filter(move |review| review.group() == group && version == "v1")
 }
 
 pub(super) fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    if let Some(review) = reviews(group, version) {
+    for review in reviews(group, version) {
         resources.push(json!({
             "name": review.plural(), "singularName": review.kind().to_lowercase(), "namespaced": false,
             "kind": review.kind(), "verbs": ["create"],
@@ -93,10 +94,10 @@ pub(super) fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Val
         });
         add_names(kind, &mut resource);
         resources.push(resource);
-        if kind.status_subresource {
+        for subresource in kind.subresources() {
             resources.push(json!({
-                "name": format!("{}/status", kind.plural), "singularName": "", "namespaced": kind.namespaced,
-                "kind": kind.kind, "verbs": status_verbs(kind),
+                "name": format!("{}/{subresource}", kind.plural), "singularName": "", "namespaced": kind.namespaced,
+                "kind": kind.kind, "verbs": subresource_verbs(kind),
             }));
         }
     }
@@ -170,9 +171,12 @@ fn resource(kind: &Kind) -> Value {
         "verbs": verbs(kind),
     });
     add_names(kind, &mut resource);
-    if kind.status_subresource {
-        resource["subresources"] =
-            json!([{"subresource": "status", "responseKind": response_kind, "verbs": status_verbs(kind)}]);
+    let below = kind.subresources().map(
+        |name| json!({"subresource": name, "responseKind": response_kind, "verbs": subresource_verbs(kind)}),
+    );
+    let below: Vec<Value> = below.collect();
+    if !below.is_empty() {
+        resource["subresources"] = json!(below);
     }
     resource
 }
@@ -182,13 +186,13 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
         &["get", "list", "watch"]
     } else if kind.is_custom() {
         &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
-    } else if kind.namespaced {
+    } else if kind.has_delete_collection() {
         &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
     } else {
         &["create", "delete", "get", "list", "patch", "update", "watch"]
     }
 }
 
-fn status_verbs(kind: &Kind) -> &'static [&'static str] {
+fn subresource_verbs(kind: &Kind) -> &'static [&'static str] {
     if kind.writable { &["get", "patch", "update"] } else { &["get"] }
 }

@@ -13,7 +13,7 @@ use super::verb::method_not_allowed;
 use super::{body, discovery, negotiate, offload, openapi};
 use crate::status::Status;
 
-/// Bytes of a review at most: it names one verb on one object, and clients without any permission may send it.
+/// Bytes of a review at most: it names a user and one verb on one object, and clients without any permission may send it.
 const REVIEW_BYTES_MAX: usize = 64 * 1_024;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -90,6 +90,7 @@ pub(super) async fn review(
     if parts.method != Method::POST {
         return Err(method_not_allowed());
     }
+    review.authorize(&state.policy, user)?;
     let bytes_max = state.limits.body_bytes_max.min(REVIEW_BYTES_MAX);
     let (bytes, _held) = body::receive(state, client, &parts.headers, incoming, bytes_max).await?;
     let (posted, _tree) = offload::decode_object(state.bodies(client), &parts.headers, &bytes).await?;

@@ -43,6 +43,7 @@ pub(super) async fn answer(
             return tokio::task::spawn_blocking(list).await.map_err(Status::internal)?;
         }
         Verb::Watch | Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {}
+        Verb::Approve | Verb::Sign => return Err(no_request(verb)),
     }
     let (bytes, _held) =
         body::receive(state, client, &parts.headers, incoming, state.limits.body_bytes_max).await?;
@@ -57,6 +58,7 @@ pub(super) async fn answer(
         target: &target,
         headers: &parts.headers,
         params,
+        author: Arc::new(state.policy.author(user)),
         constraints,
         creation,
     };
@@ -69,11 +71,16 @@ pub(super) async fn answer(
         Verb::Patch => request.patch(&name, &bytes).await,
         Verb::Delete => request.delete(&name, &bytes).await,
         Verb::DeleteCollection => request.delete_collection(&bytes).await,
-        Verb::Get | Verb::List | Verb::Watch | Verb::Create => {
-            debug_assert!(false, "{verb} is answered elsewhere");
-            Err(Status::internal(format!("{verb} is answered elsewhere")))
+        Verb::Get | Verb::List | Verb::Watch | Verb::Create | Verb::Approve | Verb::Sign => {
+            Err(no_request(verb))
         }
     }
+}
+
+/// A bug: no request of this verb comes here.
+fn no_request(verb: Verb) -> Status {
+    debug_assert!(false, "{verb} is answered elsewhere");
+    Status::internal(format!("{verb} is answered elsewhere"))
 }
 
 /// A create names its object in the body, so it is authorized in two steps.
@@ -101,6 +108,7 @@ async fn create(
         target,
         headers: &parts.headers,
         params,
+        author: Arc::new(state.policy.author(user)),
         constraints,
         creation: Ok(Vec::new()),
     };

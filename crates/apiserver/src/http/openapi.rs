@@ -192,12 +192,12 @@ fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
     paths.insert(home.clone(), collection);
     shared.push(parameter("name", "path"));
     item["parameters"] = json!(shared);
-    if kind.status_subresource {
-        let mut status = item.clone();
-        if let Some(status) = status.as_object_mut() {
-            status.remove("delete");
+    for subresource in kind.subresources() {
+        let mut part = item.clone();
+        if let Some(part) = part.as_object_mut() {
+            part.remove("delete");
         }
-        paths.insert(format!("{home}/{{name}}/status"), status);
+        paths.insert(format!("{home}/{{name}}/{subresource}"), part);
     }
     paths.insert(format!("{home}/{{name}}"), item);
 }
@@ -265,7 +265,7 @@ mod tests {
         let kinds = Kinds::new(&[]).unwrap();
         let index = index(&kinds);
         let paths = index["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 4);
+        assert_eq!(paths.len(), 5);
         for kind in kinds.iter() {
             let document = document(&kinds, &kind.group, &kind.version).unwrap();
             let text = document.to_string();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::review::Review;
 use crate::kinds::{Kind, Kinds};
+use crate::resource::Part;
 use crate::status::{Details, Reason, Status};
 
 /// What a path refers to.
@@ -46,13 +47,16 @@ pub(super) struct Target {
     pub(super) kind: Arc<Kind>,
     pub(super) namespace: Option<String>,
     pub(super) name: Option<String>,
-    pub(super) status: bool,
+    pub(super) part: Part,
 }
 
 impl Target {
     /// `devices` or `devices/status`.
     pub(super) fn resource(&self) -> String {
-        if self.status { format!("{}/status", self.kind.plural) } else { self.kind.plural.clone() }
+        match self.part {
+            Part::Main => self.kind.plural.clone(),
+            part => format!("{}/{}", self.kind.plural, part.subresource()),
+        }
     }
 }
 
@@ -88,14 +92,15 @@ fn object(kinds: &Kinds, group: &str, version: &str, rest: &[&str]) -> Route {
         ["namespaces", namespace, below @ ..] if !below.is_empty() => (Some(namespace.to_string()), below),
         _ => (None, rest),
     };
-    let (plural, name, status) = match rest {
-        [plural] => (plural, None, false),
-        [plural, name] => (plural, Some(name.to_string()), false),
-        [plural, name, "status"] => (plural, Some(name.to_string()), true),
+    let (plural, name, part) = match rest {
+        [plural] => (plural, None, Part::Main),
+        [plural, name] => (plural, Some(name.to_string()), Part::Main),
+        [plural, name, "status"] => (plural, Some(name.to_string()), Part::Status),
+        [plural, name, "approval"] => (plural, Some(name.to_string()), Part::Approval),
         _ => return Route::Unknown,
     };
     if name.is_none()
-        && !status
+        && part == Part::Main
         && namespace.is_none()
         && let Some(review) = Review::find(group, version, plural)
     {
@@ -108,10 +113,15 @@ fn object(kinds: &Kinds, group: &str, version: &str, rest: &[&str]) -> Route {
         (true, None, Some(_)) | (false, Some(_), _) => false,
         (true, Some(_), _) | (true, None, None) | (false, None, _) => true,
     };
-    if !scoped || (status && !kind.status_subresource) {
+    let has_part = match part {
+        Part::Main => true,
+        Part::Status => kind.status_subresource,
+        Part::Approval => kind.approval_subresource,
+    };
+    if !scoped || !has_part {
         return if kind.is_custom() { Route::Unknown } else { Route::UnknownBuiltin };
     }
-    Route::Object(Target { kind: Arc::clone(kind), namespace, name, status })
+    Route::Object(Target { kind: Arc::clone(kind), namespace, name, part })
 }
 
 const NOT_FOUND: &str = "the server could not find the requested resource";
@@ -142,6 +152,7 @@ fn split(path: &str) -> Option<Vec<String>> {
 mod tests {
     use super::{Route, route};
     use crate::kinds::Kinds;
+    use crate::resource::Part;
 
     fn shown(path: &str) -> String {
         match route(&Kinds::new(&[]).unwrap(), path) {
@@ -150,7 +161,7 @@ mod tests {
                 target.kind.qualified(),
                 target.namespace.unwrap_or_default(),
                 target.name.unwrap_or_default(),
-                target.status
+                target.part == Part::Status
             ),
             other => format!("{other:?}"),
         }

@@ -112,7 +112,8 @@ impl Server {
         let Server { listener, certificates, state, store_ended, address } = self;
         tracing::info!(%address, "serving the Kubernetes API");
         let tasks = TaskTracker::new();
-        tasks.spawn(upkeep::run(state.store.clone(), state.limits.event_lifetime, state.shutdown.clone()));
+        let (store, limits, stop) = (state.store.clone(), state.limits.clone(), state.shutdown.clone());
+        tasks.spawn(async move { upkeep::run(store, &limits, stop).await });
         let snapshots = Arc::clone(&state.snapshots);
         tasks.spawn(upkeep::every_minute(state.shutdown.clone(), move || snapshots.expire()));
         let places = Arc::new(Bounds::new(&state.limits, &format!("the Kubernetes API at {address}")));

@@ -14,6 +14,7 @@ use super::respond::{self, Body};
 use super::route::Target;
 use super::shares::Pool;
 use super::watch::{self, Terms};
+use crate::resource::Part;
 use crate::status::{Reason, Status};
 use crate::store::tests::disk::{FULL, GONE, WELL, World};
 
@@ -34,7 +35,7 @@ impl Readers {
 
     fn target(&self) -> Target {
         let kind = Arc::clone(&self.world.leases);
-        Target { kind, namespace: Some("default".into()), name: None, status: false }
+        Target { kind, namespace: Some("default".into()), name: None, part: Part::Main }
     }
 
     async fn list(&self, query: &str) -> Result<Value, Status> {

@@ -5,6 +5,7 @@ use http::Method;
 use super::params::Params;
 use super::route::Target;
 use crate::access::Verb;
+use crate::resource::Part;
 use crate::status::{Details, Reason, Status};
 
 /// What a request does, as metrics and logs name it.
@@ -43,8 +44,10 @@ pub(super) fn verb(method: &Method, target: &Target, params: &Params) -> Result<
         (&Method::POST, false) if whole => Ok(Verb::Create),
         (&Method::PUT, true) => Ok(Verb::Update),
         (&Method::PATCH, true) => Ok(Verb::Patch),
-        (&Method::DELETE, true) if !target.status => Ok(Verb::Delete),
-        (&Method::DELETE, false) if target.kind.namespaced && whole => Ok(Verb::DeleteCollection),
+        (&Method::DELETE, true) if target.part == Part::Main => Ok(Verb::Delete),
+        (&Method::DELETE, false) if target.kind.has_delete_collection() && whole => {
+            Ok(Verb::DeleteCollection)
+        }
         (&Method::PUT | &Method::PATCH, false) if custom && whole => {
             Err(Status::bad_request("name must be provided"))
         }

@@ -17,7 +17,7 @@ use super::route::Target;
 use super::shares::Share;
 use super::show::{ListMeta, View};
 use crate::kinds::Kind;
-use crate::resource::{FieldValidation, Part, Patch, Preconditions};
+use crate::resource::{Author, FieldValidation, Patch, Preconditions};
 use crate::schema::decode::{self, Decoded};
 use crate::selector::Facets;
 use crate::status::{Cause, Reason, Status};
@@ -39,6 +39,7 @@ pub(super) struct Request<'a> {
     pub(super) target: &'a Target,
     pub(super) headers: &'a HeaderMap,
     pub(super) params: &'a Params,
+    pub(super) author: Arc<Author>,
     pub(super) constraints: Constraints,
     /// Constraints if an apply creates the object, or why that is denied.
     pub(super) creation: Result<Constraints, Status>,
@@ -54,7 +55,7 @@ impl Request<'_> {
     pub(super) async fn update(self, name: &str, decoded: Decoded) -> Result<Response<Body>, Status> {
         self.params.check_write()?;
         let Decoded { value: object, duplicates } = decoded;
-        let part = self.part();
+        let part = self.target.part;
         self.one(name, "UpdateOptions", Operation::Update { part, object, duplicates }).await
     }
 
@@ -87,7 +88,7 @@ impl Request<'_> {
             return Err(Status::bad_request(why));
         }
         let patch = Patch::parse(media_type, patch)?;
-        let part = self.part();
+        let part = self.target.part;
         let mut response = self.one(name, "PatchOptions", Operation::Patch { part, patch }).await?;
         if validation == FieldValidation::Warn {
             respond::warn(&mut response, &warnings);
@@ -112,7 +113,7 @@ impl Request<'_> {
         if !object.is_object() {
             return Err(Status::bad_request("error decoding YAML: the configuration must be one object"));
         }
-        let (part, creation) = (self.part(), self.creation.clone());
+        let (part, creation) = (self.target.part, self.creation.clone());
         let operation = Operation::Apply { part, object, duplicates, force, creation };
         self.one(name, "PatchOptions", operation).await
     }
@@ -205,6 +206,7 @@ impl Request<'_> {
             name: name.to_owned(),
             operation,
             manager: String::new(),
+            author: Arc::clone(&self.author),
             dry_run: self.params.dry_run()?,
             validation: self.params.field_validation()?,
             constraints: self.constraints.clone(),
@@ -227,10 +229,6 @@ impl Request<'_> {
             causes.push(Cause::invalid("fieldManager", &wasmbed_structured_merge::quoted(name), why));
         }
         if causes.is_empty() { Ok(name.to_owned()) } else { Err(Status::invalid_options(options, causes)) }
-    }
-
-    fn part(&self) -> Part {
-        if self.target.status { Part::Status } else { Part::Main }
     }
 }
 

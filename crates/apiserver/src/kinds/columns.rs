@@ -170,13 +170,13 @@ fn plain(value: &Value) -> String {
 /// The age of a time; `<unknown>` if it isn't one.
 pub(super) fn since(time: &str, now: Timestamp) -> String {
     match time.parse::<Timestamp>() {
-        Ok(then) => age(now.as_second() - then.as_second()),
+        Ok(then) => human_duration(now.as_second() - then.as_second()),
         Err(_) => "<unknown>".into(),
     }
 }
 
 /// A duration as kubectl shows ages: two units at most, coarser with age.
-fn age(seconds: i64) -> String {
+pub(super) fn human_duration(seconds: i64) -> String {
     let pair = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
         if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
     };
@@ -201,7 +201,7 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::{Value, json};
 
-    use super::{Column, age};
+    use super::{Column, human_duration};
 
     fn cell(ty: &str, path: &str, object: &Value) -> Value {
         let column = Column::compile(&json!({"name": "x", "type": ty, "jsonPath": path})).unwrap();
@@ -227,8 +227,8 @@ mod tests {
 
     #[test]
     fn ages_read_like_those_of_kubectl() {
-        let shown =
-            [0, 119, 125, 600, 10_800, 11_100, 90_000, 172_800, 176_400, 864_000, 63_158_400].map(age);
+        let shown = [0, 119, 125, 600, 10_800, 11_100, 90_000, 172_800, 176_400, 864_000, 63_158_400]
+            .map(human_duration);
         assert_eq!(shown, ["0s", "119s", "2m5s", "10m", "3h", "3h5m", "25h", "2d", "2d1h", "10d", "2y1d"]);
     }
 }

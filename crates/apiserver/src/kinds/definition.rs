@@ -11,12 +11,13 @@ use super::kind::Kind;
 use crate::schema::{Schema, SchemaError};
 
 /// Definitions of the built-in kinds.
-pub(crate) const BUILTIN: [&str; 5] = [
+pub(crate) const BUILTIN: [&str; 6] = [
     include_str!("builtin/namespace.yaml"),
     include_str!("builtin/lease.yaml"),
     include_str!("builtin/event.yaml"),
     include_str!("builtin/event-v1.yaml"),
     include_str!("builtin/customresourcedefinition.yaml"),
+    include_str!("builtin/certificatesigningrequest.yaml"),
 ];
 
 /// Why a definition can't be served.
@@ -104,6 +105,7 @@ impl Kind {
                 Some(_) | None => return Err(wrong("spec.scope must be Namespaced or Cluster")),
             },
             status_subresource: version["subresources"]["status"].is_object(),
+            approval_subresource: false,
             writable: true,
             counts_generations: true,
             unconditional_update: false,
@@ -133,6 +135,8 @@ impl Kind {
     pub(crate) fn builtin(document: &Value) -> Result<Kind, DefinitionError> {
         let mut kind = Kind::from_definition(document)?;
         let special = &document["special"];
+        let subresources = &document["spec"]["versions"][0]["subresources"];
+        kind.approval_subresource = subresources["approval"].is_object();
         kind.writable = !special["readOnly"].as_bool().unwrap_or(false);
         kind.counts_generations = special["generations"].as_bool().unwrap_or(false);
         kind.unconditional_update = special["unconditionalUpdate"].as_bool().unwrap_or(false);

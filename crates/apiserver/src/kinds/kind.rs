@@ -31,6 +31,8 @@ pub struct Kind {
     pub namespaced: bool,
     /// The status is a subresource.
     pub status_subresource: bool,
+    /// The approval of a request is a subresource.
+    pub approval_subresource: bool,
     /// Clients may write.
     pub writable: bool,
     /// `metadata.generation` counts changes of the specification.
@@ -71,6 +73,21 @@ impl Kind {
 
     pub(crate) fn is_event(&self) -> bool {
         self.kind == "Event" && !self.is_custom()
+    }
+
+    pub(crate) fn is_signing_request(&self) -> bool {
+        self.kind == "CertificateSigningRequest" && !self.is_custom()
+    }
+
+    /// Its subresources, by name, in the order of discovery.
+    pub(crate) fn subresources(&self) -> impl Iterator<Item = &'static str> {
+        let approval = self.approval_subresource.then_some("approval");
+        approval.into_iter().chain(self.status_subresource.then_some("status"))
+    }
+
+    /// Whether all objects of a collection can be deleted at once.
+    pub(crate) fn has_delete_collection(&self) -> bool {
+        self.namespaced || self.is_signing_request()
     }
 
     /// The names that messages mention.

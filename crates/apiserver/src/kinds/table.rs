@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::columns::{CREATED, since};
+use super::columns::{CREATED, human_duration, since};
 use super::kind::Kind;
 
 /// Description of `metadata.name` in Kubernetes.
@@ -35,6 +35,21 @@ const EVENT: [(&str, &str, bool); 10] = [
     ("Name", NAME, true),
 ];
 
+/// Columns of CertificateSigningRequests: name and description.
+const SIGNING_REQUEST: [(&str, &str); 5] = [
+    ("Age", CREATED),
+    (
+        "SignerName",
+        "Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can select on this field using `spec.signerName`.",
+    ),
+    ("Requestor", "Base64-encoded PKCS#10 CSR data"),
+    (
+        "RequestedDuration",
+        "expirationSeconds is the requested duration of validity of the issued certificate. The certificate signer may issue a certificate with a different validity duration so a client must check the delta between the notBefore and and notAfter fields in the issued certificate to determine the actual duration.\n\nThe v1.22+ in-tree implementations of the well-known Kubernetes signers will honor this field as long as the requested duration is not greater than the maximum duration they will honor per the --cluster-signing-duration CLI flag to the Kubernetes controller manager.\n\nCertificate signers may not honor this field for various reasons:\n\n  1. Old signer that is unaware of the field (such as the in-tree\n     implementations prior to v1.22)\n  2. Signer whose configured maximum is shorter than the requested duration\n  3. Signer whose configured minimum is longer than the requested duration\n\nThe minimum valid value for expirationSeconds is 600, i.e. 10 minutes.",
+    ),
+    ("Condition", "Conditions applied to the request, such as approval or denial."),
+];
+
 /// A column's definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heading<'a> {
@@ -61,6 +76,11 @@ impl Kind {
                 .collect();
         }
         let name = Heading { name: "Name", ty: "string", format: "name", description: NAME, priority: 0 };
+        if self.is_signing_request() {
+            let column =
+                |(name, description)| Heading { name, ty: "string", format: "", description, priority: 0 };
+            return std::iter::once(name).chain(SIGNING_REQUEST.map(column)).collect();
+        }
         let columns = self.columns.iter().map(|column| {
             let is_age = column.is_age();
             let ty = match (self.is_custom(), column.ty.as_str()) {
@@ -81,6 +101,10 @@ impl Kind {
             return event_cells(object, now);
         }
         let name = std::iter::once(object["metadata"]["name"].clone());
+        if self.is_signing_request() {
+            let created = object["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
+            return name.chain([json!(since(created, now))]).chain(signing_request_cells(object)).collect();
+        }
         name.chain(self.columns.iter().map(|column| column.cell(object, now))).collect()
     }
 }
@@ -117,5 +141,29 @@ fn event_cells(event: &Value, now: Timestamp) -> Vec<Value> {
         json!(age(first)),
         json!(count),
         event["metadata"]["name"].clone(),
+    ]
+}
+
+/// The cells of a CertificateSigningRequest after its name and its age.
+fn signing_request_cells(request: &Value) -> [Value; 4] {
+    let (spec, status) = (&request["spec"], &request["status"]);
+    let conditions = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let has = |ty: &str| conditions.iter().any(|condition| condition["type"] == ty);
+    let mut condition = match (has("Denied"), has("Approved")) {
+        (true, _) => "Denied".to_owned(),
+        (false, true) => "Approved".to_owned(),
+        (false, false) => "Pending".to_owned(),
+    };
+    for (holds, what) in [(has("Failed"), ",Failed"), (status["certificate"].is_string(), ",Issued")] {
+        if holds {
+            condition.push_str(what);
+        }
+    }
+    let duration = spec["expirationSeconds"].as_i64().map(human_duration);
+    [
+        spec["signerName"].clone(),
+        json!(spec["username"].as_str().unwrap_or_default()),
+        json!(duration.unwrap_or_else(|| "<none>".into())),
+        json!(condition),
     ]
 }

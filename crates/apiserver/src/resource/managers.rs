@@ -35,7 +35,10 @@ fn updater(kind: &Kind, part: Part) -> Updater<'_, Conversion> {
         version: &kind.merge_version,
         others: &kind.other_versions,
         ignored: match part {
+            Part::Status if kind.is_signing_request() => &["metadata", "spec", "status.conditions"],
             Part::Status => &["metadata", "spec"],
+            Part::Approval => &["metadata", "spec", "status.certificate"],
+            Part::Main if kind.is_signing_request() => &["spec", "status"],
             Part::Main if kind.status_subresource => &["status"],
             Part::Main => &[],
         },
@@ -43,10 +46,7 @@ fn updater(kind: &Kind, part: Part) -> Updater<'_, Conversion> {
 }
 
 fn id(request: &Request<'_>, operation: Operation) -> ManagerId {
-    let subresource = match request.part {
-        Part::Main => "",
-        Part::Status => "status",
-    };
+    let subresource = request.part.subresource();
     ManagerId::new(request.manager, operation, &request.kind.merge_version.name, subresource)
 }
 

@@ -257,8 +257,11 @@ pub(super) fn validate(kind: &Kind, object: &Value, is_new: bool) -> Vec<Cause> 
         causes.extend(wrong.into_iter().map(|why| Cause::invalid(field, &json!(value).to_string(), why)));
     };
     if is_new {
-        let validate_name =
-            |name: &str| if kind.kind == "Namespace" { names::label(name) } else { names::subdomain(name) };
+        let validate_name = |name: &str| match kind.kind.as_str() {
+            "Namespace" => names::label(name),
+            _ if kind.is_signing_request() => names::segment(name),
+            _ => names::subdomain(name),
+        };
         // Names of Events aren't validated.
         let start = metadata["generateName"].as_str().filter(|start| !start.is_empty() && kind.is_custom());
         if let Some(start) = start {

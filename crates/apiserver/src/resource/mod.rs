@@ -14,6 +14,7 @@ mod managers;
 mod metadata;
 mod patch;
 mod request;
+mod signing;
 mod write;
 
 #[cfg(test)]
@@ -23,5 +24,8 @@ mod tests;
 
 pub use managers::Applied;
 pub use patch::Patch;
-pub use request::{FieldValidation, Moment, Next, Part, Preconditions, Request};
+pub use request::{Author, FieldValidation, Moment, Next, Part, Preconditions, Request, Signers};
+pub(crate) use signing::{
+    CREDENTIAL, Lifetimes, REQUEST_BYTES_MAX, REQUESTS_BYTES_MAX, REQUESTS_BYTES_PER_USER_MAX, check_signer,
+};
 pub use write::{delete, is_deleting};

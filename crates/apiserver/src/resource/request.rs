@@ -1,5 +1,7 @@
 //! A write of one object, and its result.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -33,6 +35,58 @@ pub enum Part {
     Main,
     /// The status.
     Status,
+    /// The approval of a CertificateSigningRequest: the conditions of its status.
+    Approval,
+}
+
+impl Part {
+    /// The subresource; empty for the object itself.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+            Part::Approval => "approval",
+        }
+    }
+}
+
+/// Who writes, and for which signers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// The user.
+    pub name: String,
+    /// Groups of the user.
+    pub groups: Vec<String>,
+    /// Credential with which the user authenticated.
+    pub credential: Option<String>,
+    /// Signers whose requests the user may approve and deny.
+    pub approves: Signers,
+    /// Signers as which the user may issue.
+    pub signs: Signers,
+}
+
+/// Some signers of certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signers {
+    /// All of them.
+    All,
+    /// Those of these names; `example.com/*` are all of a domain.
+    Named(Arc<[String]>),
+}
+
+impl Default for Signers {
+    fn default() -> Signers {
+        Signers::Named(Arc::new([]))
+    }
+}
+
+impl Signers {
+    /// Whether a signer is one of them.
+    pub fn has(&self, signer: &str) -> bool {
+        let Signers::Named(names) = self else { return true };
+        let domain = signer.split_once('/').map(|(domain, _)| domain);
+        names.iter().any(|name| name == signer || (domain.is_some() && name.strip_suffix("/*") == domain))
+    }
 }
 
 /// Conditions on a delete.
@@ -66,6 +120,8 @@ pub struct Request<'a> {
     pub part: Part,
     /// Name of the field manager.
     pub manager: &'a str,
+    /// Who writes.
+    pub author: &'a Author,
     /// Treatment of unknown and duplicate fields.
     pub validation: FieldValidation,
     /// Time and randomness.

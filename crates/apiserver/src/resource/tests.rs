@@ -1,12 +1,17 @@
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{FieldValidation, Moment, Next, Part, Patch, Preconditions, Request, delete};
+use super::{Author, FieldValidation, Moment, Next, Part, Patch, Preconditions, Request, delete};
 use crate::kinds::{Kind, Kinds};
 use crate::status::{Reason, Status};
 
 const MOMENT: Moment<'_> =
     Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::from_u128(0x1234_5678_9abc_def0_1234) };
+
+/// A client without rights.
+pub(super) static AUTHOR: LazyLock<Author> = LazyLock::new(Author::default);
 
 fn kind() -> Kind {
     Kind::from_definition(&json!({
@@ -37,7 +42,15 @@ fn created(kind: &Kind, metadata: Value, rest: Value) -> Result<Value, Status> {
 
 fn request(kind: &Kind, part: Part) -> Request<'_> {
     let validation = FieldValidation::Strict;
-    Request { kind, namespace: Some("ns"), part, manager: "test", validation, moment: MOMENT }
+    Request {
+        kind,
+        namespace: Some("ns"),
+        part,
+        manager: "test",
+        author: &AUTHOR,
+        validation,
+        moment: MOMENT,
+    }
 }
 
 /// A stored widget.

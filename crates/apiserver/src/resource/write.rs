@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::managers::{self, Applied};
 use super::metadata;
 use super::request::{FieldValidation, Moment, Next, Part, Preconditions, Request};
+use super::signing;
 use crate::kinds::{self, Kind};
 use crate::status::{CAUSES_MAX, Cause, Names, Status};
 
@@ -33,6 +34,7 @@ impl Request<'_> {
         }
         let unknown: Vec<String> = taken.unknown.into_iter().chain(kind.schema.prune(&mut object)).collect();
         report_unknown(kind, &unknown, duplicates, self.validation, warnings)?;
+        signing::canonicalize(kind, &mut object)?;
         let stated = metadata.remove("managedFields");
         for set_by_server in SET_BY_SERVER {
             metadata.remove(set_by_server);
@@ -70,6 +72,7 @@ impl Request<'_> {
         }
         object["metadata"] = Value::Object(metadata);
         label_namespace(kind, &mut object);
+        signing::set_author(kind, &mut object, self.author);
         validate(kind, &object, None, self.part)?;
         Ok(object)
     }
@@ -89,11 +92,13 @@ impl Request<'_> {
         check_type(self.kind, &object, current["metadata"]["name"].as_str().unwrap_or_default(), false)?;
         let stated = metadata.remove("managedFields");
         let mut unknown = self.kind.schema.prune(&mut object);
+        signing::canonicalize(self.kind, &mut object)?;
         let mut object = self.replace(current, object, metadata);
         if self.part == Part::Main {
             unknown.extend(taken.unknown);
         }
         report_unknown(self.kind, &unknown, duplicates, self.validation, warnings)?;
+        signing::complete_conditions(self.kind, self.part, &mut object);
         let managed = managers::after_update(self, Some(current), &object, stated);
         managers::put(&mut object, managed);
         self.finish_update(current, object)
@@ -107,7 +112,7 @@ impl Request<'_> {
         applied: &Applied<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Next, Status> {
-        if current.is_none() && self.part == Part::Status {
+        if current.is_none() && self.part != Part::Main {
             return Err(Status::not_found(self.kind.names(), name));
         }
         let (mut object, managed) = managers::after_apply(self, current, applied)?;
@@ -134,6 +139,7 @@ impl Request<'_> {
             metadata::check_name(&metadata, name)?;
             metadata.remove("resourceVersion");
             self.prune_applied(&mut object);
+            signing::canonicalize(self.kind, &mut object)?;
             object["metadata"] = Value::Object(metadata);
             self.kind.schema.apply_defaults(&mut object);
             label_namespace(self.kind, &mut object);
@@ -142,6 +148,7 @@ impl Request<'_> {
         };
         metadata::check_update(self.kind, current, &metadata)?;
         self.prune_applied(&mut object);
+        signing::canonicalize(self.kind, &mut object)?;
         let mut object = self.replace(current, object, metadata);
         managers::put(&mut object, managed);
         self.finish_update(current, object)
@@ -158,11 +165,21 @@ impl Request<'_> {
     /// `object`, with everything that this request can't change taken from `current`.
     fn replace(&self, current: &Value, mut object: Value, mut metadata: Map<String, Value>) -> Value {
         let kind = self.kind;
-        if self.part == Part::Status {
+        if self.part != Part::Main {
             metadata = owned_metadata(current);
             metadata.remove("managedFields");
-            let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
+            let mut status = object.as_object_mut().and_then(|fields| fields.remove("status"));
             object = without_metadata(current);
+            if self.part == Part::Approval {
+                let conditions =
+                    status.as_mut().and_then(|status| status.get_mut("conditions").map(Value::take));
+                let mut approved = object.get("status").cloned().unwrap_or_else(|| json!({}));
+                drop_field(&mut approved, "conditions");
+                if let Some(conditions) = conditions {
+                    approved["conditions"] = conditions;
+                }
+                status = Some(approved);
+            }
             match status {
                 Some(status) => object["status"] = status,
                 None => drop_field(&mut object, "status"),
@@ -182,6 +199,7 @@ impl Request<'_> {
     /// Decides whether `object` replaces `current`, and validates it.
     fn finish_update(&self, current: &Value, mut object: Value) -> Result<Next, Status> {
         let kind = self.kind;
+        signing::complete_update(kind, self.part, current, &mut object, self.moment.now);
         if managers::is_unchanged(current, &object) {
             return Ok(Next::Unchanged);
         }
@@ -316,7 +334,9 @@ fn report_unknown(
 fn validate(kind: &Kind, object: &Value, old: Option<&Value>, part: Part) -> Result<(), Status> {
     let mut known = metadata::validate(kind, object, old.is_none());
     known.extend(kinds::validate_event(kind, object, old.is_none()));
+    known.extend(signing::validate(kind, object, old, part));
     let mut causes = kind.schema.validate_after(known, object, old);
+    signing::drop_repeated(kind, &mut causes);
     if let Some(cause) =
         causes.iter().find(|cause| cause.reason() == "FieldValueTypeInvalid" && !kind.is_custom())
     {

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::constraint::Constraint;
 use super::event::{Change, Event};
 use super::namespaces;
+use super::requests::Held;
 use super::storage::{Read, StorageError, Tables};
 use super::write::{Applied, ApplyError, Operation, Outcome, Write};
-use crate::kinds::Kinds;
-use crate::resource::{self, Moment, Next, Part, Request};
+use crate::kinds::{Kind, Kinds};
+use crate::resource::{self, Moment, Next, Part, REQUEST_BYTES_MAX, Request, check_signer};
 use crate::schema::decode::{Extent, ExtentError, VALUES_MAX};
 use crate::selector::Facets;
 use crate::status::{Reason, Status};
@@ -20,17 +21,18 @@ use crate::status::{Reason, Status};
 /// (etcd takes 1.5 MiB of a request by default.)
 const OBJECT_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// Applies writes. Its only state is the revision.
+/// Applies writes. Its state is the revision; the rest is counted again when it is unknown.
 #[derive(Debug)]
 pub struct Machine {
     kinds: Arc<Kinds>,
     revision: u64,
+    pub(super) held: Held,
 }
 
 impl Machine {
     /// A machine that continues after `revision`, the last one that was used.
     pub fn new(kinds: Arc<Kinds>, revision: u64) -> Machine {
-        Machine { kinds, revision }
+        Machine { kinds, revision, held: Held::default() }
     }
 
     /// The last revision that was used.
@@ -40,7 +42,9 @@ impl Machine {
 
     /// The machine at an earlier revision, after a batch was rolled back.
     pub fn rewound(&self, revision: u64) -> Machine {
-        Machine { kinds: Arc::clone(&self.kinds), revision }
+        // Nothing was stored since.
+        let held = if revision == self.revision { self.held.clone() } else { Held::default() };
+        Machine { kinds: Arc::clone(&self.kinds), revision, held }
     }
 
     /// Applies one write within a transaction of the caller's.
@@ -61,6 +65,7 @@ impl Machine {
         let (Next::Stored(mut object) | Next::Removed(mut object)) = next else {
             // Admission also applies to writes without an effect.
             if let Some(shown) = shown {
+                check_author(write, shown, shown)?;
                 check(&write.constraints, write, shown, Some(shown))?;
             }
             let object = current.map_or_else(Bytes::new, |current| current.bytes);
@@ -70,11 +75,17 @@ impl Machine {
             (Operation::Apply { creation, .. }, None) => creation.as_ref().map_err(Status::clone)?,
             _ => &write.constraints,
         };
+        if let Some(shown) = shown {
+            check_author(write, shown, &object)?;
+        }
         check(constraints, write, &object, shown)?;
         write.kind.conversion().convert_to_stored(&mut object);
+        if current.is_none() {
+            self.held.admit(tables, &write.kind, &object)?;
+        }
         if write.dry_run {
             let bytes = serialize(&object)?;
-            check_size(&object, &bytes, current.as_ref())?;
+            check_size(&write.kind, &object, &bytes, current.as_ref())?;
             return Ok(Applied { outcome, object: bytes, warnings, event: None });
         }
         let (object, event) = self.store(tables, write, outcome, object, current)?;
@@ -134,7 +145,7 @@ impl Machine {
             None => {
                 object["metadata"]["resourceVersion"] = version.clone();
                 let bytes = serialize(&object)?;
-                check_size(&object, &bytes, current.as_ref())?;
+                check_size(&write.kind, &object, &bytes, current.as_ref())?;
                 (bytes.clone(), bytes, Facets::of(&write.kind, &object))
             }
         };
@@ -145,9 +156,16 @@ impl Machine {
             Outcome::Stored => Change::Modified,
             Outcome::Removed => Change::Deleted,
         };
+        let before = current.as_ref().map(|current| (&current.shown, current.bytes.len()));
         match outcome {
-            Outcome::Created | Outcome::Stored => tables.put(&key, &shown)?,
-            Outcome::Removed => tables.remove(&key)?,
+            Outcome::Created | Outcome::Stored => {
+                tables.put(&key, &shown)?;
+                self.held.replace(&write.kind, before, Some((&object, shown.len())));
+            }
+            Outcome::Removed => {
+                tables.remove(&key)?;
+                self.held.replace(&write.kind, before, None);
+            }
         }
         // Kept only if selections may see a difference.
         let left = current.as_ref().filter(|current| outcome == Outcome::Stored && current.facets != facets);
@@ -239,6 +257,7 @@ fn request<'a>(write: &'a Write, part: Part, moment: Moment<'a>) -> Request<'a> 
         namespace: write.namespace.as_deref(),
         part,
         manager: &write.manager,
+        author: &write.author,
         validation: write.validation,
         moment,
     }
@@ -262,15 +281,16 @@ impl Current {
 }
 
 /// Refuses an object that is too large, unless it was larger before: objects from before the limit can shrink.
-fn check_size(object: &Value, bytes: &Bytes, current: Option<&Current>) -> Result<(), Status> {
+fn check_size(kind: &Kind, object: &Value, bytes: &Bytes, current: Option<&Current>) -> Result<(), Status> {
     if current.is_some_and(|current| bytes.len() <= current.bytes.len()) {
         return Ok(());
     }
     let too_large = |error: &dyn std::fmt::Display| {
         Status::new(Reason::RequestEntityTooLarge, format!("the object would be too large: {error}"))
     };
-    if bytes.len() > OBJECT_BYTES_MAX {
-        let size = format!("it would have {} bytes, the limit is {OBJECT_BYTES_MAX}", bytes.len());
+    let most = if kind.is_signing_request() { REQUEST_BYTES_MAX } else { OBJECT_BYTES_MAX };
+    if bytes.len() > most {
+        let size = format!("it would have {} bytes, the limit is {most}", bytes.len());
         return Err(too_large(&size));
     }
     // A value takes a byte at least.
@@ -287,6 +307,14 @@ fn check(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     constraints.iter().try_for_each(|constraint| constraint.check(&write.kind, object, old))
+}
+
+/// Whether the author may write this part of a CertificateSigningRequest.
+fn check_author(write: &Write, old: &Value, new: &Value) -> Result<(), Status> {
+    match write.operation.part() {
+        Some(part) => check_signer(&write.kind, part, &write.author, old, new),
+        None => Ok(()),
+    }
 }
 
 fn serialize(object: &Value) -> Result<Bytes, ApplyError> {

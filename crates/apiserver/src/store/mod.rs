@@ -12,6 +12,7 @@ mod machine;
 mod memory;
 mod namespaces;
 mod page;
+mod requests;
 mod shared;
 mod storage;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
     Write,
 };
 use crate::kinds::{Kind, Kinds};
-use crate::resource::{FieldValidation, Moment, Part, Patch, Preconditions};
+use crate::resource::{Author, FieldValidation, Moment, Part, Patch, Preconditions};
 use crate::selector::Selection;
 use crate::status::{Reason, Status};
 
@@ -33,6 +33,7 @@ fn write(kind: &Arc<Kind>, name: &str, operation: Operation) -> Write {
         name: name.to_owned(),
         operation,
         manager: "test".into(),
+        author: Arc::new(Author::default()),
         dry_run: false,
         validation: FieldValidation::Strict,
         constraints: Vec::new(),

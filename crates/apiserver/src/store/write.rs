@@ -9,7 +9,7 @@ use super::constraint::Constraint;
 use super::event::Event;
 use super::storage::StorageError;
 use crate::kinds::Kind;
-use crate::resource::{FieldValidation, Part, Patch, Preconditions};
+use crate::resource::{Author, FieldValidation, Part, Patch, Preconditions};
 use crate::status::Status;
 
 /// A write of one object.
@@ -25,6 +25,8 @@ pub struct Write {
     pub operation: Operation,
     /// Name of the field manager.
     pub manager: String,
+    /// Who writes.
+    pub author: Arc<Author>,
     /// Compute the answer and store nothing.
     pub dry_run: bool,
     /// Treatment of unknown and duplicate fields.
@@ -79,6 +81,19 @@ pub enum Operation {
     },
     /// Internal: removes a terminating namespace that is empty.
     RemoveIfEmpty,
+}
+
+impl Operation {
+    /// The part of the object that it writes; `None` if it deletes.
+    pub(super) fn part(&self) -> Option<Part> {
+        match self {
+            Operation::Create { .. } => Some(Part::Main),
+            Operation::Update { part, .. }
+            | Operation::Patch { part, .. }
+            | Operation::Apply { part, .. } => Some(*part),
+            Operation::Delete { .. } | Operation::RemoveIfEmpty => None,
+        }
+    }
 }
 
 /// Result of a write.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::kinds::{Kind, Kinds};
-use wasmbed_apiserver::resource::{Applied, FieldValidation, Moment, Next, Part, Patch, Request};
+use wasmbed_apiserver::resource::{Applied, Author, FieldValidation, Moment, Next, Part, Patch, Request};
 use wasmbed_apiserver::schema::{Schema, decode};
 use wasmbed_apiserver::selector::Selection;
 
@@ -15,6 +15,11 @@ static KINDS: LazyLock<Kinds> = LazyLock::new(|| {
     let sample: Value = serde_saphyr::from_str(sample).unwrap();
     Kinds::new(&[sample]).unwrap()
 });
+
+/// A request for a certificate, as its specification has it.
+const REQUEST: &str = include_str!("request.base64");
+/// Who writes.
+static AUTHOR: LazyLock<Author> = LazyLock::new(Author::default);
 
 /// Decodes `bytes` in every way that a client's bytes are decoded.
 ///
@@ -43,7 +48,11 @@ fn value(value: &Value) {
         schema.apply_defaults(&mut object);
         let _ = schema.validate(&object, None);
     }
-    for (group, plural) in [("conformance.wasmbed.github.io", "samples"), ("coordination.k8s.io", "leases")] {
+    for (group, plural) in [
+        ("conformance.wasmbed.github.io", "samples"),
+        ("coordination.k8s.io", "leases"),
+        ("certificates.k8s.io", "certificatesigningrequests"),
+    ] {
         write(KINDS.get(group, "v1", plural).unwrap(), value);
     }
 }
@@ -55,17 +64,23 @@ fn write(kind: &Kind, value: &Value) {
         namespace: Some("ns"),
         part,
         manager: "fuzz",
+        author: &AUTHOR,
         validation: FieldValidation::Ignore,
         moment,
     };
-    let base = json!({
+    let mut base = json!({
         "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "a"},
         "spec": {"set": ["a", "b"], "map": [{"name": "x", "value": "1"}], "holderIdentity": "x"},
     });
+    if kind.group == "certificates.k8s.io" {
+        base["spec"] = json!({
+            "request": REQUEST, "signerName": "wasmbed.github.io/device", "usages": ["client auth"],
+        });
+    }
     let mut current = request(Part::Main).create(base, &[], &mut Vec::new()).unwrap();
     current["metadata"]["resourceVersion"] = json!("1");
     let _ = request(Part::Main).create(value.clone(), &[], &mut Vec::new());
-    for part in [Part::Main, Part::Status] {
+    for part in [Part::Main, Part::Status, Part::Approval] {
         for media_type in [
             "application/merge-patch+json",
             "application/json-patch+json",

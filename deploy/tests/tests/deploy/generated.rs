@@ -49,8 +49,9 @@ fn the_chart_and_the_embedded_server_read_the_same_roles() {
 fn roles_of_client_certificates_are_what_the_chart_renders() {
     let chart = Chart::new("wasmbed", "wasmbed-system").unwrap().set("rbac.create=false");
     let mut text = "\
-# Rendered from crates/apiserver/src/access/roles.yaml by the Helm chart: roles and admission policies for gateways and controllers
-# that present client certificates (groups wasmbed:gateways, wasmbed:controllers). The namespace wasmbed-system has to exist.
+# Rendered from crates/apiserver/src/access/roles.yaml by the Helm chart: roles and admission policies for gateways,
+# controllers and signers that present client certificates (groups wasmbed:gateways, wasmbed:controllers, wasmbed:signers).
+# The namespace wasmbed-system has to exist.
 "
     .to_owned();
     for manifest in chart.render_only(&["templates/rbac.yaml", "templates/policy.yaml"]).unwrap() {

@@ -1,4 +1,4 @@
-//! What gateways and controllers may do, asked of both control planes by one table: every verb on every resource under
+//! What gateways, controllers and signers may do, asked of both control planes by one table: every verb on every resource under
 //! each identity, then what rules say about the objects themselves.
 
 use std::time::{Duration, Instant};
@@ -8,6 +8,8 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 
+/// A request for a certificate, as a specification has it.
+const REQUEST: &str = include_str!("../../../../crates/apiserver/tests/accept/request.base64");
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
 /// `y` may, `r` and `s` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
@@ -23,6 +25,10 @@ const GATEWAY: &str = "
     leases                  y - - y y y - -
     events                  - - - y - y - -
     namespaces              - - - - - - - .
+    certificatesigningrequests           y - - y - - - -
+    certificatesigningrequests/status    - . . . - - . .
+    certificatesigningrequests/approval  - . . . - - . .
+    subjectaccessreviews    . . . y . . . .
 ";
 const CONTROLLER: &str = "
     devices                 y y y - r r - -
@@ -35,6 +41,26 @@ const CONTROLLER: &str = "
     leases                  y y y y y y - -
     events                  - - - y - y - -
     namespaces              - - - - - - - .
+    certificatesigningrequests           y y y - - - - -
+    certificatesigningrequests/status    - . . . - - . .
+    certificatesigningrequests/approval  - . . . y y . .
+    subjectaccessreviews    . . . - . . . .
+";
+const SIGNER: &str = "
+    devices                 y y y - - - - -
+    devices/status          - . . . - y . .
+    applications            - - - - - - - -
+    applications/status     - . . . - - . .
+    modules                 - - - - - - - -
+    devicegateways          - - - - - - - -
+    devicegateways/status   - . . . - - . .
+    leases                  - - - - - - - -
+    events                  - - - y - y - -
+    namespaces              - - - - - - - .
+    certificatesigningrequests           y y y - - - - -
+    certificatesigningrequests/status    - . . . y y . .
+    certificatesigningrequests/approval  - . . . - - . .
+    subjectaccessreviews    . . . - . . . .
 ";
 
 /// What the rules say of any other change of a Device's metadata; the table's writes change labels.
@@ -79,6 +105,9 @@ async fn by_the_table(plane: ControlPlane) -> Result<()> {
     let controller = ask(User::controller("c1")).await?;
     controller.matrix(CONTROLLER, |_| "wasmbed-controller").await?;
     controller_rules(&controller).await?;
+    let signer = ask(User::new("signer:s1", "wasmbed:signers")).await?;
+    signer.matrix(SIGNER, |_| "wasmbed-controller").await?;
+    signer_rules(&signer).await?;
     // In no group: nothing at all.
     let stranger = ask(User::new("gateway:g1", "wasmbed:strangers")).await?;
     let nothing: String = GATEWAY.replace(" y", " -");
@@ -166,6 +195,8 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
     let answer = gateway.patch("devices/status", "one", both).await;
     ensure!(answer.body["spec"]["approved"] == false && answer.code == 200, "{answer:?}");
 
+    let key = "a gateway may not change status.public_key of a Device; a signer writes it";
+    key_rules(gateway, Some(key)).await?;
     let finished = "a gateway may not change status.finished of a Device; a controller writes it";
     gateway.patch("devices/status", "one", result()).await.refused_by_rule(finished)?;
 
@@ -177,6 +208,12 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
         .await
         .refused_by_rule(own)?;
     gateway.update("devicegateways", "g2").await.refused_by_rule(own)?;
+    let requests = "a gateway may request certificates only of the signer wasmbed.github.io/device";
+    for signer in ["wasmbed.github.io/operator", "example.com/other", "kubernetes.io/kube-apiserver-client"] {
+        let mut request = object("certificatesigningrequests", "new");
+        request["spec"]["signerName"] = json!(signer);
+        gateway.create("certificatesigningrequests", request).await.refused_by_rule(requests)?;
+    }
     // The leader's Lease is read, and no other that is not its own.
     gateway.get("leases", "wasmbed-controller").await.allowed()?;
     let own = "a gateway may write only its own Lease, gateway- and its name";
@@ -200,6 +237,8 @@ fn result() -> Value {
 }
 
 async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
+    let key = "a controller may not change status.public_key of a Device; a signer writes it";
+    key_rules(controller, Some(key)).await?;
     controller.patch("devices/status", "one", result()).await.allowed()?;
     let finalizer = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
     controller.patch("applications", "one", finalizer).await.allowed()?;
@@ -207,6 +246,13 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
         .patch("applications", "one", json!({"spec": {"description": "mine"}}))
         .await
         .refused_by_rule("a controller may change metadata and status, and no spec")?;
+    for ty in ["Approved", "Denied"] {
+        controller.patch("certificatesigningrequests/approval", "one", condition(ty)).await.allowed()?;
+        let refused = controller.patch("certificatesigningrequests/approval", "foreign", condition(ty)).await;
+        refused.refused_by_rule(
+            "user not permitted to approve requests with signerName \"example.com/other\"",
+        )?;
+    }
     let device = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
     controller.patch("devices", "one", device).await.allowed()?;
     for spec in [json!({"approved": true}), json!({"revoked": true}), json!({"device_type": "mine"})] {
@@ -253,6 +299,45 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A condition as whoever approves or denies sets it.
+fn condition(ty: &str) -> Value {
+    json!({"status": {"conditions": [{"type": ty, "status": "True", "reason": "Asked", "message": "m"}]}})
+}
+
+/// What gateways, controllers and signers may do with the key that a signer certified.
+async fn key_rules(asked: &Asked<'_>, refused: Option<&str>) -> Result<()> {
+    let key = |letter: &str| json!({"status": {"public_key": letter.repeat(44)}});
+    let answer = asked.patch("devices/status", "one", key("A")).await;
+    let Some(message) = refused else { return answer.allowed() };
+    answer.refused_by_rule(message)?;
+    let both = json!({"status": {"phase": "Connected", "public_key": "B".repeat(44)}});
+    asked.patch("devices/status", "one", both).await.refused_by_rule(message)
+}
+
+async fn signer_rules(signer: &Asked<'_>) -> Result<()> {
+    key_rules(signer, None).await?;
+    let alone = "of a Device a signer may change only status.public_key";
+    for status in [
+        json!({"phase": "Connected"}),
+        json!({"phase": "Connected", "public_key": "A".repeat(44)}),
+        json!({"gateway": "g9", "public_key": "A".repeat(44)}),
+        json!({"conditions": [{"type": "Connected", "status": "True", "reason": "Asked", "message": "m",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
+    ] {
+        signer.patch("devices/status", "one", json!({ "status": status })).await.refused_by_rule(alone)?;
+    }
+    let of = "certificatesigningrequests/status";
+    let failed = condition("Failed");
+    signer.patch(of, "one", failed.clone()).await.allowed()?;
+    let refused = signer.patch(of, "foreign", failed).await;
+    refused.refused_by_rule("user not permitted to sign requests with signerName \"example.com/other\"")?;
+    for ty in ["Approved", "Denied"] {
+        let answer = signer.patch(of, "one", condition(ty)).await;
+        ensure!(answer.code == 422, "a signer approves nothing: {answer:?}");
+    }
+    Ok(())
+}
+
 /// One object of every kind.
 pub(crate) async fn prepare(admin: &Client) -> Result<()> {
     for (resource, names) in [
@@ -262,6 +347,7 @@ pub(crate) async fn prepare(admin: &Client) -> Result<()> {
         ("devicegateways", &["g1", "g2"]),
         ("leases", &["gateway-g1", "gateway-g2", "wasmbed-controller"]),
         ("events", &["one"]),
+        ("certificatesigningrequests", &["one", "foreign"]),
     ] {
         for name in names {
             let made = send(
@@ -444,6 +530,8 @@ fn collection(system: &str, resource: &str) -> String {
     let kind = resource.split('/').next().unwrap_or(resource);
     match kind {
         "namespaces" => "/api/v1/namespaces".to_owned(),
+        "certificatesigningrequests" => "/apis/certificates.k8s.io/v1/certificatesigningrequests".to_owned(),
+        "subjectaccessreviews" => "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned(),
         "events" => "/api/v1/namespaces/default/events".to_owned(),
         "leases" => format!("/apis/coordination.k8s.io/v1/namespaces/{system}/leases"),
         "devicegateways" => {
@@ -473,6 +561,17 @@ pub(crate) fn object(resource: &str, name: &str) -> Value {
         "modules" => (ours, "Module", json!({"spec": {"wasm_bytes": "AGFzbQEAAAA="}})),
         "devicegateways" => (ours, "DeviceGateway", json!({"spec": {"address": "10.0.0.1:8080"}})),
         "leases" => ("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": "x"}})),
+        "certificatesigningrequests" => {
+            let signer = if name == "foreign" { "example.com/other" } else { "wasmbed.github.io/device" };
+            let spec =
+                json!({"request": REQUEST.trim_end(), "signerName": signer, "usages": ["client auth"]});
+            ("certificates.k8s.io/v1", "CertificateSigningRequest", json!({ "spec": spec }))
+        }
+        "subjectaccessreviews" => {
+            let asked = json!({"verb": "get", "group": "wasmbed.github.io", "resource": "devices"});
+            let spec = json!({"user": "somebody", "resourceAttributes": asked});
+            ("authorization.k8s.io/v1", "SubjectAccessReview", json!({ "spec": spec }))
+        }
         "events" => {
             let about = json!({"kind": "Device", "name": "one", "namespace": "default"});
             (
@@ -486,6 +585,9 @@ pub(crate) fn object(resource: &str, name: &str) -> Value {
     let mut object = rest;
     object["apiVersion"] = json!(version);
     object["kind"] = json!(kind);
-    object["metadata"] = json!({"name": name});
+    // A review isn't stored.
+    if kind != "SubjectAccessReview" {
+        object["metadata"] = json!({"name": name});
+    }
     object
 }

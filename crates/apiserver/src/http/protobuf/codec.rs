@@ -1,5 +1,7 @@
 //! Objects, lists and watch events from and to protobuf.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -92,6 +94,7 @@ fn read_field(
             return Ok(None);
         }
         (Content::Text, Data::Bytes(bytes)) => text(bytes, field.name)?.into(),
+        (Content::Bytes, Data::Bytes(bytes)) => STANDARD.encode(bytes).into(),
         (Content::Message(message), Data::Bytes(bytes)) => Value::Object(read(message, bytes)?),
         (Content::Time | Content::MicroTime, Data::Bytes(bytes)) => read_time(field, bytes)?,
         (Content::Json, Data::Bytes(bytes)) => {
@@ -240,6 +243,12 @@ fn write_field(field: &Field, value: &Value, out: &mut Vec<u8>) {
     let number = field.number;
     match (field.content, value) {
         (Content::Text, Value::String(text)) => put_bytes(out, number, text.as_bytes()),
+        (Content::Bytes, Value::String(encoded)) => {
+            // What is stored is valid base64.
+            if let Ok(bytes) = STANDARD.decode(encoded) {
+                put_bytes(out, number, &bytes);
+            }
+        }
         (Content::Message(message), Value::Object(_)) => put_bytes(out, number, &written(message, value)),
         (Content::Bool, Value::Bool(set)) => put_number(out, number, u64::from(*set)),
         (Content::Int32 | Content::Int64, Value::Number(value)) => {
@@ -327,7 +336,18 @@ mod tests {
             "apiVersion": "coordination.k8s.io/v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
             "propagationPolicy": "Background", "preconditions": {"uid": "u"}, "dryRun": ["All"],
         });
-        for object in [lease(), event, review, options] {
+        let request = json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "r"},
+            "spec": {
+                "request": "AP8=", "signerName": "example.com/s", "expirationSeconds": 600, "usages": ["client auth"],
+                "username": "me", "groups": ["a"], "extra": {"scopes": ["x", "y"]},
+            },
+            "status": {"certificate": "AAAA", "conditions": [{
+                "type": "Approved", "status": "True", "reason": "r", "message": "m",
+                "lastUpdateTime": "2026-11-28T12:00:00Z", "lastTransitionTime": "2026-11-28T12:00:01Z",
+            }]},
+        });
+        for object in [lease(), event, review, options, request] {
             assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
         }
     }

@@ -30,6 +30,8 @@ pub(super) enum Presence {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
     Text,
+    /// Base64 in JSON.
+    Bytes,
     Int32,
     Int64,
     Bool,
@@ -46,7 +48,7 @@ pub(super) enum Content {
     Message(Message),
 }
 
-use Content::{Bool, Int32, Int64, Json, MicroTime, Text, TextListMap, TextMap, Time};
+use Content::{Bool, Bytes, Int32, Int64, Json, MicroTime, Text, TextListMap, TextMap, Time};
 use Presence::{Pointer, Repeated, Value};
 
 const fn field(number: u64, name: &'static str, content: Content, presence: Presence) -> Field {
@@ -65,8 +67,10 @@ pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<Message> {
         ("v1", "Status") => STATUS,
         ("events.k8s.io/v1", "Event") => EVENTS_EVENT,
         ("coordination.k8s.io/v1", "Lease") => LEASE,
+        ("certificates.k8s.io/v1", "CertificateSigningRequest") => SIGNING_REQUEST,
         ("authentication.k8s.io/v1", "SelfSubjectReview") => SELF_SUBJECT_REVIEW,
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => SELF_SUBJECT_ACCESS_REVIEW,
+        ("authorization.k8s.io/v1", "SubjectAccessReview") => SUBJECT_ACCESS_REVIEW,
         // Each group registers it under its own version.
         (_, "DeleteOptions") => DELETE_OPTIONS,
         _ => return None,
@@ -235,6 +239,37 @@ const LEASE_SPEC: Message = &[
     field(7, "preferredHolder", Text, Pointer),
 ];
 
+const SIGNING_REQUEST: Message = &[
+    METADATA,
+    field(2, "spec", Content::Message(SIGNING_REQUEST_SPEC), Value),
+    field(3, "status", Content::Message(SIGNING_REQUEST_STATUS), Value),
+];
+
+const SIGNING_REQUEST_SPEC: Message = &[
+    field(1, "request", Bytes, Value),
+    text(2, "username"),
+    text(3, "uid"),
+    field(4, "groups", Text, Repeated),
+    field(5, "usages", Text, Repeated),
+    field(6, "extra", TextListMap, Repeated),
+    text(7, "signerName"),
+    field(8, "expirationSeconds", Int32, Pointer),
+];
+
+const SIGNING_REQUEST_STATUS: Message = &[
+    field(1, "conditions", Content::Message(SIGNING_REQUEST_CONDITION), Repeated),
+    field(2, "certificate", Bytes, Value),
+];
+
+const SIGNING_REQUEST_CONDITION: Message = &[
+    text(1, "type"),
+    text(2, "reason"),
+    text(3, "message"),
+    field(4, "lastUpdateTime", Time, Value),
+    field(5, "lastTransitionTime", Time, Value),
+    text(6, "status"),
+];
+
 const SELF_SUBJECT_REVIEW: Message = &[
     METADATA,
     field(2, "status", Content::Message(&[field(1, "userInfo", Content::Message(USER_INFO), Value)]), Value),
@@ -251,6 +286,21 @@ const SELF_SUBJECT_ACCESS_REVIEW: Message = &[
     METADATA,
     field(2, "spec", Content::Message(ACCESS_REVIEW_SPEC), Value),
     field(3, "status", Content::Message(ACCESS_REVIEW_STATUS), Value),
+];
+
+const SUBJECT_ACCESS_REVIEW: Message = &[
+    METADATA,
+    field(2, "spec", Content::Message(SUBJECT_ACCESS_REVIEW_SPEC), Value),
+    field(3, "status", Content::Message(ACCESS_REVIEW_STATUS), Value),
+];
+
+const SUBJECT_ACCESS_REVIEW_SPEC: Message = &[
+    field(1, "resourceAttributes", Content::Message(RESOURCE_ATTRIBUTES), Pointer),
+    field(2, "nonResourceAttributes", Content::Message(&[text(1, "path"), text(2, "verb")]), Pointer),
+    text(3, "user"),
+    field(4, "groups", Text, Repeated),
+    field(5, "extra", TextListMap, Repeated),
+    text(6, "uid"),
 ];
 
 const ACCESS_REVIEW_SPEC: Message = &[

@@ -1,0 +1,82 @@
+//! `kubectl certificate`, and what kubectl shows of requests, the same on both servers.
+#![cfg(test)]
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use wasmbed_conformance::corpus::User;
+use wasmbed_conformance::servers::{Embedded, Real};
+use wasmbed_testbed::Kubectl;
+
+const REQUEST: &str = include_str!("../fixtures/request.pem");
+
+fn manifest(name: &str, signer: &str) -> String {
+    let request = STANDARD.encode(REQUEST);
+    format!(
+        "apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {{name: {name}}}
+spec: {{request: {request}, signerName: {signer}, usages: [client auth], expirationSeconds: 86400}}
+"
+    )
+}
+
+/// What kubectl says, line by line, with one space between words and without ages.
+fn told(text: &str) -> Vec<String> {
+    let word = |word: &str| match word.strip_suffix('s') {
+        Some(seconds) if seconds.parse::<u32>().is_ok() => "AGE".to_owned(),
+        _ => word.to_owned(),
+    };
+    let line = |line: &str| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ");
+    // The time at which it was created.
+    text.lines().filter(|line| !line.starts_with("CreationTimestamp:")).map(line).collect()
+}
+
+/// The life of some requests, as an administrator and as two users with other rights sees it.
+fn play(admin: &Kubectl, controller: &Kubectl, gateway: &Kubectl) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    let mut say = |text: String| all.extend(told(&text));
+    for (name, signer) in [
+        ("one", "wasmbed.github.io/device"),
+        ("two", "wasmbed.github.io/device"),
+        ("three", "example.com/other"),
+        ("four", "wasmbed.github.io/operator"),
+    ] {
+        say(admin.apply(&manifest(name, signer))?);
+    }
+    say(admin.run(&["get", "csr"])?);
+    say(admin.run(&["certificate", "approve", "one"])?);
+    say(admin.run(&["certificate", "approve", "one"])?);
+    say(admin.run(&["certificate", "deny", "two"])?);
+    say(admin.refused(&["certificate", "approve", "two"])?);
+    say(admin.refused(&["certificate", "approve", "nobody"])?);
+    say(controller.run(&["certificate", "approve", "four"])?);
+    say(controller.refused(&["certificate", "approve", "three"])?);
+    say(gateway.refused(&["certificate", "approve", "three"])?);
+    say(admin.run(&["get", "csr", "--field-selector", "spec.signerName=wasmbed.github.io/device"])?);
+    say(admin.run(&["describe", "csr", "one"])?);
+    say(admin.run(&["get", "csr", "one", "-o", "jsonpath={.status.conditions[0].reason}"])?);
+    say(admin.run(&["wait", "--for=condition=Approved", "csr/one", "--timeout=10s"])?);
+    say(admin.run(&["delete", "csr", "one", "two", "three", "four"])?);
+    Ok(all)
+}
+
+async fn on(kubeconfig: impl Fn(User) -> Result<std::path::PathBuf>) -> Result<Vec<String>> {
+    let home = tempfile::tempdir()?;
+    let of = |user| Kubectl::new(&kubeconfig(user)?, home.path());
+    let (admin, controller, gateway) = (of(User::Admin)?, of(User::Controller)?, of(User::Gateway)?);
+    // kubectl blocks, and the embedded server runs in this process.
+    let played = tokio::task::spawn_blocking(move || play(&admin, &controller, &gateway)).await?;
+    played.context("kubectl")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_approved_and_denied_alike() -> Result<()> {
+    let (embedded, real) = tokio::try_join!(Embedded::start(), Real::start())?;
+    let theirs = on(|user| real.kubeconfig(user)).await?;
+    let ours = on(|user| Ok(embedded.kubeconfig(user))).await?;
+    embedded.stop().await?;
+    assert_eq!(ours, theirs);
+    assert!(theirs.iter().any(|line| line.contains("86400") || line.contains("24h")), "{theirs:#?}");
+    Ok(())
+}
