@@ -1,6 +1,8 @@
 //! A loaded module: started, run in slices, asked and answered.
 #![allow(unsafe_code)]
 
+use core::fmt;
+
 use crate::execute;
 use crate::frames::Frames;
 use crate::load::Loader;
@@ -10,7 +12,7 @@ use crate::region::{Place, Region};
 use crate::trace::Trace;
 use crate::types::{FunctionType, Value, ValueType};
 
-/// Why a program was stopped.
+/// Why a program was stopped. The wording is for the person who reads an application's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trap {
     /// `unreachable` was executed.
@@ -35,6 +37,24 @@ pub enum Trap {
     StackOverflow,
     /// The executor was about to access what is not the module's: a fault of the engine.
     Internal,
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trap::Unreachable => "unreachable executed (a panic or an abort)",
+            Trap::DivisionByZero => "integer division by zero",
+            Trap::IntegerOverflow => "integer overflow",
+            Trap::ConversionToInteger => "conversion of a float that fits no integer",
+            Trap::MemoryOutOfBounds => "memory access out of bounds",
+            Trap::UndefinedElement => "indirect call out of the table's bounds",
+            Trap::TableOutOfBounds => "table access out of bounds",
+            Trap::UninitializedElement => "indirect call of an empty table element",
+            Trap::IndirectCallType => "indirect call of a function with another type",
+            Trap::StackOverflow => "call stack exhausted",
+            Trap::Internal => "fault of the sandbox: an access that the translator did not promise",
+        })
+    }
 }
 
 /// Why a step ended.
@@ -127,9 +147,8 @@ impl<'m> Loader<'m> {
             checked: false,
             region: self.region,
         };
-        let region = &mut instance.region;
         let machine = &mut instance.machine;
-        machine.region = region.start();
+        machine.region = instance.region.start();
         let at = |place: Place| machine.region.wrapping_add(place.0 as usize);
         machine.memory = at(self.memory_place);
         machine.memory_bytes = self.memory_bytes;
@@ -179,7 +198,7 @@ impl Instance<'_> {
             core::ptr::copy(from.cast::<u64>(), to, self.region.words());
             self.region.set_block(to);
         }
-        self.machine.shift(distance);
+        self.machine.shift(to.cast());
     }
 
     /// Code positions and frames that the region keeps as pointers are to be pointers to elsewhere.

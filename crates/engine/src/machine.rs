@@ -131,26 +131,27 @@ impl Machine {
         }
     }
 
-    /// All of it is elsewhere now, by so many bytes.
-    pub(crate) fn shift(&mut self, bytes: usize) {
-        fn moved<T>(p: *mut T, bytes: usize) -> *mut T {
-            if p.is_null() { p } else { p.wrapping_byte_add(bytes) }
-        }
-        self.pc = moved(self.pc.cast_mut(), bytes);
-        self.frame = moved(self.frame, bytes);
-        self.memory = moved(self.memory, bytes);
-        self.region = moved(self.region, bytes);
-        self.code = moved(self.code.cast_mut(), bytes);
-        self.code_end = moved(self.code_end.cast_mut(), bytes);
-        self.functions = moved(self.functions.cast_mut(), bytes);
-        self.globals = moved(self.globals, bytes);
-        self.globals_end = moved(self.globals_end, bytes);
-        self.tables = moved(self.tables, bytes);
-        self.data = moved(self.data, bytes);
-        self.elements = moved(self.elements, bytes);
-        self.stack = moved(self.stack, bytes);
-        self.stack_end = moved(self.stack_end, bytes);
-        self.host_frame = moved(self.host_frame, bytes);
+    /// The region is there now. What pointed into the one points into the other.
+    pub(crate) fn shift(&mut self, to: *mut u8) {
+        let from = self.region as usize;
+        let place = |p: *mut u8| {
+            if p.is_null() { p } else { to.wrapping_add((p as usize).wrapping_sub(from)) }
+        };
+        self.pc = place(self.pc.cast_mut().cast()).cast();
+        self.frame = place(self.frame);
+        self.memory = place(self.memory);
+        self.region = place(self.region);
+        self.code = place(self.code.cast_mut().cast()).cast();
+        self.code_end = place(self.code_end.cast_mut().cast()).cast();
+        self.functions = place(self.functions.cast_mut().cast()).cast();
+        self.globals = place(self.globals.cast()).cast();
+        self.globals_end = place(self.globals_end.cast()).cast();
+        self.tables = place(self.tables.cast()).cast();
+        self.data = place(self.data.cast()).cast();
+        self.elements = place(self.elements.cast()).cast();
+        self.stack = place(self.stack);
+        self.stack_end = place(self.stack_end);
+        self.host_frame = place(self.host_frame);
     }
 
     pub(crate) fn is_code(&self, p: *const u16) -> bool {

@@ -137,103 +137,66 @@ fn integer<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) -> Res
     Ok(())
 }
 
-/// A NaN as arithmetic hands it on.
-fn quiet32(value: f32) -> f32 {
-    f32::from_bits(value.to_bits() | 1 << 22)
+/// Operators on floats of one width that round, take the smaller or the larger, or copy a sign.
+macro_rules! floats {
+    (
+        $float:ident, $quiet:ident, $operators:ident, $set:ident, [$($rounding:ident => $round:path),+],
+        $minimum:ident, $maximum:ident
+    ) => {
+        /// A NaN as arithmetic hands it on.
+        fn $quiet(value: $float) -> $float {
+            $float::from_bits(value.to_bits() | 1 << ($float::MANTISSA_DIGITS - 2))
+        }
+
+        fn $operators<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) {
+            let a = o.$float(0);
+            let rounded: Option<fn($float) -> $float> = match kind {
+                $(rare::$rounding => Some($round),)+
+                _ => None,
+            };
+            if let Some(round) = rounded {
+                let result = if a.is_nan() { $quiet(a) } else { round(a) };
+                o.$set(1, result.to_bits());
+                return;
+            }
+            let b = o.$float(1);
+            let result = match kind {
+                rare::$minimum | rare::$maximum => match (a.is_nan(), b.is_nan()) {
+                    (true, _) => $quiet(a),
+                    (_, true) => $quiet(b),
+                    // The sign of zero counts.
+                    _ if a == b && kind == rare::$minimum => $float::from_bits(a.to_bits() | b.to_bits()),
+                    _ if a == b => $float::from_bits(a.to_bits() & b.to_bits()),
+                    _ if (a < b) == (kind == rare::$minimum) => a,
+                    _ => b,
+                },
+                _ => a.copysign(b),
+            };
+            o.$set(2, result.to_bits());
+        }
+    };
 }
 
-fn quiet64(value: f64) -> f64 {
-    f64::from_bits(value.to_bits() | 1 << 51)
-}
-
-fn minimum32(a: f32, b: f32) -> f32 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => quiet32(a),
-        (_, true) => quiet32(b),
-        // The sign of zero counts.
-        _ if a == b => f32::from_bits(a.to_bits() | b.to_bits()),
-        _ if a < b => a,
-        _ => b,
-    }
-}
-
-fn minimum64(a: f64, b: f64) -> f64 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => quiet64(a),
-        (_, true) => quiet64(b),
-        _ if a == b => f64::from_bits(a.to_bits() | b.to_bits()),
-        _ if a < b => a,
-        _ => b,
-    }
-}
-
-fn maximum32(a: f32, b: f32) -> f32 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => quiet32(a),
-        (_, true) => quiet32(b),
-        _ if a == b => f32::from_bits(a.to_bits() & b.to_bits()),
-        _ if a > b => a,
-        _ => b,
-    }
-}
-
-fn maximum64(a: f64, b: f64) -> f64 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => quiet64(a),
-        (_, true) => quiet64(b),
-        _ if a == b => f64::from_bits(a.to_bits() & b.to_bits()),
-        _ if a > b => a,
-        _ => b,
-    }
-}
+floats!(
+    f32, quiet32, operators32, set,
+    [
+        F32_CEIL => libm::ceilf, F32_FLOOR => libm::floorf, F32_TRUNC => libm::truncf, F32_NEAREST => libm::rintf,
+        F32_SQRT => libm::sqrtf
+    ],
+    F32_MIN, F32_MAX
+);
+floats!(
+    f64, quiet64, operators64, set_pair,
+    [
+        F64_CEIL => libm::ceil, F64_FLOOR => libm::floor, F64_TRUNC => libm::trunc, F64_NEAREST => libm::rint,
+        F64_SQRT => libm::sqrt
+    ],
+    F64_MIN, F64_MAX
+);
 
 fn float<const CHECKED: bool>(o: &mut Operands<'_, CHECKED>, kind: u16) {
     o.charge(FLOAT);
-    if kind < rare::F64_CEIL {
-        let a = o.f32(0);
-        let rounded: Option<fn(f32) -> f32> = match kind {
-            rare::F32_CEIL => Some(libm::ceilf),
-            rare::F32_FLOOR => Some(libm::floorf),
-            rare::F32_TRUNC => Some(libm::truncf),
-            rare::F32_NEAREST => Some(libm::rintf),
-            rare::F32_SQRT => Some(libm::sqrtf),
-            _ => None,
-        };
-        if let Some(round) = rounded {
-            let result = if a.is_nan() { quiet32(a) } else { round(a) };
-            o.set(1, result.to_bits());
-            return;
-        }
-        let b = o.f32(1);
-        let result = match kind {
-            rare::F32_MIN => minimum32(a, b),
-            rare::F32_MAX => maximum32(a, b),
-            _ => f32::from_bits(a.to_bits() & !(1 << 31) | b.to_bits() & 1 << 31),
-        };
-        o.set(2, result.to_bits());
-        return;
-    }
-    let a = o.f64(0);
-    let rounded: Option<fn(f64) -> f64> = match kind {
-        rare::F64_CEIL => Some(libm::ceil),
-        rare::F64_FLOOR => Some(libm::floor),
-        rare::F64_TRUNC => Some(libm::trunc),
-        rare::F64_NEAREST => Some(libm::rint),
-        rare::F64_SQRT => Some(libm::sqrt),
-        _ => None,
-    };
-    if let Some(round) = rounded {
-        let result = if a.is_nan() { quiet64(a) } else { round(a) };
-        o.set_pair(1, result.to_bits());
-        return;
-    }
-    let b = o.f64(1);
-    let result = match kind {
-        rare::F64_MIN => minimum64(a, b),
-        rare::F64_MAX => maximum64(a, b),
-        _ => f64::from_bits(a.to_bits() & !(1 << 63) | b.to_bits() & 1 << 63),
-    };
-    o.set_pair(2, result.to_bits());
+    if kind < rare::F64_CEIL { operators32(o, kind) } else { operators64(o, kind) }
 }
 
 /// That a float fits an integer of so many values: `low < value < high`, both apart from what rounds to zero.

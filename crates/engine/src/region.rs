@@ -3,6 +3,7 @@
 //! What the instance keeps grows from the low end; what only the translator needs lies at the high end and is given back.
 #![allow(unsafe_code)]
 
+use core::marker::PhantomData;
 use core::slice;
 
 /// Where something lies in a region, bytes from its beginning.
@@ -30,18 +31,27 @@ unsafe impl Plain for u32 {}
 
 /// A block of memory, with how much of it is taken.
 pub(crate) struct Region<'m> {
-    block: &'m mut [u64],
+    /// Its beginning. Not a reference: a machine has pointers into the block, and moving a reference that nothing else may
+    /// share would end them.
+    start: *mut u64,
+    /// Numbers of 64 bits.
+    words: usize,
+    block: PhantomData<&'m mut [u64]>,
     /// Bytes taken at the low end.
     low: usize,
     /// Where what is taken at the high end begins.
     high: usize,
 }
 
+// SAFETY: it borrows the block, and nothing else has it.
+unsafe impl Send for Region<'_> {}
+
 impl<'m> Region<'m> {
     pub(crate) fn new(block: &'m mut [u64]) -> Region<'m> {
         // Places have 32 bits.
         let bytes = (block.len() * 8).min(u32::MAX as usize & !7);
-        Region { block, low: 0, high: bytes }
+        let (start, words) = (block.as_mut_ptr(), block.len());
+        Region { start, words, block: PhantomData, low: 0, high: bytes }
     }
 
     /// Bytes taken at the low end.
@@ -109,7 +119,7 @@ impl<'m> Region<'m> {
 
     /// Bytes taken at the high end.
     pub(crate) fn high_bytes(&self) -> usize {
-        self.block.len() * 8 - self.high
+        self.words * 8 - self.high
     }
 
     /// So many numbers at this place.
@@ -129,18 +139,18 @@ impl<'m> Region<'m> {
     fn check<T>(&self, place: Place, count: usize) {
         let end = count.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(place.0 as usize));
         assert!(
-            end.is_some_and(|end| end <= self.block.len() * 8)
+            end.is_some_and(|end| end <= self.words * 8)
                 && (place.0 as usize).is_multiple_of(align_of::<T>()),
             "a place in the region"
         );
     }
 
     fn pointer(&self, place: Place) -> *const u8 {
-        self.block.as_ptr().cast::<u8>().wrapping_add(place.0 as usize)
+        self.start.cast::<u8>().wrapping_add(place.0 as usize)
     }
 
     fn pointer_mut(&mut self, place: Place) -> *mut u8 {
-        self.block.as_mut_ptr().cast::<u8>().wrapping_add(place.0 as usize)
+        self.start.cast::<u8>().wrapping_add(place.0 as usize)
     }
 
     /// The address of a place.
@@ -150,15 +160,13 @@ impl<'m> Region<'m> {
 
     /// Gives everything behind the low end back.
     pub(crate) fn give_back_rest(&mut self) {
-        let block = core::mem::take(&mut self.block);
-        let kept = self.low.div_ceil(8).min(block.len());
-        self.block = block.split_at_mut(kept).0;
+        self.words = self.low.div_ceil(8).min(self.words);
         self.high = self.low;
     }
 
     /// Numbers of 64 bits of the block.
     pub(crate) fn words(&self) -> usize {
-        self.block.len()
+        self.words
     }
 
     /// The block's numbers are elsewhere now.
@@ -166,13 +174,12 @@ impl<'m> Region<'m> {
     /// # Safety
     /// From there on there are as many as in the block, they live as long, and nothing else has them.
     pub(crate) unsafe fn set_block(&mut self, block: *mut u64) {
-        // SAFETY: the caller's.
-        self.block = unsafe { slice::from_raw_parts_mut(block, self.block.len()) };
+        self.start = block;
     }
 
     /// Where it begins.
-    pub(crate) fn start(&mut self) -> *mut u8 {
-        self.block.as_mut_ptr().cast()
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start.cast()
     }
 }
 

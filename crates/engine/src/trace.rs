@@ -104,7 +104,11 @@ impl Trace {
             let end = reader.end_of(size)?;
             if section == 0 && is_name(reader, source)? {
                 reader.set_end(end);
-                while !reader.is_done() {
+                // Parts ascend, and only one, the module's own name, may come before those of functions.
+                for _ in 0..=FUNCTION_NAMES {
+                    if reader.is_done() {
+                        break;
+                    }
                     let part = reader.byte(source)?;
                     let size = reader.number(source)?;
                     let part_end = reader.end_of(size)?;

@@ -20,7 +20,7 @@ mod left_out {
     pub(super) const IMPORT: &str = "imports a table, a memory, a global or another module's function";
     pub(super) const LINKING: &str = "about linking several modules: a device runs single ones";
     pub(super) const AFTER: &str = "uses a module that was left out";
-    pub(super) const MEMORY: &str = "starts with more linear memory than the 64 MiB of this test";
+    pub(super) const MEMORY: &str = "starts with more linear memory than this test has";
     pub(super) const FEATURE: &str = "needs a feature that the engine does not have";
 }
 
@@ -61,12 +61,29 @@ impl Drop for Loaded {
     }
 }
 
-const MEMORY_BYTES: u32 = 64 * 1_024 * 1_024;
+/// Under Miri, which keeps books of each byte, a part of the suite has to do.
+const PART: [&str; 12] = [
+    "br_table",
+    "bulk",
+    "call_indirect",
+    "conversions",
+    "f64",
+    "global",
+    "i64",
+    "labels",
+    "memory_grow",
+    "ref_func",
+    "table_grow",
+    "unwind",
+];
+const MEMORY_BYTES: u32 = if cfg!(miri) { 1 << 20 } else { 64 * 1_024 * 1_024 };
+/// Beside its linear memory, a module needs so many numbers of 64 bits at most.
+const BLOCK_WORDS: usize = MEMORY_BYTES as usize / 8 + if cfg!(miri) { 40_000 } else { 600_000 };
 
 fn load(module: &[u8], work: u32) -> Result<Loaded, Error> {
     let config = Config { stack_slots: 16 * 1_024, memory_bytes: MEMORY_BYTES, table_growth: 2_000 };
     // Zeros that the system hands out cost nothing until they are touched.
-    let block = vec![0_u64; 9_000_000];
+    let block = vec![0_u64; BLOCK_WORDS];
     let block: *mut [u64] = Box::into_raw(block.into_boxed_slice());
     let mut loaded = Loaded { instance: None, block };
     // SAFETY: nothing else has it until the instance is gone.
@@ -359,8 +376,14 @@ fn suite(files: impl Iterator<Item = TestFile<'static>>, checked: bool, fuel: u3
     suite.counts
 }
 
+fn is_of_part(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    PART.contains(&name.trim_end_matches(".wast"))
+}
+
 fn version_2(checked: bool, fuel: u32) -> Counts {
-    suite(spec(SpecVersion::V2).filter(|file| !file.name().contains("simd")), checked, fuel)
+    let files = spec(SpecVersion::V2).filter(|file| !file.name().contains("simd"));
+    suite(files.filter(|file| !cfg!(miri) || is_of_part(file.name())), checked, fuel)
 }
 
 #[test]
@@ -369,7 +392,10 @@ fn of_version_2() {
     println!("{}", counts.report("version 2"));
     assert_eq!(counts.failed, [""; 0]);
     // The fit check takes engines of one version to make the same of a module: where this differs, raise the crate's version.
-    assert_eq!((NAME, counts.bytes), ("wasmbed-engine 0.2.0", 7_539_482_480));
+    if !cfg!(miri) {
+        assert_eq!((NAME, counts.bytes), ("wasmbed-engine 0.2.0", 7_539_482_480));
+    }
+    assert!(counts.passed > 500, "{}", counts.passed);
 }
 
 /// Every access checked, and interrupted at each place where that is possible.

@@ -13,7 +13,7 @@ use arbitrary::Unstructured;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use support::Every;
-use wasmbed_engine::{FRAMES_MAX, Instance, Loader, Progress, Step, Trace, Trap, Value};
+use wasmbed_engine::{FRAMES_MAX, Instance, Loader, Progress, Source, Step, Trace, Trap, Value};
 use wasmparser::{Operator, Parser, Payload};
 
 /// Runs an export until it traps or calls the host; the trace, located in the module.
@@ -120,7 +120,8 @@ fn kinds() -> Vec<(&'static str, Trap)> {
 
 #[test]
 fn each_kind_of_trap_has_its_place_and_its_callers() {
-    for (body, trap) in kinds() {
+    // Under Miri, each of them takes half a minute.
+    for (body, trap) in kinds().into_iter().step_by(if cfg!(miri) { 8 } else { 1 }) {
         let mut deep = String::new();
         for _ in 0..1_200 {
             deep.push_str("i64 ");
@@ -332,4 +333,47 @@ fn names_are_those_of_the_module_and_harmless() {
             assert!(names.iter().flatten().all(|name| name.len() <= 32 && !name.contains(char::is_control)));
         }
     }
+}
+
+/// A module, and how often it was read.
+struct Counted<'a>(&'a [u8], u32);
+
+impl Source for Counted<'_> {
+    fn length(&self) -> u32 {
+        self.0.length()
+    }
+
+    fn read(&mut self, from: u32, into: &mut [u8]) -> Option<usize> {
+        self.1 += 1;
+        self.0.read(from, into)
+    }
+}
+
+/// A device goes through the names between two turns of its applications.
+#[test]
+fn a_section_of_names_that_has_no_end_costs_little() {
+    let module = wat::parse_str(r#"(module $m (func $a (export "run") unreachable))"#).unwrap();
+    let start = module.windows(5).position(|at| at == b"\x04name").unwrap();
+    let (_, trace) = run(&module, &[], false, 1_000);
+    let padded = |part: u8| {
+        let mut padded = module[..start - 2].to_vec();
+        // A size in three bytes, the name, and parts that are empty.
+        let parts = [part, 0].repeat(100_000);
+        let size = parts.len() + 5;
+        padded.extend([0, size as u8 | 0x80, (size >> 7) as u8 | 0x80, (size >> 14) as u8]);
+        padded.extend(b"\x04name");
+        padded.extend(parts);
+        padded
+    };
+    for part in [0, 2, 11] {
+        let padded = padded(part);
+        let mut source = Counted(&padded, 0);
+        let mut named = 0;
+        assert_eq!(trace.names(&mut source, &mut |_, _| named += 1), Ok(()));
+        assert_eq!(named, 0);
+        assert!(source.1 < 20, "{part}: read {} times", source.1);
+    }
+    let mut named = 0;
+    assert_eq!(trace.names(&mut Counted(&module, 0), &mut |_, _| named += 1), Ok(()));
+    assert_eq!(named, 1, "behind the module's own name");
 }
