@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
         case("endless-loop", fixtures::endless_loop(), CpuLimit, "1000 ms"),
         case("endless-growth", fixtures::endless_growth(), MemoryLimit, "65536 bytes"),
         case("endless-recursion", fixtures::endless_recursion(), StackLimit, ""),
-        case("trap-at-once", fixtures::trap_at_once(), Trapped, "unreachable"),
+        case("trap-at-once", fixtures::trap_at_once(), Trapped, "at inner (function 0, offset 0x"),
         case("endless-start", fixtures::endless_start(), CpuLimit, "1000 ms"),
         case("call-of-nothing", fixtures::call_of_nothing(), Trapped, "empty table element"),
         case("many-elements", fixtures::many_elements(), InvalidModule, "20000 elements in segments"),
@@ -105,6 +105,7 @@ async fn each_ends_with_its_reason_and_the_neighbour_does_not_notice(plane: Cont
         }
         if name == "trap-at-once" {
             its_functions_are_named(&machine, name).await?;
+            its_description_says_where(&machine, name)?;
         }
         machine.delete::<Application>(name).await?;
     }
@@ -142,6 +143,21 @@ async fn its_functions_are_named(machine: &Machine, name: &str) -> Result<()> {
             return Ok(());
         }
         anyhow::ensure!(std::time::Instant::now() < deadline, "{messages:#?}\n{log}");
+    }
+}
+
+/// `kubectl describe` of the Application says it too: among its failures, and in its own Event.
+fn its_description_says_where(machine: &Machine, name: &str) -> Result<()> {
+    let kubectl = machine.kubectl()?;
+    let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
+    loop {
+        let described = kubectl.run(&["describe", "wapp", name])?;
+        let (status, events) = described.split_once("Events:").unwrap_or((&described, ""));
+        let named = |text: &str| text.contains("at inner (function 0, offset 0x");
+        if named(status) && named(events) {
+            return Ok(());
+        }
+        anyhow::ensure!(std::time::Instant::now() < deadline, "{described}");
     }
 }
 

@@ -47,4 +47,4 @@ pub use engine::interpreter::Interpreter;
 pub use engine::spacewasm::Spacewasm;
 #[cfg(feature = "wasmi")]
 pub use engine::wasmi::Wasmi;
-pub use engine::{FRAMES_MAX, FUNCTION_NAME_BYTES_MAX, StackFrame, Trace, Trap};
+pub use engine::{FRAMES_MAX, FUNCTION_NAME_BYTES_MAX, ProgramTrap, StackFrame, Trace, Trap};

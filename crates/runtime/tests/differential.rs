@@ -7,7 +7,7 @@
 use arbitrary::Unstructured;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
-use wasmbed_runtime::engine::{Engine, EngineError, Quota, Step, Trap};
+use wasmbed_runtime::engine::{Engine, EngineError, ProgramTrap, Quota, Step, Trap};
 use wasmbed_runtime::scan::ScanError;
 use wasmbed_runtime::{Features, Interpreter, ScanLimits, Value, ValueType, Wasmi, scan};
 
@@ -253,15 +253,15 @@ fn behave_the_same(all: bool) {
             let mut here = call(&mut ours, &name, &arguments, fuel, &globals);
             // wasmi has one trap for calls by a table and for other accesses.
             if let Some(here) = &mut here
-                && here.ending == Err(Trap::TableAccess)
+                && here.ending == Err(Trap::Program(ProgramTrap::TableOutOfBounds))
             {
-                here.ending = Err(Trap::TableOutOfBounds);
+                here.ending = Err(Trap::Program(ProgramTrap::UndefinedElement));
             }
             let there = call(&mut oracle, &name, &arguments, fuel, &globals);
             match (here, there) {
                 (Some(here), Some(there))
-                    if here.ending != Err(Trap::StackOverflow)
-                        && there.ending != Err(Trap::StackOverflow)
+                    if here.ending != Err(Trap::Program(ProgramTrap::StackOverflow))
+                        && there.ending != Err(Trap::Program(ProgramTrap::StackOverflow))
                         && there.ending != Err(NOT_PAUSED) =>
                 {
                     assert_eq!(here.ending, there.ending, "seed {seed}, function {name}");

@@ -6,7 +6,7 @@
 mod support;
 
 use support::*;
-use wasmbed_runtime::engine::{Engine, Quota, Trap};
+use wasmbed_runtime::engine::{Engine, ProgramTrap, Quota, Trap};
 use wasmbed_runtime::{
     Capabilities, Ending, Exceeded, Features, Interpreter, LoadError, Refusal, Runtime, RuntimeConfig,
     ScanLimits, scan,
@@ -108,40 +108,44 @@ fn recurses_without_end() {
 #[test]
 fn traps_at_once() {
     let traps = [
-        ("unreachable", Trap::Unreachable, "trapped: unreachable executed (a panic or an abort)"),
+        (
+            "unreachable",
+            Trap::Program(ProgramTrap::Unreachable),
+            "trapped: unreachable executed (a panic or an abort)",
+        ),
         (
             "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
-            Trap::DivisionByZero,
+            Trap::Program(ProgramTrap::DivisionByZero),
             "trapped: integer division by zero",
         ),
         (
             "(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))",
-            Trap::IntegerOverflow,
+            Trap::Program(ProgramTrap::IntegerOverflow),
             "trapped: integer overflow",
         ),
         (
             "(drop (i32.trunc_f32_s (f32.const nan)))",
-            Trap::ConversionToInteger,
+            Trap::Program(ProgramTrap::ConversionToInteger),
             "trapped: conversion of a float that fits no integer",
         ),
         (
             "(drop (i32.load (i32.const 65533)))",
-            Trap::MemoryOutOfBounds,
+            Trap::Program(ProgramTrap::MemoryOutOfBounds),
             "trapped: memory access out of bounds",
         ),
         (
             "(call_indirect (type 0) (i32.const 9))",
-            Trap::TableOutOfBounds,
+            Trap::Program(ProgramTrap::UndefinedElement),
             "trapped: indirect call out of the table's bounds",
         ),
         (
             "(call_indirect (type 0) (i32.const 1))",
-            Trap::UninitializedElement,
+            Trap::Program(ProgramTrap::UninitializedElement),
             "trapped: indirect call of an empty table element",
         ),
         (
             "(call_indirect (type 1) (i32.const 0) (i32.const 0))",
-            Trap::IndirectCallType,
+            Trap::Program(ProgramTrap::IndirectCallType),
             "trapped: indirect call of a function with another type",
         ),
     ];
@@ -296,10 +300,14 @@ fn has_a_start_section() {
     };
     let good = "(call $log (i32.const 0) (i32.const 5)) (global.set $n (i32.const 7))";
     assert_eq!(starting(good), Ending::Exited { code: 0 });
-    assert_eq!(starting(""), Ending::Trapped(Trap::Unreachable), "the entry runs after it");
+    assert_eq!(
+        starting(""),
+        Ending::Trapped(Trap::Program(ProgramTrap::Unreachable)),
+        "the entry runs after it"
+    );
     assert_eq!(starting("(loop (br 0))"), Ending::Exceeded(Exceeded::Cpu { limit_ms: 100 }));
     assert_eq!(starting("(call $f)"), Ending::Exceeded(Exceeded::Stack));
-    assert_eq!(starting("unreachable"), Ending::Trapped(Trap::Unreachable));
+    assert_eq!(starting("unreachable"), Ending::Trapped(Trap::Program(ProgramTrap::Unreachable)));
     let endless = "(loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br 0))";
     assert_eq!(starting(endless), Ending::Exceeded(Exceeded::Cpu { limit_ms: 100 }));
     let (code, message) =
@@ -638,24 +646,54 @@ fn room_for_tables_is_in_the_estimate() {
 #[test]
 fn does_damage_with_tables() {
     let cases = [
-        ("(drop (table.get $t (i32.const 4)))", Trap::TableAccess),
-        ("(table.set $t (i32.const -1) (ref.null func))", Trap::TableAccess),
-        ("(table.fill $t (i32.const 1) (ref.null func) (i32.const 4))", Trap::TableAccess),
-        ("(table.fill $t (i32.const -1) (ref.null func) (i32.const 2))", Trap::TableAccess),
-        ("(table.copy (i32.const 0) (i32.const 1) (i32.const -1))", Trap::TableAccess),
-        ("(table.init $t $e (i32.const 0) (i32.const 0) (i32.const 3))", Trap::TableAccess),
-        ("(elem.drop $e) (table.init $t $e (i32.const 0) (i32.const 0) (i32.const 1))", Trap::TableAccess),
-        ("(memory.init $d (i32.const 0) (i32.const 2) (i32.const 2))", Trap::MemoryOutOfBounds),
+        ("(drop (table.get $t (i32.const 4)))", Trap::Program(ProgramTrap::TableOutOfBounds)),
+        ("(table.set $t (i32.const -1) (ref.null func))", Trap::Program(ProgramTrap::TableOutOfBounds)),
+        (
+            "(table.fill $t (i32.const 1) (ref.null func) (i32.const 4))",
+            Trap::Program(ProgramTrap::TableOutOfBounds),
+        ),
+        (
+            "(table.fill $t (i32.const -1) (ref.null func) (i32.const 2))",
+            Trap::Program(ProgramTrap::TableOutOfBounds),
+        ),
+        (
+            "(table.copy (i32.const 0) (i32.const 1) (i32.const -1))",
+            Trap::Program(ProgramTrap::TableOutOfBounds),
+        ),
+        (
+            "(table.init $t $e (i32.const 0) (i32.const 0) (i32.const 3))",
+            Trap::Program(ProgramTrap::TableOutOfBounds),
+        ),
+        (
+            "(elem.drop $e) (table.init $t $e (i32.const 0) (i32.const 0) (i32.const 1))",
+            Trap::Program(ProgramTrap::TableOutOfBounds),
+        ),
+        (
+            "(memory.init $d (i32.const 0) (i32.const 2) (i32.const 2))",
+            Trap::Program(ProgramTrap::MemoryOutOfBounds),
+        ),
         (
             "(data.drop $d) (memory.init $d (i32.const 0) (i32.const 0) (i32.const 1))",
-            Trap::MemoryOutOfBounds,
+            Trap::Program(ProgramTrap::MemoryOutOfBounds),
         ),
-        ("(memory.fill (i32.const 65535) (i32.const 1) (i32.const 2))", Trap::MemoryOutOfBounds),
-        ("(memory.copy (i32.const 1) (i32.const 0) (i32.const -1))", Trap::MemoryOutOfBounds),
-        ("(call_indirect $t (type 0) (i32.const 3))", Trap::UninitializedElement),
-        ("(call_indirect $t (type 0) (i32.const 4))", Trap::TableOutOfBounds),
-        ("(return_call_indirect $t (type 0) (i32.const 3))", Trap::UninitializedElement),
-        ("(return_call_indirect $t (type 1) (i32.const 0) (i32.const 0))", Trap::IndirectCallType),
+        (
+            "(memory.fill (i32.const 65535) (i32.const 1) (i32.const 2))",
+            Trap::Program(ProgramTrap::MemoryOutOfBounds),
+        ),
+        (
+            "(memory.copy (i32.const 1) (i32.const 0) (i32.const -1))",
+            Trap::Program(ProgramTrap::MemoryOutOfBounds),
+        ),
+        ("(call_indirect $t (type 0) (i32.const 3))", Trap::Program(ProgramTrap::UninitializedElement)),
+        ("(call_indirect $t (type 0) (i32.const 4))", Trap::Program(ProgramTrap::UndefinedElement)),
+        (
+            "(return_call_indirect $t (type 0) (i32.const 3))",
+            Trap::Program(ProgramTrap::UninitializedElement),
+        ),
+        (
+            "(return_call_indirect $t (type 1) (i32.const 0) (i32.const 0))",
+            Trap::Program(ProgramTrap::IndirectCallType),
+        ),
     ];
     for (body, trap) in cases {
         let text = format!(

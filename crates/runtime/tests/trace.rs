@@ -6,7 +6,7 @@ mod support;
 
 use support::{TestHost, id, program, wasm};
 use wasmbed_runtime::engine::EngineError;
-use wasmbed_runtime::{Ending, Event, Exceeded, Interpreter, Runtime, RuntimeConfig, Trap};
+use wasmbed_runtime::{Ending, Event, Exceeded, Interpreter, ProgramTrap, Runtime, RuntimeConfig, Trap};
 
 fn run(runtime: &mut Runtime<Interpreter>, host: &mut TestHost) -> Event {
     for _ in 0..10_000 {
@@ -79,7 +79,7 @@ fn what_is_located_takes_what_the_application_gave_back() {
     let mut host = TestHost::new();
     runtime.load(id(1), &program(&module)).unwrap();
     let mut event = run(&mut runtime, &mut host);
-    assert_eq!(event.ending, Ending::Trapped(Trap::Unreachable));
+    assert_eq!(event.ending, Ending::Trapped(Trap::Program(ProgramTrap::Unreachable)));
     let mut again = event;
     assert_eq!(runtime.locate(&module, &mut event.trace), Ok(()));
     assert_eq!(runtime.memory_used_bytes(), 0, "nothing is kept");

@@ -8,13 +8,13 @@
 //! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many
 //! milliseconds of what takes long and of slices.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 
 use wasmbed_agent::{
     Agent, ApplicationEvent, DeviceUsage, Effect, Restored, RunId, SessionState,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
-use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch, show_frames};
+use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch};
 use wasmbed_runtime::{Ending, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
@@ -463,14 +463,16 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             let message = format_args!("not all of the trap's places were found in the module: {problem}");
             journal::about(log, Level::Warn, &slot, message);
         }
-        let text = trapped.with_frames(|frames| {
-            format!("{}{}", event.ending, show_frames(frames, trapped.frames_left_out))
+        let (reason, message) = reason::ended(&event.ending);
+        let (text, message) = trapped.with_frames(|frames| {
+            let text = reason::with_frames(&message, frames, trapped.frames_left_out);
+            (text, reason::with_place(message, frames.iter().next()))
         });
         log.application_line(&slot.uid, &slot.name, &text);
         self.with_agent(|agent| {
             agent.handle_application(now_ms, slot.run, ApplicationEvent::Line { text, lines_lost: 0 });
             agent.handle_application(now_ms, slot.run, ApplicationEvent::Trapped(trapped));
-            tell_end(agent, now_ms, slot.run, &event.ending);
+            agent.handle_application(now_ms, slot.run, ApplicationEvent::Ended { reason, message });
         });
     }
 

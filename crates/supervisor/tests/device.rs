@@ -378,6 +378,18 @@ fn a_trap_is_told_once_with_its_functions_and_is_a_line_of_the_log() {
     assert!(recursion.contains(" more"), "{recursion}");
     let lines = world.gateway.logs.iter().filter(|line| line.0 == uid(1)).map(|line| line.3.as_str());
     assert!(lines.take(3).all(|line| line == format!("trapped: {expected}")));
+    // The report names the innermost.
+    let (innermost, _) = expected.split_once(", called").unwrap();
+    world.until("both wait for their next start", 60_000, |world| {
+        let crashed = |number, reason| world.state(number) == Some((State::CrashLoop, reason));
+        crashed(1, Reason::Trapped) && crashed(2, Reason::StackLimit)
+    });
+    assert_eq!(world.message(1), format!("trapped: {innermost}"));
+    assert!(
+        world.message(2).starts_with("call stack exhausted at f (function 0, offset 0x"),
+        "{}",
+        world.message(2)
+    );
 }
 
 /// Where these bytes stand in a module.

@@ -22,7 +22,7 @@ use core::fmt;
 
 use crate::scan::{Features, HostFunction, ModuleInfo, Value};
 
-pub use trap::Trap;
+pub use trap::{ProgramTrap, Trap};
 pub use wasmbed_engine::{FRAMES_MAX, FUNCTION_NAME_BYTES_MAX, StackFrame, Trace};
 
 pub use crate::scan::interface::ARGUMENTS_MAX;

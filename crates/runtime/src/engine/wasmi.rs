@@ -13,7 +13,7 @@ use wasmi::{
     Val, ValType,
 };
 
-use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{Arguments, Engine, EngineError, HostCall, OutOfBounds, ProgramTrap, Quota, Step, Stepped, Trap};
 use crate::scan::{Features, HostFunction, ModuleInfo, Value, ValueType};
 
 struct Data {
@@ -269,15 +269,15 @@ fn to_wasmi(value: Value) -> Val {
 
 fn trap(code: TrapCode) -> Trap {
     match code {
-        TrapCode::UnreachableCodeReached => Trap::Unreachable,
-        TrapCode::MemoryOutOfBounds => Trap::MemoryOutOfBounds,
-        TrapCode::TableOutOfBounds => Trap::TableOutOfBounds,
-        TrapCode::IndirectCallToNull => Trap::UninitializedElement,
-        TrapCode::IntegerDivisionByZero => Trap::DivisionByZero,
-        TrapCode::IntegerOverflow => Trap::IntegerOverflow,
-        TrapCode::BadConversionToInteger => Trap::ConversionToInteger,
-        TrapCode::StackOverflow => Trap::StackOverflow,
-        TrapCode::BadSignature => Trap::IndirectCallType,
+        TrapCode::UnreachableCodeReached => Trap::Program(ProgramTrap::Unreachable),
+        TrapCode::MemoryOutOfBounds => Trap::Program(ProgramTrap::MemoryOutOfBounds),
+        TrapCode::TableOutOfBounds => Trap::Program(ProgramTrap::UndefinedElement),
+        TrapCode::IndirectCallToNull => Trap::Program(ProgramTrap::UninitializedElement),
+        TrapCode::IntegerDivisionByZero => Trap::Program(ProgramTrap::DivisionByZero),
+        TrapCode::IntegerOverflow => Trap::Program(ProgramTrap::IntegerOverflow),
+        TrapCode::BadConversionToInteger => Trap::Program(ProgramTrap::ConversionToInteger),
+        TrapCode::StackOverflow => Trap::Program(ProgramTrap::StackOverflow),
+        TrapCode::BadSignature => Trap::Program(ProgramTrap::IndirectCallType),
         TrapCode::OutOfFuel => Trap::Engine("fuel ran out where it can't be filled up"),
         TrapCode::GrowthOperationLimited => Trap::Engine("growth refused"),
     }

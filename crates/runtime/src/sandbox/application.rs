@@ -12,7 +12,7 @@
 use super::event::{Ending, Exceeded, Usage};
 use super::metering::{Calibration, Metering};
 use super::program::{Limits, RuntimeConfig};
-use crate::engine::{Engine, HostCall, Quota, Step, Trace, Trap};
+use crate::engine::{Engine, HostCall, ProgramTrap, Quota, Step, Trace, Trap};
 use crate::functions::{Context, LogLines, Outcome, PendingCall, Strings, dispatch};
 use crate::host::{AppId, Completion, Host};
 use crate::scan::Value;
@@ -208,9 +208,9 @@ impl<E: Engine> Application<E> {
 
     fn ending_of(&self, trap: Trap) -> Ending {
         match trap {
-            Trap::StackOverflow => Ending::Exceeded(Exceeded::Stack),
+            Trap::Program(ProgramTrap::StackOverflow) => Ending::Exceeded(Exceeded::Stack),
             // How a program gives up on memory that it can't have.
-            Trap::Unreachable if self.engine.grows_refused() > 0 => {
+            Trap::Program(ProgramTrap::Unreachable) if self.engine.grows_refused() > 0 => {
                 Ending::Exceeded(Exceeded::Memory { available_bytes: self.linear_bytes })
             }
             other => Ending::Trapped(other),

@@ -147,7 +147,7 @@ impl Engine for Interpreter {
         self.instance.call(export, values).map_err(|error| match error {
             engine::CallError::NoSuchFunction => Trap::Engine("no such export"),
             engine::CallError::Types => Trap::Engine("arguments of other types"),
-            engine::CallError::StackOverflow => Trap::StackOverflow,
+            engine::CallError::StackOverflow => Trap::Program(engine::Trap::StackOverflow),
             engine::CallError::NotWaiting => Trap::Engine("a call within a call"),
         })
     }
@@ -157,7 +157,7 @@ impl Engine for Interpreter {
         let step = match step {
             engine::Step::Done => Step::Done(self.instance.results().next().and_then(from_engine)),
             engine::Step::OutOfFuel => Step::OutOfFuel,
-            engine::Step::Trap(trap) => Step::Trap(from_trap(trap)),
+            engine::Step::Trap(trap) => Step::Trap(Trap::Program(trap)),
             engine::Step::HostCall(import) => match self.imports.get(usize::from(import)) {
                 Some(function) => {
                     let arguments = Arguments::new(self.instance.arguments().filter_map(from_engine));
@@ -263,6 +263,10 @@ impl engine::Imports for Known {
     }
 }
 
+// The host interface's values and types are `scan`'s, which depends on nothing, so that a controller or a tool can check modules without an
+// engine; the engine's have references as well, which no host function takes, and it knows no host interface. One enum for both
+// would make either know the other.
+
 fn type_to_engine(value_type: ValueType) -> engine::ValueType {
     match value_type {
         ValueType::I32 => engine::ValueType::I32,
@@ -289,21 +293,5 @@ fn from_engine(value: engine::Value) -> Option<Value> {
         engine::Value::F32(bits) => Some(Value::F32(bits)),
         engine::Value::F64(bits) => Some(Value::F64(bits)),
         engine::Value::FuncRef(_) | engine::Value::ExternRef(_) => None,
-    }
-}
-
-fn from_trap(trap: engine::Trap) -> Trap {
-    match trap {
-        engine::Trap::Unreachable => Trap::Unreachable,
-        engine::Trap::DivisionByZero => Trap::DivisionByZero,
-        engine::Trap::IntegerOverflow => Trap::IntegerOverflow,
-        engine::Trap::ConversionToInteger => Trap::ConversionToInteger,
-        engine::Trap::MemoryOutOfBounds => Trap::MemoryOutOfBounds,
-        engine::Trap::UndefinedElement => Trap::TableOutOfBounds,
-        engine::Trap::TableOutOfBounds => Trap::TableAccess,
-        engine::Trap::UninitializedElement => Trap::UninitializedElement,
-        engine::Trap::IndirectCallType => Trap::IndirectCallType,
-        engine::Trap::StackOverflow => Trap::StackOverflow,
-        engine::Trap::Internal => Trap::Engine("an access that the translator did not promise"),
     }
 }

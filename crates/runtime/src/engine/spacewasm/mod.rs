@@ -17,7 +17,7 @@ use arena::{Instance, Linear, Refused, Space, charge_to};
 use link::{Slot, from_engine, to_engine};
 use stream::Sections;
 
-use super::{Engine, EngineError, OutOfBounds, Quota, Step, Stepped, Trap};
+use super::{Engine, EngineError, OutOfBounds, ProgramTrap, Quota, Step, Stepped, Trap};
 use crate::scan::{CONTROL_FRAMES, Features, ModuleInfo, OPERANDS, Value};
 
 /// Instructions between two looks at how much fuel is left.
@@ -112,7 +112,7 @@ impl Engine for Spacewasm {
         slot.set(None);
         self.state = State::Idle;
         engine.invoke(sw::WasmRef { module: *module, index }, values).map_err(|error| match error {
-            sw::InvokeError::StackOverflow => Trap::StackOverflow,
+            sw::InvokeError::StackOverflow => Trap::Program(ProgramTrap::StackOverflow),
             sw::InvokeError::ParamLenMismatch | sw::InvokeError::ParamTypeMismatch => {
                 Trap::Engine("arguments of other types")
             }
@@ -250,15 +250,19 @@ fn build(
 
 fn trap(reason: sw::TrapReason) -> Trap {
     match reason {
-        sw::TrapReason::Unreachable => Trap::Unreachable,
-        sw::TrapReason::DivideByZero => Trap::DivisionByZero,
-        sw::TrapReason::InvalidTableIndex => Trap::TableOutOfBounds,
-        sw::TrapReason::InvalidTableFunctionType => Trap::IndirectCallType,
-        sw::TrapReason::UninitializedTableElement => Trap::UninitializedElement,
-        sw::TrapReason::MemoryOutOfBounds | sw::TrapReason::OutOfMemory => Trap::MemoryOutOfBounds,
-        sw::TrapReason::StackOverflow => Trap::StackOverflow,
-        sw::TrapReason::UnrepresentableResult | sw::TrapReason::IntegerOverflow => Trap::IntegerOverflow,
-        sw::TrapReason::BadConversionToInteger => Trap::ConversionToInteger,
+        sw::TrapReason::Unreachable => Trap::Program(ProgramTrap::Unreachable),
+        sw::TrapReason::DivideByZero => Trap::Program(ProgramTrap::DivisionByZero),
+        sw::TrapReason::InvalidTableIndex => Trap::Program(ProgramTrap::UndefinedElement),
+        sw::TrapReason::InvalidTableFunctionType => Trap::Program(ProgramTrap::IndirectCallType),
+        sw::TrapReason::UninitializedTableElement => Trap::Program(ProgramTrap::UninitializedElement),
+        sw::TrapReason::MemoryOutOfBounds | sw::TrapReason::OutOfMemory => {
+            Trap::Program(ProgramTrap::MemoryOutOfBounds)
+        }
+        sw::TrapReason::StackOverflow => Trap::Program(ProgramTrap::StackOverflow),
+        sw::TrapReason::UnrepresentableResult | sw::TrapReason::IntegerOverflow => {
+            Trap::Program(ProgramTrap::IntegerOverflow)
+        }
+        sw::TrapReason::BadConversionToInteger => Trap::Program(ProgramTrap::ConversionToInteger),
         sw::TrapReason::Host => Trap::Engine("a host function that traps"),
         sw::TrapReason::GlobalGetFailed | sw::TrapReason::GlobalSetFailed => {
             Trap::Engine("an imported global")
