@@ -64,5 +64,6 @@ pub fn reasons_markdown() -> String {
     for reason in ReasonCode::ALL {
         text.push_str(&format!("| `{}` | {} |\n", reason.as_str(), reason.sentence()));
     }
+    text.push_str(include_str!("traps.md"));
     text
 }

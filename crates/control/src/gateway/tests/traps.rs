@@ -68,6 +68,20 @@ fn names_act_on_no_terminal_and_limits_keep_their_reasons() {
 }
 
 #[test]
+fn what_to_do_about_each_trap_is_documented() {
+    let documented = include_str!("../../../../../docs/reasons.md");
+    let kinds = (0..).map(TrapKind::from).take_while(|kind| !matches!(kind, TrapKind::Unknown(_)));
+    let sentences: Vec<_> = kinds.map(TrapKind::sentence).collect();
+    assert!(sentences.len() >= 13, "{sentences:?}");
+    for sentence in sentences {
+        assert!(
+            documented.contains(&format!("| `{sentence}` |")),
+            "docs/reasons.md is silent about {sentence:?}"
+        );
+    }
+}
+
+#[test]
 fn a_flood_of_traps_costs_its_application_five_events() {
     let mut world = World::synced();
     world.device("a");
