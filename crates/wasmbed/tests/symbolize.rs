@@ -9,7 +9,10 @@ use wasmbed::commands::module::{
     SymbolizeError, Symbolized, Symbolizer, TracePlace, TrialOptions, pack, pack_for, places_in,
     try_out_traced,
 };
-use wasmbed_runtime::{Capabilities, Features, Limits};
+use wasmbed_runtime::{
+    AppId, Capabilities, FUNCTION_NAME_BYTES_MAX, Features, Interpreter, Limits, Program, Runtime,
+    RuntimeConfig,
+};
 
 /// Made by rustc from `data/trap.rs`, with debug information.
 const TRAP: &[u8] = include_bytes!("data/trap.wasm");
@@ -96,6 +99,62 @@ fn names_serve_without_debug_information_and_what_packing_made_is_said() {
         "{of_packed:?}"
     );
     assert!(of_packed[1].starts_with("fill (function 0, "), "{of_packed:?}");
+}
+
+/// What a running module takes of a device's memory.
+fn memory_bytes(module: &[u8]) -> u64 {
+    let id = AppId([1; 16]);
+    let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig::hosted());
+    let limits = options().limits;
+    let program =
+        Program { name: "test", module, limits, args: &[], env: &[], capabilities: Capabilities::NONE };
+    runtime.load(id, &program).expect("it runs");
+    runtime.usage(id).expect("it is there").memory_bytes
+}
+
+#[test]
+fn names_that_are_kept_are_those_a_device_has_a_use_for() {
+    let packed = pack(TRAP).expect("it can be packed");
+    let named = pack(TRAP).and_then(|packed| packed.with_names(TRAP)).expect("it can be packed");
+    let kept = named.names.expect("they were asked for");
+    assert_eq!(named.bytes.len(), packed.bytes.len() + kept.bytes);
+    assert!(named.bytes.starts_with(&packed.bytes));
+    let report = named.report();
+    let line = format!("names      of {} functions: {} of these bytes", kept.functions, kept.bytes);
+    assert!(report.lines().any(|found| found == line), "{report}");
+
+    let mut names = std::collections::BTreeMap::new();
+    for payload in wasmparser::Parser::new(0).parse_all(&named.bytes) {
+        if let wasmparser::Payload::CustomSection(section) = payload.expect("it is valid")
+            && let wasmparser::KnownCustom::Name(parts) = section.as_known()
+        {
+            for part in parts {
+                let wasmparser::Name::Function(map) = part.expect("it is valid") else {
+                    panic!("other names")
+                };
+                names.extend(
+                    map.into_iter().map(|naming| naming.expect("it is valid")).map(|n| (n.index, n.name)),
+                );
+            }
+        }
+    }
+    assert_eq!(names.len(), kept.functions as usize);
+    assert!(
+        names.values().all(|name| !name.is_empty() && name.len() <= FUNCTION_NAME_BYTES_MAX),
+        "{names:?}"
+    );
+    let places = trace(&named.bytes);
+    assert_eq!(places, trace(&packed.bytes), "nothing else moves");
+    let told: Vec<_> = places.iter().filter_map(|place| names.get(&place.function?).copied()).collect();
+    assert!(told.starts_with(&["trap::read", "trap::measure"]), "{told:?}");
+
+    check(&Symbolizer::read(TRAP).expect("it is a module").symbolize(&places).expect("they are its places"));
+    assert_eq!(memory_bytes(&named.bytes), memory_bytes(&packed.bytes));
+    assert_eq!(pack(&named.bytes).expect("it can be packed").bytes, packed.bytes, "dropped unless asked for");
+    let none =
+        pack(&packed.bytes).and_then(|again| again.with_names(&packed.bytes)).expect("it can be packed");
+    assert_eq!(none.bytes, packed.bytes);
+    assert!(none.report().contains("there are no names to keep"), "{}", none.report());
 }
 
 #[test]

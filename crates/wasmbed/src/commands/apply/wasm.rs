@@ -72,6 +72,9 @@ pub(super) struct WasmArgs {
     /// targeted Device reports that it does not run what the module uses].
     #[arg(long, conflicts_with = "no_pack")]
     lower: bool,
+    /// Keep the names of functions when packing, so that devices name those that trap.
+    #[arg(long, conflicts_with = "no_pack")]
+    names: bool,
 }
 
 /// `restart_policy`.
@@ -102,6 +105,7 @@ impl WasmArgs {
             ("--description", self.description.is_some()),
             ("--no-pack", self.no_pack),
             ("--lower", self.lower),
+            ("--names", self.names),
         ];
         given.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }
@@ -177,8 +181,9 @@ impl Ready {
             let memory = anatomy.and_then(|anatomy| anatomy.memory.map(|memory| memory.bytes()));
             return Ok(Self { bytes: bytes.to_vec(), memory, report: None });
         }
-        let packed =
-            module::pack_for(bytes, devices).with_context(|| format!("can't pack {}", path.display()))?;
+        let packed = module::pack_for(bytes, devices);
+        let packed = if args.names { packed.and_then(|packed| packed.with_names(bytes)) } else { packed };
+        let packed = packed.with_context(|| format!("can't pack {}", path.display()))?;
         let report = format!("packed     {}\n{}", path.display(), packed.report());
         let memory = packed.memory.map(|memory| memory.bytes());
         Ok(Self { bytes: packed.bytes, memory, report: Some(report) })

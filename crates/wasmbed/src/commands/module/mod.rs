@@ -6,6 +6,7 @@ mod check;
 mod feature;
 mod info;
 mod lower;
+mod names;
 mod pack;
 mod polyfill;
 mod symbolize;
@@ -25,6 +26,7 @@ pub use anatomy::{Anatomy, Export, Import, Memory, Place, ReadError, Section, Us
 pub use check::{CheckOptions, Findings, check};
 pub use feature::{Feature, Treatment};
 pub use info::{FeatureTreatment, Info};
+pub use names::NamesKept;
 pub use pack::{PackError, Packed, pack, pack_for};
 pub use symbolize::{SourcePlace, SymbolizeError, Symbolized, Symbolizer, TracePlace, places_in};
 pub use toolchain::Toolchain;
@@ -35,8 +37,9 @@ pub use trial::{TrialEnd, TrialOptions, try_out, try_out_traced};
 pub enum Command {
     /// Make a module ready for devices, and print the resources it needs.
     ///
-    /// What devices do not use (names, debug information, other exports) is dropped; what no device runs is refused by name.
-    /// Operators stay as they are, unless --lower rewrites them. `apply` does this automatically.
+    /// What devices do not use (debug information, other exports; names, unless --names keeps those of functions) is dropped;
+    /// what no device runs is refused by name. Operators stay as they are, unless --lower rewrites them. `apply` does this
+    /// automatically.
     Pack {
         /// The module, or - for standard input.
         module: PathBuf,
@@ -49,6 +52,12 @@ pub enum Command {
         /// file by itself where a targeted Device needs it.
         #[arg(long)]
         lower: bool,
+        /// Keep the names of functions, so that a device names those that trap; prints what they add to the module's size.
+        ///
+        /// A name is cut to 32 bytes, by leading path segments first. Without this option a device tells the indices and offsets of
+        /// functions, which `wasmbed module symbolize` turns into names with the file that was packed.
+        #[arg(long)]
+        names: bool,
     },
     /// Check whether a device would accept a module, and print every problem; exit code 1 if it would not.
     Check {
@@ -145,7 +154,7 @@ fn granted(grants: &[Grant]) -> Capabilities {
 /// Runs a subcommand; the error is a message for the user, with exit code 1. `module run` exits with the application's code.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Pack { module, output, lower } => run_pack(&module, output, lower),
+        Command::Pack { module, output, lower, names } => run_pack(&module, output, lower, names),
         Command::Check { module, memory_limit, device_memory, capabilities } => {
             let options = CheckOptions {
                 memory_limit_bytes: memory_limit.into(),
@@ -171,10 +180,12 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn run_pack(module: &Path, output: Option<PathBuf>, lower: bool) -> anyhow::Result<()> {
+fn run_pack(module: &Path, output: Option<PathBuf>, lower: bool, names: bool) -> anyhow::Result<()> {
     let devices = if lower { Features::FIRST_DEVICES } else { Features::DEVICES };
-    let packed = pack_for(&read_module(module)?, devices)
-        .with_context(|| format!("can't pack {}", module.display()))?;
+    let bytes = read_module(module)?;
+    let packed = pack_for(&bytes, devices);
+    let packed = if names { packed.and_then(|packed| packed.with_names(&bytes)) } else { packed };
+    let packed = packed.with_context(|| format!("can't pack {}", module.display()))?;
     let output = output.unwrap_or_else(|| match module.to_str() {
         Some("-") => PathBuf::from("-"),
         _ => module.with_extension("packed.wasm"),

@@ -11,6 +11,7 @@ use super::{
     feature::{Feature, Treatment},
     info::memory_text,
     lower::{self, LowerError},
+    names::{self, NamesKept},
     toolchain::Toolchain,
 };
 use crate::output::{grouped, times};
@@ -40,6 +41,8 @@ pub struct Packed {
     pub kept: Vec<(Feature, u32)>,
     /// What was rewritten, and how often.
     pub lowered: Vec<(Feature, u32)>,
+    /// What the names of functions cost, if they were to be kept.
+    pub names: Option<NamesKept>,
     /// Who made it, as far as it says.
     pub toolchain: Toolchain,
     /// What packing couldn't do and the toolchain can, for people.
@@ -47,6 +50,25 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// The same with the names that `original`, the module before packing, has for functions with a body: a device then names
+    /// them where they trap. They take storage, and no memory while the module runs.
+    ///
+    /// # Errors
+    /// The original can't be read.
+    pub fn with_names(mut self, original: &[u8]) -> Result<Self, PackError> {
+        let (section, kept) = names::section(original)?;
+        self.bytes.extend(section);
+        self.names = Some(kept);
+        if kept.functions == 0 {
+            self.advice.push(
+                "there are no names to keep: build without stripping them (`strip = \"debuginfo\"` or `false` in Cargo's \
+                 profile, `-g` or no `--strip-all` for clang and zig)"
+                    .to_owned(),
+            );
+        }
+        Ok(self)
+    }
+
     /// Sizes, memory, what was rewritten and advice, for a terminal.
     pub fn report(&self) -> String {
         let mut lines = vec![
@@ -67,6 +89,10 @@ impl Packed {
         }
         for (feature, count) in &self.lowered {
             lines.push(("rewritten", format!("{feature}, {}", times(*count))));
+        }
+        if let Some(NamesKept { functions, bytes }) = self.names {
+            let (functions, bytes) = (grouped(functions.into()), grouped(bytes as u64));
+            lines.push(("names", format!("of {functions} functions: {bytes} of these bytes")));
         }
         lines.extend(self.advice.iter().map(|advice| ("advice", advice.clone())));
         lines.into_iter().map(|(name, value)| format!("{name:<11}{value}\n")).collect()
@@ -147,6 +173,7 @@ pub fn pack_for(bytes: &[u8], devices: Features) -> Result<Packed, PackError> {
         lowered: treated(Treatment::Lowered),
         bytes: packed,
         bytes_before: bytes.len(),
+        names: None,
         memory: after.memory,
         toolchain,
         advice: advice::for_memory(toolchain, after.memory).into_iter().collect(),

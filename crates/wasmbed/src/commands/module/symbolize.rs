@@ -5,7 +5,6 @@
 //! found by packing the file again. Debug information (DWARF) counts from the beginning of the code section
 //! (<https://yurydelendik.github.io/webassembly-dwarf/>, "Code addresses").
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -13,11 +12,12 @@ use std::ops::Range;
 use addr2line::gimli::{self, EndianSlice, LittleEndian};
 use sha2::{Digest as _, Sha256};
 use wasmbed_scan::Features;
-use wasmparser::{KnownCustom, Name, Parser, Payload};
+use wasmparser::{KnownCustom, Parser, Payload};
 
 use super::{
     anatomy::{Anatomy, ReadError},
     lower::{Moved, lower_noting},
+    names::{self, demangled},
     pack::{PackError, with_tables_whole},
 };
 use crate::output;
@@ -176,13 +176,7 @@ impl<'a> Symbolizer<'a> {
         for payload in Parser::new(0).parse_all(bytes) {
             if let Payload::CustomSection(section) = payload? {
                 if let KnownCustom::Name(subsections) = section.as_known() {
-                    // Tools write these for people: one that is malformed is a name less.
-                    for name in subsections.into_iter().map_while(Result::ok) {
-                        if let Name::Function(map) = name {
-                            let known = map.into_iter().map_while(Result::ok);
-                            names.extend(known.map(|naming| (naming.index, naming.name.to_string())));
-                        }
-                    }
+                    names.extend(names::of_functions(subsections));
                 }
                 sections.insert(section.name(), section.data());
             }
@@ -274,14 +268,6 @@ impl<'a> Symbolizer<'a> {
         sources
     }
 }
-
-fn demangled(name: &str) -> String {
-    let name = addr2line::demangle_auto(Cow::Borrowed(name), None);
-    wasmbed_control::harmless(&name, NAME_BYTES_MAX).into()
-}
-
-/// Bytes of a name that are shown.
-const NAME_BYTES_MAX: usize = 512;
 
 impl fmt::Display for TracePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
