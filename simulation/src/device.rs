@@ -1,7 +1,9 @@
 //! A device: the real supervisor, agent and engine on a board of memory.
 
+use std::collections::VecDeque;
+
 use wasmbed_agent::failover::Failover;
-use wasmbed_protocol::ResetReason;
+use wasmbed_protocol::{ApplicationUid, ResetReason};
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
@@ -109,6 +111,11 @@ impl Device {
             self.lose_power(now_ms + for_ms);
         }
         self.wake_ms
+    }
+
+    /// Lines of applications since the last call.
+    pub(crate) fn take_lines(&mut self) -> VecDeque<(ApplicationUid, String)> {
+        std::mem::take(&mut self.supervisor.platform().log.lines)
     }
 
     /// The gateway that the device wants a connection to now, by its number.

@@ -291,6 +291,7 @@ fn want(application: impl Strategy<Value = usize>) -> impl Strategy<Value = Tran
         2 => (0..SIZES).prop_map(Source::Inline),
         2 => (0..MODULES.len()).prop_map(Source::Module),
         2 => Just(Source::Once),
+        1 => Just(Source::Traps),
     ];
     let selector = prop_oneof![
         2 => Just(None),

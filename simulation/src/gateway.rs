@@ -9,8 +9,8 @@ use wasmbed_control::{
     Now, ObjectKey,
     election::Hold,
     gateway::{
-        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, PreparedSets, Refused, RequestId,
-        SessionId, StoreOperation, UploadDecision, WriteId,
+        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, LeftOut, Notice, PreparedSets, Refused,
+        RequestId, SessionId, StoreOperation, UploadDecision, WriteId,
     },
     gateway_api::{PutSets, PutSetsAnswer, StreamEvent},
     kubernetes::WriteOutcome,
@@ -26,6 +26,7 @@ use crate::{
     line::{Line, outcome},
     presence::Presence,
     random::Random,
+    traps::Started,
     weather::Weather,
     wire::Wire,
 };
@@ -166,7 +167,12 @@ impl GatewayProcess {
         self.call_api(now, api, witness);
         self.transmit(now, witness);
         self.work_on_disk(now);
-        while self.core.poll_notice().is_some() {}
+        let started = self.started();
+        while let Some(notice) = self.core.poll_notice() {
+            if let Notice::LeftOut { device, what: LeftOut::Events, .. } = notice.notice {
+                witness.events_left_out(&started, device.as_ref().map(|device| device.name.as_str()));
+            }
+        }
         if let Some(stopping) =
             self.stopping.take_if(|stopping| self.core.is_drained() || now.ms >= stopping.deadline_ms)
         {
@@ -227,6 +233,7 @@ impl GatewayProcess {
 
     fn receive(&mut self, now: Now, witness: &mut Witness) {
         let mut ended = Vec::new();
+        let started = self.started();
         for (id, connection) in &mut self.connections {
             if connection.wire.is_seen_to_end() {
                 ended.push(*id);
@@ -240,7 +247,7 @@ impl GatewayProcess {
             for body in frames.by_ref() {
                 match body {
                     Ok(body) => {
-                        witness.device_said(connection.device, body);
+                        witness.device_said(connection.device, &started, body);
                         self.core.handle_frame(now, *id, body);
                     }
                     Err(error) => {
@@ -316,6 +323,9 @@ impl GatewayProcess {
     fn call_api(&mut self, now: Now, api: &mut Api, witness: &mut Witness) {
         while let Some(write) = self.core.poll_write(now) {
             witness.gateway_writes(&self.name, now.ms);
+            if let Call::Event(event, occurrence) = &write.call {
+                witness.event_written(&self.started(), event, *occurrence);
+            }
             let outcome = make_call(now.ms, write.call, &self.name, api, &mut self.line, witness);
             let at_ms = now.ms + self.random.below(60);
             self.awaited.push_back(Awaited { id: write.id, at_ms, outcome });
@@ -355,6 +365,11 @@ impl GatewayProcess {
             Err(ApiError::NotFound) => Ok(0),
             Err(error) => Err(error),
         }
+    }
+
+    /// This start of it.
+    pub(crate) fn started(&self) -> Started {
+        (self.name.clone(), self.boots)
     }
 
     /// The holder of its Lease.

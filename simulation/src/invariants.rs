@@ -13,6 +13,8 @@
 //! - A gateway writes no status and takes no set while it can see that another holds its name.
 //! - No number that a device says about itself drives up the epoch or the revision in its status.
 //! - The embedded API refuses no write of ours.
+//!
+//! `traps` has what must hold of traps.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,11 +22,16 @@ use std::{
 };
 
 use serde_json::Value;
+use wasmbed_control::kubernetes::{Event, Occurrence};
 use wasmbed_protocol::{
     ApplicationUid, CloseReason, DeviceMessage, GatewayMessage, decode_device, decode_gateway,
 };
 
-use crate::{api::Api, sender::Sender};
+use crate::{
+    api::Api,
+    sender::Sender,
+    traps::{Broken, Started, Traps},
+};
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +88,7 @@ pub(crate) struct Witness {
     /// When each first wrote it.
     first_renewals: BTreeMap<Sender, u64>,
     names: Vec<String>,
+    pub(crate) traps: Traps,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
     /// Devices that were told that they are deleted or revoked, and may have forgotten their set since.
@@ -121,13 +129,26 @@ impl Witness {
         self.violation.get_or_insert(Violation { rule, what, at_ms: 0 });
     }
 
-    pub(crate) fn device_said(&mut self, device: usize, body: &[u8]) {
+    /// A rule of those that others keep an eye on was broken, if one was.
+    pub(crate) fn keep(&mut self, broken: Option<Broken>) {
+        if let Some((rule, what)) = broken {
+            self.violated(rule, what);
+        }
+    }
+
+    pub(crate) fn device_said(&mut self, device: usize, gateway: &Started, body: &[u8]) {
         self.frames += 1;
         match decode_device(body) {
             Err(error) => {
                 self.violated("frames decode", format!("a device sent a frame that does not decode: {error}"))
             }
+            Ok(DeviceMessage::Trap(trap)) => {
+                let broken = self.traps.told(device, gateway, &trap);
+                self.keep(broken);
+            }
             Ok(DeviceMessage::Reported(reported)) => {
+                let broken = self.traps.reported(device, &reported);
+                self.keep(broken);
                 let acknowledged = self.acknowledged.entry(device).or_default();
                 *acknowledged = (*acknowledged).max(reported.revision.0);
                 let claims = self.reported.entry(device).or_default();
@@ -215,6 +236,19 @@ impl Witness {
             self.violated("Devices are those of devices", format!("a Device {name}, which nobody announced"));
         }
         device
+    }
+
+    /// A gateway writes an Event about a Device.
+    pub(crate) fn event_written(&mut self, gateway: &Started, event: &Event, occurrence: Occurrence) {
+        let Some(device) = self.device(&event.regarding.key.name) else { return };
+        let broken = self.traps.written(device, gateway, event, occurrence);
+        self.keep(broken);
+    }
+
+    /// A gateway says that it leaves out Events of a device; of all if none is named.
+    pub(crate) fn events_left_out(&mut self, gateway: &Started, name: Option<&str>) {
+        let device = name.and_then(|name| self.device(name));
+        self.traps.left_out(gateway, device);
     }
 
     pub(crate) fn application_status_written(&mut self, object: &Value) {
@@ -434,7 +468,7 @@ mod tests {
         };
         let mut frame = [0; 4_096];
         let length = encode_device(&DeviceMessage::Reported(reported), &mut frame).unwrap();
-        witness.device_said(0, &frame[2..length]);
+        witness.device_said(0, &Started::default(), &frame[2..length]);
     }
 
     fn desired(witness: &mut Witness, revision: u64, members: &[DesiredApplication]) {

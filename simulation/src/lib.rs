@@ -11,7 +11,7 @@
 //! A run follows from a [`Scenario`], which is a value: `transition` has what people do and what fails, `draw` how runs are drawn from a
 //! seed, `tree` what one can be shrunk to, `shrink` how one that fails becomes small, `lines` how it is written down. `world` moves time, `people` and `faults` carry
 //! transitions out, `line`, `wire`, `clock` and the disks stand between a process and the API, a device and its gateway, a machine and the time, a process and its storage, and fail there.
-//! `invariants` is what must hold at every step, `reference` what should come of it in the end, and `assertions` compares.
+//! `invariants` and `traps` are what must hold at every step, `reference` what should come of it in the end, and `assertions` compares.
 //!
 //! proptest's state machine tests are not used: they keep a model beside the system so that each transition can have a condition.
 //! Here none has one, and the model is worked out from what people left in the API.
@@ -42,6 +42,7 @@ mod reference;
 mod sender;
 mod shrink;
 mod transition;
+mod traps;
 mod tree;
 mod weather;
 mod wire;

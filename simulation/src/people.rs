@@ -23,6 +23,7 @@ impl World {
             Source::Inline(size) => (json!(self.modules[size % self.modules.len()]), Value::Null),
             Source::Module(module) => (Value::Null, json!(MODULES[module % MODULES.len()])),
             Source::Once => (json!(self.once), Value::Null),
+            Source::Traps => (json!(self.traps), Value::Null),
         };
         let spec = json!({
             "name": name, "wasm_bytes": inline, "module": module,
@@ -34,6 +35,17 @@ impl World {
         if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {
             // Refused only while the API is away, or the namespace is being deleted.
             let _ = self.api.create("applications", "Application", name, without_nulls(spec));
+        }
+    }
+
+    /// What traps gives way to what does not.
+    pub(crate) fn mend_programs(&mut self) {
+        for name in APPLICATIONS {
+            let traps = self.api.peek("applications", name);
+            if traps.is_some_and(|application| application["spec"]["wasm_bytes"] == self.traps.as_str()) {
+                let patch = json!({ "spec": { "wasm_bytes": self.modules[0] } });
+                let _ = self.api.patch("applications", name, false, patch);
+            }
         }
     }
 

@@ -244,4 +244,6 @@ pub(crate) enum Source {
     Module(usize),
     /// In the Application; it ends by itself and is not started again.
     Once,
+    /// In the Application; it traps after half a second, each time. Once there are no faults, people put another in its place.
+    Traps,
 }

@@ -21,6 +21,7 @@ use crate::{
     network::Network,
     presence::lease_name,
     random::Random,
+    reference::text,
     transition::{Opening, Scenario},
 };
 
@@ -64,6 +65,8 @@ pub struct Summary {
     pub leaders: usize,
     /// Devices that were called Unreachable.
     pub unreachable: u64,
+    /// Runs of applications that trapped.
+    pub trapped: u64,
     /// Hash of what happened: the same seed gives the same.
     pub fingerprint: u64,
 }
@@ -81,6 +84,8 @@ pub(crate) struct World {
     pub(crate) modules: Vec<String>,
     /// Base64 of one that ends by itself.
     pub(crate) once: String,
+    /// Base64 of one that traps.
+    pub(crate) traps: String,
     pub(crate) api_down_until_ms: u64,
     /// The API's disk takes nothing more until then.
     pub(crate) api_full_until_ms: u64,
@@ -112,8 +117,9 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
     for step in steps {
         world.apply(&step.transition);
     }
-    // The reference model takes for granted that what Applications name is there, whatever a smaller run leaves out.
+    // The reference model takes for granted that what Applications name is there and runs, whatever a smaller run leaves out.
     world.provide_modules([0, 0]);
+    world.mend_programs();
     let end_ms = world.now_ms + CONVERGE_MS;
     let mut look_ms = world.now_ms;
     loop {
@@ -138,6 +144,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
         boots: world.devices.iter().map(|device| device.boots).sum(),
         leaders: world.witness.leaders(),
         unreachable: world.witness.unreachable,
+        trapped: world.witness.traps.count(),
         fingerprint: world.fingerprint,
     })
 }
@@ -175,6 +182,7 @@ impl World {
             witness: Witness::new(names),
             modules: modules(),
             once: once(),
+            traps: traps(),
             api_down_until_ms: 0,
             api_full_until_ms: 0,
             namesake: None,
@@ -227,6 +235,10 @@ impl World {
     fn poll_devices(&mut self, now: Now, due_ms: &mut u64) {
         for (index, device) in self.devices.iter_mut().enumerate() {
             *due_ms = (*due_ms).min(device.poll(now.ms));
+            let session = device.supervisor.session();
+            for (uid, line) in device.take_lines() {
+                self.witness.traps.logged(index, uid, &line, now.ms, session);
+            }
             let Some(chosen) = device.wants(now.ms) else { continue };
             match self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up()) {
                 Some(gateway) => {
@@ -241,8 +253,17 @@ impl World {
     fn check(&mut self, now: Now) {
         for (index, device) in self.devices.iter().enumerate() {
             let Some(agent) = device.supervisor.agent().filter(|_| device.off_until_ms.is_none()) else {
+                let broken = self.witness.traps.wait(index, now.ms, None, |_| false);
+                self.witness.keep(broken);
                 continue;
             };
+            let hears = self.gateways.iter().any(|gateway| gateway.hears(index, now.ms));
+            let session = device.supervisor.session().filter(|_| hears);
+            let broken = self
+                .witness
+                .traps
+                .wait(index, now.ms, session, |uid| agent.applications().any(|(known, _)| known == *uid));
+            self.witness.keep(broken);
             if let Err(invariant) = agent.check() {
                 self.witness.violated("an agent's invariant", format!("device {index}: {invariant}"));
             }
@@ -257,6 +278,15 @@ impl World {
             if let Err(broken) = gateway.check() {
                 self.witness.violated(broken, gateway.name.clone());
             }
+            let lease = self.api.peek("leases", &lease_name(&gateway.name));
+            let holds = lease.is_some_and(|lease| lease["spec"]["holderIdentity"] == gateway.id().as_str());
+            let serves = !self.api.down && now.ms >= self.api_full_until_ms;
+            let writes = holds && serves && gateway.line.is_whole(now.ms);
+            let broken = self.witness.traps.events_wait(&gateway.started(), now.ms, |device| {
+                let object = writes.then(|| self.api.peek("devices", &self.devices[device].name));
+                object.flatten().map(|object| text(&object["metadata"]["uid"]))
+            });
+            self.witness.keep(broken);
             let levels = gateway.levels(now);
             let bound = gateway::config::STORE_OPERATIONS_MAX + devices;
             if levels.store_operations > bound || levels.writes > 64 * devices {
@@ -357,6 +387,16 @@ fn once() -> String {
         (memory (export "memory") 1)
         (data (i32.const 0) "once")
         (func (export "run") (call $log (i32.const 0) (i32.const 4))))"#;
+    BASE64_STANDARD.encode(assemble(text))
+}
+
+/// A module that traps, called by a function that has a name.
+fn traps() -> String {
+    let text = r#"(module
+        (import "wasmbed" "wait" (func $wait (param i32)))
+        (memory (export "memory") 1)
+        (func $step unreachable)
+        (func (export "run") (call $wait (i32.const 500)) (call $step)))"#;
     BASE64_STANDARD.encode(assemble(text))
 }
 

@@ -19,6 +19,8 @@ pub enum Invariant {
     Pull,
     /// What the link is asked for follows from the session's state.
     Link,
+    /// More traps wait than may, or two of one application.
+    Traps(usize),
     /// Storage has no later state record than there is.
     Durability,
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Invariant {
                 write!(f, "application {uid:?} runs without being accepted, or shares its run")
             }
             Self::Pull => f.write_str("a module is pulled that nothing waits for"),
+            Self::Traps(waiting) => write!(f, "{waiting} traps wait"),
             Self::Link => f.write_str("the link is asked for something that the session is not about"),
             Self::Durability => f.write_str("storage has a later state than there is"),
         }

@@ -75,6 +75,18 @@ impl TrapQueue {
         self.0.retain(|waiting| waiting.uid != uid);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no more than may wait, one of each application.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let alone = |(at, waiting): (usize, &Waiting)| {
+            self.0.iter().skip(at + 1).all(|other| other.uid != waiting.uid)
+        };
+        self.0.len() <= TRAPS_WAITING_MAX && self.0.iter().enumerate().all(alone)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -108,6 +120,7 @@ mod tests {
             queue.push(ApplicationUid([number; 16]), SpecHash([0; 32]), 0, trapped(0));
             queue.push(ApplicationUid([number; 16]), SpecHash([0; 32]), 1, trapped(1));
         }
+        assert!(queue.is_consistent() && queue.len() == TRAPS_WAITING_MAX);
         queue.forget(ApplicationUid([8; 16]));
         let told = |queue: &mut TrapQueue| {
             queue.take(|trap| {

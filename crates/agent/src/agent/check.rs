@@ -40,6 +40,9 @@ impl Agent {
         if !self.connection.is_consistent() {
             return Err(Invariant::Link);
         }
+        if !self.traps.is_consistent() {
+            return Err(Invariant::Traps(self.traps.len()));
+        }
         if !self.durability.is_consistent() {
             return Err(Invariant::Durability);
         }
