@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use crate::{container, fuzz, mutations, process};
+use crate::{container, fuzz, miri, mutations, process};
 
 /// Work that takes minutes to hours.
 #[derive(Subcommand)]
@@ -20,6 +20,8 @@ pub(crate) enum Task {
     Mutations(mutations::Mutations),
     /// Run each fuzz target for a while and print executions, coverage and findings; needs cargo-fuzz and a nightly compiler.
     Fuzz(fuzz::Fuzz),
+    /// Run tests of the engine under Miri, which sees undefined behaviour; needs a nightly compiler with Miri.
+    Miri(miri::Miri),
     /// Attack a site of real processes, one attack after the other, and measure how long honest devices and clients wait.
     Attacks(Attacks),
     /// The same with all attacks at once.
@@ -72,6 +74,7 @@ pub(crate) fn run(task: Task) -> Result<()> {
         Task::Seeds(options) => seeds(&options),
         Task::Mutations(options) => mutations::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Miri(options) => miri::run(&options),
         Task::Attacks(Attacks { seconds, against }) => soak("each", seconds, against),
         Task::Soak(Soak { seconds, against }) => soak("all", seconds, against),
     }

@@ -15,6 +15,7 @@ mod fuzz;
 mod go;
 mod guests;
 mod measure;
+mod miri;
 mod mutations;
 mod process;
 mod structure;
