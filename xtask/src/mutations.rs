@@ -37,6 +37,8 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
     let runs = options.save.clone().unwrap_or_else(|| folder.join("runs"));
     fs::create_dir_all(&runs).with_context(|| format!("can't create {}", runs.display()))?;
     let runs = runs.canonicalize()?;
+    // Not that of this checkout: Cargo takes a crate of another checkout for the same, and what was mutated would be found there.
+    let built = folder.join("target");
     let mut rows = Vec::new();
     for patch in &patches {
         let name = name_of(patch);
@@ -45,14 +47,15 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
         let applied = process::run(tree.git().arg("apply").arg(patch));
         applied.with_context(|| format!("{} no longer applies: bring it up to date", patch.display()))?;
         let run = runs.join(format!("{name}.jsonl"));
-        let row = hunt(options, simulation(&tree.0), &run)?;
+        let row = hunt(options, simulation(&tree.0, &built), &run)?;
         println!("{row}");
         rows.push((name, row));
     }
     tree.reset()?;
     process::step("the same runs without the bugs");
     for (name, row) in rows.iter_mut().filter(|(_, row)| row.found.is_some()) {
-        let replay = simulation(&tree.0).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
+        let replay =
+            simulation(&tree.0, &built).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
         row.passes_without = replay.context("can't start cargo")?.success();
     }
     println!("\n{:<22} found", "mutation");
@@ -95,13 +98,12 @@ impl std::fmt::Display for Row {
     }
 }
 
-/// The simulation in a tree, to be completed with what to play: as tests build it, with what cannot be as an assertion, and what it
-/// builds on is built already.
-fn simulation(tree: &Path) -> Command {
+/// The simulation in a tree, to be completed with what to play: as tests build it, with what cannot be as an assertion.
+fn simulation(tree: &Path, built: &Path) -> Command {
     let mut command = process::cargo();
     command.current_dir(tree);
     command.args(["run", "--quiet", "--package", "wasmbed-simulation", "--"]);
-    command.env("CARGO_TARGET_DIR", container::target());
+    command.env("CARGO_TARGET_DIR", built);
     command
 }
 
