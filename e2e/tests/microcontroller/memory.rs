@@ -61,6 +61,10 @@ fn ten_in_a_row_reset_no_board(kind: Kind) -> Result<()> {
             machine.create(&application(&format!("app-{number}"), hello, &[NAME])).await?;
         }
         let lines = read_to(&board, &format!("memory applications={APPLICATIONS} "))?;
+        // What docs/firmware.md says of one and of ten.
+        for line in lines.iter().filter(|line| line.contains("memory applications=")) {
+            println!("{kind}: {line}");
+        }
         ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
         Ok(())
     })

@@ -91,7 +91,7 @@ fn modules() -> Result<Vec<Module>> {
 pub(crate) fn measure(boards: &[Kind]) -> Result<()> {
     let modules = modules()?;
     println!(
-        "\nengine: commit {}, {}, {}; firmware's profile: opt-level s, fat LTO, all operators, full validation, fuel on; native kernels \
+        "\nengine: commit {}, {}, {}; firmware's profile: opt-level s (translator z), fat LTO, all operators, full validation, fuel on; native kernels \
          opt-level 3; QEMU -icount shift=0",
         host::commit()?,
         host::version("rustc")?,
