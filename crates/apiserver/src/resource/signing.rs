@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::error::X509Error;
+use x509_parser::nom;
 use x509_parser::oid_registry::OID_KEY_TYPE_EC_PUBLIC_KEY;
 use x509_parser::prelude::{FromDer, Pem, X509Certificate};
 
@@ -374,25 +375,38 @@ fn validate_change(old: &Value, new: &Value, part: Part, causes: &mut Vec<Cause>
     }
 }
 
-/// Whether the bytes are a PKCS#10 request, signed by the key that it names. The texts are Kubernetes'.
-fn check_request(encoded: &str) -> Result<(), String> {
+/// What is wrong with a PKCS#10 request. The texts are Kubernetes' where it has one.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("PEM block type must be CERTIFICATE REQUEST")]
+    Block,
+    #[error("the PKCS#10 request can't be decoded: {0}")]
+    Encoding(nom::Err<X509Error>),
+    #[error("data follow the PKCS#10 request")]
+    Rest,
+    #[error("x509: ECDSA verification failure")]
+    EcdsaSignature,
+    #[error("the signature of the request can't be verified: {0}")]
+    Signature(X509Error),
+}
+
+/// Whether the bytes are a PKCS#10 request, signed by the key that it names.
+fn check_request(encoded: &str) -> Result<(), RequestError> {
     let pem = STANDARD.decode(encoded).unwrap_or_default();
     let first = Pem::iter_from_buffer(&pem).next();
     let Some(Ok(block)) =
         first.filter(|block| matches!(block, Ok(block) if block.label == "CERTIFICATE REQUEST"))
     else {
-        return Err("PEM block type must be CERTIFICATE REQUEST".into());
+        return Err(RequestError::Block);
     };
-    let (rest, request) = X509CertificationRequest::from_der(&block.contents)
-        .map_err(|error| format!("the PKCS#10 request can't be decoded: {error}"))?;
+    let (rest, request) =
+        X509CertificationRequest::from_der(&block.contents).map_err(RequestError::Encoding)?;
     if !rest.is_empty() {
-        return Err("data follow the PKCS#10 request".into());
+        return Err(RequestError::Rest);
     }
     request.verify_signature().map_err(|error| match error {
-        X509Error::SignatureVerificationError if is_ecdsa(&request) => {
-            "x509: ECDSA verification failure".into()
-        }
-        error => format!("the signature of the request can't be verified: {error}"),
+        X509Error::SignatureVerificationError if is_ecdsa(&request) => RequestError::EcdsaSignature,
+        error => RequestError::Signature(error),
     })
 }
 
@@ -400,29 +414,43 @@ fn is_ecdsa(request: &X509CertificationRequest<'_>) -> bool {
     request.certification_request_info.subject_pki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
 }
 
-/// Whether the bytes are certificates as PEM, or none. The texts are Kubernetes'.
-fn check_certificate(encoded: &str) -> Result<(), String> {
+/// What is wrong with an issued certificate. The texts are Kubernetes' where it has one.
+#[derive(Debug, thiserror::Error)]
+enum ChainError {
+    #[error("no PEM block headers are permitted")]
+    Pem,
+    #[error("only CERTIFICATE PEM blocks are allowed, found {0:?}")]
+    Block(String),
+    #[error("found CERTIFICATE PEM block containing 0 certificates")]
+    Empty,
+    #[error("a certificate can't be decoded: {0}")]
+    Encoding(nom::Err<X509Error>),
+    #[error("must contain at least one CERTIFICATE PEM block")]
+    NoBlock,
+}
+
+/// Whether the bytes are certificates as PEM, or none.
+fn check_certificate(encoded: &str) -> Result<(), ChainError> {
     if encoded.is_empty() {
         return Ok(());
     }
     let pem = STANDARD.decode(encoded).unwrap_or_default();
     let mut blocks = 0;
     for block in Pem::iter_from_buffer(&pem) {
-        let block = block.map_err(|_| "no PEM block headers are permitted".to_owned())?;
+        let block = block.map_err(|_| ChainError::Pem)?;
         if block.label != "CERTIFICATE" {
-            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+            return Err(ChainError::Block(block.label));
         }
         let mut rest = block.contents.as_slice();
         if rest.is_empty() {
-            return Err("found CERTIFICATE PEM block containing 0 certificates".into());
+            return Err(ChainError::Empty);
         }
         while !rest.is_empty() {
-            let parsed = X509Certificate::from_der(rest);
-            rest = parsed.map_err(|error| format!("a certificate can't be decoded: {error}"))?.0;
+            rest = X509Certificate::from_der(rest).map_err(ChainError::Encoding)?.0;
         }
         blocks += 1;
     }
-    if blocks == 0 { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
+    if blocks == 0 { Err(ChainError::NoBlock) } else { Ok(()) }
 }
 
 /// Whether the author may write this part of the request: an approver approves for its signers, and a signer signs.
