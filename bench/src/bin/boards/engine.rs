@@ -26,7 +26,7 @@ const SAMPLES: [&str; 3] = ["hello", "counter", "sensor-loop"];
 /// Modules below this say more of what every module takes than of their bytes.
 const BYTES_MIN: f64 = 2_000.0;
 /// Native stack that loading and that running may take, whatever the module is: above this the engine has lost a promise.
-const LOAD_STACK_BYTES_MAX: u64 = 2_048;
+const LOAD_STACK_BYTES_MAX: u64 = 1_024;
 const RUN_STACK_BYTES_MAX: u64 = 256;
 const OURS: &str = "wasmbed";
 const NATIVE: &str = "native";
