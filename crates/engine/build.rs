@@ -72,8 +72,25 @@ fn numbers(table: &Table) -> Result<String, fmt::Error> {
     let lengths: Vec<String> = table.rare.iter().map(|(_, words)| (words + 2).to_string()).collect();
     writeln!(text, "/// Words of a rare operator.")?;
     writeln!(text, "pub(crate) static RARE_LENGTHS: [u8; {}] = [{}];", lengths.len(), lengths.join(", "))?;
+    operator_lengths(table, &mut text)?;
     numerics(table, &mut text)?;
     Ok(text)
+}
+
+/// Words of operators, two in each byte.
+fn operator_lengths(table: &Table, text: &mut String) -> fmt::Result {
+    let length = |operator: &Operator| {
+        assert!(operator.operands.len() < 15, "four bits hold it");
+        operator.operands.len() + 1
+    };
+    let pair = |pair: &[Operator]| (length(&pair[0]) | pair.get(1).map_or(0, length) << 4).to_string();
+    let pairs: Vec<String> = table.operators.chunks(2).map(pair).collect();
+    writeln!(
+        text,
+        "/// Words of an operator, of an even one in the lower four bits. The targets of a table of branches are not counted, and of \
+         a rare operator its own number and the next."
+    )?;
+    writeln!(text, "pub(crate) static LENGTHS: [u8; {}] = [{}];", pairs.len(), pairs.join(", "))
 }
 
 fn module<'a>(

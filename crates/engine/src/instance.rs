@@ -127,6 +127,8 @@ impl<'m> Loader<'m> {
         }
         let (type_place, global_records) = (self.type_records(), self.global_records());
         let stack_slots = self.stack_slots() as usize;
+        // SAFETY: the loader's scratch is what was handed out, and it is not used below.
+        unsafe { self.region.reunite() }
         let stack = self.region.take::<u32>(stack_slots).ok()?;
         self.region.give_back_rest();
         let code = self.emit.code;
@@ -220,6 +222,11 @@ impl Instance<'_> {
                 shift(place);
             }
         }
+    }
+
+    /// Bytes of the call stack: what calls can need at most, or what was configured.
+    pub fn stack_bytes(&self) -> usize {
+        self.machine.stack_end as usize - self.machine.stack as usize
     }
 
     /// Bytes of translated code.

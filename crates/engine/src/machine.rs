@@ -234,3 +234,8 @@ pub(crate) const POINTERS_FIT: bool = size_of::<usize>() == 4;
 pub(crate) fn save_code_position(region: &Region<'_>, code: Place, position: u32) -> u32 {
     if POINTERS_FIT { region.address(code) as u32 + position * 2 } else { position * 2 }
 }
+
+/// The other way.
+pub(crate) fn saved_code_position(region: &Region<'_>, code: Place, saved: u32) -> u32 {
+    if POINTERS_FIT { saved.wrapping_sub(region.address(code) as u32) / 2 } else { saved / 2 }
+}

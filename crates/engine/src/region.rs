@@ -41,17 +41,40 @@ pub(crate) struct Region<'m> {
     low: usize,
     /// Where what is taken at the high end begins.
     high: usize,
+    /// Bytes that were taken at both ends at once, at most.
+    most: usize,
+    /// Numbers of the block behind those, which something else has until [`Self::reunite`].
+    apart: usize,
 }
 
 // SAFETY: it borrows the block, and nothing else has it.
 unsafe impl Send for Region<'_> {}
 
 impl<'m> Region<'m> {
-    pub(crate) fn new(block: &'m mut [u64]) -> Region<'m> {
+    /// A region of a block, but for so many numbers at its end, which are handed out beside it; `None` if it has less.
+    pub(crate) fn split(block: &'m mut [u64], end: usize) -> Option<(Region<'m>, &'m mut [u64])> {
+        let words = block.len().checked_sub(end)?;
+        let start = block.as_mut_ptr();
         // Places have 32 bits.
-        let bytes = (block.len() * 8).min(u32::MAX as usize & !7);
-        let (start, words) = (block.as_mut_ptr(), block.len());
-        Region { start, words, block: PhantomData, low: 0, high: bytes }
+        let high = (words * 8).min(u32::MAX as usize & !7);
+        let region = Region { start, words, block: PhantomData, low: 0, high, most: 0, apart: end };
+        // SAFETY: within the block, which is borrowed as long, and the region has nothing of it yet.
+        Some((region, unsafe { slice::from_raw_parts_mut(start.add(words), end) }))
+    }
+
+    /// Bytes of the block with what was handed out beside the region.
+    pub(crate) fn whole_bytes(&self) -> usize {
+        ((self.words + self.apart) * 8).min(u32::MAX as usize & !7)
+    }
+
+    /// The region has its block's end as well from now on, and what was taken at the high end is given back.
+    ///
+    /// # Safety
+    /// What was handed out beside the region is not used any more.
+    pub(crate) unsafe fn reunite(&mut self) {
+        self.high = self.whole_bytes();
+        self.words += self.apart;
+        self.apart = 0;
     }
 
     /// Bytes taken at the low end.
@@ -83,7 +106,18 @@ impl<'m> Region<'m> {
             return Err(Full { needed: bytes });
         }
         self.low += bytes;
+        self.note(self.low);
         Ok(())
+    }
+
+    /// What is below this place is in use.
+    pub(crate) fn note(&mut self, low: usize) {
+        self.most = self.most.max(low + self.high_bytes());
+    }
+
+    /// Bytes that were in use at both ends at once, at most.
+    pub(crate) fn most_bytes(&self) -> usize {
+        self.most
     }
 
     /// Gives back what was taken at the low end from this place on.
@@ -96,6 +130,7 @@ impl<'m> Region<'m> {
     pub(crate) fn advance_to(&mut self, low: usize) {
         debug_assert!(self.low <= low && low <= self.high, "what was written was free");
         self.low = low;
+        self.note(low);
     }
 
     /// Takes so many at the high end.
@@ -103,6 +138,7 @@ impl<'m> Region<'m> {
         let bytes = count.checked_mul(size_of::<T>()).ok_or(Full { needed: usize::MAX })?;
         let high = self.high.checked_sub(bytes).map(|high| high & !7).filter(|high| *high >= self.low);
         self.high = high.ok_or(Full { needed: bytes })?;
+        self.note(self.low);
         Ok(Place(self.high as u32))
     }
 

@@ -422,7 +422,10 @@ fn every_heap_quota_is_an_answer() {
     for heap_bytes_max in (0..16_000).step_by(32) {
         let mut runtime: Runtime<Interpreter> = Runtime::new(RuntimeConfig { heap_bytes_max, ..config() });
         match runtime.load(id(1), &program(&module)) {
-            Ok(()) => outcomes[0] += 1,
+            Ok(()) => {
+                outcomes[0] += 1;
+                assert!(runtime.memory_used_bytes() <= heap_bytes_max + 65_536, "{heap_bytes_max}");
+            }
             Err(error) => {
                 assert_eq!(error.code(), Refusal::OutOfMemory, "{heap_bytes_max}: {error}");
                 assert_eq!(runtime.memory_used_bytes(), 0);

@@ -72,7 +72,7 @@ fn what_is_located_takes_what_the_application_gave_back() {
     ));
     let waits = wasm(
         r#"(module (import "wasmbed" "wait" (func $wait (param i32)))
-        (memory (export "memory") 1 1 (pagesize 1))
+        (memory (export "memory") 8000 8000 (pagesize 1))
         (func (export "run") (loop (call $wait (i32.const 1000000000)) (br 0))))"#,
     );
     let mut runtime: Runtime<Interpreter> = Runtime::new(config);

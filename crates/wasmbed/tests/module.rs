@@ -174,7 +174,7 @@ fn check_says_what_older_devices_need() {
 fn check_says_what_an_application_takes_at_least() {
     let notes = check(&module(r#"(module (memory 1) (func (export "run")))"#), &BOARD).notes;
     assert!(
-        notes[0].starts_with("it takes 73,") && notes[0].contains("8,192 that every application takes"),
+        notes[0].starts_with("it takes 65,") && notes[0].contains(": 8 for its call stack, "),
         "{notes:?}"
     );
     assert!(notes[0].contains("65,536 of memory to begin with"), "{notes:?}");

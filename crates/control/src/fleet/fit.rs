@@ -135,9 +135,12 @@ pub fn plan_room(
         return Ok(());
     }
     let fixed = footprint.fixed_bytes(device);
+    let (about, what_for) = match footprint.is_exact(device) {
+        true => ("", "for its call stack"),
+        false => ("about ", "whatever its size"),
+    };
     let mut message = format!(
-        "it takes {}{wanted} bytes ({fixed} whatever its size, {} for its code, {} of linear memory), ",
-        if footprint.is_exact(device) { "" } else { "about " },
+        "it takes {about}{wanted} bytes ({fixed} {what_for}, {} for its code, {} of linear memory), ",
         footprint.module_bytes(device).saturating_sub(fixed),
         footprint.linear_bytes
     );
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_device_of_this_engine_needs_exactly_that_and_room_to_load_each() {
-        let translated = Translated { module_bytes: 9_000, loading_bytes: 13_000 };
+        let translated = Translated { module_bytes: 9_000, stack_bytes: 8_192, loading_bytes: 13_000 };
         let mut footprint = module(1, 10_000).needs.unwrap().footprint;
         footprint.translated = Some(translated);
         let device = |memory_bytes| DeviceFacts {
@@ -253,7 +256,7 @@ mod tests {
         let refusal = plan_room(&footprint, &device(9_000 + 65_536 + 12_999), &[]).unwrap_err();
         assert_eq!(
             refusal.message,
-            "it takes 74536 bytes (8192 whatever its size, 808 for its code, 65536 of linear memory), and 13000 more while it \
+            "it takes 74536 bytes (8192 for its call stack, 808 for its code, 65536 of linear memory), and 13000 more while it \
              is loaded; the device has 87535"
         );
         // The other may be the one that is loaded last.

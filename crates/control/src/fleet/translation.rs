@@ -14,13 +14,10 @@ const EXPANSION_MAX: u64 = 12;
 pub struct Translated {
     /// What is kept, linear memory apart: code, tables, globals, call stack.
     pub module_bytes: u64,
+    /// The call stack's, of those.
+    pub stack_bytes: u64,
     /// What there has to be beside it while the module is loaded.
     pub loading_bytes: u64,
-}
-
-impl Translated {
-    /// The call stack's, of what is kept.
-    pub const STACK_BYTES: u64 = STACK_SLOTS as u64 * 4;
 }
 
 /// Translates a module that the scan has accepted; `None` where it is beyond what is translated here.
@@ -31,7 +28,7 @@ pub fn translate(module: &[u8], info: &ModuleInfo) -> Result<Option<Translated>,
     if info.memory_min_bytes > LINEAR_BYTES_MAX {
         return Ok(None);
     }
-    let loading = Loader::SCRATCH_BYTES as u64 + Translated::STACK_BYTES;
+    let loading = Loader::SCRATCH_BYTES as u64 + u64::from(STACK_SLOTS) * 4;
     let bytes = info.memory_min_bytes + module.len() as u64 * EXPANSION_MAX + loading + 65_536;
     let mut block = vec![0; usize::try_from(bytes.div_ceil(8)).unwrap_or(0)];
     let config = Config {
@@ -49,10 +46,14 @@ pub fn translate(module: &[u8], info: &ModuleInfo) -> Result<Option<Translated>,
             Err(error) => return Err(error),
         }
     }
-    let loading_bytes = loader.temporary_bytes() as u64;
+    let most_bytes = loader.bytes_most() as u64;
     let Some(instance) = loader.finish() else { return Ok(None) };
-    let module_bytes = (instance.bytes() as u64).saturating_sub(info.memory_min_bytes);
-    Ok(Some(Translated { module_bytes, loading_bytes }))
+    let kept_bytes = instance.bytes() as u64;
+    Ok(Some(Translated {
+        module_bytes: kept_bytes.saturating_sub(info.memory_min_bytes),
+        stack_bytes: instance.stack_bytes() as u64,
+        loading_bytes: most_bytes.saturating_sub(kept_bytes),
+    }))
 }
 
 /// The imports of a module that was scanned: all of them are host functions.

@@ -115,7 +115,11 @@ impl Loader<'_> {
         if self.has_data_count && self.segments_done != self.data {
             return self.fail(ErrorKind::Malformed("number of data segments"));
         }
-        self.phase = Phase::Done;
+        if self.trace.is_some() {
+            self.phase = Phase::Done;
+        } else {
+            self.begin_depth();
+        }
         Ok(())
     }
 }

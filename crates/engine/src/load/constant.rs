@@ -39,6 +39,7 @@ impl Loader<'_> {
                 0xd2 => {
                     let function = self.reader.number(source)?;
                     self.declare(function)?;
+                    self.refer(function);
                     (ValueType::FUNCREF, u64::from(function) + 1)
                 }
                 0x6a..=0x6c | 0x7c..=0x7e => {

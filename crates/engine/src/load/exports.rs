@@ -34,6 +34,10 @@ impl Loader<'_> {
         }
         if kind == 0 {
             self.declare(index)?;
+            let function = self.function_type(self.type_of_function(index));
+            if function.parameters().any(|value_type| value_type == ValueType::FUNCREF) {
+                self.depth.any_referred = true;
+            }
         }
         let (found, compared) = self.find_export(at, length);
         self.work += compared / 16 + 1;
@@ -99,6 +103,11 @@ pub(crate) struct Exports<'r, 'm> {
 impl<'r, 'm> Exports<'r, 'm> {
     pub(crate) fn new(region: &'r Region<'m>, place: Place, count: u32) -> Exports<'r, 'm> {
         Exports { region, at: place.0, left: count }
+    }
+
+    /// Those that were not handed out: where they begin, and how many there are.
+    pub(crate) fn rest(&self) -> (Place, u32) {
+        (Place(self.at), self.left)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Names, types, imports and functions.
 
 use super::exports::read_type;
-use super::state::{DECLARED, FUNCTIONS, NAME_BYTES, TYPE_VALUES};
+use super::state::{DECLARED, FUNCTIONS, NAME_BYTES, REFERRED, TYPE_VALUES};
 use super::{Imports, Loader};
 use crate::error::ErrorKind;
 use crate::reader::{Failed, Source};
 use crate::region::Place;
-use crate::types::FunctionType;
+use crate::types::{FunctionType, ValueType};
 
 impl Loader<'_> {
     /// Reads a name and leaves it at the region's low end, where nothing keeps it unless its room is taken.
@@ -19,6 +19,7 @@ impl Loader<'_> {
         if self.region.free() < length + (at - self.region.low()) {
             return self.fail(ErrorKind::Memory { needed: length as u32 });
         }
+        self.region.note(at + length);
         self.work += length as u32 / 16;
         let name = self.region.slice_mut::<u8>(Place(at as u32), length);
         self.reader.bytes(source, name)?;
@@ -123,6 +124,9 @@ impl Loader<'_> {
         let (module, name) = (self.text(module_at, module_length), self.text(name_at, name_length));
         let found = imports.find(module, name, self.function_type(type_index));
         let Some(number) = found else { return self.fail(ErrorKind::Import { index }) };
+        if self.function_type(type_index).results().any(|value_type| value_type == ValueType::FUNCREF) {
+            self.depth.any_referred = true;
+        }
         self.region.set_number(self.import_place, index as usize, type_index | u32::from(number) << 16);
         self.imports += 1;
         Ok(())
@@ -156,7 +160,7 @@ impl Loader<'_> {
     }
 
     pub(crate) fn type_of_function(&self, function: u32) -> u32 {
-        u32::from(self.region.word(self.function_types, function) & !DECLARED)
+        u32::from(self.region.word(self.function_types, function) & !(DECLARED | REFERRED))
     }
 
     pub(crate) fn function_of(&self, index: u32) -> Result<FunctionType<'_>, Failed> {
@@ -173,6 +177,12 @@ impl Loader<'_> {
         let word = self.region.word(self.function_types, function);
         self.region.set_word(self.function_types, function, word | DECLARED);
         Ok(())
+    }
+
+    /// There can be a reference to this function, which is declared.
+    pub(crate) fn refer(&mut self, function: u32) {
+        let word = self.region.word(self.function_types, function);
+        self.region.set_word(self.function_types, function, word | REFERRED);
     }
 
     pub(crate) fn is_declared(&self, function: u32) -> bool {

@@ -2,15 +2,17 @@
 //! functions.
 //!
 //! ```text
-//! Start -> Section -> Items -> Section -> ... -> Done
+//! Start -> Section -> Items -> Section -> ...
 //!                      | ^
 //!                      +-+-- References, Bytes, Zero: what an item consists of
 //!                      +-+-- Locals -> Operators: a function
+//! Section -> Depth, when all is read -> Done
 //! any of them -> Failed, for good
 //! ```
 
 mod code;
 mod constant;
+mod depth;
 pub(crate) mod exports;
 mod functions;
 mod order;
@@ -18,7 +20,7 @@ mod segments;
 mod state;
 mod storage;
 
-use state::{EXPORTS, GLOBALS, IMPORTS, NAME_BYTES, Order, PAGE, Phase, SEGMENTS, TYPES};
+use state::{Depth, EXPORTS, GLOBALS, IMPORTS, NAME_BYTES, Order, PAGE, Phase, SEGMENTS, TYPES};
 
 use crate::error::{Error, ErrorKind};
 use crate::machine::{segment, table};
@@ -39,7 +41,7 @@ pub trait Imports {
 /// How much an instance gets beside its module.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// 32-bit slots of the call stack.
+    /// 32-bit slots of the call stack at most: a module whose calls can't go as deep gets what it can need.
     pub stack_slots: u32,
     /// Bytes up to which linear memory may grow. A module that begins with more is refused.
     pub memory_bytes: u32,
@@ -114,6 +116,7 @@ pub struct Loader<'m> {
     order: Order,
     has_data_count: bool,
     has_code: bool,
+    pub(crate) depth: Depth,
 
     // The function that is translated.
     pub(crate) function: u32,
@@ -140,11 +143,10 @@ impl<'m> Loader<'m> {
 
     /// Begins to load a module into this block; `None` if it has no room even for the loader's own stacks.
     pub fn new(block: &'m mut [u64], source: &dyn Source, config: Config) -> Option<Loader<'m>> {
-        let low = block.len().checked_sub(Scratch::WORDS)?;
-        let (block, high) = block.split_at_mut(low);
+        let (region, end) = Region::split(block, Scratch::WORDS)?;
         Some(Loader {
-            region: Region::new(block),
-            scratch: Scratch::in_block(high),
+            region,
+            scratch: Scratch::in_block(end),
             reader: Reader::new(source.length()),
             emit: Emitter::new(),
             config,
@@ -186,6 +188,7 @@ impl<'m> Loader<'m> {
             order: Order::NONE,
             has_data_count: false,
             has_code: false,
+            depth: Depth::new(),
             function: 0,
             function_start: 0,
             body_offset: 0,
@@ -204,9 +207,10 @@ impl<'m> Loader<'m> {
         })
     }
 
-    /// Bytes that loading has beside what the instance keeps, of all that it took so far.
-    pub fn temporary_bytes(&self) -> usize {
-        Self::SCRATCH_BYTES + self.region.high_bytes()
+    /// Bytes of the block that loading took so far, at most: a block of as many is enough for it, though the instance may
+    /// need more.
+    pub fn bytes_most(&self) -> usize {
+        self.region.most_bytes().next_multiple_of(8) + Self::SCRATCH_BYTES
     }
 
     /// Begins to load a module once more, to find what of it a trace's places came from; it is ready for nothing else. The
@@ -283,6 +287,7 @@ impl<'m> Loader<'m> {
             Phase::Zero { left, at } => self.zero(left, at),
             Phase::Locals { left } => self.local_group(source, left),
             Phase::Operators => self.next_operator(source),
+            Phase::Depth => self.depth(),
             Phase::Done => Ok(()),
             Phase::Failed(_) => Err(Failed),
         }

@@ -76,6 +76,9 @@ impl Loader<'_> {
         } else {
             let function = self.reader.number(source)?;
             self.declare(function)?;
+            if to != To::Nowhere {
+                self.refer(function);
+            }
             function + 1
         };
         let to = match to {

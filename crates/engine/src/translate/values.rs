@@ -161,6 +161,7 @@ impl Loader<'_> {
         if !self.is_declared(function) {
             return self.invalid(ErrorKind::Invalid("a reference to a function that nothing declares"));
         }
+        self.refer(function);
         self.push(T::FUNCREF, Kind::Const, function + 1)
     }
 }

@@ -113,6 +113,10 @@ impl Engine for Interpreter {
         let room = loading.room;
         let (loader, mut block) = loading.state.take().ok_or(DONE)?;
         let instance = loader.finish().ok_or(room.refuse(room.quota.stack_words * 4))?;
+        // The call stack may lie where the loader's own was, which the quota does not count.
+        if instance.bytes() > room.quota.heap_bytes.saturating_add(room.quota.linear_bytes) {
+            return Err(EngineError::Quota { heap_bytes: room.quota.heap_bytes });
+        }
         block.shrink(instance.bytes());
         let imports = info.imports.iter().map(|import| import.function).collect();
         Ok(Some(Interpreter { instance, block, imports }))

@@ -3,7 +3,7 @@
 //! The device's own scan decides. It stops at the first thing it refuses, so the module is also looked through for
 //! everything else, and whether packing would help is tried out.
 
-use wasmbed_control::fleet::{Translated, translate};
+use wasmbed_control::fleet::translate;
 use wasmbed_scan::{
     Capabilities, Capability, Features, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits,
     scan,
@@ -172,9 +172,12 @@ fn check_resources(bytes: &[u8], info: &ModuleInfo, options: &CheckOptions, find
         ));
     }
     let linear = info.memory_wanted_bytes(options.memory_limit_bytes);
-    let (module_bytes, fixed_bytes, loading_bytes) = match translate(bytes, info) {
-        Ok(Some(translated)) => (translated.module_bytes, Translated::STACK_BYTES, translated.loading_bytes),
-        Ok(None) => (info.load_bytes_estimate, LOAD_FIXED_BYTES, 0),
+    let (module_bytes, fixed, loading_bytes) = match translate(bytes, info) {
+        Ok(Some(translated)) => {
+            let fixed = (translated.stack_bytes, "for its call stack");
+            (translated.module_bytes, fixed, translated.loading_bytes)
+        }
+        Ok(None) => (info.load_bytes_estimate, (LOAD_FIXED_BYTES, "that every application takes"), 0),
         Err(error) => return findings.refused.push(format!("invalid module: {error}")),
     };
     let kept = module_bytes + info.memory_min_bytes;
@@ -187,11 +190,12 @@ fn check_resources(bytes: &[u8], info: &ModuleInfo, options: &CheckOptions, find
         ));
     }
     findings.notes.push(format!(
-        "it takes {} bytes of a device: {} that every application takes, {} for its code and tables, {} of memory to begin \
+        "it takes {} bytes of a device: {} {}, {} for its code and tables, {} of memory to begin \
          with; and {} more while it is loaded",
         grouped(kept),
-        grouped(fixed_bytes),
-        grouped(module_bytes.saturating_sub(fixed_bytes)),
+        grouped(fixed.0),
+        fixed.1,
+        grouped(module_bytes.saturating_sub(fixed.0)),
         grouped(info.memory_min_bytes),
         grouped(loading_bytes)
     ));
