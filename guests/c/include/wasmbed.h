@@ -1,7 +1,7 @@
 // What an application in C needs to run on a Wasmbed device: the imports of docs/host-interface.md.
 //
 // Build it with
-//   clang --target=wasm32 -Os -nostdlib -I guests/c/include -Wl,--no-entry -Wl,-z,stack-size=8192 app.c -o app.wasm
+//   clang --target=wasm32 -Os -nostdlib -I guests/c/include -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=2048 app.c -o app.wasm
 // and export the entry with WASMBED_ENTRY(main_function).
 //
 // Functions that return int answer 0 or more for success and, below zero, an error number of WASI preview 1, negated.
