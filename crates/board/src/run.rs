@@ -109,7 +109,8 @@ fn ready<H: Hardware>(start: impl FnOnce() -> Start<H>) -> Result<Running<H>, Id
         Ok(opened) => opened,
         Err(problem) => return Err(Idle { hardware, network, problem }),
     };
-    let runtime = RuntimeConfig { arena_bytes: arena.len(), ..RuntimeConfig::default() };
+    let runtime =
+        RuntimeConfig { arena_bytes: arena.len(), heap_bytes_max: arena.len(), ..RuntimeConfig::default() };
     let config = Config { board: board::<H>(reset_reason, reset_detail), runtime };
     let platform = platform(opened, network, peripherals);
     let arena = interpreter::Arena::within(arena);

@@ -10,10 +10,10 @@ use wasmbed_emulator::Kind;
 
 each_board!(a_full_arena_refuses_the_next_and_breaks_no_reconnect, ten_in_a_row_reset_no_board,);
 
-/// Waits for ever with a page of memory, 64 KiB. Ten of them with all that belongs to them are more than the board's arena.
-const PAGE: &str = r#"(module
+/// Waits for ever with two pages of memory, 128 KiB. Ten of them are more than the board's arena.
+const PAGES: &str = r#"(module
     (import "wasmbed" "wait" (func $wait (param i32)))
-    (memory (export "memory") 1)
+    (memory (export "memory") 2)
     (func (export "run") (loop (call $wait (i32.const 500)) (br 0))))"#;
 const APPLICATIONS: usize = 10;
 
@@ -22,10 +22,12 @@ fn a_full_arena_refuses_the_next_and_breaks_no_reconnect(kind: Kind) -> Result<(
         let mut machine = Machine::start(ControlPlane::Embedded).await?;
         machine.create_device(NAME).await?;
         let board = start(kind, &machine, &machine.gateway_address().to_string())?;
-        let page = wat::parse_str(PAGE)?;
+        let pages = wat::parse_str(PAGES)?;
         for number in 0..APPLICATIONS {
             let name = format!("app-{number}");
-            machine.create(&application(&name, &page, &[NAME])).await?;
+            let mut object = application(&name, &pages, &[NAME]);
+            object.spec.config.memory_limit = 2 * 65_536;
+            machine.create(&object).await?;
         }
         let mut refused = 0;
         for number in 0..APPLICATIONS {

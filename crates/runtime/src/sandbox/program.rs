@@ -39,9 +39,10 @@ pub struct RuntimeConfig {
     pub applications_max: usize,
     /// Longest slice, milliseconds.
     pub slice_ms: u32,
-    /// Arena bytes that one loaded module may take, linear memory apart.
+    /// Arena bytes that one loaded module may take, linear memory apart. A device has the whole arena here: who gets what of it
+    /// is decided before a module is sent.
     pub heap_bytes_max: usize,
-    /// 32-bit words of each application's call stack.
+    /// 32-bit words of an application's call stack at most.
     pub stack_words: usize,
     /// Log bytes that one application may write in a second; twice that at once.
     pub log_bytes_per_second: u32,
@@ -52,14 +53,14 @@ pub struct RuntimeConfig {
 }
 
 impl Default for RuntimeConfig {
-    /// A board with 512 KiB of RAM. All programs measured load in less than 200 kB and run with 192 words of stack; the
-    /// stack here is larger because it is what bounds recursion.
+    /// A board with 512 KiB of RAM. All programs measured run with 192 words of stack; the stack here is larger because it is
+    /// what bounds recursion.
     fn default() -> Self {
         RuntimeConfig {
             arena_bytes: 384 * 1_024,
             applications_max: 10,
             slice_ms: 5,
-            heap_bytes_max: 200_000,
+            heap_bytes_max: 384 * 1_024,
             stack_words: STACK_SLOTS as usize,
             log_bytes_per_second: 4_096,
             metering: Metering::Measured,
@@ -74,7 +75,7 @@ impl RuntimeConfig {
     pub fn hosted() -> Self {
         RuntimeConfig {
             arena_bytes: 32 * 1_024 * 1_024,
-            heap_bytes_max: 2 * 1_024 * 1_024,
+            heap_bytes_max: 32 * 1_024 * 1_024,
             ..RuntimeConfig::default()
         }
     }
