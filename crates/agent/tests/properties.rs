@@ -558,7 +558,10 @@ impl World {
                 let ack = HeartbeatAck { sequence: heartbeat.sequence, unix_ms: self.now_ms };
                 self.to_device.push(frame(&GatewayMessage::HeartbeatAck(ack)));
             }
-            DeviceMessage::Log(_) | DeviceMessage::Trap(_) | DeviceMessage::Error(_) => {}
+            DeviceMessage::Log(_)
+            | DeviceMessage::Trap(_)
+            | DeviceMessage::Join(_)
+            | DeviceMessage::Error(_) => {}
         }
     }
 

@@ -12,8 +12,8 @@ use crate::{
     },
     frame::FRAME_HEAD_BYTES,
     ids::{
-        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, MessageGroups, ModuleDigest, Revision,
-        Sequence, SpecHash,
+        ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
+        ModuleDigest, Revision, Sequence, SpecHash,
     },
     limits::*,
     list::Item,
@@ -59,10 +59,14 @@ pub mod tag {
     pub const PUBLISH: u32 = 17;
     /// Reserved.
     pub const LOG_LEVEL: u32 = 18;
-    /// Reserved.
+    /// [`Certificate`](crate::Certificate).
     pub const CERTIFICATE: u32 = 19;
+    /// [`Join`](crate::Join).
+    pub const JOIN: u32 = 25;
     /// [`Trap`](crate::Trap).
     pub const TRAP: u32 = 27;
+    /// [`JoinAnswer`](crate::JoinAnswer).
+    pub const JOIN_ANSWER: u32 = 33;
 }
 
 /// Key of a message's tag.
@@ -320,6 +324,37 @@ record!(ModuleGone, ModuleGone {
     1 => digest: Of::<ModuleDigest>::ANY,
 });
 
+record!(Join<'a>, Join {
+    1 => request: Bytes { bytes_max: REQUEST_BYTES_MAX },
+    2 => proof: Optional(Bytes { bytes_max: JOIN_PROOF_BYTES_MAX }),
+    3 => pairing_id: Optional(Text { bytes_max: PAIRING_ID_BYTES_MAX }),
+    4 => board: NAME,
+    5 => firmware: NAME,
+});
+
+record!(JoinStatement<'a>, JoinStatement {
+    1 => key: Of::<KeyHash>::ANY,
+    2 => trust_domain: Text { bytes_max: TRUST_DOMAIN_BYTES_MAX },
+    3 => namespace: Text { bytes_max: NAMESPACE_BYTES_MAX },
+    4 => name: Text { bytes_max: DEVICE_NAME_BYTES_MAX },
+    5 => device_uid: Of::<DeviceUid>::ANY,
+});
+
+record!(JoinAnswer<'a>, JoinAnswer {
+    1 => state: Of::<JoinState>::ANY,
+    2 => device_uid: Optional(Of::<DeviceUid>::ANY),
+    3 => namespace: Text { bytes_max: NAMESPACE_BYTES_MAX },
+    4 => name: Text { bytes_max: DEVICE_NAME_BYTES_MAX },
+    5 => retry_after_ms: Uint::<u32>::ANY,
+    6 => detail: DETAIL,
+});
+
+record!(Certificate<'a>, Certificate {
+    1 => chain_bytes: Uint::<u32>::within(1, CHAIN_BYTES_MAX),
+    2 => offset: Uint::<u32>::within(0, CHAIN_BYTES_MAX - 1),
+    3 => bytes: Bytes { bytes_max: CHUNK_BYTES_MAX },
+});
+
 /// Writes a frame, its two length bytes included, and returns its length.
 ///
 /// # Errors
@@ -334,6 +369,7 @@ pub fn encode_device(message: &DeviceMessage<'_>, out: &mut [u8]) -> Result<usiz
         DeviceMessage::ModuleGet(body) => frame(tag, body, out),
         DeviceMessage::Log(body) => frame(tag, body, out),
         DeviceMessage::Trap(body) => frame(tag, body, out),
+        DeviceMessage::Join(body) => frame(tag, body, out),
         DeviceMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -353,6 +389,8 @@ pub fn encode_gateway(message: &GatewayMessage<'_>, out: &mut [u8]) -> Result<us
         GatewayMessage::AssignmentGone(body) => frame(tag, body, out),
         GatewayMessage::ModuleChunk(body) => frame(tag, body, out),
         GatewayMessage::ModuleGone(body) => frame(tag, body, out),
+        GatewayMessage::Certificate(body) => frame(tag, body, out),
+        GatewayMessage::JoinAnswer(body) => frame(tag, body, out),
         GatewayMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -372,6 +410,7 @@ pub fn decode_device(body: &[u8]) -> Result<DeviceMessage<'_>, DecodeError> {
             tag::MODULE_GET => DeviceMessage::ModuleGet(Record::read_entries(map)?),
             tag::LOG => DeviceMessage::Log(Record::read_entries(map)?),
             tag::TRAP => DeviceMessage::Trap(Record::read_entries(map)?),
+            tag::JOIN => DeviceMessage::Join(Record::read_entries(map)?),
             tag::ERROR => DeviceMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -395,6 +434,8 @@ pub fn decode_gateway(body: &[u8]) -> Result<GatewayMessage<'_>, DecodeError> {
             tag::ASSIGNMENT_GONE => GatewayMessage::AssignmentGone(Record::read_entries(map)?),
             tag::MODULE_CHUNK => GatewayMessage::ModuleChunk(Record::read_entries(map)?),
             tag::MODULE_GONE => GatewayMessage::ModuleGone(Record::read_entries(map)?),
+            tag::CERTIFICATE => GatewayMessage::Certificate(Record::read_entries(map)?),
+            tag::JOIN_ANSWER => GatewayMessage::JoinAnswer(Record::read_entries(map)?),
             tag::ERROR => GatewayMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -421,6 +462,21 @@ pub fn decode_spec(bytes: &[u8]) -> Result<Spec<'_>, DecodeError> {
     Ok(spec)
 }
 
+/// What stands before a join statement in what is signed, so that no signature for anything else passes for a join proof.
+const JOIN_CONTEXT: &[u8] = b"wasmbed-join-1\0";
+
+/// Writes what a join proof is over, and returns its length: `wasmbed-join-1`, a zero byte, and the deterministic encoding of
+/// the statement.
+///
+/// # Errors
+/// `out` is too short ([`JOIN_STATEMENT_BYTES_MAX`] always suffices) or the statement breaks a limit.
+pub fn encode_join_statement(statement: &JoinStatement<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
+    let (context, rest) = out.split_at_mut_checked(JOIN_CONTEXT.len()).ok_or(EncodeError::BufferTooSmall)?;
+    context.copy_from_slice(JOIN_CONTEXT);
+    let bytes_max = JOIN_STATEMENT_BYTES_MAX - JOIN_CONTEXT.len();
+    Ok(JOIN_CONTEXT.len() + write_bounded(rest, bytes_max, |writer| statement.write_map(writer))?)
+}
+
 impl DeviceMessage<'_> {
     /// The message's tag.
     #[must_use]
@@ -433,6 +489,7 @@ impl DeviceMessage<'_> {
             Self::ModuleGet(_) => tag::MODULE_GET,
             Self::Log(_) => tag::LOG,
             Self::Trap(_) => tag::TRAP,
+            Self::Join(_) => tag::JOIN,
             Self::Error(_) => tag::ERROR,
         }
     }
@@ -452,6 +509,8 @@ impl GatewayMessage<'_> {
             Self::AssignmentGone(_) => tag::ASSIGNMENT_GONE,
             Self::ModuleChunk(_) => tag::MODULE_CHUNK,
             Self::ModuleGone(_) => tag::MODULE_GONE,
+            Self::Certificate(_) => tag::CERTIFICATE,
+            Self::JoinAnswer(_) => tag::JOIN_ANSWER,
             Self::Error(_) => tag::ERROR,
         }
     }

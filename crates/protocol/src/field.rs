@@ -9,8 +9,8 @@ use minicbor::encode::Encoder;
 use crate::{
     error::{DecodeError, DecodeFault, EncodeError, Violation},
     ids::{
-        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, MessageGroups, ModuleDigest, Revision,
-        Sequence, SpecHash,
+        ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
+        ModuleDigest, Revision, Sequence, SpecHash,
     },
     list::{Item, List},
     reader::Reader,
@@ -205,7 +205,7 @@ macro_rules! bytes_field {
     )+};
 }
 
-bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId, BootId);
+bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId, BootId, DeviceUid, KeyHash);
 
 macro_rules! counter_field {
     ($($name:ident),+) => {$(
@@ -255,6 +255,7 @@ enumeration_field!(
     TrapKind,
     ErrorCode,
     CloseReason,
+    JoinState,
     RestartPolicy
 );
 

@@ -51,6 +51,33 @@ macro_rules! hex_text {
     };
 }
 
+/// Text forms of a UUID.
+macro_rules! uuid_text {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut begin = 0;
+                for end in HYPHENS {
+                    write_hex(f, &self.0[begin..end])?;
+                    f.write_char('-')?;
+                    begin = end;
+                }
+                write_hex(f, &self.0[begin..])
+            }
+        }
+
+        impl $name {
+            fn parse(text: &str) -> Option<Self> {
+                let hyphens =
+                    text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(index, _)| index);
+                let grouped = hyphens.clone().eq([8, 13, 18, 23]);
+                let plain = hyphens.count() == 0;
+                (grouped || plain).then(|| parse_hex(text.bytes().filter(|byte| *byte != b'-')))?.map(Self)
+            }
+        }
+    };
+}
+
 /// SHA-256 of bytes.
 macro_rules! digest_of {
     ($name:ident) => {
@@ -109,6 +136,25 @@ bytes_newtype!(
     16,
     "a UUID: 32 hex digits in groups of 8, 4, 4, 4 and 12"
 );
+uuid_text!(ApplicationUid);
+
+bytes_newtype!(
+    /// The `metadata.uid` of a Device, so that no proof of its identity serves a Device of the same name that was created later.
+    /// Text forms as [`ApplicationUid`].
+    DeviceUid,
+    16,
+    "a UUID: 32 hex digits in groups of 8, 4, 4, 4 and 12"
+);
+uuid_text!(DeviceUid);
+
+bytes_newtype!(
+    /// SHA-256 (FIPS 180-4) of a DER `SubjectPublicKeyInfo`, shown as 64 hex digits.
+    KeyHash,
+    32,
+    "64 hex digits"
+);
+hex_text!(KeyHash);
+digest_of!(KeyHash);
 
 bytes_newtype!(
     /// Follows one change from the controller through the gateway to the device and back; shown as 32 hex digits.
@@ -135,27 +181,6 @@ impl core::error::Error for ParseIdError {}
 
 /// Offsets of the bytes before which a hyphen stands.
 const HYPHENS: [usize; 4] = [4, 6, 8, 10];
-
-impl fmt::Display for ApplicationUid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut begin = 0;
-        for end in HYPHENS {
-            write_hex(f, &self.0[begin..end])?;
-            f.write_char('-')?;
-            begin = end;
-        }
-        write_hex(f, &self.0[begin..])
-    }
-}
-
-impl ApplicationUid {
-    fn parse(text: &str) -> Option<Self> {
-        let hyphens = text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(index, _)| index);
-        let grouped = hyphens.clone().eq([8, 13, 18, 23]);
-        let plain = hyphens.count() == 0;
-        (grouped || plain).then(|| parse_hex(text.bytes().filter(|byte| *byte != b'-')))?.map(Self)
-    }
-}
 
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -234,6 +259,8 @@ pub struct MessageGroups(pub u64);
 impl MessageGroups {
     /// [`Trap`](crate::Trap).
     pub const TRAPS: Self = Self(1);
+    /// [`Join`](crate::Join) within a session, which renews a certificate.
+    pub const RENEWAL: Self = Self(2);
 
     /// Whether all of these are among them.
     #[must_use]

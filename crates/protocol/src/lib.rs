@@ -48,7 +48,8 @@ mod text;
 mod trace;
 
 pub use codec::{
-    decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_spec, tag,
+    decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_join_statement,
+    encode_spec, tag,
 };
 pub use error::{DecodeError, DecodeFault, EncodeError, FrameError, Violation};
 pub use frame::{FRAME_HEAD_BYTES, Frames, frame_length};

@@ -50,3 +50,19 @@ pub const VALUE_BYTES_MAX: usize = 1_024;
 pub const STACK_FRAMES_MAX: usize = 9;
 /// The name of one of them.
 pub const FUNCTION_NAME_BYTES_MAX: usize = 32;
+/// The certification request of a Join; with a P-256 key and an empty subject it has some 250.
+pub const REQUEST_BYTES_MAX: usize = 512;
+/// A join proof: an ECDSA signature on P-256 has at most 72, a MAC 32.
+pub const JOIN_PROOF_BYTES_MAX: usize = 128;
+/// The id of a pairing token.
+pub const PAIRING_ID_BYTES_MAX: usize = 16;
+/// A certificate chain, the root not among it.
+pub const CHAIN_BYTES_MAX: u32 = 8_192;
+/// A trust domain, as SPIFFE has it.
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+/// A namespace, as Kubernetes has it.
+pub const NAMESPACE_BYTES_MAX: usize = 63;
+/// The name of a Device, as Kubernetes has it.
+pub const DEVICE_NAME_BYTES_MAX: usize = 253;
+/// An encoded join statement.
+pub const JOIN_STATEMENT_BYTES_MAX: usize = 700;

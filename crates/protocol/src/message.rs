@@ -4,8 +4,8 @@ pub use crate::error_code::ErrorCode;
 use crate::{
     enumeration::enumeration,
     ids::{
-        ApplicationUid, BootCounter, BootId, CorrelationId, Epoch, MessageGroups, ModuleDigest, Revision,
-        Sequence, SpecHash,
+        ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
+        ModuleDigest, Revision, Sequence, SpecHash,
     },
     list::List,
 };
@@ -27,6 +27,9 @@ pub enum DeviceMessage<'a> {
     Log(Log<'a>),
     /// Where an application trapped; only for a gateway that takes [`MessageGroups::TRAPS`].
     Trap(Trap<'a>),
+    /// Asks for a certificate: the first frame of a device that has none of the fleet, or a renewal within a session, only for
+    /// a gateway that takes [`MessageGroups::RENEWAL`].
+    Join(Join<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -52,6 +55,10 @@ pub enum GatewayMessage<'a> {
     ModuleChunk(ModuleChunk<'a>),
     /// Answers ModuleGet: this gateway does not have that module.
     ModuleGone(ModuleGone),
+    /// A piece of the chain that a Join asked for, in order.
+    Certificate(Certificate<'a>),
+    /// How it is with a Join that has no chain yet.
+    JoinAnswer(JoinAnswer<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -499,4 +506,77 @@ pub struct ModuleChunk<'a> {
 pub struct ModuleGone {
     /// Which module.
     pub digest: ModuleDigest,
+}
+
+/// Asks for a certificate for a key that the device made itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Join<'a> {
+    /// A PKCS #10 certification request (RFC 2986), DER, signed by that key. Nothing of it but the key is used.
+    pub request: &'a [u8],
+    /// Over a [`JoinStatement`]: an ECDSA signature by the factory key (X9.62, DER), or HMAC-SHA-256 under the pairing key. None
+    /// until a [`JoinAnswer`] has said which Device it is for, and within a session.
+    pub proof: Option<&'a [u8]>,
+    /// Id of the pairing token; none with a factory identity, and within a session.
+    pub pairing_id: Option<&'a str>,
+    /// As in [`Facts::board`], for the person who approves.
+    pub board: &'a str,
+    /// As in [`Facts::firmware`].
+    pub firmware: &'a str,
+}
+
+/// What a join proof is over: this key is to be this Device's, and no other's. See
+/// [`encode_join_statement`](crate::encode_join_statement).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinStatement<'a> {
+    /// Of the `SubjectPublicKeyInfo` in the request.
+    pub key: KeyHash,
+    /// The fleet's.
+    pub trust_domain: &'a str,
+    /// The Device's namespace.
+    pub namespace: &'a str,
+    /// The Device's name.
+    pub name: &'a str,
+    /// The Device's UID.
+    pub device_uid: DeviceUid,
+}
+
+enumeration! {
+    /// How it is with a Join.
+    JoinState {
+        /// The Device is known by now, and the proof for it is missing or is for another: send it.
+        ProofNeeded = 0,
+        /// A person has to approve the Device, or the signer has not issued yet.
+        Pending = 1,
+        /// It is refused: the detail says why. A later try may do.
+        Refused = 2,
+    }
+}
+
+/// Answers a Join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinAnswer<'a> {
+    /// How it is.
+    pub state: JoinState,
+    /// UID of the Device that it is about; none if it is refused before there is one.
+    pub device_uid: Option<DeviceUid>,
+    /// The Device's namespace.
+    pub namespace: &'a str,
+    /// The Device's name.
+    pub name: &'a str,
+    /// Before the next try, milliseconds; 0 while the gateway will say more by itself.
+    pub retry_after_ms: u32,
+    /// For people.
+    pub detail: &'a str,
+}
+
+/// A piece of the chain that was issued: the device's certificate, then the authorities above it but the root, DER, one after
+/// the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certificate<'a> {
+    /// Of the whole chain, 1 to [`CHAIN_BYTES_MAX`](crate::limits::CHAIN_BYTES_MAX).
+    pub chain_bytes: u32,
+    /// Of the first byte.
+    pub offset: u32,
+    /// The bytes, at most [`CHUNK_BYTES_MAX`](crate::limits::CHUNK_BYTES_MAX).
+    pub bytes: &'a [u8],
 }

@@ -118,6 +118,13 @@ proptest! {
             uid: ApplicationUid(uid), spec_hash: SpecHash(hash), restarts: offset, kind: TrapKind::from(code),
             frames: List::new(&frames[..usize::from(length) % (STACK_FRAMES_MAX + 1)]), frames_left_out: code,
         }))?;
+        let request = hash.repeat(REQUEST_BYTES_MAX / hash.len());
+        round_trip_device(DeviceMessage::Join(Join {
+            request: &request[..usize::from(length) % (REQUEST_BYTES_MAX + 1)],
+            proof: tag.map(|length| &request[..length as usize % (JOIN_PROOF_BYTES_MAX + 1)]),
+            pairing_id: tag.map(|_| named.get(..named.floor_char_boundary(PAIRING_ID_BYTES_MAX)).unwrap_or_default()),
+            board: named, firmware: named,
+        }))?;
         round_trip_device(DeviceMessage::Error(ErrorNotice { code: ErrorCode::from(code), tag, detail: &text }))?;
     }
 
@@ -155,6 +162,13 @@ proptest! {
             digest: ModuleDigest(hash), offset, bytes: &bytes,
         }))?;
         round_trip_gateway(GatewayMessage::ModuleGone(ModuleGone { digest: ModuleDigest(hash) }))?;
+        round_trip_gateway(GatewayMessage::Certificate(Certificate {
+            chain_bytes: 1 + x % CHAIN_BYTES_MAX, offset: offset % CHAIN_BYTES_MAX, bytes: &bytes,
+        }))?;
+        round_trip_gateway(GatewayMessage::JoinAnswer(JoinAnswer {
+            state: JoinState::from(x), device_uid: known.then_some(DeviceUid(correlation)), namespace: &text[..0],
+            name: &text, retry_after_ms: y, detail: &text,
+        }))?;
     }
 
     #[test]

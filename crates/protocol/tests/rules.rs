@@ -283,3 +283,27 @@ fn a_spec_is_bounded_as_a_whole() {
     assert!(encode_spec(&Spec { args: List::new(&args[..2]), ..spec }, &mut out).is_ok());
     assert!(decode_spec(&[0; SPEC_BYTES_MAX + 1]).is_err());
 }
+
+/// What is signed stands as it is: a factory's proofs of today have to hold tomorrow.
+#[test]
+fn a_join_statement_is_its_context_and_one_map() {
+    let statement = JoinStatement {
+        key: KeyHash::of(b"key"),
+        trust_domain: "example.org",
+        namespace: "plant",
+        name: "board-17",
+        device_uid: DeviceUid(*b"0123456789abcdef"),
+    };
+    let mut out = [0; JOIN_STATEMENT_BYTES_MAX];
+    let length = encode_join_statement(&statement, &mut out).unwrap();
+    let expected = [
+        &b"wasmbed-join-1\0\xa5\x01\x58\x20"[..],
+        &KeyHash::of(b"key").0,
+        b"\x02\x6bexample.org\x03\x65plant\x04\x68board-17\x05\x500123456789abcdef",
+    ];
+    assert_eq!(out[..length], expected.concat());
+    let (trust_domain, namespace, name) = ("t".repeat(255), "n".repeat(63), "d".repeat(253));
+    let largest =
+        JoinStatement { trust_domain: &trust_domain, namespace: &namespace, name: &name, ..statement };
+    assert!(encode_join_statement(&largest, &mut out).is_ok());
+}

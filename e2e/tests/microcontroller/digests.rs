@@ -206,7 +206,9 @@ fn answer(
             }
             Ok(())
         }
-        DeviceMessage::Log(_) | DeviceMessage::Trap(_) | DeviceMessage::Error(_) => Ok(()),
+        DeviceMessage::Log(_) | DeviceMessage::Trap(_) | DeviceMessage::Join(_) | DeviceMessage::Error(_) => {
+            Ok(())
+        }
     }
 }
 

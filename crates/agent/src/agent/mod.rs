@@ -190,6 +190,9 @@ impl Agent {
             (Session::Established(_), GatewayMessage::Welcome(_)) => {
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), "a second Welcome");
             }
+            (Session::Established(_), GatewayMessage::Certificate(_) | GatewayMessage::JoinAnswer(_)) => {
+                self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), "no Join was sent");
+            }
             // Nothing else is understood before Welcome, and nothing at all while the session ends.
             (
                 Session::Down { .. }

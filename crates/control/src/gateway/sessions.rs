@@ -177,6 +177,11 @@ impl Gateway {
             DeviceMessage::ModuleGet(get) => self.handle_module_get(now, id, &device, get),
             DeviceMessage::Log(log) => self.handle_log(now, &device, &log),
             DeviceMessage::Trap(trap) => self.handle_trap(now, &device, &trap),
+            // Its Welcome offered no renewal.
+            DeviceMessage::Join(_) => {
+                let detail = "this gateway renews no certificates".to_owned();
+                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::JOIN), detail);
+            }
         }
     }
 

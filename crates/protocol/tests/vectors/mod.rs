@@ -159,6 +159,31 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
             ..trap
         }),
     );
+    let join = Join {
+        request: &[0x30, 0x00],
+        proof: None,
+        pairing_id: None,
+        board: "riscv32-virt",
+        firmware: "0.1.0",
+    };
+    each("join", DeviceMessage::Join(join));
+    each("join_with_proof", DeviceMessage::Join(Join { proof: Some(&[0x30, 0x01]), ..join }));
+    each(
+        "join_by_pairing",
+        DeviceMessage::Join(Join { proof: Some(&[7; 32]), pairing_id: Some("k7m2qa"), ..join }),
+    );
+    let (request, proof) = ([0x30; REQUEST_BYTES_MAX], [7; JOIN_PROOF_BYTES_MAX]);
+    let (id, name) = ("x".repeat(PAIRING_ID_BYTES_MAX), "x".repeat(NAME_BYTES_MAX));
+    each(
+        "join_largest",
+        DeviceMessage::Join(Join {
+            request: &request,
+            proof: Some(&proof),
+            pairing_id: Some(&id),
+            board: &name,
+            firmware: &name,
+        }),
+    );
     each(
         "error_from_device",
         DeviceMessage::Error(ErrorNotice {
@@ -225,6 +250,32 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
         GatewayMessage::ModuleChunk(ModuleChunk { digest: DIGEST, offset: 0, bytes: b"\0asm\x01\0\0\0" }),
     );
     each("module_gone", GatewayMessage::ModuleGone(ModuleGone { digest: DIGEST }));
+    each(
+        "certificate",
+        GatewayMessage::Certificate(Certificate { chain_bytes: 1_120, offset: 0, bytes: &[0x30, 0x82] }),
+    );
+    let answer = JoinAnswer {
+        state: JoinState::ProofNeeded,
+        device_uid: Some(DeviceUid(UID.0)),
+        namespace: "plant",
+        name: "board-17",
+        retry_after_ms: 0,
+        detail: "",
+    };
+    each("join_answer", GatewayMessage::JoinAnswer(answer));
+    let refused = JoinState::Refused;
+    let detail = "no Device has this token";
+    each(
+        "join_answer_refused",
+        GatewayMessage::JoinAnswer(JoinAnswer {
+            state: refused,
+            device_uid: None,
+            namespace: "",
+            name: "",
+            retry_after_ms: 60_000,
+            detail,
+        }),
+    );
     each(
         "error_from_gateway",
         GatewayMessage::Error(ErrorNotice { code: ErrorCode::Malformed, tag: None, detail: "not CBOR" }),

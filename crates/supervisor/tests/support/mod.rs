@@ -256,6 +256,7 @@ impl Gateway {
                 }));
                 self.traps.push((trap.uid, trap.restarts, trap.to_string()));
             }
+            DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Error(error) => self.errors.push(error.detail.into()),
         }
     }
