@@ -3,8 +3,15 @@
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::factory::FactoryId;
 use crate::refusal::{CertificateError, Refusal};
 use crate::spiffe::{Role, SpiffeId};
+
+/// What stands before the 65 bytes of an uncompressed point in the DER `SubjectPublicKeyInfo` of an ECDSA P-256 key (RFC 5480).
+pub const P256_KEY_INFO_HEAD: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
 
 /// A peer's own certificate: the first of its chain.
 pub struct Leaf<'a>(EndEntityCert<'a>);
@@ -29,14 +36,39 @@ impl<'a> Leaf<'a> {
     /// # Errors
     /// It names no URI or several, or one that is not an id of Wasmbed.
     pub fn spiffe_id(&self) -> Result<SpiffeId, CertificateError> {
+        Ok(self.uri()?.parse()?)
+    }
+
+    /// Its one id from a factory.
+    ///
+    /// # Errors
+    /// It names no URI or several, or one that is not such an id.
+    pub fn factory_id(&self) -> Result<FactoryId, CertificateError> {
+        Ok(self.uri()?.parse()?)
+    }
+
+    fn uri(&self) -> Result<&str, CertificateError> {
         let mut uris = self.0.valid_uri_names();
         match (uris.next(), uris.next()) {
-            (Some(uri), None) => Ok(uri.parse()?),
+            (Some(uri), None) => Ok(uri),
             (first, second) => {
                 let counted = usize::from(first.is_some()) + usize::from(second.is_some());
                 Err(CertificateError::UriCount(counted + uris.count()))
             }
         }
+    }
+
+    /// Verifies a signature over a message by this certificate's key.
+    ///
+    /// # Errors
+    /// It is another's, over another message, or not of this algorithm.
+    pub fn verify_signature(
+        &self,
+        algorithm: &dyn SignatureVerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        self.0.verify_signature(algorithm, message, signature).map_err(|error| Refusal::from(&error))
     }
 
     /// Verifies the chain at a moment and returns the index of the trust anchor that it ends at.

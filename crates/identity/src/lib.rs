@@ -4,7 +4,7 @@
 //! It may not open a connection, read a clock or issue a certificate. It needs an allocator and no `std`.
 //!
 //! ```text
-//! spiffe <- refusal <- chain      alert
+//! spiffe <- factory, refusal <- chain      alert      pairing
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -15,10 +15,14 @@ extern crate std;
 
 mod alert;
 mod chain;
+mod factory;
+mod pairing;
 mod refusal;
 mod spiffe;
 
 pub use alert::Alert;
-pub use chain::Leaf;
+pub use chain::{Leaf, P256_KEY_INFO_HEAD};
+pub use factory::{FactoryId, FactoryIdError};
+pub use pairing::{PairingKey, PairingToken, PairingTokenError};
 pub use refusal::{CertificateError, Constraint, Described, Refusal};
 pub use spiffe::{Role, SpiffeError, SpiffeId, SpiffeProblem};

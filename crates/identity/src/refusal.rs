@@ -5,6 +5,7 @@ use core::fmt;
 
 use thiserror::Error;
 
+use crate::factory::FactoryIdError;
 use crate::spiffe::{Role, SpiffeError, SpiffeId, cut};
 
 /// Bytes of an id that a description shows.
@@ -24,6 +25,9 @@ pub enum CertificateError {
     /// The one URI is not an id of Wasmbed.
     #[error(transparent)]
     Spiffe(#[from] SpiffeError),
+    /// The one URI is not the id of a device from its factory.
+    #[error(transparent)]
+    Factory(#[from] FactoryIdError),
 }
 
 /// A rule of RFC 5280 or a bound that a chain breaks.
@@ -198,6 +202,12 @@ impl fmt::Display for Described<'_> {
                     f,
                     "the {peer}'s certificate was refused: its URI is not a SPIFFE id: {}",
                     error.problem
+                )
+            }
+            Refusal::Certificate(CertificateError::Factory(_)) => {
+                write!(
+                    f,
+                    "the {peer}'s certificate was refused: its URI is not spiffe://TRUST/factory/SERIAL"
                 )
             }
             Refusal::Certificate(error) => write!(f, "the {peer}'s certificate was refused: {error}"),

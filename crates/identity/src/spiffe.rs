@@ -6,7 +6,7 @@ use core::{fmt, str::FromStr};
 use thiserror::Error;
 
 /// Longest id that SPIFFE allows, bytes.
-const ID_BYTES_MAX: usize = 2_048;
+pub(crate) const ID_BYTES_MAX: usize = 2_048;
 /// Longest namespace, as Kubernetes has it.
 const NAMESPACE_BYTES_MAX: usize = 63;
 /// Longest name of an object, as Kubernetes has it.
@@ -14,8 +14,8 @@ const NAME_BYTES_MAX: usize = 253;
 /// Longest trust domain, as SPIFFE has it.
 const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// Bytes of a text that an error repeats.
-const SHOWN_BYTES_MAX: usize = 256;
-const SCHEME: &str = "spiffe://";
+pub(crate) const SHOWN_BYTES_MAX: usize = 256;
+pub(crate) const SCHEME: &str = "spiffe://";
 
 /// What a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,7 +192,7 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-fn is_trust_domain(text: &str) -> bool {
+pub(crate) fn is_trust_domain(text: &str) -> bool {
     (1..=TRUST_DOMAIN_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
 }
