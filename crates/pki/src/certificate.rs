@@ -1,7 +1,10 @@
 //! The facts of a certificate.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::{
+    oid_registry::OID_X509_SERIALNUMBER,
+    prelude::{FromDer, GeneralName, X509Certificate},
+};
 
 use crate::{CertificateError, SpiffeId};
 
@@ -10,6 +13,8 @@ use crate::{CertificateError, SpiffeId};
 pub struct CertificateFacts {
     /// Subject common name, if it has one.
     pub common_name: Option<String>,
+    /// Subject serial number (X.520), if it has one: in certificates that the signer issued, the UID of the Device.
+    pub subject_serial: Option<String>,
     /// All URIs among the subject's alternative names.
     pub uris: Vec<String>,
     /// DER SubjectPublicKeyInfo.
@@ -43,6 +48,12 @@ impl CertificateFacts {
                 .iter_common_name()
                 .next()
                 .and_then(|name| name.as_str().ok())
+                .map(str::to_owned),
+            subject_serial: certificate
+                .subject()
+                .iter_by_oid(&OID_X509_SERIALNUMBER)
+                .next()
+                .and_then(|serial| serial.as_str().ok())
                 .map(str::to_owned),
             uris: uris.collect(),
             public_key: certificate.public_key().raw.to_vec(),

@@ -70,6 +70,7 @@ impl ClusterAuthority {
     /// A host that a certificate can't name, or a key that is not here.
     pub fn issue_server(&self, hosts: &[String]) -> Result<Identity, PkiError> {
         let leaf = LeafPlan {
+            serial: None,
             common_name: "kube-apiserver".to_owned(),
             organization: None,
             names: host_names(hosts)?,
@@ -92,6 +93,7 @@ impl ClusterAuthority {
             });
         }
         let leaf = LeafPlan {
+            serial: None,
             common_name: user.to_owned(),
             organization: Some(group.to_owned()),
             names: Vec::new(),

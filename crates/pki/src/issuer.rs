@@ -8,7 +8,7 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -93,6 +93,16 @@ impl Authority {
         let pem = plan.certificate(&key, plan.params(clock.now())?)?;
         store(&certificate_file, &pem)?;
         Self::open(&certificate_file, pem, key_file, Some(key), clock)
+    }
+
+    /// Opens an authority whose certificate and key are both here, wherever they lie.
+    pub(crate) fn open_existing(certificate: &Path, key: &Path, clock: Clock) -> Result<Self, PkiError> {
+        let text = |path: &Path| {
+            read(path)?
+                .ok_or_else(|| PkiError::Io { path: path.to_owned(), source: io::ErrorKind::NotFound.into() })
+        };
+        let pair = parse_key(key, &text(key)?)?;
+        Self::open(certificate, text(certificate)?, key.to_owned(), Some(pair), clock)
     }
 
     /// The end of a certificate that has not begun.
@@ -189,6 +199,24 @@ impl Authority {
             .map_err(|error| PkiError::File { path: self.key_file.clone(), problem: error.to_string() })
     }
 
+    /// Issues a leaf for a key of which only the public half is here (DER `SubjectPublicKeyInfo`), for so many seconds and not
+    /// beyond a time (seconds since 1970-01-01T00:00:00Z): PEM, this authority behind it.
+    pub(crate) fn certify(
+        &self,
+        public_key_info: &[u8],
+        leaf: LeafPlan,
+        seconds: u64,
+        not_after_max: i64,
+    ) -> Result<String, PkiError> {
+        let now = self.clock.now();
+        let mut params = leaf.params(now)?;
+        let begin = now.saturating_sub_unsigned(lifetime::BACKDATE_SECONDS);
+        set_validity(&mut params, begin, now.saturating_add_unsigned(seconds).min(not_after_max));
+        let key = SubjectPublicKeyInfo::from_der(public_key_info)?;
+        let certificate = params.signed_by(&key, self.issuer()?)?;
+        Ok(certificate.pem() + &self.certificate_pem)
+    }
+
     fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, PkiError> {
         self.issuer.as_ref().ok_or_else(|| PkiError::File {
             path: self.key_file.clone(),
@@ -221,10 +249,15 @@ impl AuthorityPlan<'_> {
     }
 }
 
+/// The attribute type `serialNumber` (X.520, section 6.2.9).
+const SUBJECT_SERIAL: [u64; 4] = [2, 5, 4, 5];
+
 /// What a leaf is to be.
 pub(crate) struct LeafPlan {
     pub(crate) common_name: String,
     pub(crate) organization: Option<String>,
+    /// Subject serial number (X.520): the UID of the object that the id names, so that one of the same name is told apart.
+    pub(crate) serial: Option<String>,
     pub(crate) names: Vec<SanType>,
     pub(crate) days: u64,
     pub(crate) purpose: ExtendedKeyUsagePurpose,
@@ -240,6 +273,7 @@ impl LeafPlan {
             // RFC 5280 allows 64 characters; the id in the alternative name is what counts.
             common_name: format!("{} {}", id.role(), id.name()).chars().take(64).collect(),
             organization: None,
+            serial: None,
             names,
             days,
             purpose: match id.role() {
@@ -251,6 +285,9 @@ impl LeafPlan {
 
     fn params(self, now: i64) -> Result<CertificateParams, PkiError> {
         let mut params = base_params(&self.common_name, self.organization.as_deref(), self.days, now)?;
+        if let Some(serial) = self.serial {
+            params.distinguished_name.push(DnType::CustomDnType(SUBJECT_SERIAL.to_vec()), serial);
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.subject_alt_names = self.names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

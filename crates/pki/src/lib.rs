@@ -16,19 +16,23 @@
 mod authority;
 mod certificate;
 mod cluster;
+mod device_issuer;
 mod error;
 mod identity;
 mod issuer;
 mod renewal;
+mod request;
 pub mod tls;
 mod verifier;
 
 pub use authority::Authorities;
 pub use certificate::{CertificateFacts, public_key_base64};
 pub use cluster::ClusterAuthority;
+pub use device_issuer::DeviceIssuer;
 pub use error::{IdentityError, PemError, PkiError};
 pub use identity::{Identity, read_certificates};
 pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
+pub use request::{CertificationRequest, REQUEST_BYTES_MAX, RequestError};
 pub use wasmbed_files::write_private;
 pub use wasmbed_identity::{CertificateError, Refusal, Role, SpiffeError, SpiffeId};
 
@@ -43,6 +47,8 @@ pub mod lifetime {
     pub const DEVICE_DAYS: u64 = 10 * 365;
     /// Gateways, controllers, operators and clients of the Kubernetes API, one year.
     pub const SERVICE_DAYS: u64 = 365;
+    /// Devices whose certificates the signer issues, one year at most: they renew over their sessions.
+    pub const ISSUED_DEVICE_SECONDS_MAX: u64 = 365 * 24 * 3_600;
     /// `notBefore` lies this far back, so that a peer whose clock is a little behind accepts a fresh certificate.
     pub const BACKDATE_SECONDS: u64 = 3_600;
 }
