@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ReasonCode,
     schema::{
-        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, NAME_MAX, TEXT_MAX, TIME_MAX, UID_PATTERN,
-        WORD_PATTERN,
+        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, NAME_MAX, PAIRING_ID_PATTERN, SERIAL_PATTERN,
+        TEXT_MAX, TIME_MAX, UID_PATTERN, WORD_PATTERN,
     },
 };
 
@@ -55,6 +55,23 @@ pub struct DeviceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 40, max = 1_024), regex(pattern = BASE64_PATTERN))]
     pub public_key: Option<String>,
+    /// Serial of the factory certificate with which the device joins, if its name is not made from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = SERIAL_PATTERN))]
+    pub serial: Option<String>,
+    /// SHA-256 of the factory certificate's DER SubjectPublicKeyInfo, hexadecimal: no other factory key joins as this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = HASH_PATTERN))]
+    pub factory_key_hash: Option<String>,
+    /// Id of the pairing token with which the device joins: the part of the token before the dot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), regex(pattern = PAIRING_ID_PATTERN))]
+    pub pairing_id: Option<String>,
+    /// SHA-256 of the DER SubjectPublicKeyInfo of the key that a person compared with what the device shows, hexadecimal. A device
+    /// that joins without any proof gets a certificate for this key alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = HASH_PATTERN))]
+    pub confirmed_key: Option<String>,
     /// Whether a person wants this device in the fleet.
     #[serde(default = "approved_default")]
     pub approved: bool,

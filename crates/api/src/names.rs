@@ -5,6 +5,10 @@
 pub const GATEWAY_COMPONENT: &str = "wasmbed-gateway";
 /// The same of controllers.
 pub const CONTROLLER_COMPONENT: &str = "wasmbed-controller";
+/// The same of signers.
+pub const SIGNER_COMPONENT: &str = "wasmbed-signer";
+/// `spec.signerName` of CertificateSigningRequests for devices.
+pub const DEVICE_SIGNER: &str = "wasmbed.github.io/device";
 /// The Lease of the controller that leads; its `leaseTransitions` are the leader term.
 pub const LEADER_LEASE: &str = "wasmbed-controller";
 /// A gateway's Lease has this and the gateway's name.
@@ -48,4 +52,20 @@ pub mod kind {
     pub const DEVICE: &str = "Device";
     /// See [`DeviceGateway`](crate::DeviceGateway).
     pub const DEVICE_GATEWAY: &str = "DeviceGateway";
+}
+
+/// Annotations of a CertificateSigningRequest for a device: what speaks for it. None of them is believed; the signer verifies.
+pub mod request_annotation {
+    /// The Device, as `namespace/name`.
+    pub const DEVICE: &str = "wasmbed.github.io/device";
+    /// The Device's `metadata.uid`.
+    pub const DEVICE_UID: &str = "wasmbed.github.io/device-uid";
+    /// Standard base64 of the join proof; see `wasmbed.cddl`.
+    pub const JOIN_PROOF: &str = "wasmbed.github.io/join-proof";
+    /// PEM of the factory certificate, then of the authorities between it and the factory root.
+    pub const FACTORY_CHAIN: &str = "wasmbed.github.io/factory-chain";
+    /// Id of the pairing token that the proof is by.
+    pub const PAIRING_ID: &str = "wasmbed.github.io/pairing-id";
+    /// PEM of the certificate that is to be renewed, then of its authority.
+    pub const RENEWS: &str = "wasmbed.github.io/renews";
 }

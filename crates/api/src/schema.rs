@@ -14,6 +14,10 @@ pub(crate) const BASE64_PATTERN: &str =
 pub(crate) const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 /// 64 lower-case hex digits.
 pub(crate) const HASH_PATTERN: &str = "^[0-9a-f]{64}$";
+/// A factory's serial.
+pub(crate) const SERIAL_PATTERN: &str = "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$";
+/// The id of a pairing token.
+pub(crate) const PAIRING_ID_PATTERN: &str = "^[0-9a-f]{8}$";
 /// Lower-case words with dashes: capabilities.
 pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// No NUL: it ends a text in C, and with it what an application gets to see.

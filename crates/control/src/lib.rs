@@ -1,5 +1,5 @@
 //! What gateways and controllers decide: sessions and their queues, status writes, placement, fit, revisions and the
-//! aggregation of reports.
+//! aggregation of reports, and whether a device gets a certificate.
 //!
 //! It may not await, lock, spawn, read a clock or do I/O: inputs are `handle_*`, outputs `poll_*`, and time is the first
 //! argument.
@@ -19,6 +19,7 @@ mod harmless;
 mod intern;
 mod key;
 pub mod kubernetes;
+pub mod signer;
 mod time;
 
 pub use backoff::Backoff;

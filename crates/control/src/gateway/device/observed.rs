@@ -72,7 +72,7 @@ impl ObservedDevice {
             generation: device.metadata.generation,
             approved: device.spec.approved,
             revoked: device.spec.revoked,
-            public_key: device.spec.public_key.as_deref().map(Arc::from),
+            public_key: pinned_key(device).map(Arc::from),
             status: device.status.as_ref().map(LastWritten::new).unwrap_or_default(),
         })
     }
@@ -111,7 +111,7 @@ impl ObservedDevice {
         !self.revoked && (self.approved || !asks_approval)
     }
 
-    /// `spec.public_key`.
+    /// The key that its device has to have: a person's word before the signer's.
     pub(in crate::gateway) fn public_key(&self) -> Option<&Arc<str>> {
         self.public_key.as_ref()
     }
@@ -135,6 +135,12 @@ impl ObservedDevice {
     pub(in crate::gateway) fn is_version_of(&self, other: &Self) -> bool {
         self.uid == other.uid && self.resource_version == other.resource_version
     }
+}
+
+/// `spec.public_key`, or the key that the signer last issued a certificate for.
+fn pinned_key(device: &Device) -> Option<&str> {
+    let issued = || device.status.as_ref().and_then(|status| status.public_key.as_deref());
+    device.spec.public_key.as_deref().or_else(issued)
 }
 
 impl LastWritten {
