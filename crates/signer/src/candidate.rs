@@ -1,0 +1,28 @@
+//! A Device as the decision sees it.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use wasmbed_api::Device;
+use wasmbed_control::signer::Candidate;
+use wasmbed_protocol::KeyHash;
+
+/// Reads a Device; `None` if it lacks what the API server always sets.
+pub(crate) fn candidate(device: &Device) -> Option<Candidate> {
+    let spec = &device.spec;
+    // A hash that is none is of no key: then nothing matches, instead of everything.
+    let hash = |text: &String| text.parse().unwrap_or(KeyHash::default());
+    let pinned = |key: &String| STANDARD.decode(key).map_or(KeyHash::default(), |der| KeyHash::of(&der));
+    Some(Candidate {
+        uid: device.metadata.uid.as_deref()?.parse().ok()?,
+        name: device.metadata.name.clone()?,
+        is_deleting: device.metadata.deletion_timestamp.is_some(),
+        is_approved: spec.approved,
+        is_revoked: spec.revoked,
+        // There is no such field yet.
+        is_decommissioned: false,
+        serial: spec.serial.clone(),
+        factory_key: spec.factory_key_hash.as_ref().map(hash),
+        pairing_id: spec.pairing_id.clone(),
+        pinned_key: spec.public_key.as_ref().map(pinned),
+        confirmed_key: spec.confirmed_key.as_ref().map(hash),
+    })
+}

@@ -1,0 +1,394 @@
+//! The process: every request is looked at when it changes, when its Device's spec changes, and from time to time.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::{StreamExt as _, future::BoxFuture};
+use k8s_openapi::{
+    api::{
+        certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
+        core::v1::Secret,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{PartialObjectMeta, Patch, PatchParams},
+    runtime::{
+        Controller,
+        controller::{self, Action},
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wasmbed_api::{DEVICE_SIGNER, Device, SIGNER_COMPONENT, request_annotation as annotation};
+use wasmbed_control::{
+    ObjectKey,
+    signer::{Decision, Evidence, Request, plan_signature},
+};
+use wasmbed_identity::PairingKey;
+use wasmbed_kubernetes::{CALL_TIMEOUT, CallError, Caller, bounded};
+use wasmbed_pki::{DeviceIssuer, RENEWAL_INTERVAL, Renewed, read_certificates};
+use wasmbed_telemetry::{Health, ProcessMetrics as _, Readiness, serve_health};
+
+use crate::{
+    Asked, Config, Error, PkiFiles, Proof, Verifier,
+    candidate::candidate,
+    metrics::{Ended, Metrics},
+};
+
+/// Requests that are worked on at once: each is some calls to the API and less than a millisecond of verification.
+const CONCURRENCY: u16 = 8;
+/// A request that waits is looked at again after this, should a change be missed.
+const WAIT: Duration = Duration::from_secs(60);
+/// Before another try of a call that failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// Name of the Secret with the key of a pairing token: this and the token's id.
+const PAIRING_SECRET_PREFIX: &str = "wasmbed-pairing-";
+/// Its entry: 32 bytes.
+const PAIRING_SECRET_KEY: &str = "key";
+/// Longest message of a condition.
+const MESSAGE_BYTES_MAX: usize = 1_024;
+
+/// A signer that runs.
+pub struct Handle {
+    /// Where health and metrics are served.
+    pub health: SocketAddr,
+    join: JoinHandle<Result<(), Error>>,
+}
+
+impl Handle {
+    /// Waits for the end: after `shutdown` was cancelled, or because a part failed.
+    ///
+    /// # Errors
+    /// A part of it failed.
+    pub async fn wait(self) -> Result<(), Error> {
+        self.join.await.unwrap_or_else(|error| Err(Error::Task(error.to_string())))
+    }
+}
+
+/// What it signs with and verifies against.
+struct Authority {
+    issuer: DeviceIssuer,
+    verifier: Verifier,
+}
+
+impl Authority {
+    fn read(files: &PkiFiles, trust_domain: &str) -> Result<Self, Error> {
+        let factory = files.factory_roots.as_deref().map(read_certificates).transpose()?.unwrap_or_default();
+        let devices = read_certificates(&files.devices_roots)?;
+        Ok(Self {
+            issuer: DeviceIssuer::open(&files.certificate, &files.key, trust_domain)?,
+            verifier: Verifier::new(trust_domain, &factory, &devices)?,
+        })
+    }
+}
+
+struct Signer {
+    caller: Caller,
+    requests: Api<CertificateSigningRequest>,
+    secrets: Api<Secret>,
+    authority: Arc<Renewed<Authority, Error>>,
+    lifetime: Duration,
+    metrics: Metrics,
+}
+
+/// Starts a signer and returns once its health port is bound. `shutdown` ends it.
+///
+/// # Errors
+/// The configuration can't be used or the health port can't be bound.
+pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<Handle, Error>> {
+    // Boxed, so that all of it is compiled with this crate and not once more with each program that starts it.
+    Box::pin(bind_and_start(config, shutdown))
+}
+
+async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
+    let authority = open(&config)?;
+    let client = Client::try_from(bounded(config.kube.clone()))?;
+    let address = config.health.listen;
+    let listen_failed = |source| Error::Listen { address, source };
+    let listener = wasmbed_telemetry::listen(address).map_err(listen_failed)?;
+    let health_address = listener.local_addr().map_err(listen_failed)?;
+    let mut registry = Registry::default();
+    let signer = Arc::new(Signer {
+        caller: Caller::new(client.clone(), SIGNER_COMPONENT, config.name.as_str()),
+        requests: Api::all(client.clone()),
+        secrets: Api::namespaced(client.clone(), &config.secrets_namespace),
+        authority: Arc::clone(&authority),
+        lifetime: config.lifetime,
+        metrics: Metrics::registered(&mut registry),
+    });
+    let health = Health::starting(&["kubernetes"]);
+    let path = config.health.path.clone();
+    let join = tokio::spawn(async move {
+        let renewals = tokio::spawn(follow_files(authority, shutdown.clone()));
+        let requests = tokio::spawn(follow_requests(client, signer, health.clone(), shutdown.clone()));
+        let served = serve_health(listener, health, Arc::new(registry), &path, shutdown).await;
+        renewals.abort();
+        requests.await.map_err(|error| Error::Task(format!("requests: {error}")))?;
+        served.map_err(|source| Error::Listen { address, source })
+    });
+    Ok(Handle { health: health_address, join })
+}
+
+fn open(config: &Config) -> Result<Arc<Renewed<Authority, Error>>, Error> {
+    let PkiFiles { certificate, key, devices_roots, factory_roots } = &config.files;
+    let names = [certificate, key, devices_roots].into_iter().chain(factory_roots).cloned();
+    let (files, trust_domain) = (config.files.clone(), config.trust_domain.clone());
+    Renewed::open(names.collect::<Vec<_>>(), move || Authority::read(&files, &trust_domain)).map(Arc::new)
+}
+
+/// Looks at the files until `stop`.
+async fn follow_files(authority: Arc<Renewed<Authority, Error>>, stop: CancellationToken) {
+    let renewed = |read: Result<Arc<Authority>, Error>| match read {
+        Ok(_) => tracing::info!("the issuing authority was read again; certificates are signed with it"),
+        Err(error) => tracing::error!(
+            reason = "BadCertificateFiles",
+            %error,
+            "changed certificate files can't be used; the earlier ones stay in use"
+        ),
+    };
+    match authority.follow(RENEWAL_INTERVAL, renewed) {
+        Ok(_following) => stop.cancelled().await,
+        Err(error) => tracing::error!(%error, "changed certificate files won't be noticed"),
+    }
+}
+
+async fn follow_requests(client: Client, signer: Arc<Signer>, health: Health, stop: CancellationToken) {
+    let selected = watcher::Config::default().fields(&format!("spec.signerName={DEVICE_SIGNER}"));
+    let requests = Controller::new(Api::<CertificateSigningRequest>::all(client.clone()), selected)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY));
+    let store = requests.store();
+    let listed = store.clone();
+    tokio::spawn(async move {
+        if listed.wait_until_ready().await.is_ok() {
+            health.set("kubernetes", Readiness::Ready);
+        }
+    });
+    let generations = Generations::default();
+    let devices = Api::<PartialObjectMeta<Device>>::all(client);
+    requests
+        .watches(devices, watcher::Config::default(), move |device| {
+            if generations.is_news(&device) { concerned(&store, &device) } else { Vec::new() }
+        })
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |_, _, _| Action::requeue(RETRY), signer)
+        .for_each(|result| async {
+            match result {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(controller::Error::ReconcilerFailed(error, request)) => tracing::warn!(
+                    reason = "CallFailed",
+                    request = request.name,
+                    %error,
+                    "a request could not be worked on; it is tried again"
+                ),
+                Err(error) => tracing::warn!(
+                    reason = "WatchFailed",
+                    %error,
+                    "a watch of the Kubernetes API failed; it is started again"
+                ),
+            }
+        })
+        .await;
+}
+
+/// Of each Device the generation that was last seen: a heartbeat in its status is no news.
+#[derive(Default)]
+struct Generations(Mutex<HashMap<String, i64>>);
+
+impl Generations {
+    fn is_news(&self, device: &PartialObjectMeta<Device>) -> bool {
+        let uid = device.metadata.uid.clone().unwrap_or_default();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if device.metadata.deletion_timestamp.is_some() {
+            seen.remove(&uid);
+            return true;
+        }
+        let generation = device.metadata.generation.unwrap_or_default();
+        seen.insert(uid, generation) != Some(generation)
+    }
+}
+
+/// The open requests for a Device.
+fn concerned(
+    store: &Store<CertificateSigningRequest>,
+    device: &PartialObjectMeta<Device>,
+) -> Vec<ObjectRef<CertificateSigningRequest>> {
+    let Some(key) = ObjectKey::of(&device.metadata) else { return Vec::new() };
+    let key = key.to_string();
+    let names = |request: &CertificateSigningRequest| {
+        request.annotations().get(annotation::DEVICE) == Some(&key) && !is_finished(request)
+    };
+    let requests = store.state();
+    requests.iter().filter(|request| names(request)).map(|request| ObjectRef::from_obj(&**request)).collect()
+}
+
+/// Whether a request needs nothing more: it has its certificate, or never gets one.
+fn is_finished(request: &CertificateSigningRequest) -> bool {
+    let Some(status) = &request.status else { return false };
+    status.certificate.is_some() || has(request, "Denied") || has(request, "Failed")
+}
+
+fn has(request: &CertificateSigningRequest, condition: &str) -> bool {
+    let conditions = request.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|conditions| conditions.iter().any(|found| found.type_ == condition))
+}
+
+async fn reconcile(object: Arc<CertificateSigningRequest>, signer: Arc<Signer>) -> Result<Action, CallError> {
+    if object.spec.signer_name != DEVICE_SIGNER || is_finished(&object) {
+        return Ok(Action::await_change());
+    }
+    let result = signer.work_on(&object).await;
+    if result.is_err() {
+        signer.metrics.count_error();
+    }
+    result
+}
+
+impl Signer {
+    async fn work_on(&self, object: &CertificateSigningRequest) -> Result<Action, CallError> {
+        let asked = match Asked::read(object) {
+            Ok(asked) => asked,
+            Err(malformed) => {
+                return self.refuse(object, "Malformed", &malformed.to_string()).await;
+            }
+        };
+        let authority = self.authority.current();
+        // As it is now: what the watch last showed may be a revocation behind.
+        let device = self.caller.get::<Device>(&asked.device).await?;
+        let pairing = self.pairing_key(&asked.proof).await?;
+        let evidence = authority.verifier.examine(&asked, pairing.as_ref(), unix_now());
+        let kind = kind(&evidence);
+        let request = Request {
+            approved: has(object, "Approved"),
+            device_uid: asked.device_uid,
+            key: asked.key,
+            evidence,
+        };
+        match plan_signature(&request, device.as_ref().and_then(candidate).as_ref()) {
+            Decision::Issue => self.issue(object, &asked, &authority.issuer, kind).await,
+            Decision::Refuse(refusal) => self.refuse(object, refusal.reason(), &refusal.to_string()).await,
+            Decision::Wait(missing) => {
+                tracing::debug!(request = object.name_any(), device = %asked.device, %missing, "a request waits");
+                Ok(Action::requeue(WAIT))
+            }
+        }
+    }
+
+    async fn pairing_key(&self, proof: &Proof) -> Result<Option<PairingKey>, CallError> {
+        let Proof::Pairing { id, .. } = proof else { return Ok(None) };
+        // The id is a gateway's word: only what can be the name of such a Secret is asked for.
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()) {
+            return Ok(None);
+        }
+        let secret = within(self.secrets.get_opt(&format!("{PAIRING_SECRET_PREFIX}{id}"))).await?;
+        let bytes = secret.and_then(|secret| secret.data?.remove(PAIRING_SECRET_KEY));
+        Ok(bytes.and_then(|bytes| PairingKey::from_bytes(&bytes.0)))
+    }
+
+    /// Pins the key, then issues: a certificate whose key is not pinned would let another one in beside it.
+    async fn issue(
+        &self,
+        object: &CertificateSigningRequest,
+        asked: &Asked,
+        issuer: &DeviceIssuer,
+        evidence: &'static str,
+    ) -> Result<Action, CallError> {
+        let ObjectKey { namespace, name } = &asked.device;
+        let uid = asked.device_uid.to_string();
+        let issued = issuer.issue(&asked.request, namespace, name, &uid, self.lifetime.as_secs());
+        let chain = match issued {
+            Ok(chain) => chain,
+            Err(error) => return self.refuse(object, "NotIssued", &error.to_string()).await,
+        };
+        let key = STANDARD.encode(asked.request.public_key_info());
+        let pinned = json!({ "metadata": { "uid": uid }, "status": { "public_key": key } });
+        self.caller.merge_status::<Device>(&asked.device, &pinned).await?;
+        self.write_status(object, json!({ "certificate": STANDARD.encode(&chain) })).await?;
+        if let Proof::Pairing { id, .. } = &asked.proof {
+            // Used once. Should the call fail, the key still proves nothing but this Device.
+            let name = format!("{PAIRING_SECRET_PREFIX}{id}");
+            if let Err(error) = within(self.secrets.delete(&name, &Default::default())).await {
+                tracing::warn!(reason = "CallFailed", secret = name, %error, "a used pairing token's Secret was not deleted");
+            }
+        }
+        self.metrics.count_ended(Ended::Issued);
+        tracing::info!(
+            request = object.name_any(),
+            device = %asked.device,
+            key = %asked.key,
+            evidence,
+            requestor = object.spec.username.as_deref().unwrap_or_default(),
+            "a certificate was issued"
+        );
+        Ok(Action::await_change())
+    }
+
+    async fn refuse(
+        &self,
+        object: &CertificateSigningRequest,
+        reason: &str,
+        message: &str,
+    ) -> Result<Action, CallError> {
+        let message = message.get(..message.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or_default();
+        let now = Some(Time(Timestamp::now()));
+        let failed = CertificateSigningRequestCondition {
+            type_: "Failed".to_owned(),
+            status: "True".to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_update_time: now.clone(),
+            last_transition_time: now,
+        };
+        let kept = object.status.as_ref().and_then(|status| status.conditions.clone());
+        let conditions: Vec<_> = kept.into_iter().flatten().chain([failed]).collect();
+        self.write_status(object, json!({ "conditions": conditions })).await?;
+        self.metrics.count_ended(Ended::Refused);
+        tracing::warn!(request = object.name_any(), reason, error = message, "a request was refused");
+        Ok(Action::await_change())
+    }
+
+    /// Of this version of the request alone.
+    async fn write_status(
+        &self,
+        object: &CertificateSigningRequest,
+        status: serde_json::Value,
+    ) -> Result<(), CallError> {
+        let version = object.metadata.resource_version.as_deref();
+        let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
+        let params =
+            PatchParams { field_manager: Some(SIGNER_COMPONENT.to_owned()), ..PatchParams::default() };
+        let name = object.name_any();
+        within(self.requests.patch_status(&name, &params, &Patch::Merge(patch))).await.map(|_| ())
+    }
+}
+
+async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
+    Ok(answer.map_err(|_| CallError::Timeout(CALL_TIMEOUT))??)
+}
+
+fn kind(evidence: &Evidence) -> &'static str {
+    match evidence {
+        Evidence::None => "a person's confirmation",
+        Evidence::Factory { .. } => "a factory key",
+        Evidence::Pairing { .. } => "a pairing token",
+        Evidence::Renewal { .. } => "the certificate before",
+        Evidence::Refuted(_) => "nothing",
+    }
+}
+
+/// Seconds since 1970-01-01T00:00:00Z.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
