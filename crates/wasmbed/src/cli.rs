@@ -28,6 +28,8 @@ enum Command {
     Gateway(processes::gateway::Args),
     /// Run a controller, which decides which devices run what.
     Controller(processes::controller::Args),
+    /// Run a signer, which issues devices' certificates.
+    Signer(processes::signer::Args),
     /// Run a device on this machine.
     Device(processes::device::Args),
     /// Run many devices in one process, to load-test a gateway.
@@ -63,6 +65,7 @@ pub fn run(arguments: Args) -> Result<()> {
         Command::Apiserver(arguments) => block_on(processes::apiserver::run(arguments)),
         Command::Gateway(arguments) => block_on(processes::gateway::run(arguments)),
         Command::Controller(arguments) => block_on(processes::controller::run(arguments)),
+        Command::Signer(arguments) => block_on(processes::signer::run(arguments)),
         Command::Device(arguments) => block_on(processes::device::run(arguments)),
         Command::Simulate(arguments) => block_on(processes::simulate::run(arguments)),
         Command::Pki(command) => pki::run(command),

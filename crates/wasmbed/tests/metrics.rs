@@ -15,6 +15,7 @@ fn every_metric_is_documented() {
     for (process, metrics) in [
         ("Gateway", wasmbed_gateway::describe_metrics()),
         ("Controller", wasmbed_controller::describe_metrics()),
+        ("Signer", wasmbed_signer::describe_metrics()),
         ("Embedded Kubernetes API", wasmbed_apiserver::describe_metrics()),
     ] {
         write!(wanted, "\n## {process}\n\n| metric | type | meaning |\n|---|---|---|\n").unwrap();

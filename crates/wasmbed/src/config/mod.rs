@@ -7,11 +7,13 @@ mod controller;
 mod gateway;
 mod layers;
 mod seconds;
+mod signer;
 
 pub use controller::{ControllerFile, ControllerGateway, ControllerSection, Leases, Reconciliation};
 pub use gateway::{Enrollment, GatewayFile, GatewaySection, Heartbeat, Server};
 pub use layers::{ConfigError, Section, load};
 pub use seconds::Seconds;
+pub use signer::{SignerFile, SignerIssuer, SignerSection};
 
 use std::path::PathBuf;
 

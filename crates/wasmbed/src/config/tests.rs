@@ -111,9 +111,12 @@ fn the_documented_defaults_are_the_defaults() {
     let document = include_str!("../../../../docs/configuration.md");
     let blocks: Vec<&str> =
         document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let [gateway_block, controller_block] = blocks[..] else { panic!("two blocks of YAML") };
+    let [gateway_block, controller_block, signer_block] = blocks[..] else { panic!("three blocks of YAML") };
     assert_eq!(gateway(gateway_block, &[]).expect("loads"), GatewaySection::default());
     let file = file(controller_block);
     let loaded = load::<ControllerFile>("controller", Some(file.path()), &[]).expect("loads").controller;
     assert_eq!(loaded, ControllerSection::default());
+    let file = self::file(signer_block);
+    let loaded = load::<SignerFile>("signer", Some(file.path()), &[]).expect("loads").signer;
+    assert_eq!(loaded, SignerSection::default());
 }

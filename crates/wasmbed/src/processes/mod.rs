@@ -5,6 +5,7 @@ pub(crate) mod board;
 pub(crate) mod controller;
 pub(crate) mod device;
 pub(crate) mod gateway;
+pub(crate) mod signer;
 pub(crate) mod simulate;
 
 use std::net::SocketAddr;
