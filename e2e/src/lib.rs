@@ -29,5 +29,5 @@ pub use planes::run;
 pub use site::{CONTROLLERS, GATEWAYS, Site, SiteOptions};
 pub use turn::Turn;
 pub use up::Up;
-pub use wait::{TIMEOUT, until};
+pub use wait::{TIMEOUT, until, until_at};
 pub use wasmbed_testbed::{ControlPlane, Kubectl, Part, Process, wasmbed};

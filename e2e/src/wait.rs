@@ -13,8 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 /// How long a state may take to come. Generous: other tests share the processor.
 pub const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Waits until the object of that name is as `wanted` says, and returns it. The watch survives an API server that goes away and comes
-/// back.
+/// [`until_at`] of a namespaced kind.
 ///
 /// # Errors
 /// With the object as it was last seen, when the time is over.
@@ -29,7 +28,19 @@ where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     K: Clone + std::fmt::Debug + DeserializeOwned + Serialize + Send + 'static,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    until_at(Api::namespaced(client.clone(), namespace), name, what, wanted).await
+}
+
+/// Waits until the object of that name is as `wanted` says, and returns it. The watch survives an API server that goes away and comes
+/// back.
+///
+/// # Errors
+/// With the object as it was last seen, when the time is over.
+pub async fn until_at<K>(api: Api<K>, name: &str, what: &str, wanted: impl Fn(&K) -> bool) -> Result<K>
+where
+    K: Resource<DynamicType = ()>,
+    K: Clone + std::fmt::Debug + DeserializeOwned + Serialize + Send + 'static,
+{
     let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut seen = None;
     let search = async {
