@@ -5,9 +5,11 @@ use std::time::Duration;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use thiserror::Error;
 use wasmbed_control::signer::Evidence;
-use wasmbed_identity::{Leaf, PairingKey, Refusal, Role};
+use wasmbed_identity::{CertificateError, Leaf, PairingKey, Refusal, Role};
 use wasmbed_pki::{CertificateFacts, tls};
-use wasmbed_protocol::{JoinStatement, KeyHash, encode_join_statement, limits::JOIN_STATEMENT_BYTES_MAX};
+use wasmbed_protocol::{
+    EncodeError, JoinStatement, KeyHash, encode_join_statement, limits::JOIN_STATEMENT_BYTES_MAX,
+};
 use webpki::{KeyUsage, anchor_from_trusted_cert};
 
 use crate::request::{Asked, Proof};
@@ -53,7 +55,7 @@ impl Verifier {
             Proof::Pairing { id, mac } => self.pairing(asked, id, mac, pairing),
             Proof::Renewal { chain } => self.renewal(asked, chain, now),
         };
-        examined.unwrap_or_else(Evidence::Refuted)
+        examined.unwrap_or_else(|flaw| Evidence::Refuted(flaw.to_string()))
     }
 
     fn factory(
@@ -62,18 +64,18 @@ impl Verifier {
         chain: &[CertificateDer<'_>],
         signature: &[u8],
         now: UnixTime,
-    ) -> Result<Evidence, String> {
+    ) -> Result<Evidence, Flaw> {
         let leaf = self.below(&self.factory_roots, chain, now)?;
-        let id = leaf.factory_id().map_err(|error| error.to_string())?;
+        let id = leaf.factory_id()?;
         if id.trust_domain() != self.trust_domain {
-            return Err(format!("{id} is not of the trust domain {}", self.trust_domain));
+            return Err(Flaw::TrustDomain { id: id.to_string(), expected: self.trust_domain.clone() });
         }
         let statement = self.statement(asked)?;
         let signed = |algorithm: &&dyn SignatureVerificationAlgorithm| {
             leaf.verify_signature(*algorithm, &statement, signature).is_ok()
         };
         if !self.algorithms.iter().any(signed) {
-            return Err("the signature is not by the factory key over this key and this Device".to_owned());
+            return Err(Flaw::Signature);
         }
         Ok(Evidence::Factory {
             serial: id.serial().to_owned(),
@@ -88,31 +90,24 @@ impl Verifier {
         id: &str,
         mac: &[u8],
         key: Option<&PairingKey>,
-    ) -> Result<Evidence, String> {
-        let key = key.ok_or("the pairing token is unknown, used or expired")?;
+    ) -> Result<Evidence, Flaw> {
+        let key = key.ok_or(Flaw::Token)?;
         if !key.proves(&self.statement(asked)?, mac) {
-            return Err("the MAC is not under the pairing token over this key and this Device".to_owned());
+            return Err(Flaw::Mac);
         }
         Ok(Evidence::Pairing { id: id.to_owned() })
     }
 
-    fn renewal(
-        &self,
-        asked: &Asked,
-        chain: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<Evidence, String> {
+    fn renewal(&self, asked: &Asked, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Evidence, Flaw> {
         let leaf = self.below(&self.devices_roots, chain, now)?;
-        let id = leaf.spiffe_id().map_err(|error| error.to_string())?;
-        let id = id.require(&self.trust_domain, &[Role::Device]).map_err(|refusal| describe(&refusal))?;
+        let id = leaf.spiffe_id()?;
+        let id = id.require(&self.trust_domain, &[Role::Device])?;
         if id.namespace() != asked.device.namespace || id.name() != asked.device.name {
-            return Err(format!("the certificate to renew is {id}'s"));
+            return Err(Flaw::OtherDevice(id.to_string()));
         }
-        let facts = CertificateFacts::parse(&chain[0]).map_err(|error| error.to_string())?;
-        let device_uid = facts
-            .subject_serial
-            .map(|serial| serial.parse().map_err(|_| "the certificate's subject serial number is not a UUID"))
-            .transpose()?;
+        let facts = CertificateFacts::parse(&chain[0])?;
+        let device_uid =
+            facts.subject_serial.map(|serial| serial.parse().map_err(|_| Flaw::SubjectSerial)).transpose()?;
         Ok(Evidence::Renewal { device_uid, key: KeyHash::of(&leaf.public_key_info()) })
     }
 
@@ -121,16 +116,15 @@ impl Verifier {
         anchors: &[TrustAnchor<'_>],
         chain: &'a [CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Leaf<'a>, String> {
-        let (leaf, above) = chain.split_first().ok_or("there is no certificate")?;
-        let leaf = Leaf::parse(leaf).map_err(|refusal| describe(&refusal))?;
-        leaf.verify(above, anchors, KeyUsage::client_auth(), self.algorithms, now)
-            .map_err(|refusal| describe(&refusal))?;
+    ) -> Result<Leaf<'a>, Flaw> {
+        let (leaf, above) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        let leaf = Leaf::parse(leaf)?;
+        leaf.verify(above, anchors, KeyUsage::client_auth(), self.algorithms, now)?;
         Ok(leaf)
     }
 
     /// What the proof has to be over: what the request says, in this trust domain.
-    fn statement(&self, asked: &Asked) -> Result<Vec<u8>, String> {
+    fn statement(&self, asked: &Asked) -> Result<Vec<u8>, Flaw> {
         let statement = JoinStatement {
             key: asked.key,
             trust_domain: &self.trust_domain,
@@ -139,14 +133,33 @@ impl Verifier {
             device_uid: asked.device_uid,
         };
         let mut bytes = vec![0; JOIN_STATEMENT_BYTES_MAX];
-        let length = encode_join_statement(&statement, &mut bytes).map_err(|error| error.to_string())?;
+        let length = encode_join_statement(&statement, &mut bytes)?;
         bytes.truncate(length);
         Ok(bytes)
     }
 }
 
-fn describe(refusal: &Refusal) -> String {
-    refusal.describe("device").to_string()
+/// Why a proof does not hold; the peer, or the gateway that passed it on, is at fault.
+#[derive(Debug, Error)]
+enum Flaw {
+    #[error("{}", .0.describe("device"))]
+    Chain(#[from] Refusal),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("{id} is not of the trust domain {expected}")]
+    TrustDomain { id: String, expected: String },
+    #[error("the signature is not by the factory key over this key and this Device")]
+    Signature,
+    #[error("the pairing token is unknown, used or expired")]
+    Token,
+    #[error("the MAC is not under the pairing token over this key and this Device")]
+    Mac,
+    #[error("the certificate to renew is {0}'s")]
+    OtherDevice(String),
+    #[error("the certificate's subject serial number is not a UUID")]
+    SubjectSerial,
+    #[error("no proof can be over this Device: {0}")]
+    Statement(#[from] EncodeError),
 }
 
 /// Configuration: a root is not a certificate.
