@@ -135,6 +135,44 @@ pub fn large_ticker(text: &str, pause_ms: u32, bytes: usize) -> Vec<u8> {
     module
 }
 
+/// A program of at least so many bytes, all but a few of them code that runs: it says its text, and waits, only if that computed
+/// what it should.
+#[must_use]
+pub fn large_program(said: &str, bytes: usize) -> Vec<u8> {
+    const ROUNDS: u32 = 20;
+    let (mut functions, mut calls) = (String::new(), String::new());
+    let mut number = 1_u32;
+    // Each round is some 16 bytes of code.
+    for function in 0..bytes.div_ceil(16 * ROUNDS as usize) {
+        functions.push_str(&format!("(func $f{function} (param i32) (result i32)"));
+        for round in 0..ROUNDS {
+            let (factor, shift) = (function as u32 * 8 + 100_003, round % 31 + 1);
+            number = number.wrapping_mul(factor) ^ number >> shift;
+            functions.push_str(&format!(
+                "(local.set 0 (i32.xor (i32.mul (local.get 0) (i32.const {factor}))
+                    (i32.shr_u (local.get 0) (i32.const {shift}))))"
+            ));
+        }
+        functions.push_str("(local.get 0))");
+        calls.push_str(&format!("(local.set 0 (call $f{function} (local.get 0)))"));
+    }
+    let length = said.len();
+    text(&format!(
+        r#"(module
+            (import "wasmbed" "log" (func $log (param i32 i32)))
+            (import "wasmbed" "wait" (func $wait (param i32)))
+            (memory (export "memory") 256 256 (pagesize 1))
+            (data (i32.const 0) "{said}")
+            {functions}
+            (func (export "run") (local i32)
+                (local.set 0 (i32.const 1)) {calls}
+                (if (i32.ne (local.get 0) (i32.const {})) (then (unreachable)))
+                (call $log (i32.const 0) (i32.const {length}))
+                (loop (call $wait (i32.const 1000)) (br 0))))"#,
+        number as i32
+    ))
+}
+
 /// Loops for ever without a wait.
 pub fn endless_loop() -> Vec<u8> {
     text(r#"(module (func (export "run") (loop (br 0))))"#)

@@ -1,14 +1,19 @@
 //! Applications that take all memory there is for them.
 
-use anyhow::{Result, ensure};
-use wasmbed_api::{Application, ReasonCode};
+use anyhow::{Result, bail, ensure};
+use wasmbed_api::{Application, Device, ReasonCode};
 use wasmbed_e2e::{
     ControlPlane, Machine, application,
     board::{NAME, read_to, start},
+    fixtures, module,
 };
 use wasmbed_emulator::Kind;
 
-each_board!(a_full_arena_refuses_the_next_and_breaks_no_reconnect, ten_in_a_row_reset_no_board,);
+each_board!(
+    a_full_arena_refuses_the_next_and_breaks_no_reconnect,
+    ten_in_a_row_reset_no_board,
+    a_module_runs_that_takes_most_of_the_arena,
+);
 
 /// Waits for ever with two pages of memory, 128 KiB. Ten of them are more than the board's arena.
 const PAGES: &str = r#"(module
@@ -70,6 +75,44 @@ fn ten_in_a_row_reset_no_board(kind: Kind) -> Result<()> {
         ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
         Ok(())
     })
+}
+
+/// The code of one program may take what the arena has, and what it has not the fit check says.
+fn a_module_runs_that_takes_most_of_the_arena(kind: Kind) -> Result<()> {
+    wasmbed_e2e::run(async {
+        let machine = Machine::start(ControlPlane::Embedded).await?;
+        machine.create_device(NAME).await?;
+        let board = start(kind, &machine, &machine.gateway_address().to_string())?;
+        let device = machine.device(NAME, "its facts", |device| arena_bytes(device) > 0).await?;
+        let arena = arena_bytes(&device);
+        let bytes = usize::try_from(arena)?;
+        for (name, bytes) in [("large", bytes / 2), ("too-large", bytes)] {
+            let wasm = fixtures::large_program(name, bytes);
+            ensure!(wasm.len() >= bytes, "{name} has {} bytes", wasm.len());
+            machine.create(&module(name, &wasm)).await?;
+            let mut object = application(name, &[], &[NAME]);
+            object.spec.wasm_bytes = None;
+            object.spec.module = Some(name.to_owned());
+            machine.create(&object).await?;
+            println!("{kind}: {name} has {} bytes", wasm.len());
+        }
+        let refused = machine.application("too-large", "Running or Failed", is_settled).await?;
+        let failures = refused.status.map(|status| status.failures).unwrap_or_default();
+        let Some(failure) = failures.first() else { bail!("it runs in an arena of {arena} bytes") };
+        println!("{kind}: {}", failure.message);
+        ensure!(failure.reason == ReasonCode::OutOfMemory, "{failure:?}");
+        ensure!(failure.message.contains(&arena.to_string()), "{failure:?}");
+
+        read_to(&board, "APP default/large: large")?;
+        let ran = machine.application("large", "Running", is_settled).await?;
+        ensure!(ran.status.is_some_and(|status| status.counts.running == 1), "it is not reported as running");
+        Ok(())
+    })
+}
+
+fn arena_bytes(device: &Device) -> i64 {
+    let facts = device.status.as_ref().and_then(|status| status.facts.as_ref());
+    facts.map_or(0, |facts| facts.memory_bytes)
 }
 
 fn is_settled(application: &Application) -> bool {
