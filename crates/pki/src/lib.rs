@@ -20,6 +20,7 @@ mod device_issuer;
 mod error;
 mod identity;
 mod issuer;
+mod joining;
 mod renewal;
 mod request;
 pub mod tls;
@@ -31,10 +32,11 @@ pub use cluster::ClusterAuthority;
 pub use device_issuer::DeviceIssuer;
 pub use error::{IdentityError, PemError, PkiError};
 pub use identity::{Identity, read_certificates};
+pub use joining::{DeviceClients, DevicePeer, DeviceServer};
 pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
 pub use request::{CertificationRequest, REQUEST_BYTES_MAX, RequestError};
 pub use wasmbed_files::write_private;
-pub use wasmbed_identity::{CertificateError, Refusal, Role, SpiffeError, SpiffeId};
+pub use wasmbed_identity::{CertificateError, FactoryId, Refusal, Role, SpiffeError, SpiffeId};
 
 /// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing
 /// authorities live ten times as long as the services' leaves.

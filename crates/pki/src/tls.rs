@@ -8,7 +8,8 @@
 //! | [`Profile::Service`] | `h2`, `http/1.1` | services root | controller, operator |
 //!
 //! The root of a client's chain is checked in the handshake by the profile's own configuration;
-//! [`authenticate_client`] asserts ALPN and role for that profile afterwards, on the same connection.
+//! [`authenticate_client`] asserts ALPN and role for that profile afterwards, on the same connection. A device port that also
+//! takes devices that join is a [`DeviceServer`](crate::DeviceServer).
 
 use std::sync::Arc;
 
@@ -23,13 +24,13 @@ use rustls::{
     crypto::{
         CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
     },
-    server::{NoServerSessionStorage, ParsedCertificate},
+    server::{NoServerSessionStorage, ParsedCertificate, danger::ClientCertVerifier},
     time_provider::TimeProvider,
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error as ThisError;
-use wasmbed_identity::{Alert, Refusal, Role, SpiffeId};
+use wasmbed_identity::{Alert, FactoryId, Refusal, Role, SpiffeId};
 
 use crate::{CertificateFacts, Identity, verifier::ClientVerifier};
 
@@ -110,6 +111,14 @@ pub enum PeerError {
         /// What the profile speaks.
         expected: &'static str,
     },
+    /// It was made for another fleet.
+    #[error("{id} is not of the trust domain {expected}")]
+    Factory {
+        /// Its id from the factory.
+        id: Box<FactoryId>,
+        /// The trust domain of this side.
+        expected: String,
+    },
 }
 
 /// An authenticated peer.
@@ -156,10 +165,19 @@ pub fn server_config(
     client_roots: Arc<RootCertStore>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = ClientVerifier::new(client_roots, provider()).map_err(|_| TlsError::NoRoots)?;
+    serve(profile, identity, Arc::new(verifier))
+}
+
+/// A gateway's side of one profile with this verifier of clients.
+pub(crate) fn serve(
+    profile: Profile,
+    identity: &Identity,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Provider)?
-        .with_client_cert_verifier(Arc::new(verifier))
+        .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain(), identity.key())
         .map_err(TlsError::Identity)?;
     config.alpn_protocols = profile.alpn();
@@ -298,7 +316,7 @@ fn refusal(bad: &rustls::CertificateError) -> Option<Refusal> {
     })
 }
 
-fn check_alpn(profile: Profile, agreed: Option<&[u8]>) -> Result<(), PeerError> {
+pub(crate) fn check_alpn(profile: Profile, agreed: Option<&[u8]>) -> Result<(), PeerError> {
     if Profile::select(agreed) == Some(profile) {
         return Ok(());
     }
@@ -311,7 +329,7 @@ fn check_alpn(profile: Profile, agreed: Option<&[u8]>) -> Result<(), PeerError> 
     })
 }
 
-fn check_id(leaf: &[u8], trust_domain: &str, roles: &'static [Role]) -> Result<Peer, Refusal> {
+pub(crate) fn check_id(leaf: &[u8], trust_domain: &str, roles: &'static [Role]) -> Result<Peer, Refusal> {
     let facts = CertificateFacts::parse(leaf)?;
     let id = facts.spiffe_id()?.require(trust_domain, roles)?;
     Ok(Peer { id, facts })

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+mod joining;
+
 use std::sync::Arc;
 
 use rustls::{ClientConnection, Connection, ServerConnection, time_provider::TimeProvider};
