@@ -6,9 +6,9 @@ use wasmbed_protocol::{ApplicationUid, ModuleDigest};
 
 /// One operation. At most one is outstanding; each is answered by exactly one [`Outcome`].
 ///
-/// Storage holds three kinds of object: modules by digest, which are staged first and become visible when they are
-/// committed; one state record; and one data record for each application. Records are replaced as a whole: after a cut
-/// at any moment the old bytes are there or the new ones, never a mixture. What an operation answered with success
+/// Storage holds four kinds of object: modules by digest, which are staged first and become visible when they are
+/// committed; one state record; one identity record, which holds a private key; and one data record for each application.
+/// Records are replaced as a whole: after a cut at any moment the old bytes are there or the new ones, never a mixture. What an operation answered with success
 /// survives a cut, with one exception: a staged module may come back shorter than it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -18,6 +18,10 @@ pub enum Operation {
     ReadState,
     /// Replaces the state record: [`Done::Written`].
     CommitState(Vec<u8>),
+    /// Reads the identity record: [`Done::Record`].
+    ReadIdentity,
+    /// Replaces the identity record, at most [`IDENTITY_BYTES_MAX`](crate::IDENTITY_BYTES_MAX): [`Done::Written`].
+    CommitIdentity(Vec<u8>),
     /// Writes to a staged module, which is created by the first write at offset 0 and is exactly `offset + bytes` long
     /// afterwards: [`Done::Written`]. An offset beyond its end is [`StorageError::Missing`].
     Append {
@@ -64,7 +68,7 @@ pub enum Done {
     Written,
     /// Of [`Operation::ReadStaged`].
     Bytes(Vec<u8>),
-    /// Of [`Operation::ReadState`] and [`Operation::ReadData`]; `None` if there was never one.
+    /// Of [`Operation::ReadState`], [`Operation::ReadIdentity`] and [`Operation::ReadData`]; `None` if there was never one.
     Record(Option<Vec<u8>>),
     /// Of [`Operation::Inventory`].
     Inventory(Inventory),

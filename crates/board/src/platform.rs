@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use wasmbed_flash::FlashStorage;
-use wasmbed_supervisor::platform::{Platform, Timer, Watchdog};
+use wasmbed_supervisor::platform::{FixedIdentity, Platform, Timer, Watchdog};
 
 use crate::{Hardware, console::Console, link::BoardLink, random::BoardEntropy};
 
@@ -13,6 +13,7 @@ pub(crate) struct BoardPlatform<H: Hardware> {
     pub(crate) storage: FlashStorage<H::Flash>,
     pub(crate) watchdog: BoardWatchdog<H>,
     pub(crate) entropy: BoardEntropy,
+    pub(crate) identity: FixedIdentity,
     pub(crate) peripherals: H::Peripherals,
     pub(crate) log: Console<H>,
     pub(crate) timer: BoardTimer<H>,
@@ -41,6 +42,7 @@ impl<H: Hardware> Platform for BoardPlatform<H> {
     type Storage = FlashStorage<H::Flash>;
     type Watchdog = BoardWatchdog<H>;
     type Entropy = BoardEntropy;
+    type Identity = FixedIdentity;
     type Peripherals = H::Peripherals;
     type LogSink = Console<H>;
     type Timer = BoardTimer<H>;
@@ -59,6 +61,10 @@ impl<H: Hardware> Platform for BoardPlatform<H> {
 
     fn entropy(&mut self) -> &mut BoardEntropy {
         &mut self.entropy
+    }
+
+    fn identity(&mut self) -> &mut FixedIdentity {
+        &mut self.identity
     }
 
     fn peripherals(&mut self) -> &mut H::Peripherals {

@@ -9,7 +9,7 @@ use wasmbed_protocol::{Epoch, ResetReason};
 use wasmbed_runtime::{Interpreter, RuntimeConfig, engine::interpreter};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    platform::{Board, Platform as _},
+    platform::{Board, FixedIdentity, Platform as _},
 };
 use wasmbed_tls::{Client, Credentials};
 
@@ -141,6 +141,7 @@ fn platform<H: Hardware>(
         storage,
         watchdog: BoardWatchdog(PhantomData),
         entropy: BoardEntropy(random),
+        identity: FixedIdentity,
         peripherals,
         log: Console::new(),
         timer: BoardTimer(PhantomData),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use rustls::crypto::CryptoProvider;
-use wasmbed_supervisor::platform::{Entropy, Platform, Timer};
+use wasmbed_supervisor::platform::{Entropy, FixedIdentity, Platform, Timer};
 
 use crate::{
     link::TlsLink, log::DeviceLog, peripherals::HostPeripherals, storage::DeviceStorage,
@@ -16,6 +16,7 @@ pub(crate) struct LinuxPlatform {
     pub(crate) storage: DeviceStorage,
     pub(crate) watchdog: LoopWatchdog,
     pub(crate) entropy: HostEntropy,
+    pub(crate) identity: FixedIdentity,
     pub(crate) peripherals: HostPeripherals,
     pub(crate) log: DeviceLog,
     pub(crate) timer: WallTimer,
@@ -48,6 +49,7 @@ impl Platform for LinuxPlatform {
     type Storage = DeviceStorage;
     type Watchdog = LoopWatchdog;
     type Entropy = HostEntropy;
+    type Identity = FixedIdentity;
     type Peripherals = HostPeripherals;
     type LogSink = DeviceLog;
     type Timer = WallTimer;
@@ -66,6 +68,10 @@ impl Platform for LinuxPlatform {
 
     fn entropy(&mut self) -> &mut HostEntropy {
         &mut self.entropy
+    }
+
+    fn identity(&mut self) -> &mut FixedIdentity {
+        &mut self.identity
     }
 
     fn peripherals(&mut self) -> &mut HostPeripherals {

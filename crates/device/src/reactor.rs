@@ -16,7 +16,7 @@ use wasmbed_protocol::ApplicationState;
 use wasmbed_runtime::{Interpreter, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    platform::{Board, Link as _, Platform as _},
+    platform::{Board, FixedIdentity, Link as _, Platform as _},
 };
 
 use crate::{
@@ -163,6 +163,7 @@ impl Reactor {
             storage: parts.storage,
             watchdog: self.watchdog.clone(),
             entropy: HostEntropy(Arc::clone(&self.provider)),
+            identity: FixedIdentity,
             peripherals: HostPeripherals::new(now),
             log: DeviceLog { device: parts.device },
             timer: WallTimer(now),

@@ -27,7 +27,7 @@ use wasmbed_supervisor::{
     memory::{
         CountingTimer, CountingWatchdog, FaultyStorage, KeptLog, MemoryBoard, MemoryLink, SeededEntropy,
     },
-    platform::{Board, Platform, Storage},
+    platform::{Board, FixedIdentity, Platform, Storage},
 };
 
 const CAPACITY_BYTES: u64 = 1_048_576;
@@ -248,6 +248,7 @@ impl<'a> Platform for TestBoard<'a> {
     type Storage = CutStorage<'a>;
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
+    type Identity = FixedIdentity;
     type Peripherals = NoPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
@@ -263,6 +264,9 @@ impl<'a> Platform for TestBoard<'a> {
     }
     fn entropy(&mut self) -> &mut SeededEntropy {
         &mut self.rest.entropy
+    }
+    fn identity(&mut self) -> &mut FixedIdentity {
+        &mut self.rest.identity
     }
     fn peripherals(&mut self) -> &mut NoPeripherals {
         &mut self.rest.peripherals

@@ -59,6 +59,10 @@ fn records_are_replaced_and_each_application_has_its_own() {
         assert_eq!(store.perform(&Operation::CommitState(b"long state".to_vec())), Ok(Done::Written));
         assert_eq!(store.perform(&Operation::CommitState(b"short".to_vec())), Ok(Done::Written));
         assert_eq!(store.perform(&Operation::ReadState), Ok(Done::Record(Some(b"short".to_vec()))));
+        assert_eq!(store.perform(&Operation::ReadIdentity), Ok(Done::Record(None)));
+        assert_eq!(store.perform(&Operation::CommitIdentity(b"identity".to_vec())), Ok(Done::Written));
+        assert_eq!(store.perform(&Operation::ReadIdentity), Ok(Done::Record(Some(b"identity".to_vec()))));
+        assert_eq!(store.perform(&Operation::ReadState), Ok(Done::Record(Some(b"short".to_vec()))));
         let commit = Operation::CommitData { uid: UID, bytes: b"data".to_vec() };
         assert_eq!(store.perform(&commit), Ok(Done::Written));
         let other = ApplicationUid([0; 16]);

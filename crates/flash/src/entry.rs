@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     Note,
     /// Where the last run was, so that the next one goes elsewhere.
     Cursor,
+    Identity,
     Module,
     Staged,
 }
@@ -37,6 +38,7 @@ impl Kind {
             Self::Cursor => 6,
             Self::Module => 7,
             Self::Staged => 8,
+            Self::Identity => 9,
         }
     }
 
@@ -48,6 +50,7 @@ impl Kind {
             Self::Seed,
             Self::Note,
             Self::Cursor,
+            Self::Identity,
             Self::Module,
             Self::Staged,
         ];
@@ -57,7 +60,7 @@ impl Kind {
     pub(crate) fn may_use_reserve(self) -> bool {
         match self {
             Self::TimeFloor | Self::Seed | Self::Note | Self::Cursor => true,
-            Self::State | Self::Data | Self::Module | Self::Staged => false,
+            Self::State | Self::Data | Self::Identity | Self::Module | Self::Staged => false,
         }
     }
 }

@@ -280,6 +280,8 @@ impl<M: Medium> FlashStorage<M> {
             Operation::ReadState => Ok(self.read(&Key::only(Kind::State))),
             Operation::ReadData(uid) => Ok(self.read(&data_key(uid))),
             Operation::CommitState(bytes) => self.put(Key::only(Kind::State), Some(bytes)),
+            Operation::ReadIdentity => Ok(self.read(&Key::only(Kind::Identity))),
+            Operation::CommitIdentity(bytes) => self.put(Key::only(Kind::Identity), Some(bytes)),
             Operation::CommitData { uid, bytes } => self.put(data_key(uid), Some(bytes)),
             Operation::DeleteData(uid) => self.put(data_key(uid), None),
             Operation::Append { digest, offset, bytes } => {

@@ -12,7 +12,7 @@ use wasmbed_runtime::{Interpreter, Metering, NoPeripherals, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{CountingTimer, CountingWatchdog, KeptLog, MemoryLink, SeededEntropy},
-    platform::Platform,
+    platform::{FixedIdentity, Platform},
 };
 
 const ERASE: usize = 4_096;
@@ -51,6 +51,7 @@ struct Board {
     storage: FlashStorage<Medium>,
     watchdog: CountingWatchdog,
     entropy: SeededEntropy,
+    identity: FixedIdentity,
     peripherals: NoPeripherals,
     log: KeptLog,
     timer: CountingTimer,
@@ -61,6 +62,7 @@ impl Platform for Board {
     type Storage = FlashStorage<Medium>;
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
+    type Identity = FixedIdentity;
     type Peripherals = NoPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
@@ -76,6 +78,9 @@ impl Platform for Board {
     }
     fn entropy(&mut self) -> &mut SeededEntropy {
         &mut self.entropy
+    }
+    fn identity(&mut self) -> &mut FixedIdentity {
+        &mut self.identity
     }
     fn peripherals(&mut self) -> &mut NoPeripherals {
         &mut self.peripherals
@@ -107,6 +112,7 @@ impl World {
             storage: FlashStorage::open(medium, GEOMETRY).unwrap(),
             watchdog: CountingWatchdog::default(),
             entropy: SeededEntropy(now_ms + 7),
+            identity: FixedIdentity,
             peripherals: NoPeripherals,
             log: KeptLog::default(),
             timer: CountingTimer::default(),

@@ -20,6 +20,7 @@ const CHUNK_BYTES: usize = 4_000;
 #[derive(Clone, Debug)]
 enum Action {
     State(Vec<u8>),
+    Identity(Vec<u8>),
     Data(u8, Vec<u8>),
     DropData(u8),
     /// Goes on where a download was cut.
@@ -32,6 +33,7 @@ enum Action {
 #[derive(Default)]
 struct Acknowledged {
     state: Option<Vec<u8>>,
+    identity: Option<Vec<u8>>,
     data: BTreeMap<u8, Vec<u8>>,
     modules: BTreeSet<Vec<u8>>,
     floor: Option<u64>,
@@ -88,6 +90,10 @@ fn act<const E: usize, const W: usize>(
         Action::State(bytes) => {
             written(flash, Operation::CommitState(bytes.clone()))?;
             known.state = Some(bytes.clone());
+        }
+        Action::Identity(bytes) => {
+            written(flash, Operation::CommitIdentity(bytes.clone()))?;
+            known.identity = Some(bytes.clone());
         }
         Action::Data(number, bytes) => {
             written(flash, Operation::CommitData { uid: uid(*number), bytes: bytes.clone() })?;
@@ -146,6 +152,10 @@ fn check<const E: usize, const W: usize>(
     let Ok(Done::Record(state)) = perform(flash, Operation::ReadState) else { panic!() };
     let new = matches!((under_way, &state), (Some(Action::State(new)), Some(state)) if new == state);
     assert!(new || state == known.state, "the state record is neither the old one nor the new one");
+    let Ok(Done::Record(identity)) = perform(flash, Operation::ReadIdentity) else { panic!() };
+    let new =
+        matches!((under_way, &identity), (Some(Action::Identity(new)), Some(identity)) if new == identity);
+    assert!(new || identity == known.identity, "the identity record is neither the old one nor the new one");
     for number in 0..4 {
         let Ok(Done::Record(data)) = perform(flash, Operation::ReadData(uid(number))) else { panic!() };
         let new = match under_way {
@@ -185,7 +195,9 @@ fn check<const E: usize, const W: usize>(
 
 /// All that a start finds.
 fn found<const E: usize, const W: usize>(flash: &mut Flash<E, W>) -> (Inventory, Vec<Outcome>, Option<u64>) {
-    let records = [Operation::ReadState].into_iter().chain((0..4).map(|n| Operation::ReadData(uid(n))));
+    let records = [Operation::ReadState, Operation::ReadIdentity]
+        .into_iter()
+        .chain((0..4).map(|n| Operation::ReadData(uid(n))));
     let records = records.map(|operation| perform(flash, operation)).collect();
     (inventory(flash), records, flash.time_floor_s())
 }
@@ -242,6 +254,7 @@ fn actions(state_bytes: usize, module_bytes: usize) -> Vec<Action> {
     vec![
         Action::Seed,
         Action::State(bytes(1, 700)),
+        Action::Identity(bytes(9, 150)),
         module(1, 1),
         Action::Data(1, bytes(2, 100)),
         Action::State(bytes(3, state_bytes)),
@@ -253,6 +266,7 @@ fn actions(state_bytes: usize, module_bytes: usize) -> Vec<Action> {
         Action::Data(1, bytes(6, 33)),
         module(3, 2),
         Action::State(bytes(7, state_bytes)),
+        Action::Identity(bytes(10, 1_100)),
         Action::DropData(2),
         dropped(2, 3),
         Action::TimeFloor(1_800_003_600),

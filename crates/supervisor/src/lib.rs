@@ -13,6 +13,7 @@ mod background;
 mod clock;
 mod facts;
 mod host;
+mod identity;
 mod journal;
 mod key_value;
 mod loading;

@@ -3,6 +3,7 @@
 use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::fmt;
 
+pub use crate::identity::{ChainFacts, FixedIdentity, Identity, IdentityError, Presented, Provisioned};
 pub use wasmbed_agent::storage::{Done, Inventory, Operation, Outcome, StorageError};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, ResetReason, Revision};
 pub use wasmbed_runtime::{NoPeripherals, PeripheralError, Peripherals};
@@ -17,6 +18,8 @@ pub trait Platform {
     type Watchdog: Watchdog;
     /// Random bytes.
     type Entropy: Entropy;
+    /// Keys and certificates.
+    type Identity: Identity;
     /// Pins and sensors.
     type Peripherals: Peripherals;
     /// The log of the device and of its applications.
@@ -32,6 +35,8 @@ pub trait Platform {
     fn watchdog(&mut self) -> &mut Self::Watchdog;
     /// Random bytes.
     fn entropy(&mut self) -> &mut Self::Entropy;
+    /// Keys and certificates.
+    fn identity(&mut self) -> &mut Self::Identity;
     /// Pins and sensors.
     fn peripherals(&mut self) -> &mut Self::Peripherals;
     /// The log.

@@ -52,6 +52,8 @@ impl Agent {
             | Operation::Inventory
             | Operation::ReadState
             | Operation::CommitState(_)
+            | Operation::ReadIdentity
+            | Operation::CommitIdentity(_)
             | Operation::ReadData(_)
             | Operation::CommitData { .. }
             | Operation::DeleteData(_) => Busy::Discard { digest },

@@ -1,8 +1,9 @@
-//! The device's storage: modules, one state record and applications' data, each in a file of its own.
+//! The device's storage: modules, the state record, the identity record and applications' data, each in a file of its own.
 //!
 //! ```text
 //! staged-HEX  --sync, rename, sync names-->  module-HEX          a module, named by its SHA-256
 //! state.new   --sync, rename, sync names-->  state               the agent's record
+//! identity.new --sync, rename, sync names--> identity            the key that the device made, and its chains
 //! data-HEX.new -sync, rename, sync names-->  data-HEX            an application's data, named by its UID
 //! ```
 //! A name without `.new` or `staged-` therefore stands for whole, durable content at any moment, and opening the store
@@ -25,6 +26,7 @@ pub use memory::{Memory, SharedModules};
 pub(crate) use queue::{DeviceStorage, StorageThread};
 
 const STATE: &str = "state";
+const IDENTITY: &str = "identity";
 const MODULE: &str = "module-";
 const STAGED: &str = "staged-";
 const DATA: &str = "data-";
@@ -77,6 +79,8 @@ impl<M: Medium> Store<M> {
             Operation::Inventory => Ok(Done::Inventory(self.inventory())),
             Operation::ReadState => self.read_record(STATE),
             Operation::CommitState(bytes) => self.replace(STATE, bytes),
+            Operation::ReadIdentity => self.read_record(IDENTITY),
+            Operation::CommitIdentity(bytes) => self.replace(IDENTITY, bytes),
             Operation::Append { digest, offset, bytes } => self.append(digest, *offset, bytes),
             Operation::ReadStaged { digest, offset, length } => self.read_staged(digest, *offset, *length),
             Operation::CommitModule(digest) => self.commit_module(digest),

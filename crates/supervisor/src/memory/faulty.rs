@@ -120,12 +120,14 @@ fn brought(operation: &Operation) -> Option<usize> {
     match operation {
         Operation::Append { bytes, .. }
         | Operation::CommitState(bytes)
+        | Operation::CommitIdentity(bytes)
         | Operation::CommitData { bytes, .. } => Some(bytes.len()),
         Operation::CommitModule(_)
         | Operation::DeleteModule(_)
         | Operation::DeleteData(_)
         | Operation::Inventory
         | Operation::ReadState
+        | Operation::ReadIdentity
         | Operation::ReadStaged { .. }
         | Operation::ReadData(_) => None,
     }
@@ -135,12 +137,14 @@ fn is_write(operation: &Operation) -> bool {
     match operation {
         Operation::Append { .. }
         | Operation::CommitState(_)
+        | Operation::CommitIdentity(_)
         | Operation::CommitModule(_)
         | Operation::DeleteModule(_)
         | Operation::CommitData { .. }
         | Operation::DeleteData(_) => true,
         Operation::Inventory
         | Operation::ReadState
+        | Operation::ReadIdentity
         | Operation::ReadStaged { .. }
         | Operation::ReadData(_) => false,
     }

@@ -13,7 +13,9 @@ use core::cell::RefCell;
 
 use wasmbed_protocol::ApplicationUid;
 
-use crate::platform::{Entropy, Link, LinkState, LogSink, NoPeripherals, Platform, Record, Timer, Watchdog};
+use crate::platform::{
+    Entropy, FixedIdentity, Link, LinkState, LogSink, NoPeripherals, Platform, Record, Timer, Watchdog,
+};
 pub use faulty::{Cut, Faults, FaultyStorage};
 pub use storage::{Disk, MemoryStorage};
 
@@ -207,6 +209,8 @@ pub struct MemoryBoard {
     pub watchdog: CountingWatchdog,
     /// Random numbers from a seed.
     pub entropy: SeededEntropy,
+    /// Neither joins nor renews.
+    pub identity: FixedIdentity,
     /// No pins, no sensors.
     pub peripherals: NoPeripherals,
     /// The last lines.
@@ -223,6 +227,7 @@ impl MemoryBoard {
             storage,
             watchdog: CountingWatchdog::default(),
             entropy: SeededEntropy(seed),
+            identity: FixedIdentity,
             peripherals: NoPeripherals,
             log: KeptLog::default(),
             timer: CountingTimer::default(),
@@ -235,6 +240,7 @@ impl Platform for MemoryBoard {
     type Storage = FaultyStorage;
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
+    type Identity = FixedIdentity;
     type Peripherals = NoPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
@@ -250,6 +256,9 @@ impl Platform for MemoryBoard {
     }
     fn entropy(&mut self) -> &mut SeededEntropy {
         &mut self.entropy
+    }
+    fn identity(&mut self) -> &mut FixedIdentity {
+        &mut self.identity
     }
     fn peripherals(&mut self) -> &mut NoPeripherals {
         &mut self.peripherals

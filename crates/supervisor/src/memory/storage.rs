@@ -11,6 +11,8 @@ use crate::platform::{Done, Inventory, Operation, Outcome, Storage, StorageError
 pub struct Disk {
     /// The state record.
     pub state: Option<Vec<u8>>,
+    /// The identity record.
+    pub identity: Option<Vec<u8>>,
     /// Committed modules.
     pub modules: BTreeMap<ModuleDigest, Vec<u8>>,
     /// Staged modules.
@@ -24,7 +26,7 @@ impl Disk {
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         let objects = self.modules.values().chain(self.staged.values()).chain(self.data.values());
-        objects.chain(&self.state).map(Vec::len).sum()
+        objects.chain(&self.state).chain(&self.identity).map(Vec::len).sum()
     }
 
     fn inventory(&self) -> Inventory {
@@ -69,6 +71,7 @@ impl MemoryStorage {
         match operation {
             Operation::Inventory => return Ok(Done::Inventory(self.disk.inventory())),
             Operation::ReadState => return Ok(Done::Record(self.disk.state.clone())),
+            Operation::ReadIdentity => return Ok(Done::Record(self.disk.identity.clone())),
             Operation::ReadData(uid) => return Ok(Done::Record(self.disk.data.get(&uid).cloned())),
             Operation::ReadStaged { digest, offset, length } => {
                 let staged = self.disk.staged.get(&digest).ok_or(StorageError::Missing)?;
@@ -77,6 +80,7 @@ impl MemoryStorage {
             }
             Operation::Append { digest, offset, bytes } => return self.append(digest, offset, &bytes),
             Operation::CommitState(bytes) => self.disk.state = Some(bytes),
+            Operation::CommitIdentity(bytes) => self.disk.identity = Some(bytes),
             Operation::CommitModule(digest) => {
                 let staged = self.disk.staged.remove(&digest).ok_or(StorageError::Missing)?;
                 self.disk.modules.insert(digest, staged);
