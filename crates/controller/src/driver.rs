@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Application, Device, DeviceGateway, ReasonCode, kind};
 use wasmbed_control::{
     ObjectKey,
-    fleet::{CallId, Fleet, Kind, Put, PutOutcome, Upload, UploadOutcome},
+    fleet::{ApprovalWrite, CallId, Fleet, Kind, Put, PutOutcome, Upload, UploadOutcome},
     kubernetes::{Event, WriteOutcome},
 };
 use wasmbed_kubernetes::{Caller, Object, outcome};
@@ -153,6 +153,10 @@ impl Driver {
                 }
                 self.fleet.handle_gateway_deleted(now, &name);
             }
+            Input::RequestsBegin => self.fleet.handle_requests_begin(),
+            Input::RequestsEnd => self.fleet.handle_requests_end(),
+            Input::Request(request) => self.fleet.handle_request(*request),
+            Input::RequestClosed(name) => self.fleet.handle_request_closed(&name),
             Input::Lease(gateway, lease) => self.fleet.handle_lease(now, &gateway, lease),
             Input::Stream(gateway, event) => self.fleet.handle_stream(now, &gateway, *event),
             Input::StreamDown(gateway, error) => {
@@ -291,6 +295,9 @@ impl Driver {
             let target = Target::<Application>::status(write.application, "status");
             self.start_write(tasks, Operation::WriteStatus, write.id, target, write.patch);
         }
+        while let Some(write) = self.fleet.poll_approval(now) {
+            tasks.spawn(approve(self.caller.clone(), self.metrics.clone(), write));
+        }
         // After the statuses, which people wait for.
         while let Some(write) = self.fleet.poll_device_finalizer(now) {
             let target = Target::<Device>::metadata(write.device, "finalizers");
@@ -347,6 +354,17 @@ impl<K> Target<K> {
     fn metadata(key: ObjectKey, what: &'static str) -> Self {
         Self { key, status: false, what, kind: PhantomData }
     }
+}
+
+async fn approve(caller: Caller, metrics: Metrics, write: ApprovalWrite) -> Outcome {
+    let started = Instant::now();
+    let written = caller.approve(&write.request, &write.patch).await;
+    let outcome = outcome(written.map(|object| object.resource_version().unwrap_or_default()));
+    log_write(&outcome, &write.device, "approval of a request for a certificate");
+    if let WriteOutcome::Done(_) = &outcome {
+        tracing::info!(device = %write.device, request = write.request, "a request for a certificate was approved");
+    }
+    finish_write(&metrics, Operation::WriteApproval, started, write.id, outcome)
 }
 
 /// Events are for people: one that can't be written is logged and dropped. Whether it is there.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use wasmbed_api::{Application, Device, DeviceGateway};
 use wasmbed_control::{
     ObjectKey,
-    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource},
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, RequestSeen},
     gateway_api::StreamEvent,
 };
 
@@ -24,6 +24,12 @@ pub(crate) enum Input {
     /// An object is there and can't be read; its UID.
     Unreadable(Kind, ObjectKey, Option<String>),
     GatewayDeleted(String),
+    RequestsBegin,
+    RequestsEnd,
+    /// A request for a device's certificate that nobody has decided about.
+    Request(Box<RequestSeen>),
+    /// The request of this name is decided or gone.
+    RequestClosed(String),
     Lease(String, Option<LeaseSeen>),
     Stream(String, Box<StreamEvent>),
     StreamDown(String, String),

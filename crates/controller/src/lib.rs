@@ -15,6 +15,7 @@ mod error;
 mod input;
 mod kubernetes;
 mod metrics;
+mod requests;
 mod stream;
 mod watch;
 

@@ -22,6 +22,7 @@ pub(crate) enum Operation {
     WriteUnreachable,
     WriteFinished,
     WriteGateway,
+    WriteApproval,
     WriteEvent,
     Stream,
 }

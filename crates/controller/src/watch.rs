@@ -3,7 +3,10 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, pin_mut};
-use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{certificates::v1::CertificateSigningRequest, coordination::v1::Lease},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -14,15 +17,16 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
-use wasmbed_api::{Application, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module};
+use wasmbed_api::{
+    Application, DEVICE_SIGNER, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module,
+};
 use wasmbed_control::{
     ObjectKey,
     fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources},
 };
 use wasmbed_kubernetes::{Unreadable, Watched, describe_watch_error};
 
-use crate::election::renewal;
-use crate::input::Input;
+use crate::{election::renewal, input::Input, requests};
 
 /// Follows every kind that decisions depend on, until `inputs` is closed.
 pub(crate) async fn follow(
@@ -38,7 +42,9 @@ pub(crate) async fn follow(
     // Bytes come one object at a time: a page of 500 modules would be 700 MB.
     let streamed = watcher::Config::default().streaming_lists();
     let listed = watcher::Config::default();
+    let for_devices = listed.clone().fields(&format!("spec.signerName={DEVICE_SIGNER}"));
     futures::join!(
+        each(Api::all(client.clone()), for_devices, &inputs, Listed::Requests, request),
         each(api(&client, scope), streamed.clone(), &inputs, Listed::Kind(Kind::Application), |event| {
             application(event, &mut sources)
         }),
@@ -59,6 +65,7 @@ enum Change<K> {
 #[derive(Clone, Copy, Debug)]
 enum Listed {
     Kind(Kind),
+    Requests,
     Leases,
 }
 
@@ -66,6 +73,7 @@ impl Listed {
     fn begin(self) -> Option<Input> {
         match self {
             Self::Kind(kind) => Some(Input::ListBegin(kind)),
+            Self::Requests => Some(Input::RequestsBegin),
             Self::Leases => None,
         }
     }
@@ -73,22 +81,23 @@ impl Listed {
     fn end(self) -> Input {
         match self {
             Self::Kind(kind) => Input::ListEnd(kind),
+            Self::Requests => Input::RequestsEnd,
             Self::Leases => Input::LeaseWatch(true),
         }
     }
 
-    /// What an object that can't be read says: that it is there. A Lease then says nothing.
+    /// What an object that can't be read says: that it is there. A Lease then says nothing, and of a request the signer does.
     fn unreadable(self, metadata: &ObjectMeta) -> Option<Input> {
         match self {
             Self::Kind(kind) => Some(Input::Unreadable(kind, ObjectKey::of(metadata)?, metadata.uid.clone())),
-            Self::Leases => None,
+            Self::Requests | Self::Leases => None,
         }
     }
 
     /// Only the Lease watch affects liveness.
     fn stands(self, stands: bool) -> Option<Input> {
         match self {
-            Self::Kind(_) => None,
+            Self::Kind(_) | Self::Requests => None,
             Self::Leases => Some(Input::LeaseWatch(stands)),
         }
     }
@@ -207,6 +216,18 @@ fn gateway(change: Change<DeviceGateway>) -> Option<Input> {
     }
 }
 
+fn request(change: Change<CertificateSigningRequest>) -> Option<Input> {
+    let name = match &change {
+        Change::Seen(object) => object.metadata.name.clone()?,
+        Change::Gone(metadata) => metadata.name.clone()?,
+    };
+    let open = match change {
+        Change::Seen(object) => requests::read(object),
+        Change::Gone(_) => None,
+    };
+    Some(open.map_or(Input::RequestClosed(name), |request| Input::Request(Box::new(request))))
+}
+
 fn lease(change: Change<Lease>, leader_changed: &Notify) -> Option<Input> {
     let (metadata, spec) = match change {
         Change::Seen(object) => (object.metadata, Some(object.spec)),
@@ -239,6 +260,7 @@ mod tests {
     };
     use futures::stream;
     use serde_json::{Value, json};
+    use wasmbed_api::request_annotation as annotation;
 
     use super::*;
 
@@ -259,6 +281,12 @@ mod tests {
                 json!({ "holderIdentity": "x" }),
                 json!({ "leaseDurationSeconds": "15" }),
             ),
+            "certificatesigningrequests" => (
+                "certificates.k8s.io/v1",
+                "CertificateSigningRequest",
+                json!({ "request": "AA==", "signerName": DEVICE_SIGNER }),
+                json!({ "request": "AA==", "signerName": 7 }),
+            ),
             other => panic!("{other} is watched"),
         };
         let prefix = if plural == "leases" { GATEWAY_LEASE_PREFIX } else { "" };
@@ -269,6 +297,11 @@ mod tests {
                 "metadata": {
                     "namespace": "default",
                     "name": format!("{prefix}{name}"),
+                    "annotations": {
+                        annotation::DEVICE: "default/a",
+                        annotation::DEVICE_UID: "00000000-0000-4000-8000-000000000001",
+                        annotation::JOIN_PROOF: "AA==",
+                    },
                     "uid": format!("00000000-0000-4000-8000-00000000000{uid}"),
                     "resourceVersion": version.to_string(),
                 },
@@ -326,6 +359,10 @@ mod tests {
             Input::ModuleDeleted(_) => ("gone", text(&Kind::Module)),
             Input::DeviceDeleted(_) => ("gone", text(&Kind::Device)),
             Input::GatewayDeleted(_) => ("gone", text(&Kind::Gateway)),
+            Input::RequestsBegin => ("begin", "Requests".to_owned()),
+            Input::RequestsEnd => ("end", "Requests".to_owned()),
+            Input::Request(request) if request.name == "a" => ("seen", "Requests".to_owned()),
+            Input::RequestClosed(name) if name == "b" => ("gone", "Requests".to_owned()),
             Input::Lease(name, lease) => match (name.as_str(), lease) {
                 ("a", Some(_)) => ("seen", "Lease".to_owned()),
                 ("b", None) => ("gone", "Lease".to_owned()),
@@ -353,13 +390,16 @@ mod tests {
             wanted.extend(course.map(|what| (what, format!("{kind:?}"))));
         }
         wanted.extend(["seen", "seen", "gone"].map(|what| (what, "Lease".to_owned())));
+        wanted.extend(["begin", "seen", "end", "seen", "gone"].map(|what| (what, "Requests".to_owned())));
         let mut heard: Vec<(&str, String)> = Vec::new();
         while heard.len() < wanted.len() {
             let input = tokio::time::timeout(Duration::from_secs(30), inputs.recv()).await;
             let input = input.unwrap_or_else(|_| panic!("after {heard:?} comes nothing")).unwrap();
             heard.extend(said(&input));
         }
-        for kind in kinds.map(|kind| format!("{kind:?}")).into_iter().chain(["Lease".to_owned()]) {
+        for kind in
+            kinds.map(|kind| format!("{kind:?}")).into_iter().chain(["Lease", "Requests"].map(str::to_owned))
+        {
             let of = |all: &[(&'static str, String)]| -> Vec<&'static str> {
                 all.iter().filter(|(_, other)| *other == kind).map(|(what, _)| *what).collect()
             };

@@ -3,7 +3,7 @@
 mod system;
 
 use serde_json::json;
-use system::{System, condition, hello, spinning};
+use system::{System, approved, condition, hello, spinning};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_lives_its_whole_life() -> anyhow::Result<()> {
@@ -116,4 +116,29 @@ async fn health_and_metrics_are_served() -> anyhow::Result<()> {
 
 fn revision(device: &wasmbed_api::Device) -> Option<i64> {
     device.status.as_ref()?.revision
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_a_certificate_is_approved_once_its_device_is() -> anyhow::Result<()> {
+    let system = System::start(0).await?;
+    let waiting = system.create_device("waiting", json!({ "approved": false })).await?;
+    let standing = system.create_device("standing", json!({ "approved": true })).await?;
+    system.request("waiting-1", "waiting", &waiting, "join-proof").await?;
+    system.request("standing-1", "standing", &standing, "join-proof").await?;
+    system.request("standing-2", "standing", &standing, "renews").await?;
+    // Without a proof a person has to confirm the key.
+    system.request("standing-3", "standing", &standing, "none").await?;
+    // Of a Device that was another.
+    system.request("standing-4", "standing", &waiting, "join-proof").await?;
+    for name in ["standing-1", "standing-2"] {
+        let request = system.certificate_request(name, |request| approved(request).is_some()).await?;
+        assert_eq!(approved(&request).and_then(|found| found.reason.as_deref()), Some("DeviceApproved"));
+    }
+    for name in ["waiting-1", "standing-3", "standing-4"] {
+        let request = system.certificate_request(name, |_| true).await?;
+        assert_eq!(approved(&request), None, "{name}");
+    }
+    system.patch_device("waiting", json!({ "approved": true })).await?;
+    system.certificate_request("waiting-1", |request| approved(request).is_some()).await?;
+    system.stop().await
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, api::certificates::v1::CertificateSigningRequest};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
@@ -121,6 +121,19 @@ impl Caller {
     ) -> Result<K, CallError> {
         let api = self.api(&key.namespace);
         self.within(&key.name, api.patch_status(&key.name, &self.patch_params(), &Patch::Merge(patch))).await
+    }
+
+    /// Merges into the approval of a CertificateSigningRequest (RFC 7396): its conditions.
+    ///
+    /// # Errors
+    /// It was not changed, or that is not known.
+    pub async fn approve(
+        &self,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<CertificateSigningRequest, CallError> {
+        let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
+        self.within(name, requests.patch_approval(name, &self.patch_params(), &Patch::Merge(patch))).await
     }
 
     fn api<K: Object>(&self, namespace: &str) -> Api<K> {

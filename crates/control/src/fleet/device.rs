@@ -34,6 +34,7 @@ impl Fleet {
         });
         let device = self.devices.entry(id).or_insert_with(|| Device::new(key.clone(), uid));
         let retarget = device.observe(resource, seen) || known.is_none();
+        self.requests.device_changed(&key);
         self.device_ids.insert(key, id);
         if retarget {
             self.retarget_device(now, id);

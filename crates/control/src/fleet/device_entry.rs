@@ -20,7 +20,7 @@ use wasmbed_api::{
     DEVICE_FINALIZER, Device as Resource, DeviceApplication, DevicePhase, ReasonCode, TargetDevices,
     condition,
 };
-use wasmbed_protocol::{ApplicationUid, SpecHash};
+use wasmbed_protocol::{ApplicationUid, KeyHash, SpecHash};
 
 use super::{
     assignment::Assigned,
@@ -41,6 +41,7 @@ struct DeviceObject {
     unschedulable: bool,
     approved: bool,
     revoked: bool,
+    confirmed_key: Option<KeyHash>,
 }
 
 impl DeviceObject {
@@ -54,6 +55,8 @@ impl DeviceObject {
             unschedulable: resource.spec.unschedulable,
             approved: resource.spec.approved,
             revoked: resource.spec.revoked,
+            // What is no hash is of no key.
+            confirmed_key: resource.spec.confirmed_key.as_ref().and_then(|text| text.parse().ok()),
         }
     }
 }
@@ -149,6 +152,15 @@ impl Device {
 
     pub(super) fn is_revoked(&self) -> bool {
         self.object.revoked
+    }
+
+    pub(super) fn is_approved(&self) -> bool {
+        self.object.approved
+    }
+
+    /// The key that a person has confirmed to be its device's.
+    pub(super) fn confirmed_key(&self) -> Option<KeyHash> {
+        self.object.confirmed_key
     }
 
     /// Whether an Application with these targets goes to it.

@@ -188,3 +188,16 @@ pub struct FinishedWrite {
     /// The patch.
     pub patch: serde_json::Value,
 }
+
+/// A merge patch of a CertificateSigningRequest's conditions that approves it, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApprovalWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Name of the request.
+    pub request: String,
+    /// The Device that it is for.
+    pub device: ObjectKey,
+    /// The patch.
+    pub patch: serde_json::Value,
+}

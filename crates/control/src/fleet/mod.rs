@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! watches ── handle_application, _module, _device, _gateway, _lease ──┐     ┌── poll_put, poll_upload ── gateways
-//! streams ── handle_stream, handle_stream_down ───────────────────────┤     ├── poll_status, poll_finalizer,
-//! answers ── handle_put_outcome, _upload_outcome, _write_outcome ─────┤     │   poll_device_unreachable, poll_gateway_unknown, poll_event ── API
+//!         ── handle_request ──────────────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
+//! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown, poll_event ── API
+//! answers ── handle_put_outcome, _upload_outcome, _write_outcome ─────┤     │
 //! election ─ handle_leadership ───────────────────────────────────────┤     └── poll_timeout
 //! clock ──── handle_timeout ──────────────────────────────────────────┘
 //! ```
@@ -17,6 +18,7 @@
 
 mod application;
 mod application_entry;
+mod approval;
 mod assignment;
 mod calls;
 mod check;
@@ -32,6 +34,7 @@ mod plan;
 mod published;
 mod record;
 mod release;
+mod requests;
 mod retry;
 mod set;
 mod source;
@@ -61,10 +64,11 @@ pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::FleetConfig;
 pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
-    CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, Put,
-    PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
+    ApprovalWrite, CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind,
+    LeaseSeen, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
+pub use requests::{Claim, RequestSeen};
 pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
 pub use target::{plan_target, selects};
 pub use translation::{Translated, translate};
@@ -76,6 +80,7 @@ use application_entry::Application;
 use device_entry::Device;
 use gateways::Gateway;
 use record::{ApplicationId, DeviceId};
+use requests::Requests;
 use write_queue::Writes;
 
 /// Renewals that wait to be shown by a watch: some seconds' worth, beyond which it lags too far to be of use.
@@ -145,6 +150,7 @@ pub struct Fleet {
     finishing: BTreeSet<DeviceId>,
     /// When statuses have to be looked at again, since an application will have run for long enough by then.
     rechecks: DueQueue<ApplicationId>,
+    requests: Requests,
     writes: Writes,
     events: VecDeque<Event>,
     events_dropped: u64,
@@ -190,6 +196,7 @@ impl Fleet {
             device_finalizers: DueQueue::default(),
             finishing: BTreeSet::new(),
             rechecks: DueQueue::default(),
+            requests: Requests::default(),
             events: VecDeque::new(),
             events_dropped: 0,
             next_resync_ms: 0,
@@ -374,7 +381,8 @@ impl Fleet {
         let marks = self.term.is_some() && self.gateway_to_mark(now).is_some();
         let waiting =
             !self.finalizers.is_empty() || !self.unreachable.is_empty() || self.next_finishing().is_some();
-        let waiting = marks || (waiting && self.term.is_some() && self.is_complete());
+        let approvals = self.term.is_some() && self.requests.is_due();
+        let waiting = marks || approvals || (waiting && self.term.is_some() && self.is_complete());
         let recheck = self.rechecks.first_ms();
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);
@@ -436,6 +444,7 @@ impl Fleet {
             gateway.resync();
         }
         self.replan.extend(self.devices.keys());
+        self.requests.resync();
         for device in self.devices.values_mut() {
             device.retry_finish();
         }

@@ -42,6 +42,8 @@ pub(super) enum Subject {
     },
     Finished(DeviceId),
     Gateway(String),
+    /// Of the request of that name.
+    Approval(String),
 }
 
 impl Writes {
@@ -66,7 +68,10 @@ impl Writes {
             Subject::Unreachable(id) | Subject::DeviceFinalizer { id, .. } | Subject::Finished(id) => {
                 *id == device
             }
-            Subject::Status { .. } | Subject::Finalizer { .. } | Subject::Gateway(_) => false,
+            Subject::Status { .. }
+            | Subject::Finalizer { .. }
+            | Subject::Gateway(_)
+            | Subject::Approval(_) => false,
         })
     }
 
@@ -77,7 +82,8 @@ impl Writes {
             Subject::Unreachable(_)
             | Subject::DeviceFinalizer { .. }
             | Subject::Finished(_)
-            | Subject::Gateway(_) => false,
+            | Subject::Gateway(_)
+            | Subject::Approval(_) => false,
         })
     }
 

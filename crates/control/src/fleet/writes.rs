@@ -301,6 +301,7 @@ impl Fleet {
                     gateway.retry_mark();
                 }
             }
+            Subject::Approval(name) => self.approval_written(&name, &outcome),
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };
                 device.end_write();

@@ -4,7 +4,10 @@ use std::{fmt::Debug, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::api::core::v1::{Event, Namespace};
+use k8s_openapi::api::{
+    certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
+    core::v1::{Event, Namespace},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::{Application, Device, DevicePhase};
+use wasmbed_api::{Application, DEVICE_SIGNER, Device, DevicePhase, request_annotation as annotation};
 use wasmbed_controller::{
     Config, GatewayConfig, Handle, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles,
 };
@@ -183,6 +186,62 @@ impl System {
         Ok(())
     }
 
+    /// Its UID.
+    pub(crate) async fn create_device(&self, name: &str, spec: Value) -> anyhow::Result<String> {
+        let api: Api<Device> = Api::namespaced(self.client.clone(), "default");
+        let object = serde_json::from_value(json!({ "metadata": { "name": name }, "spec": spec }))?;
+        let created = api.create(&PostParams::default(), &object).await?;
+        created.metadata.uid.context("a Device has a UID")
+    }
+
+    pub(crate) async fn patch_device(&self, name: &str, spec: Value) -> anyhow::Result<()> {
+        let api: Api<Device> = Api::namespaced(self.client.clone(), "default");
+        api.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await?;
+        Ok(())
+    }
+
+    /// Makes a request as a gateway does; `claim` is the annotation that says what speaks for it.
+    pub(crate) async fn request(
+        &self,
+        name: &str,
+        device: &str,
+        uid: &str,
+        claim: &str,
+    ) -> anyhow::Result<()> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let request = rcgen::CertificateParams::default().serialize_request(&key)?.pem()?;
+        let object = serde_json::from_value(json!({
+            "metadata": {
+                "name": name,
+                "annotations": {
+                    annotation::DEVICE: format!("default/{device}"),
+                    annotation::DEVICE_UID: uid,
+                    format!("wasmbed.github.io/{claim}"): "AA==",
+                },
+            },
+            "spec": {
+                "request": STANDARD.encode(request),
+                "signerName": DEVICE_SIGNER,
+                "usages": ["client auth", "digital signature"],
+            },
+        }))?;
+        let config = kube_config(&self.cluster, self.address, "gateway:g", "wasmbed:gateways").await?;
+        let api: Api<CertificateSigningRequest> = Api::all(Client::try_from(config)?);
+        api.create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn certificate_request(
+        &self,
+        name: &str,
+        is_so: impl Fn(&CertificateSigningRequest) -> bool,
+    ) -> anyhow::Result<CertificateSigningRequest> {
+        let api: Api<CertificateSigningRequest> = Api::all(self.client.clone());
+        wait(&api, name, |object: &Option<CertificateSigningRequest>| object.as_ref().is_some_and(&is_so))
+            .await?
+            .context("it is gone")
+    }
+
     /// Deletes it and waits until it is gone.
     pub(crate) async fn delete_application(&self, name: &str) -> anyhow::Result<()> {
         let api: Api<Application> = Api::namespaced(self.client.clone(), "default");
@@ -262,6 +321,12 @@ pub(crate) fn condition(application: &Application, type_: &str, wanted: &str) ->
     let Some(status) = &application.status else { return false };
     status.observed_generation == application.metadata.generation
         && status.conditions.iter().any(|condition| condition.type_ == type_ && condition.status == wanted)
+}
+
+/// Its approval.
+pub(crate) fn approved(request: &CertificateSigningRequest) -> Option<&CertificateSigningRequestCondition> {
+    let mut conditions = request.status.iter().flat_map(|status| &status.conditions).flatten();
+    conditions.find(|condition| condition.type_ == "Approved")
 }
 
 /// Waits without end; the text makes its digest.

@@ -1,5 +1,6 @@
 //! The fleet as a whole, in a small world.
 
+mod approval;
 mod model;
 mod truth;
 mod world;
