@@ -11,6 +11,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
+use wasmbed_identity::FactoryId;
 
 use crate::{
     CertificateFacts, Identity, PkiError, Role, SpiffeId, identity::parse_certificates, lifetime,
@@ -217,6 +218,11 @@ impl Authority {
         Ok(certificate.pem() + &self.certificate_pem)
     }
 
+    /// Whether its key is here.
+    pub(crate) fn can_issue(&self) -> bool {
+        self.issuer.is_some()
+    }
+
     fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, PkiError> {
         self.issuer.as_ref().ok_or_else(|| PkiError::File {
             path: self.key_file.clone(),
@@ -264,6 +270,19 @@ pub(crate) struct LeafPlan {
 }
 
 impl LeafPlan {
+    /// A client of a factory id.
+    pub(crate) fn factory(id: &FactoryId) -> Result<Self, PkiError> {
+        let uri = id.as_str().try_into().map_err(PkiError::Generate)?;
+        Ok(Self {
+            common_name: format!("factory {}", id.serial()).chars().take(64).collect(),
+            organization: None,
+            serial: None,
+            names: vec![SanType::URI(uri)],
+            days: lifetime::FACTORY_DAYS,
+            purpose: ExtendedKeyUsagePurpose::ClientAuth,
+        })
+    }
+
     /// A leaf with a SPIFFE id; gateways are servers, all others clients.
     pub(crate) fn spiffe(id: &SpiffeId, hosts: &[String], days: u64) -> Result<Self, PkiError> {
         let uri = id.to_string().try_into().map_err(PkiError::Generate)?;

@@ -5,6 +5,7 @@
 //! ```text
 //! services root ── services issuing ── gateway, controller, operator
 //! devices root  ── devices issuing  ── device
+//! factory root  ── factory issuing  ── a device that has not joined yet
 //! cluster authority ── server and client certificates of the embedded Kubernetes API
 //! ```
 //!
@@ -26,7 +27,7 @@ mod request;
 pub mod tls;
 mod verifier;
 
-pub use authority::Authorities;
+pub use authority::{Authorities, FactoryAuthority};
 pub use certificate::{CertificateFacts, public_key_base64};
 pub use cluster::ClusterAuthority;
 pub use device_issuer::DeviceIssuer;
@@ -47,6 +48,9 @@ pub mod lifetime {
     pub const ISSUING_DAYS: u64 = 15 * 365;
     /// Devices, 10 years: a board may lie in a drawer for long, and `revoked` keeps a stolen one out.
     pub const DEVICE_DAYS: u64 = 10 * 365;
+    /// Factory identities, 20 years: with them a device that lay in a drawer, or was erased, joins again. None of them opens a
+    /// session by itself.
+    pub const FACTORY_DAYS: u64 = 20 * 365;
     /// Gateways, controllers, operators and clients of the Kubernetes API, one year.
     pub const SERVICE_DAYS: u64 = 365;
     /// Devices whose certificates the signer issues, one year at most: they renew over their sessions.

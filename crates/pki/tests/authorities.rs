@@ -4,10 +4,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime, pem::PemObject};
 use wasmbed_pki::{
-    Authorities, CertificateFacts, ClusterAuthority, Identity, Role, SpiffeId, public_key_base64,
+    Authorities, CertificateFacts, ClusterAuthority, FactoryAuthority, Identity, Role, SpiffeId,
+    public_key_base64,
 };
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 fn authorities(folder: &Path) -> Authorities {
     Authorities::create_or_open(folder, "example.org").unwrap()
@@ -185,4 +187,57 @@ fn a_cluster_client_is_its_user_and_group() {
     }
     cluster.issue_server(&["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     assert!(cluster.issue_client(&"u".repeat(65), "g").is_err());
+}
+
+#[test]
+fn an_issuing_key_that_is_elsewhere_is_made_up_for_by_the_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = folder.path();
+    let roots = [authorities(pki).devices_root().clone()];
+    fs::remove_file(pki.join("devices-issuing.key")).unwrap();
+    let device = authorities(pki).issue_device("default", "board-1").unwrap();
+    assert_eq!(device.chain().len(), 1, "the root itself signed it");
+    assert!(verifies(&device, &roots[0], false), "a client");
+    assert!(!verifies(&device, &roots[0], true), "no server");
+
+    // What someone keeps who moved everything else to where it is used.
+    let offline = tempfile::tempdir().unwrap();
+    for file in ["devices-root.crt", "devices-root.key", "services-root.crt"] {
+        fs::copy(pki.join(file), offline.path().join(file)).unwrap();
+    }
+    let few = authorities(offline.path());
+    assert!(verifies(&few.issue_device("default", "board-2").unwrap(), &roots[0], false));
+    let error = few.issue_controller("wasmbed-system", "c").unwrap_err().to_string();
+    assert!(error.contains("services-root.key") && error.contains("is not here"), "{error}");
+}
+
+#[test]
+fn a_factory_identity_is_below_its_own_root_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let authorities = authorities(folder.path());
+    let factory = FactoryAuthority::create_or_open(folder.path(), "example.org").unwrap();
+    let identity = factory.issue("SN_17.b").unwrap();
+    assert_eq!(identity.facts().uris, ["spiffe://example.org/factory/SN_17.b"]);
+    assert!(identity.spiffe_id().is_err(), "it is nobody's in a fleet");
+    assert_eq!(identity.chain().len(), 2);
+    assert!(verifies(&identity, factory.root(), false));
+    assert!(!verifies(&identity, factory.root(), true), "no server");
+    for root in [authorities.devices_root(), authorities.services_root()] {
+        assert!(!verifies(&identity, root, false), "another root");
+    }
+    let again = FactoryAuthority::create_or_open(folder.path(), "example.org").unwrap();
+    assert_eq!(again.root_pem(), factory.root_pem());
+    for serial in ["", "-17", "sn 17", "sn/17", &"s".repeat(64)] {
+        let error = factory.issue(serial).unwrap_err().to_string();
+        assert!(error.contains("1 to 63 letters"), "{error}");
+    }
+}
+
+fn verifies(identity: &Identity, root: &CertificateDer<'_>, as_server: bool) -> bool {
+    let chain = identity.chain();
+    let anchors = [anchor_from_trusted_cert(root).unwrap()];
+    let usage = if as_server { KeyUsage::server_auth() } else { KeyUsage::client_auth() };
+    let leaf = EndEntityCert::try_from(&chain[0]).unwrap();
+    let algorithms = wasmbed_pki::tls::provider().signature_verification_algorithms.all;
+    leaf.verify_for_usage(algorithms, &anchors, &chain[1..], UnixTime::now(), usage, None, None).is_ok()
 }

@@ -244,6 +244,18 @@ fn wrong_files_and_flags_are_named_with_what_would_be_right() {
                 &["no authorities in typo", "pki init"],
             ),
             (&["pki", "issue", "device", "--dir", "pki", "--name", "A b"], &["A b", "is not usable"]),
+            (
+                &["pki", "issue", "factory", "--dir", "typo", "--serial", "a"],
+                &["no authorities in typo", "factory-root.crt", "pki init"],
+            ),
+            (
+                &["pki", "issue", "factory", "--dir", "pki", "--serial", "SN 1"],
+                &["SN 1", "is not usable", "1 to 63 letters"],
+            ),
+            (
+                &["pki", "issue", "signer", "--dir", "pki", "--server", "https://x:1", "--out", "signer"],
+                &["pki has no cluster-ca.key"],
+            ),
             (&["pki", "show", "text", "text"], &["holds no PEM certificate"]),
             (&["pki", "kubeconfig", "--data-dir", "typo"], &["typo is no folder of `wasmbed up`"]),
             (&["logs", "a", "--gateway", "nonsense"], &["the port is missing"]),

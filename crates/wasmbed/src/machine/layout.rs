@@ -196,30 +196,12 @@ impl Layout {
     /// # Errors
     /// When the client's certificate can't be issued or the file can't be written.
     pub fn write_kubeconfig(&self, server: SocketAddr, user: KubeUser<'_>) -> Result<PathBuf> {
-        let (stem, name, group, path) = match user {
-            KubeUser::Administrator => {
-                ("admin".to_owned(), "admin".to_owned(), "system:masters", self.kubeconfig())
-            }
-            KubeUser::Gateway(name) => {
-                let stem = format!("kube-gateway-{name}");
-                (
-                    stem.clone(),
-                    format!("gateway:{name}"),
-                    "wasmbed:gateways",
-                    self.pki(&format!("{stem}.kubeconfig")),
-                )
-            }
-            KubeUser::Controller(name) => {
-                let stem = format!("kube-controller-{name}");
-                (
-                    stem.clone(),
-                    format!("controller:{name}"),
-                    "wasmbed:controllers",
-                    self.pki(&format!("{stem}.kubeconfig")),
-                )
-            }
+        let (name, stem) = (user.name(), user.stem());
+        let path = match user {
+            KubeUser::Administrator => self.kubeconfig(),
+            _ => self.pki(&format!("{stem}.kubeconfig")),
         };
-        let files = self.service(&stem, || self.cluster.issue_client(&name, group))?;
+        let files = self.service(&stem, || self.cluster.issue_client(&name, user.group()))?;
         let identity = Identity::read(&files.certificate, &files.key)?;
         let text = kubeconfig::render(
             &format!("https://{server}"),
@@ -277,6 +259,42 @@ pub enum KubeUser<'a> {
     Gateway(&'a str),
     /// The controller of that name.
     Controller(&'a str),
+    /// The signer of that name.
+    Signer(&'a str),
+}
+
+impl KubeUser<'_> {
+    /// The name that the API knows it by.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Administrator => "admin".to_owned(),
+            Self::Gateway(name) => format!("gateway:{name}"),
+            Self::Controller(name) => format!("controller:{name}"),
+            Self::Signer(name) => format!("signer:{name}"),
+        }
+    }
+
+    /// The group that its rights are given to.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Administrator => "system:masters",
+            Self::Gateway(_) => "wasmbed:gateways",
+            Self::Controller(_) => "wasmbed:controllers",
+            Self::Signer(_) => "wasmbed:signers",
+        }
+    }
+
+    /// Names its files.
+    fn stem(self) -> String {
+        match self {
+            Self::Administrator => "admin".to_owned(),
+            Self::Gateway(name) => format!("kube-gateway-{name}"),
+            Self::Controller(name) => format!("kube-controller-{name}"),
+            Self::Signer(name) => format!("kube-signer-{name}"),
+        }
+    }
 }
 
 /// Holds a folder for one process; the lock ends with the process, however it ends.
