@@ -22,6 +22,8 @@ pub const RECONNECT_RESET_MS: u64 = 30_000;
 pub const PULL: Backoff = Backoff { first_ms: 2_000, max_ms: 300_000 };
 /// For a state record that could not be written.
 pub const STATE: Backoff = Backoff { first_ms: 1_000, max_ms: 60_000 };
+/// For a certificate that was not renewed. A gateway answers a device once a minute, and weeks are left.
+pub const RENEW: Backoff = Backoff { first_ms: 120_000, max_ms: 3_600_000 };
 /// For a module that did not fit in memory or storage: worth another try when others have let go of theirs.
 pub const ROOM: Backoff = Backoff { first_ms: 5_000, max_ms: 300_000 };
 

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{BootId, Facts, ImportModule, List, ResetReason};
 
-use crate::storage::Inventory;
+use crate::{identity::Provisioned, storage::Inventory};
 
 /// What the device is and offers; [`wasmbed_protocol::Facts`] says what each field means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub struct Config {
     pub reset_detail: String,
     /// Eight random bytes, drawn for this start.
     pub boot_id: BootId,
+    /// The identity that the device was provisioned with.
+    pub provisioned: Provisioned,
+    /// Unix seconds at the start, as far as the device knows the time by itself: it is this late or later.
+    pub unix_s: Option<u64>,
 }
 
 /// What storage held when the device started.

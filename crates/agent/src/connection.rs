@@ -4,6 +4,7 @@ use wasmbed_protocol::{Closing, Epoch, ErrorCode, ErrorNotice, Welcome};
 
 use crate::{
     effect::Effect,
+    identity::JOINING_MS_MAX,
     session::{
         BAD_FRAMES_MAX, CLOSE_TIMEOUT_MS, Established, Expired, Reconnect, Session, WELCOME_TIMEOUT_MS,
     },
@@ -19,6 +20,8 @@ pub(crate) struct Connection {
     /// Whether there was a session since the start.
     had_session: bool,
     last_epoch: Epoch,
+    /// The gateway said something on this connection.
+    heard: bool,
     /// Messages in a row that were not usable.
     bad_frames: u32,
     /// An Error to be sent. At most one waits; an Error is never answered, so more would say nothing new.
@@ -39,6 +42,7 @@ impl Connection {
             reconnect: Reconnect::default(),
             had_session: false,
             last_epoch: Epoch(0),
+            heard: false,
             bad_frames: 0,
             complaint: None,
             link: None,
@@ -64,6 +68,7 @@ impl Connection {
             Session::Down { .. }
             | Session::Connecting { .. }
             | Session::Greeting { .. }
+            | Session::Joining { .. }
             | Session::Closing { .. } => None,
         }
     }
@@ -76,14 +81,48 @@ impl Connection {
         self.last_epoch
     }
 
-    /// The link is up. Ignored while it is being closed: the link has not heard of that yet.
-    pub(crate) fn handle_connected(&mut self, now_ms: u64) {
+    /// The link is up, to join or to greet. False, and ignored, while it is being closed: the link has not heard of that yet.
+    pub(crate) fn handle_connected(&mut self, joins: bool, now_ms: u64) -> bool {
         if matches!(self.session, Session::Closing { .. }) {
-            return;
+            return false;
         }
         self.link = None;
-        self.session =
-            Session::Greeting { sent: false, deadline_ms: now_ms.saturating_add(WELCOME_TIMEOUT_MS) };
+        self.heard = false;
+        self.session = if joins {
+            Session::Joining { deadline_ms: now_ms.saturating_add(JOINING_MS_MAX) }
+        } else {
+            Session::Greeting { sent: false, deadline_ms: now_ms.saturating_add(WELCOME_TIMEOUT_MS) }
+        };
+        true
+    }
+
+    /// Whether a connection was made that has come to no session yet, and whether the gateway said anything on it.
+    pub(crate) fn unwelcomed(&self) -> Option<bool> {
+        match self.session {
+            Session::Greeting { .. } | Session::Joining { .. } => Some(self.heard),
+            Session::Down { .. }
+            | Session::Connecting { .. }
+            | Session::Established(_)
+            | Session::Closing { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_joining(&self) -> bool {
+        matches!(self.session, Session::Joining { .. })
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self.session, Session::Down { .. })
+    }
+
+    /// A Join was refused, to be tried again after so many milliseconds.
+    pub(crate) fn handle_refused(&mut self, retry_after_ms: u32) {
+        self.reconnect.handle_refused(retry_after_ms);
+    }
+
+    /// The connection came to what it was made for.
+    pub(crate) fn note_progress(&mut self) {
+        self.reconnect.note_progress();
     }
 
     /// The link is down: the pause before the next attempt in milliseconds, none if it was known to be down.
@@ -129,6 +168,7 @@ impl Connection {
 
     /// Any frame proves that the gateway is there.
     pub(crate) fn handle_heard(&mut self, now_ms: u64) {
+        self.heard = true;
         if let Some(established) = self.established_mut() {
             established.handle_heard(now_ms);
         }

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, ReportReason};
 
-use crate::{storage::Operation, trap::Trapped};
+use crate::{identity::JoinDevice, storage::Operation, trap::Trapped};
 
 /// Names one load of one application, so that news of an earlier one is told apart. Never reused before a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,10 +13,21 @@ pub struct RunId(pub u32);
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Connect to a gateway; answered by `handle_connected` or `handle_disconnected`.
+    /// Connect to a gateway and present [`Agent::presented`](crate::Agent::presented); answered by `handle_connected` or
+    /// `handle_disconnected`.
     Connect,
     /// Close the connection; answered by `handle_disconnected`.
     Close,
+    /// Make an operational key; answered by `handle_key` before the next output is asked for, as are the next four.
+    MakeKey,
+    /// Take [`Agent::operational_key`](crate::Agent::operational_key) into use; answered by `handle_key_used`.
+    UseKey,
+    /// Make a certification request for the operational key; answered by `handle_request`.
+    Request,
+    /// Prove that this device may be this Device; answered by `handle_proof`.
+    Prove(JoinDevice),
+    /// Judge [`Agent::received_chain`](crate::Agent::received_chain); answered by `handle_chain`.
+    CheckChain,
     /// Do this to storage; answered by `handle_storage`. There is at most one at a time.
     Storage(Operation),
     /// Load an application from its committed module; answered by [`ApplicationEvent::Started`],

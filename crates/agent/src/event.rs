@@ -3,10 +3,10 @@
 use alloc::{collections::VecDeque, string::String};
 
 use wasmbed_protocol::{
-    ApplicationUid, CloseReason, CorrelationId, Epoch, ModuleDigest, ReportReason, Revision,
+    ApplicationUid, CloseReason, CorrelationId, Epoch, KeyHash, ModuleDigest, ReportReason, Revision,
 };
 
-use crate::why::Why;
+use crate::{identity::IdentityError, why::Why};
 
 /// Events that wait to be read; more are dropped.
 pub const EVENTS_MAX: usize = 32;
@@ -97,6 +97,57 @@ pub enum Event {
     /// The state record that storage held could not be read as one: what the device knew is gone, the count of its starts
     /// included.
     StateLost,
+    /// The identity record could not be read. It is tried again.
+    IdentityUnread,
+    /// The identity record that storage held could not be read as one, or its key is none: the device begins anew.
+    IdentityLost,
+    /// The identity record is another identity's: the device was provisioned anew, and begins anew.
+    IdentityReplaced,
+    /// The identity record could not be written.
+    IdentityUnwritten {
+        /// For people.
+        message: String,
+    },
+    /// The board could not do what was asked of its identity.
+    IdentityFailed {
+        /// Why.
+        error: IdentityError,
+    },
+    /// The key that the device made is in use.
+    KeyUsed {
+        /// What a person compares before approving it.
+        key: KeyHash,
+    },
+    /// The pairing token is used up and every certificate is over: a person has to pair the device again.
+    Unpaired,
+    /// A certificate was asked for.
+    Asked {
+        /// Within a session, of a key that has one.
+        renews: bool,
+    },
+    /// The gateway knows the Device and waits for something.
+    Waiting {
+        /// The Device's namespace.
+        namespace: String,
+        /// The Device's name.
+        name: String,
+        /// What for, in the gateway's words.
+        detail: String,
+    },
+    /// The gateway refused to have a certificate issued.
+    JoinRefused {
+        /// In its words.
+        detail: String,
+        /// When it asked to be asked again, milliseconds.
+        retry_after_ms: u32,
+    },
+    /// A chain arrived and is one for this device's key.
+    Issued {
+        /// Unix seconds.
+        not_after_s: u64,
+    },
+    /// A session was established with a new chain.
+    Proven,
     /// The number of this start could not be stored: sessions go without it, told apart by the boot id alone.
     StartUncounted,
 }

@@ -23,6 +23,8 @@ pub enum Invariant {
     Traps(usize),
     /// Storage has no later state record than there is.
     Durability,
+    /// No key is used before storage has it, and a certificate is asked for only where one is.
+    Identity,
 }
 
 impl fmt::Display for Invariant {
@@ -39,6 +41,7 @@ impl fmt::Display for Invariant {
             Self::Pull => f.write_str("a module is pulled that nothing waits for"),
             Self::Traps(waiting) => write!(f, "{waiting} traps wait"),
             Self::Link => f.write_str("the link is asked for something that the session is not about"),
+            Self::Identity => f.write_str("an identity is used before it may be, or asked for by nobody"),
             Self::Durability => f.write_str("storage has a later state than there is"),
         }
     }

@@ -51,7 +51,10 @@ pub use agent::{Agent, SessionState};
 pub use config::{Config, DeviceFacts, Restored};
 pub use effect::{ApplicationEvent, DeviceUsage, Effect, RunId, Start};
 pub use event::{EVENTS_MAX, Event};
-pub use identity::{ChainFacts, IDENTITY_BYTES_MAX};
+pub use identity::{
+    ChainFacts, IDENTITY_BYTES_MAX, IdentityError, JOIN_ANSWER_TIMEOUT_MS, JOINING_MS_MAX, JoinDevice,
+    KEY_BYTES_MAX, Presented, Provisioned,
+};
 pub use invariant::Invariant;
 pub use log::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
 pub use pull::{RANGE_TIMEOUT_MS, READ_BACK_BYTES};

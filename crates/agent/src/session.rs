@@ -9,6 +9,9 @@
 //!              |                                v                              v                    v
 //!              +---- handle_disconnected --- Closing <-- Reject, Goodbye, silence, bad frames -- Established
 //! ```
+//! With an identity that is not one of the fleet, Joining takes the place of Greeting: Join is sent instead of Hello, and it
+//! ends in Closing whatever comes of it, never in Established; see [`crate::identity`].
+//!
 //! Any frame proves liveness. A heartbeat goes out every interval whatever else was sent, because it carries what the
 //! device uses and because its answer is the frame that proves the gateway's liveness.
 
@@ -36,11 +39,24 @@ pub const BAD_FRAMES_MAX: u32 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
-    Down { retry_at_ms: u64 },
-    Connecting { deadline_ms: u64 },
-    Greeting { sent: bool, deadline_ms: u64 },
+    Down {
+        retry_at_ms: u64,
+    },
+    Connecting {
+        deadline_ms: u64,
+    },
+    Greeting {
+        sent: bool,
+        deadline_ms: u64,
+    },
+    /// The exchange has its own deadlines; this one is the last.
+    Joining {
+        deadline_ms: u64,
+    },
     Established(Established),
-    Closing { deadline_ms: u64 },
+    Closing {
+        deadline_ms: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +166,9 @@ impl Session {
                 *self = Self::Connecting { deadline_ms: now_ms.saturating_add(CONNECT_TIMEOUT_MS) };
                 Expired::Connect
             }
-            Self::Connecting { deadline_ms } | Self::Greeting { deadline_ms, .. }
+            Self::Connecting { deadline_ms }
+            | Self::Greeting { deadline_ms, .. }
+            | Self::Joining { deadline_ms }
                 if *deadline_ms <= now_ms =>
             {
                 Expired::Close
@@ -160,6 +178,7 @@ impl Session {
             Self::Down { .. }
             | Self::Connecting { .. }
             | Self::Greeting { .. }
+            | Self::Joining { .. }
             | Self::Established(_)
             | Self::Closing { .. } => Expired::Nothing,
         }
@@ -170,6 +189,7 @@ impl Session {
             Self::Down { retry_at_ms } => *retry_at_ms,
             Self::Connecting { deadline_ms }
             | Self::Greeting { deadline_ms, .. }
+            | Self::Joining { deadline_ms }
             | Self::Closing { deadline_ms } => *deadline_ms,
             Self::Established(established) => established.silence_at().min(established.heartbeat_due_ms),
         }
@@ -178,9 +198,11 @@ impl Session {
     pub(crate) fn established(&self) -> Option<&Established> {
         match self {
             Self::Established(established) => Some(established),
-            Self::Down { .. } | Self::Connecting { .. } | Self::Greeting { .. } | Self::Closing { .. } => {
-                None
-            }
+            Self::Down { .. }
+            | Self::Connecting { .. }
+            | Self::Greeting { .. }
+            | Self::Joining { .. }
+            | Self::Closing { .. } => None,
         }
     }
 }
@@ -196,6 +218,16 @@ impl Reconnect {
     /// The gateway asked for a pause.
     pub(crate) fn handle_closing(&mut self, closing: &Closing<'_>) {
         self.retry_after_ms = u64::from(closing.retry_after_ms).min(RETRY_AFTER_MS_MAX);
+    }
+
+    /// The gateway answered a Join, in so many milliseconds if it said so.
+    pub(crate) fn handle_refused(&mut self, retry_after_ms: u32) {
+        self.retry_after_ms = u64::from(retry_after_ms).min(RETRY_AFTER_MS_MAX);
+    }
+
+    /// The attempt came to what it was made for, though to no session: it was no failure.
+    pub(crate) fn note_progress(&mut self) {
+        self.failures = 0;
     }
 
     /// A session ends; one that lasted long enough resets the count of failures.

@@ -95,3 +95,14 @@ pub enum StorageError {
     /// The medium failed; the text is for people.
     Failed(String),
 }
+
+impl StorageError {
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Full => "storage is full".into(),
+            Self::Missing => "storage lost what it had".into(),
+            Self::Failed(message) => message.clone(),
+        }
+    }
+}

@@ -10,6 +10,8 @@ use crate::storage::Inventory;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Busy {
     State { version: u64, revision: Revision },
+    ReadIdentity,
+    Identity { version: u64 },
     Append { digest: ModuleDigest, end: u32 },
     ReadBack { digest: ModuleDigest },
     CommitModule { digest: ModuleDigest },
@@ -26,7 +28,11 @@ impl Busy {
             | Self::ReadBack { digest }
             | Self::CommitModule { digest }
             | Self::Discard { digest } => Some(*digest),
-            Self::State { .. } | Self::Delete { .. } | Self::DeleteData { .. } => None,
+            Self::State { .. }
+            | Self::ReadIdentity
+            | Self::Identity { .. }
+            | Self::Delete { .. }
+            | Self::DeleteData { .. } => None,
         }
     }
 }
@@ -101,7 +107,9 @@ impl Store {
 
     pub(crate) fn note_success(&mut self, busy: &Busy) -> Stored {
         match busy {
-            Busy::State { .. } | Busy::ReadBack { .. } => Stored::Nothing,
+            Busy::State { .. } | Busy::ReadIdentity | Busy::Identity { .. } | Busy::ReadBack { .. } => {
+                Stored::Nothing
+            }
             Busy::Append { digest, end } => {
                 self.inventory.staged.retain(|(known, _)| known != digest);
                 self.inventory.staged.push((*digest, *end));

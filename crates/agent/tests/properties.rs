@@ -97,6 +97,7 @@ impl Watcher {
                     self.loaded.remove(run);
                 }
                 Effect::Connect | Effect::Close => {}
+                other => prop_assert!(false, "a fixed identity asks for nothing: {other:?}"),
             }
             prop_assert!(self.loaded.len() <= usize::from(APPLICATIONS_MAX));
             self.effects.push(effect);
@@ -479,6 +480,7 @@ impl World {
                 Effect::Stop { run, .. } => {
                     assert!(self.loaded.remove(&run).is_some() || self.crashed.contains(&run));
                 }
+                other => panic!("a fixed identity asks for nothing: {other:?}"),
             }
         }
         if std::mem::take(&mut self.wants_link) {
@@ -633,7 +635,7 @@ fn ended_with(reason: CloseReason) -> (World, usize) {
             Effect::Stop { run, .. } => assert!(world.loaded.remove(&run).is_some()),
             Effect::Close => world.connected = false,
             Effect::Storage(operation) => world.operation = Some(operation),
-            Effect::Start(_) | Effect::Connect => panic!("it begins something as its session ends"),
+            other => panic!("it begins {other:?} as its session ends"),
         }
     }
     let runs = world.loaded.len();

@@ -25,9 +25,10 @@ use wasmbed_runtime::{Interpreter, NoPeripherals, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{
-        CountingTimer, CountingWatchdog, FaultyStorage, KeptLog, MemoryBoard, MemoryLink, SeededEntropy,
+        CountingTimer, CountingWatchdog, FaultyStorage, KeptLog, MemoryBoard, MemoryIdentity, MemoryLink,
+        SeededEntropy,
     },
-    platform::{Board, FixedIdentity, Platform, Storage},
+    platform::{Board, Platform, Storage},
 };
 
 const CAPACITY_BYTES: u64 = 1_048_576;
@@ -248,7 +249,7 @@ impl<'a> Platform for TestBoard<'a> {
     type Storage = CutStorage<'a>;
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
-    type Identity = FixedIdentity;
+    type Identity = MemoryIdentity;
     type Peripherals = NoPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
@@ -265,7 +266,7 @@ impl<'a> Platform for TestBoard<'a> {
     fn entropy(&mut self) -> &mut SeededEntropy {
         &mut self.rest.entropy
     }
-    fn identity(&mut self) -> &mut FixedIdentity {
+    fn identity(&mut self) -> &mut MemoryIdentity {
         &mut self.rest.identity
     }
     fn peripherals(&mut self) -> &mut NoPeripherals {

@@ -1,9 +1,8 @@
 //! What a board does with keys and certificates for the agent: it holds them and computes, and decides nothing.
 
-use alloc::{borrow::ToOwned as _, string::String, vec::Vec};
-use core::fmt;
+use alloc::{borrow::ToOwned as _, vec::Vec};
 
-pub use wasmbed_agent::ChainFacts;
+use wasmbed_agent::{ChainFacts, IdentityError, Presented, Provisioned};
 use wasmbed_protocol::{DeviceUid, KeyHash};
 
 /// Keys and certificates. No call does I/O; each may take some hundred milliseconds of computing.
@@ -15,7 +14,7 @@ pub trait Identity {
     fn provisioned(&self) -> Provisioned;
     /// The time of day in Unix seconds as far as the board knows it by itself: it is this late or later.
     fn unix_s(&self) -> Option<u64>;
-    /// A new operational key on P-256, PKCS #8 DER, from a random source fit for keys. It is not used before
+    /// A new operational key on P-256, PKCS #8 DER of at most [`KEY_BYTES_MAX`](wasmbed_agent::KEY_BYTES_MAX), from a random source fit for keys. It is not used before
     /// [`Identity::use_key`].
     ///
     /// # Errors
@@ -52,65 +51,6 @@ pub trait Identity {
     /// TLS can't use it.
     fn present(&mut self, what: Presented<'_>) -> Result<(), IdentityError>;
 }
-
-/// What a board was provisioned with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Provisioned {
-    /// An operational chain and key that the device never renews: what a platform without the rest of [`Identity`] has.
-    Fixed,
-    /// An operational chain and its key, which the device renews.
-    Operational {
-        /// Of the `SubjectPublicKeyInfo`.
-        key: KeyHash,
-        /// Of the chain.
-        facts: ChainFacts,
-    },
-    /// A factory chain and key: the device joins with them.
-    Factory {
-        /// Of the `SubjectPublicKeyInfo`.
-        key: KeyHash,
-    },
-    /// A pairing token: the device joins with it once.
-    Pairing {
-        /// The token's id.
-        id: String,
-    },
-}
-
-/// What a device presents to a gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presented<'a> {
-    /// The provisioned chain; with a pairing token a self-signed certificate of the operational key.
-    Provisioned,
-    /// A chain for the operational key that [`Identity::check`] took.
-    Chain(&'a [u8]),
-}
-
-/// Why a board could not do what was asked of its identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdentityError {
-    /// Bug: the board has nothing to do this with, for example no operational key yet.
-    Unavailable,
-    /// I/O: no random bytes, or a computation failed; for people.
-    Failed(String),
-    /// Bug or I/O: what the identity record holds is not what this board made; for people.
-    Key(String),
-    /// Peer: a chain that is not one for this device; for people.
-    Chain(String),
-}
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unavailable => f.write_str("this board has no key to do that with"),
-            Self::Failed(problem) => f.write_str(problem),
-            Self::Key(problem) => write!(f, "key not usable: {problem}"),
-            Self::Chain(problem) => write!(f, "chain not usable: {problem}"),
-        }
-    }
-}
-
-impl core::error::Error for IdentityError {}
 
 /// The identity of a platform that neither joins nor renews.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -39,7 +39,9 @@ pub(crate) fn write_events<L: LogSink>(log: &mut L, agent: &mut Agent) {
     while let Some(event) = agent.poll_event() {
         let epoch = match agent.session() {
             SessionState::Established(epoch) => Some(epoch),
-            SessionState::Down | SessionState::Connecting | SessionState::Closing => None,
+            SessionState::Down | SessionState::Connecting | SessionState::Joining | SessionState::Closing => {
+                None
+            }
         };
         write_event(log, &event, epoch, agent);
     }
@@ -122,10 +124,69 @@ fn write_event<L: LogSink>(
             );
             write(Level::Error, message, none);
         }
+        Event::IdentityUnread
+        | Event::IdentityLost
+        | Event::IdentityReplaced
+        | Event::IdentityUnwritten { .. }
+        | Event::IdentityFailed { .. }
+        | Event::KeyUsed { .. }
+        | Event::Unpaired
+        | Event::Asked { .. }
+        | Event::Waiting { .. }
+        | Event::JoinRefused { .. }
+        | Event::Issued { .. }
+        | Event::Proven => write_identity_event(event, &mut |level, message| write(level, message, none)),
         Event::StartUncounted => {
             let message = format_args!("this start is not counted: its number could not be stored");
             write(Level::Warn, message, none);
         }
+    }
+}
+
+/// The part about keys and certificates.
+fn write_identity_event(event: &Event, write: &mut dyn FnMut(Level, core::fmt::Arguments<'_>)) {
+    match event {
+        Event::IdentityUnread => {
+            write(Level::Error, format_args!("identity record not read, and nothing is done without it"));
+        }
+        Event::IdentityLost => {
+            let message =
+                "identity record not readable: the key that this device made and its certificates are lost";
+            write(Level::Error, format_args!("{message}"));
+        }
+        Event::IdentityReplaced => {
+            write(Level::Warn, format_args!("this device was provisioned anew: its former key is dropped"));
+        }
+        Event::IdentityUnwritten { message } => {
+            write(Level::Error, format_args!("identity record not written: {message}"));
+        }
+        Event::IdentityFailed { error } => {
+            write(Level::Error, format_args!("identity not usable: {error}"));
+        }
+        Event::KeyUsed { key } => write(Level::Info, format_args!("this device's key has the hash {key}")),
+        Event::Unpaired => {
+            let message = "the certificate is over and the pairing token was used: pair this device again";
+            write(Level::Error, format_args!("{message}"));
+        }
+        Event::Asked { renews: false } => write(Level::Info, format_args!("joining: certificate asked for")),
+        Event::Asked { renews: true } => {
+            write(Level::Info, format_args!("renewing: certificate asked for"));
+        }
+        Event::Waiting { namespace, name, detail } => {
+            write(Level::Info, format_args!("certificate of Device {namespace}/{name} waited for: {detail}"));
+        }
+        Event::JoinRefused { detail, retry_after_ms } => {
+            let message = format_args!("certificate refused, ask again in {retry_after_ms} ms: {detail}");
+            write(Level::Warn, message);
+        }
+        Event::Issued { not_after_s } => {
+            let message = format_args!(
+                "certificate received, valid until {not_after_s} s after 1970; the next connection uses it"
+            );
+            write(Level::Info, message);
+        }
+        Event::Proven => write(Level::Info, format_args!("certificate in use from now on")),
+        other => debug_assert!(false, "not about the identity: {other:?}"),
     }
 }
 

@@ -3,8 +3,11 @@
 use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::fmt;
 
-pub use crate::identity::{ChainFacts, FixedIdentity, Identity, IdentityError, Presented, Provisioned};
-pub use wasmbed_agent::storage::{Done, Inventory, Operation, Outcome, StorageError};
+pub use crate::identity::{FixedIdentity, Identity};
+pub use wasmbed_agent::{
+    ChainFacts, IdentityError, Presented, Provisioned,
+    storage::{Done, Inventory, Operation, Outcome, StorageError},
+};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, ResetReason, Revision};
 pub use wasmbed_runtime::{NoPeripherals, PeripheralError, Peripherals};
 

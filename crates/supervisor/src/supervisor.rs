@@ -26,8 +26,8 @@ use crate::{
     journal,
     key_value::KeyValue,
     platform::{
-        Board, Entropy as _, Level, Link as _, LinkState, LogSink as _, Platform, Storage as _, Timer as _,
-        Watchdog as _,
+        Board, Entropy as _, Identity as _, Level, Link as _, LinkState, LogSink as _, Platform,
+        Storage as _, Timer as _, Watchdog as _,
     },
     reason,
     trace::Located,
@@ -150,13 +150,13 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         if self.agent.is_some() {
             again |= self.receive(now_ms);
             self.with_agent(|agent| agent.handle_timeout(now_ms));
-            again |= self.perform_effects();
+            again |= self.perform_effects(now_ms);
             self.work(now_ms);
             self.read_usage(now_ms);
             sent = self.transmit();
             self.run_slices(now_ms);
             // What slices and sending led to, so that nothing waits for the next round without need.
-            again |= self.perform_effects() || sent == Sent::More;
+            again |= self.perform_effects(now_ms) || sent == Sent::More;
         }
         // What storage answered now may be worth a frame: another range to ask for, or a report that waited for it.
         again |= self.poll_storage(now_ms) || self.background.is_busy();
@@ -192,7 +192,9 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     pub fn session(&self) -> Option<Epoch> {
         match self.agent.as_ref()?.session() {
             SessionState::Established(epoch) => Some(epoch),
-            SessionState::Down | SessionState::Connecting | SessionState::Closing => None,
+            SessionState::Down | SessionState::Connecting | SessionState::Joining | SessionState::Closing => {
+                None
+            }
         }
     }
 
@@ -252,7 +254,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         }
         // What the agent wants next may have come up since its effects were performed.
         if self.storage.has_room() {
-            self.perform_effects();
+            self.perform_effects(now_ms);
         }
         if let Some(operation) = self.storage.take(self.key_value.is_waiting()) {
             return Some((Owner::Agent, operation));
@@ -321,6 +323,8 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             facts: device_facts::<E>(&self.config.board, &self.config.runtime),
             reset_reason: self.config.board.reset_reason,
             reset_detail: self.config.board.reset_detail.clone(),
+            provisioned: self.platform.identity().provisioned(),
+            unix_s: self.platform.identity().unix_s(),
         };
         self.agent = Some(Agent::new(config, restored, now_ms));
     }
@@ -388,17 +392,20 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
     // Effects.
 
     /// Does what the agent asks for. True if the link may have changed at once.
-    fn perform_effects(&mut self) -> bool {
+    fn perform_effects(&mut self, now_ms: u64) -> bool {
         let mut link_touched = false;
         while self.storage.has_room() {
             let Some(effect) = self.agent.as_mut().and_then(Agent::poll_effect) else { break };
             match effect {
                 Effect::Connect => {
-                    self.wire.clear();
-                    self.linked = Linked::Connecting;
-                    self.platform.link().connect();
+                    self.connect(now_ms);
                     link_touched = true;
                 }
+                Effect::MakeKey
+                | Effect::UseKey
+                | Effect::Request
+                | Effect::Prove(_)
+                | Effect::CheckChain => self.compute(now_ms, &effect),
                 Effect::Close => {
                     self.platform.link().close();
                     self.linked = Linked::Ending;
@@ -427,6 +434,55 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             }
         }
         link_touched
+    }
+
+    fn connect(&mut self, now_ms: u64) {
+        let Some(agent) = &mut self.agent else {
+            debug_assert!(false, "only an agent connects");
+            return;
+        };
+        self.wire.clear();
+        match self.platform.identity().present(agent.presented()) {
+            Ok(()) => {
+                self.linked = Linked::Connecting;
+                self.platform.link().connect();
+            }
+            Err(error) => {
+                let mut random = [0; 4];
+                self.platform.entropy().fill(&mut random);
+                agent.handle_unpresented(now_ms, u32::from_le_bytes(random), error);
+            }
+        }
+    }
+
+    /// What the board computes for the agent, which may take some hundred milliseconds.
+    // As `work`: its stack lies below no handshake.
+    #[inline(never)]
+    fn compute(&mut self, now_ms: u64, effect: &Effect) {
+        let Some(agent) = &mut self.agent else {
+            debug_assert!(false, "only an agent asks for keys");
+            return;
+        };
+        let identity = self.platform.identity();
+        match effect {
+            Effect::MakeKey => agent.handle_key(now_ms, identity.make_key()),
+            Effect::UseKey => {
+                let used = identity.use_key(agent.operational_key());
+                agent.handle_key_used(now_ms, used);
+            }
+            Effect::Request => agent.handle_request(now_ms, identity.request()),
+            Effect::Prove(device) => {
+                let made = identity.prove(&device.namespace, &device.name, device.device_uid);
+                agent.handle_proof(now_ms, made);
+            }
+            Effect::CheckChain => {
+                let judged = identity.check(agent.received_chain());
+                agent.handle_chain(now_ms, judged);
+            }
+            Effect::Connect | Effect::Close | Effect::Storage(_) | Effect::Start(_) | Effect::Stop { .. } => {
+                debug_assert!(false, "nothing to compute")
+            }
+        }
     }
 
     /// Goes on with what takes long, until the round's time for it is used up.

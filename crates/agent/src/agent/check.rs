@@ -43,6 +43,9 @@ impl Agent {
         if !self.traps.is_consistent() {
             return Err(Invariant::Traps(self.traps.len()));
         }
+        if !self.is_identity_consistent() {
+            return Err(Invariant::Identity);
+        }
         if !self.durability.is_consistent() {
             return Err(Invariant::Durability);
         }

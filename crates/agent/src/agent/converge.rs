@@ -29,6 +29,9 @@ impl Agent {
             }
         }
         self.clock.set_unix_ms(welcome.unix_ms);
+        if self.credentials.handle_welcomed() {
+            self.events.push(Event::Proven);
+        }
         self.events.push(Event::Welcomed { epoch: welcome.epoch, desired_known: welcome.desired_known });
     }
 

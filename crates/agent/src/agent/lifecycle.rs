@@ -85,6 +85,7 @@ impl Agent {
         self.choose_pull();
         self.replace_ready();
         self.start_ready();
+        self.settle_identity();
     }
 
     /// One module at a time; the one under way stays while anyone needs it.

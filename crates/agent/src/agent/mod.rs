@@ -6,6 +6,7 @@
 
 mod check;
 mod converge;
+mod joining;
 mod lifecycle;
 mod storage;
 mod transmit;
@@ -25,6 +26,11 @@ use crate::{
     durability::Durability,
     effect::{ApplicationEvent, DeviceUsage, Effect, RunId},
     event::{Event, Events},
+    identity::{
+        credentials::Credentials,
+        exchange::{Exchange, Purpose},
+        pause::RenewalPause,
+    },
     pull::Pull,
     report::Reports,
     request::AssignmentRequest,
@@ -41,6 +47,8 @@ pub enum SessionState {
     Down,
     /// A connection is being made, or Hello is not answered yet.
     Connecting,
+    /// Connected without a certificate of the fleet, to get one.
+    Joining,
     /// Welcomed.
     Established(Epoch),
     /// Ending.
@@ -62,6 +70,11 @@ pub struct Agent {
     set_known: bool,
     applications: Vec<Application>,
     next_run: u32,
+
+    credentials: Credentials,
+    /// With the gateway, for a certificate.
+    exchange: Option<Exchange>,
+    renewal: RenewalPause,
 
     store: Store,
     pull: Option<Pull>,
@@ -85,9 +98,11 @@ impl Agent {
     pub fn new(config: Config, restored: Restored, now_ms: u64) -> Self {
         let too_many =
             alloc::format!("this device runs at most {} applications", config.facts.applications_max);
+        let credentials = Credentials::new(config.provisioned.clone());
+        let clock = Clock::new(now_ms, config.unix_s);
         let mut agent = Self {
             config,
-            clock: Clock::new(now_ms),
+            clock,
             connection: Connection::new(now_ms),
             request: AssignmentRequest::default(),
             boot_counter: None,
@@ -95,6 +110,9 @@ impl Agent {
             set_known: false,
             applications: Vec::new(),
             next_run: 0,
+            credentials,
+            exchange: None,
+            renewal: RenewalPause::default(),
             store: Store::new(restored.inventory),
             pull: None,
             durability: Durability::default(),
@@ -117,7 +135,10 @@ impl Agent {
     /// The link is up: both certificates were checked.
     pub fn handle_connected(&mut self, now_ms: u64) {
         self.clock.advance(now_ms);
-        self.connection.handle_connected(now_ms);
+        let (joins, now_ms) = (self.credentials.joins(), self.clock.now_ms());
+        if self.credentials.is_ready() && self.connection.handle_connected(joins, now_ms) {
+            self.exchange = joins.then(|| Exchange::new(Purpose::Joining, now_ms));
+        }
         self.settle();
     }
 
@@ -163,7 +184,7 @@ impl Agent {
                 self.handle_welcome(welcome)
             }
             (
-                Session::Greeting { .. } | Session::Established(_),
+                Session::Greeting { .. } | Session::Joining { .. } | Session::Established(_),
                 GatewayMessage::Reject(closing) | GatewayMessage::Goodbye(closing),
             ) => self.handle_closing(closing),
             (_, GatewayMessage::Error(error)) => {
@@ -190,8 +211,15 @@ impl Agent {
             (Session::Established(_), GatewayMessage::Welcome(_)) => {
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), "a second Welcome");
             }
-            (Session::Established(_), GatewayMessage::Certificate(_) | GatewayMessage::JoinAnswer(_)) => {
-                self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), "no Join was sent");
+            (Session::Established(_) | Session::Joining { .. }, GatewayMessage::Certificate(piece)) => {
+                self.handle_certificate(piece);
+            }
+            (Session::Established(_) | Session::Joining { .. }, GatewayMessage::JoinAnswer(answer)) => {
+                self.handle_join_answer(answer);
+            }
+            (Session::Joining { .. }, _) => {
+                let detail = "this device joins, and knows nothing else";
+                self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
             }
             // Nothing else is understood before Welcome, and nothing at all while the session ends.
             (
@@ -231,8 +259,16 @@ impl Agent {
     /// Time has passed; may be called at any moment.
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.clock.advance(now_ms);
-        match self.connection.handle_timeout(self.clock.now_ms()) {
-            Expired::Nothing | Expired::Connect => {}
+        self.handle_identity_timeout();
+        // Nothing is tried before there is something to present.
+        let expired = if self.credentials.is_ready() {
+            self.connection.handle_timeout(self.clock.now_ms())
+        } else {
+            Expired::Nothing
+        };
+        match expired {
+            Expired::Nothing => {}
+            Expired::Connect => self.credentials.choose(self.clock.unix_s(), &mut self.events),
             Expired::Close => {
                 self.events.push(Event::Silent);
                 self.close();
@@ -246,7 +282,8 @@ impl Agent {
 
     /// Something to do, until there is nothing.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        if let Some(effect) = self.connection.poll_effect().or_else(|| self.effects.pop_front()) {
+        let effect = self.connection.poll_effect().or_else(|| self.effects.pop_front());
+        if let Some(effect) = effect.or_else(|| self.poll_identity()) {
             return Some(effect);
         }
         self.plan_storage().map(Effect::Storage)
@@ -262,7 +299,9 @@ impl Agent {
         let trap = self.trap_timeout();
         let log = self.log_timeout();
         let state = self.durability.retry_at_ms();
-        [Some(self.connection.timeout()), applications, pull, asked, report, trap, log, state]
+        let connection = self.credentials.is_ready().then(|| self.connection.timeout());
+        let identity = self.identity_timeout();
+        [connection, identity, applications, pull, asked, report, trap, log, state]
             .into_iter()
             .flatten()
             .min()
@@ -279,6 +318,7 @@ impl Agent {
         match self.connection.session() {
             Session::Down { .. } => SessionState::Down,
             Session::Connecting { .. } | Session::Greeting { .. } => SessionState::Connecting,
+            Session::Joining { .. } => SessionState::Joining,
             Session::Established(established) => SessionState::Established(established.epoch()),
             Session::Closing { .. } => SessionState::Closing,
         }
@@ -307,12 +347,28 @@ impl Agent {
 
     /// Gives the connection up; what waits to be sent is not.
     fn close(&mut self) {
+        self.note_unwelcomed();
+        self.end_connection();
+    }
+
+    fn end_connection(&mut self) {
         if self.connection.close(self.clock.now_ms()) {
             self.forget_session();
         }
     }
 
+    fn note_unwelcomed(&mut self) {
+        let Some(heard) = self.connection.unwelcomed() else { return };
+        if self.credentials.handle_turned_away(heard) {
+            self.renewal.handle_turned_away(self.clock.now_ms());
+        }
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.has_waited(self.clock.now_ms())) {
+            self.connection.note_progress();
+        }
+    }
+
     fn take_down(&mut self, random: u32) {
+        self.note_unwelcomed();
         if let Some(pause_ms) = self.connection.handle_disconnected(self.clock.now_ms(), random) {
             self.events.push(Event::Pause { pause_ms });
             self.forget_session();
@@ -321,6 +377,7 @@ impl Agent {
 
     /// What was asked of a gateway is asked again of the next one, which gets a full report.
     fn forget_session(&mut self) {
+        self.exchange = None;
         self.request.handle_disconnected();
         self.reports.handle_disconnected(self.clock.now_ms());
         if let Some(pull) = &mut self.pull {

@@ -1,4 +1,4 @@
-//! What the agent does with storage: one operation at a time, the state record before modules, modules before tidying up.
+//! What the agent does with storage: one operation at a time, the records before modules, modules before tidying up.
 
 use wasmbed_protocol::{ApplicationUid, ModuleDigest};
 
@@ -7,7 +7,7 @@ use crate::{
     application::Application,
     event::Event,
     pull::Progress,
-    storage::{Operation, Outcome, StorageError},
+    storage::{Operation, Outcome},
     store::{Busy, Stored},
 };
 
@@ -18,12 +18,22 @@ impl Agent {
             return None;
         }
         let (busy, operation) = self
-            .plan_state()
+            .plan_identity()
+            .or_else(|| self.plan_state())
             .or_else(|| self.plan_damaged())
             .or_else(|| self.plan_pull())
             .or_else(|| self.plan_tidying())?;
         self.store.begin(busy);
         Some(operation)
+    }
+
+    /// Before the state record, which is written whenever anything changes: whoever joins waits for this one.
+    fn plan_identity(&mut self) -> Option<(Busy, Operation)> {
+        if self.credentials.wants_record() {
+            return Some((Busy::ReadIdentity, Operation::ReadIdentity));
+        }
+        let (version, bytes) = self.credentials.plan_commit(self.clock.now_ms())?;
+        Some((Busy::Identity { version }, Operation::CommitIdentity(bytes)))
     }
 
     fn plan_state(&self) -> Option<(Busy, Operation)> {
@@ -101,7 +111,14 @@ impl Agent {
             self.handle_pull_storage(digest, &outcome);
             return;
         }
+        let now_ms = self.clock.now_ms();
         match (&busy, outcome) {
+            (Busy::ReadIdentity, outcome) => {
+                self.credentials.handle_record(outcome, now_ms, &mut self.events);
+            }
+            (Busy::Identity { version }, outcome) => {
+                self.credentials.handle_committed(*version, &outcome, now_ms, &mut self.events);
+            }
             (Busy::State { version, revision }, Ok(_)) => {
                 if self.durability.is_failing() || self.durability.revision() != *revision {
                     self.reports.mark();
@@ -114,7 +131,7 @@ impl Agent {
                     self.reports.mark();
                 }
                 self.durability.handle_failed(self.clock.now_ms());
-                self.events.push(Event::StateFailed { message: describe_error(&error) });
+                self.events.push(Event::StateFailed { message: error.describe() });
                 if first && !self.durability.has_written() {
                     self.events.push(Event::StartUncounted);
                 }
@@ -144,13 +161,5 @@ impl Agent {
             Progress::Stored => self.pull = None,
             Progress::Failed(why) => self.fail_pull(digest, &why, true),
         }
-    }
-}
-
-fn describe_error(error: &StorageError) -> alloc::string::String {
-    match error {
-        StorageError::Full => "storage is full".into(),
-        StorageError::Missing => "storage lost what it had".into(),
-        StorageError::Failed(message) => message.clone(),
     }
 }

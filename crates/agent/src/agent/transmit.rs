@@ -1,7 +1,7 @@
 //! The device's messages: one at a time, the most urgent first. Nothing is queued as bytes: every message is made from
 //! what is true when there is room for it, so there is no queue that could grow and no message is stale.
 //!
-//! Order: Hello, heartbeat, error, traps, report, assignment, module range, log lines. A trap goes before the report that
+//! Order: Hello, heartbeat, error, traps, report, join, assignment, module range, log lines. A trap goes before the report that
 //! names its state, so that whoever reads that knows its place.
 
 use alloc::vec::Vec;
@@ -24,11 +24,15 @@ impl Agent {
         if self.connection.wants_hello() && self.may_greet() {
             return self.transmit_hello(buffer);
         }
+        if self.connection.is_joining() {
+            return self.transmit_complaint(buffer).or_else(|| self.transmit_join(buffer));
+        }
         self.connection.established()?;
         self.transmit_heartbeat(buffer)
             .or_else(|| self.transmit_complaint(buffer))
             .or_else(|| self.transmit_trap(buffer))
             .or_else(|| self.transmit_report(buffer))
+            .or_else(|| self.transmit_join(buffer))
             .or_else(|| self.transmit_assignment_get(buffer))
             .or_else(|| self.transmit_module_get(buffer))
             .or_else(|| self.transmit_log(buffer))

@@ -1,7 +1,7 @@
 //! A device for tests of the agent, and the messages that its gateway sends.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use wasmbed_agent::{Agent, Config, DeviceFacts};
+use wasmbed_agent::{Agent, Config, DeviceFacts, Provisioned};
 use wasmbed_protocol::{
     BootId, Epoch, GatewayMessage, ResetReason, Welcome, encode_gateway, limits::FRAME_BYTES_MAX,
 };
@@ -25,6 +25,8 @@ pub(crate) fn config(applications_max: u8, boot_id: u8) -> Config {
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
         boot_id: BootId([boot_id; 8]),
+        provisioned: Provisioned::Fixed,
+        unix_s: None,
     }
 }
 

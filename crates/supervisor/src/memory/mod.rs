@@ -2,21 +2,22 @@
 //! counts. For tests and simulations; everything it does follows from its inputs.
 
 mod faulty;
+pub mod identity;
 mod storage;
 
 use alloc::{
     collections::VecDeque,
     rc::Rc,
     string::{String, ToString},
+    vec::Vec,
 };
 use core::cell::RefCell;
 
 use wasmbed_protocol::ApplicationUid;
 
-use crate::platform::{
-    Entropy, FixedIdentity, Link, LinkState, LogSink, NoPeripherals, Platform, Record, Timer, Watchdog,
-};
+use crate::platform::{Entropy, Link, LinkState, LogSink, NoPeripherals, Platform, Record, Timer, Watchdog};
 pub use faulty::{Cut, Faults, FaultyStorage};
+pub use identity::MemoryIdentity;
 pub use storage::{Disk, MemoryStorage};
 
 /// Lines kept of each log; the oldest go first.
@@ -37,6 +38,8 @@ pub struct Channel {
     pub capacity_bytes: Option<usize>,
     /// Attempts so far.
     pub attempts: u32,
+    /// The chain that the device presents; what it was provisioned with if absent.
+    pub presented: Option<Vec<u8>>,
 }
 
 /// A link whose other end is in the same process.
@@ -209,8 +212,8 @@ pub struct MemoryBoard {
     pub watchdog: CountingWatchdog,
     /// Random numbers from a seed.
     pub entropy: SeededEntropy,
-    /// Neither joins nor renews.
-    pub identity: FixedIdentity,
+    /// Keys and certificates; a fixed identity unless that is changed.
+    pub identity: MemoryIdentity,
     /// No pins, no sensors.
     pub peripherals: NoPeripherals,
     /// The last lines.
@@ -222,12 +225,13 @@ pub struct MemoryBoard {
 impl MemoryBoard {
     /// A board with what its storage holds from before.
     pub fn new(storage: FaultyStorage, seed: u64) -> Self {
+        let link = MemoryLink::default();
         Self {
-            link: MemoryLink::default(),
+            identity: MemoryIdentity::new(link.clone(), seed),
+            link,
             storage,
             watchdog: CountingWatchdog::default(),
             entropy: SeededEntropy(seed),
-            identity: FixedIdentity,
             peripherals: NoPeripherals,
             log: KeptLog::default(),
             timer: CountingTimer::default(),
@@ -240,7 +244,7 @@ impl Platform for MemoryBoard {
     type Storage = FaultyStorage;
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
-    type Identity = FixedIdentity;
+    type Identity = MemoryIdentity;
     type Peripherals = NoPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
@@ -257,7 +261,7 @@ impl Platform for MemoryBoard {
     fn entropy(&mut self) -> &mut SeededEntropy {
         &mut self.entropy
     }
-    fn identity(&mut self) -> &mut FixedIdentity {
+    fn identity(&mut self) -> &mut MemoryIdentity {
         &mut self.identity
     }
     fn peripherals(&mut self) -> &mut NoPeripherals {

@@ -1,0 +1,168 @@
+//! Keys and certificates without cryptography: everything follows from a seed, and a gateway in the same process can check it.
+
+use alloc::{
+    collections::VecDeque,
+    string::{String, ToString as _},
+    vec,
+    vec::Vec,
+};
+
+use wasmbed_protocol::{DeviceUid, JoinStatement, KeyHash, encode_join_statement, limits};
+
+use super::{MemoryLink, SeededEntropy};
+use crate::platform::{ChainFacts, Entropy as _, Identity, IdentityError, Presented, Provisioned};
+
+/// The trust domain of every identity in memory.
+pub const TRUST_DOMAIN: &str = "memory";
+
+const REQUEST: &[u8] = b"request:";
+const CHAIN: &[u8] = b"chain:";
+
+/// The key in a request.
+#[must_use]
+pub fn requested_key(request: &[u8]) -> Option<KeyHash> {
+    request.strip_prefix(REQUEST)?.try_into().ok().map(KeyHash)
+}
+
+/// A chain for a key; `length` is what it is padded to.
+#[must_use]
+pub fn chain(key: KeyHash, facts: ChainFacts, length: usize) -> Vec<u8> {
+    let (begin, end) = (facts.not_before_s.to_le_bytes(), facts.not_after_s.to_le_bytes());
+    let mut chain = [CHAIN, &key.0, &begin, &end].concat();
+    chain.resize(length.max(chain.len()), 0);
+    chain
+}
+
+/// What such a chain says.
+#[must_use]
+pub fn read_chain(chain: &[u8]) -> Option<(KeyHash, ChainFacts)> {
+    let (key, rest) = chain.strip_prefix(CHAIN)?.split_first_chunk()?;
+    let (begin, rest) = rest.split_first_chunk()?;
+    let (end, _) = rest.split_first_chunk()?;
+    let (not_before_s, not_after_s) = (u64::from_le_bytes(*begin), u64::from_le_bytes(*end));
+    Some((KeyHash(*key), ChainFacts { not_before_s, not_after_s }))
+}
+
+/// The proof of whoever was provisioned so, that a key is to be this Device's.
+#[must_use]
+pub fn proof(
+    provisioned: &Provisioned,
+    key: KeyHash,
+    namespace: &str,
+    name: &str,
+    device_uid: DeviceUid,
+) -> Option<Vec<u8>> {
+    let secret = match provisioned {
+        Provisioned::Fixed | Provisioned::Operational { .. } => return None,
+        Provisioned::Factory { key } => key.0.to_vec(),
+        Provisioned::Pairing { id } => id.as_bytes().to_vec(),
+    };
+    let statement = JoinStatement { key, trust_domain: TRUST_DOMAIN, namespace, name, device_uid };
+    let mut bytes = vec![0; limits::JOIN_STATEMENT_BYTES_MAX];
+    let length = encode_join_statement(&statement, &mut bytes).ok()?;
+    Some(KeyHash::of(&[&secret, bytes.get(..length)?].concat()).0.to_vec())
+}
+
+/// The identity of a board in memory.
+#[derive(Clone, Debug)]
+pub struct MemoryIdentity {
+    /// What it was provisioned with; may be changed before the board starts.
+    pub provisioned: Provisioned,
+    /// The time that the board knows by itself.
+    pub unix_s: Option<u64>,
+    /// What the next calls answer instead of computing.
+    pub failures: VecDeque<IdentityError>,
+    /// Keys made since the board started.
+    pub keys_made: u32,
+    key: Option<KeyHash>,
+    entropy: SeededEntropy,
+    link: MemoryLink,
+}
+
+impl MemoryIdentity {
+    /// Neither joins nor renews.
+    pub(super) fn new(link: MemoryLink, seed: u64) -> Self {
+        Self {
+            provisioned: Provisioned::Fixed,
+            unix_s: None,
+            failures: VecDeque::new(),
+            keys_made: 0,
+            key: None,
+            entropy: SeededEntropy(!seed),
+            link,
+        }
+    }
+
+    fn fail(&mut self) -> Result<(), IdentityError> {
+        self.failures.pop_front().map_or(Ok(()), Err)
+    }
+
+    fn key(&self) -> Result<KeyHash, IdentityError> {
+        match &self.provisioned {
+            Provisioned::Operational { key, .. } => Ok(*key),
+            Provisioned::Fixed | Provisioned::Factory { .. } | Provisioned::Pairing { .. } => {
+                self.key.ok_or(IdentityError::Unavailable)
+            }
+        }
+    }
+}
+
+impl Identity for MemoryIdentity {
+    fn provisioned(&self) -> Provisioned {
+        self.provisioned.clone()
+    }
+
+    fn unix_s(&self) -> Option<u64> {
+        self.unix_s
+    }
+
+    fn make_key(&mut self) -> Result<Vec<u8>, IdentityError> {
+        self.fail()?;
+        self.keys_made += 1;
+        let mut key = vec![0; 32];
+        self.entropy.fill(&mut key);
+        Ok(key)
+    }
+
+    fn use_key(&mut self, pkcs8: &[u8]) -> Result<KeyHash, IdentityError> {
+        self.fail()?;
+        if pkcs8.len() != 32 {
+            return Err(IdentityError::Key(String::from("it has another length")));
+        }
+        let key = KeyHash::of(pkcs8);
+        self.key = Some(key);
+        Ok(key)
+    }
+
+    fn request(&mut self) -> Result<Vec<u8>, IdentityError> {
+        self.fail()?;
+        Ok([REQUEST, &self.key()?.0].concat())
+    }
+
+    fn prove(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        device_uid: DeviceUid,
+    ) -> Result<Vec<u8>, IdentityError> {
+        self.fail()?;
+        proof(&self.provisioned, self.key()?, namespace, name, device_uid).ok_or(IdentityError::Unavailable)
+    }
+
+    fn check(&self, chain: &[u8]) -> Result<ChainFacts, IdentityError> {
+        let problem = |problem: &str| IdentityError::Chain(problem.to_string());
+        let (key, facts) = read_chain(chain).ok_or_else(|| problem("not a chain"))?;
+        if key == self.key()? { Ok(facts) } else { Err(problem("another key's")) }
+    }
+
+    fn present(&mut self, what: Presented<'_>) -> Result<(), IdentityError> {
+        self.fail()?;
+        self.link.with(|channel| {
+            channel.presented = match what {
+                Presented::Provisioned => None,
+                Presented::Chain(chain) => Some(chain.to_vec()),
+            };
+        });
+        Ok(())
+    }
+}
