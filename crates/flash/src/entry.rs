@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     Note,
     /// Where the last run was, so that the next one goes elsewhere.
     Cursor,
+    /// What a board made of the provisioned identity that its id names.
     Identity,
     Module,
     Staged,

@@ -81,6 +81,8 @@ pub struct FlashStorage<M: Medium> {
     medium: M,
     geometry: Geometry,
     log: Log,
+    /// Which provisioned identity the identity record is for.
+    identity_of: [u8; 32],
     modules: BTreeMap<ModuleDigest, Run>,
     staged: BTreeMap<ModuleDigest, Staged>,
     pending: Option<Pending>,
@@ -96,7 +98,16 @@ impl<M: Medium> FlashStorage<M> {
         geometry::check(&geometry, &medium).map_err(OpenError::Geometry)?;
         let log = Log::open(&medium, geometry);
         let (modules, staged) = (BTreeMap::new(), BTreeMap::new());
-        let mut storage = Self { medium, geometry, log, modules, staged, pending: None, moving: None };
+        let mut storage = Self {
+            medium,
+            geometry,
+            log,
+            identity_of: [0; 32],
+            modules,
+            staged,
+            pending: None,
+            moving: None,
+        };
         storage.find_modules();
         storage.find_staged();
         Ok(storage)
@@ -115,6 +126,24 @@ impl<M: Medium> FlashStorage<M> {
     /// The identity region, for [`crate::provision::decode`].
     pub fn identity(&self) -> &[u8] {
         self.medium.mapped().get(..self.geometry.identity_bytes() as usize).unwrap_or_default()
+    }
+
+    /// Says which provisioned identity the board has, by [`Identity::digest`](crate::provision::Identity::digest): the identity
+    /// record that is read from here on is the one that was made of this identity. What was made of another one is removed; its
+    /// bytes stay in flash until their segment is erased. Takes as long as a segment's erases at most.
+    ///
+    /// # Errors
+    /// The medium failed; what was made of another identity is not read for this one.
+    pub fn bind_identity(&mut self, digest: [u8; 32]) -> Result<(), StorageError> {
+        self.identity_of = digest;
+        for id in self.log.ids(Kind::Identity).filter(|id| *id != digest).collect::<Vec<_>>() {
+            self.put_now(Key { kind: Kind::Identity, id }, None)?;
+        }
+        Ok(())
+    }
+
+    fn identity_key(&self) -> Key {
+        Key { kind: Kind::Identity, id: self.identity_of }
     }
 
     /// Whether the log's invariants hold, by what is on the medium. For tests and simulations: it reads every record.
@@ -280,8 +309,8 @@ impl<M: Medium> FlashStorage<M> {
             Operation::ReadState => Ok(self.read(&Key::only(Kind::State))),
             Operation::ReadData(uid) => Ok(self.read(&data_key(uid))),
             Operation::CommitState(bytes) => self.put(Key::only(Kind::State), Some(bytes)),
-            Operation::ReadIdentity => Ok(self.read(&Key::only(Kind::Identity))),
-            Operation::CommitIdentity(bytes) => self.put(Key::only(Kind::Identity), Some(bytes)),
+            Operation::ReadIdentity => Ok(self.read(&self.identity_key())),
+            Operation::CommitIdentity(bytes) => self.put(self.identity_key(), Some(bytes)),
             Operation::CommitData { uid, bytes } => self.put(data_key(uid), Some(bytes)),
             Operation::DeleteData(uid) => self.put(data_key(uid), None),
             Operation::Append { digest, offset, bytes } => {

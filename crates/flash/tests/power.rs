@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmbed_agent::{
-    module_digest,
+    IDENTITY_BYTES_MAX, module_digest,
     storage::{Done, Inventory, Operation, Outcome},
 };
 use wasmbed_flash::{
@@ -330,4 +330,56 @@ fn a_cut_at_any_write_leaves_what_was_acknowledged_in_the_largest_blocks() {
         flash_bytes: 9 * 262_144,
     };
     every_cut::<262_144, 4>(geometry, &actions(97_984, 20_000));
+}
+
+/// What a board writes from its first start to a renewed certificate, with what it stores meanwhile.
+fn joining(state_bytes: usize) -> Vec<Action> {
+    vec![
+        Action::Seed,
+        // The operational key, before its first use; then with a chain; then with the next one, until that one is in use.
+        Action::Identity(bytes(20, 190)),
+        Action::TimeFloor(1_800_000_000),
+        Action::Identity(bytes(21, 1_600)),
+        Action::State(bytes(22, 700)),
+        Action::Data(1, bytes(23, 500)),
+        Action::State(bytes(24, state_bytes)),
+        Action::Identity(bytes(25, 3_000)),
+        Action::TimeFloor(1_800_003_600),
+        Action::State(bytes(26, state_bytes)),
+        Action::Identity(bytes(27, 1_700)),
+        Action::Seed,
+        // A restart in the middle of the next renewal, with the largest chains.
+        Action::Identity(bytes(28, IDENTITY_BYTES_MAX)),
+        Action::State(bytes(29, state_bytes - 9)),
+        Action::Identity(bytes(30, 1_700)),
+        Action::State(bytes(31, state_bytes)),
+    ]
+}
+
+/// A board's records as they are, with few blocks of modules behind them.
+fn records_of(geometry: &Geometry) -> Geometry {
+    let module_blocks = geometry.module_blocks.min(2);
+    let flash_bytes = (geometry.modules_block() + module_blocks) * geometry.erase_bytes;
+    let module_bytes_max = geometry.module_bytes_max.min(module_blocks * geometry.erase_bytes);
+    Geometry { module_blocks, flash_bytes, module_bytes_max, ..*geometry }
+}
+
+#[test]
+fn a_cut_at_any_write_of_joining_and_renewing_leaves_the_old_identity_or_the_new_one_on_every_board() {
+    let mut seen = Vec::new();
+    for board in wasmbed_board_data::ALL {
+        let geometry = records_of(&board.geometry);
+        if seen.contains(&geometry) {
+            continue;
+        }
+        seen.push(geometry);
+        let actions = joining((geometry.segment_bytes() as usize / 3).min(97_984));
+        match board.name {
+            "nucleo-h743zi2" => every_cut::<131_072, 32>(geometry, &actions),
+            "riscv32-virt" => every_cut::<262_144, 4>(geometry, &actions),
+            "mps2-an385" => every_cut::<4_096, 4>(geometry, &actions),
+            other => panic!("{other} has a geometry of its own: which write unit?"),
+        }
+    }
+    assert_eq!(seen.len(), 3);
 }
