@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustls::pki_types::CertificateDer;
-use wasmbed_emulator::{Emulator, Kind, Options, find_firmware, provision, reach_host};
-use wasmbed_flash::provision::{Network, Provision};
+use wasmbed_emulator::{Emulator, Kind, Options, find_firmware, reach_host};
+use wasmbed_flash::provision::{self, Issued, Network, Provision};
 use wasmbed_pki::{Identity, read_certificates};
 
 use crate::{Machine, TIMEOUT};
@@ -47,15 +47,17 @@ pub fn prepare_with(
     let firmware = find_firmware(kind, Some(&folder)).context("cargo xtask firmware builds it")?;
     let flash = dir.join(format!("{kind}.flash"));
     let identity = Provision {
-        chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
-        key: identity.key().secret_der().to_vec().into(),
+        identity: provision::Identity::Operational(Issued {
+            chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
+            key: identity.key().secret_der().to_vec().into(),
+        }),
         services_roots: roots.iter().map(|der| der.to_vec().into()).collect(),
         gateways: vec![reach_host(gateway)],
         seed: [7; 32].into(),
         board: kind.name().to_owned(),
         network: Network::Dhcp,
     };
-    provision(kind, &flash, identity)?;
+    wasmbed_emulator::provision(kind, &flash, identity)?;
     Ok(Options::new(kind, firmware, flash))
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use wasmbed_e2e::{Process, wasmbed};
 use wasmbed_emulator::Kind;
-use wasmbed_flash::provision::decode;
+use wasmbed_flash::provision::{Identity, decode};
 use wasmbed_pki::Authorities;
 
 /// Prints a line like firmware's on the first serial port of QEMU's `virt`, and sleeps.
@@ -43,6 +43,7 @@ fn a_board_starts_with_an_identity_prints_to_the_log_and_ends_with_a_signal() ->
     let kind: Kind = "riscv32-virt".parse()?;
     let held = decode(&image[..kind.geometry().identity_bytes() as usize])?;
     assert_eq!(held.gateways, ["10.0.2.2:8080"]);
+    let Identity::Operational(held) = held.identity else { anyhow::bail!("an operational identity") };
     assert_eq!(held.chain.first().map(|der| der.to_vec()), identity.chain().first().map(|der| der.to_vec()));
 
     let mut second = start("second")?;

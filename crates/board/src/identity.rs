@@ -152,8 +152,7 @@ impl Identity for BoardIdentity {
     }
 
     fn make_key(&mut self) -> Result<Vec<u8>, IdentityError> {
-        let key = P256Key::generate(self.random).to_pkcs8().map_err(failed)?;
-        Ok(key.to_vec())
+        Ok(P256Key::generate(self.random).to_pkcs8().to_vec())
     }
 
     fn use_key(&mut self, pkcs8: &[u8]) -> Result<KeyHash, IdentityError> {
@@ -254,5 +253,197 @@ impl fmt::Display for Unusable {
             Self::Part(error) => error.fmt(f),
             Self::Credentials(error) => error.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+    use std::path::Path;
+
+    use wasmbed_pki::{Authorities, CertificationRequest, DeviceIssuer, FactoryAuthority};
+    use wasmbed_tls::{identity::Leaf, provider::ALGORITHMS};
+
+    use super::*;
+    use crate::random::Random;
+
+    const TOKEN: &str = "0a1b2c3d.000102030405060708090a0b0c0d0e0f";
+    const UID: DeviceUid = DeviceUid([7; 16]);
+    const YEAR_S: u64 = 31_536_000;
+
+    fn issued(identity: &wasmbed_pki::Identity) -> Issued {
+        Issued {
+            chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
+            key: identity.key().secret_der().to_vec().into(),
+        }
+    }
+
+    struct Fleet {
+        folder: tempfile::TempDir,
+        authorities: Authorities,
+    }
+
+    impl Fleet {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let authorities = Authorities::create_or_open(folder.path(), "example.org").unwrap();
+            Self { folder, authorities }
+        }
+
+        fn path(&self) -> &Path {
+            self.folder.path()
+        }
+
+        fn factory(&self) -> provision::Identity {
+            let factory = FactoryAuthority::create_or_open(self.path(), "example.org").unwrap();
+            provision::Identity::Factory(issued(&factory.issue("SN_42").unwrap()))
+        }
+
+        /// The chain that the signer gives for a request, DER one after the other.
+        fn sign(&self, request: &[u8], seconds: u64) -> Vec<u8> {
+            let file = |extension| self.path().join(["devices-issuing", extension].join("."));
+            let issuer = DeviceIssuer::open(&file("crt"), &file("key"), "example.org").unwrap();
+            let request = CertificationRequest::parse(request).unwrap();
+            let pem = issuer.issue(&request, "lab", "sn-42", "0", seconds).unwrap();
+            let file = self.path().join("issued.crt");
+            std::fs::write(&file, pem).unwrap();
+            let chain = wasmbed_pki::read_certificates(&file).unwrap();
+            chain.iter().flat_map(|der| der.to_vec()).collect()
+        }
+
+        fn board(&self, identity: provision::Identity) -> Result<BoardIdentity, String> {
+            let roots = [self.authorities.services_root().clone()];
+            let clock = Clock { now_us: || 5_000_000, unix_s: || None };
+            let random = Random::start([3; 32]);
+            BoardIdentity::open(identity, &roots, Time::new(0), random, clock)
+                .map_err(|problem| problem.to_string())
+        }
+    }
+
+    fn statement(key: KeyHash) -> Vec<u8> {
+        let statement = JoinStatement {
+            key,
+            trust_domain: "example.org",
+            namespace: "lab",
+            name: "sn-42",
+            device_uid: UID,
+        };
+        let mut bytes = vec![0; JOIN_STATEMENT_BYTES_MAX];
+        let length = encode_join_statement(&statement, &mut bytes).unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// Makes a key, as a board does that joins; the hash of it, and the request.
+    fn with_key(board: &mut BoardIdentity) -> (KeyHash, Vec<u8>) {
+        let key = board.make_key().unwrap();
+        let hash = board.use_key(&key).unwrap();
+        let request = board.request().unwrap();
+        let parsed = CertificationRequest::parse(&request).unwrap();
+        assert_eq!(KeyHash::of(parsed.public_key_info()), hash);
+        (hash, request)
+    }
+
+    #[test]
+    fn a_board_from_a_factory_joins_with_its_factory_key() {
+        let fleet = Fleet::new();
+        let identity = fleet.factory();
+        let provision::Identity::Factory(given) = identity.clone() else { panic!() };
+        let mut board = fleet.board(identity).unwrap();
+        assert_eq!(board.to_string(), "factory=SN_42");
+        assert_eq!(board.trust_domain(), "example.org");
+        let leaf = CertificateDer::from(given.chain[0].to_vec());
+        let leaf = Leaf::parse(&leaf).unwrap();
+        assert_eq!(board.provisioned(), Provisioned::Factory { key: KeyHash::of(&leaf.public_key_info()) });
+        board.connect().unwrap();
+        board.make_key().unwrap();
+        assert_eq!(board.request(), Err(IdentityError::Unavailable), "not used before it is kept");
+        assert_eq!(board.prove("lab", "sn-42", UID), Err(IdentityError::Unavailable));
+        let (hash, request) = with_key(&mut board);
+        let proof = board.prove("lab", "sn-42", UID).unwrap();
+        let verified = |message: &[u8]| leaf.verify_signature(ALGORITHMS.all[0], message, &proof);
+        verified(&statement(hash)).unwrap();
+        assert!(verified(&statement(KeyHash([0; 32]))).is_err());
+
+        let chain = fleet.sign(&request, YEAR_S / 2);
+        let facts = board.check(&chain).unwrap();
+        // The authority's clock may be ahead of the board's by an hour.
+        assert_eq!(facts.not_after_s - facts.not_before_s, YEAR_S / 2 + 3_600);
+        board.present(Presented::Chain(&chain)).unwrap();
+        assert!(matches!(board.client.id(), Some(OwnId::Device(id)) if id.name() == "sn-42"));
+        board.connect().unwrap();
+        board.present(Presented::Provisioned).unwrap();
+        assert!(matches!(board.client.id(), Some(OwnId::Factory(_))));
+    }
+
+    #[test]
+    fn a_board_with_a_token_joins_with_it() {
+        let fleet = Fleet::new();
+        let trust_domain = String::from("example.org");
+        let mut board =
+            fleet.board(provision::Identity::Pairing { token: TOKEN.into(), trust_domain }).unwrap();
+        assert_eq!(board.to_string(), "pairing=0a1b2c3d");
+        assert_eq!(board.provisioned(), Provisioned::Pairing { id: "0a1b2c3d".into() });
+        assert!(board.connect().is_err(), "it has nothing to present before it has made a key");
+        assert_eq!(board.present(Presented::Provisioned), Err(IdentityError::Unavailable));
+        let (hash, _) = with_key(&mut board);
+        board.present(Presented::Provisioned).unwrap();
+        board.connect().unwrap();
+        let proof = board.prove("lab", "sn-42", UID).unwrap();
+        let key = TOKEN.parse::<PairingToken>().unwrap().key();
+        assert!(key.proves(&statement(hash), &proof));
+        assert!(!key.proves(&statement(KeyHash([0; 32])), &proof));
+    }
+
+    #[test]
+    fn a_board_of_a_fleet_asks_for_its_key_again() {
+        let fleet = Fleet::new();
+        let device = fleet.authorities.issue_device("lab", "board-1").unwrap();
+        let mut board = fleet.board(provision::Identity::Operational(issued(&device))).unwrap();
+        assert_eq!(board.to_string(), "device=lab/board-1");
+        let Provisioned::Operational { key, facts } = board.provisioned() else { panic!() };
+        assert_eq!(i64::try_from(facts.not_after_s).unwrap(), device.facts().not_after);
+        let request = board.request().unwrap();
+        assert_eq!(KeyHash::of(CertificationRequest::parse(&request).unwrap().public_key_info()), key);
+        let chain = fleet.sign(&request, YEAR_S);
+        board.check(&chain).unwrap();
+        board.present(Presented::Chain(&chain)).unwrap();
+        assert_eq!(board.prove("lab", "board-1", UID), Err(IdentityError::Unavailable), "it has joined");
+    }
+
+    #[test]
+    fn chains_that_are_not_the_boards_are_refused() {
+        let fleet = Fleet::new();
+        let mut board = fleet.board(fleet.factory()).unwrap();
+        let (_, request) = with_key(&mut board);
+        let chain = fleet.sign(&request, YEAR_S);
+        let refused = |board: &BoardIdentity, chain: &[u8]| match board.check(chain) {
+            Err(IdentityError::Chain(problem)) => problem,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&board, &[]), "no certificate");
+        assert_eq!(refused(&board, &chain[1..]), "the certificate is malformed");
+        let elsewhere = Fleet::new();
+        let strange = elsewhere.authorities.issue_device("lab", "sn-42").unwrap();
+        let strange: Vec<u8> = strange.chain().iter().flat_map(|der| der.to_vec()).collect();
+        assert_eq!(refused(&board, &strange), "the private key does not belong to the certificate");
+        assert!(board.present(Presented::Chain(&strange)).is_err());
+        assert!(matches!(board.client.id(), Some(OwnId::Factory(_))), "it presents what it presented");
+        // The board made another key meanwhile: the chain is not for that one.
+        with_key(&mut board);
+        assert_eq!(refused(&board, &chain), "the private key does not belong to the certificate");
+        assert!(matches!(board.use_key(b"no key"), Err(IdentityError::Key(_))));
+    }
+
+    #[test]
+    fn what_was_provisioned_wrongly_says_what_to_do() {
+        let fleet = Fleet::new();
+        let refused = |identity| fleet.board(identity).err().unwrap();
+        let trust_domain = String::from("example.org");
+        let pairing = provision::Identity::Pairing { token: "nonsense".into(), trust_domain };
+        assert_eq!(refused(pairing), "the identity's pairing token is missing, too large or not usable");
+        let device = issued(&fleet.authorities.issue_device("lab", "board-1").unwrap());
+        let words = refused(provision::Identity::Factory(device));
+        assert!(words.contains("is not spiffe://TRUST/factory/SERIAL"), "{words}");
     }
 }

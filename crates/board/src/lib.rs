@@ -13,11 +13,14 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod address;
 mod console;
 pub mod ethernet;
 mod hardware;
+mod identity;
 mod link;
 mod network;
 mod platform;

@@ -15,12 +15,13 @@ use smoltcp::{
 };
 use wasmbed_agent::failover::Failover;
 use wasmbed_supervisor::platform::{Link, LinkState};
-use wasmbed_tls::{Client, Gateway, Session, SessionState, Time, TlsError};
+use wasmbed_tls::{Gateway, Session, SessionState, TlsError};
 
 use crate::{
     Hardware,
     address::{self, Host},
     console::line,
+    identity::BoardIdentity,
     network::{Network, News},
 };
 
@@ -63,8 +64,8 @@ enum Phase {
 /// A [`Link`] over the board's network.
 pub(crate) struct BoardLink<H: Hardware> {
     network: Network<H::Network>,
-    client: Client,
-    time: Time,
+    /// What is presented, and what gateways are checked with.
+    identity: BoardIdentity,
     gateways: Vec<String>,
     failover: Failover,
     phase: Phase,
@@ -75,15 +76,14 @@ pub(crate) struct BoardLink<H: Hardware> {
 }
 
 impl<H: Hardware> BoardLink<H> {
-    pub(crate) fn new(
-        network: Network<H::Network>,
-        client: Client,
-        floor_s: u64,
-        gateways: Vec<String>,
-    ) -> Self {
+    pub(crate) fn new(network: Network<H::Network>, identity: BoardIdentity, gateways: Vec<String>) -> Self {
         let failover = Failover::new(gateways.len());
-        let time = Time::new(floor_s);
-        Self { network, client, time, gateways, failover, phase: Phase::Down, rest: None, floor_s: None }
+        Self { network, identity, gateways, failover, phase: Phase::Down, rest: None, floor_s: None }
+    }
+
+    /// Who the board is from the next [`Link::connect`] on.
+    pub(crate) fn identity(&mut self) -> &mut BoardIdentity {
+        &mut self.identity
     }
 
     /// Moves the network on. True if there is more to do at once.
@@ -118,7 +118,7 @@ impl<H: Hardware> BoardLink<H> {
         if let Phase::Up { session, .. } = &self.phase
             && let Some(gateway) = session.peer()
         {
-            self.time.handle_gateway_time(unix_ms, now_ms, gateway);
+            self.identity.time.handle_gateway_time(unix_ms, now_ms, gateway);
         }
     }
 
@@ -206,7 +206,7 @@ impl<H: Hardware> BoardLink<H> {
         let socket = self.network.tcp();
         let mut session = match session {
             Some(session) => session,
-            None if socket.may_send() => match self.begin(now_ms) {
+            None if socket.may_send() => match self.begin() {
                 Ok(session) => session,
                 Err(error) => return self.failed(format_args!("{error}")),
             },
@@ -244,9 +244,8 @@ impl<H: Hardware> BoardLink<H> {
 
     // Not a part of its caller, below whose frame the handshake is: a session is kilobytes.
     #[inline(never)]
-    fn begin(&mut self, now_ms: u64) -> Result<Box<Session>, TlsError> {
-        self.time.set_rtc(H::unix_s(), now_ms);
-        self.client.connect(&self.time, now_ms).map(Box::new)
+    fn begin(&mut self) -> Result<Box<Session>, TlsError> {
+        self.identity.connect().map(Box::new)
     }
 
     fn opened(&mut self, session: Box<Session>, now_ms: u64, worked_us: u64) {
@@ -258,7 +257,7 @@ impl<H: Hardware> BoardLink<H> {
                 Info,
                 "connected gateway={gateway_name} id={id} anchor={anchor} handshake_us={worked_us}"
             );
-            self.floor_s = self.time.handle_verified(gateway).or(self.floor_s);
+            self.floor_s = self.identity.time.handle_verified(gateway).or(self.floor_s);
         }
         self.phase = Phase::Up { since_ms: now_ms, session };
     }

@@ -3,9 +3,9 @@
 use core::marker::PhantomData;
 
 use wasmbed_flash::FlashStorage;
-use wasmbed_supervisor::platform::{FixedIdentity, Platform, Timer, Watchdog};
+use wasmbed_supervisor::platform::{Platform, Timer, Watchdog};
 
-use crate::{Hardware, console::Console, link::BoardLink, random::BoardEntropy};
+use crate::{Hardware, console::Console, identity::BoardIdentity, link::BoardLink, random::BoardEntropy};
 
 /// Everything that the supervisor moves.
 pub(crate) struct BoardPlatform<H: Hardware> {
@@ -13,7 +13,6 @@ pub(crate) struct BoardPlatform<H: Hardware> {
     pub(crate) storage: FlashStorage<H::Flash>,
     pub(crate) watchdog: BoardWatchdog<H>,
     pub(crate) entropy: BoardEntropy,
-    pub(crate) identity: FixedIdentity,
     pub(crate) peripherals: H::Peripherals,
     pub(crate) log: Console<H>,
     pub(crate) timer: BoardTimer<H>,
@@ -42,7 +41,7 @@ impl<H: Hardware> Platform for BoardPlatform<H> {
     type Storage = FlashStorage<H::Flash>;
     type Watchdog = BoardWatchdog<H>;
     type Entropy = BoardEntropy;
-    type Identity = FixedIdentity;
+    type Identity = BoardIdentity;
     type Peripherals = H::Peripherals;
     type LogSink = Console<H>;
     type Timer = BoardTimer<H>;
@@ -63,8 +62,8 @@ impl<H: Hardware> Platform for BoardPlatform<H> {
         &mut self.entropy
     }
 
-    fn identity(&mut self) -> &mut FixedIdentity {
-        &mut self.identity
+    fn identity(&mut self) -> &mut BoardIdentity {
+        self.link.identity()
     }
 
     fn peripherals(&mut self) -> &mut H::Peripherals {

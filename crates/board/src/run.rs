@@ -3,19 +3,20 @@
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::{fmt, marker::PhantomData};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
 use wasmbed_flash::{FlashStorage, provision, provision::Provision};
 use wasmbed_protocol::{Epoch, ResetReason};
 use wasmbed_runtime::{Interpreter, RuntimeConfig, engine::interpreter};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    platform::{Board, FixedIdentity, Platform as _},
+    platform::{Board, Platform as _},
 };
-use wasmbed_tls::{Client, Credentials};
+use wasmbed_tls::Time;
 
 use crate::{
     Hardware,
     console::{Console, line},
+    identity::{self, BoardIdentity, Clock},
     link::BoardLink,
     network::Network,
     platform::{BoardPlatform, BoardTimer, BoardWatchdog},
@@ -55,7 +56,7 @@ enum Unusable {
     Identity(provision::ProvisionError),
     Board(String),
     Seed(wasmbed_supervisor::platform::StorageError),
-    Credentials(wasmbed_tls::TlsError),
+    Credentials(identity::Unusable),
 }
 
 impl fmt::Display for Unusable {
@@ -123,25 +124,21 @@ fn platform<H: Hardware>(
     network: H::Network,
     peripherals: H::Peripherals,
 ) -> BoardPlatform<H> {
-    let Opened { storage, provision, random, client } = opened;
-    let floor_s = storage.time_floor_s().unwrap_or(0);
+    let Opened { storage, identity, gateways, network: configured, random } = opened;
     line!(
         H,
         Info,
-        "provisioned device={}/{} trust_domain={} gateways={}",
-        client.id().namespace(),
-        client.id().name(),
-        client.trust_domain(),
-        provision.gateways.len(),
+        "provisioned {identity} trust_domain={} gateways={}",
+        identity.trust_domain(),
+        gateways.len(),
     );
     let address = H::address(&network);
-    let network = Network::new(network, address, &provision.network, random.next_u64(), H::now_us());
+    let network = Network::new(network, address, &configured, random.next_u64(), H::now_us());
     BoardPlatform {
-        link: BoardLink::<H>::new(network, client, floor_s, provision.gateways),
+        link: BoardLink::<H>::new(network, identity, gateways),
         storage,
         watchdog: BoardWatchdog(PhantomData),
         entropy: BoardEntropy(random),
-        identity: FixedIdentity,
         peripherals,
         log: Console::new(),
         timer: BoardTimer(PhantomData),
@@ -150,15 +147,16 @@ fn platform<H: Hardware>(
 
 struct Opened<H: Hardware> {
     storage: FlashStorage<H::Flash>,
-    provision: Provision,
+    identity: BoardIdentity,
+    gateways: Vec<String>,
+    network: provision::Network,
     random: &'static Random,
-    client: Client,
 }
 
 #[inline(never)]
 fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unusable> {
     let mut storage = FlashStorage::open(flash, H::BOARD.geometry).map_err(Unusable::Flash)?;
-    let mut provision = provision::decode(storage.identity()).map_err(Unusable::Identity)?;
+    let provision = provision::decode(storage.identity()).map_err(Unusable::Identity)?;
     if provision.board != H::BOARD.name {
         return Err(Unusable::Board(provision.board));
     }
@@ -167,18 +165,17 @@ fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unu
     hardware.entropy(&mut extra);
     let seed = storage.next_random_seed(&provision.seed, &extra).map_err(Unusable::Seed)?;
     let random = Random::start(seed);
-    let der = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
-    let credentials = Credentials {
-        chain: provision.chain.drain(..).map(|bytes| der(&bytes)).collect(),
-        // The client overwrites it once it was read.
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::from(core::mem::replace(
-            &mut provision.key,
-            Vec::new().into(),
-        )))),
-        services_roots: provision.services_roots.drain(..).map(|bytes| der(&bytes)).collect(),
-    };
-    let client = Client::new(credentials, random).map_err(Unusable::Credentials)?;
-    Ok(Opened { storage, provision, random, client })
+    if let Err(error) = storage.bind_identity(provision.identity.digest()) {
+        // It is not used: but its key stays in flash.
+        line!(H, Warn, "the record of a former identity was not removed: {error:?}");
+    }
+    let Provision { identity, services_roots, gateways, network, .. } = provision;
+    let roots: Vec<_> = services_roots.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let time = Time::new(storage.time_floor_s().unwrap_or(0));
+    let clock = Clock { now_us: H::now_us, unix_s: H::unix_s };
+    let identity =
+        BoardIdentity::open(identity, &roots, time, random, clock).map_err(Unusable::Credentials)?;
+    Ok(Opened { storage, identity, gateways, network, random })
 }
 
 fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board {

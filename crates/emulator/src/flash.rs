@@ -80,7 +80,7 @@ pub fn reach_host(gateway: &str) -> String {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
-    use wasmbed_flash::provision::Network;
+    use wasmbed_flash::provision::{Identity, Issued, Network};
 
     use super::*;
 
@@ -90,8 +90,10 @@ mod tests {
 
     fn identity(seed: u8) -> Provision {
         Provision {
-            chain: vec![vec![1; 700].into()],
-            key: vec![3; 138].into(),
+            identity: Identity::Operational(Issued {
+                chain: vec![vec![1; 700].into()],
+                key: vec![3; 138].into(),
+            }),
             services_roots: vec![vec![4; 500].into()],
             gateways: vec![reach_host("localhost:8080")],
             seed: [seed; 32].into(),

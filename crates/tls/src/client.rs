@@ -4,15 +4,13 @@ use alloc::{sync::Arc, vec};
 use core::fmt;
 
 use rustls::{
-    ClientConfig, client::Resumption, crypto::CryptoProvider, sign::CertifiedKey,
-    time_provider::TimeProvider, version::TLS13,
+    ClientConfig, client::Resumption, crypto::CryptoProvider, time_provider::TimeProvider, version::TLS13,
 };
-use rustls_pki_types::UnixTime;
-use wasmbed_identity::SpiffeId;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{
-    credentials::{Credentials, Identity, Own},
-    error::TlsError,
+    credentials::{Credentials, Own, OwnId, Trust},
+    error::{CredentialsError, TlsError},
     provider::{self, RandomSource},
     session::{ALPN, PLAIN_BYTES_MAX, Session},
     time::Time,
@@ -24,44 +22,59 @@ const HEADER_BYTES: usize = 5;
 
 /// Makes sessions. It holds no memory for them.
 pub struct Client {
-    identity: Arc<Identity>,
-    certified: Arc<CertifiedKey>,
+    trust: Arc<Trust>,
+    presented: Option<Credentials>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Client {
+    /// A client that accepts gateways of this trust domain below these roots, one or two. It has nothing to present yet.
+    ///
     /// Call it once: each call leaks two pointers' worth of heap.
     ///
     /// # Errors
-    /// The credentials do not fit together, or are of a kind that is not known.
-    pub fn new(credentials: Credentials, random: &'static dyn RandomSource) -> Result<Self, TlsError> {
-        let (identity, certified) = credentials.open()?;
-        Ok(Self {
-            identity: Arc::new(identity),
-            certified: Arc::new(certified),
-            provider: provider::provider(random),
-        })
+    /// A root can't be used.
+    pub fn new(
+        trust_domain: &str,
+        services_roots: &[CertificateDer<'_>],
+        random: &'static dyn RandomSource,
+    ) -> Result<Self, TlsError> {
+        let trust = Arc::new(Trust::new(trust_domain, services_roots)?);
+        Ok(Self { trust, presented: None, provider: provider::provider(random) })
     }
 
-    /// This device's id, from its certificate.
+    /// What it presents from the next [`connect`](Self::connect) on. Sessions that were begun are not touched.
+    ///
+    /// # Errors
+    /// They are of another trust domain: it goes on presenting what it presented.
+    pub fn present(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
+        if credentials.id().trust_domain() != self.trust.trust_domain {
+            return Err(CredentialsError::TrustDomain);
+        }
+        self.presented = Some(credentials);
+        Ok(())
+    }
+
+    /// Who it says that this device is; none as long as it presents nothing.
     #[must_use]
-    pub fn id(&self) -> &SpiffeId {
-        &self.identity.id
+    pub fn id(&self) -> Option<&OwnId> {
+        self.presented.as_ref().map(Credentials::id)
     }
 
     /// The trust domain of the device and of the gateways that it accepts.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
-        self.identity.id.trust_domain()
+        &self.trust.trust_domain
     }
 
     /// Begins a session; its first bytes wait to be transmitted. `now_ms` is the board's monotonic clock, as in [`Time`].
     ///
     /// # Errors
-    /// Only a bug: [`TlsError::Bug`].
+    /// There is nothing to present, or a bug: [`TlsError::Bug`].
     pub fn connect(&self, time: &Time, now_ms: u64) -> Result<Session, TlsError> {
-        let verifier = Arc::new(Verifier::new(Arc::clone(&self.identity), time.moment(now_ms)));
-        let own = Arc::new(Own::new(Arc::clone(&self.certified)));
+        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), time.moment(now_ms)));
+        let presented = self.presented.as_ref().ok_or(CredentialsError::NoCertificate)?;
+        let own = Arc::new(Own::new(Arc::clone(&presented.certified)));
         let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::new(NoClock))
             .with_protocol_versions(&[&TLS13])
             .map_err(|_| TlsError::Bug("no TLS 1.3"))?
@@ -78,7 +91,7 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("id", &self.identity.id).finish_non_exhaustive()
+        f.debug_struct("Client").field("presented", &self.presented).finish_non_exhaustive()
     }
 }
 

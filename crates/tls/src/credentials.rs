@@ -1,68 +1,159 @@
-//! What a device was provisioned with, and how it is presented.
+//! What a device presents, and what it trusts.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{string::String, sync::Arc, vec, vec::Vec};
 use core::{
     fmt,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
-use wasmbed_identity::{Leaf, Role, SpiffeId};
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+use wasmbed_identity::{FactoryId, Leaf, Role, SpiffeId};
 use webpki::anchor_from_trusted_cert;
-use zeroize::Zeroize as _;
 
-use crate::{error::CredentialsError, provider::P256Key};
+use crate::{
+    der::{Validity, certificates},
+    error::{CredentialsError, TlsError},
+    provider::P256Key,
+    request::self_signed,
+};
 
 /// A leaf and three authorities above it; Wasmbed's own chains have one.
 const CHAIN_MAX: usize = 4;
 /// The one in force and the one that follows.
 const ROOTS_MAX: usize = 2;
 
-/// What a device was provisioned with.
-pub struct Credentials {
-    /// The leaf, then its authorities; the root is not among them.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's private key: ECDSA P-256 in PKCS#8 v1. It is overwritten as soon as it was read.
-    pub key: PrivateKeyDer<'static>,
-    /// The roots that gateways' chains end at, one or two.
-    pub services_roots: Vec<CertificateDer<'static>>,
+/// Who a device says that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnId {
+    /// A device of a fleet.
+    Device(SpiffeId),
+    /// What its maker calls it: it belongs to no fleet yet.
+    Factory(FactoryId),
+    /// Nobody yet: it has a pairing token for this trust domain.
+    Pairing(String),
 }
 
-/// The device itself, and what it trusts.
-pub(crate) struct Identity {
-    pub(crate) id: SpiffeId,
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+impl OwnId {
+    /// The trust domain of the fleet that it belongs to, or is to join.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        match self {
+            Self::Device(id) => id.trust_domain(),
+            Self::Factory(id) => id.trust_domain(),
+            Self::Pairing(trust_domain) => trust_domain,
+        }
+    }
+}
+
+/// What a device presents: a chain and its key, which fit together.
+#[derive(Clone)]
+pub struct Credentials {
+    id: OwnId,
+    pub(crate) certified: Arc<CertifiedKey>,
+    validity: Validity,
 }
 
 impl Credentials {
-    /// Checks that they fit together. The private key is overwritten in any case.
-    pub(crate) fn open(mut self) -> Result<(Identity, CertifiedKey), CredentialsError> {
-        let key = P256Key::from_der(&self.key);
-        self.key.zeroize();
-        let key = key.ok_or(CredentialsError::Key)?;
-        let Self { chain, services_roots, .. } = self;
+    /// Of a device that belongs to a fleet. The chain is the leaf, then its authorities; the root is not among them.
+    ///
+    /// # Errors
+    /// The chain is too long or malformed, not this key's, or not a device's.
+    pub fn device(chain: Vec<CertificateDer<'static>>, key: &P256Key) -> Result<Self, CredentialsError> {
+        Self::of(chain, key, |leaf| {
+            let id = leaf.spiffe_id().map_err(CredentialsError::Id)?;
+            if id.role() != Role::Device {
+                return Err(CredentialsError::Role);
+            }
+            Ok(OwnId::Device(id))
+        })
+    }
+
+    /// The same of a chain whose certificates, DER, stand one after the other.
+    ///
+    /// # Errors
+    /// As [`Credentials::device`].
+    pub fn device_of_bytes(chain: &[u8], key: &P256Key) -> Result<Self, CredentialsError> {
+        Self::device(certificates(chain).ok_or(CredentialsError::Malformed)?, key)
+    }
+
+    /// Of a device that has what its maker gave it alone.
+    ///
+    /// # Errors
+    /// The chain is too long or malformed, not this key's, or not from a factory.
+    pub fn factory(chain: Vec<CertificateDer<'static>>, key: &P256Key) -> Result<Self, CredentialsError> {
+        Self::of(chain, key, |leaf| Ok(OwnId::Factory(leaf.factory_id().map_err(CredentialsError::Id)?)))
+    }
+
+    /// Of a device that has a pairing token for this trust domain, and made this key itself.
+    ///
+    /// # Errors
+    /// Only a bug: [`TlsError::Bug`].
+    pub fn pairing(trust_domain: &str, key: &P256Key) -> Result<Self, TlsError> {
+        let certificate = self_signed(key)?;
+        Ok(Self::of(vec![certificate], key, |_| Ok(OwnId::Pairing(trust_domain.into())))?)
+    }
+
+    /// Who the device says that it is.
+    #[must_use]
+    pub fn id(&self) -> &OwnId {
+        &self.id
+    }
+
+    /// When the leaf begins to be valid, seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn not_before(&self) -> u64 {
+        self.validity.not_before
+    }
+
+    /// Until when the leaf is valid, seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn not_after(&self) -> u64 {
+        self.validity.not_after
+    }
+
+    fn of(
+        chain: Vec<CertificateDer<'static>>,
+        key: &P256Key,
+        id: impl FnOnce(&Leaf<'_>) -> Result<OwnId, CredentialsError>,
+    ) -> Result<Self, CredentialsError> {
         if chain.len() > CHAIN_MAX {
             return Err(CredentialsError::ChainLength);
         }
         let leaf = chain.first().ok_or(CredentialsError::NoCertificate)?;
+        let validity = Validity::of(leaf).ok_or(CredentialsError::Malformed)?;
         let leaf = Leaf::parse(leaf).map_err(|_| CredentialsError::Malformed)?;
         if !key.belongs_to(&leaf.public_key_info()) {
             return Err(CredentialsError::KeyMismatch);
         }
-        let id = leaf.spiffe_id().map_err(CredentialsError::Id)?;
-        if id.role() != Role::Device {
-            return Err(CredentialsError::Role);
-        }
-        if !(1..=ROOTS_MAX).contains(&services_roots.len()) {
+        let id = id(&leaf)?;
+        Ok(Self { id, certified: Arc::new(CertifiedKey::new(chain, Arc::new(key.clone()))), validity })
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Which gateways a device accepts.
+pub(crate) struct Trust {
+    pub(crate) trust_domain: String,
+    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl Trust {
+    pub(crate) fn new(trust_domain: &str, roots: &[CertificateDer<'_>]) -> Result<Self, CredentialsError> {
+        if !(1..=ROOTS_MAX).contains(&roots.len()) {
             return Err(CredentialsError::RootCount);
         }
-        let anchors = services_roots
+        let anchors = roots
             .iter()
             .map(|root| anchor_from_trusted_cert(root).map(|anchor| anchor.to_owned()))
             .collect::<Result<_, _>>()
             .map_err(|_| CredentialsError::Root)?;
-        Ok((Identity { id, anchors }, CertifiedKey::new(chain, Arc::new(key))))
+        Ok(Self { trust_domain: trust_domain.into(), anchors })
     }
 }
 

@@ -1,13 +1,19 @@
-//! The little DER (ITU-T X.690) that webpki does not hand out: a certificate's validity, and a private key.
+//! The little DER (ITU-T X.690) that webpki does not hand out: a certificate's validity, where one ends, a private key, and
+//! writing.
+
+use alloc::vec::Vec;
+
+use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 /// ASN.1 tags.
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const CONTEXT_0: u8 = 0xa0;
+pub(crate) const UTC_TIME: u8 = 0x17;
+pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const CONTEXT_0: u8 = 0xa0;
 const CONTEXT_1: u8 = 0xa1;
 
 /// `AlgorithmIdentifier` of id-ecPublicKey with the curve P-256, without its own header (RFC 5480).
@@ -15,6 +21,18 @@ const EC_P256: &[u8] = &[
     0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
     0x01, 0x07,
 ];
+
+/// What stands before the scalar and before the point of a P-256 key in PKCS#8 v1 (RFC 5208, with RFC 5915 inside).
+const PKCS8_HEADS: [&[u8]; 2] = [
+    &[
+        0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01,
+        0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x6d, 0x30, 0x6b, 0x02, 0x01, 0x01,
+        0x04, 0x20,
+    ],
+    &[0xa1, 0x44, 0x03, 0x42, 0x00],
+];
+/// Bytes of such a key.
+const PKCS8_BYTES: usize = 138;
 
 /// From when to when a certificate is valid, both ends inclusive, seconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +56,19 @@ impl Validity {
     }
 }
 
+/// Certificates that stand one after the other, with nothing behind them; nothing but their lengths is checked.
+pub(crate) fn certificates(bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let mut certificates = Vec::new();
+    let mut rest = Reader(bytes);
+    while !rest.0.is_empty() {
+        let before = rest.0;
+        rest.value(SEQUENCE)?;
+        let (certificate, _) = before.split_at_checked(before.len() - rest.0.len())?;
+        certificates.push(CertificateDer::from(certificate.to_vec()));
+    }
+    Some(certificates)
+}
+
 /// The scalar of a P-256 key in PKCS#8 v1 (RFC 5208, with RFC 5915 inside).
 pub(crate) fn p256_scalar(pkcs8: &[u8]) -> Option<&[u8; 32]> {
     let mut whole = Reader(pkcs8);
@@ -54,6 +85,35 @@ pub(crate) fn p256_scalar(pkcs8: &[u8]) -> Option<&[u8; 32]> {
     key.skip_if(CONTEXT_0);
     key.skip_if(CONTEXT_1);
     key.0.is_empty().then_some(scalar)
+}
+
+/// A P-256 key in PKCS#8 v1, of its scalar and its public point, uncompressed. It overwrites itself, and is in one place only.
+pub(crate) fn p256_pkcs8(scalar: &[u8], point: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut key = Zeroizing::new(Vec::with_capacity(PKCS8_BYTES));
+    for (head, part) in PKCS8_HEADS.into_iter().zip([scalar, point]) {
+        key.extend_from_slice(head);
+        key.extend_from_slice(part);
+    }
+    debug_assert_eq!(key.len(), PKCS8_BYTES, "the lengths stand in the heads");
+    key
+}
+
+/// One element, of parts that stand one after the other in it; all together below 64 KiB.
+pub(crate) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    debug_assert!(u16::try_from(length).is_ok(), "two bytes hold the length");
+    let mut element = Vec::with_capacity(4 + length);
+    element.push(tag);
+    match length {
+        0..=0x7f => element.push(length as u8),
+        0x80..=0xff => element.extend([0x81, length as u8]),
+        _ => {
+            element.push(0x82);
+            element.extend((length as u16).to_be_bytes());
+        }
+    }
+    parts.iter().for_each(|part| element.extend_from_slice(part));
+    element
 }
 
 /// The point, uncompressed, of a P-256 `SubjectPublicKeyInfo`.
@@ -167,12 +227,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_element_of_any_length_is_read_as_it_was_written() {
+        for length in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0x1234, 0xffff] {
+            let content = alloc::vec![0x5a; length];
+            let (front, back) = content.split_at(length / 3);
+            let element = element(OCTET_STRING, &[front, back]);
+            let mut reader = Reader(&element);
+            assert_eq!(reader.value(OCTET_STRING), Some(&content[..]), "{length}");
+            assert!(reader.0.is_empty());
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Validity::of(&bytes);
             let _ = p256_scalar(&bytes);
             let _ = p256_point(&bytes);
+            let _ = certificates(&bytes);
             let _ = Reader(&bytes).time();
         }
 

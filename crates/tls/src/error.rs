@@ -57,6 +57,9 @@ pub enum CredentialsError {
     /// The leaf's SPIFFE id has another role.
     #[error("the certificate is not a device's")]
     Role,
+    /// They are for another fleet than the one that the client connects to.
+    #[error("the certificate is of another trust domain")]
+    TrustDomain,
     /// There is no root, or there are too many.
     #[error("not one or two services roots")]
     RootCount,

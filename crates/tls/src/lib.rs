@@ -6,7 +6,7 @@
 //! The protocol is rustls's, chains are verified by webpki. The cryptography is a provider cut to what Wasmbed's
 //! certificates need: ECDSA P-256 with SHA-256, X25519, ChaCha20-Poly1305 (see [`provider`]).
 //!
-//! Files, lower first: `peer`, `error` <- `time`, `credentials` <- `verifier` <- `session` <- `client`.
+//! Files, lower first: `peer`, `error` <- `request` <- `time`, `credentials` <- `verifier` <- `session` <- `client`.
 //!
 //! ```text
 //!            connect                receive / transmit             gateway verified
@@ -29,15 +29,17 @@ mod der;
 mod error;
 mod peer;
 pub mod provider;
+mod request;
 mod session;
 mod time;
 mod verifier;
 
 pub use client::Client;
-pub use credentials::Credentials;
+pub use credentials::{Credentials, OwnId};
 pub use error::{CredentialsError, Misbehavior, REASON_BYTES_MAX, TlsError};
 pub use peer::Gateway;
-pub use provider::RandomSource;
+pub use provider::{P256Key, RandomSource};
+pub use request::certification_request;
 pub use session::{PLAIN_BYTES_MAX, RECORD_BYTES_MAX, Session, SessionState};
 pub use time::Time;
 pub use wasmbed_identity as identity;

@@ -135,6 +135,13 @@ impl Time {
         })
     }
 
+    /// What certificates that were issued earlier are held to: it is this late for certain. None if nothing is known.
+    #[must_use]
+    pub fn at_least(&self, now_ms: u64) -> Option<u64> {
+        let (Moment::Known(now) | Moment::AtLeast(now)) = self.moment(now_ms);
+        (now > 0).then_some(now)
+    }
+
     pub(crate) fn moment(&self, now_ms: u64) -> Moment {
         if let Some(now) = self.clock(now_ms) {
             return Moment::Known(now);

@@ -14,19 +14,19 @@ use wasmbed_identity::{CertificateError, Leaf, Refusal, Role};
 use webpki::KeyUsage;
 
 use crate::{
-    credentials::Identity, der::Validity, error::TlsError, peer::Gateway, provider::ALGORITHMS, time::Moment,
+    credentials::Trust, der::Validity, error::TlsError, peer::Gateway, provider::ALGORITHMS, time::Moment,
 };
 
 /// The verifier of one session.
 pub(crate) struct Verifier {
-    identity: Arc<Identity>,
+    trust: Arc<Trust>,
     moment: Moment,
     verdict: OnceBox<Result<Gateway, Refusal>>,
 }
 
 impl Verifier {
-    pub(crate) fn new(identity: Arc<Identity>, moment: Moment) -> Self {
-        Self { identity, moment, verdict: OnceBox::new() }
+    pub(crate) fn new(trust: Arc<Trust>, moment: Moment) -> Self {
+        Self { trust, moment, verdict: OnceBox::new() }
     }
 
     /// What became of the gateway's certificate, once it has sent one.
@@ -50,9 +50,9 @@ impl Verifier {
         let newest = above.iter().filter_map(|der| Validity::of(der)).map(|above| above.not_before).max();
         let at = self.moment.for_chain(not_before.max(newest.unwrap_or(0)));
         let at = UnixTime::since_unix_epoch(core::time::Duration::from_secs(at));
-        let anchors = &self.identity.anchors;
+        let anchors = &self.trust.anchors;
         let anchor = certificate.verify(above, anchors, KeyUsage::server_auth(), ALGORITHMS.all, at)?;
-        let id = certificate.spiffe_id()?.require(self.identity.id.trust_domain(), &[Role::Gateway])?;
+        let id = certificate.spiffe_id()?.require(&self.trust.trust_domain, &[Role::Gateway])?;
         Ok(Gateway { id: id.as_str().into(), not_before, not_after, anchor })
     }
 }

@@ -12,7 +12,7 @@ use wasmbed_pki::{
     Authorities, Identity,
     tls::{Profile, authenticate_client, roots, server_config},
 };
-use wasmbed_tls::{Misbehavior, PLAIN_BYTES_MAX, RECORD_BYTES_MAX, SessionState, Time, TlsError};
+use wasmbed_tls::{Misbehavior, OwnId, PLAIN_BYTES_MAX, RECORD_BYTES_MAX, SessionState, Time, TlsError};
 
 #[test]
 fn a_device_and_a_gateway_of_one_trust_domain_find_each_other() {
@@ -21,7 +21,7 @@ fn a_device_and_a_gateway_of_one_trust_domain_find_each_other() {
     let gateway = authorities.issue_gateway("wasmbed", "one", &["127.0.0.1".to_owned()]).unwrap();
     let device = authorities.issue_device("lab", "board-1").unwrap();
     let client = client(&device, vec![authorities.services_root().clone()]).unwrap();
-    assert_eq!(client.id().as_str(), DEVICE);
+    assert_eq!(client.id(), Some(&OwnId::Device(DEVICE.parse().unwrap())));
     assert_eq!(client.trust_domain(), "example.org");
     let server =
         server_config(Profile::Device, &gateway, roots([authorities.devices_root().clone()]).unwrap())

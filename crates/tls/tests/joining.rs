@@ -12,7 +12,8 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use support::*;
 use wasmbed_pki::{CertificationRequest, DeviceClients, DevicePeer, DeviceServer, Identity, tls::roots};
 use wasmbed_tls::{
-    Client, Credentials, CredentialsError, OwnId, P256Key, RandomSource, Time, TlsError, certification_request,
+    Client, Credentials, CredentialsError, OwnId, P256Key, RandomSource, Time, TlsError,
+    certification_request,
     identity::{CertificateError, FactoryIdError},
 };
 
@@ -65,7 +66,7 @@ fn keys_requests_and_first_certificates_are_what_hosts_read() {
         assert!(different.insert(info));
         assert!(key.belongs_to(&info));
 
-        let pkcs8 = key.to_pkcs8().unwrap();
+        let pkcs8 = key.to_pkcs8();
         let host = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
         let host = KeyPair::try_from(&host).expect("rcgen reads the key");
         assert_eq!(rcgen::PublicKeyData::subject_public_key_info(&host), info);
@@ -93,7 +94,7 @@ fn a_key_out_of_range_is_drawn_again() {
     }
     let good = [0x42; 32];
     let key = P256Key::generate(&Poor(vec![good, [0; 32], [0xFF; 32]].into()));
-    assert!(key.to_pkcs8().unwrap().windows(32).any(|window| window == good));
+    assert!(key.to_pkcs8().windows(32).any(|window| window == good));
 }
 
 #[test]

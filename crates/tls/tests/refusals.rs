@@ -11,7 +11,7 @@ use rustls::{ServerConfig, sign::CertifiedKey};
 use support::*;
 use wasmbed_pki::Identity;
 use wasmbed_tls::{
-    Misbehavior, SessionState, Time, TlsError,
+    Client, Credentials, Misbehavior, P256Key, SessionState, Time, TlsError,
     identity::{Alert, CertificateError, Constraint, Refusal, SpiffeProblem},
 };
 
@@ -362,9 +362,13 @@ fn credentials_that_do_not_fit_together() {
         leaf(&fleet.devices, &[DEVICE], ClientAuth, |_| {}),
     );
     let root = fleet.services_root.der().clone();
-    let new = |chain, key, services_roots| {
-        let credentials = wasmbed_tls::Credentials { chain, key, services_roots };
-        wasmbed_tls::Client::new(credentials, &Random).unwrap_err().to_string()
+    let new = |chain, key: rustls_pki_types::PrivateKeyDer<'static>, services_roots: Vec<_>| {
+        let key = P256Key::from_der(&key).unwrap();
+        let client = Client::new("example.org", &services_roots, &Random);
+        match (client, Credentials::device(chain, &key)) {
+            (Err(error), _) => error.to_string(),
+            (Ok(_), credentials) => TlsError::from(credentials.unwrap_err()).to_string(),
+        }
     };
     let prefix = "this device's credentials are not usable: ";
     for (words, expected) in [

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use wasmbed_tls::{Client, Credentials, PLAIN_BYTES_MAX, RandomSource, SessionState, Time};
+use wasmbed_tls::{Client, Credentials, P256Key, PLAIN_BYTES_MAX, RandomSource, SessionState, Time};
 
 /// The same keys each time, so that a gateway's answer that was recorded once is an answer again.
 pub struct Repeating;
@@ -18,15 +18,16 @@ impl RandomSource for Repeating {
 pub fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
-        let credentials = Credentials {
-            chain: vec![
-                include_bytes!("device.der").as_slice().into(),
-                include_bytes!("devices-issuing.der").as_slice().into(),
-            ],
-            key: rustls_pki_types::PrivatePkcs8KeyDer::from(include_bytes!("device.key.der").to_vec()).into(),
-            services_roots: vec![include_bytes!("services-root.der").as_slice().into()],
-        };
-        Client::new(credentials, &Repeating).expect("the files beside this one fit together")
+        let chain = vec![
+            include_bytes!("device.der").as_slice().into(),
+            include_bytes!("devices-issuing.der").as_slice().into(),
+        ];
+        let key = P256Key::from_pkcs8(include_bytes!("device.key.der")).expect("the file is a key");
+        let credentials = Credentials::device(chain, &key).expect("the files beside this one fit together");
+        let root = include_bytes!("services-root.der").as_slice().into();
+        let mut client = Client::new("example.org", &[root], &Repeating).expect("the file is a certificate");
+        client.present(credentials).expect("of the same trust domain");
+        client
     })
 }
 

@@ -14,7 +14,7 @@ use wasmbed_pki::{
     Identity,
     tls::{Profile, roots, server_config},
 };
-use wasmbed_tls::{Client, Credentials, RandomSource, Session, SessionState, Time, TlsError};
+use wasmbed_tls::{Client, Credentials, P256Key, RandomSource, Session, SessionState, Time, TlsError};
 
 pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 pub(crate) use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
@@ -101,8 +101,13 @@ pub(crate) fn client(
     device: &Identity,
     services_roots: Vec<CertificateDer<'static>>,
 ) -> Result<Client, TlsError> {
-    let credentials = Credentials { chain: device.chain(), key: device.key(), services_roots };
-    Client::new(credentials, &Random)
+    let mut client = Client::new("example.org", &services_roots, &Random)?;
+    client.present(Credentials::device(device.chain(), &key(device))?)?;
+    Ok(client)
+}
+
+pub(crate) fn key(device: &Identity) -> P256Key {
+    P256Key::from_der(&device.key()).unwrap()
 }
 
 /// A leaf valid from 2025 to 2035, with its chain.

@@ -12,16 +12,22 @@ use rand::{TryRngCore as _, rngs::OsRng};
 use wasmbed_board_data::Board;
 use wasmbed_flash::{
     Geometry,
-    provision::{Network, Provision, decode, encode},
+    provision::{self, Issued, Network, Provision, decode, encode},
 };
-use wasmbed_pki::{Identity, Role, read_certificates};
+use wasmbed_identity::PairingToken;
+use wasmbed_pki::{CertificateFacts, FactoryId, Identity, Role, read_certificates};
 
 use crate::{output, values};
 
+/// More than a pairing token has, with the line's end.
+const TOKEN_FILE_BYTES_MAX: u64 = 1_024;
+
 /// How to write a microcontroller's identity into an image of its data flash.
 ///
-/// The file has the size of the board's data flash; the identity stands at its beginning. The private key is in it as it is:
-/// whoever reads the file, or the flash, has it.
+/// The file has the size of the board's data flash; the identity stands at its beginning. It is one of three: that of a device of
+/// the fleet (--cert-file, --key-file), one from its factory (--factory-cert-file, --factory-key-file), or a pairing token
+/// (--pairing-token-file); with the last two the board joins the fleet by itself, with a key that it makes. The private key or the
+/// token is in the file as it is: whoever reads the file, or the flash, has it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The board.
@@ -33,6 +39,21 @@ pub(crate) struct Args {
     /// PEM: its key.
     #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_KEY_FILE", default_value = "device.key")]
     key_file: PathBuf,
+    /// PEM: the certificate that the board has from its factory, then the authority that issued it; instead of --cert-file.
+    #[arg(long, value_name = "FILE", requires = "factory_key_file", conflicts_with_all = ["pairing_token", "pairing_token_file"])]
+    factory_cert_file: Option<PathBuf>,
+    /// PEM: the key of the factory's certificate.
+    #[arg(long, value_name = "FILE", requires = "factory_cert_file")]
+    factory_key_file: Option<PathBuf>,
+    /// The pairing token of one Device, as wasmbed devices pair shows it; a list of processes shows it too, a file doesn't.
+    #[arg(long, value_name = "ID.SECRET", conflicts_with = "pairing_token_file")]
+    pairing_token: Option<String>,
+    /// A file with the pairing token, or - for the standard input.
+    #[arg(long, value_name = "FILE")]
+    pairing_token_file: Option<PathBuf>,
+    /// The fleet that a pairing token is for; certificates name theirs.
+    #[arg(long, value_name = "NAME", default_value = "wasmbed")]
+    trust_domain: String,
     /// PEM: the root of the services; a second one may follow the first.
     #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CA_FILE", default_value = "services-ca.crt")]
     ca_file: PathBuf,
@@ -74,16 +95,12 @@ pub(crate) struct Args {
 /// # Errors
 /// What is wrong with the arguments or the files, and what to do.
 pub(crate) fn run(arguments: &Args) -> Result<()> {
-    let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
-    let id = identity
-        .spiffe_id()
-        .context("the certificate names no device; issue one with wasmbed pki issue device")?;
-    if id.role() != Role::Device {
-        bail!("the certificate is of {id}, which is no device; issue one with wasmbed pki issue device");
-    }
+    let chosen = Chosen::of(arguments)?;
     let roots = read_certificates(&arguments.ca_file)?;
     let network = network(arguments)?;
-    let provision = provision(arguments.board.name, &identity, &roots, arguments.gateways.clone(), network)?;
+    let provision =
+        provision(arguments.board.name, chosen.identity, &roots, arguments.gateways.clone(), network)?;
+    let holds = chosen.words;
     match write_file(
         &arguments.out,
         &provision,
@@ -92,21 +109,108 @@ pub(crate) fn run(arguments: &Args) -> Result<()> {
         arguments.keep_data,
     )? {
         Written::New => output::print_line(&format!(
-            "{} holds {id} for {}",
+            "{} holds {holds} for {}",
             arguments.out.display(),
             arguments.board.name
         )),
         Written::Kept => {
-            output::print_line(&format!("{} holds {id} already; nothing changed", arguments.out.display()))
+            output::print_line(&format!("{} holds {holds} already; nothing changed", arguments.out.display()))
         }
     }
     Ok(())
 }
 
+/// What the arguments choose of the three kinds of identity.
+struct Chosen {
+    identity: provision::Identity,
+    /// For people.
+    words: String,
+}
+
+impl Chosen {
+    fn of(arguments: &Args) -> Result<Self> {
+        if let (Some(certificate), Some(key)) = (&arguments.factory_cert_file, &arguments.factory_key_file) {
+            return Self::factory(certificate, key);
+        }
+        if let Some(token) = token(arguments)? {
+            return Self::pairing(&token, &arguments.trust_domain);
+        }
+        let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
+        let id = identity
+            .spiffe_id()
+            .context("the certificate names no device; issue one with wasmbed pki issue device, or give a factory's by --factory-cert-file")?;
+        if id.role() != Role::Device {
+            bail!("the certificate is of {id}, which is no device; issue one with wasmbed pki issue device");
+        }
+        Ok(Self { words: id.to_string(), identity: operational(&identity) })
+    }
+
+    fn factory(certificate: &Path, key: &Path) -> Result<Self> {
+        let identity = Identity::read(certificate, key)?;
+        let [uri] = &CertificateFacts::parse(&identity.chain()[0])?.uris[..] else {
+            bail!(
+                "{} does not name one spiffe://TRUST/factory/SERIAL; issue one with wasmbed pki issue factory",
+                certificate.display()
+            );
+        };
+        let id = uri.parse::<FactoryId>().with_context(|| {
+            format!(
+                "{} is not from a factory; issue one with wasmbed pki issue factory, or give a device's by --cert-file",
+                certificate.display()
+            )
+        })?;
+        Ok(Self { words: id.to_string(), identity: provision::Identity::Factory(issued(&identity)) })
+    }
+
+    fn pairing(token: &str, trust_domain: &str) -> Result<Self> {
+        let token: PairingToken =
+            token.parse().context("wasmbed devices pair makes one for a Device, and shows it once")?;
+        // Any id would do: it is refused for its trust domain alone.
+        FactoryId::new(trust_domain, "0")
+            .with_context(|| format!("--trust-domain {trust_domain:?} is none; wasmbed is the usual one"))?;
+        Ok(Self {
+            words: format!("pairing token {} for the trust domain {trust_domain}", token.id()),
+            identity: provision::Identity::Pairing {
+                token: token.reveal().to_string(),
+                trust_domain: trust_domain.to_owned(),
+            },
+        })
+    }
+}
+
+fn token(arguments: &Args) -> Result<Option<String>> {
+    match (&arguments.pairing_token, &arguments.pairing_token_file) {
+        (Some(token), _) => Ok(Some(token.clone())),
+        (None, None) => Ok(None),
+        (None, Some(path)) => {
+            let mut text = String::new();
+            let read = if path.as_os_str() == "-" {
+                std::io::stdin().take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text)
+            } else {
+                File::open(path).and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text))
+            };
+            read.with_context(|| format!("can't read the pairing token from {}", path.display()))?;
+            Ok(Some(text))
+        }
+    }
+}
+
+/// The identity of a device of the fleet.
+pub(crate) fn operational(identity: &Identity) -> provision::Identity {
+    provision::Identity::Operational(issued(identity))
+}
+
+fn issued(identity: &Identity) -> Issued {
+    Issued {
+        chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
+        key: identity.key().secret_der().to_vec().into(),
+    }
+}
+
 /// An identity with a fresh seed.
 pub(crate) fn provision(
     board: &str,
-    identity: &Identity,
+    identity: provision::Identity,
     roots: &[rustls_pki_types::CertificateDer<'static>],
     gateways: Vec<String>,
     network: Network,
@@ -114,8 +218,7 @@ pub(crate) fn provision(
     let mut seed = [0; 32];
     OsRng.try_fill_bytes(&mut seed).context("this machine gives no random bytes")?;
     Ok(Provision {
-        chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
-        key: identity.key().secret_der().to_vec().into(),
+        identity,
         services_roots: roots.iter().map(|der| der.to_vec().into()).collect(),
         gateways,
         seed: seed.into(),
@@ -214,15 +317,29 @@ fn network(arguments: &Args) -> Result<Network> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use wasmbed_pki::Authorities;
+    use wasmbed_pki::{Authorities, FactoryAuthority};
 
     use super::*;
+
+    const TOKEN: &str = "0a1b2c3d.000102030405060708090a0b0c0d0e0f";
+
+    fn arguments(more: &[&str]) -> Result<Args, clap::Error> {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Args,
+        }
+        let base = ["provision", "--board", "mps2-an385", "--gateway", "host:1", "--out", "x"];
+        Line::try_parse_from(base.iter().chain(more)).map(|line| line.arguments)
+    }
 
     fn device(folder: &Path) -> Provision {
         let authority = Authorities::create_or_open(folder, "wasmbed.local").unwrap();
         let identity = authority.issue_device("default", "board-1").unwrap();
         let roots = [authority.services_root().clone()];
-        provision("riscv32-virt", &identity, &roots, vec!["10.0.2.2:7443".into()], Network::Dhcp).unwrap()
+        let identity = operational(&identity);
+        provision("riscv32-virt", identity, &roots, vec!["10.0.2.2:7443".into()], Network::Dhcp).unwrap()
     }
 
     #[test]
@@ -257,25 +374,77 @@ mod tests {
 
     #[test]
     fn arguments_become_a_network() {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct Line {
-            #[command(flatten)]
-            arguments: Args,
-        }
-        let base = ["provision", "--board", "mps2-an385", "--gateway", "host:1", "--out", "x"];
-        let parse = |more: &[&str]| Line::try_parse_from(base.iter().chain(more));
-        assert_eq!(network(&parse(&[]).ok().unwrap().arguments).unwrap(), Network::Dhcp);
-        let line = parse(&["--address", "10.1.2.3/16", "--router", "10.1.0.1", "--dns", "9.9.9.9"]);
+        assert_eq!(network(&arguments(&[]).unwrap()).unwrap(), Network::Dhcp);
+        let parsed = arguments(&["--address", "10.1.2.3/16", "--router", "10.1.0.1", "--dns", "9.9.9.9"]);
         let expected = Network::Static {
             address: [10, 1, 2, 3],
             prefix: 16,
             router: Some([10, 1, 0, 1]),
             dns: vec![[9, 9, 9, 9]],
         };
-        assert_eq!(network(&line.ok().unwrap().arguments).unwrap(), expected);
-        let error = network(&parse(&["--address", "10.1.2.3"]).ok().unwrap().arguments).unwrap_err();
+        assert_eq!(network(&parsed.unwrap()).unwrap(), expected);
+        let error = network(&arguments(&["--address", "10.1.2.3"]).unwrap()).unwrap_err();
         assert!(error.to_string().contains("192.168.1.20/24"));
-        assert!(parse(&["--router", "10.1.0.1"]).is_err(), "a router without an address");
+        assert!(arguments(&["--router", "10.1.0.1"]).is_err(), "a router without an address");
+    }
+
+    #[test]
+    fn a_board_is_given_one_of_three_identities() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let authorities = Authorities::create_or_open(folder.path(), "example.org").unwrap();
+        authorities.issue_device("default", "board-1").unwrap().write(folder.path(), "device").unwrap();
+        let factory = FactoryAuthority::create_or_open(folder.path(), "example.org").unwrap();
+        factory.issue("SN_42").unwrap().write(folder.path(), "factory").unwrap();
+        std::fs::write(file("token"), format!("{TOKEN}\n")).unwrap();
+        let chosen = |more: &[&str]| Chosen::of(&arguments(more).unwrap());
+
+        let device =
+            chosen(&["--cert-file", &file("device.crt"), "--key-file", &file("device.key")]).unwrap();
+        assert_eq!(device.words, "spiffe://example.org/ns/default/device/board-1");
+        assert!(matches!(device.identity, provision::Identity::Operational(_)));
+
+        let factory = |chain: &str, key: &str| {
+            chosen(&["--factory-cert-file", &file(chain), "--factory-key-file", &file(key)])
+        };
+        let made = factory("factory.crt", "factory.key").unwrap();
+        assert_eq!(made.words, "spiffe://example.org/factory/SN_42");
+        assert!(matches!(made.identity, provision::Identity::Factory(_)));
+        let error = format!("{:#}", factory("device.crt", "device.key").err().unwrap());
+        assert!(error.contains("is not from a factory; issue one with wasmbed pki issue factory"), "{error}");
+        let error =
+            chosen(&["--cert-file", &file("factory.crt"), "--key-file", &file("factory.key")]).err().unwrap();
+        assert!(format!("{error:#}").contains("give a factory's by --factory-cert-file"), "{error:#}");
+
+        for given in [["--pairing-token", TOKEN], ["--pairing-token-file", &file("token")]] {
+            let token = chosen(&[&given[..], &["--trust-domain", "example.org"]].concat()).unwrap();
+            assert_eq!(token.words, "pairing token 0a1b2c3d for the trust domain example.org");
+            let expected = provision::Identity::Pairing {
+                token: TOKEN.to_owned(),
+                trust_domain: "example.org".to_owned(),
+            };
+            assert!(token.identity == expected);
+        }
+    }
+
+    #[test]
+    fn identities_that_can_not_be_used_say_what_to_do() {
+        let chosen = |more: &[&str]| format!("{:#}", Chosen::of(&arguments(more).unwrap()).err().unwrap());
+        let error = chosen(&["--pairing-token", &TOKEN[1..]]);
+        assert!(error.contains("wasmbed devices pair makes one"), "{error}");
+        assert!(error.contains("8 hex digits, a dot and 32 hex digits"), "{error}");
+        assert!(!error.contains(&TOKEN[9..]), "a token with a slip is no less secret: {error}");
+        let error = chosen(&["--pairing-token", TOKEN, "--trust-domain", "a/b"]);
+        assert!(error.contains("--trust-domain \"a/b\" is none"), "{error}");
+        let error = chosen(&["--pairing-token-file", "none"]);
+        assert!(error.contains("can't read the pairing token from none"), "{error}");
+        for contradiction in [
+            &["--factory-cert-file", "a"][..],
+            &["--factory-key-file", "a"],
+            &["--factory-cert-file", "a", "--factory-key-file", "b", "--pairing-token", TOKEN],
+            &["--pairing-token", TOKEN, "--pairing-token-file", "a"],
+        ] {
+            assert!(arguments(contradiction).is_err(), "{contradiction:?}");
+        }
     }
 }

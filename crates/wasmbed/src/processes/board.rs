@@ -127,8 +127,9 @@ fn provision(board: Board) -> Result<Options> {
         .with_context(|| format!("can't create {}", board.data_dir.display()))?;
     let flash = board.data_dir.join(format!("{kind}.flash"));
     let gateways = board.gateways.iter().map(|gateway| reach_host(gateway)).collect();
+    let identity = provision::operational(&board.identity);
     let identity =
-        provision::provision(kind.name(), &board.identity, &board.services_roots, gateways, Network::Dhcp)?;
+        provision::provision(kind.name(), identity, &board.services_roots, gateways, Network::Dhcp)?;
     wasmbed_emulator::provision(kind, &flash, identity)?;
     let memory = board.memory.map(u32::try_from).transpose().context("--memory is 4 GiB or more")?;
     Ok(Options { memory, ..Options::new(kind, firmware, flash) })

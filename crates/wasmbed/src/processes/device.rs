@@ -59,7 +59,7 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Write a microcontroller's identity into an image of its data flash.
-    Provision(provision::Args),
+    Provision(Box<provision::Args>),
 }
 
 /// Runs until a signal.
