@@ -61,6 +61,7 @@ impl Embedded {
         let identity = authority.issue_server(&["127.0.0.1".to_owned()])?;
         let config = Config {
             data_dir: folder.path().join("store"),
+            encryption_keys: None,
             listen,
             tls: ServerTls { certificates: identity.chain(), key: identity.key() },
             client_roots: vec![authority.certificate().clone()],

@@ -13,6 +13,9 @@ use crate::Policy;
 pub struct Config {
     /// Folder of the store, created if absent. One process at a time may hold it.
     pub data_dir: PathBuf,
+    /// File of the keys that encrypt Secrets in the store, one of 64 hexadecimal digits on each line, the newest first;
+    /// `encryption-keys` in `data_dir` if none is named. It is made with a new store.
+    pub encryption_keys: Option<PathBuf>,
     /// Address to listen on; port 0 takes a free one, see [`crate::Server::address`].
     pub listen: SocketAddr,
     /// The server's own certificate and key.

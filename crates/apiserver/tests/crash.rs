@@ -39,7 +39,7 @@ async fn writer(folder: &Path, round: &str) {
     let kinds = Arc::new(Kinds::new(&[]).unwrap());
     let history = History { events: 16, bytes: 1 << 20 };
     let (store, _ended) =
-        Store::start(Arc::clone(&kinds), Disk::open(folder).unwrap(), history, |_| {}).unwrap();
+        Store::start(Arc::clone(&kinds), Disk::open(folder, None).unwrap(), history, |_| {}).unwrap();
     let namespaces = kinds.namespaces();
     // Later rounds find it.
     let _ = store.write(create(namespaces, None, "default")).await;
@@ -109,7 +109,7 @@ fn kill_in_the_middle(folder: &Path, round: usize) -> Vec<(String, u64)> {
 }
 
 fn check(folder: &Path, acknowledged: &[(String, u64)]) {
-    let disk = Disk::open(folder).unwrap();
+    let disk = Disk::open(folder, None).unwrap();
     let snapshot = disk.snapshot().unwrap();
     for (name, revision) in acknowledged {
         let stored = snapshot.get(&format!("coordination.k8s.io/leases/default/{name}")).unwrap();

@@ -254,7 +254,7 @@ mod tests {
         let user = User { name: user.into(), groups: vec![group.into()], credential: String::new() };
         let group = match resource {
             "leases" => "coordination.k8s.io",
-            "events" | "namespaces" => "",
+            "events" | "namespaces" | "secrets" => "",
             "subjectaccessreviews" => "authorization.k8s.io",
             _ if resource.starts_with("certificatesigningrequests") || resource == "signers" => {
                 "certificates.k8s.io"
@@ -262,8 +262,11 @@ mod tests {
             _ => "wasmbed.github.io",
         };
         let kind = resource.split('/').next();
-        let namespace =
-            if matches!(kind, Some("leases" | "devicegateways")) { "wasmbed-system" } else { "default" };
+        let namespace = if matches!(kind, Some("leases" | "devicegateways" | "secrets")) {
+            "wasmbed-system"
+        } else {
+            "default"
+        };
         let verb = Verb::parse(verb).unwrap();
         let access = Access { verb, group, resource, namespace: Some(namespace), name };
         Policy::standard().unwrap().decide(&user, &access)
@@ -342,6 +345,18 @@ mod tests {
         assert!(!may("approve", "signers", device) && !may("update", approval, "r"));
         assert!(!may("create", requests, "r") && !may("delete", requests, "r"));
         assert!(may("patch", "devices/status", "d") && !may("patch", "devices", "d"));
+    }
+
+    #[test]
+    fn nobody_but_a_signer_reads_secrets_and_it_reads_no_lists_of_them() {
+        for (user, group) in [("gateway:g", "wasmbed:gateways"), ("controller:c", "wasmbed:controllers")] {
+            for verb in ["get", "list", "watch", "create", "update", "patch", "delete"] {
+                assert!(!allowed(user, group, verb, "secrets", "wasmbed-pairing-0a1b2c3d"), "{user} {verb}");
+            }
+        }
+        let may = |verb| allowed("signer:s", "wasmbed:signers", verb, "secrets", "wasmbed-pairing-0a1b2c3d");
+        let verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+        assert_eq!(verbs.map(may), [true, false, false, false, false, false, true, false]);
     }
 
     #[test]

@@ -57,8 +57,8 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
     let mut registry = Registry::default();
     let metrics = Metrics::registered(&mut registry);
     let limits = config.limits;
-    let data_dir = config.data_dir;
-    let disk = tokio::task::spawn_blocking(move || Disk::open(&data_dir)).await;
+    let (data_dir, keys) = (config.data_dir, config.encryption_keys);
+    let disk = tokio::task::spawn_blocking(move || Disk::open(&data_dir, keys.as_deref())).await;
     let disk = disk.map_err(|error| StorageError::Failed(error.to_string()))??;
     let history = History { events: limits.history_events, bytes: limits.history_bytes };
     let for_commits = metrics.clone();

@@ -11,13 +11,14 @@ use super::kind::Kind;
 use crate::schema::{Schema, SchemaError};
 
 /// Definitions of the built-in kinds.
-pub(crate) const BUILTIN: [&str; 6] = [
+pub(crate) const BUILTIN: [&str; 7] = [
     include_str!("builtin/namespace.yaml"),
     include_str!("builtin/lease.yaml"),
     include_str!("builtin/event.yaml"),
     include_str!("builtin/event-v1.yaml"),
     include_str!("builtin/customresourcedefinition.yaml"),
     include_str!("builtin/certificatesigningrequest.yaml"),
+    include_str!("builtin/secret.yaml"),
 ];
 
 /// Why a definition can't be served.

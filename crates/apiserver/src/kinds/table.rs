@@ -50,6 +50,19 @@ const SIGNING_REQUEST: [(&str, &str); 5] = [
     ("Condition", "Conditions applied to the request, such as approval or denial."),
 ];
 
+/// Columns of Secrets: name and description.
+const SECRET: [(&str, &str); 3] = [
+    (
+        "Type",
+        "Used to facilitate programmatic handling of secret data. More info: https://kubernetes.io/docs/concepts/configuration/secret/#secret-types",
+    ),
+    (
+        "Data",
+        "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4",
+    ),
+    ("Age", CREATED),
+];
+
 /// A column's definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heading<'a> {
@@ -76,10 +89,13 @@ impl Kind {
                 .collect();
         }
         let name = Heading { name: "Name", ty: "string", format: "name", description: NAME, priority: 0 };
+        let column =
+            |(name, description)| Heading { name, ty: "string", format: "", description, priority: 0 };
         if self.is_signing_request() {
-            let column =
-                |(name, description)| Heading { name, ty: "string", format: "", description, priority: 0 };
             return std::iter::once(name).chain(SIGNING_REQUEST.map(column)).collect();
+        }
+        if self.is_secret() {
+            return std::iter::once(name).chain(SECRET.map(column)).collect();
         }
         let columns = self.columns.iter().map(|column| {
             let is_age = column.is_age();
@@ -101,8 +117,12 @@ impl Kind {
             return event_cells(object, now);
         }
         let name = std::iter::once(object["metadata"]["name"].clone());
+        let created = object["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
+        if self.is_secret() {
+            let count = object["data"].as_object().map_or(0, serde_json::Map::len);
+            return name.chain([object["type"].clone(), json!(count), json!(since(created, now))]).collect();
+        }
         if self.is_signing_request() {
-            let created = object["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
             return name.chain([json!(since(created, now))]).chain(signing_request_cells(object)).collect();
         }
         name.chain(self.columns.iter().map(|column| column.cell(object, now))).collect()

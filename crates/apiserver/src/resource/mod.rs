@@ -14,6 +14,7 @@ mod managers;
 mod metadata;
 mod patch;
 mod request;
+mod secret;
 mod signing;
 mod write;
 

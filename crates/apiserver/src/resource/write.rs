@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::managers::{self, Applied};
 use super::metadata;
 use super::request::{FieldValidation, Moment, Next, Part, Preconditions, Request};
-use super::signing;
+use super::{secret, signing};
 use crate::kinds::{self, Kind};
 use crate::status::{CAUSES_MAX, Cause, Names, Status};
 
@@ -34,7 +34,7 @@ impl Request<'_> {
         }
         let unknown: Vec<String> = taken.unknown.into_iter().chain(kind.schema.prune(&mut object)).collect();
         report_unknown(kind, &unknown, duplicates, self.validation, warnings)?;
-        signing::canonicalize(kind, &mut object)?;
+        canonicalize(kind, &mut object)?;
         let stated = metadata.remove("managedFields");
         for set_by_server in SET_BY_SERVER {
             metadata.remove(set_by_server);
@@ -92,7 +92,7 @@ impl Request<'_> {
         check_type(self.kind, &object, current["metadata"]["name"].as_str().unwrap_or_default(), false)?;
         let stated = metadata.remove("managedFields");
         let mut unknown = self.kind.schema.prune(&mut object);
-        signing::canonicalize(self.kind, &mut object)?;
+        canonicalize(self.kind, &mut object)?;
         let mut object = self.replace(current, object, metadata);
         if self.part == Part::Main {
             unknown.extend(taken.unknown);
@@ -139,7 +139,7 @@ impl Request<'_> {
             metadata::check_name(&metadata, name)?;
             metadata.remove("resourceVersion");
             self.prune_applied(&mut object);
-            signing::canonicalize(self.kind, &mut object)?;
+            canonicalize(self.kind, &mut object)?;
             object["metadata"] = Value::Object(metadata);
             self.kind.schema.apply_defaults(&mut object);
             label_namespace(self.kind, &mut object);
@@ -148,7 +148,7 @@ impl Request<'_> {
         };
         metadata::check_update(self.kind, current, &metadata)?;
         self.prune_applied(&mut object);
-        signing::canonicalize(self.kind, &mut object)?;
+        canonicalize(self.kind, &mut object)?;
         let mut object = self.replace(current, object, metadata);
         managers::put(&mut object, managed);
         self.finish_update(current, object)
@@ -266,6 +266,12 @@ pub fn is_deleting(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
+/// Brings what has many forms in JSON into one.
+fn canonicalize(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    signing::canonicalize(kind, object)?;
+    secret::canonicalize(kind, object)
+}
+
 /// Sets `apiVersion` and `kind` of objects of built-in kinds, which may omit them.
 fn set_type(kind: &Kind, object: &mut Value) {
     let Some(fields) = object.as_object_mut().filter(|_| !kind.is_custom()) else { return };
@@ -335,6 +341,7 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>, part: Part) -> Res
     let mut known = metadata::validate(kind, object, old.is_none());
     known.extend(kinds::validate_event(kind, object, old.is_none()));
     known.extend(signing::validate(kind, object, old, part));
+    known.extend(secret::validate(kind, object, old));
     let mut causes = kind.schema.validate_after(known, object, old);
     signing::drop_repeated(kind, &mut causes);
     if let Some(cause) =

@@ -10,12 +10,17 @@ use redb::{
 };
 use wasmbed_files::DatabaseFile;
 
+use super::seal::{ENCRYPTED, KeyFileError, Sealer};
 use super::storage::{Read, StorageError, Tables};
 
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const REVISION: &str = "revision";
 const FORMAT: &str = "format";
+/// Id of the key that encrypts.
+const ENCRYPTION_KEY: &str = "encryption-key";
+/// File of the keys in the folder, unless another one is named.
+const KEYS_FILE: &str = "encryption-keys";
 /// Version of the layout of tables and keys.
 const FORMAT_VERSION: u64 = 1;
 /// Pages kept in memory: a fleet's devices and some modules; the file system caches the rest.
@@ -45,6 +50,9 @@ pub enum OpenError {
     /// The file can't be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The keys that encrypt Secrets can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
 }
 
 /// The file. Clones share it.
@@ -55,6 +63,7 @@ pub struct Disk {
     database: Arc<RwLock<Option<Database>>>,
     /// How often it was closed for a reopen.
     closed: Arc<AtomicU64>,
+    sealer: Arc<Sealer>,
 }
 
 /// How the database is opened; tests inject a disk that fails.
@@ -100,6 +109,7 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
 pub struct Snapshot {
     objects: ReadOnlyTable<&'static str, &'static [u8]>,
     revision: u64,
+    sealer: Arc<Sealer>,
     closed: Arc<AtomicU64>,
     /// Value of `closed` when it was taken.
     closed_before: u64,
@@ -128,32 +138,41 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Disk {
-    /// Opens or creates the store in a folder.
-    pub fn open(folder: &Path) -> Result<Disk, OpenError> {
+    /// Opens or creates the store in a folder. `keys` is the file of the keys that encrypt Secrets, `encryption-keys` in that
+    /// folder by default; with a new store it is made if it isn't there.
+    pub fn open(folder: &Path, keys: Option<&Path>) -> Result<Disk, OpenError> {
         let shown = || folder.display().to_string();
         wasmbed_files::private_folder(folder).map_err(|error| OpenError::Folder { path: shown(), error })?;
         let file = DatabaseFile::new(folder.join("objects.redb"), CACHE_BYTES);
-        Disk::open_with(Arc::new(InFolder { folder: folder.to_owned(), file }))
+        let keys = keys.map_or_else(|| folder.join(KEYS_FILE), Path::to_owned);
+        Disk::open_with(Arc::new(InFolder { folder: folder.to_owned(), file }), &keys)
     }
 
-    pub(super) fn open_with(opener: Arc<dyn Open>) -> Result<Disk, OpenError> {
+    pub(super) fn open_with(opener: Arc<dyn Open>, keys: &Path) -> Result<Disk, OpenError> {
         let database = opener.open()?;
-        let disk = Disk { opener, database: Arc::new(RwLock::new(Some(database))), closed: Arc::default() };
-        let transaction = disk.begin()?;
-        let format = {
-            transaction.open_table(OBJECTS).map_err(failed)?;
+        let transaction = database.begin_write().map_err(failed)?;
+        let sealer = {
+            let mut objects = transaction.open_table(OBJECTS).map_err(failed)?;
             let mut numbers = transaction.open_table(NUMBERS).map_err(failed)?;
             let format = numbers.get(FORMAT).map_err(failed)?.map(|value| value.value());
             if format.is_none() {
                 numbers.insert(FORMAT, FORMAT_VERSION).map_err(failed)?;
             }
-            format.unwrap_or(FORMAT_VERSION)
+            let format = format.unwrap_or(FORMAT_VERSION);
+            if format != FORMAT_VERSION {
+                return Err(OpenError::Format { found: format });
+            }
+            let known = numbers.get(ENCRYPTION_KEY).map_err(failed)?.map(|value| value.value());
+            let sealer = Sealer::open(keys, known)?;
+            if known != Some(sealer.id()) {
+                seal_again(&mut objects, &sealer)?;
+                numbers.insert(ENCRYPTION_KEY, sealer.id()).map_err(failed)?;
+            }
+            sealer
         };
-        if format != FORMAT_VERSION {
-            return Err(OpenError::Format { found: format });
-        }
         transaction.commit().map_err(failed)?;
-        Ok(disk)
+        let database = Arc::new(RwLock::new(Some(database)));
+        Ok(Disk { opener, database, closed: Arc::default(), sealer: Arc::new(sealer) })
     }
 
     /// Closes the file and opens it again; it continues at the last commit that reached the disk. No transaction may be
@@ -186,7 +205,8 @@ impl Disk {
         let transaction = self.with(|database| database.begin_read())?;
         let closed = Arc::clone(&self.closed);
         let objects = transaction.open_table(OBJECTS).map_err(failed)?;
-        let mut snapshot = Snapshot { objects, revision: 0, closed, closed_before };
+        let sealer = Arc::clone(&self.sealer);
+        let mut snapshot = Snapshot { objects, revision: 0, sealer, closed, closed_before };
         let read = || {
             let numbers = transaction.open_table(NUMBERS).map_err(failed)?;
             let revision = numbers.get(REVISION).map_err(failed)?;
@@ -201,8 +221,12 @@ impl Disk {
         self.with(|database| database.begin_write())
     }
 
-    pub(super) fn open_objects<'t>(transaction: &'t WriteTransaction) -> Result<Batch<'t>, StorageError> {
-        Ok(Batch { objects: transaction.open_table(OBJECTS).map_err(failed)? })
+    pub(super) fn open_objects<'t>(
+        &self,
+        transaction: &'t WriteTransaction,
+    ) -> Result<Batch<'t>, StorageError> {
+        let objects = transaction.open_table(OBJECTS).map_err(failed)?;
+        Ok(Batch { objects, sealer: Arc::clone(&self.sealer) })
     }
 
     /// Makes a batch durable: once this returns, it survives a crash of the process or the machine.
@@ -215,11 +239,12 @@ impl Disk {
 /// The objects within a write transaction.
 pub(super) struct Batch<'t> {
     objects: Table<'t, &'static str, &'static [u8]>,
+    sealer: Arc<Sealer>,
 }
 
 impl Read for Batch<'_> {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        get(&self.objects, key)
+        get(&self.objects, &self.sealer, key)
     }
 
     fn scan(
@@ -228,13 +253,14 @@ impl Read for Batch<'_> {
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        scan(&self.objects, prefix, after, visit)
+        scan(&self.objects, &self.sealer, prefix, after, visit)
     }
 }
 
 impl Tables for Batch<'_> {
     fn put(&mut self, key: &str, object: &[u8]) -> Result<(), StorageError> {
-        self.objects.insert(key, object).map_err(failed)?;
+        let sealed = self.sealer.seal(key, object)?;
+        self.objects.insert(key, sealed.as_deref().unwrap_or(object)).map_err(failed)?;
         Ok(())
     }
 
@@ -246,7 +272,7 @@ impl Tables for Batch<'_> {
 
 impl Read for Snapshot {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        self.explain(get(&self.objects, key))
+        self.explain(get(&self.objects, &self.sealer, key))
     }
 
     fn scan(
@@ -255,19 +281,44 @@ impl Read for Snapshot {
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        self.explain(scan(&self.objects, prefix, after, visit))
+        self.explain(scan(&self.objects, &self.sealer, prefix, after, visit))
     }
 }
 
 fn get(
     objects: &impl ReadableTable<&'static str, &'static [u8]>,
+    sealer: &Sealer,
     key: &str,
 ) -> Result<Option<Vec<u8>>, StorageError> {
-    Ok(objects.get(key).map_err(failed)?.map(|value| value.value().to_vec()))
+    let stored = objects.get(key).map_err(failed)?;
+    stored.map(|value| Ok(sealer.unseal(key, value.value())?.into_owned())).transpose()
+}
+
+/// Encrypts under the newest key what is encrypted under another one, so that older keys can go.
+fn seal_again(
+    objects: &mut Table<'_, &'static str, &'static [u8]>,
+    sealer: &Sealer,
+) -> Result<(), StorageError> {
+    let mut sealed = Vec::new();
+    for entry in objects.range(ENCRYPTED..).map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        if !key.value().starts_with(ENCRYPTED) {
+            break;
+        }
+        let object = sealer.unseal(key.value(), value.value())?;
+        if let Some(again) = sealer.seal(key.value(), &object)? {
+            sealed.push((key.value().to_owned(), again));
+        }
+    }
+    for (key, value) in sealed {
+        objects.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn scan(
     objects: &impl ReadableTable<&'static str, &'static [u8]>,
+    sealer: &Sealer,
     prefix: &str,
     after: Option<&str>,
     visit: &mut dyn FnMut(&str, &[u8]) -> ControlFlow<()>,
@@ -278,7 +329,7 @@ fn scan(
         if !key.starts_with(prefix) {
             break;
         }
-        if after != Some(key) && visit(key, object.value()).is_break() {
+        if after != Some(key) && visit(key, &sealer.unseal(key, object.value())?).is_break() {
             break;
         }
     }

@@ -13,6 +13,7 @@ mod memory;
 mod namespaces;
 mod page;
 mod requests;
+mod seal;
 mod shared;
 mod storage;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use history::{EventLog, History, HistoryExpired};
 pub use machine::Machine;
 pub use memory::Memory;
 pub use page::{Page, Pager, Visitor};
+pub use seal::KeyFileError;
 pub use shared::Store;
 pub use storage::{Read, StorageError, Tables};
 pub use write::{Applied, ApplyError, Operation, Outcome, Write};

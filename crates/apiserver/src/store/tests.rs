@@ -198,14 +198,14 @@ fn memory_and_disk_agree() {
         create(&leases, "b", json!({"holderIdentity": "y"})),
     ];
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::open(folder.path()).unwrap();
+    let disk = Disk::open(folder.path(), None).unwrap();
     let mut machine = Machine::new(Arc::clone(&kinds), 0);
     let mut memory = Memory::new(Arc::clone(&kinds), HISTORY);
     for (index, write) in writes.iter().enumerate() {
         let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::from_u128(index as u128) };
         memory.write(write, moment).unwrap();
         let transaction = disk.begin().unwrap();
-        machine.apply(&mut Disk::open_objects(&transaction).unwrap(), write, moment).unwrap();
+        machine.apply(&mut disk.open_objects(&transaction).unwrap(), write, moment).unwrap();
         Disk::commit(transaction, machine.revision()).unwrap();
     }
     let snapshot = disk.snapshot().unwrap();
@@ -222,12 +222,12 @@ fn memory_and_disk_agree() {
 fn a_batch_that_is_not_committed_leaves_nothing() {
     let kinds = kinds();
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::open(folder.path()).unwrap();
+    let disk = Disk::open(folder.path(), None).unwrap();
     let mut machine = Machine::new(Arc::clone(&kinds), 0);
     let transaction = disk.begin().unwrap();
     let write = create(kinds.namespaces(), "default", json!({}));
     let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::nil() };
-    machine.apply(&mut Disk::open_objects(&transaction).unwrap(), &write, moment).unwrap();
+    machine.apply(&mut disk.open_objects(&transaction).unwrap(), &write, moment).unwrap();
     drop(transaction);
     let snapshot = disk.snapshot().unwrap();
     assert_eq!((snapshot.revision(), snapshot.get("/namespaces//default").unwrap()), (0, None));
@@ -238,7 +238,7 @@ async fn a_store_that_has_ended_can_be_opened_at_once() {
     let kinds = kinds();
     let folder = tempfile::tempdir().unwrap();
     for round in 0..50 {
-        let disk = Disk::open(folder.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let disk = Disk::open(folder.path(), None).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let (store, ended) = Store::start(Arc::clone(&kinds), disk, HISTORY, |_| {}).unwrap();
         let name = format!("n-{round}");
         store.write(create(kinds.namespaces(), &name, json!({}))).await.unwrap();
@@ -252,7 +252,7 @@ async fn writers_share_commits_and_readers_see_them_in_order() {
     let kinds = kinds();
     let leases = leases(&kinds);
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::open(folder.path()).unwrap();
+    let disk = Disk::open(folder.path(), None).unwrap();
     let (report, reports) = std::sync::mpsc::channel();
     let (store, ended) =
         Store::start(Arc::clone(&kinds), disk, HISTORY, move |commit| report.send(commit.writes).unwrap())
@@ -276,4 +276,48 @@ async fn writers_share_commits_and_readers_see_them_in_order() {
     assert_eq!(changes.complete, store.snapshot().unwrap().revision());
     drop(store);
     ended.await.unwrap();
+}
+
+#[test]
+fn a_secret_is_in_no_file_of_the_store_and_outlives_its_key() {
+    let kinds = kinds();
+    let secrets = Arc::clone(kinds.get("", "v1", "secrets").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    let key = |digit: &str| format!("{}\n", digit.repeat(64));
+    std::fs::write(&keys, key("1")).unwrap();
+    let plain = "pdbWKT0YcbkcY9WkpTTMAA==";
+    let store = folder.path().join("store");
+    let open = || Disk::open(&store, Some(&keys)).unwrap();
+    let disk = open();
+    let mut machine = Machine::new(Arc::clone(&kinds), 0);
+    let object =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"k": plain}});
+    let namespace = create(kinds.namespaces(), "default", json!({}));
+    let secret = write(&secrets, "", Operation::Create { object, duplicates: Vec::new() });
+    let transaction = disk.begin().unwrap();
+    for write in [&namespace, &secret] {
+        let moment = Moment { now: "2026-01-01T00:00:00Z", uid: Uuid::from_u128(1) };
+        machine.apply(&mut disk.open_objects(&transaction).unwrap(), write, moment).unwrap();
+    }
+    Disk::commit(transaction, machine.revision()).unwrap();
+    let data = |disk: &Disk| {
+        let stored = disk.snapshot().unwrap().get("/secrets/default/a").unwrap().unwrap();
+        let object: Value = serde_json::from_slice(&stored).unwrap();
+        object["data"]["k"].clone()
+    };
+    assert_eq!(data(&disk), plain);
+    drop(disk);
+    let bytes = std::fs::read(store.join("objects.redb")).unwrap();
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("/secrets/default/a") && !holds(plain) && !holds("\"data\""));
+
+    // Another key before it, then without it.
+    std::fs::write(&keys, key("2") + &key("1")).unwrap();
+    drop(open());
+    std::fs::write(&keys, key("2")).unwrap();
+    assert_eq!(data(&open()), plain);
+    std::fs::write(&keys, key("1")).unwrap();
+    let error = Disk::open(&store, Some(&keys)).unwrap_err().to_string();
+    assert!(error.contains("encrypted under another key"), "{error}");
 }

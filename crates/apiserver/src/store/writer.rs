@@ -249,7 +249,7 @@ impl Writer {
     ) -> Result<Option<CommitReport>, BatchError> {
         let transaction = self.disk.begin()?;
         let before = self.machine.revision();
-        let applied = self.apply(&mut Disk::open_objects(&transaction)?, jobs, done);
+        let applied = self.apply(&mut self.disk.open_objects(&transaction)?, jobs, done);
         if applied.is_err() || self.machine.revision() == before {
             self.machine = self.machine.rewound(before);
             return applied.map(|()| None);

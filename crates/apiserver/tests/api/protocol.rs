@@ -392,7 +392,7 @@ async fn metrics_count_requests_and_commits() {
 #[tokio::test]
 async fn a_store_has_one_server() {
     let server = Running::start().await;
-    let second = wasmbed_apiserver::store::Disk::open(&server.folder.path().join("store"));
+    let second = wasmbed_apiserver::store::Disk::open(&server.folder.path().join("store"), None);
     assert!(matches!(second, Err(OpenError::Database(wasmbed_files::OpenError::InUse(_)))), "{second:?}");
     server.stop().await;
 }

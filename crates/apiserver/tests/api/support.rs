@@ -90,6 +90,7 @@ impl Running {
         let roots = rustls_pem(&authority.pem());
         let config = Config {
             data_dir: folder.path().join("store"),
+            encryption_keys: None,
             listen: ([127, 0, 0, 1], 0).into(),
             tls: authority.server(),
             client_roots: roots,

@@ -348,6 +348,7 @@ fn api_config(folder: &Path, cluster: &ClusterAuthority) -> anyhow::Result<wasmb
     let identity = cluster.issue_server(&["127.0.0.1".to_owned()])?;
     Ok(wasmbed_apiserver::Config {
         data_dir: folder.join("apiserver"),
+        encryption_keys: None,
         listen: LOOPBACK.parse()?,
         tls: wasmbed_apiserver::ServerTls { certificates: identity.chain(), key: identity.key() },
         client_roots: vec![cluster.certificate().clone()],

@@ -51,6 +51,7 @@ impl Cluster {
         let server = authority.issue_server(&["127.0.0.1".to_owned()]).unwrap();
         let config = wasmbed_apiserver::Config {
             data_dir: folder.join("apiserver"),
+            encryption_keys: None,
             listen,
             tls: wasmbed_apiserver::ServerTls { certificates: server.chain(), key: server.key() },
             client_roots: vec![authority.certificate().clone()],

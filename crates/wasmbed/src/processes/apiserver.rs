@@ -22,6 +22,10 @@ pub(crate) struct Args {
         default_value = "/var/lib/wasmbed/apiserver"
     )]
     data_dir: PathBuf,
+    /// Keys that encrypt Secrets in the store: 64 hexadecimal digits on each line, the newest first. Made with a new store.
+    /// Default: encryption-keys in the folder of the store.
+    #[arg(long, value_name = "FILE", env = "WASMBED_APISERVER_ENCRYPTION_KEYS_FILE")]
+    encryption_keys_file: Option<PathBuf>,
     /// Address to listen at; port 0 takes a free one.
     #[arg(long, env = "WASMBED_APISERVER_LISTEN", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
@@ -54,7 +58,8 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         key: arguments.key_file,
         client_roots: arguments.client_ca_file,
     };
-    let server = start(arguments.data_dir, arguments.listen, tls, shutdown.clone()).await?;
+    let store = StoreFiles { folder: arguments.data_dir, encryption_keys: arguments.encryption_keys_file };
+    let server = start(store, arguments.listen, tls, shutdown.clone()).await?;
     tracing::info!(address = %server.address(), "the Kubernetes API is served");
     server.run(shutdown.cancelled_owned()).await;
     Ok(())
@@ -76,18 +81,25 @@ impl TlsFiles {
     }
 }
 
+/// Where its store is.
+pub(crate) struct StoreFiles {
+    pub(crate) folder: PathBuf,
+    /// Keys that encrypt Secrets; in the folder if none are named.
+    pub(crate) encryption_keys: Option<PathBuf>,
+}
+
 /// A server of Wasmbed's own kinds and roles, bound; files that are replaced are taken until `stop`.
 ///
 /// # Errors
 /// The files can't be used, the address can't be bound or the store can't be opened.
 pub(crate) async fn start(
-    data_dir: PathBuf,
+    store: StoreFiles,
     listen: SocketAddr,
     files: TlsFiles,
     stop: CancellationToken,
 ) -> Result<Server> {
     let (tls, client_roots) = files.read()?;
-    let server = wasmbed_apiserver::start(configure(data_dir, listen, tls, client_roots)?).await?;
+    let server = wasmbed_apiserver::start(configure(store, listen, tls, client_roots)?).await?;
     let certificates = server.certificates();
     let names = [files.certificate.clone(), files.key.clone(), files.client_roots.clone()];
     // Read once more: a file may have changed since.
@@ -116,14 +128,15 @@ pub(crate) async fn start(
 /// # Errors
 /// Only if a definition is not JSON, which would be a bug.
 fn configure(
-    data_dir: PathBuf,
+    store: StoreFiles,
     listen: SocketAddr,
     tls: ServerTls,
     client_roots: Vec<CertificateDer<'static>>,
 ) -> Result<Config> {
     let definitions = wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>();
     Ok(Config {
-        data_dir,
+        data_dir: store.folder,
+        encryption_keys: store.encryption_keys,
         listen,
         tls,
         client_roots,

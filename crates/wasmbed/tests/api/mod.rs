@@ -28,6 +28,7 @@ impl Api {
         let identity = Identity::read(&files.certificate, &files.key).unwrap();
         let config = Config {
             data_dir: layout.apiserver_dir(),
+            encryption_keys: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: ServerTls { certificates: identity.chain(), key: identity.key() },
             client_roots: read_certificates(&layout.cluster_root()).unwrap(),

@@ -12,6 +12,9 @@ use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 const REQUEST: &str = include_str!("../../../../crates/apiserver/tests/accept/request.base64");
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
+/// The Secret with the key of a pairing token.
+const PAIRING: &str = "wasmbed-pairing-0a1b2c3d";
+
 /// `y` may, `r` and `s` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
 /// verb.
 const GATEWAY: &str = "
@@ -28,6 +31,7 @@ const GATEWAY: &str = "
     certificatesigningrequests           y - - y - - - -
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . - - . .
+    secrets                 - - - - - - - -
     subjectaccessreviews    . . . y . . . .
 ";
 const CONTROLLER: &str = "
@@ -44,6 +48,7 @@ const CONTROLLER: &str = "
     certificatesigningrequests           y y y - - - - -
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . y y . .
+    secrets                 - - - - - - - -
     subjectaccessreviews    . . . - . . . .
 ";
 const SIGNER: &str = "
@@ -60,6 +65,7 @@ const SIGNER: &str = "
     certificatesigningrequests           y y y - - - - -
     certificatesigningrequests/status    - . . . y y . .
     certificatesigningrequests/approval  - . . . - - . .
+    secrets                 y - - - - - y -
     subjectaccessreviews    . . . - . . . .
 ";
 
@@ -326,6 +332,15 @@ async fn signer_rules(signer: &Asked<'_>) -> Result<()> {
     ] {
         signer.patch("devices/status", "one", json!({ "status": status })).await.refused_by_rule(alone)?;
     }
+    let tokens = "of Secrets a signer may delete only the keys of pairing tokens";
+    signer.delete("secrets", "one").await.refused_by_rule(tokens)?;
+    let elsewhere = Asked {
+        client: signer.client.clone(),
+        admin: signer.admin,
+        user: signer.user.clone(),
+        system: "default",
+    };
+    elsewhere.get("secrets", PAIRING).await.refused_by_role(&signer.user, "get", "secrets")?;
     let of = "certificatesigningrequests/status";
     let failed = condition("Failed");
     signer.patch(of, "one", failed.clone()).await.allowed()?;
@@ -348,6 +363,7 @@ pub(crate) async fn prepare(admin: &Client) -> Result<()> {
         ("leases", &["gateway-g1", "gateway-g2", "wasmbed-controller"]),
         ("events", &["one"]),
         ("certificatesigningrequests", &["one", "foreign"]),
+        ("secrets", &["one", PAIRING]),
     ] {
         for name in names {
             let made = send(
@@ -397,6 +413,7 @@ impl Asked<'_> {
                 "devicegateways" if own(kind) == "wasmbed-controller" => "g1",
                 "devicegateways" | "leases" => own(kind),
                 "namespaces" => "default",
+                "secrets" => PAIRING,
                 _ => "one",
             };
             for (verb, expected) in VERBS.into_iter().zip(words) {
@@ -533,6 +550,7 @@ fn collection(system: &str, resource: &str) -> String {
         "certificatesigningrequests" => "/apis/certificates.k8s.io/v1/certificatesigningrequests".to_owned(),
         "subjectaccessreviews" => "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned(),
         "events" => "/api/v1/namespaces/default/events".to_owned(),
+        "secrets" => format!("/api/v1/namespaces/{system}/secrets"),
         "leases" => format!("/apis/coordination.k8s.io/v1/namespaces/{system}/leases"),
         "devicegateways" => {
             format!("/apis/wasmbed.github.io/v1alpha1/namespaces/{system}/devicegateways")
@@ -560,6 +578,7 @@ pub(crate) fn object(resource: &str, name: &str) -> Value {
         "applications" => (ours, "Application", json!({"spec": {"name": "one", "module": "one"}})),
         "modules" => (ours, "Module", json!({"spec": {"wasm_bytes": "AGFzbQEAAAA="}})),
         "devicegateways" => (ours, "DeviceGateway", json!({"spec": {"address": "10.0.0.1:8080"}})),
+        "secrets" => ("v1", "Secret", json!({"data": {"key": "AAAA"}})),
         "leases" => ("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": "x"}})),
         "certificatesigningrequests" => {
             let signer = if name == "foreign" { "example.com/other" } else { "wasmbed.github.io/device" };

@@ -85,7 +85,7 @@ fn read_field(
     object: &mut Map<String, Value>,
 ) -> Result<Option<Value>, DecodeError> {
     let value = match (field.content, data) {
-        (Content::TextMap | Content::TextListMap, Data::Bytes(entry)) => {
+        (Content::TextMap | Content::BytesMap | Content::TextListMap, Data::Bytes(entry)) => {
             let (key, value) = read_pair(field, entry)?;
             let map = object.entry(field.name).or_insert_with(|| json!({}));
             if let Value::Object(map) = map {
@@ -147,6 +147,7 @@ fn read_pair(field: &Field, entry: &[u8]) -> Result<(String, Value), DecodeError
                     }
                 }
             }
+            ((2, Data::Bytes(bytes)), Content::BytesMap) => texts = vec![STANDARD.encode(bytes)],
             ((2, Data::Bytes(bytes)), _) => texts = vec![text(bytes, field.name)?],
             _ => {}
         }
@@ -265,6 +266,16 @@ fn write_field(field: &Field, value: &Value, out: &mut Vec<u8>) {
             put_bytes(&mut raw, 1, value.to_string().as_bytes());
             put_bytes(out, number, &raw);
         }
+        (Content::BytesMap, Value::Object(map)) => {
+            for (key, value) in map {
+                let mut entry = Vec::new();
+                put_bytes(&mut entry, 1, key.as_bytes());
+                // What is stored is valid base64.
+                let bytes = STANDARD.decode(value.as_str().unwrap_or_default());
+                put_bytes(&mut entry, 2, &bytes.unwrap_or_default());
+                put_bytes(out, number, &entry);
+            }
+        }
         (Content::TextMap | Content::TextListMap, Value::Object(map)) => {
             for (key, value) in map {
                 let mut entry = Vec::new();
@@ -347,7 +358,11 @@ mod tests {
                 "lastUpdateTime": "2026-11-28T12:00:00Z", "lastTransitionTime": "2026-11-28T12:00:01Z",
             }]},
         });
-        for object in [lease(), event, review, options, request] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque", "immutable": false,
+            "data": {"a": "AP8=", "empty": ""}, "stringData": {"b": "text"},
+        });
+        for object in [lease(), event, review, options, request, secret] {
             assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
         }
     }

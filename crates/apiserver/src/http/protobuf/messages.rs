@@ -41,6 +41,8 @@ pub(super) enum Content {
     MicroTime,
     /// A map of texts; repeated pairs on the wire.
     TextMap,
+    /// A map of bytes, which are base64 in JSON.
+    BytesMap,
     /// A map of lists of texts.
     TextListMap,
     /// Any JSON, as bytes within a message.
@@ -48,7 +50,7 @@ pub(super) enum Content {
     Message(Message),
 }
 
-use Content::{Bool, Bytes, Int32, Int64, Json, MicroTime, Text, TextListMap, TextMap, Time};
+use Content::{Bool, Bytes, BytesMap, Int32, Int64, Json, MicroTime, Text, TextListMap, TextMap, Time};
 use Presence::{Pointer, Repeated, Value};
 
 const fn field(number: u64, name: &'static str, content: Content, presence: Presence) -> Field {
@@ -64,6 +66,7 @@ pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<Message> {
     Some(match (api_version, kind) {
         ("v1", "Namespace") => NAMESPACE,
         ("v1", "Event") => EVENT,
+        ("v1", "Secret") => SECRET,
         ("v1", "Status") => STATUS,
         ("events.k8s.io/v1", "Event") => EVENTS_EVENT,
         ("coordination.k8s.io/v1", "Lease") => LEASE,
@@ -225,6 +228,14 @@ const OBJECT_REFERENCE: Message = &[
     text(5, "apiVersion"),
     text(6, "resourceVersion"),
     text(7, "fieldPath"),
+];
+
+const SECRET: Message = &[
+    METADATA,
+    field(2, "data", BytesMap, Repeated),
+    text(3, "type"),
+    field(4, "stringData", TextMap, Repeated),
+    field(5, "immutable", Bool, Pointer),
 ];
 
 const LEASE: Message = &[METADATA, field(2, "spec", Content::Message(LEASE_SPEC), Value)];

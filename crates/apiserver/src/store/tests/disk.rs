@@ -36,6 +36,10 @@ impl Faulty {
         self.state.store(state, Ordering::Relaxed);
     }
 
+    fn open_store(&self) -> Disk {
+        Disk::open_with(Arc::new(self.clone()), &self.path.with_extension("keys")).unwrap()
+    }
+
     fn full(&self) -> io::Result<()> {
         if matches!(self.state(), FULL | GONE) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -122,7 +126,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("objects.redb");
         let faulty = Faulty { path, state: Arc::new(AtomicU8::new(WELL)) };
-        let disk = Disk::open_with(Arc::new(faulty.clone())).unwrap();
+        let disk = faulty.open_store();
         let (store, ended) = Store::start(Arc::clone(&kinds), disk, HISTORY, |_| {}).unwrap();
         store.write(create(kinds.namespaces(), "default", json!({}))).await.unwrap();
         World { _folder: folder, faulty, leases, store, ended }
@@ -175,7 +179,7 @@ async fn a_full_disk_that_has_room_again_is_written_again_and_lost_nothing() {
     assert_eq!(changes.events.iter().map(|event| event.revision()).collect::<Vec<_>>(), [first, first + 1]);
     drop(world.store);
     world.ended.await.unwrap();
-    let disk = Disk::open_with(Arc::new(world.faulty)).unwrap();
+    let disk = world.faulty.open_store();
     assert_eq!(disk.snapshot().unwrap().revision(), first + 1);
 }
 
@@ -210,7 +214,7 @@ fn a_store_of_version_0_1_0_opens_and_is_closed_to_others() {
     let path = folder.join("objects.redb");
     std::fs::write(&path, include_bytes!("fixtures/objects-0.1.0.redb")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let disk = Disk::open(&folder).unwrap();
+    let disk = Disk::open(&folder, None).unwrap();
     let snapshot = disk.snapshot().unwrap();
     assert!(snapshot.revision() > 0);
     assert!(snapshot.get("/namespaces//default").unwrap().is_some());
@@ -222,12 +226,12 @@ fn a_store_of_version_0_1_0_opens_and_is_closed_to_others() {
 #[test]
 fn a_store_that_lost_its_content_is_refused_with_instructions() {
     let folder = tempfile::tempdir().unwrap();
-    drop(Disk::open(folder.path()).unwrap());
+    drop(Disk::open(folder.path(), None).unwrap());
     let path = folder.path().join("objects.redb");
     let whole = std::fs::read(&path).unwrap();
     for damaged in [&[][..], &whole[..whole.len() / 3]] {
         std::fs::write(&path, damaged).unwrap();
-        let error = Disk::open(folder.path()).unwrap_err().to_string();
+        let error = Disk::open(folder.path(), None).unwrap_err().to_string();
         assert!(error.contains("objects.redb is damaged (") && error.contains("put a copy of it"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), damaged, "it is left as it is");
     }

@@ -49,9 +49,11 @@ impl Roles {
         listen: SocketAddr,
     ) -> Result<SocketAddr> {
         let IdentityFiles { certificate, key } = layout.apiserver_identity()?;
+        let store =
+            processes::apiserver::StoreFiles { folder: layout.apiserver_dir(), encryption_keys: None };
         let files = processes::apiserver::TlsFiles { certificate, key, client_roots: layout.cluster_root() };
         let shutdown = CancellationToken::new();
-        let server = processes::apiserver::start(layout.apiserver_dir(), listen, files, shutdown.clone())
+        let server = processes::apiserver::start(store, listen, files, shutdown.clone())
             .await
             .with_context(|| port_advice("the Kubernetes API", listen, "--apiserver-port"))?;
         let address = server.address();
