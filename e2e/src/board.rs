@@ -43,17 +43,38 @@ pub fn prepare_with(
     roots: &[CertificateDer<'static>],
     gateway: &str,
 ) -> Result<Options> {
+    prepare_as(kind, dir, provision::Identity::Operational(issued(identity)), roots, gateway, [7; 32])
+}
+
+/// A chain and its key, as a board is provisioned with them.
+#[must_use]
+pub fn issued(identity: &Identity) -> Issued {
+    Issued {
+        chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
+        key: identity.key().secret_der().to_vec().into(),
+    }
+}
+
+/// The same with an identity of any kind, and a seed of its random numbers.
+///
+/// # Errors
+/// There is no firmware, or the flash can't be written.
+pub fn prepare_as(
+    kind: Kind,
+    dir: &Path,
+    identity: provision::Identity,
+    roots: &[CertificateDer<'static>],
+    gateway: &str,
+    seed: [u8; 32],
+) -> Result<Options> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/firmware");
     let firmware = find_firmware(kind, Some(&folder)).context("cargo xtask firmware builds it")?;
     let flash = dir.join(format!("{kind}.flash"));
     let identity = Provision {
-        identity: provision::Identity::Operational(Issued {
-            chain: identity.chain().iter().map(|der| der.to_vec().into()).collect(),
-            key: identity.key().secret_der().to_vec().into(),
-        }),
+        identity,
         services_roots: roots.iter().map(|der| der.to_vec().into()).collect(),
         gateways: vec![reach_host(gateway)],
-        seed: [7; 32].into(),
+        seed: seed.into(),
         board: kind.name().to_owned(),
         network: Network::Dhcp,
     };

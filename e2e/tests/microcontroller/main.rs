@@ -34,8 +34,10 @@ macro_rules! each_board {
 mod digests;
 mod gateways;
 mod impostor;
+mod joining;
 mod memory;
 mod pins;
+mod registrar;
 mod relay;
 mod resets;
 mod resume;

@@ -1,0 +1,200 @@
+//! From bare flash to a session with a renewed certificate, also when power is lost on the way.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rcgen::{CertificateParams, KeyPair};
+use wasmbed_e2e::{
+    TIMEOUT,
+    board::{issued, prepare_as, read_to},
+};
+use wasmbed_emulator::{Emulator, Kind, Options};
+use wasmbed_flash::provision::Identity;
+use wasmbed_identity::PairingToken;
+use wasmbed_pki::{Authorities, CertificationRequest, FactoryAuthority};
+use wasmbed_protocol::KeyHash;
+
+use crate::registrar::{Registrar, Seen};
+
+each_board!(
+    a_board_from_a_factory_joins_and_renews_whatever_its_power_does,
+    a_board_with_a_token_joins_once,
+    a_board_of_the_fleet_renews_what_it_was_provisioned_with,
+);
+
+/// Boards whose power is cut, each once or twice; `WASMBED_POWER_CUTS` for more of them.
+const CUTS: u64 = 3;
+/// Where the random moments begin; printed, so that they can be repeated.
+const SEED: &str = "WASMBED_POWER_SEED";
+
+struct Scene {
+    kind: Kind,
+    dir: tempfile::TempDir,
+    authorities: Authorities,
+    factory: FactoryAuthority,
+    registrar: Registrar,
+}
+
+impl Scene {
+    fn new(kind: Kind, token: Option<&PairingToken>) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let pki = dir.path().join("pki");
+        let authorities = Authorities::create_or_open(&pki, "wasmbed")?;
+        let factory = FactoryAuthority::create_or_open(&pki, "wasmbed")?;
+        let registrar = Registrar::listen(&pki, &authorities, &factory, token.map(PairingToken::key))?;
+        Ok(Self { kind, dir, authorities, factory, registrar })
+    }
+
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.dir.path().join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    fn prepare(&self, folder: &Path, identity: Identity, seed: [u8; 32]) -> Result<Options> {
+        let root = self.authorities.services_root().clone();
+        prepare_as(self.kind, folder, identity, &[root], &self.registrar.address().to_string(), seed)
+    }
+
+    /// What a person may have given the board: a certificate that is soon to be renewed.
+    fn first_certificate(&self) -> Result<wasmbed_pki::Identity> {
+        let key = KeyPair::generate()?;
+        let request = CertificateParams::default().serialize_request(&key)?;
+        let chain = self.registrar.issue(&CertificationRequest::parse(request.der())?)?;
+        wasmbed_pki::Identity::from_pem(&chain, &key.serialize_pem()).map_err(anyhow::Error::msg)
+    }
+
+    /// Waits until the board is there with a certificate that it got in a session.
+    fn renewed(&self, board: &Emulator) -> Result<Seen> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            read_to(board, "session established")?;
+            let seen = self.registrar.seen();
+            ensure!(seen.faults.is_empty(), "{:?}", seen.faults);
+            // The first one ends within the hour.
+            if seen.sessions.last().is_some_and(|not_after| *not_after > now_s() + 86_400) {
+                return Ok(seen);
+            }
+            ensure!(Instant::now() < deadline, "no session with a renewed certificate: {:?}", seen.sessions);
+        }
+    }
+}
+
+fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Numbers that the same seed gives again (splitmix64, Steele, Lea and Flood, 2014).
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn within(&mut self, time: Duration) -> Duration {
+        time.mul_f64(self.next() as f64 / u64::MAX as f64)
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed.iter_mut().for_each(|byte| *byte = self.next() as u8);
+        seed
+    }
+}
+
+fn number(variable: &str) -> Result<Option<u64>> {
+    match std::env::var(variable) {
+        Ok(text) => Ok(Some(text.parse().with_context(|| format!("{variable} is no number"))?)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn a_board_from_a_factory_joins_and_renews_whatever_its_power_does(kind: Kind) -> Result<()> {
+    let seed = number(SEED)?.unwrap_or_else(|| RandomState::new().hash_one(kind.name()));
+    let cuts = number("WASMBED_POWER_CUTS")?.unwrap_or(CUTS);
+    println!("{kind}: {cuts} boards lose power, {SEED}={seed}");
+    let (scene, mut moments) = (Scene::new(kind, None)?, Moments(seed));
+
+    // The first one is left alone: so long it takes.
+    let begun = Instant::now();
+    let mut takes = Duration::ZERO;
+    for round in 0..=cuts {
+        let serial = format!("SN-{round}");
+        scene.registrar.forget();
+        let identity = Identity::Factory(issued(&scene.factory.issue(&serial)?));
+        let options = scene.prepare(&scene.folder(&serial)?, identity, moments.seed())?;
+        let mut lost = Vec::new();
+        if round > 0 {
+            for _ in 0..=moments.next() % 2 {
+                let board = Emulator::start(&options)?;
+                let moment = moments.within(takes);
+                std::thread::sleep(moment);
+                let last = board.last_lines().pop().unwrap_or_default();
+                board.cut_power();
+                lost.push(format!("after {} ms at {last:?}", moment.as_millis()));
+            }
+        }
+        let board = Emulator::start(&options)?;
+        let seen = scene.renewed(&board)?;
+        if round == 0 {
+            takes = begun.elapsed();
+            let said = |what: &str| board.last_lines().iter().any(|line| line.contains(what));
+            ensure!(said(&format!("provisioned factory={serial} trust_domain=wasmbed gateways=1")));
+            ensure!(said("joining: certificate asked for") && said("certificate in use from now on"));
+            ensure!(!said("ERROR"), "{:?}", board.last_lines());
+            ensure!((seen.joined, seen.renewed) == (1, 1), "{} and {}", seen.joined, seen.renewed);
+        }
+        ensure!(seen.keys.len() == 1, "{serial} made {} keys, power lost {lost:?}", seen.keys.len());
+        println!(
+            "{kind}: {serial} joined {} times, renewed {}, power lost {lost:?}",
+            seen.joined, seen.renewed
+        );
+    }
+    Ok(())
+}
+
+fn a_board_with_a_token_joins_once(kind: Kind) -> Result<()> {
+    let token = PairingToken::new([1, 2, 3, 4], [5; PairingToken::SECRET_BYTES]);
+    let scene = Scene::new(kind, Some(&token))?;
+    let identity =
+        Identity::Pairing { token: token.reveal().to_string(), trust_domain: "wasmbed".to_owned() };
+    let options = scene.prepare(&scene.folder("paired")?, identity, [3; 32])?;
+    let board = Emulator::start(&options)?;
+    read_to(&board, "provisioned pairing=01020304 trust_domain=wasmbed gateways=1")?;
+    let seen = scene.renewed(&board)?;
+    ensure!((seen.joined, seen.keys.len()) == (1, 1), "{} with {} keys", seen.joined, seen.keys.len());
+    board.cut_power();
+    let board = Emulator::start(&options)?;
+    let again = scene.renewed(&board)?;
+    ensure!(again.joined == 1 && again.keys == seen.keys, "the token was used again");
+    Ok(())
+}
+
+fn a_board_of_the_fleet_renews_what_it_was_provisioned_with(kind: Kind) -> Result<()> {
+    let scene = Scene::new(kind, None)?;
+    let device = scene.first_certificate()?;
+    let key = KeyHash::of(&device.facts().public_key);
+    let folder = scene.folder("fleet")?;
+    let options = scene.prepare(&folder, Identity::Operational(issued(&device)), [3; 32])?;
+    let board = Emulator::start(&options)?;
+    let seen = scene.renewed(&board)?;
+    ensure!(seen.joined == 0 && seen.keys == [key].into(), "{} joined", seen.joined);
+    ensure!(seen.sessions.first() == Some(&device.facts().not_after), "{:?}", seen.sessions);
+    board.cut_power();
+    let sessions = seen.sessions.len();
+    let board = Emulator::start(&options)?;
+    let again = scene.renewed(&board)?;
+    let first = again.sessions.get(sessions).copied();
+    ensure!(first == seen.sessions.last().copied(), "it begins with the provisioned one: {first:?}");
+    Ok(())
+}
