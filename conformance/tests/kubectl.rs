@@ -1,4 +1,4 @@
-//! `kubectl certificate`, and what kubectl shows of requests, the same on both servers.
+//! `kubectl certificate` and `kubectl create secret`, and what kubectl shows of requests and Secrets, the same on both servers.
 #![cfg(test)]
 
 use anyhow::{Context, Result};
@@ -61,7 +61,36 @@ fn play(admin: &Kubectl, controller: &Kubectl, gateway: &Kubectl) -> Result<Vec<
     Ok(all)
 }
 
-async fn on(kubeconfig: impl Fn(User) -> Result<std::path::PathBuf>) -> Result<Vec<String>> {
+/// Secrets as kubectl makes and shows them.
+fn play_secrets(admin: &Kubectl, _: &Kubectl, gateway: &Kubectl) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    let mut say = |text: String| all.extend(told(&text));
+    say(admin.run(&[
+        "create",
+        "secret",
+        "generic",
+        "one",
+        "--from-literal=user=me",
+        "--from-literal=word=s3cret",
+    ])?);
+    say(admin.refused(&["create", "secret", "generic", "one"])?);
+    say(admin.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: two}\ntype: kubernetes.io/basic-auth\nstringData: {password: p}\n",
+    )?);
+    say(admin.refused(&["create", "secret", "tls", "three", "--cert=/dev/null", "--key=/dev/null"])?);
+    say(admin.run(&["get", "secrets", "one", "two"])?);
+    say(admin.run(&["describe", "secret", "one"])?);
+    say(admin.run(&["get", "secret", "two", "-o", "jsonpath={.data.password}"])?);
+    say(admin.run(&["patch", "secret", "one", "-p", "{\"immutable\":true}"])?);
+    say(admin.refused(&["patch", "secret", "one", "-p", "{\"stringData\":{\"word\":\"other\"}}"])?);
+    say(gateway.refused(&["get", "secret", "one"])?);
+    say(admin.run(&["delete", "secret", "one", "two"])?);
+    Ok(all)
+}
+
+type Play = fn(&Kubectl, &Kubectl, &Kubectl) -> Result<Vec<String>>;
+
+async fn on(play: Play, kubeconfig: impl Fn(User) -> Result<std::path::PathBuf>) -> Result<Vec<String>> {
     let home = tempfile::tempdir()?;
     let of = |user| Kubectl::new(&kubeconfig(user)?, home.path());
     let (admin, controller, gateway) = (of(User::Admin)?, of(User::Controller)?, of(User::Gateway)?);
@@ -70,13 +99,25 @@ async fn on(kubeconfig: impl Fn(User) -> Result<std::path::PathBuf>) -> Result<V
     played.context("kubectl")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_are_approved_and_denied_alike() -> Result<()> {
+async fn on_both(play: Play) -> Result<Vec<String>> {
     let (embedded, real) = tokio::try_join!(Embedded::start(), Real::start())?;
-    let theirs = on(|user| real.kubeconfig(user)).await?;
-    let ours = on(|user| Ok(embedded.kubeconfig(user))).await?;
+    let theirs = on(play, |user| real.kubeconfig(user)).await?;
+    let ours = on(play, |user| Ok(embedded.kubeconfig(user))).await?;
     embedded.stop().await?;
     assert_eq!(ours, theirs);
+    Ok(theirs)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_made_and_shown_alike() -> Result<()> {
+    let told = on_both(play_secrets).await?;
+    assert!(told.iter().any(|line| line.contains("word: 6 bytes")), "{told:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_approved_and_denied_alike() -> Result<()> {
+    let theirs = on_both(play).await?;
     assert!(theirs.iter().any(|line| line.contains("86400") || line.contains("24h")), "{theirs:#?}");
     Ok(())
 }

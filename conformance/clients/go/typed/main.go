@@ -1,5 +1,5 @@
 // Typed clients of client-go with its defaults, so that bodies travel as protobuf: namespaces, Leases, Events, reviews,
-// requests for certificates, an informer and leader election. Each step prints one line; the first failure ends it.
+// requests for certificates, Secrets, an informer and leader election. Each step prints one line; the first failure ends it.
 //
 //	typed -kubeconfig FILE -namespace NAME
 package main
@@ -85,6 +85,7 @@ func run(kubeconfig, namespace string) error {
 		{"leases", s.leases},
 		{"reviews", s.reviews},
 		{"requests", s.requests},
+		{"secrets", s.secrets},
 		{"events", s.events},
 		{"informer", s.informer},
 		{"leader election", s.election},
@@ -267,6 +268,35 @@ func (s *suite) requests(ctx context.Context) error {
 		return fmt.Errorf("listed: %+v", list.Items)
 	}
 	return requests.Delete(ctx, made.Name, meta.DeleteOptions{})
+}
+
+// A Secret with bytes that are no text, and text that becomes bytes.
+func (s *suite) secrets(ctx context.Context) error {
+	secrets := s.client.CoreV1().Secrets(s.namespace)
+	value := []byte{0, 255, 10}
+	made, err := secrets.Create(ctx, &core.Secret{
+		ObjectMeta: meta.ObjectMeta{Name: "typed"},
+		Data:       map[string][]byte{"bytes": value, "empty": {}},
+		StringData: map[string]string{"text": "word"},
+	}, meta.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(made.Data["bytes"], value) || string(made.Data["text"]) != "word" || made.Type != core.SecretTypeOpaque {
+		return fmt.Errorf("created: %+v", made)
+	}
+	made.Data["more"] = value
+	if _, err = secrets.Update(ctx, made, meta.UpdateOptions{}); err != nil {
+		return err
+	}
+	list, err := secrets.List(ctx, meta.ListOptions{FieldSelector: "type=Opaque,metadata.name=typed"})
+	if err != nil {
+		return err
+	}
+	if len(list.Items) != 1 || !bytes.Equal(list.Items[0].Data["more"], value) || len(list.Items[0].Data) != 4 {
+		return fmt.Errorf("listed: %+v", list.Items)
+	}
+	return secrets.Delete(ctx, made.Name, meta.DeleteOptions{})
 }
 
 func (s *suite) events(ctx context.Context) error {
