@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use crate::{container, fuzz, miri, mutations, process};
+use crate::{container, defences, fuzz, miri, mutations, process};
 
 /// Work that takes minutes to hours.
 #[derive(Subcommand)]
@@ -18,6 +18,8 @@ pub(crate) enum Task {
     Seeds(Seeds),
     /// Show that the simulation finds deliberate bugs, one in each of several state machines, and shrinks what shows them.
     Mutations(mutations::Mutations),
+    /// Take defences out, one after the other, and show that the test of each fails without it.
+    Defences(defences::Defences),
     /// Run each fuzz target for a while and print executions, coverage and findings; needs cargo-fuzz and a nightly compiler.
     Fuzz(fuzz::Fuzz),
     /// Run tests of the engine under Miri, which sees undefined behaviour; needs a nightly compiler with Miri.
@@ -73,6 +75,7 @@ pub(crate) fn run(task: Task) -> Result<()> {
     match task {
         Task::Seeds(options) => seeds(&options),
         Task::Mutations(options) => mutations::run(&options),
+        Task::Defences(options) => defences::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Miri(options) => miri::run(&options),
         Task::Attacks(Attacks { seconds, against }) => soak("each", seconds, against),

@@ -9,8 +9,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{container, process};
+use crate::{
+    container,
+    patches::{self, Worktree},
+    process,
+};
 
+const FOLDER: &str = "simulation/mutations";
 /// What a failing run has to be shrunk to.
 const TRANSITIONS_MAX: usize = 20;
 
@@ -31,7 +36,7 @@ pub(crate) struct Mutations {
 
 /// Applies each patch of `simulation/mutations` to a worktree of what was committed last, and has the simulation look for it there.
 pub(crate) fn run(options: &Mutations) -> Result<()> {
-    let patches = patches(&options.names)?;
+    let patches = patches::in_folder(FOLDER, &options.names)?;
     let folder = container::target().join("mutations");
     let tree = Worktree::at_head(folder.join("tree"))?;
     let runs = options.save.clone().unwrap_or_else(|| folder.join("runs"));
@@ -41,13 +46,11 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
     let built = folder.join("target");
     let mut rows = Vec::new();
     for patch in &patches {
-        let name = name_of(patch);
+        let name = patches::name_of(patch);
         process::step(&name);
-        tree.reset()?;
-        let applied = process::run(tree.git().arg("apply").arg(patch));
-        applied.with_context(|| format!("{} no longer applies: bring it up to date", patch.display()))?;
+        tree.apply(patch)?;
         let run = runs.join(format!("{name}.jsonl"));
-        let row = hunt(options, simulation(&tree.0, &built), &run)?;
+        let row = hunt(options, simulation(tree.path(), &built), &run)?;
         println!("{row}");
         rows.push((name, row));
     }
@@ -55,7 +58,7 @@ pub(crate) fn run(options: &Mutations) -> Result<()> {
     process::step("the same runs without the bugs");
     for (name, row) in rows.iter_mut().filter(|(_, row)| row.found.is_some()) {
         let replay =
-            simulation(&tree.0, &built).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
+            simulation(tree.path(), &built).arg("--replay").arg(runs.join(format!("{name}.jsonl"))).status();
         row.passes_without = replay.context("can't start cargo")?.success();
     }
     println!("\n{:<22} found", "mutation");
@@ -125,71 +128,4 @@ fn hunt(options: &Mutations, mut command: Command, run: &Path) -> Result<Row> {
         after.split_once(' ')?.0.parse().ok()
     });
     Ok(Row { found, left, passes_without: false })
-}
-
-fn patches(names: &[String]) -> Result<Vec<PathBuf>> {
-    let folder = process::top().join("simulation/mutations");
-    let mut all = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| format!("no {}", folder.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "patch") {
-            all.push(path);
-        }
-    }
-    all.sort();
-    for name in names {
-        ensure!(all.iter().any(|path| name_of(path) == *name), "there is no mutation {name}");
-    }
-    all.retain(|path| names.is_empty() || names.contains(&name_of(path)));
-    ensure!(!all.is_empty(), "there is no mutation in {}", folder.display());
-    Ok(all)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// A second checkout. It stays in the target folder, so that the next run builds only what changed.
-struct Worktree(PathBuf);
-
-impl Worktree {
-    /// Of what was committed last.
-    fn at_head(path: PathBuf) -> Result<Self> {
-        let head =
-            process::output(Command::new("git").current_dir(process::top()).args(["rev-parse", "HEAD"]))?;
-        if path.join(".git").exists() {
-            let tree = Self(path);
-            process::run(tree.git().args(["checkout", "--quiet", "--force", "--detach", head.trim()]))?;
-            return Ok(tree);
-        }
-        let mut git = Command::new("git");
-        git.current_dir(process::top()).args(["worktree", "add", "--force", "--quiet", "--detach"]);
-        process::run(git.arg(&path).arg(head.trim()))?;
-        Ok(Self(path))
-    }
-
-    fn git(&self) -> Command {
-        let mut git = Command::new("git");
-        git.current_dir(&self.0);
-        git
-    }
-
-    fn reset(&self) -> Result<()> {
-        process::run(self.git().args(["checkout", "--quiet", "--", "."]))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_mutation_applies_to_these_sources() {
-        let patches = patches(&[]).expect("there are some");
-        for patch in patches {
-            let mut git = Command::new("git");
-            git.current_dir(process::top()).args(["apply", "--check"]).arg(&patch);
-            assert!(git.status().expect("git starts").success(), "{} no longer applies", patch.display());
-        }
-    }
 }
