@@ -1,6 +1,7 @@
 //! The facts of a certificate.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustls_pki_types::CertificateDer;
 use x509_parser::{
     oid_registry::OID_X509_SERIALNUMBER,
     prelude::{FromDer, GeneralName, X509Certificate},
@@ -79,6 +80,26 @@ impl CertificateFacts {
     pub fn public_key_base64(&self) -> String {
         STANDARD.encode(&self.public_key)
     }
+}
+
+/// Certificates of a chain at most; ours have two.
+const CHAIN_MAX: usize = 8;
+
+/// The certificates that stand one after the other in DER.
+///
+/// # Errors
+/// There is none, something else stands there, or there are more than eight.
+pub fn split_chain(der: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let mut chain = Vec::new();
+    let mut left = der;
+    while chain.is_empty() || !left.is_empty() {
+        let (rest, _) = X509Certificate::from_der(left).map_err(|_| CertificateError::Malformed)?;
+        let length = left.len() - rest.len();
+        let one = left.get(..length).filter(|_| chain.len() < CHAIN_MAX);
+        chain.push(CertificateDer::from(one.ok_or(CertificateError::Malformed)?.to_vec()));
+        left = rest;
+    }
+    Ok(chain)
 }
 
 /// The public key of a DER certificate as `Device.spec.public_key` has it: standard base64 of the DER

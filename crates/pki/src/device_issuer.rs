@@ -112,6 +112,7 @@ mod tests {
         let (certificate, key) = Identity::files(folder.path(), "devices-issuing");
         let issuer = DeviceIssuer::open_at(&certificate, &key, "example.org", NOW).unwrap();
         let request = request();
+        let mut serials = std::collections::BTreeSet::new();
         for (asked, given) in [(3_600, 3_600), (u64::MAX, lifetime::ISSUED_DEVICE_SECONDS_MAX)] {
             let pem = issuer.issue(&request, "plant", "board-17", UID, asked).unwrap();
             let chain = parse_certificates(pem.as_bytes()).unwrap();
@@ -120,6 +121,7 @@ mod tests {
             assert_eq!(facts.uris, ["spiffe://example.org/ns/plant/device/board-17"]);
             assert_eq!(facts.subject_serial.as_deref(), Some(UID));
             assert_eq!(facts.not_after, NOW + given as i64);
+            assert!(serials.insert(facts.serial), "two certificates of one authority have the same number");
             assert_eq!(chain.len(), 2, "the authority behind it");
             assert!(verify(&chain, authorities.devices_root(), KeyUsage::client_auth()));
             assert!(!verify(&chain, authorities.devices_root(), KeyUsage::server_auth()), "no server");

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::{CertificateError, CertificateFacts, IdentityError, PemError, PkiError, SpiffeId, write_private};
@@ -28,12 +29,31 @@ impl Identity {
     pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, PemError> {
         let chain = parse_certificates(chain_pem.as_bytes())?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(PemError::Key)?;
-        let facts = CertificateFacts::parse(&chain[0])?;
+        Self::new(chain, chain_pem.to_owned(), key, key_pem.to_owned())
+    }
+
+    /// An identity from DER; `key_pem` is the key once more.
+    pub(crate) fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        key_pem: String,
+    ) -> Result<Self, PemError> {
+        let chain_pem = chain.iter().map(|certificate| to_pem(certificate)).collect();
+        Self::new(chain, chain_pem, key, key_pem)
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        chain_pem: String,
+        key: PrivateKeyDer<'static>,
+        key_pem: String,
+    ) -> Result<Self, PemError> {
+        let facts = CertificateFacts::parse(chain.first().ok_or(PemError::NoCertificate)?)?;
         let signer = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|_| PemError::KeyKind)?;
         if signer.public_key().is_none_or(|public| public.as_ref() != facts.public_key) {
             return Err(PemError::KeyMismatch);
         }
-        Ok(Self { chain_pem: chain_pem.to_owned(), key_pem: key_pem.to_owned(), chain, key, facts })
+        Ok(Self { chain_pem, key_pem, chain, key, facts })
     }
 
     /// Reads an identity from its two files.
@@ -140,6 +160,20 @@ pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'stati
         return Err(PemError::NoCertificate);
     }
     Ok(certificates)
+}
+
+/// RFC 7468: 64 columns of base64.
+fn to_pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut lines = text.as_str();
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    while let Some((line, rest)) = lines.split_at_checked(64.min(lines.len())).filter(|_| !lines.is_empty()) {
+        pem.push_str(line);
+        pem.push('\n');
+        lines = rest;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 fn read_text(path: &Path) -> Result<String, IdentityError> {

@@ -8,14 +8,15 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 use wasmbed_identity::FactoryId;
 
 use crate::{
     CertificateFacts, Identity, PkiError, Role, SpiffeId, identity::parse_certificates, lifetime,
-    write_private,
+    tls::provider, write_private,
 };
 
 /// Which clock certificates begin by.
@@ -346,9 +347,20 @@ fn base_params(
     }
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
+    params.serial_number = Some(random_serial()?);
     let begin = now.saturating_sub_unsigned(lifetime::BACKDATE_SECONDS);
     set_validity(&mut params, begin, now.saturating_add_unsigned(days * 24 * 3_600));
     Ok(params)
+}
+
+/// A serial number that no other certificate has, also not another one of the same key (RFC 5280, section 4.1.2.2): positive, of
+/// 20 bytes.
+fn random_serial() -> Result<SerialNumber, PkiError> {
+    let mut bytes = [0; 20];
+    let filled = provider().secure_random.fill(&mut bytes);
+    filled.map_err(|_| rcgen::Error::RingUnspecified)?;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// In seconds since 1970-01-01T00:00:00Z; before that there are no certificates.

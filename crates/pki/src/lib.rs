@@ -18,6 +18,7 @@ mod authority;
 mod certificate;
 mod cluster;
 mod device_issuer;
+mod device_key;
 mod error;
 mod identity;
 mod issuer;
@@ -28,16 +29,20 @@ pub mod tls;
 mod verifier;
 
 pub use authority::{Authorities, FactoryAuthority};
-pub use certificate::{CertificateFacts, public_key_base64};
+pub use certificate::{CertificateFacts, public_key_base64, split_chain};
 pub use cluster::ClusterAuthority;
 pub use device_issuer::DeviceIssuer;
+pub use device_key::DeviceKey;
 pub use error::{IdentityError, PemError, PkiError};
 pub use identity::{Identity, read_certificates};
 pub use joining::{DeviceClients, DevicePeer, DeviceServer};
 pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
 pub use request::{CertificationRequest, REQUEST_BYTES_MAX, RequestError};
 pub use wasmbed_files::write_private;
-pub use wasmbed_identity::{CertificateError, FactoryId, Refusal, Role, SpiffeError, SpiffeId};
+pub use wasmbed_identity::{
+    CertificateError, FactoryId, FactoryIdError, Leaf, PairingToken, PairingTokenError, Refusal, Role,
+    SpiffeError, SpiffeId,
+};
 
 /// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing
 /// authorities live ten times as long as the services' leaves.
