@@ -24,7 +24,7 @@ pub trait Identity {
     /// `SubjectPublicKeyInfo`.
     ///
     /// # Errors
-    /// The bytes are no such key.
+    /// [`IdentityError::Key`] if the bytes are no such key: the device then makes another one and begins anew.
     fn use_key(&mut self, pkcs8: &[u8]) -> Result<KeyHash, IdentityError>;
     /// A PKCS #10 request for the operational key, which is the provisioned one with [`Provisioned::Operational`]: empty
     /// subject, DER.

@@ -295,10 +295,14 @@ impl Credentials {
                 events.push(Event::KeyUsed { key });
             }
             Err(error) => {
+                // What is no key won't become one; anything else may go better the next time.
+                let is_lost = matches!(error, IdentityError::Key(_));
                 events.push(Event::IdentityFailed { error });
-                events.push(Event::IdentityLost);
-                self.record = Origin::of(&self.provisioned).map(IdentityRecord::new);
-                self.phase = Phase::Making;
+                if is_lost {
+                    events.push(Event::IdentityLost);
+                    self.record = Origin::of(&self.provisioned).map(IdentityRecord::new);
+                }
+                self.phase = if is_lost { Phase::Making } else { Phase::Loading };
                 self.fail(now_ms);
             }
         }
