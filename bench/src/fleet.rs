@@ -145,7 +145,7 @@ pub(crate) fn switch_on(machine: &Machine, identities: Arc<Vec<Identity>>) -> Re
     let devices = identities.len();
     let issue: Issue = Arc::new(move |index| {
         let identity = identities.get(index).ok_or("no such device")?;
-        Ok(Identity::from_pem(&identity.chain_pem, &identity.key_pem)?)
+        Ok(Identity::from_pem(&identity.chain_pem, &identity.key_pem)?.into())
     });
     let roots = vec![machine.layout().authorities().services_root().clone()];
     let mut config = FleetConfig::new(devices, issue, roots, vec![machine.gateway_address().to_string()]);

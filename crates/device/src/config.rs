@@ -4,7 +4,9 @@ use std::{io, path::PathBuf, time::Duration};
 
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
-use wasmbed_pki::{CertificateError, Identity, SpiffeId, tls::TlsError};
+use wasmbed_pki::{
+    CertificateError, FactoryIdError, Identity, PairingToken, PkiError, SpiffeId, tls::TlsError,
+};
 use wasmbed_protocol::limits::MODULE_BYTES_MAX;
 use wasmbed_runtime::RuntimeConfig;
 
@@ -46,11 +48,33 @@ impl BoardConfig {
     }
 }
 
-/// One device. Its namespace and name stand in its certificate.
+/// What a device was given.
+#[derive(Debug)]
+pub enum DeviceIdentity {
+    /// A certificate of the fleet; its namespace and name stand in it.
+    Operational(Identity),
+    /// A certificate of its maker, with which it joins.
+    Factory(Identity),
+    /// A token, with which it joins once.
+    Pairing {
+        /// The token.
+        token: PairingToken,
+        /// Of the fleet.
+        trust_domain: String,
+    },
+}
+
+impl From<Identity> for DeviceIdentity {
+    fn from(identity: Identity) -> Self {
+        Self::Operational(identity)
+    }
+}
+
+/// One device.
 #[derive(Debug)]
 pub struct DeviceConfig {
-    /// Certificate chain and private key.
-    pub identity: Identity,
+    /// What it was given to be told apart by.
+    pub identity: DeviceIdentity,
     /// Roots below which gateways stand; two slots, so that a new root can arrive before the old one goes.
     pub services_roots: Vec<CertificateDer<'static>>,
     /// `host:port`, tried in this order.
@@ -75,13 +99,13 @@ impl DeviceConfig {
     /// A device with a board and a watchdog as usual.
     #[must_use]
     pub fn new(
-        identity: Identity,
+        identity: impl Into<DeviceIdentity>,
         services_roots: Vec<CertificateDer<'static>>,
         gateways: Vec<String>,
         data_dir: PathBuf,
     ) -> Self {
         Self {
-            identity,
+            identity: identity.into(),
             services_roots,
             gateways,
             data_dir,
@@ -110,6 +134,15 @@ pub enum DeviceError {
     /// Configuration: a certificate for something else.
     #[error("the certificate is for {0}, which is not a device")]
     NotADevice(SpiffeId),
+    /// Configuration: a certificate that is not a factory's.
+    #[error("the factory certificate is not usable: {0}")]
+    NotAFactory(#[from] FactoryIdError),
+    /// Configuration: a trust domain that no certificate can carry.
+    #[error("{0:?} is not a trust domain: 1 to 255 of a-z, 0-9, '.', '-', '_'")]
+    TrustDomain(String),
+    /// Configuration: a key that signs nothing that we understand.
+    #[error("the private key is not usable: {0}")]
+    Key(#[from] PkiError),
     /// Configuration: TLS refuses the identity or the roots.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::RootCertStore;
-use wasmbed_pki::{
-    Identity, Role, SpiffeId,
-    tls::{ClientParams, Profile, client_config, roots},
-};
+use wasmbed_pki::tls::roots;
 use wasmbed_protocol::{ResetReason, limits::RESET_DETAIL_BYTES_MAX};
 use wasmbed_runtime::RuntimeConfig;
 use wasmbed_supervisor::platform::Board;
@@ -23,6 +19,7 @@ use wasmbed_supervisor::platform::Board;
 use crate::{
     config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
     counters::{Counters, Progress},
+    identity::HostIdentity,
     mailbox::Mailbox,
     reactor::{DeviceSource, Parts, Reactor},
     storage::{Disk, StorageThread, Store},
@@ -88,8 +85,7 @@ impl Handle {
 /// the device keeps trying.
 pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     check_gateways(&config.gateways)?;
-    let id = device_id(&config.identity)?;
-    let tls = tls_config(&config.identity, roots(config.services_roots)?, &id)?;
+    let identity = HostIdentity::new(config.identity, roots(config.services_roots)?)?;
     let lock = lock(&config.data_dir)?;
     let note = config.data_dir.join("reset");
     let (reset_reason, reset_detail) = take_note(&note);
@@ -104,13 +100,12 @@ pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     let watchdog = watchdog.map_err(host("starting the watchdog"))?;
     let counters = Arc::new(Counters::default());
     let source = One(Some(OneDevice {
-        tls,
+        identity,
         gateways: config.gateways.into(),
         connect_timeout: config.connect_timeout,
         board: board(&config.board, reset_reason, reset_detail),
         runtime: config.board.runtime,
         store,
-        id,
     }));
     let (stop, counted) = (Stop(vec![mailbox.clone()]), Arc::clone(&counters));
     let thread = thread::Builder::new().name("device".into()).spawn(move || {
@@ -149,27 +144,6 @@ pub(crate) fn guarded(
     })
 }
 
-/// The id in a device's certificate.
-pub(crate) fn device_id(identity: &Identity) -> Result<SpiffeId, DeviceError> {
-    let id = identity.spiffe_id()?;
-    if id.role() == Role::Device { Ok(id) } else { Err(DeviceError::NotADevice(id)) }
-}
-
-pub(crate) fn tls_config(
-    identity: &Identity,
-    roots: Arc<RootCertStore>,
-    id: &SpiffeId,
-) -> Result<Arc<rustls::ClientConfig>, DeviceError> {
-    Ok(client_config(ClientParams {
-        profile: Profile::Device,
-        identity,
-        roots,
-        trust_domain: id.trust_domain(),
-        gateway: None,
-        time: None,
-    })?)
-}
-
 pub(crate) fn board(config: &BoardConfig, reset_reason: ResetReason, reset_detail: String) -> Board {
     Board {
         board: config.board.clone(),
@@ -184,8 +158,7 @@ pub(crate) fn board(config: &BoardConfig, reset_reason: ResetReason, reset_detai
 }
 
 struct OneDevice {
-    id: SpiffeId,
-    tls: Arc<rustls::ClientConfig>,
+    identity: HostIdentity,
     gateways: Arc<[String]>,
     connect_timeout: Duration,
     board: Board,
@@ -205,9 +178,7 @@ impl DeviceSource for One {
             return Err(DeviceError::Panicked("a second device where there is one".into()));
         };
         Ok(Parts {
-            device: format!("{}/{}", one.id.namespace(), one.id.name()).into(),
-            trust_domain: one.id.trust_domain().into(),
-            tls: one.tls,
+            identity: one.identity,
             gateways: one.gateways,
             connect_timeout: one.connect_timeout,
             board: one.board,

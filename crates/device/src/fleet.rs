@@ -14,14 +14,15 @@ use std::{
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
-use wasmbed_pki::{Identity, tls::roots};
+use wasmbed_pki::tls::roots;
 use wasmbed_protocol::ResetReason;
 use wasmbed_telemetry::OpenFiles;
 
 use crate::{
-    config::{BoardConfig, DeviceConfig, DeviceError, IssueError, check_gateways},
+    config::{BoardConfig, DeviceConfig, DeviceError, DeviceIdentity, IssueError, check_gateways},
     counters::{Counters, Progress},
-    device::{Stop, board, device_id, guarded, tls_config},
+    device::{Stop, board, guarded},
+    identity::HostIdentity,
     reactor::{DeviceSource, Parts, Reactor},
     storage::{DeviceStorage, Disk, Memory, SharedModules, StorageThread, Store},
     watchdog::LoopWatchdog,
@@ -31,14 +32,14 @@ use crate::{
 pub const DEVICES_MAX: usize = 10_000;
 
 /// Makes the identity of device `index`, counted from 0; called once for each device when it is switched on.
-pub type Issue = Arc<dyn Fn(usize) -> Result<Identity, IssueError> + Send + Sync>;
+pub type Issue = Arc<dyn Fn(usize) -> Result<DeviceIdentity, IssueError> + Send + Sync>;
 
 /// Where the devices keep modules, state and data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FleetStorage {
     /// In memory: gone when the process ends, as if each device had been replaced by a new one.
     Memory,
-    /// In a directory for each, `DIR/NAMESPACE/NAME`.
+    /// In a directory for each, `DIR/NAMESPACE/NAME`; `DIR/factory/SERIAL` and `DIR/pairing/ID` for those that join.
     Files(PathBuf),
 }
 
@@ -242,7 +243,7 @@ impl DeviceSource for Share {
         let shared = &self.shared;
         let identity =
             (shared.issue)(number).map_err(|problem| DeviceError::Identity { index: number, problem })?;
-        let id = device_id(&identity)?;
+        let identity = HostIdentity::new(identity, Arc::clone(&shared.roots))?;
         let storage = match &shared.storage {
             FleetStorage::Memory => {
                 let memory = Memory::new(shared.modules.clone());
@@ -250,16 +251,14 @@ impl DeviceSource for Share {
                 DeviceStorage::memory(store.map_err(|source| DeviceError::Host { what: "memory", source })?)
             }
             FleetStorage::Files(folder) => {
-                let path = folder.join(id.namespace()).join(id.name());
+                let path = folder.join(identity.name());
                 let store =
                     Disk::open(&path).and_then(|medium| Store::open(medium, shared.board.storage_bytes));
                 storage.files(index, store.map_err(|source| DeviceError::Io { path, source })?)
             }
         };
         Ok(Parts {
-            device: format!("{}/{}", id.namespace(), id.name()).into(),
-            trust_domain: id.trust_domain().into(),
-            tls: tls_config(&identity, Arc::clone(&shared.roots), &id)?,
+            identity,
             gateways: Arc::clone(&shared.gateways[number % shared.gateways.len()]),
             connect_timeout: DeviceConfig::CONNECT_TIMEOUT,
             board: board(&shared.board, ResetReason::PowerOn, String::new()),

@@ -10,6 +10,7 @@ mod config;
 mod counters;
 mod device;
 pub mod fleet;
+mod identity;
 mod link;
 mod log;
 mod mailbox;
@@ -20,7 +21,7 @@ mod resolve;
 pub mod storage;
 mod watchdog;
 
-pub use config::{BoardConfig, DeviceConfig, DeviceError, IssueError};
+pub use config::{BoardConfig, DeviceConfig, DeviceError, DeviceIdentity, IssueError};
 pub use counters::Progress;
 pub use device::{Handle, Stop, run, start};
 pub use peripherals::HostPeripherals;

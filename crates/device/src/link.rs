@@ -17,12 +17,12 @@ use std::{
 };
 
 use mio::{Interest, Registry, Token, net::TcpStream};
-use rustls::{ClientConfig, ClientConnection};
+use rustls::ClientConnection;
 use wasmbed_agent::failover::Failover;
 use wasmbed_pki::tls::{Profile, authenticate_gateway, handshake_reason, server_name};
 use wasmbed_supervisor::platform::{Link, LinkState};
 
-use crate::{counters::Counters, resolve::Resolver};
+use crate::{counters::Counters, identity::Presence, resolve::Resolver};
 
 /// A name that takes longer is as good as unknown.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(crate) struct LinkConfig {
     pub(crate) token: Token,
     pub(crate) registry: Rc<Registry>,
     pub(crate) resolver: Resolver,
-    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) presence: Presence,
     pub(crate) trust_domain: Arc<str>,
     /// `host:port`, at least one.
     pub(crate) gateways: Arc<[String]>,
@@ -173,7 +173,9 @@ impl TlsLink {
             self.config.token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        let tls = ClientConnection::new(Arc::clone(&self.config.tls), server_name());
+        // The loop gives something to present before it connects.
+        let config = self.config.presence.tls().ok_or(io::ErrorKind::NotConnected)?;
+        let tls = ClientConnection::new(config, server_name());
         let mut tls = tls.map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         Ok(Connection { stream, tls, since: Instant::now(), heard: false })

@@ -1,22 +1,22 @@
 //! Device and application logs as `tracing` events, with the fields that all processes share.
 
-use std::sync::Arc;
-
 use wasmbed_protocol::{ApplicationUid, Harmless, limits::LOG_TEXT_BYTES_MAX};
 use wasmbed_supervisor::platform::{Level, LogSink, Record};
+
+use crate::identity::Presence;
 
 /// Of a line of the device's own log; the longest has a gateway's detail of 128 bytes in it.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 
 /// Writes one device's lines.
 pub(crate) struct DeviceLog {
-    /// `namespace/name`.
-    pub(crate) device: Arc<str>,
+    /// Which device it is.
+    pub(crate) device: Presence,
 }
 
 impl LogSink for DeviceLog {
     fn record(&mut self, record: &Record<'_>) {
-        let device = &*self.device;
+        let device = &*self.device.name();
         let correlation_id = record.correlation_id.map(tracing::field::display);
         let (epoch, revision) =
             (record.epoch.map(|epoch| epoch.0), record.revision.map(|revision| revision.0));
@@ -41,6 +41,6 @@ impl LogSink for DeviceLog {
     fn application_line(&mut self, _uid: &ApplicationUid, name: &str, text: &str) {
         // An application may not steer the terminal that its lines are read on.
         let text = Harmless { text, bytes_max: LOG_TEXT_BYTES_MAX };
-        tracing::info!(target: "application", device = &*self.device, application = name, "{text}");
+        tracing::info!(target: "application", device = &*self.device.name(), application = name, "{text}");
     }
 }

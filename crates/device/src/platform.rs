@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use rustls::crypto::CryptoProvider;
-use wasmbed_supervisor::platform::{Entropy, FixedIdentity, Platform, Timer};
+use wasmbed_supervisor::platform::{Entropy, Platform, Timer};
 
 use crate::{
-    link::TlsLink, log::DeviceLog, peripherals::HostPeripherals, storage::DeviceStorage,
-    watchdog::LoopWatchdog,
+    identity::HostIdentity, link::TlsLink, log::DeviceLog, peripherals::HostPeripherals,
+    storage::DeviceStorage, watchdog::LoopWatchdog,
 };
 
 /// Everything that one device has.
@@ -16,7 +16,7 @@ pub(crate) struct LinuxPlatform {
     pub(crate) storage: DeviceStorage,
     pub(crate) watchdog: LoopWatchdog,
     pub(crate) entropy: HostEntropy,
-    pub(crate) identity: FixedIdentity,
+    pub(crate) identity: HostIdentity,
     pub(crate) peripherals: HostPeripherals,
     pub(crate) log: DeviceLog,
     pub(crate) timer: WallTimer,
@@ -49,7 +49,7 @@ impl Platform for LinuxPlatform {
     type Storage = DeviceStorage;
     type Watchdog = LoopWatchdog;
     type Entropy = HostEntropy;
-    type Identity = FixedIdentity;
+    type Identity = HostIdentity;
     type Peripherals = HostPeripherals;
     type LogSink = DeviceLog;
     type Timer = WallTimer;
@@ -70,7 +70,7 @@ impl Platform for LinuxPlatform {
         &mut self.entropy
     }
 
-    fn identity(&mut self) -> &mut FixedIdentity {
+    fn identity(&mut self) -> &mut HostIdentity {
         &mut self.identity
     }
 

@@ -16,12 +16,13 @@ use wasmbed_protocol::ApplicationState;
 use wasmbed_runtime::{Interpreter, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    platform::{Board, FixedIdentity, Link as _, Platform as _},
+    platform::{Board, Link as _, Platform as _},
 };
 
 use crate::{
     config::DeviceError,
     counters::Counters,
+    identity::HostIdentity,
     link::{LinkConfig, TlsLink},
     log::DeviceLog,
     mailbox::{Mail, Mailbox},
@@ -38,9 +39,7 @@ const EVENTS: usize = 1_024;
 
 /// What is particular to one device.
 pub(crate) struct Parts {
-    pub(crate) device: Arc<str>,
-    pub(crate) trust_domain: Arc<str>,
-    pub(crate) tls: Arc<rustls::ClientConfig>,
+    pub(crate) identity: HostIdentity,
     pub(crate) gateways: Arc<[String]>,
     pub(crate) connect_timeout: Duration,
     pub(crate) board: Board,
@@ -151,8 +150,8 @@ impl Reactor {
             token: Token(index),
             registry: Rc::clone(&self.registry),
             resolver: self.resolver.clone(),
-            tls: parts.tls,
-            trust_domain: parts.trust_domain,
+            presence: parts.identity.presence(),
+            trust_domain: Arc::clone(parts.identity.trust_domain()),
             gateways: parts.gateways,
             connect_timeout: parts.connect_timeout,
             counters: Arc::clone(&self.counters),
@@ -163,9 +162,9 @@ impl Reactor {
             storage: parts.storage,
             watchdog: self.watchdog.clone(),
             entropy: HostEntropy(Arc::clone(&self.provider)),
-            identity: FixedIdentity,
             peripherals: HostPeripherals::new(now),
-            log: DeviceLog { device: parts.device },
+            log: DeviceLog { device: parts.identity.presence() },
+            identity: parts.identity,
             timer: WallTimer(now),
         };
         let config = Config { board: parts.board, runtime: parts.runtime };

@@ -17,7 +17,7 @@ use gateway::{ScriptedGateway, Wanted};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::CertificateDer;
 use wasmbed_device::{
-    DeviceConfig, DeviceError,
+    DeviceConfig, DeviceError, DeviceIdentity,
     fleet::{self, FleetConfig, FleetStorage},
     start,
 };
@@ -279,8 +279,15 @@ fn frames_that_arrive_a_byte_at_a_time_are_the_same_frames() {
 fn a_device_needs_a_device_s_certificate_and_a_usable_address() {
     let world = World::new();
     let mut config = world.config("one", vec!["127.0.0.1:1".into()]);
-    config.identity = world.authorities.issue_controller("wasmbed-system", "controller").unwrap();
+    config.identity = world.authorities.issue_controller("wasmbed-system", "controller").unwrap().into();
     assert!(matches!(start(config), Err(DeviceError::NotADevice(_))));
+    let mut config = world.config("one", vec!["127.0.0.1:1".into()]);
+    config.identity = DeviceIdentity::Factory(world.device("one"));
+    assert!(matches!(start(config), Err(DeviceError::NotAFactory(_))));
+    let mut config = world.config("one", vec!["127.0.0.1:1".into()]);
+    let token = "0a1b2c3d.000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    config.identity = DeviceIdentity::Pairing { token, trust_domain: "No Domain".into() };
+    assert!(matches!(start(config), Err(DeviceError::TrustDomain(_))));
     assert!(matches!(start(world.config("one", vec![])), Err(DeviceError::NoGateway)));
     assert!(matches!(start(world.config("one", vec!["gateway".into()])), Err(DeviceError::Gateway(_))));
 }
@@ -302,7 +309,8 @@ fn fleet_runs(storage: FleetStorage, devices: usize, world: &World) {
     let folder = world.folder.path().join("pki");
     let authorities = Authorities::create_or_open(&folder, TRUST).unwrap();
     let issue = move |index: usize| {
-        authorities.issue_device("default", &format!("simulated-{index}")).map_err(Into::into)
+        let identity = authorities.issue_device("default", &format!("simulated-{index}"));
+        identity.map(Into::into).map_err(Into::into)
     };
     let mut config =
         FleetConfig::new(devices, Arc::new(issue), world.services_roots(), vec![address.to_string()]);

@@ -150,7 +150,7 @@ impl System {
         }
         let issue: fleet::Issue = Arc::new(move |index| {
             let (chain, key) = identities.get(index).ok_or("no such device")?;
-            Ok(Identity::from_pem(chain, key)?)
+            Ok(Identity::from_pem(chain, key)?.into())
         });
         let gateway = self.gateway.as_ref().context("no gateway")?.addresses.server;
         let roots = vec![self.authorities.services_root().clone()];

@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use wasmbed_device::DeviceConfig;
+use wasmbed_device::{DeviceConfig, DeviceIdentity};
 use wasmbed_emulator::Kind;
-use wasmbed_pki::{Identity, read_certificates};
+use wasmbed_pki::{Identity, PairingToken, read_certificates};
 
 use super::board::{Board, Running};
-use crate::{machine::provision, runtime::shutdown_on_signal, runtime::start_logging, values};
+use crate::{
+    machine::{layout::TRUST_DOMAIN, provision},
+    runtime::shutdown_on_signal,
+    runtime::start_logging,
+    values,
+};
 
-/// How to run a device on this machine. Its namespace and name stand in its certificate.
+/// How to run a device on this machine. Its namespace and name stand in its certificate, which it has from the start or joins for:
+/// with its maker's certificate or with a pairing token. What it joined for is in its data folder, and renewed by itself.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
@@ -32,10 +38,47 @@ pub(crate) struct Args {
     /// PEM: its key.
     #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_KEY_FILE", default_value = "device.key")]
     key_file: PathBuf,
+    /// PEM: the certificate of its maker, then the issuing authority: join with it instead.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WASMBED_DEVICE_FACTORY_CERT_FILE",
+        requires = "factory_key_file",
+        conflicts_with_all = ["cert_file", "key_file", "board"]
+    )]
+    factory_cert_file: Option<PathBuf>,
+    /// PEM: the key of its maker's certificate.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WASMBED_DEVICE_FACTORY_KEY_FILE",
+        requires = "factory_cert_file"
+    )]
+    factory_key_file: Option<PathBuf>,
+    /// A file with a pairing token, as `wasmbed devices pair` gives it: join with it instead. It is used once.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WASMBED_DEVICE_PAIRING_TOKEN_FILE",
+        conflicts_with_all = ["cert_file", "key_file", "factory_cert_file", "board"]
+    )]
+    pairing_token_file: Option<PathBuf>,
+    /// The pairing token itself. Other users of the machine can read a command line: the file or the environment keeps it from them.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "WASMBED_DEVICE_PAIRING_TOKEN",
+        hide_env_values = true,
+        conflicts_with_all = ["cert_file", "key_file", "factory_cert_file", "pairing_token_file", "board"]
+    )]
+    pairing_token: Option<String>,
+    /// First part of all SPIFFE ids of the fleet, which a pairing token does not say.
+    #[arg(long, env = "WASMBED_DEVICE_TRUST_DOMAIN", default_value = TRUST_DOMAIN)]
+    trust_domain: String,
     /// PEM: the root of the services; a second one may follow the first.
     #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CA_FILE", default_value = "services-ca.crt")]
     ca_file: PathBuf,
-    /// Folder of modules, state and applications' data; one process at a time.
+    /// Folder of modules, state, applications' data and the key and certificates that it joined for; one process at a time.
     #[arg(long, value_name = "DIR", env = "WASMBED_DEVICE_DATA_DIR", default_value = "device-data")]
     data_dir: PathBuf,
     /// Run this board's firmware in QEMU instead.
@@ -72,20 +115,20 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     }
     start_logging(&arguments.log_format, &arguments.log_level)?;
     let shutdown = shutdown_on_signal()?;
-    let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
     if let Some(kind) = arguments.board {
         let board = Board {
             kind,
             firmware: arguments.firmware,
             memory: arguments.memory,
             data_dir: arguments.data_dir,
-            identity,
+            identity: Identity::read(&arguments.cert_file, &arguments.key_file)?,
             services_roots: read_certificates(&arguments.ca_file)?,
             gateways: arguments.gateways,
         };
         return Running::start(board).await?.run(&shutdown).await;
     }
     let roots = read_certificates(&arguments.ca_file)?;
+    let identity = identity(&arguments)?;
     let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
     if let Some(bytes) = arguments.memory {
         config.board.runtime.arena_bytes = bytes;
@@ -100,4 +143,23 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         tokio::task::spawn_blocking(move || device.wait()).await.context("the device's waiter panicked")?;
     stopping.abort();
     Ok(ended?)
+}
+
+/// What the device is told apart by.
+fn identity(arguments: &Args) -> Result<DeviceIdentity> {
+    let token = match (&arguments.pairing_token, &arguments.pairing_token_file) {
+        (Some(text), _) => Some(text.parse::<PairingToken>().context("--pairing-token")?),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Some(text.parse::<PairingToken>().with_context(|| path.display().to_string())?)
+        }
+        (None, None) => None,
+    };
+    if let Some(token) = token {
+        return Ok(DeviceIdentity::Pairing { token, trust_domain: arguments.trust_domain.clone() });
+    }
+    if let (Some(certificate), Some(key)) = (&arguments.factory_cert_file, &arguments.factory_key_file) {
+        return Ok(DeviceIdentity::Factory(Identity::read(certificate, key)?));
+    }
+    Ok(DeviceIdentity::Operational(Identity::read(&arguments.cert_file, &arguments.key_file)?))
 }

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use wasmbed_device::{
-    Progress,
+    DeviceIdentity, Progress,
     fleet::{self, FleetConfig, FleetStorage},
 };
-use wasmbed_pki::Authorities;
+use wasmbed_pki::{Authorities, FactoryAuthority};
 use wasmbed_telemetry::with_causes;
 
 use crate::{
@@ -62,6 +62,10 @@ pub(crate) struct Args {
     /// the gateway's enrollment policy is not open.
     #[arg(long, value_name = "FILE")]
     manifests: Option<PathBuf>,
+    /// Let the devices join with factory identities, which are issued from the factory authority in this folder: the serials are the
+    /// names. What they joined for is gone at the end without --data-dir.
+    #[arg(long, value_name = "DIR", conflicts_with = "manifests")]
+    factory: Option<PathBuf>,
     /// A level, or `target=level` pairs with commas.
     #[arg(long, env = "WASMBED_LOG", default_value = "warn")]
     log_level: String,
@@ -79,17 +83,23 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     let shutdown = shutdown_on_signal()?;
     let authorities = Arc::new(Authorities::create_or_open(&arguments.pki, &arguments.trust_domain)?);
     let roots = vec![authorities.services_root().clone()];
+    let factory = match &arguments.factory {
+        Some(folder) => Some(FactoryAuthority::create_or_open(folder, &arguments.trust_domain)?),
+        None => None,
+    };
     let store = KeptIdentities {
         authorities,
-        dir: arguments.pki.join("simulated"),
+        dir: arguments.factory.unwrap_or(arguments.pki).join("simulated"),
+        factory,
         namespace: arguments.namespace,
         prefix: arguments.prefix,
     };
     if let Some(path) = arguments.manifests {
         return store.write_manifests(arguments.devices, &path);
     }
-    let issue: fleet::Issue =
-        Arc::new(move |index| store.identity(index).map_err(|error| with_causes(error.as_ref()).into()));
+    let issue: fleet::Issue = Arc::new(move |index| {
+        store.device_identity(index).map_err(|error| with_causes(error.as_ref()).into())
+    });
     let mut config = FleetConfig::new(arguments.devices, issue, roots, arguments.gateways);
     config.storage = arguments.data_dir.map_or(FleetStorage::Memory, FleetStorage::Files);
     config.threads = arguments.threads;
@@ -135,6 +145,8 @@ fn render(progress: &Progress, elapsed: Duration) -> String {
 /// Identities that stay the same from run to run, so that a gateway that pinned their keys knows them again.
 struct KeptIdentities {
     authorities: Arc<Authorities>,
+    /// Issues instead, to devices that join.
+    factory: Option<FactoryAuthority>,
     dir: PathBuf,
     namespace: String,
     prefix: String,
@@ -145,6 +157,14 @@ impl KeptIdentities {
         format!("{}{:05}", self.prefix, index + 1)
     }
 
+    fn device_identity(&self, index: usize) -> Result<DeviceIdentity> {
+        let identity = self.identity(index)?;
+        Ok(match &self.factory {
+            Some(_) => DeviceIdentity::Factory(identity),
+            None => DeviceIdentity::Operational(identity),
+        })
+    }
+
     fn identity(&self, index: usize) -> Result<wasmbed_pki::Identity> {
         let name = self.name(index);
         let stem = format!("{}-{name}", self.namespace);
@@ -152,7 +172,10 @@ impl KeptIdentities {
         if key.exists() {
             return Ok(wasmbed_pki::Identity::read(&certificate, &key)?);
         }
-        let identity = self.authorities.issue_device(&self.namespace, &name)?;
+        let identity = match &self.factory {
+            Some(factory) => factory.issue(&name)?,
+            None => self.authorities.issue_device(&self.namespace, &name)?,
+        };
         identity.write(&self.dir, &stem)?;
         Ok(identity)
     }

@@ -146,7 +146,7 @@ impl Roles {
         let devices = identities.len();
         let issue: fleet::Issue = Arc::new(move |index| {
             let files = identities.get(index).ok_or("no such device")?;
-            Ok(Identity::read(&files.certificate, &files.key)?)
+            Ok(Identity::read(&files.certificate, &files.key)?.into())
         });
         let mut config = FleetConfig::new(devices, issue, roots, vec![gateway.to_string()]);
         config.storage = FleetStorage::Files(layout.devices_dir());
