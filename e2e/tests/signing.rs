@@ -30,16 +30,19 @@ wasmbed_e2e::both!(
     an_approved_request_with_a_factory_proof_is_signed,
     a_person_s_approval_does_not_make_up_for_a_proof,
     a_renewal_needs_no_person_but_a_device_that_stands,
+    the_issuing_authority_is_replaced_and_what_the_one_before_issued_renews,
 );
 
 const NAMESPACE: &str = "default";
+/// Where the key of the devices' root is kept.
+const ROOT_KEY: &str = "devices-root.key";
 
 /// A control plane with a signer, and a factory.
 struct World {
     client: Client,
     gateway: Client,
     factory: CertifiedIssuer<'static, KeyPair>,
-    _signer: Process,
+    signer: Process,
     // Last, so that processes end before it and its folder go.
     cluster: Cluster,
 }
@@ -50,7 +53,7 @@ impl World {
         let pki = cluster.dir().join("fleet");
         let authorities = Authorities::create_or_open(&pki, "example.org")?;
         // What stays with whoever may make another authority.
-        fs::remove_file(pki.join("devices-root.key"))?;
+        fs::rename(pki.join("devices-root.key"), cluster.dir().join(ROOT_KEY))?;
         let devices_roots = written(&pki, "devices-ca.crt", authorities.devices_root_pem())?;
         let factory = factory()?;
         let factory_roots = written(&pki, "factory-ca.crt", &factory.pem())?;
@@ -76,7 +79,7 @@ impl World {
             client: cluster.client(&User::administrator()).await?,
             gateway: cluster.client(&User::gateway("gw-1")).await?,
             factory,
-            _signer: signer,
+            signer,
             cluster,
         })
     }
@@ -269,5 +272,39 @@ async fn a_renewal_needs_no_person_but_a_device_that_stands(plane: ControlPlane)
     world.ask("late-17", &own, "sn-17", other, vec![(annotation::RENEWS, chain)]).await?;
     world.approve("late-17")?;
     assert_eq!(failure(&world.finished("late-17").await?), Some("WrongDevice"));
+    Ok(())
+}
+
+async fn the_issuing_authority_is_replaced_and_what_the_one_before_issued_renews(
+    plane: ControlPlane,
+) -> Result<()> {
+    let mut world = World::start(plane).await?;
+    let (board, own) = (world.board("sn-17")?, key()?);
+    let uid = world.add_device("sn-17", approved()).await?;
+    world.ask("join-17", &own, "sn-17", uid, proof(&board, &own, "sn-17", uid)?).await?;
+    world.approve("join-17")?;
+    let chain = certificate(&world.finished("join-17").await?).context("it was refused")?;
+
+    // Whoever has the root's key makes another authority below it, and gives the signer its files.
+    let (pki, others) = (world.cluster.dir().join("fleet"), world.cluster.dir().join("others"));
+    fs::create_dir(&others)?;
+    fs::copy(pki.join("devices-root.crt"), others.join("devices-root.crt"))?;
+    fs::copy(world.cluster.dir().join(ROOT_KEY), others.join("devices-root.key"))?;
+    Authorities::create_or_open(&others, "example.org")?;
+    for ending in ["key", "crt"] {
+        let name = format!("devices-issuing.{ending}");
+        fs::rename(others.join(&name), pki.join(&name))?;
+    }
+    let read = "the issuing authority was read again";
+    world.signer.wait_for_line(read, |line| line.contains(read))?;
+
+    world.ask("renew-17", &own, "sn-17", uid, vec![(annotation::RENEWS, chain.clone())]).await?;
+    world.approve("renew-17")?;
+    let renewed = certificate(&world.finished("renew-17").await?).context("it was refused")?;
+    let authority = |chain: &str| -> Result<Vec<u8>> {
+        let identity = Identity::from_pem(chain, &own.serialize_pem())?;
+        Ok(identity.chain().get(1).context("an authority")?.to_vec())
+    };
+    ensure!(authority(&renewed)? != authority(&chain)?, "the other authority issued it");
     Ok(())
 }
