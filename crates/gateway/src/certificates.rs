@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use wasmbed_pki::{
-    Identity, Renewed, Role, SpiffeId, read_certificates,
+    DeviceClients, DeviceServer, Identity, Renewed, Role, SpiffeId, read_certificates,
     tls::{Profile, roots, server_config},
 };
 
@@ -15,7 +15,7 @@ use crate::{Config, TlsFiles, error::Error, metrics::Metrics};
 
 /// Both profiles of the port.
 struct Served {
-    devices: Arc<ServerConfig>,
+    devices: DeviceServer,
     services: Arc<ServerConfig>,
     /// Of the own certificate, seconds since 1970.
     not_after: i64,
@@ -31,22 +31,25 @@ impl Certificates {
     /// Reads the files; what watches them is for [`Certificates::follow`].
     pub(crate) fn open(config: &Config) -> Result<Arc<Self>, Error> {
         let files = config.tls.clone();
-        let TlsFiles { certificate, key, device_roots, services_roots } = files.clone();
+        let TlsFiles { certificate, key, device_roots, services_roots, factory_roots } = files.clone();
+        let watched = [certificate, key, device_roots, services_roots].into_iter().chain(factory_roots);
+        let tokens = config.joining.tokens;
         let (trust_domain, namespace) = (config.trust_domain.clone(), config.namespace.clone());
         let name = config.name.clone();
-        let served = Renewed::open([certificate, key, device_roots, services_roots], move || {
-            read(&files, &trust_domain, &namespace, &name)
+        let served = Renewed::open(watched.collect::<Vec<_>>(), move || {
+            read(&files, tokens, &trust_domain, &namespace, &name)
         })?;
         Ok(Arc::new(Self { name: config.name.clone(), served: Arc::new(served) }))
     }
 
-    /// For a new connection.
-    pub(crate) fn of(&self, profile: Profile) -> Arc<ServerConfig> {
-        let served = self.served.current();
-        Arc::clone(match profile {
-            Profile::Device => &served.devices,
-            Profile::Service => &served.services,
-        })
+    /// For a new connection of a device.
+    pub(crate) fn devices(&self) -> DeviceServer {
+        self.served.current().devices.clone()
+    }
+
+    /// For a new connection of a controller or an operator.
+    pub(crate) fn services(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.served.current().services)
     }
 
     /// Looks at the files until `stop`. Files that can't be used are logged and counted once, and change nothing.
@@ -84,7 +87,13 @@ impl Certificates {
     }
 }
 
-fn read(files: &TlsFiles, trust_domain: &str, namespace: &str, name: &str) -> Result<Served, Error> {
+fn read(
+    files: &TlsFiles,
+    tokens: bool,
+    trust_domain: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Served, Error> {
     let identity = Identity::read(&files.certificate, &files.key)?;
     let wrong = |found: String| Error::WrongCertificate {
         path: files.certificate.display().to_string(),
@@ -96,9 +105,14 @@ fn read(files: &TlsFiles, trust_domain: &str, namespace: &str, name: &str) -> Re
         return Err(wrong(id.to_string()));
     }
     let services_roots = roots(read_certificates(&files.services_roots)?)?;
-    let device_roots = roots(read_certificates(&files.device_roots)?)?;
+    let factory = match &files.factory_roots {
+        Some(path) => Some(roots(read_certificates(path)?)?),
+        None => None,
+    };
+    let devices = roots(read_certificates(&files.device_roots)?)?;
+    let clients = DeviceClients { devices, factory, self_signed: tokens };
     Ok(Served {
-        devices: server_config(Profile::Device, &identity, device_roots)?,
+        devices: DeviceServer::new(&identity, clients)?,
         services: server_config(Profile::Service, &identity, services_roots)?,
         not_after: identity.facts().not_after,
     })

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use wasmbed_control::gateway::Enrollment;
+use wasmbed_control::gateway::config::PENDING_MAX;
 
 /// A gateway process.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What happens to devices that no Device object names.
     pub enrollment: Enrollment,
+    /// Devices that have no certificate of the fleet yet.
+    pub joining: Joining,
     /// How often devices say that they live.
     pub heartbeat_interval: Duration,
     /// Silence after which a session ends.
@@ -53,6 +56,25 @@ pub struct TlsFiles {
     pub device_roots: PathBuf,
     /// Roots that controllers' and operators' certificates lead to.
     pub services_roots: PathBuf,
+    /// Roots that certificates of factories lead to; without them no device joins with one.
+    pub factory_roots: Option<PathBuf>,
+}
+
+/// How devices join that have no certificate of the fleet yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// Whether a client with a certificate that it signed itself may come in and name a pairing token.
+    pub tokens: bool,
+    /// Namespace of the Devices that are created for devices from a factory.
+    pub namespace: String,
+    /// Devices in a namespace that name a serial and are not approved, at most, before no more are created.
+    pub pending_max: usize,
+}
+
+impl Default for Joining {
+    fn default() -> Self {
+        Self { tokens: true, namespace: "default".to_owned(), pending_max: PENDING_MAX }
+    }
 }
 
 /// Bounds on what a peer may cost.
@@ -110,6 +132,7 @@ impl Config {
             trust_domain: trust_domain.to_owned(),
             data_dir,
             enrollment: Enrollment::Approval,
+            joining: Joining::default(),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(90),
             max_connections: 1_000,

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     Now,
     gateway::{
-        Answer, Gateway, Identity, PreparedSets, Reportable, RequestId, SessionId, StoreOperation, Write,
+        Answer, CertificateCall, Gateway, Identity, JoiningClient, PreparedSets, Reportable, RequestId,
+        SessionId, StoreOperation, Write,
     },
 };
 
@@ -46,6 +47,7 @@ struct Inner {
 /// What the driver is to carry out.
 pub(crate) struct Work {
     pub(crate) writes: Vec<Write>,
+    pub(crate) certificates: Vec<CertificateCall>,
     pub(crate) store: Vec<StoreOperation>,
     sleep: Duration,
 }
@@ -127,6 +129,23 @@ impl Core {
         identity: &Identity,
         connections_max: usize,
     ) -> Option<(SessionId, Arc<Notify>)> {
+        self.enter(connections_max, |gateway, now, id| gateway.handle_accepted(now, id, identity))
+    }
+
+    /// The same for a device that joins.
+    pub(crate) fn accept_joining(
+        &self,
+        client: JoiningClient,
+        connections_max: usize,
+    ) -> Option<(SessionId, Arc<Notify>)> {
+        self.enter(connections_max, |gateway, now, id| gateway.handle_joining(now, id, client))
+    }
+
+    fn enter(
+        &self,
+        connections_max: usize,
+        takes: impl FnOnce(&mut Gateway, Now, SessionId) -> bool,
+    ) -> Option<(SessionId, Arc<Notify>)> {
         let waker = Arc::new(Notify::new());
         let mut inner = self.lock();
         if inner.wakers.len() >= connections_max {
@@ -136,7 +155,7 @@ impl Core {
         inner.next_session += 1;
         inner.wakers.insert(id, Arc::clone(&waker));
         drop(inner);
-        if self.with(|gateway, now| gateway.handle_accepted(now, id, identity)) {
+        if self.with(|gateway, now| takes(gateway, now, id)) {
             return Some((id, waker));
         }
         self.lock().wakers.remove(&id);
@@ -175,6 +194,7 @@ impl Core {
         let gateway = &mut inner.gateway;
         gateway.handle_timeout(now);
         let writes = std::iter::from_fn(|| gateway.poll_write(now)).collect();
+        let certificates = std::iter::from_fn(|| gateway.poll_certificate_call(now)).collect();
         let store = std::iter::from_fn(|| gateway.poll_store()).collect();
         let due = gateway.poll_timeout();
         self.armed_ms.store(due, Ordering::Relaxed);
@@ -182,7 +202,7 @@ impl Core {
         drop(inner);
         self.report(notices);
         // A millisecond at least, so that a time that has come already is no busy loop.
-        Work { writes, store, sleep: Duration::from_millis(due.saturating_sub(now.ms).max(1)) }
+        Work { writes, certificates, store, sleep: Duration::from_millis(due.saturating_sub(now.ms).max(1)) }
     }
 
     /// Carries out what the decisions ask for, until the process ends.

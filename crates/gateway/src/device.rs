@@ -62,6 +62,10 @@ async fn converse(core: &Core, session: &mut Session, limits: &Limits, metrics: 
             Ok(sent) => sent,
             Err(error) => return describe_error(&error),
         };
+        if sent.presented {
+            let chain = stream.presented();
+            core.with(|gateway, now| gateway.handle_presented(now, id, chain));
+        }
         if !stream.is_flushed() {
             // Boxed, as everything that is rare: a session is as large as the largest that it waits for.
             match Box::pin(timeout(limits.write_timeout, stream.flush())).await {

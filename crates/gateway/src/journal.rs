@@ -62,6 +62,10 @@ pub(crate) fn log(notice: &Notice) {
                 }
             }
         }
+        Notice::JoinEnded { client, device, outcome, detail } => {
+            let device = device.as_ref().map(ToString::to_string);
+            tracing::info!(parent: None, device, client, outcome = outcome.name(), error = detail, "a device's request for a certificate ended");
+        }
         Notice::Slowed { device } => {
             tracing::warn!(parent: None, %device, reason = "Flood", "the device sends more than its share and is read no faster than that");
         }

@@ -84,16 +84,20 @@ pub(crate) async fn execute(
         Call::Event(..) => "event",
     };
     let outcome = make(caller, boot_id, &write.call).await;
-    let name = match &outcome {
+    metrics.kubernetes(call, name_of(&outcome), started.elapsed());
+    outcome
+}
+
+/// How a call ended, as metrics have it.
+pub(crate) fn name_of<T>(outcome: &WriteOutcome<T>) -> &'static str {
+    match outcome {
         WriteOutcome::Done(_) => "ok",
         WriteOutcome::Conflict => "conflict",
         WriteOutcome::NotFound => "not_found",
         WriteOutcome::Throttled { .. } => "throttled",
         WriteOutcome::Unavailable(_) => "unavailable",
         WriteOutcome::Rejected(_) => "refused",
-    };
-    metrics.kubernetes(call, name, started.elapsed());
-    outcome
+    }
 }
 
 async fn make(caller: &Caller, boot_id: &str, call: &Call) -> WriteOutcome<Option<Box<Device>>> {

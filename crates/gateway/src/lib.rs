@@ -2,7 +2,7 @@
 //! Kubernetes.
 //!
 //! It may not decide: it moves bytes, files and calls, and `wasmbed_control::gateway` decides. It may not write a spec,
-//! apart from creating the Device of a device that enrolls.
+//! apart from creating the Device of a device that enrolls or joins and the request for its certificate.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ mod metrics;
 mod openapi;
 mod presence;
 mod refusal;
+mod signing;
 mod store;
 mod tls;
 
@@ -34,7 +35,7 @@ use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
 
 use crate::refusal::Refusals;
 
-pub use config::{Config, Enrollment, Limits, TlsFiles};
+pub use config::{Config, Enrollment, Joining, Limits, TlsFiles};
 pub use error::Error;
 pub use metrics::describe as describe_metrics;
 pub use openapi::document as openapi;
@@ -56,6 +57,7 @@ use crate::{
     handshakes::Handshakes,
     listener::{Listener, Shares},
     presence::Presence,
+    signing::Requests,
     store::{Store, WriterThread},
 };
 
@@ -186,6 +188,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         core,
         store,
         writer,
+        requests: Requests::new(client.clone(), &config.trust_domain),
         client,
         caller,
         metrics,
@@ -207,6 +210,9 @@ fn decisions(config: &Config, sessions_max: usize, boot_id: &str) -> gateway::Co
         name: config.name.clone(),
         boot_id: boot_id.to_owned(),
         enrollment: config.enrollment,
+        joining_namespace: config.joining.namespace.clone(),
+        pending_max: config.joining.pending_max,
+        read_request: Some(signing::read_request),
         heartbeat_interval_ms: millis(config.heartbeat_interval),
         heartbeat_timeout_ms: millis(config.heartbeat_timeout),
         sessions_max,
@@ -234,6 +240,7 @@ struct Running {
     store: Store,
     writer: WriterThread,
     client: kube::Client,
+    requests: Requests,
     caller: Caller,
     metrics: metrics::Metrics,
     health: Health,
@@ -310,9 +317,17 @@ impl Running {
     fn drive(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let (core, store, caller) = (Arc::clone(&self.core), self.store.clone(), self.caller.clone());
         let (boot_id, metrics): (Arc<str>, _) = (self.boot_id.as_str().into(), self.metrics.clone());
+        let requests = self.requests.clone();
         async move {
             let driven = Arc::clone(&core);
             let carry_out = move |work: Work| {
+                for call in work.certificates {
+                    let (core, requests, metrics) = (Arc::clone(&core), requests.clone(), metrics.clone());
+                    tokio::spawn(async move {
+                        let outcome = requests.execute(call.what, &metrics).await;
+                        core.with(|gateway, now| gateway.handle_certificate_answer(now, call.id, outcome));
+                    });
+                }
                 for write in work.writes {
                     let (core, caller) = (Arc::clone(&core), caller.clone());
                     let (boot_id, metrics) = (Arc::clone(&boot_id), metrics.clone());

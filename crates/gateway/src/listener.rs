@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! accept ── a place ── ClientHello ─┬─ wasmbed/1 ──── devices' roots ── role device ─────────────── device session
+//!                                  │                └─ factory roots, self-signed ──────────────── a place to join
 //!                                  ├─ h2, http/1.1 ─ services' roots ─ role controller, operator ─ HTTPS API
 //!                                  └─ other, none ── refused
 //! ```
@@ -14,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::CommonState;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::MissedTickBehavior,
@@ -24,11 +24,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::{
     ObjectKey,
     gateway::{
-        Identity,
+        CertificateHash, Identity, JoiningClient, JoiningIdentity,
         config::{CONNECTIONS_EXTRA, STRANGERS_MAX},
     },
 };
-use wasmbed_pki::tls::{Peer, Profile, authenticate_client, handshake_reason};
+use wasmbed_pki::{
+    DevicePeer,
+    tls::{Peer, PeerError, Profile, authenticate_client, handshake_reason},
+};
+use wasmbed_protocol::KeyHash;
 use wasmbed_telemetry::OpenFiles;
 
 use crate::{
@@ -84,7 +88,7 @@ impl Refused {
 
 /// A client that is who it says.
 enum Authenticated {
-    Device(Box<DeviceTls>, Peer),
+    Device(Box<DeviceTls>, DevicePeer),
     Service(Box<TlsStream<Replayed>>, Peer),
 }
 
@@ -241,7 +245,7 @@ impl Listener {
             drop(slot);
             self.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
             match authenticated {
-                Authenticated::Device(stream, who) => self.enter_device(stream, &who),
+                Authenticated::Device(stream, who) => self.enter_device(stream, who),
                 Authenticated::Service(stream, who) => {
                     let listener = Arc::clone(&self);
                     Ok(Entered::Service(Box::pin(async move {
@@ -256,14 +260,31 @@ impl Listener {
         entered.inspect_err(|refused| self.refuse(peer, refused)).ok()
     }
 
-    fn enter_device(&self, stream: Box<DeviceTls>, who: &Peer) -> Result<Entered, Refused> {
-        let device = ObjectKey { namespace: who.id.namespace().to_owned(), name: who.id.name().to_owned() };
-        let identity = Identity { device, public_key: who.facts.public_key_base64() };
+    fn enter_device(&self, stream: Box<DeviceTls>, who: DevicePeer) -> Result<Entered, Refused> {
         let files = self.shares.devices();
-        let (id, waker) = self
-            .core
-            .accept(&identity, files)
-            .ok_or_else(|| Refused::new(RefusalReason::Full, who.id.to_string()))?;
+        let (name, entered) = match who {
+            DevicePeer::Device(who) => {
+                let device = ObjectKey::new(who.id.namespace(), who.id.name());
+                let identity = Identity { device, public_key: who.facts.public_key_base64() };
+                (who.id.to_string(), self.core.accept(&identity, files))
+            }
+            DevicePeer::Factory { id, facts } => {
+                let chain = stream.presented();
+                let identity = JoiningIdentity::Factory {
+                    serial: id.serial().to_owned(),
+                    device_name: id.device_name(),
+                    key: KeyHash::of(&facts.public_key),
+                    chain: chain.into(),
+                };
+                (id.to_string(), self.core.accept_joining(joining(&stream, identity), files))
+            }
+            DevicePeer::SelfSigned(facts) => {
+                let key = KeyHash::of(&facts.public_key);
+                let client = joining(&stream, JoiningIdentity::Token { key });
+                (format!("the key sha256:{key}"), self.core.accept_joining(client, files))
+            }
+        };
+        let (id, waker) = entered.ok_or_else(|| Refused::new(RefusalReason::Full, name))?;
         Ok(Entered::Device(device::Session { stream, id, waker }))
     }
 
@@ -280,20 +301,19 @@ impl Listener {
             ));
         };
         let profile = Profile::select(offered.iter().map(Vec::as_slice));
-        let identify = |profile, state: &CommonState| {
-            authenticate_client(profile, state, &self.trust_domain)
-                .map_err(|error| Refused::new(RefusalReason::WrongIdentity, error.to_string()))
-        };
+        let wrong = |error: PeerError| Refused::new(RefusalReason::WrongIdentity, error.to_string());
         match profile {
             Some(Profile::Service) => {
-                let acceptor = TlsAcceptor::from(self.certificates.of(Profile::Service));
+                let acceptor = TlsAcceptor::from(self.certificates.services());
                 let stream = acceptor.accept(hello.replayed()).await.map_err(|error| broken(&error))?;
-                let who = identify(Profile::Service, stream.get_ref().1)?;
+                let who = authenticate_client(Profile::Service, stream.get_ref().1, &self.trust_domain)
+                    .map_err(wrong)?;
                 Ok(Authenticated::Service(Box::new(stream), who))
             }
             // Without a name of ours rustls refuses it, and tells the client why.
             Some(Profile::Device) | None => {
-                let config = self.certificates.of(Profile::Device);
+                let port = self.certificates.devices();
+                let config = Arc::clone(port.config());
                 let stream = DeviceTls::accept(hello.socket, config, &mut hello.received).await;
                 if profile.is_none() {
                     let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();
@@ -303,7 +323,7 @@ impl Listener {
                     ));
                 }
                 let stream = stream.map_err(|error| broken(&error))?;
-                let who = identify(Profile::Device, stream.state())?;
+                let who = port.authenticate(stream.state(), &self.trust_domain).map_err(wrong)?;
                 Ok(Authenticated::Device(stream, who))
             }
         }
@@ -318,6 +338,11 @@ impl Listener {
             tracing::info!(%peer, reason = refused.reason.as_str(), error = refused.detail, "connection refused");
         }
     }
+}
+
+fn joining(stream: &DeviceTls, identity: JoiningIdentity) -> JoiningClient {
+    let leaf = stream.state().peer_certificates().and_then(<[_]>::first);
+    JoiningClient { certificate: CertificateHash::of(leaf.map_or(&[], AsRef::as_ref)), identity }
 }
 
 fn broken(error: &io::Error) -> Refused {

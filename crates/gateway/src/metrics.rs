@@ -9,7 +9,7 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use wasmbed_control::gateway::{Counters, Levels, Notice};
+use wasmbed_control::gateway::{Counters, JoinOutcome, Levels, Notice};
 use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 use crate::refusal::RefusalReason;
@@ -41,11 +41,19 @@ pub(crate) struct Report {
     reason: &'static str,
 }
 
+/// How a device's try to get a certificate ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Join {
+    outcome: &'static str,
+}
+
 /// All metrics of the process; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     connections: Gauge,
     sessions: Gauge,
+    joining: Gauge,
+    joins: Family<Join, Counter>,
     connections_max: Gauge,
     handshakes_open: Gauge,
     handshakes_waiting: Gauge,
@@ -85,6 +93,14 @@ fn refusals() -> Family<Reason, Counter> {
     family
 }
 
+fn joins() -> Family<Join, Counter> {
+    let family = Family::<Join, Counter>::default();
+    for outcome in JoinOutcome::ALL.iter().map(|outcome| outcome.name()) {
+        drop(family.get_or_create(&Join { outcome }));
+    }
+    family
+}
+
 /// From 50 µs to 13 s.
 fn seconds() -> Histogram {
     Histogram::new((0..19).map(|step| 0.000_05 * f64::from(1 << step)))
@@ -97,6 +113,12 @@ impl ProcessMetrics for Metrics {
         Self {
             connections: all.add("connections", "Connections of authenticated devices", Gauge::default()),
             sessions: all.add("sessions", "Established sessions of devices", Gauge::default()),
+            joining: all.add("joining", "Connections of devices that join", Gauge::default()),
+            joins: all.add(
+                "joins",
+                "Tries of devices to get a certificate or to renew it, by how they ended",
+                joins(),
+            ),
             connections_max: all.add("connections_max", "Maximum number of sessions", Gauge::default()),
             handshakes_open: all.add(
                 "handshakes_open",
@@ -218,6 +240,9 @@ impl Metrics {
             Notice::Reported { state, reason, .. } => {
                 self.reports.get_or_create(&Report { state, reason }).inc();
             }
+            Notice::JoinEnded { outcome, .. } => {
+                self.joins.get_or_create(&Join { outcome: outcome.name() }).inc();
+            }
             Notice::SetTaken { .. }
             | Notice::Unusable { .. }
             | Notice::NotBelieved { .. }
@@ -242,6 +267,7 @@ impl Metrics {
         let set = |gauge: &Gauge, value: usize| set_u64(gauge, value as u64);
         set(&self.connections, levels.connections);
         set(&self.sessions, levels.sessions);
+        set(&self.joining, levels.joining);
         set(&self.connections_max, connections_max);
         set(&self.handshakes_open, handshakes);
         set(&self.handshakes_waiting, waiting);

@@ -38,7 +38,7 @@ impl Identity {
         key: PrivateKeyDer<'static>,
         key_pem: String,
     ) -> Result<Self, PemError> {
-        let chain_pem = chain.iter().map(|certificate| to_pem(certificate)).collect();
+        let chain_pem = pem_of("CERTIFICATE", chain.iter().map(AsRef::as_ref));
         Self::new(chain, chain_pem, key, key_pem)
     }
 
@@ -153,7 +153,11 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Id
         .map_err(|problem| IdentityError::File { path: path.to_owned(), problem })
 }
 
-pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+/// Reads PEM of one or more certificates.
+///
+/// # Errors
+/// It is no PEM, or holds no certificate.
+pub fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let certificates: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(PemError::Syntax)?;
     if certificates.is_empty() {
@@ -162,20 +166,42 @@ pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'stati
     Ok(certificates)
 }
 
-/// RFC 7468: 64 columns of base64.
-fn to_pem(certificate: &[u8]) -> String {
-    let text = STANDARD.encode(certificate);
-    let mut lines = text.as_str();
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    while let Some((line, rest)) = lines.split_at_checked(64.min(lines.len())).filter(|_| !lines.is_empty()) {
-        pem.push_str(line);
-        pem.push('\n');
-        lines = rest;
+/// PEM (RFC 7468) of DER objects of one kind, one after the other; `label` is "CERTIFICATE", for example.
+#[must_use]
+pub fn pem_of<'a>(label: &str, objects: impl IntoIterator<Item = &'a [u8]>) -> String {
+    const LINE: usize = 64;
+    let mut pem = String::new();
+    for der in objects {
+        let text = STANDARD.encode(der);
+        pem.push_str(&format!("-----BEGIN {label}-----\n"));
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            // Base64 is ASCII.
+            let (line, after) = rest.split_at(rest.len().min(LINE));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = after;
+        }
+        pem.push_str(&format!("-----END {label}-----\n"));
     }
-    pem.push_str("-----END CERTIFICATE-----\n");
     pem
 }
 
 fn read_text(path: &Path) -> Result<String, IdentityError> {
     fs::read_to_string(path).map_err(|source| IdentityError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pem_is_read_as_it_is_written() {
+        let objects: Vec<Vec<u8>> = [1, 47, 48, 49, 1_000].map(|bytes| vec![0xa5; bytes]).into();
+        let pem = pem_of("CERTIFICATE", objects.iter().map(Vec::as_slice));
+        assert!(pem.lines().all(|line| line.len() <= 64));
+        let read = parse_certificates(pem.as_bytes()).unwrap();
+        assert_eq!(read, objects.into_iter().map(CertificateDer::from).collect::<Vec<_>>());
+        assert!(parse_certificates(b"").is_err());
+    }
 }

@@ -34,7 +34,7 @@ pub use cluster::ClusterAuthority;
 pub use device_issuer::DeviceIssuer;
 pub use device_key::DeviceKey;
 pub use error::{IdentityError, PemError, PkiError};
-pub use identity::{Identity, read_certificates};
+pub use identity::{Identity, parse_certificates, pem_of, read_certificates};
 pub use joining::{DeviceClients, DevicePeer, DeviceServer};
 pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
 pub use request::{CertificationRequest, REQUEST_BYTES_MAX, RequestError};

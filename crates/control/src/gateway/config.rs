@@ -2,6 +2,7 @@
 
 use wasmbed_protocol::rate::Rate;
 
+use super::certification::ReadRequest;
 use crate::backoff::Backoff;
 
 /// What happens to a device with a valid certificate that no Device object names.
@@ -26,6 +27,12 @@ pub struct Config {
     pub boot_id: String,
     /// What happens to unknown devices.
     pub enrollment: Enrollment,
+    /// Namespace of the Devices that are made for devices that join.
+    pub joining_namespace: String,
+    /// Devices in it that name a serial and are not approved, at most, before no more are made.
+    pub pending_max: usize,
+    /// Reads what devices that join or renew ask for; without it none does.
+    pub read_request: Option<ReadRequest>,
     /// How often devices say that they live, milliseconds.
     pub heartbeat_interval_ms: u32,
     /// Silence after which a session ends, milliseconds.
@@ -48,6 +55,9 @@ impl Config {
             name: name.to_owned(),
             boot_id: boot_id.to_owned(),
             enrollment: Enrollment::default(),
+            joining_namespace: "default".to_owned(),
+            pending_max: PENDING_MAX,
+            read_request: None,
             heartbeat_interval_ms: 30_000,
             heartbeat_timeout_ms: 90_000,
             sessions_max: 1_000,
@@ -68,6 +78,9 @@ pub const WRITES_BURST_PER_SESSION: u32 = 4;
 pub fn writes_burst(sessions_max: usize) -> u32 {
     u32::try_from(sessions_max).unwrap_or(u32::MAX).saturating_mul(WRITES_BURST_PER_SESSION)
 }
+
+/// See [`Config::pending_max`].
+pub const PENDING_MAX: usize = 1_000;
 
 /// From an authenticated connection to its Hello: a device sends it at once.
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
@@ -92,6 +105,43 @@ pub const CONNECTIONS_PER_DEVICE: usize = 4;
 /// Connections of clients with a certificate that are no admitted device: unknown, not approved yet, revoked, or with
 /// another key. They have these places and no others.
 pub const STRANGERS_MAX: usize = 1_024;
+/// Connections of devices that join at most, of the strangers' places.
+pub const JOINERS_MAX: usize = STRANGERS_MAX / 2;
+/// From so many on, the one that has waited longest for a person or the signer gives way to a new one.
+pub const JOINERS_GIVE_WAY: usize = JOINERS_MAX / 8 * 7;
+/// How long such a connection lives at most: who waits for a person comes back.
+pub const JOINER_LIFETIME_MS: u64 = 600_000;
+/// From the name of its Device to the device's proof: a board signs in some hundred milliseconds.
+pub const JOIN_PROOF_TIMEOUT_MS: u64 = 60_000;
+/// For the Device of a joining device to be created and seen.
+pub const JOIN_DEVICE_TIMEOUT_MS: u64 = 30_000;
+/// For a device to leave once it was sent its certificate.
+pub const JOIN_FAREWELL_MS: u64 = 20_000;
+/// Joins of one connection within [`JOINS_WINDOW_MS`]: one without and one with a proof, and both again.
+pub const JOINS_MAX: usize = 4;
+/// See [`JOINS_MAX`].
+pub const JOINS_WINDOW_MS: u64 = 60_000;
+/// Distance between two renewals of one device.
+pub const RENEWAL_SPACING_MS: u64 = 60_000;
+/// Pauses of a certificate that was refused.
+pub(super) const JOIN_RETRY: Backoff = Backoff::doubling(15_000, 3_600_000);
+/// Refused certificates that are remembered.
+pub const JOIN_REFUSALS_MAX: usize = 4_096;
+/// CertificateSigningRequests that one Device's devices may cause.
+pub(super) const REQUESTS_OF_DEVICE: Rate = Rate::one_in_ms(15_000, 8);
+/// Calls about CertificateSigningRequests of a gateway: a line of boards that join, or a fleet that renews, does not take what
+/// sessions need.
+pub(super) const REQUEST_CALLS: Rate = Rate::per_second(20, 100);
+/// Of these under way at once.
+pub const REQUEST_CALLS_IN_FLIGHT_MAX: usize = 8;
+/// Distances at which a CertificateSigningRequest is read; it is read at once when its Device changes.
+pub(super) const REQUEST_POLLS: Backoff = Backoff::doubling(500, 30_000);
+/// A request is named after the time, in units of this, in which it was first made: whoever comes back finds it, whatever gateway
+/// it comes to. Kubernetes keeps those that nobody decided about for as long.
+pub const REQUEST_PERIOD_MS: u64 = 86_400_000;
+/// Names of requests of one Device and key in that time: after one that failed another may be made.
+pub const REQUEST_ATTEMPTS_MAX: u32 = 16;
+
 /// What a device may send: one token for a frame and one for each 256 bytes of it. A burst is ten modules of 1 MiB,
 /// pulled in ranges of 16 KiB, and everything that is said beside; the rate is another MiB each second.
 pub(super) const FRAMES: Rate = Rate::per_second(64, 1_024);

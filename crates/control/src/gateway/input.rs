@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmbed_api::DeviceSpec;
 use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision};
 
+use super::certification::JoinOutcome;
 use crate::{
     ObjectKey,
     gateway_api::{DeviceSet, PutSetsAnswer, Refusal},
@@ -45,6 +46,9 @@ pub struct Transmit {
     pub close: bool,
     /// A heartbeat is answered in these bytes.
     pub heartbeat: bool,
+    /// The chain that the client presented in its handshake is wanted, by
+    /// [`Gateway::handle_presented`](super::Gateway::handle_presented).
+    pub presented: bool,
     /// Nothing is to be read from the connection for so many milliseconds: the device has used its share.
     pub read_in_ms: u64,
 }
@@ -297,6 +301,17 @@ pub enum Notice {
         /// How many until now; `None` where it begins.
         count: Option<u32>,
     },
+    /// A device's try to get a certificate ended, or brought one.
+    JoinEnded {
+        /// Who it is, as it is known then; for people.
+        client: String,
+        /// Which Device it is, if that is known.
+        device: Option<Arc<ObjectKey>>,
+        /// How.
+        outcome: JoinOutcome,
+        /// Why.
+        detail: String,
+    },
     /// A device sends faster than its share and is read no faster than that.
     Slowed {
         /// Which device.
@@ -316,6 +331,7 @@ impl Notice {
             | Self::NotBelieved { device, .. }
             | Self::DeviceError { device, .. }
             | Self::WriteFailed { device, .. } => Some(device),
+            Self::JoinEnded { device, .. } => device.as_ref(),
             // Said once, or by a controller.
             Self::SetTaken { .. } | Self::StoreFailed { .. } | Self::LeftOut { .. } | Self::Slowed { .. } => {
                 None

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! connections ── handle_accepted, handle_frame, handle_closed ──┐     ┌── poll_wake, poll_transmit ── connections
+//! joining ────── handle_joining, handle_presented ──────────────┤     ├── poll_certificate_call ── Kubernetes API
 //! Device watch ─ handle_device…, handle_write_result ───────────┤     ├── poll_write ── Kubernetes API
 //! controllers ── handle_put_sets, plan_upload ──────────────────┤     ├── poll_answer, stream_page, log_page ── controllers
 //! disk ───────── handle_stored, handle_module_loaded ───────────┤     ├── poll_store ── disk
@@ -16,6 +17,7 @@
 
 mod admission;
 mod allowance;
+mod certification;
 pub mod config;
 mod connections;
 mod counters;
@@ -25,9 +27,11 @@ mod events;
 mod fence;
 mod identity;
 mod input;
+mod joining;
 mod logs;
 mod notices;
 mod objects;
+mod outbox;
 mod pending;
 mod reports;
 mod sessions;
@@ -52,6 +56,7 @@ use wasmbed_api::DeviceFacts;
 
 use crate::{Now, intern::Pool};
 
+pub use certification::*;
 pub use config::{Config, Enrollment};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
@@ -64,6 +69,7 @@ use allowance::Publish;
 use connections::Connections;
 use device::DeviceEntry;
 use fence::Fence;
+use joining::Joining;
 use logs::Logs;
 use notices::Notices;
 use sets::{Bodies, Modules};
@@ -84,13 +90,16 @@ const SWEEP_MS: u64 = 30_000;
 /// - **Connections.** [`Gateway::handle_accepted`] comes first and at most once for each [`SessionId`], of which none is used
 ///   twice; after it returned true, [`Gateway::handle_frame`] and [`Gateway::handle_broken_frame`] any number of times;
 ///   [`Gateway::handle_closed`] exactly once, also after [`Gateway::poll_transmit`] asked for the end.
+/// - **Joining.** [`Gateway::handle_joining`] instead of [`Gateway::handle_accepted`] for a client without a certificate of the
+///   fleet; then as above. Every [`CertificateCall`] is answered once with [`Gateway::handle_certificate_answer`]. A
+///   [`Transmit`] that asks for the presented chain is answered with [`Gateway::handle_presented`].
 /// - **Devices.** [`Gateway::handle_list_started`], [`Gateway::handle_device`] for each, [`Gateway::handle_list_done`]; then
 ///   changes, until the next list. Versions of one object may come twice and in any order.
 /// - **Answers.** Every [`Write`] is answered once with [`Gateway::handle_write_result`], every [`StoreOperation`] with a
 ///   [`StoreId`] once with [`Gateway::handle_stored`], in the order in which they were polled.
 /// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
 ///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
-///   [`Gateway::poll_store`] and [`Gateway::poll_write`] until they give nothing.
+///   [`Gateway::poll_store`], [`Gateway::poll_write`] and [`Gateway::poll_certificate_call`] until they give nothing.
 /// - **Time.** [`Gateway::handle_timeout`] once [`Gateway::poll_timeout`] has passed, or at any time before; then outputs
 ///   as after an input.
 ///
@@ -103,6 +112,7 @@ pub struct Gateway {
     /// Devices whose status may not be what it should be: looked at once at the end of each input.
     changed: BTreeSet<Arc<ObjectKey>>,
     connections: Connections,
+    joining: Joining,
     writer: Writer,
     facts: Pool<DeviceFacts>,
     bodies: Bodies,
@@ -160,6 +170,8 @@ pub struct Levels {
     pub connections: usize,
     /// Established sessions.
     pub sessions: usize,
+    /// Connections of devices that join.
+    pub joining: usize,
     /// Devices known.
     pub devices: usize,
     /// Modules on disk.
@@ -187,6 +199,7 @@ impl Gateway {
             devices: BTreeMap::new(),
             changed: BTreeSet::new(),
             connections: Connections::default(),
+            joining: Joining::default(),
             facts: Pool::new(config::FACTS_KINDS_MAX),
             bodies: Bodies::default(),
             logs: Logs::default(),
@@ -251,6 +264,7 @@ impl Gateway {
         while let Some(session) = self.connections.pop_due(now.ms) {
             self.session_timeout(now, session);
         }
+        self.join_timeouts(now);
         while let Some(key) = self.writer.pop_due(now.ms) {
             if let Some(record) = self.devices.get_mut(&key) {
                 self.writer.promote(&key, record.writes_mut());
@@ -269,13 +283,21 @@ impl Gateway {
     pub fn poll_timeout(&self) -> u64 {
         let timer = self.connections.timeout_ms();
         let publishing = self.publishing.first().map(|(due_ms, _)| *due_ms);
-        let writer = self.writer.timeout().filter(|_| self.kept_from.is_none());
-        [timer, publishing, writer].into_iter().flatten().min().unwrap_or(u64::MAX).min(self.sweep_at_ms)
+        let speaks = self.kept_from.is_none();
+        let writer = self.writer.timeout().filter(|_| speaks);
+        let calls = self.joining.calls_timeout_ms().filter(|_| speaks);
+        let calls = calls.map(|due_ms| due_ms.max(self.writer.paused_until_ms()));
+        [timer, publishing, writer, self.joining.timeout_ms(), calls]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(self.sweep_at_ms)
     }
 
     /// A session that may have something to send or is to be closed.
     pub fn poll_wake(&mut self) -> Option<SessionId> {
-        self.connections.pop_wake()
+        self.connections.pop_wake().or_else(|| self.joining.pop_wake())
     }
 
     /// Work for the disk.
@@ -309,6 +331,7 @@ impl Gateway {
             for session in self.connections.ids() {
                 self.end(now, session, admission::NOT_HOLDER);
             }
+            self.end_joins(now, admission::NOT_HOLDER);
         }
         self.settle(now);
     }
@@ -325,6 +348,7 @@ impl Gateway {
         for session in self.connections.ids() {
             self.end(now, session, admission::SHUTTING_DOWN);
         }
+        self.end_joins(now, admission::SHUTTING_DOWN);
         // Nothing waits for a device to return any more.
         self.changed.extend(self.devices.keys().cloned());
         self.settle(now);
@@ -334,6 +358,7 @@ impl Gateway {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.connections.is_empty()
+            && self.joining.is_empty()
             && (self.writer.pressing() == 0 || self.kept_from.is_some())
             && self.storage.is_idle()
     }
@@ -366,6 +391,7 @@ impl Gateway {
         Levels {
             connections: self.connections.len(),
             sessions: self.connections.established(),
+            joining: self.joining.len(),
             devices: self.devices.len(),
             modules: self.modules.len(),
             module_bytes: self.modules.bytes(),
@@ -470,6 +496,7 @@ impl Gateway {
             }
             record.check()?;
         }
+        self.joining.check()?;
         self.stream.check(|key| self.devices.contains_key(key))?;
         self.logs.check()?;
         self.writer.check(self.devices.iter().map(|(key, record)| (key, record.writes())))

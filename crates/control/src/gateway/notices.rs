@@ -56,9 +56,12 @@ impl Notices {
             return Some(second);
         }
         let (notice, stranger) = self.queue.pop_front()?;
-        let Some(cause) = notice.cause() else { return Some(Reportable { notice, logged: true }) };
-        let record = devices.get_mut(cause).filter(|_| !stranger);
-        let device = record.is_some().then(|| Arc::clone(cause));
+        let cause = notice.cause().filter(|_| !stranger);
+        if cause.is_none() && !stranger {
+            return Some(Reportable { notice, logged: true });
+        }
+        let record = cause.and_then(|cause| devices.get_mut(cause));
+        let device = record.as_ref().map(|record| Arc::clone(record.key()));
         let speech = match record {
             Some(record) => record.allowance_mut().speak(now_ms),
             None => self.strangers.speak(now_ms, STRANGERS_NOTICES),

@@ -73,6 +73,7 @@ impl Gateway {
             Observed::Older => {}
             Observed::Echo => self.counters.echoes_skipped += 1,
             Observed::Newest { another_key } => {
+                self.joining.observe(record.key(), device);
                 record.adopt_trouble(now, another_key, &self.config.name);
                 record.adopt_retry(now);
                 let key = Arc::clone(record.key());
@@ -151,6 +152,7 @@ impl Gateway {
         if let Some(awaiting) = awaiting {
             self.readmit(now, awaiting);
         }
+        self.joining_observed(now, key);
         self.changed.insert(Arc::clone(key));
     }
 
@@ -162,6 +164,7 @@ impl Gateway {
         let sessions = record.take_sessions();
         self.devices.remove(key);
         self.stream.forgotten(key);
+        self.joining_forgot(now, key);
         for session in sessions {
             self.end(now, session, admission::DELETED);
         }
@@ -190,6 +193,7 @@ impl Gateway {
             .collect();
         overdue.into_iter().for_each(|event| self.queue_event(event));
         self.sweep_trouble(now);
+        self.joining.sweep(now.ms);
         self.store_what_failed();
         self.bodies.drop_unused();
         self.sweep_modules(now, super::config::MODULE_UNREFERENCED_MS);

@@ -11,7 +11,10 @@ use wasmbed_protocol::{
     limits::{CHUNK_BYTES_MAX, DETAIL_BYTES_MAX},
 };
 
-use super::config::ASSIGNMENT_GETS_MAX;
+use super::{
+    config::ASSIGNMENT_GETS_MAX,
+    outbox::{Outbox, Said},
+};
 
 /// What is to be sent; the rare parts are boxed, since nearly all sessions have nothing pending.
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ pub(super) struct Pending {
     welcome: bool,
     heartbeat_ack: Option<Sequence>,
     error: Option<Box<Complaint>>,
+    join: Option<Box<Outbox>>,
     desired: bool,
     assignments: VecDeque<SpecHash>,
     module_gone: Option<Box<ModuleDigest>>,
@@ -35,6 +39,8 @@ pub(super) enum Outgoing {
     },
     HeartbeatAck(Sequence),
     Error(Box<Complaint>),
+    /// About its next certificate.
+    Join(Box<Said>),
     /// The last message; nothing is pending after it.
     Close(Box<Closing>),
     Desired,
@@ -148,6 +154,16 @@ impl Pending {
         self.error = Some(Box::new(complaint));
     }
 
+    /// What is to be said about its next certificate.
+    pub(super) fn join(&mut self) -> &mut Outbox {
+        self.join.get_or_insert_default()
+    }
+
+    /// Nothing is to be said about a certificate any more.
+    pub(super) fn forget_join(&mut self) {
+        self.join = None;
+    }
+
     pub(super) fn offer_desired(&mut self) {
         self.desired = true;
     }
@@ -192,10 +208,12 @@ impl Pending {
 
     /// Whether there is anything to send now. A range whose module is not in memory waits for it.
     pub(super) fn is_ready(&self, in_memory: impl FnOnce(&ModuleDigest) -> bool) -> bool {
-        let Self { welcome, heartbeat_ack, error, desired, assignments, module_gone, range, closing } = self;
+        let Self { welcome, heartbeat_ack, error, join, desired, assignments, module_gone, range, closing } =
+            self;
         *welcome
             || heartbeat_ack.is_some()
             || error.is_some()
+            || join.is_some()
             || *desired
             || !assignments.is_empty()
             || module_gone.is_some()
@@ -219,6 +237,15 @@ impl Pending {
         }
         if std::mem::take(&mut self.desired) {
             return Some(Outgoing::Desired);
+        }
+        if let Some(outbox) = &mut self.join {
+            let said = outbox.next();
+            if outbox.is_empty() {
+                self.join = None;
+            }
+            if let Some(said) = said {
+                return Some(Outgoing::Join(Box::new(said)));
+            }
         }
         if let Some(hash) = self.assignments.pop_front() {
             return Some(Outgoing::Assignment(hash));

@@ -31,13 +31,17 @@ impl Gateway {
         let stranger = plan != Admission::Admit;
         let (open, max, own) = if stranger {
             let own = self.connections.strangers_of(&identity.device);
-            (self.connections.strangers_open(), STRANGERS_MAX, own)
+            (self.connections.strangers_open() + self.joining.len(), STRANGERS_MAX, own)
         } else {
             let open = self.connections.len() - self.connections.strangers_open();
             let own = record.map_or(&[][..], |record| record.allowance().connections());
             (open, self.config.sessions_max + CONNECTIONS_EXTRA, own)
         };
-        if open >= max || own.len() >= CONNECTIONS_PER_DEVICE_MAX || self.connections.contains(id) {
+        if open >= max
+            || own.len() >= CONNECTIONS_PER_DEVICE_MAX
+            || self.connections.contains(id)
+            || self.joining.contains(id)
+        {
             return false;
         }
         let current = record.and_then(DeviceEntry::session);
@@ -68,6 +72,11 @@ impl Gateway {
 
     /// The body of a frame arrived.
     pub fn handle_frame(&mut self, now: Now, id: SessionId, body: &[u8]) {
+        if self.joining.contains(id) {
+            self.handle_join_frame(now, id, body);
+            self.settle(now);
+            return;
+        }
         // One that was not let in is about to be closed.
         let Some(session) = self.connections.get_mut(id) else { return };
         if !session.heard(now) {
@@ -92,16 +101,22 @@ impl Gateway {
 
     /// What arrived can't be split into frames.
     pub fn handle_broken_frame(&mut self, now: Now, id: SessionId, detail: &str) {
-        self.end_with(now, id, PROTOCOL_ERROR, detail.to_owned());
+        if self.joining.contains(id) {
+            self.end_join(now, id, PROTOCOL_ERROR, detail);
+        } else {
+            self.end_with(now, id, PROTOCOL_ERROR, detail.to_owned());
+        }
         self.settle(now);
     }
 
     /// The connection is gone.
     pub fn handle_closed(&mut self, now: Now, id: SessionId, detail: &str) {
+        self.handle_join_closed(now, id, detail);
         // One that was not let in has nothing to end.
         let Some(session) = self.connections.remove(id) else { return };
         self.clock_ms = self.clock_ms.max(now.ms);
         let device = session.device();
+        self.end_renewal(id, device);
         if let Some(record) = self.devices.get_mut(device).filter(|_| !session.is_stranger()) {
             record.close(id);
         }
@@ -177,11 +192,7 @@ impl Gateway {
             DeviceMessage::ModuleGet(get) => self.handle_module_get(now, id, &device, get),
             DeviceMessage::Log(log) => self.handle_log(now, &device, &log),
             DeviceMessage::Trap(trap) => self.handle_trap(now, &device, &trap),
-            // Its Welcome offered no renewal.
-            DeviceMessage::Join(_) => {
-                let detail = "this gateway renews no certificates".to_owned();
-                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::JOIN), detail);
-            }
+            DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
         }
     }
 

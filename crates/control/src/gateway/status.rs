@@ -5,7 +5,9 @@ use wasmbed_api::{DevicePhase, ReasonCode, condition as condition_type};
 
 use super::{
     config::{Config, EDGE_DEBOUNCE_MS, Enrollment, HEARTBEAT_WRITE_INTERVAL_MS, RESULT_DEBOUNCE_MS},
-    device::{Application, DeviceEntry, LastWritten, ObservedCondition, ObservedDevice, SessionView},
+    device::{
+        Application, DeviceEntry, JoinView, LastWritten, ObservedCondition, ObservedDevice, SessionView,
+    },
     writer::Priority,
 };
 use crate::{
@@ -229,6 +231,14 @@ fn idle<'a>(
         let connected = connected_before.then_some((false, ReasonCode::Revoked));
         return wanted(DevicePhase::Revoked, connected, Some(enrolled));
     }
+    if let Some(join) = record.join().filter(|_| !connected_before) {
+        let phase = match join.reason() {
+            ReasonCode::Approved => DevicePhase::Enrolled,
+            ReasonCode::RequestRefused => DevicePhase::Rejected,
+            _ => DevicePhase::Pending,
+        };
+        return wanted(phase, None, Some((join.reason() == ReasonCode::Approved, join.reason())));
+    }
     if enrolled.1 == ReasonCode::PendingApproval {
         let tried = record.rejected().is_some() || connected_before || base.names_gateway();
         return tried.then_some(()).and_then(|()| wanted(DevicePhase::Pending, lost, Some(enrolled)));
@@ -240,7 +250,13 @@ fn idle<'a>(
         return wanted(DevicePhase::Rejected, None, Some((false, ReasonCode::KeyMismatch)));
     }
     let kept_out = base.condition(condition_type::ENROLLED).filter(|shown| !shown.holds());
-    if kept_out.is_some_and(|shown| !shown.is_for(ReasonCode::KeyMismatch)) {
+    // Of these the gateway knows that the device came to, until somebody did something about it.
+    let stays = |shown: &ObservedCondition| {
+        shown.is_for(ReasonCode::KeyMismatch)
+            || (shown.is_for(ReasonCode::KeyNotConfirmed) && object.confirmed_key().is_none())
+            || (shown.is_for(ReasonCode::RequestRefused) && !object.is_respecified())
+    };
+    if kept_out.is_some_and(|shown| !stays(shown)) {
         // A person approved it, or took the revocation back.
         return wanted(DevicePhase::Enrolled, returning, Some(enrolled));
     }
@@ -260,7 +276,7 @@ pub(super) fn diff<'a>(record: &'a DeviceEntry, writing: Writing<'a>) -> Option<
         return waits(Priority::Edge, writing.orphans_from_ms);
     }
     let wanted = wanted(record, object, writing);
-    let urgency = wanted.as_ref().and_then(|wanted| urgency(object, wanted, writing));
+    let urgency = wanted.as_ref().and_then(|wanted| urgency(record, object, wanted, writing));
     if let Some(urgency) = urgency {
         let wanted = wanted.map(|wanted| (object, wanted));
         return Some(StatusDiff { urgency, record, writing, wanted });
@@ -315,7 +331,12 @@ impl Urgency {
     }
 }
 
-fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -> Option<Urgency> {
+fn urgency(
+    record: &DeviceEntry,
+    object: &ObservedDevice,
+    wanted: &Wanted<'_>,
+    writing: Writing<'_>,
+) -> Option<Urgency> {
     let base = object.status();
     let now = |priority| Some(Urgency { priority, due_ms: writing.now.ms, ends_session: false });
     if wanted.phase != base.phase() {
@@ -324,7 +345,7 @@ fn urgency(object: &ObservedDevice, wanted: &Wanted<'_>, writing: Writing<'_>) -
         let ends_session = wanted.phase == DevicePhase::Disconnected;
         return Some(Urgency { priority, due_ms: writing.now.ms, ends_session });
     }
-    if differs(base.condition(condition_type::ENROLLED), wanted.enrolled) {
+    if enrolled_differs(record, base, wanted) {
         return now(Priority::Enrollment);
     }
     if differs(base.condition(condition_type::CONNECTED), wanted.connected) {
@@ -383,7 +404,9 @@ impl StatusDiff<'_> {
             set("observedGeneration", json!(object.generation()));
         }
         let conditions = wanted.conditions(base);
-        if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted)) {
+        if conditions.into_iter().any(|(_, shown, wanted)| differs(shown, wanted))
+            || enrolled_differs(record, base, wanted)
+        {
             let own = conditions.into_iter().filter_map(|(name, shown, wanted)| {
                 condition(writing.now, name, shown, wanted, record, object)
             });
@@ -425,8 +448,7 @@ impl StatusDiff<'_> {
         }
         // What led to Rejected made its Event when it was seen.
         let transition = wanted.phase != DevicePhase::Rejected
-            && (wanted.phase != base.phase()
-                || differs(base.condition(condition_type::ENROLLED), wanted.enrolled));
+            && (wanted.phase != base.phase() || enrolled_differs(record, base, wanted));
         let event = transition.then(|| event(writing.now, record, object, wanted));
         Some((object.status_patch(status), event))
     }
@@ -450,7 +472,10 @@ fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wante
             let returns = reason == ReasonCode::AwaitingReconnect;
             (false, if returns { reason } else { ReasonCode::Approved })
         }
-        DevicePhase::Pending | DevicePhase::Unknown => (false, ReasonCode::PendingApproval),
+        DevicePhase::Pending | DevicePhase::Unknown => {
+            let reason = wanted.enrolled.map_or(ReasonCode::PendingApproval, |(_, reason)| reason);
+            (false, reason)
+        }
         DevicePhase::Disconnected | DevicePhase::Unreachable => {
             let reason = wanted.connected.map_or(ReasonCode::SessionEnded, |(_, reason)| reason);
             (reason == ReasonCode::HeartbeatTimeout, reason)
@@ -469,7 +494,11 @@ fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wante
 
 fn sentence(reason: ReasonCode, record: &DeviceEntry) -> String {
     let complaint = record.live().and_then(SessionView::complaint);
+    let join = record.join().filter(|join| join.reason() == reason && !join.message().is_empty());
     match (reason, record.returns_by()) {
+        (ReasonCode::KeyNotConfirmed | ReasonCode::RequestRefused, _) => {
+            join.map_or(reason.sentence(), JoinView::message).to_owned()
+        }
         (ReasonCode::CounterOutOfRange, _) => complaint.unwrap_or(reason.sentence()).to_owned(),
         (ReasonCode::AwaitingReconnect, Some(by)) => {
             let by = UnixTime::from_ms(by.unix_ms).to_seconds_text();
@@ -477,6 +506,18 @@ fn sentence(reason: ReasonCode, record: &DeviceEntry) -> String {
         }
         _ => reason.sentence().to_owned(),
     }
+}
+
+/// Whether the condition that says who is let in says something else: with some reasons the message is what matters.
+fn enrolled_differs(record: &DeviceEntry, base: &LastWritten, wanted: &Wanted<'_>) -> bool {
+    let shown = base.condition(condition_type::ENROLLED);
+    let told = wanted
+        .enrolled
+        .map(|(_, reason)| reason)
+        .filter(|reason| matches!(reason, ReasonCode::KeyNotConfirmed | ReasonCode::RequestRefused));
+    let says_other =
+        |reason| shown.is_some_and(|shown: &ObservedCondition| !shown.says(&sentence(reason, record)));
+    differs(shown, wanted.enrolled) || told.is_some_and(says_other)
 }
 
 fn differs(shown: Option<&ObservedCondition>, wanted: Option<(bool, ReasonCode)>) -> bool {

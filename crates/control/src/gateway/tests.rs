@@ -23,7 +23,9 @@ mod admission;
 mod chaos;
 mod counters;
 mod identity;
+mod joining;
 mod modules;
+mod renewal;
 mod rules;
 mod sets;
 mod shares;
@@ -41,6 +43,8 @@ struct Api {
     /// Event objects, with how often each happened.
     occurrences: BTreeMap<u64, u32>,
     calls: Vec<&'static str>,
+    /// CertificateSigningRequests by name, each with how it is.
+    requests: BTreeMap<String, (CertificateRequest, RequestSeen)>,
 }
 
 impl Api {
@@ -53,7 +57,7 @@ impl Api {
         self.uids += 1;
         let mut device = Device::new(&key.name, spec);
         device.metadata.namespace = Some(key.namespace.clone());
-        device.metadata.uid = Some(format!("uid-{}", self.uids));
+        device.metadata.uid = Some(format!("00000000-0000-0000-0000-{:012}", self.uids));
         device.metadata.generation = Some(1);
         device.metadata.resource_version = Some(self.bump());
         self.devices.insert(key.clone(), device.clone());
@@ -109,6 +113,24 @@ impl Api {
     }
 }
 
+impl Api {
+    fn certificate_call(&mut self, work: CertificateWork) -> WriteOutcome<RequestSeen> {
+        match work {
+            CertificateWork::Create(request) if self.requests.contains_key(&request.name) => {
+                WriteOutcome::Conflict
+            }
+            CertificateWork::Create(request) => {
+                self.requests.insert(request.name.clone(), (*request, RequestSeen::default()));
+                WriteOutcome::Done(RequestSeen::default())
+            }
+            CertificateWork::Get { name } => match self.requests.get(&name) {
+                Some((_, seen)) => WriteOutcome::Done(seen.clone()),
+                None => WriteOutcome::NotFound,
+            },
+        }
+    }
+}
+
 /// RFC 7396, section 2.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
@@ -137,6 +159,8 @@ struct World {
     received: BTreeMap<SessionId, Vec<String>>,
     raw: BTreeMap<SessionId, Vec<Vec<u8>>>,
     closed: BTreeMap<SessionId, CloseReason>,
+    /// Connections that the gateway closed.
+    ended: BTreeSet<SessionId>,
     disk: BTreeMap<ObjectKey, StoredDevice>,
     disk_full: bool,
     disk_term: u64,
@@ -176,6 +200,7 @@ impl World {
             received: BTreeMap::new(),
             raw: BTreeMap::new(),
             closed: BTreeMap::new(),
+            ended: BTreeSet::new(),
             disk: BTreeMap::new(),
             disk_full: false,
             disk_term: 0,
@@ -286,6 +311,15 @@ impl World {
                 };
                 self.gateway.handle_write_result(self.now, write.id, outcome);
             }
+            while let Some(call) = self.gateway.poll_certificate_call(self.now) {
+                idle = false;
+                let outcome = if self.api_down {
+                    WriteOutcome::Unavailable("down".into())
+                } else {
+                    self.api.certificate_call(call.what)
+                };
+                self.gateway.handle_certificate_answer(self.now, call.id, outcome);
+            }
             while let Some(operation) = self.gateway.poll_store() {
                 idle = false;
                 self.store(operation);
@@ -317,7 +351,12 @@ impl World {
                 self.raw.entry(id).or_default().push(body.to_vec());
                 self.received.entry(id).or_default().push(format!("{message:?}"));
             }
+            if transmit.presented {
+                let chain = vec![format!("leaf {}", id.0).into_bytes(), b"authority".to_vec()];
+                self.gateway.handle_presented(self.now, id, chain);
+            }
             if transmit.close {
+                self.ended.insert(id);
                 self.gateway.handle_closed(self.now, id, "closed");
                 return;
             }

@@ -15,6 +15,7 @@ use super::{
     device::{DeviceEntry, SessionView},
     input::{Notice, SessionId, Transmit},
     pending::{Outgoing, Range},
+    sessions::PROTOCOL_ERROR,
     sets::{Body, Set},
 };
 use crate::Now;
@@ -75,12 +76,16 @@ impl Gateway {
     /// bytes are needed for one. If more is pending than fits, [`Gateway::poll_wake`] gives the session again.
     pub fn poll_transmit(&mut self, now: Now, id: SessionId, buffer: &mut [u8]) -> Transmit {
         let mut frames = Frames { buffer, written: 0, failed: None };
+        if self.joining.contains(id) {
+            return self.transmit_to_joiner(now, id, frames);
+        }
+        let presented = self.wants_chain(id);
         let Some(session) = self.connections.get_mut(id) else {
             return Transmit { close: true, ..Transmit::default() };
         };
         let record = self.devices.get(session.device()).map(AsRef::as_ref);
         let device = Arc::clone(session.device());
-        let mut transmit = Transmit::default();
+        let mut transmit = Transmit { presented, ..Transmit::default() };
         let mut assigned = Vec::new();
         let modules = &mut self.modules;
         while frames.has_room() {
@@ -98,6 +103,7 @@ impl Gateway {
                 Outgoing::Error(complaint) => {
                     frames.push(&complaint.to_message());
                 }
+                Outgoing::Join(said) => frames.push(&said.to_message()),
                 Outgoing::Close(closing) => {
                     frames.push(&closing.to_message());
                     break;
@@ -158,6 +164,19 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    fn transmit_to_joiner(&mut self, now: Now, id: SessionId, mut frames: Frames<'_>) -> Transmit {
+        let transmit = self.transmit_join(now, id, |message| {
+            frames.push(message);
+            frames.has_room()
+        });
+        if let Some(detail) = frames.failed {
+            self.end_join(now, id, PROTOCOL_ERROR, &detail);
+        }
+        Transmit { written: frames.written, ..transmit }
+    }
+}
+
 fn welcome(
     now: Now,
     config: &Config,
@@ -173,6 +192,10 @@ fn welcome(
         heartbeat_timeout_ms: config.heartbeat_timeout_ms,
         log_bytes_per_second: LOG_BYTES_PER_SECOND,
         desired_known,
-        groups: Some(MessageGroups::TRAPS),
+        groups: Some(if config.read_request.is_some() {
+            MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::RENEWAL.0)
+        } else {
+            MessageGroups::TRAPS
+        }),
     })
 }

@@ -448,6 +448,11 @@ impl Writer {
         self.pause.fail(now_ms, retry_after_ms);
     }
 
+    /// No call is made before this, milliseconds of the monotonic clock.
+    pub(super) fn paused_until_ms(&self) -> u64 {
+        self.pause.until_ms()
+    }
+
     /// Whether the last answers were failures.
     pub(super) fn failing(&self) -> bool {
         self.pause.is_failing()

@@ -84,6 +84,12 @@ impl DeviceTls {
         &self.tls
     }
 
+    /// The chain that the peer presented, DER, its own certificate first.
+    pub(crate) fn presented(&self) -> Vec<Vec<u8>> {
+        let chain = self.tls.peer_certificates().unwrap_or_default();
+        chain.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+
     /// Waits for bytes and hands on what they say, in pieces. Can be dropped at any time without a loss.
     ///
     /// # Errors

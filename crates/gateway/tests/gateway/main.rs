@@ -7,6 +7,8 @@ mod certificates;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod presence;

@@ -155,6 +155,7 @@ impl World {
             key: pki.join("gw.key"),
             device_roots: pki.join("devices.crt"),
             services_roots: pki.join("services.crt"),
+            factory_roots: None,
         };
         let kube = match &self.cluster {
             Some(cluster) => cluster.config("gateway:gw", "wasmbed:gateways").await,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{HealthSection, Kubernetes, Logging, Seconds, Section, Tls};
+use super::{Enrollment, HealthSection, Kubernetes, Logging, Seconds, Section, Tls};
 
 /// The file as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -32,6 +32,12 @@ impl Section for GatewayFile {
         if self.gateway.writes_per_second == 0 {
             return Err(("gateway.writes_per_second", "found 0, expected at least 1".to_owned()));
         }
+        if self.gateway.enrollment.pending_max == 0 {
+            return Err(("gateway.enrollment.pending_max", "found 0, expected at least 1".to_owned()));
+        }
+        if self.gateway.enrollment.namespace.is_empty() {
+            return Err(("gateway.enrollment.namespace", "found \"\", expected a namespace".to_owned()));
+        }
         if self.gateway.writes_burst == Some(0) {
             return Err(("gateway.writes_burst", "found 0, expected at least 1".to_owned()));
         }
@@ -57,7 +63,7 @@ pub struct GatewaySection {
     pub trust_domain: String,
     /// Where sets and modules are kept.
     pub data_dir: PathBuf,
-    /// What happens to devices that nobody created.
+    /// Who comes into the fleet.
     pub enrollment: Enrollment,
     /// Certificate, key and trust.
     pub tls: Tls,
@@ -96,19 +102,6 @@ impl Default for GatewaySection {
             logging: Logging::default(),
         }
     }
-}
-
-/// What happens to devices that nobody created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Enrollment {
-    /// They are refused.
-    Closed,
-    /// A Device is created and waits for approval.
-    #[default]
-    Approval,
-    /// A Device is created and its session is established at once; only `revoked` keeps a device out.
-    Open,
 }
 
 /// The port for devices and controllers.

@@ -4,13 +4,15 @@
 //! refused with its path, the value, what was expected and where it stood.
 
 mod controller;
+mod enrollment;
 mod gateway;
 mod layers;
 mod seconds;
 mod signer;
 
 pub use controller::{ControllerFile, ControllerGateway, ControllerSection, Leases, Reconciliation};
-pub use gateway::{Enrollment, GatewayFile, GatewaySection, Heartbeat, Server};
+pub use enrollment::{Enrollment, EnrollmentPolicy};
+pub use gateway::{GatewayFile, GatewaySection, Heartbeat, Server};
 pub use layers::{ConfigError, Section, load};
 pub use seconds::Seconds;
 pub use signer::{SignerFile, SignerIssuer, SignerSection};
@@ -32,6 +34,10 @@ pub struct Tls {
     /// PEM: for a gateway the root of the services, whose controllers may call it. Default: `services-ca.crt` beside `ca_file`.
     #[serde(default)]
     pub services_ca_file: Option<PathBuf>,
+    /// PEM: for a gateway the roots of factories, whose devices may join. Default: none, and no device joins with a certificate of
+    /// a factory.
+    #[serde(default)]
+    pub factory_ca_file: Option<PathBuf>,
 }
 
 impl Tls {
@@ -43,6 +49,7 @@ impl Tls {
             key_file: dir.join(format!("{stem}.key")),
             ca_file: dir.join(ca),
             services_ca_file: None,
+            factory_ca_file: None,
         }
     }
 

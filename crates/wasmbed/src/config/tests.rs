@@ -65,8 +65,34 @@ fn flags_win_over_the_file() {
         gateway(GATEWAY, &[("server.port", "0"), ("heartbeat.interval", "5s"), ("enrollment", "open")]);
     let loaded = loaded.expect("loads");
     assert_eq!((loaded.server.port, loaded.heartbeat.interval), (0, Seconds::new(5)));
-    assert_eq!(loaded.enrollment, Enrollment::Open);
+    let open = Enrollment { policy: EnrollmentPolicy::Open, ..Enrollment::default() };
+    assert_eq!(loaded.enrollment, open);
     assert_eq!(loaded.server.max_connections, 1_000);
+}
+
+#[test]
+fn enrollment_is_a_policy_or_a_section() {
+    let text =
+        "gateway: { enrollment: { policy: closed, namespace: plant, pending_max: 10, tokens: false } }";
+    let section = Enrollment {
+        policy: EnrollmentPolicy::Closed,
+        namespace: "plant".to_owned(),
+        pending_max: 10,
+        tokens: false,
+    };
+    assert_eq!(gateway(text, &[]).expect("loads").enrollment, section);
+    let flagged = gateway(text, &[("enrollment.policy", "open")]).expect("loads").enrollment;
+    assert_eq!(flagged, Enrollment { policy: EnrollmentPolicy::Open, ..section });
+    let alone = gateway("gateway: { enrollment: open }", &[("enrollment.policy", "closed")]).expect("loads");
+    assert_eq!(alone.enrollment.policy, EnrollmentPolicy::Closed);
+    assert_eq!(
+        gateway("gateway: { enrollment: { pending: 3 } }", &[]).expect_err("refused"),
+        "gateway.enrollment.pending: unknown key; expected one of policy, namespace, pending_max, tokens (in FILE)"
+    );
+    assert_eq!(
+        gateway("gateway: { enrollment: { pending_max: 0 } }", &[]).expect_err("refused"),
+        "gateway.enrollment.pending_max: found 0, expected at least 1 (in FILE)"
+    );
 }
 
 #[test]

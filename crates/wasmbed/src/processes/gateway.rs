@@ -1,12 +1,12 @@
 //! `wasmbed gateway`.
 
 use anyhow::Result;
-use wasmbed_gateway::{Config, Limits, TlsFiles};
+use wasmbed_gateway::{Config, Joining, Limits, TlsFiles};
 
 use super::{Common, host_name, resolve};
 use crate::{
     cluster::kubeconfig,
-    config::{Enrollment, GatewayFile, GatewaySection, load},
+    config::{Enrollment, EnrollmentPolicy, GatewayFile, GatewaySection, load},
     runtime::shutdown_on_signal,
     runtime::start_logging,
 };
@@ -40,7 +40,8 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         ("server.host", arguments.host),
         ("server.port", arguments.port.map(|port| port.to_string())),
         ("data_dir", arguments.data_dir),
-        ("enrollment", arguments.enrollment),
+        // Beside what a section in the file says.
+        ("enrollment.policy", arguments.enrollment),
     ];
     flags.extend(own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     let section = load::<GatewayFile>("gateway", arguments.common.config.as_deref(), &flags)?.gateway;
@@ -65,6 +66,7 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
         key: section.tls.key_file,
         device_roots: section.tls.ca_file,
         services_roots,
+        factory_roots: section.tls.factory_ca_file,
     };
     let kube = kubeconfig::client_config(section.kubernetes.kubeconfig.as_ref()).await?;
     let mut config = Config::new(&name, &section.trust_domain, tls, section.data_dir, kube);
@@ -72,11 +74,13 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
     config.listen = resolve(&section.server.host, section.server.port).await?;
     config.advertise = section.advertise;
     config.health_listen = Some(resolve(&section.health.host, section.health.port).await?);
-    config.enrollment = match section.enrollment {
-        Enrollment::Closed => wasmbed_gateway::Enrollment::Closed,
-        Enrollment::Approval => wasmbed_gateway::Enrollment::Approval,
-        Enrollment::Open => wasmbed_gateway::Enrollment::Open,
+    let Enrollment { policy, namespace, pending_max, tokens } = section.enrollment;
+    config.enrollment = match policy {
+        EnrollmentPolicy::Closed => wasmbed_gateway::Enrollment::Closed,
+        EnrollmentPolicy::Approval => wasmbed_gateway::Enrollment::Approval,
+        EnrollmentPolicy::Open => wasmbed_gateway::Enrollment::Open,
     };
+    config.joining = Joining { tokens, namespace, pending_max };
     config.heartbeat_interval = section.heartbeat.interval.0;
     config.heartbeat_timeout = section.heartbeat.timeout.0;
     config.max_connections = section.server.max_connections;

@@ -14,6 +14,7 @@
 mod application;
 mod delivery;
 mod facts;
+mod join_view;
 mod observed;
 mod session_view;
 
@@ -40,6 +41,7 @@ use crate::{Now, ObjectKey, gateway_api::DeviceView, kubernetes::Event};
 pub(super) use application::Application;
 pub(super) use delivery::{Delivery, Offer};
 pub(super) use facts::facts_to_resource;
+pub(super) use join_view::JoinView;
 pub(super) use observed::{LastWritten, ObservedCondition, ObservedDevice, shared};
 pub(super) use session_view::{ReportEffects, SessionView};
 
@@ -76,6 +78,8 @@ pub(super) struct DeviceEntry {
     delivery: Delivery,
     /// Why it was last turned away, if that still is so.
     rejected: Option<ReasonCode>,
+    /// How it is with its joining, if that is for people to know; boxed: few join at a time.
+    join: Option<Box<JoinView>>,
     /// When it comes back at the latest, if it was given a retry time.
     returns_by: Option<Now>,
     /// Boxed: few have any.
@@ -119,6 +123,7 @@ impl DeviceEntry {
             live: None,
             delivery: Delivery::default(),
             rejected: None,
+            join: None,
             returns_by: None,
             trouble: None,
             writes: WriteState::default(),
@@ -248,6 +253,11 @@ impl DeviceEntry {
         self.rejected = Some(reason);
     }
 
+    /// Its device joins, and this is to be said of that.
+    pub(super) fn joins(&mut self, view: JoinView) {
+        self.join = Some(Box::new(view));
+    }
+
     /// Its Device is about to be created.
     pub(super) fn enrolls(&mut self, waits: bool) {
         self.rejected = (!waits).then_some(ReasonCode::PendingApproval);
@@ -304,6 +314,7 @@ impl DeviceEntry {
         self.session = Some(id);
         self.awaiting = None;
         self.rejected = None;
+        self.join = None;
         self.returns_by = None;
         let admitted = self.admitted_key.as_ref() == Some(key);
         let same_object =
@@ -457,6 +468,21 @@ impl DeviceEntry {
     /// Why it was last turned away, if that still is so.
     pub(super) fn rejected(&self) -> Option<ReasonCode> {
         self.rejected
+    }
+
+    /// What is to be said of its joining, while that is so.
+    pub(super) fn join(&self) -> Option<&JoinView> {
+        let join = self.join.as_deref()?;
+        let object = self.object.as_ref()?;
+        let answered = match join.reason() {
+            ReasonCode::PendingApproval => object.is_approved(),
+            ReasonCode::Approved => !object.is_approved(),
+            ReasonCode::KeyNotConfirmed => {
+                object.confirmed_key().is_some_and(|key| join.message().contains(&key.to_string()))
+            }
+            _ => false,
+        };
+        (!answered).then_some(join)
     }
 
     /// When it comes back at the latest, if it was given a retry time.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value, json};
 use wasmbed_api::{Device, DevicePhase, DeviceStatus, ReasonCode, condition};
+use wasmbed_protocol::KeyHash;
 
 use super::application::applications_hash;
 use crate::{Now, UnixTime, intern::hash_of};
@@ -17,6 +18,9 @@ pub(in crate::gateway) struct ObservedDevice {
     generation: Option<i64>,
     approved: bool,
     revoked: bool,
+    deleting: bool,
+    /// Boxed: few Devices have one.
+    confirmed_key: Option<Box<KeyHash>>,
     public_key: Option<Arc<str>>,
     status: LastWritten,
 }
@@ -60,6 +64,7 @@ pub(in crate::gateway) struct LastWritten {
 pub(in crate::gateway) struct ObservedCondition {
     holds: bool,
     reason: String,
+    message_hash: u64,
     since: UnixTime,
 }
 
@@ -72,6 +77,13 @@ impl ObservedDevice {
             generation: device.metadata.generation,
             approved: device.spec.approved,
             revoked: device.spec.revoked,
+            deleting: device.metadata.deletion_timestamp.is_some(),
+            confirmed_key: device
+                .spec
+                .confirmed_key
+                .as_ref()
+                .and_then(|text| text.parse().ok())
+                .map(Box::new),
             public_key: pinned_key(device).map(Arc::from),
             status: device.status.as_ref().map(LastWritten::new).unwrap_or_default(),
         })
@@ -104,6 +116,16 @@ impl ObservedDevice {
     /// `spec.revoked`.
     pub(in crate::gateway) fn is_revoked(&self) -> bool {
         self.revoked
+    }
+
+    /// Whether it is being deleted.
+    pub(in crate::gateway) fn is_deleting(&self) -> bool {
+        self.deleting
+    }
+
+    /// `spec.confirmed_key`.
+    pub(in crate::gateway) fn confirmed_key(&self) -> Option<KeyHash> {
+        self.confirmed_key.as_deref().copied()
     }
 
     /// Whether its device is let in, where devices must be approved or need not be.
@@ -250,6 +272,7 @@ impl ObservedCondition {
         Self {
             holds: condition.status == "True",
             reason: condition.reason.clone(),
+            message_hash: hash_of(&condition.message),
             since: UnixTime::from_ms(u64::try_from(since_ms).unwrap_or(0)),
         }
     }
@@ -268,8 +291,37 @@ impl ObservedCondition {
         &self.reason
     }
 
+    /// Whether this is its message.
+    pub(in crate::gateway) fn says(&self, message: &str) -> bool {
+        self.message_hash == hash_of(&message)
+    }
+
     /// Since when it has had this value.
     pub(in crate::gateway) fn since(&self) -> UnixTime {
         self.since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmbed_api::DeviceSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_person_s_key_pins_before_the_signer_s() {
+        let pinned = |spec: Option<&str>, status: Option<&str>| {
+            let spec = DeviceSpec { public_key: spec.map(str::to_owned), ..DeviceSpec::default() };
+            let mut device = Device::new("a", spec);
+            device.metadata.uid = Some("00000000-0000-0000-0000-000000000001".to_owned());
+            device.metadata.resource_version = Some("1".to_owned());
+            device.status = status
+                .map(|key| DeviceStatus { public_key: Some(key.to_owned()), ..DeviceStatus::default() });
+            ObservedDevice::new(&device).unwrap().public_key().map(ToString::to_string)
+        };
+        assert_eq!(pinned(None, None), None);
+        assert_eq!(pinned(None, Some("issued")).as_deref(), Some("issued"));
+        assert_eq!(pinned(Some("chosen"), Some("issued")).as_deref(), Some("chosen"));
+        assert_eq!(pinned(Some("chosen"), None).as_deref(), Some("chosen"));
     }
 }

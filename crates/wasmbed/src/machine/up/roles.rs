@@ -81,6 +81,7 @@ impl Roles {
                 key_file: identity.key,
                 ca_file: layout.devices_root(),
                 services_ca_file: Some(layout.services_root()),
+                factory_ca_file: None,
             },
             server: Server { host: listen.ip().to_string(), port: listen.port(), ..Server::default() },
             health: health_at(health),
@@ -118,6 +119,7 @@ impl Roles {
                 key_file: identity.key,
                 ca_file: layout.services_root(),
                 services_ca_file: None,
+                factory_ca_file: None,
             },
             health: health_at(health),
             kubernetes: Kubernetes {
