@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rand::{TryRngCore as _, rngs::OsRng};
 use wasmbed_board_data::Board;
+use wasmbed_device::DeviceIdentity;
 use wasmbed_flash::{
     Geometry,
     provision::{self, Issued, Network, Provision, decode, encode},
 };
-use wasmbed_identity::PairingToken;
-use wasmbed_pki::{CertificateFacts, FactoryId, Identity, Role, read_certificates};
+use wasmbed_pki::{FactoryId, Identity, PairingToken, Role, read_certificates};
 
-use crate::{output, values};
+use crate::{machine::layout::TRUST_DOMAIN, output, values};
 
 /// More than a pairing token has, with the line's end.
 const TOKEN_FILE_BYTES_MAX: u64 = 1_024;
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pairing_token_file: Option<PathBuf>,
     /// The fleet that a pairing token is for; certificates name theirs.
-    #[arg(long, value_name = "NAME", default_value = "wasmbed")]
+    #[arg(long, value_name = "NAME", default_value = TRUST_DOMAIN)]
     trust_domain: String,
     /// PEM: the root of the services; a second one may follow the first.
     #[arg(long, value_name = "FILE", env = "WASMBED_DEVICE_CA_FILE", default_value = "services-ca.crt")]
@@ -120,61 +120,72 @@ pub(crate) fn run(arguments: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What the arguments choose of the three kinds of identity.
-struct Chosen {
-    identity: provision::Identity,
-    /// For people.
+/// An identity as a board is provisioned with it.
+pub(crate) struct Chosen {
+    pub(crate) identity: provision::Identity,
+    /// What its Device is called, as far as it is known: a token says it to the signer alone.
+    pub(crate) name: String,
+    /// For people: all that is known.
     words: String,
 }
 
 impl Chosen {
     fn of(arguments: &Args) -> Result<Self> {
         if let (Some(certificate), Some(key)) = (&arguments.factory_cert_file, &arguments.factory_key_file) {
-            return Self::factory(certificate, key);
+            return Self::new(&DeviceIdentity::Factory(Identity::read(certificate, key)?));
         }
         if let Some(token) = token(arguments)? {
-            return Self::pairing(&token, &arguments.trust_domain);
+            let token =
+                token.parse().context("wasmbed devices pair makes one for a Device, and shows it once")?;
+            let trust_domain = arguments.trust_domain.clone();
+            return Self::new(&DeviceIdentity::Pairing { token, trust_domain });
         }
         let identity = Identity::read(&arguments.cert_file, &arguments.key_file)?;
-        let id = identity
-            .spiffe_id()
-            .context("the certificate names no device; issue one with wasmbed pki issue device, or give a factory's by --factory-cert-file")?;
+        Self::new(&DeviceIdentity::Operational(identity))
+    }
+
+    /// # Errors
+    /// The identity is not what it is given for; says what to give instead.
+    pub(crate) fn new(identity: &DeviceIdentity) -> Result<Self> {
+        match identity {
+            DeviceIdentity::Operational(identity) => Self::operational(identity),
+            DeviceIdentity::Factory(identity) => Self::factory(identity),
+            DeviceIdentity::Pairing { token, trust_domain } => Self::pairing(token, trust_domain),
+        }
+    }
+
+    fn operational(identity: &Identity) -> Result<Self> {
+        let id = identity.spiffe_id().context(
+            "the certificate names no device; issue one with wasmbed pki issue device, or give a factory's by --factory-cert-file",
+        )?;
         if id.role() != Role::Device {
             bail!("the certificate is of {id}, which is no device; issue one with wasmbed pki issue device");
         }
-        Ok(Self { words: id.to_string(), identity: operational(&identity) })
+        let (name, words) = (id.name().to_owned(), id.to_string());
+        Ok(Self { identity: provision::Identity::Operational(issued(identity)), name, words })
     }
 
-    fn factory(certificate: &Path, key: &Path) -> Result<Self> {
-        let identity = Identity::read(certificate, key)?;
-        let [uri] = &CertificateFacts::parse(&identity.chain()[0])?.uris[..] else {
-            bail!(
-                "{} does not name one spiffe://TRUST/factory/SERIAL; issue one with wasmbed pki issue factory",
-                certificate.display()
-            );
+    fn factory(identity: &Identity) -> Result<Self> {
+        const INSTEAD: &str =
+            "issue one with wasmbed pki issue factory, or give a certificate of the fleet by --cert-file";
+        let [uri] = &identity.facts().uris[..] else {
+            bail!("the factory certificate does not name one spiffe://TRUST/factory/SERIAL; {INSTEAD}");
         };
-        let id = uri.parse::<FactoryId>().with_context(|| {
-            format!(
-                "{} is not from a factory; issue one with wasmbed pki issue factory, or give a device's by --cert-file",
-                certificate.display()
-            )
-        })?;
-        Ok(Self { words: id.to_string(), identity: provision::Identity::Factory(issued(&identity)) })
+        let id: FactoryId =
+            uri.parse().with_context(|| format!("the certificate is not from a factory; {INSTEAD}"))?;
+        let identity = provision::Identity::Factory(issued(identity));
+        Ok(Self { identity, name: id.device_name(), words: id.to_string() })
     }
 
-    fn pairing(token: &str, trust_domain: &str) -> Result<Self> {
-        let token: PairingToken =
-            token.parse().context("wasmbed devices pair makes one for a Device, and shows it once")?;
-        // Any id would do: it is refused for its trust domain alone.
-        FactoryId::new(trust_domain, "0")
-            .with_context(|| format!("--trust-domain {trust_domain:?} is none; wasmbed is the usual one"))?;
-        Ok(Self {
-            words: format!("pairing token {} for the trust domain {trust_domain}", token.id()),
-            identity: provision::Identity::Pairing {
-                token: token.reveal().to_string(),
-                trust_domain: trust_domain.to_owned(),
-            },
-        })
+    fn pairing(token: &PairingToken, trust_domain: &str) -> Result<Self> {
+        // Any serial would do: it is refused for its trust domain alone.
+        FactoryId::new(trust_domain, "0").with_context(|| {
+            format!("--trust-domain {trust_domain:?} is none; {TRUST_DOMAIN} is the usual one")
+        })?;
+        let words = format!("pairing token {} for the trust domain {trust_domain}", token.id());
+        let (token, name) = (token.reveal().to_string(), token.id().to_string());
+        let trust_domain = trust_domain.to_owned();
+        Ok(Self { identity: provision::Identity::Pairing { token, trust_domain }, name, words })
     }
 }
 
@@ -193,11 +204,6 @@ fn token(arguments: &Args) -> Result<Option<String>> {
             Ok(Some(text))
         }
     }
-}
-
-/// The identity of a device of the fleet.
-pub(crate) fn operational(identity: &Identity) -> provision::Identity {
-    provision::Identity::Operational(issued(identity))
 }
 
 fn issued(identity: &Identity) -> Issued {
@@ -338,7 +344,7 @@ mod tests {
         let authority = Authorities::create_or_open(folder, "wasmbed.local").unwrap();
         let identity = authority.issue_device("default", "board-1").unwrap();
         let roots = [authority.services_root().clone()];
-        let identity = operational(&identity);
+        let identity = Chosen::operational(&identity).unwrap().identity;
         provision("riscv32-virt", identity, &roots, vec!["10.0.2.2:7443".into()], Network::Dhcp).unwrap()
     }
 
@@ -408,7 +414,7 @@ mod tests {
             chosen(&["--factory-cert-file", &file(chain), "--factory-key-file", &file(key)])
         };
         let made = factory("factory.crt", "factory.key").unwrap();
-        assert_eq!(made.words, "spiffe://example.org/factory/SN_42");
+        assert_eq!((&*made.words, &*made.name), ("spiffe://example.org/factory/SN_42", "sn-42"));
         assert!(matches!(made.identity, provision::Identity::Factory(_)));
         let error = format!("{:#}", factory("device.crt", "device.key").err().unwrap());
         assert!(error.contains("is not from a factory; issue one with wasmbed pki issue factory"), "{error}");

@@ -8,9 +8,8 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_control::harmless;
 use wasmbed_emulator::{Emulator, Ended, Kind, Options, find_firmware, reach_host};
 use wasmbed_flash::provision::Network;
-use wasmbed_pki::Identity;
 
-use crate::machine::provision;
+use crate::machine::provision::{self, Chosen};
 
 /// Between the end of an emulator and its next start; doubled until [`RESTART_SECONDS_MAX`] when that one ends too.
 const RESTART_SECONDS_MIN: u64 = 1;
@@ -27,7 +26,7 @@ pub(crate) struct Board {
     pub(crate) firmware: Option<PathBuf>,
     pub(crate) memory: Option<usize>,
     pub(crate) data_dir: PathBuf,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Chosen,
     pub(crate) services_roots: Vec<CertificateDer<'static>>,
     pub(crate) gateways: Vec<String>,
 }
@@ -46,7 +45,7 @@ impl Running {
     /// There is no firmware or no QEMU, the flash can't be used, or QEMU does not start.
     pub(crate) async fn start(board: Board) -> Result<Self> {
         blocking(move || {
-            let name = board.identity.spiffe_id().context("the certificate names no device")?.name().to_owned();
+            let name = board.identity.name.clone();
             let options = provision(board)?;
             let emulator = Arc::new(Emulator::start(&options)?);
             tracing::info!(device = name, board = %options.board, firmware = %options.firmware.display(), "a board runs in QEMU");
@@ -127,7 +126,7 @@ fn provision(board: Board) -> Result<Options> {
         .with_context(|| format!("can't create {}", board.data_dir.display()))?;
     let flash = board.data_dir.join(format!("{kind}.flash"));
     let gateways = board.gateways.iter().map(|gateway| reach_host(gateway)).collect();
-    let identity = provision::operational(&board.identity);
+    let identity = board.identity.identity;
     let identity =
         provision::provision(kind.name(), identity, &board.services_roots, gateways, Network::Dhcp)?;
     wasmbed_emulator::provision(kind, &flash, identity)?;

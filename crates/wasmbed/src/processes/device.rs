@@ -9,7 +9,10 @@ use wasmbed_pki::{Identity, PairingToken, read_certificates};
 
 use super::board::{Board, Running};
 use crate::{
-    machine::{layout::TRUST_DOMAIN, provision},
+    machine::{
+        layout::TRUST_DOMAIN,
+        provision::{self, Chosen},
+    },
     runtime::shutdown_on_signal,
     runtime::start_logging,
     values,
@@ -44,7 +47,7 @@ pub(crate) struct Args {
         value_name = "FILE",
         env = "WASMBED_DEVICE_FACTORY_CERT_FILE",
         requires = "factory_key_file",
-        conflicts_with_all = ["cert_file", "key_file", "board"]
+        conflicts_with_all = ["cert_file", "key_file"]
     )]
     factory_cert_file: Option<PathBuf>,
     /// PEM: the key of its maker's certificate.
@@ -60,7 +63,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         env = "WASMBED_DEVICE_PAIRING_TOKEN_FILE",
-        conflicts_with_all = ["cert_file", "key_file", "factory_cert_file", "board"]
+        conflicts_with_all = ["cert_file", "key_file", "factory_cert_file"]
     )]
     pairing_token_file: Option<PathBuf>,
     /// The pairing token itself. Other users of the machine can read a command line: the file or the environment keeps it from them.
@@ -69,7 +72,7 @@ pub(crate) struct Args {
         value_name = "TOKEN",
         env = "WASMBED_DEVICE_PAIRING_TOKEN",
         hide_env_values = true,
-        conflicts_with_all = ["cert_file", "key_file", "factory_cert_file", "pairing_token_file", "board"]
+        conflicts_with_all = ["cert_file", "key_file", "factory_cert_file", "pairing_token_file"]
     )]
     pairing_token: Option<String>,
     /// First part of all SPIFFE ids of the fleet, which a pairing token does not say.
@@ -118,10 +121,10 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     if let Some(kind) = arguments.board {
         let board = Board {
             kind,
+            identity: Chosen::new(&identity(&arguments)?)?,
             firmware: arguments.firmware,
             memory: arguments.memory,
             data_dir: arguments.data_dir,
-            identity: Identity::read(&arguments.cert_file, &arguments.key_file)?,
             services_roots: read_certificates(&arguments.ca_file)?,
             gateways: arguments.gateways,
         };

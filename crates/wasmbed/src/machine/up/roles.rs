@@ -14,7 +14,10 @@ use wasmbed_pki::{Identity, read_certificates};
 use super::boards::Board;
 use crate::{
     config::{ControllerSection, GatewaySection, HealthSection, Kubernetes, Server, Tls},
-    machine::layout::{IdentityFiles, KubeUser, Layout},
+    machine::{
+        layout::{IdentityFiles, KubeUser, Layout},
+        provision::Chosen,
+    },
     processes,
 };
 
@@ -183,7 +186,7 @@ impl Roles {
             firmware,
             memory: None,
             data_dir,
-            identity: Identity::read(&identity.certificate, &identity.key)?,
+            identity: Chosen::new(&Identity::read(&identity.certificate, &identity.key)?.into())?,
             services_roots: read_certificates(&layout.services_root())?,
             gateways: vec![gateway.to_string()],
         });
