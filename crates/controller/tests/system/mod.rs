@@ -93,7 +93,8 @@ impl System {
         let (device_roots, services_roots) = (folder.join("devices.crt"), folder.join("services.crt"));
         std::fs::write(&device_roots, self.authorities.devices_root_pem())?;
         std::fs::write(&services_roots, self.authorities.services_root_pem())?;
-        let tls = wasmbed_gateway::TlsFiles { certificate, key, device_roots, services_roots };
+        let tls =
+            wasmbed_gateway::TlsFiles { certificate, key, device_roots, services_roots, factory_roots: None };
         let kube = kube_config(&self.cluster, self.address, "gateway:g", "wasmbed:gateways").await?;
         let data = self.folder.path().join("gateway");
         let mut config = wasmbed_gateway::Config::new("g", TRUST_DOMAIN, tls, data, kube);
