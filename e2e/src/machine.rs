@@ -13,9 +13,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use wasmbed::machine::layout::{IdentityFiles, Layout};
+use wasmbed::machine::layout::{IdentityFiles, Layout, TRUST_DOMAIN};
 use wasmbed_api::{Application, Device, DevicePhase};
-use wasmbed_pki::Identity;
+use wasmbed_pki::{FactoryAuthority, Identity};
 use wasmbed_testbed::{Borrowed, Cluster, ControlPlane, Folder, Kubectl, Port, Process, User, wasmbed};
 
 use crate::{SmallDisk, device, turn::BOARD, wait::until};
@@ -24,6 +24,9 @@ use crate::{SmallDisk, device, turn::BOARD, wait::until};
 const NAMESPACE: &str = "default";
 /// Name of the gateway and of the controller.
 const NAME: &str = "e2e";
+
+/// The signer's user in the Kubernetes API.
+const SIGNER: &str = "signer:e2e";
 
 /// How the gateway is to be, where a test wants it otherwise than usual.
 #[derive(Clone, Debug, Default)]
@@ -171,6 +174,35 @@ impl Machine {
             command.args(["--set", value]);
         }
         Ok(command)
+    }
+
+    /// Starts a signer, and in place of the gateway that runs one that lets devices of a factory join; answers the factory. The
+    /// signer's process is called `signer`.
+    ///
+    /// # Errors
+    /// With what a process printed, when it doesn't come up.
+    pub fn start_signer(&mut self) -> Result<FactoryAuthority> {
+        let pki = self.layout.dir().join("pki");
+        let factory = FactoryAuthority::create_or_open(&pki, TRUST_DOMAIN)?;
+        let (roots, _) = Identity::files(&pki, "factory-root");
+        let (certificate, key) = Identity::files(&pki, "devices-issuing");
+        let mut command = wasmbed(&["signer", "--name", NAME])?;
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::new(SIGNER, "wasmbed:signers"))?);
+        let files = [
+            ("issuer.cert_file", certificate),
+            ("issuer.key_file", key),
+            ("devices_ca_file", self.layout.devices_root()),
+            ("factory_ca_file", roots.clone()),
+        ];
+        for (name, path) in files {
+            command.arg("--set").arg(format!("{name}={}", path.display()));
+        }
+        command.arg("--set").arg(format!("health.port={}", Port::reserve()?.number()));
+        self.keep("signer", command, "the signer runs")?;
+        self.options.set.push(format!("tls.factory_ca_file={}", roots.display()));
+        self.stop("gateway")?;
+        self.start_gateway()?;
+        Ok(factory)
     }
 
     /// Starts the controller and waits until it serves. Its process is called `controller`.

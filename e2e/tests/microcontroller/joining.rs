@@ -6,21 +6,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
 use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+use wasmbed_api::{Device, DevicePhase};
 use wasmbed_e2e::{
-    TIMEOUT,
+    ControlPlane, Machine, TIMEOUT, application,
     board::{issued, prepare_as, read_to},
+    fixtures,
 };
 use wasmbed_emulator::{Emulator, Kind, Options};
 use wasmbed_flash::provision::Identity;
 use wasmbed_identity::PairingToken;
-use wasmbed_pki::{Authorities, CertificationRequest, FactoryAuthority};
+use wasmbed_pki::{Authorities, CertificationRequest, FactoryAuthority, read_certificates};
 use wasmbed_protocol::KeyHash;
 
 use crate::registrar::{Registrar, Seen};
 
 each_board!(
+    a_board_gets_from_bare_flash_to_running,
+    kubectl_certificate_approve_lets_a_board_in,
     a_board_from_a_factory_joins_and_renews_whatever_its_power_does,
     a_board_with_a_token_joins_once,
     a_board_of_the_fleet_renews_what_it_was_provisioned_with,
@@ -117,6 +123,74 @@ fn number(variable: &str) -> Result<Option<u64>> {
         Ok(text) => Ok(Some(text.parse().with_context(|| format!("{variable} is no number"))?)),
         Err(_) => Ok(None),
     }
+}
+
+/// A person approves the Device, and the controller its request.
+fn a_board_gets_from_bare_flash_to_running(kind: Kind) -> Result<()> {
+    wasmbed_e2e::run(async {
+        let mut machine = Machine::start(ControlPlane::Embedded).await?;
+        let board = waiting(kind, &mut machine).await?;
+        machine.merge::<Device>("sn-42", json!({ "spec": { "approved": true } })).await?;
+        runs(&machine, &board).await
+    })
+}
+
+/// Nobody but a person approves the request, at a Kubernetes API of a cluster.
+fn kubectl_certificate_approve_lets_a_board_in(kind: Kind) -> Result<()> {
+    wasmbed_e2e::run(async {
+        let mut machine = Machine::start(ControlPlane::Kubernetes).await?;
+        machine.stop("controller")?;
+        let board = waiting(kind, &mut machine).await?;
+        let requests = machine.kubectl()?.run(&["get", "certificatesigningrequests", "-o", "name"])?;
+        let [request] = requests.split_whitespace().collect::<Vec<_>>()[..] else {
+            bail!("not one request: {requests}")
+        };
+        // The signer refuses what is asked for a Device that nobody approved, whoever approved the request.
+        machine.merge::<Device>("sn-42", json!({ "spec": { "approved": true } })).await?;
+        machine.kubectl()?.run(&["certificate", "approve", request])?;
+        machine.start_controller()?;
+        runs(&machine, &board).await
+    })
+}
+
+/// A board from the factory, whose request waits for approval.
+async fn waiting(kind: Kind, machine: &mut Machine) -> Result<Emulator> {
+    let factory = machine.start_signer()?;
+    let folder = machine.dir().join("board");
+    std::fs::create_dir_all(&folder)?;
+    let roots = read_certificates(&machine.layout().services_root())?;
+    let identity = Identity::Factory(issued(&factory.issue("SN_42")?));
+    let gateway = machine.gateway_address().to_string();
+    let board = Emulator::start(&prepare_as(kind, &folder, identity, &roots, &gateway, [9; 32])?)?;
+    read_to(&board, "certificate of Device default/sn-42 waited for: ")?;
+    let waits = |device: &Device| phase(device) == Some(DevicePhase::Pending);
+    let device = machine.device("sn-42", "Pending", waits).await?;
+    ensure!(device.spec.serial.as_deref() == Some("SN_42") && !device.spec.approved, "{:?}", device.spec);
+    Ok(board)
+}
+
+/// It gets its certificate, connects with it, and runs what is deployed.
+async fn runs(machine: &Machine, board: &Emulator) -> Result<()> {
+    let lines = read_to(board, "session established")?;
+    ensure!(lines.iter().any(|line| line.contains("certificate in use from now on")), "{lines:?}");
+    ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
+    machine.create(&application("ticker", &fixtures::ticker("tick", 1_000), &["sn-42"])).await?;
+    read_to(board, "APP default/ticker: tick")?;
+    let device = machine.device("sn-42", "the key that it made", has_key).await?;
+    let lines = board.last_lines();
+    let hash = lines.iter().find_map(|line| line.split("has the hash ").nth(1)?.get(..64));
+    let pinned = device.status.and_then(|status| status.public_key).context("no key")?;
+    let pinned = base64::engine::general_purpose::STANDARD.decode(pinned)?;
+    ensure!(hash == Some(KeyHash::of(&pinned).to_string().as_str()), "{hash:?}");
+    Ok(())
+}
+
+fn has_key(device: &Device) -> bool {
+    device.status.as_ref().is_some_and(|status| status.public_key.is_some())
+}
+
+fn phase(device: &Device) -> Option<DevicePhase> {
+    device.status.as_ref().map(|status| status.phase)
 }
 
 fn a_board_from_a_factory_joins_and_renews_whatever_its_power_does(kind: Kind) -> Result<()> {
