@@ -113,8 +113,8 @@ pub const JOINERS_GIVE_WAY: usize = JOINERS_MAX / 8 * 7;
 pub const JOINER_LIFETIME_MS: u64 = 600_000;
 /// From the name of its Device to the device's proof: a board signs in some hundred milliseconds.
 pub const JOIN_PROOF_TIMEOUT_MS: u64 = 60_000;
-/// For the Device of a joining device to be created and seen.
-pub const JOIN_DEVICE_TIMEOUT_MS: u64 = 30_000;
+/// For the Device of a joining device to be created and seen: less than a device waits for an answer.
+pub const JOIN_DEVICE_TIMEOUT_MS: u64 = 20_000;
 /// For a device to leave once it was sent its certificate.
 pub const JOIN_FAREWELL_MS: u64 = 20_000;
 /// Joins of one connection within [`JOINS_WINDOW_MS`]: one without and one with a proof, and both again.

@@ -15,7 +15,8 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Device, DevicePhase, DeviceSpec, request_annotation as annotation};
-use wasmbed_pki::{CertificateFacts, FactoryAuthority, Identity, pem_of};
+use wasmbed_device::{DeviceConfig, DeviceIdentity};
+use wasmbed_pki::{CertificateFacts, FactoryAuthority, Identity, PairingToken, pem_of};
 use wasmbed_protocol::{
     DeviceMessage, DeviceUid, GatewayMessage, Join, JoinState, JoinStatement, KeyHash, decode_gateway,
     encode_join_statement,
@@ -106,6 +107,19 @@ impl Fleet {
     async fn edit(&self, name: &str, spec: serde_json::Value) {
         let patch = Patch::Merge(json!({ "spec": spec }));
         self.world.devices().patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Makes a Device for a token, and the Secret with which the signer checks it.
+    async fn pair(&self, name: &str, token: &PairingToken) {
+        let secrets: Api<Secret> = Api::namespaced(self.world.admin.clone(), "wasmbed-system");
+        let secret = json!({
+            "metadata": { "name": format!("wasmbed-pairing-{}", token.id()) },
+            "data": { "key": base64(token.key().reveal()) },
+        });
+        secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+        let spec =
+            DeviceSpec { approved: true, pairing_id: Some(token.id().to_string()), ..DeviceSpec::default() };
+        self.world.devices().create(&PostParams::default(), &Device::new(name, spec)).await.unwrap();
     }
 
     async fn stop(mut self) {
@@ -273,7 +287,7 @@ async fn a_device_of_the_factory_joins_connects_and_renews() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_with_a_token_joins_as_the_device_that_names_it() {
     let fleet = Fleet::start().await;
-    let token: wasmbed_identity::PairingToken = "0a1b2c3d.000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    let token: PairingToken = "0a1b2c3d.000102030405060708090a0b0c0d0e0f".parse().unwrap();
     let own = key();
     let device = self_signed(&own);
     let request = request(&own);
@@ -284,14 +298,7 @@ async fn a_device_with_a_token_joins_as_the_device_that_names_it() {
     fleet.world.metric("wasmbed_gateway_joins_total{outcome=\"UnknownToken\"} 1").await;
     assert!(fleet.world.devices().list(&ListParams::default()).await.unwrap().items.is_empty());
 
-    let secrets: Api<Secret> = Api::namespaced(fleet.world.admin.clone(), "wasmbed-system");
-    let secret = json!({
-        "metadata": { "name": "wasmbed-pairing-0a1b2c3d" },
-        "data": { "key": base64(token.key().reveal()) },
-    });
-    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
-    let spec = DeviceSpec { approved: true, pairing_id: Some("0a1b2c3d".into()), ..DeviceSpec::default() };
-    fleet.world.devices().create(&PostParams::default(), &Device::new("pump", spec)).await.unwrap();
+    fleet.pair("pump", &token).await;
     let mut client = soon("the Device to be known", async {
         loop {
             let mut client = DeviceClient::connect(&fleet.world, &device).await.unwrap();
@@ -412,6 +419,40 @@ async fn who_joins_and_does_not_keep_to_it_is_closed_and_nobody_else_notices() {
     world.metric("wasmbed_gateway_joins_total{outcome=\"ProtocolError\"} 4").await;
     world.metric("wasmbed_gateway_joining 0").await;
     neighbour.beat(3).await;
+    fleet.stop().await;
+}
+
+/// A device of this version, which nobody tells what to do.
+fn device(fleet: &Fleet, identity: DeviceIdentity, folder: &str) -> wasmbed_device::Handle {
+    let roots = vec![fleet.world.authorities.services_root().clone()];
+    let data_dir = fleet.folder.path().join(folder);
+    let gateways = vec![fleet.world.server.to_string()];
+    wasmbed_device::start(DeviceConfig::new(identity, roots, gateways, data_dir)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_of_this_version_join_by_themselves() {
+    let fleet = Fleet::start().await;
+    let token: PairingToken = "0a1b2c3d.000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    fleet.pair("pump", &token).await;
+    let trust_domain = TRUST_DOMAIN.to_owned();
+    let paired = device(&fleet, DeviceIdentity::Pairing { token, trust_domain }, "paired");
+    fleet.approve_request().await;
+    let pump = fleet.world.phase("pump", DevicePhase::Connected).await;
+    assert!(pump.status.unwrap().public_key.is_some() && pump.spec.public_key.is_none());
+
+    let factory = fleet.factory.issue("SN_0042").unwrap();
+    let made = device(&fleet, DeviceIdentity::Factory(factory), "made");
+    fleet.world.phase("sn-0042", DevicePhase::Pending).await;
+    fleet.edit("sn-0042", json!({ "approved": true })).await;
+    fleet.approve_request().await;
+    fleet.world.phase("sn-0042", DevicePhase::Connected).await;
+    fleet.world.metric("wasmbed_gateway_joins_total{outcome=\"Issued\"} 2").await;
+    fleet.world.metric("wasmbed_gateway_joining 0").await;
+    for device in [paired, made] {
+        device.stop();
+        device.wait().unwrap();
+    }
     fleet.stop().await;
 }
 
