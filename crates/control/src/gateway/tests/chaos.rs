@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    joining::{config, factory, issued, join, token},
+    *,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -13,6 +16,9 @@ enum Step {
     Heartbeat { session: u8 },
     Pull { session: u8, offset: u16, length: u16 },
     Close { session: u8 },
+    Arrive { device: u8, token: bool },
+    Join { session: u8, key: u8, proof: bool },
+    Decide { how: u8 },
     Edit { device: u8, approved: bool, revoked: bool },
     Takeover { device: u8 },
     Delete { device: u8 },
@@ -38,7 +44,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => session.clone().prop_map(|session| Step::Heartbeat { session }),
         2 => (session.clone(), any::<u16>(), 1..=16_384_u16)
             .prop_map(|(session, offset, length)| Step::Pull { session, offset, length }),
-        2 => session.prop_map(|session| Step::Close { session }),
+        2 => session.clone().prop_map(|session| Step::Close { session }),
+        3 => (device.clone(), any::<bool>()).prop_map(|(device, token)| Step::Arrive { device, token }),
+        5 => (session, 0..3_u8, any::<bool>())
+            .prop_map(|(session, key, proof)| Step::Join { session, key, proof }),
+        2 => (0..5_u8).prop_map(|how| Step::Decide { how }),
         1 => (device.clone(), prop::bool::weighted(0.8), prop::bool::weighted(0.2))
             .prop_map(|(device, approved, revoked)| Step::Edit { device, approved, revoked }),
         1 => device.clone().prop_map(|device| Step::Takeover { device }),
@@ -106,11 +116,42 @@ impl Run {
                 let id = self.session(session);
                 self.world.gateway.handle_closed(self.world.now, id, "closed");
             }
+            Step::Arrive { device, token: paired } => {
+                let client = if paired { token("key 0") } else { factory(&device.to_string()) };
+                if let Some(id) = world.arrive(client) {
+                    self.sessions.push(id);
+                }
+            }
+            Step::Join { session, key, proof } => {
+                let id = self.session(session);
+                let request = format!("key {key}");
+                let join = join(&request, proof.then_some("proof"));
+                let pairing_id = (key == 0).then_some("0a1b2c3d");
+                self.world.send(id, &DeviceMessage::Join(wasmbed_protocol::Join { pairing_id, ..join }));
+            }
+            Step::Decide { how } => {
+                let failed = RequestEnd::Failed { reason: "No".into(), message: "no".into() };
+                let requests = world.api.requests.values_mut();
+                for (request, seen) in requests.filter(|(_, seen)| seen.end.is_none()) {
+                    let own =
+                        [b"key 0", b"key 1", b"key 2"].into_iter().find(|key| **key == *request.request);
+                    let key = std::str::from_utf8(own.unwrap()).unwrap();
+                    let end = match how {
+                        0 => None,
+                        1 => Some(failed.clone()),
+                        2 => Some(RequestEnd::Denied { message: "no".into() }),
+                        3 => Some(issued("key 9", &request.device)),
+                        _ => Some(issued(key, &request.device)),
+                    };
+                    *seen = RequestSeen { approved: how != 1, end };
+                }
+            }
             Step::Edit { device, approved, revoked } => {
                 let key = key(&device.to_string());
                 if world.api.devices.contains_key(&key) {
                     world.edit(&key, |device| {
                         device.spec.approved = approved;
+                        device.spec.pairing_id = (approved && !revoked).then(|| "0a1b2c3d".to_owned());
                         device.spec.revoked = revoked;
                     });
                 }
@@ -150,7 +191,7 @@ impl Run {
             Step::Advance { ms } => world.advance(ms.into()),
             Step::Restart { keep_disk } => {
                 self.boots += 1;
-                let config = Config::new("gw", &format!("boot-{}", self.boots));
+                let config = Config { boot_id: format!("boot-{}", self.boots), ..config() };
                 world.restart(config, keep_disk);
                 self.sessions.clear();
             }
@@ -160,6 +201,7 @@ impl Run {
 
     fn check(&mut self) {
         let world = &self.world;
+        world.gateway.check().unwrap();
         let levels = world.gateway.levels(world.now);
         // One entry a device, Events and calls under way apart.
         assert!(levels.writes <= levels.devices + config::EVENTS_MAX + config::WRITES_IN_FLIGHT_MAX);
@@ -198,7 +240,8 @@ proptest! {
 
     #[test]
     fn random_worlds_hold_together(steps in steps()) {
-        let mut world = World::synced();
+        let mut world = World::with(config());
+        world.list();
         let module = world.upload(&vec![1; 20_000]);
         let mut run = Run { world, module, sessions: Vec::new(), boots: 0, highest_epoch: BTreeMap::new() };
         for step in steps {

@@ -21,7 +21,7 @@ fn world() -> World {
     world_of(config())
 }
 
-fn factory(serial: &str) -> JoiningClient {
+pub(super) fn factory(serial: &str) -> JoiningClient {
     JoiningClient {
         certificate: CertificateHash::of(serial.as_bytes()),
         identity: JoiningIdentity::Factory {
@@ -33,14 +33,14 @@ fn factory(serial: &str) -> JoiningClient {
     }
 }
 
-fn token(key: &str) -> JoiningClient {
+pub(super) fn token(key: &str) -> JoiningClient {
     JoiningClient {
         certificate: CertificateHash::of(key.as_bytes()),
         identity: JoiningIdentity::Token { key: KeyHash::of(key.as_bytes()) },
     }
 }
 
-fn join<'a>(key: &'a str, proof: Option<&'a str>) -> Join<'a> {
+pub(super) fn join<'a>(key: &'a str, proof: Option<&'a str>) -> Join<'a> {
     Join {
         request: key.as_bytes(),
         proof: proof.map(str::as_bytes),
@@ -51,7 +51,7 @@ fn join<'a>(key: &'a str, proof: Option<&'a str>) -> Join<'a> {
 }
 
 impl World {
-    fn arrive(&mut self, client: JoiningClient) -> Option<SessionId> {
+    pub(super) fn arrive(&mut self, client: JoiningClient) -> Option<SessionId> {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let taken = self.gateway.handle_joining(self.now, id, client);
