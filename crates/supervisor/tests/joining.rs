@@ -50,6 +50,8 @@ struct Gateway {
     retry_after_ms: u32,
     /// Of what is issued.
     life_s: u64,
+    /// How long before it is issued it begins.
+    backdate_s: u64,
     renews: bool,
     issued: Vec<Vec<u8>>,
     /// Chains that TLS refuses.
@@ -81,6 +83,7 @@ impl Gateway {
             refusals: 0,
             retry_after_ms: 15_000,
             life_s: 30_000,
+            backdate_s: 0,
             renews: true,
             issued: Vec::new(),
             refused: BTreeSet::new(),
@@ -107,12 +110,12 @@ impl Gateway {
         let now_s = Self::now_s(now_ms);
         let last = self.issued.last().filter(|last| {
             let (of, facts) = read_chain(last).unwrap();
-            of == key && now_s < facts.not_before_s + self.life_s / 2
+            of == key && now_s < facts.not_before_s + self.backdate_s + self.life_s / 2
         });
         if let Some(last) = last {
             return last.clone();
         }
-        let facts = ChainFacts { not_before_s: now_s, not_after_s: now_s + self.life_s };
+        let facts = ChainFacts { not_before_s: now_s - self.backdate_s, not_after_s: now_s + self.life_s };
         let issued = chain(key, facts, CHAIN_BYTES);
         self.issued.push(issued.clone());
         issued
@@ -568,6 +571,19 @@ fn a_renewal_that_is_refused_is_tried_again_and_the_session_goes_on() {
     world.until("it joins anew with the same key", 60_000, |world| world.gateway.issued.len() == 2);
     world.until("and has a session", 60_000, World::is_joined);
     assert_eq!(world.gateway.keys.len(), 1);
+}
+
+#[test]
+fn a_chain_that_is_due_as_it_comes_is_not_renewed_without_end() {
+    let mut world = World::new(factory());
+    (world.gateway.life_s, world.gateway.backdate_s) = (600, 3_600);
+    world.until("it joins", 60_000, World::is_joined);
+    world.run_for(6_000_000);
+    assert_eq!(world.gateway.sessions.len(), 1);
+    assert!((9..=40).contains(&world.gateway.renewals), "{} in 6,000 s", world.gateway.renewals);
+    world.cut();
+    world.until("it has a session with what it got", 60_000, World::is_joined);
+    assert_eq!(world.gateway.joins_at_ms.len(), 2, "it never had to join anew");
 }
 
 #[test]

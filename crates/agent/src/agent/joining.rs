@@ -76,8 +76,14 @@ impl Agent {
         let judged = judged.and_then(|facts| self.check_facts(facts));
         match judged {
             Ok(facts) => {
+                match exchange.purpose() {
+                    Purpose::Joining => self.renewal = RenewalPause::default(),
+                    Purpose::Renewing => {
+                        let left_s = self.clock.unix_s().map(|now_s| facts.not_after_s.saturating_sub(now_s));
+                        self.renewal.handle_renewed(left_s, self.clock.now_ms());
+                    }
+                }
                 self.credentials.keep(exchange.into_chain(), facts);
-                self.renewal = RenewalPause::default();
                 self.events.push(Event::Issued { not_after_s: facts.not_after_s });
             }
             Err(error) => self.give_up(error),

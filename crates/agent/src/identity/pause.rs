@@ -18,6 +18,13 @@ impl RenewalPause {
         self.until_ms = now_ms.saturating_add(pause_ms);
     }
 
+    /// A renewal brought a chain that lasts for so long from now. One of so short a life that it is due at once, because authorities
+    /// let certificates begin earlier, is renewed when a third of that has passed.
+    pub(crate) fn handle_renewed(&mut self, left_s: Option<u64>, now_ms: u64) {
+        let wait_ms = left_s.map_or(RENEW.max_ms, |left_s| left_s.saturating_mul(1_000) / 3);
+        *self = Self { failures: 0, until_ms: now_ms.saturating_add(wait_ms) };
+    }
+
     /// The chain received last was turned away: it gets some more tries before another one is asked for.
     pub(crate) fn handle_turned_away(&mut self, now_ms: u64) {
         self.until_ms = now_ms.saturating_add(RENEW.max_ms);
