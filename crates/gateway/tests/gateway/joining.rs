@@ -34,6 +34,11 @@ struct Fleet {
 
 impl Fleet {
     async fn start() -> Self {
+        Self::start_with(Duration::from_secs(3_600)).await
+    }
+
+    /// Certificates are valid for so long.
+    async fn start_with(lifetime: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let factory = FactoryAuthority::create_or_open(folder.path(), TRUST_DOMAIN).unwrap();
         let root = folder.path().join("factory-root.crt");
@@ -56,7 +61,7 @@ impl Fleet {
             name: "signer".to_owned(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             files,
-            lifetime: Duration::from_secs(3_600),
+            lifetime,
             secrets_namespace: "wasmbed-system".to_owned(),
             health: wasmbed_signer::HealthConfig {
                 listen: ([127, 0, 0, 1], 0).into(),
@@ -319,6 +324,48 @@ async fn a_device_with_a_token_joins_as_the_device_that_names_it() {
     session.beat(1).await;
     fleet.world.phase("pump", DevicePhase::Connected).await;
     fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_of_this_version_renews_by_itself_and_comes_back_with_what_it_got() {
+    // They begin an hour before they are issued, so that these are past two thirds of their time.
+    let fleet = Fleet::start_with(Duration::from_secs(600)).await;
+    let (certificate, key) = Identity::files(fleet.folder.path(), "sn-7");
+    fleet.factory.issue("SN-7").unwrap().write(fleet.folder.path(), "sn-7").unwrap();
+    let made = || DeviceIdentity::Factory(Identity::read(&certificate, &key).unwrap());
+    let first = device(&fleet, made(), "renewing");
+    fleet.world.phase("sn-7", DevicePhase::Pending).await;
+    let asked = fleet.request().await.metadata.annotations.unwrap();
+    assert!(asked.contains_key(annotation::JOIN_PROOF));
+    fleet.edit("sn-7", json!({ "approved": true })).await;
+    fleet.approve_request().await;
+    let connected = fleet.world.phase("sn-7", DevicePhase::Connected).await;
+    let asked = fleet.request().await.metadata.annotations.unwrap();
+    assert!(asked.contains_key(annotation::RENEWS));
+    fleet.approve_request().await;
+    fleet.world.metric("wasmbed_gateway_joins_total{outcome=\"Renewed\"} 1").await;
+    // The record has the new chain beside the one before, until a session was established with it.
+    let record = fleet.folder.path().join("renewing").join("storage").join("identity");
+    let has_two = || std::fs::metadata(&record).unwrap().len() > 1_800;
+    until("the renewed certificate to be stored", &has_two).await;
+    first.stop();
+    first.wait().unwrap();
+    let second = device(&fleet, made(), "renewing");
+    until("the renewed certificate to be in use", &|| !has_two()).await;
+    let again = fleet.world.phase("sn-7", DevicePhase::Connected).await;
+    assert_eq!(again.status.unwrap().public_key, connected.status.unwrap().public_key);
+    second.stop();
+    second.wait().unwrap();
+    fleet.stop().await;
+}
+
+async fn until(what: &str, condition: &dyn Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 fn base64(bytes: &[u8]) -> String {
