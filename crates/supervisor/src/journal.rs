@@ -163,7 +163,7 @@ fn write_identity_event(event: &Event, write: &mut dyn FnMut(Level, core::fmt::A
         Event::IdentityFailed { error } => {
             write(Level::Error, format_args!("identity not usable: {error}"));
         }
-        Event::KeyUsed { key } => write(Level::Info, format_args!("this device's key has the hash {key}")),
+        Event::KeyUsed { key } => write(Level::Info, format_args!("this device's key is sha256:{key}")),
         Event::Unpaired => {
             let message = "the certificate is over and the pairing token was used: pair this device again";
             write(Level::Error, format_args!("{message}"));
