@@ -333,7 +333,7 @@ impl Credentials {
                 let newer = |chain: Option<&Chain>| {
                     chain.is_some_and(|chain| chain.facts.not_before_s >= facts.not_before_s)
                 };
-                (newer(next), newer(current))
+                (newer(next) && lasts(next), newer(current) && lasts(current))
             }
             // Nothing else is left.
             (Provisioned::Factory { .. } | Provisioned::Pairing { .. }, true) => {
@@ -344,7 +344,8 @@ impl Credentials {
             }
         };
         let provisioned = match self.provisioned {
-            Provisioned::Fixed | Provisioned::Operational { .. } => !current,
+            Provisioned::Fixed => true,
+            Provisioned::Operational { .. } => !current || self.unheard >= UNHEARD_MAX,
             Provisioned::Factory { .. } | Provisioned::Pairing { .. } => {
                 !self.is_used_up() && (!(next || current) || self.unheard >= UNHEARD_MAX)
             }
@@ -580,6 +581,10 @@ mod tests {
             facts: ChainFacts { not_before_s, not_after_s: 99_000 },
         };
         assert_eq!(choices(&mut ready(provisioned(10), Some(FACTS), None), None, true, 2), [Current; 2]);
+        let over = choices(&mut ready(provisioned(10), Some(FACTS), None), Some(31_001), true, 2);
+        assert_eq!(over, [Provisioned; 2], "a device that was away for the renewed chain's life");
+        let unheard = choices(&mut ready(provisioned(10), Some(FACTS), None), None, false, 5);
+        assert_eq!(unheard, [Current, Current, Current, Provisioned, Current]);
         let newer = choices(&mut ready(provisioned(1_001), Some(FACTS), None), None, true, 2);
         assert_eq!(newer, [Provisioned; 2]);
     }

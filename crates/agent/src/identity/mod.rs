@@ -13,9 +13,9 @@
 //!
 //! - `next`, the chain received last, until a session was established with it; then it is `current`;
 //! - `current`, the chain of the last session, and every other time while `next` is turned away;
-//! - what was provisioned: with an operational identity in place of `current` if it is the newer one; with a factory identity
-//!   or a pairing token while there is no chain, when all chains are known to be over, and every so often when they are turned
-//!   away without a word. Such a connection joins: see [`exchange`]. A pairing token is presented until the first session.
+//! - what was provisioned: while there is no other chain, when the others are known to be over, and every so often when they are
+//!   turned away without a word; an operational chain also in place of `current` if it is the newer one. With a factory identity
+//!   or a pairing token such a connection joins: see [`exchange`]. A pairing token is presented until the first session.
 //!
 //! A key is on storage before it is used. A chain is on storage before it is used, unless storage fails: what a cut then takes
 //! is asked for again.
