@@ -23,7 +23,7 @@ pub use disk::{Filler, SmallDisk};
 pub use failover::Failover;
 pub use faults::{FaultyApi, Passed};
 pub use machine::{GatewayOptions, Machine};
-pub use metrics::{get, metric, metric_at_least};
+pub use metrics::{get, metric, metric_at_least, until_ready};
 pub use objects::{application, device, digest, module};
 pub use planes::run;
 pub use site::{CONTROLLERS, GATEWAYS, Site, SiteOptions};

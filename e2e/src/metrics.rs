@@ -29,6 +29,24 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     Ok((status.parse().context("the status is not a number")?, body.to_owned()))
 }
 
+/// Waits until a process says that it is ready.
+///
+/// # Errors
+/// With what it said last, when the time is over.
+pub async fn until_ready(address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let (status, body) = get(address, "/ready").await?;
+        if status == 200 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{address} answers {status}: {body}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 /// The value of one series, by its name with labels; 0 while nobody has counted anything.
 ///
 /// # Errors

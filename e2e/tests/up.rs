@@ -9,7 +9,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rcgen::{CertificateParams, KeyPair};
+use wasmbed_api::{DEVICE_SIGNER, request_annotation};
 use wasmbed_e2e::{Up, wasmbed};
+use wasmbed_pki::Identity;
 
 #[test]
 fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<()> {
@@ -25,6 +29,7 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
     let all = kubectl.run(&["get", "wdev,wapp,wgw", "-A", "-o", "wide"])?;
     assert!(all.contains("devicegateway.wasmbed.github.io/local"), "{all}");
     let uid = kubectl.run(&["get", "wapp", "hello", "-o", "jsonpath={.metadata.uid}"])?;
+    ensure!(up.process.printed()?.contains("\n  signer           health and metrics at http://127.0.0.1:"));
 
     up.process.signal("INT")?;
     ensure!(up.process.ended()?.success(), "Ctrl-C ends it cleanly: {}", up.process.printed()?);
@@ -35,6 +40,53 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
     assert_eq!(uid, again, "the second start has the state of the first");
     let status = up.process.terminate()?;
     ensure!(status.success(), "SIGTERM ends it cleanly too: {status}");
+    Ok(())
+}
+
+/// The version before had no signer and no factory.
+#[test]
+fn a_folder_of_the_version_before_gains_a_signer_that_issues() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut up = Up::start(dir.path(), &["--devices", "1", "--no-sample"])?;
+    let pki = dir.path().join("state/pki");
+    let key = std::fs::read(pki.join("device-default-device-001.key"))?;
+    ensure!(up.process.terminate()?.success(), "it stops");
+    for file in std::fs::read_dir(&pki)?.filter_map(Result::ok) {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name.starts_with("factory-") || name.starts_with("kube-signer-") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    up = Up::start(dir.path(), &["--devices", "1", "--no-sample"])?;
+    ensure!(std::fs::read(pki.join("device-default-device-001.key"))? == key, "the devices keep their keys");
+
+    // The device's own certificate is renewed, by hand.
+    let (certificate, key) = Identity::files(&pki, "device-default-device-001");
+    let identity = Identity::read(&certificate, &key)?;
+    let own = KeyPair::from_pem(&identity.key_pem)?;
+    let kubectl = up.kubectl()?;
+    let uid = kubectl.run(&["get", "wdev", "device-001", "-o", "jsonpath={.metadata.uid}"])?;
+    let request = CertificateParams::default().serialize_request(&own)?.pem()?;
+    let object = serde_json::json!({
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": { "name": "renewal", "annotations": {
+            request_annotation::DEVICE: "default/device-001",
+            request_annotation::DEVICE_UID: uid,
+            request_annotation::RENEWS: identity.chain_pem,
+        } },
+        "spec": {
+            "request": STANDARD.encode(request),
+            "signerName": DEVICE_SIGNER,
+            "usages": ["client auth"],
+        },
+    });
+    kubectl.apply(&object.to_string())?;
+    // The controller approves what renews.
+    kubectl.run(&["wait", "csr/renewal", "--for=jsonpath={.status.certificate}", "--timeout=60s"])?;
+    let pinned = kubectl.run(&["get", "wdev", "device-001", "-o", "jsonpath={.status.public_key}"])?;
+    assert_eq!(pinned, identity.public_key_base64());
+    ensure!(up.process.terminate()?.success(), "it stops with the signer");
     Ok(())
 }
 

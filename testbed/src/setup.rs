@@ -21,7 +21,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, Module};
+use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, Module, PAIRING_NAMESPACE};
 
 use crate::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
 
@@ -36,11 +36,13 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
     let client = cluster.client(&User::administrator()).await?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let metadata = ObjectMeta { name: Some(SYSTEM_NAMESPACE.to_owned()), ..ObjectMeta::default() };
-    let namespace = Namespace { metadata, ..Namespace::default() };
-    match namespaces.create(&PostParams::default(), &namespace).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-        created => drop(created.context("can't create the namespace of the system")?),
+    for name in [SYSTEM_NAMESPACE, PAIRING_NAMESPACE] {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let namespace = Namespace { metadata, ..Namespace::default() };
+        match namespaces.create(&PostParams::default(), &namespace).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            created => drop(created.with_context(|| format!("can't create the namespace {name}"))?),
+        }
     }
     match cluster.plane() {
         // It creates both by itself.

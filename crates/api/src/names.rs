@@ -20,6 +20,19 @@ pub fn gateway_lease(gateway: &str) -> String {
     format!("{GATEWAY_LEASE_PREFIX}{gateway}")
 }
 
+/// Namespace of the Secrets with the keys of pairing tokens. Nothing else lies there: signers may read and delete every Secret in it.
+pub const PAIRING_NAMESPACE: &str = "wasmbed-pairing";
+/// The entry of such a Secret: the 32 bytes of the pairing key, as secret as the token.
+pub const PAIRING_SECRET_KEY: &str = "key";
+/// Its annotation with the RFC 3339 time after which the token counts no more.
+pub const PAIRING_EXPIRES: &str = "wasmbed.github.io/expires";
+
+/// Name of the Secret with the key of the token of this id.
+#[must_use]
+pub fn pairing_secret(id: &str) -> String {
+    format!("wasmbed-pairing-{id}")
+}
+
 /// Types of conditions.
 pub mod condition {
     /// Of a Device: a gateway holds its session.

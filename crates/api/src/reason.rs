@@ -102,6 +102,7 @@ reasons! {
     KeyNotConfirmed => "The device joins without a proof of who it is; the message gives its key's fingerprint. A person has to compare it with what the device shows and set spec.confirmed_key.",
     RequestRefused => "The device's request for a certificate was refused by the signer or by a person; the message says why.",
     Revoked => "The device is rejected because spec.revoked is true.",
+    RequestNotApproved => "A certificate request of the device waits for its approval: kubectl certificate approve. The message names it.",
     KeyMismatch => "The key of the device's certificate differs from spec.public_key.",
     CloneSuspected => "Two boards use the same identity: their sessions superseded each other three times within 60 s. The established session is kept.",
     QuietAgain => "The problem has not recurred within the time after which the condition clears.",

@@ -154,7 +154,9 @@ impl fmt::Display for Refusal {
             Self::DeviceDeleting => f.write_str("the Device is being deleted"),
             Self::DeviceRevoked => f.write_str("the Device is revoked"),
             Self::DeviceDecommissioned => f.write_str("the Device is decommissioned"),
-            Self::KeyMismatch => f.write_str("the Device's spec.public_key is another key"),
+            Self::KeyMismatch => f.write_str(
+                "the Device's spec.public_key is another key: remove it if the device has a new one, which a factory identity or a pairing token makes",
+            ),
             Self::WrongDevice(detail) => f.write_str(detail),
             Self::Refuted(detail) => write!(f, "the proof does not hold: {detail}"),
         }
@@ -185,12 +187,13 @@ pub fn plan_signature(request: &Request, device: Option<&Candidate>) -> Decision
         Ok(is_proven) => is_proven,
         Err(refusal) => return Decision::Refuse(refusal),
     };
-    if !request.approved {
-        Decision::Wait(Missing::Approval)
-    } else if !device.is_approved {
+    // What only a person can do is said first: a controller approves the request by itself after that.
+    if !device.is_approved {
         Decision::Wait(Missing::DeviceApproval)
     } else if !is_proven && device.confirmed_key != Some(request.key) {
         Decision::Wait(Missing::KeyConfirmation)
+    } else if !request.approved {
+        Decision::Wait(Missing::Approval)
     } else {
         Decision::Issue
     }
@@ -345,6 +348,18 @@ mod tests {
         assert_eq!(refusal(&renewal(Some(UID), OTHER), &device()), "WrongDevice");
     }
 
+    /// Gateways of the version before pinned the key that they saw first; `wasmbed pki` issued certificates without a UID.
+    #[test]
+    fn a_device_of_the_version_before_renews_with_its_key_and_a_person_makes_way_for_another() {
+        let pinned = Candidate { pinned_key: Some(KEY), ..device() };
+        let renewal = request(Evidence::Renewal { device_uid: None, key: KEY });
+        assert_eq!(plan_signature(&renewal, Some(&pinned)), Decision::Issue);
+        let mut anew = request(factory("sn-17"));
+        anew.key = OTHER;
+        assert_eq!(refusal(&anew, &pinned), "KeyMismatch");
+        assert_eq!(plan_signature(&anew, Some(&device())), Decision::Issue, "spec.public_key was removed");
+    }
+
     #[test]
     fn approval_is_waited_for_and_refusals_are_said_before() {
         let unapproved = |evidence| Request { approved: false, ..request(evidence) };
@@ -353,6 +368,16 @@ mod tests {
             Decision::Wait(Missing::Approval)
         );
         assert_eq!(refusal(&unapproved(factory("sn-18")), &device()), "WrongDevice");
+        let both = Candidate { is_approved: false, ..device() };
+        assert_eq!(
+            plan_signature(&unapproved(Evidence::None), Some(&both)),
+            Decision::Wait(Missing::DeviceApproval)
+        );
+        assert_eq!(
+            plan_signature(&unapproved(Evidence::None), Some(&device())),
+            Decision::Wait(Missing::KeyConfirmation),
+            "what a person has to do, before what follows from it"
+        );
         let waiting = Candidate { is_approved: false, ..device() };
         let proven = request(factory("sn-17"));
         assert_eq!(plan_signature(&proven, Some(&waiting)), Decision::Wait(Missing::DeviceApproval));

@@ -36,6 +36,13 @@ impl PairingToken {
         fmt::from_fn(move |f| write_hex(f, &id))
     }
 
+    /// Whether a text is an id as [`PairingToken::id`] shows it.
+    #[must_use]
+    pub fn is_id(text: &str) -> bool {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        text.len() == Self::ID_BYTES * 2 && text.bytes().all(digit)
+    }
+
     /// The token as it is typed. Whoever reads it can join as that Device.
     pub fn reveal(&self) -> impl fmt::Display {
         fmt::from_fn(|f| {
@@ -155,6 +162,10 @@ mod tests {
         let token: PairingToken = TEXT.parse().unwrap();
         assert_eq!(token.reveal().to_string(), TEXT);
         assert_eq!(token.id().to_string(), "0a1b2c3d");
+        assert!(PairingToken::is_id("0a1b2c3d"));
+        for text in ["", "0a1b2c3", "0a1b2c3d0", "0A1B2C3D", "0a1b2c3g", "../0a1b2", "0a1b2c3\u{e9}"] {
+            assert!(!PairingToken::is_id(text), "{text}");
+        }
         assert_eq!(
             format!("\n{} ", TEXT.to_uppercase()).parse::<PairingToken>().unwrap().reveal().to_string(),
             TEXT

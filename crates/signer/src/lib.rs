@@ -10,9 +10,11 @@ mod candidate;
 mod config;
 mod error;
 mod metrics;
+mod pairing;
 mod request;
 mod service;
 mod verifier;
+mod waiting;
 
 pub use config::{Config, HealthConfig, PkiFiles};
 pub use error::Error;

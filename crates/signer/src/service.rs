@@ -1,10 +1,9 @@
 //! The process: every request is looked at when it changes, when its Device's spec changes, and from time to time.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,12 +13,12 @@ use k8s_openapi::{
         certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
         core::v1::Secret,
     },
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{PartialObjectMeta, Patch, PatchParams},
+    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
     runtime::{
         Controller,
         controller::{self, Action},
@@ -31,12 +30,15 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::{DEVICE_SIGNER, Device, SIGNER_COMPONENT, request_annotation as annotation};
+use wasmbed_api::{
+    DEVICE_SIGNER, Device, ReasonCode, SIGNER_COMPONENT, pairing_secret, request_annotation as annotation,
+};
 use wasmbed_control::{
     ObjectKey,
-    signer::{Decision, Evidence, Request, plan_signature},
+    kubernetes::{Event, Regarding},
+    signer::{Decision, Evidence, Missing, Request, plan_signature},
 };
-use wasmbed_identity::PairingKey;
+use wasmbed_identity::{PairingKey, PairingToken};
 use wasmbed_kubernetes::{CALL_TIMEOUT, CallError, Caller, bounded};
 use wasmbed_pki::{DeviceIssuer, RENEWAL_INTERVAL, Renewed, read_certificates};
 use wasmbed_telemetry::{Health, ProcessMetrics as _, Readiness, serve_health};
@@ -45,6 +47,8 @@ use crate::{
     Asked, Config, Error, PkiFiles, Proof, Verifier,
     candidate::candidate,
     metrics::{Ended, Metrics},
+    pairing::pairing_key,
+    waiting::{Version, Waiting},
 };
 
 /// Requests that are worked on at once: each is some calls to the API and less than a millisecond of verification.
@@ -53,10 +57,8 @@ const CONCURRENCY: u16 = 8;
 const WAIT: Duration = Duration::from_secs(60);
 /// Before another try of a call that failed.
 const RETRY: Duration = Duration::from_secs(5);
-/// Name of the Secret with the key of a pairing token: this and the token's id.
-const PAIRING_SECRET_PREFIX: &str = "wasmbed-pairing-";
-/// Its entry: 32 bytes.
-const PAIRING_SECRET_KEY: &str = "key";
+/// A controller approves a request with a proof at once: before this, nobody is told that one is not approved.
+const APPROVAL_TAKES: Duration = Duration::from_secs(10);
 /// Longest message of a condition.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 
@@ -101,6 +103,7 @@ struct Signer {
     authority: Arc<Renewed<Authority, Error>>,
     lifetime: Duration,
     metrics: Metrics,
+    waiting: Arc<Waiting>,
 }
 
 /// Starts a signer and returns once its health port is bound. `shutdown` ends it.
@@ -127,6 +130,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         authority: Arc::clone(&authority),
         lifetime: config.lifetime,
         metrics: Metrics::registered(&mut registry),
+        waiting: Arc::default(),
     });
     let health = Health::starting(&["kubernetes"]);
     let path = config.health.path.clone();
@@ -169,20 +173,14 @@ async fn follow_requests(client: Client, signer: Arc<Signer>, health: Health, st
     let requests = Controller::new(Api::<CertificateSigningRequest>::all(client.clone()), selected)
         .with_config(controller::Config::default().concurrency(CONCURRENCY));
     let store = requests.store();
-    let listed = store.clone();
-    tokio::spawn(async move {
-        if listed.wait_until_ready().await.is_ok() {
-            health.set("kubernetes", Readiness::Ready);
-        }
-    });
-    let generations = Generations::default();
+    let listed = tokio::spawn(ready_once_listed(signer.requests.clone(), health));
+    let waiting = Arc::clone(&signer.waiting);
+    let context = Arc::new(Context { signer, store });
     let devices = Api::<PartialObjectMeta<Device>>::all(client);
     requests
-        .watches(devices, watcher::Config::default(), move |device| {
-            if generations.is_news(&device) { concerned(&store, &device) } else { Vec::new() }
-        })
+        .watches(devices, watcher::Config::default(), move |device| concerned(&waiting, &device))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, |_, _, _| Action::requeue(RETRY), signer)
+        .run(reconcile, |_, _, _| Action::requeue(RETRY), context)
         .for_each(|result| async {
             match result {
                 Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
@@ -200,37 +198,38 @@ async fn follow_requests(client: Client, signer: Arc<Signer>, health: Health, st
             }
         })
         .await;
+    listed.abort();
 }
 
-/// Of each Device the generation that was last seen: a heartbeat in its status is no news.
-#[derive(Default)]
-struct Generations(Mutex<HashMap<String, i64>>);
-
-impl Generations {
-    fn is_news(&self, device: &PartialObjectMeta<Device>) -> bool {
-        let uid = device.metadata.uid.clone().unwrap_or_default();
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if device.metadata.deletion_timestamp.is_some() {
-            seen.remove(&uid);
-            return true;
-        }
-        let generation = device.metadata.generation.unwrap_or_default();
-        seen.insert(uid, generation) != Some(generation)
+/// Asked apart from the controller's store: of two that wait for a store to be filled, one is never woken.
+async fn ready_once_listed(requests: Api<CertificateSigningRequest>, health: Health) {
+    let one = ListParams::default().fields(&format!("spec.signerName={DEVICE_SIGNER}")).limit(1);
+    while let Err(error) = within(requests.list_metadata(&one)).await {
+        tracing::warn!(reason = "CallFailed", %error, "requests for certificates can't be listed; it is tried again");
+        tokio::time::sleep(RETRY).await;
     }
+    health.set("kubernetes", Readiness::Ready);
 }
 
-/// The open requests for a Device.
+/// What a request is worked on with.
+struct Context {
+    signer: Arc<Signer>,
+    store: Store<CertificateSigningRequest>,
+}
+
+/// The requests to which a version of a Device is news.
 fn concerned(
-    store: &Store<CertificateSigningRequest>,
+    waiting: &Waiting,
     device: &PartialObjectMeta<Device>,
 ) -> Vec<ObjectRef<CertificateSigningRequest>> {
     let Some(key) = ObjectKey::of(&device.metadata) else { return Vec::new() };
-    let key = key.to_string();
-    let names = |request: &CertificateSigningRequest| {
-        request.annotations().get(annotation::DEVICE) == Some(&key) && !is_finished(request)
-    };
-    let requests = store.state();
-    requests.iter().filter(|request| names(request)).map(|request| ObjectRef::from_obj(&**request)).collect()
+    let version = version(&device.metadata);
+    let requests = waiting.concerned(&key.to_string(), &version);
+    requests.iter().map(|request| ObjectRef::new(request)).collect()
+}
+
+fn version(metadata: &ObjectMeta) -> Version {
+    (metadata.uid.clone().unwrap_or_default(), metadata.generation.unwrap_or_default())
 }
 
 /// Whether a request needs nothing more: it has its certificate, or never gets one.
@@ -244,15 +243,32 @@ fn has(request: &CertificateSigningRequest, condition: &str) -> bool {
     conditions.is_some_and(|conditions| conditions.iter().any(|found| found.type_ == condition))
 }
 
-async fn reconcile(object: Arc<CertificateSigningRequest>, signer: Arc<Signer>) -> Result<Action, CallError> {
-    if object.spec.signer_name != DEVICE_SIGNER || is_finished(&object) {
+async fn reconcile(
+    object: Arc<CertificateSigningRequest>,
+    context: Arc<Context>,
+) -> Result<Action, CallError> {
+    if object.spec.signer_name != DEVICE_SIGNER {
         return Ok(Action::await_change());
     }
-    let result = signer.work_on(&object).await;
-    if result.is_err() {
-        signer.metrics.count_error();
+    let Context { signer, store } = &*context;
+    let name = object.name_any();
+    let device = object.annotations().get(annotation::DEVICE).cloned().unwrap_or_default();
+    if is_finished(&object) {
+        signer.waiting.end(&device, &name);
+        return Ok(Action::await_change());
     }
-    result
+    signer.waiting.begin(&device, &name, |request| {
+        store.get(&ObjectRef::new(request)).is_some_and(|request| !is_finished(&request))
+    });
+    match signer.work_on(&object).await {
+        // Someone approved it meanwhile, or another signer was first: the watch brings what it is now.
+        Err(error) if error.is_conflict() => Ok(Action::requeue(RETRY)),
+        Err(error) => {
+            signer.metrics.count_error();
+            Err(error)
+        }
+        Ok(action) => Ok(action),
+    }
 }
 
 impl Signer {
@@ -266,6 +282,8 @@ impl Signer {
         let authority = self.authority.current();
         // As it is now: what the watch last showed may be a revocation behind.
         let device = self.caller.get::<Device>(&asked.device).await?;
+        let seen = device.as_ref().map(|device| version(&device.metadata));
+        self.waiting.saw(&asked.device.to_string(), &object.name_any(), seen);
         let pairing = self.pairing_key(&asked.proof).await?;
         let evidence = authority.verifier.examine(&asked, pairing.as_ref(), unix_now());
         let kind = kind(&evidence);
@@ -278,22 +296,53 @@ impl Signer {
         match plan_signature(&request, device.as_ref().and_then(candidate).as_ref()) {
             Decision::Issue => self.issue(object, &asked, &authority.issuer, kind).await,
             Decision::Refuse(refusal) => self.refuse(object, refusal.reason(), &refusal.to_string()).await,
-            Decision::Wait(missing) => {
-                tracing::debug!(request = object.name_any(), device = %asked.device, %missing, "a request waits");
-                Ok(Action::requeue(WAIT))
+            Decision::Wait(missing) => Ok(self.wait(object, &asked, missing).await),
+        }
+    }
+
+    /// Says at the Device what a request waits for, where a person looks for it.
+    async fn wait(&self, object: &CertificateSigningRequest, asked: &Asked, missing: Missing) -> Action {
+        let (name, device) = (object.name_any(), asked.device.to_string());
+        tracing::debug!(request = name, device, %missing, "a request waits");
+        let since = object.metadata.creation_timestamp.as_ref();
+        let since = since.map_or(0, |time| u64::try_from(time.0.as_millisecond()).unwrap_or(0));
+        let age = Duration::from_millis(unix_now().saturating_mul(1_000).saturating_sub(since));
+        let (reason, what) = match missing {
+            Missing::Approval if age < APPROVAL_TAKES => return Action::requeue(APPROVAL_TAKES - age),
+            Missing::Approval => {
+                (ReasonCode::RequestNotApproved, format!("kubectl certificate approve {name}"))
+            }
+            Missing::DeviceApproval => (ReasonCode::PendingApproval, format!("request {name}")),
+            Missing::KeyConfirmation => {
+                (ReasonCode::KeyNotConfirmed, format!("request {name}, fingerprint {}", asked.key))
+            }
+        };
+        if self.waiting.is_to_be_told(&device, &name, reason, Instant::now()) {
+            // By the time of the request: of several signers, one makes it.
+            let event = Event {
+                regarding: Regarding::device(asked.device.clone(), asked.device_uid),
+                warning: false,
+                reason,
+                message: format!("{missing} ({what})"),
+                unix_ms: since,
+            };
+            if let Err(error) = self.caller.write_event(&event).await {
+                self.waiting.was_not_told(&device, &name);
+                self.metrics.count_error();
+                tracing::warn!(reason = "CallFailed", request = name, %error, "an Event was not written; it is tried again");
             }
         }
+        Action::requeue(WAIT)
     }
 
     async fn pairing_key(&self, proof: &Proof) -> Result<Option<PairingKey>, CallError> {
         let Proof::Pairing { id, .. } = proof else { return Ok(None) };
         // The id is a gateway's word: only what can be the name of such a Secret is asked for.
-        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()) {
+        if !PairingToken::is_id(id) {
             return Ok(None);
         }
-        let secret = within(self.secrets.get_opt(&format!("{PAIRING_SECRET_PREFIX}{id}"))).await?;
-        let bytes = secret.and_then(|secret| secret.data?.remove(PAIRING_SECRET_KEY));
-        Ok(bytes.and_then(|bytes| PairingKey::from_bytes(&bytes.0)))
+        let secret = within(self.secrets.get_opt(&pairing_secret(id))).await?;
+        Ok(secret.and_then(|secret| pairing_key(secret, Timestamp::now())))
     }
 
     /// Pins the key, then issues: a certificate whose key is not pinned would let another one in beside it.
@@ -317,7 +366,7 @@ impl Signer {
         self.write_status(object, json!({ "certificate": STANDARD.encode(&chain) })).await?;
         if let Proof::Pairing { id, .. } = &asked.proof {
             // Used once. Should the call fail, the key still proves nothing but this Device.
-            let name = format!("{PAIRING_SECRET_PREFIX}{id}");
+            let name = pairing_secret(id);
             if let Err(error) = within(self.secrets.delete(&name, &Default::default())).await {
                 tracing::warn!(reason = "CallFailed", secret = name, %error, "a used pairing token's Secret was not deleted");
             }

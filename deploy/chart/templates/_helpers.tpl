@@ -39,6 +39,20 @@ app.kubernetes.io/component: {{ .component }}
 {{- dig "serviceAccount" "name" "" $own | default (printf "%s-%s" (include "wasmbed.fullname" .root) .component) -}}
 {{- end -}}
 
+{{/* "yes" if the chart runs a component: (dict "root" $ "component" "signer"). A signer needs a key to sign with. */}}
+{{- define "wasmbed.runs" -}}
+{{- $signer := .root.Values.signer -}}
+{{- if ne .component "signer" -}}
+{{- if hasKey .root.Values .component }}yes{{ end -}}
+{{- else if and $signer.enabled (or $signer.issuerSecret (eq .root.Values.certificates.source "job")) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{- define "wasmbed.signerSecret" -}}
+{{- .Values.signer.issuerSecret | default (printf "%s-signer-issuing" (include "wasmbed.fullname" .)) -}}
+{{- end -}}
+
 {{/* The Secret of the gateway with a number: (dict "root" $ "number" 0). */}}
 {{- define "wasmbed.gatewaySecret" -}}
 {{- if eq .root.Values.certificates.source "secrets" -}}
@@ -60,7 +74,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
-{{/* Sources of the projected volume with the roots; the gateway alone needs the devices' root. */}}
+{{/* Sources of the projected volume with the roots; gateways and signers need those of devices and factories. */}}
 {{- define "wasmbed.trust" -}}
 {{- $cm := .root.Values.certificates.certManager -}}
 {{- $fullname := include "wasmbed.fullname" .root -}}
@@ -90,6 +104,14 @@ app.kubernetes.io/component: {{ .component }}
       - { key: devices-ca.crt, path: devices-ca.crt }
 {{- end }}
 {{- end -}}
+{{- with .root.Values.factory.secret }}
+{{- if $.devices }}
+- secret:
+    name: {{ . }}
+    items:
+      - { key: factory-ca.crt, path: factory-ca.crt }
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* What pods of both kinds may be given: (dict "root" $ "component" "gateway"). */}}
@@ -150,12 +172,15 @@ readinessProbe:
 {{- $config := dict
   "namespace" .Release.Namespace
   "trust_domain" .Values.trustDomain
-  "enrollment" .Values.gateway.enrollment
+  "enrollment" (dict "policy" .Values.gateway.enrollment)
   "tls" (dict "ca_file" "/etc/wasmbed/trust/devices-ca.crt" "services_ca_file" "/etc/wasmbed/trust/services-ca.crt")
   "server" (dict "max_connections" (int .Values.gateway.maxConnections))
   "health" (dict "host" "0.0.0.0")
   "logging" (dict "level" .Values.logging.level "format" .Values.logging.format)
 -}}
+{{- if .Values.factory.secret -}}
+{{- $_ := set $config.tls "factory_ca_file" "/etc/wasmbed/trust/factory-ca.crt" -}}
+{{- end -}}
 {{- dict "gateway" (mustMergeOverwrite $config (deepCopy .Values.gateway.config)) | toYaml -}}
 {{- end -}}
 
@@ -172,6 +197,22 @@ readinessProbe:
 {{- $_ := set $config "watch_namespace" .Values.controller.watchNamespace -}}
 {{- end -}}
 {{- dict "controller" (mustMergeOverwrite $config (deepCopy .Values.controller.config)) | toYaml -}}
+{{- end -}}
+
+{{/* The signer's configuration file. */}}
+{{- define "wasmbed.signerConfig" -}}
+{{- $config := dict
+  "namespace" .Values.signer.pairing.namespace
+  "trust_domain" .Values.trustDomain
+  "issuer" (dict "cert_file" "/etc/wasmbed/issuing/tls.crt" "key_file" "/etc/wasmbed/issuing/tls.key")
+  "devices_ca_file" "/etc/wasmbed/trust/devices-ca.crt"
+  "health" (dict "host" "0.0.0.0")
+  "logging" (dict "level" .Values.logging.level "format" .Values.logging.format)
+-}}
+{{- if .Values.factory.secret -}}
+{{- $_ := set $config "factory_ca_file" "/etc/wasmbed/trust/factory-ca.crt" -}}
+{{- end -}}
+{{- dict "signer" (mustMergeOverwrite $config (deepCopy .Values.signer.config)) | toYaml -}}
 {{- end -}}
 
 {{/* The container that makes and renews certificates: in the hook and in the CronJob. */}}
@@ -196,6 +237,9 @@ containers:
       - --namespace={{ .root.Release.Namespace }}
       - --trust-domain={{ .root.Values.trustDomain }}
       - --gateways={{ .root.Values.gateway.replicas }}
+      {{- if include "wasmbed.runs" (dict "root" .root "component" "signer") }}
+      - --signer
+      {{- end }}
       {{- range .root.Values.certificates.job.hosts }}
       - --host={{ . }}
       {{- end }}
@@ -222,6 +266,9 @@ volumes:
     - {{ $fullname }}-authorities
     - {{ $fullname }}-trust
     - {{ $fullname }}-controller-tls
+    {{- if include "wasmbed.runs" (dict "root" . "component" "signer") }}
+    - {{ $fullname }}-signer-issuing
+    {{- end }}
     {{- range $number := until (int .Values.gateway.replicas) }}
     - {{ include "wasmbed.gatewaySecret" (dict "root" $ "number" $number) }}
     {{- end }}

@@ -36,6 +36,8 @@ pub enum PolicyError {
 
 /// Namespace of the objects of gateways and controllers.
 const SYSTEM_NAMESPACE: &str = "wasmbed-system";
+/// Namespace of the keys of pairing tokens.
+const PAIRING_NAMESPACE: &str = "wasmbed-pairing";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +71,7 @@ struct Rule {
 #[serde(rename_all = "lowercase")]
 enum Place {
     System,
+    Pairing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -207,6 +210,7 @@ impl Rule {
         let here = match self.namespace {
             None => true,
             Some(Place::System) => access.namespace == Some(SYSTEM_NAMESPACE),
+            Some(Place::Pairing) => access.namespace == Some(PAIRING_NAMESPACE),
         };
         here && self.groups.iter().any(|group| group == access.group)
             && self.resources.iter().any(|resource| resource == access.resource)
@@ -254,7 +258,7 @@ mod tests {
         let user = User { name: user.into(), groups: vec![group.into()], credential: String::new() };
         let group = match resource {
             "leases" => "coordination.k8s.io",
-            "events" | "namespaces" | "secrets" => "",
+            "events" | "namespaces" => "",
             "subjectaccessreviews" => "authorization.k8s.io",
             _ if resource.starts_with("certificatesigningrequests") || resource == "signers" => {
                 "certificates.k8s.io"
@@ -262,11 +266,8 @@ mod tests {
             _ => "wasmbed.github.io",
         };
         let kind = resource.split('/').next();
-        let namespace = if matches!(kind, Some("leases" | "devicegateways" | "secrets")) {
-            "wasmbed-system"
-        } else {
-            "default"
-        };
+        let namespace =
+            if matches!(kind, Some("leases" | "devicegateways")) { "wasmbed-system" } else { "default" };
         let verb = Verb::parse(verb).unwrap();
         let access = Access { verb, group, resource, namespace: Some(namespace), name };
         Policy::standard().unwrap().decide(&user, &access)
@@ -348,15 +349,27 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_a_signer_reads_secrets_and_it_reads_no_lists_of_them() {
-        for (user, group) in [("gateway:g", "wasmbed:gateways"), ("controller:c", "wasmbed:controllers")] {
-            for verb in ["get", "list", "watch", "create", "update", "patch", "delete"] {
-                assert!(!allowed(user, group, verb, "secrets", "wasmbed-pairing-0a1b2c3d"), "{user} {verb}");
-            }
+    fn a_signer_reads_and_deletes_keys_of_pairing_tokens_one_by_one() {
+        let may = |group: &str, verb, namespace| {
+            let user = User { name: "x".into(), groups: vec![group.into()], credential: String::new() };
+            let verb = Verb::parse(verb).unwrap();
+            let access =
+                Access { verb, group: "", resource: "secrets", namespace: Some(namespace), name: "s" };
+            matches!(Policy::standard().unwrap().decide(&user, &access), Decision::Allowed(_))
+        };
+        assert!(may("wasmbed:signers", "get", "wasmbed-pairing"));
+        assert!(may("wasmbed:signers", "delete", "wasmbed-pairing"));
+        for verb in ["list", "watch", "create", "update", "patch", "deletecollection"] {
+            assert!(!may("wasmbed:signers", verb, "wasmbed-pairing"), "{verb}");
         }
-        let may = |verb| allowed("signer:s", "wasmbed:signers", verb, "secrets", "wasmbed-pairing-0a1b2c3d");
-        let verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-        assert_eq!(verbs.map(may), [true, false, false, false, false, false, true, false]);
+        for namespace in ["wasmbed-system", "default"] {
+            assert!(
+                !may("wasmbed:signers", "get", namespace) && !may("wasmbed:signers", "delete", namespace)
+            );
+        }
+        for group in ["wasmbed:gateways", "wasmbed:controllers"] {
+            assert!(!may(group, "get", "wasmbed-pairing") && !may(group, "delete", "wasmbed-pairing"));
+        }
     }
 
     #[test]

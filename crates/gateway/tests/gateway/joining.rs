@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Secret};
+use k8s_openapi::api::{
+    certificates::v1::CertificateSigningRequest,
+    core::v1::{Namespace, Secret},
+};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -62,7 +65,7 @@ impl Fleet {
             trust_domain: TRUST_DOMAIN.to_owned(),
             files,
             lifetime,
-            secrets_namespace: "wasmbed-system".to_owned(),
+            secrets_namespace: wasmbed_api::PAIRING_NAMESPACE.to_owned(),
             health: wasmbed_signer::HealthConfig {
                 listen: ([127, 0, 0, 1], 0).into(),
                 path: "/health".to_owned(),
@@ -116,7 +119,10 @@ impl Fleet {
 
     /// Makes a Device for a token, and the Secret with which the signer checks it.
     async fn pair(&self, name: &str, token: &PairingToken) {
-        let secrets: Api<Secret> = Api::namespaced(self.world.admin.clone(), "wasmbed-system");
+        let namespaces: Api<Namespace> = Api::all(self.world.admin.clone());
+        let namespace = json!({ "metadata": { "name": wasmbed_api::PAIRING_NAMESPACE } });
+        namespaces.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap()).await.unwrap();
+        let secrets: Api<Secret> = Api::namespaced(self.world.admin.clone(), wasmbed_api::PAIRING_NAMESPACE);
         let secret = json!({
             "metadata": { "name": format!("wasmbed-pairing-{}", token.id()) },
             "data": { "key": base64(token.key().reveal()) },

@@ -33,7 +33,7 @@ impl Section for SignerFile {
 pub struct SignerSection {
     /// Name in Events and logs. Default: the host's name.
     pub name: Option<String>,
-    /// Namespace of the Secrets with the keys of pairing tokens.
+    /// Namespace of the Secrets with the keys of pairing tokens; nothing else belongs there.
     pub namespace: String,
     /// First part of all SPIFFE ids.
     pub trust_domain: String,
@@ -57,7 +57,7 @@ impl Default for SignerSection {
     fn default() -> Self {
         Self {
             name: None,
-            namespace: "wasmbed-system".to_owned(),
+            namespace: wasmbed_api::PAIRING_NAMESPACE.to_owned(),
             trust_domain: "wasmbed".to_owned(),
             issuer: SignerIssuer::default(),
             devices_ca_file: "/etc/wasmbed/devices-ca.crt".into(),

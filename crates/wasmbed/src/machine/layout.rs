@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use wasmbed_pki::{Authorities, ClusterAuthority, Identity};
+use wasmbed_pki::{Authorities, ClusterAuthority, FactoryAuthority, Identity};
 
 use crate::cluster::kubeconfig;
 
@@ -38,6 +38,7 @@ pub struct IdentityFiles {
 pub struct Layout {
     dir: PathBuf,
     authorities: Authorities,
+    factory: FactoryAuthority,
     cluster: ClusterAuthority,
 }
 
@@ -60,13 +61,15 @@ impl Layout {
             wasmbed_files::private_folder(&namespace.path()).context("can't close a device's folder")?;
         }
         let authorities = Authorities::create_or_open(&pki, TRUST_DOMAIN)?;
+        let factory = FactoryAuthority::create_or_open(&pki, TRUST_DOMAIN)?;
         let cluster = ClusterAuthority::create_or_open(&pki)?;
-        for file in authorities.begun_anew().chain(cluster.begun_anew()) {
+        for file in authorities.begun_anew().chain(factory.begun_anew()).chain(cluster.begun_anew()) {
             let file = file.display();
             tracing::warn!(%file, "an authority's certificate lay in the future: the clock was ahead, or is behind now; it begins now");
         }
-        let layout = Self { dir, authorities, cluster };
+        let layout = Self { dir, authorities, factory, cluster };
         layout.write("devices-root.crt", layout.authorities.devices_root_pem())?;
+        layout.write("factory-root.crt", layout.factory.root_pem())?;
         layout.write("services-root.crt", layout.authorities.services_root_pem())?;
         layout.write("cluster-root.crt", layout.cluster.certificate_pem())?;
         Ok(layout)
@@ -84,6 +87,12 @@ impl Layout {
         &self.authorities
     }
 
+    /// Who issues factory identities.
+    #[must_use]
+    pub fn factory(&self) -> &FactoryAuthority {
+        &self.factory
+    }
+
     /// The authority of the embedded Kubernetes API.
     #[must_use]
     pub fn cluster(&self) -> &ClusterAuthority {
@@ -94,6 +103,18 @@ impl Layout {
     #[must_use]
     pub fn devices_root(&self) -> PathBuf {
         self.pki("devices-root.crt")
+    }
+
+    /// PEM of the root below which factory certificates are.
+    #[must_use]
+    pub fn factory_root(&self) -> PathBuf {
+        self.pki("factory-root.crt")
+    }
+
+    /// The authority that the signer issues devices' certificates with.
+    #[must_use]
+    pub fn devices_issuing(&self) -> IdentityFiles {
+        self.files("devices-issuing")
     }
 
     /// PEM of the root below which gateways, controllers and operators are trusted.

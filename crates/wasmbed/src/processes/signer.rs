@@ -35,7 +35,7 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
 ///
 /// # Errors
 /// When an address can't be resolved or no Kubernetes API is found.
-async fn configure(section: SignerSection) -> Result<Config> {
+pub(crate) async fn configure(section: SignerSection) -> Result<Config> {
     Ok(Config {
         name: section.name.clone().map_or_else(host_name, Ok)?,
         trust_domain: section.trust_domain,

@@ -36,11 +36,16 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
         ("gateway.terminationGracePeriodSeconds=1", "terminationGracePeriodSeconds"),
         ("gateway.config.heartbeat.intervall=60", "intervall"),
         ("gateway.config.heartbeat.interval=often", "interval"),
+        ("gateway.config.enrollment.pending=5", "pending"),
         ("gateway.config.server.max_connections=0", "max_connections"),
         ("gateway.config.writes_per_second=-1", "writes_per_second"),
         ("controller.config.reconciliation.max_retries=1000", "max_retries"),
         ("controller.config.lease.durations=5", "durations"),
         ("controller.config.gateway.url=ftp://x", "url"),
+        ("signer.config.lifetimes=1h", "lifetimes"),
+        ("signer.config.lifetime=often", "lifetime"),
+        ("signer.pairing.namespace=", "namespace"),
+        ("signer.replicas=0", "replicas"),
         ("certificates.job.schedule=never", "schedule"),
         ("certificates.source=vault", "source"),
         ("image.digest=sha256:12", "digest"),
@@ -66,13 +71,13 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
     Ok(())
 }
 
-/// Below `gateway.config` and `controller.config` the schema of values has the keys of docs/configuration.md and no others.
+/// Below `gateway.config`, `controller.config` and `signer.config` the schema of values has the keys of docs/configuration.md and no others.
 #[test]
 fn values_below_config_are_the_documented_keys() -> Result<()> {
     let schema = std::fs::read_to_string(chart_dir().join("values.schema.json"))?;
     let schema: Value = serde_json::from_str(&schema)?;
     let documented = std::fs::read_to_string(chart_dir().join("../../docs/configuration.md"))?;
-    for section in ["gateway", "controller"] {
+    for section in ["gateway", "controller", "signer"] {
         let start = format!("```yaml\n{section}:\n");
         let block = documented.split_once(&start).and_then(|(_, rest)| rest.split_once("```"));
         // Optional keys stand there as comments.
@@ -121,11 +126,34 @@ fn pods_reach_health_and_metrics_only_where_they_are_named() -> Result<()> {
     };
     ensure!(reached("gateway.replicas=1")?.is_empty(), "anyone in the cluster reaches the health port");
     let scraped = reached("metrics.serviceMonitor.enabled=true")?;
-    ensure!(scraped.len() == 2, "{scraped:?}");
+    ensure!(scraped.len() == 3, "{scraped:?}");
     for rule in scraped {
         let labels = &rule["from"][0]["podSelector"]["matchLabels"];
         ensure!(labels["app.kubernetes.io/name"] == "prometheus", "{rule}");
     }
+    Ok(())
+}
+
+/// The devices' issuing key lies where the signer reads it; with cert-manager nothing here has one, and no signer runs.
+#[test]
+fn the_signer_alone_mounts_the_issuing_key() -> Result<()> {
+    let mounts = |settings: &[&str], secret: &str| -> Result<Vec<String>> {
+        let chart = Chart::new("wasmbed", "wasmbed-system")?;
+        let rendered = settings.iter().fold(chart, |chart, setting| chart.set(setting)).render()?;
+        let workloads = rendered.iter().filter(|manifest| !manifest.value["spec"]["template"].is_null());
+        let with = workloads.filter(|manifest| {
+            manifest.value["spec"]["template"]["spec"]["volumes"]
+                .to_string()
+                .contains(&format!("\"{secret}\""))
+        });
+        Ok(with.map(|manifest| manifest.name().to_owned()).collect())
+    };
+    ensure!(mounts(&[], "wasmbed-signer-issuing")? == ["wasmbed-signer"]);
+    let given = ["certificates.source=cert-manager", "signer.issuerSecret=own"];
+    ensure!(mounts(&given, "own")? == ["wasmbed-signer"]);
+    let off = Chart::new("wasmbed", "wasmbed-system")?.set("certificates.source=cert-manager").render()?;
+    let accounts = |manifest: &&Manifest| matches!(manifest.kind(), "Deployment" | "ServiceAccount");
+    ensure!(!off.iter().filter(accounts).any(|manifest| manifest.name() == "wasmbed-signer"));
     Ok(())
 }
 
@@ -216,6 +244,8 @@ async fn kubernetes_accepts_every_manifest() -> Result<()> {
     std::fs::write(&path, definitions()?)?;
     kubectl.run(&["apply", "--server-side", "-f", &path.display().to_string()])?;
     kubectl.run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+    // A dry run makes no namespace for what lies in it; that of the defaults is there.
+    kubectl.run(&["create", "namespace", "edge-pairing"])?;
     for file in values_files()? {
         let rendered = Chart::new("wasmbed", "wasmbed-system")?.values(&file).render()?;
         let path = cluster.dir().join("rendered.yaml");
@@ -269,7 +299,8 @@ async fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/../rbac/clients.yaml");
     kubectl.run(&["delete", "-f", clients])?;
     let kubeconfig = cluster.kubeconfig(&User::administrator())?;
-    let chart = Chart::new("wasmbed", "wasmbed-system")?;
+    // The namespace of the defaults is there, and not the chart's.
+    let chart = Chart::new("wasmbed", "wasmbed-system")?.set("signer.pairing.namespace=wasmbed-tokens");
     // Nobody runs pods here, so the hook's job would never be done.
     let said = chart.release("install", &kubeconfig, &["--no-hooks"])?;
     ensure!(said.contains("wasmbed pki issue device"), "the notes say how to go on: {said}");
@@ -288,7 +319,7 @@ async fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     let own = r#"["gateway-wasmbed-gateway-0","gateway-wasmbed-gateway-1","gateway-wasmbed-gateway-2"]"#;
     ensure!(replicas == "3" && names == own, "{replicas} {names}");
     let config = read(&["configmap", "wasmbed-gateway", "-o", "jsonpath={.data.gateway\\.yaml}"])?;
-    ensure!(config.contains("enrollment: closed"), "{config}");
+    ensure!(config.contains("policy: closed"), "{config}");
 
     chart.release("uninstall", &kubeconfig, &["--no-hooks"])?;
     let left = kubectl.run(&[

@@ -51,7 +51,7 @@ fn roles_of_client_certificates_are_what_the_chart_renders() {
     let mut text = "\
 # Rendered from crates/apiserver/src/access/roles.yaml by the Helm chart: roles and admission policies for gateways,
 # controllers and signers that present client certificates (groups wasmbed:gateways, wasmbed:controllers, wasmbed:signers).
-# The namespace wasmbed-system has to exist.
+# The namespaces wasmbed-system and wasmbed-pairing have to exist.
 "
     .to_owned();
     for manifest in chart.render_only(&["templates/rbac.yaml", "templates/policy.yaml"]).unwrap() {

@@ -11,8 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Value, json};
+use wasmbed_api::{DEVICE_SIGNER, Device, DeviceSpec, request_annotation};
 use wasmbed_deploy_tests::{Chart, Manifest, Root};
 use wasmbed_testbed::{Cluster, ControlPlane, Kubectl, Port, Process, User};
 
@@ -62,18 +67,25 @@ async fn a_release_runs_from_its_hook_to_a_clean_end() -> Result<()> {
     certificates(&site)?;
     let mut gateways = vec![site.gateway(0)?, site.gateway(1)?];
     let controllers = vec![site.controller(0)?, site.controller(1)?];
+    let signers = vec![site.signer(0)?, site.signer(1)?];
     for (number, host) in [0, 1].into_iter().zip([10, 11]) {
         site.ready(host).with_context(|| gateways[number].printed().unwrap_or_default())?;
     }
     for (controller, host) in controllers.iter().zip([20, 21]) {
         site.ready(host).with_context(|| controller.printed().unwrap_or_default())?;
     }
+    for (signer, host) in signers.iter().zip([30, 31]) {
+        site.ready(host).with_context(|| signer.printed().unwrap_or_default())?;
+    }
     pods_keep_to_their_own(&site).await?;
+    a_request_is_signed_once(&site).await?;
     site.guide().context("docs/k3d.md")?;
 
-    for process in controllers {
+    for process in controllers.into_iter().chain(signers) {
+        let said = process.printed()?;
+        ensure!(!said.contains("\"level\":\"ERROR\""), "{said}");
         let ended = process.terminate()?;
-        ensure!(ended.success(), "a controller ended with {ended}");
+        ensure!(ended.success(), "a controller or a signer ended with {ended}");
     }
     for process in gateways.drain(..) {
         let begun = Instant::now();
@@ -115,7 +127,12 @@ fn certificates(site: &Site) -> Result<()> {
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         anyhow::Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let issued = ["wasmbed-gateway-0-tls", "wasmbed-gateway-1-tls", "wasmbed-controller-tls"];
+    let issued = [
+        "wasmbed-gateway-0-tls",
+        "wasmbed-gateway-1-tls",
+        "wasmbed-controller-tls",
+        "wasmbed-signer-issuing",
+    ];
     let said = run()?;
     ensure!(issued.iter().all(|name| said.contains(&format!("{name}: issued"))), "{said}");
     let said = run()?;
@@ -138,6 +155,37 @@ fn certificates(site: &Site) -> Result<()> {
     ] {
         ensure!(!may(verb, what)?, "the hook may {verb} {what}");
     }
+    Ok(())
+}
+
+/// Two signers work on one request: the device gets one certificate, and the approved request does not fail.
+async fn a_request_is_signed_once(site: &Site) -> Result<()> {
+    let admin = site.cluster.client(&User::administrator()).await?;
+    let request = crate::roles::REQUEST.trim();
+    let spec = json!({"request": request, "signerName": DEVICE_SIGNER, "usages": ["client auth"]});
+    let device = Device::new("signed", DeviceSpec { approved: true, ..DeviceSpec::default() });
+    let devices: Api<Device> = Api::namespaced(admin.clone(), "default");
+    let device = devices.create(&PostParams::default(), &device).await?;
+    let uid = device.metadata.uid.context("a UID")?;
+    let key = json!({"spec": {"confirmed_key": crate::roles::request_key()?}});
+    devices.patch("signed", &PatchParams::default(), &Patch::Merge(key)).await?;
+    let annotations = json!({
+        request_annotation::DEVICE: "default/signed",
+        request_annotation::DEVICE_UID: uid,
+    });
+    let object = json!({
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": "signed", "annotations": annotations},
+        "spec": spec,
+    });
+    site.kubectl.apply(&object.to_string())?;
+    site.kubectl.run(&["certificate", "approve", "signed"])?;
+    site.kubectl.run(&["wait", "csr/signed", "--for=jsonpath={.status.certificate}", "--timeout=60s"])?;
+    let held: Value = serde_json::from_str(&site.kubectl.run(&["get", "csr", "signed", "-o", "json"])?)?;
+    let failed = held["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Failed");
+    ensure!(!failed, "{held}");
+    site.kubectl.run(&["delete", "wdev/signed", "csr/signed"])?;
     Ok(())
 }
 
@@ -188,7 +236,10 @@ impl Site {
         let kubectl = cluster.kubectl(&User::administrator())?;
         // The chart brings its own roles.
         kubectl.run(&["delete", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../rbac/clients.yaml")])?;
-        let chart = Chart::new("wasmbed", NAMESPACE)?.set("crds.install=false").set("gateway.replicas=2");
+        let chart = Chart::new("wasmbed", NAMESPACE)?
+            .set("crds.install=false")
+            .set("signer.pairing.createNamespace=false")
+            .set("gateway.replicas=2");
         chart.release("install", &cluster.kubeconfig(&User::administrator())?, &["--no-hooks"])?;
         let rendered = chart.render()?;
         let own = std::process::id().to_le_bytes();
@@ -276,10 +327,20 @@ impl Site {
         self.pod("Deployment", "controller", &format!("wasmbed-controller-{number}"), &more)
     }
 
+    fn signer(&self, number: u8) -> Result<Process> {
+        let more = [
+            format!("WASMBED_SIGNER__HEALTH__HOST={}", self.address(30 + number)),
+            format!("WASMBED_SIGNER__HEALTH__PORT={}", self.health.number()),
+        ];
+        self.pod("Deployment", "signer", &format!("wasmbed-signer-{number}"), &more)
+    }
+
     /// Makes the pod's object, then does what a kubelet would. `more` sets apart what a network namespace would.
     fn pod(&self, workload: &str, component: &str, name: &str, more: &[String]) -> Result<Process> {
-        let workload =
-            self.rendered.iter().find(|manifest| manifest.kind() == workload).context("no workload")?;
+        let is_it = |manifest: &&Manifest| {
+            manifest.kind() == workload && manifest.name() == format!("wasmbed-{component}")
+        };
+        let workload = self.rendered.iter().find(is_it).context("no workload")?;
         let template = &workload.value["spec"]["template"];
         let mut spec = template["spec"].clone();
         if component == "gateway" {

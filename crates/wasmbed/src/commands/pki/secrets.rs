@@ -5,6 +5,7 @@
 //! PREFIX-trust             services-ca.crt and devices-ca.crt, the roots
 //! PREFIX-gateway-N-tls     tls.crt and tls.key of the gateway PREFIX-gateway-N
 //! PREFIX-controller-tls    tls.crt and tls.key of all controllers
+//! PREFIX-signer-issuing    tls.crt and tls.key of the devices' issuing authority
 //! ```
 
 use std::{
@@ -61,6 +62,9 @@ pub(crate) struct Wanted {
     /// Host name or address in the gateways' certificates, besides the one within the cluster; may be given again.
     #[arg(long = "host")]
     hosts: Vec<String>,
+    /// Also PREFIX-signer-issuing, with the devices' issuing CA and its key.
+    #[arg(long)]
+    signer: bool,
 }
 
 /// Where to put the authorities.
@@ -79,8 +83,9 @@ pub(crate) struct Destination {
 /// When the Kubernetes API refuses, or a Secret holds something else than expected: nothing is replaced then.
 pub(crate) async fn ensure(wanted: Wanted) -> Result<()> {
     let secrets = Secrets::connect(&wanted.cluster).await?;
-    let folder = tempfile::tempdir().context("can't make a temporary folder")?;
-    let (authorities, fresh) = secrets.authorities(folder.path(), &wanted.trust_domain).await?;
+    let temporary = tempfile::tempdir().context("can't make a temporary folder")?;
+    let Kept { authorities, folder, fresh } =
+        secrets.authorities(temporary.path(), &wanted.trust_domain).await?;
     let trust = BTreeMap::from([
         ("services-ca.crt".to_owned(), authorities.services_root_pem().to_owned()),
         ("devices-ca.crt".to_owned(), authorities.devices_root_pem().to_owned()),
@@ -96,7 +101,13 @@ pub(crate) async fn ensure(wanted: Wanted) -> Result<()> {
     }
     let name = format!("{prefix}-controller");
     let issue = || Ok(authorities.issue_controller(namespace, &name)?);
-    secrets.identity("controller-tls", (Role::Controller, &name), fresh, issue).await
+    secrets.identity("controller-tls", (Role::Controller, &name), fresh, issue).await?;
+    if wanted.signer {
+        let (certificate, key) = Identity::files(&folder, "devices-issuing");
+        let issuing = Identity::read(&certificate, &key).context("a signer needs the devices' issuing CA")?;
+        secrets.issuing(&issuing).await?;
+    }
+    Ok(())
 }
 
 /// Writes the authorities of a cluster into a folder.
@@ -128,6 +139,14 @@ pub(crate) async fn fetch(destination: Destination) -> Result<()> {
 
 fn authority_files() -> impl Iterator<Item = String> {
     AUTHORITIES.iter().flat_map(|stem| ["crt", "key"].map(|suffix| format!("{stem}.{suffix}")))
+}
+
+/// A cluster's authorities, as files.
+struct Kept {
+    authorities: Authorities,
+    folder: PathBuf,
+    /// Whether they were made just now.
+    fresh: bool,
 }
 
 struct Secrets {
@@ -162,10 +181,11 @@ impl Secrets {
         }))
     }
 
-    /// The cluster's authorities, and whether they are new. Of two who make them at once one finds the other's.
-    async fn authorities(&self, folder: &Path, trust_domain: &str) -> Result<(Authorities, bool)> {
+    /// The cluster's authorities. Of two who make them at once one finds the other's.
+    async fn authorities(&self, folder: &Path, trust_domain: &str) -> Result<Kept> {
+        let kept = |authorities, folder: &Path, fresh| Kept { authorities, folder: folder.to_owned(), fresh };
         if let Some(held) = self.get("authorities").await? {
-            return Ok((open(folder, trust_domain, &held)?, false));
+            return Ok(kept(open(folder, trust_domain, &held)?, folder, false));
         }
         let made = Authorities::create_or_open(folder, trust_domain)?;
         let mut data = BTreeMap::new();
@@ -175,11 +195,11 @@ impl Secrets {
             data.insert(file, text);
         }
         if self.create("authorities", OPAQUE, &data).await? {
-            return Ok((made, true));
+            return Ok(kept(made, folder, true));
         }
         let held = self.get("authorities").await?.context("the authorities appeared and vanished")?;
         let folder = folder.join("theirs");
-        Ok((open(&folder, trust_domain, &held)?, false))
+        Ok(kept(open(&folder, trust_domain, &held)?, &folder, false))
     }
 
     async fn identity(
@@ -201,10 +221,25 @@ impl Secrets {
             output::print_line(&format!("{}: kept", self.name(suffix)));
             return Ok(());
         }
-        let identity = issue()?;
+        self.put_identity(suffix, &issue()?).await
+    }
+
+    /// An authority that someone else signs with.
+    async fn issuing(&self, issuing: &Identity) -> Result<()> {
+        let suffix = "signer-issuing";
+        let held = self.get(suffix).await?.unwrap_or_default();
+        let is = |key: &str, text: &str| held.get(key).is_some_and(|bytes| bytes == text.as_bytes());
+        if is("tls.crt", &issuing.chain_pem) && is("tls.key", &issuing.key_pem) {
+            output::print_line(&format!("{}: kept", self.name(suffix)));
+            return Ok(());
+        }
+        self.put_identity(suffix, issuing).await
+    }
+
+    async fn put_identity(&self, suffix: &str, identity: &Identity) -> Result<()> {
         let data = BTreeMap::from([
             ("tls.crt".to_owned(), identity.chain_pem.clone()),
-            ("tls.key".to_owned(), identity.key_pem.to_string()),
+            ("tls.key".to_owned(), identity.key_pem.clone()),
         ]);
         self.put(suffix, TLS, &data).await?;
         output::print_line(&format!("{}: issued", self.name(suffix)));

@@ -62,6 +62,9 @@ pub(crate) struct Args {
     /// Port of the gateway's health and metrics on loopback; 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8082)]
     gateway_health_port: u16,
+    /// Port of the signer's health and metrics on loopback; 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 8083)]
+    signer_health_port: u16,
     /// Take free ports instead of all of the above.
     #[arg(long)]
     free_ports: bool,
@@ -134,7 +137,9 @@ async fn start(
     progress.done("Kubernetes API", &format!("https://{api}"));
     let client = kube::Client::try_from(kubeconfig::client_config(Some(&kubeconfig)).await?)
         .context("can't make a client of the Kubernetes API")?;
-    sample::ensure_namespace(&client, SYSTEM_NAMESPACE).await?;
+    for namespace in [SYSTEM_NAMESPACE, wasmbed_api::PAIRING_NAMESPACE] {
+        sample::ensure_namespace(&client, namespace).await?;
+    }
 
     let gateway_port = arguments.address(arguments.gateway_port);
     let gateway = roles
@@ -145,6 +150,8 @@ async fn start(
     let health =
         roles.start_controller(layout, api, arguments.address(arguments.controller_health_port)).await?;
     progress.done("controller", &format!("health and metrics at http://{health}"));
+    let health = roles.start_signer(layout, api, arguments.address(arguments.signer_health_port)).await?;
+    progress.done("signer", &format!("health and metrics at http://{health}"));
 
     let mut names: Vec<String> =
         (1..=arguments.devices).map(|number| format!("device-{number:03}")).collect();

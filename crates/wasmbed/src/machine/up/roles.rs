@@ -13,7 +13,10 @@ use wasmbed_pki::{Identity, read_certificates};
 
 use super::boards::Board;
 use crate::{
-    config::{ControllerSection, GatewaySection, HealthSection, Kubernetes, Server, Tls},
+    config::{
+        ControllerSection, GatewaySection, HealthSection, Kubernetes, Server, SignerIssuer, SignerSection,
+        Tls,
+    },
     machine::{
         layout::{IdentityFiles, KubeUser, Layout},
         provision::Chosen,
@@ -21,7 +24,7 @@ use crate::{
     processes,
 };
 
-/// Name of the one gateway and of the one controller.
+/// Name of the one gateway, of the one controller and of the one signer.
 const NAME: &str = "local";
 
 /// Where a gateway listens.
@@ -84,7 +87,7 @@ impl Roles {
                 key_file: identity.key,
                 ca_file: layout.devices_root(),
                 services_ca_file: Some(layout.services_root()),
-                factory_ca_file: None,
+                factory_ca_file: Some(layout.factory_root()),
             },
             server: Server { host: listen.ip().to_string(), port: listen.port(), ..Server::default() },
             health: health_at(health),
@@ -137,6 +140,34 @@ impl Roles {
                 .with_context(|| port_advice("the controller", health, "--controller-health-port"))?;
         let address = controller.health;
         self.keep("controller", shutdown, async move { Ok(controller.wait().await?) });
+        Ok(address)
+    }
+
+    pub(super) async fn start_signer(
+        &mut self,
+        layout: &Layout,
+        api: SocketAddr,
+        health: SocketAddr,
+    ) -> Result<SocketAddr> {
+        let IdentityFiles { certificate, key } = layout.devices_issuing();
+        let section = SignerSection {
+            name: Some(NAME.to_owned()),
+            trust_domain: layout.authorities().trust_domain().to_owned(),
+            issuer: SignerIssuer { cert_file: certificate, key_file: key },
+            devices_ca_file: layout.devices_root(),
+            factory_ca_file: Some(layout.factory_root()),
+            health: health_at(health),
+            kubernetes: Kubernetes {
+                kubeconfig: Some(layout.write_kubeconfig(api, KubeUser::Signer(NAME))?),
+            },
+            ..SignerSection::default()
+        };
+        let shutdown = CancellationToken::new();
+        let signer = wasmbed_signer::start(processes::signer::configure(section).await?, shutdown.clone())
+            .await
+            .with_context(|| port_advice("the signer", health, "--signer-health-port"))?;
+        let address = signer.health;
+        self.keep("signer", shutdown, async move { Ok(signer.wait().await?) });
         Ok(address)
     }
 
