@@ -2,35 +2,55 @@
 
 #![cfg(test)]
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    pin::pin,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::TryStreamExt as _;
 use k8s_openapi::{
     ByteString,
-    api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+    api::{
+        certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+        core::v1::{Event, Secret},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, wait::await_condition, watcher},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SigningKey as _,
 };
 use serde_json::json;
-use wasmbed_api::{DEVICE_SIGNER, Device, DeviceSpec, request_annotation as annotation};
-use wasmbed_e2e::{ControlPlane, until_at};
+use wasmbed_api::{
+    DEVICE_SIGNER, Device, DeviceSpec, PAIRING_EXPIRES, PAIRING_NAMESPACE, pairing_secret,
+    request_annotation as annotation,
+};
+use wasmbed_e2e::{ControlPlane, TIMEOUT, until_at, until_ready};
+use wasmbed_identity::PairingToken;
 use wasmbed_pki::{Authorities, CertificateFacts, Identity};
 use wasmbed_protocol::{DeviceUid, JoinStatement, KeyHash, encode_join_statement};
-use wasmbed_testbed::{Cluster, Port, Process, SYSTEM_NAMESPACE, User, wasmbed};
+use wasmbed_testbed::{Cluster, Port, Process, User, wasmbed};
 
 wasmbed_e2e::both!(
     an_approved_request_with_a_factory_proof_is_signed,
     a_person_s_approval_does_not_make_up_for_a_proof,
     a_renewal_needs_no_person_but_a_device_that_stands,
     the_issuing_authority_is_replaced_and_what_the_one_before_issued_renews,
+    what_a_request_waits_for_is_said_at_its_device,
+    a_device_of_the_version_before_renews_and_a_person_makes_way_for_a_new_key,
+    a_pairing_token_proves_its_device_once_and_until_it_expires,
 );
 
 const NAMESPACE: &str = "default";
@@ -61,7 +81,6 @@ impl World {
         let health = Port::reserve()?;
         let set = [
             "trust_domain=example.org".to_owned(),
-            format!("namespace={SYSTEM_NAMESPACE}"),
             format!("issuer.cert_file={}", certificate.display()),
             format!("issuer.key_file={}", key.display()),
             format!("devices_ca_file={}", devices_roots.display()),
@@ -75,6 +94,8 @@ impl World {
             ["signer", "--name", "signer-1", "--kubeconfig", &kubeconfig].into_iter().chain(flags).collect();
         let mut signer = Process::start(wasmbed(&arguments)?, "signer", cluster.dir())?;
         signer.wait_for_line("that it runs", |line| line.contains("the signer runs"))?;
+        // No request is there yet.
+        until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, health.number()))).await?;
         Ok(Self {
             client: cluster.client(&User::administrator()).await?,
             gateway: cluster.client(&User::gateway("gw-1")).await?,
@@ -174,6 +195,11 @@ fn proof(
     device: &str,
     uid: DeviceUid,
 ) -> Result<Vec<(&'static str, String)>> {
+    let signature = factory_key.sign(&statement(own, device, uid)?)?;
+    Ok(vec![(annotation::JOIN_PROOF, STANDARD.encode(signature)), (annotation::FACTORY_CHAIN, chain.clone())])
+}
+
+fn statement(own: &KeyPair, device: &str, uid: DeviceUid) -> Result<Vec<u8>> {
     let statement = JoinStatement {
         key: KeyHash::of(&own.subject_public_key_info()),
         trust_domain: "example.org",
@@ -183,8 +209,7 @@ fn proof(
     };
     let mut bytes = [0; 700];
     let length = encode_join_statement(&statement, &mut bytes).context("a statement")?;
-    let signature = factory_key.sign(&bytes[..length])?;
-    Ok(vec![(annotation::JOIN_PROOF, STANDARD.encode(signature)), (annotation::FACTORY_CHAIN, chain.clone())])
+    Ok(bytes[..length].to_vec())
 }
 
 fn certificate(request: &CertificateSigningRequest) -> Option<String> {
@@ -222,6 +247,172 @@ async fn an_approved_request_with_a_factory_proof_is_signed(plane: ControlPlane)
     let pinned = device.status.and_then(|status| status.public_key);
     assert_eq!(pinned, Some(STANDARD.encode(own.subject_public_key_info())));
     assert_eq!(device.spec.public_key, None, "a person's field is a person's");
+    Ok(())
+}
+
+/// Waits for the signer's Event of a reason about a Device; its message.
+async fn said(world: &World, device: &str, reason: &str) -> Result<String> {
+    let events: Api<Event> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let of = watcher::Config::default().fields(&format!("involvedObject.name={device}"));
+    let search = async {
+        let mut events = pin!(watcher(events, of).default_backoff().applied_objects());
+        loop {
+            match events.try_next().await {
+                Ok(Some(event)) if is_signers(&event) && event.reason.as_deref() == Some(reason) => {
+                    return Ok(event.message.unwrap_or_default());
+                }
+                Ok(Some(_)) | Err(_) => {}
+                Ok(None) => bail!("the watch ended"),
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, search).await.with_context(|| format!("nobody said {reason}"))?
+}
+
+fn is_signers(event: &Event) -> bool {
+    event.reporting_component.as_deref() == Some("wasmbed-signer")
+}
+
+async fn what_a_request_waits_for_is_said_at_its_device(plane: ControlPlane) -> Result<()> {
+    let world = World::start(plane).await?;
+    let own = key()?;
+    let uid = world.add_device("sn-20", DeviceSpec { approved: false, ..DeviceSpec::default() }).await?;
+    world.ask("bare-20", &own, "sn-20", uid, Vec::new()).await?;
+    said(&world, "sn-20", "PendingApproval").await?;
+    // What changes and changes nothing in what is missing is told no second time.
+    for site in ["a", "b"] {
+        let label = json!({ "metadata": { "labels": { "site": site } }, "spec": { "device_type": site } });
+        world.devices().patch("sn-20", &PatchParams::default(), &Patch::Merge(label)).await?;
+    }
+    let approve = json!({ "spec": { "approved": true } });
+    world.devices().patch("sn-20", &PatchParams::default(), &Patch::Merge(approve)).await?;
+    let message = said(&world, "sn-20", "KeyNotConfirmed").await?;
+    let fingerprint = KeyHash::of(&own.subject_public_key_info()).to_string();
+    ensure!(message.contains(&fingerprint) && message.contains("bare-20"), "{message}");
+    // Only the approval of the request is missing, and no controller runs here.
+    let confirm = json!({ "spec": { "confirmed_key": fingerprint } });
+    world.devices().patch("sn-20", &PatchParams::default(), &Patch::Merge(confirm)).await?;
+    let message = said(&world, "sn-20", "RequestNotApproved").await?;
+    ensure!(message.contains("kubectl certificate approve bare-20"), "{message}");
+    let events: Api<Event> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let all = events.list(&ListParams::default().fields("involvedObject.name=sn-20")).await?;
+    let reasons: Vec<_> =
+        all.items.iter().filter(|event| is_signers(event)).map(|event| &event.reason).collect();
+    ensure!(reasons.len() == 3, "each was said once: {reasons:?}");
+    world.approve("bare-20")?;
+    ensure!(certificate(&world.finished("bare-20").await?).is_some(), "it is issued");
+    Ok(())
+}
+
+async fn a_device_of_the_version_before_renews_and_a_person_makes_way_for_a_new_key(
+    plane: ControlPlane,
+) -> Result<()> {
+    let world = World::start(plane).await?;
+    // `wasmbed pki issue device`, and the gateway that enrolled it pinned its key. Its certificate names no UID.
+    let before = world.cluster.dir().join("before");
+    fs::create_dir(&before)?;
+    for file in ["devices-root.crt", "devices-issuing.crt", "devices-issuing.key", "services-root.crt"] {
+        fs::copy(world.cluster.dir().join("fleet").join(file), before.join(file))?;
+    }
+    let identity = Authorities::create_or_open(&before, "example.org")?.issue_device(NAMESPACE, "old-1")?;
+    let spec = DeviceSpec { public_key: Some(identity.public_key_base64()), ..approved() };
+    let uid = world.add_device("old-1", spec).await?;
+    let own = KeyPair::from_pem(&identity.key_pem)?;
+    let renews = vec![(annotation::RENEWS, identity.chain_pem.clone())];
+    world.ask("renew-old", &own, "old-1", uid, renews).await?;
+    world.approve("renew-old")?;
+    let chain = certificate(&world.finished("renew-old").await?).context("it was refused")?;
+    let renewed = Identity::from_pem(&chain, &identity.key_pem)?;
+    assert_eq!(renewed.facts().subject_serial, Some(uid.to_string()), "now it names the UID");
+
+    // With a factory identity it has a new key, and the pinned one stands in its way until a person removes it.
+    let (board, new) = (world.board("old-1")?, key()?);
+    world.ask("join-old", &new, "old-1", uid, proof(&board, &new, "old-1", uid)?).await?;
+    assert_eq!(failure(&world.finished("join-old").await?), Some("KeyMismatch"));
+    let unpin = json!({ "spec": { "public_key": null } });
+    world.devices().patch("old-1", &PatchParams::default(), &Patch::Merge(unpin)).await?;
+    world.ask("join-old-2", &new, "old-1", uid, proof(&board, &new, "old-1", uid)?).await?;
+    world.approve("join-old-2")?;
+    ensure!(certificate(&world.finished("join-old-2").await?).is_some(), "the way is free");
+    Ok(())
+}
+
+async fn a_pairing_token_proves_its_device_once_and_until_it_expires(plane: ControlPlane) -> Result<()> {
+    let world = World::start(plane).await?;
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), PAIRING_NAMESPACE);
+    let person = world.cluster.kubeconfig(&User::administrator())?.display().to_string();
+    let pair = |arguments: &[&str]| -> Result<std::process::Output> {
+        let all: Vec<&str> =
+            ["devices", "pair", "--kubeconfig", &person].iter().chain(arguments).copied().collect();
+        Ok(wasmbed(&all)?.output()?)
+    };
+    let paired = |name: &str| -> Result<PairingToken> {
+        let output = pair(&[name])?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.parse()?)
+    };
+    let join = async |request: &str, device: &str, token: &PairingToken| -> Result<_> {
+        let (own, id) = (key()?, token.id().to_string());
+        let uid = world.devices().get(device).await?.uid().context("a UID")?.parse()?;
+        let mac = token.key().prove(&statement(&own, device, uid)?);
+        let proof = vec![(annotation::JOIN_PROOF, STANDARD.encode(mac)), (annotation::PAIRING_ID, id)];
+        world.ask(request, &own, device, uid, proof).await?;
+        world.approve(request)?;
+        world.finished(request).await
+    };
+    let token = paired("p-1")?;
+    let secret = pairing_secret(&token.id().to_string());
+    let expires = |secret: &Secret| secret.annotations().get(PAIRING_EXPIRES)?.parse::<Timestamp>().ok();
+    let held = secrets.get(&secret).await?;
+    let hours = expires(&held).context("a time")?.duration_since(Timestamp::now()).as_hours();
+    ensure!(hours == 23, "a day by default: {held:?}");
+    let signed = join("paired", "p-1", &token).await?;
+    ensure!(certificate(&signed).is_some(), "{:?}", failure(&signed));
+    let used = async |token: &PairingToken| -> Result<()> {
+        let name = pairing_secret(&token.id().to_string());
+        let gone = await_condition(secrets.clone(), &name, |secret: Option<&Secret>| secret.is_none());
+        tokio::time::timeout(TIMEOUT, gone).await.context("the Secret of a used token stays")??;
+        Ok(())
+    };
+    used(&token).await?;
+    // The same token with another key: it was used.
+    assert_eq!(failure(&join("again", "p-1", &token).await?), Some("ProofRefused"));
+
+    // One that has expired.
+    let token = paired("p-2")?;
+    let name = pairing_secret(&token.id().to_string());
+    let passed = json!({ "metadata": { "annotations": { PAIRING_EXPIRES: "2020-01-01T00:00:00Z" } } });
+    secrets.patch(&name, &PatchParams::default(), &Patch::Merge(passed)).await?;
+    assert_eq!(failure(&join("expired", "p-2", &token).await?), Some("ProofRefused"));
+    // Another one takes its place, into a file.
+    let file = world.cluster.dir().join("token");
+    let output = pair(&["p-2", "--out", &file.display().to_string()])?;
+    ensure!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+    let another: PairingToken = fs::read_to_string(&file)?.parse()?;
+    ensure!(secrets.get_opt(&name).await?.is_none(), "the key of the former token is gone");
+    assert_eq!(failure(&join("former", "p-2", &token).await?), Some("ProofRefused"));
+    ensure!(certificate(&join("later", "p-2", &another).await?).is_some(), "the new one counts");
+
+    used(&another).await?;
+
+    // Nothing is left of what could not be made whole.
+    let before = secrets.list(&ListParams::default()).await?.items.len();
+    for (arguments, wanted) in [
+        (&["No_Name"][..], "can't make the Device No_Name"),
+        (&["p-3", "--out", &file.display().to_string()], "can't create"),
+        (&["p-3", "--pairing-namespace", "nowhere"], "there is no namespace nowhere"),
+    ] {
+        let output = pair(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains(wanted), "{said}");
+        ensure!(output.stdout.is_empty(), "no token is shown");
+    }
+    assert_eq!(secrets.list(&ListParams::default()).await?.items.len(), before);
+    ensure!(world.devices().get_opt("p-3").await?.is_none(), "and no Device");
+    world.add_device("p-4", DeviceSpec { public_key: Some("A".repeat(44)), ..approved() }).await?;
+    let said = String::from_utf8(pair(&["p-4"])?.stderr)?;
+    ensure!(said.contains("pins a key"), "{said}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, crds, get, logs, module, pki},
+    commands::{apply, crds, devices, get, logs, module, pki},
     machine::up,
     output, processes,
     runtime::block_on,
@@ -20,7 +20,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything on this machine: Kubernetes API, gateway, controller and devices.
+    /// Run everything on this machine: Kubernetes API, gateway, controller, signer and devices.
     Up(up::Args),
     /// Run the embedded Kubernetes API.
     Apiserver(processes::apiserver::Args),
@@ -37,6 +37,9 @@ enum Command {
     /// Create certificate authorities and issue identities.
     #[command(subcommand)]
     Pki(pki::Command),
+    /// Make Devices known before they join.
+    #[command(subcommand)]
+    Devices(devices::Command),
     /// Print the CustomResourceDefinitions as YAML.
     Crds(crds::Args),
     /// Inspect, check and pack a WebAssembly module.
@@ -69,6 +72,7 @@ pub fn run(arguments: Args) -> Result<()> {
         Command::Device(arguments) => block_on(processes::device::run(arguments)),
         Command::Simulate(arguments) => block_on(processes::simulate::run(arguments)),
         Command::Pki(command) => pki::run(command),
+        Command::Devices(command) => block_on(devices::run(command)),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Module(command) => module::run(command),
         Command::Apply(arguments) => block_on(apply::run(arguments)),

@@ -1,5 +1,7 @@
 //! Values of flags that several commands take, and names of boards.
 
+use std::time::Duration;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use wasmbed_board_data::Board;
 use wasmbed_emulator::Kind;
@@ -40,6 +42,8 @@ pub(crate) enum ValueError {
     Variable,
     #[error("expected KEY=VALUE, for example server.port=9000")]
     Setting,
+    #[error("expected a number with s, m or h, from 1m to 8760h")]
+    Validity,
     #[error("expected gpio, sensor, key-value or none")]
     Grant,
 }
@@ -113,6 +117,25 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), ValueError> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// How long something counts: `30m`, `24h`.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn validity(text: &str) -> Result<Duration, ValueError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| ValueError::Validity)?;
+    let seconds = match &text[digits..] {
+        "s" => Some(number),
+        "m" => number.checked_mul(60),
+        "h" => number.checked_mul(3_600),
+        _ => None,
+    };
+    seconds
+        .filter(|seconds| (60..=365 * 86_400).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or(ValueError::Validity)
+}
+
 /// A capability by its name, or none for `none`.
 ///
 /// # Errors
@@ -139,6 +162,17 @@ mod tests {
             assert!(bytes(text).is_err(), "{text}");
         }
         assert!(bytes_of::<u32>("4Gi").is_err() && bytes_of::<u32>("4095Mi").is_ok());
+    }
+
+    #[test]
+    fn a_validity_is_a_number_with_a_unit() {
+        assert_eq!(validity("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(validity("90m"), Ok(Duration::from_secs(5_400)));
+        for text in
+            ["", "24", "h", "59s", "8761h", "1d", "-1h", "99999999999999999999h", "9999999999999999999h"]
+        {
+            assert_eq!(validity(text), Err(ValueError::Validity), "{text}");
+        }
     }
 
     #[test]

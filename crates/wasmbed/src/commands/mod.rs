@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub(crate) mod crds;
+pub(crate) mod devices;
 pub mod get;
 pub mod logs;
 pub mod module;
