@@ -39,7 +39,21 @@ impl ClusterArgs {
     /// # Errors
     /// No kubeconfig is found, or it can't be used.
     pub(crate) async fn connect(&self) -> Result<Cluster> {
-        let config = kubeconfig::client_config(self.kubeconfig.as_ref()).await?;
+        self.connect_as(|_| {}).await
+    }
+
+    /// The same where a call that is turned away for now fails: the client makes it again 15 times otherwise, for more than an hour,
+    /// and says nothing.
+    ///
+    /// # Errors
+    /// As [`ClusterArgs::connect`].
+    pub(crate) async fn connect_without_retries(&self) -> Result<Cluster> {
+        self.connect_as(|config| config.default_retry = false).await
+    }
+
+    async fn connect_as(&self, adapt: impl FnOnce(&mut kube::Config)) -> Result<Cluster> {
+        let mut config = kubeconfig::client_config(self.kubeconfig.as_ref()).await?;
+        adapt(&mut config);
         let given = self.namespace.clone().filter(|namespace| !namespace.is_empty());
         let namespace = given.unwrap_or_else(|| config.default_namespace.clone());
         ensure!(

@@ -49,7 +49,7 @@ pub(crate) struct Args {
 /// # Errors
 /// What can't be made. What was made before is removed again, or named.
 pub(super) async fn run(args: Args) -> Result<()> {
-    let cluster = args.cluster.connect().await?;
+    let cluster = args.cluster.connect_without_retries().await?;
     let resource = Resource::ours(kind::DEVICE, "devices");
     let path = resource.object(Some(&cluster.namespace), &args.name)?;
     let before = cluster.read(&path).await?;

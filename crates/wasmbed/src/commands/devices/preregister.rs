@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         }
     };
     ensure!(!lines.is_empty(), "there is no device in {name}");
-    let cluster = args.cluster.connect().await?;
+    let cluster = args.cluster.connect_without_retries().await?;
     let resource = Resource::ours(kind::DEVICE, "devices");
     let known = known(&cluster, &resource).await?;
     let work = Work { cluster: &cluster, resource: &resource, known: &known, dry_run: args.dry_run };
