@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use kube::{Api, ResourceExt as _, api::ListParams};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
-use wasmbed_api::{Device, DevicePhase};
+use wasmbed_api::{Device, DevicePhase, request_annotation};
 use wasmbed_e2e::{
     ControlPlane, Machine, TIMEOUT, application,
     board::{issued, prepare_as, read_to},
@@ -141,13 +143,20 @@ fn kubectl_certificate_approve_lets_a_board_in(kind: Kind) -> Result<()> {
         let mut machine = Machine::start(ControlPlane::Kubernetes).await?;
         machine.stop("controller")?;
         let board = waiting(kind, &mut machine).await?;
-        let requests = machine.kubectl()?.run(&["get", "certificatesigningrequests", "-o", "name"])?;
-        let [request] = requests.split_whitespace().collect::<Vec<_>>()[..] else {
-            bail!("not one request: {requests}")
+        let device = machine.api::<Device>().get("sn-42").await?;
+        let requests: Api<CertificateSigningRequest> = Api::all(machine.client().clone());
+        // Another machine at the same API had its own.
+        let ours = |request: &&CertificateSigningRequest| {
+            request.annotations().get(request_annotation::DEVICE_UID) == device.metadata.uid.as_ref()
         };
+        let requests = requests.list(&ListParams::default()).await?.items;
+        let [request] = requests.iter().filter(ours).collect::<Vec<_>>()[..] else {
+            bail!("not one request: {requests:?}")
+        };
+        let request = request.name_any();
         // The signer refuses what is asked for a Device that nobody approved, whoever approved the request.
         machine.merge::<Device>("sn-42", json!({ "spec": { "approved": true } })).await?;
-        machine.kubectl()?.run(&["certificate", "approve", request])?;
+        machine.kubectl()?.run(&["certificate", "approve", &request])?;
         machine.start_controller()?;
         runs(&machine, &board).await
     })

@@ -214,8 +214,9 @@ impl Office {
             desired_known: false,
             groups: Some(MessageGroups::RENEWAL),
         };
-        write(tls, &GatewayMessage::Welcome(welcome))?;
+        // Before the board says that it has a session.
         self.seen().sessions.push(facts.not_after);
+        write(tls, &GatewayMessage::Welcome(welcome))?;
         let mut renewed = false;
         loop {
             let frame = read(tls)?;
@@ -225,8 +226,8 @@ impl Office {
                     let key = KeyHash::of(request.public_key_info());
                     ensure!(key == own, "a session of {own} renews for {key}");
                     ensure!(join.proof.is_none() && join.pairing_id.is_none(), "a renewal needs no proof");
-                    self.send_chain(tls, &request, RENEWED_S)?;
                     self.seen().renewed += 1;
+                    self.send_chain(tls, &request, RENEWED_S)?;
                     renewed = true;
                 }
                 // The next connection shows what became of the chain.
