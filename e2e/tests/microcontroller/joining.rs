@@ -187,7 +187,7 @@ async fn runs(machine: &Machine, board: &Emulator) -> Result<()> {
     read_to(board, "APP default/ticker: tick")?;
     let device = machine.device("sn-42", "the key that it made", has_key).await?;
     let lines = board.last_lines();
-    let hash = lines.iter().find_map(|line| line.split("has the hash ").nth(1)?.get(..64));
+    let hash = lines.iter().find_map(|line| line.split("this device's key is sha256:").nth(1)?.get(..64));
     let pinned = device.status.and_then(|status| status.public_key).context("no key")?;
     let pinned = base64::engine::general_purpose::STANDARD.decode(pinned)?;
     ensure!(hash == Some(KeyHash::of(&pinned).to_string().as_str()), "{hash:?}");
