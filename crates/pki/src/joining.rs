@@ -45,6 +45,23 @@ pub struct DeviceClients {
     pub self_signed: bool,
 }
 
+impl DeviceClients {
+    /// What decides in the handshake whether a client's chain is one that the port takes.
+    ///
+    /// # Errors
+    /// There are no roots of devices.
+    pub fn verifier(self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let accepts = self.accepts();
+        let below = |roots| ClientVerifier::new(roots, provider()).map_err(|_| TlsError::NoRoots);
+        let factory = self.factory.map(below).transpose()?;
+        Ok(Arc::new(DevicePortVerifier::new(below(self.devices)?, factory, accepts)))
+    }
+
+    fn accepts(&self) -> Accepts {
+        Accepts { factory: self.factory.is_some(), self_signed: self.self_signed }
+    }
+}
+
 /// A client of the device port that holds the key of its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DevicePeer {
@@ -80,11 +97,8 @@ impl DeviceServer {
     /// # Errors
     /// The identity is not usable, or there are no roots of devices.
     pub fn new(identity: &Identity, clients: DeviceClients) -> Result<Self, TlsError> {
-        let accepts = Accepts { factory: clients.factory.is_some(), self_signed: clients.self_signed };
-        let below = |roots| ClientVerifier::new(roots, provider()).map_err(|_| TlsError::NoRoots);
-        let factory = clients.factory.map(below).transpose()?;
-        let verifier = DevicePortVerifier::new(below(clients.devices)?, factory, accepts);
-        Ok(Self { config: serve(Profile::Device, identity, Arc::new(verifier))?, accepts })
+        let accepts = clients.accepts();
+        Ok(Self { config: serve(Profile::Device, identity, clients.verifier()?)?, accepts })
     }
 
     /// For a new connection.
