@@ -19,11 +19,21 @@ pub(crate) struct Options {
     dev: bool,
 }
 
-/// Builds and prints where the image's folder is. Only the last step of the build is another one than usual: what is linked
-/// already serves both.
+/// Builds and prints where the image's folder is.
 pub(crate) fn build(options: &Options) -> Result<()> {
+    let binary = binary(options.dev)?;
+    let image = binary.parent().context("a binary has a folder")?.join("image");
+    place(&binary, &image.join("wasmbed"))?;
+    let recipe = process::top().join("deploy/container/prebuilt.Containerfile");
+    place(&recipe, &image.join("Containerfile"))?;
+    println!("{}", image.display());
+    Ok(())
+}
+
+/// Builds the statically linked binary. Only the last step of the build is another one than usual: what is linked already serves both.
+pub(crate) fn binary(is_dev: bool) -> Result<PathBuf> {
     let built = target().join("container");
-    let (profile, mut command) = if options.dev { ("debug", dev()) } else { ("release", release()) };
+    let (profile, mut command) = if is_dev { ("debug", dev()) } else { ("release", release()) };
     // The binary beside the usual one, not instead of it, and everything below shared with it.
     command.env("CARGO_TARGET_DIR", &built).env("CARGO_BUILD_BUILD_DIR", target());
     process::run(&mut command)?;
@@ -31,12 +41,7 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     let headers =
         process::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(&binary))?;
     ensure!(headers.contains("LOAD") && !headers.contains("INTERP"), "{} is not static", binary.display());
-    let image = built.join(profile).join("image");
-    place(&binary, &image.join("wasmbed"))?;
-    let recipe = process::top().join("deploy/container/prebuilt.Containerfile");
-    place(&recipe, &image.join("Containerfile"))?;
-    println!("{}", image.display());
-    Ok(())
+    Ok(binary)
 }
 
 fn release() -> Command {

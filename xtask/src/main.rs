@@ -15,6 +15,7 @@ mod firmware_size;
 mod fuzz;
 mod go;
 mod guests;
+mod krew;
 mod measure;
 mod miri;
 mod mutations;
@@ -62,6 +63,8 @@ enum Task {
     Deep(deep::Task),
     /// Build the statically linked binary and the folder of which `podman build` or `docker build` makes the image.
     Container(container::Options),
+    /// Pack the plugin of kubectl for krew, and write its manifest.
+    Krew(krew::Options),
     /// Build the firmware of the boards into target/firmware, and print what it weighs.
     Firmware(firmware::Options),
     /// Print the map of the code: sizes, circles of files, open fields and the like, crate by crate.
@@ -84,6 +87,7 @@ fn main() -> std::process::ExitCode {
         Task::Bench { engines, arguments } => measure::bench(engines, &arguments),
         Task::Deep(task) => deep::run(task),
         Task::Container(options) => container::build(&options),
+        Task::Krew(options) => krew::pack(&options),
         Task::Firmware(options) if options.measure => measure::images(&options),
         Task::Firmware(options) => firmware::build(&options),
         Task::Structure(options) => structure::run(&options),

@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod machine;
 mod output;
+pub mod plugin;
 mod processes;
 mod runtime;
 mod values;

@@ -5,5 +5,6 @@
 mod chart;
 mod generated;
 mod guide;
+mod krew;
 mod pods;
 mod roles;
