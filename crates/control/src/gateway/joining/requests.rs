@@ -102,7 +102,8 @@ impl Open {
             hash.update(b"renews");
             hash.update(certificate.0);
         } else {
-            hash.update(b"joins");
+            // One without a proof is of no use to a device that has one.
+            hash.update(if self.wanted.is_proven() { b"proven".as_slice() } else { b"joins" });
             hash.update(self.period.to_be_bytes());
         }
         hash.update(self.attempt.to_be_bytes());
@@ -424,6 +425,19 @@ mod tests {
         }
         assert_eq!(names.len(), REQUEST_ATTEMPTS_MAX as usize);
         assert!(names.iter().all(|name| name.len() == 47 && name.starts_with("device-")));
+    }
+
+    #[test]
+    fn what_was_asked_for_without_a_proof_is_no_request_of_a_device_that_has_one() {
+        let mut requests = Requests::default();
+        let mut named = |proven| {
+            requests.open(0, 0, &device(), wanted(1, 1, proven));
+            let call = requests.poll(0).unwrap();
+            requests.answered(call.id);
+            name(&call).to_owned()
+        };
+        assert_ne!(named(false), named(true));
+        assert_eq!(named(true), named(true));
     }
 
     #[test]
