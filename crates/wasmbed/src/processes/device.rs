@@ -130,8 +130,8 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         };
         return Running::start(board).await?.run(&shutdown).await;
     }
-    let roots = read_certificates(&arguments.ca_file)?;
     let identity = identity(&arguments)?;
+    let roots = read_certificates(&arguments.ca_file)?;
     let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
     if let Some(bytes) = arguments.memory {
         config.board.runtime.arena_bytes = bytes;
