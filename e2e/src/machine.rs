@@ -225,6 +225,33 @@ impl Machine {
         self.keep("controller", command, "the controller runs")
     }
 
+    /// Starts a device that has nothing but the identity that a factory gave it.
+    ///
+    /// # Errors
+    /// When the identity can't be written or the process not started.
+    pub fn start_factory_device(&mut self, name: &str, identity: &Identity) -> Result<()> {
+        let folder = self.folder.path().join("factory").join(name);
+        identity.write(&folder, "factory")?;
+        let (certificate, key) = Identity::files(&folder, "factory");
+        let mut command = self.bare_device_command(&self.device_dir(name))?;
+        command.arg("--factory-cert-file").arg(certificate).arg("--factory-key-file").arg(key);
+        let process = Process::start(command, name, self.folder.path())?;
+        self.processes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    /// Starts a device that has nothing but a pairing token.
+    ///
+    /// # Errors
+    /// When the process can't be started.
+    pub fn start_paired_device(&mut self, name: &str, token: &str) -> Result<()> {
+        let mut command = self.bare_device_command(&self.device_dir(name))?;
+        command.env("WASMBED_DEVICE_PAIRING_TOKEN", token);
+        let process = Process::start(command, name, self.folder.path())?;
+        self.processes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
     /// Creates an approved Device with its key pinned, and starts it.
     ///
     /// # Errors
@@ -277,8 +304,13 @@ impl Machine {
     }
 
     fn device_command(&self, identity: &IdentityFiles, data_dir: &Path) -> Result<Command> {
-        let mut command = wasmbed(&["device", "--gateway", &self.gateway.address().to_string()])?;
+        let mut command = self.bare_device_command(data_dir)?;
         command.arg("--cert-file").arg(&identity.certificate).arg("--key-file").arg(&identity.key);
+        Ok(command)
+    }
+
+    fn bare_device_command(&self, data_dir: &Path) -> Result<Command> {
+        let mut command = wasmbed(&["device", "--gateway", &self.gateway.address().to_string()])?;
         command.arg("--ca-file").arg(self.layout.services_root()).arg("--data-dir").arg(data_dir);
         if let Some(board) = std::env::var_os(BOARD) {
             command.arg("--board").arg(board);
