@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::{
     api::{
+        certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
-        core::v1::{Event, Namespace},
+        core::v1::{Event, Namespace, Secret},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -109,6 +110,10 @@ pub(crate) async fn clean(cluster: &Cluster) -> Result<()> {
     remove_all::<Module>(&client).await?;
     remove_all::<DeviceGateway>(&client).await?;
     remove_all::<Lease>(&client).await?;
+    remove_all::<Secret>(&client).await?;
+    // They are in no namespace.
+    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
+    requests.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     remove_all::<Event>(&client).await
 }
 
