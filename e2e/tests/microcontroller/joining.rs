@@ -144,22 +144,32 @@ fn kubectl_certificate_approve_lets_a_board_in(kind: Kind) -> Result<()> {
         machine.stop("controller")?;
         let board = waiting(kind, &mut machine).await?;
         let device = machine.api::<Device>().get("sn-42").await?;
-        let requests: Api<CertificateSigningRequest> = Api::all(machine.client().clone());
-        // Another machine at the same API had its own.
-        let ours = |request: &&CertificateSigningRequest| {
-            request.annotations().get(request_annotation::DEVICE_UID) == device.metadata.uid.as_ref()
-        };
-        let requests = requests.list(&ListParams::default()).await?.items;
-        let [request] = requests.iter().filter(ours).collect::<Vec<_>>()[..] else {
-            bail!("not one request: {requests:?}")
-        };
-        let request = request.name_any();
+        let request = request_for(&machine, &device).await?;
         // The signer refuses what is asked for a Device that nobody approved, whoever approved the request.
         machine.merge::<Device>("sn-42", json!({ "spec": { "approved": true } })).await?;
         machine.kubectl()?.run(&["certificate", "approve", &request])?;
         machine.start_controller()?;
         runs(&machine, &board).await
     })
+}
+
+/// The name of the one request for a Device. What the device is told that it waits for may be told before the request is there.
+async fn request_for(machine: &Machine, device: &Device) -> Result<String> {
+    let requests: Api<CertificateSigningRequest> = Api::all(machine.client().clone());
+    let begun = Instant::now();
+    loop {
+        let all = requests.list(&ListParams::default()).await?.items;
+        // Another machine at the same API had its own.
+        let is_ours = |request: &&CertificateSigningRequest| {
+            request.annotations().get(request_annotation::DEVICE_UID) == device.metadata.uid.as_ref()
+        };
+        match all.iter().filter(is_ours).collect::<Vec<_>>()[..] {
+            [request] => return Ok(request.name_any()),
+            [] => ensure!(begun.elapsed() < TIMEOUT, "nobody asked for a certificate: {all:?}"),
+            [..] => bail!("not one request: {all:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// A board from the factory, whose request waits for approval.
