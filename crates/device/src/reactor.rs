@@ -136,6 +136,9 @@ impl Reactor {
             }
         }
         self.switch_off();
+        // It waits for the disk alone.
+        self.watchdog.allow(Duration::MAX);
+        self.storage.drain();
         Ok(())
     }
 

@@ -19,23 +19,44 @@ struct Job {
     operation: Operation,
 }
 
+enum Message {
+    Work(Job),
+    /// Dropped once everything before it is done.
+    Drain(mpsc::Sender<()>),
+}
+
 /// Does the file operations of all devices of one loop, in their order. Each device has at most one under way, which
 /// bounds the queue.
 pub(crate) struct StorageThread {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Message>,
 }
 
 impl StorageThread {
     /// Starts the thread; it ends when the last device that uses it is gone.
     pub(crate) fn start(mailbox: Mailbox) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (jobs, queue) = mpsc::channel::<Message>();
         thread::Builder::new().name("storage".into()).spawn(move || {
-            for job in queue {
-                let outcome = lock(&job.store).perform(&job.operation);
-                mailbox.put(job.device, Mail::Stored(outcome));
+            for message in queue {
+                match message {
+                    Message::Work(job) => {
+                        let outcome = lock(&job.store).perform(&job.operation);
+                        mailbox.put(job.device, Mail::Stored(outcome));
+                    }
+                    // Whoever waited may be gone.
+                    Message::Drain(done) => drop(done),
+                }
             }
         })?;
         Ok(Self { jobs })
+    }
+
+    /// Waits until what was begun is done: whoever opens the files next finds nobody who writes to them.
+    pub(crate) fn drain(&self) {
+        let (done, is_done) = mpsc::channel();
+        // A thread that is gone writes nothing; one that reached the message drops its end, which ends the wait.
+        if self.jobs.send(Message::Drain(done)).is_ok() {
+            let _ = is_done.recv();
+        }
     }
 
     /// Storage of one device on disk.
@@ -58,7 +79,7 @@ enum Backend {
         store: Arc<Mutex<Store<Disk>>>,
         /// Modules are read while the store may be waiting for the disk: a name stands for whole content at any moment.
         reader: Disk,
-        jobs: mpsc::Sender<Job>,
+        jobs: mpsc::Sender<Message>,
     },
     Memory(Store<Memory>),
 }
@@ -87,7 +108,7 @@ impl Storage for DeviceStorage {
             Backend::Memory(store) => self.outcome = Some(store.perform(&operation)),
             Backend::Files { device, store, jobs, .. } => {
                 let job = Job { device: *device, store: Arc::clone(store), operation };
-                if jobs.send(job).is_err() {
+                if jobs.send(Message::Work(job)).is_err() {
                     self.outcome = Some(Err(StorageError::Failed("the storage thread is gone".into())));
                 }
             }
