@@ -15,13 +15,14 @@ use crate::{
 };
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 10] = [
+const DEVICE_CRATES: [&str; 11] = [
     "wasmbed-protocol",
     "wasmbed-scan",
     "wasmbed-runtime",
     "wasmbed-agent",
     "wasmbed-supervisor",
     "wasmbed-identity",
+    "wasmbed-statement",
     "wasmbed-tls",
     "wasmbed-board",
     "wasmbed-flash",

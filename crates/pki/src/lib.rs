@@ -25,6 +25,7 @@ mod issuer;
 mod joining;
 mod renewal;
 mod request;
+mod signature;
 pub mod tls;
 mod verifier;
 
@@ -38,6 +39,7 @@ pub use identity::{Identity, parse_certificates, pem_of, read_certificates};
 pub use joining::{DeviceClients, DevicePeer, DeviceServer};
 pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
 pub use request::{CertificationRequest, REQUEST_BYTES_MAX, RequestError};
+pub use signature::is_signed_by;
 pub use wasmbed_files::write_private;
 pub use wasmbed_identity::{
     CertificateError, FactoryId, FactoryIdError, Leaf, PairingToken, PairingTokenError, Refusal, Role,

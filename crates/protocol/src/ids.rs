@@ -164,6 +164,14 @@ bytes_newtype!(
 );
 hex_text!(CorrelationId);
 
+bytes_newtype!(
+    /// Drawn at random for one order to decommission a device, so that no earlier proof answers it; shown as 32 hex digits.
+    Nonce,
+    16,
+    "32 hex digits"
+);
+hex_text!(Nonce);
+
 /// Text that is not the id it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseIdError {

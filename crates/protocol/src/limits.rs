@@ -66,3 +66,7 @@ pub const NAMESPACE_BYTES_MAX: usize = 63;
 pub const DEVICE_NAME_BYTES_MAX: usize = 253;
 /// An encoded join statement.
 pub const JOIN_STATEMENT_BYTES_MAX: usize = 700;
+/// A signed order to decommission a device, with the certificates of whoever signed it.
+pub const DECOMMISSION_ORDER_BYTES_MAX: usize = 3_500;
+/// A device's signed proof that it did so.
+pub const DECOMMISSION_PROOF_BYTES_MAX: usize = 512;
