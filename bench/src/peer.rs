@@ -88,6 +88,7 @@ impl Peer {
             reset_reason: ResetReason::PowerOn,
             reset_detail: "",
             boot_counter: None,
+            groups: None,
             boot_id: None,
         }))
         .await?;

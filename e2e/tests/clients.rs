@@ -174,6 +174,7 @@ fn hello() -> DeviceMessage<'static> {
         reset_reason: ResetReason::PowerOn,
         reset_detail: "",
         boot_counter: None,
+        groups: None,
         boot_id: None,
     })
 }

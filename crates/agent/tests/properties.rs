@@ -563,6 +563,7 @@ impl World {
             DeviceMessage::Log(_)
             | DeviceMessage::Trap(_)
             | DeviceMessage::Join(_)
+            | DeviceMessage::Decommissioned(_)
             | DeviceMessage::Error(_) => {}
         }
     }

@@ -112,6 +112,8 @@ fn every_message_stands_in_the_cddl() {
         "join-statement" JoinStatement<'_>, None;
         "certificate" Certificate<'_>, Some(tag::CERTIFICATE);
         "join-answer" JoinAnswer<'_>, Some(tag::JOIN_ANSWER);
+        "decommission" Decommission<'_>, Some(tag::DECOMMISSION);
+        "decommissioned" Decommissioned<'_>, Some(tag::DECOMMISSIONED);
         "stack-frame" StackFrame<'_>, None;
         "error" ErrorNotice<'_>, Some(tag::ERROR);
         "welcome" Welcome, Some(tag::WELCOME);
@@ -174,6 +176,7 @@ fn every_limit_and_every_reserved_tag_stands_in_the_cddl() {
         IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
         STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
         CHAIN_BYTES_MAX TRUST_DOMAIN_BYTES_MAX NAMESPACE_BYTES_MAX DEVICE_NAME_BYTES_MAX JOIN_STATEMENT_BYTES_MAX
+        DECOMMISSION_ORDER_BYTES_MAX DECOMMISSION_PROOF_BYTES_MAX
     );
     for (name, tag) in [("Publish", tag::PUBLISH), ("LogLevel", tag::LOG_LEVEL)] {
         let line = format!(";   {tag} {name}");

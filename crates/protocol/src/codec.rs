@@ -65,6 +65,10 @@ pub mod tag {
     pub const JOIN: u32 = 25;
     /// [`Trap`](crate::Trap).
     pub const TRAP: u32 = 27;
+    /// [`Decommission`](crate::Decommission).
+    pub const DECOMMISSION: u32 = 28;
+    /// [`Decommissioned`](crate::Decommissioned).
+    pub const DECOMMISSIONED: u32 = 29;
     /// [`JoinAnswer`](crate::JoinAnswer).
     pub const JOIN_ANSWER: u32 = 33;
 }
@@ -179,6 +183,7 @@ record!(Hello<'a>, Hello {
     4 => reset_reason: Of::<ResetReason>::ANY,
     5 => reset_detail: Text { bytes_max: RESET_DETAIL_BYTES_MAX },
     6 => boot_counter: Optional(Of::<BootCounter>::ANY),
+    7 => groups: Optional(Of::<MessageGroups>::ANY),
     8 => boot_id: Optional(Of::<BootId>::ANY),
 });
 
@@ -355,6 +360,14 @@ record!(Certificate<'a>, Certificate {
     3 => bytes: Bytes { bytes_max: CHUNK_BYTES_MAX },
 });
 
+record!(Decommission<'a>, Decommission {
+    1 => order: Bytes { bytes_max: DECOMMISSION_ORDER_BYTES_MAX },
+});
+
+record!(Decommissioned<'a>, Decommissioned {
+    1 => proof: Bytes { bytes_max: DECOMMISSION_PROOF_BYTES_MAX },
+});
+
 /// Writes a frame, its two length bytes included, and returns its length.
 ///
 /// # Errors
@@ -370,6 +383,7 @@ pub fn encode_device(message: &DeviceMessage<'_>, out: &mut [u8]) -> Result<usiz
         DeviceMessage::Log(body) => frame(tag, body, out),
         DeviceMessage::Trap(body) => frame(tag, body, out),
         DeviceMessage::Join(body) => frame(tag, body, out),
+        DeviceMessage::Decommissioned(body) => frame(tag, body, out),
         DeviceMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -391,6 +405,7 @@ pub fn encode_gateway(message: &GatewayMessage<'_>, out: &mut [u8]) -> Result<us
         GatewayMessage::ModuleGone(body) => frame(tag, body, out),
         GatewayMessage::Certificate(body) => frame(tag, body, out),
         GatewayMessage::JoinAnswer(body) => frame(tag, body, out),
+        GatewayMessage::Decommission(body) => frame(tag, body, out),
         GatewayMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -411,6 +426,7 @@ pub fn decode_device(body: &[u8]) -> Result<DeviceMessage<'_>, DecodeError> {
             tag::LOG => DeviceMessage::Log(Record::read_entries(map)?),
             tag::TRAP => DeviceMessage::Trap(Record::read_entries(map)?),
             tag::JOIN => DeviceMessage::Join(Record::read_entries(map)?),
+            tag::DECOMMISSIONED => DeviceMessage::Decommissioned(Record::read_entries(map)?),
             tag::ERROR => DeviceMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -436,6 +452,7 @@ pub fn decode_gateway(body: &[u8]) -> Result<GatewayMessage<'_>, DecodeError> {
             tag::MODULE_GONE => GatewayMessage::ModuleGone(Record::read_entries(map)?),
             tag::CERTIFICATE => GatewayMessage::Certificate(Record::read_entries(map)?),
             tag::JOIN_ANSWER => GatewayMessage::JoinAnswer(Record::read_entries(map)?),
+            tag::DECOMMISSION => GatewayMessage::Decommission(Record::read_entries(map)?),
             tag::ERROR => GatewayMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -490,6 +507,7 @@ impl DeviceMessage<'_> {
             Self::Log(_) => tag::LOG,
             Self::Trap(_) => tag::TRAP,
             Self::Join(_) => tag::JOIN,
+            Self::Decommissioned(_) => tag::DECOMMISSIONED,
             Self::Error(_) => tag::ERROR,
         }
     }
@@ -511,6 +529,7 @@ impl GatewayMessage<'_> {
             Self::ModuleGone(_) => tag::MODULE_GONE,
             Self::Certificate(_) => tag::CERTIFICATE,
             Self::JoinAnswer(_) => tag::JOIN_ANSWER,
+            Self::Decommission(_) => tag::DECOMMISSION,
             Self::Error(_) => tag::ERROR,
         }
     }

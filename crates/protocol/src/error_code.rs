@@ -15,5 +15,7 @@ enumeration! {
         Stale = 3,
         /// A bound was exceeded.
         TooLarge = 4,
+        /// An order that the receiver does not follow: the detail says why.
+        Refused = 5,
     }
 }

@@ -269,6 +269,10 @@ impl MessageGroups {
     pub const TRAPS: Self = Self(1);
     /// [`Join`](crate::Join) within a session, which renews a certificate.
     pub const RENEWAL: Self = Self(2);
+    /// [`Decommission`](crate::Decommission) and [`Decommissioned`](crate::Decommissioned).
+    pub const DECOMMISSION: Self = Self(4);
+    /// All of these.
+    pub const ALL: Self = Self(7);
 
     /// Whether all of these are among them.
     #[must_use]

@@ -30,6 +30,9 @@ pub enum DeviceMessage<'a> {
     /// Asks for a certificate: the first frame of a device that has none of the fleet, or a renewal within a session, only for
     /// a gateway that takes [`MessageGroups::RENEWAL`].
     Join(Join<'a>),
+    /// Proves that the device was decommissioned; only for a gateway that takes [`MessageGroups::DECOMMISSION`]. Sent when the
+    /// proof is stored, at each session's start and every 30 s, until a [`Closing`] with [`CloseReason::Decommissioned`].
+    Decommissioned(Decommissioned<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -59,6 +62,9 @@ pub enum GatewayMessage<'a> {
     Certificate(Certificate<'a>),
     /// How it is with a Join that has no chain yet.
     JoinAnswer(JoinAnswer<'a>),
+    /// A controller's order to decommission the device; only for a device that knows [`MessageGroups::DECOMMISSION`]. One that
+    /// does not follow it answers with [`ErrorCode::Refused`].
+    Decommission(Decommission<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -130,6 +136,8 @@ pub struct Hello<'a> {
     pub reset_detail: &'a str,
     /// Number of this start, from 1, stored before it was used; none from older firmware or while storage fails.
     pub boot_counter: Option<BootCounter>,
+    /// Messages beyond the first ones that it knows: a gateway sends it no others. None from older firmware.
+    pub groups: Option<MessageGroups>,
     /// Drawn at this start; none from older firmware.
     pub boot_id: Option<BootId>,
 }
@@ -390,6 +398,9 @@ enumeration! {
         Unavailable = 10,
         /// Another board with the same identity is connected.
         CloneSuspected = 11,
+        /// The Device was decommissioned. To a device that sent its proof it says that the proof was received: the device erases
+        /// its key. Any other device takes it as [`CloseReason::Revoked`].
+        Decommissioned = 12,
     }
 }
 
@@ -579,4 +590,18 @@ pub struct Certificate<'a> {
     pub offset: u32,
     /// The bytes, at most [`CHUNK_BYTES_MAX`](crate::limits::CHUNK_BYTES_MAX).
     pub bytes: &'a [u8],
+}
+
+/// A controller's order to decommission the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decommission<'a> {
+    /// A COSE_Sign1, see [`wasmbed.cddl`](crate); the device believes nothing of it that it has not verified itself.
+    pub order: &'a [u8],
+}
+
+/// A device's proof that it was decommissioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decommissioned<'a> {
+    /// A COSE_Sign1 by the device's operational key.
+    pub proof: &'a [u8],
 }

@@ -63,7 +63,7 @@ proptest! {
         (memory_bytes, flash_bytes, features) in any::<(u64, u64, u64)>(),
         (load_permille, module_bytes_max, applications_max) in any::<(u32, u32, u8)>(),
         (epoch, revision, reason) in any::<(u64, u64, u32)>(),
-        (boot_counter, boot_id) in any::<(Option<u64>, Option<[u8; 8]>)>(),
+        (boot_counter, groups, boot_id) in any::<(Option<u64>, Option<u64>, Option<[u8; 8]>)>(),
         (modules, functions, capabilities) in (names(4), names(10), names(CAPABILITIES_MAX)),
     ) {
         let (functions, capabilities) = (borrowed(&functions), borrowed(&capabilities));
@@ -82,6 +82,7 @@ proptest! {
             reset_reason: ResetReason::from(reason),
             reset_detail: &detail,
             boot_counter: boot_counter.map(BootCounter),
+            groups: groups.map(MessageGroups),
             boot_id: boot_id.map(BootId),
         }))?;
     }
@@ -125,6 +126,9 @@ proptest! {
             pairing_id: tag.map(|_| named.get(..named.floor_char_boundary(PAIRING_ID_BYTES_MAX)).unwrap_or_default()),
             board: named, firmware: named,
         }))?;
+        round_trip_device(DeviceMessage::Decommissioned(Decommissioned {
+            proof: &request[..usize::from(length) % (DECOMMISSION_PROOF_BYTES_MAX + 1)],
+        }))?;
         round_trip_device(DeviceMessage::Error(ErrorNotice { code: ErrorCode::from(code), tag, detail: &text }))?;
     }
 
@@ -164,6 +168,9 @@ proptest! {
         round_trip_gateway(GatewayMessage::ModuleGone(ModuleGone { digest: ModuleDigest(hash) }))?;
         round_trip_gateway(GatewayMessage::Certificate(Certificate {
             chain_bytes: 1 + x % CHAIN_BYTES_MAX, offset: offset % CHAIN_BYTES_MAX, bytes: &bytes,
+        }))?;
+        round_trip_gateway(GatewayMessage::Decommission(Decommission {
+            order: &bytes[..bytes.len().min(DECOMMISSION_ORDER_BYTES_MAX)],
         }))?;
         round_trip_gateway(GatewayMessage::JoinAnswer(JoinAnswer {
             state: JoinState::from(x), device_uid: known.then_some(DeviceUid(correlation)), namespace: &text[..0],

@@ -193,6 +193,7 @@ fn the_largest_hello_fits_a_frame() {
         reset_reason: ResetReason::Unknown(u32::MAX),
         reset_detail: &detail,
         boot_counter: Some(BootCounter(u64::MAX)),
+        groups: Some(MessageGroups(u64::MAX)),
         boot_id: Some(BootId([255; 8])),
     };
     let mut out = [0; FRAME_BYTES_MAX];

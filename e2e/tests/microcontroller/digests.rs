@@ -206,9 +206,11 @@ fn answer(
             }
             Ok(())
         }
-        DeviceMessage::Log(_) | DeviceMessage::Trap(_) | DeviceMessage::Join(_) | DeviceMessage::Error(_) => {
-            Ok(())
-        }
+        DeviceMessage::Log(_)
+        | DeviceMessage::Trap(_)
+        | DeviceMessage::Join(_)
+        | DeviceMessage::Decommissioned(_)
+        | DeviceMessage::Error(_) => Ok(()),
     }
 }
 

@@ -245,7 +245,8 @@ impl Office {
                 | DeviceMessage::AssignmentGet(_)
                 | DeviceMessage::ModuleGet(_)
                 | DeviceMessage::Log(_)
-                | DeviceMessage::Trap(_) => {}
+                | DeviceMessage::Trap(_)
+                | DeviceMessage::Decommissioned(_) => {}
             }
         }
     }

@@ -217,6 +217,10 @@ impl Agent {
             (Session::Established(_) | Session::Joining { .. }, GatewayMessage::JoinAnswer(answer)) => {
                 self.handle_join_answer(answer);
             }
+            (Session::Established(_), GatewayMessage::Decommission(_)) => {
+                let detail = "this firmware follows no orders";
+                self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
+            }
             (Session::Joining { .. }, _) => {
                 let detail = "this device joins, and knows nothing else";
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);

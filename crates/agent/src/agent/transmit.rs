@@ -48,8 +48,16 @@ impl Agent {
         let boot_counter = self.boot_counter.filter(|_| self.durability.has_written());
         let boot_id = Some(self.config.boot_id);
         let length = self.config.facts.with(|facts| {
-            let hello =
-                Hello { facts, last_epoch, revision, reset_reason, reset_detail, boot_counter, boot_id };
+            let hello = Hello {
+                facts,
+                last_epoch,
+                revision,
+                reset_reason,
+                reset_detail,
+                boot_counter,
+                groups: None,
+                boot_id,
+            };
             encode_device(&DeviceMessage::Hello(hello), buffer).ok()
         });
         self.connection.note_hello();

@@ -193,6 +193,10 @@ impl Gateway {
             DeviceMessage::Log(log) => self.handle_log(now, &device, &log),
             DeviceMessage::Trap(trap) => self.handle_trap(now, &device, &trap),
             DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
+            DeviceMessage::Decommissioned(_) => {
+                let detail = "this gateway takes no proofs".to_owned();
+                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::DECOMMISSIONED), detail);
+            }
         }
     }
 
@@ -285,6 +289,7 @@ fn ended(reason: CloseReason) -> ReasonCode {
         | CloseReason::Deleted
         | CloseReason::Unavailable
         | CloseReason::CloneSuspected
+        | CloseReason::Decommissioned
         | CloseReason::Unknown(_) => ReasonCode::SessionEnded,
     }
 }

@@ -153,6 +153,7 @@ impl<'a> ScriptedGateway<'a> {
             DeviceMessage::Log(log) => self.lines.push(log.text.to_owned()),
             DeviceMessage::Trap(trap) => panic!("the device tells a trap unasked: {trap}"),
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
+            DeviceMessage::Decommissioned(_) => panic!("the device proves what nobody ordered"),
             DeviceMessage::Error(error) => panic!("the device complains: {error:?}"),
         }
     }

@@ -461,6 +461,7 @@ pub(crate) fn hello(epoch: u64, revision: u64) -> Hello<'static> {
         reset_reason: ResetReason::PowerOn,
         reset_detail: "",
         boot_counter: None,
+        groups: None,
         boot_id: None,
     }
 }

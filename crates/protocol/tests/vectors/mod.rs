@@ -86,6 +86,7 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
         reset_reason: ResetReason::Watchdog,
         reset_detail: "the loop stood still for 8 s",
         boot_counter: None,
+        groups: None,
         boot_id: None,
     };
     each("hello", DeviceMessage::Hello(hello));
@@ -95,6 +96,8 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
         DeviceMessage::Hello(Hello { boot_counter: Some(BootCounter(17)), boot_id, ..hello }),
     );
     each("hello_of_an_uncounted_start", DeviceMessage::Hello(Hello { boot_id, ..hello }));
+    let groups = Some(MessageGroups::ALL);
+    each("hello_with_groups", DeviceMessage::Hello(Hello { groups, boot_id, ..hello }));
     each(
         "heartbeat",
         DeviceMessage::Heartbeat(Heartbeat {
@@ -184,6 +187,17 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
             firmware: &name,
         }),
     );
+    each("decommissioned", DeviceMessage::Decommissioned(Decommissioned { proof: &[0xd2, 0x84] }));
+    let proof = [0xd2; DECOMMISSION_PROOF_BYTES_MAX];
+    each("decommissioned_largest", DeviceMessage::Decommissioned(Decommissioned { proof: &proof }));
+    each(
+        "refused_order",
+        DeviceMessage::Error(ErrorNotice {
+            code: ErrorCode::Refused,
+            tag: Some(tag::DECOMMISSION),
+            detail: "the order is for another device",
+        }),
+    );
     each(
         "error_from_device",
         DeviceMessage::Error(ErrorNotice {
@@ -219,6 +233,8 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
     let clone =
         Closing { reason: CloseReason::CloneSuspected, retry_after_ms: 15_000, detail: "another board" };
     each("reject_of_a_clone", GatewayMessage::Reject(clone));
+    let decommissioned = Closing { reason: CloseReason::Decommissioned, retry_after_ms: 0, detail: "" };
+    each("goodbye_of_a_decommissioned_device", GatewayMessage::Goodbye(decommissioned));
     each(
         "heartbeat_ack",
         GatewayMessage::HeartbeatAck(HeartbeatAck { sequence: Sequence(24), unix_ms: 1_780_000_000_000 }),
@@ -276,6 +292,9 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
             detail,
         }),
     );
+    each("decommission", GatewayMessage::Decommission(Decommission { order: &[0xd2, 0x84] }));
+    let order = [0xd2; DECOMMISSION_ORDER_BYTES_MAX];
+    each("decommission_largest", GatewayMessage::Decommission(Decommission { order: &order }));
     each(
         "error_from_gateway",
         GatewayMessage::Error(ErrorNotice { code: ErrorCode::Malformed, tag: None, detail: "not CBOR" }),

@@ -257,6 +257,7 @@ impl Gateway {
                 self.traps.push((trap.uid, trap.restarts, trap.to_string()));
             }
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
+            DeviceMessage::Decommissioned(_) => panic!("the device proves what nobody ordered"),
             DeviceMessage::Error(error) => self.errors.push(error.detail.into()),
         }
     }
