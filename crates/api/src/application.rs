@@ -36,7 +36,7 @@ use crate::{
     printcolumn = r#"{"name": "Failed", "type": "integer", "jsonPath": ".status.counts.failed", "priority": 1}"#,
     printcolumn = r#"{"name": "Complete", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Complete\")].status", "priority": 1}"#,
     printcolumn = r#"{"name": "Succeeded", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Succeeded\")].status", "priority": 1}"#,
-    printcolumn = r#"{"name": "Left out", "type": "integer", "jsonPath": ".status.counts.left_out", "description": "devices that are no targets: not approved, revoked, or unschedulable", "priority": 1}"#,
+    printcolumn = r#"{"name": "Left out", "type": "integer", "jsonPath": ".status.counts.left_out", "description": "devices that are no targets: not approved, revoked, being decommissioned, or unschedulable", "priority": 1}"#,
     printcolumn = r#"{"name": "Digest", "type": "string", "jsonPath": ".status.module_digest", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
@@ -250,7 +250,8 @@ pub struct ApplicationCounts {
     /// Named, but no such Device exists.
     #[schemars(range(min = 0))]
     pub missing: i32,
-    /// Named or selected, and in none of the other numbers: not approved, revoked, or unschedulable without having it.
+    /// Named or selected, and in none of the other numbers: not approved, revoked, being decommissioned, or unschedulable
+    /// without having it.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub left_out: i32,

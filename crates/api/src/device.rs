@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ReasonCode,
     schema::{
-        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, NAME_MAX, PAIRING_ID_PATTERN, SERIAL_PATTERN,
-        TEXT_MAX, TIME_MAX, UID_PATTERN, WORD_PATTERN,
+        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, NAME_MAX, NONCE_PATTERN, PAIRING_ID_PATTERN,
+        SERIAL_PATTERN, TEXT_MAX, TIME_MAX, UID_PATTERN, WORD_PATTERN,
     },
 };
 
@@ -26,6 +26,7 @@ use crate::{
     category = "wasmbed",
     selectable = ".spec.approved",
     selectable = ".spec.revoked",
+    selectable = ".spec.decommission",
     selectable = ".status.phase",
     selectable = ".status.gateway",
     printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
@@ -40,6 +41,10 @@ use crate::{
     printcolumn = r#"{"name": "Memory", "type": "integer", "jsonPath": ".status.facts.memory_bytes", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(oldSelf.decommission) || !oldSelf.decommission || (has(self.decommission) && self.decommission)",
+    "message": "decommission can't be taken back: delete the Device to have its device join as a new one",
+}]))]
 pub struct DeviceSpec {
     /// Board or product name, for people and selectors.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -78,6 +83,10 @@ pub struct DeviceSpec {
     /// Keeps the device out for good.
     #[serde(default)]
     pub revoked: bool,
+    /// Takes the device out of service: it gets no applications any more, erases what it has, its key last, and signs that it did.
+    /// Can't be taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub decommission: bool,
     /// New applications are not placed here; those that run stay.
     #[serde(default)]
     pub unschedulable: bool,
@@ -105,6 +114,8 @@ pub enum DevicePhase {
     Rejected,
     /// Its owner revoked it.
     Revoked,
+    /// It was taken out of service and signed that it erased what it had.
+    Decommissioned,
     /// A phase of a later version.
     #[serde(other)]
     #[schemars(skip)]
@@ -164,10 +175,50 @@ pub struct DeviceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 40, max = 1_024), regex(pattern = BASE64_PATTERN))]
     pub public_key: Option<String>,
-    /// `Connected`, `Enrolled`; `CloneSuspected` and `KeyMismatch` once there was reason for them.
+    /// How far it is with `spec.decommission`; written by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decommission: Option<Decommission>,
+    /// `Connected`, `Enrolled`; `CloneSuspected` and `KeyMismatch` once there was reason for them, `Decommissioned` once
+    /// `spec.decommission` is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// An order to take a device out of service, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Decommission {
+    /// 32 hex digits, drawn once: the order carries it, and only a proof with it counts.
+    #[schemars(length(max = 32), regex(pattern = NONCE_PATTERN))]
+    pub nonce: String,
+    /// RFC 3339 time at which it was drawn.
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
+    pub requested_at: String,
+    /// RFC 3339 time at which the device's proof was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
+    pub confirmed_at: Option<String>,
+    /// What the device signed to have erased. That its key is erased is not proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub erased: Vec<Erased>,
+}
+
+/// Something that a device erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Erased {
+    /// What it was to run and the records of what it ran.
+    Assignments,
+    /// The modules of its applications.
+    Modules,
+    /// The key-value data of its applications.
+    KeyValueData,
+    /// Something that this version does not know.
+    #[default]
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// Facts about a device, as it stated them when its session began.

@@ -37,7 +37,7 @@ pub fn pairing_secret(id: &str) -> String {
 pub mod condition {
     /// Of a Device: a gateway holds its session.
     pub const CONNECTED: &str = "Connected";
-    /// Of a Device: it is approved and not revoked.
+    /// Of a Device: it is approved, not revoked and not decommissioned.
     pub const ENROLLED: &str = "Enrolled";
     /// Of a Device: two boards use its identity.
     pub const CLONE_SUSPECTED: &str = "CloneSuspected";
@@ -45,6 +45,8 @@ pub mod condition {
     pub const KEY_MISMATCH: &str = "KeyMismatch";
     /// Of a Device: its epoch and revision are ones that it was given.
     pub const COUNTERS: &str = "Counters";
+    /// Of a Device: it was taken out of service and signed that it erased what it had.
+    pub const DECOMMISSIONED: &str = "Decommissioned";
     /// Of an Application: every connected target runs it. Of a DeviceGateway: it accepts devices.
     pub const READY: &str = "Ready";
     /// Of an Application: every target runs this generation, or ran it to its end.

@@ -14,6 +14,8 @@ pub(crate) const BASE64_PATTERN: &str =
 pub(crate) const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 /// 64 lower-case hex digits.
 pub(crate) const HASH_PATTERN: &str = "^[0-9a-f]{64}$";
+/// 16 bytes, hexadecimal.
+pub(crate) const NONCE_PATTERN: &str = "^[0-9a-f]{32}$";
 /// A factory's serial.
 pub(crate) const SERIAL_PATTERN: &str = "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$";
 /// The id of a pairing token.

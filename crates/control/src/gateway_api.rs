@@ -3,6 +3,7 @@
 //! | call | body | answer |
 //! |---|---|---|
 //! | `PUT /v1/sets` | [`PutSets`] | [`PutSetsAnswer`]; 409 with [`Refusal`] if the leader term is lower than one seen |
+//! | `PUT /v1/decommissions` | [`PutDecommissions`] | [`PutDecommissionsAnswer`]; 404 from older gateways; otherwise as sets |
 //! | `HEAD /v1/modules/{digest}` | – | 200 or 404 |
 //! | `PUT /v1/modules/{digest}` | the bytes | 201 new, 200 known, 400 digest mismatch, 413 too large, 507 no space |
 //! | `GET /v1/stream?token=T` | – | [`StreamEvent`] a line (NDJSON), for as long as the connection lasts |
@@ -82,6 +83,62 @@ pub struct SetRefusal {
     pub missing_modules: Vec<String>,
 }
 
+/// The orders to take devices out of service that are open for devices of a gateway: all of them, so that others are dropped.
+/// Idempotent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutDecommissions {
+    /// `leaseTransitions` of the leader's Lease: a lower one than seen is refused.
+    pub leader_term: u64,
+    /// At most [`DECOMMISSIONS_PER_PUT_MAX`].
+    pub orders: Vec<DecommissionOrder>,
+}
+
+/// Orders that a gateway holds at once, and that one call brings: more wait until devices have confirmed.
+pub const DECOMMISSIONS_PER_PUT_MAX: usize = 1_000;
+/// Body of one PUT of orders, bytes: as many of the longest as one call may bring.
+pub const PUT_DECOMMISSIONS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// An order to take a device out of service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecommissionOrder {
+    /// Which device.
+    pub device: ObjectKey,
+    /// Standard base64 of the controller's signed order, at most 3,500 bytes decoded. Only the device reads it.
+    pub order: String,
+}
+
+/// Answer to [`PutDecommissions`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PutDecommissionsAnswer {
+    /// The orders that were not taken; all others are on the gateway's disk.
+    pub refused: Vec<DecommissionRefusal>,
+}
+
+/// One order that was not taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DecommissionRefusal {
+    /// Which device.
+    pub device: ObjectKey,
+    /// For people.
+    pub message: String,
+}
+
+/// What a gateway knows of a device that is being taken out of service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DecommissionView {
+    /// Standard base64 of the proof that the device sent last, at most 512 bytes decoded. The gateway does not verify it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    /// Why the device refused the order, in its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// The firmware of the device, whose session is established, knows no orders.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsupported: bool,
+}
+
 /// One line of `GET /v1/stream`. Without a token, or with one that the gateway can't resume, the stream begins with
 /// `Snapshot`; every other line moves the token on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +194,9 @@ pub struct DeviceView {
     pub facts: Option<DeviceFacts>,
     /// From its last report of this session; absent until it reported.
     pub applications: Option<Vec<DeviceApplication>>,
+    /// Of a device that is being taken out of service, once there is something to say. Older gateways say nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decommission: Option<DecommissionView>,
 }
 
 /// One line of an application's log.

@@ -20,6 +20,8 @@ mod intern;
 mod key;
 pub mod kubernetes;
 pub mod signer;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use backoff::Backoff;

@@ -18,8 +18,8 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wasmbed_control::{
-    fleet::{PutOutcome, UploadOutcome},
-    gateway_api::{PutSets, Refusal},
+    fleet::{OrdersOutcome, PutOutcome, UploadOutcome},
+    gateway_api::{PutDecommissions, PutSets, Refusal},
 };
 use wasmbed_pki::{
     Role, SpiffeId,
@@ -104,6 +104,34 @@ impl GatewayClient {
                 Err(_) => PutOutcome::Failed(format!("the gateway answered {status}")),
             },
             Err(error) => PutOutcome::Failed(error.to_string()),
+        }
+    }
+
+    /// `PUT /v1/decommissions`.
+    pub(crate) async fn put_decommissions(
+        &self,
+        gateway: &str,
+        address: &str,
+        orders: &PutDecommissions,
+    ) -> OrdersOutcome {
+        let body = match serde_json::to_vec(orders) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => {
+                return OrdersOutcome::Failed(format!("the orders can't be written as JSON: {error}"));
+            }
+        };
+        match self.call(gateway, address, Method::PUT, "/v1/decommissions".to_owned(), body).await {
+            Ok((StatusCode::OK, body)) => match serde_json::from_slice(&body) {
+                Ok(answer) => OrdersOutcome::Answered(answer),
+                Err(error) => OrdersOutcome::Failed(format!("the answer can't be read: {error}")),
+            },
+            Ok((StatusCode::NOT_FOUND, _)) => OrdersOutcome::TooOld,
+            Ok((status, body)) => match serde_json::from_slice::<Refusal>(&body) {
+                Ok(refusal) if status == StatusCode::CONFLICT => OrdersOutcome::Fenced(refusal),
+                Ok(refusal) => OrdersOutcome::Failed(format!("{status}: {}", refusal.message)),
+                Err(_) => OrdersOutcome::Failed(format!("the gateway answered {status}")),
+            },
+            Err(error) => OrdersOutcome::Failed(error.to_string()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     marker::PhantomData,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,15 +16,21 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Application, Device, DeviceGateway, ReasonCode, kind};
 use wasmbed_control::{
     ObjectKey,
-    fleet::{ApprovalWrite, CallId, Fleet, Kind, Put, PutOutcome, Upload, UploadOutcome},
+    fleet::{
+        ApprovalWrite, CallId, Fleet, Kind, OrdersOutcome, OrdersPut, ProofEvidence, Put, PutOutcome, Upload,
+        UploadOutcome,
+    },
+    gateway_api::{PutDecommissions, Refusal},
     kubernetes::{Event, WriteOutcome},
 };
 use wasmbed_kubernetes::{Caller, Object, outcome};
 use wasmbed_telemetry::{Health, Readiness};
 
 use crate::{
+    certificates::{Certificates, Credentials},
     client::GatewayClient,
     clock::Clock,
+    decommission,
     election::Lead,
     input::Input,
     kubernetes::module_bytes,
@@ -42,6 +49,8 @@ pub(crate) struct Driver {
     pub(crate) fleet: Fleet,
     pub(crate) clock: Clock,
     pub(crate) client: GatewayClient,
+    /// For the key that signs orders.
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) caller: Caller,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
@@ -54,6 +63,8 @@ pub(crate) struct Driver {
     pub(crate) streams: BTreeMap<String, Stream>,
     pub(crate) reachable: Reachable,
     pub(crate) timeout_ms: u64,
+    /// Of devices' SPIFFE ids.
+    pub(crate) trust_domain: String,
 }
 
 /// Whether what is seen of the Kubernetes API is up to date: calls are answered, and the watch of Leases works. A watch can
@@ -72,6 +83,7 @@ pub(crate) struct Stream {
 enum Outcome {
     Put { gateway: String, id: CallId, outcome: PutOutcome },
     Upload { gateway: String, id: CallId, outcome: UploadOutcome },
+    Orders { gateway: String, id: CallId, outcome: OrdersOutcome },
     Write { id: CallId, outcome: WriteOutcome<String> },
     Event,
 }
@@ -221,6 +233,9 @@ impl Driver {
             Outcome::Upload { gateway, id, outcome } => {
                 self.fleet.handle_upload_outcome(now, &gateway, id, outcome);
             }
+            Outcome::Orders { gateway, id, outcome } => {
+                self.fleet.handle_orders_outcome(now, &gateway, id, outcome);
+            }
             Outcome::Write { id, outcome } => self.fleet.handle_write_outcome(now, id, outcome),
             Outcome::Event => {}
         }
@@ -240,11 +255,35 @@ impl Driver {
                 upload,
             ));
         }
+        while let Some(check) = self.fleet.poll_proof(now) {
+            let evidence = decommission::verify(&check);
+            if let ProofEvidence::Refuted(error) = &evidence {
+                let (device, gateway) = (&check.device, &check.gateway);
+                tracing::warn!(%device, gateway, reason = "ProofRefused", error, "a proof of decommission does not count");
+            }
+            self.fleet.handle_proof(now, &check, evidence);
+        }
+        while let Some(put) = self.fleet.poll_orders(now) {
+            let credentials = self.certificates.current();
+            let trust_domain = self.trust_domain.clone();
+            tasks.spawn(put_orders(
+                self.client.clone(),
+                self.metrics.clone(),
+                credentials,
+                trust_domain,
+                put,
+            ));
+        }
         self.start_writes(tasks);
         while let Some(event) = self.fleet.poll_event() {
             if event.regarding.kind == kind::DEVICE {
                 let device = &event.regarding.key;
-                tracing::warn!(%device, reason = event.reason.as_str(), "{}", event.message);
+                let reason = event.reason.as_str();
+                if event.warning {
+                    tracing::warn!(%device, reason, "{}", event.message);
+                } else {
+                    tracing::info!(%device, reason, "{}", event.message);
+                }
             }
             self.metrics.count_event(&event);
             let (caller, metrics) = (self.caller.clone(), self.metrics.clone());
@@ -266,6 +305,10 @@ impl Driver {
         while let Some(write) = self.fleet.poll_finished(now) {
             let target = Target::<Device>::status(write.device, "Device status");
             self.start_write(tasks, Operation::WriteFinished, write.id, target, write.patch);
+        }
+        while let Some(write) = self.fleet.poll_decommission(now, decommission::draw) {
+            let target = Target::<Device>::status(write.device, "Device status");
+            self.start_write(tasks, Operation::WriteDecommission, write.id, target, write.patch);
         }
         while let Some(write) = self.fleet.poll_device_unreachable(now) {
             tracing::warn!(
@@ -427,6 +470,50 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
     };
     metrics.observe(Operation::PutSets, started.elapsed().as_secs_f64(), failed);
     Outcome::Put { gateway: put.gateway, id: put.id, outcome }
+}
+
+async fn put_orders(
+    client: GatewayClient,
+    metrics: Metrics,
+    credentials: Arc<Credentials>,
+    trust_domain: String,
+    put: OrdersPut,
+) -> Outcome {
+    let started = Instant::now();
+    let OrdersPut { id, gateway, address, leader_term, orders } = put;
+    for order in &orders {
+        let device = &order.device;
+        tracing::info!(%device, gateway, nonce = %order.nonce, "sending the order to decommission");
+    }
+    // Some hundred signatures take a while.
+    let signed = tokio::task::spawn_blocking(move || {
+        decommission::sign(&credentials.identity, &trust_domain, &orders)
+    });
+    let outcome = match signed.await {
+        Ok(Ok(orders)) => {
+            let body = PutDecommissions { leader_term, orders };
+            client.put_decommissions(&gateway, &address, &body).await
+        }
+        Ok(Err(error)) => OrdersOutcome::Failed(format!("the order could not be signed: {error}")),
+        Err(error) => OrdersOutcome::Failed(error.to_string()),
+    };
+    let failed = match &outcome {
+        OrdersOutcome::Answered(_) => false,
+        OrdersOutcome::Fenced(Refusal { message: error, .. }) | OrdersOutcome::Failed(error) => {
+            tracing::warn!(gateway, reason = "PutFailed", error, "orders to decommission could not be sent");
+            true
+        }
+        OrdersOutcome::TooOld => {
+            tracing::warn!(
+                gateway,
+                reason = "GatewayTooOld",
+                "the gateway passes no orders to decommission on"
+            );
+            true
+        }
+    };
+    metrics.observe(Operation::PutDecommissions, started.elapsed().as_secs_f64(), failed);
+    Outcome::Orders { gateway, id, outcome }
 }
 
 async fn upload_module(client: GatewayClient, caller: Caller, metrics: Metrics, upload: Upload) -> Outcome {

@@ -9,6 +9,7 @@ mod certificates;
 mod client;
 mod clock;
 mod config;
+mod decommission;
 mod driver;
 mod election;
 mod error;
@@ -109,6 +110,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         fleet: Fleet::new(fleet_config(&config)),
         clock: Clock::new(),
         client,
+        certificates: Arc::clone(&certificates),
         caller,
         metrics,
         health: health.clone(),
@@ -119,6 +121,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         streams: BTreeMap::new(),
         reachable: Reachable::default(),
         timeout_ms: 0,
+        trust_domain: config.trust_domain.clone(),
     };
     let path = config.health.path.clone();
     let join = tokio::spawn(async move {

@@ -23,6 +23,8 @@ pub(crate) enum Operation {
     WriteFinished,
     WriteGateway,
     WriteApproval,
+    WriteDecommission,
+    PutDecommissions,
     WriteEvent,
     Stream,
 }
@@ -74,6 +76,7 @@ pub(crate) struct Metrics {
     devices: Gauge,
     gateways: Gauge,
     leads: Gauge,
+    decommissions: Gauge,
     events_dropped: Counter,
 }
 
@@ -110,6 +113,11 @@ impl ProcessMetrics for Metrics {
             devices: all.add("devices", "Devices known", Gauge::default()),
             gateways: all.add("gateways", "Gateways known", Gauge::default()),
             leads: all.add("leader", "1 while this controller leads", Gauge::default()),
+            decommissions: all.add(
+                "decommissions_open",
+                "Devices with spec.decommission whose proof was not verified yet",
+                Gauge::default(),
+            ),
             events_dropped: all.add(
                 "events_dropped",
                 "Kubernetes Events dropped: replaced by newer ones or over their Application's rate",
@@ -129,6 +137,7 @@ impl Metrics {
         self.devices.set(number(gauges.devices));
         self.gateways.set(number(gauges.gateways));
         self.leads.set(i64::from(leads));
+        self.decommissions.set(number(gauges.decommissions));
         let queues = [
             (Queue::Statuses, gauges.statuses_queued),
             (Queue::Sets, gauges.sets_queued),

@@ -28,8 +28,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
-    gateway::{Cursor, LogCursor, PreparedSets, Refused, UploadDecision},
-    gateway_api::{BOOT_ID_HEADER, PUT_SETS_BYTES_MAX, PutSets, Refusal},
+    gateway::{Cursor, LogCursor, PreparedOrders, PreparedSets, Refused, UploadDecision},
+    gateway_api::{
+        BOOT_ID_HEADER, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PutDecommissions, PutSets, Refusal,
+    },
 };
 use wasmbed_kubernetes::LeaseClient;
 use wasmbed_pki::Role;
@@ -44,7 +46,7 @@ use crate::{
     store::Store,
 };
 
-/// Bodies of sets that are read at once: each may be 16 MiB.
+/// Bodies of sets and of orders that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
 /// The same of one identity: a controller has one on its way to a gateway.
 const SETS_OF_CALLER_MAX: usize = 1;
@@ -184,6 +186,7 @@ struct Caller {
 fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
     match operation.id {
         openapi::Id::PutSets => put(put_sets),
+        openapi::Id::PutDecommissions => put(put_decommissions),
         openapi::Id::HasModule => head(has_module),
         openapi::Id::PutModule => put(put_module),
         openapi::Id::Stream => get(stream),
@@ -342,50 +345,87 @@ async fn place<'a>(own: &'a Semaphore, all: &'a Semaphore) -> Option<[SemaphoreP
     Some([own, all.acquire().await.ok()?])
 }
 
-async fn put_sets(
-    State(shared): State<Shared>,
-    Extension(caller): Extension<Caller>,
+/// Reads a body of JSON and prepares it, or says why not.
+async fn read_json<T, P>(
     request: Request,
-) -> Response {
-    let Some(_place) = place(&caller.share.sets, &shared.sets).await else { return overloaded() };
-    let body = match read_body(request.into_body(), PUT_SETS_BYTES_MAX).await {
-        Ok(body) => body,
-        Err(refusal) => return refusal,
-    };
+    bytes_max: usize,
+    name: &'static str,
+    prepare: impl FnOnce(&T) -> P + Send + 'static,
+) -> Result<P, Response>
+where
+    T: serde::de::DeserializeOwned,
+    P: Send + 'static,
+{
+    let body = read_body(request.into_body(), bytes_max).await?;
     // Megabytes take a while to read, for which neither the threads that serve devices nor the lock wait.
-    let read = tokio::task::spawn_blocking(move || {
-        serde_json::from_slice::<PutSets>(&body).map(|put| PreparedSets::new(&put))
-    });
-    let read = read.await;
-    let put = match read {
-        Ok(Ok(put)) => put,
+    let read =
+        tokio::task::spawn_blocking(move || serde_json::from_slice::<T>(&body).map(|put| prepare(&put)));
+    match read.await {
+        Ok(Ok(put)) => Ok(put),
         Ok(Err(error)) => {
             // A name that isn't known is quoted, and may be as long as the body.
             let mut why = error.to_string();
             why.truncate(why.floor_char_boundary(ERROR_BYTES_MAX));
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "Invalid",
-                &format!("the body is not a valid PutSets: {why}"),
-            );
+            let message = format!("the body is not a valid {name}: {why}");
+            Err(refuse(StatusCode::BAD_REQUEST, "Invalid", &message))
         }
-        Err(_) => return overloaded(),
-    };
-    // A term that was not seen yet may be that of a leader just elected.
-    if shared.core.read(|gateway, _| gateway.needs_leader_lease(put.leader_term())) {
+        Err(_) => Err(overloaded()),
+    }
+}
+
+/// A term that was not seen yet may be that of a leader just elected.
+async fn learn_term(shared: &Shared, leader_term: u64) {
+    if shared.core.read(|gateway, _| gateway.needs_leader_lease(leader_term)) {
         let read = shared.leader_lease.term().await;
         shared.core.with(|gateway, _| match read {
             Ok(term) => gateway.handle_leader_lease(term),
             Err(error) => gateway.handle_leader_lease_failed(error.to_string()),
         });
     }
-    match shared.core.put_sets(put).await.map(|answer| answer.result) {
+}
+
+fn answer_put<T: serde::Serialize>(result: Option<Result<T, Refused>>) -> Response {
+    match result {
         Some(Ok(done)) => axum::Json(done).into_response(),
         Some(Err(Refused::Fenced(refusal))) => answer(StatusCode::CONFLICT, &refusal),
         Some(Err(Refused::Invalid(refusal))) => answer(StatusCode::BAD_REQUEST, &refusal),
         Some(Err(Refused::Unavailable(refusal))) => answer(StatusCode::SERVICE_UNAVAILABLE, &refusal),
         None => overloaded(),
     }
+}
+
+async fn put_sets(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let Some(_place) = place(&caller.share.sets, &shared.sets).await else { return overloaded() };
+    let put = match read_json::<PutSets, _>(request, PUT_SETS_BYTES_MAX, "PutSets", PreparedSets::new).await {
+        Ok(put) => put,
+        Err(refusal) => return refusal,
+    };
+    learn_term(&shared, put.leader_term()).await;
+    answer_put(shared.core.put_sets(put).await.map(|answer| answer.result))
+}
+
+async fn put_decommissions(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let Some(_place) = place(&caller.share.sets, &shared.sets).await else { return overloaded() };
+    let read = read_json::<PutDecommissions, _>(
+        request,
+        PUT_DECOMMISSIONS_BYTES_MAX,
+        "PutDecommissions",
+        PreparedOrders::new,
+    );
+    let put = match read.await {
+        Ok(put) => put,
+        Err(refusal) => return refusal,
+    };
+    learn_term(&shared, put.leader_term()).await;
+    answer_put(shared.core.put_orders(put).await.map(|answer| answer.result))
 }
 
 fn no_digest() -> Response {

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     Now,
     gateway::{
-        Answer, CertificateCall, Gateway, Identity, JoiningClient, PreparedSets, Reportable, RequestId,
-        SessionId, StoreOperation, Write,
+        Answer, CertificateCall, Gateway, Identity, JoiningClient, OrdersAnswer, PreparedOrders,
+        PreparedSets, Reportable, RequestId, SessionId, StoreOperation, Write,
     },
 };
 
@@ -40,6 +40,7 @@ struct Inner {
     gateway: Gateway,
     wakers: HashMap<SessionId, Arc<Notify>>,
     answers: HashMap<RequestId, oneshot::Sender<Answer>>,
+    orders_answers: HashMap<RequestId, oneshot::Sender<OrdersAnswer>>,
     next_session: u64,
     next_request: u64,
 }
@@ -61,6 +62,7 @@ impl Core {
                 gateway,
                 wakers: HashMap::new(),
                 answers: HashMap::new(),
+                orders_answers: HashMap::new(),
                 next_session: 0,
                 next_request: 0,
             }),
@@ -106,6 +108,11 @@ impl Core {
         while let Some(answer) = inner.gateway.poll_answer() {
             if let Some(waiting) = inner.answers.remove(&answer.request) {
                 // The controller may have gone away; the sets stay.
+                let _ = waiting.send(answer);
+            }
+        }
+        while let Some(answer) = inner.gateway.poll_orders_answer() {
+            if let Some(waiting) = inner.orders_answers.remove(&answer.request) {
                 let _ = waiting.send(answer);
             }
         }
@@ -179,6 +186,20 @@ impl Core {
             request
         };
         self.with(|gateway, now| gateway.handle_put_sets(now, request, put));
+        receiver.await.ok()
+    }
+
+    /// Orders of a controller; answered as sets are.
+    pub(crate) async fn put_orders(&self, put: PreparedOrders) -> Option<OrdersAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        let request = {
+            let mut inner = self.lock();
+            let request = RequestId(inner.next_request);
+            inner.next_request += 1;
+            inner.orders_answers.insert(request, sender);
+            request
+        };
+        self.with(|gateway, now| gateway.handle_put_orders(now, request, put));
         receiver.await.ok()
     }
 

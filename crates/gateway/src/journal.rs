@@ -17,6 +17,9 @@ pub(crate) fn log(notice: &Notice) {
         Notice::SetTaken { device, revision } => {
             tracing::debug!(parent: None, %device, revision = revision.0, "desired set is on disk");
         }
+        Notice::Decommissioned { device } => {
+            tracing::info!(parent: None, %device, "the device says that it erased what it had; its proof goes to the controller");
+        }
         Notice::Assigned { device, application, correlation_id } => {
             tracing::info!(parent: None, %device, %application, %correlation_id, "assignment sent");
         }

@@ -244,6 +244,7 @@ impl Metrics {
                 self.joins.get_or_create(&Join { outcome: outcome.name() }).inc();
             }
             Notice::SetTaken { .. }
+            | Notice::Decommissioned { .. }
             | Notice::Unusable { .. }
             | Notice::NotBelieved { .. }
             | Notice::DeviceError { .. }

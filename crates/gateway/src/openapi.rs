@@ -3,12 +3,15 @@
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
-use wasmbed_control::gateway_api::{LogLine, PutSets, PutSetsAnswer, Refusal, StreamEvent};
+use wasmbed_control::gateway_api::{
+    LogLine, PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal, StreamEvent,
+};
 
 /// Which operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Id {
     PutSets,
+    PutDecommissions,
     HasModule,
     PutModule,
     Stream,
@@ -52,6 +55,35 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             (
                 400,
                 "The body is not what it should be, or nobody leads in its term (TermOutOfRange, TermNotGiven)",
+                REFUSAL,
+            ),
+            (408, "The body comes too slowly", REFUSAL),
+            (409, "The leader term is lower than one seen", REFUSAL),
+            (413, "The body is too large", REFUSAL),
+            (
+                503,
+                "The disk failed or does not keep up (StoreFailed), the leader's Lease can't be read (LeaseUnread), or another process holds the gateway's Lease (NotHolder)",
+                REFUSAL,
+            ),
+        ],
+    },
+    Operation {
+        id: Id::PutDecommissions,
+        method: "put",
+        path: "/v1/decommissions",
+        streams: false,
+        summary: "Puts the orders to take devices out of service that are open for devices of this gateway, all of them: others are dropped. Answered once they are on the gateway's disk. Idempotent.",
+        parameters: &[],
+        body: Some(Content(JSON, Some("PutDecommissions"))),
+        answers: &[
+            (
+                200,
+                "Taken, apart from those that are listed",
+                Some(Content(JSON, Some("PutDecommissionsAnswer"))),
+            ),
+            (
+                400,
+                "The body is not what it should be, has too many orders (TooManyOrders), or nobody leads in its term (TermOutOfRange, TermNotGiven)",
                 REFUSAL,
             ),
             (408, "The body comes too slowly", REFUSAL),
@@ -149,6 +181,8 @@ pub fn document() -> Value {
     let mut generator = SchemaGenerator::new(settings);
     generator.subschema_for::<PutSets>();
     generator.subschema_for::<PutSetsAnswer>();
+    generator.subschema_for::<PutDecommissions>();
+    generator.subschema_for::<PutDecommissionsAnswer>();
     generator.subschema_for::<StreamEvent>();
     generator.subschema_for::<LogLine>();
     generator.subschema_for::<Refusal>();

@@ -17,12 +17,36 @@ pub(crate) fn candidate(device: &Device) -> Option<Candidate> {
         is_deleting: device.metadata.deletion_timestamp.is_some(),
         is_approved: spec.approved,
         is_revoked: spec.revoked,
-        // There is no such field yet.
-        is_decommissioned: false,
+        is_decommissioned: spec.decommission,
         serial: spec.serial.clone(),
         factory_key: spec.factory_key_hash.as_ref().map(hash),
         pairing_id: spec.pairing_id.clone(),
         pinned_key: spec.public_key.as_ref().map(pinned),
         confirmed_key: spec.confirmed_key.as_ref().map(hash),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmbed_api::DeviceSpec;
+    use wasmbed_control::signer::{Decision, Evidence, Refusal, Request, plan_signature};
+    use wasmbed_protocol::DeviceUid;
+
+    use super::*;
+
+    #[test]
+    fn decommissioned_devices_are_refused() {
+        let uid = DeviceUid([7; 16]);
+        let decide = |decommission| {
+            let spec = DeviceSpec { approved: true, decommission, ..DeviceSpec::default() };
+            let mut device = Device::new("pump", spec);
+            device.metadata.uid = Some(uid.to_string());
+            let key = KeyHash([1; 32]);
+            let evidence = Evidence::Renewal { device_uid: Some(uid), key };
+            let request = Request { approved: true, device_uid: uid, key, evidence };
+            plan_signature(&request, candidate(&device).as_ref())
+        };
+        assert_eq!(decide(false), Decision::Issue);
+        assert_eq!(decide(true), Decision::Refuse(Refusal::DeviceDecommissioned));
+    }
 }

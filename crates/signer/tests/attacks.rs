@@ -268,6 +268,8 @@ fn a_renewal_is_by_the_key_of_a_certificate_that_has_not_ended() {
     assert_eq!(world.refusal(&again, &recreated), "WrongDevice");
     let revoked = Candidate { is_revoked: true, ..device() };
     assert_eq!(world.refusal(&held, &revoked), "Revoked");
+    let decommissioned = Candidate { is_decommissioned: true, ..device() };
+    assert_eq!(world.refusal(&held, &decommissioned), "Decommissioned");
     // A board's factory certificate renews nothing.
     assert_eq!(world.refusal(&renews(&own, world.board("SN_17").chain_pem), &device()), "ProofRefused");
 }

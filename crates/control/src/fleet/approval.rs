@@ -77,6 +77,7 @@ fn may_have(request: &RequestSeen, device: &Device) -> bool {
     device.uid() == request.device_uid
         && device.is_approved()
         && !device.is_revoked()
+        && !device.is_decommissioned()
         && !device.is_deleting()
         && match request.claim {
             Claim::JoinProof | Claim::Renewal => true,

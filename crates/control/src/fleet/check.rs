@@ -61,9 +61,12 @@ impl Fleet {
             .device_finalizers
             .keys()
             .chain(self.device_releases.keys())
+            .chain(self.decommissions.keys())
+            .chain(self.proofs.keys())
+            .chain(self.leaving.iter().copied())
             .all(|id| self.devices.contains_key(&id))
         {
-            return Err("the finalizers of a Device that is gone are to be written");
+            return Err("a Device that is gone is to be written or looked at");
         }
         if !self
             .gateways

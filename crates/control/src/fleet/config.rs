@@ -73,3 +73,11 @@ pub(super) const APPLICATION_EVENTS: Rate = Rate::one_in_ms(60_000, 25);
 pub(super) const PUT_BYTES_MAX: usize = crate::gateway_api::PUT_SETS_BYTES_MAX / 2;
 /// A Device's finalizer is tried again after this if its write failed or conflicted.
 pub(super) const DEVICE_FINALIZER_RETRY_MS: u64 = 1_000;
+/// Characters of a device's proof in base64 at most: 512 bytes.
+pub(super) const PROOF_CHARS_MAX: usize = 684;
+/// The condition `Decommissioned` says something else for people at most this often: a device that comes and goes costs few writes.
+pub(super) const DECOMMISSION_SAYS_MS: u64 = 10_000;
+/// Another proof of the same device by the same gateway is verified after this long: it costs a signature's verification.
+pub(super) const PROOF_PAUSE_MS: u64 = 1_000;
+/// Orders are signed and sent anew after this long, so that they carry a certificate that is valid.
+pub(super) const ORDERS_RENEWED_MS: u64 = 3_600_000;

@@ -61,6 +61,7 @@ impl Fleet {
         self.releasing.remove(&id);
         self.device_finalizers.remove(id);
         self.device_releases.remove(id);
+        self.forget_decommission(id);
     }
 
     pub(super) fn handle_view(&mut self, now: Now, name: &str, view: &DeviceView) {
@@ -104,6 +105,7 @@ impl Fleet {
             gateway.devices().filter_map(|key| self.device_ids.get(key).copied()).collect();
         for id in ids {
             self.schedule_statuses_of(now, id);
+            self.look_at_decommission(now, id);
         }
     }
 
@@ -111,6 +113,7 @@ impl Fleet {
     pub(super) fn device_changed(&mut self, now: Now, id: DeviceId) {
         self.replan.insert(id);
         self.schedule_statuses_of(now, id);
+        self.look_at_decommission(now, id);
     }
 
     pub(super) fn schedule_statuses_of(&mut self, now: Now, id: DeviceId) {

@@ -24,6 +24,7 @@ use wasmbed_protocol::{ApplicationUid, KeyHash, SpecHash};
 
 use super::{
     assignment::Assigned,
+    decommissioning::Decommissioning,
     record::{ApplicationId, Healthy, Placement, ReportedApplication, Seen},
     set::PlannedSet,
     status::time,
@@ -41,6 +42,7 @@ struct DeviceObject {
     unschedulable: bool,
     approved: bool,
     revoked: bool,
+    decommission: bool,
     confirmed_key: Option<KeyHash>,
 }
 
@@ -55,6 +57,7 @@ impl DeviceObject {
             unschedulable: resource.spec.unschedulable,
             approved: resource.spec.approved,
             revoked: resource.spec.revoked,
+            decommission: resource.spec.decommission,
             // What is no hash is of no key.
             confirmed_key: resource.spec.confirmed_key.as_ref().and_then(|text| text.parse().ok()),
         }
@@ -68,6 +71,8 @@ pub(super) struct Device {
     uid: Box<str>,
     object: DeviceObject,
     seen: Seen,
+    /// Boxed: few Devices are taken out of service.
+    decommissioning: Option<Box<Decommissioning>>,
     release: Option<Release>,
     /// A write of its finalizers was refused: none is made before this.
     finalizer_pause_ms: u64,
@@ -110,6 +115,7 @@ impl Device {
             uid,
             object: DeviceObject::default(),
             seen: Seen::default(),
+            decommissioning: None,
             release: None,
             finalizer_pause_ms: 0,
             targeted_by: BTreeSet::new(),
@@ -139,6 +145,7 @@ impl Device {
         let retarget = (&self.object.labels, self.object.deleting) != (&object.labels, object.deleting);
         self.object = object;
         self.seen = seen;
+        self.decommissioning = Decommissioning::read(resource, self.decommissioning.take());
         retarget
     }
 
@@ -158,6 +165,25 @@ impl Device {
         self.object.approved
     }
 
+    /// Whether it is being taken out of service, or was.
+    pub(super) fn is_decommissioned(&self) -> bool {
+        self.object.decommission
+    }
+
+    /// How far it is with being taken out of service, if it is to be.
+    pub(super) fn decommissioning(&self) -> Option<&Decommissioning> {
+        self.decommissioning.as_deref()
+    }
+
+    pub(super) fn decommissioning_mut(&mut self) -> Option<&mut Decommissioning> {
+        self.decommissioning.as_deref_mut()
+    }
+
+    /// The merge patch (RFC 7396) of these fields of its status.
+    pub(super) fn status_patch(&self, status: Value) -> Value {
+        json!({ "metadata": { "resourceVersion": self.object.resource_version }, "status": status })
+    }
+
     /// The key that a person has confirmed to be its device's.
     pub(super) fn confirmed_key(&self) -> Option<KeyHash> {
         self.object.confirmed_key
@@ -173,17 +199,24 @@ impl Device {
         &self.seen
     }
 
-    /// Whether it belongs to the fleet: strangers that wait for approval and revoked devices are nobody's targets.
+    /// Whether it belongs to the fleet: strangers that wait for approval, revoked devices and those that are taken out of service
+    /// are nobody's targets.
     pub(super) fn is_admitted(&self) -> bool {
-        !self.object.revoked && (self.object.approved || self.seen.is_enrolled())
+        !self.object.revoked && !self.object.decommission && (self.object.approved || self.seen.is_enrolled())
     }
 
     /// The phase to write for a device whose gateway is gone and can't write it, if it shows another one.
     pub(super) fn phase_without_gateway(&self) -> Option<DevicePhase> {
-        match (self.object.revoked, self.seen.phase()?) {
+        let phase = self.seen.phase()?;
+        if self.decommissioning().is_some_and(Decommissioning::is_confirmed) {
+            return (phase != DevicePhase::Decommissioned).then_some(DevicePhase::Decommissioned);
+        }
+        match (self.object.revoked, phase) {
             (true, DevicePhase::Revoked) => None,
             (true, _) => Some(DevicePhase::Revoked),
-            (false, DevicePhase::Connected | DevicePhase::Revoked) => Some(DevicePhase::Unreachable),
+            (false, DevicePhase::Connected | DevicePhase::Revoked | DevicePhase::Decommissioned) => {
+                Some(DevicePhase::Unreachable)
+            }
             (
                 false,
                 DevicePhase::Pending
@@ -212,6 +245,7 @@ impl Device {
             .iter()
             .any(|shown| shown.type_ == condition::ENROLLED && shown.reason == ReasonCode::Revoked.as_str());
         let enrolled = match (phase, self.object.approved) {
+            (DevicePhase::Decommissioned, _) => Some((false, ReasonCode::Decommissioned)),
             (DevicePhase::Revoked, _) => Some((false, ReasonCode::Revoked)),
             // The revocation was taken back since.
             (_, true) if revoked_before => Some((true, ReasonCode::Approved)),

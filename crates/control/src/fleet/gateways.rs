@@ -15,6 +15,7 @@ use wasmbed_protocol::ModuleDigest;
 use super::{
     config::{FleetConfig, LEASE_DEFAULT_MS},
     input::{CallId, LeaseSeen, PutOutcome, UploadOutcome},
+    orders::Orders,
     record::DeviceId,
     retry::Retry,
     set::PlannedSet,
@@ -58,6 +59,8 @@ pub(super) struct Gateway {
     modules: BTreeSet<ModuleDigest>,
     uploads_wanted: BTreeSet<ModuleDigest>,
     upload: Option<(CallId, ModuleDigest)>,
+    /// Orders to take devices out of service.
+    orders: Orders,
     /// Of calls.
     retry: Retry,
     /// Of the stream: how often in a row it failed.
@@ -260,6 +263,7 @@ impl Gateway {
         self.confirmed.clear();
         self.modules.clear();
         self.uploads_wanted.clear();
+        self.orders.begin_anew();
         self.retry.succeed();
         Some(before.into_keys().chain(self.views.keys().cloned()).collect())
     }
@@ -298,6 +302,7 @@ impl Gateway {
         self.acknowledged_term = None;
         self.confirmed.clear();
         self.stale.clear();
+        self.orders.begin_term();
         self.retry.succeed();
     }
 
@@ -319,6 +324,21 @@ impl Gateway {
     pub(super) fn forget_device(&mut self, id: DeviceId) {
         self.stale.remove(&id);
         self.confirmed.remove(&id);
+        self.orders.forget(id);
+    }
+
+    /// Orders to take its devices out of service.
+    pub(super) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    pub(super) fn orders_mut(&mut self) -> &mut Orders {
+        &mut self.orders
+    }
+
+    /// Whether what it knows of its devices is known.
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.snapshot_in
     }
 
     /// Whether it is known to hold that set of that device: it said so to us, or the device reported its content from
@@ -471,7 +491,8 @@ impl Gateway {
     }
 
     /// The interval has passed: what was given up is tried again.
-    pub(super) fn resync(&mut self) {
+    pub(super) fn resync(&mut self, now: Now) {
+        self.orders.resync(now);
         self.retry.renew();
         self.marked.clear();
     }

@@ -1,12 +1,13 @@
 //! What goes into a fleet's decisions and what comes out of them.
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
-use wasmbed_protocol::{CorrelationId, ModuleDigest};
+use wasmbed_api::Erased;
+use wasmbed_protocol::{CorrelationId, DeviceUid, ModuleDigest, Nonce};
 
 use super::config::LEASE_DEFAULT_MS;
 use crate::{
     ObjectKey,
-    gateway_api::{PutSets, PutSetsAnswer, Refusal},
+    gateway_api::{PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal},
 };
 
 /// A resource whose complete list the decisions need before they are made.
@@ -200,4 +201,83 @@ pub struct ApprovalWrite {
     pub device: ObjectKey,
     /// The patch.
     pub patch: serde_json::Value,
+}
+
+/// A merge patch of `Device.status.decommission` and its condition, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecommissionWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which Device.
+    pub device: ObjectKey,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
+/// A `PUT /v1/decommissions` that is to be made, of orders that are to be signed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrdersPut {
+    /// For the answer.
+    pub id: CallId,
+    /// Name of the gateway.
+    pub gateway: String,
+    /// Its `host:port`.
+    pub address: String,
+    /// Of the controller that leads.
+    pub leader_term: u64,
+    /// What the orders say.
+    pub orders: Vec<Order>,
+}
+
+/// What an order to take a device out of service says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Which device.
+    pub device: ObjectKey,
+    /// `metadata.uid` of its Device.
+    pub device_uid: DeviceUid,
+    /// As in the Device's status.
+    pub nonce: Nonce,
+}
+
+/// How a PUT of orders ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OrdersOutcome {
+    /// 200.
+    Answered(PutDecommissionsAnswer),
+    /// 409: the gateway has seen a higher leader term.
+    Fenced(Refusal),
+    /// 404: the gateway does not know the call.
+    TooOld,
+    /// Another status, no connection, no answer in time, or the orders could not be signed; the text says which.
+    Failed(String),
+}
+
+/// A proof that a device erased what it had, to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofCheck {
+    /// The gateway that passed it on.
+    pub gateway: String,
+    /// Which device.
+    pub device: ObjectKey,
+    /// The key that it has to be signed by: standard base64 of the DER SubjectPublicKeyInfo.
+    pub key: String,
+    /// Standard base64.
+    pub proof: String,
+}
+
+/// What a proof is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProofEvidence {
+    /// It is signed by that key, and says this.
+    Signed {
+        /// `metadata.uid` of the Device that the order named.
+        device_uid: DeviceUid,
+        /// Of the order.
+        nonce: Nonce,
+        /// What was erased.
+        erased: Vec<Erased>,
+    },
+    /// It is none, or not signed by that key; the text says why.
+    Refuted(String),
 }

@@ -4,10 +4,11 @@
 //! streams say, and carries out what it asks for (`poll_*`):
 //!
 //! ```text
-//! watches ── handle_application, _module, _device, _gateway, _lease ──┐     ┌── poll_put, poll_upload ── gateways
+//! watches ── handle_application, _module, _device, _gateway, _lease ──┐     ┌── poll_put, poll_upload, poll_orders ── gateways
 //!         ── handle_request ──────────────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
-//! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown, poll_event ── API
-//! answers ── handle_put_outcome, _upload_outcome, _write_outcome ─────┤     │
+//! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown,
+//! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_event ── API
+//!            handle_write_outcome, handle_proof                       │     ├── poll_proof ── to be verified
 //! election ─ handle_leadership ───────────────────────────────────────┤     └── poll_timeout
 //! clock ──── handle_timeout ──────────────────────────────────────────┘
 //! ```
@@ -23,6 +24,8 @@ mod assignment;
 mod calls;
 mod check;
 mod config;
+mod decommission;
+mod decommissioning;
 mod device;
 mod device_entry;
 mod finished;
@@ -30,6 +33,7 @@ mod fit;
 mod gateways;
 mod input;
 mod module;
+mod orders;
 mod plan;
 mod published;
 mod record;
@@ -64,8 +68,9 @@ pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::FleetConfig;
 pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
-    ApprovalWrite, CallId, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite, GatewayWrite, Kind,
-    LeaseSeen, Put, PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
+    ApprovalWrite, CallId, DecommissionWrite, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite,
+    GatewayWrite, Kind, LeaseSeen, Order, OrdersOutcome, OrdersPut, ProofCheck, ProofEvidence, Put,
+    PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use requests::{Claim, RequestSeen};
@@ -96,7 +101,7 @@ const RENEWALS_MAX: usize = 8;
 ///   is decided before every list has ended once.
 /// - **Leadership.** [`Fleet::handle_leadership`] right before outputs are polled: what is polled after it is sent in its term.
 /// - **Answers.** Each call is answered once, under the [`CallId`] that it came with: `handle_put_outcome`,
-///   `handle_upload_outcome`, `handle_write_outcome`.
+///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_write_outcome`.
 /// - **Outputs.** Every `poll_*` until it gives nothing, after inputs and once [`Fleet::poll_timeout`] has passed, with
 ///   [`Fleet::poll_device_finalizer`] last: it uses what the others leave.
 /// - **Time.** [`Fleet::handle_timeout`] at any time, and once [`Fleet::poll_timeout`] has passed.
@@ -151,6 +156,12 @@ pub struct Fleet {
     /// When statuses have to be looked at again, since an application will have run for long enough by then.
     rechecks: DueQueue<ApplicationId>,
     requests: Requests,
+    /// Devices that are to be taken out of service and have not confirmed it.
+    leaving: BTreeSet<DeviceId>,
+    /// Devices with `spec.decommission` that are to be looked at, by time.
+    decommissions: DueQueue<DeviceId>,
+    /// Those of which a proof may have come, by when it may be verified.
+    proofs: DueQueue<DeviceId>,
     writes: Writes,
     events: VecDeque<Event>,
     events_dropped: u64,
@@ -197,6 +208,9 @@ impl Fleet {
             finishing: BTreeSet::new(),
             rechecks: DueQueue::default(),
             requests: Requests::default(),
+            leaving: BTreeSet::new(),
+            decommissions: DueQueue::default(),
+            proofs: DueQueue::default(),
             events: VecDeque::new(),
             events_dropped: 0,
             next_resync_ms: 0,
@@ -387,6 +401,7 @@ impl Fleet {
         let writes = waiting.then(|| self.writes.ready_ms(now.ms));
         let releases = self.release_timeouts(now);
         gateways
+            .chain(self.decommission_timeouts(now))
             .chain(undeploys)
             .chain(status)
             .chain(writes)
@@ -420,6 +435,7 @@ impl Fleet {
             statuses_queued: self.status_queue.len(),
             sets_queued: self.gateways.values().map(|gateway| gateway.lacking().len()).sum(),
             writes_in_flight: self.writes.in_flight(),
+            decommissions: self.leaving.len(),
             reconciliations: self.reconciliations,
             events_dropped: self.events_dropped,
         }
@@ -441,10 +457,11 @@ impl Fleet {
         self.next_resync_ms = now.ms.saturating_add(self.config.resync_interval_ms);
         self.facts.sweep();
         for gateway in self.gateways.values_mut() {
-            gateway.resync();
+            gateway.resync(now);
         }
         self.replan.extend(self.devices.keys());
         self.requests.resync();
+        self.resync_decommissions(now);
         for device in self.devices.values_mut() {
             device.retry_finish();
         }
@@ -474,6 +491,8 @@ pub struct Gauges {
     pub sets_queued: usize,
     /// Writes to the Kubernetes API without an answer.
     pub writes_in_flight: usize,
+    /// Devices that are to be taken out of service and have not confirmed it.
+    pub decommissions: usize,
     /// Devices planned and statuses computed since the start.
     pub reconciliations: u64,
     /// Events that gave way to newer ones, were over their Application's rate, or were left when another came to lead.

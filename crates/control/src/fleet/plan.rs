@@ -34,6 +34,8 @@ impl Fleet {
         let modules: Vec<(ApplicationId, Option<Arc<ModuleFacts>>)> = device
             .targeted_by()
             .iter()
+            // One that is taken out of service gets nothing, as if it were nobody's target.
+            .filter(|_| !device.is_decommissioned())
             .filter_map(|id| Some((*id, self.module_of(self.applications.get(id)?))))
             .collect();
         let candidates = modules.iter().filter_map(|(id, module)| {
@@ -50,12 +52,14 @@ impl Fleet {
             Some(candidate.ended(ended).finished(finished).earlier(earlier))
         });
         let unknown = self.unreadable_on(device, &latest_view).map(beside_unreadable);
+        let unknown = unknown.filter(|_| !device.is_decommissioned());
         let plan = plan_set(candidates.collect(), latest_view.facts(), device.is_unschedulable(), unknown);
         let finish = self.plan_finished(device, &latest_view, &plan.leaving);
         let report = latest_view.last_report();
         let seen = self.highest_revision(device);
-        // What is being deleted is emptied, whatever it is.
-        let content = plan.content.or_else(|| device.is_deleting().then(Vec::new));
+        // What is being deleted or taken out of service is emptied, whatever it is.
+        let emptied = device.is_deleting() || device.is_decommissioned();
+        let content = plan.content.or_else(|| emptied.then(Vec::new));
         let planned = content.map(|content| plan_revision(content, device.planned(), seen, report.as_ref()));
         // What goes on there is of an earlier generation; this one failed.
         let placement = |(id, placement): (ApplicationId, Placement)| {

@@ -14,6 +14,7 @@ use super::{
     config::{
         DEVICE_FINALIZER_DELAY_MS, DEVICE_FINALIZER_PAUSE_MS, DEVICE_FINALIZER_RETRY_MS, NAMES_IN_MESSAGE_MAX,
     },
+    decommissioning::Decommissioning,
     device_entry::Device,
     input::DeviceFinalizerWrite,
     record::DeviceId,
@@ -54,11 +55,13 @@ impl Fleet {
             return;
         }
         let planned = device.planned();
+        let erased = device.decommissioning().is_some_and(Decommissioning::is_confirmed);
         let reported =
             self.latest_view(now, device).applications().is_some_and(|reports| !reports.is_empty());
-        let runs = reported
-            || !device.seen().applications().is_empty()
-            || planned.is_some_and(|planned| !planned.content().is_empty());
+        let runs = !erased
+            && (reported
+                || !device.seen().applications().is_empty()
+                || planned.is_some_and(|planned| !planned.content().is_empty()));
         // Without a plan it is not known whether there is something.
         let change = if runs { !has } else { has && planned.is_some() };
         if !change {
@@ -127,6 +130,9 @@ impl Fleet {
     }
 
     fn hold_of(&self, now: Now, id: DeviceId, device: &Device) -> Hold {
+        if device.decommissioning().is_some_and(Decommissioning::is_confirmed) {
+            return Hold::Confirmed;
+        }
         let latest_view = self.latest_view(now, device);
         if !latest_view.is_connected() || device.is_revoked() {
             return Hold::Away;

@@ -41,6 +41,8 @@ pub(super) enum TargetState {
     NotApproved,
     /// No target: revoked.
     Revoked,
+    /// No target: taken out of service.
+    Decommissioned,
 }
 
 /// Judges one target. `report` is what the device last said of the Application, `spec_hash` the generation wanted.
@@ -225,6 +227,7 @@ struct Tally<'a> {
     unschedulable: Vec<&'a str>,
     not_approved: Vec<&'a str>,
     revoked: Vec<&'a str>,
+    decommissioned: Vec<&'a str>,
 }
 
 impl<'a> Tally<'a> {
@@ -241,6 +244,7 @@ impl<'a> Tally<'a> {
                 TargetState::Unschedulable => tally.unschedulable.push(device),
                 TargetState::NotApproved => tally.not_approved.push(device),
                 TargetState::Revoked => tally.revoked.push(device),
+                TargetState::Decommissioned => tally.decommissioned.push(device),
             }
         }
         tally
@@ -432,6 +436,8 @@ fn summary(facts: &Facts<'_>, tally: &Tally<'_>) -> String {
     clause(&tally.unschedulable, "is unschedulable and left out", "are unschedulable and left out");
     clause(&tally.not_approved, "is not approved and left out", "are not approved and left out");
     clause(&tally.revoked, "is revoked and left out", "are revoked and left out");
+    let decommissioned = "taken out of service (spec.decommission) and left out";
+    clause(&tally.decommissioned, &format!("is {decommissioned}"), &format!("are {decommissioned}"));
     text
 }
 

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use wasmbed_api::DeviceFacts;
-use wasmbed_protocol::{ApplicationUid, SpecHash};
+use wasmbed_protocol::{ApplicationUid, SpecHash, limits::DETAIL_BYTES_MAX};
 
 use super::{
+    config::PROOF_CHARS_MAX,
     record::{ReportedApplication, Seen},
     set::{LastReport, PlannedSet},
 };
-use crate::gateway_api::DeviceView;
+use crate::{
+    gateway_api::{DecommissionView, DeviceView},
+    harmless,
+};
 
 /// What one gateway knows of one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +25,8 @@ pub(super) struct View {
     revision_reported: Option<u64>,
     facts: Option<Arc<DeviceFacts>>,
     applications: Option<Vec<ReportedApplication>>,
+    /// Boxed: few devices are taken out of service.
+    decommission: Option<Box<DecommissionView>>,
 }
 
 impl View {
@@ -34,12 +40,18 @@ impl View {
             revision_reported: view.revision_reported,
             facts,
             applications: view.applications.as_deref().map(ReportedApplication::read),
+            decommission: view.decommission.as_ref().map(|said| Box::new(bounded(said))),
         }
     }
 
     /// Whether a session is established there.
     pub(super) fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// What it says of the device's being taken out of service.
+    pub(super) fn decommission(&self) -> Option<&DecommissionView> {
+        self.decommission.as_deref()
     }
 
     /// Of its last session there.
@@ -64,6 +76,15 @@ impl View {
         let mut content: Vec<_> = applications.iter().map(ReportedApplication::member).collect();
         content.sort_unstable();
         self.revision_reported == revision && self.revision_held == revision && content == planned.content()
+    }
+}
+
+/// What a gateway says of a device's being taken out of service, no more of it than there can be.
+fn bounded(said: &DecommissionView) -> DecommissionView {
+    DecommissionView {
+        proof: said.proof.clone().filter(|proof| proof.len() <= PROOF_CHARS_MAX),
+        refused: said.refused.as_ref().map(|words| harmless(words, DETAIL_BYTES_MAX).into_owned()),
+        unsupported: said.unsupported,
     }
 }
 

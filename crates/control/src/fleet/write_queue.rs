@@ -41,6 +41,7 @@ pub(super) enum Subject {
         add: bool,
     },
     Finished(DeviceId),
+    Decommission(DeviceId),
     Gateway(String),
     /// Of the request of that name.
     Approval(String),
@@ -65,9 +66,10 @@ impl Writes {
     /// Whether a write of this Device is under way.
     pub(super) fn has_device(&self, device: DeviceId) -> bool {
         self.in_flight.values().any(|subject| match subject {
-            Subject::Unreachable(id) | Subject::DeviceFinalizer { id, .. } | Subject::Finished(id) => {
-                *id == device
-            }
+            Subject::Unreachable(id)
+            | Subject::DeviceFinalizer { id, .. }
+            | Subject::Finished(id)
+            | Subject::Decommission(id) => *id == device,
             Subject::Status { .. }
             | Subject::Finalizer { .. }
             | Subject::Gateway(_)
@@ -82,6 +84,7 @@ impl Writes {
             Subject::Unreachable(_)
             | Subject::DeviceFinalizer { .. }
             | Subject::Finished(_)
+            | Subject::Decommission(_)
             | Subject::Gateway(_)
             | Subject::Approval(_) => false,
         })

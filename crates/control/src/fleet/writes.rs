@@ -6,6 +6,7 @@ use super::{
     Fleet,
     application_entry::Application,
     config::EVENTS_QUEUED_MAX,
+    device_entry::Device,
     gateways::Gateway,
     input::{CallId, FinalizerWrite, GatewayWrite, StatusWrite, UnreachableWrite},
     published::Transition,
@@ -87,9 +88,7 @@ impl Fleet {
         for (device_id, device) in targets {
             let name = device.key().name.as_str();
             if !device.is_admitted() {
-                let left_out =
-                    if device.is_revoked() { TargetState::Revoked } else { TargetState::NotApproved };
-                facts.leave_out(name, left_out);
+                facts.leave_out(name, left_out(device));
                 continue;
             }
             let latest_view = self.latest_view(now, device);
@@ -302,6 +301,15 @@ impl Fleet {
                 }
             }
             Subject::Approval(name) => self.approval_written(&name, &outcome),
+            Subject::Decommission(id) => {
+                let Some(device) = self.devices.get_mut(&id) else { return };
+                device.end_write();
+                // The watch brings the newest status; a refused one is tried at the next interval.
+                if let WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) = outcome {
+                    self.look_at_decommission(now, id);
+                }
+                self.schedule_device_finalizer(now, id);
+            }
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };
                 device.end_write();
@@ -359,5 +367,16 @@ impl Fleet {
     pub fn status(&self, now: Now, key: &ObjectKey) -> Option<ApplicationStatus> {
         let application = self.applications.get(self.application_ids.get(key)?)?;
         Some(self.status_of(now, application).0)
+    }
+}
+
+/// Why a device is nobody's target.
+fn left_out(device: &Device) -> TargetState {
+    if device.is_decommissioned() {
+        TargetState::Decommissioned
+    } else if device.is_revoked() {
+        TargetState::Revoked
+    } else {
+        TargetState::NotApproved
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Known<'a> {
         approved: bool,
         /// `spec.revoked`.
         revoked: bool,
+        /// It was taken out of service.
+        decommissioned: bool,
         /// `spec.public_key`.
         public_key: Option<&'a str>,
     },
@@ -95,6 +97,10 @@ impl Refusal {
 pub(super) const REVOKED: Refusal =
     Refusal::new(CloseReason::Revoked, RETRY_REFUSED_MS, "the Device is revoked")
         .shown_as(ReasonCode::Revoked);
+/// To a device that sent a proof it says that the proof was verified.
+pub(super) const DECOMMISSIONED: Refusal =
+    Refusal::new(CloseReason::Decommissioned, RETRY_REFUSED_MS, "the Device is decommissioned")
+        .shown_as(ReasonCode::Decommissioned);
 /// This process does not hold its gateway's Lease: whoever does has the devices.
 pub(super) const NOT_HOLDER: Refusal =
     Refusal::new(CloseReason::Unavailable, RETRY_SOON_MS, "another process holds this gateway's Lease");
@@ -127,6 +133,7 @@ pub(super) const SHUTTING_DOWN: Refusal =
 /// Decides about a device that presented `key` under a valid certificate.
 pub(super) fn plan_admission(enrollment: Enrollment, known: Known<'_>, key: &str) -> Admission {
     match known {
+        Known::Object { decommissioned: true, .. } => Admission::Refuse(DECOMMISSIONED),
         Known::Object { revoked: true, .. } => Admission::Refuse(REVOKED),
         Known::Object { public_key: Some(pinned), .. } if pinned != key => Admission::Refuse(KEY_MISMATCH),
         Known::Object { approved: false, .. } if enrollment != Enrollment::Open => Admission::Refuse(PENDING),
@@ -146,7 +153,7 @@ mod tests {
     use super::*;
 
     fn object(approved: bool, revoked: bool, public_key: Option<&str>) -> Known<'_> {
-        Known::Object { approved, revoked, public_key }
+        Known::Object { approved, revoked, decommissioned: false, public_key }
     }
 
     #[test]
@@ -157,6 +164,9 @@ mod tests {
         assert_eq!(plan(object(true, true, Some("k"))), Admission::Refuse(REVOKED));
         assert_eq!(plan(object(false, false, Some("k"))), Admission::Refuse(PENDING));
         assert_eq!(plan(object(true, false, Some("other"))), Admission::Refuse(KEY_MISMATCH));
+        let gone =
+            Known::Object { approved: true, revoked: true, decommissioned: true, public_key: Some("k") };
+        assert_eq!(plan(gone), Admission::Refuse(DECOMMISSIONED));
         // An impostor does not learn that the Device is unapproved, but revocation is for everyone.
         assert_eq!(plan(object(false, false, Some("other"))), Admission::Refuse(KEY_MISMATCH));
         assert_eq!(plan(object(false, true, Some("other"))), Admission::Refuse(REVOKED));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use wasmbed_api::DeviceFacts;
-use wasmbed_protocol::{BootCounter, BootId, Hello, rate::TokenBucket};
+use wasmbed_protocol::{BootCounter, BootId, Hello, MessageGroups, rate::TokenBucket};
 
 use super::{
     allowance::frame_cost,
@@ -50,6 +50,7 @@ pub(super) struct Greeting {
     last_epoch: u64,
     revision: u64,
     boot: Boot,
+    takes_orders: bool,
 }
 
 impl Greeting {
@@ -60,6 +61,7 @@ impl Greeting {
             last_epoch: hello.last_epoch.0,
             revision: hello.revision.0,
             boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
+            takes_orders: hello.groups.is_some_and(|groups| groups.0 & MessageGroups::DECOMMISSION.0 != 0),
         }
     }
 
@@ -76,6 +78,11 @@ impl Greeting {
     /// The revision of the set that the device holds, in its own count; 0 if it holds none.
     pub(super) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Whether it knows orders to be taken out of service.
+    pub(super) fn takes_orders(&self) -> bool {
+        self.takes_orders
     }
 
     pub(super) fn boot(&self) -> Boot {

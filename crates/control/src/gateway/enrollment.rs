@@ -44,7 +44,7 @@ impl Gateway {
                 // The Device was created anew since: what this one holds was that of another, which is gone. Who is told of a
                 // revocation stops as well.
                 let inherits = greeting.revision() > 0
-                    && refusal.reason() != CloseReason::Revoked
+                    && !matches!(refusal.reason(), CloseReason::Revoked | CloseReason::Decommissioned)
                     && !self.writer.failing()
                     && self.is_unused(&key);
                 let told = if inherits { admission::DELETED } else { refusal };
@@ -163,6 +163,9 @@ impl Gateway {
         };
         let epoch = present!(record.establish(), "who awaits a claim has an epoch");
         session.pending_mut().welcome(record.delivery().is_known());
+        if record.takes_order() {
+            session.pending_mut().offer_order();
+        }
         let (device, heard_ms) = (Arc::clone(session.device()), session.heard_ms());
         self.connections.set_state(id, State::Established);
         let deadline_ms = heard_ms.max(now.ms) + u64::from(self.config.heartbeat_timeout_ms);

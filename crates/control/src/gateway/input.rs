@@ -8,7 +8,7 @@ use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision
 use super::certification::JoinOutcome;
 use crate::{
     ObjectKey,
-    gateway_api::{DeviceSet, PutSetsAnswer, Refusal},
+    gateway_api::{DeviceSet, PutDecommissionsAnswer, PutSetsAnswer, Refusal},
     kubernetes::{Event, Occurrence},
 };
 
@@ -20,7 +20,7 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
 
-/// One `PUT /v1/sets`.
+/// One `PUT /v1/sets` or `PUT /v1/decommissions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -110,6 +110,9 @@ pub struct StoredDevice {
     pub admitted_key: Option<String>,
     /// Its desired set.
     pub set: Option<DeviceSet>,
+    /// Standard base64 of the order to take it out of service, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
 }
 
 /// The gateway's disk did not do its work; for people.
@@ -162,6 +165,15 @@ pub struct Answer {
     pub request: RequestId,
     /// What to say.
     pub result: Result<PutSetsAnswer, Refused>,
+}
+
+/// Answer to one `PUT /v1/decommissions`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrdersAnswer {
+    /// Which request.
+    pub request: RequestId,
+    /// What to say.
+    pub result: Result<PutDecommissionsAnswer, Refused>,
 }
 
 /// Why a request of a controller is refused as a whole.
@@ -236,6 +248,11 @@ pub enum Notice {
         device: Arc<ObjectKey>,
         /// Its number.
         revision: Revision,
+    },
+    /// A device says that it was taken out of service; the controller verifies its proof.
+    Decommissioned {
+        /// Which device.
+        device: Arc<ObjectKey>,
     },
     /// A device was given an assignment.
     Assigned {
@@ -326,6 +343,7 @@ impl Notice {
             Self::SessionEstablished { device, .. }
             | Self::SessionEnded { device, .. }
             | Self::Assigned { device, .. }
+            | Self::Decommissioned { device }
             | Self::Reported { device, .. }
             | Self::Unusable { device, .. }
             | Self::NotBelieved { device, .. }

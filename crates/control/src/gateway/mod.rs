@@ -6,7 +6,7 @@
 //! connections ── handle_accepted, handle_frame, handle_closed ──┐     ┌── poll_wake, poll_transmit ── connections
 //! joining ────── handle_joining, handle_presented ──────────────┤     ├── poll_certificate_call ── Kubernetes API
 //! Device watch ─ handle_device…, handle_write_result ───────────┤     ├── poll_write ── Kubernetes API
-//! controllers ── handle_put_sets, plan_upload ──────────────────┤     ├── poll_answer, stream_page, log_page ── controllers
+//! controllers ── handle_put_sets, _put_orders, plan_upload ─────┤     ├── poll_answer, poll_orders_answer, stream_page, log_page ── controllers
 //! disk ───────── handle_stored, handle_module_loaded ───────────┤     ├── poll_store ── disk
 //! clock ──────── handle_timeout ────────────────────────────────┘     └── poll_timeout, poll_notice
 //! ```
@@ -21,6 +21,7 @@ mod certification;
 pub mod config;
 mod connections;
 mod counters;
+mod decommissions;
 mod device;
 mod enrollment;
 mod events;
@@ -58,6 +59,7 @@ use crate::{Now, intern::Pool};
 
 pub use certification::*;
 pub use config::{Config, Enrollment};
+pub use decommissions::PreparedOrders;
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use sets::PreparedSets;
@@ -99,7 +101,7 @@ const SWEEP_MS: u64 = 30_000;
 ///   [`StoreId`] once with [`Gateway::handle_stored`], in the order in which they were polled.
 /// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
 ///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
-///   [`Gateway::poll_store`], [`Gateway::poll_write`] and [`Gateway::poll_certificate_call`] until they give nothing.
+///   [`Gateway::poll_orders_answer`], [`Gateway::poll_store`], [`Gateway::poll_write`] and [`Gateway::poll_certificate_call`] until they give nothing.
 /// - **Time.** [`Gateway::handle_timeout`] once [`Gateway::poll_timeout`] has passed, or at any time before; then outputs
 ///   as after an input.
 ///
@@ -122,6 +124,7 @@ pub struct Gateway {
     storage: Storage,
     fence: Fence,
     answers: VecDeque<Answer>,
+    orders_answers: VecDeque<OrdersAnswer>,
     notices: Notices,
     /// Devices whose changes are gathered, by when they are published.
     publishing: BTreeSet<(u64, Arc<ObjectKey>)>,
@@ -206,6 +209,7 @@ impl Gateway {
             storage: Storage::default(),
             fence,
             answers: VecDeque::new(),
+            orders_answers: VecDeque::new(),
             notices: Notices::default(),
             publishing: BTreeSet::new(),
             next_event: 0,
@@ -242,7 +246,17 @@ impl Gateway {
                 None
             }
         };
-        let record = DeviceEntry::restored(now, Arc::clone(&key), stored.admitted_key, stored.uid, set);
+        let order = match stored.order.map(|order| decommissions::read_order(&order)).transpose() {
+            Ok(order) => order,
+            // The controller sends it again.
+            Err(error) => {
+                let detail = format!("the order for {key} on disk is not usable: {error}");
+                self.notice(Notice::StoreFailed { detail });
+                None
+            }
+        };
+        let record =
+            DeviceEntry::restored(now, Arc::clone(&key), stored.admitted_key, stored.uid, set, order);
         self.stream.changed(&key);
         self.devices.insert(key, Box::new(record));
     }

@@ -119,6 +119,7 @@ impl Gateway {
         let own = object.status().is_by(&self.config.name);
         let (session, awaiting) = (record.session(), record.awaiting());
         let stored_changed = record.is_stored_as_another();
+        let decommissioned = object.is_decommissioned();
         let kept_out = !object.is_let_in(self.config.enrollment != Enrollment::Open);
         let refused =
             session.and_then(|id| self.connections.get(id)).and_then(|session| {
@@ -128,8 +129,14 @@ impl Gateway {
                 }
             });
         // What the disk says decides who is let in while the API is away.
-        if kept_out && record.keep_out() || stored_changed {
+        let kept_out = kept_out && record.keep_out();
+        let ended = decommissioned && record.decommission().is_some();
+        let order_ended = ended && record.end_decommission();
+        if kept_out || order_ended || stored_changed {
             self.store_device(key);
+        }
+        if ended {
+            self.stream.changed(key);
         }
         if let Some(session) = session {
             if let Some(refusal) = refused {

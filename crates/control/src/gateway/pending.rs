@@ -24,6 +24,7 @@ pub(super) struct Pending {
     error: Option<Box<Complaint>>,
     join: Option<Box<Outbox>>,
     desired: bool,
+    order: bool,
     assignments: VecDeque<SpecHash>,
     module_gone: Option<Box<ModuleDigest>>,
     range: Option<Box<Range>>,
@@ -44,6 +45,8 @@ pub(super) enum Outgoing {
     /// The last message; nothing is pending after it.
     Close(Box<Closing>),
     Desired,
+    /// The order to take the device out of service.
+    Order,
     Assignment(SpecHash),
     ModuleGone(ModuleDigest),
     /// A chunk from the start of this range; what is left of it goes back with [`Pending::pull`].
@@ -164,6 +167,10 @@ impl Pending {
         self.join = None;
     }
 
+    pub(super) fn offer_order(&mut self) {
+        self.order = true;
+    }
+
     pub(super) fn offer_desired(&mut self) {
         self.desired = true;
     }
@@ -208,13 +215,24 @@ impl Pending {
 
     /// Whether there is anything to send now. A range whose module is not in memory waits for it.
     pub(super) fn is_ready(&self, in_memory: impl FnOnce(&ModuleDigest) -> bool) -> bool {
-        let Self { welcome, heartbeat_ack, error, join, desired, assignments, module_gone, range, closing } =
-            self;
+        let Self {
+            welcome,
+            heartbeat_ack,
+            error,
+            join,
+            desired,
+            order,
+            assignments,
+            module_gone,
+            range,
+            closing,
+        } = self;
         *welcome
             || heartbeat_ack.is_some()
             || error.is_some()
             || join.is_some()
             || *desired
+            || *order
             || !assignments.is_empty()
             || module_gone.is_some()
             || closing.is_some()
@@ -237,6 +255,9 @@ impl Pending {
         }
         if std::mem::take(&mut self.desired) {
             return Some(Outgoing::Desired);
+        }
+        if std::mem::take(&mut self.order) {
+            return Some(Outgoing::Order);
         }
         if let Some(outbox) = &mut self.join {
             let said = outbox.next();

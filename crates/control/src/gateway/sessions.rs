@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use wasmbed_api::ReasonCode;
 use wasmbed_protocol::{
-    AssignmentGet, CloseReason, DeviceMessage, Epoch, ErrorCode, decode_device, limits::DETAIL_BYTES_MAX, tag,
+    AssignmentGet, CloseReason, Decommissioned, DeviceMessage, Epoch, ErrorCode, decode_device,
+    limits::DETAIL_BYTES_MAX, tag,
 };
 
 use super::{
@@ -170,6 +171,9 @@ impl Gateway {
             DeviceMessage::Error(error) => {
                 let said = harmless(error.detail, DETAIL_BYTES_MAX);
                 let detail = format!("{} {:?}: {said}", error.code.name(), error.tag);
+                if error.tag == Some(tag::DECOMMISSION) {
+                    self.note_order_refused(now, id, error.detail);
+                }
                 self.notice_of(stranger, Notice::DeviceError { device, detail });
             }
             _ if awaits_hello => {
@@ -192,11 +196,10 @@ impl Gateway {
             DeviceMessage::ModuleGet(get) => self.handle_module_get(now, id, &device, get),
             DeviceMessage::Log(log) => self.handle_log(now, &device, &log),
             DeviceMessage::Trap(trap) => self.handle_trap(now, &device, &trap),
-            DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
-            DeviceMessage::Decommissioned(_) => {
-                let detail = "this gateway takes no proofs".to_owned();
-                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::DECOMMISSIONED), detail);
+            DeviceMessage::Decommissioned(Decommissioned { proof }) => {
+                self.handle_decommissioned(now, &device, proof);
             }
+            DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
         }
     }
 
@@ -279,6 +282,7 @@ fn ended(reason: CloseReason) -> ReasonCode {
     match reason {
         CloseReason::PendingApproval => ReasonCode::PendingApproval,
         CloseReason::Revoked => ReasonCode::Revoked,
+        CloseReason::Decommissioned => ReasonCode::Decommissioned,
         CloseReason::KeyMismatch => ReasonCode::KeyMismatch,
         CloseReason::ShuttingDown => ReasonCode::GatewayShutdown,
         CloseReason::Superseded => ReasonCode::Superseded,
@@ -289,7 +293,6 @@ fn ended(reason: CloseReason) -> ReasonCode {
         | CloseReason::Deleted
         | CloseReason::Unavailable
         | CloseReason::CloneSuspected
-        | CloseReason::Decommissioned
         | CloseReason::Unknown(_) => ReasonCode::SessionEnded,
     }
 }

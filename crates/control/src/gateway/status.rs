@@ -166,7 +166,9 @@ fn session_wanted<'a>(
     writing: Writing<'_>,
 ) -> Option<Wanted<'a>> {
     let live = record.live();
-    let enrolled = if object.is_revoked() {
+    let enrolled = if object.is_decommissioned() {
+        (false, ReasonCode::Decommissioned)
+    } else if object.is_revoked() {
         (false, ReasonCode::Revoked)
     } else if object.is_let_in(writing.asks_approval) {
         (true, ReasonCode::Approved)
@@ -177,6 +179,7 @@ fn session_wanted<'a>(
     match (ownership, live) {
         (Ownership::Own | Ownership::Claimable, Some(live)) => {
             let phase = match enrolled.1 {
+                ReasonCode::Decommissioned => DevicePhase::Decommissioned,
                 ReasonCode::Revoked => DevicePhase::Revoked,
                 ReasonCode::PendingApproval => DevicePhase::Pending,
                 _ if live.is_connected() => DevicePhase::Connected,
@@ -198,7 +201,8 @@ fn session_wanted<'a>(
                 clone: None,
                 mismatch: None,
                 counters,
-                live: Some(live),
+                // What a session showed before it was taken out of service says nothing of the device any more.
+                live: Some(live).filter(|_| !object.is_decommissioned()),
             })
         }
         (Ownership::Lost, _) => None,
@@ -227,6 +231,10 @@ fn idle<'a>(
     };
     let returning =
         base.told_to_stay_away().map(|reason| (false, away(writing.now, reason, object, record, enrolled.0)));
+    if object.is_decommissioned() {
+        let connected = connected_before.then_some((false, ReasonCode::Decommissioned));
+        return wanted(DevicePhase::Decommissioned, connected, Some(enrolled));
+    }
     if object.is_revoked() {
         let connected = connected_before.then_some((false, ReasonCode::Revoked));
         return wanted(DevicePhase::Revoked, connected, Some(enrolled));
@@ -482,6 +490,7 @@ fn event(now: Now, record: &DeviceEntry, object: &ObservedDevice, wanted: &Wante
         }
         DevicePhase::Rejected => (true, ReasonCode::KeyMismatch),
         DevicePhase::Revoked => (true, ReasonCode::Revoked),
+        DevicePhase::Decommissioned => (false, ReasonCode::Decommissioned),
     };
     Event {
         regarding: Regarding::device((**record.key()).clone(), object.uid()),

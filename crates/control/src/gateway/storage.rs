@@ -12,7 +12,10 @@ use super::{
     input::{RequestId, StoreId, StoreOperation, StoredDevice},
     sets::Set,
 };
-use crate::{ObjectKey, gateway_api::SetRefusal};
+use crate::{
+    ObjectKey,
+    gateway_api::{DecommissionRefusal, SetRefusal},
+};
 
 /// A set that is taken, and the device that it is for.
 pub(super) type CheckedSet = (Arc<ObjectKey>, Arc<Set>);
@@ -22,6 +25,13 @@ pub(super) type CheckedSet = (Arc<ObjectKey>, Arc<Set>);
 pub(super) enum Storing {
     /// Sets take effect and a controller is answered.
     Sets { request: RequestId, leader_term: u64, sets: Vec<CheckedSet>, refused: Vec<SetRefusal> },
+    /// A controller is answered.
+    Orders {
+        request: RequestId,
+        leader_term: u64,
+        devices: Vec<Arc<ObjectKey>>,
+        refused: Vec<DecommissionRefusal>,
+    },
     /// Nothing; where it fails, what is known of the device by then is written as soon as the disk works again.
     Device(Arc<ObjectKey>),
 }
@@ -38,7 +48,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Writes sets with their devices, and the term that they came with.
+    /// Writes sets or orders with their devices, and the term that they came with.
     pub(super) fn put_sets(&mut self, leader_term: u64, devices: Vec<StoredDevice>, then: Storing) {
         let id = self.await_end(then);
         self.queue.push_back(StoreOperation::Put { id, leader_term, devices });
@@ -112,7 +122,7 @@ impl Storage {
     pub(super) fn staged(&self) -> impl Iterator<Item = &CheckedSet> {
         self.awaiting.values().flat_map(|storing| match storing {
             Storing::Sets { sets, .. } => sets.as_slice(),
-            Storing::Device(_) => &[],
+            Storing::Orders { .. } | Storing::Device(_) => &[],
         })
     }
 }

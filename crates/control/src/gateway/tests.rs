@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use wasmbed_api::{Device, DevicePhase, DeviceSpec, DeviceStatus};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CloseReason, CorrelationId,
@@ -17,11 +17,13 @@ use crate::{
     ObjectKey,
     gateway_api::{AssignmentEntry, DeviceSet, PutSets, StreamEvent},
     kubernetes::{Event, WriteOutcome},
+    testing::merge,
 };
 
 mod admission;
 mod chaos;
 mod counters;
+mod decommission;
 mod identity;
 mod joining;
 mod modules;
@@ -131,24 +133,6 @@ impl Api {
     }
 }
 
-/// RFC 7396, section 2.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, value) in fields {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(name);
-        } else {
-            merge(&mut target[name], value);
-        }
-    }
-}
-
 /// A gateway with its world: every output is carried out until there are none.
 struct World {
     gateway: Gateway,
@@ -166,6 +150,7 @@ struct World {
     disk_term: u64,
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
     answers: Vec<Answer>,
+    orders_answers: Vec<OrdersAnswer>,
     notices: Vec<Notice>,
     /// For how long the gateway does not want to read.
     read_in_ms: BTreeMap<SessionId, u64>,
@@ -206,6 +191,7 @@ impl World {
             disk_term: 0,
             modules: BTreeMap::new(),
             answers: Vec::new(),
+            orders_answers: Vec::new(),
             notices: Vec::new(),
             read_in_ms: BTreeMap::new(),
             lines: 0,
@@ -326,6 +312,9 @@ impl World {
             }
             while let Some(answer) = self.gateway.poll_answer() {
                 self.answers.push(answer);
+            }
+            while let Some(answer) = self.gateway.poll_orders_answer() {
+                self.orders_answers.push(answer);
             }
             while let Some(told) = self.gateway.poll_notice() {
                 self.lines += usize::from(told.logged);

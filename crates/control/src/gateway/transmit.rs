@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use wasmbed_protocol::{
-    AssignmentGet, CorrelationId, Desired, Epoch, GatewayMessage, HeartbeatAck, List, MessageGroups,
-    ModuleDigest, ModuleGone, Revision, SpecHash, Welcome, encode_gateway,
+    AssignmentGet, CorrelationId, Decommission as OrderMessage, Desired, Epoch, GatewayMessage, HeartbeatAck,
+    List, MessageGroups, ModuleDigest, ModuleGone, Revision, SpecHash, Welcome, encode_gateway,
     limits::{DESIRED_MAX, FRAME_BYTES_MAX},
 };
 
@@ -12,7 +12,7 @@ use super::{
     Gateway,
     config::{Config, LOG_BYTES_PER_SECOND},
     connections::State,
-    device::{DeviceEntry, SessionView},
+    device::{Decommission, DeviceEntry, SessionView},
     input::{Notice, SessionId, Transmit},
     pending::{Outgoing, Range},
     sessions::PROTOCOL_ERROR,
@@ -116,6 +116,12 @@ impl Gateway {
                         frames.push_desired(set, base);
                     }
                 }
+                Outgoing::Order => {
+                    let order = record.and_then(DeviceEntry::decommission).and_then(Decommission::order);
+                    if let Some(order) = order {
+                        frames.push(&GatewayMessage::Decommission(OrderMessage { order }));
+                    }
+                }
                 Outgoing::Assignment(spec_hash) => {
                     let set = record.and_then(|record| record.delivery().held());
                     assigned.extend(frames.push_assignment(set, spec_hash));
@@ -193,9 +199,9 @@ fn welcome(
         log_bytes_per_second: LOG_BYTES_PER_SECOND,
         desired_known,
         groups: Some(if config.read_request.is_some() {
-            MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::RENEWAL.0)
+            MessageGroups::ALL
         } else {
-            MessageGroups::TRAPS
+            MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::DECOMMISSION.0)
         }),
     })
 }

@@ -76,14 +76,22 @@ impl Gateway {
     fn check_put(&self, put: &PreparedSets) -> Result<(), Refused> {
         let refusal =
             |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
-        if let Some(why) = &self.kept_from {
-            return Err(Refused::Unavailable(refusal("NotHolder", why.clone())));
-        }
-        self.fence.check(put.leader_term())?;
+        self.check_call(put.leader_term())?;
         if put.count() > SETS_PER_PUT_MAX {
             let message = format!("{} sets in one call, at most {SETS_PER_PUT_MAX} are allowed", put.count());
             return Err(Refused::Invalid(refusal("TooManySets", message)));
         }
+        Ok(())
+    }
+
+    /// Whether a controller may put something now.
+    pub(super) fn check_call(&self, leader_term: u64) -> Result<(), Refused> {
+        let refusal =
+            |reason: &str, message: String| Refusal { reason: reason.to_owned(), message, leader_term: None };
+        if let Some(why) = &self.kept_from {
+            return Err(Refused::Unavailable(refusal("NotHolder", why.clone())));
+        }
+        self.fence.check(leader_term)?;
         if self.storage.awaiting() >= STORE_OPERATIONS_MAX {
             let message = "the disk does not keep up; try again".to_owned();
             return Err(Refused::Unavailable(refusal("Overloaded", message)));
@@ -158,6 +166,9 @@ impl Gateway {
         }
         let (request, leader_term, sets, refused) = match storing {
             Storing::Sets { request, leader_term, sets, refused } => (request, leader_term, sets, refused),
+            Storing::Orders { request, leader_term, devices, refused } => {
+                return self.orders_stored(request, leader_term, devices, refused, result);
+            }
             Storing::Device(key) => {
                 match result {
                     Ok(()) => self.store_what_failed(),

@@ -11,7 +11,10 @@ use tokio::{
 };
 use wasmbed_control::{
     ObjectKey,
-    gateway_api::{DeviceSet, LogLine, PutSets, StreamEvent},
+    gateway_api::{
+        DecommissionOrder, DeviceSet, LogLine, PUT_DECOMMISSIONS_BYTES_MAX, PutDecommissions, PutSets,
+        StreamEvent,
+    },
 };
 use wasmbed_pki::tls::Profile;
 use wasmbed_protocol::{ApplicationUid, DeviceMessage, Log, ModuleDigest, Sequence};
@@ -64,6 +67,31 @@ async fn sets_are_fenced_and_streams_resume() {
         StreamEvent::Device { device, .. } => assert_eq!(device.revision_held, Some(2)),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_to_decommission_are_a_controller_s_and_fenced_as_sets_are() {
+    let world = World::start().await;
+    let _device = world.device("a").await;
+    let body = |term: u64, order: &str| {
+        let device = ObjectKey { namespace: "default".into(), name: "a".into() };
+        let orders = vec![DecommissionOrder { device, order: order.to_owned() }];
+        serde_json::to_vec(&PutDecommissions { leader_term: term, orders }).unwrap()
+    };
+    let path = "/v1/decommissions";
+    let mut http = world.controller().await;
+    let (status, answer) = http.call("PUT", path, body(3, "AAAA")).await;
+    assert_eq!((status, answer["refused"].as_array().map(Vec::len)), (200, Some(0)));
+    let (status, answer) = http.call("PUT", path, body(3, "no base64")).await;
+    assert_eq!((status, answer["refused"][0]["device"]["name"].as_str()), (200, Some("a")));
+    assert_eq!(http.call("PUT", path, body(2, "AAAA")).await.0, 409);
+    assert_eq!(http.call("PUT", "/v1/sets", put(2, vec![])).await.0, 409, "one fence holds for both");
+    assert_eq!(http.call("PUT", path, body(10, "AAAA")).await.1["reason"], "TermNotGiven");
+    assert_eq!(http.call("PUT", path, "{\"leader_term\":3,\"orders\":[],\"x\":1}").await.0, 400);
+    let large = vec![b' '; PUT_DECOMMISSIONS_BYTES_MAX + 1];
+    assert_eq!(world.controller().await.call("PUT", path, large).await.0, 413);
+    let operator = world.authorities.issue_operator("wasmbed-system", "someone").unwrap();
+    assert_eq!(world.http(&operator).await.call("PUT", path, body(3, "AAAA")).await.0, 403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

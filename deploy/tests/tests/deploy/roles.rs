@@ -247,6 +247,7 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
         // Approved is what a Device is where nobody says otherwise.
         json!({"device_type": "t"}),
         json!({"device_type": "t", "approved": false, "revoked": true}),
+        json!({"device_type": "t", "approved": false, "decommission": true}),
     ] {
         gateway.create("devices", device(spec)).await.refused_by_rule(approves)?;
     }
@@ -259,6 +260,8 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
     key_rules(gateway, Some(key)).await?;
     let finished = "a gateway may not change status.finished of a Device; a controller writes it";
     gateway.patch("devices/status", "one", result()).await.refused_by_rule(finished)?;
+    let decommission = "a gateway may not change status.decommission or the condition Decommissioned of a Device; a controller writes them";
+    decommission_rules(gateway, Some(decommission)).await?;
 
     let own = "a gateway may write only the DeviceGateway of its own name";
     gateway.create("devicegateways", object("devicegateways", "g3")).await.refused_by_rule(own)?;
@@ -300,6 +303,7 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     let key = "a controller may not change status.public_key of a Device; a signer writes it";
     key_rules(controller, Some(key)).await?;
     controller.patch("devices/status", "one", result()).await.allowed()?;
+    decommission_rules(controller, None).await?;
     let finalizer = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
     controller.patch("applications", "one", finalizer).await.allowed()?;
     controller
@@ -315,7 +319,12 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     }
     let device = json!({"metadata": {"finalizers": ["wasmbed.github.io/undeploy"]}});
     controller.patch("devices", "one", device).await.allowed()?;
-    for spec in [json!({"approved": true}), json!({"revoked": true}), json!({"device_type": "mine"})] {
+    for spec in [
+        json!({"approved": true}),
+        json!({"revoked": true}),
+        json!({"decommission": true}),
+        json!({"device_type": "mine"}),
+    ] {
         controller
             .patch("devices", "one", json!({"spec": spec}))
             .await
@@ -364,6 +373,53 @@ fn condition(ty: &str) -> Value {
     json!({"status": {"conditions": [{"type": ty, "status": "True", "reason": "Asked", "message": "m"}]}})
 }
 
+/// What gateways and controllers may do with what is said of taking a device out of service. What a controller wrote stays for those
+/// who are refused to change it.
+async fn decommission_rules(asked: &Asked<'_>, refused: Option<&str>) -> Result<()> {
+    let confirmed = |at: &str| {
+        json!({"nonce": "0".repeat(32), "requested_at": "2026-01-01T00:00:00Z", "confirmed_at": at,
+            "erased": ["Modules"]})
+    };
+    let says = json!({"type": "Decommissioned", "status": "True", "reason": "Confirmed", "message": "m",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let of = "devices/status";
+    let Some(message) = refused else {
+        let status = json!({"decommission": confirmed("2026-01-01T00:01:00Z"), "conditions": [says]});
+        asked.patch(of, "one", json!({ "status": status })).await.allowed()?;
+        return asked
+            .patch(of, "one", json!({"status": {"decommission": null, "conditions": []}}))
+            .await
+            .allowed();
+    };
+    for status in [
+        json!({"decommission": confirmed("2026-01-01T00:01:00Z")}),
+        json!({"phase": "Connected", "decommission": confirmed("2026-01-01T00:01:00Z")}),
+        json!({"conditions": [says]}),
+    ] {
+        asked.patch(of, "one", json!({ "status": status })).await.refused_by_rule(message)?;
+    }
+    // Nor may it change or remove what stands there.
+    let status = json!({"decommission": confirmed("2026-01-01T00:01:00Z"), "conditions": [says]});
+    let set = async |status: Value| {
+        let body = json!({ "status": status });
+        let answer =
+            send(asked.admin, "PATCH", &item(asked.system, of, "one"), Some(body), "merge-patch+json").await;
+        ensure!(answer.code == 200, "{answer:?}");
+        anyhow::Ok(())
+    };
+    set(status).await?;
+    for status in [
+        json!({"decommission": {"confirmed_at": "2026-01-01T00:02:00Z"}}),
+        json!({"decommission": {"nonce": "1".repeat(32)}}),
+        json!({"decommission": null}),
+        json!({"conditions": []}),
+    ] {
+        asked.patch(of, "one", json!({ "status": status })).await.refused_by_rule(message)?;
+    }
+    asked.patch(of, "one", json!({"status": {"phase": "Disconnected"}})).await.allowed()?;
+    set(json!({"decommission": null, "conditions": null})).await
+}
+
 /// What gateways, controllers and signers may do with the key that a signer certified.
 async fn key_rules(asked: &Asked<'_>, refused: Option<&str>) -> Result<()> {
     let key = |letter: &str| json!({"status": {"public_key": letter.repeat(44)}});
@@ -381,6 +437,7 @@ async fn signer_rules(signer: &Asked<'_>) -> Result<()> {
         json!({"phase": "Connected"}),
         json!({"phase": "Connected", "public_key": "A".repeat(44)}),
         json!({"gateway": "g9", "public_key": "A".repeat(44)}),
+        json!({"decommission": {"nonce": "0".repeat(32), "requested_at": "2026-01-01T00:00:00Z"}}),
         json!({"conditions": [{"type": "Connected", "status": "True", "reason": "Asked", "message": "m",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
     ] {

@@ -13,14 +13,17 @@ use wasmbed_api::{
     Application, ApplicationSpec, ApplicationStatus, Device, DeviceApplication, DeviceApplicationState,
     DevicePhase, DeviceSpec, DeviceStatus, ReasonCode, RestartPolicy, TargetDevices,
 };
-use wasmbed_protocol::ApplicationUid;
+use wasmbed_protocol::{ApplicationUid, DeviceUid};
 
 use super::super::{
     testing::{device_facts, module},
     *,
 };
 use crate::{
-    gateway_api::{AssignmentEntry, DeviceView, PutSetsAnswer, Refusal, SetRefusal, StreamEvent},
+    gateway_api::{
+        AssignmentEntry, DecommissionView, DeviceView, PutDecommissionsAnswer, PutSetsAnswer, Refusal,
+        SetRefusal, StreamEvent,
+    },
     kubernetes::WriteOutcome,
 };
 
@@ -49,6 +52,9 @@ pub(super) struct FakeGateway {
     pub(super) views: BTreeMap<String, DeviceView>,
     pub(super) renewals: u64,
     pub(super) uploads: Vec<String>,
+    /// The orders that it was last sent, by device.
+    pub(super) orders: BTreeMap<String, Order>,
+    pub(super) order_puts: usize,
 }
 
 #[derive(Default)]
@@ -78,6 +84,7 @@ pub(super) struct World {
     pub(super) now: Now,
     pub(super) term: u64,
     pub(super) version: u64,
+    uids: u128,
     pub(super) applications: BTreeMap<String, (Application, u8)>,
     pub(super) devices: BTreeMap<String, (Device, FakeDevice)>,
     pub(super) gateways: BTreeMap<String, FakeGateway>,
@@ -122,6 +129,15 @@ pub(super) struct World {
     leader_renewals: VecDeque<(u64, String)>,
     /// Arena of every board.
     pub(super) memory_bytes: i64,
+    /// What gateways say of devices that are taken out of service, by device.
+    pub(super) decommissions: BTreeMap<String, DecommissionView>,
+    /// What proofs are found to be, by their text; any other is none.
+    pub(super) proofs: BTreeMap<String, ProofEvidence>,
+    /// Gateways do not know orders.
+    pub(super) gateways_too_old: bool,
+    /// Nonces drawn so far.
+    pub(super) drawn: u8,
+    pub(super) decommission_writes: usize,
 }
 
 impl World {
@@ -131,6 +147,7 @@ impl World {
             now: Now { ms: 1_000, unix_ms: 1_700_000_000_000 },
             term: 0,
             version: 0,
+            uids: 0,
             applications: BTreeMap::new(),
             devices: BTreeMap::new(),
             gateways: (0..gateways)
@@ -160,6 +177,11 @@ impl World {
             follows: false,
             leader_renewals: VecDeque::new(),
             memory_bytes: device_facts().memory_bytes,
+            decommissions: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            gateways_too_old: false,
+            drawn: 0,
+            decommission_writes: 0,
         };
         for n in 0..devices {
             world.create_device(&format!("device-{n:03}"));
@@ -170,7 +192,8 @@ impl World {
     pub(super) fn create_device(&mut self, name: &str) {
         let mut device = Device::new(name, DeviceSpec { approved: true, ..DeviceSpec::default() });
         device.metadata.namespace = Some(NAMESPACE.to_owned());
-        device.metadata.uid = Some(format!("uid-{name}-{}", self.version));
+        self.uids += 1;
+        device.metadata.uid = Some(DeviceUid(self.uids.to_be_bytes()).to_string());
         device.metadata.labels = Some([("name".to_owned(), name.to_owned())].into());
         self.devices.insert(name.to_owned(), (device, FakeDevice::default()));
         self.send_device(name);
@@ -436,6 +459,20 @@ impl World {
         }
     }
 
+    /// A person changes a Device.
+    pub(super) fn edit_device(&mut self, name: &str, edit: impl FnOnce(&mut Device)) {
+        edit(&mut self.devices.get_mut(name).unwrap().0);
+        self.send_device(name);
+    }
+
+    /// A gateway says this of a device that is being taken out of service.
+    pub(super) fn say_decommission(&mut self, device: &str, view: DecommissionView) {
+        self.decommissions.insert(device.to_owned(), view);
+        if let Some(gateway) = self.devices[device].1.gateway.clone() {
+            self.update_view(&gateway, device);
+        }
+    }
+
     /// A device tells how an application is.
     pub(super) fn report(&mut self, device: &str, application: &str, report: Report) {
         let (_, fake) = self.devices.get_mut(device).unwrap();
@@ -565,6 +602,7 @@ impl World {
             revision_reported: connected.then_some(fake.revision),
             facts: connected.then_some(facts),
             applications: connected.then(|| reports(fake)),
+            decommission: self.decommissions.get(device).cloned().filter(|_| connected),
         };
         gateway.views.insert(device.to_owned(), view.clone());
         if gateway.streaming {
@@ -610,6 +648,7 @@ impl World {
                 quiet = false;
                 self.write_unreachable(write);
             }
+            quiet &= !self.settle_decommissions();
             while let Some(write) = self.fleet.poll_device_finalizer(self.now) {
                 quiet = false;
                 self.write_device_finalizer(write);
@@ -635,6 +674,52 @@ impl World {
             }
         }
         panic!("the fleet never comes to rest");
+    }
+
+    fn settle_decommissions(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(check) = self.fleet.poll_proof(self.now) {
+            busy = true;
+            let refuted = || ProofEvidence::Refuted("it is no proof".to_owned());
+            let evidence = self.proofs.get(&check.proof).cloned().unwrap_or_else(refuted);
+            self.fleet.handle_proof(self.now, &check, evidence);
+        }
+        while let Some(write) = self.fleet.poll_decommission(self.now, || {
+            self.drawn += 1;
+            [self.drawn; 16]
+        }) {
+            busy = true;
+            self.decommission_writes += 1;
+            let name = write.device.name;
+            let (object, _) = self.devices.get_mut(&name).unwrap();
+            let outcome = if write.patch["metadata"]["resourceVersion"] == version_of(&object.metadata) {
+                let status = object.status.take().unwrap_or_default();
+                let mut value = serde_json::to_value(status).unwrap();
+                crate::testing::merge(&mut value, &write.patch["status"]);
+                object.status = Some(serde_json::from_value(value).unwrap());
+                WriteOutcome::Done(String::new())
+            } else {
+                WriteOutcome::Conflict
+            };
+            self.fleet.handle_write_outcome(self.now, write.id, outcome);
+            self.send_device(&name);
+        }
+        while let Some(put) = self.fleet.poll_orders(self.now) {
+            busy = true;
+            let gateway = self.gateways.get_mut(&put.gateway).unwrap();
+            gateway.order_puts += 1;
+            let outcome = if !gateway.up || self.gateway_fails {
+                OrdersOutcome::Failed("no connection".to_owned())
+            } else if self.gateways_too_old {
+                OrdersOutcome::TooOld
+            } else {
+                let named = put.orders.into_iter().map(|order| (order.device.name.clone(), order));
+                gateway.orders = named.collect();
+                OrdersOutcome::Answered(PutDecommissionsAnswer { refused: Vec::new() })
+            };
+            self.fleet.handle_orders_outcome(self.now, &put.gateway, put.id, outcome);
+        }
+        busy
     }
 
     /// Time passes, the gateways that are up renew their Leases.
@@ -755,7 +840,8 @@ impl World {
 
     /// The Applications that a device is to have in its set, as `namespace/name`.
     pub(super) fn wanted(&self, device: &str) -> BTreeSet<String> {
-        if self.devices[device].0.metadata.deletion_timestamp.is_some() {
+        let object = &self.devices[device].0;
+        if object.metadata.deletion_timestamp.is_some() || object.spec.decommission {
             return BTreeSet::new();
         }
         let (object, fake) = &self.devices[device];

@@ -6,12 +6,14 @@
 //! |---|---|
 //! | [`ObservedDevice`] | the object in Kubernetes, a value: replaced whole by [`DeviceEntry::observe`] |
 //! | [`SessionView`] | what the device's sessions in this process showed |
+//! | [`Decommission`] | the order to take the device out of service, and its answer |
 //! | [`Delivery`] | the desired set, from the controller over the disk to the device |
 //! | [`WriteState`] | writes to the Kubernetes API about it; the queue of all devices is `Writer` |
 //! | [`Allowance`] | what it may cost, whatever it sends |
 //! | [`Trouble`] | what was seen of its identity that should not be |
 
 mod application;
+mod decommission;
 mod delivery;
 mod facts;
 mod join_view;
@@ -20,6 +22,7 @@ mod session_view;
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use wasmbed_api::{ReasonCode, condition};
 use wasmbed_protocol::{ApplicationUid, Epoch, Log, Reported, Trap};
 
@@ -39,6 +42,7 @@ use super::{
 use crate::{Now, ObjectKey, gateway_api::DeviceView, kubernetes::Event};
 
 pub(super) use application::Application;
+pub(super) use decommission::Decommission;
 pub(super) use delivery::{Delivery, Offer};
 pub(super) use facts::facts_to_resource;
 pub(super) use join_view::JoinView;
@@ -76,6 +80,8 @@ pub(super) struct DeviceEntry {
     /// What its sessions in this process showed.
     live: Option<Box<SessionView>>,
     delivery: Delivery,
+    /// Boxed: few devices are taken out of service.
+    decommission: Option<Box<Decommission>>,
     /// Why it was last turned away, if that still is so.
     rejected: Option<ReasonCode>,
     /// How it is with its joining, if that is for people to know; boxed: few join at a time.
@@ -122,6 +128,7 @@ impl DeviceEntry {
             awaiting: None,
             live: None,
             delivery: Delivery::default(),
+            decommission: None,
             rejected: None,
             join: None,
             returns_by: None,
@@ -138,8 +145,10 @@ impl DeviceEntry {
         admitted_key: Option<String>,
         uid: Option<String>,
         set: Option<Set>,
+        order: Option<Arc<[u8]>>,
     ) -> Self {
         Self {
+            decommission: order.map(|order| Box::new(Decommission::restored(Some(order)))),
             admitted_key: admitted_key.map(Arc::from),
             stored_uid: uid.map(Arc::from),
             delivery: Delivery::restored(set),
@@ -233,6 +242,7 @@ impl DeviceEntry {
             Some(object) => Known::Object {
                 approved: object.is_approved(),
                 revoked: object.is_revoked(),
+                decommissioned: object.is_decommissioned(),
                 public_key: object.public_key().map(AsRef::as_ref),
             },
             None if synced => Known::Missing,
@@ -419,6 +429,7 @@ impl DeviceEntry {
             uid: uid.map(ToString::to_string),
             admitted_key: self.admitted_key.as_deref().map(str::to_owned),
             set,
+            order: self.decommission().and_then(Decommission::order).map(|order| STANDARD.encode(order)),
         }
     }
 
@@ -430,7 +441,10 @@ impl DeviceEntry {
 
     /// Whether the disk may hold something of it.
     pub(super) fn is_on_disk(&self) -> bool {
-        self.stored_uid.is_some() || self.delivery.held().is_some() || self.admitted_key.is_some()
+        self.stored_uid.is_some()
+            || self.delivery.held().is_some()
+            || self.admitted_key.is_some()
+            || self.decommission().is_some_and(|it| it.order().is_some())
     }
 
     // What is known.
@@ -516,6 +530,33 @@ impl DeviceEntry {
         &mut self.delivery
     }
 
+    /// How it is with its being taken out of service, if there is something to say.
+    pub(super) fn decommission(&self) -> Option<&Decommission> {
+        self.decommission.as_deref()
+    }
+
+    pub(super) fn decommission_mut(&mut self) -> &mut Decommission {
+        self.decommission.get_or_insert_default()
+    }
+
+    /// The order to take it out of service is this one now, or there is none; false if that is so already.
+    pub(super) fn take_order(&mut self, order: Option<Arc<[u8]>>) -> bool {
+        let taken = self.decommission_mut().take(order);
+        self.decommission.take_if(|it| it.is_empty());
+        taken
+    }
+
+    /// Its Device says that it was taken out of service: nothing more is to be passed on. Whether the disk says otherwise.
+    pub(super) fn end_decommission(&mut self) -> bool {
+        self.decommission.take().is_some_and(|it| it.order().is_some())
+    }
+
+    /// Whether there is an order that its session can be sent.
+    pub(super) fn takes_order(&self) -> bool {
+        let order = self.decommission().is_some_and(|it| it.order().is_some());
+        order && self.live().is_some_and(SessionView::takes_orders)
+    }
+
     pub(super) fn writes(&self) -> &WriteState {
         &self.writes
     }
@@ -543,10 +584,13 @@ impl DeviceEntry {
             revision_reported: None,
             facts: None,
             applications: None,
+            decommission: None,
         };
         if let Some(live) = &self.live {
             live.show(&mut view);
         }
+        let unsupported = self.live().is_some_and(|live| live.is_established() && !live.takes_orders());
+        view.decommission = self.decommission().and_then(|it| it.view(unsupported));
         view
     }
 

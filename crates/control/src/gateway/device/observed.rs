@@ -18,6 +18,10 @@ pub(in crate::gateway) struct ObservedDevice {
     generation: Option<i64>,
     approved: bool,
     revoked: bool,
+    /// `spec.decommission`.
+    leaves_service: bool,
+    /// The device's proof that it was taken out of service was verified.
+    decommissioned: bool,
     deleting: bool,
     /// Boxed: few Devices have one.
     confirmed_key: Option<Box<KeyHash>>,
@@ -77,6 +81,8 @@ impl ObservedDevice {
             generation: device.metadata.generation,
             approved: device.spec.approved,
             revoked: device.spec.revoked,
+            leaves_service: device.spec.decommission,
+            decommissioned: is_decommissioned(device),
             deleting: device.metadata.deletion_timestamp.is_some(),
             confirmed_key: device
                 .spec
@@ -118,6 +124,16 @@ impl ObservedDevice {
         self.revoked
     }
 
+    /// Whether it is to be taken out of service: no certificate is asked for in its name.
+    pub(in crate::gateway) fn leaves_service(&self) -> bool {
+        self.leaves_service
+    }
+
+    /// Whether it was taken out of service, so that its device is kept out.
+    pub(in crate::gateway) fn is_decommissioned(&self) -> bool {
+        self.decommissioned
+    }
+
     /// Whether it is being deleted.
     pub(in crate::gateway) fn is_deleting(&self) -> bool {
         self.deleting
@@ -130,7 +146,7 @@ impl ObservedDevice {
 
     /// Whether its device is let in, where devices must be approved or need not be.
     pub(in crate::gateway) fn is_let_in(&self, asks_approval: bool) -> bool {
-        !self.revoked && (self.approved || !asks_approval)
+        !self.revoked && !self.decommissioned && (self.approved || !asks_approval)
     }
 
     /// The key that its device has to have: a person's word before the signer's.
@@ -163,6 +179,12 @@ impl ObservedDevice {
 fn pinned_key(device: &Device) -> Option<&str> {
     let issued = || device.status.as_ref().and_then(|status| status.public_key.as_deref());
     device.spec.public_key.as_deref().or_else(issued)
+}
+
+/// Whether a controller has verified the device's proof. It counts beside the person's word only: nobody else asks for one.
+fn is_decommissioned(device: &Device) -> bool {
+    let decommission = device.status.as_ref().and_then(|status| status.decommission.as_ref());
+    device.spec.decommission && decommission.is_some_and(|it| it.confirmed_at.is_some())
 }
 
 impl LastWritten {

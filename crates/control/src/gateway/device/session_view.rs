@@ -33,6 +33,8 @@ pub(in crate::gateway) struct SessionView {
     epoch: Epoch,
     /// Which start of the device speaks.
     boot: Boot,
+    /// Whether the device knows orders to be taken out of service.
+    takes_orders: bool,
     /// Orders the device's starts, once it has reported a number.
     start: Option<u64>,
     /// Lines of its applications.
@@ -92,6 +94,7 @@ impl SessionView {
         Self {
             epoch: counted.epoch(),
             boot: greeting.boot(),
+            takes_orders: greeting.takes_orders(),
             // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
             start: earlier_start.max(greeting.boot().start()),
             logs: Places::default(),
@@ -224,6 +227,11 @@ impl SessionView {
 
     pub(in crate::gateway) fn boot(&self) -> Boot {
         self.boot
+    }
+
+    /// Whether the device knows orders to be taken out of service.
+    pub(super) fn takes_orders(&self) -> bool {
+        self.takes_orders
     }
 
     pub(super) fn start(&self) -> Option<u64> {

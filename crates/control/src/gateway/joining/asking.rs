@@ -160,6 +160,10 @@ impl Gateway {
             let revoked = JoinRefusal::standing("the Device is revoked");
             return Err(JoinRefusal { retry_after_ms: RETRY_REFUSED_MS, ..revoked });
         }
+        if object.leaves_service() {
+            let decommissioned = JoinRefusal::standing("the Device is decommissioned");
+            return Err(JoinRefusal { retry_after_ms: RETRY_REFUSED_MS, ..decommissioned });
+        }
         if object.is_deleting() {
             let deleting = JoinRefusal::passing("the Device is being deleted");
             return Err(JoinRefusal { retry_after_ms: RETRY_APPROVAL_MS, ..deleting });

@@ -22,7 +22,7 @@ fn established() -> (World, SessionId, ObjectKey) {
     let id = world.connect(&Identity { device: device.clone(), public_key });
     world.send(id, &DeviceMessage::Hello(hello(0, 0)));
     let said = world.take(id);
-    let groups = MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::RENEWAL.0);
+    let groups = MessageGroups::ALL;
     assert!(said[0].starts_with("Welcome") && said[0].contains(&format!("{groups:?}")), "{said:?}");
     (world, id, device)
 }

@@ -60,6 +60,9 @@ fn way_of(device: &Device, started: Timestamp) -> Result<Way> {
     if device.spec.revoked {
         return Ok(Way::KeptOut("is revoked"));
     }
+    if device.spec.decommission {
+        return Ok(Way::KeptOut("is being taken out of service"));
+    }
     if !device.spec.approved {
         return Ok(Way::KeptOut("waits for spec.approved"));
     }
