@@ -185,6 +185,15 @@ async fn the_plugin_lets_devices_in_and_keeps_them_out(plane: ControlPlane) -> R
     let (_, said) = plugin.refused(&["wasmbed", "approve", "out"])?;
     ensure!(said.contains("is revoked"), "{said}");
 
+    let (_, said) = plugin.refused(&["wasmbed", "decommission", "two"])?;
+    ensure!(said.contains("can't be taken back: give --yes"), "{said}");
+    let said = plugin.run(&["wasmbed", "decommission", "two", "--yes"])?;
+    ensure!(said.contains("default/two is being decommissioned"), "{said}");
+    assert_eq!(plugin.get("wdev/two", ".spec.decommission")?, "true");
+    let back = r#"{"spec":{"decommission":false}}"#;
+    let said = plugin.kubectl.refused(&["patch", "wdev/two", "--type=merge", "-p", back])?;
+    ensure!(said.contains("decommission can't be taken back"), "{said}");
+
     plugin.run(&["wasmbed", "label", "one", "--set", "floor=2", "--remove", "site"])?;
     let labels = plugin.get("wdev/one", ".metadata.labels")?;
     ensure!(labels.contains("floor") && !labels.contains("site"), "{labels}");

@@ -104,10 +104,10 @@ mod tests {
     fn verbs_and_flags_are_completed_with_their_help() {
         let command = crate::plugin::Args::command();
         let verbs = words_of(command.get_subcommands(), "");
-        for verb in ["approve", "deny", "logs", "label", "run"] {
+        for verb in ["approve", "decommission", "deny", "logs", "label", "run"] {
             assert!(verbs.iter().any(|line| line.starts_with(&format!("{verb}\t"))), "{verbs:?}");
         }
-        assert_eq!(words_of(command.get_subcommands(), "de").len(), 1);
+        assert_eq!(words_of(command.get_subcommands(), "den").len(), 1);
         let approve = command.find_subcommand("approve").unwrap();
         let flags = flags_of(approve, "--f");
         assert!(flags.len() == 1 && flags[0].starts_with("--fingerprint\tThe fingerprint"), "{flags:?}");

@@ -173,6 +173,13 @@ impl Place {
         self.merge(&path, &patch).await.with_context(|| format!("can't change the Device {}", device.key()))
     }
 
+    /// Changes a Device's spec whatever else has changed.
+    pub(super) async fn specify(&self, device: &Device, spec: &Value) -> Result<()> {
+        let path = self.resource.object(Some(&device.metadata.namespace), &device.metadata.name)?;
+        let patch = serde_json::json!({ "metadata": { "uid": device.metadata.uid }, "spec": spec });
+        self.merge(&path, &patch).await.with_context(|| format!("can't change the Device {}", device.key()))
+    }
+
     /// Sets labels whatever else has changed.
     pub(super) async fn set_labels(&self, device: &Device, labels: &Value) -> Result<()> {
         let path = self.resource.object(Some(&device.metadata.namespace), &device.metadata.name)?;

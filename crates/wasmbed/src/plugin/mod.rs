@@ -2,6 +2,7 @@
 
 mod approve;
 mod complete;
+mod decommission;
 mod deny;
 mod devices;
 mod label;
@@ -35,6 +36,8 @@ enum Command {
     Approve(approve::Args),
     /// Keep devices out: deny their requests for certificates, and withdraw their approval.
     Deny(deny::Args),
+    /// Take devices out of service: they erase what they have, sign that they did, and are kept out. Can't be taken back.
+    Decommission(decommission::Args),
     /// Show the logs of applications, as received by the gateways.
     Logs(logs::Args),
     /// Set labels of devices, by which Applications select them, or remove some.
@@ -75,6 +78,7 @@ pub fn run() -> Result<()> {
     match Args::parse().command {
         Command::Approve(arguments) => block_on(approve::run(arguments)),
         Command::Deny(arguments) => block_on(deny::run(arguments)),
+        Command::Decommission(arguments) => block_on(decommission::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
         Command::Label(arguments) => block_on(label::run(arguments)),
         Command::Run(arguments) => block_on(apply::run(arguments)),
