@@ -39,11 +39,11 @@ pub use identity::{Identity, parse_certificates, pem_of, read_certificates};
 pub use joining::{DeviceClients, DevicePeer, DeviceServer};
 pub use renewal::{Following, RENEWAL_INTERVAL, Renewal, Renewed};
 pub use request::{CertificationRequest, REQUEST_BYTES_MAX, RequestError};
-pub use signature::is_signed_by;
+pub use signature::{check_order, is_signed_by};
 pub use wasmbed_files::write_private;
 pub use wasmbed_identity::{
-    CertificateError, FactoryId, FactoryIdError, Leaf, PairingToken, PairingTokenError, Refusal, Role,
-    SpiffeError, SpiffeId,
+    Addressee, CertificateError, FactoryId, FactoryIdError, Leaf, OrderRefusal, PairingToken,
+    PairingTokenError, Refusal, Role, SpiffeError, SpiffeId, statement,
 };
 
 /// Days that certificates are valid. A leaf outlives none of its issuers' remaining days in practice: issuing

@@ -1,23 +1,49 @@
-//! Signatures by a key that is known by itself, without a certificate.
+//! Signatures that are no part of a certificate or a handshake: by a key that is known by itself, and of controllers' orders.
 
-use rustls_pki_types::{SignatureVerificationAlgorithm, alg_id::ECDSA_P256, alg_id::ECDSA_SHA256};
-use wasmbed_identity::P256_KEY_INFO_HEAD;
+use rustls::RootCertStore;
+use rustls_pki_types::{
+    SignatureVerificationAlgorithm, UnixTime,
+    alg_id::{ECDSA_P256, ECDSA_SHA256},
+};
+use wasmbed_identity::{Addressee, OrderRefusal, OrderRules, P256_KEY_INFO_HEAD, statement::SignedOrder};
 
 use crate::tls::provider;
+
+/// ECDSA on P-256 with SHA-256.
+fn es256() -> Option<&'static dyn SignatureVerificationAlgorithm> {
+    let is_it = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
+        algorithm.public_key_alg_id() == ECDSA_P256 && algorithm.signature_alg_id() == ECDSA_SHA256
+    };
+    provider().signature_verification_algorithms.all.iter().find(is_it).copied()
+}
 
 /// Whether `signature` (X9.62, DER) is over SHA-256 of `message` by the ECDSA P-256 key whose DER `SubjectPublicKeyInfo` this
 /// is. Another kind of key has signed nothing.
 #[must_use]
 pub fn is_signed_by(public_key_info: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let is_p256 = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
-        algorithm.public_key_alg_id() == ECDSA_P256 && algorithm.signature_alg_id() == ECDSA_SHA256
-    };
-    let provider = provider();
-    let algorithm = provider.signature_verification_algorithms.all.iter().find(is_p256);
     let point = public_key_info.strip_prefix(P256_KEY_INFO_HEAD);
-    algorithm
+    es256()
         .zip(point)
         .is_some_and(|(algorithm, point)| algorithm.verify_signature(point, message, signature).is_ok())
+}
+
+/// Whether a device is to follow an order to decommission it, now.
+///
+/// # Errors
+/// It is not.
+pub fn check_order(
+    signed: &SignedOrder<'_>,
+    to: &Addressee<'_>,
+    services_roots: &RootCertStore,
+    now: UnixTime,
+) -> Result<(), OrderRefusal> {
+    let es256 = es256().ok_or(OrderRefusal::Signature)?;
+    let algorithms = provider().signature_verification_algorithms.all;
+    wasmbed_identity::check_order(
+        signed,
+        to,
+        &OrderRules { anchors: &services_roots.roots, algorithms, es256, now },
+    )
 }
 
 #[cfg(test)]

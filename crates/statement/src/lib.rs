@@ -34,3 +34,4 @@ pub use decommission::{
 };
 pub use error::{SignError, StatementError};
 pub use sign1::CERTIFICATES_MAX;
+pub use wasmbed_protocol::{DeviceUid, Nonce};

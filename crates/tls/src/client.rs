@@ -1,20 +1,22 @@
 //! What all sessions of a device share.
 
-use alloc::{sync::Arc, vec};
+use alloc::{sync::Arc, vec, vec::Vec};
 use core::fmt;
 
 use rustls::{
     ClientConfig, client::Resumption, crypto::CryptoProvider, time_provider::TimeProvider, version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
+use wasmbed_identity::{Addressee, OrderRefusal, OrderRules, Refusal, check_order, statement::SignedOrder};
 
 use crate::{
     credentials::{Credentials, Own, OwnId, Trust},
+    der::Validity,
     error::{CredentialsError, TlsError},
-    provider::{self, RandomSource},
+    provider::{self, ALGORITHMS, EcdsaP256Sha256, RandomSource},
     session::{ALPN, PLAIN_BYTES_MAX, Session},
     time::Time,
-    verifier::Verifier,
+    verifier::{Verifier, when},
 };
 
 /// What rustls counts in a fragment in addition to the plain bytes: a record's header.
@@ -65,6 +67,37 @@ impl Client {
     #[must_use]
     pub fn trust_domain(&self) -> &str {
         &self.trust.trust_domain
+    }
+
+    /// Drops what it presents: there is nothing to connect with from then on.
+    pub fn withdraw(&mut self) {
+        self.presented = None;
+    }
+
+    /// Whether a controller of this fleet orders the device that is presented to be decommissioned. Its chain is held to the
+    /// rules that gateways' chains are held to.
+    ///
+    /// # Errors
+    /// The order is not to be followed.
+    pub fn check_order(
+        &self,
+        signed: &SignedOrder<'_>,
+        time: &Time,
+        now_ms: u64,
+    ) -> Result<(), OrderRefusal> {
+        let Some((OwnId::Device(id), credentials)) = self.id().zip(self.presented.as_ref()) else {
+            return Err(Refusal::NoCertificate.into());
+        };
+        let mut chain = signed.chain().iter().map(|der| CertificateDer::from(*der));
+        let leaf = chain.next().ok_or(Refusal::NoCertificate)?;
+        let not_before = Validity::of(&leaf).map_or(0, |validity| validity.not_before);
+        let rules = OrderRules {
+            anchors: &self.trust.anchors,
+            algorithms: ALGORITHMS.all,
+            es256: &EcdsaP256Sha256,
+            now: when(time.moment(now_ms), not_before, &chain.collect::<Vec<_>>()),
+        };
+        check_order(signed, &Addressee { id, device_uid: credentials.device_uid() }, &rules)
     }
 
     /// Begins a session; its first bytes wait to be transmitted. `now_ms` is the board's monotonic clock, as in [`Time`].

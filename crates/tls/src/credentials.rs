@@ -8,11 +8,11 @@ use core::{
 
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
-use wasmbed_identity::{FactoryId, Leaf, Role, SpiffeId};
+use wasmbed_identity::{FactoryId, Leaf, Role, SpiffeId, statement::DeviceUid};
 use webpki::anchor_from_trusted_cert;
 
 use crate::{
-    der::{Validity, certificates},
+    der::{Validity, certificates, subject_serial},
     error::{CredentialsError, TlsError},
     provider::P256Key,
     request::self_signed,
@@ -52,6 +52,7 @@ pub struct Credentials {
     id: OwnId,
     pub(crate) certified: Arc<CertifiedKey>,
     validity: Validity,
+    device_uid: Option<DeviceUid>,
 }
 
 impl Credentials {
@@ -112,6 +113,12 @@ impl Credentials {
         self.validity.not_after
     }
 
+    /// The UID of the Device that the leaf was issued for; none in certificates that the signer did not issue.
+    #[must_use]
+    pub fn device_uid(&self) -> Option<DeviceUid> {
+        self.device_uid
+    }
+
     fn of(
         chain: Vec<CertificateDer<'static>>,
         key: &P256Key,
@@ -122,12 +129,14 @@ impl Credentials {
         }
         let leaf = chain.first().ok_or(CredentialsError::NoCertificate)?;
         let validity = Validity::of(leaf).ok_or(CredentialsError::Malformed)?;
+        let device_uid = subject_serial(leaf).and_then(|serial| serial.parse().ok());
         let leaf = Leaf::parse(leaf).map_err(|_| CredentialsError::Malformed)?;
         if !key.belongs_to(&leaf.public_key_info()) {
             return Err(CredentialsError::KeyMismatch);
         }
         let id = id(&leaf)?;
-        Ok(Self { id, certified: Arc::new(CertifiedKey::new(chain, Arc::new(key.clone()))), validity })
+        let certified = Arc::new(CertifiedKey::new(chain, Arc::new(key.clone())));
+        Ok(Self { id, certified, validity, device_uid })
     }
 }
 

@@ -10,11 +10,18 @@ use zeroize::Zeroizing;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const UTF8_STRING: u8 = 0x0c;
+const PRINTABLE_STRING: u8 = 0x13;
 pub(crate) const UTC_TIME: u8 = 0x17;
 pub(crate) const GENERALIZED_TIME: u8 = 0x18;
 pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const CONTEXT_0: u8 = 0xa0;
+const SET: u8 = 0x31;
 const CONTEXT_1: u8 = 0xa1;
+
+/// The attribute type `serialNumber`, 2.5.4.5.
+const SERIAL_NUMBER: &[u8] = &[0x55, 0x04, 0x05];
 
 /// `AlgorithmIdentifier` of id-ecPublicKey with the curve P-256, without its own header (RFC 5480).
 const EC_P256: &[u8] = &[
@@ -54,6 +61,27 @@ impl Validity {
         let (not_before, not_after) = (validity.time()?, validity.time()?);
         validity.0.is_empty().then_some(Self { not_before, not_after })
     }
+}
+
+/// The subject's serial number (X.520, section 6.2.9) of a DER certificate, if it has one as text. Nothing else is checked.
+pub(crate) fn subject_serial(certificate: &[u8]) -> Option<&str> {
+    let mut outer = Reader(certificate).enter(SEQUENCE)?;
+    let mut body = outer.enter(SEQUENCE)?;
+    body.skip_if(CONTEXT_0);
+    body.value(INTEGER)?;
+    for _ in 0..3 {
+        body.value(SEQUENCE)?;
+    }
+    let mut subject = body.enter(SEQUENCE)?;
+    while !subject.0.is_empty() {
+        // Several attributes in one set are a thing that no authority makes.
+        let mut attribute = subject.enter(SET)?.enter(SEQUENCE)?;
+        if attribute.value(OBJECT_IDENTIFIER)? == SERIAL_NUMBER {
+            let text = attribute.value(UTF8_STRING).or_else(|| attribute.value(PRINTABLE_STRING))?;
+            return core::str::from_utf8(text).ok();
+        }
+    }
+    None
 }
 
 /// Certificates that stand one after the other, with nothing behind them; nothing but their lengths is checked.
@@ -205,6 +233,8 @@ fn digits(pair: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -243,6 +273,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Validity::of(&bytes);
+            let _ = subject_serial(&bytes);
             let _ = p256_scalar(&bytes);
             let _ = p256_point(&bytes);
             let _ = certificates(&bytes);
@@ -258,6 +289,21 @@ mod tests {
             }
             der.truncate(cut);
             let _ = Validity::of(&der);
+            let _ = subject_serial(&der);
+        }
+
+        #[test]
+        fn a_subjects_serial_number_is_what_the_host_reads(name in "[a-z]{0,9}", serial in "[a-z0-9-]{0,40}", has_serial: bool) {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            if has_serial {
+                params.distinguished_name.push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 5]), serial.clone());
+            }
+            let der = params.self_signed(&key).unwrap();
+            let facts = wasmbed_pki::CertificateFacts::parse(der.der()).unwrap();
+            prop_assert_eq!(subject_serial(der.der()), facts.subject_serial.as_deref());
+            prop_assert_eq!(subject_serial(der.der()), has_serial.then_some(serial.as_str()));
         }
 
         #[test]

@@ -46,15 +46,20 @@ impl Verifier {
         let certificate = Leaf::parse(leaf)?;
         let Validity { not_before, not_after } =
             Validity::of(leaf).ok_or(Refusal::Certificate(CertificateError::Malformed))?;
-        // An authority may have been renewed after it signed the leaf.
-        let newest = above.iter().filter_map(|der| Validity::of(der)).map(|above| above.not_before).max();
-        let at = self.moment.for_chain(not_before.max(newest.unwrap_or(0)));
-        let at = UnixTime::since_unix_epoch(core::time::Duration::from_secs(at));
+        let at = when(self.moment, not_before, above);
         let anchors = &self.trust.anchors;
         let anchor = certificate.verify(above, anchors, KeyUsage::server_auth(), ALGORITHMS.all, at)?;
         let id = certificate.spiffe_id()?.require(&self.trust.trust_domain, &[Role::Gateway])?;
         Ok(Gateway { id: id.as_str().into(), not_before, not_after, anchor })
     }
+}
+
+/// When a chain is checked whose leaf begins then.
+pub(crate) fn when(moment: Moment, not_before: u64, above: &[CertificateDer<'_>]) -> UnixTime {
+    // An authority may have been renewed after it signed the leaf.
+    let newest = above.iter().filter_map(|der| Validity::of(der)).map(|above| above.not_before).max();
+    let at = moment.for_chain(not_before.max(newest.unwrap_or(0)));
+    UnixTime::since_unix_epoch(core::time::Duration::from_secs(at))
 }
 
 impl ServerCertVerifier for Verifier {
