@@ -172,7 +172,10 @@ impl Witness {
                 self.sets.entry((device, desired.revision.0)).or_default().insert(set);
             }
             Ok(GatewayMessage::Reject(closing) | GatewayMessage::Goodbye(closing))
-                if matches!(closing.reason, CloseReason::Deleted | CloseReason::Revoked) =>
+                if matches!(
+                    closing.reason,
+                    CloseReason::Deleted | CloseReason::Revoked | CloseReason::Decommissioned
+                ) =>
             {
                 self.taken_back.insert(device);
             }

@@ -1,5 +1,7 @@
 //! The connection to a gateway: the session's state, the attempts before it, and what is sent in answer to a bad message.
 
+use alloc::borrow::Cow;
+
 use wasmbed_protocol::{Closing, Epoch, ErrorCode, ErrorNotice, Welcome};
 
 use crate::{
@@ -25,8 +27,22 @@ pub(crate) struct Connection {
     /// Messages in a row that were not usable.
     bad_frames: u32,
     /// An Error to be sent. At most one waits; an Error is never answered, so more would say nothing new.
-    complaint: Option<ErrorNotice<'static>>,
+    complaint: Option<Complaint>,
     link: Option<LinkEffect>,
+}
+
+/// What is wrong with a message of the gateway's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Complaint {
+    code: ErrorCode,
+    tag: Option<u32>,
+    detail: Cow<'static, str>,
+}
+
+impl Complaint {
+    pub(crate) fn notice(&self) -> ErrorNotice<'_> {
+        ErrorNotice { code: self.code, tag: self.tag, detail: &self.detail }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,11 +220,16 @@ impl Connection {
         self.bad_frames >= BAD_FRAMES_MAX
     }
 
-    pub(crate) fn complain(&mut self, code: ErrorCode, tag: Option<u32>, detail: &'static str) {
-        self.complaint.get_or_insert(ErrorNotice { code, tag, detail });
+    pub(crate) fn complain(
+        &mut self,
+        code: ErrorCode,
+        tag: Option<u32>,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
+        self.complaint.get_or_insert(Complaint { code, tag, detail: detail.into() });
     }
 
-    pub(crate) fn take_complaint(&mut self) -> Option<ErrorNotice<'static>> {
+    pub(crate) fn take_complaint(&mut self) -> Option<Complaint> {
         self.complaint.take()
     }
 

@@ -4,6 +4,8 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, ReportReason};
 
+use wasmbed_statement::Proof;
+
 use crate::{identity::JoinDevice, storage::Operation, trap::Trapped};
 
 /// Names one load of one application, so that news of an earlier one is told apart. Never reused before a reset.
@@ -18,7 +20,7 @@ pub enum Effect {
     Connect,
     /// Close the connection; answered by `handle_disconnected`.
     Close,
-    /// Make an operational key; answered by `handle_key` before the next output is asked for, as are the next four.
+    /// Make an operational key; answered by `handle_key` before the next output is asked for, as are the next six.
     MakeKey,
     /// Take [`Agent::operational_key`](crate::Agent::operational_key) into use; answered by `handle_key_used`.
     UseKey,
@@ -28,6 +30,13 @@ pub enum Effect {
     Prove(JoinDevice),
     /// Judge [`Agent::received_chain`](crate::Agent::received_chain); answered by `handle_chain`.
     CheckChain,
+    /// Judge [`Agent::order`](crate::Agent::order): whether a controller of this fleet gives it to this device. Answered by
+    /// `handle_order`.
+    CheckOrder,
+    /// Sign this proof with the key of the session; answered by `handle_proof_signed`.
+    SignProof(Proof),
+    /// Drop every key from memory: none is used any more. Not answered.
+    ForgetKeys,
     /// Do this to storage; answered by `handle_storage`. There is at most one at a time.
     Storage(Operation),
     /// Load an application from its committed module; answered by [`ApplicationEvent::Started`],

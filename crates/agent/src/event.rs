@@ -3,7 +3,8 @@
 use alloc::{collections::VecDeque, string::String};
 
 use wasmbed_protocol::{
-    ApplicationUid, CloseReason, CorrelationId, Epoch, KeyHash, ModuleDigest, ReportReason, Revision,
+    ApplicationUid, CloseReason, CorrelationId, DeviceUid, Epoch, KeyHash, ModuleDigest, ReportReason,
+    Revision,
 };
 
 use crate::{identity::IdentityError, why::Why};
@@ -148,6 +149,27 @@ pub enum Event {
     },
     /// A session was established with a new chain.
     Proven,
+    /// An order to decommission the device was refused.
+    OrderRefused {
+        /// Why, as the gateway is told.
+        detail: String,
+    },
+    /// An order to decommission the device is followed: everything was stopped, and is being erased.
+    Decommissioning {
+        /// The Device that it names.
+        device_uid: DeviceUid,
+    },
+    /// Something could not be erased; the proof does not claim it.
+    NotErased,
+    /// Everything is erased, and the proof of that is stored.
+    Decommissioned,
+    /// The proof arrived: the key is being erased.
+    ProofAcknowledged,
+    /// The device was decommissioned and does nothing any more.
+    AtRest {
+        /// Why its key could not be erased, if it could not.
+        problem: Option<String>,
+    },
     /// The number of this start could not be stored: sessions go without it, told apart by the boot id alone.
     StartUncounted,
 }

@@ -25,6 +25,8 @@ pub enum Invariant {
     Durability,
     /// No key is used before storage has it, and a certificate is asked for only where one is.
     Identity,
+    /// A device that was decommissioned has no application and pulls nothing.
+    Decommissioned,
 }
 
 impl fmt::Display for Invariant {
@@ -42,6 +44,9 @@ impl fmt::Display for Invariant {
             Self::Traps(waiting) => write!(f, "{waiting} traps wait"),
             Self::Link => f.write_str("the link is asked for something that the session is not about"),
             Self::Identity => f.write_str("an identity is used before it may be, or asked for by nobody"),
+            Self::Decommissioned => {
+                f.write_str("a decommissioned device has applications, or pulls a module")
+            }
             Self::Durability => f.write_str("storage has a later state than there is"),
         }
     }

@@ -29,6 +29,7 @@ pub mod backoff;
 mod clock;
 mod config;
 mod connection;
+mod decommission;
 mod durability;
 mod effect;
 mod event;
@@ -49,11 +50,12 @@ mod why;
 
 pub use agent::{Agent, SessionState};
 pub use config::{Config, DeviceFacts, Restored};
+pub use decommission::{ORDER_PAUSE_MS, Ordered, PROOF_INTERVAL_MS};
 pub use effect::{ApplicationEvent, DeviceUsage, Effect, RunId, Start};
 pub use event::{EVENTS_MAX, Event};
 pub use identity::{
     ChainFacts, IDENTITY_BYTES_MAX, IdentityError, JOIN_ANSWER_TIMEOUT_MS, JOINING_MS_MAX, JoinDevice,
-    KEY_BYTES_MAX, Presented, Provisioned,
+    KEY_BYTES_MAX, Presented, Provisioned, is_acknowledged,
 };
 pub use invariant::Invariant;
 pub use log::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES_MAX};

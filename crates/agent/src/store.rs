@@ -9,15 +9,38 @@ use crate::storage::Inventory;
 /// The operation that is outstanding, with what its success means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Busy {
-    State { version: u64, revision: Revision },
+    State {
+        version: u64,
+        revision: Revision,
+    },
     ReadIdentity,
-    Identity { version: u64 },
-    Append { digest: ModuleDigest, end: u32 },
-    ReadBack { digest: ModuleDigest },
-    CommitModule { digest: ModuleDigest },
-    Discard { digest: ModuleDigest },
-    Delete { digest: ModuleDigest },
-    DeleteData { uid: ApplicationUid },
+    Identity {
+        version: u64,
+    },
+    Append {
+        digest: ModuleDigest,
+        end: u32,
+    },
+    ReadBack {
+        digest: ModuleDigest,
+    },
+    CommitModule {
+        digest: ModuleDigest,
+    },
+    Discard {
+        digest: ModuleDigest,
+    },
+    Delete {
+        digest: ModuleDigest,
+    },
+    DeleteData {
+        uid: ApplicationUid,
+    },
+    /// What is there is read anew.
+    List,
+    Erase,
+    /// The same after the proof was acknowledged, or of a provisioned key.
+    Ending,
 }
 
 impl Busy {
@@ -32,7 +55,10 @@ impl Busy {
             | Self::ReadIdentity
             | Self::Identity { .. }
             | Self::Delete { .. }
-            | Self::DeleteData { .. } => None,
+            | Self::DeleteData { .. }
+            | Self::List
+            | Self::Erase
+            | Self::Ending => None,
         }
     }
 }
@@ -61,6 +87,12 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(inventory: Inventory) -> Self {
         Self { inventory, busy: None, damaged: Vec::new() }
+    }
+
+    /// Storage was asked again what it holds.
+    pub(crate) fn replace(&mut self, inventory: Inventory) {
+        self.inventory = inventory;
+        self.damaged.clear();
     }
 
     pub(crate) fn has_module(&self, digest: &ModuleDigest) -> bool {
@@ -107,9 +139,13 @@ impl Store {
 
     pub(crate) fn note_success(&mut self, busy: &Busy) -> Stored {
         match busy {
-            Busy::State { .. } | Busy::ReadIdentity | Busy::Identity { .. } | Busy::ReadBack { .. } => {
-                Stored::Nothing
-            }
+            Busy::State { .. }
+            | Busy::ReadIdentity
+            | Busy::Identity { .. }
+            | Busy::ReadBack { .. }
+            | Busy::List
+            | Busy::Erase
+            | Busy::Ending => Stored::Nothing,
             Busy::Append { digest, end } => {
                 self.inventory.staged.retain(|(known, _)| known != digest);
                 self.inventory.staged.push((*digest, *end));

@@ -8,17 +8,19 @@ use std::collections::BTreeSet;
 use proptest::{collection::vec, prelude::*};
 use support::frame;
 use wasmbed_agent::{
-    Agent, ChainFacts, Config, Effect, IDENTITY_BYTES_MAX, IdentityError, Presented, Provisioned, Restored,
-    SessionState,
-    storage::{Done, Operation, StorageError},
+    Agent, ChainFacts, Config, Effect, IDENTITY_BYTES_MAX, IdentityError, Ordered, Presented, Provisioned,
+    Restored, SessionState, is_acknowledged,
+    storage::{Done, Inventory, Operation, StorageError},
 };
 use wasmbed_protocol::{
-    Certificate, CloseReason, Closing, DeviceMessage, DeviceUid, Epoch, GatewayMessage, JoinAnswer,
-    JoinState, KeyHash, MessageGroups, Welcome, decode_device, limits,
+    Certificate, CloseReason, Closing, Decommission, DeviceMessage, DeviceUid, Epoch, GatewayMessage,
+    JoinAnswer, JoinState, KeyHash, MessageGroups, Nonce, Welcome, decode_device, limits,
 };
 
 /// The gateway's clock at the start of the monotonic one, Unix seconds.
 const BEGIN_S: u64 = 1_800_000_000;
+/// What the board signs begins with this.
+const PROOF: &[u8] = b"the proof ";
 /// What a board takes for a chain of its own begins with this.
 const GOOD: u8 = 0xC5;
 
@@ -75,6 +77,12 @@ struct World {
     board_fails: bool,
     storage_fails: bool,
     presented: Option<Vec<u8>>,
+    /// The keys were dropped since the start.
+    has_forgotten: bool,
+    /// How often they were, all in all.
+    ends: usize,
+    /// The provisioned key was erased.
+    is_blank: bool,
 }
 
 fn config(kind: u8) -> Config {
@@ -100,11 +108,14 @@ impl World {
             board_fails: false,
             storage_fails: false,
             presented: None,
+            has_forgotten: false,
+            ends: 0,
+            is_blank: false,
         }
     }
 
     fn lose_power(&mut self) {
-        (self.operation, self.key, self.connected) = (None, None, false);
+        (self.operation, self.key, self.connected, self.has_forgotten) = (None, None, false, false);
         let restored = Restored { state: self.state.clone(), ..Restored::default() };
         self.agent = Agent::new(config(self.kind), restored, self.now_ms);
     }
@@ -117,11 +128,16 @@ impl World {
         std::mem::take(&mut self.board_fails).then(|| IdentityError::Failed("no random bytes".into()))
     }
 
+    fn is_retired(&self) -> bool {
+        self.stored.as_deref().is_some_and(is_acknowledged)
+    }
+
     /// Does what the agent asks for.
     fn perform(&mut self) {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
                 Effect::Connect => {
+                    assert!(!self.has_forgotten && !self.is_blank && !self.is_retired(), "without a key");
                     self.presented = match self.agent.presented() {
                         Presented::Provisioned => None,
                         Presented::Chain(chain) => Some(chain.to_vec()),
@@ -177,12 +193,35 @@ impl World {
                     }
                     self.agent.handle_chain(self.now_ms, judged);
                 }
+                Effect::CheckOrder => {
+                    let judged = match *self.agent.order() {
+                        [number, _] if number % 2 == 0 => {
+                            Ok(Ordered { device_uid: DeviceUid([1; 16]), nonce: Nonce([number; 16]) })
+                        }
+                        _ => Err(IdentityError::Order("another device's".into())),
+                    };
+                    self.agent.handle_order(self.now_ms, judged);
+                }
+                Effect::SignProof(proof) => {
+                    assert!(self.kind % 3 == 2 || self.key.is_some(), "it signs without its key");
+                    let failure = self.fails();
+                    let signed = [PROOF.to_vec(), proof.nonce.0.to_vec()].concat();
+                    self.agent.handle_proof_signed(self.now_ms, failure.map_or(Ok(signed), Err));
+                }
+                Effect::ForgetKeys => {
+                    assert!(self.stores(PROOF), "an end without a proof");
+                    (self.key, self.has_forgotten, self.has_chain) = (None, true, false);
+                    self.ends += 1;
+                }
                 Effect::Start(_) | Effect::Stop { .. } => panic!("it has no set"),
             }
         }
         let mut buffer = [0; limits::FRAME_BYTES_MAX];
         while let Some(length) = self.agent.poll_transmit(&mut buffer) {
             let message = decode_device(&buffer[2..length]).unwrap();
+            if let DeviceMessage::Decommissioned(decommissioned) = &message {
+                assert!(self.stores(decommissioned.proof), "a proof is sent that is not stored");
+            }
             if let DeviceMessage::Join(join) = &message {
                 self.joins_at_ms.push(self.now_ms);
                 let minute_ms = self.now_ms.saturating_sub(60_000);
@@ -219,6 +258,13 @@ impl World {
                     self.state = Some(bytes);
                     Ok(Done::Written)
                 }
+                Operation::Inventory => Ok(Done::Inventory(Inventory::default())),
+                Operation::EraseRemoved => Ok(Done::Erased { left: self.now_ms.is_multiple_of(3) }),
+                Operation::EraseProvisioned => {
+                    assert!(self.kind % 3 == 2 && self.is_retired(), "a key is erased before its time");
+                    self.is_blank = true;
+                    Ok(Done::Written)
+                }
                 other => panic!("it asks for {other:?} without a set"),
             }
         };
@@ -244,7 +290,7 @@ impl World {
             heartbeat_timeout_ms: 3_600_000,
             log_bytes_per_second: 0,
             desired_known: false,
-            groups: Some(MessageGroups::RENEWAL),
+            groups: Some(MessageGroups(MessageGroups::RENEWAL.0 | MessageGroups::DECOMMISSION.0)),
         }))
     }
 
@@ -353,6 +399,15 @@ fn any_piece() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+fn order(number: u8, what: u8) -> Vec<u8> {
+    frame(&GatewayMessage::Decommission(Decommission { order: &[number, what] }))
+}
+
+fn acknowledgment() -> Vec<u8> {
+    let closing = Closing { reason: CloseReason::Decommissioned, retry_after_ms: 0, detail: "" };
+    frame(&GatewayMessage::Goodbye(closing))
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let closing = (any::<u32>(), 0..16u32).prop_map(|(retry_after_ms, reason)| {
         let closing = Closing { reason: CloseReason::from(reason), retry_after_ms, detail: "" };
@@ -370,6 +425,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => chain,
         1 => (vec(any::<u8>(), 1..300), 1..100usize).prop_map(|(bytes, piece)| Step::Chain(bytes, piece)),
         1 => closing,
+        2 => (any::<u8>(), 0..3u8).prop_map(|(number, what)| Step::Frame(order(number, what))),
+        1 => Just(Step::Frame(acknowledgment())),
         1 => vec(any::<u8>(), 0..60).prop_map(Step::Frame),
         6 => prop_oneof![0..100u64, 0..120_000u64, Just(7_200_000u64)].prop_map(Step::Pass),
         1 => Just(Step::BoardFails),
@@ -397,13 +454,21 @@ proptest! {
         // An hour at most was asked for, and a chain may be over.
         for _ in 0..8_000 {
             world.good_round(&mut epoch);
+            if kind == 0 && world.agent.is_at_rest() {
+                world.play(Step::LosePower);
+            }
+        }
+        if world.agent.is_at_rest() {
+            prop_assert!(world.ends > 0 && kind != 0 && world.is_blank == (kind == 2));
+            prop_assert!(world.is_retired() && !world.stores(&[0xA0, 0xA1, 0xA2]), "the key is still there");
+            return Ok(());
         }
         prop_assert!(matches!(world.agent.session(), SessionState::Established(_)), "{:?}", world.agent.session());
         prop_assert!(kind == 2 || world.presented.is_some(), "with a chain");
     }
 
     #[test]
-    fn without_failures_of_the_board_there_is_one_key_whatever_else_happens(
+    fn without_failures_of_the_board_there_is_one_key_until_its_end_whatever_else_happens(
         kind in 0..2u8,
         steps in vec(any_step(), 0..120),
     ) {
@@ -414,7 +479,7 @@ proptest! {
                 world.play(step);
             }
         }
-        prop_assert!(world.used.len() <= 1, "{:?}", world.used);
+        prop_assert!(world.used.len() <= 1 + world.ends, "{:?}", world.used);
     }
 }
 

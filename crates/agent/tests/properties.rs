@@ -429,7 +429,7 @@ impl World {
         }
         let closing = Closing { reason, retry_after_ms: 0, detail: "" };
         self.agent.handle_frame(self.now_ms, &frame(&GatewayMessage::Goodbye(closing)));
-        if matches!(reason, CloseReason::Deleted | CloseReason::Revoked) && self.greeted {
+        if TAKEN_BACK.contains(&reason) && self.greeted {
             self.acknowledged = (0, BTreeMap::new());
         }
     }
@@ -643,9 +643,13 @@ fn ended_with(reason: CloseReason) -> (World, usize) {
     (world, runs)
 }
 
+/// Ends of a session that stop everything. A device that proved nothing takes the last one as the one before.
+const TAKEN_BACK: [CloseReason; 3] =
+    [CloseReason::Deleted, CloseReason::Revoked, CloseReason::Decommissioned];
+
 #[test]
 fn a_device_that_was_deleted_or_revoked_stops_everything_and_holds_no_set_any_more() {
-    for reason in [CloseReason::Deleted, CloseReason::Revoked] {
+    for reason in TAKEN_BACK {
         let (mut world, runs) = ended_with(reason);
         assert_eq!(runs, 0, "{reason:?} stops what runs");
         world.known = false;
@@ -682,7 +686,7 @@ fn a_device_whose_storage_fails_holds_nothing_either_once_it_was_taken_back() {
 #[test]
 fn other_ends_of_a_session_stop_nothing() {
     for reason in (0..32).map(CloseReason::from) {
-        if !matches!(reason, CloseReason::Deleted | CloseReason::Revoked) {
+        if !TAKEN_BACK.contains(&reason) {
             assert_eq!(ended_with(reason).1, 2, "{reason:?}");
         }
     }

@@ -9,10 +9,14 @@ use wasmbed_flash::provision::{self, Issued, ProvisionError};
 use wasmbed_protocol::{
     DeviceUid, JoinStatement, KeyHash, encode_join_statement, limits::JOIN_STATEMENT_BYTES_MAX,
 };
-use wasmbed_supervisor::platform::{ChainFacts, Identity, IdentityError, Presented, Provisioned};
+use wasmbed_supervisor::platform::{ChainFacts, Identity, IdentityError, Ordered, Presented, Provisioned};
 use wasmbed_tls::{
     Client, Credentials, CredentialsError, OwnId, P256Key, RandomSource, Session, Time, TlsError,
-    certification_request, identity::PairingToken,
+    certification_request,
+    identity::{
+        OrderRefusal, PairingToken,
+        statement::{Proof, SignError, SignedOrder},
+    },
 };
 use zeroize::Zeroizing;
 
@@ -42,6 +46,8 @@ enum Own {
     Operational(P256Key, Credentials),
     Factory(P256Key, Credentials),
     Pairing(PairingToken),
+    /// Its key was erased.
+    Erased,
 }
 
 impl BoardIdentity {
@@ -80,7 +86,7 @@ impl BoardIdentity {
             Own::Operational(_, credentials) | Own::Factory(_, credentials) => {
                 client.present(credentials.clone())?;
             }
-            Own::Pairing(_) => {}
+            Own::Pairing(_) | Own::Erased => {}
         }
         Ok(Self { provisioned, made: None, client, random, clock, time })
     }
@@ -107,7 +113,9 @@ impl BoardIdentity {
     fn operational(&self) -> Result<&P256Key, IdentityError> {
         match &self.provisioned {
             Own::Operational(key, _) => Ok(key),
-            Own::Factory(..) | Own::Pairing(_) => self.made.as_ref().ok_or(IdentityError::Unavailable),
+            Own::Factory(..) | Own::Pairing(_) | Own::Erased => {
+                self.made.as_ref().ok_or(IdentityError::Unavailable)
+            }
         }
     }
 
@@ -132,6 +140,7 @@ impl fmt::Display for BoardIdentity {
                 OwnId::Pairing(_) => f.write_str("pairing"),
             },
             Own::Pairing(token) => write!(f, "pairing={}", token.id()),
+            Own::Erased => f.write_str("erased"),
         }
     }
 }
@@ -144,6 +153,7 @@ impl Identity for BoardIdentity {
             }
             Own::Factory(key, _) => Provisioned::Factory { key: hash(key) },
             Own::Pairing(token) => Provisioned::Pairing { id: token.id().to_string() },
+            Own::Erased => Provisioned::Fixed,
         }
     }
 
@@ -183,7 +193,7 @@ impl Identity for BoardIdentity {
         match &self.provisioned {
             Own::Factory(key, _) => key.sign_der(&bytes).map_err(failed),
             Own::Pairing(token) => Ok(token.key().prove(&bytes).to_vec()),
-            Own::Operational(..) => Err(IdentityError::Unavailable),
+            Own::Operational(..) | Own::Erased => Err(IdentityError::Unavailable),
         }
     }
 
@@ -198,8 +208,31 @@ impl Identity for BoardIdentity {
             (Presented::Provisioned, Own::Pairing(_)) => {
                 Credentials::pairing(self.trust_domain(), self.operational()?).map_err(failed)?
             }
+            (Presented::Provisioned, Own::Erased) => return Err(IdentityError::Unavailable),
         };
         self.client.present(credentials).map_err(|error| IdentityError::Chain(error.to_string()))
+    }
+
+    fn check_order(&mut self, order: &[u8]) -> Result<Ordered, IdentityError> {
+        let now_ms = self.now_ms();
+        self.time.set_rtc((self.clock.unix_s)(), now_ms);
+        let refused = |refusal: &dyn fmt::Display| IdentityError::Order(refusal.to_string());
+        let signed = SignedOrder::decode(order).map_err(|error| refused(&OrderRefusal::from(error)))?;
+        self.client.check_order(&signed, &self.time, now_ms).map_err(|refusal| refused(&refusal))?;
+        let order = signed.order();
+        Ok(Ordered { device_uid: order.device_uid, nonce: order.nonce })
+    }
+
+    fn sign_proof(&mut self, proof: &Proof) -> Result<Vec<u8>, IdentityError> {
+        let key = self.operational()?;
+        proof
+            .sign(|message| key.sign_der(message))
+            .map_err(|error: SignError<TlsError>| IdentityError::Failed(error.to_string()))
+    }
+
+    fn forget_keys(&mut self) {
+        self.client.withdraw();
+        (self.made, self.provisioned) = (None, Own::Erased);
     }
 }
 
@@ -261,8 +294,16 @@ mod tests {
     use alloc::string::String;
     use std::path::Path;
 
-    use wasmbed_pki::{Authorities, CertificationRequest, DeviceIssuer, FactoryAuthority};
-    use wasmbed_tls::{identity::Leaf, provider::ALGORITHMS};
+    use wasmbed_pki::{
+        Authorities, CertificationRequest, DeviceIssuer, DeviceKey, FactoryAuthority, is_signed_by,
+    };
+    use wasmbed_tls::{
+        identity::{
+            Leaf,
+            statement::{Erased, Nonce, Order, SignedProof},
+        },
+        provider::ALGORITHMS,
+    };
 
     use super::*;
     use crate::random::Random;
@@ -304,7 +345,7 @@ mod tests {
             let file = |extension| self.path().join(["devices-issuing", extension].join("."));
             let issuer = DeviceIssuer::open(&file("crt"), &file("key"), "example.org").unwrap();
             let request = CertificationRequest::parse(request).unwrap();
-            let pem = issuer.issue(&request, "lab", "sn-42", "0", seconds).unwrap();
+            let pem = issuer.issue(&request, "lab", "sn-42", &UID.to_string(), seconds).unwrap();
             let file = self.path().join("issued.crt");
             std::fs::write(&file, pem).unwrap();
             let chain = wasmbed_pki::read_certificates(&file).unwrap();
@@ -317,6 +358,23 @@ mod tests {
             let random = Random::start([3; 32]);
             BoardIdentity::open(identity, &roots, Time::new(0), random, clock)
                 .map_err(|problem| problem.to_string())
+        }
+    }
+
+    const NONCE: Nonce = Nonce([9; 16]);
+
+    /// An order by whoever holds this identity.
+    fn order(signer: &wasmbed_pki::Identity, device: &str, device_uid: DeviceUid) -> Vec<u8> {
+        let certificates = signer.chain();
+        let chain: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
+        let key = DeviceKey::of(signer).unwrap();
+        Order { device, device_uid, nonce: NONCE }.sign(&chain, |message| key.sign(message)).unwrap()
+    }
+
+    fn refusal(board: &mut BoardIdentity, order: &[u8]) -> String {
+        match board.check_order(order) {
+            Err(IdentityError::Order(problem)) => problem,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -433,6 +491,87 @@ mod tests {
         with_key(&mut board);
         assert_eq!(refused(&board, &chain), "the private key does not belong to the certificate");
         assert!(matches!(board.use_key(b"no key"), Err(IdentityError::Key(_))));
+    }
+
+    #[test]
+    fn a_controllers_order_is_followed_and_nobody_elses() {
+        let fleet = Fleet::new();
+        let mut board = fleet.board(fleet.factory()).unwrap();
+        let (_, request) = with_key(&mut board);
+        board.present(Presented::Chain(&fleet.sign(&request, YEAR_S))).unwrap();
+        let own = "spiffe://example.org/ns/lab/device/sn-42";
+        let controller = fleet.authorities.issue_controller("wasmbed-system", "one").unwrap();
+        let good = order(&controller, own, UID);
+        assert_eq!(board.check_order(&good), Ok(Ordered { device_uid: UID, nonce: NONCE }));
+        // What a hostile gateway could try: its own key, another's order, an order that was changed, an operator's, or one of
+        // another fleet with the same names.
+        let gateway = fleet.authorities.issue_gateway("wasmbed-system", "one", &[]).unwrap();
+        let operator = fleet.authorities.issue_operator("wasmbed-system", "one").unwrap();
+        let device = fleet.authorities.issue_device("lab", "sn-42").unwrap();
+        let elsewhere = Fleet::new();
+        let strange = elsewhere.authorities.issue_controller("wasmbed-system", "one").unwrap();
+        let mut spoilt = good.clone();
+        let nonce_at = good.windows(16).position(|part| part == NONCE.0).unwrap();
+        spoilt[nonce_at] ^= 1;
+        for (bad, why) in [
+            (order(&gateway, own, UID), "signer's certificate"),
+            (order(&operator, own, UID), "operator"),
+            (order(&device, own, UID), "signer's certificate"),
+            (order(&strange, own, UID), "signer's certificate"),
+            (order(&controller, "spiffe://example.org/ns/lab/device/sn-43", UID), "another device"),
+            (order(&controller, own, DeviceUid([8; 16])), "the order is for the Device 0808"),
+            (spoilt, "not signed by its signer's key"),
+            (good[..good.len() - 1].to_vec(), "not an order"),
+            (Vec::new(), "not an order"),
+        ] {
+            let words = refusal(&mut board, &bad);
+            assert!(words.contains(why), "{why}: {words}");
+        }
+        // A certificate that was made by hand names no UID: the order's is taken as it is.
+        let mut board = fleet.board(provision::Identity::Operational(issued(&device))).unwrap();
+        let later = order(&controller, own, DeviceUid([8; 16]));
+        assert_eq!(board.check_order(&later).map(|ordered| ordered.device_uid), Ok(DeviceUid([8; 16])));
+        // A board that joins is nobody that an order could name.
+        let mut board = fleet.board(fleet.factory()).unwrap();
+        assert!(board.check_order(&good).is_err());
+    }
+
+    #[test]
+    fn an_order_is_held_to_the_time_that_gateways_are_held_to() {
+        let fleet = Fleet::new();
+        let device = fleet.authorities.issue_device("lab", "sn-42").unwrap();
+        let controller = fleet.authorities.issue_controller("wasmbed-system", "one").unwrap();
+        let order = order(&controller, "spiffe://example.org/ns/lab/device/sn-42", UID);
+        let mut board = fleet.board(provision::Identity::Operational(issued(&device))).unwrap();
+        assert!(board.check_order(&order).is_ok(), "a board without a clock, years in a drawer");
+        let end = u64::try_from(controller.facts().not_after).unwrap();
+        board.time = Time::new(end);
+        assert!(board.check_order(&order).is_ok(), "it may still be that late");
+        board.time = Time::new(end + 1);
+        let words = refusal(&mut board, &order);
+        assert!(words.contains("expired"), "{words}");
+    }
+
+    #[test]
+    fn a_proof_is_by_the_operational_key_and_afterwards_there_is_none() {
+        let fleet = Fleet::new();
+        let mut board = fleet.board(fleet.factory()).unwrap();
+        let proof = Proof { device_uid: UID, nonce: NONCE, erased: Erased::ALL };
+        assert_eq!(board.sign_proof(&proof), Err(IdentityError::Unavailable), "it has no key yet");
+        let (_, request) = with_key(&mut board);
+        let key = CertificationRequest::parse(&request).unwrap().public_key_info().to_vec();
+        let bytes = board.sign_proof(&proof).unwrap();
+        let signed = SignedProof::decode(&bytes).unwrap();
+        assert_eq!(*signed.proof(), proof);
+        signed.verify(|message, given| is_signed_by(&key, message, given).then_some(()).ok_or(())).unwrap();
+        board.present(Presented::Chain(&fleet.sign(&request, YEAR_S))).unwrap();
+
+        board.forget_keys();
+        assert_eq!(board.sign_proof(&proof), Err(IdentityError::Unavailable));
+        assert_eq!(board.request(), Err(IdentityError::Unavailable));
+        assert_eq!(board.present(Presented::Provisioned), Err(IdentityError::Unavailable));
+        assert!(board.connect().is_err());
+        assert_eq!(board.to_string(), "erased");
     }
 
     #[test]

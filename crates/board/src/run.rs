@@ -55,6 +55,8 @@ enum Unusable {
     Flash(wasmbed_flash::OpenError),
     Identity(provision::ProvisionError),
     Board(String),
+    /// It was one, and was erased.
+    Decommissioned,
     Seed(wasmbed_supervisor::platform::StorageError),
     Credentials(identity::Unusable),
 }
@@ -66,6 +68,9 @@ impl fmt::Display for Unusable {
             Self::Identity(error) => error.fmt(f),
             Self::Board(board) => {
                 write!(f, "the identity in flash is for the board {board}: provision again")
+            }
+            Self::Decommissioned => {
+                f.write_str("it was decommissioned and its identity is erased: provision it again to use it")
             }
             Self::Seed(error) => write!(f, "the flash does not keep the random seed: {error:?}"),
             Self::Credentials(error) => error.fmt(f),
@@ -156,7 +161,17 @@ struct Opened<H: Hardware> {
 #[inline(never)]
 fn open<H: Hardware>(hardware: &mut H, flash: H::Flash) -> Result<Opened<H>, Unusable> {
     let mut storage = FlashStorage::open(flash, H::BOARD.geometry).map_err(Unusable::Flash)?;
-    let provision = provision::decode(storage.identity()).map_err(Unusable::Identity)?;
+    let provision = match provision::decode(storage.identity()) {
+        Ok(provision) => provision,
+        // A cut may have been in the way of erasing all of it.
+        Err(_) if storage.is_decommissioned() => {
+            if let Err(error) = storage.erase_identity() {
+                line!(H, Error, "the rest of the identity was not erased: {error:?}");
+            }
+            return Err(Unusable::Decommissioned);
+        }
+        Err(error) => return Err(Unusable::Identity(error)),
+    };
     if provision.board != H::BOARD.name {
         return Err(Unusable::Board(provision.board));
     }
@@ -270,6 +285,9 @@ struct Reported {
 impl Reported {
     /// Reports the memory in use when the number of applications changed, and now and then.
     fn memory<H: Hardware>(&mut self, supervisor: &mut Supervisor<Interpreter, BoardPlatform<H>>) {
+        if supervisor.is_at_rest() {
+            return;
+        }
         let now_us = H::now_us();
         let loaded = supervisor.loaded();
         if loaded == self.loaded && now_us < self.memory_at_us {

@@ -83,6 +83,8 @@ pub struct DeviceConfig {
     pub data_dir: PathBuf,
     /// The board.
     pub board: BoardConfig,
+    /// The file that the key of an operational identity came from, which is erased when the device is decommissioned.
+    pub key_file: Option<PathBuf>,
     /// How long one address of a gateway may take for the TCP connection and the handshake.
     pub connect_timeout: Duration,
     /// How long the device loop may stand still before the watchdog ends the process.
@@ -110,6 +112,7 @@ impl DeviceConfig {
             gateways,
             data_dir,
             board: BoardConfig::default(),
+            key_file: None,
             connect_timeout: Self::CONNECT_TIMEOUT,
             watchdog_timeout: Self::WATCHDOG_TIMEOUT,
         }

@@ -22,7 +22,7 @@ use crate::{
     identity::HostIdentity,
     mailbox::Mailbox,
     reactor::{DeviceSource, Parts, Reactor},
-    storage::{Disk, StorageThread, Store},
+    storage::{Disk, ProvisionedKey, StorageThread, Store},
     watchdog::LoopWatchdog,
 };
 
@@ -69,10 +69,10 @@ impl Handle {
         self.counters.progress(1)
     }
 
-    /// Blocks until the device has ended.
+    /// Blocks until the device has ended: because it was asked to, or because it was decommissioned and its key is erased.
     ///
     /// # Errors
-    /// It did not end because it was asked to.
+    /// It ended otherwise.
     pub fn wait(self) -> Result<(), DeviceError> {
         self.thread.join().unwrap_or_else(|panic| Err(DeviceError::Panicked(panic_text(&*panic))))
     }
@@ -93,6 +93,10 @@ pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     let medium = Disk::open(&storage).map_err(|source| DeviceError::Io { path: storage.clone(), source })?;
     let store = Store::open(medium, config.board.storage_bytes);
     let store = store.map_err(|source| DeviceError::Io { path: storage, source })?;
+    let store = store.with_provisioned_key(match config.key_file {
+        Some(path) => ProvisionedKey::File(path),
+        None => ProvisionedKey::Elsewhere,
+    });
 
     let host = |what| move |source| DeviceError::Host { what, source };
     let (poll, mailbox) = Reactor::poller().map_err(host("making a poll"))?;

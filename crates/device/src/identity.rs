@@ -1,16 +1,22 @@
 //! Who a Linux device is: certificates and keys with the host's cryptography, and the TLS configuration that follows from them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::UnixTime;
 use wasmbed_pki::{
-    DeviceKey, FactoryId, Identity, PairingToken, Role, SpiffeId, split_chain,
+    Addressee, DeviceKey, FactoryId, Identity, OrderRefusal, PairingToken, PkiError, Role, SpiffeId,
+    check_order, split_chain,
+    statement::{Proof, SignError, SignedOrder},
     tls::{ClientParams, Profile, client_config},
 };
 use wasmbed_protocol::{
     DeviceUid, JoinStatement, KeyHash, encode_join_statement, limits::JOIN_STATEMENT_BYTES_MAX,
 };
-use wasmbed_supervisor::platform::{ChainFacts, IdentityError, Presented, Provisioned};
+use wasmbed_supervisor::platform::{ChainFacts, IdentityError, Ordered, Presented, Provisioned};
 
 use crate::config::{DeviceError, DeviceIdentity};
 
@@ -46,7 +52,23 @@ pub(crate) struct HostIdentity {
     trust_domain: Arc<str>,
     /// The key that the device made.
     key: Option<DeviceKey>,
+    /// Who the presented certificate says that this is; none while it is no device's.
+    presented: Option<OwnId>,
     presence: Presence,
+}
+
+/// A device's certificate, as far as orders go.
+#[derive(Clone)]
+struct OwnId {
+    id: SpiffeId,
+    device_uid: Option<DeviceUid>,
+}
+
+impl OwnId {
+    fn of(identity: &Identity, id: SpiffeId) -> Self {
+        let device_uid = identity.facts().subject_serial.as_ref().and_then(|serial| serial.parse().ok());
+        Self { id, device_uid }
+    }
 }
 
 enum Given {
@@ -56,6 +78,7 @@ enum Given {
         facts: ChainFacts,
         tls: Arc<ClientConfig>,
         name: Arc<str>,
+        own: OwnId,
     },
     Factory {
         key: DeviceKey,
@@ -66,13 +89,20 @@ enum Given {
         token: PairingToken,
         name: Arc<str>,
     },
+    /// Its key was erased.
+    Erased {
+        name: Arc<str>,
+    },
 }
 
 impl Given {
     /// What the log calls the device while it has nothing else: `namespace/name`, `factory/SERIAL` or `pairing/ID`.
     fn name(&self) -> &Arc<str> {
         match self {
-            Self::Operational { name, .. } | Self::Factory { name, .. } | Self::Pairing { name, .. } => name,
+            Self::Operational { name, .. }
+            | Self::Factory { name, .. }
+            | Self::Pairing { name, .. }
+            | Self::Erased { name } => name,
         }
     }
 }
@@ -90,8 +120,9 @@ impl HostIdentity {
                 if let Err(error) = &key {
                     tracing::warn!(%error, "the certificate is never renewed: its key is not ECDSA P-256 in PKCS #8");
                 }
-                let key = key.ok();
-                (Given::Operational { key, facts, tls, name: name_of(&id) }, id.trust_domain().into())
+                let (key, trust_domain) = (key.ok(), id.trust_domain().into());
+                let (name, own) = (name_of(&id), OwnId::of(&identity, id));
+                (Given::Operational { key, facts, tls, name, own }, trust_domain)
             }
             DeviceIdentity::Factory(identity) => {
                 let id = factory_id(&identity)?;
@@ -109,7 +140,8 @@ impl HostIdentity {
             }
         };
         let shown = Shown { tls: None, name: Arc::clone(given.name()) };
-        Ok(Self { given, roots, trust_domain, key: None, presence: Presence(Arc::new(Mutex::new(shown))) })
+        let presence = Presence(Arc::new(Mutex::new(shown)));
+        Ok(Self { given, roots, trust_domain, key: None, presented: None, presence })
     }
 
     /// A name that no other identity of a fleet has: two parts with `/` between them.
@@ -128,7 +160,7 @@ impl HostIdentity {
     fn operational_key(&self) -> Result<&DeviceKey, IdentityError> {
         match &self.given {
             Given::Operational { key, .. } => key.as_ref().ok_or(IdentityError::Unavailable),
-            Given::Factory { .. } | Given::Pairing { .. } => {
+            Given::Factory { .. } | Given::Pairing { .. } | Given::Erased { .. } => {
                 self.key.as_ref().ok_or(IdentityError::Unavailable)
             }
         }
@@ -148,7 +180,7 @@ impl HostIdentity {
 impl wasmbed_supervisor::platform::Identity for HostIdentity {
     fn provisioned(&self) -> Provisioned {
         match &self.given {
-            Given::Operational { key: None, .. } => Provisioned::Fixed,
+            Given::Operational { key: None, .. } | Given::Erased { .. } => Provisioned::Fixed,
             Given::Operational { key: Some(key), facts, .. } => {
                 Provisioned::Operational { key: KeyHash::of(&key.public_key_info()), facts: *facts }
             }
@@ -158,10 +190,7 @@ impl wasmbed_supervisor::platform::Identity for HostIdentity {
     }
 
     fn unix_s(&self) -> Option<u64> {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .ok()
-            .map(|elapsed| elapsed.as_secs())
+        SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|elapsed| elapsed.as_secs())
     }
 
     fn make_key(&mut self) -> Result<Vec<u8>, IdentityError> {
@@ -191,7 +220,7 @@ impl wasmbed_supervisor::platform::Identity for HostIdentity {
         let length = encode_join_statement(&statement, &mut bytes).map_err(|error| failed(&error))?;
         let statement = &bytes[..length];
         match &self.given {
-            Given::Operational { .. } => Err(IdentityError::Unavailable),
+            Given::Operational { .. } | Given::Erased { .. } => Err(IdentityError::Unavailable),
             Given::Factory { key, .. } => key.sign(statement).map_err(|error| failed(&error)),
             Given::Pairing { token, .. } => Ok(token.key().prove(statement).to_vec()),
         }
@@ -211,22 +240,49 @@ impl wasmbed_supervisor::platform::Identity for HostIdentity {
         let config = |identity: &Identity| {
             tls_config(identity, &self.roots, &self.trust_domain).map_err(|error| failed(&error))
         };
-        let (tls, name) = match (what, &self.given) {
+        let (tls, name, own) = match (what, &self.given) {
             (Presented::Chain(chain), _) => {
                 let (identity, id) = self.with_chain(chain)?;
-                (config(&identity)?, name_of(&id))
+                (config(&identity)?, name_of(&id), Some(OwnId::of(&identity, id)))
             }
-            (
-                Presented::Provisioned,
-                Given::Operational { tls, name, .. } | Given::Factory { tls, name, .. },
-            ) => (Arc::clone(tls), Arc::clone(name)),
+            (Presented::Provisioned, Given::Operational { tls, name, own, .. }) => {
+                (Arc::clone(tls), Arc::clone(name), Some(own.clone()))
+            }
+            (Presented::Provisioned, Given::Factory { tls, name, .. }) => {
+                (Arc::clone(tls), Arc::clone(name), None)
+            }
             (Presented::Provisioned, Given::Pairing { name, .. }) => {
                 let identity = self.operational_key()?.self_signed().map_err(|error| failed(&error))?;
-                (config(&identity)?, Arc::clone(name))
+                (config(&identity)?, Arc::clone(name), None)
             }
+            (Presented::Provisioned, Given::Erased { .. }) => return Err(IdentityError::Unavailable),
         };
+        self.presented = own;
         self.presence.with(|shown| *shown = Shown { tls: Some(tls), name });
         Ok(())
+    }
+
+    fn check_order(&mut self, order: &[u8]) -> Result<Ordered, IdentityError> {
+        let refused = |refusal: &dyn std::error::Error| IdentityError::Order(refusal.to_string());
+        let signed = SignedOrder::decode(order).map_err(|error| refused(&OrderRefusal::from(error)))?;
+        let OwnId { id, device_uid } = self.presented.as_ref().ok_or(IdentityError::Unavailable)?;
+        let to = Addressee { id, device_uid: *device_uid };
+        let now = self.unix_s().ok_or(IdentityError::Unavailable)?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        check_order(&signed, &to, &self.roots, now).map_err(|refusal| refused(&refusal))?;
+        let order = signed.order();
+        Ok(Ordered { device_uid: order.device_uid, nonce: order.nonce })
+    }
+
+    fn sign_proof(&mut self, proof: &Proof) -> Result<Vec<u8>, IdentityError> {
+        let key = self.operational_key()?;
+        proof.sign(|message| key.sign(message)).map_err(|error: SignError<PkiError>| failed(&error))
+    }
+
+    fn forget_keys(&mut self) {
+        let name = Arc::clone(self.given.name());
+        (self.given, self.key, self.presented) = (Given::Erased { name }, None, None);
+        self.presence.with(|shown| shown.tls = None);
     }
 }
 

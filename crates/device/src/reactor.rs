@@ -107,11 +107,11 @@ impl Reactor {
         Ok((poll, mailbox))
     }
 
-    /// Runs until it is stopped.
+    /// Runs until it is stopped, or each of its devices was decommissioned and has nothing left to do.
     pub(crate) fn run(&mut self, mut source: impl DeviceSource) -> Result<(), DeviceError> {
         let mut events = Events::with_capacity(EVENTS);
         let mut due = Vec::new();
-        while !self.mailbox.is_stopped() {
+        while !self.mailbox.is_stopped() && !self.is_over(&source) {
             let now_ms = self.now_ms();
             while source.next_ms().is_some_and(|at_ms| at_ms <= now_ms) {
                 let parts = source.arrive(self.devices.len(), &self.storage)?;
@@ -140,6 +140,12 @@ impl Reactor {
         self.watchdog.allow(Duration::MAX);
         self.storage.drain();
         Ok(())
+    }
+
+    fn is_over(&self, source: &impl DeviceSource) -> bool {
+        source.next_ms().is_none()
+            && !self.devices.is_empty()
+            && self.devices.iter().all(|running| running.supervisor.is_at_rest())
     }
 
     fn now_ms(&self) -> u64 {

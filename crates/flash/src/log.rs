@@ -229,6 +229,16 @@ impl Log {
         Ok(())
     }
 
+    /// Moves everything that is live to another segment. As [`put`](Self::put), it may have to be repeated.
+    pub(crate) fn compact<M: Medium>(&mut self, medium: &mut M) -> Result<(), Stop> {
+        self.move_on(medium, Key::only(Kind::Cursor), None)
+    }
+
+    /// Whether this address is in the segment that the live records are in.
+    pub(crate) fn is_active(&self, address: u32) -> bool {
+        self.active.is_some_and(|segment| self.geometry.segment(segment).contains(&address))
+    }
+
     /// Everything must fit one segment at any time, or the log could not move on.
     fn check_room(&self, key: &Key, present: bool, length: u32) -> Result<(), Stop> {
         let kept = self.kept(key).map(|(_, place)| u64::from(self.size(place.length)));

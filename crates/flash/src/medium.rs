@@ -108,5 +108,6 @@ pub(crate) fn read<M: Medium>(medium: &M, offset: u32, length: u32) -> Option<&[
 
 /// Whether all bits are set.
 pub(crate) fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0xFF)
+    let (pieces, rest) = bytes.as_chunks::<16>();
+    pieces.iter().all(|piece| *piece == [0xFF; 16]) && rest.iter().all(|byte| *byte == 0xFF)
 }

@@ -5,7 +5,10 @@ use alloc::{borrow::Cow, collections::BTreeMap, format, vec::Vec};
 use core::{fmt, ops::Range};
 
 use sha2::{Digest as _, Sha256};
-use wasmbed_agent::storage::{Done, Inventory, Operation, Outcome, StorageError};
+use wasmbed_agent::{
+    is_acknowledged,
+    storage::{Done, Inventory, Operation, Outcome, StorageError},
+};
 use wasmbed_protocol::{ApplicationUid, ModuleDigest};
 use wasmbed_supervisor::platform::Storage;
 
@@ -18,6 +21,8 @@ use crate::{
     runs::{Run, place},
 };
 
+/// Blocks that one [`Operation::EraseRemoved`] erases at most: storage that works on one for a minute is taken for stuck.
+const ERASES_MAX: u32 = 8;
 /// Progress of a staged module is written down after so many bytes: once for each full chunk.
 const PROGRESS_BYTES: u32 = 3_000;
 
@@ -67,6 +72,8 @@ struct Pending {
     operation: Operation,
     /// The bytes of an append are in flash; what is left is its record.
     written: bool,
+    /// Blocks erased for it.
+    erases: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +94,8 @@ pub struct FlashStorage<M: Medium> {
     staged: BTreeMap<ModuleDigest, Staged>,
     pending: Option<Pending>,
     moving: Option<Move>,
+    /// The next block to be looked at while what was removed is erased.
+    sweep: Option<u32>,
 }
 
 impl<M: Medium> FlashStorage<M> {
@@ -107,6 +116,7 @@ impl<M: Medium> FlashStorage<M> {
             staged,
             pending: None,
             moving: None,
+            sweep: None,
         };
         storage.find_modules();
         storage.find_staged();
@@ -140,6 +150,31 @@ impl<M: Medium> FlashStorage<M> {
             self.put_now(Key { kind: Kind::Identity, id }, None)?;
         }
         Ok(())
+    }
+
+    /// Whether this board was decommissioned by its fleet and its proof acknowledged: what it was provisioned with is erased, or a
+    /// cut was in the way of that. Only for a board whose identity can't be read: another one may have been provisioned since.
+    pub fn is_decommissioned(&self) -> bool {
+        let mapped = self.medium.mapped();
+        let records = self
+            .log
+            .ids(Kind::Identity)
+            .filter_map(|id| self.log.get(mapped, &Key { kind: Kind::Identity, id }));
+        records.into_iter().any(is_acknowledged)
+    }
+
+    /// Erases the identity region as [`Operation::EraseProvisioned`] does, all at once.
+    ///
+    /// # Errors
+    /// The medium failed.
+    pub fn erase_identity(&mut self) -> Result<(), StorageError> {
+        loop {
+            match self.erase_provisioned() {
+                Ok(_) => return Ok(()),
+                Err(Stop::More) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
     }
 
     fn identity_key(&self) -> Key {
@@ -319,7 +354,56 @@ impl<M: Medium> FlashStorage<M> {
             Operation::ReadStaged { digest, offset, length } => self.read_staged(digest, *offset, *length),
             Operation::CommitModule(digest) => self.commit_module(*digest),
             Operation::DeleteModule(digest) => self.delete_module(*digest),
+            Operation::EraseRemoved => self.erase_removed(&mut pending.erases),
+            Operation::EraseProvisioned => self.erase_provisioned(),
         }
+    }
+
+    /// The live records move to another segment, and whatever nothing live is in is erased: the other segments, and blocks
+    /// without a module.
+    fn erase_removed(&mut self, erases: &mut u32) -> Result<Done, Stop> {
+        let end = self.geometry.modules_block() + self.geometry.module_blocks;
+        let Some(block) = self.sweep else {
+            self.log.compact(&mut self.medium)?;
+            self.sweep = Some(self.geometry.identity_blocks);
+            return Err(Stop::More);
+        };
+        if block >= end {
+            self.sweep = None;
+            return Ok(Done::Erased { left: false });
+        }
+        if !self.is_live(block) && !self.is_erased(block) {
+            if *erases >= ERASES_MAX {
+                return Ok(Done::Erased { left: true });
+            }
+            *erases += 1;
+            self.medium.erase(block)?;
+        }
+        self.sweep = Some(block + 1);
+        Err(Stop::More)
+    }
+
+    fn is_live(&self, block: u32) -> bool {
+        let modules = self.geometry.modules_block();
+        match block.checked_sub(modules) {
+            Some(block) => self.taken().iter().any(|range| range.contains(&block)),
+            None => self.log.is_active(block * self.geometry.erase_bytes),
+        }
+    }
+
+    fn is_erased(&self, block: u32) -> bool {
+        let erase = self.geometry.erase_bytes;
+        read(&self.medium, block * erase, erase).is_some_and(is_blank)
+    }
+
+    /// The first block says that there is an identity: it goes last, so that a cut before leaves one that says so.
+    fn erase_provisioned(&mut self) -> Result<Done, Stop> {
+        let Some(block) = (0..self.geometry.identity_blocks).rev().find(|block| !self.is_erased(*block))
+        else {
+            return Ok(Done::Written);
+        };
+        self.medium.erase(block)?;
+        Err(Stop::More)
     }
 
     fn inventory(&self) -> Inventory {
@@ -540,14 +624,14 @@ impl<M: Medium> FlashStorage<M> {
 
     /// After a failure: what was never written down and holds nothing is gone.
     fn give_up(&mut self) {
-        self.moving = None;
+        (self.moving, self.sweep) = (None, None);
         self.staged.retain(|_, staged| staged.run.length > 0 || staged.logged.is_some());
     }
 }
 
 impl<M: Medium> Storage for FlashStorage<M> {
     fn start(&mut self, operation: Operation) {
-        self.pending = Some(Pending { operation, written: false });
+        self.pending = Some(Pending { operation, written: false, erases: 0 });
     }
 
     fn poll(&mut self) -> Option<Outcome> {

@@ -8,7 +8,7 @@ use wasmbed_agent::{
     storage::{Done, Inventory, Operation, Outcome},
 };
 use wasmbed_flash::{
-    FlashStorage, Geometry,
+    FlashStorage, Geometry, Medium as _,
     simulated::{Simulated, Torn},
 };
 use wasmbed_protocol::ApplicationUid;
@@ -28,6 +28,8 @@ enum Action {
     DropModule(Vec<u8>),
     TimeFloor(u64),
     Seed,
+    /// Everything that was removed or replaced.
+    Erase,
 }
 
 #[derive(Default)]
@@ -130,6 +132,10 @@ fn act<const E: usize, const W: usize>(
             }
             known.floor = Some(*seconds);
         }
+        Action::Erase => {
+            erase(flash)?;
+            assert_nothing_removed(flash, known);
+        }
         Action::Seed => match flash.next_random_seed(&[3; 32], &[]) {
             Ok(seed) => assert!(known.seeds.insert(seed), "a seed came twice"),
             Err(_) => {
@@ -140,6 +146,38 @@ fn act<const E: usize, const W: usize>(
     }
     assert_eq!(flash.check(), Ok(()));
     Some(())
+}
+
+/// Erases what was removed; `None` if power was lost in it.
+fn erase<const E: usize, const W: usize>(flash: &mut Flash<E, W>) -> Option<()> {
+    loop {
+        match perform(flash, Operation::EraseRemoved) {
+            _ if flash.medium().has_lost_power() => return None,
+            Ok(Done::Erased { left: true }) => {}
+            Ok(Done::Erased { left: false }) => return Some(()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Every erased byte is blank: nothing but what is live, and the log's own words, is on the medium.
+fn assert_nothing_removed<const E: usize, const W: usize>(flash: &mut Flash<E, W>, known: &Acknowledged) {
+    let mapped = flash.medium().mapped();
+    // Where anything is; whatever is written begins at a write unit.
+    let used = || (0..mapped.len()).step_by(64).filter(|at| mapped[*at..at + 64] != [0xFF; 64]);
+    let written = used().flat_map(|at| &mapped[at..at + 64]).filter(|byte| **byte != 0xFF).count();
+    let records = || [&known.state, &known.identity].into_iter().flatten().chain(known.data.values());
+    let live: usize = records().chain(&known.modules).map(Vec::len).sum();
+    let entries = 4 + known.data.len() + 2 * known.modules.len() + 2;
+    assert!(written <= live + entries * 128 + 96, "{written} bytes are not blank and {live} are live");
+    for (what, seed) in [("a record", 1), ("a module", 2)] {
+        // Made of the same numbers, and live if any is.
+        let removed = bytes(seed, 64);
+        let lives = records().chain(&known.modules).any(|object| object.starts_with(&removed));
+        let is_there = |at: usize| mapped.get(at..at + 64).is_some_and(|part| part == removed);
+        let found = used().any(|at| (at..at + 64).step_by(W).any(is_there));
+        assert_eq!(found, lives, "{what} that was removed");
+    }
 }
 
 /// What is there is what was acknowledged, or what the action under way makes of it.
@@ -356,9 +394,127 @@ fn joining(state_bytes: usize) -> Vec<Action> {
     ]
 }
 
+/// What a board writes from an order to the end of its key. What was removed is gone each time it is erased.
+fn decommissioning(state_bytes: usize, module_bytes: usize) -> Vec<Action> {
+    let module = bytes(2, module_bytes);
+    vec![
+        Action::Seed,
+        Action::Identity(bytes(20, 190)),
+        Action::State(bytes(1, state_bytes)),
+        Action::Module(module.clone()),
+        Action::Module(bytes(32, module_bytes / 2)),
+        Action::Data(1, bytes(23, 500)),
+        Action::Data(2, bytes(24, 700)),
+        Action::State(bytes(25, state_bytes / 2)),
+        Action::TimeFloor(1_800_000_000),
+        Action::Erase,
+        // The set is forgotten, then everything goes.
+        Action::State(bytes(26, 8)),
+        Action::DropData(1),
+        Action::DropData(2),
+        Action::DropModule(module),
+        Action::DropModule(bytes(32, module_bytes / 2)),
+        Action::Erase,
+        // The proof; then nothing but that there was one.
+        Action::Identity(bytes(27, 500)),
+        Action::Identity(bytes(28, 20)),
+        Action::Erase,
+        Action::Identity(bytes(29, 20)),
+        // And the board goes on as another one.
+        Action::State(bytes(30, state_bytes)),
+        Action::Module(bytes(33, module_bytes)),
+        Action::Identity(bytes(31, 1_700)),
+    ]
+}
+
+#[test]
+fn a_cut_at_any_write_of_a_decommissioning_leaves_what_was_acknowledged_on_every_board() {
+    let mut seen = Vec::new();
+    for board in wasmbed_board_data::ALL {
+        // A download that was cut moves: it needs a place beside the others.
+        let geometry = records_and_modules(&board.geometry, 5);
+        if seen.contains(&geometry) {
+            continue;
+        }
+        seen.push(geometry);
+        let module_bytes = (geometry.module_bytes_max as usize / 3).min(9_000);
+        let actions = decommissioning((geometry.segment_bytes() as usize / 4).min(9_000), module_bytes);
+        match board.name {
+            "nucleo-h743zi2" => every_cut::<131_072, 32>(geometry, &actions),
+            "riscv32-virt" => every_cut::<262_144, 4>(geometry, &actions),
+            "mps2-an385" => every_cut::<4_096, 4>(geometry, &actions),
+            other => panic!("{other} has a geometry of its own: which write unit?"),
+        }
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+/// The identity region holds a provisioned key; power is lost at each erase of it.
+fn provisioned_key<const E: usize, const W: usize>(geometry: Geometry) {
+    const KEY: [u8; 32] = [0x5A; 32];
+    let region = geometry.identity_bytes() as usize;
+    let legible = |flash: &Flash<E, W>| flash.identity().windows(KEY.len()).any(|part| part == KEY);
+    for cut in 0.. {
+        let mut medium = Simulated::<E, W>::new(geometry.flash_bytes / geometry.erase_bytes);
+        medium.bytes()[..8].copy_from_slice(b"WBIDENT2");
+        // In each block, so that none may be left.
+        for block in 0..geometry.identity_blocks as usize {
+            medium.bytes()[block * E + 100..][..KEY.len()].copy_from_slice(&KEY);
+        }
+        let mut flash = open(medium, geometry);
+        flash.bind_identity([7; 32]).unwrap();
+        // What the agent keeps of a device whose proof was acknowledged.
+        let record = [&[0x87, 1, 0x82, 0, 0x58, 32][..], &[9; 32], &[0xf6, 0xf6, 0xf6, 0xf5, 1]].concat();
+        assert_eq!(perform(&mut flash, Operation::CommitIdentity(record)), Ok(Done::Written));
+        assert!(legible(&flash) && flash.is_decommissioned());
+        flash.medium().cut_after = Some(cut);
+        flash.medium().seed = u64::from(cut);
+        let outcome = perform(&mut flash, Operation::EraseProvisioned);
+        let was_cut = flash.medium().has_lost_power();
+        let mut medium = flash.into_medium();
+        medium.power_on();
+        let mut flash = open(medium, geometry);
+        if was_cut {
+            assert!(flash.is_decommissioned(), "cut {cut}: nobody would go on");
+            // The head goes last: before that the board starts as it did, and goes on.
+            let starts = flash.identity().starts_with(b"WBIDENT2");
+            assert!(starts || cut + 1 >= geometry.identity_blocks, "cut {cut}");
+            flash.erase_identity().unwrap();
+        } else {
+            assert_eq!(outcome, Ok(Done::Written));
+        }
+        assert!(!legible(&flash));
+        assert!(flash.identity()[..region].iter().all(|byte| *byte == 0xFF));
+        assert!(flash.is_decommissioned());
+        flash.bind_identity([8; 32]).unwrap();
+        assert!(!flash.is_decommissioned(), "another identity is another board");
+        if !was_cut {
+            assert!(cut >= geometry.identity_blocks);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_provisioned_key_is_erased_whole_on_every_board() {
+    for board in wasmbed_board_data::ALL {
+        let geometry = records_of(&board.geometry);
+        match geometry.erase_bytes {
+            131_072 => provisioned_key::<131_072, 32>(geometry),
+            262_144 => provisioned_key::<262_144, 4>(geometry),
+            4_096 => provisioned_key::<4_096, 4>(geometry),
+            other => panic!("{} has blocks of {other} bytes", board.name),
+        }
+    }
+}
+
 /// A board's records as they are, with few blocks of modules behind them.
 fn records_of(geometry: &Geometry) -> Geometry {
-    let module_blocks = geometry.module_blocks.min(2);
+    records_and_modules(geometry, 2)
+}
+
+fn records_and_modules(geometry: &Geometry, blocks_max: u32) -> Geometry {
+    let module_blocks = geometry.module_blocks.min(blocks_max);
     let flash_bytes = (geometry.modules_block() + module_blocks) * geometry.erase_bytes;
     let module_bytes_max = geometry.module_bytes_max.min(module_blocks * geometry.erase_bytes);
     Geometry { module_blocks, flash_bytes, module_bytes_max, ..*geometry }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use minicbor::{Decoder, Encoder, decode, encode::Write};
+use minicbor::{Decoder, Encoder, decode};
 use wasmbed_protocol::{
     DeviceUid, Nonce,
     limits::{DECOMMISSION_ORDER_BYTES_MAX, DECOMMISSION_PROOF_BYTES_MAX},
@@ -37,7 +37,7 @@ pub struct Order<'a> {
 }
 
 impl Cbor for Order<'_> {
-    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         e.map(3)?.u8(1)?.str(self.device)?;
         e.u8(2)?.bytes(&self.device_uid.0)?.u8(3)?.bytes(&self.nonce.0)?.ok()
     }
@@ -150,7 +150,7 @@ pub struct Proof {
 }
 
 impl Cbor for Proof {
-    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         e.map(3)?.u8(1)?.bytes(&self.device_uid.0)?;
         e.u8(2)?.bytes(&self.nonce.0)?.u8(3)?.u32(self.erased.0)?.ok()
     }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! COSE_Sign1 = 18([protected, unprotected, payload, signature])
-//! protected   = bstr .cbor {1: -7 (ES256), 3: content type, ? 4: key id}
+//! protected   = bstr .cbor {1: -7 (ES256), 3: content type}
 //! unprotected = {? 33: certificate / [2* certificate]}           ; x5chain (RFC 9360): the signer's first, without the root
 //! payload     = bstr .cbor map
 //! signature   = r and s, 32 bytes each

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use minicbor::{Decoder, Encoder, data::Tag, decode, encode::Write};
+use minicbor::{Decoder, Encoder, data::Tag, decode};
 
 use crate::{
     cbor::{Cbor, Encoded, counted, key},
@@ -17,7 +17,6 @@ const TAG: Tag = Tag::new(18);
 /// Labels of headers (RFC 9052, section 3.1; RFC 9360).
 const ALGORITHM: u8 = 1;
 const CONTENT_TYPE: u8 = 3;
-const KEY_ID: u8 = 4;
 const X5CHAIN: u8 = 33;
 /// RFC 9053, section 2.1.
 const ES256: i64 = -7;
@@ -46,17 +45,11 @@ pub(crate) struct Sign1<'a> {
 struct Head<'a> {
     algorithm: i64,
     content_type: &'a str,
-    key_id: Option<&'a [u8]>,
 }
 
 impl Cbor for Head<'_> {
-    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
-        e.map(2 + u64::from(self.key_id.is_some()))?;
-        e.u8(ALGORITHM)?.i64(self.algorithm)?.u8(CONTENT_TYPE)?.str(self.content_type)?;
-        if let Some(id) = self.key_id {
-            e.u8(KEY_ID)?.bytes(id)?;
-        }
-        Ok(())
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
+        e.map(2)?.u8(ALGORITHM)?.i64(self.algorithm)?.u8(CONTENT_TYPE)?.str(self.content_type)?.ok()
     }
 }
 
@@ -67,13 +60,13 @@ struct ToBeSigned<'a> {
 }
 
 impl Cbor for ToBeSigned<'_> {
-    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         e.array(4)?.str("Signature1")?.bytes(self.head)?.bytes(&[])?.bytes(self.payload)?.ok()
     }
 }
 
 impl Cbor for Sign1<'_> {
-    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         e.tag(TAG)?.array(4)?.bytes(&self.head.to_bytes())?;
         match self.chain.as_slice() {
             [] => _ = e.map(0)?,
@@ -129,19 +122,11 @@ impl<'a> Sign1<'a> {
 
     fn read_head(bytes: &'a [u8]) -> Result<Head<'a>, decode::Error> {
         let mut d = Decoder::new(bytes);
-        let entries = counted(d.map()?)?;
+        counted(d.map()?)?;
         key(&mut d, ALGORITHM)?;
         let algorithm = d.i64()?;
         key(&mut d, CONTENT_TYPE)?;
-        let content_type = d.str()?;
-        let key_id = match entries {
-            2 => None,
-            _ => {
-                key(&mut d, KEY_ID)?;
-                Some(d.bytes()?)
-            }
-        };
-        Ok(Head { algorithm, content_type, key_id })
+        Ok(Head { algorithm, content_type: d.str()? })
     }
 
     /// At most so many certificates that it is seen whether there are too many.
@@ -180,7 +165,7 @@ pub(crate) fn sign<E>(
     if form.has_chain && !(1..=CERTIFICATES_MAX).contains(&chain.len()) {
         return Err(SignError::Certificates(chain.len()));
     }
-    let head = Head { algorithm: ES256, content_type: form.content_type, key_id: None };
+    let head = Head { algorithm: ES256, content_type: form.content_type };
     let message = ToBeSigned { head: &head.to_bytes(), payload }.to_bytes();
     let signature = from_der(&sign(&message)?).ok_or(SignError::Signature)?;
     let bytes = Sign1 { head, chain: chain.to_vec(), payload, signature }.to_bytes();

@@ -2,8 +2,9 @@
 
 use alloc::{borrow::ToOwned as _, vec::Vec};
 
-use wasmbed_agent::{ChainFacts, IdentityError, Presented, Provisioned};
+use wasmbed_agent::{ChainFacts, IdentityError, Ordered, Presented, Provisioned};
 use wasmbed_protocol::{DeviceUid, KeyHash};
+use wasmbed_statement::Proof;
 
 /// Keys and certificates. No call does I/O; each may take some hundred milliseconds of computing.
 ///
@@ -50,6 +51,21 @@ pub trait Identity {
     /// # Errors
     /// TLS can't use it.
     fn present(&mut self, what: Presented<'_>) -> Result<(), IdentityError>;
+    /// Whether an order to decommission is for this device and by somebody who may give it: a
+    /// [`SignedOrder`](wasmbed_statement::SignedOrder) by a controller of the board's trust domain, whose chain ends at a root
+    /// of the services and is valid by the rules that gateways' certificates are held to; with the id of the chain that is
+    /// presented, and the Device UID in it if there is one.
+    ///
+    /// # Errors
+    /// [`IdentityError::Order`] says to both ends why it is not followed.
+    fn check_order(&mut self, order: &[u8]) -> Result<Ordered, IdentityError>;
+    /// The proof, signed with the operational key: see [`Proof::sign`].
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    fn sign_proof(&mut self, proof: &Proof) -> Result<Vec<u8>, IdentityError>;
+    /// Drops every key: nothing is presented or signed any more.
+    fn forget_keys(&mut self);
 }
 
 /// The identity of a platform that neither joins nor renews.
@@ -91,4 +107,14 @@ impl Identity for FixedIdentity {
             Presented::Chain(_) => Err(IdentityError::Unavailable),
         }
     }
+
+    fn check_order(&mut self, _order: &[u8]) -> Result<Ordered, IdentityError> {
+        Err(IdentityError::Unavailable)
+    }
+
+    fn sign_proof(&mut self, _proof: &Proof) -> Result<Vec<u8>, IdentityError> {
+        Err(IdentityError::Unavailable)
+    }
+
+    fn forget_keys(&mut self) {}
 }

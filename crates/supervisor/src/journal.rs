@@ -136,6 +136,14 @@ fn write_event<L: LogSink>(
         | Event::JoinRefused { .. }
         | Event::Issued { .. }
         | Event::Proven => write_identity_event(event, &mut |level, message| write(level, message, none)),
+        Event::OrderRefused { .. }
+        | Event::Decommissioning { .. }
+        | Event::NotErased
+        | Event::Decommissioned
+        | Event::ProofAcknowledged
+        | Event::AtRest { .. } => {
+            write_decommission_event(event, &mut |level, message| write(level, message, none));
+        }
         Event::StartUncounted => {
             let message = format_args!("this start is not counted: its number could not be stored");
             write(Level::Warn, message, none);
@@ -187,6 +195,43 @@ fn write_identity_event(event: &Event, write: &mut dyn FnMut(Level, core::fmt::A
         }
         Event::Proven => write(Level::Info, format_args!("certificate in use from now on")),
         other => debug_assert!(false, "not about the identity: {other:?}"),
+    }
+}
+
+/// The part about the end.
+fn write_decommission_event(event: &Event, write: &mut dyn FnMut(Level, core::fmt::Arguments<'_>)) {
+    match event {
+        Event::OrderRefused { detail } => {
+            write(Level::Warn, format_args!("order to decommission this device not followed: {detail}"));
+        }
+        Event::Decommissioning { device_uid } => {
+            let message = format_args!(
+                "decommissioned as Device {device_uid} by a controller: everything is stopped and being erased"
+            );
+            write(Level::Warn, message);
+        }
+        Event::NotErased => {
+            write(Level::Error, format_args!("storage did not erase all that it should; the proof says so"));
+        }
+        Event::Decommissioned => {
+            let message =
+                "everything is erased, and the proof is stored; it is sent until it is acknowledged";
+            write(Level::Warn, format_args!("{message}"));
+        }
+        Event::ProofAcknowledged => {
+            write(Level::Warn, format_args!("the proof arrived: this device's key is being erased"));
+        }
+        Event::AtRest { problem: None } => {
+            let message = "this device was decommissioned: its key is erased, and it does nothing any more";
+            write(Level::Warn, format_args!("{message}"));
+        }
+        Event::AtRest { problem: Some(problem) } => {
+            let message = format_args!(
+                "this device was decommissioned and does nothing any more, but its key could not be erased: {problem}"
+            );
+            write(Level::Error, message);
+        }
+        other => debug_assert!(false, "not about decommissioning: {other:?}"),
     }
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 
 pub use crate::identity::{FixedIdentity, Identity};
 pub use wasmbed_agent::{
-    ChainFacts, IdentityError, Presented, Provisioned,
+    ChainFacts, IdentityError, Ordered, Presented, Provisioned,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, ResetReason, Revision};

@@ -198,6 +198,11 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         }
     }
 
+    /// Whether the device was decommissioned and has nothing left to do before its next start.
+    pub fn is_at_rest(&self) -> bool {
+        self.agent.as_ref().is_some_and(Agent::is_at_rest)
+    }
+
     /// The applications of the desired set and the states that are reported of them.
     pub fn applications(&self) -> impl Iterator<Item = (ApplicationUid, ApplicationState)> {
         self.agent.iter().flat_map(Agent::applications)
@@ -405,7 +410,10 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 | Effect::UseKey
                 | Effect::Request
                 | Effect::Prove(_)
-                | Effect::CheckChain => self.compute(now_ms, &effect),
+                | Effect::CheckChain
+                | Effect::CheckOrder
+                | Effect::SignProof(_)
+                | Effect::ForgetKeys => self.compute(now_ms, &effect),
                 Effect::Close => {
                     self.platform.link().close();
                     self.linked = Linked::Ending;
@@ -479,6 +487,15 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 let judged = identity.check(agent.received_chain());
                 agent.handle_chain(now_ms, judged);
             }
+            Effect::CheckOrder => {
+                let judged = identity.check_order(agent.order());
+                agent.handle_order(now_ms, judged);
+            }
+            Effect::SignProof(proof) => {
+                let signed = identity.sign_proof(proof);
+                agent.handle_proof_signed(now_ms, signed);
+            }
+            Effect::ForgetKeys => identity.forget_keys(),
             Effect::Connect | Effect::Close | Effect::Storage(_) | Effect::Start(_) | Effect::Stop { .. } => {
                 debug_assert!(false, "nothing to compute")
             }

@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 
 use wasmbed_agent::storage::StorageError;
 use wasmbed_protocol::{
-    Certificate, DeviceMessage, DeviceUid, Epoch, Frames, GatewayMessage, HeartbeatAck, Join, JoinAnswer,
-    JoinState, KeyHash, MessageGroups, ResetReason, Welcome, decode_device, encode_gateway, limits,
+    Certificate, CloseReason, Closing, Decommission, DeviceMessage, DeviceUid, Epoch, Frames, GatewayMessage,
+    HeartbeatAck, Join, JoinAnswer, JoinState, KeyHash, MessageGroups, Nonce, ResetReason, Welcome,
+    decode_device, encode_gateway, limits,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{
         Cut, FaultyStorage, MemoryBoard, MemoryLink,
-        identity::{chain, proof, read_chain, requested_key},
+        identity::{CONTROLLER, DEVICE, chain, order, proof, read_chain, read_proof, requested_key},
     },
-    platform::{Board, ChainFacts, IdentityError, Provisioned},
+    platform::{Board, ChainFacts, IdentityError, Ordered, Provisioned},
 };
 
 const UID: DeviceUid = DeviceUid([7; 16]);
@@ -23,6 +24,8 @@ const UID: DeviceUid = DeviceUid([7; 16]);
 const BEGIN_S: u64 = 1_800_000_000;
 /// Two pieces of a frame each, the second a short one.
 const CHAIN_BYTES: usize = 5_000;
+
+const ORDERED: Ordered = Ordered { device_uid: UID, nonce: Nonce([9; 16]) };
 
 fn factory() -> Provisioned {
     Provisioned::Factory { key: KeyHash([1; 32]) }
@@ -58,6 +61,10 @@ struct Gateway {
     refused: BTreeSet<Vec<u8>>,
     /// The key that used the pairing token up.
     paired: Option<KeyHash>,
+    /// The Device is to be decommissioned: every session gets the order, and nobody a certificate.
+    decommissions: bool,
+    /// Keys that proved that they were, and are kept out from then on.
+    proven: BTreeSet<KeyHash>,
 
     peer: Option<Peer>,
     /// Welcomed on this connection, which still stands.
@@ -88,6 +95,8 @@ impl Gateway {
             issued: Vec::new(),
             refused: BTreeSet::new(),
             paired: None,
+            decommissions: false,
+            proven: BTreeSet::new(),
             peer: None,
             welcomed: false,
             received: Vec::new(),
@@ -220,6 +229,18 @@ impl Gateway {
                 self.errors.push(error.detail.into());
             }
             (Peer::Joining, other) => panic!("a joining device sends {other:?}"),
+            (Peer::Device(presented), DeviceMessage::Hello(_))
+                if read_chain(presented).is_some_and(|(key, _)| self.proven.contains(&key)) =>
+            {
+                Self::decommissioned(link);
+            }
+            (Peer::Device(presented), DeviceMessage::Decommissioned(decommissioned)) => {
+                let (key, _) = read_chain(presented).unwrap();
+                let proof = read_proof(decommissioned.proof, key).unwrap();
+                assert_eq!((proof.device_uid, proof.nonce), (ORDERED.device_uid, ORDERED.nonce));
+                self.proven.insert(key);
+                Self::decommissioned(link);
+            }
             (Peer::Device(presented), DeviceMessage::Hello(hello)) => {
                 self.sessions.push(presented.clone());
                 self.welcomed = true;
@@ -231,9 +252,15 @@ impl Gateway {
                     heartbeat_timeout_ms: 180_000,
                     log_bytes_per_second: 0,
                     desired_known: false,
-                    groups: self.renews.then_some(MessageGroups::RENEWAL),
+                    groups: self
+                        .renews
+                        .then_some(MessageGroups(MessageGroups::RENEWAL.0 | MessageGroups::DECOMMISSION.0)),
                 };
                 Self::send(link, &GatewayMessage::Welcome(welcome));
+                if self.decommissions {
+                    let order = order(CONTROLLER, DEVICE, ORDERED);
+                    Self::send(link, &GatewayMessage::Decommission(Decommission { order: &order }));
+                }
             }
             (Peer::Device(_), DeviceMessage::Heartbeat(heartbeat)) => {
                 let unix_ms = BEGIN_S * 1_000 + now_ms;
@@ -244,9 +271,22 @@ impl Gateway {
         }
     }
 
+    fn decommissioned(link: &MemoryLink) {
+        let closing = Closing { reason: CloseReason::Decommissioned, retry_after_ms: 0, detail: "" };
+        Self::send(link, &GatewayMessage::Goodbye(closing));
+        link.cut();
+    }
+
     fn join(&mut self, link: &MemoryLink, now_ms: u64, join: &Join<'_>) {
         self.joins_at_ms.push(now_ms);
         let key = requested_key(join.request).unwrap();
+        if !self.proven.is_empty() && self.decommissions {
+            return Self::decommissioned(link);
+        }
+        if self.decommissions {
+            Self::answer(link, JoinState::Refused, 3_600_000, "the Device is to be decommissioned");
+            return link.cut();
+        }
         self.keys.insert(key);
         let pairing_id = match &self.provisioned {
             Provisioned::Pairing { id } => Some(id.as_str()),
@@ -688,4 +728,124 @@ fn a_board_that_fails_at_any_computation_joins_in_the_end() {
         assert_eq!(world.gateway.keys.len(), 1);
         assert_eq!(world.logged("no random bytes"), 1, "{}", world.log());
     }
+}
+
+/// The key that the device made stands nowhere on its disk any more, removed or not.
+fn has_no_key(world: &mut World, key: &[u8]) -> bool {
+    let disk = world.device.platform().storage.disk();
+    let mut records = disk.identity.iter().chain(&disk.remains);
+    !records.any(|record| record.windows(key.len()).any(|part| part == key))
+}
+
+/// A device with a session, and the key that it made.
+fn joined(provisioned: Provisioned) -> (World, Vec<u8>) {
+    let mut world = World::new(provisioned);
+    world.until("it joins", 60_000, World::is_joined);
+    let key = world.device.agent().unwrap().operational_key().to_vec();
+    assert!(!key.is_empty() && !has_no_key(&mut world, &key));
+    (world, key)
+}
+
+#[test]
+fn a_device_that_joined_is_decommissioned_and_its_factory_identity_joins_anew() {
+    let (mut world, key) = joined(factory());
+    world.gateway.decommissions = true;
+    world.cut();
+    world.until("it rests", 120_000, |world| world.device.is_at_rest());
+    assert!(has_no_key(&mut world, &key) && !world.device.platform().storage.disk().is_blank);
+    let joins = world.gateway.joins_at_ms.len();
+    world.run_for(10_000_000);
+    assert_eq!(world.gateway.joins_at_ms.len(), joins, "not before its next start");
+    // As long as the Device says so it is turned away, and no storm comes of it.
+    let mut world = world.reboot();
+    world.run_for(600_000);
+    assert!(!world.device.is_at_rest() && world.gateway.issued.len() == 1);
+    let asked = world.gateway.joins_at_ms.len() - joins;
+    assert!((1..60).contains(&asked), "{asked} in ten minutes");
+    // A Device of another UID takes it.
+    (world.gateway.decommissions, world.gateway.issued) = (false, vec![]);
+    world.until("it joins as a new board", 4_000_000, World::is_joined);
+    assert_eq!(world.gateway.keys.len(), 2, "with another key");
+}
+
+#[test]
+fn a_device_that_was_paired_rests_until_it_is_paired_again() {
+    let (mut world, key) = joined(pairing());
+    world.gateway.decommissions = true;
+    world.cut();
+    world.until("it rests", 120_000, |world| world.device.is_at_rest());
+    assert!(has_no_key(&mut world, &key));
+    let mut world = world.reboot();
+    world.run_for(10_000_000);
+    assert!(world.device.is_at_rest() && world.link.with(|channel| channel.attempts) == 0);
+    world.gateway.decommissions = false;
+    world.gateway.provisioned = Provisioned::Pairing { id: "11111111".into() };
+    (world.gateway.paired, world.gateway.issued) = (None, vec![]);
+    let mut world = world.reboot();
+    world.until("it joins by another token", 60_000, World::is_joined);
+    assert_eq!(world.gateway.keys.len(), 2);
+}
+
+#[test]
+fn a_cut_at_every_write_of_an_end_leaves_no_key() {
+    let mut cuts = 0;
+    for provisioned in [factory(), pairing()] {
+        for writes in 0.. {
+            let mut cut = false;
+            for permille in [0, 499, 500, 1_000] {
+                let (mut world, key) = joined(provisioned.clone());
+                world.gateway.decommissions = true;
+                world.device.platform().storage.faults.cut = Some(Cut { writes, permille });
+                world.cut();
+                if world.until_or_cut("it rests", 1_000_000, |world| world.device.is_at_rest()) {
+                    continue;
+                }
+                (cut, cuts) = (true, cuts + 1);
+                let mut world = world.reboot();
+                let what = format!("it rests, or joins as a new board, after a cut at write {writes}");
+                let joins = world.gateway.joins_at_ms.len();
+                world.until(&what, 4_000_000, |world| {
+                    world.device.is_at_rest() || world.gateway.joins_at_ms.len() > joins
+                });
+                assert!(has_no_key(&mut world, &key), "write {writes}");
+                assert_eq!(world.gateway.proven.len(), 1);
+            }
+            if !cut {
+                break;
+            }
+        }
+    }
+    println!("{cuts} cuts");
+    assert!(cuts >= 40, "only {cuts} cuts");
+}
+
+/// Its certificate was over when the order came: there is no session to bring it in. The device is told so when it asks for another
+/// one; what it runs goes on, and nothing is proven.
+#[test]
+fn a_device_that_comes_back_when_its_chain_is_over_gets_no_order_and_keeps_its_key() {
+    let (world, key) = joined(factory());
+    let mut world = world.reboot();
+    world.now_ms += 40_000_000;
+    world.gateway.decommissions = true;
+    world.until("it asks and is refused", 200_000, |world| world.logged("to be decommissioned") > 0);
+    world.run_for(10_000_000);
+    assert!(!world.device.is_at_rest() && !has_no_key(&mut world, &key));
+    assert!(world.gateway.proven.is_empty());
+    assert!(world.gateway.joins_at_ms.len() < 20, "{:?}", world.gateway.joins_at_ms);
+}
+
+/// The acknowledgment was lost, and the certificate is over by the time that the device comes back: it asks for another one, and
+/// that it was decommissioned is the answer to its proof.
+#[test]
+fn a_proof_is_acknowledged_even_when_its_chain_is_over_by_then() {
+    let (mut world, key) = joined(factory());
+    world.gateway.decommissions = true;
+    world.cut();
+    world.until("it has its proof", 120_000, |world| world.logged("the proof is stored") > 0);
+    let mut world = world.reboot();
+    world.now_ms += 40_000_000;
+    let (used, _) = read_chain(&world.gateway.issued[0]).unwrap();
+    world.gateway.proven.insert(used);
+    world.until("it rests", 400_000, |world| world.device.is_at_rest());
+    assert!(has_no_key(&mut world, &key));
 }

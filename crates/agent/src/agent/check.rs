@@ -46,6 +46,9 @@ impl Agent {
         if !self.is_identity_consistent() {
             return Err(Invariant::Identity);
         }
+        if !self.is_decommission_consistent() {
+            return Err(Invariant::Decommissioned);
+        }
         if !self.durability.is_consistent() {
             return Err(Invariant::Durability);
         }

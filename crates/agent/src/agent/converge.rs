@@ -29,6 +29,8 @@ impl Agent {
             }
         }
         self.clock.set_unix_ms(welcome.unix_ms);
+        self.proof_at_ms = self.clock.now_ms();
+        self.orders.forget();
         if self.credentials.handle_welcomed() {
             self.events.push(Event::Proven);
         }
@@ -42,15 +44,17 @@ impl Agent {
             detail: closing.detail.into(),
             retry_after_ms: closing.retry_after_ms,
         });
-        if matches!(closing.reason, CloseReason::Deleted | CloseReason::Revoked) {
-            self.forget_set();
+        match closing.reason {
+            CloseReason::Deleted | CloseReason::Revoked => self.forget_set(),
+            CloseReason::Decommissioned => self.handle_decommissioned(),
+            _ => {}
         }
         self.close();
     }
 
     /// Stops every application and forgets the set and its revision: there is no Device any more that says what is to run
     /// here, or one that keeps this device out. Modules and data stay until the next set says which of them are needed.
-    fn forget_set(&mut self) {
+    pub(super) fn forget_set(&mut self) {
         let gone = core::mem::take(&mut self.applications);
         for application in &gone {
             self.stop(application);
@@ -65,6 +69,9 @@ impl Agent {
     }
 
     pub(super) fn handle_desired(&mut self, desired: &Desired<'_>) {
+        if self.is_decommissioned() {
+            return;
+        }
         if desired.revision < self.revision {
             self.events.push(Event::StaleDesired { revision: desired.revision });
             self.connection.complain(ErrorCode::Stale, None, "a revision lower than the one held");

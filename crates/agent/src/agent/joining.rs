@@ -220,7 +220,7 @@ impl Agent {
     /// When a certificate is to be renewed in this session; none without a gateway that does.
     fn renewal_timeout(&self) -> Option<u64> {
         let takes = self.connection.established()?.takes(MessageGroups::RENEWAL);
-        if !takes || self.exchange.is_some() {
+        if !takes || self.exchange.is_some() || self.is_decommissioned() {
             return None;
         }
         let (at_s, now_s) = (self.credentials.renew_at_s()?, self.clock.unix_s()?);
@@ -254,6 +254,6 @@ impl Agent {
         };
         exchange
             && self.credentials.is_consistent()
-            && (self.credentials.is_ready() || self.connection.is_down())
+            && (self.credentials.is_ready() || self.credentials.is_retired() || self.connection.is_down())
     }
 }

@@ -86,6 +86,7 @@ impl Agent {
         self.replace_ready();
         self.start_ready();
         self.settle_identity();
+        self.settle_decommission();
     }
 
     /// One module at a time; the one under way stays while anyone needs it.

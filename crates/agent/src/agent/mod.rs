@@ -6,6 +6,7 @@
 
 mod check;
 mod converge;
+mod decommission;
 mod joining;
 mod lifecycle;
 mod storage;
@@ -23,6 +24,7 @@ use crate::{
     clock::Clock,
     config::{Config, Restored},
     connection::Connection,
+    decommission::{Erasing, Orders},
     durability::Durability,
     effect::{ApplicationEvent, DeviceUsage, Effect, RunId},
     event::{Event, Events},
@@ -76,6 +78,12 @@ pub struct Agent {
     exchange: Option<Exchange>,
     renewal: RenewalPause,
 
+    orders: Orders,
+    /// What an order led to, until the proof is kept.
+    erasing: Option<Erasing>,
+    /// When the proof is sent next.
+    proof_at_ms: u64,
+
     store: Store,
     pull: Option<Pull>,
     durability: Durability,
@@ -113,6 +121,9 @@ impl Agent {
             credentials,
             exchange: None,
             renewal: RenewalPause::default(),
+            orders: Orders::default(),
+            erasing: None,
+            proof_at_ms: 0,
             store: Store::new(restored.inventory),
             pull: None,
             durability: Durability::default(),
@@ -217,10 +228,7 @@ impl Agent {
             (Session::Established(_) | Session::Joining { .. }, GatewayMessage::JoinAnswer(answer)) => {
                 self.handle_join_answer(answer);
             }
-            (Session::Established(_), GatewayMessage::Decommission(_)) => {
-                let detail = "this firmware follows no orders";
-                self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
-            }
+            (Session::Established(_), GatewayMessage::Decommission(order)) => self.handle_decommission(order),
             (Session::Joining { .. }, _) => {
                 let detail = "this device joins, and knows nothing else";
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
@@ -264,8 +272,9 @@ impl Agent {
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.clock.advance(now_ms);
         self.handle_identity_timeout();
+        self.handle_decommission_timeout();
         // Nothing is tried before there is something to present.
-        let expired = if self.credentials.is_ready() {
+        let expired = if self.credentials.is_ready() || !self.connection.is_down() {
             self.connection.handle_timeout(self.clock.now_ms())
         } else {
             Expired::Nothing
@@ -287,8 +296,9 @@ impl Agent {
     /// Something to do, until there is nothing.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.connection.poll_effect().or_else(|| self.effects.pop_front());
-        if let Some(effect) = effect.or_else(|| self.poll_identity()) {
-            return Some(effect);
+        let effect = effect.or_else(|| self.poll_identity()).or_else(|| self.poll_decommission());
+        if effect.is_some() {
+            return effect;
         }
         self.plan_storage().map(Effect::Storage)
     }
@@ -303,9 +313,11 @@ impl Agent {
         let trap = self.trap_timeout();
         let log = self.log_timeout();
         let state = self.durability.retry_at_ms();
-        let connection = self.credentials.is_ready().then(|| self.connection.timeout());
+        let connects = self.credentials.is_ready() || !self.connection.is_down();
+        let connection = connects.then(|| self.connection.timeout());
         let identity = self.identity_timeout();
-        [connection, identity, applications, pull, asked, report, trap, log, state]
+        let decommission = self.decommission_timeout();
+        [connection, identity, decommission, applications, pull, asked, report, trap, log, state]
             .into_iter()
             .flatten()
             .min()

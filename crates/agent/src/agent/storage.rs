@@ -1,6 +1,7 @@
 //! What the agent does with storage: one operation at a time, the records before modules, modules before tidying up.
 
 use wasmbed_protocol::{ApplicationUid, ModuleDigest};
+use wasmbed_statement::Erased;
 
 use super::Agent;
 use crate::{
@@ -21,6 +22,7 @@ impl Agent {
             .plan_identity()
             .or_else(|| self.plan_state())
             .or_else(|| self.plan_damaged())
+            .or_else(|| self.plan_erasing())
             .or_else(|| self.plan_pull())
             .or_else(|| self.plan_tidying())?;
         self.store.begin(busy);
@@ -66,7 +68,9 @@ impl Agent {
             | Operation::CommitIdentity(_)
             | Operation::ReadData(_)
             | Operation::CommitData { .. }
-            | Operation::DeleteData(_) => Busy::Discard { digest },
+            | Operation::DeleteData(_)
+            | Operation::EraseRemoved
+            | Operation::EraseProvisioned => Busy::Discard { digest },
         };
         Some((busy, operation))
     }
@@ -139,8 +143,15 @@ impl Agent {
             (Busy::Delete { digest }, Err(_)) => {
                 // What can't be removed is left alone until the next start.
                 self.store.forget(*digest);
+                self.note_left(Erased::MODULES);
             }
-            (Busy::DeleteData { uid }, Err(_)) => self.store.forget_data(*uid),
+            (Busy::DeleteData { uid }, Err(_)) => {
+                self.store.forget_data(*uid);
+                self.note_left(Erased::KEY_VALUE_DATA);
+            }
+            (Busy::List, outcome) => self.handle_listed(outcome),
+            (Busy::Erase, outcome) => self.handle_erased(&outcome),
+            (Busy::Ending, outcome) => self.credentials.handle_ended(&outcome, now_ms, &mut self.events),
             (Busy::Delete { .. } | Busy::DeleteData { .. }, Ok(_)) => {}
             // Answered above.
             (

@@ -1,7 +1,7 @@
 //! The device's messages: one at a time, the most urgent first. Nothing is queued as bytes: every message is made from
 //! what is true when there is room for it, so there is no queue that could grow and no message is stale.
 //!
-//! Order: Hello, heartbeat, error, traps, report, join, assignment, module range, log lines. A trap goes before the report that
+//! Order: Hello, heartbeat, error, proof, traps, report, join, assignment, module range, log lines. A trap goes before the report that
 //! names its state, so that whoever reads that knows its place.
 
 use alloc::vec::Vec;
@@ -30,6 +30,7 @@ impl Agent {
         self.connection.established()?;
         self.transmit_heartbeat(buffer)
             .or_else(|| self.transmit_complaint(buffer))
+            .or_else(|| self.transmit_proof(buffer))
             .or_else(|| self.transmit_trap(buffer))
             .or_else(|| self.transmit_report(buffer))
             .or_else(|| self.transmit_join(buffer))
@@ -55,7 +56,7 @@ impl Agent {
                 reset_reason,
                 reset_detail,
                 boot_counter,
-                groups: None,
+                groups: Some(MessageGroups::ALL),
                 boot_id,
             };
             encode_device(&DeviceMessage::Hello(hello), buffer).ok()
@@ -83,8 +84,8 @@ impl Agent {
     }
 
     fn transmit_complaint(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let error = self.connection.take_complaint()?;
-        encode_device(&DeviceMessage::Error(error), buffer).ok()
+        let complaint = self.connection.take_complaint()?;
+        encode_device(&DeviceMessage::Error(complaint.notice()), buffer).ok()
     }
 
     /// When a trap may be sent: at once, if one waits and the gateway takes it.

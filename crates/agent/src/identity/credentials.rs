@@ -7,10 +7,11 @@ use wasmbed_protocol::KeyHash;
 
 use super::{
     ChainFacts, IdentityError, KEY_BYTES_MAX, Presented, Provisioned, READ_ATTEMPTS, UNHEARD_MAX,
-    record::{Chain, IdentityRecord, Origin},
+    record::{Chain, IdentityRecord, Origin, Retired},
 };
 use crate::{
     backoff::STATE,
+    decommission::{EndStep, Ending, KeptProof},
     event::{Event, Events},
     storage::{Done, Outcome, StorageError},
 };
@@ -26,6 +27,8 @@ enum Phase {
     Loading,
     LoadingNow,
     Ready,
+    /// Decommissioned, and the proof acknowledged: there is no key any more.
+    Retired,
 }
 
 /// What an attempt presents.
@@ -67,6 +70,10 @@ pub(crate) struct Credentials {
     next_refused: bool,
     /// It was said that this device has to be paired again.
     told_unpaired: bool,
+    /// The version that has the proof.
+    proof_version: u64,
+    /// What is left to be erased, once retired.
+    ending: Ending,
 }
 
 impl Credentials {
@@ -85,6 +92,8 @@ impl Credentials {
             unheard: 0,
             next_refused: false,
             told_unpaired: false,
+            proof_version: 0,
+            ending: Ending::new(EndStep::Over),
         }
     }
 
@@ -113,10 +122,11 @@ impl Credentials {
     // Time.
 
     pub(crate) fn timeout(&self) -> Option<u64> {
-        self.retry_at_ms
+        [self.retry_at_ms, self.ending.timeout()].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now_ms: u64) {
+        self.ending.handle_timeout(now_ms);
         if self.retry_at_ms.is_some_and(|at| at <= now_ms) {
             self.retry_at_ms = None;
         }
@@ -167,10 +177,18 @@ impl Credentials {
                 IdentityRecord::new(origin)
             }
         };
-        self.phase = match (record.origin.makes_key(), &record.key) {
-            (false, _) => Phase::Ready,
-            (true, None) => Phase::Making,
-            (true, Some(_)) => Phase::Loading,
+        self.phase = match (&record.retired, record.origin.makes_key(), &record.key) {
+            (Some(Retired::Acknowledged), ..) => {
+                self.ending.go_on(EndStep::Bytes);
+                Phase::Retired
+            }
+            (Some(Retired::Erased), ..) => {
+                events.push(Event::AtRest { problem: None });
+                Phase::Retired
+            }
+            (_, false, _) => Phase::Ready,
+            (_, true, None) => Phase::Making,
+            (_, true, Some(_)) => Phase::Loading,
         };
         self.record = Some(record);
     }
@@ -208,6 +226,10 @@ impl Credentials {
                 if self.phase == Phase::Keeping && self.is_durable() {
                     self.phase = Phase::Loading;
                 }
+                if self.ending.plan() == Some(EndStep::Writing) && self.is_durable() {
+                    self.ending.go_on(EndStep::Over);
+                    events.push(Event::AtRest { problem: None });
+                }
             }
             Err(error) => {
                 events.push(Event::IdentityUnwritten { message: error.describe() });
@@ -241,7 +263,12 @@ impl Credentials {
                 self.phase = Phase::LoadingNow;
                 Some(KeyAsk::Use)
             }
-            Phase::Reading | Phase::MakingNow | Phase::Keeping | Phase::LoadingNow | Phase::Ready => None,
+            Phase::Reading
+            | Phase::MakingNow
+            | Phase::Keeping
+            | Phase::LoadingNow
+            | Phase::Ready
+            | Phase::Retired => None,
         }
     }
 
@@ -459,6 +486,89 @@ impl Credentials {
         Some(middle_s.saturating_sub(life_s / 20).saturating_add(spread_s as u64))
     }
 
+    // Being decommissioned.
+
+    /// Whether a proof could be kept.
+    pub(crate) fn keeps_proofs(&self) -> bool {
+        self.phase == Phase::Ready && self.record.is_some()
+    }
+
+    /// The proof that is kept, or on its way to storage.
+    pub(crate) fn proof(&self) -> Option<&KeptProof> {
+        match self.record.as_ref()?.retired.as_ref()? {
+            Retired::Proven(proof) => Some(proof),
+            Retired::Acknowledged | Retired::Erased => None,
+        }
+    }
+
+    /// The proof, once storage has it.
+    pub(crate) fn kept_proof(&self) -> Option<&KeptProof> {
+        self.proof().filter(|_| self.durable >= self.proof_version)
+    }
+
+    /// Keeps a proof in place of the one before. A chain that is not in use goes: there is no next session to be made with it.
+    pub(crate) fn keep_proof(&mut self, proof: KeptProof) {
+        let Some(record) = &mut self.record else {
+            debug_assert!(false, "a device without a record follows no order");
+            return;
+        };
+        if self.choice != Choice::Next {
+            record.next = None;
+        }
+        record.retired = Some(Retired::Proven(proof));
+        self.change();
+        self.proof_version = self.version;
+    }
+
+    /// The proof has arrived: the key leaves the record, and with it every chain.
+    pub(crate) fn acknowledge(&mut self) {
+        let Some(record) = &mut self.record else { return };
+        if let Some(key) = &mut record.key {
+            key.fill(0);
+            // The memory is given back as it is now.
+            core::hint::black_box(key);
+        }
+        (record.key, record.current, record.next) = (None, None, None);
+        record.retired = Some(Retired::Acknowledged);
+        self.choice = Choice::Provisioned;
+        self.phase = Phase::Retired;
+        self.ending.go_on(EndStep::Bytes);
+        self.change();
+    }
+
+    /// Whether there is no key any more, and won't be before the next start.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.phase == Phase::Retired
+    }
+
+    /// Whether nothing is left to be done.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_retired() && self.ending.is_over()
+    }
+
+    /// What storage is to erase now.
+    pub(crate) fn plan_ending(&self) -> Option<EndStep> {
+        let step = self.ending.plan().filter(|_| self.is_retired() && self.is_durable())?;
+        matches!(step, EndStep::Bytes | EndStep::Provisioned).then_some(step)
+    }
+
+    pub(crate) fn handle_ended(&mut self, outcome: &Outcome, now_ms: u64, events: &mut Events) {
+        let Some(record) = &mut self.record else { return };
+        let has_provisioned = matches!(record.origin, Origin::Operational(_));
+        if let Some(problem) = self.ending.handle_done(outcome, has_provisioned, now_ms) {
+            events.push(Event::AtRest { problem: Some(problem) });
+        }
+        if self.ending.plan() == Some(EndStep::Record) {
+            match record.origin {
+                // It was no key of the fleet: the next start may join with it.
+                Origin::Factory(_) => *record = IdentityRecord::new(record.origin.clone()),
+                Origin::Operational(_) | Origin::Pairing(_) => record.retired = Some(Retired::Erased),
+            }
+            self.ending.go_on(EndStep::Writing);
+            self.change();
+        }
+    }
+
     // Tests.
 
     /// Whether nothing is used before it may be.
@@ -470,6 +580,7 @@ impl Credentials {
             Phase::Keeping => has_key,
             Phase::Loading | Phase::LoadingNow => has_key && self.is_durable(),
             Phase::Ready => !makes_key || has_key,
+            Phase::Retired => !has_key,
         };
         key_is_kept
             && self.durable <= self.version
@@ -498,6 +609,7 @@ mod tests {
             origin,
             current: current.map(chain),
             next: next.map(chain),
+            retired: None,
         });
         let mut credentials = Credentials::new(provisioned);
         let bytes = record.map(|record| record.encode().unwrap());

@@ -17,6 +17,10 @@
 //!   turned away without a word; an operational chain also in place of `current` if it is the newer one. With a factory identity
 //!   or a pairing token such a connection joins: see [`exchange`]. A pairing token is presented until the first session.
 //!
+//! A device that was decommissioned has its proof in the record, and connects to send it. Once that was acknowledged the record
+//! has neither key nor chain, and nothing connects any more: with a factory identity not before the next start, which begins
+//! anew; with a provisioned identity or a token, not before the device was provisioned anew.
+//!
 //! A key is on storage before it is used. A chain is on storage before it is used, unless storage fails: what a cut then takes
 //! is asked for again.
 
@@ -28,13 +32,17 @@ pub(crate) mod record;
 use alloc::string::String;
 use core::fmt;
 
-use wasmbed_protocol::{DeviceUid, KeyHash, limits::CHAIN_BYTES_MAX};
+use wasmbed_protocol::{
+    DeviceUid, KeyHash,
+    limits::{CHAIN_BYTES_MAX, DECOMMISSION_PROOF_BYTES_MAX},
+};
 
 /// An operational key at most, PKCS #8: on P-256 it has 138 bytes.
 pub const KEY_BYTES_MAX: usize = 256;
 
-/// The identity record at most: the key, the chain in use, the next one, and some words about them.
-pub const IDENTITY_BYTES_MAX: usize = 2 * CHAIN_BYTES_MAX as usize + KEY_BYTES_MAX + 256;
+/// The identity record at most: the key, the chain in use, the next one, a proof, and some words about them.
+pub const IDENTITY_BYTES_MAX: usize =
+    2 * CHAIN_BYTES_MAX as usize + KEY_BYTES_MAX + DECOMMISSION_PROOF_BYTES_MAX + 256;
 
 /// Attempts to read the record after which a device with an operational identity goes on without it.
 pub(crate) const READ_ATTEMPTS: u32 = 5;
@@ -51,6 +59,14 @@ pub const JOINING_MS_MAX: u64 = 630_000;
 
 /// Proofs in one connection: the Device may have been made anew once meanwhile.
 pub(crate) const PROOFS_MAX: u32 = 2;
+
+/// Whether an identity record is that of a device whose proof was acknowledged: what it was provisioned with is to be erased, if
+/// it is an operational key, or was.
+#[must_use]
+pub fn is_acknowledged(record: &[u8]) -> bool {
+    let retired = record::IdentityRecord::decode(record).and_then(|record| record.retired);
+    matches!(retired, Some(record::Retired::Acknowledged | record::Retired::Erased))
+}
 
 /// What a device's certificate says about its time, Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +132,8 @@ pub enum IdentityError {
     Key(String),
     /// Peer: a chain that is not one for this device; for people.
     Chain(String),
+    /// Peer: an order that this device does not follow; for people, at the other end too.
+    Order(String),
 }
 
 impl fmt::Display for IdentityError {
@@ -125,6 +143,7 @@ impl fmt::Display for IdentityError {
             Self::Failed(problem) => f.write_str(problem),
             Self::Key(problem) => write!(f, "key not usable: {problem}"),
             Self::Chain(problem) => write!(f, "chain not usable: {problem}"),
+            Self::Order(problem) => write!(f, "order not followed: {problem}"),
         }
     }
 }

@@ -2,24 +2,26 @@
 //! replaced as a whole.
 //!
 //! ```text
-//! identity = [version: 1, origin, key / null, current / null, next / null, joined: bool, * later]
+//! identity = [version: 1, origin, key / null, current / null, next / null, joined: bool, ? retired, * later]
 //! origin   = [0 operational / 1 factory, SHA-256 of the provisioned key] / [2 pairing, id of the token]
 //! current, next = [not_before, not_after, bytes]
+//! retired  = [Device UID, nonce, proof] / 1 acknowledged, to be erased / 2 erased
 //! ```
 //! `origin` says what the device was provisioned with when the record was begun: with anything else it begins anew. A chain
 //! is `next` from when it was received until a session was established with it. `joined` says that there was such a session:
-//! a pairing token is used up then. What later firmware appends is skipped, and lost with the next write.
+//! a pairing token is used up then. `retired` is there once the device was decommissioned. What later firmware appends is skipped, and lost with the next write.
 
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use minicbor::{Decoder, Encoder, decode, encode::Write};
+use minicbor::{Decoder, Encoder, data::Type, decode, encode::Write};
 use wasmbed_protocol::{
-    KeyHash,
-    limits::{CHAIN_BYTES_MAX, PAIRING_ID_BYTES_MAX},
+    DeviceUid, KeyHash, Nonce,
+    limits::{CHAIN_BYTES_MAX, DECOMMISSION_PROOF_BYTES_MAX, PAIRING_ID_BYTES_MAX},
 };
 
 use super::{ChainFacts, IDENTITY_BYTES_MAX, KEY_BYTES_MAX, Provisioned};
+use crate::decommission::{KeptProof, Ordered};
 
 const VERSION: u32 = 1;
 
@@ -30,7 +32,22 @@ pub(crate) struct IdentityRecord {
     pub current: Option<Chain>,
     pub next: Option<Chain>,
     pub joined: bool,
+    pub retired: Option<Retired>,
 }
+
+/// A device that was decommissioned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Retired {
+    /// It has its proof, and the key that it signed it with.
+    Proven(KeptProof),
+    /// The proof was acknowledged: key and chains are gone from the record, and their bytes are to be erased.
+    Acknowledged,
+    /// Nothing is left to be done.
+    Erased,
+}
+
+const ACKNOWLEDGED: u8 = 1;
+const ERASED: u8 = 2;
 
 impl fmt::Debug for IdentityRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,6 +57,7 @@ impl fmt::Debug for IdentityRecord {
             .field("current", &self.current)
             .field("next", &self.next)
             .field("joined", &self.joined)
+            .field("retired", &self.retired)
             .finish()
     }
 }
@@ -106,12 +124,13 @@ type Encoded<W> = Result<(), minicbor::encode::Error<<W as Write>::Error>>;
 
 impl IdentityRecord {
     pub(crate) fn new(origin: Origin) -> Self {
-        Self { origin, key: None, current: None, next: None, joined: false }
+        Self { origin, key: None, current: None, next: None, joined: false, retired: None }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, NoMemory> {
         let chains = [&self.current, &self.next].into_iter().flatten();
-        let room = 256 + KEY_BYTES_MAX + chains.map(|chain| chain.bytes.len()).sum::<usize>();
+        let proof = if let Some(Retired::Proven(proof)) = &self.retired { proof.bytes.len() } else { 0 };
+        let room = 256 + KEY_BYTES_MAX + proof + chains.map(|chain| chain.bytes.len()).sum::<usize>();
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(room.min(IDENTITY_BYTES_MAX)).map_err(|_| NoMemory)?;
         // Writing to a vector can't fail: its error type has no values.
@@ -121,7 +140,8 @@ impl IdentityRecord {
 
     fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
         let (kind, bytes) = self.origin.parts();
-        e.array(6)?.u32(VERSION)?.array(2)?.u8(kind)?.bytes(bytes)?;
+        let entries = 6 + u64::from(self.retired.is_some());
+        e.array(entries)?.u32(VERSION)?.array(2)?.u8(kind)?.bytes(bytes)?;
         match &self.key {
             None => e.null()?,
             Some(key) => e.bytes(key)?,
@@ -136,7 +156,15 @@ impl IdentityRecord {
                     .bytes(&chain.bytes)?,
             };
         }
-        e.bool(self.joined)?.ok()
+        e.bool(self.joined)?;
+        match &self.retired {
+            None => Ok(()),
+            Some(Retired::Proven(KeptProof { ordered, bytes })) => {
+                e.array(3)?.bytes(&ordered.device_uid.0)?.bytes(&ordered.nonce.0)?.bytes(bytes)?.ok()
+            }
+            Some(Retired::Acknowledged) => e.u8(ACKNOWLEDGED)?.ok(),
+            Some(Retired::Erased) => e.u8(ERASED)?.ok(),
+        }
     }
 
     /// `None` for anything that is not a record of this version that can have been written.
@@ -149,9 +177,15 @@ impl IdentityRecord {
         (d.position() == bytes.len() && record.is_possible()).then_some(record)
     }
 
-    /// A device that makes its key has it before any chain; one that does not never has one.
+    /// A device that makes its key has it before any chain; one that does not never has one. A proof has the key that signed
+    /// it, and what was acknowledged has none.
     fn is_possible(&self) -> bool {
         let has_chain = self.current.is_some() || self.next.is_some();
+        match &self.retired {
+            Some(Retired::Proven(_)) if self.origin.makes_key() && self.key.is_none() => return false,
+            Some(Retired::Proven(_)) | None => {}
+            Some(Retired::Acknowledged | Retired::Erased) => return self.key.is_none() && !has_chain,
+        }
         match (self.origin.makes_key(), &self.key) {
             (true, None) => !has_chain,
             (true, Some(_)) | (false, None) => true,
@@ -169,11 +203,39 @@ impl IdentityRecord {
         let key = optional(d, |d| bounded(d, KEY_BYTES_MAX))?;
         let (current, next) = (optional(d, chain)?, optional(d, chain)?);
         let joined = d.bool()?;
-        for _ in 6..length {
+        let retired = if length > 6 { retired(d)? } else { None };
+        for _ in 7..length {
             d.skip()?;
         }
-        Ok(Self { origin, key, current, next, joined })
+        Ok(Self { origin, key, current, next, joined, retired })
     }
+}
+
+/// None for what later firmware may write in its place.
+fn retired(d: &mut Decoder<'_>) -> Result<Option<Retired>, decode::Error> {
+    match d.datatype()? {
+        Type::U8 => match d.u8()? {
+            ACKNOWLEDGED => Ok(Some(Retired::Acknowledged)),
+            ERASED => Ok(Some(Retired::Erased)),
+            _ => Err(decode::Error::message("another state")),
+        },
+        Type::Array => {
+            if d.array()? != Some(3) {
+                return Err(decode::Error::message("another shape"));
+            }
+            let ordered = Ordered { device_uid: DeviceUid(fixed(d)?), nonce: Nonce(fixed(d)?) };
+            let bytes = bounded(d, DECOMMISSION_PROOF_BYTES_MAX)?;
+            Ok(Some(Retired::Proven(KeptProof { ordered, bytes })))
+        }
+        _ => {
+            d.skip()?;
+            Ok(None)
+        }
+    }
+}
+
+fn fixed<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], decode::Error> {
+    d.bytes()?.try_into().map_err(|_| decode::Error::message("another length"))
 }
 
 fn origin(d: &mut Decoder<'_>) -> Result<Origin, decode::Error> {
@@ -248,14 +310,25 @@ mod tests {
 
     fn records() -> impl Strategy<Value = IdentityRecord> {
         let key = collection::vec(any::<u8>(), 1..KEY_BYTES_MAX);
-        (origins(), option::of(key), option::of(chains()), option::of(chains()), any::<bool>()).prop_map(
-            |(origin, key, current, next, joined)| {
-                let key = key.filter(|_| origin.makes_key());
-                let may_have_chain = key.is_some() || !origin.makes_key();
+        let retired = option::of(retirements());
+        (origins(), option::of(key), option::of(chains()), option::of(chains()), any::<bool>(), retired)
+            .prop_map(|(origin, key, current, next, joined, retired)| {
+                let has_key = !matches!(retired, Some(Retired::Acknowledged | Retired::Erased));
+                let key = key.filter(|_| has_key && origin.makes_key());
+                let may_have_chain = has_key && (key.is_some() || !origin.makes_key());
                 let (current, next) = (current.filter(|_| may_have_chain), next.filter(|_| may_have_chain));
-                IdentityRecord { origin, key, current, next, joined }
-            },
-        )
+                let retired = retired.filter(|_| !has_key || may_have_chain);
+                IdentityRecord { origin, key, current, next, joined, retired }
+            })
+    }
+
+    fn retirements() -> impl Strategy<Value = Retired> {
+        let bytes = collection::vec(any::<u8>(), 1..=DECOMMISSION_PROOF_BYTES_MAX);
+        let proof = (any::<[u8; 16]>(), any::<[u8; 16]>(), bytes).prop_map(|(uid, nonce, bytes)| {
+            let ordered = Ordered { device_uid: DeviceUid(uid), nonce: Nonce(nonce) };
+            Retired::Proven(KeptProof { ordered, bytes })
+        });
+        prop_oneof![proof, Just(Retired::Acknowledged), Just(Retired::Erased)]
     }
 
     proptest! {
@@ -295,10 +368,17 @@ mod tests {
             current: Some(largest.clone()),
             next: Some(largest.clone()),
             joined: true,
+            retired: None,
         };
         let bytes = record.encode().unwrap();
         assert!(bytes.len() <= IDENTITY_BYTES_MAX, "{}", bytes.len());
         assert_eq!(IdentityRecord::decode(&bytes), Some(record.clone()));
+        let ordered = Ordered { device_uid: DeviceUid([255; 16]), nonce: Nonce([255; 16]) };
+        let proof = KeptProof { ordered, bytes: vec![7; DECOMMISSION_PROOF_BYTES_MAX] };
+        let proven = IdentityRecord { retired: Some(Retired::Proven(proof)), ..record.clone() };
+        let bytes = proven.encode().unwrap();
+        assert!(bytes.len() <= IDENTITY_BYTES_MAX, "{}", bytes.len());
+        assert_eq!(IdentityRecord::decode(&bytes), Some(proven));
         let longer = Chain { bytes: vec![7; CHAIN_BYTES_MAX as usize + 1], ..largest };
         let record = IdentityRecord { current: Some(longer), next: None, ..record };
         assert_eq!(IdentityRecord::decode(&record.encode().unwrap()), None);
@@ -313,6 +393,7 @@ mod tests {
             current: Some(Chain { facts, bytes: vec![8] }),
             next: None,
             joined: true,
+            retired: None,
         };
         let bytes = [0x86, 0x01, 0x82, 0x02, 0x42, b'a', b'b', 0x41, 9, 0x83, 1, 2, 0x41, 8, 0xf6, 0xf5];
         assert_eq!(record.encode().unwrap(), bytes);
@@ -321,6 +402,29 @@ mod tests {
         assert_eq!(IdentityRecord::decode(&later), Some(record));
         later[1] = 0x02;
         assert_eq!(IdentityRecord::decode(&later), None, "another version");
+    }
+
+    #[test]
+    fn the_bytes_of_a_retired_record_never_change() {
+        let origin = [0x01, 0x82, 0x02, 0x42, b'a', b'b'];
+        let mut record = IdentityRecord::new(Origin::Pairing("ab".into()));
+        for (retired, state) in [(Retired::Acknowledged, 1), (Retired::Erased, 2)] {
+            record.retired = Some(retired);
+            let bytes = [&[0x87][..], &origin, &[0xf6, 0xf6, 0xf6, 0xf4, state]].concat();
+            assert_eq!(record.encode().unwrap(), bytes);
+            assert!(crate::is_acknowledged(&bytes));
+        }
+        let ordered = Ordered { device_uid: DeviceUid([1; 16]), nonce: Nonce([2; 16]) };
+        record.retired = Some(Retired::Proven(KeptProof { ordered, bytes: vec![8] }));
+        assert_eq!(IdentityRecord::decode(&record.encode().unwrap()), None, "a proof without its key");
+        record.key = Some(vec![9]);
+        let head = [&[0x87][..], &origin, &[0x41, 9, 0xf6, 0xf6, 0xf4, 0x83, 0x50]].concat();
+        let bytes = [&head[..], &[1; 16], &[0x50], &[2; 16], &[0x41, 8]].concat();
+        assert_eq!(record.encode().unwrap(), bytes);
+        assert_eq!(IdentityRecord::decode(&bytes), Some(record.clone()));
+        assert!(!crate::is_acknowledged(&bytes) && !crate::is_acknowledged(&[]));
+        record.retired = Some(Retired::Acknowledged);
+        assert_eq!(IdentityRecord::decode(&record.encode().unwrap()), None, "a key after its end");
     }
 
     #[test]

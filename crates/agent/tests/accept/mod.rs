@@ -33,6 +33,7 @@ pub fn accept(bytes: &[u8]) -> Taken {
                 Effect::Storage(Operation::ReadIdentity) => {
                     stored = Some(Done::Record(Some(record.to_vec())))
                 }
+                Effect::Storage(Operation::EraseRemoved) => stored = Some(Done::Erased { left: false }),
                 Effect::Storage(_) => stored = Some(Done::Written),
                 Effect::MakeKey => agent.handle_key(round, Ok(vec![7; 138])),
                 Effect::UseKey => {
@@ -53,6 +54,9 @@ pub fn accept(bytes: &[u8]) -> Taken {
                 | Effect::Request
                 | Effect::Prove(_)
                 | Effect::CheckChain
+                | Effect::CheckOrder
+                | Effect::SignProof(_)
+                | Effect::ForgetKeys
                 | Effect::Start(_)
                 | Effect::Stop { .. } => {}
             }

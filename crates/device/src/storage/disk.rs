@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Medium;
+use super::{
+    Medium,
+    overwrite::{overwrite, overwrite_and_remove},
+};
 
 /// Files in a folder, made durable with fsync.
 #[derive(Clone, Debug)]
@@ -77,6 +80,25 @@ impl Medium for Disk {
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
+    }
+
+    fn rename_over(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let before = fs::OpenOptions::new().write(true).open(self.path(to));
+        self.rename(from, to)?;
+        // Its name is gone for good before its bytes are.
+        self.sync_names()?;
+        match before {
+            Ok(mut file) => overwrite(&mut file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn erase(&mut self, name: &str) -> io::Result<()> {
+        let path = self.path(name);
+        // Whether there was one is for the caller to know.
+        fs::metadata(&path)?;
+        overwrite_and_remove(&path)
     }
 
     fn sync_names(&mut self) -> io::Result<()> {

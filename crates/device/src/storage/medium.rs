@@ -41,6 +41,22 @@ pub trait Medium: Send {
     /// `NotFound`, or the medium failed.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
+    /// As [`Medium::rename`], and writes over the bytes of the file that had the name, where the medium can.
+    ///
+    /// # Errors
+    /// As [`Medium::rename`].
+    fn rename_over(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.rename(from, to)
+    }
+
+    /// As [`Medium::remove`], and writes over the file's bytes first, where the medium can.
+    ///
+    /// # Errors
+    /// As [`Medium::remove`].
+    fn erase(&mut self, name: &str) -> io::Result<()> {
+        self.remove(name)
+    }
+
     /// Makes the names survive: creations, renames and removals so far.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 //! identity.new --sync, rename, sync names--> identity            the key that the device made, and its chains
 //! data-HEX.new -sync, rename, sync names-->  data-HEX            an application's data, named by its UID
 //! ```
+//! The identity record is written over when it is replaced, and applications' data when they are removed.
+//!
 //! A name without `.new` or `staged-` therefore stands for whole, durable content at any moment, and opening the store
 //! only has to clear the rest away. A staged module is not synced while it grows: what is lost of it is pulled again, and
 //! its hash is checked before it is committed.
@@ -13,9 +15,10 @@
 mod disk;
 mod medium;
 mod memory;
+mod overwrite;
 mod queue;
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use wasmbed_agent::storage::{Done, Inventory, Operation, Outcome, StorageError};
 use wasmbed_protocol::{ApplicationUid, ModuleDigest, limits::MODULE_BYTES_MAX};
@@ -41,6 +44,19 @@ pub struct Store<M> {
     medium: M,
     lengths: BTreeMap<String, u64>,
     capacity_bytes: u64,
+    provisioned_key: ProvisionedKey,
+}
+
+/// Where the key is that a device was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProvisionedKey {
+    /// In memory alone: it ends with the process.
+    #[default]
+    Nowhere,
+    /// In this file.
+    File(PathBuf),
+    /// Somewhere that this process does not know of.
+    Elsewhere,
 }
 
 impl<M: Medium> Store<M> {
@@ -62,7 +78,14 @@ impl<M: Medium> Store<M> {
         if cleared {
             medium.sync_names()?;
         }
-        Ok(Self { medium, lengths, capacity_bytes })
+        Ok(Self { medium, lengths, capacity_bytes, provisioned_key: ProvisionedKey::default() })
+    }
+
+    /// Says what [`Operation::EraseProvisioned`] is about.
+    #[must_use]
+    pub fn with_provisioned_key(mut self, key: ProvisionedKey) -> Self {
+        self.provisioned_key = key;
+        self
     }
 
     /// Gives the medium back, as a loss of power does.
@@ -90,6 +113,9 @@ impl<M: Medium> Store<M> {
             Operation::ReadData(uid) => self.read_record(&named(DATA, &uid.0)),
             Operation::CommitData { uid, bytes } => self.replace(&named(DATA, &uid.0), bytes),
             Operation::DeleteData(uid) => self.delete(&[named(DATA, &uid.0)]),
+            // What was removed is gone as far as a process can see to it.
+            Operation::EraseRemoved => Ok(Done::Erased { left: false }),
+            Operation::EraseProvisioned => self.erase_provisioned(),
         }
     }
 
@@ -116,6 +142,19 @@ impl<M: Medium> Store<M> {
         inventory
     }
 
+    fn erase_provisioned(&self) -> Outcome {
+        match &self.provisioned_key {
+            ProvisionedKey::Nowhere => Ok(Done::Written),
+            ProvisionedKey::File(path) => match overwrite::overwrite_and_remove(path) {
+                Ok(()) => Ok(Done::Written),
+                Err(error) => Err(StorageError::Failed(format!("{}: {error}", path.display()))),
+            },
+            ProvisionedKey::Elsewhere => {
+                Err(StorageError::Failed("it is not in a file that this process knows".to_owned()))
+            }
+        }
+    }
+
     fn read_record(&mut self, name: &str) -> Outcome {
         if !self.lengths.contains_key(name) {
             return Ok(Done::Record(None));
@@ -133,7 +172,13 @@ impl<M: Medium> Store<M> {
             .medium
             .write(&new, 0, bytes)
             .and_then(|()| self.medium.sync(&new))
-            .and_then(|()| self.medium.rename(&new, name))
+            .and_then(|()| {
+                if name == IDENTITY {
+                    self.medium.rename_over(&new, name)
+                } else {
+                    self.medium.rename(&new, name)
+                }
+            })
             .and_then(|()| self.medium.sync_names());
         match replaced {
             Ok(()) => {
@@ -187,7 +232,9 @@ impl<M: Medium> Store<M> {
         let mut deleted = false;
         for name in names {
             if self.lengths.contains_key(name) {
-                match self.medium.remove(name) {
+                let is_secret = name.starts_with(DATA);
+                let removed = if is_secret { self.medium.erase(name) } else { self.medium.remove(name) };
+                match removed {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failure(&error)),
                     Ok(()) | Err(_) => self.lengths.remove(name),
                 };

@@ -4,9 +4,10 @@
 
 use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{
-    ApplicationState, ApplicationUid, Assignment, AssignmentGet, CorrelationId, Desired, DesiredApplication,
-    DeviceMessage, Epoch, Frames, GatewayMessage, HeartbeatAck, List, ModuleChunk, ModuleDigest, ModuleGone,
-    RestartPolicy, Revision, Spec, SpecHash, Welcome, decode_device, encode_gateway, encode_spec,
+    ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing, CorrelationId,
+    Decommission, Desired, DesiredApplication, DeviceMessage, Epoch, Frames, GatewayMessage, HeartbeatAck,
+    List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGone, RestartPolicy, Revision, Spec, SpecHash,
+    Welcome, decode_device, encode_gateway, encode_spec,
     limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX, SPEC_BYTES_MAX},
 };
 
@@ -59,6 +60,13 @@ pub(crate) struct ScriptedGateway<'a> {
     pub(crate) seen: Option<Seen>,
     pub(crate) module_gets: usize,
     pub(crate) lines: Vec<String>,
+    /// An order, which is sent once the application runs and at each session's start after that.
+    pub(crate) order: Option<&'a [u8]>,
+    has_ordered: bool,
+    /// The proof that came last. With it the session ends.
+    pub(crate) proof: Option<Vec<u8>>,
+    /// Why the order was refused.
+    pub(crate) refusal: Option<String>,
 }
 
 impl<'a> ScriptedGateway<'a> {
@@ -71,6 +79,10 @@ impl<'a> ScriptedGateway<'a> {
             seen: None,
             module_gets: 0,
             lines: Vec::new(),
+            order: None,
+            has_ordered: false,
+            proof: None,
+            refusal: None,
         }
     }
 
@@ -90,6 +102,10 @@ impl<'a> ScriptedGateway<'a> {
             self.answer(decode_device(body.unwrap()).unwrap(), &mut out);
         }
         self.received = received.split_off(frames.consumed());
+        if let Some(order) = self.order.filter(|_| !self.has_ordered && self.is_running()) {
+            self.has_ordered = true;
+            send(&mut out, &GatewayMessage::Decommission(Decommission { order }));
+        }
         out
     }
 
@@ -105,7 +121,7 @@ impl<'a> ScriptedGateway<'a> {
                     heartbeat_timeout_ms: 30_000,
                     log_bytes_per_second: 4_096,
                     desired_known: true,
-                    groups: None,
+                    groups: self.order.map(|_| MessageGroups::DECOMMISSION),
                 };
                 send(out, &GatewayMessage::Welcome(welcome));
                 let applications = [DesiredApplication { uid: wanted.uid, spec_hash: wanted.spec_hash }];
@@ -153,7 +169,15 @@ impl<'a> ScriptedGateway<'a> {
             DeviceMessage::Log(log) => self.lines.push(log.text.to_owned()),
             DeviceMessage::Trap(trap) => panic!("the device tells a trap unasked: {trap}"),
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
-            DeviceMessage::Decommissioned(_) => panic!("the device proves what nobody ordered"),
+            DeviceMessage::Decommissioned(decommissioned) => {
+                assert!(self.order.is_some(), "the device proves what nobody ordered");
+                self.proof = Some(decommissioned.proof.to_vec());
+                let closing = Closing { reason: CloseReason::Decommissioned, retry_after_ms: 0, detail: "" };
+                send(out, &GatewayMessage::Goodbye(closing));
+            }
+            DeviceMessage::Error(error) if self.order.is_some() => {
+                self.refusal = Some(error.detail.to_owned())
+            }
             DeviceMessage::Error(error) => panic!("the device complains: {error:?}"),
         }
     }

@@ -27,6 +27,8 @@ pub struct Faults {
     pub capacity_bytes: Option<usize>,
     /// What the next operations answer instead of being done.
     pub failures: VecDeque<StorageError>,
+    /// Operations that are done before those.
+    pub spared: u32,
 }
 
 /// A storage in memory, and its faults.
@@ -77,7 +79,9 @@ impl FaultyStorage {
 
     /// No answer if power is lost in the middle of it.
     fn perform(&mut self, operation: Operation) -> Option<Outcome> {
-        if let Some(failure) = self.faults.failures.pop_front() {
+        if self.faults.spared > 0 {
+            self.faults.spared -= 1;
+        } else if let Some(failure) = self.faults.failures.pop_front() {
             return Some(Err(failure));
         }
         if brought(&operation).is_some_and(|bytes| !self.has_room(bytes)) {
@@ -125,6 +129,8 @@ fn brought(operation: &Operation) -> Option<usize> {
         Operation::CommitModule(_)
         | Operation::DeleteModule(_)
         | Operation::DeleteData(_)
+        | Operation::EraseRemoved
+        | Operation::EraseProvisioned
         | Operation::Inventory
         | Operation::ReadState
         | Operation::ReadIdentity
@@ -141,7 +147,9 @@ fn is_write(operation: &Operation) -> bool {
         | Operation::CommitModule(_)
         | Operation::DeleteModule(_)
         | Operation::CommitData { .. }
-        | Operation::DeleteData(_) => true,
+        | Operation::DeleteData(_)
+        | Operation::EraseRemoved
+        | Operation::EraseProvisioned => true,
         Operation::Inventory
         | Operation::ReadState
         | Operation::ReadIdentity

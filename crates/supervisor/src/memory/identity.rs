@@ -2,15 +2,16 @@
 
 use alloc::{
     collections::VecDeque,
-    string::{String, ToString as _},
+    string::{String, ToString},
     vec,
     vec::Vec,
 };
 
 use wasmbed_protocol::{DeviceUid, JoinStatement, KeyHash, encode_join_statement, limits};
+use wasmbed_statement::{Order, Proof, SignedOrder, SignedProof};
 
 use super::{MemoryLink, SeededEntropy};
-use crate::platform::{ChainFacts, Entropy as _, Identity, IdentityError, Presented, Provisioned};
+use crate::platform::{ChainFacts, Entropy as _, Identity, IdentityError, Ordered, Presented, Provisioned};
 
 /// The trust domain of every identity in memory.
 pub const TRUST_DOMAIN: &str = "memory";
@@ -63,6 +64,42 @@ pub fn proof(
     Some(KeyHash::of(&[&secret, bytes.get(..length)?].concat()).0.to_vec())
 }
 
+/// What stands for a controller's certificate.
+pub const CONTROLLER: &[u8] = b"controller";
+/// The id that every order names.
+pub const DEVICE: &str = "spiffe://memory/ns/default/device/joined";
+
+/// What passes for an ECDSA signature: whoever knows the key's name can make it.
+fn signature(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut half = KeyHash::of(&[key, message].concat()).0;
+    // A positive integer in its shortest form.
+    half[0] = 1;
+    let integer = [&[0x02, 32][..], &half].concat();
+    [&[0x30, 68][..], &integer, &integer].concat()
+}
+
+fn verify(key: &[u8], message: &[u8], given: &[u8]) -> Result<(), IdentityError> {
+    let expected = signature(key, message);
+    if expected == given { Ok(()) } else { Err(IdentityError::Order("another signature".to_string())) }
+}
+
+/// A controller's order; [`CONTROLLER`] is whose it has to be.
+#[must_use]
+pub fn order(controller: &[u8], device: &str, ordered: Ordered) -> Vec<u8> {
+    let Ordered { device_uid, nonce } = ordered;
+    let order = Order { device, device_uid, nonce };
+    let sign = |message: &[u8]| Ok::<_, core::convert::Infallible>(signature(controller, message));
+    order.sign(&[controller], sign).unwrap_or_default()
+}
+
+/// What a proof by this key says, if it is one.
+#[must_use]
+pub fn read_proof(proof: &[u8], key: KeyHash) -> Option<Proof> {
+    let signed = SignedProof::decode(proof).ok()?;
+    signed.verify(|message, given| verify(&key.0, message, given)).ok()?;
+    Some(*signed.proof())
+}
+
 /// The identity of a board in memory.
 #[derive(Clone, Debug)]
 pub struct MemoryIdentity {
@@ -74,6 +111,12 @@ pub struct MemoryIdentity {
     pub failures: VecDeque<IdentityError>,
     /// Keys made since the board started.
     pub keys_made: u32,
+    /// The UID that the device's certificate names.
+    pub device_uid: Option<DeviceUid>,
+    /// Orders judged since the board started.
+    pub orders_judged: u32,
+    /// Whether the keys were dropped.
+    pub has_forgotten: bool,
     key: Option<KeyHash>,
     entropy: SeededEntropy,
     link: MemoryLink,
@@ -87,6 +130,9 @@ impl MemoryIdentity {
             unix_s: None,
             failures: VecDeque::new(),
             keys_made: 0,
+            device_uid: None,
+            orders_judged: 0,
+            has_forgotten: false,
             key: None,
             entropy: SeededEntropy(!seed),
             link,
@@ -98,6 +144,9 @@ impl MemoryIdentity {
     }
 
     fn key(&self) -> Result<KeyHash, IdentityError> {
+        if self.has_forgotten {
+            return Err(IdentityError::Unavailable);
+        }
         match &self.provisioned {
             Provisioned::Operational { key, .. } => Ok(*key),
             Provisioned::Fixed | Provisioned::Factory { .. } | Provisioned::Pairing { .. } => {
@@ -164,5 +213,32 @@ impl Identity for MemoryIdentity {
             };
         });
         Ok(())
+    }
+
+    fn check_order(&mut self, order: &[u8]) -> Result<Ordered, IdentityError> {
+        self.fail()?;
+        self.orders_judged += 1;
+        let problem = |problem: &dyn ToString| IdentityError::Order(problem.to_string());
+        let signed = SignedOrder::decode(order).map_err(|error| problem(&error))?;
+        if signed.chain() != [CONTROLLER] {
+            return Err(problem(&"not a controller's"));
+        }
+        signed.verify(|message, given| verify(CONTROLLER, message, given))?;
+        let Order { device, device_uid, nonce } = *signed.order();
+        if device != DEVICE || self.device_uid.is_some_and(|own| own != device_uid) {
+            return Err(problem(&"for another device"));
+        }
+        Ok(Ordered { device_uid, nonce })
+    }
+
+    fn sign_proof(&mut self, proof: &Proof) -> Result<Vec<u8>, IdentityError> {
+        self.fail()?;
+        let key = self.key()?;
+        let sign = |message: &[u8]| Ok::<_, IdentityError>(signature(&key.0, message));
+        proof.sign(sign).map_err(|error| IdentityError::Failed(error.to_string()))
+    }
+
+    fn forget_keys(&mut self) {
+        (self.key, self.has_forgotten) = (None, true);
     }
 }

@@ -6,6 +6,9 @@ use wasmbed_protocol::{ApplicationUid, ModuleDigest};
 
 use crate::platform::{Done, Inventory, Operation, Outcome, Storage, StorageError};
 
+/// Removed objects that are still legible; then the oldest are written over.
+const REMAINS_MAX: usize = 32;
+
 /// What a board's storage holds while it has no power.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
@@ -19,6 +22,10 @@ pub struct Disk {
     pub staged: BTreeMap<ModuleDigest, Vec<u8>>,
     /// Applications' data records.
     pub data: BTreeMap<ApplicationUid, Vec<u8>>,
+    /// What was removed or replaced, and is still legible: records as they were, modules and data by their bytes.
+    pub remains: Vec<Vec<u8>>,
+    /// Whether the key that the device was provisioned with was erased.
+    pub is_blank: bool,
 }
 
 impl Disk {
@@ -27,6 +34,13 @@ impl Disk {
     pub fn used_bytes(&self) -> usize {
         let objects = self.modules.values().chain(self.staged.values()).chain(self.data.values());
         objects.chain(&self.state).chain(&self.identity).map(Vec::len).sum()
+    }
+
+    /// What was removed is legible until something is written over it.
+    fn bury(&mut self, removed: Option<Vec<u8>>) {
+        self.remains.extend(removed);
+        let excess = self.remains.len().saturating_sub(REMAINS_MAX);
+        self.remains.drain(..excess);
     }
 
     fn inventory(&self) -> Inventory {
@@ -79,21 +93,36 @@ impl MemoryStorage {
                 return Ok(Done::Bytes(bytes.collect()));
             }
             Operation::Append { digest, offset, bytes } => return self.append(digest, offset, &bytes),
-            Operation::CommitState(bytes) => self.disk.state = Some(bytes),
-            Operation::CommitIdentity(bytes) => self.disk.identity = Some(bytes),
+            Operation::EraseRemoved => {
+                // Two at a time, as a medium does a few blocks at a time.
+                let kept = self.disk.remains.len().saturating_sub(2);
+                self.disk.remains.truncate(kept);
+                return Ok(Done::Erased { left: kept > 0 });
+            }
+            Operation::EraseProvisioned => self.disk.is_blank = true,
+            Operation::CommitState(bytes) => {
+                let before = self.disk.state.replace(bytes);
+                self.disk.bury(before);
+            }
+            Operation::CommitIdentity(bytes) => {
+                let before = self.disk.identity.replace(bytes);
+                self.disk.bury(before);
+            }
             Operation::CommitModule(digest) => {
                 let staged = self.disk.staged.remove(&digest).ok_or(StorageError::Missing)?;
                 self.disk.modules.insert(digest, staged);
             }
             Operation::DeleteModule(digest) => {
-                self.disk.staged.remove(&digest);
-                self.disk.modules.remove(&digest);
+                let removed = [self.disk.staged.remove(&digest), self.disk.modules.remove(&digest)];
+                removed.into_iter().for_each(|removed| self.disk.bury(removed));
             }
             Operation::CommitData { uid, bytes } => {
-                self.disk.data.insert(uid, bytes);
+                let before = self.disk.data.insert(uid, bytes);
+                self.disk.bury(before);
             }
             Operation::DeleteData(uid) => {
-                self.disk.data.remove(&uid);
+                let removed = self.disk.data.remove(&uid);
+                self.disk.bury(removed);
             }
         }
         Ok(Done::Written)

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use wasmbed_agent::{module_digest, spec_hash};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
-    CorrelationId, Desired, DesiredApplication, DeviceMessage, Epoch, Frames, GatewayMessage, HeartbeatAck,
-    List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, ReportReason, ResetReason,
-    RestartPolicy, Revision, Spec, SpecHash, Welcome, decode_device, encode_gateway, encode_spec, limits,
+    CorrelationId, Decommission, Desired, DesiredApplication, DeviceMessage, DeviceUid, Epoch, ErrorCode,
+    Frames, GatewayMessage, HeartbeatAck, List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGet,
+    ModuleGone, ReportReason, ResetReason, RestartPolicy, Revision, Spec, SpecHash, Welcome, decode_device,
+    encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{FaultyStorage, MemoryBoard, MemoryLink},
-    platform::Board,
+    platform::{Board, Provisioned},
 };
 
 pub(crate) type Device = Supervisor<Interpreter, MemoryBoard>;
@@ -152,6 +153,18 @@ pub(crate) struct Gateway {
     pub(crate) heartbeats: u64,
     pub(crate) errors: Vec<String>,
     pub(crate) reject: Option<u32>,
+    /// What the device was provisioned with, and the UID in its certificate.
+    pub(crate) identity: Option<(Provisioned, Option<DeviceUid>)>,
+    /// Sent at each session's start.
+    pub(crate) order: Option<Vec<u8>>,
+    /// When each proof came, with its bytes.
+    pub(crate) proofs: Vec<(u64, Vec<u8>)>,
+    /// The controller has a proof: such a device is kept out, once it is.
+    pub(crate) is_confirmed: bool,
+    /// Whether a proof is confirmed when it comes.
+    pub(crate) confirms: bool,
+    /// Orders that the device did not follow, in its words.
+    pub(crate) refusals: Vec<String>,
 }
 
 impl Gateway {
@@ -186,6 +199,12 @@ impl Gateway {
         self.send(link, &GatewayMessage::Desired(desired));
     }
 
+    pub(crate) fn send_order(&self, link: &MemoryLink) {
+        if let Some(order) = &self.order {
+            self.send(link, &GatewayMessage::Decommission(Decommission { order }));
+        }
+    }
+
     /// True if it did anything.
     pub(crate) fn poll(&mut self, link: &MemoryLink, now_ms: u64) -> bool {
         let mut busy = false;
@@ -214,6 +233,11 @@ impl Gateway {
             DeviceMessage::Hello(hello) => {
                 self.hellos.push((hello.revision, hello.last_epoch, hello.reset_reason));
                 assert!(!hello.facts.imports.is_empty());
+                assert_eq!(hello.groups, Some(MessageGroups::ALL));
+                if self.is_confirmed {
+                    self.send(link, &GatewayMessage::Reject(DECOMMISSIONED));
+                    return link.cut();
+                }
                 if let Some(retry_after_ms) = self.reject {
                     let closing = Closing { reason: CloseReason::Overloaded, retry_after_ms, detail: "full" };
                     self.send(link, &GatewayMessage::Reject(closing));
@@ -227,9 +251,13 @@ impl Gateway {
                     heartbeat_timeout_ms: 30_000,
                     log_bytes_per_second: 4_096,
                     desired_known: self.desired_known,
-                    groups: (!self.is_older).then_some(MessageGroups::TRAPS),
+                    groups: (!self.is_older)
+                        .then_some(MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::DECOMMISSION.0)),
                 };
                 self.send(link, &GatewayMessage::Welcome(welcome));
+                if !self.is_older {
+                    self.send_order(link);
+                }
                 if self.desired_known {
                     self.send_desired(link);
                 }
@@ -257,7 +285,22 @@ impl Gateway {
                 self.traps.push((trap.uid, trap.restarts, trap.to_string()));
             }
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
-            DeviceMessage::Decommissioned(_) => panic!("the device proves what nobody ordered"),
+            DeviceMessage::Decommissioned(decommissioned) => {
+                assert!(
+                    self.order.is_some() && !self.is_older,
+                    "nobody ordered it, or nobody understands it"
+                );
+                self.proofs.push((now_ms, decommissioned.proof.into()));
+                self.is_confirmed |= self.confirms;
+                if self.is_confirmed {
+                    self.send(link, &GatewayMessage::Goodbye(DECOMMISSIONED));
+                    link.cut();
+                }
+            }
+            DeviceMessage::Error(error) if error.code == ErrorCode::Refused => {
+                assert_eq!(error.tag, Some(tag::DECOMMISSION));
+                self.refusals.push(error.detail.into());
+            }
             DeviceMessage::Error(error) => self.errors.push(error.detail.into()),
         }
     }
@@ -303,6 +346,12 @@ impl Gateway {
     }
 }
 
+const DECOMMISSIONED: Closing<'static> = Closing {
+    reason: CloseReason::Decommissioned,
+    retry_after_ms: 0,
+    detail: "the Device was decommissioned",
+};
+
 pub(crate) fn board() -> Board {
     Board {
         board: "memory".into(),
@@ -338,7 +387,11 @@ impl World {
         Self::with(MemoryBoard::new(FaultyStorage::default(), 1), Gateway::default(), 0)
     }
 
-    pub(crate) fn with(board_of_memory: MemoryBoard, gateway: Gateway, now_ms: u64) -> Self {
+    pub(crate) fn with(mut board_of_memory: MemoryBoard, gateway: Gateway, now_ms: u64) -> Self {
+        if let Some((provisioned, device_uid)) = &gateway.identity {
+            board_of_memory.identity.provisioned = provisioned.clone();
+            board_of_memory.identity.device_uid = *device_uid;
+        }
         let link = board_of_memory.link.clone();
         let runtime = RuntimeConfig {
             arena_bytes: 8 << 20,

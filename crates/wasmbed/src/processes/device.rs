@@ -108,7 +108,7 @@ enum Command {
     Provision(Box<provision::Args>),
 }
 
-/// Runs until a signal.
+/// Runs until a signal, or until the device was decommissioned and its key is erased.
 ///
 /// # Errors
 /// When it can't start, or fails. A gateway that can't be reached is no error.
@@ -132,7 +132,9 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     }
     let identity = identity(&arguments)?;
     let roots = read_certificates(&arguments.ca_file)?;
+    let is_operational = matches!(identity, DeviceIdentity::Operational(_));
     let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
+    config.key_file = is_operational.then_some(arguments.key_file);
     if let Some(bytes) = arguments.memory {
         config.board.runtime.arena_bytes = bytes;
     }
