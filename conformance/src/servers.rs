@@ -62,6 +62,7 @@ impl Embedded {
         let config = Config {
             data_dir: folder.path().join("store"),
             encryption_keys: None,
+            audit_log: None,
             listen,
             tls: ServerTls { certificates: identity.chain(), key: identity.key() },
             client_roots: vec![authority.certificate().clone()],

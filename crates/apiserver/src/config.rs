@@ -26,8 +26,29 @@ pub struct Config {
     pub definitions: Vec<serde_json::Value>,
     /// Permissions of everybody but administrators (`system:masters`).
     pub policy: Policy,
+    /// Where requests that change something are recorded; nowhere if `None`.
+    pub audit_log: Option<AuditLog>,
     /// Bounds on clients.
     pub limits: Limits,
+}
+
+/// A file of `audit.k8s.io/v1` events, one a line.
+#[derive(Clone, Debug)]
+pub struct AuditLog {
+    /// The file; earlier ones beside it have a number after their name, the highest for the oldest.
+    pub path: PathBuf,
+    /// Bytes of each file.
+    pub bytes_max: u64,
+    /// Earlier files that are kept.
+    pub kept: u32,
+}
+
+impl AuditLog {
+    /// 100 MB, and as many in four earlier files.
+    #[must_use]
+    pub fn new(path: PathBuf) -> AuditLog {
+        AuditLog { path, bytes_max: 100 * 1_000_000, kept: 4 }
+    }
 }
 
 /// The server's identity.

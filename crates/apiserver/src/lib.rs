@@ -28,6 +28,6 @@ mod telemetry;
 mod upkeep;
 
 pub use access::{Policy, PolicyError};
-pub use config::{Config, Limits, ServerTls};
+pub use config::{AuditLog, Config, Limits, ServerTls};
 pub use http::{Certificates, Server, ServerError, read_untrusted, serve, start};
 pub use telemetry::describe as describe_metrics;

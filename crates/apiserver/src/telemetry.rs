@@ -47,6 +47,7 @@ pub(crate) struct Metrics {
     revision: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
+    pub(crate) audit_failed: Counter,
 }
 
 /// 0.1 ms to 3 s.
@@ -74,6 +75,11 @@ impl ProcessMetrics for Metrics {
             connections_refused: all.add(
                 "connections_refused",
                 "Connections refused or closed: failed handshake, too many, answers left unread",
+                Counter::default(),
+            ),
+            audit_failed: all.add(
+                "audit_failed",
+                "Requests that were answered and could not be written to the audit log",
                 Counter::default(),
             ),
         }

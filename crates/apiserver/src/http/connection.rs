@@ -104,7 +104,7 @@ impl Connection {
             request: limits.unauthenticated_idle,
             life: limits.unauthenticated_life,
         };
-        let client = Client { user: None, name: "".into() };
+        let client = Client { user: None, name: "".into(), address: self.peer.ip() };
         self.requests(stream, client, place, Some(stay), None).await;
     }
 
@@ -113,7 +113,7 @@ impl Connection {
         let limits = self.places.user_limits();
         self.places.users.settled().await;
         let taken = self.places.users.take(Arc::clone(&name), limits);
-        let client = Client { user: Some(user), name: Arc::clone(&name) };
+        let client = Client { user: Some(user), name: Arc::clone(&name), address: self.peer.ip() };
         match taken {
             Ok(place) => {
                 drop(handshake);

@@ -1,6 +1,7 @@
 //! Why the server can't start or continue.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::kinds::DefinitionError;
 use crate::status::Status;
@@ -26,6 +27,15 @@ pub enum ServerError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Error of the system.
+        #[source]
+        error: std::io::Error,
+    },
+    /// I/O: the audit log can't be opened.
+    #[error("the audit log {}: {error}", path.display())]
+    AuditLog {
+        /// The file.
+        path: PathBuf,
         /// Error of the system.
         #[source]
         error: std::io::Error,

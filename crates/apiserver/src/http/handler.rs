@@ -6,26 +6,29 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
+use jiff::Timestamp;
 use tracing::{Instrument as _, Span, field};
 
+use super::audit::{Answered, Seen, Written};
 use super::params::Params;
 use super::respond::{self, Body};
-use super::route::{Route, no_such_resource, not_found, route};
+use super::route::{Route, Target, no_such_resource, not_found, route};
 use super::shares::Held;
 use super::state::{Caller, Client, State};
 use super::verb::{Action, method_not_allowed, verb};
-use super::{endpoints, negotiate, objects, protobuf};
+use super::{audit, endpoints, negotiate, objects, protobuf};
 use crate::access::Verb;
 use crate::status::{Reason, Status};
 
 /// Requests that take longer are logged as warnings.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What a request does with what, for metrics and logs.
+/// What a request does with what, for metrics, logs and the audit log.
 struct Label {
     action: Action,
     /// `devices` or `devices/status`; empty for what isn't a resource.
     resource: String,
+    target: Option<Target>,
 }
 
 impl Label {
@@ -43,22 +46,30 @@ pub(super) async fn handle(
     client: &Client,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let started = Instant::now();
+    let (started, received) = (Instant::now(), Timestamp::now());
     let (parts, incoming) = request.into_parts();
     let span =
         tracing::info_span!("request", verb = field::Empty, resource = field::Empty, user = &*client.name);
-    let mut label = Label { action: Action::Other, resource: String::new() };
+    let id = audit::id(&parts);
+    let mut label = Label { action: Action::Other, resource: String::new(), target: None };
     let answered = async {
-        let response = match answer(state, client, &parts, incoming, &mut label).await {
-            Ok(response) => response,
-            Err(status) => respond::refusal(&status),
+        let (mut response, reason) = match answer(state, client, &parts, incoming, &mut label).await {
+            Ok(response) => (response, None),
+            Err(status) => (respond::refusal(&status), Some(status.reason().as_str())),
         };
-        match negotiate::prefers_protobuf(&parts.headers) {
+        let written = response.extensions_mut().remove::<Written>();
+        let response = match negotiate::prefers_protobuf(&parts.headers) {
             true => protobuf::answer(response).await,
             false => response,
-        }
+        };
+        (response, reason, written)
     };
-    let response = answered.instrument(span.clone()).await;
+    let (mut response, reason, written) = answered.instrument(span.clone()).await;
+    audit::name(&mut response, &id);
+    let Label { action, resource, target } = &label;
+    let seen = Seen { id: &id, parts: &parts, received, action: *action, resource, target: target.as_ref() };
+    let code = response.status().as_u16();
+    span.in_scope(|| state.audit.record(client, &seen, Answered { code, reason, written: written.as_ref() }));
     let (code, took) = (response.status().as_u16(), started.elapsed());
     state.metrics.request(label.action.as_str(), &label.resource, code, took);
     span.in_scope(|| log(state, client, &parts, code, took));
@@ -100,6 +111,7 @@ async fn answer(
         Route::Object(target) => {
             let resource = target.resource();
             label.resource.clone_from(&resource);
+            label.target = Some(target.clone());
             let verb = verb(&parts.method, &target, &params)?;
             label.set(Action::Verb(verb), resource);
             if verb == Verb::Watch {

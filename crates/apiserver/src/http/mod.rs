@@ -3,6 +3,7 @@
 //! A request goes through [`server`] (accept), [`connection`] (TLS, user), [`handler`] (labels, log), [`route`] and
 //! [`verb`] (what it asks for), [`authorize`], [`body`] (receive, decode) and then [`read`], [`mod@write`] or [`watch`].
 
+mod audit;
 mod authorize;
 mod body;
 mod certificates;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmbed_telemetry::ProcessMetrics as _;
 
+use super::audit::Audit;
 use super::certificates::Certificates;
 use super::connection::Connection;
 use super::error::ServerError;
@@ -64,6 +65,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
     let for_commits = metrics.clone();
     let (store, store_ended) = Store::start(kinds, disk, history, move |report| for_commits.commit(report))?;
     upkeep::seed(&store, &config.definitions).await.map_err(ServerError::Seed)?;
+    let audit = Audit::open(config.audit_log.as_ref(), metrics.audit_failed.clone())?;
     let listener = bind(config.listen);
     let listener = listener.map_err(|error| ServerError::Listen { address: config.listen, error })?;
     let address =
@@ -84,6 +86,7 @@ pub async fn start(config: Config) -> Result<Server, ServerError> {
         ),
         large: Arc::default(),
         lines: Lines::new(),
+        audit,
         shutdown: CancellationToken::new(),
         limits,
     });

@@ -1,10 +1,12 @@
 //! What all connections share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::Audit;
 use super::read::Snapshots;
 use super::shares::{Lines, Pool, Share};
 use super::watch::LargeObjects;
@@ -27,6 +29,7 @@ pub(super) struct State {
     pub(super) answers: Arc<Pool>,
     pub(super) large: Arc<LargeObjects>,
     pub(super) lines: Lines,
+    pub(super) audit: Audit,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -43,6 +46,8 @@ pub(super) struct Client {
     pub(super) user: Option<User>,
     /// The user's name; empty without one.
     pub(super) name: Arc<str>,
+    /// Where it is.
+    pub(super) address: IpAddr,
 }
 
 /// An authenticated client.

@@ -7,6 +7,7 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::audit::Written;
 use super::authorize::Constraints;
 use super::body::{decode_object, media_type};
 use super::offload;
@@ -127,8 +128,12 @@ impl Request<'_> {
         write.dry_run |= options.dry_run;
         let applied = self.store.write(write).await?;
         match applied.outcome {
-            Outcome::Removed => Ok(respond::json(StatusCode::OK, &success(&kind, &applied.object))),
-            Outcome::Created | Outcome::Stored => answer(&kind, view, &applied),
+            Outcome::Removed => {
+                let mut response = respond::json(StatusCode::OK, &success(&kind, &applied.object));
+                record(&mut response, &applied, String::new());
+                Ok(response)
+            }
+            Outcome::Created | Outcome::Stored => answer(&kind, view, &applied, String::new()),
         }
     }
 
@@ -191,8 +196,9 @@ impl Request<'_> {
         let view = read::view(&self.target.kind, self.headers, self.params)?;
         let mut write = self.write(name, operation)?;
         write.manager = self.manager(options)?;
+        let manager = write.manager.clone();
         let applied = self.store.write(write).await?;
-        answer(&self.target.kind, view, &applied)
+        answer(&self.target.kind, view, &applied, manager)
     }
 
     fn write(&self, name: &str, operation: Operation) -> Result<Write, Status> {
@@ -248,14 +254,20 @@ fn is_printable(c: char) -> bool {
     c == ' ' || !(c.is_control() || c.is_whitespace())
 }
 
-fn answer(kind: &Kind, view: View, applied: &Applied) -> Result<Response<Body>, Status> {
+fn answer(kind: &Kind, view: View, applied: &Applied, manager: String) -> Result<Response<Body>, Status> {
     let code = match applied.outcome {
         Outcome::Created => StatusCode::CREATED,
         Outcome::Stored | Outcome::Removed => StatusCode::OK,
     };
     let mut response = respond::json_bytes(code, view.object(kind, &applied.object)?);
     respond::warn(&mut response, &applied.warnings);
+    record(&mut response, applied, manager);
     Ok(response)
+}
+
+/// For the audit log.
+fn record(response: &mut Response<Body>, applied: &Applied, manager: String) {
+    response.extensions_mut().insert(Written { object: applied.object.clone(), manager });
 }
 
 fn success(kind: &Kind, removed: &Bytes) -> Value {

@@ -12,7 +12,7 @@ use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wasmbed_apiserver::{Config, Limits, Policy, ServerTls};
+use wasmbed_apiserver::{AuditLog, Config, Limits, Policy, ServerTls};
 
 /// Version of kubectl in the tests.
 const KUBECTL: &str = "kubectl-v1.36.3";
@@ -91,6 +91,7 @@ impl Running {
         let config = Config {
             data_dir: folder.path().join("store"),
             encryption_keys: None,
+            audit_log: Some(AuditLog::new(folder.path().join("audit.log"))),
             listen: ([127, 0, 0, 1], 0).into(),
             tls: authority.server(),
             client_roots: roots,

@@ -350,6 +350,7 @@ fn api_config(folder: &Path, cluster: &ClusterAuthority) -> anyhow::Result<wasmb
     Ok(wasmbed_apiserver::Config {
         data_dir: folder.join("apiserver"),
         encryption_keys: None,
+        audit_log: None,
         listen: LOOPBACK.parse()?,
         tls: wasmbed_apiserver::ServerTls { certificates: identity.chain(), key: identity.key() },
         client_roots: vec![cluster.certificate().clone()],

@@ -52,6 +52,7 @@ impl Cluster {
         let config = wasmbed_apiserver::Config {
             data_dir: folder.join("apiserver"),
             encryption_keys: None,
+            audit_log: None,
             listen,
             tls: wasmbed_apiserver::ServerTls { certificates: server.chain(), key: server.key() },
             client_roots: vec![authority.certificate().clone()],

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/kubeconfig            the administrator's
 //! DIR/pki/                  authorities, identities and kubeconfigs of the processes, mode 0600
-//! DIR/apiserver/            the embedded Kubernetes API's store
+//! DIR/apiserver/            the embedded Kubernetes API's store and its audit log
 //! DIR/gateway/              desired sets and modules
 //! DIR/devices/NS/NAME/      one device's modules, state and applications' data
 //! ```
@@ -133,6 +133,12 @@ impl Layout {
     #[must_use]
     pub fn apiserver_dir(&self) -> PathBuf {
         self.dir.join("apiserver")
+    }
+
+    /// Who changed what by the embedded Kubernetes API.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.apiserver_dir().join("audit.log")
     }
 
     /// A gateway's desired sets and modules.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
-use wasmbed_apiserver::{Config, Limits, Policy, Server, ServerTls};
+use wasmbed_apiserver::{AuditLog, Config, Limits, Policy, Server, ServerTls};
 use wasmbed_pki::{Identity, RENEWAL_INTERVAL, Renewed, read_certificates};
 use wasmbed_telemetry::with_causes;
 
@@ -26,6 +26,19 @@ pub(crate) struct Args {
     /// Default: encryption-keys in the folder of the store.
     #[arg(long, value_name = "FILE", env = "WASMBED_APISERVER_ENCRYPTION_KEYS_FILE")]
     encryption_keys_file: Option<PathBuf>,
+    /// Where requests that change something are recorded, with who made them: a line each, as kube-apiserver writes it at level Metadata.
+    /// Default: audit.log in the folder of the store.
+    #[arg(long, value_name = "FILE", env = "WASMBED_APISERVER_AUDIT_LOG_PATH")]
+    audit_log_path: Option<PathBuf>,
+    /// Megabytes of the audit log before it becomes FILE.1 and a new one begins.
+    #[arg(long, value_name = "MB", env = "WASMBED_APISERVER_AUDIT_LOG_MAXSIZE", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    audit_log_maxsize: u64,
+    /// Earlier files of the audit log that are kept.
+    #[arg(long, value_name = "N", env = "WASMBED_APISERVER_AUDIT_LOG_MAXBACKUP", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    audit_log_maxbackup: u32,
+    /// Record nothing.
+    #[arg(long, env = "WASMBED_APISERVER_NO_AUDIT_LOG", conflicts_with = "audit_log_path")]
+    no_audit_log: bool,
     /// Address to listen at; port 0 takes a free one.
     #[arg(long, env = "WASMBED_APISERVER_LISTEN", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
@@ -58,7 +71,13 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         key: arguments.key_file,
         client_roots: arguments.client_ca_file,
     };
-    let store = StoreFiles { folder: arguments.data_dir, encryption_keys: arguments.encryption_keys_file };
+    let audit_log = (!arguments.no_audit_log).then(|| AuditLog {
+        path: arguments.audit_log_path.unwrap_or_else(|| arguments.data_dir.join("audit.log")),
+        bytes_max: arguments.audit_log_maxsize.saturating_mul(1_000_000),
+        kept: arguments.audit_log_maxbackup,
+    });
+    let store =
+        StoreFiles { folder: arguments.data_dir, encryption_keys: arguments.encryption_keys_file, audit_log };
     let server = start(store, arguments.listen, tls, shutdown.clone()).await?;
     tracing::info!(address = %server.address(), "the Kubernetes API is served");
     server.run(shutdown.cancelled_owned()).await;
@@ -86,6 +105,8 @@ pub(crate) struct StoreFiles {
     pub(crate) folder: PathBuf,
     /// Keys that encrypt Secrets; in the folder if none are named.
     pub(crate) encryption_keys: Option<PathBuf>,
+    /// The audit log, if there is to be one.
+    pub(crate) audit_log: Option<AuditLog>,
 }
 
 /// A server of Wasmbed's own kinds and roles, bound; files that are replaced are taken until `stop`.
@@ -142,6 +163,7 @@ fn configure(
         client_roots,
         definitions: definitions.context("can't represent a CustomResourceDefinition as JSON")?,
         policy: Policy::standard()?,
+        audit_log: store.audit_log,
         limits: Limits::default(),
     })
 }

@@ -29,6 +29,7 @@ impl Api {
         let config = Config {
             data_dir: layout.apiserver_dir(),
             encryption_keys: None,
+            audit_log: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: ServerTls { certificates: identity.chain(), key: identity.key() },
             client_roots: read_certificates(&layout.cluster_root()).unwrap(),

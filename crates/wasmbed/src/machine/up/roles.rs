@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wasmbed_apiserver::AuditLog;
 use wasmbed_device::{
     BoardConfig,
     fleet::{self, FleetConfig, FleetStorage},
@@ -55,8 +56,11 @@ impl Roles {
         listen: SocketAddr,
     ) -> Result<SocketAddr> {
         let IdentityFiles { certificate, key } = layout.apiserver_identity()?;
-        let store =
-            processes::apiserver::StoreFiles { folder: layout.apiserver_dir(), encryption_keys: None };
+        let store = processes::apiserver::StoreFiles {
+            folder: layout.apiserver_dir(),
+            encryption_keys: None,
+            audit_log: Some(AuditLog::new(layout.audit_log())),
+        };
         let files = processes::apiserver::TlsFiles { certificate, key, client_roots: layout.cluster_root() };
         let shutdown = CancellationToken::new();
         let server = processes::apiserver::start(store, listen, files, shutdown.clone())
