@@ -26,7 +26,7 @@ use wasmbed_control::{
 };
 use wasmbed_kubernetes::{Unreadable, Watched, describe_watch_error};
 
-use crate::{election::renewal, input::Input, requests};
+use crate::{audit::Changes, election::renewal, input::Input, requests};
 
 /// Follows every kind that decisions depend on, until `inputs` is closed.
 pub(crate) async fn follow(
@@ -39,6 +39,7 @@ pub(crate) async fn follow(
     let scope = namespace.as_deref();
     let system = Some(system_namespace.as_str());
     let mut sources = ModuleSources::default();
+    let (mut applications, mut devices) = (Changes::of("Application"), Changes::of("Device"));
     // Bytes come one object at a time: a page of 500 modules would be 700 MB.
     let streamed = watcher::Config::default().streaming_lists();
     let listed = watcher::Config::default();
@@ -46,10 +47,12 @@ pub(crate) async fn follow(
     futures::join!(
         each(Api::all(client.clone()), for_devices, &inputs, Listed::Requests, request),
         each(api(&client, scope), streamed.clone(), &inputs, Listed::Kind(Kind::Application), |event| {
-            application(event, &mut sources)
+            application(event, &mut sources, &mut applications)
         }),
         each(api(&client, scope), streamed, &inputs, Listed::Kind(Kind::Module), module),
-        each(api(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Device), device),
+        each(api(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Device), |event| {
+            device(event, &mut devices)
+        }),
         each(api(&client, system), listed.clone(), &inputs, Listed::Kind(Kind::Gateway), gateway),
         each(api(&client, system), listed, &inputs, Listed::Leases, |change| lease(change, &leader_changed)),
     );
@@ -175,13 +178,20 @@ impl Backoff for Pauses {
 }
 
 /// The bytes of a module go no further than this.
-fn application(change: Change<Application>, sources: &mut ModuleSources) -> Option<Input> {
+fn application(
+    change: Change<Application>,
+    sources: &mut ModuleSources,
+    changes: &mut Changes,
+) -> Option<Input> {
     match change {
         Change::Gone(metadata) => {
+            changes.forget(&metadata);
             sources.forget(metadata.uid.as_deref().unwrap_or_default());
             Some(Input::ApplicationDeleted(ObjectKey::of(&metadata)?))
         }
         Change::Seen(mut object) => {
+            let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+            changes.see(&object.metadata, observed);
             // kubectl keeps a copy of the bytes in an annotation.
             object.metadata.annotations = None;
             object.metadata.managed_fields = None;
@@ -202,10 +212,17 @@ fn module(change: Change<Module>) -> Option<Input> {
     }
 }
 
-fn device(change: Change<Device>) -> Option<Input> {
+fn device(change: Change<Device>, changes: &mut Changes) -> Option<Input> {
     match change {
-        Change::Gone(metadata) => Some(Input::DeviceDeleted(ObjectKey::of(&metadata)?)),
-        Change::Seen(object) => Some(Input::Device(Box::new(object))),
+        Change::Gone(metadata) => {
+            changes.forget(&metadata);
+            Some(Input::DeviceDeleted(ObjectKey::of(&metadata)?))
+        }
+        Change::Seen(object) => {
+            let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+            changes.see(&object.metadata, observed);
+            Some(Input::Device(Box::new(object)))
+        }
     }
 }
 
