@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, KeyPair};
+use wasmbed::machine::layout::Layout;
 use wasmbed_api::{DEVICE_SIGNER, request_annotation};
 use wasmbed_e2e::{Up, wasmbed};
 use wasmbed_pki::Identity;
@@ -29,6 +30,11 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
     let all = kubectl.run(&["get", "wdev,wapp,wgw", "-A", "-o", "wide"])?;
     assert!(all.contains("devicegateway.wasmbed.github.io/local"), "{all}");
     let uid = kubectl.run(&["get", "wapp", "hello", "-o", "jsonpath={.metadata.uid}"])?;
+    // The devices made their keys themselves, and the signer certified them.
+    let columns = ".spec.serial}{.spec.public_key}|{.status.public_key";
+    let joined = kubectl.run(&["get", "wdev", "device-001", "-o", &format!("jsonpath={{{columns}}}")])?;
+    let certified = joined.strip_prefix("device-001|").context(joined.clone())?.to_owned();
+    ensure!(!certified.is_empty(), "its key is certified");
     ensure!(up.process.printed()?.contains("\n  signer           health and metrics at http://127.0.0.1:"));
 
     up.process.signal("INT")?;
@@ -38,26 +44,26 @@ fn one_command_brings_up_the_whole_path_and_a_second_one_carries_on() -> Result<
     let up = Up::start(dir.path(), &[])?;
     let again = up.kubectl()?.run(&["get", "wapp", "hello", "-o", "jsonpath={.metadata.uid}"])?;
     assert_eq!(uid, again, "the second start has the state of the first");
+    let kept = up.kubectl()?.run(&["get", "wdev", "device-001", "-o", "jsonpath={.status.public_key}"])?;
+    assert_eq!(certified, kept, "devices join once");
     let status = up.process.terminate()?;
     ensure!(status.success(), "SIGTERM ends it cleanly too: {status}");
     Ok(())
 }
 
-/// The version before had no signer and no factory.
+/// The version before had no signer and no factory, and gave its devices operational identities.
 #[test]
 fn a_folder_of_the_version_before_gains_a_signer_that_issues() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut up = Up::start(dir.path(), &["--devices", "1", "--no-sample"])?;
     let pki = dir.path().join("state/pki");
+    Layout::create_or_open(&dir.path().join("state"))?.device_identity("default", "device-001")?;
     let key = std::fs::read(pki.join("device-default-device-001.key"))?;
-    ensure!(up.process.terminate()?.success(), "it stops");
     for file in std::fs::read_dir(&pki)?.filter_map(Result::ok) {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if name.starts_with("factory-") || name.starts_with("kube-signer-") {
+        if file.file_name().to_string_lossy().starts_with("factory-") {
             std::fs::remove_file(file.path())?;
         }
     }
-    up = Up::start(dir.path(), &["--devices", "1", "--no-sample"])?;
+    let up = Up::start(dir.path(), &["--devices", "1", "--no-sample"])?;
     ensure!(std::fs::read(pki.join("device-default-device-001.key"))? == key, "the devices keep their keys");
 
     // The device's own certificate is renewed, by hand.

@@ -5,7 +5,7 @@
 //! DIR/pki/                  authorities, identities and kubeconfigs of the processes, mode 0600
 //! DIR/apiserver/            the embedded Kubernetes API's store and its audit log
 //! DIR/gateway/              desired sets and modules
-//! DIR/devices/NS/NAME/      one device's modules, state and applications' data
+//! DIR/devices/*/NAME/       one device's modules, state, applications' data, and the key and certificate that it joined for
 //! ```
 
 use std::{
@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use wasmbed_device::DeviceIdentity;
 use wasmbed_pki::{Authorities, ClusterAuthority, FactoryAuthority, Identity};
 
 use crate::cluster::kubeconfig;
@@ -197,12 +198,37 @@ impl Layout {
         self.service("operator", || self.authorities.issue_operator(SYSTEM_NAMESPACE, "operator"))
     }
 
-    /// A device's identity. Its key is pinned in the Device, so it is never made anew; a certificate that lies in the future is.
+    /// What a device of this machine comes with: an operational identity if an earlier version gave it one, and otherwise the identity
+    /// of a factory, whose serial is the device's name.
+    ///
+    /// # Errors
+    /// When it can't be read, issued or written.
+    pub fn given_identity(&self, namespace: &str, name: &str) -> Result<DeviceIdentity> {
+        if self.files(&device_stem(namespace, name)).key.exists() {
+            let files = self.device_identity(namespace, name)?;
+            return Ok(DeviceIdentity::Operational(Identity::read(&files.certificate, &files.key)?));
+        }
+        let stem = format!("factory-{name}");
+        let files = self.files(&stem);
+        if files.key.exists() {
+            let held = Identity::read(&files.certificate, &files.key)?;
+            if !held.is_early(unix_now()?) {
+                return Ok(DeviceIdentity::Factory(held));
+            }
+            tracing::warn!(device = name, "its factory certificate lay in the future; it is issued again");
+        }
+        let issued = self.factory.issue(name)?;
+        issued.write(&self.dir.join("pki"), &stem)?;
+        Ok(DeviceIdentity::Factory(issued))
+    }
+
+    /// A device's operational identity, issued offline. Its key is pinned in the Device, so it is never made anew; a certificate that
+    /// lies in the future is.
     ///
     /// # Errors
     /// When it can't be issued or written.
     pub fn device_identity(&self, namespace: &str, name: &str) -> Result<IdentityFiles> {
-        let stem = format!("device-{namespace}-{name}");
+        let stem = device_stem(namespace, name);
         let files = self.files(&stem);
         if !files.key.exists() {
             self.authorities.issue_device(namespace, name)?.write(&self.dir.join("pki"), &stem)?;
@@ -269,6 +295,11 @@ impl Layout {
         wasmbed_pki::write_private(&path, text.as_bytes())
             .with_context(|| format!("can't write {}", path.display()))
     }
+}
+
+/// Names the files of a device's operational identity.
+fn device_stem(namespace: &str, name: &str) -> String {
+    format!("device-{namespace}-{name}")
 }
 
 /// Seconds since 1970-01-01T00:00:00Z.

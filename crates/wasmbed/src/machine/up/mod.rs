@@ -157,7 +157,7 @@ async fn start(
         (1..=arguments.devices).map(|number| format!("device-{number:03}")).collect();
     let mut identities = Vec::with_capacity(names.len());
     for name in &names {
-        let identity = layout.device_identity(NAMESPACE, name)?;
+        let identity = layout.given_identity(NAMESPACE, name)?;
         sample::ensure_device(&client, NAMESPACE, name, "linux", &identity).await?;
         identities.push(identity);
     }
@@ -165,7 +165,7 @@ async fn start(
         roles.start_devices(layout, identities, gateway.server)?;
     }
     for board in boards {
-        let identity = layout.device_identity(NAMESPACE, &board.name)?;
+        let identity = layout.given_identity(NAMESPACE, &board.name)?;
         sample::ensure_device(&client, NAMESPACE, &board.name, board.kind.name(), &identity).await?;
         let data_dir = layout.devices_dir().join(NAMESPACE).join(&board.name);
         roles

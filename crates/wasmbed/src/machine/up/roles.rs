@@ -1,16 +1,20 @@
 //! The running roles, and the order in which they stop.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmbed_apiserver::AuditLog;
 use wasmbed_device::{
-    BoardConfig,
+    BoardConfig, DeviceIdentity,
     fleet::{self, FleetConfig, FleetStorage},
 };
-use wasmbed_pki::{Identity, read_certificates};
+use wasmbed_pki::read_certificates;
 
 use super::boards::Board;
 use crate::{
@@ -179,14 +183,15 @@ impl Roles {
     pub(super) fn start_devices(
         &mut self,
         layout: &Layout,
-        identities: Vec<IdentityFiles>,
+        identities: Vec<DeviceIdentity>,
         gateway: SocketAddr,
     ) -> Result<()> {
         let roots = read_certificates(&layout.services_root())?;
         let devices = identities.len();
+        let identities = Mutex::new(identities.into_iter().map(Some).collect::<Vec<_>>());
         let issue: fleet::Issue = Arc::new(move |index| {
-            let files = identities.get(index).ok_or("no such device")?;
-            Ok(Identity::read(&files.certificate, &files.key)?.into())
+            let mut identities = identities.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(identities.get_mut(index).and_then(Option::take).ok_or("no such device")?)
         });
         let mut config = FleetConfig::new(devices, issue, roots, vec![gateway.to_string()]);
         config.storage = FleetStorage::Files(layout.devices_dir());
@@ -213,7 +218,7 @@ impl Roles {
         board: &Board,
         firmware: Option<PathBuf>,
         data_dir: PathBuf,
-        identity: &IdentityFiles,
+        identity: &DeviceIdentity,
         gateway: SocketAddr,
     ) -> Result<()> {
         let running = processes::board::Running::start(processes::board::Board {
@@ -221,7 +226,7 @@ impl Roles {
             firmware,
             memory: None,
             data_dir,
-            identity: Chosen::new(&Identity::read(&identity.certificate, &identity.key)?.into())?,
+            identity: Chosen::new(identity)?,
             services_roots: read_certificates(&layout.services_root())?,
             gateways: vec![gateway.to_string()],
         });

@@ -9,9 +9,10 @@ use k8s_openapi::{
 use kube::{Api, Client, Resource, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 use wasmbed_api::{Application, ApplicationConfig, ApplicationSpec, Device, DeviceSpec, TargetDevices};
-use wasmbed_pki::Identity;
+use wasmbed_device::DeviceIdentity;
+use wasmbed_protocol::KeyHash;
 
-use crate::{cluster::explain, machine::layout::IdentityFiles};
+use crate::cluster::explain;
 
 /// Name of the sample Application.
 pub(super) const NAME: &str = "hello";
@@ -25,21 +26,28 @@ pub(super) async fn ensure_namespace(client: &Client, name: &str) -> Result<()> 
     create(&Api::all(client.clone()), &Namespace { metadata, ..Namespace::default() }).await
 }
 
+/// An approved Device that names the key that this device has, or the factory identity with which it joins.
 pub(super) async fn ensure_device(
     client: &Client,
     namespace: &str,
     name: &str,
     device_type: &str,
-    files: &IdentityFiles,
+    identity: &DeviceIdentity,
 ) -> Result<()> {
-    let identity = Identity::read(&files.certificate, &files.key)?;
-    let spec = DeviceSpec {
+    let mut spec = DeviceSpec {
         device_type: device_type.to_owned(),
         capabilities: vec!["wasm".to_owned(), "tls".to_owned()],
-        public_key: Some(identity.public_key_base64()),
         approved: true,
         ..DeviceSpec::default()
     };
+    match identity {
+        DeviceIdentity::Operational(identity) => spec.public_key = Some(identity.public_key_base64()),
+        DeviceIdentity::Factory(identity) => {
+            spec.serial = Some(name.to_owned());
+            spec.factory_key_hash = Some(KeyHash::of(&identity.facts().public_key).to_string());
+        }
+        DeviceIdentity::Pairing { token, .. } => spec.pairing_id = Some(token.id().to_string()),
+    }
     create(&Api::namespaced(client.clone(), namespace), &Device::new(name, spec)).await
 }
 
