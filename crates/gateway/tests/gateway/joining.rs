@@ -1,6 +1,9 @@
 //! Devices without a certificate of the fleet, over real sockets, with the real signer behind the Kubernetes API.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use k8s_openapi::api::{
     certificates::v1::CertificateSigningRequest,
@@ -14,12 +17,13 @@ use rcgen::{
     CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
     SigningKey as _,
 };
+use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Device, DevicePhase, DeviceSpec, request_annotation as annotation};
 use wasmbed_device::{DeviceConfig, DeviceIdentity};
-use wasmbed_pki::{CertificateFacts, FactoryAuthority, Identity, PairingToken, pem_of};
+use wasmbed_pki::{Authorities, CertificateFacts, FactoryAuthority, Identity, PairingToken, pem_of};
 use wasmbed_protocol::{
     DeviceMessage, DeviceUid, GatewayMessage, Join, JoinState, JoinStatement, KeyHash, decode_gateway,
     encode_join_statement,
@@ -52,28 +56,8 @@ impl Fleet {
         })
         .await;
         let pki = world.folder.path().join("pki");
-        let (certificate, key) = Identity::files(&pki, "devices-issuing");
-        let files = wasmbed_signer::PkiFiles {
-            certificate,
-            key,
-            devices_roots: pki.join("devices-root.crt"),
-            factory_roots: Some(root),
-        };
-        let cluster = world.cluster.as_ref().unwrap();
-        let config = wasmbed_signer::Config {
-            name: "signer".to_owned(),
-            trust_domain: TRUST_DOMAIN.to_owned(),
-            files,
-            lifetime,
-            secrets_namespace: wasmbed_api::PAIRING_NAMESPACE.to_owned(),
-            health: wasmbed_signer::HealthConfig {
-                listen: ([127, 0, 0, 1], 0).into(),
-                path: "/health".to_owned(),
-            },
-            kube: cluster.config("signer:signer", "wasmbed:signers").await,
-        };
-        let signer = CancellationToken::new();
-        wasmbed_signer::start(config, signer.clone()).await.unwrap();
+        let devices_roots = pki.join("devices-root.crt");
+        let signer = signer(&world, &pki, devices_roots, root, lifetime).await;
         Self { world, factory, folder, signer }
     }
 
@@ -137,6 +121,33 @@ impl Fleet {
         self.signer.cancel();
         self.world.stop_gateway().await;
     }
+}
+
+/// A signer with the issuing authority of a folder.
+async fn signer(
+    world: &World,
+    pki: &Path,
+    devices_roots: PathBuf,
+    factory_roots: PathBuf,
+    lifetime: Duration,
+) -> CancellationToken {
+    let (certificate, key) = Identity::files(pki, "devices-issuing");
+    let factory_roots = Some(factory_roots);
+    let config = wasmbed_signer::Config {
+        name: "signer".to_owned(),
+        trust_domain: TRUST_DOMAIN.to_owned(),
+        files: wasmbed_signer::PkiFiles { certificate, key, devices_roots, factory_roots },
+        lifetime,
+        secrets_namespace: wasmbed_api::PAIRING_NAMESPACE.to_owned(),
+        health: wasmbed_signer::HealthConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            path: "/health".to_owned(),
+        },
+        kube: world.cluster.as_ref().unwrap().config("signer:signer", "wasmbed:signers").await,
+    };
+    let stop = CancellationToken::new();
+    wasmbed_signer::start(config, stop.clone()).await.unwrap();
+    stop
 }
 
 fn key() -> KeyPair {
@@ -365,6 +376,77 @@ async fn a_device_of_this_version_renews_by_itself_and_comes_back_with_what_it_g
     fleet.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_roots_are_replaced_by_the_second_slot_and_no_session_is_lost() {
+    // As above: certificates are renewed as soon as they are there.
+    let lifetime = Duration::from_secs(600);
+    let mut fleet = Fleet::start_with(lifetime).await;
+    let next_pki = fleet.folder.path().join("next");
+    let next = Authorities::create_or_open(&next_pki, TRUST_DOMAIN).unwrap();
+    let before = &fleet.world.authorities;
+    let devices_roots = format!("{}{}", before.devices_root_pem(), next.devices_root_pem());
+    let services_roots = format!("{}{}", before.services_root_pem(), next.services_root_pem());
+    let gateway_pki = fleet.world.folder.path().join("gateway-pki");
+    let replace = |name: &str, text: &str| std::fs::write(gateway_pki.join(name), text).unwrap();
+
+    // The device knows the next root of services before any service needs it.
+    let both = vec![before.services_root().clone(), next.services_root().clone()];
+    let (certificate, key) = Identity::files(fleet.folder.path(), "sn-7");
+    fleet.factory.issue("SN-7").unwrap().write(fleet.folder.path(), "sn-7").unwrap();
+    let made = || DeviceIdentity::Factory(Identity::read(&certificate, &key).unwrap());
+    let device = device_below(&fleet, both, made(), "moving");
+    fleet.world.phase("sn-7", DevicePhase::Pending).await;
+    fleet.edit("sn-7", json!({ "approved": true })).await;
+    fleet.approve_request().await;
+    let connected = fleet.world.phase("sn-7", DevicePhase::Connected).await;
+
+    // Every gateway trusts both roots before the next signer issues, and has a certificate below the next root of services.
+    replace("devices.crt", &devices_roots);
+    replace("services.crt", &services_roots);
+    let hosts = ["127.0.0.1".to_owned()];
+    next.issue_gateway("wasmbed-system", "gw", &hosts).unwrap().write(&gateway_pki, "gw").unwrap();
+    let reloaded = || async { fleet.world.plain("/metrics").await.contains("_reloads_total 0") };
+    soon("the gateway's files to be read", async {
+        while reloaded().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    fleet.signer.cancel();
+    let bundle = fleet.folder.path().join("devices-roots.crt");
+    std::fs::write(&bundle, &devices_roots).unwrap();
+    let factory_roots = fleet.folder.path().join("factory-root.crt");
+    fleet.signer = signer(&fleet.world, &next_pki, bundle, factory_roots, lifetime).await;
+    fleet.approve_request().await;
+    fleet.world.metric("wasmbed_gateway_joins_total{outcome=\"Renewed\"} 1").await;
+    let record = fleet.folder.path().join("moving").join("storage").join("identity");
+    let has_two = || std::fs::metadata(&record).unwrap().len() > 1_800;
+    until("the renewed certificate to be stored", &has_two).await;
+    let after = fleet.world.phase("sn-7", DevicePhase::Connected).await;
+    let epoch = |device: &Device| device.status.as_ref().unwrap().epoch;
+    assert_eq!(epoch(&after), epoch(&connected), "the session went on all the time");
+    device.stop();
+    device.wait().unwrap();
+
+    // The roots before are trusted by nobody any more, and what was issued below them opens nothing.
+    let late = fleet.world.authorities.issue_device("default", "sn-7").unwrap();
+    replace("devices.crt", next.devices_root_pem());
+    replace("services.crt", next.services_root_pem());
+    let device = device_below(&fleet, vec![next.services_root().clone()], made(), "moving");
+    until("the renewed certificate to be in use", &|| !has_two()).await;
+    fleet.world.phase("sn-7", DevicePhase::Connected).await;
+    soon("what the root before issued to be refused", async {
+        let refused = "wasmbed_gateway_refusals_total{reason=\"BadCertificate\"}";
+        while !fleet.world.plain("/metrics").await.contains(refused) {
+            drop(DeviceClient::connect(&fleet.world, &late).await);
+        }
+    })
+    .await;
+    device.stop();
+    device.wait().unwrap();
+    fleet.stop().await;
+}
+
 async fn until(what: &str, condition: &dyn Fn() -> bool) {
     soon(what, async {
         while !condition() {
@@ -477,7 +559,16 @@ async fn who_joins_and_does_not_keep_to_it_is_closed_and_nobody_else_notices() {
 
 /// A device of this version, which nobody tells what to do.
 fn device(fleet: &Fleet, identity: DeviceIdentity, folder: &str) -> wasmbed_device::Handle {
-    let roots = vec![fleet.world.authorities.services_root().clone()];
+    device_below(fleet, vec![fleet.world.authorities.services_root().clone()], identity, folder)
+}
+
+/// One that takes gateways below these roots.
+fn device_below(
+    fleet: &Fleet,
+    roots: Vec<CertificateDer<'static>>,
+    identity: DeviceIdentity,
+    folder: &str,
+) -> wasmbed_device::Handle {
     let data_dir = fleet.folder.path().join(folder);
     let gateways = vec![fleet.world.server.to_string()];
     wasmbed_device::start(DeviceConfig::new(identity, roots, gateways, data_dir)).unwrap()
