@@ -176,15 +176,26 @@ impl Machine {
         Ok(command)
     }
 
-    /// Starts a signer, and in place of the gateway that runs one that lets devices of a factory join; answers the factory. The
-    /// signer's process is called `signer`.
+    /// Starts a signer, and in place of the gateway that runs one that lets devices of a factory join; answers the factory.
     ///
     /// # Errors
     /// With what a process printed, when it doesn't come up.
     pub fn start_signer(&mut self) -> Result<FactoryAuthority> {
+        self.start_signer_alone(&[])?;
         let pki = self.layout.dir().join("pki");
-        let factory = FactoryAuthority::create_or_open(&pki, TRUST_DOMAIN)?;
         let (roots, _) = Identity::files(&pki, "factory-root");
+        self.options.set.push(format!("tls.factory_ca_file={}", roots.display()));
+        self.stop("gateway")?;
+        self.start_gateway()?;
+        Ok(FactoryAuthority::create_or_open(&pki, TRUST_DOMAIN)?)
+    }
+
+    /// Starts a signer with these values of its configuration, or starts it again. Its process is called `signer`.
+    ///
+    /// # Errors
+    /// With what it printed, when it doesn't come up.
+    pub fn start_signer_alone(&mut self, set: &[&str]) -> Result<()> {
+        let pki = self.layout.dir().join("pki");
         let (certificate, key) = Identity::files(&pki, "devices-issuing");
         let mut command = wasmbed(&["signer", "--name", NAME])?;
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::new(SIGNER, "wasmbed:signers"))?);
@@ -192,17 +203,14 @@ impl Machine {
             ("issuer.cert_file", certificate),
             ("issuer.key_file", key),
             ("devices_ca_file", self.layout.devices_root()),
-            ("factory_ca_file", roots.clone()),
+            ("factory_ca_file", self.layout.factory_root()),
         ];
         for (name, path) in files {
             command.arg("--set").arg(format!("{name}={}", path.display()));
         }
         command.arg("--set").arg(format!("health.port={}", Port::reserve()?.number()));
-        self.keep("signer", command, "the signer runs")?;
-        self.options.set.push(format!("tls.factory_ca_file={}", roots.display()));
-        self.stop("gateway")?;
-        self.start_gateway()?;
-        Ok(factory)
+        command.args(set.iter().flat_map(|value| ["--set", value]));
+        self.keep("signer", command, "the signer runs")
     }
 
     /// Starts the controller and waits until it serves. Its process is called `controller`.
