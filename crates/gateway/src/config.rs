@@ -1,6 +1,6 @@
 //! What a gateway process is given: resolved values, no files of configuration.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use wasmbed_control::gateway::Enrollment;
 use wasmbed_control::gateway::config::PENDING_MAX;
@@ -25,6 +25,8 @@ pub struct Config {
     pub trust_domain: String,
     /// Sets and modules.
     pub data_dir: PathBuf,
+    /// Namespaces whose devices are served; all if there is none.
+    pub namespaces: BTreeSet<String>,
     /// What happens to devices that no Device object names.
     pub enrollment: Enrollment,
     /// Devices that have no certificate of the fleet yet.
@@ -131,6 +133,7 @@ impl Config {
             tls,
             trust_domain: trust_domain.to_owned(),
             data_dir,
+            namespaces: BTreeSet::new(),
             enrollment: Enrollment::Approval,
             joining: Joining::default(),
             heartbeat_interval: Duration::from_secs(30),

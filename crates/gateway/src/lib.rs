@@ -26,8 +26,9 @@ mod refusal;
 mod signing;
 mod store;
 mod tls;
+mod watch;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use wasmbed_api::{GATEWAY_COMPONENT, LEADER_LEASE};
 use wasmbed_control::ObjectKey;
@@ -194,6 +195,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         metrics,
         health: health.clone(),
         name: config.name,
+        namespaces: config.namespaces,
         boot_id,
         shutdown_timeout: config.limits.shutdown_timeout,
         certificates,
@@ -209,6 +211,7 @@ fn decisions(config: &Config, sessions_max: usize, boot_id: &str) -> gateway::Co
     gateway::Config {
         name: config.name.clone(),
         boot_id: boot_id.to_owned(),
+        namespaces: config.namespaces.clone(),
         enrollment: config.enrollment,
         joining_namespace: config.joining.namespace.clone(),
         pending_max: config.joining.pending_max,
@@ -245,6 +248,7 @@ struct Running {
     metrics: metrics::Metrics,
     health: Health,
     name: String,
+    namespaces: BTreeSet<String>,
     boot_id: String,
     shutdown_timeout: Duration,
     certificates: Arc<Certificates>,
@@ -262,8 +266,9 @@ impl Running {
         let (accepting, telling) = (CancellationToken::new(), CancellationToken::new());
         let (connections, services) = (TaskTracker::new(), TaskTracker::new());
         services.spawn(self.drive(telling.clone()));
-        services.spawn(kubernetes::watch(
+        services.spawn(watch::follow(
             self.client.clone(),
+            self.namespaces,
             Arc::clone(&self.core),
             self.health,
             telling.clone(),

@@ -178,6 +178,12 @@ readinessProbe:
   "health" (dict "host" "0.0.0.0")
   "logging" (dict "level" .Values.logging.level "format" .Values.logging.format)
 -}}
+{{- with .Values.gateway.namespaces -}}
+{{- $_ := set $config "namespaces" . -}}
+{{- if not (has "default" .) -}}
+{{- $_ := set $config.enrollment "namespace" (first .) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.factory.secret -}}
 {{- $_ := set $config.tls "factory_ca_file" "/etc/wasmbed/trust/factory-ca.crt" -}}
 {{- end -}}

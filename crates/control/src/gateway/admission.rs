@@ -104,6 +104,12 @@ pub(super) const DECOMMISSIONED: Refusal =
 /// This process does not hold its gateway's Lease: whoever does has the devices.
 pub(super) const NOT_HOLDER: Refusal =
     Refusal::new(CloseReason::Unavailable, RETRY_SOON_MS, "another process holds this gateway's Lease");
+/// Another gateway may serve it.
+pub(super) const NOT_SERVED: Refusal = Refusal::new(
+    CloseReason::Unavailable,
+    RETRY_REFUSED_MS,
+    "this gateway does not serve the Device's namespace: see gateway.namespaces",
+);
 pub(super) const PENDING: Refusal = Refusal::new(
     CloseReason::PendingApproval,
     RETRY_APPROVAL_MS,

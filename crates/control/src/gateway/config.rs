@@ -1,5 +1,7 @@
 //! What a gateway's decisions are set to, and the bounds that nobody sets.
 
+use std::collections::BTreeSet;
+
 use wasmbed_protocol::rate::Rate;
 
 use super::certification::ReadRequest;
@@ -25,6 +27,8 @@ pub struct Config {
     pub name: String,
     /// Random for each start, 32 hex digits.
     pub boot_id: String,
+    /// Namespaces whose devices are served; all if there is none.
+    pub namespaces: BTreeSet<String>,
     /// What happens to unknown devices.
     pub enrollment: Enrollment,
     /// Namespace of the Devices that are made for devices that join.
@@ -48,12 +52,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether devices of a namespace are served.
+    pub(super) fn serves(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+
     /// The documented defaults.
     #[must_use]
     pub fn new(name: &str, boot_id: &str) -> Self {
         Self {
             name: name.to_owned(),
             boot_id: boot_id.to_owned(),
+            namespaces: BTreeSet::new(),
             enrollment: Enrollment::default(),
             joining_namespace: "default".to_owned(),
             pending_max: PENDING_MAX,

@@ -66,6 +66,8 @@ impl Gateway {
             self.end(now, id, admission::SHUTTING_DOWN);
         } else if self.kept_from.is_some() {
             self.end(now, id, admission::NOT_HOLDER);
+        } else if !self.config.serves(&identity.device.namespace) {
+            self.end(now, id, admission::NOT_SERVED);
         }
         self.settle(now);
         true

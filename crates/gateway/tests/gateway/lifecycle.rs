@@ -1,17 +1,21 @@
 //! Devices come and go, and Kubernetes says so.
 
 use base64::Engine as _;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Event};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Event, Namespace},
+};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use wasmbed_api::{DeviceGateway, DevicePhase};
+use wasmbed_api::{Device, DeviceGateway, DevicePhase};
 use wasmbed_control::{
     ObjectKey,
     gateway_api::{AssignmentEntry, DeviceSet, PutSets},
 };
+use wasmbed_gateway::Enrollment;
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CorrelationId, DeviceMessage,
     GatewayMessage, List, ModuleDigest, ModuleGet, ReportReason, Reported, RestartPolicy, Revision, Sequence,
@@ -52,6 +56,42 @@ fn put(revision: u64, entries: Vec<AssignmentEntry>) -> Vec<u8> {
     let device = ObjectKey { namespace: "default".into(), name: "a".into() };
     let sets = vec![DeviceSet { device, revision, assignments: entries }];
     serde_json::to_vec(&PutSets { leader_term: 1, sets }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_of_the_gateway_s_namespaces_are_served_and_others_turned_away() {
+    let mut world = World::start_with(|config| {
+        config.namespaces = ["default", "lab"].map(str::to_owned).into();
+        config.enrollment = Enrollment::Open;
+    })
+    .await;
+    let namespaces: Api<Namespace> = Api::all(world.admin.clone());
+    for name in ["lab", "plant"] {
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    }
+    let _ours = world.device("a").await;
+    let strange = world.authorities.issue_device("plant", "a").unwrap();
+    let mut refused = DeviceClient::connect(&world, &strange).await.unwrap();
+    refused.send(&DeviceMessage::Hello(hello(0, 0))).await.unwrap();
+    let said = refused.next().await.unwrap();
+    assert!(said.starts_with("Reject(") && said.contains("does not serve the Device's namespace"), "{said}");
+    let elsewhere: Api<Device> = Api::namespaced(world.admin.clone(), "plant");
+    assert_eq!(
+        elsewhere.list(&ListParams::default()).await.unwrap().items.len(),
+        0,
+        "nothing is created there"
+    );
+
+    // The second namespace is as good as the first: a device is created there, seen, and seen to go.
+    let lab: Api<Device> = Api::namespaced(world.admin.clone(), "lab");
+    let identity = world.authorities.issue_device("lab", "b").unwrap();
+    let mut other = world.connect_device(&identity).await;
+    other.beat(1).await;
+    lab.delete("b", &DeleteParams::default()).await.unwrap();
+    let said = other.next().await.unwrap();
+    assert!(said.starts_with("Goodbye(") && said.contains("Deleted"), "{said}");
+    world.stop_gateway().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

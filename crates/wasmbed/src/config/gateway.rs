@@ -1,6 +1,6 @@
 //! The gateway's configuration file.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -38,6 +38,12 @@ impl Section for GatewayFile {
         if self.gateway.enrollment.namespace.is_empty() {
             return Err(("gateway.enrollment.namespace", "found \"\", expected a namespace".to_owned()));
         }
+        let (namespaces, joining) = (&self.gateway.namespaces, &self.gateway.enrollment.namespace);
+        if !namespaces.is_empty() && !namespaces.contains(joining) {
+            let served = namespaces.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let problem = format!("found {joining:?}, expected one of gateway.namespaces ({served})");
+            return Err(("gateway.enrollment.namespace", problem));
+        }
         if self.gateway.writes_burst == Some(0) {
             return Err(("gateway.writes_burst", "found 0, expected at least 1".to_owned()));
         }
@@ -63,6 +69,8 @@ pub struct GatewaySection {
     pub trust_domain: String,
     /// Where sets and modules are kept.
     pub data_dir: PathBuf,
+    /// Namespaces whose devices it serves. Default: all.
+    pub namespaces: BTreeSet<String>,
     /// Who comes into the fleet.
     pub enrollment: Enrollment,
     /// Certificate, key and trust.
@@ -91,6 +99,7 @@ impl Default for GatewaySection {
             advertise: None,
             trust_domain: "wasmbed".to_owned(),
             data_dir: PathBuf::from("/var/lib/wasmbed/gateway"),
+            namespaces: BTreeSet::new(),
             enrollment: Enrollment::default(),
             tls: Tls::installed("gateway", "ca.crt"),
             server: Server::default(),

@@ -74,6 +74,7 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
     config.listen = resolve(&section.server.host, section.server.port).await?;
     config.advertise = section.advertise;
     config.health_listen = Some(resolve(&section.health.host, section.health.port).await?);
+    config.namespaces = section.namespaces;
     let Enrollment { policy, namespace, pending_max, tokens } = section.enrollment;
     config.enrollment = match policy {
         EnrollmentPolicy::Closed => wasmbed_gateway::Enrollment::Closed,

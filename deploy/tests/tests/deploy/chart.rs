@@ -29,6 +29,7 @@ fn values_that_mean_nothing_are_refused_by_name() -> Result<()> {
         ("gateway.replica=2", "replica"),
         ("gateway.replicas=0", "replicas"),
         ("gateway.enrollment=anyone", "enrollment"),
+        ("gateway.namespaces={Lab}", "namespaces"),
         ("gateway.service.type=ExternalName", "type"),
         ("logging.level=infoo", "level"),
         ("logging.level=wasmbed_gateway=loud", "level"),
@@ -320,6 +321,29 @@ async fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     ensure!(replicas == "3" && names == own, "{replicas} {names}");
     let config = read(&["configmap", "wasmbed-gateway", "-o", "jsonpath={.data.gateway\\.yaml}"])?;
     ensure!(config.contains("policy: closed"), "{config}");
+
+    // With namespaces it has rights in these alone.
+    let may = |namespace: &str, what: &[&str]| {
+        let gateway = "--as=system:serviceaccount:wasmbed-system:wasmbed-gateway";
+        kubectl.run(&[&["auth", "can-i", "-n", namespace, gateway], what].concat()).is_ok()
+    };
+    let devices: &[&str] = &["list", "devices.wasmbed.github.io"];
+    ensure!(may("default", devices) && may("kube-public", devices), "all namespaces are its own");
+    let few = more.set("gateway.namespaces={kube-public,kube-node-lease}");
+    few.release("upgrade", &kubeconfig, &["--no-hooks"])?;
+    everything_is_there(&kubectl, &few)?;
+    ensure!(may("kube-public", devices) && may("kube-node-lease", devices), "these are its own");
+    for (namespace, what) in [
+        ("default", devices),
+        ("default", &["patch", "devices.wasmbed.github.io", "--subresource=status"]),
+        ("wasmbed-system", devices),
+    ] {
+        ensure!(!may(namespace, what), "it may {what:?} in {namespace}");
+    }
+    let everywhere: &[&str] = &["create", "certificatesigningrequests"];
+    ensure!(may("default", everywhere), "requests are in no namespace");
+    let config = read(&["configmap", "wasmbed-gateway", "-o", "jsonpath={.data.gateway\\.yaml}"])?;
+    ensure!(config.contains("namespace: kube-public"), "devices that join belong to the first: {config}");
 
     chart.release("uninstall", &kubeconfig, &["--no-hooks"])?;
     let left = kubectl.run(&[
