@@ -263,6 +263,15 @@ impl Site {
         let files = self.layout.device_identity(NAMESPACE, name)?;
         let identity = Identity::read(&files.certificate, &files.key)?;
         self.create(&device(name, &identity.public_key_base64())).await?;
+        self.start_device(name, gateways)
+    }
+
+    /// Starts a device, or starts it again. It knows the gateways that are named, in that order.
+    ///
+    /// # Errors
+    /// When the process can't be started.
+    pub fn start_device(&mut self, name: &str, gateways: &[&str]) -> Result<()> {
+        let files = self.layout.device_identity(NAMESPACE, name)?;
         let mut command = wasmbed(&["device"])?;
         for gateway in gateways {
             command.arg("--gateway").arg(self.gateway_address(gateway)?.to_string());

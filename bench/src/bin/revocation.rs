@@ -1,7 +1,9 @@
-//! How long a revocation takes until its device's session has ended: rows like those of the budget table.
+//! How long a revocation takes until its device's session has ended, or a decommission until the device's proof was verified: rows like
+//! those of the budget table.
 //!
 //! Each is measured from the moment at which the change is sent to the Kubernetes API until a watch shows that the gateway has
-//! ended the session (phase `Revoked`), so that both ways through the API and the pace of status writes count.
+//! ended the session (phase `Revoked`) or the controller has the proof (phase `Decommissioned`), so that both ways through the API and the pace
+//! of status writes count.
 //!
 //! It may not judge: no row is an assertion.
 
@@ -38,9 +40,30 @@ struct Arguments {
     /// Connected devices, on two gateways.
     #[arg(long, default_value_t = 1_000)]
     devices: usize,
-    /// How many of them are revoked one after the other, before the others are at once.
+    /// What is measured.
+    #[arg(long, value_enum, default_value = "revocation")]
+    what: What,
+    /// How many of them are taken one after the other, before the others are at once.
     #[arg(long, default_value_t = 100)]
     single: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// `spec.revoked`.
+    Revocation,
+    /// `spec.decommission`.
+    Decommission,
+}
+
+impl What {
+    /// The field of the spec, the phase that follows, and what is said of it.
+    const fn terms(self) -> (&'static str, DevicePhase, &'static str) {
+        match self {
+            Self::Revocation => ("revoked", DevicePhase::Revoked, "revoked"),
+            Self::Decommission => ("decommission", DevicePhase::Decommissioned, "decommissioned"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,10 +88,10 @@ async fn main() -> Result<()> {
             Plane::Kubernetes => (ControlPlane::Kubernetes, "kube-apiserver, etcd"),
         };
         let (single, rest) = measure(plane, &arguments).await?;
-        let all = arguments.devices;
+        let (all, (.., said)) = (arguments.devices, arguments.what.terms());
         for (what, times) in [
-            (format!("{} of {all} devices revoked, one after the other", arguments.single), single),
-            (format!("{} devices revoked at once", all - arguments.single), rest),
+            (format!("{} of {all} devices {said}, one after the other", arguments.single), single),
+            (format!("{} devices {said} at once", all - arguments.single), rest),
         ] {
             if let Some([p50, p99, most]) = percentiles(times) {
                 println!("| {what} | {words} | {p50:.2} s | {p99:.2} s | {most:.2} s |");
@@ -85,7 +108,7 @@ fn percentiles(mut times: Vec<Duration>) -> Option<[f64; 3]> {
 }
 
 async fn measure(plane: ControlPlane, arguments: &Arguments) -> Result<(Vec<Duration>, Vec<Duration>)> {
-    let devices = arguments.devices;
+    let (devices, (field, phase, _)) = (arguments.devices, arguments.what.terms());
     let gateway_set = vec![format!("server.max_connections={}", devices.max(1_000))];
     let options = SiteOptions { gateways: 2, gateway_set, ..SiteOptions::default() };
     let mut site = Site::start_durable(plane, options).await?;
@@ -106,15 +129,15 @@ async fn measure(plane: ControlPlane, arguments: &Arguments) -> Result<(Vec<Dura
         let config = watcher::Config::default();
         let mut objects = pin!(watcher(watched, config).default_backoff().applied_objects());
         while let Ok(Some(device)) = objects.try_next().await {
-            if is(&device, DevicePhase::Revoked) && seen.send((device.name_any(), Instant::now())).is_err() {
+            if is(&device, phase) && seen.send((device.name_any(), Instant::now())).is_err() {
                 break;
             }
         }
     });
     let revoke = async |name: &String| -> Result<Instant> {
         let begun = Instant::now();
-        let patch = Patch::Merge(json!({ "spec": { "revoked": true } }));
-        api.patch(name, &PatchParams::default(), &patch).await.context("can't revoke a Device")?;
+        let patch = Patch::Merge(json!({ "spec": { field: true } }));
+        api.patch(name, &PatchParams::default(), &patch).await.context("can't change a Device")?;
         Ok(begun)
     };
     let (one, rest) = names.split_at(arguments.single);
@@ -148,6 +171,6 @@ async fn wait_for(
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, all).await.context("a revoked device keeps its session")??;
+    tokio::time::timeout(PATIENCE, all).await.context("a device does not come to its end")??;
     Ok(ends)
 }
