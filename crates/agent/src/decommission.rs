@@ -17,12 +17,11 @@
 use alloc::{string::String, vec::Vec};
 
 use sha2::{Digest as _, Sha256};
-use wasmbed_protocol::{DeviceUid, Nonce, limits::DECOMMISSION_PROOF_BYTES_MAX};
+use wasmbed_protocol::{DeviceUid, Nonce};
 use wasmbed_statement::{Erased, Proof};
 
 use crate::{
     backoff::STATE,
-    identity::IdentityError,
     storage::{Done, Outcome, StorageError},
 };
 
@@ -228,31 +227,19 @@ impl Erasing {
         Some(Proof { device_uid, nonce, erased: self.erased })
     }
 
-    /// The board signed it, or could not: then it is asked again later. Answers the proof to keep.
-    pub(crate) fn handle_signed(
-        &mut self,
-        signed: Result<Vec<u8>, IdentityError>,
-        now_ms: u64,
-    ) -> Result<Option<KeptProof>, IdentityError> {
+    /// The board signed it: the proof to keep. Or it could not, and is asked again later.
+    pub(crate) fn handle_signed(&mut self, signed: Option<Vec<u8>>, now_ms: u64) -> Option<KeptProof> {
         if self.step != Step::SigningNow {
-            return Ok(None);
+            return None;
         }
-        let fits = |bytes: Vec<u8>| {
-            let fits = (1..=DECOMMISSION_PROOF_BYTES_MAX).contains(&bytes.len());
-            if fits { Ok(bytes) } else { Err(IdentityError::Failed("the proof has another length".into())) }
-        };
-        match signed.and_then(fits) {
-            Ok(bytes) => {
-                self.go_on(Step::Keeping);
-                Ok(Some(KeptProof { ordered: self.ordered, bytes }))
-            }
-            Err(error) => {
-                self.step = Step::Signing;
-                self.failures = self.failures.saturating_add(1);
-                self.retry_at_ms = Some(now_ms.saturating_add(STATE.delay_ms(self.failures)));
-                Err(error)
-            }
+        if let Some(bytes) = signed {
+            self.go_on(Step::Keeping);
+            return Some(KeptProof { ordered: self.ordered, bytes });
         }
+        self.step = Step::Signing;
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at_ms = Some(now_ms.saturating_add(STATE.delay_ms(self.failures)));
+        None
     }
 
     /// Whether the proof is on its way to storage.
@@ -400,13 +387,13 @@ mod tests {
     fn a_proof_that_was_not_signed_is_asked_for_again() {
         let mut erasing = Erasing { step: Step::Signing, ..Erasing::new(ORDERED) };
         assert!(erasing.poll_sign().is_some());
-        for signed in [Err(IdentityError::Unavailable), Ok(vec![]), Ok(vec![0; 513])] {
-            assert!(erasing.handle_signed(signed, 0).is_err());
+        for _ in 0..3 {
+            assert_eq!(erasing.handle_signed(None, 0), None);
             assert_eq!(erasing.poll_sign(), None);
             erasing.handle_timeout(u64::MAX);
             assert!(erasing.poll_sign().is_some());
         }
-        let kept = erasing.handle_signed(Ok(vec![7; 512]), 0).unwrap().unwrap();
+        let kept = erasing.handle_signed(Some(vec![7; 512]), 0).unwrap();
         assert_eq!((kept.ordered, kept.bytes.len(), erasing.keeps()), (ORDERED, 512, true));
     }
 

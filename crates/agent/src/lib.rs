@@ -55,7 +55,7 @@ pub use effect::{ApplicationEvent, DeviceUsage, Effect, RunId, Start};
 pub use event::{EVENTS_MAX, Event};
 pub use identity::{
     ChainFacts, IDENTITY_BYTES_MAX, IdentityError, JOIN_ANSWER_TIMEOUT_MS, JOINING_MS_MAX, JoinDevice,
-    KEY_BYTES_MAX, Presented, Provisioned, is_acknowledged,
+    KEY_BYTES_MAX, Presented, Provisioned, record::is_acknowledged,
 };
 pub use invariant::Invariant;
 pub use log::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES_MAX};

@@ -47,6 +47,10 @@ pub(crate) fn write_events<L: LogSink>(log: &mut L, agent: &mut Agent) {
     }
 }
 
+const STATE_LOST: &str =
+    "state record not readable: what was assigned and the count of starts are lost, modules are kept";
+const START_UNCOUNTED: &str = "this start is not counted: its number could not be stored";
+
 fn write_event<L: LogSink>(
     log: &mut L,
     event: &Event,
@@ -118,12 +122,7 @@ fn write_event<L: LogSink>(
         Event::StateFailed { message } => {
             write(Level::Error, format_args!("state record not written: {message}"), none);
         }
-        Event::StateLost => {
-            let message = format_args!(
-                "state record not readable: what was assigned and the count of starts are lost, modules are kept"
-            );
-            write(Level::Error, message, none);
-        }
+        Event::StateLost => write(Level::Error, format_args!("{STATE_LOST}"), none),
         Event::IdentityUnread
         | Event::IdentityLost
         | Event::IdentityReplaced
@@ -144,10 +143,7 @@ fn write_event<L: LogSink>(
         | Event::AtRest { .. } => {
             write_decommission_event(event, &mut |level, message| write(level, message, none));
         }
-        Event::StartUncounted => {
-            let message = format_args!("this start is not counted: its number could not be stored");
-            write(Level::Warn, message, none);
-        }
+        Event::StartUncounted => write(Level::Warn, format_args!("{START_UNCOUNTED}"), none),
     }
 }
 

@@ -4,7 +4,8 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{
     Decommission, Decommissioned, DeviceMessage, ErrorCode, MessageGroups, encode_device,
-    limits::DETAIL_BYTES_MAX, tag,
+    limits::{DECOMMISSION_PROOF_BYTES_MAX, DETAIL_BYTES_MAX},
+    tag,
 };
 use wasmbed_statement::Erased;
 
@@ -58,10 +59,19 @@ impl Agent {
     pub fn handle_proof_signed(&mut self, now_ms: u64, signed: Result<Vec<u8>, IdentityError>) {
         self.clock.advance(now_ms);
         let Some(erasing) = &mut self.erasing else { return };
-        match erasing.handle_signed(signed, self.clock.now_ms()) {
-            Ok(Some(proof)) => self.credentials.keep_proof(proof),
-            Ok(None) => {}
-            Err(error) => self.events.push(Event::IdentityFailed { error }),
+        let fits = |bytes: Vec<u8>| {
+            let fits = (1..=DECOMMISSION_PROOF_BYTES_MAX).contains(&bytes.len());
+            if fits { Ok(bytes) } else { Err(IdentityError::Failed("the proof has another length".into())) }
+        };
+        let signed = match signed.and_then(fits) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.events.push(Event::IdentityFailed { error });
+                None
+            }
+        };
+        if let Some(proof) = erasing.handle_signed(signed, self.clock.now_ms()) {
+            self.credentials.keep_proof(proof);
         }
         self.settle();
     }

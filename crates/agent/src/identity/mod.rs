@@ -60,14 +60,6 @@ pub const JOINING_MS_MAX: u64 = 630_000;
 /// Proofs in one connection: the Device may have been made anew once meanwhile.
 pub(crate) const PROOFS_MAX: u32 = 2;
 
-/// Whether an identity record is that of a device whose proof was acknowledged: what it was provisioned with is to be erased, if
-/// it is an operational key, or was.
-#[must_use]
-pub fn is_acknowledged(record: &[u8]) -> bool {
-    let retired = record::IdentityRecord::decode(record).and_then(|record| record.retired);
-    matches!(retired, Some(record::Retired::Acknowledged | record::Retired::Erased))
-}
-
 /// What a device's certificate says about its time, Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainFacts {

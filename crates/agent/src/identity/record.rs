@@ -211,6 +211,14 @@ impl IdentityRecord {
     }
 }
 
+/// Whether an identity record is that of a device whose proof was acknowledged: what it was provisioned with is to be erased, if
+/// it is an operational key, or was.
+#[must_use]
+pub fn is_acknowledged(record: &[u8]) -> bool {
+    let retired = IdentityRecord::decode(record).and_then(|record| record.retired);
+    matches!(retired, Some(Retired::Acknowledged | Retired::Erased))
+}
+
 /// None for what later firmware may write in its place.
 fn retired(d: &mut Decoder<'_>) -> Result<Option<Retired>, decode::Error> {
     match d.datatype()? {
