@@ -4,6 +4,7 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::factory::FactoryId;
+use crate::operator::OperatorId;
 use crate::refusal::{CertificateError, Refusal};
 use crate::spiffe::{Role, SpiffeId};
 
@@ -44,6 +45,14 @@ impl<'a> Leaf<'a> {
     /// # Errors
     /// It names no URI or several, or one that is not such an id.
     pub fn factory_id(&self) -> Result<FactoryId, CertificateError> {
+        Ok(self.uri()?.parse()?)
+    }
+
+    /// Its one id of a person who uses gateways.
+    ///
+    /// # Errors
+    /// It names no URI or several, or one that is not such an id.
+    pub fn operator_id(&self) -> Result<OperatorId, CertificateError> {
         Ok(self.uri()?.parse()?)
     }
 

@@ -4,7 +4,7 @@
 //! It may not open a connection, read a clock or issue a certificate. It needs an allocator and no `std`.
 //!
 //! ```text
-//! spiffe <- factory, refusal <- chain <- order      alert      pairing
+//! spiffe <- factory, operator <- refusal <- chain <- order      alert      pairing
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ extern crate std;
 mod alert;
 mod chain;
 mod factory;
+mod operator;
 mod order;
 mod pairing;
 mod refusal;
@@ -24,6 +25,7 @@ mod spiffe;
 pub use alert::Alert;
 pub use chain::{Leaf, P256_KEY_INFO_HEAD};
 pub use factory::{FactoryId, FactoryIdError};
+pub use operator::{OperatorId, OperatorIdError};
 pub use order::{Addressee, OrderRefusal, OrderRules, check_order};
 pub use pairing::{PairingKey, PairingToken, PairingTokenError};
 pub use refusal::{CertificateError, Constraint, Described, Refusal};

@@ -6,6 +6,7 @@ use core::fmt;
 use thiserror::Error;
 
 use crate::factory::FactoryIdError;
+use crate::operator::OperatorIdError;
 use crate::spiffe::{Role, SpiffeError, SpiffeId, cut};
 
 /// Bytes of an id that a description shows.
@@ -28,6 +29,9 @@ pub enum CertificateError {
     /// The one URI is not the id of a device from its factory.
     #[error(transparent)]
     Factory(#[from] FactoryIdError),
+    /// The one URI is not the id of a person who uses gateways.
+    #[error(transparent)]
+    Operator(#[from] OperatorIdError),
 }
 
 /// A rule of RFC 5280 or a bound that a chain breaks.
@@ -208,6 +212,12 @@ impl fmt::Display for Described<'_> {
                 write!(
                     f,
                     "the {peer}'s certificate was refused: its URI is not spiffe://TRUST/factory/SERIAL"
+                )
+            }
+            Refusal::Certificate(CertificateError::Operator(_)) => {
+                write!(
+                    f,
+                    "the {peer}'s certificate was refused: its URI is not spiffe://TRUST/operator/USER/GROUP..."
                 )
             }
             Refusal::Certificate(error) => write!(f, "the {peer}'s certificate was refused: {error}"),

@@ -24,12 +24,12 @@ pub struct Authorities {
 }
 
 /// Names the files and the subjects of a root and its issuing authority.
-struct TierNames {
-    root: &'static str,
-    issuing: &'static str,
-    kind: &'static str,
+pub(crate) struct TierNames {
+    pub(crate) root: &'static str,
+    pub(crate) issuing: &'static str,
+    pub(crate) kind: &'static str,
     /// Of the issuing authority.
-    days: u64,
+    pub(crate) days: u64,
 }
 
 const SERVICES: TierNames = TierNames {
@@ -53,13 +53,13 @@ const FACTORY: TierNames = TierNames {
 };
 
 /// A root and the authority below it that issues; none if it is not here and neither is the root's key.
-struct Tier {
-    root: Authority,
+pub(crate) struct Tier {
+    pub(crate) root: Authority,
     issuing: Option<Authority>,
 }
 
 impl Tier {
-    fn create_or_open(
+    pub(crate) fn create_or_open(
         folder: &Path,
         names: &TierNames,
         purposes: Vec<ExtendedKeyUsagePurpose>,
@@ -93,7 +93,7 @@ impl Tier {
     }
 
     /// Issues a leaf with a fresh key.
-    fn issue(&self, leaf: LeafPlan) -> Result<Identity, PkiError> {
+    pub(crate) fn issue(&self, leaf: LeafPlan) -> Result<Identity, PkiError> {
         let (issuer, is_below) = self.issuer();
         issuer.issue(leaf, is_below)
     }
@@ -113,7 +113,7 @@ impl Tier {
         }
     }
 
-    fn begun_anew(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn begun_anew(&self) -> impl Iterator<Item = &Path> {
         [Some(&self.root), self.issuing.as_ref()]
             .into_iter()
             .flatten()
@@ -163,7 +163,7 @@ impl Authorities {
         &self.trust_domain
     }
 
-    /// What devices and controllers trust in gateways, and gateways in controllers and operators.
+    /// What devices, controllers and operators trust in gateways, and gateways in controllers.
     #[must_use]
     pub fn services_root(&self) -> &CertificateDer<'static> {
         self.services.root.certificate()
@@ -203,7 +203,8 @@ impl Authorities {
         self.issue(Role::Controller, namespace, name, &[])
     }
 
-    /// Issues the identity of a person or tool that reads logs from gateways.
+    /// Issues the identity of an operator as versions did before operators had a root of their own. Gateways refuse whatever it asks
+    /// for, and say what to do instead.
     ///
     /// # Errors
     /// A name that a certificate can't carry, or an issuing key that is not here.
@@ -316,7 +317,7 @@ impl FactoryAuthority {
     }
 }
 
-fn check_trust_domain(trust_domain: &str) -> Result<(), PkiError> {
+pub(crate) fn check_trust_domain(trust_domain: &str) -> Result<(), PkiError> {
     // Any id will do: it is the trust domain that is checked.
     SpiffeId::new(trust_domain, "default", Role::Gateway, "any").map(drop).map_err(|_| PkiError::Name {
         what: "trust domain",

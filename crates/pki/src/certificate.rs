@@ -16,6 +16,8 @@ pub struct CertificateFacts {
     pub common_name: Option<String>,
     /// Subject serial number (X.520), if it has one: in certificates that the signer issued, the UID of the Device.
     pub subject_serial: Option<String>,
+    /// Whether it names itself as its issuer, as a root does.
+    pub is_self_issued: bool,
     /// All URIs among the subject's alternative names.
     pub uris: Vec<String>,
     /// DER SubjectPublicKeyInfo.
@@ -56,6 +58,7 @@ impl CertificateFacts {
                 .next()
                 .and_then(|serial| serial.as_str().ok())
                 .map(str::to_owned),
+            is_self_issued: certificate.issuer().as_raw() == certificate.subject().as_raw(),
             uris: uris.collect(),
             public_key: certificate.public_key().raw.to_vec(),
             not_before: certificate.validity().not_before.timestamp(),

@@ -12,7 +12,7 @@ use rcgen::{
     SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
-use wasmbed_identity::FactoryId;
+use wasmbed_identity::{FactoryId, OperatorId};
 
 use crate::{
     CertificateFacts, Identity, PkiError, Role, SpiffeId, identity::parse_certificates, lifetime,
@@ -280,6 +280,19 @@ impl LeafPlan {
             serial: None,
             names: vec![SanType::URI(uri)],
             days: lifetime::FACTORY_DAYS,
+            purpose: ExtendedKeyUsagePurpose::ClientAuth,
+        })
+    }
+
+    /// A client of a person's id.
+    pub(crate) fn operator(id: &OperatorId) -> Result<Self, PkiError> {
+        let uri = id.as_str().try_into().map_err(PkiError::Generate)?;
+        Ok(Self {
+            common_name: format!("operator {}", id.user()).chars().take(64).collect(),
+            organization: None,
+            serial: None,
+            names: vec![SanType::URI(uri)],
+            days: lifetime::SERVICE_DAYS,
             purpose: ExtendedKeyUsagePurpose::ClientAuth,
         })
     }

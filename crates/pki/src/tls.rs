@@ -5,11 +5,12 @@
 //! | profile | ALPN | the client's chain ends at | roles |
 //! |---|---|---|---|
 //! | [`Profile::Device`] | `wasmbed/1` | devices root | device |
-//! | [`Profile::Service`] | `h2`, `http/1.1` | services root | controller, operator |
+//! | [`Profile::Service`] | `h2`, `http/1.1` | services root | controller |
 //!
 //! The root of a client's chain is checked in the handshake by the profile's own configuration;
 //! [`authenticate_client`] asserts ALPN and role for that profile afterwards, on the same connection. A device port that also
-//! takes devices that join is a [`DeviceServer`](crate::DeviceServer).
+//! takes devices that join is a [`DeviceServer`](crate::DeviceServer), a service port that also takes people a
+//! [`ServiceServer`](crate::ServiceServer).
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error as ThisError;
-use wasmbed_identity::{Alert, FactoryId, Refusal, Role, SpiffeId};
+use wasmbed_identity::{Alert, FactoryId, OperatorId, Refusal, Role, SpiffeId};
 
 use crate::{CertificateFacts, Identity, verifier::ClientVerifier};
 
@@ -46,7 +47,7 @@ pub const DEVICE_FRAGMENT_BYTES_MAX: usize = 4_101;
 pub enum Profile {
     /// The device protocol.
     Device,
-    /// The HTTPS API for controllers and operators.
+    /// The HTTPS API for controllers and people.
     Service,
 }
 
@@ -63,7 +64,7 @@ impl Profile {
         })
     }
 
-    /// The roles that may speak it.
+    /// The roles that may speak it; an operator's below the services root is of an older version, and gets no more than words.
     #[must_use]
     pub const fn roles(self) -> &'static [Role] {
         match self {
@@ -116,6 +117,14 @@ pub enum PeerError {
     Factory {
         /// Its id from the factory.
         id: Box<FactoryId>,
+        /// The trust domain of this side.
+        expected: String,
+    },
+    /// It is a person of another fleet.
+    #[error("{id} is not of the trust domain {expected}")]
+    Operator {
+        /// Its id.
+        id: Box<OperatorId>,
         /// The trust domain of this side.
         expected: String,
     },

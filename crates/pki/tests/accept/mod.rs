@@ -8,7 +8,7 @@ use std::{
 
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use wasmbed_pki::{CertificateFacts, CertificationRequest, DeviceClients, tls::roots};
+use wasmbed_pki::{CertificateFacts, CertificationRequest, DeviceClients, OperatorId, tls::roots};
 
 /// When the certificates beside this file are valid, seconds since 1970-01-01T00:00:00Z.
 pub const NOW_S: u64 = 1_800_000_000;
@@ -34,6 +34,12 @@ pub fn accept(bytes: &[u8]) -> Option<Vec<u8>> {
     let (kind, der) = bytes.split_first()?;
     if *kind == REQUEST {
         return CertificationRequest::parse(der).ok().map(|request| request.public_key_info().to_vec());
+    }
+    // A person's name has one spelling.
+    let uris = CertificateFacts::parse(der).map(|facts| facts.uris).unwrap_or_default();
+    for id in uris.iter().filter_map(|uri| uri.parse::<OperatorId>().ok()) {
+        let groups = id.groups().iter().map(String::as_str);
+        assert_eq!(OperatorId::fitting(id.trust_domain(), id.user(), groups).as_ref(), Ok(&id));
     }
     let issuing: [&'static [u8]; 2] =
         [include_bytes!("devices-issuing.der"), include_bytes!("factory-issuing.der")];
