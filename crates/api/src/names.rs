@@ -9,6 +9,8 @@ pub const CONTROLLER_COMPONENT: &str = "wasmbed-controller";
 pub const SIGNER_COMPONENT: &str = "wasmbed-signer";
 /// `spec.signerName` of CertificateSigningRequests for devices.
 pub const DEVICE_SIGNER: &str = "wasmbed.github.io/device";
+/// The same for people who use gateways.
+pub const OPERATOR_SIGNER: &str = "wasmbed.github.io/operator";
 /// The Lease of the controller that leads; its `leaseTransitions` are the leader term.
 pub const LEADER_LEASE: &str = "wasmbed-controller";
 /// A gateway's Lease has this and the gateway's name.

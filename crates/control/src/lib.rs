@@ -1,5 +1,5 @@
 //! What gateways and controllers decide: sessions and their queues, status writes, placement, fit, revisions and the
-//! aggregation of reports, and whether a device gets a certificate.
+//! aggregation of reports, whether a device or a person gets a certificate, and what a person may do.
 //!
 //! It may not await, lock, spawn, read a clock or do I/O: inputs are `handle_*`, outputs `poll_*`, and time is the first
 //! argument.
@@ -9,6 +9,7 @@
 #[macro_use]
 mod invariant;
 
+pub mod access;
 mod backoff;
 mod due;
 pub mod election;
@@ -19,6 +20,7 @@ mod harmless;
 mod intern;
 mod key;
 pub mod kubernetes;
+pub mod login;
 pub mod signer;
 #[cfg(test)]
 mod testing;

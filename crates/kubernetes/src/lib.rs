@@ -1,5 +1,5 @@
 //! How gateways and controllers call the Kubernetes API: under their own name, within a time limit, and with one
-//! reading of how a call ended. Events and Leases are written here for both.
+//! reading of how a call ended. Events and Leases are written here for both, and it is asked here what people may do.
 //!
 //! It may not decide what is written: `wasmbed_control` does.
 
@@ -9,9 +9,11 @@ mod call;
 mod caller;
 mod event;
 mod lease;
+mod review;
 mod watched;
 
 pub use call::{CallError, describe_error, describe_watch_error, outcome};
 pub use caller::{CALL_TIMEOUT, Caller, Object, bounded};
 pub use lease::{Claimed, LeaseClient};
+pub use review::{ReviewError, Reviewer};
 pub use watched::{Unreadable, Watched};
