@@ -339,13 +339,39 @@ mod tests {
         assert!(
             !may("sign", "signers", device) && !may("update", status, "r") && !may("create", requests, "r")
         );
-        assert!(!may("create", "subjectaccessreviews", ""));
+        assert!(may("create", "subjectaccessreviews", "") && !may("get", "subjectaccessreviews", ""));
         let may = |verb, resource, name| allowed("signer:s", "wasmbed:signers", verb, resource, name);
+        assert!(!may("create", "subjectaccessreviews", ""));
         assert!(may("watch", requests, "") && may("update", status, "r") && may("sign", "signers", device));
         assert!(may("sign", "signers", operator) && !may("sign", "signers", "example.com/other"));
         assert!(!may("approve", "signers", device) && !may("update", approval, "r"));
         assert!(!may("create", requests, "r") && !may("delete", requests, "r"));
         assert!(may("patch", "devices/status", "d") && !may("patch", "devices", "d"));
+    }
+
+    #[test]
+    fn operators_read_log_in_and_change_nothing() {
+        let may = |verb, resource, name| allowed("ada", "wasmbed:operators", verb, resource, name);
+        for resource in ["applications/log", "devices/log", "applications", "devices", "devicegateways"] {
+            assert!(may("get", resource, "a"), "{resource}");
+            for verb in ["create", "update", "patch", "delete", "deletecollection"] {
+                assert!(!may(verb, resource, "a"), "{verb} {resource}");
+            }
+        }
+        assert!(may("create", "devicegateways/login", ""));
+        let requests = "certificatesigningrequests";
+        assert!(may("create", requests, "r") && may("get", requests, "r") && !may("list", requests, ""));
+        assert!(!may("update", "certificatesigningrequests/approval", "r"));
+        assert!(!may("approve", "signers", "wasmbed.github.io/operator"));
+        assert!(!may("create", "subjectaccessreviews", ""));
+        assert!(!may("get", "secrets", "s") && !may("get", "modules", "m"));
+        for group in ["wasmbed:gateways", "wasmbed:controllers", "wasmbed:signers"] {
+            for (verb, resource) in
+                [("create", "devicegateways/login"), ("get", "applications/log"), ("get", "devices/log")]
+            {
+                assert!(!allowed("x", group, verb, resource, ""), "{group} {verb} {resource}");
+            }
+        }
     }
 
     #[test]

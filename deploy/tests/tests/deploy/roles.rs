@@ -1,4 +1,4 @@
-//! What gateways, controllers and signers may do, asked of both control planes by one table: every verb on every resource under
+//! What gateways, controllers, signers and operators may do, asked of both control planes by one table: every verb on every resource under
 //! each identity, then what rules say about the objects themselves.
 
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "
 /// The Secret with the key of a pairing token.
 const PAIRING: &str = "wasmbed-pairing-0a1b2c3d";
 
-/// `y` may, `r` and `s` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
+/// `y` may, `r`, `s` and `o` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
 /// verb.
 const GATEWAY: &str = "
     devices                 y y y y - - - -
@@ -61,7 +61,7 @@ const CONTROLLER: &str = "
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . y y . .
     secrets                 - - - - - - - -
-    subjectaccessreviews    . . . - . . . .
+    subjectaccessreviews    . . . y . . . .
 ";
 const SIGNER: &str = "
     devices                 y y y - - - - -
@@ -78,6 +78,24 @@ const SIGNER: &str = "
     certificatesigningrequests/status    - . . . y y . .
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 y - - - - - y -
+    subjectaccessreviews    . . . - . . . .
+";
+
+const OPERATOR: &str = "
+    devices                 y y y - - - - -
+    devices/status          - . . . - - . .
+    applications            y y y - - - - -
+    applications/status     - . . . - - . .
+    modules                 - - - - - - - -
+    devicegateways          y y y - - - - -
+    devicegateways/status   - . . . - - . .
+    leases                  - - - - - - - -
+    events                  - - - - - - - -
+    namespaces              - - - - - - - .
+    certificatesigningrequests           y - - o - - - -
+    certificatesigningrequests/status    - . . . - - . .
+    certificatesigningrequests/approval  - . . . - - . .
+    secrets                 - - - - - - - -
     subjectaccessreviews    . . . - . . . .
 ";
 
@@ -126,10 +144,38 @@ async fn by_the_table(plane: ControlPlane) -> Result<()> {
     let signer = ask(User::new("signer:s1", "wasmbed:signers")).await?;
     signer.matrix(SIGNER, |_| "wasmbed-controller").await?;
     signer_rules(&signer).await?;
+    let operator = ask(User::new("ada", "wasmbed:operators")).await?;
+    operator.matrix(OPERATOR, |_| "wasmbed-controller").await?;
+    operators_use_gateways(&cluster)?;
     // In no group: nothing at all.
     let stranger = ask(User::new("gateway:g1", "wasmbed:strangers")).await?;
     let nothing: String = GATEWAY.replace(" y", " -");
     stranger.matrix(&nothing, |_| "g1").await
+}
+
+/// What gateways and controllers ask about people: nobody serves these, and `kubectl auth can-i` asks about them all the same.
+fn operators_use_gateways(cluster: &Cluster) -> Result<()> {
+    let may = |user: &User, verb: &str, resource: &str, below: &str| {
+        let below = format!("--subresource={below}");
+        let mut asked = cluster.kubectl(user)?.command(&["auth", "can-i", verb, resource, "-A", &below]);
+        anyhow::Ok(asked.output().context("can't start kubectl")?.stdout.starts_with(b"yes"))
+    };
+    let rights = [
+        ("get", "applications.wasmbed.github.io", "log"),
+        ("get", "devices.wasmbed.github.io", "log"),
+        ("create", "devicegateways.wasmbed.github.io", "login"),
+    ];
+    for (verb, resource, below) in rights {
+        ensure!(
+            may(&User::new("ada", "wasmbed:operators"), verb, resource, below)?,
+            "{verb} {resource}/{below}"
+        );
+        let signer = User::new("signer:s1", "wasmbed:signers");
+        for other in [User::gateway("g1"), User::controller("c1"), signer, User::new("eve", "nobody")] {
+            ensure!(!may(&other, verb, resource, below)?, "{} may {verb} {resource}/{below}", other.name());
+        }
+    }
+    Ok(())
 }
 
 /// Keys of pairing tokens: a signer takes and deletes one by its name, in their namespace alone.
@@ -532,6 +578,9 @@ impl Asked<'_> {
                     // Allowed by role, and refused by rule as it was asked.
                     "s" => answer.refused_by_rule(
                         "of a DeviceGateway a controller may change only the condition Ready",
+                    )?,
+                    "o" => answer.refused_by_rule(
+                        "an operator may request certificates only of the signer wasmbed.github.io/operator",
                     )?,
                     "-" => answer.refused_by_role(&self.user, verb, resource).with_context(told)?,
                     other => bail!("{other} means nothing in the table"),
