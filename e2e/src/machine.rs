@@ -67,7 +67,6 @@ impl Machine {
         let folder = Folder::create("e2e")?;
         let layout = Layout::create_or_open(&folder.path().join("state"))?;
         let client = cluster.client(&User::administrator()).await?;
-        // Where `wasmbed logs` looks for the operator's identity beside it.
         std::fs::copy(cluster.kubeconfig(&User::administrator())?, layout.kubeconfig())
             .context("can't copy a kubeconfig")?;
         let mut machine = Self {
@@ -128,6 +127,15 @@ impl Machine {
         self.folder.path()
     }
 
+    /// The administrator's identity at gateways, in a folder that `wasmbed logs --pki` takes: for machines without a signer.
+    ///
+    /// # Errors
+    /// When it can't be issued or written.
+    pub fn operator_pki(&self) -> Result<PathBuf> {
+        let files = self.layout.operator_identity()?;
+        Ok(files.certificate.with_file_name(""))
+    }
+
     /// kubectl as administrator.
     ///
     /// # Errors
@@ -165,6 +173,7 @@ impl Machine {
             ("tls.key_file", identity.key),
             ("tls.ca_file", self.layout.devices_root()),
             ("tls.services_ca_file", self.layout.services_root()),
+            ("tls.operators_ca_file", self.layout.operators_root()),
         ];
         for (key, path) in files {
             command.arg("--set").arg(format!("{key}={}", path.display()));
@@ -176,7 +185,8 @@ impl Machine {
         Ok(command)
     }
 
-    /// Starts a signer, and in place of the gateway that runs one that lets devices of a factory join; answers the factory.
+    /// Starts a signer, for devices and for people, and in place of the gateway that runs one that lets devices of a factory join;
+    /// answers the factory.
     ///
     /// # Errors
     /// With what a process printed, when it doesn't come up.
@@ -197,6 +207,7 @@ impl Machine {
     pub fn start_signer_alone(&mut self, set: &[&str]) -> Result<()> {
         let pki = self.layout.dir().join("pki");
         let (certificate, key) = Identity::files(&pki, "devices-issuing");
+        let people = self.layout.operators_issuing();
         let mut command = wasmbed(&["signer", "--name", NAME])?;
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::new(SIGNER, "wasmbed:signers"))?);
         let files = [
@@ -204,6 +215,9 @@ impl Machine {
             ("issuer.key_file", key),
             ("devices_ca_file", self.layout.devices_root()),
             ("factory_ca_file", self.layout.factory_root()),
+            ("operators.issuer.cert_file", people.certificate),
+            ("operators.issuer.key_file", people.key),
+            ("operators.services_ca_file", self.layout.services_root()),
         ];
         for (name, path) in files {
             command.arg("--set").arg(format!("{name}={}", path.display()));

@@ -194,6 +194,7 @@ impl Site {
             ("tls.key_file", identity.key),
             ("tls.ca_file", self.layout.devices_root()),
             ("tls.services_ca_file", self.layout.services_root()),
+            ("tls.operators_ca_file", self.layout.operators_root()),
         ];
         let health = format!("health.port={}", health.number());
         self.configure(&mut command, name, &User::gateway(name), files, &health, &self.options.gateway_set)?;

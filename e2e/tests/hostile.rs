@@ -131,13 +131,13 @@ async fn its_functions_are_named(machine: &Machine, name: &str) -> Result<()> {
     };
     let events: Api<Event> = Api::namespaced(machine.client().clone(), "default");
     let kubeconfig = machine.layout().kubeconfig();
-    machine.layout().operator_identity()?;
+    let pki = machine.operator_pki()?;
     let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
     loop {
         let messages: Vec<_> = events.list(&Default::default()).await?.items;
         let messages: Vec<_> = messages.into_iter().filter_map(|event| event.message).collect();
         let mut command = wasmbed_e2e::wasmbed(&["logs", name, "--kubeconfig"])?;
-        let output = command.arg(&kubeconfig).output()?;
+        let output = command.arg(&kubeconfig).arg("--pki").arg(&pki).output()?;
         let log = String::from_utf8_lossy(&output.stdout);
         if messages.iter().any(|message| named(message)) && log.lines().any(named) {
             return Ok(());
@@ -176,7 +176,7 @@ async fn a_flood_of_log_lines_is_bounded_and_counted(plane: ControlPlane) -> Res
         .await?;
     // The gateway's own copy of the log says how many lines the device had to drop.
     let kubeconfig = machine.layout().kubeconfig();
-    machine.layout().operator_identity()?;
+    let pki = machine.operator_pki()?;
     let mut lines = Vec::new();
     let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
     while !lines.iter().any(|line: &String| line.contains("lost")) {
@@ -185,12 +185,12 @@ async fn a_flood_of_log_lines_is_bounded_and_counted(plane: ControlPlane) -> Res
             "no line says that others were lost: {lines:#?}"
         );
         let mut command = wasmbed_e2e::wasmbed(&["logs", "flood", "--kubeconfig"])?;
-        let output = command.arg(&kubeconfig).output()?;
+        let output = command.arg(&kubeconfig).arg("--pki").arg(&pki).output()?;
         anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         lines = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
     }
     let mut command = wasmbed_e2e::wasmbed(&["logs", "neighbour", "--kubeconfig"])?;
-    let output = command.arg(&kubeconfig).output()?;
+    let output = command.arg(&kubeconfig).arg("--pki").arg(&pki).output()?;
     assert!(
         String::from_utf8_lossy(&output.stdout).contains("neighbour"),
         "the neighbour's lines arrive too"

@@ -14,7 +14,11 @@ wasmbed_e2e::both!(
 
 fn run(arguments: &[&str], machine: &Machine) -> Result<String> {
     let mut command = wasmbed(arguments)?;
-    let output = command.arg("--kubeconfig").arg(machine.layout().kubeconfig()).output()?;
+    let output = command
+        .arg("--kubeconfig")
+        .arg(machine.layout().kubeconfig())
+        .env("WASMBED_PKI", machine.operator_pki()?)
+        .output()?;
     ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -107,7 +111,6 @@ async fn health_metrics_and_one_correlation_id(plane: ControlPlane) -> Result<()
 
 async fn a_module_is_applied_shown_and_heard_with_one_binary(plane: ControlPlane) -> Result<()> {
     let mut machine = Machine::start(plane).await?;
-    machine.layout().operator_identity()?;
     machine.add_device("board").await?;
     machine.connected("board").await?;
     let file = machine.dir().join("app.wasm");
@@ -135,7 +138,8 @@ impl Follower {
     fn start(machine: &Machine, device: &str) -> Result<Self> {
         let output = machine.dir().join("followed");
         let mut command = wasmbed(&["logs", "--follow", "--device", device, "--kubeconfig"])?;
-        command.arg(machine.layout().kubeconfig()).stdout(std::fs::File::create(&output)?);
+        command.arg(machine.layout().kubeconfig()).env("WASMBED_PKI", machine.operator_pki()?);
+        command.stdout(std::fs::File::create(&output)?);
         Ok(Self { child: command.spawn()?, output })
     }
 
@@ -166,7 +170,6 @@ fn numbers(text: &str) -> Result<Vec<(u32, u32)>> {
 
 async fn every_line_is_shown_in_order_or_counted_as_lost(plane: ControlPlane) -> Result<()> {
     let mut machine = Machine::start(plane).await?;
-    machine.layout().operator_identity()?;
     machine.add_device("board").await?;
     machine.connected("board").await?;
     let follower = Follower::start(&machine, "board")?;

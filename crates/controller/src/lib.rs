@@ -16,6 +16,7 @@ mod election;
 mod error;
 mod input;
 mod kubernetes;
+mod logins;
 mod metrics;
 mod requests;
 mod stream;
@@ -38,15 +39,16 @@ use wasmbed_api::{CONTROLLER_COMPONENT, LEADER_LEASE};
 use wasmbed_control::{
     ObjectKey,
     fleet::{Fleet, FleetConfig},
+    kubernetes::WriteOutcome,
 };
-use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
+use wasmbed_kubernetes::{Caller, LeaseClient, Reviewer, bounded};
 use wasmbed_telemetry::{Health, ProcessMetrics as _, serve_health};
 
 use client::GatewayClient;
 use clock::{Clock, milliseconds};
 use driver::{Driver, Reachable};
 use election::Election;
-use metrics::Metrics;
+use metrics::{Metrics, Operation};
 
 /// A controller that runs.
 pub struct Handle {
@@ -100,6 +102,14 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         lead: lead_sender,
         inputs: sender.clone(),
     };
+    let asked = metrics.clone();
+    let reviewer = Reviewer::new(kube.clone(), move |outcome, took| {
+        let failed = !matches!(outcome, WriteOutcome::Done(_));
+        asked.observe(Operation::ReviewAccess, took.as_secs_f64(), failed);
+    });
+    let logins =
+        logins::Logins { caller: caller.clone(), reviewer, metrics: metrics.clone(), lead: lead.clone() };
+    let logins = logins::follow(kube.clone(), logins, shutdown.clone());
     let watches = watch::follow(
         kube,
         config.namespace.clone(),
@@ -130,6 +140,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         let stop_election = CancellationToken::new();
         let election = tokio::spawn(election.run(stop_election.clone()));
         let watches = tokio::spawn(watches);
+        let logins = tokio::spawn(logins);
         let renewals = tokio::spawn(certificates::follow(certificates, shutdown.clone()));
         let stop_server = shutdown.clone();
         let server = tokio::spawn(async move {
@@ -137,6 +148,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         });
         driver.run(shutdown).await;
         watches.abort();
+        logins.abort();
         renewals.abort();
         stop_election.cancel();
         election.await.map_err(|error| Error::Task(format!("election: {error}")))?;

@@ -25,6 +25,7 @@ pub(crate) enum Operation {
     WriteApproval,
     WriteDecommission,
     PutDecommissions,
+    ReviewAccess,
     WriteEvent,
     Stream,
 }

@@ -142,3 +142,23 @@ async fn a_request_for_a_certificate_is_approved_once_its_device_is() -> anyhow:
     system.certificate_request("waiting-1", |request| approved(request).is_some()).await?;
     system.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_log_in_is_not_approved() -> anyhow::Result<()> {
+    let system = System::start(0).await?;
+    system.login("eve-1", "eve", "askers").await?;
+    system.login("ada-1", "ada", "wasmbed:operators").await?;
+    let request = system.certificate_request("ada-1", |request| approved(request).is_some()).await?;
+    assert_eq!(approved(&request).and_then(|found| found.reason.as_deref()), Some("MayLogIn"));
+    // Until both were asked about.
+    let asked = "_operations_total{operation=\"ReviewAccess\"} 2";
+    while !system.get("/metrics").await?.1.lines().any(|line| line.ends_with(asked)) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    // Whatever followed from that is done when a later one is approved.
+    system.login("ada-2", "ada", "wasmbed:operators").await?;
+    system.certificate_request("ada-2", |request| approved(request).is_some()).await?;
+    let request = system.certificate_request("eve-1", |_| true).await?;
+    assert_eq!(approved(&request), None);
+    system.stop().await
+}

@@ -1,6 +1,7 @@
-//! The HTTPS API for controllers and operators: see `wasmbed_control::exchange` for what is said.
+//! The HTTPS API for controllers and people: see `wasmbed_control::gateway_api` for what is said.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +12,7 @@ use axum::{
     Extension, Router,
     body::{Body, Bytes},
     extract::{MatchedPath, Path, Query, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, head, put},
@@ -28,16 +29,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
+    access::Action,
     gateway::{Cursor, LogCursor, PreparedOrders, PreparedSets, Refused, UploadDecision},
     gateway_api::{
         BOOT_ID_HEADER, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PutDecommissions, PutSets, Refusal,
     },
+    harmless,
 };
-use wasmbed_kubernetes::LeaseClient;
-use wasmbed_pki::Role;
+use wasmbed_kubernetes::{LeaseClient, ReviewError, Reviewer};
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
 
 use crate::{
+    authorization::{QUESTIONS_OF_CALLER_MAX, Right, Unauthorized, Who, is_for},
     core::Core,
     hello::Replayed,
     metrics::Metrics,
@@ -71,6 +74,8 @@ const STREAMS_MAX: u32 = 32;
 const STREAMS_OF_CALLER_MAX: usize = 32;
 /// Bytes of a parser's error in an answer at most.
 const ERROR_BYTES_MAX: usize = 1_024;
+/// Bytes of an id in the log.
+const ID_SHOWN_BYTES_MAX: usize = 256;
 /// How often a quiet stream says that it lives.
 const IDLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -81,7 +86,7 @@ pub(crate) struct Api {
     places: Arc<Places>,
 }
 
-/// Connections and streams of controllers and operators.
+/// Connections and streams of controllers and people.
 struct Places {
     max: usize,
     callers: Mutex<BTreeMap<Arc<str>, Held>>,
@@ -89,7 +94,7 @@ struct Places {
 
 /// What one identity holds.
 struct Held {
-    role: Role,
+    is_controller: bool,
     connections: usize,
     share: Share,
 }
@@ -100,6 +105,7 @@ struct Share {
     streams: Arc<Semaphore>,
     sets: Arc<Semaphore>,
     modules: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
 }
 
 impl Share {
@@ -108,6 +114,7 @@ impl Share {
             streams: Arc::new(Semaphore::new(STREAMS_OF_CALLER_MAX)),
             sets: Arc::new(Semaphore::new(SETS_OF_CALLER_MAX)),
             modules: Arc::new(Semaphore::new(MODULES_OF_CALLER_MAX)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_OF_CALLER_MAX)),
         }
     }
 }
@@ -124,9 +131,9 @@ impl Places {
         Arc::new(Self { max, callers: Mutex::default() })
     }
 
-    /// A place for a connection: one identity has at most a quarter of them, and all operators half, so that neither a
+    /// A place for a connection: one identity has at most a quarter of them, and all people half, so that neither a
     /// process that leaves connections behind nor people who read keep controllers out.
-    fn take(self: &Arc<Self>, id: &Arc<str>, role: Role) -> Option<Place> {
+    fn take(self: &Arc<Self>, id: &Arc<str>, is_controller: bool) -> Option<Place> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         let open = |wanted: &dyn Fn(&Held) -> bool| {
             callers.values().filter(|held| wanted(held)).map(|held| held.connections).sum::<usize>()
@@ -134,13 +141,12 @@ impl Places {
         let own = callers.get(id).map_or(0, |held| held.connections);
         if open(&|_| true) >= self.max
             || own >= (self.max / 4).max(1)
-            || (role != Role::Controller
-                && open(&|held| held.role != Role::Controller) >= (self.max / 2).max(1))
+            || (!is_controller && open(&|held| !held.is_controller) >= (self.max / 2).max(1))
         {
             return None;
         }
         let held = callers.entry(Arc::clone(id)).or_insert_with(|| Held {
-            role,
+            is_controller,
             connections: 0,
             share: Share::new(),
         });
@@ -168,6 +174,7 @@ struct Shared {
     store: Store,
     metrics: Metrics,
     leader_lease: LeaseClient,
+    reviewer: Arc<Reviewer>,
     sets: Arc<Semaphore>,
     modules: Arc<Semaphore>,
     refusals: Arc<Refusals>,
@@ -177,9 +184,16 @@ struct Shared {
 #[derive(Clone)]
 struct Caller {
     id: Arc<str>,
-    role: Role,
+    who: Who,
     share: Share,
     stop: CancellationToken,
+}
+
+impl Caller {
+    /// Its id for the log: a person's may be as long as a certificate.
+    fn shown(&self) -> Cow<'_, str> {
+        harmless(&self.id, ID_SHOWN_BYTES_MAX)
+    }
 }
 
 /// The handler of an operation of [`openapi::OPERATIONS`].
@@ -201,6 +215,7 @@ impl Api {
         store: Store,
         metrics: Metrics,
         leader_lease: LeaseClient,
+        reviewer: Reviewer,
         connections_max: usize,
         refusals: Arc<Refusals>,
     ) -> Self {
@@ -209,6 +224,7 @@ impl Api {
             store,
             metrics,
             leader_lease,
+            reviewer: Arc::new(reviewer),
             sets: Arc::new(Semaphore::new(SETS_AT_ONCE_MAX)),
             modules: Arc::new(Semaphore::new(MODULES_AT_ONCE_MAX)),
             refusals,
@@ -231,14 +247,14 @@ impl Api {
     pub(crate) async fn serve(
         &self,
         stream: TlsStream<Replayed>,
-        id: String,
-        role: Role,
+        id: &str,
+        who: Who,
         stop: CancellationToken,
     ) -> Result<(), RefusalReason> {
         let id: Arc<str> = id.into();
-        let place = self.places.take(&id, role).ok_or(RefusalReason::TooManyApiConnections)?;
+        let place = self.places.take(&id, who.is_controller()).ok_or(RefusalReason::TooManyApiConnections)?;
         tracing::debug!(peer = %id, "API connection");
-        let caller = Caller { id, role, share: place.share.clone(), stop: stop.clone() };
+        let caller = Caller { id, who, share: place.share.clone(), stop: stop.clone() };
         let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -263,30 +279,23 @@ impl Api {
     }
 }
 
-/// Authorises by role, bounds the time, counts and measures.
+/// Lets those through that an operation is for, bounds the time, counts and measures.
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let operation = openapi::OPERATIONS.iter().find(|operation| {
-        path.as_deref() == Some(operation.path)
-            && operation.method.eq_ignore_ascii_case(request.method().as_str())
-    });
+    let operation = path.and_then(|path| openapi::operation(&path, request.method().as_str()));
     let route = operation.map_or("other", |operation| operation.path);
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let caller = request.extensions().get::<Caller>().cloned();
+    // What is no operation is answered so to everybody.
+    let callers = operation.map_or(openapi::Callers::Everybody, |operation| operation.callers);
     let response = match &caller {
-        Some(caller) if caller.role == Role::Controller || (caller.role == Role::Operator && reads) => {
-            match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Some(caller) => match is_for(callers, &caller.who) {
+            Ok(()) => match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
                 Ok(response) => response,
                 Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "Timeout", "the request took too long"),
-            }
-        }
-        Some(caller) => {
-            if shared.refusals.may_log() {
-                tracing::warn!(peer = %caller.id, reason = "Forbidden", method = %request.method(), "request refused");
-            }
-            refuse(StatusCode::FORBIDDEN, "Forbidden", &format!("{} may only read", caller.id))
-        }
+            },
+            Err(error) => turn_away(&shared, caller, route, &error),
+        },
         None => refuse(StatusCode::FORBIDDEN, "Forbidden", "no caller"),
     };
     shared.metrics.request(route, response.status().as_u16());
@@ -294,6 +303,26 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         shared.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
     }
     response
+}
+
+/// Says why a call is not let through.
+fn turn_away(shared: &Shared, caller: &Caller, route: &'static str, error: &Unauthorized) -> Response {
+    let (status, reason) = match error {
+        Unauthorized::OtherCallers(_) | Unauthorized::FormerOperator | Unauthorized::Denied { .. } => {
+            (StatusCode::FORBIDDEN, "Forbidden")
+        }
+        Unauthorized::Expired => (StatusCode::FORBIDDEN, "Expired"),
+        Unauthorized::Unknown { error: ReviewError::Busy(_), .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "TooManyQuestions")
+        }
+        Unauthorized::Unknown { error: ReviewError::Unavailable(_), .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "NotKnown")
+        }
+    };
+    if shared.refusals.may_log() {
+        tracing::warn!(peer = %caller.shown(), reason, route, %error, "request refused");
+    }
+    refuse(status, reason, &error.to_string())
 }
 
 fn refuse(status: StatusCode, reason: &str, message: &str) -> Response {
@@ -620,31 +649,39 @@ async fn logs(
         Ok(query) => query,
         Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &rejection.body_text()),
     };
-    let follow = query.follow;
-    let cursor = LogCursor {
-        namespace: query.namespace,
-        application: query.application,
-        device: query.device,
-        read: 0,
-    };
+    let LogsQuery { namespace, application, device, follow } = query;
+    let actions = Action::read_logs(namespace.as_deref(), application.as_deref(), device.as_deref());
+    let cursor = LogCursor { namespace, application, device, read: 0 };
     let boot_id = shared.core.read(|gateway, _| gateway.boot_id().to_owned());
-    let Some(lines) = Lines::new(shared, cursor, caller) else { return too_many_streams() };
-    let answer = ndjson(futures::stream::unfold(lines, move |mut lines| async move {
-        loop {
-            lines.versions.mark_unchanged();
-            let cursor = &mut lines.cursor;
-            let page = lines.shared.core.read(|gateway, _| gateway.log_page(cursor));
-            if !page.lines.is_empty() {
-                return Some((Ok(to_lines(&page.lines)), lines));
+    let Some(lines) = Lines::new(shared.clone(), cursor, caller.clone()) else { return too_many_streams() };
+    let right = Right::obtain(&shared.reviewer, &caller.share.questions, &caller.who, actions).await;
+    let right = match right {
+        Ok(right) => right,
+        Err(error) => return turn_away(&shared, &caller, "/v1/logs", &error),
+    };
+    let answer = ndjson(futures::stream::unfold((lines, right), move |(mut lines, mut right)| {
+        let caller = caller.clone();
+        async move {
+            loop {
+                if let Err(error) = right.hold().await {
+                    tracing::info!(peer = %caller.shown(), %error, "a log stream ends");
+                    return None;
+                }
+                lines.versions.mark_unchanged();
+                let cursor = &mut lines.cursor;
+                let page = lines.shared.core.read(|gateway, _| gateway.log_page(cursor));
+                if !page.lines.is_empty() {
+                    return Some((Ok(to_lines(&page.lines)), (lines, right)));
+                }
+                if page.more {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                if !follow {
+                    return None;
+                }
+                lines.wait().await?;
             }
-            if page.more {
-                tokio::task::yield_now().await;
-                continue;
-            }
-            if !follow {
-                return None;
-            }
-            lines.wait().await?;
         }
     }));
     ([(BOOT_ID_HEADER, boot_id)], answer).into_response()
@@ -657,12 +694,12 @@ mod tests {
     #[test]
     fn nobody_takes_all_connections() {
         let places = Places::new(16);
-        let take = |id: &str, role| places.take(&id.into(), role);
-        let one: Vec<_> = (0..16).map_while(|_| take("controller-1", Role::Controller)).collect();
+        let take = |id: &str, is_controller| places.take(&id.into(), is_controller);
+        let one: Vec<_> = (0..16).map_while(|_| take("controller-1", true)).collect();
         assert_eq!(one.len(), 4);
-        let people: Vec<_> = (0..16).map_while(|index| take(&format!("o{index}"), Role::Operator)).collect();
+        let people: Vec<_> = (0..16).map_while(|index| take(&format!("o{index}"), false)).collect();
         assert_eq!(people.len(), 8);
-        assert!(take("controller-2", Role::Controller).is_some());
+        assert!(take("controller-2", true).is_some());
         drop((one, people));
         assert!(places.callers.lock().unwrap().is_empty());
     }

@@ -2,13 +2,12 @@
 //!
 //! A new connection gets the newest that could be used. Standing ones keep what they began with.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use wasmbed_pki::{
-    DeviceClients, DeviceServer, Identity, Renewed, Role, SpiffeId, read_certificates,
-    tls::{Profile, roots, server_config},
+    DeviceClients, DeviceServer, Identity, Renewed, Role, ServiceClients, ServiceServer, SpiffeId,
+    read_certificates, tls::roots,
 };
 
 use crate::{Config, TlsFiles, error::Error, metrics::Metrics};
@@ -16,7 +15,7 @@ use crate::{Config, TlsFiles, error::Error, metrics::Metrics};
 /// Both profiles of the port.
 struct Served {
     devices: DeviceServer,
-    services: Arc<ServerConfig>,
+    services: ServiceServer,
     /// Of the own certificate, seconds since 1970.
     not_after: i64,
 }
@@ -31,8 +30,12 @@ impl Certificates {
     /// Reads the files; what watches them is for [`Certificates::follow`].
     pub(crate) fn open(config: &Config) -> Result<Arc<Self>, Error> {
         let files = config.tls.clone();
-        let TlsFiles { certificate, key, device_roots, services_roots, factory_roots } = files.clone();
-        let watched = [certificate, key, device_roots, services_roots].into_iter().chain(factory_roots);
+        let TlsFiles { certificate, key, device_roots, services_roots, operators_roots, factory_roots } =
+            files.clone();
+        let watched = [certificate, key, device_roots, services_roots]
+            .into_iter()
+            .chain(operators_roots)
+            .chain(factory_roots);
         let tokens = config.joining.tokens;
         let (trust_domain, namespace) = (config.trust_domain.clone(), config.namespace.clone());
         let name = config.name.clone();
@@ -47,9 +50,9 @@ impl Certificates {
         self.served.current().devices.clone()
     }
 
-    /// For a new connection of a controller or an operator.
-    pub(crate) fn services(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.served.current().services)
+    /// For a new connection of a controller or a person.
+    pub(crate) fn services(&self) -> ServiceServer {
+        self.served.current().services.clone()
     }
 
     /// Looks at the files until `stop`. Files that can't be used are logged and counted once, and change nothing.
@@ -104,16 +107,17 @@ fn read(
     if id.role() != Role::Gateway || id.trust_domain() != trust_domain || id.name() != name {
         return Err(wrong(id.to_string()));
     }
-    let services_roots = roots(read_certificates(&files.services_roots)?)?;
-    let factory = match &files.factory_roots {
-        Some(path) => Some(roots(read_certificates(path)?)?),
-        None => None,
+    let trusted = |path: &PathBuf| Ok::<_, Error>(roots(read_certificates(path)?)?);
+    let optional = |path: &Option<PathBuf>| path.as_ref().map(trusted).transpose();
+    let people = ServiceClients {
+        services: trusted(&files.services_roots)?,
+        operators: optional(&files.operators_roots)?,
     };
-    let devices = roots(read_certificates(&files.device_roots)?)?;
-    let clients = DeviceClients { devices, factory, self_signed: tokens };
+    let devices = trusted(&files.device_roots)?;
+    let clients = DeviceClients { devices, factory: optional(&files.factory_roots)?, self_signed: tokens };
     Ok(Served {
         devices: DeviceServer::new(&identity, clients)?,
-        services: server_config(Profile::Service, &identity, services_roots)?,
+        services: ServiceServer::new(&identity, people)?,
         not_after: identity.facts().not_after,
     })
 }

@@ -56,8 +56,10 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Roots that devices' certificates lead to.
     pub device_roots: PathBuf,
-    /// Roots that controllers' and operators' certificates lead to.
+    /// Roots that controllers' certificates lead to.
     pub services_roots: PathBuf,
+    /// Roots that people's certificates lead to; without them nobody but controllers calls.
+    pub operators_roots: Option<PathBuf>,
     /// Roots that certificates of factories lead to; without them no device joins with one.
     pub factory_roots: Option<PathBuf>,
 }

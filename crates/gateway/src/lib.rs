@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod authorization;
 mod certificates;
 mod config;
 mod core;
@@ -32,7 +33,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use wasmbed_api::{GATEWAY_COMPONENT, LEADER_LEASE};
 use wasmbed_control::ObjectKey;
-use wasmbed_kubernetes::{Caller, LeaseClient, bounded};
+use wasmbed_kubernetes::{Caller, LeaseClient, Reviewer, bounded};
 
 use crate::refusal::Refusals;
 
@@ -165,6 +166,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
                 store.clone(),
                 metrics.clone(),
                 LeaseClient::new(caller.clone(), ObjectKey::new(config.namespace.as_str(), LEADER_LEASE)),
+                reviewer(client.clone(), metrics.clone()),
                 config.limits.api_connections_max,
                 Arc::clone(&refusals),
             ),
@@ -225,6 +227,13 @@ fn decisions(config: &Config, sessions_max: usize, boot_id: &str) -> gateway::Co
             .unwrap_or_else(|| gateway::config::writes_burst(config.max_connections)),
         modules_bytes_max: config.limits.modules_bytes_max,
     }
+}
+
+/// Who asks what people may do.
+fn reviewer(client: kube::Client, metrics: metrics::Metrics) -> Reviewer {
+    Reviewer::new(client, move |outcome, took| {
+        metrics.kubernetes("review_access", kubernetes::name_of(outcome), took);
+    })
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -3,7 +3,8 @@
 //! ```text
 //! accept ── a place ── ClientHello ─┬─ wasmbed/1 ──── devices' roots ── role device ─────────────── device session
 //!                                  │                └─ factory roots, self-signed ──────────────── a place to join
-//!                                  ├─ h2, http/1.1 ─ services' roots ─ role controller, operator ─ HTTPS API
+//!                                  ├─ h2, http/1.1 ─ services' roots ─ role controller ─────────── HTTPS API
+//!                                  │                └─ operators' roots ── a person ────────────── HTTPS API
 //!                                  └─ other, none ── refused
 //! ```
 
@@ -29,14 +30,15 @@ use wasmbed_control::{
     },
 };
 use wasmbed_pki::{
-    DevicePeer,
-    tls::{Peer, PeerError, Profile, authenticate_client, handshake_reason},
+    DevicePeer, ServicePeer,
+    tls::{PeerError, Profile, handshake_reason},
 };
 use wasmbed_protocol::KeyHash;
 use wasmbed_telemetry::OpenFiles;
 
 use crate::{
     Limits, api,
+    authorization::Who,
     certificates::Certificates,
     core::Core,
     device,
@@ -89,7 +91,7 @@ impl Refused {
 /// A client that is who it says.
 enum Authenticated {
     Device(Box<DeviceTls>, DevicePeer),
-    Service(Box<TlsStream<Replayed>>, Peer),
+    Service(Box<TlsStream<Replayed>>, ServicePeer),
 }
 
 /// A client that was let in.
@@ -249,9 +251,13 @@ impl Listener {
                 Authenticated::Service(stream, who) => {
                     let listener = Arc::clone(&self);
                     Ok(Entered::Service(Box::pin(async move {
-                        let (id, role) = (who.id.to_string(), who.id.role());
-                        if let Err(reason) = listener.api.serve(*stream, id, role, stop).await {
-                            listener.refuse(peer, &Refused::new(reason, who.id.to_string()));
+                        let id = match &who {
+                            ServicePeer::Service(service) => service.id.to_string(),
+                            ServicePeer::Operator { id, .. } => id.to_string(),
+                        };
+                        let served = listener.api.serve(*stream, id.as_str(), Who::of(&who), stop).await;
+                        if let Err(reason) = served {
+                            listener.refuse(peer, &Refused::new(reason, id));
                         }
                     })))
                 }
@@ -304,10 +310,10 @@ impl Listener {
         let wrong = |error: PeerError| Refused::new(RefusalReason::WrongIdentity, error.to_string());
         match profile {
             Some(Profile::Service) => {
-                let acceptor = TlsAcceptor::from(self.certificates.services());
+                let port = self.certificates.services();
+                let acceptor = TlsAcceptor::from(Arc::clone(port.config()));
                 let stream = acceptor.accept(hello.replayed()).await.map_err(|error| broken(&error))?;
-                let who = authenticate_client(Profile::Service, stream.get_ref().1, &self.trust_domain)
-                    .map_err(wrong)?;
+                let who = port.authenticate(stream.get_ref().1, &self.trust_domain).map_err(wrong)?;
                 Ok(Authenticated::Service(Box::new(stream), who))
             }
             // Without a name of ours rustls refuses it, and tells the client why.

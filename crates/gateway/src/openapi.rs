@@ -19,11 +19,24 @@ pub(crate) enum Id {
     Document,
 }
 
+/// For whom an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callers {
+    /// Controllers alone.
+    Controllers,
+    /// People, each of whom the Kubernetes API has to allow it.
+    People,
+    /// Whoever has a certificate.
+    Everybody,
+}
+
 /// One operation.
 pub(crate) struct Operation {
     pub(crate) id: Id,
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
+    /// For whom.
+    pub(crate) callers: Callers,
     /// Whether the answer lasts as long as the connection.
     pub(crate) streams: bool,
     summary: &'static str,
@@ -40,12 +53,23 @@ struct Content(&'static str, Option<&'static str>);
 const JSON: &str = "application/json";
 const REFUSAL: Option<Content> = Some(Content(JSON, Some("Refusal")));
 
+/// The operation that a request is: whoever answers GET answers HEAD (RFC 9110 section 9.3.2).
+pub(crate) fn operation(path: &str, method: &str) -> Option<&'static Operation> {
+    let of = |method: &str| {
+        OPERATIONS
+            .iter()
+            .find(|operation| operation.path == path && operation.method.eq_ignore_ascii_case(method))
+    };
+    of(method).or_else(|| of("get").filter(|_| method.eq_ignore_ascii_case("head")))
+}
+
 /// All operations.
 pub(crate) const OPERATIONS: &[Operation] = &[
     Operation {
         id: Id::PutSets,
         method: "put",
         path: "/v1/sets",
+        callers: Callers::Controllers,
         streams: false,
         summary: "Puts full desired sets of some devices; answered once they are on the gateway's disk. Idempotent.",
         parameters: &[],
@@ -71,6 +95,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         id: Id::PutDecommissions,
         method: "put",
         path: "/v1/decommissions",
+        callers: Callers::Controllers,
         streams: false,
         summary: "Puts the orders to take devices out of service that are open for devices of this gateway, all of them: others are dropped. Answered once they are on the gateway's disk. Idempotent.",
         parameters: &[],
@@ -100,6 +125,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         id: Id::HasModule,
         method: "head",
         path: "/v1/modules/{digest}",
+        callers: Callers::Controllers,
         streams: false,
         summary: "Whether the gateway has a module.",
         parameters: &[("digest", true, "SHA-256 of the module, 64 hex digits")],
@@ -114,6 +140,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         id: Id::PutModule,
         method: "put",
         path: "/v1/modules/{digest}",
+        callers: Callers::Controllers,
         streams: false,
         summary: "Uploads a module of at most 1 MiB.",
         parameters: &[("digest", true, "SHA-256 of the module, 64 hex digits")],
@@ -131,6 +158,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         id: Id::Stream,
         method: "get",
         path: "/v1/stream",
+        callers: Callers::Controllers,
         streams: true,
         summary: "What the gateway knows of its devices: a snapshot unless the token can be resumed, then changes.",
         parameters: &[("token", false, "The token of the last line that was read")],
@@ -145,6 +173,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         id: Id::Logs,
         method: "get",
         path: "/v1/logs",
+        callers: Callers::People,
         streams: true,
         summary: "The last lines of applications' logs, and with `follow` those that come.",
         parameters: &[
@@ -157,13 +186,24 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "One line of a log a line", Some(Content("application/x-ndjson", Some("LogLine")))),
             (400, "An unknown or missing parameter", REFUSAL),
-            (429, "The caller reads as many streams as it may", REFUSAL),
+            (
+                403,
+                "Nobody whom the Kubernetes API allows it: get applications/log of the application, or devices/log of the device (Forbidden), or the certificate has expired (Expired)",
+                REFUSAL,
+            ),
+            (
+                429,
+                "The caller reads as many streams as it may (TooManyStreams), or asks for too much at once (TooManyQuestions)",
+                REFUSAL,
+            ),
+            (503, "The Kubernetes API does not say whether the caller may (NotKnown)", REFUSAL),
         ],
     },
     Operation {
         id: Id::Document,
         method: "get",
         path: "/openapi.json",
+        callers: Callers::Everybody,
         streams: false,
         summary: "This document.",
         parameters: &[],
@@ -195,8 +235,8 @@ pub fn document() -> Value {
         "info": {
             "title": "Wasmbed gateway",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "For controllers (all operations) and operators (reading), by the SPIFFE id in their \
-                            client certificates.",
+            "description": "For controllers, by the SPIFFE id in their client certificates, and for people, by the Kubernetes \
+                            user in theirs and what the Kubernetes API allows that user.",
             "license": { "name": "Apache-2.0" },
         },
         "security": [{ "certificate": [] }],
@@ -222,7 +262,7 @@ fn describe(operation: &Operation) -> Value {
         })
         .collect();
     let mut responses = json!({
-        "403": { "description": "The caller's role may not do this", "content": content(&REFUSAL) },
+        "403": { "description": "It is not for this caller", "content": content(&REFUSAL) },
     });
     for (status, description, body) in operation.answers {
         responses[status.to_string()] = match body {

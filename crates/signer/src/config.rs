@@ -13,12 +13,27 @@ pub struct Config {
     pub files: PkiFiles,
     /// Lifetime of devices' certificates, at most a year.
     pub lifetime: Duration,
+    /// How people's certificates are issued; none issues none.
+    pub operators: Option<OperatorsConfig>,
     /// Namespace of the Secrets with the keys of pairing tokens.
     pub secrets_namespace: String,
     /// Where health and metrics are served.
     pub health: HealthConfig,
     /// The Kubernetes API.
     pub kube: kube::Config,
+}
+
+/// How people's certificates are issued. The files are PEM, and read again when they change.
+#[derive(Clone, Debug)]
+pub struct OperatorsConfig {
+    /// The operators' issuing authority.
+    pub certificate: PathBuf,
+    /// Its private key, PKCS#8.
+    pub key: PathBuf,
+    /// Roots below which gateways are: they come with each certificate.
+    pub services_roots: PathBuf,
+    /// Lifetime of a certificate, at most a day.
+    pub lifetime: Duration,
 }
 
 /// PEM files.

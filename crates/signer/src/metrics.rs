@@ -37,7 +37,7 @@ impl ProcessMetrics for Metrics {
     fn register(all: &mut Registration<'_>) -> Self {
         let requests = all.add(
             "requests",
-            "CertificateSigningRequests of devices that ended here, by result",
+            "CertificateSigningRequests of devices and people that ended here, by result",
             Family::default(),
         );
         let metrics = Self {

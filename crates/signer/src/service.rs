@@ -9,16 +9,13 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, future::BoxFuture};
 use k8s_openapi::{
-    api::{
-        certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
-        core::v1::Secret,
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    api::{certificates::v1::CertificateSigningRequest, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
+    api::{ListParams, PartialObjectMeta},
     runtime::{
         Controller,
         controller::{self, Action},
@@ -39,14 +36,16 @@ use wasmbed_control::{
     signer::{Decision, Evidence, Missing, Request, plan_signature},
 };
 use wasmbed_identity::{PairingKey, PairingToken};
-use wasmbed_kubernetes::{CALL_TIMEOUT, CallError, Caller, bounded};
+use wasmbed_kubernetes::{CallError, Caller, bounded};
 use wasmbed_pki::{DeviceIssuer, RENEWAL_INTERVAL, Renewed, read_certificates};
 use wasmbed_telemetry::{Health, ProcessMetrics as _, Readiness, serve_health};
 
 use crate::{
     Asked, Config, Error, PkiFiles, Proof, Verifier,
+    answer::{Answers, within},
     candidate::candidate,
-    metrics::{Ended, Metrics},
+    logins::Logins,
+    metrics::Metrics,
     pairing::pairing_key,
     waiting::{Version, Waiting},
 };
@@ -59,8 +58,6 @@ const WAIT: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 /// A controller approves a request with a proof at once: before this, nobody is told that one is not approved.
 const APPROVAL_TAKES: Duration = Duration::from_secs(10);
-/// Longest message of a condition.
-const MESSAGE_BYTES_MAX: usize = 1_024;
 
 /// A signer that runs.
 pub struct Handle {
@@ -98,7 +95,7 @@ impl Authority {
 
 struct Signer {
     caller: Caller,
-    requests: Api<CertificateSigningRequest>,
+    answers: Answers,
     secrets: Api<Secret>,
     authority: Arc<Renewed<Authority, Error>>,
     lifetime: Duration,
@@ -123,23 +120,33 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let listener = wasmbed_telemetry::listen(address).map_err(listen_failed)?;
     let health_address = listener.local_addr().map_err(listen_failed)?;
     let mut registry = Registry::default();
+    let metrics = Metrics::registered(&mut registry);
+    let answers = Answers::new(client.clone(), metrics.clone());
+    let logins = match &config.operators {
+        Some(operators) => Some(Logins::open(operators, &config.trust_domain, answers.clone())?),
+        None => None,
+    };
     let signer = Arc::new(Signer {
         caller: Caller::new(client.clone(), SIGNER_COMPONENT, config.name.as_str()),
-        requests: Api::all(client.clone()),
+        answers: answers.clone(),
         secrets: Api::namespaced(client.clone(), &config.secrets_namespace),
         authority: Arc::clone(&authority),
         lifetime: config.lifetime,
-        metrics: Metrics::registered(&mut registry),
+        metrics,
         waiting: Arc::default(),
     });
     let health = Health::starting(&["kubernetes"]);
     let path = config.health.path.clone();
     let join = tokio::spawn(async move {
         let renewals = tokio::spawn(follow_files(authority, shutdown.clone()));
+        let people = logins.map(|logins| tokio::spawn(logins.follow(client.clone(), shutdown.clone())));
         let requests = tokio::spawn(follow_requests(client, signer, health.clone(), shutdown.clone()));
         let served = serve_health(listener, health, Arc::new(registry), &path, shutdown).await;
         renewals.abort();
         requests.await.map_err(|error| Error::Task(format!("requests: {error}")))?;
+        if let Some(people) = people {
+            people.await.map_err(|error| Error::Task(format!("people's requests: {error}")))?;
+        }
         served.map_err(|source| Error::Listen { address, source })
     });
     Ok(Handle { health: health_address, join })
@@ -153,8 +160,11 @@ fn open(config: &Config) -> Result<Arc<Renewed<Authority, Error>>, Error> {
 }
 
 /// Looks at the files until `stop`.
-async fn follow_files(authority: Arc<Renewed<Authority, Error>>, stop: CancellationToken) {
-    let renewed = |read: Result<Arc<Authority>, Error>| match read {
+pub(crate) async fn follow_files<T: Send + Sync + 'static>(
+    authority: Arc<Renewed<T, Error>>,
+    stop: CancellationToken,
+) {
+    let renewed = |read: Result<Arc<T>, Error>| match read {
         Ok(_) => tracing::info!("the issuing authority was read again; certificates are signed with it"),
         Err(error) => tracing::error!(
             reason = "BadCertificateFiles",
@@ -173,7 +183,7 @@ async fn follow_requests(client: Client, signer: Arc<Signer>, health: Health, st
     let requests = Controller::new(Api::<CertificateSigningRequest>::all(client.clone()), selected)
         .with_config(controller::Config::default().concurrency(CONCURRENCY));
     let store = requests.store();
-    let listed = tokio::spawn(ready_once_listed(signer.requests.clone(), health));
+    let listed = tokio::spawn(ready_once_listed(signer.answers.requests().clone(), health));
     let waiting = Arc::clone(&signer.waiting);
     let context = Arc::new(Context { signer, store });
     let devices = Api::<PartialObjectMeta<Device>>::all(client);
@@ -276,7 +286,7 @@ impl Signer {
         let asked = match Asked::read(object) {
             Ok(asked) => asked,
             Err(malformed) => {
-                return self.refuse(object, "Malformed", &malformed.to_string()).await;
+                return self.answers.refuse(object, "Malformed", &malformed.to_string()).await;
             }
         };
         let authority = self.authority.current();
@@ -295,7 +305,9 @@ impl Signer {
         };
         match plan_signature(&request, device.as_ref().and_then(candidate).as_ref()) {
             Decision::Issue => self.issue(object, &asked, &authority.issuer, kind).await,
-            Decision::Refuse(refusal) => self.refuse(object, refusal.reason(), &refusal.to_string()).await,
+            Decision::Refuse(refusal) => {
+                self.answers.refuse(object, refusal.reason(), &refusal.to_string()).await
+            }
             Decision::Wait(missing) => Ok(self.wait(object, &asked, missing).await),
         }
     }
@@ -358,12 +370,12 @@ impl Signer {
         let issued = issuer.issue(&asked.request, namespace, name, &uid, self.lifetime.as_secs());
         let chain = match issued {
             Ok(chain) => chain,
-            Err(error) => return self.refuse(object, "NotIssued", &error.to_string()).await,
+            Err(error) => return self.answers.refuse(object, "NotIssued", &error.to_string()).await,
         };
         let key = STANDARD.encode(asked.request.public_key_info());
         let pinned = json!({ "metadata": { "uid": uid }, "status": { "public_key": key } });
         self.caller.merge_status::<Device>(&asked.device, &pinned).await?;
-        self.write_status(object, json!({ "certificate": STANDARD.encode(&chain) })).await?;
+        self.answers.certificate(object, &chain).await?;
         if let Proof::Pairing { id, .. } = &asked.proof {
             // Used once. Should the call fail, the key still proves nothing but this Device.
             let name = pairing_secret(id);
@@ -371,7 +383,6 @@ impl Signer {
                 tracing::warn!(reason = "CallFailed", secret = name, %error, "a used pairing token's Secret was not deleted");
             }
         }
-        self.metrics.count_ended(Ended::Issued);
         tracing::info!(
             request = object.name_any(),
             device = %asked.device,
@@ -382,49 +393,6 @@ impl Signer {
         );
         Ok(Action::await_change())
     }
-
-    async fn refuse(
-        &self,
-        object: &CertificateSigningRequest,
-        reason: &str,
-        message: &str,
-    ) -> Result<Action, CallError> {
-        let message = message.get(..message.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or_default();
-        let now = Some(Time(Timestamp::now()));
-        let failed = CertificateSigningRequestCondition {
-            type_: "Failed".to_owned(),
-            status: "True".to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_update_time: now.clone(),
-            last_transition_time: now,
-        };
-        let kept = object.status.as_ref().and_then(|status| status.conditions.clone());
-        let conditions: Vec<_> = kept.into_iter().flatten().chain([failed]).collect();
-        self.write_status(object, json!({ "conditions": conditions })).await?;
-        self.metrics.count_ended(Ended::Refused);
-        tracing::warn!(request = object.name_any(), reason, error = message, "a request was refused");
-        Ok(Action::await_change())
-    }
-
-    /// Of this version of the request alone.
-    async fn write_status(
-        &self,
-        object: &CertificateSigningRequest,
-        status: serde_json::Value,
-    ) -> Result<(), CallError> {
-        let version = object.metadata.resource_version.as_deref();
-        let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
-        let params =
-            PatchParams { field_manager: Some(SIGNER_COMPONENT.to_owned()), ..PatchParams::default() };
-        let name = object.name_any();
-        within(self.requests.patch_status(&name, &params, &Patch::Merge(patch))).await.map(|_| ())
-    }
-}
-
-async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-    let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
-    Ok(answer.map_err(|_| CallError::Timeout(CALL_TIMEOUT))??)
 }
 
 fn kind(evidence: &Evidence) -> &'static str {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, crds, devices, get, logs, module, pki},
+    commands::{apply, crds, devices, get, login, logs, module, pki},
     machine::up,
     output, processes,
     runtime::block_on,
@@ -28,7 +28,7 @@ enum Command {
     Gateway(processes::gateway::Args),
     /// Run a controller, which decides which devices run what.
     Controller(processes::controller::Args),
-    /// Run a signer, which issues devices' certificates.
+    /// Run a signer, which issues certificates of devices and people.
     Signer(processes::signer::Args),
     /// Run a device on this machine.
     Device(processes::device::Args),
@@ -51,6 +51,10 @@ enum Command {
     Get(get::Args),
     /// Show the logs of applications, as received by the gateways.
     Logs(logs::Args),
+    /// Get a certificate with which gateways know you.
+    Login(login::Args),
+    /// Forget that certificate.
+    Logout(login::LogoutArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -78,6 +82,8 @@ pub fn run(arguments: Args) -> Result<()> {
         Command::Apply(arguments) => block_on(apply::run(arguments)),
         Command::Get(arguments) => block_on(get::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
+        Command::Login(arguments) => block_on(login::run(arguments)),
+        Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "wasmbed", &mut script);

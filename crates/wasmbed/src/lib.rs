@@ -9,6 +9,7 @@ pub mod cli;
 mod cluster;
 pub mod commands;
 pub mod config;
+pub mod login;
 pub mod machine;
 mod output;
 pub mod plugin;

@@ -58,7 +58,7 @@ fn what_is_named_and_does_not_exist_is_an_error_that_names_it() {
             (&["logs", "nobody"], &[application]),
             (&["logs", "--follow", "nobody"], &[application]),
             (&["logs", "--json", "nobody"], &[application]),
-            (&["logs", "nobody", "--gateway", "127.0.0.1:1"], &[application]),
+            (&["logs", "nobody", "--gateway", "127.0.0.1:1", "--pki", "none"], &[application]),
             (&["logs", "--device", "nobody"], &[device]),
             (&["logs", "--follow", "--device", "nobody"], &[device]),
             (&["logs", "nobody", "--device", "board"], &[application]),
@@ -78,7 +78,12 @@ fn what_is_named_and_does_not_exist_is_an_error_that_names_it() {
         ],
     );
     // It exists, so what is in the way is another thing.
-    assert!(api.fails(&["logs", "--device", "board"]).contains("no operator's identity: say --pki DIR"));
+    let none = api.fails(&["logs", "--device", "board", "--pki", "none"]);
+    assert!(none.contains("no operator's identity: wasmbed pki issue operator makes one"), "{none}");
+    assert!(api.fails(&["logs", "--device", "board"]).contains("the cluster has no DeviceGateway"));
+    assert_eq!(api.succeeds(&["logout"]), "not logged in\n");
+    let waits = api.fails(&["login", "--timeout", "0"]);
+    assert!(waits.contains("nobody has decided about the request wasmbed-operator-"), "{waits}");
     assert_eq!(api.get("wdev", "board")["spec"]["device_type"], "x");
     assert_eq!(api.succeeds(&["get", "wdev/board", "-o", "name"]), "device.wasmbed.github.io/board\n");
 }

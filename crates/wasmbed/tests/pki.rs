@@ -51,6 +51,29 @@ fn a_folder_of_the_version_before_gains_a_factory_and_keeps_the_rest() {
 }
 
 #[test]
+fn a_person_is_issued_offline_by_an_authority_that_an_older_folder_gains() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    wasmbed_pki::Authorities::create_or_open(&folder.join("pki"), "wasmbed").unwrap();
+    let root = fs::read(folder.join("pki/services-root.crt")).unwrap();
+    let issue = ["pki", "issue", "operator", "--name", "ada@example.org", "--group", "dev", "--out", "ada"];
+    assert!(!run(folder, &issue).status.success(), "nothing is made by the way");
+    assert!(!folder.join("pki/operators-root.crt").exists());
+    said(folder, &["pki", "init"]);
+    assert_eq!(fs::read(folder.join("pki/services-root.crt")).unwrap(), root);
+    let text = said(folder, &issue);
+    assert!(text.contains("id: spiffe://wasmbed/operator/ada_40example.org/dev\n"), "{text}");
+    assert!(text.contains("user: ada@example.org\ngroups: dev\n"), "{text}");
+    let text = said(folder, &["pki", "issue", "operator", "--name", "ops", "--out", "ops"]);
+    assert!(text.contains("groups: wasmbed:operators\n"), "{text}");
+    assert!(folder.join("ops/services-ca.crt").is_file());
+    let gateway = ["pki", "issue", "gateway", "--name", "g", "--host", "localhost", "--out", "gateway"];
+    said(folder, &gateway);
+    let trusted = read_certificates(&folder.join("gateway/operators-ca.crt")).unwrap();
+    assert_eq!(trusted, read_certificates(&folder.join("pki/operators-root.crt")).unwrap());
+}
+
+#[test]
 fn a_production_line_needs_nothing_but_its_own_authority() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -71,7 +94,15 @@ fn a_signer_gets_what_its_configuration_names() {
     said(folder, &["pki", "init"]);
     said(folder, &["pki", "issue", "signer", "--out", "signer"]);
     let signer = folder.join("signer");
-    for file in ["devices-issuing.crt", "devices-issuing.key", "devices-ca.crt", "factory-ca.crt"] {
+    for file in [
+        "devices-issuing.crt",
+        "devices-issuing.key",
+        "operators-issuing.crt",
+        "operators-issuing.key",
+        "devices-ca.crt",
+        "services-ca.crt",
+        "factory-ca.crt",
+    ] {
         assert!(signer.join(file).is_file(), "{file}");
     }
     assert!(!signer.join("signer.kubeconfig").exists(), "its account is the cluster's");

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
-use wasmbed_api::{Application, DEVICE_SIGNER, Device, DevicePhase, request_annotation as annotation};
+use wasmbed_api::{
+    Application, DEVICE_SIGNER, Device, DevicePhase, OPERATOR_SIGNER, request_annotation as annotation,
+};
 use wasmbed_controller::{
     Config, GatewayConfig, Handle, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles,
 };
@@ -28,6 +30,15 @@ use wasmbed_pki::{Authorities, ClusterAuthority, Identity};
 const TRUST_DOMAIN: &str = "test.wasmbed";
 const SYSTEM: &str = "wasmbed-system";
 const LOOPBACK: &str = "127.0.0.1:0";
+/// The standard roles, and one of users who may ask for certificates and not log in.
+const ROLES: &str = include_str!("../../../apiserver/src/access/roles.yaml");
+const ASKERS: &str = "
+- group: askers
+  rules:
+    - groups: [certificates.k8s.io]
+      resources: [certificatesigningrequests]
+      verbs: [get, create]
+";
 /// A state that does not come in this time does not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,8 +104,14 @@ impl System {
         let (device_roots, services_roots) = (folder.join("devices.crt"), folder.join("services.crt"));
         std::fs::write(&device_roots, self.authorities.devices_root_pem())?;
         std::fs::write(&services_roots, self.authorities.services_root_pem())?;
-        let tls =
-            wasmbed_gateway::TlsFiles { certificate, key, device_roots, services_roots, factory_roots: None };
+        let tls = wasmbed_gateway::TlsFiles {
+            certificate,
+            key,
+            device_roots,
+            services_roots,
+            operators_roots: None,
+            factory_roots: None,
+        };
         let kube = kube_config(&self.cluster, self.address, "gateway:g", "wasmbed:gateways").await?;
         let data = self.folder.path().join("gateway");
         let mut config = wasmbed_gateway::Config::new("g", TRUST_DOMAIN, tls, data, kube);
@@ -232,6 +249,24 @@ impl System {
         Ok(())
     }
 
+    /// A person's request for a certificate.
+    pub(crate) async fn login(&self, name: &str, user: &str, group: &str) -> anyhow::Result<()> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let request = rcgen::CertificateParams::default().serialize_request(&key)?.pem()?;
+        let object = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "request": STANDARD.encode(request),
+                "signerName": OPERATOR_SIGNER,
+                "usages": ["client auth", "digital signature"],
+            },
+        }))?;
+        let config = kube_config(&self.cluster, self.address, user, group).await?;
+        let api: Api<CertificateSigningRequest> = Api::all(Client::try_from(config)?);
+        api.create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
     pub(crate) async fn certificate_request(
         &self,
         name: &str,
@@ -355,7 +390,7 @@ fn api_config(folder: &Path, cluster: &ClusterAuthority) -> anyhow::Result<wasmb
         tls: wasmbed_apiserver::ServerTls { certificates: identity.chain(), key: identity.key() },
         client_roots: vec![cluster.certificate().clone()],
         definitions: wasmbed_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
-        policy: wasmbed_apiserver::Policy::standard()?,
+        policy: wasmbed_apiserver::Policy::parse(&(ROLES.to_owned() + ASKERS))?,
         limits: wasmbed_apiserver::Limits::default(),
     })
 }

@@ -137,6 +137,7 @@ async fn signer(
         name: "signer".to_owned(),
         trust_domain: TRUST_DOMAIN.to_owned(),
         files: wasmbed_signer::PkiFiles { certificate, key, devices_roots, factory_roots },
+        operators: None,
         lifetime,
         secrets_namespace: wasmbed_api::PAIRING_NAMESPACE.to_owned(),
         health: wasmbed_signer::HealthConfig {

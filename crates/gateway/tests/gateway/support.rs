@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_api::{Device, DevicePhase, DeviceSpec};
 use wasmbed_gateway::{Config, Handle, TlsFiles};
 use wasmbed_pki::{
-    Authorities, ClusterAuthority, Identity,
+    Authorities, ClusterAuthority, Identity, OperatorAuthority,
     tls::{ClientParams, Profile, client_config, roots, server_name},
 };
 use wasmbed_protocol::{
@@ -101,6 +101,7 @@ pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) cluster: Option<Cluster>,
     pub(crate) authorities: Authorities,
+    pub(crate) operators: OperatorAuthority,
     pub(crate) admin: Client,
     gateway: Option<(Handle, CancellationToken)>,
     pub(crate) server: SocketAddr,
@@ -128,11 +129,13 @@ impl World {
         }));
         leases.create(&kube::api::PostParams::default(), &lease.unwrap()).await.unwrap();
         let authorities = Authorities::create_or_open(&folder.path().join("pki"), TRUST_DOMAIN).unwrap();
+        let operators = OperatorAuthority::create_or_open(&folder.path().join("pki"), TRUST_DOMAIN).unwrap();
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut world = Self {
             folder,
             cluster: Some(cluster),
             authorities,
+            operators,
             admin,
             gateway: None,
             server: unbound,
@@ -151,11 +154,13 @@ impl World {
         self.authorities.issue_gateway("wasmbed-system", "gw", &hosts).unwrap().write(&pki, "gw").unwrap();
         std::fs::write(pki.join("devices.crt"), self.authorities.devices_root_pem()).unwrap();
         std::fs::write(pki.join("services.crt"), self.authorities.services_root_pem()).unwrap();
+        std::fs::write(pki.join("operators.crt"), self.operators.root_pem()).unwrap();
         let tls = TlsFiles {
             certificate: pki.join("gw.crt"),
             key: pki.join("gw.key"),
             device_roots: pki.join("devices.crt"),
             services_roots: pki.join("services.crt"),
+            operators_roots: Some(pki.join("operators.crt")),
             factory_roots: None,
         };
         let kube = match &self.cluster {
@@ -292,6 +297,16 @@ impl World {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
         Http { sender }
+    }
+
+    /// A person, as Kubernetes knows it.
+    pub(crate) async fn person(&self, user: &str, group: &str) -> Http {
+        self.http(&self.operators.issue(user, &[group.to_owned()]).unwrap()).await
+    }
+
+    /// A person who may do everything.
+    pub(crate) async fn administrator(&self) -> Http {
+        self.person("admin", "system:masters").await
     }
 
     pub(crate) async fn controller(&self) -> Http {

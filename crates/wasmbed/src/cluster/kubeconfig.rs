@@ -79,19 +79,17 @@ fn files(given: Option<&Path>, variable: &dyn Fn(&str) -> Option<OsString>) -> V
     }
 }
 
-/// The file that defines the current context, if the API is reached by a file.
-pub(crate) fn file_in_use(given: Option<&Path>) -> Option<PathBuf> {
+/// The current context and the user in it, if the API is reached by files.
+pub(crate) fn context_in_use(given: Option<&Path>) -> Result<Option<(String, String)>> {
     let files = files(given, &|name| std::env::var_os(name));
-    defining_file(&files).or_else(|| files.into_iter().next())
-}
-
-fn defining_file(files: &[PathBuf]) -> Option<PathBuf> {
-    let current = merged(files).ok()?.current_context?;
-    let defines = |path: &&PathBuf| {
-        Kubeconfig::read_from(path)
-            .is_ok_and(|kubeconfig| kubeconfig.contexts.iter().any(|context| context.name == current))
-    };
-    files.iter().find(defines).cloned()
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let merged = merged(&files)?;
+    let current = merged.current_context.unwrap_or_default();
+    let named = merged.contexts.into_iter().find(|context| context.name == current);
+    let user = named.and_then(|named| named.context).and_then(|context| context.user);
+    Ok(Some((current, user.unwrap_or_default())))
 }
 
 /// What the files say together: for each name the first one that has it.
@@ -163,7 +161,6 @@ mod tests {
         let list = std::env::join_paths([path("absent"), path("current"), path("a"), path("b")])?;
         let found = files(None, &|name| (name == "KUBECONFIG").then(|| list.clone()));
         assert_eq!(found, [path("current"), path("a"), path("b")]);
-        assert_eq!(defining_file(&found), Some(path("b")));
         let config =
             kube::Config::from_custom_kubeconfig(merged(&found)?, &KubeConfigOptions::default()).await?;
         assert_eq!(config.cluster_url.host(), Some("b.example"));

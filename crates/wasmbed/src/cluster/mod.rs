@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     /// Its URL, for messages.
     server: String,
+    /// What its certificate is checked against, DER, if the kubeconfig says.
+    authorities: Vec<Vec<u8>>,
 }
 
 impl ClusterArgs {
@@ -61,14 +63,17 @@ impl ClusterArgs {
             "{namespace:?} is no namespace: up to 63 lower-case letters, digits and dashes, no dash at either end"
         );
         let server = config.cluster_url.to_string();
+        let authorities = config.root_cert.clone().unwrap_or_default();
         let client = Client::try_from(config).context("can't make a Kubernetes client of the kubeconfig")?;
-        Ok(Cluster { client, namespace, server })
+        Ok(Cluster { client, namespace, server, authorities })
     }
 
-    /// The kubeconfig file in use, if it is a file.
-    #[must_use]
-    pub(crate) fn file(&self) -> Option<PathBuf> {
-        kubeconfig::file_in_use(self.kubeconfig.as_deref())
+    /// The context and the user in it, if the API is reached by a file.
+    ///
+    /// # Errors
+    /// The file can't be used.
+    pub(crate) fn context(&self) -> Result<Option<(String, String)>> {
+        kubeconfig::context_in_use(self.kubeconfig.as_deref())
     }
 }
 
@@ -165,6 +170,18 @@ impl Resource {
 }
 
 impl Cluster {
+    /// Its URL.
+    #[must_use]
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// What its certificate is checked against, DER, if the kubeconfig says.
+    #[must_use]
+    pub(crate) fn authorities(&self) -> &[Vec<u8>] {
+        &self.authorities
+    }
+
     /// What [`explain`] says.
     #[must_use]
     pub(crate) fn explain(&self, error: kube::Error) -> anyhow::Error {

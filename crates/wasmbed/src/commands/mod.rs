@@ -4,6 +4,7 @@ pub mod apply;
 pub(crate) mod crds;
 pub(crate) mod devices;
 pub mod get;
+pub(crate) mod login;
 pub mod logs;
 pub mod module;
 pub(crate) mod pki;

@@ -15,7 +15,7 @@ pub use enrollment::{Enrollment, EnrollmentPolicy};
 pub use gateway::{GatewayFile, GatewaySection, Heartbeat, Server};
 pub use layers::{ConfigError, Section, load};
 pub use seconds::Seconds;
-pub use signer::{SignerFile, SignerIssuer, SignerSection};
+pub use signer::{SignerFile, SignerIssuer, SignerOperators, SignerSection};
 
 use std::path::PathBuf;
 
@@ -34,6 +34,10 @@ pub struct Tls {
     /// PEM: for a gateway the root of the services, whose controllers may call it. Default: `services-ca.crt` beside `ca_file`.
     #[serde(default)]
     pub services_ca_file: Option<PathBuf>,
+    /// PEM: for a gateway the roots of people, who may do what the Kubernetes API allows them. Default: none, and nobody but controllers
+    /// calls.
+    #[serde(default)]
+    pub operators_ca_file: Option<PathBuf>,
     /// PEM: for a gateway the roots of factories, whose devices may join. Default: none, and no device joins with a certificate of
     /// a factory.
     #[serde(default)]
@@ -49,6 +53,7 @@ impl Tls {
             key_file: dir.join(format!("{stem}.key")),
             ca_file: dir.join(ca),
             services_ca_file: None,
+            operators_ca_file: None,
             factory_ca_file: None,
         }
     }

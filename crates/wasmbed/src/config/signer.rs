@@ -8,6 +8,8 @@ use super::{HealthSection, Kubernetes, Logging, Seconds, Section};
 
 /// A year, as long as devices' certificates may live.
 const LIFETIME_MAX: Seconds = Seconds::new(365 * 86_400);
+/// A day, as long as people's certificates may live.
+const OPERATORS_LIFETIME_MAX: Seconds = Seconds::new(86_400);
 
 /// The file as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -22,6 +24,10 @@ impl Section for SignerFile {
         let lifetime = self.signer.lifetime;
         if lifetime < Seconds::new(600) || lifetime > LIFETIME_MAX {
             return Err(("signer.lifetime", format!("found {lifetime}, expected 10m to 8760h")));
+        }
+        let lifetime = self.signer.operators.lifetime;
+        if lifetime < Seconds::new(600) || lifetime > OPERATORS_LIFETIME_MAX {
+            return Err(("signer.operators.lifetime", format!("found {lifetime}, expected 10m to 24h")));
         }
         Ok(())
     }
@@ -45,6 +51,8 @@ pub struct SignerSection {
     pub factory_ca_file: Option<PathBuf>,
     /// Of devices' certificates.
     pub lifetime: Seconds,
+    /// How people's certificates are issued.
+    pub operators: SignerOperators,
     /// Health, readiness and metrics.
     pub health: HealthSection,
     /// The Kubernetes API.
@@ -63,6 +71,7 @@ impl Default for SignerSection {
             devices_ca_file: "/etc/wasmbed/devices-ca.crt".into(),
             factory_ca_file: None,
             lifetime: Seconds::new(90 * 86_400),
+            operators: SignerOperators::default(),
             health: HealthSection::default(),
             kubernetes: Kubernetes::default(),
             logging: Logging::default(),
@@ -70,7 +79,29 @@ impl Default for SignerSection {
     }
 }
 
-/// The devices' issuing authority.
+/// How people's certificates are issued.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignerOperators {
+    /// The operators' issuing authority. Default: none, and people get no certificates.
+    pub issuer: Option<SignerIssuer>,
+    /// PEM: roots below which gateways are; they come with each certificate.
+    pub services_ca_file: PathBuf,
+    /// Of people's certificates.
+    pub lifetime: Seconds,
+}
+
+impl Default for SignerOperators {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            services_ca_file: "/etc/wasmbed/services-ca.crt".into(),
+            lifetime: Seconds::new(12 * 3_600),
+        }
+    }
+}
+
+/// An issuing authority; by default the devices'.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SignerIssuer {

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use wasmbed_device::DeviceIdentity;
-use wasmbed_pki::{Authorities, ClusterAuthority, FactoryAuthority, Identity};
+use wasmbed_pki::{Authorities, ClusterAuthority, FactoryAuthority, Identity, OperatorAuthority};
 
 use crate::cluster::kubeconfig;
 
@@ -40,6 +40,7 @@ pub struct Layout {
     dir: PathBuf,
     authorities: Authorities,
     factory: FactoryAuthority,
+    operators: OperatorAuthority,
     cluster: ClusterAuthority,
 }
 
@@ -63,14 +64,17 @@ impl Layout {
         }
         let authorities = Authorities::create_or_open(&pki, TRUST_DOMAIN)?;
         let factory = FactoryAuthority::create_or_open(&pki, TRUST_DOMAIN)?;
+        let operators = OperatorAuthority::create_or_open(&pki, TRUST_DOMAIN)?;
         let cluster = ClusterAuthority::create_or_open(&pki)?;
-        for file in authorities.begun_anew().chain(factory.begun_anew()).chain(cluster.begun_anew()) {
+        let anew = authorities.begun_anew().chain(factory.begun_anew());
+        for file in anew.chain(operators.begun_anew()).chain(cluster.begun_anew()) {
             let file = file.display();
             tracing::warn!(%file, "an authority's certificate lay in the future: the clock was ahead, or is behind now; it begins now");
         }
-        let layout = Self { dir, authorities, factory, cluster };
+        let layout = Self { dir, authorities, factory, operators, cluster };
         layout.write("devices-root.crt", layout.authorities.devices_root_pem())?;
         layout.write("factory-root.crt", layout.factory.root_pem())?;
+        layout.write("operators-root.crt", layout.operators.root_pem())?;
         layout.write("services-root.crt", layout.authorities.services_root_pem())?;
         layout.write("cluster-root.crt", layout.cluster.certificate_pem())?;
         Ok(layout)
@@ -92,6 +96,12 @@ impl Layout {
     #[must_use]
     pub fn factory(&self) -> &FactoryAuthority {
         &self.factory
+    }
+
+    /// Who issues certificates of people.
+    #[must_use]
+    pub fn operators(&self) -> &OperatorAuthority {
+        &self.operators
     }
 
     /// The authority of the embedded Kubernetes API.
@@ -118,7 +128,25 @@ impl Layout {
         self.files("devices-issuing")
     }
 
-    /// PEM of the root below which gateways, controllers and operators are trusted.
+    /// PEM of the root below which people are trusted.
+    #[must_use]
+    pub fn operators_root(&self) -> PathBuf {
+        self.pki("operators-root.crt")
+    }
+
+    /// The authority that the signer issues people's certificates with.
+    #[must_use]
+    pub fn operators_issuing(&self) -> IdentityFiles {
+        self.files("operators-issuing")
+    }
+
+    /// Where the administrator's own login is kept.
+    #[must_use]
+    pub fn login_dir(&self) -> PathBuf {
+        self.pki("login")
+    }
+
+    /// PEM of the root below which gateways and controllers are trusted.
     #[must_use]
     pub fn services_root(&self) -> PathBuf {
         self.pki("services-root.crt")
@@ -190,12 +218,14 @@ impl Layout {
         })
     }
 
-    /// The identity with which a person reads logs from gateways.
+    /// The administrator's identity at gateways, without a login.
     ///
     /// # Errors
     /// When it can't be issued or written.
     pub fn operator_identity(&self) -> Result<IdentityFiles> {
-        self.service("operator", || self.authorities.issue_operator(SYSTEM_NAMESPACE, "operator"))
+        let user = KubeUser::Administrator;
+        let groups = [user.group().to_owned()];
+        self.service("operator", || self.operators.issue(&user.name(), &groups))
     }
 
     /// What a device of this machine comes with: an operational identity if an earlier version gave it one, and otherwise the identity

@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, logs},
+    commands::{apply, login, logs},
     runtime::block_on,
 };
 
@@ -40,6 +40,10 @@ enum Command {
     Decommission(decommission::Args),
     /// Show the logs of applications, as received by the gateways.
     Logs(logs::Args),
+    /// Get a certificate with which gateways know you.
+    Login(login::Args),
+    /// Forget that certificate.
+    Logout(login::LogoutArgs),
     /// Set labels of devices, by which Applications select them, or remove some.
     Label(label::Args),
     /// Deploy a WebAssembly file, or apply manifests.
@@ -80,6 +84,8 @@ pub fn run() -> Result<()> {
         Command::Deny(arguments) => block_on(deny::run(arguments)),
         Command::Decommission(arguments) => block_on(decommission::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
+        Command::Login(arguments) => block_on(login::run(arguments)),
+        Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Label(arguments) => block_on(label::run(arguments)),
         Command::Run(arguments) => block_on(apply::run(arguments)),
     }

@@ -66,6 +66,7 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
         key: section.tls.key_file,
         device_roots: section.tls.ca_file,
         services_roots,
+        operators_roots: section.tls.operators_ca_file,
         factory_roots: section.tls.factory_ca_file,
     };
     let kube = kubeconfig::client_config(section.kubernetes.kubeconfig.as_ref()).await?;

@@ -1,12 +1,12 @@
 //! `wasmbed signer`.
 
 use anyhow::Result;
-use wasmbed_signer::{Config, HealthConfig, PkiFiles};
+use wasmbed_signer::{Config, HealthConfig, OperatorsConfig, PkiFiles};
 
 use super::{Common, host_name, resolve};
 use crate::{
     cluster::kubeconfig,
-    config::{SignerFile, SignerSection, load},
+    config::{SignerFile, SignerOperators, SignerSection, load},
     runtime::{shutdown_on_signal, start_logging},
 };
 
@@ -36,6 +36,13 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
 /// # Errors
 /// When an address can't be resolved or no Kubernetes API is found.
 pub(crate) async fn configure(section: SignerSection) -> Result<Config> {
+    let SignerOperators { issuer, services_ca_file, lifetime } = section.operators;
+    let operators = issuer.map(|issuer| OperatorsConfig {
+        certificate: issuer.cert_file,
+        key: issuer.key_file,
+        services_roots: services_ca_file,
+        lifetime: lifetime.0,
+    });
     Ok(Config {
         name: section.name.clone().map_or_else(host_name, Ok)?,
         trust_domain: section.trust_domain,
@@ -46,6 +53,7 @@ pub(crate) async fn configure(section: SignerSection) -> Result<Config> {
             factory_roots: section.factory_ca_file,
         },
         lifetime: section.lifetime.0,
+        operators,
         secrets_namespace: section.namespace,
         health: HealthConfig {
             listen: resolve(&section.health.host, section.health.port).await?,

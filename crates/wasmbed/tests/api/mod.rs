@@ -65,6 +65,7 @@ impl Api {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmbed"));
         command.args(arguments).env("KUBECONFIG", self.layout.kubeconfig()).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", self.folder.path().join("config"));
         command
     }
 

@@ -1,17 +1,17 @@
-//! `wasmbed logs`: what applications wrote, read from the gateways with an operator's identity.
+//! `wasmbed logs`: what applications wrote, read from the gateways as the user of Kubernetes.
 
 mod order;
 mod source;
 mod stream;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use futures::future::join_all;
 use kube::{Api, api::ListParams};
 use order::{Cursor, Gaps, merge};
-pub use source::{Filter, Source};
-use stream::Gateway;
+pub use source::{Credentials, Filter, Source};
+use stream::{Gateway, Refused};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
 use wasmbed_control::{Backoff, gateway_api::LogLine};
@@ -19,6 +19,7 @@ use wasmbed_telemetry::with_causes;
 
 use crate::{
     cluster::{Cluster, ClusterArgs, Resource, encode_query},
+    login::{Login, Operator},
     output::{self, harmless, print},
     values,
 };
@@ -32,8 +33,9 @@ const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Show the logs of applications.
 ///
-/// Gateways keep the most recent lines; reading them requires an operator identity. Lines of a deleted Application or Device
-/// are shown as long as a gateway has them.
+/// Gateways keep the most recent lines. They show them to whom the Kubernetes API allows to get applications/log or devices/log, and
+/// know you by the certificate of wasmbed login, which is got when it is needed. Lines of a deleted Application or Device are shown as
+/// long as a gateway has them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Only this Application's lines.
@@ -53,8 +55,8 @@ pub struct Args {
     /// A gateway as host:port; can be repeated [default: every DeviceGateway of the cluster].
     #[arg(long, value_name = "HOST:PORT", value_parser = values::gateway)]
     gateway: Vec<String>,
-    /// Folder with operator.crt, operator.key and services-ca.crt, as `pki issue operator` writes them, or the pki folder of `up`
-    /// [default: pki next to the kubeconfig].
+    /// Folder with operator.crt, operator.key and services-ca.crt, as `pki issue operator` writes them [default: the certificate of
+    /// wasmbed login].
     #[arg(long, value_name = "DIR", env = "WASMBED_PKI")]
     pki: Option<PathBuf>,
     #[command(flatten)]
@@ -156,7 +158,11 @@ async fn source(cluster: &Cluster, args: &Args) -> Result<Source> {
         true => known_gateways(cluster).await?,
         false => args.gateway.clone(),
     };
-    Source::operator(&pki_folder(args)?, gateways, args.gateway.is_empty())
+    let credentials = match &args.pki {
+        Some(folder) => Credentials::Issued(Arc::new(Operator::read(folder)?)),
+        None => Credentials::Login(Arc::new(Login::of(cluster, &args.cluster)?)),
+    };
+    Ok(Source { credentials, gateways, all_gateways: args.gateway.is_empty() })
 }
 
 /// One line for a terminal, with control characters of the application escaped.
@@ -178,9 +184,11 @@ pub fn render(line: &LogLine) -> String {
 /// Every line that the gateways hold: those of an application on a device in its order, all of them by time.
 ///
 /// # Errors
-/// None of the gateways could be read, or the identity can't be used. Some that could not are named in the log.
+/// None of the gateways could be read, or there is no certificate. Some that could not be read are named in the log.
 pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
     let gateways = source.gateways(&filter, false)?;
+    // Once, and what is missing is said once.
+    source.credentials.current().await?;
     let mut lines = Vec::new();
     let mut failed = Vec::new();
     for (gateway, answer) in gateways.iter().zip(join_all(gateways.iter().map(read_one)).await) {
@@ -218,8 +226,9 @@ async fn read_one(gateway: &Gateway) -> Result<(Cursor, Vec<LogLine>)> {
 /// called again; lines that were seen before are not repeated.
 ///
 /// # Errors
-/// The identity can't be used, or there is no gateway.
+/// There is no certificate or no gateway, or a gateway says that this user may not read.
 pub async fn follow(source: Source, filter: Filter, mut on_line: impl FnMut(LogLine)) -> Result<()> {
+    source.credentials.current().await?;
     let mut gaps = Gaps::new(source.all_gateways);
     let held = source.gateways(&filter, false)?;
     // What is there already, in one order. A gateway that does not answer soon is left to its own task.
@@ -241,21 +250,40 @@ pub async fn follow(source: Source, filter: Filter, mut on_line: impl FnMut(LogL
         tasks.spawn(follow_one(gateway, cursor, sender.clone()));
     }
     drop(sender);
-    while let Some(mut line) = lines.recv().await {
-        gaps.account(&mut line);
-        on_line(line);
+    loop {
+        tokio::select! {
+            biased;
+            line = lines.recv() => match line {
+                Some(mut line) => {
+                    gaps.account(&mut line);
+                    on_line(line);
+                }
+                None => break,
+            },
+            // One gateway says what all of them would: they ask the same API.
+            Some(Ok(Err(refused))) = tasks.join_next() => return Err(refused),
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(Err(refused)) = ended {
+            return Err(refused);
+        }
     }
     Ok(())
 }
 
-async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<LogLine>) {
+/// Ends when nobody listens, or when the gateway says that this user may not.
+async fn follow_one(gateway: Gateway, mut cursor: Cursor, lines: mpsc::Sender<LogLine>) -> Result<()> {
     let mut failures = 0_u32;
     loop {
         let before = cursor.progress();
         match follow_once(&gateway, &mut cursor, &lines).await {
-            Ok(End::NobodyListens) => return,
+            Ok(End::NobodyListens) => return Ok(()),
             Ok(End::Closed) => {
                 tracing::debug!(gateway = gateway.address(), "the gateway ended the log stream")
+            }
+            Err(error) if error.downcast_ref::<Refused>().is_some_and(Refused::is_final) => {
+                return Err(error.context(format!("gateway {}", gateway.address())));
             }
             Err(error) => {
                 let error = with_causes(error.as_ref());
@@ -288,15 +316,6 @@ async fn known_gateways(cluster: &Cluster) -> Result<Vec<String>> {
     let gateways: Api<DeviceGateway> = Api::all(cluster.client.clone());
     let listed = gateways.list(&ListParams::default()).await.map_err(|error| cluster.explain(error))?;
     Ok(listed.items.into_iter().map(|gateway| gateway.spec.address).collect())
-}
-
-fn pki_folder(args: &Args) -> Result<PathBuf> {
-    if let Some(folder) = &args.pki {
-        return Ok(folder.clone());
-    }
-    let kubeconfig =
-        args.cluster.file().context("no kubeconfig file whose pki folder could be used; say --pki DIR")?;
-    Ok(kubeconfig.with_file_name("pki"))
 }
 
 #[cfg(test)]

@@ -1,23 +1,28 @@
 //! Where lines are read, and which.
 
-use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use rustls_pki_types::CertificateDer;
-use wasmbed_pki::{Identity, read_certificates};
+use anyhow::Result;
+
+use crate::login::{Login, Operator};
 
 /// Which gateways to read, and as whom.
 pub struct Source {
-    /// An operator.
-    pub identity: Identity,
-    /// Below which the gateways stand.
-    pub services_roots: Vec<CertificateDer<'static>>,
-    /// The gateways' trust domain.
-    pub trust_domain: String,
+    /// A person.
+    pub credentials: Credentials,
     /// `host:port` of each.
     pub gateways: Vec<String>,
     /// Whether these are all gateways that the devices may have sessions with.
     pub all_gateways: bool,
+}
+
+/// As whom gateways are called.
+#[derive(Clone)]
+pub enum Credentials {
+    /// With a certificate that was issued offline.
+    Issued(Arc<Operator>),
+    /// With the one of a login, which is renewed in time.
+    Login(Arc<Login>),
 }
 
 /// Which lines; the default is all of them.
@@ -31,22 +36,15 @@ pub struct Filter {
     pub device: Option<String>,
 }
 
-impl Source {
-    /// An operator's files in a folder, as `wasmbed up` and `wasmbed pki issue operator` write them: the root of the services is
-    /// `services-root.crt` among the authorities and `services-ca.crt` among what was issued.
+impl Credentials {
+    /// The certificate that counts now.
     ///
     /// # Errors
-    /// A file is missing or can't be used.
-    pub fn operator(folder: &Path, gateways: Vec<String>, all_gateways: bool) -> Result<Self> {
-        let (chain, key) = Identity::files(folder, "operator");
-        let identity = Identity::read(&chain, &key)
-            .context("no operator's identity: say --pki DIR, for example the pki folder of `wasmbed up`")?;
-        let trust_domain =
-            identity.spiffe_id().with_context(|| format!("{} can't be used", chain.display()))?;
-        let issued = folder.join("services-ca.crt");
-        let root = if issued.is_file() { issued } else { folder.join("services-root.crt") };
-        let services_roots = read_certificates(&root)?;
-        let trust_domain = trust_domain.trust_domain().to_owned();
-        Ok(Self { identity, services_roots, trust_domain, gateways, all_gateways })
+    /// There is none, and none could be got.
+    pub async fn current(&self) -> Result<Arc<Operator>> {
+        match self {
+            Self::Issued(operator) => Ok(Arc::clone(operator)),
+            Self::Login(login) => login.current().await,
+        }
     }
 }

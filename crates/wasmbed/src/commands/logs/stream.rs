@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
@@ -14,8 +14,8 @@ use tokio_rustls::TlsConnector;
 use wasmbed_control::gateway_api::{BOOT_ID_HEADER, LogLine, Refusal};
 use wasmbed_pki::tls::{self, ClientParams, Profile};
 
-use super::source::{Filter, Source};
-use crate::{cluster::encode_query, output::harmless};
+use super::source::{Credentials, Filter, Source};
+use crate::{cluster::encode_query, login::Operator, output::harmless};
 
 /// How long a gateway may take until it answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,13 +27,13 @@ const LINE_BYTES_MAX: usize = 16 * 1_024;
 /// A refusal's body.
 const REFUSAL_BYTES_MAX: usize = 16 * 1_024;
 
-/// The operator's side of TLS; HTTP/1.1 suffices for one answer.
-pub(super) fn tls_config(source: &Source) -> Result<Arc<ClientConfig>> {
+/// A person's side of TLS; HTTP/1.1 suffices for one answer.
+fn tls_config(operator: &Operator) -> Result<Arc<ClientConfig>> {
     let params = ClientParams {
         profile: Profile::Service,
-        identity: &source.identity,
-        roots: tls::roots(source.services_roots.iter().cloned())?,
-        trust_domain: &source.trust_domain,
+        identity: &operator.identity,
+        roots: tls::roots(operator.services_roots.iter().cloned())?,
+        trust_domain: &operator.trust_domain,
         gateway: None,
         time: None,
     };
@@ -46,11 +46,27 @@ pub(super) fn tls_config(source: &Source) -> Result<Arc<ClientConfig>> {
 pub(super) struct Gateway {
     address: String,
     path: String,
-    tls: Arc<ClientConfig>,
+    credentials: Credentials,
+}
+
+/// A gateway answered, and not with lines.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub(super) struct Refused {
+    status: u16,
+    reason: String,
+    message: String,
+}
+
+impl Refused {
+    /// Whether asking again in a while makes no difference: this user may not, and has a certificate that counts.
+    pub(super) fn is_final(&self) -> bool {
+        self.status == 403 && self.reason != "Expired"
+    }
 }
 
 impl Gateway {
-    pub(super) fn new(address: &str, tls: &Arc<ClientConfig>, filter: &Filter, follow: bool) -> Self {
+    fn new(address: &str, credentials: Credentials, filter: &Filter, follow: bool) -> Self {
         let mut path = format!("/v1/logs?follow={follow}");
         let optional = [
             ("namespace", &filter.namespace),
@@ -62,7 +78,7 @@ impl Gateway {
                 path.push_str(&format!("&{key}={}", encode_query(value)));
             }
         }
-        Self { address: address.to_owned(), path, tls: tls.clone() }
+        Self { address: address.to_owned(), path, credentials }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -74,7 +90,8 @@ impl Gateway {
     /// # Errors
     /// The gateway can't be reached, or refuses.
     pub(super) async fn open(&self) -> Result<Lines> {
-        let answer = timeout(CONNECT_TIMEOUT, self.call())
+        let operator = self.credentials.current().await?;
+        let answer = timeout(CONNECT_TIMEOUT, self.call(&operator))
             .await
             .with_context(|| format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))??;
         let boot_id =
@@ -82,17 +99,29 @@ impl Gateway {
         Ok(Lines { boot_id, body: answer.into_body(), held: BytesMut::new() })
     }
 
-    async fn call(&self) -> Result<http::Response<Incoming>> {
+    /// What else to try when neither side knows the other.
+    fn advice(&self) -> &'static str {
+        match self.credentials {
+            Credentials::Issued(_) => "",
+            Credentials::Login(_) => {
+                "; after the cluster's authorities were replaced, wasmbed login --force helps"
+            }
+        }
+    }
+
+    async fn call(&self, operator: &Operator) -> Result<http::Response<Incoming>> {
+        let tls = tls_config(operator)?;
         let socket = TcpStream::connect(&self.address).await.context("can't connect")?;
         let probes = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&socket).set_tcp_keepalive(&probes).context("can't set keep-alive probes")?;
         let connection =
-            TlsConnector::from(self.tls.clone()).connect(tls::server_name(), socket).await.map_err(
-                |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                    Some(tls) => anyhow::anyhow!("TLS: {}", tls::handshake_reason(tls)),
-                    None => anyhow::Error::new(error).context("TLS"),
-                },
-            )?;
+            TlsConnector::from(tls).connect(tls::server_name(), socket).await.map_err(|error| match error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            {
+                Some(tls) => anyhow!("TLS: {}{}", tls::handshake_reason(tls), self.advice()),
+                None => anyhow::Error::new(error).context("TLS"),
+            })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.context("HTTP")?;
         // Ends when the body is dropped or the gateway closes; what went wrong shows in the body.
@@ -109,7 +138,11 @@ impl Gateway {
         let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX).collect().await;
         let refusal = body.ok().and_then(|body| serde_json::from_slice::<Refusal>(&body.to_bytes()).ok());
         match refusal {
-            Some(refusal) => bail!("{}: {}", harmless(&refusal.reason), harmless(&refusal.message)),
+            Some(refusal) => bail!(Refused {
+                status: status.as_u16(),
+                reason: harmless(&refusal.reason).into_owned(),
+                message: harmless(&refusal.message).into_owned(),
+            }),
             None => bail!("the gateway answered {status}"),
         }
     }
@@ -158,10 +191,10 @@ impl Source {
     /// A client of each gateway.
     ///
     /// # Errors
-    /// There is none, or the identity can't be used.
+    /// There is none.
     pub(super) fn gateways(&self, filter: &Filter, follow: bool) -> Result<Vec<Gateway>> {
         ensure!(!self.gateways.is_empty(), "the cluster has no DeviceGateway; is a gateway running?");
-        let tls = tls_config(self)?;
-        Ok(self.gateways.iter().map(|address| Gateway::new(address, &tls, filter, follow)).collect())
+        let gateway = |address: &String| Gateway::new(address, self.credentials.clone(), filter, follow);
+        Ok(self.gateways.iter().map(gateway).collect())
     }
 }

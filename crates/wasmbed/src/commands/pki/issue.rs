@@ -13,12 +13,15 @@ use crate::{
     output,
 };
 
+/// The group that roles of the embedded Kubernetes API and of the chart are given to.
+const OPERATORS_GROUP: &str = "wasmbed:operators";
+
 /// Whose identity to issue.
 ///
 /// Nothing but files is needed. Where the key of an issuing CA is elsewhere, at the signer for example, the root's key will do.
 #[derive(clap::Subcommand)]
 pub(crate) enum Issue {
-    /// A gateway: writes gateway.crt, gateway.key, ca.crt and services-ca.crt.
+    /// A gateway: writes gateway.crt, gateway.key, ca.crt, services-ca.crt and operators-ca.crt.
     Gateway {
         #[command(flatten)]
         whose: Whose,
@@ -31,11 +34,8 @@ pub(crate) enum Issue {
         #[command(flatten)]
         whose: Whose,
     },
-    /// An operator, who may read logs from gateways: writes operator.crt, operator.key and services-ca.crt.
-    Operator {
-        #[command(flatten)]
-        whose: Whose,
-    },
+    /// A person whom gateways are to know without wasmbed login: writes operator.crt, operator.key and services-ca.crt.
+    Operator(Operator),
     /// A device: writes device.crt, device.key and services-ca.crt, and prints its public key.
     Device {
         #[command(flatten)]
@@ -44,7 +44,8 @@ pub(crate) enum Issue {
     /// A device that is to join by itself: writes factory.crt, factory.key and services-ca.crt, and prints the name that its Device
     /// gets and the hash of its key.
     Factory(Factory),
-    /// A signer: writes devices-issuing.crt, devices-issuing.key, devices-ca.crt, factory-ca.crt and, for the embedded Kubernetes
+    /// A signer: writes devices-issuing.crt, devices-issuing.key, operators-issuing.crt, operators-issuing.key, devices-ca.crt,
+    /// services-ca.crt, factory-ca.crt and, for the embedded Kubernetes
     /// API, signer.kubeconfig.
     Signer(Signer),
 }
@@ -78,6 +79,22 @@ pub(crate) struct Factory {
     out: PathBuf,
 }
 
+/// A user of Kubernetes and an output folder.
+#[derive(clap::Args)]
+pub(crate) struct Operator {
+    #[command(flatten)]
+    place: Place,
+    /// The user's name in Kubernetes: gateways ask the Kubernetes API what it may do.
+    #[arg(long)]
+    name: String,
+    /// A group of the user's in Kubernetes; may be given again [default: wasmbed:operators].
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Output folder.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+}
+
 /// A signer's name, and what it talks to.
 #[derive(clap::Args)]
 pub(crate) struct Signer {
@@ -106,6 +123,10 @@ pub(super) fn run(issue: Issue) -> Result<()> {
             let identity =
                 authorities.issue_gateway(whose.namespace_or(SYSTEM_NAMESPACE), &whose.name, &hosts)?;
             write_public(&whose.out.join("ca.crt"), authorities.devices_root_pem())?;
+            if whose.place.dir.join("operators-root.crt").is_file() {
+                let operators = whose.place.open_operators()?;
+                write_public(&whose.out.join("operators-ca.crt"), operators.root_pem())?;
+            }
             whose.write(&authorities, "gateway", &identity)
         }
         Issue::Controller { whose } => {
@@ -113,11 +134,7 @@ pub(super) fn run(issue: Issue) -> Result<()> {
             let identity = authorities.issue_controller(whose.namespace_or(SYSTEM_NAMESPACE), &whose.name)?;
             whose.write(&authorities, "controller", &identity)
         }
-        Issue::Operator { whose } => {
-            let authorities = existing(&whose.place)?;
-            let identity = authorities.issue_operator(whose.namespace_or(SYSTEM_NAMESPACE), &whose.name)?;
-            whose.write(&authorities, "operator", &identity)
-        }
+        Issue::Operator(operator) => operator.run(),
         Issue::Device { whose } => {
             let authorities = existing(&whose.place)?;
             let identity = authorities.issue_device(whose.namespace_or("default"), &whose.name)?;
@@ -177,6 +194,21 @@ impl Factory {
     }
 }
 
+impl Operator {
+    fn run(&self) -> Result<()> {
+        let authorities = existing(&self.place)?;
+        ensure_root(&self.place, "operators-root")?;
+        let groups = match self.groups.as_slice() {
+            [] => &[OPERATORS_GROUP.to_owned()],
+            groups => groups,
+        };
+        let identity = self.place.open_operators()?.issue(&self.name, groups)?;
+        identity.write(&self.out, "operator")?;
+        write_public(&self.out.join("services-ca.crt"), authorities.services_root_pem())?;
+        show(&identity)
+    }
+}
+
 impl Signer {
     fn run(&self) -> Result<()> {
         let authorities = existing(&self.place)?;
@@ -186,6 +218,12 @@ impl Signer {
             .context("a signer needs the devices' issuing CA with its key")?;
         issuing.write(&self.out, "devices-issuing")?;
         write_public(&self.out.join("devices-ca.crt"), authorities.devices_root_pem())?;
+        let (certificate, key) = Identity::files(dir, "operators-issuing");
+        let issues_for_people = key.is_file();
+        if issues_for_people {
+            Identity::read(&certificate, &key)?.write(&self.out, "operators-issuing")?;
+            write_public(&self.out.join("services-ca.crt"), authorities.services_root_pem())?;
+        }
         let factory_root = dir.join("factory-root.crt");
         if factory_root.is_file() {
             write_public(&self.out.join("factory-ca.crt"), self.place.open_factory()?.root_pem())?;
@@ -199,6 +237,10 @@ impl Signer {
             "devices' issuing CA: {}",
             self.out.join("devices-issuing.key").display()
         ));
+        if issues_for_people {
+            let key = self.out.join("operators-issuing.key");
+            output::print_line(&format!("operators' issuing CA: {}", key.display()));
+        }
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use crate::{
 /// Certificate authorities and identities.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Create the root CAs of services, devices and factory with their issuing CAs, or check existing ones and add what is missing.
+    /// Create the root CAs of services, devices, factory and operators with their issuing CAs, or check existing ones and add what is missing.
     Init {
         #[command(flatten)]
         place: Place,
@@ -62,6 +62,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Init { place } => {
             place.open()?;
             place.open_factory()?;
+            place.open_operators()?;
             output::print_line(&format!(
                 "authorities of the trust domain {} in {}",
                 place.trust_domain,

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use wasmbed_pki::{Authorities, FactoryAuthority, FactoryId, Identity};
+use wasmbed_pki::{Authorities, FactoryAuthority, FactoryId, Identity, OperatorAuthority, OperatorId};
 
-use crate::{machine::layout::TRUST_DOMAIN, output};
+use crate::{
+    machine::layout::TRUST_DOMAIN,
+    output::{self, harmless},
+};
 
 /// Where the CAs are.
 #[derive(clap::Args)]
@@ -34,6 +37,15 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The operators' authority; made if it is not there.
+    pub(super) fn open_operators(&self) -> Result<OperatorAuthority> {
+        let operators = OperatorAuthority::create_or_open(&self.dir, &self.trust_domain)?;
+        operators.begun_anew().for_each(warn_of_begun_anew);
+        Ok(operators)
+    }
+}
+
 fn warn_of_begun_anew(file: &Path) {
     output::complain(&format!(
         "warning: {} lay in the future and begins now, with the same key: the clock was ahead when it was made, or is behind now",
@@ -50,14 +62,17 @@ pub(super) fn write_public(path: &Path, pem: &str) -> Result<()> {
 /// Prints who an identity is, and until when.
 pub(super) fn show(identity: &Identity) -> Result<()> {
     let facts = identity.facts();
-    let factory = match facts.uris.as_slice() {
-        [uri] => uri.parse::<FactoryId>().ok(),
-        _ => None,
-    };
-    match (identity.spiffe_id(), factory) {
-        (Ok(id), _) => output::print_line(&format!("id: {id}")),
-        (Err(_), Some(id)) => output::print_line(&format!("id: {id}")),
-        (Err(_), None) => output::print_line(&format!(
+    match facts.uris.as_slice() {
+        [uri] if uri.parse::<FactoryId>().is_ok() || identity.spiffe_id().is_ok() => {
+            output::print_line(&format!("id: {uri}"));
+        }
+        [uri] if let Ok(id) = uri.parse::<OperatorId>() => {
+            output::print_line(&format!("id: {uri}"));
+            output::print_line(&format!("user: {}", harmless(id.user())));
+            let groups: Vec<_> = id.groups().iter().map(|group| harmless(group)).collect();
+            output::print_line(&format!("groups: {}", groups.join(", ")));
+        }
+        _ => output::print_line(&format!(
             "id: none ({})",
             facts.common_name.as_deref().unwrap_or("no common name")
         )),

@@ -1,11 +1,12 @@
 //! `wasmbed pki secrets` and `fetch`: authorities and identities as Secrets of a Kubernetes cluster.
 //!
 //! ```text
-//! PREFIX-authorities       both roots and their issuing authorities, with keys
-//! PREFIX-trust             services-ca.crt and devices-ca.crt, the roots
+//! PREFIX-authorities       the roots and their issuing authorities, with keys
+//! PREFIX-trust             services-ca.crt, devices-ca.crt and operators-ca.crt, the roots
 //! PREFIX-gateway-N-tls     tls.crt and tls.key of the gateway PREFIX-gateway-N
 //! PREFIX-controller-tls    tls.crt and tls.key of all controllers
 //! PREFIX-signer-issuing    tls.crt and tls.key of the devices' issuing authority
+//! PREFIX-signer-operators  tls.crt and tls.key of the operators' issuing authority
 //! ```
 
 use std::{
@@ -20,7 +21,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use wasmbed_pki::{Authorities, Identity, Role};
+use wasmbed_pki::{Authorities, Identity, OperatorAuthority, Role};
 
 use crate::{
     cluster::explain,
@@ -31,6 +32,10 @@ use crate::{
 
 /// Files of the authorities, as [`Authorities`] names them.
 const AUTHORITIES: [&str; 4] = ["services-root", "services-issuing", "devices-root", "devices-issuing"];
+/// The same of people's, as [`OperatorAuthority`] names them. They are added to what was made before there were any.
+const OPERATORS: [&str; 2] = ["operators-root", "operators-issuing"];
+/// Tries to add them while others change the Secret.
+const ADDITIONS_MAX: u32 = 5;
 const TLS: &str = "kubernetes.io/tls";
 const OPAQUE: &str = "Opaque";
 
@@ -65,6 +70,10 @@ pub(crate) struct Wanted {
     /// Also PREFIX-signer-issuing, with the devices' issuing CA and its key.
     #[arg(long)]
     signer: bool,
+    /// Also CAs of people who use gateways: operators-ca.crt in PREFIX-trust, and PREFIX-signer-operators with the issuing CA and its
+    /// key.
+    #[arg(long)]
+    operators: bool,
 }
 
 /// Where to put the authorities.
@@ -86,10 +95,17 @@ pub(crate) async fn ensure(wanted: Wanted) -> Result<()> {
     let temporary = tempfile::tempdir().context("can't make a temporary folder")?;
     let Kept { authorities, folder, fresh } =
         secrets.authorities(temporary.path(), &wanted.trust_domain).await?;
-    let trust = BTreeMap::from([
+    let operators = match wanted.operators {
+        true => Some(secrets.operators(&folder, &wanted.trust_domain).await?),
+        false => None,
+    };
+    let mut trust = BTreeMap::from([
         ("services-ca.crt".to_owned(), authorities.services_root_pem().to_owned()),
         ("devices-ca.crt".to_owned(), authorities.devices_root_pem().to_owned()),
     ]);
+    if let Some(operators) = &operators {
+        trust.insert("operators-ca.crt".to_owned(), operators.root_pem().to_owned());
+    }
     secrets.put("trust", OPAQUE, &trust).await?;
     let Cluster { prefix, namespace, .. } = &wanted.cluster;
     for number in 0..wanted.gateways {
@@ -105,7 +121,13 @@ pub(crate) async fn ensure(wanted: Wanted) -> Result<()> {
     if wanted.signer {
         let (certificate, key) = Identity::files(&folder, "devices-issuing");
         let issuing = Identity::read(&certificate, &key).context("a signer needs the devices' issuing CA")?;
-        secrets.issuing(&issuing).await?;
+        secrets.issuing("signer-issuing", &issuing).await?;
+    }
+    if operators.is_some() {
+        let (certificate, key) = Identity::files(&folder, "operators-issuing");
+        let issuing =
+            Identity::read(&certificate, &key).context("a signer needs the operators' issuing CA")?;
+        secrets.issuing("signer-operators", &issuing).await?;
     }
     Ok(())
 }
@@ -138,7 +160,29 @@ pub(crate) async fn fetch(destination: Destination) -> Result<()> {
 }
 
 fn authority_files() -> impl Iterator<Item = String> {
-    AUTHORITIES.iter().flat_map(|stem| ["crt", "key"].map(|suffix| format!("{stem}.{suffix}")))
+    files_of(&AUTHORITIES).chain(files_of(&OPERATORS))
+}
+
+fn files_of(stems: &[&str]) -> impl Iterator<Item = String> {
+    stems.iter().flat_map(|stem| ["crt", "key"].map(|suffix| format!("{stem}.{suffix}")))
+}
+
+fn write_files(folder: &Path, held: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+    for (file, bytes) in held {
+        if authority_files().any(|known| known == *file) {
+            wasmbed_pki::write_private(&folder.join(file), bytes)
+                .with_context(|| format!("can't write {file}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_files(folder: &Path, stems: &[&str]) -> Result<BTreeMap<String, String>> {
+    let read = |file: String| {
+        let text = std::fs::read_to_string(folder.join(&file));
+        Ok((file.clone(), text.with_context(|| format!("can't read the new {file}"))?))
+    };
+    files_of(stems).map(read).collect()
 }
 
 /// A cluster's authorities, as files.
@@ -174,11 +218,12 @@ impl Secrets {
 
     async fn get(&self, suffix: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
         let name = self.name(suffix);
-        let held = self.api.get_opt(&name).await.map_err(|error| self.explain(error));
-        let held = held.with_context(|| format!("can't read the Secret {name}"))?;
-        Ok(held.map(|held| {
-            held.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
-        }))
+        Ok(self.read(&name).await?.map(data_of))
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Secret>> {
+        let held = self.api.get_opt(name).await.map_err(|error| self.explain(error));
+        held.with_context(|| format!("can't read the Secret {name}"))
     }
 
     /// The cluster's authorities. Of two who make them at once one finds the other's.
@@ -188,18 +233,46 @@ impl Secrets {
             return Ok(kept(open(folder, trust_domain, &held)?, folder, false));
         }
         let made = Authorities::create_or_open(folder, trust_domain)?;
-        let mut data = BTreeMap::new();
-        for file in authority_files() {
-            let text = std::fs::read_to_string(folder.join(&file))
-                .with_context(|| format!("can't read the new {file}"))?;
-            data.insert(file, text);
-        }
+        let data = read_files(folder, &AUTHORITIES)?;
         if self.create("authorities", OPAQUE, &data).await? {
             return Ok(kept(made, folder, true));
         }
         let held = self.get("authorities").await?.context("the authorities appeared and vanished")?;
         let folder = folder.join("theirs");
         Ok(kept(open(&folder, trust_domain, &held)?, &folder, false))
+    }
+
+    /// The operators' authority of the cluster; of two who add it at once one finds the other's. Nothing else in the Secret changes.
+    async fn operators(&self, folder: &Path, trust_domain: &str) -> Result<OperatorAuthority> {
+        let name = self.name("authorities");
+        for _ in 0..ADDITIONS_MAX {
+            let held = self.read(&name).await?.context("the authorities vanished")?;
+            let version = held.metadata.resource_version.clone();
+            let held = data_of(held);
+            if files_of(&OPERATORS).any(|file| held.contains_key(&file)) {
+                if let Some(missing) =
+                    OPERATORS.iter().find(|stem| !held.contains_key(&format!("{stem}.crt")))
+                {
+                    bail!(
+                        "the Secret {name} holds no {missing}.crt; restore it, or remove all that begins with operators-"
+                    );
+                }
+                write_files(folder, &held)?;
+                return Ok(OperatorAuthority::create_or_open(folder, trust_domain)?);
+            }
+            let made = OperatorAuthority::create_or_open(folder, trust_domain)?;
+            let data = encoded(&read_files(folder, &OPERATORS)?);
+            let patch = serde_json::json!({ "metadata": { "resourceVersion": version }, "data": data });
+            match self.api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => return Ok(made),
+                // Somebody changed it meanwhile.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => {
+                    return Err(self.explain(error).context(format!("can't change the Secret {name}")));
+                }
+            }
+        }
+        bail!("the Secret {name} is changed all the time")
     }
 
     async fn identity(
@@ -225,8 +298,7 @@ impl Secrets {
     }
 
     /// An authority that someone else signs with.
-    async fn issuing(&self, issuing: &Identity) -> Result<()> {
-        let suffix = "signer-issuing";
+    async fn issuing(&self, suffix: &str, issuing: &Identity) -> Result<()> {
         let held = self.get(suffix).await?.unwrap_or_default();
         let is = |key: &str, text: &str| held.get(key).is_some_and(|bytes| bytes == text.as_bytes());
         if is("tls.crt", &issuing.chain_pem) && is("tls.key", &issuing.key_pem) {
@@ -290,13 +362,12 @@ fn open(folder: &Path, trust_domain: &str, held: &BTreeMap<String, Vec<u8>>) -> 
             );
         }
     }
-    for (file, bytes) in held {
-        if authority_files().any(|known| known == *file) {
-            wasmbed_pki::write_private(&folder.join(file), bytes)
-                .with_context(|| format!("can't write {file}"))?;
-        }
-    }
+    write_files(folder, held)?;
     Ok(Authorities::create_or_open(folder, trust_domain)?)
+}
+
+fn data_of(secret: Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
 }
 
 fn encoded(data: &BTreeMap<String, String>) -> BTreeMap<String, ByteString> {

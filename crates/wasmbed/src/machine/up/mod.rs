@@ -9,6 +9,7 @@ mod wait;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +19,7 @@ use self::{boards::Board, progress::Progress, roles::Roles};
 use crate::{
     cluster::kubeconfig,
     commands::logs,
+    login::Login,
     machine::layout::{DirLock, KubeUser, Layout, SYSTEM_NAMESPACE},
     output::Screen,
     runtime::shutdown_on_signal,
@@ -173,7 +175,7 @@ async fn start(
             .await?;
         names.push(board.name.clone());
     }
-    follow_logs(layout, gateway.server, screen.clone(), roles.followers())?;
+    follow_logs(layout, gateway.server, screen.clone(), roles.followers()).await?;
     let connected = wait::until_connected(&client, NAMESPACE, &names, started, progress).await?;
     if !arguments.no_sample && !names.is_empty() {
         sample::ensure_application(&client, NAMESPACE).await?;
@@ -186,13 +188,16 @@ async fn start(
     Ok(())
 }
 
-/// Prints applications' log lines as the gateway receives them.
-fn follow_logs(layout: &Layout, gateway: SocketAddr, screen: Screen, stop: CancellationToken) -> Result<()> {
-    let files = layout.operator_identity()?;
+/// Prints applications' log lines as the gateway receives them: the administrator logs in as anybody would.
+async fn follow_logs(
+    layout: &Layout,
+    gateway: SocketAddr,
+    screen: Screen,
+    stop: CancellationToken,
+) -> Result<()> {
+    let login = Login::at(layout.kubeconfig(), layout.login_dir()).await?;
     let source = logs::Source {
-        identity: wasmbed_pki::Identity::read(&files.certificate, &files.key)?,
-        services_roots: wasmbed_pki::read_certificates(&layout.services_root())?,
-        trust_domain: layout.authorities().trust_domain().to_owned(),
+        credentials: logs::Credentials::Login(Arc::new(login)),
         gateways: vec![gateway.to_string()],
         all_gateways: true,
     };
@@ -200,7 +205,9 @@ fn follow_logs(layout: &Layout, gateway: SocketAddr, screen: Screen, stop: Cance
         let print = |line| screen.line(&format!("  {}", logs::render(&line)));
         let follow = logs::follow(source, logs::Filter::default(), print);
         tokio::select! {
-            ended = follow => if let Err(error) = ended { tracing::warn!(%error, "log lines are no longer followed") },
+            ended = follow => if let Err(error) = ended {
+                tracing::warn!(error = wasmbed_telemetry::with_causes(error.as_ref()), "log lines are no longer followed");
+            },
             () = stop.cancelled() => {}
         }
     });

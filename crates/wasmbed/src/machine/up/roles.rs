@@ -19,8 +19,8 @@ use wasmbed_pki::read_certificates;
 use super::boards::Board;
 use crate::{
     config::{
-        ControllerSection, GatewaySection, HealthSection, Kubernetes, Server, SignerIssuer, SignerSection,
-        Tls,
+        ControllerSection, GatewaySection, HealthSection, Kubernetes, Server, SignerIssuer, SignerOperators,
+        SignerSection, Tls,
     },
     machine::{
         layout::{IdentityFiles, KubeUser, Layout},
@@ -95,6 +95,7 @@ impl Roles {
                 key_file: identity.key,
                 ca_file: layout.devices_root(),
                 services_ca_file: Some(layout.services_root()),
+                operators_ca_file: Some(layout.operators_root()),
                 factory_ca_file: Some(layout.factory_root()),
             },
             server: Server { host: listen.ip().to_string(), port: listen.port(), ..Server::default() },
@@ -133,6 +134,7 @@ impl Roles {
                 key_file: identity.key,
                 ca_file: layout.services_root(),
                 services_ca_file: None,
+                operators_ca_file: None,
                 factory_ca_file: None,
             },
             health: health_at(health),
@@ -157,11 +159,17 @@ impl Roles {
         api: SocketAddr,
         health: SocketAddr,
     ) -> Result<SocketAddr> {
-        let IdentityFiles { certificate, key } = layout.devices_issuing();
+        let issuer =
+            |files: IdentityFiles| SignerIssuer { cert_file: files.certificate, key_file: files.key };
         let section = SignerSection {
             name: Some(NAME.to_owned()),
             trust_domain: layout.authorities().trust_domain().to_owned(),
-            issuer: SignerIssuer { cert_file: certificate, key_file: key },
+            issuer: issuer(layout.devices_issuing()),
+            operators: SignerOperators {
+                issuer: Some(issuer(layout.operators_issuing())),
+                services_ca_file: layout.services_root(),
+                ..SignerOperators::default()
+            },
             devices_ca_file: layout.devices_root(),
             factory_ca_file: Some(layout.factory_root()),
             health: health_at(health),
