@@ -49,6 +49,18 @@ yes
 {{- end -}}
 {{- end -}}
 
+{{/* "yes" if people get certificates: a signer needs their authority's key, and gateways its root. */}}
+{{- define "wasmbed.operators" -}}
+{{- $operators := .Values.operators -}}
+{{- if and $operators.enabled (include "wasmbed.runs" (dict "root" . "component" "signer")) (or (eq .Values.certificates.source "job") (and $operators.issuerSecret $operators.trustSecret)) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{- define "wasmbed.operatorsSecret" -}}
+{{- .Values.operators.issuerSecret | default (printf "%s-signer-operators" (include "wasmbed.fullname" .)) -}}
+{{- end -}}
+
 {{- define "wasmbed.signerSecret" -}}
 {{- .Values.signer.issuerSecret | default (printf "%s-signer-issuing" (include "wasmbed.fullname" .)) -}}
 {{- end -}}
@@ -74,7 +86,7 @@ yes
 {{- end -}}
 {{- end -}}
 
-{{/* Sources of the projected volume with the roots; gateways and signers need those of devices and factories. */}}
+{{/* Sources of the projected volume with the roots; gateways and signers need those of devices and factories, gateways that of people. */}}
 {{- define "wasmbed.trust" -}}
 {{- $cm := .root.Values.certificates.certManager -}}
 {{- $fullname := include "wasmbed.fullname" .root -}}
@@ -104,6 +116,12 @@ yes
       - { key: devices-ca.crt, path: devices-ca.crt }
 {{- end }}
 {{- end -}}
+{{- if and .operators (include "wasmbed.operators" .root) }}
+- secret:
+    name: {{ .root.Values.operators.trustSecret | default (printf "%s-trust" $fullname) }}
+    items:
+      - { key: operators-ca.crt, path: operators-ca.crt }
+{{- end }}
 {{- with .root.Values.factory.secret }}
 {{- if $.devices }}
 - secret:
@@ -187,6 +205,9 @@ readinessProbe:
 {{- if .Values.factory.secret -}}
 {{- $_ := set $config.tls "factory_ca_file" "/etc/wasmbed/trust/factory-ca.crt" -}}
 {{- end -}}
+{{- if include "wasmbed.operators" . -}}
+{{- $_ := set $config.tls "operators_ca_file" "/etc/wasmbed/trust/operators-ca.crt" -}}
+{{- end -}}
 {{- dict "gateway" (mustMergeOverwrite $config (deepCopy .Values.gateway.config)) | toYaml -}}
 {{- end -}}
 
@@ -218,6 +239,10 @@ readinessProbe:
 {{- if .Values.factory.secret -}}
 {{- $_ := set $config "factory_ca_file" "/etc/wasmbed/trust/factory-ca.crt" -}}
 {{- end -}}
+{{- if include "wasmbed.operators" . -}}
+{{- $issuer := dict "cert_file" "/etc/wasmbed/operators/tls.crt" "key_file" "/etc/wasmbed/operators/tls.key" -}}
+{{- $_ := set $config "operators" (dict "issuer" $issuer "services_ca_file" "/etc/wasmbed/trust/services-ca.crt") -}}
+{{- end -}}
 {{- dict "signer" (mustMergeOverwrite $config (deepCopy .Values.signer.config)) | toYaml -}}
 {{- end -}}
 
@@ -245,6 +270,9 @@ containers:
       - --gateways={{ .root.Values.gateway.replicas }}
       {{- if include "wasmbed.runs" (dict "root" .root "component" "signer") }}
       - --signer
+      {{- end }}
+      {{- if include "wasmbed.operators" .root }}
+      - --operators
       {{- end }}
       {{- range .root.Values.certificates.job.hosts }}
       - --host={{ . }}
@@ -274,6 +302,9 @@ volumes:
     - {{ $fullname }}-controller-tls
     {{- if include "wasmbed.runs" (dict "root" . "component" "signer") }}
     - {{ $fullname }}-signer-issuing
+    {{- end }}
+    {{- if include "wasmbed.operators" . }}
+    - {{ $fullname }}-signer-operators
     {{- end }}
     {{- range $number := until (int .Values.gateway.replicas) }}
     - {{ include "wasmbed.gatewaySecret" (dict "root" $ "number" $number) }}

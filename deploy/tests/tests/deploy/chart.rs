@@ -150,6 +150,13 @@ fn the_signer_alone_mounts_the_issuing_key() -> Result<()> {
         Ok(with.map(|manifest| manifest.name().to_owned()).collect())
     };
     ensure!(mounts(&[], "wasmbed-signer-issuing")? == ["wasmbed-signer"]);
+    ensure!(mounts(&[], "wasmbed-signer-operators")? == ["wasmbed-signer"]);
+    ensure!(mounts(&["operators.enabled=false"], "wasmbed-signer-operators")?.is_empty());
+    let half =
+        ["certificates.source=cert-manager", "signer.issuerSecret=own", "operators.issuerSecret=people"];
+    ensure!(mounts(&half, "people")?.is_empty(), "gateways would not know them");
+    let both = [&half[..], &["operators.trustSecret=roots"]].concat();
+    ensure!(mounts(&both, "people")? == ["wasmbed-signer"] && mounts(&both, "roots")? == ["wasmbed-gateway"]);
     let given = ["certificates.source=cert-manager", "signer.issuerSecret=own"];
     ensure!(mounts(&given, "own")? == ["wasmbed-signer"]);
     let off = Chart::new("wasmbed", "wasmbed-system")?.set("certificates.source=cert-manager").render()?;

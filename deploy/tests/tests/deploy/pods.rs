@@ -132,9 +132,22 @@ fn certificates(site: &Site) -> Result<()> {
         "wasmbed-gateway-1-tls",
         "wasmbed-controller-tls",
         "wasmbed-signer-issuing",
+        "wasmbed-signer-operators",
     ];
     let said = run()?;
     ensure!(issued.iter().all(|name| said.contains(&format!("{name}: issued"))), "{said}");
+    let said = run()?;
+    ensure!(issued.iter().all(|name| said.contains(&format!("{name}: kept"))), "{said}");
+    // As the version before left it: operators are added, and nothing else is made anew.
+    let without = ["root.crt", "root.key", "issuing.crt", "issuing.key"]
+        .map(|file| format!(r#"{{"op": "remove", "path": "/data/operators-{file}"}}"#));
+    let patch = format!("[{}]", without.join(","));
+    let authorities = "wasmbed-authorities";
+    site.kubectl.run(&["-n", NAMESPACE, "patch", "secret", authorities, "--type=json", "-p", &patch])?;
+    let said = run()?;
+    let (kept, people) = issued.split_at(issued.len() - 1);
+    ensure!(kept.iter().all(|name| said.contains(&format!("{name}: kept"))), "{said}");
+    ensure!(people.iter().all(|name| said.contains(&format!("{name}: issued"))), "{said}");
     let said = run()?;
     ensure!(issued.iter().all(|name| said.contains(&format!("{name}: kept"))), "{said}");
 
