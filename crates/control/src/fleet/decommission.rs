@@ -156,7 +156,10 @@ impl Fleet {
         let here = routed
             .iter()
             .find(|(_, gateway)| gateway.view(device.key()).is_some_and(|view| view.is_connected()));
-        let flaw = routed.iter().find_map(|(name, gateway)| Some((name, gateway.orders().flaw(id)?)));
+        let flaw = routed.iter().find_map(|(name, gateway)| {
+            let proof = gateway.view(device.key())?.decommission()?.proof.as_deref()?;
+            Some((name, gateway.orders().flaw(id, proof)?))
+        });
         if let Some((name, flaw)) = flaw {
             return Says::waiting(format!("gateway {name} passed on a proof that does not count: {flaw}"));
         }
@@ -270,8 +273,8 @@ impl Fleet {
             ProofEvidence::Signed { nonce: other, .. } if Some(other) != nonce => {
                 "it answers another order".to_owned()
             }
-            ProofEvidence::Signed { nonce, erased, .. } => {
-                decommissioning.verify(nonce, erased);
+            ProofEvidence::Signed { erased, .. } => {
+                decommissioning.verify(erased);
                 self.look_at_decommission(now, id);
                 return;
             }

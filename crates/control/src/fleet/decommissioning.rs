@@ -70,8 +70,8 @@ pub(super) struct Decommissioning {
     status: Option<Decommission>,
     /// All that its status has: a merge patch replaces the list as a whole.
     conditions: Vec<Condition>,
-    /// What a verified proof says, until the status says it.
-    verified: Option<(Nonce, Vec<Erased>)>,
+    /// What a verified proof of this nonce says, until the status says it.
+    verified: Option<Vec<Erased>>,
     /// When its condition was last written for its message alone.
     said_ms: Option<u64>,
 }
@@ -84,14 +84,19 @@ impl Decommissioning {
         }
         let status = resource.status.as_ref();
         let issued = || status.and_then(|status| status.public_key.as_deref());
-        let (verified, said_ms) = before.map_or((None, None), |before| (before.verified, before.said_ms));
-        Some(Box::new(Self {
+        let mut read = Self {
             key: resource.spec.public_key.as_deref().or_else(issued).map(Box::from),
             status: status.and_then(|status| status.decommission.clone()),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
-            verified,
-            said_ms,
-        }))
+            verified: None,
+            said_ms: None,
+        };
+        if let Some(before) = before {
+            let same_order = read.nonce() == before.nonce();
+            read.said_ms = before.said_ms;
+            read.verified = before.verified.filter(|_| same_order);
+        }
+        Some(Box::new(read))
     }
 
     /// The key that its device has to have, standard base64.
@@ -111,16 +116,12 @@ impl Decommissioning {
 
     /// Whether a proof was verified, whatever the status says.
     pub(super) fn is_verified(&self) -> bool {
-        self.is_confirmed() || self.verified().is_some()
+        self.is_confirmed() || self.verified.is_some()
     }
 
-    fn verified(&self) -> Option<&Vec<Erased>> {
-        self.verified.as_ref().filter(|(nonce, _)| Some(*nonce) == self.nonce()).map(|(_, erased)| erased)
-    }
-
-    /// A proof with this nonce was verified.
-    pub(super) fn verify(&mut self, nonce: Nonce, erased: Vec<Erased>) {
-        self.verified = Some((nonce, erased));
+    /// A proof with its nonce was verified.
+    pub(super) fn verify(&mut self, erased: Vec<Erased>) {
+        self.verified = Some(erased);
     }
 
     fn shown(&self) -> Option<&Condition> {
@@ -142,7 +143,7 @@ impl Decommissioning {
         let begins = self.nonce().is_none() && confirmed.is_none();
         let says = if let Some(status) = confirmed {
             Says::confirmed(&status.erased)
-        } else if let Some(erased) = self.verified() {
+        } else if let Some(erased) = &self.verified {
             set("decommission", json!({ "confirmed_at": at, "erased": erased }));
             set("phase", json!(DevicePhase::Decommissioned));
             if erased.contains(&Erased::Assignments) {

@@ -213,8 +213,8 @@ impl Orders {
         self.judged.insert(id, judged);
     }
 
-    /// What is wrong with the proof that it has of a device.
-    pub(super) fn flaw(&self, id: DeviceId) -> Option<&str> {
-        self.judged.get(&id).map(|judged| judged.why.as_str())
+    /// What is wrong with a proof that it has of a device, if it was found not to be the device's.
+    pub(super) fn flaw(&self, id: DeviceId, proof: &str) -> Option<&str> {
+        self.judged.get(&id).filter(|judged| *judged.proof == *proof).map(|judged| judged.why.as_str())
     }
 }

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     Now, ObjectKey,
     gateway_api::{
-        DECOMMISSIONS_PER_PUT_MAX, DecommissionRefusal, PutDecommissions, PutDecommissionsAnswer, Refusal,
+        DECOMMISSIONS_PER_PUT_MAX, DecommissionOrder, DecommissionRefusal, PutDecommissions,
+        PutDecommissionsAnswer, Refusal,
     },
     harmless,
 };
@@ -25,7 +26,20 @@ pub struct PreparedOrders {
     leader_term: u64,
     /// As many as were sent.
     count: usize,
-    orders: Vec<(ObjectKey, Result<Arc<[u8]>, OrderError>)>,
+    orders: Vec<PreparedOrder>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct PreparedOrder {
+    device: ObjectKey,
+    read: Result<Arc<[u8]>, OrderError>,
+}
+
+impl PreparedOrder {
+    fn new(order: &DecommissionOrder) -> Self {
+        Self { device: order.device.clone(), read: read_order(&order.order) }
+    }
 }
 
 /// Why an order can't be passed on: the fault of the controller that sent it.
@@ -54,7 +68,7 @@ impl PreparedOrders {
         Self {
             leader_term: put.leader_term,
             count: put.orders.len(),
-            orders: orders.map(|order| (order.device.clone(), read_order(&order.order))).collect(),
+            orders: orders.map(PreparedOrder::new).collect(),
         }
     }
 
@@ -78,8 +92,8 @@ impl Gateway {
         let mut changed: BTreeSet<Arc<ObjectKey>> = BTreeSet::new();
         let mut refused = Vec::new();
         let mut unseen = self.devices.values().filter(|record| record.object().is_none()).count();
-        for (device, order) in put.orders {
-            match self.take_order(now, &device, order, &mut named, &mut unseen) {
+        for PreparedOrder { device, read } in put.orders {
+            match self.take_order(now, &device, read, &mut named, &mut unseen) {
                 Ok(taken) => changed.extend(taken),
                 Err(message) => refused.push(DecommissionRefusal { device, message }),
             }
