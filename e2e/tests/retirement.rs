@@ -22,6 +22,7 @@ wasmbed_e2e::both!(
     a_device_that_never_comes_back_is_waited_for_until_it_is_deleted,
     another_leader_and_a_gateway_that_starts_again_go_on_with_it,
     a_gateway_can_t_take_a_device_out_of_service_by_itself,
+    a_device_that_joined_is_taken_out_of_service_and_does_not_join_again,
 );
 
 fn decommission() -> Value {
@@ -162,6 +163,28 @@ async fn another_leader_and_a_gateway_that_starts_again_go_on_with_it(plane: Con
     let device = site.device("board", "decommissioned", is_confirmed).await?;
     ensure!(drawn(&device) == nonce, "the nonce stays: {nonce:?}");
     confirmed(&device)
+}
+
+async fn a_device_that_joined_is_taken_out_of_service_and_does_not_join_again(
+    plane: ControlPlane,
+) -> Result<()> {
+    const NAME: &str = "sn-17";
+    let mut machine = Machine::start(plane).await?;
+    let identity = machine.start_signer()?.issue("SN_17")?;
+    machine.start_factory_device(NAME, &identity)?;
+    machine.device(NAME, "made", |device| device.spec.serial.is_some()).await?;
+    machine.merge::<Device>(NAME, json!({ "spec": { "approved": true } })).await?;
+    machine.connected(NAME).await?;
+    machine.merge::<Device>(NAME, decommission()).await?;
+    // Nobody pinned its key: the signer certified it.
+    let device = machine.device(NAME, "decommissioned", is_confirmed).await?;
+    ensure!(device.spec.public_key.is_none(), "{:?}", device.spec);
+    confirmed(&device)?;
+    ensure!(machine.process(NAME)?.ended()?.success(), "it ends by itself");
+    machine.start_factory_device(NAME, &identity)?;
+    let refused = |line: &str| line.contains("certificate refused") && line.contains("decommissioned");
+    machine.process(NAME)?.wait_for_line("its refusal", refused)?;
+    confirmed(&machine.api::<Device>().get(NAME).await?)
 }
 
 /// Puts an order on a gateway's disk, as whoever has the gateway can.
