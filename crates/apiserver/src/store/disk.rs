@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
-use wasmbed_files::DatabaseFile;
+use wasmbed_files::{DatabaseFile, KeyFileError, Sealer};
 
-use super::seal::{ENCRYPTED, KeyFileError, Sealer};
+use super::seal::{ENCRYPTED, seal, unseal};
 use super::storage::{Read, StorageError, Tables};
 
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -259,7 +259,7 @@ impl Read for Batch<'_> {
 
 impl Tables for Batch<'_> {
     fn put(&mut self, key: &str, object: &[u8]) -> Result<(), StorageError> {
-        let sealed = self.sealer.seal(key, object)?;
+        let sealed = seal(&self.sealer, key, object)?;
         self.objects.insert(key, sealed.as_deref().unwrap_or(object)).map_err(failed)?;
         Ok(())
     }
@@ -291,7 +291,7 @@ fn get(
     key: &str,
 ) -> Result<Option<Vec<u8>>, StorageError> {
     let stored = objects.get(key).map_err(failed)?;
-    stored.map(|value| Ok(sealer.unseal(key, value.value())?.into_owned())).transpose()
+    stored.map(|value| Ok(unseal(sealer, key, value.value())?.into_owned())).transpose()
 }
 
 /// Encrypts under the newest key what is encrypted under another one, so that older keys can go.
@@ -305,8 +305,8 @@ fn seal_again(
         if !key.value().starts_with(ENCRYPTED) {
             break;
         }
-        let object = sealer.unseal(key.value(), value.value())?;
-        if let Some(again) = sealer.seal(key.value(), &object)? {
+        let object = unseal(sealer, key.value(), value.value())?;
+        if let Some(again) = seal(sealer, key.value(), &object)? {
             sealed.push((key.value().to_owned(), again));
         }
     }
@@ -329,7 +329,7 @@ fn scan(
         if !key.starts_with(prefix) {
             break;
         }
-        if after != Some(key) && visit(key, &sealer.unseal(key, object.value())?).is_break() {
+        if after != Some(key) && visit(key, &unseal(sealer, key, object.value())?).is_break() {
             break;
         }
     }
