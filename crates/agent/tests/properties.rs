@@ -46,6 +46,7 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
         args: List::empty(),
         env: List::empty(),
         capabilities: List::empty(),
+        values_mac: None,
     };
     let mut out = vec![0; limits::SPEC_BYTES_MAX];
     let length = encode_spec(&spec, &mut out).unwrap();

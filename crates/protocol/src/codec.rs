@@ -13,7 +13,7 @@ use crate::{
     frame::FRAME_HEAD_BYTES,
     ids::{
         ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
-        ModuleDigest, Revision, Sequence, SpecHash,
+        ModuleDigest, Revision, Sequence, SpecHash, ValuesMac,
     },
     limits::*,
     list::Item,
@@ -317,6 +317,7 @@ record!(Spec<'a>, Spec {
         check: |last: Option<&EnvVar<'a>>, variable| ascending(last.map(|last| last.name), variable.name),
     },
     10 => capabilities: names(CAPABILITIES_MAX),
+    11 => values_mac: Optional(Of::<ValuesMac>::ANY),
 });
 
 record!(ModuleChunk<'a>, ModuleChunk {

@@ -10,7 +10,7 @@ use crate::{
     error::{DecodeError, DecodeFault, EncodeError, Violation},
     ids::{
         ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
-        ModuleDigest, Revision, Sequence, SpecHash,
+        ModuleDigest, Revision, Sequence, SpecHash, ValuesMac,
     },
     list::{Item, List},
     reader::Reader,
@@ -205,7 +205,7 @@ macro_rules! bytes_field {
     )+};
 }
 
-bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId, BootId, DeviceUid, KeyHash);
+bytes_field!(ModuleDigest, SpecHash, ApplicationUid, CorrelationId, BootId, DeviceUid, KeyHash, ValuesMac);
 
 macro_rules! counter_field {
     ($($name:ident),+) => {$(

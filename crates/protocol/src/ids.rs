@@ -130,6 +130,15 @@ hex_text!(SpecHash);
 digest_of!(SpecHash);
 
 bytes_newtype!(
+    /// 16 bytes of HMAC-SHA-256 (RFC 2104) over what a [`Spec`](crate::Spec) has of Secrets, under a key of the controllers: who
+    /// knows the spec's hash and everything but the key can't try values. Shown as 32 hex digits.
+    ValuesMac,
+    16,
+    "32 hex digits"
+);
+hex_text!(ValuesMac);
+
+bytes_newtype!(
     /// The `metadata.uid` of an Application, so that a recreated name inherits nothing. Shown in the hyphenated form of
     /// RFC 9562, section 4; read with or without hyphens.
     ApplicationUid,

@@ -1,11 +1,13 @@
 //! The messages of `wasmbed/1` as values; `wasmbed.cddl` is the normative text, `codec` turns one into the other.
 
+use core::fmt;
+
 pub use crate::error_code::ErrorCode;
 use crate::{
     enumeration::enumeration,
     ids::{
         ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
-        ModuleDigest, Revision, Sequence, SpecHash,
+        ModuleDigest, Revision, Sequence, SpecHash, ValuesMac,
     },
     list::List,
 };
@@ -442,8 +444,9 @@ pub struct Desired<'a> {
     pub applications: List<'a, DesiredApplication>,
 }
 
-/// Answers AssignmentGet. The device checks that SHA-256 of `spec` is the hash it asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Answers AssignmentGet. The device checks that SHA-256 of `spec` is the hash it asked for. The spec may have secrets and is in
+/// no debug output.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Assignment<'a> {
     /// The hash asked for.
     pub spec_hash: SpecHash,
@@ -453,6 +456,18 @@ pub struct Assignment<'a> {
     pub correlation_id: CorrelationId,
     /// A signed statement about the module, at most 1,024 bytes; empty if there is none.
     pub envelope: &'a [u8],
+}
+
+impl fmt::Debug for Assignment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { spec_hash, spec, correlation_id, envelope } = self;
+        f.debug_struct("Assignment")
+            .field("spec_hash", spec_hash)
+            .field("spec_bytes", &spec.len())
+            .field("correlation_id", correlation_id)
+            .field("envelope", envelope)
+            .finish()
+    }
 }
 
 enumeration! {
@@ -490,15 +505,23 @@ pub struct Spec<'a> {
     pub env: List<'a, EnvVar<'a>>,
     /// Granted capabilities, ascending.
     pub capabilities: List<'a, &'a str>,
+    /// There if values of `env` are secret.
+    pub values_mac: Option<ValuesMac>,
 }
 
-/// One environment variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One environment variable. Its value may be secret and is in no debug output.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct EnvVar<'a> {
     /// Name.
     pub name: &'a str,
     /// Value.
     pub value: &'a str,
+}
+
+impl fmt::Debug for EnvVar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnvVar").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A piece of a module.

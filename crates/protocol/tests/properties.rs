@@ -182,7 +182,7 @@ proptest! {
     fn specs_read_back(
         (uid, digest, policy) in any::<([u8; 16], [u8; 32], u32)>(),
         (memory_limit_bytes, cpu_limit_ms, module_bytes) in (any::<u64>(), any::<u32>(), 1..=MODULE_BYTES_MAX),
-        (name, args) in ("\\PC{0,40}", vec("\\PC{0,20}", 0..8)),
+        (name, args, mac) in ("\\PC{0,40}", vec("\\PC{0,20}", 0..8), any::<Option<[u8; 16]>>()),
         (variables, capabilities) in (names(8), names(CAPABILITIES_MAX)),
     ) {
         let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
@@ -190,7 +190,7 @@ proptest! {
         let spec = Spec {
             uid: ApplicationUid(uid), name: &name, digest: ModuleDigest(digest), module_bytes, memory_limit_bytes,
             cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
-            capabilities: List::new(&capabilities),
+            capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac),
         };
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;

@@ -91,6 +91,7 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
         args: List::empty(),
         env: List::empty(),
         capabilities: List::empty(),
+        values_mac: None,
     };
     let mut out = [0; SPEC_BYTES_MAX];
     let length = encode_spec(&spec, &mut out).unwrap();
@@ -263,6 +264,39 @@ fn the_largest_assignment_chunk_and_log_fit_a_frame() {
     encode_device(&DeviceMessage::Log(log), &mut out).unwrap();
 }
 
+/// A device of an earlier version takes the spec of an application with secrets: it runs it as one without.
+#[test]
+fn a_spec_with_secrets_is_read_by_those_who_know_nothing_of_them() {
+    let env = [EnvVar { name: "TOKEN", value: "s3cret" }];
+    let plain = Spec {
+        uid: ApplicationUid::default(),
+        name: "default/app",
+        digest: ModuleDigest::default(),
+        module_bytes: 1,
+        memory_limit_bytes: 0,
+        cpu_limit_ms: 0,
+        restart_policy: RestartPolicy::Always,
+        args: List::empty(),
+        env: List::new(&env),
+        capabilities: List::empty(),
+        values_mac: None,
+    };
+    let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
+    let length = encode_spec(&plain, &mut without).unwrap();
+    let marked = Spec { values_mac: Some(ValuesMac([7; 16])), ..plain };
+    let longer = encode_spec(&marked, &mut with).unwrap();
+    // The map's head counts one entry more, and the new one is the last: key 11, 16 bytes.
+    assert_eq!((without[0], with[0]), (0xaa, 0xab));
+    assert_eq!(without[1..length], with[1..length]);
+    assert_eq!(with[length..longer], [&[0x0b, 0x50][..], &[7; 16]].concat());
+    // The key is not negative, so whoever does not know it ignores it: here another one of the same form.
+    with[length] = 0x17;
+    assert_eq!(decode_spec(&with[..longer]), Ok(plain));
+    for shown in [format!("{marked:?}"), format!("{:?}", env[0])] {
+        assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
+    }
+}
+
 #[test]
 fn a_spec_is_bounded_as_a_whole() {
     let value = "x".repeat(VALUE_BYTES_MAX);
@@ -278,6 +312,7 @@ fn a_spec_is_bounded_as_a_whole() {
         args: List::new(&args),
         env: List::empty(),
         capabilities: List::empty(),
+        values_mac: None,
     };
     let mut out = [0; FRAME_BYTES_MAX];
     assert_eq!(encode_spec(&spec, &mut out), Err(EncodeError::TooLarge { max: SPEC_BYTES_MAX }));

@@ -81,6 +81,7 @@ impl Program {
             args: List::empty(),
             env: List::empty(),
             capabilities: List::empty(),
+            values_mac: None,
         };
         let mut buffer = vec![0; limits::SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut buffer).map_err(|error| anyhow::anyhow!("{error:?}"))?;

@@ -502,6 +502,7 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
         args: List::empty(),
         env: List::empty(),
         capabilities: List::empty(),
+        values_mac: None,
     };
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();
@@ -509,7 +510,7 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
         application_uid: spec.uid.to_string(),
         application: name.clone(),
         spec_hash: SpecHash::of(&bytes[..length]).to_string(),
-        spec: base64::engine::general_purpose::STANDARD.encode(&bytes[..length]),
+        spec: base64::engine::general_purpose::STANDARD.encode(&bytes[..length]).into(),
         digest: digest.to_string(),
         correlation_id: "07".repeat(16),
     }

@@ -34,6 +34,7 @@ impl Wanted {
             args: List::empty(),
             env: List::empty(),
             capabilities: List::new(capabilities),
+            values_mac: None,
         };
         let mut bytes = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut bytes).unwrap();

@@ -37,6 +37,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         args: List::empty(),
         env: List::empty(),
         capabilities: List::empty(),
+        values_mac: None,
     };
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();
@@ -45,7 +46,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         application_uid: "01010101-0101-0101-0101-010101010101".into(),
         application: "default/hello".into(),
         spec_hash: hash.to_string(),
-        spec: base64::engine::general_purpose::STANDARD.encode(&bytes[..length]),
+        spec: base64::engine::general_purpose::STANDARD.encode(&bytes[..length]).into(),
         digest: digest.to_string(),
         correlation_id: "0c".repeat(16),
     };

@@ -56,10 +56,14 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         args: List::new(&["--verbose"]),
         env: List::new(&env),
         capabilities: List::new(&["key-value", "sensor"]),
+        values_mac: None,
     };
     each("spec", Vector::Spec(spec));
     let bare = Spec { args: List::empty(), env: List::empty(), capabilities: List::empty(), ..spec };
     each("spec_bare", Vector::Spec(bare));
+    let mac = [0xe0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    let secret = Spec { values_mac: Some(ValuesMac(mac)), ..spec };
+    each("spec_with_secrets", Vector::Spec(secret));
 }
 
 fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {

@@ -90,6 +90,7 @@ impl Wanted {
             args: List::new(&args),
             env: List::empty(),
             capabilities: List::new(&self.capabilities),
+            values_mac: None,
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut bytes).unwrap();
