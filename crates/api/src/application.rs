@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ReasonCode,
     schema::{
-        self, BASE64_PATTERN, DIGEST_PATTERN, HASH_PATTERN, INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN,
-        NAME_MAX, NAME_PATTERN, NO_NUL_PATTERN, TEXT_MAX, WORD_PATTERN,
+        self, BASE64_PATTERN, DIGEST_PATTERN, ENV_NAME_MAX, ENV_NAME_PATTERN, HASH_PATTERN,
+        INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX, NAME_PATTERN, NO_NUL_PATTERN,
+        SECRET_KEY_PATTERN, TEXT_MAX, WORD_PATTERN,
     },
 };
 
@@ -110,7 +111,8 @@ pub enum RestartPolicy {
 
 /// Limits and surroundings of an application on a device.
 ///
-/// `env` and `args` are bounded together, so that an assignment fits one frame of the device protocol.
+/// `env` and `args` are bounded together, so that an assignment fits one frame of the device protocol. What `env_from` brings
+/// is counted when it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "(has(self.env) ? self.env.map(name, size(name) + size(self.env[name])).sum() : 0) + (has(self.args) ? self.args.map(arg, size(arg)).sum() : 0) <= 1536",
@@ -129,6 +131,11 @@ pub struct ApplicationConfig {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::environment")]
     pub env: BTreeMap<String, String>,
+    /// Environment from Secrets of this namespace, read by the controller, which needs the namespace's permission: a RoleBinding
+    /// of the ClusterRole wasmbed-secret-reader. A later entry takes precedence over an earlier one, and `env` over all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ENV_FROM_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub env_from: Vec<EnvFrom>,
     /// Arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = TEXT_MAX), regex(pattern = NO_NUL_PATTERN)))]
@@ -144,12 +151,79 @@ pub struct ApplicationConfig {
     pub capabilities: Vec<String>,
 }
 
+/// Entries of `env_from`.
+const ENV_FROM_MAX: u64 = 16;
+
+/// Environment variables from one Secret: all of its keys, or one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.secret_ref) != has(self.secret_key_ref)",
+    "message": "exactly one of secret_ref and secret_key_ref must be set",
+}, {
+    "rule": "has(self.name) == has(self.secret_key_ref)",
+    "message": "secret_key_ref needs the name of its variable, and secret_ref takes none",
+}, {
+    "rule": "!has(self.prefix) || has(self.secret_ref)",
+    "message": "prefix belongs to secret_ref",
+}]))]
+pub struct EnvFrom {
+    /// All keys of a Secret, each as a variable of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// Before each of those names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = ENV_NAME_MAX), regex(pattern = ENV_NAME_PATTERN))]
+    pub prefix: Option<String>,
+    /// One key of a Secret, as the variable `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+    /// The variable of `secret_key_ref`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = ENV_NAME_MAX), regex(pattern = ENV_NAME_PATTERN))]
+    pub name: Option<String>,
+}
+
+impl EnvFrom {
+    /// The Secret that it names; `None` only in an object that no schema checked.
+    #[must_use]
+    pub fn secret(&self) -> Option<&str> {
+        let whole = self.secret_ref.as_ref().map(|secret| secret.name.as_str());
+        whole.or(self.secret_key_ref.as_ref().map(|secret| secret.name.as_str()))
+    }
+}
+
+/// A Secret of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+    /// Whether it may be missing: it then gives no variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// A key of a Secret of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+    /// The key within it.
+    #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = SECRET_KEY_PATTERN))]
+    pub key: String,
+    /// Whether the Secret or the key may be missing: there is no such variable then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
 impl Default for ApplicationConfig {
     fn default() -> Self {
         Self {
             memory_limit: memory_limit_default(),
             cpu_time_limit: cpu_time_limit_default(),
             env: BTreeMap::new(),
+            env_from: Vec::new(),
             args: Vec::new(),
             restart_policy: RestartPolicy::default(),
             capabilities: Vec::new(),

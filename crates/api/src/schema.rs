@@ -24,6 +24,12 @@ pub(crate) const PAIRING_ID_PATTERN: &str = "^[0-9a-f]{8}$";
 pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// No NUL: it ends a text in C, and with it what an application gets to see.
 pub(crate) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
+/// Name of an environment variable, or the beginning of one.
+pub(crate) const ENV_NAME_PATTERN: &str = r"^[^=\x00]*$";
+/// Longest name of an environment variable, characters.
+pub(crate) const ENV_NAME_MAX: u64 = 64;
+/// Key of a Secret's data.
+pub(crate) const SECRET_KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
 /// A UUID (RFC 9562), hyphenated.
 pub(crate) const UID_PATTERN: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 /// `host:port`, the host in brackets if it is an IPv6 address.

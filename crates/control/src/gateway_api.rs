@@ -11,11 +11,13 @@
 //!
 //! Digests are 64 hex digits in paths and JSON. Errors are [`Refusal`]s.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wasmbed_api::{DeviceApplication, DeviceFacts};
+use wasmbed_protocol::decode_spec;
 
-use crate::{ObjectKey, UnixTime};
+use crate::{Hidden, ObjectKey, UnixTime};
 
 /// Full desired sets of some devices. Idempotent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +46,17 @@ pub struct DeviceSet {
     pub assignments: Vec<AssignmentEntry>,
 }
 
+impl DeviceSet {
+    /// Whether an assignment has something from Secrets.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        self.assignments.iter().any(|entry| {
+            let Ok(spec) = STANDARD.decode(&*entry.spec).map(Hidden::new) else { return false };
+            decode_spec(&spec).is_ok_and(|spec| spec.values_mac.is_some())
+        })
+    }
+}
+
 /// One assignment of a set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,8 +67,8 @@ pub struct AssignmentEntry {
     pub application: String,
     /// SHA-256 of `spec`, 64 hex digits.
     pub spec_hash: String,
-    /// Standard base64 of the encoded `wasmbed_protocol::Spec`.
-    pub spec: String,
+    /// Standard base64 of the encoded `wasmbed_protocol::Spec`; it may have secrets.
+    pub spec: Hidden<String>,
     /// Digest of the module, 64 hex digits.
     pub digest: String,
     /// 32 hex digits.

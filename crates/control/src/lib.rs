@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod gateway;
 pub mod gateway_api;
 mod harmless;
+mod hidden;
 mod intern;
 mod key;
 pub mod kubernetes;
@@ -28,5 +29,6 @@ mod time;
 
 pub use backoff::Backoff;
 pub use harmless::harmless;
+pub use hidden::Hidden;
 pub use key::ObjectKey;
 pub use time::{Now, UnixTime};

@@ -12,6 +12,7 @@ use super::{
     input::Kind,
     module::{ModuleFacts, ModuleRefusal},
     record::{ApplicationId, DeviceId, Prepared},
+    secret::{SecretEnv, SecretState, is_of_secrets, plan_secret_env},
     source::ModuleSource,
 };
 use crate::{Now, ObjectKey};
@@ -36,6 +37,7 @@ impl Fleet {
                 self.application_ids.insert(key.clone(), id);
                 self.applications.insert(id, Application::new(key.clone(), uid, resource, source));
                 self.enter_indices(id);
+                self.name_secrets(now, id, &BTreeSet::new());
                 self.retarget(now, id);
                 self.prepare(id, false);
                 self.check_deletion(now, id);
@@ -53,6 +55,9 @@ impl Fleet {
         let Some(id) = self.application_ids.remove(key) else { return };
         self.leave_indices(id);
         let application = present!(self.applications.remove(&id), "an indexed Application is there");
+        for name in application.spec().secrets() {
+            self.secrets.remove_user(&key.sibling(name), id);
+        }
         for device_id in application.target_ids() {
             let device = self.devices.get_mut(device_id);
             present!(device, "a target is an indexed Device").set_targeted(id, false);
@@ -130,8 +135,10 @@ impl Fleet {
         if application.is_respecified(resource, &source) {
             self.leave_indices(id);
             let application = present!(self.applications.get_mut(&id), "an indexed Application is there");
+            let named = application.spec().secrets().map(str::to_owned).collect();
             let same = application.respecify(resource, source);
             self.enter_indices(id);
+            self.name_secrets(now, id, &named);
             self.retarget(now, id);
             self.prepare(id, same);
         }
@@ -142,13 +149,43 @@ impl Fleet {
 
     /// Works out what the Application's generation is to devices, and has its devices planned anew. `same`: what it said of
     /// its assignment before, it says now, so that what was sent is what is to run.
-    fn prepare(&mut self, id: ApplicationId, same: bool) {
+    pub(super) fn prepare(&mut self, id: ApplicationId, same: bool) {
         let application = present!(self.applications.get(&id), "an indexed Application is there");
         let facts = self.module_of(application);
+        let secret_env = self.secret_env(application);
         let application = present!(self.applications.get_mut(&id), "an indexed Application is there");
-        application.prepare(same, |application, kept, current| prepared(application, facts, kept, current));
+        application.prepare(same, |application, kept, current| {
+            prepared(application, facts, secret_env, kept, current)
+        });
         self.replan.extend(application.target_ids());
         self.renew_gateways();
+    }
+
+    /// What an Application has from Secrets.
+    fn secret_env(&self, application: &Application) -> Result<SecretEnv, ModuleRefusal> {
+        let (key, config) = (application.key(), &application.spec().config);
+        plan_secret_env(key, application.uid(), config, self.config.values_key.as_ref(), |name| {
+            self.secrets.state(&key.sibling(name))
+        })
+    }
+
+    /// Whether nobody knows yet what an Application has from Secrets.
+    pub(super) fn awaits_secrets(&self, application: &Application) -> bool {
+        let unread =
+            |name: &str| *self.secrets.state(&application.key().sibling(name)) == SecretState::Unread;
+        self.config.values_key.is_some() && application.spec().secrets().any(unread)
+    }
+
+    /// An Application is new or changed, and named these Secrets before: those that it names now are read.
+    fn name_secrets(&mut self, now: Now, id: ApplicationId, before: &BTreeSet<String>) {
+        let application = present!(self.applications.get(&id), "an indexed Application is there");
+        let names: BTreeSet<&str> = application.spec().secrets().collect();
+        for name in &names {
+            self.secrets.add_user(now.ms, &application.key().sibling(name), id);
+        }
+        for name in before.iter().filter(|name| !names.contains(name.as_str())) {
+            self.secrets.remove_user(&application.key().sibling(name), id);
+        }
     }
 
     /// The facts of an Application's module, if they are known.
@@ -265,11 +302,12 @@ impl Fleet {
     }
 }
 
-/// What a generation is to devices, with the facts of its module, the assignment that was sent, and whether that is what this
-/// generation says.
+/// What a generation is to devices, with the facts of its module, what it has from Secrets, the assignment that was sent, and
+/// whether that is what this generation says.
 fn prepared(
     application: &Application,
     facts: Option<Arc<ModuleFacts>>,
+    secret_env: Result<SecretEnv, ModuleRefusal>,
     kept: Option<Arc<Assigned>>,
     current: bool,
 ) -> Prepared {
@@ -284,19 +322,21 @@ fn prepared(
             return Prepared::Refused { kept, refusal };
         }
         (ModuleSource::Inline(_) | ModuleSource::Named(_), None) => {
-            return Prepared::ModuleMissing { kept, current, refusal: module_missing(application) };
+            return Prepared::SourceMissing { kept, current, refusal: module_missing(application) };
         }
         (ModuleSource::Inline(_) | ModuleSource::Named(_), Some(facts)) => facts,
     };
     let planned = match &facts.needs {
         Err(refusal) => Err(refusal.clone()),
-        Ok(_) => {
+        Ok(_) => secret_env.and_then(|secret_env| {
             let (uid, name) = (application.uid(), application.key().to_string());
-            plan_assignment(uid, &name, &facts, &application.spec().config)
-        }
+            plan_assignment(uid, &name, &facts, &application.spec().config, &secret_env)
+        }),
     };
     match planned {
         Ok(assigned) => Prepared::Ready(Arc::new(assigned)),
+        // Not what this generation says is at fault: what devices have of it they keep.
+        Err(refusal) if is_of_secrets(refusal.reason) => Prepared::SourceMissing { kept, current, refusal },
         Err(refusal) => Prepared::Refused { kept, refusal },
     }
 }

@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 use wasmbed_api::{
-    APPLICATION_FINALIZER, Application as Resource, ApplicationConfig, ApplicationStatus, ReasonCode,
-    RestartPolicy, TargetDevices,
+    APPLICATION_FINALIZER, Application as Resource, ApplicationConfig, ApplicationStatus, EnvFrom,
+    ReasonCode, RestartPolicy, TargetDevices,
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash, rate::TokenBucket};
 
@@ -87,6 +87,11 @@ impl Spec {
             min_ready_s: min_ready_s.unwrap_or(0),
             correlation: correlation_id(uid, generation),
         }
+    }
+
+    /// The Secrets that it names, some perhaps more than once.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.config.env_from.iter().filter_map(EnvFrom::secret)
     }
 }
 
@@ -197,10 +202,16 @@ impl Application {
     ) {
         let (kept, current) = match &self.prepared {
             Prepared::Ready(assigned) => (Some(Arc::clone(assigned)), same),
-            Prepared::ModuleMissing { kept, current, .. } => (kept.clone(), *current && same),
+            Prepared::SourceMissing { kept, current, .. } => (kept.clone(), *current && same),
             Prepared::Refused { kept, .. } => (kept.clone(), false),
         };
         self.prepared = plan(self, kept, current);
+    }
+
+    /// What was sent may not be what devices run: another controller has led since.
+    pub(super) fn forget_assigned(&mut self) {
+        let refusal = ModuleRefusal { reason: ReasonCode::SecretUnavailable, message: String::new() };
+        self.prepared = Prepared::SourceMissing { kept: None, current: false, refusal };
     }
 
     pub(super) fn prepared(&self) -> &Prepared {
@@ -216,9 +227,9 @@ impl Application {
     pub(super) fn assigned(&self) -> Option<&Assigned> {
         match &self.prepared {
             Prepared::Ready(assigned)
-            | Prepared::ModuleMissing { kept: Some(assigned), .. }
+            | Prepared::SourceMissing { kept: Some(assigned), .. }
             | Prepared::Refused { kept: Some(assigned), .. } => Some(assigned),
-            Prepared::Refused { kept: None, .. } | Prepared::ModuleMissing { kept: None, .. } => None,
+            Prepared::Refused { kept: None, .. } | Prepared::SourceMissing { kept: None, .. } => None,
         }
     }
 
@@ -231,9 +242,9 @@ impl Application {
     pub(super) fn wanted_hash(&self) -> Option<SpecHash> {
         match &self.prepared {
             Prepared::Ready(assigned) => Some(assigned.spec_hash),
-            Prepared::ModuleMissing { kept: Some(assigned), current: true, .. } => Some(assigned.spec_hash),
-            Prepared::ModuleMissing { kept: None, .. } => self.known.map(|known| known.spec_hash),
-            Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => None,
+            Prepared::SourceMissing { kept: Some(assigned), current: true, .. } => Some(assigned.spec_hash),
+            Prepared::SourceMissing { kept: None, .. } => self.known.map(|known| known.spec_hash),
+            Prepared::SourceMissing { .. } | Prepared::Refused { .. } => None,
         }
     }
 

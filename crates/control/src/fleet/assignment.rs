@@ -8,23 +8,28 @@ use wasmbed_protocol::{
     limits::SPEC_BYTES_MAX,
 };
 
-use super::module::{Footprint, ModuleFacts, ModuleRefusal};
-use crate::gateway_api::AssignmentEntry;
+use zeroize::Zeroizing;
+
+use super::{
+    module::{Footprint, ModuleFacts, ModuleRefusal},
+    secret::SecretEnv,
+};
+use crate::{Hidden, gateway_api::AssignmentEntry};
 
 /// One generation of one Application, ready to be sent; the same for every device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assigned {
     /// SHA-256 of `spec`.
     pub spec_hash: SpecHash,
-    /// The encoded `wasmbed_protocol::Spec`.
-    pub spec: Box<[u8]>,
+    /// The encoded `wasmbed_protocol::Spec`; it may have secrets.
+    pub spec: Hidden<Box<[u8]>>,
     /// Of the module.
     pub digest: ModuleDigest,
     /// What it takes of a device's arena; known also once the module is gone.
     pub footprint: Footprint,
 }
 
-/// Encodes an assignment.
+/// Encodes an assignment. `secret_env` is what it has from Secrets.
 ///
 /// # Errors
 /// The configuration is not one that devices take; says what is wrong with it.
@@ -33,6 +38,7 @@ pub fn plan_assignment(
     name: &str,
     module: &ModuleFacts,
     config: &ApplicationConfig,
+    secret_env: &SecretEnv,
 ) -> Result<Assigned, ModuleRefusal> {
     let restart_policy = match config.restart_policy {
         RestartPolicy::Always => wasmbed_protocol::RestartPolicy::Always,
@@ -47,7 +53,10 @@ pub fn plan_assignment(
         }
     };
     let args: Vec<&str> = config.args.iter().map(String::as_str).collect();
-    let env: Vec<EnvVar<'_>> = config.env.iter().map(|(name, value)| EnvVar { name, value }).collect();
+    let own = config.env.iter().map(|(name, value)| EnvVar { name, value });
+    let secret = secret_env.variables().map(|(name, value)| EnvVar { name, value });
+    let mut env: Vec<EnvVar<'_>> = own.chain(secret).collect();
+    env.sort_unstable_by_key(|variable| variable.name);
     let mut capabilities: Vec<&str> = config.capabilities.iter().map(String::as_str).collect();
     capabilities.sort_unstable();
     capabilities.dedup();
@@ -62,18 +71,27 @@ pub fn plan_assignment(
         args: List::new(&args),
         env: List::new(&env),
         capabilities: List::new(&capabilities),
+        values_mac: secret_env.mac(),
     };
-    let mut buffer = [0; SPEC_BYTES_MAX];
-    let length = encode_spec(&spec, &mut buffer).map_err(|error| ModuleRefusal {
-        reason: ReasonCode::Unsupported,
-        message: format!(
-            "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args or capabilities"
-        ),
+    let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
+    let length = encode_spec(&spec, &mut *buffer).map_err(|error| match secret_env.mac() {
+        None => ModuleRefusal {
+            reason: ReasonCode::Unsupported,
+            message: format!(
+                "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args or capabilities"
+            ),
+        },
+        Some(_) => ModuleRefusal {
+            reason: ReasonCode::AssignmentTooLarge,
+            message: format!(
+                "spec.config with the values of its Secrets does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten values, env, args or capabilities, or name single keys with secret_key_ref"
+            ),
+        },
     })?;
     let spec = &buffer[..length];
     Ok(Assigned {
         spec_hash: SpecHash::of(spec),
-        spec: spec.into(),
+        spec: Hidden::new(spec.into()),
         digest: module.digest,
         footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
     })
@@ -104,7 +122,7 @@ impl Assigned {
             application_uid: uid.to_string(),
             application: name,
             spec_hash: self.spec_hash.to_string(),
-            spec: STANDARD.encode(&self.spec),
+            spec: Hidden::new(STANDARD.encode(&**self.spec)),
             digest: self.digest.to_string(),
             correlation_id: correlation.to_string(),
         }
@@ -129,23 +147,27 @@ mod tests {
             restart_policy: RestartPolicy::OnFailure,
             ..ApplicationConfig::default()
         };
-        let assigned = plan_assignment(UID, "default/app", &module(7, 100), &config).unwrap();
+        let assigned =
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default()).unwrap();
         let spec = decode_spec(&assigned.spec).unwrap();
         assert_eq!(spec.name, "default/app");
         assert_eq!(spec.module_bytes, 100);
         assert_eq!(spec.capabilities.iter().collect::<Vec<_>>(), ["gpio", "sensor"]);
         assert_eq!(spec.env.iter().map(|var| var.name).collect::<Vec<_>>(), ["A", "B"]);
         assert_eq!(spec.restart_policy, wasmbed_protocol::RestartPolicy::OnFailure);
-        let again = plan_assignment(UID, "default/app", &module(7, 100), &config).unwrap();
+        let again =
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default()).unwrap();
         assert_eq!(assigned.spec_hash, again.spec_hash);
-        let other = plan_assignment(UID, "default/app", &module(8, 100), &config).unwrap();
+        let other =
+            plan_assignment(UID, "default/app", &module(8, 100), &config, &SecretEnv::default()).unwrap();
         assert_ne!(assigned.spec_hash, other.spec_hash);
     }
 
     #[test]
     fn a_configuration_that_fits_no_frame_is_refused() {
         let config = ApplicationConfig { args: vec!["x".repeat(4_000)], ..ApplicationConfig::default() };
-        let refusal = plan_assignment(UID, "default/app", &module(7, 100), &config).unwrap_err();
+        let refusal =
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default()).unwrap_err();
         assert_eq!(refusal.reason, ReasonCode::Unsupported);
         assert!(refusal.message.contains("shorten"), "{}", refusal.message);
     }

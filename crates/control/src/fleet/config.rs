@@ -2,6 +2,8 @@
 
 use wasmbed_protocol::rate::Rate;
 
+use super::secret::ValuesKey;
+
 /// How often, how hard and how fast the fleet's controller acts.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
@@ -22,6 +24,9 @@ pub struct FleetConfig {
     pub undeploy_timeout_ms: u64,
     /// Between two writes of one Application's status.
     pub status_interval_ms: u64,
+    /// Hides the values of Secrets in hashes; all controllers have the same. Without it no Secret is read, and Applications that
+    /// name one are refused.
+    pub values_key: Option<ValuesKey>,
     /// Writes to the Kubernetes API, all Applications together. A real API server spends about 2 ms of CPU on each.
     pub writes_per_second: u32,
 }
@@ -37,6 +42,7 @@ impl Default for FleetConfig {
             lease_watch_silence_ms: 6_000,
             undeploy_timeout_ms: 60_000,
             status_interval_ms: 1_000,
+            values_key: None,
             writes_per_second: 50,
         }
     }

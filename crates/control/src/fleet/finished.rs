@@ -77,10 +77,10 @@ impl Fleet {
             });
             let Some(report) = report else { continue };
             let digest = match application.prepared() {
-                Prepared::Ready(assigned) | Prepared::ModuleMissing { kept: Some(assigned), .. } => {
+                Prepared::Ready(assigned) | Prepared::SourceMissing { kept: Some(assigned), .. } => {
                     Some(assigned.digest)
                 }
-                Prepared::ModuleMissing { .. } | Prepared::Refused { .. } => application.known_digest(),
+                Prepared::SourceMissing { .. } | Prepared::Refused { .. } => application.known_digest(),
             };
             entries.retain(|entry| entry.uid.parse() != Ok(report.uid()));
             entries.push(report.to_finished(&application.key().name, digest));

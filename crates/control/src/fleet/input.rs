@@ -4,7 +4,7 @@ use k8s_openapi::api::coordination::v1::LeaseSpec;
 use wasmbed_api::Erased;
 use wasmbed_protocol::{CorrelationId, DeviceUid, ModuleDigest, Nonce};
 
-use super::config::LEASE_DEFAULT_MS;
+use super::{config::LEASE_DEFAULT_MS, secret::SecretValues};
 use crate::{
     ObjectKey,
     gateway_api::{PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal},
@@ -86,6 +86,28 @@ pub enum UploadSource {
     Application(ObjectKey),
     /// `wasm_bytes` of that Module.
     Module(ObjectKey),
+}
+
+/// A Secret that is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretRead {
+    /// For the answer.
+    pub id: CallId,
+    /// Which one.
+    pub secret: ObjectKey,
+}
+
+/// How the read of a Secret ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretOutcome {
+    /// It holds this.
+    Found(SecretValues),
+    /// There is none of that name.
+    NotFound,
+    /// This controller may not read it; what the API said.
+    Forbidden(String),
+    /// Another answer, no connection, or no answer in time; the text says which.
+    Unavailable(String),
 }
 
 /// One call, to a gateway or to the Kubernetes API; numbers are never used again.

@@ -9,6 +9,7 @@
 //! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown,
 //! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_event ── API
 //!            handle_write_outcome, handle_proof                       │     ├── poll_proof ── to be verified
+//!            handle_secret ───────────────────────────────────────────┤     ├── poll_secret ── API, by `get` alone
 //! election ─ handle_leadership ───────────────────────────────────────┤     └── poll_timeout
 //! clock ──── handle_timeout ──────────────────────────────────────────┘
 //! ```
@@ -40,6 +41,8 @@ mod record;
 mod release;
 mod requests;
 mod retry;
+mod secret;
+mod secrets;
 mod set;
 mod source;
 mod status;
@@ -70,10 +73,12 @@ pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
     ApprovalWrite, CallId, DecommissionWrite, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite,
     GatewayWrite, Kind, LeaseSeen, Order, OrdersOutcome, OrdersPut, ProofCheck, ProofEvidence, Put,
-    PutOutcome, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
+    PutOutcome, SecretOutcome, SecretRead, StatusWrite, UnreachableWrite, Upload, UploadOutcome,
+    UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use requests::{Claim, RequestSeen};
+pub use secret::{SecretEnv, SecretValues, ValuesKey};
 pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
 pub use target::{plan_target, selects};
 pub use translation::{Translated, translate};
@@ -86,6 +91,7 @@ use device_entry::Device;
 use gateways::Gateway;
 use record::{ApplicationId, DeviceId};
 use requests::Requests;
+use secrets::Secrets;
 use write_queue::Writes;
 
 /// Renewals that wait to be shown by a watch: some seconds' worth, beyond which it lags too far to be of use.
@@ -101,7 +107,7 @@ const RENEWALS_MAX: usize = 8;
 ///   is decided before every list has ended once.
 /// - **Leadership.** [`Fleet::handle_leadership`] right before outputs are polled: what is polled after it is sent in its term.
 /// - **Answers.** Each call is answered once, under the [`CallId`] that it came with: `handle_put_outcome`,
-///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_write_outcome`.
+///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_write_outcome`, `handle_secret`.
 /// - **Outputs.** Every `poll_*` until it gives nothing, after inputs and once [`Fleet::poll_timeout`] has passed, with
 ///   [`Fleet::poll_device_finalizer`] last: it uses what the others leave.
 /// - **Time.** [`Fleet::handle_timeout`] at any time, and once [`Fleet::poll_timeout`] has passed.
@@ -162,6 +168,8 @@ pub struct Fleet {
     decommissions: DueQueue<DeviceId>,
     /// Those of which a proof may have come, by when it may be verified.
     proofs: DueQueue<DeviceId>,
+    /// Secrets that Applications name.
+    secrets: Secrets,
     writes: Writes,
     events: VecDeque<Event>,
     events_dropped: u64,
@@ -211,6 +219,7 @@ impl Fleet {
             leaving: BTreeSet::new(),
             decommissions: DueQueue::default(),
             proofs: DueQueue::default(),
+            secrets: Secrets::default(),
             events: VecDeque::new(),
             events_dropped: 0,
             next_resync_ms: 0,
@@ -315,6 +324,7 @@ impl Fleet {
         for gateway in self.gateways.values_mut() {
             gateway.begin_term();
         }
+        self.forget_secrets(now);
         if term.is_some() {
             self.resync(now);
         }
@@ -407,6 +417,7 @@ impl Fleet {
             .chain(writes)
             .chain(releases)
             .chain(recheck)
+            .chain(self.secrets_timeout())
             .fold(self.next_resync_ms, u64::min)
     }
 

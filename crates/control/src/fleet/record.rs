@@ -34,8 +34,8 @@ pub(super) enum Prepared {
         /// Why.
         refusal: ModuleRefusal,
     },
-    /// Its Module is not there. Devices that have it keep it, and no other gets it.
-    ModuleMissing {
+    /// Its Module, or what it has from Secrets, is not there. Devices that have it keep it, and no other gets it.
+    SourceMissing {
         /// What was sent before, if this controller knows it. If not, devices that run it are left alone.
         kept: Option<Arc<Assigned>>,
         /// Whether that is what this generation says, and not what an earlier one said.
@@ -166,7 +166,7 @@ pub(super) enum Placement {
     Unschedulable,
     /// The device has never said what it is.
     FactsUnknown,
-    /// Its Module is missing; the device has it and keeps it.
+    /// Its Module, or what it has from Secrets, is missing; the device has it and keeps it.
     Retained,
     /// It gets the place of an ended one, once that one's result is written down.
     Waiting,

@@ -12,6 +12,7 @@ use super::{
     fit::{Holder, plan_fit, plan_room},
     module::{ModuleFacts, ModuleRefusal},
     record::{ApplicationId, Placement, Prepared},
+    secret::is_of_secrets,
 };
 use crate::ObjectKey;
 
@@ -107,7 +108,7 @@ impl Member {
 enum CandidateModule<'a> {
     /// This.
     Ready(&'a Arc<Assigned>, &'a ModuleFacts),
-    /// What was sent before, to those that have it; its Module is missing, or what it is now no device can run.
+    /// What was sent before, to those that have it; its Module or Secrets are missing, or what it is now no device can run.
     Retained(&'a Arc<Assigned>, &'a ModuleRefusal),
     /// Nothing, and what a device that has it works to is unknown.
     Unknown(&'a ModuleRefusal),
@@ -118,12 +119,12 @@ impl<'a> CandidateModule<'a> {
         Some(match (prepared, module) {
             (Prepared::Ready(assigned), Some(module)) => Self::Ready(assigned, module),
             (
-                Prepared::ModuleMissing { kept: Some(assigned), refusal, .. }
+                Prepared::SourceMissing { kept: Some(assigned), refusal, .. }
                 | Prepared::Refused { kept: Some(assigned), refusal },
                 _,
             ) => Self::Retained(assigned, refusal),
             (
-                Prepared::ModuleMissing { kept: None, refusal, .. }
+                Prepared::SourceMissing { kept: None, refusal, .. }
                 | Prepared::Refused { kept: None, refusal },
                 _,
             ) => Self::Unknown(refusal),
@@ -255,6 +256,10 @@ fn beside(key: &ObjectKey, unknown: &ModuleRefusal) -> ModuleRefusal {
     let message = match unknown.reason {
         ReasonCode::ModuleNotFound => format!(
             "the device runs {key}, whose Module is missing; nothing can be added there until that Module is back or {key} is deleted"
+        ),
+        reason if is_of_secrets(reason) => format!(
+            "the device runs {key}, whose config.env_from can't be read ({}); nothing can be added there until that is put right or {key} is deleted",
+            reason.as_str()
         ),
         _ => format!(
             "the device runs an earlier generation of {key} and can't run the present one; nothing can be added there until that is corrected or {key} is deleted"
@@ -500,7 +505,7 @@ mod tests {
     fn assigned(spec_hash: SpecHash) -> Assigned {
         let module = module(1, 100);
         let footprint = module.needs.as_ref().unwrap().footprint;
-        Assigned { spec_hash, spec: Box::default(), digest: module.digest, footprint }
+        Assigned { spec_hash, spec: crate::Hidden::default(), digest: module.digest, footprint }
     }
 
     fn content(numbers: &[u8]) -> Vec<Member> {

@@ -18,6 +18,7 @@ use super::{
     module::ModuleRefusal,
     published::{CONDITIONS, Published},
     record::{Placement, Prepared, ReportedApplication},
+    secret::is_of_secrets,
 };
 
 /// What one target does for one generation.
@@ -94,8 +95,8 @@ pub(super) struct Facts<'a> {
     min_ready_s: u32,
     /// The Application itself is at fault, whatever its targets do.
     refusal: Option<&'a ModuleRefusal>,
-    /// Its Module is not there: what devices have they keep, and no other gets it.
-    module_missing: Option<&'a ModuleRefusal>,
+    /// Its Module, or what it has from Secrets, is not there: what devices have they keep, and no other gets it.
+    source_missing: Option<&'a ModuleRefusal>,
     /// By device name, ascending.
     target_states: Vec<(&'a str, TargetState)>,
     /// Of all targets: with a session.
@@ -112,10 +113,10 @@ impl<'a> Facts<'a> {
     /// What the Application says; `module` is the one that it names, if that is there. Its targets follow, then
     /// [`Facts::complete`].
     pub(super) fn new(application: &'a Application, module: Option<ModuleDigest>) -> Self {
-        let (refusal, module_missing, digest) = match application.prepared() {
+        let (refusal, source_missing, digest) = match application.prepared() {
             Prepared::Refused { refusal, .. } => (Some(refusal), None, module),
             Prepared::Ready(assigned) => (None, None, Some(assigned.digest)),
-            Prepared::ModuleMissing { kept, current, refusal } => {
+            Prepared::SourceMissing { kept, current, refusal } => {
                 let kept = kept.as_ref().filter(|_| *current).map(|assigned| assigned.digest);
                 (None, Some(refusal), kept.or(application.known_digest()))
             }
@@ -128,7 +129,7 @@ impl<'a> Facts<'a> {
             one_shot: application.is_one_shot(),
             min_ready_s: application.spec().min_ready_s,
             refusal,
-            module_missing,
+            source_missing,
             ..Self::default()
         }
     }
@@ -285,12 +286,12 @@ fn conditions(facts: &Facts<'_>, tally: &Tally<'_>) -> [Option<State>; CONDITION
     ]
 }
 
-/// Why the Application can't go on whatever its targets do. A missing Module is no such reason while anything runs.
+/// Why the Application can't go on whatever its targets do. A missing Module or Secret is no such reason while anything runs.
 fn refusal(facts: &Facts<'_>, tally: &Tally<'_>) -> Option<State> {
     if facts.deleting {
         return Some(state(false, ReasonCode::Terminating, ReasonCode::Terminating.sentence()));
     }
-    let refusal = facts.refusal.or(facts.module_missing.filter(|_| tally.done() == 0))?;
+    let refusal = facts.refusal.or(facts.source_missing.filter(|_| tally.done() == 0))?;
     Some(state(false, refusal.reason, with_earlier(facts, refusal.message.clone())))
 }
 
@@ -374,7 +375,7 @@ fn reconciling(facts: &Facts<'_>, tally: &Tally<'_>, summary: &str) -> State {
         Some((message, false)) => return state(true, ReasonCode::Retrying, message),
         None => {}
     }
-    if facts.refusal.is_none() && facts.module_missing.is_none() && tally.waiting() {
+    if facts.refusal.is_none() && facts.source_missing.is_none() && tally.waiting() {
         return state(true, ReasonCode::Deploying, summary);
     }
     state(false, ReasonCode::UpToDate, ReasonCode::UpToDate.sentence())
@@ -384,9 +385,10 @@ fn stalled(facts: &Facts<'_>, tally: &Tally<'_>) -> State {
     if let Some(refusal) = facts.refusal.filter(|_| !facts.deleting) {
         return state(true, refusal.reason, with_earlier(facts, refusal.message.clone()));
     }
-    if let Some(refusal) = facts.module_missing.filter(|_| !facts.deleting) {
+    if let Some(refusal) = facts.source_missing.filter(|_| !facts.deleting) {
+        let until = if is_of_secrets(refusal.reason) { "that is put right" } else { "it is back" };
         let message = format!(
-            "{}; what devices run goes on, and nothing new can be deployed until it is back",
+            "{}; what devices run goes on, and nothing new can be deployed until {until}",
             refusal.message
         );
         return state(true, refusal.reason, with_earlier(facts, message));

@@ -48,6 +48,10 @@ impl Fleet {
         if !application.is_writable() {
             return None;
         }
+        // So has the answer to the read.
+        if self.awaits_secrets(application) && !application.is_deleting() {
+            return None;
+        }
         self.reconciliations += 1;
         let application = self.applications.get(&id)?;
         let (status, recheck_ms) = self.status_of(now, application);

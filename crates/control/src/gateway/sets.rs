@@ -18,7 +18,7 @@ use super::{
     input::SessionId,
 };
 use crate::{
-    ObjectKey,
+    Hidden, ObjectKey,
     gateway_api::{AssignmentEntry, DeviceSet, PutSets, SETS_PER_PUT_MAX},
     harmless,
 };
@@ -63,7 +63,7 @@ impl SetAssignment {
             application_uid: uid.to_string(),
             application: application.to_string(),
             spec_hash: hash.to_string(),
-            spec: STANDARD.encode(spec),
+            spec: Hidden::new(STANDARD.encode(&**spec)),
             digest: digest.to_string(),
             correlation_id: self.correlation_id.to_string(),
         }
@@ -74,7 +74,7 @@ impl SetAssignment {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
     hash: SpecHash,
-    spec: Vec<u8>,
+    spec: Hidden<Vec<u8>>,
     uid: ApplicationUid,
     application: Arc<str>,
     digest: ModuleDigest,
@@ -220,7 +220,7 @@ impl Bodies {
 
     fn parse_entry(&mut self, entry: &AssignmentEntry) -> Result<Arc<Body>, AssignmentError> {
         let hash: SpecHash = parse_id("spec_hash", &entry.spec_hash)?;
-        let spec = STANDARD.decode(&entry.spec)?;
+        let spec = Hidden::new(STANDARD.decode(&*entry.spec)?);
         if let Some(body) = self.0.get(&hash).and_then(Weak::upgrade)
             && body.spec == spec
             && *body.application == *entry.application

@@ -3,6 +3,7 @@
 mod approval;
 mod decommission;
 mod model;
+mod secrets;
 mod truth;
 mod world;
 

@@ -138,6 +138,12 @@ pub(super) struct World {
     /// Nonces drawn so far.
     pub(super) drawn: u8,
     pub(super) decommission_writes: usize,
+    /// Of the controllers.
+    pub(super) values_key: Option<ValuesKey>,
+    /// What is asked for a Secret is answered so; one that is not here does not exist.
+    pub(super) secrets: BTreeMap<String, SecretOutcome>,
+    /// Every read of a Secret: when, and which.
+    pub(super) secret_reads: Vec<(u64, String)>,
 }
 
 impl World {
@@ -182,6 +188,9 @@ impl World {
             gateways_too_old: false,
             drawn: 0,
             decommission_writes: 0,
+            values_key: None,
+            secrets: BTreeMap::new(),
+            secret_reads: Vec::new(),
         };
         for n in 0..devices {
             world.create_device(&format!("device-{n:03}"));
@@ -288,7 +297,8 @@ impl World {
     }
 
     fn start(&mut self) {
-        self.fleet = Fleet::new(FleetConfig::default());
+        let values_key = self.values_key.clone();
+        self.fleet = Fleet::new(FleetConfig { values_key, ..FleetConfig::default() });
         self.list();
         for name in self.gateway_names() {
             self.gateways.get_mut(&name).unwrap().heard = false;
@@ -632,6 +642,13 @@ impl World {
                 };
                 self.fleet.handle_upload_outcome(self.now, &upload.gateway, upload.id, outcome);
             }
+            while let Some(read) = self.fleet.poll_secret(self.now) {
+                quiet = false;
+                self.secret_reads.push((self.now.ms, read.secret.name.clone()));
+                let held = self.secrets.get(&read.secret.name).cloned();
+                let outcome = held.unwrap_or(SecretOutcome::NotFound);
+                self.fleet.handle_secret(self.now, read.id, outcome);
+            }
             while let Some(write) = self.fleet.poll_finalizer(self.now) {
                 quiet = false;
                 self.write_finalizer(write);
@@ -820,8 +837,16 @@ impl World {
             assert_ne!(content, hashes(&set.assignments), "revision of {name} moved without a change");
         }
         let applications: BTreeSet<&str> = set.assignments.iter().map(|e| e.application.as_str()).collect();
-        let wanted = self.wanted(&set.device.name);
-        assert_eq!(applications, wanted.iter().map(String::as_str).collect(), "set of {}", set.device.name);
+        // What has values of Secrets waits for them where it does not run; where it does it stays.
+        let (runs, wanted) = (self.runs(&set.device.name), self.wanted(&set.device.name));
+        let waits = |name: &str| {
+            let short = name.rsplit('/').next().unwrap();
+            let secretive =
+                self.applications.get(short).is_some_and(|(it, _)| !it.spec.config.env_from.is_empty());
+            secretive && !runs.contains(name) && !applications.contains(name)
+        };
+        let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).filter(|name| !waits(name)).collect();
+        assert_eq!(applications, wanted, "set of {}", set.device.name);
     }
 
     /// A revision that a gateway took has one content for ever, and moves only with it.

@@ -1,6 +1,6 @@
 //! A WebAssembly file as an Application, with a Module of its own where it is too large to stand inline.
 
-use std::path::Path;
+use std::{convert::Infallible, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,7 +8,8 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
-    Application, ApplicationConfig, ApplicationSpec, Module, ModuleSpec, RestartPolicy, TargetDevices,
+    Application, ApplicationConfig, ApplicationSpec, EnvFrom, Module, ModuleSpec, RestartPolicy, SecretRef,
+    TargetDevices,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
 
@@ -53,6 +54,10 @@ pub(super) struct WasmArgs {
     /// An environment variable, NAME=VALUE; may be given several times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable)]
     env: Vec<(String, String)>,
+    /// Environment variables from all keys of a Secret, each with a prefix before its name if one is given; may be given several
+    /// times.
+    #[arg(long, value_name = "SECRET[:PREFIX]", value_parser = env_from)]
+    env_from: Vec<EnvFrom>,
     /// An argument; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     arg: Vec<String>,
@@ -99,6 +104,7 @@ impl WasmArgs {
             ("--memory-limit", self.memory_limit.is_some()),
             ("--cpu-time-limit", self.cpu_time_limit.is_some()),
             ("--env", !self.env.is_empty()),
+            ("--env-from", !self.env_from.is_empty()),
             ("--arg", !self.arg.is_empty()),
             ("--capability", !self.capability.is_empty()),
             ("--restart", self.restart.is_some()),
@@ -143,6 +149,7 @@ impl WasmArgs {
             memory_limit: self.memory_limit.unwrap_or(defaults.memory_limit.max(at_start)),
             cpu_time_limit: self.cpu_time_limit.unwrap_or(defaults.cpu_time_limit),
             env,
+            env_from: self.env_from.clone(),
             args: self.arg.clone(),
             restart_policy: match self.restart {
                 Some(Restart::Always) => RestartPolicy::Always,
@@ -153,6 +160,13 @@ impl WasmArgs {
             capabilities: self.capability.clone(),
         })
     }
+}
+
+/// `SECRET` or `SECRET:PREFIX`; the API checks both.
+fn env_from(text: &str) -> Result<EnvFrom, Infallible> {
+    let (name, prefix) = text.split_once(':').map_or((text, None), |(name, prefix)| (name, Some(prefix)));
+    let secret = SecretRef { name: name.to_owned(), optional: None };
+    Ok(EnvFrom { secret_ref: Some(secret), prefix: prefix.map(str::to_owned), ..EnvFrom::default() })
 }
 
 /// The file's bytes if it is a WebAssembly module by its name or its first bytes.
