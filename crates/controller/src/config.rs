@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use wasmbed_control::fleet::ValuesKey;
+
 /// A controller's configuration, all values resolved.
 #[derive(Clone)]
 pub struct Config {
@@ -21,6 +23,8 @@ pub struct Config {
     pub reconciliation: ReconciliationConfig,
     /// Where health and metrics are served.
     pub health: HealthConfig,
+    /// Hides values of Secrets in hashes; all controllers have the same. Without it Applications that name Secrets are refused.
+    pub values_key: Option<ValuesKey>,
     /// The Kubernetes API.
     pub kube: kube::Config,
     /// The Lease that one controller of several holds.

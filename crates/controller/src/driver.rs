@@ -17,8 +17,8 @@ use wasmbed_api::{Application, Device, DeviceGateway, ReasonCode, kind};
 use wasmbed_control::{
     ObjectKey,
     fleet::{
-        ApprovalWrite, CallId, Fleet, Kind, OrdersOutcome, OrdersPut, ProofEvidence, Put, PutOutcome, Upload,
-        UploadOutcome,
+        ApprovalWrite, CallId, Fleet, Kind, OrdersOutcome, OrdersPut, ProofEvidence, Put, PutOutcome,
+        SecretOutcome, SecretRead, Upload, UploadOutcome,
     },
     gateway_api::{PutDecommissions, Refusal},
     kubernetes::{Event, WriteOutcome},
@@ -33,7 +33,7 @@ use crate::{
     decommission,
     election::Lead,
     input::Input,
-    kubernetes::module_bytes,
+    kubernetes::{module_bytes, secret_values},
     metrics::{Metrics, Operation},
     stream,
 };
@@ -85,6 +85,7 @@ enum Outcome {
     Upload { gateway: String, id: CallId, outcome: UploadOutcome },
     Orders { gateway: String, id: CallId, outcome: OrdersOutcome },
     Write { id: CallId, outcome: WriteOutcome<String> },
+    Secret { id: CallId, outcome: SecretOutcome },
     Event,
 }
 
@@ -237,6 +238,7 @@ impl Driver {
                 self.fleet.handle_orders_outcome(now, &gateway, id, outcome);
             }
             Outcome::Write { id, outcome } => self.fleet.handle_write_outcome(now, id, outcome),
+            Outcome::Secret { id, outcome } => self.fleet.handle_secret(now, id, outcome),
             Outcome::Event => {}
         }
     }
@@ -273,6 +275,9 @@ impl Driver {
                 trust_domain,
                 put,
             ));
+        }
+        while let Some(read) = self.fleet.poll_secret(now) {
+            tasks.spawn(read_secret(self.caller.clone(), self.metrics.clone(), read));
         }
         self.start_writes(tasks);
         while let Some(event) = self.fleet.poll_event() {
@@ -397,6 +402,21 @@ impl<K> Target<K> {
     fn metadata(key: ObjectKey, what: &'static str) -> Self {
         Self { key, status: false, what, kind: PhantomData }
     }
+}
+
+async fn read_secret(caller: Caller, metrics: Metrics, read: SecretRead) -> Outcome {
+    let started = Instant::now();
+    let outcome = secret_values(&caller, &read.secret).await;
+    let failed = match &outcome {
+        SecretOutcome::Found(_) | SecretOutcome::NotFound => false,
+        SecretOutcome::Forbidden(error) | SecretOutcome::Unavailable(error) => {
+            // Read again before long, and the Application's status says so.
+            tracing::debug!(secret = %read.secret, reason = "SecretUnread", error, "a Secret could not be read");
+            true
+        }
+    };
+    metrics.observe(Operation::ReadSecret, started.elapsed().as_secs_f64(), failed);
+    Outcome::Secret { id: read.id, outcome }
 }
 
 async fn approve(caller: Caller, metrics: Metrics, write: ApprovalWrite) -> Outcome {

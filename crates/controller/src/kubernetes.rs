@@ -1,8 +1,11 @@
-//! The bytes of modules, read from the Kubernetes API when a gateway needs them.
+//! What is read from the Kubernetes API when it is needed: the bytes of modules, and Secrets.
 
 use bytes::Bytes;
 use wasmbed_api::{Application, Module};
-use wasmbed_control::fleet::{UploadSource, decode_module};
+use wasmbed_control::{
+    ObjectKey,
+    fleet::{SecretOutcome, SecretValues, UploadSource, decode_module},
+};
 use wasmbed_kubernetes::{CallError, Caller};
 use wasmbed_protocol::ModuleDigest;
 
@@ -20,4 +23,14 @@ pub(crate) async fn module_bytes(
     };
     let bytes = text.and_then(|text| decode_module(&text).ok());
     Ok(bytes.filter(|bytes| ModuleDigest::of(bytes) == digest).map(Bytes::from))
+}
+
+/// A Secret's values, or why there are none.
+pub(crate) async fn secret_values(caller: &Caller, secret: &ObjectKey) -> SecretOutcome {
+    match caller.secret(secret).await {
+        Ok(Some(data)) => SecretOutcome::Found(SecretValues::read(data)),
+        Ok(None) => SecretOutcome::NotFound,
+        Err(error) if error.status() == Some(403) => SecretOutcome::Forbidden(error.to_string()),
+        Err(error) => SecretOutcome::Unavailable(error.to_string()),
+    }
 }

@@ -22,7 +22,9 @@ mod requests;
 mod stream;
 mod watch;
 
-pub use config::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
+pub use config::{
+    Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles, ValuesKey,
+};
 pub use error::Error;
 pub use metrics::describe as describe_metrics;
 
@@ -174,6 +176,7 @@ fn fleet_config(config: &Config) -> FleetConfig {
         backoff_multiplier: reconciliation.backoff_multiplier,
         lease_grace_ms: milliseconds(config.lease.gateway_grace),
         lease_watch_silence_ms: milliseconds(config.lease.renew).saturating_mul(2),
+        values_key: config.values_key.clone(),
         ..FleetConfig::default()
     }
 }

@@ -27,6 +27,7 @@ pub(crate) enum Operation {
     PutDecommissions,
     ReviewAccess,
     WriteEvent,
+    ReadSecret,
     Stream,
 }
 

@@ -27,6 +27,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Namespaces whose devices are served; all if there is none.
     pub namespaces: BTreeSet<String>,
+    /// Keys that encrypt sets with values of Secrets in `data_dir`, one of 64 hexadecimal digits on each line, the newest first.
+    /// Without it such sets are kept in memory only.
+    pub data_key: Option<PathBuf>,
     /// What happens to devices that no Device object names.
     pub enrollment: Enrollment,
     /// Devices that have no certificate of the fleet yet.
@@ -136,6 +139,7 @@ impl Config {
             trust_domain: trust_domain.to_owned(),
             data_dir,
             namespaces: BTreeSet::new(),
+            data_key: None,
             enrollment: Enrollment::Approval,
             joining: Joining::default(),
             heartbeat_interval: Duration::from_secs(30),

@@ -110,7 +110,7 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
     let certificates = Certificates::open(&config)?;
-    let opened = store::open(&config.data_dir)?;
+    let opened = store::open(&config.data_dir, config.data_key.as_deref())?;
     let id = id::open(&config.data_dir)
         .map_err(|source| StoreError::Io { path: config.data_dir.clone(), source })?;
     let shares = Shares::claim(&config.limits, config.max_connections);
@@ -149,6 +149,13 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let foreign = Arc::<foreign::Foreign>::default();
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
     tracing::info!(gateway = config.name, address, boot_id, id, "gateway listens");
+    metrics.set_sealed(config.data_key.is_some());
+    if config.data_key.is_none() {
+        tracing::info!(
+            gateway = config.name,
+            "gateway.data_key_file is not set: sets with values of Secrets are kept in memory only, and come back from a controller after a restart"
+        );
+    }
 
     let refusals = Arc::new(Refusals::new());
 

@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     devices: Gauge,
     modules: Gauge,
     module_bytes: Gauge,
+    sets_sealed: Gauge,
     kubernetes_calls: Family<Write, Counter>,
     pub(crate) kubernetes_seconds: Histogram,
     kubernetes_waiting: Gauge,
@@ -155,6 +156,11 @@ impl ProcessMetrics for Metrics {
             devices: all.add("devices", "Devices known", Gauge::default()),
             modules: all.add("modules", "Modules on disk", Gauge::default()),
             module_bytes: all.add("module_bytes", "Bytes of modules on disk", Gauge::default()),
+            sets_sealed: all.add(
+                "secrets_on_disk",
+                "1 if sets with values of Secrets are kept on disk, encrypted; 0 if in memory only",
+                Gauge::default(),
+            ),
             kubernetes_calls: all.add("kubernetes_calls", "Calls to the Kubernetes API", Family::default()),
             kubernetes_seconds: all.add_seconds("kubernetes_call", "Calls to the Kubernetes API", seconds()),
             kubernetes_waiting: all.add(
@@ -208,6 +214,11 @@ impl ProcessMetrics for Metrics {
 }
 
 impl Metrics {
+    /// Whether sets with values of Secrets are kept on disk.
+    pub(crate) fn set_sealed(&self, sealed: bool) {
+        self.sets_sealed.set(i64::from(sealed));
+    }
+
     pub(crate) fn refused(&self, reason: RefusalReason) {
         self.refusals.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }

@@ -4,6 +4,10 @@
 //! synced, moved there, and checked against its name whenever it is read. One thread does the writing: what waits for
 //! it shares one transaction, so that 1,000 sets cost one sync and not 1,000.
 //!
+//! What a set has from Secrets is on the disk under the key of `gateway.data_key_file` alone: such a set is encrypted in a table of
+//! its own, beside the record of its device. Without that file it is in memory only, and after a restart the gateway lacks it
+//! until a controller sends it again.
+//!
 //! A disk that fails is tried once a second until it works again; until then [`Condition`] says so. A database that can't
 //! be read is set aside: the gateway then begins with nothing known of any device, which keeps what it runs until a
 //! controller sends its set again.
@@ -22,11 +26,17 @@ use std::{
 
 use redb::{Database, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
-use wasmbed_control::gateway::{Restored, StoreFailure, StoreId, StoreOperation, StoredDevice};
-use wasmbed_files::{DatabaseFile, OpenError};
+use wasmbed_control::{
+    gateway::{Restored, StoreFailure, StoreId, StoreOperation, StoredDevice},
+    gateway_api::DeviceSet,
+};
+use wasmbed_files::{DatabaseFile, KeyFileError, OpenError, SealError, Sealer};
 use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
+use zeroize::Zeroizing;
 
 const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
+/// Sets that have secrets, encrypted, by the same keys; the record in [`DEVICES`] then has none.
+const SEALED_SETS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sealed_sets");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const LEADER_TERM: &str = "leader_term";
 
@@ -55,6 +65,9 @@ pub enum StoreError {
     /// The database of sets can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// `gateway.data_key_file` can't be used.
+    #[error("gateway.data_key_file: {0}")]
+    Keys(#[from] KeyFileError),
     /// The thread that writes could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(io::Error),
@@ -124,6 +137,7 @@ pub(crate) struct Store {
 pub(crate) struct Opened {
     file: DatabaseFile,
     database: Database,
+    sealer: Option<Sealer>,
     /// How it is.
     pub(crate) condition: Condition,
     folder: PathBuf,
@@ -134,8 +148,9 @@ pub(crate) struct Opened {
 /// Pages of the database in memory. It is read at the start only; after that sets are written, and never read back.
 const CACHE_BYTES: usize = 256 * 1024;
 
-/// Opens the disk, creating it if it is empty.
-pub(crate) fn open(folder: &Path) -> Result<Opened, StoreError> {
+/// Opens the disk, creating it if it is empty. `key` is the file of the keys that encrypt sets with secrets.
+pub(crate) fn open(folder: &Path, key: Option<&Path>) -> Result<Opened, StoreError> {
+    let sealer = key.map(Sealer::read).transpose()?;
     let modules = folder.join("modules");
     for folder in [folder, &modules] {
         wasmbed_files::private_folder(folder)
@@ -143,7 +158,7 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, StoreError> {
     }
     let file = DatabaseFile::new(folder.join("sets.redb"), CACHE_BYTES);
     let condition = Condition::default();
-    let (database, (leader_term, devices)) = match open_sets(&file) {
+    let (database, (leader_term, devices)) = match open_sets(&file, sealer.as_ref()) {
         Err(StoreError::Open(OpenError::Damaged { path, why })) => {
             let aside = wasmbed_files::set_aside(&path)
                 .map_err(|source| StoreError::Io { path: path.clone(), source })?;
@@ -153,22 +168,25 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, StoreError> {
                 "{told}; nothing is known of any device until a controller sends its set, devices keep what they run"
             );
             condition.lock().set_aside = Some(told);
-            open_sets(&file)?
+            open_sets(&file, sealer.as_ref())?
         }
         other => other?,
     };
     let modules =
         read_modules(&modules).map_err(|source| StoreError::Io { path: modules.clone(), source })?;
     let restored = Restored { leader_term, devices, modules };
-    Ok(Opened { file, database, condition, folder: folder.to_owned(), restored })
+    Ok(Opened { file, database, sealer, condition, folder: folder.to_owned(), restored })
 }
 
-fn open_sets(file: &DatabaseFile) -> Result<(Database, (u64, Vec<StoredDevice>)), StoreError> {
+fn open_sets(
+    file: &DatabaseFile,
+    sealer: Option<&Sealer>,
+) -> Result<(Database, (u64, Vec<StoredDevice>)), StoreError> {
     let failed =
         |source: redb::Error| StoreError::Database { path: file.path().to_owned(), source: Box::new(source) };
     let database = file.open(make_tables)?;
     make_tables(&database).map_err(failed)?;
-    match read_sets(&database) {
+    match read_sets(&database, sealer) {
         Ok(sets) => Ok((database, sets)),
         Err(redb::Error::Corrupted(why)) => {
             Err(OpenError::Damaged { path: file.path().to_owned(), why }.into())
@@ -180,26 +198,57 @@ fn open_sets(file: &DatabaseFile) -> Result<(Database, (u64, Vec<StoredDevice>))
 fn make_tables(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(DEVICES)?;
+    write.open_table(SEALED_SETS)?;
     write.open_table(META)?;
     write.commit()?;
     Ok(())
 }
 
-fn read_sets(database: &Database) -> Result<(u64, Vec<StoredDevice>), redb::Error> {
+fn read_sets(database: &Database, sealer: Option<&Sealer>) -> Result<(u64, Vec<StoredDevice>), redb::Error> {
     let read = redb::ReadableDatabase::begin_read(database)?;
     let leader_term = read.open_table(META)?.get(LEADER_TERM)?.map_or(0, |term| term.value());
+    let sealed_sets = read.open_table(SEALED_SETS)?;
     let mut devices = Vec::new();
+    // Unknown is not empty: a device keeps what it runs until a controller sends its set again.
+    let unreadable = |device: &str, error: &dyn std::fmt::Display| {
+        tracing::error!(device, reason = "BadSet", %error, "a set on disk can't be read");
+    };
     for entry in read.open_table(DEVICES)?.iter()? {
         let (key, value) = entry?;
-        match serde_json::from_slice(value.value()) {
-            Ok(device) => devices.push(device),
-            // Unknown is not empty: the device keeps what it runs until a controller sends its set again.
+        let mut device: StoredDevice = match serde_json::from_slice(value.value()) {
+            Ok(device) => device,
             Err(error) => {
-                tracing::error!(device = key.value(), reason = "BadSet", %error, "a set on disk can't be read");
+                unreadable(key.value(), &error);
+                continue;
+            }
+        };
+        if let Some(sealed) = sealed_sets.get(key.value())?.filter(|_| device.set.is_none()) {
+            match unseal(sealer, key.value(), sealed.value()) {
+                Ok(set) => device.set = Some(set),
+                Err(error) => unreadable(key.value(), &error),
             }
         }
+        devices.push(device);
     }
     Ok((leader_term, devices))
+}
+
+/// Why an encrypted set can't be read.
+#[derive(Debug, thiserror::Error)]
+enum SealedError {
+    #[error("it is encrypted, and gateway.data_key_file is not set; set it to the file that was used before")]
+    NoKey,
+    #[error("{0}; is gateway.data_key_file the file that was used before?")]
+    Seal(#[from] SealError),
+    #[error("its content is not a set")]
+    Content,
+}
+
+fn unseal(sealer: Option<&Sealer>, device: &str, sealed: &[u8]) -> Result<DeviceSet, SealedError> {
+    let sealer = sealer.ok_or(SealedError::NoKey)?;
+    let text = Zeroizing::new(sealer.unseal(device, sealed)?.into_owned());
+    // What serde says may quote what it read.
+    serde_json::from_slice(&text).map_err(|_| SealedError::Content)
 }
 
 fn read_modules(folder: &Path) -> io::Result<Vec<(ModuleDigest, u32)>> {
@@ -228,6 +277,7 @@ impl Opened {
         let writer = Writer {
             file: self.file,
             database: Some(self.database),
+            sealer: self.sealer,
             folder: self.folder,
             modules: Arc::clone(&modules),
             on_stored,
@@ -317,6 +367,7 @@ struct Writer {
     file: DatabaseFile,
     /// None while it can't be opened.
     database: Option<Database>,
+    sealer: Option<Sealer>,
     folder: PathBuf,
     modules: Arc<PathBuf>,
     on_stored: OnStored,
@@ -395,7 +446,7 @@ impl Writer {
         let Some(database) = &self.database else {
             return Err(StoreFailure("the database is closed".to_owned()));
         };
-        match transact(database, group) {
+        match transact(database, self.sealer.as_ref(), group) {
             Ok(()) => {
                 self.recovered();
                 Ok(())
@@ -471,23 +522,34 @@ impl Writer {
     }
 }
 
-fn transact(database: &Database, group: &[StoreOperation]) -> Result<(), redb::Error> {
+fn transact(
+    database: &Database,
+    sealer: Option<&Sealer>,
+    group: &[StoreOperation],
+) -> Result<(), redb::Error> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| redb::Error::Io(io::Error::other(error));
     let write = database.begin_write()?;
     {
         let mut devices = write.open_table(DEVICES)?;
+        let mut sealed_sets = write.open_table(SEALED_SETS)?;
         let mut meta = write.open_table(META)?;
         for operation in group {
             match operation {
                 StoreOperation::Put { leader_term, devices: stored, .. } => {
                     meta.insert(LEADER_TERM, leader_term)?;
                     for device in stored {
-                        let value = serde_json::to_vec(device)
-                            .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-                        devices.insert(device.device.to_string().as_str(), value.as_slice())?;
+                        let key = device.device.to_string();
+                        let (record, sealed) = records(device, sealer, &key).map_err(failed)?;
+                        devices.insert(key.as_str(), record.as_slice())?;
+                        match sealed {
+                            Some(sealed) => sealed_sets.insert(key.as_str(), sealed.as_slice())?,
+                            None => sealed_sets.remove(key.as_str())?,
+                        };
                     }
                 }
                 StoreOperation::Forget { device, .. } => {
                     devices.remove(device.to_string().as_str())?;
+                    sealed_sets.remove(device.to_string().as_str())?;
                 }
                 StoreOperation::DeleteModule { .. } | StoreOperation::LoadModule { .. } => {}
             }
@@ -497,11 +559,29 @@ fn transact(database: &Database, group: &[StoreOperation]) -> Result<(), redb::E
     Ok(())
 }
 
+/// The record of a device, and its set apart from that if it has secrets: encrypted, or not at all.
+fn records(
+    device: &StoredDevice,
+    sealer: Option<&Sealer>,
+    key: &str,
+) -> Result<(Vec<u8>, Option<Vec<u8>>), Box<dyn std::error::Error + Send + Sync>> {
+    let Some(set) = device.set.as_ref().filter(|set| set.has_secrets()) else {
+        return Ok((serde_json::to_vec(device)?, None));
+    };
+    let bare = StoredDevice { set: None, ..device.clone() };
+    let sealed = match sealer {
+        Some(sealer) => Some(sealer.seal(key, &Zeroizing::new(serde_json::to_vec(set)?))?),
+        None => None,
+    };
+    Ok((serde_json::to_vec(&bare)?, sealed))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use wasmbed_control::{ObjectKey, gateway_api::DeviceSet};
+    use wasmbed_control::{ObjectKey, gateway_api::AssignmentEntry};
+    use wasmbed_protocol::{EnvVar, List, RestartPolicy, Spec, SpecHash, ValuesMac, encode_spec};
 
     use super::*;
 
@@ -525,7 +605,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_answered_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, thread, stored) = start(open(folder.path()).unwrap());
+        let (store, thread, stored) = start(open(folder.path(), None).unwrap());
         for number in 0..600 {
             let devices = vec![device(&format!("d{}", number % 50), number)];
             store.start(StoreOperation::Put { id: StoreId(number), leader_term: number, devices });
@@ -542,7 +622,7 @@ mod tests {
         assert_eq!(stored.try_recv().unwrap(), StoreId(601), "what was asked for before the stop is done");
         store.start(StoreOperation::Forget { id: StoreId(602), device: device("d1", 0).device });
         assert!(stored.try_recv().is_err());
-        let restored = open(folder.path()).unwrap().restored;
+        let restored = open(folder.path(), None).unwrap().restored;
         assert_eq!((restored.leader_term, restored.devices.len()), (599, 49));
         assert!(restored.devices.contains(&device("d49", 599)));
     }
@@ -552,7 +632,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("sets.redb"), include_bytes!("../tests/fixtures/sets-0.1.0.redb"))
             .unwrap();
-        let opened = open(folder.path()).unwrap();
+        let opened = open(folder.path(), None).unwrap();
         assert_eq!(opened.condition.set_aside(), None);
         assert!(opened.restored.leader_term > 0);
         let device = &opened.restored.devices[0];
@@ -565,17 +645,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("gateway");
         let path = folder.join("sets.redb");
-        drop(open(&folder).unwrap());
+        drop(open(&folder, None).unwrap());
         for (round, damage) in [&b""[..], &b"no database"[..], &[7; 9000][..]].into_iter().enumerate() {
             fs::write(&path, damage).unwrap();
-            let opened = open(&folder).unwrap();
+            let opened = open(&folder, None).unwrap();
             assert_eq!((opened.restored.leader_term, opened.restored.devices.len()), (0, 0));
             let told = opened.condition.set_aside().unwrap();
             assert!(told.contains(&format!("sets.redb.damaged-{}", round + 1)), "{told}");
             assert_eq!(opened.condition.failing(), None);
         }
         assert_eq!(fs::read(folder.join("sets.redb.damaged-2")).unwrap(), b"no database");
-        assert_eq!(open(&folder).unwrap().condition.set_aside(), None, "it is said once");
+        assert_eq!(open(&folder, None).unwrap().condition.set_aside(), None, "it is said once");
         for (path, mode) in [(&folder, 0o700), (&folder.join("modules"), 0o700), (&path, 0o600)] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
         }
@@ -584,7 +664,7 @@ mod tests {
     #[tokio::test]
     async fn modules_are_checked_when_they_are_read() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, thread, _) = start(open(folder.path()).unwrap());
+        let (store, thread, _) = start(open(folder.path(), None).unwrap());
         let digest = ModuleDigest::of(b"module");
         store.write_module(digest, bytes::Bytes::from_static(b"module")).await.unwrap();
         assert_eq!(&*store.read_module(digest).await.unwrap(), b"module");
@@ -597,8 +677,106 @@ mod tests {
         fs::write(folder.path().join("modules").join("upload-7"), b"half").unwrap();
         thread.stop().await;
         assert!(store.write_module(digest, bytes::Bytes::from_static(b"module")).await.is_err());
-        let restored = open(folder.path()).unwrap().restored;
+        let restored = open(folder.path(), None).unwrap().restored;
         assert_eq!(restored.modules, [(digest, 6)]);
         assert_eq!(fs::read_dir(folder.path().join("modules")).unwrap().count(), 1);
+    }
+
+    const SECRET: &str = "m4rked-value-of-a-secret";
+
+    /// A device whose set has a secret.
+    fn secretive(name: &str, revision: u64) -> StoredDevice {
+        let env = [EnvVar { name: "TOKEN", value: SECRET }];
+        let spec = Spec {
+            uid: Default::default(),
+            name: "default/app",
+            digest: ModuleDigest::default(),
+            module_bytes: 1,
+            memory_limit_bytes: 0,
+            cpu_limit_ms: 0,
+            restart_policy: RestartPolicy::Always,
+            args: List::empty(),
+            env: List::new(&env),
+            capabilities: List::empty(),
+            values_mac: Some(ValuesMac([7; 16])),
+        };
+        let mut buffer = [0; 1_024];
+        let length = encode_spec(&spec, &mut buffer).unwrap();
+        let entry = AssignmentEntry {
+            application_uid: spec.uid.to_string(),
+            application: spec.name.to_owned(),
+            spec_hash: SpecHash::of(&buffer[..length]).to_string(),
+            spec: base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &buffer[..length]).into(),
+            digest: spec.digest.to_string(),
+            correlation_id: "00".repeat(16),
+        };
+        let mut device = device(name, revision);
+        device.set.as_mut().unwrap().assignments = vec![entry];
+        assert!(device.set.as_ref().unwrap().has_secrets());
+        device
+    }
+
+    /// Whether the database has the secret, as it is or as a part of base64.
+    fn shows_secret(folder: &Path) -> bool {
+        let held = fs::read(folder.join("sets.redb")).unwrap();
+        // Base64 of three bytes is the same four characters at any of three places.
+        let encoded = (0..3).map(|start| {
+            let whole = &SECRET.as_bytes()[start..];
+            base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &whole[..whole.len() / 3 * 3])
+                .into_bytes()
+        });
+        encoded.chain([SECRET.into()]).any(|part| held.windows(part.len()).any(|found| found == part))
+    }
+
+    async fn write(folder: &Path, key: Option<&Path>, devices: Vec<StoredDevice>) {
+        let (store, thread, _stored) = start(open(folder, key).unwrap());
+        store.start(StoreOperation::Put { id: StoreId(0), leader_term: 1, devices });
+        thread.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_set_with_secrets_is_on_the_disk_under_its_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, key) = (folder.path().join("data"), folder.path().join("key"));
+        wasmbed_files::DataKey::provide(&key).unwrap();
+        write(&data, Some(&key), vec![secretive("a", 4), device("b", 5)]).await;
+        assert!(!shows_secret(&data));
+        let read = |key: Option<&Path>| open(&data, key).unwrap().restored.devices;
+        assert_eq!(read(Some(&key)), [secretive("a", 4), device("b", 5)]);
+        // Without its key or with another one the device is known, and its set is not.
+        let other = folder.path().join("other");
+        wasmbed_files::DataKey::provide(&other).unwrap();
+        for key in [None, Some(other.as_path())] {
+            assert_eq!(read(key), [StoredDevice { set: None, ..secretive("a", 4) }, device("b", 5)]);
+        }
+        // The next set takes its place, with secrets or without, and so does none.
+        write(&data, Some(&key), vec![device("a", 6)]).await;
+        assert_eq!(read(Some(&key))[0], device("a", 6));
+        let (store, thread, _stored) = start(open(&data, Some(&key)).unwrap());
+        let again = vec![secretive("a", 7)];
+        store.start(StoreOperation::Put { id: StoreId(0), leader_term: 1, devices: again });
+        store.start(StoreOperation::Forget { id: StoreId(1), device: device("a", 0).device });
+        let bare = StoredDevice { set: None, ..device("a", 0) };
+        store.start(StoreOperation::Put { id: StoreId(2), leader_term: 1, devices: vec![bare.clone()] });
+        thread.stop().await;
+        assert_eq!(read(Some(&key))[0], bare, "what was forgotten does not come back");
+    }
+
+    #[tokio::test]
+    async fn without_a_key_a_set_with_secrets_is_not_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), None, vec![device("a", 3)]).await;
+        write(folder.path(), None, vec![secretive("a", 4), device("b", 5)]).await;
+        assert!(!shows_secret(folder.path()));
+        let restored = open(folder.path(), None).unwrap().restored.devices;
+        // Not the one before: that is not what the device is to run.
+        assert_eq!(restored, [StoredDevice { set: None, ..secretive("a", 4) }, device("b", 5)]);
+    }
+
+    #[test]
+    fn a_key_file_that_is_not_there_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = open(folder.path(), Some(&folder.path().join("none"))).err().unwrap();
+        assert!(error.to_string().starts_with("gateway.data_key_file: "), "{error}");
     }
 }

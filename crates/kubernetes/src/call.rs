@@ -12,6 +12,9 @@ pub enum CallError {
     /// The API's answer, or the connection to it.
     #[error("{}", describe_error(.0))]
     Api(#[from] kube::Error),
+    /// The peer: an answer that is not shown, since it may have secrets.
+    #[error("{0}")]
+    Unusable(&'static str),
     /// I/O: no answer came; the call may or may not have taken effect.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
@@ -23,7 +26,7 @@ impl CallError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Api(kube::Error::Api(status)) => Some(status.code),
-            Self::Api(_) | Self::Timeout(_) => None,
+            Self::Api(_) | Self::Timeout(_) | Self::Unusable(_) => None,
         }
     }
 
@@ -78,7 +81,9 @@ pub fn outcome<T>(result: Result<T, CallError>) -> WriteOutcome<T> {
             400..=499 => WriteOutcome::Rejected(error.to_string()),
             _ => WriteOutcome::Unavailable(error.to_string()),
         },
-        CallError::Api(_) | CallError::Timeout(_) => WriteOutcome::Unavailable(error.to_string()),
+        CallError::Api(_) | CallError::Timeout(_) | CallError::Unusable(_) => {
+            WriteOutcome::Unavailable(error.to_string())
+        }
     }
 }
 

@@ -136,11 +136,15 @@ impl Caller {
         self.within(name, requests.patch_approval(name, &self.patch_params(), &Patch::Merge(patch))).await
     }
 
-    fn api<K: Object>(&self, namespace: &str) -> Api<K> {
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn api<K: Object>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         object: &str,
         call: impl Future<Output = kube::Result<T>>,

@@ -10,10 +10,12 @@ mod caller;
 mod event;
 mod lease;
 mod review;
+mod secret;
 mod watched;
 
 pub use call::{CallError, describe_error, describe_watch_error, outcome};
 pub use caller::{CALL_TIMEOUT, Caller, Object, bounded};
 pub use lease::{Claimed, LeaseClient};
 pub use review::{ReviewError, Reviewer};
+pub use secret::SecretData;
 pub use watched::{Unreadable, Watched};

@@ -136,6 +136,7 @@ impl System {
             trust_domain: TRUST_DOMAIN.to_owned(),
             gateway: GatewayConfig::default(),
             reconciliation: ReconciliationConfig::default(),
+            values_key: None,
             health: HealthConfig { listen: LOOPBACK.parse()?, ..HealthConfig::default() },
             kube: kube_config(&self.cluster, self.address, "controller:c", "wasmbed:controllers").await?,
             lease: LeaseConfig::default(),

@@ -1,5 +1,7 @@
 //! The controller's configuration file.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::{HealthSection, Kubernetes, Logging, Seconds, Section, Tls};
@@ -59,6 +61,9 @@ pub struct ControllerSection {
     pub watch_namespace: Option<String>,
     /// First part of all SPIFFE ids.
     pub trust_domain: String,
+    /// Key under which values of Secrets are hashed: the same file for all controllers. Default: none, and Applications with
+    /// `env_from` are refused.
+    pub data_key_file: Option<PathBuf>,
     /// Certificate, key and trust.
     pub tls: Tls,
     /// How it works towards the desired state.
@@ -82,6 +87,7 @@ impl Default for ControllerSection {
             namespace: "wasmbed-system".to_owned(),
             watch_namespace: None,
             trust_domain: "wasmbed".to_owned(),
+            data_key_file: None,
             tls: Tls::installed("controller", "services-ca.crt"),
             reconciliation: Reconciliation::default(),
             gateway: ControllerGateway::default(),

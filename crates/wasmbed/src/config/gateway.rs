@@ -71,6 +71,8 @@ pub struct GatewaySection {
     pub data_dir: PathBuf,
     /// Namespaces whose devices it serves. Default: all.
     pub namespaces: BTreeSet<String>,
+    /// Keys that encrypt sets with values of Secrets in `data_dir`. Default: none, and such sets are kept in memory only.
+    pub data_key_file: Option<PathBuf>,
     /// Who comes into the fleet.
     pub enrollment: Enrollment,
     /// Certificate, key and trust.
@@ -100,6 +102,7 @@ impl Default for GatewaySection {
             trust_domain: "wasmbed".to_owned(),
             data_dir: PathBuf::from("/var/lib/wasmbed/gateway"),
             namespaces: BTreeSet::new(),
+            data_key_file: None,
             enrollment: Enrollment::default(),
             tls: Tls::installed("gateway", "ca.crt"),
             server: Server::default(),

@@ -1,7 +1,10 @@
 //! `wasmbed controller`.
 
-use anyhow::Result;
-use wasmbed_controller::{Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles};
+use anyhow::{Context as _, Result};
+use wasmbed_controller::{
+    Config, GatewayConfig, HealthConfig, LeaseConfig, ReconciliationConfig, TlsFiles, ValuesKey,
+};
+use wasmbed_files::DataKey;
 
 use super::{Common, host_name, resolve};
 use crate::{
@@ -39,6 +42,8 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
 /// # Errors
 /// When a file can't be read, an address can't be resolved or no Kubernetes API is found.
 pub(crate) async fn configure(section: ControllerSection) -> Result<Config> {
+    let values_key = section.data_key_file.as_deref().map(DataKey::read).transpose();
+    let values_key = values_key.context("controller.data_key_file")?;
     Ok(Config {
         name: section.name.clone().map_or_else(host_name, Ok)?,
         system_namespace: section.namespace,
@@ -59,6 +64,7 @@ pub(crate) async fn configure(section: ControllerSection) -> Result<Config> {
             listen: resolve(&section.health.host, section.health.port).await?,
             path: section.health.path,
         },
+        values_key: values_key.map(|key| ValuesKey::new(key.expose())),
         kube: kubeconfig::client_config(section.kubernetes.kubeconfig.as_ref()).await?,
         lease: LeaseConfig {
             duration: section.lease.duration.0,

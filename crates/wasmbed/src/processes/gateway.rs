@@ -72,6 +72,7 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
     let kube = kubeconfig::client_config(section.kubernetes.kubeconfig.as_ref()).await?;
     let mut config = Config::new(&name, &section.trust_domain, tls, section.data_dir, kube);
     config.namespace = section.namespace;
+    config.data_key = section.data_key_file;
     config.listen = resolve(&section.server.host, section.server.port).await?;
     config.advertise = section.advertise;
     config.health_listen = Some(resolve(&section.health.host, section.health.port).await?);
