@@ -12,5 +12,7 @@ pub(crate) fn apiserver(dir: &Path, api: &Port) -> Result<Command> {
     command.arg("--cert-file").arg(dir.join("apiserver.crt"));
     command.arg("--key-file").arg(dir.join("apiserver.key"));
     command.arg("--client-ca-file").arg(dir.join("cluster-ca.crt"));
+    // What a RoleBinding is in a cluster.
+    command.args(["--secret-namespace", crate::SECRETS_NAMESPACE]);
     Ok(command)
 }

@@ -31,3 +31,5 @@ pub use user::User;
 
 /// Namespace of gateways, controllers and their Leases.
 pub const SYSTEM_NAMESPACE: &str = "wasmbed-system";
+/// Namespace whose owner lets controllers read Secrets; no other does.
+pub const SECRETS_NAMESPACE: &str = "default";

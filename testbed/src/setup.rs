@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, Module, PAIRING_NAMESPACE};
 
-use crate::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
+use crate::{Cluster, ControlPlane, SECRETS_NAMESPACE, SYSTEM_NAMESPACE, User};
 
 /// Permissions of gateways and controllers, for users with client certificates.
 const ROLES: &str = include_str!("../../deploy/rbac/clients.yaml");
@@ -57,7 +57,22 @@ pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
     // kube-apiserver creates it after it has begun to serve.
     let exists = await_condition(namespaces, "default", exists());
     exists.await.context("can't wait for the namespace default")?;
+    if cluster.plane() == ControlPlane::Kubernetes {
+        cluster.apply(&secrets_bound()).context("can't let controllers read Secrets")?;
+    }
     Ok(())
+}
+
+/// What the owner of a namespace writes to let controllers read its Secrets.
+fn secrets_bound() -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{ name: wasmbed-secret-reader, namespace: {SECRETS_NAMESPACE} }}
+roleRef: {{ apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: wasmbed-secret-reader }}
+subjects: [{{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'wasmbed:controllers' }}]
+"
+    )
 }
 
 fn exists() -> impl Condition<Namespace> {

@@ -132,6 +132,16 @@ yes
 {{- end }}
 {{- end -}}
 
+{{/* The key for values of Secrets, of the Secret of that name. */}}
+{{- define "wasmbed.dataKey" -}}
+- name: data-key
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items:
+      - { key: data-key, path: data-key }
+{{- end -}}
+
 {{/* What pods of both kinds may be given: (dict "root" $ "component" "gateway"). */}}
 {{- define "wasmbed.scheduling" -}}
 {{- $selector := include "wasmbed.selector" . -}}
@@ -208,6 +218,9 @@ readinessProbe:
 {{- if include "wasmbed.operators" . -}}
 {{- $_ := set $config.tls "operators_ca_file" "/etc/wasmbed/trust/operators-ca.crt" -}}
 {{- end -}}
+{{- if .Values.dataKeys.gatewaySecret -}}
+{{- $_ := set $config "data_key_file" "/etc/wasmbed/data-key/data-key" -}}
+{{- end -}}
 {{- dict "gateway" (mustMergeOverwrite $config (deepCopy .Values.gateway.config)) | toYaml -}}
 {{- end -}}
 
@@ -222,6 +235,9 @@ readinessProbe:
 -}}
 {{- if .Values.controller.watchNamespace -}}
 {{- $_ := set $config "watch_namespace" .Values.controller.watchNamespace -}}
+{{- end -}}
+{{- if .Values.dataKeys.controllerSecret -}}
+{{- $_ := set $config "data_key_file" "/etc/wasmbed/data-key/data-key" -}}
 {{- end -}}
 {{- dict "controller" (mustMergeOverwrite $config (deepCopy .Values.controller.config)) | toYaml -}}
 {{- end -}}

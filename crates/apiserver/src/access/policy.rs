@@ -15,6 +15,8 @@ use crate::store::Constraint;
 #[derive(Clone, Debug)]
 pub struct Policy {
     roles: Arc<Vec<Role>>,
+    /// Namespaces whose owner lets controllers read Secrets.
+    secret_namespaces: Arc<[String]>,
 }
 
 /// Why a policy can't be used.
@@ -72,6 +74,8 @@ struct Rule {
 enum Place {
     System,
     Pairing,
+    /// Those whose owner says so: in a cluster by a RoleBinding, here by [`Policy::with_secret_namespaces`].
+    Bound,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -151,14 +155,21 @@ impl Policy {
             let RoleText { group, rules, admission: texts } = role;
             Ok(Role { group, rules, admission: texts.into_iter().map(admission).collect::<Result<_, _>>()? })
         };
-        Ok(Policy { roles: Arc::new(roles.into_iter().map(role).collect::<Result<_, _>>()?) })
+        let roles = Arc::new(roles.into_iter().map(role).collect::<Result<_, _>>()?);
+        Ok(Policy { roles, secret_namespaces: Arc::default() })
+    }
+
+    /// The same with the rules that hold in these namespaces alone: controllers get Secrets there.
+    #[must_use]
+    pub fn with_secret_namespaces(self, namespaces: impl IntoIterator<Item = String>) -> Policy {
+        Policy { secret_namespaces: namespaces.into_iter().collect(), ..self }
     }
 
     pub(crate) fn decide(&self, user: &User, access: &Access<'_>) -> Decision {
         if user.is_administrator() {
             return Decision::Allowed(Vec::new());
         }
-        if !self.roles_of(user).flat_map(|role| &role.rules).any(|rule| rule.covers(access)) {
+        if !self.rules_of(user).any(|rule| rule.covers(access, &self.secret_namespaces)) {
             return Decision::Denied(denial(user, access));
         }
         let admission = self.roles_of(user).flat_map(|role| &role.admission);
@@ -170,7 +181,7 @@ impl Policy {
     /// Whether the access is allowed for some object, whose name isn't known yet.
     pub(crate) fn allows_some_name(&self, user: &User, access: &Access<'_>) -> bool {
         user.is_administrator()
-            || self.roles_of(user).flat_map(|role| &role.rules).any(|rule| rule.is_about(access))
+            || self.rules_of(user).any(|rule| rule.is_about(access, &self.secret_namespaces))
     }
 
     /// The user as the author of writes.
@@ -189,7 +200,7 @@ impl Policy {
     fn signers(&self, user: &User, verb: Verb) -> Signers {
         let access =
             Access { verb, group: "certificates.k8s.io", resource: "signers", namespace: None, name: "" };
-        let rules = self.roles_of(user).flat_map(|role| &role.rules).filter(|rule| rule.is_about(&access));
+        let rules = self.rules_of(user).filter(|rule| rule.is_about(&access, &self.secret_namespaces));
         let mut names = Vec::new();
         for rule in rules {
             if rule.names.is_empty() {
@@ -203,22 +214,31 @@ impl Policy {
     fn roles_of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Role> {
         self.roles.iter().filter(|role| user.groups.contains(&role.group))
     }
+
+    fn rules_of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Rule> {
+        self.roles_of(user).flat_map(|role| &role.rules)
+    }
 }
 
 impl Rule {
-    fn is_about(&self, access: &Access<'_>) -> bool {
+    /// `bound` are the namespaces whose owner lets controllers read Secrets.
+    fn is_about(&self, access: &Access<'_>, bound: &[String]) -> bool {
         let here = match self.namespace {
             None => true,
             Some(Place::System) => access.namespace == Some(SYSTEM_NAMESPACE),
             Some(Place::Pairing) => access.namespace == Some(PAIRING_NAMESPACE),
+            Some(Place::Bound) => {
+                access.namespace.is_some_and(|namespace| bound.iter().any(|bound| bound == namespace))
+            }
         };
         here && self.groups.iter().any(|group| group == access.group)
             && self.resources.iter().any(|resource| resource == access.resource)
             && self.verbs.contains(&access.verb)
     }
 
-    fn covers(&self, access: &Access<'_>) -> bool {
-        self.is_about(access) && (self.names.is_empty() || self.names.iter().any(|name| name == access.name))
+    fn covers(&self, access: &Access<'_>, bound: &[String]) -> bool {
+        self.is_about(access, bound)
+            && (self.names.is_empty() || self.names.iter().any(|name| name == access.name))
     }
 }
 
@@ -395,6 +415,29 @@ mod tests {
         }
         for group in ["wasmbed:gateways", "wasmbed:controllers"] {
             assert!(!may(group, "get", "wasmbed-pairing") && !may(group, "delete", "wasmbed-pairing"));
+        }
+    }
+
+    #[test]
+    fn a_controller_gets_secrets_where_the_namespace_s_owner_says_so() {
+        let bound = Policy::standard().unwrap().with_secret_namespaces(["plant".to_owned()]);
+        let may = |policy: &Policy, group: &str, verb, namespace| {
+            let user = User { name: "x".into(), groups: vec![group.into()], credential: String::new() };
+            let verb = Verb::parse(verb).unwrap();
+            let access =
+                Access { verb, group: "", resource: "secrets", namespace: Some(namespace), name: "s" };
+            matches!(policy.decide(&user, &access), Decision::Allowed(_))
+        };
+        assert!(may(&bound, "wasmbed:controllers", "get", "plant"));
+        assert!(!may(&Policy::standard().unwrap(), "wasmbed:controllers", "get", "plant"), "nobody said so");
+        for namespace in ["default", "wasmbed-system", "wasmbed-pairing", "plant2"] {
+            assert!(!may(&bound, "wasmbed:controllers", "get", namespace), "{namespace}");
+        }
+        for verb in ["list", "watch", "create", "update", "patch", "delete", "deletecollection"] {
+            assert!(!may(&bound, "wasmbed:controllers", verb, "plant"), "{verb}");
+        }
+        for group in ["wasmbed:gateways", "wasmbed:signers"] {
+            assert!(!may(&bound, group, "get", "plant"), "{group}");
         }
     }
 

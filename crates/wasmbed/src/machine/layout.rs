@@ -6,6 +6,7 @@
 //! DIR/apiserver/            the embedded Kubernetes API's store and its audit log
 //! DIR/gateway/              desired sets and modules
 //! DIR/devices/*/NAME/       one device's modules, state, applications' data, and the key and certificate that it joined for
+//! DIR/data-keys/            keys for values of Secrets: of the gateway's disk, and of the controllers' hashes
 //! ```
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use wasmbed_device::DeviceIdentity;
+use wasmbed_files::DataKey;
 use wasmbed_pki::{Authorities, ClusterAuthority, FactoryAuthority, Identity, OperatorAuthority};
 
 use crate::cluster::kubeconfig;
@@ -168,6 +170,16 @@ impl Layout {
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
         self.apiserver_dir().join("audit.log")
+    }
+
+    /// The key with which a role hides values of Secrets; made if there is none.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn data_key(&self, role: &str) -> Result<PathBuf> {
+        let path = self.dir.join("data-keys").join(role);
+        DataKey::provide(&path)?;
+        Ok(path)
     }
 
     /// A gateway's desired sets and modules.

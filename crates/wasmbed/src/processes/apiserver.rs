@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// Record nothing.
     #[arg(long, env = "WASMBED_APISERVER_NO_AUDIT_LOG", conflicts_with = "audit_log_path")]
     no_audit_log: bool,
+    /// Namespace in which controllers may get Secrets, for env_from of Applications; can be repeated. In a cluster a RoleBinding of
+    /// the ClusterRole wasmbed-secret-reader says the same.
+    #[arg(long, value_name = "NAMESPACE", env = "WASMBED_APISERVER_SECRET_NAMESPACE", value_delimiter = ',')]
+    secret_namespace: Vec<String>,
     /// Address to listen at; port 0 takes a free one.
     #[arg(long, env = "WASMBED_APISERVER_LISTEN", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
@@ -76,8 +80,12 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
         bytes_max: arguments.audit_log_maxsize.saturating_mul(1_000_000),
         kept: arguments.audit_log_maxbackup,
     });
-    let store =
-        StoreFiles { folder: arguments.data_dir, encryption_keys: arguments.encryption_keys_file, audit_log };
+    let store = StoreFiles {
+        folder: arguments.data_dir,
+        encryption_keys: arguments.encryption_keys_file,
+        audit_log,
+        secret_namespaces: arguments.secret_namespace,
+    };
     let server = start(store, arguments.listen, tls, shutdown.clone()).await?;
     tracing::info!(address = %server.address(), "the Kubernetes API is served");
     server.run(shutdown.cancelled_owned()).await;
@@ -100,13 +108,15 @@ impl TlsFiles {
     }
 }
 
-/// Where its store is.
+/// Where its store is, and who else reads the Secrets in it.
 pub(crate) struct StoreFiles {
     pub(crate) folder: PathBuf,
     /// Keys that encrypt Secrets; in the folder if none are named.
     pub(crate) encryption_keys: Option<PathBuf>,
     /// The audit log, if there is to be one.
     pub(crate) audit_log: Option<AuditLog>,
+    /// Namespaces in which controllers may get Secrets.
+    pub(crate) secret_namespaces: Vec<String>,
 }
 
 /// A server of Wasmbed's own kinds and roles, bound; files that are replaced are taken until `stop`.
@@ -162,8 +172,8 @@ fn configure(
         tls,
         client_roots,
         definitions: definitions.context("can't represent a CustomResourceDefinition as JSON")?,
-        policy: Policy::standard()?,
         audit_log: store.audit_log,
+        policy: Policy::standard()?.with_secret_namespaces(store.secret_namespaces),
         limits: Limits::default(),
     })
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wasmbed_api::PAIRING_NAMESPACE;
 use wasmbed_pki::CertificationRequest;
 use wasmbed_protocol::KeyHash;
-use wasmbed_testbed::{Cluster, ControlPlane, SYSTEM_NAMESPACE, User};
+use wasmbed_testbed::{Cluster, ControlPlane, SECRETS_NAMESPACE, SYSTEM_NAMESPACE, User};
 
 /// A request for a certificate, as a specification has it.
 pub(crate) const REQUEST: &str = include_str!("../../../../crates/apiserver/tests/accept/request.base64");
@@ -216,6 +216,50 @@ async fn only_keys_of_pairing_tokens(plane: ControlPlane) -> Result<()> {
     ensure!(as_signer.run(&["-n", SYSTEM_NAMESPACE, "get", "secret", name]).is_err(), "nor take another");
     for namespace in [SYSTEM_NAMESPACE, "default"] {
         kubectl.run(&["-n", namespace, "delete", "secret", name])?;
+    }
+    Ok(())
+}
+
+/// Secrets for env_from: a controller gets one by its name, where the namespace's owner has bound the role and nowhere else.
+#[tokio::test]
+async fn a_controller_gets_secrets_one_by_one_where_its_role_is_bound() -> Result<()> {
+    for plane in [ControlPlane::Embedded, ControlPlane::Kubernetes] {
+        only_where_bound(plane).await?;
+    }
+    Ok(())
+}
+
+async fn only_where_bound(plane: ControlPlane) -> Result<()> {
+    let cluster = Cluster::start(plane).await?;
+    let kubectl = cluster.kubectl(&User::administrator())?;
+    kubectl.run(&["create", "namespace", "unbound"])?;
+    let unbound = [SYSTEM_NAMESPACE, PAIRING_NAMESPACE, "unbound"];
+    for namespace in unbound.into_iter().chain([SECRETS_NAMESPACE]) {
+        kubectl.run(&["-n", namespace, "create", "secret", "generic", "one", "--from-literal=key=k"])?;
+    }
+    let may = |user: &User, namespace: &str, verb: &str| {
+        let mut asked =
+            cluster.kubectl(user)?.command(&["-n", namespace, "auth", "can-i", verb, "secrets/one"]);
+        anyhow::Ok(asked.output().context("can't start kubectl")?.stdout.starts_with(b"yes"))
+    };
+    let (controller, gateway) = (User::controller("c1"), User::gateway("g1"));
+    for verb in VERBS {
+        ensure!(may(&controller, SECRETS_NAMESPACE, verb)? == (verb == "get"), "a controller: {verb}");
+        ensure!(!may(&gateway, SECRETS_NAMESPACE, verb)?, "a gateway: {verb}");
+        for namespace in unbound {
+            ensure!(!may(&controller, namespace, verb)?, "a controller may {verb} secrets in {namespace}");
+        }
+    }
+    let as_controller = cluster.kubectl(&controller)?;
+    as_controller.run(&["-n", SECRETS_NAMESPACE, "get", "secret", "one"])?;
+    ensure!(as_controller.run(&["-n", SECRETS_NAMESPACE, "get", "secrets"]).is_err(), "it may not list them");
+    ensure!(
+        as_controller.run(&["-n", SECRETS_NAMESPACE, "delete", "secret", "one"]).is_err(),
+        "nor delete one"
+    );
+    for namespace in unbound {
+        let refused = as_controller.refused(&["-n", namespace, "get", "secret", "one"])?;
+        ensure!(refused.contains("secrets \"one\" is forbidden"), "{refused}");
     }
     Ok(())
 }

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Deploy no sample Application.
     #[arg(long)]
     no_sample: bool,
+    /// Namespace in which the controller may get Secrets, for env_from of Applications; can be repeated.
+    #[arg(long, value_name = "NAMESPACE", default_value = NAMESPACE)]
+    secret_namespace: Vec<String>,
     /// Forget all state in the folder first: objects, identities, modules and applications' data.
     #[arg(long)]
     reset: bool,
@@ -134,7 +137,8 @@ async fn start(
     screen: &Screen,
 ) -> Result<()> {
     let started = jiff::Timestamp::now();
-    let api = roles.start_apiserver(layout, arguments.address(arguments.apiserver_port)).await?;
+    let listen = arguments.address(arguments.apiserver_port);
+    let api = roles.start_apiserver(layout, listen, &arguments.secret_namespace).await?;
     let kubeconfig = layout.write_kubeconfig(api, KubeUser::Administrator)?;
     progress.done("Kubernetes API", &format!("https://{api}"));
     let client = kube::Client::try_from(kubeconfig::client_config(Some(&kubeconfig)).await?)
@@ -224,7 +228,7 @@ fn default_dir() -> Result<PathBuf> {
 
 /// Removes what `up` keeps, and nothing else that may lie in the folder.
 fn reset(dir: &Path) -> Result<()> {
-    for name in ["pki", "apiserver", "gateway", "devices"] {
+    for name in ["pki", "apiserver", "gateway", "data-keys", "devices"] {
         let path = dir.join(name);
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

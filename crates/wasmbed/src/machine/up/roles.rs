@@ -58,12 +58,14 @@ impl Roles {
         &mut self,
         layout: &Layout,
         listen: SocketAddr,
+        secret_namespaces: &[String],
     ) -> Result<SocketAddr> {
         let IdentityFiles { certificate, key } = layout.apiserver_identity()?;
         let store = processes::apiserver::StoreFiles {
             folder: layout.apiserver_dir(),
             encryption_keys: None,
             audit_log: Some(AuditLog::new(layout.audit_log())),
+            secret_namespaces: secret_namespaces.to_vec(),
         };
         let files = processes::apiserver::TlsFiles { certificate, key, client_roots: layout.cluster_root() };
         let shutdown = CancellationToken::new();
@@ -90,6 +92,7 @@ impl Roles {
         let section = GatewaySection {
             name: Some(NAME.to_owned()),
             data_dir: layout.gateway_dir(),
+            data_key_file: Some(layout.data_key("gateway")?),
             tls: Tls {
                 cert_file: identity.certificate,
                 key_file: identity.key,
@@ -129,6 +132,7 @@ impl Roles {
         let identity = layout.controller_identity(NAME)?;
         let section = ControllerSection {
             name: Some(NAME.to_owned()),
+            data_key_file: Some(layout.data_key("controller")?),
             tls: Tls {
                 cert_file: identity.certificate,
                 key_file: identity.key,
