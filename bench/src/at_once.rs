@@ -9,7 +9,8 @@ use crate::{fleet, table::Table};
 
 pub(crate) async fn measure(devices: usize, beside: usize, table: &mut Table) -> Result<()> {
     println!("at once: {devices} devices");
-    let options = GatewayOptions { set: vec![format!("server.max_connections={}", devices + beside)] };
+    let set = vec![format!("server.max_connections={}", devices + beside)];
+    let options = GatewayOptions { set, ..GatewayOptions::default() };
     let machine = Machine::start_with(ControlPlane::Embedded, options).await?;
     let identities = Arc::new(fleet::create(&machine, devices).await?);
     let handle = fleet::switch_on(&machine, identities)?;

@@ -42,7 +42,10 @@ async fn main() -> Result<()> {
     let mut table = Table::default();
     // As a gateway for this fleet would be configured: the burst of status writes follows it.
     let connections = arguments.devices.max(arguments.handshakes) + CONNECTIONS_BESIDE;
-    let options = GatewayOptions { set: vec![format!("server.max_connections={connections}")] };
+    let options = GatewayOptions {
+        set: vec![format!("server.max_connections={connections}")],
+        ..GatewayOptions::default()
+    };
     let mut machine = Machine::start_with(ControlPlane::Embedded, options).await?;
     handshake::measure(&mut machine, arguments.handshakes, &mut table).await?;
     fleet::measure(&mut machine, arguments.devices, &mut table).await?;

@@ -38,6 +38,27 @@ pub fn ticker(text: &str, pause_ms: u32) -> Vec<u8> {
     )
 }
 
+/// Logs as many `x` as its environment has bytes, names and values each with a byte after them, waits `pause_ms`, and so on for
+/// ever: that it has a value is seen, and the value is not.
+pub fn environment_ticker(pause_ms: u32) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+            (import "wasmbed" "log" (func $log (param i32 i32)))
+            (import "wasmbed" "wait" (func $wait (param i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "{}")
+            (func (export "run")
+                (drop (call $sizes (i32.const 0) (i32.const 4)))
+                (loop
+                    (call $log (i32.const 16) (i32.load (i32.const 4)))
+                    (call $wait (i32.const {pause_ms}))
+                    (br 0))))"#,
+        "x".repeat(256)
+    );
+    wat::parse_str(text).unwrap_or_default()
+}
+
 /// A [`ticker`] that is written in the whole language: it says its text only if everything else did what it should.
 ///
 /// The text is a passive segment; a start function copies it, and half of the way to the loop leads through two tables, several

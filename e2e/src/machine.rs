@@ -33,6 +33,8 @@ const SIGNER: &str = "signer:e2e";
 pub struct GatewayOptions {
     /// Values of its configuration, for example `enrollment=open`.
     pub set: Vec<String>,
+    /// Whether it has no key for values of Secrets.
+    pub keyless: bool,
 }
 
 /// The roles of one machine, each a process with its own rights in the Kubernetes API. Everything ends when it is dropped.
@@ -41,6 +43,7 @@ pub struct Machine {
     gateway_health: Port,
     controller_health: Port,
     options: GatewayOptions,
+    controller_set: Vec<String>,
     layout: Layout,
     processes: BTreeMap<String, Process>,
     client: Client,
@@ -74,6 +77,7 @@ impl Machine {
             gateway_health: Port::reserve()?,
             controller_health: Port::reserve()?,
             options,
+            controller_set: Vec::new(),
             layout,
             processes: BTreeMap::new(),
             client,
@@ -178,6 +182,10 @@ impl Machine {
         for (key, path) in files {
             command.arg("--set").arg(format!("{key}={}", path.display()));
         }
+        if !self.options.keyless {
+            let key = self.layout.data_key("gateway")?;
+            command.arg("--set").arg(format!("data_key_file={}", key.display()));
+        }
         command.arg("--set").arg(format!("health.port={}", self.gateway_health.number()));
         for value in &self.options.set {
             command.args(["--set", value]);
@@ -236,6 +244,7 @@ impl Machine {
         let mut command = wasmbed(&["controller", "--name", NAME])?;
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig(&User::controller(NAME))?);
         let files = [
+            ("data_key_file", self.layout.data_key("controller")?),
             ("tls.cert_file", identity.certificate),
             ("tls.key_file", identity.key),
             ("tls.ca_file", self.layout.services_root()),
@@ -244,7 +253,15 @@ impl Machine {
             command.arg("--set").arg(format!("{key}={}", path.display()));
         }
         command.arg("--set").arg(format!("health.port={}", self.controller_health.number()));
+        for value in &self.controller_set {
+            command.args(["--set", value]);
+        }
         self.keep("controller", command, "the controller runs")
+    }
+
+    /// Values of the controller's configuration from its next start on.
+    pub fn set_controller(&mut self, values: &[&str]) {
+        self.controller_set = values.iter().map(|value| (*value).to_owned()).collect();
     }
 
     /// Starts a device that has nothing but the identity that a factory gave it.

@@ -47,7 +47,8 @@ struct Scene {
 impl Scene {
     async fn start(plane: ControlPlane, handshake_timeout: &str) -> Result<Self> {
         let set = vec![format!("server.handshake_timeout={handshake_timeout}")];
-        let mut machine = Machine::start_with(plane, GatewayOptions { set }).await?;
+        let mut machine =
+            Machine::start_with(plane, GatewayOptions { set, ..GatewayOptions::default() }).await?;
         machine.add_device("witness").await?;
         machine.create(&application("tick", &fixtures::ticker("tick", 100), &["witness"])).await?;
         let device = machine.device("witness", "running its application", is_well).await?;

@@ -24,7 +24,11 @@ wasmbed_e2e::both!(
 );
 
 async fn machine(plane: ControlPlane, policy: &str) -> Result<Machine> {
-    Machine::start_with(plane, GatewayOptions { set: vec![format!("enrollment={policy}")] }).await
+    Machine::start_with(
+        plane,
+        GatewayOptions { set: vec![format!("enrollment={policy}")], ..GatewayOptions::default() },
+    )
+    .await
 }
 
 fn ended(reason: &str) -> String {

@@ -78,7 +78,7 @@ struct Measured {
 
 async fn measure(plane: ControlPlane, devices: usize) -> Result<Measured> {
     let set = vec![format!("server.max_connections={}", devices.max(1_000))];
-    let mut machine = Machine::start_with(plane, GatewayOptions { set }).await?;
+    let mut machine = Machine::start_with(plane, GatewayOptions { set, ..GatewayOptions::default() }).await?;
     machine.start_signer()?;
     machine.stop("signer")?;
     machine.start_signer_alone(&[LIFETIME])?;
