@@ -327,11 +327,17 @@ fn what_storage_does_not_erase_is_not_claimed() {
         [1, 3, 5, 12, 40].into_iter().flat_map(|count| (0..20).map(move |after| (count, after)))
     {
         let mut world = running();
-        world.gateway.confirms = true;
         world.order(good());
         let faults = &mut world.device.platform().storage.faults;
         faults.failures = (0..failing).map(|_| StorageError::Failed("bad block".into())).collect();
         faults.spared = after;
+        world.until("it proves", 4_000_000, |world| !world.gateway.proofs.is_empty());
+        let (_, sent) = world.gateway.proofs[0].clone();
+        assert!(
+            world.legible(&sent),
+            "{failing} failures after {after} operations: sent before it was stored"
+        );
+        world.gateway.confirms = true;
         world.until("it rests in the end", 4_000_000, ends);
         let proof = world.proof().unwrap();
         assert_eq!((proof.device_uid, proof.nonce), (UID, ORDERED.nonce));

@@ -31,6 +31,7 @@ macro_rules! each_board {
     };
 }
 
+mod decommission;
 mod digests;
 mod gateways;
 mod impostor;

@@ -20,13 +20,15 @@ use rustls::{
 use wasmbed_e2e::TIMEOUT;
 use wasmbed_identity::{Leaf, PairingKey};
 use wasmbed_pki::{
-    Authorities, CertificateFacts, CertificationRequest, DeviceClients, DeviceIssuer, DevicePeer,
-    DeviceServer, FactoryAuthority, tls::roots,
+    Authorities, CertificateFacts, CertificationRequest, DeviceClients, DeviceIssuer, DeviceKey, DevicePeer,
+    DeviceServer, FactoryAuthority, is_signed_by,
+    statement::{Erased, Nonce, Order, SignedProof},
+    tls::roots,
 };
 use wasmbed_protocol::{
-    Certificate, CloseReason, Closing, DeviceMessage, DeviceUid, Epoch, GatewayMessage, HeartbeatAck, Join,
-    JoinAnswer, JoinState, JoinStatement, KeyHash, MessageGroups, Welcome, decode_device, encode_gateway,
-    encode_join_statement,
+    Certificate, CloseReason, Closing, Decommission, DeviceMessage, DeviceUid, Epoch, GatewayMessage,
+    HeartbeatAck, Join, JoinAnswer, JoinState, JoinStatement, KeyHash, MessageGroups, Welcome, decode_device,
+    encode_gateway, encode_join_statement,
     limits::{FRAME_BYTES_MAX, JOIN_STATEMENT_BYTES_MAX},
 };
 
@@ -34,6 +36,7 @@ use wasmbed_protocol::{
 pub(crate) const NAMESPACE: &str = "lab";
 pub(crate) const NAME: &str = "bench-1";
 const UID: DeviceUid = DeviceUid([0x5a; 16]);
+const NONCE: Nonce = Nonce([0xa5; 16]);
 const TRUST_DOMAIN: &str = "wasmbed";
 /// Of what a board gets when it joins, seconds. Authorities date an hour back, and two thirds of both are past by then: the board
 /// renews it in its first session.
@@ -55,6 +58,8 @@ pub(crate) struct Seen {
     pub(crate) renewed: u32,
     /// The `notAfter` of the certificates that sessions were established with.
     pub(crate) sessions: Vec<i64>,
+    /// Proofs that it verified.
+    pub(crate) proofs: u32,
     /// What no board may do.
     pub(crate) faults: Vec<String>,
 }
@@ -63,6 +68,8 @@ struct Office {
     server: DeviceServer,
     issuer: DeviceIssuer,
     pairing: Option<PairingKey>,
+    /// What every board gets in its session.
+    order: Mutex<Option<Vec<u8>>>,
     seen: Mutex<Seen>,
 }
 
@@ -90,6 +97,7 @@ impl Registrar {
             server: DeviceServer::new(&gateway, clients)?,
             issuer: DeviceIssuer::open(&file("crt"), &file("key"), TRUST_DOMAIN)?,
             pairing,
+            order: Mutex::default(),
             seen: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").context("no port")?;
@@ -120,12 +128,28 @@ impl Registrar {
     /// The next board begins with nothing.
     pub(crate) fn forget(&self) {
         *self.office.seen() = Seen::default();
+        *self.office.order() = None;
+    }
+
+    /// From now on boards are to end, and none joins.
+    pub(crate) fn decommission(&self, authorities: &Authorities) -> Result<()> {
+        let controller = authorities.issue_controller("wasmbed-system", "controller")?;
+        let (key, certificates) = (DeviceKey::of(&controller)?, controller.chain());
+        let chain: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
+        let device = format!("spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/device/{NAME}");
+        let order = Order { device: &device, device_uid: UID, nonce: NONCE };
+        *self.office.order() = Some(order.sign(&chain, |message| key.sign(message))?);
+        Ok(())
     }
 }
 
 impl Office {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn order(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, stream: TcpStream) {
@@ -159,6 +183,9 @@ impl Office {
             let DeviceMessage::Join(join) = decode_device(&frame)? else {
                 bail!("a device that joins sends nothing but Join: {frame:?}");
             };
+            if self.order().is_some() {
+                return write(tls, &answer(JoinState::Refused, "the Device is to be decommissioned"));
+            }
             let request = self.request(&join)?;
             let Some(proof) = join.proof else {
                 write(tls, &answer(JoinState::ProofNeeded, ""))?;
@@ -212,15 +239,36 @@ impl Office {
             heartbeat_timeout_ms: 30_000,
             log_bytes_per_second: 1_000,
             desired_known: false,
-            groups: Some(MessageGroups::RENEWAL),
+            groups: Some(MessageGroups(MessageGroups::RENEWAL.0 | MessageGroups::DECOMMISSION.0)),
         };
         // Before the board says that it has a session.
         self.seen().sessions.push(facts.not_after);
+        if self.seen().proofs > 0 {
+            return write(tls, &GatewayMessage::Reject(DECOMMISSIONED));
+        }
         write(tls, &GatewayMessage::Welcome(welcome))?;
+        let order = self.order().clone();
+        if let Some(order) = &order {
+            write(tls, &GatewayMessage::Decommission(Decommission { order }))?;
+        }
         let mut renewed = false;
         loop {
             let frame = read(tls)?;
             match decode_device(&frame)? {
+                DeviceMessage::Decommissioned(decommissioned) => {
+                    let signed = SignedProof::decode(decommissioned.proof)?;
+                    let is_own = signed.verify(|message, signature| {
+                        is_signed_by(&facts.public_key, message, signature).then_some(()).ok_or(())
+                    });
+                    let proof = signed.proof();
+                    let is_right = (proof.device_uid, proof.nonce, proof.erased) == (UID, NONCE, Erased::ALL);
+                    ensure!(is_own.is_ok() && is_right, "a proof that is none of {own}: {proof:?}");
+                    self.seen().proofs += 1;
+                    return write(tls, &GatewayMessage::Goodbye(DECOMMISSIONED));
+                }
+                DeviceMessage::Join(_) if order.is_some() => {
+                    write(tls, &answer(JoinState::Refused, "the Device is to be decommissioned"))?;
+                }
                 DeviceMessage::Join(join) => {
                     let request = self.request(&join)?;
                     let key = KeyHash::of(request.public_key_info());
@@ -245,8 +293,7 @@ impl Office {
                 | DeviceMessage::AssignmentGet(_)
                 | DeviceMessage::ModuleGet(_)
                 | DeviceMessage::Log(_)
-                | DeviceMessage::Trap(_)
-                | DeviceMessage::Decommissioned(_) => {}
+                | DeviceMessage::Trap(_) => {}
             }
         }
     }
@@ -269,6 +316,9 @@ impl Office {
         Ok(())
     }
 }
+
+const DECOMMISSIONED: Closing<'static> =
+    Closing { reason: CloseReason::Decommissioned, retry_after_ms: 0, detail: "" };
 
 fn answer(state: JoinState, detail: &str) -> GatewayMessage<'_> {
     GatewayMessage::JoinAnswer(JoinAnswer {
