@@ -27,7 +27,7 @@ const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "
 /// The Secret with the key of a pairing token.
 const PAIRING: &str = "wasmbed-pairing-0a1b2c3d";
 
-/// `y` may, `r`, `s` and `o` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
+/// `y` may, `r` and `s` may by its role and not by its rules, `-` may not, `.` is no request: the resource has no such
 /// verb.
 const GATEWAY: &str = "
     devices                 y y y y - - - -
@@ -92,7 +92,7 @@ const OPERATOR: &str = "
     leases                  - - - - - - - -
     events                  - - - - - - - -
     namespaces              - - - - - - - .
-    certificatesigningrequests           y - - o - - - -
+    certificatesigningrequests           y - - . - - - -
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 - - - - - - - -
@@ -146,11 +146,27 @@ async fn by_the_table(plane: ControlPlane) -> Result<()> {
     signer_rules(&signer).await?;
     let operator = ask(User::new("ada", "wasmbed:operators")).await?;
     operator.matrix(OPERATOR, |_| "wasmbed-controller").await?;
+    operator_rules(&operator).await?;
     operators_use_gateways(&cluster)?;
     // In no group: nothing at all.
     let stranger = ask(User::new("gateway:g1", "wasmbed:strangers")).await?;
     let nothing: String = GATEWAY.replace(" y", " -");
     stranger.matrix(&nothing, |_| "g1").await
+}
+
+async fn operator_rules(operator: &Asked<'_>) -> Result<()> {
+    let requests = "certificatesigningrequests";
+    let of = |signer: &str| {
+        let mut request = object(requests, "of-a-person");
+        request["spec"]["signerName"] = json!(signer);
+        request
+    };
+    operator.create(requests, of("wasmbed.github.io/operator")).await.allowed()?;
+    let alone = "an operator may request certificates only of the signer wasmbed.github.io/operator";
+    for other in ["wasmbed.github.io/device", "kubernetes.io/kube-apiserver-client"] {
+        operator.create(requests, of(other)).await.refused_by_rule(alone)?;
+    }
+    Ok(())
 }
 
 /// What gateways and controllers ask about people: nobody serves these, and `kubectl auth can-i` asks about them all the same.
@@ -622,9 +638,6 @@ impl Asked<'_> {
                     // Allowed by role, and refused by rule as it was asked.
                     "s" => answer.refused_by_rule(
                         "of a DeviceGateway a controller may change only the condition Ready",
-                    )?,
-                    "o" => answer.refused_by_rule(
-                        "an operator may request certificates only of the signer wasmbed.github.io/operator",
                     )?,
                     "-" => answer.refused_by_role(&self.user, verb, resource).with_context(told)?,
                     other => bail!("{other} means nothing in the table"),
