@@ -394,6 +394,7 @@ proptest! {
     fn devices_come_to_the_values_that_are_there(steps in steps()) {
         let mut world = world(Vec::new());
         let mut store = Store::new();
+        let mut stores: Vec<Store> = Vec::new();
         let mut possible: BTreeSet<(String, String)> = BTreeSet::new();
         let mut entries: Vec<EnvFrom> = Vec::new();
         for step in steps {
@@ -444,7 +445,9 @@ proptest! {
                 Step::Pass(ms) => world.advance(ms),
             }
             world.settle();
-            possible.extend(pairs(&entries, &store));
+            // What was read before counts until it is read again, also for an entry that is new.
+            stores.push(store.clone());
+            possible.extend(stores.iter().flat_map(|earlier| pairs(&entries, earlier)));
             if let Some((env, mac)) = environment(&world) {
                 prop_assert_eq!(mac.is_some(), !env.is_empty());
                 for pair in env {
