@@ -50,15 +50,16 @@ fn arrows_between_crates_point_one_way() {
     // Each crate, and those of ours above it in the list that it may build on, with what those may.
     let rows: &[(&str, &[&str])] = &[
         ("protocol", &[]),
+        ("statement", &["protocol"]),
         ("engine", &[]),
         ("scan", &[]),
         ("api", &[]),
         ("files", &[]),
-        ("identity", &[]),
+        ("identity", &["statement"]),
         ("telemetry", &[]),
         ("structured-merge", &[]),
         ("runtime", &["engine", "scan"]),
-        ("agent", &["protocol"]),
+        ("agent", &["statement"]),
         ("supervisor", &["agent", "runtime"]),
         ("tls", &["identity"]),
         ("pki", &["files", "identity"]),

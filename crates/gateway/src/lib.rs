@@ -149,16 +149,8 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let foreign = Arc::<foreign::Foreign>::default();
     let address = config.advertise.clone().unwrap_or_else(|| presence::advertised(addresses.server));
     tracing::info!(gateway = config.name, address, boot_id, id, "gateway listens");
-    metrics.set_sealed(config.data_key.is_some());
-    if config.data_key.is_none() {
-        tracing::info!(
-            gateway = config.name,
-            "gateway.data_key_file is not set: sets with values of Secrets are kept in memory only, and come back from a controller after a restart"
-        );
-    }
-
+    say_where_secrets_are_kept(&config, &metrics);
     let refusals = Arc::new(Refusals::new());
-
     let running = Running {
         listener: Arc::new(Listener {
             core: Arc::clone(&core),
@@ -213,6 +205,16 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let health_server = health_listener.map(|listener| (listener, health, registry));
     let run = tokio::spawn(running.run(listener, health_server, shutdown));
     Ok(Handle { addresses, run })
+}
+
+fn say_where_secrets_are_kept(config: &Config, metrics: &metrics::Metrics) {
+    metrics.set_sealed(config.data_key.is_some());
+    if config.data_key.is_none() {
+        tracing::info!(
+            gateway = config.name,
+            "gateway.data_key_file is not set: sets with values of Secrets are kept in memory only, and come back from a controller after a restart"
+        );
+    }
 }
 
 fn decisions(config: &Config, sessions_max: usize, boot_id: &str) -> gateway::Config {

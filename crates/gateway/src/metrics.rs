@@ -121,11 +121,7 @@ impl ProcessMetrics for Metrics {
                 joins(),
             ),
             connections_max: all.add("connections_max", "Maximum number of sessions", Gauge::default()),
-            handshakes_open: all.add(
-                "handshakes_open",
-                "Connections in their TLS handshake",
-                Gauge::default(),
-            ),
+            handshakes_open: all.add("handshakes_open", "Open TLS handshakes", Gauge::default()),
             handshakes_waiting: all.add(
                 "handshakes_waiting",
                 "Connections waiting for their TLS handshake",

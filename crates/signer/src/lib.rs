@@ -10,6 +10,7 @@ mod answer;
 mod candidate;
 mod config;
 mod error;
+mod files;
 mod logins;
 mod metrics;
 mod pairing;

@@ -22,7 +22,7 @@ use wasmbed_control::{
 use wasmbed_kubernetes::CallError;
 use wasmbed_pki::{CertificationRequest, OperatorIssuer, Renewed, RequestError, pem_of, read_certificates};
 
-use crate::{Error, OperatorsConfig, answer::Answers, service::follow_files};
+use crate::{Error, OperatorsConfig, answer::Answers, files::follow_files};
 
 /// Requests that are worked on at once.
 const CONCURRENCY: u16 = 4;

@@ -37,13 +37,14 @@ use wasmbed_control::{
 };
 use wasmbed_identity::{PairingKey, PairingToken};
 use wasmbed_kubernetes::{CallError, Caller, bounded};
-use wasmbed_pki::{DeviceIssuer, RENEWAL_INTERVAL, Renewed, read_certificates};
+use wasmbed_pki::{DeviceIssuer, Renewed, read_certificates};
 use wasmbed_telemetry::{Health, ProcessMetrics as _, Readiness, serve_health};
 
 use crate::{
     Asked, Config, Error, PkiFiles, Proof, Verifier,
     answer::{Answers, within},
     candidate::candidate,
+    files::follow_files,
     logins::Logins,
     metrics::Metrics,
     pairing::pairing_key,
@@ -157,25 +158,6 @@ fn open(config: &Config) -> Result<Arc<Renewed<Authority, Error>>, Error> {
     let names = [certificate, key, devices_roots].into_iter().chain(factory_roots).cloned();
     let (files, trust_domain) = (config.files.clone(), config.trust_domain.clone());
     Renewed::open(names.collect::<Vec<_>>(), move || Authority::read(&files, &trust_domain)).map(Arc::new)
-}
-
-/// Looks at the files until `stop`.
-pub(crate) async fn follow_files<T: Send + Sync + 'static>(
-    authority: Arc<Renewed<T, Error>>,
-    stop: CancellationToken,
-) {
-    let renewed = |read: Result<Arc<T>, Error>| match read {
-        Ok(_) => tracing::info!("the issuing authority was read again; certificates are signed with it"),
-        Err(error) => tracing::error!(
-            reason = "BadCertificateFiles",
-            %error,
-            "changed certificate files can't be used; the earlier ones stay in use"
-        ),
-    };
-    match authority.follow(RENEWAL_INTERVAL, renewed) {
-        Ok(_following) => stop.cancelled().await,
-        Err(error) => tracing::error!(%error, "changed certificate files won't be noticed"),
-    }
 }
 
 async fn follow_requests(client: Client, signer: Arc<Signer>, health: Health, stop: CancellationToken) {

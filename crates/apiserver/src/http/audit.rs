@@ -16,10 +16,10 @@ use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use wasmbed_files::RotatingFile;
 
+use super::client::Client;
 use super::error::ServerError;
 use super::route::Target;
 use super::shares::Lines;
-use super::state::Client;
 use super::verb::Action;
 use crate::access::Verb;
 use crate::config::AuditLog;

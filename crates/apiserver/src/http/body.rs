@@ -6,10 +6,11 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
 
+use super::client::Client;
 use super::negotiate::MediaType;
 use super::protobuf::{self, DecodeError};
 use super::shares::Held;
-use super::state::{Client, State};
+use super::state::State;
 use crate::schema::decode::{self, Decoded};
 use crate::status::{Reason, Status};
 

@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use wasmbed_telemetry::places::{Full, Place, Stay};
 
+use super::client::Client;
 use super::places::{Bounds, REJECTED_STAY};
 use super::shares::Unread;
-use super::state::{Client, State};
+use super::state::State;
 use super::{handler, respond};
 use crate::access::User;
 use crate::config::Limits;

@@ -5,10 +5,11 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::client::Caller;
 use super::respond::{self, Body};
 use super::review::Review;
 use super::route::{Route, no_such_resource};
-use super::state::{Caller, State};
+use super::state::State;
 use super::verb::method_not_allowed;
 use super::{body, discovery, negotiate, offload, openapi};
 use crate::status::Status;

@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use tracing::{Instrument as _, Span, field};
 
 use super::audit::{Answered, Seen, Written};
+use super::client::{Caller, Client};
 use super::params::Params;
 use super::respond::{self, Body};
 use super::route::{Route, Target, no_such_resource, not_found, route};
 use super::shares::Held;
-use super::state::{Caller, Client, State};
+use super::state::State;
 use super::verb::{Action, method_not_allowed, verb};
 use super::{audit, endpoints, negotiate, objects, protobuf};
 use crate::access::Verb;

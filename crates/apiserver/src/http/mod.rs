@@ -7,6 +7,7 @@ mod audit;
 mod authorize;
 mod body;
 mod certificates;
+mod client;
 mod connection;
 mod discovery;
 mod endpoints;

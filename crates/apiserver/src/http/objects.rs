@@ -7,10 +7,11 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::authorize::{authorize, authorize_some_create};
+use super::client::Caller;
 use super::params::Params;
 use super::respond::Body;
 use super::route::Target;
-use super::state::{Caller, State};
+use super::state::State;
 use super::watch::Terms;
 use super::{body, offload, protobuf, read, watch, write};
 use crate::access::Verb;

@@ -1,16 +1,16 @@
 //! What all connections share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Audit;
+use super::client::Client;
 use super::read::Snapshots;
 use super::shares::{Lines, Pool, Share};
 use super::watch::LargeObjects;
-use crate::access::{Policy, User};
+use crate::access::Policy;
 use crate::config::Limits;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -38,21 +38,4 @@ impl State {
     pub(super) fn bodies<'a>(&'a self, client: &'a Client) -> Share<'a> {
         Share { pool: &self.bodies, user: &client.name }
     }
-}
-
-/// The client of a connection.
-pub(super) struct Client {
-    /// `None` without a certificate.
-    pub(super) user: Option<User>,
-    /// The user's name; empty without one.
-    pub(super) name: Arc<str>,
-    /// Where it is.
-    pub(super) address: IpAddr,
-}
-
-/// An authenticated client.
-#[derive(Clone, Copy)]
-pub(super) struct Caller<'a> {
-    pub(super) client: &'a Client,
-    pub(super) user: &'a User,
 }

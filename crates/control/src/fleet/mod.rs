@@ -42,6 +42,7 @@ mod release;
 mod requests;
 mod retry;
 mod secret;
+mod secret_reads;
 mod secrets;
 mod set;
 mod source;

@@ -10,12 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Fleet,
-    input::{CallId, SecretOutcome, SecretRead},
+    input::{CallId, SecretOutcome},
     record::ApplicationId,
     secret::SecretState,
 };
-use crate::{Backoff, Now, ObjectKey, due::DueQueue};
+use crate::{Backoff, ObjectKey, due::DueQueue};
 
 /// Between two reads of a Secret, and between two attempts at most.
 const READ_INTERVAL_MS: u64 = 60_000;
@@ -108,7 +107,7 @@ impl Secrets {
     }
 
     /// The next Secret to read, under this id.
-    fn poll(&mut self, now_ms: u64, call: CallId) -> Option<ObjectKey> {
+    pub(super) fn poll(&mut self, now_ms: u64, call: CallId) -> Option<ObjectKey> {
         if self.calls.len() >= READS_IN_FLIGHT_MAX || now_ms < self.ready_ms {
             return None;
         }
@@ -121,7 +120,12 @@ impl Secrets {
     }
 
     /// A read ended; gives those for whom it changed what is known.
-    fn handle(&mut self, now_ms: u64, call: CallId, outcome: SecretOutcome) -> BTreeSet<ApplicationId> {
+    pub(super) fn handle(
+        &mut self,
+        now_ms: u64,
+        call: CallId,
+        outcome: SecretOutcome,
+    ) -> BTreeSet<ApplicationId> {
         // Nobody names it any more, or another has led since.
         let Some(id) = self.calls.remove(&call) else { return BTreeSet::new() };
         let entry = present!(self.entries.get_mut(&id), "what is read is named" => BTreeSet::new());
@@ -153,45 +157,10 @@ impl Secrets {
     }
 
     /// When the next one can be read; `None` if all that are due are being read.
-    fn timeout(&self) -> Option<u64> {
+    pub(super) fn timeout(&self) -> Option<u64> {
         if self.calls.len() >= READS_IN_FLIGHT_MAX {
             return None;
         }
         self.due.first_ms().map(|due_ms| due_ms.max(self.ready_ms))
-    }
-}
-
-impl Fleet {
-    /// The next Secret to read; a leader alone reads them, and only where their values can be hidden. Call until there is none.
-    pub fn poll_secret(&mut self, now: Now) -> Option<SecretRead> {
-        if self.term.is_none() || !self.is_complete() || self.config.values_key.is_none() {
-            return None;
-        }
-        let id = self.next_call();
-        let secret = self.secrets.poll(now.ms, id)?;
-        Some(SecretRead { id, secret })
-    }
-
-    /// How the read of a Secret ended.
-    pub fn handle_secret(&mut self, now: Now, id: CallId, outcome: SecretOutcome) {
-        for user in self.secrets.handle(now.ms, id, outcome) {
-            self.prepare(user, true);
-            self.schedule_status(now, user);
-        }
-    }
-
-    /// When [`Fleet::poll_secret`] may give one.
-    pub(super) fn secrets_timeout(&self) -> Option<u64> {
-        let reads = self.term.is_some() && self.is_complete() && self.config.values_key.is_some();
-        reads.then(|| self.secrets.timeout()).flatten()
-    }
-
-    /// Another leads, or has led: values may have changed, and what was made of them may not be what devices run.
-    pub(super) fn forget_secrets(&mut self, now: Now) {
-        for user in self.secrets.forget(now.ms) {
-            let application = present!(self.applications.get_mut(&user), "who names a Secret is there");
-            application.forget_assigned();
-            self.prepare(user, false);
-        }
     }
 }

@@ -2,82 +2,20 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use wasmbed_protocol::limits::{DECOMMISSION_ORDER_BYTES_MAX, DETAIL_BYTES_MAX};
+use wasmbed_protocol::limits::DETAIL_BYTES_MAX;
 
 use super::{
     Gateway,
     config::UNSEEN_DEVICES_MAX,
     input::{Notice, OrdersAnswer, Refused, RequestId, SessionId, StoreFailure},
+    orders::{OrderError, PreparedOrder, PreparedOrders},
     storage::Storing,
 };
 use crate::{
     Now, ObjectKey,
-    gateway_api::{
-        DECOMMISSIONS_PER_PUT_MAX, DecommissionOrder, DecommissionRefusal, PutDecommissions,
-        PutDecommissionsAnswer, Refusal,
-    },
+    gateway_api::{DECOMMISSIONS_PER_PUT_MAX, DecommissionRefusal, PutDecommissionsAnswer, Refusal},
     harmless,
 };
-
-/// Orders of a controller, read as far as that takes nothing of a gateway.
-#[derive(Debug)]
-pub struct PreparedOrders {
-    leader_term: u64,
-    /// As many as were sent.
-    count: usize,
-    orders: Vec<PreparedOrder>,
-}
-
-/// One of them.
-#[derive(Debug)]
-struct PreparedOrder {
-    device: ObjectKey,
-    read: Result<Arc<[u8]>, OrderError>,
-}
-
-impl PreparedOrder {
-    fn new(order: &DecommissionOrder) -> Self {
-        Self { device: order.device.clone(), read: read_order(&order.order) }
-    }
-}
-
-/// Why an order can't be passed on: the fault of the controller that sent it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OrderError {
-    #[error("order is not base64: {0}")]
-    Base64(#[from] base64::DecodeError),
-    #[error("order has {0} bytes, 1 to {DECOMMISSION_ORDER_BYTES_MAX} are allowed")]
-    Length(usize),
-}
-
-/// An order from its base64.
-pub(super) fn read_order(order: &str) -> Result<Arc<[u8]>, OrderError> {
-    let bytes = STANDARD.decode(order)?;
-    if bytes.is_empty() || bytes.len() > DECOMMISSION_ORDER_BYTES_MAX {
-        return Err(OrderError::Length(bytes.len()));
-    }
-    Ok(bytes.into())
-}
-
-impl PreparedOrders {
-    /// Reads orders; none of more than one call may bring.
-    #[must_use]
-    pub fn new(put: &PutDecommissions) -> Self {
-        let orders = put.orders.iter().take(DECOMMISSIONS_PER_PUT_MAX);
-        Self {
-            leader_term: put.leader_term,
-            count: put.orders.len(),
-            orders: orders.map(PreparedOrder::new).collect(),
-        }
-    }
-
-    /// Of the controller that leads.
-    #[must_use]
-    pub fn leader_term(&self) -> u64 {
-        self.leader_term
-    }
-}
 
 impl Gateway {
     /// A controller sends the orders that are open for devices of this gateway: all of them, so that others are dropped.
@@ -95,7 +33,7 @@ impl Gateway {
         for PreparedOrder { device, read } in put.orders {
             match self.take_order(now, &device, read, &mut named, &mut unseen) {
                 Ok(taken) => changed.extend(taken),
-                Err(message) => refused.push(DecommissionRefusal { device, message }),
+                Err(error) => refused.push(DecommissionRefusal { device, message: error.to_string() }),
             }
         }
         let dropped = self.devices.values_mut().filter(|record| !named.contains(&**record.key()));
@@ -146,15 +84,14 @@ impl Gateway {
         order: Result<Arc<[u8]>, OrderError>,
         named: &mut BTreeSet<ObjectKey>,
         unseen: &mut usize,
-    ) -> Result<Option<Arc<ObjectKey>>, String> {
-        let order = order.map_err(|error| error.to_string());
+    ) -> Result<Option<Arc<ObjectKey>>, OrderError> {
         if !named.insert(device.clone()) {
-            return Err("the device appears twice in this call".to_owned());
+            return Err(OrderError::Twice);
         }
         let order = order?;
         if !self.devices.contains_key(device) {
             if *unseen >= UNSEEN_DEVICES_MAX {
-                return Err("no such Device has been seen here".to_owned());
+                return Err(OrderError::Unseen);
             }
             *unseen += 1;
         }

@@ -32,6 +32,7 @@ mod joining;
 mod logs;
 mod notices;
 mod objects;
+mod orders;
 mod outbox;
 mod pending;
 mod reports;
@@ -59,9 +60,9 @@ use crate::{Now, intern::Pool};
 
 pub use certification::*;
 pub use config::{Config, Enrollment};
-pub use decommissions::PreparedOrders;
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
+pub use orders::PreparedOrders;
 pub use sets::PreparedSets;
 pub use stream::Cursor;
 pub use writer::Priority;
@@ -246,7 +247,7 @@ impl Gateway {
                 None
             }
         };
-        let order = match stored.order.map(|order| decommissions::read_order(&order)).transpose() {
+        let order = match stored.order.map(|order| orders::read_order(&order)).transpose() {
             Ok(order) => order,
             // The controller sends it again.
             Err(error) => {
