@@ -1,9 +1,16 @@
 //! Orders to take devices out of service, signed with the controller's own key, and proofs of devices, verified.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use thiserror::Error;
 use wasmbed_api::Erased;
 use wasmbed_control::{
+    ObjectKey,
     fleet::{Order, ProofCheck, ProofEvidence},
     gateway_api::DecommissionOrder,
 };
@@ -29,8 +36,36 @@ pub(crate) fn draw() -> [u8; 16] {
     *uuid::Uuid::new_v4().as_bytes()
 }
 
+/// An order is signed anew after this long, so that it carries a certificate that is valid.
+const SIGNED_FOR: Duration = Duration::from_secs(3_600);
+
+/// Orders as they were signed: signatures differ each time, and a device would be given another order whenever those of others
+/// change. As many as were sent within the hour.
+#[derive(Default)]
+pub(crate) struct Signed(Mutex<BTreeMap<ObjectKey, Kept>>);
+
+struct Kept {
+    order: Order,
+    signed: String,
+    at: Instant,
+}
+
+impl Signed {
+    fn get(&self, order: &Order) -> Option<String> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, kept| kept.at.elapsed() < SIGNED_FOR);
+        kept.get(&order.device).filter(|kept| kept.order == *order).map(|kept| kept.signed.clone())
+    }
+
+    fn keep(&self, order: &Order, signed: &str) {
+        let new = Kept { order: order.clone(), signed: signed.to_owned(), at: Instant::now() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(order.device.clone(), new);
+    }
+}
+
 /// The orders, each signed by `identity` with its chain.
 pub(crate) fn sign(
+    before: &Signed,
     identity: &Identity,
     trust_domain: &str,
     orders: &[Order],
@@ -39,11 +74,16 @@ pub(crate) fn sign(
     let certificates = identity.chain();
     let chain: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
     let signed = orders.iter().map(|order| {
+        if let Some(signed) = before.get(order) {
+            return Ok(DecommissionOrder { device: order.device.clone(), order: signed });
+        }
         let Order { device, device_uid, nonce } = order;
         let id = SpiffeId::new(trust_domain, &device.namespace, Role::Device, &device.name)?.to_string();
         let said = statement::Order { device: &id, device_uid: *device_uid, nonce: *nonce };
         let bytes = said.sign(&chain, |message| key.sign(message))?;
-        Ok(DecommissionOrder { device: device.clone(), order: STANDARD.encode(bytes) })
+        let signed = STANDARD.encode(bytes);
+        before.keep(order, &signed);
+        Ok(DecommissionOrder { device: device.clone(), order: signed })
     });
     signed.collect()
 }
@@ -88,7 +128,6 @@ fn erased(bits: statement::Erased) -> Vec<Erased> {
 
 #[cfg(test)]
 mod tests {
-    use wasmbed_control::ObjectKey;
     use wasmbed_pki::Authorities;
     use wasmbed_protocol::{DeviceUid, Nonce};
 
@@ -108,7 +147,12 @@ mod tests {
         let (_folder, authorities) = authorities();
         let controller = authorities.issue_controller("wasmbed-system", "c").unwrap();
         let order = Order { device: ObjectKey::new("default", "pump"), device_uid: UID, nonce: NONCE };
-        let signed = sign(&controller, "example", std::slice::from_ref(&order)).unwrap();
+        let before = Signed::default();
+        let signed = sign(&before, &controller, "example", std::slice::from_ref(&order)).unwrap();
+        let again = sign(&before, &controller, "example", std::slice::from_ref(&order)).unwrap();
+        assert_eq!(again, signed, "it is the same order for the device");
+        let other = Order { nonce: Nonce([3; 16]), ..order.clone() };
+        assert_ne!(sign(&before, &controller, "example", &[other]).unwrap(), signed);
         assert_eq!(signed[0].device, order.device);
         let bytes = STANDARD.decode(&signed[0].order).unwrap();
         let read = statement::SignedOrder::decode(&bytes).unwrap();

@@ -17,20 +17,20 @@ use wasmbed_api::{Application, Device, DeviceGateway, ReasonCode, kind};
 use wasmbed_control::{
     ObjectKey,
     fleet::{
-        ApprovalWrite, CallId, Fleet, Kind, OrdersOutcome, OrdersPut, ProofEvidence, Put, PutOutcome,
+        ApprovalWrite, CallId, Fleet, Kind, Order, OrdersOutcome, OrdersPut, ProofEvidence, Put, PutOutcome,
         SecretOutcome, SecretRead, Upload, UploadOutcome,
     },
-    gateway_api::{PutDecommissions, Refusal},
+    gateway_api::{DecommissionOrder, PutDecommissions, Refusal},
     kubernetes::{Event, WriteOutcome},
 };
 use wasmbed_kubernetes::{Caller, Object, outcome};
 use wasmbed_telemetry::{Health, Readiness};
 
 use crate::{
-    certificates::{Certificates, Credentials},
+    certificates::Certificates,
     client::GatewayClient,
     clock::Clock,
-    decommission,
+    decommission::{self, OrderError},
     election::Lead,
     input::Input,
     kubernetes::{module_bytes, secret_values},
@@ -51,6 +51,7 @@ pub(crate) struct Driver {
     pub(crate) client: GatewayClient,
     /// For the key that signs orders.
     pub(crate) certificates: Arc<Certificates>,
+    pub(crate) signed: Arc<decommission::Signed>,
     pub(crate) caller: Caller,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
@@ -267,14 +268,11 @@ impl Driver {
         }
         while let Some(put) = self.fleet.poll_orders(now) {
             let credentials = self.certificates.current();
-            let trust_domain = self.trust_domain.clone();
-            tasks.spawn(put_orders(
-                self.client.clone(),
-                self.metrics.clone(),
-                credentials,
-                trust_domain,
-                put,
-            ));
+            let (trust_domain, before) = (self.trust_domain.clone(), Arc::clone(&self.signed));
+            let sign = move |orders: &[Order]| {
+                decommission::sign(&before, &credentials.identity, &trust_domain, orders)
+            };
+            tasks.spawn(put_orders(self.client.clone(), self.metrics.clone(), sign, put));
         }
         while let Some(read) = self.fleet.poll_secret(now) {
             tasks.spawn(read_secret(self.caller.clone(), self.metrics.clone(), read));
@@ -495,8 +493,7 @@ async fn put_sets(client: GatewayClient, metrics: Metrics, put: Put) -> Outcome 
 async fn put_orders(
     client: GatewayClient,
     metrics: Metrics,
-    credentials: Arc<Credentials>,
-    trust_domain: String,
+    sign: impl FnOnce(&[Order]) -> Result<Vec<DecommissionOrder>, OrderError> + Send + 'static,
     put: OrdersPut,
 ) -> Outcome {
     let started = Instant::now();
@@ -506,9 +503,7 @@ async fn put_orders(
         tracing::info!(%device, gateway, nonce = %order.nonce, "sending the order to decommission");
     }
     // Some hundred signatures take a while.
-    let signed = tokio::task::spawn_blocking(move || {
-        decommission::sign(&credentials.identity, &trust_domain, &orders)
-    });
+    let signed = tokio::task::spawn_blocking(move || sign(&orders));
     let outcome = match signed.await {
         Ok(Ok(orders)) => {
             let body = PutDecommissions { leader_term, orders };

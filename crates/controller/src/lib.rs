@@ -124,6 +124,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         clock: Clock::new(),
         client,
         certificates: Arc::clone(&certificates),
+        signed: Arc::default(),
         caller,
         metrics,
         health: health.clone(),
