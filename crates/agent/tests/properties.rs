@@ -348,6 +348,8 @@ struct World {
     flash: Flash,
     operation: Option<Operation>,
     fail_next: bool,
+    /// A module could not be removed: it is left alone until the next start.
+    left: bool,
     loaded: BTreeMap<RunId, (ApplicationUid, ModuleDigest)>,
     crashed: BTreeSet<RunId>,
     to_device: Vec<Vec<u8>>,
@@ -373,6 +375,7 @@ impl World {
             flash: Flash::default(),
             operation: None,
             fail_next: false,
+            left: false,
             loaded: BTreeMap::new(),
             crashed: BTreeSet::new(),
             to_device: vec![],
@@ -441,6 +444,7 @@ impl World {
         self.wants_link = false;
         self.to_device.clear();
         self.operation = None;
+        self.left = false;
         self.loaded.clear();
         self.agent = Agent::new(config(), self.flash.restored(), self.now_ms);
         let (revision, modules) = &self.acknowledged;
@@ -457,6 +461,7 @@ impl World {
         if let Some(operation) = self.operation.take() {
             busy = true;
             let outcome = if std::mem::take(&mut self.fail_next) {
+                self.left |= matches!(operation, Operation::DeleteModule(_));
                 Err(StorageError::Failed("worn".into()))
             } else {
                 self.flash.perform(operation)
@@ -583,7 +588,7 @@ impl World {
         }
         prop_assert_eq!(&self.acknowledged.1, &loaded, "it says what runs");
         prop_assert_eq!(self.acknowledged.0, self.revision);
-        if wanted.len() <= usize::from(APPLICATIONS_MAX) {
+        if wanted.len() <= usize::from(APPLICATIONS_MAX) && !self.left {
             let kept: Vec<&ModuleDigest> = self.flash.modules.keys().collect();
             prop_assert!(
                 kept.iter().all(|digest| wanted.values().any(|w| w == *digest)),
@@ -610,6 +615,9 @@ proptest! {
         (0..1_000).for_each(|_| world.step());
         prop_assert!(matches!(world.agent.session(), SessionState::Established(_)));
         world.check()?;
+        world.play(Move::PowerLoss)?;
+        (0..1_000).for_each(|_| world.step());
+        world.check()?;
     }
 
     #[test]
@@ -623,6 +631,29 @@ proptest! {
         (0..500).for_each(|_| world.step());
         world.check()?;
     }
+}
+
+/// A case of the property above: what is left is gone after the next start.
+#[test]
+fn a_staged_module_that_can_not_be_removed_is_removed_after_the_next_start() {
+    let mut world = World::new();
+    for step in [
+        Move::Want(Set::from([(2, 2)])),
+        Move::Run(5),
+        Move::Want(Set::from([(0, 0), (1, 4), (2, 0)])),
+        Move::Run(11),
+        Move::StorageFails,
+        Move::Run(1),
+        Move::Want(Set::new()),
+        Move::Cut,
+    ] {
+        world.play(step).unwrap();
+    }
+    (0..1_000).for_each(|_| world.step());
+    assert!(world.left && !world.flash.staged.is_empty(), "it is left alone");
+    world.power_loss().unwrap();
+    (0..1_000).for_each(|_| world.step());
+    world.check().unwrap();
 }
 
 /// A device with two applications whose session ends with this reason, and what it runs right after.
