@@ -539,7 +539,7 @@ fn transact(
                     meta.insert(LEADER_TERM, leader_term)?;
                     for device in stored {
                         let key = device.device.to_string();
-                        let (record, sealed) = records(device, sealer, &key).map_err(failed)?;
+                        let Records { record, sealed } = records(device, sealer, &key).map_err(failed)?;
                         devices.insert(key.as_str(), record.as_slice())?;
                         match sealed {
                             Some(sealed) => sealed_sets.insert(key.as_str(), sealed.as_slice())?,
@@ -559,21 +559,28 @@ fn transact(
     Ok(())
 }
 
+/// What is stored of a device.
+struct Records {
+    record: Vec<u8>,
+    /// Its set, encrypted, if that has secrets.
+    sealed: Option<Vec<u8>>,
+}
+
 /// The record of a device, and its set apart from that if it has secrets: encrypted, or not at all.
 fn records(
     device: &StoredDevice,
     sealer: Option<&Sealer>,
     key: &str,
-) -> Result<(Vec<u8>, Option<Vec<u8>>), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Records, Box<dyn std::error::Error + Send + Sync>> {
     let Some(set) = device.set.as_ref().filter(|set| set.has_secrets()) else {
-        return Ok((serde_json::to_vec(device)?, None));
+        return Ok(Records { record: serde_json::to_vec(device)?, sealed: None });
     };
     let bare = StoredDevice { set: None, ..device.clone() };
     let sealed = match sealer {
         Some(sealer) => Some(sealer.seal(key, &Zeroizing::new(serde_json::to_vec(set)?))?),
         None => None,
     };
-    Ok((serde_json::to_vec(&bare)?, sealed))
+    Ok(Records { record: serde_json::to_vec(&bare)?, sealed })
 }
 
 #[cfg(test)]
