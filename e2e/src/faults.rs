@@ -79,6 +79,8 @@ struct Proxy {
     counters: Arc<Counters>,
     faults: watch::Receiver<bool>,
     next: AtomicU64,
+    /// Watches, counted by themselves: others may come in step with what is spoilt.
+    resumed: AtomicU64,
 }
 
 impl FaultyApi {
@@ -102,8 +104,9 @@ impl FaultyApi {
         let counters = Arc::new(Counters::default());
         let (faults, faulty) = watch::channel(false);
         let (cut, cuts) = watch::channel(0);
-        let next = AtomicU64::new(0);
-        let proxy = Arc::new(Proxy { client, counters: Arc::clone(&counters), faults: faulty, next });
+        let (next, resumed) = (AtomicU64::new(0), AtomicU64::new(1));
+        let proxy =
+            Arc::new(Proxy { client, counters: Arc::clone(&counters), faults: faulty, next, resumed });
         let task = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), proxy, cuts));
         Ok(Self { counters, faults: Arc::new(faults), cut, kubeconfig, task })
     }
@@ -174,16 +177,16 @@ impl Proxy {
         if !read {
             count(&self.counters.writes);
         }
-        let number = if *self.faults.borrow() { count(&self.next) } else { 1 };
+        let faulty = *self.faults.borrow();
+        let query = request.uri().query().unwrap_or_default();
+        let expirable = query.contains("resourceVersion=") && read;
+        if faulty && expirable && count(&self.resumed).is_multiple_of(SPOILT_ONE_OF) {
+            count(&self.counters.expired);
+            return status(StatusCode::GONE, "Expired", None);
+        }
+        let number = if faulty { count(&self.next) } else { 1 };
         if number.is_multiple_of(SPOILT_ONE_OF) {
-            let query = request.uri().query().unwrap_or_default();
-            let expirable = query.contains("resourceVersion=") && read;
-            let kind = number / SPOILT_ONE_OF;
-            if expirable && kind.is_multiple_of(2) {
-                count(&self.counters.expired);
-                return status(StatusCode::GONE, "Expired", None);
-            }
-            match kind % 4 {
+            match number / SPOILT_ONE_OF % 4 {
                 // As the API server's own queues say it, and as its priority and fairness does, which is no Status.
                 0 => {
                     count(&self.counters.throttled);
