@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn groups_that_do_not_fit_are_left_out() {
-        let long = "g".repeat(400);
+        let long = "g".repeat(450);
         let groups = ["first", "with\ncontrol", "", &long, &long, &long, &long, &long, "last"];
         let id = OperatorId::fitting("example.org", "ada", groups).unwrap();
         assert_eq!(id.groups(), ["first", &long, &long, &long, &long, "last"]);
