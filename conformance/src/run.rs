@@ -116,6 +116,7 @@ async fn play<'a>(case: &'a Case, run: &str, index: usize, server: &Server) -> R
         ("events", format!("/api/v1/namespaces/{namespace}/events")),
         ("newevents", format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")),
         ("secrets", format!("/api/v1/namespaces/{namespace}/secrets")),
+        ("quotas", format!("/api/v1/namespaces/{namespace}/resourcequotas")),
         ("csrs", "/apis/certificates.k8s.io/v1/certificatesigningrequests".to_owned()),
         ("reviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned()),
         ("request", STANDARD.encode(include_str!("../fixtures/request.pem"))),

@@ -19,7 +19,8 @@ const GROUPS: [&str; 8] = [
 const REVIEWS: [&str; 3] = ["selfsubjectaccessreviews", "selfsubjectreviews", "subjectaccessreviews"];
 const OURS: &str = "wasmbed.github.io";
 /// Resources of the core group that it has.
-const CORE: [&str; 4] = ["events", "namespaces", "namespaces/status", "secrets"];
+const CORE: [&str; 6] =
+    ["events", "namespaces", "namespaces/status", "resourcequotas", "resourcequotas/status", "secrets"];
 
 /// Reduces a discovery document to the kinds of the embedded server.
 pub fn narrow(request: &str, body: &mut Value) {

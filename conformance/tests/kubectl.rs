@@ -1,5 +1,8 @@
-//! `kubectl certificate` and `kubectl create secret`, and what kubectl shows of requests and Secrets, the same on both servers.
+//! `kubectl certificate`, `kubectl create secret` and `kubectl create quota`, and what kubectl shows of what they make, the same on
+//! both servers.
 #![cfg(test)]
+
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -8,6 +11,9 @@ use wasmbed_conformance::corpus::User;
 use wasmbed_conformance::servers::{Embedded, Real};
 use wasmbed_testbed::Kubectl;
 
+/// How long the real server may take to see a quota, and how often it is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
 const REQUEST: &str = include_str!("../fixtures/request.pem");
 
 fn manifest(name: &str, signer: &str) -> String {
@@ -88,6 +94,39 @@ fn play_secrets(admin: &Kubectl, _: &Kubectl, gateway: &Kubectl) -> Result<Vec<S
     Ok(all)
 }
 
+/// Quotas as kubectl makes and shows them. The real server has no quota controller here, so that their status is written by hand.
+fn play_quotas(admin: &Kubectl, _: &Kubectl, gateway: &Kubectl) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    let mut say = |text: String| all.extend(told(&text));
+    say(admin.run(&[
+        "create",
+        "quota",
+        "one",
+        "--hard=count/secrets=0,count/leases.coordination.k8s.io=5",
+    ])?);
+    say(admin.refused(&["create", "quota", "one", "--hard=secrets=1"])?);
+    say(admin.refused(&["create", "quota", "two", "--hard=nothing=1"])?);
+    let status = r#"{"status":{"hard":{"count/secrets":"0","count/leases.coordination.k8s.io":"5"},"used":{"count/secrets":"0","count/leases.coordination.k8s.io":"0"}}}"#;
+    // The embedded server has written that already, which kubectl says.
+    admin.run(&["patch", "quota", "one", "--subresource=status", "--type=merge", "-p", status])?;
+    say(admin.run(&["get", "quota", "one"])?);
+    say(admin.run(&["describe", "quota", "one"])?);
+    let tried = ["create", "secret", "generic", "s", "--from-literal=a=b", "--dry-run=server"];
+    // The real server reads quotas from a cache.
+    let since = std::time::Instant::now();
+    let refused = loop {
+        match admin.refused(&tried) {
+            Ok(refused) => break refused,
+            Err(error) if since.elapsed() > PATIENCE => return Err(error),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    };
+    say(refused);
+    say(gateway.refused(&["get", "quota", "one"])?);
+    say(admin.run(&["delete", "quota", "one"])?);
+    Ok(all)
+}
+
 type Play = fn(&Kubectl, &Kubectl, &Kubectl) -> Result<Vec<String>>;
 
 async fn on(play: Play, kubeconfig: impl Fn(User) -> Result<std::path::PathBuf>) -> Result<Vec<String>> {
@@ -112,6 +151,16 @@ async fn on_both(play: Play) -> Result<Vec<String>> {
 async fn secrets_are_made_and_shown_alike() -> Result<()> {
     let told = on_both(play_secrets).await?;
     assert!(told.iter().any(|line| line.contains("word: 6 bytes")), "{told:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quotas_are_made_shown_and_kept_alike() -> Result<()> {
+    let told = on_both(play_quotas).await?;
+    assert!(
+        told.iter().any(|line| line.contains("exceeded quota: one, requested: count/secrets=1")),
+        "{told:#?}"
+    );
     Ok(())
 }
 

@@ -21,7 +21,7 @@ pub struct Borrowed {
 
 impl Cluster {
     /// One that is this test's alone while it runs and may have served another test of the same program before: its Wasmbed objects,
-    /// Leases, Secrets, Events and requests for certificates are gone, its resource versions go on. Starting kube-apiserver takes seconds, cleaning it does not. Whoever
+    /// Leases, Secrets, ResourceQuotas, Events and requests for certificates are gone, its resource versions go on. Starting kube-apiserver takes seconds, cleaning it does not. Whoever
     /// borrows it leaves no other kinds of objects behind.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::{
         certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
-        core::v1::{Event, Namespace, Secret},
+        core::v1::{Event, Namespace, ResourceQuota, Secret},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -126,6 +126,7 @@ pub(crate) async fn clean(cluster: &Cluster) -> Result<()> {
     remove_all::<DeviceGateway>(&client).await?;
     remove_all::<Lease>(&client).await?;
     remove_all::<Secret>(&client).await?;
+    remove_all::<ResourceQuota>(&client).await?;
     // They are in no namespace.
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
     requests.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;

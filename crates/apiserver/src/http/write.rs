@@ -128,6 +128,11 @@ impl Request<'_> {
         write.dry_run |= options.dry_run;
         let applied = self.store.write(write).await?;
         match applied.outcome {
+            // As of the few kinds of Kubernetes that are shown once more.
+            Outcome::Removed if kind.is_resource_quota() => {
+                let last = applied.event.as_ref().map_or(&applied.object, |event| event.object()).clone();
+                answer(&kind, view, &Applied { object: last, ..applied }, String::new())
+            }
             Outcome::Removed => {
                 let mut response = respond::json(StatusCode::OK, &success(&kind, &applied.object));
                 record(&mut response, &applied, String::new());

@@ -11,7 +11,7 @@ use super::kind::Kind;
 use crate::schema::{Schema, SchemaError};
 
 /// Definitions of the built-in kinds.
-pub(crate) const BUILTIN: [&str; 7] = [
+pub(crate) const BUILTIN: [&str; 8] = [
     include_str!("builtin/namespace.yaml"),
     include_str!("builtin/lease.yaml"),
     include_str!("builtin/event.yaml"),
@@ -19,6 +19,7 @@ pub(crate) const BUILTIN: [&str; 7] = [
     include_str!("builtin/customresourcedefinition.yaml"),
     include_str!("builtin/certificatesigningrequest.yaml"),
     include_str!("builtin/secret.yaml"),
+    include_str!("builtin/resourcequota.yaml"),
 ];
 
 /// Why a definition can't be served.

@@ -83,6 +83,10 @@ impl Kind {
         self.kind == "Secret" && !self.is_custom()
     }
 
+    pub(crate) fn is_resource_quota(&self) -> bool {
+        self.kind == "ResourceQuota" && !self.is_custom()
+    }
+
     /// Its subresources, by name, in the order of discovery.
     pub(crate) fn subresources(&self) -> impl Iterator<Item = &'static str> {
         let approval = self.approval_subresource.then_some("approval");

@@ -63,6 +63,16 @@ const SECRET: [(&str, &str); 3] = [
     ("Age", CREATED),
 ];
 
+/// Columns of ResourceQuotas: name and description.
+const RESOURCE_QUOTA: [(&str, &str); 3] = [
+    ("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
+    (
+        "Limit",
+        "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.",
+    ),
+    ("Age", CREATED),
+];
+
 /// A column's definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heading<'a> {
@@ -97,6 +107,9 @@ impl Kind {
         if self.is_secret() {
             return std::iter::once(name).chain(SECRET.map(column)).collect();
         }
+        if self.is_resource_quota() {
+            return std::iter::once(name).chain(RESOURCE_QUOTA.map(column)).collect();
+        }
         let columns = self.columns.iter().map(|column| {
             let is_age = column.is_age();
             let ty = match (self.is_custom(), column.ty.as_str()) {
@@ -121,6 +134,9 @@ impl Kind {
         if self.is_secret() {
             let count = object["data"].as_object().map_or(0, serde_json::Map::len);
             return name.chain([object["type"].clone(), json!(count), json!(since(created, now))]).collect();
+        }
+        if self.is_resource_quota() {
+            return name.chain(resource_quota_cells(object)).chain([json!(since(created, now))]).collect();
         }
         if self.is_signing_request() {
             return name.chain([json!(since(created, now))]).chain(signing_request_cells(object)).collect();
@@ -162,6 +178,17 @@ fn event_cells(event: &Value, now: Timestamp) -> Vec<Value> {
         json!(count),
         event["metadata"]["name"].clone(),
     ]
+}
+
+/// What is used of each bound of a ResourceQuota: of requests, and of limits.
+fn resource_quota_cells(quota: &Value) -> [Value; 2] {
+    let (mut requests, mut limits) = (Vec::new(), Vec::new());
+    for (name, hard) in quota["status"]["hard"].as_object().into_iter().flatten() {
+        let used = quota["status"]["used"][name].as_str().unwrap_or("0");
+        let of = if name.starts_with("limits.") { &mut limits } else { &mut requests };
+        of.push(format!("{name}: {used}/{}", hard.as_str().unwrap_or("0")));
+    }
+    [json!(requests.join(", ")), json!(limits.join(", "))]
 }
 
 /// The cells of a CertificateSigningRequest after its name and its age.

@@ -13,6 +13,7 @@
 mod managers;
 mod metadata;
 mod patch;
+mod quota;
 mod request;
 mod secret;
 mod signing;

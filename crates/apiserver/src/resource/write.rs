@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::managers::{self, Applied};
 use super::metadata;
 use super::request::{FieldValidation, Moment, Next, Part, Preconditions, Request};
-use super::{secret, signing};
+use super::{quota, secret, signing};
 use crate::kinds::{self, Kind};
 use crate::status::{CAUSES_MAX, Cause, Names, Status};
 
@@ -70,6 +70,7 @@ impl Request<'_> {
         if kind.status_subresource {
             drop_field(&mut object, "status");
         }
+        quota::complete(kind, &mut object);
         object["metadata"] = Value::Object(metadata);
         label_namespace(kind, &mut object);
         signing::set_author(kind, &mut object, self.author);
@@ -115,7 +116,9 @@ impl Request<'_> {
         if current.is_none() && self.part != Part::Main {
             return Err(Status::not_found(self.kind.names(), name));
         }
-        let (mut object, managed) = managers::after_apply(self, current, applied)?;
+        let stated = quota::canonical(self.kind, applied.object)?;
+        let (mut object, managed) =
+            managers::after_apply(self, current, &Applied { object: &stated, ..*applied })?;
         if let [why, ..] = applied.duplicates {
             match self.validation {
                 FieldValidation::Ignore => {}
@@ -269,7 +272,8 @@ pub fn is_deleting(object: &Value) -> bool {
 /// Brings what has many forms in JSON into one.
 fn canonicalize(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     signing::canonicalize(kind, object)?;
-    secret::canonicalize(kind, object)
+    secret::canonicalize(kind, object)?;
+    quota::canonicalize(kind, object)
 }
 
 /// Sets `apiVersion` and `kind` of objects of built-in kinds, which may omit them.
@@ -342,6 +346,7 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>, part: Part) -> Res
     known.extend(kinds::validate_event(kind, object, old.is_none()));
     known.extend(signing::validate(kind, object, old, part));
     known.extend(secret::validate(kind, object, old));
+    known.extend(quota::validate(kind, object, part));
     let mut causes = kind.schema.validate_after(known, object, old);
     signing::drop_repeated(kind, &mut causes);
     if let Some(cause) =

@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use super::constraint::Constraint;
 use super::event::{Change, Event};
 use super::namespaces;
+use super::quotas::{self, Counts};
 use super::requests::Held;
 use super::storage::{Read, StorageError, Tables};
 use super::write::{Applied, ApplyError, Operation, Outcome, Write};
 use crate::kinds::{Kind, Kinds};
-use crate::resource::{self, Moment, Next, Part, REQUEST_BYTES_MAX, Request, check_signer};
+use crate::resource::{
+    self, Author, FieldValidation, Moment, Next, Part, REQUEST_BYTES_MAX, Request, check_signer,
+};
 use crate::schema::decode::{Extent, ExtentError, VALUES_MAX};
 use crate::selector::Facets;
 use crate::status::{Reason, Status};
@@ -27,12 +30,13 @@ pub struct Machine {
     kinds: Arc<Kinds>,
     revision: u64,
     pub(super) held: Held,
+    pub(super) counts: Counts,
 }
 
 impl Machine {
     /// A machine that continues after `revision`, the last one that was used.
     pub fn new(kinds: Arc<Kinds>, revision: u64) -> Machine {
-        Machine { kinds, revision, held: Held::default() }
+        Machine { kinds, revision, held: Held::default(), counts: Counts::default() }
     }
 
     /// The last revision that was used.
@@ -43,8 +47,11 @@ impl Machine {
     /// The machine at an earlier revision, after a batch was rolled back.
     pub fn rewound(&self, revision: u64) -> Machine {
         // Nothing was stored since.
-        let held = if revision == self.revision { self.held.clone() } else { Held::default() };
-        Machine { kinds: Arc::clone(&self.kinds), revision, held }
+        let (held, counts) = match revision == self.revision {
+            true => (self.held.clone(), self.counts.clone()),
+            false => (Held::default(), Counts::default()),
+        };
+        Machine { kinds: Arc::clone(&self.kinds), revision, held, counts }
     }
 
     /// Applies one write within a transaction of the caller's.
@@ -69,7 +76,7 @@ impl Machine {
                 check(&write.constraints, write, shown, Some(shown))?;
             }
             let object = current.map_or_else(Bytes::new, |current| current.bytes);
-            return Ok(Applied { outcome, object, warnings, event: None });
+            return Ok(Applied { outcome, object, warnings, event: None, quotas: Vec::new() });
         };
         let constraints = match (&write.operation, &current) {
             (Operation::Apply { creation, .. }, None) => creation.as_ref().map_err(Status::clone)?,
@@ -81,15 +88,18 @@ impl Machine {
         check(constraints, write, &object, shown)?;
         write.kind.conversion().convert_to_stored(&mut object);
         if current.is_none() {
+            self.counts.admit(&self.kinds, tables, &write.kind, &object)?;
+            check_absent(tables, write, &object)?;
             self.held.admit(tables, &write.kind, &object)?;
         }
         if write.dry_run {
             let bytes = serialize(&object)?;
             check_size(&write.kind, &object, &bytes, current.as_ref())?;
-            return Ok(Applied { outcome, object: bytes, warnings, event: None });
+            return Ok(Applied { outcome, object: bytes, warnings, event: None, quotas: Vec::new() });
         }
         let (object, event) = self.store(tables, write, outcome, object, current)?;
-        Ok(Applied { outcome, object, warnings, event: Some(Arc::new(event)) })
+        let quotas = self.refresh_quotas(tables, write, outcome, moment)?;
+        Ok(Applied { outcome, object, warnings, event: Some(Arc::new(event)), quotas })
     }
 
     /// What the write makes of the current object, and the current object.
@@ -184,18 +194,67 @@ impl Machine {
         warnings: &mut Vec<String>,
     ) -> Result<Next, ApplyError> {
         let object = request(write, Part::Main, moment).create(object.clone(), duplicates, warnings)?;
-        let object = self.admit_new(tables, write, object)?;
-        let kind = &*write.kind;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if let Some(there) = tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))? {
-            let status = Status::already_exists(kind.names(), name);
-            if serde_json::from_slice(&there).is_ok_and(|there: Value| resource::is_deleting(&there)) {
-                let message = format!("object is being deleted: {status}");
-                return Err(status.with_message(message).into());
-            }
-            return Err(status.into());
+        Ok(Next::Stored(self.admit_new(tables, write, object)?))
+    }
+
+    /// Brings the statuses of a namespace's ResourceQuotas up to date after a write. Returns their changes.
+    fn refresh_quotas(
+        &mut self,
+        tables: &mut dyn Tables,
+        write: &Write,
+        outcome: Outcome,
+        moment: Moment<'_>,
+    ) -> Result<Vec<Arc<Event>>, ApplyError> {
+        let by = match outcome {
+            Outcome::Created => 1,
+            Outcome::Removed => -1,
+            Outcome::Stored if write.kind.is_resource_quota() => 0,
+            Outcome::Stored => return Ok(Vec::new()),
+        };
+        let Some(namespace) = &write.namespace else { return Ok(Vec::new()) };
+        let kinds = Arc::clone(&self.kinds);
+        let Some(kind) = quotas::kind(&kinds) else { return Ok(Vec::new()) };
+        let changed = self.counts.change(&kinds, tables, &write.kind, namespace, by)?;
+        let mut events = Vec::with_capacity(changed.len());
+        for (quota, status) in changed {
+            events.extend(self.store_status(tables, kind, &quota, status, moment)?);
         }
-        Ok(Next::Stored(object))
+        Ok(events)
+    }
+
+    /// Stores the status that the server gives a ResourceQuota. It is bounded by the specification, so that it has no bound of
+    /// its own.
+    fn store_status(
+        &mut self,
+        tables: &mut dyn Tables,
+        kind: &Kind,
+        quota: &Value,
+        status: Value,
+        moment: Moment<'_>,
+    ) -> Result<Option<Arc<Event>>, ApplyError> {
+        let facets = Facets::of(kind, quota);
+        let author = Author::default();
+        let request = Request {
+            kind,
+            namespace: Some(&facets.namespace),
+            part: Part::Status,
+            manager: quotas::MANAGER,
+            author: &author,
+            validation: FieldValidation::Ignore,
+            moment,
+        };
+        let mut wanted = quota.clone();
+        wanted["status"] = status;
+        let Ok(Next::Stored(mut object)) = request.update(quota, wanted, &[], &mut Vec::new()) else {
+            debug_assert!(false, "the bounds of a stored quota are valid, and its status differs");
+            return Ok(None);
+        };
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let bytes = serialize(&object)?;
+        tables.put(&kind.key(&facets.namespace, &facets.name), &bytes)?;
+        let event = Event::new(self.revision, Change::Modified, &bytes, Facets::of(kind, &object));
+        Ok(Some(Arc::new(event.with_previous(Some(facets), None))))
     }
 
     /// Checks the namespace of a new object, and sets what the server sets in a new namespace.
@@ -307,6 +366,20 @@ fn check(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     constraints.iter().try_for_each(|constraint| constraint.check(&write.kind, object, old))
+}
+
+/// Refuses a create of what is there.
+fn check_absent(tables: &dyn Read, write: &Write, object: &Value) -> Result<(), ApplyError> {
+    let kind = &*write.kind;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let there = tables.get(&kind.key(write.namespace.as_deref().unwrap_or_default(), name))?;
+    let Some(there) = there else { return Ok(()) };
+    let status = Status::already_exists(kind.names(), name);
+    if serde_json::from_slice(&there).is_ok_and(|there: Value| resource::is_deleting(&there)) {
+        let message = format!("object is being deleted: {status}");
+        return Err(status.with_message(message).into());
+    }
+    Err(status.into())
 }
 
 /// Whether the author may write this part of a CertificateSigningRequest.

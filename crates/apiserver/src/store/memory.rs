@@ -10,6 +10,7 @@ use super::event::Event;
 use super::history::{EventLog, History, HistoryExpired};
 use super::machine::Machine;
 use super::page::{Page, Pager};
+use super::quotas;
 use super::storage::{Read, StorageError, Tables};
 use super::write::{Applied, ApplyError, Write};
 use crate::kinds::{Kind, Kinds};
@@ -86,9 +87,11 @@ impl Memory {
             ApplyError::Refused(status) => status,
             ApplyError::Storage(error) => Status::internal(error),
         })?;
-        if let Some(event) = &applied.event {
+        let quotas = applied.quotas.iter().map(|event| (quotas::FOLDER, event));
+        let own = applied.event.iter().map(|event| (write.kind.folder.as_str(), event));
+        for (folder, event) in own.chain(quotas) {
             let history = self.history;
-            let log = self.logs.entry(write.kind.folder.clone()).or_insert_with(|| EventLog::new(0, history));
+            let log = self.logs.entry(folder.to_owned()).or_insert_with(|| EventLog::new(0, history));
             log.append(Arc::clone(event));
         }
         Ok(applied)

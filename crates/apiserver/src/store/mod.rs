@@ -12,6 +12,7 @@ mod machine;
 mod memory;
 mod namespaces;
 mod page;
+mod quotas;
 mod requests;
 mod seal;
 mod shared;

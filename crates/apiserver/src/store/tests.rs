@@ -1,4 +1,5 @@
 pub(crate) mod disk;
+mod quotas;
 
 use std::sync::Arc;
 

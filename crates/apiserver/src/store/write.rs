@@ -118,6 +118,8 @@ pub struct Applied {
     pub warnings: Vec<String>,
     /// The change for watches, if there is one.
     pub event: Option<Arc<Event>>,
+    /// The changes of ResourceQuotas that follow from it.
+    pub quotas: Vec<Arc<Event>>,
 }
 
 /// Why a write failed.

@@ -15,6 +15,7 @@ use super::disk::{Batch, Disk};
 use super::feed::Feed;
 use super::history::History;
 use super::machine::Machine;
+use super::quotas;
 use super::storage::StorageError;
 use super::write::{Applied, ApplyError, Operation, Write};
 use crate::resource::Moment;
@@ -309,7 +310,10 @@ impl Writer {
     fn publish(&self, done: Vec<Done>) {
         let mut touched: Vec<&Feed> = Vec::new();
         for done in &done {
-            if let (Some(event), Some(feed)) = (&done.applied.event, self.feeds.get(&done.folder)) {
+            let quotas = done.applied.quotas.iter().map(|event| (quotas::FOLDER, event));
+            let own = done.applied.event.iter().map(|event| (done.folder.as_str(), event));
+            for (folder, event) in own.chain(quotas) {
+                let Some(feed) = self.feeds.get(folder) else { continue };
                 feed.append(Arc::clone(event));
                 if !touched.iter().any(|other| std::ptr::eq(*other, feed)) {
                     touched.push(feed);

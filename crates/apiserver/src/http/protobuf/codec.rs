@@ -85,7 +85,10 @@ fn read_field(
     object: &mut Map<String, Value>,
 ) -> Result<Option<Value>, DecodeError> {
     let value = match (field.content, data) {
-        (Content::TextMap | Content::BytesMap | Content::TextListMap, Data::Bytes(entry)) => {
+        (
+            Content::TextMap | Content::BytesMap | Content::TextListMap | Content::QuantityMap,
+            Data::Bytes(entry),
+        ) => {
             let (key, value) = read_pair(field, entry)?;
             let map = object.entry(field.name).or_insert_with(|| json!({}));
             if let Value::Object(map) = map {
@@ -140,7 +143,7 @@ fn read_pair(field: &Field, entry: &[u8]) -> Result<(String, Value), DecodeError
     for part in Fields(entry) {
         match (part?, field.content) {
             ((1, Data::Bytes(bytes)), _) => key = text(bytes, field.name)?,
-            ((2, Data::Bytes(list)), Content::TextListMap) => {
+            ((2, Data::Bytes(list)), Content::TextListMap | Content::QuantityMap) => {
                 for item in Fields(list) {
                     if let (1, Data::Bytes(bytes)) = item? {
                         texts.push(text(bytes, field.name)?);
@@ -276,6 +279,16 @@ fn write_field(field: &Field, value: &Value, out: &mut Vec<u8>) {
                 put_bytes(out, number, &entry);
             }
         }
+        (Content::QuantityMap, Value::Object(map)) => {
+            for (key, value) in map {
+                let mut quantity = Vec::new();
+                put_bytes(&mut quantity, 1, value.as_str().unwrap_or_default().as_bytes());
+                let mut entry = Vec::new();
+                put_bytes(&mut entry, 1, key.as_bytes());
+                put_bytes(&mut entry, 2, &quantity);
+                put_bytes(out, number, &entry);
+            }
+        }
         (Content::TextMap | Content::TextListMap, Value::Object(map)) => {
             for (key, value) in map {
                 let mut entry = Vec::new();
@@ -362,7 +375,15 @@ mod tests {
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque", "immutable": false,
             "data": {"a": "AP8=", "empty": ""}, "stringData": {"b": "text"},
         });
-        for object in [lease(), event, review, options, request, secret] {
+        let quota = json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+            "spec": {
+                "hard": {"count/secrets": "5", "requests.memory": "1Mi"}, "scopes": ["BestEffort"],
+                "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["a"]}]},
+            },
+            "status": {"hard": {"count/secrets": "5"}, "used": {"count/secrets": "0"}},
+        });
+        for object in [lease(), event, review, options, request, secret, quota] {
             assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
         }
     }

@@ -45,12 +45,16 @@ pub(super) enum Content {
     BytesMap,
     /// A map of lists of texts.
     TextListMap,
+    /// A map of quantities: texts, each in a message of its own.
+    QuantityMap,
     /// Any JSON, as bytes within a message.
     Json,
     Message(Message),
 }
 
-use Content::{Bool, Bytes, BytesMap, Int32, Int64, Json, MicroTime, Text, TextListMap, TextMap, Time};
+use Content::{
+    Bool, Bytes, BytesMap, Int32, Int64, Json, MicroTime, QuantityMap, Text, TextListMap, TextMap, Time,
+};
 use Presence::{Pointer, Repeated, Value};
 
 const fn field(number: u64, name: &'static str, content: Content, presence: Presence) -> Field {
@@ -67,6 +71,7 @@ pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<Message> {
         ("v1", "Namespace") => NAMESPACE,
         ("v1", "Event") => EVENT,
         ("v1", "Secret") => SECRET,
+        ("v1", "ResourceQuota") => RESOURCE_QUOTA,
         ("v1", "Status") => STATUS,
         ("events.k8s.io/v1", "Event") => EVENTS_EVENT,
         ("coordination.k8s.io/v1", "Lease") => LEASE,
@@ -237,6 +242,27 @@ const SECRET: Message = &[
     field(4, "stringData", TextMap, Repeated),
     field(5, "immutable", Bool, Pointer),
 ];
+
+const RESOURCE_QUOTA: Message = &[
+    METADATA,
+    field(2, "spec", Content::Message(RESOURCE_QUOTA_SPEC), Value),
+    field(3, "status", Content::Message(RESOURCE_QUOTA_STATUS), Value),
+];
+
+const RESOURCE_QUOTA_SPEC: Message = &[
+    field(1, "hard", QuantityMap, Repeated),
+    field(2, "scopes", Text, Repeated),
+    field(3, "scopeSelector", Content::Message(SCOPE_SELECTOR), Pointer),
+];
+
+const RESOURCE_QUOTA_STATUS: Message =
+    &[field(1, "hard", QuantityMap, Repeated), field(2, "used", QuantityMap, Repeated)];
+
+const SCOPE_SELECTOR: Message =
+    &[field(1, "matchExpressions", Content::Message(SCOPE_REQUIREMENT), Repeated)];
+
+const SCOPE_REQUIREMENT: Message =
+    &[text(1, "scopeName"), text(2, "operator"), field(3, "values", Text, Repeated)];
 
 const LEASE: Message = &[METADATA, field(2, "spec", Content::Message(LEASE_SPEC), Value)];
 
