@@ -130,6 +130,10 @@ pub(crate) fn is_bounded(instance: &Instance<'_>) -> bool {
     instance.stack_bytes() < STACK_SLOTS as usize * 2
 }
 
+/// What one call of a module that nobody chose may use up here; those that compute for long tell no more, and take the time of others.
+const FUEL: u32 = 60_000;
+/// What wasmi counts for as much, and its start function with it.
+const ORACLE_FUEL: u64 = 2 * FUEL as u64;
 /// Host calls and slices of one call.
 const CALLS: usize = 40;
 const SLICES: usize = 20_000;
@@ -263,7 +267,7 @@ impl Oracle {
             },
         );
         store.limiter(|data| &mut data.limits);
-        store.set_fuel(1_000_000)?;
+        store.set_fuel(ORACLE_FUEL)?;
         let mut linker = Linker::new(&engine);
         for (name, parameters, results) in [
             ("none", &[][..], &[][..]),
@@ -280,7 +284,7 @@ impl Oracle {
     }
 
     fn call(&mut self, function: Func, arguments: &[Value], globals: &[String]) -> Option<Observed> {
-        let fuel = self.store.set_fuel(2_000_000);
+        let fuel = self.store.set_fuel(ORACLE_FUEL);
         assert!(fuel.is_ok(), "wasmi meters fuel");
         let arguments: Vec<Val> = arguments.iter().map(|value| to_wasmi(*value, &mut self.store)).collect();
         let function_type = function.ty(&self.store);
@@ -487,15 +491,15 @@ pub(crate) fn compare(
             .iter()
             .map(|value_type| argument(type_from_wasmi(*value_type), random))
             .collect();
-        let one = comparable(ours(&mut whole, &name, &arguments, &globals, 1_000_000, || u32::MAX));
+        let one = comparable(ours(&mut whole, &name, &arguments, &globals, FUEL, || u32::MAX));
         let mut slices = 0;
-        let other = comparable(ours(&mut sliced, &name, &arguments, &globals, 1_000_000, || {
+        let other = comparable(ours(&mut sliced, &name, &arguments, &globals, FUEL, || {
             slices += 1;
             drawn ^= drawn << 13;
             drawn ^= drawn >> 7;
             drawn ^= drawn << 17;
             // Short ones first; then long ones, so that it comes to an end.
-            if slices < 300 { drawn as u32 % 60 } else { 50_000 }
+            if slices < 300 { drawn as u32 % 60 } else { 5_000 }
         }));
         let reference = comparable(oracle.call(function, &arguments, &globals));
         counts.slices += slices;

@@ -829,12 +829,16 @@ impl World {
     /// A set is what the resources say, and its revision moved only if its content did.
     fn check_set(&mut self, set: &crate::gateway_api::DeviceSet) {
         let sent = (set.revision, hashes(&set.assignments));
-        if let Some((revision, content)) = self.sent.insert(set.device.name.clone(), sent)
-            && set.revision > revision
+        let before = self.sent.insert(set.device.name.clone(), sent.clone());
+        if let Some((revision, content)) = &before
+            && set.revision > *revision
             && self.term <= 1
         {
             let name = &set.device.name;
-            assert_ne!(content, hashes(&set.assignments), "revision of {name} moved without a change");
+            assert_ne!(content, &sent.1, "revision of {name} moved without a change");
+        }
+        if before == Some(sent) && !self.are_facts_known(&set.device.name) {
+            return;
         }
         let applications: BTreeSet<&str> = set.assignments.iter().map(|e| e.application.as_str()).collect();
         // What has values of Secrets waits for them where it does not run; where it does it stays.
@@ -847,6 +851,15 @@ impl World {
         };
         let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).filter(|name| !waits(name)).collect();
         assert_eq!(applications, wanted, "set of {}", set.device.name);
+    }
+
+    /// Whether anyone the controller hears says what a device is. Nothing is planned for one of which this is unknown: what was
+    /// planned before stays, also if that was done by a view of an earlier Device of its name.
+    fn are_facts_known(&self, device: &str) -> bool {
+        let views = self.gateways.values().filter(|gateway| gateway.streaming);
+        let mut views = views.filter_map(|gateway| gateway.views.get(device));
+        let status = self.devices[device].0.status.as_ref();
+        status.is_some_and(|status| status.facts.is_some()) || views.any(|view| view.facts.is_some())
     }
 
     /// A revision that a gateway took has one content for ever, and moves only with it.
