@@ -84,6 +84,9 @@ struct Wanted<'a> {
     mismatch: Option<(bool, ReasonCode)>,
     /// Whether the device's own numbers are believed; nothing is said of one whose numbers always were.
     counters: Option<(bool, ReasonCode)>,
+    /// The session by which this gateway may write: the status is to name its gateway and epoch.
+    claim: Option<&'a SessionView>,
+    /// The session whose reports the status is to show.
     live: Option<&'a SessionView>,
 }
 
@@ -132,6 +135,7 @@ fn wanted<'a>(record: &'a DeviceEntry, object: &ObservedDevice, writing: Writing
             clone: None,
             mismatch: None,
             counters: None,
+            claim: None,
             live: None,
         };
         (own && said && !lost).then_some(nothing)
@@ -201,6 +205,7 @@ fn session_wanted<'a>(
                 clone: None,
                 mismatch: None,
                 counters,
+                claim: Some(live),
                 // What a session showed before it was taken out of service says nothing of the device any more.
                 live: Some(live).filter(|_| !object.is_decommissioned()),
             })
@@ -227,7 +232,16 @@ fn idle<'a>(
     let lost = (connected_before && writing.now.ms >= writing.orphans_from_ms)
         .then_some((false, ReasonCode::SessionEnded));
     let wanted = |phase, connected, enrolled| {
-        Some(Wanted { phase, connected, enrolled, clone: None, mismatch: None, counters: None, live: None })
+        Some(Wanted {
+            phase,
+            connected,
+            enrolled,
+            clone: None,
+            mismatch: None,
+            counters: None,
+            claim: None,
+            live: None,
+        })
     };
     let returning =
         base.told_to_stay_away().map(|reason| (false, away(writing.now, reason, object, record, enrolled.0)));
@@ -421,7 +435,7 @@ impl StatusDiff<'_> {
             let others = base.other_conditions().iter().map(|condition| json!(condition));
             set("conditions", own.chain(others).collect());
         }
-        if let Some(live) = wanted.live {
+        if let Some(live) = wanted.claim {
             if !base.is_by(writing.gateway) {
                 set("gateway", json!(writing.gateway));
             }
@@ -435,6 +449,8 @@ impl StatusDiff<'_> {
             if base.heartbeat_age_ms(heard) > 0 || ahead {
                 set("last_heartbeat", json!(UnixTime::from_ms(heard).to_seconds_text()));
             }
+        }
+        if let Some(live) = wanted.live {
             if let Some(revision) = live.revision()
                 && base.lacks_revision(revision)
             {
