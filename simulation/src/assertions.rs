@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use wasmbed_agent::Agent;
 use wasmbed_control::UnixTime;
 use wasmbed_protocol::ApplicationState;
 
@@ -74,6 +75,9 @@ impl World {
         if object.as_ref().is_some_and(|object| !object["metadata"]["deletionTimestamp"].is_null()) {
             return Some(format!("{name} is still being deleted"));
         }
+        if expected.decommissioned.contains(name) {
+            return object.and_then(|object| self.undecommissioned(device, &object));
+        }
         let status = object.as_ref().map(|object| &object["status"]);
         let Some(wanted) = expected.runs.get(name) else {
             debug_assert!(expected.kept_out.contains(name), "a device is let in or kept out");
@@ -110,6 +114,22 @@ impl World {
             return Some(format!("the status of {name} is {status}, it should run {wanted:?}"));
         }
         self.unsettled_times(device, status)
+    }
+
+    /// A device that is to be taken out of service has erased itself, and its Device says so; for an earlier Device of its name if not for
+    /// this one, of which it knows nothing then.
+    fn undecommissioned(&self, device: &Device, object: &Value) -> Option<String> {
+        let (name, status) = (&device.name, &object["status"]);
+        let runs = device.supervisor.loaded();
+        let rests = device.supervisor.agent().is_some_and(Agent::is_at_rest);
+        let index = self.devices.iter().position(|other| other.name == *name)?;
+        let proven = self.witness.decommissions.has_proven(index, &text(&object["metadata"]["uid"]));
+        let confirmed = status["decommission"]["confirmed_at"].is_string();
+        let settled = rests && runs == 0 && confirmed == proven;
+        let said = !confirmed || status["phase"] == "Decommissioned";
+        (!settled || !said).then(|| {
+            format!("{name} is to be taken out of service, runs {runs}, rests: {rests}, and its status is {status}")
+        })
     }
 
     /// All wall clocks are right again: a device has its gateway's time, and no status has one that has not come, or a sign of life that is

@@ -12,15 +12,25 @@ use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
     Now, ObjectKey,
     election::{Election, Lead},
-    fleet::{CallId, Fleet, FleetConfig, PutOutcome, UploadOutcome, UploadSource},
+    fleet::{
+        CallId, Fleet, FleetConfig, Order, OrdersOutcome, ProofCheck, ProofEvidence, PutOutcome,
+        UploadOutcome, UploadSource,
+    },
     gateway::Cursor,
-    gateway_api::StreamEvent,
+    gateway_api::{DecommissionOrder, PutDecommissions, StreamEvent},
     kubernetes::WriteOutcome,
+};
+use wasmbed_protocol::KeyHash;
+use wasmbed_statement::Erased;
+use wasmbed_supervisor::{
+    memory::identity::{self, CONTROLLER},
+    platform::Ordered,
 };
 
 use crate::{
     api::{Api, ApiError, NAMESPACE, time_text},
     clock::Clock,
+    decommissions::id_of,
     gateway::GatewayProcess,
     invariants::Witness,
     line::{Line, outcome},
@@ -38,6 +48,7 @@ struct Stream {
 
 enum Outcome {
     Put(String, CallId, PutOutcome),
+    Orders(String, CallId, OrdersOutcome),
     Upload(String, CallId, UploadOutcome),
     Write(CallId, WriteOutcome<String>),
 }
@@ -222,6 +233,9 @@ impl ControllerProcess {
                 Outcome::Put(gateway, id, outcome) => {
                     self.fleet.handle_put_outcome(now, &gateway, id, outcome)
                 }
+                Outcome::Orders(gateway, id, outcome) => {
+                    self.fleet.handle_orders_outcome(now, &gateway, id, outcome);
+                }
                 Outcome::Upload(gateway, id, outcome) => {
                     self.fleet.handle_upload_outcome(now, &gateway, id, outcome);
                 }
@@ -250,6 +264,16 @@ impl ControllerProcess {
             let delay_ms = self.random.below(most_ms);
             network.send(now.ms + delay_ms, self.sender, put.gateway, put.id, Request::Put(put.body));
         }
+        while let Some(check) = self.fleet.poll_proof(now) {
+            self.fleet.handle_proof(now, &check, examine(&check));
+        }
+        while let Some(put) = self.fleet.poll_orders(now) {
+            let orders = put.orders.iter().map(sign).collect();
+            let body = PutDecommissions { leader_term: put.leader_term, orders };
+            let most_ms = if self.line.delays_set() { 20_000 } else { 40 };
+            let delay_ms = self.random.below(most_ms);
+            network.send(now.ms + delay_ms, self.sender, put.gateway, put.id, Request::Orders(body));
+        }
     }
 
     /// An answer comes, if it was this process that asked.
@@ -257,6 +281,7 @@ impl ControllerProcess {
         if answered.sender == self.sender && self.is_up() {
             let outcome = match answered.answer {
                 Answer::Put(outcome) => Outcome::Put(answered.gateway, answered.id, outcome),
+                Answer::Orders(outcome) => Outcome::Orders(answered.gateway, answered.id, outcome),
                 Answer::Upload(outcome) => Outcome::Upload(answered.gateway, answered.id, outcome),
             };
             self.awaited.push_back((now.ms + self.random.below(40), outcome));
@@ -270,29 +295,85 @@ impl ControllerProcess {
     fn call_api(&mut self, now: Now, api: &mut Api, witness: &mut Witness) {
         let mut calls = Vec::new();
         while let Some(write) = self.fleet.poll_status(now) {
-            calls.push((write.id, "applications", write.application.name, true, write.patch));
+            calls.push((write.id, Wrote::ApplicationStatus, write.application.name, write.patch));
         }
         while let Some(write) = self.fleet.poll_finalizer(now) {
-            calls.push((write.id, "applications", write.application.name, false, write.patch));
+            calls.push((write.id, Wrote::ApplicationFinalizer, write.application.name, write.patch));
         }
         while let Some(write) = self.fleet.poll_finished(now) {
-            calls.push((write.id, "devices", write.device.name, true, write.patch));
+            calls.push((write.id, Wrote::Finished, write.device.name, write.patch));
         }
         while let Some(write) = self.fleet.poll_device_unreachable(now) {
-            calls.push((write.id, "devices", write.device.name, true, write.patch));
+            calls.push((write.id, Wrote::Unreachable, write.device.name, write.patch));
+        }
+        while let Some(write) = self.fleet.poll_decommission(now, || self.random.bytes()) {
+            calls.push((write.id, Wrote::Decommission, write.device.name, write.patch));
         }
         while let Some(write) = self.fleet.poll_device_finalizer(now) {
-            calls.push((write.id, "devices", write.device.name, false, write.patch));
+            calls.push((write.id, Wrote::DeviceFinalizer, write.device.name, write.patch));
         }
         while let Some(write) = self.fleet.poll_gateway_unknown(now) {
-            calls.push((write.id, "devicegateways", write.gateway.name, true, write.patch));
+            calls.push((write.id, Wrote::GatewayUnknown, write.gateway.name, write.patch));
         }
         while self.fleet.poll_event().is_some() {}
-        for (id, plural, name, status, patch) in calls {
-            let outcome =
-                write(now, api, (plural, &name, status), patch, (self.sender, &mut self.line), witness);
+        for (id, wrote, name, patch) in calls {
+            let outcome = write(now, api, (wrote, &name), patch, (self.sender, &mut self.line), witness);
             self.awaited.push_back((now.ms + self.random.below(60), Outcome::Write(id, outcome)));
         }
+    }
+}
+
+/// What a controller writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrote {
+    ApplicationStatus,
+    ApplicationFinalizer,
+    Finished,
+    Unreachable,
+    Decommission,
+    DeviceFinalizer,
+    GatewayUnknown,
+}
+
+impl Wrote {
+    fn plural(self) -> &'static str {
+        match self {
+            Self::ApplicationStatus | Self::ApplicationFinalizer => "applications",
+            Self::Finished | Self::Unreachable | Self::Decommission | Self::DeviceFinalizer => "devices",
+            Self::GatewayUnknown => "devicegateways",
+        }
+    }
+
+    fn is_status(self) -> bool {
+        !matches!(self, Self::ApplicationFinalizer | Self::DeviceFinalizer)
+    }
+}
+
+/// An order, by the key of all controllers.
+fn sign(order: &Order) -> DecommissionOrder {
+    let Order { device_uid, nonce, .. } = *order;
+    let bytes = identity::order(CONTROLLER, &id_of(&order.device.name), Ordered { device_uid, nonce });
+    DecommissionOrder { device: order.device.clone(), order: BASE64_STANDARD.encode(bytes) }
+}
+
+/// What a proof is, judged by the key that the Device names.
+fn examine(check: &ProofCheck) -> ProofEvidence {
+    let decode = |text: &str| BASE64_STANDARD.decode(text).unwrap_or_default();
+    let key = KeyHash::of(&decode(&check.key));
+    match identity::read_proof(&decode(&check.proof), key) {
+        None => ProofEvidence::Refuted("it is signed by another key".to_owned()),
+        Some(said) => ProofEvidence::Signed {
+            device_uid: said.device_uid,
+            nonce: said.nonce,
+            erased: [
+                (Erased::ASSIGNMENTS, wasmbed_api::Erased::Assignments),
+                (Erased::MODULES, wasmbed_api::Erased::Modules),
+                (Erased::KEY_VALUE_DATA, wasmbed_api::Erased::KeyValueData),
+            ]
+            .into_iter()
+            .filter_map(|(bit, name)| said.erased.contains(bit).then_some(name))
+            .collect(),
+        },
     }
 }
 
@@ -313,22 +394,22 @@ fn bytes_of(api: &Api, source: &UploadSource) -> Result<Vec<u8>, ApiError> {
 fn write(
     now: Now,
     api: &mut Api,
-    (plural, name, status): (&str, &str, bool),
+    (wrote, name): (Wrote, &str),
     patch: Value,
     (sender, line): (Sender, &mut Line),
     witness: &mut Witness,
 ) -> WriteOutcome<String> {
-    let finished = patch["status"].get("finished").is_some();
     let result = line.call(
         now.ms,
         api,
-        |api| api.patch(plural, name, status, patch),
-        |object, api| match (plural, status) {
-            ("applications", true) => witness.application_status_written(object),
-            ("devices", true) if finished => witness.finished_written(object),
-            ("devices", true) => witness.unreachable_written(object, sender, now.ms, api),
-            ("devicegateways", true) => witness.gateway_unknown_written(object, sender, now.ms, api),
-            _ => {}
+        |api| api.patch(wrote.plural(), name, wrote.is_status(), patch),
+        |object, api| match wrote {
+            Wrote::ApplicationStatus => witness.application_status_written(object),
+            Wrote::Finished => witness.finished_written(object),
+            Wrote::Unreachable => witness.unreachable_written(object, sender, now.ms, api),
+            Wrote::Decommission => witness.decommission_written(object),
+            Wrote::GatewayUnknown => witness.gateway_unknown_written(object, sender, now.ms, api),
+            Wrote::ApplicationFinalizer | Wrote::DeviceFinalizer => {}
         },
     );
     outcome(result, witness, |object| {

@@ -7,11 +7,14 @@ use wasmbed_protocol::{ApplicationUid, ResetReason};
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    memory::{Cut, Faults, FaultyStorage, MemoryBoard, MemoryLink},
-    platform::Board,
+    memory::{Cut, Disk, Faults, FaultyStorage, MemoryBoard, MemoryLink},
+    platform::{Board, ChainFacts, Provisioned},
 };
 
-use crate::random::Random;
+use crate::{
+    decommissions::{id_of, key_of},
+    random::Random,
+};
 
 /// Power that went at a write is away for this long at most.
 const OFF_MS: u64 = 20_000;
@@ -79,7 +82,7 @@ impl Device {
     pub(crate) fn new(name: &str, hardware: Hardware, gateways: Vec<usize>, noise: u64) -> Self {
         let mut random = Random::of(noise, name);
         let (supervisor, link) =
-            boot(FaultyStorage::default(), hardware, random.next(), 0, ResetReason::PowerOn);
+            boot(name, FaultyStorage::default(), hardware, random.next(), 0, ResetReason::PowerOn);
         Self {
             name: name.to_owned(),
             random,
@@ -136,6 +139,11 @@ impl Device {
         self.failover.handle_unreached();
     }
 
+    /// What is on its flash.
+    pub(crate) fn disk(&mut self) -> &Disk {
+        self.storage().disk()
+    }
+
     fn storage(&mut self) -> &mut FaultyStorage {
         &mut self.supervisor.platform().storage
     }
@@ -174,7 +182,7 @@ impl Device {
         // The link object stays, so that the gateways' ends of older connections see their end.
         self.link.cut();
         (self.supervisor, self.link) =
-            boot(storage, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
+            boot(&self.name, storage, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
         self.failover = Failover::new(self.gateways.len());
         self.connected_ms = None;
         self.off_until_ms = None;
@@ -183,13 +191,19 @@ impl Device {
 }
 
 fn boot(
-    storage: FaultyStorage,
+    name: &str,
+    mut storage: FaultyStorage,
     hardware: Hardware,
     seed: u64,
     now_ms: u64,
     reset_reason: ResetReason,
 ) -> (Supervisor<Interpreter, MemoryBoard>, MemoryLink) {
-    let memory = MemoryBoard::new(storage, seed);
+    let is_blank = storage.disk().is_blank;
+    let mut memory = MemoryBoard::new(storage, seed);
+    let facts = ChainFacts { not_before_s: 0, not_after_s: u64::MAX };
+    memory.identity.provisioned = Provisioned::Operational { key: key_of(name), facts };
+    memory.identity.device = id_of(name);
+    memory.identity.has_forgotten = is_blank;
     let link = memory.link.clone();
     let board = Board {
         board: "simulated".into(),

@@ -141,6 +141,8 @@ fn of_people() -> Vec<(u32, BoxedStrategy<Transition>)> {
         (9, revoke(device(), 0.33).boxed()),
         (9, device().prop_map(|device| Transition::Approve { device, approved: true }).boxed()),
         (9, device().prop_map(|device| Transition::DeleteDevice { device }).boxed()),
+        // Nothing runs there for the rest of the run.
+        (4, device().prop_map(|device| Transition::Decommission { device }).boxed()),
         (3, (0..3usize).prop_map(|first| Transition::DeleteNamespace { first }).boxed()),
         (15, device().prop_map(|device| Transition::Announce { device }).boxed()),
     ]

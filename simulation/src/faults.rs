@@ -40,6 +40,7 @@ impl World {
                 let name = self.device_name(device);
                 self.delete("devices", &name);
             }
+            Transition::Decommission { device } => self.decommission(device),
             Transition::DeleteNamespace { first } => self.delete_namespace(first),
             Transition::CutLink { .. }
             | Transition::SilenceLink { .. }

@@ -9,10 +9,10 @@ use wasmbed_control::{
     Now, ObjectKey,
     election::Hold,
     gateway::{
-        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, LeftOut, Notice, PreparedSets, Refused,
-        RequestId, SessionId, StoreOperation, UploadDecision, WriteId,
+        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, LeftOut, Notice, PreparedOrders,
+        PreparedSets, Refused, RequestId, SessionId, StoreOperation, UploadDecision, WriteId,
     },
-    gateway_api::{PutSets, PutSetsAnswer, StreamEvent},
+    gateway_api::{PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, StreamEvent},
     kubernetes::WriteOutcome,
 };
 use wasmbed_protocol::{Frames, limits::FRAME_BYTES_MAX};
@@ -146,7 +146,8 @@ impl GatewayProcess {
         let Some(wire) = Wire::accept(link) else { return };
         self.sessions += 1;
         let id = SessionId(self.sessions);
-        let identity = Identity { device: key(name), public_key: public_key(name) };
+        let identity =
+            Identity { device: key(name), public_key: BASE64_STANDARD.encode(public_key_info(name)) };
         let closing = !self.core.handle_accepted(now, id, &identity);
         let connection = Connection { device, wire, received: Vec::new(), closing, read_at_ms: now.ms };
         self.connections.insert(id, connection);
@@ -345,18 +346,37 @@ impl GatewayProcess {
         now: Now,
         api: &Api,
     ) -> Option<Result<PutSetsAnswer, Refused>> {
-        if self.core.needs_leader_lease(put.leader_term) {
+        let request = self.begin_call(put.leader_term, now, api);
+        self.core.handle_put_sets(now, request, PreparedSets::new(put));
+        self.work_on_disk(now);
+        let position = self.answers.iter().position(|answer| answer.request == request)?;
+        Some(self.answers.swap_remove(position).result)
+    }
+
+    /// Takes orders to take devices out of service.
+    pub(crate) fn put_orders(
+        &mut self,
+        put: &PutDecommissions,
+        now: Now,
+        api: &Api,
+    ) -> Option<Result<PutDecommissionsAnswer, Refused>> {
+        let request = self.begin_call(put.leader_term, now, api);
+        self.core.handle_put_orders(now, request, PreparedOrders::new(put));
+        self.work_on_disk(now);
+        let answers = std::iter::from_fn(|| self.core.poll_orders_answer());
+        Some(answers.filter(|answer| answer.request == request).last()?.result)
+    }
+
+    /// A controller of this term calls.
+    fn begin_call(&mut self, leader_term: u64, now: Now, api: &Api) -> RequestId {
+        if self.core.needs_leader_lease(leader_term) {
             match self.read_leader_lease(now, api) {
                 Ok(term) => self.core.handle_leader_lease(term),
                 Err(error) => self.core.handle_leader_lease_failed(error.to_string()),
             }
         }
         self.requests += 1;
-        let request = RequestId(self.requests);
-        self.core.handle_put_sets(now, request, PreparedSets::new(put));
-        self.work_on_disk(now);
-        let position = self.answers.iter().position(|answer| answer.request == request)?;
-        Some(self.answers.swap_remove(position).result)
+        RequestId(self.requests)
     }
 
     fn read_leader_lease(&self, now: Now, api: &Api) -> Result<u64, ApiError> {
@@ -451,8 +471,8 @@ fn id(name: &str, disks: u32) -> String {
 }
 
 /// A stand-in of the right form: the handshake that would prove it is not simulated.
-fn public_key(name: &str) -> String {
-    BASE64_STANDARD.encode(format!("{name:-<60}"))
+pub(crate) fn public_key_info(name: &str) -> Vec<u8> {
+    format!("{name:-<60}").into_bytes()
 }
 
 pub(crate) fn key(name: &str) -> ObjectKey {

@@ -14,7 +14,7 @@
 //! - No number that a device says about itself drives up the epoch or the revision in its status.
 //! - The embedded API refuses no write of ours.
 //!
-//! `traps` has what must hold of traps.
+//! `traps` has what must hold of traps, `decommissions` of devices that are taken out of service.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +29,7 @@ use wasmbed_protocol::{
 
 use crate::{
     api::Api,
+    decommissions::Decommissions,
     sender::Sender,
     traps::{Broken, Started, Traps},
 };
@@ -89,9 +90,10 @@ pub(crate) struct Witness {
     first_renewals: BTreeMap<Sender, u64>,
     names: Vec<String>,
     pub(crate) traps: Traps,
+    pub(crate) decommissions: Decommissions,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
-    /// Devices that were told that they are deleted or revoked, and may have forgotten their set since.
+    /// Devices that were told that they are deleted, revoked or taken out of service, and may have forgotten their set since.
     taken_back: BTreeSet<usize>,
     /// What was sent under each revision. A number can have two contents: a new leader may issue again what an earlier one
     /// gave to a gateway that is down, as long as no device told of it. When that gateway is back, it refuses the second.
@@ -146,6 +148,11 @@ impl Witness {
                 let broken = self.traps.told(device, gateway, &trap);
                 self.keep(broken);
             }
+            Ok(DeviceMessage::Decommissioned(said)) => {
+                let name = self.names.get(device).map_or("", String::as_str);
+                let broken = self.decommissions.proved(device, name, said.proof);
+                self.keep(broken);
+            }
             Ok(DeviceMessage::Reported(reported)) => {
                 let broken = self.traps.reported(device, &reported);
                 self.keep(broken);
@@ -170,6 +177,10 @@ impl Witness {
                 let set: BTreeSet<ApplicationUid> =
                     desired.applications.iter().map(|member| member.uid).collect();
                 self.sets.entry((device, desired.revision.0)).or_default().insert(set);
+            }
+            // It forgets its set once it has judged the order.
+            Ok(GatewayMessage::Decommission(_)) => {
+                self.taken_back.insert(device);
             }
             Ok(GatewayMessage::Reject(closing) | GatewayMessage::Goodbye(closing))
                 if matches!(
@@ -303,6 +314,16 @@ impl Witness {
                 );
             }
         }
+    }
+
+    /// A controller wrote how far it is with taking a Device out of service.
+    pub(crate) fn decommission_written(&mut self, object: &Value) {
+        self.writes += 1;
+        let Some(device) = self.device(object["metadata"]["name"].as_str().unwrap_or_default()) else {
+            return;
+        };
+        let broken = self.decommissions.written(device, object);
+        self.keep(broken);
     }
 
     /// A gateway took sets.

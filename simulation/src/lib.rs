@@ -24,6 +24,7 @@ mod api;
 mod assertions;
 mod clock;
 mod controller;
+mod decommissions;
 mod device;
 mod draw;
 mod faults;

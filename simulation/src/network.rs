@@ -2,9 +2,9 @@
 
 use wasmbed_control::{
     Now,
-    fleet::{CallId, PutOutcome, UploadOutcome},
+    fleet::{CallId, OrdersOutcome, PutOutcome, UploadOutcome},
     gateway::Refused,
-    gateway_api::PutSets,
+    gateway_api::{PutDecommissions, PutSets},
 };
 use wasmbed_protocol::ModuleDigest;
 
@@ -14,11 +14,13 @@ use crate::{
 
 pub(crate) enum Request {
     Put(PutSets),
+    Orders(PutDecommissions),
     Upload { digest: ModuleDigest, bytes: Vec<u8> },
 }
 
 pub(crate) enum Answer {
     Put(PutOutcome),
+    Orders(OrdersOutcome),
     Upload(UploadOutcome),
 }
 
@@ -83,6 +85,15 @@ impl Network {
                                 .unwrap_or_else(|| PutOutcome::Failed("no answer".to_owned())),
                         )
                     }
+                    Request::Orders(body) => {
+                        let answered =
+                            reached.and_then(|process| put_orders(process, &body, now, api, witness));
+                        Answer::Orders(
+                            answered
+                                .filter(|_| !outcome_lost)
+                                .unwrap_or_else(|| OrdersOutcome::Failed("no answer".to_owned())),
+                        )
+                    }
                     Request::Upload { digest, bytes } => Answer::Upload(match reached {
                         None => UploadOutcome::Failed("no connection".to_owned()),
                         Some(_) if wasmbed_agent::module_digest(&bytes) != digest => {
@@ -116,5 +127,24 @@ fn put(
         }
         Err(Refused::Fenced(refusal)) => PutOutcome::Fenced(refusal),
         Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal)) => PutOutcome::Failed(refusal.message),
+    })
+}
+
+fn put_orders(
+    process: &mut GatewayProcess,
+    body: &PutDecommissions,
+    now: Now,
+    api: &Api,
+    witness: &mut Witness,
+) -> Option<OrdersOutcome> {
+    Some(match process.put_orders(body, process.clock.now(now.ms), api)? {
+        Ok(answer) => {
+            witness.gateway_writes(&process.name, now.ms);
+            OrdersOutcome::Answered(answer)
+        }
+        Err(Refused::Fenced(refusal)) => OrdersOutcome::Fenced(refusal),
+        Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal)) => {
+            OrdersOutcome::Failed(refusal.message)
+        }
     })
 }

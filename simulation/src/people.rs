@@ -1,10 +1,14 @@
 //! What people do: they apply, change, label, approve, revoke and delete, and leave things as they want them. What the API refuses, because
 //! it is away or the object is gone or is there already, is let be.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use wasmbed_agent::Agent;
 
 use crate::{
     api::ApiError,
+    device::Device,
+    gateway::public_key_info,
     names::{APPLICATIONS, MODULES, SITES},
     transition::{Selector, Source, Wanted},
     world::World,
@@ -68,6 +72,32 @@ impl World {
 
     pub(crate) fn specify(&mut self, device: usize, field: &str, value: bool) {
         self.patch_device(device, json!({ "spec": { field: value } }));
+    }
+
+    pub(crate) fn decommission(&mut self, device: usize) {
+        let name = self.device_name(device);
+        // No proof can be verified without its key, which a Device that was made by hand does not have.
+        let key = BASE64_STANDARD.encode(public_key_info(&name));
+        let patch = json!({ "spec": { "decommission": true, "public_key": key } });
+        if let Ok(object) = self.api.patch("devices", &name, false, patch) {
+            self.witness.decommissions.wanted(&object);
+        }
+    }
+
+    /// Whose device erased itself for an earlier Device of the name is taken out of service as well: it runs nothing, whatever is
+    /// wanted of it.
+    pub(crate) fn decommission_what_is_erased(&mut self) {
+        let is_erased = |device: &Device| device.supervisor.agent().is_some_and(Agent::is_decommissioned);
+        let erased: Vec<usize> = (0..self.devices.len())
+            .filter(|index| self.devices.get(*index).is_some_and(is_erased))
+            .filter(|index| {
+                let object = self.api.peek("devices", &self.device_name(*index));
+                object.is_some_and(|object| object["spec"]["decommission"] != true)
+            })
+            .collect();
+        for index in erased {
+            self.decommission(index);
+        }
     }
 
     fn patch_device(&mut self, device: usize, patch: Value) {

@@ -19,6 +19,11 @@ impl Random {
         self.0.next_u64()
     }
 
+    pub(crate) fn bytes(&mut self) -> [u8; 16] {
+        let (first, second) = (u128::from(self.next()), u128::from(self.next()));
+        (first << 64 | second).to_le_bytes()
+    }
+
     /// Below `bound`, which is at least 1.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)

@@ -14,6 +14,8 @@ use crate::api::Api;
 pub(crate) struct Expected {
     /// Devices that are let in: Applications by UID and digest.
     pub(crate) runs: BTreeMap<String, BTreeSet<(String, String)>>,
+    /// Devices that are let in to be taken out of service.
+    pub(crate) decommissioned: BTreeSet<String>,
     /// Devices that are kept out.
     pub(crate) kept_out: BTreeSet<String>,
     /// By name.
@@ -84,7 +86,12 @@ impl Expected {
             let counts = counts.entry(name_of(application)).or_default();
             counts.missing = named.difference(&known).count() as u64;
         }
-        let mut expected = Self { runs: BTreeMap::new(), kept_out: BTreeSet::new(), applications: counts };
+        let mut expected = Self {
+            runs: BTreeMap::new(),
+            decommissioned: BTreeSet::new(),
+            kept_out: BTreeSet::new(),
+            applications: counts,
+        };
         for device in &devices {
             expected.add(api, device, &applications, enrollment);
         }
@@ -97,11 +104,12 @@ impl Expected {
         let name = name_of(device);
         let approved = device["spec"]["approved"] == true || enrollment == Enrollment::Open;
         let let_in = approved && device["spec"]["revoked"] != true;
+        let leaves = device["spec"]["decommission"] == true;
         let facts: Option<DeviceFacts> = serde_json::from_value(device["status"]["facts"].clone()).ok();
         let targeted = || applications.iter().filter(|application| targets(application, device));
         for application in targeted() {
             let counts = self.applications.entry(name_of(application)).or_default();
-            if let_in {
+            if let_in && !leaves {
                 counts.targets += 1;
                 counts.connected += 1;
             } else {
@@ -109,7 +117,7 @@ impl Expected {
             }
         }
         let mut runs = BTreeSet::new();
-        if let Some(facts) = facts.filter(|_| let_in) {
+        if let Some(facts) = facts.filter(|_| let_in && !leaves) {
             let planned = outcomes(api, device, &facts, targeted());
             // What a device keeps of an earlier generation holds its place, and after a change of leader all that the device has:
             // what becomes of the others there follows from what was before, which no object says.
@@ -130,7 +138,9 @@ impl Expected {
                 }
             }
         }
-        if let_in {
+        if let_in && leaves {
+            self.decommissioned.insert(name);
+        } else if let_in {
             self.runs.insert(name, runs);
         } else {
             self.kept_out.insert(name);

@@ -97,6 +97,10 @@ pub(crate) enum Transition {
     DeleteDevice {
         device: usize,
     },
+    /// Takes it out of service, for good.
+    Decommission {
+        device: usize,
+    },
     /// All kinds, beginning with this one, and nothing new until they are gone.
     DeleteNamespace {
         first: usize,

@@ -67,6 +67,8 @@ pub struct Summary {
     pub unreachable: u64,
     /// Runs of applications that trapped.
     pub trapped: u64,
+    /// Devices whose proof that they erased what they had was taken.
+    pub decommissioned: usize,
     /// Hash of what happened: the same seed gives the same.
     pub fingerprint: u64,
 }
@@ -128,6 +130,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
             continue;
         }
         look_ms = world.now_ms + LOOK_MS;
+        world.decommission_what_is_erased();
         match world.unsettled() {
             None => break,
             Some(_) if world.now_ms < end_ms => {}
@@ -141,6 +144,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
         virtual_ms: world.now_ms,
         frames: world.witness.frames,
         writes: world.witness.writes,
+        decommissioned: world.witness.decommissions.confirmed(),
         boots: world.devices.iter().map(|device| device.boots).sum(),
         leaders: world.witness.leaders(),
         unreachable: world.witness.unreachable,
@@ -239,6 +243,8 @@ impl World {
             for (uid, line) in device.take_lines() {
                 self.witness.traps.logged(index, uid, &line, now.ms, session);
             }
+            let broken = self.witness.decommissions.still_erased(index, device);
+            self.witness.keep(broken);
             let Some(chosen) = device.wants(now.ms) else { continue };
             match self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up()) {
                 Some(gateway) => {

@@ -76,8 +76,9 @@ impl Agent {
         self.settle();
     }
 
-    /// Whether the device takes no set any more.
-    pub(super) fn is_decommissioned(&self) -> bool {
+    /// Whether the device takes no set any more: it follows an order, or has followed one.
+    #[must_use]
+    pub fn is_decommissioned(&self) -> bool {
         self.erasing.is_some() || self.credentials.proof().is_some() || self.credentials.is_retired()
     }
 

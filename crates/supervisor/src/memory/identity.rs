@@ -66,7 +66,7 @@ pub fn proof(
 
 /// What stands for a controller's certificate.
 pub const CONTROLLER: &[u8] = b"controller";
-/// The id that every order names.
+/// The id that orders name for a device, unless it has another.
 pub const DEVICE: &str = "spiffe://memory/ns/default/device/joined";
 
 /// What passes for an ECDSA signature: whoever knows the key's name can make it.
@@ -111,7 +111,9 @@ pub struct MemoryIdentity {
     pub failures: VecDeque<IdentityError>,
     /// Keys made since the board started.
     pub keys_made: u32,
-    /// The UID that the device's certificate names.
+    /// The id that the device's certificate names.
+    pub device: String,
+    /// The UID that it names.
     pub device_uid: Option<DeviceUid>,
     /// Orders judged since the board started.
     pub orders_judged: u32,
@@ -130,6 +132,7 @@ impl MemoryIdentity {
             unix_s: None,
             failures: VecDeque::new(),
             keys_made: 0,
+            device: String::from(DEVICE),
             device_uid: None,
             orders_judged: 0,
             has_forgotten: false,
@@ -225,7 +228,7 @@ impl Identity for MemoryIdentity {
         }
         signed.verify(|message, given| verify(CONTROLLER, message, given))?;
         let Order { device, device_uid, nonce } = *signed.order();
-        if device != DEVICE || self.device_uid.is_some_and(|own| own != device_uid) {
+        if device != self.device || self.device_uid.is_some_and(|own| own != device_uid) {
             return Err(problem(&"for another device"));
         }
         Ok(Ordered { device_uid, nonce })
