@@ -30,8 +30,8 @@ use wasmbed_supervisor::{
 use crate::{
     api::{Api, ApiError, NAMESPACE, time_text},
     clock::Clock,
-    decommissions::id_of,
     gateway::GatewayProcess,
+    identities::id_of,
     invariants::Witness,
     line::{Line, outcome},
     network::{Answer, Answered, Network, Request},

@@ -7,25 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use wasmbed_protocol::KeyHash;
 use wasmbed_supervisor::memory::identity::read_proof;
 
 use crate::{
     device::Device,
-    gateway::public_key_info,
+    identities::key_of,
     reference::{name_of, text},
     traps::Broken,
 };
-
-/// The key of the device of this name.
-pub(crate) fn key_of(name: &str) -> KeyHash {
-    KeyHash::of(&public_key_info(name))
-}
-
-/// The id in the certificate of the device of this name.
-pub(crate) fn id_of(name: &str) -> String {
-    format!("spiffe://memory/ns/default/device/{name}")
-}
 
 /// What is known of all of them.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use wasmbed_supervisor::{
 };
 
 use crate::{
-    decommissions::{id_of, key_of},
+    identities::{id_of, key_of},
     random::Random,
 };
 

@@ -22,6 +22,7 @@ use crate::{
     api::{Api, ApiError, NAMESPACE, Seen, typed},
     clock::Clock,
     gateway_disk::GatewayDisk,
+    identities::public_key_info,
     invariants::Witness,
     line::{Line, outcome},
     presence::Presence,
@@ -468,11 +469,6 @@ fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &GatewayDisk, now
 /// It is on the disk, and is lost with it.
 fn id(name: &str, disks: u32) -> String {
     format!("{name}-disk-{disks}")
-}
-
-/// A stand-in of the right form: the handshake that would prove it is not simulated.
-pub(crate) fn public_key_info(name: &str) -> Vec<u8> {
-    format!("{name:-<60}").into_bytes()
 }
 
 pub(crate) fn key(name: &str) -> ObjectKey {

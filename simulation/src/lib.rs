@@ -30,6 +30,7 @@ mod draw;
 mod faults;
 mod gateway;
 mod gateway_disk;
+mod identities;
 mod invariants;
 mod line;
 mod lines;

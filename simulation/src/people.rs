@@ -8,7 +8,7 @@ use wasmbed_agent::Agent;
 use crate::{
     api::ApiError,
     device::Device,
-    gateway::public_key_info,
+    identities::public_key_info,
     names::{APPLICATIONS, MODULES, SITES},
     transition::{Selector, Source, Wanted},
     world::World,
