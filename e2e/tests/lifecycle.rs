@@ -3,12 +3,12 @@
 #![cfg(test)]
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::{Api, ResourceExt, api::PostParams};
 use serde_json::json;
 use wasmbed_api::{
     APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, DEVICE_FINALIZER, Device,
-    DeviceApplicationState, DevicePhase, Module, ReasonCode, RestartPolicy, TargetDevices,
+    DeviceApplicationState, DevicePhase, MODULE_BYTES, Module, ReasonCode, RestartPolicy, TargetDevices,
 };
 use wasmbed_e2e::{ControlPlane, Machine, Part, Process, application, digest, fixtures, module, wasmbed};
 use wasmbed_pki::Identity;
@@ -21,6 +21,7 @@ wasmbed_e2e::both!(
     a_deleted_namespace_goes_and_its_devices_stop,
     jobs_are_waited_for_leave_their_places_and_are_not_run_again,
     a_deleted_module_leaves_what_runs_and_a_new_target_says_why,
+    a_quota_on_module_bytes_holds_until_it_is_raised,
 );
 
 fn status(application: &Application) -> ApplicationStatus {
@@ -84,6 +85,51 @@ async fn a_device_that_is_away_delays_complete_and_gets_the_module_when_it_retur
     machine.start_controller()?;
     machine.device("away", "running the module", |device| runs(device, &digest(&wasm))).await?;
     machine.application("ticker", "Complete", |application| is(application, "Complete", "True")).await?;
+    Ok(())
+}
+
+/// A ResourceQuota of the tests' namespace.
+fn quota(hard: serde_json::Value) -> Result<ResourceQuota> {
+    let quota = json!({ "metadata": { "name": "modules" }, "spec": { "hard": hard } });
+    Ok(serde_json::from_value(quota)?)
+}
+
+async fn a_quota_on_module_bytes_holds_until_it_is_raised(plane: ControlPlane) -> Result<()> {
+    let mut machine = Machine::start(plane).await?;
+    machine.add_device("board").await?;
+    let (first, second) = (fixtures::ticker("first", 500), fixtures::ticker("second", 500));
+    let (one, both) = (first.len(), first.len() + second.len());
+    machine.create(&application("first", &first, &["board"])).await?;
+    machine.device("board", "running the first module", |device| runs(device, &digest(&first))).await?;
+
+    // Lower than what is there: that goes on, and nothing is added.
+    machine.create(&quota(json!({ MODULE_BYTES: (one - 1).to_string() }))?).await?;
+    machine.create(&application("second", &second, &["board"])).await?;
+    let refused = machine
+        .application("second", "refused by the quota", |application| {
+            condition(application, "Stalled")
+                .is_some_and(|(status, reason, _)| status == "True" && reason == "QuotaExceeded")
+        })
+        .await?;
+    let (_, reason, message) = condition(&refused, "Ready").context("a condition Ready")?;
+    let numbers = format!(
+        "exceeded quota: modules, requested: {MODULE_BYTES}={}, used: {MODULE_BYTES}={one}, limited: {MODULE_BYTES}={}",
+        second.len(),
+        one - 1
+    );
+    ensure!(reason == "QuotaExceeded" && message.contains(&numbers), "{reason}: {message}");
+    let board = machine.api::<Device>().get("board").await?;
+    ensure!(runs(&board, &digest(&first)) && !runs(&board, &digest(&second)), "{:?}", board.status);
+    machine.application("first", "Ready still", |application| is(application, "Ready", "True")).await?;
+
+    let hard = json!({ "spec": { "hard": { MODULE_BYTES: both.to_string() } } });
+    machine.merge::<ResourceQuota>("modules", hard).await?;
+    machine
+        .device("board", "running both modules", |device| {
+            runs(device, &digest(&first)) && runs(device, &digest(&second))
+        })
+        .await?;
+    machine.application("second", "Complete", |application| is(application, "Complete", "True")).await?;
     Ok(())
 }
 

@@ -86,3 +86,6 @@ pub mod request_annotation {
     /// PEM of the certificate that is to be renewed, then of its authority.
     pub const RENEWS: &str = "wasmbed.github.io/renews";
 }
+
+/// Key of `spec.hard` of a ResourceQuota: bytes of the modules that the Applications of its namespace may use.
+pub const MODULE_BYTES: &str = "wasmbed.github.io/module-bytes";

@@ -69,6 +69,7 @@ reasons! {
     ModuleTooLarge => "The module is larger than the device or the resource accepts.",
     UnsupportedFeature => "The module uses WebAssembly operators that the device's engine does not know.",
     ModuleNotFound => "spec.module names a Module that does not exist in this namespace; devices keep running what they already have.",
+    QuotaExceeded => "The module is larger than what a ResourceQuota of the namespace leaves for modules (wasmbed.github.io/module-bytes); the message says how much is asked for, used and allowed. Use a smaller module, delete Applications that are not needed, or have the quota raised; then it goes on by itself. Devices keep running what they already have.",
     SecretNotFound => "config.env_from names a Secret that does not exist in this namespace, or a key that it does not have. Create it, or mark the entry optional. Devices keep running what they already have.",
     SecretForbidden => "The controller may not read Secrets in this namespace. Its owner allows that by a RoleBinding of the ClusterRole wasmbed-secret-reader; with the embedded API by an option of wasmbed apiserver or wasmbed up. Devices keep running what they already have.",
     SecretInvalid => "A value that config.env_from names can't be an environment variable: it is not UTF-8, contains NUL, is longer than 1024 bytes, or its name is too long. The message names the key. Devices keep running what they already have.",

@@ -16,7 +16,7 @@ const BUDGET_BYTES: usize = 4_096;
 fn ten_thousand_applications_stay_within_their_budget() {
     let now = Now { ms: 1, unix_ms: 1_700_000_000_000 };
     let mut fleet = Fleet::new(FleetConfig::default());
-    for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway] {
+    for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota] {
         fleet.handle_list_begin(kind);
     }
     let bytes = wat::parse_str(r#"(module (memory 1) (func (export "_start")))"#).unwrap();
@@ -32,7 +32,7 @@ fn ten_thousand_applications_stay_within_their_budget() {
             ModuleSource::Named(format!("module-{}", n % MODULES)),
         );
     }
-    for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway] {
+    for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota] {
         fleet.handle_list_end(now, kind);
     }
     let each = resident_bytes().saturating_sub(before) / APPLICATIONS;

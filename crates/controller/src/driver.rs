@@ -158,6 +158,8 @@ impl Driver {
                 self.fleet.handle_gateway(now, &object);
                 self.follow(object.name_any(), object.spec.address);
             }
+            Input::Quota(key, bytes) => self.fleet.handle_quota(&key, bytes),
+            Input::QuotaDeleted(key) => self.fleet.handle_quota_deleted(&key),
             Input::Unreadable(kind, key, uid) => {
                 self.fleet.handle_unreadable(now, kind, &key, uid.as_deref());
             }

@@ -24,6 +24,9 @@ pub(crate) enum Input {
     /// An object is there and can't be read; its UID.
     Unreadable(Kind, ObjectKey, Option<String>),
     GatewayDeleted(String),
+    /// A ResourceQuota; the bytes of modules that it allows, if it bounds them.
+    Quota(ObjectKey, Option<u64>),
+    QuotaDeleted(ObjectKey),
     RequestsBegin,
     RequestsEnd,
     /// A request for a device's certificate that nobody has decided about.

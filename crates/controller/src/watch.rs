@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::{
-    api::{certificates::v1::CertificateSigningRequest, coordination::v1::Lease},
+    api::{certificates::v1::CertificateSigningRequest, coordination::v1::Lease, core::v1::ResourceQuota},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
@@ -22,7 +22,7 @@ use wasmbed_api::{
 };
 use wasmbed_control::{
     ObjectKey,
-    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources},
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources, module_bytes_of},
 };
 use wasmbed_kubernetes::{Unreadable, Watched, describe_watch_error};
 
@@ -54,6 +54,7 @@ pub(crate) async fn follow(
             device(event, &mut devices)
         }),
         each(api(&client, system), listed.clone(), &inputs, Listed::Kind(Kind::Gateway), gateway),
+        each(api(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Quota), quota),
         each(api(&client, system), listed, &inputs, Listed::Leases, |change| lease(change, &leader_changed)),
     );
 }
@@ -73,6 +74,11 @@ enum Listed {
 }
 
 impl Listed {
+    /// Whether the rest can do without: an installation whose rights are those of a version before bounds no module bytes.
+    fn is_optional(self) -> bool {
+        matches!(self, Self::Kind(Kind::Quota))
+    }
+
     fn begin(self) -> Option<Input> {
         match self {
             Self::Kind(kind) => Some(Input::ListBegin(kind)),
@@ -117,13 +123,17 @@ async fn each<K>(
 {
     let events = watcher(api, config).backoff(Pauses(watcher::DefaultBackoff::default()));
     pin_mut!(events);
-    let mut broken = false;
+    let (mut broken, mut refusals) = (false, 0_u32);
     let mut unreadable = Unreadable::default();
     while let Some(event) = events.next().await {
         let failed = event.is_err();
         let input = match event {
             Ok(Event::Init) => listed.begin(),
-            Ok(Event::InitDone) => Some(listed.end()),
+            Ok(Event::InitDone) => {
+                // What is known stays known, whatever is refused later.
+                refusals = REFUSALS_MAX;
+                Some(listed.end())
+            }
             Ok(Event::InitApply(object) | Event::Apply(object)) => match unreadable.read(object) {
                 Ok(object) => read(Change::Seen(object)),
                 Err(metadata) => listed.unreadable(&metadata),
@@ -134,14 +144,23 @@ async fn each<K>(
                 read(Change::Gone(Box::new(metadata)))
             }
             Err(error) => {
-                let error = describe_watch_error(&error);
+                refusals += u32::from(is_refused(&error));
                 tracing::warn!(
                     ?listed,
                     reason = "WatchFailed",
-                    error,
+                    error = describe_watch_error(&error),
                     "a watch of the Kubernetes API failed; it is started again"
                 );
-                None
+                // As an empty list, so that the rest goes on.
+                let given_up = listed.is_optional() && refusals == REFUSALS_MAX;
+                let begin = listed.begin().filter(|_| given_up && is_refused(&error));
+                let empty = begin.is_some();
+                if let Some(begin) = begin
+                    && inputs.send(begin).await.is_err()
+                {
+                    return;
+                }
+                empty.then(|| listed.end())
             }
         };
         // A watch that is resumed begins with a change, not with a list.
@@ -152,6 +171,19 @@ async fn each<K>(
                 return;
             }
         }
+    }
+}
+
+/// Refusals before the first list after which one that is optional counts as empty: some seconds, in which an API server that has just
+/// started learns its rules.
+const REFUSALS_MAX: u32 = 5;
+
+/// Whether this controller may not read a kind, or the server does not have it.
+fn is_refused(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
+        _ => false,
     }
 }
 
@@ -233,6 +265,16 @@ fn gateway(change: Change<DeviceGateway>) -> Option<Input> {
     }
 }
 
+fn quota(change: Change<ResourceQuota>) -> Option<Input> {
+    match change {
+        Change::Gone(metadata) => Some(Input::QuotaDeleted(ObjectKey::of(&metadata)?)),
+        Change::Seen(object) => {
+            let bytes = object.spec.as_ref().and_then(module_bytes_of);
+            Some(Input::Quota(ObjectKey::of(&object.metadata)?, bytes))
+        }
+    }
+}
+
 fn request(change: Change<CertificateSigningRequest>) -> Option<Input> {
     let name = match &change {
         Change::Seen(object) => object.metadata.name.clone()?,
@@ -292,6 +334,12 @@ mod tests {
             "devicegateways" => {
                 (GROUP, "DeviceGateway", json!({ "address": "a:1" }), json!({ "address": [] }))
             }
+            "resourcequotas" => (
+                "v1",
+                "ResourceQuota",
+                json!({ "hard": { "wasmbed.github.io/module-bytes": "1Ki" } }),
+                json!({ "hard": 7 }),
+            ),
             "leases" => (
                 "coordination.k8s.io/v1",
                 "Lease",
@@ -351,6 +399,36 @@ mod tests {
         Body::from_stream(stream::iter(lines.collect::<Vec<_>>()).chain(stream::pending())).into_response()
     }
 
+    #[tokio::test]
+    async fn without_the_right_to_quotas_the_rest_goes_on() {
+        let refuse = |uri: Uri| async move {
+            let refused = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+                "message": "no", "code": 403 });
+            match uri.path().ends_with("/resourcequotas") {
+                true => (axum::http::StatusCode::FORBIDDEN, refused.to_string()).into_response(),
+                false => api(uri).await,
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, Router::new().fallback(refuse)).await });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let (sender, mut inputs) = mpsc::channel(64);
+        let follower = tokio::spawn(follow(client, None, "default".to_owned(), sender, Arc::default()));
+        let ended = async {
+            while let Some(input) = inputs.recv().await {
+                if matches!(input, Input::ListEnd(Kind::Quota)) {
+                    return;
+                }
+            }
+            panic!("the watches ended");
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
+        follower.abort();
+        server.abort();
+    }
+
     /// What the decider hears of one kind.
     fn said(input: &Input) -> Option<(&'static str, String)> {
         let text = |kind: &Kind| format!("{kind:?}");
@@ -372,6 +450,8 @@ mod tests {
             Input::Gateway(object) if object.metadata.name.as_deref() == Some("a") => {
                 ("seen", text(&Kind::Gateway))
             }
+            Input::Quota(key, Some(1_024)) if key.name == "a" => ("seen", text(&Kind::Quota)),
+            Input::QuotaDeleted(_) => ("gone", text(&Kind::Quota)),
             Input::ApplicationDeleted(_) => ("gone", text(&Kind::Application)),
             Input::ModuleDeleted(_) => ("gone", text(&Kind::Module)),
             Input::DeviceDeleted(_) => ("gone", text(&Kind::Device)),
@@ -399,7 +479,7 @@ mod tests {
         let client = Client::try_from(config).unwrap();
         let (sender, mut inputs) = mpsc::channel(64);
         let follower = tokio::spawn(follow(client, None, "default".to_owned(), sender, Arc::default()));
-        let kinds = [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway];
+        let kinds = [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota];
         let mut wanted: Vec<(&str, String)> = Vec::new();
         for kind in kinds {
             // Listed, changed, and the one that can't be read deleted.

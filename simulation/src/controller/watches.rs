@@ -45,6 +45,11 @@ impl ControllerProcess {
             kind.into_iter().for_each(|kind| self.fleet.handle_list_begin(kind));
             objects.iter().for_each(|object| self.seen(now, plural, object));
             kind.into_iter().for_each(|kind| self.fleet.handle_list_end(now, kind));
+            if plural == "modules" {
+                // Nobody bounds anything here.
+                self.fleet.handle_list_begin(Kind::Quota);
+                self.fleet.handle_list_end(now, Kind::Quota);
+            }
             self.watches.insert(plural, revision);
             return;
         };

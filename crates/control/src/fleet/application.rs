@@ -70,6 +70,7 @@ impl Fleet {
         self.finalizers.remove(&id);
         self.status_queue.remove(id);
         self.rechecks.remove(id);
+        self.note_modules(&key.namespace);
         self.renew_gateways();
     }
 
@@ -94,7 +95,7 @@ impl Fleet {
                     self.handle_device_deleted(now, key);
                 }
             }
-            Kind::Module | Kind::Gateway => {}
+            Kind::Module | Kind::Gateway | Kind::Quota => {}
         }
     }
 
@@ -153,11 +154,14 @@ impl Fleet {
         let application = present!(self.applications.get(&id), "an indexed Application is there");
         let facts = self.module_of(application);
         let secret_env = self.secret_env(application);
+        let place = facts.as_ref().map_or(Ok(()), |facts| self.has_place(application, facts.digest));
+        let namespace = application.key().namespace.clone();
         let application = present!(self.applications.get_mut(&id), "an indexed Application is there");
         application.prepare(same, |application, kept, current| {
-            prepared(application, facts, secret_env, kept, current)
+            prepared(application, facts, secret_env, place, kept, current)
         });
         self.replan.extend(application.target_ids());
+        self.note_modules(&namespace);
         self.renew_gateways();
     }
 
@@ -302,12 +306,13 @@ impl Fleet {
     }
 }
 
-/// What a generation is to devices, with the facts of its module, what it has from Secrets, the assignment that was sent, and
+/// What a generation is to devices, with the facts of its module, what it has from Secrets, whether the module has a place, the assignment that was sent, and
 /// whether that is what this generation says.
 fn prepared(
     application: &Application,
     facts: Option<Arc<ModuleFacts>>,
     secret_env: Result<SecretEnv, ModuleRefusal>,
+    place: Result<(), ModuleRefusal>,
     kept: Option<Arc<Assigned>>,
     current: bool,
 ) -> Prepared {
@@ -326,6 +331,11 @@ fn prepared(
         }
         (ModuleSource::Inline(_) | ModuleSource::Named(_), Some(facts)) => facts,
     };
+    if let (Ok(_), Err(refusal)) = (&facts.needs, place) {
+        // This module was sent to nobody.
+        let kept = kept.filter(|kept| kept.digest != facts.digest);
+        return Prepared::Refused { kept, refusal };
+    }
     let planned = match &facts.needs {
         Err(refusal) => Err(refusal.clone()),
         Ok(_) => secret_env.and_then(|secret_env| {

@@ -19,6 +19,7 @@ use super::{
     config::APPLICATION_EVENTS,
     module::ModuleRefusal,
     published::Published,
+    quota::Place,
     record::{DeviceId, Prepared},
     source::ModuleSource,
 };
@@ -65,6 +66,10 @@ pub(super) struct Application {
     published: Published,
     /// What its status says of the assignment of the generation at hand, in case the Module is gone.
     known: Option<Known>,
+    /// Whether bounds on the bytes of modules let its module be sent.
+    place: Place,
+    /// The module of the assignment that its status names, of whatever generation.
+    placed: Option<ModuleDigest>,
     status_written_ms: Option<u64>,
     /// Events about it.
     events: TokenBucket,
@@ -119,6 +124,8 @@ impl Application {
             target_ids: BTreeSet::new(),
             published: Published::of(resource.status.as_ref()),
             known: known(resource),
+            place: Place::of(placed(resource.status.as_ref())),
+            placed: placed(resource.status.as_ref()),
             status_written_ms: None,
             events: TokenBucket::default(),
             writing: false,
@@ -140,6 +147,7 @@ impl Application {
         self.finalizers = metadata.finalizers.clone().unwrap_or_default();
         self.published = Published::of(resource.status.as_ref());
         self.known = known(resource).or(self.known);
+        self.placed = placed(resource.status.as_ref());
         let deleting = metadata.deletion_timestamp.is_some();
         !std::mem::replace(&mut self.deleting, deleting) && deleting
     }
@@ -216,6 +224,21 @@ impl Application {
 
     pub(super) fn prepared(&self) -> &Prepared {
         &self.prepared
+    }
+
+    /// Whether bounds on the bytes of modules let its module be sent.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Places were given out anew; false if that changes nothing for it.
+    pub(super) fn set_place(&mut self, place: Place) -> bool {
+        std::mem::replace(&mut self.place, place) != self.place
+    }
+
+    /// Another controller may have given out places: its status says what this one has.
+    pub(super) fn forget_place(&mut self) {
+        self.place = Place::of(self.placed);
     }
 
     /// The module that its status names for the generation at hand.
@@ -323,6 +346,7 @@ impl Application {
     /// Its status was written.
     pub(super) fn status_written(&mut self, status: &ApplicationStatus) {
         self.published = Published::of(Some(status));
+        self.placed = placed(Some(status));
     }
 
     /// Whether one more Event about it may be written.
@@ -376,6 +400,12 @@ impl Application {
     pub(super) fn awaited_devices(&self) -> impl Iterator<Item = &DeviceId> {
         self.undeploy.iter().flat_map(|undeploy| &undeploy.devices)
     }
+}
+
+/// The module of the assignment that a status names.
+fn placed(status: Option<&ApplicationStatus>) -> Option<ModuleDigest> {
+    let status = status.filter(|status| status.spec_hash.is_some())?;
+    ModuleDigest::from_prefixed(status.module_digest.as_deref()?).ok()
 }
 
 /// What the status says of the assignment of the generation that the spec has now.

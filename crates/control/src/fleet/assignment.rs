@@ -25,6 +25,8 @@ pub struct Assigned {
     pub spec: Hidden<Box<[u8]>>,
     /// Of the module.
     pub digest: ModuleDigest,
+    /// Size of the module.
+    pub bytes: u32,
     /// What it takes of a device's arena; known also once the module is gone.
     pub footprint: Footprint,
 }
@@ -93,6 +95,7 @@ pub fn plan_assignment(
         spec_hash: SpecHash::of(spec),
         spec: Hidden::new(spec.into()),
         digest: module.digest,
+        bytes: module.size,
         footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
     })
 }

@@ -21,6 +21,8 @@ pub enum Kind {
     Device,
     /// DeviceGateways.
     Gateway,
+    /// ResourceQuotas.
+    Quota,
 }
 
 /// What was seen of a gateway's Lease.

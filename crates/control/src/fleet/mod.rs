@@ -4,7 +4,7 @@
 //! streams say, and carries out what it asks for (`poll_*`):
 //!
 //! ```text
-//! watches ── handle_application, _module, _device, _gateway, _lease ──┐     ┌── poll_put, poll_upload, poll_orders ── gateways
+//! watches ── handle_application, _module, _device, _gateway, _lease, ─┐     ┌── poll_put, poll_upload, poll_orders ── gateways
 //!         ── handle_request ──────────────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
 //! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown,
 //! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_event ── API
@@ -37,6 +37,8 @@ mod module;
 mod orders;
 mod plan;
 mod published;
+mod quota;
+mod quotas;
 mod record;
 mod release;
 mod requests;
@@ -78,6 +80,7 @@ pub use input::{
     UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
+pub use quota::module_bytes_of;
 pub use requests::{Claim, RequestSeen};
 pub use secret::{SecretEnv, SecretValues, ValuesKey};
 pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
@@ -171,6 +174,10 @@ pub struct Fleet {
     proofs: DueQueue<DeviceId>,
     /// Secrets that Applications name.
     secrets: Secrets,
+    /// Bytes of modules that ResourceQuotas allow; only those that bound them.
+    quotas: BTreeMap<ObjectKey, u64>,
+    /// Namespaces in which places for modules are to be given out anew.
+    unplaced: BTreeSet<String>,
     writes: Writes,
     events: VecDeque<Event>,
     events_dropped: u64,
@@ -221,6 +228,8 @@ impl Fleet {
             decommissions: DueQueue::default(),
             proofs: DueQueue::default(),
             secrets: Secrets::default(),
+            quotas: BTreeMap::new(),
+            unplaced: BTreeSet::new(),
             events: VecDeque::new(),
             events_dropped: 0,
             next_resync_ms: 0,
@@ -253,6 +262,11 @@ impl Fleet {
             Kind::Device => {
                 for key in gone(&mut self.device_ids.keys().cloned()) {
                     self.handle_device_deleted(now, &key);
+                }
+            }
+            Kind::Quota => {
+                for key in gone(&mut self.quotas.keys().cloned()) {
+                    self.handle_quota_deleted(&key);
                 }
             }
             Kind::Gateway => {
@@ -326,6 +340,7 @@ impl Fleet {
             gateway.begin_term();
         }
         self.forget_secrets(now);
+        self.forget_places();
         if term.is_some() {
             self.resync(now);
         }
@@ -425,7 +440,7 @@ impl Fleet {
     /// Whether every list is complete: before that nothing is decided.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway]
+        [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota]
             .iter()
             .all(|kind| self.listed.contains(kind))
     }

@@ -18,13 +18,19 @@ use crate::{Now, ObjectKey};
 impl Fleet {
     /// Plans every device that something happened to. Only a leader plans, and only from complete lists.
     pub(super) fn settle(&mut self, now: Now) {
-        if self.term.is_none() || !self.is_complete() {
+        if !self.decides() {
             return;
         }
+        self.settle_places(now);
         while let Some(id) = self.replan.pop_first() {
             self.reconciliations += 1;
             self.plan_device(now, id);
         }
+    }
+
+    /// Whether it decides anything.
+    pub(super) fn decides(&self) -> bool {
+        self.term.is_some() && self.is_complete()
     }
 
     fn plan_device(&mut self, now: Now, id: DeviceId) {

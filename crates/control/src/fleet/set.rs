@@ -505,7 +505,13 @@ mod tests {
     fn assigned(spec_hash: SpecHash) -> Assigned {
         let module = module(1, 100);
         let footprint = module.needs.as_ref().unwrap().footprint;
-        Assigned { spec_hash, spec: crate::Hidden::default(), digest: module.digest, footprint }
+        Assigned {
+            spec_hash,
+            spec: crate::Hidden::default(),
+            digest: module.digest,
+            bytes: module.size,
+            footprint,
+        }
     }
 
     fn content(numbers: &[u8]) -> Vec<Member> {

@@ -44,6 +44,7 @@ const GATEWAY: &str = "
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 - - - - - - - -
+    resourcequotas          - - - - - - - -
     subjectaccessreviews    . . . y . . . .
 ";
 const CONTROLLER: &str = "
@@ -61,6 +62,7 @@ const CONTROLLER: &str = "
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . y y . .
     secrets                 - - - - - - - -
+    resourcequotas          - y y - - - - -
     subjectaccessreviews    . . . y . . . .
 ";
 const SIGNER: &str = "
@@ -78,6 +80,7 @@ const SIGNER: &str = "
     certificatesigningrequests/status    - . . . y y . .
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 y - - - - - y -
+    resourcequotas          - - - - - - - -
     subjectaccessreviews    . . . - . . . .
 ";
 
@@ -96,6 +99,7 @@ const OPERATOR: &str = "
     certificatesigningrequests/status    - . . . - - . .
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 - - - - - - - -
+    resourcequotas          - - - - - - - -
     subjectaccessreviews    . . . - . . . .
 ";
 
@@ -574,6 +578,7 @@ pub(crate) async fn prepare(admin: &Client) -> Result<()> {
         ("events", &["one"]),
         ("certificatesigningrequests", &["one", "foreign"]),
         ("secrets", &["one", PAIRING]),
+        ("resourcequotas", &["one"]),
     ] {
         for name in names {
             let made = send(
@@ -760,6 +765,7 @@ fn collection(system: &str, resource: &str) -> String {
         "certificatesigningrequests" => "/apis/certificates.k8s.io/v1/certificatesigningrequests".to_owned(),
         "subjectaccessreviews" => "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned(),
         "events" => "/api/v1/namespaces/default/events".to_owned(),
+        "resourcequotas" => "/api/v1/namespaces/default/resourcequotas".to_owned(),
         "secrets" => format!("/api/v1/namespaces/{PAIRING_NAMESPACE}/secrets"),
         "leases" => format!("/apis/coordination.k8s.io/v1/namespaces/{system}/leases"),
         "devicegateways" => {
@@ -789,6 +795,9 @@ pub(crate) fn object(resource: &str, name: &str) -> Value {
         "modules" => (ours, "Module", json!({"spec": {"wasm_bytes": "AGFzbQEAAAA="}})),
         "devicegateways" => (ours, "DeviceGateway", json!({"spec": {"address": "10.0.0.1:8080"}})),
         "secrets" => ("v1", "Secret", json!({"data": {"key": "AAAA"}})),
+        "resourcequotas" => {
+            ("v1", "ResourceQuota", json!({"spec": {"hard": {"wasmbed.github.io/module-bytes": "1Mi"}}}))
+        }
         "leases" => ("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": "x"}})),
         "certificatesigningrequests" => {
             let signer = if name == "foreign" { "example.com/other" } else { "wasmbed.github.io/device" };

@@ -3,6 +3,7 @@
 mod approval;
 mod decommission;
 mod model;
+mod quotas;
 mod secrets;
 mod truth;
 mod world;
@@ -299,7 +300,7 @@ fn nothing_is_sent_before_every_list_is_complete() {
     let mut fleet = Fleet::new(FleetConfig::default());
     fleet.handle_api(world.now, true);
     fleet.handle_leadership(world.now, Some(9));
-    for kind in [Kind::Device, Kind::Gateway, Kind::Module, Kind::Application] {
+    for kind in [Kind::Device, Kind::Gateway, Kind::Module, Kind::Quota, Kind::Application] {
         fleet.handle_list_begin(kind);
     }
     fleet.handle_device(world.now, &world.devices["device-000"].0);
@@ -307,6 +308,7 @@ fn nothing_is_sent_before_every_list_is_complete() {
     fleet.handle_list_end(world.now, Kind::Device);
     fleet.handle_list_end(world.now, Kind::Gateway);
     fleet.handle_list_end(world.now, Kind::Module);
+    fleet.handle_list_end(world.now, Kind::Quota);
     fleet.handle_stream(world.now, "gateway-0", StreamEvent::Snapshot { boot_id: String::new() });
     fleet.handle_stream(world.now, "gateway-0", StreamEvent::SnapshotEnd { token: String::new() });
     assert_eq!(fleet.poll_put(world.now), None, "the Applications are not all known");

@@ -142,6 +142,8 @@ pub(super) struct World {
     pub(super) values_key: Option<ValuesKey>,
     /// What is asked for a Secret is answered so; one that is not here does not exist.
     pub(super) secrets: BTreeMap<String, SecretOutcome>,
+    /// Bytes of modules that ResourceQuotas of that name allow.
+    pub(super) quotas: BTreeMap<String, u64>,
     /// Every read of a Secret: when, and which.
     pub(super) secret_reads: Vec<(u64, String)>,
 }
@@ -190,6 +192,7 @@ impl World {
             decommission_writes: 0,
             values_key: None,
             secrets: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             secret_reads: Vec::new(),
         };
         for n in 0..devices {
@@ -309,7 +312,7 @@ impl World {
 
     pub(super) fn list(&mut self) {
         self.fleet.handle_api(self.now, true);
-        for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway] {
+        for kind in [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota] {
             self.fleet.handle_list_begin(kind);
         }
         for name in self.devices.keys().cloned().collect::<Vec<_>>() {
@@ -321,11 +324,14 @@ impl World {
         for name in self.applications.keys().cloned().collect::<Vec<_>>() {
             self.send_application(&name);
         }
+        for (name, bytes) in &self.quotas {
+            self.fleet.handle_quota(&key(name), Some(*bytes));
+        }
         for name in self.gateway_names() {
             let key = ObjectKey { namespace: "system".to_owned(), name: name.clone() };
             self.fleet.handle_gateway(self.now, &super::device_gateway(&key, "1"));
         }
-        for kind in [Kind::Gateway, Kind::Device, Kind::Module, Kind::Application] {
+        for kind in [Kind::Gateway, Kind::Device, Kind::Module, Kind::Quota, Kind::Application] {
             self.fleet.handle_list_end(self.now, kind);
         }
     }
@@ -466,6 +472,20 @@ impl World {
         match number {
             Some(number) => drop(self.modules.insert(name.to_owned(), number)),
             None => drop(self.modules.remove(name)),
+        }
+    }
+
+    /// A ResourceQuota comes, changes or goes.
+    pub(super) fn set_quota(&mut self, name: &str, bytes: Option<u64>) {
+        match bytes {
+            Some(bytes) => {
+                self.quotas.insert(name.to_owned(), bytes);
+                self.fleet.handle_quota(&key(name), Some(bytes));
+            }
+            None => {
+                self.quotas.remove(name);
+                self.fleet.handle_quota_deleted(&key(name));
+            }
         }
     }
 
@@ -847,7 +867,9 @@ impl World {
             let short = name.rsplit('/').next().unwrap();
             let secretive =
                 self.applications.get(short).is_some_and(|(it, _)| !it.spec.config.env_from.is_empty());
-            secretive && !runs.contains(name) && !applications.contains(name)
+            // Who has no place, the tests of quotas say.
+            let waits = secretive || !self.quotas.is_empty();
+            waits && !runs.contains(name) && !applications.contains(name)
         };
         let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).filter(|name| !waits(name)).collect();
         assert_eq!(applications, wanted, "set of {}", set.device.name);

@@ -76,12 +76,13 @@ struct Look {
 }
 
 /// Reasons of failures that pass by themselves, or once something else was applied.
-const PASSING: [&str; 9] = [
+const PASSING: [&str; 10] = [
     "ModuleNotFound",
     "ModuleGone",
     "OutOfMemory",
     "OutOfFlash",
     "TooManyApplications",
+    "QuotaExceeded",
     "StorageFailed",
     "RetriesExhausted",
     "DeviceNotFound",
