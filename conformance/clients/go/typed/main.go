@@ -1,5 +1,5 @@
 // Typed clients of client-go with its defaults, so that bodies travel as protobuf: namespaces, Leases, Events, reviews,
-// requests for certificates, Secrets, an informer and leader election. Each step prints one line; the first failure ends it.
+// requests for certificates, Secrets, ResourceQuotas, an informer and leader election. Each step prints one line; the first failure ends it.
 //
 //	typed -kubeconfig FILE -namespace NAME
 package main
@@ -26,6 +26,7 @@ import (
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -86,6 +87,7 @@ func run(kubeconfig, namespace string) error {
 		{"reviews", s.reviews},
 		{"requests", s.requests},
 		{"secrets", s.secrets},
+		{"quotas", s.quotas},
 		{"events", s.events},
 		{"informer", s.informer},
 		{"leader election", s.election},
@@ -297,6 +299,40 @@ func (s *suite) secrets(ctx context.Context) error {
 		return fmt.Errorf("listed: %+v", list.Items)
 	}
 	return secrets.Delete(ctx, made.Name, meta.DeleteOptions{})
+}
+
+// A ResourceQuota whose status a client writes, as the controller of a cluster does; it is shown once more as it goes.
+func (s *suite) quotas(ctx context.Context) error {
+	quotas := s.client.CoreV1().ResourceQuotas(s.namespace)
+	hard := core.ResourceList{"count/secrets": resource.MustParse("1000"), "wasmbed.github.io/module-bytes": resource.MustParse("1.5Mi")}
+	made, err := quotas.Create(ctx, &core.ResourceQuota{
+		ObjectMeta: meta.ObjectMeta{Name: "typed"},
+		Spec:       core.ResourceQuotaSpec{Hard: hard},
+	}, meta.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	bytes := made.Spec.Hard["wasmbed.github.io/module-bytes"]
+	if bytes.Value() != 3<<19 || bytes.String() != "1536Ki" {
+		return fmt.Errorf("created: %+v", made)
+	}
+	made.ResourceVersion = ""
+	made.Status = core.ResourceQuotaStatus{Hard: made.Spec.Hard, Used: core.ResourceList{"count/secrets": resource.MustParse("0")}}
+	if _, err = quotas.UpdateStatus(ctx, made, meta.UpdateOptions{}); err != nil {
+		return err
+	}
+	list, err := quotas.List(ctx, meta.ListOptions{FieldSelector: "metadata.name=typed"})
+	if err != nil {
+		return err
+	}
+	if len(list.Items) != 1 {
+		return fmt.Errorf("listed: %+v", list.Items)
+	}
+	bound, used := list.Items[0].Status.Hard["count/secrets"], list.Items[0].Status.Used["count/secrets"]
+	if bound.String() != "1k" || !used.IsZero() {
+		return fmt.Errorf("listed: %+v", list.Items)
+	}
+	return quotas.Delete(ctx, made.Name, meta.DeleteOptions{})
 }
 
 func (s *suite) events(ctx context.Context) error {
