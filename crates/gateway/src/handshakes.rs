@@ -271,7 +271,7 @@ impl Drop for Slot {
 }
 
 /// Whose share an address draws on: with IPv6 whoever has one address has its whole /64 (RFC 7934 section 3).
-fn source(address: IpAddr) -> IpAddr {
+pub(crate) fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,

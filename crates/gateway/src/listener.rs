@@ -43,7 +43,7 @@ use crate::{
     core::Core,
     device,
     foreign::Foreign,
-    handshakes::{Bounds, Handshakes, PRESS_EVERY, Place, Slot, WAITING_MAX},
+    handshakes::{Bounds, Handshakes, PRESS_EVERY, Place, Slot, WAITING_MAX, source},
     hello::{Hello, Replayed},
     metrics::Metrics,
     refusal::{RefusalReason, Refusals},
@@ -247,7 +247,7 @@ impl Listener {
             drop(slot);
             self.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
             match authenticated {
-                Authenticated::Device(stream, who) => self.enter_device(stream, who),
+                Authenticated::Device(stream, who) => self.enter_device(stream, peer, who),
                 Authenticated::Service(stream, who) => {
                     let listener = Arc::clone(&self);
                     Ok(Entered::Service(Box::pin(async move {
@@ -266,7 +266,12 @@ impl Listener {
         entered.inspect_err(|refused| self.refuse(peer, refused)).ok()
     }
 
-    fn enter_device(&self, stream: Box<DeviceTls>, who: DevicePeer) -> Result<Entered, Refused> {
+    fn enter_device(
+        &self,
+        stream: Box<DeviceTls>,
+        peer: SocketAddr,
+        who: DevicePeer,
+    ) -> Result<Entered, Refused> {
         let files = self.shares.devices();
         let (name, entered) = match who {
             DevicePeer::Device(who) => {
@@ -282,11 +287,11 @@ impl Listener {
                     key: KeyHash::of(&facts.public_key),
                     chain: chain.into(),
                 };
-                (id.to_string(), self.core.accept_joining(joining(&stream, identity), files))
+                (id.to_string(), self.core.accept_joining(joining(&stream, peer, identity), files))
             }
             DevicePeer::SelfSigned(facts) => {
                 let key = KeyHash::of(&facts.public_key);
-                let client = joining(&stream, JoiningIdentity::Token { key });
+                let client = joining(&stream, peer, JoiningIdentity::Token { key });
                 (format!("the key sha256:{key}"), self.core.accept_joining(client, files))
             }
         };
@@ -346,9 +351,10 @@ impl Listener {
     }
 }
 
-fn joining(stream: &DeviceTls, identity: JoiningIdentity) -> JoiningClient {
+fn joining(stream: &DeviceTls, peer: SocketAddr, identity: JoiningIdentity) -> JoiningClient {
     let leaf = stream.state().peer_certificates().and_then(<[_]>::first);
-    JoiningClient { certificate: CertificateHash::of(leaf.map_or(&[], AsRef::as_ref)), identity }
+    let certificate = CertificateHash::of(leaf.map_or(&[], AsRef::as_ref));
+    JoiningClient { certificate, source: source(peer.ip()), identity }
 }
 
 fn broken(error: &io::Error) -> Refused {

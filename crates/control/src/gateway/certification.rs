@@ -1,6 +1,6 @@
 //! What is said about certificates between these decisions and whoever carries them out.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{DeviceUid, KeyHash};
@@ -24,6 +24,8 @@ impl CertificateHash {
 pub struct JoiningClient {
     /// Of its certificate.
     pub certificate: CertificateHash,
+    /// Whose share of the places it draws on: its address, of IPv6 the network of 64 bits.
+    pub source: IpAddr,
     /// Who it is.
     pub identity: JoiningIdentity,
 }

@@ -117,8 +117,23 @@ pub const CONNECTIONS_PER_DEVICE: usize = 4;
 pub const STRANGERS_MAX: usize = 1_024;
 /// Connections of devices that join at most, of the strangers' places.
 pub const JOINERS_MAX: usize = STRANGERS_MAX / 2;
-/// From so many on, the one that has waited longest for a person or the signer gives way to a new one.
+/// From so many on, one that waits for a person, or that has shown nothing, gives way to a new one, or else the new one comes later.
 pub const JOINERS_GIVE_WAY: usize = JOINERS_MAX / 8 * 7;
+/// So many, with those that come for a certificate that is there. The places above are for those that are told to come later.
+pub const JOINERS_FETCHING_MAX: usize = JOINERS_MAX / 16 * 15;
+/// Of the places below, so many are kept by what may be the proof of a pairing token: only the signer can verify it.
+pub const JOINERS_BY_TOKEN: usize = JOINERS_GIVE_WAY / 2;
+/// Between two certificates that are handed out, at least: two of [`REQUEST_CALLS`]. It counts until the pace was seen, since who comes
+/// too soon comes once more, and places that are empty help nobody.
+pub(super) const JOIN_EACH_MS_MIN: u64 = 100;
+/// The longest that counts.
+pub(super) const JOIN_EACH_MS_MAX: u64 = 1_000;
+/// So many have to wait for their certificates for the pace to be seen.
+pub(super) const JOIN_BUSY: usize = 32;
+/// For so long.
+pub(super) const PACE_WINDOW_MS: u64 = 10_000;
+/// The longest that who was sent away is asked to stay away, however many are ahead: a pace that was slow may be fast by then.
+pub const JOIN_TURN_MS_MAX: u64 = 120_000;
 /// How long such a connection lives at most: who waits for a person comes back.
 pub const JOINER_LIFETIME_MS: u64 = 600_000;
 /// From the name of its Device to the device's proof: a board signs in some hundred milliseconds.
@@ -144,6 +159,13 @@ pub(super) const REQUESTS_OF_DEVICE: Rate = Rate::one_in_ms(15_000, 8);
 pub(super) const REQUEST_CALLS: Rate = Rate::per_second(20, 100);
 /// Of these under way at once.
 pub const REQUEST_CALLS_IN_FLIGHT_MAX: usize = 8;
+/// The share of each kind in these, while it has any to make: what is there to be fetched, renewals, requests with a factory's proof,
+/// with a token's, and those that wait for a person.
+pub(super) const REQUEST_SHARES: [i64; 5] = [8, 4, 4, 2, 1];
+/// From a key that is pinned to the certificate beside it: the signer's next call.
+pub(super) const ISSUED_AFTER_MS: u64 = 100;
+/// How long it is remembered which request a Device has: as long as who was sent away may take to come again, and longer.
+pub(super) const REQUEST_REMEMBERED_MS: u64 = 600_000;
 /// Distances at which a CertificateSigningRequest is read; it is read at once when its Device changes.
 pub(super) const REQUEST_POLLS: Backoff = Backoff::doubling(500, 30_000);
 /// A request is named after the time, in units of this, in which it was first made: whoever comes back finds it, whatever gateway

@@ -23,6 +23,7 @@ use crate::{
 mod admission;
 mod chaos;
 mod counters;
+mod crowd;
 mod decommission;
 mod identity;
 mod joining;
@@ -159,6 +160,8 @@ struct World {
     next_request: u64,
     /// What a read of the leader's Lease gives.
     leader_lease: Result<u64, String>,
+    /// Calls about requests that are under way, if they take time; whoever asks for that answers them.
+    slow_calls: Option<VecDeque<(u64, CertificateCall)>>,
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -197,6 +200,7 @@ impl World {
             lines: 0,
             next_request: 0,
             leader_lease: Ok(1_000),
+            slow_calls: None,
         }
     }
 
@@ -299,12 +303,10 @@ impl World {
             }
             while let Some(call) = self.gateway.poll_certificate_call(self.now) {
                 idle = false;
-                let outcome = if self.api_down {
-                    WriteOutcome::Unavailable("down".into())
-                } else {
-                    self.api.certificate_call(call.what)
-                };
-                self.gateway.handle_certificate_answer(self.now, call.id, outcome);
+                match &mut self.slow_calls {
+                    Some(slow) => slow.push_back((self.now.ms, call)),
+                    None => self.answer_call(call),
+                }
             }
             while let Some(operation) = self.gateway.poll_store() {
                 idle = false;
@@ -324,6 +326,15 @@ impl World {
                 return;
             }
         }
+    }
+
+    fn answer_call(&mut self, call: CertificateCall) {
+        let outcome = if self.api_down {
+            WriteOutcome::Unavailable("down".into())
+        } else {
+            self.api.certificate_call(call.what)
+        };
+        self.gateway.handle_certificate_answer(self.now, call.id, outcome);
     }
 
     fn drain(&mut self, id: SessionId) {

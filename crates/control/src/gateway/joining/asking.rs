@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use wasmbed_api::DeviceSpec;
-use wasmbed_protocol::{DeviceUid, Join, limits::NAME_BYTES_MAX};
+use wasmbed_protocol::{DeviceUid, Join, KeyHash, limits::NAME_BYTES_MAX};
 
 use super::{
     JoinRefusal,
     awaited::{Awaited, Standing, plan_awaited},
-    joiners::{Asked, State},
+    claims::Claim,
+    joiners::{Asked, Joiner, State},
     names::Match,
     requests::{Opened, Wanted},
 };
@@ -19,7 +20,7 @@ use crate::{
         certification::{Evidence, JoinOutcome, JoiningIdentity},
         config::{
             CREATIONS_MAX, JOIN_DEVICE_TIMEOUT_MS, JOIN_PROOF_TIMEOUT_MS, JOINER_LIFETIME_MS,
-            RETRY_APPROVAL_MS, RETRY_REFUSED_MS,
+            JOINERS_BY_TOKEN, RETRY_APPROVAL_MS, RETRY_REFUSED_MS,
         },
         device::JoinView,
         input::SessionId,
@@ -100,15 +101,24 @@ impl Gateway {
                 }
             }
             JoiningIdentity::Factory { serial, device_name, key, .. } => {
-                let name = ObjectKey::new(self.config.joining_namespace.as_str(), device_name.as_str());
-                let named = self.devices.get(&name).filter(|record| record.object().is_some());
-                match self.joining.names.find_serial(serial, *key, named.map(|record| record.key())) {
+                match self.find_factory(serial, device_name, *key) {
                     Match::Device(device) => Plan::Device(device),
                     Match::Conflict(detail) => Plan::Refuse(JoinRefusal::standing(detail)),
-                    Match::None => self.plan_creation(name, serial, asked),
+                    Match::None => self.plan_creation(self.name_of(device_name), serial, asked),
                 }
             }
         }
+    }
+
+    /// What a Device is called that is made for a factory's device.
+    fn name_of(&self, device_name: &str) -> ObjectKey {
+        ObjectKey::new(self.config.joining_namespace.as_str(), device_name)
+    }
+
+    /// The Device of a factory's device.
+    pub(super) fn find_factory(&self, serial: &str, device_name: &str, key: KeyHash) -> Match {
+        let named = self.devices.get(&self.name_of(device_name)).filter(|record| record.object().is_some());
+        self.joining.names.find_serial(serial, key, named.map(|record| record.key()))
     }
 
     fn plan_creation(&self, name: ObjectKey, serial: &str, asked: &Asked) -> Plan {
@@ -199,6 +209,7 @@ impl Gateway {
             key: asked.key,
             request: asked.request,
             evidence,
+            shown: self.shown(device, asked.key),
         };
         match self.joining.requests.open(now.ms, now.unix_ms, device, wanted) {
             Opened::New => {}
@@ -254,6 +265,10 @@ impl Gateway {
             request_approved: open.is_approved(),
         });
         let subject = (wanted.device_uid, Arc::clone(device));
+        if let Some(joiner) = self.joining.joiners.get(asker) {
+            let claim = self.claim_by(joiner, awaited);
+            self.joining.joiners.set_claim(asker, claim);
+        }
         if !self.joining.requests.tells(device, awaited) {
             return;
         }
@@ -267,6 +282,20 @@ impl Gateway {
         {
             session.pending_mut().join().answer(answer);
             self.connections.wake(asker);
+        }
+    }
+
+    /// What speaks for one whose request waits for this.
+    fn claim_by(&self, joiner: &Joiner, awaited: Awaited) -> Claim {
+        let is_paired = matches!(joiner.client().identity, JoiningIdentity::Token { .. });
+        match awaited {
+            Awaited::KeyConfirmation(_) | Awaited::DeviceApproval => Claim::Person,
+            Awaited::RequestApproval | Awaited::Signature => {
+                let may = joiner.claim() >= Claim::Expected
+                    || !is_paired
+                    || self.joining.joiners.claims_by_token() < JOINERS_BY_TOKEN;
+                if may { Claim::Expected } else { Claim::None }
+            }
         }
     }
 

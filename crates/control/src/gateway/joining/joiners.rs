@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
 use wasmbed_protocol::{Join, KeyHash, rate::TokenBucket};
 
+use super::claims::{Claim, Yielding};
 use crate::{
     Now, ObjectKey,
     gateway::{
         allowance::frame_cost,
-        certification::{CertificateHash, JoiningClient},
+        certification::{CertificateHash, JoiningClient, JoiningIdentity},
         config::{HELLO_TIMEOUT_MS, JOINER_LIFETIME_MS, JOINS_MAX, JOINS_WINDOW_MS, STRANGERS_FRAMES},
         input::SessionId,
         outbox::Outbox,
@@ -65,6 +67,7 @@ pub(super) enum State {
 pub(super) struct Joiner {
     client: Arc<JoiningClient>,
     state: State,
+    claim: Claim,
     accepted_ms: u64,
     deadline_ms: u64,
     /// When its last Joins came.
@@ -82,6 +85,10 @@ impl Joiner {
 
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        self.claim
     }
 
     /// The Device that it is or is to be, if that is known.
@@ -125,6 +132,7 @@ pub(super) struct Joiners {
     by_certificate: BTreeMap<CertificateHash, SessionId>,
     timers: BTreeSet<(u64, SessionId)>,
     wakes: BTreeSet<SessionId>,
+    yielding: Yielding,
 }
 
 impl Joiners {
@@ -164,19 +172,49 @@ impl Joiners {
         self.get(id).filter(|joiner| joiner.state != State::Closing).map(|_| id)
     }
 
-    /// The one that has waited longest for a person or the signer.
-    pub(super) fn longest_waiting(&self) -> Option<SessionId> {
-        let waits = |joiner: &Joiner| matches!(joiner.state, State::Requested(_));
-        self.by_id.iter().find(|(_, joiner)| waits(joiner)).map(|(id, _)| *id)
+    /// Those that are not being closed.
+    pub(super) fn open(&self) -> usize {
+        self.timers.len()
     }
 
-    pub(super) fn insert(&mut self, now: Now, id: SessionId, client: JoiningClient) {
+    /// Those of them that have a claim.
+    pub(super) fn claims(&self) -> usize {
+        self.open().saturating_sub(self.yielding.len())
+    }
+
+    /// Those of them that have it by what may be the proof of a token.
+    pub(super) fn claims_by_token(&self) -> usize {
+        let by_token = |joiner: &&Box<Joiner>| {
+            let is_paired = matches!(joiner.client.identity, JoiningIdentity::Token { .. });
+            is_paired && joiner.claim >= Claim::Expected && joiner.state != State::Closing
+        };
+        self.by_id.values().filter(by_token).count()
+    }
+
+    /// Who makes room for one that comes, if anybody does.
+    pub(super) fn gives_way(&self, claim: Claim, source: IpAddr) -> Option<SessionId> {
+        self.yielding.gives_way(claim, source)
+    }
+
+    /// What speaks for one from now on.
+    pub(super) fn set_claim(&mut self, id: SessionId, claim: Claim) {
+        let Some(joiner) = self.by_id.get_mut(&id).filter(|joiner| joiner.state != State::Closing) else {
+            return;
+        };
+        let before = std::mem::replace(&mut joiner.claim, claim);
+        self.yielding.remove(joiner.client.source, before, id);
+        self.yielding.insert(joiner.client.source, claim, id);
+    }
+
+    pub(super) fn insert(&mut self, now: Now, id: SessionId, client: JoiningClient, claim: Claim) {
         let deadline_ms = now.ms + HELLO_TIMEOUT_MS;
         self.by_certificate.insert(client.certificate, id);
         self.timers.insert((deadline_ms, id));
+        self.yielding.insert(client.source, claim, id);
         let joiner = Joiner {
             client: Arc::new(client),
             state: State::AwaitJoin,
+            claim,
             accepted_ms: now.ms,
             deadline_ms,
             joins: VecDeque::new(),
@@ -192,6 +230,7 @@ impl Joiners {
         let joiner = self.by_id.remove(&id)?;
         self.timers.remove(&(joiner.deadline_ms, id));
         self.wakes.remove(&id);
+        self.yielding.remove(joiner.client.source, joiner.claim, id);
         let certificate = joiner.client.certificate;
         if self.by_certificate.get(&certificate) == Some(&id) {
             self.by_certificate.remove(&certificate);
@@ -204,7 +243,9 @@ impl Joiners {
         let Some(joiner) = self.by_id.get_mut(&id) else { return };
         self.timers.remove(&(joiner.deadline_ms, id));
         joiner.state = state;
-        if joiner.state != State::Closing {
+        if joiner.state == State::Closing {
+            self.yielding.remove(joiner.client.source, joiner.claim, id);
+        } else {
             let end_ms = joiner.accepted_ms + JOINER_LIFETIME_MS;
             joiner.deadline_ms = now.ms.saturating_add(for_ms).min(end_ms);
             self.timers.insert((joiner.deadline_ms, id));
@@ -240,6 +281,10 @@ impl Joiners {
             |(at_ms, id): &(u64, SessionId)| self.get(*id).is_some_and(|joiner| joiner.deadline_ms == *at_ms);
         if open != self.timers.len() || !self.timers.iter().all(due) {
             return Err("a joining connection has no end");
+        }
+        let yields = |joiner: &&Box<Joiner>| joiner.state != State::Closing && joiner.claim < Claim::Expected;
+        if self.yielding.len() != self.by_id.values().filter(yields).count() {
+            return Err("it is not known which joining connections give way");
         }
         if !self.wakes.iter().all(|id| self.contains(*id)) {
             return Err("a joining connection that is gone is to be woken");

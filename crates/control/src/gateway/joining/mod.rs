@@ -12,6 +12,7 @@
 
 mod asking;
 mod awaited;
+mod claims;
 mod joiners;
 mod names;
 mod places;
@@ -19,6 +20,7 @@ mod refusals;
 mod renewal;
 mod requests;
 mod signing;
+mod turns;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -35,6 +37,7 @@ use joiners::Joiners;
 use names::Names;
 use refusals::Refusals;
 use requests::Requests;
+use turns::Turns;
 
 /// All that is known of devices that join or renew.
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ pub(super) struct Joining {
     names: Names,
     requests: Requests,
     refusals: Refusals,
+    turns: Turns,
     /// Sessions whose chain is asked for, with what they want.
     presenting: BTreeMap<SessionId, Renewing>,
     /// When each device last asked for its renewal.

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use wasmbed_api::Device;
 use wasmbed_protocol::KeyHash;
 
@@ -16,6 +17,8 @@ struct Named {
     serial: Option<Box<str>>,
     factory_key: Option<KeyHash>,
     pairing_id: Option<Box<str>>,
+    /// That was certified for it once it was paired.
+    paired_key: Option<KeyHash>,
     approved: bool,
 }
 
@@ -29,6 +32,7 @@ impl Named {
             serial: spec.serial.as_deref().map(Box::from),
             factory_key: spec.factory_key_hash.as_ref().map(hash),
             pairing_id: spec.pairing_id.as_deref().map(Box::from),
+            paired_key: spec.pairing_id.as_ref().and_then(|_| certified_key(device)),
             approved: spec.approved,
         };
         let names = named.serial.is_some() || named.factory_key.is_some() || named.pairing_id.is_some();
@@ -36,14 +40,20 @@ impl Named {
     }
 }
 
+fn certified_key(device: &Device) -> Option<KeyHash> {
+    let key = device.status.as_ref()?.public_key.as_ref()?;
+    STANDARD.decode(key).ok().map(|der| KeyHash::of(&der))
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Term {
     Serial(Box<str>),
     FactoryKey(KeyHash),
     PairingId(Box<str>),
+    PairedKey(KeyHash),
 }
 
-/// The Devices that name serials, factory keys or tokens, by each of these.
+/// The Devices that name serials, factory keys or tokens, by each of these; those with tokens also by the key that was certified.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     by_device: BTreeMap<Arc<ObjectKey>, Named>,
@@ -109,7 +119,16 @@ impl Names {
 
     /// The one Device that names this token.
     pub(super) fn find_token(&self, id: &str) -> Option<&Arc<ObjectKey>> {
-        let mut named = self.by_term.get(&Term::PairingId(id.into()))?.iter();
+        self.find_one(&Term::PairingId(id.into()))
+    }
+
+    /// The one paired Device for which a certificate of this key was issued.
+    pub(super) fn find_paired(&self, key: KeyHash) -> Option<&Arc<ObjectKey>> {
+        self.find_one(&Term::PairedKey(key))
+    }
+
+    fn find_one(&self, term: &Term) -> Option<&Arc<ObjectKey>> {
+        let mut named = self.by_term.get(term)?.iter();
         named.next().filter(|_| named.next().is_none())
     }
 
@@ -151,7 +170,8 @@ fn terms(named: &Named) -> impl Iterator<Item = Term> {
     let serial = named.serial.clone().map(Term::Serial);
     let factory_key = named.factory_key.map(Term::FactoryKey);
     let pairing_id = named.pairing_id.clone().map(Term::PairingId);
-    [serial, factory_key, pairing_id].into_iter().flatten()
+    let paired_key = named.paired_key.map(Term::PairedKey);
+    [serial, factory_key, pairing_id, paired_key].into_iter().flatten()
 }
 
 fn counts(named: &Named) -> bool {

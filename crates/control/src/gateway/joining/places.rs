@@ -1,12 +1,16 @@
 //! Who has a place to join at, and how it is given back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use wasmbed_protocol::{CloseReason, DeviceMessage, GatewayMessage, decode_device};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use wasmbed_protocol::{CloseReason, DeviceMessage, GatewayMessage, KeyHash, decode_device};
 
 use super::{
     JoinRefusal,
+    claims::Claim,
     joiners::{Joiner, State},
+    names::Match,
+    requests::Shown,
 };
 use crate::{
     Now, ObjectKey,
@@ -14,7 +18,10 @@ use crate::{
         Gateway,
         admission::{self, Refusal},
         certification::{JoinOutcome, JoiningClient, JoiningIdentity},
-        config::{JOINERS_GIVE_WAY, JOINERS_MAX, RETRY_APPROVAL_MS, RETRY_SOON_MS, STRANGERS_MAX},
+        config::{
+            JOINERS_FETCHING_MAX, JOINERS_GIVE_WAY, JOINERS_MAX, RETRY_APPROVAL_MS, RETRY_SOON_MS,
+            STRANGERS_MAX,
+        },
         input::{Notice, SessionId, Transmit},
         outbox::{Answer, Outbox, Subject},
         pending::Closing,
@@ -23,11 +30,12 @@ use crate::{
 
 const SUPERSEDED: Refusal =
     Refusal::new(CloseReason::Superseded, RETRY_SOON_MS, "a newer connection with this certificate exists");
-const GIVES_WAY: Refusal = Refusal::new(
-    CloseReason::Overloaded,
-    RETRY_APPROVAL_MS,
-    "others want to join, and this one waits longest",
-);
+/// To one for whose Device nobody vouches yet.
+const GIVES_WAY: &str = "others want to join, and this one waits for a person";
+/// To one that has shown nothing yet.
+const UNKNOWN: &str = "others want to join, and nothing speaks for this one yet";
+/// To one that has just come.
+const COMES_LATER: &str = "as many devices join as may: this one's turn comes later";
 const TOO_LATE: Refusal =
     Refusal::new(CloseReason::ProtocolError, RETRY_SOON_MS, "the device did not go on in time");
 /// Who waits for a person comes back.
@@ -51,13 +59,10 @@ impl Gateway {
         }
         if let Some(older) = self.joining.joiners.of_certificate(&client.certificate) {
             self.end_join(now, older, SUPERSEDED, SUPERSEDED.detail());
-        } else if open >= JOINERS_GIVE_WAY
-            && let Some(longest) = self.joining.joiners.longest_waiting()
-        {
-            self.end_join(now, longest, GIVES_WAY, GIVES_WAY.detail());
         }
         let waits_ms = self.joining.refusals.wait_ms(now.ms, &client.certificate);
-        self.joining.joiners.insert(now, id, client);
+        let (claim, source) = (self.claim_of(&client.identity), client.source);
+        self.joining.joiners.insert(now, id, client, claim);
         if self.shutting_down {
             self.end_join(now, id, admission::SHUTTING_DOWN, admission::SHUTTING_DOWN.detail());
         } else if self.kept_from.is_some() {
@@ -65,9 +70,52 @@ impl Gateway {
         } else if let Some(retry_after_ms) = waits_ms {
             let detail = "this certificate was refused a short while ago".to_owned();
             self.refuse_join(now, id, JoinRefusal { detail, retry_after_ms, is_held_against: false });
+        } else if !self.make_room(now, id, claim, source) {
+            self.send_away(now, id, COMES_LATER);
         }
         self.settle(now);
         true
+    }
+
+    /// What speaks for a client before it has said anything.
+    fn claim_of(&self, identity: &JoiningIdentity) -> Claim {
+        let device = match identity {
+            JoiningIdentity::Token { key } => self.joining.names.find_paired(*key).map(Arc::clone),
+            JoiningIdentity::Factory { serial, device_name, key, .. } => {
+                match self.find_factory(serial, device_name, *key) {
+                    Match::Device(device) => Some(device),
+                    Match::None | Match::Conflict(_) => None,
+                }
+            }
+        };
+        let object = device.as_ref().and_then(|device| self.devices.get(&**device)?.object());
+        match object {
+            Some(object) if object.is_let_in(true) && object.public_key().is_some() => Claim::Issued,
+            Some(object) if object.is_let_in(true) => Claim::Expected,
+            Some(_) | None => Claim::None,
+        }
+    }
+
+    /// A place for one that has just taken one; false if nobody makes room for it.
+    fn make_room(&mut self, now: Now, id: SessionId, claim: Claim, source: IpAddr) -> bool {
+        let free = if claim == Claim::Issued { JOINERS_FETCHING_MAX } else { JOINERS_GIVE_WAY };
+        if self.joining.joiners.open() <= free {
+            return true;
+        }
+        let gives_way = self.joining.joiners.gives_way(claim, source).filter(|other| *other != id);
+        let Some(other) = gives_way else { return false };
+        let for_person = self.joiner(other).is_some_and(|joiner| joiner.claim() == Claim::Person);
+        self.send_away(now, other, if for_person { GIVES_WAY } else { UNKNOWN });
+        true
+    }
+
+    /// Ends a joining connection that is to come again in its turn.
+    fn send_away(&mut self, now: Now, id: SessionId, detail: &'static str) {
+        let joiner = present!(self.joining.joiners.get(id), "only what is open is sent away");
+        let (claim, certificate) = (joiner.claim(), joiner.client().certificate);
+        let claims = self.joining.joiners.claims();
+        let retry_after_ms = self.joining.turns.next_ms(now.ms, claims, claim, &certificate);
+        self.end_join(now, id, Refusal::new(CloseReason::Overloaded, retry_after_ms, detail), detail);
     }
 
     /// The body of a frame of a joining device.
@@ -238,7 +286,10 @@ impl Gateway {
 
     /// A Device is as the API shows it now: who waits for it goes on.
     pub(in crate::gateway) fn joining_observed(&mut self, now: Now, key: &Arc<ObjectKey>) {
-        self.joining.requests.poke(now.ms, key);
+        if let Some(open) = self.joining.requests.get(key) {
+            let shown = self.shown(key, open.wanted().key);
+            self.joining.requests.poke(now.ms, key, shown);
+        }
         if !self.joining.is_empty() {
             for id in self.joining.joiners.of_device(key) {
                 self.go_on(now, id);
@@ -258,6 +309,20 @@ impl Gateway {
         }
         for id in self.joining.joiners.of_device(key) {
             self.refuse_join(now, id, JoinRefusal::passing("the Device was deleted"));
+        }
+    }
+
+    /// What a Device shows of a request with this key.
+    pub(super) fn shown(&self, device: &ObjectKey, key: KeyHash) -> Shown {
+        let object = self.devices.get(device).and_then(|record| record.object());
+        let Some(object) = object else { return Shown::default() };
+        let pinned = object.public_key().map(Arc::clone);
+        let der = pinned.as_ref().and_then(|key| STANDARD.decode(key.as_bytes()).ok());
+        Shown {
+            approved: object.is_approved(),
+            confirmed: object.confirmed_key(),
+            pinned,
+            certified: der.is_some_and(|der| KeyHash::of(&der) == key),
         }
     }
 

@@ -11,7 +11,7 @@ use wasmbed_protocol::{ErrorCode, Join, KeyHash, tag};
 
 use super::{
     Renewing,
-    requests::{Opened, Wanted},
+    requests::{Opened, Shown, Wanted},
 };
 use crate::{
     Now, ObjectKey,
@@ -80,7 +80,9 @@ impl Gateway {
         };
         let certificate = CertificateHash::of(chain.first().map_or(&[], Vec::as_slice));
         let evidence = Evidence::Renewal { chain: chain.into() };
-        let wanted = Wanted { asker: id, certificate, device_uid, key, request, evidence };
+        // Its key stays: a Device does not show when its next certificate is there.
+        let shown = Shown { certified: false, ..self.shown(&device, key) };
+        let wanted = Wanted { asker: id, certificate, device_uid, key, request, evidence, shown };
         match self.joining.requests.open(now.ms, now.unix_ms, &device, wanted) {
             Opened::New => self.tell_awaited(&device),
             Opened::Instead(earlier) => {

@@ -8,6 +8,9 @@
 //!         │                                 ├─ failed, or expired, before this asker came ── Create, under the next name
 //!         └─ failed ── (a pause) ── Create  └─ ended ── its asker is told
 //! ```
+//!
+//! Where a request may be there already, since this gateway saw it or since its Device shows that its key was certified, Get comes
+//! first. Calls have a rate; each kind of request has a share of them, so that none waits for all of another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,8 +29,8 @@ use crate::{
             Evidence,
         },
         config::{
-            REQUEST_ATTEMPTS_MAX, REQUEST_CALLS, REQUEST_CALLS_IN_FLIGHT_MAX, REQUEST_PERIOD_MS,
-            REQUEST_POLLS, REQUESTS_OF_DEVICE,
+            ISSUED_AFTER_MS, REQUEST_ATTEMPTS_MAX, REQUEST_CALLS, REQUEST_CALLS_IN_FLIGHT_MAX,
+            REQUEST_PERIOD_MS, REQUEST_POLLS, REQUEST_REMEMBERED_MS, REQUEST_SHARES, REQUESTS_OF_DEVICE,
         },
         input::SessionId,
     },
@@ -46,6 +49,18 @@ pub(super) struct Wanted {
     /// PKCS #10, DER.
     pub(super) request: Arc<[u8]>,
     pub(super) evidence: Evidence,
+    pub(super) shown: Shown,
+}
+
+/// What of a Device decides about its request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) approved: bool,
+    pub(super) confirmed: Option<KeyHash>,
+    /// The key that its device has to have.
+    pub(super) pinned: Option<Arc<str>>,
+    /// That is the request's: the certificate is there, or will be in a moment.
+    pub(super) certified: bool,
 }
 
 impl Wanted {
@@ -69,6 +84,8 @@ pub(super) struct Open {
     attempt: u32,
     /// It was there before this asker came.
     found: bool,
+    /// Nobody has seen yet that it is there.
+    guessed: bool,
     step: Step,
     in_flight: bool,
     due_ms: u64,
@@ -77,6 +94,18 @@ pub(super) struct Open {
     approved: bool,
     /// What its asker was last told that it waits for.
     told: Option<Awaited>,
+}
+
+/// Kinds of requests that have shares of their own in the calls, as in [`REQUEST_SHARES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// The certificate is there.
+    Certified,
+    Renewal,
+    Factory,
+    Token,
+    /// It waits for a person.
+    Person,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +123,17 @@ impl Open {
         self.approved
     }
 
+    fn class(&self) -> Class {
+        let Wanted { evidence, shown, .. } = &self.wanted;
+        match (evidence, self.told) {
+            (Evidence::Renewal { .. }, _) => Class::Renewal,
+            _ if shown.certified => Class::Certified,
+            (_, Some(Awaited::DeviceApproval | Awaited::KeyConfirmation(_))) => Class::Person,
+            (Evidence::Token { .. }, _) => Class::Token,
+            (Evidence::Factory { .. } | Evidence::None, _) => Class::Factory,
+        }
+    }
+
     /// `device-` and 40 hex digits of a hash of Device UID, key and period; a renewal's period is the certificate that it renews.
     fn name(&self) -> String {
         let Wanted { device_uid, key, certificate, .. } = &self.wanted;
@@ -109,6 +149,20 @@ impl Open {
         hash.update(self.attempt.to_be_bytes());
         let digits = KeyHash(hash.finalize().into()).to_string();
         format!("device-{}", digits.get(..40).unwrap_or_default())
+    }
+
+    /// Begins with what may be there: the request that was seen last, if it is this one, or the one whose key was certified.
+    fn guess(&mut self, there: Option<(String, u32)>, certified: bool) {
+        let is_there = there.is_some_and(|(name, attempt)| {
+            self.attempt = attempt;
+            self.name() == name
+        });
+        if !is_there {
+            self.attempt = 0;
+        }
+        if is_there || certified {
+            (self.step, self.found, self.guessed) = (Step::Get, true, true);
+        }
     }
 
     fn work(&self, device: &ObjectKey) -> CertificateWork {
@@ -138,15 +192,26 @@ pub(super) enum Opened {
     TooMany,
 }
 
+/// What a Device's devices caused lately.
+#[derive(Debug, Default)]
+struct Caused {
+    requests: TokenBucket,
+    at_ms: u64,
+    /// The request that was last seen to be there, and which attempt it is.
+    there: Option<(String, u32)>,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: BTreeMap<Arc<ObjectKey>, Open>,
-    /// When each is created or read next; those under way are not among them.
-    due: BTreeSet<(u64, Arc<ObjectKey>)>,
+    /// When each of a class is created or read next; those under way are not among them.
+    due: [BTreeSet<(u64, Arc<ObjectKey>)>; REQUEST_SHARES.len()],
+    /// What each class has coming of its share.
+    credits: [i64; REQUEST_SHARES.len()],
     in_flight: BTreeMap<CertificateCallId, (Arc<ObjectKey>, u64)>,
-    /// What each Device's devices caused lately.
-    made: BTreeMap<Arc<ObjectKey>, TokenBucket>,
+    /// Of Devices that caused anything lately.
+    caused: BTreeMap<Arc<ObjectKey>, Caused>,
     calls: TokenBucket,
     next_call: u64,
     next_number: u64,
@@ -177,18 +242,22 @@ impl Requests {
             }
             Some(_) => return Opened::Taken,
         };
-        let made = self.made.entry(Arc::clone(device)).or_default();
-        if !made.take(now_ms, REQUESTS_OF_DEVICE, 1) {
+        let caused = self.caused.entry(Arc::clone(device)).or_default();
+        if !caused.requests.take(now_ms, REQUESTS_OF_DEVICE, 1) {
             return Opened::TooMany;
         }
+        caused.at_ms = now_ms;
+        let there = caused.there.clone();
         self.close(device);
         self.next_number += 1;
-        let open = Open {
+        let certified = wanted.shown.certified;
+        let mut open = Open {
             wanted,
             number: self.next_number,
             period: unix_ms / REQUEST_PERIOD_MS,
             attempt: 0,
             found: false,
+            guessed: false,
             step: Step::Create,
             in_flight: false,
             due_ms: now_ms,
@@ -196,20 +265,23 @@ impl Requests {
             approved: false,
             told: None,
         };
-        self.due.insert((open.due_ms, Arc::clone(device)));
+        open.guess(there, certified);
         self.open.insert(Arc::clone(device), open);
+        self.change(device, |_| {});
         displaced.map_or(Opened::New, Opened::Instead)
     }
 
     /// What its asker is told that it waits for; whether that is news.
-    pub(super) fn tells(&mut self, device: &ObjectKey, awaited: Awaited) -> bool {
-        self.open.get_mut(device).is_some_and(|open| open.told.replace(awaited) != Some(awaited))
+    pub(super) fn tells(&mut self, device: &Arc<ObjectKey>, awaited: Awaited) -> bool {
+        let mut news = false;
+        self.change(device, |open| news = open.told.replace(awaited) != Some(awaited));
+        news
     }
 
     /// The Device's request ended, or nobody asks for it any more; what is under way is not waited for.
     pub(super) fn close(&mut self, device: &ObjectKey) -> Option<Open> {
         let (key, open) = self.open.remove_entry(device)?;
-        self.due.remove(&(open.due_ms, key));
+        self.due[open.class() as usize].remove(&(open.due_ms, key));
         Some(open)
     }
 
@@ -222,14 +294,16 @@ impl Requests {
 
     /// The next call, if its time has come.
     pub(super) fn poll(&mut self, now_ms: u64) -> Option<CertificateCall> {
-        let due = self.due.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms);
-        if !due
+        let is_due =
+            |due: &BTreeSet<(u64, Arc<ObjectKey>)>| due.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms);
+        if !self.due.iter().any(is_due)
             || self.in_flight.len() >= REQUEST_CALLS_IN_FLIGHT_MAX
             || !self.calls.take(now_ms, REQUEST_CALLS, 1)
         {
             return None;
         }
-        let (_, device) = self.due.pop_first()?;
+        let class = self.next_class(self.due.each_ref().map(is_due));
+        let (_, device) = self.due[class].pop_first()?;
         let open = present!(self.open.get_mut(&device), "what is due is open" => None);
         let id = CertificateCallId(self.next_call);
         self.next_call += 1;
@@ -239,11 +313,30 @@ impl Requests {
         Some(CertificateCall { id, what })
     }
 
+    /// Whose turn it is of those that have calls to make: smooth weighted round-robin (nginx,
+    /// `src/http/ngx_http_upstream_round_robin.c`). Who has none saves nothing up.
+    fn next_class(&mut self, is_due: [bool; REQUEST_SHARES.len()]) -> usize {
+        let (mut best, mut total) = (0, 0);
+        for class in 0..REQUEST_SHARES.len() {
+            if !is_due[class] {
+                self.credits[class] = 0;
+                continue;
+            }
+            self.credits[class] += REQUEST_SHARES[class];
+            total += REQUEST_SHARES[class];
+            if !is_due[best] || self.credits[class] > self.credits[best] {
+                best = class;
+            }
+        }
+        self.credits[best] -= total;
+        best
+    }
+
     /// When [`Requests::poll`] may give something that it does not give now.
     pub(super) fn timeout(&self) -> Option<u64> {
-        let (due_ms, _) = self.due.first()?;
+        let due_ms = self.due.iter().filter_map(|due| Some(due.first()?.0)).min()?;
         let open = self.in_flight.len() < REQUEST_CALLS_IN_FLIGHT_MAX;
-        open.then(|| self.calls.available_at_ms(REQUEST_CALLS, 1).max(*due_ms))
+        open.then(|| self.calls.available_at_ms(REQUEST_CALLS, 1).max(due_ms))
     }
 
     /// A call ended; the Device whose request it was about, unless that was closed meanwhile.
@@ -256,74 +349,109 @@ impl Requests {
 
     /// It was read, and is to be read again.
     pub(super) fn seen(&mut self, now_ms: u64, device: &Arc<ObjectKey>, approved: bool) {
-        let Some(open) = self.open.get_mut(device) else { return };
-        // What was just approved is issued in a moment.
-        open.reads = if approved && !open.approved { 0 } else { open.reads.saturating_add(1) };
-        open.approved = approved;
-        open.step = Step::Get;
-        let at_ms = now_ms + REQUEST_POLLS.pause_ms(open.reads.saturating_sub(1));
-        self.schedule(device, at_ms);
+        self.is_there(device);
+        self.change(device, |open| {
+            // What was just approved is issued in a moment.
+            open.reads = if approved && !open.approved { 0 } else { open.reads.saturating_add(1) };
+            (open.approved, open.step) = (approved, Step::Get);
+            open.due_ms = now_ms + REQUEST_POLLS.pause_ms(open.reads.saturating_sub(1));
+        });
     }
 
     /// It was there already.
     pub(super) fn found(&mut self, now_ms: u64, device: &Arc<ObjectKey>) {
-        let Some(open) = self.open.get_mut(device) else { return };
-        (open.step, open.found) = (Step::Get, true);
-        self.schedule(device, now_ms);
+        self.is_there(device);
+        self.change(device, |open| (open.step, open.found, open.due_ms) = (Step::Get, true, now_ms));
+    }
+
+    /// Whoever asks for it again finds it.
+    fn is_there(&mut self, device: &ObjectKey) {
+        let Some(open) = self.open.get_mut(device).filter(|open| open.step == Step::Create || open.guessed)
+        else {
+            return;
+        };
+        open.guessed = false;
+        if let Some(caused) = self.caused.get_mut(device) {
+            caused.there = Some((open.name(), open.attempt));
+        }
+    }
+
+    /// It is not there. Whether that was no more than a guess: then it is made.
+    pub(super) fn missing(&mut self, now_ms: u64, device: &Arc<ObjectKey>) -> bool {
+        let guessed = self.open.get(device).is_some_and(|open| open.guessed);
+        if guessed {
+            self.change(device, |open| {
+                (open.step, open.found, open.guessed) = (Step::Create, false, false);
+                (open.attempt, open.due_ms) = (0, now_ms);
+            });
+        }
+        guessed
     }
 
     /// What was there is of no use to this asker: the next name. False if that is not so, or there were too many.
     pub(super) fn retry(&mut self, now_ms: u64, device: &Arc<ObjectKey>) -> bool {
-        let Some(open) = self.open.get_mut(device) else { return false };
-        if !open.found || open.attempt + 1 >= REQUEST_ATTEMPTS_MAX {
-            return false;
+        let may = |open: &&Open| open.found && open.attempt + 1 < REQUEST_ATTEMPTS_MAX;
+        let retries = self.open.get(device).filter(may).is_some();
+        if retries {
+            self.change(device, |open| {
+                open.attempt += 1;
+                (open.step, open.found, open.guessed, open.due_ms) = (Step::Create, false, false, now_ms);
+            });
         }
-        open.attempt += 1;
-        (open.step, open.found) = (Step::Create, false);
-        self.schedule(device, now_ms);
-        true
+        retries
     }
 
     /// The call failed and is to be made again.
     pub(super) fn again(&mut self, now_ms: u64, device: &Arc<ObjectKey>) {
-        let Some(open) = self.open.get_mut(device) else { return };
-        open.reads = open.reads.saturating_add(1);
-        let at_ms = now_ms + REQUEST_POLLS.pause_ms(open.reads);
-        self.schedule(device, at_ms);
+        self.change(device, |open| {
+            open.reads = open.reads.saturating_add(1);
+            open.due_ms = now_ms + REQUEST_POLLS.pause_ms(open.reads);
+        });
     }
 
-    /// Its Device changed: the request may have, too.
-    pub(super) fn poke(&mut self, now_ms: u64, device: &Arc<ObjectKey>) {
+    /// Its Device changed. If it shows something else that decides about the request, that may have changed, too.
+    pub(super) fn poke(&mut self, now_ms: u64, device: &Arc<ObjectKey>, shown: Shown) {
+        self.change(device, |open| {
+            // A renewal's key is certified before and after.
+            let certified = shown.certified && !open.wanted.is_renewal();
+            let shown = Shown { certified, ..shown };
+            if open.wanted.shown == shown {
+                return;
+            }
+            let before = std::mem::replace(&mut open.wanted.shown, shown);
+            let pause_ms = if certified && !before.certified { ISSUED_AFTER_MS } else { 0 };
+            open.reads = 0;
+            open.due_ms = open.due_ms.min(now_ms + pause_ms);
+        });
+    }
+
+    /// Changes one; if no call about it is under way, it waits for its next one among those of what is its class then.
+    fn change(&mut self, device: &Arc<ObjectKey>, change: impl FnOnce(&mut Open)) {
         let Some(open) = self.open.get_mut(device) else { return };
-        open.reads = 0;
-        if !open.in_flight && open.due_ms > now_ms {
-            self.schedule(device, now_ms);
+        self.due[open.class() as usize].remove(&(open.due_ms, Arc::clone(device)));
+        change(open);
+        if !open.in_flight {
+            self.due[open.class() as usize].insert((open.due_ms, Arc::clone(device)));
         }
-    }
-
-    fn schedule(&mut self, device: &Arc<ObjectKey>, at_ms: u64) {
-        let Some(open) = self.open.get_mut(device) else { return };
-        debug_assert!(!open.in_flight, "a request has one call under way at a time");
-        self.due.remove(&(open.due_ms, Arc::clone(device)));
-        open.due_ms = at_ms;
-        self.due.insert((at_ms, Arc::clone(device)));
     }
 
     /// Forgets what Devices caused that have caused nothing for long enough.
     pub(super) fn sweep(&mut self, now_ms: u64) {
-        self.made.retain(|_, made| {
-            made.refill(now_ms, REQUESTS_OF_DEVICE);
-            made.spent() > 0
+        self.caused.retain(|_, caused| {
+            caused.requests.refill(now_ms, REQUESTS_OF_DEVICE);
+            caused.requests.spent() > 0 || now_ms.saturating_sub(caused.at_ms) < REQUEST_REMEMBERED_MS
         });
     }
 
     /// The first broken invariant, if any.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let waiting = self.open.values().filter(|open| !open.in_flight).count();
-        let due = |(at_ms, key): &(u64, Arc<ObjectKey>)| {
-            self.open.get(key).is_some_and(|open| open.due_ms == *at_ms)
+        let due = |class: usize, (at_ms, key): &(u64, Arc<ObjectKey>)| {
+            let is_due = |open: &Open| open.due_ms == *at_ms && open.class() as usize == class;
+            self.open.get(key).is_some_and(is_due)
         };
-        if waiting != self.due.len() || !self.due.iter().all(due) {
+        let all = || (0..).zip(&self.due).flat_map(|(class, due)| due.iter().map(move |due| (class, due)));
+        if waiting != all().count() || !all().all(|(class, entry)| due(class, entry)) {
             return Err("a request waits for nothing");
         }
         if self.in_flight.len() > REQUEST_CALLS_IN_FLIGHT_MAX {
@@ -350,6 +478,7 @@ mod tests {
             key: KeyHash([key; 32]),
             request: [7; 9].as_slice().into(),
             evidence: if proven { token } else { Evidence::None },
+            shown: Shown::default(),
         }
     }
 
@@ -379,7 +508,9 @@ mod tests {
         let more = (0..20).filter(|_| open(&mut requests, wanted(4, 4, true)) == Opened::New).count();
         assert_eq!(more, 3, "eight at once, and then one every 15 s");
         requests.sweep(200_000);
-        assert!(requests.made.is_empty());
+        assert_eq!(requests.caused.len(), 1, "whoever comes again finds its request");
+        requests.sweep(REQUEST_REMEMBERED_MS);
+        assert!(requests.caused.is_empty());
     }
 
     #[test]
@@ -398,7 +529,10 @@ mod tests {
         }
         assert_eq!(pauses[..3], [500, 1_000, 2_000]);
         assert_eq!(pauses.last(), Some(&30_000));
-        requests.poke(now - 10_000, &device);
+        let approved = Shown { approved: true, ..Shown::default() };
+        requests.poke(now - 10_000, &device, Shown::default());
+        assert_eq!(requests.timeout(), Some(now), "nothing that decides about it has changed");
+        requests.poke(now - 10_000, &device, approved);
         assert_eq!(requests.timeout(), Some(now - 10_000));
         let call = requests.poll(now).unwrap();
         requests.answered(call.id);
@@ -451,6 +585,63 @@ mod tests {
         let again = requests.poll(0).unwrap();
         assert_eq!(name(&again), name(&call), "whoever asks finds the same request");
         requests.check().unwrap();
+    }
+
+    #[test]
+    fn each_kind_of_request_has_its_share_of_the_calls() {
+        let mut requests = Requests::default();
+        let mut open = |number: u64, evidence: Evidence, certified| {
+            let device = Arc::new(ObjectKey::new("default", number.to_string()));
+            let shown = Shown { certified, ..Shown::default() };
+            let wanted = Wanted { evidence, shown, ..wanted(number, 1, true) };
+            assert_eq!(requests.open(0, 0, &device, wanted), Opened::New);
+            device
+        };
+        let chain: Arc<[Vec<u8>]> = [Vec::new()].as_slice().into();
+        let factory = || Evidence::Factory { chain: Arc::clone(&chain), signature: [1].as_slice().into() };
+        let token = || Evidence::Token { id: "0a1b2c3d".into(), mac: [1].as_slice().into() };
+        let unapproved: Vec<_> = (0..50).map(|number| open(number, factory(), false)).collect();
+        for number in 50..100 {
+            open(number, token(), false);
+        }
+        open(100, factory(), false);
+        open(101, Evidence::Renewal { chain: Arc::clone(&chain) }, false);
+        open(102, factory(), true);
+        for device in &unapproved {
+            requests.tells(device, Awaited::DeviceApproval);
+        }
+        requests.check().unwrap();
+        let calls: Vec<_> = std::iter::from_fn(|| requests.poll(0)).collect();
+        let device_of = |call: &CertificateCall| &requests.in_flight[&call.id].0;
+        let first: Vec<u64> = calls.iter().map(|call| device_of(call).name.parse().unwrap()).collect();
+        assert_eq!(first.len(), REQUEST_CALLS_IN_FLIGHT_MAX);
+        assert!([100, 101, 102].iter().all(|last| first[..5].contains(last)), "{first:?}");
+        assert!(
+            first.iter().any(|number| *number < 50) && first.iter().any(|number| (50..100).contains(number))
+        );
+    }
+
+    #[test]
+    fn what_was_seen_is_looked_for_and_made_if_it_is_gone() {
+        let (mut requests, device) = (Requests::default(), device());
+        let ask = |requests: &mut Requests, certified| {
+            let shown = Shown { certified, ..Shown::default() };
+            requests.open(0, 0, &device, Wanted { shown, ..wanted(1, 1, true) });
+            let call = requests.poll(0).unwrap();
+            requests.answered(call.id);
+            call.what
+        };
+        assert!(matches!(ask(&mut requests, true), CertificateWork::Get { .. }), "its key was certified");
+        assert!(requests.missing(0, &device));
+        let call = requests.poll(0).unwrap();
+        requests.answered(call.id);
+        assert!(matches!(call.what, CertificateWork::Create(_)), "it was so for another request");
+        assert!(!requests.missing(0, &device), "somebody deleted it");
+        requests.seen(0, &device, false);
+        requests.check().unwrap();
+        assert!(matches!(ask(&mut requests, false), CertificateWork::Get { .. }), "it came again");
+        requests.sweep(REQUEST_REMEMBERED_MS);
+        assert!(matches!(ask(&mut requests, false), CertificateWork::Create(_)));
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Gateway {
         match outcome {
             WriteOutcome::Done(seen) => self.request_seen(now, &device, seen),
             WriteOutcome::Conflict => self.joining.requests.found(now.ms, &device),
+            WriteOutcome::NotFound if self.joining.requests.missing(now.ms, &device) => {}
             WriteOutcome::NotFound => {
                 let gone = JoinRefusal::passing("the CertificateSigningRequest was deleted");
                 self.refuse_request(now, &device, JoinRefusal { retry_after_ms: RETRY_APPROVAL_MS, ..gone });
@@ -120,6 +121,7 @@ impl Gateway {
         if let Some(joiner) = self.joining.joiners.get_mut(asker) {
             joiner.outbox.deliver(issued.chain);
             let client = Arc::clone(joiner.client());
+            self.joining.turns.handed_out(now.ms, self.joining.joiners.claims());
             self.joining.joiners.set_state(now, asker, State::Delivering, JOIN_FAREWELL_MS);
             if let Some(record) = self.devices.get_mut(device) {
                 record.joins(JoinView::new(ReasonCode::Approved, String::new()));
