@@ -1,4 +1,5 @@
-//! Renewal of a whole fleet's certificates while an Application is deployed to it: how long both take, and what it costs in sessions.
+//! Joining of a whole fleet in the same moment, and renewal of its certificates while an Application is deployed to it: how long they
+//! take, and what it costs in sessions.
 //!
 //! Devices join with factory identities, and their certificates are so short that each is renewed soon. The signer is stopped until
 //! every device has asked for its next certificate; then it starts again at the moment in which the Application is applied.
@@ -52,24 +53,26 @@ async fn main() -> Result<()> {
         arguments.planes = vec![Plane::Embedded, Plane::Kubernetes];
     }
     println!(
-        "| control plane | devices | deployed alone | deployed while all renew | all renewed | sessions lost |"
+        "| control plane | devices | all joined | deployed alone | deployed while all renew | all renewed | sessions lost |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     for plane in arguments.planes {
         let (plane, words) = match plane {
             Plane::Embedded => (ControlPlane::Embedded, "embedded"),
             Plane::Kubernetes => (ControlPlane::Kubernetes, "kube-apiserver, etcd"),
         };
         let devices = arguments.devices;
-        let Measured { alone, meanwhile, renewed, lost } = measure(plane, devices).await?;
+        let Measured { joined, alone, meanwhile, renewed, lost } = measure(plane, devices).await?;
         let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
-        let (alone, meanwhile, renewed) = (seconds(alone), seconds(meanwhile), seconds(renewed));
-        println!("| {words} | {devices} | {alone} | {meanwhile} | {renewed} | {lost} |");
+        let (joined, alone, meanwhile, renewed) =
+            (seconds(joined), seconds(alone), seconds(meanwhile), seconds(renewed));
+        println!("| {words} | {devices} | {joined} | {alone} | {meanwhile} | {renewed} | {lost} |");
     }
     Ok(())
 }
 
 struct Measured {
+    joined: Duration,
     alone: Duration,
     meanwhile: Duration,
     renewed: Duration,
@@ -82,12 +85,15 @@ async fn measure(plane: ControlPlane, devices: usize) -> Result<Measured> {
     machine.start_signer()?;
     machine.stop("signer")?;
     machine.start_signer_alone(&[LIFETIME])?;
+    register(&machine, devices)?;
+    let begun = Instant::now();
     let fleet = start_fleet(&machine, devices)?;
     until("all devices are connected", async || {
         let all = machine.api::<Device>().list(&ListParams::default()).await?.items;
         Ok(all.iter().filter(|device| is_connected(device)).count() == devices)
     })
     .await?;
+    let joined = begun.elapsed();
     until("each has renewed once", async || Ok(renewals(&machine).await? >= devices)).await?;
     let alone = deploy(&machine, "alone", devices).await?;
 
@@ -104,11 +110,11 @@ async fn measure(plane: ControlPlane, devices: usize) -> Result<Measured> {
     let after = epochs(&machine).await?;
     let lost = sessions.iter().filter(|session| !after.contains(session)).count();
     drop(fleet);
-    Ok(Measured { alone, meanwhile, renewed, lost })
+    Ok(Measured { joined, alone, meanwhile, renewed, lost })
 }
 
-/// Registers the devices by their serials, and starts them.
-fn start_fleet(machine: &Machine, devices: usize) -> Result<Process> {
+/// Registers the devices by their serials.
+fn register(machine: &Machine, devices: usize) -> Result<()> {
     let lines = (1..=devices).fold(String::from("serial\n"), |mut lines, number| {
         let _ = writeln!(lines, "simulated-{number:05}");
         lines
@@ -120,6 +126,11 @@ fn start_fleet(machine: &Machine, devices: usize) -> Result<Process> {
     let registered =
         wasmbed(&["devices", "preregister", "--file", &file, "--kubeconfig", &kubeconfig])?.output()?;
     ensure!(registered.status.success(), "{}", String::from_utf8_lossy(&registered.stderr));
+    Ok(())
+}
+
+/// Starts the devices, all in the same moment.
+fn start_fleet(machine: &Machine, devices: usize) -> Result<Process> {
     let pki = machine.layout().dir().join("pki").display().to_string();
     let (count, gateway) = (devices.to_string(), machine.gateway_address().to_string());
     let arguments =

@@ -104,7 +104,7 @@ fn issued(pem: &[u8], trust_domain: &str) -> Result<Issued, IssuedFlaw> {
     let id = facts.spiffe_id()?;
     let own = id.role() == Role::Device && id.trust_domain() == trust_domain;
     Ok(Issued {
-        chain: chain.iter().flat_map(|certificate| certificate.iter().copied()).collect(),
+        chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
         key: KeyHash::of(&facts.public_key),
         device: own.then(|| ObjectKey::new(id.namespace(), id.name())),
         not_after_unix_s: u64::try_from(facts.not_after).unwrap_or(0),

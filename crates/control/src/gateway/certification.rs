@@ -121,7 +121,7 @@ pub enum Evidence {
     },
     /// The certificate that is to be renewed, and its authorities, DER; the request is signed by its key.
     Renewal {
-        /// As the device presented it.
+        /// As the device presented it, or as its session was given it since.
         chain: Arc<[Vec<u8>]>,
     },
 }
@@ -159,8 +159,8 @@ pub enum RequestEnd {
 /// A chain that the signer issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// The device's certificate, then the authorities above it but the root, DER, one after the other.
-    pub chain: Arc<[u8]>,
+    /// The device's certificate, then the authorities above it but the root, DER.
+    pub chain: Arc<[Vec<u8>]>,
     /// Of the certificate's key.
     pub key: KeyHash,
     /// The Device that it names, if it names one of this trust domain.

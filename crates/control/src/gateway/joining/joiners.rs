@@ -184,11 +184,11 @@ impl Joiners {
 
     /// Those of them that have it by what may be the proof of a token.
     pub(super) fn claims_by_token(&self) -> usize {
-        let by_token = |joiner: &&Box<Joiner>| {
+        let by_token = |joiner: &Joiner| {
             let is_paired = matches!(joiner.client.identity, JoiningIdentity::Token { .. });
             is_paired && joiner.claim >= Claim::Expected && joiner.state != State::Closing
         };
-        self.by_id.values().filter(by_token).count()
+        self.by_id.values().filter(|joiner| by_token(joiner)).count()
     }
 
     /// Who makes room for one that comes, if anybody does.
@@ -282,8 +282,8 @@ impl Joiners {
         if open != self.timers.len() || !self.timers.iter().all(due) {
             return Err("a joining connection has no end");
         }
-        let yields = |joiner: &&Box<Joiner>| joiner.state != State::Closing && joiner.claim < Claim::Expected;
-        if self.yielding.len() != self.by_id.values().filter(yields).count() {
+        let yields = |joiner: &Joiner| joiner.state != State::Closing && joiner.claim < Claim::Expected;
+        if self.yielding.len() != self.by_id.values().filter(|joiner| yields(joiner)).count() {
             return Err("it is not known which joining connections give way");
         }
         if !self.wakes.iter().all(|id| self.contains(*id)) {

@@ -49,6 +49,8 @@ pub(super) struct Joining {
     turns: Turns,
     /// Sessions whose chain is asked for, with what they want.
     presenting: BTreeMap<SessionId, Renewing>,
+    /// What sessions were given since they began: that is what they renew next. At most [`CHAIN_BYTES_MAX`](wasmbed_protocol::limits::CHAIN_BYTES_MAX) bytes for each.
+    given: BTreeMap<SessionId, Arc<[Vec<u8>]>>,
     /// When each device last asked for its renewal.
     renewed: BTreeMap<Arc<ObjectKey>, u64>,
 }

@@ -78,8 +78,10 @@ impl Gateway {
         let Some(device_uid) = object.and_then(|object| object.uid().parse().ok()) else {
             return self.refuse_renewal(id, "the Device is not known yet", RETRY_APPROVAL_MS);
         };
+        // A session that stands for longer than its certificate lasts has been given others.
+        let chain = self.joining.given.get(&id).map_or_else(|| chain.into(), Arc::clone);
         let certificate = CertificateHash::of(chain.first().map_or(&[], Vec::as_slice));
-        let evidence = Evidence::Renewal { chain: chain.into() };
+        let evidence = Evidence::Renewal { chain };
         // Its key stays: a Device does not show when its next certificate is there.
         let shown = Shown { certified: false, ..self.shown(&device, key) };
         let wanted = Wanted { asker: id, certificate, device_uid, key, request, evidence, shown };
@@ -118,6 +120,7 @@ impl Gateway {
     /// A session ended: nothing is asked for it any more.
     pub(in crate::gateway) fn end_renewal(&mut self, id: SessionId, device: &ObjectKey) {
         self.joining.presenting.remove(&id);
+        self.joining.given.remove(&id);
         self.joining.requests.close_of(device, id);
     }
 }

@@ -103,11 +103,12 @@ impl Gateway {
     /// What was issued is the device's, if it is for its key and its Device.
     fn issued(&mut self, now: Now, device: &Arc<ObjectKey>, issued: Issued) {
         let open = present!(self.joining.requests.get(device), "what is read is open");
+        let bytes: Arc<[u8]> = issued.chain.concat().into();
         let flaw = if issued.key != open.wanted().key {
             Some("the certificate that was issued is for another key")
         } else if issued.device.as_ref() != Some(&**device) {
             Some("the certificate that was issued names another device")
-        } else if issued.chain.is_empty() || issued.chain.len() > CHAIN_BYTES_MAX as usize {
+        } else if bytes.is_empty() || bytes.len() > CHAIN_BYTES_MAX as usize {
             Some("the chain that was issued is longer than 8,192 bytes")
         } else {
             None
@@ -119,7 +120,7 @@ impl Gateway {
         let (asker, certificate) = (open.wanted().asker, open.wanted().certificate);
         self.joining.refusals.forget(&certificate);
         if let Some(joiner) = self.joining.joiners.get_mut(asker) {
-            joiner.outbox.deliver(issued.chain);
+            joiner.outbox.deliver(bytes);
             let client = Arc::clone(joiner.client());
             self.joining.turns.handed_out(now.ms, self.joining.joiners.claims());
             self.joining.joiners.set_state(now, asker, State::Delivering, JOIN_FAREWELL_MS);
@@ -128,7 +129,8 @@ impl Gateway {
             }
             self.changed.insert(Arc::clone(device));
             self.note_join(&client, Some(Arc::clone(device)), JoinOutcome::Issued, "");
-        } else if self.deliver_renewed(asker, issued.chain) {
+        } else if self.deliver_renewed(asker, bytes) {
+            self.joining.given.insert(asker, issued.chain);
             self.note_renewal(Arc::clone(device), JoinOutcome::Renewed, "");
         }
     }

@@ -114,7 +114,7 @@ impl World {
 
 pub(super) fn issued(key: &str, device: &ObjectKey) -> RequestEnd {
     RequestEnd::Issued(Issued {
-        chain: vec![7; 5_000].into(),
+        chain: [vec![7; 5_000]].as_slice().into(),
         key: KeyHash::of(key.as_bytes()),
         device: Some(device.clone()),
         not_after_unix_s: u64::MAX,
@@ -526,7 +526,7 @@ fn what_was_issued_for_another_is_passed_on_to_nobody() {
     let device = key("sn-1");
     let own = |chain: usize, key: &str, device: ObjectKey| {
         RequestEnd::Issued(Issued {
-            chain: vec![1; chain].into(),
+            chain: [vec![1; chain]].as_slice().into(),
             key: KeyHash::of(key.as_bytes()),
             device: Some(device),
             not_after_unix_s: u64::MAX,

@@ -48,6 +48,39 @@ fn a_session_gets_its_next_certificate_and_goes_on() {
 }
 
 #[test]
+fn a_session_that_stands_renews_what_it_was_given_last() {
+    let (mut world, id, device) = established();
+    for round in 1..=3_u8 {
+        world.say(id, join("key a"));
+        assert_eq!(world.api.requests.len(), usize::from(round), "another request each time");
+        let is_open = |(_, (_, seen)): &(&String, &(CertificateRequest, RequestSeen))| seen.end.is_none();
+        let (_, (request, _)) = world.api.requests.iter().find(is_open).unwrap();
+        let Evidence::Renewal { chain } = &request.evidence else { panic!("{request:?}") };
+        let presented = vec![format!("leaf {}", id.0).into_bytes(), b"authority".to_vec()];
+        let given = vec![vec![round - 1; 9], vec![0; 5]];
+        assert_eq!(chain.to_vec(), if round == 1 { presented } else { given });
+        let chain = [vec![round; 9], vec![0; 5]].as_slice().into();
+        let RequestEnd::Issued(next) = issued("key a", &device) else { unreachable!("it is issued") };
+        world.decide(true, Some(RequestEnd::Issued(Issued { chain, ..next })));
+        world.advance(config::RENEWAL_SPACING_MS);
+        let said = world.take(id);
+        assert_eq!(said.iter().filter(|said| said.starts_with("Certificate(")).count(), 1, "{said:?}");
+        world.send(id, &heartbeat(1));
+        world.take(id);
+    }
+    // The next session presents what it has.
+    world.gateway.handle_closed(world.now, id, "gone");
+    let session = world.hello_as("key a", 1);
+    world.take(session);
+    world.say(session, join("key a"));
+    let of_it = |request: &CertificateRequest| match &request.evidence {
+        Evidence::Renewal { chain } => chain[0] == format!("leaf {}", session.0).into_bytes(),
+        _ => false,
+    };
+    assert!(world.api.requests.values().any(|(request, _)| of_it(request)));
+}
+
+#[test]
 fn a_refused_renewal_ends_no_session_and_shows_nothing_but_an_event() {
     let (mut world, id, device) = established();
     world.say(id, join("key a"));
