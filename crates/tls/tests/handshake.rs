@@ -210,22 +210,20 @@ fn a_handshake_that_was_changed_comes_to_nothing() {
     let fleet = Fleet::new();
     let server = fleet.server(&fleet.gateway());
     let client = fleet.client();
-    let mut length = 1;
-    let mut at = 0;
-    while at < length {
+    for at in (0..).step_by(13) {
         let mut pair = Pair::new(&client, Arc::clone(&server), &Time::new(0));
         pair.move_to_server(usize::MAX);
         while pair.server.wants_write() {
             pair.server.write_tls(&mut pair.to_session).unwrap();
         }
-        length = pair.to_session.len();
-        pair.to_session[at] ^= 0x10;
+        // Signatures differ in length, and so do flights.
+        let Some(byte) = pair.to_session.get_mut(at) else { break };
+        *byte ^= 0x10;
         let flight = pair.to_session.clone();
         let _ = pair.session.receive(&flight);
         // A changed length may leave it waiting, and versions of records are not authenticated before the keys are.
         let version = matches!(at, 1 | 2);
         assert!(version || pair.session.state() != SessionState::Up, "byte {at}");
-        at += 13;
     }
 }
 
