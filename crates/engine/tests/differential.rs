@@ -7,7 +7,7 @@
 mod compare;
 
 use arbitrary::Unstructured;
-use compare::{Blocks, Counts, Oracle, compare, configuration, dense, legitimate, load};
+use compare::{Blocks, Counts, FUEL, Oracle, compare, configuration, dense, legitimate, load};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use wasmbed_engine::ErrorKind;
@@ -129,7 +129,7 @@ fn damaged_modules_are_refused_by_both_or_by_none() {
             let mut module = module.clone();
             damage(&mut module, &mut random);
             let ours = load(&mut block, &module, 1_000).map(drop);
-            match (ours, Oracle::load(&module)) {
+            match (ours, Oracle::load(&module, FUEL)) {
                 (Ok(()), Ok(_)) => {
                     accepted += 1;
                     compare(&module, &mut Unstructured::new(&rest), &mut blocks, &mut counts);

@@ -130,10 +130,10 @@ pub(crate) fn is_bounded(instance: &Instance<'_>) -> bool {
     instance.stack_bytes() < STACK_SLOTS as usize * 2
 }
 
-/// What one call of a module that nobody chose may use up here; those that compute for long tell no more, and take the time of others.
-const FUEL: u32 = 60_000;
-/// What wasmi counts for as much, and its start function with it.
-const ORACLE_FUEL: u64 = 2 * FUEL as u64;
+/// What one call may use up here.
+pub(crate) const FUEL: u32 = 1_000_000;
+/// The same while fuzzing, which makes each step many times as dear: what computes for longer takes the time of others.
+const FUEL_FUZZED: u32 = 250_000;
 /// Host calls and slices of one call.
 const CALLS: usize = 40;
 const SLICES: usize = 20_000;
@@ -204,6 +204,7 @@ impl HostError for TooManyCalls {}
 
 pub(crate) struct Oracle {
     store: Store<Data>,
+    fuel: u64,
     instance: wasmi::Instance,
 }
 
@@ -248,7 +249,9 @@ fn type_from_wasmi(value_type: ValType) -> ValueType {
 }
 
 impl Oracle {
-    pub(crate) fn load(module: &[u8]) -> Result<Oracle, wasmi::Error> {
+    /// `fuel` is this engine's for one call: what wasmi counts for as much is at most the double.
+    pub(crate) fn load(module: &[u8], fuel: u32) -> Result<Oracle, wasmi::Error> {
+        let fuel = 2 * u64::from(fuel);
         let mut config = wasmi::Config::default();
         config
             .wasm_multi_memory(false)
@@ -267,7 +270,7 @@ impl Oracle {
             },
         );
         store.limiter(|data| &mut data.limits);
-        store.set_fuel(ORACLE_FUEL)?;
+        store.set_fuel(fuel)?;
         let mut linker = Linker::new(&engine);
         for (name, parameters, results) in [
             ("none", &[][..], &[][..]),
@@ -280,11 +283,11 @@ impl Oracle {
             linker.func_new("host", name, function, answer)?;
         }
         let instance = linker.instantiate_and_start(&mut store, &module)?;
-        Ok(Oracle { store, instance })
+        Ok(Oracle { store, fuel, instance })
     }
 
     fn call(&mut self, function: Func, arguments: &[Value], globals: &[String]) -> Option<Observed> {
-        let fuel = self.store.set_fuel(ORACLE_FUEL);
+        let fuel = self.store.set_fuel(self.fuel);
         assert!(fuel.is_ok(), "wasmi meters fuel");
         let arguments: Vec<Val> = arguments.iter().map(|value| to_wasmi(*value, &mut self.store)).collect();
         let function_type = function.ty(&self.store);
@@ -433,12 +436,22 @@ pub(crate) fn compare(
     blocks: &mut Blocks,
     counts: &mut Counts,
 ) {
+    compare_within(FUEL, module, random, blocks, counts);
+}
+
+fn compare_within(
+    fuel: u32,
+    module: &[u8],
+    random: &mut Unstructured<'_>,
+    blocks: &mut Blocks,
+    counts: &mut Counts,
+) {
     // What was there before must not matter.
     blocks.whole.fill(0x5a5a_5a5a_5a5a_5a5a);
     blocks.sliced.fill(0xa5a5_a5a5_a5a5_a5a5);
     let whole = load(&mut blocks.whole, module, u32::MAX);
     let sliced = load(&mut blocks.sliced, module, 1);
-    let oracle = Oracle::load(module);
+    let oracle = Oracle::load(module, fuel);
     let (mut whole, mut sliced, mut oracle) = match (whole, sliced, oracle) {
         (Ok(whole), Ok(sliced), Ok(oracle)) => (whole, sliced, oracle),
         (Err(one), Err(other), Err(_)) => {
@@ -491,15 +504,15 @@ pub(crate) fn compare(
             .iter()
             .map(|value_type| argument(type_from_wasmi(*value_type), random))
             .collect();
-        let one = comparable(ours(&mut whole, &name, &arguments, &globals, FUEL, || u32::MAX));
+        let one = comparable(ours(&mut whole, &name, &arguments, &globals, fuel, || u32::MAX));
         let mut slices = 0;
-        let other = comparable(ours(&mut sliced, &name, &arguments, &globals, FUEL, || {
+        let other = comparable(ours(&mut sliced, &name, &arguments, &globals, fuel, || {
             slices += 1;
             drawn ^= drawn << 13;
             drawn ^= drawn >> 7;
             drawn ^= drawn << 17;
             // Short ones first; then long ones, so that it comes to an end.
-            if slices < 300 { drawn as u32 % 60 } else { 5_000 }
+            if slices < 300 { drawn as u32 % 60 } else { fuel / 20 }
         }));
         let reference = comparable(oracle.call(function, &arguments, &globals));
         counts.slices += slices;
@@ -532,7 +545,7 @@ pub(crate) fn compare(
 pub(crate) fn accept(bytes: &[u8]) {
     let (mut blocks, mut counts) = (Blocks::new(), Counts::default());
     if bytes.starts_with(b"\0asm") {
-        return compare(bytes, &mut Unstructured::new(bytes), &mut blocks, &mut counts);
+        return compare_within(FUEL_FUZZED, bytes, &mut Unstructured::new(bytes), &mut blocks, &mut counts);
     }
     let Some((kind, rest)) = bytes.split_first() else { return };
     let mut random = Unstructured::new(rest);
@@ -541,12 +554,12 @@ pub(crate) fn accept(bytes: &[u8]) {
         let module = wat::parse_str(&text);
         assert!(module.is_ok(), "{text}");
         let Ok(module) = module else { return };
-        return compare(&module, &mut random, &mut blocks, &mut counts);
+        return compare_within(FUEL_FUZZED, &module, &mut random, &mut blocks, &mut counts);
     }
     let config = configuration(usize::from(*kind) * 4, kind & 2 == 0, kind & 4 == 0);
     let Ok(mut module) = wasm_smith::Module::new(config, &mut random) else { return };
     if kind & 8 == 0 && module.ensure_termination(2_000).is_err() {
         return;
     }
-    compare(&module.to_bytes(), &mut random, &mut blocks, &mut counts);
+    compare_within(FUEL_FUZZED, &module.to_bytes(), &mut random, &mut blocks, &mut counts);
 }
