@@ -19,6 +19,7 @@ mod places;
 mod refusals;
 mod renewal;
 mod requests;
+mod shares;
 mod signing;
 mod turns;
 

@@ -10,17 +10,17 @@
 //! ```
 //!
 //! Where a request may be there already, since this gateway saw it or since its Device shows that its key was certified, Get comes
-//! first. Calls have a rate; each kind of request has a share of them, so that none waits for all of another.
+//! first. Calls have a rate, and each kind of request its share of them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use wasmbed_protocol::{DeviceUid, KeyHash, rate::TokenBucket};
 
-use super::awaited::Awaited;
+use super::{
+    awaited::Awaited,
+    shares::{Class, Shares},
+};
 use crate::{
     ObjectKey,
     gateway::{
@@ -30,7 +30,7 @@ use crate::{
         },
         config::{
             ISSUED_AFTER_MS, REQUEST_ATTEMPTS_MAX, REQUEST_CALLS, REQUEST_CALLS_IN_FLIGHT_MAX,
-            REQUEST_PERIOD_MS, REQUEST_POLLS, REQUEST_REMEMBERED_MS, REQUEST_SHARES, REQUESTS_OF_DEVICE,
+            REQUEST_PERIOD_MS, REQUEST_POLLS, REQUEST_REMEMBERED_MS, REQUESTS_OF_DEVICE,
         },
         input::SessionId,
     },
@@ -94,18 +94,6 @@ pub(super) struct Open {
     approved: bool,
     /// What its asker was last told that it waits for.
     told: Option<Awaited>,
-}
-
-/// Kinds of requests that have shares of their own in the calls, as in [`REQUEST_SHARES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    /// The certificate is there.
-    Certified,
-    Renewal,
-    Factory,
-    Token,
-    /// It waits for a person.
-    Person,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,10 +193,8 @@ struct Caused {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: BTreeMap<Arc<ObjectKey>, Open>,
-    /// When each of a class is created or read next; those under way are not among them.
-    due: [BTreeSet<(u64, Arc<ObjectKey>)>; REQUEST_SHARES.len()],
-    /// What each class has coming of its share.
-    credits: [i64; REQUEST_SHARES.len()],
+    /// When each is created or read next; those under way are not among them.
+    due: Shares,
     in_flight: BTreeMap<CertificateCallId, (Arc<ObjectKey>, u64)>,
     /// Of Devices that caused anything lately.
     caused: BTreeMap<Arc<ObjectKey>, Caused>,
@@ -281,7 +267,7 @@ impl Requests {
     /// The Device's request ended, or nobody asks for it any more; what is under way is not waited for.
     pub(super) fn close(&mut self, device: &ObjectKey) -> Option<Open> {
         let (key, open) = self.open.remove_entry(device)?;
-        self.due[open.class() as usize].remove(&(open.due_ms, key));
+        self.due.remove(open.class(), open.due_ms, &key);
         Some(open)
     }
 
@@ -294,16 +280,13 @@ impl Requests {
 
     /// The next call, if its time has come.
     pub(super) fn poll(&mut self, now_ms: u64) -> Option<CertificateCall> {
-        let is_due =
-            |due: &BTreeSet<(u64, Arc<ObjectKey>)>| due.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms);
-        if !self.due.iter().any(is_due)
+        if !self.due.is_due(now_ms)
             || self.in_flight.len() >= REQUEST_CALLS_IN_FLIGHT_MAX
             || !self.calls.take(now_ms, REQUEST_CALLS, 1)
         {
             return None;
         }
-        let class = self.next_class(self.due.each_ref().map(is_due));
-        let (_, device) = self.due[class].pop_first()?;
+        let device = self.due.pop(now_ms)?;
         let open = present!(self.open.get_mut(&device), "what is due is open" => None);
         let id = CertificateCallId(self.next_call);
         self.next_call += 1;
@@ -313,28 +296,9 @@ impl Requests {
         Some(CertificateCall { id, what })
     }
 
-    /// Whose turn it is of those that have calls to make: smooth weighted round-robin (nginx,
-    /// `src/http/ngx_http_upstream_round_robin.c`). Who has none saves nothing up.
-    fn next_class(&mut self, is_due: [bool; REQUEST_SHARES.len()]) -> usize {
-        let (mut best, mut total) = (0, 0);
-        for class in 0..REQUEST_SHARES.len() {
-            if !is_due[class] {
-                self.credits[class] = 0;
-                continue;
-            }
-            self.credits[class] += REQUEST_SHARES[class];
-            total += REQUEST_SHARES[class];
-            if !is_due[best] || self.credits[class] > self.credits[best] {
-                best = class;
-            }
-        }
-        self.credits[best] -= total;
-        best
-    }
-
     /// When [`Requests::poll`] may give something that it does not give now.
     pub(super) fn timeout(&self) -> Option<u64> {
-        let due_ms = self.due.iter().filter_map(|due| Some(due.first()?.0)).min()?;
+        let due_ms = self.due.first_ms()?;
         let open = self.in_flight.len() < REQUEST_CALLS_IN_FLIGHT_MAX;
         open.then(|| self.calls.available_at_ms(REQUEST_CALLS, 1).max(due_ms))
     }
@@ -428,10 +392,10 @@ impl Requests {
     /// Changes one; if no call about it is under way, it waits for its next one among those of what is its class then.
     fn change(&mut self, device: &Arc<ObjectKey>, change: impl FnOnce(&mut Open)) {
         let Some(open) = self.open.get_mut(device) else { return };
-        self.due[open.class() as usize].remove(&(open.due_ms, Arc::clone(device)));
+        self.due.remove(open.class(), open.due_ms, device);
         change(open);
         if !open.in_flight {
-            self.due[open.class() as usize].insert((open.due_ms, Arc::clone(device)));
+            self.due.insert(open.class(), open.due_ms, device);
         }
     }
 
@@ -445,13 +409,8 @@ impl Requests {
 
     /// The first broken invariant, if any.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        let waiting = self.open.values().filter(|open| !open.in_flight).count();
-        let due = |class: usize, (at_ms, key): &(u64, Arc<ObjectKey>)| {
-            let is_due = |open: &Open| open.due_ms == *at_ms && open.class() as usize == class;
-            self.open.get(key).is_some_and(is_due)
-        };
-        let all = || (0..).zip(&self.due).flat_map(|(class, due)| due.iter().map(move |due| (class, due)));
-        if waiting != all().count() || !all().all(|(class, entry)| due(class, entry)) {
+        let waiting = self.open.iter().filter(|(_, open)| !open.in_flight);
+        if !self.due.holds(waiting.map(|(device, open)| (open.class(), open.due_ms, device))) {
             return Err("a request waits for nothing");
         }
         if self.in_flight.len() > REQUEST_CALLS_IN_FLIGHT_MAX {
@@ -463,6 +422,8 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn device() -> Arc<ObjectKey> {
