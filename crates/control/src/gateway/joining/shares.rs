@@ -50,13 +50,13 @@ impl Shares {
     pub(super) fn pop(&mut self, now_ms: u64) -> Option<Arc<ObjectKey>> {
         let mut total = 0;
         let mut best: Option<usize> = None;
-        for class in 0..CLASSES {
+        for (class, share) in REQUEST_SHARES.into_iter().enumerate() {
             if self.due[class].first().is_none_or(|(due_ms, _)| *due_ms > now_ms) {
                 self.credits[class] = 0;
                 continue;
             }
-            self.credits[class] += REQUEST_SHARES[class];
-            total += REQUEST_SHARES[class];
+            self.credits[class] += share;
+            total += share;
             if best.is_none_or(|best| self.credits[class] > self.credits[best]) {
                 best = Some(class);
             }
