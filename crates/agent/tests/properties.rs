@@ -47,6 +47,7 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        topics: List::empty(),
     };
     let mut out = vec![0; limits::SPEC_BYTES_MAX];
     let length = encode_spec(&spec, &mut out).unwrap();
@@ -568,6 +569,7 @@ impl World {
             }
             DeviceMessage::Log(_)
             | DeviceMessage::Trap(_)
+            | DeviceMessage::Publish(_)
             | DeviceMessage::Join(_)
             | DeviceMessage::Decommissioned(_)
             | DeviceMessage::Error(_) => {}

@@ -706,6 +706,7 @@ mod tests {
             env: List::new(&env),
             capabilities: List::empty(),
             values_mac: Some(ValuesMac([7; 16])),
+            topics: List::empty(),
         };
         let mut buffer = [0; 1_024];
         let length = encode_spec(&spec, &mut buffer).unwrap();

@@ -19,14 +19,14 @@ const TEXT: &str = include_str!("../wasmbed.cddl");
 /// One line of a map: key, whether it may be missing, type and the field's name.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Entry {
-    key: u32,
+    key: i32,
     optional: bool,
     value: String,
     name: String,
 }
 
 /// `field` only ties the shape's lifetime to its message.
-pub(crate) fn entry<'a, R, S>(key: u32, name: &str, shape: &S, _field: fn(&R) -> &S::Value) -> Entry
+pub(crate) fn entry<'a, R, S>(key: i32, name: &str, shape: &S, _field: fn(&R) -> &S::Value) -> Entry
 where
     S: Shape<'a>,
 {
@@ -108,6 +108,8 @@ fn every_message_stands_in_the_cddl() {
         "module-get" ModuleGet, Some(tag::MODULE_GET);
         "log" Log<'_>, Some(tag::LOG);
         "trap" Trap<'_>, Some(tag::TRAP);
+        "publish" Publish<'_>, Some(tag::PUBLISH);
+        "publish-ack" PublishAck, Some(tag::PUBLISH_ACK);
         "join" Join<'_>, Some(tag::JOIN);
         "join-statement" JoinStatement<'_>, None;
         "certificate" Certificate<'_>, Some(tag::CERTIFICATE);
@@ -131,6 +133,7 @@ fn every_message_stands_in_the_cddl() {
         "desired-application" DesiredApplication, None;
         "spec" Spec<'_>, None;
         "env-var" EnvVar<'_>, None;
+        "topic" Topic<'_>, None;
     }
     let maps = rules.values().filter(|body| body.starts_with("{\n")).count();
     assert_eq!(checked, maps, "a map of the cddl that no type of the code stands for");
@@ -157,7 +160,8 @@ fn every_enumerator_stands_in_the_cddl() {
         JoinState,
         ErrorCode,
         CloseReason,
-        RestartPolicy
+        RestartPolicy,
+        TopicDirection
     );
 }
 
@@ -174,12 +178,10 @@ fn every_limit_and_every_reserved_tag_stands_in_the_cddl() {
         SPEC_BYTES_MAX ENVELOPE_BYTES_MAX MODULE_BYTES_MAX LOG_TEXT_BYTES_MAX REPORT_MESSAGE_BYTES_MAX
         DETAIL_BYTES_MAX RESET_DETAIL_BYTES_MAX NAME_BYTES_MAX FACTS_BYTES_MAX IMPORT_MODULES_MAX
         IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
-        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
+        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX TOPICS_MAX PAYLOAD_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
         CHAIN_BYTES_MAX TRUST_DOMAIN_BYTES_MAX NAMESPACE_BYTES_MAX DEVICE_NAME_BYTES_MAX JOIN_STATEMENT_BYTES_MAX
         DECOMMISSION_ORDER_BYTES_MAX DECOMMISSION_PROOF_BYTES_MAX
     );
-    for (name, tag) in [("Publish", tag::PUBLISH), ("LogLevel", tag::LOG_LEVEL)] {
-        let line = format!(";   {tag} {name}");
-        assert!(TEXT.lines().any(|found| found == line), "no line {line:?}");
-    }
+    let line = format!(";   {} LogLevel", tag::LOG_LEVEL);
+    assert!(TEXT.lines().any(|found| found == line), "no line {line:?}");
 }

@@ -8,7 +8,8 @@ use minicbor::encode::Encoder;
 use crate::{
     error::{DecodeError, DecodeFault, EncodeError},
     field::{
-        Bytes, ListOf, Nested, Of, Optional, Record, Shape, Text, Uint, WriteItem, Writer, ascending, at_most,
+        Bytes, ListOf, Nested, NonEmpty, Of, Optional, Record, Shape, Text, Uint, WriteItem, Writer,
+        ascending, at_most,
     },
     frame::FRAME_HEAD_BYTES,
     ids::{
@@ -55,12 +56,14 @@ pub mod tag {
     pub const MODULE_CHUNK: u32 = 15;
     /// [`ModuleGone`](crate::ModuleGone).
     pub const MODULE_GONE: u32 = 16;
-    /// Reserved.
+    /// [`Publish`](crate::Publish).
     pub const PUBLISH: u32 = 17;
     /// Reserved.
     pub const LOG_LEVEL: u32 = 18;
     /// [`Certificate`](crate::Certificate).
     pub const CERTIFICATE: u32 = 19;
+    /// [`PublishAck`](crate::PublishAck).
+    pub const PUBLISH_ACK: u32 = 20;
     /// [`Join`](crate::Join).
     pub const JOIN: u32 = 25;
     /// [`Trap`](crate::Trap).
@@ -74,7 +77,7 @@ pub mod tag {
 }
 
 /// Key of a message's tag.
-const TAG_KEY: u32 = 0;
+const TAG_KEY: i32 = 0;
 
 macro_rules! record {
     ($type:ty, $name:ident { $($key:literal => $field:ident: $shape:expr,)+ }) => {
@@ -99,7 +102,7 @@ macro_rules! record {
                             field: stringify!($field),
                             violation,
                         })?;
-                        writer.u32($key)?;
+                        writer.i32($key)?;
                         shape.write(&self.$field, writer)?;
                     }
                 })+
@@ -248,6 +251,21 @@ record!(Trap<'a>, Trap {
     6 => frames_left_out: Uint::<u32>::ANY,
 });
 
+record!(Publish<'a>, Publish {
+    1 => uid: Of::<ApplicationUid>::ANY,
+    2 => boot: Of::<BootCounter>::ANY,
+    3 => sequence: Of::<Sequence>::ANY,
+    4 => messages_lost: Uint::<u32>::ANY,
+    5 => topic: NAME,
+    6 => payload: Bytes { bytes_max: PAYLOAD_BYTES_MAX },
+});
+
+record!(PublishAck, PublishAck {
+    1 => uid: Of::<ApplicationUid>::ANY,
+    2 => boot: Of::<BootCounter>::ANY,
+    3 => sequence: Of::<Sequence>::ANY,
+});
+
 record!(ErrorNotice<'a>, ErrorNotice {
     1 => code: Of::<ErrorCode>::ANY,
     2 => tag: Optional(Uint::<u32>::ANY),
@@ -300,6 +318,12 @@ record!(item EnvVar<'a>, EnvVar {
     2 => value: Text { bytes_max: VALUE_BYTES_MAX },
 });
 
+record!(item Topic<'a>, Topic {
+    1 => name: NAME,
+    2 => direction: Of::<TopicDirection>::ANY,
+    3 => per_second: Uint::<u32>::ANY,
+});
+
 record!(Spec<'a>, Spec {
     1 => uid: Of::<ApplicationUid>::ANY,
     2 => name: Text { bytes_max: APPLICATION_NAME_BYTES_MAX },
@@ -318,6 +342,10 @@ record!(Spec<'a>, Spec {
     },
     10 => capabilities: names(CAPABILITIES_MAX),
     11 => values_mac: Optional(Of::<ValuesMac>::ANY),
+    -2 => topics: NonEmpty(ListOf {
+        items_max: TOPICS_MAX,
+        check: |last: Option<&Topic<'a>>, topic| ascending(last.map(|last| last.name), topic.name),
+    }),
 });
 
 record!(ModuleChunk<'a>, ModuleChunk {
@@ -383,6 +411,7 @@ pub fn encode_device(message: &DeviceMessage<'_>, out: &mut [u8]) -> Result<usiz
         DeviceMessage::ModuleGet(body) => frame(tag, body, out),
         DeviceMessage::Log(body) => frame(tag, body, out),
         DeviceMessage::Trap(body) => frame(tag, body, out),
+        DeviceMessage::Publish(body) => frame(tag, body, out),
         DeviceMessage::Join(body) => frame(tag, body, out),
         DeviceMessage::Decommissioned(body) => frame(tag, body, out),
         DeviceMessage::Error(body) => frame(tag, body, out),
@@ -407,6 +436,7 @@ pub fn encode_gateway(message: &GatewayMessage<'_>, out: &mut [u8]) -> Result<us
         GatewayMessage::Certificate(body) => frame(tag, body, out),
         GatewayMessage::JoinAnswer(body) => frame(tag, body, out),
         GatewayMessage::Decommission(body) => frame(tag, body, out),
+        GatewayMessage::PublishAck(body) => frame(tag, body, out),
         GatewayMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -426,6 +456,7 @@ pub fn decode_device(body: &[u8]) -> Result<DeviceMessage<'_>, DecodeError> {
             tag::MODULE_GET => DeviceMessage::ModuleGet(Record::read_entries(map)?),
             tag::LOG => DeviceMessage::Log(Record::read_entries(map)?),
             tag::TRAP => DeviceMessage::Trap(Record::read_entries(map)?),
+            tag::PUBLISH => DeviceMessage::Publish(Record::read_entries(map)?),
             tag::JOIN => DeviceMessage::Join(Record::read_entries(map)?),
             tag::DECOMMISSIONED => DeviceMessage::Decommissioned(Record::read_entries(map)?),
             tag::ERROR => DeviceMessage::Error(Record::read_entries(map)?),
@@ -454,6 +485,7 @@ pub fn decode_gateway(body: &[u8]) -> Result<GatewayMessage<'_>, DecodeError> {
             tag::CERTIFICATE => GatewayMessage::Certificate(Record::read_entries(map)?),
             tag::JOIN_ANSWER => GatewayMessage::JoinAnswer(Record::read_entries(map)?),
             tag::DECOMMISSION => GatewayMessage::Decommission(Record::read_entries(map)?),
+            tag::PUBLISH_ACK => GatewayMessage::PublishAck(Record::read_entries(map)?),
             tag::ERROR => GatewayMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -507,6 +539,7 @@ impl DeviceMessage<'_> {
             Self::ModuleGet(_) => tag::MODULE_GET,
             Self::Log(_) => tag::LOG,
             Self::Trap(_) => tag::TRAP,
+            Self::Publish(_) => tag::PUBLISH,
             Self::Join(_) => tag::JOIN,
             Self::Decommissioned(_) => tag::DECOMMISSIONED,
             Self::Error(_) => tag::ERROR,
@@ -531,6 +564,7 @@ impl GatewayMessage<'_> {
             Self::Certificate(_) => tag::CERTIFICATE,
             Self::JoinAnswer(_) => tag::JOIN_ANSWER,
             Self::Decommission(_) => tag::DECOMMISSION,
+            Self::PublishAck(_) => tag::PUBLISH_ACK,
             Self::Error(_) => tag::ERROR,
         }
     }
@@ -539,7 +573,7 @@ impl GatewayMessage<'_> {
 fn frame<'a>(tag: u32, body: &impl Record<'a>, out: &mut [u8]) -> Result<usize, EncodeError> {
     let (head, rest) = out.split_at_mut_checked(FRAME_HEAD_BYTES).ok_or(EncodeError::BufferTooSmall)?;
     let written = write_bounded(rest, BODY_BYTES_MAX, |writer| {
-        writer.map(body.entries() + 1)?.u32(TAG_KEY)?.u32(tag)?;
+        writer.map(body.entries() + 1)?.i32(TAG_KEY)?.u32(tag)?;
         body.write_entries(writer)
     })?;
     let length = u16::try_from(written).map_err(|_| EncodeError::TooLarge { max: BODY_BYTES_MAX })?;

@@ -256,7 +256,8 @@ enumeration_field!(
     ErrorCode,
     CloseReason,
     JoinState,
-    RestartPolicy
+    RestartPolicy,
+    TopicDirection
 );
 
 /// UTF-8 of at most so many bytes.
@@ -424,6 +425,41 @@ impl<'a, T: Item<'a> + WriteItem + 'a> Shape<'a> for ListOf<T> {
     #[cfg(test)]
     fn cddl(&self) -> String {
         format!("[0*{} {}]", self.items_max, crate::cddl::kebab(T::NAME))
+    }
+}
+
+/// A list whose key is absent when it is empty, so that there is one way to write that.
+pub(crate) struct NonEmpty<T>(pub(crate) ListOf<T>);
+
+impl<'a, T: Item<'a> + WriteItem + 'a> Shape<'a> for NonEmpty<T> {
+    type Value = List<'a, T>;
+
+    fn is_present(&self, value: &Self::Value) -> bool {
+        !value.is_empty()
+    }
+
+    fn write(&self, value: &Self::Value, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.0.write(value, writer)
+    }
+
+    fn read(&self, reader: Option<&mut Reader<'a>>) -> Result<Self::Value, DecodeError> {
+        let Some(reader) = reader else { return Ok(List::empty()) };
+        let list = self.0.read(Some(reader))?;
+        if list.is_empty() { Err(DecodeError::new(DecodeFault::NotDeterministic)) } else { Ok(list) }
+    }
+
+    fn check(&self, value: &Self::Value) -> Result<(), Violation> {
+        self.0.check(value)
+    }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        format!("[1*{} {}]", self.0.items_max, crate::cddl::kebab(T::NAME))
+    }
+
+    #[cfg(test)]
+    fn is_optional(&self) -> bool {
+        true
     }
 }
 

@@ -280,8 +280,16 @@ impl MessageGroups {
     pub const RENEWAL: Self = Self(2);
     /// [`Decommission`](crate::Decommission) and [`Decommissioned`](crate::Decommissioned).
     pub const DECOMMISSION: Self = Self(4);
+    /// [`Publish`](crate::Publish) and [`PublishAck`](crate::PublishAck).
+    pub const MESSAGES: Self = Self(8);
     /// All of these.
-    pub const ALL: Self = Self(7);
+    pub const ALL: Self = Self(15);
+
+    /// These but those.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
 
     /// Whether all of these are among them.
     #[must_use]

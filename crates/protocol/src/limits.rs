@@ -50,6 +50,10 @@ pub const VALUE_BYTES_MAX: usize = 1_024;
 pub const STACK_FRAMES_MAX: usize = 9;
 /// The name of one of them.
 pub const FUNCTION_NAME_BYTES_MAX: usize = 32;
+/// Topics that an application declares.
+pub const TOPICS_MAX: usize = 16;
+/// What a message of an application carries.
+pub const PAYLOAD_BYTES_MAX: usize = 1_024;
 /// The certification request of a Join; with a P-256 key and an empty subject it has some 250.
 pub const REQUEST_BYTES_MAX: usize = 512;
 /// A join proof: an ECDSA signature on P-256 has at most 72, a MAC 32.

@@ -29,6 +29,8 @@ pub enum DeviceMessage<'a> {
     Log(Log<'a>),
     /// Where an application trapped; only for a gateway that takes [`MessageGroups::TRAPS`].
     Trap(Trap<'a>),
+    /// What an application published; only for a gateway that takes [`MessageGroups::MESSAGES`].
+    Publish(Publish<'a>),
     /// Asks for a certificate: the first frame of a device that has none of the fleet, or a renewal within a session, only for
     /// a gateway that takes [`MessageGroups::RENEWAL`].
     Join(Join<'a>),
@@ -67,6 +69,8 @@ pub enum GatewayMessage<'a> {
     /// A controller's order to decommission the device; only for a device that knows [`MessageGroups::DECOMMISSION`]. One that
     /// does not follow it answers with [`ErrorCode::Refused`].
     Decommission(Decommission<'a>),
+    /// How far an application's messages need not be kept any more; only for a device that knows [`MessageGroups::MESSAGES`].
+    PublishAck(PublishAck),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -343,6 +347,49 @@ pub struct Trap<'a> {
     pub frames_left_out: u32,
 }
 
+/// A message that an application published. It is sent again in each session until it is acknowledged; the device, `boot` and
+/// `sequence` together tell it from every other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Whose message.
+    pub uid: ApplicationUid,
+    /// The start of the device in which it was published.
+    pub boot: BootCounter,
+    /// Counts the messages of all applications since that start: ascending for each application, with gaps.
+    pub sequence: Sequence,
+    /// Messages of this application that were dropped just before this one.
+    pub messages_lost: u32,
+    /// One that the application's spec declares.
+    pub topic: &'a str,
+    /// At most [`PAYLOAD_BYTES_MAX`](crate::limits::PAYLOAD_BYTES_MAX).
+    pub payload: &'a [u8],
+}
+
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { uid, boot, sequence, messages_lost, topic, payload } = self;
+        f.debug_struct("Publish")
+            .field("uid", uid)
+            .field("boot", boot)
+            .field("sequence", sequence)
+            .field("messages_lost", messages_lost)
+            .field("topic", topic)
+            .field("payload_bytes", &payload.len())
+            .finish()
+    }
+}
+
+/// Every message of an application up to this one is on the gateway's disk, or was refused by an [`ErrorNotice`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishAck {
+    /// Whose messages.
+    pub uid: ApplicationUid,
+    /// The start that they are from.
+    pub boot: BootCounter,
+    /// Of the last one of them.
+    pub sequence: Sequence,
+}
+
 /// Says why a message could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorNotice<'a> {
@@ -507,6 +554,27 @@ pub struct Spec<'a> {
     pub capabilities: List<'a, &'a str>,
     /// There if values of `env` are secret.
     pub values_mac: Option<ValuesMac>,
+    /// What it may publish, names ascending.
+    pub topics: List<'a, Topic<'a>>,
+}
+
+enumeration! {
+    /// Which way the messages of a topic go.
+    TopicDirection {
+        /// From the application.
+        Out = 0,
+    }
+}
+
+/// A topic that an application declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topic<'a> {
+    /// 1 to [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
+    pub name: &'a str,
+    /// Which way its messages go.
+    pub direction: TopicDirection,
+    /// Messages that may be published to it each second.
+    pub per_second: u32,
 }
 
 /// One environment variable. Its value may be secret and is in no debug output.

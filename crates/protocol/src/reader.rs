@@ -25,8 +25,10 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) const fn known(key: u32) -> Self {
-        Self { negative: false, distance: key as u64 }
+    pub(crate) const fn known(key: i32) -> Self {
+        let negative = key < 0;
+        let distance = if negative { key.unsigned_abs() - 1 } else { key.unsigned_abs() };
+        Self { negative, distance: distance as u64 }
     }
 
     /// For people; saturates at the ends of `i64`.
@@ -205,17 +207,21 @@ pub(crate) struct MapReader<'r, 'a> {
 
 impl<'r, 'a> MapReader<'r, 'a> {
     /// The value of `key`, or `None` if the map lacks it. Keys are asked for in ascending order; those of a later
-    /// version that lie between are passed over.
-    pub(crate) fn field(&mut self, key: u32) -> Result<Option<&mut Reader<'a>>, DecodeError> {
+    /// version that lie between are passed over, unless they are critical.
+    pub(crate) fn field(&mut self, key: i32) -> Result<Option<&mut Reader<'a>>, DecodeError> {
         let wanted = Key::known(key);
         while let Some(found) = self.peek()? {
             if found > wanted {
                 return Ok(None);
             }
-            self.pending = None;
             if found == wanted {
+                self.pending = None;
                 return Ok(Some(self.reader));
             }
+            if found.negative {
+                return Err(fault(DecodeFault::UnknownCritical { key: found.value() }));
+            }
+            self.pending = None;
             self.reader.skip()?;
         }
         Ok(None)

@@ -119,6 +119,11 @@ proptest! {
             uid: ApplicationUid(uid), spec_hash: SpecHash(hash), restarts: offset, kind: TrapKind::from(code),
             frames: List::new(&frames[..usize::from(length) % (STACK_FRAMES_MAX + 1)]), frames_left_out: code,
         }))?;
+        let payload = hash.repeat(PAYLOAD_BYTES_MAX / hash.len());
+        round_trip_device(DeviceMessage::Publish(Publish {
+            uid: ApplicationUid(uid), boot: BootCounter(b), sequence: Sequence(a), messages_lost: code, topic: named,
+            payload: &payload[..usize::from(length) % (PAYLOAD_BYTES_MAX + 1)],
+        }))?;
         let request = hash.repeat(REQUEST_BYTES_MAX / hash.len());
         round_trip_device(DeviceMessage::Join(Join {
             request: &request[..usize::from(length) % (REQUEST_BYTES_MAX + 1)],
@@ -169,6 +174,9 @@ proptest! {
         round_trip_gateway(GatewayMessage::Certificate(Certificate {
             chain_bytes: 1 + x % CHAIN_BYTES_MAX, offset: offset % CHAIN_BYTES_MAX, bytes: &bytes,
         }))?;
+        round_trip_gateway(GatewayMessage::PublishAck(PublishAck {
+            uid: ApplicationUid(correlation), boot: BootCounter(epoch), sequence: Sequence(unix_ms),
+        }))?;
         round_trip_gateway(GatewayMessage::Decommission(Decommission {
             order: &bytes[..bytes.len().min(DECOMMISSION_ORDER_BYTES_MAX)],
         }))?;
@@ -183,14 +191,18 @@ proptest! {
         (uid, digest, policy) in any::<([u8; 16], [u8; 32], u32)>(),
         (memory_limit_bytes, cpu_limit_ms, module_bytes) in (any::<u64>(), any::<u32>(), 1..=MODULE_BYTES_MAX),
         (name, args, mac) in ("\\PC{0,40}", vec("\\PC{0,20}", 0..8), any::<Option<[u8; 16]>>()),
-        (variables, capabilities) in (names(8), names(CAPABILITIES_MAX)),
+        (variables, capabilities, declared) in (names(8), names(CAPABILITIES_MAX), names(TOPICS_MAX)),
     ) {
         let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
         let env: Vec<_> = variables.iter().map(|name| EnvVar { name, value: "some value" }).collect();
+        let topics: Vec<_> = declared
+            .iter()
+            .map(|name| Topic { name, direction: TopicDirection::from(policy), per_second: cpu_limit_ms })
+            .collect();
         let spec = Spec {
             uid: ApplicationUid(uid), name: &name, digest: ModuleDigest(digest), module_bytes, memory_limit_bytes,
             cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
-            capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac),
+            capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac), topics: List::new(&topics),
         };
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;

@@ -92,14 +92,15 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        topics: List::empty(),
     };
     let mut out = [0; SPEC_BYTES_MAX];
     let length = encode_spec(&spec, &mut out).unwrap();
     assert_eq!(out[0], 0xaa, "ten entries");
     out[0] = 0xab;
-    out[length..length + 2].copy_from_slice(&[0x20, 0xf5]);
+    out[length..length + 2].copy_from_slice(&[0x37, 0xf5]);
     let newer = &out[..length + 2];
-    assert_eq!(decode_spec(newer).unwrap_err().fault, DecodeFault::UnknownCritical { key: -1 });
+    assert_eq!(decode_spec(newer).unwrap_err().fault, DecodeFault::UnknownCritical { key: -24 });
     let assignment = Assignment {
         spec_hash: SpecHash::default(),
         spec: newer,
@@ -280,6 +281,7 @@ fn a_spec_with_secrets_is_read_by_those_who_know_nothing_of_them() {
         env: List::new(&env),
         capabilities: List::empty(),
         values_mac: None,
+        topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
     let length = encode_spec(&plain, &mut without).unwrap();
@@ -313,6 +315,7 @@ fn a_spec_is_bounded_as_a_whole() {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        topics: List::empty(),
     };
     let mut out = [0; FRAME_BYTES_MAX];
     assert_eq!(encode_spec(&spec, &mut out), Err(EncodeError::TooLarge { max: SPEC_BYTES_MAX }));

@@ -82,6 +82,7 @@ impl Program {
             env: List::empty(),
             capabilities: List::empty(),
             values_mac: None,
+            topics: List::empty(),
         };
         let mut buffer = vec![0; limits::SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut buffer).map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -209,6 +210,7 @@ fn answer(
         }
         DeviceMessage::Log(_)
         | DeviceMessage::Trap(_)
+        | DeviceMessage::Publish(_)
         | DeviceMessage::Join(_)
         | DeviceMessage::Decommissioned(_)
         | DeviceMessage::Error(_) => Ok(()),

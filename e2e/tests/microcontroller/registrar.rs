@@ -293,7 +293,8 @@ impl Office {
                 | DeviceMessage::AssignmentGet(_)
                 | DeviceMessage::ModuleGet(_)
                 | DeviceMessage::Log(_)
-                | DeviceMessage::Trap(_) => {}
+                | DeviceMessage::Trap(_)
+                | DeviceMessage::Publish(_) => {}
             }
         }
     }

@@ -229,6 +229,7 @@ impl Agent {
                 self.handle_join_answer(answer);
             }
             (Session::Established(_), GatewayMessage::Decommission(order)) => self.handle_decommission(order),
+            (Session::Established(_), GatewayMessage::PublishAck(_)) => {}
             (Session::Joining { .. }, _) => {
                 let detail = "this device joins, and knows nothing else";
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);

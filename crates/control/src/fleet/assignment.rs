@@ -74,6 +74,7 @@ pub fn plan_assignment(
         env: List::new(&env),
         capabilities: List::new(&capabilities),
         values_mac: secret_env.mac(),
+        topics: List::empty(),
     };
     let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
     let length = encode_spec(&spec, &mut *buffer).map_err(|error| match secret_env.mac() {

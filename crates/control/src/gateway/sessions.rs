@@ -202,6 +202,10 @@ impl Gateway {
                 self.handle_decommissioned(now, &device, proof);
             }
             DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
+            DeviceMessage::Publish(_) => {
+                let detail = "this gateway takes no messages of applications".to_owned();
+                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::PUBLISH), detail);
+            }
         }
     }
 

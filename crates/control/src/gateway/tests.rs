@@ -514,6 +514,7 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        topics: List::empty(),
     };
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();

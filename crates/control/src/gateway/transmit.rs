@@ -199,7 +199,7 @@ fn welcome(
         log_bytes_per_second: LOG_BYTES_PER_SECOND,
         desired_known,
         groups: Some(if config.read_request.is_some() {
-            MessageGroups::ALL
+            MessageGroups::ALL.without(MessageGroups::MESSAGES)
         } else {
             MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::DECOMMISSION.0)
         }),

@@ -35,6 +35,7 @@ impl Wanted {
             env: List::empty(),
             capabilities: List::new(capabilities),
             values_mac: None,
+            topics: List::empty(),
         };
         let mut bytes = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut bytes).unwrap();
@@ -169,6 +170,7 @@ impl<'a> ScriptedGateway<'a> {
             }
             DeviceMessage::Log(log) => self.lines.push(log.text.to_owned()),
             DeviceMessage::Trap(trap) => panic!("the device tells a trap unasked: {trap}"),
+            DeviceMessage::Publish(_) => panic!("the device publishes to a gateway that takes no messages"),
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Decommissioned(decommissioned) => {
                 assert!(self.order.is_some(), "the device proves what nobody ordered");

@@ -38,6 +38,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        topics: List::empty(),
     };
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();

@@ -57,6 +57,7 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         env: List::new(&env),
         capabilities: List::new(&["key-value", "sensor"]),
         values_mac: None,
+        topics: List::empty(),
     };
     each("spec", Vector::Spec(spec));
     let bare = Spec { args: List::empty(), env: List::empty(), capabilities: List::empty(), ..spec };
@@ -64,6 +65,11 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
     let mac = [0xe0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     let secret = Spec { values_mac: Some(ValuesMac(mac)), ..spec };
     each("spec_with_secrets", Vector::Spec(secret));
+    let topics = [
+        Topic { name: "alarm", direction: TopicDirection::Out, per_second: 1 },
+        Topic { name: "room/temperature", direction: TopicDirection::Out, per_second: 10 },
+    ];
+    each("spec_with_topics", Vector::Spec(Spec { topics: List::new(&topics), ..spec }));
 }
 
 fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
@@ -100,7 +106,7 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
         DeviceMessage::Hello(Hello { boot_counter: Some(BootCounter(17)), boot_id, ..hello }),
     );
     each("hello_of_an_uncounted_start", DeviceMessage::Hello(Hello { boot_id, ..hello }));
-    let groups = Some(MessageGroups::ALL);
+    let groups = Some(MessageGroups(7));
     each("hello_with_groups", DeviceMessage::Hello(Hello { groups, boot_id, ..hello }));
     each(
         "heartbeat",
@@ -164,6 +170,27 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
             frames: List::new(&frames),
             frames_left_out: u32::MAX,
             ..trap
+        }),
+    );
+    let publish = Publish {
+        uid: UID,
+        boot: BootCounter(17),
+        sequence: Sequence(300),
+        messages_lost: 0,
+        topic: "room/temperature",
+        payload: b"21.5",
+    };
+    each("publish", DeviceMessage::Publish(publish));
+    let topic = "x".repeat(NAME_BYTES_MAX);
+    each(
+        "publish_largest",
+        DeviceMessage::Publish(Publish {
+            boot: BootCounter(u64::MAX),
+            sequence: Sequence(u64::MAX),
+            messages_lost: u32::MAX,
+            topic: &topic,
+            payload: &[0xff; PAYLOAD_BYTES_MAX],
+            ..publish
         }),
     );
     let join = Join {
@@ -239,6 +266,10 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
     each("reject_of_a_clone", GatewayMessage::Reject(clone));
     let decommissioned = Closing { reason: CloseReason::Decommissioned, retry_after_ms: 0, detail: "" };
     each("goodbye_of_a_decommissioned_device", GatewayMessage::Goodbye(decommissioned));
+    each(
+        "publish_ack",
+        GatewayMessage::PublishAck(PublishAck { uid: UID, boot: BootCounter(17), sequence: Sequence(300) }),
+    );
     each(
         "heartbeat_ack",
         GatewayMessage::HeartbeatAck(HeartbeatAck { sequence: Sequence(24), unix_ms: 1_780_000_000_000 }),

@@ -91,6 +91,7 @@ impl Wanted {
             env: List::empty(),
             capabilities: List::new(&self.capabilities),
             values_mac: None,
+            topics: List::empty(),
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut bytes).unwrap();
@@ -285,6 +286,7 @@ impl Gateway {
                 }));
                 self.traps.push((trap.uid, trap.restarts, trap.to_string()));
             }
+            DeviceMessage::Publish(_) => panic!("the device publishes to a gateway that takes no messages"),
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Decommissioned(decommissioned) => {
                 assert!(
