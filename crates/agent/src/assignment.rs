@@ -7,7 +7,7 @@ use wasmbed_protocol::{
     ApplicationUid, CorrelationId, ModuleDigest, ReportReason, RestartPolicy, SpecHash, decode_spec,
 };
 
-use crate::why::Why;
+use crate::{messages::Topics, why::Why};
 
 /// An assignment whose spec was checked and can be run by this firmware: [`Held::check`] makes it, and nothing changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,10 @@ impl Held {
         }
         if let RestartPolicy::Unknown(policy) = spec.restart_policy {
             return Err(refuse(&alloc::format!("restart policy {policy} is newer than this firmware")));
+        }
+        if let Err(direction) = Topics::of(&spec) {
+            let message = alloc::format!("direction {direction} of a topic is newer than this firmware");
+            return Err(refuse(&message));
         }
         if spec.module_bytes == 0 {
             return Err(Why::new(ReportReason::InvalidModule, "the module is empty"));

@@ -37,6 +37,7 @@ pub mod failover;
 mod identity;
 mod invariant;
 mod log;
+mod messages;
 mod pull;
 mod record;
 mod report;
@@ -59,6 +60,7 @@ pub use identity::{
 };
 pub use invariant::Invariant;
 pub use log::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
+pub use messages::{MESSAGE_RING_BYTES, Message, PublishError};
 pub use pull::{RANGE_TIMEOUT_MS, READ_BACK_BYTES};
 pub use record::STATE_BYTES_MAX;
 pub use report::REPORT_INTERVAL_MS;

@@ -200,7 +200,7 @@ fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board 
         flash_bytes: u64::from(H::BOARD.geometry.storage_bytes()),
         module_bytes_max: H::BOARD.geometry.module_bytes_max,
         applications_max: u8::try_from(RuntimeConfig::default().applications_max).unwrap_or(u8::MAX),
-        capabilities: [&["key-value"], H::BOARD.capabilities()]
+        capabilities: [&["key-value", "messages"], H::BOARD.capabilities()]
             .concat()
             .into_iter()
             .map(ToOwned::to_owned)

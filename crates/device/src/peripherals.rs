@@ -26,7 +26,7 @@ pub struct HostPeripherals {
 
 impl HostPeripherals {
     /// Names of the capabilities that a Linux device can grant, ascending.
-    pub const CAPABILITIES: [&'static str; 3] = ["gpio", "key-value", "sensor"];
+    pub const CAPABILITIES: [&'static str; 4] = ["gpio", "key-value", "messages", "sensor"];
 
     /// All latches low.
     #[must_use]

@@ -10,6 +10,10 @@ pub struct AppId(pub [u8; 16]);
 pub const KEY_BYTES_MAX: usize = 64;
 /// Bytes of a value in the key-value store.
 pub const VALUE_BYTES_MAX: usize = 1_024;
+/// Bytes of a topic's name.
+pub const TOPIC_BYTES_MAX: usize = 64;
+/// Bytes of a message.
+pub const PAYLOAD_BYTES_MAX: usize = 1_024;
 /// Bytes of one log line; a longer one is cut into several.
 pub const LOG_LINE_BYTES_MAX: usize = 256;
 
@@ -51,6 +55,17 @@ pub enum Answer<T> {
     Ready(T),
     /// The application sleeps until [`Runtime::complete`](crate::Runtime::complete) is called for it.
     Pending,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is kept until it arrived, as long as the device runs.
+    Taken,
+    /// There is no room for it now, or the topic's rate is used up.
+    NotNow,
+    /// The application may not publish to that topic.
+    UnknownTopic,
 }
 
 /// Why a pin or a sensor did not answer.
@@ -123,6 +138,9 @@ pub trait Host {
 
     /// Removes a key and answers whether it was there.
     fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>>;
+
+    /// Takes a message of at most [`PAYLOAD_BYTES_MAX`]. With `drop_oldest` older messages of the application make room.
+    fn publish(&mut self, application: AppId, topic: &[u8], payload: &[u8], drop_oldest: bool) -> Published;
 
     /// The board's pins and sensors.
     fn peripherals(&mut self) -> &mut dyn Peripherals;

@@ -33,7 +33,9 @@ pub mod host;
 pub mod sandbox;
 pub use wasmbed_scan as scan;
 
-pub use host::{Answer, AppId, Completion, Host, KeyValueError, NoPeripherals, PeripheralError, Peripherals};
+pub use host::{
+    Answer, AppId, Completion, Host, KeyValueError, NoPeripherals, PeripheralError, Peripherals, Published,
+};
 pub use sandbox::{
     Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig, Usage,
 };

@@ -5,7 +5,7 @@
 mod support;
 
 use support::*;
-use wasmbed_runtime::{Capabilities, Completion, Ending, KeyValueError, Program};
+use wasmbed_runtime::{Capabilities, Completion, Ending, KeyValueError, Program, Published};
 
 /// Imports for every test; a program checks what it is told and traps where it is told wrong.
 const IMPORTS: &str = r#"
@@ -16,6 +16,7 @@ const IMPORTS: &str = r#"
     (import "wasmbed" "key_value_get" (func $get (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "key_value_put" (func $put (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "key_value_delete" (func $delete (param i32 i32) (result i32)))
+    (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "gpio_read" (func $gpio_read (param i32) (result i32)))
     (import "wasmbed" "gpio_write" (func $gpio_write (param i32 i32) (result i32)))
     (import "wasmbed" "sensor_read" (func $sensor (param i32 i32) (result i32)))
@@ -62,6 +63,44 @@ fn ends(host: &mut TestHost, data: &str, body: &str) -> Ending {
         Program { args: &["-v", "two words"], env: &[("LANG", "C"), ("EMPTY", "")], ..program(&module) };
     runtime.load(id(1), &program).unwrap();
     run(&mut runtime, host, 10_000).expect("it ends").ending
+}
+
+#[test]
+fn messages_are_handed_over_whole_and_within_their_bounds() {
+    let publish = |topic: &str, length: u32, payload: &str, bytes: u32, flags: u32, answer: i32| {
+        format!(
+            "(call $eq (call $publish (i32.const {topic}) (i32.const {length}) (i32.const {payload})
+                (i32.const {bytes}) (i32.const {flags})) (i32.const {answer}))"
+        )
+    };
+    let body = [
+        publish("0", 4, "4", 4, 0, 0),
+        publish("0", 64, "100", 1_024, 1, 0),
+        publish("0", 4, "4", 0, 0, 0),
+        publish("0", 0, "4", 4, 0, -28),
+        publish("0", 65, "4", 4, 0, -28),
+        publish("0", 4, "4", 1_025, 0, -28),
+        publish("0", 4, "4", 4, 2, -28),
+        publish("65533", 4, "4", 4, 0, -21),
+        publish("0", 4, "-1", 4, 0, -21),
+    ];
+    let host = succeeds(r#"(data (i32.const 0) "room21.5")"#, &body.concat());
+    let taken: Vec<_> = host
+        .messages
+        .iter()
+        .map(|(from, topic, payload, drop_oldest)| {
+            assert_eq!(*from, id(1));
+            (topic.len(), payload.len(), *drop_oldest)
+        })
+        .collect();
+    assert_eq!(taken, [(4, 4, false), (64, 1_024, true), (4, 0, false)]);
+    assert_eq!((&host.messages[0].1[..], &host.messages[0].2[..]), (&b"room"[..], &b"21.5"[..]));
+
+    for (published, answer) in [(Published::NotNow, -6), (Published::UnknownTopic, -44)] {
+        let mut host = TestHost { published, ..TestHost::new() };
+        let ending = ends(&mut host, "", &publish("0", 4, "4", 4, 0, answer));
+        assert_eq!(ending, Ending::Exited { code: 0 });
+    }
 }
 
 #[test]

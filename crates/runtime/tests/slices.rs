@@ -9,8 +9,8 @@ use std::cell::Cell;
 use support::{TestHost, id, program, wasm};
 use wasmbed_runtime::engine::{Engine, EngineError, OutOfBounds, Quota, Step, Stepped, Trap};
 use wasmbed_runtime::{
-    Answer, AppId, Ending, Exceeded, Features, Host, KeyValueError, ModuleInfo, Peripherals, Runtime,
-    RuntimeConfig, Value,
+    Answer, AppId, Ending, Exceeded, Features, Host, KeyValueError, ModuleInfo, Peripherals, Published,
+    Runtime, RuntimeConfig, Value,
 };
 
 thread_local! {
@@ -101,6 +101,9 @@ impl Host for BurnerHost {
     }
     fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>> {
         self.0.key_value_delete(application, key)
+    }
+    fn publish(&mut self, application: AppId, topic: &[u8], payload: &[u8], drop_oldest: bool) -> Published {
+        self.0.publish(application, topic, payload, drop_oldest)
     }
     fn peripherals(&mut self) -> &mut dyn Peripherals {
         self.0.peripherals()

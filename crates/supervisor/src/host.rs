@@ -2,9 +2,9 @@
 
 use alloc::{string::String, vec::Vec};
 
-use wasmbed_agent::{Agent, ApplicationEvent, RunId};
+use wasmbed_agent::{Agent, ApplicationEvent, Message, PublishError, RunId};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
-use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals};
+use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals, Published};
 
 use crate::{
     clock::Clock,
@@ -88,6 +88,18 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
     fn key_value_delete(&mut self, application: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>> {
         self.key_value.push(application, Request::Delete { key: Vec::from(key) });
         Answer::Pending
+    }
+
+    fn publish(&mut self, application: AppId, topic: &[u8], payload: &[u8], drop_oldest: bool) -> Published {
+        let Some(slot) = self.slots.iter().find(|slot| slot.id() == application) else {
+            debug_assert!(false, "only what is loaded publishes");
+            return Published::NotNow;
+        };
+        match self.agent.publish(self.now_ms, slot.run, Message { topic, payload, drop_oldest }) {
+            Ok(()) => Published::Taken,
+            Err(PublishError::Again) => Published::NotNow,
+            Err(PublishError::UnknownTopic) => Published::UnknownTopic,
+        }
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

@@ -45,6 +45,11 @@ WASMBED_IMPORT(key_value_get) int wasmbed_key_value_get(const char *key, size_t 
 WASMBED_IMPORT(key_value_put) int wasmbed_key_value_put(const char *key, size_t key_length, const void *value, size_t length);
 WASMBED_IMPORT(key_value_delete) int wasmbed_key_value_delete(const char *key, size_t key_length);
 
+// Messages; need the capability `messages` and topics that the Application declares. A payload has at most 1,024 bytes. Answers
+// -6 if there is no room, or the topic's rate is used up; with WASMBED_DROP_OLDEST the oldest messages make room.
+#define WASMBED_DROP_OLDEST 1
+WASMBED_IMPORT(publish) int wasmbed_publish(const char *topic, size_t topic_length, const void *payload, size_t length, uint32_t flags);
+
 // Pins; need the capability `gpio`. A level is 0 or 1.
 WASMBED_IMPORT(gpio_read) int wasmbed_gpio_read(uint32_t pin);
 WASMBED_IMPORT(gpio_write) int wasmbed_gpio_write(uint32_t pin, uint32_t level);

@@ -3,10 +3,12 @@ use core::fmt;
 /// Why a device did not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// There is no such key, pin or sensor.
+    /// There is no such key, topic, pin or sensor.
     NotFound,
     /// No room left for key-value data.
     NoSpace,
+    /// Not now: there is no room for a message, or its topic's rate is used up.
+    Again,
     /// A key, a value or a number outside its bounds.
     Invalid,
     /// The storage, pin or sensor is there and did not work.
@@ -20,6 +22,7 @@ impl Error {
     pub(crate) fn check(result: i32) -> Result<i32, Error> {
         match result {
             0.. => Ok(result),
+            -6 => Err(Error::Again),
             -28 => Err(Error::Invalid),
             -29 => Err(Error::Failed),
             -44 => Err(Error::NotFound),
@@ -33,6 +36,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NotFound => f.write_str("not found"),
+            Error::Again => f.write_str("not now"),
             Error::NoSpace => f.write_str("no space left"),
             Error::Invalid => f.write_str("invalid argument"),
             Error::Failed => f.write_str("failed"),

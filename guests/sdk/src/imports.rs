@@ -9,6 +9,7 @@ unsafe extern "C" {
     pub(crate) fn key_value_get(key: *const u8, key_length: usize, value: *mut u8, room: usize) -> i32;
     pub(crate) fn key_value_put(key: *const u8, key_length: usize, value: *const u8, length: usize) -> i32;
     pub(crate) fn key_value_delete(key: *const u8, key_length: usize) -> i32;
+    pub(crate) fn publish(topic: *const u8, topic_length: usize, payload: *const u8, length: usize, flags: u32) -> i32;
     pub(crate) safe fn gpio_read(pin: u32) -> i32;
     pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
     pub(crate) fn sensor_read(sensor: u32, milli_units: *mut i32) -> i32;

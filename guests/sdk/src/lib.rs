@@ -1,5 +1,5 @@
-//! What an application needs to run on a Wasmbed device: logging, waiting, the clock, data that outlives a restart, pins
-//! and sensors, as safe functions over the imports of docs/host-interface.md.
+//! What an application needs to run on a Wasmbed device: logging, waiting, the clock, data that outlives a restart,
+//! messages, pins and sensors, as safe functions over the imports of docs/host-interface.md.
 //!
 //! It may not allocate, nor hide a wait in anything that isn't called `wait`.
 //!
@@ -30,6 +30,7 @@ pub mod gpio;
 mod imports;
 pub mod key_value;
 mod line;
+pub mod messages;
 #[cfg(feature = "panic-handler")]
 mod panic;
 pub mod sensor;

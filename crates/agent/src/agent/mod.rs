@@ -1,14 +1,16 @@
 //! The agent itself: inputs in, outputs out. Its submodules decide, on fields that nobody else can reach.
 //!
 //! Memory of an agent: at most sixteen applications with two specs each ([`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) in
-//! all, a few hundred bytes each in practice), 2 KiB of log lines for each application that is run, one module range of
-//! 16 KiB while a module is pulled, and the state record once more while it is written.
+//! all, a few hundred bytes each in practice), 2 KiB of log lines for each application that is run and 2 KiB of messages for
+//! each that publishes, one module range of 16 KiB while a module is pulled, and the state record once more while it is
+//! written.
 
 mod check;
 mod converge;
 mod decommission;
 mod joining;
 mod lifecycle;
+mod messages;
 mod storage;
 mod transmit;
 
@@ -18,6 +20,8 @@ use wasmbed_protocol::{
     ApplicationState, ApplicationUid, BootCounter, DecodeError, Epoch, ErrorCode, GatewayMessage, Revision,
     decode_gateway, tag,
 };
+
+use messages::Messages;
 
 use crate::{
     application::Application,
@@ -93,6 +97,7 @@ pub struct Agent {
     /// What applications beyond the device's number report.
     too_many: String,
     log_turn: usize,
+    messages: Messages,
     usage: DeviceUsage,
 
     effects: VecDeque<Effect>,
@@ -131,6 +136,7 @@ impl Agent {
             traps: TrapQueue::default(),
             too_many,
             log_turn: 0,
+            messages: Messages::default(),
             usage: DeviceUsage::default(),
             effects: VecDeque::new(),
             events: Events::default(),
@@ -229,7 +235,7 @@ impl Agent {
                 self.handle_join_answer(answer);
             }
             (Session::Established(_), GatewayMessage::Decommission(order)) => self.handle_decommission(order),
-            (Session::Established(_), GatewayMessage::PublishAck(_)) => {}
+            (Session::Established(_), GatewayMessage::PublishAck(ack)) => self.handle_publish_ack(ack),
             (Session::Joining { .. }, _) => {
                 let detail = "this device joins, and knows nothing else";
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
@@ -313,12 +319,13 @@ impl Agent {
         let report = self.report_timeout();
         let trap = self.trap_timeout();
         let log = self.log_timeout();
+        let message = self.message_timeout();
         let state = self.durability.retry_at_ms();
         let connects = self.credentials.is_ready() || !self.connection.is_down();
         let connection = connects.then(|| self.connection.timeout());
         let identity = self.identity_timeout();
         let decommission = self.decommission_timeout();
-        [connection, identity, decommission, applications, pull, asked, report, trap, log, state]
+        [connection, identity, decommission, applications, pull, asked, report, trap, log, message, state]
             .into_iter()
             .flatten()
             .min()
@@ -396,6 +403,9 @@ impl Agent {
     fn forget_session(&mut self) {
         self.exchange = None;
         self.request.handle_disconnected();
+        for application in &mut self.applications {
+            application.messages_mut().handle_disconnected();
+        }
         self.reports.handle_disconnected(self.clock.now_ms());
         if let Some(pull) = &mut self.pull {
             pull.handle_disconnected();

@@ -1,7 +1,7 @@
 //! The device's messages: one at a time, the most urgent first. Nothing is queued as bytes: every message is made from
 //! what is true when there is room for it, so there is no queue that could grow and no message is stale.
 //!
-//! Order: Hello, heartbeat, error, proof, traps, report, join, assignment, module range, log lines. A trap goes before the report that
+//! Order: Hello, heartbeat, error, proof, traps, report, join, assignment, module range, messages and log lines in turn. A trap goes before the report that
 //! names its state, so that whoever reads that knows its place.
 
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ impl Agent {
             .or_else(|| self.transmit_join(buffer))
             .or_else(|| self.transmit_assignment_get(buffer))
             .or_else(|| self.transmit_module_get(buffer))
-            .or_else(|| self.transmit_log(buffer))
+            .or_else(|| self.transmit_message_or_log(buffer))
     }
 
     fn transmit_hello(&mut self, buffer: &mut [u8]) -> Option<usize> {
@@ -151,7 +151,7 @@ impl Agent {
     }
 
     /// Applications take turns, so that one that floods delays its neighbours by a line at most.
-    fn transmit_log(&mut self, buffer: &mut [u8]) -> Option<usize> {
+    pub(super) fn transmit_log(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let established = self.connection.established_mut()?;
         let count = self.applications.len();
         for step in 0..count {

@@ -10,12 +10,13 @@
 
 use alloc::string::String;
 
-use wasmbed_protocol::{ApplicationState, ApplicationUid, ReportReason, RestartPolicy};
+use wasmbed_protocol::{ApplicationState, ApplicationUid, ReportReason, RestartPolicy, decode_spec};
 
 use crate::{
     assignment::{Held, has_hash},
     backoff::{RESTART, RESTART_RESET_MS, ROOM},
     effect::RunId,
+    messages::Topics,
     record::StoredCurrent,
     why::Why,
 };
@@ -42,6 +43,7 @@ enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Current {
     held: Held,
+    topics: Topics,
     phase: Phase,
     why: Why,
     /// Starts after the first one.
@@ -54,7 +56,10 @@ pub(super) struct Current {
 
 impl Current {
     pub(super) fn new(held: Held) -> Self {
-        Self { held, phase: Phase::Ready, why: Why::NONE, restarts: 0, failures: 0, refusals: 0 }
+        // What it can't act on was refused before it was held.
+        let topics = decode_spec(held.spec()).ok().and_then(|spec| Topics::of(&spec).ok());
+        let topics = topics.unwrap_or_default();
+        Self { held, topics, phase: Phase::Ready, why: Why::NONE, restarts: 0, failures: 0, refusals: 0 }
     }
 
     /// From the state record; none if its spec does not have its hash, or is not for this firmware.
@@ -72,6 +77,11 @@ impl Current {
             };
         }
         Some(current)
+    }
+
+    /// What it may publish, with what is left of the rates.
+    pub(super) fn topics_mut(&mut self) -> &mut Topics {
+        &mut self.topics
     }
 
     pub(super) fn store(&self) -> StoredCurrent {

@@ -12,10 +12,17 @@ mod next;
 
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Log, ModuleDigest, ReportReason,
-    SpecHash,
+    Sequence, SpecHash,
 };
 
-use crate::{assignment::Held, effect::RunId, log::LogQueue, record::StoredApplication, why::Why};
+use crate::{
+    assignment::Held,
+    effect::RunId,
+    log::LogQueue,
+    messages::{self, Message, MessageRing, PublishError},
+    record::StoredApplication,
+    why::Why,
+};
 use current::Current;
 use next::Next;
 
@@ -28,6 +35,7 @@ pub(crate) struct Application {
     current: Option<Current>,
     next: Option<Next>,
     log: LogQueue,
+    messages: MessageRing,
     /// Loaded now or last.
     digest: Option<ModuleDigest>,
     memory_bytes: u64,
@@ -44,6 +52,7 @@ impl Application {
             current: None,
             next: Some(Next::new(spec_hash)),
             log: LogQueue::default(),
+            messages: MessageRing::default(),
             digest: None,
             memory_bytes: 0,
             cpu_ms_before: 0,
@@ -265,6 +274,25 @@ impl Application {
 
     pub(crate) fn log_mut(&mut self) -> &mut LogQueue {
         &mut self.log
+    }
+
+    /// Its run publishes a message, which gets this sequence if it is taken.
+    pub(crate) fn publish(
+        &mut self,
+        message: Message<'_>,
+        sequence: Sequence,
+        now_ms: u64,
+    ) -> Result<(), PublishError> {
+        let current = self.current.as_mut().ok_or(PublishError::UnknownTopic)?;
+        messages::publish(current.topics_mut(), &mut self.messages, message, sequence, now_ms)
+    }
+
+    pub(crate) fn messages(&self) -> &MessageRing {
+        &self.messages
+    }
+
+    pub(crate) fn messages_mut(&mut self) -> &mut MessageRing {
+        &mut self.messages
     }
 
     /// The assignments whose modules must be kept.

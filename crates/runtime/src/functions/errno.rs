@@ -1,6 +1,7 @@
 //! Error numbers of WASI preview 1, the ones in use here. The `wasmbed` functions answer them negated.
 
 pub(crate) const SUCCESS: i32 = 0;
+pub(crate) const AGAIN: i32 = 6;
 pub(crate) const BADF: i32 = 8;
 pub(crate) const FAULT: i32 = 21;
 pub(crate) const INVAL: i32 = 28;

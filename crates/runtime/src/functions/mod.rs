@@ -38,6 +38,7 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::KeyValueDelete => native::key_value_delete(context, arguments),
         Call::GpioRead => native::gpio_read(context, arguments),
         Call::GpioWrite => native::gpio_write(context, arguments),
+        Call::Publish => native::publish(context, arguments),
         Call::SensorRead => native::sensor_read(context, arguments),
         Call::Wasi(function) => wasi::call(context, function, arguments),
         Call::NotSupported => wasi::not_supported(call.function),

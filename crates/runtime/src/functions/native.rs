@@ -1,10 +1,13 @@
 //! The functions of the import module `wasmbed`.
 
 use super::context::{Context, Outcome};
-use super::errno::{FAULT, INVAL, IO, NOENT, SUCCESS};
+use super::errno::{AGAIN, FAULT, INVAL, IO, NOENT, SUCCESS};
 use super::pending::{PendingCall, deleted, errno_of, hand_over};
 use crate::engine::{Arguments, Engine, Trap};
-use crate::host::{Answer, Host, KEY_BYTES_MAX, PeripheralError, VALUE_BYTES_MAX};
+use crate::host::{
+    Answer, Host, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, PeripheralError, Published, TOPIC_BYTES_MAX,
+    VALUE_BYTES_MAX,
+};
 use crate::scan::Value;
 
 /// Bytes that one call of `log` may hand over; lines are cut at 256, and this is the most of a host call's work.
@@ -141,6 +144,36 @@ pub(crate) fn key_value_delete<E: Engine, H: Host + ?Sized>(
         Answer::Ready(Err(error)) => answer(-errno_of(error)),
         Answer::Ready(Ok(found)) => answer(deleted(found)),
     }
+}
+
+/// Flag of `publish`: older messages make room.
+const DROP_OLDEST: u32 = 1;
+
+/// `publish(topic, topic_length, payload, payload_length, flags) -> 0`
+pub(crate) fn publish<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let (mut topic, mut payload) = ([0; TOPIC_BYTES_MAX], [0; PAYLOAD_BYTES_MAX]);
+    let drop_oldest = match arguments.u32(4) {
+        0 => false,
+        DROP_OLDEST => true,
+        _ => return answer(-INVAL),
+    };
+    let topic = topic.get_mut(..arguments.u32(1) as usize).filter(|topic| !topic.is_empty());
+    let payload = payload.get_mut(..arguments.u32(3) as usize);
+    let (Some(topic), Some(payload)) = (topic, payload) else { return answer(-INVAL) };
+    if context.engine.read_memory(arguments.u32(0), topic).is_err()
+        || context.engine.read_memory(arguments.u32(2), payload).is_err()
+    {
+        return answer(-FAULT);
+    }
+    context.bytes_moved += (topic.len() + payload.len()) as u64;
+    answer(match context.host.publish(context.id, topic, payload, drop_oldest) {
+        Published::Taken => SUCCESS,
+        Published::NotNow => -AGAIN,
+        Published::UnknownTopic => -NOENT,
+    })
 }
 
 /// `gpio_read(pin) -> 0 or 1`

@@ -4,7 +4,7 @@
 use wasmbed_runtime::engine::{Engine, EngineError, Quota};
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Host, Interpreter, KeyValueError, Limits, Metering, NoPeripherals,
-    Peripherals, Program, Runtime, RuntimeConfig, ScanLimits, Wasmi, scan,
+    Peripherals, Program, Published, Runtime, RuntimeConfig, ScanLimits, Wasmi, scan,
 };
 
 const LINEAR_BYTES: u64 = 256 * 1_024;
@@ -40,6 +40,9 @@ impl Host for Void {
     }
     fn key_value_delete(&mut self, _: AppId, _: &[u8]) -> Answer<Result<bool, KeyValueError>> {
         Answer::Ready(Ok(true))
+    }
+    fn publish(&mut self, _: AppId, _: &[u8], _: &[u8], _: bool) -> Published {
+        Published::Taken
     }
     fn peripherals(&mut self) -> &mut dyn Peripherals {
         &mut self.peripherals

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
-    PeripheralError, Peripherals, Program, Runtime, RuntimeConfig,
+    PeripheralError, Peripherals, Program, Published, Runtime, RuntimeConfig,
 };
 
 /// Ten thousand units of fuel are a millisecond: the same on every machine.
@@ -23,6 +23,9 @@ pub(crate) struct TestHost {
     /// Whether key-value calls are left pending.
     pub(crate) pending: bool,
     pub(crate) storage_error: Option<KeyValueError>,
+    /// What every `publish` is answered.
+    pub(crate) published: Published,
+    pub(crate) messages: Vec<(AppId, Vec<u8>, Vec<u8>, bool)>,
     pub(crate) board: Board,
 }
 
@@ -61,6 +64,8 @@ impl TestHost {
             data: BTreeMap::new(),
             pending: false,
             storage_error: None,
+            published: Published::Taken,
+            messages: Vec::new(),
             board: Board::default(),
         }
     }
@@ -138,6 +143,13 @@ impl Host for TestHost {
             return Answer::Pending;
         }
         Answer::Ready(Ok(self.data.remove(&(application, key.to_vec())).is_some()))
+    }
+
+    fn publish(&mut self, application: AppId, topic: &[u8], payload: &[u8], drop_oldest: bool) -> Published {
+        if self.published == Published::Taken {
+            self.messages.push((application, topic.to_vec(), payload.to_vec(), drop_oldest));
+        }
+        self.published
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

@@ -11,11 +11,14 @@ pub enum Capability {
     Sensor,
     /// Keep data on the device that outlives a restart.
     KeyValue,
+    /// Publish messages.
+    Messages,
 }
 
 impl Capability {
     /// Every capability, in the order of the documentation.
-    pub const ALL: [Capability; 3] = [Capability::Gpio, Capability::Sensor, Capability::KeyValue];
+    pub const ALL: [Capability; 4] =
+        [Capability::Gpio, Capability::Sensor, Capability::KeyValue, Capability::Messages];
 
     /// The name used in manifests and messages.
     pub fn name(self) -> &'static str {
@@ -23,6 +26,7 @@ impl Capability {
             Capability::Gpio => "gpio",
             Capability::Sensor => "sensor",
             Capability::KeyValue => "key-value",
+            Capability::Messages => "messages",
         }
     }
 
@@ -36,6 +40,7 @@ impl Capability {
             Capability::Gpio => 1,
             Capability::Sensor => 2,
             Capability::KeyValue => 4,
+            Capability::Messages => 16,
         }
     }
 }
@@ -54,7 +59,7 @@ impl Capabilities {
     /// No capability: the baseline of log, arguments, environment, clock, random and wait.
     pub const NONE: Capabilities = Capabilities(0);
     /// Every capability.
-    pub const ALL: Capabilities = Capabilities(7);
+    pub const ALL: Capabilities = Capabilities(23);
 
     /// This set with one more capability.
     #[must_use]

@@ -1,4 +1,5 @@
 //! A gateway that follows a script, and a device beside it, on one virtual clock.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
     CorrelationId, Decommission, Desired, DesiredApplication, DeviceMessage, DeviceUid, Epoch, ErrorCode,
     Frames, GatewayMessage, HeartbeatAck, List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGet,
-    ModuleGone, ReportReason, ResetReason, RestartPolicy, Revision, Spec, SpecHash, Welcome, decode_device,
-    encode_gateway, encode_spec, limits, tag,
+    ModuleGone, Publish, PublishAck, ReportReason, ResetReason, RestartPolicy, Revision, Spec, SpecHash,
+    Topic, TopicDirection, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
@@ -32,6 +33,8 @@ pub(crate) struct Wanted {
     pub(crate) memory_limit_bytes: u64,
     pub(crate) capabilities: Vec<&'static str>,
     pub(crate) args: Vec<String>,
+    /// Topics that it may publish to, and how often each second.
+    pub(crate) topics: Vec<(&'static str, u32)>,
 }
 
 impl Wanted {
@@ -47,6 +50,7 @@ impl Wanted {
             memory_limit_bytes: 131_072,
             capabilities: vec![],
             args: vec![],
+            topics: vec![],
         }
     }
 
@@ -58,6 +62,11 @@ impl Wanted {
     pub(crate) fn capabilities(mut self, capabilities: &[&'static str]) -> Self {
         self.capabilities = capabilities.to_vec();
         self
+    }
+
+    pub(crate) fn topics(mut self, topics: &[(&'static str, u32)]) -> Self {
+        self.topics = topics.to_vec();
+        self.capabilities(&["messages"])
     }
 
     /// Different bytes of the same program, so long.
@@ -79,6 +88,11 @@ impl Wanted {
 
     fn spec(&self, uid: ApplicationUid) -> Vec<u8> {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let topics: Vec<Topic<'_>> = self
+            .topics
+            .iter()
+            .map(|(name, per_second)| Topic { name, direction: TopicDirection::Out, per_second: *per_second })
+            .collect();
         let spec = Spec {
             uid,
             name: "default/test",
@@ -91,7 +105,7 @@ impl Wanted {
             env: List::empty(),
             capabilities: List::new(&self.capabilities),
             values_mac: None,
-            topics: List::empty(),
+            topics: List::new(&topics),
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut bytes).unwrap();
@@ -125,6 +139,30 @@ impl Report {
     }
 }
 
+/// A message of an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) uid: ApplicationUid,
+    pub(crate) boot: u64,
+    pub(crate) sequence: u64,
+    pub(crate) lost: u32,
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Message {
+    fn new(publish: &Publish<'_>) -> Self {
+        Self {
+            uid: publish.uid,
+            boot: publish.boot.0,
+            sequence: publish.sequence.0,
+            lost: publish.messages_lost,
+            topic: publish.topic.into(),
+            payload: publish.payload.into(),
+        }
+    }
+}
+
 /// Answers like a gateway and remembers what it was told.
 #[derive(Default)]
 pub(crate) struct Gateway {
@@ -150,6 +188,10 @@ pub(crate) struct Gateway {
     pub(crate) logs: Vec<(ApplicationUid, u64, u32, String)>,
     /// Traps, as people read them, and the restarts before each.
     pub(crate) traps: Vec<(ApplicationUid, u32, String)>,
+    /// Every message of an application that came, those that came again among them.
+    pub(crate) messages: Vec<Message>,
+    /// Whether it keeps messages of applications, so that it acknowledges them.
+    pub(crate) keeps_messages: bool,
     /// Knows the first messages only.
     pub(crate) is_older: bool,
     pub(crate) heartbeats: u64,
@@ -253,8 +295,7 @@ impl Gateway {
                     heartbeat_timeout_ms: 30_000,
                     log_bytes_per_second: 4_096,
                     desired_known: self.desired_known,
-                    groups: (!self.is_older)
-                        .then_some(MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::DECOMMISSION.0)),
+                    groups: (!self.is_older).then_some(MessageGroups::ALL.without(MessageGroups::RENEWAL)),
                 };
                 self.send(link, &GatewayMessage::Welcome(welcome));
                 if !self.is_older {
@@ -286,7 +327,14 @@ impl Gateway {
                 }));
                 self.traps.push((trap.uid, trap.restarts, trap.to_string()));
             }
-            DeviceMessage::Publish(_) => panic!("the device publishes to a gateway that takes no messages"),
+            DeviceMessage::Publish(publish) => {
+                assert!(!self.is_older, "an older gateway would not know what this is");
+                self.messages.push(Message::new(&publish));
+                if self.keeps_messages {
+                    let Publish { uid, boot, sequence, .. } = publish;
+                    self.send(link, &GatewayMessage::PublishAck(PublishAck { uid, boot, sequence }));
+                }
+            }
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Decommissioned(decommissioned) => {
                 assert!(
@@ -362,7 +410,7 @@ pub(crate) fn board() -> Board {
         flash_bytes: 4 << 20,
         module_bytes_max: 1 << 20,
         applications_max: 10,
-        capabilities: vec!["key-value".into(), "gpio".into(), "sensor".into()],
+        capabilities: vec!["key-value".into(), "gpio".into(), "messages".into(), "sensor".into()],
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
     }

@@ -10,7 +10,7 @@ use rand::TryRngCore;
 use wasmbed_runtime::host::NoPeripherals;
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Ending, Host, Interpreter, KeyValueError, Limits, Peripherals, Program,
-    Runtime, RuntimeConfig,
+    Published, Runtime, RuntimeConfig,
 };
 
 /// How a module is run.
@@ -26,7 +26,7 @@ pub struct TrialOptions {
     pub capabilities: Capabilities,
     /// Limits as in an Application.
     pub limits: Limits,
-    /// Stop after so many lines.
+    /// Stop after so many lines and messages.
     pub lines_max: Option<u64>,
     /// Let waits pass at once.
     pub skip_waits: bool,
@@ -172,6 +172,18 @@ impl Host for Console<'_> {
 
     fn key_value_delete(&mut self, _: AppId, key: &[u8]) -> Answer<Result<bool, KeyValueError>> {
         Answer::Ready(Ok(self.values.remove(key).is_some()))
+    }
+
+    fn publish(&mut self, _: AppId, topic: &[u8], payload: &[u8], _: bool) -> Published {
+        self.lines += 1;
+        let topic = topic.escape_ascii();
+        let line = match str::from_utf8(payload) {
+            Ok(text) if !text.contains(char::is_control) => format!("published to {topic}: {text}\n"),
+            Ok(_) | Err(_) => format!("published to {topic}: {}\n", payload.escape_ascii()),
+        };
+        let written = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
+        self.failed = self.failed.take().or(written.err());
+        Published::Taken
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

@@ -1,0 +1,27 @@
+//! Messages to whoever listens: brokers and people. Needs the capability `messages`, and topics that the Application declares.
+//!
+//! A message that was taken is sent until the gateway has it on its disk. It arrives at least once, and those of an application
+//! in their order; a restart of the device loses what had not arrived.
+
+use crate::{Error, imports};
+
+/// Bytes of the longest payload.
+pub const PAYLOAD_BYTES_MAX: usize = 1_024;
+
+/// Publishes a message. [`Error::Again`] if there is no room for it, or its topic's rate is used up.
+pub fn publish(topic: &str, payload: &[u8]) -> Result<(), Error> {
+    publish_with(topic, payload, 0)
+}
+
+/// Publishes a message, for which the oldest ones that have not arrived make room: what is measured now is worth more than what was.
+pub fn publish_newest(topic: &str, payload: &[u8]) -> Result<(), Error> {
+    const DROP_OLDEST: u32 = 1;
+    publish_with(topic, payload, DROP_OLDEST)
+}
+
+fn publish_with(topic: &str, payload: &[u8], flags: u32) -> Result<(), Error> {
+    // SAFETY: both pointers come with the length of their slice, which the host only reads.
+    let result =
+        unsafe { imports::publish(topic.as_ptr(), topic.len(), payload.as_ptr(), payload.len(), flags) };
+    Error::check(result).map(drop)
+}
