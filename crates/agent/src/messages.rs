@@ -205,6 +205,17 @@ impl MessageRing {
     }
 }
 
+/// What is the same for all applications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Publishing {
+    /// Of the last message that was taken since the start.
+    pub(crate) published: Sequence,
+    /// Whose message is sent next.
+    pub(crate) turn: usize,
+    /// Whether a log line goes before the next message.
+    pub(crate) log_first: bool,
+}
+
 /// One message, as an application hands it over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {

@@ -1,7 +1,6 @@
 //! A device that is taken out of service, on storage that loses power at any write.
 #![cfg(test)]
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,23 +1,12 @@
 //! Messages of applications: taken from them, sent until they are acknowledged.
 
-use wasmbed_protocol::{BootCounter, DeviceMessage, MessageGroups, PublishAck, Sequence, encode_device};
+use wasmbed_protocol::{BootCounter, DeviceMessage, MessageGroups, PublishAck, encode_device};
 
 use super::Agent;
 use crate::{
     effect::RunId,
     messages::{Message, PublishError},
 };
-
-/// What is the same for all applications.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Messages {
-    /// Of the last message that was taken since the start.
-    published: Sequence,
-    /// Whose message is sent next.
-    turn: usize,
-    /// Whether a log line goes before the next message.
-    log_first: bool,
-}
 
 impl Agent {
     /// A run publishes a message. Once it is taken it is sent in every session until a gateway has it on its disk; it is lost
@@ -30,9 +19,9 @@ impl Agent {
         self.boot().ok_or(PublishError::Again)?;
         let found = self.applications.iter_mut().find(|application| application.run() == Some(run));
         let application = found.ok_or(PublishError::UnknownTopic)?;
-        let sequence = self.messages.published.next();
+        let sequence = self.publishing.published.next();
         application.publish(message, sequence, self.clock.now_ms())?;
-        self.messages.published = sequence;
+        self.publishing.published = sequence;
         Ok(())
     }
 
@@ -60,12 +49,12 @@ impl Agent {
 
     /// Messages and log lines take turns, so that neither keeps the other waiting.
     pub(super) fn transmit_message_or_log(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let log_first = core::mem::take(&mut self.messages.log_first);
+        let log_first = core::mem::take(&mut self.publishing.log_first);
         if log_first && let Some(length) = self.transmit_log(buffer) {
             return Some(length);
         }
         if let Some(length) = self.transmit_message(buffer) {
-            self.messages.log_first = true;
+            self.publishing.log_first = true;
             return Some(length);
         }
         self.transmit_log(buffer)
@@ -77,14 +66,14 @@ impl Agent {
         let boot = self.boot()?;
         let count = self.applications.len();
         for step in 0..count {
-            let index = (self.messages.turn + step) % count;
+            let index = (self.publishing.turn + step) % count;
             let Some(application) = self.applications.get_mut(index) else { continue };
             let uid = application.uid();
             let sent = application
                 .messages_mut()
                 .send(uid, boot, |message| encode_device(&DeviceMessage::Publish(message), buffer).ok());
             if let Some(length) = sent {
-                self.messages.turn = (index + 1) % count;
+                self.publishing.turn = (index + 1) % count;
                 return length;
             }
         }

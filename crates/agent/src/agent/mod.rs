@@ -21,8 +21,6 @@ use wasmbed_protocol::{
     decode_gateway, tag,
 };
 
-use messages::Messages;
-
 use crate::{
     application::Application,
     clock::Clock,
@@ -37,6 +35,7 @@ use crate::{
         exchange::{Exchange, Purpose},
         pause::RenewalPause,
     },
+    messages::Publishing,
     pull::Pull,
     report::Reports,
     request::AssignmentRequest,
@@ -97,7 +96,7 @@ pub struct Agent {
     /// What applications beyond the device's number report.
     too_many: String,
     log_turn: usize,
-    messages: Messages,
+    publishing: Publishing,
     usage: DeviceUsage,
 
     effects: VecDeque<Effect>,
@@ -136,7 +135,7 @@ impl Agent {
             traps: TrapQueue::default(),
             too_many,
             log_turn: 0,
-            messages: Messages::default(),
+            publishing: Publishing::default(),
             usage: DeviceUsage::default(),
             effects: VecDeque::new(),
             events: Events::default(),
