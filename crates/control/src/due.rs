@@ -31,6 +31,13 @@ impl<K: Copy + Ord> DueQueue<K> {
         self.by_time.insert((at_ms, key));
     }
 
+    /// Has a key due at this time at the latest: what is due already keeps its turn.
+    pub(crate) fn hasten(&mut self, key: K, at_ms: u64) {
+        if self.times.get(&key).is_none_or(|planned_ms| *planned_ms > at_ms) {
+            self.set(key, at_ms);
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: K) {
         if let Some(at_ms) = self.times.remove(&key) {
             self.by_time.remove(&(at_ms, key));
@@ -70,6 +77,9 @@ mod tests {
         queue.set("b", 3);
         queue.set("a", 1);
         assert_eq!((queue.len(), queue.first_ms()), (2, Some(1)));
+        queue.hasten("a", 4);
+        queue.hasten("b", 2);
+        assert_eq!((queue.first_ms(), queue.times["b"]), (Some(1), 2));
         assert_eq!(queue.pop_due(0), None);
         assert_eq!(queue.pop_due(9), Some("a"));
         queue.remove("b");

@@ -51,9 +51,13 @@ struct Kept {
 }
 
 impl Signed {
-    fn get(&self, order: &Order) -> Option<String> {
+    fn forget_old(&self) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, kept| kept.at.elapsed() < SIGNED_FOR);
+    }
+
+    fn get(&self, order: &Order) -> Option<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.get(&order.device).filter(|kept| kept.order == *order).map(|kept| kept.signed.clone())
     }
 
@@ -73,6 +77,7 @@ pub(crate) fn sign(
     let key = DeviceKey::of(identity).map_err(OrderError::Key)?;
     let certificates = identity.chain();
     let chain: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
+    before.forget_old();
     let signed = orders.iter().map(|order| {
         if let Some(signed) = before.get(order) {
             return Ok(DecommissionOrder { device: order.device.clone(), order: signed });

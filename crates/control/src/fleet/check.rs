@@ -63,7 +63,7 @@ impl Fleet {
             .chain(self.device_releases.keys())
             .chain(self.decommissions.keys())
             .chain(self.proofs.keys())
-            .chain(self.leaving.iter().copied())
+            .chain(self.leaving.iter().chain(&self.unrouted).copied())
             .all(|id| self.devices.contains_key(&id))
         {
             return Err("a Device that is gone is to be written or looked at");

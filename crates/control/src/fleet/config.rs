@@ -81,7 +81,8 @@ pub(super) const PUT_BYTES_MAX: usize = crate::gateway_api::PUT_SETS_BYTES_MAX /
 pub(super) const DEVICE_FINALIZER_RETRY_MS: u64 = 1_000;
 /// Characters of a device's proof in base64 at most: 512 bytes.
 pub(super) const PROOF_CHARS_MAX: usize = 684;
-/// The condition `Decommissioned` says something else for people at most this often: a device that comes and goes costs few writes.
+/// The condition `Decommissioned` is put in other words this long after it was last written: a device that comes and goes costs few
+/// writes, and one that answers its order at once is written of twice, at its beginning and at its end.
 pub(super) const DECOMMISSION_SAYS_MS: u64 = 10_000;
 /// Another proof of the same device by the same gateway is verified after this long: it costs a signature's verification.
 pub(super) const PROOF_PAUSE_MS: u64 = 1_000;

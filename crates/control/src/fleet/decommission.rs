@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Now,
-    kubernetes::{Event, Regarding},
+    kubernetes::{Event, Regarding, WriteOutcome},
 };
 
 impl Fleet {
@@ -36,13 +36,19 @@ impl Fleet {
         } else {
             self.leaving.insert(id);
         }
-        self.decommissions.set(id, now.ms);
+        // Of many, those whose proof is there come to their end before others begin.
+        let at_ms = if decommissioning.is_verified() { 0 } else { now.ms };
+        self.decommissions.hasten(id, at_ms);
+        self.unrouted.insert(id);
         self.proofs.set(id, now.ms);
     }
 
     /// Everything is looked at anew.
     pub(super) fn resync_decommissions(&mut self, now: Now) {
         for id in self.leaving.clone() {
+            if let Some(decommissioning) = self.devices.get_mut(&id).and_then(Device::decommissioning_mut) {
+                decommissioning.resync();
+            }
             self.look_at_decommission(now, id);
         }
     }
@@ -51,6 +57,7 @@ impl Fleet {
     pub(super) fn forget_decommission(&mut self, id: DeviceId) {
         self.leaving.remove(&id);
         self.decommissions.remove(id);
+        self.unrouted.remove(&id);
         self.proofs.remove(id);
     }
 
@@ -61,9 +68,10 @@ impl Fleet {
         mut draw: impl FnMut() -> [u8; 16],
     ) -> Option<DecommissionWrite> {
         self.settle(now);
-        if self.term.is_none() || !self.is_complete() {
+        if !self.decides() {
             return None;
         }
+        self.route_orders(now);
         while self.writes.may_write(now.ms) {
             let id = self.decommissions.pop_due(now.ms)?;
             if let Some(write) = self.decommission_write(now, id, || Nonce(draw())) {
@@ -79,9 +87,8 @@ impl Fleet {
         id: DeviceId,
         draw: impl FnOnce() -> Nonce,
     ) -> Option<DecommissionWrite> {
-        self.route_order(now, id);
         let device = self.devices.get(&id)?;
-        let decommissioning = device.decommissioning()?;
+        let decommissioning = device.decommissioning().filter(|it| !it.is_outdated())?;
         if device.is_writing() {
             self.decommissions.set(id, now.ms.saturating_add(DEVICE_FINALIZER_RETRY_MS));
             return None;
@@ -101,17 +108,50 @@ impl Fleet {
             unix_ms: now.unix_ms,
         });
         let (key, patch) = (device.key().clone(), device.status_patch(fields.into()));
+        let version = device.version().to_owned();
         if let Some(event) = event {
             self.push_event(event);
         }
         let call = self.next_call();
-        self.writes.begin(call, Subject::Decommission(id));
+        self.writes.begin(call, Subject::Decommission { id, version });
         let device = self.devices.get_mut(&id)?;
         device.begin_write();
-        if !urgent {
-            device.decommissioning_mut()?.reworded(now);
-        }
+        device.decommissioning_mut()?.said(now);
         Some(DecommissionWrite { id: call, device: key, patch })
+    }
+
+    pub(super) fn decommission_written(
+        &mut self,
+        now: Now,
+        id: DeviceId,
+        version: &str,
+        outcome: &WriteOutcome<String>,
+    ) {
+        // It may be gone since.
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        device.end_write();
+        let is_known = device.version() != version;
+        match outcome {
+            // The watch brings the newest status, and may have done so before the answer came.
+            WriteOutcome::Done(_) | WriteOutcome::Conflict => {
+                if let Some(decommissioning) = device.decommissioning_mut().filter(|_| !is_known) {
+                    decommissioning.note_outdated();
+                }
+            }
+            WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) => {
+                self.look_at_decommission(now, id);
+            }
+            // A refused one is tried at the next interval.
+            WriteOutcome::NotFound | WriteOutcome::Rejected(_) => {}
+        }
+        self.schedule_device_finalizer(now, id);
+    }
+
+    /// Gateways are to have the orders of their devices, however many writes wait.
+    fn route_orders(&mut self, now: Now) {
+        while let Some(id) = self.unrouted.pop_first() {
+            self.route_order(now, id);
+        }
     }
 
     /// The gateways that are to have the order of a device.
@@ -198,6 +238,7 @@ impl Fleet {
     /// The next PUT of orders, which the shell signs; at most one per gateway is on its way. Call until there is none.
     pub fn poll_orders(&mut self, now: Now) -> Option<OrdersPut> {
         let leader_term = self.term.filter(|_| self.term_wanted().is_none() && self.is_complete())?;
+        self.route_orders(now);
         let due = |gateway: &super::gateways::Gateway| {
             gateway.has_snapshot() && gateway.orders().is_due(now.ms) && self.is_live(now, gateway)
         };

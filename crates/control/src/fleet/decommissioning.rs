@@ -72,8 +72,10 @@ pub(super) struct Decommissioning {
     conditions: Vec<Condition>,
     /// What a verified proof of this nonce says, until the status says it.
     verified: Option<Vec<Erased>>,
-    /// When its condition was last written for its message alone.
+    /// When its condition was last written.
     said_ms: Option<u64>,
+    /// Its status is another by now, which the watch has not brought yet.
+    outdated: bool,
 }
 
 impl Decommissioning {
@@ -90,6 +92,7 @@ impl Decommissioning {
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
             verified: None,
             said_ms: None,
+            outdated: false,
         };
         if let Some(before) = before {
             let same_order = read.nonce() == before.nonce();
@@ -187,9 +190,24 @@ impl Decommissioning {
         others.cloned().chain([own]).collect()
     }
 
-    /// Its condition is written for its message alone.
-    pub(super) fn reworded(&mut self, now: Now) {
+    /// Its condition is written.
+    pub(super) fn said(&mut self, now: Now) {
         self.said_ms = Some(now.ms);
+    }
+
+    /// A write of what is known here was answered, and something else stands there now.
+    pub(super) fn note_outdated(&mut self) {
+        self.outdated = true;
+    }
+
+    /// The interval has passed: what is known here is taken for what stands there.
+    pub(super) fn resync(&mut self) {
+        self.outdated = false;
+    }
+
+    /// Whether nothing is to be written before the watch brings what stands there.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated
     }
 }
 

@@ -194,6 +194,11 @@ impl Device {
         !self.object.deleting && plan_target(targets, &self.key.name, &self.object.labels)
     }
 
+    /// Its resourceVersion, as far as the watch has brought it.
+    pub(super) fn version(&self) -> &str {
+        &self.object.resource_version
+    }
+
     /// What its status says.
     pub(super) fn seen(&self) -> &Seen {
         &self.seen

@@ -170,6 +170,8 @@ pub struct Fleet {
     leaving: BTreeSet<DeviceId>,
     /// Devices with `spec.decommission` that are to be looked at, by time.
     decommissions: DueQueue<DeviceId>,
+    /// Those whose order may have to go to another gateway.
+    unrouted: BTreeSet<DeviceId>,
     /// Those of which a proof may have come, by when it may be verified.
     proofs: DueQueue<DeviceId>,
     /// Secrets that Applications name.
@@ -226,6 +228,7 @@ impl Fleet {
             requests: Requests::default(),
             leaving: BTreeSet::new(),
             decommissions: DueQueue::default(),
+            unrouted: BTreeSet::new(),
             proofs: DueQueue::default(),
             secrets: Secrets::default(),
             quotas: BTreeMap::new(),

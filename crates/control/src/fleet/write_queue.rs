@@ -41,7 +41,11 @@ pub(super) enum Subject {
         add: bool,
     },
     Finished(DeviceId),
-    Decommission(DeviceId),
+    /// Made for this resourceVersion.
+    Decommission {
+        id: DeviceId,
+        version: String,
+    },
     Gateway(String),
     /// Of the request of that name.
     Approval(String),
@@ -69,7 +73,7 @@ impl Writes {
             Subject::Unreachable(id)
             | Subject::DeviceFinalizer { id, .. }
             | Subject::Finished(id)
-            | Subject::Decommission(id) => *id == device,
+            | Subject::Decommission { id, .. } => *id == device,
             Subject::Status { .. }
             | Subject::Finalizer { .. }
             | Subject::Gateway(_)
@@ -84,7 +88,7 @@ impl Writes {
             Subject::Unreachable(_)
             | Subject::DeviceFinalizer { .. }
             | Subject::Finished(_)
-            | Subject::Decommission(_)
+            | Subject::Decommission { .. }
             | Subject::Gateway(_)
             | Subject::Approval(_) => false,
         })

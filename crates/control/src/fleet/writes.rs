@@ -305,15 +305,7 @@ impl Fleet {
                 }
             }
             Subject::Approval(name) => self.approval_written(&name, &outcome),
-            Subject::Decommission(id) => {
-                let Some(device) = self.devices.get_mut(&id) else { return };
-                device.end_write();
-                // The watch brings the newest status; a refused one is tried at the next interval.
-                if let WriteOutcome::Throttled { .. } | WriteOutcome::Unavailable(_) = outcome {
-                    self.look_at_decommission(now, id);
-                }
-                self.schedule_device_finalizer(now, id);
-            }
+            Subject::Decommission { id, version } => self.decommission_written(now, id, &version, &outcome),
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };
                 device.end_write();

@@ -65,6 +65,8 @@ fn the_nonce_stands_in_the_status_before_an_order_leaves_and_another_leader_goes
     let drawn = nonce(&world).expect("a nonce");
     let order = &world.gateways["gateway-0"].orders[DEVICE];
     assert_eq!((order.nonce, order.device_uid), (drawn, uid(&world)));
+    assert_eq!(waits_for(&world), "the order is on its way to gateway gateway-0");
+    world.advance(15_000);
     assert_eq!(waits_for(&world), "the device has been sent the order, and its proof is waited for");
     world.lead();
     world.advance(60_000);
@@ -223,6 +225,47 @@ fn a_device_that_comes_and_goes_costs_few_writes() {
         world.advance(500);
     }
     assert!(world.decommission_writes - before <= 6, "{}", world.decommission_writes - before);
+}
+
+/// Devices answer their orders at once, until so many Devices say so; how long that takes in milliseconds.
+fn until_confirmed(world: &mut World, devices: usize) -> u64 {
+    let begun_ms = world.now.ms;
+    let is_confirmed = |device: &Device| {
+        let status = device.status.as_ref().and_then(|status| status.decommission.as_ref());
+        status.is_some_and(|status| status.confirmed_at.is_some())
+    };
+    while world.devices.values().filter(|(device, _)| is_confirmed(device)).count() < devices {
+        assert!(world.now.ms < begun_ms + 600_000, "they come to no end");
+        world.advance(100);
+        let orders = world.gateways["gateway-0"].orders.clone();
+        for (name, Order { device_uid, nonce, .. }) in orders {
+            if !world.decommissions.contains_key(&name) {
+                let erased = vec![Erased::Assignments];
+                world.proofs.insert(name.clone(), ProofEvidence::Signed { device_uid, nonce, erased });
+                world.say_decommission(&name, proof(&name));
+            }
+        }
+    }
+    world.now.ms - begun_ms
+}
+
+#[test]
+fn many_at_once_take_two_writes_each_and_the_first_are_done_before_the_last_begin() {
+    const DEVICES: usize = 250;
+    let mut world = running(DEVICES);
+    world.advance(60_000);
+    for number in 0..DEVICES {
+        world.edit_device(&format!("device-{number:03}"), |device| {
+            device.spec.public_key = Some("key".to_owned());
+            device.spec.decommission = true;
+        });
+    }
+    // 50 writes a second, of which a second's worth is saved up.
+    let half_ms = until_confirmed(&mut world, DEVICES / 2);
+    assert!(half_ms <= 5_000, "half of them after {half_ms} ms");
+    let rest_ms = until_confirmed(&mut world, DEVICES);
+    assert!(half_ms + rest_ms <= 9_500, "all of them after {} ms", half_ms + rest_ms);
+    assert_eq!(world.decommission_writes, 2 * DEVICES);
 }
 
 #[test]
