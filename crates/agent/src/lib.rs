@@ -42,6 +42,7 @@ mod pull;
 mod record;
 mod report;
 mod request;
+mod ring;
 mod session;
 pub mod storage;
 mod store;
@@ -59,8 +60,7 @@ pub use identity::{
     KEY_BYTES_MAX, Presented, Provisioned, record::is_acknowledged,
 };
 pub use invariant::Invariant;
-pub use log::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
-pub use messages::{MESSAGE_RING_BYTES, Message, PublishError};
+pub use messages::{Message, PublishError};
 pub use pull::{RANGE_TIMEOUT_MS, READ_BACK_BYTES};
 pub use record::STATE_BYTES_MAX;
 pub use report::REPORT_INTERVAL_MS;

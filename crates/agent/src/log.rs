@@ -1,31 +1,21 @@
 //! Lines that wait to be sent, for each application apart, so that one that floods drops its own and no other's.
 
-use alloc::{collections::VecDeque, string::String};
-
 use wasmbed_protocol::{
     ApplicationUid, Log, Sequence,
     limits::LOG_TEXT_BYTES_MAX,
     rate::{Rate, TokenBucket},
 };
 
-use crate::text::clip;
+use crate::{ring::Ring, text::clip};
 
-/// Text of one application that waits: what a session's pause is likely to hold, for ten applications 20 KiB.
-pub const LOG_QUEUE_BYTES_MAX: usize = 2_048;
-/// Lines of one application that wait; bounds the cost of short lines.
-pub const LOG_QUEUE_LINES_MAX: usize = 32;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
-    sequence: Sequence,
-    text: String,
-}
-
-/// The oldest line goes when there is no room: after a pause the newest say more.
+/// Lines of one application. The oldest goes when there is no room: after a pause the newest say more.
+///
+/// ```text
+/// record = sequence (8 bytes), text
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogQueue {
-    lines: VecDeque<Line>,
-    bytes: usize,
+    lines: Ring,
     /// Of the last line that was written, those lost included.
     written: Sequence,
     /// Of the last line that was sent.
@@ -35,34 +25,36 @@ pub(crate) struct LogQueue {
 impl LogQueue {
     pub(crate) fn push(&mut self, text: &str, lines_lost: u32) {
         self.written = Sequence(self.written.0.saturating_add(u64::from(lines_lost))).next();
-        let text = String::from(clip(text, LOG_TEXT_BYTES_MAX));
-        self.bytes += text.len();
-        self.lines.push_back(Line { sequence: self.written, text });
-        while self.lines.len() > LOG_QUEUE_LINES_MAX || self.bytes > LOG_QUEUE_BYTES_MAX {
+        let text = clip(text, LOG_TEXT_BYTES_MAX);
+        let record: [&[u8]; 2] = [&self.written.0.to_le_bytes(), text.as_bytes()];
+        while !self.lines.push(&record) && self.lines.len() > 0 {
             self.drop_first();
         }
     }
 
+    fn first(&self) -> Option<(Sequence, &str)> {
+        let (sequence, text) = self.lines.at(0)?.split_first_chunk::<8>()?;
+        // Only texts are pushed.
+        Some((Sequence(u64::from_le_bytes(*sequence)), core::str::from_utf8(text).unwrap_or_default()))
+    }
+
     /// The next line of the application `uid`, as it is sent.
     pub(crate) fn front(&self, uid: ApplicationUid) -> Option<Log<'_>> {
-        let Line { sequence, text } = self.lines.front()?;
+        let (sequence, text) = self.first()?;
         let lost = sequence.0.saturating_sub(self.sent.0).saturating_sub(1);
-        let lines_lost = u32::try_from(lost).unwrap_or(u32::MAX);
-        Some(Log { uid, sequence: *sequence, lines_lost, text })
+        Some(Log { uid, sequence, lines_lost: u32::try_from(lost).unwrap_or(u32::MAX), text })
     }
 
     /// The first line was sent.
     pub(crate) fn pop(&mut self) {
-        if let Some(line) = self.lines.front() {
-            self.sent = line.sequence;
+        if let Some((sequence, _)) = self.first() {
+            self.sent = sequence;
         }
         self.drop_first();
     }
 
     fn drop_first(&mut self) {
-        if let Some(line) = self.lines.pop_front() {
-            self.bytes = self.bytes.saturating_sub(line.text.len());
-        }
+        self.lines.drop_to(self.lines.after(0));
     }
 }
 
@@ -107,7 +99,12 @@ impl LogBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::{format, string::ToString, vec::Vec};
+    use crate::ring::RING_BYTES;
+    use alloc::{
+        format,
+        string::{String, ToString},
+        vec::Vec,
+    };
 
     fn drain(queue: &mut LogQueue) -> Vec<(u64, u32, String)> {
         let mut out = Vec::new();
@@ -124,11 +121,13 @@ mod tests {
         queue.push("a", 0);
         queue.push("b", 3);
         assert_eq!(drain(&mut queue), [(1, 0, "a".into()), (5, 3, "b".into())]);
-        for line in 0..LOG_QUEUE_LINES_MAX + 2 {
-            queue.push(&format!("{line}"), 0);
+        // A line takes its text, its sequence and its length.
+        let held = RING_BYTES / (8 + 8 + 2);
+        for line in 0..held + 2 {
+            queue.push(&format!("{line:8}"), 0);
         }
         let lines = drain(&mut queue);
-        assert_eq!(lines.len(), LOG_QUEUE_LINES_MAX);
+        assert_eq!(lines.len(), held);
         assert_eq!(lines.first().map(|line| line.1), Some(2), "the two oldest were dropped");
         assert!(lines.iter().skip(1).all(|line| line.1 == 0));
     }
@@ -140,7 +139,7 @@ mod tests {
             queue.push(&"x".repeat(5_000), 0);
         }
         let bytes: usize = drain(&mut queue).iter().map(|line| line.2.len()).sum();
-        assert!((LOG_TEXT_BYTES_MAX..=LOG_QUEUE_BYTES_MAX).contains(&bytes));
+        assert!((LOG_TEXT_BYTES_MAX..=RING_BYTES).contains(&bytes));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Messages that applications published, until a gateway has them on its disk.
 //!
-//! Each application has a ring of its own, of a size that does not change, so one that publishes without end fills its own
-//! and no other's. The ring outlives a run: what an application published before it crashed is told.
+//! Each application has a ring of its own, so one that publishes without end fills its own and no other's. The ring outlives a run: what an application published before it crashed is told.
 
-use alloc::{collections::VecDeque, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{
     ApplicationUid, BootCounter, Publish, Sequence, Spec, TopicDirection,
@@ -11,11 +10,7 @@ use wasmbed_protocol::{
     rate::{Rate, TokenBucket},
 };
 
-/// Memory of one application's messages that are not acknowledged, with their topics and 15 bytes each.
-pub const MESSAGE_RING_BYTES: usize = 2_048;
-
-/// Sequence, messages lost, length of the topic, length of the payload.
-const HEAD_BYTES: usize = 8 + 4 + 1 + 2;
+use crate::ring::Ring;
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,28 +52,44 @@ impl Topics {
     }
 }
 
-/// Messages of one application, oldest first, one after the other as bytes.
+/// Messages of one application, oldest first.
+///
+/// ```text
+/// record = sequence (8 bytes), messages lost just before it (4), length of the topic (1), topic, payload
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MessageRing {
-    bytes: VecDeque<u8>,
-    /// Bytes at the front that were sent in this session.
+    ring: Ring,
+    /// Where the first message begins that was not sent in this session.
     sent: usize,
     /// Messages that were dropped since the last one that was taken.
     lost: u32,
 }
 
-/// A message's place and parts within the ring.
-#[derive(Clone, Copy)]
-struct Head {
+/// Where the count of lost messages stands in a record.
+const LOST: core::ops::Range<usize> = 8..12;
+
+/// A record, read.
+struct Record<'a> {
     sequence: Sequence,
     lost: u32,
-    topic: usize,
-    payload: usize,
+    topic: &'a str,
+    payload: &'a [u8],
 }
 
-impl Head {
-    fn total(self) -> usize {
-        HEAD_BYTES + self.topic + self.payload
+impl<'a> Record<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (sequence, rest) = bytes.split_first_chunk::<8>()?;
+        let (lost, rest) = rest.split_first_chunk::<4>()?;
+        let (topic_length, rest) = rest.split_first()?;
+        let (topic, payload) = rest.split_at_checked(usize::from(*topic_length))?;
+        Some(Self {
+            sequence: Sequence(u64::from_le_bytes(*sequence)),
+            lost: u32::from_le_bytes(*lost),
+            // Only texts are pushed.
+            topic: core::str::from_utf8(topic).unwrap_or_default(),
+            payload,
+        })
     }
 }
 
@@ -92,81 +103,48 @@ impl MessageRing {
         payload: &[u8],
         drop_oldest: bool,
     ) -> bool {
-        let (Ok(topic_length), Ok(payload_length)) =
-            (u8::try_from(topic.len()), u16::try_from(payload.len()))
-        else {
-            return false;
-        };
-        let needed = HEAD_BYTES + topic.len() + payload.len();
-        if needed > MESSAGE_RING_BYTES || !self.reserve() {
+        let Ok(topic_length) = u8::try_from(topic.len()) else { return false };
+        let record: [&[u8]; 5] =
+            [&sequence.0.to_le_bytes(), &self.lost.to_le_bytes(), &[topic_length], topic.as_bytes(), payload];
+        if !Ring::ever_holds(record.iter().map(|part| part.len()).sum()) {
             return false;
         }
-        while self.bytes.len() + needed > MESSAGE_RING_BYTES {
+        while !self.ring.push(&record) {
             if !drop_oldest || !self.drop_oldest() {
                 return false;
             }
         }
-        self.bytes.extend(sequence.0.to_le_bytes());
-        self.bytes.extend(core::mem::take(&mut self.lost).to_le_bytes());
-        self.bytes.extend([topic_length]);
-        self.bytes.extend(payload_length.to_le_bytes());
-        self.bytes.extend(topic.as_bytes());
-        self.bytes.extend(payload);
+        self.lost = 0;
         true
-    }
-
-    /// All of its memory at once, so that no later message finds none.
-    fn reserve(&mut self) -> bool {
-        let missing = MESSAGE_RING_BYTES.saturating_sub(self.bytes.len());
-        self.bytes.try_reserve_exact(missing).is_ok()
     }
 
     /// The oldest message goes. The one after it tells of it, and of those that it told of.
     fn drop_oldest(&mut self) -> bool {
-        let Some(head) = self.head(0) else { return false };
-        let lost = head.lost.saturating_add(1);
-        self.drop_front(head.total());
-        match self.head(0) {
-            Some(next) => {
-                let lost = next.lost.saturating_add(lost).to_le_bytes();
-                for (to, byte) in self.bytes.iter_mut().skip(8).zip(lost) {
-                    *to = byte;
-                }
+        let Some(lost) = self.first().map(|record| record.lost.saturating_add(1)) else { return false };
+        self.drop_first();
+        let next = self.ring.first_mut().and_then(|record| record.get_mut(LOST));
+        match next.and_then(|bytes| bytes.first_chunk_mut::<4>()) {
+            Some(counted) => {
+                *counted = u32::from_le_bytes(*counted).saturating_add(lost).to_le_bytes();
             }
             None => self.lost = self.lost.saturating_add(lost),
         }
         true
     }
 
-    fn drop_front(&mut self, bytes: usize) {
-        self.bytes.drain(..bytes);
-        self.sent = self.sent.saturating_sub(bytes);
+    fn first(&self) -> Option<Record<'_>> {
+        self.ring.at(0).and_then(Record::read)
     }
 
-    fn head(&self, at: usize) -> Option<Head> {
-        let mut bytes = [0; HEAD_BYTES];
-        let held = self.bytes.range(at.min(self.bytes.len())..).take(HEAD_BYTES);
-        if held.len() < HEAD_BYTES {
-            return None;
-        }
-        for (to, byte) in bytes.iter_mut().zip(held) {
-            *to = *byte;
-        }
-        let (sequence, rest) = bytes.split_first_chunk::<8>()?;
-        let (lost, rest) = rest.split_first_chunk::<4>()?;
-        let (topic, payload) = rest.split_first_chunk::<1>()?;
-        let payload = payload.first_chunk::<2>()?;
-        Some(Head {
-            sequence: Sequence(u64::from_le_bytes(*sequence)),
-            lost: u32::from_le_bytes(*lost),
-            topic: usize::from(topic[0]),
-            payload: usize::from(u16::from_le_bytes(*payload)),
-        })
+    fn drop_first(&mut self) {
+        let bytes = self.ring.after(0);
+        self.ring.drop_to(bytes);
+        self.sent = self.sent.saturating_sub(bytes);
     }
 
     /// Whether there is a message that was not sent in this session.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.sent < self.bytes.len()
+        self.sent < self.ring.len()
     }
 
     /// The next message of the application `uid`, as it is sent, to `send`; it counts as sent then.
@@ -176,26 +154,17 @@ impl MessageRing {
         boot: BootCounter,
         send: impl FnOnce(Publish<'_>) -> R,
     ) -> Option<R> {
-        let head = self.head(self.sent)?;
-        let begin = self.sent + HEAD_BYTES;
-        let bytes = self.bytes.make_contiguous();
-        let topic = bytes.get(begin..begin + head.topic)?;
-        let payload = bytes.get(begin + head.topic..begin + head.topic + head.payload)?;
-        // Only texts are pushed.
-        let topic = core::str::from_utf8(topic).unwrap_or_default();
-        let Head { sequence, lost: messages_lost, .. } = head;
+        let Record { sequence, lost: messages_lost, topic, payload } =
+            self.ring.at(self.sent).and_then(Record::read)?;
         let sent = send(Publish { uid, boot, sequence, messages_lost, topic, payload });
-        self.sent += head.total();
+        self.sent = self.ring.after(self.sent);
         Some(sent)
     }
 
     /// The gateway has every message up to this one. What was not sent stays, whatever it says.
     pub(crate) fn handle_ack(&mut self, sequence: Sequence) {
-        while self.sent > 0 {
-            match self.head(0) {
-                Some(head) if head.sequence <= sequence => self.drop_front(head.total()),
-                Some(_) | None => return,
-            }
+        while self.sent > 0 && self.first().is_some_and(|record| record.sequence <= sequence) {
+            self.drop_first();
         }
     }
 
@@ -251,6 +220,7 @@ pub(crate) fn publish(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::RING_BYTES;
     use alloc::string::ToString;
 
     const UID: ApplicationUid = ApplicationUid([1; 16]);
@@ -287,7 +257,7 @@ mod tests {
         ring.handle_disconnected();
         assert_eq!(sent(&mut ring), all[1..]);
         ring.handle_ack(Sequence(u64::MAX));
-        assert_eq!(ring.bytes.len(), 0);
+        assert_eq!(ring.ring.len(), 0);
     }
 
     #[test]
@@ -310,10 +280,7 @@ mod tests {
         }
         assert!(push(&mut ring, 4, &"y".repeat(400), false));
         assert!(!push(&mut ring, 5, &payload, false), "full");
-        let held = ring.bytes.len();
         assert!(push(&mut ring, 5, &payload, true) && push(&mut ring, 6, "new", true));
-        assert!(ring.bytes.len() <= MESSAGE_RING_BYTES && held <= MESSAGE_RING_BYTES);
-        assert_eq!(ring.bytes.capacity(), MESSAGE_RING_BYTES, "its memory does not grow");
         let told: Vec<(u64, u32)> =
             sent(&mut ring).into_iter().map(|(sequence, lost, _)| (sequence, lost)).collect();
         assert_eq!(told, [(2, 1), (3, 0), (4, 0), (5, 0), (6, 0)]);
@@ -329,7 +296,7 @@ mod tests {
     fn a_message_that_never_fits_drops_nothing() {
         let mut ring = MessageRing::default();
         assert!(push(&mut ring, 1, "kept", false));
-        assert!(!push(&mut ring, 2, &"x".repeat(MESSAGE_RING_BYTES), true));
+        assert!(!push(&mut ring, 2, &"x".repeat(RING_BYTES), true));
         assert_eq!(sent(&mut ring), [(1, 0, "kept".into())]);
     }
 

@@ -4,7 +4,6 @@
 mod support;
 
 use support::{Message, Wanted, World, uid};
-use wasmbed_agent::MESSAGE_RING_BYTES;
 use wasmbed_protocol::{ApplicationState as State, ReportReason as Reason};
 
 /// Publishes 1, 2, 3 and so on to `count`, every so many milliseconds; one that is not taken is tried again, unless the
@@ -96,8 +95,7 @@ fn a_gateway_that_takes_none_gets_none_and_nothing_is_lost_that_was_taken() {
     assert!(world.gateway.errors.is_empty() && world.gateway.messages.is_empty());
     world.gateway.is_older = false;
     world.link.cut();
-    world
-        .until("what waited arrives", 60_000, |world| world.gateway.messages.len() > MESSAGE_RING_BYTES / 24);
+    world.until("what waited arrives", 60_000, |world| world.gateway.messages.len() > 70);
     world.run_for(20_000);
     let counts = counts(&world.gateway.messages, 1);
     assert!(counts[0] == 1 && is_one_after_the_other(&counts), "{counts:?}");

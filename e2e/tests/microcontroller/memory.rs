@@ -12,6 +12,7 @@ use wasmbed_emulator::Kind;
 each_board!(
     a_full_arena_refuses_the_next_and_breaks_no_reconnect,
     ten_in_a_row_reset_no_board,
+    ten_that_are_not_heard_reset_no_board,
     a_module_runs_that_takes_most_of_the_arena,
 );
 
@@ -72,6 +73,45 @@ fn ten_in_a_row_reset_no_board(kind: Kind) -> Result<()> {
         for line in lines.iter().filter(|line| line.contains("memory applications=")) {
             println!("{kind}: {line}");
         }
+        ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
+        Ok(())
+    })
+}
+
+/// Writes lines and publishes messages as fast as they are taken.
+const TALKATIVE: &str = r#"(module
+    (import "wasmbed" "log" (func $log (param i32 i32)))
+    (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
+    (import "wasmbed" "wait" (func $wait (param i32)))
+    (memory (export "memory") 64 64 (pagesize 1))
+    (func (export "run") (loop
+        (call $log (i32.const 0) (i32.const 60))
+        (drop (call $publish (i32.const 0) (i32.const 5) (i32.const 0) (i32.const 60) (i32.const 1)))
+        (call $wait (i32.const 10))
+        (br 0))))"#;
+
+/// What ten applications say while there is no gateway waits in the system's heap, where the next handshake needs its room.
+fn ten_that_are_not_heard_reset_no_board(kind: Kind) -> Result<()> {
+    wasmbed_e2e::run(async {
+        let mut machine = Machine::start(ControlPlane::Embedded).await?;
+        machine.create_device(NAME).await?;
+        let board = start(kind, &machine, &machine.gateway_address().to_string())?;
+        read_to(&board, "session established")?;
+        let talkative = wat::parse_str(TALKATIVE)?;
+        for number in 0..APPLICATIONS {
+            let mut object = application(&format!("app-{number}"), &talkative, &[NAME]);
+            object.spec.config.capabilities = vec!["messages".to_owned()];
+            machine.create(&object).await?;
+        }
+        read_to(&board, &format!("memory applications={APPLICATIONS} "))?;
+        machine.kill("gateway")?;
+        read_to(&board, "not connected, next try")?;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        machine.start_gateway()?;
+        let mut lines = read_to(&board, "session established")?;
+        machine.delete::<Application>("app-0").await?;
+        lines.extend(read_to(&board, &format!("memory applications={} ", APPLICATIONS - 1))?);
+        println!("{kind}: {}", lines.last().map_or("", String::as_str));
         ensure!(!lines.iter().any(|line| line.contains(" started ")), "it was reset: {lines:?}");
         Ok(())
     })
