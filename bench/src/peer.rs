@@ -80,6 +80,7 @@ impl Peer {
             features: 0,
             imports: List::empty(),
             capabilities: List::empty(),
+            peripherals: None,
         };
         peer.send(&DeviceMessage::Hello(Hello {
             facts,

@@ -169,6 +169,7 @@ fn hello() -> DeviceMessage<'static> {
             features: 3,
             imports: List::empty(),
             capabilities: List::empty(),
+            peripherals: None,
         },
         last_epoch: Epoch(0),
         revision: Revision(0),

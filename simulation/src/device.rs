@@ -212,6 +212,7 @@ fn boot(
         module_bytes_max: 1 << 20,
         applications_max: hardware.applications_max,
         capabilities: Vec::new(),
+        peripherals: Vec::new(),
         reset_reason,
         reset_detail: String::new(),
     };

@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// Crates that run on microcontrollers.
-const DEVICE_CRATES: [&str; 11] = [
+const DEVICE_CRATES: [&str; 12] = [
     "wasmbed-protocol",
     "wasmbed-scan",
+    "wasmbed-peripherals",
     "wasmbed-runtime",
     "wasmbed-agent",
     "wasmbed-supervisor",

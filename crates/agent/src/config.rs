@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use wasmbed_protocol::{BootId, Facts, ImportModule, List, ResetReason};
+use wasmbed_protocol::{BootId, Facts, ImportModule, List, Peripheral, PeripheralKind, ResetReason};
 
 use crate::{identity::Provisioned, storage::Inventory};
 
@@ -31,6 +31,19 @@ pub struct DeviceFacts {
     pub imports: Vec<(String, Vec<String>)>,
     /// Capabilities that the device can grant.
     pub capabilities: Vec<String>,
+    /// Peripherals that it can grant by name, ascending.
+    pub peripherals: Vec<PeripheralFacts>,
+}
+
+/// A bus or the like; [`wasmbed_protocol::Peripheral`] says what each field means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeripheralFacts {
+    /// Its kind and its number: `i2c0`.
+    pub name: String,
+    /// What it is.
+    pub kind: PeripheralKind,
+    /// Whether there is only a program behind it.
+    pub is_simulated: bool,
 }
 
 impl DeviceFacts {
@@ -45,6 +58,15 @@ impl DeviceFacts {
             .map(|((module, _), names)| ImportModule { module, functions: List::new(names) })
             .collect();
         let capabilities: Vec<&str> = self.capabilities.iter().map(String::as_str).collect();
+        let peripherals: Vec<Peripheral<'_>> = self
+            .peripherals
+            .iter()
+            .map(|PeripheralFacts { name, kind, is_simulated }| Peripheral {
+                name,
+                kind: *kind,
+                is_simulated: *is_simulated,
+            })
+            .collect();
         use_facts(Facts {
             board: &self.board,
             firmware: &self.firmware,
@@ -57,6 +79,7 @@ impl DeviceFacts {
             features: self.features,
             imports: List::new(&imports),
             capabilities: List::new(&capabilities),
+            peripherals: Some(List::new(&peripherals)),
         })
     }
 }

@@ -51,7 +51,7 @@ mod trap;
 mod why;
 
 pub use agent::{Agent, SessionState};
-pub use config::{Config, DeviceFacts, Restored};
+pub use config::{Config, DeviceFacts, PeripheralFacts, Restored};
 pub use decommission::{ORDER_PAUSE_MS, Ordered, PROOF_INTERVAL_MS};
 pub use effect::{ApplicationEvent, DeviceUsage, Effect, RunId, Start};
 pub use event::{EVENTS_MAX, Event};

@@ -47,6 +47,7 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     let mut out = vec![0; limits::SPEC_BYTES_MAX];

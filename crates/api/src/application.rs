@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ReasonCode,
     schema::{
-        self, BASE64_PATTERN, DIGEST_PATTERN, ENV_NAME_MAX, ENV_NAME_PATTERN, HASH_PATTERN,
+        self, BASE64_PATTERN, DIGEST_PATTERN, ENV_NAME_MAX, ENV_NAME_PATTERN, HASH_PATTERN, I2C_NAME_PATTERN,
         INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX, NAME_PATTERN, NO_NUL_PATTERN,
         SECRET_KEY_PATTERN, TEXT_MAX, WORD_PATTERN,
     },
@@ -117,6 +117,9 @@ pub enum RestartPolicy {
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "(has(self.env) ? self.env.map(name, size(name) + size(self.env[name])).sum() : 0) + (has(self.args) ? self.args.map(arg, size(arg)).sum() : 0) <= 1536",
     "message": "env and args together have at most 1536 characters",
+}, {
+    "rule": "!has(self.peripherals) || !has(self.peripherals.i2c) || (has(self.capabilities) && 'i2c' in self.capabilities)",
+    "message": "peripherals.i2c needs the capability i2c",
 }]))]
 pub struct ApplicationConfig {
     /// Linear memory at most, bytes.
@@ -144,11 +147,61 @@ pub struct ApplicationConfig {
     /// After it ended.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
-    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`.
+    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 32), regex(pattern = WORD_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
+    /// Which of a device's buses it may use, and how much of each.
+    #[serde(default, skip_serializing_if = "PeripheralGrants::is_empty")]
+    pub peripherals: PeripheralGrants,
+}
+
+/// Buses by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PeripheralGrants {
+    /// I2C buses; they need the capability `i2c`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = PERIPHERALS_MAX))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub i2c: Vec<I2cGrant>,
+}
+
+impl PeripheralGrants {
+    /// Whether nothing is granted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.i2c.is_empty()
+    }
+}
+
+/// Entries of each list of `peripherals`.
+const PERIPHERALS_MAX: u64 = 10;
+
+/// A share of an I2C bus. Its clock is the device's own business, since others use it too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct I2cGrant {
+    /// Of the bus: `i2c0`.
+    #[schemars(length(min = 4, max = 4), regex(pattern = I2C_NAME_PATTERN))]
+    pub name: String,
+    /// 7-bit addresses of the devices that it may talk to, 8 (0x08) to 119 (0x77).
+    #[schemars(length(min = 1, max = 16), inner(range(min = 8, max = 119)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub addresses: Vec<i32>,
+    /// Bytes on the bus at most, addresses among them; those of one second at once. What is beyond waits.
+    #[serde(default = "bytes_per_second_default")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub bytes_per_second: i32,
+}
+
+impl Default for I2cGrant {
+    fn default() -> Self {
+        Self { name: String::new(), addresses: Vec::new(), bytes_per_second: bytes_per_second_default() }
+    }
+}
+
+fn bytes_per_second_default() -> i32 {
+    1_000
 }
 
 /// Entries of `env_from`.
@@ -227,6 +280,7 @@ impl Default for ApplicationConfig {
             args: Vec::new(),
             restart_policy: RestartPolicy::default(),
             capabilities: Vec::new(),
+            peripherals: PeripheralGrants::default(),
         }
     }
 }

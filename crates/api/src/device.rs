@@ -263,10 +263,38 @@ pub struct DeviceFacts {
     #[schemars(length(max = 32), inner(length(max = 64)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub capabilities: Vec<String>,
+    /// Buses and the like that it can grant by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub peripherals: Vec<DevicePeripheral>,
     /// Why it last started, with detail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub reset_reason: Option<String>,
+}
+
+/// A bus or the like, which an Application is granted by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct DevicePeripheral {
+    /// Its kind and its number: `i2c0`.
+    #[schemars(length(max = 16))]
+    pub name: String,
+    /// What it is.
+    pub kind: PeripheralKind,
+    /// Whether there is only a program behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub simulated: bool,
+}
+
+/// What a peripheral is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum PeripheralKind {
+    /// An I2C bus.
+    I2c,
+    /// Something that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// State of one application on one device, in the device's own words.

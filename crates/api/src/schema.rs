@@ -22,6 +22,8 @@ pub(crate) const SERIAL_PATTERN: &str = "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9]
 pub(crate) const PAIRING_ID_PATTERN: &str = "^[0-9a-f]{8}$";
 /// Lower-case words with dashes: capabilities.
 pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Name of an I2C bus.
+pub(crate) const I2C_NAME_PATTERN: &str = "^i2c[0-9]$";
 /// No NUL: it ends a text in C, and with it what an application gets to see.
 pub(crate) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 /// Name of an environment variable, or the beginning of one.

@@ -19,6 +19,11 @@ const NAME_BYTES_MAX: usize = 64;
 /// Pins have numbers below this.
 const PINS_MAX: u32 = 1_024;
 
+/// Buses of one kind; below ten, so that their names are in the order of their numbers.
+const BUSES_MAX: usize = 10;
+/// I2C's fast mode.
+const I2C_KHZ_MAX: u32 = 400;
+
 /// A file of `boards/`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +43,8 @@ pub(crate) struct Definition {
     pub(crate) budget: Budget,
     #[serde(default)]
     pub(crate) pins: Vec<Pins>,
+    #[serde(default)]
+    pub(crate) i2c: Vec<Bus>,
     pub(crate) qemu: Option<Qemu>,
 }
 
@@ -99,6 +106,15 @@ pub(crate) struct Pins {
     pub(crate) what: String,
     #[serde(default)]
     pub(crate) output: bool,
+}
+
+/// A bus that applications may use.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bus {
+    pub(crate) number: u8,
+    pub(crate) what: String,
+    pub(crate) clock_khz: u32,
 }
 
 /// How QEMU is told to be the board.
@@ -191,6 +207,7 @@ fn check(board: &Definition) -> Result<(), Problem> {
     check_data_flash(&board.data_flash)?;
     check_budget(board)?;
     check_pins(&board.pins)?;
+    check_buses("i2c", &board.i2c)?;
     board.qemu.as_ref().map_or(Ok(()), |qemu| check_qemu(board, qemu))
 }
 
@@ -314,6 +331,24 @@ fn check_pins(all: &[Pins]) -> Result<(), Problem> {
             ensure(*pin < PINS_MAX, "pins.pins", || format!("{pin} is not below {PINS_MAX}"))?;
             ensure(seen.insert(*pin), "pins.pins", || format!("{pin} is there twice"))?;
         }
+    }
+    Ok(())
+}
+
+/// Their numbers are those that applications name, so each is there once, in its order.
+fn check_buses(key: &str, buses: &[Bus]) -> Result<(), Problem> {
+    let key = |field: &str| format!("{key}.{field}");
+    ensure(buses.len() <= BUSES_MAX, &key("number"), || format!("there are more than {BUSES_MAX}"))?;
+    for (index, bus) in buses.iter().enumerate() {
+        ensure(usize::from(bus.number) == index, &key("number"), || {
+            format!("{} stands where {index} belongs", bus.number)
+        })?;
+        ensure(!bus.what.is_empty() && !bus.what.contains(['|', '\n']), &key("what"), || {
+            "is empty, or has `|` or a new line".into()
+        })?;
+        ensure((1..=I2C_KHZ_MAX).contains(&bus.clock_khz), &key("clock_khz"), || {
+            format!("{} is not within 1..={I2C_KHZ_MAX}", bus.clock_khz)
+        })?;
     }
     Ok(())
 }

@@ -74,6 +74,16 @@ fn value(board: &Definition) -> String {
         format!("Pins {{ numbers: &{:?}, what: {:?}, is_output: {} }}", pins.pins, pins.what, pins.output)
     });
     field("pins", format!("&[{}]", pins.collect::<Vec<_>>().join(", ")));
+    let buses = board.i2c.iter().map(|bus| {
+        let number = bus.number;
+        let clock_hz = u64::from(bus.clock_khz) * 1_000;
+        let what = &bus.what;
+        format!("Bus {{ name: \"i2c{number}\", number: {number}, what: {what:?}, clock_hz: {clock_hz} }}")
+    });
+    field("i2c", format!("&[{}]", buses.collect::<Vec<_>>().join(", ")));
+    let capabilities = [("gpio", !board.pins.is_empty()), ("i2c", !board.i2c.is_empty())];
+    let capabilities = capabilities.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name);
+    field("capabilities", format!("&{:?}", capabilities.collect::<Vec<_>>()));
     field("emulation", emulation(board));
     value + " }"
 }

@@ -31,6 +31,10 @@ pub struct Board {
     pub budget: Budget,
     /// Pins that applications may use.
     pub pins: &'static [Pins],
+    /// I2C buses that applications may use, by number.
+    pub i2c: &'static [Bus],
+    /// Capabilities that the board grants in addition to `key-value`, which every board has.
+    pub capabilities: &'static [&'static str],
     /// How QEMU is told to be the board, if it can be.
     pub emulation: Option<Emulation>,
 }
@@ -46,12 +50,6 @@ impl Board {
     #[must_use]
     pub const fn ram(&self) -> Region {
         self.memories[1]
-    }
-
-    /// Capabilities that the board grants in addition to `key-value`, which every board has.
-    #[must_use]
-    pub const fn capabilities(&self) -> &'static [&'static str] {
-        if self.pins.is_empty() { &[] } else { &["gpio"] }
     }
 }
 
@@ -93,6 +91,19 @@ pub struct Pins {
     pub what: &'static str,
     /// Whether they can be written; all can be read.
     pub is_output: bool,
+}
+
+/// A bus, which applications are granted by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bus {
+    /// Its kind and its number: `i2c0`.
+    pub name: &'static str,
+    /// Its number.
+    pub number: u8,
+    /// What it is.
+    pub what: &'static str,
+    /// Clocks per second at most.
+    pub clock_hz: u32,
 }
 
 /// How QEMU is told to be a board.

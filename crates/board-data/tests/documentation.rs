@@ -58,18 +58,35 @@ fn tables_show_what_the_files_say() {
         let [arena, heap, stack] = [board.arena.bytes, board.heap.bytes, board.stack_bytes].map(grouped);
         format!("| `{}` | {arena} | {heap} | {stack} |", board.name)
     });
-    compare("firmware.md", "pins", "| board | capability | pins |", |board| {
-        let pins = board.pins.iter().map(|pins| {
-            let numbers: Vec<String> = pins.numbers.iter().map(u32::to_string).collect();
-            let access = if pins.is_output { "" } else { ", read only" };
-            format!("{}: {}{access}", numbers.join(", "), pins.what)
-        });
-        let pins: Vec<String> = pins.collect();
-        match board.capabilities() {
-            [] => format!("| `{}` | only `key-value` | none |", board.name),
-            granted => format!("| `{}` | `{}` | {} |", board.name, granted.join("`, `"), pins.join("; ")),
-        }
-    });
+    compare(
+        "firmware.md",
+        "pins",
+        "| board | capabilities beside `key-value` | pins | I2C buses |",
+        |board| {
+            let pins = board.pins.iter().map(|pins| {
+                let numbers: Vec<String> = pins.numbers.iter().map(u32::to_string).collect();
+                let access = if pins.is_output { "" } else { ", read only" };
+                format!("{}: {}{access}", numbers.join(", "), pins.what)
+            });
+            let pins: Vec<String> = pins.collect();
+            let buses = board
+                .i2c
+                .iter()
+                .map(|bus| format!("`{}`: {}, {} kHz", bus.name, bus.what, bus.clock_hz / 1_000));
+            let capabilities = board.capabilities.iter().map(|name| format!("`{name}`"));
+            let or_none = |parts: Vec<String>, between: &str| match parts.is_empty() {
+                true => "none".to_owned(),
+                false => parts.join(between),
+            };
+            format!(
+                "| `{}` | {} | {} | {} |",
+                board.name,
+                or_none(capabilities.collect(), ", "),
+                or_none(pins, "; "),
+                or_none(buses.collect(), "; ")
+            )
+        },
+    );
     compare(
         "provisioning.md",
         "layout",

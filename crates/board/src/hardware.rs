@@ -12,10 +12,10 @@ pub trait Hardware {
     type Network: phy::Device;
     /// The data flash.
     type Flash: Medium;
-    /// Pins and sensors.
+    /// Pins, sensors and buses.
     type Peripherals: Peripherals;
 
-    /// What the board's file says of it. [`Hardware::Peripherals`] has the pins that stand there.
+    /// What the board's file says of it. [`Hardware::Peripherals`] has the pins and the buses that stand there.
     const BOARD: &'static Board;
 
     /// Microseconds since the start; never goes back.

@@ -4,12 +4,13 @@ use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::{fmt, marker::PhantomData};
 
 use rustls_pki_types::CertificateDer;
+use wasmbed_board_data::Bus;
 use wasmbed_flash::{FlashStorage, provision, provision::Provision};
 use wasmbed_protocol::{Epoch, ResetReason};
 use wasmbed_runtime::{Interpreter, RuntimeConfig, engine::interpreter};
 use wasmbed_supervisor::{
     Config, Supervisor,
-    platform::{Board, Platform as _},
+    platform::{Board, PeripheralFacts, PeripheralKind, Platform as _},
 };
 use wasmbed_tls::Time;
 
@@ -200,14 +201,19 @@ fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board 
         flash_bytes: u64::from(H::BOARD.geometry.storage_bytes()),
         module_bytes_max: H::BOARD.geometry.module_bytes_max,
         applications_max: u8::try_from(RuntimeConfig::default().applications_max).unwrap_or(u8::MAX),
-        capabilities: [&["key-value", "messages"], H::BOARD.capabilities()]
+        capabilities: [&["key-value", "messages"], H::BOARD.capabilities]
             .concat()
             .into_iter()
             .map(ToOwned::to_owned)
             .collect(),
+        peripherals: H::BOARD.i2c.iter().map(bus).collect(),
         reset_reason,
         reset_detail,
     }
+}
+
+fn bus(bus: &Bus) -> PeripheralFacts {
+    PeripheralFacts { name: bus.name.into(), kind: PeripheralKind::I2c, is_simulated: false }
 }
 
 impl<H: Hardware> Running<H> {

@@ -156,6 +156,7 @@ pub(crate) fn board(config: &BoardConfig, reset_reason: ResetReason, reset_detai
         module_bytes_max: config.module_bytes_max,
         applications_max: u8::try_from(config.runtime.applications_max).unwrap_or(u8::MAX),
         capabilities: crate::HostPeripherals::CAPABILITIES.map(String::from).into(),
+        peripherals: Vec::new(),
         reset_reason,
         reset_detail,
     }

@@ -58,13 +58,23 @@ pub struct Options {
     pub icount: bool,
     /// With a debugger that can send the board off its way: [`Emulator::debugger`].
     pub debugger: bool,
+    /// What hangs on the board's buses beside what the board has: QEMU's devices, as `-device` takes them.
+    pub devices: Vec<String>,
 }
 
 impl Options {
     /// A board as it comes.
     #[must_use]
     pub fn new(board: Kind, firmware: PathBuf, data_flash: PathBuf) -> Self {
-        Self { board, firmware, data_flash, memory: None, icount: false, debugger: false }
+        Self {
+            board,
+            firmware,
+            data_flash,
+            memory: None,
+            icount: false,
+            debugger: false,
+            devices: Vec::new(),
+        }
     }
 }
 
@@ -229,6 +239,16 @@ impl Emulator {
     /// QEMU does not do it.
     pub fn set_link(&self, up: bool) -> Result<(), EmulatorError> {
         self.execute("set_link", Some(json!({ "name": NETWORK, "up": up }))).map(drop)
+    }
+
+    /// Sets a property of one of the devices that the board was started with, by its `id`.
+    ///
+    /// # Errors
+    /// There is no such device or property, or QEMU does not answer.
+    pub fn set_property(&self, device: &str, property: &str, value: i64) -> Result<(), EmulatorError> {
+        let path = format!("/machine/peripheral/{device}");
+        let arguments = json!({ "path": path, "property": property, "value": value });
+        self.execute("qom-set", Some(arguments)).map(drop)
     }
 
     /// Stops the board's time.
@@ -401,6 +421,9 @@ fn command(program: &'static str, options: &Options, board: Vec<OsString>, dir: 
         let socket = with_path("socket,id=debugger,path=", &dir.join(DEBUGGER), ",server=on,wait=off");
         command.args(["-chardev".as_ref(), socket.as_os_str()]);
         command.args(["-gdb", "chardev:debugger"]);
+    }
+    for device in &options.devices {
+        command.args(["-device", device]);
     }
     if options.icount {
         command.args(["-icount", "shift=0"]);

@@ -706,6 +706,7 @@ mod tests {
             env: List::new(&env),
             capabilities: List::empty(),
             values_mac: Some(ValuesMac([7; 16])),
+            i2c: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = [0; 1_024];

@@ -133,6 +133,8 @@ fn every_message_stands_in_the_cddl() {
         "desired-application" DesiredApplication, None;
         "spec" Spec<'_>, None;
         "env-var" EnvVar<'_>, None;
+        "peripheral" Peripheral<'_>, None;
+        "i2c-grant" I2cGrant<'_>, None;
         "topic" Topic<'_>, None;
     }
     let maps = rules.values().filter(|body| body.starts_with("{\n")).count();
@@ -161,6 +163,7 @@ fn every_enumerator_stands_in_the_cddl() {
         ErrorCode,
         CloseReason,
         RestartPolicy,
+        PeripheralKind,
         TopicDirection
     );
 }
@@ -177,7 +180,8 @@ fn every_limit_and_every_reserved_tag_stands_in_the_cddl() {
         FRAME_BYTES_MAX BODY_BYTES_MAX DEPTH_MAX MODULE_RANGE_BYTES_MAX CHUNK_BYTES_MAX APPLICATIONS_MAX DESIRED_MAX
         SPEC_BYTES_MAX ENVELOPE_BYTES_MAX MODULE_BYTES_MAX LOG_TEXT_BYTES_MAX REPORT_MESSAGE_BYTES_MAX
         DETAIL_BYTES_MAX RESET_DETAIL_BYTES_MAX NAME_BYTES_MAX FACTS_BYTES_MAX IMPORT_MODULES_MAX
-        IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
+        IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX PERIPHERALS_MAX PERIPHERAL_NAME_BYTES_MAX I2C_ADDRESSES_MAX I2C_ADDRESS_MIN
+        I2C_ADDRESS_MAX BUS_BYTES_PER_SECOND_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
         STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX TOPICS_MAX PAYLOAD_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
         CHAIN_BYTES_MAX TRUST_DOMAIN_BYTES_MAX NAMESPACE_BYTES_MAX DEVICE_NAME_BYTES_MAX JOIN_STATEMENT_BYTES_MAX
         DECOMMISSION_ORDER_BYTES_MAX DECOMMISSION_PROOF_BYTES_MAX

@@ -8,8 +8,8 @@ use minicbor::encode::Encoder;
 use crate::{
     error::{DecodeError, DecodeFault, EncodeError},
     field::{
-        Bytes, ListOf, Nested, NonEmpty, Of, Optional, Record, Shape, Text, Uint, WriteItem, Writer,
-        ascending, at_most,
+        Bytes, I2cAddresses, ListOf, Nested, NonEmpty, Of, Optional, Record, Shape, Text, Uint, WriteItem,
+        Writer, ascending, at_most,
     },
     frame::FRAME_HEAD_BYTES,
     ids::{
@@ -144,6 +144,7 @@ macro_rules! record {
 }
 
 const NAME: Text = Text { bytes_max: NAME_BYTES_MAX };
+const PERIPHERAL_NAME: Text = Text { bytes_max: PERIPHERAL_NAME_BYTES_MAX };
 const DETAIL: Text = Text { bytes_max: DETAIL_BYTES_MAX };
 
 /// Names, strictly ascending.
@@ -177,6 +178,16 @@ record!(Facts<'a>, Facts {
         check: |last: Option<&ImportModule<'a>>, import| ascending(last.map(|last| last.module), import.module),
     },
     11 => capabilities: names(CAPABILITIES_MAX),
+    12 => peripherals: Optional(ListOf {
+        items_max: PERIPHERALS_MAX,
+        check: |last: Option<&Peripheral<'a>>, peripheral| ascending(last.map(|last| last.name), peripheral.name),
+    }),
+});
+
+record!(item Peripheral<'a>, Peripheral {
+    1 => name: PERIPHERAL_NAME,
+    2 => kind: Of::<PeripheralKind>::ANY,
+    3 => is_simulated: Of::<bool>::ANY,
 });
 
 record!(Hello<'a>, Hello {
@@ -342,10 +353,20 @@ record!(Spec<'a>, Spec {
     },
     10 => capabilities: names(CAPABILITIES_MAX),
     11 => values_mac: Optional(Of::<ValuesMac>::ANY),
+    -1 => i2c: NonEmpty(ListOf {
+        items_max: PERIPHERALS_MAX,
+        check: |last: Option<&I2cGrant<'a>>, grant| ascending(last.map(|last| last.name), grant.name),
+    }),
     -2 => topics: NonEmpty(ListOf {
         items_max: TOPICS_MAX,
         check: |last: Option<&Topic<'a>>, topic| ascending(last.map(|last| last.name), topic.name),
     }),
+});
+
+record!(item I2cGrant<'a>, I2cGrant {
+    1 => name: PERIPHERAL_NAME,
+    2 => addresses: I2cAddresses { items_max: I2C_ADDRESSES_MAX },
+    3 => bytes_per_second: Uint::<u32>::within(1, BUS_BYTES_PER_SECOND_MAX),
 });
 
 record!(ModuleChunk<'a>, ModuleChunk {

@@ -12,6 +12,7 @@ use crate::{
         ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
         ModuleDigest, Revision, Sequence, SpecHash, ValuesMac,
     },
+    limits::{I2C_ADDRESS_MAX, I2C_ADDRESS_MIN},
     list::{Item, List},
     reader::Reader,
 };
@@ -257,6 +258,7 @@ enumeration_field!(
     CloseReason,
     JoinState,
     RestartPolicy,
+    PeripheralKind,
     TopicDirection
 );
 
@@ -311,6 +313,46 @@ impl<'a> Shape<'a> for Bytes {
     #[cfg(test)]
     fn cddl(&self) -> String {
         format!("bytes .size (0..{})", self.bytes_max)
+    }
+}
+
+/// 7-bit addresses of I2C devices, a byte each, ascending, at least one. Those that UM10204 reserves are none.
+pub(crate) struct I2cAddresses {
+    pub(crate) items_max: usize,
+}
+
+impl<'a> Shape<'a> for I2cAddresses {
+    type Value = &'a [u8];
+
+    fn write(&self, value: &&'a [u8], writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer.bytes(value)?;
+        Ok(())
+    }
+
+    fn read(&self, reader: Option<&mut Reader<'a>>) -> Result<&'a [u8], DecodeError> {
+        required(reader)?.bytes()
+    }
+
+    fn check(&self, value: &&'a [u8]) -> Result<(), Violation> {
+        at_most(self.items_max, value.len())?;
+        if value.is_empty() {
+            return Err(Violation::OutOfRange { min: 1, max: self.items_max as u64 });
+        }
+        let mut last = None;
+        for address in *value {
+            if !(I2C_ADDRESS_MIN..=I2C_ADDRESS_MAX).contains(address) {
+                let (min, max) = (I2C_ADDRESS_MIN.into(), I2C_ADDRESS_MAX.into());
+                return Err(Violation::OutOfRange { min, max });
+            }
+            ascending(last, *address)?;
+            last = Some(*address);
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        format!("bytes .size (1..{})", self.items_max)
     }
 }
 

@@ -38,6 +38,18 @@ pub const IMPORT_MODULES_MAX: usize = 8;
 pub const IMPORT_FUNCTIONS_MAX: usize = 64;
 /// Capabilities that a device can grant or an assignment grants.
 pub const CAPABILITIES_MAX: usize = 16;
+/// Buses and other peripherals that a device names or an assignment grants, of each kind.
+pub const PERIPHERALS_MAX: usize = 16;
+/// The name of one of them: `i2c0`.
+pub const PERIPHERAL_NAME_BYTES_MAX: usize = 16;
+/// Addresses that an assignment grants on one I2C bus.
+pub const I2C_ADDRESSES_MAX: usize = 16;
+/// The lowest address that an I2C device may have.
+pub const I2C_ADDRESS_MIN: u8 = 0x08;
+/// The highest one.
+pub const I2C_ADDRESS_MAX: u8 = 0x77;
+/// What an assignment may grant of a bus; 400 kHz are some 44,000.
+pub const BUS_BYTES_PER_SECOND_MAX: u32 = 100_000;
 /// An application's `namespace/name`: 63 and 253 are the most that Kubernetes allows.
 pub const APPLICATION_NAME_BYTES_MAX: usize = 63 + 1 + 253;
 /// Command line arguments.

@@ -100,6 +100,27 @@ pub struct Facts<'a> {
     pub imports: List<'a, ImportModule<'a>>,
     /// Capabilities that this device can grant, for example `gpio`.
     pub capabilities: List<'a, &'a str>,
+    /// What it can grant by name, ascending; none from older firmware.
+    pub peripherals: Option<List<'a, Peripheral<'a>>>,
+}
+
+enumeration! {
+    /// What a peripheral is.
+    PeripheralKind {
+        /// An I2C bus.
+        I2c = 0,
+    }
+}
+
+/// A bus or the like, which an assignment grants by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peripheral<'a> {
+    /// Its kind and its number: `i2c0`.
+    pub name: &'a str,
+    /// What it is.
+    pub kind: PeripheralKind,
+    /// Whether there is only a program behind it.
+    pub is_simulated: bool,
 }
 
 /// The host functions under one import module name.
@@ -554,6 +575,9 @@ pub struct Spec<'a> {
     pub capabilities: List<'a, &'a str>,
     /// There if values of `env` are secret.
     pub values_mac: Option<ValuesMac>,
+    /// What it may reach over I2C buses, by name. A critical key: firmware that does not know it refuses the
+    /// assignment.
+    pub i2c: List<'a, I2cGrant<'a>>,
     /// What it may publish, names ascending.
     pub topics: List<'a, Topic<'a>>,
 }
@@ -575,6 +599,19 @@ pub struct Topic<'a> {
     pub direction: TopicDirection,
     /// Messages that may be published to it each second.
     pub per_second: u32,
+}
+
+/// A share of an I2C bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct I2cGrant<'a> {
+    /// Of the bus, as in [`Peripheral::name`].
+    pub name: &'a str,
+    /// Devices that it may talk to, ascending: 1 to [`I2C_ADDRESSES_MAX`](crate::limits::I2C_ADDRESSES_MAX), each from
+    /// [`I2C_ADDRESS_MIN`](crate::limits::I2C_ADDRESS_MIN) to [`I2C_ADDRESS_MAX`](crate::limits::I2C_ADDRESS_MAX).
+    pub addresses: &'a [u8],
+    /// Bytes on the bus at most, addresses among them, 1 to
+    /// [`BUS_BYTES_PER_SECOND_MAX`](crate::limits::BUS_BYTES_PER_SECOND_MAX).
+    pub bytes_per_second: u32,
 }
 
 /// One environment variable. Its value may be secret and is in no debug output.

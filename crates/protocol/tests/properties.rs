@@ -7,6 +7,11 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use wasmbed_protocol::{limits::*, *};
 
 /// Names in strictly ascending order.
+fn peripherals() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::btree_set("[a-z0-9]{1,16}", 0..=PERIPHERALS_MAX)
+        .prop_map(|names| names.into_iter().collect())
+}
+
 fn names(max: usize) -> impl Strategy<Value = Vec<String>> {
     proptest::collection::btree_set("[ -~é]{0,40}", 0..max).prop_map(|names| names.into_iter().collect())
 }
@@ -65,7 +70,10 @@ proptest! {
         (epoch, revision, reason) in any::<(u64, u64, u32)>(),
         (boot_counter, groups, boot_id) in any::<(Option<u64>, Option<u64>, Option<[u8; 8]>)>(),
         (modules, functions, capabilities) in (names(4), names(10), names(CAPABILITIES_MAX)),
+        (buses, are_known, kind, is_simulated) in (peripherals(), any::<bool>(), any::<u32>(), any::<bool>()),
     ) {
+        let peripherals: Vec<_> =
+            buses.iter().map(|name| Peripheral { name, kind: kind.into(), is_simulated }).collect();
         let (functions, capabilities) = (borrowed(&functions), borrowed(&capabilities));
         let imports: Vec<_> = modules
             .iter()
@@ -76,6 +84,7 @@ proptest! {
                 board: &board, firmware: &firmware, engine: "", memory_bytes, flash_bytes, load_permille,
                 module_bytes_max, applications_max, features,
                 imports: List::new(&imports), capabilities: List::new(&capabilities),
+                peripherals: are_known.then(|| List::new(&peripherals)),
             },
             last_epoch: Epoch(epoch),
             revision: Revision(revision),
@@ -192,7 +201,12 @@ proptest! {
         (memory_limit_bytes, cpu_limit_ms, module_bytes) in (any::<u64>(), any::<u32>(), 1..=MODULE_BYTES_MAX),
         (name, args, mac) in ("\\PC{0,40}", vec("\\PC{0,20}", 0..8), any::<Option<[u8; 16]>>()),
         (variables, capabilities, declared) in (names(8), names(CAPABILITIES_MAX), names(TOPICS_MAX)),
+        (buses, is_granted, bytes_per_second) in (peripherals(), any::<bool>(), 1..=BUS_BYTES_PER_SECOND_MAX),
+        addresses in proptest::collection::btree_set(I2C_ADDRESS_MIN..=I2C_ADDRESS_MAX, 1..=I2C_ADDRESSES_MAX),
     ) {
+        let addresses: Vec<u8> = addresses.into_iter().collect();
+        let grants: Vec<_> =
+            buses.iter().map(|name| I2cGrant { name, addresses: &addresses, bytes_per_second }).collect();
         let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
         let env: Vec<_> = variables.iter().map(|name| EnvVar { name, value: "some value" }).collect();
         let topics: Vec<_> = declared
@@ -203,6 +217,7 @@ proptest! {
             uid: ApplicationUid(uid), name: &name, digest: ModuleDigest(digest), module_bytes, memory_limit_bytes,
             cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
             capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac), topics: List::new(&topics),
+            i2c: List::new(if is_granted { &grants } else { &[] }),
         };
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;

@@ -92,6 +92,7 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; SPEC_BYTES_MAX];
@@ -110,6 +111,52 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
     let mut frame = [0; FRAME_BYTES_MAX];
     let length = encode_gateway(&GatewayMessage::Assignment(assignment), &mut frame).unwrap();
     assert_eq!(decode_gateway(&frame[2..length]), Ok(GatewayMessage::Assignment(assignment)));
+}
+
+/// What an application may reach stands in a critical key: firmware of before it finds an entry that it may not ignore.
+#[test]
+fn grants_of_buses_are_critical_and_a_spec_without_them_keeps_its_bytes() {
+    let plain = Spec {
+        uid: ApplicationUid::default(),
+        name: "default/app",
+        digest: ModuleDigest::default(),
+        module_bytes: 1,
+        memory_limit_bytes: 0,
+        cpu_limit_ms: 0,
+        restart_policy: RestartPolicy::Always,
+        args: List::empty(),
+        env: List::empty(),
+        capabilities: List::new(&["i2c"]),
+        values_mac: None,
+        i2c: List::empty(),
+        topics: List::empty(),
+    };
+    let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
+    let length = encode_spec(&plain, &mut without).unwrap();
+    let encode = |addresses, bytes_per_second, out: &mut [u8]| {
+        let grants = [I2cGrant { name: "i2c0", addresses, bytes_per_second }];
+        encode_spec(&Spec { i2c: List::new(&grants), ..plain }, out)
+    };
+    let longer = encode(&[0x48], 1_000, &mut with).unwrap();
+    assert_eq!((without[0], with[0]), (0xaa, 0xab));
+    assert_eq!(without[1..length], with[1..length]);
+    // Key -1, a list of one map: 1 name, 2 addresses, 3 bytes per second.
+    let grant = [0x20, 0x81, 0xa3, 1, 0x64, b'i', b'2', b'c', b'0', 2, 0x41, 0x48, 3, 0x19, 0x03, 0xe8];
+    assert_eq!(with[length..longer], grant);
+    with[length] = 0x2f;
+    assert_eq!(decode_spec(&with[..longer]).unwrap_err().fault, DecodeFault::UnknownCritical { key: -16 });
+    for addresses in [&[][..], &[0x07], &[0x78], &[0x48, 0x48], &[0x49, 0x48], &[0x10; 17]] {
+        let error = encode(addresses, 1, &mut with).unwrap_err();
+        assert!(matches!(error, EncodeError::Field { field: "addresses", .. }), "{addresses:02x?}: {error}");
+    }
+    for bytes_per_second in [0, BUS_BYTES_PER_SECOND_MAX + 1] {
+        assert!(encode(&[0x48], bytes_per_second, &mut with).is_err(), "{bytes_per_second}");
+    }
+    // The same by hand, as a peer might send it.
+    with[length..longer].copy_from_slice(&grant);
+    with[length + 11] = 0x78;
+    let fault = decode_spec(&with[..longer]).unwrap_err().fault;
+    assert_eq!(fault, DecodeFault::Violation(Violation::OutOfRange { min: 0x08, max: 0x77 }));
 }
 
 #[test]
@@ -189,6 +236,7 @@ fn the_largest_hello_fits_a_frame() {
             features: u64::MAX,
             imports: List::new(&imports),
             capabilities: List::empty(),
+            peripherals: None,
         },
         last_epoch: Epoch(u64::MAX),
         revision: Revision(u64::MAX),
@@ -281,6 +329,7 @@ fn a_spec_with_secrets_is_read_by_those_who_know_nothing_of_them() {
         env: List::new(&env),
         capabilities: List::empty(),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -315,6 +364,7 @@ fn a_spec_is_bounded_as_a_whole() {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; FRAME_BYTES_MAX];

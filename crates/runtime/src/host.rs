@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+pub use wasmbed_peripherals::i2c;
+
 /// Names an application: its UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppId(pub [u8; 16]);
@@ -46,6 +48,8 @@ pub enum Completion<'a> {
     Deleted(bool),
     /// Of any of them.
     Failed(KeyValueError),
+    /// Of `i2c_transfer`: the bytes of all operations, one after the other.
+    Transferred(Result<&'a [u8], i2c::Error>),
 }
 
 /// An answer that may come later.
@@ -77,7 +81,7 @@ pub enum PeripheralError {
     Failed,
 }
 
-/// The pins and sensors of a board. The defaults say that there are none.
+/// The pins, sensors and buses of a board. The defaults say that there are none.
 pub trait Peripherals {
     /// The level of a pin.
     fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
@@ -95,6 +99,12 @@ pub trait Peripherals {
     fn sensor_read(&mut self, sensor: u32) -> Result<i32, PeripheralError> {
         let _ = sensor;
         Err(PeripheralError::NotFound)
+    }
+
+    /// The controller of an I2C bus: `i2c0` is bus 0. Only buses that the device names in its facts are asked for.
+    fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
+        let _ = bus;
+        None
     }
 }
 
@@ -141,6 +151,17 @@ pub trait Host {
 
     /// Takes a message of at most [`PAYLOAD_BYTES_MAX`]. With `drop_oldest` older messages of the application make room.
     fn publish(&mut self, application: AppId, topic: &[u8], payload: &[u8], drop_oldest: bool) -> Published;
+
+    /// Takes a transfer for an I2C bus, if the application may make it. The answer is a [`Completion::Transferred`].
+    fn i2c_transfer(
+        &mut self,
+        application: AppId,
+        bus: u32,
+        transfer: i2c::Transfer,
+    ) -> Result<(), i2c::Error> {
+        let _ = (application, bus, transfer);
+        Err(i2c::Error::NoBus)
+    }
 
     /// The board's pins and sensors.
     fn peripherals(&mut self) -> &mut dyn Peripherals;

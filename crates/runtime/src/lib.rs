@@ -3,7 +3,8 @@
 //! It may not know the network, the device protocol, storage or a clock: time, randomness, logs, key-value data and
 //! peripherals come in through [`Host`].
 //!
-//! The scan is a crate of its own, `wasmbed-scan`, re-exported here as [`scan`](mod@scan). Layers, lower first:
+//! The scan is a crate of its own, `wasmbed-scan`, re-exported here as [`scan`](mod@scan), and so is what there is to say of buses,
+//! [`peripherals`]. Layers, lower first:
 //!
 //! ```text
 //! scan (host interface, scan) <- engine (trait and engines) <- functions (of the host interface, on host) <- sandbox
@@ -31,6 +32,7 @@ pub mod engine;
 mod functions;
 pub mod host;
 pub mod sandbox;
+pub use wasmbed_peripherals as peripherals;
 pub use wasmbed_scan as scan;
 
 pub use host::{

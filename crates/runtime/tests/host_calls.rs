@@ -5,6 +5,7 @@
 mod support;
 
 use support::*;
+use wasmbed_runtime::peripherals::i2c;
 use wasmbed_runtime::{Capabilities, Completion, Ending, KeyValueError, Program, Published};
 
 /// Imports for every test; a program checks what it is told and traps where it is told wrong.
@@ -19,6 +20,7 @@ const IMPORTS: &str = r#"
     (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "gpio_read" (func $gpio_read (param i32) (result i32)))
     (import "wasmbed" "gpio_write" (func $gpio_write (param i32 i32) (result i32)))
+    (import "wasmbed" "i2c_transfer" (func $i2c (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "sensor_read" (func $sensor (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -377,6 +379,94 @@ fn a_pending_answer_wakes_only_the_one_that_waits_for_it() {
         assert!(!runtime.complete(id(1), answer), "answered already");
     }
     assert_eq!(run(&mut runtime, &mut host, 10).unwrap().ending, Ending::Exited { code: 0 });
+}
+
+/// Write one byte from 64, read two to 80: operations at 0 and 12.
+const OPERATIONS: &str = r#"(data (i32.const 0) "\00\00\00\00\40\00\00\00\01\00\00\00\01\00\00\00\50\00\00\00\02\00\00\00")
+    (data (i32.const 64) "\07")"#;
+
+#[test]
+fn a_transfer_waits_and_what_it_read_is_handed_over() {
+    let mut host = TestHost::new();
+    let mut runtime = runtime();
+    let module = module(
+        OPERATIONS,
+        "(call $eq (call $i2c (i32.const 1) (i32.const 0x48) (i32.const 0) (i32.const 2)) (i32.const 0))
+         (call $eq (i32.load8_u (i32.const 64)) (i32.const 7))
+         (call $eq (i32.load16_u (i32.const 80)) (i32.const 0x8015))",
+    );
+    runtime.load(id(1), &program(&module)).unwrap();
+    assert_eq!(runtime.run_slice(&mut host), None);
+    let transfers = std::mem::replace(&mut host.transfers, Ok(Vec::new())).unwrap();
+    let [(id, 1, transfer)] = transfers.as_slice() else { panic!("{transfers:?}") };
+    assert_eq!((transfer.address().number(), transfer.bytes()), (0x48, &[7, 0, 0][..]));
+    let [write, read] = transfer.operations() else { panic!("{transfer:?}") };
+    assert_eq!((write.direction, write.bytes), (i2c::Direction::Write, 1));
+    assert_eq!((read.direction, read.bytes), (i2c::Direction::Read, 2));
+    assert!(!runtime.runnable(u64::MAX), "nothing but the answer wakes it");
+    assert!(!runtime.complete(*id, Completion::Stored), "another call's answer");
+    assert!(runtime.complete(*id, Completion::Transferred(Ok(&[7, 0x15, 0x80]))));
+    let event = runtime.run_slice(&mut host).unwrap();
+    assert_eq!(event.ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_transfer_that_is_none_reaches_no_bus() {
+    let call = |bus: u32, address: u32, at: u32, count: u32, result: i32| {
+        format!(
+            "(call $eq (call $i2c (i32.const {bus}) (i32.const {address}) (i32.const {at}) (i32.const {count}))
+             (i32.const {result}))"
+        )
+    };
+    let body = [
+        // Reserved addresses, and one of ten bits.
+        call(0, 0x00, 0, 1, -28),
+        call(0, 0x78, 0, 1, -28),
+        call(0, 0x148, 0, 1, -28),
+        // None, too many, and operations outside the memory.
+        call(0, 0x48, 0, 0, -28),
+        call(0, 0x48, 0, 17, -28),
+        call(0, 0x48, 65_530, 1, -21),
+        call(0, 0x48, u32::MAX, 2, -21),
+        // Bytes outside the memory, a read of none, too many bytes, a kind that there is not.
+        call(0, 0x48, 100, 1, -21),
+        call(0, 0x48, 112, 1, -28),
+        call(0, 0x48, 124, 1, -28),
+        call(0, 0x48, 136, 1, -28),
+    ];
+    let word = |word: u32| word.to_le_bytes().map(|byte| format!("\\{byte:02x}")).concat();
+    let operations: String = [1, 65_535, 2, 1, 80, 0, 0, 64, 257, 2, 64, 1].map(word).concat();
+    let data = format!("{OPERATIONS} (data (i32.const 100) \"{operations}\")");
+    let host = succeeds(&data, &body.join(" "));
+    assert!(host.transfers.is_ok_and(|transfers| transfers.is_empty()));
+}
+
+#[test]
+fn why_a_transfer_failed_is_told() {
+    use i2c::Error;
+    for (error, result) in [
+        (Error::NoBus, -44),
+        (Error::AddressDenied, -76),
+        (Error::NoAcknowledgeAddress, -60),
+        (Error::NoAcknowledgeData, -65),
+        (Error::ArbitrationLost, -6),
+        (Error::Bus, -29),
+        (Error::Overrun, -61),
+        (Error::Timeout, -73),
+    ] {
+        let body = format!(
+            "(call $eq (call $i2c (i32.const 0) (i32.const 0x48) (i32.const 0) (i32.const 2)) (i32.const {result}))"
+        );
+        // At once, and after a wait.
+        let mut host = TestHost { transfers: Err(error), ..TestHost::new() };
+        assert_eq!(ends(&mut host, OPERATIONS, &body), Ending::Exited { code: 0 }, "{error}");
+        let (mut host, mut runtime) = (TestHost::new(), runtime());
+        runtime.load(id(1), &program(&module(OPERATIONS, &body))).unwrap();
+        runtime.run_slice(&mut host);
+        assert!(runtime.complete(id(1), Completion::Transferred(Err(error))));
+        let ending = runtime.run_slice(&mut host).map(|event| event.ending);
+        assert_eq!(ending, Some(Ending::Exited { code: 0 }), "{error}");
+    }
 }
 
 #[test]

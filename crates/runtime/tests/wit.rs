@@ -14,7 +14,7 @@ fn flat(resolve: &Resolve, value: Type) -> Vec<ValueType> {
     match value {
         Type::String => vec![ValueType::I32; 2],
         Type::U32 | Type::S32 | Type::Bool => vec![ValueType::I32],
-        Type::Id(id) if matches!(resolve.types[id].kind, TypeDefKind::List(Type::U8)) => {
+        Type::Id(id) if matches!(resolve.types[id].kind, TypeDefKind::List(_)) => {
             vec![ValueType::I32; 2]
         }
         other => panic!("no rule says how {other:?} is passed"),

@@ -9,7 +9,7 @@ use wasmbed_runtime::{Event, Runtime, engine::Engine};
 
 use crate::{
     host::Slot,
-    loading::Loading,
+    loading::{Loaded, Loading},
     platform::{Board, Storage},
     trace::{Located, Locating},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// What came of one.
 pub(crate) enum Finished {
     /// Of a start: the application is loaded, or why not.
-    Start(RunId, Result<Slot, ApplicationEvent>),
+    Start(RunId, Result<Loaded, ApplicationEvent>),
     /// Where a run trapped.
     Trap(Box<Located>),
 }

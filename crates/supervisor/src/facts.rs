@@ -32,6 +32,7 @@ pub(crate) fn device_facts<E: Engine>(board: &Board, runtime: &RuntimeConfig) ->
         features: E::FEATURES.intersection(runtime.scan.features).bits(),
         imports,
         capabilities,
+        peripherals: board.peripherals.clone(),
     }
 }
 

@@ -4,10 +4,11 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_agent::{Agent, ApplicationEvent, Message, PublishError, RunId};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
-use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals, Published};
+use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals, Published, peripherals::i2c};
 
 use crate::{
     clock::Clock,
+    i2c::I2c,
     key_value::{KeyValue, Request},
     platform::{Entropy as _, LogSink as _, Platform, Timer as _},
 };
@@ -36,6 +37,7 @@ pub(crate) struct DeviceHost<'a, P: Platform> {
     pub(crate) platform: &'a mut P,
     pub(crate) agent: &'a mut Agent,
     pub(crate) key_value: &'a mut KeyValue,
+    pub(crate) i2c: &'a mut I2c,
     pub(crate) slots: &'a [Slot],
     pub(crate) now_ms: u64,
     pub(crate) clock: &'a mut Clock,
@@ -100,6 +102,16 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
             Err(PublishError::Again) => Published::NotNow,
             Err(PublishError::UnknownTopic) => Published::UnknownTopic,
         }
+    }
+
+    fn i2c_transfer(
+        &mut self,
+        application: AppId,
+        bus: u32,
+        transfer: i2c::Transfer,
+    ) -> Result<(), i2c::Error> {
+        let now_us = self.now_us();
+        self.i2c.push(application, bus, transfer, now_us)
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

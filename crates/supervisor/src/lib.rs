@@ -13,6 +13,7 @@ mod background;
 mod clock;
 mod facts;
 mod host;
+mod i2c;
 mod identity;
 mod journal;
 mod key_value;

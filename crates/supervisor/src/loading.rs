@@ -7,12 +7,13 @@
 use alloc::{format, string::String, vec::Vec};
 
 use wasmbed_agent::{ApplicationEvent, ModuleHasher, RunId, Start, storage::StorageError};
-use wasmbed_protocol::{ReportReason, Spec, decode_spec};
+use wasmbed_protocol::{PeripheralKind, ReportReason, Spec, decode_spec};
 use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, engine::Engine};
 
 use crate::{
     facts::granted,
     host::Slot,
+    i2c::Grant,
     module_bytes::{ModuleBytes, WORK},
     platform::{Board, Storage},
     reason,
@@ -20,6 +21,13 @@ use crate::{
 
 /// Bytes of one step over which the digest is computed.
 const VERIFY_BYTES: usize = 2_048;
+
+/// An application that runs from now on.
+pub(crate) struct Loaded {
+    pub(crate) slot: Slot,
+    /// What it may do on I2C buses.
+    pub(crate) i2c: Vec<Grant>,
+}
 
 /// A start under way.
 pub(crate) struct Loading {
@@ -49,7 +57,7 @@ impl Loading {
         runtime: &mut Runtime<E>,
         storage: &mut impl Storage,
         board: &Board,
-    ) -> Result<Option<Slot>, ApplicationEvent> {
+    ) -> Result<Option<Loaded>, ApplicationEvent> {
         let module = self.module.get(storage, &self.start.digest).map_err(unread)?;
         match &mut self.stage {
             Stage::Verify { hasher, offset } => {
@@ -69,7 +77,7 @@ impl Loading {
             }
             Stage::Load => {
                 let loaded = runtime.load_on(module, WORK).map_err(|error| not_loaded(&error))?;
-                loaded.map(|_| slot(&self.start)).transpose()
+                loaded.map(|_| loaded_of(&self.start)).transpose()
             }
         }
     }
@@ -84,6 +92,9 @@ fn begin<E: Engine>(
     let spec = decode(start)?;
     let capabilities = capabilities(&spec, board)
         .map_err(|name| refused(ReportReason::Unsupported, format!("this device has no '{name}'")))?;
+    if let Some(name) = absent_bus(&spec, board) {
+        return Err(refused(ReportReason::Unsupported, format!("this device has no I2C bus '{name}'")));
+    }
     let args: Vec<&str> = spec.args.iter().collect();
     let env: Vec<(&str, &str)> = spec.env.iter().map(|variable| (variable.name, variable.value)).collect();
     let program = Program {
@@ -100,10 +111,19 @@ fn begin<E: Engine>(
     runtime.begin_load(Slot::id_of(start.uid), &program).map_err(|error| not_loaded(&error))
 }
 
-fn slot(start: &Start) -> Result<Slot, ApplicationEvent> {
-    let name = String::from(decode(start)?.name);
-    let (digest, correlation_id) = (start.digest, start.correlation_id);
-    Ok(Slot { uid: start.uid, run: start.run, name, digest, correlation_id })
+fn loaded_of(start: &Start) -> Result<Loaded, ApplicationEvent> {
+    let spec = decode(start)?;
+    let (name, digest, correlation_id) = (String::from(spec.name), start.digest, start.correlation_id);
+    let i2c = spec.i2c.iter().filter_map(|grant| Grant::new(&grant)).collect();
+    Ok(Loaded { slot: Slot { uid: start.uid, run: start.run, name, digest, correlation_id }, i2c })
+}
+
+/// The bus that the assignment grants and that this device doesn't have.
+fn absent_bus<'a>(spec: &Spec<'a>, board: &Board) -> Option<&'a str> {
+    let is_there = |name: &str| {
+        board.peripherals.iter().any(|known| known.name == name && known.kind == PeripheralKind::I2c)
+    };
+    spec.i2c.iter().map(|grant| grant.name).find(|name| !is_there(name))
 }
 
 fn decode(start: &Start) -> Result<Spec<'_>, ApplicationEvent> {

@@ -5,11 +5,12 @@ use core::fmt;
 
 pub use crate::identity::{FixedIdentity, Identity};
 pub use wasmbed_agent::{
-    ChainFacts, IdentityError, Ordered, Presented, Provisioned,
+    ChainFacts, IdentityError, Ordered, PeripheralFacts, Presented, Provisioned,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
+pub use wasmbed_protocol::PeripheralKind;
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, ResetReason, Revision};
-pub use wasmbed_runtime::{NoPeripherals, PeripheralError, Peripherals};
+pub use wasmbed_runtime::{NoPeripherals, PeripheralError, Peripherals, peripherals::i2c};
 
 /// All that a board implements, as one value.
 pub trait Platform {
@@ -23,7 +24,7 @@ pub trait Platform {
     type Entropy: Entropy;
     /// Keys and certificates.
     type Identity: Identity;
-    /// Pins and sensors.
+    /// Pins, sensors and buses.
     type Peripherals: Peripherals;
     /// The log of the device and of its applications.
     type LogSink: LogSink;
@@ -40,7 +41,7 @@ pub trait Platform {
     fn entropy(&mut self) -> &mut Self::Entropy;
     /// Keys and certificates.
     fn identity(&mut self) -> &mut Self::Identity;
-    /// Pins and sensors.
+    /// Pins, sensors and buses.
     fn peripherals(&mut self) -> &mut Self::Peripherals;
     /// The log.
     fn log(&mut self) -> &mut Self::LogSink;
@@ -63,6 +64,8 @@ pub struct Board {
     pub applications_max: u8,
     /// Names of the capabilities that the board can grant; its peripherals decide.
     pub capabilities: Vec<String>,
+    /// Peripherals that it can grant by name, ascending; its own [`Peripherals`] has each.
+    pub peripherals: Vec<PeripheralFacts>,
     /// Why the board last started.
     pub reset_reason: ResetReason,
     /// Detail of the last reset, for example a panic message.

@@ -3,7 +3,7 @@
 //! ```text
 //!   start: read state record -> read inventory -> agent
 //!
-//!   round: storage answers -> link in -> timers -> effects -> loading, places of traps -> link out -> slices -> storage begins -> watchdog
+//!   round: storage answers -> link in -> timers -> effects -> loading, places of traps -> link out -> slices -> buses -> storage begins -> watchdog
 //! ```
 //! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many
 //! milliseconds of what takes long and of slices.
@@ -15,7 +15,7 @@ use wasmbed_agent::{
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch};
-use wasmbed_runtime::{Ending, Runtime, RuntimeConfig, engine::Engine};
+use wasmbed_runtime::{Completion, Ending, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
     arbiter::{Owner, StorageArbiter},
@@ -23,8 +23,10 @@ use crate::{
     clock::Clock,
     facts::device_facts,
     host::{DeviceHost, Slot},
+    i2c::{I2c, Stepped},
     journal,
     key_value::KeyValue,
+    loading::Loaded,
     platform::{
         Board, Entropy as _, Identity as _, Level, Link as _, LinkState, LogSink as _, Platform,
         Storage as _, Timer as _, Watchdog as _,
@@ -44,6 +46,10 @@ const SLICES_PER_ROUND_MS: u64 = 10;
 const BACKGROUND_PER_ROUND_MS: u64 = 5;
 /// Its steps in one round at most, for a clock that does not move while code runs.
 const STEPS_PER_ROUND: usize = 1_024;
+/// Transfers over buses, in one round, milliseconds: some twenty bytes at 100 kHz.
+const BUSES_PER_ROUND_MS: u64 = 2;
+/// Their steps in one round at most, for a clock that does not move while code runs.
+const BUS_STEPS_PER_ROUND: usize = 32;
 /// Storage operations answered at once in one round, for storage that answers at once.
 const STORAGE_PER_ROUND: usize = 16;
 /// Attempts to read the state record after a start, a second apart. After them the device goes on without: it can be
@@ -80,6 +86,7 @@ pub struct Supervisor<E: Engine, P: Platform> {
     /// What the agent knows of the link.
     linked: Linked,
     key_value: KeyValue,
+    i2c: I2c,
     clock: Clock,
     storage: StorageArbiter,
     /// CPU time of runs that are over, milliseconds.
@@ -131,6 +138,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             wire: Wire::new(),
             linked: Linked::No,
             key_value: KeyValue::default(),
+            i2c: I2c::default(),
             clock: Clock::default(),
             storage: StorageArbiter::default(),
             cpu_ms_before: 0,
@@ -155,6 +163,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             self.read_usage(now_ms);
             sent = self.transmit();
             self.run_slices(now_ms);
+            again |= self.move_buses();
             // What slices and sending led to, so that nothing waits for the next round without need.
             again |= self.perform_effects(now_ms) || sent == Sent::More;
         }
@@ -431,6 +440,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                         self.cpu_ms_before = self.cpu_ms_before.saturating_add(used.cpu_ms);
                         self.runtime.stop(slot.id());
                         self.key_value.forget(uid);
+                        self.i2c.forget(uid);
                         journal::about(
                             self.platform.log(),
                             Level::Info,
@@ -516,7 +526,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 None => {}
                 Some(Finished::Start(run, loaded)) => {
                     let event = match loaded {
-                        Ok(slot) => self.keep(now_ms, slot),
+                        Ok(loaded) => self.keep(now_ms, loaded),
                         Err(event) => event,
                     };
                     self.with_agent(|agent| agent.handle_application(now_ms, run, event));
@@ -549,7 +559,8 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         });
     }
 
-    fn keep(&mut self, now_ms: u64, slot: Slot) -> ApplicationEvent {
+    fn keep(&mut self, now_ms: u64, Loaded { slot, i2c }: Loaded) -> ApplicationEvent {
+        self.i2c.grant(slot.uid, i2c);
         journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
         let used = self.runtime.usage(slot.id()).unwrap_or_default();
         let run = slot.run;
@@ -579,6 +590,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 platform: &mut self.platform,
                 agent,
                 key_value: &mut self.key_value,
+                i2c: &mut self.i2c,
                 slots: &self.slots,
                 now_ms,
                 clock: &mut self.clock,
@@ -588,6 +600,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             {
                 let slot = self.slots.swap_remove(index);
                 self.key_value.forget(slot.uid);
+                self.i2c.forget(slot.uid);
                 self.cpu_ms_before = self.cpu_ms_before.saturating_add(event.usage.cpu_ms);
                 let usage = ApplicationEvent::Usage { memory_bytes: 0, cpu_ms: event.usage.cpu_ms };
                 agent.handle_application(now_ms, slot.run, usage);
@@ -603,6 +616,32 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 return;
             }
         }
+    }
+
+    /// Moves transfers on until the round's time for them is used up. True if there is more to do at once.
+    #[inline(never)]
+    fn move_buses(&mut self) -> bool {
+        if self.i2c.due_us().is_none() {
+            return false;
+        }
+        let begun_us = self.platform.timer().now_us();
+        for _ in 0..BUS_STEPS_PER_ROUND {
+            let timer_us = self.platform.timer().now_us();
+            if timer_us.saturating_sub(begun_us) >= BUSES_PER_ROUND_MS * 1_000 {
+                return true;
+            }
+            match self.i2c.step(self.platform.peripherals(), self.clock.read(timer_us)) {
+                Stepped::Idle => return false,
+                Stepped::Waiting => return true,
+                Stepped::Working => {}
+                Stepped::Done(id, transferred) => {
+                    let answer =
+                        transferred.as_ref().map(|transfer| transfer.bytes()).map_err(|error| *error);
+                    self.runtime.complete(id, Completion::Transferred(answer));
+                }
+            }
+        }
+        true
     }
 
     fn read_usage(&mut self, now_ms: u64) {
@@ -631,7 +670,8 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         let agent =
             if sent == Sent::Blocked { agent.max(now_ms.saturating_add(LINK_FULL_PAUSE_MS)) } else { agent };
         let runtime = self.runtime.next_wake(now_ms).unwrap_or(u64::MAX);
-        agent.min(runtime)
+        let buses = self.i2c.due_us().map_or(u64::MAX, |us| us.div_ceil(1_000));
+        agent.min(runtime).min(buses)
     }
 }
 

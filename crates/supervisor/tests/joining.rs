@@ -340,6 +340,7 @@ impl World {
             module_bytes_max: 1 << 20,
             applications_max: 10,
             capabilities: vec![],
+            peripherals: Vec::new(),
             reset_reason: ResetReason::PowerOn,
             reset_detail: String::new(),
         };

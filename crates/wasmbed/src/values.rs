@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use wasmbed_api::I2cGrant;
 use wasmbed_board_data::Board;
 use wasmbed_emulator::Kind;
 
@@ -44,8 +45,10 @@ pub(crate) enum ValueError {
     Setting,
     #[error("expected a number with s, m or h, from 1m to 8760h")]
     Validity,
-    #[error("expected gpio, sensor, key-value or none")]
+    #[error("expected gpio, sensor, key-value, i2c or none")]
     Grant,
+    #[error("expected a bus and addresses from 0x08 to 0x77, for example i2c0:0x48,0x76 or i2c0:0x48:2000")]
+    I2c,
 }
 
 /// A number of bytes, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`, as Kubernetes writes quantities.
@@ -108,6 +111,33 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), ValueError> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// A share of an I2C bus as `BUS:ADDRESSES[:RATE]`; addresses are decimal, or hexadecimal after `0x`. The API checks the bus.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn i2c(text: &str) -> Result<I2cGrant, ValueError> {
+    let mut parts = text.split(':');
+    let (Some(name), Some(addresses), rate, None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(ValueError::I2c);
+    };
+    let address = |text: &str| {
+        let number = match text.strip_prefix("0x") {
+            Some(digits) => i32::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        number.ok().filter(|number| (0x08..=0x77).contains(number))
+    };
+    let addresses: Option<Vec<i32>> = addresses.split(',').map(address).collect();
+    let rate = rate.map_or(Ok(I2cGrant::default().bytes_per_second), str::parse);
+    match (addresses, rate) {
+        (Some(addresses), Ok(bytes_per_second)) => {
+            Ok(I2cGrant { name: name.to_owned(), addresses, bytes_per_second })
+        }
+        _ => Err(ValueError::I2c),
+    }
+}
+
 /// A setting as `KEY=VALUE`.
 ///
 /// # Errors
@@ -162,6 +192,17 @@ mod tests {
             assert!(bytes(text).is_err(), "{text}");
         }
         assert!(bytes_of::<u32>("4Gi").is_err() && bytes_of::<u32>("4095Mi").is_ok());
+    }
+
+    #[test]
+    fn a_bus_has_addresses_and_perhaps_a_rate() {
+        let granted = |text| i2c(text).map(|grant| (grant.name, grant.addresses, grant.bytes_per_second));
+        assert_eq!(granted("i2c0:0x48,118"), Ok(("i2c0".to_owned(), vec![0x48, 0x76], 1_000)));
+        assert_eq!(granted("i2c1:72:20"), Ok(("i2c1".to_owned(), vec![72], 20)));
+        for text in ["i2c0", "i2c0:", "i2c0:0x78", "i2c0:7", "i2c0:x", "i2c0:72:", "i2c0:72:1:1", "i2c0:72,"]
+        {
+            assert!(i2c(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl Program {
             env: List::empty(),
             capabilities: List::empty(),
             values_mac: None,
+            i2c: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = vec![0; limits::SPEC_BYTES_MAX];

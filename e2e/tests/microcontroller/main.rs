@@ -42,4 +42,5 @@ mod registrar;
 mod relay;
 mod resets;
 mod resume;
+mod sensors;
 mod start;

@@ -13,6 +13,7 @@ unsafe impl Image for An385 {
     const UART: usize = 0x4000_4000;
     const WATCHDOG: usize = 0x4000_8000;
     const FPGA_IO: usize = 0x4002_8000;
+    const I2C: [usize; 2] = [0x4002_9000, 0x4002_a000];
     const ETHERNET: usize = 0x4020_0000;
     const ETHERNET_INTERRUPT: u16 = 13;
 }

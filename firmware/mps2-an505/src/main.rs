@@ -23,6 +23,7 @@ unsafe impl Image for An505 {
     const UART: usize = 0x5020_0000;
     const WATCHDOG: usize = 0x5008_1000;
     const FPGA_IO: usize = 0x5030_2000;
+    const I2C: [usize; 2] = [0x5020_c000, 0x5020_d000];
     const ETHERNET: usize = 0x5200_0000;
     const ETHERNET_INTERRUPT: u16 = 48;
 }

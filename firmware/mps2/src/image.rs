@@ -19,6 +19,8 @@ pub unsafe trait Image: 'static {
     const WATCHDOG: usize;
     /// Lights and buttons.
     const FPGA_IO: usize;
+    /// SBCon of each I2C bus that the board's file names, by number.
+    const I2C: [usize; 2];
     /// SMSC LAN9118.
     const ETHERNET: usize;
     /// Its interrupt.

@@ -10,6 +10,7 @@ extern crate alloc;
 mod board;
 pub mod clock;
 mod flash;
+mod i2c;
 mod image;
 mod interrupt;
 mod lan9118;

@@ -1,32 +1,39 @@
-//! The board's lights and buttons, behind FPGA registers (Arm DAI 0385D, section 4.5; the other
+//! What applications reach: the board's lights and buttons, behind FPGA registers (Arm DAI 0385D, section 4.5; the other
 //! images have the same registers).
 //!
 //! | pin | what it is | use |
 //! |---|---|---|
 //! | 0, 1 | user lights 0 and 1 | written and read: 1 is lit |
 //! | 2, 3 | user buttons 0 and 1 | read: 1 is pressed |
+//!
+//! And the I2C buses.
 
 use core::marker::PhantomData;
 
-use wasmbed_board::{PeripheralError, Peripherals};
+use wasmbed_board::{PeripheralError, Peripherals, i2c::Controller};
 use wasmbed_firmware_support::register::Block;
 
-use crate::Image;
+use crate::{
+    Image,
+    i2c::{self, Bus},
+};
 
 const LIGHTS: usize = 0x00;
 const BUTTONS: usize = 0x08;
 
-/// The pins.
+/// The pins and the buses.
 pub struct Pins<I> {
     registers: Block,
+    buses: [Bus<I>; 2],
     image: PhantomData<I>,
 }
 
 impl<I: Image> Pins<I> {
-    /// The pins of the image.
+    /// The pins and the buses of the image.
     pub fn new() -> Self {
         // SAFETY: the image vouches for the address.
-        Self { registers: unsafe { Block::new(I::FPGA_IO) }, image: PhantomData }
+        let registers = unsafe { Block::new(I::FPGA_IO) };
+        Self { registers, buses: i2c::buses(), image: PhantomData }
     }
 }
 
@@ -46,5 +53,9 @@ impl<I: Image> Peripherals for Pins<I> {
         let others = self.registers.read(LIGHTS) & !(1 << pin);
         self.registers.write(LIGHTS, others | u32::from(level) << pin);
         Ok(())
+    }
+
+    fn i2c(&mut self, bus: u8) -> Option<&mut dyn Controller> {
+        self.buses.get_mut(usize::from(bus)).map(|bus| bus as &mut dyn Controller)
     }
 }

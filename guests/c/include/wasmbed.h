@@ -21,10 +21,16 @@
     }
 
 enum {
+    WASMBED_ARBITRATION_LOST = -6, // the data line of a bus was pulled by another
     WASMBED_INVALID = -28,   // a key, a value or a number outside its bounds
-    WASMBED_FAILED = -29,    // storage, pin or sensor is there and did not work
-    WASMBED_NOT_FOUND = -44, // no such key, pin or sensor
+    WASMBED_FAILED = -29,    // storage, pin or sensor is there and did not work; the data line of a bus is held low
+    WASMBED_NOT_FOUND = -44, // no such key, pin, sensor or bus, or the bus was not granted
     WASMBED_NO_SPACE = -51,  // no room left for key-value data
+    WASMBED_NO_DEVICE = -60, // no device has the address
+    WASMBED_OVERRUN = -61,   // the controller of the bus lost bytes
+    WASMBED_NOT_TAKEN = -65, // the device did not take a byte
+    WASMBED_TIMEOUT = -73,   // the clock line of a bus was held low for too long
+    WASMBED_DENIED = -76,    // the address was not granted
 };
 
 // One line of the application's log; more than 256 bytes become several lines.
@@ -56,5 +62,17 @@ WASMBED_IMPORT(gpio_write) int wasmbed_gpio_write(uint32_t pin, uint32_t level);
 
 // Sensors, in thousandths of their unit; need the capability `sensor`.
 WASMBED_IMPORT(sensor_read) int wasmbed_sensor_read(uint32_t sensor, int32_t *milli_units);
+
+// I2C buses; need the capability `i2c`, and the bus and the address in `config.peripherals.i2c`. A transfer is one start, 1 to 16
+// operations of at most 256 bytes together, and one stop; between operations of different kinds is another start. It waits until it
+// is over, and answers 0. A read has at least one byte; a write of none asks whether somebody is there.
+enum { WASMBED_I2C_WRITE = 0, WASMBED_I2C_READ = 1 };
+struct wasmbed_i2c_operation {
+    uint32_t kind;
+    void *bytes; // not changed by a write
+    size_t length;
+};
+WASMBED_IMPORT(i2c_transfer) int wasmbed_i2c_transfer(
+    uint32_t bus, uint32_t address, const struct wasmbed_i2c_operation *operations, size_t count);
 
 #endif

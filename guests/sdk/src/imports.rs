@@ -1,5 +1,15 @@
 //! The imports as they are. Numbers below zero are error numbers of WASI preview 1, negated.
 
+/// A part of a transfer, as it stands in memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Operation {
+    /// 0 writes, 1 reads.
+    pub(crate) kind: u32,
+    pub(crate) bytes: *const u8,
+    pub(crate) length: usize,
+}
+
 #[link(wasm_import_module = "wasmbed")]
 unsafe extern "C" {
     pub(crate) fn log(text: *const u8, length: usize);
@@ -9,8 +19,15 @@ unsafe extern "C" {
     pub(crate) fn key_value_get(key: *const u8, key_length: usize, value: *mut u8, room: usize) -> i32;
     pub(crate) fn key_value_put(key: *const u8, key_length: usize, value: *const u8, length: usize) -> i32;
     pub(crate) fn key_value_delete(key: *const u8, key_length: usize) -> i32;
-    pub(crate) fn publish(topic: *const u8, topic_length: usize, payload: *const u8, length: usize, flags: u32) -> i32;
+    pub(crate) fn publish(
+        topic: *const u8,
+        topic_length: usize,
+        payload: *const u8,
+        length: usize,
+        flags: u32,
+    ) -> i32;
     pub(crate) safe fn gpio_read(pin: u32) -> i32;
     pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
+    pub(crate) fn i2c_transfer(bus: u32, address: u32, operations: *const Operation, count: usize) -> i32;
     pub(crate) fn sensor_read(sensor: u32, milli_units: *mut i32) -> i32;
 }

@@ -1,7 +1,7 @@
 //! What an application needs to run on a Wasmbed device: logging, waiting, the clock, data that outlives a restart,
-//! messages, pins and sensors, as safe functions over the imports of docs/host-interface.md.
+//! messages, pins, sensors and I2C buses, as safe functions over the imports of docs/host-interface.md.
 //!
-//! It may not allocate, nor hide a wait in anything that isn't called `wait`.
+//! It may not allocate, nor hide a wait in anything that isn't called `wait` or a transfer.
 //!
 //! ```ignore
 //! #![no_std]
@@ -27,6 +27,7 @@
 
 mod error;
 pub mod gpio;
+pub mod i2c;
 mod imports;
 pub mod key_value;
 mod line;

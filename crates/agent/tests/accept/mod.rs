@@ -84,6 +84,7 @@ fn config(provisioned: Provisioned) -> Config {
             features: 0,
             imports: Vec::new(),
             capabilities: Vec::new(),
+            peripherals: Vec::new(),
         },
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),

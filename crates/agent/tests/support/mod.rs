@@ -21,6 +21,7 @@ pub(crate) fn config(applications_max: u8, boot_id: u8) -> Config {
             features: 0,
             imports: vec![("wasmbed".into(), vec!["log".into()])],
             capabilities: vec![],
+            peripherals: Vec::new(),
         },
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, EnvVar, List, ModuleDigest, Spec, SpecHash, encode_spec,
+    ApplicationUid, CorrelationId, EnvVar, I2cGrant, List, ModuleDigest, Spec, SpecHash, encode_spec,
     limits::SPEC_BYTES_MAX,
 };
 
@@ -62,6 +62,19 @@ pub fn plan_assignment(
     let mut capabilities: Vec<&str> = config.capabilities.iter().map(String::as_str).collect();
     capabilities.sort_unstable();
     capabilities.dedup();
+    let addresses: Vec<Vec<u8>> = config.peripherals.i2c.iter().map(addresses_of).collect();
+    let mut grants: Vec<I2cGrant<'_>> = config
+        .peripherals
+        .i2c
+        .iter()
+        .zip(&addresses)
+        .map(|(grant, addresses)| I2cGrant {
+            name: &grant.name,
+            addresses,
+            bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
+        })
+        .collect();
+    grants.sort_unstable_by_key(|grant| grant.name);
     let spec = Spec {
         uid,
         name,
@@ -74,6 +87,7 @@ pub fn plan_assignment(
         env: List::new(&env),
         capabilities: List::new(&capabilities),
         values_mac: secret_env.mac(),
+        i2c: List::new(&grants),
         topics: List::empty(),
     };
     let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
@@ -81,13 +95,13 @@ pub fn plan_assignment(
         None => ModuleRefusal {
             reason: ReasonCode::Unsupported,
             message: format!(
-                "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args or capabilities"
+                "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args, capabilities or peripherals"
             ),
         },
         Some(_) => ModuleRefusal {
             reason: ReasonCode::AssignmentTooLarge,
             message: format!(
-                "spec.config with the values of its Secrets does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten values, env, args or capabilities, or name single keys with secret_key_ref"
+                "spec.config with the values of its Secrets does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten values, env, args, capabilities or peripherals, or name single keys with secret_key_ref"
             ),
         },
     })?;
@@ -99,6 +113,15 @@ pub fn plan_assignment(
         bytes: module.size,
         footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
     })
+}
+
+/// What is no address is none on a device either: it becomes one that the encoding refuses.
+fn addresses_of(grant: &wasmbed_api::I2cGrant) -> Vec<u8> {
+    let mut addresses: Vec<u8> =
+        grant.addresses.iter().map(|address| u8::try_from(*address).unwrap_or(u8::MAX)).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// Names one change on its way through controller, gateway and device. It follows from what changed, so that a new
@@ -135,6 +158,7 @@ impl Assigned {
 
 #[cfg(test)]
 mod tests {
+    use wasmbed_api::PeripheralGrants;
     use wasmbed_protocol::decode_spec;
 
     use super::*;
@@ -165,6 +189,41 @@ mod tests {
         let other =
             plan_assignment(UID, "default/app", &module(8, 100), &config, &SecretEnv::default()).unwrap();
         assert_ne!(assigned.spec_hash, other.spec_hash);
+    }
+
+    #[test]
+    fn buses_are_granted_in_order_and_without_them_the_spec_says_nothing_of_them() {
+        let plan = |i2c| {
+            let peripherals = PeripheralGrants { i2c };
+            let config = ApplicationConfig { peripherals, ..ApplicationConfig::default() };
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default())
+        };
+        let grant = |name: &str, addresses: &[i32], bytes_per_second| wasmbed_api::I2cGrant {
+            name: name.to_owned(),
+            addresses: addresses.to_vec(),
+            bytes_per_second,
+        };
+        let assigned =
+            plan(vec![grant("i2c1", &[0x77, 0x48, 0x77], 10), grant("i2c0", &[8], 2_000)]).unwrap();
+        let granted = decode_spec(&assigned.spec).unwrap().i2c;
+        assert_eq!(
+            granted.iter().collect::<Vec<_>>(),
+            [
+                I2cGrant { name: "i2c0", addresses: &[8], bytes_per_second: 2_000 },
+                I2cGrant { name: "i2c1", addresses: &[0x48, 0x77], bytes_per_second: 10 },
+            ]
+        );
+        assert_eq!(decode_spec(&plan(Vec::new()).unwrap().spec).unwrap().i2c.len(), 0);
+        // What the schema refuses, in an object that no schema checked.
+        for wrong in [
+            grant("i2c0", &[0x78], 1),
+            grant("i2c0", &[-1], 1),
+            grant("i2c0", &[8], 0),
+            grant("i2c0", &[], 1),
+        ] {
+            assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
+        }
+        assert!(plan(vec![grant("i2c0", &[8], 1), grant("i2c0", &[9], 1)]).is_err(), "the same bus twice");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whether a device can run an application, judged from the device's own facts before anything is sent.
 
-use wasmbed_api::{ApplicationConfig, DeviceFacts, ReasonCode};
+use wasmbed_api::{ApplicationConfig, DeviceFacts, PeripheralKind, ReasonCode};
+use wasmbed_scan::Capability;
 
 use super::{
     config::NAMES_IN_MESSAGE_MAX,
@@ -21,6 +22,7 @@ pub fn plan_fit(
     check_features(needs, device)?;
     check_imports(needs, device)?;
     check_capabilities(needs, config, device)?;
+    check_peripherals(needs, config, device)?;
     check_memory(needs, config, device)
 }
 
@@ -83,6 +85,37 @@ fn check_capabilities(
     refuse(
         ReasonCode::Unsupported,
         format!("config.capabilities asks for {}, which the device does not have", absent.join(", ")),
+    )
+}
+
+/// A capability for buses is nothing without a bus, and a bus that is granted has to be there.
+fn check_peripherals(
+    needs: &ModuleNeeds,
+    config: &ApplicationConfig,
+    device: &DeviceFacts,
+) -> Result<(), ModuleRefusal> {
+    let granted = &config.peripherals.i2c;
+    if granted.is_empty() && needs.capabilities.contains(&Capability::I2c.name()) {
+        return refuse(
+            ReasonCode::CapabilityDenied,
+            "the module uses I2C buses; name them in config.peripherals.i2c to allow it".to_owned(),
+        );
+    }
+    let offered: Vec<&str> = device
+        .peripherals
+        .iter()
+        .filter(|peripheral| peripheral.kind == PeripheralKind::I2c)
+        .map(|peripheral| peripheral.name.as_str())
+        .collect();
+    let wanted: Vec<&str> = granted.iter().map(|grant| grant.name.as_str()).collect();
+    let absent = missing(&wanted, &offered);
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let has = if offered.is_empty() { "no I2C bus".to_owned() } else { offered.join(", ") };
+    refuse(
+        ReasonCode::Unsupported,
+        format!("config.peripherals.i2c names {}; the device has {has}", absent.join(", ")),
     )
 }
 
@@ -186,6 +219,7 @@ fn refuse(reason: ReasonCode, message: String) -> Result<(), ModuleRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use wasmbed_api::{DevicePeripheral, I2cGrant};
     use wasmbed_scan::Features;
 
     use super::*;
@@ -287,6 +321,39 @@ mod tests {
         assert_eq!(reason(&module, &config, &board), ReasonCode::UnknownImport);
         with(&mut module, |needs| needs.features = vec!["SIMD"]);
         assert_eq!(reason(&module, &config, &board), ReasonCode::UnsupportedFeature);
+    }
+
+    #[test]
+    fn buses_that_are_granted_and_that_the_device_has() {
+        let mut module = module(1, 100);
+        let board = |names: &[&str]| DeviceFacts {
+            capabilities: vec!["i2c".to_owned()],
+            peripherals: names
+                .iter()
+                .map(|name| DevicePeripheral {
+                    name: (*name).to_owned(),
+                    kind: if name.starts_with("i2c") { PeripheralKind::I2c } else { PeripheralKind::Unknown },
+                    simulated: false,
+                })
+                .collect(),
+            ..device_facts()
+        };
+        let mut config =
+            ApplicationConfig { capabilities: vec!["i2c".to_owned()], ..ApplicationConfig::default() };
+        assert_eq!(plan_fit(&module, &config, &board(&[])), Ok(()), "it uses none");
+        module.needs.as_mut().unwrap().capabilities = vec!["i2c"];
+        let refusal = plan_fit(&module, &config, &board(&["i2c0"])).unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::CapabilityDenied);
+        let grant =
+            |name: &str| I2cGrant { name: name.to_owned(), addresses: vec![0x48], bytes_per_second: 1 };
+        config.peripherals.i2c = vec![grant("i2c1"), grant("spi2")];
+        let refusal = plan_fit(&module, &config, &board(&["i2c0", "i2c1", "spi2"])).unwrap_err();
+        assert_eq!(refusal.reason, ReasonCode::Unsupported);
+        assert_eq!(refusal.message, "config.peripherals.i2c names spi2; the device has i2c0, i2c1");
+        let refusal = plan_fit(&module, &config, &board(&[])).unwrap_err();
+        assert_eq!(refusal.message, "config.peripherals.i2c names i2c1, spi2; the device has no I2C bus");
+        config.peripherals.i2c.pop();
+        assert_eq!(plan_fit(&module, &config, &board(&["i2c0", "i2c1"])), Ok(()));
     }
 
     /// A device reports what its engine runs; the module is read by the scan that all share.

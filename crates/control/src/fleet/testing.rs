@@ -19,6 +19,7 @@ pub(crate) fn device_facts() -> DeviceFacts {
         features: Vec::new(),
         host_functions: vec!["wasmbed.log".to_owned()],
         capabilities: Vec::new(),
+        peripherals: Vec::new(),
         reset_reason: None,
     }
 }

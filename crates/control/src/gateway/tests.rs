@@ -452,6 +452,7 @@ fn hello(epoch: u64, revision: u64) -> Hello<'static> {
             features: 3,
             imports: List::empty(),
             capabilities: List::empty(),
+            peripherals: None,
         },
         last_epoch: Epoch(epoch),
         revision: Revision(revision),
@@ -514,6 +515,7 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     let mut bytes = [0; 2_900];

@@ -17,10 +17,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use wasmbed_agent::storage::{Operation, Outcome, StorageError};
 use wasmbed_device::storage::{Medium, Store};
 use wasmbed_protocol::{ModuleDigest, ResetReason, limits::MODULE_BYTES_MAX};
-use wasmbed_runtime::NoPeripherals;
 use wasmbed_supervisor::{
     memory::{
-        CountingTimer, CountingWatchdog, KeptLog, MemoryBoard, MemoryIdentity, MemoryLink, SeededEntropy,
+        CountingTimer, CountingWatchdog, KeptLog, MemoryBoard, MemoryIdentity, MemoryLink, MemoryPeripherals,
+        SeededEntropy,
     },
     platform::{Board, Platform, Storage},
 };
@@ -242,7 +242,7 @@ impl<'a> Platform for TestBoard<'a> {
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
     type Identity = MemoryIdentity;
-    type Peripherals = NoPeripherals;
+    type Peripherals = MemoryPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
 
@@ -261,7 +261,7 @@ impl<'a> Platform for TestBoard<'a> {
     fn identity(&mut self) -> &mut MemoryIdentity {
         &mut self.rest.identity
     }
-    fn peripherals(&mut self) -> &mut NoPeripherals {
+    fn peripherals(&mut self) -> &mut MemoryPeripherals {
         &mut self.rest.peripherals
     }
     fn log(&mut self) -> &mut KeptLog {
@@ -280,6 +280,7 @@ pub(crate) fn board() -> Board {
         module_bytes_max: MODULE_BYTES_MAX,
         applications_max: 10,
         capabilities: vec!["key-value".into()],
+        peripherals: Vec::new(),
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
     }

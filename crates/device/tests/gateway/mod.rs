@@ -35,6 +35,7 @@ impl Wanted {
             env: List::empty(),
             capabilities: List::new(capabilities),
             values_mac: None,
+            i2c: List::empty(),
             topics: List::empty(),
         };
         let mut bytes = [0; SPEC_BYTES_MAX];

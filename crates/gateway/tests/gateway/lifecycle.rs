@@ -38,6 +38,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         env: List::empty(),
         capabilities: List::empty(),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     let mut bytes = [0; 2_900];

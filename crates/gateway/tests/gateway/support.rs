@@ -471,6 +471,7 @@ pub(crate) fn hello(epoch: u64, revision: u64) -> Hello<'static> {
             features: 3,
             imports: List::empty(),
             capabilities: List::empty(),
+            peripherals: None,
         },
         last_epoch: Epoch(epoch),
         revision: Revision(revision),

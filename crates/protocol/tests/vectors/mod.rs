@@ -57,6 +57,7 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         env: List::new(&env),
         capabilities: List::new(&["key-value", "sensor"]),
         values_mac: None,
+        i2c: List::empty(),
         topics: List::empty(),
     };
     each("spec", Vector::Spec(spec));
@@ -65,6 +66,12 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
     let mac = [0xe0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     let secret = Spec { values_mac: Some(ValuesMac(mac)), ..spec };
     each("spec_with_secrets", Vector::Spec(secret));
+    let grants = [
+        I2cGrant { name: "i2c0", addresses: &[0x48, 0x76], bytes_per_second: 2_000 },
+        I2cGrant { name: "i2c1", addresses: &[I2C_ADDRESS_MIN], bytes_per_second: 1 },
+    ];
+    let buses = Spec { i2c: List::new(&grants), ..secret };
+    each("spec_with_i2c", Vector::Spec(buses));
     let topics = [
         Topic { name: "alarm", direction: TopicDirection::Out, per_second: 1 },
         Topic { name: "room/temperature", direction: TopicDirection::Out, per_second: 10 },
@@ -90,6 +97,7 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
             features: 5,
             imports: List::new(&imports),
             capabilities: List::new(&["gpio", "sensor"]),
+            peripherals: None,
         },
         last_epoch: Epoch(6),
         revision: Revision(41),
@@ -108,6 +116,14 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
     each("hello_of_an_uncounted_start", DeviceMessage::Hello(Hello { boot_id, ..hello }));
     let groups = Some(MessageGroups(7));
     each("hello_with_groups", DeviceMessage::Hello(Hello { groups, boot_id, ..hello }));
+    let peripherals = [
+        Peripheral { name: "i2c0", kind: PeripheralKind::I2c, is_simulated: false },
+        Peripheral { name: "i2c1", kind: PeripheralKind::I2c, is_simulated: true },
+    ];
+    let facts = Facts { peripherals: Some(List::new(&peripherals)), ..hello.facts };
+    each("hello_with_peripherals", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
+    let facts = Facts { peripherals: Some(List::empty()), ..hello.facts };
+    each("hello_without_peripherals", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
     each(
         "heartbeat",
         DeviceMessage::Heartbeat(Heartbeat {

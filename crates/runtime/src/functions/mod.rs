@@ -1,13 +1,15 @@
 //! The host functions themselves, on top of the engine and of the device's [`Host`].
 //!
 //! ```text
-//! errno, log, strings <- pending <- context <- native, wasi <- dispatch
+//! errno, log, strings <- operations <- pending <- context <- i2c, native, wasi <- dispatch
 //! ```
 
 mod context;
 mod errno;
+mod i2c;
 mod log;
 mod native;
+mod operations;
 mod pending;
 mod strings;
 mod wasi;
@@ -40,6 +42,7 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::GpioWrite => native::gpio_write(context, arguments),
         Call::Publish => native::publish(context, arguments),
         Call::SensorRead => native::sensor_read(context, arguments),
+        Call::I2cTransfer => i2c::transfer(context, arguments),
         Call::Wasi(function) => wasi::call(context, function, arguments),
         Call::NotSupported => wasi::not_supported(call.function),
     }

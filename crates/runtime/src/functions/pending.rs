@@ -1,22 +1,29 @@
-//! Key-value calls whose answer comes later, and how such answers become results.
+//! Calls whose answer comes later, and how such answers become results.
 
 use super::errno::{FAULT, IO, NOENT, NOSPC, SUCCESS};
+use super::operations::{Operations, result_of};
 use crate::engine::Engine;
 use crate::host::{Completion, KeyValueError};
 use crate::scan::Value;
 
-/// A key-value call whose answer comes later.
+/// A call whose answer comes later.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PendingCall {
     Get { address: u32, length: u32 },
     Put,
     Delete,
+    I2c(Operations),
 }
 
 impl PendingCall {
     /// The result of the call, if this is an answer to it.
     pub(crate) fn finish<E: Engine>(&self, completion: Completion<'_>, engine: &mut E) -> Option<Value> {
         let result = match (self, completion) {
+            (PendingCall::I2c(operations), Completion::Transferred(Ok(bytes))) => {
+                operations.hand_over(engine, bytes)
+            }
+            (PendingCall::I2c(_), Completion::Transferred(Err(error))) => result_of(error),
+            (PendingCall::I2c(_), _) | (_, Completion::Transferred(_)) => return None,
             (_, Completion::Failed(error)) => -errno_of(error),
             (PendingCall::Get { address, length }, Completion::Value(Some(value))) => {
                 hand_over(engine, *address, *length, value)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use wasmbed_runtime::peripherals::i2c;
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
     PeripheralError, Peripherals, Program, Published, Runtime, RuntimeConfig,
@@ -23,6 +24,8 @@ pub(crate) struct TestHost {
     /// Whether key-value calls are left pending.
     pub(crate) pending: bool,
     pub(crate) storage_error: Option<KeyValueError>,
+    /// Transfers that wait for their answer, or why there are none.
+    pub(crate) transfers: Result<Vec<(AppId, u32, i2c::Transfer)>, i2c::Error>,
     /// What every `publish` is answered.
     pub(crate) published: Published,
     pub(crate) messages: Vec<(AppId, Vec<u8>, Vec<u8>, bool)>,
@@ -64,6 +67,7 @@ impl TestHost {
             data: BTreeMap::new(),
             pending: false,
             storage_error: None,
+            transfers: Ok(Vec::new()),
             published: Published::Taken,
             messages: Vec::new(),
             board: Board::default(),
@@ -150,6 +154,16 @@ impl Host for TestHost {
             self.messages.push((application, topic.to_vec(), payload.to_vec(), drop_oldest));
         }
         self.published
+    }
+
+    fn i2c_transfer(
+        &mut self,
+        application: AppId,
+        bus: u32,
+        transfer: i2c::Transfer,
+    ) -> Result<(), i2c::Error> {
+        self.transfers.as_mut().map_err(|error| *error)?.push((application, bus, transfer));
+        Ok(())
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

@@ -11,14 +11,16 @@ pub enum Capability {
     Sensor,
     /// Keep data on the device that outlives a restart.
     KeyValue,
+    /// Reach devices on I2C buses.
+    I2c,
     /// Publish messages.
     Messages,
 }
 
 impl Capability {
     /// Every capability, in the order of the documentation.
-    pub const ALL: [Capability; 4] =
-        [Capability::Gpio, Capability::Sensor, Capability::KeyValue, Capability::Messages];
+    pub const ALL: [Capability; 5] =
+        [Capability::Gpio, Capability::Sensor, Capability::KeyValue, Capability::I2c, Capability::Messages];
 
     /// The name used in manifests and messages.
     pub fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Capability {
             Capability::Gpio => "gpio",
             Capability::Sensor => "sensor",
             Capability::KeyValue => "key-value",
+            Capability::I2c => "i2c",
             Capability::Messages => "messages",
         }
     }
@@ -40,6 +43,7 @@ impl Capability {
             Capability::Gpio => 1,
             Capability::Sensor => 2,
             Capability::KeyValue => 4,
+            Capability::I2c => 8,
             Capability::Messages => 16,
         }
     }
@@ -59,7 +63,7 @@ impl Capabilities {
     /// No capability: the baseline of log, arguments, environment, clock, random and wait.
     pub const NONE: Capabilities = Capabilities(0);
     /// Every capability.
-    pub const ALL: Capabilities = Capabilities(23);
+    pub const ALL: Capabilities = Capabilities(31);
 
     /// This set with one more capability.
     #[must_use]

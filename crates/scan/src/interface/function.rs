@@ -15,6 +15,7 @@ pub const ARGUMENTS_MAX: usize = 9;
 pub enum Call {
     GpioRead,
     GpioWrite,
+    I2cTransfer,
     KeyValueDelete,
     KeyValueGet,
     KeyValuePut,
@@ -193,6 +194,7 @@ static TABLE: &[HostFunction] = &[
     wasi("sock_shutdown", &[I32, I32], &[I32], Call::NotSupported),
     native("gpio_read", &[I32], &[I32], Some(Capability::Gpio), Call::GpioRead),
     native("gpio_write", &[I32, I32], &[I32], Some(Capability::Gpio), Call::GpioWrite),
+    native("i2c_transfer", &[I32, I32, I32, I32], &[I32], Some(Capability::I2c), Call::I2cTransfer),
     native("key_value_delete", &[I32, I32], &[I32], Some(Capability::KeyValue), Call::KeyValueDelete),
     native("key_value_get", &[I32, I32, I32, I32], &[I32], Some(Capability::KeyValue), Call::KeyValueGet),
     native("key_value_put", &[I32, I32, I32, I32], &[I32], Some(Capability::KeyValue), Call::KeyValuePut),

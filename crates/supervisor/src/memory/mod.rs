@@ -15,7 +15,9 @@ use core::cell::RefCell;
 
 use wasmbed_protocol::ApplicationUid;
 
-use crate::platform::{Entropy, Link, LinkState, LogSink, NoPeripherals, Platform, Record, Timer, Watchdog};
+use crate::platform::{
+    Entropy, Link, LinkState, LogSink, Peripherals, Platform, Record, Timer, Watchdog, i2c,
+};
 pub use faulty::{Cut, Faults, FaultyStorage};
 pub use identity::MemoryIdentity;
 pub use storage::{Disk, MemoryStorage};
@@ -214,12 +216,45 @@ pub struct MemoryBoard {
     pub entropy: SeededEntropy,
     /// Keys and certificates; a fixed identity unless that is changed.
     pub identity: MemoryIdentity,
-    /// No pins, no sensors.
-    pub peripherals: NoPeripherals,
+    /// No pins, no sensors, one I2C bus if it is put there.
+    pub peripherals: MemoryPeripherals,
     /// The last lines.
     pub log: KeptLog,
     /// The clock that slices are measured with. Whoever calls `poll` sets it first.
     pub timer: CountingTimer,
+}
+
+/// What a board of memory has beside its memory.
+#[derive(Clone, Default)]
+pub struct MemoryPeripherals {
+    /// `i2c0`.
+    pub i2c: Option<SharedBus>,
+}
+
+impl core::fmt::Debug for MemoryPeripherals {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("MemoryPeripherals").field("has_i2c", &self.i2c.is_some()).finish()
+    }
+}
+
+impl Peripherals for MemoryPeripherals {
+    fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
+        self.i2c.as_mut().filter(|_| bus == 0).map(|bus| bus as &mut dyn i2c::Controller)
+    }
+}
+
+/// A bus that a test keeps a hold of.
+#[derive(Clone)]
+pub struct SharedBus(pub Rc<RefCell<dyn i2c::Controller>>);
+
+impl i2c::Controller for SharedBus {
+    fn step(&mut self, transfer: &mut i2c::Transfer, now_us: u64) -> i2c::Progress {
+        self.0.borrow_mut().step(transfer, now_us)
+    }
+
+    fn give_up(&mut self, now_us: u64) -> bool {
+        self.0.borrow_mut().give_up(now_us)
+    }
 }
 
 impl MemoryBoard {
@@ -232,7 +267,7 @@ impl MemoryBoard {
             storage,
             watchdog: CountingWatchdog::default(),
             entropy: SeededEntropy(seed),
-            peripherals: NoPeripherals,
+            peripherals: MemoryPeripherals::default(),
             log: KeptLog::default(),
             timer: CountingTimer::default(),
         }
@@ -245,7 +280,7 @@ impl Platform for MemoryBoard {
     type Watchdog = CountingWatchdog;
     type Entropy = SeededEntropy;
     type Identity = MemoryIdentity;
-    type Peripherals = NoPeripherals;
+    type Peripherals = MemoryPeripherals;
     type LogSink = KeptLog;
     type Timer = CountingTimer;
 
@@ -264,7 +299,7 @@ impl Platform for MemoryBoard {
     fn identity(&mut self) -> &mut MemoryIdentity {
         &mut self.identity
     }
-    fn peripherals(&mut self) -> &mut NoPeripherals {
+    fn peripherals(&mut self) -> &mut MemoryPeripherals {
         &mut self.peripherals
     }
     fn log(&mut self) -> &mut KeptLog {

@@ -7,15 +7,15 @@ use wasmbed_agent::{module_digest, spec_hash};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
     CorrelationId, Decommission, Desired, DesiredApplication, DeviceMessage, DeviceUid, Epoch, ErrorCode,
-    Frames, GatewayMessage, HeartbeatAck, List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGet,
-    ModuleGone, Publish, PublishAck, ReportReason, ResetReason, RestartPolicy, Revision, Spec, SpecHash,
-    Topic, TopicDirection, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
+    Frames, GatewayMessage, HeartbeatAck, I2cGrant, List, MessageGroups, ModuleChunk, ModuleDigest,
+    ModuleGet, ModuleGone, Publish, PublishAck, ReportReason, ResetReason, RestartPolicy, Revision, Spec,
+    SpecHash, Topic, TopicDirection, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
     memory::{FaultyStorage, MemoryBoard, MemoryLink},
-    platform::{Board, Provisioned},
+    platform::{Board, PeripheralFacts, PeripheralKind, Provisioned},
 };
 
 pub(crate) type Device = Supervisor<Interpreter, MemoryBoard>;
@@ -33,6 +33,8 @@ pub(crate) struct Wanted {
     pub(crate) memory_limit_bytes: u64,
     pub(crate) capabilities: Vec<&'static str>,
     pub(crate) args: Vec<String>,
+    /// A bus, an address on it, and bytes per second.
+    pub(crate) i2c: Option<(&'static str, u8, u32)>,
     /// Topics that it may publish to, and how often each second.
     pub(crate) topics: Vec<(&'static str, u32)>,
 }
@@ -50,6 +52,7 @@ impl Wanted {
             memory_limit_bytes: 131_072,
             capabilities: vec![],
             args: vec![],
+            i2c: None,
             topics: vec![],
         }
     }
@@ -67,6 +70,11 @@ impl Wanted {
     pub(crate) fn topics(mut self, topics: &[(&'static str, u32)]) -> Self {
         self.topics = topics.to_vec();
         self.capabilities(&["messages"])
+    }
+
+    pub(crate) fn i2c(mut self, bus: &'static str, address: u8, bytes_per_second: u32) -> Self {
+        self.i2c = Some((bus, address, bytes_per_second));
+        self.capabilities(&["i2c"])
     }
 
     /// Different bytes of the same program, so long.
@@ -93,6 +101,12 @@ impl Wanted {
             .iter()
             .map(|(name, per_second)| Topic { name, direction: TopicDirection::Out, per_second: *per_second })
             .collect();
+        let addresses = self.i2c.map(|(_, address, _)| [address]);
+        let grant = self.i2c.zip(addresses.as_ref());
+        let grants: Vec<I2cGrant<'_>> = grant
+            .map(|((name, _, bytes_per_second), addresses)| I2cGrant { name, addresses, bytes_per_second })
+            .into_iter()
+            .collect();
         let spec = Spec {
             uid,
             name: "default/test",
@@ -105,6 +119,7 @@ impl Wanted {
             env: List::empty(),
             capabilities: List::new(&self.capabilities),
             values_mac: None,
+            i2c: List::new(&grants),
             topics: List::new(&topics),
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
@@ -410,7 +425,18 @@ pub(crate) fn board() -> Board {
         flash_bytes: 4 << 20,
         module_bytes_max: 1 << 20,
         applications_max: 10,
-        capabilities: vec!["key-value".into(), "gpio".into(), "messages".into(), "sensor".into()],
+        capabilities: vec![
+            "key-value".into(),
+            "gpio".into(),
+            "sensor".into(),
+            "i2c".into(),
+            "messages".into(),
+        ],
+        peripherals: vec![PeripheralFacts {
+            name: "i2c0".into(),
+            kind: PeripheralKind::I2c,
+            is_simulated: true,
+        }],
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
     }

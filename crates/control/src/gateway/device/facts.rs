@@ -1,9 +1,9 @@
 //! What a device says of itself when it connects, in the form of `Device.status.facts`.
 
-use wasmbed_api::DeviceFacts;
+use wasmbed_api::{DeviceFacts, DevicePeripheral, PeripheralKind};
 use wasmbed_protocol::{
-    Facts, Hello,
-    limits::{NAME_BYTES_MAX, RESET_DETAIL_BYTES_MAX},
+    Facts, Hello, List,
+    limits::{NAME_BYTES_MAX, PERIPHERAL_NAME_BYTES_MAX, RESET_DETAIL_BYTES_MAX},
 };
 use wasmbed_scan::Features;
 
@@ -45,6 +45,20 @@ pub(in crate::gateway) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
             })
             .collect(),
         capabilities: hello.facts.capabilities.iter().map(name).collect(),
+        peripherals: hello
+            .facts
+            .peripherals
+            .iter()
+            .flat_map(List::iter)
+            .map(|peripheral| DevicePeripheral {
+                name: harmless(peripheral.name, PERIPHERAL_NAME_BYTES_MAX).into_owned(),
+                kind: match peripheral.kind {
+                    wasmbed_protocol::PeripheralKind::I2c => PeripheralKind::I2c,
+                    wasmbed_protocol::PeripheralKind::Unknown(_) => PeripheralKind::Unknown,
+                },
+                simulated: peripheral.is_simulated,
+            })
+            .collect(),
         reset_reason: Some(reset_reason),
     }
 }

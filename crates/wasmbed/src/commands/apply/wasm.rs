@@ -8,8 +8,8 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
-    Application, ApplicationConfig, ApplicationSpec, EnvFrom, Module, ModuleSpec, RestartPolicy, SecretRef,
-    TargetDevices,
+    Application, ApplicationConfig, ApplicationSpec, EnvFrom, I2cGrant, Module, ModuleSpec, PeripheralGrants,
+    RestartPolicy, SecretRef, TargetDevices,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
 
@@ -64,6 +64,10 @@ pub(super) struct WasmArgs {
     /// What to grant beyond the baseline, for example key-value; a list, or given several times.
     #[arg(long, alias = "capabilities", value_name = "NAMES", value_delimiter = ',')]
     capability: Vec<String>,
+    /// An I2C bus with the addresses of devices on it, and bytes per second at most, for example i2c0:0x48,0x76 or
+    /// i2c0:0x48:2000; grants the capability i2c too. May be given several times.
+    #[arg(long, value_name = "BUS:ADDRESSES[:RATE]", value_parser = values::i2c)]
+    i2c: Vec<I2cGrant>,
     /// Whether it is started again after it ended [default: always].
     #[arg(long, value_enum)]
     restart: Option<Restart>,
@@ -107,6 +111,7 @@ impl WasmArgs {
             ("--env-from", !self.env_from.is_empty()),
             ("--arg", !self.arg.is_empty()),
             ("--capability", !self.capability.is_empty()),
+            ("--i2c", !self.i2c.is_empty()),
             ("--restart", self.restart.is_some()),
             ("--description", self.description.is_some()),
             ("--no-pack", self.no_pack),
@@ -134,6 +139,14 @@ impl WasmArgs {
         Ok(TargetDevices { device_names: self.device.clone(), selector })
     }
 
+    fn capabilities(&self) -> Vec<String> {
+        let mut capabilities = self.capability.clone();
+        if !self.i2c.is_empty() && !capabilities.iter().any(|name| name == "i2c") {
+            capabilities.push("i2c".to_owned());
+        }
+        capabilities
+    }
+
     fn config(&self, memory_at_start: u64) -> Result<ApplicationConfig> {
         let defaults = ApplicationConfig::default();
         let at_start = i64::try_from(memory_at_start).unwrap_or(i64::MAX);
@@ -157,7 +170,8 @@ impl WasmArgs {
                 Some(Restart::Never) => RestartPolicy::Never,
                 None => defaults.restart_policy,
             },
-            capabilities: self.capability.clone(),
+            capabilities: self.capabilities(),
+            peripherals: PeripheralGrants { i2c: self.i2c.clone() },
         })
     }
 }

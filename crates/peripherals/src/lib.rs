@@ -1,0 +1,16 @@
+//! What applications reach of a device's buses: transfers as values, and the trait of what carries them out in bounded steps.
+//! [`i2c::BitBanged`] is an I2C controller over two open-drain lines.
+//!
+//! It may not know an application, an engine, a register or a clock: the time is an argument.
+//!
+//! ```text
+//! i2c: transfer <- controller <- bit_banged
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod i2c;

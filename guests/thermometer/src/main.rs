@@ -1,0 +1,26 @@
+//! Reads an LM75, or a sensor that is like one (TMP105, DS1775, MCP9800), once a second. Needs the capability `i2c` and, of the bus
+//! `i2c1`, the address 0x48.
+#![no_std]
+#![no_main]
+
+use core::time::Duration;
+
+use lm75::{Address, Lm75};
+use wasmbed_guest::{entry, i2c, log, wait};
+
+entry!(main);
+
+const BUS: i2c::Bus = i2c::Bus::new(1);
+const PAUSE: Duration = Duration::from_secs(1);
+
+fn main() {
+    let mut sensor = Lm75::new(BUS, Address::default());
+    loop {
+        match sensor.read_temperature() {
+            Ok(celsius) => log!("{} m°C", (celsius * 1_000.0) as i32),
+            Err(lm75::Error::I2C(error)) => log!("sensor: {error}"),
+            Err(lm75::Error::InvalidInputData) => log!("sensor: invalid"),
+        }
+        wait(PAUSE);
+    }
+}
