@@ -10,7 +10,9 @@ use wasmbed_api::{
     APPLICATION_FINALIZER, Application, ApplicationPhase, ApplicationStatus, DEVICE_FINALIZER, Device,
     DeviceApplicationState, DevicePhase, MODULE_BYTES, Module, ReasonCode, RestartPolicy, TargetDevices,
 };
-use wasmbed_e2e::{ControlPlane, Machine, Part, Process, application, digest, fixtures, module, wasmbed};
+use wasmbed_e2e::{
+    ControlPlane, Machine, Part, Process, application, digest, fixtures, module, until_at, wasmbed,
+};
 use wasmbed_pki::Identity;
 
 wasmbed_e2e::both!(
@@ -118,6 +120,7 @@ async fn a_quota_on_module_bytes_holds_until_it_is_raised(plane: ControlPlane) -
         one - 1
     );
     ensure!(reason == "QuotaExceeded" && message.contains(&numbers), "{reason}: {message}");
+    says_used(&machine, one).await?;
     let board = machine.api::<Device>().get("board").await?;
     ensure!(runs(&board, &digest(&first)) && !runs(&board, &digest(&second)), "{:?}", board.status);
     machine.application("first", "Ready still", |application| is(application, "Ready", "True")).await?;
@@ -130,6 +133,16 @@ async fn a_quota_on_module_bytes_holds_until_it_is_raised(plane: ControlPlane) -
         })
         .await?;
     machine.application("second", "Complete", |application| is(application, "Complete", "True")).await?;
+    says_used(&machine, both).await
+}
+
+/// Waits until the quota's status says that the modules have so many bytes.
+async fn says_used(machine: &Machine, bytes: usize) -> Result<()> {
+    let says = |quota: &ResourceQuota| {
+        let used = quota.status.as_ref().and_then(|status| status.used.as_ref()?.get(MODULE_BYTES));
+        used.is_some_and(|used| used.0 == bytes.to_string())
+    };
+    until_at(machine.api::<ResourceQuota>(), "modules", &format!("{bytes} bytes used"), says).await?;
     Ok(())
 }
 

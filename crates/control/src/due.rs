@@ -15,7 +15,7 @@ impl<K> Default for DueQueue<K> {
     }
 }
 
-impl<K: Copy + Ord> DueQueue<K> {
+impl<K: Clone + Ord> DueQueue<K> {
     pub(crate) fn len(&self) -> usize {
         self.times.len()
     }
@@ -26,8 +26,8 @@ impl<K: Copy + Ord> DueQueue<K> {
 
     /// Has a key due at this time, whatever was planned for it before.
     pub(crate) fn set(&mut self, key: K, at_ms: u64) {
-        self.remove(key);
-        self.times.insert(key, at_ms);
+        self.remove(key.clone());
+        self.times.insert(key.clone(), at_ms);
         self.by_time.insert((at_ms, key));
     }
 
@@ -51,18 +51,18 @@ impl<K: Copy + Ord> DueQueue<K> {
 
     /// The first key whose time has come.
     pub(crate) fn due(&self, now_ms: u64) -> Option<K> {
-        self.by_time.first().filter(|(at_ms, _)| *at_ms <= now_ms).map(|(_, key)| *key)
+        self.by_time.first().filter(|(at_ms, _)| *at_ms <= now_ms).map(|(_, key)| key.clone())
     }
 
     /// Takes the first key whose time has come.
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<K> {
         let key = self.due(now_ms)?;
-        self.remove(key);
+        self.remove(key.clone());
         Some(key)
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
-        self.times.keys().copied()
+        self.times.keys().cloned()
     }
 }
 

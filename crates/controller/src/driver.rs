@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::ResourceExt as _;
 use tokio::{
     sync::{mpsc, watch},
@@ -158,7 +159,7 @@ impl Driver {
                 self.fleet.handle_gateway(now, &object);
                 self.follow(object.name_any(), object.spec.address);
             }
-            Input::Quota(key, bytes) => self.fleet.handle_quota(&key, bytes),
+            Input::Quota(key, seen) => self.fleet.handle_quota(&key, seen),
             Input::QuotaDeleted(key) => self.fleet.handle_quota_deleted(&key),
             Input::Unreadable(kind, key, uid) => {
                 self.fleet.handle_unreadable(now, kind, &key, uid.as_deref());
@@ -347,6 +348,10 @@ impl Driver {
             tasks.spawn(approve(self.caller.clone(), self.metrics.clone(), write));
         }
         // After the statuses, which people wait for.
+        while let Some(write) = self.fleet.poll_quota(now) {
+            let target = Target::<ResourceQuota>::status(write.quota, "ResourceQuota status");
+            self.start_write(tasks, Operation::WriteQuota, write.id, target, write.patch);
+        }
         while let Some(write) = self.fleet.poll_device_finalizer(now) {
             let target = Target::<Device>::metadata(write.device, "finalizers");
             self.start_write(tasks, Operation::WriteFinalizer, write.id, target, write.patch);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use wasmbed_api::{Application, Device, DeviceGateway};
 use wasmbed_control::{
     ObjectKey,
-    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, RequestSeen},
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, QuotaSeen, RequestSeen},
     gateway_api::StreamEvent,
 };
 
@@ -24,8 +24,8 @@ pub(crate) enum Input {
     /// An object is there and can't be read; its UID.
     Unreadable(Kind, ObjectKey, Option<String>),
     GatewayDeleted(String),
-    /// A ResourceQuota; the bytes of modules that it allows, if it bounds them.
-    Quota(ObjectKey, Option<u64>),
+    /// A ResourceQuota; what it says of the bytes of modules, if it bounds them.
+    Quota(ObjectKey, Option<QuotaSeen>),
     QuotaDeleted(ObjectKey),
     RequestsBegin,
     RequestsEnd,

@@ -24,6 +24,7 @@ pub(crate) enum Operation {
     WriteGateway,
     WriteApproval,
     WriteDecommission,
+    WriteQuota,
     PutDecommissions,
     ReviewAccess,
     WriteEvent,

@@ -22,7 +22,7 @@ use wasmbed_api::{
 };
 use wasmbed_control::{
     ObjectKey,
-    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources, module_bytes_of},
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSources, QuotaSeen},
 };
 use wasmbed_kubernetes::{Unreadable, Watched, describe_watch_error};
 
@@ -268,10 +268,7 @@ fn gateway(change: Change<DeviceGateway>) -> Option<Input> {
 fn quota(change: Change<ResourceQuota>) -> Option<Input> {
     match change {
         Change::Gone(metadata) => Some(Input::QuotaDeleted(ObjectKey::of(&metadata)?)),
-        Change::Seen(object) => {
-            let bytes = object.spec.as_ref().and_then(module_bytes_of);
-            Some(Input::Quota(ObjectKey::of(&object.metadata)?, bytes))
-        }
+        Change::Seen(object) => Some(Input::Quota(ObjectKey::of(&object.metadata)?, QuotaSeen::of(&object))),
     }
 }
 
@@ -450,7 +447,9 @@ mod tests {
             Input::Gateway(object) if object.metadata.name.as_deref() == Some("a") => {
                 ("seen", text(&Kind::Gateway))
             }
-            Input::Quota(key, Some(1_024)) if key.name == "a" => ("seen", text(&Kind::Quota)),
+            Input::Quota(key, Some(seen)) if key.name == "a" && seen.bytes == 1_024 => {
+                ("seen", text(&Kind::Quota))
+            }
             Input::QuotaDeleted(_) => ("gone", text(&Kind::Quota)),
             Input::ApplicationDeleted(_) => ("gone", text(&Kind::Application)),
             Input::ModuleDeleted(_) => ("gone", text(&Kind::Module)),

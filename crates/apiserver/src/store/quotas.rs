@@ -102,6 +102,8 @@ impl Counts {
             let counted = kinds.iter().find(|kind| is_counted(kind) && counts(&name, kind));
             if let Some(kind) = counted {
                 used.insert(name, Quantity::of(self.of(tables, kind, namespace)?).as_str().into());
+            } else if let Some(said) = quota["status"]["used"].get(&name).filter(|_| is_others(&name)) {
+                used.insert(name, said.clone());
             }
         }
         let mut status = json!({});
@@ -146,6 +148,11 @@ fn is_counted(kind: &Kind) -> bool {
 fn counts(name: &str, kind: &Kind) -> bool {
     name.strip_prefix(COUNT).is_some_and(|resource| resource == kind.qualified())
         || (kind.group.is_empty() && SHORT.contains(&name) && name == kind.plural)
+}
+
+/// Whether a bound is for others to count: like kube-controller-manager the server leaves what they write.
+fn is_others(name: &str) -> bool {
+    name.contains('/') && !name.starts_with(COUNT)
 }
 
 /// What a quota bounds.

@@ -238,6 +238,17 @@ pub struct DecommissionWrite {
     pub patch: serde_json::Value,
 }
 
+/// A merge patch of `ResourceQuota.status.used`, of the bytes of modules alone, carrying the resourceVersion that it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuotaWrite {
+    /// For the result.
+    pub id: CallId,
+    /// Which ResourceQuota.
+    pub quota: ObjectKey,
+    /// The patch.
+    pub patch: serde_json::Value,
+}
+
 /// A `PUT /v1/decommissions` that is to be made, of orders that are to be signed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrdersPut {

@@ -7,7 +7,7 @@
 //! watches ── handle_application, _module, _device, _gateway, _lease, ─┐     ┌── poll_put, poll_upload, poll_orders ── gateways
 //!         ── handle_request ──────────────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
 //! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown,
-//! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_event ── API
+//! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_quota, poll_event ── API
 //!            handle_write_outcome, handle_proof                       │     ├── poll_proof ── to be verified
 //!            handle_secret ───────────────────────────────────────────┤     ├── poll_secret ── API, by `get` alone
 //! election ─ handle_leadership ───────────────────────────────────────┤     └── poll_timeout
@@ -76,11 +76,11 @@ pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
     ApprovalWrite, CallId, DecommissionWrite, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite,
     GatewayWrite, Kind, LeaseSeen, Order, OrdersOutcome, OrdersPut, ProofCheck, ProofEvidence, Put,
-    PutOutcome, SecretOutcome, SecretRead, StatusWrite, UnreachableWrite, Upload, UploadOutcome,
+    PutOutcome, QuotaWrite, SecretOutcome, SecretRead, StatusWrite, UnreachableWrite, Upload, UploadOutcome,
     UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
-pub use quota::module_bytes_of;
+pub use quota::QuotaSeen;
 pub use requests::{Claim, RequestSeen};
 pub use secret::{SecretEnv, SecretValues, ValuesKey};
 pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
@@ -93,6 +93,7 @@ use crate::{ObjectKey, gateway_api::StreamEvent};
 use application_entry::Application;
 use device_entry::Device;
 use gateways::Gateway;
+use quota::Quota;
 use record::{ApplicationId, DeviceId};
 use requests::Requests;
 use secrets::Secrets;
@@ -176,8 +177,12 @@ pub struct Fleet {
     proofs: DueQueue<DeviceId>,
     /// Secrets that Applications name.
     secrets: Secrets,
-    /// Bytes of modules that ResourceQuotas allow; only those that bound them.
-    quotas: BTreeMap<ObjectKey, u64>,
+    /// ResourceQuotas that bound the bytes of modules.
+    quotas: BTreeMap<ObjectKey, Quota>,
+    /// Bytes of the modules that have a place, by namespace; only where they are bounded.
+    module_bytes: BTreeMap<String, u64>,
+    /// ResourceQuotas whose status is to be looked at, by time.
+    quota_statuses: DueQueue<ObjectKey>,
     /// Namespaces in which places for modules are to be given out anew.
     unplaced: BTreeSet<String>,
     writes: Writes,
@@ -232,6 +237,8 @@ impl Fleet {
             proofs: DueQueue::default(),
             secrets: Secrets::default(),
             quotas: BTreeMap::new(),
+            module_bytes: BTreeMap::new(),
+            quota_statuses: DueQueue::default(),
             unplaced: BTreeSet::new(),
             events: VecDeque::new(),
             events_dropped: 0,
@@ -431,6 +438,7 @@ impl Fleet {
         let releases = self.release_timeouts(now);
         gateways
             .chain(self.decommission_timeouts(now))
+            .chain(self.quota_timeout(now))
             .chain(undeploys)
             .chain(status)
             .chain(writes)
@@ -492,6 +500,7 @@ impl Fleet {
         self.replan.extend(self.devices.keys());
         self.requests.resync();
         self.resync_decommissions(now);
+        self.resync_quotas(now);
         for device in self.devices.values_mut() {
             device.retry_finish();
         }

@@ -5,21 +5,118 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ResourceQuotaSpec;
+use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
+use serde_json::{Value, json};
 use wasmbed_api::{MODULE_BYTES, ReasonCode};
 use wasmbed_protocol::ModuleDigest;
 use wasmbed_quantity::Quantity;
 
 use super::{module::ModuleRefusal, record::ApplicationId};
+use crate::kubernetes::WriteOutcome;
 
 /// The bytes of modules that a ResourceQuota allows; none if it does not bound them. One with scopes bounds Pods alone.
-#[must_use]
-pub fn module_bytes_of(spec: &ResourceQuotaSpec) -> Option<u64> {
+fn module_bytes_of(spec: &ResourceQuotaSpec) -> Option<u64> {
     let scoped =
         spec.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) || spec.scope_selector.is_some();
     let bound = spec.hard.as_ref().filter(|_| !scoped)?.get(MODULE_BYTES)?;
     // The API server takes whole numbers alone.
     Quantity::parse(&bound.0).ok()?.whole()
+}
+
+/// A ResourceQuota that bounds the bytes of modules, as the watch shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaSeen {
+    /// Bytes that it allows.
+    pub bytes: u64,
+    /// Bytes that its status says are used.
+    pub used: Option<u64>,
+    /// `metadata.resourceVersion`.
+    pub version: String,
+}
+
+impl QuotaSeen {
+    /// What an object says; none if it does not bound the bytes of modules.
+    #[must_use]
+    pub fn of(object: &ResourceQuota) -> Option<Self> {
+        let bytes = object.spec.as_ref().and_then(module_bytes_of)?;
+        let used = object.status.as_ref().and_then(|status| status.used.as_ref()?.get(MODULE_BYTES));
+        Some(Self {
+            bytes,
+            used: used.and_then(|used| Quantity::parse(&used.0).ok()?.whole()),
+            version: object.metadata.resource_version.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// A ResourceQuota that bounds the bytes of modules, and how its status is written.
+#[derive(Debug)]
+pub(super) struct Quota {
+    seen: QuotaSeen,
+    writing: bool,
+    /// Another version is there, which the watch has not brought yet.
+    conflicted: bool,
+    written_ms: Option<u64>,
+}
+
+impl Quota {
+    pub(super) fn new(seen: QuotaSeen) -> Self {
+        Self { seen, writing: false, conflicted: false, written_ms: None }
+    }
+
+    /// Bytes that it allows.
+    pub(super) fn bytes(&self) -> u64 {
+        self.seen.bytes
+    }
+
+    pub(super) fn observe(&mut self, seen: QuotaSeen) {
+        self.seen = seen;
+        self.conflicted = false;
+    }
+
+    /// The interval has passed: a write is tried again, whatever the watch brought.
+    pub(super) fn resync(&mut self) {
+        self.conflicted = false;
+    }
+
+    /// Whether its status is to say that this is used, as far as it is known.
+    pub(super) fn is_behind(&self, used: u64) -> bool {
+        !self.writing && !self.conflicted && self.seen.used != Some(used)
+    }
+
+    /// When its status may be written, `interval_ms` after the last time.
+    pub(super) fn due_ms(&self, interval_ms: u64) -> u64 {
+        self.written_ms.map_or(0, |written_ms| written_ms.saturating_add(interval_ms))
+    }
+
+    /// Its status is written; the merge patch (RFC 7396), and the resourceVersion that it is made for.
+    pub(super) fn begin_write(&mut self, now_ms: u64, used: u64) -> (Value, String) {
+        self.writing = true;
+        self.written_ms = Some(now_ms);
+        let version = self.seen.version.clone();
+        let patch = json!({
+            "metadata": { "resourceVersion": version },
+            "status": { "used": { MODULE_BYTES: Quantity::of(used).as_str() } },
+        });
+        (patch, version)
+    }
+
+    /// A write that was made for `version` was answered; the watch may have been quicker, which then knows better.
+    pub(super) fn written(&mut self, outcome: &WriteOutcome<String>, version: &str, used: u64) {
+        self.writing = false;
+        let is_known = self.seen.version == version;
+        match outcome {
+            WriteOutcome::Done(resource_version) if is_known => {
+                resource_version.clone_into(&mut self.seen.version);
+                self.seen.used = Some(used);
+            }
+            WriteOutcome::Conflict => self.conflicted = is_known,
+            WriteOutcome::Done(_)
+            | WriteOutcome::NotFound
+            | WriteOutcome::Throttled { .. }
+            | WriteOutcome::Unavailable(_)
+            | WriteOutcome::Rejected(_) => {}
+        }
+    }
 }
 
 /// A module that an Application uses.
@@ -129,12 +226,12 @@ impl Places {
 }
 
 /// Decides which Applications of a namespace get the modules that they want. `quotas` are its bounds by name. Those that hold a
-/// place, or want none, are not in the result.
+/// place, or want none, are not in the result. Beside it are the bytes of the modules that have a place then.
 pub(super) fn plan_places(
     namespace: &str,
     quotas: &BTreeMap<String, u64>,
     claims: Vec<Claim>,
-) -> BTreeMap<ApplicationId, Decision> {
+) -> (BTreeMap<ApplicationId, Decision>, u64) {
     let mut places = Places::default();
     for claim in &claims {
         if let Some(module) = claim.wanted.filter(|_| claim.held).or(claim.earlier) {
@@ -171,7 +268,7 @@ pub(super) fn plan_places(
         let refusal = exceeded(namespace, quota, requested, used, *limit);
         decided.insert(claim.id, Decision::Refused(wanted.digest, refusal));
     }
-    decided
+    (decided, places.bytes)
 }
 
 /// The bytes that a module asks for, and those of the others: what devices have of the Application makes room for it.
@@ -210,7 +307,7 @@ mod tests {
     }
 
     fn plan(limit: u64, claims: Vec<Claim>) -> BTreeMap<ApplicationId, Decision> {
-        plan_places("default", &BTreeMap::from([("q".to_owned(), limit)]), claims)
+        plan_places("default", &BTreeMap::from([("q".to_owned(), limit)]), claims).0
     }
 
     fn admitted(decided: &BTreeMap<ApplicationId, Decision>) -> Vec<u32> {
@@ -267,7 +364,7 @@ mod tests {
     #[test]
     fn the_smallest_of_several_bounds_holds() {
         let quotas = BTreeMap::from([("narrow".to_owned(), 40), ("wide".to_owned(), 100)]);
-        let decided = plan_places("default", &quotas, vec![claim(1, used(1, 41))]);
+        let (decided, _) = plan_places("default", &quotas, vec![claim(1, used(1, 41))]);
         let Decision::Refused(_, refusal) = &decided[&ApplicationId(1)] else { panic!("{decided:?}") };
         assert!(refusal.message.contains("exceeded quota: narrow"), "{}", refusal.message);
     }
@@ -318,6 +415,8 @@ mod tests {
             let decided = plan(limit, claims.clone());
             let before = taken(&claims, &BTreeMap::new());
             prop_assert!(taken(&claims, &decided) <= limit.max(before));
+            let (_, used) = plan_places("default", &BTreeMap::from([("q".to_owned(), limit)]), claims.clone());
+            prop_assert_eq!(used, taken(&claims, &decided));
             let asked: BTreeSet<ApplicationId> =
                 claims.iter().filter(|claim| !claim.held && claim.wanted.is_some()).map(|claim| claim.id).collect();
             prop_assert_eq!(decided.keys().copied().collect::<BTreeSet<_>>(), asked);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! handle_quota, a module that is wanted, an Application that went ──> the namespace is noted ──settle──> plan_places ──> prepare
+//!                                                                                                 └──> poll_quota: status.used
 //! ```
 //!
 //! Only a leader decides, from complete lists and right before it plans. What has a place keeps it: a new leader finds out from the
@@ -14,19 +15,20 @@ use wasmbed_protocol::ModuleDigest;
 use super::{
     Fleet, Kind, ModuleRefusal,
     application_entry::Application,
-    quota::{Claim, Place, Used, plan_places},
+    input::QuotaWrite,
+    quota::{Claim, Place, Quota, QuotaSeen, Used, plan_places},
     record::ApplicationId,
+    write_queue::Subject,
 };
-use crate::{Now, ObjectKey};
+use crate::{Now, ObjectKey, kubernetes::WriteOutcome};
 
 impl Fleet {
-    /// A ResourceQuota exists; the bytes of modules that it allows, if it bounds them.
-    pub fn handle_quota(&mut self, key: &ObjectKey, bytes: Option<u64>) {
+    /// A ResourceQuota exists; what it says of the bytes of modules, if it bounds them.
+    pub fn handle_quota(&mut self, key: &ObjectKey, seen: Option<QuotaSeen>) {
         self.mark_listed(Kind::Quota, key);
-        let known = self.quotas.get(key).copied();
-        if known == bytes {
-            return;
-        }
+        let Some(seen) = seen else { return self.handle_quota_deleted(key) };
+        self.quota_statuses.hasten(key.clone(), 0);
+        let before = self.quotas.get(key).map(Quota::bytes);
         // What is there before the first bound has its place.
         if self.decides() && !self.is_bounded(&key.namespace) {
             for id in self.applications_in(&key.namespace) {
@@ -35,15 +37,18 @@ impl Fleet {
                 application.set_place(Place::of(sent));
             }
         }
-        match bytes {
-            Some(bytes) => self.quotas.insert(key.clone(), bytes),
-            None => self.quotas.remove(key),
-        };
-        self.unplaced.insert(key.namespace.clone());
+        if before != Some(seen.bytes) {
+            self.unplaced.insert(key.namespace.clone());
+        }
+        match self.quotas.get_mut(key) {
+            Some(quota) => quota.observe(seen),
+            None => drop(self.quotas.insert(key.clone(), Quota::new(seen))),
+        }
     }
 
-    /// A ResourceQuota is gone.
+    /// A ResourceQuota is gone, or bounds the bytes of modules no more.
     pub fn handle_quota_deleted(&mut self, key: &ObjectKey) {
+        self.quota_statuses.remove(key.clone());
         if self.quotas.remove(key).is_some() {
             self.unplaced.insert(key.namespace.clone());
         }
@@ -78,7 +83,13 @@ impl Fleet {
                 true => Vec::new(),
                 false => ids.iter().filter_map(|id| self.claim(*id)).collect(),
             };
-            let decided = plan_places(&namespace, &quotas, claims);
+            let (decided, used) = plan_places(&namespace, &quotas, claims);
+            if quotas.is_empty() {
+                self.module_bytes.remove(&namespace);
+            } else if self.module_bytes.insert(namespace.clone(), used) != Some(used) {
+                let keys = quotas.keys().map(|name| ObjectKey::new(namespace.as_str(), name.as_str()));
+                keys.for_each(|key| self.quota_statuses.hasten(key, now.ms));
+            }
             let changed: Vec<ApplicationId> = match quotas.is_empty() {
                 // Those that had none.
                 true => ids.into_iter().filter(|id| self.waits_for_place(*id)).collect(),
@@ -100,18 +111,78 @@ impl Fleet {
         }
     }
 
+    /// The next status of a ResourceQuota that is to say how many bytes the modules of its namespace have. Call until there is none;
+    /// people alone wait for it, so that it uses what others leave.
+    pub fn poll_quota(&mut self, now: Now) -> Option<QuotaWrite> {
+        self.settle(now);
+        if !self.decides() {
+            return None;
+        }
+        while self.writes.has_spare(now.ms) {
+            let key = self.quota_statuses.pop_due(now.ms)?;
+            if let Some(write) = self.quota_write(now, key) {
+                return Some(write);
+            }
+        }
+        None
+    }
+
+    fn quota_write(&mut self, now: Now, key: ObjectKey) -> Option<QuotaWrite> {
+        let used = *self.module_bytes.get(&key.namespace)?;
+        let quota = self.quotas.get_mut(&key).filter(|quota| quota.is_behind(used))?;
+        let due_ms = quota.due_ms(self.config.status_interval_ms);
+        if now.ms < due_ms {
+            self.quota_statuses.set(key, due_ms);
+            return None;
+        }
+        let (patch, version) = quota.begin_write(now.ms, used);
+        let id = self.next_call();
+        self.writes.begin(id, Subject::Quota { key: key.clone(), version, used });
+        Some(QuotaWrite { id, quota: key, patch })
+    }
+
+    pub(super) fn quota_written(
+        &mut self,
+        now: Now,
+        key: ObjectKey,
+        (version, used): (&str, u64),
+        outcome: &WriteOutcome<String>,
+    ) {
+        // It may be gone since.
+        let Some(quota) = self.quotas.get_mut(&key) else { return };
+        quota.written(outcome, version, used);
+        // A refused one is tried at the next interval.
+        if !matches!(outcome, WriteOutcome::NotFound | WriteOutcome::Rejected(_)) {
+            self.quota_statuses.hasten(key, now.ms);
+        }
+    }
+
+    /// Everything is looked at anew.
+    pub(super) fn resync_quotas(&mut self, now: Now) {
+        for (key, quota) in &mut self.quotas {
+            quota.resync();
+            self.quota_statuses.hasten(key.clone(), now.ms);
+        }
+    }
+
+    /// When time alone makes something of this due.
+    pub(super) fn quota_timeout(&self, now: Now) -> Option<u64> {
+        let first_ms = self.quota_statuses.first_ms().filter(|_| self.decides())?;
+        Some(first_ms.max(self.writes.spare_ms(now.ms)))
+    }
+
     /// Whether the bytes of a namespace's modules are bounded.
     pub(super) fn is_bounded(&self, namespace: &str) -> bool {
         self.quotas_of(namespace).next().is_some()
     }
 
-    fn quotas_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a u64)> {
+    fn quotas_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Quota)> {
         let from = ObjectKey::new(namespace, "");
         self.quotas.range(from..).take_while(move |(key, _)| key.namespace == namespace)
     }
 
     fn bounds(&self, namespace: &str) -> BTreeMap<String, u64> {
-        self.quotas_of(namespace).map(|(key, bytes)| (key.name.clone(), *bytes)).collect()
+        self.quotas_of(namespace).map(|(key, quota)| (key.name.clone(), quota.bytes())).collect()
     }
 
     fn applications_in(&self, namespace: &str) -> Vec<ApplicationId> {

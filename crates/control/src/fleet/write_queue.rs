@@ -11,7 +11,7 @@ use super::{
     published::Transition,
     record::{ApplicationId, DeviceId},
 };
-use crate::backoff::ApiPause;
+use crate::{ObjectKey, backoff::ApiPause};
 
 /// The rate of all writes, and those on their way.
 #[derive(Debug)]
@@ -46,6 +46,12 @@ pub(super) enum Subject {
         id: DeviceId,
         version: String,
     },
+    /// Made for this resourceVersion, and what it says is used.
+    Quota {
+        key: ObjectKey,
+        version: String,
+        used: u64,
+    },
     Gateway(String),
     /// Of the request of that name.
     Approval(String),
@@ -76,6 +82,7 @@ impl Writes {
             | Subject::Decommission { id, .. } => *id == device,
             Subject::Status { .. }
             | Subject::Finalizer { .. }
+            | Subject::Quota { .. }
             | Subject::Gateway(_)
             | Subject::Approval(_) => false,
         })
@@ -89,6 +96,7 @@ impl Writes {
             | Subject::DeviceFinalizer { .. }
             | Subject::Finished(_)
             | Subject::Decommission { .. }
+            | Subject::Quota { .. }
             | Subject::Gateway(_)
             | Subject::Approval(_) => false,
         })

@@ -305,6 +305,7 @@ impl Fleet {
                 }
             }
             Subject::Approval(name) => self.approval_written(&name, &outcome),
+            Subject::Quota { key, version, used } => self.quota_written(now, key, (&version, used), &outcome),
             Subject::Decommission { id, version } => self.decommission_written(now, id, &version, &outcome),
             Subject::Unreachable(id) => {
                 let Some(device) = self.devices.get_mut(&id) else { return };

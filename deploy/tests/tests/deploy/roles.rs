@@ -45,6 +45,7 @@ const GATEWAY: &str = "
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 - - - - - - - -
     resourcequotas          - - - - - - - -
+    resourcequotas/status   - . . . - - . .
     subjectaccessreviews    . . . y . . . .
 ";
 const CONTROLLER: &str = "
@@ -63,6 +64,7 @@ const CONTROLLER: &str = "
     certificatesigningrequests/approval  - . . . y y . .
     secrets                 - - - - - - - -
     resourcequotas          - y y - - - - -
+    resourcequotas/status   - . . . - y . .
     subjectaccessreviews    . . . y . . . .
 ";
 const SIGNER: &str = "
@@ -81,6 +83,7 @@ const SIGNER: &str = "
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 y - - - - - y -
     resourcequotas          - - - - - - - -
+    resourcequotas/status   - . . . - - . .
     subjectaccessreviews    . . . - . . . .
 ";
 
@@ -100,6 +103,7 @@ const OPERATOR: &str = "
     certificatesigningrequests/approval  - . . . - - . .
     secrets                 - - - - - - - -
     resourcequotas          - - - - - - - -
+    resourcequotas/status   - . . . - - . .
     subjectaccessreviews    . . . - . . . .
 ";
 
@@ -475,7 +479,46 @@ async fn controller_rules(controller: &Asked<'_>) -> Result<()> {
     ] {
         controller.patch(of, "g1", status(more)).await.refused_by_rule(says)?;
     }
-    Ok(())
+    quota_rules(controller).await
+}
+
+/// What a controller may say of a ResourceQuota.
+async fn quota_rules(controller: &Asked<'_>) -> Result<()> {
+    let of = "resourcequotas/status";
+    controller.patch(of, "one", used("7")).await.allowed()?;
+    let alone = "of a ResourceQuota a controller may change only what its status says of wasmbed.github.io/module-bytes used";
+    let key = "wasmbed.github.io/module-bytes";
+    for status in [
+        json!({"used": {"count/secrets": "0"}}),
+        json!({"used": {key: "7", "pods": "0"}}),
+        json!({"hard": {key: "9"}}),
+        json!({"hard": {key: "9"}, "used": {key: "7"}}),
+    ] {
+        controller.patch(of, "one", json!({ "status": status })).await.refused_by_rule(alone)?;
+    }
+    // Nor may it change or take away what others count.
+    let counted = |used: Value| json!({"status": {"hard": {key: "1Mi"}, "used": used}});
+    let path = item(controller.system, of, "one");
+    let answer =
+        send(controller.admin, "PATCH", &path, Some(counted(json!({"pods": "1"}))), "merge-patch+json").await;
+    ensure!(answer.code == 200, "{answer:?}");
+    // The embedded server counts itself what it knows.
+    let path = item(controller.system, "resourcequotas", "one");
+    if send(controller.admin, "GET", &path, None, "").await.body["status"]["used"]["pods"] == "1" {
+        for used in [json!({"pods": "2"}), json!({"pods": null}), json!({"pods": null, key: "7"})] {
+            controller.patch(of, "one", counted(used)).await.refused_by_rule(alone)?;
+        }
+    }
+    // Metadata come through in a cluster.
+    let answer = controller.patch(of, "one", label()).await;
+    ensure!(
+        answer.code == 200 && answer.body["metadata"]["labels"].is_null()
+            || answer.refused_by_rule(alone).is_ok(),
+        "{answer:?}"
+    );
+    let spec = json!({"spec": {"hard": {key: "9Gi"}}});
+    let refused = controller.patch("resourcequotas", "one", spec).await;
+    refused.refused_by_role(&controller.user, "patch", "resourcequotas")
 }
 
 /// A condition as whoever approves or denies sets it.
@@ -663,6 +706,8 @@ impl Asked<'_> {
             // The own object is there already: then another answer than a refusal is a permission, too.
             "create" => self.create(resource, object(resource, name)).await,
             "update" => self.update(resource, name).await,
+            // A controller may write this alone.
+            "patch" if resource == "resourcequotas/status" => self.patch(resource, name, used("1")).await,
             "patch" => self.patch(resource, name, label()).await,
             "delete" => self.delete(resource, name).await,
             "deletecollection" => {
@@ -780,6 +825,11 @@ fn item(system: &str, resource: &str, name: &str) -> String {
         Some((kind, part)) => format!("{}/{name}/{part}", collection(system, kind)),
         None => format!("{}/{name}", collection(system, resource)),
     }
+}
+
+/// What a controller says of the bytes of modules.
+fn used(bytes: &str) -> Value {
+    json!({"status": {"used": {"wasmbed.github.io/module-bytes": bytes}}})
 }
 
 fn label() -> Value {

@@ -140,6 +140,29 @@ fn a_status_is_the_servers_and_watches_see_it() {
     assert_eq!(stored["metadata"]["resourceVersion"], (start + 6).to_string());
 }
 
+#[test]
+fn what_others_count_stays_as_they_say() {
+    const BYTES: &str = "wasmbed.github.io/module-bytes";
+    let mut world = World::new();
+    let leases = leases(world.memory.kinds());
+    world.write(&quota(&world, "q", json!({LEASES: 2, BYTES: "1Mi"}))).unwrap();
+    let say = |world: &World, used: Value| {
+        let patch = crate::resource::Patch::Merge(json!({"status": {"used": used}}));
+        let part = crate::resource::Part::Status;
+        write(&quotas(world), "q", Operation::Patch { part, patch })
+    };
+    let said = say(&world, json!({BYTES: "77", LEASES: "9", "example.com/other": "1", "pods": "5"}));
+    world.write(&said).unwrap();
+    let hard = json!({LEASES: "2", BYTES: "1Mi"});
+    assert_eq!(world.status("q"), json!({"hard": hard, "used": {LEASES: "0", BYTES: "77"}}));
+    world.write(&create(&leases, "a", json!({}))).unwrap();
+    assert_eq!(world.status("q"), json!({"hard": hard, "used": {LEASES: "1", BYTES: "77"}}));
+    let patch = crate::resource::Patch::Merge(json!({"spec": {"hard": {BYTES: null}}}));
+    let part = crate::resource::Part::Main;
+    world.write(&write(&quotas(&world), "q", Operation::Patch { part, patch })).unwrap();
+    assert_eq!(world.status("q"), json!({"hard": {LEASES: "2"}, "used": {LEASES: "1"}}));
+}
+
 #[tokio::test]
 async fn two_creates_at_once_do_not_both_get_the_last_place() {
     let kinds = kinds();

@@ -67,6 +67,70 @@ fn an_application_beyond_the_bound_goes_nowhere_until_there_is_room() {
     assert_eq!(running(&world), ["b", "c", "d", "e"]);
 }
 
+fn used(world: &World, quota: &str) -> Option<u64> {
+    world.quota_statuses[quota].0
+}
+
+#[test]
+fn the_status_says_how_many_bytes_the_modules_have() {
+    let mut world = world(2_500);
+    world.advance(1_000);
+    assert_eq!((used(&world, "q"), world.quota_writes), (Some(0), 1));
+    for (name, module) in [("a", 1), ("again", 1), ("b", 2), ("c", 3)] {
+        world.apply_application(name, module, all());
+    }
+    world.advance(5_000);
+    assert_eq!(used(&world, "q"), Some(2_000), "a module counts once, and one without a place not at all");
+    assert!(world.quota_writes <= 5, "{} writes", world.quota_writes);
+    // Another quota of the namespace says the same, also one below what is there.
+    world.set_quota("later", Some(10));
+    world.advance(1_000);
+    assert_eq!((used(&world, "later"), used(&world, "q")), (Some(2_000), Some(2_000)));
+    world.delete_application("b");
+    world.set_quota("later", None);
+    world.advance(10_000);
+    assert_eq!(used(&world, "q"), Some(2_000), "what waited has its place");
+    // Somebody writes something else, or another version that the watch is late to show.
+    world.quota_statuses.get_mut("q").unwrap().0 = Some(7);
+    world.send_quota("q");
+    world.advance(2_000);
+    assert_eq!(used(&world, "q"), Some(2_000));
+    world.quota_statuses.get_mut("q").unwrap().1 = "unseen".to_owned();
+    world.delete_application("c");
+    world.advance(40_000);
+    assert_eq!(used(&world, "q"), Some(1_000));
+    // Another leads and has nothing to say.
+    let writes = world.quota_writes;
+    world.lead();
+    world.advance(60_000);
+    assert_eq!((used(&world, "q"), world.quota_writes), (Some(1_000), writes));
+}
+
+#[test]
+fn who_does_not_lead_writes_no_quota() {
+    let mut world = World::new(1, 1);
+    world.connect("device-000", "gateway-0");
+    world.follow();
+    world.set_quota("q", Some(1));
+    world.advance(60_000);
+    assert_eq!((used(&world, "q"), world.quota_writes), (None, 0));
+}
+
+#[test]
+fn a_namespace_that_changes_all_the_time_costs_a_write_a_second() {
+    let mut world = world(100_000);
+    world.advance(1_000);
+    for round in 0..50 {
+        if round % 2 == 0 {
+            world.apply_application("a", 1, all());
+        } else {
+            world.delete_application("a");
+        }
+        world.advance(200);
+    }
+    assert!(world.quota_writes <= 13, "{} writes in 10 s", world.quota_writes);
+}
+
 #[test]
 fn what_runs_goes_on_whatever_becomes_of_the_bound() {
     let mut world = world(9_000);

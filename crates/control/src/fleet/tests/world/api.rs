@@ -17,8 +17,8 @@ impl World {
         for name in self.applications.keys().cloned().collect::<Vec<_>>() {
             self.send_application(&name);
         }
-        for (name, bytes) in &self.quotas {
-            self.fleet.handle_quota(&key(name), Some(*bytes));
+        for name in self.quotas.keys().cloned().collect::<Vec<_>>() {
+            self.send_quota(&name);
         }
         for name in self.gateway_names() {
             let key = ObjectKey { namespace: "system".to_owned(), name: name.clone() };
@@ -43,6 +43,15 @@ impl World {
             },
         };
         self.fleet.handle_application(self.now, object, source);
+    }
+
+    /// A ResourceQuota has another version.
+    pub(in crate::fleet) fn send_quota(&mut self, name: &str) {
+        self.version += 1;
+        let (used, version) = self.quota_statuses.entry(name.to_owned()).or_default();
+        self.version.to_string().clone_into(version);
+        let seen = QuotaSeen { bytes: self.quotas[name], used: *used, version: version.clone() };
+        self.fleet.handle_quota(&key(name), Some(seen));
     }
 
     pub(in crate::fleet) fn send_device(&mut self, name: &str) {
@@ -206,6 +215,26 @@ impl World {
             self.remove_device(&name);
         } else {
             self.send_device(&name);
+        }
+    }
+
+    pub(super) fn write_quota(&mut self, write: QuotaWrite) {
+        self.quota_writes += 1;
+        let name = write.quota.name;
+        let outcome = match self.quota_statuses.get_mut(&name) {
+            None => WriteOutcome::NotFound,
+            Some((_, version)) if write.patch["metadata"]["resourceVersion"] != version.as_str() => {
+                WriteOutcome::Conflict
+            }
+            Some((used, _)) => {
+                let says = write.patch["status"]["used"][wasmbed_api::MODULE_BYTES].as_str().unwrap();
+                *used = wasmbed_quantity::Quantity::parse(says).unwrap().whole();
+                WriteOutcome::Done(self.version.to_string())
+            }
+        };
+        self.fleet.handle_write_outcome(self.now, write.id, outcome);
+        if self.quotas.contains_key(&name) {
+            self.send_quota(&name);
         }
     }
 

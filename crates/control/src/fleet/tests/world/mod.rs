@@ -150,6 +150,9 @@ pub(super) struct World {
     pub(super) secrets: BTreeMap<String, SecretOutcome>,
     /// Bytes of modules that ResourceQuotas of that name allow.
     pub(super) quotas: BTreeMap<String, u64>,
+    /// What their statuses say is used, and their resourceVersions.
+    pub(super) quota_statuses: BTreeMap<String, (Option<u64>, String)>,
+    pub(super) quota_writes: usize,
     /// Every read of a Secret: when, and which.
     pub(super) secret_reads: Vec<(u64, String)>,
 }
@@ -199,6 +202,8 @@ impl World {
             values_key: None,
             secrets: BTreeMap::new(),
             quotas: BTreeMap::new(),
+            quota_statuses: BTreeMap::new(),
+            quota_writes: 0,
             secret_reads: Vec::new(),
         };
         for n in 0..devices {
@@ -282,6 +287,10 @@ impl World {
                 self.write_unreachable(write);
             }
             quiet &= !self.settle_decommissions();
+            while let Some(write) = self.fleet.poll_quota(self.now) {
+                quiet = false;
+                self.write_quota(write);
+            }
             while let Some(write) = self.fleet.poll_device_finalizer(self.now) {
                 quiet = false;
                 self.write_device_finalizer(write);

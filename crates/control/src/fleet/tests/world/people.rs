@@ -119,10 +119,11 @@ impl World {
         match bytes {
             Some(bytes) => {
                 self.quotas.insert(name.to_owned(), bytes);
-                self.fleet.handle_quota(&key(name), Some(bytes));
+                self.send_quota(name);
             }
             None => {
                 self.quotas.remove(name);
+                self.quota_statuses.remove(name);
                 self.fleet.handle_quota_deleted(&key(name));
             }
         }
