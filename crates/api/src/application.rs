@@ -12,7 +12,7 @@ use crate::{
     schema::{
         self, BASE64_PATTERN, DIGEST_PATTERN, ENV_NAME_MAX, ENV_NAME_PATTERN, HASH_PATTERN, I2C_NAME_PATTERN,
         INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX, NAME_PATTERN, NO_NUL_PATTERN,
-        SECRET_KEY_PATTERN, TEXT_MAX, WORD_PATTERN,
+        SECRET_KEY_PATTERN, TEXT_MAX, TOPIC_MAX, TOPIC_PATTERN, WORD_PATTERN,
     },
 };
 
@@ -120,6 +120,12 @@ pub enum RestartPolicy {
 }, {
     "rule": "!has(self.peripherals) || !has(self.peripherals.i2c) || (has(self.capabilities) && 'i2c' in self.capabilities)",
     "message": "peripherals.i2c needs the capability i2c",
+}, {
+    "rule": "!has(self.topics) || size(self.topics) == 0 || (has(self.capabilities) && self.capabilities.exists(name, name == 'messages'))",
+    "message": "topics need messages among the capabilities",
+}, {
+    "rule": "!has(self.topics) || self.topics.map(topic, size(topic.name)).sum() <= 512",
+    "message": "the names of all topics together have at most 512 characters",
 }]))]
 pub struct ApplicationConfig {
     /// Linear memory at most, bytes.
@@ -147,7 +153,7 @@ pub struct ApplicationConfig {
     /// After it ended.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
-    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`.
+    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`, `messages`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 32), regex(pattern = WORD_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
@@ -155,6 +161,11 @@ pub struct ApplicationConfig {
     /// Which of a device's buses it may use, and how much of each.
     #[serde(default, skip_serializing_if = "PeripheralGrants::is_empty")]
     pub peripherals: PeripheralGrants,
+    /// Where its messages may go: needs `messages` among the capabilities. A message to any other topic is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = TOPICS_MAX))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub topics: Vec<Topic>,
 }
 
 /// Buses by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
@@ -202,6 +213,42 @@ impl Default for I2cGrant {
 
 fn bytes_per_second_default() -> i32 {
     1_000
+}
+
+/// Entries of `topics`.
+const TOPICS_MAX: u64 = 16;
+/// Messages of a topic each second.
+const TOPIC_PER_SECOND_MAX: i32 = 100;
+
+/// A topic of an application.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Topic {
+    /// Its name: levels of letters, digits, `.`, `_` and `-`, with slashes between them.
+    #[schemars(length(min = 1, max = TOPIC_MAX), regex(pattern = TOPIC_PATTERN))]
+    pub name: String,
+    /// Which way its messages go.
+    #[serde(default)]
+    pub direction: TopicDirection,
+    /// Messages that it may publish to it each second, on one device.
+    #[serde(default = "per_second_default")]
+    #[schemars(range(min = 1, max = TOPIC_PER_SECOND_MAX))]
+    pub per_second: i32,
+}
+
+/// Which way the messages of a topic go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TopicDirection {
+    /// From the application.
+    #[default]
+    Out,
+    /// One of a later version; an Application with it is not sent.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+fn per_second_default() -> i32 {
+    1
 }
 
 /// Entries of `env_from`.
@@ -281,6 +328,7 @@ impl Default for ApplicationConfig {
             restart_policy: RestartPolicy::default(),
             capabilities: Vec::new(),
             peripherals: PeripheralGrants::default(),
+            topics: Vec::new(),
         }
     }
 }

@@ -24,6 +24,10 @@ pub(crate) const PAIRING_ID_PATTERN: &str = "^[0-9a-f]{8}$";
 pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Name of an I2C bus.
 pub(crate) const I2C_NAME_PATTERN: &str = "^i2c[0-9]$";
+/// Name of a topic: levels between slashes, none empty, and no wildcard of MQTT.
+pub(crate) const TOPIC_PATTERN: &str = "^[-A-Za-z0-9._]+(/[-A-Za-z0-9._]+)*$";
+/// Longest name of a topic, characters.
+pub(crate) const TOPIC_MAX: u64 = 64;
 /// No NUL: it ends a text in C, and with it what an application gets to see.
 pub(crate) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 /// Name of an environment variable, or the beginning of one.

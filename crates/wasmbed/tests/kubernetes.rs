@@ -206,6 +206,42 @@ fn unknown_fields_kinds_and_rules_are_refused_by_name_and_the_rest_is_applied() 
     }
 }
 
+#[test]
+fn topics_are_refused_unless_they_are_topics() {
+    let api = Api::start();
+    let apply = |topics: &str, capabilities: &str| {
+        let text = format!(
+            "apiVersion: wasmbed.github.io/v1alpha1\nkind: Application\nmetadata: {{name: x}}\n\
+             spec: {{module: m, config: {{capabilities: [{capabilities}], topics: [{topics}]}}}}\n"
+        );
+        api.run(&["apply", path(&api.file("topics.yaml", text))])
+    };
+    let good =
+        apply("{name: temperature}, {name: door/state.1_a-B, per_second: 100, direction: Out}", "messages");
+    assert!(good.status.success(), "{}", text_of_err(&good));
+    assert_eq!(api.get("wapp", "x")["spec"]["config"]["topics"][0]["per_second"], 1, "the default");
+    let long = format!("{{name: {}}}", "x".repeat(65));
+    for wrong in [
+        "{name: ''}",
+        "{name: /a}",
+        "{name: a/}",
+        "{name: a//b}",
+        "{name: a+}",
+        "{name: 'a/#'}",
+        "{name: a, per_second: 0}",
+        "{name: a, per_second: 101}",
+        "{name: a, direction: Sideways}",
+        "{name: a}, {name: a}",
+        &long,
+    ] {
+        assert!(!apply(wrong, "messages").status.success(), "{wrong}");
+    }
+    let many: Vec<String> = (0..17).map(|number| format!("{{name: t{number}}}")).collect();
+    assert!(!apply(&many.join(", "), "messages").status.success());
+    let ungranted = apply("{name: a}", "gpio");
+    assert!(text_of_err(&ungranted).contains("topics need messages among the capabilities"));
+}
+
 fn text_of_out(output: &Output) -> String {
     text(&output.stdout)
 }

@@ -2,9 +2,9 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
-use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy};
+use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy, TopicDirection};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, EnvVar, I2cGrant, List, ModuleDigest, Spec, SpecHash, encode_spec,
+    ApplicationUid, CorrelationId, EnvVar, I2cGrant, List, ModuleDigest, Spec, SpecHash, Topic, encode_spec,
     limits::SPEC_BYTES_MAX,
 };
 
@@ -47,11 +47,7 @@ pub fn plan_assignment(
         RestartPolicy::OnFailure => wasmbed_protocol::RestartPolicy::OnFailure,
         RestartPolicy::Never => wasmbed_protocol::RestartPolicy::Never,
         RestartPolicy::Unknown => {
-            return Err(ModuleRefusal {
-                reason: ReasonCode::Unsupported,
-                message: "spec.config.restart_policy is one that this version of the controller does not know; upgrade the controller"
-                    .to_owned(),
-            });
+            return Err(newer("spec.config.restart_policy"));
         }
     };
     let args: Vec<&str> = config.args.iter().map(String::as_str).collect();
@@ -75,6 +71,7 @@ pub fn plan_assignment(
         })
         .collect();
     grants.sort_unstable_by_key(|grant| grant.name);
+    let topics = topics(config)?;
     let spec = Spec {
         uid,
         name,
@@ -88,14 +85,14 @@ pub fn plan_assignment(
         capabilities: List::new(&capabilities),
         values_mac: secret_env.mac(),
         i2c: List::new(&grants),
-        topics: List::empty(),
+        topics: List::new(&topics),
     };
     let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
     let length = encode_spec(&spec, &mut *buffer).map_err(|error| match secret_env.mac() {
         None => ModuleRefusal {
             reason: ReasonCode::Unsupported,
             message: format!(
-                "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args, capabilities or peripherals"
+                "spec.config does not fit an assignment of at most {SPEC_BYTES_MAX} bytes ({error}); shorten env, args, capabilities, peripherals or topics"
             ),
         },
         Some(_) => ModuleRefusal {
@@ -122,6 +119,30 @@ fn addresses_of(grant: &wasmbed_api::I2cGrant) -> Vec<u8> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+fn newer(field: &str) -> ModuleRefusal {
+    ModuleRefusal {
+        reason: ReasonCode::Unsupported,
+        message: format!(
+            "{field} is one that this version of the controller does not know; upgrade the controller"
+        ),
+    }
+}
+
+/// What the application declares, in the protocol's order.
+fn topics(config: &ApplicationConfig) -> Result<Vec<Topic<'_>>, ModuleRefusal> {
+    let mut topics = Vec::with_capacity(config.topics.len());
+    for topic in &config.topics {
+        let direction = match topic.direction {
+            TopicDirection::Out => wasmbed_protocol::TopicDirection::Out,
+            TopicDirection::Unknown => return Err(newer("a direction in spec.config.topics")),
+        };
+        let per_second = u32::try_from(topic.per_second).unwrap_or(0);
+        topics.push(Topic { name: &topic.name, direction, per_second });
+    }
+    topics.sort_unstable_by_key(|topic| topic.name);
+    Ok(topics)
 }
 
 /// Names one change on its way through controller, gateway and device. It follows from what changed, so that a new

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
     Application, ApplicationConfig, ApplicationSpec, EnvFrom, I2cGrant, Module, ModuleSpec, PeripheralGrants,
-    RestartPolicy, SecretRef, TargetDevices,
+    RestartPolicy, SecretRef, TargetDevices, Topic, TopicDirection,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
 
@@ -68,6 +68,10 @@ pub(super) struct WasmArgs {
     /// i2c0:0x48:2000; grants the capability i2c too. May be given several times.
     #[arg(long, value_name = "BUS:ADDRESSES[:RATE]", value_parser = values::i2c)]
     i2c: Vec<I2cGrant>,
+    /// A topic that it publishes to, with its messages each second if that is more than one: temperature or temperature:10. It
+    /// needs --capability messages; may be given several times.
+    #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
+    topic: Vec<Topic>,
     /// Whether it is started again after it ended [default: always].
     #[arg(long, value_enum)]
     restart: Option<Restart>,
@@ -112,6 +116,7 @@ impl WasmArgs {
             ("--arg", !self.arg.is_empty()),
             ("--capability", !self.capability.is_empty()),
             ("--i2c", !self.i2c.is_empty()),
+            ("--topic", !self.topic.is_empty()),
             ("--restart", self.restart.is_some()),
             ("--description", self.description.is_some()),
             ("--no-pack", self.no_pack),
@@ -172,6 +177,7 @@ impl WasmArgs {
             },
             capabilities: self.capabilities(),
             peripherals: PeripheralGrants { i2c: self.i2c.clone() },
+            topics: self.topic.clone(),
         })
     }
 }
@@ -181,6 +187,14 @@ fn env_from(text: &str) -> Result<EnvFrom, Infallible> {
     let (name, prefix) = text.split_once(':').map_or((text, None), |(name, prefix)| (name, Some(prefix)));
     let secret = SecretRef { name: name.to_owned(), optional: None };
     Ok(EnvFrom { secret_ref: Some(secret), prefix: prefix.map(str::to_owned), ..EnvFrom::default() })
+}
+
+/// `NAME` or `NAME:PER_SECOND`; the API checks both.
+fn topic(text: &str) -> Result<Topic, &'static str> {
+    let (name, per_second) = text.split_once(':').unwrap_or((text, "1"));
+    let per_second =
+        per_second.parse().map_err(|_| "expected NAME or NAME:PER_SECOND, for example temperature:10")?;
+    Ok(Topic { name: name.to_owned(), direction: TopicDirection::Out, per_second })
 }
 
 /// The file's bytes if it is a WebAssembly module by its name or its first bytes.
