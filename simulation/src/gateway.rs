@@ -301,6 +301,10 @@ impl GatewayProcess {
     }
 
     fn work_on_disk(&mut self, now: Now) {
+        while let Some(write) = self.core.poll_outbox(now) {
+            let written = self.disk.write_outbox(now.ms, write);
+            self.core.handle_outbox_written(now, written);
+        }
         while let Some(operation) = self.core.poll_store() {
             match operation {
                 StoreOperation::Put { id, leader_term, devices } => {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use wasmbed_control::{
     ObjectKey,
-    gateway::{Restored, StoreFailure, StoredDevice},
+    gateway::{OutboxFailure, OutboxWrite, Restored, RestoredMessages, StoreFailure, StoredDevice},
 };
 use wasmbed_protocol::ModuleDigest;
 
@@ -15,6 +15,15 @@ pub(crate) struct GatewayDisk {
     leader_term: u64,
     devices: BTreeMap<ObjectKey, StoredDevice>,
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
+    outbox: Outbox,
+}
+
+/// Messages of applications, and how far they were taken.
+#[derive(Clone, Default)]
+struct Outbox {
+    records: BTreeMap<u64, Arc<[u8]>>,
+    places: BTreeMap<String, Vec<u8>>,
+    placed_before: u64,
 }
 
 impl GatewayDisk {
@@ -59,6 +68,38 @@ impl GatewayDisk {
         self.modules.remove(digest);
     }
 
+    /// Messages: a full disk still lets go of what it has.
+    pub(crate) fn write_outbox(
+        &mut self,
+        now_ms: u64,
+        write: OutboxWrite,
+    ) -> Result<Vec<Vec<u8>>, OutboxFailure> {
+        let adds = !write.append.is_empty() || !write.places.is_empty();
+        self.take(now_ms)
+            .or_else(|error| if adds { Err(error) } else { Ok(()) })
+            .map_err(|error| OutboxFailure { full: true, detail: error.to_string() })?;
+        let outbox = &mut self.outbox;
+        let remove = write.remove.iter();
+        let removed =
+            remove.map(|number| outbox.records.remove(number).map_or_else(Vec::new, |record| record.to_vec()));
+        let removed = removed.collect();
+        outbox.records.extend(write.append);
+        write.forget.iter().for_each(|device| drop(outbox.places.remove(device)));
+        if !write.places.is_empty() {
+            outbox.places.extend(write.places);
+            outbox.placed_before = write.placed_before;
+        }
+        Ok(removed)
+    }
+
+    fn restore_messages(&self) -> RestoredMessages {
+        let mut restored = RestoredMessages::default();
+        restored.placed_before(self.outbox.placed_before);
+        self.outbox.places.iter().for_each(|(device, places)| restored.place(device, places));
+        self.outbox.records.iter().for_each(|(number, record)| restored.record(*number, record));
+        restored
+    }
+
     /// The highest term of a leader that it has.
     pub(crate) fn leader_term(&self) -> u64 {
         self.leader_term
@@ -71,6 +112,7 @@ impl GatewayDisk {
             devices: self.devices.values().cloned().collect(),
             // A module is at most a megabyte.
             modules: self.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
+            messages: self.restore_messages(),
         }
     }
 }

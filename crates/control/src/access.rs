@@ -74,6 +74,18 @@ impl Action {
         }
     }
 
+    /// What allows to read messages: a device's, or those of all devices.
+    #[must_use]
+    pub fn read_messages(namespace: Option<&str>, device: Option<&str>) -> Self {
+        Self {
+            verb: "get",
+            resource: "devices",
+            subresource: "messages",
+            namespace: namespace.map(str::to_owned),
+            name: device.map(str::to_owned),
+        }
+    }
+
     /// The rule of a Role or ClusterRole that allows it.
     #[must_use]
     pub fn rule(&self) -> String {
@@ -222,6 +234,9 @@ mod tests {
             all.rule(),
             "{ apiGroups: [wasmbed.github.io], resources: [applications/log], verbs: [get] }"
         );
+        let messages = |device| Action::read_messages(Some("lab"), device).to_string();
+        assert_eq!(messages(None), "get devices/messages in the namespace \"lab\"");
+        assert_eq!(messages(Some("d")), "get devices/messages \"d\" in the namespace \"lab\"");
         assert_eq!(Action::login().to_string(), "create devicegateways/login in all namespaces");
     }
 

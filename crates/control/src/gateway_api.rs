@@ -241,6 +241,37 @@ pub struct LogLine {
     pub epoch: Option<u64>,
 }
 
+/// One message that an application published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MessageLine {
+    /// When the gateway received it, by the gateway's clock.
+    pub time: UnixTime,
+    /// Which device.
+    pub device: ObjectKey,
+    /// `metadata.uid` of the Device; empty if the gateway did not know it.
+    pub device_uid: String,
+    /// `namespace/name` of the Application.
+    pub application: String,
+    /// UID of the Application.
+    pub application_uid: String,
+    /// Where it belongs, as the Application declares it.
+    pub topic: String,
+    /// Start of the device in which it was published. With `device_uid` and `sequence` it tells the message from every other: one
+    /// that comes twice has the same.
+    pub boot: u64,
+    /// Counts the messages of all applications since that start: ascending for each application, with gaps.
+    pub sequence: u64,
+    /// Messages of this application that the device dropped just before this one.
+    pub messages_lost: u32,
+    /// Standard base64 of what it says.
+    pub payload: String,
+    /// The same as text, if it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Ascends over all messages of the gateway, also over its starts: a reader that comes back asks for what is after it.
+    pub number: u64,
+}
+
 /// In the answer to `GET /v1/logs`: random for each start of the gateway, since which [`LogLine::number`] counts.
 pub const BOOT_ID_HEADER: &str = "wasmbed-boot-id";
 

@@ -29,8 +29,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
+    UnixTime,
     access::Action,
-    gateway::{Cursor, LogCursor, PreparedOrders, PreparedSets, Refused, UploadDecision},
+    gateway::{
+        Cursor, LogCursor, MessageCursor, PreparedOrders, PreparedSets, Refused, UploadDecision, Versions,
+    },
     gateway_api::{
         BOOT_ID_HEADER, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PutDecommissions, PutSets, Refusal,
     },
@@ -45,6 +48,7 @@ use crate::{
     hello::Replayed,
     metrics::Metrics,
     openapi,
+    outbox::{Outbox, Page},
     refusal::{RefusalReason, Refusals},
     store::Store,
 };
@@ -76,6 +80,8 @@ const STREAMS_OF_CALLER_MAX: usize = 32;
 const ERROR_BYTES_MAX: usize = 1_024;
 /// Bytes of an id in the log.
 const ID_SHOWN_BYTES_MAX: usize = 256;
+/// Between two looks for new messages.
+const MESSAGES_SPACING: Duration = Duration::from_millis(50);
 /// How often a quiet stream says that it lives.
 const IDLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -172,6 +178,7 @@ impl Drop for Place {
 struct Shared {
     core: Arc<Core>,
     store: Store,
+    outbox: Option<Outbox>,
     metrics: Metrics,
     leader_lease: LeaseClient,
     reviewer: Arc<Reviewer>,
@@ -205,6 +212,7 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
         openapi::Id::PutModule => put(put_module),
         openapi::Id::Stream => get(stream),
         openapi::Id::Logs => get(logs),
+        openapi::Id::Messages => get(messages),
         openapi::Id::Document => get(document),
     }
 }
@@ -212,7 +220,7 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
 impl Api {
     pub(crate) fn new(
         core: Arc<Core>,
-        store: Store,
+        (store, outbox): (Store, Option<Outbox>),
         metrics: Metrics,
         leader_lease: LeaseClient,
         reviewer: Reviewer,
@@ -222,6 +230,7 @@ impl Api {
         let shared = Shared {
             core,
             store,
+            outbox,
             metrics,
             leader_lease,
             reviewer: Arc::new(reviewer),
@@ -560,7 +569,7 @@ struct Lines<C> {
     shared: Shared,
     _place: OwnedSemaphorePermit,
     cursor: C,
-    versions: watch::Receiver<(u64, u64)>,
+    versions: watch::Receiver<Versions>,
     stop: CancellationToken,
 }
 
@@ -685,6 +694,81 @@ async fn logs(
         }
     }));
     ([(BOOT_ID_HEADER, boot_id)], answer).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessagesQuery {
+    namespace: Option<String>,
+    application: Option<String>,
+    device: Option<String>,
+    topic: Option<String>,
+    since: Option<UnixTime>,
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn messages(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<MessagesQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &rejection.body_text()),
+    };
+    let MessagesQuery { namespace, application, device, topic, since, after, follow } = query;
+    let Some(outbox) = shared.outbox.clone() else {
+        return refuse(StatusCode::NOT_FOUND, "NoMessages", "this gateway takes no messages of applications");
+    };
+    let actions = vec![Action::read_messages(namespace.as_deref(), device.as_deref())];
+    let since_unix_ms = since.map_or(0, |since| since.ms);
+    let cursor = MessageCursor { namespace, application, device, topic, since_unix_ms, read: after };
+    let Some(lines) = Lines::new(shared.clone(), cursor, caller.clone()) else { return too_many_streams() };
+    let right = Right::obtain(&shared.reviewer, &caller.share.questions, &caller.who, actions).await;
+    let right = match right {
+        Ok(right) => right,
+        Err(error) => return turn_away(&shared, &caller, "/v1/messages", &error),
+    };
+    ndjson(futures::stream::unfold((lines, right), move |(mut lines, mut right)| {
+        let (caller, outbox) = (caller.clone(), outbox.clone());
+        async move {
+            loop {
+                if let Err(error) = right.hold().await {
+                    tracing::info!(peer = %caller.shown(), %error, "a stream of messages ends");
+                    return None;
+                }
+                let seen = lines.versions.borrow_and_update().messages;
+                let (cursor, page) = outbox.page(lines.cursor.clone()).await;
+                lines.cursor = cursor;
+                let Page { lines: found, more } = match page {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::warn!(%error, reason = "StoreFailed", "the outbox can't be read");
+                        return None;
+                    }
+                };
+                if !found.is_empty() {
+                    return Some((Ok(to_lines(&found)), (lines, right)));
+                }
+                if more {
+                    continue;
+                }
+                if !follow {
+                    return None;
+                }
+                // What the stream and logs bring is not looked at, and some writes share one look.
+                while lines.versions.borrow().messages == seen {
+                    if let Waited::Idle = lines.wait().await? {
+                        break;
+                    }
+                }
+                tokio::time::sleep(MESSAGES_SPACING).await;
+            }
+        }
+    }))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use wasmbed_control::gateway::Enrollment;
 use wasmbed_control::gateway::config::PENDING_MAX;
+pub use wasmbed_control::gateway::{Enrollment, MessageLimits};
 
 /// A gateway process.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct Config {
     pub writes_per_second: u32,
     /// Writes to the Kubernetes API in a burst. `None`: four for each connection that is allowed.
     pub writes_burst: Option<u32>,
+    /// Bounds of the outbox for messages of applications; `None` takes no messages.
+    pub messages: Option<MessageLimits>,
     /// How to reach the Kubernetes API.
     pub kube: kube::Config,
 }
@@ -148,6 +150,7 @@ impl Config {
             limits: Limits::default(),
             writes_per_second: 50,
             writes_burst: None,
+            messages: Some(MessageLimits::default()),
             kube,
         }
     }

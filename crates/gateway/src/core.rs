@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     Now,
     gateway::{
-        Answer, CertificateCall, Gateway, Identity, JoiningClient, OrdersAnswer, PreparedOrders,
-        PreparedSets, Reportable, RequestId, SessionId, StoreOperation, Write,
+        Answer, CertificateCall, Gateway, Identity, JoiningClient, OrdersAnswer, OutboxWrite, PreparedOrders,
+        PreparedSets, Reportable, RequestId, SessionId, StoreOperation, Versions, Write,
     },
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Core {
     driver: Notify,
     /// Until when the driver sleeps, milliseconds since `started`.
     armed_ms: AtomicU64,
-    versions: watch::Sender<(u64, u64)>,
+    versions: watch::Sender<Versions>,
     metrics: Metrics,
 }
 
@@ -50,6 +50,7 @@ pub(crate) struct Work {
     pub(crate) writes: Vec<Write>,
     pub(crate) certificates: Vec<CertificateCall>,
     pub(crate) store: Vec<StoreOperation>,
+    pub(crate) outbox: Option<OutboxWrite>,
     sleep: Duration,
 }
 
@@ -69,7 +70,7 @@ impl Core {
             started,
             driver: Notify::new(),
             armed_ms: AtomicU64::new(0),
-            versions: watch::Sender::new((0, 0)),
+            versions: watch::Sender::new(Versions::default()),
             metrics,
         }
     }
@@ -203,8 +204,8 @@ impl Core {
         receiver.await.ok()
     }
 
-    /// Tells when there is something new in the stream or in the logs.
-    pub(crate) fn versions(&self) -> watch::Receiver<(u64, u64)> {
+    /// Tells when there is something new in the stream, in the logs or among messages.
+    pub(crate) fn versions(&self) -> watch::Receiver<Versions> {
         self.versions.subscribe()
     }
 
@@ -217,13 +218,15 @@ impl Core {
         let writes = std::iter::from_fn(|| gateway.poll_write(now)).collect();
         let certificates = std::iter::from_fn(|| gateway.poll_certificate_call(now)).collect();
         let store = std::iter::from_fn(|| gateway.poll_store()).collect();
+        let outbox = gateway.poll_outbox(now);
         let due = gateway.poll_timeout();
         self.armed_ms.store(due, Ordering::Relaxed);
         let notices = self.settle(&mut inner);
         drop(inner);
         self.report(notices);
         // A millisecond at least, so that a time that has come already is no busy loop.
-        Work { writes, certificates, store, sleep: Duration::from_millis(due.saturating_sub(now.ms).max(1)) }
+        let sleep = Duration::from_millis(due.saturating_sub(now.ms).max(1));
+        Work { writes, certificates, store, outbox, sleep }
     }
 
     /// Carries out what the decisions ask for, until the process ends.

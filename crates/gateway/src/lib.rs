@@ -22,6 +22,7 @@ mod kubernetes;
 mod listener;
 mod metrics;
 mod openapi;
+mod outbox;
 mod presence;
 mod refusal;
 mod signing;
@@ -37,7 +38,7 @@ use wasmbed_kubernetes::{Caller, LeaseClient, Reviewer, bounded};
 
 use crate::refusal::Refusals;
 
-pub use config::{Config, Enrollment, Joining, Limits, TlsFiles};
+pub use config::{Config, Enrollment, Joining, Limits, MessageLimits, TlsFiles};
 pub use error::Error;
 pub use metrics::describe as describe_metrics;
 pub use openapi::document as openapi;
@@ -49,7 +50,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmbed_control::{
     election::Hold,
-    gateway::{self, Gateway, StoreOperation},
+    gateway::{self, Gateway, Restored, StoreOperation},
 };
 use wasmbed_telemetry::{Health, ProcessMetrics as _, serve_health};
 
@@ -58,6 +59,7 @@ use crate::{
     core::{Core, Work},
     handshakes::Handshakes,
     listener::{Listener, Shares},
+    outbox::{Outbox, OutboxThread},
     presence::Presence,
     signing::Requests,
     store::{Store, WriterThread},
@@ -110,7 +112,7 @@ pub fn start(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, 
 
 async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<Handle, Error> {
     let certificates = Certificates::open(&config)?;
-    let opened = store::open(&config.data_dir, config.data_key.as_deref())?;
+    let Disk { opened, opened_outbox, restored } = open_disk(&config)?;
     let id = id::open(&config.data_dir)
         .map_err(|source| StoreError::Io { path: config.data_dir.clone(), source })?;
     let shares = Shares::claim(&config.limits, config.max_connections);
@@ -131,8 +133,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let metrics = metrics::Metrics::registered(&mut registry);
     let registry = Arc::new(registry);
     let boot_id = uuid::Uuid::new_v4().simple().to_string();
-    let (mut opened, decisions) = (opened, decisions(&config, shares.sessions(), &boot_id));
-    let restored = std::mem::take(&mut opened.restored);
+    let decisions = decisions(&config, shares.sessions(), &boot_id);
     let condition = opened.condition.clone();
     let core = Arc::new(Core::new(metrics.clone(), |now| {
         let mut gateway = Gateway::new(now, decisions, restored);
@@ -143,6 +144,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let on_stored: store::OnStored =
         Box::new(move |id, result| stored.with(|gateway, now| gateway.handle_stored(now, id, result)));
     let (store, writer) = opened.start(on_stored)?;
+    let (outbox, outbox_writer) = start_outbox(opened_outbox, &core)?;
     let health = Health::starting(&["kubernetes", "lease"]);
     let bounds = shares.clone();
     let handshakes = Handshakes::new(move || bounds.handshakes());
@@ -162,7 +164,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
             certificates: Arc::clone(&certificates),
             api: api::Api::new(
                 Arc::clone(&core),
-                store.clone(),
+                (store.clone(), outbox.clone()),
                 metrics.clone(),
                 LeaseClient::new(caller.clone(), ObjectKey::new(config.namespace.as_str(), LEADER_LEASE)),
                 reviewer(client.clone(), metrics.clone()),
@@ -190,6 +192,8 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         core,
         store,
         writer,
+        outbox,
+        outbox_writer,
         requests: Requests::new(client.clone(), &config.trust_domain),
         client,
         caller,
@@ -205,6 +209,35 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
     let health_server = health_listener.map(|listener| (listener, health, registry));
     let run = tokio::spawn(running.run(listener, health_server, shutdown));
     Ok(Handle { addresses, run })
+}
+
+/// Opened, before its threads run.
+struct Disk {
+    opened: store::Opened,
+    opened_outbox: Option<outbox::Opened>,
+    restored: Restored,
+}
+
+fn open_disk(config: &Config) -> Result<Disk, StoreError> {
+    let mut opened = store::open(&config.data_dir, config.data_key.as_deref())?;
+    let mut restored = std::mem::take(&mut opened.restored);
+    let mut opened_outbox = config.messages.map(|_| outbox::open(&config.data_dir)).transpose()?;
+    if let Some(outbox) = &mut opened_outbox {
+        restored.messages = std::mem::take(&mut outbox.restored);
+    }
+    Ok(Disk { opened, opened_outbox, restored })
+}
+
+fn start_outbox(
+    opened: Option<outbox::Opened>,
+    core: &Arc<Core>,
+) -> Result<(Option<Outbox>, Option<OutboxThread>), StoreError> {
+    let Some(opened) = opened else { return Ok((None, None)) };
+    let written = Arc::clone(core);
+    let (outbox, thread) = opened.start(Box::new(move |result| {
+        written.with(|gateway, now| gateway.handle_outbox_written(now, result));
+    }))?;
+    Ok((Some(outbox), Some(thread)))
 }
 
 fn say_where_secrets_are_kept(config: &Config, metrics: &metrics::Metrics) {
@@ -235,6 +268,7 @@ fn decisions(config: &Config, sessions_max: usize, boot_id: &str) -> gateway::Co
             .writes_burst
             .unwrap_or_else(|| gateway::config::writes_burst(config.max_connections)),
         modules_bytes_max: config.limits.modules_bytes_max,
+        messages: config.messages,
     }
 }
 
@@ -260,6 +294,8 @@ struct Running {
     core: Arc<Core>,
     store: Store,
     writer: WriterThread,
+    outbox: Option<Outbox>,
+    outbox_writer: Option<OutboxThread>,
     client: kube::Client,
     requests: Requests,
     caller: Caller,
@@ -332,6 +368,9 @@ impl Running {
         };
         let _ = tokio::time::timeout(self.shutdown_timeout, ended).await;
         // Last, so that the folder is free when this returns.
+        if let Some(outbox) = self.outbox_writer {
+            outbox.stop().await;
+        }
         self.writer.stop().await;
         tracing::info!(gateway = self.name, "gateway stopped");
     }
@@ -339,6 +378,7 @@ impl Running {
     /// The driver: calls and storage, as the decisions ask for them.
     fn drive(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let (core, store, caller) = (Arc::clone(&self.core), self.store.clone(), self.caller.clone());
+        let outbox = self.outbox.clone();
         let (boot_id, metrics): (Arc<str>, _) = (self.boot_id.as_str().into(), self.metrics.clone());
         let requests = self.requests.clone();
         async move {
@@ -358,6 +398,9 @@ impl Running {
                         let outcome = kubernetes::execute(&caller, &boot_id, &write, &metrics).await;
                         core.with(|gateway, now| gateway.handle_write_result(now, write.id, outcome));
                     });
+                }
+                if let Some((outbox, write)) = outbox.as_ref().zip(work.outbox) {
+                    outbox.start(write);
                 }
                 for operation in work.store {
                     if let StoreOperation::LoadModule { digest } = operation {

@@ -9,16 +9,16 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use wasmbed_control::gateway::{Counters, JoinOutcome, Levels, Notice};
+use wasmbed_control::gateway::{Counters, JoinOutcome, Levels, MessageCounters, MessageLevels, Notice};
 use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 use crate::refusal::RefusalReason;
 
-/// A reason, in CamelCase.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Reason {
-    reason: &'static str,
-}
+mod messages;
+mod reason;
+
+use messages::MessageMetrics;
+use reason::Reason;
 
 /// A request of a controller or operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +77,7 @@ pub(crate) struct Metrics {
     kubernetes_lag_ms: Gauge,
     store_operations: Gauge,
     log_lines_dropped: Counter<u64, AtomicU64>,
+    messages: MessageMetrics,
     notices_left_out: Counter<u64, AtomicU64>,
     devices_slowed: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
@@ -175,6 +176,7 @@ impl ProcessMetrics for Metrics {
                 "Log lines dropped because their device exceeded its rate",
                 Counter::default(),
             ),
+            messages: MessageMetrics::register(all),
             notices_left_out: all.add(
                 "notices_left_out",
                 "Lines omitted from the process log because one device caused too many",
@@ -266,6 +268,7 @@ impl Metrics {
         &self,
         levels: &Levels,
         counters: &Counters,
+        messages: &(MessageLevels, MessageCounters),
         (handshakes, waiting): (usize, usize),
         connections_max: usize,
     ) {
@@ -285,6 +288,7 @@ impl Metrics {
         set(&self.kubernetes_waiting, levels.writes);
         set_u64(&self.kubernetes_lag_ms, levels.write_lag_ms);
         set(&self.store_operations, levels.store_operations);
+        self.messages.level(messages);
         // The decisions count these themselves, and never downwards.
         let copy =
             |counter: &Counter<u64, AtomicU64>, value: u64| counter.inner().store(value, Ordering::Relaxed);

@@ -4,7 +4,8 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 use wasmbed_control::gateway_api::{
-    LogLine, PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal, StreamEvent,
+    LogLine, MessageLine, PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal,
+    StreamEvent,
 };
 
 /// Which operation.
@@ -16,6 +17,7 @@ pub(crate) enum Id {
     PutModule,
     Stream,
     Logs,
+    Messages,
     Document,
 }
 
@@ -200,6 +202,40 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ],
     },
     Operation {
+        id: Id::Messages,
+        method: "get",
+        path: "/v1/messages",
+        callers: Callers::People,
+        streams: true,
+        summary: "What applications published and the gateway's disk has, the oldest first, and with `follow` what comes.",
+        parameters: &[
+            ("namespace", false, "Namespace of the devices; all if absent"),
+            ("application", false, "Name of the application; all if absent"),
+            ("device", false, "Name of the device; all if absent"),
+            ("topic", false, "Name of the topic; all if absent"),
+            ("since", false, "Messages that came before this time (RFC 3339) are left out"),
+            ("after", false, "Messages up to this number are left out: that of the last one that was read"),
+            ("follow", false, "`true` to go on with new messages"),
+        ],
+        body: None,
+        answers: &[
+            (200, "One message a line", Some(Content("application/x-ndjson", Some("MessageLine")))),
+            (400, "An unknown or invalid parameter", REFUSAL),
+            (
+                403,
+                "Nobody whom the Kubernetes API allows it: get devices/messages of the device, or of all of them (Forbidden), or the certificate has expired (Expired)",
+                REFUSAL,
+            ),
+            (404, "This gateway takes no messages (NoMessages)", REFUSAL),
+            (
+                429,
+                "The caller reads as many streams as it may (TooManyStreams), or asks for too much at once (TooManyQuestions)",
+                REFUSAL,
+            ),
+            (503, "The Kubernetes API does not say whether the caller may (NotKnown)", REFUSAL),
+        ],
+    },
+    Operation {
         id: Id::Document,
         method: "get",
         path: "/openapi.json",
@@ -225,6 +261,7 @@ pub fn document() -> Value {
     generator.subschema_for::<PutDecommissionsAnswer>();
     generator.subschema_for::<StreamEvent>();
     generator.subschema_for::<LogLine>();
+    generator.subschema_for::<MessageLine>();
     generator.subschema_for::<Refusal>();
     let mut paths = json!({});
     for operation in OPERATIONS {
@@ -254,7 +291,11 @@ fn describe(operation: &Operation) -> Value {
         .iter()
         .map(|(name, required, description)| {
             let place = if operation.path.contains(&format!("{{{name}}}")) { "path" } else { "query" };
-            let kind = if *name == "follow" { "boolean" } else { "string" };
+            let kind = match *name {
+                "follow" => "boolean",
+                "after" => "integer",
+                _ => "string",
+            };
             json!({
                 "name": name, "in": place, "required": required, "description": description,
                 "schema": { "type": kind },

@@ -130,8 +130,11 @@ impl Presence {
     }
 
     fn set_gauges(&self) {
-        let (levels, counters) = self.core.read(|gateway, now| (gateway.levels(now), gateway.counters()));
-        self.metrics.level(&levels, &counters, self.handshakes.levels(), self.shares.sessions());
+        let (levels, counters, messages) = self.core.read(|gateway, now| {
+            let messages = (gateway.message_levels(now), gateway.message_counters());
+            (gateway.levels(now), gateway.counters(), messages)
+        });
+        self.metrics.level(&levels, &counters, &messages, self.handshakes.levels(), self.shares.sessions());
     }
 
     fn key(&self) -> ObjectKey {

@@ -174,7 +174,7 @@ pub(crate) fn open(folder: &Path, key: Option<&Path>) -> Result<Opened, StoreErr
     };
     let modules =
         read_modules(&modules).map_err(|source| StoreError::Io { path: modules.clone(), source })?;
-    let restored = Restored { leader_term, devices, modules };
+    let restored = Restored { leader_term, devices, modules, ..Restored::default() };
     Ok(Opened { file, database, sealer, condition, folder: folder.to_owned(), restored })
 }
 

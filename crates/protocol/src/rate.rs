@@ -70,6 +70,11 @@ impl TokenBucket {
         self.spent_billionths = self.spent_billionths.saturating_add(tokens.saturating_mul(TOKEN));
     }
 
+    /// Gives back tokens that were spent.
+    pub fn restore(&mut self, tokens: u64) {
+        self.spent_billionths = self.spent_billionths.saturating_sub(tokens.saturating_mul(TOKEN));
+    }
+
     /// Spends `tokens` if they are available.
     pub fn take(&mut self, now_ms: u64, rate: Rate, tokens: u64) -> bool {
         self.refill(now_ms, rate);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, crds, devices, get, login, logs, module, pki},
+    commands::{apply, crds, devices, get, login, logs, messages, module, pki},
     machine::up,
     output, processes,
     runtime::block_on,
@@ -51,6 +51,8 @@ enum Command {
     Get(get::Args),
     /// Show the logs of applications, as received by the gateways.
     Logs(logs::Args),
+    /// Show what applications published, as the gateways have it on their disks.
+    Messages(messages::Args),
     /// Get a certificate with which gateways know you.
     Login(login::Args),
     /// Forget that certificate.
@@ -82,6 +84,7 @@ pub fn run(arguments: Args) -> Result<()> {
         Command::Apply(arguments) => block_on(apply::run(arguments)),
         Command::Get(arguments) => block_on(get::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
+        Command::Messages(arguments) => block_on(messages::run(arguments)),
         Command::Login(arguments) => block_on(login::run(arguments)),
         Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Completions { shell } => {

@@ -84,6 +84,11 @@ impl Allowance {
         over && !std::mem::replace(&mut self.slowed, true)
     }
 
+    /// A frame that was counted has a share of its own.
+    pub(super) fn excuse_frame(&mut self, bytes: usize) {
+        self.frames.restore(frame_cost(bytes));
+    }
+
     /// When the device is to be read again, milliseconds of the monotonic clock.
     pub(super) fn read_at_ms(&self) -> u64 {
         self.frames.available_at_ms(FRAMES, 1)

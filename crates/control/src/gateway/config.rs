@@ -49,6 +49,28 @@ pub struct Config {
     pub writes_burst: u32,
     /// Bytes of all modules on disk.
     pub modules_bytes_max: u64,
+    /// Bounds of the outbox for messages of applications; without it the gateway takes none.
+    pub messages: Option<MessageLimits>,
+}
+
+/// Bounds of the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Bytes of messages on the disk, all together; the oldest go.
+    pub bytes_max: u64,
+    /// Messages that are older go.
+    pub age_max_ms: u64,
+    /// Bytes of one device on the disk; what is beyond is refused, so that no device pushes out the messages of others.
+    pub device_bytes_max: u64,
+    /// How long a message waits for others to share its write.
+    pub linger_ms: u64,
+}
+
+impl Default for MessageLimits {
+    fn default() -> Self {
+        let bytes_max = 256 * 1024 * 1024;
+        Self { bytes_max, age_max_ms: 86_400_000, device_bytes_max: bytes_max / 16, linger_ms: 10 }
+    }
 }
 
 impl Config {
@@ -74,6 +96,7 @@ impl Config {
             writes_per_second: 50,
             writes_burst: writes_burst(1_000),
             modules_bytes_max: 1024 * 1024 * 1024,
+            messages: Some(MessageLimits::default()),
         }
     }
 }
@@ -300,3 +323,44 @@ pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_PAGE_MAX: usize = 256;
 /// Log lines looked at for one page: the gateway's lock is held meanwhile.
 pub const LOG_SCAN_MAX: usize = 2_048;
+
+/// Applications of one device of which it is remembered how far their messages were taken: those of a set, and those of the set
+/// before.
+pub const MESSAGE_APPLICATIONS_MAX: usize = LOG_APPLICATIONS_MAX;
+/// Starts of the device of which that is remembered for each of them: the one before and the one after a reset.
+pub const MESSAGE_STARTS_MAX: usize = 2;
+/// Bytes of messages that are written at once, without waiting for more.
+pub const MESSAGE_BATCH_BYTES: usize = 256 * 1024;
+/// Messages of one record.
+pub const MESSAGE_BATCH_MAX: usize = 4_096;
+/// Bytes of messages that wait for the disk. More are not taken.
+pub const MESSAGES_PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same of one device.
+pub const MESSAGES_PENDING_OF_DEVICE_MAX: usize = 128 * 1024;
+/// A disk that takes longer than this for a write is not waited for.
+pub const MESSAGE_PATIENCE_MS: u64 = 2_000;
+/// How long a device is not read that has half of that waiting.
+pub const MESSAGE_PAUSE_MS: u64 = 20;
+/// After a failure of the outbox, between two attempts.
+pub const MESSAGE_RETRY_MS: u64 = 1_000;
+/// Bytes that go at least when the disk is full: a sixteenth of all, or twice what waits, if that is more.
+pub const MESSAGE_ROOM_BYTES_MIN: u64 = 64 * 1024;
+/// Between two times that the oldest goes for want of room, if that did not help: others have filled the disk.
+pub const MESSAGE_ROOM_INTERVAL_MS: u64 = 60_000;
+/// Messages of a topic in a burst: what a device has kept while it was away.
+pub const MESSAGE_BURST: u64 = 256;
+/// And as many more as it may publish in so many seconds.
+pub const MESSAGE_BURST_S: u64 = 10;
+/// Topics of one device whose rate is counted.
+pub const MESSAGE_TOPICS_OF_DEVICE_MAX: usize =
+    wasmbed_protocol::limits::DESIRED_MAX * wasmbed_protocol::limits::TOPICS_MAX;
+/// Bytes of records that go at once: the gateway reads them back to know whose they were.
+pub const MESSAGE_DROP_BYTES: u64 = 1024 * 1024;
+/// What a record costs beside its bytes.
+pub const MESSAGE_RECORD_OVERHEAD: u64 = 64;
+/// What it counts at least, so that there are not too many of them.
+pub const MESSAGE_RECORD_BYTES_MIN: u64 = 512;
+/// Messages in one page for a reader.
+pub const MESSAGE_PAGE_MAX: usize = 256;
+/// Bytes of records that are looked at for one page.
+pub const MESSAGE_SCAN_BYTES: usize = 1024 * 1024;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmbed_api::DeviceSpec;
 use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision};
 
-use super::certification::JoinOutcome;
+use super::{certification::JoinOutcome, messages::RestoredMessages};
 use crate::{
     ObjectKey,
     gateway_api::{DeviceSet, PutDecommissionsAnswer, PutSetsAnswer, Refusal},
@@ -97,6 +97,8 @@ pub struct Restored {
     pub devices: Vec<StoredDevice>,
     /// Modules with their sizes in bytes.
     pub modules: Vec<(ModuleDigest, u32)>,
+    /// Messages of applications.
+    pub messages: RestoredMessages,
 }
 
 /// What is kept of a device, so that it is let in and served while Kubernetes is away.

@@ -8,6 +8,7 @@
 //! Device watch ─ handle_device…, handle_write_result ───────────┤     ├── poll_write ── Kubernetes API
 //! controllers ── handle_put_sets, _put_orders, plan_upload ─────┤     ├── poll_answer, poll_orders_answer, stream_page, log_page ── controllers
 //! disk ───────── handle_stored, handle_module_loaded ───────────┤     ├── poll_store ── disk
+//! outbox ─────── handle_outbox_written ─────────────────────────┤     ├── poll_outbox ── outbox
 //! clock ──────── handle_timeout ────────────────────────────────┘     └── poll_timeout, poll_notice
 //! ```
 //!
@@ -30,6 +31,7 @@ mod identity;
 mod input;
 mod joining;
 mod logs;
+mod messages;
 mod notices;
 mod objects;
 mod orders;
@@ -59,9 +61,13 @@ use wasmbed_api::DeviceFacts;
 use crate::{Now, intern::Pool};
 
 pub use certification::*;
-pub use config::{Config, Enrollment};
+pub use config::{Config, Enrollment, MessageLimits};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
+pub use messages::{
+    MessageCounters, MessageCursor, MessageLevels, MessageRefusal, OutboxFailure, OutboxWrite,
+    RestoredMessages, message_lines,
+};
 pub use orders::PreparedOrders;
 pub use sets::PreparedSets;
 pub use stream::Cursor;
@@ -74,6 +80,7 @@ use device::DeviceEntry;
 use fence::Fence;
 use joining::Joining;
 use logs::Logs;
+use messages::Messages;
 use notices::Notices;
 use sets::{Bodies, Modules};
 use storage::Storage;
@@ -99,10 +106,12 @@ const SWEEP_MS: u64 = 30_000;
 /// - **Devices.** [`Gateway::handle_list_started`], [`Gateway::handle_device`] for each, [`Gateway::handle_list_done`]; then
 ///   changes, until the next list. Versions of one object may come twice and in any order.
 /// - **Answers.** Every [`Write`] is answered once with [`Gateway::handle_write_result`], every [`StoreOperation`] with a
-///   [`StoreId`] once with [`Gateway::handle_stored`], in the order in which they were polled.
+///   [`StoreId`] once with [`Gateway::handle_stored`], in the order in which they were polled; an [`OutboxWrite`] with
+///   [`Gateway::handle_outbox_written`] before the next one is given.
 /// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
 ///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
-///   [`Gateway::poll_orders_answer`], [`Gateway::poll_store`], [`Gateway::poll_write`] and [`Gateway::poll_certificate_call`] until they give nothing.
+///   [`Gateway::poll_orders_answer`], [`Gateway::poll_store`], [`Gateway::poll_outbox`], [`Gateway::poll_write`] and
+///   [`Gateway::poll_certificate_call`] until they give nothing.
 /// - **Time.** [`Gateway::handle_timeout`] once [`Gateway::poll_timeout`] has passed, or at any time before; then outputs
 ///   as after an input.
 ///
@@ -122,6 +131,8 @@ pub struct Gateway {
     modules: Modules,
     stream: Stream,
     logs: Logs,
+    /// None if this gateway takes none.
+    messages: Option<Messages>,
     storage: Storage,
     fence: Fence,
     answers: VecDeque<Answer>,
@@ -144,6 +155,17 @@ pub struct Gateway {
     shutting_down: bool,
     sweep_at_ms: u64,
     counters: Counters,
+}
+
+/// How far there is something for readers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the stream.
+    pub stream: u64,
+    /// Of log lines.
+    pub logs: u64,
+    /// Of messages.
+    pub messages: u64,
 }
 
 /// Numbers since the start.
@@ -195,6 +217,7 @@ impl Gateway {
     #[must_use]
     pub fn new(now: Now, config: Config, restored: Restored) -> Self {
         let (fence, term_usable) = Fence::restore(restored.leader_term);
+        let messages = config.messages.map(|limits| Messages::new(limits, restored.messages));
         let mut gateway = Self {
             writer: Writer::new(&config),
             modules: Modules::new(config.modules_bytes_max, &restored.modules),
@@ -207,6 +230,7 @@ impl Gateway {
             facts: Pool::new(config::FACTS_KINDS_MAX),
             bodies: Bodies::default(),
             logs: Logs::default(),
+            messages,
             storage: Storage::default(),
             fence,
             answers: VecDeque::new(),
@@ -302,7 +326,8 @@ impl Gateway {
         let writer = self.writer.timeout().filter(|_| speaks);
         let calls = self.joining.calls_timeout_ms().filter(|_| speaks);
         let calls = calls.map(|due_ms| due_ms.max(self.writer.paused_until_ms()));
-        [timer, publishing, writer, self.joining.timeout_ms(), calls]
+        let messages = self.messages.as_ref().and_then(Messages::timeout_ms);
+        [timer, publishing, writer, self.joining.timeout_ms(), calls, messages]
             .into_iter()
             .flatten()
             .min()
@@ -376,6 +401,7 @@ impl Gateway {
             && self.joining.is_empty()
             && (self.writer.pressing() == 0 || self.kept_from.is_some())
             && self.storage.is_idle()
+            && self.messages.as_ref().is_none_or(Messages::is_idle)
     }
 
     /// Whether a whole list of Devices has been seen.
@@ -446,10 +472,14 @@ impl Gateway {
         self.stream.idle(cursor)
     }
 
-    /// Rises with every change of the stream and every log line, so that readers know when to look.
+    /// Rises with every change of the stream, every log line and every write of messages, so that readers know when to look.
     #[must_use]
-    pub fn versions(&self) -> (u64, u64) {
-        (self.stream.sequence(), self.logs.lines())
+    pub fn versions(&self) -> Versions {
+        Versions {
+            stream: self.stream.sequence(),
+            logs: self.logs.lines(),
+            messages: self.messages.as_ref().map_or(0, Messages::version),
+        }
     }
 
     /// Random for each start of the gateway: numbers of log lines count from there.
@@ -514,6 +544,9 @@ impl Gateway {
         self.joining.check()?;
         self.stream.check(|key| self.devices.contains_key(key))?;
         self.logs.check()?;
+        if let Some(messages) = &self.messages {
+            messages.check()?;
+        }
         self.writer.check(self.devices.iter().map(|(key, record)| (key, record.writes())))
     }
 }

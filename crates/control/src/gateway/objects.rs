@@ -172,6 +172,9 @@ impl Gateway {
         self.devices.remove(key);
         self.stream.forgotten(key);
         self.joining_forgot(now, key);
+        if let Some(messages) = &mut self.messages {
+            messages.forget(key);
+        }
         for session in sessions {
             self.end(now, session, admission::DELETED);
         }
@@ -201,6 +204,7 @@ impl Gateway {
         overdue.into_iter().for_each(|event| self.queue_event(event));
         self.sweep_trouble(now);
         self.joining.sweep(now.ms);
+        self.sweep_messages();
         self.store_what_failed();
         self.bodies.drop_unused();
         self.sweep_modules(now, super::config::MODULE_UNREFERENCED_MS);

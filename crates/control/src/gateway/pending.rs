@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 
 use wasmbed_protocol::{
-    CloseReason, Closing as LastMessage, ErrorCode, ErrorNotice, GatewayMessage, ModuleChunk, ModuleDigest,
-    ModuleGet, Sequence, SpecHash,
+    ApplicationUid, BootCounter, CloseReason, Closing as LastMessage, ErrorCode, ErrorNotice, GatewayMessage,
+    ModuleChunk, ModuleDigest, ModuleGet, PublishAck, Sequence, SpecHash,
     limits::{CHUNK_BYTES_MAX, DETAIL_BYTES_MAX},
 };
 
 use super::{
-    config::ASSIGNMENT_GETS_MAX,
+    config::{ASSIGNMENT_GETS_MAX, MESSAGE_APPLICATIONS_MAX},
     outbox::{Outbox, Said},
 };
 
@@ -21,6 +21,8 @@ use super::{
 pub(super) struct Pending {
     welcome: bool,
     heartbeat_ack: Option<Sequence>,
+    /// How far messages of applications are on the disk.
+    messages: VecDeque<PublishAck>,
     error: Option<Box<Complaint>>,
     join: Option<Box<Outbox>>,
     desired: bool,
@@ -39,6 +41,7 @@ pub(super) enum Outgoing {
         desired_known: bool,
     },
     HeartbeatAck(Sequence),
+    MessagesAck(PublishAck),
     Error(Box<Complaint>),
     /// About its next certificate.
     Join(Box<Said>),
@@ -152,6 +155,21 @@ impl Pending {
         self.heartbeat_ack = Some(heartbeat);
     }
 
+    /// Messages of an application are on the disk up to this one.
+    pub(super) fn acknowledge_messages(&mut self, uid: ApplicationUid, boot: u64, sequence: u64) {
+        let ack = PublishAck { uid, boot: BootCounter(boot), sequence: Sequence(sequence) };
+        let same = |waiting: &&mut PublishAck| (waiting.uid, waiting.boot) == (ack.uid, ack.boot);
+        if let Some(waiting) = self.messages.iter_mut().find(same) {
+            waiting.sequence = waiting.sequence.max(ack.sequence);
+            return;
+        }
+        if self.messages.len() >= MESSAGE_APPLICATIONS_MAX {
+            // The device sends it again, and it is a duplicate then.
+            self.messages.pop_front();
+        }
+        self.messages.push_back(ack);
+    }
+
     /// Replaces a complaint that was not sent yet.
     pub(super) fn complain(&mut self, complaint: Complaint) {
         self.error = Some(Box::new(complaint));
@@ -218,6 +236,7 @@ impl Pending {
         let Self {
             welcome,
             heartbeat_ack,
+            messages,
             error,
             join,
             desired,
@@ -229,6 +248,7 @@ impl Pending {
         } = self;
         *welcome
             || heartbeat_ack.is_some()
+            || !messages.is_empty()
             || error.is_some()
             || join.is_some()
             || *desired
@@ -270,6 +290,9 @@ impl Pending {
         }
         if let Some(hash) = self.assignments.pop_front() {
             return Some(Outgoing::Assignment(hash));
+        }
+        if let Some(ack) = self.messages.pop_front() {
+            return Some(Outgoing::MessagesAck(ack));
         }
         if let Some(digest) = self.module_gone.take() {
             return Some(Outgoing::ModuleGone(*digest));

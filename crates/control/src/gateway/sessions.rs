@@ -91,7 +91,7 @@ impl Gateway {
         }
         self.count_frame(now, id, body.len());
         match decode_device(body) {
-            Ok(message) => self.handle_message(now, id, message),
+            Ok(message) => self.handle_message(now, id, message, body.len()),
             Err(error) if error.is_newer_version() => {
                 if error.tag != Some(tag::ERROR) {
                     self.unusable(now, id, error.code(), error.tag, error.to_string());
@@ -155,12 +155,15 @@ impl Gateway {
         let at_ms = if session.is_stranger() {
             session.strange_read_at_ms()
         } else {
-            self.devices.get(session.device()).map_or(0, |record| record.allowance().read_at_ms())
+            let record = self.devices.get(session.device());
+            let press = record.map_or(0, |record| self.messages_press(now, record));
+            let at_ms = record.map_or(0, |record| record.allowance().read_at_ms());
+            at_ms.max(now.ms + press)
         };
         at_ms.saturating_sub(now.ms)
     }
 
-    fn handle_message(&mut self, now: Now, id: SessionId, message: DeviceMessage<'_>) {
+    fn handle_message(&mut self, now: Now, id: SessionId, message: DeviceMessage<'_>, bytes: usize) {
         let session = present!(self.connections.get(id), "a frame comes by a connection");
         let device = Arc::clone(session.device());
         let (established, stranger) = (session.is_established(), session.is_stranger());
@@ -202,10 +205,7 @@ impl Gateway {
                 self.handle_decommissioned(now, &device, proof);
             }
             DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
-            DeviceMessage::Publish(_) => {
-                let detail = "this gateway takes no messages of applications".to_owned();
-                self.unusable(now, id, ErrorCode::Unexpected, Some(tag::PUBLISH), detail);
-            }
+            DeviceMessage::Publish(publish) => self.handle_publish(now, id, &device, &publish, bytes),
         }
     }
 

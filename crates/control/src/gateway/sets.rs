@@ -9,13 +9,14 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use wasmbed_protocol::{
     ApplicationUid, Assignment, CorrelationId, DecodeError, DesiredApplication, ModuleDigest, ParseIdError,
-    SpecHash, decode_spec,
+    SpecHash, TopicDirection, decode_spec,
     limits::{APPLICATION_NAME_BYTES_MAX, DESIRED_MAX, SPEC_BYTES_MAX},
 };
 
 use super::{
     config::{MODULE_CACHE_BYTES_MAX, MODULE_CACHE_IDLE_MS, MODULE_UNREFERENCED_MS},
     input::SessionId,
+    messages::Topic,
 };
 use crate::{
     Hidden, ObjectKey,
@@ -58,7 +59,7 @@ impl SetAssignment {
 
     /// As a controller sent it, for the disk.
     fn to_api(&self) -> AssignmentEntry {
-        let Body { hash, spec, uid, application, digest, module_bytes: _ } = &*self.body;
+        let Body { hash, spec, uid, application, digest, module_bytes: _, topics: _ } = &*self.body;
         AssignmentEntry {
             application_uid: uid.to_string(),
             application: application.to_string(),
@@ -79,9 +80,16 @@ pub(super) struct Body {
     application: Arc<str>,
     digest: ModuleDigest,
     module_bytes: u32,
+    /// What it may publish to.
+    topics: Box<[Topic]>,
 }
 
 impl Body {
+    /// What it may publish to.
+    pub(super) fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
     /// `namespace/name` of the application.
     pub(super) fn application(&self) -> &Arc<str> {
         &self.application
@@ -117,9 +125,13 @@ impl Set {
         self.assignments.iter().find(|assignment| assignment.body.hash == *hash)
     }
 
+    /// What it says of an application.
+    pub(super) fn of(&self, uid: &ApplicationUid) -> Option<&Body> {
+        self.bodies().find(|body| body.uid == *uid)
+    }
+
     pub(super) fn application(&self, uid: &ApplicationUid) -> Option<&Arc<str>> {
-        let found = self.assignments.iter().find(|assignment| assignment.body.uid == *uid);
-        found.map(|assignment| &assignment.body.application)
+        self.of(uid).map(Body::application)
     }
 
     pub(super) fn module(&self, digest: &ModuleDigest) -> Option<&Body> {
@@ -244,7 +256,10 @@ impl Bodies {
         }
         let (uid, digest, module_bytes) = (decoded.uid, decoded.digest, decoded.module_bytes);
         let application = harmless(&entry.application, APPLICATION_NAME_BYTES_MAX).into();
-        let body = Arc::new(Body { hash, spec, uid, application, digest, module_bytes });
+        let outward = decoded.topics.iter().filter(|topic| topic.direction == TopicDirection::Out);
+        let topics = outward.map(|topic| Topic { name: topic.name.into(), per_second: topic.per_second });
+        let topics = topics.collect();
+        let body = Arc::new(Body { hash, spec, uid, application, digest, module_bytes, topics });
         self.0.insert(hash, Arc::downgrade(&body));
         Ok(body)
     }

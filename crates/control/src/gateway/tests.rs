@@ -8,7 +8,7 @@ use wasmbed_api::{Device, DevicePhase, DeviceSpec, DeviceStatus};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, AssignmentGet, CloseReason, CorrelationId,
     DeviceMessage, Epoch, ErrorCode, Facts, Frames, GatewayMessage, Heartbeat, Hello, List, ModuleDigest,
-    ModuleGet, ReportReason, Reported, ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash,
+    ModuleGet, ReportReason, Reported, ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash, Topic,
     decode_gateway, encode_device, encode_spec, limits::FRAME_BYTES_MAX,
 };
 
@@ -27,6 +27,7 @@ mod crowd;
 mod decommission;
 mod identity;
 mod joining;
+mod messages;
 mod modules;
 mod renewal;
 mod rules;
@@ -149,6 +150,7 @@ struct World {
     disk: BTreeMap<ObjectKey, StoredDevice>,
     disk_full: bool,
     disk_term: u64,
+    outbox: messages::Outbox,
     modules: BTreeMap<ModuleDigest, Vec<u8>>,
     answers: Vec<Answer>,
     orders_answers: Vec<OrdersAnswer>,
@@ -192,6 +194,7 @@ impl World {
             disk: BTreeMap::new(),
             disk_full: false,
             disk_term: 0,
+            outbox: messages::Outbox::default(),
             modules: BTreeMap::new(),
             answers: Vec::new(),
             orders_answers: Vec::new(),
@@ -226,11 +229,13 @@ impl World {
             self.disk.clear();
             self.modules.clear();
             self.disk_term = 0;
+            self.outbox = messages::Outbox::default();
         }
         let restored = Restored {
             leader_term: self.disk_term,
             devices: self.disk.values().cloned().collect(),
             modules: self.modules.iter().map(|(digest, bytes)| (*digest, bytes.len() as u32)).collect(),
+            messages: self.outbox.restore(),
         };
         self.gateway = Gateway::new(self.now, config, restored);
         self.received.clear();
@@ -311,6 +316,13 @@ impl World {
             while let Some(operation) = self.gateway.poll_store() {
                 idle = false;
                 self.store(operation);
+            }
+            if !self.outbox.stuck
+                && let Some(write) = self.gateway.poll_outbox(self.now)
+            {
+                idle = false;
+                let written = self.outbox.write(write);
+                self.gateway.handle_outbox_written(self.now, written);
             }
             while let Some(answer) = self.gateway.poll_answer() {
                 self.answers.push(answer);
@@ -502,6 +514,15 @@ fn reported(revision: u64, applications: &[ApplicationReport<'static>]) -> Devic
 }
 
 fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> AssignmentEntry {
+    entry_with_topics(application, digest, module_bytes, &[])
+}
+
+fn entry_with_topics(
+    application: u8,
+    digest: ModuleDigest,
+    module_bytes: u32,
+    topics: &[Topic<'_>],
+) -> AssignmentEntry {
     let name = format!("default/app-{application}");
     let spec = Spec {
         uid: ApplicationUid([application; 16]),
@@ -516,7 +537,7 @@ fn entry(application: u8, digest: ModuleDigest, module_bytes: u32) -> Assignment
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
-        topics: List::empty(),
+        topics: List::new(topics),
     };
     let mut bytes = [0; 2_900];
     let length = encode_spec(&spec, &mut bytes).unwrap();

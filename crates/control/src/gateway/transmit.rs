@@ -100,6 +100,7 @@ impl Gateway {
                     frames.push(&GatewayMessage::HeartbeatAck(HeartbeatAck { sequence, unix_ms }));
                     transmit.heartbeat = true;
                 }
+                Outgoing::MessagesAck(ack) => frames.push(&GatewayMessage::PublishAck(ack)),
                 Outgoing::Error(complaint) => {
                     frames.push(&complaint.to_message());
                 }
@@ -198,10 +199,18 @@ fn welcome(
         heartbeat_timeout_ms: config.heartbeat_timeout_ms,
         log_bytes_per_second: LOG_BYTES_PER_SECOND,
         desired_known,
-        groups: Some(if config.read_request.is_some() {
-            MessageGroups::ALL.without(MessageGroups::MESSAGES)
-        } else {
-            MessageGroups(MessageGroups::TRAPS.0 | MessageGroups::DECOMMISSION.0)
-        }),
+        groups: Some(groups(config)),
     })
+}
+
+/// What this gateway takes of devices.
+fn groups(config: &Config) -> MessageGroups {
+    let mut groups = MessageGroups::ALL;
+    if config.read_request.is_none() {
+        groups = groups.without(MessageGroups::RENEWAL);
+    }
+    if config.messages.is_none() {
+        groups = groups.without(MessageGroups::MESSAGES);
+    }
+    groups
 }

@@ -186,7 +186,7 @@ impl Gateway {
             Ok(()) => {
                 self.fence.handle_stored(leader_term);
                 for (key, set) in sets {
-                    self.take_set(&key, set);
+                    self.take_set(now, &key, set);
                 }
                 self.store_what_failed();
                 Ok(PutSetsAnswer { refused })
@@ -201,7 +201,7 @@ impl Gateway {
         self.settle(now);
     }
 
-    fn take_set(&mut self, key: &Arc<ObjectKey>, set: Arc<Set>) {
+    fn take_set(&mut self, now: Now, key: &Arc<ObjectKey>, set: Arc<Set>) {
         // Its Device was deleted while the set was on its way to the disk, or is another of that name now.
         let Some(record) = self.devices.get_mut(key).filter(|record| Arc::ptr_eq(record.key(), key)) else {
             return;
@@ -213,6 +213,7 @@ impl Gateway {
         self.notice(Notice::SetTaken { device: Arc::clone(key), revision });
         self.stream.changed(key);
         self.offer_desired(key);
+        self.resume_messages_of(now, key);
         self.changed.insert(Arc::clone(key));
     }
 

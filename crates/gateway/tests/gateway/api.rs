@@ -147,7 +147,7 @@ async fn the_document_and_the_routes_agree() {
             // Required parameters of the query are left out: a 400 of the handler proves the route as well.
             let url = path.replace("{digest}", &digest);
             let mut http = match path.as_str() {
-                "/v1/logs" => world.administrator().await,
+                "/v1/logs" | "/v1/messages" => world.administrator().await,
                 _ => world.controller().await,
             };
             let response = http.open(&method.to_uppercase(), &url, "").await;

@@ -11,6 +11,8 @@ mod joining;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod operators;
 #[cfg(test)]
 mod presence;

@@ -6,5 +6,6 @@ pub(crate) mod devices;
 pub mod get;
 pub(crate) mod login;
 pub mod logs;
+pub(crate) mod messages;
 pub mod module;
 pub(crate) mod pki;

@@ -47,6 +47,7 @@ impl Section for GatewayFile {
         if self.gateway.writes_burst == Some(0) {
             return Err(("gateway.writes_burst", "found 0, expected at least 1".to_owned()));
         }
+        self.gateway.messages.check()?;
         if handshake_timeout < Seconds::new(1) || handshake_timeout > Seconds::new(300) {
             let problem = format!("found {handshake_timeout}, expected 1s to 5m");
             return Err(("gateway.server.handshake_timeout", problem));
@@ -81,6 +82,8 @@ pub struct GatewaySection {
     pub server: Server,
     /// Signs of life.
     pub heartbeat: Heartbeat,
+    /// Messages of applications on its disk.
+    pub messages: Messages,
     /// Writes to the Kubernetes API each second, sustained.
     pub writes_per_second: u32,
     /// Writes to the Kubernetes API in a burst. Default: four for each of `server.max_connections`.
@@ -107,6 +110,7 @@ impl Default for GatewaySection {
             tls: Tls::installed("gateway", "ca.crt"),
             server: Server::default(),
             heartbeat: Heartbeat::default(),
+            messages: Messages::default(),
             writes_per_second: 50,
             writes_burst: None,
             health: HealthSection { port: 8082, ..HealthSection::default() },
@@ -154,5 +158,51 @@ pub struct Heartbeat {
 impl Default for Heartbeat {
     fn default() -> Self {
         Self { interval: Seconds::new(30), timeout: Seconds::new(90) }
+    }
+}
+
+/// Messages of applications on the gateway's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Messages {
+    /// Bytes of all of them; the oldest go.
+    pub bytes_max: u64,
+    /// Those that are older go.
+    pub age_max: Seconds,
+    /// Bytes of one device's; more are refused. Default: a sixteenth of `bytes_max`.
+    pub device_bytes_max: Option<u64>,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self { bytes_max: 256 << 20, age_max: Seconds::new(86_400), device_bytes_max: None }
+    }
+}
+
+impl Messages {
+    /// Bytes of one device's messages.
+    #[must_use]
+    pub fn device_bytes_max(&self) -> u64 {
+        self.device_bytes_max.unwrap_or(self.bytes_max / 16)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let (least, most) = (1 << 20, 1 << 40);
+        if !(least..=most).contains(&self.bytes_max) {
+            let problem = format!("found {}, expected {least} (1 MiB) to {most} (1 TiB)", self.bytes_max);
+            return Err(("gateway.messages.bytes_max", problem));
+        }
+        if self.age_max < Seconds::new(60) || self.age_max > Seconds::new(90 * 86_400) {
+            return Err((
+                "gateway.messages.age_max",
+                format!("found {}, expected 1m to 90 days", self.age_max),
+            ));
+        }
+        let share = self.device_bytes_max();
+        if !(4_096..=self.bytes_max).contains(&share) {
+            let problem = format!("found {share}, expected 4096 to gateway.messages.bytes_max");
+            return Err(("gateway.messages.device_bytes_max", problem));
+        }
+        Ok(())
     }
 }

@@ -12,7 +12,7 @@ mod signer;
 
 pub use controller::{ControllerFile, ControllerGateway, ControllerSection, Leases, Reconciliation};
 pub use enrollment::{Enrollment, EnrollmentPolicy};
-pub use gateway::{GatewayFile, GatewaySection, Heartbeat, Server};
+pub use gateway::{GatewayFile, GatewaySection, Heartbeat, Messages, Server};
 pub use layers::{ConfigError, Section, load};
 pub use seconds::Seconds;
 pub use signer::{SignerFile, SignerIssuer, SignerOperators, SignerSection};

@@ -56,6 +56,14 @@ impl de::Visitor<'_> for Visitor {
     }
 }
 
+impl std::str::FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text).ok_or("expected a number of seconds, or a number with ms, s, m or h such as 30s")
+    }
+}
+
 fn parse(text: &str) -> Option<Seconds> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -41,6 +41,9 @@ pub(super) async fn run(command: Command, words: Vec<String>) -> Result<()> {
         print_line(NO_FILES);
     } else if verb.get_name() == "run" {
         print_line(FILES);
+    } else if verb.get_name() == "messages" {
+        // It takes flags alone.
+        print_line(NO_FILES);
     } else {
         let kind = if verb.get_name() == "logs" {
             ("Application", "applications")
@@ -104,7 +107,7 @@ mod tests {
     fn verbs_and_flags_are_completed_with_their_help() {
         let command = crate::plugin::Args::command();
         let verbs = words_of(command.get_subcommands(), "");
-        for verb in ["approve", "decommission", "deny", "logs", "label", "run"] {
+        for verb in ["approve", "decommission", "deny", "logs", "messages", "label", "run"] {
             assert!(verbs.iter().any(|line| line.starts_with(&format!("{verb}\t"))), "{verbs:?}");
         }
         assert_eq!(words_of(command.get_subcommands(), "den").len(), 1);

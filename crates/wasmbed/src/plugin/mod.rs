@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, login, logs},
+    commands::{apply, login, logs, messages},
     runtime::block_on,
 };
 
@@ -40,6 +40,8 @@ enum Command {
     Decommission(decommission::Args),
     /// Show the logs of applications, as received by the gateways.
     Logs(logs::Args),
+    /// Show what applications published, as the gateways have it on their disks.
+    Messages(messages::Args),
     /// Get a certificate with which gateways know you.
     Login(login::Args),
     /// Forget that certificate.
@@ -84,6 +86,7 @@ pub fn run() -> Result<()> {
         Command::Deny(arguments) => block_on(deny::run(arguments)),
         Command::Decommission(arguments) => block_on(decommission::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
+        Command::Messages(arguments) => block_on(messages::run(arguments)),
         Command::Login(arguments) => block_on(login::run(arguments)),
         Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Label(arguments) => block_on(label::run(arguments)),

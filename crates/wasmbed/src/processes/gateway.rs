@@ -1,7 +1,7 @@
 //! `wasmbed gateway`.
 
 use anyhow::Result;
-use wasmbed_gateway::{Config, Joining, Limits, TlsFiles};
+use wasmbed_gateway::{Config, Joining, Limits, MessageLimits, TlsFiles};
 
 use super::{Common, host_name, resolve};
 use crate::{
@@ -89,6 +89,12 @@ pub(crate) async fn configure(section: GatewaySection) -> Result<Config> {
     config.max_connections = section.server.max_connections;
     config.writes_per_second = section.writes_per_second;
     config.writes_burst = section.writes_burst;
+    config.messages = Some(MessageLimits {
+        bytes_max: section.messages.bytes_max,
+        age_max_ms: u64::try_from(section.messages.age_max.0.as_millis()).unwrap_or(u64::MAX),
+        device_bytes_max: section.messages.device_bytes_max(),
+        ..MessageLimits::default()
+    });
     config.limits = Limits { handshake_timeout: section.server.handshake_timeout.0, ..Limits::default() };
     Ok(config)
 }

@@ -453,6 +453,11 @@ impl DeviceEntry {
         &self.key
     }
 
+    /// `metadata.uid` of the Device, once seen.
+    pub(super) fn uid(&self) -> Option<&Arc<str>> {
+        self.object.as_ref().map(ObservedDevice::uid).or(self.stored_uid.as_ref())
+    }
+
     /// The Device object, once seen.
     pub(super) fn object(&self) -> Option<&ObservedDevice> {
         self.object.as_ref()

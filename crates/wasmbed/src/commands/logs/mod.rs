@@ -4,14 +4,18 @@ mod order;
 mod source;
 mod stream;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, bail, ensure};
 use futures::future::join_all;
 use kube::{Api, api::ListParams};
 use order::{Cursor, Gaps, merge};
 pub use source::{Credentials, Filter, Source};
-use stream::{Gateway, Refused};
+pub(super) use stream::{Gateway, Lines, Refused};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wasmbed_api::DeviceGateway;
 use wasmbed_control::{Backoff, gateway_api::LogLine};
@@ -27,7 +31,7 @@ use crate::{
 /// Lines buffered for printing; this limits how fast gateways are read.
 const LINES_MAX: usize = 1_024;
 /// Delays before reconnecting to a gateway whose stream broke: one that returns is read again soon.
-const PAUSES: Backoff = Backoff::doubling(1_000, 15_000);
+pub(super) const PAUSES: Backoff = Backoff::doubling(1_000, 15_000);
 /// How long `follow` waits for what the gateways hold, so that it can show it in one order.
 const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -75,7 +79,7 @@ pub async fn run(args: Args) -> Result<()> {
         device: args.device.clone(),
     };
     let missing = missing(&cluster, &filter).await;
-    let source = source(&cluster, &args).await;
+    let source = source(&cluster, &args.cluster, &args.gateway, args.pki.as_deref()).await;
     let json = args.json;
     let show = move |line: &LogLine| match json {
         true => serde_json::to_string(line).map(|text| print(&(text + "\n"))),
@@ -120,7 +124,7 @@ pub async fn run(args: Args) -> Result<()> {
 }
 
 /// A message about the filter's objects that do not exist; none if all exist.
-async fn missing(cluster: &Cluster, filter: &Filter) -> Result<Option<String>> {
+pub(super) async fn missing(cluster: &Cluster, filter: &Filter) -> Result<Option<String>> {
     let namespace = filter.namespace.as_deref();
     let (place, flag) = match namespace {
         Some(namespace) => (format!("in namespace {namespace}"), format!("-n {namespace}")),
@@ -153,16 +157,22 @@ async fn missing(cluster: &Cluster, filter: &Filter) -> Result<Option<String>> {
     Ok(None)
 }
 
-async fn source(cluster: &Cluster, args: &Args) -> Result<Source> {
-    let gateways = match args.gateway.is_empty() {
+/// The gateways that are named, or all of the cluster, and as whom they are called.
+pub(super) async fn source(
+    cluster: &Cluster,
+    arguments: &ClusterArgs,
+    named: &[String],
+    pki: Option<&Path>,
+) -> Result<Source> {
+    let gateways = match named.is_empty() {
         true => known_gateways(cluster).await?,
-        false => args.gateway.clone(),
+        false => named.to_vec(),
     };
-    let credentials = match &args.pki {
+    let credentials = match pki {
         Some(folder) => Credentials::Issued(Arc::new(Operator::read(folder)?)),
-        None => Credentials::Login(Arc::new(Login::of(cluster, &args.cluster)?)),
+        None => Credentials::Login(Arc::new(Login::of(cluster, arguments)?)),
     };
-    Ok(Source { credentials, gateways, all_gateways: args.gateway.is_empty() })
+    Ok(Source { credentials, gateways, all_gateways: named.is_empty() })
 }
 
 /// One line for a terminal, with control characters of the application escaped.
@@ -211,7 +221,7 @@ pub async fn read(source: Source, filter: Filter) -> Result<Vec<LogLine>> {
 
 /// What one gateway holds, and how far it was read with that.
 async fn read_one(gateway: &Gateway) -> Result<(Cursor, Vec<LogLine>)> {
-    let mut stream = gateway.open().await?;
+    let mut stream = gateway.open::<LogLine>().await?;
     let mut cursor = Cursor::default();
     cursor.begin(stream.boot_id());
     let mut lines = Vec::new();
@@ -302,7 +312,7 @@ enum End {
 }
 
 async fn follow_once(gateway: &Gateway, cursor: &mut Cursor, lines: &mpsc::Sender<LogLine>) -> Result<End> {
-    let mut stream = gateway.open().await?;
+    let mut stream = gateway.open::<LogLine>().await?;
     cursor.begin(stream.boot_id());
     while let Some(line) = stream.next().await? {
         if cursor.is_new(&line) && lines.send(line).await.is_err() {

@@ -1,6 +1,6 @@
-//! One gateway's log stream: HTTP/1.1 over mutual TLS, one JSON object a line.
+//! One stream of a gateway, of logs or messages: HTTP/1.1 over mutual TLS, one JSON object a line.
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
@@ -8,10 +8,11 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
-use wasmbed_control::gateway_api::{BOOT_ID_HEADER, LogLine, Refusal};
+use wasmbed_control::gateway_api::{BOOT_ID_HEADER, Refusal};
 use wasmbed_pki::tls::{self, ClientParams, Profile};
 
 use super::source::{Credentials, Filter, Source};
@@ -22,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A followed stream may be silent for hours: probes find out that the gateway's machine is gone.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest line taken: a log text of 1,024 bytes with its names, escaped.
+/// The longest line taken: a log text or a message of 1,024 bytes with its names, escaped.
 const LINE_BYTES_MAX: usize = 16 * 1_024;
 /// A refusal's body.
 const REFUSAL_BYTES_MAX: usize = 16 * 1_024;
@@ -43,7 +44,7 @@ fn tls_config(operator: &Operator) -> Result<Arc<ClientConfig>> {
 }
 
 /// A gateway and what to ask it for.
-pub(super) struct Gateway {
+pub(in crate::commands) struct Gateway {
     address: String,
     path: String,
     credentials: Credentials,
@@ -52,7 +53,7 @@ pub(super) struct Gateway {
 /// A gateway answered, and not with lines.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}: {message}")]
-pub(super) struct Refused {
+pub(in crate::commands) struct Refused {
     status: u16,
     reason: String,
     message: String,
@@ -60,20 +61,22 @@ pub(super) struct Refused {
 
 impl Refused {
     /// Whether asking again in a while makes no difference: this user may not, and has a certificate that counts.
-    pub(super) fn is_final(&self) -> bool {
+    pub(in crate::commands) fn is_final(&self) -> bool {
         self.status == 403 && self.reason != "Expired"
     }
 }
 
 impl Gateway {
-    fn new(address: &str, credentials: Credentials, filter: &Filter, follow: bool) -> Self {
-        let mut path = format!("/v1/logs?follow={follow}");
-        let optional = [
-            ("namespace", &filter.namespace),
-            ("application", &filter.application),
-            ("device", &filter.device),
-        ];
-        for (key, value) in optional {
+    /// What is asked for is the answer to `GET` of this path with `follow` and the parameters that are some.
+    pub(in crate::commands) fn new(
+        address: &str,
+        credentials: Credentials,
+        path: &str,
+        follow: bool,
+        parameters: &[(&str, Option<&str>)],
+    ) -> Self {
+        let mut path = format!("{path}?follow={follow}");
+        for (key, value) in parameters {
             if let Some(value) = value {
                 path.push_str(&format!("&{key}={}", encode_query(value)));
             }
@@ -81,7 +84,7 @@ impl Gateway {
         Self { address: address.to_owned(), path, credentials }
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(in crate::commands) fn address(&self) -> &str {
         &self.address
     }
 
@@ -89,14 +92,14 @@ impl Gateway {
     ///
     /// # Errors
     /// The gateway can't be reached, or refuses.
-    pub(super) async fn open(&self) -> Result<Lines> {
+    pub(in crate::commands) async fn open<T>(&self) -> Result<Lines<T>> {
         let operator = self.credentials.current().await?;
         let answer = timeout(CONNECT_TIMEOUT, self.call(&operator))
             .await
             .with_context(|| format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))??;
         let boot_id =
             answer.headers().get(BOOT_ID_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Lines { boot_id, body: answer.into_body(), held: BytesMut::new() })
+        Ok(Lines { boot_id, body: answer.into_body(), held: BytesMut::new(), of: PhantomData })
     }
 
     /// What else to try when neither side knows the other.
@@ -149,13 +152,14 @@ impl Gateway {
 }
 
 /// The lines of one answer.
-pub(super) struct Lines {
+pub(in crate::commands) struct Lines<T> {
     boot_id: Option<String>,
     body: Incoming,
     held: BytesMut,
+    of: PhantomData<fn() -> T>,
 }
 
-impl Lines {
+impl<T: DeserializeOwned> Lines<T> {
     /// Names the gateway's start; older gateways say nothing.
     pub(super) fn boot_id(&self) -> Option<&str> {
         self.boot_id.as_deref()
@@ -165,7 +169,7 @@ impl Lines {
     ///
     /// # Errors
     /// The connection broke, or the gateway sent what is no line.
-    pub(super) async fn next(&mut self) -> Result<Option<LogLine>> {
+    pub(in crate::commands) async fn next(&mut self) -> Result<Option<T>> {
         loop {
             while let Some(end) = self.held.iter().position(|&byte| byte == b'\n') {
                 let text = self.held.split_to(end);
@@ -173,7 +177,7 @@ impl Lines {
                 if !text.is_empty() {
                     return serde_json::from_slice(&text)
                         .map(Some)
-                        .context("the gateway sent what is no log line");
+                        .context("the gateway sent a line that is not what was asked for");
                 }
             }
             if self.held.len() > LINE_BYTES_MAX {
@@ -194,7 +198,14 @@ impl Source {
     /// There is none.
     pub(super) fn gateways(&self, filter: &Filter, follow: bool) -> Result<Vec<Gateway>> {
         ensure!(!self.gateways.is_empty(), "the cluster has no DeviceGateway; is a gateway running?");
-        let gateway = |address: &String| Gateway::new(address, self.credentials.clone(), filter, follow);
+        let parameters = [
+            ("namespace", filter.namespace.as_deref()),
+            ("application", filter.application.as_deref()),
+            ("device", filter.device.as_deref()),
+        ];
+        let gateway = |address: &String| {
+            Gateway::new(address, self.credentials.clone(), "/v1/logs", follow, &parameters)
+        };
         Ok(self.gateways.iter().map(gateway).collect())
     }
 }
