@@ -14,16 +14,19 @@ const THERMOMETER: &[u8] = include_bytes!("../../../guests/prebuilt/thermometer.
 /// `guests/c/thermometer`: the same with a driver in C.
 const THERMOMETER_C: &[u8] = include_bytes!("../../../guests/prebuilt/thermometer-c.wasm");
 
-/// A thermometer that may talk to this address of `i2c1`.
-fn thermometer(name: &str, module: &[u8], address: i32) -> Application {
-    let mut thermometer = application(name, module, &[NAME]);
-    let grant = I2cGrant { name: "i2c1".to_owned(), addresses: vec![address], ..I2cGrant::default() };
-    thermometer.spec.config = ApplicationConfig {
+/// `guests/recorder`: the crates `ds1307` and `eeprom24x` on `i2c1`.
+const RECORDER: &[u8] = include_bytes!("../../../guests/prebuilt/recorder.wasm");
+
+/// An application that may talk to these addresses of `i2c1`.
+fn on_bus(name: &str, module: &[u8], addresses: &[i32]) -> Application {
+    let mut wanted = application(name, module, &[NAME]);
+    let grant = I2cGrant { name: "i2c1".to_owned(), addresses: addresses.to_vec(), ..I2cGrant::default() };
+    wanted.spec.config = ApplicationConfig {
         capabilities: vec!["i2c".to_owned()],
         peripherals: PeripheralGrants { i2c: vec![grant] },
         ..ApplicationConfig::default()
     };
-    thermometer
+    wanted
 }
 
 #[test]
@@ -32,19 +35,27 @@ fn a_driver_from_crates_io_reads_a_sensor_on_mps2_an385() -> Result<()> {
         let machine = Machine::start(ControlPlane::Embedded).await?;
         machine.create_device(NAME).await?;
         let options = prepare("mps2-an385".parse()?, &machine, &machine.gateway_address().to_string())?;
-        let devices = vec!["tmp105,id=sensor,address=0x48".to_owned()];
+        let devices = [
+            "tmp105,id=sensor,address=0x48",
+            "at24c-eeprom,address=0x50,rom-size=32768",
+            "ds1338,address=0x68",
+        ];
+        let devices = devices.map(str::to_owned).to_vec();
         let board = Emulator::start(&Options { devices, ..options })?;
         board.set_property("sensor", "temperature", 21_500)?;
-        machine.create(&thermometer("thermometer", THERMOMETER, 0x48)).await?;
-        machine.create(&thermometer("elsewhere", THERMOMETER, 0x49)).await?;
+        machine.create(&on_bus("thermometer", THERMOMETER, &[0x48])).await?;
+        machine.create(&on_bus("elsewhere", THERMOMETER, &[0x49])).await?;
         read_to(&board, "APP default/thermometer: 21500 m°C")?;
         board.set_property("sensor", "temperature", -7_000)?;
         let said = read_to(&board, "APP default/thermometer: -7000 m°C")?;
-        machine.create(&thermometer("in-c", THERMOMETER_C, 0x48)).await?;
+        machine.create(&on_bus("in-c", THERMOMETER_C, &[0x48])).await?;
         read_to(&board, "APP default/in-c: -7000 m°C")?;
         ensure!(!said.iter().any(|line| line.contains("thermometer: sensor:")), "{said:?}");
         let said = read_to(&board, "APP default/elsewhere: ")?;
         ensure!(said.last().is_some_and(|line| line.ends_with("sensor: address not granted")), "{said:?}");
+        machine.create(&on_bus("recorder", RECORDER, &[0x50, 0x68])).await?;
+        let said = read_to(&board, ", record 3")?;
+        ensure!(!said.iter().any(|line| line.contains("does not answer")), "{said:?}");
         let has_buses = |device: &Device| {
             let facts = device.status.as_ref().and_then(|status| status.facts.as_ref());
             let buses: Option<Vec<&str>> =
