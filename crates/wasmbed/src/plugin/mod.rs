@@ -49,7 +49,7 @@ enum Command {
     /// Set labels of devices, by which Applications select them, or remove some.
     Label(label::Args),
     /// Deploy a WebAssembly file, or apply manifests.
-    Run(apply::Args),
+    Run(Box<apply::Args>),
 }
 
 /// What the program is by the name that it was started under.
@@ -90,7 +90,7 @@ pub fn run() -> Result<()> {
         Command::Login(arguments) => block_on(login::run(arguments)),
         Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Label(arguments) => block_on(label::run(arguments)),
-        Command::Run(arguments) => block_on(apply::run(arguments)),
+        Command::Run(arguments) => block_on(apply::run(*arguments)),
     }
 }
 
