@@ -80,8 +80,8 @@ impl GatewayDisk {
             .map_err(|error| OutboxFailure { full: true, detail: error.to_string() })?;
         let outbox = &mut self.outbox;
         let remove = write.remove.iter();
-        let removed =
-            remove.map(|number| outbox.records.remove(number).map_or_else(Vec::new, |record| record.to_vec()));
+        let removed = remove
+            .map(|number| outbox.records.remove(number).map_or_else(Vec::new, |record| record.to_vec()));
         let removed = removed.collect();
         outbox.records.extend(write.append);
         write.forget.iter().for_each(|device| drop(outbox.places.remove(device)));

@@ -2,7 +2,6 @@
 #![cfg(test)]
 
 #[path = "../../supervisor/tests/support/mod.rs"]
-#[allow(dead_code, reason = "the gateway of the supervisor's own tests; its world has another storage")]
 mod support;
 
 use support::{Gateway, Wanted, uid};
