@@ -67,6 +67,18 @@ impl Peer {
     /// # Errors
     /// When the gateway can't be reached or refuses.
     pub async fn start(gateway: SocketAddr, config: &Arc<ClientConfig>) -> Result<Self> {
+        Self::start_with(gateway, config, &[]).await
+    }
+
+    /// The same for a device that has these capabilities.
+    ///
+    /// # Errors
+    /// When the gateway can't be reached or refuses.
+    pub async fn start_with(
+        gateway: SocketAddr,
+        config: &Arc<ClientConfig>,
+        capabilities: &[&str],
+    ) -> Result<Self> {
         let mut peer = Self { stream: connect(gateway, config).await?, sequence: Sequence(0) };
         let facts = Facts {
             board: "bench",
@@ -79,7 +91,7 @@ impl Peer {
             applications_max: 10,
             features: 0,
             imports: List::empty(),
-            capabilities: List::empty(),
+            capabilities: List::new(capabilities),
             peripherals: None,
         };
         peer.send(&DeviceMessage::Hello(Hello {

@@ -140,6 +140,35 @@ pub fn numbers() -> Vec<u8> {
     )
 }
 
+/// Publishes the numbers from 10000 on to the topic `t`, one every `pause_ms`, and each until it is taken; needs the capability
+/// `messages`.
+pub fn publisher(pause_ms: u32) -> Vec<u8> {
+    text(&format!(
+        r#"(module
+            (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
+            (import "wasmbed" "wait" (func $wait (param i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "t")
+            (func (export "run") (local $number i32) (local $rest i32) (local $at i32)
+                (local.set $number (i32.const 10000))
+                (loop $next
+                    (local.set $rest (local.get $number))
+                    (local.set $at (i32.const 4))
+                    (loop $digit
+                        (i32.store8 (local.get $at)
+                            (i32.add (i32.const 48) (i32.rem_u (local.get $rest) (i32.const 10))))
+                        (local.set $rest (i32.div_u (local.get $rest) (i32.const 10)))
+                        (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+                        (br_if $digit (i32.ge_s (local.get $at) (i32.const 0))))
+                    (loop $again
+                        (if (call $publish (i32.const 16) (i32.const 1) (i32.const 0) (i32.const 5) (i32.const 0))
+                            (then (call $wait (i32.const 50)) (br $again))))
+                    (call $wait (i32.const {pause_ms}))
+                    (local.set $number (i32.add (local.get $number) (i32.const 1)))
+                    (br $next))))"#
+    ))
+}
+
 /// Logs `text` once and ends.
 pub fn once(text: &str) -> Vec<u8> {
     run_module(text.as_bytes(), &[("log", &[ValType::I32, ValType::I32])], |code| {
