@@ -4,14 +4,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use wasmbed_api::{Topic, TopicDirection};
 use wasmbed_control::gateway_api::MessageLine;
-use wasmbed_e2e::{ControlPlane, Machine, TIMEOUT, application, fixtures, run};
+use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, messages, messages_until, run};
 
+const PUBLISHER: &str = "publisher";
 const DEVICES: [&str; 3] = ["device-1", "device-2", "device-3"];
 
 #[test]
@@ -25,7 +26,7 @@ async fn published() -> Result<()> {
         machine.add_device(device).await?;
         machine.connected(device).await?;
     }
-    let mut publisher = application("publisher", &fixtures::publisher(20), &DEVICES);
+    let mut publisher = application(PUBLISHER, &fixtures::publisher(20), &DEVICES);
     publisher.spec.config.capabilities = vec!["messages".to_owned()];
     publisher.spec.config.topics =
         vec![Topic { name: "t".to_owned(), direction: TopicDirection::Out, per_second: 100 }];
@@ -38,44 +39,31 @@ async fn published() -> Result<()> {
             // What devices publish meanwhile they keep.
             tokio::time::sleep(Duration::from_millis(500)).await;
             machine.start_gateway()?;
-            reached = numbers(&messages(&machine)?)?.values().map(BTreeSet::len).max().unwrap_or(0) + 50;
+            reached =
+                numbers(&messages(&machine, PUBLISHER)?)?.values().map(BTreeSet::len).max().unwrap_or(0) + 50;
         }
     }
-    let messages = messages(&machine)?;
-    let ids: BTreeSet<_> = messages.iter().map(|line| (&line.device_uid, line.boot, line.sequence)).collect();
-    ensure!(ids.len() == messages.len(), "a message is here twice");
-    for (device, numbers) in numbers(&messages)? {
+    let published = messages(&machine, PUBLISHER)?;
+    let ids: BTreeSet<_> =
+        published.iter().map(|line| (&line.device_uid, line.boot, line.sequence)).collect();
+    ensure!(ids.len() == published.len(), "a message is here twice");
+    for (device, numbers) in numbers(&published)? {
         let wanted: BTreeSet<u32> = (10_000..).take(numbers.len()).collect();
         ensure!(numbers == wanted, "{device} published more than {numbers:?}");
     }
-    ensure!(messages.iter().all(|line| line.messages_lost == 0 && line.topic == "t"), "{messages:?}");
+    ensure!(published.iter().all(|line| line.messages_lost == 0 && line.topic == "t"), "{published:?}");
     Ok(())
 }
 
 /// Waits until each device has so many messages here.
 async fn wait(machine: &Machine, count: usize) -> Result<()> {
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        let numbers = messages(machine).and_then(|messages| numbers(&messages));
-        let enough = numbers.as_ref().is_ok_and(|numbers| {
+    let enough = |found: &[MessageLine]| {
+        numbers(found).is_ok_and(|numbers| {
             numbers.len() == DEVICES.len() && numbers.values().all(|numbers| numbers.len() >= count)
-        });
-        if enough {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "not {count} messages of each device: {numbers:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-fn messages(machine: &Machine) -> Result<Vec<MessageLine>> {
-    let arguments = ["messages", "--application", "publisher", "-o", "json", "--kubeconfig"];
-    let mut command = wasmbed_e2e::wasmbed(&arguments)?;
-    command.arg(machine.layout().kubeconfig()).env("WASMBED_PKI", machine.operator_pki()?);
-    let output = command.output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout)?;
-    lines.lines().map(|line| serde_json::from_str(line).context("no message")).collect()
+        })
+    };
+    let what = format!("{count} messages of each device");
+    messages_until(machine, PUBLISHER, &what, enough).await.map(drop)
 }
 
 /// What each device published.

@@ -1,7 +1,7 @@
 //! Applications that take all memory there is for them.
 
 use anyhow::{Result, bail, ensure};
-use wasmbed_api::{Application, Device, ReasonCode};
+use wasmbed_api::{Application, Device, ReasonCode, Topic, TopicDirection};
 use wasmbed_e2e::{
     ControlPlane, Machine, application,
     board::{NAME, read_to, start},
@@ -84,6 +84,7 @@ const TALKATIVE: &str = r#"(module
     (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "wait" (func $wait (param i32)))
     (memory (export "memory") 64 64 (pagesize 1))
+    (data (i32.const 0) "topic")
     (func (export "run") (loop
         (call $log (i32.const 0) (i32.const 60))
         (drop (call $publish (i32.const 0) (i32.const 5) (i32.const 0) (i32.const 60) (i32.const 1)))
@@ -101,6 +102,8 @@ fn ten_that_are_not_heard_reset_no_board(kind: Kind) -> Result<()> {
         for number in 0..APPLICATIONS {
             let mut object = application(&format!("app-{number}"), &talkative, &[NAME]);
             object.spec.config.capabilities = vec!["messages".to_owned()];
+            object.spec.config.topics =
+                vec![Topic { name: "topic".to_owned(), direction: TopicDirection::Out, per_second: 100 }];
             machine.create(&object).await?;
         }
         read_to(&board, &format!("memory applications={APPLICATIONS} "))?;

@@ -1,10 +1,14 @@
-//! A sensor on a board's I2C bus, read by a driver that knows nothing of Wasmbed.
+//! A sensor on a board's I2C bus, read by a driver that knows nothing of Wasmbed, and what it says on its way to whoever listens.
 
 use anyhow::{Result, ensure};
-use wasmbed_api::{Application, ApplicationConfig, Device, I2cGrant, PeripheralGrants};
+use wasmbed_api::{
+    Application, ApplicationConfig, Device, I2cGrant, PeripheralGrants, Topic, TopicDirection,
+};
+use wasmbed_control::gateway_api::MessageLine;
 use wasmbed_e2e::{
     ControlPlane, Machine, application,
     board::{NAME, prepare, read_to},
+    messages_until,
 };
 use wasmbed_emulator::{Emulator, Options};
 
@@ -17,12 +21,13 @@ const THERMOMETER_C: &[u8] = include_bytes!("../../../guests/prebuilt/thermomete
 /// `guests/recorder`: the crates `ds1307` and `eeprom24x` on `i2c1`.
 const RECORDER: &[u8] = include_bytes!("../../../guests/prebuilt/recorder.wasm");
 
-/// An application that may talk to these addresses of `i2c1`.
+/// An application that may talk to these addresses of `i2c1`, and publish temperatures.
 fn on_bus(name: &str, module: &[u8], addresses: &[i32]) -> Application {
     let mut wanted = application(name, module, &[NAME]);
     let grant = I2cGrant { name: "i2c1".to_owned(), addresses: addresses.to_vec(), ..I2cGrant::default() };
     wanted.spec.config = ApplicationConfig {
-        capabilities: vec!["i2c".to_owned()],
+        capabilities: vec!["i2c".to_owned(), "messages".to_owned()],
+        topics: vec![Topic { name: "temperature".to_owned(), direction: TopicDirection::Out, per_second: 1 }],
         peripherals: PeripheralGrants { i2c: vec![grant] },
         ..ApplicationConfig::default()
     };
@@ -51,6 +56,13 @@ fn a_driver_from_crates_io_reads_a_sensor_on_mps2_an385() -> Result<()> {
         machine.create(&on_bus("in-c", THERMOMETER_C, &[0x48])).await?;
         read_to(&board, "APP default/in-c: -7000 m°C")?;
         ensure!(!said.iter().any(|line| line.contains("thermometer: sensor:")), "{said:?}");
+        let both = |told: &[MessageLine]| {
+            let texts: Vec<&str> = told.iter().filter_map(|line| line.text.as_deref()).collect();
+            let (before, after) =
+                texts.split_at(texts.iter().position(|text| *text != "21500").unwrap_or(texts.len()));
+            !before.is_empty() && !after.is_empty() && after.iter().all(|text| *text == "-7000")
+        };
+        messages_until(&machine, "thermometer", "one temperature, then the other", both).await?;
         let said = read_to(&board, "APP default/elsewhere: ")?;
         ensure!(said.last().is_some_and(|line| line.ends_with("sensor: address not granted")), "{said:?}");
         machine.create(&on_bus("recorder", RECORDER, &[0x50, 0x68])).await?;

@@ -3,6 +3,8 @@
 //! A message that was taken is sent until the gateway has it on its disk. It arrives at least once, and those of an application
 //! in their order; a restart of the device loses what had not arrived.
 
+use core::fmt;
+
 use crate::{Error, imports};
 
 /// Bytes of the longest payload.
@@ -17,6 +19,48 @@ pub fn publish(topic: &str, payload: &[u8]) -> Result<(), Error> {
 pub fn publish_newest(topic: &str, payload: &[u8]) -> Result<(), Error> {
     const DROP_OLDEST: u32 = 1;
     publish_with(topic, payload, DROP_OLDEST)
+}
+
+/// A payload that is written as text.
+///
+/// ```ignore
+/// let mut text = Text::new();
+/// write!(text, "{} m°C", 21_500)?;
+/// messages::publish("temperature", text.as_bytes())?;
+/// ```
+pub struct Text {
+    bytes: [u8; Text::BYTES_MAX],
+    length: usize,
+}
+
+impl Text {
+    /// More can't be written.
+    pub const BYTES_MAX: usize = 128;
+
+    /// An empty one.
+    pub const fn new() -> Text {
+        Text { bytes: [0; Text::BYTES_MAX], length: 0 }
+    }
+
+    /// What was written.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Default for Text {
+    fn default() -> Text {
+        Text::new()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
 }
 
 fn publish_with(topic: &str, payload: &[u8], flags: u32) -> Result<(), Error> {

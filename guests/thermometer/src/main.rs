@@ -1,12 +1,16 @@
-//! Reads an LM75, or a sensor that is like one (TMP105, DS1775, MCP9800), once a second. Needs the capability `i2c` and, of the bus
-//! `i2c1`, the address 0x48.
+//! Reads an LM75, or a sensor that is like one (TMP105, DS1775, MCP9800), once a second, and publishes what it reads to the topic
+//! `temperature`. Needs the capability `i2c` and, of the bus `i2c1`, the address 0x48; and the capability `messages` with that topic.
 #![no_std]
 #![no_main]
 
-use core::time::Duration;
+use core::{fmt::Write, time::Duration};
 
 use lm75::{Address, Lm75};
-use wasmbed_guest::{entry, i2c, log, wait};
+use wasmbed_guest::{
+    entry, i2c, log,
+    messages::{self, Text},
+    wait,
+};
 
 entry!(main);
 
@@ -17,10 +21,20 @@ fn main() {
     let mut sensor = Lm75::new(BUS, Address::default());
     loop {
         match sensor.read_temperature() {
-            Ok(celsius) => log!("{} m°C", (celsius * 1_000.0) as i32),
+            Ok(celsius) => tell((celsius * 1_000.0) as i32),
             Err(lm75::Error::I2C(error)) => log!("sensor: {error}"),
             Err(lm75::Error::InvalidInputData) => log!("sensor: invalid"),
         }
         wait(PAUSE);
+    }
+}
+
+fn tell(thousandths: i32) {
+    log!("{thousandths} m°C");
+    let mut text = Text::new();
+    // A number always fits.
+    let _ = write!(text, "{thousandths}");
+    if let Err(error) = messages::publish_newest("temperature", text.as_bytes()) {
+        log!("not published: {error}");
     }
 }
