@@ -39,7 +39,7 @@ use super::{
     input::SessionId,
 };
 use crate::{Now, ObjectKey};
-use places::Places;
+use places::{Places, Start};
 use record::{Record, Stored};
 use stored::Kept;
 
@@ -213,7 +213,7 @@ pub(super) struct Sender<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Arrived<'a> {
     pub uid: ApplicationUid,
-    pub boot: u64,
+    pub start: Start,
     pub sequence: u64,
     pub lost: u32,
     pub topic: &'a str,
@@ -252,7 +252,7 @@ impl Messages {
     /// A message came in an established session.
     pub(super) fn take(&mut self, now: Now, from: &Sender<'_>, message: &Arrived<'_>) -> Taken {
         let taken = self.look_at(now, from, message);
-        let (device, Arrived { uid, boot, sequence, .. }) = (from.device, *message);
+        let (device, Arrived { uid, start: Start { boot, .. }, sequence, .. }) = (from.device, *message);
         match taken {
             Taken::Queued => self.queue(now, from, message),
             Taken::Duplicate => {
@@ -279,7 +279,7 @@ impl Messages {
             holder.places = Places::default();
             holder.uid = from.device_uid.into();
         }
-        if holder.places.has(message.uid, message.boot, message.sequence) {
+        if holder.places.has(message.uid, message.start, message.sequence) {
             return Taken::Duplicate;
         }
         if holder.stalled == Some(from.session) || !from.set_known {
@@ -304,7 +304,7 @@ impl Messages {
     }
 
     fn queue(&mut self, now: Now, from: &Sender<'_>, message: &Arrived<'_>) {
-        let Arrived { uid, boot, sequence, lost, topic, payload } = *message;
+        let Arrived { uid, start, sequence, lost, topic, payload } = *message;
         let device = from.device;
         let holder = present!(self.holders.get_mut(device), "who was looked at has an entry");
         if self.open.messages == 0 {
@@ -315,14 +315,14 @@ impl Messages {
             device_uid: &holder.uid,
             application: from.application.map_or("", |(name, _)| name),
             uid,
-            boot,
+            start,
             sequence,
             unix_ms: now.unix_ms,
             lost,
             topic,
             payload,
         });
-        holder.places.note(uid, boot, sequence);
+        holder.places.note(uid, start, sequence);
         holder.pending += bytes;
         self.displaced.insert(Arc::clone(device));
         self.forgotten.remove(device);
@@ -334,7 +334,7 @@ impl Messages {
         open.bytes += bytes;
         open.unix_ms = open.unix_ms.max(now.unix_ms);
         *open.of_devices.entry(Arc::clone(device)).or_default() += bytes;
-        open.acknowledge(device, uid, boot, sequence);
+        open.acknowledge(device, uid, start.boot, sequence);
         if open.is_full() {
             self.closed.push_back(std::mem::take(open));
         }

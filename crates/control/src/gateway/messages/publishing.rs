@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use wasmbed_protocol::{ErrorCode, Publish, tag};
 
-use super::{Arrived, MessageCounters, MessageLevels, OutboxFailure, OutboxWrite, Sender, Taken};
+use super::{Arrived, MessageCounters, MessageLevels, OutboxFailure, OutboxWrite, Sender, Start, Taken};
 use crate::{
     Now, ObjectKey,
     gateway::{
         Gateway,
         admission::Refusal,
         config::RETRY_SOON_MS,
-        device::DeviceEntry,
+        device::{DeviceEntry, SessionView},
         input::{Notice, SessionId},
         pending::Complaint,
         sets::Body,
@@ -41,6 +41,10 @@ impl Gateway {
         };
         let record = present!(self.devices.get_mut(device), "an established session has its record");
         let uid = record.uid().cloned();
+        let boot = record.live().map(SessionView::boot).unwrap_or_default();
+        // Of an earlier start only its number is known.
+        let drawn = boot.id().filter(|_| boot.start() == Some(publish.boot.0));
+        let start = Start { boot: publish.boot.0, id: drawn.map_or(0, |id| u64::from_be_bytes(id.0)) };
         let delivery = record.delivery();
         let body = delivery.held().and_then(|set| set.of(&publish.uid));
         let from = Sender {
@@ -52,7 +56,7 @@ impl Gateway {
         };
         let arrived = Arrived {
             uid: publish.uid,
-            boot: publish.boot.0,
+            start,
             sequence: publish.sequence.0,
             lost: publish.messages_lost,
             topic: publish.topic,

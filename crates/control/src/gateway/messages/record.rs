@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! record  = version (one byte), message*      message = CBOR array, see Stored
-//! place   = version (one byte), CBOR array of [application uid, [[boot, sequence], ...]], after the Device's UID
+//! place   = version (one byte), CBOR array of [application uid, [[boot, its id, sequence], ...]], after the Device's UID
 //! ```
 //!
 //! A record of another version, or one that is spoilt, is left out whole: nothing of it is guessed.
@@ -10,7 +10,7 @@
 use minicbor::{Decoder, Encoder, encode::write::Cursor};
 use wasmbed_protocol::ApplicationUid;
 
-use super::places::Places;
+use super::places::{Places, Start};
 
 /// First byte of records and places.
 const VERSION: u8 = 1;
@@ -29,7 +29,7 @@ pub(super) struct Stored<'a> {
     /// Its UID.
     pub uid: ApplicationUid,
     /// Start of the device in which it was published.
-    pub boot: u64,
+    pub start: Start,
     /// Of that start.
     pub sequence: u64,
     /// When the gateway received it, milliseconds since 1970.
@@ -91,8 +91,9 @@ fn encode<W: minicbor::encode::Write>(
     encoder: &mut Encoder<W>,
     message: &Stored<'_>,
 ) -> Result<(), minicbor::encode::Error<W::Error>> {
-    encoder.array(11)?.str(message.device.0)?.str(message.device.1)?.str(message.device_uid)?;
-    encoder.str(message.application)?.bytes(&message.uid.0)?.u64(message.boot)?.u64(message.sequence)?;
+    encoder.array(12)?.str(message.device.0)?.str(message.device.1)?.str(message.device_uid)?;
+    encoder.str(message.application)?.bytes(&message.uid.0)?;
+    encoder.u64(message.start.boot)?.u64(message.start.id)?.u64(message.sequence)?;
     encoder.u64(message.unix_ms)?.u32(message.lost)?.str(message.topic)?.bytes(message.payload)?;
     Ok(())
 }
@@ -117,7 +118,7 @@ pub(super) fn read(record: &[u8]) -> impl Iterator<Item = Result<Stored<'_>, Unr
 
 fn decode<'a>(decoder: &mut Decoder<'a>) -> Result<Stored<'a>, Unreadable> {
     let mut read = || {
-        if decoder.array()? != Some(11) {
+        if decoder.array()? != Some(12) {
             return Err(minicbor::decode::Error::message("another number of fields"));
         }
         let device = (decoder.str()?, decoder.str()?);
@@ -128,7 +129,7 @@ fn decode<'a>(decoder: &mut Decoder<'a>) -> Result<Stored<'a>, Unreadable> {
             device_uid,
             application,
             uid,
-            boot: decoder.u64()?,
+            start: Start { boot: decoder.u64()?, id: decoder.u64()? },
             sequence: decoder.u64()?,
             unix_ms: decoder.u64()?,
             lost: decoder.u32()?,
@@ -152,8 +153,8 @@ pub(super) fn write_places(device_uid: &str, places: &Places) -> Vec<u8> {
         encoder.str(device_uid)?.array(places.len() as u64)?;
         for (uid, starts) in places.iter() {
             encoder.array(2)?.bytes(&uid.0)?.array(starts.len() as u64)?;
-            for (boot, sequence) in starts {
-                encoder.array(2)?.u64(*boot)?.u64(*sequence)?;
+            for (start, sequence) in starts {
+                encoder.array(3)?.u64(start.boot)?.u64(start.id)?.u64(*sequence)?;
             }
         }
         Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
@@ -174,7 +175,8 @@ pub(super) fn read_places(bytes: &[u8]) -> Result<(&str, Places), Unreadable> {
             let uid = read_uid(&mut decoder)?;
             for _ in 0..decoder.array()?.unwrap_or(0) {
                 decoder.array()?;
-                places.note(uid, decoder.u64()?, decoder.u64()?);
+                let start = Start { boot: decoder.u64()?, id: decoder.u64()? };
+                places.note(uid, start, decoder.u64()?);
             }
         }
         Ok((device_uid, places))
@@ -192,7 +194,7 @@ mod tests {
             device_uid: "5e0f7a1c-0000-4000-8000-000000000001",
             application: "lab/thermometer",
             uid: ApplicationUid([7; 16]),
-            boot: u64::MAX,
+            start: Start { boot: u64::MAX, id: u64::MAX },
             sequence,
             unix_ms: u64::MAX,
             lost: u32::MAX,
@@ -226,7 +228,7 @@ mod tests {
     fn places_are_read_as_they_were_written() {
         let mut places = Places::default();
         for (uid, boot, sequence) in [(1, 4, 10), (1, 5, 2), (2, 5, 7)] {
-            places.note(ApplicationUid([uid; 16]), boot, sequence);
+            places.note(ApplicationUid([uid; 16]), Start { boot, id: 9 }, sequence);
         }
         let bytes = write_places("uid", &places);
         assert_eq!(read_places(&bytes), Ok(("uid", places)));

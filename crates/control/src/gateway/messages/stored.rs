@@ -94,7 +94,7 @@ impl RestoredMessages {
             if *device.uid != *message.device_uid {
                 (device.uid, device.places) = (message.device_uid.into(), Places::default());
             }
-            device.places.note(message.uid, message.boot, message.sequence);
+            device.places.note(message.uid, message.start, message.sequence);
             device.displaced = true;
         }
         self.unreadable += u64::from(spoilt);

@@ -145,7 +145,14 @@ impl Run {
                 application: Some(("lab/app", &topics)),
                 set_known: true,
             };
-            let message = Arrived { uid: UID, boot: 1, sequence, lost: 0, topic: "t", payload: &[7; 100] };
+            let message = Arrived {
+                uid: UID,
+                start: Start { boot: 1, id: 0 },
+                sequence,
+                lost: 0,
+                topic: "t",
+                payload: &[7; 100],
+            };
             let taken = self.messages.take(self.now, &from, &message);
             assert!(!matches!(taken, Taken::Refused(_)), "{taken:?}");
         }

@@ -1,4 +1,4 @@
-use wasmbed_protocol::{BootCounter, Publish, TopicDirection};
+use wasmbed_protocol::{BootCounter, BootId, Publish, TopicDirection};
 
 use super::*;
 use crate::gateway_api::MessageLine;
@@ -142,6 +142,36 @@ fn a_message_is_acknowledged_once_it_is_on_the_disk_and_survives_a_crash() {
     assert_eq!(last_ack(&mut world, id), Some(ack(3)));
     assert_eq!(world.outbox.sequences(), [1, 2, 3]);
     assert_eq!(world.gateway.message_counters().duplicates, 2);
+}
+
+/// Its starts are counted anew, and so are its messages.
+#[test]
+fn of_a_device_that_lost_its_storage_nothing_is_taken_for_what_came_before() {
+    let mut world = world(MessageLimits::default(), &["a"]);
+    let start = |world: &mut World, epoch, id| {
+        let session = world.connect(&identity("a"));
+        let boot_counter = Some(BootCounter(7));
+        let hello = Hello { boot_counter, boot_id: Some(BootId([id; 8])), ..hello(epoch, 1) };
+        world.send(session, &DeviceMessage::Hello(hello));
+        session
+    };
+    let id = start(&mut world, 0, 1);
+    world.send(id, &publish(1, "t", b"of one start"));
+    world.send(id, &publish(2, "t", b"of one start"));
+    world.advance(100);
+    assert_eq!(last_ack(&mut world, id), Some(ack(2)));
+    for (restarts, after) in [(false, 3), (true, 4)] {
+        if restarts {
+            world.restart(config(MessageLimits::default()), true);
+            world.list();
+        }
+        let id = start(&mut world, 2, after);
+        world.send(id, &publish(1, "t", b"of another"));
+        world.advance(100);
+        assert_eq!(last_ack(&mut world, id), Some(ack(1)));
+        assert_eq!(world.outbox.sequences().len(), usize::from(after));
+        assert_eq!(world.gateway.message_counters().duplicates, 0);
+    }
 }
 
 #[test]
