@@ -213,7 +213,7 @@ pub(super) struct Sender<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Arrived<'a> {
     pub uid: ApplicationUid,
-    pub start: Start,
+    start: Start,
     pub sequence: u64,
     pub lost: u32,
     pub topic: &'a str,

@@ -12,7 +12,7 @@ use super::super::config::{MESSAGE_APPLICATIONS_MAX, MESSAGE_STARTS_MAX};
 
 /// A start of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::gateway) struct Start {
+pub(super) struct Start {
     /// Its number.
     pub boot: u64,
     /// Drawn at the start; 0 if the device did not say.
