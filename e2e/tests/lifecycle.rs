@@ -11,7 +11,8 @@ use wasmbed_api::{
     DeviceApplicationState, DevicePhase, MODULE_BYTES, Module, ReasonCode, RestartPolicy, TargetDevices,
 };
 use wasmbed_e2e::{
-    ControlPlane, Machine, Part, Process, application, digest, fixtures, module, until_at, wasmbed,
+    ControlPlane, Machine, Part, Process, application, digest, fixtures, metric_at_least, module, until_at,
+    wasmbed,
 };
 use wasmbed_pki::Identity;
 
@@ -378,6 +379,8 @@ async fn a_deleted_module_leaves_what_runs_and_a_new_target_says_why(plane: Cont
     // Another controller, which has never seen the Module, counts what the device reports.
     machine.stop("controller")?;
     machine.start_controller()?;
+    // What the status says is of the generation before the next change.
+    metric_at_least(machine.controller_health(), "wasmbed_controller_applications", 1.0).await?;
     let both = TargetDevices { device_names: vec!["board".to_owned(), "other".to_owned()], selector: None };
     machine.merge::<Application>("ticker", json!({ "spec": { "target_devices": both } })).await?;
     let degraded = machine
