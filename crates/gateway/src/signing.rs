@@ -1,20 +1,13 @@
 //! CertificateSigningRequests of devices: made and read as the decisions ask for it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::{
-    ByteString,
-    api::certificates::v1::{
-        CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{Api, Client, api::PostParams};
-use wasmbed_api::{DEVICE_SIGNER, GATEWAY_COMPONENT, request_annotation as annotation};
+use wasmbed_api::GATEWAY_COMPONENT;
 use wasmbed_control::{
     ObjectKey,
-    gateway::{CertificateRequest, CertificateWork, Evidence, Issued, RequestEnd, RequestFlaw, RequestSeen},
+    gateway::{CertificateWork, Issued, RequestFlaw, RequestSeen},
     kubernetes::WriteOutcome,
 };
 use wasmbed_kubernetes::{CALL_TIMEOUT, CallError, outcome};
@@ -58,7 +51,7 @@ impl Requests {
             CertificateWork::Create(request) => {
                 let params =
                     PostParams { field_manager: Some(GATEWAY_COMPONENT.to_owned()), ..PostParams::default() };
-                ("create_request", outcome(within(self.api.create(&params, &object(&request))).await))
+                ("create_request", outcome(within(self.api.create(&params, &request.to_object(pem))).await))
             }
             CertificateWork::Get { name } => ("get_request", outcome(within(self.api.get(&name)).await)),
         };
@@ -67,19 +60,7 @@ impl Requests {
     }
 
     fn seen(&self, request: &CertificateSigningRequest) -> RequestSeen {
-        let Some(status) = &request.status else { return RequestSeen::default() };
-        let condition = |name: &str| status.conditions.iter().flatten().find(|shown| shown.type_ == name);
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let message = |shown: &CertificateSigningRequestCondition| text(&shown.message);
-        let end = if let Some(pem) = &status.certificate {
-            let issued = issued(&pem.0, &self.trust_domain);
-            Some(issued.map_or_else(|flaw| RequestEnd::Unusable(flaw.to_string()), RequestEnd::Issued))
-        } else if let Some(failed) = condition("Failed") {
-            Some(RequestEnd::Failed { reason: text(&failed.reason), message: message(failed) })
-        } else {
-            condition("Denied").map(|denied| RequestEnd::Denied { message: message(denied) })
-        };
-        RequestSeen { approved: condition("Approved").is_some(), end }
+        RequestSeen::read(request, |pem| issued(pem, &self.trust_domain).map_err(|flaw| flaw.to_string()))
     }
 }
 
@@ -111,43 +92,8 @@ fn issued(pem: &[u8], trust_domain: &str) -> Result<Issued, IssuedFlaw> {
     })
 }
 
-fn object(request: &CertificateRequest) -> CertificateSigningRequest {
-    let CertificateRequest { name, device, device_uid, request, evidence } = request;
-    let chain = |chain: &[Vec<u8>]| pem_of("CERTIFICATE", chain.iter().map(Vec::as_slice));
-    let mut annotations = BTreeMap::from([
-        (annotation::DEVICE, device.to_string()),
-        (annotation::DEVICE_UID, device_uid.to_string()),
-    ]);
-    match evidence {
-        Evidence::None => {}
-        Evidence::Factory { chain: factory, signature } => annotations.extend([
-            (annotation::JOIN_PROOF, STANDARD.encode(signature)),
-            (annotation::FACTORY_CHAIN, chain(factory)),
-        ]),
-        Evidence::Token { id, mac } => annotations.extend([
-            (annotation::JOIN_PROOF, STANDARD.encode(mac)),
-            (annotation::PAIRING_ID, id.to_string()),
-        ]),
-        Evidence::Renewal { chain: presented } => {
-            annotations.extend([(annotation::RENEWS, chain(presented))]);
-        }
-    }
-    let annotations = annotations.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let request = pem_of("CERTIFICATE REQUEST", [&**request]);
-    CertificateSigningRequest {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            annotations: Some(annotations),
-            ..ObjectMeta::default()
-        },
-        spec: CertificateSigningRequestSpec {
-            request: ByteString(request.into_bytes()),
-            signer_name: DEVICE_SIGNER.to_owned(),
-            usages: Some(vec!["client auth".to_owned(), "digital signature".to_owned()]),
-            ..CertificateSigningRequestSpec::default()
-        },
-        status: None,
-    }
+fn pem(label: &'static str, blocks: &[&[u8]]) -> String {
+    pem_of(label, blocks.iter().copied())
 }
 
 async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {

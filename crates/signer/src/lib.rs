@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 mod answer;
-mod candidate;
 mod config;
 mod error;
 mod files;
@@ -17,7 +16,6 @@ mod pairing;
 mod request;
 mod service;
 mod verifier;
-mod waiting;
 
 pub use config::{Config, HealthConfig, OperatorsConfig, PkiFiles};
 pub use error::Error;

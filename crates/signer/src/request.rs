@@ -5,7 +5,10 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject as _};
 use thiserror::Error;
 use wasmbed_api::{DEVICE_SIGNER, request_annotation as annotation};
-use wasmbed_control::ObjectKey;
+use wasmbed_control::{
+    ObjectKey,
+    signer::{Annotated, AnnotationFlaw, Asked as Facts, Spoken},
+};
 use wasmbed_pki::{CertificationRequest, RequestError};
 use wasmbed_protocol::{DeviceUid, KeyHash, limits};
 
@@ -64,50 +67,47 @@ impl Asked {
         if object.spec.signer_name != DEVICE_SIGNER {
             return Err(Malformed::Signer);
         }
-        let value = |name: &'static str| {
-            object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(name))
-        };
-        let present =
-            |name: &'static str| value(name).ok_or(Malformed::Annotation { name, problem: "is missing" });
-        let device = present(annotation::DEVICE)?;
-        let (namespace, name) = device
-            .split_once('/')
-            .ok_or(Malformed::Annotation { name: annotation::DEVICE, problem: "is not namespace/name" })?;
-        let device_uid = present(annotation::DEVICE_UID)?
-            .parse()
-            .map_err(|_| Malformed::Annotation { name: annotation::DEVICE_UID, problem: "is not a UUID" })?;
+        let Annotated { device, device_uid, spoken } = Annotated::read(object.metadata.annotations.as_ref())?;
         let der = CertificateSigningRequestDer::from_pem_slice(&object.spec.request.0)
             .map_err(|_| Malformed::Request(RequestError::Malformed))?;
         let request = CertificationRequest::parse(&der)?;
         let key = KeyHash::of(request.public_key_info());
-        let proof = Proof::read(value)?;
-        Ok(Self { device: ObjectKey::new(namespace, name), device_uid, request, key, proof })
+        let proof = Proof::decode(spoken)?;
+        Ok(Self { device, device_uid, request, key, proof })
+    }
+
+    /// What decisions depend on.
+    pub(crate) fn facts(&self, approved: bool) -> Facts {
+        let pairing_id = match &self.proof {
+            Proof::Pairing { id, .. } => Some(id.clone()),
+            Proof::None | Proof::Factory { .. } | Proof::Renewal { .. } => None,
+        };
+        Facts { approved, device_uid: self.device_uid, key: self.key, pairing_id }
     }
 }
 
 impl Proof {
-    fn read<'a>(value: impl Fn(&'static str) -> Option<&'a String>) -> Result<Self, Malformed> {
-        let renews = value(annotation::RENEWS);
-        let proof = value(annotation::JOIN_PROOF);
-        let factory = value(annotation::FACTORY_CHAIN);
-        let pairing = value(annotation::PAIRING_ID);
-        Ok(match (renews, proof, factory, pairing) {
-            (None, None, _, _) => Self::None,
-            (Some(pem), None, None, None) => Self::Renewal { chain: chain(annotation::RENEWS, pem)? },
-            (None, Some(signature), Some(pem), None) => Self::Factory {
+    fn decode(spoken: Spoken<'_>) -> Result<Self, Malformed> {
+        Ok(match spoken {
+            Spoken::None => Self::None,
+            Spoken::Renewal { chain: pem } => Self::Renewal { chain: chain(annotation::RENEWS, pem)? },
+            Spoken::Factory { chain: pem, signature } => Self::Factory {
                 chain: chain(annotation::FACTORY_CHAIN, pem)?,
                 signature: bytes(annotation::JOIN_PROOF, signature)?,
             },
-            (None, Some(mac), None, Some(id)) => {
-                Self::Pairing { id: id.clone(), mac: bytes(annotation::JOIN_PROOF, mac)? }
+            Spoken::Pairing { id, mac } => {
+                Self::Pairing { id: id.to_owned(), mac: bytes(annotation::JOIN_PROOF, mac)? }
             }
-            _ => return Err(Malformed::Proofs),
         })
     }
 }
 
+fn flaw(name: &'static str, problem: &'static str) -> Malformed {
+    AnnotationFlaw::Annotation { name, problem }.into()
+}
+
 fn bytes(name: &'static str, text: &str) -> Result<Vec<u8>, Malformed> {
-    let malformed = Malformed::Annotation { name, problem: "is not base64 of at most 128 bytes" };
+    let malformed = flaw(name, "is not base64 of at most 128 bytes");
     match STANDARD.decode(text) {
         Ok(bytes) if bytes.len() <= limits::JOIN_PROOF_BYTES_MAX => Ok(bytes),
         Ok(_) | Err(_) => Err(malformed),
@@ -115,7 +115,7 @@ fn bytes(name: &'static str, text: &str) -> Result<Vec<u8>, Malformed> {
 }
 
 fn chain(name: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, Malformed> {
-    let malformed = |problem| Malformed::Annotation { name, problem };
+    let malformed = |problem| flaw(name, problem);
     if pem.len() > CHAIN_PEM_BYTES_MAX {
         return Err(malformed("is longer than a chain of 8,192 bytes"));
     }
@@ -134,19 +134,9 @@ pub enum Malformed {
     /// It is another signer's.
     #[error("spec.signerName is not {DEVICE_SIGNER}")]
     Signer,
-    /// An annotation that is needed is missing or is not what it has to be.
-    #[error("annotation {name} {problem}")]
-    Annotation {
-        /// Which.
-        name: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// More than one kind of proof, or half of one.
-    #[error(
-        "its annotations are no proof of one kind: a join proof goes with a factory chain or a pairing id, a renewal with neither"
-    )]
-    Proofs,
+    /// Its annotations can't be used.
+    #[error(transparent)]
+    Annotations(#[from] AnnotationFlaw),
     /// `spec.request` is no request for a device's key.
     #[error("spec.request: {0}")]
     Request(#[from] RequestError),

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,7 +10,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, future::BoxFuture};
 use k8s_openapi::{
     api::{certificates::v1::CertificateSigningRequest, core::v1::Secret},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
 };
 use kube::{
@@ -33,7 +32,7 @@ use wasmbed_api::{
 use wasmbed_control::{
     ObjectKey,
     kubernetes::{Event, Regarding},
-    signer::{Decision, Evidence, Missing, Request, plan_signature},
+    signer::{Candidate, Evidence, Missing, Step, Waiting, Work, has, is_finished, version},
 };
 use wasmbed_identity::{PairingKey, PairingToken};
 use wasmbed_kubernetes::{CallError, Caller, bounded};
@@ -41,14 +40,12 @@ use wasmbed_pki::{DeviceIssuer, Renewed, read_certificates};
 use wasmbed_telemetry::{Health, ProcessMetrics as _, Readiness, serve_health};
 
 use crate::{
-    Asked, Config, Error, PkiFiles, Proof, Verifier,
+    Asked, Config, Error, PkiFiles, Verifier,
     answer::{Answers, within},
-    candidate::candidate,
     files::follow_files,
     logins::Logins,
     metrics::Metrics,
     pairing::pairing_key,
-    waiting::{Version, Waiting},
 };
 
 /// Requests that are worked on at once: each is some calls to the API and less than a millisecond of verification.
@@ -101,7 +98,8 @@ struct Signer {
     authority: Arc<Renewed<Authority, Error>>,
     lifetime: Duration,
     metrics: Metrics,
-    waiting: Arc<Waiting>,
+    waiting: Arc<Mutex<Waiting>>,
+    started: Instant,
 }
 
 /// Starts a signer and returns once its health port is bound. `shutdown` ends it.
@@ -135,6 +133,7 @@ async fn bind_and_start(config: Config, shutdown: CancellationToken) -> Result<H
         lifetime: config.lifetime,
         metrics,
         waiting: Arc::default(),
+        started: Instant::now(),
     });
     let health = Health::starting(&["kubernetes"]);
     let path = config.health.path.clone();
@@ -170,7 +169,7 @@ async fn follow_requests(client: Client, signer: Arc<Signer>, health: Health, st
     let context = Arc::new(Context { signer, store });
     let devices = Api::<PartialObjectMeta<Device>>::all(client);
     requests
-        .watches(devices, watcher::Config::default(), move |device| concerned(&waiting, &device))
+        .watches(devices, watcher::Config::default(), move |device| concerned(&lock(&waiting), &device))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(RETRY), context)
         .for_each(|result| async {
@@ -209,6 +208,10 @@ struct Context {
     store: Store<CertificateSigningRequest>,
 }
 
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The requests to which a version of a Device is news.
 fn concerned(
     waiting: &Waiting,
@@ -218,21 +221,6 @@ fn concerned(
     let version = version(&device.metadata);
     let requests = waiting.concerned(&key.to_string(), &version);
     requests.iter().map(|request| ObjectRef::new(request)).collect()
-}
-
-fn version(metadata: &ObjectMeta) -> Version {
-    (metadata.uid.clone().unwrap_or_default(), metadata.generation.unwrap_or_default())
-}
-
-/// Whether a request needs nothing more: it has its certificate, or never gets one.
-fn is_finished(request: &CertificateSigningRequest) -> bool {
-    let Some(status) = &request.status else { return false };
-    status.certificate.is_some() || has(request, "Denied") || has(request, "Failed")
-}
-
-fn has(request: &CertificateSigningRequest, condition: &str) -> bool {
-    let conditions = request.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|conditions| conditions.iter().any(|found| found.type_ == condition))
 }
 
 async fn reconcile(
@@ -246,10 +234,10 @@ async fn reconcile(
     let name = object.name_any();
     let device = object.annotations().get(annotation::DEVICE).cloned().unwrap_or_default();
     if is_finished(&object) {
-        signer.waiting.end(&device, &name);
+        lock(&signer.waiting).end(&device, &name);
         return Ok(Action::await_change());
     }
-    signer.waiting.begin(&device, &name, |request| {
+    lock(&signer.waiting).begin(&device, &name, |request| {
         store.get(&ObjectRef::new(request)).is_some_and(|request| !is_finished(&request))
     });
     match signer.work_on(&object).await {
@@ -272,26 +260,67 @@ impl Signer {
             }
         };
         let authority = self.authority.current();
-        // As it is now: what the watch last showed may be a revocation behind.
-        let device = self.caller.get::<Device>(&asked.device).await?;
-        let seen = device.as_ref().map(|device| version(&device.metadata));
-        self.waiting.saw(&asked.device.to_string(), &object.name_any(), seen);
-        let pairing = self.pairing_key(&asked.proof).await?;
-        let evidence = authority.verifier.examine(&asked, pairing.as_ref(), unix_now());
-        let kind = kind(&evidence);
-        let request = Request {
-            approved: has(object, "Approved"),
-            device_uid: asked.device_uid,
-            key: asked.key,
-            evidence,
-        };
-        match plan_signature(&request, device.as_ref().and_then(candidate).as_ref()) {
-            Decision::Issue => self.issue(object, &asked, &authority.issuer, kind).await,
-            Decision::Refuse(refusal) => {
-                self.answers.refuse(object, refusal.reason(), &refusal.to_string()).await
+        let mut work = Work::new(asked.facts(has(object, "Approved")));
+        let (mut pairing, mut chain, mut kind) = (None, String::new(), "nothing");
+        loop {
+            match work.step().clone() {
+                Step::ReadDevice => {
+                    let device = self.caller.get::<Device>(&asked.device).await?;
+                    let seen = device.as_ref().map(|device| version(&device.metadata));
+                    lock(&self.waiting).saw(&asked.device.to_string(), &object.name_any(), seen);
+                    work.handle_device(device.as_ref().and_then(Candidate::read));
+                }
+                Step::ReadToken(id) => {
+                    pairing = self.pairing_key(&id).await?;
+                    work.handle_token();
+                }
+                Step::Examine => {
+                    let evidence = authority.verifier.examine(&asked, pairing.as_ref(), unix_now());
+                    kind = kind_of(&evidence);
+                    work.handle_evidence(evidence);
+                }
+                Step::Wait(missing) => return Ok(self.wait(object, &asked, missing).await),
+                Step::Refuse(reason, message) => {
+                    return self.answers.refuse(object, reason, &message).await;
+                }
+                Step::Certify => {
+                    let made = self.certify(&asked, &authority.issuer);
+                    work.handle_certified(made.map(|made| chain = made));
+                }
+                Step::Pin(uid) => {
+                    let key = STANDARD.encode(asked.request.public_key_info());
+                    let pinned =
+                        json!({ "metadata": { "uid": uid.to_string() }, "status": { "public_key": key } });
+                    self.caller.merge_status::<Device>(&asked.device, &pinned).await?;
+                    work.handle_pinned();
+                }
+                Step::Answer => {
+                    self.answers.certificate(object, &chain).await?;
+                    work.handle_answered();
+                }
+                Step::ForgetToken(id) => {
+                    self.forget_token(&id).await;
+                    break;
+                }
+                Step::Done => break,
             }
-            Decision::Wait(missing) => Ok(self.wait(object, &asked, missing).await),
         }
+        tracing::info!(
+            request = object.name_any(),
+            device = %asked.device,
+            key = %asked.key,
+            evidence = kind,
+            requestor = object.spec.username.as_deref().unwrap_or_default(),
+            "a certificate was issued"
+        );
+        Ok(Action::await_change())
+    }
+
+    fn certify(&self, asked: &Asked, issuer: &DeviceIssuer) -> Result<String, String> {
+        let ObjectKey { namespace, name } = &asked.device;
+        let uid = asked.device_uid.to_string();
+        let issued = issuer.issue(&asked.request, namespace, name, &uid, self.lifetime.as_secs());
+        issued.map_err(|error| error.to_string())
     }
 
     /// Says at the Device what a request waits for, where a person looks for it.
@@ -311,7 +340,9 @@ impl Signer {
                 (ReasonCode::KeyNotConfirmed, format!("request {name}, fingerprint {}", asked.key))
             }
         };
-        if self.waiting.is_to_be_told(&device, &name, reason, Instant::now()) {
+        // A process runs for less than 500 million years.
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        if lock(&self.waiting).is_to_be_told(&device, &name, reason, now_ms) {
             // By the time of the request: of several signers, one makes it.
             let event = Event {
                 regarding: Regarding::device(asked.device.clone(), asked.device_uid),
@@ -321,7 +352,7 @@ impl Signer {
                 unix_ms: since,
             };
             if let Err(error) = self.caller.write_event(&event).await {
-                self.waiting.was_not_told(&device, &name);
+                lock(&self.waiting).was_not_told(&device, &name);
                 self.metrics.count_error();
                 tracing::warn!(reason = "CallFailed", request = name, %error, "an Event was not written; it is tried again");
             }
@@ -329,8 +360,7 @@ impl Signer {
         Action::requeue(WAIT)
     }
 
-    async fn pairing_key(&self, proof: &Proof) -> Result<Option<PairingKey>, CallError> {
-        let Proof::Pairing { id, .. } = proof else { return Ok(None) };
+    async fn pairing_key(&self, id: &str) -> Result<Option<PairingKey>, CallError> {
         // The id is a gateway's word: only what can be the name of such a Secret is asked for.
         if !PairingToken::is_id(id) {
             return Ok(None);
@@ -339,45 +369,15 @@ impl Signer {
         Ok(secret.and_then(|secret| pairing_key(secret, Timestamp::now())))
     }
 
-    /// Pins the key, then issues: a certificate whose key is not pinned would let another one in beside it.
-    async fn issue(
-        &self,
-        object: &CertificateSigningRequest,
-        asked: &Asked,
-        issuer: &DeviceIssuer,
-        evidence: &'static str,
-    ) -> Result<Action, CallError> {
-        let ObjectKey { namespace, name } = &asked.device;
-        let uid = asked.device_uid.to_string();
-        let issued = issuer.issue(&asked.request, namespace, name, &uid, self.lifetime.as_secs());
-        let chain = match issued {
-            Ok(chain) => chain,
-            Err(error) => return self.answers.refuse(object, "NotIssued", &error.to_string()).await,
-        };
-        let key = STANDARD.encode(asked.request.public_key_info());
-        let pinned = json!({ "metadata": { "uid": uid }, "status": { "public_key": key } });
-        self.caller.merge_status::<Device>(&asked.device, &pinned).await?;
-        self.answers.certificate(object, &chain).await?;
-        if let Proof::Pairing { id, .. } = &asked.proof {
-            // Used once. Should the call fail, the key still proves nothing but this Device.
-            let name = pairing_secret(id);
-            if let Err(error) = within(self.secrets.delete(&name, &Default::default())).await {
-                tracing::warn!(reason = "CallFailed", secret = name, %error, "a used pairing token's Secret was not deleted");
-            }
+    async fn forget_token(&self, id: &str) {
+        let name = pairing_secret(id);
+        if let Err(error) = within(self.secrets.delete(&name, &Default::default())).await {
+            tracing::warn!(reason = "CallFailed", secret = name, %error, "a used pairing token's Secret was not deleted");
         }
-        tracing::info!(
-            request = object.name_any(),
-            device = %asked.device,
-            key = %asked.key,
-            evidence,
-            requestor = object.spec.username.as_deref().unwrap_or_default(),
-            "a certificate was issued"
-        );
-        Ok(Action::await_change())
     }
 }
 
-fn kind(evidence: &Evidence) -> &'static str {
+fn kind_of(evidence: &Evidence) -> &'static str {
     match evidence {
         Evidence::None => "a person's confirmation",
         Evidence::Factory { .. } => "a factory key",

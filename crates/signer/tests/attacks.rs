@@ -16,7 +16,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use wasmbed_api::{DEVICE_SIGNER, request_annotation as annotation};
-use wasmbed_control::signer::{Candidate, Decision, Evidence, Request, plan_signature};
+use wasmbed_control::signer::{AnnotationFlaw, Candidate, Decision, Evidence, Request, plan_signature};
 use wasmbed_identity::PairingToken;
 use wasmbed_pki::{Authorities, CertificationRequest, DeviceIssuer, Identity};
 use wasmbed_protocol::{DeviceUid, JoinStatement, KeyHash, encode_join_statement};
@@ -290,7 +290,7 @@ fn what_is_not_understood_is_refused_with_what_is_wrong() {
         }
     };
     let name = |error: Malformed| match error {
-        Malformed::Annotation { name, .. } => name,
+        Malformed::Annotations(AnnotationFlaw::Annotation { name, .. }) => name,
         other => panic!("{other}"),
     };
     assert_eq!(
@@ -301,6 +301,6 @@ fn what_is_not_understood_is_refused_with_what_is_wrong() {
     assert_eq!(name(problem(&set(annotation::DEVICE_UID, "17"))), annotation::DEVICE_UID);
     assert_eq!(name(problem(&set(annotation::RENEWS, ""))), annotation::RENEWS);
     assert_eq!(name(problem(&set(annotation::RENEWS, &"x".repeat(20_000)))), annotation::RENEWS);
-    assert_eq!(problem(&set(annotation::JOIN_PROOF, "AAAA")), Malformed::Proofs);
+    assert_eq!(problem(&set(annotation::JOIN_PROOF, "AAAA")), AnnotationFlaw::Proofs.into());
     assert!(matches!(problem(&|object| object.spec.request = ByteString(vec![0; 9])), Malformed::Request(_)));
 }

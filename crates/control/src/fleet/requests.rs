@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::certificates::v1::CertificateSigningRequestCondition;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use wasmbed_api::{DEVICE_SIGNER, request_annotation as annotation};
 use wasmbed_protocol::KeyHash;
 
 use crate::ObjectKey;
+
+/// Conditions of a request about which nothing has to be decided any more.
+const DECIDED: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 /// A request that nobody has decided about, as the watch shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +26,42 @@ pub struct RequestSeen {
     pub claim: Claim,
     /// The conditions that it has.
     pub conditions: Vec<CertificateSigningRequestCondition>,
+}
+
+impl RequestSeen {
+    /// Reads a request that waits for a decision; `None` if it waits for none, or can't be understood: the signer says so then.
+    /// `key_of` reads the key in `spec.request`.
+    pub fn read(
+        object: CertificateSigningRequest,
+        key_of: impl FnOnce(&[u8]) -> Option<KeyHash>,
+    ) -> Option<Self> {
+        if object.spec.signer_name != DEVICE_SIGNER {
+            return None;
+        }
+        let status = object.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let decided = conditions.iter().any(|condition| DECIDED.contains(&condition.type_.as_str()));
+        if decided || status.certificate.is_some() {
+            return None;
+        }
+        let annotations = object.metadata.annotations.unwrap_or_default();
+        let (namespace, name) = annotations.get(annotation::DEVICE)?.split_once('/')?;
+        let claim = if annotations.contains_key(annotation::JOIN_PROOF) {
+            Claim::JoinProof
+        } else if annotations.contains_key(annotation::RENEWS) {
+            Claim::Renewal
+        } else {
+            Claim::Key(key_of(&object.spec.request.0)?)
+        };
+        Some(Self {
+            name: object.metadata.name?,
+            resource_version: object.metadata.resource_version?,
+            device: ObjectKey::new(namespace, name),
+            device_uid: annotations.get(annotation::DEVICE_UID)?.clone(),
+            claim,
+            conditions,
+        })
+    }
 }
 
 /// What a request says speaks for it. Nobody has verified it.

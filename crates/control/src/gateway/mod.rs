@@ -40,6 +40,7 @@ mod pending;
 mod reports;
 mod sessions;
 mod sets;
+mod signing_request;
 mod status;
 mod storage;
 mod stream;

@@ -10,9 +10,18 @@
 //! A person may approve what has to be refused; what is decided here does not depend on who approved. Whoever verifies
 //! signatures says what they prove in [`Evidence`]; this decides whether it is enough.
 
+mod annotations;
+mod candidate;
+mod waiting;
+mod work;
+
 use std::fmt;
 
 use wasmbed_protocol::{DeviceUid, KeyHash};
+
+pub use annotations::{Annotated, AnnotationFlaw, Spoken};
+pub use waiting::{Version, Waiting, version};
+pub use work::{Asked, Step, Work, has, is_finished};
 
 /// What was found out about the key of a request, by signatures and MACs alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
