@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -23,9 +24,28 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(base.join("wasmbed"))
 }
 
-/// Prints a headline for a step.
+/// Prints a headline for a step, with the CPU time that earlier ones took.
 pub(crate) fn step(text: &str) {
-    println!("\n==> {text}");
+    match cpu_of_ended() {
+        Some(spent) if spent >= Duration::from_secs(1) => {
+            println!("\n==> {text} (after {:.1} CPU-minutes)", spent.as_secs_f64() / 60.0);
+        }
+        _ => println!("\n==> {text}"),
+    }
+}
+
+/// CPU time of the programs that were started here and have ended, and of those that they started; where Linux tells.
+pub(crate) fn cpu_of_ended() -> Option<Duration> {
+    cpu_of_children(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// `cutime` and `cstime` of a line as proc_pid_stat(5) has it, in hundredths of a second on every architecture.
+fn cpu_of_children(stat: &str) -> Option<Duration> {
+    // The name before is in parentheses and may contain spaces: it ends at the last one.
+    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();
+    let user: u64 = after_name.nth(13)?.parse().ok()?;
+    let system: u64 = after_name.next()?.parse().ok()?;
+    Some(Duration::from_millis(user.checked_add(system)?.checked_mul(10)?))
 }
 
 /// Runs a command with its output on screen; an exit code other than 0 is an error that shows the command.
@@ -91,4 +111,18 @@ pub(crate) fn free_bytes(folder: &Path) -> Result<u64> {
 fn display(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::cpu_of_children;
+
+    #[test]
+    fn cpu_time_of_children_is_read_behind_any_name() {
+        let stat = "7 (a (b) c) R 1 1 1 0 -1 0 101 0 0 0 5 6 1200 34 20 0 1 0 3966477 3133440";
+        assert_eq!(cpu_of_children(stat), Some(Duration::from_millis(12_340)));
+        assert_eq!(cpu_of_children("7 (cut) R 1"), None);
+    }
 }

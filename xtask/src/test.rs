@@ -106,6 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
         }
     }
+    process::step("all tests ended");
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     ensure!(tally.succeeded, "some tests failed: see above");
     ensure!(tally.passed > 0, "no test ran");
