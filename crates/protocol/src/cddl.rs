@@ -110,6 +110,8 @@ fn every_message_stands_in_the_cddl() {
         "trap" Trap<'_>, Some(tag::TRAP);
         "publish" Publish<'_>, Some(tag::PUBLISH);
         "publish-ack" PublishAck, Some(tag::PUBLISH_ACK);
+        "deliver" Deliver<'_>, Some(tag::DELIVER);
+        "deliver-ack" DeliverAck, Some(tag::DELIVER_ACK);
         "join" Join<'_>, Some(tag::JOIN);
         "join-statement" JoinStatement<'_>, None;
         "certificate" Certificate<'_>, Some(tag::CERTIFICATE);
@@ -164,7 +166,9 @@ fn every_enumerator_stands_in_the_cddl() {
         CloseReason,
         RestartPolicy,
         PeripheralKind,
-        TopicDirection
+        TopicDirection,
+        MessageSource,
+        Delivery
     );
 }
 
@@ -182,7 +186,7 @@ fn every_limit_and_every_reserved_tag_stands_in_the_cddl() {
         DETAIL_BYTES_MAX RESET_DETAIL_BYTES_MAX NAME_BYTES_MAX FACTS_BYTES_MAX IMPORT_MODULES_MAX
         IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX PERIPHERALS_MAX PERIPHERAL_NAME_BYTES_MAX I2C_ADDRESSES_MAX I2C_ADDRESS_MIN
         I2C_ADDRESS_MAX BUS_BYTES_PER_SECOND_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
-        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX TOPICS_MAX PAYLOAD_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
+        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX TOPICS_MAX DELIVERIES_MAX PAYLOAD_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
         CHAIN_BYTES_MAX TRUST_DOMAIN_BYTES_MAX NAMESPACE_BYTES_MAX DEVICE_NAME_BYTES_MAX JOIN_STATEMENT_BYTES_MAX
         DECOMMISSION_ORDER_BYTES_MAX DECOMMISSION_PROOF_BYTES_MAX
     );

@@ -64,6 +64,10 @@ pub mod tag {
     pub const CERTIFICATE: u32 = 19;
     /// [`PublishAck`](crate::PublishAck).
     pub const PUBLISH_ACK: u32 = 20;
+    /// [`Deliver`](crate::Deliver).
+    pub const DELIVER: u32 = 21;
+    /// [`DeliverAck`](crate::DeliverAck).
+    pub const DELIVER_ACK: u32 = 22;
     /// [`Join`](crate::Join).
     pub const JOIN: u32 = 25;
     /// [`Trap`](crate::Trap).
@@ -277,6 +281,19 @@ record!(PublishAck, PublishAck {
     3 => sequence: Of::<Sequence>::ANY,
 });
 
+record!(Deliver<'a>, Deliver {
+    1 => sequence: Of::<Sequence>::ANY,
+    2 => uid: Of::<ApplicationUid>::ANY,
+    3 => topic: NAME,
+    4 => payload: Bytes { bytes_max: PAYLOAD_BYTES_MAX },
+    5 => source: Of::<MessageSource>::ANY,
+});
+
+record!(DeliverAck, DeliverAck {
+    1 => sequence: Of::<Sequence>::ANY,
+    2 => delivery: Of::<Delivery>::ANY,
+});
+
 record!(ErrorNotice<'a>, ErrorNotice {
     1 => code: Of::<ErrorCode>::ANY,
     2 => tag: Optional(Uint::<u32>::ANY),
@@ -433,6 +450,7 @@ pub fn encode_device(message: &DeviceMessage<'_>, out: &mut [u8]) -> Result<usiz
         DeviceMessage::Log(body) => frame(tag, body, out),
         DeviceMessage::Trap(body) => frame(tag, body, out),
         DeviceMessage::Publish(body) => frame(tag, body, out),
+        DeviceMessage::DeliverAck(body) => frame(tag, body, out),
         DeviceMessage::Join(body) => frame(tag, body, out),
         DeviceMessage::Decommissioned(body) => frame(tag, body, out),
         DeviceMessage::Error(body) => frame(tag, body, out),
@@ -458,6 +476,7 @@ pub fn encode_gateway(message: &GatewayMessage<'_>, out: &mut [u8]) -> Result<us
         GatewayMessage::JoinAnswer(body) => frame(tag, body, out),
         GatewayMessage::Decommission(body) => frame(tag, body, out),
         GatewayMessage::PublishAck(body) => frame(tag, body, out),
+        GatewayMessage::Deliver(body) => frame(tag, body, out),
         GatewayMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -478,6 +497,7 @@ pub fn decode_device(body: &[u8]) -> Result<DeviceMessage<'_>, DecodeError> {
             tag::LOG => DeviceMessage::Log(Record::read_entries(map)?),
             tag::TRAP => DeviceMessage::Trap(Record::read_entries(map)?),
             tag::PUBLISH => DeviceMessage::Publish(Record::read_entries(map)?),
+            tag::DELIVER_ACK => DeviceMessage::DeliverAck(Record::read_entries(map)?),
             tag::JOIN => DeviceMessage::Join(Record::read_entries(map)?),
             tag::DECOMMISSIONED => DeviceMessage::Decommissioned(Record::read_entries(map)?),
             tag::ERROR => DeviceMessage::Error(Record::read_entries(map)?),
@@ -507,6 +527,7 @@ pub fn decode_gateway(body: &[u8]) -> Result<GatewayMessage<'_>, DecodeError> {
             tag::JOIN_ANSWER => GatewayMessage::JoinAnswer(Record::read_entries(map)?),
             tag::DECOMMISSION => GatewayMessage::Decommission(Record::read_entries(map)?),
             tag::PUBLISH_ACK => GatewayMessage::PublishAck(Record::read_entries(map)?),
+            tag::DELIVER => GatewayMessage::Deliver(Record::read_entries(map)?),
             tag::ERROR => GatewayMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -561,6 +582,7 @@ impl DeviceMessage<'_> {
             Self::Log(_) => tag::LOG,
             Self::Trap(_) => tag::TRAP,
             Self::Publish(_) => tag::PUBLISH,
+            Self::DeliverAck(_) => tag::DELIVER_ACK,
             Self::Join(_) => tag::JOIN,
             Self::Decommissioned(_) => tag::DECOMMISSIONED,
             Self::Error(_) => tag::ERROR,
@@ -586,6 +608,7 @@ impl GatewayMessage<'_> {
             Self::JoinAnswer(_) => tag::JOIN_ANSWER,
             Self::Decommission(_) => tag::DECOMMISSION,
             Self::PublishAck(_) => tag::PUBLISH_ACK,
+            Self::Deliver(_) => tag::DELIVER,
             Self::Error(_) => tag::ERROR,
         }
     }

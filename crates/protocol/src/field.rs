@@ -259,7 +259,9 @@ enumeration_field!(
     JoinState,
     RestartPolicy,
     PeripheralKind,
-    TopicDirection
+    TopicDirection,
+    MessageSource,
+    Delivery
 );
 
 /// UTF-8 of at most so many bytes.

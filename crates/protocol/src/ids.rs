@@ -282,8 +282,10 @@ impl MessageGroups {
     pub const DECOMMISSION: Self = Self(4);
     /// [`Publish`](crate::Publish) and [`PublishAck`](crate::PublishAck).
     pub const MESSAGES: Self = Self(8);
+    /// [`Deliver`](crate::Deliver) and [`DeliverAck`](crate::DeliverAck).
+    pub const DELIVERIES: Self = Self(16);
     /// All of these.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(31);
 
     /// These but those.
     #[must_use]

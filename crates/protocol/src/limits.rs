@@ -64,6 +64,8 @@ pub const STACK_FRAMES_MAX: usize = 9;
 pub const FUNCTION_NAME_BYTES_MAX: usize = 32;
 /// Topics that an application declares.
 pub const TOPICS_MAX: usize = 16;
+/// Deliveries to a device that it has not answered yet.
+pub const DELIVERIES_MAX: usize = 8;
 /// What a message of an application carries.
 pub const PAYLOAD_BYTES_MAX: usize = 1_024;
 /// The certification request of a Join; with a P-256 key and an empty subject it has some 250.

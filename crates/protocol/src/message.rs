@@ -31,6 +31,8 @@ pub enum DeviceMessage<'a> {
     Trap(Trap<'a>),
     /// What an application published; only for a gateway that takes [`MessageGroups::MESSAGES`].
     Publish(Publish<'a>),
+    /// What became of a message for an application: one for each [`Deliver`].
+    DeliverAck(DeliverAck),
     /// Asks for a certificate: the first frame of a device that has none of the fleet, or a renewal within a session, only for
     /// a gateway that takes [`MessageGroups::RENEWAL`].
     Join(Join<'a>),
@@ -71,6 +73,9 @@ pub enum GatewayMessage<'a> {
     Decommission(Decommission<'a>),
     /// How far an application's messages need not be kept any more; only for a device that knows [`MessageGroups::MESSAGES`].
     PublishAck(PublishAck),
+    /// A message for an application; only for a device that knows [`MessageGroups::DELIVERIES`], and at most
+    /// [`DELIVERIES_MAX`](crate::limits::DELIVERIES_MAX) that are not answered yet.
+    Deliver(Deliver<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -411,6 +416,68 @@ pub struct PublishAck {
     pub sequence: Sequence,
 }
 
+enumeration! {
+    /// Where a message for an application comes from.
+    MessageSource {
+        /// Somebody whom the Kubernetes API lets publish.
+        Operator = 0,
+        /// A broker.
+        Broker = 1,
+    }
+}
+
+/// A message for an application. It is sent once; if the session ends before it is answered, nobody knows whether it arrived.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Deliver<'a> {
+    /// Counts the deliveries of the session.
+    pub sequence: Sequence,
+    /// Whom it is for.
+    pub uid: ApplicationUid,
+    /// One that the application's spec declares for what comes in.
+    pub topic: &'a str,
+    /// At most [`PAYLOAD_BYTES_MAX`](crate::limits::PAYLOAD_BYTES_MAX).
+    pub payload: &'a [u8],
+    /// Where it comes from.
+    pub source: MessageSource,
+}
+
+impl fmt::Debug for Deliver<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sequence, uid, topic, payload, source } = self;
+        f.debug_struct("Deliver")
+            .field("sequence", sequence)
+            .field("uid", uid)
+            .field("topic", topic)
+            .field("payload_bytes", &payload.len())
+            .field("source", source)
+            .finish()
+    }
+}
+
+enumeration! {
+    /// What became of a message for an application.
+    Delivery {
+        /// It is in the application's mailbox, where it stays until the application takes it, over restarts too; a reset of the
+        /// device or another assignment drops it.
+        Taken = 0,
+        /// The mailbox has no room for it, or its topic's rate is used up: later it may be taken.
+        NoRoom = 1,
+        /// The application's spec does not declare that topic for what comes in.
+        UnknownTopic = 2,
+        /// That application does not run on this device now.
+        NotRunning = 3,
+    }
+}
+
+/// Answers a [`Deliver`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeliverAck {
+    /// Of the delivery.
+    pub sequence: Sequence,
+    /// What became of it.
+    pub delivery: Delivery,
+}
+
 /// Says why a message could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorNotice<'a> {
@@ -578,7 +645,7 @@ pub struct Spec<'a> {
     /// What it may reach over I2C buses, by name. A critical key: firmware that does not know it refuses the
     /// assignment.
     pub i2c: List<'a, I2cGrant<'a>>,
-    /// What it may publish, names ascending.
+    /// What it may publish and receive, names ascending.
     pub topics: List<'a, Topic<'a>>,
 }
 
@@ -587,6 +654,8 @@ enumeration! {
     TopicDirection {
         /// From the application.
         Out = 0,
+        /// To the application.
+        In = 1,
     }
 }
 
@@ -597,7 +666,7 @@ pub struct Topic<'a> {
     pub name: &'a str,
     /// Which way its messages go.
     pub direction: TopicDirection,
-    /// Messages that may be published to it each second.
+    /// Messages of it each second at most.
     pub per_second: u32,
 }
 

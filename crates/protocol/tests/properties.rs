@@ -133,6 +133,9 @@ proptest! {
             uid: ApplicationUid(uid), boot: BootCounter(b), sequence: Sequence(a), messages_lost: code, topic: named,
             payload: &payload[..usize::from(length) % (PAYLOAD_BYTES_MAX + 1)],
         }))?;
+        round_trip_device(DeviceMessage::DeliverAck(DeliverAck {
+            sequence: Sequence(a), delivery: Delivery::from(code),
+        }))?;
         let request = hash.repeat(REQUEST_BYTES_MAX / hash.len());
         round_trip_device(DeviceMessage::Join(Join {
             request: &request[..usize::from(length) % (REQUEST_BYTES_MAX + 1)],
@@ -185,6 +188,10 @@ proptest! {
         }))?;
         round_trip_gateway(GatewayMessage::PublishAck(PublishAck {
             uid: ApplicationUid(correlation), boot: BootCounter(epoch), sequence: Sequence(unix_ms),
+        }))?;
+        round_trip_gateway(GatewayMessage::Deliver(Deliver {
+            sequence: Sequence(unix_ms), uid: ApplicationUid(correlation), topic: &text[..0],
+            payload: &bytes[..bytes.len().min(PAYLOAD_BYTES_MAX)], source: MessageSource::from(x),
         }))?;
         round_trip_gateway(GatewayMessage::Decommission(Decommission {
             order: &bytes[..bytes.len().min(DECOMMISSION_ORDER_BYTES_MAX)],

@@ -76,6 +76,8 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         Topic { name: "alarm", direction: TopicDirection::Out, per_second: 1 },
         Topic { name: "room/temperature", direction: TopicDirection::Out, per_second: 10 },
     ];
+    let both = [Topic { name: "light", direction: TopicDirection::In, per_second: 1 }, topics[1]];
+    each("spec_with_a_topic_in", Vector::Spec(Spec { topics: List::new(&both), ..spec }));
     each("spec_with_topics", Vector::Spec(Spec { topics: List::new(&topics), ..spec }));
 }
 
@@ -197,6 +199,8 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
         payload: b"21.5",
     };
     each("publish", DeviceMessage::Publish(publish));
+    let delivery = Delivery::NoRoom;
+    each("deliver_ack", DeviceMessage::DeliverAck(DeliverAck { sequence: Sequence(3), delivery }));
     let topic = "x".repeat(NAME_BYTES_MAX);
     each(
         "publish_largest",
@@ -285,6 +289,22 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
     each(
         "publish_ack",
         GatewayMessage::PublishAck(PublishAck { uid: UID, boot: BootCounter(17), sequence: Sequence(300) }),
+    );
+    let deliver = Deliver {
+        sequence: Sequence(3),
+        uid: UID,
+        topic: "light",
+        payload: b"on",
+        source: MessageSource::Operator,
+    };
+    each("deliver", GatewayMessage::Deliver(deliver));
+    let topic = "x".repeat(NAME_BYTES_MAX);
+    let payload = [0xff; PAYLOAD_BYTES_MAX];
+    let sequence = Sequence(u64::MAX);
+    let source = MessageSource::Broker;
+    each(
+        "deliver_largest",
+        GatewayMessage::Deliver(Deliver { sequence, topic: &topic, payload: &payload, source, ..deliver }),
     );
     each(
         "heartbeat_ack",
