@@ -49,6 +49,11 @@ pub enum Effect {
         /// Of which application.
         uid: ApplicationUid,
     },
+    /// A message is in the mailbox of this application, if it runs: a wait of it ends. Not answered.
+    Wake {
+        /// Which application.
+        uid: ApplicationUid,
+    },
 }
 
 /// What to load.

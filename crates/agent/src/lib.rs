@@ -37,6 +37,7 @@ pub mod failover;
 mod identity;
 mod invariant;
 mod log;
+mod mailbox;
 mod messages;
 mod pull;
 mod record;

@@ -5,19 +5,19 @@
 use alloc::{string::String, vec::Vec};
 
 use wasmbed_protocol::{
-    ApplicationUid, BootCounter, Publish, Sequence, Spec, TopicDirection,
+    ApplicationUid, BootCounter, Deliver, Delivery, Publish, Sequence, Spec, TopicDirection,
     limits::PAYLOAD_BYTES_MAX,
     rate::{Rate, TokenBucket},
 };
 
-use crate::ring::Ring;
+use crate::{mailbox::Mailbox, ring::Ring};
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishError {
     /// There is no room, or the topic's rate is used up, or the start was not counted yet: later it may be.
     Again,
-    /// The assignment does not declare that topic.
+    /// The assignment does not declare that topic for what goes out.
     UnknownTopic,
 }
 
@@ -25,30 +25,33 @@ pub enum PublishError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Declared {
     name: String,
+    comes_in: bool,
     rate: Rate,
     bucket: TokenBucket,
 }
 
-/// What an application may publish.
+/// What an application may publish and receive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Topics(Vec<Declared>);
 
 impl Topics {
     /// Those of a spec; the direction of one that this firmware does not know is the error.
     pub(crate) fn of(spec: &Spec<'_>) -> Result<Self, u32> {
-        let declared = spec.topics.iter().map(|topic| match topic.direction {
-            TopicDirection::Unknown(direction) => Err(direction),
-            TopicDirection::Out => {
-                let per_second = u64::from(topic.per_second.max(1));
-                let rate = Rate::per_second(per_second, per_second);
-                Ok(Declared { name: String::from(topic.name), rate, bucket: TokenBucket::default() })
-            }
+        let declared = spec.topics.iter().map(|topic| {
+            let comes_in = match topic.direction {
+                TopicDirection::Unknown(direction) => return Err(direction),
+                TopicDirection::Out => false,
+                TopicDirection::In => true,
+            };
+            let per_second = u64::from(topic.per_second.max(1));
+            let rate = Rate::per_second(per_second, per_second);
+            Ok(Declared { name: String::from(topic.name), comes_in, rate, bucket: TokenBucket::default() })
         });
         declared.collect::<Result<_, _>>().map(Self)
     }
 
-    fn get_mut(&mut self, name: &[u8]) -> Option<&mut Declared> {
-        self.0.iter_mut().find(|topic| topic.name.as_bytes() == name)
+    fn get_mut(&mut self, name: &[u8], comes_in: bool) -> Option<&mut Declared> {
+        self.0.iter_mut().find(|topic| topic.comes_in == comes_in && topic.name.as_bytes() == name)
     }
 }
 
@@ -204,7 +207,7 @@ pub(crate) fn publish(
     sequence: Sequence,
     now_ms: u64,
 ) -> Result<(), PublishError> {
-    let declared = topics.get_mut(message.topic).ok_or(PublishError::UnknownTopic)?;
+    let declared = topics.get_mut(message.topic, false).ok_or(PublishError::UnknownTopic)?;
     debug_assert!(message.payload.len() <= PAYLOAD_BYTES_MAX, "the sandbox takes no longer ones");
     declared.bucket.refill(now_ms, declared.rate);
     if !declared.bucket.has(declared.rate, 1) {
@@ -217,11 +220,32 @@ pub(crate) fn publish(
     Ok(())
 }
 
+/// Puts a message into an application's mailbox, if its topics allow it.
+pub(crate) fn deliver(
+    topics: &mut Topics,
+    mailbox: &mut Mailbox,
+    message: &Deliver<'_>,
+    now_ms: u64,
+) -> Delivery {
+    let Some(declared) = topics.get_mut(message.topic.as_bytes(), true) else {
+        return Delivery::UnknownTopic;
+    };
+    declared.bucket.refill(now_ms, declared.rate);
+    if !declared.bucket.has(declared.rate, 1)
+        || !mailbox.push(message.source, &declared.name, message.payload)
+    {
+        return Delivery::NoRoom;
+    }
+    declared.bucket.spend(1);
+    Delivery::Taken
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ring::RING_BYTES;
     use alloc::string::ToString;
+    use wasmbed_protocol::MessageSource;
 
     const UID: ApplicationUid = ApplicationUid([1; 16]);
 
@@ -303,16 +327,39 @@ mod tests {
     #[test]
     fn a_topic_has_its_rate() {
         let rate = Rate::per_second(2, 2);
-        let mut topics = Topics([Declared { name: "t".into(), rate, bucket: TokenBucket::default() }].into());
+        let declared = |name: &str, comes_in| Declared {
+            name: name.into(),
+            comes_in,
+            rate,
+            bucket: TokenBucket::default(),
+        };
+        let mut topics = Topics([declared("in", true), declared("t", false)].into());
         let mut ring = MessageRing::default();
         let mut publish = |topic: &[u8], sequence, now_ms| {
             let message = Message { topic, payload: b"p", drop_oldest: false };
             super::publish(&mut topics, &mut ring, message, Sequence(sequence), now_ms)
         };
         assert_eq!(publish(b"other", 1, 0), Err(PublishError::UnknownTopic));
+        assert_eq!(publish(b"in", 1, 0), Err(PublishError::UnknownTopic), "messages only come in there");
         assert_eq!(publish(b"\xff", 1, 0), Err(PublishError::UnknownTopic));
         assert_eq!((publish(b"t", 1, 0), publish(b"t", 2, 0)), (Ok(()), Ok(())));
         assert_eq!(publish(b"t", 3, 499), Err(PublishError::Again));
         assert_eq!(publish(b"t", 3, 500), Ok(()));
+
+        let mut mailbox = Mailbox::default();
+        let mut deliver = |topic, now_ms| {
+            let message = Deliver {
+                sequence: Sequence(1),
+                uid: UID,
+                topic,
+                payload: b"p",
+                source: MessageSource::Operator,
+            };
+            super::deliver(&mut topics, &mut mailbox, &message, now_ms)
+        };
+        assert_eq!(deliver("t", 0), Delivery::UnknownTopic, "messages only go out there");
+        assert_eq!((deliver("in", 0), deliver("in", 0)), (Delivery::Taken, Delivery::Taken));
+        assert_eq!((deliver("in", 499), deliver("in", 500)), (Delivery::NoRoom, Delivery::Taken));
+        assert_eq!(mailbox.front(), Some(&b"\0\x02inp"[..]));
     }
 }

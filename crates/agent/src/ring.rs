@@ -1,4 +1,4 @@
-//! Records that wait, one after the other in memory of at most [`RING_BYTES`]. It takes what memory it needs as it fills, and
+//! Records that wait, one after the other in bounded memory, [`RING_BYTES`] unless its owner says less. It takes what memory it needs as it fills, and
 //! gives it back once it is empty; where the system has none left, the ring is full.
 
 use alloc::vec::Vec;
@@ -27,10 +27,15 @@ impl Ring {
 
     /// Appends a record that is these parts; false if there is no room for it.
     pub(crate) fn push(&mut self, parts: &[&[u8]]) -> bool {
+        self.push_within(parts, RING_BYTES)
+    }
+
+    /// As [`push`](Self::push), into a ring of `bytes_max`.
+    pub(crate) fn push_within(&mut self, parts: &[&[u8]], bytes_max: usize) -> bool {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let Ok(length) = u16::try_from(bytes) else { return false };
         let needed = self.len() + LENGTH_BYTES + bytes;
-        if needed > RING_BYTES || !self.reserve(needed) {
+        if needed > bytes_max || !self.reserve(needed, bytes_max) {
             return false;
         }
         self.0.extend(length.to_le_bytes());
@@ -38,11 +43,11 @@ impl Ring {
         true
     }
 
-    fn reserve(&mut self, needed: usize) -> bool {
+    fn reserve(&mut self, needed: usize, bytes_max: usize) -> bool {
         if needed <= self.0.capacity() {
             return true;
         }
-        let wanted = needed.next_power_of_two().clamp(RESERVED_MIN, RING_BYTES);
+        let wanted = needed.next_power_of_two().clamp(RESERVED_MIN.min(bytes_max), bytes_max);
         self.0.try_reserve_exact(wanted - self.len()).is_ok()
     }
 

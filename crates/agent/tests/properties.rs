@@ -573,6 +573,7 @@ impl World {
             | DeviceMessage::Publish(_)
             | DeviceMessage::Join(_)
             | DeviceMessage::Decommissioned(_)
+            | DeviceMessage::DeliverAck(_)
             | DeviceMessage::Error(_) => {}
         }
     }

@@ -16,6 +16,8 @@ pub const VALUE_BYTES_MAX: usize = 1_024;
 pub const TOPIC_BYTES_MAX: usize = 64;
 /// Bytes of a message.
 pub const PAYLOAD_BYTES_MAX: usize = 1_024;
+/// Bytes of a message that came in, as its application gets it: source, length of the topic, topic, payload.
+pub const RECEIVED_BYTES_MAX: usize = 2 + TOPIC_BYTES_MAX + PAYLOAD_BYTES_MAX;
 /// Bytes of one log line; a longer one is cut into several.
 pub const LOG_LINE_BYTES_MAX: usize = 256;
 
@@ -151,6 +153,13 @@ pub trait Host {
 
     /// Takes a message of at most [`PAYLOAD_BYTES_MAX`]. With `drop_oldest` older messages of the application make room.
     fn publish(&mut self, application: AppId, topic: &[u8], payload: &[u8], drop_oldest: bool) -> Published;
+
+    /// Copies the oldest message that came in for the application to the start of `message`, which holds
+    /// [`RECEIVED_BYTES_MAX`], and answers its length, or `None` when there is none. It goes if it has at most `room` bytes.
+    fn receive(&mut self, application: AppId, message: &mut [u8], room: usize) -> Option<usize> {
+        let _ = (application, message, room);
+        None
+    }
 
     /// Takes a transfer for an I2C bus, if the application may make it. The answer is a [`Completion::Transferred`].
     fn i2c_transfer(

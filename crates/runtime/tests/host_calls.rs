@@ -18,6 +18,7 @@ const IMPORTS: &str = r#"
     (import "wasmbed" "key_value_put" (func $put (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "key_value_delete" (func $delete (param i32 i32) (result i32)))
     (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
+    (import "wasmbed" "receive" (func $receive (param i32 i32) (result i32)))
     (import "wasmbed" "gpio_read" (func $gpio_read (param i32) (result i32)))
     (import "wasmbed" "gpio_write" (func $gpio_write (param i32 i32) (result i32)))
     (import "wasmbed" "i2c_transfer" (func $i2c (param i32 i32 i32 i32) (result i32)))
@@ -102,6 +103,70 @@ fn messages_are_handed_over_whole_and_within_their_bounds() {
         let mut host = TestHost { published, ..TestHost::new() };
         let ending = ends(&mut host, "", &publish("0", 4, "4", 4, 0, answer));
         assert_eq!(ending, Ending::Exited { code: 0 });
+    }
+}
+
+#[test]
+fn a_message_that_came_in_goes_once_it_has_room() {
+    let receive = |address: &str, room: &str, answer: i32| {
+        format!("(call $eq (call $receive (i32.const {address}) (i32.const {room})) (i32.const {answer}))")
+    };
+    let body = [
+        receive("65530", "7", -21),
+        receive("-1", "-1", -21),
+        receive("100", "3", 9),
+        receive("200", "9", 9),
+        receive("300", "100", 3),
+        receive("300", "100", -6),
+        "(call $eq (i32.load (i32.const 100)) (i32.const 0x6c0500))".into(),
+        "(call $eq64 (i64.load (i32.const 201)) (i64.const 0x6e6f746867696c05))".into(),
+        "(call $eq (i32.load (i32.const 300)) (i32.const 0x780001))".into(),
+    ];
+    let mut host = TestHost::new();
+    host.received = [b"\0\x05light".to_vec(), b"\x01\0x".to_vec()].into();
+    host.received[0].extend(b"on");
+    assert_eq!(ends(&mut host, "", &body.concat()), Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_wait_ends_when_a_message_comes_in_for_who_has_asked_for_some() {
+    let text = format!(
+        r#"(module {IMPORTS} (func (export "run") (loop
+            (call $log (i32.const 0) (i32.const 1))
+            (call $wait (i32.const 1000))
+            (drop (call $receive (i32.const 0) (i32.const 100))) (br 0))))"#
+    );
+    let module = wasm(&text);
+    let mut runtime = runtime();
+    runtime.load(id(1), &program(&module)).unwrap();
+    let mut host = TestHost::new();
+    let begun_us = host.now_us;
+    // When it wakes next, after the start, once it has done what it can.
+    let mut wakes = |at_ms: u64, comes_in: bool| {
+        host.now_us = begun_us + at_ms * 1_000;
+        if comes_in {
+            host.received.push_back(b"\0\0".to_vec());
+            runtime.wake(id(2));
+            runtime.wake(id(1));
+        }
+        while runtime.runnable(host.now_us / 1_000) {
+            assert_eq!(runtime.run_slice(&mut host), None);
+        }
+        (runtime.next_wake(0).unwrap() - begun_us / 1_000, host.received.len())
+    };
+    assert_eq!(wakes(0, false), (1_000, 0));
+    assert_eq!(wakes(500, true), (1_000, 1), "it has not asked for any");
+    assert_eq!(wakes(1_000, false), (2_000, 0));
+    assert_eq!(wakes(1_200, true), (2_200, 0), "its wait is over");
+    // One that is there before the wait begins ends it after a millisecond.
+    host.received.extend([b"\0\0".to_vec(), b"\0\0".to_vec()]);
+    host.now_us = begun_us + 2_200_000;
+    for (at_us, left) in [(2_200_000, 1), (2_200_999, 1), (2_201_000, 0)] {
+        host.now_us = begun_us + at_us;
+        for _ in 0..10 {
+            runtime.run_slice(&mut host);
+        }
+        assert_eq!(host.received.len(), left, "{at_us}");
     }
 }
 

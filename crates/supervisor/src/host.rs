@@ -104,6 +104,16 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
         }
     }
 
+    fn receive(&mut self, application: AppId, message: &mut [u8], room: usize) -> Option<usize> {
+        let run = self.slots.iter().find(|slot| slot.id() == application)?.run;
+        self.agent.receive(run, |received| {
+            if let Some(start) = message.get_mut(..received.len()) {
+                start.copy_from_slice(received);
+            }
+            (received.len(), received.len() <= room)
+        })
+    }
+
     fn i2c_transfer(
         &mut self,
         application: AppId,

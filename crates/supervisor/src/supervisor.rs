@@ -430,6 +430,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 }
                 Effect::Storage(operation) => self.storage.put(operation),
                 Effect::Start(start) => self.background.start(start),
+                Effect::Wake { uid } => self.runtime.wake(Slot::id_of(uid)),
                 Effect::Stop { run, uid } => {
                     if self.background.cancel(run, &mut self.runtime) {
                         continue;
@@ -506,9 +507,12 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 agent.handle_proof_signed(now_ms, signed);
             }
             Effect::ForgetKeys => identity.forget_keys(),
-            Effect::Connect | Effect::Close | Effect::Storage(_) | Effect::Start(_) | Effect::Stop { .. } => {
-                debug_assert!(false, "nothing to compute")
-            }
+            Effect::Connect
+            | Effect::Close
+            | Effect::Storage(_)
+            | Effect::Start(_)
+            | Effect::Stop { .. }
+            | Effect::Wake { .. } => debug_assert!(false, "nothing to compute"),
         }
     }
 

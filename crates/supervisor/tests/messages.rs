@@ -4,7 +4,9 @@
 mod support;
 
 use support::{Message, Wanted, World, uid};
-use wasmbed_protocol::{ApplicationState as State, ReportReason as Reason};
+use wasmbed_protocol::{
+    ApplicationState as State, Delivery, ReportReason as Reason, RestartPolicy, limits::DELIVERIES_MAX,
+};
 
 /// Publishes 1, 2, 3 and so on to `count`, every so many milliseconds; one that is not taken is tried again, unless the
 /// oldest make room. What was not taken is counted in a line of its log.
@@ -171,4 +173,101 @@ fn topics_that_are_not_declared_are_refused_to_the_application() {
     world.run_for(10_000);
     assert_eq!(world.gateway.messages.len(), 1);
     assert!([1, 2, 3].iter().all(|number| world.runs_wanted(*number)), "none has trapped");
+}
+
+/// Logs what comes in, without the byte for its source, and traps on a message that ends with `!`.
+fn listening() -> Wanted {
+    Wanted::wat(
+        r#"(module
+            (import "wasmbed" "receive" (func $receive (param i32 i32) (result i32)))
+            (import "wasmbed" "log" (func $log (param i32 i32)))
+            (import "wasmbed" "wait" (func $wait (param i32)))
+            (memory (export "memory") 1)
+            (func (export "run") (local i32)
+                (loop
+                    (if (i32.gt_s (local.tee 0 (call $receive (i32.const 0) (i32.const 1090))) (i32.const 0)) (then
+                        (call $log (i32.const 2) (i32.sub (local.get 0) (i32.const 2)))
+                        (if (i32.eq (i32.load8_u (i32.sub (local.get 0) (i32.const 1))) (i32.const 33)) (then unreachable))
+                        (br 1)))
+                    (call $wait (i32.const 3600000))
+                    (br 0))))"#,
+    )
+    .topic_in("light", 10)
+}
+
+#[test]
+fn what_comes_in_ends_a_wait_and_is_answered() {
+    let mut world = World::new();
+    world.gateway.set(1, listening());
+    world.gateway.set(2, Wanted::wat(r#"(module (func (export "run")))"#).policy(RestartPolicy::Never));
+    world.until_running(&[1]);
+    world.until("the second ends", 20_000, |world| world.state(2).is_some_and(|it| it.0 == State::Completed));
+    world.gateway.send_message(&world.link, 1, 1, "light", b" on");
+    world.gateway.send_message(&world.link, 2, 1, "other", b" on");
+    world.gateway.send_message(&world.link, 3, 2, "light", b" on");
+    world.gateway.send_message(&world.link, 4, 3, "light", b" on");
+    let begun_ms = world.now_ms;
+    world.until("all are answered", 2_000, |world| world.gateway.deliveries.len() == 4);
+    world.until("its line comes", 2_000, |world| !world.gateway.logs.is_empty());
+    assert!(world.now_ms - begun_ms < 500, "at once");
+    let answers = [
+        (1, Delivery::Taken),
+        (2, Delivery::UnknownTopic),
+        (3, Delivery::NotRunning),
+        (4, Delivery::NotRunning),
+    ];
+    assert_eq!(world.gateway.deliveries, answers);
+    assert_eq!(world.gateway.logs[0].3, "light on");
+}
+
+#[test]
+fn what_came_in_is_there_after_a_crash_and_gone_with_its_assignment() {
+    let mut world = World::new();
+    world.gateway.set(1, listening());
+    world.until_running(&[1]);
+    for (sequence, payload) in [(1, " a!"), (2, " b!"), (3, " c")] {
+        world.gateway.send_message(&world.link, sequence, 1, "light", payload.as_bytes());
+    }
+    let came_in = |world: &World| -> Vec<String> {
+        let lines = world.gateway.logs.iter().map(|line| line.3.clone());
+        lines.filter(|line| line.starts_with("light")).collect()
+    };
+    world.until("all arrive", 60_000, |world| came_in(world).len() == 3);
+    assert_eq!(came_in(&world), ["light a!", "light b!", "light c"]);
+    assert_eq!(world.gateway.traps.len(), 2);
+
+    // One that never looks is full, and says so; a new assignment begins with nothing.
+    let deaf = r#"(module (import "wasmbed" "wait" (func $wait (param i32)))
+        (func (export "run") (loop (call $wait (i32.const 1000)) (br 0))))"#;
+    world.gateway.set(1, Wanted::wat(deaf).topic_in("light", 10));
+    world.gateway.send_desired(&world.link);
+    world.until_running(&[1]);
+    world.gateway.deliveries.clear();
+    world.gateway.send_message(&world.link, 4, 1, "light", &[b'x'; 1_024]);
+    world.gateway.send_message(&world.link, 5, 1, "light", &[b'x'; 1_024]);
+    world.until("both are answered", 2_000, |world| world.gateway.deliveries.len() == 2);
+    assert_eq!(world.gateway.deliveries, [(4, Delivery::Taken), (5, Delivery::NoRoom)]);
+    world.gateway.set(1, listening());
+    world.gateway.send_desired(&world.link);
+    world.until_running(&[1]);
+    world.gateway.send_message(&world.link, 6, 1, "light", b" d");
+    world.until("it arrives", 5_000, |world| came_in(world).len() > 3);
+    assert_eq!(came_in(&world)[3..], ["light d"]);
+}
+
+#[test]
+fn a_gateway_that_sends_more_than_it_may_loses_its_session_and_nothing_else() {
+    let mut world = World::new();
+    world.gateway.set(1, listening());
+    world.until_running(&[1]);
+    let sessions = world.gateway.hellos.len();
+    for sequence in 0..=DELIVERIES_MAX as u64 {
+        world.gateway.send_message(&world.link, sequence, 1, "light", b"");
+    }
+    world.until("a new session", 60_000, |world| world.gateway.hellos.len() > sessions);
+    world.gateway.deliveries.clear();
+    world.until_running(&[1]);
+    world.gateway.send_message(&world.link, 1, 1, "light", b" on");
+    world.until("it is taken", 5_000, |world| !world.gateway.deliveries.is_empty());
+    assert_eq!(world.gateway.deliveries, [(1, Delivery::Taken)]);
 }

@@ -2,12 +2,13 @@
 //!
 //! Memory of an agent: at most sixteen applications with two specs each ([`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) in
 //! all, a few hundred bytes each in practice), 2 KiB of log lines for each application that is run and 2 KiB of messages for
-//! each that publishes, one module range of 16 KiB while a module is pulled, and the state record once more while it is
+//! each that publishes, 1,152 bytes for each that something waits for, one module range of 16 KiB while a module is pulled, and the state record once more while it is
 //! written.
 
 mod check;
 mod converge;
 mod decommission;
+mod deliveries;
 mod joining;
 mod lifecycle;
 mod messages;
@@ -17,8 +18,8 @@ mod transmit;
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 
 use wasmbed_protocol::{
-    ApplicationState, ApplicationUid, BootCounter, DecodeError, Epoch, ErrorCode, GatewayMessage, Revision,
-    decode_gateway, tag,
+    ApplicationState, ApplicationUid, BootCounter, DecodeError, DeliverAck, Epoch, ErrorCode, GatewayMessage,
+    Revision, decode_gateway, tag,
 };
 
 use crate::{
@@ -97,6 +98,8 @@ pub struct Agent {
     too_many: String,
     log_turn: usize,
     publishing: Publishing,
+    /// To deliveries, still to be sent in this session.
+    answers: Vec<DeliverAck>,
     usage: DeviceUsage,
 
     effects: VecDeque<Effect>,
@@ -136,6 +139,7 @@ impl Agent {
             too_many,
             log_turn: 0,
             publishing: Publishing::default(),
+            answers: Vec::new(),
             usage: DeviceUsage::default(),
             effects: VecDeque::new(),
             events: Events::default(),
@@ -235,6 +239,7 @@ impl Agent {
             }
             (Session::Established(_), GatewayMessage::Decommission(order)) => self.handle_decommission(order),
             (Session::Established(_), GatewayMessage::PublishAck(ack)) => self.handle_publish_ack(ack),
+            (Session::Established(_), GatewayMessage::Deliver(message)) => self.handle_deliver(message),
             (Session::Joining { .. }, _) => {
                 let detail = "this device joins, and knows nothing else";
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
@@ -319,15 +324,15 @@ impl Agent {
         let trap = self.trap_timeout();
         let log = self.log_timeout();
         let message = self.message_timeout();
+        let delivery = self.delivery_timeout();
         let state = self.durability.retry_at_ms();
         let connects = self.credentials.is_ready() || !self.connection.is_down();
         let connection = connects.then(|| self.connection.timeout());
         let identity = self.identity_timeout();
         let decommission = self.decommission_timeout();
-        [connection, identity, decommission, applications, pull, asked, report, trap, log, message, state]
-            .into_iter()
-            .flatten()
-            .min()
+        let sent = [report, trap, delivery, log, message];
+        let others = [connection, identity, decommission, applications, pull, asked, state];
+        sent.into_iter().chain(others).flatten().min()
     }
 
     /// Something to write to the device's log.
@@ -401,6 +406,7 @@ impl Agent {
     /// What was asked of a gateway is asked again of the next one, which gets a full report.
     fn forget_session(&mut self) {
         self.exchange = None;
+        self.answers = Vec::new();
         self.request.handle_disconnected();
         for application in &mut self.applications {
             application.messages_mut().handle_disconnected();

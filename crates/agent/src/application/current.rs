@@ -10,13 +10,16 @@
 
 use alloc::string::String;
 
-use wasmbed_protocol::{ApplicationState, ApplicationUid, ReportReason, RestartPolicy, decode_spec};
+use wasmbed_protocol::{
+    ApplicationState, ApplicationUid, Deliver, Delivery, ReportReason, RestartPolicy, decode_spec,
+};
 
 use crate::{
     assignment::{Held, has_hash},
     backoff::{RESTART, RESTART_RESET_MS, ROOM},
     effect::RunId,
-    messages::Topics,
+    mailbox::Mailbox,
+    messages::{Topics, deliver},
     record::StoredCurrent,
     why::Why,
 };
@@ -44,6 +47,7 @@ enum Phase {
 pub(super) struct Current {
     held: Held,
     topics: Topics,
+    mailbox: Mailbox,
     phase: Phase,
     why: Why,
     /// Starts after the first one.
@@ -59,7 +63,16 @@ impl Current {
         // What it can't act on was refused before it was held.
         let topics = decode_spec(held.spec()).ok().and_then(|spec| Topics::of(&spec).ok());
         let topics = topics.unwrap_or_default();
-        Self { held, topics, phase: Phase::Ready, why: Why::NONE, restarts: 0, failures: 0, refusals: 0 }
+        Self {
+            held,
+            topics,
+            mailbox: Mailbox::default(),
+            phase: Phase::Ready,
+            why: Why::NONE,
+            restarts: 0,
+            failures: 0,
+            refusals: 0,
+        }
     }
 
     /// From the state record; none if its spec does not have its hash, or is not for this firmware.
@@ -82,6 +95,24 @@ impl Current {
     /// What it may publish, with what is left of the rates.
     pub(super) fn topics_mut(&mut self) -> &mut Topics {
         &mut self.topics
+    }
+
+    /// A message came in for it.
+    pub(super) fn deliver(&mut self, message: &Deliver<'_>, now_ms: u64) -> Delivery {
+        if self.is_over() {
+            return Delivery::NotRunning;
+        }
+        deliver(&mut self.topics, &mut self.mailbox, message, now_ms)
+    }
+
+    /// What came in for it.
+    pub(super) fn mailbox_mut(&mut self) -> &mut Mailbox {
+        &mut self.mailbox
+    }
+
+    /// Whether it is never started again by itself.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Completed | Phase::Failed { retry_at_ms: None })
     }
 
     pub(super) fn store(&self) -> StoredCurrent {
@@ -173,6 +204,9 @@ impl Current {
         } else {
             Phase::Failed { retry_at_ms: None }
         };
+        if self.is_over() {
+            self.mailbox = Mailbox::default();
+        }
     }
 
     /// A pause is over: true if it is to be loaded again.

@@ -11,14 +11,15 @@ mod current;
 mod next;
 
 use wasmbed_protocol::{
-    ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Log, ModuleDigest, ReportReason,
-    Sequence, SpecHash,
+    ApplicationReport, ApplicationState, ApplicationUid, CorrelationId, Deliver, Delivery, Log, ModuleDigest,
+    ReportReason, Sequence, SpecHash,
 };
 
 use crate::{
     assignment::Held,
     effect::RunId,
     log::LogQueue,
+    mailbox::Mailbox,
     messages::{self, Message, MessageRing, PublishError},
     record::StoredApplication,
     why::Why,
@@ -285,6 +286,16 @@ impl Application {
     ) -> Result<(), PublishError> {
         let current = self.current.as_mut().ok_or(PublishError::UnknownTopic)?;
         messages::publish(current.topics_mut(), &mut self.messages, message, sequence, now_ms)
+    }
+
+    /// A message came in for it.
+    pub(crate) fn deliver(&mut self, message: &Deliver<'_>, now_ms: u64) -> Delivery {
+        self.current.as_mut().map_or(Delivery::NotRunning, |current| current.deliver(message, now_ms))
+    }
+
+    /// What came in for it and was not taken yet.
+    pub(crate) fn mailbox_mut(&mut self) -> Option<&mut Mailbox> {
+        self.current.as_mut().map(Current::mailbox_mut)
     }
 
     pub(crate) fn messages(&self) -> &MessageRing {

@@ -58,7 +58,8 @@ pub fn accept(bytes: &[u8]) -> Taken {
                 | Effect::SignProof(_)
                 | Effect::ForgetKeys
                 | Effect::Start(_)
-                | Effect::Stop { .. } => {}
+                | Effect::Stop { .. }
+                | Effect::Wake { .. } => {}
             }
         }
         if let Some(done) = stored {

@@ -29,6 +29,8 @@ pub(crate) struct Context<'a, E: Engine, H: Host + ?Sized> {
     pub(crate) host: &'a mut H,
     pub(crate) strings: &'a Strings,
     pub(crate) log: &'a mut LogLines,
+    /// Whether it has asked for messages in this run: then its waits end when one comes.
+    pub(crate) receives: &'a mut bool,
     /// Bytes that the call moved; they are paid for.
     pub(crate) bytes_moved: u64,
 }

@@ -41,6 +41,7 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::GpioRead => native::gpio_read(context, arguments),
         Call::GpioWrite => native::gpio_write(context, arguments),
         Call::Publish => native::publish(context, arguments),
+        Call::Receive => native::receive(context, arguments),
         Call::SensorRead => native::sensor_read(context, arguments),
         Call::I2cTransfer => i2c::transfer(context, arguments),
         Call::Wasi(function) => wasi::call(context, function, arguments),

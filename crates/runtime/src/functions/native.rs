@@ -5,8 +5,8 @@ use super::errno::{AGAIN, FAULT, INVAL, IO, NOENT, SUCCESS};
 use super::pending::{PendingCall, deleted, errno_of, hand_over};
 use crate::engine::{Arguments, Engine, Trap};
 use crate::host::{
-    Answer, Host, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, PeripheralError, Published, TOPIC_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    Answer, Host, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, PeripheralError, Published, RECEIVED_BYTES_MAX,
+    TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::scan::Value;
 
@@ -48,12 +48,15 @@ pub(crate) fn log<E: Engine, H: Host + ?Sized>(
     Outcome::Answer(None)
 }
 
-/// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop.
+/// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop. Where the application receives
+/// messages and one is there, it is one of 1 as well.
 pub(crate) fn wait<E: Engine, H: Host + ?Sized>(
     context: &mut Context<'_, E, H>,
     arguments: &Arguments,
 ) -> Outcome {
-    let ms = u64::from(arguments.u32(0)).max(1);
+    let mut message = [0; RECEIVED_BYTES_MAX];
+    let has_message = *context.receives && context.host.receive(context.id, &mut message, 0).is_some();
+    let ms = if has_message { 1 } else { u64::from(arguments.u32(0)).max(1) };
     Outcome::Sleep { until_us: context.now_us.saturating_add(ms * 1_000), answer: None }
 }
 
@@ -174,6 +177,26 @@ pub(crate) fn publish<E: Engine, H: Host + ?Sized>(
         Published::NotNow => -AGAIN,
         Published::UnknownTopic => -NOENT,
     })
+}
+
+/// `receive(message, message_length) -> length of the message`; one that has no room stays.
+pub(crate) fn receive<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let (address, room) = (arguments.u32(0), arguments.u32(1));
+    *context.receives = true;
+    // A message is not to go to where nothing can be written.
+    if u64::from(address) + u64::from(room) > context.engine.linear_memory_bytes() as u64 {
+        return answer(-FAULT);
+    }
+    let mut message = [0; RECEIVED_BYTES_MAX];
+    let Some(length) = context.host.receive(context.id, &mut message, room as usize) else {
+        return answer(-AGAIN);
+    };
+    let message = message.get(..length).unwrap_or(&message);
+    context.bytes_moved += length as u64;
+    answer(hand_over(context.engine, address, room, message))
 }
 
 /// `gpio_read(pin) -> 0 or 1`

@@ -35,6 +35,8 @@ pub(crate) struct Application<E: Engine> {
     state: State,
     strings: Strings,
     log: LogLines,
+    /// Whether it has asked for messages.
+    receives: bool,
     limits: Limits,
     linear_bytes: u64,
     calibration: Calibration,
@@ -57,6 +59,7 @@ impl<E: Engine> Application<E> {
             state: State::Runnable,
             strings,
             log: LogLines::new(config.log_bytes_per_second),
+            receives: false,
             limits,
             linear_bytes: quota.linear_bytes as u64,
             calibration: Calibration::new(),
@@ -167,6 +170,7 @@ impl<E: Engine> Application<E> {
             host: &mut *host,
             strings: &self.strings,
             log: &mut self.log,
+            receives: &mut self.receives,
             bytes_moved: 0,
         };
         let outcome = dispatch(&mut context, &call);
@@ -199,6 +203,16 @@ impl<E: Engine> Application<E> {
         // Woken through the queue of sleepers, due at once: the answer is handed over when the next slice begins.
         self.state = State::Sleeping { until_us: 0, answer: Some(value) };
         true
+    }
+
+    /// A message came in: a wait is over, if it has asked for messages.
+    pub(crate) fn wake(&mut self) {
+        // A sleep with an answer is no wait, or over already.
+        if let State::Sleeping { until_us, answer: None } = &mut self.state
+            && self.receives
+        {
+            *until_us = 0;
+        }
     }
 
     fn charge(&mut self, spent_us: u64) {

@@ -268,6 +268,14 @@ impl<E: Engine> Runtime<E> {
             .is_some_and(|app| app.complete(completion))
     }
 
+    /// A message came in for an application: its wait ends, if it has asked for messages in this run.
+    pub fn wake(&mut self, id: AppId) {
+        if let Some(application) = self.position(id).and_then(|position| self.applications.get_mut(position))
+        {
+            application.wake();
+        }
+    }
+
     /// All places at once, when the first is needed: a table that grew would need room for the old and the new one, at the
     /// very moment when the device is busy.
     fn make_room(&mut self) -> Result<(), LoadError> {

@@ -1,7 +1,7 @@
 //! A device for tests: a clock that the test moves, a log that it can read, key-value data in a map.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use wasmbed_runtime::peripherals::i2c;
@@ -29,6 +29,8 @@ pub(crate) struct TestHost {
     /// What every `publish` is answered.
     pub(crate) published: Published,
     pub(crate) messages: Vec<(AppId, Vec<u8>, Vec<u8>, bool)>,
+    /// Those that came in, oldest first.
+    pub(crate) received: VecDeque<Vec<u8>>,
     pub(crate) board: Board,
 }
 
@@ -70,6 +72,7 @@ impl TestHost {
             transfers: Ok(Vec::new()),
             published: Published::Taken,
             messages: Vec::new(),
+            received: VecDeque::new(),
             board: Board::default(),
         }
     }
@@ -154,6 +157,15 @@ impl Host for TestHost {
             self.messages.push((application, topic.to_vec(), payload.to_vec(), drop_oldest));
         }
         self.published
+    }
+
+    fn receive(&mut self, _: AppId, message: &mut [u8], room: usize) -> Option<usize> {
+        let length = self.received.front()?.len();
+        message[..length].copy_from_slice(self.received.front()?);
+        if length <= room {
+            self.received.pop_front();
+        }
+        Some(length)
     }
 
     fn i2c_transfer(

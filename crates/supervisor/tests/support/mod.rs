@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use wasmbed_agent::{module_digest, spec_hash};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
-    CorrelationId, Decommission, Desired, DesiredApplication, DeviceMessage, DeviceUid, Epoch, ErrorCode,
-    Frames, GatewayMessage, HeartbeatAck, I2cGrant, List, MessageGroups, ModuleChunk, ModuleDigest,
-    ModuleGet, ModuleGone, Publish, PublishAck, ReportReason, ResetReason, RestartPolicy, Revision, Spec,
-    SpecHash, Topic, TopicDirection, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
+    CorrelationId, Decommission, Deliver, DeliverAck, Delivery, Desired, DesiredApplication, DeviceMessage,
+    DeviceUid, Epoch, ErrorCode, Frames, GatewayMessage, HeartbeatAck, I2cGrant, List, MessageGroups,
+    MessageSource, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, Publish, PublishAck, ReportReason,
+    ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash, Topic, TopicDirection, Welcome,
+    decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
@@ -37,6 +38,8 @@ pub(crate) struct Wanted {
     pub(crate) i2c: Option<(&'static str, u8, u32)>,
     /// Topics that it may publish to, and how often each second.
     pub(crate) topics: Vec<(&'static str, u32)>,
+    /// A topic on which messages come in, and how often each second.
+    pub(crate) topic_in: Option<(&'static str, u32)>,
 }
 
 impl Wanted {
@@ -54,6 +57,7 @@ impl Wanted {
             args: vec![],
             i2c: None,
             topics: vec![],
+            topic_in: None,
         }
     }
 
@@ -69,6 +73,11 @@ impl Wanted {
 
     pub(crate) fn topics(mut self, topics: &[(&'static str, u32)]) -> Self {
         self.topics = topics.to_vec();
+        self.capabilities(&["messages"])
+    }
+
+    pub(crate) fn topic_in(mut self, topic: &'static str, per_second: u32) -> Self {
+        self.topic_in = Some((topic, per_second));
         self.capabilities(&["messages"])
     }
 
@@ -96,11 +105,11 @@ impl Wanted {
 
     fn spec(&self, uid: ApplicationUid) -> Vec<u8> {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        let topics: Vec<Topic<'_>> = self
-            .topics
-            .iter()
-            .map(|(name, per_second)| Topic { name, direction: TopicDirection::Out, per_second: *per_second })
-            .collect();
+        let out = self.topics.iter().map(|(name, per_second)| (*name, *per_second, TopicDirection::Out));
+        let all = out.chain(self.topic_in.map(|(name, per_second)| (name, per_second, TopicDirection::In)));
+        let mut topics: Vec<Topic<'_>> =
+            all.map(|(name, per_second, direction)| Topic { name, direction, per_second }).collect();
+        topics.sort_by_key(|topic| topic.name);
         let addresses = self.i2c.map(|(_, address, _)| [address]);
         let grant = self.i2c.zip(addresses.as_ref());
         let grants: Vec<I2cGrant<'_>> = grant
@@ -205,6 +214,8 @@ pub(crate) struct Gateway {
     pub(crate) traps: Vec<(ApplicationUid, u32, String)>,
     /// Every message of an application that came, those that came again among them.
     pub(crate) messages: Vec<Message>,
+    /// What became of deliveries, by their sequence.
+    pub(crate) deliveries: Vec<(u64, Delivery)>,
     /// Whether it keeps messages of applications, so that it acknowledges them.
     pub(crate) keeps_messages: bool,
     /// Knows the first messages only.
@@ -256,6 +267,18 @@ impl Gateway {
         let members = self.desired();
         let desired = Desired { revision: Revision(self.revision), applications: List::new(&members) };
         self.send(link, &GatewayMessage::Desired(desired));
+    }
+
+    pub(crate) fn send_message(
+        &self,
+        link: &MemoryLink,
+        sequence: u64,
+        number: u8,
+        topic: &str,
+        payload: &[u8],
+    ) {
+        let (sequence, uid, source) = (Sequence(sequence), uid(number), MessageSource::Operator);
+        self.send(link, &GatewayMessage::Deliver(Deliver { sequence, uid, topic, payload, source }));
     }
 
     pub(crate) fn send_order(&self, link: &MemoryLink) {
@@ -349,6 +372,9 @@ impl Gateway {
                     let Publish { uid, boot, sequence, .. } = publish;
                     self.send(link, &GatewayMessage::PublishAck(PublishAck { uid, boot, sequence }));
                 }
+            }
+            DeviceMessage::DeliverAck(DeliverAck { sequence, delivery }) => {
+                self.deliveries.push((sequence.0, delivery));
             }
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Decommissioned(decommissioned) => {
