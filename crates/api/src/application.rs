@@ -229,7 +229,7 @@ pub struct Topic {
     /// Which way its messages go.
     #[serde(default)]
     pub direction: TopicDirection,
-    /// Messages that it may publish to it each second, on one device.
+    /// Its messages each second at most, on one device.
     #[serde(default = "per_second_default")]
     #[schemars(range(min = 1, max = TOPIC_PER_SECOND_MAX))]
     pub per_second: i32,
@@ -241,6 +241,8 @@ pub enum TopicDirection {
     /// From the application.
     #[default]
     Out,
+    /// To the application.
+    In,
     /// One of a later version; an Application with it is not sent.
     #[serde(other)]
     #[schemars(skip)]

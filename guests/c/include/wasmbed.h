@@ -56,6 +56,11 @@ WASMBED_IMPORT(key_value_delete) int wasmbed_key_value_delete(const char *key, s
 #define WASMBED_DROP_OLDEST 1
 WASMBED_IMPORT(publish) int wasmbed_publish(const char *topic, size_t topic_length, const void *payload, size_t length, uint32_t flags);
 
+// Takes the oldest message that came in and answers its length, or -6 if there is none. It is a byte for its source (0 an operator,
+// 1 a broker, 255 unknown), a byte for the length of its topic, the topic, the payload. One that is longer than the room stays.
+#define WASMBED_RECEIVED_BYTES_MAX 1090
+WASMBED_IMPORT(receive) int wasmbed_receive(void *message, size_t room);
+
 // Pins; need the capability `gpio`. A level is 0 or 1.
 WASMBED_IMPORT(gpio_read) int wasmbed_gpio_read(uint32_t pin);
 WASMBED_IMPORT(gpio_write) int wasmbed_gpio_write(uint32_t pin, uint32_t level);

@@ -26,6 +26,7 @@ unsafe extern "C" {
         length: usize,
         flags: u32,
     ) -> i32;
+    pub(crate) fn receive(message: *mut u8, room: usize) -> i32;
     pub(crate) safe fn gpio_read(pin: u32) -> i32;
     pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
     pub(crate) fn i2c_transfer(bus: u32, address: u32, operations: *const Operation, count: usize) -> i32;

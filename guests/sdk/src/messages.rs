@@ -1,4 +1,4 @@
-//! Messages to whoever listens: brokers and people. Needs the capability `messages`, and topics that the Application declares.
+//! Messages to whoever listens, brokers and people, and from them. Needs the capability `messages`, and topics that the Application declares.
 //!
 //! A message that was taken is sent until the gateway has it on its disk. It arrives at least once, and those of an application
 //! in their order; a restart of the device loses what had not arrived.
@@ -61,6 +61,72 @@ impl fmt::Write for Text {
         self.length = end;
         Ok(())
     }
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Somebody whom the Kubernetes API lets publish to the device.
+    Operator,
+    /// A broker.
+    Broker,
+    /// One of a later version.
+    Other,
+}
+
+/// A message that came in.
+#[derive(Clone, Debug)]
+pub struct Received {
+    bytes: [u8; Received::BYTES_MAX],
+    length: usize,
+}
+
+impl Received {
+    /// Source, length of the topic, topic and payload.
+    const BYTES_MAX: usize = 2 + 64 + PAYLOAD_BYTES_MAX;
+    const HEAD_BYTES: usize = 2;
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        match self.bytes[0] {
+            0 => Source::Operator,
+            1 => Source::Broker,
+            _ => Source::Other,
+        }
+    }
+
+    /// The topic, as the Application declares it.
+    pub fn topic(&self) -> &str {
+        let topic = self.bytes.get(Self::HEAD_BYTES..self.payload_at()).unwrap_or_default();
+        core::str::from_utf8(topic).unwrap_or_default()
+    }
+
+    /// What it carries.
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.payload_at()..self.length).unwrap_or_default()
+    }
+
+    fn payload_at(&self) -> usize {
+        Self::HEAD_BYTES + usize::from(self.bytes[1])
+    }
+}
+
+/// The oldest message that came in, if there is one. From the first call on, [`wait`](crate::wait) ends when one comes in:
+///
+/// ```ignore
+/// loop {
+///     while let Some(message) = messages::receive() {
+///         obey(message.topic(), message.payload());
+///     }
+///     wait(Duration::from_secs(60));
+/// }
+/// ```
+pub fn receive() -> Option<Received> {
+    let mut message = Received { bytes: [0; Received::BYTES_MAX], length: 0 };
+    // SAFETY: the pointer comes with the length of its slice, and the host writes no more.
+    let result = unsafe { imports::receive(message.bytes.as_mut_ptr(), message.bytes.len()) };
+    message.length = usize::try_from(result).ok()?;
+    Some(message)
 }
 
 fn publish_with(topic: &str, payload: &[u8], flags: u32) -> Result<(), Error> {

@@ -136,6 +136,7 @@ fn topics(config: &ApplicationConfig) -> Result<Vec<Topic<'_>>, ModuleRefusal> {
     for topic in &config.topics {
         let direction = match topic.direction {
             TopicDirection::Out => wasmbed_protocol::TopicDirection::Out,
+            TopicDirection::In => wasmbed_protocol::TopicDirection::In,
             TopicDirection::Unknown => return Err(newer("a direction in spec.config.topics")),
         };
         let per_second = u32::try_from(topic.per_second).unwrap_or(0);

@@ -337,6 +337,8 @@ pub const MESSAGE_BATCH_MAX: usize = 4_096;
 pub const MESSAGES_PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The same of one device.
 pub const MESSAGES_PENDING_OF_DEVICE_MAX: usize = 128 * 1024;
+/// After this whoever delivers a message hears that the device did not answer.
+pub const DELIVERY_TIMEOUT_MS: u64 = 10_000;
 /// A disk that takes longer than this for a write is not waited for.
 pub const MESSAGE_PATIENCE_MS: u64 = 2_000;
 /// How long a device is not read that has half of that waiting.

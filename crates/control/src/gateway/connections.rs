@@ -51,6 +51,7 @@ pub(super) struct Greeting {
     revision: u64,
     boot: Boot,
     takes_orders: bool,
+    takes_deliveries: bool,
 }
 
 impl Greeting {
@@ -61,7 +62,8 @@ impl Greeting {
             last_epoch: hello.last_epoch.0,
             revision: hello.revision.0,
             boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
-            takes_orders: hello.groups.is_some_and(|groups| groups.0 & MessageGroups::DECOMMISSION.0 != 0),
+            takes_orders: hello.groups.is_some_and(|groups| groups.has(MessageGroups::DECOMMISSION)),
+            takes_deliveries: hello.groups.is_some_and(|groups| groups.has(MessageGroups::DELIVERIES)),
         }
     }
 
@@ -83,6 +85,11 @@ impl Greeting {
     /// Whether it knows orders to be taken out of service.
     pub(super) fn takes_orders(&self) -> bool {
         self.takes_orders
+    }
+
+    /// Whether it takes messages for its applications.
+    pub(super) fn takes_deliveries(&self) -> bool {
+        self.takes_deliveries
     }
 
     pub(super) fn boot(&self) -> Boot {

@@ -23,6 +23,7 @@ pub mod config;
 mod connections;
 mod counters;
 mod decommissions;
+mod deliveries;
 mod device;
 mod enrollment;
 mod events;
@@ -63,6 +64,7 @@ use crate::{Now, intern::Pool};
 
 pub use certification::*;
 pub use config::{Config, Enrollment, MessageLimits};
+pub use deliveries::{Delivered, DeliveryId, DeliveryRequest};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use messages::{
@@ -77,6 +79,7 @@ pub use writer::Priority;
 use crate::{ObjectKey, election::Hold, gateway_api::StreamEvent};
 use allowance::Publish;
 use connections::Connections;
+use deliveries::Deliveries;
 use device::DeviceEntry;
 use fence::Fence;
 use joining::Joining;
@@ -111,7 +114,7 @@ const SWEEP_MS: u64 = 30_000;
 ///   [`Gateway::handle_outbox_written`] before the next one is given.
 /// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
 ///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
-///   [`Gateway::poll_orders_answer`], [`Gateway::poll_store`], [`Gateway::poll_outbox`], [`Gateway::poll_write`] and
+///   [`Gateway::poll_orders_answer`], [`Gateway::poll_delivered`], [`Gateway::poll_store`], [`Gateway::poll_outbox`], [`Gateway::poll_write`] and
 ///   [`Gateway::poll_certificate_call`] until they give nothing.
 /// - **Time.** [`Gateway::handle_timeout`] once [`Gateway::poll_timeout`] has passed, or at any time before; then outputs
 ///   as after an input.
@@ -134,6 +137,7 @@ pub struct Gateway {
     logs: Logs,
     /// None if this gateway takes none.
     messages: Option<Messages>,
+    deliveries: Deliveries,
     storage: Storage,
     fence: Fence,
     answers: VecDeque<Answer>,
@@ -232,6 +236,7 @@ impl Gateway {
             bodies: Bodies::default(),
             logs: Logs::default(),
             messages,
+            deliveries: Deliveries::default(),
             storage: Storage::default(),
             fence,
             answers: VecDeque::new(),
@@ -304,6 +309,7 @@ impl Gateway {
         while let Some(session) = self.connections.pop_due(now.ms) {
             self.session_timeout(now, session);
         }
+        self.deliveries.handle_timeout(now);
         self.join_timeouts(now);
         while let Some(key) = self.writer.pop_due(now.ms) {
             if let Some(record) = self.devices.get_mut(&key) {
@@ -328,7 +334,8 @@ impl Gateway {
         let calls = self.joining.calls_timeout_ms().filter(|_| speaks);
         let calls = calls.map(|due_ms| due_ms.max(self.writer.paused_until_ms()));
         let messages = self.messages.as_ref().and_then(Messages::timeout_ms);
-        [timer, publishing, writer, self.joining.timeout_ms(), calls, messages]
+        let deliveries = self.deliveries.timeout_ms();
+        [timer, publishing, writer, self.joining.timeout_ms(), calls, messages, deliveries]
             .into_iter()
             .flatten()
             .min()
@@ -543,6 +550,7 @@ impl Gateway {
             record.check()?;
         }
         self.joining.check()?;
+        self.deliveries.check()?;
         self.stream.check(|key| self.devices.contains_key(key))?;
         self.logs.check()?;
         if let Some(messages) = &self.messages {

@@ -205,6 +205,7 @@ impl Gateway {
                 self.handle_decommissioned(now, &device, proof);
             }
             DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
+            DeviceMessage::DeliverAck(ack) => self.handle_deliver_ack(now, id, &ack),
             DeviceMessage::Publish(publish) => self.handle_publish(now, id, &device, &publish, bytes),
         }
     }
@@ -261,6 +262,7 @@ impl Gateway {
 
     /// Takes a session from its device, if it is the device's: a stale one must not end its successor.
     fn detach(&mut self, now: Now, key: &Arc<ObjectKey>, id: SessionId, reason: ReasonCode) -> Epoch {
+        self.deliveries.handle_ended(id);
         // Without a record the Device was deleted, and its session with it.
         let Some(record) = self.devices.get_mut(key) else { return Epoch(0) };
         let Some(epoch) = record.detach(id, reason) else { return Epoch(0) };

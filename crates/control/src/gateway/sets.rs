@@ -85,6 +85,11 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// The application.
+    pub(super) fn uid(&self) -> ApplicationUid {
+        self.uid
+    }
+
     /// What it may publish to.
     pub(super) fn topics(&self) -> &[Topic] {
         &self.topics

@@ -140,11 +140,14 @@ impl Gateway {
                 }
             }
         }
+        let established = session.is_established() && !session.pending().has_welcome();
+        while established && frames.has_room() && self.deliveries.send(id, |message| frames.push(message)) {}
         transmit.written = frames.written;
         transmit.close = *session.state() == State::Closing && !session.pending().is_closing();
         let failed = frames.failed;
         let waits_for = session.pending().pulled().filter(|digest| modules.cached(digest).is_none());
-        if session.pending().is_ready(|digest| modules.cached(digest).is_some()) {
+        let delivers = established && self.deliveries.is_ready(id);
+        if delivers || session.pending().is_ready(|digest| modules.cached(digest).is_some()) {
             self.connections.wake(id);
         }
         if let Some(digest) = waits_for {

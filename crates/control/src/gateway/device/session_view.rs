@@ -35,6 +35,8 @@ pub(in crate::gateway) struct SessionView {
     boot: Boot,
     /// Whether the device knows orders to be taken out of service.
     takes_orders: bool,
+    /// Whether it takes messages for its applications.
+    takes_deliveries: bool,
     /// Orders the device's starts, once it has reported a number.
     start: Option<u64>,
     /// Lines of its applications.
@@ -95,6 +97,7 @@ impl SessionView {
             epoch: counted.epoch(),
             boot: greeting.boot(),
             takes_orders: greeting.takes_orders(),
+            takes_deliveries: greeting.takes_deliveries(),
             // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
             start: earlier_start.max(greeting.boot().start()),
             logs: Places::default(),
@@ -232,6 +235,11 @@ impl SessionView {
     /// Whether the device knows orders to be taken out of service.
     pub(super) fn takes_orders(&self) -> bool {
         self.takes_orders
+    }
+
+    /// Whether the device takes messages for its applications.
+    pub(in crate::gateway) fn takes_deliveries(&self) -> bool {
+        self.takes_deliveries
     }
 
     pub(super) fn start(&self) -> Option<u64> {

@@ -72,6 +72,9 @@ pub(super) struct WasmArgs {
     /// needs --capability messages; may be given several times.
     #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
     topic: Vec<Topic>,
+    /// A topic on which messages come in, as --topic.
+    #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
+    topic_in: Vec<Topic>,
     /// Whether it is started again after it ended [default: always].
     #[arg(long, value_enum)]
     restart: Option<Restart>,
@@ -177,8 +180,13 @@ impl WasmArgs {
             },
             capabilities: self.capabilities(),
             peripherals: PeripheralGrants { i2c: self.i2c.clone() },
-            topics: self.topic.clone(),
+            topics: self.topics(),
         })
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        let comes_in = |topic: &Topic| Topic { direction: TopicDirection::In, ..topic.clone() };
+        self.topic.iter().cloned().chain(self.topic_in.iter().map(comes_in)).collect()
     }
 }
 
