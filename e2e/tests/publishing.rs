@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use wasmbed_api::{Topic, TopicDirection};
+use wasmbed_api::{Application, ApplicationPhase, Topic, TopicDirection};
 use wasmbed_control::gateway_api::MessageLine;
 use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, messages, messages_until, run};
 
@@ -18,6 +18,61 @@ const DEVICES: [&str; 3] = ["device-1", "device-2", "device-3"];
 #[test]
 fn what_was_published_arrives_whoever_is_killed() -> Result<()> {
     run(published())
+}
+
+/// `guests/relay`: switches a pin as the topic `light` says, and publishes what the pin is.
+const RELAY: &[u8] = include_bytes!("../../guests/prebuilt/relay.wasm");
+
+#[test]
+fn what_is_sent_to_an_application_is_obeyed_at_once_and_who_sent_it_is_told() -> Result<()> {
+    run(sent())
+}
+
+async fn sent() -> Result<()> {
+    let mut machine = Machine::start(ControlPlane::Embedded).await?;
+    for device in ["device-1", "device-2"] {
+        machine.add_device(device).await?;
+        machine.connected(device).await?;
+    }
+    let topic = |name: &str, direction| Topic { name: name.to_owned(), direction, per_second: 10 };
+    let mut relay = application("relay", RELAY, &["device-1"]);
+    relay.spec.config.capabilities = vec!["gpio".to_owned(), "messages".to_owned()];
+    relay.spec.config.topics =
+        vec![topic("light", TopicDirection::In), topic("light/state", TopicDirection::Out)];
+    machine.create(&relay).await?;
+    let runs = |application: &Application| {
+        application.status.as_ref().is_some_and(|status| status.phase == ApplicationPhase::Running)
+    };
+    machine.application("relay", "running", runs).await?;
+    let (told, error) = publish(&machine, &["relay", "light", "on", "--device", "device-1"])?;
+    ensure!((told.as_str(), error.as_str()) == ("device/device-1 has it\n", ""), "{told} {error}");
+    let state = |lines: &[MessageLine]| lines.iter().filter_map(|line| line.text.clone()).collect::<Vec<_>>();
+    messages_until(&machine, "relay", "the light is on", |lines| state(lines) == ["on"]).await?;
+    publish(&machine, &["relay", "light", "off", "--device", "device-1"])?;
+    messages_until(&machine, "relay", "the light is off", |lines| state(lines) == ["on", "off"]).await?;
+
+    let (told, error) = publish(&machine, &["relay", "other", "on", "--all-devices"])?;
+    let expected = "device/device-1 did not take it: the Application declares no such topic with direction: In\n\
+        device/device-2 did not take it: the Application does not go to this device\n";
+    ensure!(told == expected && error.contains("2 of 2 devices did not take the message"), "{told} {error}");
+    machine.kill("device-1")?;
+    let gone = |(told, _): &(String, String)| told.contains("is not connected");
+    let deadline = std::time::Instant::now() + wasmbed_e2e::TIMEOUT;
+    loop {
+        let said = publish(&machine, &["relay", "light", "on", "--device", "device-1"])?;
+        if gone(&said) {
+            return Ok(());
+        }
+        ensure!(std::time::Instant::now() < deadline, "{said:?}");
+    }
+}
+
+/// What `wasmbed publish` prints, and its error.
+fn publish(machine: &Machine, arguments: &[&str]) -> Result<(String, String)> {
+    let mut command = wasmbed_e2e::wasmbed(&["publish"])?;
+    command.args(arguments).arg("--kubeconfig").arg(machine.layout().kubeconfig());
+    let output = command.env("WASMBED_PKI", machine.operator_pki()?).output()?;
+    Ok((String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 async fn published() -> Result<()> {

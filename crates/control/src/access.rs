@@ -86,6 +86,12 @@ impl Action {
         }
     }
 
+    /// What allows to send messages to applications: on a device, or on all devices.
+    #[must_use]
+    pub fn send_messages(namespace: &str, device: Option<&str>) -> Self {
+        Self { verb: "create", ..Self::read_messages(Some(namespace), device) }
+    }
+
     /// The rule of a Role or ClusterRole that allows it.
     #[must_use]
     pub fn rule(&self) -> String {
@@ -234,6 +240,8 @@ mod tests {
             all.rule(),
             "{ apiGroups: [wasmbed.github.io], resources: [applications/log], verbs: [get] }"
         );
+        let sent = Action::send_messages("lab", Some("d"));
+        assert_eq!(sent.to_string(), "create devices/messages \"d\" in the namespace \"lab\"");
         let messages = |device| Action::read_messages(Some("lab"), device).to_string();
         assert_eq!(messages(None), "get devices/messages in the namespace \"lab\"");
         assert_eq!(messages(Some("d")), "get devices/messages \"d\" in the namespace \"lab\"");

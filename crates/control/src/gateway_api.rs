@@ -272,6 +272,70 @@ pub struct MessageLine {
     pub number: u64,
 }
 
+/// Devices in one [`PostMessage`].
+pub const POST_MESSAGE_DEVICES_MAX: usize = 256;
+/// Bytes of the body of one.
+pub const POST_MESSAGE_BYTES_MAX: usize = 128 * 1_024;
+
+/// A message for an application on some devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostMessage {
+    /// Of the Application and the Devices.
+    pub namespace: String,
+    /// Name of the Application.
+    pub application: String,
+    /// Names of the Devices, at most 256.
+    pub devices: Vec<String>,
+    /// Where it belongs, as the Application declares it with `direction: In`.
+    pub topic: String,
+    /// Standard base64 of what it says, at most 1,024 bytes.
+    pub payload: String,
+}
+
+/// What became of a message, on each device that was named.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PostMessageAnswer {
+    /// In the order of the call.
+    pub devices: Vec<MessageDelivered>,
+}
+
+/// What became of a message for one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MessageDelivered {
+    /// Name of the Device.
+    pub device: String,
+    /// What became of it there.
+    pub delivered: Delivered,
+}
+
+/// What became of a message for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Delivered {
+    /// It is in the application's mailbox.
+    Taken,
+    /// The mailbox is full, or the topic's rate is used up.
+    NoRoom,
+    /// The Application does not declare the topic with `direction: In`.
+    UnknownTopic,
+    /// The application does not run there now.
+    NotRunning,
+    /// The device's set does not have the Application.
+    UnknownApplication,
+    /// The device has no session with this gateway.
+    NotConnected,
+    /// The device's firmware takes no messages.
+    Unsupported,
+    /// As many messages as a device may have not answered are with it.
+    Busy,
+    /// The device did not answer in time, or its session ended before: it may have the message or not.
+    Unanswered,
+    /// One of a later version.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
 /// In the answer to `GET /v1/logs`: random for each start of the gateway, since which [`LogLine::number`] counts.
 pub const BOOT_ID_HEADER: &str = "wasmbed-boot-id";
 

@@ -15,8 +15,9 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, head, put},
+    routing::{MethodRouter, get, head, post, put},
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use hyper_util::{
@@ -29,18 +30,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
-    UnixTime,
+    ObjectKey, UnixTime,
     access::Action,
     gateway::{
-        Cursor, LogCursor, MessageCursor, PreparedOrders, PreparedSets, Refused, UploadDecision, Versions,
+        Cursor, DeliveryRequest, LogCursor, MessageCursor, PreparedOrders, PreparedSets, Refused,
+        UploadDecision, Versions,
     },
     gateway_api::{
-        BOOT_ID_HEADER, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PutDecommissions, PutSets, Refusal,
+        BOOT_ID_HEADER, MessageDelivered, POST_MESSAGE_BYTES_MAX, POST_MESSAGE_DEVICES_MAX,
+        PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PostMessage, PostMessageAnswer, PutDecommissions,
+        PutSets, Refusal,
     },
     harmless,
 };
 use wasmbed_kubernetes::{LeaseClient, ReviewError, Reviewer};
-use wasmbed_protocol::{ModuleDigest, limits::MODULE_BYTES_MAX};
+use wasmbed_protocol::{
+    MessageSource, ModuleDigest,
+    limits::{MODULE_BYTES_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX},
+};
 
 use crate::{
     authorization::{QUESTIONS_OF_CALLER_MAX, Right, Unauthorized, Who, is_for},
@@ -61,6 +68,8 @@ const SETS_OF_CALLER_MAX: usize = 1;
 const MODULES_AT_ONCE_MAX: usize = 16;
 /// The same of one identity: as many as a controller sends at once.
 const MODULES_OF_CALLER_MAX: usize = 4;
+/// Messages to applications that one identity has on their way at once; others of it wait.
+const MESSAGES_OF_CALLER_MAX: usize = 4;
 /// A body that brings less than [`PROGRESS_BYTES`] in this time gives its place to others.
 const PROGRESS_SPAN: Duration = Duration::from_secs(5);
 /// See [`PROGRESS_SPAN`]: a tenth of a megabit a second.
@@ -112,6 +121,7 @@ struct Share {
     sets: Arc<Semaphore>,
     modules: Arc<Semaphore>,
     questions: Arc<Semaphore>,
+    messages: Arc<Semaphore>,
 }
 
 impl Share {
@@ -121,6 +131,7 @@ impl Share {
             sets: Arc::new(Semaphore::new(SETS_OF_CALLER_MAX)),
             modules: Arc::new(Semaphore::new(MODULES_OF_CALLER_MAX)),
             questions: Arc::new(Semaphore::new(QUESTIONS_OF_CALLER_MAX)),
+            messages: Arc::new(Semaphore::new(MESSAGES_OF_CALLER_MAX)),
         }
     }
 }
@@ -213,6 +224,7 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
         openapi::Id::Stream => get(stream),
         openapi::Id::Logs => get(logs),
         openapi::Id::Messages => get(messages),
+        openapi::Id::PostMessage => post(post_message),
         openapi::Id::Document => get(document),
     }
 }
@@ -769,6 +781,70 @@ async fn messages(
             }
         }
     }))
+}
+
+/// Sends a message to an application on some devices.
+async fn post_message(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let Ok(_place) = caller.share.messages.acquire().await else { return overloaded() };
+    let read = read_json(request, POST_MESSAGE_BYTES_MAX, "PostMessage", PostMessage::clone).await;
+    let post = match read {
+        Ok(post) => post,
+        Err(response) => return response,
+    };
+    let (topic, payload) = match check_message(&post) {
+        Ok(checked) => checked,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &why),
+    };
+    let PostMessage { namespace, application, devices, .. } = post;
+    // A right for one device is asked for where one is meant, so that it can be given for one.
+    let device = devices.first().filter(|_| devices.len() == 1).map(String::as_str);
+    let actions = vec![Action::send_messages(&namespace, device)];
+    let right = Right::obtain(&shared.reviewer, &caller.share.questions, &caller.who, actions).await;
+    if let Err(error) = right {
+        return turn_away(&shared, &caller, "/v1/messages", &error);
+    }
+    tracing::info!(
+        target: "audit", peer = %caller.shown(), namespace, application, topic = %topic, payload_bytes = payload.len(),
+        devices = devices.len(), device, "message to an application"
+    );
+    let application: Arc<str> = format!("{namespace}/{application}").into();
+    let sent = devices.iter().map(|device| {
+        let (device, application) = (ObjectKey::new(&namespace, device), application.clone());
+        let (topic, payload) = (topic.clone(), payload.clone());
+        let source = MessageSource::Operator;
+        shared.core.deliver(move |id| DeliveryRequest { id, device, application, topic, payload, source })
+    });
+    let delivered = futures::future::join_all(sent).await;
+    let Some(delivered) = delivered.into_iter().collect::<Option<Vec<_>>>() else { return overloaded() };
+    let answered = devices.into_iter().zip(delivered);
+    let devices = answered.map(|(device, delivered)| MessageDelivered { device, delivered }).collect();
+    axum::Json(PostMessageAnswer { devices }).into_response()
+}
+
+/// Topic and payload, or why the message can't be one.
+fn check_message(post: &PostMessage) -> Result<(Arc<str>, Arc<[u8]>), String> {
+    if post.devices.is_empty() || post.devices.len() > POST_MESSAGE_DEVICES_MAX {
+        return Err(format!(
+            "devices names {}, and 1 to {POST_MESSAGE_DEVICES_MAX} can be named",
+            post.devices.len()
+        ));
+    }
+    if post.topic.is_empty() || post.topic.len() > NAME_BYTES_MAX {
+        return Err(format!("topic has {} bytes, and 1 to {NAME_BYTES_MAX} are allowed", post.topic.len()));
+    }
+    let payload =
+        BASE64_STANDARD.decode(&post.payload).map_err(|error| format!("payload is no base64: {error}"))?;
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(format!(
+            "payload has {} bytes, and at most {PAYLOAD_BYTES_MAX} are allowed",
+            payload.len()
+        ));
+    }
+    Ok((post.topic.as_str().into(), payload.into()))
 }
 
 #[cfg(test)]

@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     Now,
     gateway::{
-        Answer, CertificateCall, Gateway, Identity, JoiningClient, OrdersAnswer, OutboxWrite, PreparedOrders,
-        PreparedSets, Reportable, RequestId, SessionId, StoreOperation, Versions, Write,
+        Answer, CertificateCall, DeliveryId, DeliveryRequest, Gateway, Identity, JoiningClient, OrdersAnswer,
+        OutboxWrite, PreparedOrders, PreparedSets, Reportable, RequestId, SessionId, StoreOperation,
+        Versions, Write,
     },
+    gateway_api::Delivered,
 };
 
 use crate::{journal, metrics::Metrics};
@@ -41,6 +43,7 @@ struct Inner {
     wakers: HashMap<SessionId, Arc<Notify>>,
     answers: HashMap<RequestId, oneshot::Sender<Answer>>,
     orders_answers: HashMap<RequestId, oneshot::Sender<OrdersAnswer>>,
+    deliveries: HashMap<DeliveryId, oneshot::Sender<Delivered>>,
     next_session: u64,
     next_request: u64,
 }
@@ -64,6 +67,7 @@ impl Core {
                 wakers: HashMap::new(),
                 answers: HashMap::new(),
                 orders_answers: HashMap::new(),
+                deliveries: HashMap::new(),
                 next_session: 0,
                 next_request: 0,
             }),
@@ -115,6 +119,11 @@ impl Core {
         while let Some(answer) = inner.gateway.poll_orders_answer() {
             if let Some(waiting) = inner.orders_answers.remove(&answer.request) {
                 let _ = waiting.send(answer);
+            }
+        }
+        while let Some((id, delivered)) = inner.gateway.poll_delivered() {
+            if let Some(waiting) = inner.deliveries.remove(&id) {
+                let _ = waiting.send(delivered);
             }
         }
         let versions = inner.gateway.versions();
@@ -201,6 +210,23 @@ impl Core {
             request
         };
         self.with(|gateway, now| gateway.handle_put_orders(now, request, put));
+        receiver.await.ok()
+    }
+
+    /// A message for an application on a device: what became of it. None if the process ends before that is known.
+    pub(crate) async fn deliver(
+        &self,
+        request: impl FnOnce(DeliveryId) -> DeliveryRequest,
+    ) -> Option<Delivered> {
+        let (sender, receiver) = oneshot::channel();
+        let id = {
+            let mut inner = self.lock();
+            let id = DeliveryId(inner.next_request);
+            inner.next_request += 1;
+            inner.deliveries.insert(id, sender);
+            id
+        };
+        self.with(|gateway, now| gateway.handle_delivery(now, request(id)));
         receiver.await.ok()
     }
 

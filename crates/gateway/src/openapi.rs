@@ -4,8 +4,8 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 use wasmbed_control::gateway_api::{
-    LogLine, MessageLine, PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal,
-    StreamEvent,
+    LogLine, MessageLine, PostMessage, PostMessageAnswer, PutDecommissions, PutDecommissionsAnswer, PutSets,
+    PutSetsAnswer, Refusal, StreamEvent,
 };
 
 /// Which operation.
@@ -18,6 +18,7 @@ pub(crate) enum Id {
     Stream,
     Logs,
     Messages,
+    PostMessage,
     Document,
 }
 
@@ -236,6 +237,33 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ],
     },
     Operation {
+        id: Id::PostMessage,
+        method: "post",
+        path: "/v1/messages",
+        callers: Callers::People,
+        streams: false,
+        summary: "Sends a message to an application on some devices; answered once each device has answered, after ten seconds at the latest. Not idempotent.",
+        parameters: &[],
+        body: Some(Content(JSON, Some("PostMessage"))),
+        answers: &[
+            (200, "What became of it on each device", Some(Content(JSON, Some("PostMessageAnswer")))),
+            (400, "The body is not what it should be", REFUSAL),
+            (
+                403,
+                "Nobody whom the Kubernetes API allows it: create devices/messages of the device, or of all of the namespace where more than one is named (Forbidden), or the certificate has expired (Expired)",
+                REFUSAL,
+            ),
+            (408, "The body comes too slowly", REFUSAL),
+            (413, "The body is too large", REFUSAL),
+            (429, "The caller asks for too much at once (TooManyQuestions)", REFUSAL),
+            (
+                503,
+                "The Kubernetes API does not say whether the caller may (NotKnown), or the gateway stops",
+                REFUSAL,
+            ),
+        ],
+    },
+    Operation {
         id: Id::Document,
         method: "get",
         path: "/openapi.json",
@@ -262,6 +290,8 @@ pub fn document() -> Value {
     generator.subschema_for::<StreamEvent>();
     generator.subschema_for::<LogLine>();
     generator.subschema_for::<MessageLine>();
+    generator.subschema_for::<PostMessage>();
+    generator.subschema_for::<PostMessageAnswer>();
     generator.subschema_for::<Refusal>();
     let mut paths = json!({});
     for operation in OPERATIONS {

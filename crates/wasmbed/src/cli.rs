@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, crds, devices, get, login, logs, messages, module, pki},
+    commands::{apply, crds, devices, get, login, logs, messages, module, pki, publish},
     machine::up,
     output, processes,
     runtime::block_on,
@@ -53,6 +53,8 @@ enum Command {
     Logs(logs::Args),
     /// Show what applications published, as the gateways have it on their disks.
     Messages(messages::Args),
+    /// Send a message to an application on devices.
+    Publish(publish::Args),
     /// Get a certificate with which gateways know you.
     Login(login::Args),
     /// Forget that certificate.
@@ -85,6 +87,7 @@ pub fn run(arguments: Args) -> Result<()> {
         Command::Get(arguments) => block_on(get::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
         Command::Messages(arguments) => block_on(messages::run(arguments)),
+        Command::Publish(arguments) => block_on(publish::run(arguments)),
         Command::Login(arguments) => block_on(login::run(arguments)),
         Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Completions { shell } => {

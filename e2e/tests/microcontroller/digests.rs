@@ -212,6 +212,7 @@ fn answer(
         DeviceMessage::Log(_)
         | DeviceMessage::Trap(_)
         | DeviceMessage::Publish(_)
+        | DeviceMessage::DeliverAck(_)
         | DeviceMessage::Join(_)
         | DeviceMessage::Decommissioned(_)
         | DeviceMessage::Error(_) => Ok(()),

@@ -294,7 +294,8 @@ impl Office {
                 | DeviceMessage::ModuleGet(_)
                 | DeviceMessage::Log(_)
                 | DeviceMessage::Trap(_)
-                | DeviceMessage::Publish(_) => {}
+                | DeviceMessage::Publish(_)
+                | DeviceMessage::DeliverAck(_) => {}
             }
         }
     }

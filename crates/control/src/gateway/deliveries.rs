@@ -27,7 +27,7 @@ use super::{
     input::SessionId,
     sets::Body,
 };
-use crate::{Now, ObjectKey};
+use crate::{Now, ObjectKey, gateway_api::Delivered};
 
 /// One message for one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,29 +48,6 @@ pub struct DeliveryRequest {
     pub payload: Arc<[u8]>,
     /// Who sends it.
     pub source: MessageSource,
-}
-
-/// What became of a message for a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub enum Delivered {
-    /// It is in the application's mailbox.
-    Taken,
-    /// The mailbox is full, or the topic's rate is used up.
-    NoRoom,
-    /// The Application does not declare the topic with `direction: In`.
-    UnknownTopic,
-    /// The application does not run there now.
-    NotRunning,
-    /// The device's set does not have the application.
-    UnknownApplication,
-    /// The device has no session here.
-    NotConnected,
-    /// The device's firmware takes no messages.
-    Unsupported,
-    /// As many messages as a device may have not answered are with it.
-    Busy,
-    /// The device did not answer in time, or its session ended before: it may have the message or not.
-    Unanswered,
 }
 
 /// A message that its caller waits for.

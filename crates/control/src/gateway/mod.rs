@@ -64,7 +64,7 @@ use crate::{Now, intern::Pool};
 
 pub use certification::*;
 pub use config::{Config, Enrollment, MessageLimits};
-pub use deliveries::{Delivered, DeliveryId, DeliveryRequest};
+pub use deliveries::{DeliveryId, DeliveryRequest};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use messages::{

@@ -25,6 +25,7 @@ mod chaos;
 mod counters;
 mod crowd;
 mod decommission;
+mod deliveries;
 mod identity;
 mod joining;
 mod messages;

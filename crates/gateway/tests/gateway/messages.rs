@@ -6,8 +6,8 @@ use wasmbed_control::{
     gateway_api::{AssignmentEntry, DeviceSet, MessageLine, PutSets},
 };
 use wasmbed_protocol::{
-    ApplicationUid, BootCounter, DeviceMessage, List, ModuleDigest, Publish, RestartPolicy, Sequence, Spec,
-    SpecHash, Topic, TopicDirection, encode_spec,
+    ApplicationUid, BootCounter, DeliverAck, Delivery, DeviceMessage, Hello, List, MessageGroups,
+    ModuleDigest, Publish, RestartPolicy, Sequence, Spec, SpecHash, Topic, TopicDirection, encode_spec,
 };
 
 use crate::support::*;
@@ -144,4 +144,69 @@ async fn a_gateway_without_an_outbox_says_that_it_has_none() {
     let world = World::start_with(|config| config.messages = None).await;
     let (status, refusal) = world.administrator().await.call("GET", MESSAGES, "").await;
     assert_eq!((status, refusal["reason"].as_str()), (404, Some("NoMessages")));
+}
+
+fn message(devices: &[&str], payload: &str) -> String {
+    let message = serde_json::json!({
+        "namespace": "default", "application": "hello", "devices": devices, "topic": "light", "payload": payload,
+    });
+    message.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_goes_to_a_device_and_its_answer_comes_back() {
+    let (world, device) = world().await;
+    drop(device);
+    let identity = world.enroll("a").await;
+    let groups = Some(MessageGroups::ALL);
+    let mut device = world.connect_device_as(&identity, Hello { groups, ..hello(0, 0) }).await;
+    let mut ada = world.administrator().await;
+    let body = message(&["a", "b"], "b24=");
+    let call = ada.call("POST", "/v1/messages", body);
+    let answer = async {
+        loop {
+            let said = device.next().await.unwrap();
+            if said.starts_with("Deliver(") {
+                assert!(said.contains("topic: \"light\", payload_bytes: 2, source: Operator"), "{said}");
+                break;
+            }
+        }
+        let ack = DeliverAck { sequence: Sequence(1), delivery: Delivery::Taken };
+        device.send(&DeviceMessage::DeliverAck(ack)).await.unwrap();
+    };
+    let ((status, answer), ()) = tokio::join!(call, answer);
+    let both = serde_json::json!({ "devices": [
+        { "device": "a", "delivered": "Taken" }, { "device": "b", "delivered": "NotConnected" },
+    ] });
+    assert_eq!((status, answer), (200, both));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_come_from_whom_the_api_allows_it_and_within_their_bounds() {
+    let (world, _device) = world().await;
+    let mut ada = world.administrator().await;
+    // Its hello says nothing of deliveries.
+    let (status, answer) = ada.call("POST", "/v1/messages", message(&["a"], "")).await;
+    assert_eq!((status, answer["devices"][0]["delivered"].as_str()), (200, Some("Unsupported")));
+    let many = ["a"; 257];
+    let long = base64::engine::general_purpose::STANDARD.encode([0; 1_025]);
+    for wrong in
+        [message(&[], ""), message(&many, ""), message(&["a"], "?"), message(&["a"], &long), "{}".into()]
+    {
+        let (status, refusal) = ada.call("POST", "/v1/messages", wrong.clone()).await;
+        assert_eq!((status, refusal["reason"].as_str()), (400, Some("Invalid")), "{wrong}");
+    }
+    assert_eq!(ada.call("POST", "/v1/messages", vec![b' '; 130 * 1_024]).await.0, 413);
+    // Who may read may not write.
+    let mut reader = world.person("bob", "wasmbed:operators").await;
+    for (devices, action) in [
+        (&["a"][..], "create devices/messages \"a\" in the namespace \"default\""),
+        (&["a", "b"], "create devices/messages in the namespace \"default\""),
+    ] {
+        let (status, refusal) = reader.call("POST", "/v1/messages", message(devices, "")).await;
+        assert_eq!(status, 403);
+        let said = refusal["message"].as_str().unwrap();
+        assert!(said.starts_with(&format!("user \"bob\" may not {action}: ")), "{said}");
+    }
+    assert_eq!(world.controller().await.call("POST", "/v1/messages", message(&["a"], "")).await.0, 403);
 }

@@ -258,10 +258,15 @@ impl World {
 
     /// Connects until the gateway lets the device in: it may not have seen the Device yet.
     pub(crate) async fn connect_device(&self, identity: &Identity) -> DeviceClient {
+        self.connect_device_as(identity, hello(0, 0)).await
+    }
+
+    /// The same with a Hello of its own.
+    pub(crate) async fn connect_device_as(&self, identity: &Identity, hello: Hello<'_>) -> DeviceClient {
         soon("a session", async {
             loop {
                 let mut client = DeviceClient::connect(self, identity).await.unwrap();
-                client.send(&DeviceMessage::Hello(hello(0, 0))).await.unwrap();
+                client.send(&DeviceMessage::Hello(hello)).await.unwrap();
                 match client.next().await {
                     Some(message) if message.starts_with("Welcome") => return client,
                     Some(message) if message.contains("PendingApproval") => {}

@@ -272,6 +272,35 @@ impl Cluster {
             Err(error) => Err(self.explain(error)),
         }
     }
+
+    /// The Devices that there are of those with these names, and with these labels; an empty selector is all of them.
+    ///
+    /// # Errors
+    /// The API does not answer, or a name is none.
+    pub(crate) async fn devices(&self, names: &[String], selector: Option<&str>) -> Result<Vec<Value>> {
+        /// Devices of one answer.
+        const PAGE: usize = 500;
+        let resource = Resource::ours("Device", "devices");
+        let mut devices = Vec::new();
+        for name in names {
+            devices.extend(self.read(&resource.object(Some(&self.namespace), name)?).await?);
+        }
+        let Some(selector) = selector else { return Ok(devices) };
+        let collection = resource.collection(Some(&self.namespace));
+        let selector = encode_query(selector);
+        let mut next = String::new();
+        loop {
+            let path = format!("{collection}?labelSelector={selector}&limit={PAGE}&continue={next}");
+            let mut page = self.read(&path).await?.unwrap_or_default();
+            if let Some(items) = page["items"].as_array_mut() {
+                devices.append(items);
+            }
+            match page["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() => next = encode_query(token),
+                _ => return Ok(devices),
+            }
+        }
+    }
 }
 
 /// An error of the Kubernetes client in words for a person: the server's own where it answered.

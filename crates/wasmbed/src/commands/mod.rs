@@ -9,3 +9,4 @@ pub mod logs;
 pub(crate) mod messages;
 pub mod module;
 pub(crate) mod pki;
+pub(crate) mod publish;

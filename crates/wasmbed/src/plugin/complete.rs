@@ -45,7 +45,7 @@ pub(super) async fn run(command: Command, words: Vec<String>) -> Result<()> {
         // It takes flags alone.
         print_line(NO_FILES);
     } else {
-        let kind = if verb.get_name() == "logs" {
+        let kind = if ["logs", "publish"].contains(&verb.get_name()) {
             ("Application", "applications")
         } else {
             (kind::DEVICE, "devices")
@@ -107,7 +107,7 @@ mod tests {
     fn verbs_and_flags_are_completed_with_their_help() {
         let command = crate::plugin::Args::command();
         let verbs = words_of(command.get_subcommands(), "");
-        for verb in ["approve", "decommission", "deny", "logs", "messages", "label", "run"] {
+        for verb in ["approve", "decommission", "deny", "logs", "messages", "publish", "label", "run"] {
             assert!(verbs.iter().any(|line| line.starts_with(&format!("{verb}\t"))), "{verbs:?}");
         }
         assert_eq!(words_of(command.get_subcommands(), "den").len(), 1);

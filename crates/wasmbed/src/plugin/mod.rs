@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, login, logs, messages},
+    commands::{apply, login, logs, messages, publish},
     runtime::block_on,
 };
 
@@ -42,6 +42,8 @@ enum Command {
     Logs(logs::Args),
     /// Show what applications published, as the gateways have it on their disks.
     Messages(messages::Args),
+    /// Send a message to an application on devices.
+    Publish(publish::Args),
     /// Get a certificate with which gateways know you.
     Login(login::Args),
     /// Forget that certificate.
@@ -87,6 +89,7 @@ pub fn run() -> Result<()> {
         Command::Decommission(arguments) => block_on(decommission::run(arguments)),
         Command::Logs(arguments) => block_on(logs::run(arguments)),
         Command::Messages(arguments) => block_on(messages::run(arguments)),
+        Command::Publish(arguments) => block_on(publish::run(arguments)),
         Command::Login(arguments) => block_on(login::run(arguments)),
         Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Label(arguments) => block_on(label::run(arguments)),

@@ -184,6 +184,11 @@ impl WasmArgs {
         })
     }
 
+    /// The labels of the devices that it goes to, beyond those that are named.
+    fn selected(&self) -> Option<&str> {
+        self.selector.as_deref().or(self.all_devices.then_some(""))
+    }
+
     fn topics(&self) -> Vec<Topic> {
         let comes_in = |topic: &Topic| Topic { direction: TopicDirection::In, ..topic.clone() };
         self.topic.iter().cloned().chain(self.topic_in.iter().map(comes_in)).collect()
@@ -255,7 +260,7 @@ impl Ready {
         let Ok(info) = scan(&self.bytes, &limits) else { return Ok(self) };
         let all = Features::DEVICES.union(info.features);
         let (mut runs, mut behind) = (all, Vec::new());
-        for device in targeted(cluster, args).await? {
+        for device in cluster.devices(&args.device, args.selected()).await? {
             let Some(device) = Engine::of(&device) else { continue };
             if !device.runs.contains(info.features) {
                 runs = runs.intersection(device.runs);
@@ -305,34 +310,6 @@ impl Engine {
             engine: facts.get("engine").and_then(Value::as_str).unwrap_or("unknown").to_owned(),
             runs: runs.fold(Features::NONE, |all, (feature, _)| all.union(*feature)),
         })
-    }
-}
-
-/// The Devices that there are of those that it goes to.
-async fn targeted(cluster: &Cluster, args: &WasmArgs) -> Result<Vec<Value>> {
-    /// Devices of one answer.
-    const PAGE: usize = 500;
-    let resource = Resource::ours("Device", "devices");
-    let mut devices = Vec::new();
-    for name in &args.device {
-        devices.extend(cluster.read(&resource.object(Some(&cluster.namespace), name)?).await?);
-    }
-    if args.selector.is_none() && !args.all_devices {
-        return Ok(devices);
-    }
-    let collection = resource.collection(Some(&cluster.namespace));
-    let selector = encode_query(args.selector.as_deref().unwrap_or_default());
-    let mut next = String::new();
-    loop {
-        let path = format!("{collection}?labelSelector={selector}&limit={PAGE}&continue={next}");
-        let mut page = cluster.read(&path).await?.unwrap_or_default();
-        if let Some(items) = page["items"].as_array_mut() {
-            devices.append(items);
-        }
-        match page["metadata"]["continue"].as_str() {
-            Some(token) if !token.is_empty() => next = encode_query(token),
-            _ => return Ok(devices),
-        }
     }
 }
 

@@ -1,14 +1,14 @@
-//! One stream of a gateway, of logs or messages: HTTP/1.1 over mutual TLS, one JSON object a line.
+//! One call of a gateway: HTTP/1.1 over mutual TLS. What is read comes as one JSON object a line.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -27,6 +27,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const LINE_BYTES_MAX: usize = 16 * 1_024;
 /// A refusal's body.
 const REFUSAL_BYTES_MAX: usize = 16 * 1_024;
+/// How long a gateway may take for what it asks devices about.
+const POST_TIMEOUT: Duration = Duration::from_secs(30);
+/// An answer that is one JSON object.
+const ANSWER_BYTES_MAX: usize = 128 * 1_024;
 
 /// A person's side of TLS; HTTP/1.1 suffices for one answer.
 fn tls_config(operator: &Operator) -> Result<Arc<ClientConfig>> {
@@ -47,6 +51,8 @@ fn tls_config(operator: &Operator) -> Result<Arc<ClientConfig>> {
 pub(in crate::commands) struct Gateway {
     address: String,
     path: String,
+    /// JSON to be posted; none if something is asked for.
+    body: Option<Bytes>,
     credentials: Credentials,
 }
 
@@ -81,7 +87,18 @@ impl Gateway {
                 path.push_str(&format!("&{key}={}", encode_query(value)));
             }
         }
-        Self { address: address.to_owned(), path, credentials }
+        Self { address: address.to_owned(), path, body: None, credentials }
+    }
+
+    /// A call that brings this JSON.
+    pub(in crate::commands) fn posting(
+        address: &str,
+        credentials: Credentials,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Self> {
+        let body = Some(serde_json::to_vec(body)?.into());
+        Ok(Self { address: address.to_owned(), path: path.to_owned(), body, credentials })
     }
 
     pub(in crate::commands) fn address(&self) -> &str {
@@ -100,6 +117,23 @@ impl Gateway {
         let boot_id =
             answer.headers().get(BOOT_ID_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Lines { boot_id, body: answer.into_body(), held: BytesMut::new(), of: PhantomData })
+    }
+
+    /// Calls the gateway; the answer is one JSON object.
+    ///
+    /// # Errors
+    /// The gateway can't be reached, refuses, or answers with something else.
+    pub(in crate::commands) async fn answer<T: DeserializeOwned>(&self) -> Result<T> {
+        let operator = self.credentials.current().await?;
+        let answered = async {
+            let body = self.call(&operator).await?.into_body();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow!("the answer did not arrive: {error}"))?;
+            serde_json::from_slice(&body.to_bytes()).context("the gateway's answer is not what was asked for")
+        };
+        timeout(POST_TIMEOUT, answered)
+            .await
+            .with_context(|| format!("no answer within {} s", POST_TIMEOUT.as_secs()))?
     }
 
     /// What else to try when neither side knows the other.
@@ -129,10 +163,15 @@ impl Gateway {
             hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.context("HTTP")?;
         // Ends when the body is dropped or the gateway closes; what went wrong shows in the body.
         tokio::spawn(connection);
-        let request = http::Request::get(&self.path)
-            .header(http::header::HOST, &self.address)
-            .header(http::header::ACCEPT, "application/x-ndjson")
-            .body(Empty::<Bytes>::new())?;
+        let request = http::Request::builder().uri(&self.path).header(http::header::HOST, &self.address);
+        let request = match &self.body {
+            None => request.header(http::header::ACCEPT, "application/x-ndjson"),
+            Some(_) => request
+                .method(http::Method::POST)
+                .header(http::header::ACCEPT, "application/json")
+                .header(http::header::CONTENT_TYPE, "application/json"),
+        };
+        let request = request.body(Full::new(self.body.clone().unwrap_or_default()))?;
         let answer = sender.send_request(request).await.context("the gateway closed the connection")?;
         if answer.status() == http::StatusCode::OK {
             return Ok(answer);
