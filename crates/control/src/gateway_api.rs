@@ -336,6 +336,25 @@ pub enum Delivered {
     Unknown,
 }
 
+impl Delivered {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Taken => "Taken",
+            Self::NoRoom => "NoRoom",
+            Self::UnknownTopic => "UnknownTopic",
+            Self::NotRunning => "NotRunning",
+            Self::UnknownApplication => "UnknownApplication",
+            Self::NotConnected => "NotConnected",
+            Self::Unsupported => "Unsupported",
+            Self::Busy => "Busy",
+            Self::Unanswered => "Unanswered",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// In the answer to `GET /v1/logs`: random for each start of the gateway, since which [`LogLine::number`] counts.
 pub const BOOT_ID_HEADER: &str = "wasmbed-boot-id";
 

@@ -820,6 +820,7 @@ async fn post_message(
     });
     let delivered = futures::future::join_all(sent).await;
     let Some(delivered) = delivered.into_iter().collect::<Option<Vec<_>>>() else { return overloaded() };
+    delivered.iter().for_each(|delivered| shared.metrics.delivered(*delivered));
     let answered = devices.into_iter().zip(delivered);
     let devices = answered.map(|(device, delivered)| MessageDelivered { device, delivered }).collect();
     axum::Json(PostMessageAnswer { devices }).into_response()

@@ -9,7 +9,10 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use wasmbed_control::gateway::{Counters, JoinOutcome, Levels, MessageCounters, MessageLevels, Notice};
+use wasmbed_control::{
+    gateway::{Counters, JoinOutcome, Levels, MessageCounters, MessageLevels, Notice},
+    gateway_api::Delivered,
+};
 use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 use crate::refusal::RefusalReason;
@@ -47,6 +50,12 @@ pub(crate) struct Join {
     outcome: &'static str,
 }
 
+/// What became of a message for an application on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DeliveryResult {
+    result: &'static str,
+}
+
 /// All metrics of the process; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -78,6 +87,7 @@ pub(crate) struct Metrics {
     store_operations: Gauge,
     log_lines_dropped: Counter<u64, AtomicU64>,
     messages: MessageMetrics,
+    deliveries: Family<DeliveryResult, Counter>,
     notices_left_out: Counter<u64, AtomicU64>,
     devices_slowed: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
@@ -177,6 +187,11 @@ impl ProcessMetrics for Metrics {
                 Counter::default(),
             ),
             messages: MessageMetrics::register(all),
+            deliveries: all.add(
+                "deliveries",
+                "Messages for applications on devices, by what became of them",
+                Family::default(),
+            ),
             notices_left_out: all.add(
                 "notices_left_out",
                 "Lines omitted from the process log because one device caused too many",
@@ -215,6 +230,10 @@ impl Metrics {
     /// Whether sets with values of Secrets are kept on disk.
     pub(crate) fn set_sealed(&self, sealed: bool) {
         self.sets_sealed.set(i64::from(sealed));
+    }
+
+    pub(crate) fn delivered(&self, delivered: Delivered) {
+        self.deliveries.get_or_create(&DeliveryResult { result: delivered.name() }).inc();
     }
 
     pub(crate) fn refused(&self, reason: RefusalReason) {
