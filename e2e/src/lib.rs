@@ -24,7 +24,7 @@ pub use disk::{Filler, SmallDisk};
 pub use failover::Failover;
 pub use faults::{FaultyApi, Passed};
 pub use machine::{GatewayOptions, Machine};
-pub use messages::{messages, messages_until};
+pub use messages::{messages, messages_until, publish};
 pub use metrics::{get, metric, metric_at_least, until_ready};
 pub use objects::{application, device, digest, module};
 pub use planes::run;

@@ -21,6 +21,17 @@ pub fn messages(machine: &Machine, application: &str) -> Result<Vec<MessageLine>
     lines.lines().map(|line| serde_json::from_str(line).context("no message")).collect()
 }
 
+/// What `wasmbed publish` prints, and its error.
+///
+/// # Errors
+/// The command can't be run.
+pub fn publish(machine: &Machine, arguments: &[&str]) -> Result<(String, String)> {
+    let mut command = crate::wasmbed(&["publish"])?;
+    command.args(arguments).arg("--kubeconfig").arg(machine.layout().kubeconfig());
+    let output = command.env("WASMBED_PKI", machine.operator_pki()?).output()?;
+    Ok((String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
 /// Waits until the messages of an application are as `wanted` says, and returns them.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use wasmbed_api::{Application, ApplicationPhase, Topic, TopicDirection};
 use wasmbed_control::gateway_api::MessageLine;
-use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, messages, messages_until, run};
+use wasmbed_e2e::{ControlPlane, Machine, application, fixtures, messages, messages_until, publish, run};
 
 const PUBLISHER: &str = "publisher";
 const DEVICES: [&str; 3] = ["device-1", "device-2", "device-3"];
@@ -65,14 +65,6 @@ async fn sent() -> Result<()> {
         }
         ensure!(std::time::Instant::now() < deadline, "{said:?}");
     }
-}
-
-/// What `wasmbed publish` prints, and its error.
-fn publish(machine: &Machine, arguments: &[&str]) -> Result<(String, String)> {
-    let mut command = wasmbed_e2e::wasmbed(&["publish"])?;
-    command.args(arguments).arg("--kubeconfig").arg(machine.layout().kubeconfig());
-    let output = command.env("WASMBED_PKI", machine.operator_pki()?).output()?;
-    Ok((String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 async fn published() -> Result<()> {

@@ -161,6 +161,12 @@ pub trait Host {
         None
     }
 
+    /// Whether there is a message that came in for the application.
+    fn has_message(&mut self, application: AppId) -> bool {
+        let _ = application;
+        false
+    }
+
     /// Takes a transfer for an I2C bus, if the application may make it. The answer is a [`Completion::Transferred`].
     fn i2c_transfer(
         &mut self,

@@ -114,6 +114,11 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
         })
     }
 
+    fn has_message(&mut self, application: AppId) -> bool {
+        let slot = self.slots.iter().find(|slot| slot.id() == application);
+        slot.is_some_and(|slot| self.agent.receive(slot.run, |_| ((), false)).is_some())
+    }
+
     fn i2c_transfer(
         &mut self,
         application: AppId,

@@ -5,9 +5,10 @@ use wasmbed_api::{Application, Device, ReasonCode, Topic, TopicDirection};
 use wasmbed_e2e::{
     ControlPlane, Machine, application,
     board::{NAME, read_to, start},
-    fixtures, module,
+    fixtures, module, publish,
 };
 use wasmbed_emulator::Kind;
+use wasmbed_protocol::limits::PAYLOAD_BYTES_MAX;
 
 each_board!(
     a_full_arena_refuses_the_next_and_breaks_no_reconnect,
@@ -91,7 +92,8 @@ const TALKATIVE: &str = r#"(module
         (call $wait (i32.const 10))
         (br 0))))"#;
 
-/// What ten applications say while there is no gateway waits in the system's heap, where the next handshake needs its room.
+/// What ten applications say while there is no gateway waits in the system's heap, where the next handshake needs its room; and so does
+/// what comes in for them, which they never look at.
 fn ten_that_are_not_heard_reset_no_board(kind: Kind) -> Result<()> {
     wasmbed_e2e::run(async {
         let mut machine = Machine::start(ControlPlane::Embedded).await?;
@@ -102,11 +104,18 @@ fn ten_that_are_not_heard_reset_no_board(kind: Kind) -> Result<()> {
         for number in 0..APPLICATIONS {
             let mut object = application(&format!("app-{number}"), &talkative, &[NAME]);
             object.spec.config.capabilities = vec!["messages".to_owned()];
+            let topic = |name: &str, direction| Topic { name: name.to_owned(), direction, per_second: 100 };
             object.spec.config.topics =
-                vec![Topic { name: "topic".to_owned(), direction: TopicDirection::Out, per_second: 100 }];
+                vec![topic("in", TopicDirection::In), topic("topic", TopicDirection::Out)];
             machine.create(&object).await?;
         }
         read_to(&board, &format!("memory applications={APPLICATIONS} "))?;
+        for number in 0..APPLICATIONS {
+            let payload = "x".repeat(PAYLOAD_BYTES_MAX);
+            let application = format!("app-{number}");
+            let (told, error) = publish(&machine, &[&application, "in", &payload, "--device", NAME])?;
+            ensure!(told.ends_with("has it\n"), "{told} {error}");
+        }
         machine.kill("gateway")?;
         read_to(&board, "not connected, next try")?;
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;

@@ -49,8 +49,14 @@ fn put(device: &str) -> Vec<u8> {
 }
 
 async fn world() -> (World, DeviceClient) {
+    world_with(hello(0, 0)).await
+}
+
+/// With a device that says this.
+async fn world_with(hello: Hello<'_>) -> (World, DeviceClient) {
     let world = World::start().await;
-    let mut device = world.device("a").await;
+    let identity = world.enroll("a").await;
+    let mut device = world.connect_device_as(&identity, hello).await;
     let mut http = world.controller().await;
     let module = format!("/v1/modules/{}", ModuleDigest::of(MODULE));
     assert_eq!(http.call("PUT", &module, MODULE).await.0, 201);
@@ -155,11 +161,8 @@ fn message(devices: &[&str], payload: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_goes_to_a_device_and_its_answer_comes_back() {
-    let (world, device) = world().await;
-    drop(device);
-    let identity = world.enroll("a").await;
     let groups = Some(MessageGroups::ALL);
-    let mut device = world.connect_device_as(&identity, Hello { groups, ..hello(0, 0) }).await;
+    let (world, mut device) = world_with(Hello { groups, ..hello(0, 0) }).await;
     let mut ada = world.administrator().await;
     let body = message(&["a", "b"], "b24=");
     let call = ada.call("POST", "/v1/messages", body);

@@ -54,8 +54,7 @@ pub(crate) fn wait<E: Engine, H: Host + ?Sized>(
     context: &mut Context<'_, E, H>,
     arguments: &Arguments,
 ) -> Outcome {
-    let mut message = [0; RECEIVED_BYTES_MAX];
-    let has_message = *context.receives && context.host.receive(context.id, &mut message, 0).is_some();
+    let has_message = *context.receives && context.host.has_message(context.id);
     let ms = if has_message { 1 } else { u64::from(arguments.u32(0)).max(1) };
     Outcome::Sleep { until_us: context.now_us.saturating_add(ms * 1_000), answer: None }
 }

@@ -159,6 +159,10 @@ impl Host for TestHost {
         self.published
     }
 
+    fn has_message(&mut self, _: AppId) -> bool {
+        !self.received.is_empty()
+    }
+
     fn receive(&mut self, _: AppId, message: &mut [u8], room: usize) -> Option<usize> {
         let length = self.received.front()?.len();
         message[..length].copy_from_slice(self.received.front()?);
