@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use wasmbed_guest::{
     entry, gpio, log,
-    messages::{self, Received},
+    messages::{self, Inbox},
     wait,
 };
 
@@ -19,16 +19,17 @@ const PAUSE: Duration = Duration::from_secs(3_600);
 
 fn main() {
     log!("waits for on and off");
+    let mut inbox = Inbox::new();
     loop {
-        while let Some(message) = messages::receive() {
-            obey(&message);
+        while let Some(message) = inbox.receive() {
+            obey(message.payload());
         }
         wait(PAUSE);
     }
 }
 
-fn obey(message: &Received) {
-    let is_on = match message.payload() {
+fn obey(command: &[u8]) {
+    let is_on = match command {
         b"on" => true,
         b"off" => false,
         _ => return log!("neither on nor off"),

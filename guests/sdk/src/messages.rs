@@ -74,59 +74,75 @@ pub enum Source {
     Other,
 }
 
-/// A message that came in.
-#[derive(Clone, Debug)]
-pub struct Received {
-    bytes: [u8; Received::BYTES_MAX],
-    length: usize,
+/// Room for one message that came in: have one, since a program's stack is small.
+pub struct Inbox {
+    bytes: [u8; Inbox::BYTES_MAX],
 }
 
-impl Received {
+impl Inbox {
     /// Source, length of the topic, topic and payload.
     const BYTES_MAX: usize = 2 + 64 + PAYLOAD_BYTES_MAX;
-    const HEAD_BYTES: usize = 2;
 
-    /// Where it comes from.
-    pub fn source(&self) -> Source {
-        match self.bytes[0] {
+    /// An empty one.
+    pub const fn new() -> Inbox {
+        Inbox { bytes: [0; Inbox::BYTES_MAX] }
+    }
+
+    /// The oldest message that came in, if there is one. From the first call on, [`wait`](crate::wait) ends when one comes in:
+    ///
+    /// ```ignore
+    /// let mut inbox = Inbox::new();
+    /// loop {
+    ///     while let Some(message) = inbox.receive() {
+    ///         obey(message.topic(), message.payload());
+    ///     }
+    ///     wait(Duration::from_secs(60));
+    /// }
+    /// ```
+    pub fn receive(&mut self) -> Option<Received<'_>> {
+        // SAFETY: the pointer comes with the length of its slice, and the host writes no more.
+        let result = unsafe { imports::receive(self.bytes.as_mut_ptr(), self.bytes.len()) };
+        let bytes = self.bytes.get(..usize::try_from(result).ok()?)?;
+        let (head, rest) = bytes.split_first_chunk::<2>()?;
+        let (topic, payload) = rest.split_at_checked(usize::from(head[1]))?;
+        let source = match head[0] {
             0 => Source::Operator,
             1 => Source::Broker,
             _ => Source::Other,
-        }
+        };
+        Some(Received { source, topic, payload })
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox::new()
+    }
+}
+
+/// A message that came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    source: Source,
+    topic: &'a [u8],
+    payload: &'a [u8],
+}
+
+impl Received<'_> {
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// The topic, as the Application declares it.
     pub fn topic(&self) -> &str {
-        let topic = self.bytes.get(Self::HEAD_BYTES..self.payload_at()).unwrap_or_default();
-        core::str::from_utf8(topic).unwrap_or_default()
+        core::str::from_utf8(self.topic).unwrap_or_default()
     }
 
     /// What it carries.
     pub fn payload(&self) -> &[u8] {
-        self.bytes.get(self.payload_at()..self.length).unwrap_or_default()
+        self.payload
     }
-
-    fn payload_at(&self) -> usize {
-        Self::HEAD_BYTES + usize::from(self.bytes[1])
-    }
-}
-
-/// The oldest message that came in, if there is one. From the first call on, [`wait`](crate::wait) ends when one comes in:
-///
-/// ```ignore
-/// loop {
-///     while let Some(message) = messages::receive() {
-///         obey(message.topic(), message.payload());
-///     }
-///     wait(Duration::from_secs(60));
-/// }
-/// ```
-pub fn receive() -> Option<Received> {
-    let mut message = Received { bytes: [0; Received::BYTES_MAX], length: 0 };
-    // SAFETY: the pointer comes with the length of its slice, and the host writes no more.
-    let result = unsafe { imports::receive(message.bytes.as_mut_ptr(), message.bytes.len()) };
-    message.length = usize::try_from(result).ok()?;
-    Some(message)
 }
 
 fn publish_with(topic: &str, payload: &[u8], flags: u32) -> Result<(), Error> {
