@@ -32,7 +32,7 @@ use wasmbed_api::{
 use wasmbed_control::{
     ObjectKey,
     kubernetes::{Event, Regarding},
-    signer::{Candidate, Evidence, Missing, Step, Waiting, Work, has, is_finished, version},
+    signer::{Candidate, Evidence, Missing, Step, Waiting, Work, has, is_finished, used_token, version},
 };
 use wasmbed_identity::{PairingKey, PairingToken};
 use wasmbed_kubernetes::{CallError, Caller, bounded};
@@ -235,6 +235,9 @@ async fn reconcile(
     let device = object.annotations().get(annotation::DEVICE).cloned().unwrap_or_default();
     if is_finished(&object) {
         lock(&signer.waiting).end(&device, &name);
+        if let Some(token) = used_token(&object) {
+            signer.forget_token(token).await.inspect_err(|_| signer.metrics.count_error())?;
+        }
         return Ok(Action::await_change());
     }
     lock(&signer.waiting).begin(&device, &name, |request| {
@@ -297,10 +300,6 @@ impl Signer {
                 Step::Answer => {
                     self.answers.certificate(object, &chain).await?;
                     work.handle_answered();
-                }
-                Step::ForgetToken(id) => {
-                    self.forget_token(&id).await;
-                    break;
                 }
                 Step::Done => break,
             }
@@ -369,10 +368,14 @@ impl Signer {
         Ok(secret.and_then(|secret| pairing_key(secret, Timestamp::now())))
     }
 
-    async fn forget_token(&self, id: &str) {
-        let name = pairing_secret(id);
-        if let Err(error) = within(self.secrets.delete(&name, &Default::default())).await {
-            tracing::warn!(reason = "CallFailed", secret = name, %error, "a used pairing token's Secret was not deleted");
+    /// Deletes the Secret of a token that was used, if it is there still.
+    async fn forget_token(&self, id: &str) -> Result<(), CallError> {
+        if !PairingToken::is_id(id) {
+            return Ok(());
+        }
+        match within(self.secrets.delete(&pairing_secret(id), &Default::default())).await {
+            Err(error) if error.status() != Some(404) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

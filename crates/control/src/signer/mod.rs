@@ -21,7 +21,7 @@ use wasmbed_protocol::{DeviceUid, KeyHash};
 
 pub use annotations::{Annotated, AnnotationFlaw, Spoken};
 pub use waiting::{Version, Waiting, version};
-pub use work::{Asked, Step, Work, has, is_finished};
+pub use work::{Asked, Step, Work, has, is_finished, used_token};
 
 /// What was found out about the key of a request, by signatures and MACs alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,10 @@
 //! ReadDevice ─┬─ of a token ── ReadToken ─┐
 //!             └───────────────────────────┴─ Examine ─┬─ Wait
 //!                                                     ├─ Refuse
-//!                                                     └─ Certify ── Pin ── Answer ── of a token: ForgetToken ── Done
+//!                                                     └─ Certify ── Pin ── Answer ── Done
 //! ```
+//!
+//! The token that brought a certificate goes last, when the request is looked at and found to have it: see [`used_token`].
 //!
 //! A call that fails ends the look: the request is looked at anew, from the start. So whatever was done before is done again, and
 //! each step may find it done.
@@ -13,7 +15,7 @@
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use wasmbed_protocol::{DeviceUid, KeyHash};
 
-use super::{Candidate, Decision, Evidence, Missing, Refusal, Request, plan_signature};
+use super::{Annotated, Candidate, Decision, Evidence, Missing, Refusal, Request, Spoken, plan_signature};
 
 /// What a request says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +49,6 @@ pub enum Step {
     Pin(DeviceUid),
     /// This version of the request gets the certificate. [`Work::handle_answered`].
     Answer,
-    /// The token of this id was used. Should the call fail, its key still proves nothing but this Device. Nothing follows.
-    ForgetToken(String),
     /// The request has its certificate.
     Done,
 }
@@ -121,7 +121,7 @@ impl Work {
     /// The request has its certificate.
     pub fn handle_answered(&mut self) {
         debug_assert_eq!(self.step, Step::Answer);
-        self.step = self.asked.pairing_id.take().map_or(Step::Done, Step::ForgetToken);
+        self.step = Step::Done;
     }
 }
 
@@ -136,6 +136,18 @@ pub fn is_finished(request: &CertificateSigningRequest) -> bool {
     status.certificate.is_some() || has(request, "Denied") || has(request, "Failed")
 }
 
+/// Id of the pairing token that brought a request its certificate: it is deleted, if it is there still. Whoever has it could be
+/// certified for another key until then. It is not noted anywhere that this was done, so it is done, and tried again where it
+/// fails, whenever a request is looked at that has its certificate.
+#[must_use]
+pub fn used_token(request: &CertificateSigningRequest) -> Option<&str> {
+    request.status.as_ref()?.certificate.as_ref()?;
+    match Annotated::read(request.metadata.annotations.as_ref()).ok()?.spoken {
+        Spoken::Pairing { id, .. } => Some(id),
+        Spoken::None | Spoken::Factory { .. } | Spoken::Renewal { .. } => None,
+    }
+}
+
 /// Whether a request has a condition of this type.
 #[must_use]
 pub fn has(request: &CertificateSigningRequest, condition: &str) -> bool {
@@ -145,6 +157,11 @@ pub fn has(request: &CertificateSigningRequest, condition: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::{ByteString, api::certificates::v1::CertificateSigningRequestStatus};
+    use wasmbed_api::request_annotation as annotation;
+
     use super::*;
 
     const UID: DeviceUid = DeviceUid([1; 16]);
@@ -171,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_pinned_before_its_certificate_is_there_and_a_token_goes_last() {
+    fn a_key_is_pinned_before_its_certificate_is_there() {
         let mut work = Work::new(asked(Some("0a1b2c3d")));
         assert_eq!(*work.step(), Step::ReadDevice);
         work.handle_device(Some(device()));
@@ -185,7 +202,24 @@ mod tests {
         work.handle_pinned();
         assert_eq!(*work.step(), Step::Answer);
         work.handle_answered();
-        assert_eq!(*work.step(), Step::ForgetToken("0a1b2c3d".to_owned()));
+        assert_eq!(*work.step(), Step::Done);
+    }
+
+    #[test]
+    fn a_token_is_used_once_it_brought_a_certificate() {
+        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut request = CertificateSigningRequest::default();
+        request.metadata.annotations = Some(BTreeMap::from([
+            text(annotation::DEVICE, "ns/pump"),
+            text(annotation::DEVICE_UID, &UID.to_string()),
+            text(annotation::JOIN_PROOF, "AAAA"),
+            text(annotation::PAIRING_ID, "0a1b2c3d"),
+        ]));
+        assert_eq!(used_token(&request), None);
+        let status =
+            CertificateSigningRequestStatus { certificate: Some(ByteString(vec![1])), conditions: None };
+        request.status = Some(status);
+        assert_eq!(used_token(&request), Some("0a1b2c3d"));
     }
 
     #[test]
