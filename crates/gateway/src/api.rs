@@ -797,7 +797,7 @@ async fn post_message(
     };
     let (topic, payload) = match check_message(&post) {
         Ok(checked) => checked,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &why),
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &why.to_string()),
     };
     let PostMessage { namespace, application, devices, .. } = post;
     // A right for one device is asked for where one is meant, so that it can be given for one.
@@ -826,24 +826,30 @@ async fn post_message(
     axum::Json(PostMessageAnswer { devices }).into_response()
 }
 
-/// Topic and payload, or why the message can't be one.
-fn check_message(post: &PostMessage) -> Result<(Arc<str>, Arc<[u8]>), String> {
+/// Why a message can't be one; the caller's fault.
+#[derive(Debug, thiserror::Error)]
+enum InvalidMessage {
+    #[error("devices names {0}, and 1 to {POST_MESSAGE_DEVICES_MAX} can be named")]
+    Devices(usize),
+    #[error("topic has {0} bytes, and 1 to {NAME_BYTES_MAX} are allowed")]
+    Topic(usize),
+    #[error("payload is no base64: {0}")]
+    Encoding(#[from] base64::DecodeError),
+    #[error("payload has {0} bytes, and at most {PAYLOAD_BYTES_MAX} are allowed")]
+    Payload(usize),
+}
+
+/// Topic and payload of a message.
+fn check_message(post: &PostMessage) -> Result<(Arc<str>, Arc<[u8]>), InvalidMessage> {
     if post.devices.is_empty() || post.devices.len() > POST_MESSAGE_DEVICES_MAX {
-        return Err(format!(
-            "devices names {}, and 1 to {POST_MESSAGE_DEVICES_MAX} can be named",
-            post.devices.len()
-        ));
+        return Err(InvalidMessage::Devices(post.devices.len()));
     }
     if post.topic.is_empty() || post.topic.len() > NAME_BYTES_MAX {
-        return Err(format!("topic has {} bytes, and 1 to {NAME_BYTES_MAX} are allowed", post.topic.len()));
+        return Err(InvalidMessage::Topic(post.topic.len()));
     }
-    let payload =
-        BASE64_STANDARD.decode(&post.payload).map_err(|error| format!("payload is no base64: {error}"))?;
+    let payload = BASE64_STANDARD.decode(&post.payload)?;
     if payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(format!(
-            "payload has {} bytes, and at most {PAYLOAD_BYTES_MAX} are allowed",
-            payload.len()
-        ));
+        return Err(InvalidMessage::Payload(payload.len()));
     }
     Ok((post.topic.as_str().into(), payload.into()))
 }

@@ -50,12 +50,6 @@ pub(crate) struct Join {
     outcome: &'static str,
 }
 
-/// What became of a message for an application on a device.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct DeliveryResult {
-    result: &'static str,
-}
-
 /// All metrics of the process; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -87,7 +81,6 @@ pub(crate) struct Metrics {
     store_operations: Gauge,
     log_lines_dropped: Counter<u64, AtomicU64>,
     messages: MessageMetrics,
-    deliveries: Family<DeliveryResult, Counter>,
     notices_left_out: Counter<u64, AtomicU64>,
     devices_slowed: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
@@ -187,11 +180,6 @@ impl ProcessMetrics for Metrics {
                 Counter::default(),
             ),
             messages: MessageMetrics::register(all),
-            deliveries: all.add(
-                "deliveries",
-                "Messages for applications on devices, by what became of them",
-                Family::default(),
-            ),
             notices_left_out: all.add(
                 "notices_left_out",
                 "Lines omitted from the process log because one device caused too many",
@@ -233,7 +221,7 @@ impl Metrics {
     }
 
     pub(crate) fn delivered(&self, delivered: Delivered) {
-        self.deliveries.get_or_create(&DeliveryResult { result: delivered.name() }).inc();
+        self.messages.delivered(delivered);
     }
 
     pub(crate) fn refused(&self, reason: RefusalReason) {

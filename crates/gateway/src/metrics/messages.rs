@@ -2,8 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
-use wasmbed_control::gateway::{MessageCounters, MessageLevels, MessageRefusal};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use wasmbed_control::{
+    gateway::{MessageCounters, MessageLevels, MessageRefusal},
+    gateway_api::Delivered,
+};
 use wasmbed_telemetry::Registration;
 
 use super::reason::Reason;
@@ -23,6 +29,13 @@ pub(super) struct MessageMetrics {
     bytes: Gauge,
     oldest_age_ms: Gauge,
     pending_bytes: Gauge,
+    delivered: Family<DeliveryResult, Count>,
+}
+
+/// What became of a message for an application on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryResult {
+    result: &'static str,
 }
 
 /// With a series for each reason from the start, so that the first shows in a rate.
@@ -73,7 +86,16 @@ impl MessageMetrics {
                 "Bytes of messages in memory that wait for the disk",
                 Gauge::default(),
             ),
+            delivered: all.add(
+                "deliveries",
+                "Messages for applications on devices, by what became of them",
+                Family::default(),
+            ),
         }
+    }
+
+    pub(super) fn delivered(&self, delivered: Delivered) {
+        self.delivered.get_or_create(&DeliveryResult { result: delivered.name() }).inc();
     }
 
     pub(super) fn level(&self, (levels, counters): &(MessageLevels, MessageCounters)) {
