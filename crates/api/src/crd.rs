@@ -7,12 +7,14 @@ use kube::CustomResourceExt;
 use serde::ser::Error as _;
 use serde_saphyr::SerializeError;
 
-use crate::{Application, Device, DeviceGateway, Module, ReasonCode};
+use crate::{Application, Device, DeviceGateway, MessageBroker, Module, ReasonCode};
 
 /// All CustomResourceDefinitions, ready to be applied.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Application::crd(), Device::crd(), DeviceGateway::crd(), Module::crd()].map(finish).into()
+    [Application::crd(), Device::crd(), DeviceGateway::crd(), MessageBroker::crd(), Module::crd()]
+        .map(finish)
+        .into()
 }
 
 /// One definition as YAML, as it stands in `deploy/crds`.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod application;
+mod broker;
 mod crd;
 mod device;
 mod gateway;
@@ -15,6 +16,7 @@ mod reason;
 mod schema;
 
 pub use application::*;
+pub use broker::*;
 pub use crd::{crd_yaml, crds, reasons_markdown};
 pub use device::*;
 pub use gateway::*;

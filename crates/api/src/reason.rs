@@ -70,10 +70,10 @@ reasons! {
     UnsupportedFeature => "The module uses WebAssembly operators that the device's engine does not know.",
     ModuleNotFound => "spec.module names a Module that does not exist in this namespace; devices keep running what they already have.",
     QuotaExceeded => "The module is larger than what a ResourceQuota of the namespace leaves for modules (wasmbed.github.io/module-bytes); the message says how much is asked for, used and allowed. Use a smaller module, delete Applications that are not needed, or have the quota raised; then it goes on by itself. Devices keep running what they already have.",
-    SecretNotFound => "config.env_from names a Secret that does not exist in this namespace, or a key that it does not have. Create it, or mark the entry optional. Devices keep running what they already have.",
+    SecretNotFound => "config.env_from or spec.credentials names a Secret that does not exist in this namespace, or a key that it does not have. Create it, or mark the entry optional. Devices keep running what they already have.",
     SecretForbidden => "The controller may not read Secrets in this namespace. Its owner allows that by a RoleBinding of the ClusterRole wasmbed-secret-reader; with the embedded API by an option of wasmbed apiserver or wasmbed up. Devices keep running what they already have.",
     SecretInvalid => "A value that config.env_from names can't be an environment variable: it is not UTF-8, contains NUL, is longer than 1024 bytes, or its name is too long. The message names the key. Devices keep running what they already have.",
-    SecretUnavailable => "The Kubernetes API did not give a Secret that config.env_from names; the controller retries. Devices keep running what they already have.",
+    SecretUnavailable => "The Kubernetes API did not give a Secret that config.env_from or spec.credentials names; the controller retries. Devices keep running what they already have.",
     SecretsDisabled => "The controller has no controller.data_key_file, so it can't hide values of Secrets in what it sends and publishes, and refuses config.env_from.",
     AssignmentTooLarge => "The environment with the values of Secrets, the arguments and the capabilities together do not fit an assignment. Devices keep running what they already have.",
     InvalidBase64 => "The field does not hold standard base64.",
@@ -130,6 +130,14 @@ reasons! {
     StoreFailed => "Writes to the gateway's disk fail and are retried every second. Until they succeed, no desired set or module is accepted; connected devices keep running what they have.",
     StoreSetAside => "The gateway's store of desired sets was damaged at startup and was moved aside. Devices keep running what they have until a controller sends their sets again.",
     LeaseExpired => "The gateway has not renewed its Lease; its state is unknown.",
+    // MessageBroker statuses.
+    BrokerUnreachable => "No connection to the broker: its name has no address, nothing listens there, or it does not answer in time. Messages wait on the gateway's disk; it is tried again, at most a minute later.",
+    BrokerUntrusted => "The broker's certificate does not lead to spec.ca, or to what the gateway's system trusts, is not for the host of spec.url, or is not valid now; or the broker does not take the gateway's certificate. Messages wait on the gateway's disk.",
+    NotAuthorised => "The broker does not take the credentials, or does not let this client publish to wasmbed/NAMESPACE/APPLICATION/DEVICE/TOPIC. Messages wait on the gateway's disk.",
+    BrokerSilent => "The broker takes messages and does not acknowledge them in time. They wait on the gateway's disk and are sent again.",
+    BrokerRefused => "The broker closed the connection or refused a message; the message says what it said. Messages wait on the gateway's disk.",
+    BrokerInvalid => "The gateway can't use what spec says; the message names the field. Messages wait on the gateway's disk.",
+    TooManyBrokers => "The namespace has more MessageBrokers than a gateway serves; older ones take precedence.",
     // Serde wants the one that stands for all others last.
     #[default]
     #[serde(other)]

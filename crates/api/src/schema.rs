@@ -40,6 +40,9 @@ pub(crate) const SECRET_KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
 pub(crate) const UID_PATTERN: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 /// `host:port`, the host in brackets if it is an IPv6 address.
 pub(crate) const ADDRESS_PATTERN: &str = r"^([-._A-Za-z0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$";
+/// `mqtt://` or `mqtts://`, a host and perhaps a port; nothing after it, and no user before it.
+pub(crate) const BROKER_URL_PATTERN: &str =
+    r"^mqtts?://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?$";
 /// RFC 3339 date and time, characters.
 pub(crate) const TIME_MAX: u64 = 40;
 /// A text for people, characters.
@@ -112,13 +115,13 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-map-type": "atomic",
         "properties": {
             "matchLabels": {
-                "description": "Labels that a Device must have, with these values.",
+                "description": "Labels that an object must have, with these values.",
                 "type": "object",
                 "maxProperties": 32,
                 "additionalProperties": { "type": "string", "maxLength": 63, "pattern": value },
             },
             "matchExpressions": {
-                "description": "Requirements that a Device's labels must all meet.",
+                "description": "Requirements that an object's labels must all meet.",
                 "type": "array",
                 "maxItems": 32,
                 "x-kubernetes-list-type": "atomic",

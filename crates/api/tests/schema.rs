@@ -192,8 +192,13 @@ fn the_definitions_offer_what_people_type() {
             (names.plural, names.short_names.unwrap().join(","))
         })
         .collect();
-    let expected =
-        [("applications", "wapp"), ("devices", "wdev"), ("devicegateways", "wgw"), ("modules", "wmod")];
+    let expected = [
+        ("applications", "wapp"),
+        ("devices", "wdev"),
+        ("devicegateways", "wgw"),
+        ("messagebrokers", "wmb"),
+        ("modules", "wmod"),
+    ];
     assert_eq!(names, expected.map(|(plural, short)| (plural.to_owned(), short.to_owned())));
     for crd in crds() {
         let version = &crd.spec.versions[0];

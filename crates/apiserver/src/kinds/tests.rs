@@ -14,9 +14,9 @@ fn the_shipped_definitions_are_served() {
             serde_saphyr::from_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap()).unwrap()
         })
         .collect();
-    assert_eq!(definitions.len(), 4);
+    assert_eq!(definitions.len(), 5);
     let kinds = Kinds::new(&definitions).unwrap();
-    for plural in ["applications", "devicegateways", "devices", "modules"] {
+    for plural in ["applications", "devicegateways", "devices", "messagebrokers", "modules"] {
         assert!(kinds.get("wasmbed.github.io", "v1alpha1", plural).is_some(), "{plural}");
     }
     assert!(Kinds::new(&[definitions[0].clone(), definitions[0].clone()]).is_err());

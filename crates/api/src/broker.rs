@@ -1,0 +1,169 @@
+//! MessageBroker: where messages of a namespace's applications go from the gateways.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ReasonCode,
+    schema::{
+        self, BROKER_URL_PATTERN, NAME_MAX, NAME_PATTERN, TEXT_MAX, TIME_MAX, TOPIC_MAX, TOPIC_PATTERN,
+    },
+};
+
+/// Gateways that a status has room for.
+pub const BROKER_GATEWAYS_MAX: usize = 256;
+/// Longest `spec.ca`, characters.
+pub const BROKER_CA_MAX: usize = 32_768;
+
+/// Takes the messages that applications of its namespace publish, from every gateway, each at least once.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "wasmbed.github.io",
+    version = "v1alpha1",
+    kind = "MessageBroker",
+    namespaced,
+    derive = "PartialEq",
+    status = "MessageBrokerStatus",
+    shortname = "wmb",
+    category = "wasmbed",
+    printcolumn = r#"{"name": "Type", "type": "string", "jsonPath": ".spec.type"}"#,
+    printcolumn = r#"{"name": "URL", "type": "string", "jsonPath": ".spec.url"}"#,
+    printcolumn = r#"{"name": "Gateway", "type": "string", "jsonPath": ".status.gateways[0].gateway", "description": "the first of perhaps several", "priority": 1}"#,
+    printcolumn = r#"{"name": "Connected", "type": "boolean", "jsonPath": ".status.gateways[0].connected", "description": "of that gateway", "priority": 1}"#,
+    printcolumn = r#"{"name": "Waiting", "type": "integer", "jsonPath": ".status.gateways[0].waiting_messages", "description": "messages of that gateway that the broker has not acknowledged", "priority": 1}"#,
+    printcolumn = r#"{"name": "Error", "type": "string", "jsonPath": ".status.gateways[0].last_error.reason", "description": "of that gateway", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.ca) || self.url.startsWith('mqtts:')",
+    "message": "ca belongs to a url that begins with mqtts://",
+}]))]
+pub struct MessageBrokerSpec {
+    /// What it speaks: `Mqtt`, which is MQTT 5.
+    #[serde(rename = "type")]
+    pub broker: BrokerType,
+    /// `mqtts://host:port`, or `mqtt://host:port` without TLS; without a port 8883 and 1883.
+    #[schemars(length(min = 8, max = 300), regex(pattern = BROKER_URL_PATTERN))]
+    pub url: String,
+    /// PEM of the certificates that the broker's leads to; without it those that the gateway's system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = BROKER_CA_MAX))]
+    pub ca: Option<String>,
+    /// How gateways prove to it who they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<BrokerCredentials>,
+    /// Applications by label; without it all of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub selector: Option<LabelSelector>,
+    /// Topics as Applications declare them; without any all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = TOPIC_MAX), regex(pattern = TOPIC_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub topics: Vec<String>,
+    /// What a message becomes: `Raw`, its payload as it is.
+    #[serde(default)]
+    pub format: BrokerFormat,
+}
+
+/// What a broker speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BrokerType {
+    /// MQTT 5.
+    #[default]
+    Mqtt,
+    /// One of a later version.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// What a message becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BrokerFormat {
+    /// Its payload as it is.
+    #[default]
+    Raw,
+    /// One of a later version.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// How gateways prove to a broker who they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerCredentials {
+    /// A Secret of the same namespace with `username` and `password`, with `tls.crt` and `tls.key`, or with all of them. The namespace's
+    /// owner lets controllers read it, by a RoleBinding of the ClusterRole wasmbed-secret-reader.
+    #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN))]
+    pub secret: String,
+}
+
+/// What gateways say of a broker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MessageBrokerStatus {
+    /// One entry of each gateway, written by it alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = BROKER_GATEWAYS_MAX))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["gateway"]))]
+    pub gateways: Vec<BrokerGateway>,
+}
+
+/// What one gateway says of a broker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerGateway {
+    /// Name of the gateway.
+    #[schemars(length(min = 1, max = NAME_MAX))]
+    pub gateway: String,
+    /// Whether the broker has accepted its connection.
+    #[serde(default)]
+    pub connected: bool,
+    /// Messages for the broker that it has not acknowledged, unless they are being counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub waiting_messages: Option<i64>,
+    /// Bytes of their payloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub waiting_bytes: Option<i64>,
+    /// Messages that the broker acknowledged since the gateway's start.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub sent: i64,
+    /// Messages that the gateway's bounds let go of before the broker acknowledged them, since the gateway's start.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub dropped: i64,
+    /// Messages that the broker refused for what they are, since the gateway's start. They are not sent again.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub refused: i64,
+    /// What went wrong last; it goes once messages are acknowledged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<BrokerError>,
+    /// The generation that this speaks of.
+    #[serde(rename = "observedGeneration", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// RFC 3339 time of this entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
+    pub observed_at: Option<String>,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerError {
+    /// As one of the documented reasons.
+    pub reason: ReasonCode,
+    /// For people.
+    #[serde(default)]
+    #[schemars(length(max = TEXT_MAX))]
+    pub message: String,
+    /// RFC 3339 time at which it went wrong for the first time since it worked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TIME_MAX), extend("format" = "date-time"))]
+    pub since: Option<String>,
+}
