@@ -24,6 +24,7 @@ struct Outbox {
     records: BTreeMap<u64, Arc<[u8]>>,
     places: BTreeMap<String, Vec<u8>>,
     placed_before: u64,
+    positions: BTreeMap<String, u64>,
 }
 
 impl GatewayDisk {
@@ -89,6 +90,8 @@ impl GatewayDisk {
             outbox.places.extend(write.places);
             outbox.placed_before = write.placed_before;
         }
+        outbox.positions.retain(|uid, _| !write.released.contains(uid));
+        outbox.positions.extend(write.positions);
         Ok(removed)
     }
 
@@ -96,6 +99,7 @@ impl GatewayDisk {
         let mut restored = RestoredMessages::default();
         restored.placed_before(self.outbox.placed_before);
         self.outbox.places.iter().for_each(|(device, places)| restored.place(device, places));
+        self.outbox.positions.iter().for_each(|(uid, position)| restored.position(uid, *position));
         self.outbox.records.iter().for_each(|(number, record)| restored.record(*number, record));
         restored
     }

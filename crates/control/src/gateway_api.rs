@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `PUT /v1/sets` | [`PutSets`] | [`PutSetsAnswer`]; 409 with [`Refusal`] if the leader term is lower than one seen |
 //! | `PUT /v1/decommissions` | [`PutDecommissions`] | [`PutDecommissionsAnswer`]; 404 from older gateways; otherwise as sets |
+//! | `PUT /v1/brokers` | [`PutBrokers`] | [`PutBrokersAnswer`]; 404 from older gateways; otherwise as sets |
 //! | `HEAD /v1/modules/{digest}` | – | 200 or 404 |
 //! | `PUT /v1/modules/{digest}` | the bytes | 201 new, 200 known, 400 digest mismatch, 413 too large, 507 no space |
 //! | `GET /v1/stream?token=T` | – | [`StreamEvent`] a line (NDJSON), for as long as the connection lasts |
@@ -14,7 +15,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wasmbed_api::{DeviceApplication, DeviceFacts};
+use wasmbed_api::{DeviceApplication, DeviceFacts, ReasonCode};
 use wasmbed_protocol::decode_spec;
 
 use crate::{Hidden, ObjectKey, UnixTime};
@@ -138,6 +139,73 @@ pub struct DecommissionRefusal {
     /// For people.
     pub message: String,
 }
+
+/// The brokers to which messages of applications go: all of them, so that others are dropped. Idempotent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutBrokers {
+    /// `leaseTransitions` of the leader's Lease: a lower one than seen is refused.
+    pub leader_term: u64,
+    /// At most [`BROKERS_MAX`](crate::gateway::config::BROKERS_MAX).
+    pub brokers: Vec<BrokerEntry>,
+}
+
+/// Body of one PUT of brokers, bytes.
+pub const PUT_BROKERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// One broker. Fields that a gateway does not know are left out there: what must not be is another `kind`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerEntry {
+    /// Its MessageBroker.
+    pub broker: ObjectKey,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `metadata.creationTimestamp`, seconds since 1970: what was published before is not for it.
+    pub created_unix_s: u64,
+    /// `Mqtt`.
+    pub kind: String,
+    /// As the MessageBroker has it.
+    pub url: String,
+    /// PEM of the certificates that the broker's leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// `username` of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<Hidden<String>>,
+    /// `password` of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Hidden<String>>,
+    /// `tls.crt` of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Hidden<String>>,
+    /// `tls.key` of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Hidden<String>>,
+    /// UIDs of the Applications whose messages it gets; all of its namespace if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applications: Option<Vec<String>>,
+    /// Topics that it gets; all if empty.
+    #[serde(default)]
+    pub topics: Vec<String>,
+    /// Why it can't be used, as the controller found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<BrokerTrouble>,
+}
+
+/// Why a broker can't be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerTrouble {
+    /// As statuses have it.
+    pub reason: ReasonCode,
+    /// For people.
+    pub message: String,
+}
+
+/// Answer to [`PutBrokers`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PutBrokersAnswer {}
 
 /// What a gateway knows of a device that is being taken out of service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -18,8 +18,8 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wasmbed_control::{
-    fleet::{OrdersOutcome, PutOutcome, UploadOutcome},
-    gateway_api::{PutDecommissions, PutSets, Refusal},
+    fleet::{BrokersOutcome, OrdersOutcome, PutOutcome, UploadOutcome},
+    gateway_api::{PutBrokers, PutDecommissions, PutSets, Refusal},
 };
 use wasmbed_pki::{
     Role, SpiffeId,
@@ -132,6 +132,26 @@ impl GatewayClient {
                 Err(_) => OrdersOutcome::Failed(format!("the gateway answered {status}")),
             },
             Err(error) => OrdersOutcome::Failed(error.to_string()),
+        }
+    }
+
+    /// `PUT /v1/brokers`.
+    pub(crate) async fn put_brokers(&self, gateway: &str, address: &str, put: &PutBrokers) -> BrokersOutcome {
+        let body = match serde_json::to_vec(put) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => {
+                return BrokersOutcome::Failed(format!("the brokers can't be written as JSON: {error}"));
+            }
+        };
+        match self.call(gateway, address, Method::PUT, "/v1/brokers".to_owned(), body).await {
+            Ok((StatusCode::OK, _)) => BrokersOutcome::Taken,
+            Ok((StatusCode::NOT_FOUND, _)) => BrokersOutcome::TooOld,
+            Ok((status, body)) => match serde_json::from_slice::<Refusal>(&body) {
+                Ok(refusal) if status == StatusCode::CONFLICT => BrokersOutcome::Fenced(refusal),
+                Ok(refusal) => BrokersOutcome::Failed(format!("{status}: {}", refusal.message)),
+                Err(_) => BrokersOutcome::Failed(format!("the gateway answered {status}")),
+            },
+            Err(error) => BrokersOutcome::Failed(error.to_string()),
         }
     }
 

@@ -18,8 +18,8 @@ use wasmbed_api::{Application, Device, DeviceGateway, ReasonCode, kind};
 use wasmbed_control::{
     ObjectKey,
     fleet::{
-        ApprovalWrite, CallId, Fleet, Kind, Order, OrdersOutcome, OrdersPut, ProofEvidence, Put, PutOutcome,
-        SecretOutcome, SecretRead, Upload, UploadOutcome,
+        ApprovalWrite, BrokersOutcome, BrokersPut, CallId, Fleet, Kind, Order, OrdersOutcome, OrdersPut,
+        ProofEvidence, Put, PutOutcome, SecretOutcome, SecretRead, Upload, UploadOutcome,
     },
     gateway_api::{DecommissionOrder, PutDecommissions, Refusal},
     kubernetes::{Event, WriteOutcome},
@@ -86,6 +86,7 @@ enum Outcome {
     Put { gateway: String, id: CallId, outcome: PutOutcome },
     Upload { gateway: String, id: CallId, outcome: UploadOutcome },
     Orders { gateway: String, id: CallId, outcome: OrdersOutcome },
+    Brokers { gateway: String, id: CallId, outcome: BrokersOutcome },
     Write { id: CallId, outcome: WriteOutcome<String> },
     Secret { id: CallId, outcome: SecretOutcome },
     Event,
@@ -170,6 +171,8 @@ impl Driver {
                 }
                 self.fleet.handle_gateway_deleted(now, &name);
             }
+            Input::Broker(object) => self.fleet.handle_broker(now, &object),
+            Input::BrokerDeleted(key) => self.fleet.handle_broker_deleted(&key),
             Input::RequestsBegin => self.fleet.handle_requests_begin(),
             Input::RequestsEnd => self.fleet.handle_requests_end(),
             Input::Request(request) => self.fleet.handle_request(*request),
@@ -241,6 +244,9 @@ impl Driver {
             Outcome::Orders { gateway, id, outcome } => {
                 self.fleet.handle_orders_outcome(now, &gateway, id, outcome);
             }
+            Outcome::Brokers { gateway, id, outcome } => {
+                self.fleet.handle_brokers_outcome(now, &gateway, id, outcome);
+            }
             Outcome::Write { id, outcome } => self.fleet.handle_write_outcome(now, id, outcome),
             Outcome::Secret { id, outcome } => self.fleet.handle_secret(now, id, outcome),
             Outcome::Event => {}
@@ -276,6 +282,9 @@ impl Driver {
                 decommission::sign(&before, &credentials.identity, &trust_domain, orders)
             };
             tasks.spawn(put_orders(self.client.clone(), self.metrics.clone(), sign, put));
+        }
+        while let Some(put) = self.fleet.poll_brokers(now) {
+            tasks.spawn(put_brokers(self.client.clone(), self.metrics.clone(), put));
         }
         while let Some(read) = self.fleet.poll_secret(now) {
             tasks.spawn(read_secret(self.caller.clone(), self.metrics.clone(), read));
@@ -536,6 +545,28 @@ async fn put_orders(
     };
     metrics.observe(Operation::PutDecommissions, started.elapsed().as_secs_f64(), failed);
     Outcome::Orders { gateway, id, outcome }
+}
+
+async fn put_brokers(client: GatewayClient, metrics: Metrics, put: BrokersPut) -> Outcome {
+    let started = Instant::now();
+    let BrokersPut { id, gateway, address, body } = put;
+    tracing::debug!(gateway, brokers = body.brokers.len(), "sending brokers");
+    let outcome = client.put_brokers(&gateway, &address, &body).await;
+    let failed = match &outcome {
+        BrokersOutcome::Taken => false,
+        BrokersOutcome::Fenced(Refusal { message: error, .. }) | BrokersOutcome::Failed(error) => {
+            tracing::warn!(gateway, reason = "PutFailed", error, "brokers could not be sent");
+            true
+        }
+        BrokersOutcome::TooOld => {
+            if !body.brokers.is_empty() {
+                tracing::warn!(gateway, reason = "GatewayTooOld", "the gateway sends no messages to brokers");
+            }
+            false
+        }
+    };
+    metrics.observe(Operation::PutBrokers, started.elapsed().as_secs_f64(), failed);
+    Outcome::Brokers { gateway, id, outcome }
 }
 
 async fn upload_module(client: GatewayClient, caller: Caller, metrics: Metrics, upload: Upload) -> Outcome {

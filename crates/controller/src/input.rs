@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmbed_api::{Application, Device, DeviceGateway};
+use wasmbed_api::{Application, Device, DeviceGateway, MessageBroker};
 use wasmbed_control::{
     ObjectKey,
     fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, QuotaSeen, RequestSeen},
@@ -27,6 +27,8 @@ pub(crate) enum Input {
     /// A ResourceQuota; what it says of the bytes of modules, if it bounds them.
     Quota(ObjectKey, Option<QuotaSeen>),
     QuotaDeleted(ObjectKey),
+    Broker(Box<MessageBroker>),
+    BrokerDeleted(ObjectKey),
     RequestsBegin,
     RequestsEnd,
     /// A request for a device's certificate that nobody has decided about.

@@ -26,6 +26,7 @@ pub(crate) enum Operation {
     WriteDecommission,
     WriteQuota,
     PutDecommissions,
+    PutBrokers,
     ReviewAccess,
     WriteEvent,
     ReadSecret,

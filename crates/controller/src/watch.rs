@@ -18,7 +18,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
 use wasmbed_api::{
-    Application, DEVICE_SIGNER, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, Module,
+    Application, DEVICE_SIGNER, Device, DeviceGateway, GATEWAY_LEASE_PREFIX, LEADER_LEASE, MessageBroker,
+    Module,
 };
 use wasmbed_control::{
     ObjectKey,
@@ -55,6 +56,7 @@ pub(crate) async fn follow(
         }),
         each(api(&client, system), listed.clone(), &inputs, Listed::Kind(Kind::Gateway), gateway),
         each(api(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Quota), quota),
+        each(api(&client, scope), listed.clone(), &inputs, Listed::Kind(Kind::Broker), broker),
         each(api(&client, system), listed, &inputs, Listed::Leases, |change| lease(change, &leader_changed)),
     );
 }
@@ -244,6 +246,13 @@ fn module(change: Change<Module>) -> Option<Input> {
     }
 }
 
+fn broker(change: Change<MessageBroker>) -> Option<Input> {
+    match change {
+        Change::Gone(metadata) => Some(Input::BrokerDeleted(ObjectKey::of(&metadata)?)),
+        Change::Seen(object) => Some(Input::Broker(Box::new(object))),
+    }
+}
+
 fn device(change: Change<Device>, changes: &mut Changes) -> Option<Input> {
     match change {
         Change::Gone(metadata) => {
@@ -331,6 +340,12 @@ mod tests {
             "devicegateways" => {
                 (GROUP, "DeviceGateway", json!({ "address": "a:1" }), json!({ "address": [] }))
             }
+            "messagebrokers" => (
+                GROUP,
+                "MessageBroker",
+                json!({ "type": "Mqtt", "url": "mqtts://broker" }),
+                json!({ "type": "Mqtt", "url": 7 }),
+            ),
             "resourcequotas" => (
                 "v1",
                 "ResourceQuota",
@@ -451,6 +466,10 @@ mod tests {
                 ("seen", text(&Kind::Quota))
             }
             Input::QuotaDeleted(_) => ("gone", text(&Kind::Quota)),
+            Input::Broker(object) if object.metadata.name.as_deref() == Some("a") => {
+                ("seen", text(&Kind::Broker))
+            }
+            Input::BrokerDeleted(_) => ("gone", text(&Kind::Broker)),
             Input::ApplicationDeleted(_) => ("gone", text(&Kind::Application)),
             Input::ModuleDeleted(_) => ("gone", text(&Kind::Module)),
             Input::DeviceDeleted(_) => ("gone", text(&Kind::Device)),
@@ -478,7 +497,7 @@ mod tests {
         let client = Client::try_from(config).unwrap();
         let (sender, mut inputs) = mpsc::channel(64);
         let follower = tokio::spawn(follow(client, None, "default".to_owned(), sender, Arc::default()));
-        let kinds = [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota];
+        let kinds = [Kind::Application, Kind::Module, Kind::Device, Kind::Gateway, Kind::Quota, Kind::Broker];
         let mut wanted: Vec<(&str, String)> = Vec::new();
         for kind in kinds {
             // Listed, changed, and the one that can't be read deleted.

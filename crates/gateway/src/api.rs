@@ -38,8 +38,8 @@ use wasmbed_control::{
     },
     gateway_api::{
         BOOT_ID_HEADER, MessageDelivered, POST_MESSAGE_BYTES_MAX, POST_MESSAGE_DEVICES_MAX,
-        PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PostMessage, PostMessageAnswer, PutDecommissions,
-        PutSets, Refusal,
+        PUT_BROKERS_BYTES_MAX, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PostMessage,
+        PostMessageAnswer, PutBrokers, PutDecommissions, PutSets, Refusal,
     },
     harmless,
 };
@@ -219,6 +219,7 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
     match operation.id {
         openapi::Id::PutSets => put(put_sets),
         openapi::Id::PutDecommissions => put(put_decommissions),
+        openapi::Id::PutBrokers => put(put_brokers),
         openapi::Id::HasModule => head(has_module),
         openapi::Id::PutModule => put(put_module),
         openapi::Id::Stream => get(stream),
@@ -476,6 +477,21 @@ async fn put_decommissions(
     };
     learn_term(&shared, put.leader_term()).await;
     answer_put(shared.core.put_orders(put).await.map(|answer| answer.result))
+}
+
+async fn put_brokers(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let Some(_place) = place(&caller.share.sets, &shared.sets).await else { return overloaded() };
+    let read = read_json::<PutBrokers, _>(request, PUT_BROKERS_BYTES_MAX, "PutBrokers", PutBrokers::clone);
+    let put = match read.await {
+        Ok(put) => put,
+        Err(refusal) => return refusal,
+    };
+    learn_term(&shared, put.leader_term).await;
+    answer_put(Some(shared.core.with(|gateway, now| gateway.handle_put_brokers(now, put))))
 }
 
 fn no_digest() -> Response {

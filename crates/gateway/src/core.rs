@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_control::{
     Now,
     gateway::{
-        Answer, CertificateCall, DeliveryId, DeliveryRequest, Gateway, Identity, JoiningClient, OrdersAnswer,
-        OutboxWrite, PreparedOrders, PreparedSets, Reportable, RequestId, SessionId, StoreOperation,
-        Versions, Write,
+        Answer, BrokerStart, CertificateCall, DeliveryId, DeliveryRequest, Gateway, Identity, JoiningClient,
+        OrdersAnswer, OutboxWrite, PreparedOrders, PreparedSets, Reportable, RequestId, SessionId,
+        StoreOperation, Versions, Write,
     },
     gateway_api::Delivered,
 };
@@ -54,6 +54,7 @@ pub(crate) struct Work {
     pub(crate) certificates: Vec<CertificateCall>,
     pub(crate) store: Vec<StoreOperation>,
     pub(crate) outbox: Option<OutboxWrite>,
+    pub(crate) brokers: Vec<BrokerStart>,
     sleep: Duration,
 }
 
@@ -245,6 +246,7 @@ impl Core {
         let certificates = std::iter::from_fn(|| gateway.poll_certificate_call(now)).collect();
         let store = std::iter::from_fn(|| gateway.poll_store()).collect();
         let outbox = gateway.poll_outbox(now);
+        let brokers = std::iter::from_fn(|| gateway.poll_broker(now)).collect();
         let due = gateway.poll_timeout();
         self.armed_ms.store(due, Ordering::Relaxed);
         let notices = self.settle(&mut inner);
@@ -252,7 +254,7 @@ impl Core {
         self.report(notices);
         // A millisecond at least, so that a time that has come already is no busy loop.
         let sleep = Duration::from_millis(due.saturating_sub(now.ms).max(1));
-        Work { writes, certificates, store, outbox, sleep }
+        Work { writes, certificates, store, outbox, brokers, sleep }
     }
 
     /// Carries out what the decisions ask for, until the process ends.

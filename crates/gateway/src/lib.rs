@@ -8,6 +8,7 @@
 
 mod api;
 mod authorization;
+mod brokers;
 mod certificates;
 mod config;
 mod core;
@@ -55,6 +56,7 @@ use wasmbed_control::{
 use wasmbed_telemetry::{Health, ProcessMetrics as _, serve_health};
 
 use crate::{
+    brokers::Brokers,
     certificates::Certificates,
     core::{Core, Work},
     handshakes::Handshakes,
@@ -320,6 +322,7 @@ impl Running {
         let (accepting, telling) = (CancellationToken::new(), CancellationToken::new());
         let (connections, services) = (TaskTracker::new(), TaskTracker::new());
         services.spawn(self.drive(telling.clone()));
+        services.spawn(Brokers::say(Arc::clone(&self.core), self.caller.clone(), telling.clone()));
         services.spawn(watch::follow(
             self.client.clone(),
             self.namespaces,
@@ -381,6 +384,10 @@ impl Running {
         let outbox = self.outbox.clone();
         let (boot_id, metrics): (Arc<str>, _) = (self.boot_id.as_str().into(), self.metrics.clone());
         let requests = self.requests.clone();
+        let brokers = self
+            .outbox
+            .clone()
+            .map(|outbox| Brokers::new(Arc::clone(&self.core), outbox, &self.name, stop.clone()));
         async move {
             let driven = Arc::clone(&core);
             let carry_out = move |work: Work| {
@@ -401,6 +408,11 @@ impl Running {
                 }
                 if let Some((outbox, write)) = outbox.as_ref().zip(work.outbox) {
                     outbox.start(write);
+                }
+                for start in work.brokers {
+                    if let Some(brokers) = &brokers {
+                        brokers.start(start);
+                    }
                 }
                 for operation in work.store {
                     if let StoreOperation::LoadModule { digest } = operation {

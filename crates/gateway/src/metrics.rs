@@ -10,16 +10,18 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use wasmbed_control::{
-    gateway::{Counters, JoinOutcome, Levels, MessageCounters, MessageLevels, Notice},
+    gateway::{BrokerLevels, Counters, JoinOutcome, Levels, MessageCounters, MessageLevels, Notice},
     gateway_api::Delivered,
 };
 use wasmbed_telemetry::{Description, ProcessMetrics, Registration};
 
 use crate::refusal::RefusalReason;
 
+mod brokers;
 mod messages;
 mod reason;
 
+use brokers::BrokerMetrics;
 use messages::MessageMetrics;
 use reason::Reason;
 
@@ -81,6 +83,7 @@ pub(crate) struct Metrics {
     store_operations: Gauge,
     log_lines_dropped: Counter<u64, AtomicU64>,
     messages: MessageMetrics,
+    brokers: BrokerMetrics,
     notices_left_out: Counter<u64, AtomicU64>,
     devices_slowed: Counter<u64, AtomicU64>,
     events_dropped: Counter<u64, AtomicU64>,
@@ -180,6 +183,7 @@ impl ProcessMetrics for Metrics {
                 Counter::default(),
             ),
             messages: MessageMetrics::register(all),
+            brokers: BrokerMetrics::register(all),
             notices_left_out: all.add(
                 "notices_left_out",
                 "Lines omitted from the process log because one device caused too many",
@@ -276,6 +280,7 @@ impl Metrics {
         levels: &Levels,
         counters: &Counters,
         messages: &(MessageLevels, MessageCounters),
+        brokers: &BrokerLevels,
         (handshakes, waiting): (usize, usize),
         connections_max: usize,
     ) {
@@ -296,6 +301,7 @@ impl Metrics {
         set_u64(&self.kubernetes_lag_ms, levels.write_lag_ms);
         set(&self.store_operations, levels.store_operations);
         self.messages.level(messages);
+        self.brokers.level(brokers);
         // The decisions count these themselves, and never downwards.
         let copy =
             |counter: &Counter<u64, AtomicU64>, value: u64| counter.inner().store(value, Ordering::Relaxed);

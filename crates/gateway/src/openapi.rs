@@ -4,7 +4,8 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 use wasmbed_control::gateway_api::{
-    LogLine, MessageLine, PostMessage, PostMessageAnswer, PutDecommissions, PutDecommissionsAnswer, PutSets,
+    LogLine, MessageLine, PostMessage, PostMessageAnswer, PutBrokers, PutBrokersAnswer, PutDecommissions,
+    PutDecommissionsAnswer, PutSets,
     PutSetsAnswer, Refusal, StreamEvent,
 };
 
@@ -13,6 +14,7 @@ use wasmbed_control::gateway_api::{
 pub(crate) enum Id {
     PutSets,
     PutDecommissions,
+    PutBrokers,
     HasModule,
     PutModule,
     Stream,
@@ -120,6 +122,32 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             (
                 503,
                 "The disk failed or does not keep up (StoreFailed), the leader's Lease can't be read (LeaseUnread), or another process holds the gateway's Lease (NotHolder)",
+                REFUSAL,
+            ),
+        ],
+    },
+    Operation {
+        id: Id::PutBrokers,
+        method: "put",
+        path: "/v1/brokers",
+        callers: Callers::Controllers,
+        streams: false,
+        summary: "Puts the brokers to which messages of applications go, all of them: others are dropped, and with them how far they were. They are kept in memory. Idempotent.",
+        parameters: &[],
+        body: Some(Content(JSON, Some("PutBrokers"))),
+        answers: &[
+            (200, "Taken", Some(Content(JSON, Some("PutBrokersAnswer")))),
+            (
+                400,
+                "The body is not what it should be, has too many brokers (TooManyBrokers), or nobody leads in its term (TermOutOfRange, TermNotGiven)",
+                REFUSAL,
+            ),
+            (408, "The body comes too slowly", REFUSAL),
+            (409, "The leader term is lower than one seen", REFUSAL),
+            (413, "The body is too large", REFUSAL),
+            (
+                503,
+                "The gateway does not keep up, the leader's Lease can't be read (LeaseUnread), or another process holds the gateway's Lease (NotHolder)",
                 REFUSAL,
             ),
         ],
@@ -285,6 +313,8 @@ pub fn document() -> Value {
     let mut generator = SchemaGenerator::new(settings);
     generator.subschema_for::<PutSets>();
     generator.subschema_for::<PutSetsAnswer>();
+    generator.subschema_for::<PutBrokers>();
+    generator.subschema_for::<PutBrokersAnswer>();
     generator.subschema_for::<PutDecommissions>();
     generator.subschema_for::<PutDecommissionsAnswer>();
     generator.subschema_for::<StreamEvent>();

@@ -17,8 +17,8 @@ use std::{
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use wasmbed_control::{
     gateway::{
-        MessageCursor, OutboxFailure, OutboxWrite, RestoredMessages, config::MESSAGE_SCAN_BYTES,
-        message_lines,
+        BrokerCursor, BrokerPage, MessageCursor, OutboxFailure, OutboxWrite, RestoredMessages,
+        config::MESSAGE_SCAN_BYTES, message_lines,
     },
     gateway_api::MessageLine,
 };
@@ -28,6 +28,8 @@ use crate::store::StoreError;
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const PLACES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("places");
+/// How far brokers are, by UID.
+const POSITIONS: TableDefinition<'_, &str, u64> = TableDefinition::new("positions");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const PLACED_BEFORE: &str = "placed_before";
 
@@ -110,6 +112,7 @@ fn make_tables(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(RECORDS)?;
     write.open_table(PLACES)?;
+    write.open_table(POSITIONS)?;
     write.open_table(META)?;
     write.commit()?;
     Ok(())
@@ -122,6 +125,17 @@ fn read(database: &Database) -> Result<RestoredMessages, redb::Error> {
     for entry in read.open_table(PLACES)?.iter()? {
         let (device, places) = entry?;
         restored.place(device.value(), places.value());
+    }
+    // A gateway of a version before brokers made no such table.
+    match read.open_table(POSITIONS) {
+        Ok(positions) => {
+            for entry in positions.iter()? {
+                let (uid, position) = entry?;
+                restored.position(uid.value(), position.value());
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
     }
     for entry in read.open_table(RECORDS)?.iter()? {
         let (number, record) = entry?;
@@ -184,6 +198,15 @@ impl Outbox {
             (cursor, page)
         });
         read.await.unwrap_or_else(|error| (before, Err(io::Error::other(error))))
+    }
+}
+
+impl Outbox {
+    /// The next messages for a broker.
+    pub(crate) async fn broker_page(&self, cursor: BrokerCursor) -> io::Result<BrokerPage> {
+        let shared = Arc::clone(&self.shared);
+        let read = tokio::task::spawn_blocking(move || shared.broker_page(&cursor).map_err(io::Error::other));
+        read.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 }
 
@@ -265,6 +288,29 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn broker_page(&self, cursor: &BrokerCursor) -> Result<BrokerPage, redb::Error> {
+        let mut page = cursor.page();
+        let database = self.database();
+        let Some(database) = &*database else {
+            return Err(redb::Error::DatabaseClosed);
+        };
+        let read = database.begin_read()?;
+        let mut looked_at = 0;
+        for entry in read.open_table(RECORDS)?.range(cursor.record()..)? {
+            let (number, record) = entry?;
+            looked_at += record.value().len();
+            if !cursor.read_record(&mut page, number.value(), record.value())
+                || looked_at >= MESSAGE_SCAN_BYTES
+            {
+                return Ok(page);
+            }
+        }
+        page.finish(cursor);
+        Ok(page)
+    }
+}
+
 /// Whether the disk has no room, or may have none for this file.
 fn is_full(error: &redb::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -290,6 +336,15 @@ fn transact(database: &Database, work: &OutboxWrite) -> Result<Vec<Vec<u8>>, red
             }
             for (device, bytes) in &work.places {
                 places.insert(device.as_str(), bytes.as_slice())?;
+            }
+        }
+        if !work.positions.is_empty() || !work.released.is_empty() {
+            let mut positions = write.open_table(POSITIONS)?;
+            for uid in &work.released {
+                positions.remove(uid.as_str())?;
+            }
+            for (uid, position) in &work.positions {
+                positions.insert(uid.as_str(), position)?;
             }
         }
         if !work.places.is_empty() {

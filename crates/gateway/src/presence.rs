@@ -130,11 +130,18 @@ impl Presence {
     }
 
     fn set_gauges(&self) {
-        let (levels, counters, messages) = self.core.read(|gateway, now| {
+        let (levels, counters, messages, brokers) = self.core.read(|gateway, now| {
             let messages = (gateway.message_levels(now), gateway.message_counters());
-            (gateway.levels(now), gateway.counters(), messages)
+            (gateway.levels(now), gateway.counters(), messages, gateway.broker_levels())
         });
-        self.metrics.level(&levels, &counters, &messages, self.handshakes.levels(), self.shares.sessions());
+        self.metrics.level(
+            &levels,
+            &counters,
+            &messages,
+            &brokers,
+            self.handshakes.levels(),
+            self.shares.sessions(),
+        );
     }
 
     fn key(&self) -> ObjectKey {

@@ -123,6 +123,25 @@ impl Caller {
         self.within(&key.name, api.patch_status(&key.name, &self.patch_params(), &Patch::Merge(patch))).await
     }
 
+    /// Applies fields of an object's status (server-side apply) in the name of a field manager that writes nothing else, and takes
+    /// them over if others have them. `fields` has no apiVersion and no kind.
+    ///
+    /// # Errors
+    /// It was not changed, or that is not known.
+    pub async fn apply_status<K: Object>(
+        &self,
+        key: &ObjectKey,
+        manager: &str,
+        mut fields: serde_json::Value,
+    ) -> Result<K, CallError> {
+        fields["apiVersion"] = K::api_version(&()).into();
+        fields["kind"] = K::kind(&()).into();
+        let params =
+            PatchParams { field_manager: Some(manager.to_owned()), force: true, ..PatchParams::default() };
+        let api = self.api(&key.namespace);
+        self.within(&key.name, api.patch_status(&key.name, &params, &Patch::Apply(&fields))).await
+    }
+
     /// Merges into the approval of a CertificateSigningRequest (RFC 7396): its conditions.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ impl Fleet {
                 self.check_deletion(now, id);
             }
         }
+        self.note_labels(&key.namespace);
         let id = present!(self.application_ids.get(&key).copied(), "the Application was just indexed");
         self.schedule_finalizer(id);
         self.schedule_status(now, id);
@@ -71,6 +72,7 @@ impl Fleet {
         self.status_queue.remove(id);
         self.rechecks.remove(id);
         self.note_modules(&key.namespace);
+        self.note_labels(&key.namespace);
         self.renew_gateways();
     }
 
@@ -95,6 +97,7 @@ impl Fleet {
                     self.handle_device_deleted(now, key);
                 }
             }
+            Kind::Broker => self.handle_unreadable_broker(key, uid),
             Kind::Module | Kind::Gateway | Kind::Quota => {}
         }
     }

@@ -5,7 +5,10 @@
 //! begin_write ── under way ── written: the answer, or the watch, has it written again (none is made while `conflicted`)
 //! ```
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use wasmbed_api::{
@@ -57,6 +60,7 @@ pub(super) struct Application {
     key: ObjectKey,
     uid: ApplicationUid,
     created_unix_s: i64,
+    labels: BTreeMap<String, String>,
     resource_version: String,
     deleting: bool,
     finalizers: Vec<String>,
@@ -112,6 +116,7 @@ impl Application {
             key,
             uid,
             created_unix_s: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            labels: metadata.labels.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
@@ -145,6 +150,7 @@ impl Application {
             self.conflicted = false;
         }
         self.finalizers = metadata.finalizers.clone().unwrap_or_default();
+        self.labels = metadata.labels.clone().unwrap_or_default();
         self.published = Published::of(resource.status.as_ref());
         self.known = known(resource).or(self.known);
         self.placed = placed(resource.status.as_ref());
@@ -172,6 +178,10 @@ impl Application {
 
     pub(super) fn uid(&self) -> ApplicationUid {
         self.uid
+    }
+
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
     }
 
     pub(super) fn created_unix_s(&self) -> i64 {

@@ -13,6 +13,7 @@ use wasmbed_api::{DeviceGateway, ReasonCode, condition};
 use wasmbed_protocol::ModuleDigest;
 
 use super::{
+    brokers::BrokerDelivery,
     config::{FleetConfig, LEASE_DEFAULT_MS},
     input::{CallId, LeaseSeen, PutOutcome, UploadOutcome},
     orders::Orders,
@@ -61,6 +62,8 @@ pub(super) struct Gateway {
     upload: Option<(CallId, ModuleDigest)>,
     /// Orders to take devices out of service.
     orders: Orders,
+    /// What it was told of MessageBrokers.
+    brokers: BrokerDelivery,
     /// Of calls.
     retry: Retry,
     /// Of the stream: how often in a row it failed.
@@ -264,6 +267,7 @@ impl Gateway {
         self.modules.clear();
         self.uploads_wanted.clear();
         self.orders.begin_anew();
+        self.brokers.begin_anew();
         self.retry.succeed();
         Some(before.into_keys().chain(self.views.keys().cloned()).collect())
     }
@@ -303,6 +307,7 @@ impl Gateway {
         self.confirmed.clear();
         self.stale.clear();
         self.orders.begin_term();
+        self.brokers.begin_anew();
         self.retry.succeed();
     }
 
@@ -330,6 +335,15 @@ impl Gateway {
     /// Orders to take its devices out of service.
     pub(super) fn orders(&self) -> &Orders {
         &self.orders
+    }
+
+    /// What it was told of MessageBrokers.
+    pub(super) fn brokers(&self) -> &BrokerDelivery {
+        &self.brokers
+    }
+
+    pub(super) fn brokers_mut(&mut self) -> &mut BrokerDelivery {
+        &mut self.brokers
     }
 
     pub(super) fn orders_mut(&mut self) -> &mut Orders {
@@ -493,6 +507,7 @@ impl Gateway {
     /// The interval has passed: what was given up is tried again.
     pub(super) fn resync(&mut self, now: Now) {
         self.orders.resync(now);
+        self.brokers.resync();
         self.retry.renew();
         self.marked.clear();
     }
@@ -516,7 +531,7 @@ impl Gateway {
         grace_ms: u64,
     ) -> impl Iterator<Item = u64> + use<> {
         let expiry = self.expires_ms(api_since_ms, grace_ms).filter(|expiry| *expiry > now.ms);
-        [self.retry.timeout(now.ms), expiry].into_iter().flatten()
+        [self.retry.timeout(now.ms), self.brokers.timeout(now.ms), expiry].into_iter().flatten()
     }
 }
 

@@ -7,7 +7,7 @@ use wasmbed_protocol::{CorrelationId, DeviceUid, ModuleDigest, Nonce};
 use super::{config::LEASE_DEFAULT_MS, secret::SecretValues};
 use crate::{
     ObjectKey,
-    gateway_api::{PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal},
+    gateway_api::{PutBrokers, PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal},
 };
 
 /// A resource whose complete list the decisions need before they are made.
@@ -23,6 +23,8 @@ pub enum Kind {
     Gateway,
     /// ResourceQuotas.
     Quota,
+    /// MessageBrokers; nothing but what gateways are told of them waits for these.
+    Broker,
 }
 
 /// What was seen of a gateway's Lease.
@@ -262,6 +264,32 @@ pub struct OrdersPut {
     pub leader_term: u64,
     /// What the orders say.
     pub orders: Vec<Order>,
+}
+
+/// A `PUT /v1/brokers` that is to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokersPut {
+    /// For the answer.
+    pub id: CallId,
+    /// Name of the gateway.
+    pub gateway: String,
+    /// Its `host:port`.
+    pub address: String,
+    /// The body; it may have secrets.
+    pub body: PutBrokers,
+}
+
+/// How a PUT of brokers ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BrokersOutcome {
+    /// 200.
+    Taken,
+    /// 409: the gateway has seen a higher leader term.
+    Fenced(Refusal),
+    /// 404: the gateway does not know the call.
+    TooOld,
+    /// Another status, no connection, or no answer in time; the text says which.
+    Failed(String),
 }
 
 /// What an order to take a device out of service says.

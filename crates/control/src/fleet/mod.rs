@@ -4,8 +4,8 @@
 //! streams say, and carries out what it asks for (`poll_*`):
 //!
 //! ```text
-//! watches ── handle_application, _module, _device, _gateway, _lease, ─┐     ┌── poll_put, poll_upload, poll_orders ── gateways
-//!         ── handle_request ──────────────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
+//! watches ── handle_application, _module, _device, _gateway, _lease, ─┐     ┌── poll_put, poll_upload, poll_orders, poll_brokers ── gateways
+//!         ── handle_request, _broker ─────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
 //! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown,
 //! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_quota, poll_event ── API
 //!            handle_write_outcome, handle_proof                       │     ├── poll_proof ── to be verified
@@ -22,6 +22,8 @@ mod application;
 mod application_entry;
 mod approval;
 mod assignment;
+mod broker_puts;
+mod brokers;
 mod calls;
 mod check;
 mod config;
@@ -74,10 +76,10 @@ pub use assignment::{Assigned, correlation_id, plan_assignment};
 pub use config::FleetConfig;
 pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
-    ApprovalWrite, CallId, DecommissionWrite, DeviceFinalizerWrite, FinalizerWrite, FinishedWrite,
-    GatewayWrite, Kind, LeaseSeen, Order, OrdersOutcome, OrdersPut, ProofCheck, ProofEvidence, Put,
-    PutOutcome, QuotaWrite, SecretOutcome, SecretRead, StatusWrite, UnreachableWrite, Upload, UploadOutcome,
-    UploadSource,
+    ApprovalWrite, BrokersOutcome, BrokersPut, CallId, DecommissionWrite, DeviceFinalizerWrite,
+    FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, Order, OrdersOutcome, OrdersPut,
+    ProofCheck, ProofEvidence, Put, PutOutcome, QuotaWrite, SecretOutcome, SecretRead, StatusWrite,
+    UnreachableWrite, Upload, UploadOutcome, UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use quota::QuotaSeen;
@@ -91,6 +93,7 @@ use wasmbed_api::DeviceGateway;
 
 use crate::{ObjectKey, gateway_api::StreamEvent};
 use application_entry::Application;
+use brokers::Brokers;
 use device_entry::Device;
 use gateways::Gateway;
 use quota::Quota;
@@ -112,7 +115,7 @@ const RENEWALS_MAX: usize = 8;
 ///   is decided before every list has ended once.
 /// - **Leadership.** [`Fleet::handle_leadership`] right before outputs are polled: what is polled after it is sent in its term.
 /// - **Answers.** Each call is answered once, under the [`CallId`] that it came with: `handle_put_outcome`,
-///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_write_outcome`, `handle_secret`.
+///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_brokers_outcome`, `handle_write_outcome`, `handle_secret`.
 /// - **Outputs.** Every `poll_*` until it gives nothing, after inputs and once [`Fleet::poll_timeout`] has passed, with
 ///   [`Fleet::poll_device_finalizer`] last: it uses what the others leave.
 /// - **Time.** [`Fleet::handle_timeout`] at any time, and once [`Fleet::poll_timeout`] has passed.
@@ -176,7 +179,9 @@ pub struct Fleet {
     /// Those of which a proof may have come, by when it may be verified.
     proofs: DueQueue<DeviceId>,
     /// Secrets that Applications name.
-    secrets: Secrets,
+    secrets: Secrets<ApplicationId>,
+    /// MessageBrokers, and Secrets that they name.
+    brokers: Brokers,
     /// ResourceQuotas that bound the bytes of modules.
     quotas: BTreeMap<ObjectKey, Quota>,
     /// Bytes of the modules that have a place, by namespace; only where they are bounded.
@@ -236,6 +241,7 @@ impl Fleet {
             unrouted: BTreeSet::new(),
             proofs: DueQueue::default(),
             secrets: Secrets::default(),
+            brokers: Brokers::default(),
             quotas: BTreeMap::new(),
             module_bytes: BTreeMap::new(),
             quota_statuses: DueQueue::default(),
@@ -279,6 +285,7 @@ impl Fleet {
                     self.handle_quota_deleted(&key);
                 }
             }
+            Kind::Broker => self.end_broker_list(&listed),
             Kind::Gateway => {
                 let names: BTreeSet<&String> = listed.iter().map(|key| &key.name).collect();
                 let gone: Vec<String> =

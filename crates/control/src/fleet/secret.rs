@@ -16,6 +16,10 @@ use crate::{Hidden, ObjectKey};
 
 /// Keys of one Secret that are kept, by name: twice what an environment holds.
 const KEYS_MAX: usize = 2 * ENV_MAX;
+/// Keys of a Secret of type `kubernetes.io/tls`, whose values may be long.
+const CERTIFICATE_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
+/// Longest value of these.
+const CERTIFICATE_BYTES_MAX: usize = 32 * 1024;
 /// Told apart from whatever else is hashed under the same key.
 const LABEL: &[u8] = b"wasmbed-env-from-1";
 
@@ -67,6 +71,8 @@ enum Value {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretValues {
     values: BTreeMap<String, Value>,
+    /// Those of [`CERTIFICATE_KEYS`] that are longer than a variable may be.
+    long: BTreeMap<String, Hidden<String>>,
     keys: usize,
 }
 
@@ -75,6 +81,12 @@ impl SecretValues {
     pub fn read(data: impl IntoIterator<Item = (String, Hidden<Vec<u8>>)>) -> Self {
         let data: BTreeMap<String, Hidden<Vec<u8>>> = data.into_iter().collect();
         let keys = data.len();
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(|text| Hidden::new(text.to_owned()));
+        let long = CERTIFICATE_KEYS.iter().filter_map(|key| {
+            let bytes = data.get(*key).filter(|bytes| bytes.len() <= CERTIFICATE_BYTES_MAX)?;
+            Some(((*key).to_owned(), text(bytes).filter(|_| bytes.len() > VALUE_BYTES_MAX)?))
+        });
+        let long = long.collect();
         let values = data.into_iter().take(KEYS_MAX).map(|(key, bytes)| {
             let value = match std::str::from_utf8(&bytes) {
                 _ if bytes.len() > VALUE_BYTES_MAX => Value::TooLong(bytes.len()),
@@ -83,7 +95,15 @@ impl SecretValues {
             };
             (key, value)
         });
-        Self { values: values.collect(), keys }
+        Self { values: values.collect(), long, keys }
+    }
+
+    /// The value of a key, if it is a text.
+    pub(super) fn text(&self, key: &str) -> Option<&Hidden<String>> {
+        self.long.get(key).or_else(|| match self.values.get(key)? {
+            Value::Text(text) => Some(text),
+            Value::NotText | Value::TooLong(_) => None,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
-//! Which Secrets are read, and when.
+//! Which Secrets are read, and when, for users that are Applications or MessageBrokers.
 //!
 //! ```text
-//! an Application names it ──> due now ──poll──> being read ──answer──> due in 60 s, or sooner after a failure
+//! a user names it ──> due now ──poll──> being read ──answer──> due in 60 s, or sooner after a failure
 //!        it changed ────────────^                   └── it changed meanwhile ──> due now
 //! ```
 //!
@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     input::{CallId, SecretOutcome},
-    record::ApplicationId,
     secret::SecretState,
 };
 use crate::{Backoff, ObjectKey, due::DueQueue};
@@ -31,21 +30,21 @@ const READ_PACE_MS: u64 = 20;
 struct SecretId(u32);
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<U> {
     key: ObjectKey,
-    users: BTreeSet<ApplicationId>,
+    users: BTreeSet<U>,
     state: SecretState,
     /// Answers in a row that gave no values.
     failures: u32,
     reading: Option<CallId>,
-    /// An Application that names it changed while it was read.
+    /// A user that names it changed while it was read.
     again: bool,
 }
 
-/// The Secrets that Applications name.
-#[derive(Debug, Default)]
-pub(super) struct Secrets {
-    entries: BTreeMap<SecretId, Entry>,
+/// The Secrets that users name.
+#[derive(Debug)]
+pub(super) struct Secrets<U> {
+    entries: BTreeMap<SecretId, Entry<U>>,
     ids: BTreeMap<ObjectKey, SecretId>,
     calls: BTreeMap<CallId, SecretId>,
     due: DueQueue<SecretId>,
@@ -54,9 +53,22 @@ pub(super) struct Secrets {
     ready_ms: u64,
 }
 
-impl Secrets {
-    /// An Application names this Secret, or names it still after a change: it is read now.
-    pub(super) fn add_user(&mut self, now_ms: u64, key: &ObjectKey, user: ApplicationId) {
+impl<U> Default for Secrets<U> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            due: DueQueue::default(),
+            next_id: 0,
+            ready_ms: 0,
+        }
+    }
+}
+
+impl<U: Ord + Clone> Secrets<U> {
+    /// A user names this Secret, or names it still after a change: it is read now.
+    pub(super) fn add_user(&mut self, now_ms: u64, key: &ObjectKey, user: U) {
         let next = SecretId(self.next_id);
         let id = *self.ids.entry(key.clone()).or_insert(next);
         self.next_id += u32::from(id == next);
@@ -76,8 +88,8 @@ impl Secrets {
         }
     }
 
-    /// An Application does not name this Secret any more. What nobody names is forgotten.
-    pub(super) fn remove_user(&mut self, key: &ObjectKey, user: ApplicationId) {
+    /// A user does not name this Secret any more. What nobody names is forgotten.
+    pub(super) fn remove_user(&mut self, key: &ObjectKey, user: U) {
         let Some(id) = self.ids.get(key).copied() else { return };
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.users.remove(&user);
@@ -96,14 +108,14 @@ impl Secrets {
         self.ids.get(key).and_then(|id| self.entries.get(id)).map_or(UNREAD, |entry| &entry.state)
     }
 
-    /// Nothing is known any more: another leads, or has led. Gives the Applications that it was known for.
-    pub(super) fn forget(&mut self, now_ms: u64) -> BTreeSet<ApplicationId> {
+    /// Nothing is known any more: another leads, or has led. Gives the users that it was known for.
+    pub(super) fn forget(&mut self, now_ms: u64) -> BTreeSet<U> {
         self.calls.clear();
         for (id, entry) in &mut self.entries {
             (entry.state, entry.failures, entry.reading, entry.again) = (SecretState::Unread, 0, None, false);
             self.due.set(*id, now_ms);
         }
-        self.entries.values().flat_map(|entry| &entry.users).copied().collect()
+        self.entries.values().flat_map(|entry| &entry.users).cloned().collect()
     }
 
     /// The next Secret to read, under this id.
@@ -120,12 +132,7 @@ impl Secrets {
     }
 
     /// A read ended; gives those for whom it changed what is known.
-    pub(super) fn handle(
-        &mut self,
-        now_ms: u64,
-        call: CallId,
-        outcome: SecretOutcome,
-    ) -> BTreeSet<ApplicationId> {
+    pub(super) fn handle(&mut self, now_ms: u64, call: CallId, outcome: SecretOutcome) -> BTreeSet<U> {
         // Nobody names it any more, or another has led since.
         let Some(id) = self.calls.remove(&call) else { return BTreeSet::new() };
         let entry = present!(self.entries.get_mut(&id), "what is read is named" => BTreeSet::new());
@@ -154,6 +161,11 @@ impl Secrets {
             return BTreeSet::new();
         }
         entry.users.clone()
+    }
+
+    /// Whether this call reads one.
+    pub(super) fn reads(&self, call: CallId) -> bool {
+        self.calls.contains_key(&call)
     }
 
     /// When the next one can be read; `None` if all that are due are being read.

@@ -364,5 +364,25 @@ pub const MESSAGE_RECORD_OVERHEAD: u64 = 64;
 pub const MESSAGE_RECORD_BYTES_MIN: u64 = 512;
 /// Messages in one page for a reader.
 pub const MESSAGE_PAGE_MAX: usize = 256;
+/// MessageBrokers that a gateway serves.
+pub const BROKERS_MAX: usize = 256;
+/// The same of one namespace.
+pub const BROKERS_OF_NAMESPACE_MAX: usize = 8;
+/// Messages that a broker was sent and has not acknowledged.
+pub const BROKER_WINDOW_MAX: usize = 64;
+/// Bytes of their payloads, if there is more than one.
+pub const BROKER_WINDOW_BYTES: usize = 64 * 1024;
+/// A broker that acknowledges nothing for so long, though it was sent something, is left.
+pub const BROKER_PATIENCE_MS: u64 = 30_000;
+/// Between two attempts to reach a broker: half of it, and anything up to the other half.
+pub const BROKER_BACKOFF: crate::Backoff = crate::Backoff::doubling(1_000, 60_000);
+/// A connection that lasts so long was a good one.
+pub const BROKER_GOOD_MS: u64 = 30_000;
+/// How long it takes at most until it is on the disk what a broker acknowledged: what is not comes again after a crash.
+pub const BROKER_POSITION_MS: u64 = 1_000;
+/// Between two writes of what is said of a broker.
+pub const BROKER_STATUS_MS: u64 = 5_000;
+/// The same if its connection or its error is another.
+pub const BROKER_STATUS_EDGE_MS: u64 = 1_000;
 /// Bytes of records that are looked at for one page.
 pub const MESSAGE_SCAN_BYTES: usize = 1024 * 1024;

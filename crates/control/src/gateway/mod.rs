@@ -68,8 +68,9 @@ pub use deliveries::{DeliveryId, DeliveryRequest};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use messages::{
-    MessageCounters, MessageCursor, MessageLevels, MessageRefusal, OutboxFailure, OutboxWrite,
-    RestoredMessages, message_lines,
+    BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage, BrokerPage,
+    BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, MessageCounters, MessageCursor, MessageLevels,
+    MessageRefusal, OutboxFailure, OutboxWrite, RestoredMessages, Verdict, message_lines,
 };
 pub use orders::PreparedOrders;
 pub use sets::PreparedSets;
@@ -112,6 +113,9 @@ const SWEEP_MS: u64 = 30_000;
 /// - **Answers.** Every [`Write`] is answered once with [`Gateway::handle_write_result`], every [`StoreOperation`] with a
 ///   [`StoreId`] once with [`Gateway::handle_stored`], in the order in which they were polled; an [`OutboxWrite`] with
 ///   [`Gateway::handle_outbox_written`] before the next one is given.
+/// - **Brokers.** [`Gateway::handle_put_brokers`] defines them. For each [`BrokerStart`] of [`Gateway::poll_broker`]:
+///   [`Gateway::broker_step`] and what it says, [`Gateway::handle_broker_connected`] once, an answer for each message with
+///   [`Gateway::handle_broker_answer`], and [`Gateway::handle_broker_ended`] exactly once at the end.
 /// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
 ///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
 ///   [`Gateway::poll_orders_answer`], [`Gateway::poll_delivered`], [`Gateway::poll_store`], [`Gateway::poll_outbox`], [`Gateway::poll_write`] and
@@ -171,6 +175,8 @@ pub struct Versions {
     pub logs: u64,
     /// Of messages.
     pub messages: u64,
+    /// Of the definitions of brokers.
+    pub brokers: u64,
 }
 
 /// Numbers since the start.
@@ -335,7 +341,9 @@ impl Gateway {
         let calls = calls.map(|due_ms| due_ms.max(self.writer.paused_until_ms()));
         let messages = self.messages.as_ref().and_then(Messages::timeout_ms);
         let deliveries = self.deliveries.timeout_ms();
-        [timer, publishing, writer, self.joining.timeout_ms(), calls, messages, deliveries]
+        let brokers = self.messages.as_ref().and_then(Messages::brokers_timeout_ms);
+        let brokers = brokers.filter(|_| speaks && !self.shutting_down);
+        [timer, publishing, writer, self.joining.timeout_ms(), calls, messages, deliveries, brokers]
             .into_iter()
             .flatten()
             .min()
@@ -393,6 +401,9 @@ impl Gateway {
     /// Ends all sessions with `ShuttingDown` and lets no one in any more.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutting_down = true;
+        if let Some(messages) = &mut self.messages {
+            messages.flush_brokers();
+        }
         for session in self.connections.ids() {
             self.end(now, session, admission::SHUTTING_DOWN);
         }
@@ -487,6 +498,7 @@ impl Gateway {
             stream: self.stream.sequence(),
             logs: self.logs.lines(),
             messages: self.messages.as_ref().map_or(0, Messages::version),
+            brokers: self.messages.as_ref().map_or(0, Messages::brokers_version),
         }
     }
 

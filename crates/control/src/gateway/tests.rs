@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod admission;
+mod brokers;
 mod chaos;
 mod counters;
 mod crowd;

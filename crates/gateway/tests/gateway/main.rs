@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod brokers;
+#[cfg(test)]
 mod certificates;
 #[cfg(test)]
 mod hostile;

@@ -35,6 +35,8 @@ const GATEWAY: &str = "
     applications            - - - - - - - -
     applications/status     - . . . - - . .
     modules                 - - - - - - - -
+    messagebrokers          - - - - - - - -
+    messagebrokers/status   - . . . - y . .
     devicegateways          y - - y y y - -
     devicegateways/status   y . . . y y . .
     leases                  y - - y y y - -
@@ -54,6 +56,8 @@ const CONTROLLER: &str = "
     applications            y y y - y y - -
     applications/status     - . . . y y . .
     modules                 y y y - - - - -
+    messagebrokers          y y y - - - - -
+    messagebrokers/status   - . . . - - . .
     devicegateways          y y y - - - - -
     devicegateways/status   - . . . - s . .
     leases                  y y y y y y - -
@@ -73,6 +77,8 @@ const SIGNER: &str = "
     applications            - - - - - - - -
     applications/status     - . . . - - . .
     modules                 - - - - - - - -
+    messagebrokers          - - - - - - - -
+    messagebrokers/status   - . . . - - . .
     devicegateways          - - - - - - - -
     devicegateways/status   - . . . - - . .
     leases                  - - - - - - - -
@@ -93,6 +99,8 @@ const OPERATOR: &str = "
     applications            y y y - - - - -
     applications/status     - . . . - - . .
     modules                 - - - - - - - -
+    messagebrokers          - - - - - - - -
+    messagebrokers/status   - . . . - - . .
     devicegateways          y y y - - - - -
     devicegateways/status   - . . . - - . .
     leases                  - - - - - - - -
@@ -326,7 +334,7 @@ subjects:
     gateway
         .create("modules", object("modules", "new"))
         .await
-        .refused_by_rule("a gateway may not create Applications or Modules")?;
+        .refused_by_rule("a gateway may not create Applications, Modules or MessageBrokers")?;
     gateway_rules(&gateway).await?;
     let user = User::controller("c1");
     let controller = Asked {
@@ -385,6 +393,16 @@ async fn gateway_rules(gateway: &Asked<'_>) -> Result<()> {
         .await
         .refused_by_rule(own)?;
     gateway.update("devicegateways", "g2").await.refused_by_rule(own)?;
+    let entries = |gateways: &[&str]| {
+        let entries: Vec<Value> =
+            gateways.iter().map(|name| json!({"gateway": name, "connected": true})).collect();
+        json!({"status": {"gateways": entries}})
+    };
+    gateway.patch("messagebrokers/status", "one", entries(&["g1"])).await.allowed()?;
+    let own = "of a MessageBroker's status a gateway may write only its own entry";
+    for others in [&["g2"][..], &["g1", "g2"]] {
+        gateway.patch("messagebrokers/status", "one", entries(others)).await.refused_by_rule(own)?;
+    }
     let requests = "a gateway may request certificates only of the signer wasmbed.github.io/device";
     for signer in ["wasmbed.github.io/operator", "example.com/other", "kubernetes.io/kube-apiserver-client"] {
         let mut request = object("certificatesigningrequests", "new");
@@ -616,6 +634,7 @@ pub(crate) async fn prepare(admin: &Client) -> Result<()> {
         ("devices", &["one"][..]),
         ("applications", &["one"]),
         ("modules", &["one"]),
+        ("messagebrokers", &["one"]),
         ("devicegateways", &["g1", "g2"]),
         ("leases", &["gateway-g1", "gateway-g2", "wasmbed-controller"]),
         ("events", &["one"]),
@@ -843,6 +862,9 @@ pub(crate) fn object(resource: &str, name: &str) -> Value {
         "devices" => (ours, "Device", json!({"spec": {"device_type": "t", "approved": false}})),
         "applications" => (ours, "Application", json!({"spec": {"name": "one", "module": "one"}})),
         "modules" => (ours, "Module", json!({"spec": {"wasm_bytes": "AGFzbQEAAAA="}})),
+        "messagebrokers" => {
+            (ours, "MessageBroker", json!({"spec": {"type": "Mqtt", "url": "mqtts://broker"}}))
+        }
         "devicegateways" => (ours, "DeviceGateway", json!({"spec": {"address": "10.0.0.1:8080"}})),
         "secrets" => ("v1", "Secret", json!({"data": {"key": "AAAA"}})),
         "resourcequotas" => {

@@ -1,6 +1,7 @@
 //! The fleet as a whole, in a small world.
 
 mod approval;
+mod brokers;
 mod decommission;
 mod model;
 mod quotas;

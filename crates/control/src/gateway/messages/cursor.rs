@@ -12,6 +12,22 @@ use crate::{
 const INDEX_BITS: u32 = 12;
 const _: () = assert!(MESSAGE_BATCH_MAX <= 1 << INDEX_BITS, "each message of a record has a number");
 
+/// Number of the last message of a record.
+pub(super) const fn last_of(record: u64) -> u64 {
+    (record << INDEX_BITS) | ((1 << INDEX_BITS) - 1)
+}
+
+/// The first record with messages after this one.
+pub(super) const fn record_after(number: u64) -> u64 {
+    number.saturating_add(1) >> INDEX_BITS
+}
+
+/// The messages of a record that can be read, with their numbers.
+pub(super) fn numbered(number: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, record::Stored<'_>)> {
+    let messages = record::read(bytes).map_while(Result::ok).enumerate();
+    messages.map(move |(index, message)| ((number << INDEX_BITS) + index as u64, message))
+}
+
 /// Which messages a reader wants, and how far it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageCursor {
@@ -33,7 +49,7 @@ impl MessageCursor {
     /// The first record that may have messages that were not read.
     #[must_use]
     pub fn record(&self) -> u64 {
-        self.read.saturating_add(1) >> INDEX_BITS
+        record_after(self.read)
     }
 
     fn wants(&self, message: &record::Stored<'_>) -> bool {
@@ -52,8 +68,7 @@ impl MessageCursor {
 #[must_use]
 pub fn message_lines(cursor: &mut MessageCursor, number: u64, bytes: &[u8]) -> (Vec<MessageLine>, bool) {
     let mut lines = Vec::new();
-    for (index, message) in record::read(bytes).map_while(Result::ok).enumerate() {
-        let number = (number << INDEX_BITS) + index as u64;
+    for (number, message) in numbered(number, bytes) {
         if number <= cursor.read {
             continue;
         }
@@ -66,7 +81,7 @@ pub fn message_lines(cursor: &mut MessageCursor, number: u64, bytes: &[u8]) -> (
         }
     }
     // Whatever else it has is not readable.
-    cursor.read = cursor.read.max((number << INDEX_BITS) | ((1 << INDEX_BITS) - 1));
+    cursor.read = cursor.read.max(last_of(number));
     (lines, true)
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Batch, LetGo, Messages, Writing, record,
+    Batch, LetGo, Messages, Writing, cursor, record,
     stored::{Kept, OutboxFailure, OutboxWrite, RestoredMessages, Sizes, counted},
 };
 use crate::{
@@ -23,6 +23,7 @@ impl Messages {
         let last = restored.kept.back().map_or(0, |kept| kept.number);
         self.next_number = self.placed_before.max(last + 1);
         self.kept = restored.kept;
+        self.brokers.restore(restored.positions);
         self.counters.records_unreadable = restored.unreadable;
         for (device, restored) in restored.devices {
             let device = Arc::new(device);
@@ -71,7 +72,9 @@ impl Messages {
         }
         let forgotten = std::mem::take(&mut self.forgotten);
         write.forget = forgotten.iter().map(ToString::to_string).collect();
-        self.writing = Some(Writing { since_ms: now.ms, batches, dropped, placed, forgotten });
+        let positions = self.brokers.take_positions();
+        (write.positions, write.released) = (positions.saved(), positions.released());
+        self.writing = Some(Writing { since_ms: now.ms, batches, dropped, placed, forgotten, positions });
         Some(write)
     }
 
@@ -91,6 +94,7 @@ impl Messages {
             || over
             || (self.sweeping && self.is_old(now))
             || (self.sweeping && !self.forgotten.is_empty())
+            || self.brokers.save_at_ms().is_some_and(|at_ms| now.ms >= at_ms)
     }
 
     fn is_old(&self, now: Now) -> bool {
@@ -110,6 +114,7 @@ impl Messages {
         } else {
             (self.open.messages > 0).then_some(self.open_since_ms + self.limits.linger_ms)
         };
+        let due = due.into_iter().chain(self.brokers.save_at_ms()).min();
         due.map(|due_ms| due_ms.max(self.retry_at_ms))
     }
 
@@ -150,12 +155,12 @@ impl Messages {
     ) {
         let writing = present!(self.writing.take(), "a write is answered once");
         match result {
-            Ok(removed) => self.written(writing, &removed),
+            Ok(removed) => self.written(now, writing, &removed),
             Err(failure) => self.not_written(now, writing, &failure),
         }
     }
 
-    fn written(&mut self, writing: Writing, removed: &[Vec<u8>]) {
+    fn written(&mut self, now: Now, writing: Writing, removed: &[Vec<u8>]) {
         self.failing = false;
         if !writing.batches.is_empty() {
             self.made_room_at_ms = None;
@@ -163,7 +168,9 @@ impl Messages {
         if !writing.placed.is_empty() {
             self.placed_before = self.next_number;
         }
+        self.brokers.saved(now, writing.positions);
         for (number, bytes, batch) in writing.batches {
+            self.brokers.written(number, &bytes);
             let bytes = counted(bytes.len());
             self.kept.push_back(Kept { number, bytes, unix_ms: batch.unix_ms });
             self.kept_bytes += bytes;
@@ -178,13 +185,14 @@ impl Messages {
         }
         for (index, (kept, why)) in writing.dropped.iter().enumerate() {
             self.kept_bytes -= kept.bytes;
-            self.forget_record(*why, removed.get(index).map_or(&[][..], Vec::as_slice));
+            self.forget_record(*why, kept.number, removed.get(index).map_or(&[][..], Vec::as_slice));
         }
     }
 
-    fn forget_record(&mut self, why: LetGo, bytes: &[u8]) {
+    fn forget_record(&mut self, why: LetGo, number: u64, bytes: &[u8]) {
         let mut sizes = Sizes::default();
-        for message in record::read(bytes).map_while(Result::ok) {
+        for (number, message) in cursor::numbered(number, bytes) {
+            self.brokers.let_go(number, &message);
             *match why {
                 LetGo::Bytes => &mut self.counters.dropped_for_bytes,
                 LetGo::Age => &mut self.counters.dropped_for_age,
@@ -218,6 +226,7 @@ impl Messages {
             batch.record = record::Record::from_bytes(bytes.to_vec());
             self.closed.push_front(batch);
         }
+        self.brokers.not_saved(now, writing.positions);
         self.displaced.extend(writing.placed);
         self.forgotten.extend(writing.forgotten);
     }

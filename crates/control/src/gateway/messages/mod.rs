@@ -11,7 +11,9 @@
 //! How far each device's applications were taken outlives the messages: it is written with the first record that is let go of
 //! since it was written last.
 
+mod brokers;
 mod cursor;
+mod delivering;
 mod disk;
 mod places;
 mod publishing;
@@ -39,10 +41,15 @@ use super::{
     input::SessionId,
 };
 use crate::{Now, ObjectKey};
+use brokers::{Brokers, Positions};
 use places::{Places, Start};
 use record::{Record, Stored};
 use stored::Kept;
 
+pub use brokers::{
+    BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage, BrokerPage,
+    BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, Verdict,
+};
 pub use cursor::{MessageCursor, message_lines};
 pub use refusal::MessageRefusal;
 pub use stored::{OutboxFailure, OutboxWrite, RestoredMessages};
@@ -138,6 +145,8 @@ pub(super) struct Messages {
     /// Whether there may be something that is too old.
     sweeping: bool,
     ready: Vec<Ack>,
+    /// Where they go from the disk.
+    brokers: Brokers,
     counters: MessageCounters,
 }
 
@@ -196,6 +205,8 @@ struct Writing {
     /// Whose places are written.
     placed: BTreeSet<Arc<ObjectKey>>,
     forgotten: BTreeSet<Arc<ObjectKey>>,
+    /// How far brokers are.
+    positions: Positions,
 }
 
 /// Who sends a message, as the session and the set say.
@@ -243,6 +254,7 @@ impl Messages {
             forgotten: BTreeSet::new(),
             sweeping: true,
             ready: Vec::new(),
+            brokers: Brokers::default(),
             counters: MessageCounters::default(),
         };
         messages.restore(restored);
@@ -430,7 +442,10 @@ impl Messages {
 
     /// Whether all that was taken is on the disk.
     pub(super) fn is_idle(&self) -> bool {
-        self.open.messages == 0 && self.closed.is_empty() && self.writing.is_none()
+        self.open.messages == 0
+            && self.closed.is_empty()
+            && self.writing.is_none()
+            && (self.failing || self.brokers.is_saved())
     }
 
     /// The first broken invariant, if any: what waits and what is held is counted, by device and in all, and numbers ascend.
@@ -455,7 +470,7 @@ impl Messages {
         if !self.kept.iter().is_sorted_by(|before, after| before.number < after.number) {
             return Err("records of messages are not in their order");
         }
-        Ok(())
+        self.brokers.check()
     }
 }
 

@@ -25,6 +25,10 @@ pub struct OutboxWrite {
     pub forget: Vec<String>,
     /// If there are places: they are as of all records below this number, also of those in `append`.
     pub placed_before: u64,
+    /// How far brokers have taken what is here, by `metadata.uid` of their MessageBrokers.
+    pub positions: Vec<(String, u64)>,
+    /// Brokers whose position is to be removed.
+    pub released: Vec<String>,
     /// The disk is full: room is to be made first by whatever means there are.
     pub make_room: bool,
 }
@@ -45,6 +49,7 @@ pub struct RestoredMessages {
     pub(super) devices: BTreeMap<ObjectKey, RestoredDevice>,
     pub(super) kept: VecDeque<Kept>,
     pub(super) placed_before: u64,
+    pub(super) positions: BTreeMap<Box<str>, u64>,
     pub(super) unreadable: u64,
 }
 
@@ -61,6 +66,11 @@ impl RestoredMessages {
     /// Places are as of all records below this number.
     pub fn placed_before(&mut self, number: u64) {
         self.placed_before = number;
+    }
+
+    /// How far a broker is, as an [`OutboxWrite`] had it.
+    pub fn position(&mut self, uid: &str, position: u64) {
+        self.positions.insert(uid.into(), position);
     }
 
     /// Places of a device, as an [`OutboxWrite`] had them.
