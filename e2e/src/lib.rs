@@ -13,6 +13,7 @@ pub mod fixtures;
 mod machine;
 mod messages;
 mod metrics;
+pub mod mosquitto;
 mod objects;
 mod planes;
 mod site;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use wasmbed_emulator::Kind;
 
-use crate::{firmware, process, test, tools};
+use crate::{firmware, process, system, test, tools};
 
 /// Who serves the Kubernetes API.
 #[derive(Clone, Copy, ValueEnum)]
@@ -49,6 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (None, None) => "",
     };
     tools::ensure_all()?;
+    if options.program == "brokers" {
+        system::ensure_programs(&[("mosquitto", "mosquitto"), ("mosquitto_sub", "mosquitto-clients")])?;
+    }
     process::run(process::build_binary().args(["--test", options.program.as_str()]))?;
     let listed =
         process::output(test_command(options)?.args(["--quiet", "--", "--list", "--format", "terse"]))?;

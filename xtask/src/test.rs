@@ -80,6 +80,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("make", "make"),
         ("qemu-system-riscv32", "qemu-system-misc"),
         ("qemu-system-arm", "qemu-system-arm"),
+        ("mosquitto", "mosquitto"),
+        ("mosquitto_sub", "mosquitto-clients"),
     ])?;
     let wanted = |part| options.part.is_none_or(|only| only == part);
     if wanted(Part::Checks) && !options.quick {
