@@ -5,8 +5,7 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 use wasmbed_control::gateway_api::{
     LogLine, MessageLine, PostMessage, PostMessageAnswer, PutBrokers, PutBrokersAnswer, PutDecommissions,
-    PutDecommissionsAnswer, PutSets,
-    PutSetsAnswer, Refusal, StreamEvent,
+    PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal, StreamEvent,
 };
 
 /// Which operation.
