@@ -444,6 +444,33 @@ fn a_definition_that_cannot_be_used_says_so_and_counts_what_waits() {
 }
 
 #[test]
+fn what_the_disk_lets_go_of_while_it_is_read_is_counted_once() {
+    let mut run = Run::new(3_000);
+    publish(&mut run, 5);
+    // Brokers that are known from now on have something to count.
+    run.play(&Step::Crash);
+    for counts in [true, false] {
+        if !counts {
+            started(&mut run);
+        } else {
+            run.play(&Step::Begin);
+        }
+        let connection = run.peers[0].connection.unwrap();
+        let last = run.last();
+        let BrokerStep::Read(cursor) = run.messages.brokers.step(run.now, connection, last) else {
+            panic!("there is something to be read");
+        };
+        let page = run.disk.page(&cursor);
+        // The oldest give way.
+        publish(&mut run, 8);
+        assert!(!run.disk.records.contains_key(&(cursor.record())) || cursor.record() == 0);
+        assert_eq!(run.messages.brokers.take_page(run.now, connection, page), []);
+        run.go(0);
+        run.check().unwrap();
+    }
+}
+
+#[test]
 fn statuses_are_written_when_they_change_and_not_more_often_than_allowed() {
     let mut run = Run::new(1 << 30);
     let first = run.messages.brokers.poll_status(run.now, "gw").unwrap();
