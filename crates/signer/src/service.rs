@@ -36,7 +36,7 @@ use wasmbed_control::{
 };
 use wasmbed_identity::{PairingKey, PairingToken};
 use wasmbed_kubernetes::{CallError, Caller, bounded};
-use wasmbed_pki::{DeviceIssuer, Renewed, read_certificates};
+use wasmbed_pki::{DeviceIssuer, PkiError, Renewed, read_certificates};
 use wasmbed_telemetry::{Health, ProcessMetrics as _, Readiness, serve_health};
 
 use crate::{
@@ -288,7 +288,7 @@ impl Signer {
                 }
                 Step::Certify => {
                     let made = self.certify(&asked, &authority.issuer);
-                    work.handle_certified(made.map(|made| chain = made));
+                    work.handle_certified(made.map(|made| chain = made).map_err(|error| error.to_string()));
                 }
                 Step::Pin(uid) => {
                     let key = STANDARD.encode(asked.request.public_key_info());
@@ -315,11 +315,10 @@ impl Signer {
         Ok(Action::await_change())
     }
 
-    fn certify(&self, asked: &Asked, issuer: &DeviceIssuer) -> Result<String, String> {
+    fn certify(&self, asked: &Asked, issuer: &DeviceIssuer) -> Result<String, PkiError> {
         let ObjectKey { namespace, name } = &asked.device;
         let uid = asked.device_uid.to_string();
-        let issued = issuer.issue(&asked.request, namespace, name, &uid, self.lifetime.as_secs());
-        issued.map_err(|error| error.to_string())
+        issuer.issue(&asked.request, namespace, name, &uid, self.lifetime.as_secs())
     }
 
     /// Says at the Device what a request waits for, where a person looks for it.
