@@ -60,7 +60,7 @@ impl Requests {
     }
 
     fn seen(&self, request: &CertificateSigningRequest) -> RequestSeen {
-        RequestSeen::read(request, |pem| issued(pem, &self.trust_domain).map_err(|flaw| flaw.to_string()))
+        RequestSeen::read(request, |pem| issued(pem, &self.trust_domain))
     }
 }
 

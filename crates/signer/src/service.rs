@@ -288,7 +288,7 @@ impl Signer {
                 }
                 Step::Certify => {
                     let made = self.certify(&asked, &authority.issuer);
-                    work.handle_certified(made.map(|made| chain = made).map_err(|error| error.to_string()));
+                    work.handle_certified(made.map(|made| chain = made));
                 }
                 Step::Pin(uid) => {
                     let key = STANDARD.encode(asked.request.public_key_info());

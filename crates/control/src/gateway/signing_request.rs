@@ -1,6 +1,6 @@
 //! CertificateSigningRequests as a gateway writes and reads them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{
@@ -61,16 +61,17 @@ impl CertificateRequest {
 
 impl RequestSeen {
     /// Reads an object. `issued` reads `status.certificate`, or says what is wrong with it.
-    pub fn read(
+    pub fn read<E: fmt::Display>(
         object: &CertificateSigningRequest,
-        issued: impl FnOnce(&[u8]) -> Result<Issued, String>,
+        issued: impl FnOnce(&[u8]) -> Result<Issued, E>,
     ) -> Self {
         let Some(status) = &object.status else { return Self::default() };
         let condition = |name: &str| status.conditions.iter().flatten().find(|shown| shown.type_ == name);
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let message = |shown: &CertificateSigningRequestCondition| text(&shown.message);
         let end = if let Some(pem) = &status.certificate {
-            Some(issued(&pem.0).map_or_else(RequestEnd::Unusable, RequestEnd::Issued))
+            let unusable = |flaw: E| RequestEnd::Unusable(flaw.to_string());
+            Some(issued(&pem.0).map_or_else(unusable, RequestEnd::Issued))
         } else if let Some(failed) = condition("Failed") {
             Some(RequestEnd::Failed { reason: text(&failed.reason), message: message(failed) })
         } else {

@@ -12,6 +12,8 @@
 //! A call that fails ends the look: the request is looked at anew, from the start. So whatever was done before is done again, and
 //! each step may find it done.
 
+use std::fmt;
+
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use wasmbed_protocol::{DeviceUid, KeyHash};
 
@@ -103,12 +105,12 @@ impl Work {
     }
 
     /// A certificate was made, or can't be.
-    pub fn handle_certified(&mut self, made: Result<(), String>) {
+    pub fn handle_certified<E: fmt::Display>(&mut self, made: Result<(), E>) {
         debug_assert_eq!(self.step, Step::Certify);
         // A certificate whose key is not pinned would let another one in beside it.
         self.step = match made {
             Ok(()) => Step::Pin(self.asked.device_uid),
-            Err(detail) => Step::Refuse("NotIssued", detail),
+            Err(error) => Step::Refuse("NotIssued", error.to_string()),
         };
     }
 
@@ -157,7 +159,7 @@ pub fn has(request: &CertificateSigningRequest, condition: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, convert::Infallible};
 
     use k8s_openapi::{ByteString, api::certificates::v1::CertificateSigningRequestStatus};
     use wasmbed_api::request_annotation as annotation;
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(*work.step(), Step::Examine);
         work.handle_evidence(Evidence::Pairing { id: "0a1b2c3d".to_owned() });
         assert_eq!(*work.step(), Step::Certify);
-        work.handle_certified(Ok(()));
+        work.handle_certified(Ok::<_, Infallible>(()));
         assert_eq!(*work.step(), Step::Pin(UID));
         work.handle_pinned();
         assert_eq!(*work.step(), Step::Answer);
@@ -236,7 +238,7 @@ mod tests {
         let mut work = Work::new(asked(None));
         work.handle_device(Some(device()));
         work.handle_evidence(Evidence::Renewal { device_uid: Some(UID), key: KEY });
-        work.handle_certified(Err("the key is of another curve".to_owned()));
+        work.handle_certified(Err("the key is of another curve"));
         assert_eq!(*work.step(), Step::Refuse("NotIssued", "the key is of another curve".to_owned()));
     }
 }
