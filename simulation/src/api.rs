@@ -5,12 +5,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wasmbed_apiserver::{
+    Limits,
     kinds::{DefinitionError, Kind, Kinds},
-    resource::{Author, FieldValidation, Moment, Part, Patch, Preconditions},
+    resource::{Author, FieldValidation, Moment, Part, Patch, Preconditions, Signers},
     selector::Selection,
     status::Status,
     store::{Change, History, Memory, Operation, Write},
@@ -23,6 +25,11 @@ use crate::clock::Clock;
 const HISTORY: History = History { events: 200, bytes: 1 << 22 };
 /// All objects of the simulation live here.
 pub(crate) const NAMESPACE: &str = "default";
+
+/// Plural of requests for certificates, which are in no namespace.
+pub(crate) const REQUESTS: &str = "certificatesigningrequests";
+/// Plural of Secrets, of which there are those of pairing tokens.
+pub(crate) const SECRETS: &str = "secrets";
 
 /// What goes when people delete the namespace.
 const CONTENT: [&str; 3] = ["devices", "applications", "modules"];
@@ -106,8 +113,9 @@ impl Api {
         static ALL: OnceLock<Result<Arc<Kinds>, StartError>> = OnceLock::new();
         let all = Arc::clone(ALL.get_or_init(generated).as_ref().map_err(StartError::clone)?);
         let namespaces = Arc::clone(all.namespaces());
-        let leases = all.get("coordination.k8s.io", "v1", "leases");
-        let ours = all.of_group(wasmbed_api::GROUP).chain(leases);
+        let others = [("coordination.k8s.io", "leases"), ("certificates.k8s.io", REQUESTS), ("", SECRETS)];
+        let others = others.iter().filter_map(|(group, plural)| all.get(group, "v1", plural));
+        let ours = all.of_group(wasmbed_api::GROUP).chain(others);
         let kinds = ours.map(|kind| (kind.plural.clone(), Arc::clone(kind))).collect();
         let memory = Memory::new(all, HISTORY);
         let mut api = Self {
@@ -124,7 +132,7 @@ impl Api {
         };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let create = Operation::Create { object, duplicates: Vec::new() };
-        api.write(&namespaces, None, "", create).map_err(StartError::Namespace)?;
+        api.write_in(&namespaces, None, "", create).map_err(StartError::Namespace)?;
         Ok(api)
     }
 
@@ -167,7 +175,12 @@ impl Api {
         Arc::clone(&self.kinds[plural])
     }
 
-    fn write(
+    fn write(&mut self, kind: &Arc<Kind>, name: &str, operation: Operation) -> Result<Value, ApiError> {
+        let namespace = kind.namespaced.then_some(NAMESPACE);
+        self.write_in(kind, namespace, name, operation)
+    }
+
+    fn write_in(
         &mut self,
         kind: &Arc<Kind>,
         namespace: Option<&str>,
@@ -186,7 +199,8 @@ impl Api {
             name: name.to_owned(),
             operation,
             manager: "simulation".into(),
-            author: Arc::new(Author::default()),
+            // What each may is the matter of other tests.
+            author: Arc::new(Author { approves: Signers::All, signs: Signers::All, ..Author::default() }),
             dry_run: false,
             validation: FieldValidation::Strict,
             constraints: Vec::new(),
@@ -216,11 +230,36 @@ impl Api {
         if !self.down && !self.full && self.refuses_new(plural) {
             return Err(ApiError::Terminating);
         }
-        let kind = self.kind(plural);
+        let api_version = self.kind(plural).api_version();
         let object = json!({
-            "apiVersion": kind.api_version(), "kind": kind_name, "metadata": {"name": name}, "spec": spec,
+            "apiVersion": api_version, "kind": kind_name, "metadata": {"name": name}, "spec": spec,
         });
-        self.write(&kind, Some(NAMESPACE), "", Operation::Create { object, duplicates: Vec::new() })
+        self.create_object(plural, object)
+    }
+
+    /// Creates an object that has more than a name and a spec, or other fields.
+    pub(crate) fn create_object(&mut self, plural: &str, object: Value) -> Result<Value, ApiError> {
+        let kind = self.kind(plural);
+        self.write(&kind, "", Operation::Create { object, duplicates: Vec::new() })
+    }
+
+    /// Approves or denies a request for a certificate.
+    pub(crate) fn decide(&mut self, name: &str, patch: Value) -> Result<Value, ApiError> {
+        let kind = self.kind(REQUESTS);
+        let patch = Patch::Merge(patch);
+        self.write(&kind, name, Operation::Patch { part: Part::Approval, patch })
+    }
+
+    /// Removes the requests for certificates that are past their time, as the API does once in a minute.
+    pub(crate) fn remove_old_requests(&mut self) {
+        let unix_s = self.clock.now(self.now_ms).unix_ms / 1_000;
+        // The clock is at most some centuries off.
+        let Ok(now) = Timestamp::from_second(unix_s as i64) else { return };
+        let over = |request: &Value| Limits::default().lifetimes().are_over(request, now);
+        for request in self.peek_all(REQUESTS).iter().filter(|request| over(request)) {
+            let name = request["metadata"]["name"].as_str().unwrap_or_default();
+            let _ = self.delete(REQUESTS, name);
+        }
     }
 
     pub(crate) fn patch(
@@ -232,12 +271,12 @@ impl Api {
     ) -> Result<Value, ApiError> {
         let part = if status { Part::Status } else { Part::Main };
         let kind = self.kind(plural);
-        self.write(&kind, Some(NAMESPACE), name, Operation::Patch { part, patch: Patch::Merge(patch) })
+        self.write(&kind, name, Operation::Patch { part, patch: Patch::Merge(patch) })
     }
 
     pub(crate) fn delete(&mut self, plural: &str, name: &str) -> Result<Value, ApiError> {
         let kind = self.kind(plural);
-        self.write(&kind, Some(NAMESPACE), name, Operation::Delete { conditions: Preconditions::default() })
+        self.write(&kind, name, Operation::Delete { conditions: Preconditions::default() })
     }
 
     pub(crate) fn get(&self, plural: &str, name: &str) -> Result<Value, ApiError> {
@@ -249,13 +288,15 @@ impl Api {
 
     /// For the checks, which see through outages.
     pub(crate) fn peek(&self, plural: &str, name: &str) -> Option<Value> {
-        self.memory.get(&self.kind(plural), NAMESPACE, name)
+        let kind = self.kind(plural);
+        self.memory.get(&kind, if kind.namespaced { NAMESPACE } else { "" }, name)
     }
 
     /// For the checks, which see through outages.
     pub(crate) fn peek_all(&self, plural: &str) -> Vec<Value> {
         let kind = self.kind(plural);
-        let page = self.memory.list(&kind, &Selection::within(NAMESPACE));
+        let selection = if kind.namespaced { Selection::within(NAMESPACE) } else { Selection::default() };
+        let page = self.memory.list(&kind, &selection);
         debug_assert!(page.is_ok(), "{plural} can be listed");
         let objects = page.map(|(page, _)| page.objects).unwrap_or_default();
         objects.iter().map(|bytes| stored(&kind, bytes)).collect()

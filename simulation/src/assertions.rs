@@ -2,17 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use wasmbed_agent::Agent;
+use wasmbed_api::{pairing_secret, request_annotation as annotation};
 use wasmbed_control::UnixTime;
 use wasmbed_protocol::ApplicationState;
 
 use crate::{
+    api::{REQUESTS, SECRETS},
+    certificates::Certificate,
     clock::Clock,
     device::Device,
     gateway::GatewayProcess,
     presence::{address, ready},
     reference::{Counts, Expected, name_of, text},
+    transition::Joins,
     world::World,
 };
 
@@ -27,7 +32,8 @@ impl World {
     /// What is not yet as people want it.
     pub(crate) fn unsettled(&self) -> Option<String> {
         let names: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
-        let expected = Expected::of(&self.api, &names, self.enrollment);
+        let absent = self.absent();
+        let expected = Expected::of(&self.api, &names, &absent, self.enrollment);
         let application = self.api.peek_all("applications").iter().find_map(|application| {
             let name = name_of(application);
             let status = &application["status"];
@@ -44,8 +50,67 @@ impl World {
         });
         application
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_device(device, &expected)))
+            .or_else(|| self.devices.iter().find_map(|device| self.unsettled_token(device)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_gateway(gateway)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_name(gateway)))
+    }
+
+    /// Devices that have not joined and can't, as things are. The others join, and are let in as their Devices say then.
+    fn absent(&self) -> BTreeSet<String> {
+        let joiners = self.devices.iter().filter(|device| device.joins != Joins::Never);
+        let absent = joiners.filter(|device| {
+            let object = self.api.peek("devices", &device.name);
+            object.is_some_and(|object| !self.can_be_there(device, &object))
+        });
+        absent.map(|device| device.name.clone()).collect()
+    }
+
+    fn can_be_there(&self, device: &Device, object: &Value) -> bool {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let own = device.public_key().map(|key| BASE64_STANDARD.encode(key));
+        let is_other = |pinned: &Value| pinned.is_string() && pinned.as_str() != own.as_deref();
+        if device.supervisor.agent().is_some_and(Agent::is_decommissioned) {
+            return true;
+        }
+        if device.certificate().is_some() {
+            return !is_other(&spec["public_key"]) && !is_other(&status["public_key"]);
+        }
+        spec["approved"] == true
+            && spec["revoked"] != true
+            && spec["decommission"] != true
+            && !is_other(&spec["public_key"])
+            && (device.joins != Joins::Token || self.has_token(device, object))
+    }
+
+    /// Whether a device's token is good for a certificate, or brought it one that is there to be read and lasts. One that was issued or
+    /// asked for while clocks were wrong is of no use, and people make another token.
+    fn has_token(&self, device: &Device, object: &Value) -> bool {
+        let (token, uid) = (device.token(), &object["metadata"]["uid"]);
+        let unix_ms = Clock::default().now(self.now_ms).unix_ms;
+        let lasts = |request: &Value| {
+            let pem = request["status"]["certificate"].as_str().map(|pem| BASE64_STANDARD.decode(pem));
+            let issued = pem.and_then(|pem| Certificate::issued(&pem.ok()?).ok());
+            issued.is_some_and(|issued| issued.not_after_unix_s > unix_ms / 1_000)
+        };
+        let issued = || {
+            let requests = self.api.peek_all(REQUESTS);
+            requests.iter().any(|request| {
+                request["metadata"]["annotations"][annotation::DEVICE_UID] == *uid
+                    && request["metadata"]["annotations"][annotation::PAIRING_ID] == token.as_str()
+                    && lasts(request)
+                    && self.witness.joins.is_asked(&name_of(request), unix_ms)
+            })
+        };
+        object["spec"]["pairing_id"] == token.as_str()
+            && (self.api.peek(SECRETS, &pairing_secret(&token)).is_some() || issued())
+    }
+
+    /// A token that brought a certificate is gone.
+    fn unsettled_token(&self, device: &Device) -> Option<String> {
+        let token = device.token();
+        let used = device.joins == Joins::Token && self.witness.joins.is_used(&token);
+        let left = used && self.api.peek(SECRETS, &pairing_secret(&token)).is_some();
+        left.then(|| format!("{} has joined with the token {token}, which is good for another", device.name))
     }
 
     /// Each gateway knows the leader's term, also one that was never sent a set: what an earlier leader still has on its way
@@ -76,7 +141,12 @@ impl World {
             return Some(format!("{name} is still being deleted"));
         }
         if expected.decommissioned.contains(name) {
-            return object.and_then(|object| self.undecommissioned(device, &object));
+            let uid = object.as_ref().map(|object| text(&object["metadata"]["uid"]));
+            let own = device.certificate().map(|certificate| certificate.device_uid.to_string());
+            // Certified for an earlier Device of the name, it obeys no order for this one.
+            return object
+                .filter(|_| own.is_none() || own == uid)
+                .and_then(|object| self.undecommissioned(device, &object));
         }
         let status = object.as_ref().map(|object| &object["status"]);
         let Some(wanted) = expected.runs.get(name) else {
@@ -102,6 +172,12 @@ impl World {
             return Some(format!("{name} runs {runs:?}, it should run {wanted:?}"));
         }
         let status = status?;
+        if device.joins != Joins::Never && status["public_key"].is_string() {
+            let own = device.public_key().map(|key| BASE64_STANDARD.encode(key));
+            if status["public_key"].as_str() != own.as_deref() {
+                return Some(format!("the key of {name} is {own:?}, its status is {status}"));
+            }
+        }
         let claims = status["applications"].as_array().into_iter().flatten();
         let said: BTreeSet<(String, String)> = claims
             .filter(|claim| claim["state"] == "Running")

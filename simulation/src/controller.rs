@@ -28,7 +28,7 @@ use wasmbed_supervisor::{
 };
 
 use crate::{
-    api::{Api, ApiError, NAMESPACE, time_text},
+    api::{Api, ApiError, NAMESPACE, REQUESTS, time_text},
     clock::Clock,
     gateway::GatewayProcess,
     identities::id_of,
@@ -55,6 +55,8 @@ enum Outcome {
 
 pub(crate) struct ControllerProcess {
     sender: Sender,
+    /// Some devices of the world join.
+    joins: bool,
     pub(crate) line: Line,
     random: Random,
     fleet: Fleet,
@@ -79,15 +81,16 @@ pub(crate) struct ControllerProcess {
 }
 
 impl ControllerProcess {
-    pub(crate) fn new(index: usize, weather: Weather, noise: u64) -> Self {
+    pub(crate) fn new(index: usize, joins: bool, weather: Weather, noise: u64) -> Self {
         let random = Random::of(noise, &format!("controller-{index}"));
         let line = Line::new(weather, Random::of(noise, &format!("calls of controller-{index}")));
-        Self::start(Sender { controller: index, life: 1 }, line, random, Clock::default())
+        Self::start((Sender { controller: index, life: 1 }, joins), line, random, Clock::default())
     }
 
-    fn start(sender: Sender, line: Line, random: Random, clock: Clock) -> Self {
+    fn start((sender, joins): (Sender, bool), line: Line, random: Random, clock: Clock) -> Self {
         Self {
             sender,
+            joins,
             line,
             random,
             fleet: Fleet::new(FleetConfig::default()),
@@ -132,7 +135,7 @@ impl ControllerProcess {
     /// The process dies; the next one has another name, as a pod has.
     pub(crate) fn crash(&mut self, until_ms: u64) {
         let sender = Sender { life: self.sender.life + 1, ..self.sender };
-        *self = Self::start(sender, self.line.clone(), self.random.clone(), self.clock);
+        *self = Self::start((sender, self.joins), self.line.clone(), self.random.clone(), self.clock);
         self.down_until_ms = Some(until_ms);
     }
 
@@ -312,6 +315,9 @@ impl ControllerProcess {
         while let Some(write) = self.fleet.poll_device_finalizer(now) {
             calls.push((write.id, Wrote::DeviceFinalizer, write.device.name, write.patch));
         }
+        while let Some(write) = self.fleet.poll_approval(now) {
+            calls.push((write.id, Wrote::Approval, write.request, write.patch));
+        }
         while let Some(write) = self.fleet.poll_gateway_unknown(now) {
             calls.push((write.id, Wrote::GatewayUnknown, write.gateway.name, write.patch));
         }
@@ -333,6 +339,7 @@ enum Wrote {
     Decommission,
     DeviceFinalizer,
     GatewayUnknown,
+    Approval,
 }
 
 impl Wrote {
@@ -341,6 +348,7 @@ impl Wrote {
             Self::ApplicationStatus | Self::ApplicationFinalizer => "applications",
             Self::Finished | Self::Unreachable | Self::Decommission | Self::DeviceFinalizer => "devices",
             Self::GatewayUnknown => "devicegateways",
+            Self::Approval => REQUESTS,
         }
     }
 
@@ -402,16 +410,21 @@ fn write(
     let result = line.call(
         now.ms,
         api,
-        |api| api.patch(wrote.plural(), name, wrote.is_status(), patch),
+        |api| match wrote {
+            Wrote::Approval => api.decide(name, patch),
+            _ => api.patch(wrote.plural(), name, wrote.is_status(), patch),
+        },
         |object, api| match wrote {
             Wrote::ApplicationStatus => witness.application_status_written(object),
             Wrote::Finished => witness.finished_written(object),
             Wrote::Unreachable => witness.unreachable_written(object, sender, now.ms, api),
             Wrote::Decommission => witness.decommission_written(object),
             Wrote::GatewayUnknown => witness.gateway_unknown_written(object, sender, now.ms, api),
+            Wrote::Approval => witness.joins.approved(object),
             Wrote::ApplicationFinalizer | Wrote::DeviceFinalizer => {}
         },
     );
+    witness.kept_joins();
     outcome(result, witness, |object| {
         object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()
     })

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use wasmbed_protocol::KeyHash;
 use wasmbed_supervisor::memory::identity::read_proof;
 
 use crate::{
@@ -19,6 +20,8 @@ use crate::{
 /// What is known of all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Decommissions {
+    /// Of devices that joined, the last one that each had.
+    keys: BTreeMap<usize, KeyHash>,
     /// UIDs of Devices that people want taken out of service.
     wanted: BTreeSet<String>,
     /// Devices that signed to have erased what they had, and for which Device.
@@ -35,7 +38,7 @@ impl Decommissions {
 
     /// A device sent a proof.
     pub(crate) fn proved(&mut self, device: usize, name: &str, proof: &[u8]) -> Option<Broken> {
-        let Some(said) = read_proof(proof, key_of(name)) else {
+        let Some(said) = read_proof(proof, self.key(device, name)) else {
             return Some(("proofs are their device's", format!("{name} sent a proof that it did not sign")));
         };
         let uid = said.device_uid.to_string();
@@ -46,6 +49,18 @@ impl Decommissions {
                 format!("{name} erased itself for the Device {}, which nobody wants gone", said.device_uid);
             ("devices erase themselves for whom they are to", what)
         })
+    }
+
+    /// A device that joins made this key.
+    pub(crate) fn made(&mut self, device: usize, public_key: &[u8]) {
+        let key = KeyHash::of(public_key);
+        if self.keys.get(&device) != Some(&key) {
+            self.keys.insert(device, key);
+        }
+    }
+
+    fn key(&self, device: usize, name: &str) -> KeyHash {
+        self.keys.get(&device).copied().unwrap_or_else(|| key_of(name))
     }
 
     /// A controller wrote how far it is.

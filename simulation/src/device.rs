@@ -1,9 +1,14 @@
 //! A device: the real supervisor, agent and engine on a board of memory.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use wasmbed_agent::failover::Failover;
-use wasmbed_protocol::{ApplicationUid, ResetReason};
+use wasmbed_control::{
+    ObjectKey,
+    gateway::{CertificateHash, Identity, JoiningClient, JoiningIdentity},
+};
+use wasmbed_protocol::{ApplicationUid, KeyHash, ResetReason};
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
     Config, Supervisor,
@@ -12,8 +17,11 @@ use wasmbed_supervisor::{
 };
 
 use crate::{
-    identities::{id_of, key_of},
+    api::NAMESPACE,
+    certificates::{Certificate, factory_certificate, factory_key},
+    identities::{id_of, key_of, public_key_info},
     random::Random,
+    transition::Joins,
 };
 
 /// Power that went at a write is away for this long at most.
@@ -61,6 +69,11 @@ pub(crate) struct Device {
     /// Without power until then.
     pub(crate) off_until_ms: Option<u64>,
     pub(crate) boots: u32,
+    pub(crate) joins: Joins,
+    /// Pairing tokens that it was given so far.
+    tokens: u32,
+    /// Of the key that it made and uses.
+    public_key: Option<Vec<u8>>,
     /// Its gateways, in the order in which it tries them.
     pub(crate) gateways: Vec<usize>,
     failover: Failover,
@@ -79,10 +92,16 @@ pub(crate) struct Hardware {
 }
 
 impl Device {
-    pub(crate) fn new(name: &str, hardware: Hardware, gateways: Vec<usize>, noise: u64) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        (hardware, joins): (Hardware, Joins),
+        gateways: Vec<usize>,
+        noise: u64,
+    ) -> Self {
         let mut random = Random::of(noise, name);
+        let who = (name, provisioned(name, joins, 1));
         let (supervisor, link) =
-            boot(name, FaultyStorage::default(), hardware, random.next(), 0, ResetReason::PowerOn);
+            boot(who, FaultyStorage::default(), hardware, random.next(), 0, ResetReason::PowerOn);
         Self {
             name: name.to_owned(),
             random,
@@ -90,6 +109,9 @@ impl Device {
             link,
             off_until_ms: None,
             boots: 1,
+            joins,
+            tokens: 1,
+            public_key: None,
             failover: Failover::new(gateways.len()),
             gateways,
             connected_ms: None,
@@ -108,7 +130,14 @@ impl Device {
         }
         self.supervisor.platform().timer.now_us = now_ms * 1_000;
         self.storage().at(now_ms);
+        if self.joins != Joins::Never {
+            let device_uid = self.certificate().map(|certificate| certificate.device_uid);
+            self.supervisor.platform().identity.device_uid = device_uid;
+        }
         self.wake_ms = self.supervisor.poll(now_ms);
+        if self.joins != Joins::Never {
+            self.public_key = self.supervisor.platform().identity.public_key().map(<[u8]>::to_vec);
+        }
         if self.storage().has_lost_power() {
             let for_ms = self.random.below(OFF_MS);
             self.lose_power(now_ms + for_ms);
@@ -137,6 +166,62 @@ impl Device {
     pub(crate) fn unreached(&mut self) {
         self.link.cut();
         self.failover.handle_unreached();
+    }
+
+    /// The certificate that it presents, if it has joined.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        self.link.with(|channel| Certificate::read(channel.presented.as_deref()?))
+    }
+
+    /// What stands for its public key: of the key that it made, if it joins.
+    pub(crate) fn public_key(&self) -> Option<Vec<u8>> {
+        match self.joins {
+            Joins::Never => Some(public_key_info(&self.name)),
+            Joins::Factory | Joins::Token => self.public_key.clone(),
+        }
+    }
+
+    /// Who it is to a gateway, by what it presents; none before it has a key.
+    pub(crate) fn client(&self, index: usize) -> Option<Client> {
+        let identity = |name: &str, public_key: &[u8]| Identity {
+            device: ObjectKey::new(NAMESPACE, name),
+            public_key: BASE64_STANDARD.encode(public_key),
+        };
+        if self.joins == Joins::Never {
+            return Some(Client::Device(identity(&self.name, &public_key_info(&self.name)), Vec::new()));
+        }
+        if let Some(certificate) = self.certificate() {
+            let identity = identity(&certificate.name, &certificate.public_key);
+            return Some(Client::Device(identity, certificate.to_bytes()));
+        }
+        let public_key = self.public_key()?;
+        let (presented, identity) = match self.joins {
+            Joins::Token => (public_key.clone(), JoiningIdentity::Token { key: KeyHash::of(&public_key) }),
+            Joins::Factory | Joins::Never => {
+                let presented = factory_certificate(&self.name);
+                let identity = JoiningIdentity::Factory {
+                    serial: self.name.clone(),
+                    device_name: self.name.clone(),
+                    key: factory_key(&self.name),
+                    chain: [presented.clone()].into(),
+                };
+                (presented, identity)
+            }
+        };
+        let source = IpAddr::from([10, 0, 0, index as u8]);
+        let certificate = CertificateHash::of(&presented);
+        Some(Client::Joining(JoiningClient { certificate, source, identity }))
+    }
+
+    /// Id of the pairing token that it has.
+    pub(crate) fn token(&self) -> String {
+        token(&self.name, self.tokens)
+    }
+
+    /// It is given another pairing token, and starts anew.
+    pub(crate) fn pair(&mut self, now_ms: u64) {
+        self.tokens += 1;
+        self.lose_power(now_ms);
     }
 
     /// What is on its flash.
@@ -181,8 +266,9 @@ impl Device {
         let storage = std::mem::take(self.storage()).after_power_loss();
         // The link object stays, so that the gateways' ends of older connections see their end.
         self.link.cut();
+        let who = (self.name.as_str(), provisioned(&self.name, self.joins, self.tokens));
         (self.supervisor, self.link) =
-            boot(&self.name, storage, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
+            boot(who, storage, self.hardware, self.random.next(), now_ms, ResetReason::Watchdog);
         self.failover = Failover::new(self.gateways.len());
         self.connected_ms = None;
         self.off_until_ms = None;
@@ -190,8 +276,31 @@ impl Device {
     }
 }
 
+/// A connection's client, by what it presents.
+pub(crate) enum Client {
+    /// With a certificate that the signer issued, or was provisioned with: then there is no chain.
+    Device(Identity, Vec<u8>),
+    Joining(JoiningClient),
+}
+
+fn token(name: &str, number: u32) -> String {
+    let hash = KeyHash::of(format!("token {number} of {name}").as_bytes()).to_string();
+    hash.chars().take(8).collect()
+}
+
+fn provisioned(name: &str, joins: Joins, tokens: u32) -> Provisioned {
+    match joins {
+        Joins::Never => {
+            let facts = ChainFacts { not_before_s: 0, not_after_s: u64::MAX };
+            Provisioned::Operational { key: key_of(name), facts }
+        }
+        Joins::Factory => Provisioned::Factory { key: factory_key(name) },
+        Joins::Token => Provisioned::Pairing { id: token(name, tokens) },
+    }
+}
+
 fn boot(
-    name: &str,
+    (name, provisioned): (&str, Provisioned),
     mut storage: FaultyStorage,
     hardware: Hardware,
     seed: u64,
@@ -200,8 +309,7 @@ fn boot(
 ) -> (Supervisor<Interpreter, MemoryBoard>, MemoryLink) {
     let is_blank = storage.disk().is_blank;
     let mut memory = MemoryBoard::new(storage, seed);
-    let facts = ChainFacts { not_before_s: 0, not_after_s: u64::MAX };
-    memory.identity.provisioned = Provisioned::Operational { key: key_of(name), facts };
+    memory.identity.provisioned = provisioned;
     memory.identity.device = id_of(name);
     memory.identity.has_forgotten = is_blank;
     let link = memory.link.clone();

@@ -11,7 +11,7 @@ use proptest::{
 
 use crate::{
     names::{APPLICATIONS, MODULES, SITES},
-    transition::{Enrollment, Opening, Selector, Source, Transition, Wanted},
+    transition::{Enrollment, Joins, Opening, Selector, Source, Transition, Wanted},
     tree::{Drawn, ScenarioTree},
     weather::Weather,
     world::{CONTROLLERS, FAULTS_MS, GATEWAYS, HARDWARE},
@@ -96,8 +96,20 @@ fn opening() -> impl Strategy<Value = Opening> {
     let tried = (0..GATEWAYS, 2..=GATEWAYS)
         .prop_map(|(first, count)| (first..first + count).map(|next| next % GATEWAYS).collect());
     let noise = proptest::num::u64::ANY.no_shrink();
-    (weather(), enrollment, collection::vec(tried, HARDWARE.len()), noise)
-        .prop_map(|(weather, enrollment, gateways, noise)| Opening { enrollment, gateways, weather, noise })
+    let all = (weather(), enrollment, collection::vec(tried, HARDWARE.len()), joins(), noise);
+    all.prop_map(|(weather, enrollment, gateways, joins, noise)| Opening {
+        enrollment,
+        gateways,
+        joins,
+        weather,
+        noise,
+    })
+}
+
+/// In a third of the runs most devices join.
+fn joins() -> impl Strategy<Value = Vec<Joins>> {
+    let joins = prop_oneof![1 => Just(Joins::Never), 2 => Just(Joins::Factory), 2 => Just(Joins::Token)];
+    prop_oneof![2 => Just(Vec::new()), 1 => collection::vec(joins, HARDWARE.len())]
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
@@ -114,7 +126,8 @@ fn weather() -> impl Strategy<Value = Weather> {
 
 /// What may happen while there are faults, and how often each.
 fn weighted() -> Vec<(u32, BoxedStrategy<Transition>)> {
-    let faults = of_devices().into_iter().chain(of_gateways()).chain(of_controllers()).chain(of_api());
+    let faults = of_devices().into_iter().chain(of_gateways()).chain(of_controllers());
+    let faults = faults.chain(of_signer()).chain(of_api());
     let faults = faults.map(|(weight, strategy)| (weight * FAULTS_WEIGHT, strategy));
     of_people().into_iter().chain(faults).collect()
 }
@@ -145,6 +158,14 @@ fn of_people() -> Vec<(u32, BoxedStrategy<Transition>)> {
         (4, device().prop_map(|device| Transition::Decommission { device }).boxed()),
         (3, (0..3usize).prop_map(|first| Transition::DeleteNamespace { first }).boxed()),
         (15, device().prop_map(|device| Transition::Announce { device }).boxed()),
+        (9, register(device()).boxed()),
+        (
+            4,
+            (device(), chance(0.5))
+                .prop_map(|(device, approved)| Transition::Decide { device, approved })
+                .boxed(),
+        ),
+        (4, device().prop_map(|device| Transition::DeleteRequests { device }).boxed()),
     ]
 }
 
@@ -242,6 +263,14 @@ fn of_controllers() -> Vec<(u32, BoxedStrategy<Transition>)> {
     ]
 }
 
+fn of_signer() -> Vec<(u32, BoxedStrategy<Transition>)> {
+    vec![
+        (5, away_ms().prop_map(|for_ms| Transition::KillSigner { for_ms }).boxed()),
+        (3, away_ms().prop_map(|for_ms| Transition::IsolateSigner { for_ms }).boxed()),
+        (2, ahead_ms().prop_map(|ahead_ms| Transition::SetSignerClock { ahead_ms }).boxed()),
+    ]
+}
+
 fn of_api() -> Vec<(u32, BoxedStrategy<Transition>)> {
     vec![
         (12, Just(Transition::RestartApi).boxed()),
@@ -258,6 +287,7 @@ fn last_word() -> Vec<BoxedStrategy<Transition>> {
     for device in 0..HARDWARE.len() {
         all.push(label(Just(device)).boxed());
         all.push(revoke(Just(device), 0.17).boxed());
+        all.push(register(Just(device)).boxed());
     }
     all
 }
@@ -282,6 +312,10 @@ fn label(device: impl Strategy<Value = usize>) -> impl Strategy<Value = Transiti
 
 fn revoke(device: impl Strategy<Value = usize>, of: f64) -> impl Strategy<Value = Transition> {
     (device, chance(of)).prop_map(|(device, revoked)| Transition::Revoke { device, revoked })
+}
+
+fn register(device: impl Strategy<Value = usize>) -> impl Strategy<Value = Transition> {
+    (device, chance(0.75)).prop_map(|(device, approved)| Transition::Register { device, approved })
 }
 
 fn provide_modules() -> impl Strategy<Value = Transition> {

@@ -10,6 +10,7 @@ use crate::{
     gateway::GatewayProcess,
     names::{APPLICATIONS, MODULES},
     namesake::Namesake,
+    people::is_denied,
     presence::lease_name,
     transition::Transition,
     wire::Wire,
@@ -41,6 +42,9 @@ impl World {
                 self.delete("devices", &name);
             }
             Transition::Decommission { device } => self.decommission(device),
+            Transition::Register { device, approved } => self.register(device, approved),
+            Transition::Decide { device, approved } => self.decide(device, approved),
+            Transition::DeleteRequests { device } => self.delete_requests(device, |_| true),
             Transition::DeleteNamespace { first } => self.delete_namespace(first),
             Transition::CutLink { .. }
             | Transition::SilenceLink { .. }
@@ -62,6 +66,9 @@ impl World {
             | Transition::BlindController { controller, .. }
             | Transition::SetControllerClock { controller, .. }
             | Transition::RemoveController { controller } => self.break_controller(controller, transition),
+            Transition::KillSigner { .. }
+            | Transition::IsolateSigner { .. }
+            | Transition::SetSignerClock { .. } => self.break_signer(transition),
             Transition::RestartApi => self.api.restart(),
             Transition::SetApiClock { ahead_ms } => self.api.clock.set_ahead(ahead_ms),
             Transition::StopApi { for_ms } => self.api_down_until_ms = self.now_ms + for_ms,
@@ -158,6 +165,17 @@ impl World {
         }
     }
 
+    fn break_signer(&mut self, transition: &Transition) {
+        let now_ms = self.now_ms;
+        let Some(signer) = &mut self.signer else { return };
+        match *transition {
+            Transition::KillSigner { for_ms } => signer.crash(now_ms + for_ms),
+            Transition::IsolateSigner { for_ms } => signer.line.cut(now_ms + for_ms),
+            Transition::SetSignerClock { ahead_ms } => signer.clock.set_ahead(ahead_ms),
+            _ => unreachable!("{transition:?} is not of the signer"),
+        }
+    }
+
     /// The namesake says that it is there, until it is not.
     pub(crate) fn poll_namesake(&mut self) {
         let now_ms = self.now_ms;
@@ -201,8 +219,14 @@ impl World {
             controller.clock = Clock::default();
             controller.line.mend(now_ms);
         }
+        if let Some(signer) = &mut self.signer {
+            signer.clock = Clock::default();
+            signer.line.mend(now_ms);
+        }
         for device in 0..self.devices.len() {
             self.specify(device, "unschedulable", false);
+            // What was denied stays denied, and its device out: people change their minds.
+            self.delete_requests(device, is_denied);
         }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use serde_json::Value;
 use wasmbed_agent::module_digest;
 use wasmbed_control::{
     Now, ObjectKey,
     election::Hold,
     gateway::{
-        Answer, Call, Config, Cursor, Enrollment, Gateway, Identity, LeftOut, Notice, PreparedOrders,
-        PreparedSets, Refused, RequestId, SessionId, StoreOperation, UploadDecision, WriteId,
+        Answer, Call, CertificateCallId, CertificateWork, Config, Cursor, Enrollment, Gateway, LeftOut,
+        Notice, PreparedOrders, PreparedSets, Refused, RequestId, RequestSeen, SessionId, StoreOperation,
+        UploadDecision, WriteId,
     },
     gateway_api::{PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, StreamEvent},
     kubernetes::WriteOutcome,
@@ -19,10 +20,11 @@ use wasmbed_protocol::{Frames, limits::FRAME_BYTES_MAX};
 use wasmbed_supervisor::memory::MemoryLink;
 
 use crate::{
-    api::{Api, ApiError, NAMESPACE, Seen, typed},
+    api::{Api, ApiError, NAMESPACE, REQUESTS, Seen, typed},
+    certificates::{Certificate, pem, read_request},
     clock::Clock,
+    device::Client,
     gateway_disk::GatewayDisk,
-    identities::public_key_info,
     invariants::Witness,
     line::{Line, outcome},
     presence::Presence,
@@ -37,8 +39,18 @@ const WATCH_PAGE: usize = 8;
 /// A clean stop takes this long at most.
 const STOP_MS: u64 = 5_000;
 
+/// How gateways take devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) enrollment: Enrollment,
+    /// Some devices of the world join.
+    pub(crate) joins: bool,
+}
+
 struct Connection {
     device: usize,
+    /// What the client presented, unless it was provisioned with that.
+    presented: Vec<u8>,
     wire: Wire,
     received: Vec<u8>,
     closing: bool,
@@ -47,9 +59,13 @@ struct Connection {
 }
 
 struct Awaited {
-    id: WriteId,
     at_ms: u64,
-    outcome: WriteOutcome<Option<Box<wasmbed_api::Device>>>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Write(WriteId, WriteOutcome<Option<Box<wasmbed_api::Device>>>),
+    Certificate(CertificateCallId, WriteOutcome<RequestSeen>),
 }
 
 pub(crate) struct GatewayProcess {
@@ -69,7 +85,7 @@ pub(crate) struct GatewayProcess {
     pub(crate) disks: u32,
     /// That of its machine.
     pub(crate) clock: Clock,
-    enrollment: Enrollment,
+    policy: Policy,
     presence: Presence,
     stopping: Option<Stopping>,
     pub(crate) answers: Vec<Answer>,
@@ -82,16 +98,16 @@ struct Stopping {
 }
 
 impl GatewayProcess {
-    pub(crate) fn new(name: &str, enrollment: Enrollment, (weather, noise): (Weather, u64)) -> Self {
+    pub(crate) fn new(name: &str, policy: Policy, (weather, noise): (Weather, u64)) -> Self {
         let clock = Clock::default();
         let now = clock.now(0);
         let disk = GatewayDisk::default();
         Self {
             name: name.to_owned(),
-            core: start(name, enrollment, 1, &disk, now),
+            core: start(name, policy, 1, &disk, now),
             presence: Presence::new(name, &id(name, 1), now.ms),
             stopping: None,
-            enrollment,
+            policy,
             disks: 1,
             clock,
             line: Line::new(weather, Random::of(noise, &format!("calls of {name}"))),
@@ -137,20 +153,22 @@ impl GatewayProcess {
 
     fn restart(&mut self, now: Now) {
         self.boots += 1;
-        self.core = start(&self.name, self.enrollment, self.boots, &self.disk, now);
+        self.core = start(&self.name, self.policy, self.boots, &self.disk, now);
         self.presence = Presence::new(&self.name, &id(&self.name, self.disks), now.ms);
         self.down_until_ms = None;
     }
 
     /// Takes a device's connection.
-    pub(crate) fn accept(&mut self, device: usize, name: &str, link: &MemoryLink, now: Now) {
+    pub(crate) fn accept(&mut self, device: usize, client: Client, link: &MemoryLink, now: Now) {
         let Some(wire) = Wire::accept(link) else { return };
         self.sessions += 1;
         let id = SessionId(self.sessions);
-        let identity =
-            Identity { device: key(name), public_key: BASE64_STANDARD.encode(public_key_info(name)) };
-        let closing = !self.core.handle_accepted(now, id, &identity);
-        let connection = Connection { device, wire, received: Vec::new(), closing, read_at_ms: now.ms };
+        let (taken, presented) = match client {
+            Client::Device(identity, presented) => (self.core.handle_accepted(now, id, &identity), presented),
+            Client::Joining(client) => (self.core.handle_joining(now, id, client), Vec::new()),
+        };
+        let connection =
+            Connection { device, presented, wire, received: Vec::new(), closing: !taken, read_at_ms: now.ms };
         self.connections.insert(id, connection);
     }
 
@@ -270,7 +288,7 @@ impl GatewayProcess {
     fn transmit(&mut self, now: Now, witness: &mut Witness) {
         while self.core.poll_wake().is_some() {}
         let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
-        let mut closed = Vec::new();
+        let (mut closed, mut presented) = (Vec::new(), Vec::new());
         for (id, connection) in &mut self.connections {
             let id = *id;
             connection.wire.pass(now.ms);
@@ -284,6 +302,9 @@ impl GatewayProcess {
                     connection.wire.send(now.ms, bytes);
                 }
                 connection.closing |= transmit.close;
+                if transmit.presented {
+                    presented.push((id, vec![connection.presented.clone()]));
+                }
                 connection.read_at_ms = now.ms + transmit.read_in_ms;
                 if transmit.written == 0 || connection.closing {
                     break;
@@ -293,6 +314,9 @@ impl GatewayProcess {
                 connection.wire.close();
                 closed.push(id);
             }
+        }
+        for (id, chain) in presented {
+            self.core.handle_presented(now, id, chain);
         }
         for id in closed {
             self.connections.remove(&id);
@@ -334,13 +358,24 @@ impl GatewayProcess {
             }
             let outcome = make_call(now.ms, write.call, &self.name, api, &mut self.line, witness);
             let at_ms = now.ms + self.random.below(60);
-            self.awaited.push_back(Awaited { id: write.id, at_ms, outcome });
+            self.awaited.push_back(Awaited { at_ms, outcome: Outcome::Write(write.id, outcome) });
+        }
+        while let Some(call) = self.core.poll_certificate_call(now) {
+            witness.gateway_writes(&self.name, now.ms);
+            let outcome = certificate_call(now, call.what, api, &mut self.line, witness);
+            let at_ms = now.ms + self.random.below(60);
+            self.awaited.push_back(Awaited { at_ms, outcome: Outcome::Certificate(call.id, outcome) });
         }
         let (due, later): (VecDeque<_>, VecDeque<_>) =
             self.awaited.drain(..).partition(|awaited| awaited.at_ms <= now.ms);
         self.awaited = later;
         for awaited in due {
-            self.core.handle_write_result(now, awaited.id, awaited.outcome);
+            match awaited.outcome {
+                Outcome::Write(id, outcome) => self.core.handle_write_result(now, id, outcome),
+                Outcome::Certificate(id, outcome) => {
+                    self.core.handle_certificate_answer(now, id, outcome);
+                }
+            }
         }
     }
 
@@ -458,9 +493,10 @@ impl GatewayProcess {
     }
 }
 
-fn start(name: &str, enrollment: Enrollment, boots: u32, disk: &GatewayDisk, now: Now) -> Gateway {
+fn start(name: &str, policy: Policy, boots: u32, disk: &GatewayDisk, now: Now) -> Gateway {
     let config = Config {
-        enrollment,
+        enrollment: policy.enrollment,
+        read_request: policy.joins.then_some(read_request),
         heartbeat_interval_ms: 5_000,
         heartbeat_timeout_ms: 15_000,
         ..Config::new(name, &format!("{name}-{boots}"))
@@ -506,6 +542,33 @@ fn make_call(
     outcome(result, witness, |object| typed(object).map(Box::new))
 }
 
+fn certificate_call(
+    now: Now,
+    work: CertificateWork,
+    api: &mut Api,
+    line: &mut Line,
+    witness: &mut Witness,
+) -> WriteOutcome<RequestSeen> {
+    let result = match work {
+        CertificateWork::Create(request) => {
+            let object = serde_json::to_value(request.to_object(pem)).unwrap_or(Value::Null);
+            let made = line.call(
+                now.ms,
+                api,
+                |api| api.create_object(REQUESTS, object),
+                |_, _| witness.joins.requested(&request, now),
+            );
+            witness.kept_joins();
+            made
+        }
+        CertificateWork::Get { name } => line.call(now.ms, api, |api| api.get(REQUESTS, &name), |_, _| ()),
+    };
+    outcome(result, witness, |object| {
+        let object = typed::<CertificateSigningRequest>(object);
+        object.map_or_else(RequestSeen::default, |object| RequestSeen::read(&object, Certificate::issued))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -513,7 +576,8 @@ mod tests {
     #[test]
     fn a_term_that_was_told_with_nothing_keeps_a_stale_leader_out_also_after_a_restart() {
         let now = Now { ms: 1_000, unix_ms: 1_000 };
-        let mut gateway = GatewayProcess::new("gateway-0", Enrollment::Closed, (Weather::default(), 1));
+        let policy = Policy { enrollment: Enrollment::Closed, joins: false };
+        let mut gateway = GatewayProcess::new("gateway-0", policy, (Weather::default(), 1));
         let put = |leader_term| PutSets { leader_term, sets: Vec::new() };
         let mut api = Api::new().unwrap();
         let spec = serde_json::json!({ "holderIdentity": "c", "leaseTransitions": 7 });

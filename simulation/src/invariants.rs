@@ -14,7 +14,7 @@
 //! - No number that a device says about itself drives up the epoch or the revision in its status.
 //! - The embedded API refuses no write of ours.
 //!
-//! `traps` has what must hold of traps, `decommissions` of devices that are taken out of service.
+//! `traps` has what must hold of traps, `decommissions` of devices that are taken out of service, `joining` of those that join.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +30,7 @@ use wasmbed_protocol::{
 use crate::{
     api::Api,
     decommissions::Decommissions,
+    joining::Joining,
     sender::Sender,
     traps::{Broken, Started, Traps},
 };
@@ -91,6 +92,7 @@ pub(crate) struct Witness {
     names: Vec<String>,
     pub(crate) traps: Traps,
     pub(crate) decommissions: Decommissions,
+    pub(crate) joins: Joining,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
     /// Devices that were told that they are deleted, revoked or taken out of service, and may have forgotten their set since.
@@ -136,6 +138,12 @@ impl Witness {
         if let Some((rule, what)) = broken {
             self.violated(rule, what);
         }
+    }
+
+    /// The same of rules about joining.
+    pub(crate) fn kept_joins(&mut self) {
+        let broken = self.joins.take_broken();
+        self.keep(broken);
     }
 
     pub(crate) fn device_said(&mut self, device: usize, gateway: &Started, body: &[u8]) {

@@ -6,7 +6,7 @@
 //! them, loses them, cuts power, and checks what must hold at every step ([`Violation`]). Inside a session bytes arrive in
 //! order up to a cut; a peer may go silent half-open; calls to the API answer 409, 429 and 5xx, or are done and their answer
 //! is lost; watches lag, expire, or go dumb; flash loses power at any write; gateways and controllers crash, stop, stand still or are
-//! cut off at any step, and their wall clocks jump; sets arrive after their sender lost the lead.
+//! cut off at any step, and their wall clocks jump; devices join, and people approve or deny that; sets arrive after their sender lost the lead.
 //!
 //! A run follows from a [`Scenario`], which is a value: `transition` has what people do and what fails, `draw` how runs are drawn from a
 //! seed, `tree` what one can be shrunk to, `shrink` how one that fails becomes small, `lines` how it is written down. `world` moves time, `people` and `faults` carry
@@ -22,6 +22,7 @@
 
 mod api;
 mod assertions;
+mod certificates;
 mod clock;
 mod controller;
 mod decommissions;
@@ -32,6 +33,7 @@ mod gateway;
 mod gateway_disk;
 mod identities;
 mod invariants;
+mod joining;
 mod line;
 mod lines;
 mod names;
@@ -43,6 +45,7 @@ mod random;
 mod reference;
 mod sender;
 mod shrink;
+mod signer;
 mod transition;
 mod traps;
 mod tree;

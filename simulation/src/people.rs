@@ -2,15 +2,20 @@
 //! it is away or the object is gone or is there already, is let be.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use serde_json::{Value, json};
 use wasmbed_agent::Agent;
+use wasmbed_api::{PAIRING_SECRET_KEY, pairing_secret, request_annotation as annotation};
+use wasmbed_control::signer::has;
 
 use crate::{
-    api::ApiError,
+    api::{ApiError, NAMESPACE, REQUESTS, SECRETS, typed},
     device::Device,
     identities::public_key_info,
     names::{APPLICATIONS, MODULES, SITES},
-    transition::{Selector, Source, Wanted},
+    reference::text,
+    signer::with_condition,
+    transition::{Joins, Selector, Source, Wanted},
     world::World,
 };
 
@@ -62,7 +67,93 @@ impl World {
     }
 
     pub(crate) fn announce(&mut self, device: usize) {
-        let _ = self.api.create("devices", "Device", &self.device_name(device), json!({}));
+        if self.joins(device) == Joins::Never {
+            let _ = self.api.create("devices", "Device", &self.device_name(device), json!({}));
+        } else {
+            self.register(device, false);
+        }
+    }
+
+    fn joins(&self, device: usize) -> Joins {
+        self.devices[device % self.devices.len()].joins
+    }
+
+    /// As `wasmbed devices preregister` and `pair` do. Whose token was used gets another one.
+    pub(crate) fn register(&mut self, device: usize, approved: bool) {
+        let index = device % self.devices.len();
+        let (name, now_ms) = (self.device_name(index), self.now_ms);
+        let mut spec = match self.joins(index) {
+            Joins::Never => return,
+            Joins::Factory => json!({ "serial": name }),
+            Joins::Token => {
+                let Some(token) = self.provide_token(index, now_ms) else { return };
+                json!({ "pairing_id": token })
+            }
+        };
+        spec["approved"] = json!(approved);
+        let created = match self.api.create("devices", "Device", &name, spec.clone()) {
+            Err(ApiError::Conflict) => {
+                // What a gateway wrote of an earlier key makes way. Nobody takes back an approval: revocation does that.
+                spec["public_key"] = Value::Null;
+                if !approved && let Some(fields) = spec.as_object_mut() {
+                    fields.remove("approved");
+                }
+                self.api.patch("devices", &name, false, json!({ "spec": spec }))
+            }
+            created => created,
+        };
+        if let Ok(object) = created {
+            self.witness.joins.left_by_people(&object);
+        }
+    }
+
+    /// Id of the token of a device, whose Secret is there from now on unless the device has joined with it.
+    fn provide_token(&mut self, index: usize, now_ms: u64) -> Option<String> {
+        let device = &mut self.devices[index];
+        let token = device.token();
+        if device.certificate().is_some() || self.api.peek(SECRETS, &pairing_secret(&token)).is_some() {
+            return Some(token);
+        }
+        if self.witness.joins.is_used(&token) {
+            device.pair(now_ms);
+        }
+        let token = device.token();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": pairing_secret(&token) },
+            "data": { PAIRING_SECRET_KEY: BASE64_STANDARD.encode(&token) },
+        });
+        self.api.create_object(SECRETS, secret).ok().map(|_| token)
+    }
+
+    /// The requests for certificates that name a device.
+    fn requests(&self, device: usize) -> Vec<Value> {
+        let device = format!("{NAMESPACE}/{}", self.device_name(device));
+        let mut requests = self.api.peek_all(REQUESTS);
+        requests.retain(|request| request["metadata"]["annotations"][annotation::DEVICE] == device.as_str());
+        requests
+    }
+
+    pub(crate) fn decide(&mut self, device: usize, approved: bool) {
+        let condition = if approved { "Approved" } else { "Denied" };
+        for request in self.requests(device) {
+            let Some(object) = typed::<CertificateSigningRequest>(&request) else { continue };
+            let decided = ["Approved", "Denied", "Failed"].iter().any(|decided| has(&object, decided));
+            if !decided {
+                let condition = json!({ "type": condition, "status": "True", "reason": "Person" });
+                let name = object.metadata.name.clone().unwrap_or_default();
+                let _ = self.api.decide(&name, with_condition(&object, condition));
+            }
+        }
+    }
+
+    pub(crate) fn delete_requests(&mut self, device: usize, which: fn(&Value) -> bool) {
+        if self.joins(device) == Joins::Never {
+            return;
+        }
+        for request in self.requests(device).iter().filter(|request| which(request)) {
+            let name = text(&request["metadata"]["name"]);
+            self.delete(REQUESTS, &name);
+        }
     }
 
     pub(crate) fn label(&mut self, device: usize, site: Option<usize>) {
@@ -75,10 +166,21 @@ impl World {
     }
 
     pub(crate) fn decommission(&mut self, device: usize) {
+        // A device whose certificate names an earlier Device of its name obeys no order for this one.
+        if self.takes_orders(device) {
+            self.take_out_of_service(device);
+        }
+    }
+
+    fn take_out_of_service(&mut self, device: usize) {
         let name = self.device_name(device);
         // No proof can be verified without its key, which a Device that was made by hand does not have.
         let key = BASE64_STANDARD.encode(public_key_info(&name));
-        let patch = json!({ "spec": { "decommission": true, "public_key": key } });
+        let joins = self.joins(device);
+        let patch = match joins {
+            Joins::Never => json!({ "spec": { "decommission": true, "public_key": key } }),
+            Joins::Factory | Joins::Token => json!({ "spec": { "decommission": true } }),
+        };
         if let Ok(object) = self.api.patch("devices", &name, false, patch) {
             self.witness.decommissions.wanted(&object);
         }
@@ -96,12 +198,21 @@ impl World {
             })
             .collect();
         for index in erased {
-            self.decommission(index);
+            self.take_out_of_service(index);
         }
     }
 
+    fn takes_orders(&self, device: usize) -> bool {
+        let certificate = self.devices[device % self.devices.len()].certificate();
+        let object = self.api.peek("devices", &self.device_name(device));
+        let uid = object.map(|object| text(&object["metadata"]["uid"]));
+        certificate.is_none_or(|certificate| uid.is_none_or(|uid| uid == certificate.device_uid.to_string()))
+    }
+
     fn patch_device(&mut self, device: usize, patch: Value) {
-        let _ = self.api.patch("devices", &self.device_name(device), false, patch);
+        if let Ok(object) = self.api.patch("devices", &self.device_name(device), false, patch) {
+            self.witness.joins.left_by_people(&object);
+        }
     }
 
     pub(crate) fn delete(&mut self, plural: &str, name: &str) {
@@ -126,6 +237,11 @@ impl World {
     pub(crate) fn device_name(&self, device: usize) -> String {
         self.devices[device % self.devices.len()].name.clone()
     }
+}
+
+/// Whether a person denied a request.
+pub(crate) fn is_denied(request: &Value) -> bool {
+    typed::<CertificateSigningRequest>(request).is_some_and(|request| has(&request, "Denied"))
 }
 
 fn without_nulls(value: Value) -> Value {

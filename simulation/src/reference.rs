@@ -34,11 +34,17 @@ pub(crate) struct Counts {
     pub(crate) undecided: u64,
     pub(crate) missing: u64,
     pub(crate) left_out: u64,
+    /// Of devices that have not joined: what they did before is not worked out. No status counts it.
+    pub(crate) absent: u64,
 }
 
 impl Counts {
     /// Whether a status that counts `said` may say so.
     pub(crate) fn allow(&self, said: &Self) -> bool {
+        if self.absent > 0 {
+            let whom = |counts: &Self| (counts.targets, counts.connected, counts.missing, counts.left_out);
+            return whom(self) == whom(said);
+        }
         let decided = said.failed.clamp(self.failed, self.failed + self.undecided);
         Self { undecided: 0, failed: decided, ..*self } == *said
     }
@@ -55,6 +61,7 @@ impl Counts {
             undecided: 0,
             missing: count("missing"),
             left_out: count("left_out"),
+            absent: 0,
         }
     }
 }
@@ -69,8 +76,9 @@ enum Outcome {
 }
 
 impl Expected {
-    /// Applications that are being deleted do not count: they go.
-    pub(crate) fn of(api: &Api, names: &[String], enrollment: Enrollment) -> Self {
+    /// Applications that are being deleted do not count: they go. `absent` are devices that have no certificate, and can't get one as
+    /// things are.
+    pub(crate) fn of(api: &Api, names: &[String], absent: &BTreeSet<String>, enrollment: Enrollment) -> Self {
         let devices = api.peek_all("devices");
         let mut applications = api.peek_all("applications");
         applications.retain(|application| application["metadata"]["deletionTimestamp"].is_null());
@@ -93,11 +101,33 @@ impl Expected {
             applications: counts,
         };
         for device in &devices {
-            expected.add(api, device, &applications, enrollment);
+            if absent.contains(&name_of(device)) {
+                expected.add_absent(device, &applications);
+            } else {
+                expected.add(api, device, &applications, enrollment);
+            }
         }
         // Whoever is not there is created, unless enrollment is closed; then it is kept out.
         expected.kept_out.extend(names.iter().filter(|name| !known.contains(*name)).cloned());
         expected
+    }
+
+    fn add_absent(&mut self, device: &Value, applications: &[Value]) {
+        let spec = |field: &str| device["spec"][field] == true;
+        let mut conditions = device["status"]["conditions"].as_array().into_iter().flatten();
+        let enrolled =
+            conditions.any(|condition| condition["type"] == "Enrolled" && condition["status"] == "True");
+        let belongs = (spec("approved") || enrolled) && !spec("revoked") && !spec("decommission");
+        for application in applications.iter().filter(|application| targets(application, device)) {
+            let counts = self.applications.entry(name_of(application)).or_default();
+            if belongs {
+                counts.targets += 1;
+                counts.absent += 1;
+            } else {
+                counts.left_out += 1;
+            }
+        }
+        self.kept_out.insert(name_of(device));
     }
 
     fn add(&mut self, api: &Api, device: &Value, applications: &[Value], enrollment: Enrollment) {

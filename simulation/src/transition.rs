@@ -21,9 +21,25 @@ pub(crate) struct Opening {
     pub(crate) enrollment: Enrollment,
     /// For each device its gateways, in the order in which it tries them.
     pub(crate) gateways: Vec<Vec<usize>>,
+    /// For each device how it comes by its certificate; the others had theirs from the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) joins: Vec<Joins>,
     pub(crate) weather: Weather,
     /// Latencies, and which calls the weather strikes, follow from it.
     pub(crate) noise: u64,
+}
+
+/// How a device comes by its certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Joins {
+    /// It had one from the start.
+    #[default]
+    Never,
+    /// With a factory identity.
+    Factory,
+    /// With a pairing token.
+    Token,
 }
 
 /// How gateways take devices that no Device names.
@@ -99,6 +115,20 @@ pub(crate) enum Transition {
     },
     /// Takes it out of service, for good.
     Decommission {
+        device: usize,
+    },
+    /// Makes what a device joins by: its Device, approved or not, and for one with a token that token, if the one before was used.
+    Register {
+        device: usize,
+        approved: bool,
+    },
+    /// Approves or denies the device's open requests for certificates, as `kubectl certificate` does.
+    Decide {
+        device: usize,
+        approved: bool,
+    },
+    /// Deletes the device's requests for certificates, whatever became of them.
+    DeleteRequests {
         device: usize,
     },
     /// All kinds, beginning with this one, and nothing new until they are gone.
@@ -200,6 +230,18 @@ pub(crate) enum Transition {
     /// It is gone for the rest of the run.
     RemoveController {
         controller: usize,
+    },
+
+    KillSigner {
+        for_ms: u64,
+    },
+    /// It does not reach the API.
+    IsolateSigner {
+        for_ms: u64,
+    },
+    /// The wall clock of its machine jumps, as a gateway's does.
+    SetSignerClock {
+        ahead_ms: i64,
     },
 
     /// Watches begin anew.

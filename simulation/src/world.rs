@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     controller::ControllerProcess,
     device::{Device, Hardware},
-    gateway::GatewayProcess,
+    gateway::{GatewayProcess, Policy},
     invariants::{Violation, Witness},
     names::APPLICATIONS,
     namesake::Namesake,
@@ -22,7 +22,8 @@ use crate::{
     presence::lease_name,
     random::Random,
     reference::text,
-    transition::{Opening, Scenario},
+    signer::SignerProcess,
+    transition::{Joins, Opening, Scenario},
 };
 
 /// What each device has: one takes everything, one few, one little.
@@ -50,6 +51,13 @@ const HANDOVER_MS_MAX: u64 = 17_000;
 /// From the end of a Device to the end of what it was given, while its gateway hears its device and the API.
 const ORPHANED_MS_MAX: u64 = 10_000;
 
+/// From the moment at which a Device pins another key to the end of a session in its name, while its gateway hears its device and the API.
+const MISMATCHED_MS_MAX: u64 = 10_000;
+/// Requests that a signer keeps in mind: those that are open, which are few here, and some that were deleted meanwhile.
+const SIGNER_WAITING_MAX: usize = 128;
+/// The API looks for old requests for certificates this often.
+const OLD_REQUESTS_MS: u64 = 60_000;
+
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -69,6 +77,8 @@ pub struct Summary {
     pub trapped: u64,
     /// Devices whose proof that they erased what they had was taken.
     pub decommissioned: usize,
+    /// Certificates that devices joined with.
+    pub joined: usize,
     /// Hash of what happened: the same seed gives the same.
     pub fingerprint: u64,
 }
@@ -80,6 +90,8 @@ pub(crate) struct World {
     pub(crate) devices: Vec<Device>,
     pub(crate) gateways: Vec<GatewayProcess>,
     pub(crate) controllers: Vec<ControllerProcess>,
+    /// There if a device joins.
+    pub(crate) signer: Option<SignerProcess>,
     pub(crate) enrollment: Enrollment,
     pub(crate) witness: Witness,
     /// Base64 of modules of different sizes.
@@ -99,6 +111,9 @@ pub(crate) struct World {
     led_ms: u64,
     /// For each device, since when it has run something in a session although there is no Device of its name.
     orphaned_since_ms: Vec<Option<u64>>,
+    /// For each device, since when it has had a session with another key than its Device pins.
+    mismatched_since_ms: Vec<Option<u64>>,
+    old_requests_ms: u64,
     fingerprint: u64,
 }
 
@@ -145,6 +160,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
         frames: world.witness.frames,
         writes: world.witness.writes,
         decommissioned: world.witness.decommissions.confirmed(),
+        joined: world.witness.joins.count(),
         boots: world.devices.iter().map(|device| device.boots).sum(),
         leaders: world.witness.leaders(),
         unreachable: world.witness.unreachable,
@@ -162,19 +178,24 @@ impl World {
             at_ms: 0,
         })?;
         // The last device is one that nobody announced.
-        for name in names.iter().take(HARDWARE.len() - 1) {
-            let created = api.create("devices", "Device", name, json!({}));
-            debug_assert!(created.is_ok(), "an empty API takes a Device");
+        let joins = |index: usize| opening.joins.get(index).copied().unwrap_or_default();
+        for (index, name) in names.iter().enumerate().take(HARDWARE.len() - 1) {
+            if joins(index) == Joins::Never {
+                let created = api.create("devices", "Device", name, json!({}));
+                debug_assert!(created.is_ok(), "an empty API takes a Device");
+            }
         }
+        let some_join = opening.joins.iter().any(|joins| *joins != Joins::Never);
         let enrollment = Enrollment::from(opening.enrollment);
         let (weather, noise) = (opening.weather, opening.noise);
-        let device = |((name, hardware), gateways): ((&String, Hardware), &Vec<usize>)| {
-            Device::new(name, hardware, gateways.clone(), noise)
+        let device = |(index, ((name, hardware), gateways)): (usize, ((&String, Hardware), &Vec<usize>))| {
+            Device::new(name, (hardware, joins(index)), gateways.clone(), noise)
         };
-        let devices = names.iter().zip(HARDWARE).zip(&opening.gateways).map(device).collect();
+        let devices = names.iter().zip(HARDWARE).zip(&opening.gateways).enumerate().map(device).collect();
+        let policy = Policy { enrollment, joins: some_join };
         let gateway =
-            |index: usize| GatewayProcess::new(&format!("gateway-{index}"), enrollment, (weather, noise));
-        let controller = |index: usize| ControllerProcess::new(index, weather, noise);
+            |index: usize| GatewayProcess::new(&format!("gateway-{index}"), policy, (weather, noise));
+        let controller = |index: usize| ControllerProcess::new(index, some_join, weather, noise);
         Ok(Self {
             pauses: Random::of(noise, "pauses"),
             now_ms: 0,
@@ -182,6 +203,7 @@ impl World {
             devices,
             gateways: (0..GATEWAYS).map(gateway).collect(),
             controllers: (0..CONTROLLERS).map(controller).collect(),
+            signer: some_join.then(|| SignerProcess::new(weather, noise)),
             enrollment,
             witness: Witness::new(names),
             modules: modules(),
@@ -194,6 +216,8 @@ impl World {
             fit_since_ms: vec![None; CONTROLLERS],
             led_ms: 0,
             orphaned_since_ms: vec![None; HARDWARE.len()],
+            mismatched_since_ms: vec![None; HARDWARE.len()],
+            old_requests_ms: 0,
             fingerprint: 0,
         })
     }
@@ -222,6 +246,13 @@ impl World {
                 controller.poll(now, &mut self.api, &self.gateways, &mut self.network, &mut self.witness);
             due_ms = due_ms.min(next_ms);
         }
+        if let Some(signer) = &mut self.signer {
+            due_ms = due_ms.min(signer.poll(signer.clock.now(now_ms), &mut self.api, &mut self.witness));
+            if now_ms >= self.old_requests_ms {
+                self.old_requests_ms = now_ms + OLD_REQUESTS_MS;
+                self.api.remove_old_requests();
+            }
+        }
         for answered in self.network.deliver(now, &mut self.gateways, &self.api, &mut self.witness) {
             self.controllers[answered.sender.controller].handle_answer(now, answered);
         }
@@ -245,13 +276,26 @@ impl World {
             }
             let broken = self.witness.decommissions.still_erased(index, device);
             self.witness.keep(broken);
+            if device.joins != Joins::Never
+                && let Some(public_key) = device.public_key()
+            {
+                self.witness.joins.made(&device.name, &public_key);
+                self.witness.decommissions.made(index, &public_key);
+            }
             let Some(chosen) = device.wants(now.ms) else { continue };
-            match self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up()) {
-                Some(gateway) => {
-                    gateway.accept(index, &device.name, &device.link, gateway.clock.now(now.ms));
+            let gateway = self.gateways.get_mut(chosen).filter(|gateway| gateway.is_up());
+            match (gateway, device.client(index)) {
+                (Some(gateway), Some(client)) => {
+                    if let Some(certificate) = device.certificate()
+                        && !self.witness.joins.has_issued(&certificate)
+                    {
+                        let what = format!("{} presents {certificate:?}, which nobody issued", device.name);
+                        self.witness.violated("who has a session was issued a certificate", what);
+                    }
+                    gateway.accept(index, client, &device.link, gateway.clock.now(now.ms));
                     device.reached(now.ms);
                 }
-                None => device.unreached(),
+                _ => device.unreached(),
             }
         }
     }
@@ -277,6 +321,7 @@ impl World {
             self.witness.device_works_to(index, agent.revision().0, &set);
         }
         self.check_orphans(now.ms);
+        self.check_keys(now.ms);
         self.check_leaders(now.ms);
         self.check_names(now.ms);
         let devices = self.devices.len();
@@ -301,6 +346,12 @@ impl World {
                     format!("queues of {} are out of bounds: {levels:?}", gateway.name),
                 );
             }
+        }
+        if let Some(signer) = &self.signer
+            && signer.waiting() > SIGNER_WAITING_MAX
+        {
+            let count = signer.waiting();
+            self.witness.violated("queues are bounded", format!("the signer keeps {count} requests in mind"));
         }
         for controller in &self.controllers {
             if let Err(broken) = controller.check() {
@@ -336,6 +387,26 @@ impl World {
                     "what is gone runs nowhere",
                     format!("{name} runs on in a session although its Device is gone"),
                 );
+            }
+        }
+    }
+
+    /// No device that joined has a session for long where its Device pins another key.
+    fn check_keys(&mut self, now_ms: u64) {
+        let devices = self.devices.iter_mut().zip(&mut self.mismatched_since_ms).enumerate();
+        for (index, (device, since_ms)) in devices.filter(|(_, (device, _))| device.joins != Joins::Never) {
+            let stands = device.off_until_ms.is_none() && device.supervisor.session().is_some();
+            let heard = !self.api.down && self.gateways.iter().any(|gateway| gateway.hears(index, now_ms));
+            let own = device.public_key().map(|key| BASE64_STANDARD.encode(key));
+            let object = if stands && heard { self.api.peek("devices", &device.name) } else { None };
+            let mismatched = object.is_some_and(|object| {
+                let pinned = [&object["spec"]["public_key"], &object["status"]["public_key"]];
+                pinned.iter().any(|pinned| pinned.is_string() && pinned.as_str() != own.as_deref())
+            });
+            *since_ms = mismatched.then(|| since_ms.unwrap_or(now_ms));
+            if since_ms.is_some_and(|since_ms| now_ms - since_ms > MISMATCHED_MS_MAX) {
+                let what = format!("{} has a session, and its Device pins another key", device.name);
+                self.witness.violated("sessions are of the key that is pinned", what);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::Policy;
+use crate::{Policy, resource::Lifetimes};
 
 /// Everything the server needs; nothing is read from the environment.
 #[derive(Debug)]
@@ -122,6 +122,13 @@ pub struct Limits {
     pub signing_requests_finished: Duration,
     /// Age at which any other is dropped, as in Kubernetes.
     pub signing_requests_pending: Duration,
+}
+
+impl Limits {
+    /// How long CertificateSigningRequests are kept.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { finished: self.signing_requests_finished, pending: self.signing_requests_pending }
+    }
 }
 
 /// One user may hold a quarter of each shared bound: many times what a controller or gateway needs, and too little to

@@ -145,9 +145,7 @@ async fn end_namespaces(store: &Store) -> Result<bool, Status> {
 
 async fn drop_old(store: &Store, limits: &Limits) -> Result<(), Status> {
     drop_events(store, limits.event_lifetime).await?;
-    let lifetimes =
-        Lifetimes { finished: limits.signing_requests_finished, pending: limits.signing_requests_pending };
-    drop_signing_requests(store, lifetimes, Timestamp::now()).await
+    drop_signing_requests(store, limits.lifetimes(), Timestamp::now()).await
 }
 
 async fn drop_signing_requests(store: &Store, lifetimes: Lifetimes, now: Timestamp) -> Result<(), Status> {

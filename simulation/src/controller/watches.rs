@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use serde_json::Value;
 use wasmbed_api::LEADER_LEASE;
 use wasmbed_control::{
     Now,
-    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource},
+    fleet::{Kind, LeaseSeen, ModuleFacts, ModuleSource, RequestSeen},
 };
+use wasmbed_protocol::KeyHash;
 
 use super::{ControllerProcess, claim::text, object_key};
 use crate::{
-    api::{Api, ApiError, Seen, typed},
+    api::{Api, ApiError, REQUESTS, Seen, typed},
+    certificates::requested_public_key,
     gateway::key,
     presence::lease_name,
 };
@@ -27,7 +30,11 @@ impl ControllerProcess {
             ("devices", Some(Kind::Device)),
             ("applications", Some(Kind::Application)),
             ("modules", Some(Kind::Module)),
+            (REQUESTS, None),
         ] {
+            if plural == REQUESTS && !self.joins {
+                continue;
+            }
             if plural == "leases" && !self.line.shows_leases(now.ms) {
                 continue;
             }
@@ -43,8 +50,14 @@ impl ControllerProcess {
             self.note(plural, listed.is_ok());
             let Ok((objects, revision)) = listed else { return };
             kind.into_iter().for_each(|kind| self.fleet.handle_list_begin(kind));
+            if plural == REQUESTS {
+                self.fleet.handle_requests_begin();
+            }
             objects.iter().for_each(|object| self.seen(now, plural, object));
             kind.into_iter().for_each(|kind| self.fleet.handle_list_end(now, kind));
+            if plural == REQUESTS {
+                self.fleet.handle_requests_end();
+            }
             if plural == "modules" {
                 // Nobody bounds anything here.
                 self.fleet.handle_list_begin(Kind::Quota);
@@ -96,6 +109,16 @@ impl ControllerProcess {
         }
     }
 
+    fn seen_request(&mut self, object: &Value) {
+        let open = typed::<CertificateSigningRequest>(object).and_then(|request| {
+            RequestSeen::read(request, |pem| requested_public_key(pem).map(|key| KeyHash::of(&key)))
+        });
+        match open {
+            Some(request) => self.fleet.handle_request(request),
+            None => self.fleet.handle_request_closed(&text(&object["metadata"]["name"])),
+        }
+    }
+
     fn seen(&mut self, now: Now, plural: &str, object: &Value) {
         match plural {
             "leases" => self.seen_lease(now, object),
@@ -116,6 +139,7 @@ impl ControllerProcess {
                     self.fleet.handle_application(now, &application, source);
                 }
             }
+            REQUESTS => self.seen_request(object),
             _ => {
                 if let Some(module) = typed::<wasmbed_api::Module>(object) {
                     let key = object_key(object);
@@ -136,6 +160,7 @@ impl ControllerProcess {
             }
             "devices" => self.fleet.handle_device_deleted(now, &key(&gone.name)),
             "applications" => self.fleet.handle_application_deleted(&gone),
+            REQUESTS => self.fleet.handle_request_closed(&gone.name),
             _ => self.fleet.handle_module_deleted(now, &gone),
         }
     }

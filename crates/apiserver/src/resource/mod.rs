@@ -27,7 +27,8 @@ mod tests;
 pub use managers::Applied;
 pub use patch::Patch;
 pub use request::{Author, FieldValidation, Moment, Next, Part, Preconditions, Request, Signers};
+pub use signing::Lifetimes;
 pub(crate) use signing::{
-    CREDENTIAL, Lifetimes, REQUEST_BYTES_MAX, REQUESTS_BYTES_MAX, REQUESTS_BYTES_PER_USER_MAX, check_signer,
+    CREDENTIAL, REQUEST_BYTES_MAX, REQUESTS_BYTES_MAX, REQUESTS_BYTES_PER_USER_MAX, check_signer,
 };
 pub use write::{delete, is_deleting};

@@ -484,17 +484,17 @@ pub(crate) fn check_signer(
 
 /// How long requests are kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lifetimes {
+pub struct Lifetimes {
     /// After the last change of one that is issued, denied or failed.
-    pub(crate) finished: Duration,
+    pub finished: Duration,
     /// From the creation of any other.
-    pub(crate) pending: Duration,
+    pub pending: Duration,
 }
 
 impl Lifetimes {
     /// Whether the request is past its time. Clients set the times of conditions, so that none is kept for longer than both
     /// lifetimes after its creation.
-    pub(crate) fn are_over(self, request: &Value, now: Timestamp) -> bool {
+    pub fn are_over(self, request: &Value, now: Timestamp) -> bool {
         let age = |time: &Value| {
             let time = time.as_str().and_then(|time| time.parse::<Timestamp>().ok())?;
             Some(now.as_second().saturating_sub(time.as_second()))

@@ -18,11 +18,24 @@ pub const TRUST_DOMAIN: &str = "memory";
 
 const REQUEST: &[u8] = b"request:";
 const CHAIN: &[u8] = b"chain:";
+const PUBLIC_KEY: &[u8] = b"public key ";
 
 /// The key in a request.
 #[must_use]
 pub fn requested_key(request: &[u8]) -> Option<KeyHash> {
-    request.strip_prefix(REQUEST)?.try_into().ok().map(KeyHash)
+    read_request(request).map(|(key, _)| key)
+}
+
+/// What stands for the `SubjectPublicKeyInfo` in the request of a device that joined; [`requested_key`] is of it.
+#[must_use]
+pub fn requested_public_key(request: &[u8]) -> Option<&[u8]> {
+    read_request(request).map(|(_, info)| info).filter(|info| !info.is_empty())
+}
+
+fn read_request(request: &[u8]) -> Option<(KeyHash, &[u8])> {
+    let (key, info) = request.strip_prefix(REQUEST)?.split_first_chunk()?;
+    let key = KeyHash(*key);
+    (info.is_empty() || KeyHash::of(info) == key).then_some((key, info))
 }
 
 /// A chain for a key; `length` is what it is padded to.
@@ -120,6 +133,7 @@ pub struct MemoryIdentity {
     /// Whether the keys were dropped.
     pub has_forgotten: bool,
     key: Option<KeyHash>,
+    public_key: Vec<u8>,
     entropy: SeededEntropy,
     link: MemoryLink,
 }
@@ -137,9 +151,16 @@ impl MemoryIdentity {
             orders_judged: 0,
             has_forgotten: false,
             key: None,
+            public_key: Vec::new(),
             entropy: SeededEntropy(!seed),
             link,
         }
+    }
+
+    /// What stands for the `SubjectPublicKeyInfo` of the key that it made, once that is in use.
+    #[must_use]
+    pub fn public_key(&self) -> Option<&[u8]> {
+        self.key.is_some().then_some(&self.public_key)
     }
 
     fn fail(&mut self) -> Result<(), IdentityError> {
@@ -181,14 +202,15 @@ impl Identity for MemoryIdentity {
         if pkcs8.len() != 32 {
             return Err(IdentityError::Key(String::from("it has another length")));
         }
-        let key = KeyHash::of(pkcs8);
+        self.public_key = [PUBLIC_KEY, &KeyHash::of(pkcs8).0].concat();
+        let key = KeyHash::of(&self.public_key);
         self.key = Some(key);
         Ok(key)
     }
 
     fn request(&mut self) -> Result<Vec<u8>, IdentityError> {
         self.fail()?;
-        Ok([REQUEST, &self.key()?.0].concat())
+        Ok([REQUEST, &self.key()?.0, &self.public_key].concat())
     }
 
     fn prove(
@@ -243,5 +265,6 @@ impl Identity for MemoryIdentity {
 
     fn forget_keys(&mut self) {
         (self.key, self.has_forgotten) = (None, true);
+        self.public_key.clear();
     }
 }
