@@ -63,7 +63,7 @@ impl Certificate {
     }
 
     /// For a gateway.
-    pub(crate) fn issued(pem: &[u8]) -> Result<Issued, String> {
+    pub(crate) fn issued(pem: &[u8]) -> Result<Issued, &'static str> {
         let bytes = standing_for(pem).ok_or("it stands for nothing")?;
         let certificate = Self::read(&bytes).ok_or("it is no certificate")?;
         Ok(Issued {
