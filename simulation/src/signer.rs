@@ -286,7 +286,7 @@ impl SignerProcess {
                     public_key: look.public_key.clone(),
                     facts: ChainFacts { not_before_s: now_s, not_after_s: now_s + LIFETIME_S },
                 });
-                look.work.handle_certified(Ok(()));
+                look.work.handle_certified::<std::convert::Infallible>(Ok(()));
             }
             Step::Pin(uid) => {
                 let public_key = BASE64_STANDARD.encode(&look.public_key);

@@ -16,6 +16,9 @@ use crate::{
     storage::{Done, Outcome, StorageError},
 };
 
+/// One of so many attempts to join is made with a chain that is over by a gateway's clock.
+const DOUBT_TURNS: u32 = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Reading,
@@ -342,10 +345,25 @@ impl Credentials {
         let (candidates, count) = self.candidates(unix_s);
         let turn = self.turned_away as usize % count.max(1);
         self.choice = candidates.get(turn).copied().unwrap_or(Choice::Provisioned);
+        if self.choice == Choice::Provisioned
+            && self.turned_away % DOUBT_TURNS == DOUBT_TURNS - 1
+            && let Some(doubtful) = self.doubtful(unix_s)
+        {
+            self.choice = doubtful;
+        }
         if self.is_unpaired(unix_s) && !self.told_unpaired {
             self.told_unpaired = true;
             events.push(Event::Unpaired);
         }
+    }
+
+    /// The chain that is over by the time that a gateway told. That gateway's clock may have been wrong, and while the device joins
+    /// nobody tells it the time: a gateway that takes the chain does.
+    fn doubtful(&self, unix_s: Option<u64>) -> Option<Choice> {
+        let joins = matches!(self.provisioned, Provisioned::Factory { .. } | Provisioned::Pairing { .. });
+        let over = |choice: &Choice| self.chain(*choice).is_some_and(|chain| is_over(chain.facts, unix_s));
+        let next = Some(Choice::Next).filter(|next| self.is_settled() && over(next));
+        next.or(Some(Choice::Current).filter(over)).filter(|_| joins)
     }
 
     /// What may be presented, in turns, and how many there are.
@@ -660,7 +678,9 @@ mod tests {
         use Choice::{Current, Provisioned};
         let mut credentials = ready(factory(), Some(FACTS), None);
         assert_eq!(choices(&mut credentials, Some(31_000), true, 2), [Current; 2]);
-        assert_eq!(choices(&mut credentials, Some(31_001), true, 2), [Provisioned; 2]);
+        assert_eq!(choices(&mut credentials, Some(31_001), true, 1), [Provisioned]);
+        let told = choices(&mut credentials, Some(31_001), true, 5);
+        assert_eq!(told, [Current, Provisioned, Provisioned, Provisioned, Current], "the time may be wrong");
         let mut credentials = ready(factory(), Some(FACTS), None);
         assert_eq!(
             choices(&mut credentials, None, false, 5),

@@ -168,7 +168,7 @@ impl Gateway {
         };
         if object.is_revoked() {
             let revoked = JoinRefusal::standing("the Device is revoked");
-            return Err(JoinRefusal { retry_after_ms: RETRY_REFUSED_MS, ..revoked });
+            return Err(JoinRefusal { retry_after_ms: RETRY_REFUSED_MS, is_revoked: true, ..revoked });
         }
         if object.leaves_service() {
             let decommissioned = JoinRefusal::standing("the Device is decommissioned");

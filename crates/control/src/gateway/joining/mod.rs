@@ -126,16 +126,23 @@ struct JoinRefusal {
     retry_after_ms: u32,
     /// The device is at fault, or a person decided: its certificate waits ever longer.
     is_held_against: bool,
+    /// It is told as a session of the device would be: what it runs ends.
+    is_revoked: bool,
 }
 
 impl JoinRefusal {
     /// For what may be over in a moment, whoever it is.
     fn passing(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), retry_after_ms: RETRY_SOON_MS, is_held_against: false }
+        Self {
+            detail: detail.into(),
+            retry_after_ms: RETRY_SOON_MS,
+            is_held_against: false,
+            is_revoked: false,
+        }
     }
 
     /// For what stays as it is until somebody changes it.
     fn standing(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), retry_after_ms: 0, is_held_against: true }
+        Self { detail: detail.into(), retry_after_ms: 0, is_held_against: true, is_revoked: false }
     }
 }

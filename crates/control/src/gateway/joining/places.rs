@@ -69,7 +69,11 @@ impl Gateway {
             self.end_join(now, id, admission::NOT_HOLDER, admission::NOT_HOLDER.detail());
         } else if let Some(retry_after_ms) = waits_ms {
             let detail = "this certificate was refused a short while ago".to_owned();
-            self.refuse_join(now, id, JoinRefusal { detail, retry_after_ms, is_held_against: false });
+            self.refuse_join(
+                now,
+                id,
+                JoinRefusal { detail, retry_after_ms, is_held_against: false, is_revoked: false },
+            );
         } else if !self.make_room(now, id, claim, source) {
             self.send_away(now, id, COMES_LATER);
         }
@@ -206,7 +210,7 @@ impl Gateway {
         if *joiner.state() == State::Closing {
             return;
         }
-        let JoinRefusal { detail, mut retry_after_ms, is_held_against } = refusal;
+        let JoinRefusal { detail, mut retry_after_ms, is_held_against, is_revoked } = refusal;
         if is_held_against {
             let certificate = joiner.client().certificate;
             retry_after_ms = self.joining.refusals.refuse(now.ms, certificate, retry_after_ms);
@@ -215,7 +219,11 @@ impl Gateway {
         let answer = Answer::refused(self.join_subject(device.as_ref()), retry_after_ms, &detail);
         let joiner = present!(self.joining.joiners.get_mut(id), "it was just here");
         joiner.outbox = Outbox::default();
-        joiner.outbox.answer(answer);
+        if is_revoked {
+            joiner.last = Some(Box::new(Closing::reject(CloseReason::Revoked, retry_after_ms, &detail)));
+        } else {
+            joiner.outbox.answer(answer);
+        }
         self.close_join(now, id, Some(JoinOutcome::Refused), &detail);
     }
 

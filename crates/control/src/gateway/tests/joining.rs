@@ -307,7 +307,8 @@ fn a_revoked_device_does_not_join() {
     assert_eq!(world.api.status(&key("sn-1")).phase, DevicePhase::Revoked);
     let client = JoiningClient { certificate: CertificateHash([9; 32]), ..factory("SN-1") };
     let id = world.arrive(client).unwrap();
-    assert!(world.say(id, join("key a", Some("proof")))[0].contains("the Device is revoked"));
+    let said = world.say(id, join("key a", Some("proof")));
+    assert!(said[0].starts_with("Reject") && said[0].contains("Revoked"), "what it runs is to end: {said:?}");
     assert_eq!(world.api.requests.len(), 1, "no further one");
     assert_eq!(world.outcomes(), [JoinOutcome::Refused; 2]);
 
