@@ -14,7 +14,8 @@ use wasmbed_agent::{
 };
 use wasmbed_protocol::{
     Certificate, CloseReason, Closing, Decommission, DeviceMessage, DeviceUid, Epoch, GatewayMessage,
-    JoinAnswer, JoinState, KeyHash, MessageGroups, Nonce, Welcome, decode_device, limits,
+    HeartbeatAck, JoinAnswer, JoinState, KeyHash, MessageGroups, Nonce, Sequence, Welcome, decode_device,
+    limits,
 };
 
 /// The gateway's clock at the start of the monotonic one, Unix seconds.
@@ -550,4 +551,24 @@ fn frames_of_another_state_are_refused_while_joining() {
     let Ok(DeviceMessage::Error(error)) = decode_device(&answer) else { panic!("no complaint") };
     assert_eq!(error.code, wasmbed_protocol::ErrorCode::Unexpected);
     assert_eq!(world.agent.session(), SessionState::Joining);
+}
+
+#[test]
+fn a_gateway_whose_clock_is_behind_puts_no_renewal_off() {
+    let (mut world, mut epoch) = (World::new(0), 0);
+    while !matches!(world.agent.session(), SessionState::Established(_)) {
+        world.good_round(&mut epoch);
+    }
+    assert!(world.presented.is_some(), "a session is one of a chain, which lasts 60,000 s");
+    world.joins_at_ms.clear();
+    let begun_ms = world.now_ms;
+    while world.joins_at_ms.is_empty() {
+        let ack = HeartbeatAck { sequence: Sequence(1), unix_ms: (BEGIN_S - 10_000_000) * 1_000 };
+        world.play(Step::Frame(frame(&GatewayMessage::HeartbeatAck(ack))));
+        world.store();
+        world.play(Step::Pass(60_000));
+        assert!(world.now_ms - begun_ms < 45_000_000, "its chain is soon over");
+    }
+    assert!(matches!(world.agent.session(), SessionState::Established(_)));
+    assert!(world.now_ms - begun_ms > 35_000_000, "a wrong clock is no reason to ask earlier");
 }

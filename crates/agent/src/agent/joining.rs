@@ -83,7 +83,7 @@ impl Agent {
                         self.renewal.handle_renewed(left_s, self.clock.now_ms());
                     }
                 }
-                self.credentials.keep(exchange.into_chain(), facts);
+                self.credentials.keep(self.clock.now_ms(), exchange.into_chain(), facts);
                 self.events.push(Event::Issued { not_after_s: facts.not_after_s });
             }
             Err(error) => self.give_up(error),
@@ -217,7 +217,8 @@ impl Agent {
         }
     }
 
-    /// When a certificate is to be renewed in this session; none without a gateway that does.
+    /// When a certificate is to be renewed in this session, by the gateway's clock or by the device's own, whichever says so first;
+    /// none without a gateway that does.
     fn renewal_timeout(&self) -> Option<u64> {
         let takes = self.connection.established()?.takes(MessageGroups::RENEWAL);
         if !takes || self.exchange.is_some() || self.is_decommissioned() {
@@ -225,7 +226,8 @@ impl Agent {
         }
         let (at_s, now_s) = (self.credentials.renew_at_s()?, self.clock.unix_s()?);
         let wait_ms = at_s.saturating_sub(now_s).saturating_mul(1_000);
-        Some(self.clock.after(wait_ms).max(self.renewal.until_ms()))
+        let at_ms = self.clock.after(wait_ms).min(self.credentials.renew_by_ms()?);
+        Some(at_ms.max(self.renewal.until_ms()))
     }
 
     /// When something about the identity is to be done.

@@ -16,7 +16,7 @@ use crate::{
     storage::{Done, Outcome, StorageError},
 };
 
-/// One of so many attempts to join is made with a chain that is over by a gateway's clock.
+/// Of the attempts that would not, one of so many is made with a chain that is over by a gateway's clock.
 const DOUBT_TURNS: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub(crate) struct Credentials {
     unheard: u32,
     /// The next chain was turned away once.
     next_refused: bool,
+    /// Since when the chains are known, by the device's own clock: they began then or earlier.
+    known_since_ms: u64,
     /// It was said that this device has to be paired again.
     told_unpaired: bool,
     /// The version that has the proof.
@@ -94,6 +96,7 @@ impl Credentials {
             turned_away: 0,
             unheard: 0,
             next_refused: false,
+            known_since_ms: 0,
             told_unpaired: false,
             proof_version: 0,
             ending: Ending::new(EndStep::Over),
@@ -167,6 +170,7 @@ impl Credentials {
             }
         };
         self.failures = 0;
+        self.known_since_ms = now_ms;
         let found = bytes.map(|bytes| IdentityRecord::decode(&bytes));
         let record = match found {
             None => IdentityRecord::new(origin),
@@ -357,13 +361,20 @@ impl Credentials {
         }
     }
 
-    /// The chain that is over by the time that a gateway told. That gateway's clock may have been wrong, and while the device joins
-    /// nobody tells it the time: a gateway that takes the chain does.
+    /// The chain that is over by the time that a gateway told. That gateway's clock may have been wrong, and without a session
+    /// nobody tells the device the time: a gateway that takes the chain does.
     fn doubtful(&self, unix_s: Option<u64>) -> Option<Choice> {
-        let joins = matches!(self.provisioned, Provisioned::Factory { .. } | Provisioned::Pairing { .. });
-        let over = |choice: &Choice| self.chain(*choice).is_some_and(|chain| is_over(chain.facts, unix_s));
+        let begins_s = match &self.provisioned {
+            Provisioned::Fixed => return None,
+            Provisioned::Operational { facts, .. } => facts.not_before_s,
+            Provisioned::Factory { .. } | Provisioned::Pairing { .. } => 0,
+        };
+        let over = |choice: &Choice| {
+            let chain = self.chain(*choice).filter(|chain| chain.facts.not_before_s >= begins_s);
+            chain.is_some_and(|chain| is_over(chain.facts, unix_s))
+        };
         let next = Some(Choice::Next).filter(|next| self.is_settled() && over(next));
-        next.or(Some(Choice::Current).filter(over)).filter(|_| joins)
+        next.or(Some(Choice::Current).filter(over))
     }
 
     /// What may be presented, in turns, and how many there are.
@@ -468,12 +479,13 @@ impl Credentials {
     }
 
     /// Takes a chain that the board has judged good.
-    pub(crate) fn keep(&mut self, bytes: Vec<u8>, facts: ChainFacts) {
+    pub(crate) fn keep(&mut self, now_ms: u64, bytes: Vec<u8>, facts: ChainFacts) {
         let Some(record) = &mut self.record else {
             debug_assert!(false, "a chain is asked for by devices with a record");
             return;
         };
         record.next = Some(Chain { facts, bytes });
+        self.known_since_ms = now_ms;
         (self.turned_away, self.unheard, self.next_refused) = (0, 0, false);
         self.failures = 0;
         self.change();
@@ -484,15 +496,7 @@ impl Credentials {
     /// When the chain is to be renewed, Unix seconds: at two thirds of its life, give or take a twentieth of it. What is
     /// given follows from the device and the chain, so that a fleet that was issued as one does not renew as one.
     pub(crate) fn renew_at_s(&self) -> Option<u64> {
-        let record = self.record.as_ref()?;
-        let waiting = record.next.as_ref().filter(|_| !self.next_refused);
-        let facts = match (waiting.or(self.chain(self.choice)), &self.provisioned) {
-            (Some(chain), _) => chain.facts,
-            (None, Provisioned::Operational { facts, .. }) => *facts,
-            (None, Provisioned::Fixed | Provisioned::Factory { .. } | Provisioned::Pairing { .. }) => {
-                return None;
-            }
-        };
+        let (record, facts) = (self.record.as_ref()?, self.facts_to_renew()?);
         let life_s = facts.not_after_s.saturating_sub(facts.not_before_s);
         let mut hash = Sha256::new();
         hash.update(record.origin.bytes());
@@ -502,6 +506,23 @@ impl Credentials {
         let spread_s = (u128::from(life_s / 10) * u128::from(drawn)) >> 32;
         let middle_s = facts.not_before_s.saturating_add(life_s - life_s / 3);
         Some(middle_s.saturating_sub(life_s / 20).saturating_add(spread_s as u64))
+    }
+
+    /// The latest moment of the device's own clock at which that is due. A gateway whose clock is behind would have it wait until
+    /// the chain is over, and then nobody renews it.
+    pub(crate) fn renew_by_ms(&self) -> Option<u64> {
+        let after_s = self.renew_at_s()?.saturating_sub(self.facts_to_renew()?.not_before_s);
+        Some(self.known_since_ms.saturating_add(after_s.saturating_mul(1_000)))
+    }
+
+    /// Of the chain that is renewed next.
+    fn facts_to_renew(&self) -> Option<ChainFacts> {
+        let waiting = self.record.as_ref()?.next.as_ref().filter(|_| !self.next_refused);
+        match (waiting.or(self.chain(self.choice)), &self.provisioned) {
+            (Some(chain), _) => Some(chain.facts),
+            (None, Provisioned::Operational { facts, .. }) => Some(*facts),
+            (None, Provisioned::Fixed | Provisioned::Factory { .. } | Provisioned::Pairing { .. }) => None,
+        }
     }
 
     // Being decommissioned.
@@ -715,6 +736,10 @@ mod tests {
         assert_eq!(choices(&mut ready(provisioned(10), Some(FACTS), None), None, true, 2), [Current; 2]);
         let over = choices(&mut ready(provisioned(10), Some(FACTS), None), Some(31_001), true, 2);
         assert_eq!(over, [Provisioned; 2], "a device that was away for the renewed chain's life");
+        let told = choices(&mut ready(provisioned(10), Some(FACTS), None), Some(31_001), true, 5);
+        assert_eq!(told[3..], [Current, Provisioned], "the time may be wrong");
+        let older = choices(&mut ready(provisioned(1_001), Some(FACTS), None), Some(31_001), true, 5);
+        assert_eq!(older, [Provisioned; 5]);
         let unheard = choices(&mut ready(provisioned(10), Some(FACTS), None), None, false, 5);
         assert_eq!(unheard, [Current, Current, Current, Provisioned, Current]);
         let newer = choices(&mut ready(provisioned(1_001), Some(FACTS), None), None, true, 2);
@@ -738,6 +763,18 @@ mod tests {
         let mut credentials = ready(factory(), Some(short), None);
         credentials.choose(None, &mut Events::default());
         assert!(credentials.renew_at_s().is_some());
+    }
+
+    #[test]
+    fn a_chain_is_renewed_by_the_devices_own_clock_at_the_latest() {
+        let mut credentials = ready(factory(), Some(FACTS), None);
+        credentials.choose(None, &mut Events::default());
+        let due_s = credentials.renew_at_s().unwrap() - FACTS.not_before_s;
+        assert_eq!(credentials.renew_by_ms(), Some(due_s * 1_000), "it is not older than it says");
+        credentials.keep(5_000, vec![2], ChainFacts { not_before_s: 21_000, not_after_s: 51_000 });
+        let due_s = credentials.renew_at_s().unwrap() - 21_000;
+        assert_eq!(credentials.renew_by_ms(), Some(5_000 + due_s * 1_000));
+        assert_eq!(ready(factory(), None, None).renew_by_ms(), None);
     }
 
     #[test]
