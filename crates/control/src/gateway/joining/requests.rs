@@ -81,6 +81,8 @@ pub(super) struct Open {
     number: u64,
     /// In which period it was first asked for.
     period: u64,
+    /// It is looked for under the name of the period before.
+    before: bool,
     attempt: u32,
     /// It was there before this asker came.
     found: bool,
@@ -132,7 +134,7 @@ impl Open {
         } else {
             // One without a proof is of no use to a device that has one.
             hash.update(if self.wanted.is_proven() { b"proven".as_slice() } else { b"joins" });
-            hash.update(self.period.to_be_bytes());
+            hash.update(self.period.saturating_sub(u64::from(self.before)).to_be_bytes());
         }
         hash.update(self.attempt.to_be_bytes());
         let digits = KeyHash(hash.finalize().into()).to_string();
@@ -143,7 +145,10 @@ impl Open {
     fn guess(&mut self, there: Option<(String, u32)>, certified: bool) {
         let is_there = there.is_some_and(|(name, attempt)| {
             self.attempt = attempt;
-            self.name() == name
+            self.before = certified && !self.wanted.is_renewal();
+            let was_there = self.before && self.name() == name;
+            self.before &= was_there;
+            was_there || self.name() == name
         });
         if !is_there {
             self.attempt = 0;
@@ -241,6 +246,7 @@ impl Requests {
             wanted,
             number: self.next_number,
             period: unix_ms / REQUEST_PERIOD_MS,
+            before: false,
             attempt: 0,
             found: false,
             guessed: false,
@@ -340,13 +346,17 @@ impl Requests {
         }
     }
 
-    /// It is not there. Whether that was no more than a guess: then it is made.
+    /// It is not there. Whether that was no more than a guess: then it is made. One whose key was certified may have asked before
+    /// the period began, and its token, if it has one, is used: that is looked for first.
     pub(super) fn missing(&mut self, now_ms: u64, device: &Arc<ObjectKey>) -> bool {
         let guessed = self.open.get(device).is_some_and(|open| open.guessed);
         if guessed {
             self.change(device, |open| {
-                (open.step, open.found, open.guessed) = (Step::Create, false, false);
                 (open.attempt, open.due_ms) = (0, now_ms);
+                open.before = !open.before && open.wanted.shown.certified && !open.wanted.is_renewal();
+                if !open.before {
+                    (open.step, open.found, open.guessed) = (Step::Create, false, false);
+                }
             });
         }
         guessed
@@ -354,11 +364,12 @@ impl Requests {
 
     /// What was there is of no use to this asker: the next name. False if that is not so, or there were too many.
     pub(super) fn retry(&mut self, now_ms: u64, device: &Arc<ObjectKey>) -> bool {
-        let may = |open: &&Open| open.found && open.attempt + 1 < REQUEST_ATTEMPTS_MAX;
+        let may = |open: &&Open| open.found && (open.before || open.attempt + 1 < REQUEST_ATTEMPTS_MAX);
         let retries = self.open.get(device).filter(may).is_some();
         if retries {
             self.change(device, |open| {
-                open.attempt += 1;
+                open.attempt = if open.before { 0 } else { open.attempt + 1 };
+                open.before = false;
                 (open.step, open.found, open.guessed, open.due_ms) = (Step::Create, false, false, now_ms);
             });
         }
@@ -596,6 +607,10 @@ mod tests {
         assert!(requests.missing(0, &device));
         let call = requests.poll(0).unwrap();
         requests.answered(call.id);
+        assert!(matches!(call.what, CertificateWork::Get { .. }), "it may have been the day before");
+        assert!(requests.missing(0, &device));
+        let call = requests.poll(0).unwrap();
+        requests.answered(call.id);
         assert!(matches!(call.what, CertificateWork::Create(_)), "it was so for another request");
         assert!(!requests.missing(0, &device), "somebody deleted it");
         requests.seen(0, &device, false);
@@ -603,6 +618,49 @@ mod tests {
         assert!(matches!(ask(&mut requests, false), CertificateWork::Get { .. }), "it came again");
         requests.sweep(REQUEST_REMEMBERED_MS);
         assert!(matches!(ask(&mut requests, false), CertificateWork::Create(_)));
+    }
+
+    #[test]
+    fn what_was_certified_before_the_day_began_is_found_under_the_name_of_that_day() {
+        let (mut requests, device) = (Requests::default(), device());
+        let ask = |requests: &mut Requests, day, certified| {
+            let shown = Shown { certified, ..Shown::default() };
+            requests.open(0, day * REQUEST_PERIOD_MS, &device, Wanted { shown, ..wanted(1, 1, true) });
+        };
+        let next = |requests: &mut Requests| {
+            let call = requests.poll(0).unwrap();
+            requests.answered(call.id);
+            let creates = matches!(call.what, CertificateWork::Create(_));
+            (name(&call).to_owned(), creates)
+        };
+        ask(&mut requests, 5, false);
+        let (issued, creates) = next(&mut requests);
+        assert!(creates);
+        // Another gateway, or this one long after, on the next day.
+        let mut requests = Requests::default();
+        ask(&mut requests, 6, true);
+        let (today, creates) = next(&mut requests);
+        assert!(today != issued && !creates);
+        assert!(requests.missing(0, &self::device()));
+        assert_eq!(next(&mut requests), (issued.clone(), false));
+        requests.seen(0, &self::device(), true);
+        requests.close_of(&self::device(), SessionId(1));
+        // It comes again, and the name is known.
+        ask(&mut requests, 6, true);
+        assert_eq!(next(&mut requests), (issued.clone(), false));
+        // What came of it is of no use, or it is not there either: then the day's own is made.
+        assert!(requests.retry(0, &self::device()));
+        assert_eq!(next(&mut requests), (today.clone(), true));
+        let mut requests = Requests::default();
+        ask(&mut requests, 6, true);
+        next(&mut requests);
+        assert!(requests.missing(0, &self::device()));
+        assert_eq!(next(&mut requests), (issued, false));
+        assert!(requests.missing(0, &self::device()));
+        assert_eq!(next(&mut requests), (today, true));
+        assert!(!requests.missing(0, &self::device()), "somebody deleted it");
+        requests.seen(0, &self::device(), false);
+        requests.check().unwrap();
     }
 
     #[test]
