@@ -110,6 +110,27 @@ fn revocation_and_deletion_end_sessions_at_once() {
 }
 
 #[test]
+fn a_session_ends_at_once_when_approval_is_taken_back() {
+    let mut world = World::synced();
+    let device = world.device("a");
+    let id = world.hello("a", 0, 0);
+    world.edit(&device, |device| device.spec.approved = false);
+    assert_eq!(world.closed[&id], CloseReason::PendingApproval);
+    assert!(world.take(id).last().unwrap().contains("set spec.approved to true"));
+    assert_eq!(world.api.status(&device).phase, DevicePhase::Pending);
+    world.edit(&device, |device| device.spec.approved = true);
+    let id = world.hello("a", 1, 0);
+    assert!(world.take(id)[0].starts_with("Welcome"));
+    // Where no approval is asked for, nothing depends on it.
+    let mut open = World::with(Config { enrollment: Enrollment::Open, ..Config::new("gw", "b") });
+    open.list();
+    let device = open.device("a");
+    let id = open.hello("a", 0, 0);
+    open.edit(&device, |device| device.spec.approved = false);
+    assert!(!open.closed.contains_key(&id));
+}
+
+#[test]
 fn a_stale_session_that_closes_leaves_its_successor_alone() {
     let mut world = World::synced();
     let device = world.device("a");
