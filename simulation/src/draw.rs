@@ -106,10 +106,10 @@ fn opening() -> impl Strategy<Value = Opening> {
     })
 }
 
-/// In a third of the runs most devices join.
+/// In a sixth of the runs most devices join.
 fn joins() -> impl Strategy<Value = Vec<Joins>> {
     let joins = prop_oneof![1 => Just(Joins::Never), 2 => Just(Joins::Factory), 2 => Just(Joins::Token)];
-    prop_oneof![2 => Just(Vec::new()), 1 => collection::vec(joins, HARDWARE.len())]
+    prop_oneof![5 => Just(Vec::new()), 1 => collection::vec(joins, HARDWARE.len())]
 }
 
 fn weather() -> impl Strategy<Value = Weather> {

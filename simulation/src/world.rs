@@ -53,6 +53,8 @@ const ORPHANED_MS_MAX: u64 = 10_000;
 
 /// From the moment at which a Device pins another key to the end of a session in its name, while its gateway hears its device and the API.
 const MISMATCHED_MS_MAX: u64 = 10_000;
+/// What a Device pins is compared this often.
+const KEYS_EVERY_MS: u64 = 500;
 /// Requests that a signer keeps in mind: those that are open, which are few here, and some that were deleted meanwhile.
 const SIGNER_WAITING_MAX: usize = 128;
 /// The API looks for old requests for certificates this often.
@@ -113,6 +115,8 @@ pub(crate) struct World {
     orphaned_since_ms: Vec<Option<u64>>,
     /// For each device, since when it has had a session with another key than its Device pins.
     mismatched_since_ms: Vec<Option<u64>>,
+    /// When that is looked for next.
+    keys_ms: u64,
     old_requests_ms: u64,
     fingerprint: u64,
 }
@@ -217,6 +221,7 @@ impl World {
             led_ms: 0,
             orphaned_since_ms: vec![None; HARDWARE.len()],
             mismatched_since_ms: vec![None; HARDWARE.len()],
+            keys_ms: 0,
             old_requests_ms: 0,
             fingerprint: 0,
         })
@@ -321,7 +326,10 @@ impl World {
             self.witness.device_works_to(index, agent.revision().0, &set);
         }
         self.check_orphans(now.ms);
-        self.check_keys(now.ms);
+        if now.ms >= self.keys_ms {
+            self.keys_ms = now.ms + KEYS_EVERY_MS;
+            self.check_keys(now.ms);
+        }
         self.check_leaders(now.ms);
         self.check_names(now.ms);
         let devices = self.devices.len();
