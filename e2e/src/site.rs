@@ -20,7 +20,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use wasmbed::machine::layout::Layout;
 use wasmbed_api::{Application, Device, DeviceGateway, TargetDevices};
 use wasmbed_pki::Identity;
-use wasmbed_testbed::{Cluster, ControlPlane, Options, Port, Process, SYSTEM_NAMESPACE, User, wasmbed};
+use wasmbed_testbed::{
+    Borrowed, Cluster, ControlPlane, Folder, Options, Port, Process, SYSTEM_NAMESPACE, User, wasmbed,
+};
 
 use crate::{application, device, wait::until};
 
@@ -73,8 +75,9 @@ pub struct Site {
     gateways: BTreeMap<&'static str, Gateway>,
     healths: BTreeMap<&'static str, Port>,
     processes: BTreeMap<String, Process>,
-    // Last, so that processes end before it and its folder go.
-    cluster: Cluster,
+    // Last, so that processes end before the control plane and what they write go.
+    cluster: Borrowed,
+    folder: Folder,
 }
 
 impl Site {
@@ -83,8 +86,7 @@ impl Site {
     /// # Errors
     /// With what a process printed, when it doesn't come up.
     pub async fn start(plane: ControlPlane, options: SiteOptions) -> Result<Self> {
-        let cluster = Cluster::start(plane).await?;
-        Self::start_at(cluster, options).await
+        Self::start_at(Cluster::shared(plane).await?, options).await
     }
 
     /// The same with a control plane that waits for the disk, for measurements.
@@ -100,12 +102,14 @@ impl Site {
     ///
     /// # Errors
     /// With what a process printed, when it doesn't come up.
-    pub async fn start_at(cluster: Cluster, options: SiteOptions) -> Result<Self> {
+    pub async fn start_at(cluster: impl Into<Borrowed>, options: SiteOptions) -> Result<Self> {
+        let cluster = cluster.into();
         ensure!(options.gateways <= GATEWAYS.len() && options.controllers <= CONTROLLERS.len(), "too many");
-        let layout = Layout::create_or_open(&cluster.dir().join("site"))?;
+        let folder = Folder::create("site")?;
+        let layout = Layout::create_or_open(&folder.path().join("state"))?;
         let client = cluster.client(&User::administrator()).await?;
         let (processes, gateways, healths) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut site = Self { options, layout, client, gateways, healths, processes, cluster };
+        let mut site = Self { options, layout, client, gateways, healths, processes, cluster, folder };
         for name in GATEWAYS.into_iter().take(site.options.gateways) {
             site.gateways.insert(name, Gateway { port: Port::reserve()?, health: Port::reserve()? });
             site.start_gateway(name)?;
@@ -516,11 +520,11 @@ impl Site {
 
     /// A folder for logs.
     fn dir(&self) -> &Path {
-        self.cluster.dir()
+        self.folder.path()
     }
 
     fn keep(&mut self, name: &str, command: std::process::Command, ready: &str) -> Result<()> {
-        let mut process = Process::start(command, name, self.cluster.dir())?;
+        let mut process = Process::start(command, name, self.dir())?;
         process.wait_for_line(ready, |line| line.contains(ready))?;
         self.processes.insert(name.to_owned(), process);
         Ok(())

@@ -41,7 +41,7 @@ use wasmbed_e2e::{ControlPlane, TIMEOUT, until_at, until_ready};
 use wasmbed_identity::PairingToken;
 use wasmbed_pki::{Authorities, CertificateFacts, Identity};
 use wasmbed_protocol::{DeviceUid, JoinStatement, KeyHash, encode_join_statement};
-use wasmbed_testbed::{Cluster, Port, Process, User, wasmbed};
+use wasmbed_testbed::{Borrowed, Cluster, Folder, Port, Process, User, wasmbed};
 
 wasmbed_e2e::both!(
     an_approved_request_with_a_factory_proof_is_signed,
@@ -63,17 +63,19 @@ struct World {
     gateway: Client,
     factory: CertifiedIssuer<'static, KeyPair>,
     signer: Process,
-    // Last, so that processes end before it and its folder go.
-    cluster: Cluster,
+    // Last, so that processes end before the control plane and what they read go.
+    cluster: Borrowed,
+    folder: Folder,
 }
 
 impl World {
     async fn start(plane: ControlPlane) -> Result<Self> {
-        let cluster = Cluster::start(plane).await?;
-        let pki = cluster.dir().join("fleet");
+        let cluster = Cluster::shared(plane).await?;
+        let folder = Folder::create("signing")?;
+        let pki = folder.path().join("fleet");
         let authorities = Authorities::create_or_open(&pki, "example.org")?;
         // What stays with whoever may make another authority.
-        fs::rename(pki.join("devices-root.key"), cluster.dir().join(ROOT_KEY))?;
+        fs::rename(pki.join("devices-root.key"), folder.path().join(ROOT_KEY))?;
         let devices_roots = written(&pki, "devices-ca.crt", authorities.devices_root_pem())?;
         let factory = factory()?;
         let factory_roots = written(&pki, "factory-ca.crt", &factory.pem())?;
@@ -92,7 +94,7 @@ impl World {
         let flags = set.iter().flat_map(|set| ["--set", set.as_str()]);
         let arguments: Vec<&str> =
             ["signer", "--name", "signer-1", "--kubeconfig", &kubeconfig].into_iter().chain(flags).collect();
-        let mut signer = Process::start(wasmbed(&arguments)?, "signer", cluster.dir())?;
+        let mut signer = Process::start(wasmbed(&arguments)?, "signer", folder.path())?;
         signer.wait_for_line("that it runs", |line| line.contains("the signer runs"))?;
         // No request is there yet.
         until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, health.number()))).await?;
@@ -102,6 +104,7 @@ impl World {
             factory,
             signer,
             cluster,
+            folder,
         })
     }
 
@@ -309,10 +312,10 @@ async fn a_device_of_the_version_before_renews_and_a_person_makes_way_for_a_new_
 ) -> Result<()> {
     let world = World::start(plane).await?;
     // `wasmbed pki issue device`, and the gateway that enrolled it pinned its key. Its certificate names no UID.
-    let before = world.cluster.dir().join("before");
+    let before = world.folder.path().join("before");
     fs::create_dir(&before)?;
     for file in ["devices-root.crt", "devices-issuing.crt", "devices-issuing.key", "services-root.crt"] {
-        fs::copy(world.cluster.dir().join("fleet").join(file), before.join(file))?;
+        fs::copy(world.folder.path().join("fleet").join(file), before.join(file))?;
     }
     let identity = Authorities::create_or_open(&before, "example.org")?.issue_device(NAMESPACE, "old-1")?;
     let spec = DeviceSpec { public_key: Some(identity.public_key_base64()), ..approved() };
@@ -385,7 +388,7 @@ async fn a_pairing_token_proves_its_device_once_and_until_it_expires(plane: Cont
     secrets.patch(&name, &PatchParams::default(), &Patch::Merge(passed)).await?;
     assert_eq!(failure(&join("expired", "p-2", &token).await?), Some("ProofRefused"));
     // Another one takes its place, into a file.
-    let file = world.cluster.dir().join("token");
+    let file = world.folder.path().join("token");
     let output = pair(&["p-2", "--out", &file.display().to_string()])?;
     ensure!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
@@ -477,10 +480,10 @@ async fn the_issuing_authority_is_replaced_and_what_the_one_before_issued_renews
     let chain = certificate(&world.finished("join-17").await?).context("it was refused")?;
 
     // Whoever has the root's key makes another authority below it, and gives the signer its files.
-    let (pki, others) = (world.cluster.dir().join("fleet"), world.cluster.dir().join("others"));
+    let (pki, others) = (world.folder.path().join("fleet"), world.folder.path().join("others"));
     fs::create_dir(&others)?;
     fs::copy(pki.join("devices-root.crt"), others.join("devices-root.crt"))?;
-    fs::copy(world.cluster.dir().join(ROOT_KEY), others.join("devices-root.key"))?;
+    fs::copy(world.folder.path().join(ROOT_KEY), others.join("devices-root.key"))?;
     Authorities::create_or_open(&others, "example.org")?;
     for ending in ["key", "crt"] {
         let name = format!("devices-issuing.{ending}");

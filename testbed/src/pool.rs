@@ -12,11 +12,12 @@ use crate::{Cluster, ControlPlane, setup};
 /// Those that nobody has at the moment. They are never dropped: the end of the program ends their processes and folders.
 static IDLE: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
 
-/// A cluster that returns to the pool on drop.
+/// A cluster that returns to the pool on drop, unless it was somebody's own.
 #[derive(Debug)]
 pub struct Borrowed {
     /// `None` only while it is being dropped.
     cluster: Option<Cluster>,
+    returns: bool,
 }
 
 impl Cluster {
@@ -35,9 +36,16 @@ impl Cluster {
         if let Some(cluster) = idle
             && setup::clean(&cluster).await.is_ok()
         {
-            return Ok(Borrowed { cluster: Some(cluster) });
+            return Ok(Borrowed { cluster: Some(cluster), returns: true });
         }
-        Ok(Borrowed { cluster: Some(Self::start(plane).await?) })
+        Ok(Borrowed { cluster: Some(Self::start(plane).await?), returns: true })
+    }
+}
+
+impl From<Cluster> for Borrowed {
+    /// One of its own, which ends on drop.
+    fn from(cluster: Cluster) -> Self {
+        Self { cluster: Some(cluster), returns: false }
     }
 }
 
@@ -55,6 +63,7 @@ impl Deref for Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if let Some(cluster) = self.cluster.take()
+            && self.returns
             && !std::thread::panicking()
             && cluster.is_whole()
         {

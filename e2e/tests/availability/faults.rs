@@ -26,7 +26,7 @@ const REQUESTS_MAX: u64 = 1_000;
 const POLL: Duration = Duration::from_millis(50);
 
 async fn an_api_that_answers_badly(plane: ControlPlane) -> Result<()> {
-    let cluster = Cluster::start(plane).await?;
+    let cluster = Cluster::shared(plane).await?;
     let gateway = FaultyApi::start(&cluster, &User::gateway(GATEWAYS[0])).await?;
     let controller = FaultyApi::start(&cluster, &User::controller(CONTROLLERS[0])).await?;
     let kubeconfigs = [(GATEWAYS[0], gateway.kubeconfig()), (CONTROLLERS[0], controller.kubeconfig())];
