@@ -18,7 +18,10 @@ use kube::{
 use serde_json::json;
 use wasmbed_pki::{ClusterAuthority, Identity};
 
-use crate::{Folder, Kubectl, Port, Process, User, embedded, etcd, kubernetes::Files};
+use crate::{
+    Folder, Kubectl, Port, Process, User, embedded, etcd,
+    kubernetes::{self, Files},
+};
 
 /// How long a part may take until it serves. Generous: other tests share the processor.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -80,19 +83,28 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts its processes and waits until they serve.
-    pub(crate) async fn start_processes(plane: ControlPlane, options: Options) -> Result<Self> {
+    /// One whose processes don't run yet.
+    pub(crate) fn create(plane: ControlPlane, options: Options) -> Result<Self> {
         let folder = Folder::create("testbed")?;
         let authority = ClusterAuthority::create_or_open(folder.path())?;
         let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         authority.issue_server(&hosts)?.write(folder.path(), "apiserver")?;
         let (api, etcd, etcd_peers) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         let processes = Mutex::default();
-        let cluster = Self { plane, options, api, etcd, etcd_peers, processes, folder };
-        for part in cluster.parts() {
-            cluster.start_part(part).await?;
+        Ok(Self { plane, options, api, etcd, etcd_peers, processes, folder })
+    }
+
+    /// Starts its processes and waits until they serve.
+    pub(crate) async fn start_parts(&self) -> Result<()> {
+        for part in self.parts() {
+            self.start_part(part).await?;
         }
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// Where etcd keeps its data.
+    pub(crate) fn etcd_data(&self) -> PathBuf {
+        self.dir().join(kubernetes::ETCD_DATA)
     }
 
     /// Which one it is.

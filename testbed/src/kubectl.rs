@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::tools::collect_seldom;
+
 /// kubectl with a kubeconfig.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
@@ -38,6 +40,7 @@ impl Kubectl {
             .args(arguments)
             .env("HOME", &self.home)
             .stdin(Stdio::null());
+        collect_seldom(&mut command);
         command
     }
 

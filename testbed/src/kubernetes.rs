@@ -7,6 +7,9 @@ use anyhow::Result;
 
 use crate::{ports::Port, tools};
 
+/// Folder of etcd's data.
+pub(crate) const ETCD_DATA: &str = "etcd";
+
 /// What the commands have in common.
 pub(crate) struct Files<'a> {
     pub(crate) dir: &'a Path,
@@ -17,9 +20,9 @@ pub(crate) struct Files<'a> {
 
 impl Files<'_> {
     pub(crate) fn etcd(&self, durable: bool) -> Result<Command> {
-        let mut command = Command::new(tools::kubernetes("etcd")?);
+        let mut command = command("etcd")?;
         let (clients, peers) = (self.etcd_url(), format!("http://{}", self.etcd_peers.address()));
-        command.arg("--name=default").arg(self.at("--data-dir", "etcd"));
+        command.arg("--name=default").arg(self.at("--data-dir", ETCD_DATA));
         command.arg(format!("--listen-client-urls={clients}"));
         command.arg(format!("--advertise-client-urls={clients}"));
         command.arg(format!("--listen-peer-urls={peers}"));
@@ -32,7 +35,7 @@ impl Files<'_> {
     }
 
     pub(crate) fn apiserver(&self) -> Result<Command> {
-        let mut command = Command::new(tools::kubernetes("kube-apiserver")?);
+        let mut command = command("kube-apiserver")?;
         command.arg(format!("--etcd-servers={}", self.etcd_url()));
         command.arg(format!("--secure-port={}", self.api.number()));
         command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
@@ -55,7 +58,7 @@ impl Files<'_> {
     }
 
     pub(crate) fn controller_manager(&self, kubeconfig: &Path) -> Result<Command> {
-        let mut command = Command::new(tools::kubernetes("kube-controller-manager")?);
+        let mut command = command("kube-controller-manager")?;
         command.arg(format!("--kubeconfig={}", kubeconfig.display()));
         command.arg("--controllers=garbage-collector-controller,namespace-controller");
         command.args(["--leader-elect=false", "--secure-port=0"]);
@@ -69,4 +72,10 @@ impl Files<'_> {
     fn at(&self, flag: &str, name: &str) -> String {
         format!("{flag}={}", self.dir.join(name).display())
     }
+}
+
+fn command(program: &str) -> Result<Command> {
+    let mut command = Command::new(tools::kubernetes(program)?);
+    tools::collect_seldom(&mut command);
+    Ok(command)
 }

@@ -15,6 +15,7 @@ mod kubernetes;
 mod pool;
 mod ports;
 mod process;
+mod seed;
 mod setup;
 mod start;
 mod tools;
@@ -26,7 +27,7 @@ pub use kubectl::Kubectl;
 pub use pool::Borrowed;
 pub use ports::Port;
 pub use process::{Process, last_words, wasmbed};
-pub use tools::{helm, kube_score, kubernetes};
+pub use tools::{collect_seldom, helm, kube_score, kubernetes};
 pub use user::User;
 
 /// Namespace of gateways, controllers and their Leases.

@@ -32,17 +32,21 @@ pub fn wasmbed(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// Where Cargo puts what it builds in the profile of this program.
+pub(crate) fn profile_dir() -> Result<PathBuf> {
+    let test = std::env::current_exe().context("can't tell where this test program is")?;
+    let folder = test.parent().context("this program lies in no folder")?;
+    // Tests lie one folder deeper than other programs.
+    let folder = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    Ok(folder.context("this test program lies in no target folder")?.to_owned())
+}
+
 /// Builds the binary in the profile of this program.
 fn build() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os("WASMBED_BINARY") {
         return Ok(PathBuf::from(binary));
     }
-    let test = std::env::current_exe().context("can't tell where this test program is")?;
-    let mut profile_dir = test.parent().context("this program lies in no folder")?;
-    // Tests lie one folder deeper than other programs.
-    if profile_dir.ends_with("deps") {
-        profile_dir = profile_dir.parent().context("this test program lies in no target folder")?;
-    }
+    let profile_dir = profile_dir()?;
     let mut cargo = wasmbed_cargo::command();
     cargo.args(["build", "--quiet", "--package", "wasmbed"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     // With the package that runs now, features of what they share are the same, and nothing is built twice.

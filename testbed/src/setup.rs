@@ -22,7 +22,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, Module, PAIRING_NAMESPACE};
+use wasmbed_api::{Application, Device, DeviceGateway, DeviceSpec, MessageBroker, Module, PAIRING_NAMESPACE};
 
 use crate::{Cluster, ControlPlane, SECRETS_NAMESPACE, SYSTEM_NAMESPACE, User};
 
@@ -33,8 +33,29 @@ const POLICY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval of the checks.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The definitions, the namespaces and the rights.
-pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
+/// The same for every cluster, in the real one's words: what a seed depends on.
+pub(crate) fn installed() -> Result<String> {
+    let definitions = serde_json::to_string(&wasmbed_api::crds()).context("can't write the definitions")?;
+    Ok([&definitions, ROLES, &secrets_bound(), SYSTEM_NAMESPACE, PAIRING_NAMESPACE].join("\n"))
+}
+
+/// The definitions, the namespaces and the rights. A seeded cluster has them.
+pub(crate) async fn prepare(cluster: &Cluster, is_seeded: bool) -> Result<()> {
+    if !is_seeded {
+        install(cluster).await?;
+    }
+    serves(cluster).await
+}
+
+/// Waits until the rights hold.
+pub(crate) async fn serves(cluster: &Cluster) -> Result<()> {
+    match cluster.plane() {
+        ControlPlane::Embedded => Ok(()),
+        ControlPlane::Kubernetes => policies_hold(cluster).await,
+    }
+}
+
+async fn install(cluster: &Cluster) -> Result<()> {
     let client = cluster.client(&User::administrator()).await?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for name in [SYSTEM_NAMESPACE, PAIRING_NAMESPACE] {
@@ -51,7 +72,6 @@ pub(crate) async fn prepare(cluster: &Cluster) -> Result<()> {
         ControlPlane::Kubernetes => {
             install_definitions(&client).await?;
             cluster.apply(ROLES).context("can't apply the roles")?;
-            policies_hold(cluster).await?;
         }
     }
     // kube-apiserver creates it after it has begun to serve.
@@ -124,6 +144,7 @@ pub(crate) async fn clean(cluster: &Cluster) -> Result<()> {
     remove_all::<Device>(&client).await?;
     remove_all::<Module>(&client).await?;
     remove_all::<DeviceGateway>(&client).await?;
+    remove_all::<MessageBroker>(&client).await?;
     remove_all::<Lease>(&client).await?;
     remove_all::<Secret>(&client).await?;
     remove_all::<ResourceQuota>(&client).await?;

@@ -154,6 +154,7 @@ fn split(text: &str) -> Result<Vec<Manifest>> {
 }
 
 fn run(command: &mut Command) -> Result<String> {
+    wasmbed_testbed::collect_seldom(command);
     let output = command.output().context("can't start helm")?;
     if !output.status.success() {
         bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
