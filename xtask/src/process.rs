@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -91,10 +92,33 @@ pub(crate) fn nightly() -> Command {
     command
 }
 
+/// Whether [`workspace`] lints what it compiles.
+static LINTS: AtomicBool = AtomicBool::new(false);
+
+/// From here on [`workspace`] lints.
+pub(crate) fn lint_what_is_compiled() {
+    LINTS.store(true, Ordering::Relaxed);
+}
+
+/// [`cargo`] for what is compiled for tests. With lints, Clippy stands in for the compiler: `cargo clippy` would read all that the
+/// workspace depends on once more, which takes as long as its own crates. A warning is an error then.
+///
+/// What Clippy compiled is optimised a little less and kept apart from the compiler's own: nothing that is shipped or weighed may
+/// come from it.
+pub(crate) fn workspace() -> Command {
+    let mut command = cargo();
+    if LINTS.load(Ordering::Relaxed) {
+        command.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+        // Between arguments stands what `cargo clippy` puts there.
+        command.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    }
+    command
+}
+
 /// Builds the binary `wasmbed` in the profile of the tests, with the features that all of them give to what it is linked with: a test of
 /// its package brings it along. The package alone would be built with its own features, and most of what is below it twice.
 pub(crate) fn build_binary() -> Command {
-    let mut command = cargo();
+    let mut command = workspace();
     command.args(["test", "--quiet", "--workspace", "--no-run", "--test", "errors"]);
     command
 }

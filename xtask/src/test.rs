@@ -92,8 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.part == Some(Part::Checks) {
         return Ok(());
     }
-    process::step("building the tests of the workspace");
-    process::run(process::cargo().args(TESTS).arg("--no-run"))?;
+    build_tests()?;
     let mut tally = Tally { passed: 0, failed: 0, succeeded: true };
     if wanted(Part::Tests) {
         tally.add(&workspace_tests(&options.filter)?);
@@ -132,9 +131,11 @@ fn checks() -> Result<()> {
 }
 
 fn other_checks() -> Result<()> {
-    formatting_and_lints()?;
+    formatting()?;
     structure::check()?;
     bare_target()?;
+    process::lint_what_is_compiled();
+    build_tests()?;
     guests::build(true)?;
     toolchains::run()
 }
@@ -142,7 +143,7 @@ fn other_checks() -> Result<()> {
 /// Runs the examples of doc comments, of the crates that have some: to look for them in the others takes longer.
 fn examples() -> Result<Tally> {
     process::step("examples in doc comments");
-    let mut run = process::cargo();
+    let mut run = process::workspace();
     run.args(["test", "--quiet", "--doc"]);
     for name in structure::with_examples()? {
         run.args(["--package", &format!("wasmbed-{name}")]);
@@ -204,7 +205,7 @@ fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {
 
 /// cargo with what tests look for.
 pub(crate) fn command() -> Result<Command> {
-    let mut command = process::cargo();
+    let mut command = process::workspace();
     command.env("KUBEBUILDER_ASSETS", tools::assets()?).env("WASMBED_KUBECTL", tools::kubectl()?);
     // Most tests wait for processes most of the time; those that emulate boards take turns.
     if std::env::var_os(THREADS).is_none() {
@@ -229,18 +230,15 @@ fn warn_of_a_full_disk() -> Result<()> {
     Ok(())
 }
 
-fn formatting_and_lints() -> Result<()> {
-    process::step("formatting and lints");
-    process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
-    process::run(process::cargo().args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+fn formatting() -> Result<()> {
+    process::step("formatting");
+    process::run(process::cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// Compiles what the tests are and, that they be linted as well, the examples; where checks are wanted, with lints.
+fn build_tests() -> Result<()> {
+    process::step("building the tests of the workspace");
+    process::run(process::workspace().args(TESTS).args(["--examples", "--no-run"]))
 }
 
 fn ensure_components() -> Result<()> {
