@@ -37,14 +37,21 @@ pub const BROKER_CA_MAX: usize = 32_768;
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.ca) || self.url.startsWith('mqtts:')",
-    "message": "ca belongs to a url that begins with mqtts://",
+    "rule": "!has(self.ca) || !self.url.startsWith('mqtt:')",
+    "message": "ca belongs to a url that begins with mqtts:// or https://",
+}, {
+    "rule": "(self.type == 'Webhook') == self.url.startsWith('https:')",
+    "message": "the url of a Webhook begins with https://, and that of Mqtt with mqtts:// or mqtt://",
+}, {
+    "rule": "(self.type == 'Webhook') == (has(self.format) && self.format != 'Raw')",
+    "message": "the format of a Webhook is Json or Cbor, and that of Mqtt is Raw",
 }]))]
 pub struct MessageBrokerSpec {
-    /// What it speaks: `Mqtt`, which is MQTT 5.
+    /// What it speaks: `Mqtt`, which is MQTT 5, or `Webhook`, which takes batches by HTTPS.
     #[serde(rename = "type")]
     pub broker: BrokerType,
-    /// `mqtts://host:port`, or `mqtt://host:port` without TLS; without a port 8883 and 1883.
+    /// `mqtts://host:port`, or `mqtt://host:port` without TLS; without a port 8883 and 1883. Of a Webhook `https://host:port/path`;
+    /// without a port 443.
     #[schemars(length(min = 8, max = 300), regex(pattern = BROKER_URL_PATTERN))]
     pub url: String,
     /// PEM of the certificates that the broker's leads to; without it those that the gateway's system trusts.
@@ -63,7 +70,7 @@ pub struct MessageBrokerSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = TOPIC_MAX), regex(pattern = TOPIC_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub topics: Vec<String>,
-    /// What a message becomes: `Raw`, its payload as it is.
+    /// What a message becomes: `Raw`, its payload as it is; for a Webhook a member of a batch in `Json` or `Cbor`.
     #[serde(default)]
     pub format: BrokerFormat,
 }
@@ -74,6 +81,8 @@ pub enum BrokerType {
     /// MQTT 5.
     #[default]
     Mqtt,
+    /// Batches by POST (HTTP/1.1) over TLS.
+    Webhook,
     /// One of a later version.
     #[serde(other)]
     #[schemars(skip)]
@@ -86,6 +95,10 @@ pub enum BrokerFormat {
     /// Its payload as it is.
     #[default]
     Raw,
+    /// A member of a batch in JSON, its payload in base64.
+    Json,
+    /// A member of a batch in CBOR.
+    Cbor,
     /// One of a later version.
     #[serde(other)]
     #[schemars(skip)]
@@ -95,8 +108,9 @@ pub enum BrokerFormat {
 /// How gateways prove to a broker who they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerCredentials {
-    /// A Secret of the same namespace with `username` and `password`, with `tls.crt` and `tls.key`, or with all of them. The namespace's
-    /// owner lets controllers read it, by a RoleBinding of the ClusterRole wasmbed-secret-reader.
+    /// A Secret of the same namespace with `username` and `password`, with `tls.crt` and `tls.key`, or with all of them; for a Webhook
+    /// `token`, which is sent as a bearer's, may be in place of a user. The namespace's owner lets controllers read it, by a RoleBinding of
+    /// the ClusterRole wasmbed-secret-reader.
     #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN))]
     pub secret: String,
 }

@@ -40,9 +40,12 @@ pub(crate) const SECRET_KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
 pub(crate) const UID_PATTERN: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 /// `host:port`, the host in brackets if it is an IPv6 address.
 pub(crate) const ADDRESS_PATTERN: &str = r"^([-._A-Za-z0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$";
-/// `mqtt://` or `mqtts://`, a host and perhaps a port; nothing after it, and no user before it.
-pub(crate) const BROKER_URL_PATTERN: &str =
-    r"^mqtts?://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?$";
+/// `mqtt://` or `mqtts://`, a host and perhaps a port; or `https://` with the same and perhaps a path and a query (RFC 3986). No user, and
+/// no fragment.
+pub(crate) const BROKER_URL_PATTERN: &str = concat!(
+    r"^(mqtts?://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?",
+    r"|https://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[-A-Za-z0-9._~%!$&'()*+,;=:@/?]*)?)$",
+);
 /// RFC 3339 date and time, characters.
 pub(crate) const TIME_MAX: u64 = 40;
 /// A text for people, characters.

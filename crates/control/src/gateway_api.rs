@@ -164,7 +164,7 @@ pub struct BrokerEntry {
     pub generation: i64,
     /// `metadata.creationTimestamp`, seconds since 1970: what was published before is not for it.
     pub created_unix_s: u64,
-    /// `Mqtt`.
+    /// `Mqtt` or `Webhook`.
     pub kind: String,
     /// As the MessageBroker has it.
     pub url: String,
@@ -177,6 +177,12 @@ pub struct BrokerEntry {
     /// `password` of the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Hidden<String>>,
+    /// `token` of the Secret, of a `Webhook`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Hidden<String>>,
+    /// Of a `Webhook`: `Json` or `Cbor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// `tls.crt` of the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Hidden<String>>,

@@ -3,9 +3,11 @@
 //! Each broker has a task of its own, so that none waits for another. It asks the decisions for each step; what it holds in memory is a
 //! window of messages. What goes wrong with a broker ends its task and nothing else.
 
+mod failure;
 mod feed;
 mod mqtt;
 mod trust;
+mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wasmbed_api::{BrokerGateway, GATEWAY_COMPONENT, MessageBroker, ReasonCode};
 use wasmbed_control::{
     UnixTime,
-    gateway::{BrokerFailure, BrokerStart, BrokerStatusWrite, BrokerStep},
+    gateway::{BrokerFailure, BrokerStart, BrokerStatusWrite, BrokerStep, Speaks},
 };
 use wasmbed_kubernetes::Caller;
 
@@ -74,10 +76,15 @@ impl Brokers {
                 },
                 BrokerStep::Connect => {
                     let link = link.as_ref()?;
-                    let connected = mqtt::Session::open(link, &self.name).await;
-                    return match connected {
-                        Ok(session) => session.serve(&self.feed, connection).await,
-                        Err(failure) => Some(failure),
+                    return match link.endpoint.speaks {
+                        Speaks::Mqtt => match mqtt::Session::open(link, &self.name).await {
+                            Ok(session) => session.serve(&self.feed, connection).await,
+                            Err(failure) => Some(failure),
+                        },
+                        Speaks::Webhook { .. } => match webhook::Session::open(link, &self.name).await {
+                            Ok(session) => session.serve(&self.feed, connection).await,
+                            Err(failure) => Some(failure),
+                        },
                     };
                 }
                 BrokerStep::Wait { .. } => return None,

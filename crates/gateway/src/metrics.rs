@@ -1,6 +1,7 @@
 //! What the process measures, for `/metrics`.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -280,7 +281,7 @@ impl Metrics {
         levels: &Levels,
         counters: &Counters,
         messages: &(MessageLevels, MessageCounters),
-        brokers: &BrokerLevels,
+        brokers: &BTreeMap<&'static str, BrokerLevels>,
         (handshakes, waiting): (usize, usize),
         connections_max: usize,
     ) {

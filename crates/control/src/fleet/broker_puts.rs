@@ -129,7 +129,8 @@ impl Fleet {
                 uid: broker.uid.clone(),
                 generation: broker.generation,
                 created_unix_s: broker.created_unix_s,
-                kind: "Mqtt".to_owned(),
+                kind: kind(broker.spec.broker).to_owned(),
+                format: format(broker.spec.format).map(str::to_owned),
                 url: broker.spec.url.clone(),
                 ca: broker.spec.ca.clone(),
                 topics: broker.spec.topics.clone(),
@@ -158,8 +159,16 @@ impl Fleet {
         entry: &mut BrokerEntry,
     ) -> Option<Result<(), BrokerTrouble>> {
         let spec = &broker.spec;
-        if (spec.broker, spec.format) != (BrokerType::Mqtt, BrokerFormat::Raw) {
-            let message = "spec.type or spec.format is one that this version of the controller does not know; upgrade the controller";
+        let message = match (spec.broker, spec.format) {
+            (BrokerType::Mqtt, BrokerFormat::Raw)
+            | (BrokerType::Webhook, BrokerFormat::Json | BrokerFormat::Cbor) => None,
+            (BrokerType::Unknown, _) | (_, BrokerFormat::Unknown) => Some(
+                "spec.type or spec.format is one that this version of the controller does not know; upgrade the controller",
+            ),
+            (BrokerType::Mqtt, BrokerFormat::Json | BrokerFormat::Cbor) => Some("spec.format of Mqtt is Raw"),
+            (BrokerType::Webhook, BrokerFormat::Raw) => Some("spec.format of a Webhook is Json or Cbor"),
+        };
+        if let Some(message) = message {
             return Some(trouble(ReasonCode::BrokerInvalid, message.to_owned()));
         }
         if let Some(selector) = &spec.selector {
@@ -238,14 +247,33 @@ fn credentials(
     entry.password = values.text("password").cloned();
     entry.certificate = values.text("tls.crt").cloned();
     entry.key = values.text("tls.key").cloned();
-    if entry.username.is_none() && entry.certificate.is_none() {
-        return trouble(
-            ReasonCode::BrokerInvalid,
-            format!(
-                "Secret {} has neither username and password nor tls.crt and tls.key as texts",
-                secret.name
-            ),
-        );
+    let is_webhook = entry.kind == kind(BrokerType::Webhook);
+    entry.token = values.text("token").filter(|_| is_webhook).cloned();
+    let name = &secret.name;
+    if entry.username.is_none() && entry.certificate.is_none() && entry.token.is_none() {
+        let missing = if is_webhook {
+            format!("Secret {name} has none of token, username and password, tls.crt and tls.key as texts")
+        } else {
+            format!("Secret {name} has neither username and password nor tls.crt and tls.key as texts")
+        };
+        return trouble(ReasonCode::BrokerInvalid, missing);
     }
     Ok(())
+}
+
+fn kind(broker: BrokerType) -> &'static str {
+    match broker {
+        BrokerType::Mqtt => "Mqtt",
+        BrokerType::Webhook => "Webhook",
+        BrokerType::Unknown => "Unknown",
+    }
+}
+
+/// None where there is no choice.
+fn format(format: BrokerFormat) -> Option<&'static str> {
+    match format {
+        BrokerFormat::Json => Some("Json"),
+        BrokerFormat::Cbor => Some("Cbor"),
+        BrokerFormat::Raw | BrokerFormat::Unknown => None,
+    }
 }

@@ -376,6 +376,8 @@ pub const BROKER_WINDOW_BYTES: usize = 64 * 1024;
 pub const BROKER_PATIENCE_MS: u64 = 30_000;
 /// Between two attempts to reach a broker: half of it, and anything up to the other half.
 pub const BROKER_BACKOFF: crate::Backoff = crate::Backoff::doubling(1_000, 60_000);
+/// A broker that asks not to be tried for longer is tried all the same.
+pub const BROKER_RETRY_AFTER_MS_MAX: u64 = 300_000;
 /// A connection that lasts so long was a good one.
 pub const BROKER_GOOD_MS: u64 = 30_000;
 /// How long it takes at most until it is on the disk what a broker acknowledged: what is not comes again after a crash.

@@ -68,9 +68,10 @@ pub use deliveries::{DeliveryId, DeliveryRequest};
 pub use input::*;
 pub use logs::{LogCursor, LogPage};
 pub use messages::{
-    BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage, BrokerPage,
-    BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, MessageCounters, MessageCursor, MessageLevels,
-    MessageRefusal, OutboxFailure, OutboxWrite, RestoredMessages, Verdict, message_lines,
+    BatchFormat, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage,
+    BrokerPage, BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, MessageCounters, MessageCursor,
+    MessageLevels, MessageRefusal, OutboxFailure, OutboxWrite, RestoredMessages, Speaks, Verdict,
+    message_lines,
 };
 pub use orders::PreparedOrders;
 pub use sets::PreparedSets;

@@ -23,10 +23,12 @@ use wasmbed_control::gateway::{
     BrokerFailure, BrokerLink, BrokerMessage, BrokerStep, ConnectionId, Verdict, config::BROKER_WINDOW_MAX,
 };
 
-use super::{feed::Feed, trust};
+use super::{
+    failure::{CONNECT_TIMEOUT, of_io, unanswered},
+    feed::Feed,
+    trust,
+};
 
-/// From the first packet of TCP to CONNACK.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two signs of life: a broker that is silent for longer is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Between two looks at what is to be done, if nothing comes.
@@ -199,14 +201,6 @@ fn left(code: DisconnectReasonCode) -> BrokerFailure {
     BrokerFailure::new(reason, &format!("the broker closed the connection: {code:?}"))
 }
 
-fn unanswered() -> BrokerFailure {
-    let seconds = CONNECT_TIMEOUT.as_secs();
-    BrokerFailure::new(
-        ReasonCode::BrokerUnreachable,
-        &format!("the broker did not answer within {seconds} s"),
-    )
-}
-
 /// Why a connection ended, for people.
 fn failure(error: &ConnectionError) -> BrokerFailure {
     let (reason, message) = match error {
@@ -238,24 +232,4 @@ fn failure(error: &ConnectionError) -> BrokerFailure {
         other => (ReasonCode::BrokerRefused, format!("the broker does not keep to MQTT 5: {other}")),
     };
     BrokerFailure::new(reason, &message)
-}
-
-fn of_io(error: &std::io::Error) -> BrokerFailure {
-    use std::io::ErrorKind;
-    // Errors of TLS come within errors of I/O.
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(tls) = inner {
-        return BrokerFailure::new(ReasonCode::BrokerUntrusted, &format!("TLS: {tls}"));
-    }
-    let message = match error.kind() {
-        ErrorKind::ConnectionRefused => {
-            "nothing listens at the address of spec.url: connection refused".to_owned()
-        }
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => {
-            "the broker closed the connection".to_owned()
-        }
-        ErrorKind::TimedOut => return unanswered(),
-        _ => format!("no connection: {error}"),
-    };
-    BrokerFailure::new(ReasonCode::BrokerUnreachable, &message)
 }

@@ -1,6 +1,9 @@
 //! Metrics of brokers: all of a type together, since the metrics of a gateway name nobody's objects.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -16,8 +19,6 @@ type Count = Counter<u64, AtomicU64>;
 struct Type {
     r#type: &'static str,
 }
-
-const MQTT: Type = Type { r#type: "Mqtt" };
 
 /// What is measured of brokers; cheap to clone.
 #[derive(Clone, Debug)]
@@ -72,21 +73,24 @@ impl BrokerMetrics {
         }
     }
 
-    pub(super) fn level(&self, levels: &BrokerLevels) {
-        let set = |family: &Family<Type, Gauge>, value: u64| {
-            family.get_or_create(&MQTT).set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        set(&self.defined, levels.brokers as u64);
-        set(&self.connected, levels.connected as u64);
-        set(&self.failing, levels.failing as u64);
-        set(&self.waiting, levels.waiting_messages);
-        set(&self.waiting_bytes, levels.waiting_bytes);
-        let copy = |family: &Family<Type, Count>, value: u64| {
-            family.get_or_create(&MQTT).inner().store(value, Ordering::Relaxed);
-        };
-        copy(&self.sent, levels.sent);
-        copy(&self.refused, levels.refused);
-        copy(&self.dropped, levels.dropped);
-        copy(&self.failures, levels.failures);
+    pub(super) fn level(&self, levels: &BTreeMap<&'static str, BrokerLevels>) {
+        for (name, levels) in levels {
+            let of_type = Type { r#type: name };
+            let set = |family: &Family<Type, Gauge>, value: u64| {
+                family.get_or_create(&of_type).set(i64::try_from(value).unwrap_or(i64::MAX));
+            };
+            set(&self.defined, levels.brokers as u64);
+            set(&self.connected, levels.connected as u64);
+            set(&self.failing, levels.failing as u64);
+            set(&self.waiting, levels.waiting_messages);
+            set(&self.waiting_bytes, levels.waiting_bytes);
+            let copy = |family: &Family<Type, Count>, value: u64| {
+                family.get_or_create(&of_type).inner().store(value, Ordering::Relaxed);
+            };
+            copy(&self.sent, levels.sent);
+            copy(&self.refused, levels.refused);
+            copy(&self.dropped, levels.dropped);
+            copy(&self.failures, levels.failures);
+        }
     }
 }

@@ -20,3 +20,5 @@ mod operators;
 mod presence;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;

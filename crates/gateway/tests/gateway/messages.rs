@@ -48,7 +48,7 @@ fn put(device: &str) -> Vec<u8> {
     serde_json::to_vec(&PutSets { leader_term: 1, sets }).unwrap()
 }
 
-async fn world() -> (World, DeviceClient) {
+pub(crate) async fn world() -> (World, DeviceClient) {
     world_with(hello(0, 0)).await
 }
 
@@ -66,7 +66,7 @@ async fn world_with(hello: Hello<'_>) -> (World, DeviceClient) {
 }
 
 /// Publishes, and waits for the acknowledgement of the last message.
-async fn publish(device: &mut DeviceClient, messages: &[(u64, &[u8])]) {
+pub(crate) async fn publish(device: &mut DeviceClient, messages: &[(u64, &[u8])]) {
     for (sequence, payload) in messages {
         let publish = Publish {
             uid: ApplicationUid([1; 16]),

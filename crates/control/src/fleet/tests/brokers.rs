@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
-use wasmbed_api::{BrokerCredentials, BrokerType, MessageBroker, MessageBrokerSpec};
+use wasmbed_api::{BrokerCredentials, BrokerFormat, BrokerType, MessageBroker, MessageBrokerSpec};
 
 use super::*;
 use crate::{
@@ -25,6 +25,16 @@ fn broker(name: &str, number: u8, spec: MessageBrokerSpec) -> MessageBroker {
 
 fn spec() -> MessageBrokerSpec {
     MessageBrokerSpec { url: "mqtts://broker".to_owned(), ..MessageBrokerSpec::default() }
+}
+
+fn webhook() -> MessageBrokerSpec {
+    let url = "https://ingest.example/in".to_owned();
+    MessageBrokerSpec {
+        broker: BrokerType::Webhook,
+        url,
+        format: BrokerFormat::Cbor,
+        ..MessageBrokerSpec::default()
+    }
 }
 
 fn with_credentials() -> MessageBrokerSpec {
@@ -164,16 +174,34 @@ fn credentials_are_read_before_anything_is_told_and_shown_nowhere() {
 }
 
 #[test]
+fn a_webhook_is_told_with_its_format_and_its_token() {
+    let mut world = running(1);
+    world.secrets.insert("s".to_owned(), values(&[("token", b"s3cret")]));
+    let spec = MessageBrokerSpec { credentials: with_credentials().credentials, ..webhook() };
+    list(&mut world, &[broker("a", 1, spec)]);
+    let entries = told(&mut world).unwrap();
+    assert_eq!((entries[0].kind.as_str(), entries[0].format.as_deref()), ("Webhook", Some("Cbor")));
+    assert_eq!(entries[0].token.as_deref().map(String::as_str), Some("s3cret"));
+    assert!(entries[0].trouble.is_none() && !format!("{entries:?}").contains("s3cret"));
+}
+
+#[test]
 fn what_cannot_be_used_is_told_with_its_reason() {
     let mut world = world(&[]);
     told(&mut world);
     let unknown = MessageBrokerSpec { broker: BrokerType::Unknown, ..spec() };
+    let raw = MessageBrokerSpec { format: BrokerFormat::Raw, ..webhook() };
+    let json = MessageBrokerSpec { format: BrokerFormat::Json, ..spec() };
     let cases = [
         (with_credentials(), SecretOutcome::NotFound, ReasonCode::SecretNotFound),
         (with_credentials(), SecretOutcome::Forbidden("no".to_owned()), ReasonCode::SecretForbidden),
         (with_credentials(), SecretOutcome::Unavailable("away".to_owned()), ReasonCode::SecretUnavailable),
         (with_credentials(), values(&[("other", b"x")]), ReasonCode::BrokerInvalid),
         (unknown, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
+        (raw, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
+        (json, SecretOutcome::NotFound, ReasonCode::BrokerInvalid),
+        // A broker of MQTT has no use for a token.
+        (with_credentials(), values(&[("token", b"t")]), ReasonCode::BrokerInvalid),
     ];
     for (number, (spec, secret, reason)) in (1..).zip(cases) {
         world.secrets.insert("s".to_owned(), secret);

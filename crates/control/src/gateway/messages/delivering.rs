@@ -137,6 +137,13 @@ impl Gateway {
         }
     }
 
+    /// A broker refuses something, and its connection goes on: its status says so until it takes something.
+    pub fn handle_broker_complaint(&mut self, now: Now, connection: ConnectionId, failure: BrokerFailure) {
+        if let Some(messages) = &mut self.messages {
+            messages.brokers.complained(now, connection, failure);
+        }
+    }
+
     /// A connection ended; every one that [`Gateway::poll_broker`] began does once.
     pub fn handle_broker_ended(
         &mut self,
@@ -164,9 +171,9 @@ impl Gateway {
         }
     }
 
-    /// Numbers of all brokers.
+    /// Numbers of all brokers, by type.
     #[must_use]
-    pub fn broker_levels(&self) -> BrokerLevels {
+    pub fn broker_levels(&self) -> BTreeMap<&'static str, BrokerLevels> {
         self.messages.as_ref().map(|messages| messages.brokers.levels()).unwrap_or_default()
     }
 }

@@ -47,8 +47,8 @@ use record::{Record, Stored};
 use stored::Kept;
 
 pub use brokers::{
-    BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage, BrokerPage,
-    BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, Verdict,
+    BatchFormat, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLevels, BrokerLink, BrokerMessage,
+    BrokerPage, BrokerStart, BrokerStatusWrite, BrokerStep, ConnectionId, Speaks, Verdict,
 };
 pub use cursor::{MessageCursor, message_lines};
 pub use refusal::MessageRefusal;

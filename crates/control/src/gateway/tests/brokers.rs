@@ -43,14 +43,14 @@ fn a_controller_defines_brokers_and_an_earlier_leader_does_not() {
     let refused = world.gateway.handle_put_brokers(now, put(1, Vec::new()));
     assert!(matches!(refused, Err(Refused::Fenced(_))), "{refused:?}");
     assert_eq!(started(&mut world), ["lab-1"]);
-    assert_eq!(world.gateway.broker_levels().brokers, 1);
+    assert_eq!(world.gateway.broker_levels()["Mqtt"].brokers, 1);
     let many = (0..=BROKERS_MAX).map(|number| entry("lab", number)).collect();
     let refused = world.gateway.handle_put_brokers(now, put(2, many));
     assert!(
         matches!(&refused, Err(Refused::Invalid(refusal)) if refusal.reason == "TooManyBrokers"),
         "{refused:?}"
     );
-    assert_eq!(world.gateway.broker_levels().brokers, 1);
+    assert_eq!(world.gateway.broker_levels()["Mqtt"].brokers, 1);
 }
 
 #[test]

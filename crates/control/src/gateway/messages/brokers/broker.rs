@@ -21,8 +21,8 @@ use crate::{
     Now, UnixTime,
     gateway::{
         config::{
-            BROKER_BACKOFF, BROKER_GOOD_MS, BROKER_PATIENCE_MS, BROKER_STATUS_EDGE_MS, BROKER_STATUS_MS,
-            BROKER_WINDOW_BYTES, BROKER_WINDOW_MAX,
+            BROKER_BACKOFF, BROKER_GOOD_MS, BROKER_PATIENCE_MS, BROKER_RETRY_AFTER_MS_MAX,
+            BROKER_STATUS_EDGE_MS, BROKER_STATUS_MS, BROKER_WINDOW_BYTES, BROKER_WINDOW_MAX,
         },
         messages::record::Stored,
     },
@@ -252,7 +252,7 @@ impl Broker {
                 self.window.len(),
                 BROKER_PATIENCE_MS / 1_000
             );
-            return BrokerStep::End(Some(BrokerFailure { reason: ReasonCode::BrokerSilent, message }));
+            return BrokerStep::End(Some(BrokerFailure::new(ReasonCode::BrokerSilent, &message)));
         }
         let bytes =
             BROKER_WINDOW_BYTES.saturating_sub(usize::try_from(self.window_bytes).unwrap_or(usize::MAX));
@@ -389,11 +389,18 @@ impl Broker {
         let pause_ms = BROKER_BACKOFF.pause_ms(self.failures);
         self.failures = self.failures.saturating_add(1);
         let half_ms = pause_ms / 2;
-        self.phase = Phase::Idle { from_ms: now.ms + half_ms + random % (pause_ms - half_ms + 1) };
+        let pause_ms = half_ms + random % (pause_ms - half_ms + 1);
+        let asked_ms = failure.as_ref().map_or(0, |failure| failure.retry_after_ms);
+        self.phase = Phase::Idle { from_ms: now.ms + pause_ms.max(asked_ms.min(BROKER_RETRY_AFTER_MS_MAX)) };
         if let Some(failure) = failure {
-            let since = self.error.take().filter(|(before, _)| before.reason == failure.reason);
-            self.error = Some((failure, since.map_or(now.unix_ms, |(_, since)| since)));
+            self.complained(now, failure);
         }
+    }
+
+    /// Something is wrong that a person is to know of.
+    pub(super) fn complained(&mut self, now: Now, failure: BrokerFailure) {
+        let since = self.error.take().filter(|(before, _)| before.reason == failure.reason);
+        self.error = Some((failure, since.map_or(now.unix_ms, |(_, since)| since)));
     }
 
     /// A message is on the disk.

@@ -8,8 +8,9 @@ use wasmbed_protocol::ApplicationUid;
 use super::super::{cursor, record::Stored};
 use crate::{Hidden, ObjectKey, UnixTime, gateway_api::BrokerEntry, harmless, key::short_name};
 
-/// Ports without one in the URL, as IANA has them: `secure-mqtt` and `mqtt`.
-const PORTS: [(&str, bool, u16); 2] = [("mqtts://", true, 8883), ("mqtt://", false, 1883)];
+/// Ports without one in the URL, as IANA has them: `secure-mqtt`, `mqtt` and `https`.
+const MQTT_PORTS: &[(&str, bool, u16)] = &[("mqtts://", true, 8883), ("mqtt://", false, 1883)];
+const WEBHOOK_PORTS: &[(&str, bool, u16)] = &[("https://", true, 443)];
 /// What a broker said at most in a status.
 const MESSAGE_BYTES_MAX: usize = 512;
 
@@ -24,12 +25,39 @@ pub struct BrokerEndpoint {
     pub tls: bool,
     /// PEM of the certificates that its own leads to; those that the system trusts if there is none.
     pub ca: Option<String>,
-    /// User name of MQTT.
+    /// What it speaks.
+    pub speaks: Speaks,
+    /// User name.
     pub username: Option<Hidden<String>>,
-    /// Password of MQTT.
+    /// Password.
     pub password: Option<Hidden<String>>,
+    /// Bearer's token (RFC 6750), of a webhook.
+    pub token: Option<Hidden<String>>,
     /// PEM of the gateway's certificate for it, and of its key.
     pub certificate: Option<(Hidden<String>, Hidden<String>)>,
+}
+
+/// What a broker speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// MQTT 5.
+    Mqtt,
+    /// HTTP/1.1: batches by POST.
+    Webhook {
+        /// With the query.
+        path: String,
+        /// Of a batch.
+        format: BatchFormat,
+    },
+}
+
+/// How a batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchFormat {
+    /// `application/json` (RFC 8259).
+    Json,
+    /// `application/cbor` (RFC 8949).
+    Cbor,
 }
 
 /// Why messages don't reach a broker.
@@ -39,13 +67,15 @@ pub struct BrokerFailure {
     pub reason: ReasonCode,
     /// For people.
     pub message: String,
+    /// The broker asks not to be tried for so long, at least.
+    pub retry_after_ms: u64,
 }
 
 impl BrokerFailure {
     /// With what the broker or the network said made harmless and short.
     #[must_use]
     pub fn new(reason: ReasonCode, message: &str) -> Self {
-        Self { reason, message: harmless(message, MESSAGE_BYTES_MAX).into_owned() }
+        Self { reason, message: harmless(message, MESSAGE_BYTES_MAX).into_owned(), retry_after_ms: 0 }
     }
 }
 
@@ -55,18 +85,38 @@ pub(super) fn endpoint(entry: &BrokerEntry) -> Result<BrokerEndpoint, BrokerFail
         return Err(BrokerFailure::new(trouble.reason, &trouble.message));
     }
     let invalid = |message: &str| Err(BrokerFailure::new(ReasonCode::BrokerInvalid, message));
-    if entry.kind != "Mqtt" {
-        return invalid(
-            "spec.type is one that this version of the gateway does not know; upgrade the gateway",
-        );
-    }
-    let scheme =
-        PORTS.iter().find_map(|(scheme, tls, port)| Some((entry.url.strip_prefix(scheme)?, *tls, *port)));
-    let Some((rest, tls, port)) = scheme else {
-        return invalid("spec.url begins with neither mqtts:// nor mqtt://");
+    let ports = match entry.kind.as_str() {
+        "Mqtt" => MQTT_PORTS,
+        "Webhook" => WEBHOOK_PORTS,
+        _ => {
+            return invalid(
+                "spec.type is one that this version of the gateway does not know; upgrade the gateway",
+            );
+        }
     };
-    let (host, port) = match rest.split_once(':') {
-        None => (rest, port),
+    let scheme =
+        ports.iter().find_map(|(scheme, tls, port)| Some((entry.url.strip_prefix(scheme)?, *tls, *port)));
+    let Some((rest, tls, port)) = scheme else {
+        return invalid(if entry.kind == "Mqtt" {
+            "spec.url begins with neither mqtts:// nor mqtt://"
+        } else {
+            "spec.url of a Webhook does not begin with https://"
+        });
+    };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let speaks = match (entry.kind.as_str(), entry.format.as_deref(), path) {
+        ("Mqtt", _, "") => Speaks::Mqtt,
+        ("Mqtt", ..) => return invalid("spec.url of Mqtt has a path"),
+        (_, Some("Json"), _) => Speaks::webhook(path, BatchFormat::Json),
+        (_, Some("Cbor"), _) => Speaks::webhook(path, BatchFormat::Cbor),
+        _ => {
+            return invalid(
+                "spec.format is one that this version of the gateway does not know; upgrade the gateway",
+            );
+        }
+    };
+    let (host, port) = match authority.split_once(':') {
+        None => (authority, port),
         Some((host, port)) => match port.parse() {
             Ok(port) if port > 0 => (host, port),
             _ => return invalid("the port of spec.url is not between 1 and 65535"),
@@ -75,6 +125,17 @@ pub(super) fn endpoint(entry: &BrokerEntry) -> Result<BrokerEndpoint, BrokerFail
     let plain = |character: char| character.is_ascii_alphanumeric() || "-.".contains(character);
     if host.is_empty() || !host.chars().all(plain) {
         return invalid("the host of spec.url is neither a name nor an IPv4 address");
+    }
+    let in_path = |character: char| character.is_ascii_graphic() && !"\"#<>\\^`{|}".contains(character);
+    if !path.chars().all(in_path) {
+        return invalid("the path of spec.url has a character that has to be percent-encoded");
+    }
+    if entry.token.as_ref().is_some_and(|token| !token.chars().all(|character| character.is_ascii_graphic()))
+    {
+        return invalid("token of the Secret of spec.credentials has characters that no header may have");
+    }
+    if entry.token.is_some() && entry.username.is_some() {
+        return invalid("the Secret of spec.credentials has token and username, of which one can be sent");
     }
     let certificate = match (&entry.certificate, &entry.key) {
         (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
@@ -89,10 +150,18 @@ pub(super) fn endpoint(entry: &BrokerEntry) -> Result<BrokerEndpoint, BrokerFail
         port,
         tls,
         ca: entry.ca.clone(),
+        speaks,
         username: entry.username.clone(),
         password: entry.password.clone(),
+        token: entry.token.clone(),
         certificate,
     })
+}
+
+impl Speaks {
+    fn webhook(path: &str, format: BatchFormat) -> Self {
+        Self::Webhook { path: if path.is_empty() { "/".to_owned() } else { path.to_owned() }, format }
+    }
 }
 
 /// Which messages a broker is to have.

@@ -5,6 +5,7 @@
 //! after it was written last comes again after a crash, with the same identity. A broker that is away costs nothing but disk: the
 //! bounds of the outbox let go of the oldest, which is counted. Each broker has a window and pauses of its own.
 
+mod batch;
 mod broker;
 mod definition;
 mod step;
@@ -25,7 +26,9 @@ use broker::Broker;
 
 pub use step::{BrokerStep, ConnectionId, Verdict};
 
-pub use definition::{BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLink, BrokerMessage, BrokerPage};
+pub use definition::{
+    BatchFormat, BrokerCursor, BrokerEndpoint, BrokerFailure, BrokerLink, BrokerMessage, BrokerPage, Speaks,
+};
 
 /// Something to be done for a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +50,16 @@ pub struct BrokerStatusWrite {
     pub entry: BrokerGateway,
 }
 
-/// Numbers of all brokers together.
+/// What is measured of a broker, whatever a controller calls its type.
+fn type_of(entry: &BrokerEntry) -> &'static str {
+    match entry.kind.as_str() {
+        "Mqtt" => "Mqtt",
+        "Webhook" => "Webhook",
+        _ => "Unknown",
+    }
+}
+
+/// Numbers of all brokers of a type together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerLevels {
     /// Brokers that are defined.
@@ -85,8 +97,8 @@ pub(super) struct Brokers {
     /// Rises whenever connections are to look again.
     version: u64,
     random: u64,
-    /// Of brokers that are gone.
-    before: BrokerLevels,
+    /// By type: failures, and what brokers that are gone took.
+    before: BTreeMap<&'static str, BrokerLevels>,
 }
 
 /// Positions for the disk.
@@ -138,9 +150,10 @@ impl Brokers {
         for uid in gone {
             self.version += 1;
             if let Some(broker) = self.brokers.remove(&uid) {
-                self.before.sent += broker.sent;
-                self.before.refused += broker.refused;
-                self.before.dropped += broker.dropped;
+                let before = self.before.entry(type_of(broker.entry())).or_default();
+                before.sent += broker.sent;
+                before.refused += broker.refused;
+                before.dropped += broker.dropped;
             }
             self.released.insert(uid);
         }
@@ -267,11 +280,19 @@ impl Brokers {
         self.note_unsaved(now);
     }
 
+    pub(super) fn complained(&mut self, now: Now, connection: ConnectionId, failure: BrokerFailure) {
+        if let Some(broker) = self.of(connection) {
+            broker.complained(now, failure);
+        }
+    }
+
     pub(super) fn ended(&mut self, now: Now, connection: ConnectionId, failure: Option<BrokerFailure>) {
-        self.before.failures += u64::from(failure.is_some());
         let random = self.next_random(now);
+        let failed = u64::from(failure.is_some());
         if let Some(broker) = self.of(connection) {
             broker.ended(now, failure, random);
+            let of_type = type_of(broker.entry());
+            self.before.entry(of_type).or_default().failures += failed;
         }
         self.connections.remove(&connection);
     }
@@ -304,9 +325,12 @@ impl Brokers {
         self.version
     }
 
-    pub(super) fn levels(&self) -> BrokerLevels {
-        let mut levels = BrokerLevels { brokers: self.brokers.len(), ..self.before };
+    /// By type, as MessageBrokers name it.
+    pub(super) fn levels(&self) -> BTreeMap<&'static str, BrokerLevels> {
+        let mut all = self.before.clone();
         for broker in self.brokers.values() {
+            let levels = all.entry(type_of(broker.entry())).or_default();
+            levels.brokers += 1;
             levels.connected += usize::from(broker.is_connected());
             levels.failing += usize::from(broker.failing());
             let waiting = broker.waiting().unwrap_or_default();
@@ -316,7 +340,7 @@ impl Brokers {
             levels.refused += broker.refused;
             levels.dropped += broker.dropped;
         }
-        levels
+        all
     }
 
     pub(super) fn check(&self) -> Result<(), &'static str> {

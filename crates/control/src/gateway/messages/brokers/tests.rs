@@ -423,9 +423,14 @@ fn a_definition_that_cannot_be_used_says_so_and_counts_what_waits() {
         ("mqtt://broker:0", "Mqtt", "port"),
         ("mqtt://bro ker", "Mqtt", "host"),
         ("mqtt://broker", "Nats", "upgrade"),
+        ("mqtt://broker/path", "Mqtt", "path"),
+        ("http://broker", "Webhook", "https://"),
+        ("https://user@broker", "Webhook", "host"),
+        ("https://broker/a b", "Webhook", "percent-encoded"),
     ];
     for (url, kind, wanted) in cases {
-        let broken = BrokerEntry { url: url.to_owned(), kind: kind.to_owned(), ..entry(0) };
+        let format = (kind == "Webhook").then(|| "Json".to_owned());
+        let broken = BrokerEntry { url: url.to_owned(), kind: kind.to_owned(), format, ..entry(0) };
         let last = run.last();
         run.messages.brokers.define(run.now, &[broken], last, |_| 0);
         for _ in 0..3 {
@@ -440,6 +445,53 @@ fn a_definition_that_cannot_be_used_says_so_and_counts_what_waits() {
         let error = status.last_error.unwrap();
         assert!(error.reason == ReasonCode::BrokerInvalid && error.message.contains(wanted), "{error:?}");
         assert_eq!(status.waiting_messages, Some(5));
+    }
+}
+
+#[test]
+fn a_webhook_has_a_path_a_format_and_one_kind_of_credentials() {
+    let hook = |url: &str, format: &str| BrokerEntry {
+        url: url.to_owned(),
+        kind: "Webhook".to_owned(),
+        format: Some(format.to_owned()),
+        token: Some(crate::Hidden::new("t".to_owned())),
+        ..entry(0)
+    };
+    let endpoint = definition::endpoint(&hook("https://h.example:8443/in?site=7", "Cbor")).unwrap();
+    assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.tls), ("h.example", 8443, true));
+    assert_eq!(endpoint.speaks, Speaks::Webhook { path: "/in?site=7".to_owned(), format: BatchFormat::Cbor });
+    let endpoint = definition::endpoint(&hook("https://h.example", "Json")).unwrap();
+    assert_eq!(
+        (endpoint.port, endpoint.speaks.clone()),
+        (443, Speaks::Webhook { path: "/".to_owned(), format: BatchFormat::Json })
+    );
+    let both =
+        BrokerEntry { username: Some(crate::Hidden::new("u".to_owned())), ..hook("https://h", "Json") };
+    let line =
+        BrokerEntry { token: Some(crate::Hidden::new("a\r\nb: c".to_owned())), ..hook("https://h", "Json") };
+    for (entry, wanted) in
+        [(hook("https://h", "Xml"), "upgrade"), (both, "one can be sent"), (line, "header")]
+    {
+        let failure = definition::endpoint(&entry).unwrap_err();
+        assert!(failure.message.contains(wanted), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_broker_that_asks_for_a_pause_gets_it_up_to_five_minutes() {
+    for (asked_ms, pause_ms) in [(90_000, 90_000), (u64::MAX, 300_000)] {
+        let mut run = Run::new(1 << 30);
+        publish(&mut run, 1);
+        let connection = started(&mut run);
+        let failure = BrokerFailure {
+            retry_after_ms: asked_ms,
+            ..BrokerFailure::new(ReasonCode::BrokerRefused, "429")
+        };
+        run.messages.brokers.ended(run.now, connection, Some(failure));
+        run.now.ms += pause_ms - 1;
+        assert!(run.messages.brokers.poll(run.now).is_none_or(|start| start.link.unwrap().uid != UIDS[0]));
+        run.now.ms += 1;
+        assert_eq!(run.messages.brokers.poll(run.now).unwrap().link.unwrap().uid, UIDS[0]);
     }
 }
 
