@@ -37,15 +37,17 @@ enum Language {
     C,
 }
 
-const SAMPLES: [Sample; 8] = [
+const SAMPLES: [Sample; 10] = [
     Sample { name: "hello", language: Language::Rust, capabilities: "none", lines: 4 },
     Sample { name: "sensor-loop", language: Language::Rust, capabilities: "gpio,sensor", lines: 4 },
     Sample { name: "counter", language: Language::Rust, capabilities: "key-value", lines: 8 },
     Sample { name: "thermometer", language: Language::Rust, capabilities: "i2c,messages", lines: 4 },
     Sample { name: "recorder", language: Language::Rust, capabilities: "i2c", lines: 4 },
     Sample { name: "relay", language: Language::Rust, capabilities: "gpio,messages", lines: 1 },
+    Sample { name: "serial", language: Language::Rust, capabilities: "uart", lines: 2 },
     Sample { name: "hello-c", language: Language::C, capabilities: "none", lines: 12 },
     Sample { name: "thermometer-c", language: Language::C, capabilities: "i2c", lines: 4 },
+    Sample { name: "serial-c", language: Language::C, capabilities: "uart", lines: 2 },
 ];
 
 /// Builds every sample; with `check` compares with the committed modules instead of replacing them.

@@ -48,6 +48,7 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     let mut out = vec![0; limits::SPEC_BYTES_MAX];

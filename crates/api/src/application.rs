@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ReasonCode,
+    peripherals::PeripheralGrants,
     schema::{
-        self, BASE64_PATTERN, DIGEST_PATTERN, ENV_NAME_MAX, ENV_NAME_PATTERN, HASH_PATTERN, I2C_NAME_PATTERN,
+        self, BASE64_PATTERN, DIGEST_PATTERN, ENV_NAME_MAX, ENV_NAME_PATTERN, HASH_PATTERN,
         INLINE_MODULE_BASE64_MAX, MODULE_BASE64_MIN, NAME_MAX, NAME_PATTERN, NO_NUL_PATTERN,
         SECRET_KEY_PATTERN, TEXT_MAX, TOPIC_MAX, TOPIC_PATTERN, WORD_PATTERN,
     },
@@ -121,6 +122,9 @@ pub enum RestartPolicy {
     "rule": "!has(self.peripherals) || !has(self.peripherals.i2c) || (has(self.capabilities) && 'i2c' in self.capabilities)",
     "message": "peripherals.i2c needs the capability i2c",
 }, {
+    "rule": "!has(self.peripherals) || !has(self.peripherals.uart) || (has(self.capabilities) && 'uart' in self.capabilities)",
+    "message": "peripherals.uart needs the capability uart",
+}, {
     "rule": "!has(self.topics) || size(self.topics) == 0 || (has(self.capabilities) && self.capabilities.exists(name, name == 'messages'))",
     "message": "topics need messages among the capabilities",
 }, {
@@ -153,12 +157,12 @@ pub struct ApplicationConfig {
     /// After it ended.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
-    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`, `messages`.
+    /// What it may use beyond the baseline: `gpio`, `sensor`, `key-value`, `i2c`, `uart`, `messages`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 32), regex(pattern = WORD_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
-    /// Which of a device's buses it may use, and how much of each.
+    /// Which of a device's buses and UARTs it may use, and how much of each.
     #[serde(default, skip_serializing_if = "PeripheralGrants::is_empty")]
     pub peripherals: PeripheralGrants,
     /// Where its messages may go: needs `messages` among the capabilities. A message to any other topic is refused.
@@ -166,53 +170,6 @@ pub struct ApplicationConfig {
     #[schemars(length(max = TOPICS_MAX))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub topics: Vec<Topic>,
-}
-
-/// Buses by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct PeripheralGrants {
-    /// I2C buses; they need the capability `i2c`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = PERIPHERALS_MAX))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub i2c: Vec<I2cGrant>,
-}
-
-impl PeripheralGrants {
-    /// Whether nothing is granted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.i2c.is_empty()
-    }
-}
-
-/// Entries of each list of `peripherals`.
-const PERIPHERALS_MAX: u64 = 10;
-
-/// A share of an I2C bus. Its clock is the device's own business, since others use it too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct I2cGrant {
-    /// Of the bus: `i2c0`.
-    #[schemars(length(min = 4, max = 4), regex(pattern = I2C_NAME_PATTERN))]
-    pub name: String,
-    /// 7-bit addresses of the devices that it may talk to, 8 (0x08) to 119 (0x77).
-    #[schemars(length(min = 1, max = 16), inner(range(min = 8, max = 119)))]
-    #[schemars(extend("x-kubernetes-list-type" = "set"))]
-    pub addresses: Vec<i32>,
-    /// Bytes on the bus at most, addresses among them; those of one second at once. What is beyond waits.
-    #[serde(default = "bytes_per_second_default")]
-    #[schemars(range(min = 1, max = 100_000))]
-    pub bytes_per_second: i32,
-}
-
-impl Default for I2cGrant {
-    fn default() -> Self {
-        Self { name: String::new(), addresses: Vec::new(), bytes_per_second: bytes_per_second_default() }
-    }
-}
-
-fn bytes_per_second_default() -> i32 {
-    1_000
 }
 
 /// Entries of `topics`.

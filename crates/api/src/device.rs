@@ -291,6 +291,8 @@ pub struct DevicePeripheral {
 pub enum PeripheralKind {
     /// An I2C bus.
     I2c,
+    /// A UART.
+    Uart,
     /// Something that this version does not know.
     #[default]
     #[serde(other)]

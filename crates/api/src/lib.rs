@@ -12,6 +12,7 @@ mod device;
 mod gateway;
 mod module;
 mod names;
+mod peripherals;
 mod reason;
 mod schema;
 
@@ -22,6 +23,7 @@ pub use device::*;
 pub use gateway::*;
 pub use module::*;
 pub use names::*;
+pub use peripherals::*;
 pub use reason::*;
 
 /// API group of all resources.

@@ -24,6 +24,8 @@ pub(crate) const PAIRING_ID_PATTERN: &str = "^[0-9a-f]{8}$";
 pub(crate) const WORD_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Name of an I2C bus.
 pub(crate) const I2C_NAME_PATTERN: &str = "^i2c[0-9]$";
+/// Name of a UART.
+pub(crate) const UART_NAME_PATTERN: &str = "^uart[0-9]$";
 /// Name of a topic: levels between slashes, none empty, and no wildcard of MQTT.
 pub(crate) const TOPIC_PATTERN: &str = "^[-A-Za-z0-9._]+(/[-A-Za-z0-9._]+)*$";
 /// Longest name of a topic, characters.

@@ -45,6 +45,8 @@ pub(crate) struct Definition {
     pub(crate) pins: Vec<Pins>,
     #[serde(default)]
     pub(crate) i2c: Vec<Bus>,
+    #[serde(default)]
+    pub(crate) uart: Vec<Uart>,
     pub(crate) qemu: Option<Qemu>,
 }
 
@@ -115,6 +117,14 @@ pub(crate) struct Bus {
     pub(crate) number: u8,
     pub(crate) what: String,
     pub(crate) clock_khz: u32,
+}
+
+/// A UART that applications may use; the console is none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Uart {
+    pub(crate) number: u8,
+    pub(crate) what: String,
 }
 
 /// How QEMU is told to be the board.
@@ -207,7 +217,8 @@ fn check(board: &Definition) -> Result<(), Problem> {
     check_data_flash(&board.data_flash)?;
     check_budget(board)?;
     check_pins(&board.pins)?;
-    check_buses("i2c", &board.i2c)?;
+    check_buses(&board.i2c)?;
+    check_numbers("uart", board.uart.iter().map(|uart| (uart.number, uart.what.as_str())))?;
     board.qemu.as_ref().map_or(Ok(()), |qemu| check_qemu(board, qemu))
 }
 
@@ -335,19 +346,26 @@ fn check_pins(all: &[Pins]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Their numbers are those that applications name, so each is there once, in its order.
-fn check_buses(key: &str, buses: &[Bus]) -> Result<(), Problem> {
-    let key = |field: &str| format!("{key}.{field}");
-    ensure(buses.len() <= BUSES_MAX, &key("number"), || format!("there are more than {BUSES_MAX}"))?;
-    for (index, bus) in buses.iter().enumerate() {
-        ensure(usize::from(bus.number) == index, &key("number"), || {
-            format!("{} stands where {index} belongs", bus.number)
-        })?;
-        ensure(!bus.what.is_empty() && !bus.what.contains(['|', '\n']), &key("what"), || {
-            "is empty, or has `|` or a new line".into()
-        })?;
-        ensure((1..=I2C_KHZ_MAX).contains(&bus.clock_khz), &key("clock_khz"), || {
+fn check_buses(buses: &[Bus]) -> Result<(), Problem> {
+    check_numbers("i2c", buses.iter().map(|bus| (bus.number, bus.what.as_str())))?;
+    for bus in buses {
+        ensure((1..=I2C_KHZ_MAX).contains(&bus.clock_khz), "i2c.clock_khz", || {
             format!("{} is not within 1..={I2C_KHZ_MAX}", bus.clock_khz)
+        })?;
+    }
+    Ok(())
+}
+
+/// Their numbers are those that applications name, so each is there once, in its order.
+fn check_numbers<'a>(kind: &str, all: impl Iterator<Item = (u8, &'a str)>) -> Result<(), Problem> {
+    for (index, (number, what)) in all.enumerate() {
+        let key = |field: &str| format!("{kind}.{field}");
+        ensure(index < BUSES_MAX, &key("number"), || format!("there are more than {BUSES_MAX}"))?;
+        ensure(usize::from(number) == index, &key("number"), || {
+            format!("{number} stands where {index} belongs")
+        })?;
+        ensure(!what.is_empty() && !what.contains(['|', '\n']), &key("what"), || {
+            "is empty, or has `|` or a new line".into()
         })?;
     }
     Ok(())

@@ -33,6 +33,8 @@ pub struct Board {
     pub pins: &'static [Pins],
     /// I2C buses that applications may use, by number.
     pub i2c: &'static [Bus],
+    /// UARTs that applications may use, by number.
+    pub uart: &'static [Uart],
     /// Capabilities that the board grants in addition to `key-value`, which every board has.
     pub capabilities: &'static [&'static str],
     /// How QEMU is told to be the board, if it can be.
@@ -104,6 +106,17 @@ pub struct Bus {
     pub what: &'static str,
     /// Clocks per second at most.
     pub clock_hz: u32,
+}
+
+/// A UART, which applications are granted by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uart {
+    /// Its kind and its number: `uart0`.
+    pub name: &'static str,
+    /// Its number.
+    pub number: u8,
+    /// Where it is.
+    pub what: &'static str,
 }
 
 /// How QEMU is told to be a board.

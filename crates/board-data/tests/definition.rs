@@ -81,6 +81,7 @@ fn what_is_wrong_is_told_with_file_and_key() {
         ("ram_kib = 896", "ram_kib = 925", "budget.ram_kib: 925 is not within 1..=924"),
         ("pins = [2, 3]", "pins = [1]", "pins.pins: 1 is there twice"),
         ("number = 1\n", "number = 0\n", "i2c.number: 0 stands where 1 belongs"),
+        ("[[uart]]\nnumber = 1\n", "[[uart]]\nnumber = 2\n", "uart.number: 2 stands where 1 belongs"),
         ("clock_khz = 100", "clock_khz = 401", "i2c.clock_khz: 401 is not within 1..=400"),
         ("{data}", "{date}", "qemu.arguments: {date} in"),
         ("\"-kernel\", \"{code}\",", "", "qemu.arguments: {code} is in none of them"),
@@ -113,9 +114,13 @@ fn constants_hold_what_the_files_say() {
     assert_eq!(nucleo.capabilities, ["gpio"]);
     assert!(nucleo.emulation.is_none());
     let virt = wasmbed_board_data::find("riscv32-virt").unwrap();
-    assert!(virt.capabilities.is_empty() && virt.i2c.is_empty());
+    assert!(virt.capabilities.is_empty() && virt.i2c.is_empty() && virt.uart.is_empty());
     let an385 = wasmbed_board_data::MPS2_AN385;
-    assert_eq!(an385.capabilities, ["gpio", "i2c"]);
+    assert_eq!(an385.capabilities, ["gpio", "i2c", "uart"]);
+    assert_eq!(
+        an385.uart.iter().map(|uart| (uart.name, uart.number)).collect::<Vec<_>>(),
+        [("uart0", 0), ("uart1", 1)]
+    );
     let buses = an385.i2c.iter().map(|bus| (bus.name, bus.number, bus.clock_hz));
     assert_eq!(buses.collect::<Vec<_>>(), [("i2c0", 0, 100_000), ("i2c1", 1, 100_000)]);
     assert!(virt.emulation.is_some_and(|emulation| emulation.takes_memory()));

@@ -4,7 +4,6 @@ use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::{fmt, marker::PhantomData};
 
 use rustls_pki_types::CertificateDer;
-use wasmbed_board_data::Bus;
 use wasmbed_flash::{FlashStorage, provision, provision::Provision};
 use wasmbed_protocol::{Epoch, ResetReason};
 use wasmbed_runtime::{Interpreter, RuntimeConfig, engine::interpreter};
@@ -206,14 +205,18 @@ fn board<H: Hardware>(reset_reason: ResetReason, reset_detail: String) -> Board 
             .into_iter()
             .map(ToOwned::to_owned)
             .collect(),
-        peripherals: H::BOARD.i2c.iter().map(bus).collect(),
+        peripherals: peripherals(H::BOARD),
         reset_reason,
         reset_detail,
     }
 }
 
-fn bus(bus: &Bus) -> PeripheralFacts {
-    PeripheralFacts { name: bus.name.into(), kind: PeripheralKind::I2c, is_simulated: false }
+/// By name.
+fn peripherals(board: &wasmbed_board_data::Board) -> Vec<PeripheralFacts> {
+    let buses = board.i2c.iter().map(|bus| (bus.name, PeripheralKind::I2c));
+    let uarts = board.uart.iter().map(|uart| (uart.name, PeripheralKind::Uart));
+    let facts = |(name, kind): (&str, _)| PeripheralFacts { name: name.into(), kind, is_simulated: false };
+    buses.chain(uarts).map(facts).collect()
 }
 
 impl<H: Hardware> Running<H> {

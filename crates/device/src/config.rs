@@ -10,6 +10,9 @@ use wasmbed_pki::{
 use wasmbed_protocol::limits::MODULE_BYTES_MAX;
 use wasmbed_runtime::RuntimeConfig;
 
+/// Serial devices of one device: their names have one digit.
+pub(crate) const UARTS_MAX: usize = 10;
+
 /// The board that a Linux process is.
 #[derive(Clone, Debug)]
 pub struct BoardConfig {
@@ -21,6 +24,9 @@ pub struct BoardConfig {
     pub storage_bytes: u64,
     /// The largest module accepted, bytes.
     pub module_bytes_max: u32,
+    /// Serial devices that applications may use, ten at most: the first is `uart0`. One that is missing when it is to be used is
+    /// looked for again with each call.
+    pub uarts: Vec<PathBuf>,
 }
 
 impl Default for BoardConfig {
@@ -31,6 +37,7 @@ impl Default for BoardConfig {
             runtime: RuntimeConfig::hosted(),
             storage_bytes: 64 * 1_024 * 1_024,
             module_bytes_max: MODULE_BYTES_MAX,
+            uarts: Vec::new(),
         }
     }
 }
@@ -44,6 +51,7 @@ impl BoardConfig {
             runtime: RuntimeConfig::default(),
             storage_bytes: 4 * 1_024 * 1_024,
             module_bytes_max: 256 * 1_024,
+            uarts: Vec::new(),
         }
     }
 }
@@ -152,6 +160,9 @@ pub enum DeviceError {
     /// Configuration: another process uses the data directory.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
+    /// Configuration: more serial devices than there are names.
+    #[error("{0} serial devices are too many for one device, at most {UARTS_MAX}")]
+    Uarts(usize),
     /// I/O: the data directory.
     #[error("{}: {source}", path.display())]
     Io {

@@ -14,15 +14,16 @@ use std::{
 use wasmbed_pki::tls::roots;
 use wasmbed_protocol::{ResetReason, limits::RESET_DETAIL_BYTES_MAX};
 use wasmbed_runtime::RuntimeConfig;
-use wasmbed_supervisor::platform::Board;
+use wasmbed_supervisor::platform::{Board, PeripheralFacts, PeripheralKind};
 
 use crate::{
-    config::{BoardConfig, DeviceConfig, DeviceError, check_gateways},
+    config::{BoardConfig, DeviceConfig, DeviceError, UARTS_MAX, check_gateways},
     counters::{Counters, Progress},
     identity::HostIdentity,
     mailbox::Mailbox,
     reactor::{DeviceSource, Parts, Reactor},
     storage::{Disk, ProvisionedKey, StorageThread, Store},
+    uart::is_pseudoterminal,
     watchdog::LoopWatchdog,
 };
 
@@ -85,6 +86,9 @@ impl Handle {
 /// the device keeps trying.
 pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
     check_gateways(&config.gateways)?;
+    if config.board.uarts.len() > UARTS_MAX {
+        return Err(DeviceError::Uarts(config.board.uarts.len()));
+    }
     let identity = HostIdentity::new(config.identity, roots(config.services_roots)?)?;
     let lock = lock(&config.data_dir)?;
     let note = config.data_dir.join("reset");
@@ -109,6 +113,7 @@ pub fn start(config: DeviceConfig) -> Result<Handle, DeviceError> {
         connect_timeout: config.connect_timeout,
         board: board(&config.board, reset_reason, reset_detail),
         runtime: config.board.runtime,
+        uarts: config.board.uarts,
         store,
     }));
     let (stop, counted) = (Stop(vec![mailbox.clone()]), Arc::clone(&counters));
@@ -155,11 +160,26 @@ pub(crate) fn board(config: &BoardConfig, reset_reason: ResetReason, reset_detai
         flash_bytes: config.storage_bytes,
         module_bytes_max: config.module_bytes_max,
         applications_max: u8::try_from(config.runtime.applications_max).unwrap_or(u8::MAX),
-        capabilities: crate::HostPeripherals::CAPABILITIES.map(String::from).into(),
-        peripherals: Vec::new(),
+        capabilities: capabilities(config),
+        peripherals: peripherals(config),
         reset_reason,
         reset_detail,
     }
+}
+
+fn capabilities(config: &BoardConfig) -> Vec<String> {
+    let uart = (!config.uarts.is_empty()).then_some("uart");
+    crate::HostPeripherals::CAPABILITIES.into_iter().chain(uart).map(String::from).collect()
+}
+
+/// By name. Behind a pseudoterminal there is only a program.
+fn peripherals(config: &BoardConfig) -> Vec<PeripheralFacts> {
+    let uarts = config.uarts.iter().enumerate().map(|(number, path)| PeripheralFacts {
+        name: format!("uart{number}"),
+        kind: PeripheralKind::Uart,
+        is_simulated: is_pseudoterminal(path),
+    });
+    uarts.collect()
 }
 
 struct OneDevice {
@@ -168,6 +188,7 @@ struct OneDevice {
     connect_timeout: Duration,
     board: Board,
     runtime: RuntimeConfig,
+    uarts: Vec<PathBuf>,
     store: Store<Disk>,
 }
 
@@ -188,6 +209,7 @@ impl DeviceSource for One {
             connect_timeout: one.connect_timeout,
             board: one.board,
             runtime: one.runtime,
+            uarts: one.uarts,
             storage: storage.files(index, one.store),
         })
     }

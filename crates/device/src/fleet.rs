@@ -263,6 +263,7 @@ impl DeviceSource for Share {
             connect_timeout: DeviceConfig::CONNECT_TIMEOUT,
             board: board(&shared.board, ResetReason::PowerOn, String::new()),
             runtime: shared.board.runtime.clone(),
+            uarts: Vec::new(),
             storage,
         })
     }

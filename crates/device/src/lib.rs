@@ -19,6 +19,7 @@ mod platform;
 mod reactor;
 mod resolve;
 pub mod storage;
+mod uart;
 mod watchdog;
 
 pub use config::{BoardConfig, DeviceConfig, DeviceError, DeviceIdentity, IssueError};

@@ -10,18 +10,23 @@
 //!
 //! Pins 0 to 7 are latches in this process: reading one gives what was written to it last, low at first. No voltage
 //! moves anywhere.
+//!
+//! UARTs are serial devices that the configuration names.
 
-use std::{fs, time::Instant};
+use std::{fs, path::PathBuf, time::Instant};
 
-use wasmbed_runtime::{PeripheralError, Peripherals};
+use wasmbed_runtime::{PeripheralError, Peripherals, peripherals::uart::Port};
+
+use crate::uart::{Tty, Wakes};
 
 const PINS: usize = 8;
 
-/// The host's sensors and the latches of one device.
+/// The host's sensors, the latches and the serial devices of one device.
 #[derive(Debug)]
 pub struct HostPeripherals {
     started: Instant,
     latches: [bool; PINS],
+    uarts: Vec<Tty>,
 }
 
 impl HostPeripherals {
@@ -31,7 +36,13 @@ impl HostPeripherals {
     /// All latches low.
     #[must_use]
     pub fn new(started: Instant) -> Self {
-        Self { started, latches: [false; PINS] }
+        Self { started, latches: [false; PINS], uarts: Vec::new() }
+    }
+
+    /// With serial devices, the first as `uart0`.
+    pub(crate) fn with_uarts(self, paths: Vec<PathBuf>, wakes: &Wakes) -> Self {
+        let uarts = paths.into_iter().map(|path| Tty::new(path, Some(wakes.clone()))).collect();
+        Self { uarts, ..self }
     }
 
     fn latch(&mut self, pin: u32) -> Result<&mut bool, PeripheralError> {
@@ -48,6 +59,10 @@ impl Peripherals for HostPeripherals {
     fn gpio_write(&mut self, pin: u32, level: bool) -> Result<(), PeripheralError> {
         *self.latch(pin)? = level;
         Ok(())
+    }
+
+    fn uart(&mut self, port: u8) -> Option<&mut dyn Port> {
+        self.uarts.get_mut(usize::from(port)).map(|tty| tty as &mut dyn Port)
     }
 
     fn sensor_read(&mut self, sensor: u32) -> Result<i32, PeripheralError> {

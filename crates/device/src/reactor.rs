@@ -5,6 +5,7 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     io,
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,6 +31,7 @@ use crate::{
     platform::{HostEntropy, LinuxPlatform, WallTimer},
     resolve::Resolver,
     storage::{DeviceStorage, StorageThread},
+    uart::Wakes,
     watchdog::LoopWatchdog,
 };
 
@@ -44,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) connect_timeout: Duration,
     pub(crate) board: Board,
     pub(crate) runtime: RuntimeConfig,
+    /// Serial devices by their numbers.
+    pub(crate) uarts: Vec<PathBuf>,
     pub(crate) storage: DeviceStorage,
 }
 
@@ -165,13 +169,14 @@ impl Reactor {
             connect_timeout: parts.connect_timeout,
             counters: Arc::clone(&self.counters),
         });
+        let wakes = Wakes { registry: Rc::clone(&self.registry), token: Token(index) };
         let now = Instant::now();
         let platform = LinuxPlatform {
             link,
             storage: parts.storage,
             watchdog: self.watchdog.clone(),
             entropy: HostEntropy(Arc::clone(&self.provider)),
-            peripherals: HostPeripherals::new(now),
+            peripherals: HostPeripherals::new(now).with_uarts(parts.uarts, &wakes),
             log: DeviceLog { device: parts.identity.presence() },
             identity: parts.identity,
             timer: WallTimer(now),

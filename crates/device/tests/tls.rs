@@ -5,15 +5,19 @@
 mod gateway;
 
 use std::{
+    ffi::OsString,
+    fs::File,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gateway::{ScriptedGateway, Wanted};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::CertificateDer;
 use wasmbed_device::{
@@ -25,6 +29,7 @@ use wasmbed_pki::{
     Authorities, Identity,
     tls::{Profile, roots, server_config},
 };
+use wasmbed_protocol::UartGrant;
 
 const TRUST: &str = "wasmbed.test";
 /// Far more than anything here takes; only a failure waits for it.
@@ -226,6 +231,45 @@ fn the_clocks_of_an_application_never_go_back() {
     assert_eq!(line, "ok");
     device.stop();
     device.wait().unwrap();
+}
+
+/// A pseudoterminal's other end, and the path of the device.
+fn pseudoterminal() -> (File, PathBuf) {
+    let other = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&other).unwrap();
+    unlockpt(&other).unwrap();
+    let name = ptsname(&other, Vec::new()).unwrap();
+    (File::from(other), OsString::from_vec(name.into_bytes()).into())
+}
+
+#[test]
+fn a_serial_device_wakes_the_application_that_reads_it() {
+    let world = World::new();
+    let serial = include_bytes!("../../../guests/prebuilt/serial.wasm").to_vec();
+    let grant = UartGrant { name: "uart0", baud: 9_600, bytes_per_second: 1_000 };
+    let wanted = Wanted::granted(serial, &["uart"], &[grant]);
+    let (address, news) = serve(world.gateway(), Arc::new(wanted));
+    let (mut other, path) = pseudoterminal();
+    let mut config = world.config("one", vec![address.to_string()]);
+    config.board.uarts = vec![path];
+    let device = start(config).unwrap();
+    until_running(&news);
+    // What comes before the application listens is not kept; once it does, it says so when nobody speaks.
+    let mut ready = [0; 7];
+    other.read_exact(&mut ready).unwrap();
+    assert_eq!(&ready, b"ready\r\n");
+    let begun = Instant::now();
+    other.write_all(b"ping\n").unwrap();
+    let mut answer = [0; 3];
+    other.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"4\r\n");
+    // The read would wait for ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    device.stop();
+    device.wait().unwrap();
+    let mut config = world.config("one", vec![address.to_string()]);
+    config.board.uarts = vec![PathBuf::from("/dev/null"); 11];
+    assert!(matches!(start(config), Err(DeviceError::Uarts(11))));
 }
 
 #[test]

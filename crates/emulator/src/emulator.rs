@@ -60,6 +60,8 @@ pub struct Options {
     pub debugger: bool,
     /// What hangs on the board's buses beside what the board has: QEMU's devices, as `-device` takes them.
     pub devices: Vec<String>,
+    /// Serial lines beside the console, which is line 0, each with the Unix socket that QEMU connects to: the other end.
+    pub serial_lines: Vec<(usize, PathBuf)>,
 }
 
 impl Options {
@@ -74,6 +76,7 @@ impl Options {
             icount: false,
             debugger: false,
             devices: Vec::new(),
+            serial_lines: Vec::new(),
         }
     }
 }
@@ -411,6 +414,19 @@ fn command(program: &'static str, options: &Options, board: Vec<OsString>, dir: 
     command.args(["--pdeathsig", "KILL", "--", program]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]);
     command.args(["-serial", "stdio"]);
+    let last = options.serial_lines.iter().map(|(line, _)| *line).max().unwrap_or(0);
+    for line in 1..=last {
+        match options.serial_lines.iter().find(|(known, _)| *known == line) {
+            Some((_, path)) => {
+                let socket = with_path(&format!("socket,id=serial{line},path="), path, "");
+                command.args(["-chardev".as_ref(), socket.as_os_str()]);
+                command.arg("-serial").arg(format!("chardev:serial{line}"));
+            }
+            None => {
+                command.args(["-serial", "null"]);
+            }
+        }
+    }
     command.args(board);
     command.args([
         "-chardev".as_ref(),

@@ -707,6 +707,7 @@ mod tests {
             capabilities: List::empty(),
             values_mac: Some(ValuesMac([7; 16])),
             i2c: List::empty(),
+            uart: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = [0; 1_024];

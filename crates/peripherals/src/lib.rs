@@ -1,10 +1,12 @@
 //! What applications reach of a device's buses: transfers as values, and the trait of what carries them out in bounded steps.
-//! [`i2c::BitBanged`] is an I2C controller over two open-drain lines.
+//! [`i2c::BitBanged`] is an I2C controller over two open-drain lines. UARTs are the trait of what keeps bytes that come and takes
+//! those that go; [`uart::Serial`] is one over a driver with the traits of `embedded-hal-nb`.
 //!
 //! It may not know an application, an engine, a register or a clock: the time is an argument.
 //!
 //! ```text
-//! i2c: transfer <- controller <- bit_banged
+//! i2c:  transfer <- controller <- bit_banged
+//! uart: port <- serial
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -14,3 +16,4 @@ extern crate alloc;
 extern crate std;
 
 pub mod i2c;
+pub mod uart;

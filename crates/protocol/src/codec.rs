@@ -378,11 +378,21 @@ record!(Spec<'a>, Spec {
         items_max: TOPICS_MAX,
         check: |last: Option<&Topic<'a>>, topic| ascending(last.map(|last| last.name), topic.name),
     }),
+    -3 => uart: NonEmpty(ListOf {
+        items_max: PERIPHERALS_MAX,
+        check: |last: Option<&UartGrant<'a>>, grant| ascending(last.map(|last| last.name), grant.name),
+    }),
 });
 
 record!(item I2cGrant<'a>, I2cGrant {
     1 => name: PERIPHERAL_NAME,
     2 => addresses: I2cAddresses { items_max: I2C_ADDRESSES_MAX },
+    3 => bytes_per_second: Uint::<u32>::within(1, BUS_BYTES_PER_SECOND_MAX),
+});
+
+record!(item UartGrant<'a>, UartGrant {
+    1 => name: PERIPHERAL_NAME,
+    2 => baud: Uint::<u32>::within(UART_BAUD_MIN, UART_BAUD_MAX),
     3 => bytes_per_second: Uint::<u32>::within(1, BUS_BYTES_PER_SECOND_MAX),
 });
 

@@ -48,8 +48,12 @@ pub const I2C_ADDRESSES_MAX: usize = 16;
 pub const I2C_ADDRESS_MIN: u8 = 0x08;
 /// The highest one.
 pub const I2C_ADDRESS_MAX: u8 = 0x77;
-/// What an assignment may grant of a bus; 400 kHz are some 44,000.
+/// What an assignment may grant of a bus or a UART; I2C at 400 kHz has some 44,000, a UART at 1 Mbit/s 100,000 each way.
 pub const BUS_BYTES_PER_SECOND_MAX: u32 = 100_000;
+/// The slowest UART that an assignment grants, bits per second.
+pub const UART_BAUD_MIN: u32 = 300;
+/// The fastest one.
+pub const UART_BAUD_MAX: u32 = 1_000_000;
 /// An application's `namespace/name`: 63 and 253 are the most that Kubernetes allows.
 pub const APPLICATION_NAME_BYTES_MAX: usize = 63 + 1 + 253;
 /// Command line arguments.

@@ -114,6 +114,8 @@ enumeration! {
     PeripheralKind {
         /// An I2C bus.
         I2c = 0,
+        /// A UART.
+        Uart = 1,
     }
 }
 
@@ -647,6 +649,8 @@ pub struct Spec<'a> {
     pub i2c: List<'a, I2cGrant<'a>>,
     /// What it may publish and receive, names ascending.
     pub topics: List<'a, Topic<'a>>,
+    /// What it may reach through UARTs, by name. A critical key as well.
+    pub uart: List<'a, UartGrant<'a>>,
 }
 
 enumeration! {
@@ -679,6 +683,18 @@ pub struct I2cGrant<'a> {
     /// [`I2C_ADDRESS_MIN`](crate::limits::I2C_ADDRESS_MIN) to [`I2C_ADDRESS_MAX`](crate::limits::I2C_ADDRESS_MAX).
     pub addresses: &'a [u8],
     /// Bytes on the bus at most, addresses among them, 1 to
+    /// [`BUS_BYTES_PER_SECOND_MAX`](crate::limits::BUS_BYTES_PER_SECOND_MAX).
+    pub bytes_per_second: u32,
+}
+
+/// A UART, with eight data bits, no parity and one stop bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UartGrant<'a> {
+    /// Of the UART, as in [`Peripheral::name`].
+    pub name: &'a str,
+    /// Bits per second, from [`UART_BAUD_MIN`](crate::limits::UART_BAUD_MIN) to [`UART_BAUD_MAX`](crate::limits::UART_BAUD_MAX).
+    pub baud: u32,
+    /// Bytes that it may send and receive at most, both together, 1 to
     /// [`BUS_BYTES_PER_SECOND_MAX`](crate::limits::BUS_BYTES_PER_SECOND_MAX).
     pub bytes_per_second: u32,
 }

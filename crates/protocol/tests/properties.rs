@@ -209,11 +209,13 @@ proptest! {
         (name, args, mac) in ("\\PC{0,40}", vec("\\PC{0,20}", 0..8), any::<Option<[u8; 16]>>()),
         (variables, capabilities, declared) in (names(8), names(CAPABILITIES_MAX), names(TOPICS_MAX)),
         (buses, is_granted, bytes_per_second) in (peripherals(), any::<bool>(), 1..=BUS_BYTES_PER_SECOND_MAX),
+        baud in UART_BAUD_MIN..=UART_BAUD_MAX,
         addresses in proptest::collection::btree_set(I2C_ADDRESS_MIN..=I2C_ADDRESS_MAX, 1..=I2C_ADDRESSES_MAX),
     ) {
         let addresses: Vec<u8> = addresses.into_iter().collect();
         let grants: Vec<_> =
             buses.iter().map(|name| I2cGrant { name, addresses: &addresses, bytes_per_second }).collect();
+        let uarts: Vec<_> = buses.iter().map(|name| UartGrant { name, baud, bytes_per_second }).collect();
         let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
         let env: Vec<_> = variables.iter().map(|name| EnvVar { name, value: "some value" }).collect();
         let topics: Vec<_> = declared
@@ -224,7 +226,7 @@ proptest! {
             uid: ApplicationUid(uid), name: &name, digest: ModuleDigest(digest), module_bytes, memory_limit_bytes,
             cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
             capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac), topics: List::new(&topics),
-            i2c: List::new(if is_granted { &grants } else { &[] }),
+            i2c: List::new(if is_granted { &grants } else { &[] }), uart: List::new(&uarts),
         };
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;

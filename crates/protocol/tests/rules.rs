@@ -93,6 +93,7 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; SPEC_BYTES_MAX];
@@ -129,6 +130,7 @@ fn grants_of_buses_are_critical_and_a_spec_without_them_keeps_its_bytes() {
         capabilities: List::new(&["i2c"]),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -157,6 +159,48 @@ fn grants_of_buses_are_critical_and_a_spec_without_them_keeps_its_bytes() {
     with[length + 11] = 0x78;
     let fault = decode_spec(&with[..longer]).unwrap_err().fault;
     assert_eq!(fault, DecodeFault::Violation(Violation::OutOfRange { min: 0x08, max: 0x77 }));
+}
+
+#[test]
+fn grants_of_uarts_are_critical_and_bounded() {
+    let encode = |baud, bytes_per_second, out: &mut [u8]| {
+        let grants = [UartGrant { name: "uart0", baud, bytes_per_second }];
+        let spec = Spec {
+            uid: ApplicationUid::default(),
+            name: "default/app",
+            digest: ModuleDigest::default(),
+            module_bytes: 1,
+            memory_limit_bytes: 0,
+            cpu_limit_ms: 0,
+            restart_policy: RestartPolicy::Always,
+            args: List::empty(),
+            env: List::empty(),
+            capabilities: List::empty(),
+            values_mac: None,
+            i2c: List::empty(),
+            uart: List::new(&grants),
+            topics: List::empty(),
+        };
+        encode_spec(&spec, out)
+    };
+    let mut out = [0; SPEC_BYTES_MAX];
+    let length = encode(9_600, 1_000, &mut out).unwrap();
+    // Key -3, a list of one map: 1 name, 2 bits per second, 3 bytes per second.
+    let grant =
+        [0x22, 0x81, 0xa3, 1, 0x65, b'u', b'a', b'r', b't', b'0', 2, 0x19, 0x25, 0x80, 3, 0x19, 0x03, 0xe8];
+    let at = length - grant.len();
+    assert_eq!(out[at..length], grant);
+    out[at] = 0x2f;
+    assert_eq!(decode_spec(&out[..length]).unwrap_err().fault, DecodeFault::UnknownCritical { key: -16 });
+    out[at] = 0x22;
+    // 255 bits per second, as a peer might send it.
+    out[at + 11..at + 14].copy_from_slice(&[0x19, 0, 0xff]);
+    assert!(decode_spec(&out[..length]).is_err());
+    for (baud, rate) in
+        [(UART_BAUD_MIN - 1, 1), (UART_BAUD_MAX + 1, 1), (9_600, 0), (9_600, BUS_BYTES_PER_SECOND_MAX + 1)]
+    {
+        assert!(encode(baud, rate, &mut out).is_err(), "{baud} {rate}");
+    }
 }
 
 #[test]
@@ -330,6 +374,7 @@ fn a_spec_with_secrets_is_read_by_those_who_know_nothing_of_them() {
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -365,6 +410,7 @@ fn a_spec_is_bounded_as_a_whole() {
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; FRAME_BYTES_MAX];

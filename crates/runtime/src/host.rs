@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-pub use wasmbed_peripherals::i2c;
+pub use wasmbed_peripherals::{i2c, uart};
 
 /// Names an application: its UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +52,10 @@ pub enum Completion<'a> {
     Failed(KeyValueError),
     /// Of `i2c_transfer`: the bytes of all operations, one after the other.
     Transferred(Result<&'a [u8], i2c::Error>),
+    /// Of `uart_read`: the bytes that came.
+    Received(Result<&'a [u8], uart::Error>),
+    /// Of `uart_write`: how many bytes went.
+    Sent(Result<usize, uart::Error>),
 }
 
 /// An answer that may come later.
@@ -106,6 +110,12 @@ pub trait Peripherals {
     /// The controller of an I2C bus: `i2c0` is bus 0. Only buses that the device names in its facts are asked for.
     fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
         let _ = bus;
+        None
+    }
+
+    /// A UART: `uart0` is port 0. Only UARTs that the device names in its facts are asked for.
+    fn uart(&mut self, port: u8) -> Option<&mut dyn uart::Port> {
+        let _ = port;
         None
     }
 }
@@ -176,6 +186,32 @@ pub trait Host {
     ) -> Result<(), i2c::Error> {
         let _ = (application, bus, transfer);
         Err(i2c::Error::NoBus)
+    }
+
+    /// Waits, until `until_us` at the latest, for at least one byte from a UART, and takes `room` of them at most. The answer is a
+    /// [`Completion::Received`].
+    fn uart_read(
+        &mut self,
+        application: AppId,
+        port: u32,
+        room: usize,
+        until_us: u64,
+    ) -> Result<(), uart::Error> {
+        let _ = (application, port, room, until_us);
+        Err(uart::Error::NoPort)
+    }
+
+    /// Gives bytes to a UART until all have been taken, or it is `until_us`; without any it waits until those taken before are out.
+    /// The answer is a [`Completion::Sent`].
+    fn uart_write(
+        &mut self,
+        application: AppId,
+        port: u32,
+        bytes: &[u8],
+        until_us: u64,
+    ) -> Result<(), uart::Error> {
+        let _ = (application, port, bytes, until_us);
+        Err(uart::Error::NoPort)
     }
 
     /// The board's pins and sensors.

@@ -4,13 +4,17 @@ use alloc::{string::String, vec::Vec};
 
 use wasmbed_agent::{Agent, ApplicationEvent, Message, PublishError, RunId};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
-use wasmbed_runtime::{Answer, AppId, Host, KeyValueError, Peripherals, Published, peripherals::i2c};
+use wasmbed_runtime::{
+    Answer, AppId, Host, KeyValueError, Peripherals, Published,
+    peripherals::{i2c, uart},
+};
 
 use crate::{
+    buses::Buses,
     clock::Clock,
-    i2c::I2c,
     key_value::{KeyValue, Request},
     platform::{Entropy as _, LogSink as _, Platform, Timer as _},
+    uart::Wanted,
 };
 
 /// A loaded application, as the loop knows it.
@@ -37,10 +41,24 @@ pub(crate) struct DeviceHost<'a, P: Platform> {
     pub(crate) platform: &'a mut P,
     pub(crate) agent: &'a mut Agent,
     pub(crate) key_value: &'a mut KeyValue,
-    pub(crate) i2c: &'a mut I2c,
+    pub(crate) buses: &'a mut Buses,
     pub(crate) slots: &'a [Slot],
     pub(crate) now_ms: u64,
     pub(crate) clock: &'a mut Clock,
+}
+
+impl<P: Platform> DeviceHost<'_, P> {
+    fn ask_uart(
+        &mut self,
+        application: AppId,
+        port: u32,
+        wanted: Wanted,
+        until_us: u64,
+    ) -> Result<(), uart::Error> {
+        let now_us = self.now_us();
+        let peripherals = self.platform.peripherals();
+        self.buses.uart.push(application, port, wanted, until_us, now_us, peripherals)
+    }
 }
 
 impl<P: Platform> Host for DeviceHost<'_, P> {
@@ -126,7 +144,27 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
         transfer: i2c::Transfer,
     ) -> Result<(), i2c::Error> {
         let now_us = self.now_us();
-        self.i2c.push(application, bus, transfer, now_us)
+        self.buses.i2c.push(application, bus, transfer, now_us)
+    }
+
+    fn uart_read(
+        &mut self,
+        application: AppId,
+        port: u32,
+        room: usize,
+        until_us: u64,
+    ) -> Result<(), uart::Error> {
+        self.ask_uart(application, port, Wanted::Read { room }, until_us)
+    }
+
+    fn uart_write(
+        &mut self,
+        application: AppId,
+        port: u32,
+        bytes: &[u8],
+        until_us: u64,
+    ) -> Result<(), uart::Error> {
+        self.ask_uart(application, port, Wanted::write(bytes), until_us)
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

@@ -10,11 +10,13 @@ extern crate alloc;
 
 mod arbiter;
 mod background;
+mod buses;
 mod clock;
 mod facts;
 mod host;
 mod i2c;
 mod identity;
+mod instance;
 mod journal;
 mod key_value;
 mod loading;
@@ -25,6 +27,7 @@ pub mod platform;
 mod reason;
 mod supervisor;
 mod trace;
+mod uart;
 mod wire;
 
 pub use key_value::DATA_BYTES_MAX;

@@ -7,13 +7,13 @@
 use alloc::{format, string::String, vec::Vec};
 
 use wasmbed_agent::{ApplicationEvent, ModuleHasher, RunId, Start, storage::StorageError};
-use wasmbed_protocol::{PeripheralKind, ReportReason, Spec, decode_spec};
+use wasmbed_protocol::{ReportReason, Spec, decode_spec};
 use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, engine::Engine};
 
 use crate::{
+    buses::{self, Grants},
     facts::granted,
     host::Slot,
-    i2c::Grant,
     module_bytes::{ModuleBytes, WORK},
     platform::{Board, Storage},
     reason,
@@ -25,8 +25,8 @@ const VERIFY_BYTES: usize = 2_048;
 /// An application that runs from now on.
 pub(crate) struct Loaded {
     pub(crate) slot: Slot,
-    /// What it may do on I2C buses.
-    pub(crate) i2c: Vec<Grant>,
+    /// What it may do on buses.
+    pub(crate) grants: Grants,
 }
 
 /// A start under way.
@@ -92,8 +92,8 @@ fn begin<E: Engine>(
     let spec = decode(start)?;
     let capabilities = capabilities(&spec, board)
         .map_err(|name| refused(ReportReason::Unsupported, format!("this device has no '{name}'")))?;
-    if let Some(name) = absent_bus(&spec, board) {
-        return Err(refused(ReportReason::Unsupported, format!("this device has no I2C bus '{name}'")));
+    if let Some((what, name)) = buses::absent(&spec, board) {
+        return Err(refused(ReportReason::Unsupported, format!("this device has no {what} '{name}'")));
     }
     let args: Vec<&str> = spec.args.iter().collect();
     let env: Vec<(&str, &str)> = spec.env.iter().map(|variable| (variable.name, variable.value)).collect();
@@ -114,16 +114,8 @@ fn begin<E: Engine>(
 fn loaded_of(start: &Start) -> Result<Loaded, ApplicationEvent> {
     let spec = decode(start)?;
     let (name, digest, correlation_id) = (String::from(spec.name), start.digest, start.correlation_id);
-    let i2c = spec.i2c.iter().filter_map(|grant| Grant::new(&grant)).collect();
-    Ok(Loaded { slot: Slot { uid: start.uid, run: start.run, name, digest, correlation_id }, i2c })
-}
-
-/// The bus that the assignment grants and that this device doesn't have.
-fn absent_bus<'a>(spec: &Spec<'a>, board: &Board) -> Option<&'a str> {
-    let is_there = |name: &str| {
-        board.peripherals.iter().any(|known| known.name == name && known.kind == PeripheralKind::I2c)
-    };
-    spec.i2c.iter().map(|grant| grant.name).find(|name| !is_there(name))
+    let slot = Slot { uid: start.uid, run: start.run, name, digest, correlation_id };
+    Ok(Loaded { slot, grants: Grants::of(&spec) })
 }
 
 fn decode(start: &Start) -> Result<Spec<'_>, ApplicationEvent> {

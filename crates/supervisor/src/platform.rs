@@ -10,7 +10,10 @@ pub use wasmbed_agent::{
 };
 pub use wasmbed_protocol::PeripheralKind;
 use wasmbed_protocol::{ApplicationUid, CorrelationId, Epoch, ModuleDigest, ResetReason, Revision};
-pub use wasmbed_runtime::{NoPeripherals, PeripheralError, Peripherals, peripherals::i2c};
+pub use wasmbed_runtime::{
+    NoPeripherals, PeripheralError, Peripherals,
+    peripherals::{i2c, uart},
+};
 
 /// All that a board implements, as one value.
 pub trait Platform {

@@ -8,22 +8,22 @@
 //! Each step is bounded, so that none starves another: so many bytes in, so many frames out, so many
 //! milliseconds of what takes long and of slices.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 use wasmbed_agent::{
     Agent, ApplicationEvent, DeviceUsage, Effect, Restored, RunId, SessionState,
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch};
-use wasmbed_runtime::{Completion, Ending, Runtime, RuntimeConfig, engine::Engine};
+use wasmbed_runtime::{Ending, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
     arbiter::{Owner, StorageArbiter},
     background::{Background, Finished},
+    buses::{Buses, Moved},
     clock::Clock,
     facts::device_facts,
     host::{DeviceHost, Slot},
-    i2c::{I2c, Stepped},
     journal,
     key_value::KeyValue,
     loading::Loaded,
@@ -86,7 +86,7 @@ pub struct Supervisor<E: Engine, P: Platform> {
     /// What the agent knows of the link.
     linked: Linked,
     key_value: KeyValue,
-    i2c: I2c,
+    buses: Buses,
     clock: Clock,
     storage: StorageArbiter,
     /// CPU time of runs that are over, milliseconds.
@@ -138,7 +138,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             wire: Wire::new(),
             linked: Linked::No,
             key_value: KeyValue::default(),
-            i2c: I2c::default(),
+            buses: Buses::default(),
             clock: Clock::default(),
             storage: StorageArbiter::default(),
             cpu_ms_before: 0,
@@ -163,7 +163,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             self.read_usage(now_ms);
             sent = self.transmit();
             self.run_slices(now_ms);
-            again |= self.move_buses();
+            again |= self.move_buses(now_ms);
             // What slices and sending led to, so that nothing waits for the next round without need.
             again |= self.perform_effects(now_ms) || sent == Sent::More;
         }
@@ -441,7 +441,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                         self.cpu_ms_before = self.cpu_ms_before.saturating_add(used.cpu_ms);
                         self.runtime.stop(slot.id());
                         self.key_value.forget(uid);
-                        self.i2c.forget(uid);
+                        self.buses.forget(uid);
                         journal::about(
                             self.platform.log(),
                             Level::Info,
@@ -563,8 +563,8 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         });
     }
 
-    fn keep(&mut self, now_ms: u64, Loaded { slot, i2c }: Loaded) -> ApplicationEvent {
-        self.i2c.grant(slot.uid, i2c);
+    fn keep(&mut self, now_ms: u64, Loaded { slot, grants }: Loaded) -> ApplicationEvent {
+        self.buses.grant(slot.uid, grants);
         journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
         let used = self.runtime.usage(slot.id()).unwrap_or_default();
         let run = slot.run;
@@ -594,7 +594,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 platform: &mut self.platform,
                 agent,
                 key_value: &mut self.key_value,
-                i2c: &mut self.i2c,
+                buses: &mut self.buses,
                 slots: &self.slots,
                 now_ms,
                 clock: &mut self.clock,
@@ -604,7 +604,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             {
                 let slot = self.slots.swap_remove(index);
                 self.key_value.forget(slot.uid);
-                self.i2c.forget(slot.uid);
+                self.buses.forget(slot.uid);
                 self.cpu_ms_before = self.cpu_ms_before.saturating_add(event.usage.cpu_ms);
                 let usage = ApplicationEvent::Usage { memory_bytes: 0, cpu_ms: event.usage.cpu_ms };
                 agent.handle_application(now_ms, slot.run, usage);
@@ -624,28 +624,45 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
 
     /// Moves transfers on until the round's time for them is used up. True if there is more to do at once.
     #[inline(never)]
-    fn move_buses(&mut self) -> bool {
-        if self.i2c.due_us().is_none() {
+    fn move_buses(&mut self, now_ms: u64) -> bool {
+        if self.buses.due_us().is_none() {
             return false;
         }
+        self.tell_lost(now_ms);
         let begun_us = self.platform.timer().now_us();
         for _ in 0..BUS_STEPS_PER_ROUND {
             let timer_us = self.platform.timer().now_us();
             if timer_us.saturating_sub(begun_us) >= BUSES_PER_ROUND_MS * 1_000 {
                 return true;
             }
-            match self.i2c.step(self.platform.peripherals(), self.clock.read(timer_us)) {
-                Stepped::Idle => return false,
-                Stepped::Waiting => return true,
-                Stepped::Working => {}
-                Stepped::Done(id, transferred) => {
-                    let answer =
-                        transferred.as_ref().map(|transfer| transfer.bytes()).map_err(|error| *error);
-                    self.runtime.complete(id, Completion::Transferred(answer));
+            match self.buses.step(self.platform.peripherals(), self.clock.read(timer_us)) {
+                Moved::Idle => return false,
+                Moved::Waiting => return true,
+                Moved::Working => {}
+                Moved::Done(id, finished) => {
+                    self.runtime.complete(id, finished.completion());
                 }
             }
         }
         true
+    }
+
+    /// Tells people of bytes that applications lost.
+    fn tell_lost(&mut self, now_ms: u64) {
+        let timer_us = self.platform.timer().now_us();
+        while let Some(lost) = self.buses.uart.poll_lost(self.clock.read(timer_us)) {
+            let Some(slot) = self.slots.iter().find(|slot| slot.uid == lost.uid) else { continue };
+            let text = format!(
+                "uart{}: bytes lost {} times since they were not read in time",
+                lost.port, lost.times
+            );
+            let log = self.platform.log();
+            journal::about(log, Level::Warn, slot, format_args!("{text}"));
+            if let Some(agent) = &mut self.agent {
+                let line = ApplicationEvent::Line { text, lines_lost: 0 };
+                agent.handle_application(now_ms, slot.run, line);
+            }
+        }
     }
 
     fn read_usage(&mut self, now_ms: u64) {
@@ -674,7 +691,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         let agent =
             if sent == Sent::Blocked { agent.max(now_ms.saturating_add(LINK_FULL_PAUSE_MS)) } else { agent };
         let runtime = self.runtime.next_wake(now_ms).unwrap_or(u64::MAX);
-        let buses = self.i2c.due_us().map_or(u64::MAX, |us| us.div_ceil(1_000));
+        let buses = self.buses.due_us().map_or(u64::MAX, |us| us.div_ceil(1_000));
         agent.min(runtime).min(buses)
     }
 }

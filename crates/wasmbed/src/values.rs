@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use wasmbed_api::I2cGrant;
+use wasmbed_api::{I2cGrant, UartGrant};
 use wasmbed_board_data::Board;
 use wasmbed_emulator::Kind;
 
@@ -45,10 +45,12 @@ pub(crate) enum ValueError {
     Setting,
     #[error("expected a number with s, m or h, from 1m to 8760h")]
     Validity,
-    #[error("expected gpio, sensor, key-value, i2c or none")]
+    #[error("expected gpio, sensor, key-value, i2c, uart or none")]
     Grant,
     #[error("expected a bus and addresses from 0x08 to 0x77, for example i2c0:0x48,0x76 or i2c0:0x48:2000")]
     I2c,
+    #[error("expected a UART and its bits per second, for example uart0:9600 or uart0:115200:2000")]
+    Uart,
 }
 
 /// A number of bytes, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`, as Kubernetes writes quantities.
@@ -138,6 +140,23 @@ pub(crate) fn i2c(text: &str) -> Result<I2cGrant, ValueError> {
     }
 }
 
+/// A UART as `UART:BAUD[:RATE]`. The API checks its name and both numbers' bounds.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn uart(text: &str) -> Result<UartGrant, ValueError> {
+    let mut parts = text.split(':');
+    let (Some(name), Some(baud), rate, None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(ValueError::Uart);
+    };
+    let rate = rate.map_or(Ok(UartGrant::default().bytes_per_second), str::parse);
+    match (baud.parse(), rate) {
+        (Ok(baud), Ok(bytes_per_second)) => Ok(UartGrant { name: name.to_owned(), baud, bytes_per_second }),
+        _ => Err(ValueError::Uart),
+    }
+}
+
 /// A setting as `KEY=VALUE`.
 ///
 /// # Errors
@@ -202,6 +221,16 @@ mod tests {
         for text in ["i2c0", "i2c0:", "i2c0:0x78", "i2c0:7", "i2c0:x", "i2c0:72:", "i2c0:72:1:1", "i2c0:72,"]
         {
             assert!(i2c(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uart_has_a_speed_and_perhaps_a_rate() {
+        let granted = |text| uart(text).map(|grant| (grant.name, grant.baud, grant.bytes_per_second));
+        assert_eq!(granted("uart0:9600"), Ok(("uart0".to_owned(), 9_600, 1_000)));
+        assert_eq!(granted("uart1:115200:20"), Ok(("uart1".to_owned(), 115_200, 20)));
+        for text in ["uart0", "uart0:", "uart0:fast", "uart0:9600:", "uart0:9600:1:1"] {
+            assert!(uart(text).is_err(), "{text}");
         }
     }
 

@@ -83,6 +83,7 @@ impl Program {
             capabilities: List::empty(),
             values_mac: None,
             i2c: List::empty(),
+            uart: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = vec![0; limits::SPEC_BYTES_MAX];

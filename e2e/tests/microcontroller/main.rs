@@ -43,4 +43,5 @@ mod relay;
 mod resets;
 mod resume;
 mod sensors;
+mod serial;
 mod start;

@@ -28,7 +28,7 @@ fn on_bus(name: &str, module: &[u8], addresses: &[i32]) -> Application {
     wanted.spec.config = ApplicationConfig {
         capabilities: vec!["i2c".to_owned(), "messages".to_owned()],
         topics: vec![Topic { name: "temperature".to_owned(), direction: TopicDirection::Out, per_second: 1 }],
-        peripherals: PeripheralGrants { i2c: vec![grant] },
+        peripherals: PeripheralGrants { i2c: vec![grant], ..PeripheralGrants::default() },
         ..ApplicationConfig::default()
     };
     wanted
@@ -72,7 +72,7 @@ fn a_driver_from_crates_io_reads_a_sensor_on_mps2_an385() -> Result<()> {
             let facts = device.status.as_ref().and_then(|status| status.facts.as_ref());
             let buses: Option<Vec<&str>> =
                 facts.map(|facts| facts.peripherals.iter().map(|bus| bus.name.as_str()).collect());
-            buses == Some(vec!["i2c0", "i2c1"])
+            buses == Some(vec!["i2c0", "i2c1", "uart0", "uart1"])
         };
         machine.device(NAME, "a Device that names its buses", has_buses).await?;
         Ok(())

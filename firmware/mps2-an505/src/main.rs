@@ -14,7 +14,7 @@ wasmbed_firmware_support::memory!(MPS2_AN505);
 
 struct An505;
 
-// SAFETY: the addresses and the interrupt are those that QEMU's hw/arm/mps2-tz.c and hw/arm/armsse.c give the peripherals, with bit 28
+// SAFETY: the addresses and the interrupts are those that QEMU's hw/arm/mps2-tz.c and hw/arm/armsse.c give the peripherals, with bit 28
 // set, which makes them secure; the linker puts nothing into the PSRAM.
 unsafe impl Image for An505 {
     const BOARD: &'static Board = &MPS2_AN505;
@@ -24,6 +24,7 @@ unsafe impl Image for An505 {
     const WATCHDOG: usize = 0x5008_1000;
     const FPGA_IO: usize = 0x5030_2000;
     const I2C: [usize; 2] = [0x5020_c000, 0x5020_d000];
+    const UARTS: [(usize, [u16; 2]); 2] = [(0x5020_3000, [38, 39]), (0x5020_4000, [40, 41])];
     const ETHERNET: usize = 0x5200_0000;
     const ETHERNET_INTERRUPT: u16 = 48;
 }

@@ -8,7 +8,8 @@ use wasmbed_board::{Hardware, Memory, data::Board, smoltcp::wire::EthernetAddres
 use wasmbed_firmware_support::memory;
 
 use crate::{
-    Image, clock, flash::DataFlash, interrupt::Interrupt, lan9118::Lan9118, pins::Pins, uart, watchdog,
+    Image, clock, flash::DataFlash, interrupt::Interrupt, lan9118::Lan9118, pins::Pins, serial, uart,
+    watchdog,
 };
 
 /// The board with an image.
@@ -63,7 +64,7 @@ impl<I: Image> Hardware for Mps2<I> {
 
     fn idle(&mut self, network: &mut Lan9118, until_us: u64) {
         cortex_m::interrupt::free(|_| {
-            if !network.has_frame() {
+            if !network.has_frame() && !serial::take_news() {
                 // SAFETY: no code relies on its being masked: its handler does nothing but mask it again.
                 unsafe { NVIC::unmask(Interrupt(I::ETHERNET_INTERRUPT)) };
                 clock::sleep_masked::<I>(&mut self.core.SYST, until_us);

@@ -15,6 +15,7 @@ mod image;
 mod interrupt;
 mod lan9118;
 mod pins;
+mod serial;
 mod start;
 pub mod uart;
 mod watchdog;

@@ -6,34 +6,40 @@
 //! | 0, 1 | user lights 0 and 1 | written and read: 1 is lit |
 //! | 2, 3 | user buttons 0 and 1 | read: 1 is pressed |
 //!
-//! And the I2C buses.
+//! And the I2C buses and the UARTs.
 
 use core::marker::PhantomData;
 
-use wasmbed_board::{PeripheralError, Peripherals, i2c::Controller};
+use wasmbed_board::{
+    PeripheralError, Peripherals,
+    i2c::Controller,
+    uart::{Port, Serial},
+};
 use wasmbed_firmware_support::register::Block;
 
 use crate::{
     Image,
     i2c::{self, Bus},
+    serial::{self, Uart},
 };
 
 const LIGHTS: usize = 0x00;
 const BUTTONS: usize = 0x08;
 
-/// The pins and the buses.
+/// The pins, the buses and the UARTs.
 pub struct Pins<I> {
     registers: Block,
     buses: [Bus<I>; 2],
+    uarts: [Serial<Uart<I>>; 2],
     image: PhantomData<I>,
 }
 
 impl<I: Image> Pins<I> {
-    /// The pins and the buses of the image.
+    /// The pins, the buses and the UARTs of the image.
     pub fn new() -> Self {
         // SAFETY: the image vouches for the address.
         let registers = unsafe { Block::new(I::FPGA_IO) };
-        Self { registers, buses: i2c::buses(), image: PhantomData }
+        Self { registers, buses: i2c::buses(), uarts: serial::uarts(), image: PhantomData }
     }
 }
 
@@ -57,5 +63,9 @@ impl<I: Image> Peripherals for Pins<I> {
 
     fn i2c(&mut self, bus: u8) -> Option<&mut dyn Controller> {
         self.buses.get_mut(usize::from(bus)).map(|bus| bus as &mut dyn Controller)
+    }
+
+    fn uart(&mut self, port: u8) -> Option<&mut dyn Port> {
+        self.uarts.get_mut(usize::from(port)).map(|uart| uart as &mut dyn Port)
     }
 }

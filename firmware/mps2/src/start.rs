@@ -16,16 +16,18 @@ use crate::{
     interrupt::Interrupt,
     lan9118::{Lan9118, NotThere},
     pins::Pins,
-    uart, watchdog,
+    serial, uart, watchdog,
 };
 
 /// Longer than anything that the loop does at once, by far.
 const WATCHDOG_MS: u32 = 8_000;
 
-/// Every interrupt only ends a sleep; the next sleep unmasks it again.
+/// UARTs keep what came and send what is to go. Every other interrupt only ends a sleep; the next sleep unmasks it again.
 #[exception]
 unsafe fn DefaultHandler(number: i16) {
-    if let Ok(number) = u16::try_from(number) {
+    if let Ok(number) = u16::try_from(number)
+        && !serial::handle(number)
+    {
         NVIC::mask(Interrupt(number));
     }
 }

@@ -22,14 +22,15 @@
 
 enum {
     WASMBED_ARBITRATION_LOST = -6, // the data line of a bus was pulled by another
+    WASMBED_BUSY = -10,      // another application has the UART
     WASMBED_INVALID = -28,   // a key, a value or a number outside its bounds
     WASMBED_FAILED = -29,    // storage, pin or sensor is there and did not work; the data line of a bus is held low
     WASMBED_NOT_FOUND = -44, // no such key, pin, sensor or bus, or the bus was not granted
     WASMBED_NO_SPACE = -51,  // no room left for key-value data
     WASMBED_NO_DEVICE = -60, // no device has the address
-    WASMBED_OVERRUN = -61,   // the controller of the bus lost bytes
-    WASMBED_NOT_TAKEN = -65, // the device did not take a byte
-    WASMBED_TIMEOUT = -73,   // the clock line of a bus was held low for too long
+    WASMBED_OVERRUN = -61,   // the controller of the bus, or the UART, lost bytes
+    WASMBED_NOT_TAKEN = -65, // the device did not take a byte; what came through a UART was none
+    WASMBED_TIMEOUT = -73,   // the clock line of a bus was held low for too long; a UART had nothing in time
     WASMBED_DENIED = -76,    // the address was not granted
 };
 
@@ -79,5 +80,13 @@ struct wasmbed_i2c_operation {
 };
 WASMBED_IMPORT(i2c_transfer) int wasmbed_i2c_transfer(
     uint32_t bus, uint32_t address, const struct wasmbed_i2c_operation *operations, size_t count);
+
+// UARTs; need the capability `uart`, and the UART in `config.peripherals.uart`. A UART belongs to the first application that uses it,
+// until that ends. read waits for at least one byte, for so many milliseconds at most, and answers how many came; write waits until
+// the device has taken all bytes, and answers how many it took in time, or with none until those before are out. Both move 256 bytes
+// at most, and answer WASMBED_TIMEOUT if there were none in time. WASMBED_OVERRUN stands where bytes were lost.
+#define WASMBED_FOREVER UINT32_MAX
+WASMBED_IMPORT(uart_read) int wasmbed_uart_read(uint32_t uart, uint32_t milliseconds, void *buffer, size_t room);
+WASMBED_IMPORT(uart_write) int wasmbed_uart_write(uint32_t uart, const void *bytes, size_t length, uint32_t milliseconds);
 
 #endif

@@ -30,5 +30,7 @@ unsafe extern "C" {
     pub(crate) safe fn gpio_read(pin: u32) -> i32;
     pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
     pub(crate) fn i2c_transfer(bus: u32, address: u32, operations: *const Operation, count: usize) -> i32;
+    pub(crate) fn uart_read(uart: u32, timeout_ms: u32, buffer: *mut u8, room: usize) -> i32;
+    pub(crate) fn uart_write(uart: u32, bytes: *const u8, length: usize, timeout_ms: u32) -> i32;
     pub(crate) fn sensor_read(sensor: u32, milli_units: *mut i32) -> i32;
 }

@@ -1,7 +1,7 @@
 //! What an application needs to run on a Wasmbed device: logging, waiting, the clock, data that outlives a restart,
-//! messages, pins, sensors and I2C buses, as safe functions over the imports of docs/host-interface.md.
+//! messages, pins, sensors, I2C buses and UARTs, as safe functions over the imports of docs/host-interface.md.
 //!
-//! It may not allocate, nor hide a wait in anything that isn't called `wait` or a transfer.
+//! It may not allocate, nor hide a wait in anything that isn't called `wait`, a transfer, or a read or write of bytes.
 //!
 //! ```ignore
 //! #![no_std]
@@ -36,6 +36,7 @@ pub mod messages;
 mod panic;
 pub mod sensor;
 mod time;
+pub mod uart;
 
 pub use error::Error;
 #[doc(hidden)]

@@ -4,8 +4,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy, TopicDirection};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, EnvVar, I2cGrant, List, ModuleDigest, Spec, SpecHash, Topic, encode_spec,
-    limits::SPEC_BYTES_MAX,
+    ApplicationUid, CorrelationId, EnvVar, I2cGrant, List, ModuleDigest, Spec, SpecHash, Topic, UartGrant,
+    encode_spec, limits::SPEC_BYTES_MAX,
 };
 
 use zeroize::Zeroizing;
@@ -59,18 +59,7 @@ pub fn plan_assignment(
     capabilities.sort_unstable();
     capabilities.dedup();
     let addresses: Vec<Vec<u8>> = config.peripherals.i2c.iter().map(addresses_of).collect();
-    let mut grants: Vec<I2cGrant<'_>> = config
-        .peripherals
-        .i2c
-        .iter()
-        .zip(&addresses)
-        .map(|(grant, addresses)| I2cGrant {
-            name: &grant.name,
-            addresses,
-            bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
-        })
-        .collect();
-    grants.sort_unstable_by_key(|grant| grant.name);
+    let (i2c, uart) = (i2c_grants(config, &addresses), uart_grants(config));
     let topics = topics(config)?;
     let spec = Spec {
         uid,
@@ -84,7 +73,8 @@ pub fn plan_assignment(
         env: List::new(&env),
         capabilities: List::new(&capabilities),
         values_mac: secret_env.mac(),
-        i2c: List::new(&grants),
+        i2c: List::new(&i2c),
+        uart: List::new(&uart),
         topics: List::new(&topics),
     };
     let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
@@ -110,6 +100,30 @@ pub fn plan_assignment(
         bytes: module.size,
         footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
     })
+}
+
+/// By name; a number that is none becomes one that the encoding refuses.
+fn i2c_grants<'a>(config: &'a ApplicationConfig, addresses: &'a [Vec<u8>]) -> Vec<I2cGrant<'a>> {
+    let granted = config.peripherals.i2c.iter().zip(addresses).map(|(grant, addresses)| I2cGrant {
+        name: &grant.name,
+        addresses,
+        bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
+    });
+    let mut grants: Vec<I2cGrant<'_>> = granted.collect();
+    grants.sort_unstable_by_key(|grant| grant.name);
+    grants
+}
+
+/// As for I2C.
+fn uart_grants(config: &ApplicationConfig) -> Vec<UartGrant<'_>> {
+    let granted = config.peripherals.uart.iter().map(|grant| UartGrant {
+        name: &grant.name,
+        baud: u32::try_from(grant.baud).unwrap_or(0),
+        bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
+    });
+    let mut grants: Vec<UartGrant<'_>> = granted.collect();
+    grants.sort_unstable_by_key(|grant| grant.name);
+    grants
 }
 
 /// What is no address is none on a device either: it becomes one that the encoding refuses.
@@ -216,7 +230,7 @@ mod tests {
     #[test]
     fn buses_are_granted_in_order_and_without_them_the_spec_says_nothing_of_them() {
         let plan = |i2c| {
-            let peripherals = PeripheralGrants { i2c };
+            let peripherals = PeripheralGrants { i2c, ..PeripheralGrants::default() };
             let config = ApplicationConfig { peripherals, ..ApplicationConfig::default() };
             plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default())
         };
@@ -246,6 +260,32 @@ mod tests {
             assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
         }
         assert!(plan(vec![grant("i2c0", &[8], 1), grant("i2c0", &[9], 1)]).is_err(), "the same bus twice");
+    }
+
+    #[test]
+    fn uarts_are_granted_in_order_and_within_bounds() {
+        let plan = |uart| {
+            let peripherals = PeripheralGrants { uart, ..PeripheralGrants::default() };
+            let config = ApplicationConfig { peripherals, ..ApplicationConfig::default() };
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default())
+        };
+        let grant = |name: &str, baud, bytes_per_second| wasmbed_api::UartGrant {
+            name: name.to_owned(),
+            baud,
+            bytes_per_second,
+        };
+        let assigned = plan(vec![grant("uart1", 300, 10), grant("uart0", 115_200, 11_520)]).unwrap();
+        assert_eq!(
+            decode_spec(&assigned.spec).unwrap().uart.iter().collect::<Vec<_>>(),
+            [
+                UartGrant { name: "uart0", baud: 115_200, bytes_per_second: 11_520 },
+                UartGrant { name: "uart1", baud: 300, bytes_per_second: 10 },
+            ]
+        );
+        for wrong in [grant("uart0", -1, 1), grant("uart0", 299, 1), grant("uart0", 9_600, 0)] {
+            assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
+        }
+        assert!(plan(vec![grant("uart0", 300, 1), grant("uart0", 300, 1)]).is_err(), "the same twice");
     }
 
     #[test]

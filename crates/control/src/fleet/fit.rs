@@ -94,28 +94,37 @@ fn check_peripherals(
     config: &ApplicationConfig,
     device: &DeviceFacts,
 ) -> Result<(), ModuleRefusal> {
-    let granted = &config.peripherals.i2c;
-    if granted.is_empty() && needs.capabilities.contains(&Capability::I2c.name()) {
+    let granted = &config.peripherals;
+    let i2c = granted.i2c.iter().map(|grant| grant.name.as_str()).collect();
+    check_instances(needs, device, (Capability::I2c, PeripheralKind::I2c, "I2C buses", "no I2C bus"), i2c)?;
+    let uart = granted.uart.iter().map(|grant| grant.name.as_str()).collect();
+    check_instances(needs, device, (Capability::Uart, PeripheralKind::Uart, "UARTs", "no UART"), uart)
+}
+
+fn check_instances(
+    needs: &ModuleNeeds,
+    device: &DeviceFacts,
+    (capability, kind, several, none): (Capability, PeripheralKind, &str, &str),
+    wanted: Vec<&str>,
+) -> Result<(), ModuleRefusal> {
+    // Also the name of the field.
+    let name = capability.name();
+    if wanted.is_empty() && needs.capabilities.contains(&name) {
         return refuse(
             ReasonCode::CapabilityDenied,
-            "the module uses I2C buses; name them in config.peripherals.i2c to allow it".to_owned(),
+            format!("the module uses {several}; name them in config.peripherals.{name} to allow it"),
         );
     }
-    let offered: Vec<&str> = device
-        .peripherals
-        .iter()
-        .filter(|peripheral| peripheral.kind == PeripheralKind::I2c)
-        .map(|peripheral| peripheral.name.as_str())
-        .collect();
-    let wanted: Vec<&str> = granted.iter().map(|grant| grant.name.as_str()).collect();
+    let of_kind = device.peripherals.iter().filter(|peripheral| peripheral.kind == kind);
+    let offered: Vec<&str> = of_kind.map(|peripheral| peripheral.name.as_str()).collect();
     let absent = missing(&wanted, &offered);
     if absent.is_empty() {
         return Ok(());
     }
-    let has = if offered.is_empty() { "no I2C bus".to_owned() } else { offered.join(", ") };
+    let has = if offered.is_empty() { none.to_owned() } else { offered.join(", ") };
     refuse(
         ReasonCode::Unsupported,
-        format!("config.peripherals.i2c names {}; the device has {has}", absent.join(", ")),
+        format!("config.peripherals.{name} names {}; the device has {has}", absent.join(", ")),
     )
 }
 
@@ -219,7 +228,7 @@ fn refuse(reason: ReasonCode, message: String) -> Result<(), ModuleRefusal> {
 
 #[cfg(test)]
 mod tests {
-    use wasmbed_api::{DevicePeripheral, I2cGrant};
+    use wasmbed_api::{DevicePeripheral, I2cGrant, UartGrant};
     use wasmbed_scan::Features;
 
     use super::*;
@@ -354,6 +363,23 @@ mod tests {
         assert_eq!(refusal.message, "config.peripherals.i2c names i2c1, spi2; the device has no I2C bus");
         config.peripherals.i2c.pop();
         assert_eq!(plan_fit(&module, &config, &board(&["i2c0", "i2c1"])), Ok(()));
+        // The same of UARTs.
+        let mut board = board(&["i2c1"]);
+        board.capabilities.push("uart".to_owned());
+        config.capabilities.push("uart".to_owned());
+        module.needs.as_mut().unwrap().capabilities = vec!["i2c", "uart"];
+        let refusal = plan_fit(&module, &config, &board).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "the module uses UARTs; name them in config.peripherals.uart to allow it"
+        );
+        config.peripherals.uart = vec![UartGrant { name: "uart0".to_owned(), ..UartGrant::default() }];
+        let refusal = plan_fit(&module, &config, &board).unwrap_err();
+        assert_eq!(refusal.message, "config.peripherals.uart names uart0; the device has no UART");
+        let uart =
+            DevicePeripheral { name: "uart0".to_owned(), kind: PeripheralKind::Uart, simulated: false };
+        board.peripherals.push(uart);
+        assert_eq!(plan_fit(&module, &config, &board), Ok(()));
     }
 
     /// A device reports what its engine runs; the module is read by the scan that all share.

@@ -539,6 +539,7 @@ fn entry_with_topics(
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::new(topics),
     };
     let mut bytes = [0; 2_900];

@@ -7,7 +7,7 @@ use wasmbed_protocol::{
     ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing, CorrelationId,
     Decommission, Desired, DesiredApplication, DeviceMessage, Epoch, Frames, GatewayMessage, HeartbeatAck,
     List, MessageGroups, ModuleChunk, ModuleDigest, ModuleGone, RestartPolicy, Revision, Spec, SpecHash,
-    Welcome, decode_device, encode_gateway, encode_spec,
+    UartGrant, Welcome, decode_device, encode_gateway, encode_spec,
     limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX, SPEC_BYTES_MAX},
 };
 
@@ -22,6 +22,11 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn new(module: Vec<u8>, capabilities: &[&str]) -> Self {
+        Self::granted(module, capabilities, &[])
+    }
+
+    /// An application that has UARTs.
+    pub(crate) fn granted(module: Vec<u8>, capabilities: &[&str], uart: &[UartGrant<'_>]) -> Self {
         let (uid, digest) = (ApplicationUid([7; 16]), ModuleDigest(Sha256::digest(&module).into()));
         let spec = Spec {
             uid,
@@ -36,6 +41,7 @@ impl Wanted {
             capabilities: List::new(capabilities),
             values_mac: None,
             i2c: List::empty(),
+            uart: List::new(uart),
             topics: List::empty(),
         };
         let mut bytes = [0; SPEC_BYTES_MAX];

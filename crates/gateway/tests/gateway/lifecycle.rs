@@ -39,6 +39,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     let mut bytes = [0; 2_900];

@@ -31,6 +31,7 @@ fn put(device: &str) -> Vec<u8> {
         capabilities: List::empty(),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::new(&topics),
     };
     let mut bytes = [0; 2_900];

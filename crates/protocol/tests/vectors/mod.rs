@@ -58,6 +58,7 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         capabilities: List::new(&["key-value", "sensor"]),
         values_mac: None,
         i2c: List::empty(),
+        uart: List::empty(),
         topics: List::empty(),
     };
     each("spec", Vector::Spec(spec));
@@ -72,6 +73,11 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
     ];
     let buses = Spec { i2c: List::new(&grants), ..secret };
     each("spec_with_i2c", Vector::Spec(buses));
+    let uarts = [
+        UartGrant { name: "uart0", baud: 9_600, bytes_per_second: 1_000 },
+        UartGrant { name: "uart1", baud: UART_BAUD_MAX, bytes_per_second: BUS_BYTES_PER_SECOND_MAX },
+    ];
+    each("spec_with_uart", Vector::Spec(Spec { uart: List::new(&uarts), ..secret }));
     let topics = [
         Topic { name: "alarm", direction: TopicDirection::Out, per_second: 1 },
         Topic { name: "room/temperature", direction: TopicDirection::Out, per_second: 10 },

@@ -3,6 +3,7 @@
 pub(crate) const SUCCESS: i32 = 0;
 pub(crate) const AGAIN: i32 = 6;
 pub(crate) const BADF: i32 = 8;
+pub(crate) const BUSY: i32 = 10;
 pub(crate) const FAULT: i32 = 21;
 pub(crate) const INVAL: i32 = 28;
 pub(crate) const IO: i32 = 29;

@@ -1,7 +1,8 @@
 //! Transfers over I2C buses.
 
 use super::context::{Context, Outcome};
-use super::operations::{Operations, result_of};
+use super::failures;
+use super::operations::Operations;
 use super::pending::PendingCall;
 use crate::engine::{Arguments, Engine};
 use crate::host::Host;
@@ -21,6 +22,6 @@ pub(crate) fn transfer<E: Engine, H: Host + ?Sized>(
     context.bytes_moved += transfer.bytes().len() as u64;
     match context.host.i2c_transfer(context.id, arguments.u32(0), transfer) {
         Ok(()) => Outcome::Blocked(PendingCall::I2c(operations)),
-        Err(error) => answer(result_of(error)),
+        Err(error) => answer(failures::of_i2c(error)),
     }
 }

@@ -1,17 +1,19 @@
 //! The host functions themselves, on top of the engine and of the device's [`Host`].
 //!
 //! ```text
-//! errno, log, strings <- operations <- pending <- context <- i2c, native, wasi <- dispatch
+//! errno, log, strings <- failures, operations <- pending <- context <- i2c, uart, native, wasi <- dispatch
 //! ```
 
 mod context;
 mod errno;
+mod failures;
 mod i2c;
 mod log;
 mod native;
 mod operations;
 mod pending;
 mod strings;
+mod uart;
 mod wasi;
 
 pub(crate) use context::{Context, Outcome};
@@ -44,6 +46,8 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::Receive => native::receive(context, arguments),
         Call::SensorRead => native::sensor_read(context, arguments),
         Call::I2cTransfer => i2c::transfer(context, arguments),
+        Call::UartRead => uart::read(context, arguments),
+        Call::UartWrite => uart::write(context, arguments),
         Call::Wasi(function) => wasi::call(context, function, arguments),
         Call::NotSupported => wasi::not_supported(call.function),
     }

@@ -1,8 +1,8 @@
-//! The operations of an I2C transfer, as they stand in a program's memory, and what the transfer's end is to the program.
+//! The operations of an I2C transfer, as they stand in a program's memory.
 
-use super::errno::{AGAIN, FAULT, INVAL, IO, NOENT, NOTCAPABLE, NXIO, OVERFLOW, PROTO, SUCCESS, TIMEDOUT};
+use super::errno::{FAULT, INVAL, SUCCESS};
 use crate::engine::Engine;
-use crate::host::i2c::{Address, Direction, Error, OPERATIONS_MAX, Transfer};
+use crate::host::i2c::{Address, Direction, OPERATIONS_MAX, Transfer};
 
 /// Kind, address, length: little-endian numbers of 32 bits.
 const OPERATION_BYTES: u32 = 12;
@@ -61,19 +61,5 @@ impl Operations {
             }
         }
         SUCCESS
-    }
-}
-
-/// What a program is told of a transfer that failed.
-pub(crate) fn result_of(error: Error) -> i32 {
-    -match error {
-        Error::NoBus => NOENT,
-        Error::AddressDenied => NOTCAPABLE,
-        Error::NoAcknowledgeAddress => NXIO,
-        Error::NoAcknowledgeData => PROTO,
-        Error::ArbitrationLost => AGAIN,
-        Error::Bus => IO,
-        Error::Overrun => OVERFLOW,
-        Error::Timeout => TIMEDOUT,
     }
 }

@@ -1,7 +1,8 @@
 //! Calls whose answer comes later, and how such answers become results.
 
 use super::errno::{FAULT, IO, NOENT, NOSPC, SUCCESS};
-use super::operations::{Operations, result_of};
+use super::failures;
+use super::operations::Operations;
 use crate::engine::Engine;
 use crate::host::{Completion, KeyValueError};
 use crate::scan::Value;
@@ -13,17 +14,31 @@ pub(crate) enum PendingCall {
     Put,
     Delete,
     I2c(Operations),
+    UartRead { address: u32, length: u32 },
+    UartWrite,
 }
 
 impl PendingCall {
+    /// Whether the call is a wait: one that took time begins the CPU limit anew.
+    pub(crate) fn is_wait(&self) -> bool {
+        matches!(self, PendingCall::UartRead { .. } | PendingCall::UartWrite)
+    }
+
     /// The result of the call, if this is an answer to it.
     pub(crate) fn finish<E: Engine>(&self, completion: Completion<'_>, engine: &mut E) -> Option<Value> {
         let result = match (self, completion) {
             (PendingCall::I2c(operations), Completion::Transferred(Ok(bytes))) => {
                 operations.hand_over(engine, bytes)
             }
-            (PendingCall::I2c(_), Completion::Transferred(Err(error))) => result_of(error),
-            (PendingCall::I2c(_), _) | (_, Completion::Transferred(_)) => return None,
+            (PendingCall::I2c(_), Completion::Transferred(Err(error))) => failures::of_i2c(error),
+            (PendingCall::UartRead { address, length }, Completion::Received(Ok(bytes))) => {
+                hand_over(engine, *address, *length, bytes)
+            }
+            (PendingCall::UartWrite, Completion::Sent(Ok(count))) => i32::try_from(count).unwrap_or(i32::MAX),
+            (PendingCall::UartRead { .. }, Completion::Received(Err(error)))
+            | (PendingCall::UartWrite, Completion::Sent(Err(error))) => failures::of_uart(error),
+            (PendingCall::I2c(_) | PendingCall::UartRead { .. } | PendingCall::UartWrite, _)
+            | (_, Completion::Transferred(_) | Completion::Received(_) | Completion::Sent(_)) => return None,
             (_, Completion::Failed(error)) => -errno_of(error),
             (PendingCall::Get { address, length }, Completion::Value(Some(value))) => {
                 hand_over(engine, *address, *length, value)

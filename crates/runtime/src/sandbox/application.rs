@@ -42,6 +42,8 @@ pub(crate) struct Application<E: Engine> {
     calibration: Calibration,
     cpu_since_wait_us: u64,
     cpu_us: u64,
+    /// Since when it has been in a call that is a wait.
+    waits_since_us: Option<u64>,
 }
 
 impl<E: Engine> Application<E> {
@@ -65,6 +67,7 @@ impl<E: Engine> Application<E> {
             calibration: Calibration::new(),
             cpu_since_wait_us: 0,
             cpu_us: 0,
+            waits_since_us: None,
         }
     }
 
@@ -101,6 +104,11 @@ impl<E: Engine> Application<E> {
         now_us: u64,
         config: &RuntimeConfig,
     ) -> Option<Ending> {
+        if let Some(since_us) = self.waits_since_us.take()
+            && now_us.saturating_sub(since_us) >= WAIT_US_MIN
+        {
+            self.cpu_since_wait_us = 0;
+        }
         if let State::Sleeping { answer, .. } = self.state {
             self.state = State::Runnable;
             if let Err(trap) = self.engine.resume(answer) {
@@ -188,6 +196,7 @@ impl<E: Engine> Application<E> {
                 None
             }
             Outcome::Blocked(pending) => {
+                self.waits_since_us = pending.is_wait().then_some(before_us);
                 self.state = State::Blocked(pending);
                 None
             }
@@ -232,5 +241,7 @@ impl<E: Engine> Application<E> {
     }
 }
 
+/// What is answered sooner was no wait: a program that never lacks bytes is a busy one.
+const WAIT_US_MIN: u64 = 1_000;
 /// Quanta of one slice at most.
 const SLICE_QUANTA_MAX: u32 = 64;

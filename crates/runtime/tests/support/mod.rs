@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use wasmbed_runtime::peripherals::i2c;
+use wasmbed_runtime::peripherals::{i2c, uart};
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
     PeripheralError, Peripherals, Program, Published, Runtime, RuntimeConfig,
@@ -26,6 +26,8 @@ pub(crate) struct TestHost {
     pub(crate) storage_error: Option<KeyValueError>,
     /// Transfers that wait for their answer, or why there are none.
     pub(crate) transfers: Result<Vec<(AppId, u32, i2c::Transfer)>, i2c::Error>,
+    /// What was asked of UARTs: port, room or bytes, last moment; or why nothing is to be had of them.
+    pub(crate) uart: Result<Vec<(u32, Asked, u64)>, uart::Error>,
     /// What every `publish` is answered.
     pub(crate) published: Published,
     pub(crate) messages: Vec<(AppId, Vec<u8>, Vec<u8>, bool)>,
@@ -58,6 +60,13 @@ impl Peripherals for Board {
     }
 }
 
+/// What a program asked of a UART.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Read(usize),
+    Write(Vec<u8>),
+}
+
 impl TestHost {
     pub(crate) fn new() -> TestHost {
         TestHost {
@@ -70,6 +79,7 @@ impl TestHost {
             pending: false,
             storage_error: None,
             transfers: Ok(Vec::new()),
+            uart: Ok(Vec::new()),
             published: Published::Taken,
             messages: Vec::new(),
             received: VecDeque::new(),
@@ -179,6 +189,17 @@ impl Host for TestHost {
         transfer: i2c::Transfer,
     ) -> Result<(), i2c::Error> {
         self.transfers.as_mut().map_err(|error| *error)?.push((application, bus, transfer));
+        Ok(())
+    }
+
+    fn uart_read(&mut self, _: AppId, port: u32, room: usize, until_us: u64) -> Result<(), uart::Error> {
+        self.uart.as_mut().map_err(|error| *error)?.push((port, Asked::Read(room), until_us));
+        Ok(())
+    }
+
+    fn uart_write(&mut self, _: AppId, port: u32, bytes: &[u8], until_us: u64) -> Result<(), uart::Error> {
+        let asked = Asked::Write(bytes.to_vec());
+        self.uart.as_mut().map_err(|error| *error)?.push((port, asked, until_us));
         Ok(())
     }
 

@@ -15,12 +15,20 @@ pub enum Capability {
     I2c,
     /// Publish messages.
     Messages,
+    /// Send and receive through UARTs.
+    Uart,
 }
 
 impl Capability {
     /// Every capability, in the order of the documentation.
-    pub const ALL: [Capability; 5] =
-        [Capability::Gpio, Capability::Sensor, Capability::KeyValue, Capability::I2c, Capability::Messages];
+    pub const ALL: [Capability; 6] = [
+        Capability::Gpio,
+        Capability::Sensor,
+        Capability::KeyValue,
+        Capability::I2c,
+        Capability::Uart,
+        Capability::Messages,
+    ];
 
     /// The name used in manifests and messages.
     pub fn name(self) -> &'static str {
@@ -30,6 +38,7 @@ impl Capability {
             Capability::KeyValue => "key-value",
             Capability::I2c => "i2c",
             Capability::Messages => "messages",
+            Capability::Uart => "uart",
         }
     }
 
@@ -45,6 +54,7 @@ impl Capability {
             Capability::KeyValue => 4,
             Capability::I2c => 8,
             Capability::Messages => 16,
+            Capability::Uart => 32,
         }
     }
 }
@@ -63,7 +73,7 @@ impl Capabilities {
     /// No capability: the baseline of log, arguments, environment, clock, random and wait.
     pub const NONE: Capabilities = Capabilities(0);
     /// Every capability.
-    pub const ALL: Capabilities = Capabilities(31);
+    pub const ALL: Capabilities = Capabilities(63);
 
     /// This set with one more capability.
     #[must_use]

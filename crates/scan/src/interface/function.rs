@@ -24,6 +24,8 @@ pub enum Call {
     Publish,
     Receive,
     SensorRead,
+    UartRead,
+    UartWrite,
     Uptime,
     Wait,
     Wasi(WasiCall),
@@ -204,6 +206,8 @@ static TABLE: &[HostFunction] = &[
     native("publish", &[I32, I32, I32, I32, I32], &[I32], Some(Capability::Messages), Call::Publish),
     native("receive", &[I32, I32], &[I32], Some(Capability::Messages), Call::Receive),
     native("sensor_read", &[I32, I32], &[I32], Some(Capability::Sensor), Call::SensorRead),
+    native("uart_read", &[I32, I32, I32, I32], &[I32], Some(Capability::Uart), Call::UartRead),
+    native("uart_write", &[I32, I32, I32, I32], &[I32], Some(Capability::Uart), Call::UartWrite),
     native("uptime", &[], &[I64], None, Call::Uptime),
     native("wait", &[I32], &[], None, Call::Wait),
 ];

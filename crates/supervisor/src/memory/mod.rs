@@ -16,7 +16,7 @@ use core::cell::RefCell;
 use wasmbed_protocol::ApplicationUid;
 
 use crate::platform::{
-    Entropy, Link, LinkState, LogSink, Peripherals, Platform, Record, Timer, Watchdog, i2c,
+    Entropy, Link, LinkState, LogSink, Peripherals, Platform, Record, Timer, Watchdog, i2c, uart,
 };
 pub use faulty::{Cut, Faults, FaultyStorage};
 pub use identity::MemoryIdentity;
@@ -216,7 +216,7 @@ pub struct MemoryBoard {
     pub entropy: SeededEntropy,
     /// Keys and certificates; a fixed identity unless that is changed.
     pub identity: MemoryIdentity,
-    /// No pins, no sensors, one I2C bus if it is put there.
+    /// No pins, no sensors, one I2C bus and one UART if they are put there.
     pub peripherals: MemoryPeripherals,
     /// The last lines.
     pub log: KeptLog,
@@ -229,17 +229,26 @@ pub struct MemoryBoard {
 pub struct MemoryPeripherals {
     /// `i2c0`.
     pub i2c: Option<SharedBus>,
+    /// `uart0`.
+    pub uart: Option<SharedPort>,
 }
 
 impl core::fmt::Debug for MemoryPeripherals {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("MemoryPeripherals").field("has_i2c", &self.i2c.is_some()).finish()
+        f.debug_struct("MemoryPeripherals")
+            .field("has_i2c", &self.i2c.is_some())
+            .field("has_uart", &self.uart.is_some())
+            .finish()
     }
 }
 
 impl Peripherals for MemoryPeripherals {
     fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
         self.i2c.as_mut().filter(|_| bus == 0).map(|bus| bus as &mut dyn i2c::Controller)
+    }
+
+    fn uart(&mut self, port: u8) -> Option<&mut dyn uart::Port> {
+        self.uart.as_mut().filter(|_| port == 0).map(|port| port as &mut dyn uart::Port)
     }
 }
 
@@ -254,6 +263,32 @@ impl i2c::Controller for SharedBus {
 
     fn give_up(&mut self, now_us: u64) -> bool {
         self.0.borrow_mut().give_up(now_us)
+    }
+}
+
+/// A UART that a test keeps a hold of.
+#[derive(Clone)]
+pub struct SharedPort(pub Rc<RefCell<dyn uart::Port>>);
+
+impl uart::Port for SharedPort {
+    fn open(&mut self, baud: u32) -> Result<(), uart::Error> {
+        self.0.borrow_mut().open(baud)
+    }
+
+    fn close(&mut self) {
+        self.0.borrow_mut().close();
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, uart::Error> {
+        self.0.borrow_mut().receive(buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, uart::Error> {
+        self.0.borrow_mut().send(bytes)
+    }
+
+    fn is_sent(&mut self) -> Result<bool, uart::Error> {
+        self.0.borrow_mut().is_sent()
     }
 }
 

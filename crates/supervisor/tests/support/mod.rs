@@ -9,8 +9,8 @@ use wasmbed_protocol::{
     CorrelationId, Decommission, Deliver, DeliverAck, Delivery, Desired, DesiredApplication, DeviceMessage,
     DeviceUid, Epoch, ErrorCode, Frames, GatewayMessage, HeartbeatAck, I2cGrant, List, MessageGroups,
     MessageSource, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, Publish, PublishAck, ReportReason,
-    ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash, Topic, TopicDirection, Welcome,
-    decode_device, encode_gateway, encode_spec, limits, tag,
+    ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash, Topic, TopicDirection, UartGrant,
+    Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
@@ -36,6 +36,8 @@ pub(crate) struct Wanted {
     pub(crate) args: Vec<String>,
     /// A bus, an address on it, and bytes per second.
     pub(crate) i2c: Option<(&'static str, u8, u32)>,
+    /// A UART, and bytes per second.
+    pub(crate) uart: Option<(&'static str, u32)>,
     /// Topics that it may publish to, and how often each second.
     pub(crate) topics: Vec<(&'static str, u32)>,
     /// A topic on which messages come in, and how often each second.
@@ -56,6 +58,7 @@ impl Wanted {
             capabilities: vec![],
             args: vec![],
             i2c: None,
+            uart: None,
             topics: vec![],
             topic_in: None,
         }
@@ -84,6 +87,11 @@ impl Wanted {
     pub(crate) fn i2c(mut self, bus: &'static str, address: u8, bytes_per_second: u32) -> Self {
         self.i2c = Some((bus, address, bytes_per_second));
         self.capabilities(&["i2c"])
+    }
+
+    pub(crate) fn uart(mut self, name: &'static str, bytes_per_second: u32) -> Self {
+        self.uart = Some((name, bytes_per_second));
+        self.capabilities(&["uart"])
     }
 
     /// Different bytes of the same program, so long.
@@ -116,6 +124,9 @@ impl Wanted {
             .map(|((name, _, bytes_per_second), addresses)| I2cGrant { name, addresses, bytes_per_second })
             .into_iter()
             .collect();
+        let uart =
+            self.uart.map(|(name, bytes_per_second)| UartGrant { name, baud: 9_600, bytes_per_second });
+        let uart: Vec<UartGrant<'_>> = uart.into_iter().collect();
         let spec = Spec {
             uid,
             name: "default/test",
@@ -129,6 +140,7 @@ impl Wanted {
             capabilities: List::new(&self.capabilities),
             values_mac: None,
             i2c: List::new(&grants),
+            uart: List::new(&uart),
             topics: List::new(&topics),
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
@@ -457,12 +469,11 @@ pub(crate) fn board() -> Board {
             "sensor".into(),
             "i2c".into(),
             "messages".into(),
+            "uart".into(),
         ],
-        peripherals: vec![PeripheralFacts {
-            name: "i2c0".into(),
-            kind: PeripheralKind::I2c,
-            is_simulated: true,
-        }],
+        peripherals: [("i2c0", PeripheralKind::I2c), ("uart0", PeripheralKind::Uart)]
+            .map(|(name, kind)| PeripheralFacts { name: name.into(), kind, is_simulated: true })
+            .into(),
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
     }

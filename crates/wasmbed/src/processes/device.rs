@@ -93,6 +93,15 @@ pub(crate) struct Args {
     /// Memory for all applications together, bytes or for example 512Ki; with --board, of the whole board.
     #[arg(long, value_name = "BYTES", env = "WASMBED_DEVICE_MEMORY", value_parser = values::bytes_of::<usize>)]
     memory: Option<usize>,
+    /// A serial device that applications may use, for example /dev/ttyUSB0: the first is uart0. May be given several times.
+    #[arg(
+        long = "uart",
+        value_name = "PATH",
+        env = "WASMBED_DEVICE_UARTS",
+        value_delimiter = ',',
+        conflicts_with = "board"
+    )]
+    uarts: Vec<PathBuf>,
     /// A level, or `target=level` pairs with commas.
     #[arg(long, env = "WASMBED_LOG", default_value = "info")]
     log_level: String,
@@ -135,6 +144,7 @@ pub(crate) async fn run(arguments: Args) -> Result<()> {
     let is_operational = matches!(identity, DeviceIdentity::Operational(_));
     let mut config = DeviceConfig::new(identity, roots, arguments.gateways, arguments.data_dir);
     config.key_file = is_operational.then_some(arguments.key_file);
+    config.board.uarts = arguments.uarts;
     if let Some(bytes) = arguments.memory {
         config.board.runtime.arena_bytes = bytes;
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
     Application, ApplicationConfig, ApplicationSpec, EnvFrom, I2cGrant, Module, ModuleSpec, PeripheralGrants,
-    RestartPolicy, SecretRef, TargetDevices, Topic, TopicDirection,
+    RestartPolicy, SecretRef, TargetDevices, Topic, TopicDirection, UartGrant,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
 
@@ -68,6 +68,10 @@ pub(super) struct WasmArgs {
     /// i2c0:0x48:2000; grants the capability i2c too. May be given several times.
     #[arg(long, value_name = "BUS:ADDRESSES[:RATE]", value_parser = values::i2c)]
     i2c: Vec<I2cGrant>,
+    /// A UART with its bits per second, and bytes per second at most, for example uart0:9600 or uart0:115200:2000; grants the
+    /// capability uart too. May be given several times.
+    #[arg(long, value_name = "UART:BAUD[:RATE]", value_parser = values::uart)]
+    uart: Vec<UartGrant>,
     /// A topic that it publishes to, with its messages each second if that is more than one: temperature or temperature:10. It
     /// needs --capability messages; may be given several times.
     #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
@@ -119,6 +123,7 @@ impl WasmArgs {
             ("--arg", !self.arg.is_empty()),
             ("--capability", !self.capability.is_empty()),
             ("--i2c", !self.i2c.is_empty()),
+            ("--uart", !self.uart.is_empty()),
             ("--topic", !self.topic.is_empty()),
             ("--restart", self.restart.is_some()),
             ("--description", self.description.is_some()),
@@ -149,8 +154,10 @@ impl WasmArgs {
 
     fn capabilities(&self) -> Vec<String> {
         let mut capabilities = self.capability.clone();
-        if !self.i2c.is_empty() && !capabilities.iter().any(|name| name == "i2c") {
-            capabilities.push("i2c".to_owned());
+        for (name, is_granted) in [("i2c", !self.i2c.is_empty()), ("uart", !self.uart.is_empty())] {
+            if is_granted && !capabilities.iter().any(|known| known == name) {
+                capabilities.push(name.to_owned());
+            }
         }
         capabilities
     }
@@ -179,7 +186,7 @@ impl WasmArgs {
                 None => defaults.restart_policy,
             },
             capabilities: self.capabilities(),
-            peripherals: PeripheralGrants { i2c: self.i2c.clone() },
+            peripherals: PeripheralGrants { i2c: self.i2c.clone(), uart: self.uart.clone() },
             topics: self.topics(),
         })
     }

@@ -69,7 +69,7 @@ pub enum Command {
         /// The device's memory for applications: bytes, or for example 384Ki [default: that of a board with 512 KiB of RAM].
         #[arg(long, value_name = "BYTES", default_value_t = DEVICE_MEMORY_DEFAULT, hide_default_value = true, value_parser = values::bytes)]
         device_memory: u64,
-        /// The Application's capabilities: gpio, sensor, key-value, i2c; `none` for nothing [default: not checked].
+        /// The Application's capabilities: gpio, sensor, key-value, i2c, uart; `none` for nothing [default: not checked].
         #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
     },
@@ -100,7 +100,7 @@ pub enum Command {
     Run {
         /// The module, or - for standard input.
         module: PathBuf,
-        /// Capabilities to grant: gpio, sensor, key-value, i2c.
+        /// Capabilities to grant: gpio, sensor, key-value, i2c, uart.
         #[arg(long = "capability", alias = "capabilities", value_name = "NAMES", value_delimiter = ',', value_parser = parse_grant)]
         capabilities: Vec<Grant>,
         /// Limit of linear memory: bytes, or for example 64Ki.

@@ -1,0 +1,110 @@
+//! What applications reach of a device's buses, of all kinds.
+
+use alloc::vec::Vec;
+
+use wasmbed_protocol::{ApplicationUid, PeripheralKind, Spec};
+use wasmbed_runtime::{AppId, Completion, Peripherals, peripherals::i2c};
+
+use crate::{
+    i2c::{self as i2c_bus, I2c, Stepped},
+    platform::Board,
+    uart::{self, Answered, Uart},
+};
+
+/// What an assignment grants.
+#[derive(Debug, Default)]
+pub(crate) struct Grants {
+    i2c: Vec<i2c_bus::Grant>,
+    uart: Vec<uart::Grant>,
+}
+
+impl Grants {
+    pub(crate) fn of(spec: &Spec<'_>) -> Self {
+        Self {
+            i2c: spec.i2c.iter().filter_map(|grant| i2c_bus::Grant::new(&grant)).collect(),
+            uart: spec.uart.iter().filter_map(|grant| uart::Grant::new(&grant)).collect(),
+        }
+    }
+}
+
+/// What the assignment grants and this device doesn't have: what it is, and its name.
+pub(crate) fn absent<'a>(spec: &Spec<'a>, board: &Board) -> Option<(&'static str, &'a str)> {
+    let is_there =
+        |kind, name: &str| board.peripherals.iter().any(|known| known.name == name && known.kind == kind);
+    let mut i2c = spec.i2c.iter().map(|grant| grant.name);
+    let mut uart = spec.uart.iter().map(|grant| grant.name);
+    let bus = i2c.find(|name| !is_there(PeripheralKind::I2c, name)).map(|name| ("I2C bus", name));
+    bus.or_else(|| uart.find(|name| !is_there(PeripheralKind::Uart, name)).map(|name| ("UART", name)))
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    I2c(Result<i2c::Transfer, i2c::Error>),
+    Uart(Answered),
+}
+
+impl Finished {
+    pub(crate) fn completion(&self) -> Completion<'_> {
+        match self {
+            Self::I2c(Ok(transfer)) => Completion::Transferred(Ok(transfer.bytes())),
+            Self::I2c(Err(error)) => Completion::Transferred(Err(*error)),
+            Self::Uart(Answered::Received(received)) => {
+                Completion::Received(received.as_deref().map_err(|error| *error))
+            }
+            Self::Uart(Answered::Sent(sent)) => Completion::Sent(*sent),
+        }
+    }
+}
+
+/// How far a step came.
+#[derive(Debug)]
+pub(crate) enum Moved {
+    /// Nothing is to be done at once.
+    Idle,
+    /// There is more to do at once.
+    Working,
+    /// Devices hold their clocks, and there is nothing else to do.
+    Waiting,
+    /// A call is over.
+    Done(AppId, Finished),
+}
+
+/// All buses of a device.
+#[derive(Debug, Default)]
+pub(crate) struct Buses {
+    pub(crate) i2c: I2c,
+    pub(crate) uart: Uart,
+}
+
+impl Buses {
+    /// An application runs, and may do this.
+    pub(crate) fn grant(&mut self, uid: ApplicationUid, grants: Grants) {
+        self.i2c.grant(uid, grants.i2c);
+        self.uart.grant(uid, grants.uart);
+    }
+
+    /// The application runs no more.
+    pub(crate) fn forget(&mut self, uid: ApplicationUid) {
+        self.i2c.forget(uid);
+        self.uart.forget(uid);
+    }
+
+    /// Moves everything on by a step.
+    pub(crate) fn step(&mut self, peripherals: &mut impl Peripherals, now_us: u64) -> Moved {
+        if let Some((id, answered)) = self.uart.step(peripherals, now_us) {
+            return Moved::Done(id, Finished::Uart(answered));
+        }
+        match self.i2c.step(peripherals, now_us) {
+            Stepped::Idle => Moved::Idle,
+            Stepped::Working => Moved::Working,
+            Stepped::Waiting => Moved::Waiting,
+            Stepped::Done(id, transferred) => Moved::Done(id, Finished::I2c(transferred)),
+        }
+    }
+
+    /// When there is something to do, on the clock of [`Buses::step`].
+    pub(crate) fn due_us(&self) -> Option<u64> {
+        self.i2c.due_us().into_iter().chain(self.uart.due_us()).min()
+    }
+}
