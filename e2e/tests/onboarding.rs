@@ -188,7 +188,7 @@ async fn a_revoked_device_does_not_join_again(plane: ControlPlane) -> Result<()>
     std::fs::remove_dir_all(machine.device_dir(NAME))?;
     machine.start_factory_device(NAME, &identity)?;
     machine.process(NAME)?.wait_for_line("its refusal", |line| {
-        line.contains("certificate refused") && line.contains("revoked")
+        line.contains("Revoked") && line.contains("the Device is revoked")
     })?;
     ensure!(phase_of(&machine.api::<Device>().get(NAME).await?) == DevicePhase::Revoked, "it stays out");
     Ok(())

@@ -46,7 +46,7 @@ pub(crate) const ADDRESS_PATTERN: &str = r"^([-._A-Za-z0-9]+|\[[0-9A-Fa-f:.]+\])
 /// no fragment.
 pub(crate) const BROKER_URL_PATTERN: &str = concat!(
     r"^(mqtts?://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?",
-    r"|https://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[-A-Za-z0-9._~%!$&'()*+,;=:@/?]*)?)$",
+    r"|https://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[-A-Za-z0-9._~!$&'()*+,;=:@/?%]*)?)$",
 );
 /// RFC 3339 date and time, characters.
 pub(crate) const TIME_MAX: u64 = 40;
