@@ -49,6 +49,11 @@ pub enum Effect {
         /// Of which application.
         uid: ApplicationUid,
     },
+    /// A setting of this application changed, if it runs: a wait of it ends, if it reads settings. Not answered.
+    SettingsChanged {
+        /// Which application.
+        uid: ApplicationUid,
+    },
     /// A message is in the mailbox of this application, if it runs: a wait of it ends. Not answered.
     Wake {
         /// Which application.
@@ -74,6 +79,10 @@ pub struct Start {
 /// What happened to a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApplicationEvent {
+    /// What its module declares about settings: the content of that section, at most
+    /// [`SETTINGS_SCHEMA_BYTES_MAX`](wasmbed_protocol::limits::SETTINGS_SCHEMA_BYTES_MAX), empty if there is none. `Started`
+    /// follows.
+    Schema(Vec<u8>),
     /// It is loaded and runs.
     Started,
     /// It could not be loaded.

@@ -45,6 +45,7 @@ mod report;
 mod request;
 mod ring;
 mod session;
+mod settings;
 pub mod storage;
 mod store;
 mod text;

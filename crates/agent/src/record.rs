@@ -1,11 +1,12 @@
 //! The state record: what the device must know after a reset, as one CBOR array that is replaced as a whole.
 //!
 //! ```text
-//! record      = [version: 1, last_epoch, revision, set_known: bool, [* application], boot_counter, * later]
+//! record      = [version: 1, last_epoch, revision, set_known: bool, [* application], boot_counter, ? settings, * later]
 //! application = [uid, accepted: bool, current / null, next / null]
 //! current     = [spec_hash, spec, correlation_id, restarts, failures, ended / null]
 //! next        = [spec_hash, [spec, correlation_id] / null]
 //! ended       = [reason, message]
+//! settings    = [* [uid, values, values before]]      absent if there are none
 //! ```
 //! Records of firmware that counted no starts end after the applications and open with a counter of 0. What later firmware
 //! appends is skipped, and lost with the next write. A record of another version, or one that does not decode, counts as none: the device then knows no set, which is not an
@@ -16,16 +17,17 @@ use alloc::{string::String, vec::Vec};
 use minicbor::{Decoder, Encoder, decode, encode::Write};
 use wasmbed_protocol::{
     ApplicationUid, BootCounter, CorrelationId, Epoch, ReportReason, Revision, SpecHash,
-    limits::{DESIRED_MAX, REPORT_MESSAGE_BYTES_MAX, SPEC_BYTES_MAX},
+    limits::{DESIRED_MAX, REPORT_MESSAGE_BYTES_MAX, SETTINGS_BYTES_MAX, SPEC_BYTES_MAX},
 };
 
-use crate::text::clip;
+use crate::{settings::StoredSettings, text::clip};
 
 const VERSION: u32 = 1;
 
 /// A record at its largest: sixteen members, each with two assignments, and their heads. A device with the usual specs of a
 /// few hundred bytes writes a few kilobytes.
-pub const STATE_BYTES_MAX: usize = DESIRED_MAX * (2 * SPEC_BYTES_MAX + 320) + 64;
+pub const STATE_BYTES_MAX: usize =
+    DESIRED_MAX * (2 * SPEC_BYTES_MAX + 320 + 2 * SETTINGS_BYTES_MAX + 32) + 64;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -34,6 +36,7 @@ pub(crate) struct Record {
     pub set_known: bool,
     pub applications: Vec<StoredApplication>,
     pub boot_counter: BootCounter,
+    pub settings: Vec<(ApplicationUid, StoredSettings)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,10 +74,20 @@ impl Record {
     }
 
     fn write<W: Write>(&self, e: &mut Encoder<W>) -> Encoded<W> {
-        e.array(6)?.u32(VERSION)?.u64(self.last_epoch.0)?.u64(self.revision.0)?.bool(self.set_known)?;
+        // Without settings it is what it was before there were any.
+        let fields = if self.settings.is_empty() { 6 } else { 7 };
+        e.array(fields)?.u32(VERSION)?.u64(self.last_epoch.0)?.u64(self.revision.0)?.bool(self.set_known)?;
         e.array(self.applications.len() as u64)?;
         self.applications.iter().try_for_each(|application| application.write(e))?;
-        e.u64(self.boot_counter.0)?.ok()
+        e.u64(self.boot_counter.0)?;
+        if self.settings.is_empty() {
+            return Ok(());
+        }
+        e.array(self.settings.len() as u64)?;
+        for (uid, settings) in &self.settings {
+            e.array(3)?.bytes(&uid.0)?.bytes(&settings.given)?.bytes(&settings.before)?;
+        }
+        Ok(())
     }
 
     /// `None` for anything that is not a record of this version.
@@ -95,10 +108,11 @@ impl Record {
         let count = count.ok_or_else(|| decode::Error::message("too many applications"))?;
         let applications = (0..count).map(|_| StoredApplication::read(d)).collect::<Result<_, _>>()?;
         let boot_counter = BootCounter(if length > 5 { d.u64()? } else { 0 });
-        for _ in 6..length {
+        let settings = if length > 6 { read_settings(d)? } else { Vec::new() };
+        for _ in 7..length {
             d.skip()?;
         }
-        Ok(Self { last_epoch, revision, set_known, applications, boot_counter })
+        Ok(Self { last_epoch, revision, set_known, applications, boot_counter, settings })
     }
 }
 
@@ -173,6 +187,20 @@ impl StoredNext {
     }
 }
 
+fn read_settings(d: &mut Decoder<'_>) -> Result<Vec<(ApplicationUid, StoredSettings)>, decode::Error> {
+    let count = d.array()?.filter(|count| *count <= DESIRED_MAX as u64);
+    let count = count.ok_or_else(|| decode::Error::message("too many applications"))?;
+    let read = |_| {
+        expect_array(d, 3)?;
+        let (uid, given, before) = (ApplicationUid(fixed(d)?), d.bytes()?, d.bytes()?);
+        if given.len() > SETTINGS_BYTES_MAX || before.len() > SETTINGS_BYTES_MAX {
+            return Err(decode::Error::message("settings too long"));
+        }
+        Ok((uid, StoredSettings { given: given.to_vec(), before: before.to_vec() }))
+    };
+    (0..count).map(read).collect()
+}
+
 fn expect_array(d: &mut Decoder<'_>, length: u64) -> Result<(), decode::Error> {
     if d.array()? == Some(length) { Ok(()) } else { Err(decode::Error::message("another shape")) }
 }
@@ -240,13 +268,20 @@ mod tests {
             set_known: bool,
             boot_counter: u64,
             applications in collection::vec(stored(), 0..=DESIRED_MAX),
+            values in collection::vec(any::<u8>(), 0..=SETTINGS_BYTES_MAX),
         ) {
+            let of = |stored: &StoredApplication| {
+                let settings = StoredSettings { given: values.clone(), before: values.clone() };
+                (stored.uid, settings)
+            };
+            let settings = applications.iter().filter(|_| !values.is_empty()).map(of).collect();
             let record = Record {
                 last_epoch: Epoch(epoch),
                 revision: Revision(revision),
                 set_known,
                 applications,
                 boot_counter: BootCounter(boot_counter),
+                settings,
             };
             let bytes = record.encode();
             prop_assert!(bytes.len() <= STATE_BYTES_MAX);
@@ -280,12 +315,15 @@ mod tests {
                 spec: Some((vec![0; SPEC_BYTES_MAX], CorrelationId([255; 16]))),
             }),
         };
+        let values = vec![0; SETTINGS_BYTES_MAX];
+        let settings = StoredSettings { given: values.clone(), before: values };
         let record = Record {
             last_epoch: Epoch(u64::MAX),
             revision: Revision(u64::MAX),
             set_known: true,
             applications: vec![largest; DESIRED_MAX],
             boot_counter: BootCounter(u64::MAX),
+            settings: vec![(ApplicationUid([255; 16]), settings); DESIRED_MAX],
         };
         assert!(record.encode().len() <= STATE_BYTES_MAX);
     }
@@ -298,8 +336,13 @@ mod tests {
             set_known: true,
             applications: vec![],
             boot_counter: BootCounter(9),
+            settings: vec![],
         };
         assert_eq!(record.encode(), [0x86, 0x01, 0x03, 0x07, 0xf5, 0x80, 0x09]);
+        let settings = StoredSettings { given: vec![0xaa], before: vec![] };
+        let with = Record { settings: vec![(ApplicationUid([5; 16]), settings)], ..record };
+        let head = [0x87, 0x01, 0x03, 0x07, 0xf5, 0x80, 0x09, 0x81, 0x83, 0x50];
+        assert_eq!(with.encode(), [&head[..], &[5; 16], &[0x41, 0xaa, 0x40]].concat());
     }
 
     #[test]
@@ -310,9 +353,11 @@ mod tests {
             set_known: true,
             applications: vec![],
             boot_counter: BootCounter(boot_counter),
+            settings: vec![],
         };
         assert_eq!(Record::decode(&[0x85, 0x01, 0x03, 0x07, 0xf5, 0x80]), Some(record(0)));
-        let later = [0x88, 0x01, 0x03, 0x07, 0xf5, 0x80, 0x09, 0x61, b'x', 0x82, 0x01, 0xa1, 0x01, 0x02];
+        let later =
+            [0x89, 0x01, 0x03, 0x07, 0xf5, 0x80, 0x09, 0x80, 0x61, b'x', 0x82, 0x01, 0xa1, 0x01, 0x02];
         assert_eq!(Record::decode(&later), Some(record(9)));
         assert_eq!(Record::decode(&later[..later.len() - 1]), None);
     }

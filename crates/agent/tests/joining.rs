@@ -214,7 +214,10 @@ impl World {
                     (self.key, self.has_forgotten, self.has_chain) = (None, true, false);
                     self.ends += 1;
                 }
-                Effect::Start(_) | Effect::Stop { .. } | Effect::Wake { .. } => panic!("it has no set"),
+                Effect::Start(_)
+                | Effect::Stop { .. }
+                | Effect::SettingsChanged { .. }
+                | Effect::Wake { .. } => panic!("it has no set"),
             }
         }
         let mut buffer = [0; limits::FRAME_BYTES_MAX];

@@ -198,6 +198,7 @@ fn any_event() -> impl Strategy<Value = ApplicationEvent> {
     prop_oneof![
         Just(ApplicationEvent::Started),
         Just(ApplicationEvent::Damaged),
+        ("[a-z]{1,3} int = 1\n|.{0,20}").prop_map(|text| ApplicationEvent::Schema(text.into_bytes())),
         (reason(), ".{0,200}").prop_map(|(reason, message)| ApplicationEvent::Refused { reason, message }),
         (reason(), ".{0,200}").prop_map(|(reason, message)| ApplicationEvent::Ended { reason, message }),
         (".{0,2000}", any::<u32>())
@@ -575,6 +576,7 @@ impl World {
             | DeviceMessage::Join(_)
             | DeviceMessage::Decommissioned(_)
             | DeviceMessage::DeliverAck(_)
+            | DeviceMessage::SettingsAnswer(_)
             | DeviceMessage::Error(_) => {}
         }
     }

@@ -74,6 +74,67 @@ pub struct ApplicationSpec {
     /// Limits and surroundings.
     #[serde(default)]
     pub config: ApplicationConfig,
+    /// Values of the settings that the module declares. A change reaches devices while the application goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ApplicationSettings>,
+}
+
+/// Entries of `settings.overrides`.
+const SETTING_OVERRIDES_MAX: u64 = 32;
+
+/// Values of settings, by name: of a device over those of its labels over those of all over the module's defaults. They are no place
+/// for secrets: who may read the Application or its devices' settings sees them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplicationSettings {
+    /// On all devices.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::setting_values")]
+    pub values: BTreeMap<String, SettingScalar>,
+    /// On some devices. An entry that names a device is over one whose selector matches it; of several of one kind the later is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = SETTING_OVERRIDES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub overrides: Vec<SettingOverride>,
+}
+
+/// Values of settings on some devices.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.selector) != has(self.device_names)",
+    "message": "exactly one of selector and device_names must be set",
+}]))]
+pub struct SettingOverride {
+    /// Devices by label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub selector: Option<LabelSelector>,
+    /// Devices by name, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub device_names: Vec<String>,
+    /// The values there.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::setting_values")]
+    pub values: BTreeMap<String, SettingScalar>,
+}
+
+/// A value as a person writes it; what it has to be the module says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SettingScalar {
+    /// A number.
+    Integer(i64),
+    /// A text, or what stands for a number or for `true` and `false`.
+    Text(String),
+}
+
+impl std::fmt::Display for SettingScalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
 }
 
 /// An hour: who wants to watch a change for longer wants a rollout in steps.

@@ -138,6 +138,8 @@ reasons! {
     BrokerRefused => "The broker closed the connection or refused a message; the message says what it said. Messages wait on the gateway's disk.",
     BrokerInvalid => "The gateway can't use what spec says; the message names the field. Messages wait on the gateway's disk.",
     TooManyBrokers => "The namespace has more MessageBrokers than a gateway serves; older ones take precedence.",
+    InvalidSetting => "spec.settings gives a value that the module does not allow; the message names the setting and what it may be. Devices keep the values that they have.",
+    SettingRefused => "The device does not use the value of a setting, since the module that it runs does not allow it; the message names the setting. The value before stays in use.",
     // Serde wants the one that stands for all others last.
     #[default]
     #[serde(other)]

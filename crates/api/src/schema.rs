@@ -164,6 +164,22 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Values of settings, numbers or texts, by name.
+pub(crate) fn setting_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 64,
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, name.matches('^[A-Za-z][-A-Za-z0-9_.]{0,31}$'))",
+            "message": "a name has a letter and then at most 31 letters, digits, '_', '-' or '.'",
+        }],
+    })
+}
+
 /// Environment variables.
 pub(crate) fn environment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -92,6 +92,12 @@ impl Action {
         Self { verb: "create", ..Self::read_messages(Some(namespace), device) }
     }
 
+    /// What allows to read what settings of applications are: on a device, or on all devices.
+    #[must_use]
+    pub fn read_settings(namespace: &str, device: Option<&str>) -> Self {
+        Self { subresource: "settings", ..Self::read_messages(Some(namespace), device) }
+    }
+
     /// The rule of a Role or ClusterRole that allows it.
     #[must_use]
     pub fn rule(&self) -> String {

@@ -5,6 +5,8 @@
 //! | `PUT /v1/sets` | [`PutSets`] | [`PutSetsAnswer`]; 409 with [`Refusal`] if the leader term is lower than one seen |
 //! | `PUT /v1/decommissions` | [`PutDecommissions`] | [`PutDecommissionsAnswer`]; 404 from older gateways; otherwise as sets |
 //! | `PUT /v1/brokers` | [`PutBrokers`] | [`PutBrokersAnswer`]; 404 from older gateways; otherwise as sets |
+//! | `PUT /v1/settings` | [`PutSettings`] | [`PutSettingsAnswer`]; 404 from older gateways; otherwise as sets |
+//! | `GET /v1/settings?namespace=N&application=A&device=D&after=D` | – | [`SettingsReport`] |
 //! | `HEAD /v1/modules/{digest}` | – | 200 or 404 |
 //! | `PUT /v1/modules/{digest}` | the bytes | 201 new, 200 known, 400 digest mismatch, 413 too large, 507 no space |
 //! | `GET /v1/stream?token=T` | – | [`StreamEvent`] a line (NDJSON), for as long as the connection lasts |
@@ -12,13 +14,15 @@
 //!
 //! Digests are 64 hex digits in paths and JSON. Errors are [`Refusal`]s.
 
+use std::fmt;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wasmbed_api::{DeviceApplication, DeviceFacts, ReasonCode};
-use wasmbed_protocol::decode_spec;
+use wasmbed_protocol::{SettingValue, decode_spec, limits::SETTING_TEXT_BYTES_MAX};
 
-use crate::{Hidden, ObjectKey, UnixTime};
+use crate::{Hidden, ObjectKey, UnixTime, harmless};
 
 /// Full desired sets of some devices. Idempotent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -285,6 +289,9 @@ pub struct DeviceView {
     /// Of a device that is being taken out of service, once there is something to say. Older gateways say nothing of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decommission: Option<DecommissionView>,
+    /// Of settings. Older gateways say nothing of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsView>,
 }
 
 /// One line of an application's log.
@@ -427,6 +434,154 @@ impl Delivered {
             Self::Unknown => "Unknown",
         }
     }
+}
+
+/// Settings of applications on some devices. Idempotent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutSettings {
+    /// `leaseTransitions` of the leader's Lease: a lower one than seen is refused.
+    pub leader_term: u64,
+    /// At most [`SETTINGS_PER_PUT_MAX`].
+    pub devices: Vec<DeviceSettings>,
+}
+
+/// Devices in one PUT of settings, so that a body stays under the gateway's bound.
+pub const SETTINGS_PER_PUT_MAX: usize = 256;
+/// Body of one PUT of settings, bytes.
+pub const PUT_SETTINGS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A revision of settings has the leader's term above so many bits, in which that leader counts.
+pub const SETTINGS_REVISION_TERM_BITS: u32 = 32;
+
+/// The settings of all applications of one device: of those that are left out nothing is said to the device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceSettings {
+    /// Which device.
+    pub device: ObjectKey,
+    /// Higher than any before of this device, when the content changes.
+    pub revision: u64,
+    /// At most `wasmbed_protocol::limits::DESIRED_MAX`.
+    pub applications: Vec<ApplicationSettings>,
+}
+
+/// The settings of one application.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplicationSettings {
+    /// UID of the Application, hyphenated.
+    pub application_uid: String,
+    /// Standard base64 of the encoded `wasmbed_protocol::SettingValues`: all that are not defaults.
+    pub values: String,
+}
+
+/// Answer to [`PutSettings`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PutSettingsAnswer {
+    /// The devices whose settings were not taken; all others are on the gateway's disk.
+    pub refused: Vec<SettingsRefusal>,
+}
+
+/// Settings that were not taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SettingsRefusal {
+    /// Which device.
+    pub device: ObjectKey,
+    /// For people.
+    pub message: String,
+}
+
+/// What a gateway knows of a device's settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SettingsView {
+    /// Revision of those that it holds, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_held: Option<u64>,
+    /// The highest that the device named; 0 if it named none since its start.
+    #[serde(default)]
+    pub revision_answered: u64,
+}
+
+/// The value of a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SettingScalar {
+    /// Of a `bool`.
+    Boolean(bool),
+    /// Of an `int`.
+    Integer(i64),
+    /// Of a `text`.
+    Text(String),
+}
+
+impl SettingScalar {
+    /// A value with nothing in it that acts on a terminal.
+    #[must_use]
+    pub fn of(value: SettingValue<'_>) -> Self {
+        match value {
+            SettingValue::Boolean(value) => Self::Boolean(value),
+            SettingValue::Integer(value) => Self::Integer(value),
+            SettingValue::Text(value) => Self::Text(harmless(value, SETTING_TEXT_BYTES_MAX).into()),
+        }
+    }
+}
+
+impl fmt::Display for SettingScalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+/// The settings of an application on devices.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SettingsReport {
+    /// By name.
+    pub devices: Vec<DeviceSettingsReport>,
+    /// There may be more after this name: to be asked for with `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continue_after: Option<String>,
+}
+
+/// The settings of an application on one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceSettingsReport {
+    /// Name of the Device.
+    pub device: String,
+    /// Whether it has a session with this gateway.
+    pub connected: bool,
+    /// Its firmware knows no settings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsupported: bool,
+    /// Of the values that the gateway has for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// Of the values that the device answered last; 0 if it was given none since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_answered: Option<u64>,
+    /// When it answered, by the gateway's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_at: Option<UnixTime>,
+    /// By name.
+    pub settings: Vec<SettingReport>,
+}
+
+/// One setting of an application on a device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SettingReport {
+    /// Names it.
+    pub name: String,
+    /// What it is to be; absent if that is its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<SettingScalar>,
+    /// What the device made of it, in its last answer: `Accepted`, `NoSchema`, `UnknownSetting`, `WrongType`, `OutOfRange`,
+    /// `TooLong`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// What was in use then, if the module declares it to be reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<SettingScalar>,
 }
 
 /// In the answer to `GET /v1/logs`: random for each start of the gateway, since which [`LogLine::number`] counts.

@@ -18,8 +18,8 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wasmbed_control::{
-    fleet::{BrokersOutcome, OrdersOutcome, PutOutcome, UploadOutcome},
-    gateway_api::{PutBrokers, PutDecommissions, PutSets, Refusal},
+    fleet::{BrokersOutcome, OrdersOutcome, PutOutcome, SettingsOutcome, UploadOutcome},
+    gateway_api::{PutBrokers, PutDecommissions, PutSets, PutSettings, Refusal},
 };
 use wasmbed_pki::{
     Role, SpiffeId,
@@ -152,6 +152,34 @@ impl GatewayClient {
                 Err(_) => BrokersOutcome::Failed(format!("the gateway answered {status}")),
             },
             Err(error) => BrokersOutcome::Failed(error.to_string()),
+        }
+    }
+
+    /// `PUT /v1/settings`.
+    pub(crate) async fn put_settings(
+        &self,
+        gateway: &str,
+        address: &str,
+        put: &PutSettings,
+    ) -> SettingsOutcome {
+        let body = match serde_json::to_vec(put) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => {
+                return SettingsOutcome::Failed(format!("the settings can't be written as JSON: {error}"));
+            }
+        };
+        match self.call(gateway, address, Method::PUT, "/v1/settings".to_owned(), body).await {
+            Ok((StatusCode::OK, body)) => match serde_json::from_slice(&body) {
+                Ok(answer) => SettingsOutcome::Answered(answer),
+                Err(error) => SettingsOutcome::Failed(format!("the answer can't be read: {error}")),
+            },
+            Ok((StatusCode::NOT_FOUND, _)) => SettingsOutcome::TooOld,
+            Ok((status, body)) => match serde_json::from_slice::<Refusal>(&body) {
+                Ok(refusal) if status == StatusCode::CONFLICT => SettingsOutcome::Fenced(refusal),
+                Ok(refusal) => SettingsOutcome::Failed(format!("{status}: {}", refusal.message)),
+                Err(_) => SettingsOutcome::Failed(format!("the gateway answered {status}")),
+            },
+            Err(error) => SettingsOutcome::Failed(error.to_string()),
         }
     }
 

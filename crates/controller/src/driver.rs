@@ -19,7 +19,8 @@ use wasmbed_control::{
     ObjectKey,
     fleet::{
         ApprovalWrite, BrokersOutcome, BrokersPut, CallId, Fleet, Kind, Order, OrdersOutcome, OrdersPut,
-        ProofEvidence, Put, PutOutcome, SecretOutcome, SecretRead, Upload, UploadOutcome,
+        ProofEvidence, Put, PutOutcome, SecretOutcome, SecretRead, SettingsOutcome, SettingsPut, Upload,
+        UploadOutcome,
     },
     gateway_api::{DecommissionOrder, PutDecommissions, Refusal},
     kubernetes::{Event, WriteOutcome},
@@ -87,6 +88,7 @@ enum Outcome {
     Upload { gateway: String, id: CallId, outcome: UploadOutcome },
     Orders { gateway: String, id: CallId, outcome: OrdersOutcome },
     Brokers { gateway: String, id: CallId, outcome: BrokersOutcome },
+    Settings { gateway: String, id: CallId, outcome: SettingsOutcome },
     Write { id: CallId, outcome: WriteOutcome<String> },
     Secret { id: CallId, outcome: SecretOutcome },
     Event,
@@ -247,6 +249,9 @@ impl Driver {
             Outcome::Brokers { gateway, id, outcome } => {
                 self.fleet.handle_brokers_outcome(now, &gateway, id, outcome);
             }
+            Outcome::Settings { gateway, id, outcome } => {
+                self.fleet.handle_settings_outcome(now, &gateway, id, outcome);
+            }
             Outcome::Write { id, outcome } => self.fleet.handle_write_outcome(now, id, outcome),
             Outcome::Secret { id, outcome } => self.fleet.handle_secret(now, id, outcome),
             Outcome::Event => {}
@@ -285,6 +290,9 @@ impl Driver {
         }
         while let Some(put) = self.fleet.poll_brokers(now) {
             tasks.spawn(put_brokers(self.client.clone(), self.metrics.clone(), put));
+        }
+        while let Some(put) = self.fleet.poll_settings(now) {
+            tasks.spawn(put_settings(self.client.clone(), self.metrics.clone(), put));
         }
         while let Some(read) = self.fleet.poll_secret(now) {
             tasks.spawn(read_secret(self.caller.clone(), self.metrics.clone(), read));
@@ -567,6 +575,32 @@ async fn put_brokers(client: GatewayClient, metrics: Metrics, put: BrokersPut) -
     };
     metrics.observe(Operation::PutBrokers, started.elapsed().as_secs_f64(), failed);
     Outcome::Brokers { gateway, id, outcome }
+}
+
+async fn put_settings(client: GatewayClient, metrics: Metrics, put: SettingsPut) -> Outcome {
+    let started = Instant::now();
+    let SettingsPut { id, gateway, address, body } = put;
+    tracing::debug!(gateway, devices = body.devices.len(), "sending settings");
+    let outcome = client.put_settings(&gateway, &address, &body).await;
+    let failed = match &outcome {
+        SettingsOutcome::Answered(answer) => {
+            if let Some(first) = answer.refused.first() {
+                let (device, error) = (&first.device, &first.message);
+                tracing::warn!(gateway, reason = "PutFailed", %device, error, "settings were not taken");
+            }
+            !answer.refused.is_empty()
+        }
+        SettingsOutcome::Fenced(Refusal { message: error, .. }) | SettingsOutcome::Failed(error) => {
+            tracing::warn!(gateway, reason = "PutFailed", error, "settings could not be sent");
+            true
+        }
+        SettingsOutcome::TooOld => {
+            tracing::warn!(gateway, reason = "GatewayTooOld", "the gateway passes no settings on");
+            true
+        }
+    };
+    metrics.observe(Operation::PutSettings, started.elapsed().as_secs_f64(), failed);
+    Outcome::Settings { gateway, id, outcome }
 }
 
 async fn upload_module(client: GatewayClient, caller: Caller, metrics: Metrics, upload: Upload) -> Outcome {

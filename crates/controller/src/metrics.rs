@@ -27,6 +27,7 @@ pub(crate) enum Operation {
     WriteQuota,
     PutDecommissions,
     PutBrokers,
+    PutSettings,
     ReviewAccess,
     WriteEvent,
     ReadSecret,

@@ -33,13 +33,13 @@ use wasmbed_control::{
     ObjectKey, UnixTime,
     access::Action,
     gateway::{
-        Cursor, DeliveryRequest, LogCursor, MessageCursor, PreparedOrders, PreparedSets, Refused,
-        UploadDecision, Versions,
+        Cursor, DeliveryRequest, LogCursor, MessageCursor, PreparedOrders, PreparedSets, PreparedSettings,
+        Refused, UploadDecision, Versions,
     },
     gateway_api::{
         BOOT_ID_HEADER, MessageDelivered, POST_MESSAGE_BYTES_MAX, POST_MESSAGE_DEVICES_MAX,
-        PUT_BROKERS_BYTES_MAX, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PostMessage,
-        PostMessageAnswer, PutBrokers, PutDecommissions, PutSets, Refusal,
+        PUT_BROKERS_BYTES_MAX, PUT_DECOMMISSIONS_BYTES_MAX, PUT_SETS_BYTES_MAX, PUT_SETTINGS_BYTES_MAX,
+        PostMessage, PostMessageAnswer, PutBrokers, PutDecommissions, PutSets, PutSettings, Refusal,
     },
     harmless,
 };
@@ -60,7 +60,7 @@ use crate::{
     store::Store,
 };
 
-/// Bodies of sets and of orders that are read at once: each may be 16 MiB.
+/// Bodies of sets, of orders and of settings that are read at once: each may be 16 MiB.
 const SETS_AT_ONCE_MAX: usize = 4;
 /// The same of one identity: a controller has one on its way to a gateway.
 const SETS_OF_CALLER_MAX: usize = 1;
@@ -220,12 +220,14 @@ fn handler(operation: &openapi::Operation) -> MethodRouter<Shared> {
         openapi::Id::PutSets => put(put_sets),
         openapi::Id::PutDecommissions => put(put_decommissions),
         openapi::Id::PutBrokers => put(put_brokers),
+        openapi::Id::PutSettings => put(put_settings),
         openapi::Id::HasModule => head(has_module),
         openapi::Id::PutModule => put(put_module),
         openapi::Id::Stream => get(stream),
         openapi::Id::Logs => get(logs),
         openapi::Id::Messages => get(messages),
         openapi::Id::PostMessage => post(post_message),
+        openapi::Id::Settings => get(settings),
         openapi::Id::Document => get(document),
     }
 }
@@ -479,6 +481,22 @@ async fn put_decommissions(
     answer_put(shared.core.put_orders(put).await.map(|answer| answer.result))
 }
 
+async fn put_settings(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let Some(_place) = place(&caller.share.sets, &shared.sets).await else { return overloaded() };
+    let read =
+        read_json::<PutSettings, _>(request, PUT_SETTINGS_BYTES_MAX, "PutSettings", PreparedSettings::new);
+    let put = match read.await {
+        Ok(put) => put,
+        Err(refusal) => return refusal,
+    };
+    learn_term(&shared, put.leader_term()).await;
+    answer_put(shared.core.put_settings(put).await.map(|answer| answer.result))
+}
+
 async fn put_brokers(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -722,6 +740,36 @@ async fn logs(
         }
     }));
     ([(BOOT_ID_HEADER, boot_id)], answer).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsQuery {
+    namespace: String,
+    application: String,
+    device: Option<String>,
+    after: Option<String>,
+}
+
+async fn settings(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<SettingsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return refuse(StatusCode::BAD_REQUEST, "Invalid", &rejection.body_text()),
+    };
+    let SettingsQuery { namespace, application, device, after } = query;
+    let actions = vec![Action::read_settings(&namespace, device.as_deref())];
+    let right = Right::obtain(&shared.reviewer, &caller.share.questions, &caller.who, actions).await;
+    if let Err(error) = right {
+        return turn_away(&shared, &caller, "/v1/settings", &error);
+    }
+    let (device, after) = (device.as_deref(), after.as_deref());
+    let report =
+        shared.core.read(|gateway, _| gateway.settings_report(&namespace, &application, device, after));
+    axum::Json(report).into_response()
 }
 
 #[derive(Deserialize)]

@@ -19,8 +19,8 @@ use wasmbed_control::{
     Now,
     gateway::{
         Answer, BrokerStart, CertificateCall, DeliveryId, DeliveryRequest, Gateway, Identity, JoiningClient,
-        OrdersAnswer, OutboxWrite, PreparedOrders, PreparedSets, Reportable, RequestId, SessionId,
-        StoreOperation, Versions, Write,
+        OrdersAnswer, OutboxWrite, PreparedOrders, PreparedSets, PreparedSettings, Reportable, RequestId,
+        SessionId, SettingsPutAnswer, StoreOperation, Versions, Write,
     },
     gateway_api::Delivered,
 };
@@ -43,6 +43,7 @@ struct Inner {
     wakers: HashMap<SessionId, Arc<Notify>>,
     answers: HashMap<RequestId, oneshot::Sender<Answer>>,
     orders_answers: HashMap<RequestId, oneshot::Sender<OrdersAnswer>>,
+    settings_answers: HashMap<RequestId, oneshot::Sender<SettingsPutAnswer>>,
     deliveries: HashMap<DeliveryId, oneshot::Sender<Delivered>>,
     next_session: u64,
     next_request: u64,
@@ -68,6 +69,7 @@ impl Core {
                 wakers: HashMap::new(),
                 answers: HashMap::new(),
                 orders_answers: HashMap::new(),
+                settings_answers: HashMap::new(),
                 deliveries: HashMap::new(),
                 next_session: 0,
                 next_request: 0,
@@ -119,6 +121,11 @@ impl Core {
         }
         while let Some(answer) = inner.gateway.poll_orders_answer() {
             if let Some(waiting) = inner.orders_answers.remove(&answer.request) {
+                let _ = waiting.send(answer);
+            }
+        }
+        while let Some(answer) = inner.gateway.poll_settings_answer() {
+            if let Some(waiting) = inner.settings_answers.remove(&answer.request) {
                 let _ = waiting.send(answer);
             }
         }
@@ -211,6 +218,20 @@ impl Core {
             request
         };
         self.with(|gateway, now| gateway.handle_put_orders(now, request, put));
+        receiver.await.ok()
+    }
+
+    /// Settings of a controller; answered as sets are.
+    pub(crate) async fn put_settings(&self, put: PreparedSettings) -> Option<SettingsPutAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        let request = {
+            let mut inner = self.lock();
+            let request = RequestId(inner.next_request);
+            inner.next_request += 1;
+            inner.settings_answers.insert(request, sender);
+            request
+        };
+        self.with(|gateway, now| gateway.handle_put_settings(now, request, put));
         receiver.await.ok()
     }
 

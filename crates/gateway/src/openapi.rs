@@ -5,7 +5,8 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 use wasmbed_control::gateway_api::{
     LogLine, MessageLine, PostMessage, PostMessageAnswer, PutBrokers, PutBrokersAnswer, PutDecommissions,
-    PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal, StreamEvent,
+    PutDecommissionsAnswer, PutSets, PutSetsAnswer, PutSettings, PutSettingsAnswer, Refusal, SettingsReport,
+    StreamEvent,
 };
 
 /// Which operation.
@@ -14,12 +15,14 @@ pub(crate) enum Id {
     PutSets,
     PutDecommissions,
     PutBrokers,
+    PutSettings,
     HasModule,
     PutModule,
     Stream,
     Logs,
     Messages,
     PostMessage,
+    Settings,
     Document,
 }
 
@@ -147,6 +150,32 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             (
                 503,
                 "The gateway does not keep up, the leader's Lease can't be read (LeaseUnread), or another process holds the gateway's Lease (NotHolder)",
+                REFUSAL,
+            ),
+        ],
+    },
+    Operation {
+        id: Id::PutSettings,
+        method: "put",
+        path: "/v1/settings",
+        callers: Callers::Controllers,
+        streams: false,
+        summary: "Puts the settings of all applications of some devices; answered once they are on the gateway's disk. Idempotent.",
+        parameters: &[],
+        body: Some(Content(JSON, Some("PutSettings"))),
+        answers: &[
+            (200, "Taken, apart from those that are listed", Some(Content(JSON, Some("PutSettingsAnswer")))),
+            (
+                400,
+                "The body is not what it should be, has too many devices (TooManySettings), or nobody leads in its term (TermOutOfRange, TermNotGiven)",
+                REFUSAL,
+            ),
+            (408, "The body comes too slowly", REFUSAL),
+            (409, "The leader term is lower than one seen", REFUSAL),
+            (413, "The body is too large", REFUSAL),
+            (
+                503,
+                "The disk failed or does not keep up (StoreFailed), the leader's Lease can't be read (LeaseUnread), or another process holds the gateway's Lease (NotHolder)",
                 REFUSAL,
             ),
         ],
@@ -291,6 +320,32 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ],
     },
     Operation {
+        id: Id::Settings,
+        method: "get",
+        path: "/v1/settings",
+        callers: Callers::People,
+        streams: false,
+        summary: "What the settings of an application are on the devices of its namespace whose sets are here, and what the devices said of them.",
+        parameters: &[
+            ("namespace", true, "Of the Application and the Devices"),
+            ("application", true, "Name of the Application"),
+            ("device", false, "Name of one Device"),
+            ("after", false, "Devices up to this name are left out: continue_after of the answer before"),
+        ],
+        body: None,
+        answers: &[
+            (200, "By device and name", Some(Content(JSON, Some("SettingsReport")))),
+            (400, "The query is not what it should be", REFUSAL),
+            (
+                403,
+                "Nobody whom the Kubernetes API allows it: get devices/settings of the device, or of all of the namespace (Forbidden), or the certificate has expired (Expired)",
+                REFUSAL,
+            ),
+            (429, "The caller asks for too much at once (TooManyQuestions)", REFUSAL),
+            (503, "The Kubernetes API does not say whether the caller may (NotKnown)", REFUSAL),
+        ],
+    },
+    Operation {
         id: Id::Document,
         method: "get",
         path: "/openapi.json",
@@ -316,6 +371,9 @@ pub fn document() -> Value {
     generator.subschema_for::<PutBrokersAnswer>();
     generator.subschema_for::<PutDecommissions>();
     generator.subschema_for::<PutDecommissionsAnswer>();
+    generator.subschema_for::<PutSettings>();
+    generator.subschema_for::<PutSettingsAnswer>();
+    generator.subschema_for::<SettingsReport>();
     generator.subschema_for::<StreamEvent>();
     generator.subschema_for::<LogLine>();
     generator.subschema_for::<MessageLine>();

@@ -595,7 +595,7 @@ mod tests {
     fn device(name: &str, revision: u64) -> StoredDevice {
         let device = ObjectKey { namespace: "default".into(), name: name.into() };
         let set = Some(DeviceSet { device: device.clone(), revision, assignments: vec![] });
-        StoredDevice { device, uid: Some("u".into()), admitted_key: None, set, order: None }
+        StoredDevice { device, uid: Some("u".into()), admitted_key: None, set, order: None, settings: None }
     }
 
     fn start(opened: Opened) -> (Store, WriterThread, mpsc::Receiver<StoreId>) {

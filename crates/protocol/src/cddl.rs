@@ -112,6 +112,11 @@ fn every_message_stands_in_the_cddl() {
         "publish-ack" PublishAck, Some(tag::PUBLISH_ACK);
         "deliver" Deliver<'_>, Some(tag::DELIVER);
         "deliver-ack" DeliverAck, Some(tag::DELIVER_ACK);
+        "settings" Settings<'_>, Some(tag::SETTINGS);
+        "settings-answer" SettingsAnswer<'_>, Some(tag::SETTINGS_ANSWER);
+        "setting-values" SettingValues<'_>, None;
+        "setting" Setting<'_>, None;
+        "setting-state" SettingState<'_>, None;
         "join" Join<'_>, Some(tag::JOIN);
         "join-statement" JoinStatement<'_>, None;
         "certificate" Certificate<'_>, Some(tag::CERTIFICATE);
@@ -169,7 +174,8 @@ fn every_enumerator_stands_in_the_cddl() {
         PeripheralKind,
         TopicDirection,
         MessageSource,
-        Delivery
+        Delivery,
+        SettingResult
     );
 }
 
@@ -187,7 +193,8 @@ fn every_limit_and_every_reserved_tag_stands_in_the_cddl() {
         DETAIL_BYTES_MAX RESET_DETAIL_BYTES_MAX NAME_BYTES_MAX FACTS_BYTES_MAX IMPORT_MODULES_MAX
         IMPORT_FUNCTIONS_MAX CAPABILITIES_MAX PERIPHERALS_MAX PERIPHERAL_NAME_BYTES_MAX I2C_ADDRESSES_MAX I2C_ADDRESS_MIN
         I2C_ADDRESS_MAX BUS_BYTES_PER_SECOND_MAX UART_BAUD_MIN UART_BAUD_MAX APPLICATION_NAME_BYTES_MAX ARGS_MAX ENV_MAX VALUE_BYTES_MAX
-        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX TOPICS_MAX DELIVERIES_MAX PAYLOAD_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
+        STACK_FRAMES_MAX FUNCTION_NAME_BYTES_MAX TOPICS_MAX DELIVERIES_MAX SETTINGS_MAX SETTING_NAME_BYTES_MAX SETTING_TEXT_BYTES_MAX SETTINGS_BYTES_MAX
+        SETTINGS_SCHEMA_BYTES_MAX SETTING_STATES_MAX PAYLOAD_BYTES_MAX REQUEST_BYTES_MAX JOIN_PROOF_BYTES_MAX PAIRING_ID_BYTES_MAX
         CHAIN_BYTES_MAX TRUST_DOMAIN_BYTES_MAX NAMESPACE_BYTES_MAX DEVICE_NAME_BYTES_MAX JOIN_STATEMENT_BYTES_MAX
         DECOMMISSION_ORDER_BYTES_MAX DECOMMISSION_PROOF_BYTES_MAX
     );

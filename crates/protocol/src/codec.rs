@@ -8,8 +8,8 @@ use minicbor::encode::Encoder;
 use crate::{
     error::{DecodeError, DecodeFault, EncodeError},
     field::{
-        Bytes, I2cAddresses, ListOf, Nested, NonEmpty, Of, Optional, Record, Shape, Text, Uint, WriteItem,
-        Writer, ascending, at_most,
+        Bytes, I2cAddresses, ListOf, Nested, NonEmpty, Of, Optional, Record, SettingShape, Shape, Text, Uint,
+        WriteItem, Writer, ascending, at_most,
     },
     frame::FRAME_HEAD_BYTES,
     ids::{
@@ -68,6 +68,10 @@ pub mod tag {
     pub const DELIVER: u32 = 21;
     /// [`DeliverAck`](crate::DeliverAck).
     pub const DELIVER_ACK: u32 = 22;
+    /// [`Settings`](crate::Settings).
+    pub const SETTINGS: u32 = 23;
+    /// [`SettingsAnswer`](crate::SettingsAnswer).
+    pub const SETTINGS_ANSWER: u32 = 24;
     /// [`Join`](crate::Join).
     pub const JOIN: u32 = 25;
     /// [`Trap`](crate::Trap).
@@ -148,6 +152,7 @@ macro_rules! record {
 }
 
 const NAME: Text = Text { bytes_max: NAME_BYTES_MAX };
+const SETTING_NAME: Text = Text { bytes_max: SETTING_NAME_BYTES_MAX };
 const PERIPHERAL_NAME: Text = Text { bytes_max: PERIPHERAL_NAME_BYTES_MAX };
 const DETAIL: Text = Text { bytes_max: DETAIL_BYTES_MAX };
 
@@ -292,6 +297,39 @@ record!(Deliver<'a>, Deliver {
 record!(DeliverAck, DeliverAck {
     1 => sequence: Of::<Sequence>::ANY,
     2 => delivery: Of::<Delivery>::ANY,
+});
+
+record!(Settings<'a>, Settings {
+    1 => uid: Of::<ApplicationUid>::ANY,
+    2 => revision: Of::<Revision>::ANY,
+    3 => values: Bytes { bytes_max: SETTINGS_BYTES_MAX },
+});
+
+record!(SettingValues<'a>, SettingValues {
+    1 => settings: ListOf {
+        items_max: SETTINGS_MAX,
+        check: |last: Option<&Setting<'a>>, setting| ascending(last.map(|last| last.name), setting.name),
+    },
+});
+
+record!(item Setting<'a>, Setting {
+    1 => name: SETTING_NAME,
+    2 => value: SettingShape,
+});
+
+record!(SettingsAnswer<'a>, SettingsAnswer {
+    1 => uid: Of::<ApplicationUid>::ANY,
+    2 => revision: Of::<Revision>::ANY,
+    3 => settings: ListOf {
+        items_max: SETTING_STATES_MAX,
+        check: |last: Option<&SettingState<'a>>, state| ascending(last.map(|last| last.name), state.name),
+    },
+});
+
+record!(item SettingState<'a>, SettingState {
+    1 => name: SETTING_NAME,
+    2 => result: Of::<SettingResult>::ANY,
+    3 => value: Optional(SettingShape),
 });
 
 record!(ErrorNotice<'a>, ErrorNotice {
@@ -461,6 +499,7 @@ pub fn encode_device(message: &DeviceMessage<'_>, out: &mut [u8]) -> Result<usiz
         DeviceMessage::Trap(body) => frame(tag, body, out),
         DeviceMessage::Publish(body) => frame(tag, body, out),
         DeviceMessage::DeliverAck(body) => frame(tag, body, out),
+        DeviceMessage::SettingsAnswer(body) => frame(tag, body, out),
         DeviceMessage::Join(body) => frame(tag, body, out),
         DeviceMessage::Decommissioned(body) => frame(tag, body, out),
         DeviceMessage::Error(body) => frame(tag, body, out),
@@ -487,6 +526,7 @@ pub fn encode_gateway(message: &GatewayMessage<'_>, out: &mut [u8]) -> Result<us
         GatewayMessage::Decommission(body) => frame(tag, body, out),
         GatewayMessage::PublishAck(body) => frame(tag, body, out),
         GatewayMessage::Deliver(body) => frame(tag, body, out),
+        GatewayMessage::Settings(body) => frame(tag, body, out),
         GatewayMessage::Error(body) => frame(tag, body, out),
     }
 }
@@ -508,6 +548,7 @@ pub fn decode_device(body: &[u8]) -> Result<DeviceMessage<'_>, DecodeError> {
             tag::TRAP => DeviceMessage::Trap(Record::read_entries(map)?),
             tag::PUBLISH => DeviceMessage::Publish(Record::read_entries(map)?),
             tag::DELIVER_ACK => DeviceMessage::DeliverAck(Record::read_entries(map)?),
+            tag::SETTINGS_ANSWER => DeviceMessage::SettingsAnswer(Record::read_entries(map)?),
             tag::JOIN => DeviceMessage::Join(Record::read_entries(map)?),
             tag::DECOMMISSIONED => DeviceMessage::Decommissioned(Record::read_entries(map)?),
             tag::ERROR => DeviceMessage::Error(Record::read_entries(map)?),
@@ -538,6 +579,7 @@ pub fn decode_gateway(body: &[u8]) -> Result<GatewayMessage<'_>, DecodeError> {
             tag::DECOMMISSION => GatewayMessage::Decommission(Record::read_entries(map)?),
             tag::PUBLISH_ACK => GatewayMessage::PublishAck(Record::read_entries(map)?),
             tag::DELIVER => GatewayMessage::Deliver(Record::read_entries(map)?),
+            tag::SETTINGS => GatewayMessage::Settings(Record::read_entries(map)?),
             tag::ERROR => GatewayMessage::Error(Record::read_entries(map)?),
             _ => return Err(DecodeError::new(DecodeFault::UnknownMessage)),
         })
@@ -562,6 +604,26 @@ pub fn decode_spec(bytes: &[u8]) -> Result<Spec<'_>, DecodeError> {
     let spec = Record::read_map(&mut reader)?;
     reader.finish()?;
     Ok(spec)
+}
+
+/// Writes the values of an application's settings and returns their length.
+///
+/// # Errors
+/// `out` is too short ([`SETTINGS_BYTES_MAX`] always suffices) or the values break a limit.
+pub fn encode_setting_values(values: &SettingValues<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
+    write_bounded(out, SETTINGS_BYTES_MAX, |writer| values.write_map(writer))
+}
+
+/// Reads the values of an application's settings.
+///
+/// # Errors
+/// The bytes are no values that this version can act on.
+pub fn decode_setting_values(bytes: &[u8]) -> Result<SettingValues<'_>, DecodeError> {
+    at_most(SETTINGS_BYTES_MAX, bytes.len()).map_err(crate::field::violation)?;
+    let mut reader = Reader::new(bytes);
+    let values = Record::read_map(&mut reader)?;
+    reader.finish()?;
+    Ok(values)
 }
 
 /// What stands before a join statement in what is signed, so that no signature for anything else passes for a join proof.
@@ -593,6 +655,7 @@ impl DeviceMessage<'_> {
             Self::Trap(_) => tag::TRAP,
             Self::Publish(_) => tag::PUBLISH,
             Self::DeliverAck(_) => tag::DELIVER_ACK,
+            Self::SettingsAnswer(_) => tag::SETTINGS_ANSWER,
             Self::Join(_) => tag::JOIN,
             Self::Decommissioned(_) => tag::DECOMMISSIONED,
             Self::Error(_) => tag::ERROR,
@@ -619,6 +682,7 @@ impl GatewayMessage<'_> {
             Self::Decommission(_) => tag::DECOMMISSION,
             Self::PublishAck(_) => tag::PUBLISH_ACK,
             Self::Deliver(_) => tag::DELIVER,
+            Self::Settings(_) => tag::SETTINGS,
             Self::Error(_) => tag::ERROR,
         }
     }

@@ -12,9 +12,10 @@ use crate::{
         ApplicationUid, BootCounter, BootId, CorrelationId, DeviceUid, Epoch, KeyHash, MessageGroups,
         ModuleDigest, Revision, Sequence, SpecHash, ValuesMac,
     },
-    limits::{I2C_ADDRESS_MAX, I2C_ADDRESS_MIN},
+    limits::{I2C_ADDRESS_MAX, I2C_ADDRESS_MIN, SETTING_TEXT_BYTES_MAX},
     list::{Item, List},
     reader::Reader,
+    setting_value::SettingValue,
 };
 
 /// Writes into what is left of the caller's buffer.
@@ -261,7 +262,8 @@ enumeration_field!(
     PeripheralKind,
     TopicDirection,
     MessageSource,
-    Delivery
+    Delivery,
+    SettingResult
 );
 
 /// UTF-8 of at most so many bytes.
@@ -315,6 +317,38 @@ impl<'a> Shape<'a> for Bytes {
     #[cfg(test)]
     fn cddl(&self) -> String {
         format!("bytes .size (0..{})", self.bytes_max)
+    }
+}
+
+/// The value of a setting.
+pub(crate) struct SettingShape;
+
+impl<'a> Shape<'a> for SettingShape {
+    type Value = SettingValue<'a>;
+
+    fn write(&self, value: &SettingValue<'a>, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match value {
+            SettingValue::Boolean(value) => writer.bool(*value)?,
+            SettingValue::Integer(value) => writer.i64(*value)?,
+            SettingValue::Text(value) => writer.str(value)?,
+        };
+        Ok(())
+    }
+
+    fn read(&self, reader: Option<&mut Reader<'a>>) -> Result<SettingValue<'a>, DecodeError> {
+        required(reader)?.setting()
+    }
+
+    fn check(&self, value: &SettingValue<'a>) -> Result<(), Violation> {
+        match value {
+            SettingValue::Boolean(_) | SettingValue::Integer(_) => Ok(()),
+            SettingValue::Text(value) => at_most(SETTING_TEXT_BYTES_MAX, value.len()),
+        }
+    }
+
+    #[cfg(test)]
+    fn cddl(&self) -> String {
+        "setting-value".into()
     }
 }
 

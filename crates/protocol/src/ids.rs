@@ -284,8 +284,10 @@ impl MessageGroups {
     pub const MESSAGES: Self = Self(8);
     /// [`Deliver`](crate::Deliver) and [`DeliverAck`](crate::DeliverAck).
     pub const DELIVERIES: Self = Self(16);
+    /// [`Settings`](crate::Settings) and [`SettingsAnswer`](crate::SettingsAnswer).
+    pub const SETTINGS: Self = Self(32);
     /// All of these.
-    pub const ALL: Self = Self(31);
+    pub const ALL: Self = Self(63);
 
     /// These but those.
     #[must_use]

@@ -44,18 +44,22 @@ mod list;
 mod message;
 pub mod rate;
 mod reader;
+mod setting_value;
+mod settings;
 mod text;
 mod trace;
 
 pub use codec::{
-    decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_join_statement,
-    encode_spec, tag,
+    decode_device, decode_gateway, decode_setting_values, decode_spec, encode_device, encode_gateway,
+    encode_join_statement, encode_setting_values, encode_spec, tag,
 };
 pub use error::{DecodeError, DecodeFault, EncodeError, FrameError, Violation};
 pub use frame::{FRAME_HEAD_BYTES, Frames, frame_length};
 pub use ids::*;
 pub use list::{Item, List};
 pub use message::*;
+pub use setting_value::SettingValue;
+pub use settings::{SCHEMA_SECTION, Schema, SchemaError, SchemaFault, SettingSchema, SettingType};
 pub use text::Harmless;
 pub use trace::show_frames;
 

@@ -70,6 +70,18 @@ pub const FUNCTION_NAME_BYTES_MAX: usize = 32;
 pub const TOPICS_MAX: usize = 16;
 /// Deliveries to a device that it has not answered yet.
 pub const DELIVERIES_MAX: usize = 8;
+/// Settings that a module declares, or that a device is given values of, for one application.
+pub const SETTINGS_MAX: usize = 16;
+/// The name of one of them.
+pub const SETTING_NAME_BYTES_MAX: usize = 32;
+/// The value of one that is text.
+pub const SETTING_TEXT_BYTES_MAX: usize = 64;
+/// The encoded values of one application: a device keeps them in its state record.
+pub const SETTINGS_BYTES_MAX: usize = 256;
+/// The section of a module that declares its settings: a device keeps it in memory while the module is loaded.
+pub const SETTINGS_SCHEMA_BYTES_MAX: usize = 512;
+/// Settings that one answer tells of: those of the module and those that it does not have.
+pub const SETTING_STATES_MAX: usize = 2 * SETTINGS_MAX;
 /// What a message of an application carries.
 pub const PAYLOAD_BYTES_MAX: usize = 1_024;
 /// The certification request of a Join; with a P-256 key and an empty subject it has some 250.

@@ -10,6 +10,7 @@ use crate::{
         ModuleDigest, Revision, Sequence, SpecHash, ValuesMac,
     },
     list::List,
+    setting_value::SettingValue,
 };
 
 /// What a device sends.
@@ -33,6 +34,9 @@ pub enum DeviceMessage<'a> {
     Publish(Publish<'a>),
     /// What became of a message for an application: one for each [`Deliver`].
     DeliverAck(DeliverAck),
+    /// Which settings an application has, and what became of their values; only for a gateway that takes
+    /// [`MessageGroups::SETTINGS`].
+    SettingsAnswer(SettingsAnswer<'a>),
     /// Asks for a certificate: the first frame of a device that has none of the fleet, or a renewal within a session, only for
     /// a gateway that takes [`MessageGroups::RENEWAL`].
     Join(Join<'a>),
@@ -76,6 +80,8 @@ pub enum GatewayMessage<'a> {
     /// A message for an application; only for a device that knows [`MessageGroups::DELIVERIES`], and at most
     /// [`DELIVERIES_MAX`](crate::limits::DELIVERIES_MAX) that are not answered yet.
     Deliver(Deliver<'a>),
+    /// Values of an application's settings; only for a device that knows [`MessageGroups::SETTINGS`].
+    Settings(Settings<'a>),
     /// Says why the last message could not be used; never answered.
     Error(ErrorNotice<'a>),
 }
@@ -478,6 +484,74 @@ pub struct DeliverAck {
     pub sequence: Sequence,
     /// What became of it.
     pub delivery: Delivery,
+}
+
+/// All values of an application's settings that are not their defaults. They change nothing else: the application goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings<'a> {
+    /// Of which application.
+    pub uid: ApplicationUid,
+    /// A lower one than was given since the device's start is refused.
+    pub revision: Revision,
+    /// The encoding of [`SettingValues`], at most [`SETTINGS_BYTES_MAX`](crate::limits::SETTINGS_BYTES_MAX).
+    pub values: &'a [u8],
+}
+
+/// Values of settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SettingValues<'a> {
+    /// Names ascending.
+    pub settings: List<'a, Setting<'a>>,
+}
+
+/// The value of one setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// Names it.
+    pub name: &'a str,
+    /// What it is to be.
+    pub value: SettingValue<'a>,
+}
+
+enumeration! {
+    /// What became of the value of a setting.
+    SettingResult {
+        /// It is in use, and kept over resets. Without a value the default is in use.
+        Accepted = 0,
+        /// The module declares no settings.
+        NoSchema = 1,
+        /// The module declares no setting of that name.
+        UnknownSetting = 2,
+        /// It is not of the type that the module declares.
+        WrongType = 3,
+        /// It is less or more than the module allows.
+        OutOfRange = 4,
+        /// It has more bytes than the module allows.
+        TooLong = 5,
+    }
+}
+
+/// The settings of an application, once its module is loaded: after each change, and at the start of each session. Of a value
+/// that was not accepted the one before stays in use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SettingsAnswer<'a> {
+    /// Of which application.
+    pub uid: ApplicationUid,
+    /// Of the values that it was given last; 0 if it was given none since the device's start.
+    pub revision: Revision,
+    /// Those that the module declares and those that it was given, names ascending.
+    pub settings: List<'a, SettingState<'a>>,
+}
+
+/// What one setting is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettingState<'a> {
+    /// Names it.
+    pub name: &'a str,
+    /// What became of its value.
+    pub result: SettingResult,
+    /// The value in use, of a setting that is declared to be reported.
+    pub value: Option<SettingValue<'a>>,
 }
 
 /// Says why a message could not be used.

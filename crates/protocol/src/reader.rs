@@ -6,8 +6,9 @@
 use minicbor::{data::Type, decode::Decoder};
 
 use crate::{
-    error::{DecodeError, DecodeFault},
+    error::{DecodeError, DecodeFault, Violation},
     limits::DEPTH_MAX,
+    setting_value::SettingValue,
 };
 
 /// A position within a message.
@@ -145,6 +146,24 @@ impl<'a> Reader<'a> {
         let distance = distance.map_err(|_| fault(DecodeFault::NotCbor))?;
         self.check_head(start, 0, distance)?;
         Ok(Key { negative, distance })
+    }
+
+    /// A truth value, an integer of 64 bits or text.
+    pub(crate) fn setting(&mut self) -> Result<SettingValue<'a>, DecodeError> {
+        match self.decoder.datatype()? {
+            Type::Bool => self.bool().map(SettingValue::Boolean),
+            Type::String | Type::StringIndef => self.text().map(SettingValue::Text),
+            _ => self.int().map(SettingValue::Integer),
+        }
+    }
+
+    fn int(&mut self) -> Result<i64, DecodeError> {
+        let Key { negative, distance } = self.key()?;
+        // As far as an i64 goes, which is not as far as CBOR goes.
+        let max = i64::MAX as u64;
+        let distance = i64::try_from(distance)
+            .map_err(|_| fault(DecodeFault::Violation(Violation::OutOfRange { min: 0, max })))?;
+        Ok(if negative { -1 - distance } else { distance })
     }
 
     /// Passes over a value of a later version, which keeps the same form. Recursion is bounded by [`DEPTH_MAX`].

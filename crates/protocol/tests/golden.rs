@@ -5,7 +5,7 @@ mod vectors;
 use std::{fmt::Write as _, fs, path::Path};
 
 use vectors::{Vector, encode, for_each};
-use wasmbed_protocol::{decode_device, decode_gateway, decode_spec};
+use wasmbed_protocol::{decode_device, decode_gateway, decode_setting_values, decode_spec};
 
 #[test]
 fn vectors_stand_as_they_always_did() {
@@ -26,6 +26,9 @@ fn vectors_read_back_as_what_was_written() {
             Vector::Device(message) => assert_eq!(decode_device(&bytes), Ok(message), "{name}"),
             Vector::Gateway(message) => assert_eq!(decode_gateway(&bytes), Ok(message), "{name}"),
             Vector::Spec(spec) => assert_eq!(decode_spec(&bytes), Ok(spec), "{name}"),
+            Vector::SettingValues(values) => {
+                assert_eq!(decode_setting_values(&bytes), Ok(values), "{name}");
+            }
         }
     });
 }

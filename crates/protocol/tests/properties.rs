@@ -136,6 +136,12 @@ proptest! {
         round_trip_device(DeviceMessage::DeliverAck(DeliverAck {
             sequence: Sequence(a), delivery: Delivery::from(code),
         }))?;
+        let states = [SettingState {
+            name: named, result: SettingResult::from(code), value: tag.map(|tag| SettingValue::Integer(-i64::from(tag))),
+        }];
+        round_trip_device(DeviceMessage::SettingsAnswer(SettingsAnswer {
+            uid: ApplicationUid(uid), revision: Revision(a), settings: List::new(&states),
+        }))?;
         let request = hash.repeat(REQUEST_BYTES_MAX / hash.len());
         round_trip_device(DeviceMessage::Join(Join {
             request: &request[..usize::from(length) % (REQUEST_BYTES_MAX + 1)],
@@ -193,6 +199,10 @@ proptest! {
             sequence: Sequence(unix_ms), uid: ApplicationUid(correlation), topic: &text[..0],
             payload: &bytes[..bytes.len().min(PAYLOAD_BYTES_MAX)], source: MessageSource::from(x),
         }))?;
+        round_trip_gateway(GatewayMessage::Settings(Settings {
+            uid: ApplicationUid(correlation), revision: Revision(epoch),
+            values: &bytes[..bytes.len().min(SETTINGS_BYTES_MAX)],
+        }))?;
         round_trip_gateway(GatewayMessage::Decommission(Decommission {
             order: &bytes[..bytes.len().min(DECOMMISSION_ORDER_BYTES_MAX)],
         }))?;
@@ -231,6 +241,25 @@ proptest! {
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(decode_spec(&out[..length]), Ok(spec));
+    }
+
+    #[test]
+    fn setting_values_read_back(
+        names in proptest::collection::btree_set("[a-z]{1,5}", 0..=SETTINGS_MAX),
+        number: i64,
+        flag: bool,
+        text in "[ -~]{0,8}",
+    ) {
+        let values = [SettingValue::Integer(number), SettingValue::Boolean(flag), SettingValue::Text(&text)];
+        let named = names.iter().zip(values.iter().cycle());
+        let settings: Vec<_> = named.map(|(name, value)| Setting { name, value: *value }).collect();
+        let values = SettingValues { settings: List::new(&settings) };
+        let mut out = [0; SETTINGS_BYTES_MAX];
+        if let Ok(length) = encode_setting_values(&values, &mut out) {
+            prop_assert_eq!(decode_setting_values(&out[..length]), Ok(values));
+        } else {
+            prop_assert!(names.len() > 10, "ten of them fit");
+        }
     }
 
     #[test]

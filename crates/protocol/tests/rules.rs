@@ -442,3 +442,32 @@ fn a_join_statement_is_its_context_and_one_map() {
         JoinStatement { trust_domain: &trust_domain, namespace: &namespace, name: &name, ..statement };
     assert!(encode_join_statement(&largest, &mut out).is_ok());
 }
+
+#[test]
+fn values_that_are_too_long_are_no_values() {
+    let text = "x".repeat(SETTING_TEXT_BYTES_MAX);
+    let names: Vec<String> = (0..4).map(|index| format!("text{index}")).collect();
+    let settings: Vec<Setting<'_>> =
+        names.iter().map(|name| Setting { name, value: SettingValue::Text(&text) }).collect();
+    let mut out = [0; FRAME_BYTES_MAX];
+    let of = |settings| SettingValues { settings: List::new(settings) };
+    assert_eq!(
+        encode_setting_values(&of(&settings), &mut out),
+        Err(EncodeError::TooLarge { max: SETTINGS_BYTES_MAX })
+    );
+    let length = encode_setting_values(&of(&settings[..3]), &mut out).unwrap();
+    assert!(decode_setting_values(&out[..length]).is_ok());
+    // The same with a fourth: head of the list, then the item once more.
+    let item = (length - 3) / 3;
+    let mut longer = vec![0xa1, 0x01, 0x84];
+    for name in &names {
+        let begin = longer.len();
+        longer.extend_from_slice(&out[3..3 + item]);
+        longer[begin + 3..begin + 8].copy_from_slice(name.as_bytes());
+    }
+    assert!(longer.len() > SETTINGS_BYTES_MAX);
+    assert!(decode_setting_values(&longer).is_err());
+    let long = "x".repeat(SETTING_TEXT_BYTES_MAX + 1);
+    let one = [Setting { name: "text", value: SettingValue::Text(&long) }];
+    assert!(encode_setting_values(&of(&one), &mut out).is_err());
+}

@@ -16,6 +16,10 @@ pub const VALUE_BYTES_MAX: usize = 1_024;
 pub const TOPIC_BYTES_MAX: usize = 64;
 /// Bytes of a message.
 pub const PAYLOAD_BYTES_MAX: usize = 1_024;
+/// Bytes of a setting's name.
+pub const SETTING_NAME_BYTES_MAX: usize = 32;
+/// Bytes of a setting's value, as its application gets it: one of a bool, eight of an int (little-endian), those of a text.
+pub const SETTING_VALUE_BYTES_MAX: usize = 64;
 /// Bytes of a message that came in, as its application gets it: source, length of the topic, topic, payload.
 pub const RECEIVED_BYTES_MAX: usize = 2 + TOPIC_BYTES_MAX + PAYLOAD_BYTES_MAX;
 /// Bytes of one log line; a longer one is cut into several.
@@ -173,6 +177,19 @@ pub trait Host {
 
     /// Whether there is a message that came in for the application.
     fn has_message(&mut self, application: AppId) -> bool {
+        let _ = application;
+        false
+    }
+
+    /// Copies the value of a setting to the start of `value`, which holds [`SETTING_VALUE_BYTES_MAX`], and answers its length, or
+    /// `None` when the application's module does not declare it.
+    fn setting(&mut self, application: AppId, name: &[u8], value: &mut [u8]) -> Option<usize> {
+        let _ = (application, name, value);
+        None
+    }
+
+    /// Whether a setting of the application changed since it last asked for one.
+    fn has_changed_setting(&mut self, application: AppId) -> bool {
         let _ = application;
         false
     }

@@ -19,6 +19,7 @@ const IMPORTS: &str = r#"
     (import "wasmbed" "key_value_delete" (func $delete (param i32 i32) (result i32)))
     (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "receive" (func $receive (param i32 i32) (result i32)))
+    (import "wasmbed" "setting_get" (func $setting (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "gpio_read" (func $gpio_read (param i32) (result i32)))
     (import "wasmbed" "gpio_write" (func $gpio_write (param i32 i32) (result i32)))
     (import "wasmbed" "i2c_transfer" (func $i2c (param i32 i32 i32 i32) (result i32)))
@@ -168,6 +169,67 @@ fn a_wait_ends_when_a_message_comes_in_for_who_has_asked_for_some() {
         }
         assert_eq!(host.received.len(), left, "{at_us}");
     }
+}
+
+#[test]
+fn a_setting_is_read_as_its_type_has_it() {
+    let get = |name: &str, length: &str, address: &str, room: &str, answer: i32| {
+        format!(
+            "(call $eq (call $setting (i32.const {name}) (i32.const {length}) (i32.const {address}) (i32.const {room})) (i32.const {answer}))"
+        )
+    };
+    let body = [
+        get("0", "4", "100", "8", 8),
+        "(call $eq64 (i64.load (i32.const 100)) (i64.const -250))".into(),
+        get("4", "2", "108", "8", 1),
+        "(call $eq (i32.load (i32.const 108)) (i32.const 1))".into(),
+        // As much as there is room for.
+        get("6", "4", "112", "2", 3),
+        "(call $eq (i32.load (i32.const 112)) (i32.const 0x6261))".into(),
+        get("0", "3", "100", "8", -44),
+        get("0", "0", "100", "8", -28),
+        get("0", "33", "100", "8", -28),
+        get("65535", "2", "100", "8", -21),
+        get("0", "4", "65535", "8", -21),
+    ];
+    let mut host = TestHost::new();
+    host.settings =
+        vec![("rate", (-250_i64).to_le_bytes().to_vec()), ("on", vec![1]), ("name", b"abc".to_vec())];
+    let data = r#"(data (i32.const 0) "rateonname")"#;
+    assert_eq!(ends(&mut host, data, &body.concat()), Ending::Exited { code: 0 });
+}
+
+#[test]
+fn a_wait_ends_when_a_setting_changes_for_who_has_asked_for_some() {
+    let text = format!(
+        r#"(module {IMPORTS} (data (i32.const 0) "on") (func (export "run") (loop
+            (call $wait (i32.const 1000))
+            (drop (call $setting (i32.const 0) (i32.const 2) (i32.const 8) (i32.const 1))) (br 0))))"#
+    );
+    let module = wasm(&text);
+    let mut runtime = runtime();
+    runtime.load(id(1), &program(&module)).unwrap();
+    let mut host = TestHost::new();
+    host.settings = vec![("on", vec![1])];
+    let begun_us = host.now_us;
+    let mut wakes = |at_ms: u64, changes: bool| {
+        host.now_us = begun_us + at_ms * 1_000;
+        if changes {
+            host.setting_changed = true;
+            runtime.wake_for_settings(id(2));
+            runtime.wake_for_settings(id(1));
+        }
+        while runtime.runnable(host.now_us / 1_000) {
+            assert_eq!(runtime.run_slice(&mut host), None);
+        }
+        runtime.next_wake(0).unwrap() - begun_us / 1_000
+    };
+    assert_eq!(wakes(0, false), 1_000);
+    assert_eq!(wakes(500, true), 1_000, "it has not asked for any");
+    assert_eq!(wakes(1_000, false), 2_000);
+    assert_eq!(wakes(1_200, true), 2_200, "its wait is over");
+    runtime.wake(id(1));
+    assert_eq!(runtime.next_wake(0).unwrap() - begun_us / 1_000, 2_200, "a message is none of its business");
 }
 
 #[test]

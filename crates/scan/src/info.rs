@@ -1,6 +1,7 @@
 //! What a scan finds out about a module.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::features::Features;
 use crate::interface::{Capabilities, HostFunction};
@@ -82,6 +83,8 @@ pub struct ModuleInfo {
     pub code_bytes: u32,
     /// Bytes of custom sections; the engine never sees them.
     pub custom_bytes: u32,
+    /// Where the content of the first section `wasmbed.settings` begins, and its length.
+    pub settings: Option<(u32, u32)>,
     /// Arena bytes it is expected to take once loaded, linear memory apart.
     pub load_bytes_estimate: u64,
 }
@@ -109,8 +112,14 @@ impl ModuleInfo {
             start_function: None,
             code_bytes: 0,
             custom_bytes: 0,
+            settings: None,
             load_bytes_estimate: 0,
         }
+    }
+
+    /// Where the module says which settings it has: the content of that section.
+    pub fn settings_section(&self) -> Option<Range<usize>> {
+        self.settings.map(|(begin, length)| begin as usize..begin as usize + length as usize)
     }
 
     /// Elements to set aside for each table to grow by.

@@ -13,6 +13,9 @@ use crate::state::{Export, Phase, Scan, TypeAt};
 /// Section numbers, in the order they must appear in. The data count (12) and tags (13) came later than their neighbours.
 const ORDER: [u8; 13] = [1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11];
 
+/// The custom section in which a module says which settings it has.
+const SETTINGS: &str = "wasmbed.settings";
+
 /// Scans a module at once. `Ok` means that its structure is sound and within `limits`, that every import is known with the
 /// right type, and that it has an entry; only an engine validates its types.
 pub fn scan(module: &[u8], limits: &ScanLimits) -> Result<ModuleInfo, ScanError> {
@@ -101,6 +104,10 @@ impl Scan {
             let name = reader.name(self.limits.name_bytes)?;
             self.work(name.len() as u32 / 16);
             self.info.custom_bytes += length;
+            if name == SETTINGS && self.info.settings.is_none() {
+                // Its bytes are within the module, whose size fits.
+                self.info.settings = Some((reader.position(), reader.remaining() as u32));
+            }
             reader.skip_rest();
             reader.widen(reader.module_bytes());
             return Ok(());

@@ -137,6 +137,22 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
         slot.is_some_and(|slot| self.agent.receive(slot.run, |_| ((), false)).is_some())
     }
 
+    fn setting(&mut self, application: AppId, name: &[u8], value: &mut [u8]) -> Option<usize> {
+        let run = self.slots.iter().find(|slot| slot.id() == application)?.run;
+        let name = core::str::from_utf8(name).ok()?;
+        self.agent.setting(run, name, |setting| {
+            setting.with_bytes(|bytes| {
+                value.get_mut(..bytes.len())?.copy_from_slice(bytes);
+                Some(bytes.len())
+            })
+        })?
+    }
+
+    fn has_changed_setting(&mut self, application: AppId) -> bool {
+        let slot = self.slots.iter().find(|slot| slot.id() == application);
+        slot.is_some_and(|slot| self.agent.has_changed_setting(slot.run))
+    }
+
     fn i2c_transfer(
         &mut self,
         application: AppId,

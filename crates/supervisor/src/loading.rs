@@ -7,7 +7,7 @@
 use alloc::{format, string::String, vec::Vec};
 
 use wasmbed_agent::{ApplicationEvent, ModuleHasher, RunId, Start, storage::StorageError};
-use wasmbed_protocol::{ReportReason, Spec, decode_spec};
+use wasmbed_protocol::{ReportReason, Spec, decode_spec, limits::SETTINGS_SCHEMA_BYTES_MAX};
 use wasmbed_runtime::{Capabilities, Capability, Limits, Program, Runtime, engine::Engine};
 
 use crate::{
@@ -27,6 +27,8 @@ pub(crate) struct Loaded {
     pub(crate) slot: Slot,
     /// What it may do on buses.
     pub(crate) grants: Grants,
+    /// What its module declares about settings.
+    pub(crate) schema: Vec<u8>,
 }
 
 /// A start under way.
@@ -77,7 +79,11 @@ impl Loading {
             }
             Stage::Load => {
                 let loaded = runtime.load_on(module, WORK).map_err(|error| not_loaded(&error))?;
-                loaded.map(|_| loaded_of(&self.start)).transpose()
+                let Some(id) = loaded else { return Ok(None) };
+                // A longer one is none.
+                let section = runtime.settings_section(id).and_then(|section| module.get(section));
+                let section = section.filter(|section| section.len() <= SETTINGS_SCHEMA_BYTES_MAX);
+                loaded_of(&self.start, section.unwrap_or_default()).map(Some)
             }
         }
     }
@@ -111,11 +117,11 @@ fn begin<E: Engine>(
     runtime.begin_load(Slot::id_of(start.uid), &program).map_err(|error| not_loaded(&error))
 }
 
-fn loaded_of(start: &Start) -> Result<Loaded, ApplicationEvent> {
+fn loaded_of(start: &Start, schema: &[u8]) -> Result<Loaded, ApplicationEvent> {
     let spec = decode(start)?;
     let (name, digest, correlation_id) = (String::from(spec.name), start.digest, start.correlation_id);
     let slot = Slot { uid: start.uid, run: start.run, name, digest, correlation_id };
-    Ok(Loaded { slot, grants: Grants::of(&spec) })
+    Ok(Loaded { slot, grants: Grants::of(&spec), schema: schema.to_vec() })
 }
 
 fn decode(start: &Start) -> Result<Spec<'_>, ApplicationEvent> {

@@ -431,6 +431,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 Effect::Storage(operation) => self.storage.put(operation),
                 Effect::Start(start) => self.background.start(start),
                 Effect::Wake { uid } => self.runtime.wake(Slot::id_of(uid)),
+                Effect::SettingsChanged { uid } => self.runtime.wake_for_settings(Slot::id_of(uid)),
                 Effect::Stop { run, uid } => {
                     if self.background.cancel(run, &mut self.runtime) {
                         continue;
@@ -512,6 +513,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             | Effect::Storage(_)
             | Effect::Start(_)
             | Effect::Stop { .. }
+            | Effect::SettingsChanged { .. }
             | Effect::Wake { .. } => debug_assert!(false, "nothing to compute"),
         }
     }
@@ -563,7 +565,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         });
     }
 
-    fn keep(&mut self, now_ms: u64, Loaded { slot, grants }: Loaded) -> ApplicationEvent {
+    fn keep(&mut self, now_ms: u64, Loaded { slot, grants, schema }: Loaded) -> ApplicationEvent {
         self.buses.grant(slot.uid, grants);
         journal::about(self.platform.log(), Level::Info, &slot, format_args!("application running"));
         let used = self.runtime.usage(slot.id()).unwrap_or_default();
@@ -571,7 +573,10 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
         self.slots.push(slot);
         // First, so that the report that it runs has its usage.
         let usage = ApplicationEvent::Usage { memory_bytes: used.memory_bytes, cpu_ms: used.cpu_ms };
-        self.with_agent(|agent| agent.handle_application(now_ms, run, usage));
+        self.with_agent(|agent| {
+            agent.handle_application(now_ms, run, usage);
+            agent.handle_application(now_ms, run, ApplicationEvent::Schema(schema));
+        });
         ApplicationEvent::Started
     }
 

@@ -32,6 +32,7 @@ fn options() -> TrialOptions {
         capabilities: Capabilities::NONE,
         limits: Limits { memory_bytes: 65_536, cpu_ms: 200 },
         lines_max: None,
+        settings: vec![],
         skip_waits: true,
     }
 }
@@ -71,6 +72,57 @@ fn hello_says_hello_and_stays() {
         let (log, end) = run(&sample(name), &TrialOptions { lines_max: Some(3), ..options() });
         assert_eq!(log, lines);
         assert_eq!(end.expect("it runs"), TrialEnd::Stopped);
+    }
+}
+
+/// A module with this in a section that declares settings.
+fn declaring(schema: &str) -> Vec<u8> {
+    let mut bytes = module(r#"(module (func (export "run")))"#);
+    let name = b"wasmbed.settings";
+    bytes.extend([0, u8::try_from(1 + name.len() + schema.len()).expect("it is short"), name.len() as u8]);
+    bytes.extend(name);
+    bytes.extend(schema.bytes());
+    bytes
+}
+
+#[test]
+fn settings_are_shown_and_outlive_packing() {
+    let packed = pack(&sample("beacon")).expect("it can be packed");
+    let findings = check(&packed.bytes, &BOARD);
+    assert_eq!(findings.refused, Vec::<String>::new());
+    let shown: Vec<_> = findings.notes.iter().filter(|note| note.starts_with("setting")).collect();
+    assert_eq!(
+        shown,
+        [
+            "setting `interval_ms`: int 100..3600000, default 1000, reported",
+            "setting `label`: text ..16, default beacon, reported",
+            "setting `lit`: bool, default true",
+        ]
+    );
+    assert_eq!(pack(&packed.bytes).expect("it can be packed").bytes, packed.bytes);
+
+    let wrong = declaring("a int = 1\nb int = x\n");
+    let section = "section `wasmbed.settings`: line 2: the default is not of the type, or outside its range";
+    assert_eq!(check(&wrong, &BOARD).refused, [section]);
+    assert_eq!(pack(&wrong).expect_err("it is no schema").to_string(), section);
+    let facts = ModuleFacts::analyze(&wrong).needs.expect_err("it is no schema");
+    assert!(facts.message.contains("line 2"), "{}", facts.message);
+}
+
+#[test]
+fn a_module_runs_with_values_of_its_settings() {
+    let settings =
+        vec![("label".to_owned(), "hello".to_owned()), ("interval_ms".to_owned(), "250".to_owned())];
+    let (log, end) = run(&sample("beacon"), &TrialOptions { lines_max: Some(2), settings, ..options() });
+    assert_eq!(log, ["hello 1, every 250 ms", "hello 2, every 250 ms"]);
+    assert_eq!(end.expect("it runs"), TrialEnd::Stopped);
+    for (name, value, expected) in [
+        ("interval_ms", "5", "setting `interval_ms` is int 100..3600000, which '5' is not"),
+        ("colour", "red", "the module declares no setting `colour`"),
+    ] {
+        let settings = vec![(name.to_owned(), value.to_owned())];
+        let (_, end) = run(&sample("beacon"), &TrialOptions { settings, ..options() });
+        assert_eq!(end.expect_err("it is refused").to_string(), expected);
     }
 }
 

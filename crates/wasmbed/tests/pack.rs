@@ -306,7 +306,12 @@ proptest! {
                     prop_assert_eq!(&again.bytes, &packed.bytes);
                 }
                 Err(PackError::Defect(message)) => return Err(TestCaseError::fail(message)),
-                Err(PackError::Read(_) | PackError::Unsupported { .. } | PackError::NoEntry { .. }) => {}
+                Err(
+                    PackError::Read(_)
+                    | PackError::Unsupported { .. }
+                    | PackError::NoEntry { .. }
+                    | PackError::Settings(_),
+                ) => {}
             }
         }
     }

@@ -26,6 +26,7 @@ fn options() -> TrialOptions {
         capabilities: Capabilities::NONE,
         limits: Limits { memory_bytes: 1 << 20, cpu_ms: 200 },
         lines_max: None,
+        settings: vec![],
         skip_waits: true,
     }
 }

@@ -213,6 +213,7 @@ fn answer(
         DeviceMessage::Log(_)
         | DeviceMessage::Trap(_)
         | DeviceMessage::Publish(_)
+        | DeviceMessage::SettingsAnswer(_)
         | DeviceMessage::DeliverAck(_)
         | DeviceMessage::Join(_)
         | DeviceMessage::Decommissioned(_)

@@ -1,14 +1,18 @@
 //! Applications that take all memory there is for them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 use wasmbed_api::{Application, Device, ReasonCode, Topic, TopicDirection};
+use wasmbed_control::gateway_api::{DeviceSettingsReport, SettingScalar};
 use wasmbed_e2e::{
     ControlPlane, Machine, application,
     board::{NAME, read_to, start},
-    fixtures, module, publish,
+    fixtures, module, publish, settings_until,
 };
 use wasmbed_emulator::Kind;
-use wasmbed_protocol::limits::PAYLOAD_BYTES_MAX;
+use wasmbed_protocol::limits::{PAYLOAD_BYTES_MAX, SETTINGS_MAX, SETTINGS_SCHEMA_BYTES_MAX};
 
 each_board!(
     a_full_arena_refuses_the_next_and_breaks_no_reconnect,
@@ -79,8 +83,15 @@ fn ten_in_a_row_reset_no_board(kind: Kind) -> Result<()> {
     })
 }
 
-/// Writes lines and publishes messages as fast as they are taken.
+/// As many settings as there may be, in a schema as long as it may be.
+fn schema() -> String {
+    let line = |number| format!("s{number:02} text ..7 reported = default\n");
+    (0..SETTINGS_MAX).map(line).collect()
+}
+
+/// Writes lines and publishes messages as fast as they are taken; `SCHEMA` stands for its settings.
 const TALKATIVE: &str = r#"(module
+    (@custom "wasmbed.settings" "SCHEMA")
     (import "wasmbed" "log" (func $log (param i32 i32)))
     (import "wasmbed" "publish" (func $publish (param i32 i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "wait" (func $wait (param i32)))
@@ -92,25 +103,36 @@ const TALKATIVE: &str = r#"(module
         (call $wait (i32.const 10))
         (br 0))))"#;
 
-/// What ten applications say while there is no gateway waits in the system's heap, where the next handshake needs its room; and so does
-/// what comes in for them, which they never look at.
+/// What ten applications say while there is no gateway waits in the system's heap, where the next handshake needs its room; and so do
+/// what comes in for them, which they never look at, and their settings.
 fn ten_that_are_not_heard_reset_no_board(kind: Kind) -> Result<()> {
     wasmbed_e2e::run(async {
         let mut machine = Machine::start(ControlPlane::Embedded).await?;
         machine.create_device(NAME).await?;
         let board = start(kind, &machine, &machine.gateway_address().to_string())?;
         read_to(&board, "session established")?;
-        let talkative = wat::parse_str(TALKATIVE)?;
+        let schema = schema();
+        ensure!(schema.len() == SETTINGS_SCHEMA_BYTES_MAX, "{} bytes", schema.len());
+        let talkative = wat::parse_str(TALKATIVE.replace("SCHEMA", &schema.replace('\n', "\\n")))?;
+        let settings: BTreeMap<_, _> =
+            (0..SETTINGS_MAX).map(|number| (format!("s{number:02}"), "changed")).collect();
         for number in 0..APPLICATIONS {
             let mut object = application(&format!("app-{number}"), &talkative, &[NAME]);
             object.spec.config.capabilities = vec!["messages".to_owned()];
             let topic = |name: &str, direction| Topic { name: name.to_owned(), direction, per_second: 100 };
             object.spec.config.topics =
                 vec![topic("in", TopicDirection::In), topic("topic", TopicDirection::Out)];
+            object.spec.settings = serde_json::from_value(json!({ "values": settings }))?;
             machine.create(&object).await?;
         }
         read_to(&board, &format!("memory applications={APPLICATIONS} "))?;
+        let changed = |report: &DeviceSettingsReport| {
+            let text = Some(SettingScalar::Text("changed".to_owned()));
+            report.settings.len() == SETTINGS_MAX
+                && report.settings.iter().all(|setting| setting.value == text)
+        };
         for number in 0..APPLICATIONS {
+            settings_until(&machine, &format!("app-{number}"), "changed", changed)?;
             let payload = "x".repeat(PAYLOAD_BYTES_MAX);
             let application = format!("app-{number}");
             let (told, error) = publish(&machine, &[&application, "in", &payload, "--device", NAME])?;

@@ -295,6 +295,7 @@ impl Office {
                 | DeviceMessage::Log(_)
                 | DeviceMessage::Trap(_)
                 | DeviceMessage::Publish(_)
+                | DeviceMessage::SettingsAnswer(_)
                 | DeviceMessage::DeliverAck(_) => {}
             }
         }

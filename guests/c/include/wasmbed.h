@@ -62,6 +62,14 @@ WASMBED_IMPORT(publish) int wasmbed_publish(const char *topic, size_t topic_leng
 #define WASMBED_RECEIVED_BYTES_MAX 1090
 WASMBED_IMPORT(receive) int wasmbed_receive(void *message, size_t room);
 
+// Settings. WASMBED_SETTINGS declares those of the module, a line of the string for each: "NAME TYPE [RANGE] [reported] = DEFAULT\n",
+// for example WASMBED_SETTINGS("interval_ms int 100..60000 reported = 1000\nlabel text ..16 = none\n"), outside of functions. A type is
+// `bool`, `int` with the range MIN..MAX, or `text` with the range ..BYTES.
+// get answers the length of the value, of which it wrote as much as there was room for: one byte of a bool, an int64_t of an int,
+// the bytes of a text, at most 64. A wait ends when a setting changed since the last call.
+#define WASMBED_SETTINGS(lines) __asm__(".section .custom_section.wasmbed.settings,\"\",@\n.ascii " #lines "\n.text\n")
+WASMBED_IMPORT(setting_get) int wasmbed_setting_get(const char *name, size_t name_length, void *value, size_t room);
+
 // Pins; need the capability `gpio`. A level is 0 or 1.
 WASMBED_IMPORT(gpio_read) int wasmbed_gpio_read(uint32_t pin);
 WASMBED_IMPORT(gpio_write) int wasmbed_gpio_write(uint32_t pin, uint32_t level);

@@ -3,7 +3,7 @@ use core::fmt;
 /// Why a device did not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// There is no such key, topic, pin or sensor.
+    /// There is no such key, setting, topic, pin or sensor.
     NotFound,
     /// No room left for key-value data.
     NoSpace,

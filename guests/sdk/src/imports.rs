@@ -27,6 +27,7 @@ unsafe extern "C" {
         flags: u32,
     ) -> i32;
     pub(crate) fn receive(message: *mut u8, room: usize) -> i32;
+    pub(crate) fn setting_get(name: *const u8, name_length: usize, value: *mut u8, room: usize) -> i32;
     pub(crate) safe fn gpio_read(pin: u32) -> i32;
     pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
     pub(crate) fn i2c_transfer(bus: u32, address: u32, operations: *const Operation, count: usize) -> i32;

@@ -1,5 +1,5 @@
 //! What an application needs to run on a Wasmbed device: logging, waiting, the clock, data that outlives a restart,
-//! messages, pins, sensors, I2C buses and UARTs, as safe functions over the imports of docs/host-interface.md.
+//! settings, messages, pins, sensors, I2C buses and UARTs, as safe functions over the imports of docs/host-interface.md.
 //!
 //! It may not allocate, nor hide a wait in anything that isn't called `wait`, a transfer, or a read or write of bytes.
 //!
@@ -35,6 +35,7 @@ pub mod messages;
 #[cfg(feature = "panic-handler")]
 mod panic;
 pub mod sensor;
+pub mod settings;
 mod time;
 pub mod uart;
 

@@ -30,6 +30,9 @@ impl Agent {
         }
         self.clock.set_unix_ms(welcome.unix_ms);
         self.proof_at_ms = self.clock.now_ms();
+        for application in &mut self.applications {
+            application.settings_mut().handle_session();
+        }
         self.orders.forget();
         if self.credentials.handle_welcomed() {
             self.events.push(Event::Proven);

@@ -37,7 +37,9 @@ impl Agent {
             }
             let accepted = stored.accepted && room > 0;
             room -= usize::from(accepted);
-            self.applications.push(Application::restore(stored, accepted));
+            let settings = record.settings.iter().find(|(uid, _)| *uid == stored.uid);
+            let settings = settings.map(|(_, settings)| settings.clone()).unwrap_or_default();
+            self.applications.push(Application::restore(stored, settings, accepted));
         }
         // Reports are in this order; a record that was written in it can't be in another, but reading it is cheap to be sure.
         self.applications.sort_unstable_by_key(Application::uid);
@@ -62,6 +64,7 @@ impl Agent {
             set_known: self.set_known,
             applications: self.applications.iter().map(Application::store).collect(),
             boot_counter: self.boot_counter.unwrap_or_default(),
+            settings: self.applications.iter().filter_map(Application::store_settings).collect(),
         }
     }
 
@@ -177,6 +180,12 @@ impl Agent {
                 }
                 application.fetch_again();
                 self.durability.change();
+            }
+            ApplicationEvent::Schema(section) => {
+                if application.settings_mut().handle_schema(section) {
+                    self.durability.change();
+                }
+                return;
             }
             ApplicationEvent::Trapped(trapped) => {
                 let (spec_hash, restarts) = application.of_run();

@@ -2,7 +2,8 @@
 //!
 //! Memory of an agent: at most sixteen applications with two specs each ([`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) in
 //! all, a few hundred bytes each in practice), 2 KiB of log lines for each application that is run and 2 KiB of messages for
-//! each that publishes, 1,152 bytes for each that something waits for, one module range of 16 KiB while a module is pulled, and the state record once more while it is
+//! each that publishes, 1,152 bytes for each that something waits for, 512 bytes for
+//! what the module of each declares about settings and twice 256 for values of them, one module range of 16 KiB while a module is pulled, and the state record once more while it is
 //! written.
 
 mod check;
@@ -12,6 +13,7 @@ mod deliveries;
 mod joining;
 mod lifecycle;
 mod messages;
+mod settings;
 mod storage;
 mod transmit;
 
@@ -240,6 +242,7 @@ impl Agent {
             (Session::Established(_), GatewayMessage::Decommission(order)) => self.handle_decommission(order),
             (Session::Established(_), GatewayMessage::PublishAck(ack)) => self.handle_publish_ack(ack),
             (Session::Established(_), GatewayMessage::Deliver(message)) => self.handle_deliver(message),
+            (Session::Established(_), GatewayMessage::Settings(settings)) => self.handle_settings(settings),
             (Session::Joining { .. }, _) => {
                 let detail = "this device joins, and knows nothing else";
                 self.connection.complain(ErrorCode::Unexpected, Some(message.tag()), detail);
@@ -325,12 +328,13 @@ impl Agent {
         let log = self.log_timeout();
         let message = self.message_timeout();
         let delivery = self.delivery_timeout();
+        let settings = self.settings_timeout();
         let state = self.durability.retry_at_ms();
         let connects = self.credentials.is_ready() || !self.connection.is_down();
         let connection = connects.then(|| self.connection.timeout());
         let identity = self.identity_timeout();
         let decommission = self.decommission_timeout();
-        let sent = [report, trap, delivery, log, message];
+        let sent = [report, trap, settings, delivery, log, message];
         let others = [connection, identity, decommission, applications, pull, asked, state];
         sent.into_iter().chain(others).flatten().min()
     }

@@ -1,7 +1,7 @@
 //! The device's messages: one at a time, the most urgent first. Nothing is queued as bytes: every message is made from
 //! what is true when there is room for it, so there is no queue that could grow and no message is stale.
 //!
-//! Order: Hello, heartbeat, error, proof, traps, report, join, assignment, module range, answers to deliveries, messages and log lines in turn. A trap goes before the report that
+//! Order: Hello, heartbeat, error, proof, traps, report, join, assignment, module range, settings, answers to deliveries, messages and log lines in turn. A trap goes before the report that
 //! names its state, so that whoever reads that knows its place.
 
 use alloc::vec::Vec;
@@ -36,6 +36,7 @@ impl Agent {
             .or_else(|| self.transmit_join(buffer))
             .or_else(|| self.transmit_assignment_get(buffer))
             .or_else(|| self.transmit_module_get(buffer))
+            .or_else(|| self.transmit_settings(buffer))
             .or_else(|| self.transmit_delivery(buffer))
             .or_else(|| self.transmit_message_or_log(buffer))
     }

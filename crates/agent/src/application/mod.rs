@@ -22,6 +22,7 @@ use crate::{
     mailbox::Mailbox,
     messages::{self, Message, MessageRing, PublishError},
     record::StoredApplication,
+    settings::{Settings, StoredSettings},
     why::Why,
 };
 use current::Current;
@@ -37,6 +38,7 @@ pub(crate) struct Application {
     next: Option<Next>,
     log: LogQueue,
     messages: MessageRing,
+    settings: Settings,
     /// Loaded now or last.
     digest: Option<ModuleDigest>,
     memory_bytes: u64,
@@ -54,6 +56,7 @@ impl Application {
             next: Some(Next::new(spec_hash)),
             log: LogQueue::default(),
             messages: MessageRing::default(),
+            settings: Settings::default(),
             digest: None,
             memory_bytes: 0,
             cpu_ms_before: 0,
@@ -71,8 +74,9 @@ impl Application {
     }
 
     /// From the state record.
-    pub(crate) fn restore(stored: StoredApplication, accepted: bool) -> Self {
+    pub(crate) fn restore(stored: StoredApplication, settings: StoredSettings, accepted: bool) -> Self {
         let mut application = Self::new(stored.uid, SpecHash::default(), accepted);
+        application.settings = Settings::restore(settings);
         application.next = stored.next.map(|next| Next::restore(stored.uid, next));
         if let Some(current) = stored.current {
             match Current::restore(stored.uid, &current) {
@@ -175,6 +179,7 @@ impl Application {
         if let Some(held) = self.wanted_module().cloned() {
             self.let_go();
             self.current = Some(Current::new(held));
+            self.settings.forget_schema();
             self.next = None;
         }
     }
@@ -296,6 +301,20 @@ impl Application {
     /// What came in for it and was not taken yet.
     pub(crate) fn mailbox_mut(&mut self) -> Option<&mut Mailbox> {
         self.current.as_mut().map(Current::mailbox_mut)
+    }
+
+    /// Its settings.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Its settings, as far as they are kept over resets.
+    pub(crate) fn store_settings(&self) -> Option<(ApplicationUid, StoredSettings)> {
+        Some((self.uid, self.settings.store()?))
     }
 
     pub(crate) fn messages(&self) -> &MessageRing {

@@ -59,6 +59,7 @@ pub fn accept(bytes: &[u8]) -> Taken {
                 | Effect::ForgetKeys
                 | Effect::Start(_)
                 | Effect::Stop { .. }
+                | Effect::SettingsChanged { .. }
                 | Effect::Wake { .. } => {}
             }
         }

@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn operators_read_log_in_and_change_nothing() {
         let may = |verb, resource, name| allowed("ada", "wasmbed:operators", verb, resource, name);
-        let read = ["applications/log", "devices/log", "devices/messages"];
+        let read = ["applications/log", "devices/log", "devices/messages", "devices/settings"];
         for resource in read.into_iter().chain(["applications", "devices", "devicegateways"]) {
             assert!(may("get", resource, "a"), "{resource}");
             for verb in ["create", "update", "patch", "delete", "deletecollection"] {

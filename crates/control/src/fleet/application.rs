@@ -13,6 +13,7 @@ use super::{
     module::{ModuleFacts, ModuleRefusal},
     record::{ApplicationId, DeviceId, Prepared},
     secret::{SecretEnv, SecretState, is_of_secrets, plan_secret_env},
+    settings::plan_rules,
     source::ModuleSource,
 };
 use crate::{Now, ObjectKey};
@@ -341,9 +342,11 @@ fn prepared(
     }
     let planned = match &facts.needs {
         Err(refusal) => Err(refusal.clone()),
-        Ok(_) => secret_env.and_then(|secret_env| {
+        Ok(needs) => secret_env.and_then(|secret_env| {
             let (uid, name) = (application.uid(), application.key().to_string());
-            plan_assignment(uid, &name, &facts, &application.spec().config, &secret_env)
+            let settings = plan_rules(application.spec().settings.as_deref(), &needs.settings)?;
+            let assigned = plan_assignment(uid, &name, &facts, &application.spec().config, &secret_env)?;
+            Ok(Assigned { settings, ..assigned })
         }),
     };
     match planned {

@@ -12,8 +12,8 @@ use std::{
 
 use serde_json::{Value, json};
 use wasmbed_api::{
-    APPLICATION_FINALIZER, Application as Resource, ApplicationConfig, ApplicationStatus, EnvFrom,
-    ReasonCode, RestartPolicy, TargetDevices,
+    APPLICATION_FINALIZER, Application as Resource, ApplicationConfig, ApplicationSettings,
+    ApplicationStatus, EnvFrom, ReasonCode, RestartPolicy, TargetDevices,
 };
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest, SpecHash, rate::TokenBucket};
 
@@ -35,6 +35,7 @@ pub(super) struct Spec {
     pub source: ModuleSource,
     pub targets: Option<Box<TargetDevices>>,
     pub config: ApplicationConfig,
+    pub settings: Option<Box<ApplicationSettings>>,
     pub min_ready_s: u32,
     pub correlation: CorrelationId,
 }
@@ -93,6 +94,7 @@ impl Spec {
             source,
             targets: resource.spec.target_devices.clone().map(Box::new),
             config: resource.spec.config.clone(),
+            settings: resource.spec.settings.clone().map(Box::new),
             min_ready_s: min_ready_s.unwrap_or(0),
             correlation: correlation_id(uid, generation),
         }

@@ -1,5 +1,7 @@
 //! What an Application becomes for the devices that run it.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy, TopicDirection};
@@ -13,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     module::{Footprint, ModuleFacts, ModuleRefusal},
     secret::SecretEnv,
+    settings::SettingRules,
 };
 use crate::{Hidden, gateway_api::AssignmentEntry};
 
@@ -29,6 +32,8 @@ pub struct Assigned {
     pub bytes: u32,
     /// What it takes of a device's arena; known also once the module is gone.
     pub footprint: Footprint,
+    /// What the Application says of settings, if the module declares some. It is beside the spec: a change restarts nothing.
+    pub settings: Option<Arc<SettingRules>>,
 }
 
 /// Encodes an assignment. `secret_env` is what it has from Secrets.
@@ -99,6 +104,7 @@ pub fn plan_assignment(
         digest: module.digest,
         bytes: module.size,
         footprint: module.needs.as_ref().map(|needs| needs.footprint).unwrap_or_default(),
+        settings: None,
     })
 }
 

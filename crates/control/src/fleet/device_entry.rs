@@ -27,6 +27,7 @@ use super::{
     decommissioning::Decommissioning,
     record::{ApplicationId, Healthy, Placement, ReportedApplication, Seen},
     set::PlannedSet,
+    setting_delivery::PlannedSettings,
     status::time,
     target::plan_target,
 };
@@ -79,6 +80,7 @@ pub(super) struct Device {
     targeted_by: BTreeSet<ApplicationId>,
     placements: BTreeMap<ApplicationId, Placement>,
     planned: Option<PlannedSet>,
+    settings: Option<PlannedSettings>,
     /// A write of its status or of its finalizers is on its way.
     writing: bool,
     /// Applications that it is known to have run to an end for good, each with its assignment.
@@ -121,6 +123,7 @@ impl Device {
             targeted_by: BTreeSet::new(),
             placements: BTreeMap::new(),
             planned: None,
+            settings: None,
             writing: false,
             ended: Vec::new(),
             finish: None,
@@ -303,6 +306,20 @@ impl Device {
     /// Another comes to lead: what was planned is theirs.
     pub(super) fn forget_plan(&mut self) {
         self.planned = None;
+        self.settings = None;
+    }
+
+    /// The settings of its applications, if there is something to say of them.
+    pub(super) fn settings(&self) -> Option<&PlannedSettings> {
+        self.settings.as_ref()
+    }
+
+    pub(super) fn set_settings(&mut self, settings: Option<PlannedSettings>) {
+        self.settings = settings;
+    }
+
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.object.labels
     }
 
     pub(super) fn planned(&self) -> Option<&PlannedSet> {

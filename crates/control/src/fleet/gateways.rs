@@ -20,6 +20,7 @@ use super::{
     record::DeviceId,
     retry::Retry,
     set::PlannedSet,
+    setting_delivery::{PlannedSettings, SettingsDelivery},
     view::View,
 };
 use crate::{Now, ObjectKey, election::TERM_MAX, gateway_api::SetRefusal};
@@ -64,6 +65,8 @@ pub(super) struct Gateway {
     orders: Orders,
     /// What it was told of MessageBrokers.
     brokers: BrokerDelivery,
+    /// What it was told of settings.
+    settings: SettingsDelivery,
     /// Of calls.
     retry: Retry,
     /// Of the stream: how often in a row it failed.
@@ -268,6 +271,7 @@ impl Gateway {
         self.uploads_wanted.clear();
         self.orders.begin_anew();
         self.brokers.begin_anew();
+        self.settings.begin_anew();
         self.retry.succeed();
         Some(before.into_keys().chain(self.views.keys().cloned()).collect())
     }
@@ -308,6 +312,7 @@ impl Gateway {
         self.stale.clear();
         self.orders.begin_term();
         self.brokers.begin_anew();
+        self.settings.begin_anew();
         self.retry.succeed();
     }
 
@@ -330,6 +335,7 @@ impl Gateway {
         self.stale.remove(&id);
         self.confirmed.remove(&id);
         self.orders.forget(id);
+        self.settings.forget(id);
     }
 
     /// Orders to take its devices out of service.
@@ -344,6 +350,20 @@ impl Gateway {
 
     pub(super) fn brokers_mut(&mut self) -> &mut BrokerDelivery {
         &mut self.brokers
+    }
+
+    /// What it was told of settings.
+    pub(super) fn settings(&self) -> &SettingsDelivery {
+        &self.settings
+    }
+
+    pub(super) fn settings_mut(&mut self) -> &mut SettingsDelivery {
+        &mut self.settings
+    }
+
+    /// Notes whether it is to be told what is planned for a device, if that is to be told to it at all.
+    pub(super) fn note_settings(&mut self, id: DeviceId, key: &ObjectKey, planned: Option<&PlannedSettings>) {
+        self.settings.note_lack(id, planned, self.views.get(key));
     }
 
     pub(super) fn orders_mut(&mut self) -> &mut Orders {
@@ -508,6 +528,7 @@ impl Gateway {
     pub(super) fn resync(&mut self, now: Now) {
         self.orders.resync(now);
         self.brokers.resync();
+        self.settings.resync();
         self.retry.renew();
         self.marked.clear();
     }
@@ -531,7 +552,8 @@ impl Gateway {
         grace_ms: u64,
     ) -> impl Iterator<Item = u64> + use<> {
         let expiry = self.expires_ms(api_since_ms, grace_ms).filter(|expiry| *expiry > now.ms);
-        [self.retry.timeout(now.ms), self.brokers.timeout(now.ms), expiry].into_iter().flatten()
+        let calls = [self.retry.timeout(now.ms), self.brokers.timeout(now.ms), self.settings.timeout(now.ms)];
+        calls.into_iter().chain([expiry]).flatten()
     }
 }
 

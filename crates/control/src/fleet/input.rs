@@ -7,7 +7,9 @@ use wasmbed_protocol::{CorrelationId, DeviceUid, ModuleDigest, Nonce};
 use super::{config::LEASE_DEFAULT_MS, secret::SecretValues};
 use crate::{
     ObjectKey,
-    gateway_api::{PutBrokers, PutDecommissionsAnswer, PutSets, PutSetsAnswer, Refusal},
+    gateway_api::{
+        PutBrokers, PutDecommissionsAnswer, PutSets, PutSetsAnswer, PutSettings, PutSettingsAnswer, Refusal,
+    },
 };
 
 /// A resource whose complete list the decisions need before they are made.
@@ -284,6 +286,32 @@ pub struct BrokersPut {
 pub enum BrokersOutcome {
     /// 200.
     Taken,
+    /// 409: the gateway has seen a higher leader term.
+    Fenced(Refusal),
+    /// 404: the gateway does not know the call.
+    TooOld,
+    /// Another status, no connection, or no answer in time; the text says which.
+    Failed(String),
+}
+
+/// A `PUT /v1/settings` that is to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettingsPut {
+    /// For the answer.
+    pub id: CallId,
+    /// Name of the gateway.
+    pub gateway: String,
+    /// Its `host:port`.
+    pub address: String,
+    /// The body.
+    pub body: PutSettings,
+}
+
+/// How a PUT of settings ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SettingsOutcome {
+    /// 200.
+    Answered(PutSettingsAnswer),
     /// 409: the gateway has seen a higher leader term.
     Fenced(Refusal),
     /// 404: the gateway does not know the call.

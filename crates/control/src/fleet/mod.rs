@@ -4,7 +4,7 @@
 //! streams say, and carries out what it asks for (`poll_*`):
 //!
 //! ```text
-//! watches ── handle_application, _module, _device, _gateway, _lease, ─┐     ┌── poll_put, poll_upload, poll_orders, poll_brokers ── gateways
+//! watches ── handle_application, _module, _device, _gateway, _lease, ─┐     ┌── poll_put, poll_upload, poll_orders, poll_brokers, poll_settings ── gateways
 //!         ── handle_request, _broker ─────────────────────────────────┤     ├── poll_status, poll_finalizer, poll_approval,
 //! streams ── handle_stream, handle_stream_down ───────────────────────┤     │   poll_device_unreachable, poll_gateway_unknown,
 //! answers ── handle_put_outcome, _upload_outcome, _orders_outcome, ───┤     │   poll_decommission, poll_quota, poll_event ── API
@@ -49,6 +49,9 @@ mod secret;
 mod secret_reads;
 mod secrets;
 mod set;
+mod setting_delivery;
+mod setting_puts;
+mod settings;
 mod source;
 mod status;
 mod target;
@@ -78,13 +81,14 @@ pub use fit::{Holder, plan_fit, plan_room};
 pub use input::{
     ApprovalWrite, BrokersOutcome, BrokersPut, CallId, DecommissionWrite, DeviceFinalizerWrite,
     FinalizerWrite, FinishedWrite, GatewayWrite, Kind, LeaseSeen, Order, OrdersOutcome, OrdersPut,
-    ProofCheck, ProofEvidence, Put, PutOutcome, QuotaWrite, SecretOutcome, SecretRead, StatusWrite,
-    UnreachableWrite, Upload, UploadOutcome, UploadSource,
+    ProofCheck, ProofEvidence, Put, PutOutcome, QuotaWrite, SecretOutcome, SecretRead, SettingsOutcome,
+    SettingsPut, StatusWrite, UnreachableWrite, Upload, UploadOutcome, UploadSource,
 };
 pub use module::{Footprint, ModuleFacts, ModuleNeeds, ModuleRefusal};
 pub use quota::QuotaSeen;
 pub use requests::{Claim, RequestSeen};
 pub use secret::{SecretEnv, SecretValues, ValuesKey};
+pub use settings::{SettingRules, plan_rules};
 pub use source::{Base64Error, ModuleSource, ModuleSources, decode_module};
 pub use target::{plan_target, selects};
 pub use translation::{Translated, translate};
@@ -115,7 +119,7 @@ const RENEWALS_MAX: usize = 8;
 ///   is decided before every list has ended once.
 /// - **Leadership.** [`Fleet::handle_leadership`] right before outputs are polled: what is polled after it is sent in its term.
 /// - **Answers.** Each call is answered once, under the [`CallId`] that it came with: `handle_put_outcome`,
-///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_brokers_outcome`, `handle_write_outcome`, `handle_secret`.
+///   `handle_upload_outcome`, `handle_orders_outcome`, `handle_brokers_outcome`, `handle_settings_outcome`, `handle_write_outcome`, `handle_secret`.
 /// - **Outputs.** Every `poll_*` until it gives nothing, after inputs and once [`Fleet::poll_timeout`] has passed, with
 ///   [`Fleet::poll_device_finalizer`] last: it uses what the others leave.
 /// - **Time.** [`Fleet::handle_timeout`] at any time, and once [`Fleet::poll_timeout`] has passed.

@@ -1,7 +1,7 @@
 //! What is kept of a module once its bytes are gone: enough for the fit check.
 
 use wasmbed_api::{DeviceFacts, ReasonCode};
-use wasmbed_protocol::ModuleDigest;
+use wasmbed_protocol::{ModuleDigest, SCHEMA_SECTION, Schema};
 use wasmbed_scan::{Features, LOAD_PERMILLE, ModuleInfo, Refusal, ScanError, ScanLimits, scan};
 
 use super::translation::{Translated, translate};
@@ -28,6 +28,8 @@ pub struct ModuleNeeds {
     pub features: Vec<&'static str>,
     /// What it takes of a device's arena.
     pub footprint: Footprint,
+    /// What it declares about settings: the content of that section.
+    pub settings: String,
 }
 
 /// What an application can't do without in a device's arena. Memory that it may grow by is not in it: a device gives out
@@ -139,7 +141,19 @@ fn needs(bytes: &[u8]) -> Result<ModuleNeeds, ModuleRefusal> {
             .map(|(_, name)| *name)
             .collect(),
         footprint: Footprint::of(&info, translated),
+        settings: declared_settings(bytes, &info)?,
     })
+}
+
+fn declared_settings(bytes: &[u8], info: &ModuleInfo) -> Result<String, ModuleRefusal> {
+    let section = info.settings_section().and_then(|section| bytes.get(section)).unwrap_or_default();
+    match Schema::parse(section) {
+        Ok(_) => Ok(String::from_utf8_lossy(section).into_owned()),
+        Err(error) => Err(ModuleRefusal {
+            reason: ReasonCode::InvalidModule,
+            message: format!("invalid module: section {SCHEMA_SECTION}: {error}"),
+        }),
+    }
 }
 
 fn refusal(error: &ScanError) -> ModuleRefusal {

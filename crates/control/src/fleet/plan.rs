@@ -83,6 +83,7 @@ impl Fleet {
         if finish {
             self.finishing.insert(id);
         }
+        self.plan_settings(id);
         self.route(now, id);
         self.schedule_device_finalizer(now, id);
         if changed {
@@ -112,6 +113,8 @@ impl Fleet {
             let lacks = planned
                 .is_some_and(|planned| routes.contains(name) && !gateway.holds(id, device.key(), planned));
             gateway.note_lack(id, lacks);
+            let settings = device.settings().filter(|_| routes.contains(name));
+            gateway.note_settings(id, device.key(), settings);
         }
     }
 

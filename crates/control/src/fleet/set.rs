@@ -97,6 +97,10 @@ impl Member {
         self.id
     }
 
+    pub(super) fn uid(&self) -> ApplicationUid {
+        self.uid
+    }
+
     /// What the device is to run of it.
     pub(super) fn assigned(&self) -> &Arc<Assigned> {
         &self.assigned
@@ -506,6 +510,7 @@ mod tests {
         let module = module(1, 100);
         let footprint = module.needs.as_ref().unwrap().footprint;
         Assigned {
+            settings: None,
             spec_hash,
             spec: crate::Hidden::default(),
             digest: module.digest,

@@ -11,7 +11,7 @@ use super::{
     set::{LastReport, PlannedSet},
 };
 use crate::{
-    gateway_api::{DecommissionView, DeviceView},
+    gateway_api::{DecommissionView, DeviceView, SettingsView},
     harmless,
 };
 
@@ -27,6 +27,7 @@ pub(super) struct View {
     applications: Option<Vec<ReportedApplication>>,
     /// Boxed: few devices are taken out of service.
     decommission: Option<Box<DecommissionView>>,
+    settings: SettingsView,
 }
 
 impl View {
@@ -41,6 +42,7 @@ impl View {
             facts,
             applications: view.applications.as_deref().map(ReportedApplication::read),
             decommission: view.decommission.as_ref().map(|said| Box::new(bounded(said))),
+            settings: view.settings.unwrap_or_default(),
         }
     }
 
@@ -52,6 +54,16 @@ impl View {
     /// What it says of the device's being taken out of service.
     pub(super) fn decommission(&self) -> Option<&DecommissionView> {
         self.decommission.as_deref()
+    }
+
+    /// Revision of the settings that it holds.
+    pub(super) fn settings_held(&self) -> Option<u64> {
+        self.settings.revision_held
+    }
+
+    /// The highest revision of settings that it or the device names.
+    pub(super) fn settings_seen(&self) -> u64 {
+        self.settings.revision_answered.max(self.settings.revision_held.unwrap_or(0))
     }
 
     /// Of its last session there.

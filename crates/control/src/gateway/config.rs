@@ -129,6 +129,10 @@ pub const COUNTER_SLACK: u64 = 1 << 20;
 pub const BOOT_COUNTER_MAX: u64 = (1 << 53) - 1;
 /// AssignmentGets that wait for their answer in one session: a whole desired set.
 pub const ASSIGNMENT_GETS_MAX: usize = wasmbed_protocol::limits::DESIRED_MAX;
+/// Applications whose settings wait to be sent in one session: those of a set, and those that were in it before.
+pub const SETTINGS_OFFERS_MAX: usize = 2 * wasmbed_protocol::limits::DESIRED_MAX;
+/// Devices that one answer about settings looks at: a megabyte of the longest answers, and some milliseconds.
+pub const SETTINGS_REPORT_DEVICES_MAX: usize = 512;
 /// Messages of a session that could not be used, before it is ended: a newer firmware sends a few, a broken one many.
 pub const UNUSABLE_MESSAGES_MAX: u32 = 16;
 /// Connections of one device at most: the established one, one that replaces it, and some that end.

@@ -52,6 +52,7 @@ pub(super) struct Greeting {
     boot: Boot,
     takes_orders: bool,
     takes_deliveries: bool,
+    takes_settings: bool,
 }
 
 impl Greeting {
@@ -64,6 +65,7 @@ impl Greeting {
             boot: Boot { counter: hello.boot_counter, id: hello.boot_id },
             takes_orders: hello.groups.is_some_and(|groups| groups.has(MessageGroups::DECOMMISSION)),
             takes_deliveries: hello.groups.is_some_and(|groups| groups.has(MessageGroups::DELIVERIES)),
+            takes_settings: hello.groups.is_some_and(|groups| groups.has(MessageGroups::SETTINGS)),
         }
     }
 
@@ -85,6 +87,11 @@ impl Greeting {
     /// Whether it knows orders to be taken out of service.
     pub(super) fn takes_orders(&self) -> bool {
         self.takes_orders
+    }
+
+    /// Whether it takes messages for its applications.
+    pub(super) fn takes_settings(&self) -> bool {
+        self.takes_settings
     }
 
     /// Whether it takes messages for its applications.

@@ -172,6 +172,7 @@ impl Gateway {
         self.connections.set_deadline(id, deadline_ms);
         self.connections.wake(id);
         self.counters.sessions_begun += 1;
+        self.offer_settings(&device, &[]);
         self.publish(now, &device);
         self.notice(Notice::SessionEstablished { device, epoch, synced });
     }

@@ -8,7 +8,9 @@ use wasmbed_protocol::{CloseReason, CorrelationId, Epoch, ModuleDigest, Revision
 use super::{certification::JoinOutcome, messages::RestoredMessages};
 use crate::{
     ObjectKey,
-    gateway_api::{DeviceSet, PutDecommissionsAnswer, PutSetsAnswer, Refusal},
+    gateway_api::{
+        DeviceSet, DeviceSettings, PutDecommissionsAnswer, PutSetsAnswer, PutSettingsAnswer, Refusal,
+    },
     kubernetes::{Event, Occurrence},
 };
 
@@ -20,7 +22,7 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
 
-/// One `PUT /v1/sets` or `PUT /v1/decommissions`.
+/// One `PUT /v1/sets`, `PUT /v1/decommissions` or `PUT /v1/settings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -115,6 +117,9 @@ pub struct StoredDevice {
     /// Standard base64 of the order to take it out of service, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
+    /// Settings of its applications, if a controller said something of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<DeviceSettings>,
 }
 
 /// The gateway's disk did not do its work; for people.
@@ -176,6 +181,15 @@ pub struct OrdersAnswer {
     pub request: RequestId,
     /// What to say.
     pub result: Result<PutDecommissionsAnswer, Refused>,
+}
+
+/// Answer to one `PUT /v1/settings`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettingsPutAnswer {
+    /// Which request.
+    pub request: RequestId,
+    /// What to say.
+    pub result: Result<PutSettingsAnswer, Refused>,
 }
 
 /// Why a request of a controller is refused as a whole.

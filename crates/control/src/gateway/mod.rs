@@ -41,6 +41,9 @@ mod pending;
 mod reports;
 mod sessions;
 mod sets;
+mod setting_answers;
+mod setting_puts;
+mod settings;
 mod signing_request;
 mod status;
 mod storage;
@@ -75,6 +78,7 @@ pub use messages::{
 };
 pub use orders::PreparedOrders;
 pub use sets::PreparedSets;
+pub use settings::PreparedSettings;
 pub use stream::Cursor;
 pub use writer::Priority;
 
@@ -119,8 +123,8 @@ const SWEEP_MS: u64 = 30_000;
 ///   [`Gateway::handle_broker_answer`], and [`Gateway::handle_broker_ended`] exactly once at the end.
 /// - **Outputs.** After each input, [`Gateway::poll_wake`], [`Gateway::poll_answer`] and [`Gateway::poll_notice`] until they
 ///   give nothing; [`Gateway::poll_transmit`] for each session woken, again whenever its connection can take more;
-///   [`Gateway::poll_orders_answer`], [`Gateway::poll_delivered`], [`Gateway::poll_store`], [`Gateway::poll_outbox`], [`Gateway::poll_write`] and
-///   [`Gateway::poll_certificate_call`] until they give nothing.
+///   [`Gateway::poll_orders_answer`], [`Gateway::poll_settings_answer`], [`Gateway::poll_delivered`], [`Gateway::poll_store`],
+///   [`Gateway::poll_outbox`], [`Gateway::poll_write`] and [`Gateway::poll_certificate_call`] until they give nothing.
 /// - **Time.** [`Gateway::handle_timeout`] once [`Gateway::poll_timeout`] has passed, or at any time before; then outputs
 ///   as after an input.
 ///
@@ -147,6 +151,7 @@ pub struct Gateway {
     fence: Fence,
     answers: VecDeque<Answer>,
     orders_answers: VecDeque<OrdersAnswer>,
+    settings_answers: VecDeque<SettingsPutAnswer>,
     notices: Notices,
     /// Devices whose changes are gathered, by when they are published.
     publishing: BTreeSet<(u64, Arc<ObjectKey>)>,
@@ -248,6 +253,7 @@ impl Gateway {
             fence,
             answers: VecDeque::new(),
             orders_answers: VecDeque::new(),
+            settings_answers: VecDeque::new(),
             notices: Notices::default(),
             publishing: BTreeSet::new(),
             next_event: 0,
@@ -293,8 +299,18 @@ impl Gateway {
                 None
             }
         };
-        let record =
+        let settings = match stored.settings.as_ref().map(settings::read_settings).transpose() {
+            Ok(settings) => settings,
+            // As the set.
+            Err(error) => {
+                let detail = format!("the settings of {key} on disk are not usable: {error}");
+                self.notice(Notice::StoreFailed { detail });
+                None
+            }
+        };
+        let mut record =
             DeviceEntry::restored(now, Arc::clone(&key), stored.admitted_key, stored.uid, set, order);
+        record.restore_settings(settings);
         self.stream.changed(&key);
         self.devices.insert(key, Box::new(record));
     }

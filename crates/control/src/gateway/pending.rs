@@ -12,7 +12,7 @@ use wasmbed_protocol::{
 };
 
 use super::{
-    config::{ASSIGNMENT_GETS_MAX, MESSAGE_APPLICATIONS_MAX},
+    config::{ASSIGNMENT_GETS_MAX, MESSAGE_APPLICATIONS_MAX, SETTINGS_OFFERS_MAX},
     outbox::{Outbox, Said},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Pending {
     join: Option<Box<Outbox>>,
     desired: bool,
     order: bool,
+    /// Applications whose settings are to be sent, at most [`SETTINGS_OFFERS_MAX`].
+    settings: VecDeque<ApplicationUid>,
     assignments: VecDeque<SpecHash>,
     module_gone: Option<Box<ModuleDigest>>,
     range: Option<Box<Range>>,
@@ -50,6 +52,8 @@ pub(super) enum Outgoing {
     Desired,
     /// The order to take the device out of service.
     Order,
+    /// What the settings of this application are.
+    Settings(ApplicationUid),
     Assignment(SpecHash),
     ModuleGone(ModuleDigest),
     /// A chunk from the start of this range; what is left of it goes back with [`Pending::pull`].
@@ -189,6 +193,15 @@ impl Pending {
         self.order = true;
     }
 
+    /// What the settings of these applications are when it is their turn; those that wait already wait once.
+    pub(super) fn offer_settings(&mut self, applications: impl Iterator<Item = ApplicationUid>) {
+        for uid in applications {
+            if self.settings.len() < SETTINGS_OFFERS_MAX && !self.settings.contains(&uid) {
+                self.settings.push_back(uid);
+            }
+        }
+    }
+
     pub(super) fn offer_desired(&mut self) {
         self.desired = true;
     }
@@ -241,6 +254,7 @@ impl Pending {
             join,
             desired,
             order,
+            settings,
             assignments,
             module_gone,
             range,
@@ -253,6 +267,7 @@ impl Pending {
             || join.is_some()
             || *desired
             || *order
+            || !settings.is_empty()
             || !assignments.is_empty()
             || module_gone.is_some()
             || closing.is_some()
@@ -278,6 +293,9 @@ impl Pending {
         }
         if std::mem::take(&mut self.order) {
             return Some(Outgoing::Order);
+        }
+        if let Some(uid) = self.settings.pop_front() {
+            return Some(Outgoing::Settings(uid));
         }
         if let Some(outbox) = &mut self.join {
             let said = outbox.next();

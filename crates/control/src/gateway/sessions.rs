@@ -205,6 +205,7 @@ impl Gateway {
                 self.handle_decommissioned(now, &device, proof);
             }
             DeviceMessage::Join(join) => self.handle_renewal(now, id, &device, &join),
+            DeviceMessage::SettingsAnswer(answer) => self.handle_settings_answer(now, &device, &answer),
             DeviceMessage::DeliverAck(ack) => self.handle_deliver_ack(now, id, &ack),
             DeviceMessage::Publish(publish) => self.handle_publish(now, id, &device, &publish, bytes),
         }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ObjectKey,
-    gateway_api::{DecommissionRefusal, SetRefusal},
+    gateway_api::{DecommissionRefusal, SetRefusal, SettingsRefusal},
 };
 
 /// A set that is taken, and the device that it is for.
@@ -32,6 +32,13 @@ pub(super) enum Storing {
         devices: Vec<Arc<ObjectKey>>,
         refused: Vec<DecommissionRefusal>,
     },
+    /// A controller is answered.
+    Settings {
+        request: RequestId,
+        leader_term: u64,
+        devices: Vec<Arc<ObjectKey>>,
+        refused: Vec<SettingsRefusal>,
+    },
     /// Nothing; where it fails, what is known of the device by then is written as soon as the disk works again.
     Device(Arc<ObjectKey>),
 }
@@ -48,7 +55,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Writes sets or orders with their devices, and the term that they came with.
+    /// Writes sets, orders or settings with their devices, and the term that they came with.
     pub(super) fn put_sets(&mut self, leader_term: u64, devices: Vec<StoredDevice>, then: Storing) {
         let id = self.await_end(then);
         self.queue.push_back(StoreOperation::Put { id, leader_term, devices });
@@ -122,7 +129,7 @@ impl Storage {
     pub(super) fn staged(&self) -> impl Iterator<Item = &CheckedSet> {
         self.awaiting.values().flat_map(|storing| match storing {
             Storing::Sets { sets, .. } => sets.as_slice(),
-            Storing::Orders { .. } | Storing::Device(_) => &[],
+            Storing::Orders { .. } | Storing::Settings { .. } | Storing::Device(_) => &[],
         })
     }
 }

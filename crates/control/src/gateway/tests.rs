@@ -34,6 +34,7 @@ mod modules;
 mod renewal;
 mod rules;
 mod sets;
+mod settings;
 mod shares;
 mod statuses;
 mod streams;

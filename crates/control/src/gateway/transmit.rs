@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use wasmbed_protocol::{
-    AssignmentGet, CorrelationId, Decommission as OrderMessage, Desired, Epoch, GatewayMessage, HeartbeatAck,
-    List, MessageGroups, ModuleDigest, ModuleGone, Revision, SpecHash, Welcome, encode_gateway,
+    ApplicationUid, AssignmentGet, CorrelationId, Decommission as OrderMessage, Desired, Epoch,
+    GatewayMessage, HeartbeatAck, List, MessageGroups, ModuleDigest, ModuleGone, Revision, SpecHash, Welcome,
+    encode_gateway,
     limits::{DESIRED_MAX, FRAME_BYTES_MAX},
 };
 
@@ -61,6 +62,13 @@ impl Frames<'_> {
         };
         self.push(&GatewayMessage::Assignment(assignment.to_message()));
         Some((Arc::clone(assignment.body().application()), assignment.correlation_id()))
+    }
+
+    fn push_settings(&mut self, record: Option<&DeviceEntry>, uid: ApplicationUid) {
+        let settings = record.and_then(DeviceEntry::settings);
+        if let Some(message) = settings.and_then(|settings| settings.message(uid)) {
+            self.push(&GatewayMessage::Settings(message));
+        }
     }
 
     /// Gives what is left of the range.
@@ -123,6 +131,7 @@ impl Gateway {
                         frames.push(&GatewayMessage::Decommission(OrderMessage { order }));
                     }
                 }
+                Outgoing::Settings(uid) => frames.push_settings(record, uid),
                 Outgoing::Assignment(spec_hash) => {
                     let set = record.and_then(|record| record.delivery().held());
                     assigned.extend(frames.push_assignment(set, spec_hash));

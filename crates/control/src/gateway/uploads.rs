@@ -169,6 +169,9 @@ impl Gateway {
             Storing::Orders { request, leader_term, devices, refused } => {
                 return self.orders_stored(request, leader_term, devices, refused, result);
             }
+            Storing::Settings { request, leader_term, devices, refused } => {
+                return self.settings_stored(request, leader_term, devices, refused, result);
+            }
             Storing::Device(key) => {
                 match result {
                     Ok(()) => self.store_what_failed(),
@@ -213,6 +216,7 @@ impl Gateway {
         self.notice(Notice::SetTaken { device: Arc::clone(key), revision });
         self.stream.changed(key);
         self.offer_desired(key);
+        self.offer_settings(key, &[]);
         self.resume_messages_of(now, key);
         self.changed.insert(Arc::clone(key));
     }

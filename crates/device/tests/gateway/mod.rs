@@ -177,7 +177,9 @@ impl<'a> ScriptedGateway<'a> {
             }
             DeviceMessage::Log(log) => self.lines.push(log.text.to_owned()),
             DeviceMessage::Trap(trap) => panic!("the device tells a trap unasked: {trap}"),
-            DeviceMessage::DeliverAck(_) => panic!("the device answers what was not sent"),
+            DeviceMessage::DeliverAck(_) | DeviceMessage::SettingsAnswer(_) => {
+                panic!("the device answers what was not sent")
+            }
             DeviceMessage::Publish(_) => panic!("the device publishes to a gateway that takes no messages"),
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Decommissioned(decommissioned) => {

@@ -54,7 +54,7 @@ pub(crate) async fn world() -> (World, DeviceClient) {
 }
 
 /// With a device that says this.
-async fn world_with(hello: Hello<'_>) -> (World, DeviceClient) {
+pub(crate) async fn world_with(hello: Hello<'_>) -> (World, DeviceClient) {
     let world = World::start().await;
     let identity = world.enroll("a").await;
     let mut device = world.connect_device_as(&identity, hello).await;

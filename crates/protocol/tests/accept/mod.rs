@@ -1,8 +1,9 @@
 //! What must hold for any bytes: the fuzz target, the corpus and the property tests all call this.
 
 use wasmbed_protocol::{
-    Frames, decode_device, decode_gateway, decode_spec, encode_device, encode_gateway, encode_spec,
-    limits::{FRAME_BYTES_MAX, SPEC_BYTES_MAX},
+    Frames, Schema, SettingResult, decode_device, decode_gateway, decode_setting_values, decode_spec,
+    encode_device, encode_gateway, encode_setting_values, encode_spec,
+    limits::{FRAME_BYTES_MAX, SETTINGS_BYTES_MAX, SETTINGS_MAX, SPEC_BYTES_MAX},
 };
 
 /// Reads `bytes` in every way that a peer's bytes are read.
@@ -27,6 +28,19 @@ pub(crate) fn accept(bytes: &[u8]) {
             .unwrap_or_else(|error| panic!("{spec:?}: {error}"));
         same(bytes, &out[..length]);
         assert_eq!(decode_spec(&out[..length]), Ok(spec));
+    }
+    if let Ok(values) = decode_setting_values(bytes) {
+        let length = encode_setting_values(&values, &mut out[..SETTINGS_BYTES_MAX])
+            .unwrap_or_else(|error| panic!("{values:?}: {error}"));
+        same(bytes, &out[..length]);
+        assert_eq!(decode_setting_values(&out[..length]), Ok(values));
+    }
+    if let Ok(schema) = Schema::parse(bytes) {
+        assert!(schema.iter().count() <= SETTINGS_MAX);
+        for setting in schema.iter() {
+            assert_eq!(schema.judge(setting.name, setting.default), SettingResult::Accepted, "{setting:?}");
+            assert_eq!(schema.find(setting.name), Some(setting));
+        }
     }
     let mut frames = Frames::new(bytes);
     for body in frames.by_ref().map_while(Result::ok) {

@@ -7,6 +7,7 @@ pub(crate) enum Vector<'a> {
     Device(DeviceMessage<'a>),
     Gateway(GatewayMessage<'a>),
     Spec(Spec<'a>),
+    SettingValues(SettingValues<'a>),
 }
 
 /// The body: without a frame's length bytes.
@@ -16,6 +17,7 @@ pub(crate) fn encode(vector: &Vector<'_>) -> Vec<u8> {
         Vector::Device(message) => (encode_device(message, &mut out), 2),
         Vector::Gateway(message) => (encode_gateway(message, &mut out), 2),
         Vector::Spec(spec) => (encode_spec(spec, &mut out), 0),
+        Vector::SettingValues(values) => (encode_setting_values(values, &mut out), 0),
     };
     let length = written.unwrap_or_else(|error| panic!("{error}"));
     out[head..length].to_vec()
@@ -85,6 +87,14 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
     let both = [Topic { name: "light", direction: TopicDirection::In, per_second: 1 }, topics[1]];
     each("spec_with_a_topic_in", Vector::Spec(Spec { topics: List::new(&both), ..spec }));
     each("spec_with_topics", Vector::Spec(Spec { topics: List::new(&topics), ..spec }));
+    let settings = [
+        Setting { name: "interval_ms", value: SettingValue::Integer(250) },
+        Setting { name: "label", value: SettingValue::Text("kitchen") },
+        Setting { name: "offset", value: SettingValue::Integer(i64::MIN) },
+        Setting { name: "on", value: SettingValue::Boolean(true) },
+    ];
+    each("setting_values", Vector::SettingValues(SettingValues { settings: List::new(&settings) }));
+    each("setting_values_none", Vector::SettingValues(SettingValues::default()));
 }
 
 fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
@@ -207,6 +217,7 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
     each("publish", DeviceMessage::Publish(publish));
     let delivery = Delivery::NoRoom;
     each("deliver_ack", DeviceMessage::DeliverAck(DeliverAck { sequence: Sequence(3), delivery }));
+    settings_answers(&mut each);
     let topic = "x".repeat(NAME_BYTES_MAX);
     each(
         "publish_largest",
@@ -265,6 +276,34 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
     );
 }
 
+fn settings_answers(each: &mut impl FnMut(&str, DeviceMessage<'_>)) {
+    let states = [
+        SettingState {
+            name: "interval_ms",
+            result: SettingResult::OutOfRange,
+            value: Some(SettingValue::Integer(1_000)),
+        },
+        SettingState { name: "label", result: SettingResult::Accepted, value: None },
+    ];
+    let answer = SettingsAnswer { uid: UID, revision: Revision(5), settings: List::new(&states) };
+    each("settings_answer", DeviceMessage::SettingsAnswer(answer));
+    let names: Vec<String> = (0..SETTING_STATES_MAX)
+        .map(|index| format!("{index:0>width$}", width = SETTING_NAME_BYTES_MAX))
+        .collect();
+    let text = "x".repeat(SETTING_TEXT_BYTES_MAX);
+    let largest: Vec<SettingState<'_>> = names
+        .iter()
+        .map(|name| SettingState {
+            name,
+            result: SettingResult::Unknown(u32::MAX),
+            value: Some(SettingValue::Text(&text)),
+        })
+        .collect();
+    let revision = Revision(u64::MAX);
+    let answer = SettingsAnswer { revision, settings: List::new(&largest), ..answer };
+    each("settings_answer_largest", DeviceMessage::SettingsAnswer(answer));
+}
+
 fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
     let welcome = Welcome {
         epoch: Epoch(7),
@@ -304,6 +343,8 @@ fn gateway(mut each: impl FnMut(&str, GatewayMessage<'_>)) {
         source: MessageSource::Operator,
     };
     each("deliver", GatewayMessage::Deliver(deliver));
+    let values = [0xa1, 0x01, 0x81, 0xa2, 0x01, 0x62, b'o', b'n', 0x02, 0xf5];
+    each("settings", GatewayMessage::Settings(Settings { uid: UID, revision: Revision(5), values: &values }));
     let topic = "x".repeat(NAME_BYTES_MAX);
     let payload = [0xff; PAYLOAD_BYTES_MAX];
     let sequence = Sequence(u64::MAX);

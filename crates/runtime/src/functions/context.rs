@@ -21,6 +21,13 @@ pub(crate) enum Outcome {
     Trap(Trap),
 }
 
+/// What an application has asked for in this run: then its waits end when there is news of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) messages: bool,
+    pub(crate) settings: bool,
+}
+
 /// What a host function works with.
 pub(crate) struct Context<'a, E: Engine, H: Host + ?Sized> {
     pub(crate) id: AppId,
@@ -29,8 +36,7 @@ pub(crate) struct Context<'a, E: Engine, H: Host + ?Sized> {
     pub(crate) host: &'a mut H,
     pub(crate) strings: &'a Strings,
     pub(crate) log: &'a mut LogLines,
-    /// Whether it has asked for messages in this run: then its waits end when one comes.
-    pub(crate) receives: &'a mut bool,
+    pub(crate) asked: &'a mut Asked,
     /// Bytes that the call moved; they are paid for.
     pub(crate) bytes_moved: u64,
 }

@@ -16,7 +16,7 @@ mod strings;
 mod uart;
 mod wasi;
 
-pub(crate) use context::{Context, Outcome};
+pub(crate) use context::{Asked, Context, Outcome};
 pub(crate) use log::LogLines;
 pub(crate) use pending::PendingCall;
 pub use strings::ARGUMENT_BYTES_MAX;
@@ -44,6 +44,7 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::GpioWrite => native::gpio_write(context, arguments),
         Call::Publish => native::publish(context, arguments),
         Call::Receive => native::receive(context, arguments),
+        Call::SettingGet => native::setting_get(context, arguments),
         Call::SensorRead => native::sensor_read(context, arguments),
         Call::I2cTransfer => i2c::transfer(context, arguments),
         Call::UartRead => uart::read(context, arguments),

@@ -6,7 +6,7 @@ use super::pending::{PendingCall, deleted, errno_of, hand_over};
 use crate::engine::{Arguments, Engine, Trap};
 use crate::host::{
     Answer, Host, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, PeripheralError, Published, RECEIVED_BYTES_MAX,
-    TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
+    SETTING_NAME_BYTES_MAX, SETTING_VALUE_BYTES_MAX, TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::scan::Value;
 
@@ -48,14 +48,15 @@ pub(crate) fn log<E: Engine, H: Host + ?Sized>(
     Outcome::Answer(None)
 }
 
-/// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop. Where the application receives
-/// messages and one is there, it is one of 1 as well.
+/// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop. Where the application
+/// receives messages and one is there, or reads settings and one has changed since, it is one of 1 as well.
 pub(crate) fn wait<E: Engine, H: Host + ?Sized>(
     context: &mut Context<'_, E, H>,
     arguments: &Arguments,
 ) -> Outcome {
-    let has_message = *context.receives && context.host.has_message(context.id);
-    let ms = if has_message { 1 } else { u64::from(arguments.u32(0)).max(1) };
+    let has_message = context.asked.messages && context.host.has_message(context.id);
+    let has_news = has_message || context.asked.settings && context.host.has_changed_setting(context.id);
+    let ms = if has_news { 1 } else { u64::from(arguments.u32(0)).max(1) };
     Outcome::Sleep { until_us: context.now_us.saturating_add(ms * 1_000), answer: None }
 }
 
@@ -184,7 +185,7 @@ pub(crate) fn receive<E: Engine, H: Host + ?Sized>(
     arguments: &Arguments,
 ) -> Outcome {
     let (address, room) = (arguments.u32(0), arguments.u32(1));
-    *context.receives = true;
+    context.asked.messages = true;
     // A message is not to go to where nothing can be written.
     if u64::from(address) + u64::from(room) > context.engine.linear_memory_bytes() as u64 {
         return answer(-FAULT);
@@ -196,6 +197,26 @@ pub(crate) fn receive<E: Engine, H: Host + ?Sized>(
     let message = message.get(..length).unwrap_or(&message);
     context.bytes_moved += length as u64;
     answer(hand_over(context.engine, address, room, message))
+}
+
+/// `setting_get(name, name_length, value, value_length) -> length of the value`
+pub(crate) fn setting_get<E: Engine, H: Host + ?Sized>(
+    context: &mut Context<'_, E, H>,
+    arguments: &Arguments,
+) -> Outcome {
+    let (address, room) = (arguments.u32(2), arguments.u32(3));
+    context.asked.settings = true;
+    let mut name = [0; SETTING_NAME_BYTES_MAX];
+    let name = name.get_mut(..arguments.u32(1) as usize).filter(|name| !name.is_empty());
+    let Some(name) = name else { return answer(-INVAL) };
+    if context.engine.read_memory(arguments.u32(0), name).is_err() {
+        return answer(-FAULT);
+    }
+    let mut value = [0; SETTING_VALUE_BYTES_MAX];
+    let Some(length) = context.host.setting(context.id, name, &mut value) else { return answer(-NOENT) };
+    context.bytes_moved += (name.len() + length) as u64;
+    let value = value.get(..length).unwrap_or(&value);
+    answer(hand_over(context.engine, address, room, value))
 }
 
 /// `gpio_read(pin) -> 0 or 1`

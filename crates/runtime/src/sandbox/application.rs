@@ -9,11 +9,13 @@
 //!                         +---> Ending (removed by the runtime)
 //! ```
 
+use core::ops::Range;
+
 use super::event::{Ending, Exceeded, Usage};
 use super::metering::{Calibration, Metering};
 use super::program::{Limits, RuntimeConfig};
 use crate::engine::{Engine, HostCall, ProgramTrap, Quota, Step, Trace, Trap};
-use crate::functions::{Context, LogLines, Outcome, PendingCall, Strings, dispatch};
+use crate::functions::{Asked, Context, LogLines, Outcome, PendingCall, Strings, dispatch};
 use crate::host::{AppId, Completion, Host};
 use crate::scan::Value;
 
@@ -35,8 +37,9 @@ pub(crate) struct Application<E: Engine> {
     state: State,
     strings: Strings,
     log: LogLines,
-    /// Whether it has asked for messages.
-    receives: bool,
+    asked: Asked,
+    /// Where its module says which settings it has.
+    settings: Option<Range<usize>>,
     limits: Limits,
     linear_bytes: u64,
     calibration: Calibration,
@@ -61,7 +64,8 @@ impl<E: Engine> Application<E> {
             state: State::Runnable,
             strings,
             log: LogLines::new(config.log_bytes_per_second),
-            receives: false,
+            asked: Asked::default(),
+            settings: None,
             limits,
             linear_bytes: quota.linear_bytes as u64,
             calibration: Calibration::new(),
@@ -178,7 +182,7 @@ impl<E: Engine> Application<E> {
             host: &mut *host,
             strings: &self.strings,
             log: &mut self.log,
-            receives: &mut self.receives,
+            asked: &mut self.asked,
             bytes_moved: 0,
         };
         let outcome = dispatch(&mut context, &call);
@@ -218,10 +222,28 @@ impl<E: Engine> Application<E> {
     pub(crate) fn wake(&mut self) {
         // A sleep with an answer is no wait, or over already.
         if let State::Sleeping { until_us, answer: None } = &mut self.state
-            && self.receives
+            && self.asked.messages
         {
             *until_us = 0;
         }
+    }
+
+    /// A setting changed: a wait is over, if it has asked for settings.
+    pub(crate) fn wake_for_settings(&mut self) {
+        if let State::Sleeping { until_us, answer: None } = &mut self.state
+            && self.asked.settings
+        {
+            *until_us = 0;
+        }
+    }
+
+    /// Where its module says which settings it has.
+    pub(crate) fn settings_section(&self) -> Option<Range<usize>> {
+        self.settings.clone()
+    }
+
+    pub(crate) fn with_settings(self, section: Option<Range<usize>>) -> Application<E> {
+        Application { settings: section, ..self }
     }
 
     fn charge(&mut self, spent_us: u64) {

@@ -10,6 +10,7 @@ mod metering;
 mod program;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 pub use crate::functions::ARGUMENT_BYTES_MAX;
 pub use event::{Ending, Event, Exceeded, LoadError, Usage};
@@ -108,14 +109,14 @@ impl<E: Engine> Runtime<E> {
         let (Some(mut engine), Stage::Load(scanned)) = (stepped?, &mut loading.stage) else {
             return Ok(None);
         };
-        let quota = scanned.quota;
+        let (quota, settings) = (scanned.quota, scanned.info.settings_section());
         if engine.start(scanned.entry.name(), &[]).is_err() {
             return Err(LoadError::Engine(EngineError::Invalid(
                 "the entry needs more call stack than there is",
             )));
         }
         let id = loading.id;
-        self.applications.push(loading.into_application(engine, quota, &self.config));
+        self.applications.push(loading.into_application(engine, quota, &self.config).with_settings(settings));
         Ok(Some(id))
     }
 
@@ -274,6 +275,20 @@ impl<E: Engine> Runtime<E> {
         {
             application.wake();
         }
+    }
+
+    /// A setting of an application changed: its wait ends, if it has asked for settings in this run.
+    pub fn wake_for_settings(&mut self, id: AppId) {
+        if let Some(application) = self.position(id).and_then(|position| self.applications.get_mut(position))
+        {
+            application.wake_for_settings();
+        }
+    }
+
+    /// Where the module of an application says which settings it has: the content of that section.
+    pub fn settings_section(&self, id: AppId) -> Option<Range<usize>> {
+        let application = self.position(id).and_then(|position| self.applications.get(position));
+        application.and_then(Application::settings_section)
     }
 
     /// All places at once, when the first is needed: a table that grew would need room for the old and the new one, at the

@@ -33,6 +33,9 @@ pub(crate) struct TestHost {
     pub(crate) messages: Vec<(AppId, Vec<u8>, Vec<u8>, bool)>,
     /// Those that came in, oldest first.
     pub(crate) received: VecDeque<Vec<u8>>,
+    /// What `setting_get` finds.
+    pub(crate) settings: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) setting_changed: bool,
     pub(crate) board: Board,
 }
 
@@ -83,6 +86,8 @@ impl TestHost {
             published: Published::Taken,
             messages: Vec::new(),
             received: VecDeque::new(),
+            settings: Vec::new(),
+            setting_changed: false,
             board: Board::default(),
         }
     }
@@ -171,6 +176,17 @@ impl Host for TestHost {
 
     fn has_message(&mut self, _: AppId) -> bool {
         !self.received.is_empty()
+    }
+
+    fn setting(&mut self, _: AppId, name: &[u8], value: &mut [u8]) -> Option<usize> {
+        self.setting_changed = false;
+        let (_, set) = self.settings.iter().find(|(known, _)| known.as_bytes() == name)?;
+        value[..set.len()].copy_from_slice(set);
+        Some(set.len())
+    }
+
+    fn has_changed_setting(&mut self, _: AppId) -> bool {
+        self.setting_changed
     }
 
     fn receive(&mut self, _: AppId, message: &mut [u8], room: usize) -> Option<usize> {

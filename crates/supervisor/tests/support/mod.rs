@@ -9,8 +9,8 @@ use wasmbed_protocol::{
     CorrelationId, Decommission, Deliver, DeliverAck, Delivery, Desired, DesiredApplication, DeviceMessage,
     DeviceUid, Epoch, ErrorCode, Frames, GatewayMessage, HeartbeatAck, I2cGrant, List, MessageGroups,
     MessageSource, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, Publish, PublishAck, ReportReason,
-    ResetReason, RestartPolicy, Revision, Sequence, Spec, SpecHash, Topic, TopicDirection, UartGrant,
-    Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
+    ResetReason, RestartPolicy, Revision, Sequence, Settings, Spec, SpecHash, Topic, TopicDirection,
+    UartGrant, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
@@ -228,6 +228,8 @@ pub(crate) struct Gateway {
     pub(crate) messages: Vec<Message>,
     /// What became of deliveries, by their sequence.
     pub(crate) deliveries: Vec<(u64, Delivery)>,
+    /// Every answer about settings: whose, of which revision, and each setting's state.
+    pub(crate) settings: Vec<(ApplicationUid, u64, Vec<String>)>,
     /// Whether it keeps messages of applications, so that it acknowledges them.
     pub(crate) keeps_messages: bool,
     /// Knows the first messages only.
@@ -291,6 +293,12 @@ impl Gateway {
     ) {
         let (sequence, uid, source) = (Sequence(sequence), uid(number), MessageSource::Operator);
         self.send(link, &GatewayMessage::Deliver(Deliver { sequence, uid, topic, payload, source }));
+    }
+
+    /// Gives an application settings, which are the encoding of values.
+    pub(crate) fn send_settings(&self, link: &MemoryLink, number: u8, revision: u64, values: &[u8]) {
+        let (uid, revision) = (uid(number), Revision(revision));
+        self.send(link, &GatewayMessage::Settings(Settings { uid, revision, values }));
     }
 
     pub(crate) fn send_order(&self, link: &MemoryLink) {
@@ -387,6 +395,14 @@ impl Gateway {
             }
             DeviceMessage::DeliverAck(DeliverAck { sequence, delivery }) => {
                 self.deliveries.push((sequence.0, delivery));
+            }
+            DeviceMessage::SettingsAnswer(answer) => {
+                assert!(!self.is_older, "an older gateway would not know what this is");
+                let states = answer.settings.iter().map(|state| {
+                    let value = state.value.map_or(String::new(), |value| format!(" {value}"));
+                    format!("{} {}{value}", state.name, state.result.name())
+                });
+                self.settings.push((answer.uid, answer.revision.0, states.collect()));
             }
             DeviceMessage::Join(_) => panic!("the device asks for a certificate unasked"),
             DeviceMessage::Decommissioned(decommissioned) => {

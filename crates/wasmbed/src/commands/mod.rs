@@ -10,3 +10,4 @@ pub(crate) mod messages;
 pub mod module;
 pub(crate) mod pki;
 pub(crate) mod publish;
+pub(crate) mod settings;

@@ -45,7 +45,7 @@ pub(super) async fn run(command: Command, words: Vec<String>) -> Result<()> {
         // It takes flags alone.
         print_line(NO_FILES);
     } else {
-        let kind = if ["logs", "publish"].contains(&verb.get_name()) {
+        let kind = if ["logs", "publish", "settings"].contains(&verb.get_name()) {
             ("Application", "applications")
         } else {
             (kind::DEVICE, "devices")

@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, login, logs, messages, publish},
+    commands::{apply, login, logs, messages, publish, settings},
     runtime::block_on,
 };
 
@@ -44,6 +44,8 @@ enum Command {
     Messages(messages::Args),
     /// Send a message to an application on devices.
     Publish(publish::Args),
+    /// Show what the settings of an application are on its devices.
+    Settings(settings::Args),
     /// Get a certificate with which gateways know you.
     Login(login::Args),
     /// Forget that certificate.
@@ -90,6 +92,7 @@ pub fn run() -> Result<()> {
         Command::Logs(arguments) => block_on(logs::run(arguments)),
         Command::Messages(arguments) => block_on(messages::run(arguments)),
         Command::Publish(arguments) => block_on(publish::run(arguments)),
+        Command::Settings(arguments) => block_on(settings::run(arguments)),
         Command::Login(arguments) => block_on(login::run(arguments)),
         Command::Logout(arguments) => block_on(login::logout(arguments)),
         Command::Label(arguments) => block_on(label::run(arguments)),

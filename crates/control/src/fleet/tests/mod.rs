@@ -6,6 +6,7 @@ mod decommission;
 mod model;
 mod quotas;
 mod secrets;
+mod settings;
 mod truth;
 mod world;
 
@@ -18,7 +19,7 @@ use wasmbed_api::{
 
 use super::*;
 use crate::gateway_api::StreamEvent;
-use world::{APPLICATION_BYTES, Report, World, all, key, names};
+use world::{APPLICATION_BYTES, DECLARING, Report, World, all, key, names};
 
 fn condition(world: &World, application: &str, type_: &str) -> (String, String, String) {
     let status = world.status(application);

@@ -8,6 +8,7 @@
 //! | [`SessionView`] | what the device's sessions in this process showed |
 //! | [`Decommission`] | the order to take the device out of service, and its answer |
 //! | [`Delivery`] | the desired set, from the controller over the disk to the device |
+//! | [`DeviceSettings`] | values of its applications' settings, and its answers |
 //! | [`WriteState`] | writes to the Kubernetes API about it; the queue of all devices is `Writer` |
 //! | [`Allowance`] | what it may cost, whatever it sends |
 //! | [`Trouble`] | what was seen of its identity that should not be |
@@ -19,6 +20,7 @@ mod facts;
 mod join_view;
 mod observed;
 mod session_view;
+mod settings;
 
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ use super::{
     input::{SessionId, StoredDevice},
     logs::Line,
     sets::Set,
+    settings::Given,
     trouble::Trouble,
     writer::WriteState,
 };
@@ -48,6 +51,7 @@ pub(super) use facts::facts_to_resource;
 pub(super) use join_view::JoinView;
 pub(super) use observed::{LastWritten, ObservedCondition, ObservedDevice, shared};
 pub(super) use session_view::{ReportEffects, SessionView};
+pub(super) use settings::DeviceSettings;
 
 /// One device, known from Kubernetes, from the disk, from a controller or from its own connection.
 ///
@@ -82,6 +86,8 @@ pub(super) struct DeviceEntry {
     delivery: Delivery,
     /// Boxed: few devices are taken out of service.
     decommission: Option<Box<Decommission>>,
+    /// Settings of its applications; boxed: not all have any.
+    settings: Option<Box<DeviceSettings>>,
     /// Why it was last turned away, if that still is so.
     rejected: Option<ReasonCode>,
     /// How it is with its joining, if that is for people to know; boxed: few join at a time.
@@ -129,6 +135,7 @@ impl DeviceEntry {
             live: None,
             delivery: Delivery::default(),
             decommission: None,
+            settings: None,
             rejected: None,
             join: None,
             returns_by: None,
@@ -430,6 +437,7 @@ impl DeviceEntry {
             admitted_key: self.admitted_key.as_deref().map(str::to_owned),
             set,
             order: self.decommission().and_then(Decommission::order).map(|order| STANDARD.encode(order)),
+            settings: self.settings().and_then(DeviceSettings::given).map(|given| given.to_api(&self.key)),
         }
     }
 
@@ -445,6 +453,7 @@ impl DeviceEntry {
             || self.delivery.held().is_some()
             || self.admitted_key.is_some()
             || self.decommission().is_some_and(|it| it.order().is_some())
+            || self.settings().is_some_and(|it| it.given().is_some())
     }
 
     // What is known.
@@ -544,6 +553,20 @@ impl DeviceEntry {
         self.decommission.get_or_insert_default()
     }
 
+    /// Settings of its applications, as the disk has them.
+    pub(super) fn restore_settings(&mut self, given: Option<Given>) {
+        self.settings = given.map(|given| Box::new(DeviceSettings::restored(given)));
+    }
+
+    /// Settings of its applications, if there is something to say.
+    pub(super) fn settings(&self) -> Option<&DeviceSettings> {
+        self.settings.as_deref()
+    }
+
+    pub(super) fn settings_mut(&mut self) -> &mut DeviceSettings {
+        self.settings.get_or_insert_default()
+    }
+
     /// The order to take it out of service is this one now, or there is none; false if that is so already.
     pub(super) fn take_order(&mut self, order: Option<Arc<[u8]>>) -> bool {
         let taken = self.decommission_mut().take(order);
@@ -590,6 +613,7 @@ impl DeviceEntry {
             facts: None,
             applications: None,
             decommission: None,
+            settings: self.settings().map(DeviceSettings::view),
         };
         if let Some(live) = &self.live {
             live.show(&mut view);

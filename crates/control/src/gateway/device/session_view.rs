@@ -37,6 +37,8 @@ pub(in crate::gateway) struct SessionView {
     takes_orders: bool,
     /// Whether it takes messages for its applications.
     takes_deliveries: bool,
+    /// Whether it takes settings of its applications.
+    takes_settings: bool,
     /// Orders the device's starts, once it has reported a number.
     start: Option<u64>,
     /// Lines of its applications.
@@ -98,6 +100,7 @@ impl SessionView {
             boot: greeting.boot(),
             takes_orders: greeting.takes_orders(),
             takes_deliveries: greeting.takes_deliveries(),
+            takes_settings: greeting.takes_settings(),
             // A start without a number, or with one that begins anew, belongs behind the starts before it: epochs order those.
             start: earlier_start.max(greeting.boot().start()),
             logs: Places::default(),
@@ -240,6 +243,11 @@ impl SessionView {
     /// Whether the device takes messages for its applications.
     pub(in crate::gateway) fn takes_deliveries(&self) -> bool {
         self.takes_deliveries
+    }
+
+    /// Whether the device takes settings of its applications.
+    pub(in crate::gateway) fn takes_settings(&self) -> bool {
+        self.takes_settings
     }
 
     pub(super) fn start(&self) -> Option<u64> {

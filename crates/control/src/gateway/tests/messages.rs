@@ -378,7 +378,7 @@ fn a_gateway_without_an_outbox_says_so() {
     world.list();
     world.device("a");
     let id = world.hello("a", 0, 0);
-    assert!(world.take(id)[0].contains("groups: Some(MessageGroups(21))"));
+    assert!(world.take(id)[0].contains("groups: Some(MessageGroups(53))"));
     world.send(id, &publish(1, "t", b"x"));
     assert!(world.take(id)[0].contains("takes no messages"));
 }

@@ -1,6 +1,6 @@
 //! A WebAssembly file as an Application, with a Module of its own where it is too large to stand inline.
 
-use std::{convert::Infallible, path::Path};
+use std::{collections::BTreeMap, convert::Infallible, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,8 +8,9 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
-    Application, ApplicationConfig, ApplicationSpec, EnvFrom, I2cGrant, Module, ModuleSpec, PeripheralGrants,
-    RestartPolicy, SecretRef, TargetDevices, Topic, TopicDirection, UartGrant,
+    Application, ApplicationConfig, ApplicationSettings, ApplicationSpec, EnvFrom, I2cGrant, Module,
+    ModuleSpec, PeripheralGrants, RestartPolicy, SecretRef, SettingScalar, TargetDevices, Topic,
+    TopicDirection, UartGrant,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
 
@@ -76,6 +77,9 @@ pub(super) struct WasmArgs {
     /// needs --capability messages; may be given several times.
     #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
     topic: Vec<Topic>,
+    /// The value of a setting that the module declares, on all devices; several for several.
+    #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = values::variable)]
+    settings: Vec<(String, String)>,
     /// A topic on which messages come in, as --topic.
     #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
     topic_in: Vec<Topic>,
@@ -125,6 +129,7 @@ impl WasmArgs {
             ("--i2c", !self.i2c.is_empty()),
             ("--uart", !self.uart.is_empty()),
             ("--topic", !self.topic.is_empty()),
+            ("--setting", !self.settings.is_empty()),
             ("--restart", self.restart.is_some()),
             ("--description", self.description.is_some()),
             ("--no-pack", self.no_pack),
@@ -194,6 +199,12 @@ impl WasmArgs {
     /// The labels of the devices that it goes to, beyond those that are named.
     fn selected(&self) -> Option<&str> {
         self.selector.as_deref().or(self.all_devices.then_some(""))
+    }
+
+    fn settings(&self) -> Option<ApplicationSettings> {
+        let values = self.settings.iter().cloned();
+        let values: BTreeMap<_, _> = values.map(|(name, text)| (name, SettingScalar::Text(text))).collect();
+        (!values.is_empty()).then(|| ApplicationSettings { values, ..ApplicationSettings::default() })
     }
 
     fn topics(&self) -> Vec<Topic> {
@@ -344,6 +355,7 @@ pub(super) fn manifests(
         target_devices: Some(targets),
         min_ready_seconds: min_ready_seconds.filter(|seconds| *seconds > 0),
         config: args.config(memory.unwrap_or(0))?,
+        settings: args.settings(),
         ..ApplicationSpec::default()
     };
     let mut objects = Vec::new();

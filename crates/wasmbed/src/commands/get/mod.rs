@@ -6,6 +6,7 @@ mod watch;
 
 use anyhow::{Context, Result, bail};
 
+use super::settings;
 use crate::{
     cluster::{Cluster, Resource},
     output::{self, print},
@@ -25,6 +26,12 @@ pub async fn run(mut args: Args) -> Result<()> {
             bail!("one object, {name:?}, is named: leave out what selects from all of them");
         }
         (args.name, args.kinds) = (Some(name.to_owned()), Some(kind.to_owned()));
+    }
+    if args.kinds.as_deref() == Some(SETTINGS) {
+        return show_settings(args).await;
+    }
+    if args.settings.device.is_some() || !args.settings.gateway.is_empty() {
+        bail!("--device and --gateway are for settings: wasmbed get settings APPLICATION");
     }
     let cluster = args.cluster.connect().await?;
     let resources = resources(&cluster, args.kinds.as_deref()).await?;
@@ -48,6 +55,26 @@ pub async fn run(mut args: Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Not a kind of the Kubernetes API: what gateways know.
+const SETTINGS: &str = "settings";
+
+async fn show_settings(args: Args) -> Result<()> {
+    let output = match args.output {
+        Output::Table => settings::Output::Table,
+        Output::Json => settings::Output::Json,
+        Output::Wide | Output::Name | Output::Yaml => {
+            bail!("settings are printed as a table or with -o json")
+        }
+    };
+    if args.watch || args.all_namespaces || args.selector.is_some() || args.field_selector.is_some() {
+        bail!("settings are those of one Application, on all of its devices or with --device NAME");
+    }
+    let Some(application) = args.name else {
+        bail!("name the Application: wasmbed get settings APPLICATION")
+    };
+    settings::run(settings::Args { application, at: args.settings, output, cluster: args.cluster }).await
 }
 
 async fn resources(cluster: &Cluster, kinds: Option<&str>) -> Result<Vec<Resource>> {

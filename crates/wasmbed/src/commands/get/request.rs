@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::table::Table;
 use crate::cluster::{Cluster, ClusterArgs, Resource, encode_query};
+use crate::commands::settings::At;
 
 /// What a table is asked for with.
 pub(super) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -13,10 +14,11 @@ const PAGE: u32 = 500;
 
 /// Show objects of the cluster.
 ///
-/// Without a kind: devices, applications, gateways and modules.
+/// Without a kind: devices, applications, gateways and modules. `get settings APPLICATION` asks the gateways what the settings of an
+/// application are on its devices.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Kinds, with commas between: wdev, wapp, wgw, wmod or their full names; also events, namespaces.
+    /// Kinds, with commas between: wdev, wapp, wgw, wmod or their full names; also events, namespaces, settings.
     #[arg(value_name = "KIND[,KIND]")]
     pub(super) kinds: Option<String>,
     /// One object's name; KIND/NAME will do as well.
@@ -37,6 +39,8 @@ pub struct Args {
     /// Go on and print every change.
     #[arg(short, long)]
     pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) settings: At,
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,
 }

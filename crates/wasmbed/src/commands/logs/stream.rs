@@ -30,7 +30,7 @@ const REFUSAL_BYTES_MAX: usize = 16 * 1_024;
 /// How long a gateway may take for what it asks devices about.
 const POST_TIMEOUT: Duration = Duration::from_secs(30);
 /// An answer that is one JSON object.
-const ANSWER_BYTES_MAX: usize = 128 * 1_024;
+const ANSWER_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// A person's side of TLS; HTTP/1.1 suffices for one answer.
 fn tls_config(operator: &Operator) -> Result<Arc<ClientConfig>> {
@@ -88,6 +88,23 @@ impl Gateway {
             }
         }
         Self { address: address.to_owned(), path, body: None, credentials }
+    }
+
+    /// What is asked for is the answer to `GET` of this path with the parameters that are some.
+    pub(in crate::commands) fn getting(
+        address: &str,
+        credentials: Credentials,
+        path: &str,
+        parameters: &[(&str, Option<&str>)],
+    ) -> Self {
+        let given = parameters.iter().filter_map(|(key, value)| Some((key, (*value)?)));
+        let query: Vec<String> = given.map(|(key, value)| format!("{key}={}", encode_query(value))).collect();
+        Self {
+            address: address.to_owned(),
+            path: format!("{path}?{}", query.join("&")),
+            body: None,
+            credentials,
+        }
     }
 
     /// A call that brings this JSON.

@@ -4,6 +4,7 @@
 //! everything else, and whether packing would help is tried out.
 
 use wasmbed_control::fleet::translate;
+use wasmbed_protocol::{SCHEMA_SECTION, Schema};
 use wasmbed_scan::{
     Capabilities, Capability, Features, HostFunction, LOAD_FIXED_BYTES, ModuleInfo, ScanError, ScanLimits,
     scan,
@@ -42,6 +43,7 @@ pub fn check(bytes: &[u8], options: &CheckOptions) -> Findings {
     match scan(bytes, &limits) {
         Ok(info) => {
             check_resources(bytes, &info, options, &mut findings);
+            check_settings(bytes, &info, &mut findings);
             if let Ok(anatomy) = &anatomy {
                 findings.notes.extend(on_older_devices(anatomy));
             }
@@ -237,11 +239,29 @@ fn check_resources(bytes: &[u8], info: &ModuleInfo, options: &CheckOptions, find
     }
 }
 
+/// What it declares about settings, a note for each.
+fn check_settings(bytes: &[u8], info: &ModuleInfo, findings: &mut Findings) {
+    let section = info.settings_section().and_then(|section| bytes.get(section)).unwrap_or_default();
+    let schema = match Schema::parse(section) {
+        Ok(schema) => schema,
+        Err(error) => return findings.refused.push(format!("section `{SCHEMA_SECTION}`: {error}")),
+    };
+    for setting in schema.iter() {
+        let reported = if setting.is_reported { ", reported" } else { "" };
+        findings.notes.push(format!(
+            "setting `{}`: {}, default {}{reported}",
+            setting.name, setting.kind, setting.default
+        ));
+    }
+}
+
 /// The advice for a module that packing refuses, if that is the reason.
 pub(crate) fn pack_advice(bytes: &[u8]) -> Vec<String> {
     match pack(bytes) {
         Ok(packed) => packed.advice,
         Err(PackError::Unsupported { advice, .. }) => advice,
-        Err(PackError::Read(_) | PackError::NoEntry { .. } | PackError::Defect(_)) => Vec::new(),
+        Err(
+            PackError::Read(_) | PackError::NoEntry { .. } | PackError::Settings(_) | PackError::Defect(_),
+        ) => Vec::new(),
     }
 }

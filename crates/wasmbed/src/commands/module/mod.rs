@@ -52,6 +52,9 @@ pub enum Command {
         /// file by itself where a targeted Device needs it.
         #[arg(long)]
         lower: bool,
+        /// Declare the settings of this file, a line for each, instead of those that the module declares.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
         /// Keep the names of functions, so that a device names those that trap; prints what they add to the module's size.
         ///
         /// A name is cut to 32 bytes, by leading path segments first. Without this option a device tells the indices and offsets of
@@ -115,6 +118,9 @@ pub enum Command {
         /// Stop after this many log lines.
         #[arg(long, value_name = "N")]
         lines: Option<u64>,
+        /// The value of a setting that the module declares; otherwise it has its default.
+        #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = values::variable)]
+        settings: Vec<(String, String)>,
         /// Skip waits.
         #[arg(long)]
         skip_waits: bool,
@@ -154,7 +160,9 @@ fn granted(grants: &[Grant]) -> Capabilities {
 /// Runs a subcommand; the error is a message for the user, with exit code 1. `module run` exits with the application's code.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Pack { module, output, lower, names } => run_pack(&module, output, lower, names),
+        Command::Pack { module, output, lower, settings, names } => {
+            run_pack(&module, output, lower, settings.as_deref(), names)
+        }
         Command::Check { module, memory_limit, device_memory, capabilities } => {
             let options = CheckOptions {
                 memory_limit_bytes: memory_limit.into(),
@@ -165,7 +173,17 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Info { module, output } => run_info(&module, output),
         Command::Symbolize { module, offset } => run_symbolize(&module, &offset),
-        Command::Run { module, capabilities, memory_limit, cpu_time_limit, env, lines, skip_waits, args } => {
+        Command::Run {
+            module,
+            capabilities,
+            memory_limit,
+            cpu_time_limit,
+            env,
+            lines,
+            settings,
+            skip_waits,
+            args,
+        } => {
             let options = TrialOptions {
                 name: module.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
                 args,
@@ -173,6 +191,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
                 capabilities: granted(&capabilities),
                 limits: Limits { memory_bytes: memory_limit, cpu_ms: cpu_time_limit },
                 lines_max: lines,
+                settings,
                 skip_waits,
             };
             run_trial(&module, &options)
@@ -180,9 +199,20 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn run_pack(module: &Path, output: Option<PathBuf>, lower: bool, names: bool) -> anyhow::Result<()> {
+fn run_pack(
+    module: &Path,
+    output: Option<PathBuf>,
+    lower: bool,
+    settings: Option<&Path>,
+    names: bool,
+) -> anyhow::Result<()> {
     let devices = if lower { Features::FIRST_DEVICES } else { Features::DEVICES };
-    let bytes = read_module(module)?;
+    let mut bytes = read_module(module)?;
+    if let Some(file) = settings {
+        let schema = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+        bytes =
+            pack::declaring(&bytes, &schema).with_context(|| format!("can't pack {}", module.display()))?;
+    }
     let packed = pack_for(&bytes, devices);
     let packed = if names { packed.and_then(|packed| packed.with_names(&bytes)) } else { packed };
     let packed = packed.with_context(|| format!("can't pack {}", module.display()))?;

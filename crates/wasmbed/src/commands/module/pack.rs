@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use wasm_encoder::{CustomSection, Section};
+use wasmbed_protocol::{SCHEMA_SECTION, Schema, SchemaError};
 use wasmbed_scan::Features;
-use wasmparser::{Validator, WasmFeatures};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::{
     advice,
@@ -122,6 +124,9 @@ pub enum PackError {
         /// What it exports instead.
         exports: Vec<String>,
     },
+    /// What it declares about settings is no schema.
+    #[error("section `{SCHEMA_SECTION}`: {0}")]
+    Settings(#[from] SchemaError),
     /// Packing made an invalid module: a defect of this program.
     #[error("packing failed, which is a defect of wasmbed and not of the module: {0}")]
     Defect(String),
@@ -154,7 +159,9 @@ pub fn pack_for(bytes: &[u8], devices: Features) -> Result<Packed, PackError> {
         let advice = advice::for_features(toolchain, refused.keys().copied());
         return Err(PackError::Unsupported { features: refused, advice });
     }
-    let packed = lower::lower(bytes, &anatomy, devices)?;
+    let settings = settings_section(bytes)?;
+    let mut packed = lower::lower(bytes, &anatomy, devices)?;
+    packed.extend(settings);
     Validator::new_with_features(validated(devices))
         .validate_all(&packed)
         .map_err(|error| PackError::Defect(error.to_string()))?;
@@ -178,6 +185,36 @@ pub fn pack_for(bytes: &[u8], devices: Features) -> Result<Packed, PackError> {
         toolchain,
         advice: advice::for_memory(toolchain, after.memory).into_iter().collect(),
     })
+}
+
+/// The section in which a module declares its settings, which devices read; nothing where it has none.
+fn settings_section(bytes: &[u8]) -> Result<Vec<u8>, PackError> {
+    for payload in Parser::new(0).parse_all(bytes) {
+        if let Payload::CustomSection(section) = payload.map_err(ReadError::from)?
+            && section.name() == SCHEMA_SECTION
+        {
+            return section_of(section.data());
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn section_of(schema: &[u8]) -> Result<Vec<u8>, PackError> {
+    Schema::parse(schema)?;
+    let mut section = Vec::new();
+    CustomSection { name: SCHEMA_SECTION.into(), data: schema.into() }.append_to(&mut section);
+    Ok(section)
+}
+
+/// The module with this schema first, which is the one that counts.
+///
+/// # Errors
+/// It is no schema, or the bytes are no module.
+pub(super) fn declaring(bytes: &[u8], schema: &[u8]) -> Result<Vec<u8>, PackError> {
+    /// Magic number and version.
+    const HEAD_BYTES: usize = 8;
+    let (head, rest) = bytes.split_at(HEAD_BYTES.min(bytes.len()));
+    Ok([head, &section_of(schema)?, rest].concat())
 }
 
 /// Segments are written in the forms of both proposals or of none.

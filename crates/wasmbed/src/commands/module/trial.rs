@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::symbolize::TracePlace;
 use anyhow::Context;
 use rand::TryRngCore;
+use wasmbed_protocol::{Schema, SettingResult, SettingValue};
 use wasmbed_runtime::host::NoPeripherals;
 use wasmbed_runtime::{
     Answer, AppId, Capabilities, Ending, Host, Interpreter, KeyValueError, Limits, Peripherals, Program,
@@ -28,6 +29,8 @@ pub struct TrialOptions {
     pub limits: Limits,
     /// Stop after so many lines and messages.
     pub lines_max: Option<u64>,
+    /// Values of settings, as text.
+    pub settings: Vec<(String, String)>,
     /// Let waits pass at once.
     pub skip_waits: bool,
 }
@@ -66,7 +69,12 @@ pub fn try_out_traced(
         capabilities: options.capabilities,
     };
     runtime.load(ID, &program).map_err(|error| anyhow::anyhow!("a device refuses it: {error}"))?;
+    let schema = runtime.settings_section(ID).and_then(|section| module.get(section)).unwrap_or_default();
+    let schema = Schema::parse(schema).context("the module's settings")?;
+    let settings = options.settings.iter().map(|(name, value)| set(&schema, name, value));
     let mut host = Console {
+        settings: settings.collect::<anyhow::Result<_>>()?,
+        schema,
         out,
         started: Instant::now(),
         skipped: Duration::ZERO,
@@ -102,6 +110,14 @@ pub fn try_out_traced(
     }
 }
 
+/// The value of a setting that the module allows.
+fn set<'a>(schema: &Schema<'_>, name: &'a str, text: &'a str) -> anyhow::Result<(&'a str, SettingValue<'a>)> {
+    let declared = schema.find(name).with_context(|| format!("the module declares no setting `{name}`"))?;
+    let kind = declared.kind;
+    let value = kind.read(text).filter(|value| kind.judge(*value) == SettingResult::Accepted);
+    Ok((name, value.with_context(|| format!("setting `{name}` is {kind}, which '{text}' is not"))?))
+}
+
 /// A device whose log is a stream, whose key-value data lasts as long as the run, and that has no pins and sensors.
 struct Console<'a> {
     out: &'a mut dyn Write,
@@ -111,6 +127,8 @@ struct Console<'a> {
     lines: u64,
     failed: Option<std::io::Error>,
     values: BTreeMap<Vec<u8>, Vec<u8>>,
+    schema: Schema<'a>,
+    settings: BTreeMap<&'a str, SettingValue<'a>>,
     peripherals: NoPeripherals,
 }
 
@@ -184,6 +202,15 @@ impl Host for Console<'_> {
         let written = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
         self.failed = self.failed.take().or(written.err());
         Published::Taken
+    }
+
+    fn setting(&mut self, _: AppId, name: &[u8], value: &mut [u8]) -> Option<usize> {
+        let declared = self.schema.find(str::from_utf8(name).ok()?)?;
+        let set = self.settings.get(declared.name).copied().unwrap_or(declared.default);
+        set.with_bytes(|bytes| {
+            value.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some(bytes.len())
+        })
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

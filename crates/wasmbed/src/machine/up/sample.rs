@@ -64,6 +64,7 @@ pub(super) async fn ensure_application(client: &Client, namespace: &str) -> Resu
         }),
         min_ready_seconds: None,
         config: ApplicationConfig::default(),
+        settings: None,
     };
     create(&Api::namespaced(client.clone(), namespace), &Application::new(NAME, spec)).await
 }

@@ -176,6 +176,7 @@ impl World {
         let own = status.gateway.as_deref() == Some(name);
         let epoch = status.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0);
         let view = DeviceView {
+            settings: None,
             device: ObjectKey { namespace: NAMESPACE.to_owned(), name: device.to_owned() },
             connected,
             epoch: if own { epoch } else { before.map_or(0, |view| view.epoch) },

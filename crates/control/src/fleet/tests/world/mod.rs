@@ -41,8 +41,17 @@ pub(super) const APPLICATION_BYTES: i64 = 1_600 + 65_536;
 pub(super) const LARGE: u8 = 100;
 const LARGE_BYTES: u32 = 100_000;
 
+/// The module of this number declares settings.
+pub(super) const DECLARING: u8 = 50;
+const SETTINGS: &str = "interval int 1..1000 = 100\nlabel text ..8 = none\n";
+
 fn numbered(number: u8) -> ModuleFacts {
-    let facts = module(number, 1_000);
+    let mut facts = module(number, 1_000);
+    if number == DECLARING
+        && let Ok(needs) = &mut facts.needs
+    {
+        needs.settings = SETTINGS.to_owned();
+    }
     if number < LARGE { facts } else { ModuleFacts { size: LARGE_BYTES, ..facts } }
 }
 
