@@ -69,9 +69,12 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     for board in boards {
         process::step(&format!("firmware of {} ({})", board.name, board.target));
         if options.check {
-            formatting_and_lints(board)?;
+            formatting(board)?;
         }
         let built = compile(board, board.name, &[])?;
+        if options.check {
+            lints(board)?;
+        }
         let elf = std::fs::read(&built).with_context(|| format!("{} was not built", built.display()))?;
         let image = firmware_size::image(&elf).with_context(|| format!("can't read {}", built.display()))?;
         let elf_path = out.join(format!("{}.elf", board.name));
@@ -90,38 +93,51 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Formatting and lints; Debian's compiler comes without either.
-fn formatting_and_lints(board: &Board) -> Result<()> {
+fn formatting(board: &Board) -> Result<()> {
     // With `--all` it would format the crates around the workspace too.
     let mut format = process::cargo();
     format.current_dir(folder()).args(["fmt", "--check", "--package", board.name]);
-    process::run(format.args(SHARED.iter().flat_map(|name| ["--package", name])))?;
-    if system::ensure_target(board.target)? != system::Route::Rustup {
+    process::run(format.args(SHARED.iter().flat_map(|name| ["--package", name])))
+}
+
+/// Compiles the firmware's own crates once more, by Clippy; all else is taken as it was built, and nothing is optimised or linked.
+/// Debian's compiler comes without lints.
+fn lints(board: &Board) -> Result<()> {
+    let route = system::ensure_target(board.target)?;
+    if route != system::Route::Rustup {
         println!("    no lints: Debian's compiler builds it here");
         return Ok(());
     }
-    process::run(
-        process::cargo()
-            .current_dir(folder())
-            .args(["clippy", "--quiet", "--locked", "--release", "--package", board.name])
-            .args(["--target", board.target, "--", "-D", "warnings"])
-            .env("CARGO_TARGET_DIR", target_dir(system::Route::Rustup)),
-    )
+    let mut lints = process::with_lints(process::cargo());
+    lints.args(["rustc", "--target", board.target]);
+    process::run(as_released(&mut lints, board, board.name, route).args([
+        "--",
+        "-Clinker-plugin-lto",
+        "-Clinker=true",
+        "-Copt-level=0",
+    ]))
 }
 
 /// Builds a program of a board's package and returns the path of the ELF file.
 pub(crate) fn compile(board: &Board, program: &str, more: &[&str]) -> Result<PathBuf> {
     let route = system::ensure_target(board.target)?;
-    let mut build: Command = route.cargo_build(board.target);
-    process::run(
-        build
-            .current_dir(folder())
-            .args(["--quiet", "--locked", "--release", "--package", board.name])
-            .args(["--bin", program])
-            .args(more)
-            .env("CARGO_TARGET_DIR", target_dir(route)),
-    )?;
+    let mut build = route.cargo_build(board.target);
+    process::run(as_released(&mut build, board, program, route).args(more))?;
     Ok(target_dir(route).join(board.target).join("release").join(program))
+}
+
+/// What is compiled, and into which folder.
+fn as_released<'command>(
+    command: &'command mut Command,
+    board: &Board,
+    program: &str,
+    route: system::Route,
+) -> &'command mut Command {
+    command
+        .current_dir(folder())
+        .args(["--quiet", "--locked", "--release", "--package", board.name])
+        .args(["--bin", program])
+        .env("CARGO_TARGET_DIR", target_dir(route))
 }
 
 fn folder() -> PathBuf {

@@ -100,19 +100,22 @@ pub(crate) fn lint_what_is_compiled() {
     LINTS.store(true, Ordering::Relaxed);
 }
 
-/// [`cargo`] for what is compiled for tests. With lints, Clippy stands in for the compiler: `cargo clippy` would read all that the
-/// workspace depends on once more, which takes as long as its own crates. A warning is an error then.
+/// [`cargo`] for what is compiled for tests: with lints where they are wanted.
+pub(crate) fn workspace() -> Command {
+    let command = cargo();
+    if LINTS.load(Ordering::Relaxed) { with_lints(command) } else { command }
+}
+
+/// Clippy stands in for the compiler of the workspace's own crates: `cargo clippy` would read all that these depend on once more, which
+/// takes as long as they do. A warning is an error then.
 ///
 /// What Clippy compiled is optimised a little less and kept apart from the compiler's own: nothing that is shipped or weighed may
 /// come from it.
-pub(crate) fn workspace() -> Command {
-    let mut command = cargo();
-    if LINTS.load(Ordering::Relaxed) {
-        command.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
-        // Between arguments stands what `cargo clippy` puts there.
-        command.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-    }
-    command
+pub(crate) fn with_lints(mut cargo: Command) -> Command {
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+    // Between arguments stands what `cargo clippy` puts there.
+    cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    cargo
 }
 
 /// Builds the binary `wasmbed` in the profile of the tests, with the features that all of them give to what it is linked with: a test of
