@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use wasmbed_deploy_tests::{Chart, Manifest, chart_dir, values_files};
 use wasmbed_testbed::{Cluster, ControlPlane, Kubectl, User};
 
@@ -372,12 +372,20 @@ async fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
 
 /// Hooks aside.
 fn everything_is_there(kubectl: &Kubectl, chart: &Chart) -> Result<()> {
-    let rendered = chart.render()?;
-    for manifest in rendered.iter().filter(|manifest| !manifest.is_hook()) {
-        let namespace = manifest.value["metadata"]["namespace"].as_str().unwrap_or("default");
-        let held = kubectl.run(&["get", manifest.kind(), manifest.name(), "-n", namespace, "-o", "json"])?;
-        let held: Value = serde_json::from_str(&held).context("kubectl prints JSON")?;
-        ensure!(held["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm", "{}", manifest.name());
+    let rendered: Vec<Manifest> =
+        chart.render()?.into_iter().filter(|manifest| !manifest.is_hook()).collect();
+    let wanted = Value::from(rendered.iter().map(|manifest| manifest.value.clone()).collect::<Vec<_>>());
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("wanted.json");
+    std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": wanted}).to_string())?;
+    // One that is not there is an error.
+    let held = kubectl.run(&["get", "-o", "json", "-f", &file.display().to_string()])?;
+    let held: Value = serde_json::from_str(&held).context("kubectl prints JSON")?;
+    let held = held["items"].as_array().context("kubectl prints a list")?;
+    ensure!(held.len() == rendered.len(), "{} of {} are there", held.len(), rendered.len());
+    for manifest in held {
+        let metadata = &manifest["metadata"];
+        ensure!(metadata["labels"]["app.kubernetes.io/managed-by"] == "Helm", "{metadata}");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod access;
 mod chart;
 mod generated;
 mod guide;

@@ -4,12 +4,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use wasmbed_api::PAIRING_NAMESPACE;
 use wasmbed_pki::CertificationRequest;
 use wasmbed_protocol::KeyHash;
 use wasmbed_testbed::{Cluster, ControlPlane, SECRETS_NAMESPACE, SYSTEM_NAMESPACE, User};
+
+use crate::access::Access;
 
 /// A request for a certificate, as a specification has it.
 pub(crate) const REQUEST: &str = include_str!("../../../../crates/apiserver/tests/accept/request.base64");
@@ -163,7 +166,7 @@ async fn by_the_table(plane: ControlPlane) -> Result<()> {
     let operator = ask(User::new("ada", "wasmbed:operators")).await?;
     operator.matrix(OPERATOR, |_| "wasmbed-controller").await?;
     operator_rules(&operator).await?;
-    operators_use_gateways(&cluster)?;
+    operators_use_gateways(&cluster).await?;
     // In no group: nothing at all.
     let stranger = ask(User::new("gateway:g1", "wasmbed:strangers")).await?;
     let nothing: String = GATEWAY.replace(" y", " -");
@@ -185,26 +188,27 @@ async fn operator_rules(operator: &Asked<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What gateways and controllers ask about people: nobody serves these, and `kubectl auth can-i` asks about them all the same.
-fn operators_use_gateways(cluster: &Cluster) -> Result<()> {
-    let may = |user: &User, verb: &str, resource: &str, below: &str| {
-        let below = format!("--subresource={below}");
-        let mut asked = cluster.kubectl(user)?.command(&["auth", "can-i", verb, resource, "-A", &below]);
-        anyhow::Ok(asked.output().context("can't start kubectl")?.stdout.starts_with(b"yes"))
-    };
-    let rights = [
-        ("get", "applications.wasmbed.github.io", "log"),
-        ("get", "devices.wasmbed.github.io", "log"),
-        ("create", "devicegateways.wasmbed.github.io", "login"),
-    ];
-    for (verb, resource, below) in rights {
-        ensure!(
-            may(&User::new("ada", "wasmbed:operators"), verb, resource, below)?,
-            "{verb} {resource}/{below}"
-        );
-        let signer = User::new("signer:s1", "wasmbed:signers");
-        for other in [User::gateway("g1"), User::controller("c1"), signer, User::new("eve", "nobody")] {
-            ensure!(!may(&other, verb, resource, below)?, "{} may {verb} {resource}/{below}", other.name());
+/// What gateways and controllers ask about people: nobody serves these, and the Kubernetes API answers all the same.
+async fn operators_use_gateways(cluster: &Cluster) -> Result<()> {
+    let ada = Access::of(cluster, &User::new("ada", "wasmbed:operators")).await?;
+    let signer = User::new("signer:s1", "wasmbed:signers");
+    let mut others = Vec::new();
+    for other in [User::gateway("g1"), User::controller("c1"), signer, User::new("eve", "nobody")] {
+        others.push((other.name().to_owned(), Access::of(cluster, &other).await?));
+    }
+    for (verb, resource, below) in
+        [("get", "applications", "log"), ("get", "devices", "log"), ("create", "devicegateways", "login")]
+    {
+        let what = ResourceAttributes {
+            verb: Some(verb.to_owned()),
+            group: Some("wasmbed.github.io".to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource: Some(below.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        ensure!(ada.may(what.clone()).await?, "{verb} {resource}/{below}");
+        for (name, other) in &others {
+            ensure!(!other.may(what.clone()).await?, "{name} may {verb} {resource}/{below}");
         }
     }
     Ok(())
@@ -226,19 +230,20 @@ async fn only_keys_of_pairing_tokens(plane: ControlPlane) -> Result<()> {
     for namespace in [PAIRING_NAMESPACE, SYSTEM_NAMESPACE, "default"] {
         kubectl.run(&["-n", namespace, "create", "secret", "generic", name, "--from-literal=key=k"])?;
     }
-    let secret = format!("secrets/{name}");
-    let may = |user: &User, namespace: &str, verb: &str| {
-        let mut asked = cluster.kubectl(user)?.command(&["-n", namespace, "auth", "can-i", verb, &secret]);
-        anyhow::Ok(asked.output().context("can't start kubectl")?.stdout.starts_with(b"yes"))
-    };
     let signer = User::new("signer:s1", "wasmbed:signers");
+    let its = Access::of(&cluster, &signer).await?;
+    let gateways = Access::of(&cluster, &User::gateway("g1")).await?;
+    let controllers = Access::of(&cluster, &User::controller("c1")).await?;
     for verb in VERBS {
-        ensure!(may(&signer, PAIRING_NAMESPACE, verb)? == matches!(verb, "get" | "delete"), "{verb}");
+        let may = its.may_secret(verb, PAIRING_NAMESPACE, name).await?;
+        ensure!(may == matches!(verb, "get" | "delete"), "{verb}");
         for namespace in [SYSTEM_NAMESPACE, "default"] {
-            ensure!(!may(&signer, namespace, verb)?, "a signer may {verb} secrets in {namespace}");
+            let may = its.may_secret(verb, namespace, name).await?;
+            ensure!(!may, "a signer may {verb} secrets in {namespace}");
         }
-        for other in [User::gateway("g1"), User::controller("c1")] {
-            ensure!(!may(&other, PAIRING_NAMESPACE, verb)?, "{} may {verb}", other.name());
+        for (who, other) in [("gateway", &gateways), ("controller", &controllers)] {
+            let may = other.may_secret(verb, PAIRING_NAMESPACE, name).await?;
+            ensure!(!may, "a {who} may {verb} keys of pairing tokens");
         }
     }
     let as_signer = cluster.kubectl(&signer)?;
@@ -269,17 +274,16 @@ async fn only_where_bound(plane: ControlPlane) -> Result<()> {
     for namespace in unbound.into_iter().chain([SECRETS_NAMESPACE]) {
         kubectl.run(&["-n", namespace, "create", "secret", "generic", "one", "--from-literal=key=k"])?;
     }
-    let may = |user: &User, namespace: &str, verb: &str| {
-        let mut asked =
-            cluster.kubectl(user)?.command(&["-n", namespace, "auth", "can-i", verb, "secrets/one"]);
-        anyhow::Ok(asked.output().context("can't start kubectl")?.stdout.starts_with(b"yes"))
-    };
-    let (controller, gateway) = (User::controller("c1"), User::gateway("g1"));
+    let controller = User::controller("c1");
+    let its = Access::of(&cluster, &controller).await?;
+    let gateways = Access::of(&cluster, &User::gateway("g1")).await?;
     for verb in VERBS {
-        ensure!(may(&controller, SECRETS_NAMESPACE, verb)? == (verb == "get"), "a controller: {verb}");
-        ensure!(!may(&gateway, SECRETS_NAMESPACE, verb)?, "a gateway: {verb}");
+        let may = its.may_secret(verb, SECRETS_NAMESPACE, "one").await?;
+        ensure!(may == (verb == "get"), "a controller: {verb}");
+        ensure!(!gateways.may_secret(verb, SECRETS_NAMESPACE, "one").await?, "a gateway: {verb}");
         for namespace in unbound {
-            ensure!(!may(&controller, namespace, verb)?, "a controller may {verb} secrets in {namespace}");
+            let may = its.may_secret(verb, namespace, "one").await?;
+            ensure!(!may, "a controller may {verb} secrets in {namespace}");
         }
     }
     let as_controller = cluster.kubectl(&controller)?;
