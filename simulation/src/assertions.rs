@@ -1,13 +1,13 @@
 //! What must hold once faults have stopped and time has passed: everything is as the reference model says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use wasmbed_agent::Agent;
 use wasmbed_api::{pairing_secret, request_annotation as annotation};
 use wasmbed_control::UnixTime;
-use wasmbed_protocol::ApplicationState;
+use wasmbed_protocol::{ApplicationState, ApplicationUid};
 
 use crate::{
     api::{REQUESTS, SECRETS},
@@ -29,11 +29,14 @@ const CLOCK_AHEAD_MS: u64 = 2_000;
 const HEARTBEAT_OLD_MS: u64 = 45_000;
 
 impl World {
+    fn expected(&self) -> Expected {
+        let names: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
+        Expected::of(&self.api, &names, &self.absent(), self.enrollment)
+    }
+
     /// What is not yet as people want it.
     pub(crate) fn unsettled(&self) -> Option<String> {
-        let names: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
-        let absent = self.absent();
-        let expected = Expected::of(&self.api, &names, &absent, self.enrollment);
+        let expected = self.expected();
         let application = self.api.peek_all("applications").iter().find_map(|application| {
             let name = name_of(application);
             let status = &application["status"];
@@ -50,6 +53,7 @@ impl World {
         });
         application
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_device(device, &expected)))
+            .or_else(|| self.unsettled_setting(&expected))
             .or_else(|| self.devices.iter().find_map(|device| self.unsettled_token(device)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_gateway(gateway)))
             .or_else(|| self.gateways.iter().find_map(|gateway| self.unsettled_name(gateway)))
@@ -103,6 +107,38 @@ impl World {
         };
         object["spec"]["pairing_id"] == token.as_str()
             && (self.api.peek(SECRETS, &pairing_secret(&token)).is_some() || issued())
+    }
+
+    /// An application reads what its Application says.
+    fn unsettled_setting(&self, expected: &Expected) -> Option<String> {
+        expected.settings.iter().find_map(|((name, uid), wanted)| {
+            let read = self.witness.settings.read(self.index(name)?, uid.parse().ok()?).map(u64::from);
+            (read != Some(*wanted))
+                .then(|| format!("{uid} on {name} reads {read:?}, its setting is {wanted}"))
+        })
+    }
+
+    /// What runs as its Application is now, by device, and how often it has begun.
+    pub(crate) fn running(&self) -> BTreeMap<(usize, ApplicationUid), u64> {
+        let expected = self.expected();
+        let known = expected.settings.keys().filter_map(|(name, uid)| {
+            let (device, uid) = (self.index(name)?, uid.parse().ok()?);
+            Some(((device, uid), self.witness.settings.begun(device, uid)))
+        });
+        known.collect()
+    }
+
+    /// What of that has begun again since.
+    pub(crate) fn restarted(&self, running: &BTreeMap<(usize, ApplicationUid), u64>) -> Option<String> {
+        running.iter().find_map(|((device, uid), before)| {
+            let begun = self.witness.settings.begun(*device, *uid);
+            (begun != *before)
+                .then(|| format!("{uid} on device {device} had begun {before} times, and has {begun} times"))
+        })
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        self.devices.iter().position(|device| device.name == name)
     }
 
     /// A token that brought a certificate is gone.
@@ -198,7 +234,7 @@ impl World {
         let (name, status) = (&device.name, &object["status"]);
         let runs = device.supervisor.loaded();
         let rests = device.supervisor.agent().is_some_and(Agent::is_at_rest);
-        let index = self.devices.iter().position(|other| other.name == *name)?;
+        let index = self.index(name)?;
         let proven = self.witness.decommissions.has_proven(index, &text(&object["metadata"]["uid"]));
         let confirmed = status["decommission"]["confirmed_at"].is_string();
         let settled = rests && runs == 0 && confirmed == proven;

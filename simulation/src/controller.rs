@@ -14,7 +14,7 @@ use wasmbed_control::{
     election::{Election, Lead},
     fleet::{
         CallId, Fleet, FleetConfig, Order, OrdersOutcome, ProofCheck, ProofEvidence, PutOutcome,
-        UploadOutcome, UploadSource,
+        SettingsOutcome, UploadOutcome, UploadSource,
     },
     gateway::Cursor,
     gateway_api::{DecommissionOrder, PutDecommissions, StreamEvent},
@@ -49,6 +49,7 @@ struct Stream {
 enum Outcome {
     Put(String, CallId, PutOutcome),
     Orders(String, CallId, OrdersOutcome),
+    Settings(String, CallId, SettingsOutcome),
     Upload(String, CallId, UploadOutcome),
     Write(CallId, WriteOutcome<String>),
 }
@@ -239,6 +240,9 @@ impl ControllerProcess {
                 Outcome::Orders(gateway, id, outcome) => {
                     self.fleet.handle_orders_outcome(now, &gateway, id, outcome);
                 }
+                Outcome::Settings(gateway, id, outcome) => {
+                    self.fleet.handle_settings_outcome(now, &gateway, id, outcome);
+                }
                 Outcome::Upload(gateway, id, outcome) => {
                     self.fleet.handle_upload_outcome(now, &gateway, id, outcome);
                 }
@@ -262,10 +266,8 @@ impl ControllerProcess {
             self.awaited.push_back((now.ms, Outcome::Upload(upload.gateway, upload.id, outcome)));
         }
         while let Some(put) = self.fleet.poll_put(now) {
-            // Most arrive at once; some so late that another leads by then.
-            let most_ms = if self.line.delays_set() { 20_000 } else { 40 };
-            let delay_ms = self.random.below(most_ms);
-            network.send(now.ms + delay_ms, self.sender, put.gateway, put.id, Request::Put(put.body));
+            let at_ms = self.arrives_ms(now);
+            network.send(at_ms, self.sender, put.gateway, put.id, Request::Put(put.body));
         }
         while let Some(check) = self.fleet.poll_proof(now) {
             self.fleet.handle_proof(now, &check, examine(&check));
@@ -273,10 +275,19 @@ impl ControllerProcess {
         while let Some(put) = self.fleet.poll_orders(now) {
             let orders = put.orders.iter().map(sign).collect();
             let body = PutDecommissions { leader_term: put.leader_term, orders };
-            let most_ms = if self.line.delays_set() { 20_000 } else { 40 };
-            let delay_ms = self.random.below(most_ms);
-            network.send(now.ms + delay_ms, self.sender, put.gateway, put.id, Request::Orders(body));
+            let at_ms = self.arrives_ms(now);
+            network.send(at_ms, self.sender, put.gateway, put.id, Request::Orders(body));
         }
+        while let Some(put) = self.fleet.poll_settings(now) {
+            let at_ms = self.arrives_ms(now);
+            network.send(at_ms, self.sender, put.gateway, put.id, Request::Settings(put.body));
+        }
+    }
+
+    /// When what is sent now arrives: mostly at once, sometimes so late that another leads by then.
+    fn arrives_ms(&mut self, now: Now) -> u64 {
+        let most_ms = if self.line.delays_set() { 20_000 } else { 40 };
+        now.ms + self.random.below(most_ms)
     }
 
     /// An answer comes, if it was this process that asked.
@@ -285,6 +296,7 @@ impl ControllerProcess {
             let outcome = match answered.answer {
                 Answer::Put(outcome) => Outcome::Put(answered.gateway, answered.id, outcome),
                 Answer::Orders(outcome) => Outcome::Orders(answered.gateway, answered.id, outcome),
+                Answer::Settings(outcome) => Outcome::Settings(answered.gateway, answered.id, outcome),
                 Answer::Upload(outcome) => Outcome::Upload(answered.gateway, answered.id, outcome),
             };
             self.awaited.push_back((now.ms + self.random.below(40), outcome));

@@ -11,10 +11,11 @@ use proptest::{
 
 use crate::{
     names::{APPLICATIONS, MODULES, SITES},
+    settings::SETTING_MAX,
     transition::{Enrollment, Joins, Opening, Selector, Source, Transition, Wanted},
     tree::{Drawn, ScenarioTree},
     weather::Weather,
-    world::{CONTROLLERS, FAULTS_MS, GATEWAYS, HARDWARE},
+    world::{CALM_MS, CONTROLLERS, FAULTS_MS, GATEWAYS, HARDWARE},
 };
 
 /// What is away is so for this long at most; half of the time it is back soon.
@@ -82,6 +83,10 @@ impl Strategy for Scenarios {
         for strategy in last {
             steps.push(Drawn::new(FAULTS_MS, Box::new(strategy.new_tree(runner)?)));
         }
+        for application in 0..APPLICATIONS.len() {
+            let strategy = adjust(Just(application));
+            steps.push(Drawn::new(CALM_MS, Box::new(strategy.new_tree(runner)?)));
+        }
         Ok(ScenarioTree::new(Box::new(opening), steps))
     }
 }
@@ -142,6 +147,7 @@ fn of_people() -> Vec<(u32, BoxedStrategy<Transition>)> {
                 .prop_map(|application| Transition::DeleteApplication { application })
                 .boxed(),
         ),
+        (18, adjust(0..APPLICATIONS.len()).boxed()),
         (9, (0..MODULES.len()).prop_map(|module| Transition::DeleteModule { module }).boxed()),
         (9, provide_modules().boxed()),
         (9, label(device()).boxed()),
@@ -284,6 +290,7 @@ fn of_api() -> Vec<(u32, BoxedStrategy<Transition>)> {
 fn last_word() -> Vec<BoxedStrategy<Transition>> {
     let mut all = vec![provide_modules().boxed()];
     all.extend((0..APPLICATIONS.len()).map(|application| want(Just(application)).boxed()));
+    all.extend((0..APPLICATIONS.len()).map(|application| adjust(Just(application)).boxed()));
     for device in 0..HARDWARE.len() {
         all.push(label(Just(device)).boxed());
         all.push(revoke(Just(device), 0.17).boxed());
@@ -316,6 +323,11 @@ fn revoke(device: impl Strategy<Value = usize>, of: f64) -> impl Strategy<Value 
 
 fn register(device: impl Strategy<Value = usize>) -> impl Strategy<Value = Transition> {
     (device, chance(0.75)).prop_map(|(device, approved)| Transition::Register { device, approved })
+}
+
+fn adjust(application: impl Strategy<Value = usize>) -> impl Strategy<Value = Transition> {
+    (application, option::of(0..=SETTING_MAX), option::of(0..HARDWARE.len()))
+        .prop_map(|(application, value, device)| Transition::Adjust { application, value, device })
 }
 
 fn provide_modules() -> impl Strategy<Value = Transition> {

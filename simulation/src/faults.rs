@@ -45,6 +45,7 @@ impl World {
             Transition::Register { device, approved } => self.register(device, approved),
             Transition::Decide { device, approved } => self.decide(device, approved),
             Transition::DeleteRequests { device } => self.delete_requests(device, |_| true),
+            Transition::Adjust { application, value, device } => self.adjust(application, value, device),
             Transition::DeleteNamespace { first } => self.delete_namespace(first),
             Transition::CutLink { .. }
             | Transition::SilenceLink { .. }

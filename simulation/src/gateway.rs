@@ -10,10 +10,13 @@ use wasmbed_control::{
     election::Hold,
     gateway::{
         Answer, Call, CertificateCallId, CertificateWork, Config, Cursor, Enrollment, Gateway, LeftOut,
-        Notice, PreparedOrders, PreparedSets, Refused, RequestId, RequestSeen, SessionId, StoreOperation,
-        UploadDecision, WriteId,
+        Notice, PreparedOrders, PreparedSets, PreparedSettings, Refused, RequestId, RequestSeen, SessionId,
+        StoreOperation, UploadDecision, WriteId,
     },
-    gateway_api::{PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, StreamEvent},
+    gateway_api::{
+        PutDecommissions, PutDecommissionsAnswer, PutSets, PutSetsAnswer, PutSettings, PutSettingsAnswer,
+        StreamEvent,
+    },
     kubernetes::WriteOutcome,
 };
 use wasmbed_protocol::{Frames, limits::FRAME_BYTES_MAX};
@@ -404,6 +407,20 @@ impl GatewayProcess {
         self.core.handle_put_orders(now, request, PreparedOrders::new(put));
         self.work_on_disk(now);
         let answers = std::iter::from_fn(|| self.core.poll_orders_answer());
+        Some(answers.filter(|answer| answer.request == request).last()?.result)
+    }
+
+    /// Takes settings of applications.
+    pub(crate) fn put_settings(
+        &mut self,
+        put: &PutSettings,
+        now: Now,
+        api: &Api,
+    ) -> Option<Result<PutSettingsAnswer, Refused>> {
+        let request = self.begin_call(put.leader_term, now, api);
+        self.core.handle_put_settings(now, request, PreparedSettings::new(put));
+        self.work_on_disk(now);
+        let answers = std::iter::from_fn(|| self.core.poll_settings_answer());
         Some(answers.filter(|answer| answer.request == request).last()?.result)
     }
 

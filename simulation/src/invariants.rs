@@ -14,7 +14,8 @@
 //! - No number that a device says about itself drives up the epoch or the revision in its status.
 //! - The embedded API refuses no write of ours.
 //!
-//! `traps` has what must hold of traps, `decommissions` of devices that are taken out of service, `joining` of those that join.
+//! `traps` has what must hold of traps, `decommissions` of devices that are taken out of service, `joining` of those that join,
+//! `settings` of what applications read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +33,7 @@ use crate::{
     decommissions::Decommissions,
     joining::Joining,
     sender::Sender,
+    settings::Settings,
     traps::{Broken, Started, Traps},
 };
 
@@ -93,6 +95,7 @@ pub(crate) struct Witness {
     pub(crate) traps: Traps,
     pub(crate) decommissions: Decommissions,
     pub(crate) joins: Joining,
+    pub(crate) settings: Settings,
     reported: BTreeMap<usize, BTreeSet<Claim>>,
     acknowledged: BTreeMap<usize, u64>,
     /// Devices that were told that they are deleted, revoked or taken out of service, and may have forgotten their set since.

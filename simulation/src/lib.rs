@@ -44,6 +44,7 @@ mod presence;
 mod random;
 mod reference;
 mod sender;
+mod settings;
 mod shrink;
 mod signer;
 mod transition;

@@ -117,7 +117,7 @@ mod tests {
                 &format!("# why\n{elsewhere}"),
                 "line 2: gateways are 3, numbered from 0 on, and each of 4 devices",
             ),
-            (&format!("{opening}\n{back}"), "before the 240000 of the line above"),
+            (&format!("{opening}\n{back}"), "before the 241000 of the line above"),
         ];
         for (text, why) in refused {
             assert!(error(text).contains(why), "{}", error(text));

@@ -2,9 +2,9 @@
 
 use wasmbed_control::{
     Now,
-    fleet::{CallId, OrdersOutcome, PutOutcome, UploadOutcome},
+    fleet::{CallId, OrdersOutcome, PutOutcome, SettingsOutcome, UploadOutcome},
     gateway::Refused,
-    gateway_api::{PutDecommissions, PutSets},
+    gateway_api::{PutDecommissions, PutSets, PutSettings},
 };
 use wasmbed_protocol::ModuleDigest;
 
@@ -15,12 +15,14 @@ use crate::{
 pub(crate) enum Request {
     Put(PutSets),
     Orders(PutDecommissions),
+    Settings(PutSettings),
     Upload { digest: ModuleDigest, bytes: Vec<u8> },
 }
 
 pub(crate) enum Answer {
     Put(PutOutcome),
     Orders(OrdersOutcome),
+    Settings(SettingsOutcome),
     Upload(UploadOutcome),
 }
 
@@ -94,6 +96,15 @@ impl Network {
                                 .unwrap_or_else(|| OrdersOutcome::Failed("no answer".to_owned())),
                         )
                     }
+                    Request::Settings(body) => {
+                        let answered =
+                            reached.and_then(|process| put_settings(process, &body, now, api, witness));
+                        Answer::Settings(
+                            answered
+                                .filter(|_| !outcome_lost)
+                                .unwrap_or_else(|| SettingsOutcome::Failed("no answer".to_owned())),
+                        )
+                    }
                     Request::Upload { digest, bytes } => Answer::Upload(match reached {
                         None => UploadOutcome::Failed("no connection".to_owned()),
                         Some(_) if wasmbed_agent::module_digest(&bytes) != digest => {
@@ -145,6 +156,25 @@ fn put_orders(
         Err(Refused::Fenced(refusal)) => OrdersOutcome::Fenced(refusal),
         Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal)) => {
             OrdersOutcome::Failed(refusal.message)
+        }
+    })
+}
+
+fn put_settings(
+    process: &mut GatewayProcess,
+    body: &PutSettings,
+    now: Now,
+    api: &Api,
+    witness: &mut Witness,
+) -> Option<SettingsOutcome> {
+    Some(match process.put_settings(body, process.clock.now(now.ms), api)? {
+        Ok(answer) => {
+            witness.gateway_writes(&process.name, now.ms);
+            SettingsOutcome::Answered(answer)
+        }
+        Err(Refused::Fenced(refusal)) => SettingsOutcome::Fenced(refusal),
+        Err(Refused::Invalid(refusal) | Refused::Unavailable(refusal)) => {
+            SettingsOutcome::Failed(refusal.message)
         }
     })
 }

@@ -14,6 +14,7 @@ use crate::{
     identities::public_key_info,
     names::{APPLICATIONS, MODULES, SITES},
     reference::text,
+    settings::SETTING,
     signer::with_condition,
     transition::{Joins, Selector, Source, Wanted},
     world::World,
@@ -34,12 +35,15 @@ impl World {
             Source::Once => (json!(self.once), Value::Null),
             Source::Traps => (json!(self.traps), Value::Null),
         };
-        let spec = json!({
+        let mut spec = json!({
             "name": name, "wasm_bytes": inline, "module": module,
             "target_devices": { "device_names": named, "selector": selector },
             "min_ready_seconds": if wanted.slow { json!(10) } else { Value::Null },
             "config": { "restart_policy": if wanted.module == Source::Once { "Never" } else { "Always" } },
         });
+        if matches!(wanted.module, Source::Once | Source::Traps) {
+            spec["settings"] = Value::Null;
+        }
         let patch = json!({ "spec": &spec });
         if let Err(ApiError::NotFound) = self.api.patch("applications", name, false, patch) {
             // Refused only while the API is away, or the namespace is being deleted.
@@ -56,6 +60,24 @@ impl World {
                 let _ = self.api.patch("applications", name, false, patch);
             }
         }
+    }
+
+    pub(crate) fn adjust(&mut self, application: usize, value: Option<u8>, device: Option<usize>) {
+        let name = APPLICATIONS[application % APPLICATIONS.len()];
+        let Some(object) = self.api.peek("applications", name) else { return };
+        let bytes = object["spec"]["wasm_bytes"].as_str();
+        if [&self.once, &self.traps].iter().any(|without| bytes == Some(without.as_str())) {
+            return;
+        }
+        let values = json!({ SETTING: value });
+        let settings = match (value, device) {
+            (None, _) => Value::Null,
+            (Some(_), None) => json!({ "values": values }),
+            (Some(_), Some(device)) => {
+                json!({ "overrides": [{ "device_names": [self.device_name(device)], "values": values }] })
+            }
+        };
+        let _ = self.api.patch("applications", name, false, json!({ "spec": { "settings": settings } }));
     }
 
     /// Creates the Modules that are not there; what is in one is never changed.

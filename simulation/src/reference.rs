@@ -8,12 +8,14 @@ use wasmbed_agent::module_digest;
 use wasmbed_api::DeviceFacts;
 use wasmbed_control::{fleet::ModuleFacts, gateway::Enrollment};
 
-use crate::api::Api;
+use crate::{api::Api, settings::SETTING};
 
 /// What should be.
 pub(crate) struct Expected {
     /// Devices that are let in: Applications by UID and digest.
     pub(crate) runs: BTreeMap<String, BTreeSet<(String, String)>>,
+    /// By device and Application's UID: the value of the setting, of those that run as their Application is now.
+    pub(crate) settings: BTreeMap<(String, String), u64>,
     /// Devices that are let in to be taken out of service.
     pub(crate) decommissioned: BTreeSet<String>,
     /// Devices that are kept out.
@@ -96,6 +98,7 @@ impl Expected {
         }
         let mut expected = Self {
             runs: BTreeMap::new(),
+            settings: BTreeMap::new(),
             decommissioned: BTreeSet::new(),
             kept_out: BTreeSet::new(),
             applications: counts,
@@ -163,6 +166,10 @@ impl Expected {
                     Outcome::Earlier(_) => counts.undecided += 1,
                     Outcome::Runs(_) => counts.running += 1,
                 }
+                if let Outcome::Runs(_) = outcome {
+                    let uid = text(&application["metadata"]["uid"]);
+                    self.settings.insert((name.clone(), uid), setting(application, &name));
+                }
                 if let Outcome::Runs(digest) | Outcome::Earlier(Some(digest)) = outcome {
                     runs.insert((text(&application["metadata"]["uid"]), digest));
                 }
@@ -217,6 +224,17 @@ fn as_it_is(device: &Value, application: &Value) -> Outcome {
         None if is_once(application) && has_ended(device, application) => Outcome::Succeeded,
         entry => Outcome::Earlier(entry.map(|entry| text(&entry["digest"]))),
     }
+}
+
+/// The value of the setting on a device: one for that device is above one for all.
+fn setting(application: &Value, device: &str) -> u64 {
+    let settings = &application["spec"]["settings"];
+    let value = |values: &Value| values["values"][SETTING].as_u64();
+    let mut overrides = settings["overrides"].as_array().into_iter().flatten().rev();
+    let named = overrides.find(|entry| {
+        entry["device_names"].as_array().is_some_and(|names| names.iter().any(|name| name == device))
+    });
+    named.and_then(value).or_else(|| value(settings)).unwrap_or(0)
 }
 
 /// The report of what runs of an Application, if anything does.

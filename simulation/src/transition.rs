@@ -131,6 +131,13 @@ pub(crate) enum Transition {
     DeleteRequests {
         device: usize,
     },
+    /// Gives the setting of an Application's program a value, on all devices or on one; without a value all of them are left to the
+    /// program. One whose program has no setting stays as it is.
+    Adjust {
+        application: usize,
+        value: Option<u8>,
+        device: Option<usize>,
+    },
     /// All kinds, beginning with this one, and nothing new until they are gone.
     DeleteNamespace {
         first: usize,

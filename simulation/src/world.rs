@@ -22,6 +22,7 @@ use crate::{
     presence::lease_name,
     random::Random,
     reference::text,
+    settings,
     signer::SignerProcess,
     transition::{Joins, Opening, Scenario},
 };
@@ -35,8 +36,10 @@ pub(crate) const HARDWARE: [Hardware; 4] = [
 ];
 pub(crate) const GATEWAYS: usize = 3;
 pub(crate) const CONTROLLERS: usize = 3;
-/// Time of faults, virtual milliseconds. Transitions of a later time are the last word of people, after the faults.
+/// Time of faults, virtual milliseconds. Transitions of a later time are what people want in the end, after the faults.
 pub(crate) const FAULTS_MS: u64 = 240_000;
+/// Transitions of this time and later are made once all is settled: they restart nothing.
+pub(crate) const CALM_MS: u64 = FAULTS_MS + 1_000;
 /// Time to converge in afterwards: the longest back-offs of all parts are below it.
 const CONVERGE_MS: u64 = 1_500_000;
 /// Between two comparisons with the reference model.
@@ -135,29 +138,20 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Summary, Violation> {
         world.step(steps.peek().map_or(FAULTS_MS, |step| step.at_ms))?;
     }
     world.mend();
-    for step in steps {
+    while let Some(step) = steps.next_if(|step| step.at_ms < CALM_MS) {
         world.apply(&step.transition);
     }
     // The reference model takes for granted that what Applications name is there and runs, whatever a smaller run leaves out.
     world.provide_modules([0, 0]);
     world.mend_programs();
-    let end_ms = world.now_ms + CONVERGE_MS;
-    let mut look_ms = world.now_ms;
-    loop {
-        world.step(u64::MAX)?;
-        if world.now_ms < look_ms {
-            continue;
-        }
-        look_ms = world.now_ms + LOOK_MS;
-        world.decommission_what_is_erased();
-        match world.unsettled() {
-            None => break,
-            Some(_) if world.now_ms < end_ms => {}
-            Some(what) => {
-                let what = format!("{CONVERGE_MS} ms after the last fault: {what}");
-                return Err(Violation { rule: "everything converges", what, at_ms: world.now_ms });
-            }
-        }
+    world.settle()?;
+    let running = world.running();
+    for step in steps {
+        world.apply(&step.transition);
+    }
+    world.settle()?;
+    if let Some(what) = world.restarted(&running) {
+        return Err(Violation { rule: "a setting restarts nothing", what, at_ms: world.now_ms });
     }
     Ok(Summary {
         virtual_ms: world.now_ms,
@@ -227,6 +221,28 @@ impl World {
         })
     }
 
+    /// Goes on until everything is as the reference model says.
+    fn settle(&mut self) -> Result<(), Violation> {
+        let end_ms = self.now_ms + CONVERGE_MS;
+        let mut look_ms = self.now_ms;
+        loop {
+            self.step(u64::MAX)?;
+            if self.now_ms < look_ms {
+                continue;
+            }
+            look_ms = self.now_ms + LOOK_MS;
+            self.decommission_what_is_erased();
+            match self.unsettled() {
+                None => return Ok(()),
+                Some(_) if self.now_ms < end_ms => {}
+                Some(what) => {
+                    let what = format!("{CONVERGE_MS} ms after the last fault: {what}");
+                    return Err(Violation { rule: "everything converges", what, at_ms: self.now_ms });
+                }
+            }
+        }
+    }
+
     /// One round of everything, then time moves to where something is due, not past the next transition.
     fn step(&mut self, next_ms: u64) -> Result<(), Violation> {
         let now_ms = self.now_ms;
@@ -278,6 +294,7 @@ impl World {
             let session = device.supervisor.session();
             for (uid, line) in device.take_lines() {
                 self.witness.traps.logged(index, uid, &line, now.ms, session);
+                self.witness.settings.logged(index, uid, &line);
             }
             let broken = self.witness.decommissions.still_erased(index, device);
             self.witness.keep(broken);
@@ -485,19 +502,29 @@ fn traps() -> String {
     BASE64_STANDARD.encode(assemble(text))
 }
 
-/// Modules of different sizes that run until they are stopped.
+/// Modules of different sizes that run until they are stopped, and say what their setting is.
 fn modules() -> Vec<String> {
+    let section = settings::section();
+    let (begins, reads) = (settings::BEGINS, settings::READS);
+    let (begins_bytes, reads_bytes, said_bytes) = (begins.len(), reads.len(), reads.len() + 1);
     let module = |bytes: usize| {
         let data = "x".repeat(bytes);
         let text = format!(
             r#"(module
+                (@custom "wasmbed.settings" "{section}")
                 (import "wasmbed" "log" (func $log (param i32 i32)))
+                (import "wasmbed" "setting_get" (func $get (param i32 i32 i32 i32) (result i32)))
                 (import "wasmbed" "wait" (func $wait (param i32)))
                 (memory (export "memory") 1)
-                (data (i32.const 0) "{data}")
+                (data (i32.const 0) "{reads}")
+                (data (i32.const 16) "{begins}")
+                (data (i32.const 32) "{data}")
                 (func (export "run")
+                    (call $log (i32.const 16) (i32.const {begins_bytes}))
                     (loop
-                        (call $log (i32.const 0) (i32.const 8))
+                        (drop (call $get (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 8)))
+                        (i32.store8 (i32.const {reads_bytes}) (i32.add (i32.load8_u (i32.const 8)) (i32.const 48)))
+                        (call $log (i32.const 0) (i32.const {said_bytes}))
                         (call $wait (i32.const 20000))
                         (br 0))))"#
         );
