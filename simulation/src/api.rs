@@ -1,7 +1,9 @@
 //! The Kubernetes API: the embedded API's store on memory, behind calls that fail.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
+    rc::Rc,
     sync::{Arc, OnceLock},
 };
 
@@ -87,8 +89,17 @@ struct Outage {
     mute_until_ms: u64,
 }
 
+/// An object and what it was read from.
+#[derive(Default)]
+struct Read {
+    bytes: Vec<u8>,
+    object: Rc<Value>,
+}
+
 pub(crate) struct Api {
     memory: Memory,
+    /// What was read last of each object, by plural and name.
+    read: RefCell<BTreeMap<String, BTreeMap<String, Read>>>,
     kinds: BTreeMap<String, Arc<Kind>>,
     uids: u128,
     /// Nothing answers.
@@ -120,6 +131,7 @@ impl Api {
         let memory = Memory::new(all, HISTORY);
         let mut api = Self {
             memory,
+            read: RefCell::default(),
             kinds,
             uids: 0,
             down: false,
@@ -283,13 +295,19 @@ impl Api {
         if self.down {
             return Err(ApiError::Unavailable);
         }
-        self.peek(plural, name).ok_or(ApiError::NotFound)
+        self.peek(plural, name).map(Rc::unwrap_or_clone).ok_or(ApiError::NotFound)
     }
 
-    /// For the checks, which see through outages.
-    pub(crate) fn peek(&self, plural: &str, name: &str) -> Option<Value> {
+    /// For the checks, which see through outages, and ask for the same objects at each step.
+    pub(crate) fn peek(&self, plural: &str, name: &str) -> Option<Rc<Value>> {
         let kind = self.kind(plural);
-        self.memory.get(&kind, if kind.namespaced { NAMESPACE } else { "" }, name)
+        let bytes = self.memory.stored(&kind, if kind.namespaced { NAMESPACE } else { "" }, name)?;
+        let mut read = self.read.borrow_mut();
+        let read = read.entry(plural.to_owned()).or_default().entry(name.to_owned()).or_default();
+        if read.bytes != bytes {
+            *read = Read { bytes: bytes.to_vec(), object: Rc::new(stored(&kind, bytes)) };
+        }
+        Some(Rc::clone(&read.object))
     }
 
     /// For the checks, which see through outages.
@@ -347,7 +365,7 @@ fn stored(kind: &Kind, bytes: &[u8]) -> Value {
 
 /// An object of one of our kinds, as a process reads it.
 pub(crate) fn typed<T: DeserializeOwned>(object: &Value) -> Option<T> {
-    let read = serde_json::from_value(object.clone());
+    let read = T::deserialize(object);
     debug_assert!(read.is_ok(), "the API holds only what its schemas allow: {object}");
     read.ok()
 }

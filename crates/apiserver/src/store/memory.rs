@@ -97,9 +97,14 @@ impl Memory {
         Ok(applied)
     }
 
+    /// One object, as it is stored.
+    pub fn stored(&self, kind: &Kind, namespace: &str, name: &str) -> Option<&[u8]> {
+        self.objects.get(&kind.key(namespace, name)).map(Vec::as_slice)
+    }
+
     /// One object.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Value> {
-        let mut object = serde_json::from_slice(self.objects.get(&kind.key(namespace, name))?).ok()?;
+        let mut object = serde_json::from_slice(self.stored(kind, namespace, name)?).ok()?;
         kind.conversion().convert_from_stored(&mut object);
         Some(object)
     }
