@@ -38,10 +38,14 @@ pub(crate) fn binary(is_dev: bool) -> Result<PathBuf> {
     command.env("CARGO_TARGET_DIR", &built).env("CARGO_BUILD_BUILD_DIR", target());
     process::run(&mut command)?;
     let binary = built.join(profile).join("wasmbed");
-    let headers =
-        process::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(&binary))?;
-    ensure!(headers.contains("LOAD") && !headers.contains("INTERP"), "{} is not static", binary.display());
+    ensure!(is_static(&binary)?, "{} is not static", binary.display());
     Ok(binary)
+}
+
+/// Whether it brings along all that it needs.
+pub(crate) fn is_static(binary: &Path) -> Result<bool> {
+    let headers = process::output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(binary))?;
+    Ok(headers.contains("LOAD") && !headers.contains("INTERP"))
 }
 
 fn release() -> Command {
@@ -56,7 +60,7 @@ fn dev() -> Command {
     let mut command = process::build_binary();
     // Makes it another binary than the usual one for Cargo, which does not see what the wrapper adds.
     command.args(["--config", "profile.dev.package.wasmbed.strip=\"symbols\""]);
-    command.env("RUSTC_WRAPPER", process::top().join("xtask/static-link"));
+    command.env("RUSTC_WRAPPER", process::static_link());
     command
 }
 

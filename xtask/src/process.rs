@@ -100,9 +100,18 @@ pub(crate) fn lint_what_is_compiled() {
     LINTS.store(true, Ordering::Relaxed);
 }
 
-/// [`cargo`] for what is compiled for tests: with lints where they are wanted.
+/// A wrapper of the compiler that links `wasmbed` as its image has it.
+pub(crate) fn static_link() -> PathBuf {
+    top().join("xtask/static-link")
+}
+
+/// [`cargo`] for what is compiled for tests: with lints where they are wanted. `wasmbed` is the one that is shipped, statically linked,
+/// unless somebody has a wrapper of their own, or Cargo has linked the usual one already.
 pub(crate) fn workspace() -> Command {
-    let command = cargo();
+    let mut command = cargo();
+    if std::env::var_os("RUSTC_WRAPPER").is_none() {
+        command.env("RUSTC_WRAPPER", static_link());
+    }
     if LINTS.load(Ordering::Relaxed) { with_lints(command) } else { command }
 }
 

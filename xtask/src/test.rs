@@ -213,7 +213,12 @@ pub(crate) fn command() -> Result<Command> {
         command.env(THREADS, (2 * cores).to_string());
     }
     // Built with the tests of its own package; otherwise each package that starts it would build it with other features.
-    command.env("WASMBED_BINARY", process::top().join(container::target()).join("debug/wasmbed"));
+    let binary = process::top().join(container::target()).join("debug/wasmbed");
+    // Tests of its image build another one where this is not what an image has.
+    if binary.exists() && container::is_static(&binary)? {
+        command.env("WASMBED_STATIC_BINARY", &binary);
+    }
+    command.env("WASMBED_BINARY", binary);
     Ok(command)
 }
 
