@@ -171,7 +171,8 @@ impl Real {
     /// # Errors
     /// When it can't start, or doesn't take the definitions.
     pub async fn start() -> Result<Real> {
-        let options = Options { controller_manager: true, ..Options::default() };
+        // Answers tell how old objects are, and those of the other are as old as it is.
+        let options = Options { controller_manager: true, anew: true, ..Options::default() };
         let cluster = Cluster::start_with(ControlPlane::Kubernetes, options).await?;
         let client = cluster.client(&account(User::Admin)).await?;
         let api: kube::Api<kube::core::DynamicObject> = kube::Api::all_with(client, &definition_resource());

@@ -44,6 +44,8 @@ pub struct Options {
     pub durable: bool,
     /// With kube-controller-manager: owner references are collected and deleted namespaces go.
     pub controller_manager: bool,
+    /// It takes nothing over from an earlier one: what it makes at its first start is as old as it is.
+    pub anew: bool,
 }
 
 /// A process of a control plane.

@@ -20,6 +20,7 @@ impl Cluster {
     pub async fn start_with(plane: ControlPlane, options: Options) -> Result<Self> {
         let cluster = Self::create(plane, options)?;
         let seed = match plane {
+            _ if options.anew => None,
             ControlPlane::Embedded => None,
             ControlPlane::Kubernetes => Some(seed::path(&setup::installed()?)?),
         };

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{api::core::v1::Namespace, jiff::Timestamp};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
@@ -97,6 +97,21 @@ async fn the_controller_manager_ends_a_namespace() -> Result<()> {
     let uid = made.metadata.uid.context("a uid")?;
     let gone = await_condition(namespaces, "short-lived", is_deleted(&uid));
     tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.context("it stays")??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_that_is_made_anew_is_no_older_than_that() -> Result<()> {
+    // Leaves what others take over, where nothing is yet.
+    drop(Cluster::start(ControlPlane::Kubernetes).await?);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let begun = Timestamp::now();
+    let options = Options { anew: true, ..Options::default() };
+    let cluster = Cluster::start_with(ControlPlane::Kubernetes, options).await?;
+    let namespaces: Api<Namespace> = Api::all(cluster.client(&User::administrator()).await?);
+    let made = namespaces.get("default").await?.metadata.creation_timestamp.context("when it was made")?;
+    // It is of whole seconds.
+    assert!(made.0.as_second() >= begun.as_second(), "{made:?} is before {begun}");
     Ok(())
 }
 
