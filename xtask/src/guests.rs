@@ -37,13 +37,14 @@ enum Language {
     C,
 }
 
-const SAMPLES: [Sample; 11] = [
+const SAMPLES: [Sample; 12] = [
     Sample { name: "hello", language: Language::Rust, capabilities: "none", lines: 4 },
     Sample { name: "sensor-loop", language: Language::Rust, capabilities: "gpio,sensor", lines: 4 },
     Sample { name: "counter", language: Language::Rust, capabilities: "key-value", lines: 8 },
     Sample { name: "thermometer", language: Language::Rust, capabilities: "i2c,messages", lines: 4 },
     Sample { name: "recorder", language: Language::Rust, capabilities: "i2c", lines: 4 },
     Sample { name: "relay", language: Language::Rust, capabilities: "gpio,messages", lines: 1 },
+    Sample { name: "button", language: Language::Rust, capabilities: "gpio", lines: 1 },
     Sample { name: "serial", language: Language::Rust, capabilities: "uart", lines: 2 },
     Sample { name: "beacon", language: Language::Rust, capabilities: "none", lines: 2 },
     Sample { name: "hello-c", language: Language::C, capabilities: "none", lines: 12 },

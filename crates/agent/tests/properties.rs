@@ -49,6 +49,7 @@ fn spec(number: u8, variant: u8) -> Vec<u8> {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     let mut out = vec![0; limits::SPEC_BYTES_MAX];

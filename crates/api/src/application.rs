@@ -186,6 +186,9 @@ pub enum RestartPolicy {
     "rule": "!has(self.peripherals) || !has(self.peripherals.uart) || (has(self.capabilities) && 'uart' in self.capabilities)",
     "message": "peripherals.uart needs the capability uart",
 }, {
+    "rule": "!has(self.peripherals) || !has(self.peripherals.gpio) || (has(self.capabilities) && 'gpio' in self.capabilities)",
+    "message": "peripherals.gpio needs the capability gpio",
+}, {
     "rule": "!has(self.topics) || size(self.topics) == 0 || (has(self.capabilities) && self.capabilities.exists(name, name == 'messages'))",
     "message": "topics need messages among the capabilities",
 }, {
@@ -223,7 +226,7 @@ pub struct ApplicationConfig {
     #[schemars(length(max = 8), inner(length(min = 1, max = 32), regex(pattern = WORD_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
-    /// Which of a device's buses and UARTs it may use, and how much of each.
+    /// Which of a device's buses, UARTs and pins it may use, and how much of each.
     #[serde(default, skip_serializing_if = "PeripheralGrants::is_empty")]
     pub peripherals: PeripheralGrants,
     /// Where its messages may go: needs `messages` among the capabilities. A message to any other topic is refused.

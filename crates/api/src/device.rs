@@ -293,6 +293,8 @@ pub enum PeripheralKind {
     I2c,
     /// A UART.
     Uart,
+    /// A pin.
+    Gpio,
     /// Something that this version does not know.
     #[default]
     #[serde(other)]

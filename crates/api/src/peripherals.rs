@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{I2C_NAME_PATTERN, UART_NAME_PATTERN};
+use crate::schema::{GPIO_NAME_PATTERN, I2C_NAME_PATTERN, UART_NAME_PATTERN};
 
-/// Buses and UARTs by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
+/// Buses, UARTs and pins by name, each with what of it is granted. A device names those that it has in `status.facts.peripherals`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeripheralGrants {
     /// I2C buses; they need the capability `i2c`.
@@ -18,13 +18,19 @@ pub struct PeripheralGrants {
     #[schemars(length(max = PERIPHERALS_MAX))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub uart: Vec<UartGrant>,
+    /// Pins; they need the capability `gpio`. An application that names pins may use these alone, and may watch their edges; one
+    /// that names none may use all pins, and watch none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = PERIPHERALS_MAX))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gpio: Vec<GpioGrant>,
 }
 
 impl PeripheralGrants {
     /// Whether nothing is granted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.i2c.is_empty() && self.uart.is_empty()
+        self.i2c.is_empty() && self.uart.is_empty() && self.gpio.is_empty()
     }
 }
 
@@ -74,6 +80,28 @@ impl Default for UartGrant {
     fn default() -> Self {
         Self { name: String::new(), baud: baud_default(), bytes_per_second: bytes_per_second_default() }
     }
+}
+
+/// A pin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GpioGrant {
+    /// Of the pin: `gpio2`.
+    #[schemars(length(min = 5, max = 8), regex(pattern = GPIO_NAME_PATTERN))]
+    pub name: String,
+    /// How often each second its edges may end a wait, all of which may come at once. The edges between are counted.
+    #[serde(default = "edges_per_second_default")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub edges_per_second: i32,
+}
+
+impl Default for GpioGrant {
+    fn default() -> Self {
+        Self { name: String::new(), edges_per_second: edges_per_second_default() }
+    }
+}
+
+fn edges_per_second_default() -> i32 {
+    10
 }
 
 fn baud_default() -> i32 {

@@ -19,6 +19,8 @@ const NAME_BYTES_MAX: usize = 64;
 /// Pins have numbers below this.
 const PINS_MAX: u32 = 1_024;
 
+/// What a device may name together, in the protocol.
+const PERIPHERALS_MAX: usize = 16;
 /// Buses of one kind; below ten, so that their names are in the order of their numbers.
 const BUSES_MAX: usize = 10;
 /// I2C's fast mode.
@@ -217,6 +219,13 @@ fn check(board: &Definition) -> Result<(), Problem> {
     check_data_flash(&board.data_flash)?;
     check_budget(board)?;
     check_pins(&board.pins)?;
+    let named =
+        board.pins.iter().map(|pins| pins.pins.len()).sum::<usize>() + board.i2c.len() + board.uart.len();
+    ensure(named <= PERIPHERALS_MAX, "pins", || {
+        format!(
+            "pins, buses and UARTs together are {named}, more than the {PERIPHERALS_MAX} that a device may name"
+        )
+    })?;
     check_buses(&board.i2c)?;
     check_numbers("uart", board.uart.iter().map(|uart| (uart.number, uart.what.as_str())))?;
     board.qemu.as_ref().map_or(Ok(()), |qemu| check_qemu(board, qemu))

@@ -74,6 +74,10 @@ fn value(board: &Definition) -> String {
         format!("Pins {{ numbers: &{:?}, what: {:?}, is_output: {} }}", pins.pins, pins.what, pins.output)
     });
     field("pins", format!("&[{}]", pins.collect::<Vec<_>>().join(", ")));
+    let pins = board.pins.iter().flat_map(|pins| &pins.pins);
+    let mut names: Vec<String> = pins.map(|number| format!("gpio{number}")).collect();
+    names.sort_unstable();
+    field("pin_names", format!("&{names:?}"));
     let buses = board.i2c.iter().map(|bus| {
         let number = bus.number;
         let clock_hz = u64::from(bus.clock_khz) * 1_000;

@@ -31,6 +31,8 @@ pub struct Board {
     pub budget: Budget,
     /// Pins that applications may use.
     pub pins: &'static [Pins],
+    /// The names of all of them, in the order of their bytes: `gpio2`.
+    pub pin_names: &'static [&'static str],
     /// I2C buses that applications may use, by number.
     pub i2c: &'static [Bus],
     /// UARTs that applications may use, by number.

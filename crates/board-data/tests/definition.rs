@@ -80,6 +80,11 @@ fn what_is_wrong_is_told_with_file_and_key() {
         ("flash_kib = 640", "flash_kib = 5_000", "budget.flash_kib: 5000 is not within 1..=4096"),
         ("ram_kib = 896", "ram_kib = 925", "budget.ram_kib: 925 is not within 1..=924"),
         ("pins = [2, 3]", "pins = [1]", "pins.pins: 1 is there twice"),
+        (
+            "pins = [2, 3]",
+            "pins = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]",
+            "pins: pins, buses and UARTs together are 17, more than the 16",
+        ),
         ("number = 1\n", "number = 0\n", "i2c.number: 0 stands where 1 belongs"),
         ("[[uart]]\nnumber = 1\n", "[[uart]]\nnumber = 2\n", "uart.number: 2 stands where 1 belongs"),
         ("clock_khz = 100", "clock_khz = 401", "i2c.clock_khz: 401 is not within 1..=400"),
@@ -115,8 +120,10 @@ fn constants_hold_what_the_files_say() {
     assert!(nucleo.emulation.is_none());
     let virt = wasmbed_board_data::find("riscv32-virt").unwrap();
     assert!(virt.capabilities.is_empty() && virt.i2c.is_empty() && virt.uart.is_empty());
+    assert!(virt.pin_names.is_empty());
     let an385 = wasmbed_board_data::MPS2_AN385;
     assert_eq!(an385.capabilities, ["gpio", "i2c", "uart"]);
+    assert_eq!(an385.pin_names, ["gpio0", "gpio1", "gpio2", "gpio3"]);
     assert_eq!(
         an385.uart.iter().map(|uart| (uart.name, uart.number)).collect::<Vec<_>>(),
         [("uart0", 0), ("uart1", 1)]

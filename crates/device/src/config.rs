@@ -10,8 +10,8 @@ use wasmbed_pki::{
 use wasmbed_protocol::limits::MODULE_BYTES_MAX;
 use wasmbed_runtime::RuntimeConfig;
 
-/// Serial devices of one device: their names have one digit.
-pub(crate) const UARTS_MAX: usize = 10;
+/// Serial devices of one device: a device names 16 things at most, and has eight pins.
+pub(crate) const UARTS_MAX: usize = 8;
 
 /// The board that a Linux process is.
 #[derive(Clone, Debug)]
@@ -24,7 +24,10 @@ pub struct BoardConfig {
     pub storage_bytes: u64,
     /// The largest module accepted, bytes.
     pub module_bytes_max: u32,
-    /// Serial devices that applications may use, ten at most: the first is `uart0`. One that is missing when it is to be used is
+    /// Whether applications can be granted its pins by name, and so their edges. Fleets have none, which keeps the facts of thousands
+    /// of Devices small.
+    pub names_pins: bool,
+    /// Serial devices that applications may use, eight at most: the first is `uart0`. One that is missing when it is to be used is
     /// looked for again with each call.
     pub uarts: Vec<PathBuf>,
 }
@@ -37,6 +40,7 @@ impl Default for BoardConfig {
             runtime: RuntimeConfig::hosted(),
             storage_bytes: 64 * 1_024 * 1_024,
             module_bytes_max: MODULE_BYTES_MAX,
+            names_pins: true,
             uarts: Vec::new(),
         }
     }
@@ -51,6 +55,7 @@ impl BoardConfig {
             runtime: RuntimeConfig::default(),
             storage_bytes: 4 * 1_024 * 1_024,
             module_bytes_max: 256 * 1_024,
+            names_pins: false,
             uarts: Vec::new(),
         }
     }

@@ -172,14 +172,20 @@ fn capabilities(config: &BoardConfig) -> Vec<String> {
     crate::HostPeripherals::CAPABILITIES.into_iter().chain(uart).map(String::from).collect()
 }
 
-/// By name. Behind a pseudoterminal there is only a program.
+/// By name. Pins are latches in this process, and behind a pseudoterminal there is only a program.
 fn peripherals(config: &BoardConfig) -> Vec<PeripheralFacts> {
+    let pins = if config.names_pins { crate::HostPeripherals::PINS } else { 0 };
+    let pins = (0..pins).map(|number| PeripheralFacts {
+        name: format!("gpio{number}"),
+        kind: PeripheralKind::Gpio,
+        is_simulated: true,
+    });
     let uarts = config.uarts.iter().enumerate().map(|(number, path)| PeripheralFacts {
         name: format!("uart{number}"),
         kind: PeripheralKind::Uart,
         is_simulated: is_pseudoterminal(path),
     });
-    uarts.collect()
+    pins.chain(uarts).collect()
 }
 
 struct OneDevice {

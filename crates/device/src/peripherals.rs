@@ -19,24 +19,24 @@ use wasmbed_runtime::{PeripheralError, Peripherals, peripherals::uart::Port};
 
 use crate::uart::{Tty, Wakes};
 
-const PINS: usize = 8;
-
 /// The host's sensors, the latches and the serial devices of one device.
 #[derive(Debug)]
 pub struct HostPeripherals {
     started: Instant,
-    latches: [bool; PINS],
+    latches: [bool; HostPeripherals::PINS],
     uarts: Vec<Tty>,
 }
 
 impl HostPeripherals {
+    /// Its pins.
+    pub const PINS: usize = 8;
     /// Names of the capabilities that a Linux device can grant, ascending.
     pub const CAPABILITIES: [&'static str; 4] = ["gpio", "key-value", "messages", "sensor"];
 
     /// All latches low.
     #[must_use]
     pub fn new(started: Instant) -> Self {
-        Self { started, latches: [false; PINS], uarts: Vec::new() }
+        Self { started, latches: [false; Self::PINS], uarts: Vec::new() }
     }
 
     /// With serial devices, the first as `uart0`.

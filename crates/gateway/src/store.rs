@@ -708,6 +708,7 @@ mod tests {
             values_mac: Some(ValuesMac([7; 16])),
             i2c: List::empty(),
             uart: List::empty(),
+            gpio: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = [0; 1_024];

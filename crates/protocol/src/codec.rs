@@ -420,6 +420,10 @@ record!(Spec<'a>, Spec {
         items_max: PERIPHERALS_MAX,
         check: |last: Option<&UartGrant<'a>>, grant| ascending(last.map(|last| last.name), grant.name),
     }),
+    -4 => gpio: NonEmpty(ListOf {
+        items_max: PERIPHERALS_MAX,
+        check: |last: Option<&GpioGrant<'a>>, grant| ascending(last.map(|last| last.name), grant.name),
+    }),
 });
 
 record!(item I2cGrant<'a>, I2cGrant {
@@ -432,6 +436,11 @@ record!(item UartGrant<'a>, UartGrant {
     1 => name: PERIPHERAL_NAME,
     2 => baud: Uint::<u32>::within(UART_BAUD_MIN, UART_BAUD_MAX),
     3 => bytes_per_second: Uint::<u32>::within(1, BUS_BYTES_PER_SECOND_MAX),
+});
+
+record!(item GpioGrant<'a>, GpioGrant {
+    1 => name: PERIPHERAL_NAME,
+    2 => edges_per_second: Uint::<u32>::within(1, EDGES_PER_SECOND_MAX),
 });
 
 record!(ModuleChunk<'a>, ModuleChunk {

@@ -54,6 +54,8 @@ pub const BUS_BYTES_PER_SECOND_MAX: u32 = 100_000;
 pub const UART_BAUD_MIN: u32 = 300;
 /// The fastest one.
 pub const UART_BAUD_MAX: u32 = 1_000_000;
+/// How often each second an assignment lets the edges of a pin end a wait.
+pub const EDGES_PER_SECOND_MAX: u32 = 1_000;
 /// An application's `namespace/name`: 63 and 253 are the most that Kubernetes allows.
 pub const APPLICATION_NAME_BYTES_MAX: usize = 63 + 1 + 253;
 /// Command line arguments.

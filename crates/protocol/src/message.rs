@@ -122,6 +122,8 @@ enumeration! {
         I2c = 0,
         /// A UART.
         Uart = 1,
+        /// A pin.
+        Gpio = 2,
     }
 }
 
@@ -725,6 +727,8 @@ pub struct Spec<'a> {
     pub topics: List<'a, Topic<'a>>,
     /// What it may reach through UARTs, by name. A critical key as well.
     pub uart: List<'a, UartGrant<'a>>,
+    /// Pins that it may use, by name; without any it may use all, but none of their edges. A critical key as well.
+    pub gpio: List<'a, GpioGrant<'a>>,
 }
 
 enumeration! {
@@ -771,6 +775,15 @@ pub struct UartGrant<'a> {
     /// Bytes that it may send and receive at most, both together, 1 to
     /// [`BUS_BYTES_PER_SECOND_MAX`](crate::limits::BUS_BYTES_PER_SECOND_MAX).
     pub bytes_per_second: u32,
+}
+
+/// A pin, and its edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpioGrant<'a> {
+    /// Of the pin, as in [`Peripheral::name`].
+    pub name: &'a str,
+    /// How often each second its edges may end a wait, 1 to [`EDGES_PER_SECOND_MAX`](crate::limits::EDGES_PER_SECOND_MAX).
+    pub edges_per_second: u32,
 }
 
 /// One environment variable. Its value may be secret and is in no debug output.

@@ -226,6 +226,8 @@ proptest! {
         let grants: Vec<_> =
             buses.iter().map(|name| I2cGrant { name, addresses: &addresses, bytes_per_second }).collect();
         let uarts: Vec<_> = buses.iter().map(|name| UartGrant { name, baud, bytes_per_second }).collect();
+        let pins: Vec<_> =
+            buses.iter().map(|name| GpioGrant { name, edges_per_second: bytes_per_second.min(EDGES_PER_SECOND_MAX) }).collect();
         let (args, capabilities) = (borrowed(&args), borrowed(&capabilities));
         let env: Vec<_> = variables.iter().map(|name| EnvVar { name, value: "some value" }).collect();
         let topics: Vec<_> = declared
@@ -237,6 +239,7 @@ proptest! {
             cpu_limit_ms, restart_policy: RestartPolicy::from(policy), args: List::new(&args), env: List::new(&env),
             capabilities: List::new(&capabilities), values_mac: mac.map(ValuesMac), topics: List::new(&topics),
             i2c: List::new(if is_granted { &grants } else { &[] }), uart: List::new(&uarts),
+            gpio: List::new(&pins),
         };
         let mut out = [0; SPEC_BYTES_MAX];
         let length = encode_spec(&spec, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;

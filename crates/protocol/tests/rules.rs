@@ -94,6 +94,7 @@ fn a_critical_key_within_a_spec_refuses_the_spec_alone() {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; SPEC_BYTES_MAX];
@@ -131,6 +132,7 @@ fn grants_of_buses_are_critical_and_a_spec_without_them_keeps_its_bytes() {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -179,6 +181,7 @@ fn grants_of_uarts_are_critical_and_bounded() {
             values_mac: None,
             i2c: List::empty(),
             uart: List::new(&grants),
+            gpio: List::empty(),
             topics: List::empty(),
         };
         encode_spec(&spec, out)
@@ -200,6 +203,41 @@ fn grants_of_uarts_are_critical_and_bounded() {
         [(UART_BAUD_MIN - 1, 1), (UART_BAUD_MAX + 1, 1), (9_600, 0), (9_600, BUS_BYTES_PER_SECOND_MAX + 1)]
     {
         assert!(encode(baud, rate, &mut out).is_err(), "{baud} {rate}");
+    }
+}
+
+#[test]
+fn grants_of_pins_are_critical_and_bounded() {
+    let encode = |edges_per_second, out: &mut [u8]| {
+        let grants = [GpioGrant { name: "gpio2", edges_per_second }];
+        let spec = Spec {
+            uid: ApplicationUid::default(),
+            name: "default/app",
+            digest: ModuleDigest::default(),
+            module_bytes: 1,
+            memory_limit_bytes: 0,
+            cpu_limit_ms: 0,
+            restart_policy: RestartPolicy::Always,
+            args: List::empty(),
+            env: List::empty(),
+            capabilities: List::empty(),
+            values_mac: None,
+            i2c: List::empty(),
+            uart: List::empty(),
+            topics: List::empty(),
+            gpio: List::new(&grants),
+        };
+        encode_spec(&spec, out)
+    };
+    let mut out = [0; SPEC_BYTES_MAX];
+    let length = encode(10, &mut out).unwrap();
+    // Key -4, a list of one map: 1 name, 2 edges per second.
+    let grant = [0x23, 0x81, 0xa2, 1, 0x65, b'g', b'p', b'i', b'o', b'2', 2, 10];
+    assert_eq!(out[length - grant.len()..length], grant);
+    out[length - 1] = 0;
+    assert!(decode_spec(&out[..length]).is_err());
+    for edges_per_second in [0, EDGES_PER_SECOND_MAX + 1] {
+        assert!(encode(edges_per_second, &mut out).is_err(), "{edges_per_second}");
     }
 }
 
@@ -375,6 +413,7 @@ fn a_spec_with_secrets_is_read_by_those_who_know_nothing_of_them() {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     let (mut without, mut with) = ([0; SPEC_BYTES_MAX], [0; SPEC_BYTES_MAX]);
@@ -411,6 +450,7 @@ fn a_spec_is_bounded_as_a_whole() {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     let mut out = [0; FRAME_BYTES_MAX];

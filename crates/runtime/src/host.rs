@@ -89,6 +89,17 @@ pub enum PeripheralError {
     NotFound,
     /// It is there and did not work.
     Failed,
+    /// The application was granted other pins, or not this pin's edges.
+    Denied,
+}
+
+/// Edges of a pin that an application watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edges {
+    /// From low to high.
+    pub rising: bool,
+    /// From high to low.
+    pub falling: bool,
 }
 
 /// The pins, sensors and buses of a board. The defaults say that there are none.
@@ -229,6 +240,36 @@ pub trait Host {
     ) -> Result<(), uart::Error> {
         let _ = (application, port, bytes, until_us);
         Err(uart::Error::NoPort)
+    }
+
+    /// The level of a pin.
+    fn gpio_read(&mut self, application: AppId, pin: u32) -> Result<bool, PeripheralError> {
+        let _ = application;
+        self.peripherals().gpio_read(pin)
+    }
+
+    /// Sets the level of a pin.
+    fn gpio_write(&mut self, application: AppId, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        let _ = application;
+        self.peripherals().gpio_write(pin, level)
+    }
+
+    /// Counts these edges of a pin from now on, and none of before.
+    fn gpio_watch(&mut self, application: AppId, pin: u32, edges: Edges) -> Result<(), PeripheralError> {
+        let _ = (application, pin, edges);
+        Err(PeripheralError::Denied)
+    }
+
+    /// How many edges of a pin there were since the last call.
+    fn gpio_edges(&mut self, application: AppId, pin: u32) -> Result<u32, PeripheralError> {
+        let _ = (application, pin);
+        Err(PeripheralError::Denied)
+    }
+
+    /// Whether edges that were not asked for yet end a wait that begins now; it counts as one that they ended.
+    fn take_wake(&mut self, application: AppId) -> bool {
+        let _ = application;
+        false
     }
 
     /// The board's pins and sensors.

@@ -36,10 +36,11 @@ pub use wasmbed_peripherals as peripherals;
 pub use wasmbed_scan as scan;
 
 pub use host::{
-    Answer, AppId, Completion, Host, KeyValueError, NoPeripherals, PeripheralError, Peripherals, Published,
+    Answer, AppId, Completion, Edges, Host, KeyValueError, NoPeripherals, PeripheralError, Peripherals,
+    Published,
 };
 pub use sandbox::{
-    Ending, Event, Exceeded, Limits, LoadError, Metering, Program, Runtime, RuntimeConfig, Usage,
+    Ending, Event, Exceeded, Limits, LoadError, Metering, News, Program, Runtime, RuntimeConfig, Usage,
 };
 pub use scan::{
     Capabilities, Capability, Features, HostFunction, ModuleInfo, Refusal, ScanError, ScanLimits, Value,

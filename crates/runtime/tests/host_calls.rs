@@ -6,7 +6,7 @@ mod support;
 
 use support::*;
 use wasmbed_runtime::peripherals::i2c;
-use wasmbed_runtime::{Capabilities, Completion, Ending, KeyValueError, Program, Published};
+use wasmbed_runtime::{Capabilities, Completion, Edges, Ending, KeyValueError, News, Program, Published};
 
 /// Imports for every test; a program checks what it is told and traps where it is told wrong.
 const IMPORTS: &str = r#"
@@ -22,6 +22,8 @@ const IMPORTS: &str = r#"
     (import "wasmbed" "setting_get" (func $setting (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "gpio_read" (func $gpio_read (param i32) (result i32)))
     (import "wasmbed" "gpio_write" (func $gpio_write (param i32 i32) (result i32)))
+    (import "wasmbed" "gpio_watch" (func $gpio_watch (param i32 i32) (result i32)))
+    (import "wasmbed" "gpio_edges" (func $gpio_edges (param i32) (result i32)))
     (import "wasmbed" "i2c_transfer" (func $i2c (param i32 i32 i32 i32) (result i32)))
     (import "wasmbed" "sensor_read" (func $sensor (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -147,8 +149,8 @@ fn a_wait_ends_when_a_message_comes_in_for_who_has_asked_for_some() {
         host.now_us = begun_us + at_ms * 1_000;
         if comes_in {
             host.received.push_back(b"\0\0".to_vec());
-            runtime.wake(id(2));
-            runtime.wake(id(1));
+            runtime.wake(id(2), News::Message);
+            runtime.wake(id(1), News::Message);
         }
         while runtime.runnable(host.now_us / 1_000) {
             assert_eq!(runtime.run_slice(&mut host), None);
@@ -216,8 +218,8 @@ fn a_wait_ends_when_a_setting_changes_for_who_has_asked_for_some() {
         host.now_us = begun_us + at_ms * 1_000;
         if changes {
             host.setting_changed = true;
-            runtime.wake_for_settings(id(2));
-            runtime.wake_for_settings(id(1));
+            runtime.wake(id(2), News::Setting);
+            runtime.wake(id(1), News::Setting);
         }
         while runtime.runnable(host.now_us / 1_000) {
             assert_eq!(runtime.run_slice(&mut host), None);
@@ -228,7 +230,7 @@ fn a_wait_ends_when_a_setting_changes_for_who_has_asked_for_some() {
     assert_eq!(wakes(500, true), 1_000, "it has not asked for any");
     assert_eq!(wakes(1_000, false), 2_000);
     assert_eq!(wakes(1_200, true), 2_200, "its wait is over");
-    runtime.wake(id(1));
+    runtime.wake(id(1), News::Message);
     assert_eq!(runtime.next_wake(0).unwrap() - begun_us / 1_000, 2_200, "a message is none of its business");
 }
 
@@ -444,6 +446,65 @@ fn pins_and_sensors() {
         (call $eq (call $sensor (i32.const 2) (i32.const 8)) (i32.const -44))",
     );
     assert_eq!(host.board.pins, [false, false, true, false]);
+}
+
+#[test]
+fn edges_are_watched_and_counted() {
+    let watch = |pin: u32, edges: u32, answer: i32| {
+        format!("(call $eq (call $gpio_watch (i32.const {pin}) (i32.const {edges})) (i32.const {answer}))")
+    };
+    let count = |pin: u32, answer: i32| {
+        format!("(call $eq (call $gpio_edges (i32.const {pin})) (i32.const {answer}))")
+    };
+    let mut body =
+        [watch(1, 3, -76), watch(2, 4, -28), count(1, -76), count(2, i32::MAX), count(2, 0)].concat();
+    for (edges, rising, falling) in [(1, true, false), (2, false, true), (3, true, true), (0, false, false)] {
+        body += &watch(2, edges, 0);
+        // More than an answer can say.
+        let mut host = TestHost { edges: u32::MAX, ..TestHost::new() };
+        assert_eq!(ends(&mut host, "", &body), Ending::Exited { code: 0 });
+        assert_eq!(host.watched, Edges { rising, falling });
+    }
+}
+
+#[test]
+fn a_wait_ends_with_an_edge_for_who_watches() {
+    let text = format!(
+        r#"(module {IMPORTS} (func (export "run") (loop
+            (call $wait (i32.const 1000))
+            (drop (call $gpio_watch (i32.const 2) (i32.const 3)))
+            (drop (call $gpio_edges (i32.const 2))) (br 0))))"#
+    );
+    let module = wasm(&text);
+    let mut runtime = runtime();
+    runtime.load(id(1), &program(&module)).unwrap();
+    let mut host = TestHost::new();
+    let begun_us = host.now_us;
+    // Whether a wait was ended, and when it wakes next.
+    let mut wakes = |at_ms: u64, has_edge: bool| {
+        host.now_us = begun_us + at_ms * 1_000;
+        let ended = has_edge && {
+            assert!(!runtime.wake(id(2), News::Edge));
+            runtime.wake(id(1), News::Edge)
+        };
+        while runtime.runnable(host.now_us / 1_000) {
+            assert_eq!(runtime.run_slice(&mut host), None);
+        }
+        (ended, runtime.next_wake(0).unwrap() - begun_us / 1_000)
+    };
+    assert_eq!(wakes(0, false), (false, 1_000));
+    assert_eq!(wakes(500, true), (false, 1_000), "it watches none");
+    assert_eq!(wakes(1_000, false), (false, 2_000));
+    assert_eq!(wakes(1_200, true), (true, 2_200));
+    assert!(runtime.wake(id(1), News::Edge));
+    assert!(!runtime.wake(id(1), News::Edge), "its wait has ended already");
+    // One that was there before ends the next wait.
+    host.now_us = begun_us + 3_000_000;
+    host.edges = 1;
+    while runtime.runnable(host.now_us / 1_000) {
+        assert_eq!(runtime.run_slice(&mut host), None);
+    }
+    assert_eq!(host.edges, 0, "it asked");
 }
 
 #[test]

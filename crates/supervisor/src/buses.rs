@@ -1,4 +1,4 @@
-//! What applications reach of a device's buses, of all kinds.
+//! What applications reach of a device's buses, of all kinds, and of its pins.
 
 use alloc::vec::Vec;
 
@@ -7,6 +7,7 @@ use wasmbed_runtime::{AppId, Completion, Peripherals, peripherals::i2c};
 
 use crate::{
     i2c::{self as i2c_bus, I2c, Stepped},
+    pins::{self, Pins},
     platform::Board,
     uart::{self, Answered, Uart},
 };
@@ -16,6 +17,7 @@ use crate::{
 pub(crate) struct Grants {
     i2c: Vec<i2c_bus::Grant>,
     uart: Vec<uart::Grant>,
+    gpio: Vec<pins::Grant>,
 }
 
 impl Grants {
@@ -23,6 +25,7 @@ impl Grants {
         Self {
             i2c: spec.i2c.iter().filter_map(|grant| i2c_bus::Grant::new(&grant)).collect(),
             uart: spec.uart.iter().filter_map(|grant| uart::Grant::new(&grant)).collect(),
+            gpio: spec.gpio.iter().filter_map(|grant| pins::Grant::new(spec.uid, &grant)).collect(),
         }
     }
 }
@@ -31,10 +34,11 @@ impl Grants {
 pub(crate) fn absent<'a>(spec: &Spec<'a>, board: &Board) -> Option<(&'static str, &'a str)> {
     let is_there =
         |kind, name: &str| board.peripherals.iter().any(|known| known.name == name && known.kind == kind);
-    let mut i2c = spec.i2c.iter().map(|grant| grant.name);
-    let mut uart = spec.uart.iter().map(|grant| grant.name);
-    let bus = i2c.find(|name| !is_there(PeripheralKind::I2c, name)).map(|name| ("I2C bus", name));
-    bus.or_else(|| uart.find(|name| !is_there(PeripheralKind::Uart, name)).map(|name| ("UART", name)))
+    let i2c = spec.i2c.iter().map(|grant| (PeripheralKind::I2c, "I2C bus", grant.name));
+    let uart = spec.uart.iter().map(|grant| (PeripheralKind::Uart, "UART", grant.name));
+    let gpio = spec.gpio.iter().map(|grant| (PeripheralKind::Gpio, "pin", grant.name));
+    let mut granted = i2c.chain(uart).chain(gpio);
+    granted.find(|(kind, _, name)| !is_there(*kind, name)).map(|(_, what, name)| (what, name))
 }
 
 /// What came of a call.
@@ -70,11 +74,12 @@ pub(crate) enum Moved {
     Done(AppId, Finished),
 }
 
-/// All buses of a device.
+/// All buses and pins of a device.
 #[derive(Debug, Default)]
 pub(crate) struct Buses {
     pub(crate) i2c: I2c,
     pub(crate) uart: Uart,
+    pub(crate) pins: Pins,
 }
 
 impl Buses {
@@ -82,12 +87,14 @@ impl Buses {
     pub(crate) fn grant(&mut self, uid: ApplicationUid, grants: Grants) {
         self.i2c.grant(uid, grants.i2c);
         self.uart.grant(uid, grants.uart);
+        self.pins.grant(uid, grants.gpio);
     }
 
     /// The application runs no more.
     pub(crate) fn forget(&mut self, uid: ApplicationUid) {
         self.i2c.forget(uid);
         self.uart.forget(uid);
+        self.pins.forget(uid);
     }
 
     /// Moves everything on by a step.
@@ -105,6 +112,6 @@ impl Buses {
 
     /// When there is something to do, on the clock of [`Buses::step`].
     pub(crate) fn due_us(&self) -> Option<u64> {
-        self.i2c.due_us().into_iter().chain(self.uart.due_us()).min()
+        self.i2c.due_us().into_iter().chain(self.uart.due_us()).chain(self.pins.due_us()).min()
     }
 }

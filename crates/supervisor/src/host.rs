@@ -5,7 +5,7 @@ use alloc::{string::String, vec::Vec};
 use wasmbed_agent::{Agent, ApplicationEvent, Message, PublishError, RunId};
 use wasmbed_protocol::{ApplicationUid, CorrelationId, ModuleDigest};
 use wasmbed_runtime::{
-    Answer, AppId, Host, KeyValueError, Peripherals, Published,
+    Answer, AppId, Edges, Host, KeyValueError, PeripheralError, Peripherals, Published,
     peripherals::{i2c, uart},
 };
 
@@ -181,6 +181,29 @@ impl<P: Platform> Host for DeviceHost<'_, P> {
         until_us: u64,
     ) -> Result<(), uart::Error> {
         self.ask_uart(application, port, Wanted::write(bytes), until_us)
+    }
+
+    fn gpio_read(&mut self, application: AppId, pin: u32) -> Result<bool, PeripheralError> {
+        self.buses.pins.check(application, pin)?;
+        self.platform.peripherals().gpio_read(pin)
+    }
+
+    fn gpio_write(&mut self, application: AppId, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        self.buses.pins.check(application, pin)?;
+        self.platform.peripherals().gpio_write(pin, level)
+    }
+
+    fn gpio_watch(&mut self, application: AppId, pin: u32, edges: Edges) -> Result<(), PeripheralError> {
+        self.buses.pins.watch(application, pin, edges, self.platform.peripherals())
+    }
+
+    fn gpio_edges(&mut self, application: AppId, pin: u32) -> Result<u32, PeripheralError> {
+        self.buses.pins.take_edges(application, pin)
+    }
+
+    fn take_wake(&mut self, application: AppId) -> bool {
+        let now_us = self.now_us();
+        self.buses.pins.take_wake(application, now_us)
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

@@ -33,7 +33,7 @@ impl Grant {
     /// The grant of an assignment, if its name is one of a bus.
     pub(crate) fn new(grant: &I2cGrant<'_>) -> Option<Self> {
         Some(Self {
-            bus: number_of(KIND, grant.name)?,
+            bus: number_of(KIND, grant.name).and_then(|number| u8::try_from(number).ok())?,
             addresses: grant.addresses.iter().filter_map(|number| Address::new((*number).into())).collect(),
             // What a second allows may be had at once.
             rate: Rate::per_second(grant.bytes_per_second.into(), grant.bytes_per_second.into()),

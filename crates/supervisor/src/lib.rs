@@ -23,6 +23,7 @@ mod loading;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod module_bytes;
+mod pins;
 pub mod platform;
 mod reason;
 mod supervisor;

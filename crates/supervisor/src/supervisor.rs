@@ -15,7 +15,7 @@ use wasmbed_agent::{
     storage::{Done, Inventory, Operation, Outcome, StorageError},
 };
 use wasmbed_protocol::{ApplicationState, ApplicationUid, BootId, Epoch};
-use wasmbed_runtime::{Ending, Runtime, RuntimeConfig, engine::Engine};
+use wasmbed_runtime::{Ending, News, Runtime, RuntimeConfig, engine::Engine};
 
 use crate::{
     arbiter::{Owner, StorageArbiter},
@@ -430,8 +430,12 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
                 }
                 Effect::Storage(operation) => self.storage.put(operation),
                 Effect::Start(start) => self.background.start(start),
-                Effect::Wake { uid } => self.runtime.wake(Slot::id_of(uid)),
-                Effect::SettingsChanged { uid } => self.runtime.wake_for_settings(Slot::id_of(uid)),
+                Effect::Wake { uid } => {
+                    self.runtime.wake(Slot::id_of(uid), News::Message);
+                }
+                Effect::SettingsChanged { uid } => {
+                    self.runtime.wake(Slot::id_of(uid), News::Setting);
+                }
                 Effect::Stop { run, uid } => {
                     if self.background.cancel(run, &mut self.runtime) {
                         continue;
@@ -634,6 +638,7 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             return false;
         }
         self.tell_lost(now_ms);
+        self.look_at_pins();
         let begun_us = self.platform.timer().now_us();
         for _ in 0..BUS_STEPS_PER_ROUND {
             let timer_us = self.platform.timer().now_us();
@@ -650,6 +655,13 @@ impl<E: Engine, P: Platform> Supervisor<E, P> {
             }
         }
         true
+    }
+
+    /// Ends waits for edges of pins.
+    fn look_at_pins(&mut self) {
+        let now_us = self.clock.read(self.platform.timer().now_us());
+        let runtime = &mut self.runtime;
+        self.buses.pins.look(self.platform.peripherals(), now_us, |id| runtime.wake(id, News::Edge));
     }
 
     /// Tells people of bytes that applications lost.

@@ -38,7 +38,7 @@ impl Grant {
     /// The grant of an assignment, if its name is one of a UART.
     pub(crate) fn new(grant: &UartGrant<'_>) -> Option<Self> {
         Some(Self {
-            port: number_of(KIND, grant.name)?,
+            port: number_of(KIND, grant.name).and_then(|number| u8::try_from(number).ok())?,
             baud: grant.baud,
             // What a second allows may be had at once.
             rate: Rate::per_second(grant.bytes_per_second.into(), grant.bytes_per_second.into()),

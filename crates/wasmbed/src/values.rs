@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use wasmbed_api::{I2cGrant, UartGrant};
+use wasmbed_api::{GpioGrant, I2cGrant, UartGrant};
 use wasmbed_board_data::Board;
 use wasmbed_emulator::Kind;
 
@@ -51,6 +51,8 @@ pub(crate) enum ValueError {
     I2c,
     #[error("expected a UART and its bits per second, for example uart0:9600 or uart0:115200:2000")]
     Uart,
+    #[error("expected a pin, for example gpio2 or gpio2:100")]
+    Gpio,
 }
 
 /// A number of bytes, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`, as Kubernetes writes quantities.
@@ -157,6 +159,17 @@ pub(crate) fn uart(text: &str) -> Result<UartGrant, ValueError> {
     }
 }
 
+/// A pin as `PIN[:RATE]`. The API checks its name and the rate's bounds.
+///
+/// # Errors
+/// What it should look like.
+pub(crate) fn gpio(text: &str) -> Result<GpioGrant, ValueError> {
+    let (name, rate) = text.split_once(':').map_or((text, None), |(name, rate)| (name, Some(rate)));
+    let rate = rate.map_or(Ok(GpioGrant::default().edges_per_second), str::parse);
+    let edges_per_second = rate.map_err(|_| ValueError::Gpio)?;
+    Ok(GpioGrant { name: name.to_owned(), edges_per_second })
+}
+
 /// A setting as `KEY=VALUE`.
 ///
 /// # Errors
@@ -232,6 +245,14 @@ mod tests {
         for text in ["uart0", "uart0:", "uart0:fast", "uart0:9600:", "uart0:9600:1:1"] {
             assert!(uart(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pin_has_perhaps_a_rate() {
+        let granted = |text| gpio(text).map(|grant| (grant.name, grant.edges_per_second));
+        assert_eq!(granted("gpio2"), Ok(("gpio2".to_owned(), 10)));
+        assert_eq!(granted("gpio0:100"), Ok(("gpio0".to_owned(), 100)));
+        assert!(gpio("gpio0:").is_err() && gpio("gpio0:x").is_err() && gpio("gpio0:1:1").is_err());
     }
 
     #[test]

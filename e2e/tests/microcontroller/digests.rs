@@ -84,6 +84,7 @@ impl Program {
             values_mac: None,
             i2c: List::empty(),
             uart: List::empty(),
+            gpio: List::empty(),
             topics: List::empty(),
         };
         let mut buffer = vec![0; limits::SPEC_BYTES_MAX];

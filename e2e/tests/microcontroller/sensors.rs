@@ -72,7 +72,7 @@ fn a_driver_from_crates_io_reads_a_sensor_on_mps2_an385() -> Result<()> {
             let facts = device.status.as_ref().and_then(|status| status.facts.as_ref());
             let buses: Option<Vec<&str>> =
                 facts.map(|facts| facts.peripherals.iter().map(|bus| bus.name.as_str()).collect());
-            buses == Some(vec!["i2c0", "i2c1", "uart0", "uart1"])
+            buses == Some(vec!["gpio0", "gpio1", "gpio2", "gpio3", "i2c0", "i2c1", "uart0", "uart1"])
         };
         machine.device(NAME, "a Device that names its buses", has_buses).await?;
         Ok(())

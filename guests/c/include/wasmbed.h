@@ -31,7 +31,7 @@ enum {
     WASMBED_OVERRUN = -61,   // the controller of the bus, or the UART, lost bytes
     WASMBED_NOT_TAKEN = -65, // the device did not take a byte; what came through a UART was none
     WASMBED_TIMEOUT = -73,   // the clock line of a bus was held low for too long; a UART had nothing in time
-    WASMBED_DENIED = -76,    // the address was not granted
+    WASMBED_DENIED = -76,    // the address, or the pin or its edges, were not granted
 };
 
 // One line of the application's log; more than 256 bytes become several lines.
@@ -73,6 +73,12 @@ WASMBED_IMPORT(setting_get) int wasmbed_setting_get(const char *name, size_t nam
 // Pins; need the capability `gpio`. A level is 0 or 1.
 WASMBED_IMPORT(gpio_read) int wasmbed_gpio_read(uint32_t pin);
 WASMBED_IMPORT(gpio_write) int wasmbed_gpio_write(uint32_t pin, uint32_t level);
+
+// Edges of a pin that is in `config.peripherals.gpio`: after watch they are counted and end waits, edges answers how many there were
+// since it was called last. 0 watches none any more.
+enum { WASMBED_EDGES_RISING = 1, WASMBED_EDGES_FALLING = 2 };
+WASMBED_IMPORT(gpio_watch) int wasmbed_gpio_watch(uint32_t pin, uint32_t edges);
+WASMBED_IMPORT(gpio_edges) int wasmbed_gpio_edges(uint32_t pin);
 
 // Sensors, in thousandths of their unit; need the capability `sensor`.
 WASMBED_IMPORT(sensor_read) int wasmbed_sensor_read(uint32_t sensor, int32_t *milli_units);

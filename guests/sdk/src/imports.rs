@@ -30,6 +30,8 @@ unsafe extern "C" {
     pub(crate) fn setting_get(name: *const u8, name_length: usize, value: *mut u8, room: usize) -> i32;
     pub(crate) safe fn gpio_read(pin: u32) -> i32;
     pub(crate) safe fn gpio_write(pin: u32, level: u32) -> i32;
+    pub(crate) safe fn gpio_watch(pin: u32, edges: u32) -> i32;
+    pub(crate) safe fn gpio_edges(pin: u32) -> i32;
     pub(crate) fn i2c_transfer(bus: u32, address: u32, operations: *const Operation, count: usize) -> i32;
     pub(crate) fn uart_read(uart: u32, timeout_ms: u32, buffer: *mut u8, room: usize) -> i32;
     pub(crate) fn uart_write(uart: u32, bytes: *const u8, length: usize, timeout_ms: u32) -> i32;

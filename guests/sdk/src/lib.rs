@@ -1,7 +1,7 @@
 //! What an application needs to run on a Wasmbed device: logging, waiting, the clock, data that outlives a restart,
 //! settings, messages, pins, sensors, I2C buses and UARTs, as safe functions over the imports of docs/host-interface.md.
 //!
-//! It may not allocate, nor hide a wait in anything that isn't called `wait`, a transfer, or a read or write of bytes.
+//! It may not allocate, nor hide a wait in anything that isn't called `wait` or `wait_for_edges`, a transfer, or a read or write of bytes.
 //!
 //! ```ignore
 //! #![no_std]

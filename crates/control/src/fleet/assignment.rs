@@ -6,8 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{ApplicationConfig, ReasonCode, RestartPolicy, TopicDirection};
 use wasmbed_protocol::{
-    ApplicationUid, CorrelationId, EnvVar, I2cGrant, List, ModuleDigest, Spec, SpecHash, Topic, UartGrant,
-    encode_spec, limits::SPEC_BYTES_MAX,
+    ApplicationUid, CorrelationId, EnvVar, GpioGrant, I2cGrant, List, ModuleDigest, Spec, SpecHash, Topic,
+    UartGrant, encode_spec, limits::SPEC_BYTES_MAX,
 };
 
 use zeroize::Zeroizing;
@@ -64,7 +64,7 @@ pub fn plan_assignment(
     capabilities.sort_unstable();
     capabilities.dedup();
     let addresses: Vec<Vec<u8>> = config.peripherals.i2c.iter().map(addresses_of).collect();
-    let (i2c, uart) = (i2c_grants(config, &addresses), uart_grants(config));
+    let (i2c, uart, gpio) = (i2c_grants(config, &addresses), uart_grants(config), gpio_grants(config));
     let topics = topics(config)?;
     let spec = Spec {
         uid,
@@ -80,6 +80,7 @@ pub fn plan_assignment(
         values_mac: secret_env.mac(),
         i2c: List::new(&i2c),
         uart: List::new(&uart),
+        gpio: List::new(&gpio),
         topics: List::new(&topics),
     };
     let mut buffer = Zeroizing::new([0; SPEC_BYTES_MAX]);
@@ -128,6 +129,17 @@ fn uart_grants(config: &ApplicationConfig) -> Vec<UartGrant<'_>> {
         bytes_per_second: u32::try_from(grant.bytes_per_second).unwrap_or(0),
     });
     let mut grants: Vec<UartGrant<'_>> = granted.collect();
+    grants.sort_unstable_by_key(|grant| grant.name);
+    grants
+}
+
+/// As for I2C.
+fn gpio_grants(config: &ApplicationConfig) -> Vec<GpioGrant<'_>> {
+    let granted = config.peripherals.gpio.iter().map(|grant| GpioGrant {
+        name: &grant.name,
+        edges_per_second: u32::try_from(grant.edges_per_second).unwrap_or(0),
+    });
+    let mut grants: Vec<GpioGrant<'_>> = granted.collect();
     grants.sort_unstable_by_key(|grant| grant.name);
     grants
 }
@@ -292,6 +304,25 @@ mod tests {
             assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
         }
         assert!(plan(vec![grant("uart0", 300, 1), grant("uart0", 300, 1)]).is_err(), "the same twice");
+    }
+
+    #[test]
+    fn pins_are_granted_in_order_and_within_bounds() {
+        let plan = |gpio| {
+            let peripherals = PeripheralGrants { gpio, ..PeripheralGrants::default() };
+            let config = ApplicationConfig { peripherals, ..ApplicationConfig::default() };
+            plan_assignment(UID, "default/app", &module(7, 100), &config, &SecretEnv::default())
+        };
+        let grant =
+            |name: &str, edges_per_second| wasmbed_api::GpioGrant { name: name.to_owned(), edges_per_second };
+        let assigned = plan(vec![grant("gpio2", 1), grant("gpio10", 1_000)]).unwrap();
+        let granted = decode_spec(&assigned.spec).unwrap().gpio;
+        let granted: Vec<_> = granted.iter().map(|grant| (grant.name, grant.edges_per_second)).collect();
+        assert_eq!(granted, [("gpio10", 1_000), ("gpio2", 1)]);
+        for wrong in [grant("gpio0", -1), grant("gpio0", 0), grant("gpio0", 1_001)] {
+            assert_eq!(plan(vec![wrong]).unwrap_err().reason, ReasonCode::Unsupported);
+        }
+        assert!(plan(vec![grant("gpio0", 1), grant("gpio0", 1)]).is_err(), "the same twice");
     }
 
     #[test]

@@ -95,36 +95,53 @@ fn check_peripherals(
     device: &DeviceFacts,
 ) -> Result<(), ModuleRefusal> {
     let granted = &config.peripherals;
-    let i2c = granted.i2c.iter().map(|grant| grant.name.as_str()).collect();
-    check_instances(needs, device, (Capability::I2c, PeripheralKind::I2c, "I2C buses", "no I2C bus"), i2c)?;
-    let uart = granted.uart.iter().map(|grant| grant.name.as_str()).collect();
-    check_instances(needs, device, (Capability::Uart, PeripheralKind::Uart, "UARTs", "no UART"), uart)
+    let needs_capability = |capability: Capability| needs.capabilities.contains(&capability.name());
+    let i2c: Vec<&str> = granted.i2c.iter().map(|grant| grant.name.as_str()).collect();
+    check_named(needs_capability(Capability::I2c), "uses I2C buses", Capability::I2c, &i2c)?;
+    check_there(device, PeripheralKind::I2c, Capability::I2c, "no I2C bus", &i2c)?;
+    let uart: Vec<&str> = granted.uart.iter().map(|grant| grant.name.as_str()).collect();
+    check_named(needs_capability(Capability::Uart), "uses UARTs", Capability::Uart, &uart)?;
+    check_there(device, PeripheralKind::Uart, Capability::Uart, "no UART", &uart)?;
+    // Pins can be used without being named, but not watched.
+    let gpio: Vec<&str> = granted.gpio.iter().map(|grant| grant.name.as_str()).collect();
+    let watches = needs.imports.iter().any(|import| import == "wasmbed.gpio_watch");
+    check_named(watches, "watches pins", Capability::Gpio, &gpio)?;
+    check_there(device, PeripheralKind::Gpio, Capability::Gpio, "no pin that can be named", &gpio)
 }
 
-fn check_instances(
-    needs: &ModuleNeeds,
-    device: &DeviceFacts,
-    (capability, kind, several, none): (Capability, PeripheralKind, &str, &str),
-    wanted: Vec<&str>,
+/// The capability's name is also that of the field.
+fn check_named(
+    is_used: bool,
+    what: &str,
+    capability: Capability,
+    named: &[&str],
 ) -> Result<(), ModuleRefusal> {
-    // Also the name of the field.
-    let name = capability.name();
-    if wanted.is_empty() && needs.capabilities.contains(&name) {
-        return refuse(
-            ReasonCode::CapabilityDenied,
-            format!("the module uses {several}; name them in config.peripherals.{name} to allow it"),
-        );
+    if !is_used || !named.is_empty() {
+        return Ok(());
     }
+    refuse(
+        ReasonCode::CapabilityDenied,
+        format!("the module {what}; name them in config.peripherals.{} to allow it", capability.name()),
+    )
+}
+
+fn check_there(
+    device: &DeviceFacts,
+    kind: PeripheralKind,
+    capability: Capability,
+    none: &str,
+    wanted: &[&str],
+) -> Result<(), ModuleRefusal> {
     let of_kind = device.peripherals.iter().filter(|peripheral| peripheral.kind == kind);
     let offered: Vec<&str> = of_kind.map(|peripheral| peripheral.name.as_str()).collect();
-    let absent = missing(&wanted, &offered);
+    let absent = missing(wanted, &offered);
     if absent.is_empty() {
         return Ok(());
     }
     let has = if offered.is_empty() { none.to_owned() } else { offered.join(", ") };
     refuse(
         ReasonCode::Unsupported,
-        format!("config.peripherals.{name} names {}; the device has {has}", absent.join(", ")),
+        format!("config.peripherals.{} names {}; the device has {has}", capability.name(), absent.join(", ")),
     )
 }
 
@@ -228,7 +245,7 @@ fn refuse(reason: ReasonCode, message: String) -> Result<(), ModuleRefusal> {
 
 #[cfg(test)]
 mod tests {
-    use wasmbed_api::{DevicePeripheral, I2cGrant, UartGrant};
+    use wasmbed_api::{DevicePeripheral, GpioGrant, I2cGrant, UartGrant};
     use wasmbed_scan::Features;
 
     use super::*;
@@ -379,6 +396,31 @@ mod tests {
         let uart =
             DevicePeripheral { name: "uart0".to_owned(), kind: PeripheralKind::Uart, simulated: false };
         board.peripherals.push(uart);
+        assert_eq!(plan_fit(&module, &config, &board), Ok(()));
+        // And of pins, which need no name to be used.
+        board.capabilities.push("gpio".to_owned());
+        config.capabilities.push("gpio".to_owned());
+        module.needs.as_mut().unwrap().capabilities.push("gpio");
+        assert_eq!(plan_fit(&module, &config, &board), Ok(()));
+        // Those that are watched do.
+        board.host_functions.push("wasmbed.gpio_watch".to_owned());
+        module.needs.as_mut().unwrap().imports.push("wasmbed.gpio_watch".to_owned());
+        let refusal = plan_fit(&module, &config, &board).unwrap_err();
+        assert_eq!(
+            (refusal.reason, refusal.message.as_str()),
+            (
+                ReasonCode::CapabilityDenied,
+                "the module watches pins; name them in config.peripherals.gpio to allow it"
+            )
+        );
+        config.peripherals.gpio = vec![GpioGrant { name: "gpio2".to_owned(), ..GpioGrant::default() }];
+        let refusal = plan_fit(&module, &config, &board).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "config.peripherals.gpio names gpio2; the device has no pin that can be named"
+        );
+        let pin = DevicePeripheral { name: "gpio2".to_owned(), kind: PeripheralKind::Gpio, simulated: false };
+        board.peripherals.push(pin);
         assert_eq!(plan_fit(&module, &config, &board), Ok(()));
     }
 

@@ -541,6 +541,7 @@ fn entry_with_topics(
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::new(topics),
     };
     let mut bytes = [0; 2_900];

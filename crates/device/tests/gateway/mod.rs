@@ -42,6 +42,7 @@ impl Wanted {
             values_mac: None,
             i2c: List::empty(),
             uart: List::new(uart),
+            gpio: List::empty(),
             topics: List::empty(),
         };
         let mut bytes = [0; SPEC_BYTES_MAX];

@@ -40,6 +40,7 @@ fn entry(module: &[u8]) -> (AssignmentEntry, SpecHash) {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     let mut bytes = [0; 2_900];

@@ -32,6 +32,7 @@ fn put(device: &str) -> Vec<u8> {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::new(&topics),
     };
     let mut bytes = [0; 2_900];

@@ -61,6 +61,7 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         values_mac: None,
         i2c: List::empty(),
         uart: List::empty(),
+        gpio: List::empty(),
         topics: List::empty(),
     };
     each("spec", Vector::Spec(spec));
@@ -79,6 +80,11 @@ pub(crate) fn for_each(mut each: impl FnMut(&str, Vector<'_>)) {
         UartGrant { name: "uart0", baud: 9_600, bytes_per_second: 1_000 },
         UartGrant { name: "uart1", baud: UART_BAUD_MAX, bytes_per_second: BUS_BYTES_PER_SECOND_MAX },
     ];
+    let pins = [
+        GpioGrant { name: "gpio10", edges_per_second: 1 },
+        GpioGrant { name: "gpio2", edges_per_second: EDGES_PER_SECOND_MAX },
+    ];
+    each("spec_with_gpio", Vector::Spec(Spec { gpio: List::new(&pins), ..secret }));
     each("spec_with_uart", Vector::Spec(Spec { uart: List::new(&uarts), ..secret }));
     let topics = [
         Topic { name: "alarm", direction: TopicDirection::Out, per_second: 1 },
@@ -140,6 +146,12 @@ fn device(mut each: impl FnMut(&str, DeviceMessage<'_>)) {
     ];
     let facts = Facts { peripherals: Some(List::new(&peripherals)), ..hello.facts };
     each("hello_with_peripherals", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
+    let pins = [
+        Peripheral { name: "gpio0", kind: PeripheralKind::Gpio, is_simulated: true },
+        Peripheral { name: "gpio10", kind: PeripheralKind::Gpio, is_simulated: false },
+    ];
+    let facts = Facts { peripherals: Some(List::new(&pins)), ..hello.facts };
+    each("hello_with_pins", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
     let facts = Facts { peripherals: Some(List::empty()), ..hello.facts };
     each("hello_without_peripherals", DeviceMessage::Hello(Hello { facts, groups, boot_id, ..hello }));
     each(

@@ -26,6 +26,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Asked {
     pub(crate) messages: bool,
     pub(crate) settings: bool,
+    pub(crate) edges: bool,
 }
 
 /// What a host function works with.

@@ -1,12 +1,13 @@
 //! The host functions themselves, on top of the engine and of the device's [`Host`].
 //!
 //! ```text
-//! errno, log, strings <- failures, operations <- pending <- context <- i2c, uart, native, wasi <- dispatch
+//! errno, log, strings <- failures, operations <- pending <- context <- gpio, i2c, uart, native, wasi <- dispatch
 //! ```
 
 mod context;
 mod errno;
 mod failures;
+mod gpio;
 mod i2c;
 mod log;
 mod native;
@@ -40,8 +41,10 @@ pub(crate) fn dispatch<E: Engine, H: Host + ?Sized>(
         Call::KeyValueGet => native::key_value_get(context, arguments),
         Call::KeyValuePut => native::key_value_put(context, arguments),
         Call::KeyValueDelete => native::key_value_delete(context, arguments),
-        Call::GpioRead => native::gpio_read(context, arguments),
-        Call::GpioWrite => native::gpio_write(context, arguments),
+        Call::GpioEdges => gpio::edges(context, arguments),
+        Call::GpioRead => gpio::read(context, arguments),
+        Call::GpioWatch => gpio::watch(context, arguments),
+        Call::GpioWrite => gpio::write(context, arguments),
         Call::Publish => native::publish(context, arguments),
         Call::Receive => native::receive(context, arguments),
         Call::SettingGet => native::setting_get(context, arguments),

@@ -1,12 +1,13 @@
 //! The functions of the import module `wasmbed`.
 
 use super::context::{Context, Outcome};
-use super::errno::{AGAIN, FAULT, INVAL, IO, NOENT, SUCCESS};
+use super::errno::{AGAIN, FAULT, INVAL, NOENT, SUCCESS};
+use super::gpio;
 use super::pending::{PendingCall, deleted, errno_of, hand_over};
 use crate::engine::{Arguments, Engine, Trap};
 use crate::host::{
-    Answer, Host, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, PeripheralError, Published, RECEIVED_BYTES_MAX,
-    SETTING_NAME_BYTES_MAX, SETTING_VALUE_BYTES_MAX, TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
+    Answer, Host, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, Published, RECEIVED_BYTES_MAX, SETTING_NAME_BYTES_MAX,
+    SETTING_VALUE_BYTES_MAX, TOPIC_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::scan::Value;
 
@@ -15,14 +16,6 @@ const LOG_CALL_BYTES_MAX: u32 = 1_024;
 
 fn answer(result: i32) -> Outcome {
     Outcome::Answer(Some(Value::I32(result)))
-}
-
-fn peripheral(result: Result<i32, PeripheralError>) -> i32 {
-    match result {
-        Ok(value) => value,
-        Err(PeripheralError::NotFound) => -NOENT,
-        Err(PeripheralError::Failed) => -IO,
-    }
 }
 
 /// `log(text, length)`
@@ -49,13 +42,16 @@ pub(crate) fn log<E: Engine, H: Host + ?Sized>(
 }
 
 /// `wait(milliseconds)`; a wait of 0 is one of 1, so that waiting in a loop is never a busy loop. Where the application
-/// receives messages and one is there, or reads settings and one has changed since, it is one of 1 as well.
+/// receives messages and one is there, reads settings and one has changed since, or watches pins and there was an edge, it is one
+/// of 1 as well.
 pub(crate) fn wait<E: Engine, H: Host + ?Sized>(
     context: &mut Context<'_, E, H>,
     arguments: &Arguments,
 ) -> Outcome {
     let has_message = context.asked.messages && context.host.has_message(context.id);
-    let has_news = has_message || context.asked.settings && context.host.has_changed_setting(context.id);
+    let has_news = has_message
+        || context.asked.settings && context.host.has_changed_setting(context.id)
+        || context.asked.edges && context.host.take_wake(context.id);
     let ms = if has_news { 1 } else { u64::from(arguments.u32(0)).max(1) };
     Outcome::Sleep { until_us: context.now_us.saturating_add(ms * 1_000), answer: None }
 }
@@ -219,34 +215,13 @@ pub(crate) fn setting_get<E: Engine, H: Host + ?Sized>(
     answer(hand_over(context.engine, address, room, value))
 }
 
-/// `gpio_read(pin) -> 0 or 1`
-pub(crate) fn gpio_read<E: Engine, H: Host + ?Sized>(
-    context: &mut Context<'_, E, H>,
-    arguments: &Arguments,
-) -> Outcome {
-    answer(peripheral(context.host.peripherals().gpio_read(arguments.u32(0)).map(i32::from)))
-}
-
-/// `gpio_write(pin, level) -> 0`
-pub(crate) fn gpio_write<E: Engine, H: Host + ?Sized>(
-    context: &mut Context<'_, E, H>,
-    arguments: &Arguments,
-) -> Outcome {
-    let level = match arguments.u32(1) {
-        0 => false,
-        1 => true,
-        _ => return answer(-INVAL),
-    };
-    answer(peripheral(context.host.peripherals().gpio_write(arguments.u32(0), level).map(|()| SUCCESS)))
-}
-
 /// `sensor_read(sensor, milli_units) -> 0`
 pub(crate) fn sensor_read<E: Engine, H: Host + ?Sized>(
     context: &mut Context<'_, E, H>,
     arguments: &Arguments,
 ) -> Outcome {
     match context.host.peripherals().sensor_read(arguments.u32(0)) {
-        Err(error) => answer(peripheral(Err(error))),
+        Err(error) => answer(gpio::result_of(error)),
         Ok(milli_units) => match context.engine.write_memory(arguments.u32(1), &milli_units.to_le_bytes()) {
             Ok(()) => answer(SUCCESS),
             Err(_) => answer(-FAULT),

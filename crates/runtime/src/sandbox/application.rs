@@ -31,6 +31,17 @@ const BYTES_PER_US: u64 = 16;
 /// The least that a host call costs, microseconds.
 const HOST_CALL_US: u64 = 2;
 
+/// What ends a wait before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A message came in.
+    Message,
+    /// A setting changed.
+    Setting,
+    /// A pin changed its level.
+    Edge,
+}
+
 pub(crate) struct Application<E: Engine> {
     pub(crate) id: AppId,
     engine: E,
@@ -218,22 +229,20 @@ impl<E: Engine> Application<E> {
         true
     }
 
-    /// A message came in: a wait is over, if it has asked for messages.
-    pub(crate) fn wake(&mut self) {
+    /// Something came: a wait is over, if it has asked for such things. Whether there was one.
+    pub(crate) fn wake(&mut self, news: News) -> bool {
+        let has_asked = match news {
+            News::Message => self.asked.messages,
+            News::Setting => self.asked.settings,
+            News::Edge => self.asked.edges,
+        };
         // A sleep with an answer is no wait, or over already.
-        if let State::Sleeping { until_us, answer: None } = &mut self.state
-            && self.asked.messages
-        {
-            *until_us = 0;
-        }
-    }
-
-    /// A setting changed: a wait is over, if it has asked for settings.
-    pub(crate) fn wake_for_settings(&mut self) {
-        if let State::Sleeping { until_us, answer: None } = &mut self.state
-            && self.asked.settings
-        {
-            *until_us = 0;
+        match &mut self.state {
+            State::Sleeping { until_us, answer: None } if has_asked && *until_us > 0 => {
+                *until_us = 0;
+                true
+            }
+            _ => false,
         }
     }
 

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 pub use crate::functions::ARGUMENT_BYTES_MAX;
+pub use application::News;
 pub use event::{Ending, Event, Exceeded, LoadError, Usage};
 pub use metering::Metering;
 pub use program::{Limits, Program, RuntimeConfig};
@@ -269,20 +270,10 @@ impl<E: Engine> Runtime<E> {
             .is_some_and(|app| app.complete(completion))
     }
 
-    /// A message came in for an application: its wait ends, if it has asked for messages in this run.
-    pub fn wake(&mut self, id: AppId) {
-        if let Some(application) = self.position(id).and_then(|position| self.applications.get_mut(position))
-        {
-            application.wake();
-        }
-    }
-
-    /// A setting of an application changed: its wait ends, if it has asked for settings in this run.
-    pub fn wake_for_settings(&mut self, id: AppId) {
-        if let Some(application) = self.position(id).and_then(|position| self.applications.get_mut(position))
-        {
-            application.wake_for_settings();
-        }
+    /// Something came for an application: its wait ends, if it has asked for such things in this run. Whether it was in one.
+    pub fn wake(&mut self, id: AppId, news: News) -> bool {
+        let position = self.position(id);
+        position.and_then(|position| self.applications.get_mut(position)).is_some_and(|app| app.wake(news))
     }
 
     /// Where the module of an application says which settings it has: the content of that section.

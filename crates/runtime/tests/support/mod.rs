@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use wasmbed_runtime::peripherals::{i2c, uart};
 use wasmbed_runtime::{
-    Answer, AppId, Capabilities, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
+    Answer, AppId, Capabilities, Edges, Event, Host, Interpreter, KeyValueError, Limits, LoadError, Metering,
     PeripheralError, Peripherals, Program, Published, Runtime, RuntimeConfig,
 };
 
@@ -36,6 +36,9 @@ pub(crate) struct TestHost {
     /// What `setting_get` finds.
     pub(crate) settings: Vec<(&'static str, Vec<u8>)>,
     pub(crate) setting_changed: bool,
+    /// Which edges of pin 2 are watched, and how many there were; other pins were not granted.
+    pub(crate) watched: Edges,
+    pub(crate) edges: u32,
     pub(crate) board: Board,
 }
 
@@ -88,6 +91,8 @@ impl TestHost {
             received: VecDeque::new(),
             settings: Vec::new(),
             setting_changed: false,
+            watched: Edges::default(),
+            edges: 0,
             board: Board::default(),
         }
     }
@@ -217,6 +222,25 @@ impl Host for TestHost {
         let asked = Asked::Write(bytes.to_vec());
         self.uart.as_mut().map_err(|error| *error)?.push((port, asked, until_us));
         Ok(())
+    }
+
+    fn gpio_watch(&mut self, _: AppId, pin: u32, edges: Edges) -> Result<(), PeripheralError> {
+        if pin != 2 {
+            return Err(PeripheralError::Denied);
+        }
+        self.watched = edges;
+        Ok(())
+    }
+
+    fn gpio_edges(&mut self, _: AppId, pin: u32) -> Result<u32, PeripheralError> {
+        if pin != 2 {
+            return Err(PeripheralError::Denied);
+        }
+        Ok(std::mem::take(&mut self.edges))
+    }
+
+    fn take_wake(&mut self, _: AppId) -> bool {
+        self.edges > 0
     }
 
     fn peripherals(&mut self) -> &mut dyn Peripherals {

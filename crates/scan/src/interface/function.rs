@@ -13,7 +13,9 @@ pub const ARGUMENTS_MAX: usize = 9;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is named after its function")]
 pub enum Call {
+    GpioEdges,
     GpioRead,
+    GpioWatch,
     GpioWrite,
     I2cTransfer,
     KeyValueDelete,
@@ -196,7 +198,9 @@ static TABLE: &[HostFunction] = &[
     wasi("sock_recv", &[I32, I32, I32, I32, I32, I32], &[I32], Call::NotSupported),
     wasi("sock_send", &[I32, I32, I32, I32, I32], &[I32], Call::NotSupported),
     wasi("sock_shutdown", &[I32, I32], &[I32], Call::NotSupported),
+    native("gpio_edges", &[I32], &[I32], Some(Capability::Gpio), Call::GpioEdges),
     native("gpio_read", &[I32], &[I32], Some(Capability::Gpio), Call::GpioRead),
+    native("gpio_watch", &[I32, I32], &[I32], Some(Capability::Gpio), Call::GpioWatch),
     native("gpio_write", &[I32, I32], &[I32], Some(Capability::Gpio), Call::GpioWrite),
     native("i2c_transfer", &[I32, I32, I32, I32], &[I32], Some(Capability::I2c), Call::I2cTransfer),
     native("key_value_delete", &[I32, I32], &[I32], Some(Capability::KeyValue), Call::KeyValueDelete),

@@ -16,7 +16,8 @@ use core::cell::RefCell;
 use wasmbed_protocol::ApplicationUid;
 
 use crate::platform::{
-    Entropy, Link, LinkState, LogSink, Peripherals, Platform, Record, Timer, Watchdog, i2c, uart,
+    Entropy, Link, LinkState, LogSink, PeripheralError, Peripherals, Platform, Record, Timer, Watchdog, i2c,
+    uart,
 };
 pub use faulty::{Cut, Faults, FaultyStorage};
 pub use identity::MemoryIdentity;
@@ -216,7 +217,7 @@ pub struct MemoryBoard {
     pub entropy: SeededEntropy,
     /// Keys and certificates; a fixed identity unless that is changed.
     pub identity: MemoryIdentity,
-    /// No pins, no sensors, one I2C bus and one UART if they are put there.
+    /// Two pins, no sensors, one I2C bus and one UART if they are put there.
     pub peripherals: MemoryPeripherals,
     /// The last lines.
     pub log: KeptLog,
@@ -231,6 +232,8 @@ pub struct MemoryPeripherals {
     pub i2c: Option<SharedBus>,
     /// `uart0`.
     pub uart: Option<SharedPort>,
+    /// Levels of the first pins, which applications may set.
+    pub pins: [bool; 2],
 }
 
 impl core::fmt::Debug for MemoryPeripherals {
@@ -245,6 +248,15 @@ impl core::fmt::Debug for MemoryPeripherals {
 impl Peripherals for MemoryPeripherals {
     fn i2c(&mut self, bus: u8) -> Option<&mut dyn i2c::Controller> {
         self.i2c.as_mut().filter(|_| bus == 0).map(|bus| bus as &mut dyn i2c::Controller)
+    }
+
+    fn gpio_read(&mut self, pin: u32) -> Result<bool, PeripheralError> {
+        self.pins.get(pin as usize).copied().ok_or(PeripheralError::NotFound)
+    }
+
+    fn gpio_write(&mut self, pin: u32, level: bool) -> Result<(), PeripheralError> {
+        *self.pins.get_mut(pin as usize).ok_or(PeripheralError::NotFound)? = level;
+        Ok(())
     }
 
     fn uart(&mut self, port: u8) -> Option<&mut dyn uart::Port> {

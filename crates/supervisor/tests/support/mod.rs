@@ -7,10 +7,10 @@ use wasmbed_agent::{module_digest, spec_hash};
 use wasmbed_protocol::{
     ApplicationReport, ApplicationState, ApplicationUid, Assignment, AssignmentGet, CloseReason, Closing,
     CorrelationId, Decommission, Deliver, DeliverAck, Delivery, Desired, DesiredApplication, DeviceMessage,
-    DeviceUid, Epoch, ErrorCode, Frames, GatewayMessage, HeartbeatAck, I2cGrant, List, MessageGroups,
-    MessageSource, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, Publish, PublishAck, ReportReason,
-    ResetReason, RestartPolicy, Revision, Sequence, Settings, Spec, SpecHash, Topic, TopicDirection,
-    UartGrant, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
+    DeviceUid, Epoch, ErrorCode, Frames, GatewayMessage, GpioGrant, HeartbeatAck, I2cGrant, List,
+    MessageGroups, MessageSource, ModuleChunk, ModuleDigest, ModuleGet, ModuleGone, Publish, PublishAck,
+    ReportReason, ResetReason, RestartPolicy, Revision, Sequence, Settings, Spec, SpecHash, Topic,
+    TopicDirection, UartGrant, Welcome, decode_device, encode_gateway, encode_spec, limits, tag,
 };
 use wasmbed_runtime::{Interpreter, Metering, RuntimeConfig};
 use wasmbed_supervisor::{
@@ -38,6 +38,8 @@ pub(crate) struct Wanted {
     pub(crate) i2c: Option<(&'static str, u8, u32)>,
     /// A UART, and bytes per second.
     pub(crate) uart: Option<(&'static str, u32)>,
+    /// A pin, and how often each second its edges may end a wait.
+    pub(crate) gpio: Option<(&'static str, u32)>,
     /// Topics that it may publish to, and how often each second.
     pub(crate) topics: Vec<(&'static str, u32)>,
     /// A topic on which messages come in, and how often each second.
@@ -59,6 +61,7 @@ impl Wanted {
             args: vec![],
             i2c: None,
             uart: None,
+            gpio: None,
             topics: vec![],
             topic_in: None,
         }
@@ -94,6 +97,11 @@ impl Wanted {
         self.capabilities(&["uart"])
     }
 
+    pub(crate) fn gpio(mut self, name: &'static str, edges_per_second: u32) -> Self {
+        self.gpio = Some((name, edges_per_second));
+        self.capabilities(&["gpio"])
+    }
+
     /// Different bytes of the same program, so long.
     pub(crate) fn padded(mut self, bytes: usize) -> Self {
         let mut rest = bytes - self.module.len();
@@ -127,6 +135,8 @@ impl Wanted {
         let uart =
             self.uart.map(|(name, bytes_per_second)| UartGrant { name, baud: 9_600, bytes_per_second });
         let uart: Vec<UartGrant<'_>> = uart.into_iter().collect();
+        let gpio = self.gpio.map(|(name, edges_per_second)| GpioGrant { name, edges_per_second });
+        let gpio: Vec<GpioGrant<'_>> = gpio.into_iter().collect();
         let spec = Spec {
             uid,
             name: "default/test",
@@ -141,6 +151,7 @@ impl Wanted {
             values_mac: None,
             i2c: List::new(&grants),
             uart: List::new(&uart),
+            gpio: List::new(&gpio),
             topics: List::new(&topics),
         };
         let mut bytes = vec![0; limits::SPEC_BYTES_MAX];
@@ -487,9 +498,13 @@ pub(crate) fn board() -> Board {
             "messages".into(),
             "uart".into(),
         ],
-        peripherals: [("i2c0", PeripheralKind::I2c), ("uart0", PeripheralKind::Uart)]
-            .map(|(name, kind)| PeripheralFacts { name: name.into(), kind, is_simulated: true })
-            .into(),
+        peripherals: [
+            ("gpio0", PeripheralKind::Gpio),
+            ("i2c0", PeripheralKind::I2c),
+            ("uart0", PeripheralKind::Uart),
+        ]
+        .map(|(name, kind)| PeripheralFacts { name: name.into(), kind, is_simulated: true })
+        .into(),
         reset_reason: ResetReason::PowerOn,
         reset_detail: String::new(),
     }

@@ -55,6 +55,7 @@ pub(in crate::gateway) fn facts_to_resource(hello: &Hello<'_>) -> DeviceFacts {
                 kind: match peripheral.kind {
                     wasmbed_protocol::PeripheralKind::I2c => PeripheralKind::I2c,
                     wasmbed_protocol::PeripheralKind::Uart => PeripheralKind::Uart,
+                    wasmbed_protocol::PeripheralKind::Gpio => PeripheralKind::Gpio,
                     wasmbed_protocol::PeripheralKind::Unknown(_) => PeripheralKind::Unknown,
                 },
                 simulated: peripheral.is_simulated,

@@ -8,8 +8,8 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wasmbed_api::{
-    Application, ApplicationConfig, ApplicationSettings, ApplicationSpec, EnvFrom, I2cGrant, Module,
-    ModuleSpec, PeripheralGrants, RestartPolicy, SecretRef, SettingScalar, TargetDevices, Topic,
+    Application, ApplicationConfig, ApplicationSettings, ApplicationSpec, EnvFrom, GpioGrant, I2cGrant,
+    Module, ModuleSpec, PeripheralGrants, RestartPolicy, SecretRef, SettingScalar, TargetDevices, Topic,
     TopicDirection, UartGrant,
 };
 use wasmbed_scan::{Features, ScanLimits, scan};
@@ -73,6 +73,10 @@ pub(super) struct WasmArgs {
     /// capability uart too. May be given several times.
     #[arg(long, value_name = "UART:BAUD[:RATE]", value_parser = values::uart)]
     uart: Vec<UartGrant>,
+    /// A pin, and how often each second its edges may end a wait, for example gpio2 or gpio2:100; grants the capability gpio too.
+    /// An application that names pins has these alone. May be given several times.
+    #[arg(long, value_name = "PIN[:RATE]", value_parser = values::gpio)]
+    gpio: Vec<GpioGrant>,
     /// A topic that it publishes to, with its messages each second if that is more than one: temperature or temperature:10. It
     /// needs --capability messages; may be given several times.
     #[arg(long, value_name = "NAME[:PER_SECOND]", value_parser = topic)]
@@ -128,6 +132,7 @@ impl WasmArgs {
             ("--capability", !self.capability.is_empty()),
             ("--i2c", !self.i2c.is_empty()),
             ("--uart", !self.uart.is_empty()),
+            ("--gpio", !self.gpio.is_empty()),
             ("--topic", !self.topic.is_empty()),
             ("--setting", !self.settings.is_empty()),
             ("--restart", self.restart.is_some()),
@@ -159,7 +164,9 @@ impl WasmArgs {
 
     fn capabilities(&self) -> Vec<String> {
         let mut capabilities = self.capability.clone();
-        for (name, is_granted) in [("i2c", !self.i2c.is_empty()), ("uart", !self.uart.is_empty())] {
+        let granted =
+            [("i2c", !self.i2c.is_empty()), ("uart", !self.uart.is_empty()), ("gpio", !self.gpio.is_empty())];
+        for (name, is_granted) in granted {
             if is_granted && !capabilities.iter().any(|known| known == name) {
                 capabilities.push(name.to_owned());
             }
@@ -191,7 +198,11 @@ impl WasmArgs {
                 None => defaults.restart_policy,
             },
             capabilities: self.capabilities(),
-            peripherals: PeripheralGrants { i2c: self.i2c.clone(), uart: self.uart.clone() },
+            peripherals: PeripheralGrants {
+                i2c: self.i2c.clone(),
+                uart: self.uart.clone(),
+                gpio: self.gpio.clone(),
+            },
             topics: self.topics(),
         })
     }
