@@ -1,4 +1,4 @@
-//! `cargo xtask e2e PROGRAM`: one end-to-end test program by itself, with what its tests look for.
+//! `cargo xtask e2e FILE`: the end-to-end tests of one file by themselves, with what they look for.
 
 use std::process::Command;
 
@@ -20,8 +20,8 @@ enum Plane {
 /// Which tests, and against what.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// A file of e2e/tests without its extension, for example lifecycle.
-    program: String,
+    /// A file of e2e/tests/end_to_end without its extension, for example lifecycle.
+    file: String,
     /// Only tests whose name contains this.
     name: Option<String>,
     /// Only with this control plane [default: both].
@@ -32,12 +32,15 @@ pub(crate) struct Options {
     board: Option<String>,
 }
 
-/// Builds what the program needs and runs it, with its output on screen.
+/// Builds what the tests need and runs them, with their output on screen.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let folder = process::top().join("e2e/tests");
-    let known =
-        ["", "/main"].iter().any(|inner| folder.join(format!("{}{inner}.rs", options.program)).is_file());
-    ensure!(known, "e2e/tests has no program {:?}", options.program);
+    let folder = process::top().join("e2e/tests").join(test::END_TO_END);
+    ensure!(
+        folder.join(format!("{}.rs", options.file)).is_file(),
+        "{} has no file {:?}",
+        folder.display(),
+        options.file
+    );
     let plane = match (&options.board, options.plane) {
         (Some(board), _) => {
             let kind: Kind = board.parse()?;
@@ -49,41 +52,43 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (None, None) => "",
     };
     tools::ensure_all()?;
-    if options.program == "brokers" {
+    if options.file == "brokers" {
         system::ensure_programs(&[("mosquitto", "mosquitto"), ("mosquitto_sub", "mosquitto-clients")])?;
     }
-    process::run(process::build_binary().args(["--test", options.program.as_str()]))?;
+    process::run(process::build_binary().args(["--test", test::END_TO_END]))?;
     let listed =
         process::output(test_command(options)?.args(["--quiet", "--", "--list", "--format", "terse"]))?;
-    let wanted = wanted(&listed, plane, options.name.as_deref().unwrap_or_default());
-    ensure!(!wanted.is_empty(), "{} has no such test; all of them:\n{listed}", options.program);
+    let wanted = wanted(&listed, &options.file, plane, options.name.as_deref().unwrap_or_default());
+    ensure!(!wanted.is_empty(), "{} has no such test; all tests:\n{listed}", options.file);
     process::run(test_command(options)?.args(["--", "--exact"]).args(wanted))
 }
 
 /// The program's tests, to be completed with arguments.
 fn test_command(options: &Options) -> Result<Command> {
     let mut command = test::command()?;
-    command.args(["test", "--workspace", "--test", options.program.as_str()]);
+    command.args(["test", "--workspace", "--test", test::END_TO_END]);
     if let Some(board) = &options.board {
         command.env("WASMBED_E2E_BOARD", board);
     }
     Ok(command)
 }
 
-/// Names in a test program's list that have `plane` as a module and contain `name`.
-fn wanted<'a>(listed: &'a str, plane: &str, name: &str) -> Vec<&'a str> {
-    let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+/// Names in the program's list that are of a file, have `plane` as a module and contain `name`.
+fn wanted<'a>(listed: &'a str, file: &str, plane: &str, name: &str) -> Vec<&'a str> {
+    let of_file = |test: &str| test.split("::").next() == Some(file);
     let in_plane = |test: &str| plane.is_empty() || test.split("::").any(|module| module == plane);
-    tests.filter(|test| in_plane(test) && test.contains(name)).collect()
+    let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    tests.filter(|test| of_file(test) && in_plane(test) && test.contains(name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_name_is_found_anywhere_and_on_one_control_plane() {
-        let listed = "embedded::one_two: test\nx::kubernetes::one_two: test\nembedded::three: test\n\n3 tests, 0 benchmarks\n";
-        assert_eq!(super::wanted(listed, "", "two"), ["embedded::one_two", "x::kubernetes::one_two"]);
-        assert_eq!(super::wanted(listed, "kubernetes", "two"), ["x::kubernetes::one_two"]);
-        assert!(super::wanted(listed, "kubernetes", "three").is_empty());
+    fn a_name_is_found_anywhere_in_a_file_and_on_one_control_plane() {
+        let listed = "a::embedded::one_two: test\na::x::kubernetes::one_two: test\na::embedded::three: test\nb::embedded::two: test\n\n4 tests, 0 benchmarks\n";
+        let wanted = |plane, name| super::wanted(listed, "a", plane, name);
+        assert_eq!(wanted("", "two"), ["a::embedded::one_two", "a::x::kubernetes::one_two"]);
+        assert_eq!(wanted("kubernetes", "two"), ["a::x::kubernetes::one_two"]);
+        assert!(wanted("kubernetes", "three").is_empty());
     }
 }

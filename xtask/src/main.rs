@@ -41,7 +41,7 @@ struct Arguments {
 enum Task {
     /// Run every test; installs what is missing where it may, otherwise prints the commands.
     Test(test::Options),
-    /// Run one end-to-end test program, or a test of it, by itself.
+    /// Run the end-to-end tests of one file, or one of them, by themselves.
     E2e(e2e::Options),
     /// Build the sample applications into guests/prebuilt.
     Guests {

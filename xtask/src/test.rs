@@ -34,8 +34,10 @@ const BARE_TARGET: &str = "riscv32imac-unknown-none-elf";
 /// What `cargo` is told of the tests that are built and run.
 const TESTS: [&str; 5] = ["test", "--workspace", "--lib", "--bins", "--tests"];
 
-/// End-to-end tests that run again with each emulated board as their devices, with the embedded Kubernetes API, unless a board's file
-/// names fewer.
+/// The program of the end-to-end tests.
+pub(crate) const END_TO_END: &str = "end_to_end";
+
+/// Which of them run again with each emulated board as their devices, with the embedded Kubernetes API, unless a board's file names fewer.
 const ON_BOARDS: [&str; 7] =
     ["crashes", "enrollment", "hostile", "kubectl", "lifecycle", "manifests", "observability"];
 
@@ -154,33 +156,22 @@ fn examples() -> Result<Tally> {
 /// The workspace's tests. Those of e2e/ wait for processes for most of their time, so the others run beside them.
 fn workspace_tests(filter: &[String]) -> Result<Tally> {
     process::step("tests of the workspace");
-    let end_to_end = end_to_end_programs()?;
-    let others: BTreeSet<String> =
-        test_programs()?.into_iter().filter(|name| !end_to_end.contains(name)).collect();
+    let mut others = test_programs()?;
+    ensure!(others.remove(END_TO_END), "e2e/ has no program {END_TO_END}");
     // Of the workspace, so that features and with them what was built stay the same.
-    let side = |also: &[&str], names: &BTreeSet<String>| -> Result<Command> {
+    let side = |arguments: &[&str]| -> Result<Command> {
         let mut side = command()?;
-        side.args(["test", "--workspace", "--no-fail-fast"]).args(also);
-        side.args(names.iter().flat_map(|name| ["--test", name])).arg("--").args(filter);
+        side.args(["test", "--workspace", "--no-fail-fast"]).args(arguments).arg("--").args(filter);
         Ok(side)
     };
-    let others = Beside::start("all but end-to-end tests", &mut side(&["--lib", "--bins"], &others)?)?;
-    let tally = side(&[], &end_to_end).and_then(|mut side| counted(&mut side));
+    let programs: Vec<&str> = others.iter().flat_map(|name| ["--test", name.as_str()]).collect();
+    let others =
+        Beside::start("all but end-to-end tests", &mut side(&[&["--lib", "--bins"], &*programs].concat())?)?;
+    let tally = side(&["--test", END_TO_END]).and_then(|mut side| counted(&mut side));
     let (succeeded, printed) = others.end()?;
     let mut tally = tally?;
     tally.add(&Tally { succeeded, ..Tally::from_lines(printed.lines()) });
     Ok(tally)
-}
-
-/// Names of the end-to-end test programs.
-fn end_to_end_programs() -> Result<BTreeSet<String>> {
-    let folder = process::top().join("e2e/tests");
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
-    let names = entries.map(|entry| {
-        let path = entry?.path();
-        Ok(path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
-    });
-    names.collect()
 }
 
 /// Names of all test programs of the workspace.
@@ -194,13 +185,13 @@ fn test_programs() -> Result<BTreeSet<String>> {
     Ok(tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect())
 }
 
-fn on_board(board: &str, programs: &[&str]) -> Result<Tally> {
+fn on_board(board: &str, modules: &[&str]) -> Result<Tally> {
     process::step(&format!("end-to-end tests with {board} in QEMU as their devices"));
     let mut run = command()?;
     // The workspace, so that features and with them what was built stay the same.
-    run.args(["test", "--workspace", "--no-fail-fast"])
-        .args(programs.iter().flat_map(|name| ["--test", name]));
-    Ok(counted(run.env("WASMBED_E2E_BOARD", board).args(["--", "embedded::"]))?.of(board))
+    run.args(["test", "--workspace", "--test", END_TO_END, "--"]);
+    run.args(modules.iter().map(|name| format!("{name}::embedded::"))).env("WASMBED_E2E_BOARD", board);
+    Ok(counted(&mut run)?.of(board))
 }
 
 /// cargo with what tests look for.
@@ -331,17 +322,19 @@ fn count(line: &str, what: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, ON_BOARDS, Tally, count, end_to_end_programs, test_programs};
+    use super::{ALL, END_TO_END, ON_BOARDS, Tally, count, test_programs};
 
     #[test]
     fn every_test_program_runs_on_one_of_two_sides() -> anyhow::Result<()> {
-        let (all, end_to_end) = (test_programs()?, end_to_end_programs()?);
-        assert!(end_to_end.is_subset(&all), "{end_to_end:?} of {all:?}");
-        for name in ON_BOARDS.into_iter().chain(["microcontroller", "availability"]) {
-            assert!(end_to_end.contains(name), "{name}");
+        let all = test_programs()?;
+        for name in [END_TO_END, "seeds", "golden", "deploy", "boundaries"] {
+            assert!(all.contains(name), "{name}");
         }
-        for name in ["seeds", "golden", "deploy", "boundaries"] {
-            assert!(all.contains(name) && !end_to_end.contains(name), "{name}");
+        for name in ON_BOARDS {
+            assert!(
+                super::process::top().join(format!("e2e/tests/{END_TO_END}/{name}.rs")).is_file(),
+                "{name}"
+            );
         }
         let tally = Tally::from_lines("test result: ok. 3 passed; 0 failed; 1 ignored\nother\ntest result: FAILED. 1 passed; 2 failed; 0 ignored".lines());
         assert_eq!((tally.passed, tally.failed), (4, 2));
